@@ -1,0 +1,3 @@
+//! The binary `ssa`.
+
+fn main() {}

@@ -1,0 +1,5 @@
+//! What the CPU paths of several ops share: matrix products, vectorised loops and the rules of parallel work.
+
+pub(crate) mod elementwise;
+pub(crate) mod gemm;
+pub(crate) mod simd;

@@ -1,0 +1,134 @@
+//! Vectorised row operations, written once for every instruction set with `pulp`.
+//!
+//! Each public function dispatches on the processor found at run time; code that is already inside a dispatched
+//! loop calls the `*_simd` form instead, so that everything inlines into one instruction set.
+
+use pulp::{Arch, Simd, WithSimd};
+
+/// Runs `op` compiled for the best instruction set of this processor.
+#[inline]
+pub(crate) fn dispatch<Op: WithSimd>(op: Op) -> Op::Output {
+    Arch::new().dispatch(op)
+}
+
+/// `e^x` for `x <= 88`, relative error below 2e-7; exactly 0 below -87.
+///
+/// Cephes' scheme: `x = n ln 2 + r`, a polynomial for `e^r`, and `2^n` built in the exponent bits.
+#[inline(always)]
+pub(crate) fn exp_simd<S: Simd>(simd: S, x: S::f32s) -> S::f32s {
+    // Adding 1.5 * 2^23 rounds to an integer that then sits in the low mantissa bits.
+    const ROUND: f32 = 12_582_912.0;
+    const LN2_HIGH: f32 = 0.693_359_4;
+    const LN2_LOW: f32 = -2.121_944_4e-4;
+    const COEFFICIENTS: [f32; 6] =
+        [1.987_569_1e-4, 1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 0.5];
+
+    let splat = |value| simd.splat_f32s(value);
+    let lowest = splat(-87.0);
+    let clamped = simd.max_f32s(x, lowest);
+    let shifted = simd.mul_add_f32s(clamped, splat(std::f32::consts::LOG2_E), splat(ROUND));
+    let n = simd.sub_f32s(shifted, splat(ROUND));
+    let r = simd.mul_add_f32s(n, splat(-LN2_HIGH), clamped);
+    let r = simd.mul_add_f32s(n, splat(-LN2_LOW), r);
+    let mut polynomial = splat(COEFFICIENTS[0]);
+    for coefficient in &COEFFICIENTS[1..] {
+        polynomial = simd.mul_add_f32s(polynomial, r, splat(*coefficient));
+    }
+    let r2 = simd.mul_f32s(r, r);
+    let exp_r = simd.add_f32s(simd.mul_add_f32s(polynomial, r2, r), splat(1.0));
+    let bits = simd.transmute_u32s_f32s(shifted);
+    let exponent = simd.wrapping_dyn_shl_u32s(bits, simd.splat_u32s(23));
+    let scaled = simd.transmute_f32s_u32s(simd.add_u32s(simd.transmute_u32s_f32s(exp_r), exponent));
+    simd.select_f32s(simd.less_than_f32s(x, lowest), splat(0.0), scaled)
+}
+
+/// Replaces every element of `row` by `e^(scale * x - shift)` and returns their sum.
+#[inline(always)]
+pub(crate) fn exp_row_simd<S: Simd>(simd: S, row: &mut [f32], scale: f32, shift: f32) -> f32 {
+    let (scale, shift) = (simd.splat_f32s(scale), simd.splat_f32s(-shift));
+    let mut sum = simd.splat_f32s(0.0);
+    let (head, tail) = S::as_mut_simd_f32s(row);
+    for x in head {
+        *x = exp_simd(simd, simd.mul_add_f32s(*x, scale, shift));
+        sum = simd.add_f32s(sum, *x);
+    }
+    let mut tail_sum = 0.0;
+    if !tail.is_empty() {
+        let x = exp_simd(simd, simd.mul_add_f32s(simd.partial_load_f32s(tail), scale, shift));
+        simd.partial_store_f32s(tail, x);
+        tail_sum = tail.iter().sum();
+    }
+    simd.reduce_sum_f32s(sum) + tail_sum
+}
+
+/// The largest element of `row`, negative infinity if it is empty.
+#[inline(always)]
+pub(crate) fn max_row_simd<S: Simd>(simd: S, row: &[f32]) -> f32 {
+    let (head, tail) = S::as_simd_f32s(row);
+    let mut max = simd.splat_f32s(f32::NEG_INFINITY);
+    for x in head {
+        max = simd.max_f32s(max, *x);
+    }
+    tail.iter().copied().fold(simd.reduce_max_f32s(max), f32::max)
+}
+
+/// `sum_i a[i] b[i]`.
+#[inline(always)]
+pub(crate) fn dot_simd<S: Simd>(simd: S, a: &[f32], b: &[f32]) -> f32 {
+    let (a_head, a_tail) = S::as_simd_f32s(a);
+    let (b_head, b_tail) = S::as_simd_f32s(b);
+    let mut sum = simd.splat_f32s(0.0);
+    for (a, b) in a_head.iter().zip(b_head) {
+        sum = simd.mul_add_f32s(*a, *b, sum);
+    }
+    let tail: f32 = a_tail.iter().zip(b_tail).map(|(a, b)| a * b).sum();
+    simd.reduce_sum_f32s(sum) + tail
+}
+
+/// `out[i] += factor * x[i]`.
+#[inline(always)]
+pub(crate) fn axpy_simd<S: Simd>(simd: S, out: &mut [f32], factor: f32, x: &[f32]) {
+    let (out_head, out_tail) = S::as_mut_simd_f32s(out);
+    let (x_head, x_tail) = S::as_simd_f32s(x);
+    let splat = simd.splat_f32s(factor);
+    for (out, x) in out_head.iter_mut().zip(x_head) {
+        *out = simd.mul_add_f32s(splat, *x, *out);
+    }
+    for (out, x) in out_tail.iter_mut().zip(x_tail) {
+        *out += factor * x;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct ExpRow<'a>(&'a mut [f32]);
+
+    impl WithSimd for ExpRow<'_> {
+        type Output = f32;
+
+        fn with_simd<S: Simd>(self, simd: S) -> f32 {
+            exp_row_simd(simd, self.0, 1.0, 0.0)
+        }
+    }
+
+    #[test]
+    fn exp_is_accurate_to_the_last_bits() {
+        let inputs: Vec<f32> = (0..=17_500).map(|i| -87.0 + i as f32 * 0.01).collect();
+        let mut row = inputs.clone();
+        dispatch(ExpRow(&mut row));
+        for (x, y) in inputs.iter().zip(&row) {
+            let expected = f64::from(*x).exp();
+            let error = (f64::from(*y) - expected).abs() / expected;
+            assert!(error < 2e-7, "exp({x}) = {y}, error {error:e}");
+        }
+    }
+
+    #[test]
+    fn exp_of_masked_scores_is_zero() {
+        let mut row = [f32::NEG_INFINITY, -1000.0, 0.0];
+        assert_eq!(dispatch(ExpRow(&mut row)), 1.0);
+        assert_eq!(row, [0.0, 0.0, 1.0]);
+    }
+}

@@ -1,0 +1,51 @@
+//! Tensors, devices and the operations an SSA language model is made of.
+//!
+//! The set of operations is small and closed: each has an explicit forward and backward, and nothing here
+//! records a tape. Models call these functions in order, keep the structs a forward returns, and call the
+//! backward functions in reverse.
+//!
+//! # Axes
+//!
+//! | letter | meaning |
+//! |---|---|
+//! | B | rows of a batch |
+//! | T | tokens of a row |
+//! | N | B * T, all tokens of a batch in row order |
+//! | HQ | query heads |
+//! | H | key/value heads |
+//! | G | HQ / H, query heads that share one key/value head |
+//! | D | head dimension |
+//! | C | blocks of `block_size` tokens, counted per document |
+//! | K | selected blocks of one token (`block_counts`) |
+//! | F | width of the feed-forward layer |
+//! | V | vocabulary |
+//!
+//! Activations lie as `[B, T, heads, D]`, row-major. Query head `h * G + g` belongs to key/value head `h`.
+//!
+//! # Conventions
+//!
+//! * An op is a folder under [`ops`]: `mod.rs` holds its documentation, checks and dispatch, `reference.rs` the
+//!   shortest correct code in `f64` (never optimised: it defines the result), `cpu.rs` the fast path.
+//! * A `*_fwd` function returns fresh tensors. A `*_bwd` function **adds** to every gradient buffer it is given,
+//!   so that gradients from several uses of a tensor, or several micro-batches, need no extra pass.
+//! * `f32` storage on the CPU; reductions longer than one head or one row accumulate in `f64` or in blocked `f32`
+//!   as each op states.
+//! * Results do not depend on the number of threads: work is cut into pieces by shape alone and partial results
+//!   are combined in index order.
+//! * Document borders are part of every attention call: see [`Documents`].
+
+mod checks;
+mod cpu;
+mod device;
+mod documents;
+mod error;
+pub mod ops;
+mod tensor;
+
+pub use device::Device;
+pub use documents::Documents;
+pub use error::KernelError;
+pub use tensor::Tensor;
+
+/// Result of every fallible function in this crate.
+pub type Result<T, E = KernelError> = std::result::Result<T, E>;

@@ -1,0 +1,14 @@
+//! Attention methods, their parts and the losses and measurements taken between them.
+
+pub mod alignment;
+pub mod compression;
+pub mod full;
+pub mod pooling;
+pub mod selection;
+pub mod sparse;
+pub mod statistics;
+pub mod window;
+
+mod shape;
+
+pub use shape::{AttentionGrads, AttentionOutput};

@@ -1,0 +1,96 @@
+//! Linear maps without bias: `y = x Wᵀ`.
+
+mod cpu;
+pub mod reference;
+#[cfg(test)]
+mod tests;
+
+use crate::checks::{axes, check_last, check_rows};
+use crate::{Device, Result, Tensor};
+
+/// `y = x Wᵀ`.
+///
+/// # Shapes
+/// `x` `[.., I]`, `weight` `[O, I]`; returns `[.., O]`.
+///
+/// # Dtypes
+/// `f32`, accumulated in `f32` by the matrix product.
+///
+/// # Edge cases
+/// No rows: an empty result.
+///
+/// # Errors
+/// [`KernelError::Shape`](crate::KernelError::Shape) if `weight` is not a matrix or its rows are not as long as those of `x`.
+///
+/// # Determinism
+/// Bitwise reproducible for a given number of threads.
+///
+/// # Source
+/// Every projection of the Llama block.
+pub fn linear_fwd(x: &Tensor, weight: &Tensor) -> Result<Tensor> {
+    let [outputs, inputs] = axes("linear_fwd", "weight", weight, "[O, I]")?;
+    check_last("linear_fwd", "x", x, inputs)?;
+    let mut out = Tensor::for_output(with_last_dim(x, outputs));
+    match x.device() {
+        Device::Cpu => cpu::forward(x.as_slice(), weight.as_slice(), out.as_mut_slice(), inputs, outputs),
+    }
+    Ok(out)
+}
+
+/// Gradient with respect to the input: `dx += dout W`.
+///
+/// # Shapes
+/// `dout` `[.., O]`, `weight` `[O, I]`, `dx` `[.., I]`.
+///
+/// # Dtypes
+/// `f32`, accumulated in `f32`.
+///
+/// # Errors
+/// [`KernelError::Shape`](crate::KernelError::Shape) as in [`linear_fwd`], or if `dout` and `dx` differ in their number of rows.
+///
+/// # Determinism
+/// As [`linear_fwd`].
+pub fn linear_bwd_input(dout: &Tensor, weight: &Tensor, dx: &mut Tensor) -> Result<()> {
+    let [outputs, inputs] = axes("linear_bwd_input", "weight", weight, "[O, I]")?;
+    check_last("linear_bwd_input", "dout", dout, outputs)?;
+    check_rows("linear_bwd_input", "dx", dx, dout.rows(), inputs)?;
+    match dout.device() {
+        Device::Cpu => {
+            cpu::backward_input(dout.as_slice(), weight.as_slice(), dx.as_mut_slice(), inputs, outputs);
+        }
+    }
+    Ok(())
+}
+
+/// Gradient with respect to the weight: `dweight += doutᵀ x`.
+///
+/// # Shapes
+/// `dout` `[.., O]`, `x` `[.., I]`, `dweight` `[O, I]`.
+///
+/// # Dtypes
+/// `f32`, accumulated in `f32`.
+///
+/// # Errors
+/// [`KernelError::Shape`](crate::KernelError::Shape) as in [`linear_fwd`], or if `dout` and `x` differ in their number of rows.
+///
+/// # Determinism
+/// As [`linear_fwd`].
+pub fn linear_bwd_weight(dout: &Tensor, x: &Tensor, dweight: &mut Tensor) -> Result<()> {
+    let [outputs, inputs] = axes("linear_bwd_weight", "dweight", dweight, "[O, I]")?;
+    check_last("linear_bwd_weight", "dout", dout, outputs)?;
+    check_rows("linear_bwd_weight", "x", x, dout.rows(), inputs)?;
+    match dout.device() {
+        Device::Cpu => {
+            cpu::backward_weight(dout.as_slice(), x.as_slice(), dweight.as_mut_slice(), inputs, outputs);
+        }
+    }
+    Ok(())
+}
+
+fn with_last_dim(x: &Tensor, last: usize) -> Vec<usize> {
+    let mut shape = x.shape().to_vec();
+    if let Some(size) = shape.last_mut() {
+        *size = last;
+    }
+    shape
+}

@@ -1,0 +1,15 @@
+//! The operations, one folder each.
+
+pub mod adamw;
+pub mod attention;
+pub mod cross_entropy;
+pub mod embedding;
+pub mod gate;
+pub mod grad_norm;
+pub mod linear;
+pub mod rms_norm;
+pub mod rope;
+pub mod swiglu;
+
+#[cfg(test)]
+pub(crate) mod testing;

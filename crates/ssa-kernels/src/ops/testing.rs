@@ -1,0 +1,25 @@
+//! Shorthands of the ops' unit tests.
+
+use ssa_testkit::Random;
+
+use crate::Tensor;
+
+/// A tensor of standard normal values.
+pub(crate) fn tensor<const R: usize>(random: &mut Random, shape: [usize; R]) -> Tensor {
+    Tensor::from_vec(random.normal(shape.iter().product()), shape).unwrap()
+}
+
+/// The elements of a tensor in `f64`, for a reference.
+pub(crate) fn to_f64(tensor: &Tensor) -> Vec<f64> {
+    tensor.as_slice().iter().map(|&value| f64::from(value)).collect()
+}
+
+/// Standard normal values as the `f64` that an `f32` op would see.
+pub(crate) fn normal_f64(random: &mut Random, len: usize) -> Vec<f64> {
+    random.normal(len).iter().map(|&value| f64::from(value)).collect()
+}
+
+/// `sum_i a[i] b[i]`: the scalar loss whose gradient with respect to an output `a` is `b`.
+pub(crate) fn dot(a: &[f64], b: &[f64]) -> f64 {
+    a.iter().zip(b).map(|(a, b)| a * b).sum()
+}
