@@ -7,7 +7,6 @@
 //! and means are sums in `f64`, in token order, so that results do not depend on the number of threads.
 
 mod analysis;
-mod baseline;
 mod batch;
 mod budget;
 mod error;
@@ -18,13 +17,12 @@ mod statistics;
 mod summary;
 
 pub use analysis::{Analysis, HiddenStates, analyze};
-pub use baseline::frequency_baseline;
 pub use batch::EvalBatch;
 pub use budget::SparseBudget;
 pub use error::EvalError;
 pub use perplexity::{BudgetResult, Perplexity, PerplexityOptions, perplexity};
 pub use statistics::AttentionMeans;
-pub use summary::{Baseline, Machine, Summary};
+pub use summary::{Machine, Summary};
 
 /// Result of every fallible function in this crate.
 pub type Result<T, E = EvalError> = std::result::Result<T, E>;

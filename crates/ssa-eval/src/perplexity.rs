@@ -1,6 +1,7 @@
 //! Perplexity, bits per byte and divergence under full attention and under sparse attention at any budget.
 
 use serde::{Deserialize, Serialize};
+use ssa_data::bits_per_byte;
 use ssa_kernels::Tensor;
 use ssa_kernels::ops::attention::{SelectionOptions, SelectionRule};
 use ssa_model::{AttentionMode, AttentionOptions, Method, Model};
@@ -162,7 +163,7 @@ impl Mode {
             receptive_field: self.budget.map(SparseBudget::receptive_field),
             nats_per_token,
             perplexity: nats_per_token.exp(),
-            bits_per_byte: score.nll / std::f64::consts::LN_2 / bytes as f64,
+            bits_per_byte: bits_per_byte(score.nll, bytes),
             kl_full_sparse: (has_full && self.budget.is_some()).then(|| score.kl / score.targets as f64),
             attention_sparsity: AttentionSums::overall(sums).map(|means| means.attention_sparsity),
         }

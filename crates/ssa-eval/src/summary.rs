@@ -32,8 +32,9 @@ pub struct Summary {
     pub train_seconds: f64,
     /// `train_tokens / train_seconds`.
     pub tokens_per_second: f64,
-    /// How the held-out text fares without a model; none if the run was not evaluated.
-    pub baseline: Option<Baseline>,
+    /// Bits per byte of the held-out text if every byte is predicted by its frequency in the training text alone;
+    /// none if the run was not evaluated.
+    pub baseline_bits_per_byte: Option<f64>,
     /// Results on the held-out text; none if the run was not evaluated.
     pub evaluation: Option<Perplexity>,
     /// Full and sparse attention layer by layer at the trained budget; none if the run was not evaluated.
@@ -49,17 +50,6 @@ pub struct Machine {
     pub cpu: String,
     /// Threads computed with.
     pub threads: usize,
-}
-
-/// Every token predicted by its frequency in the training text alone.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Baseline {
-    /// Mean negative log-likelihood of a target token.
-    pub nats_per_token: f64,
-    /// `exp(nats_per_token)`.
-    pub perplexity: f64,
-    /// Total negative log-likelihood in bits over the bytes of text it covers.
-    pub bits_per_byte: f64,
 }
 
 impl Machine {

@@ -106,14 +106,14 @@ impl Chart {
         }
     }
 
-    /// A dashed line across the chart at `y`, with a label at its left end.
+    /// A dashed line across the chart at `y`, with a label above its left end.
     pub(super) fn level(&mut self, class: &str, y: f64, label: &str) {
         let (x1, x2) = (LEFT, WIDTH - RIGHT);
         let py = self.place_y(y);
         if !py.is_finite() {
             return;
         }
-        let (lx, ly, label) = (x1 + 6.0, py + 15.0, escape(label));
+        let (lx, ly, label) = (x1 + 6.0, py - 6.0, escape(label));
         writeln!(
             self.body,
             r#"<line class="level {class}" x1="{x1}" y1="{py:.1}" x2="{x2}" y2="{py:.1}"/>

@@ -7,7 +7,7 @@ use super::scale::thousands;
 use crate::{BudgetResult, Perplexity, Summary};
 
 /// A number with its name and a remark.
-#[derive(Serialize)]
+#[derive(Clone, Debug, Serialize)]
 pub(super) struct Tile {
     name: &'static str,
     value: String,

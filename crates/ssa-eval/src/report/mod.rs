@@ -10,7 +10,8 @@ pub mod table;
 #[cfg(test)]
 mod tests;
 
-use minijinja::{Environment, Value, context};
+use minijinja::value::{Serde, Value};
+use minijinja::{Environment, context};
 
 pub use curves::StepPoint;
 
@@ -33,12 +34,12 @@ pub fn render(summary: &Summary, steps: &[StepPoint], config_toml: &str) -> Resu
         title => facts::title(summary),
         subtitle => facts::subtitle(summary),
         headline => facts::headline(summary),
-        tiles => facts::tiles(summary),
+        tiles => Serde(facts::tiles(summary)),
         results => results(summary),
         cross_entropy_chart => curves::cross_entropy_chart(steps).map(Value::from_safe_string),
         alignment_chart => curves::alignment_chart(steps).map(Value::from_safe_string),
         attention => attention(summary),
-        provenance => facts::provenance(summary),
+        provenance => Serde(facts::provenance(summary)),
         config => config_toml.trim_end(),
     };
     Ok(environment.get_template("report.html")?.render(page)?)
@@ -47,12 +48,12 @@ pub fn render(summary: &Summary, steps: &[StepPoint], config_toml: &str) -> Resu
 fn results(summary: &Summary) -> Option<Value> {
     let evaluation = summary.evaluation.as_ref()?;
     let chart = budgets::budget_chart(evaluation, summary.trained_budget);
-    let table = table::results_table(evaluation, summary.baseline.as_ref(), Some(summary.trained_budget));
+    let table = table::results_table(evaluation, summary.baseline_bits_per_byte, Some(summary.trained_budget));
     Some(context! {
         chart => chart.map(Value::from_safe_string),
-        table => Value::from_serialize(&table),
+        table => Serde(table),
         coverage => facts::coverage(evaluation),
-        baseline => summary.baseline.map(|baseline| format!("{:.4}", baseline.bits_per_byte)),
+        baseline => summary.baseline_bits_per_byte.map(|bits| format!("{bits:.4}")),
     })
 }
 
@@ -64,7 +65,7 @@ fn attention(summary: &Summary) -> Option<Value> {
         .map(|states| {
             context! {
                 mode => states.mode.to_string(),
-                table => Value::from_serialize(table::layers_table(states)),
+                table => Serde(table::layers_table(states)),
             }
         })
         .collect();
