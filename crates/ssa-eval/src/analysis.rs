@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use ssa_kernels::Tensor;
-use ssa_kernels::ops::attention::SelectionRule;
+use ssa_kernels::ops::attention::selection::SelectionRule;
 use ssa_model::{AttentionMode, AttentionOptions, Method, Model};
 
 use crate::scoring::{Score, add_scores};
@@ -63,7 +63,7 @@ pub fn analyze(
     for (index, batch) in batches.iter().enumerate() {
         let mut forward = |(&mode, sums): (&AttentionMode, &mut Vec<AttentionSums>)| -> Result<Tensor> {
             let attention = AttentionOptions { selection, ..config.attention_options(mode) };
-            forward_with_statistics(model, &batch.input, &attention, &selection, sums)
+            forward_with_statistics(model, batch, &attention, &selection, sums)
         };
         let hidden = modes.iter().zip(&mut sums).map(&mut forward).collect::<Result<Vec<_>>>()?;
         add_scores(model, &hidden, &batch.labels, has_full, &mut scores)?;
@@ -73,7 +73,7 @@ pub fn analyze(
     let sparse = scores.last().copied().unwrap_or_default();
     Ok(Analysis {
         budget,
-        tokens: batches.iter().map(|batch| batch.input.len()).sum(),
+        tokens: batches.iter().map(EvalBatch::valid_tokens).sum(),
         hidden_states: hidden_states.collect::<Option<_>>().ok_or(EvalError::NoTargets)?,
         kl_full_sparse: (has_full && sparse.targets > 0).then(|| sparse.kl / sparse.targets as f64),
     })

@@ -4,7 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
-use ssa_kernels::ops::attention::{SelectionOptions, SelectionRule};
+use ssa_kernels::ops::attention::selection::{SelectionOptions, SelectionRule};
 
 use crate::EvalError;
 

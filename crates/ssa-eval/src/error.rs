@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use ssa_data::DataError;
 use ssa_kernels::KernelError;
 use ssa_model::ModelError;
 
@@ -29,6 +30,9 @@ pub enum EvalError {
         /// The batch of the evaluation data, counted from 0.
         batch: usize,
     },
+    /// The text could not be used.
+    #[error(transparent)]
+    Data(#[from] DataError),
     /// The model failed.
     #[error(transparent)]
     Model(#[from] ModelError),

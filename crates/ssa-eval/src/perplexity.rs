@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use ssa_data::bits_per_byte;
 use ssa_kernels::Tensor;
-use ssa_kernels::ops::attention::{SelectionOptions, SelectionRule};
+use ssa_kernels::ops::attention::selection::{SelectionOptions, SelectionRule};
 use ssa_model::{AttentionMode, AttentionOptions, Method, Model};
 
 use crate::scoring::{Score, add_scores};
@@ -150,7 +150,7 @@ impl Mode {
 
     fn forward(&self, model: &Model, batch: &EvalBatch, sums: Option<&mut Vec<AttentionSums>>) -> Result<Tensor> {
         match sums {
-            Some(sums) => forward_with_statistics(model, &batch.input, &self.attention, &self.selection, sums),
+            Some(sums) => forward_with_statistics(model, batch, &self.attention, &self.selection, sums),
             None => Ok(model.forward(&batch.input, &self.attention)?),
         }
     }

@@ -1,8 +1,8 @@
 //! Next-token losses and divergences from final hidden states, a few rows of logits at a time.
 
 use rayon::prelude::*;
+use ssa_data::IGNORE_INDEX;
 use ssa_kernels::Tensor;
-use ssa_kernels::ops::cross_entropy::IGNORE_INDEX;
 use ssa_model::Model;
 
 use crate::Result;

@@ -2,12 +2,12 @@
 
 use serde::{Deserialize, Serialize};
 use ssa_kernels::Tensor;
-use ssa_kernels::ops::attention::{
-    AttentionStatistics, SelectionOptions, attention_statistics, mean_pool_fwd, select_blocks,
-};
-use ssa_model::{AttentionOptions, Input, LayerAttention, Model, ModelError};
+use ssa_kernels::ops::attention::pooling::mean_pool_fwd;
+use ssa_kernels::ops::attention::selection::{SelectionOptions, select_blocks};
+use ssa_kernels::ops::attention::statistics::{AttentionStatistics, attention_statistics};
+use ssa_model::{AttentionOptions, LayerAttention, Model, ModelError};
 
-use crate::Result;
+use crate::{EvalBatch, Result};
 
 /// Means over tokens and query heads of one layer, or of all layers.
 ///
@@ -52,18 +52,22 @@ const RELATIVE_ROUNDING: f64 = 1e-4;
 const ROUNDING: f64 = 1e-5;
 
 impl AttentionSums {
-    fn add(&mut self, statistics: &AttentionStatistics) {
-        self.pairs += statistics.sparsity.len() as f64;
-        self.sparsity += sum(&statistics.sparsity);
-        self.entropy_bits += sum(&statistics.entropy_bits);
-        self.dropped_mass += sum(&statistics.dropped_mass);
-        self.distance += sum(&statistics.distance);
-        self.bound += sum(&statistics.bound);
-        self.identity_error += sum(&statistics.identity_error);
-        for (&distance, &bound) in statistics.distance.iter().zip(&statistics.bound) {
-            let (distance, bound) = (f64::from(distance), f64::from(bound));
-            self.max_violation = self.max_violation.max(distance - bound);
+    /// Adds the statistics of every head at the tokens that are `valid`.
+    fn add(&mut self, statistics: &AttentionStatistics, valid: &[bool]) {
+        let heads = statistics.sparsity.len() / valid.len();
+        let pairs = (0..statistics.sparsity.len()).filter(|pair| valid[pair / heads]);
+        for pair in pairs {
+            let at = |values: &[f32]| f64::from(values[pair]);
+            let (distance, bound) = (at(&statistics.distance), at(&statistics.bound));
+            self.pairs += 1.0;
+            self.sparsity += at(&statistics.sparsity);
+            self.entropy_bits += at(&statistics.entropy_bits);
+            self.dropped_mass += at(&statistics.dropped_mass);
+            self.distance += distance;
+            self.bound += bound;
             self.within_bound += f64::from(u8::from(distance <= bound * (1.0 + RELATIVE_ROUNDING) + ROUNDING));
+            self.max_violation = self.max_violation.max(distance - bound);
+            self.identity_error += at(&statistics.identity_error);
         }
     }
 
@@ -105,7 +109,7 @@ impl AttentionSums {
 /// if `selection` chose the blocks. `layers` has one entry per layer. Returns the final hidden states.
 pub(crate) fn forward_with_statistics(
     model: &Model,
-    input: &Input,
+    batch: &EvalBatch,
     attention: &AttentionOptions,
     selection: &SelectionOptions,
     layers: &mut [AttentionSums],
@@ -115,12 +119,8 @@ pub(crate) fn forward_with_statistics(
         let k_pooled = mean_pool_fwd(k, documents, selection.block_size)?;
         let block_indices = select_blocks(q, &k_pooled, documents, selection, softmax_scale)?;
         let statistics = attention_statistics(q, k, v, &block_indices, documents, softmax_scale)?;
-        layers[layer.layer].add(&statistics);
+        layers[layer.layer].add(&statistics, &batch.valid);
         Ok(())
     };
-    Ok(model.forward_observed(input, attention, &mut observe)?)
-}
-
-fn sum(values: &[f32]) -> f64 {
-    values.iter().map(|&value| f64::from(value)).sum()
+    Ok(model.forward_observed(&batch.input, attention, &mut observe)?)
 }
