@@ -64,7 +64,8 @@ fn deal<'a>(call: &CausalCall<'_>, tasks: Vec<TileTask<'a>>) -> Vec<Addend<Vec<T
     let mut addends = Vec::new();
     let mut tasks = tasks.into_iter().peekable();
     for document in call.documents.ranges() {
-        let tiles: Vec<_> = std::iter::from_fn(|| tasks.next_if(|task| task.tile.document == document)).collect();
+        let tiles: Vec<_> =
+            std::iter::from_fn(|| tasks.next_if(|task| task.tile.document == document)).collect();
         let splits = ((TASKS * work(&document)).div_ceil(total) as usize).min(tiles.len());
         let first = addends.len();
         let range = document.start * width..document.end * width;
@@ -228,17 +229,25 @@ impl WithSimd for SoftmaxGradient<'_> {
 
 #[inline(always)]
 fn softmax_gradient_row<S: Simd>(simd: S, p: &mut [f32], ds: &mut [f32], state: &RowState) {
-    let (lse, delta) = (simd.splat_f32s(state.lse), simd.splat_f32s(state.delta));
-    let gradient = |score, dp| {
-        let p = exp_simd(simd, simd.sub_f32s(score, lse));
-        (p, simd.mul_f32s(p, simd.sub_f32s(dp, delta)))
-    };
     let (p_head, p_tail) = S::as_mut_simd_f32s(p);
     let (ds_head, ds_tail) = S::as_mut_simd_f32s(ds);
     for (p, ds) in p_head.iter_mut().zip(ds_head) {
-        (*p, *ds) = gradient(*p, *ds);
+        (*p, *ds) = softmax_gradient_simd(simd, *p, *ds, state);
     }
-    let (p, ds) = gradient(simd.partial_load_f32s(p_tail), simd.partial_load_f32s(ds_tail));
+    let [p, ds] = [&*p_tail, &*ds_tail].map(|tail| simd.partial_load_f32s(tail));
+    let (p, ds) = softmax_gradient_simd(simd, p, ds, state);
     simd.partial_store_f32s(p_tail, p);
     simd.partial_store_f32s(ds_tail, ds);
+}
+
+/// A function because a closure here would not be compiled for the instruction set of its caller.
+#[inline(always)]
+fn softmax_gradient_simd<S: Simd>(
+    simd: S,
+    score: S::f32s,
+    dp: S::f32s,
+    state: &RowState,
+) -> (S::f32s, S::f32s) {
+    let p = exp_simd(simd, simd.sub_f32s(score, simd.splat_f32s(state.lse)));
+    (p, simd.mul_f32s(p, simd.sub_f32s(dp, simd.splat_f32s(state.delta))))
 }

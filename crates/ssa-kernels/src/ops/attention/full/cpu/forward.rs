@@ -128,7 +128,8 @@ impl WithSimd for OnlineSoftmax<'_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        let rows = self.scores.chunks_exact_mut(self.keys.len()).zip(self.out.chunks_exact_mut(self.head_dim));
+        let rows =
+            self.scores.chunks_exact_mut(self.keys.len()).zip(self.out.chunks_exact_mut(self.head_dim));
         for (index, ((scores, out), state)) in rows.zip(self.state).enumerate() {
             let seen = visible(self.first_query + index / self.group, self.keys, self.window_size);
             scores[..seen.start].fill(0.0);

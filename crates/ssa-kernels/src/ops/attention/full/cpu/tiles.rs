@@ -6,12 +6,12 @@ use crate::cpu::gemm::Matrix;
 use crate::ops::attention::shape::AttentionShape;
 use crate::{Documents, Tensor};
 
-/// Rows of a query tile: enough to spread the cost of packing a key tile over many products.
+/// Rows of a query tile: enough to share the cost of packing a key tile.
 const TILE_ROWS: usize = 256;
-/// Tokens of a query tile: on the diagonal, half of this many keys per query are computed for nothing.
+/// Tokens of a query tile: half of them are keys that a query on the diagonal meets for nothing.
 const MAX_TILE_TOKENS: usize = 64;
-/// Keys of a key tile: with `TILE_ROWS` a tile of scores takes 256 KiB, which a second-level cache holds.
-const TILE_KEYS: usize = 256;
+/// Keys of a key tile: the two tiles of scores of a backward take 256 KiB then, which a second-level cache holds.
+const TILE_KEYS: usize = 128;
 
 /// Consecutive queries of one document.
 #[derive(Clone, Debug)]
@@ -51,7 +51,6 @@ pub(super) fn visible(query: usize, keys: &Range<usize>, window_size: usize) -> 
     let first = (query + 1).saturating_sub(window_size).clamp(keys.start, end);
     first - keys.start..end - keys.start
 }
-
 
 /// Splits a buffer of `width` elements per token into the parts of the tiles.
 pub(super) fn split_by_tiles<'a>(
