@@ -9,6 +9,7 @@ pub mod sparse;
 pub mod statistics;
 pub mod window;
 
+mod blocks;
 mod shape;
 
 pub use shape::{AttentionGrads, AttentionOutput};
