@@ -44,8 +44,46 @@ impl EvalBatch {
         Ok(Self { input, labels: batch.labels, valid: batch.valid, bytes })
     }
 
+    /// The first batches that together have at least so many tokens; all of them if they have fewer.
+    pub fn covering(batches: &[Self], tokens: usize) -> &[Self] {
+        let mut covered = 0;
+        let enough = batches.iter().take_while(|batch| {
+            let more = covered < tokens;
+            covered += batch.valid_tokens();
+            more
+        });
+        &batches[..enough.count()]
+    }
+
     /// Tokens that are not padding.
     pub fn valid_tokens(&self) -> usize {
         self.valid.iter().filter(|&&valid| valid).count()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn batches(text: &[u8]) -> Vec<EvalBatch> {
+        let document = Document { name: "x".to_owned(), text: text.to_vec() };
+        EvalBatch::pack(&[document], 4, 2).unwrap()
+    }
+
+    #[test]
+    fn all_text_is_covered_once() {
+        // Ten bytes and their end: three rows, the last with a token of padding.
+        let batches = batches(b"abcdefghij");
+        let shapes: Vec<_> = batches.iter().map(|batch| (batch.input.batch(), batch.valid_tokens())).collect();
+        assert_eq!(shapes, [(2, 8), (1, 3)]);
+        assert_eq!(batches.iter().map(|batch| batch.bytes).sum::<usize>(), 10);
+    }
+
+    #[test]
+    fn enough_batches_are_taken() {
+        let batches = batches(b"abcdefghij");
+        for (tokens, count) in [(0, 0), (1, 1), (8, 1), (9, 2), (100, 2)] {
+            assert_eq!(EvalBatch::covering(&batches, tokens).len(), count, "{tokens} tokens");
+        }
     }
 }
