@@ -15,7 +15,7 @@ pub enum ModelError {
     /// The operating system refused to read or write a file.
     #[error("cannot {action} {}: {reason}", path.display())]
     Io {
-        /// What was tried, as a verb: `read`, `write`.
+        /// What was tried: `read`, `write` or `create`.
         action: &'static str,
         /// The file or folder.
         path: PathBuf,
@@ -91,7 +91,7 @@ pub enum ModelError {
         names: Vec<String>,
     },
     /// A tensor of a checkpoint does not have the shape that its `config.json` implies.
-    #[error("{}: tensor `{name}` has shape {actual:?}, expected {expected:?} by config.json", path.display())]
+    #[error("{}: tensor `{name}` has shape {actual:?}, the configuration asks for {expected:?}", path.display())]
     TensorShape {
         /// The file.
         path: PathBuf,

@@ -7,6 +7,7 @@ mod tests;
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use ssa_kernels::Tensor;
@@ -34,7 +35,7 @@ pub fn save(dir: &Path, config: &ModelConfig, parameters: &Parameters) -> Result
     let metadata = [("format", "pt")];
     write_tensors(&dir.join(WEIGHTS), &parameters.named(), &metadata)?;
     let config = format!("{:#}\n", config.to_json());
-    replace_file(&dir.join(CONFIG), |file| std::io::Write::write_all(file, config.as_bytes()))
+    replace_file(&dir.join(CONFIG), |file| file.write_all(config.as_bytes()))
 }
 
 /// Reads a folder: `config.json` and either `model.safetensors` or, without that, the shards named in
