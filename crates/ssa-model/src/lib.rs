@@ -1,1 +1,27 @@
-//! (set with first content)
+//! The Llama decoder with full and sparse attention: configuration, parameters, forward and backward, checkpoints.
+//!
+//! The architecture is `llama-nsa` of the released SSA code: a Llama-3 decoder (RMS norm, grouped queries, RoPE,
+//! SwiGLU, no biases) whose attention outputs are multiplied by one sigmoid gate per query head. A model on disk is
+//! a Hugging Face folder, `config.json` and `model.safetensors`, under the released names.
+//!
+//! * [`ModelConfig`] is a checked configuration; [`ModelSettings`] are its values before the check.
+//! * [`Parameters`] are the tensors of a model, and also its gradients.
+//! * [`checkpoint`] reads and writes models; [`Parameters::init`] makes fresh ones.
+//! * [`Method`], [`AttentionMode`] and [`DocumentMasking`] are the words of the method.
+
+pub mod checkpoint;
+mod config;
+mod error;
+mod init;
+mod options;
+mod parameters;
+#[cfg(test)]
+mod testing;
+
+pub use config::{ModelConfig, ModelSettings, RopeScaling};
+pub use error::ModelError;
+pub use options::{AttentionMode, DocumentMasking, Method};
+pub use parameters::{LayerParameters, Parameters, parameter_shapes};
+
+/// Result of every fallible function in this crate.
+pub type Result<T, E = ModelError> = std::result::Result<T, E>;
