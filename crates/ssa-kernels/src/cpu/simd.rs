@@ -11,9 +11,11 @@ pub(crate) fn dispatch<Op: WithSimd>(op: Op) -> Op::Output {
     Arch::new().dispatch(op)
 }
 
-/// `e^x` for `x <= 88`, relative error below 2e-7; exactly 0 below -87.
+/// `e^x` for `x <= 88`, relative error below 2e-7; exactly 0 below -87; NaN stays NaN.
 ///
-/// Cephes' scheme: `x = n ln 2 + r`, a polynomial for `e^r`, and `2^n` built in the exponent bits.
+/// Cephes' scheme: `x = n ln 2 + r`, a polynomial for `e^r`, and `2^n` built in the exponent bits. Below -87 those
+/// bits wrap around, and the last line replaces what they spell. Clamping `x` instead would turn NaN into a
+/// number: the processor's maximum drops it.
 #[inline(always)]
 pub(crate) fn exp_simd<S: Simd>(simd: S, x: S::f32s) -> S::f32s {
     // Adding 1.5 * 2^23 rounds to an integer that then sits in the low mantissa bits.
@@ -25,10 +27,9 @@ pub(crate) fn exp_simd<S: Simd>(simd: S, x: S::f32s) -> S::f32s {
 
     let splat = |value| simd.splat_f32s(value);
     let lowest = splat(-87.0);
-    let clamped = simd.max_f32s(x, lowest);
-    let shifted = simd.mul_add_f32s(clamped, splat(std::f32::consts::LOG2_E), splat(ROUND));
+    let shifted = simd.mul_add_f32s(x, splat(std::f32::consts::LOG2_E), splat(ROUND));
     let n = simd.sub_f32s(shifted, splat(ROUND));
-    let r = simd.mul_add_f32s(n, splat(-LN2_HIGH), clamped);
+    let r = simd.mul_add_f32s(n, splat(-LN2_HIGH), x);
     let r = simd.mul_add_f32s(n, splat(-LN2_LOW), r);
     let mut polynomial = splat(COEFFICIENTS[0]);
     for coefficient in &COEFFICIENTS[1..] {
@@ -127,8 +128,19 @@ mod tests {
 
     #[test]
     fn exp_of_masked_scores_is_zero() {
-        let mut row = [f32::NEG_INFINITY, -1000.0, 0.0];
+        let mut row = [f32::NEG_INFINITY, -1000.0, f32::MIN, 0.0];
         assert_eq!(dispatch(ExpRow(&mut row)), 1.0);
-        assert_eq!(row, [0.0, 0.0, 1.0]);
+        assert_eq!(row, [0.0, 0.0, 0.0, 1.0]);
+    }
+
+    #[test]
+    fn exp_keeps_nan() {
+        // 16 lanes and a tail, so that both loops see one.
+        for index in [3, 16] {
+            let mut row = [0.0; 17];
+            row[index] = f32::NAN;
+            assert!(dispatch(ExpRow(&mut row)).is_nan());
+            assert!(row[index].is_nan());
+        }
     }
 }
