@@ -4,6 +4,7 @@ pub mod alignment;
 pub mod compression;
 pub mod full;
 pub mod pooling;
+pub mod reference;
 pub mod selection;
 pub mod sparse;
 pub mod statistics;
