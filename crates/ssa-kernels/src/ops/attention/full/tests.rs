@@ -1,4 +1,4 @@
-use ssa_testkit::{Random, Tolerance, assert_close, assert_gradient};
+use ssa_testkit::{Golden, Random, Tolerance, assert_close, assert_gradient, golden_dir};
 
 use super::super::reference::Inputs as ReferenceInputs;
 use super::*;
@@ -188,4 +188,51 @@ fn wrong_shapes_are_refused() {
     assert!(backward(&q, &output, &mut AttentionGrads::zeros_like(&k, &k, &k)).is_err());
     assert!(backward(&q, &output, &mut AttentionGrads::zeros_like(&q, &q, &k)).is_err());
     assert!(backward(&q, &output, &mut grads).is_ok());
+}
+
+#[test]
+fn matches_the_released_code() {
+    let folder = golden_dir().join("ops");
+    let files = std::fs::read_dir(&folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
+    let mut cases = 0;
+    for path in files.map(|file| file.unwrap().path()) {
+        if path.extension().is_some_and(|extension| extension == "safetensors") {
+            println!("{}", path.display());
+            check_golden(&Golden::read(&path));
+            cases += 1;
+        }
+    }
+    assert!(cases > 0, "no golden cases in {}", folder.display());
+}
+
+/// Compares gated full attention, forward and backward, with the released code's.
+fn check_golden(golden: &Golden) {
+    let tensor = |name: &str| {
+        let golden = golden.tensor(name);
+        Tensor::from_vec(golden.values.clone(), golden.shape.clone()).unwrap()
+    };
+    let [q, k, v, gate, dout] = ["q", "k", "v", "gate", "dout"].map(tensor);
+    let head_dim = q.last_dim();
+    let documents = Documents::rows(q.shape()[0], q.shape()[1]);
+    let softmax_scale = (head_dim as f32).powf(-0.5);
+    let gated = |x: &Tensor| {
+        let heads = x.as_slice().chunks(head_dim).zip(gate.as_slice());
+        heads.flat_map(|(head, gate)| head.iter().map(move |x| x * gate)).collect::<Vec<_>>()
+    };
+
+    let output = full_attention_fwd(&q, &k, &v, &documents, softmax_scale).unwrap();
+    let heads = dout.as_slice().chunks(head_dim).zip(output.out.as_slice().chunks(head_dim));
+    let dgate: Vec<f32> = heads.map(|(dout, out)| dout.iter().zip(out).map(|(a, b)| a * b).sum()).collect();
+    let dout = Tensor::from_vec(gated(&dout), q.shape()).unwrap();
+    let mut grads = AttentionGrads::zeros_like(&q, &k, &v);
+    full_attention_bwd(&dout, &q, &k, &v, &output, &documents, softmax_scale, &mut grads).unwrap();
+
+    let compare = |name: &str, actual: &[f32]| {
+        assert_close(name, actual, &golden.tensor(name).to_f64(), Tolerance::F32);
+    };
+    compare("out_full", &gated(&output.out));
+    compare("dgate_full", &dgate);
+    compare("dq_full", grads.dq.as_slice());
+    compare("dk_full", grads.dk.as_slice());
+    compare("dv_full", grads.dv.as_slice());
 }
