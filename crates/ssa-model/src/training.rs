@@ -86,7 +86,7 @@ impl Model {
             valid: batch.valid(),
         };
         // Every layer's sum over tokens, heads and head_dim becomes its share of the mean by this factor.
-        let q_width = self.config().num_attention_heads() * self.config().head_dim();
+        let q_width = self.config().num_attention_heads * self.config().head_dim;
         let mean = 1.0 / (scale.valid_tokens.max(1) * q_width) as f64;
 
         let (x, kept, alignment_sums) = self.forward_layers(batch, objective, &plans, &context, &alignment)?;
@@ -159,7 +159,7 @@ impl Model {
         let weights = self.parameters();
         let norm = rms_norm_fwd(x, &weights.norm, context.rms_norm_eps)?;
         let mut dnorm = Tensor::zeros_like(x);
-        let dhead = grads.lm_head.as_mut().unwrap_or(&mut grads.embed_tokens);
+        let dhead = grads.head_mut();
         let head = weights.head();
         let loss = linear_cross_entropy_fwd_bwd(&norm.out, head, batch.labels(), grad_scale, &mut dnorm, dhead)?;
         let mut dx = Tensor::zeros_like(x);

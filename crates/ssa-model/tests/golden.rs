@@ -114,7 +114,7 @@ fn losses_and_gradients_match_the_released_code() {
             let batch = TrainBatch::new(input, labels, None).unwrap();
             let config = case.model.config();
             let mut grads = Parameters::zeros(config);
-            let streams = vec![mode; config.num_hidden_layers()];
+            let streams = vec![mode; config.num_hidden_layers];
             let losses = case.model.train_step(&batch, &objective, &streams, &scale, &mut grads).unwrap();
 
             let loss = losses.cross_entropy + 10.0 * losses.alignment;

@@ -22,7 +22,7 @@ fn config_with(method: Method, tied: bool) -> ModelConfig {
         "tie_word_embeddings": tied, "block_size": 4, "block_counts": 3, "window_size": 10,
         "attention_method": method.to_string(),
     });
-    ModelConfig::from_json(&json.to_string()).unwrap()
+    ModelConfig::from_json("test", json.as_object().unwrap()).unwrap()
 }
 
 fn model(method: Method) -> Model {
