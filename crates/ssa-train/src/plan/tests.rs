@@ -139,3 +139,17 @@ fn warm_up_by_fraction_follows_the_steps() {
     assert_eq!(warmup(&["training.steps=10", "optimizer.warmup_fraction=1"]), 10);
     assert_eq!(warmup(&["optimizer.warmup_fraction=0.5", "optimizer.warmup_steps=0"]), 0);
 }
+
+#[test]
+fn every_shipped_configuration_is_possible() {
+    let directory = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../configs");
+    let listed = std::fs::read_to_string(directory.join("README.md")).unwrap();
+    for entry in std::fs::read_dir(&directory).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_some_and(|extension| extension == "toml") {
+            TrainPlan::new(TrainConfig::load(&path, &[]).unwrap()).unwrap();
+            let name = path.file_name().unwrap().to_str().unwrap();
+            assert!(listed.contains(name), "configs/README.md does not list {name}");
+        }
+    }
+}
