@@ -40,6 +40,7 @@ fn settings_reach_the_objective() {
         "model.block_size=8",
         "model.block_counts=3",
         "model.window_size=5",
+        "evaluation.budgets=[\"8x8\"]",
     ])
     .unwrap();
     let objective = plan.objective();
@@ -76,6 +77,11 @@ fn impossible_values_say_what_would_work() {
             &["objective.selection=reference", "model.block_counts=17"],
             "`model.block_counts` is 17, expected at most model.block_size (16) with objective.selection = \
              \"reference\"; lower it or select \"exact\"",
+        ),
+        (
+            &["objective.selection=reference"],
+            "`evaluation.budgets` is 16x32, expected at most 16 blocks with objective.selection = \"reference\"; lower \
+             it or select \"exact\"",
         ),
         (&["data.sequence_length=1"], "`data.sequence_length` is 1, expected at least 2"),
         (
