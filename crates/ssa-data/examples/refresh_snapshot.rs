@@ -4,12 +4,12 @@
 //! cargo run --release -p ssa-data --example refresh_snapshot [-- --allow-dirty]
 //! ```
 
-#![allow(clippy::print_stdout, reason = "a program for people to run")]
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a program for people to run")]
 
 use std::error::Error;
 use std::ffi::OsStr;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, ExitCode};
 
 use ssa_data::{Document, decode_snapshot, encode_snapshot, text_bytes};
 
@@ -19,7 +19,17 @@ const EXTENSIONS: [&str; 6] = ["rs", "md", "toml", "py", "html", "j2"];
 /// Folders of outputs: of the released code, of benchmark runs.
 const LEFT_OUT: [&str; 2] = ["golden", "raw"];
 
-fn main() -> Result<(), Box<dyn Error>> {
+fn main() -> ExitCode {
+    match refresh() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn refresh() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let allow_dirty = match arguments.as_slice() {
         [] => false,

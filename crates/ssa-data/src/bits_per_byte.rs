@@ -7,8 +7,8 @@
 //! ```
 //!
 //! The first token of a document is never a target, its end always is. With one token per byte the number of
-//! targets of a document therefore equals its number of bytes, so that a measurement that covers only some rows
-//! may divide by its number of targets. The end of a document costs bits but is no byte of text.
+//! targets of a document therefore equals its number of bytes, so that a measurement that covers only some
+//! rows may divide by its number of targets. The end of a document costs bits but is no byte of text.
 
 use crate::{ByteTokenizer, Document};
 
@@ -65,7 +65,7 @@ mod tests {
 
     #[test]
     fn counts_are_smoothed_and_ends_count() {
-        // Counts after smoothing: a 4, b 2, end 2, 254 others 1: 262 in all. Targets of "aab": a, b and the end.
+        // Smoothed counts: a 4, b 2, end 2, 254 others 1: 262 in all. Targets of "aab": a, b and the end.
         let value = unigram_bits_per_byte(&documents(&[b"aaab"]), &documents(&[b"aab"]));
         let expected = -((4.0 / 262.0_f64).log2() + 2.0 * (2.0 / 262.0_f64).log2()) / 3.0;
         assert!((value - expected).abs() < 1e-12, "{value} {expected}");

@@ -11,7 +11,10 @@ pub enum DataError {
     #[error("no path was given to read text from; name at least one file or directory")]
     NoPaths,
     /// A path names nothing.
-    #[error("{}: no such file or directory; check the spelling and the folder the path is relative to", path.display())]
+    #[error(
+        "{}: no such file or directory; check the spelling and the folder the path is relative to",
+        path.display()
+    )]
     Missing {
         /// The path as given.
         path: PathBuf,
@@ -45,8 +48,8 @@ pub enum DataError {
     NoText,
     /// There is too little text to have both a training and a held-out part.
     #[error(
-        "{bytes} bytes of text in {documents} documents are too little to hold a part out; add text, at least \
-         one document of two bytes"
+        "{bytes} bytes of text in {documents} documents are too little to hold a part out; add text, at \
+         least one document of two bytes"
     )]
     TooShortToSplit {
         /// Bytes of text in all documents.
@@ -88,8 +91,8 @@ pub enum DataError {
     },
     /// A corpus snapshot cannot be decoded.
     #[error(
-        "the corpus snapshot is damaged: {cause}; restore crates/ssa-data/corpus/snapshot.jsonl.gz from version \
-         control and build again"
+        "the corpus snapshot is damaged: {cause}; restore crates/ssa-data/corpus/snapshot.jsonl.gz from \
+         version control and build again"
     )]
     CorruptSnapshot {
         /// What the decoder met.

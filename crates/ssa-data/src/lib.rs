@@ -8,11 +8,12 @@
 //!   -> batches     Loader, sequential_batches
 //! ```
 //!
-//! Each step is a function of its arguments and, where it draws, of a seed: nothing here has hidden state, and equal
-//! seeds give equal batches on every platform.
+//! Each step is a function of its arguments and, where it draws, of a seed: nothing here has hidden state,
+//! and equal seeds give equal batches on every platform.
 //!
 //! ```
-//! use ssa_data::{ByteTokenizer, Loader, PackOptions, Remainder, pack, snapshot, split, unigram_bits_per_byte};
+//! use ssa_data::{ByteTokenizer, Loader, PackOptions, Remainder};
+//! use ssa_data::{pack, snapshot, split, text_bytes, unigram_bits_per_byte};
 //!
 //! # fn main() -> Result<(), ssa_data::DataError> {
 //! let parts = split(snapshot()?, 0.1, 7)?;
@@ -28,7 +29,7 @@
 //! let tokens = ByteTokenizer.encode_documents(&parts.held_out);
 //! let rows = pack(&tokens, ByteTokenizer::EOS, &PackOptions { remainder: Remainder::Pad, ..options })?;
 //! let targets: usize = rows.sequential_batches(4)?.map(|batch| batch.target_tokens()).sum();
-//! assert_eq!(targets, ssa_data::text_bytes(&parts.held_out));
+//! assert_eq!(targets, text_bytes(&parts.held_out));
 //! assert!(unigram_bits_per_byte(&parts.train, &parts.held_out) < 8.0);
 //! # Ok(())
 //! # }

@@ -62,16 +62,11 @@ impl PackedRow {
 
     /// The target of every token: the token that follows it in its original document, or [`IGNORE_INDEX`].
     pub fn labels(&self) -> impl Iterator<Item = i32> + '_ {
-        // Each end of a document is an end of the row, a border to another document, or a cut at the row's end.
         let mut ends = self.cu_seqlens[1..].iter().copied().peekable();
-        (1..=self.ids.len()).map(move |next| {
-            if ends.next_if_eq(&next).is_none() && next < self.valid {
-                label(self.ids[next])
-            } else if next == self.ids.len() {
-                self.continuation.map_or(IGNORE_INDEX, label)
-            } else {
-                IGNORE_INDEX
-            }
+        (1..=self.ids.len()).map(move |next| match ends.next_if_eq(&next) {
+            Some(end) if end == self.ids.len() => self.continuation.map_or(IGNORE_INDEX, label),
+            None if next < self.valid => label(self.ids[next]),
+            _ => IGNORE_INDEX,
         })
     }
 
@@ -123,11 +118,11 @@ impl PackedRows {
 
 /// Packs documents by concatenation.
 ///
-/// The documents are put in a seeded random order, each is ended by `eos`, and the stream of tokens so made is cut into
-/// rows of `sequence_length`. A document cut at the end of a row goes on at the start of the next row
-/// as an attention document of its own: it cannot see what lies before the cut, but the last token before the cut still has
-/// the first one after it as its target. Every token of a document but its first is thus a target exactly once,
-/// and nothing is predicted across documents. Documents without tokens are left out.
+/// The documents are put in a seeded random order, each is ended by `eos`, and the stream of tokens so made
+/// is cut into rows of `sequence_length`. A document cut at the end of a row goes on at the start of the next
+/// row as an attention document of its own: it cannot see what lies before the cut, but the last token before
+/// the cut still has the first one after it as its target. Every token of a document but its first is thus a
+/// target exactly once, and nothing is predicted across documents. Documents without tokens are left out.
 ///
 /// `documents` holds the token ids of each document, below 2^31 and without `eos`.
 ///

@@ -13,16 +13,15 @@ static SNAPSHOT: &[u8] = include_bytes!("../corpus/snapshot.jsonl.gz");
 /// One line of a snapshot.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Line<'a> {
+struct Line {
     path: String,
-    #[serde(borrow)]
-    text: std::borrow::Cow<'a, str>,
+    text: String,
 }
 
 /// The documents of the embedded corpus, in the order of their paths.
 ///
-/// It is frozen: a demo that trains on it gives comparable numbers from one version of the project to the next.
-/// `corpus/README.md` of this crate says what it holds and when to refresh it.
+/// It is frozen: a demo that trains on it gives comparable numbers from one version of the project to the
+/// next. `corpus/README.md` of this crate says what it holds and when to refresh it.
 ///
 /// # Errors
 /// [`DataError::CorruptSnapshot`] if the program was built with a damaged file.
@@ -42,27 +41,29 @@ pub fn decode_snapshot(compressed: &[u8]) -> Result<Vec<Document>> {
         .map_err(|error| corrupt(format!("not a whole gzip file of UTF-8 text ({error})")))?;
     let documents: Vec<Document> = (1..)
         .zip(lines.lines())
-        .map(|(number, line)| match serde_json::from_str::<Line<'_>>(line) {
-            Ok(line) => Ok(Document { name: line.path, text: line.text.into_owned().into_bytes() }),
+        .map(|(number, line)| match serde_json::from_str::<Line>(line) {
+            Ok(line) => Ok(Document { name: line.path, text: line.text.into_bytes() }),
             Err(error) => Err(corrupt(format!("line {number} is not a document ({error})"))),
         })
         .collect::<Result<_>>()?;
     if documents.is_empty() { Err(corrupt("it holds no document".to_owned())) } else { Ok(documents) }
 }
 
-/// Writes documents in the form [`decode_snapshot`] reads. The same documents give the same bytes: no time and no
-/// system is recorded.
+/// Writes documents in the form [`decode_snapshot`] reads. The same documents give the same bytes: no time
+/// and no system is recorded.
 ///
 /// # Errors
-/// [`DataError::NotUtf8`] for a document that JSON cannot hold, [`DataError::SnapshotWrite`] if writing fails.
+/// [`DataError::NotUtf8`] for a document that JSON cannot hold, [`DataError::SnapshotWrite`] if writing
+/// fails.
 pub fn encode_snapshot(documents: &[Document], out: impl Write) -> Result<()> {
     let failed = |source| DataError::SnapshotWrite { source };
     let mut gzip = GzBuilder::new().mtime(0).write(out, Compression::best());
     for document in documents {
-        let Ok(text) = std::str::from_utf8(&document.text) else {
-            return Err(DataError::NotUtf8 { name: document.name.clone() });
+        let path = document.name.clone();
+        let Ok(text) = String::from_utf8(document.text.clone()) else {
+            return Err(DataError::NotUtf8 { name: path });
         };
-        let line = Line { path: document.name.clone(), text: text.into() };
+        let line = Line { path, text };
         serde_json::to_writer(&mut gzip, &line).map_err(|error| failed(error.into()))?;
         gzip.write_all(b"\n").map_err(failed)?;
     }
@@ -111,7 +112,7 @@ mod tests {
         let last_of_checksum = flipped.len() - 5;
         flipped[last_of_checksum] ^= 1;
         for (bytes, cause) in [
-            (Vec::new(), "it holds no document"),
+            (Vec::new(), "not a whole gzip file"),
             (b"plain text".to_vec(), "not a whole gzip file"),
             (whole[..whole.len() - 9].to_vec(), "not a whole gzip file"),
             (flipped, "not a whole gzip file"),

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 
 use crate::{DataError, Result};
 
-/// How much of a file is read before it is asked whether it is binary, so that a folder with large model files or
-/// archives costs little.
+/// How much of a file is read before it is asked whether it is binary, so that a folder with large model
+/// files or archives costs little.
 const PROBE_BYTES: u64 = 8192;
 
 /// A text with a name.
@@ -27,15 +27,18 @@ pub fn text_bytes(documents: &[Document]) -> usize {
 
 /// Reads each file as one document, and directories recursively in sorted order.
 ///
-/// * Inside a directory, hidden entries (a leading dot), empty files, files with a NUL byte (binary) and whatever is
+/// * Inside a directory, hidden entries (a leading dot), empty files, files with a NUL byte (binary) and
+///   whatever is
 ///   not a file (sockets, pipes, links to nothing) are skipped.
 /// * A file that is named itself is always taken, also when it is hidden, binary or a pipe.
-/// * Links are followed, and every file and directory is read once however many paths lead to it. So a loop of
+/// * Links are followed, and every file and directory is read once however many paths lead to it. So a loop
+///   of
 ///   links ends, and a file given twice cannot end up on both sides of a held-out split.
 ///
 /// # Errors
-/// A path is missing, unreadable or an empty file, a directory holds no text, or `paths` is empty. An unreadable
-/// entry below a directory is an error too: silently training on less text than was asked for would be worse.
+/// A path is missing, unreadable or an empty file, a directory holds no text, or `paths` is empty. An
+/// unreadable entry below a directory is an error too: silently training on less text than was asked for
+/// would be worse.
 pub fn read_documents(paths: &[PathBuf]) -> Result<Vec<Document>> {
     if paths.is_empty() {
         return Err(DataError::NoPaths);
@@ -75,7 +78,8 @@ impl Reader {
         Ok(())
     }
 
-    /// Reads a file of a directory, or a whole directory, unless it was met before; says whether it holds text.
+    /// Reads a file of a directory, or a whole directory, unless it was met before; says whether it holds
+    /// text.
     fn holds_text(&mut self, path: &Path, metadata: &Metadata) -> Result<bool> {
         let key = canonical(path);
         if let Some(&known) = self.met.get(&key) {

@@ -15,15 +15,15 @@ pub enum ModelError {
     /// The operating system refused to read or write a file.
     #[error("cannot {action} {}: {reason}", path.display())]
     Io {
-        /// What was tried, as a verb: `read`, `write`.
+        /// What was tried: `read`, `write` or `create`.
         action: &'static str,
         /// The file or folder.
         path: PathBuf,
         /// The reason.
         reason: std::io::Error,
     },
-    /// A file is not JSON.
-    #[error("{} is not valid JSON: {reason}", path.display())]
+    /// A JSON file is cut short or lacks what it must hold.
+    #[error("cannot parse {}: {reason}", path.display())]
     Json {
         /// The file.
         path: PathBuf,
@@ -62,8 +62,8 @@ pub enum ModelError {
         /// The folder.
         path: PathBuf,
     },
-    /// A file is cut short, or was never a safetensors file.
-    #[error("{} is not a whole safetensors file: {problem}; download or copy it again", path.display())]
+    /// A weight file is cut short, or was never one.
+    #[error("{} is damaged or no weight file: {problem}; download or copy it again", path.display())]
     Damaged {
         /// The file.
         path: PathBuf,
@@ -80,9 +80,9 @@ pub enum ModelError {
     },
     /// The checkpoint has tensors that the model lacks: loading the rest would give another model.
     #[error(
-        "{} has tensors that a model of this configuration has not: {}; is this the right config.json?",
+        "{} has tensors that a model of its config.json has not: {}; do the two files belong together?",
         path.display(),
-        names.join(", ")
+        first_few(names)
     )]
     UnexpectedTensors {
         /// The file, or the index of a sharded checkpoint.
@@ -91,7 +91,7 @@ pub enum ModelError {
         names: Vec<String>,
     },
     /// A tensor of a checkpoint does not have the shape that its `config.json` implies.
-    #[error("{}: tensor `{name}` has shape {actual:?}, expected {expected:?} by config.json", path.display())]
+    #[error("{}: tensor `{name}` has shape {actual:?}, the configuration asks for {expected:?}", path.display())]
     TensorShape {
         /// The file.
         path: PathBuf,
@@ -111,6 +111,12 @@ pub enum ModelError {
         name: String,
         /// The format, in the words of safetensors.
         dtype: String,
+    },
+    /// Parameters are not those of a model of the given configuration.
+    #[error("the parameters do not fit the configuration: {problem}")]
+    Parameters {
+        /// The first difference.
+        problem: String,
     },
     /// An op refused its arguments.
     #[error(transparent)]
@@ -135,6 +141,16 @@ impl ModelError {
     /// For `map_err`: names the file a system call failed on.
     pub(crate) fn io(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Self {
         move |reason| Self::Io { action, path: path.to_owned(), reason }
+    }
+}
+
+/// Enough names to see what they have in common.
+fn first_few(names: &[String]) -> String {
+    const FEW: usize = 5;
+    let shown = names.iter().take(FEW).map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
+    match names.len().saturating_sub(FEW) {
+        0 => shown,
+        more => format!("{shown} and {more} more"),
     }
 }
 

@@ -6,12 +6,17 @@
 //!
 //! * [`ModelConfig`] is a checked configuration; [`ModelSettings`] are its values before the check.
 //! * [`Parameters`] are the tensors of a model, and also its gradients.
+//! * [`checkpoint`] reads and writes models; [`Parameters::init`] makes fresh ones.
 //! * [`Method`], [`AttentionMode`] and [`DocumentMasking`] are the words of the method.
 
+pub mod checkpoint;
 mod config;
 mod error;
+mod init;
 mod options;
 mod parameters;
+#[cfg(test)]
+mod testing;
 
 pub use config::{ModelConfig, ModelSettings, RopeScaling};
 pub use error::ModelError;

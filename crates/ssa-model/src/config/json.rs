@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::{Map, Value, json};
 
-use super::{ModelConfig, ModelSettings, RopeScaling};
+use super::{ModelConfig, ModelSettings, RopeScaling, rope_scaling};
 use crate::{Method, ModelError, Result};
 
 const MODEL_TYPE: &str = "llama-nsa";
@@ -67,7 +67,7 @@ impl ModelConfig {
             "num_hidden_layers": self.num_hidden_layers,
             "num_key_value_heads": self.num_key_value_heads,
             "rms_norm_eps": self.rms_norm_eps,
-            "rope_scaling": self.rope_scaling.to_json(),
+            "rope_scaling": rope_scaling::to_json(&self.rope_scaling),
             "rope_theta": self.rope_theta,
             "tie_word_embeddings": self.tie_word_embeddings,
             "torch_dtype": "float32",
@@ -129,7 +129,7 @@ fn settings(keys: &Keys<'_>) -> Result<ModelSettings> {
         head_dim,
         rms_norm_eps: keys.number("rms_norm_eps")?.unwrap_or(1e-6),
         rope_theta: inner_theta.or(keys.number("rope_theta")?).unwrap_or(10_000.0),
-        rope_scaling: rope.map_or(Ok(RopeScaling::None), |rope| RopeScaling::from_json(&rope))?,
+        rope_scaling: rope.map_or(Ok(RopeScaling::None), |rope| rope_scaling::from_json(&rope))?,
         max_position_embeddings: keys.size("max_position_embeddings")?.unwrap_or(2048),
         initializer_range: keys.number("initializer_range")?.unwrap_or(0.02),
         tie_word_embeddings: keys.flag("tie_word_embeddings")?.unwrap_or(false),

@@ -150,7 +150,7 @@ impl ModelConfig {
     fn checked(settings: ModelSettings, origin: &str) -> Result<Self> {
         check_sizes(&settings, origin)?;
         check_numbers(&settings, origin)?;
-        settings.rope_scaling.check(origin)?;
+        rope_scaling::check(&settings.rope_scaling, origin)?;
         check_tokens(&settings, origin)?;
         if settings.attention_method == Method::Nsa && settings.window_size == 0 {
             let expected = "at least 1 for the attention method nsa (the paper uses 128)";

@@ -4,11 +4,13 @@ pub mod alignment;
 pub mod compression;
 pub mod full;
 pub mod pooling;
+pub mod reference;
 pub mod selection;
 pub mod sparse;
 pub mod statistics;
 pub mod window;
 
+mod blocks;
 mod shape;
 
 pub use shape::{AttentionGrads, AttentionOutput};

@@ -1,10 +1,13 @@
 //! The parameters of a model: which tensors there are, their names on disk and their shapes.
 
+#[cfg(test)]
+mod tests;
+
 use std::convert::Infallible;
 
 use ssa_kernels::Tensor;
 
-use crate::ModelConfig;
+use crate::{ModelConfig, ModelError, Result};
 
 /// The sizes that shapes are made of.
 struct Sizes {
@@ -168,6 +171,26 @@ impl Parameters {
     /// Number of parameters.
     pub fn count(&self) -> usize {
         self.named().iter().map(|(_, tensor)| tensor.len()).sum()
+    }
+
+    /// Checks that these are the tensors of a model of this configuration.
+    ///
+    /// # Errors
+    /// [`ModelError::Parameters`] with the first tensor that is missing, too many or of another shape.
+    pub fn check(&self, config: &ModelConfig) -> Result<()> {
+        let expected = parameter_shapes(config);
+        let actual: Vec<_> =
+            self.named().into_iter().map(|(name, tensor)| (name, tensor.shape().to_vec())).collect();
+        let places = expected.len().max(actual.len());
+        let Some(place) = (0..places).find(|&place| expected.get(place) != actual.get(place)) else {
+            return Ok(());
+        };
+        let describe = |list: &[(String, Vec<usize>)]| match list.get(place) {
+            Some((name, shape)) => format!("`{name}` {shape:?}"),
+            None => "no more tensors".to_owned(),
+        };
+        let problem = format!("found {}, expected {}", describe(&actual), describe(&expected));
+        Err(ModelError::Parameters { problem })
     }
 
     /// Sets every element to zero.
