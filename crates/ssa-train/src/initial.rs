@@ -51,3 +51,6 @@ fn check_sizes(directory: &Path, configured: &ModelConfig, checkpoint: &ModelCon
         Err(TrainError::InitFrom { directory: directory.to_owned(), differences })
     }
 }
+
+#[cfg(test)]
+mod tests;

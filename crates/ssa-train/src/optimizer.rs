@@ -76,3 +76,52 @@ impl Optimizer {
 fn decay(parameter: &Tensor, weight_decay: f32) -> f32 {
     if parameter.shape().len() > 1 { weight_decay } else { 0.0 }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{TrainConfig, TrainPlan};
+
+    const OPTIONS: OptimizerOptions =
+        OptimizerOptions { beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_decay: 0.5, max_grad_norm: 1.0 };
+
+    fn config() -> ModelConfig {
+        let mut config = TrainConfig::default();
+        config.model.hidden_size = 4;
+        config.model.intermediate_size = 4;
+        config.model.num_hidden_layers = 1;
+        TrainPlan::new(config).unwrap().model().clone()
+    }
+
+    fn filled(config: &ModelConfig, value: f32) -> Parameters {
+        let mut parameters = Parameters::zeros(config);
+        parameters.named_mut().into_iter().for_each(|(_, tensor)| tensor.fill(value));
+        parameters
+    }
+
+    #[test]
+    fn norms_are_not_decayed() {
+        let config = config();
+        let mut weights = filled(&config, 1.0);
+        let zeros = Parameters::zeros(&config);
+        Optimizer::new(OPTIONS, &config).step(&mut weights, &zeros, 0.0, 0.1).unwrap();
+        for (name, tensor) in weights.named() {
+            let expected = if name.contains("norm") { 1.0 } else { 0.95 };
+            assert!(tensor.as_slice().iter().all(|value| (value - expected).abs() < 1e-6), "{name}");
+        }
+    }
+
+    #[test]
+    fn the_gradient_is_clipped_as_a_whole() {
+        let config = config();
+        let grads = filled(&config, 1.0);
+        let norm = Optimizer::norm(&grads);
+        assert!((norm - (grads.count() as f64).sqrt()).abs() < 1e-6 * norm);
+
+        // AdamW's first step hides the length of a gradient; its first moment does not.
+        let mut optimizer = Optimizer::new(OPTIONS, &config);
+        optimizer.step(&mut filled(&config, 1.0), &grads, norm, 0.1).unwrap();
+        let length = Optimizer::norm(&optimizer.m) / 0.1;
+        assert!((length - 1.0).abs() < 1e-3, "{length}");
+    }
+}

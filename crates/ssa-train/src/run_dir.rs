@@ -21,18 +21,22 @@ use crate::metrics::MetricsWriter;
 use crate::{Result, TrainError};
 
 const CONFIG: &str = "config.toml";
+const PARTIAL_CONFIG: &str = "config.toml.partial";
 const METRICS: &str = "metrics.jsonl";
 const CHECKPOINT: &str = "checkpoint";
 
-/// Every file that a run and its evaluation write. The configuration comes last: while it is there, the directory is
+/// Every file that a run and its evaluation write, also those that an interrupted one leaves half written. The configuration comes last: while it is there, the directory is
 /// known as a run, so an interrupted removal can be repeated.
-const FILES: [&str; 7] = [
+const FILES: [&str; 10] = [
     "summary.json",
+    "report.html.partial",
     "report.html",
     METRICS,
+    "checkpoint/model.safetensors.tmp",
     "checkpoint/model.safetensors",
+    "checkpoint/config.json.tmp",
     "checkpoint/config.json",
-    "config.toml.partial",
+    PARTIAL_CONFIG,
     CONFIG,
 ];
 
@@ -118,7 +122,7 @@ impl RunDir {
     pub fn write_config(&self, config: &TrainConfig) -> Result<()> {
         let path = self.path.join(CONFIG);
         // Under its final name only when whole.
-        let partial = self.path.join("config.toml.partial");
+        let partial = self.path.join(PARTIAL_CONFIG);
         fs::write(&partial, format!("{MARK}\n\n{}", config.to_toml()))
             .map_err(TrainError::io("write", &partial))?;
         fs::rename(&partial, &path).map_err(TrainError::io("write", &path))

@@ -102,10 +102,7 @@ impl Trainer {
     pub fn step(&mut self) -> Result<StepMetrics> {
         let start = Instant::now();
         let batches = self.micro_batches();
-        let scale = StepScale {
-            target_tokens: batches.iter().map(Batch::target_tokens).sum(),
-            valid_tokens: batches.iter().map(Batch::valid_tokens).sum(),
-        };
+        let scale = step_scale(&batches);
         let totals = self.accumulate(batches, &scale)?;
         let alpha = self.alpha();
         let loss = totals.cross_entropy + alpha * totals.alignment;
@@ -190,6 +187,14 @@ impl StepTotals {
         self.alignment += losses.alignment;
         self.streams += streams.len();
         self.full_streams += streams.iter().filter(|&&stream| stream == AttentionMode::Full).count();
+    }
+}
+
+/// The denominators of the means over all micro-batches of a step.
+fn step_scale(batches: &[Batch]) -> StepScale {
+    StepScale {
+        target_tokens: batches.iter().map(Batch::target_tokens).sum(),
+        valid_tokens: batches.iter().map(Batch::valid_tokens).sum(),
     }
 }
 

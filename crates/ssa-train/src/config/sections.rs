@@ -201,7 +201,8 @@ section! {
 section! {
     /// What the evaluation after training measures.
     pub struct EvaluationSection {
-        /// Budgets of sparse attention, each block size x number of blocks.
+        /// Budgets of sparse attention, each block size x number of blocks; an empty list for full attention alone.
+        /// With `objective.selection = "reference"` a budget has at most as many blocks as a block has tokens.
         pub budgets: Vec<Budget> =
             [1, 2, 4, 8, 16, 32].into_iter().map(|block_counts| Budget { block_size: 16, block_counts }).collect(),
         /// Rows evaluated at once.

@@ -60,15 +60,19 @@ fn check_run(config: &TrainConfig) -> Check {
 fn check_attention(config: &TrainConfig) -> Check {
     let (model, rule) = (&config.model, config.objective.selection);
     require(
-        rule != SelectionRule::Reference || model.block_counts <= model.block_size,
+        selectable(rule, model.block_size, model.block_counts),
         "model.block_counts",
         model.block_counts,
-        format!(
-            "at most model.block_size ({}) with objective.selection = \"reference\"; lower it or select \"exact\"",
-            model.block_size
-        ),
+        format!("at most model.block_size ({}){WITH_REFERENCE}", model.block_size),
     )
 }
+
+/// The released kernel keeps lists of `block_size` blocks, so it cannot select more.
+fn selectable(rule: SelectionRule, block_size: usize, block_counts: usize) -> bool {
+    rule != SelectionRule::Reference || block_counts <= block_size
+}
+
+const WITH_REFERENCE: &str = " with objective.selection = \"reference\"; lower it or select \"exact\"";
 
 fn check_data(config: &TrainConfig) -> Check {
     let data = &config.data;
@@ -154,6 +158,12 @@ fn check_evaluation(config: &TrainConfig) -> Check {
         let whole = budget.block_size > 0 && budget.block_counts > 0;
         require(whole, key, budget, "block sizes and numbers of blocks of at least 1")?;
         require(seen.insert(*budget), key, format!("{budget} twice"), "every budget once")?;
+        require(
+            selectable(config.objective.selection, budget.block_size, budget.block_counts),
+            key,
+            budget,
+            format!("at most {} blocks{WITH_REFERENCE}", budget.block_size),
+        )?;
     }
     at_least(1, "evaluation.batch_size", evaluation.batch_size)?;
     at_least(1, "evaluation.analysis_tokens", evaluation.analysis_tokens)

@@ -40,6 +40,7 @@ fn settings_reach_the_objective() {
         "model.block_size=8",
         "model.block_counts=3",
         "model.window_size=5",
+        "evaluation.budgets=[\"8x8\"]",
     ])
     .unwrap();
     let objective = plan.objective();
@@ -76,6 +77,11 @@ fn impossible_values_say_what_would_work() {
             &["objective.selection=reference", "model.block_counts=17"],
             "`model.block_counts` is 17, expected at most model.block_size (16) with objective.selection = \
              \"reference\"; lower it or select \"exact\"",
+        ),
+        (
+            &["objective.selection=reference"],
+            "`evaluation.budgets` is 16x32, expected at most 16 blocks with objective.selection = \"reference\"; lower \
+             it or select \"exact\"",
         ),
         (&["data.sequence_length=1"], "`data.sequence_length` is 1, expected at least 2"),
         (
@@ -138,4 +144,18 @@ fn warm_up_by_fraction_follows_the_steps() {
     assert_eq!(warmup(&["training.steps=10"]), 0);
     assert_eq!(warmup(&["training.steps=10", "optimizer.warmup_fraction=1"]), 10);
     assert_eq!(warmup(&["optimizer.warmup_fraction=0.5", "optimizer.warmup_steps=0"]), 0);
+}
+
+#[test]
+fn every_shipped_configuration_is_possible() {
+    let directory = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../configs");
+    let listed = std::fs::read_to_string(directory.join("README.md")).unwrap();
+    for entry in std::fs::read_dir(&directory).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_some_and(|extension| extension == "toml") {
+            TrainPlan::new(TrainConfig::load(&path, &[]).unwrap()).unwrap();
+            let name = path.file_name().unwrap().to_str().unwrap();
+            assert!(listed.contains(name), "configs/README.md does not list {name}");
+        }
+    }
 }
