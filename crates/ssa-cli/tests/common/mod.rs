@@ -12,23 +12,23 @@ use ssa_testkit::golden_dir;
 use tempfile::TempDir;
 
 /// What a run of the program left on its outputs.
-pub struct Run {
-    pub code: i32,
-    pub stdout: String,
-    pub stderr: String,
+pub(crate) struct Run {
+    pub(crate) code: i32,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
 }
 
 impl Run {
     /// Fails unless the program ended with 0.
     #[track_caller]
-    pub fn succeeds(self) -> Self {
+    pub(crate) fn succeeds(self) -> Self {
         assert_eq!(self.code, 0, "stderr:\n{}", self.stderr);
         self
     }
 
     /// Fails unless the program ended with `code` and an error that has all of `parts`.
     #[track_caller]
-    pub fn fails(self, code: i32, parts: &[&str]) -> Self {
+    pub(crate) fn fails(self, code: i32, parts: &[&str]) -> Self {
         assert_eq!(self.code, code, "stderr:\n{}", self.stderr);
         assert!(self.stderr.contains("error: "), "{}", self.stderr);
         assert!(!self.stderr.contains("panicked"), "{}", self.stderr);
@@ -40,14 +40,14 @@ impl Run {
 }
 
 /// The program, to be run in a directory.
-pub fn command(directory: &Path) -> Command {
+pub(crate) fn command(directory: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_ssa"));
     command.current_dir(directory).stdin(Stdio::null()).env("COLUMNS", "100").env_remove("RUST_BACKTRACE");
     command
 }
 
 /// Runs the program in a directory.
-pub fn ssa<I: AsRef<OsStr>>(directory: &Path, arguments: impl IntoIterator<Item = I>) -> Run {
+pub(crate) fn ssa<I: AsRef<OsStr>>(directory: &Path, arguments: impl IntoIterator<Item = I>) -> Run {
     let output = command(directory).args(arguments).output().unwrap();
     Run {
         code: output.status.code().expect("the program ends by itself"),
@@ -57,7 +57,7 @@ pub fn ssa<I: AsRef<OsStr>>(directory: &Path, arguments: impl IntoIterator<Item 
 }
 
 /// A fresh directory with a corpus `text/` and a configuration `tiny.toml` that trains in about a second.
-pub fn workplace() -> TempDir {
+pub(crate) fn workplace() -> TempDir {
     let directory = tempfile::tempdir().unwrap();
     fs::create_dir(directory.path().join("text")).unwrap();
     for number in 0..12 {
@@ -103,13 +103,13 @@ analysis_tokens = 128
 "#;
 
 /// A golden case: checkpoint, inputs and outputs of the released code.
-pub fn golden_case(name: &str) -> PathBuf {
+pub(crate) fn golden_case(name: &str) -> PathBuf {
     let case = golden_dir().join("model").join(name);
     fs::canonicalize(&case).unwrap_or_else(|error| panic!("{}: {error}", case.display()))
 }
 
 /// A copy of a checkpoint, to be damaged.
-pub fn copy_checkpoint(from: &Path, to: &Path) {
+pub(crate) fn copy_checkpoint(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();
     for file in ["config.json", "model.safetensors"] {
         fs::copy(from.join(file), to.join(file)).unwrap();
