@@ -27,7 +27,7 @@ output), 4 a loss that is not finite.";
 #[command(name = "ssa", version = VERSION, max_term_width = 100, after_help = EXIT_CODES)]
 pub(crate) struct Cli {
     /// Threads to compute with; all cores without it. Results do not depend on it.
-    #[arg(long, global = true, value_name = "N", value_parser = parse_positive)]
+    #[arg(long, global = true, display_order = 100, value_name = "N", value_parser = parse_positive)]
     pub(crate) threads: Option<usize>,
     #[command(subcommand)]
     pub(crate) command: Command,
