@@ -1,6 +1,6 @@
 //! The arguments and results that all attention ops share.
 
-use crate::checks::axes;
+use crate::checks::{axes, check_positive};
 use crate::{Documents, KernelError, Result, Tensor};
 
 /// What an attention forward returns and its backward needs.
@@ -81,9 +81,10 @@ impl AttentionShape {
         Ok(shape)
     }
 
-    /// Every key/value head serves the same number of query heads.
+    /// Heads have elements, and every key/value head serves the same number of query heads.
     pub(crate) fn check_heads(&self, op: &'static str) -> Result<()> {
         let Self { q_heads, kv_heads, .. } = *self;
+        check_positive(op, "head_dim", self.head_dim)?;
         if kv_heads == 0 || q_heads == 0 || !q_heads.is_multiple_of(kv_heads) {
             let expected = format!("a positive multiple of the {kv_heads} key/value heads");
             return Err(KernelError::value(op, "q_heads", expected, q_heads));

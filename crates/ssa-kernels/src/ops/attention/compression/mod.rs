@@ -70,7 +70,6 @@ pub fn compression_attention_fwd(
 ///
 /// # Source
 /// As the forward.
-#[allow(clippy::too_many_arguments)]
 pub fn compression_attention_bwd(
     dout: &Tensor,
     q: &Tensor,

@@ -71,7 +71,6 @@ pub fn full_attention_fwd(
 ///
 /// # Source
 /// As the forward.
-#[allow(clippy::too_many_arguments)]
 pub fn full_attention_bwd(
     dout: &Tensor,
     q: &Tensor,

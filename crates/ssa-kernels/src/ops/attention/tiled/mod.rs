@@ -39,7 +39,6 @@ impl<'a> TiledCall<'a> {
             Visibility::Tokens { .. } => AttentionShape::new(op, q, k, v, documents)?,
             Visibility::Blocks { block_size } => pooled_shape(op, q, k, v, documents, block_size)?,
         };
-        check_positive(op, "head_dim", shape.head_dim)?;
         Ok(Self { q, k, v, documents, visibility, softmax_scale, shape })
     }
 }

@@ -68,7 +68,6 @@ pub fn window_attention_fwd(
 ///
 /// # Source
 /// As the forward.
-#[allow(clippy::too_many_arguments)]
 pub fn window_attention_bwd(
     dout: &Tensor,
     q: &Tensor,
