@@ -12,5 +12,6 @@ pub mod window;
 
 mod blocks;
 mod shape;
+mod tiled;
 
 pub use shape::{AttentionGrads, AttentionOutput};

@@ -119,7 +119,7 @@ fn wrong_shapes_are_refused() {
     assert!(alignment_fwd(&good, &bad, None, &options).is_err());
     assert!(alignment_fwd(&good, &good, Some(&[true]), &options).is_err());
     assert!(alignment_fwd(&Tensor::zeros([4]), &Tensor::zeros([4]), None, &options).is_err());
-    let mut backward = |dfull: &Tensor, dsparse: &Tensor| {
+    let backward = |dfull: &Tensor, dsparse: &Tensor| {
         alignment_bwd(&good, &good, None, &options, 1.0, &mut dfull.clone(), &mut dsparse.clone())
     };
     assert!(backward(&bad, &good).is_err());

@@ -19,7 +19,7 @@ pub fn statistics(inputs: &Inputs<'_>, block_indices: &BlockIndices) -> [Vec<f64
     let row = |x: &[f64], index: usize| x[index * head_dim..(index + 1) * head_dim].to_vec();
     let norm = |x: &[f64]| x.iter().map(|x| x * x).sum::<f64>().sqrt();
     let mut fields: [Vec<f64>; 7] = Default::default();
-    for query in 0..lse.len() {
+    for (query, lse) in lse.into_iter().enumerate() {
         let (token, kv_head) = (query / q_heads, query % q_heads / (q_heads / kv_heads));
         let (h_full, h_sparse) = (row(&full, query), row(&sparse, query));
         let [mut sparsity, mut entropy, mut delta, mut largest] = [0.0; 4];
@@ -27,7 +27,7 @@ pub fn statistics(inputs: &Inputs<'_>, block_indices: &BlockIndices) -> [Vec<f64
         for key in starts[token]..=token {
             let [k, v] = [k, v].map(|x| row(x, key * kv_heads + kv_head));
             let score = softmax_scale * row(q, query).iter().zip(k).map(|(q, k)| q * k).sum::<f64>();
-            let p = (score - lse[query]).exp();
+            let p = (score - lse).exp();
             entropy -= if p > 0.0 { p * p.log2() } else { 0.0 };
             if is_selected(token, kv_head, key) {
                 sparsity += p;
