@@ -1,5 +1,12 @@
 //! `ssa forward`: parity with the released code, and what it refuses.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "helpers of tests fail by panicking"
+)]
+
 mod common;
 
 use std::collections::BTreeMap;

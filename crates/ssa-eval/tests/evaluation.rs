@@ -1,5 +1,12 @@
 //! Perplexity and analysis of small random models: against direct computation, and what must not change them.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "helpers of tests fail by panicking"
+)]
+
 use ssa_data::Document;
 use ssa_eval::{EvalBatch, EvalError, Perplexity, PerplexityOptions, SparseBudget, analyze, perplexity};
 use ssa_kernels::ops::attention::selection::SelectionRule;
