@@ -4,6 +4,8 @@
 //! floating-point operation that the causal triangle needs: 4 D per query head, query and key it sees (forward) and
 //! 10 D more (backward). The `gemm` line is a square matrix product on the same scale: the ceiling.
 
+#![allow(clippy::unwrap_used)] // A benchmark whose arguments are wrong should stop.
+
 use std::hint::black_box;
 
 use criterion::measurement::WallTime;

@@ -118,6 +118,18 @@ pub enum ModelError {
         /// The first difference.
         problem: String,
     },
+    /// Tokens, documents, labels and masks of a call do not fit each other or the model.
+    #[error("{message}")]
+    Input {
+        /// What does not fit.
+        message: String,
+    },
+    /// A call asks for attentions that the method does not have.
+    #[error("{message}")]
+    Options {
+        /// What is impossible, and what to ask for instead.
+        message: String,
+    },
     /// An op refused its arguments.
     #[error(transparent)]
     Kernel(#[from] KernelError),

@@ -1,6 +1,8 @@
 //! The words of the method: which attentions a model has and how one run uses them.
 
-use crate::ModelError;
+use ssa_kernels::ops::attention::selection::{SelectionOptions, SelectionRule};
+
+use crate::{ModelConfig, ModelError};
 
 /// Gives an enum its names: [`std::fmt::Display`], [`std::str::FromStr`] and serde agree on one table.
 macro_rules! names {
@@ -91,6 +93,38 @@ pub enum DocumentMasking {
 }
 
 names!(DocumentMasking, "document masking", { Both => "both", FullOnly => "full_only" });
+
+/// How the attentions of a model run: what a configuration was trained with, or any variant of it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AttentionOptions {
+    /// The set of attentions.
+    pub method: Method,
+    /// Which of them runs.
+    pub mode: AttentionMode,
+    /// Block size, number of blocks and rule of selection.
+    pub selection: SelectionOptions,
+    /// Tokens of the sliding window of [`Method::Nsa`].
+    pub window_size: usize,
+    /// Which streams respect document borders.
+    pub document_masking: DocumentMasking,
+}
+
+impl ModelConfig {
+    /// The options a model was trained with, under the exact selection rule.
+    pub fn attention_options(&self, mode: AttentionMode) -> AttentionOptions {
+        AttentionOptions {
+            method: self.attention_method,
+            mode,
+            selection: SelectionOptions {
+                block_size: self.block_size,
+                block_counts: self.block_counts,
+                rule: SelectionRule::Exact,
+            },
+            window_size: self.window_size,
+            document_masking: DocumentMasking::Both,
+        }
+    }
+}
 
 #[cfg(test)]
 mod tests {

@@ -9,7 +9,7 @@ use std::ops::Deref;
 
 use crate::{Method, ModelError, Result};
 
-pub use rope_scaling::RopeScaling;
+pub use ssa_kernels::ops::rope::RopeScaling;
 
 /// The values of a configuration, under the names of Hugging Face's `config.json`.
 ///

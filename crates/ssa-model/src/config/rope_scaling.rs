@@ -1,27 +1,10 @@
 //! RoPE scaling as `config.json` writes it.
 
 use serde_json::{Value, json};
+use ssa_kernels::ops::rope::RopeScaling;
 
 use super::json::Keys;
 use crate::{ModelError, Result};
-
-/// How RoPE frequencies are stretched.
-#[derive(Clone, Debug, PartialEq)]
-pub enum RopeScaling {
-    /// Not at all.
-    None,
-    /// By frequency, as in Llama 3.1.
-    Llama3 {
-        /// How much longer the context is than the one trained on.
-        factor: f64,
-        /// Wavelengths above the trained context divided by this are stretched in full.
-        low_freq_factor: f64,
-        /// Wavelengths below the trained context divided by this are left alone.
-        high_freq_factor: f64,
-        /// The context trained on.
-        original_max_position_embeddings: usize,
-    },
-}
 
 /// Reads the object under `rope_scaling` or `rope_parameters`.
 pub(super) fn from_json(keys: &Keys<'_>) -> Result<RopeScaling> {

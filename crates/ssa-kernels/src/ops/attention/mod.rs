@@ -11,6 +11,8 @@ pub mod statistics;
 pub mod window;
 
 mod blocks;
+#[cfg(test)]
+mod golden;
 mod shape;
 
 pub use shape::{AttentionGrads, AttentionOutput};

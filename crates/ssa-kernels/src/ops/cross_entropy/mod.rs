@@ -34,7 +34,8 @@ pub struct CrossEntropy {
 /// and in `f64` over those; losses in `f64`.
 ///
 /// # Edge cases
-/// No targets: zero. A logit that is NaN or positive infinity makes the loss of its token NaN, whatever its label.
+/// No targets: zero. A logit that is NaN or positive infinity makes the loss of its token NaN, whatever its
+/// label.
 ///
 /// # Errors
 /// [`KernelError::Shape`] if `weight` is not a matrix or its rows are not as long as those of `x`.

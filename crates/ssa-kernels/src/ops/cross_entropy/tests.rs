@@ -1,7 +1,7 @@
 use ssa_testkit::{Random, Tolerance, assert_close, assert_gradient};
 
 use super::*;
-use crate::ops::testing::{normal_f64, tensor, to_f64, with_threads};
+use crate::ops::testing::{normal_f64, plus_one, tensor, to_f64, with_threads};
 
 const SCALE: f32 = 0.25;
 
@@ -109,7 +109,6 @@ fn gradients_are_added() {
     dx.fill(1.0);
     dweight.fill(1.0);
     linear_cross_entropy_fwd_bwd(&x, &weight, &labels, SCALE, &mut dx, &mut dweight).unwrap();
-    let plus_one = |once: &Tensor| to_f64(once).iter().map(|value| value + 1.0).collect::<Vec<_>>();
     assert_close("dx", dx.as_slice(), &plus_one(&once_dx), Tolerance::F32);
     assert_close("dweight", dweight.as_slice(), &plus_one(&once_dweight), Tolerance::F32);
 }

@@ -2,7 +2,7 @@ use ssa_testkit::{Random, Tolerance, assert_close, assert_gradient};
 
 use super::GateBranch::{Compression, Selection, Window};
 use super::*;
-use crate::ops::testing::{dot, normal_f64, tensor, to_f64, with_threads};
+use crate::ops::testing::{dot, normal_f64, plus_one, tensor, to_f64, with_threads};
 
 const BRANCHES: [GateBranch; 3] = [Compression, Selection, Window];
 
@@ -15,10 +15,6 @@ fn backward(dgate: &Tensor, x: &Tensor, g_proj: &Tensor, branch: GateBranch) -> 
     let [mut dx, mut dg_proj] = [Tensor::zeros_like(x), Tensor::zeros_like(g_proj)];
     gate_bwd(dgate, &gate, x, g_proj, branch, &mut dx, &mut dg_proj).unwrap();
     (dx, dg_proj)
-}
-
-fn plus_one(once: &Tensor) -> Vec<f64> {
-    to_f64(once).iter().map(|value| value + 1.0).collect()
 }
 
 #[test]

@@ -1,7 +1,7 @@
 use ssa_testkit::{Random, Tolerance, assert_close, assert_gradient};
 
 use super::*;
-use crate::ops::testing::{dot, normal_f64, tensor, to_f64, with_threads};
+use crate::ops::testing::{dot, normal_f64, plus_one, tensor, to_f64, with_threads};
 
 /// B, T, hidden; the last two end in a partial chunk of rows.
 const SHAPES: [(usize, usize, usize); 5] = [(1, 1, 1), (2, 3, 2), (1, 63, 17), (1, 100, 64), (3, 43, 256)];
@@ -55,7 +55,6 @@ fn gradients_are_added() {
     dx.fill(1.0);
     dweight.fill(1.0);
     rms_norm_bwd(&dout, &x, &weight, &rstd, &mut dx, &mut dweight).unwrap();
-    let plus_one = |once: &Tensor| to_f64(once).iter().map(|value| value + 1.0).collect::<Vec<_>>();
     assert_close("dx", dx.as_slice(), &plus_one(&once_dx), Tolerance::F32);
     assert_close("dweight", dweight.as_slice(), &plus_one(&once_dweight), Tolerance::F32);
 }

@@ -1,7 +1,7 @@
 use ssa_testkit::{Random, Tolerance, assert_close, assert_gradient};
 
 use super::*;
-use crate::ops::testing::{dot, normal_f64, tensor, to_f64, with_threads};
+use crate::ops::testing::{dot, normal_f64, plus_one, tensor, to_f64, with_threads};
 
 /// Row counts and widths; the last spans several parallel chunks.
 const SHAPES: [[usize; 3]; 4] = [[1, 1, 1], [1, 63, 17], [2, 100, 16], [1, 100, 688]];
@@ -51,7 +51,6 @@ fn gradients_are_added() {
     dgate.fill(1.0);
     dup.fill(1.0);
     swiglu_bwd(&dout, &gate, &up, &mut dgate, &mut dup).unwrap();
-    let plus_one = |once: &Tensor| to_f64(once).iter().map(|value| value + 1.0).collect::<Vec<_>>();
     assert_close("dgate", dgate.as_slice(), &plus_one(&once_dgate), Tolerance::F32);
     assert_close("dup", dup.as_slice(), &plus_one(&once_dup), Tolerance::F32);
 }

@@ -6,7 +6,7 @@
 mod cpu;
 pub mod reference;
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 
 use super::shape::{AttentionGrads, AttentionOutput, AttentionShape};
 use crate::checks::{check_positive, check_shape};

@@ -1,5 +1,6 @@
-use ssa_testkit::{Random, Tolerance, assert_close, assert_gradient};
+use ssa_testkit::{Golden, Random, Tolerance, assert_close, assert_gradient, golden_dir};
 
+use super::super::reference::Inputs as ReferenceInputs;
 use super::*;
 use crate::ops::testing::{dot, normal_f64, tensor, to_f64};
 
@@ -63,32 +64,28 @@ impl Inputs {
         Self { q, k, v, dout, documents, softmax_scale: 2.0 / (head_dim as f32).sqrt() }
     }
 
-    /// Checks an output and its gradients, which were added to ones.
+    /// Checks an output, and gradients that were added to ones, against the references of a method.
     pub(in crate::ops::attention) fn check(
         &self,
-        window_size: usize,
-        output: &AttentionOutput,
-        grads: &AttentionGrads,
+        (output, grads): (AttentionOutput, AttentionGrads),
+        forward: impl Fn(&ReferenceInputs<'_>, &Documents) -> (Vec<f64>, Vec<f64>),
+        backward: impl Fn(&[f64], &ReferenceInputs<'_>, &Documents) -> (Vec<f64>, Vec<f64>, Vec<f64>),
     ) {
         let [q, k, v, dout] = [&self.q, &self.k, &self.v, &self.dout].map(to_f64);
-        let problem = reference::Problem {
+        let inputs = ReferenceInputs {
             q: &q,
             k: &k,
             v: &v,
             q_heads: self.q.shape()[2],
             kv_heads: self.k.shape()[2],
             head_dim: self.q.last_dim(),
-            documents: &self.documents,
-            window_size,
             softmax_scale: f64::from(self.softmax_scale),
         };
-        let (out, lse) = reference::forward(&problem);
+        let (out, lse) = forward(&inputs, &self.documents);
         assert_close("out", output.out.as_slice(), &out, Tolerance::F32);
         assert_close("lse", output.lse.as_slice(), &lse, Tolerance::F32);
-        let [dq, dk, dv] = reference::backward(&problem, &dout).map(|gradient| {
-            let plus_one = |value: f64| value + 1.0;
-            gradient.into_iter().map(plus_one).collect::<Vec<_>>()
-        });
+        let (dq, dk, dv) = backward(&dout, &inputs, &self.documents);
+        let [dq, dk, dv] = [dq, dk, dv].map(|gradient| gradient.iter().map(|x| x + 1.0).collect::<Vec<_>>());
         // Gradients of keys and values sum over every query that sees them.
         assert_close("dq", grads.dq.as_slice(), &dq, Tolerance::F32.scaled(2.0));
         assert_close("dk", grads.dk.as_slice(), &dk, Tolerance::F32.scaled(5.0));
@@ -118,8 +115,7 @@ fn matches_the_reference() {
     for case in CASES {
         println!("{case:?}");
         let inputs = Inputs::new(case);
-        let (output, grads) = run(&inputs);
-        inputs.check(usize::MAX, &output, &grads);
+        inputs.check(run(&inputs), reference::forward, reference::backward);
     }
 }
 
@@ -158,24 +154,13 @@ fn reference_passes_gradcheck() {
     let mut random = Random::new(3);
     let [q, dout] = [(); 2].map(|()| normal_f64(&mut random, 9 * 4 * 2));
     let [k, v] = [(); 2].map(|()| normal_f64(&mut random, 9 * 2 * 2));
-    for window_size in [usize::MAX, 3] {
-        let problem = reference::Problem {
-            q: &q,
-            k: &k,
-            v: &v,
-            q_heads: 4,
-            kv_heads: 2,
-            head_dim: 2,
-            documents: &documents,
-            window_size,
-            softmax_scale: 0.7,
-        };
-        let [dq, dk, dv] = reference::backward(&problem, &dout);
-        let loss = |problem: reference::Problem<'_>| dot(&reference::forward(&problem).0, &dout);
-        assert_gradient("dq", &q, &dq, |q| loss(reference::Problem { q, ..problem }));
-        assert_gradient("dk", &k, &dk, |k| loss(reference::Problem { k, ..problem }));
-        assert_gradient("dv", &v, &dv, |v| loss(reference::Problem { v, ..problem }));
-    }
+    let inputs =
+        ReferenceInputs { q: &q, k: &k, v: &v, q_heads: 4, kv_heads: 2, head_dim: 2, softmax_scale: 0.7 };
+    let (dq, dk, dv) = reference::backward(&dout, &inputs, &documents);
+    let loss = |inputs: ReferenceInputs<'_>| dot(&reference::forward(&inputs, &documents).0, &dout);
+    assert_gradient("dq", &q, &dq, |q| loss(ReferenceInputs { q, ..inputs }));
+    assert_gradient("dk", &k, &dk, |k| loss(ReferenceInputs { k, ..inputs }));
+    assert_gradient("dv", &v, &dv, |v| loss(ReferenceInputs { v, ..inputs }));
 }
 
 #[test]
@@ -203,4 +188,51 @@ fn wrong_shapes_are_refused() {
     assert!(backward(&q, &output, &mut AttentionGrads::zeros_like(&k, &k, &k)).is_err());
     assert!(backward(&q, &output, &mut AttentionGrads::zeros_like(&q, &q, &k)).is_err());
     assert!(backward(&q, &output, &mut grads).is_ok());
+}
+
+#[test]
+fn matches_the_released_code() {
+    let folder = golden_dir().join("ops");
+    let files = std::fs::read_dir(&folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
+    let mut cases = 0;
+    for path in files.map(|file| file.unwrap().path()) {
+        if path.extension().is_some_and(|extension| extension == "safetensors") {
+            println!("{}", path.display());
+            check_golden(&Golden::read(&path));
+            cases += 1;
+        }
+    }
+    assert!(cases > 0, "no golden cases in {}", folder.display());
+}
+
+/// Compares gated full attention, forward and backward, with the released code's.
+fn check_golden(golden: &Golden) {
+    let tensor = |name: &str| {
+        let golden = golden.tensor(name);
+        Tensor::from_vec(golden.values.clone(), golden.shape.clone()).unwrap()
+    };
+    let [q, k, v, gate, dout] = ["q", "k", "v", "gate", "dout"].map(tensor);
+    let head_dim = q.last_dim();
+    let documents = Documents::rows(q.shape()[0], q.shape()[1]);
+    let softmax_scale = (head_dim as f32).powf(-0.5);
+    let gated = |x: &Tensor| {
+        let heads = x.as_slice().chunks(head_dim).zip(gate.as_slice());
+        heads.flat_map(|(head, gate)| head.iter().map(move |x| x * gate)).collect::<Vec<_>>()
+    };
+
+    let output = full_attention_fwd(&q, &k, &v, &documents, softmax_scale).unwrap();
+    let heads = dout.as_slice().chunks(head_dim).zip(output.out.as_slice().chunks(head_dim));
+    let dgate: Vec<f32> = heads.map(|(dout, out)| dout.iter().zip(out).map(|(a, b)| a * b).sum()).collect();
+    let dout = Tensor::from_vec(gated(&dout), q.shape()).unwrap();
+    let mut grads = AttentionGrads::zeros_like(&q, &k, &v);
+    full_attention_bwd(&dout, &q, &k, &v, &output, &documents, softmax_scale, &mut grads).unwrap();
+
+    let compare = |name: &str, actual: &[f32]| {
+        assert_close(name, actual, &golden.tensor(name).to_f64(), Tolerance::F32);
+    };
+    compare("out_full", &gated(&output.out));
+    compare("dgate_full", &dgate);
+    compare("dq_full", grads.dq.as_slice());
+    compare("dk_full", grads.dk.as_slice());
+    compare("dv_full", grads.dv.as_slice());
 }

@@ -12,8 +12,8 @@ use crate::cpu::simd::{dispatch, dot_simd, exp_simd};
 use crate::ops::attention::full::CausalCall;
 use crate::ops::attention::shape::{AttentionGrads, AttentionOutput};
 
-/// Tasks to aim for over all documents. Each holds key gradients of its document, so the number trades memory and
-/// the cost of adding them for parallelism.
+/// Tasks to aim for over all documents, whatever the machine. Each holds key gradients of its document, so together
+/// they take at most `TASKS + 1` times the memory of `dk` and `dv`.
 const TASKS: u128 = 16;
 
 /// A query tile and its part of `dq`.

@@ -26,7 +26,7 @@ use super::super::shape::AttentionShape;
 use crate::Documents;
 
 /// Tokens of a parallel task at least: enough work to hide its scheduling at small budgets.
-const TOKENS_PER_TASK: usize = 8;
+const TOKENS_PER_TASK: usize = 4;
 
 /// What all tasks of a call share.
 struct Call<'a> {
