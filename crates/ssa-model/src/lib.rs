@@ -23,9 +23,9 @@ mod mlp;
 mod model;
 mod options;
 mod parameters;
-mod training;
 #[cfg(test)]
 mod testing;
+mod training;
 
 pub use config::{ModelConfig, ModelSettings, RopeScaling};
 pub use error::ModelError;

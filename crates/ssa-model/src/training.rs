@@ -89,7 +89,8 @@ impl Model {
         let q_width = self.config().num_attention_heads * self.config().head_dim;
         let mean = 1.0 / (scale.valid_tokens.max(1) * q_width) as f64;
 
-        let (x, kept, alignment_sums) = self.forward_layers(batch, objective, &plans, &context, &alignment)?;
+        let (x, kept, alignment_sums) =
+            self.forward_layers(batch, objective, &plans, &context, &alignment)?;
         let alignment_per_layer: Vec<f64> = alignment_sums.iter().map(|sum| sum * mean).collect();
         let layers = self.parameters().layers.len();
         let cross_entropy_scale = 1.0 / scale.target_tokens.max(1) as f64;
@@ -161,7 +162,8 @@ impl Model {
         let mut dnorm = Tensor::zeros_like(x);
         let dhead = grads.head_mut();
         let head = weights.head();
-        let loss = linear_cross_entropy_fwd_bwd(&norm.out, head, batch.labels(), grad_scale, &mut dnorm, dhead)?;
+        let loss =
+            linear_cross_entropy_fwd_bwd(&norm.out, head, batch.labels(), grad_scale, &mut dnorm, dhead)?;
         let mut dx = Tensor::zeros_like(x);
         rms_norm_bwd(&dnorm, x, &weights.norm, &norm.rstd, &mut dx, &mut grads.norm)?;
         Ok((loss.loss_sum, dx))

@@ -34,7 +34,11 @@ impl Case {
         Self {
             model: Model::load(directory).unwrap(),
             method: name.split('_').next().unwrap().parse().unwrap(),
-            rule: if name.ends_with("streaming_topk") { SelectionRule::Reference } else { SelectionRule::Exact },
+            rule: if name.ends_with("streaming_topk") {
+                SelectionRule::Reference
+            } else {
+                SelectionRule::Exact
+            },
             expected: Golden::read(&directory.join("expected.safetensors")),
             losses: serde_json::from_slice(&losses).unwrap(),
             name,

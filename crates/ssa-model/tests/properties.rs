@@ -103,9 +103,8 @@ fn packed_documents_equal_separate_ones() {
         let packed = Input::new(packed, 1, 63, documents).unwrap();
         for &mode in modes(method) {
             let options = model.config().attention_options(mode);
-            let logits = |input: &Input| {
-                model.logits(&model.forward(input, &options).unwrap()).unwrap().into_vec()
-            };
+            let logits =
+                |input: &Input| model.logits(&model.forward(input, &options).unwrap()).unwrap().into_vec();
             let separate: Vec<f64> = [first.clone(), second.clone()]
                 .into_iter()
                 .flat_map(|ids| logits(&Input::rows(ids.clone(), 1, ids.len()).unwrap()))
@@ -225,7 +224,10 @@ fn gradients_match_finite_differences() {
                     *value += (sign * STEP * f64::from(*g) / norm) as f32;
                 }
                 let value = loss(&model).0;
-                model.parameters_mut().named_mut()[index].1.as_mut_slice().copy_from_slice(original.as_slice());
+                model.parameters_mut().named_mut()[index]
+                    .1
+                    .as_mut_slice()
+                    .copy_from_slice(original.as_slice());
                 value
             };
             let numeric = (moved(1.0) - moved(-1.0)) / (2.0 * STEP);

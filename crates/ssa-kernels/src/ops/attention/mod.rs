@@ -14,5 +14,6 @@ mod blocks;
 #[cfg(test)]
 mod golden;
 mod shape;
+mod tiled;
 
 pub use shape::{AttentionGrads, AttentionOutput};

@@ -1,16 +1,15 @@
 //! Causal softmax attention over whole documents.
 //!
-//! The kernel behind it takes a window as well: [`window`](super::window) attention is the same computation with a
-//! shorter range of keys.
+//! It runs on the kernel that [`window`](super::window) and [`compression`](super::compression) attention share
+//! (`tiled/` beside this folder).
 
-mod cpu;
 pub mod reference;
 #[cfg(test)]
 pub(super) mod tests;
 
-use super::shape::{AttentionGrads, AttentionOutput, AttentionShape};
-use crate::checks::{check_positive, check_shape};
-use crate::{Device, Documents, Result, Tensor};
+use super::shape::{AttentionGrads, AttentionOutput};
+use super::tiled::{TiledCall, Visibility, tiled_bwd, tiled_fwd};
+use crate::{Documents, Result, Tensor};
 
 /// Causal attention within each document.
 ///
@@ -35,7 +34,7 @@ use crate::{Device, Documents, Result, Tensor};
 /// Bitwise reproducible, whatever the number of threads.
 ///
 /// # Source
-/// The full stream of the paper. `README.md` in this folder derives the tiled form.
+/// The full stream of the paper. `tiled/README.md` beside this folder derives the tiled form.
 pub fn full_attention_fwd(
     q: &Tensor,
     k: &Tensor,
@@ -43,8 +42,9 @@ pub fn full_attention_fwd(
     documents: &Documents,
     softmax_scale: f32,
 ) -> Result<AttentionOutput> {
-    let shape = check_inputs("full_attention_fwd", q, k, v, documents)?;
-    Ok(causal_fwd(&CausalCall { q, k, v, documents, window_size: usize::MAX, softmax_scale, shape }))
+    let visibility = Visibility::Tokens { window_size: usize::MAX };
+    let call = TiledCall::new("full_attention_fwd", q, k, v, documents, visibility, softmax_scale)?;
+    Ok(tiled_fwd(&call))
 }
 
 /// Adds the gradients of [`full_attention_fwd`] to `grads`.
@@ -71,7 +71,6 @@ pub fn full_attention_fwd(
 ///
 /// # Source
 /// As the forward.
-#[allow(clippy::too_many_arguments)]
 pub fn full_attention_bwd(
     dout: &Tensor,
     q: &Tensor,
@@ -83,75 +82,7 @@ pub fn full_attention_bwd(
     grads: &mut AttentionGrads,
 ) -> Result<()> {
     let op = "full_attention_bwd";
-    let shape = check_inputs(op, q, k, v, documents)?;
-    check_gradients(op, &shape, dout, output, grads)?;
-    let call = CausalCall { q, k, v, documents, window_size: usize::MAX, softmax_scale, shape };
-    causal_bwd(&call, dout, output, grads);
-    Ok(())
-}
-
-/// A checked call of causal attention over the last `window_size` tokens of the document.
-pub(super) struct CausalCall<'a> {
-    pub(super) q: &'a Tensor,
-    pub(super) k: &'a Tensor,
-    pub(super) v: &'a Tensor,
-    pub(super) documents: &'a Documents,
-    /// At least 1; the query's own token counts.
-    pub(super) window_size: usize,
-    pub(super) softmax_scale: f32,
-    pub(super) shape: AttentionShape,
-}
-
-/// Checks the inputs of full and window attention.
-pub(super) fn check_inputs(
-    op: &'static str,
-    q: &Tensor,
-    k: &Tensor,
-    v: &Tensor,
-    documents: &Documents,
-) -> Result<AttentionShape> {
-    let shape = AttentionShape::new(op, q, k, v, documents)?;
-    check_positive(op, "head_dim", shape.head_dim)?;
-    Ok(shape)
-}
-
-/// Checks what the backwards of full and window attention take beside the inputs.
-pub(super) fn check_gradients(
-    op: &'static str,
-    shape: &AttentionShape,
-    dout: &Tensor,
-    output: &AttentionOutput,
-    grads: &AttentionGrads,
-) -> Result<()> {
-    check_shape(op, "dout", dout, &shape.q_shape())?;
-    check_shape(op, "output.out", &output.out, &shape.q_shape())?;
-    check_shape(op, "output.lse", &output.lse, &shape.lse_shape())?;
-    check_shape(op, "grads.dq", &grads.dq, &shape.q_shape())?;
-    let kv_shape = [shape.batch, shape.tokens, shape.kv_heads, shape.head_dim];
-    check_shape(op, "grads.dk", &grads.dk, &kv_shape)?;
-    check_shape(op, "grads.dv", &grads.dv, &kv_shape)
-}
-
-/// The forward of full and window attention.
-pub(super) fn causal_fwd(call: &CausalCall<'_>) -> AttentionOutput {
-    let mut output = AttentionOutput {
-        out: Tensor::for_output(call.shape.q_shape()),
-        lse: Tensor::for_output(call.shape.lse_shape()),
-    };
-    match call.q.device() {
-        Device::Cpu => cpu::forward(call, &mut output),
-    }
-    output
-}
-
-/// The backward of full and window attention.
-pub(super) fn causal_bwd(
-    call: &CausalCall<'_>,
-    dout: &Tensor,
-    output: &AttentionOutput,
-    grads: &mut AttentionGrads,
-) {
-    match call.q.device() {
-        Device::Cpu => cpu::backward(call, dout, output, grads),
-    }
+    let visibility = Visibility::Tokens { window_size: usize::MAX };
+    let call = TiledCall::new(op, q, k, v, documents, visibility, softmax_scale)?;
+    tiled_bwd(op, &call, dout, output, grads)
 }

@@ -77,7 +77,7 @@ impl Inputs {
             k: &k,
             v: &v,
             q_heads: self.q.shape()[2],
-            kv_heads: self.k.shape()[2],
+            kv_heads: self.k.shape()[self.k.shape().len() - 2],
             head_dim: self.q.last_dim(),
             softmax_scale: f64::from(self.softmax_scale),
         };

@@ -4,8 +4,8 @@ pub mod reference;
 #[cfg(test)]
 mod tests;
 
-use super::full::{CausalCall, causal_bwd, causal_fwd, check_gradients, check_inputs};
-use super::shape::{AttentionGrads, AttentionOutput, AttentionShape};
+use super::shape::{AttentionGrads, AttentionOutput};
+use super::tiled::{TiledCall, Visibility, tiled_bwd, tiled_fwd};
 use crate::checks::check_positive;
 use crate::{Documents, Result, Tensor};
 
@@ -40,8 +40,10 @@ pub fn window_attention_fwd(
     window_size: usize,
     softmax_scale: f32,
 ) -> Result<AttentionOutput> {
-    let shape = check_window("window_attention_fwd", q, k, v, documents, window_size)?;
-    Ok(causal_fwd(&CausalCall { q, k, v, documents, window_size, softmax_scale, shape }))
+    let op = "window_attention_fwd";
+    check_positive(op, "window_size", window_size)?;
+    let visibility = Visibility::Tokens { window_size };
+    Ok(tiled_fwd(&TiledCall::new(op, q, k, v, documents, visibility, softmax_scale)?))
 }
 
 /// Adds the gradients of [`window_attention_fwd`] to `grads`.
@@ -66,7 +68,6 @@ pub fn window_attention_fwd(
 ///
 /// # Source
 /// As the forward.
-#[allow(clippy::too_many_arguments)]
 pub fn window_attention_bwd(
     dout: &Tensor,
     q: &Tensor,
@@ -79,21 +80,8 @@ pub fn window_attention_bwd(
     grads: &mut AttentionGrads,
 ) -> Result<()> {
     let op = "window_attention_bwd";
-    let shape = check_window(op, q, k, v, documents, window_size)?;
-    check_gradients(op, &shape, dout, output, grads)?;
-    let call = CausalCall { q, k, v, documents, window_size, softmax_scale, shape };
-    causal_bwd(&call, dout, output, grads);
-    Ok(())
-}
-
-fn check_window(
-    op: &'static str,
-    q: &Tensor,
-    k: &Tensor,
-    v: &Tensor,
-    documents: &Documents,
-    window_size: usize,
-) -> Result<AttentionShape> {
     check_positive(op, "window_size", window_size)?;
-    check_inputs(op, q, k, v, documents)
+    let visibility = Visibility::Tokens { window_size };
+    let call = TiledCall::new(op, q, k, v, documents, visibility, softmax_scale)?;
+    tiled_bwd(op, &call, dout, output, grads)
 }

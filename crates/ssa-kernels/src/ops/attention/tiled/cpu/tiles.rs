@@ -1,10 +1,11 @@
-//! How causal attention is cut into tiles.
+//! How attention is cut into tiles.
 
 use std::ops::Range;
 
+use crate::Tensor;
 use crate::cpu::gemm::Matrix;
 use crate::ops::attention::shape::AttentionShape;
-use crate::{Documents, Tensor};
+use crate::ops::attention::tiled::{TiledCall, Visibility};
 
 /// Rows of a query tile: enough to share the cost of packing a key tile.
 const TILE_ROWS: usize = 256;
@@ -20,36 +21,48 @@ pub(super) struct QueryTile {
     pub(super) document: Range<usize>,
     /// Tokens of the tile.
     pub(super) queries: Range<usize>,
+    /// Rows of the document's keys.
+    pub(super) keys: Range<usize>,
 }
 
 impl QueryTile {
     /// Cuts all documents, in order.
-    pub(super) fn partition(documents: &Documents, group: usize) -> Vec<Self> {
-        let tokens = (TILE_ROWS / group).clamp(1, MAX_TILE_TOKENS);
-        documents
-            .ranges()
-            .flat_map(|document| {
-                document.clone().step_by(tokens).map(move |start| {
-                    let end = document.end.min(start + tokens);
-                    Self { document: document.clone(), queries: start..end }
-                })
-            })
-            .collect()
+    pub(super) fn partition(call: &TiledCall<'_>) -> Vec<Self> {
+        let tokens = (TILE_ROWS / call.shape.group()).clamp(1, MAX_TILE_TOKENS);
+        let mut tiles = Vec::new();
+        let mut first_key = 0;
+        for document in call.documents.ranges() {
+            let keys = first_key..first_key + call.visibility.keys(document.len());
+            first_key = keys.end;
+            tiles.extend(document.clone().step_by(tokens).map(|start| Self {
+                document: document.clone(),
+                queries: start..document.end.min(start + tokens),
+                keys: keys.clone(),
+            }));
+        }
+        tiles
     }
 
     /// Tiles of the keys that some query of this tile sees.
-    pub(super) fn key_tiles(&self, window_size: usize) -> impl Iterator<Item = Range<usize>> + use<> {
-        let first = self.document.start.max((self.queries.start + 1).saturating_sub(window_size));
-        let end = self.queries.end;
+    pub(super) fn key_tiles(&self, visibility: Visibility) -> impl Iterator<Item = Range<usize>> + use<> {
+        let first = self.seen(visibility, self.queries.start).start;
+        let end = self.seen(visibility, self.queries.end - 1).end;
         (first..end).step_by(TILE_KEYS).map(move |start| start..end.min(start + TILE_KEYS))
     }
-}
 
-/// The columns of a key tile that a query sees.
-pub(super) fn visible(query: usize, keys: &Range<usize>, window_size: usize) -> Range<usize> {
-    let end = (query + 1).clamp(keys.start, keys.end);
-    let first = (query + 1).saturating_sub(window_size).clamp(keys.start, end);
-    first - keys.start..end - keys.start
+    /// The columns of a key tile that a query sees.
+    pub(super) fn visible(&self, visibility: Visibility, query: usize, keys: &Range<usize>) -> Range<usize> {
+        let seen = self.seen(visibility, query);
+        let end = seen.end.clamp(keys.start, keys.end);
+        let first = seen.start.clamp(keys.start, end);
+        first - keys.start..end - keys.start
+    }
+
+    /// The rows of keys that a query sees.
+    fn seen(&self, visibility: Visibility, query: usize) -> Range<usize> {
+        let seen = visibility.seen(query - self.document.start);
+        self.keys.start + seen.start..self.keys.start + seen.end
+    }
 }
 
 /// Splits a buffer of `width` elements per token into the parts of the tiles.

@@ -5,23 +5,23 @@ use std::ops::Range;
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
-use super::tiles::{QueryTile, gather_rows, key_tile, split_by_tiles, visible};
+use super::tiles::{QueryTile, gather_rows, key_tile, split_by_tiles};
 use crate::cpu::gemm::{Matrix, MatrixMut, Output, Threads, matmul};
 use crate::cpu::simd::{dispatch, exp_row_simd, max_row_simd};
-use crate::ops::attention::full::CausalCall;
 use crate::ops::attention::shape::AttentionOutput;
+use crate::ops::attention::tiled::{TiledCall, Visibility};
 
 /// Writes `out` and `lse` of every token.
-pub(in crate::ops::attention::full) fn forward(call: &CausalCall<'_>, output: &mut AttentionOutput) {
+pub(in crate::ops::attention::tiled) fn forward(call: &TiledCall<'_>, output: &mut AttentionOutput) {
     let shape = &call.shape;
-    let tiles = QueryTile::partition(call.documents, shape.group());
+    let tiles = QueryTile::partition(call);
     let out = split_by_tiles(output.out.as_mut_slice(), &tiles, shape.q_heads * shape.head_dim);
     let lse = split_by_tiles(output.lse.as_mut_slice(), &tiles, shape.q_heads);
     // Tiles differ in work and each is large, so every one is worth a task of its own.
     (&tiles, out, lse).into_par_iter().with_max_len(1).for_each(|(tile, out, lse)| {
         for kv_head in 0..shape.kv_heads {
             let mut rows = Rows::new(call, tile, kv_head);
-            for keys in tile.key_tiles(call.window_size) {
+            for keys in tile.key_tiles(call.visibility) {
                 rows.attend(call, tile, kv_head, &keys);
             }
             rows.finish(call, kv_head, out, lse);
@@ -49,12 +49,12 @@ struct RowState {
 }
 
 impl Rows {
-    fn new(call: &CausalCall<'_>, tile: &QueryTile, kv_head: usize) -> Self {
+    fn new(call: &TiledCall<'_>, tile: &QueryTile, kv_head: usize) -> Self {
         let rows = tile.queries.len() * call.shape.group();
         let mut q = vec![0.0; rows * call.shape.head_dim];
         let token = call.shape.q_heads * call.shape.head_dim;
         gather_rows(&mut q, &call.q.as_slice()[tile.queries.start * token..], &call.shape, kv_head);
-        let longest = tile.key_tiles(call.window_size).map(|keys| keys.len()).max().unwrap_or(0);
+        let longest = tile.key_tiles(call.visibility).map(|keys| keys.len()).max().unwrap_or(0);
         Self {
             out: vec![0.0; q.len()],
             q,
@@ -64,7 +64,7 @@ impl Rows {
     }
 
     /// Takes in one tile of keys.
-    fn attend(&mut self, call: &CausalCall<'_>, tile: &QueryTile, kv_head: usize, keys: &Range<usize>) {
+    fn attend(&mut self, call: &TiledCall<'_>, tile: &QueryTile, kv_head: usize, keys: &Range<usize>) {
         let shape = &call.shape;
         let (rows, head_dim) = (self.state.len(), shape.head_dim);
         let scores = &mut self.scores[..rows * keys.len()];
@@ -82,9 +82,9 @@ impl Rows {
             state: &mut self.state,
             head_dim,
             group: shape.group(),
-            first_query: tile.queries.start,
+            tile,
             keys,
-            window_size: call.window_size,
+            visibility: call.visibility,
         });
         matmul(
             MatrixMut::new(&mut self.out, rows, head_dim),
@@ -97,14 +97,16 @@ impl Rows {
     }
 
     /// Divides by the softmax sums and writes the tile's part of the results.
-    fn finish(&self, call: &CausalCall<'_>, kv_head: usize, out: &mut [f32], lse: &mut [f32]) {
+    fn finish(&self, call: &TiledCall<'_>, kv_head: usize, out: &mut [f32], lse: &mut [f32]) {
         let (group, head_dim) = (call.shape.group(), call.shape.head_dim);
         for (row, state) in self.state.iter().enumerate() {
             let head = row / group * call.shape.q_heads + kv_head * group + row % group;
             lse[head] = state.max + state.sum.ln();
             let source = &self.out[row * head_dim..][..head_dim];
+            // Without a visible key the sum is zero, and so is the output.
+            let factor = if state.sum > 0.0 { 1.0 / state.sum } else { 0.0 };
             for (out, x) in out[head * head_dim..][..head_dim].iter_mut().zip(source) {
-                *out = x / state.sum;
+                *out = factor * x;
             }
         }
     }
@@ -118,9 +120,9 @@ struct OnlineSoftmax<'a> {
     state: &'a mut [RowState],
     head_dim: usize,
     group: usize,
-    first_query: usize,
+    tile: &'a QueryTile,
     keys: &'a Range<usize>,
-    window_size: usize,
+    visibility: Visibility,
 }
 
 impl WithSimd for OnlineSoftmax<'_> {
@@ -131,7 +133,8 @@ impl WithSimd for OnlineSoftmax<'_> {
         let rows =
             self.scores.chunks_exact_mut(self.keys.len()).zip(self.out.chunks_exact_mut(self.head_dim));
         for (index, ((scores, out), state)) in rows.zip(self.state).enumerate() {
-            let seen = visible(self.first_query + index / self.group, self.keys, self.window_size);
+            let query = self.tile.queries.start + index / self.group;
+            let seen = self.tile.visible(self.visibility, query, self.keys);
             scores[..seen.start].fill(0.0);
             scores[seen.end..].fill(0.0);
             let scores = &mut scores[seen];

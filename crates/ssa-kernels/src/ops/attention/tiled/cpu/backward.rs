@@ -4,13 +4,13 @@ use std::ops::Range;
 
 use pulp::{Simd, WithSimd};
 
-use super::tiles::{QueryTile, gather_rows, key_tile, split_by_tiles, visible};
+use super::tiles::{QueryTile, gather_rows, key_tile, split_by_tiles};
 use crate::Tensor;
 use crate::cpu::gemm::{Matrix, MatrixMut, Output, Threads, matmul};
 use crate::cpu::ordered_sum::{Addend, add_in_order};
 use crate::cpu::simd::{dispatch, dot_simd, exp_simd};
-use crate::ops::attention::full::CausalCall;
 use crate::ops::attention::shape::{AttentionGrads, AttentionOutput};
+use crate::ops::attention::tiled::{TiledCall, Visibility};
 
 /// Tasks to aim for over all documents, whatever the machine. Each holds key gradients of its document, so together
 /// they take at most `TASKS + 1` times the memory of `dk` and `dv`.
@@ -29,14 +29,14 @@ struct Upstream<'a> {
 }
 
 /// Adds to all three gradients.
-pub(in crate::ops::attention::full) fn backward(
-    call: &CausalCall<'_>,
+pub(in crate::ops::attention::tiled) fn backward(
+    call: &TiledCall<'_>,
     dout: &Tensor,
     output: &AttentionOutput,
     grads: &mut AttentionGrads,
 ) {
     let shape = &call.shape;
-    let tiles = QueryTile::partition(call.documents, shape.group());
+    let tiles = QueryTile::partition(call);
     let dq = split_by_tiles(grads.dq.as_mut_slice(), &tiles, shape.q_heads * shape.head_dim);
     let tasks = tiles.into_iter().zip(dq).map(|(tile, dq)| TileTask { tile, dq }).collect();
     let addends = deal(call, tasks);
@@ -45,7 +45,7 @@ pub(in crate::ops::attention::full) fn backward(
         for task in tasks {
             for kv_head in 0..shape.kv_heads {
                 let mut rows = Rows::new(call, &upstream, &task.tile, kv_head);
-                for keys in task.tile.key_tiles(call.window_size) {
+                for keys in task.tile.key_tiles(call.visibility) {
                     rows.attend(call, &task.tile, kv_head, &keys, dk, dv);
                 }
                 rows.add_to(call, kv_head, task.dq);
@@ -57,18 +57,22 @@ pub(in crate::ops::attention::full) fn backward(
 /// Deals the tiles of each document to a number of tasks in proportion to its share of the work.
 ///
 /// A tile's work grows with its position, so tiles go out in the order 0 1 2 .. 2 1 0 0 1 2 ..
-fn deal<'a>(call: &CausalCall<'_>, tasks: Vec<TileTask<'a>>) -> Vec<Addend<Vec<TileTask<'a>>>> {
-    let work = |document: &Range<usize>| (document.len() * document.len().min(call.window_size)) as u128;
+fn deal<'a>(call: &TiledCall<'_>, tasks: Vec<TileTask<'a>>) -> Vec<Addend<Vec<TileTask<'a>>>> {
+    let work = |document: &Range<usize>| {
+        let seen = call.visibility.seen(document.len() - 1).len();
+        (document.len() * seen.max(1)) as u128
+    };
     let total: u128 = call.documents.ranges().map(|document| work(&document)).sum();
     let width = call.shape.kv_heads * call.shape.head_dim;
     let mut addends = Vec::new();
     let mut tasks = tasks.into_iter().peekable();
-    for document in call.documents.ranges() {
+    while let Some(TileTask { tile: QueryTile { document, keys, .. }, .. }) = tasks.peek() {
+        let (document, keys) = (document.clone(), keys.clone());
         let tiles: Vec<_> =
             std::iter::from_fn(|| tasks.next_if(|task| task.tile.document == document)).collect();
         let splits = ((TASKS * work(&document)).div_ceil(total) as usize).min(tiles.len());
         let first = addends.len();
-        let range = document.start * width..document.end * width;
+        let range = keys.start * width..keys.end * width;
         addends.extend((0..splits).map(|_| Addend { range: range.clone(), task: Vec::new() }));
         for (index, task) in tiles.into_iter().enumerate() {
             let round = index % (2 * splits);
@@ -101,7 +105,7 @@ struct RowState {
 }
 
 impl Rows {
-    fn new(call: &CausalCall<'_>, upstream: &Upstream<'_>, tile: &QueryTile, kv_head: usize) -> Self {
+    fn new(call: &TiledCall<'_>, upstream: &Upstream<'_>, tile: &QueryTile, kv_head: usize) -> Self {
         let shape = &call.shape;
         let (group, head_dim) = (shape.group(), shape.head_dim);
         let rows = tile.queries.len() * group;
@@ -120,7 +124,7 @@ impl Rows {
             RowState { lse: lse[head], delta: dispatch(Dot(&dout[row.clone()], &out[row])) }
         });
         let state = state.collect();
-        let longest = tile.key_tiles(call.window_size).map(|keys| keys.len()).max().unwrap_or(0);
+        let longest = tile.key_tiles(call.visibility).map(|keys| keys.len()).max().unwrap_or(0);
         Self {
             q: gather(call.q),
             dq: vec![0.0; dout.len()],
@@ -131,10 +135,10 @@ impl Rows {
         }
     }
 
-    /// Takes in one tile of keys; `dk` and `dv` begin at the document's first token.
+    /// Takes in one tile of keys; `dk` and `dv` begin at the document's first key.
     fn attend(
         &mut self,
-        call: &CausalCall<'_>,
+        call: &TiledCall<'_>,
         tile: &QueryTile,
         kv_head: usize,
         keys: &Range<usize>,
@@ -144,7 +148,7 @@ impl Rows {
         let shape = &call.shape;
         let (rows, columns, head_dim) = (self.state.len(), keys.len(), shape.head_dim);
         let token = shape.kv_heads * head_dim;
-        let offset = (keys.start - tile.document.start) * token + kv_head * head_dim;
+        let offset = (keys.start - tile.keys.start) * token + kv_head * head_dim;
         let dk = MatrixMut::with_row_stride(&mut dk[offset..], columns, head_dim, token);
         let dv = MatrixMut::with_row_stride(&mut dv[offset..], columns, head_dim, token);
         let [k, v] = [call.k, call.v].map(|x| key_tile(x, shape, kv_head, keys));
@@ -163,9 +167,9 @@ impl Rows {
             dscores,
             state: &self.state,
             group: shape.group(),
-            first_query: tile.queries.start,
+            tile,
             keys,
-            window_size: call.window_size,
+            visibility: call.visibility,
         });
         let probabilities = Matrix::new(scores, rows, columns);
         let dscores = Matrix::new(dscores, rows, columns);
@@ -176,7 +180,7 @@ impl Rows {
     }
 
     /// Adds the gradient of the queries to the tile's part of `dq`.
-    fn add_to(&self, call: &CausalCall<'_>, kv_head: usize, dq: &mut [f32]) {
+    fn add_to(&self, call: &TiledCall<'_>, kv_head: usize, dq: &mut [f32]) {
         let width = call.shape.group() * call.shape.head_dim;
         let tokens = dq.chunks_exact_mut(call.shape.q_heads * call.shape.head_dim);
         for (token, row) in tokens.zip(self.dq.chunks_exact(width)) {
@@ -204,9 +208,9 @@ struct SoftmaxGradient<'a> {
     dscores: &'a mut [f32],
     state: &'a [RowState],
     group: usize,
-    first_query: usize,
+    tile: &'a QueryTile,
     keys: &'a Range<usize>,
-    window_size: usize,
+    visibility: Visibility,
 }
 
 impl WithSimd for SoftmaxGradient<'_> {
@@ -217,7 +221,8 @@ impl WithSimd for SoftmaxGradient<'_> {
         let columns = self.keys.len();
         let rows = self.scores.chunks_exact_mut(columns).zip(self.dscores.chunks_exact_mut(columns));
         for (index, ((p, ds), state)) in rows.zip(self.state).enumerate() {
-            let seen = visible(self.first_query + index / self.group, self.keys, self.window_size);
+            let query = self.tile.queries.start + index / self.group;
+            let seen = self.tile.visible(self.visibility, query, self.keys);
             for x in [&mut *p, &mut *ds] {
                 x[..seen.start].fill(0.0);
                 x[seen.end..].fill(0.0);
