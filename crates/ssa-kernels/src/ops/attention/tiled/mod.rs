@@ -7,7 +7,7 @@ mod visibility;
 pub(super) use visibility::Visibility;
 
 use super::shape::{AttentionGrads, AttentionOutput, AttentionShape};
-use crate::checks::{axes, check_positive, check_shape};
+use crate::checks::check_shape;
 use crate::{Device, Documents, Result, Tensor};
 
 /// A checked call.
@@ -37,31 +37,13 @@ impl<'a> TiledCall<'a> {
     ) -> Result<Self> {
         let shape = match visibility {
             Visibility::Tokens { .. } => AttentionShape::new(op, q, k, v, documents)?,
-            Visibility::Blocks { block_size } => pooled_shape(op, q, k, v, documents, block_size)?,
+            Visibility::Blocks { block_size } => {
+                check_shape(op, "v_pooled", v, k.shape())?;
+                AttentionShape::of_query_and_pooled(op, q, k, documents, block_size)?
+            }
         };
         Ok(Self { q, k, v, documents, visibility, softmax_scale, shape })
     }
-}
-
-/// Checks q `[B, T, HQ, D]` against pooled keys and values `[C, H, D]`.
-fn pooled_shape(
-    op: &'static str,
-    q: &Tensor,
-    k_pooled: &Tensor,
-    v_pooled: &Tensor,
-    documents: &Documents,
-    block_size: usize,
-) -> Result<AttentionShape> {
-    check_positive(op, "block_size", block_size)?;
-    let [batch, tokens, q_heads, head_dim] = axes(op, "q", q, "[B, T, HQ, D]")?;
-    let [_, kv_heads, _] = axes(op, "k_pooled", k_pooled, "[C, H, D]")?;
-    let shape = AttentionShape { batch, tokens, q_heads, kv_heads, head_dim };
-    shape.check_heads(op)?;
-    shape.check_documents(op, documents)?;
-    let pooled = [documents.blocks(block_size), kv_heads, head_dim];
-    check_shape(op, "k_pooled", k_pooled, &pooled)?;
-    check_shape(op, "v_pooled", v_pooled, &pooled)?;
-    Ok(shape)
 }
 
 /// Computes the attention.
