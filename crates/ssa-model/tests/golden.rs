@@ -112,9 +112,9 @@ fn losses_and_gradients_match_the_released_code() {
                 recompute: false,
             };
             let input = case.input();
-            let mut labels: Vec<i32> = case.ids()[1..].iter().map(|&id| id as i32).collect();
-            labels.push(IGNORE_INDEX);
-            let scale = StepScale { target_tokens: labels.len() - 1, valid_tokens: labels.len() };
+            let next = |row: &[u32]| row[1..].iter().map(|&id| id as i32).chain([IGNORE_INDEX]).collect();
+            let labels: Vec<i32> = input.ids().chunks(input.tokens()).flat_map::<Vec<i32>, _>(next).collect();
+            let scale = StepScale { target_tokens: labels.len() - input.batch(), valid_tokens: labels.len() };
             let batch = TrainBatch::new(input, labels, None).unwrap();
             let config = case.model.config();
             let mut grads = Parameters::zeros(config);

@@ -9,18 +9,20 @@ use crate::checks::{axes, check_shape};
 use crate::{Device, KernelError, Result, Tensor};
 
 /// The distance between two elements that differ by `d`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum AlignmentKind {
     /// `d² / 2` where `|d| < 1`, else `|d| - 1/2`.
+    #[default]
     SmoothL1,
     /// `d²`.
     Mse,
 }
 
 /// Which output is pulled towards the other, whose gradient is stopped.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum AlignmentDirection {
     /// Each towards the other: the sum of both one-sided terms.
+    #[default]
     Both,
     /// Only the full output receives a gradient.
     FullToSparse,
@@ -29,7 +31,7 @@ pub enum AlignmentDirection {
 }
 
 /// The form of the alignment loss. The paper's is smooth L1 in both directions.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct AlignmentOptions {
     /// Distance between elements.
     pub kind: AlignmentKind,
