@@ -102,6 +102,13 @@ impl Loader {
     /// The order of the epoch is drawn anew at each call: 6 microseconds per thousand rows and no state to
     /// keep.
     pub fn batch(&self, index: u64) -> Batch {
+        let numbers = self.row_numbers(index);
+        let rows = numbers.into_iter().map(|number| &self.rows.rows()[number]);
+        Batch::from_rows(rows, self.rows.sequence_length())
+    }
+
+    /// Numbers of the rows of batch `index` among [`rows`](Self::rows), from 0.
+    pub fn row_numbers(&self, index: u64) -> Vec<usize> {
         let (mut epoch, mut position) = self.start(index);
         let mut order = self.order(epoch);
         let mut rows = Vec::with_capacity(self.batch_size);
@@ -111,10 +118,10 @@ impl Loader {
                 order = self.order(epoch);
                 position = 0;
             }
-            rows.push(&self.rows.rows()[order[position]]);
+            rows.push(order[position]);
             position += 1;
         }
-        Batch::from_rows(rows, self.rows.sequence_length())
+        rows
     }
 
     /// The epoch of the first row of a batch and its position there.

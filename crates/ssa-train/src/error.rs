@@ -7,6 +7,10 @@ use ssa_data::DataError;
 use ssa_kernels::KernelError;
 use ssa_model::ModelError;
 
+use crate::checkpoint::CheckpointError;
+use crate::config::Difference;
+use crate::diagnosis::Diagnosis;
+
 /// Why a run could not start or had to stop.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -24,6 +28,12 @@ pub enum TrainError {
         /// Its value.
         value: f64,
     },
+    /// Bad numbers that neither passing over rows nor going back to a checkpoint gets past.
+    #[error(
+        "{0}. Lower optimizer.learning_rate, lengthen the warm-up, or look at the text of these rows; a checkpoint further \
+         back is continued from once the newer ones are removed"
+    )]
+    Diverged(Box<Diagnosis>),
     /// The checkpoint to start from has another architecture than the configuration.
     #[error(
         "{}: the checkpoint and the configuration differ: {}; set these keys of [model] to the values of the \
@@ -37,6 +47,55 @@ pub enum TrainError {
         /// Key, configured value and checkpoint value of each difference.
         differences: Vec<String>,
     },
+    /// Another program works in the run directory.
+    #[error(
+        "{} is in use by process {holder}, which holds the lock {}; wait for it or stop it, or name another run directory",
+        directory.display(),
+        file.display()
+    )]
+    Locked {
+        /// The directory.
+        directory: PathBuf,
+        /// The file that is locked.
+        file: PathBuf,
+        /// Number of the process as the file tells it.
+        holder: String,
+    },
+    /// There is no run in the directory.
+    #[error("{}: no run to continue here: {reason}; name the directory of a run", path.display())]
+    NoRun {
+        /// The directory.
+        path: PathBuf,
+        /// What shows it.
+        reason: &'static str,
+    },
+    /// A run should continue with other settings than it had.
+    #[error(
+        "{}: the configuration has changed: {}; continue with the settings of the run, start another run, or allow the \
+         change by {}",
+        place.display(),
+        list(differences),
+        flags(differences)
+    )]
+    ConfigChanged {
+        /// The configuration or checkpoint of the run.
+        place: PathBuf,
+        /// The keys.
+        differences: Vec<Difference>,
+    },
+    /// A line of the metrics cannot be read back.
+    #[error("{}, line {line}: {reason}; correct the line, or remove the file to go on without the earlier steps", path.display())]
+    Metrics {
+        /// The file.
+        path: PathBuf,
+        /// The line, from 1.
+        line: usize,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A checkpoint is unusable or could not be saved.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
     /// The named run directory exists.
     #[error("{} exists; name another run directory, or pass --overwrite to replace the run in it", path.display())]
     Exists {
@@ -72,6 +131,15 @@ pub enum TrainError {
     /// An op refused its arguments.
     #[error(transparent)]
     Kernel(#[from] KernelError),
+}
+
+fn list(differences: &[Difference]) -> String {
+    differences.iter().map(Difference::to_string).collect::<Vec<_>>().join("; ")
+}
+
+fn flags(differences: &[Difference]) -> String {
+    let flags = differences.iter().map(|difference| format!("--allow-change {}", difference.key));
+    flags.collect::<Vec<_>>().join(" ")
 }
 
 impl TrainError {

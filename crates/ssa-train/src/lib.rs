@@ -4,30 +4,41 @@
 //! TrainConfig  a TOML file and --set overrides: right keys, right types
 //!   -> TrainPlan   checked: values that work together, the model, the objective
 //!   -> Trainer     an iterator over optimiser steps
-//!   -> RunDir      configuration, metrics and checkpoint on disk
+//!   -> RunDir      a directory on disk that one run at a time works in
+//!   -> Session     a trainer in a run directory: keeps metrics and checkpoints, gets past bad numbers
 //! ```
 //!
-//! Nothing here prints: [`Trainer`] yields [`StepMetrics`] and the caller shows them.
+//! Nothing here prints: [`Session`] yields [`Event`]s and the caller shows them.
 
+mod checkpoint;
 pub mod config;
+mod diagnosis;
 mod error;
 mod initial;
+mod journal;
+mod lock;
 mod metrics;
 mod optimizer;
 mod plan;
+mod resume;
 mod run_dir;
 mod schedule;
+mod session;
 mod stream;
 mod text;
 mod trainer;
 
+pub use checkpoint::{BadSteps, Checkpoint, CheckpointError, Checkpoints, RunState, SaveStep};
 pub use config::{ConfigError, TrainConfig, apply_overrides};
+pub use diagnosis::{BadStep, Diagnosis};
 pub use error::TrainError;
-pub use metrics::{MetricsWriter, StepMetrics};
+pub use journal::{JournalEntry, RunEvent};
+pub use metrics::{KeptSteps, MetricsWriter, StepMetrics};
 pub use optimizer::{Optimizer, OptimizerOptions};
 pub use plan::TrainPlan;
 pub use run_dir::{Existing, RunDir};
 pub use schedule::Schedule;
+pub use session::{Event, Session};
 pub use stream::{StreamDraw, StreamScope};
 pub use trainer::Trainer;
 

@@ -6,10 +6,13 @@ use ssa_data::{Batch, Loader, PackedRows};
 use ssa_kernels::Documents;
 use ssa_model::{AttentionMode, Input, Method, Model, Parameters, StepLosses, StepScale, TrainBatch};
 
+use crate::checkpoint::BadSteps;
 use crate::metrics::StepMetrics;
 use crate::optimizer::Optimizer;
+use crate::resume::fingerprint;
 use crate::{Result, TrainError, TrainPlan};
 
+mod state;
 #[cfg(test)]
 mod tests;
 
@@ -38,14 +41,18 @@ mod tests;
 /// The same plan, model and rows give bitwise the same weights and losses, whatever the number of threads. Cutting
 /// a step into micro-batches changes results by rounding only.
 pub struct Trainer {
-    plan: TrainPlan,
-    model: Model,
-    loader: Loader,
+    pub(crate) plan: TrainPlan,
+    pub(crate) model: Model,
+    pub(crate) loader: Loader,
     optimizer: Optimizer,
     /// Buffer of the step's gradient.
-    grads: Parameters,
+    pub(crate) grads: Parameters,
     /// Steps done.
-    done: usize,
+    pub(crate) done: usize,
+    /// Micro-batches read, also those of steps that failed and were skipped.
+    pub(crate) cursor: u64,
+    bad_steps: BadSteps,
+    text_sha256: String,
     /// Set by an error: the iterator ends after it.
     failed: bool,
 }
@@ -65,10 +72,23 @@ impl Trainer {
     /// # Errors
     /// [`TrainError::Data`] if the rows cannot be loaded in micro-batches of the plan.
     pub fn new(plan: TrainPlan, model: Model, rows: PackedRows) -> Result<Self> {
+        let text_sha256 = fingerprint(&rows);
         let loader = Loader::new(rows, plan.micro_batch_size(), plan.seed())?;
         let optimizer = Optimizer::new(*plan.optimizer(), model.config());
         let grads = Parameters::zeros(model.config());
-        Ok(Self { plan, model, loader, optimizer, grads, done: 0, failed: false })
+        let bad_steps = BadSteps::default();
+        Ok(Self {
+            plan,
+            model,
+            loader,
+            optimizer,
+            grads,
+            done: 0,
+            cursor: 0,
+            bad_steps,
+            text_sha256,
+            failed: false,
+        })
     }
 
     /// The plan.
@@ -98,7 +118,7 @@ impl Trainer {
     ///
     /// # Errors
     /// [`TrainError::NotFinite`] if a loss or the gradient is not a number any more; weights and moments then stay as
-    /// they were.
+    /// they were, and the same step fails again unless [`skip`](Self::skip) passes over its rows.
     pub fn step(&mut self) -> Result<StepMetrics> {
         let start = Instant::now();
         let batches = self.micro_batches();
@@ -114,6 +134,8 @@ impl Trainer {
         let learning_rate = self.plan.schedule().learning_rate(self.done);
         self.optimizer.step(self.model.parameters_mut(), &self.grads, norm, learning_rate)?;
         self.done += 1;
+        self.cursor += self.plan.accumulation() as u64;
+        self.bad_steps.in_row = 0;
         let seconds = start.elapsed().as_secs_f64();
         Ok(StepMetrics {
             step: self.done,
@@ -127,14 +149,18 @@ impl Trainer {
             tokens: scale.valid_tokens,
             seconds,
             tokens_per_second: scale.valid_tokens as f64 / seconds,
-            epoch: (self.done * self.plan.batch_size()) as f64 / self.loader.rows().rows().len() as f64,
+            epoch: (self.cursor * self.plan.micro_batch_size() as u64) as f64
+                / self.loader.rows().rows().len() as f64,
         })
     }
 
     fn micro_batches(&self) -> Vec<Batch> {
-        let count = self.plan.accumulation() as u64;
-        let first = self.done as u64 * count;
-        (first..first + count).map(|index| self.loader.batch(index)).collect()
+        self.indices().map(|index| self.loader.batch(index)).collect()
+    }
+
+    /// Micro-batches of the next step.
+    fn indices(&self) -> std::ops::Range<u64> {
+        self.cursor..self.cursor + self.plan.accumulation() as u64
     }
 
     /// Fills the gradient buffer with the gradient of the step.
@@ -198,7 +224,7 @@ fn step_scale(batches: &[Batch]) -> StepScale {
     }
 }
 
-fn train_batch(batch: Batch) -> Result<TrainBatch> {
+pub(crate) fn train_batch(batch: Batch) -> Result<TrainBatch> {
     let documents = Documents::from_cu_seqlens(batch.cu_seqlens)?;
     let input = Input::new(batch.ids, batch.batch, batch.tokens, documents)?;
     Ok(TrainBatch::new(input, batch.labels, Some(batch.valid))?)

@@ -1,6 +1,7 @@
 //! The training configuration: reading, overriding, writing and documenting it.
 
 mod budget;
+mod compare;
 mod error;
 mod leaves;
 mod overrides;
@@ -15,12 +16,13 @@ use std::path::Path;
 use toml::Value;
 
 pub use budget::Budget;
+pub use compare::Difference;
 pub use error::ConfigError;
 pub use overrides::apply_overrides;
 pub use reference::reference_page;
 pub use schema::Key;
 pub use sections::{
-    AlignmentInput, DataSection, EvaluationSection, ModelSection, ObjectiveSection, OptimizerSection,
+    AlignmentInput, CheckpointSection, DataSection, EvaluationSection, ModelSection, ObjectiveSection, OptimizerSection,
     RopeScalingSection, RunSection, TrainConfig, TrainingSection,
 };
 
