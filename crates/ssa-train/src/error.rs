@@ -8,7 +8,7 @@ use ssa_kernels::KernelError;
 use ssa_model::ModelError;
 
 use crate::checkpoint::CheckpointError;
-use crate::config::Difference;
+use crate::config::{ConfigError, Difference};
 use crate::diagnosis::Diagnosis;
 
 /// Why a run could not start or had to stop.
@@ -125,6 +125,9 @@ pub enum TrainError {
     /// The model refused its input, or a checkpoint could not be read or written.
     #[error(transparent)]
     Model(#[from] ModelError),
+    /// The configuration of a run cannot be read.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
     /// The training text could not be used.
     #[error(transparent)]
     Data(#[from] DataError),
@@ -143,6 +146,14 @@ fn flags(differences: &[Difference]) -> String {
 }
 
 impl TrainError {
+    /// For `map_err`: the model's error names the file and the reason, to which this adds what to do about it.
+    pub(crate) fn with_remedy(error: ModelError) -> Self {
+        match error {
+            ModelError::Io { action, path, reason } => Self::io(action, &path)(reason),
+            other => Self::Model(other),
+        }
+    }
+
     /// For `map_err`: names the file and what to do about the usual reasons.
     pub(crate) fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
         move |source| {

@@ -1,5 +1,7 @@
 //! Whether an unfinished run may be continued as it is asked to be.
 
+use std::path::Path;
+
 use ssa_data::PackedRows;
 
 use crate::checkpoint::{Checkpoint, CheckpointError, Digest, sha256};
@@ -25,18 +27,17 @@ impl RunDir {
         let changed = config.differences(&current);
         refuse(&self.path().join("config.toml"), &changed, allowed)?;
         let mut from = sha256(current.to_toml().as_bytes());
-        let mut keys: Vec<String> = changed.iter().map(Difference::to_string).collect();
+        let mut differences = changed.clone();
         if let Some(checkpoint) = checkpoint {
             from.clone_from(&checkpoint.state().config_sha256);
             if !self.had_config(&from)? {
-                let differences = config.differences(checkpoint.config());
+                differences = config.differences(checkpoint.config());
                 refuse(checkpoint.path(), &differences, allowed)?;
-                keys.extend(differences.iter().map(Difference::to_string));
-                keys.dedup();
             }
         }
-        if !keys.is_empty() {
+        if !differences.is_empty() {
             // Before the new configuration is there: from then on the checkpoint's is an older one.
+            let keys = differences.iter().map(Difference::to_string).collect();
             Journal::open(&self.journal_path())?.write(RunEvent::Changed { from, keys })?;
         }
         if changed.is_empty() { Ok(()) } else { self.write_config(config) }
@@ -77,7 +78,7 @@ pub(crate) fn fingerprint(rows: &PackedRows) -> String {
     digest.finish()
 }
 
-fn refuse(place: &std::path::Path, differences: &[Difference], allowed: &[String]) -> Result<()> {
+fn refuse(place: &Path, differences: &[Difference], allowed: &[String]) -> Result<()> {
     let refused: Vec<Difference> =
         differences.iter().filter(|difference| !allowed.contains(&difference.key)).cloned().collect();
     if refused.is_empty() {

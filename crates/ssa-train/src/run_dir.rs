@@ -186,10 +186,11 @@ impl RunDir {
     /// Writes the resolved configuration.
     ///
     /// # Errors
-    /// [`TrainError::Model`] names the file.
+    /// [`TrainError::Io`] names the file.
     pub fn write_config(&self, config: &TrainConfig) -> Result<()> {
         let text = format!("{MARK}\n\n{}", config.to_toml());
-        Ok(replace_file(&self.path.join(CONFIG), |file| file.write_all(text.as_bytes()))?)
+        replace_file(&self.path.join(CONFIG), |file| file.write_all(text.as_bytes()))
+            .map_err(TrainError::with_remedy)
     }
 
     /// Opens `metrics.jsonl` of a run that has done `done` steps, or starts it.
@@ -215,9 +216,9 @@ impl RunDir {
     /// Writes the model to `checkpoint/`.
     ///
     /// # Errors
-    /// [`TrainError::Model`] names the file.
+    /// [`TrainError::Io`] names the file.
     pub fn save(&self, model: &Model) -> Result<()> {
-        Ok(model.save(&self.checkpoint())?)
+        model.save(&self.checkpoint()).map_err(TrainError::with_remedy)
     }
 }
 

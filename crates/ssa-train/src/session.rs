@@ -70,6 +70,7 @@ impl<'a> Session<'a> {
         journal.write(if begun { resumed } else { RunEvent::Started })?;
         let settings = trainer.plan().config().checkpoint.clone();
         let keep = Keep { last: settings.keep_last, every: settings.keep_every };
+        run_dir.checkpoints().tidy(keep)?;
         Ok(Self {
             saved: run_dir.checkpoints().steps()?.last().copied(),
             saved_at: Instant::now(),
@@ -113,7 +114,7 @@ impl<'a> Session<'a> {
     /// Saves the last checkpoint and the model, once all steps are done; returns the trainer.
     ///
     /// # Errors
-    /// As [`interrupt`](Self::interrupt); [`TrainError::Model`].
+    /// As [`interrupt`](Self::interrupt); [`TrainError::Io`].
     pub fn finish(mut self) -> Result<Trainer> {
         self.save()?;
         self.writer.wait()?;
@@ -188,7 +189,7 @@ impl<'a> Session<'a> {
     }
 
     fn pass_over(&mut self, bad: &BadStep) -> Result<()> {
-        self.trainer.skip();
+        self.trainer.pass_over();
         self.journal.write(RunEvent::Skipped {
             step: bad.step,
             what: bad.what.to_owned(),

@@ -14,7 +14,7 @@ use crate::{Result, TrainError, TrainPlan};
 
 mod state;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 /// Trains a model step by step.
 ///
@@ -118,7 +118,7 @@ impl Trainer {
     ///
     /// # Errors
     /// [`TrainError::NotFinite`] if a loss or the gradient is not a number any more; weights and moments then stay as
-    /// they were, and the same step fails again unless [`skip`](Self::skip) passes over its rows.
+    /// they were, and the same step fails again unless [`pass_over`](Self::pass_over) passes over its rows.
     pub fn step(&mut self) -> Result<StepMetrics> {
         let start = Instant::now();
         let batches = self.micro_batches();

@@ -38,7 +38,7 @@ pub use state::{BadSteps, RunState};
 pub(crate) use restore::Restored;
 pub(crate) use save::{Keep, Snapshot};
 pub(crate) use sums::{Digest, sha256};
-pub(crate) use writer::{Observer, Writer};
+pub(crate) use writer::Writer;
 
 const DIRECTORY: &str = "checkpoints";
 const LATEST: &str = "latest";

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use ssa_kernels::Tensor;
 use ssa_model::checkpoint::{replace_file, write_tensors};
-use ssa_model::{ModelConfig, ModelError, Parameters};
+use ssa_model::{ModelConfig, Parameters};
 
 use super::{Checkpoints, FILES, LATEST, OPTIMIZER, RUN_CONFIG, RunState, STATE, partial, remove, sums};
 use crate::{Result, TrainError};
@@ -95,6 +95,14 @@ impl Checkpoints {
         self.remove_old(keep, observe)
     }
 
+    /// Completes a save that ended between the new checkpoint's name and the removal of the old ones.
+    pub(crate) fn tidy(&self, keep: Keep) -> Result<()> {
+        match self.steps()?.last() {
+            None => Ok(()),
+            Some(&newest) => self.point_latest(newest).and_then(|()| self.remove_old(keep, &|_| ())),
+        }
+    }
+
     fn point_latest(&self, step: usize) -> Result<()> {
         let link = self.directory.join(LATEST);
         let temporary = partial(&link);
@@ -125,11 +133,11 @@ impl Checkpoints {
 fn write_files(directory: &Path, snapshot: &Snapshot, observe: &dyn Fn(SaveStep)) -> Result<()> {
     fs::create_dir_all(directory).map_err(TrainError::io("create", directory))?;
     observe(SaveStep::Begun);
-    ssa_model::checkpoint::save(directory, &snapshot.model, &snapshot.parameters).map_err(with_remedy)?;
+    ssa_model::checkpoint::save(directory, &snapshot.model, &snapshot.parameters).map_err(TrainError::with_remedy)?;
     observe(SaveStep::ModelWritten);
     let moments: Vec<(String, &Tensor)> =
         moments("m", &snapshot.m).chain(moments("v", &snapshot.v)).collect();
-    write_tensors(&directory.join(OPTIMIZER), &moments, &[]).map_err(with_remedy)?;
+    write_tensors(&directory.join(OPTIMIZER), &moments, &[]).map_err(TrainError::with_remedy)?;
     observe(SaveStep::OptimizerWritten);
     write_text(&directory.join(RUN_CONFIG), &snapshot.config)?;
     observe(SaveStep::ConfigWritten);
@@ -148,15 +156,7 @@ fn moments<'a>(which: &'a str, moments: &'a Parameters) -> impl Iterator<Item = 
 }
 
 fn write_text(path: &Path, text: &str) -> Result<()> {
-    replace_file(path, |file| file.write_all(text.as_bytes())).map_err(with_remedy)
-}
-
-/// The model's own error tells the reason; here it is also known what to do about it.
-fn with_remedy(error: ModelError) -> TrainError {
-    match error {
-        ModelError::Io { action, path, reason } => TrainError::io(action, &path)(reason),
-        other => other.into(),
-    }
+    replace_file(path, |file| file.write_all(text.as_bytes())).map_err(TrainError::with_remedy)
 }
 
 /// Makes names in a directory durable. Some file systems cannot sync one; the content is safe all the same.

@@ -12,7 +12,7 @@ use sha2::{Digest as _, Sha256};
 use ssa_model::checkpoint::replace_file;
 
 use super::SUMS;
-use crate::Result;
+use crate::{Result, TrainError};
 
 /// Bytes read at once.
 const BUFFER: usize = 1 << 20;
@@ -52,10 +52,10 @@ pub(super) fn write(directory: &Path, files: &[&str]) -> Result<()> {
     let mut lines = String::new();
     for file in files {
         let path = directory.join(file);
-        let sum = sum_of(&path).map_err(crate::TrainError::io("read", &path))?;
+        let sum = sum_of(&path).map_err(TrainError::io("read", &path))?;
         lines += &format!("{sum}  {file}\n");
     }
-    Ok(replace_file(&directory.join(SUMS), |file| file.write_all(lines.as_bytes()))?)
+    replace_file(&directory.join(SUMS), |file| file.write_all(lines.as_bytes())).map_err(TrainError::with_remedy)
 }
 
 /// Checks that these files are there and have their checksums.

@@ -28,7 +28,7 @@ impl Trainer {
     }
 
     /// Passes over the rows of a step that failed: the step will be tried on the next ones.
-    pub fn skip(&mut self) {
+    pub fn pass_over(&mut self) {
         self.cursor += self.plan.accumulation() as u64;
         self.bad_steps.skipped += 1;
         self.bad_steps.in_row += 1;

@@ -27,14 +27,14 @@ const TINY: &str = "
     [evaluation]
     budgets = [\"4x3\"]";
 
-fn plan(overrides: &[&str]) -> TrainPlan {
+pub(crate) fn plan(overrides: &[&str]) -> TrainPlan {
     let overrides: Vec<String> = overrides.iter().map(|&text| text.to_owned()).collect();
     TrainPlan::new(TrainConfig::parse(TINY, "tiny.toml", &overrides).unwrap()).unwrap()
 }
 
 /// Words of a small vocabulary in documents of 1 to 60 bytes, packed into rows of which the last is padded: rows
 /// differ in targets, documents and valid tokens.
-fn rows(plan: &TrainPlan) -> PackedRows {
+pub(crate) fn rows(plan: &TrainPlan) -> PackedRows {
     let mut random = Random::new(5);
     let lengths = random.below(60, 12);
     let documents: Vec<Vec<u32>> = lengths
