@@ -8,7 +8,6 @@
 
 mod analysis;
 mod batch;
-mod budget;
 mod error;
 mod perplexity;
 pub mod report;
@@ -18,7 +17,6 @@ mod summary;
 
 pub use analysis::{Analysis, HiddenStates, analyze};
 pub use batch::EvalBatch;
-pub use budget::SparseBudget;
 pub use error::EvalError;
 pub use perplexity::{BudgetResult, Perplexity, PerplexityOptions, perplexity};
 pub use statistics::AttentionMeans;

@@ -4,11 +4,11 @@ use serde::{Deserialize, Serialize};
 use ssa_data::bits_per_byte;
 use ssa_kernels::Tensor;
 use ssa_kernels::ops::attention::selection::{SelectionOptions, SelectionRule};
-use ssa_model::{AttentionMode, AttentionOptions, Method, Model};
+use ssa_model::{AttentionMode, AttentionOptions, Method, Model, SparseBudget};
 
 use crate::scoring::{Score, add_scores};
 use crate::statistics::{AttentionSums, forward_with_statistics};
-use crate::{EvalBatch, EvalError, Result, SparseBudget};
+use crate::{EvalBatch, EvalError, Result};
 
 /// One inference mode's row of the results.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

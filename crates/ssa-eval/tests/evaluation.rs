@@ -8,10 +8,10 @@
 )]
 
 use ssa_data::Document;
-use ssa_eval::{EvalBatch, EvalError, Perplexity, PerplexityOptions, SparseBudget, analyze, perplexity};
+use ssa_eval::{EvalBatch, EvalError, Perplexity, PerplexityOptions, analyze, perplexity};
 use ssa_kernels::ops::attention::selection::SelectionRule;
 use ssa_kernels::ops::cross_entropy::linear_cross_entropy_losses;
-use ssa_model::{AttentionMode, Method, Model, ModelConfig, ModelSettings, RopeScaling};
+use ssa_model::{AttentionMode, Method, Model, ModelConfig, ModelSettings, RopeScaling, SparseBudget};
 
 /// A model of bytes with weights large enough for attention to be far from uniform.
 fn model(method: Method) -> Model {

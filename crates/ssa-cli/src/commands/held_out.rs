@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use ssa_data::{ByteTokenizer, Document, read_documents, unigram_bits_per_byte};
-use ssa_eval::{EvalBatch, SparseBudget};
+use ssa_eval::EvalBatch;
 use ssa_model::{Model, ModelConfig};
 use ssa_train::{TrainConfig, TrainPlan};
 
@@ -45,11 +45,6 @@ impl HeldOut {
         let Text { source, baseline_bits_per_byte, .. } = text;
         Ok(Self { model, batches, source, baseline_bits_per_byte })
     }
-}
-
-/// The budget in a checkpoint's configuration.
-pub(super) fn trained_budget(config: &ModelConfig) -> Result<SparseBudget> {
-    Ok(SparseBudget::new(config.block_size, config.block_counts)?)
 }
 
 fn check_vocabulary(directory: &Path, config: &ModelConfig) -> Result<()> {

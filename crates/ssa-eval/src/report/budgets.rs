@@ -2,7 +2,8 @@
 
 use super::chart::{Chart, Mark};
 use super::scale::{Axis, Spacing};
-use crate::{Perplexity, SparseBudget};
+use crate::Perplexity;
+use ssa_model::SparseBudget;
 
 /// Colours for the lines of up to three block sizes; more share the last.
 const CLASSES: [&str; 3] = ["sparse", "alignment", "mixed"];

@@ -1,6 +1,7 @@
 //! The tables of a run as text cells: the same for the page, the terminal and documentation.
 
-use crate::{Analysis, AttentionMeans, BudgetResult, HiddenStates, Perplexity, SparseBudget};
+use crate::{Analysis, AttentionMeans, BudgetResult, HiddenStates, Perplexity};
+use ssa_model::SparseBudget;
 
 /// A table of text. The first column is left-aligned, all others hold numbers.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]

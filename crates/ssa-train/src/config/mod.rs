@@ -1,6 +1,5 @@
 //! The training configuration: reading, overriding, writing and documenting it.
 
-mod budget;
 mod error;
 mod leaves;
 mod overrides;
@@ -14,7 +13,6 @@ use std::path::Path;
 
 use toml::Value;
 
-pub use budget::Budget;
 pub use error::ConfigError;
 pub use overrides::apply_overrides;
 pub use reference::reference_page;
