@@ -12,6 +12,8 @@ mod error;
 mod perplexity;
 pub mod report;
 mod scoring;
+mod selected;
+mod sparsity;
 mod statistics;
 mod summary;
 

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use ssa_data::{ByteTokenizer, Document, read_documents, unigram_bits_per_byte};
 use ssa_eval::EvalBatch;
 use ssa_model::{Model, ModelConfig};
@@ -98,7 +98,9 @@ fn held_out_text(run: Option<TrainConfig>) -> Result<Text> {
     } else {
         "the held-out part of the built-in corpus (default seed and share)".to_owned()
     };
-    let split = TrainPlan::new(config)?.text()?;
+    let split = TrainPlan::new(config)?
+        .text()
+        .context("the text that the checkpoint's run held out cannot be read again; pass --data")?;
     let baseline = unigram_bits_per_byte(&split.train, &split.held_out);
     Ok(Text { documents: split.held_out, source, baseline_bits_per_byte: Some(baseline) })
 }
