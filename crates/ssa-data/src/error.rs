@@ -1,0 +1,119 @@
+//! The error type of this crate: each message names the file or setting, the cause and the remedy.
+
+use std::io;
+use std::path::PathBuf;
+
+/// Why text could not be turned into rows of tokens.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum DataError {
+    /// No path was given.
+    #[error("no path was given to read text from; name at least one file or directory")]
+    NoPaths,
+    /// A path names nothing.
+    #[error(
+        "{}: no such file or directory; check the spelling and the folder the path is relative to",
+        path.display()
+    )]
+    Missing {
+        /// The path as given.
+        path: PathBuf,
+    },
+    /// A file or directory exists but the system refuses to read it.
+    #[error("{}: cannot be read: {source}; check its permissions, or leave it out", path.display())]
+    Unreadable {
+        /// The path that failed, possibly below a directory that was given.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A file named explicitly has no bytes.
+    #[error("{}: the file is empty; leave it out, or check what should have written it", path.display())]
+    EmptyFile {
+        /// The path as given.
+        path: PathBuf,
+    },
+    /// A directory holds nothing that counts as text.
+    #[error(
+        "{}: no text file in this directory; hidden entries, empty files and files with NUL bytes are \
+         skipped, so name such a file itself if it is meant",
+        path.display()
+    )]
+    EmptyDirectory {
+        /// The path as given.
+        path: PathBuf,
+    },
+    /// The documents hold not one byte or token.
+    #[error("the documents hold no text at all; add files with text")]
+    NoText,
+    /// There is too little text to have both a training and a held-out part.
+    #[error(
+        "{bytes} bytes of text in {documents} documents are too little to hold a part out; add text, at \
+         least one document of two bytes"
+    )]
+    TooShortToSplit {
+        /// Bytes of text in all documents.
+        bytes: usize,
+        /// Number of documents.
+        documents: usize,
+    },
+    /// There is less text than one training row takes.
+    #[error(
+        "the corpus has {tokens} tokens (end-of-document tokens included) but one row needs {needed}; set \
+         `sequence_length` to {tokens} or less, or add text"
+    )]
+    ShorterThanOneRow {
+        /// Tokens there are.
+        tokens: usize,
+        /// Tokens of one row.
+        needed: usize,
+    },
+    /// A setting is outside the range it is defined on.
+    #[error("`{setting}` is {actual}, expected {expected}")]
+    Setting {
+        /// Name of the setting.
+        setting: &'static str,
+        /// The range allowed.
+        expected: &'static str,
+        /// The value given.
+        actual: String,
+    },
+    /// A token id is not in the vocabulary.
+    #[error(
+        "token {id} does not exist in a vocabulary of {vocab_size}; decode with the tokenizer that made the \
+         tokens"
+    )]
+    UnknownToken {
+        /// The id.
+        id: u32,
+        /// Size of the vocabulary.
+        vocab_size: usize,
+    },
+    /// A corpus snapshot cannot be decoded.
+    #[error(
+        "the corpus snapshot is damaged: {cause}; restore crates/ssa-data/corpus/snapshot.jsonl.gz from \
+         version control and build again"
+    )]
+    CorruptSnapshot {
+        /// What the decoder met.
+        cause: String,
+    },
+    /// A document cannot be stored as JSON text.
+    #[error("{name}: not UTF-8, which a snapshot cannot store; convert the file or exclude it")]
+    NotUtf8 {
+        /// Name of the document.
+        name: String,
+    },
+    /// A corpus snapshot cannot be written.
+    #[error("the corpus snapshot cannot be written: {source}; check the free space and permissions there")]
+    SnapshotWrite {
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+impl DataError {
+    pub(crate) fn setting(setting: &'static str, expected: &'static str, actual: impl ToString) -> Self {
+        Self::Setting { setting, expected, actual: actual.to_string() }
+    }
+}

@@ -1,0 +1,82 @@
+//! One decoder layer: attention and MLP, each on a normed input and added to the residual stream.
+
+use ssa_kernels::Tensor;
+use ssa_kernels::ops::rms_norm::{RmsNormOutput, rms_norm_bwd, rms_norm_fwd};
+
+use crate::attention::plan::PlannedAttention;
+use crate::attention::{self, Alignment, AttentionContext, AttentionSaved, QueryKeyValue};
+use crate::mlp::{self, MlpSaved};
+use crate::{LayerParameters, Result};
+
+/// What stays the same over all layers of a call.
+#[derive(Clone, Copy)]
+pub(crate) struct LayerContext<'a> {
+    pub(crate) attention: AttentionContext<'a>,
+    pub(crate) rms_norm_eps: f32,
+}
+
+/// Everything the backward of a layer needs.
+pub(crate) struct LayerSaved {
+    /// Input of the layer `[B, T, hidden]`.
+    x: Tensor,
+    attention_norm: RmsNormOutput,
+    attention: AttentionSaved,
+    /// Residual stream between attention and MLP.
+    middle: Tensor,
+    mlp_norm: RmsNormOutput,
+    mlp: MlpSaved,
+}
+
+impl LayerSaved {
+    /// Drops all but the layer's input, from which [`forward`] computes the rest again.
+    pub(crate) fn into_input(self) -> Tensor {
+        self.x
+    }
+
+    /// Sum of the alignment loss of this layer; see [`AttentionSaved::alignment_sum`].
+    pub(crate) fn alignment_sum(&self, alignment: &Alignment<'_>) -> Result<f64> {
+        self.attention.alignment_sum(alignment)
+    }
+}
+
+/// Runs the layer on `x`. `observe` sees q, k and v after RoPE.
+pub(crate) fn forward(
+    x: Tensor,
+    weights: &LayerParameters,
+    plan: &[PlannedAttention],
+    context: &LayerContext<'_>,
+    observe: impl FnOnce(&QueryKeyValue) -> Result<()>,
+) -> Result<(Tensor, LayerSaved)> {
+    let attention_norm = rms_norm_fwd(&x, &weights.input_layernorm, context.rms_norm_eps)?;
+    let qkv = attention::project(&attention_norm.out, weights, &context.attention)?;
+    observe(&qkv)?;
+    let (mut middle, attention) =
+        attention::forward(&attention_norm.out, qkv, weights, plan, &context.attention)?;
+    middle.add_assign(&x)?;
+
+    let mlp_norm = rms_norm_fwd(&middle, &weights.post_attention_layernorm, context.rms_norm_eps)?;
+    let (mut out, mlp) = mlp::forward(&mlp_norm.out, weights)?;
+    out.add_assign(&middle)?;
+    Ok((out, LayerSaved { x, attention_norm, attention, middle, mlp_norm, mlp }))
+}
+
+/// Turns `dx` from the gradient of the layer's output into that of its input, and adds to the weight gradients.
+pub(crate) fn backward(
+    dx: &mut Tensor,
+    saved: &LayerSaved,
+    weights: &LayerParameters,
+    context: &LayerContext<'_>,
+    alignment: Option<(&Alignment<'_>, f32)>,
+    grads: &mut LayerParameters,
+) -> Result<()> {
+    let norm = &saved.mlp_norm;
+    let dnorm = mlp::backward(dx, &norm.out, &saved.mlp, weights, grads)?;
+    let (weight, dweight) = (&weights.post_attention_layernorm, &mut grads.post_attention_layernorm);
+    rms_norm_bwd(&dnorm, &saved.middle, weight, &norm.rstd, dx, dweight)?;
+
+    let norm = &saved.attention_norm;
+    let dnorm = saved.attention.backward(dx, &norm.out, weights, &context.attention, alignment, grads)?;
+    let (weight, dweight) = (&weights.input_layernorm, &mut grads.input_layernorm);
+    rms_norm_bwd(&dnorm, &saved.x, weight, &norm.rstd, dx, dweight)?;
+    Ok(())
+}

@@ -1,0 +1,48 @@
+//! The SwiGLU feed-forward half of a layer.
+
+use ssa_kernels::Tensor;
+use ssa_kernels::ops::linear::{linear_bwd_input, linear_bwd_weight, linear_fwd};
+use ssa_kernels::ops::swiglu::{swiglu_bwd, swiglu_fwd};
+
+use crate::{LayerParameters, Result};
+
+/// What the backward needs besides the input.
+pub(crate) struct MlpSaved {
+    /// `x W_gateᵀ`, `[B, T, F]`.
+    gate: Tensor,
+    /// `x W_upᵀ`, `[B, T, F]`.
+    up: Tensor,
+}
+
+/// `(silu(x W_gateᵀ) * x W_upᵀ) W_downᵀ` for normed input `x` `[B, T, hidden]`.
+pub(crate) fn forward(x: &Tensor, weights: &LayerParameters) -> Result<(Tensor, MlpSaved)> {
+    let saved = MlpSaved { gate: linear_fwd(x, &weights.gate_proj)?, up: linear_fwd(x, &weights.up_proj)? };
+    let out = linear_fwd(&swiglu_fwd(&saved.gate, &saved.up)?, &weights.down_proj)?;
+    Ok((out, saved))
+}
+
+/// Adds to the weight gradients and returns the gradient of `x`.
+///
+/// The product of gate and up is recomputed: it costs a pass over `[B, T, F]` and saves keeping one.
+pub(crate) fn backward(
+    dout: &Tensor,
+    x: &Tensor,
+    saved: &MlpSaved,
+    weights: &LayerParameters,
+    grads: &mut LayerParameters,
+) -> Result<Tensor> {
+    let hidden = swiglu_fwd(&saved.gate, &saved.up)?;
+    linear_bwd_weight(dout, &hidden, &mut grads.down_proj)?;
+    let mut dhidden = Tensor::zeros_like(&hidden);
+    linear_bwd_input(dout, &weights.down_proj, &mut dhidden)?;
+
+    let [mut dgate, mut dup] = [Tensor::zeros_like(&hidden), Tensor::zeros_like(&hidden)];
+    swiglu_bwd(&dhidden, &saved.gate, &saved.up, &mut dgate, &mut dup)?;
+    linear_bwd_weight(&dgate, x, &mut grads.gate_proj)?;
+    linear_bwd_weight(&dup, x, &mut grads.up_proj)?;
+
+    let mut dx = Tensor::zeros_like(x);
+    linear_bwd_input(&dgate, &weights.gate_proj, &mut dx)?;
+    linear_bwd_input(&dup, &weights.up_proj, &mut dx)?;
+    Ok(dx)
+}
