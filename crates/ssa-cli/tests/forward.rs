@@ -1,5 +1,12 @@
 //! `ssa forward`: parity with the released code, and what it refuses.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "helpers of tests fail by panicking"
+)]
+
 mod common;
 
 use std::collections::BTreeMap;
@@ -243,7 +250,11 @@ fn damaged_checkpoints_are_named() {
     let norm = "model.norm.weight";
     let damages: [Damage<'_>; 8] = [
         ("no config", &|model| fs::remove_file(model.join("config.json")).unwrap(), &["config.json"]),
-        ("bad json", &|model| fs::write(model.join("config.json"), "{").unwrap(), &["config.json", "JSON"]),
+        (
+            "bad json",
+            &|model| fs::write(model.join("config.json"), "{").unwrap(),
+            &["config.json", "cannot parse"],
+        ),
         ("type", &|model| edit_config(model, "llama-nsa", "gpt2"), &["model_type", "gpt2"]),
         (
             "heads",
@@ -257,7 +268,7 @@ fn damaged_checkpoints_are_named() {
                 let bytes = fs::read(weights(model)).unwrap();
                 fs::write(weights(model), &bytes[..bytes.len() / 2]).unwrap();
             },
-            &["model.safetensors", "not a whole safetensors file"],
+            &["model.safetensors", "damaged"],
         ),
         ("missing", &|model| rewrite(model, &|name| name != norm, &|_, shape| shape), &[norm]),
         (

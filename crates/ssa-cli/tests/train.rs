@@ -1,7 +1,15 @@
 //! `ssa train`, and what can be done with the checkpoint it leaves.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "helpers of tests fail by panicking"
+)]
+
 mod common;
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::Read;
 use std::path::Path;
@@ -64,6 +72,36 @@ fn a_run_leaves_everything_and_can_be_evaluated() {
     let analysis: Value = serde_json::from_str(&ssa(directory.path(), arguments).succeeds().stdout).unwrap();
     assert_eq!(analysis["budget"], "8x2");
     assert_eq!(analysis["hidden_states"].as_array().unwrap().len(), 2);
+}
+
+/// Every name in a JSON value.
+fn names(value: &Value, found: &mut BTreeSet<String>) {
+    match value {
+        Value::Object(fields) => fields.iter().for_each(|(name, value)| {
+            found.insert(name.clone());
+            names(value, found);
+        }),
+        Value::Array(values) => values.iter().for_each(|value| names(value, found)),
+        _ => {}
+    }
+}
+
+#[test]
+fn the_reference_page_has_every_field() {
+    let directory = workplace();
+    ssa(directory.path(), ["train", "tiny.toml", "--run-dir", "out"]).succeeds();
+    let mut summary = json(&directory.path().join("out/summary.json"));
+    // The configuration has a page of its own.
+    summary["config"] = Value::Null;
+    let metrics = fs::read_to_string(directory.path().join("out/metrics.jsonl")).unwrap();
+    let mut found = BTreeSet::new();
+    names(&summary, &mut found);
+    names(&serde_json::from_str(metrics.lines().next().unwrap()).unwrap(), &mut found);
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/reference/run-directory.md");
+    let page = fs::read_to_string(page).unwrap();
+    for name in found {
+        assert!(page.contains(&format!("`{name}`")), "{name} is missing");
+    }
 }
 
 #[test]
@@ -179,7 +217,7 @@ fn unusable_text_is_named() {
     {
         use std::os::unix::fs::PermissionsExt;
         fs::write(at("secret.txt"), "text").unwrap();
-        fs::set_permissions(at("secret.txt"), fs::Permissions::from_mode(0)).unwrap();
+        fs::set_permissions(at("secret.txt"), fs::Permissions::from_mode(0o000)).unwrap();
         // A superuser reads everything.
         if fs::read(at("secret.txt")).is_err() {
             check("secret.txt", &["secret.txt", "cannot be read"]);
