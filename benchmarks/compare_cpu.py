@@ -90,8 +90,6 @@ def describe(arguments: argparse.Namespace, runs: list[dict[str, Any]]) -> dict[
     """Everything needed to judge the numbers later."""
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "commit": output_of("git", "rev-parse", "HEAD"),
-        "uncommitted_changes": bool(output_of("git", "status", "--porcelain", "--untracked-files=no")),
         "cpu": cpu_name(),
         "processors": os.cpu_count(),
         "cores": arguments.cores,
