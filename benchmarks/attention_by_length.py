@@ -23,7 +23,7 @@ def read(criterion: Path) -> dict[str, dict[str, dict[int, float]]]:
     """Median milliseconds by group, method and length, at the sizes of the 300M model."""
     times: dict[str, dict[str, dict[int, float]]] = {}
     for group in GROUPS:
-        for folder in (criterion / group).glob("*/B1_T*"):
+        for folder in (criterion / group).glob("*/B1?T*"):
             tokens = int(re.search(r"T(\d+)", folder.name)[1])
             estimates = json.loads((folder / "new/estimates.json").read_text())
             times.setdefault(group, {}).setdefault(folder.parent.name, {})[tokens] = (
