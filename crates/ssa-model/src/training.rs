@@ -57,7 +57,7 @@ pub struct StepLosses {
 
 /// A layer between forward and backward.
 enum Kept {
-    Everything(LayerSaved),
+    Everything(Box<LayerSaved>),
     Input(Tensor),
 }
 
@@ -101,7 +101,7 @@ impl Model {
         for (((kept, weights), plan), grads) in parts.rev() {
             let saved = match kept {
                 Kept::Everything(saved) => saved,
-                Kept::Input(x) => layer::forward(x, weights, plan, &context, |_| Ok(()))?.1,
+                Kept::Input(x) => Box::new(layer::forward(x, weights, plan, &context, |_| Ok(()))?.1),
             };
             let alignment = Some((&alignment, alignment_scale));
             layer::backward(&mut dx, &saved, weights, &context, alignment, grads)?;
@@ -141,7 +141,7 @@ impl Model {
             kept.push(if objective.recompute {
                 Kept::Input(saved.into_input())
             } else {
-                Kept::Everything(saved)
+                Kept::Everything(Box::new(saved))
             });
             x = out;
         }
