@@ -55,6 +55,8 @@ pub struct Trainer {
 struct StepTotals {
     cross_entropy: f64,
     alignment: f64,
+    alignment_per_layer: Vec<f64>,
+    z_loss: f64,
     streams: usize,
     full_streams: usize,
 }
@@ -65,7 +67,7 @@ impl Trainer {
     /// # Errors
     /// [`TrainError::Data`] if the rows cannot be loaded in micro-batches of the plan.
     pub fn new(plan: TrainPlan, model: Model, rows: PackedRows) -> Result<Self> {
-        let loader = Loader::new(rows, plan.micro_batch_size(), plan.seed())?;
+        let loader = Loader::new(rows, plan.batches().micro_batch_size, plan.seed())?;
         let optimizer = Optimizer::new(*plan.optimizer(), model.config());
         let grads = Parameters::zeros(model.config());
         Ok(Self { plan, model, loader, optimizer, grads, done: 0, failed: false })
@@ -105,10 +107,12 @@ impl Trainer {
         let scale = step_scale(&batches);
         let totals = self.accumulate(batches, &scale)?;
         let alpha = self.alpha();
-        let loss = totals.cross_entropy + alpha * totals.alignment;
+        let z_loss = f64::from(self.plan.objective().z_loss) * totals.z_loss;
+        let loss = totals.cross_entropy + alpha * totals.alignment + z_loss;
         let norm = Optimizer::norm(&self.grads);
         self.check_finite("the cross-entropy", totals.cross_entropy)?;
         self.check_finite("the alignment loss", totals.alignment)?;
+        self.check_finite("the z-loss", z_loss)?;
         self.check_finite("the gradient norm", norm)?;
 
         let learning_rate = self.plan.schedule().learning_rate(self.done);
@@ -120,6 +124,8 @@ impl Trainer {
             loss,
             cross_entropy: totals.cross_entropy,
             alignment: totals.alignment,
+            alignment_per_layer: totals.alignment_per_layer,
+            z_loss: totals.z_loss,
             effective_alpha: alpha,
             learning_rate,
             grad_norm: norm,
@@ -127,14 +133,20 @@ impl Trainer {
             tokens: scale.valid_tokens,
             seconds,
             tokens_per_second: scale.valid_tokens as f64 / seconds,
-            epoch: (self.done * self.plan.batch_size()) as f64 / self.loader.rows().rows().len() as f64,
+            epoch: self.rows_read() as f64 / self.loader.rows().rows().len() as f64,
         })
     }
 
     fn micro_batches(&self) -> Vec<Batch> {
-        let count = self.plan.accumulation() as u64;
-        let first = self.done as u64 * count;
-        (first..first + count).map(|index| self.loader.batch(index)).collect()
+        let batches = self.plan.batches();
+        let next = batches.micro_batches_before(self.done);
+        (next..next + batches.micro_batches(self.done) as u64).map(|index| self.loader.batch(index)).collect()
+    }
+
+    /// Rows of the steps done.
+    fn rows_read(&self) -> u64 {
+        let batches = self.plan.batches();
+        batches.micro_batches_before(self.done) * batches.micro_batch_size as u64
     }
 
     /// Fills the gradient buffer with the gradient of the step.
@@ -185,6 +197,10 @@ impl StepTotals {
     fn add(&mut self, losses: &StepLosses, streams: &[AttentionMode]) {
         self.cross_entropy += losses.cross_entropy;
         self.alignment += losses.alignment;
+        self.z_loss += losses.z_loss;
+        self.alignment_per_layer.resize(losses.alignment_per_layer.len(), 0.0);
+        let layers = self.alignment_per_layer.iter_mut().zip(&losses.alignment_per_layer);
+        layers.for_each(|(total, share)| *total += share);
         self.streams += streams.len();
         self.full_streams += streams.iter().filter(|&&stream| stream == AttentionMode::Full).count();
     }

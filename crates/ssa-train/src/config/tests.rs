@@ -108,7 +108,7 @@ fn unknown_keys_are_pointed_to_the_nearest() {
         (
             "[zzz]\nx = 1",
             "run.toml: unknown key `zzz`; the sections are `run`, `model`, `data`, `objective`, `training`, \
-             `optimizer`, `evaluation`",
+             `optimizer`, `evaluation`, `monitoring`",
         ),
     ] {
         assert_eq!(error(text, &[]), expected);
