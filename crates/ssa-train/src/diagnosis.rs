@@ -75,9 +75,9 @@ impl Trainer {
         if let Some((name, _)) = self.model.parameters().named().into_iter().find(|(_, tensor)| is_bad(tensor)) {
             return Ok(format!("the weight {name}"));
         }
-        for index in 0..self.plan.accumulation() as u64 {
-            if let Some(place) = self.first_bad_activation(index)? {
-                let rows = self.loader.row_numbers(self.cursor + index);
+        for (index, batch) in (0..).zip(self.indices()) {
+            if let Some(place) = self.first_bad_activation(index, batch)? {
+                let rows = self.loader.row_numbers(batch);
                 return Ok(format!("{place} of micro-batch {index} ({})", row_list(&rows)));
             }
         }
@@ -86,9 +86,9 @@ impl Trainer {
         Ok(bad.map_or_else(|| "the loss".to_owned(), |(name, _)| format!("the gradient of {name}")))
     }
 
-    /// The first bad tensor in the forward of a micro-batch of the next step.
-    fn first_bad_activation(&self, index: u64) -> Result<Option<String>> {
-        let batch = super::trainer::train_batch(self.loader.batch(self.cursor + index))?;
+    /// The first bad tensor in the forward of micro-batch `index` of the next step, which is batch `batch` of the loader.
+    fn first_bad_activation(&self, index: u64, batch: u64) -> Result<Option<String>> {
+        let batch = crate::trainer::train_batch(self.loader.batch(batch))?;
         let layers = self.model.config().num_hidden_layers;
         let mode = self.plan.streams().streams(self.done as u64, index, layers)[0];
         let options = AttentionOptions { mode, ..self.plan.objective().attention.clone() };

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Result, TrainError};
 
-/// A line of `events.jsonl`.
+/// A line of `journal.jsonl`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct JournalEntry {
     /// UTC, RFC 3339.
@@ -76,7 +76,7 @@ pub enum RunEvent {
     },
 }
 
-/// Appends to `events.jsonl`.
+/// Appends to `journal.jsonl`.
 #[derive(Debug)]
 pub(crate) struct Journal {
     path: PathBuf,
@@ -135,7 +135,7 @@ mod tests {
     #[test]
     fn half_a_line_is_left_behind() {
         let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("events.jsonl");
+        let path = directory.path().join("journal.jsonl");
         assert_eq!(read_journal(&path).unwrap(), []);
         Journal::open(&path).unwrap().write(RunEvent::Started).unwrap();
         fs::write(&path, fs::read_to_string(&path).unwrap() + "{\"time\":\"2026-").unwrap();

@@ -5,8 +5,10 @@
 //!   run.lock         held by the program that works here
 //!   config.toml      the configuration with all defaults; usable as input again
 //!   metrics.jsonl    one JSON object per optimiser step
-//!   events.jsonl     beginning, interruptions, bad steps, end
+//!   journal.jsonl    beginning, interruptions, bad steps, end
+//!   tensorboard/     the metrics as event files
 //!   checkpoints/     what a run needs to go on
+//!   best/            the weights of the lowest validation loss, and best.json
 //!   checkpoint/      the trained model in Hugging Face layout
 //!   report.html      \
 //!   summary.json     / what evaluation adds; with the summary the run is finished
@@ -29,12 +31,16 @@ use crate::config::TrainConfig;
 use crate::journal::{JournalEntry, read_journal};
 use crate::lock::{LOCK, RunLock};
 use crate::metrics::{KeptSteps, MetricsWriter};
+use crate::tensorboard::EventWriter;
 use crate::{ConfigError, Result, TrainError};
+
+pub(crate) use remove::{remove_files, remove_if_empty};
 
 const CONFIG: &str = "config.toml";
 const PARTIAL_CONFIG: &str = "config.toml.tmp";
 const METRICS: &str = "metrics.jsonl";
-const EVENTS: &str = "events.jsonl";
+const JOURNAL: &str = "journal.jsonl";
+const TENSORBOARD: &str = "tensorboard";
 const CHECKPOINT: &str = "checkpoint";
 const SUMMARY: &str = "summary.json";
 const REPORT: &str = "report.html";
@@ -210,7 +216,15 @@ impl RunDir {
     }
 
     pub(crate) fn journal_path(&self) -> PathBuf {
-        self.path.join(EVENTS)
+        self.path.join(JOURNAL)
+    }
+
+    /// Starts a TensorBoard event file in `tensorboard/` for a session whose first step, counted from 1, is `first_step`.
+    ///
+    /// # Errors
+    /// [`TrainError::Io`] names the file.
+    pub fn events(&self, first_step: usize) -> Result<EventWriter> {
+        EventWriter::create(&self.path.join(TENSORBOARD), first_step)
     }
 
     /// Writes the model to `checkpoint/`.

@@ -7,7 +7,9 @@ use crate::checkpoint::{Checkpoint, Keep, SaveStep, Writer};
 use crate::config::CheckpointSection;
 use crate::diagnosis::{BadStep, Diagnosis};
 use crate::journal::{Journal, RunEvent};
-use crate::metrics::{MetricsWriter, StepMetrics};
+use crate::log::RunLog;
+use crate::measurements::Measurements;
+use crate::metrics::{LoggedStep, StepMetrics};
 use crate::{Result, RunDir, TrainError, Trainer};
 
 #[cfg(test)]
@@ -19,7 +21,7 @@ const MINUTE: f64 = 60.0;
 /// What a [`Session`] yields.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Event {
-    /// A step is done.
+    /// A step is done. What the caller measures after it, it hands to [`Session::keep`].
     Step(StepMetrics),
     /// A step's numbers were bad: its rows are passed over, and it will be tried on the next ones.
     Skipped(BadStep),
@@ -44,8 +46,10 @@ pub enum Event {
 pub struct Session<'a> {
     run_dir: &'a RunDir,
     trainer: Trainer,
-    metrics: MetricsWriter,
-    history: Vec<StepMetrics>,
+    log: RunLog,
+    history: Vec<LoggedStep>,
+    /// A step that is done and not yet logged.
+    pending: Option<StepMetrics>,
     journal: Journal,
     writer: Writer,
     settings: CheckpointSection,
@@ -63,7 +67,7 @@ impl<'a> Session<'a> {
     /// # Errors
     /// [`TrainError::Io`] or [`TrainError::Metrics`] name the file.
     pub fn new(run_dir: &'a RunDir, trainer: Trainer) -> Result<Self> {
-        let (metrics, kept) = run_dir.metrics(trainer.done())?;
+        let (log, kept) = RunLog::open(run_dir, trainer.plan(), trainer.done())?;
         let begun = !run_dir.journal()?.is_empty();
         let resumed = RunEvent::Resumed { step: trainer.done(), lost_steps: kept.cut };
         let mut journal = Journal::open(&run_dir.journal_path())?;
@@ -77,8 +81,9 @@ impl<'a> Session<'a> {
             writer: Writer::new(run_dir.checkpoints(), keep),
             run_dir,
             trainer,
-            metrics,
+            log,
             history: kept.steps,
+            pending: None,
             journal,
             settings,
             rolled_back_to: None,
@@ -96,9 +101,20 @@ impl<'a> Session<'a> {
         &self.trainer
     }
 
-    /// The steps done before this session.
-    pub fn history(&self) -> &[StepMetrics] {
-        &self.history
+    /// The steps done before this session, once.
+    pub fn take_history(&mut self) -> Vec<LoggedStep> {
+        std::mem::take(&mut self.history)
+    }
+
+    /// Logs the step that was yielded last together with what was measured after it, and saves it if that is due. A
+    /// step that is not kept by the time of the next call is logged without measurements.
+    ///
+    /// # Errors
+    /// [`TrainError::Io`] names the file; [`TrainError::Checkpoint`].
+    pub fn keep(&mut self, measured: Measurements) -> Result<()> {
+        let Some(metrics) = self.pending.take() else { return Ok(()) };
+        self.log.write(&LoggedStep { metrics, measured })?;
+        if self.is_due() { self.save() } else { Ok(()) }
     }
 
     /// Saves everything so that the run can be continued, and says so in the journal.
@@ -106,6 +122,7 @@ impl<'a> Session<'a> {
     /// # Errors
     /// [`TrainError::Checkpoint`] if the checkpoint cannot be saved.
     pub fn interrupt(mut self) -> Result<()> {
+        self.keep(Measurements::default())?;
         self.save()?;
         self.writer.wait()?;
         self.journal.write(RunEvent::Interrupted { step: self.trainer.done() })
@@ -116,6 +133,7 @@ impl<'a> Session<'a> {
     /// # Errors
     /// As [`interrupt`](Self::interrupt); [`TrainError::Io`].
     pub fn finish(mut self) -> Result<Trainer> {
+        self.keep(Measurements::default())?;
         self.save()?;
         self.writer.wait()?;
         self.run_dir.save(self.trainer.model())?;
@@ -128,10 +146,7 @@ impl<'a> Session<'a> {
         self.writer.poll()?;
         match self.trainer.step() {
             Ok(metrics) => {
-                self.metrics.write(&metrics)?;
-                if self.is_due() {
-                    self.save()?;
-                }
+                self.pending = Some(metrics.clone());
                 Ok(Event::Step(metrics))
             }
             Err(TrainError::NotFinite { step, what, value }) => {
@@ -153,7 +168,7 @@ impl<'a> Session<'a> {
         let step = self.trainer.done();
         if self.saved != Some(step) {
             // A checkpoint must never be ahead of the metrics.
-            self.metrics.sync()?;
+            self.log.sync()?;
             self.writer.save(|| self.trainer.snapshot())?;
             self.saved = Some(step);
             self.saved_at = Instant::now();
@@ -175,7 +190,7 @@ impl<'a> Session<'a> {
                 self.pass_over(&bad)?;
                 self.journal.write(RunEvent::RolledBack { step: self.trainer.done(), to })?;
                 self.trainer.roll_back(&checkpoint)?;
-                self.metrics = self.run_dir.metrics(to)?.0;
+                self.log = RunLog::open(self.run_dir, self.trainer.plan(), to)?.0;
                 self.rolled_back_to = Some(to);
                 Ok(Event::RolledBack { bad, to })
             }
@@ -210,10 +225,14 @@ impl Iterator for Session<'_> {
     type Item = Result<Event>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        if self.failed || self.trainer.done() >= self.trainer.plan().steps() {
+        if self.failed {
             return None;
         }
-        let result = self.advance();
+        let result = match self.keep(Measurements::default()) {
+            Ok(()) if self.trainer.done() >= self.trainer.plan().steps() => return None,
+            Ok(()) => self.advance(),
+            Err(error) => Err(error),
+        };
         self.failed = result.is_err();
         Some(result)
     }

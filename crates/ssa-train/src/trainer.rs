@@ -1,5 +1,6 @@
 //! The training loop.
 
+use std::ops::Range;
 use std::time::Instant;
 
 use ssa_data::{Batch, Loader, PackedRows};
@@ -49,7 +50,7 @@ pub struct Trainer {
     pub(crate) grads: Parameters,
     /// Steps done.
     pub(crate) done: usize,
-    /// Micro-batches read, also those of steps that failed and were skipped.
+    /// Micro-batches read, also those of steps that failed and were passed over.
     pub(crate) cursor: u64,
     bad_steps: BadSteps,
     text_sha256: String,
@@ -62,6 +63,8 @@ pub struct Trainer {
 struct StepTotals {
     cross_entropy: f64,
     alignment: f64,
+    alignment_per_layer: Vec<f64>,
+    z_loss: f64,
     streams: usize,
     full_streams: usize,
 }
@@ -73,7 +76,7 @@ impl Trainer {
     /// [`TrainError::Data`] if the rows cannot be loaded in micro-batches of the plan.
     pub fn new(plan: TrainPlan, model: Model, rows: PackedRows) -> Result<Self> {
         let text_sha256 = fingerprint(&rows);
-        let loader = Loader::new(rows, plan.micro_batch_size(), plan.seed())?;
+        let loader = Loader::new(rows, plan.batches().micro_batch_size, plan.seed())?;
         let optimizer = Optimizer::new(*plan.optimizer(), model.config());
         let grads = Parameters::zeros(model.config());
         let bad_steps = BadSteps::default();
@@ -125,16 +128,18 @@ impl Trainer {
         let scale = step_scale(&batches);
         let totals = self.accumulate(batches, &scale)?;
         let alpha = self.alpha();
-        let loss = totals.cross_entropy + alpha * totals.alignment;
+        let z_loss = f64::from(self.plan.objective().z_loss) * totals.z_loss;
+        let loss = totals.cross_entropy + alpha * totals.alignment + z_loss;
         let norm = Optimizer::norm(&self.grads);
         self.check_finite("the cross-entropy", totals.cross_entropy)?;
         self.check_finite("the alignment loss", totals.alignment)?;
+        self.check_finite("the z-loss", z_loss)?;
         self.check_finite("the gradient norm", norm)?;
 
         let learning_rate = self.plan.schedule().learning_rate(self.done);
         self.optimizer.step(self.model.parameters_mut(), &self.grads, norm, learning_rate)?;
+        self.cursor = self.indices().end;
         self.done += 1;
-        self.cursor += self.plan.accumulation() as u64;
         self.bad_steps.in_row = 0;
         let seconds = start.elapsed().as_secs_f64();
         Ok(StepMetrics {
@@ -142,6 +147,8 @@ impl Trainer {
             loss,
             cross_entropy: totals.cross_entropy,
             alignment: totals.alignment,
+            alignment_per_layer: totals.alignment_per_layer,
+            z_loss: totals.z_loss,
             effective_alpha: alpha,
             learning_rate,
             grad_norm: norm,
@@ -149,8 +156,7 @@ impl Trainer {
             tokens: scale.valid_tokens,
             seconds,
             tokens_per_second: scale.valid_tokens as f64 / seconds,
-            epoch: (self.cursor * self.plan.micro_batch_size() as u64) as f64
-                / self.loader.rows().rows().len() as f64,
+            epoch: self.rows_read() as f64 / self.loader.rows().rows().len() as f64,
         })
     }
 
@@ -159,8 +165,13 @@ impl Trainer {
     }
 
     /// Micro-batches of the next step.
-    fn indices(&self) -> std::ops::Range<u64> {
-        self.cursor..self.cursor + self.plan.accumulation() as u64
+    pub(crate) fn indices(&self) -> Range<u64> {
+        self.cursor..self.cursor + self.plan.batches().micro_batches(self.done) as u64
+    }
+
+    /// Rows read so far, also those of steps that failed and were passed over.
+    fn rows_read(&self) -> u64 {
+        self.cursor * self.plan.batches().micro_batch_size as u64
     }
 
     /// Fills the gradient buffer with the gradient of the step.
@@ -211,6 +222,10 @@ impl StepTotals {
     fn add(&mut self, losses: &StepLosses, streams: &[AttentionMode]) {
         self.cross_entropy += losses.cross_entropy;
         self.alignment += losses.alignment;
+        self.z_loss += losses.z_loss;
+        self.alignment_per_layer.resize(losses.alignment_per_layer.len(), 0.0);
+        let layers = self.alignment_per_layer.iter_mut().zip(&losses.alignment_per_layer);
+        layers.for_each(|(total, share)| *total += share);
         self.streams += streams.len();
         self.full_streams += streams.iter().filter(|&&stream| stream == AttentionMode::Full).count();
     }

@@ -7,8 +7,8 @@ use clap::Args;
 /// Train a model, evaluate it on held-out text and write a report.
 ///
 /// The run is reproducible: the same configuration, text and program give the same weights, whatever the number of
-/// threads. The run directory receives the resolved configuration, the metrics of every step, the checkpoint, a
-/// summary and a report.
+/// threads. The run directory receives the resolved configuration, the metrics of every step, TensorBoard event
+/// files, the best weights by validation loss, the checkpoint, a summary and a report.
 #[derive(Debug, Args)]
 pub(crate) struct TrainArgs {
     /// Configuration file (TOML), such as configs/demo.toml.
@@ -26,6 +26,9 @@ pub(crate) struct TrainArgs {
     /// Replace the run in --run-dir if there is one.
     #[arg(long, requires = "run_dir")]
     pub(crate) overwrite: bool,
+    /// Show progress line by line, as it is when standard error is no terminal.
+    #[arg(long)]
+    pub(crate) plain: bool,
     /// Leave out the evaluation after training.
     #[arg(long)]
     pub(crate) no_eval: bool,

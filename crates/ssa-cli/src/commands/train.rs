@@ -1,7 +1,6 @@
 //! `ssa train`.
 
 use std::path::Path;
-use std::time::Instant;
 
 use anyhow::{Context, Result};
 use jiff::Timestamp;
@@ -10,11 +9,18 @@ use ssa_eval::report::table::results_table;
 use ssa_eval::report::{self, StepPoint};
 use ssa_eval::{Analysis, EvalBatch, Machine, Perplexity, PerplexityOptions, Summary};
 use ssa_model::{AttentionMode, Method, Model};
-use ssa_train::{Existing, RunDir, StepMetrics, TrainConfig, TrainError, TrainPlan, Trainer};
+use ssa_train::{
+    BatchRamp, Existing, Measurements, RunDir, RunLog, StepMetrics, TrainConfig, TrainError, TrainPlan,
+    Trainer,
+};
 
 use crate::args::TrainArgs;
 use crate::display::{BatchProgress, TrainProgress, note, print, render};
 use crate::exit::UsageError;
+use super::check_budgets;
+use super::monitor::Monitor;
+use crate::args::TrainArgs;
+use crate::display::{BatchProgress, Display, TrainProgress, note, print, render};
 use crate::files::write_whole;
 
 /// Where runs go that are not named.
@@ -34,9 +40,12 @@ pub(crate) fn run(args: &TrainArgs) -> Result<()> {
     describe(&plan, &model, &text, rows.rows().len(), &run_dir);
 
     let mut trainer = Trainer::new(plan.clone(), model, rows)?;
-    let training = train(&mut trainer, &run_dir)?;
+    let display = Display::choose(args.plain);
+    let monitor = Monitor::new(&plan, &run_dir, &held_out)?;
+    let training = train(&mut trainer, &run_dir, monitor, display)?;
     let model = trainer.into_model();
-    let evaluation = if args.no_eval { None } else { Some(evaluate(&plan, &model, &text, &held_out)?) };
+    let evaluation =
+        if args.no_eval { None } else { Some(evaluate(&plan, &model, &text, &held_out, display)?) };
     let summary = summarise(&plan, &model, started, &training, evaluation)?;
     finish(&summary, &training.steps, &plan, &run_dir)
 }
@@ -87,10 +96,17 @@ fn describe(plan: &TrainPlan, model: &Model, text: &Split, rows: usize, run_dir:
     note(&format!(
         "{} steps of {} rows on {} threads; run directory {}",
         plan.steps(),
-        plan.batch_size(),
+        rows_of_steps(plan.batches()),
         rayon::current_num_threads(),
         run_dir.path().display()
     ));
+}
+
+fn rows_of_steps(batches: &BatchRamp) -> String {
+    match batches.rows(0) {
+        rows if rows == batches.full => rows.to_string(),
+        rows => format!("{rows}, growing to {}", batches.full),
+    }
 }
 
 /// What training leaves behind besides the model.
@@ -101,31 +117,44 @@ struct Training {
 }
 
 /// Runs all steps and saves the checkpoint, also that of a run that diverged: its weights are the last good ones.
-fn train(trainer: &mut Trainer, run_dir: &RunDir) -> Result<Training> {
+fn train(
+    trainer: &mut Trainer,
+    run_dir: &RunDir,
+    mut monitor: Monitor<'_>,
+    display: Display,
+) -> Result<Training> {
     let plan = trainer.plan().clone();
     let method = plan.config().objective.method;
-    let mut metrics_file = run_dir.metrics()?;
+    let mut log = log(&plan, run_dir, trainer.done())?;
     let mut training = Training { steps: Vec::with_capacity(plan.steps()), tokens: 0, seconds: 0.0 };
-    let mut progress = TrainProgress::new(plan.steps(), plan.config().training.log_every, method);
-    let start = Instant::now();
-    let mut steps = || -> Result<(), TrainError> {
-        for metrics in &mut *trainer {
+    let mut progress = TrainProgress::new(&plan, display);
+    let mut steps = || -> Result<()> {
+        while let Some(metrics) = trainer.next() {
             let metrics = metrics?;
-            metrics_file.write(&metrics)?;
-            progress.step(&metrics);
+            let measured = monitor.after(trainer.model(), metrics.step);
+            // The step is logged also if what came after it failed.
+            log.write(&metrics, measured.as_ref().unwrap_or(&Measurements::default()))?;
+            progress.step(&metrics, &measured?);
             training.tokens += metrics.tokens as u64;
+            training.seconds += metrics.seconds;
             training.steps.push(step_point(&metrics, method));
         }
         Ok(())
     };
     let result = steps();
     progress.finish();
-    training.seconds = start.elapsed().as_secs_f64();
-    if matches!(result, Ok(()) | Err(TrainError::NotFinite { .. })) {
+    let diverged = |error: &anyhow::Error| matches!(error.downcast_ref(), Some(TrainError::NotFinite { .. }));
+    if result.as_ref().err().is_none_or(diverged) {
         run_dir.save(trainer.model())?;
     }
     result?;
     Ok(training)
+}
+
+/// The log of a run of which so many steps are done.
+fn log(plan: &TrainPlan, run_dir: &RunDir, done: usize) -> Result<RunLog> {
+    let events = if plan.config().monitoring.tensorboard { Some(run_dir.events(done + 1)?) } else { None };
+    Ok(RunLog::new(run_dir.metrics()?, events))
 }
 
 fn step_point(metrics: &StepMetrics, method: Method) -> StepPoint {
@@ -149,7 +178,13 @@ struct Evaluation {
     analysis: Analysis,
 }
 
-fn evaluate(plan: &TrainPlan, model: &Model, text: &Split, batches: &[EvalBatch]) -> Result<Evaluation> {
+fn evaluate(
+    plan: &TrainPlan,
+    model: &Model,
+    text: &Split,
+    batches: &[EvalBatch],
+    display: Display,
+) -> Result<Evaluation> {
     let rule = plan.objective().attention.selection.rule;
     let analysed = EvalBatch::covering(batches, plan.config().evaluation.analysis_tokens);
 

@@ -29,6 +29,7 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use crate::config::TrainConfig;
+use crate::run_dir::remove_if_empty;
 use crate::{Result, TrainError};
 
 pub use error::CheckpointError;
@@ -128,12 +129,7 @@ impl Checkpoints {
         }
         self.remove_partial()?;
         remove(&self.directory.join(LATEST))?;
-        match fs::remove_dir(&self.directory) {
-            Err(error) if ![ErrorKind::NotFound, ErrorKind::DirectoryNotEmpty].contains(&error.kind()) => {
-                Err(TrainError::io("remove", &self.directory)(error))
-            }
-            _ => Ok(()),
-        }
+        remove_if_empty(&self.directory)
     }
 
     /// Names of all entries; none where there is no directory yet.

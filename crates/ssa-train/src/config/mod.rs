@@ -3,6 +3,7 @@
 mod compare;
 mod error;
 mod leaves;
+mod monitoring;
 mod overrides;
 mod reference;
 mod schema;
@@ -16,6 +17,7 @@ use toml::Value;
 
 pub use compare::Difference;
 pub use error::ConfigError;
+pub use monitoring::MonitoringSection;
 pub use overrides::apply_overrides;
 pub use reference::reference_page;
 pub use schema::Key;

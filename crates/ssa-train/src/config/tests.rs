@@ -110,7 +110,7 @@ fn unknown_keys_are_pointed_to_the_nearest() {
         (
             "[zzz]\nx = 1",
             "run.toml: unknown key `zzz`; the sections are `run`, `model`, `data`, `objective`, `training`, \
-             `optimizer`, `checkpoint`, `evaluation`",
+             `optimizer`, `checkpoint`, `evaluation`, `monitoring`",
         ),
     ] {
         assert_eq!(error(text, &[]), expected);

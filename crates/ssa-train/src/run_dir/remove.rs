@@ -4,9 +4,11 @@ use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-use super::{CHECKPOINT, CONFIG, EVENTS, MARK, METRICS, PARTIAL_CONFIG, REPORT, SUMMARY, is_vacant};
+use super::{
+    CHECKPOINT, CONFIG, JOURNAL, MARK, METRICS, PARTIAL_CONFIG, REPORT, SUMMARY, TENSORBOARD, is_vacant,
+};
 use crate::checkpoint::Checkpoints;
-use crate::{Result, TrainError};
+use crate::{Result, TrainError, best, tensorboard};
 
 /// Every file that a run and its evaluation write, also those that an interrupted one leaves half written. The lock
 /// stays, since it is held. The configuration comes last: while it is there, the directory is known as a run, so an
@@ -17,7 +19,7 @@ const FILES: [&str; 12] = [
     "report.html.partial",
     REPORT,
     METRICS,
-    EVENTS,
+    JOURNAL,
     "checkpoint/model.safetensors.tmp",
     "checkpoint/model.safetensors",
     "checkpoint/config.json.tmp",
@@ -29,12 +31,24 @@ const FILES: [&str; 12] = [
 /// Removes the files of a run from a directory, and leaves every other file where it is.
 pub(super) fn remove_run(path: &Path) -> Result<()> {
     Checkpoints::of_run(path).remove_all()?;
+    best::remove(path)?;
+    tensorboard::remove(&path.join(TENSORBOARD))?;
     FILES.iter().try_for_each(|file| remove_file(&path.join(file)))?;
     // A checkpoint directory with foreign files in it stays; the next checkpoint is written beside them.
-    let checkpoint = path.join(CHECKPOINT);
-    match fs::remove_dir(&checkpoint) {
+    remove_if_empty(&path.join(CHECKPOINT))
+}
+
+/// Removes files of a directory, and the directory if nothing else is in it.
+pub(crate) fn remove_files(directory: &Path, files: &[&str]) -> Result<()> {
+    files.iter().try_for_each(|file| remove_file(&directory.join(file)))?;
+    remove_if_empty(directory)
+}
+
+/// Removes a directory, unless there is none or something is in it.
+pub(crate) fn remove_if_empty(directory: &Path) -> Result<()> {
+    match fs::remove_dir(directory) {
         Err(error) if ![ErrorKind::NotFound, ErrorKind::DirectoryNotEmpty].contains(&error.kind()) => {
-            Err(TrainError::io("remove", &checkpoint)(error))
+            Err(TrainError::io("remove", directory)(error))
         }
         _ => Ok(()),
     }

@@ -19,7 +19,7 @@ fn finished_run(path: &Path) -> RunDir {
     fs::create_dir_all(&checkpoint).unwrap();
     fs::write(checkpoint.join("state.json"), "x").unwrap();
     fs::create_dir_all(run.checkpoints().directory().join("step-8.tmp")).unwrap();
-    for file in ["events.jsonl", "checkpoint/config.json", "checkpoint/model.safetensors", "summary.json", "report.html"] {
+    for file in ["journal.jsonl", "checkpoint/config.json", "checkpoint/model.safetensors", "summary.json", "report.html"] {
         fs::write(path.join(file), "x").unwrap();
     }
     run

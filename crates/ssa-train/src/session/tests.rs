@@ -25,7 +25,7 @@ fn rows(plan: &TrainPlan, bad_steps: &[usize]) -> PackedRows {
     let mut trainer = Trainer::new(plan.clone(), plan.initial_model().unwrap(), clean.clone()).unwrap();
     let mut bad = Vec::new();
     for step in bad_steps {
-        trainer.cursor = (step - 1) as u64 * plan.accumulation() as u64;
+        trainer.cursor = (step - 1) as u64 * plan.batches().micro_batches(0) as u64;
         let document = |row: usize| clean.rows()[row].ids()[0] as usize - usize::from(b'a');
         bad.extend(trainer.next_rows().into_iter().map(document));
     }
@@ -80,7 +80,10 @@ fn all(session: &mut Session<'_>) -> Vec<Event> {
 /// The metrics of a run without its times.
 fn metrics(path: &Path) -> Vec<StepMetrics> {
     let text = fs::read_to_string(path.join("metrics.jsonl")).unwrap();
-    let parse = |line| StepMetrics { seconds: 0.0, tokens_per_second: 0.0, ..serde_json::from_str(line).unwrap() };
+    let parse = |line| {
+        let LoggedStep { metrics, .. } = serde_json::from_str(line).unwrap();
+        StepMetrics { seconds: 0.0, tokens_per_second: 0.0, ..metrics }
+    };
     text.lines().map(parse).collect()
 }
 
@@ -123,11 +126,12 @@ fn interrupted_and_killed_runs_end_like_straight_ones() {
         let (run, trainer) = begin(&path, &plan, &[]);
         let mut session = Session::new(&run, trainer).unwrap();
         steps(&mut session, 3);
+        session.keep(Measurements::default()).unwrap();
         if interrupted { session.interrupt().unwrap() } else { drop(session) }
         drop(run);
         let (run, trainer) = resume(&path, &plan, &[]);
         let mut session = Session::new(&run, trainer).unwrap();
-        assert_eq!(session.history().len(), if interrupted { 3 } else { 2 });
+        assert_eq!(session.take_history().len(), if interrupted { 3 } else { 2 });
         all(&mut session);
         let model = session.finish().unwrap().into_model();
         assert!((last_checkpoint(&path), metrics(&path)) == expected);

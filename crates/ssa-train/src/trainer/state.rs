@@ -22,14 +22,14 @@ impl Trainer {
         trainer.optimizer = Optimizer::restored(*trainer.plan.optimizer(), m, v, state.optimizer_steps);
         trainer.done = state.step;
         // Rows and not batches, so that a run may go on with batches of another size.
-        trainer.cursor = state.rows_read.div_ceil(trainer.plan.micro_batch_size() as u64);
+        trainer.cursor = state.rows_read.div_ceil(trainer.plan.batches().micro_batch_size as u64);
         trainer.bad_steps = state.bad_steps;
         Ok(trainer)
     }
 
     /// Passes over the rows of a step that failed: the step will be tried on the next ones.
     pub fn pass_over(&mut self) {
-        self.cursor += self.plan.accumulation() as u64;
+        self.cursor = self.indices().end;
         self.bad_steps.skipped += 1;
         self.bad_steps.in_row += 1;
     }
@@ -73,7 +73,7 @@ impl Trainer {
                 text_sha256: self.text_sha256.clone(),
                 step: self.done,
                 optimizer_steps: self.optimizer.steps(),
-                rows_read: self.cursor * self.plan.micro_batch_size() as u64,
+                rows_read: self.rows_read(),
                 bad_steps: self.bad_steps,
             },
             config,
