@@ -1,7 +1,7 @@
 //! The error type of this crate: each message names the file or setting, the cause and the remedy.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Why text could not be turned into rows of tokens.
 #[derive(Debug, thiserror::Error)]
@@ -78,6 +78,31 @@ pub enum DataError {
         /// The value given.
         actual: String,
     },
+    /// A `.bin` or `.idx` file does not hold what it should.
+    #[error(
+        "{}: {cause}; copy both files of the shard again, or make it again with `ssa data prepare`",
+        path.display()
+    )]
+    DamagedShard {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        cause: String,
+    },
+    /// A file cannot be written.
+    #[error("{}: cannot be written: {source}; check the free space and permissions there", path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A directory holds no shard.
+    #[error("{}: no shard (.bin and .idx files) in this directory; make some with `ssa data prepare`", path.display())]
+    NoShards {
+        /// The directory.
+        path: PathBuf,
+    },
     /// A token id is not in the vocabulary.
     #[error(
         "token {id} does not exist in a vocabulary of {vocab_size}; decode with the tokenizer that made the \
@@ -113,6 +138,18 @@ pub enum DataError {
 }
 
 impl DataError {
+    /// The error of a path that could not be opened.
+    pub(crate) fn from_open(path: &Path, source: io::Error) -> Self {
+        match source.kind() {
+            io::ErrorKind::NotFound => Self::Missing { path: path.to_owned() },
+            _ => Self::Unreadable { path: path.to_owned(), source },
+        }
+    }
+
+    pub(crate) fn write(path: &Path, source: io::Error) -> Self {
+        Self::Write { path: path.to_owned(), source }
+    }
+
     pub(crate) fn setting(setting: &'static str, expected: &'static str, actual: impl ToString) -> Self {
         Self::Setting { setting, expected, actual: actual.to_string() }
     }
