@@ -1,5 +1,12 @@
 //! `ssa forward`: parity with the released code, and what it refuses.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "helpers of tests fail by panicking"
+)]
+
 mod common;
 
 use std::collections::BTreeMap;
@@ -64,12 +71,16 @@ fn logits_losses_and_gradients_are_those_of_the_released_code() {
         assert!((scalar("loss") - sum).abs() < 1e-5);
 
         let prefix = format!("grad.{stream}.");
-        let gradients = expected.tensors.iter().filter_map(|(name, tensor)| Some((name.strip_prefix(&prefix)?, tensor)));
+        let gradients =
+            expected.tensors.iter().filter_map(|(name, tensor)| Some((name.strip_prefix(&prefix)?, tensor)));
         let mut compared = 0;
         for (name, gradient) in gradients {
             let scale = gradient.values.iter().fold(0.0f32, |largest, value| largest.max(value.abs()));
             let error = max_error(&actual.tensor(&format!("grad.{name}")).values, &gradient.values);
-            assert!(error <= GRADIENT_TOLERANCE * f64::from(scale), "{stream} {name}: {error:e} of {scale:e}");
+            assert!(
+                error <= GRADIENT_TOLERANCE * f64::from(scale),
+                "{stream} {name}: {error:e} of {scale:e}"
+            );
             compared += 1;
         }
         assert!(compared > 20, "{compared} gradients compared");
@@ -109,7 +120,8 @@ fn an_output_is_not_overwritten_unasked() {
     let more = ["--attention", "full"];
     ssa(directory.path(), arguments(&case, &input, &output, &more)).fails(2, &["exists", "--overwrite"]);
     assert_eq!(fs::read(&output).unwrap(), b"precious");
-    ssa(directory.path(), arguments(&case, &input, &output, &["--attention", "full", "--overwrite"])).succeeds();
+    ssa(directory.path(), arguments(&case, &input, &output, &["--attention", "full", "--overwrite"]))
+        .succeeds();
     assert_eq!(Golden::read(&output).tensor("logits").shape, [1, 3, 96]);
     ssa(directory.path(), arguments(&case, &input, directory.path(), &more)).fails(2, &["is a directory"]);
     let absent = directory.path().join("absent/out");
@@ -182,7 +194,11 @@ fn flags_that_do_not_fit_together_are_refused() {
         ssa(directory.path(), arguments(&golden_case(case), &input, &output, more)).fails(2, parts);
     };
     let nsa = "nsa_bs16_k4_w32_T200";
-    check(nsa, &["--attention", "full", "--method", "nsa"], &["nsa has no full attention", "--attention sparse"]);
+    check(
+        nsa,
+        &["--attention", "full", "--method", "nsa"],
+        &["nsa has no full attention", "--attention sparse"],
+    );
     let stream = ["--attention", "sparse", "--method", "nsa", "--train-stream", "full"];
     check(nsa, &stream, &["nsa trains on sparse attention only"]);
     let stream = ["--attention", "full", "--method", "full", "--train-stream", "sparse"];
@@ -190,12 +206,17 @@ fn flags_that_do_not_fit_together_are_refused() {
     check(CASE, &["--attention", "sparse", "--method", "nsa"], &["window_size is 0"]);
     check(CASE, &["--attention", "full", "--grads"], &["--train-stream"]);
     check(CASE, &["--attention", "full", "--alpha", "1"], &["--train-stream"]);
-    check(CASE, &["--attention", "full", "--train-stream", "full", "--alpha", "-1"], &["number of 0 or more"]);
+    check(
+        CASE,
+        &["--attention", "full", "--train-stream", "full", "--alpha", "-1"],
+        &["number of 0 or more"],
+    );
     check(CASE, &["--attention", "dense"], &["unknown attention mode `dense`", "`full` or `sparse`"]);
     check(CASE, &["--attention", "full", "--method", "sss"], &["did you mean `ssa`?"]);
     check(CASE, &["--attention", "full", "--block-size", "0"], &["at least 1"]);
     check(CASE, &[], &["--attention <MODE>"]);
-    let reference = ["--attention", "sparse", "--selection", "reference", "--block-size", "4", "--block-counts", "8"];
+    let reference =
+        ["--attention", "sparse", "--selection", "reference", "--block-size", "4", "--block-counts", "8"];
     check(CASE, &reference, &["4x8", "reference selection", "exact selection"]);
     assert!(!output.exists());
 }
@@ -216,23 +237,30 @@ fn damaged_checkpoints_are_named() {
         fs::write(&path, text.replace(from, to)).unwrap();
     };
     let weights = |model: &Path| model.join("model.safetensors");
-    let rewrite = |model: &Path, keep: &dyn Fn(&str) -> bool, shape: &dyn Fn(&str, Vec<usize>) -> Vec<usize>| {
-        let bytes = fs::read(weights(model)).unwrap();
-        let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
-        let views = file.iter().filter(|(name, _)| keep(name)).map(|(name, view)| {
-            let shape = shape(name, view.shape().to_vec());
-            (name.to_owned(), TensorView::new(view.dtype(), shape, view.data()).unwrap())
-        });
-        fs::write(weights(model), serialize(views.collect::<Vec<_>>(), None).unwrap()).unwrap();
-    };
+    let rewrite =
+        |model: &Path, keep: &dyn Fn(&str) -> bool, shape: &dyn Fn(&str, Vec<usize>) -> Vec<usize>| {
+            let bytes = fs::read(weights(model)).unwrap();
+            let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+            let views = file.iter().filter(|(name, _)| keep(name)).map(|(name, view)| {
+                let shape = shape(name, view.shape().to_vec());
+                (name.to_owned(), TensorView::new(view.dtype(), shape, view.data()).unwrap())
+            });
+            fs::write(weights(model), serialize(views.collect::<Vec<_>>(), None).unwrap()).unwrap();
+        };
     let norm = "model.norm.weight";
     let damages: [Damage<'_>; 8] = [
         ("no config", &|model| fs::remove_file(model.join("config.json")).unwrap(), &["config.json"]),
-        ("bad json", &|model| fs::write(model.join("config.json"), "{").unwrap(), &["config.json", "JSON"]),
+        (
+            "bad json",
+            &|model| fs::write(model.join("config.json"), "{").unwrap(),
+            &["config.json", "cannot parse"],
+        ),
         ("type", &|model| edit_config(model, "llama-nsa", "gpt2"), &["model_type", "gpt2"]),
-        ("heads", &|model| edit_config(model, "\"num_attention_heads\": 32", "\"num_attention_heads\": 3"), &[
-            "num_attention_heads",
-        ]),
+        (
+            "heads",
+            &|model| edit_config(model, "\"num_attention_heads\": 32", "\"num_attention_heads\": 3"),
+            &["num_attention_heads"],
+        ),
         ("no weights", &|model| fs::remove_file(weights(model)).unwrap(), &["model.safetensors"]),
         (
             "cut",
@@ -240,13 +268,14 @@ fn damaged_checkpoints_are_named() {
                 let bytes = fs::read(weights(model)).unwrap();
                 fs::write(weights(model), &bytes[..bytes.len() / 2]).unwrap();
             },
-            &["model.safetensors", "not a whole safetensors file"],
+            &["model.safetensors", "damaged"],
         ),
         ("missing", &|model| rewrite(model, &|name| name != norm, &|_, shape| shape), &[norm]),
         (
             "shape",
             &|model| {
-                let split = |name: &str, shape: Vec<usize>| if name == norm { vec![2, shape[0] / 2] } else { shape };
+                let split =
+                    |name: &str, shape: Vec<usize>| if name == norm { vec![2, shape[0] / 2] } else { shape };
                 rewrite(model, &|_| true, &split);
             },
             &[norm, "[2, 24]", "[48]"],
@@ -260,5 +289,6 @@ fn damaged_checkpoints_are_named() {
         run.fails(3, parts);
     }
     let absent = directory.path().join("absent");
-    ssa(directory.path(), arguments(&absent, &input, &output, &["--attention", "full"])).fails(3, &["absent"]);
+    ssa(directory.path(), arguments(&absent, &input, &output, &["--attention", "full"]))
+        .fails(3, &["absent"]);
 }

@@ -1,5 +1,12 @@
 //! The help of every verb, as kept in `tests/help/`. After a change on purpose: SSA_UPDATE_SNAPSHOTS=1 cargo test.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "helpers of tests fail by panicking"
+)]
+
 mod common;
 
 use std::fs;

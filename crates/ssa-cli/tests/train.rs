@@ -1,7 +1,15 @@
 //! `ssa train`, and what can be done with the checkpoint it leaves.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "helpers of tests fail by panicking"
+)]
+
 mod common;
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::Read;
 use std::path::Path;
@@ -19,8 +27,14 @@ fn a_run_leaves_everything_and_can_be_evaluated() {
     let directory = workplace();
     let at = |path: &str| directory.path().join(path);
     let run = ssa(directory.path(), ["train", "tiny.toml", "--run-dir", "out"]).succeeds();
-    let files = ["config.toml", "metrics.jsonl", "summary.json", "report.html", "checkpoint/config.json",
-        "checkpoint/model.safetensors"];
+    let files = [
+        "config.toml",
+        "metrics.jsonl",
+        "summary.json",
+        "report.html",
+        "checkpoint/config.json",
+        "checkpoint/model.safetensors",
+    ];
     for file in files {
         assert!(at("out").join(file).is_file(), "{file}");
     }
@@ -60,6 +74,36 @@ fn a_run_leaves_everything_and_can_be_evaluated() {
     assert_eq!(analysis["hidden_states"].as_array().unwrap().len(), 2);
 }
 
+/// Every name in a JSON value.
+fn names(value: &Value, found: &mut BTreeSet<String>) {
+    match value {
+        Value::Object(fields) => fields.iter().for_each(|(name, value)| {
+            found.insert(name.clone());
+            names(value, found);
+        }),
+        Value::Array(values) => values.iter().for_each(|value| names(value, found)),
+        _ => {}
+    }
+}
+
+#[test]
+fn the_reference_page_has_every_field() {
+    let directory = workplace();
+    ssa(directory.path(), ["train", "tiny.toml", "--run-dir", "out"]).succeeds();
+    let mut summary = json(&directory.path().join("out/summary.json"));
+    // The configuration has a page of its own.
+    summary["config"] = Value::Null;
+    let metrics = fs::read_to_string(directory.path().join("out/metrics.jsonl")).unwrap();
+    let mut found = BTreeSet::new();
+    names(&summary, &mut found);
+    names(&serde_json::from_str(metrics.lines().next().unwrap()).unwrap(), &mut found);
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/reference/run-directory.md");
+    let page = fs::read_to_string(page).unwrap();
+    for name in found {
+        assert!(page.contains(&format!("`{name}`")), "{name} is missing");
+    }
+}
+
 #[test]
 fn results_are_tables_unless_json_is_asked_for() {
     let directory = workplace();
@@ -74,11 +118,14 @@ fn results_are_tables_unless_json_is_asked_for() {
     }
     assert!(eval.stderr.contains("held out by the run"), "{}", eval.stderr);
     let analysis = ssa(directory.path(), ["analyze", "--budget", "4x2"].iter().chain(&model)).succeeds();
-    for text in ["Under the hidden states of full", "Under the hidden states of sparse", "100.00 %", "budget 4x2"] {
+    for text in
+        ["Under the hidden states of full", "Under the hidden states of sparse", "100.00 %", "budget 4x2"]
+    {
         assert!(analysis.stdout.contains(text), "`{text}` is not in:\n{}", analysis.stdout);
     }
     // Other text: no training text is known, so no baseline either.
-    let other = ["eval", "perplexity", "--data", "text/00.txt", "--sequence-length", "32", "--budgets", "8x1"];
+    let other =
+        ["eval", "perplexity", "--data", "text/00.txt", "--sequence-length", "32", "--budgets", "8x1"];
     let eval = ssa(directory.path(), other.iter().chain(&model)).succeeds();
     assert!(!eval.stdout.contains("byte frequencies") && eval.stderr.contains("measuring on text/00.txt"));
 }
@@ -88,7 +135,8 @@ fn every_method_trains_and_is_evaluated() {
     let directory = workplace();
     for method in ["full", "moba", "nsa"] {
         let set = format!("objective.method={method}");
-        let run = ssa(directory.path(), ["train", "tiny.toml", "--run-dir", method, "--set", &set]).succeeds();
+        let run =
+            ssa(directory.path(), ["train", "tiny.toml", "--run-dir", method, "--set", &set]).succeeds();
         let summary = json(&directory.path().join(method).join("summary.json"));
         let modes = summary["evaluation"]["results"].as_array().unwrap().iter().map(|result| &result["mode"]);
         assert_eq!(modes.filter(|mode| *mode == "full").count(), usize::from(method != "nsa"));
@@ -103,7 +151,9 @@ fn every_method_trains_and_is_evaluated() {
 fn runs_do_not_overwrite_each_other() {
     let directory = workplace();
     let train = ["train", "tiny.toml", "--no-eval", "--set", "training.steps=2"];
-    let named = |more: &[&'static str]| train.iter().chain(&["--run-dir", "out"]).chain(more).copied().collect::<Vec<_>>();
+    let named = |more: &[&'static str]| {
+        train.iter().chain(&["--run-dir", "out"]).chain(more).copied().collect::<Vec<_>>()
+    };
     ssa(directory.path(), named(&[])).succeeds();
     ssa(directory.path(), named(&[])).fails(2, &["out exists", "--overwrite"]);
     ssa(directory.path(), named(&["--overwrite"])).succeeds();
@@ -134,7 +184,10 @@ fn wrong_configurations_are_refused_before_anything_is_written() {
     check(&["--set", "model.head_dim=7"], &["model.head_dim", "even"]);
     check(&["--set", "data.sequence_length=1"], &["data.sequence_length"]);
     check(&["--set", "nonsense"], &["nonsense", "key=value"]);
-    check(&["--set", "objective.selection=reference", "--set", "model.block_counts=9"], &["block_counts", "reference"]);
+    check(
+        &["--set", "objective.selection=reference", "--set", "model.block_counts=9"],
+        &["block_counts", "reference"],
+    );
     check(&["--set", "objective.selection=reference", "--set", "evaluation.budgets=['8x16']"], &["8x16"]);
     check(&["--set", "objective.method=dense"], &["objective.method", "dense"]);
     check(&["--threads", "0"], &["at least 1"]);
@@ -164,7 +217,7 @@ fn unusable_text_is_named() {
     {
         use std::os::unix::fs::PermissionsExt;
         fs::write(at("secret.txt"), "text").unwrap();
-        fs::set_permissions(at("secret.txt"), fs::Permissions::from_mode(0)).unwrap();
+        fs::set_permissions(at("secret.txt"), fs::Permissions::from_mode(0o000)).unwrap();
         // A superuser reads everything.
         if fs::read(at("secret.txt")).is_err() {
             check("secret.txt", &["secret.txt", "cannot be read"]);
@@ -178,15 +231,26 @@ fn text_need_not_be_utf8() {
     let bytes: Vec<u8> = (0..4000u32).map(|index| (index * 37 % 255 + 1) as u8).collect();
     assert!(std::str::from_utf8(&bytes).is_err());
     fs::write(directory.path().join("latin.txt"), bytes).unwrap();
-    let arguments = ["train", "tiny.toml", "--run-dir", "out", "--data", "latin.txt", "--set", "training.steps=2"];
+    let arguments =
+        ["train", "tiny.toml", "--run-dir", "out", "--data", "latin.txt", "--set", "training.steps=2"];
     ssa(directory.path(), arguments).succeeds();
 }
 
 #[test]
 fn a_diverging_run_ends_with_its_own_code() {
     let directory = workplace();
-    let arguments = ["train", "tiny.toml", "--run-dir", "out", "--set", "optimizer.learning_rate=1e30", "--set",
-        "optimizer.warmup_steps=0", "--set", "training.steps=20"];
+    let arguments = [
+        "train",
+        "tiny.toml",
+        "--run-dir",
+        "out",
+        "--set",
+        "optimizer.learning_rate=1e30",
+        "--set",
+        "optimizer.warmup_steps=0",
+        "--set",
+        "training.steps=20",
+    ];
     ssa(directory.path(), arguments).fails(4, &["optimizer.learning_rate"]);
     assert!(directory.path().join("out/checkpoint/model.safetensors").is_file(), "the last weights are kept");
 }

@@ -74,7 +74,8 @@ mod tests {
     fn all_text_is_covered_once() {
         // Ten bytes and their end: three rows, the last with a token of padding.
         let batches = batches(b"abcdefghij");
-        let shapes: Vec<_> = batches.iter().map(|batch| (batch.input.batch(), batch.valid_tokens())).collect();
+        let shapes: Vec<_> =
+            batches.iter().map(|batch| (batch.input.batch(), batch.valid_tokens())).collect();
         assert_eq!(shapes, [(2, 8), (1, 3)]);
         assert_eq!(batches.iter().map(|batch| batch.bytes).sum::<usize>(), 10);
     }

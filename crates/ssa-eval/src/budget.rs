@@ -99,7 +99,8 @@ mod tests {
 
     #[test]
     fn anything_else_is_refused_with_the_form() {
-        for text in ["", "16", "x", "16x", "0x4", "16x0", "16X4", "16x4x2", "-1x4", "99999999999x99999999999"] {
+        for text in ["", "16", "x", "16x", "0x4", "16x0", "16X4", "16x4x2", "-1x4", "99999999999x99999999999"]
+        {
             let error = text.parse::<SparseBudget>().unwrap_err().to_string();
             assert!(error.contains("BLOCK_SIZExBLOCK_COUNTS"), "{text}: {error}");
         }

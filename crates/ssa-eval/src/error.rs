@@ -20,7 +20,9 @@ pub enum EvalError {
         text: String,
     },
     /// There is nothing to average over.
-    #[error("no row of the evaluation data has a target token: give a longer text or a shorter sequence length")]
+    #[error(
+        "no row of the evaluation data has a target token: give a longer text or a shorter sequence length"
+    )]
     NoTargets,
     /// A logit is not finite, so no metric of it is either.
     #[error("the {mode} loss of batch {batch} is not finite: the weights hold a diverged model")]

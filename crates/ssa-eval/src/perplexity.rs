@@ -94,7 +94,9 @@ pub fn perplexity(
         let hidden = modes
             .iter()
             .zip(&mut sums)
-            .map(|(mode, sums)| mode.forward(model, batch, (index < options.sparsity_batches).then_some(sums)))
+            .map(|(mode, sums)| {
+                mode.forward(model, batch, (index < options.sparsity_batches).then_some(sums))
+            })
             .collect::<Result<Vec<_>>>()?;
         add_scores(model, &hidden, &batch.labels, has_full, &mut scores)?;
         check_finite(&modes, &scores, index)?;
@@ -148,7 +150,12 @@ impl Mode {
         self.budget.map_or_else(|| "full-attention".to_owned(), |budget| format!("sparse {budget}"))
     }
 
-    fn forward(&self, model: &Model, batch: &EvalBatch, sums: Option<&mut Vec<AttentionSums>>) -> Result<Tensor> {
+    fn forward(
+        &self,
+        model: &Model,
+        batch: &EvalBatch,
+        sums: Option<&mut Vec<AttentionSums>>,
+    ) -> Result<Tensor> {
         match sums {
             Some(sums) => forward_with_statistics(model, batch, &self.attention, &self.selection, sums),
             None => Ok(model.forward(&batch.input, &self.attention)?),

@@ -65,7 +65,8 @@ impl AttentionSums {
             self.dropped_mass += at(&statistics.dropped_mass);
             self.distance += distance;
             self.bound += bound;
-            self.within_bound += f64::from(u8::from(distance <= bound * (1.0 + RELATIVE_ROUNDING) + ROUNDING));
+            self.within_bound +=
+                f64::from(u8::from(distance <= bound * (1.0 + RELATIVE_ROUNDING) + ROUNDING));
             self.max_violation = self.max_violation.max(distance - bound);
             self.identity_error += at(&statistics.identity_error);
         }

@@ -43,7 +43,7 @@ pub(crate) struct ForwardArgs {
     #[arg(long, requires = "train_stream")]
     pub(crate) grads: bool,
     /// Weight of the alignment loss (method ssa) [default: 10].
-    #[arg(long, value_name = "X", requires = "train_stream", value_parser = parse_alpha)]
+    #[arg(long, value_name = "X", requires = "train_stream", allow_negative_numbers = true, value_parser = parse_alpha)]
     pub(crate) alpha: Option<f32>,
     /// Safetensors file to write.
     #[arg(long, value_name = "FILE")]

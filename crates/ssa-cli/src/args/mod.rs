@@ -58,8 +58,31 @@ mod tests {
 
     use super::Cli;
 
+    const REFERENCE: &str = include_str!("../../../../docs/reference/cli.md");
+
+    /// Every flag of a verb and of the verbs below it, with the name of the verb.
+    fn flags(verb: &str, command: &clap::Command) -> Vec<(String, String)> {
+        let own = command.get_arguments().filter_map(|argument| argument.get_long());
+        let own = own.filter(|flag| !["help", "version"].contains(flag));
+        let mut all: Vec<_> = own.map(|flag| (verb.to_owned(), format!("--{flag}"))).collect();
+        for inner in command.get_subcommands() {
+            all.extend(flags(&format!("{verb} {}", inner.get_name()), inner));
+        }
+        all
+    }
+
     #[test]
     fn flags_do_not_collide() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_reference_page_has_every_verb_and_flag() {
+        for (verb, flag) in flags("ssa", &Cli::command()) {
+            let heading = if verb == "ssa" { "## Everywhere".to_owned() } else { format!("## `{verb}`\n") };
+            let section = REFERENCE.split_once(&heading).map(|(_, rest)| rest.split("\n## ").next());
+            let section = section.flatten().unwrap_or_else(|| panic!("no section on {verb}"));
+            assert!(section.contains(&flag), "{flag} is missing in the section on {verb}");
+        }
     }
 }

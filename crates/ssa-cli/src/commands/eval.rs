@@ -35,7 +35,8 @@ pub(crate) fn perplexity(args: &PerplexityArgs) -> Result<()> {
     check_budgets(&args.budgets, rule)?;
     let held_out = HeldOut::load(&args.held_out)?;
     let trained = trained_budget(held_out.model.config())?;
-    let budgets = if args.budgets.is_empty() { default_budgets(trained, rule)? } else { args.budgets.clone() };
+    let budgets =
+        if args.budgets.is_empty() { default_budgets(trained, rule)? } else { args.budgets.clone() };
     check_budgets(&budgets, rule)?;
 
     let batches = &held_out.batches;

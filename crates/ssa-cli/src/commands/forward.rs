@@ -66,7 +66,8 @@ fn check_stream(method: Method, stream: AttentionMode) -> Result<()> {
     if stream == only {
         return Ok(());
     }
-    Err(UsageError(format!("method {method} trains on {only} attention only; pass --train-stream {only}")).into())
+    Err(UsageError(format!("method {method} trains on {only} attention only; pass --train-stream {only}"))
+        .into())
 }
 
 /// The losses of a training step of one stream, and its gradients if they are asked for.

@@ -26,7 +26,8 @@ pub(crate) fn run(args: &TrainArgs) -> Result<()> {
     let text = plan.text()?;
     // Everything that can be wrong with the text is found before the run directory exists.
     let rows = plan.training_rows(&text.train)?;
-    let held_out = EvalBatch::pack(&text.held_out, plan.sequence_length(), plan.config().evaluation.batch_size)?;
+    let held_out =
+        EvalBatch::pack(&text.held_out, plan.sequence_length(), plan.config().evaluation.batch_size)?;
     let model = plan.initial_model()?;
     let run_dir = create_run_dir(args, &plan)?;
     run_dir.write_config(plan.config())?;

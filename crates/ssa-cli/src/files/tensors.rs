@@ -44,7 +44,9 @@ pub(crate) fn read_input_ids(path: &Path, vocab_size: usize) -> Result<InputIds>
     let ids: Vec<i64> = match view.dtype() {
         Dtype::I32 => view.data().as_chunks().0.iter().map(|&id| i32::from_le_bytes(id).into()).collect(),
         Dtype::I64 => view.data().as_chunks().0.iter().map(|&id| i64::from_le_bytes(id)).collect(),
-        other => return Err(wrong(format!("`{INPUT_IDS}` is stored as {other:?}, expected I32 or I64")).into()),
+        other => {
+            return Err(wrong(format!("`{INPUT_IDS}` is stored as {other:?}, expected I32 or I64")).into());
+        }
     };
     let known = |id: i64| u32::try_from(id).ok().filter(|&id| (id as usize) < vocab_size);
     let check = |(position, &id): (usize, &i64)| {

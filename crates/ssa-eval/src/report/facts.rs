@@ -149,8 +149,13 @@ mod tests {
 
     #[test]
     fn numbers_are_short() {
-        let cases =
-            [(7.0, "7"), (999.9, "1.00 k"), (1_234.0, "1.23 k"), (18_400_000.0, "18.4 M"), (1.214e9, "1.21 G")];
+        let cases = [
+            (7.0, "7"),
+            (999.9, "1.00 k"),
+            (1_234.0, "1.23 k"),
+            (18_400_000.0, "18.4 M"),
+            (1.214e9, "1.21 G"),
+        ];
         for (value, text) in cases {
             assert_eq!(abbreviated(value).replace('\u{a0}', " "), text);
         }
@@ -158,7 +163,9 @@ mod tests {
 
     #[test]
     fn durations_read_like_speech() {
-        for (seconds, text) in [(3.21, "3.2 s"), (59.99, "1 min 0 s"), (125.0, "2 min 5 s"), (7_300.0, "2 h 1 min")] {
+        for (seconds, text) in
+            [(3.21, "3.2 s"), (59.99, "1 min 0 s"), (125.0, "2 min 5 s"), (7_300.0, "2 h 1 min")]
+        {
             assert_eq!(duration(seconds).replace('\u{a0}', " "), text);
         }
     }

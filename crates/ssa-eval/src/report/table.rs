@@ -96,6 +96,7 @@ fn means_row(name: String, means: &AttentionMeans, emphasis: bool) -> Row {
 
 /// What an analysis covered, in a line.
 pub fn analysis_caption(analysis: &Analysis) -> String {
-    let kl = analysis.kl_full_sparse.map_or_else(String::new, |kl| format!(", KL(full || sparse) {kl:.4} nats"));
+    let kl =
+        analysis.kl_full_sparse.map_or_else(String::new, |kl| format!(", KL(full || sparse) {kl:.4} nats"));
     format!("budget {}, {} tokens{kl}", analysis.budget, analysis.tokens)
 }

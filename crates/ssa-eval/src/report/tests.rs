@@ -38,7 +38,11 @@ fn layer(attention_sparsity: f64) -> AttentionMeans {
 
 fn states(mode: AttentionMode, sparsities: &[f64]) -> HiddenStates {
     let mean = sparsities.iter().sum::<f64>() / sparsities.len() as f64;
-    HiddenStates { mode, overall: layer(mean), layers: sparsities.iter().map(|&value| layer(value)).collect() }
+    HiddenStates {
+        mode,
+        overall: layer(mean),
+        layers: sparsities.iter().map(|&value| layer(value)).collect(),
+    }
 }
 
 fn summary() -> Summary {
@@ -154,5 +158,11 @@ fn a_summary_survives_json() {
     summary().write(&path).unwrap();
     let text = std::fs::read_to_string(&path).unwrap();
     assert_eq!(serde_json::from_str::<Summary>(&text).unwrap(), summary());
-    assert!(summary().write(&directory.path().join("absent/summary.json")).unwrap_err().to_string().contains("absent"));
+    assert!(
+        summary()
+            .write(&directory.path().join("absent/summary.json"))
+            .unwrap_err()
+            .to_string()
+            .contains("absent")
+    );
 }

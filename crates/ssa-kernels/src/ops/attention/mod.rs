@@ -13,6 +13,7 @@ pub mod window;
 mod blocks;
 #[cfg(test)]
 mod golden;
+mod pooled;
 mod shape;
 mod tiled;
 
