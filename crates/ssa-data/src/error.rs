@@ -78,6 +78,39 @@ pub enum DataError {
         /// The value given.
         actual: String,
     },
+    /// There are too few documents to hold whole ones out.
+    #[error(
+        "{source_name}: with {documents} document no whole document can be held out; name other text to evaluate on \
+         (data.valid_corpora), or add documents"
+    )]
+    TooFewDocuments {
+        /// What holds the documents.
+        source_name: String,
+        /// Number of documents.
+        documents: usize,
+    },
+    /// A corpus has more documents, or a document more tokens, than the index of rows can number.
+    #[error("{source_name}: {cause}; split the corpus into several, which `data.corpora` mixes")]
+    TooLarge {
+        /// What holds the documents.
+        source_name: String,
+        /// What is too large.
+        cause: String,
+    },
+    /// Corpora of one mixture do not fit together.
+    #[error("the corpora cannot be mixed: {cause}")]
+    Mixture {
+        /// What does not fit, and what would.
+        cause: String,
+    },
+    /// The thread that reads ahead is gone.
+    #[error(
+        "the thread that reads batches ahead has ended: {cause}; this is a defect of the program, please report it"
+    )]
+    ReaderStopped {
+        /// What is known.
+        cause: String,
+    },
     /// A `.bin` or `.idx` file does not hold what it should.
     #[error(
         "{}: {cause}; copy both files of the shard again, or make it again with `ssa data prepare`",

@@ -58,7 +58,7 @@ impl Corpus {
     /// # Panics
     /// If `document` is not below [`documents`](Self::documents), as for a slice.
     pub fn document(&self, document: usize) -> Tokens<'_> {
-        let (shard, document) = self.locate(document);
+        let (shard, document) = self.shard_of(document);
         shard.document(document)
     }
 
@@ -67,12 +67,15 @@ impl Corpus {
     /// # Panics
     /// If `document` is not below [`documents`](Self::documents).
     pub fn document_tokens(&self, document: usize) -> usize {
-        let (shard, document) = self.locate(document);
+        let (shard, document) = self.shard_of(document);
         shard.document_tokens(document)
     }
 
     /// The shard of a document and its number there.
-    fn locate(&self, document: usize) -> (&ShardReader, usize) {
+    ///
+    /// # Panics
+    /// If `document` is not below [`documents`](Self::documents).
+    pub fn shard_of(&self, document: usize) -> (&ShardReader, usize) {
         let shard = self.starts.partition_point(|&start| start <= document) - 1;
         (&self.shards[shard], document - self.starts[shard])
     }
