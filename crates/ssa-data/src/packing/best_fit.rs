@@ -8,8 +8,8 @@ use super::index::{Piece, RowIndex};
 /// The rows of documents given as (number, tokens), none without tokens.
 ///
 /// Best-fit decreasing: the pieces in descending order of length, equal ones in the order given; each goes to the
-/// row with the least room that takes it, the one opened last among equals, and otherwise opens a row. It needs no
-/// more than 11/9 of the rows of the best packing possible, and time n log n.
+/// row with the least room that takes it, the one opened last among equals, and otherwise opens a row. It needs at
+/// most 11/9 of the rows of the best packing possible and a few more, and time n log n.
 pub(super) fn rows(documents: impl Iterator<Item = (u32, usize)>, sequence_length: usize) -> RowIndex {
     let mut whole_rows = Vec::new();
     let mut pieces = Vec::new();
