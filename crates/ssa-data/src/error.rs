@@ -136,6 +136,50 @@ pub enum DataError {
         /// The directory.
         path: PathBuf,
     },
+    /// A file that would be overwritten.
+    #[error("{}: exists already and is never overwritten; choose another directory, or move it away", path.display())]
+    Exists {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A tokenizer's file is not one.
+    #[error("{}: no usable tokenizer: {cause}; get the file again from where the model comes from", path.display())]
+    DamagedTokenizer {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        cause: String,
+    },
+    /// Nothing says which token ends a document.
+    #[error("{}: {cause}; name the token with `eos_token`", path.display())]
+    NoEosToken {
+        /// The `tokenizer.json`.
+        path: PathBuf,
+        /// What is missing.
+        cause: String,
+    },
+    /// A chat template cannot be used, or refuses a conversation.
+    #[error("{}: its chat template fails: {cause}; correct the template or leave the conversation out", path.display())]
+    ChatTemplate {
+        /// The tokenizer or template file.
+        path: PathBuf,
+        /// What the template engine said.
+        cause: String,
+    },
+    /// The tokenizer cannot be trained.
+    #[error("the tokenizer cannot be trained: {cause}; add text, or ask for another `vocab_size`")]
+    TrainTokenizer {
+        /// What the trainer said.
+        cause: String,
+    },
+    /// A text is not UTF-8, and the tokenizer needs that.
+    #[error(
+        "not UTF-8 at byte {position}; convert the text (for example with iconv), or use the tokenizer `bytes`"
+    )]
+    TextNotUtf8 {
+        /// The first byte that is not.
+        position: usize,
+    },
     /// A token id is not in the vocabulary.
     #[error(
         "token {id} does not exist in a vocabulary of {vocab_size}; decode with the tokenizer that made the \

@@ -67,7 +67,9 @@ pub use snapshot::{decode_snapshot, encode_snapshot, snapshot};
 pub use source::{Document, read_documents, text_bytes};
 pub use split::{Split, split};
 pub use token_source::{DocumentSplit, ShardSource, TokenSource, TokenTable};
-pub use tokenizer::ByteTokenizer;
+pub use tokenizer::{
+    BYTES, ByteTokenizer, Encoder, HfTokenizer, Message, Tokenizer, TrainTokenizerOptions, train_tokenizer,
+};
 
 /// Result of every fallible function in this crate.
 pub type Result<T, E = DataError> = std::result::Result<T, E>;

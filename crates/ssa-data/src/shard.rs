@@ -18,6 +18,7 @@ mod writer;
 pub use corpus::Corpus;
 pub use idx::TokenType;
 pub use reader::{ShardReader, Tokens};
+pub(crate) use writer::hexadecimal;
 pub use writer::{FileSum, ShardWriter};
 
 #[cfg(test)]
