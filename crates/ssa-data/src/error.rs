@@ -180,6 +180,32 @@ pub enum DataError {
         /// The first byte that is not.
         position: usize,
     },
+    /// Nothing says what the tokens of a corpus mean.
+    #[error(
+        "{}: the corpus does not come with a tokenizer; name the one that made it as data.tokenizer (`bytes`, a \
+         tokenizer.json, or a directory with one)",
+        path.display()
+    )]
+    UnknownTokenizer {
+        /// The corpus.
+        path: PathBuf,
+    },
+    /// A corpus was made with another tokenizer than the rest of the data.
+    #[error(
+        "{}: made with another tokenizer (vocabulary of {vocab_size}) than {other} (vocabulary of {other_vocab_size}); \
+         prepare all data with one tokenizer",
+        path.display()
+    )]
+    OtherTokenizer {
+        /// The corpus.
+        path: PathBuf,
+        /// Size of its vocabulary.
+        vocab_size: usize,
+        /// What the other tokenizer belongs to.
+        other: String,
+        /// Size of the other vocabulary.
+        other_vocab_size: usize,
+    },
     /// A token id is not in the vocabulary.
     #[error(
         "token {id} does not exist in a vocabulary of {vocab_size}; decode with the tokenizer that made the \

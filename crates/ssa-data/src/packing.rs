@@ -98,6 +98,8 @@ pub struct PackOptions {
 pub struct PackedRows {
     source: Arc<TokenSource>,
     index: Arc<RowIndex>,
+    /// How many of the rows of the index are meant, from the first on.
+    rows: usize,
     sequence_length: usize,
     packing: Packing,
     tokens: u64,
@@ -168,22 +170,15 @@ pub fn pack_documents(
         return Err(DataError::ShorterThanOneRow { tokens: tokens as usize, needed: sequence_length });
     }
     let dropped_tokens = if drops { partial } else { 0 };
-    let index = Arc::new(index);
-    Ok(PackedRows {
-        source,
-        index,
-        sequence_length,
-        packing,
-        tokens: tokens - dropped_tokens,
-        dropped_tokens,
-    })
+    let (rows, tokens) = (index.rows(), tokens - dropped_tokens);
+    Ok(PackedRows { source, index: Arc::new(index), rows, sequence_length, packing, tokens, dropped_tokens })
 }
 
 impl PackedRows {
     /// Number of rows.
     #[expect(clippy::len_without_is_empty, reason = "there is at least one row")]
     pub fn len(&self) -> usize {
-        self.index.rows()
+        self.rows
     }
 
     /// Row `index`, its tokens read from the source.
@@ -195,6 +190,20 @@ impl PackedRows {
     /// If `index` is not below [`len`](Self::len), as for a slice.
     pub fn row(&self, index: usize) -> Result<PackedRow> {
         PackedRow::read(&self.source, self.index.row(index), self.sequence_length)
+    }
+
+    /// The first rows, at least one of them. The documents of rows were put in random order, so these are a sample of
+    /// all for [`Packing::Concat`] and [`Packing::Greedy`].
+    pub fn first(&self, rows: usize) -> Self {
+        let rows = rows.clamp(1, self.len());
+        let tokens = (0..rows).map(|row| {
+            let pieces = self.index.row(row).iter();
+            let lengths =
+                pieces.map(|piece| self.source.document_tokens(piece.document) - piece.offset as usize);
+            lengths.sum::<usize>().min(self.sequence_length) as u64
+        });
+        let tokens = tokens.sum();
+        Self { rows, tokens, ..self.clone() }
     }
 
     /// The rows in order. Those of [`Packing::Concat`] are one stream of tokens.

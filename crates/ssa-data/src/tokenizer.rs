@@ -13,6 +13,7 @@ pub use bytes::ByteTokenizer;
 pub use chat::Message;
 pub use encoder::Encoder;
 pub use hf::HfTokenizer;
+pub(crate) use hf::{CHAT_TEMPLATE, TOKENIZER_CONFIG, TOKENIZER_JSON};
 pub use train::{TrainTokenizerOptions, train_tokenizer};
 
 use crate::{DataError, Result};

@@ -10,6 +10,7 @@
 //! Nothing here prints: [`Trainer`] yields [`StepMetrics`] and the caller shows them.
 
 pub mod config;
+mod data;
 mod error;
 mod initial;
 mod metrics;
@@ -22,6 +23,7 @@ mod text;
 mod trainer;
 
 pub use config::{ConfigError, TrainConfig, apply_overrides};
+pub use data::{HeldOutData, HeldOutRows, RunData};
 pub use error::TrainError;
 pub use metrics::{MetricsWriter, StepMetrics};
 pub use optimizer::{Optimizer, OptimizerOptions};

@@ -4,7 +4,7 @@
 //! runs/ssa-20260131-154502/
 //!   config.toml      the configuration with all defaults; usable as input again
 //!   metrics.jsonl    one JSON object per optimiser step
-//!   checkpoint/      the model in Hugging Face layout
+//!   checkpoint/      the model in Hugging Face layout, and its tokenizer
 //!   summary.json     \
 //!   report.html      / what evaluation adds
 //! ```
@@ -14,6 +14,7 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
+use ssa_data::Tokenizer;
 use ssa_model::Model;
 
 use crate::config::TrainConfig;
@@ -136,11 +137,12 @@ impl RunDir {
         MetricsWriter::create(&self.path.join(METRICS))
     }
 
-    /// Writes the model to `checkpoint/`.
+    /// Writes the model and the files of its tokenizer to `checkpoint/`.
     ///
     /// # Errors
-    /// [`TrainError::Model`] names the file.
-    pub fn save(&self, model: &Model) -> Result<()> {
+    /// [`TrainError::Model`] or [`TrainError::Data`] names the file.
+    pub fn save(&self, model: &Model, tokenizer: &Tokenizer) -> Result<()> {
+        tokenizer.copy_to(&self.checkpoint())?;
         Ok(model.save(&self.checkpoint())?)
     }
 }

@@ -5,14 +5,14 @@ use std::time::Instant;
 
 use anyhow::{Context, Result};
 use jiff::Timestamp;
-use ssa_data::{Split, unigram_bits_per_byte};
 use ssa_eval::report::table::results_table;
 use ssa_eval::report::{self, StepPoint};
 use ssa_eval::{Analysis, EvalBatch, Machine, Perplexity, PerplexityOptions, SparseBudget, Summary};
 use ssa_model::{AttentionMode, Method, Model};
-use ssa_train::{Existing, RunDir, StepMetrics, TrainConfig, TrainError, TrainPlan, Trainer};
+use ssa_train::{Existing, RunData, RunDir, StepMetrics, TrainConfig, TrainError, TrainPlan, Trainer};
 
 use super::check_budgets;
+use super::held_out::held_out_batches;
 use crate::args::TrainArgs;
 use crate::display::{BatchProgress, TrainProgress, note, print, render};
 use crate::files::write_whole;
@@ -23,20 +23,19 @@ const RUNS: &str = "runs";
 pub(crate) fn run(args: &TrainArgs) -> Result<()> {
     let started = Timestamp::now();
     let plan = plan(args)?;
-    let text = plan.text()?;
     // Everything that can be wrong with the text is found before the run directory exists.
-    let rows = plan.training_rows(&text.train)?;
-    let held_out =
-        EvalBatch::pack(&text.held_out, plan.sequence_length(), plan.config().evaluation.batch_size)?;
+    let data = plan.open_data()?;
+    let held_out = held_out_batches(&data.held_out, plan.config().evaluation.batch_size)?;
     let model = plan.initial_model()?;
     let run_dir = create_run_dir(args, &plan)?;
     run_dir.write_config(plan.config())?;
-    describe(&plan, &model, &text, rows.rows().len(), &run_dir);
+    describe(&plan, &model, &data, &run_dir);
 
-    let mut trainer = Trainer::new(plan.clone(), model, rows)?;
+    let mut trainer = Trainer::new(plan.clone(), model, data.train)?;
     let training = train(&mut trainer, &run_dir)?;
     let model = trainer.into_model();
-    let evaluation = if args.no_eval { None } else { Some(evaluate(&plan, &model, &text, &held_out)?) };
+    let baseline = data.held_out.baseline_bits_per_byte;
+    let evaluation = if args.no_eval { None } else { Some(evaluate(&plan, &model, baseline, &held_out)?) };
     let summary = summarise(&plan, &model, started, &training, evaluation)?;
     finish(&summary, &training.steps, &plan, &run_dir)
 }
@@ -45,6 +44,7 @@ fn plan(args: &TrainArgs) -> Result<TrainPlan> {
     let mut config = TrainConfig::load(&args.config, &args.overrides)?;
     if !args.data.is_empty() {
         config.data.paths.clone_from(&args.data);
+        config.data.corpora.clear();
     }
     let plan = TrainPlan::new(config)?;
     check_budgets(&budgets(&plan)?, plan.objective().attention.selection.rule)?;
@@ -60,7 +60,7 @@ fn create_run_dir(args: &TrainArgs, plan: &TrainPlan) -> Result<RunDir> {
 }
 
 /// Says what is about to happen.
-fn describe(plan: &TrainPlan, model: &Model, text: &Split, rows: usize, run_dir: &RunDir) {
+fn describe(plan: &TrainPlan, model: &Model, data: &RunData, run_dir: &RunDir) {
     let config = model.config();
     note(&format!(
         "{}: {} parameters, {} layers, {} query heads on {}, blocks {}x{}",
@@ -72,11 +72,7 @@ fn describe(plan: &TrainPlan, model: &Model, text: &Split, rows: usize, run_dir:
         config.block_size,
         config.block_counts,
     ));
-    note(&format!(
-        "text: {rows} rows of {} tokens to train on, {} bytes held out",
-        plan.sequence_length(),
-        ssa_data::text_bytes(&text.held_out)
-    ));
+    describe_data(data);
     note(&format!(
         "{} steps of {} rows on {} threads; run directory {}",
         plan.steps(),
@@ -84,6 +80,28 @@ fn describe(plan: &TrainPlan, model: &Model, text: &Split, rows: usize, run_dir:
         rayon::current_num_threads(),
         run_dir.path().display()
     ));
+}
+
+/// One line for each corpus, one for what is held out.
+fn describe_data(data: &RunData) {
+    let shares = data.train.shares();
+    for ((rows, name), share) in data.train.corpora().zip(&data.names).zip(shares) {
+        let mixed = if data.names.len() > 1 {
+            format!("{:.1} % of the rows, ", 100.0 * share)
+        } else {
+            String::new()
+        };
+        note(&format!(
+            "{name}: {mixed}{} rows of {} tokens ({}, {:.1} % used)",
+            rows.len(),
+            rows.sequence_length(),
+            rows.packing(),
+            100.0 * rows.utilisation(),
+        ));
+    }
+    for part in &data.held_out.parts {
+        note(&format!("{}: {} tokens to evaluate on", part.name, part.rows.valid_tokens()));
+    }
 }
 
 /// What training leaves behind besides the model.
@@ -115,7 +133,7 @@ fn train(trainer: &mut Trainer, run_dir: &RunDir) -> Result<Training> {
     progress.finish();
     training.seconds = start.elapsed().as_secs_f64();
     if matches!(result, Ok(()) | Err(TrainError::NotFinite { .. })) {
-        run_dir.save(trainer.model())?;
+        run_dir.save(trainer.model(), plan.tokenizer())?;
     }
     result?;
     Ok(training)
@@ -137,12 +155,17 @@ fn step_point(metrics: &StepMetrics, method: Method) -> StepPoint {
 
 /// What the held-out text tells about the model.
 struct Evaluation {
-    baseline_bits_per_byte: f64,
+    baseline_bits_per_byte: Option<f64>,
     perplexity: Perplexity,
     analysis: Analysis,
 }
 
-fn evaluate(plan: &TrainPlan, model: &Model, text: &Split, batches: &[EvalBatch]) -> Result<Evaluation> {
+fn evaluate(
+    plan: &TrainPlan,
+    model: &Model,
+    baseline_bits_per_byte: Option<f64>,
+    batches: &[EvalBatch],
+) -> Result<Evaluation> {
     let rule = plan.objective().attention.selection.rule;
     let analysed = EvalBatch::covering(batches, plan.config().evaluation.analysis_tokens);
 
@@ -155,11 +178,7 @@ fn evaluate(plan: &TrainPlan, model: &Model, text: &Split, batches: &[EvalBatch]
     let trained = super::held_out::trained_budget(model.config())?;
     let analysis = ssa_eval::analyze(model, analysed, trained, rule, &mut |done| progress.done(done));
     progress.finish();
-    Ok(Evaluation {
-        baseline_bits_per_byte: unigram_bits_per_byte(&text.train, &text.held_out),
-        perplexity: perplexity?,
-        analysis: analysis?,
-    })
+    Ok(Evaluation { baseline_bits_per_byte, perplexity: perplexity?, analysis: analysis? })
 }
 
 fn budgets(plan: &TrainPlan) -> Result<Vec<SparseBudget>> {
@@ -175,7 +194,7 @@ fn summarise(
     evaluation: Option<Evaluation>,
 ) -> Result<Summary> {
     let (baseline_bits_per_byte, perplexity, analysis) = match evaluation {
-        Some(found) => (Some(found.baseline_bits_per_byte), Some(found.perplexity), Some(found.analysis)),
+        Some(found) => (found.baseline_bits_per_byte, Some(found.perplexity), Some(found.analysis)),
         None => (None, None, None),
     };
     Ok(Summary {

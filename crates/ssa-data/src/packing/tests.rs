@@ -273,6 +273,20 @@ fn shards_pack_like_documents_in_memory() {
 }
 
 #[test]
+fn the_first_rows_are_rows_too() {
+    for packing in Packing::ALL {
+        let rows = packed_by(packing, &distinct(&[30, 4, 5, 1, 9, 12, 2]), 16);
+        for count in [0, 1, 3, 100] {
+            let first = rows.first(count);
+            assert_eq!(all(&first), all(&rows)[..first.len()]);
+            assert_eq!(first.len(), count.clamp(1, rows.len()));
+            let valid: usize = all(&first).iter().map(PackedRow::valid_tokens).sum();
+            assert_eq!(first.valid_tokens(), valid as u64);
+        }
+    }
+}
+
+#[test]
 fn some_documents_can_be_packed() {
     let documents = distinct(&[3, 4, 5]);
     let source = Arc::new(TokenSource::in_memory(&documents, EOS));

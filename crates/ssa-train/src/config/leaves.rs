@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use ssa_data::Packing;
 use ssa_kernels::ops::attention::alignment::{AlignmentDirection, AlignmentKind};
 use ssa_kernels::ops::attention::selection::SelectionRule;
 use ssa_model::{DocumentMasking, Method};
@@ -150,6 +151,12 @@ impl<T: Choice> Leaf for T {
 impl Choice for Method {
     fn words() -> Vec<(&'static str, Self)> {
         Self::ALL.iter().map(|method| (method.name(), *method)).collect()
+    }
+}
+
+impl Choice for Packing {
+    fn words() -> Vec<(&'static str, Self)> {
+        Self::ALL.iter().map(|packing| (packing.name(), *packing)).collect()
     }
 }
 

@@ -1,6 +1,7 @@
 //! The training configuration: reading, overriding, writing and documenting it.
 
 mod budget;
+mod corpus;
 mod error;
 mod leaves;
 mod overrides;
@@ -15,6 +16,7 @@ use std::path::Path;
 use toml::Value;
 
 pub use budget::Budget;
+pub use corpus::WeightedCorpus;
 pub use error::ConfigError;
 pub use overrides::apply_overrides;
 pub use reference::reference_page;

@@ -1,4 +1,4 @@
-use ssa_data::{ByteTokenizer, PackOptions, Remainder, pack};
+use ssa_data::{ByteTokenizer, PackOptions, PackedRows, Packing, Remainder, pack};
 use ssa_testkit::{Random, Tolerance, assert_close};
 
 use super::*;
@@ -45,7 +45,12 @@ fn rows(plan: &TrainPlan) -> PackedRows {
             ByteTokenizer.encode(&text.as_bytes()[..1 + length as usize])
         })
         .collect();
-    let options = PackOptions { sequence_length: plan.sequence_length(), seed: 3, remainder: Remainder::Pad };
+    let options = PackOptions {
+        sequence_length: plan.sequence_length(),
+        packing: Packing::Concat,
+        seed: 3,
+        remainder: Remainder::Pad,
+    };
     pack(&documents, ByteTokenizer::EOS, &options).unwrap()
 }
 
@@ -77,7 +82,7 @@ fn every_method_learns() {
 #[test]
 fn metrics_tell_the_step() {
     let metrics = run(&mut trainer(&["objective.full_ratio=1"]));
-    let count = rows(&plan(&[])).rows().len();
+    let count = rows(&plan(&[])).len();
     for (index, metrics) in metrics.iter().enumerate() {
         assert_eq!(metrics.step, index + 1);
         assert_eq!(metrics.full_streams, 1.0);
@@ -92,7 +97,7 @@ fn metrics_tell_the_step() {
 /// Goes to a step whose micro-batches differ in documents, targets and padding.
 fn go_to_unequal_batches(trainer: &mut Trainer) {
     trainer.done = 1;
-    let batches = trainer.micro_batches();
+    let batches = trainer.micro_batches().unwrap();
     assert!(batches.iter().any(|batch| batch.valid_tokens() < batch.ids.len()));
     assert!(batches.iter().any(|batch| batch.cu_seqlens.len() > batch.batch + 1));
     let mut targets: Vec<usize> = batches.iter().map(Batch::target_tokens).collect();
