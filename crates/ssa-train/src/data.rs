@@ -198,3 +198,6 @@ impl OpenCorpus {
         Some(HeldOut { name, source, documents, weight, bytes_per_target: None })
     }
 }
+
+#[cfg(test)]
+mod tests;
