@@ -62,7 +62,7 @@ pub struct StepLosses {
 
 /// A layer between forward and backward.
 enum Kept {
-    Everything(LayerSaved),
+    Everything(Box<LayerSaved>),
     Input(Tensor),
 }
 
@@ -107,7 +107,7 @@ impl Model {
         for (((kept, weights), plan), grads) in parts.rev() {
             let saved = match kept {
                 Kept::Everything(saved) => saved,
-                Kept::Input(x) => layer::forward(x, weights, plan, &context, |_| Ok(()))?.1,
+                Kept::Input(x) => Box::new(layer::forward(x, weights, plan, &context, |_| Ok(()))?.1),
             };
             let alignment = Some((&alignment, alignment_scale));
             layer::backward(&mut dx, &saved, weights, &context, alignment, grads)?;
@@ -148,7 +148,7 @@ impl Model {
             kept.push(if objective.recompute {
                 Kept::Input(saved.into_input())
             } else {
-                Kept::Everything(saved)
+                Kept::Everything(Box::new(saved))
             });
             x = out;
         }

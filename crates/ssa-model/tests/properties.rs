@@ -1,5 +1,7 @@
 //! Properties of the whole model that hold for every method.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+
 use ssa_kernels::Documents;
 use ssa_kernels::ops::cross_entropy::IGNORE_INDEX;
 use ssa_model::{

@@ -8,10 +8,11 @@ use ssa_kernels::ops::attention::alignment::AlignmentOptions;
 use ssa_kernels::ops::attention::selection::SelectionOptions;
 use ssa_model::{
     AttentionMode, AttentionOptions, Method, ModelConfig, ModelError, ModelSettings, Objective, RopeScaling,
+    SparseBudget,
 };
 
 use crate::batch_ramp::BatchRamp;
-use crate::config::{AlignmentInput, Budget, ConfigError, TrainConfig};
+use crate::config::{AlignmentInput, ConfigError, TrainConfig};
 use crate::optimizer::OptimizerOptions;
 use crate::schedule::Schedule;
 use crate::stream::StreamDraw;
@@ -146,7 +147,7 @@ impl TrainPlan {
     }
 
     /// Budgets of sparse attention to evaluate.
-    pub fn budgets(&self) -> &[Budget] {
+    pub fn budgets(&self) -> &[SparseBudget] {
         &self.config.evaluation.budgets
     }
 }

@@ -20,7 +20,7 @@ pub(crate) struct TrainArgs {
     /// Text to train on, files or directories, instead of data.paths. A part of it is held out for evaluation.
     #[arg(long, value_name = "PATH", num_args = 1..)]
     pub(crate) data: Vec<PathBuf>,
-    /// Directory of the run; without it runs/<run.name>-<time>.
+    /// Directory of the run; without it runs/NAME-TIME with the configuration's run.name.
     #[arg(long, value_name = "DIR")]
     pub(crate) run_dir: Option<PathBuf>,
     /// Replace the run in --run-dir if there is one.

@@ -7,7 +7,7 @@ use ssa_eval::{Analysis, EvalBatch};
 use ssa_model::Method;
 
 use super::check_budgets;
-use super::held_out::{HeldOut, trained_budget};
+use super::held_out::HeldOut;
 use crate::args::AnalyzeArgs;
 use crate::display::{BatchProgress, Display, print, print_json, render};
 
@@ -24,10 +24,7 @@ struct Output<'a> {
 pub(crate) fn run(args: &AnalyzeArgs) -> Result<()> {
     let rule = args.held_out.selection.into();
     let held_out = HeldOut::load(&args.held_out)?;
-    let budget = match args.budget {
-        Some(budget) => budget,
-        None => trained_budget(held_out.model.config())?,
-    };
+    let budget = args.budget.unwrap_or_else(|| held_out.model.config().trained_budget());
     check_budgets(&[budget], rule)?;
     let batches = EvalBatch::covering(&held_out.batches, args.tokens);
     let progress = BatchProgress::new(Display::choose(false), "analysing", batches.len());

@@ -5,12 +5,12 @@ use std::time::Instant;
 use anyhow::Result;
 use serde::Serialize;
 use ssa_eval::report::table::results_table;
-use ssa_eval::{EvalBatch, Perplexity, PerplexityOptions, SparseBudget};
+use ssa_eval::{EvalBatch, Perplexity, PerplexityOptions};
 use ssa_kernels::ops::attention::selection::SelectionRule;
-use ssa_model::Method;
+use ssa_model::{Method, SparseBudget};
 
 use super::check_budgets;
-use super::held_out::{HeldOut, trained_budget};
+use super::held_out::HeldOut;
 use crate::args::PerplexityArgs;
 use crate::display::{BatchProgress, Display, print, print_json, render};
 
@@ -34,7 +34,7 @@ pub(crate) fn perplexity(args: &PerplexityArgs) -> Result<()> {
     let rule: SelectionRule = args.held_out.selection.into();
     check_budgets(&args.budgets, rule)?;
     let held_out = HeldOut::load(&args.held_out)?;
-    let trained = trained_budget(held_out.model.config())?;
+    let trained = held_out.model.config().trained_budget();
     let budgets =
         if args.budgets.is_empty() { default_budgets(trained, rule)? } else { args.budgets.clone() };
     check_budgets(&budgets, rule)?;

@@ -3,9 +3,9 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use ssa_data::{ByteTokenizer, Document, read_documents, unigram_bits_per_byte};
-use ssa_eval::{EvalBatch, SparseBudget};
+use ssa_eval::EvalBatch;
 use ssa_model::{Model, ModelConfig};
 use ssa_train::{TrainConfig, TrainPlan};
 
@@ -45,11 +45,6 @@ impl HeldOut {
         let Text { source, baseline_bits_per_byte, .. } = text;
         Ok(Self { model, batches, source, baseline_bits_per_byte })
     }
-}
-
-/// The budget in a checkpoint's configuration.
-pub(super) fn trained_budget(config: &ModelConfig) -> Result<SparseBudget> {
-    Ok(SparseBudget::new(config.block_size, config.block_counts)?)
 }
 
 fn check_vocabulary(directory: &Path, config: &ModelConfig) -> Result<()> {
@@ -103,7 +98,9 @@ fn held_out_text(run: Option<TrainConfig>) -> Result<Text> {
     } else {
         "the held-out part of the built-in corpus (default seed and share)".to_owned()
     };
-    let split = TrainPlan::new(config)?.text()?;
+    let split = TrainPlan::new(config)?
+        .text()
+        .context("the text that the checkpoint's run held out cannot be read again; pass --data")?;
     let baseline = unigram_bits_per_byte(&split.train, &split.held_out);
     Ok(Text { documents: split.held_out, source, baseline_bits_per_byte: Some(baseline) })
 }

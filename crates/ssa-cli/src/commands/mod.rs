@@ -8,8 +8,8 @@ mod monitor;
 mod train;
 
 use anyhow::{Context, Result};
-use ssa_eval::SparseBudget;
 use ssa_kernels::ops::attention::selection::SelectionRule;
+use ssa_model::SparseBudget;
 
 use crate::args::{Cli, Command, EvalCommand};
 use crate::exit::UsageError;

@@ -1,14 +1,12 @@
 //! What `ssa train` measures on held-out text between two steps. Training must not know evaluation, so the two meet here.
 
 use anyhow::Result;
-use ssa_eval::{AttentionMeans, BudgetResult, EvalBatch, HiddenStates, PerplexityOptions, SparseBudget};
+use ssa_eval::{AttentionMeans, BudgetResult, EvalBatch, HiddenStates, PerplexityOptions};
 use ssa_kernels::ops::attention::selection::SelectionRule;
-use ssa_model::Model;
+use ssa_model::{Model, SparseBudget};
 use ssa_train::{
     Best, Measurements, ModeLoss, Probe, ProbedAttention, ProbedStates, RunDir, TrainPlan, Validation,
 };
-
-use super::held_out::trained_budget;
 
 /// Probes attention, validates and keeps the best weights, each when it is its turn.
 pub(super) struct Monitor<'a> {
@@ -28,7 +26,7 @@ impl<'a> Monitor<'a> {
         Ok(Self {
             plan,
             run_dir,
-            budget: trained_budget(plan.model())?,
+            budget: plan.model().trained_budget(),
             rule: plan.objective().attention.selection.rule,
             probed: EvalBatch::covering(held_out, settings.probe_tokens),
             validated: EvalBatch::covering(held_out, settings.validation_tokens),

@@ -7,17 +7,17 @@ use jiff::Timestamp;
 use ssa_data::{Split, unigram_bits_per_byte};
 use ssa_eval::report::table::results_table;
 use ssa_eval::report::{self, StepPoint};
-use ssa_eval::{Analysis, EvalBatch, Machine, Perplexity, PerplexityOptions, SparseBudget, Summary};
+use ssa_eval::{Analysis, EvalBatch, Machine, Perplexity, PerplexityOptions, Summary};
 use ssa_model::{AttentionMode, Method, Model};
 use ssa_train::{
     BatchRamp, Existing, Measurements, RunDir, RunLog, StepMetrics, TrainConfig, TrainError, TrainPlan,
     Trainer,
 };
 
-use super::check_budgets;
 use super::monitor::Monitor;
 use crate::args::TrainArgs;
 use crate::display::{BatchProgress, Display, TrainProgress, note, print, render};
+use crate::exit::UsageError;
 use crate::files::write_whole;
 
 /// Where runs go that are not named.
@@ -53,7 +53,14 @@ fn plan(args: &TrainArgs) -> Result<TrainPlan> {
         config.data.paths.clone_from(&args.data);
     }
     let plan = TrainPlan::new(config)?;
-    check_budgets(&budgets(&plan)?, plan.objective().attention.selection.rule)?;
+    if plan.config().objective.method == Method::Nsa && plan.budgets().is_empty() && !args.no_eval {
+        return Err(UsageError(
+            "method nsa has no full attention, so there is nothing to evaluate without a budget; add one to \
+             evaluation.budgets, or pass --no-eval"
+                .to_owned(),
+        )
+        .into());
+    }
     Ok(plan)
 }
 
@@ -178,13 +185,14 @@ fn evaluate(
     let rule = plan.objective().attention.selection.rule;
     let analysed = EvalBatch::covering(batches, plan.config().evaluation.analysis_tokens);
 
-    let options = PerplexityOptions { budgets: budgets(plan)?, rule, sparsity_batches: analysed.len() };
+    let options =
+        PerplexityOptions { budgets: plan.budgets().to_vec(), rule, sparsity_batches: analysed.len() };
     let progress = BatchProgress::new(display, "evaluating", batches.len());
     let perplexity = ssa_eval::perplexity(model, batches, &options, &mut |done| progress.done(done));
     progress.finish();
 
     let progress = BatchProgress::new(display, "analysing", analysed.len());
-    let trained = super::held_out::trained_budget(model.config())?;
+    let trained = model.config().trained_budget();
     let analysis = ssa_eval::analyze(model, analysed, trained, rule, &mut |done| progress.done(done));
     progress.finish();
     Ok(Evaluation {
@@ -192,11 +200,6 @@ fn evaluate(
         perplexity: perplexity?,
         analysis: analysis?,
     })
-}
-
-fn budgets(plan: &TrainPlan) -> Result<Vec<SparseBudget>> {
-    let budgets = plan.budgets().iter();
-    budgets.map(|budget| Ok(SparseBudget::new(budget.block_size, budget.block_counts)?)).collect()
 }
 
 fn summarise(
@@ -216,7 +219,7 @@ fn summarise(
         started: started.strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
         machine: Machine::current(rayon::current_num_threads()),
         method: model.config().attention_method,
-        trained_budget: super::held_out::trained_budget(model.config())?,
+        trained_budget: model.config().trained_budget(),
         parameters: model.parameters().count(),
         steps: training.steps.len() as u64,
         train_tokens: training.tokens,

@@ -4,11 +4,11 @@ use std::path::PathBuf;
 
 use ssa_kernels::ops::attention::alignment::{AlignmentDirection, AlignmentKind};
 use ssa_kernels::ops::attention::selection::SelectionRule;
-use ssa_model::{AttentionMode, DocumentMasking, Method};
+use ssa_model::{AttentionMode, DocumentMasking, Method, SparseBudget};
 use toml::Value;
 
+use super::schema::Leaf;
 use super::sections::AlignmentInput;
-use super::{Budget, schema::Leaf};
 use crate::optimizer::DecayedWeights;
 use crate::schedule::ScheduleShape;
 use crate::stream::StreamScope;
@@ -98,13 +98,13 @@ impl Leaf for PathBuf {
     }
 }
 
-impl Leaf for Budget {
+impl Leaf for SparseBudget {
     fn expected() -> String {
         "a budget such as \"16x4\": block size x number of blocks, both at least 1".to_owned()
     }
 
     fn from_toml(value: &Value) -> Option<Self> {
-        value.as_str().and_then(Self::parse)
+        value.as_str()?.parse().ok()
     }
 
     fn to_toml(&self) -> Value {

@@ -1,6 +1,5 @@
 //! The training configuration: reading, overriding, writing and documenting it.
 
-mod budget;
 mod error;
 mod leaves;
 mod monitoring;
@@ -15,7 +14,6 @@ use std::path::Path;
 
 use toml::Value;
 
-pub use budget::Budget;
 pub use error::ConfigError;
 pub use monitoring::MonitoringSection;
 pub use overrides::apply_overrides;

@@ -7,10 +7,10 @@ use std::path::PathBuf;
 
 use ssa_kernels::ops::attention::alignment::{AlignmentDirection, AlignmentKind};
 use ssa_kernels::ops::attention::selection::SelectionRule;
-use ssa_model::{DocumentMasking, Method};
+use ssa_model::{DocumentMasking, Method, SparseBudget};
 
+use super::MonitoringSection;
 use super::schema::section;
-use super::{Budget, MonitoringSection};
 use crate::optimizer::DecayedWeights;
 use crate::schedule::ScheduleShape;
 use crate::stream::StreamScope;
@@ -225,8 +225,8 @@ section! {
     pub struct EvaluationSection {
         /// Budgets of sparse attention, each block size x number of blocks; an empty list for full attention alone.
         /// With `objective.selection = "reference"` a budget has at most as many blocks as a block has tokens.
-        pub budgets: Vec<Budget> =
-            [1, 2, 4, 8, 16, 32].into_iter().map(|block_counts| Budget { block_size: 16, block_counts }).collect(),
+        pub budgets: Vec<SparseBudget> =
+            [1, 2, 4, 8, 16, 32].into_iter().filter_map(|counts| SparseBudget::new(16, counts).ok()).collect(),
         /// Rows evaluated at once.
         pub batch_size: usize = 4,
         /// Held-out tokens that the attention statistics are averaged over, rounded up to whole rows; they cost

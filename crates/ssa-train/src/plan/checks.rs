@@ -206,14 +206,12 @@ fn check_evaluation(config: &TrainConfig) -> Check {
     let mut seen = HashSet::new();
     for budget in &evaluation.budgets {
         let key = "evaluation.budgets";
-        let whole = budget.block_size > 0 && budget.block_counts > 0;
-        require(whole, key, budget, "block sizes and numbers of blocks of at least 1")?;
         require(seen.insert(*budget), key, format!("{budget} twice"), "every budget once")?;
         require(
-            selectable(config.objective.selection, budget.block_size, budget.block_counts),
+            selectable(config.objective.selection, budget.block_size(), budget.block_counts()),
             key,
             budget,
-            format!("at most {} blocks{WITH_REFERENCE}", budget.block_size),
+            format!("at most {} blocks{WITH_REFERENCE}", budget.block_size()),
         )?;
     }
     at_least(1, "evaluation.batch_size", evaluation.batch_size)?;

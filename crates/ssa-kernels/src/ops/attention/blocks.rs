@@ -79,11 +79,7 @@ impl Blocks {
 }
 
 /// Cuts a buffer that holds `width` elements per token into the parts of the tiles.
-pub(crate) fn split_by_tile<'a, T>(
-    mut data: &'a mut [T],
-    tiles: Vec<Tile>,
-    width: usize,
-) -> Vec<(Tile, &'a mut [T])> {
+pub(crate) fn split_by_tile<T>(mut data: &mut [T], tiles: Vec<Tile>, width: usize) -> Vec<(Tile, &mut [T])> {
     let mut parts = Vec::with_capacity(tiles.len());
     for tile in tiles {
         let (part, rest) = data.split_at_mut(tile.tokens.len() * width);

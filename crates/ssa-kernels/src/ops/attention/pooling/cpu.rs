@@ -27,7 +27,7 @@ pub(super) fn backward(dpooled: &[f32], blocks: &Blocks, width: usize, dx: &mut 
     if width == 0 {
         return;
     }
-    // Tasks of whole blocks: `split` hands every block its own part of dx.
+    // Blocks differ in length, so dx is cut by hand.
     let mut parts = Vec::with_capacity(blocks.len());
     let mut rest = dx;
     for block in 0..blocks.len() {

@@ -4,16 +4,12 @@ use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
 use super::SelectionOptions;
+use super::scores::{complete_blocks, gather_group, means, score, tokens_per_tile};
 use super::top::Selector;
 use crate::Documents;
-use crate::cpu::gemm::{Matrix, MatrixMut, Output, Threads, matmul};
 use crate::cpu::simd::{axpy_simd, dispatch, exp_row_simd, max_row_simd};
 use crate::ops::attention::blocks::{Blocks, Tile, split_by_tile};
 use crate::ops::attention::shape::AttentionShape;
-
-/// Query rows (tokens times heads of a group) of a tile: enough for the product to run at full speed, few enough for
-/// its scores to stay in the core's own cache at a thousand blocks.
-const ROWS_PER_TILE: usize = 128;
 
 /// Returns the indices `[B, T, H, slots]`.
 pub(super) fn select(
@@ -27,7 +23,7 @@ pub(super) fn select(
 ) -> Vec<i32> {
     let call = Call { q, k_pooled, shape, options, slots, softmax_scale };
     let mut indices = vec![0; shape.total_tokens() * shape.kv_heads * slots];
-    let tiles = Blocks::new(documents, options.block_size).tiles((ROWS_PER_TILE / shape.group()).max(1));
+    let tiles = Blocks::new(documents, options.block_size).tiles(tokens_per_tile(shape));
     split_by_tile(&mut indices, tiles, shape.kv_heads * slots)
         .into_par_iter()
         .for_each_init(Scratch::default, |scratch, (tile, indices)| {
@@ -61,22 +57,25 @@ impl Call<'_> {
     /// Fills `indices` `[tokens of the tile, H, slots]`.
     fn select_tile(&self, tile: &Tile, indices: &mut [i32], scratch: &mut Scratch) {
         let AttentionShape { kv_heads, .. } = self.shape;
-        let complete = (tile.position(tile.tokens.end - 1) + 1) / self.options.block_size;
-        let last_block = tile.position(tile.tokens.end - 1) / self.options.block_size;
+        let block_size = self.options.block_size;
+        let complete = complete_blocks(tile, tile.tokens.end - 1, block_size);
+        let last_block = tile.position(tile.tokens.end - 1) / block_size;
         if last_block < self.slots {
             return self.select_all(tile, indices);
         }
         for kv_head in 0..kv_heads {
-            self.score(tile, kv_head, complete, scratch);
+            gather_group(&mut scratch.q, self.q, self.shape, tile, kv_head, self.softmax_scale);
+            let means = means(self.k_pooled, self.shape, tile, kv_head, complete);
+            score(&mut scratch.scores, &scratch.q, means, self.shape, complete);
             for (index, token) in tile.tokens.clone().enumerate() {
-                let current = tile.position(token) / self.options.block_size;
+                let current = tile.position(token) / block_size;
                 let rows = index * self.shape.group() * complete..(index + 1) * self.shape.group() * complete;
                 scratch.importance.clear();
                 scratch.importance.resize(current, 0.0);
                 dispatch(Importance {
                     scores: &mut scratch.scores[rows],
                     row: complete,
-                    complete: (tile.position(token) + 1) / self.options.block_size,
+                    complete: complete_blocks(tile, token, block_size),
                     importance: &mut scratch.importance,
                 });
                 let slots = &mut indices[(index * kv_heads + kv_head) * self.slots..][..self.slots];
@@ -95,28 +94,6 @@ impl Call<'_> {
                 (0..).zip(&mut row[..=current]).for_each(|(block, slot)| *slot = block);
             }
         }
-    }
-
-    /// `scores[(token, h), c] = softmax_scale * q_h . k_pooled_c` for the heads of a group and the first `blocks` blocks.
-    fn score(&self, tile: &Tile, kv_head: usize, blocks: usize, scratch: &mut Scratch) {
-        let AttentionShape { q_heads, kv_heads, head_dim, .. } = self.shape;
-        let group = self.shape.group();
-        let rows = tile.tokens.len() * group;
-        scratch.q.clear();
-        for token in tile.tokens.clone() {
-            let q = &self.q[(token * q_heads + kv_head * group) * head_dim..][..group * head_dim];
-            scratch.q.extend(q.iter().map(|q| self.softmax_scale * q));
-        }
-        scratch.scores.resize(rows * blocks, 0.0);
-        let k_pooled = &self.k_pooled[(tile.first_block * kv_heads + kv_head) * head_dim..];
-        matmul(
-            MatrixMut::new(&mut scratch.scores, rows, blocks),
-            Output::Overwrite,
-            1.0,
-            Matrix::new(&scratch.q, rows, head_dim),
-            Matrix::with_row_stride(k_pooled, blocks, head_dim, kv_heads * head_dim).t(),
-            Threads::One,
-        );
     }
 }
 
