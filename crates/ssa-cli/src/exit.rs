@@ -91,16 +91,29 @@ fn kind(error: &(dyn std::error::Error + 'static)) -> Option<Exit> {
         let broken = error.kind() == io::ErrorKind::BrokenPipe;
         return Some(if broken { Exit::BrokenPipe } else { Exit::Data });
     }
-    if error.is::<UsageError>() || error.is::<ConfigError>() {
+    if let Some(error) = error.downcast_ref::<ConfigError>() {
+        return Some(config_kind(error));
+    }
+    if error.is::<UsageError>() {
         return Some(Exit::Usage);
     }
     error.is::<FileError>().then_some(Exit::Data)
 }
 
+fn config_kind(error: &ConfigError) -> Exit {
+    match error {
+        ConfigError::Data(error) => data_kind(error),
+        _ => Exit::Usage,
+    }
+}
+
 fn train_kind(error: &TrainError) -> Exit {
     match error {
         TrainError::NotFinite { .. } => Exit::NotFinite,
-        TrainError::InitFrom { .. } | TrainError::Exists { .. } | TrainError::NotARun { .. } => Exit::Usage,
+        TrainError::InitFrom { .. }
+        | TrainError::Vocabulary { .. }
+        | TrainError::Exists { .. }
+        | TrainError::NotARun { .. } => Exit::Usage,
         TrainError::Io { .. } => Exit::Data,
         TrainError::Model(error) => model_kind(error),
         TrainError::Data(error) => data_kind(error),

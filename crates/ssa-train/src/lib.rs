@@ -14,6 +14,7 @@
 mod batch_ramp;
 mod best;
 pub mod config;
+mod data;
 mod error;
 mod initial;
 mod log;
@@ -31,6 +32,7 @@ mod trainer;
 pub use batch_ramp::BatchRamp;
 pub use best::Best;
 pub use config::{ConfigError, TrainConfig, apply_overrides};
+pub use data::{HeldOutData, HeldOutRows, RunData};
 pub use error::TrainError;
 pub use log::RunLog;
 pub use measurements::{Measurements, ModeLoss, Probe, ProbedAttention, ProbedStates, Validation};

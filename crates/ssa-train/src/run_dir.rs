@@ -6,7 +6,7 @@
 //!   metrics.jsonl    one JSON object per optimiser step
 //!   tensorboard/     the same as event files
 //!   best/            the weights of the lowest validation loss, and best.json
-//!   checkpoint/      the model in Hugging Face layout
+//!   checkpoint/      the model in Hugging Face layout, and its tokenizer
 //!   summary.json     \
 //!   report.html      / what evaluation adds
 //! ```
@@ -16,6 +16,7 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
+use ssa_data::Tokenizer;
 use ssa_model::Model;
 
 use crate::config::TrainConfig;
@@ -148,11 +149,12 @@ impl RunDir {
         EventWriter::create(&self.path.join(TENSORBOARD), first_step)
     }
 
-    /// Writes the model to `checkpoint/`.
+    /// Writes the model and the files of its tokenizer to `checkpoint/`.
     ///
     /// # Errors
-    /// [`TrainError::Model`] names the file.
-    pub fn save(&self, model: &Model) -> Result<()> {
+    /// [`TrainError::Model`] or [`TrainError::Data`] names the file.
+    pub fn save(&self, model: &Model, tokenizer: &Tokenizer) -> Result<()> {
+        tokenizer.copy_to(&self.checkpoint())?;
         Ok(model.save(&self.checkpoint())?)
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use ssa_data::{Batch, Loader, PackedRows};
+use ssa_data::{Batch, Loader, Mixture, Prefetch};
 use ssa_kernels::Documents;
 use ssa_model::{AttentionMode, Input, Method, Model, Parameters, StepLosses, StepScale, TrainBatch};
 
@@ -13,6 +13,9 @@ use crate::{Result, TrainError, TrainPlan};
 #[cfg(test)]
 mod tests;
 
+/// Steps whose batches are read before they are needed: one would do unless a disk pauses.
+const STEPS_AHEAD: usize = 2;
+
 /// Trains a model step by step.
 ///
 /// It is an iterator over the steps of the plan, so that the caller decides what to show and when to stop:
@@ -22,10 +25,9 @@ mod tests;
 /// use ssa_train::{TrainConfig, TrainPlan, Trainer};
 ///
 /// let plan = TrainPlan::new(TrainConfig::default())?;
-/// let text = plan.text()?;
-/// let rows = plan.training_rows(&text.train)?;
+/// let data = plan.open_data()?;
 /// let model = plan.initial_model()?;
-/// let mut trainer = Trainer::new(plan, model, rows)?;
+/// let mut trainer = Trainer::new(plan, model, data.train)?;
 /// for metrics in &mut trainer {
 ///     println!("{}", metrics?.loss);
 /// }
@@ -40,7 +42,7 @@ mod tests;
 pub struct Trainer {
     plan: TrainPlan,
     model: Model,
-    loader: Loader,
+    batches: Prefetch,
     optimizer: Optimizer,
     /// Buffer of the step's gradient.
     grads: Parameters,
@@ -62,15 +64,17 @@ struct StepTotals {
 }
 
 impl Trainer {
-    /// A trainer at its first step.
+    /// A trainer at its first step on rows of one corpus or a mixture of several.
     ///
     /// # Errors
     /// [`TrainError::Data`] if the rows cannot be loaded in micro-batches of the plan.
-    pub fn new(plan: TrainPlan, model: Model, rows: PackedRows) -> Result<Self> {
-        let loader = Loader::new(rows, plan.batches().micro_batch_size, plan.seed())?;
+    pub fn new(plan: TrainPlan, model: Model, rows: impl Into<Mixture>) -> Result<Self> {
+        let micro_batch_size = plan.batches().micro_batch_size;
+        let loader = Loader::new(rows, micro_batch_size, plan.seed())?;
+        let batches = Prefetch::new(loader, plan.batches().full / micro_batch_size * STEPS_AHEAD)?;
         let optimizer = Optimizer::new(*plan.optimizer(), model.config());
         let grads = Parameters::zeros(model.config());
-        Ok(Self { plan, model, loader, optimizer, grads, done: 0, failed: false })
+        Ok(Self { plan, model, batches, optimizer, grads, done: 0, failed: false })
     }
 
     /// The plan.
@@ -103,7 +107,7 @@ impl Trainer {
     /// they were.
     pub fn step(&mut self) -> Result<StepMetrics> {
         let start = Instant::now();
-        let batches = self.micro_batches();
+        let batches = self.micro_batches()?;
         let scale = step_scale(&batches);
         let totals = self.accumulate(batches, &scale)?;
         let alpha = self.alpha();
@@ -118,6 +122,7 @@ impl Trainer {
         let learning_rate = self.plan.schedule().learning_rate(self.done);
         self.optimizer.step(self.model.parameters_mut(), &self.grads, norm, learning_rate)?;
         self.done += 1;
+        let (corpus_epochs, epoch) = self.epochs();
         let seconds = start.elapsed().as_secs_f64();
         Ok(StepMetrics {
             step: self.done,
@@ -133,20 +138,24 @@ impl Trainer {
             tokens: scale.valid_tokens,
             seconds,
             tokens_per_second: scale.valid_tokens as f64 / seconds,
-            epoch: self.rows_read() as f64 / self.loader.rows().rows().len() as f64,
+            epoch,
+            corpus_epochs,
         })
     }
 
-    fn micro_batches(&self) -> Vec<Batch> {
-        let batches = self.plan.batches();
-        let next = batches.micro_batches_before(self.done);
-        (next..next + batches.micro_batches(self.done) as u64).map(|index| self.loader.batch(index)).collect()
+    fn micro_batches(&mut self) -> Result<Vec<Batch>> {
+        let ramp = self.plan.batches();
+        let next = ramp.micro_batches_before(self.done);
+        let indices = next..next + ramp.micro_batches(self.done) as u64;
+        Ok(indices.map(|index| self.batches.batch(index)).collect::<Result<_, _>>()?)
     }
 
-    /// Rows of the steps done.
-    fn rows_read(&self) -> u64 {
-        let batches = self.plan.batches();
-        batches.micro_batches_before(self.done) * batches.micro_batch_size as u64
+    /// Passes over each corpus by the steps done, and over all rows together.
+    fn epochs(&self) -> (Vec<f64>, f64) {
+        let mixture = self.batches.loader().mixture();
+        let ramp = self.plan.batches();
+        let drawn = ramp.micro_batches_before(self.done) * ramp.micro_batch_size as u64;
+        (mixture.epochs(drawn), drawn as f64 / mixture.rows() as f64)
     }
 
     /// Fills the gradient buffer with the gradient of the step.

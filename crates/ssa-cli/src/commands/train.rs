@@ -4,16 +4,16 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use jiff::Timestamp;
-use ssa_data::{Split, unigram_bits_per_byte};
 use ssa_eval::report::table::results_table;
 use ssa_eval::report::{self, StepPoint};
 use ssa_eval::{Analysis, EvalBatch, Machine, Perplexity, PerplexityOptions, Summary};
 use ssa_model::{AttentionMode, Method, Model};
 use ssa_train::{
-    BatchRamp, Existing, Measurements, RunDir, RunLog, StepMetrics, TrainConfig, TrainError, TrainPlan,
-    Trainer,
+    BatchRamp, Existing, Measurements, RunData, RunDir, RunLog, StepMetrics, TrainConfig, TrainError,
+    TrainPlan, Trainer,
 };
 
+use super::held_out::held_out_batches;
 use super::monitor::Monitor;
 use crate::args::TrainArgs;
 use crate::display::{BatchProgress, Display, TrainProgress, note, print, render};
@@ -26,23 +26,22 @@ const RUNS: &str = "runs";
 pub(crate) fn run(args: &TrainArgs) -> Result<()> {
     let started = Timestamp::now();
     let plan = plan(args)?;
-    let text = plan.text()?;
     // Everything that can be wrong with the text is found before the run directory exists.
-    let rows = plan.training_rows(&text.train)?;
-    let held_out =
-        EvalBatch::pack(&text.held_out, plan.sequence_length(), plan.config().evaluation.batch_size)?;
+    let data = plan.open_data()?;
+    let held_out = held_out_batches(&data.held_out, plan.config().evaluation.batch_size)?;
     let model = plan.initial_model()?;
     let run_dir = create_run_dir(args, &plan)?;
     run_dir.write_config(plan.config())?;
-    describe(&plan, &model, &text, rows.rows().len(), &run_dir);
+    describe(&plan, &model, &data, &run_dir);
 
-    let mut trainer = Trainer::new(plan.clone(), model, rows)?;
+    let mut trainer = Trainer::new(plan.clone(), model, data.train)?;
     let display = Display::choose(args.plain);
     let monitor = Monitor::new(&plan, &run_dir, &held_out)?;
     let training = train(&mut trainer, &run_dir, monitor, display)?;
     let model = trainer.into_model();
+    let baseline = data.held_out.baseline_bits_per_byte;
     let evaluation =
-        if args.no_eval { None } else { Some(evaluate(&plan, &model, &text, &held_out, display)?) };
+        if args.no_eval { None } else { Some(evaluate(&plan, &model, baseline, &held_out, display)?) };
     let summary = summarise(&plan, &model, started, &training, evaluation)?;
     finish(&summary, &training.steps, &plan, &run_dir)
 }
@@ -51,6 +50,7 @@ fn plan(args: &TrainArgs) -> Result<TrainPlan> {
     let mut config = TrainConfig::load(&args.config, &args.overrides)?;
     if !args.data.is_empty() {
         config.data.paths.clone_from(&args.data);
+        config.data.corpora.clear();
     }
     let plan = TrainPlan::new(config)?;
     if plan.config().objective.method == Method::Nsa && plan.budgets().is_empty() && !args.no_eval {
@@ -73,7 +73,7 @@ fn create_run_dir(args: &TrainArgs, plan: &TrainPlan) -> Result<RunDir> {
 }
 
 /// Says what is about to happen.
-fn describe(plan: &TrainPlan, model: &Model, text: &Split, rows: usize, run_dir: &RunDir) {
+fn describe(plan: &TrainPlan, model: &Model, data: &RunData, run_dir: &RunDir) {
     let config = model.config();
     note(&format!(
         "{}: {} parameters, {} layers, {} query heads on {}, blocks {}x{}",
@@ -85,11 +85,7 @@ fn describe(plan: &TrainPlan, model: &Model, text: &Split, rows: usize, run_dir:
         config.block_size,
         config.block_counts,
     ));
-    note(&format!(
-        "text: {rows} rows of {} tokens to train on, {} bytes held out",
-        plan.sequence_length(),
-        ssa_data::text_bytes(&text.held_out)
-    ));
+    describe_data(data);
     note(&format!(
         "{} steps of {} rows on {} threads; run directory {}",
         plan.steps(),
@@ -103,6 +99,28 @@ fn rows_of_steps(batches: &BatchRamp) -> String {
     match batches.rows(0) {
         rows if rows == batches.full => rows.to_string(),
         rows => format!("{rows}, growing to {}", batches.full),
+    }
+}
+
+/// One line for each corpus, one for what is held out.
+fn describe_data(data: &RunData) {
+    let shares = data.train.shares();
+    for ((rows, name), share) in data.train.corpora().zip(&data.names).zip(shares) {
+        let mixed = if data.names.len() > 1 {
+            format!("{:.1} % of the rows, ", 100.0 * share)
+        } else {
+            String::new()
+        };
+        note(&format!(
+            "{name}: {mixed}{} rows of {} tokens ({}, {:.1} % used)",
+            rows.len(),
+            rows.sequence_length(),
+            rows.packing(),
+            100.0 * rows.utilisation(),
+        ));
+    }
+    for part in &data.held_out.parts {
+        note(&format!("{}: {} tokens to evaluate on", part.name, part.rows.valid_tokens()));
     }
 }
 
@@ -142,7 +160,7 @@ fn train(
     progress.finish();
     let diverged = |error: &anyhow::Error| matches!(error.downcast_ref(), Some(TrainError::NotFinite { .. }));
     if result.as_ref().err().is_none_or(diverged) {
-        run_dir.save(trainer.model())?;
+        run_dir.save(trainer.model(), plan.tokenizer())?;
     }
     result?;
     Ok(training)
@@ -170,7 +188,7 @@ fn step_point(metrics: &StepMetrics, method: Method) -> StepPoint {
 
 /// What the held-out text tells about the model.
 struct Evaluation {
-    baseline_bits_per_byte: f64,
+    baseline_bits_per_byte: Option<f64>,
     perplexity: Perplexity,
     analysis: Analysis,
 }
@@ -178,7 +196,7 @@ struct Evaluation {
 fn evaluate(
     plan: &TrainPlan,
     model: &Model,
-    text: &Split,
+    baseline_bits_per_byte: Option<f64>,
     batches: &[EvalBatch],
     display: Display,
 ) -> Result<Evaluation> {
@@ -195,11 +213,7 @@ fn evaluate(
     let trained = model.config().trained_budget();
     let analysis = ssa_eval::analyze(model, analysed, trained, rule, &mut |done| progress.done(done));
     progress.finish();
-    Ok(Evaluation {
-        baseline_bits_per_byte: unigram_bits_per_byte(&text.train, &text.held_out),
-        perplexity: perplexity?,
-        analysis: analysis?,
-    })
+    Ok(Evaluation { baseline_bits_per_byte, perplexity: perplexity?, analysis: analysis? })
 }
 
 fn summarise(
@@ -210,7 +224,7 @@ fn summarise(
     evaluation: Option<Evaluation>,
 ) -> Result<Summary> {
     let (baseline_bits_per_byte, perplexity, analysis) = match evaluation {
-        Some(found) => (Some(found.baseline_bits_per_byte), Some(found.perplexity), Some(found.analysis)),
+        Some(found) => (found.baseline_bits_per_byte, Some(found.perplexity), Some(found.analysis)),
         None => (None, None, None),
     };
     Ok(Summary {

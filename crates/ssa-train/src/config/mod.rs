@@ -1,5 +1,6 @@
 //! The training configuration: reading, overriding, writing and documenting it.
 
+mod corpus;
 mod error;
 mod leaves;
 mod monitoring;
@@ -14,6 +15,7 @@ use std::path::Path;
 
 use toml::Value;
 
+pub use corpus::WeightedCorpus;
 pub use error::ConfigError;
 pub use monitoring::MonitoringSection;
 pub use overrides::apply_overrides;

@@ -162,6 +162,21 @@ fn wrong_types_name_key_expected_and_given() {
 }
 
 #[test]
+fn corpora_are_paths_with_or_without_a_weight() {
+    let text = "[data]\ncorpora = [\"a\", { path = \"b\", weight = 0.5 }, { path = \"c\" }]";
+    let config = read(text, &[]);
+    let corpora = config.data.corpora.iter().map(|corpus| (corpus.path.to_str().unwrap(), corpus.weight));
+    assert_eq!(corpora.collect::<Vec<_>>(), [("a", 1.0), ("b", 0.5), ("c", 1.0)]);
+    assert_eq!(read(&config.to_toml(), &[]), config);
+    let set = read("", &["data.corpora=[{ path = \"x\", weight = 2 }]"]);
+    assert_eq!(set.data.corpora[0].weight, 2.0);
+    for bad in ["{ weight = 1 }", "{ path = \"a\", wieght = 1 }", "{ path = \"a\", weight = 0 }", "3"] {
+        let message = error(&format!("[data]\ncorpora = [{bad}]"), &[]);
+        assert!(message.contains("each entry a path, or { path ="), "{message}");
+    }
+}
+
+#[test]
 fn budgets_are_written_size_by_count() {
     let budgets = read("[evaluation]\nbudgets = [\"16x4\", \"64x1\"]", &[]).evaluation.budgets;
     assert_eq!(budgets.iter().map(SparseBudget::to_string).collect::<Vec<_>>(), ["16x4", "64x1"]);
