@@ -2,8 +2,8 @@
 
     python3 benchmarks/compare_cpu.py --ssa target/release/ssa
 
-Builds nothing. Every round runs each side once, in the same order, so that a change of the machine's speed meets
-all of them. Writes all runs to benchmarks/results/<date>-cpu-demo.json and prints a table of medians.
+Builds nothing. Every round runs each side once, in the same order, so that a change of the machine's speed
+meets all of them. Writes all runs to benchmarks/results/<date>-cpu-demo.json and prints a table of medians.
 """
 
 import argparse
@@ -28,15 +28,21 @@ SIDES = {"ssa": "ssa", "torch": "PyTorch, eager", "torch_compile": "PyTorch, com
 STEP_FIELDS = ("step", "seconds", "loss", "cross_entropy", "alignment", "tokens")
 
 
+def threads(arguments: argparse.Namespace) -> int:
+    return len(arguments.cores.split(","))
+
+
 def command(side: str, arguments: argparse.Namespace, directory: Path) -> list[str]:
     steps = str(arguments.steps)
     if side == "ssa":
         binary = str(arguments.ssa.resolve())
-        options = ["--set", f"training.steps={steps}", "--run-dir", str(directory / "run"), "--no-eval"]
+        # A run this short has no room for the configuration's warm-up.
+        options = ["--set", f"training.steps={steps}", "--set", "optimizer.warmup_steps=1"]
+        options += ["--run-dir", str(directory / "run"), "--no-eval"]
         base = [binary, "train", str(arguments.config), *options]
     else:
         script = str(BENCHMARKS / "peers/train_demo.py")
-        options = ["--steps", steps, "--skip", str(arguments.skip), "--threads", str(len(arguments.cores.split(",")))]
+        options = ["--steps", steps, "--skip", str(arguments.skip), "--threads", str(threads(arguments))]
         base = [sys.executable, script, "--config", str(arguments.config), *options]
         base += ["--out", str(directory / "report.json")]
         base += ["--compile"] if side == "torch_compile" else []
@@ -46,8 +52,8 @@ def command(side: str, arguments: argparse.Namespace, directory: Path) -> list[s
 
 def run_side(side: str, arguments: argparse.Namespace) -> dict[str, Any]:
     """One training run: its steps, peak memory and the load of the machine when it began."""
-    threads = str(len(arguments.cores.split(",")))
-    environment = os.environ | {"RAYON_NUM_THREADS": threads, "OMP_NUM_THREADS": threads}
+    count = str(threads(arguments))
+    environment = os.environ | {"RAYON_NUM_THREADS": count, "OMP_NUM_THREADS": count}
     load = os.getloadavg()[0]
     with tempfile.TemporaryDirectory() as name, tempfile.TemporaryFile() as log:
         directory = Path(name)
@@ -86,8 +92,6 @@ def describe(arguments: argparse.Namespace, runs: list[dict[str, Any]]) -> dict[
     """Everything needed to judge the numbers later."""
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "commit": output_of("git", "rev-parse", "HEAD"),
-        "uncommitted_changes": bool(output_of("git", "status", "--porcelain", "--untracked-files=no")),
         "cpu": cpu_name(),
         "processors": os.cpu_count(),
         "cores": arguments.cores,
@@ -108,7 +112,10 @@ def markdown(runs: list[dict[str, Any]]) -> str:
     def middle(side: str, field: str) -> float:
         return median(run[field] for run in runs if run["side"] == side)
 
-    lines = ["| | step, s | tok/s | step / ssa step | peak RSS, MB | last cross-entropy |", "|---|---|---|---|---|---|"]
+    lines = [
+        "| | step, s | tok/s | step / ssa step | peak RSS, MB | last cross-entropy |",
+        "|---|---|---|---|---|---|",
+    ]
     for side in dict.fromkeys(run["side"] for run in runs):
         seconds = middle(side, "median_seconds")
         cells = [
@@ -124,7 +131,9 @@ def markdown(runs: list[dict[str, Any]]) -> str:
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--ssa", type=Path, required=True, help="the binary, built with --release")
     parser.add_argument("--config", type=Path, default=REPOSITORY / "configs/demo.toml")
     parser.add_argument("--data", type=Path, help="text for both sides (default: the demo corpus)")

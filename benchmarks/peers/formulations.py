@@ -1,7 +1,7 @@
 """Block selection and attention of one document, in the formulations PyTorch offers on a CPU.
 
-Axes: L tokens of the document, H key/value heads, G query heads per key/value head, D head dimension,
-C blocks, K selected blocks. q is [H, G, L, D]; k and v are [H, 1, L, D]. Key/value heads are the batch axis of
+Axes: L tokens of the document, H key/value heads, G query heads per key/value head, D head dimension, C
+blocks, K selected blocks. q is [H, G, L, D]; k and v are [H, 1, L, D]. Key/value heads are the batch axis of
 `scaled_dot_product_attention`, so that masks of shape [H, 1, L, S] broadcast over a group without copies.
 """
 
@@ -24,9 +24,9 @@ def full_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 def select_blocks(q: Tensor, k: Tensor, block_size: int, block_counts: int, tile: int = 256) -> Tensor:
     """Block indices [H, L, K], unused slots -1: the current block and the K - 1 most important earlier ones.
 
-    Only complete blocks are ever scored: an incomplete one is the current block of every token that sees it. Tiles
-    of queries keep the scores in the cache and leave out later blocks. Exact ties fall to whichever index `topk`
-    returns; they do not occur on real inputs.
+    Only complete blocks are ever scored: an incomplete one is the current block of every token that sees it.
+    Tiles of queries keep the scores in the cache and leave out later blocks. Exact ties fall to whichever
+    index `topk` returns; they do not occur on real inputs.
     """
     heads, _, tokens, head_dim = q.shape
     blocks = tokens // block_size
@@ -40,7 +40,7 @@ def select_blocks(q: Tensor, k: Tensor, block_size: int, block_counts: int, tile
         past = token[start:end] // block_size
         block = torch.arange(complete)
         scores = q[:, :, start:end] @ pooled[:, :, :complete].transpose(-1, -2)
-        # A row without a complete block becomes NaN here and is overwritten below, as it has no past block either.
+        # A row without a complete block becomes NaN and is overwritten below: it has no past block either.
         scores.masked_fill_(block >= (token[start:end] + 1) // block_size, float("-inf"))
         importance = scores.softmax(-1).sum(1).masked_fill_(block >= past, -1.0)
         best = importance.topk(min(block_counts - 1, complete))
@@ -65,7 +65,7 @@ def sparse_masked(q: Tensor, k: Tensor, v: Tensor, block_indices: Tensor, block_
 def sparse_tiled(
     q: Tensor, k: Tensor, v: Tensor, block_indices: Tensor, block_size: int, tile: int = 256
 ) -> Tensor:
-    """A masked dense call per tile of queries over the keys up to the tile's end: about half of the products."""
+    """A masked dense call per tile of queries over the keys up to the tile's end: about half the products."""
     tokens = q.shape[2]
     selected = block_mask(block_indices, -(-tokens // block_size))
     out = []
@@ -102,7 +102,9 @@ def sparse_gathered(
         part = slice(start, min(start + chunk, tokens))
         size = heads * (part.stop - part.start)
         gathered = (size, 1, slots * block_size, head_dim)
-        keys, values = (F.embedding(rows[:, part].flatten(), x).view(gathered) for x in (key_blocks, value_blocks))
+        keys, values = (
+            F.embedding(rows[:, part].flatten(), x).view(gathered) for x in (key_blocks, value_blocks)
+        )
         queries = q[:, :, part].transpose(1, 2).reshape(size, 1, group, head_dim)
         mask = visible[:, part].reshape(size, 1, 1, slots * block_size)
         attended = F.scaled_dot_product_attention(queries, keys, values, attn_mask=mask)

@@ -1,7 +1,17 @@
-"""Sparse Sparse Attention in eager PyTorch for the CPU: the same maths as `ssa train`, as fast as PyTorch allows.
+"""Sparse Sparse Attention in PyTorch for the CPU: the same maths as `ssa train`, as fast as PyTorch allows.
 
-Parameter names are those of the Hugging Face checkpoints. Tokens of a batch lie in one axis N, cut into documents
-by their lengths: attention, block borders and positions restart at each document.
+Parameter names are those of the Hugging Face checkpoints. Tokens of a batch lie in one axis N, cut into
+documents by their lengths: attention, block borders and positions restart at each document.
+
+Chosen by the CPU time of one thread on the demo configuration (AVX-512 server core, torch 2.15, shared
+machine; seconds a step, fastest of two runs of five steps; only the order is meant to be relied on):
+
+    sparse_gathered, compiled around attention      2.6
+    sparse_gathered                                 2.7
+    sparse_tiled                                    3.4
+    sparse_masked                                   4.3
+
+A whole compiled step is no option: the documents of every batch have other lengths.
 """
 
 from dataclasses import dataclass, field, fields
@@ -11,7 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from formulations import SparseAttention, full_attention, select_blocks, sparse_tiled
+from formulations import SparseAttention, full_attention, select_blocks, sparse_gathered
 
 Method = Literal["full", "moba", "ssa"]
 Stream = Literal["full", "sparse"]
@@ -34,7 +44,9 @@ class ModelConfig:
     rope_theta: float = 500_000.0
     rms_norm_eps: float = 1e-5
     initializer_range: float = 0.02
-    sparse_attention: SparseAttention = field(default=sparse_tiled, compare=False)
+    sparse_attention: SparseAttention = field(default=sparse_gathered)
+    compiled: bool = False
+    """Whether everything but the attention goes through torch.compile."""
 
     @classmethod
     def from_dict(cls, values: dict[str, Any], **others: Any) -> Self:
@@ -77,7 +89,8 @@ class Attention(nn.Module):
     def project(self, x: Tensor, rotary: Rotary) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """q [N, HQ, D], k and v [N, H, D], gate [N, HQ, 1]."""
         q, k, v = (
-            proj(x).unflatten(-1, (-1, self.config.head_dim)) for proj in (self.q_proj, self.k_proj, self.v_proj)
+            proj(x).unflatten(-1, (-1, self.config.head_dim))
+            for proj in (self.q_proj, self.k_proj, self.v_proj)
         )
         gate = F.linear(x, self.g_proj.weight[1::3]).sigmoid().unsqueeze(-1)
         return rotary.apply(q), rotary.apply(k), v, gate
@@ -88,8 +101,9 @@ class Attention(nn.Module):
         """The output [N, HQ, D] of each stream."""
         block_size, block_counts = self.config.block_size, self.config.block_counts
         q = q.unflatten(1, (self.config.num_key_value_heads, -1))
+        pieces = (x.split(documents.lengths) for x in (q, k.unsqueeze(2), v.unsqueeze(2)))
         out: dict[Stream, list[Tensor]] = {stream: [] for stream in streams}
-        for qd, kd, vd in zip(*(x.split(documents.lengths) for x in (q, k.unsqueeze(2), v.unsqueeze(2)))):
+        for qd, kd, vd in zip(*pieces, strict=True):
             qd, kd, vd = (x.permute(1, 2, 0, 3) for x in (qd, kd, vd))
             if "full" in out:
                 out["full"].append(full_attention(qd, kd, vd).permute(2, 0, 1, 3))
@@ -114,7 +128,7 @@ class Mlp(nn.Module):
 
 
 class Layer(nn.Module):
-    """One Llama block. `head` and `tail` have fixed shapes, so that they can be compiled around the attention."""
+    """One Llama block. Head and tail, around the attention, have fixed shapes and can be compiled."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -122,11 +136,13 @@ class Layer(nn.Module):
         self.self_attn = Attention(config)
         self.post_attention_layernorm = nn.RMSNorm(config.hidden_size, config.rms_norm_eps)
         self.mlp = Mlp(config)
+        self.head = torch.compile(self.before_attention) if config.compiled else self.before_attention
+        self.tail = torch.compile(self.after_attention) if config.compiled else self.after_attention
 
-    def head(self, x: Tensor, rotary: Rotary) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def before_attention(self, x: Tensor, rotary: Rotary) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         return self.self_attn.project(self.input_layernorm(x), rotary)
 
-    def tail(
+    def after_attention(
         self, x: Tensor, gate: Tensor, chosen: Tensor, other: Tensor | None
     ) -> tuple[Tensor, Tensor | None]:
         """The layer's output and the sum of SmoothL1 between the gated streams."""
@@ -176,7 +192,7 @@ class SsaModel(nn.Module):
         return Rotary(torch.cat([cos, cos], -1).unsqueeze(1), torch.cat([-sin, sin], -1).unsqueeze(1))
 
     def forward(self, ids: Tensor, documents: Documents, streams: tuple[Stream, ...]) -> Output:
-        """`ids` is [N]; the first of `streams` goes on to the next layer, a second one is only aligned with it."""
+        """`ids` is [N]; the first of `streams` goes on, a second one is only aligned with it."""
         rotary = self.rotary(documents)
         x = self.model.embed_tokens(ids)
         alignment = torch.zeros(())
@@ -185,8 +201,8 @@ class SsaModel(nn.Module):
             if layer_alignment is not None:
                 alignment = alignment + layer_alignment
         logits = F.linear(self.model.norm(x), self.model.embed_tokens.weight)
-        # SmoothL1(full, sg sparse) + SmoothL1(sparse, sg full) has the gradient of SmoothL1(full, sparse) without
-        # stop-gradients and twice its value.
+        # SmoothL1(full, sg sparse) + SmoothL1(sparse, sg full) has the gradient of SmoothL1(full, sparse)
+        # without stop-gradients and twice its value.
         return Output(logits, alignment + alignment.detach())
 
 
@@ -202,7 +218,7 @@ def streams_of(method: Method, stream: Stream) -> tuple[Stream, ...]:
 def losses(
     output: Output, labels: Tensor, config: ModelConfig, target_tokens: int, valid_tokens: int
 ) -> tuple[Tensor, Tensor]:
-    """This batch's share of the cross-entropy and alignment means of an optimiser step of that many tokens."""
+    """This batch's share of the cross-entropy and alignment means of a step of that many tokens."""
     cross_entropy = F.cross_entropy(output.logits, labels, ignore_index=IGNORE_INDEX, reduction="sum")
     width = config.num_hidden_layers * config.num_attention_heads * config.head_dim
     return cross_entropy / target_tokens, output.alignment_sum / (valid_tokens * width)

@@ -2,9 +2,9 @@
 
     python3 train_demo.py --config ../../configs/demo.toml --steps 30 --out torch.json
 
-Takes the TOML file of `ssa train`. Differences from it: the stream draw, the order of rows and the initial weights
-come from other random generators, nothing is held out, and alignment is always SmoothL1 on gated outputs in both
-directions. Methods: ssa, moba, full.
+Takes the TOML file of `ssa train`. Differences from it: the stream draw, the order of rows and the initial
+weights come from other random generators, nothing is held out, and alignment is always SmoothL1 on gated
+outputs in both directions. Methods: ssa, moba, full.
 """
 
 import argparse
@@ -25,7 +25,7 @@ import torch
 import formulations
 from demo_data import VOCABULARY, Row, pack, read_documents
 from machine import cpu_name
-from torch_ssa import IGNORE_INDEX, Documents, ModelConfig, SsaModel, Stream, losses, streams_of
+from torch_ssa import IGNORE_INDEX, Documents, Method, ModelConfig, SsaModel, Stream, losses, streams_of
 
 SNAPSHOT = Path(__file__).parents[2] / "crates/ssa-data/corpus/snapshot.jsonl.gz"
 SPARSE = {
@@ -52,7 +52,7 @@ class Recipe:
 
     seed: int = 0
     sequence_length: int = 1024
-    method: str = "ssa"
+    method: Method = "ssa"
     alpha: float = 10.0
     full_ratio: float = 0.5
     batch_size: int = 8
@@ -90,14 +90,10 @@ class Recipe:
 
 
 class Trainer:
-    def __init__(self, config: ModelConfig, recipe: Recipe, compile_layers: bool) -> None:
+    def __init__(self, config: ModelConfig, recipe: Recipe) -> None:
         torch.manual_seed(recipe.seed)
         self.recipe = recipe
         self.model = SsaModel(config)
-        if compile_layers:
-            for layer in self.model.model.layers:
-                layer.head = torch.compile(layer.head)
-                layer.tail = torch.compile(layer.tail)
         parameters = list(self.model.parameters())
         groups = [
             {"params": [p for p in parameters if p.dim() > 1], "weight_decay": recipe.weight_decay},
@@ -116,7 +112,9 @@ class Trainer:
         for start in range(0, len(rows), size):
             micro = rows[start : start + size]
             documents = Documents([length for row in micro for length in row.document_lengths])
-            output = model(torch.cat([row.ids for row in micro]), documents, streams_of(recipe.method, stream))
+            output = model(
+                torch.cat([row.ids for row in micro]), documents, streams_of(recipe.method, stream)
+            )
             labels = torch.cat([row.labels for row in micro])
             cross_entropy, alignment = losses(output, labels, model.config, targets, tokens)
             (cross_entropy + recipe.alpha * alignment).backward()
@@ -137,13 +135,19 @@ def peak_rss() -> int:
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--config", type=Path, required=True)
-    parser.add_argument("--data", type=Path, default=SNAPSHOT, help="text or JSON lines (default: the demo corpus)")
+    parser.add_argument(
+        "--data", type=Path, default=SNAPSHOT, help="text or JSON lines (default: demo corpus)"
+    )
     parser.add_argument("--steps", type=int, required=True)
     parser.add_argument("--skip", type=int, default=3, help="first steps left out of the medians")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--sparse", choices=SPARSE, default="gathered", help="formulation of sparse attention")
+    parser.add_argument(
+        "--sparse", choices=SPARSE, default="gathered", help="formulation of sparse attention"
+    )
     parser.add_argument("--compile", action="store_true", help="torch.compile everything but the attention")
     parser.add_argument("--out", type=Path, help="write the JSON report here (default: standard output)")
     arguments = parser.parse_args()
@@ -158,12 +162,14 @@ def main() -> None:
     sections = tomllib.loads(arguments.config.read_text())
     recipe = Recipe.from_toml(sections)
     model_values = MODEL_DEFAULTS | sections.get("model", {})
-    config = ModelConfig.from_dict(model_values, sparse_attention=SPARSE[arguments.sparse])
+    config = ModelConfig.from_dict(
+        model_values, sparse_attention=SPARSE[arguments.sparse], compiled=arguments.compile
+    )
     rss_before = peak_rss()
     rows = pack(read_documents(arguments.data), recipe.sequence_length, recipe.seed)
-    trainer = Trainer(config, recipe, arguments.compile)
+    trainer = Trainer(config, recipe)
 
-    steps = []
+    steps: list[dict[str, Any]] = []
     for step in range(arguments.steps):
         batch = [rows[(step * recipe.batch_size + i) % len(rows)] for i in range(recipe.batch_size)]
         stream = recipe.stream_at(step)
@@ -171,7 +177,9 @@ def main() -> None:
         measured = trainer.step(batch, stream, recipe.learning_rate_at(step, arguments.steps))
         seconds = time.perf_counter() - start
         rate = measured["tokens"] / seconds
-        steps.append({"step": step + 1, "stream": stream, **measured, "seconds": seconds, "tokens_per_second": rate})
+        steps.append(
+            {"step": step + 1, "stream": stream, **measured, "seconds": seconds, "tokens_per_second": rate}
+        )
 
     counted = steps[arguments.skip :]
     report = {

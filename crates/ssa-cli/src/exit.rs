@@ -124,7 +124,6 @@ fn train_kind(error: &TrainError) -> Exit {
 fn eval_kind(error: &EvalError) -> Exit {
     match error {
         EvalError::NotFinite { .. } => Exit::NotFinite,
-        EvalError::Budget { .. } => Exit::Usage,
         EvalError::NoTargets | EvalError::Write { .. } | EvalError::Json { .. } => Exit::Data,
         EvalError::Model(error) => model_kind(error),
         EvalError::Data(error) => data_kind(error),
@@ -134,7 +133,9 @@ fn eval_kind(error: &EvalError) -> Exit {
 
 fn model_kind(error: &ModelError) -> Exit {
     match error {
-        ModelError::UnknownName { .. } | ModelError::Options { .. } => Exit::Usage,
+        ModelError::UnknownName { .. } | ModelError::Options { .. } | ModelError::Budget { .. } => {
+            Exit::Usage
+        }
         // An op that refuses its arguments behind all checks is a defect of the program.
         ModelError::Kernel(_) => Exit::Failure,
         _ => Exit::Data,

@@ -265,6 +265,8 @@ fn evaluation_refuses_what_cannot_be_evaluated() {
     eval(&["--model", model, "--sequence-length", "65"]).fails(2, &["65", "max_position_embeddings of 64"]);
     eval(&["--model", model, "--selection", "reference", "--budgets", "4x8"]).fails(2, &["4x8", "reference"]);
     eval(&["--model", model, "--data", "absent"]).fails(3, &["absent"]);
+    ssa(&directory.path().join("out"), ["eval", "perplexity", "--model", "checkpoint"])
+        .fails(3, &["pass --data", "caused by: text: no such file"]);
     eval(&["--model", "text"]).fails(3, &["config.json"]);
     let golden = common::golden_case("ssa_bs16_k4_T200");
     eval(&["--model", golden.to_str().unwrap()]).fails(3, &["vocabulary of 96", "257"]);

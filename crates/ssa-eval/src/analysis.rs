@@ -3,11 +3,11 @@
 use serde::{Deserialize, Serialize};
 use ssa_kernels::Tensor;
 use ssa_kernels::ops::attention::selection::SelectionRule;
-use ssa_model::{AttentionMode, AttentionOptions, Method, Model};
+use ssa_model::{AttentionMode, AttentionOptions, Method, Model, SparseBudget};
 
 use crate::scoring::{Score, add_scores};
 use crate::statistics::{AttentionMeans, AttentionSums, forward_with_statistics};
-use crate::{EvalBatch, EvalError, Result, SparseBudget};
+use crate::{EvalBatch, EvalError, Result};
 
 /// The analysis of a model at one sparse budget.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

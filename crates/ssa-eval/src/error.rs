@@ -10,15 +10,6 @@ use ssa_model::ModelError;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum EvalError {
-    /// A budget is not of the form `16x4`.
-    #[error(
-        "`{text}` is not a sparse budget: write BLOCK_SIZExBLOCK_COUNTS with both at least 1, such as 16x4 for \
-         4 blocks of 16 tokens"
-    )]
-    Budget {
-        /// What was given.
-        text: String,
-    },
     /// There is nothing to average over.
     #[error(
         "no row of the evaluation data has a target token: give a longer text or a shorter sequence length"

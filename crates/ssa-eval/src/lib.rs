@@ -8,17 +8,17 @@
 
 mod analysis;
 mod batch;
-mod budget;
 mod error;
 mod perplexity;
 pub mod report;
 mod scoring;
+mod selected;
+mod sparsity;
 mod statistics;
 mod summary;
 
 pub use analysis::{Analysis, HiddenStates, analyze};
 pub use batch::EvalBatch;
-pub use budget::SparseBudget;
 pub use error::EvalError;
 pub use perplexity::{BudgetResult, Perplexity, PerplexityOptions, perplexity};
 pub use statistics::AttentionMeans;

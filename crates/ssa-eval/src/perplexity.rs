@@ -4,11 +4,11 @@ use serde::{Deserialize, Serialize};
 use ssa_data::bits_per_byte;
 use ssa_kernels::Tensor;
 use ssa_kernels::ops::attention::selection::{SelectionOptions, SelectionRule};
-use ssa_model::{AttentionMode, AttentionOptions, Method, Model};
+use ssa_model::{AttentionMode, AttentionOptions, Method, Model, SparseBudget};
 
 use crate::scoring::{Score, add_scores};
-use crate::statistics::{AttentionSums, forward_with_statistics};
-use crate::{EvalBatch, EvalError, Result, SparseBudget};
+use crate::sparsity::{SparsitySum, forward_with_sparsity};
+use crate::{EvalBatch, EvalError, Result};
 
 /// One inference mode's row of the results.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -67,8 +67,8 @@ pub struct PerplexityOptions {
     pub budgets: Vec<SparseBudget>,
     /// How blocks are selected.
     pub rule: SelectionRule,
-    /// Attention sparsity is measured on this many batches from the first on. It needs every full-attention weight
-    /// once more, and its mean settles much earlier than a loss does.
+    /// Attention sparsity is measured on this many batches from the first on. It costs a full attention per layer and
+    /// mode, and its mean settles much earlier than a loss does.
     pub sparsity_batches: usize,
 }
 
@@ -89,15 +89,13 @@ pub fn perplexity(
     let modes = modes(model, options);
     let has_full = modes.first().is_some_and(|mode| mode.budget.is_none());
     let mut scores = vec![Score::default(); modes.len()];
-    let mut sums = vec![vec![AttentionSums::default(); model.config().num_hidden_layers]; modes.len()];
+    let mut sparsities = vec![SparsitySum::default(); modes.len()];
     for (index, batch) in batches.iter().enumerate() {
-        let hidden = modes
-            .iter()
-            .zip(&mut sums)
-            .map(|(mode, sums)| {
-                mode.forward(model, batch, (index < options.sparsity_batches).then_some(sums))
-            })
-            .collect::<Result<Vec<_>>>()?;
+        let measured = index < options.sparsity_batches;
+        let forward = |(mode, sparsity): (&Mode, &mut SparsitySum)| {
+            mode.forward(model, batch, measured.then_some(sparsity))
+        };
+        let hidden = modes.iter().zip(&mut sparsities).map(forward).collect::<Result<Vec<_>>>()?;
         add_scores(model, &hidden, &batch.labels, has_full, &mut scores)?;
         check_finite(&modes, &scores, index)?;
         progress(index + 1);
@@ -110,8 +108,8 @@ pub fn perplexity(
     let results = modes
         .iter()
         .zip(&scores)
-        .zip(&sums)
-        .map(|((mode, score), sums)| mode.result(score, sums, bytes, has_full))
+        .zip(&sparsities)
+        .map(|((mode, score), sparsity)| mode.result(score, sparsity, bytes, has_full))
         .collect();
     Ok(Perplexity {
         rows: batches.iter().map(|batch| batch.input.batch()).sum(),
@@ -154,15 +152,15 @@ impl Mode {
         &self,
         model: &Model,
         batch: &EvalBatch,
-        sums: Option<&mut Vec<AttentionSums>>,
+        sparsity: Option<&mut SparsitySum>,
     ) -> Result<Tensor> {
-        match sums {
-            Some(sums) => forward_with_statistics(model, batch, &self.attention, &self.selection, sums),
+        match sparsity {
+            Some(sum) => forward_with_sparsity(model, batch, &self.attention, &self.selection, sum),
             None => Ok(model.forward(&batch.input, &self.attention)?),
         }
     }
 
-    fn result(&self, score: &Score, sums: &[AttentionSums], bytes: f64, has_full: bool) -> BudgetResult {
+    fn result(&self, score: &Score, sparsity: &SparsitySum, bytes: f64, has_full: bool) -> BudgetResult {
         let nats_per_token = score.nll / score.targets as f64;
         BudgetResult {
             mode: if self.budget.is_some() { AttentionMode::Sparse } else { AttentionMode::Full },
@@ -172,7 +170,7 @@ impl Mode {
             perplexity: nats_per_token.exp(),
             bits_per_byte: bits_per_byte(score.nll, bytes),
             kl_full_sparse: (has_full && self.budget.is_some()).then(|| score.kl / score.targets as f64),
-            attention_sparsity: AttentionSums::overall(sums).map(|means| means.attention_sparsity),
+            attention_sparsity: sparsity.mean(),
         }
     }
 }

@@ -2,11 +2,11 @@
 
 use serde::{Deserialize, Serialize};
 use ssa_kernels::Tensor;
-use ssa_kernels::ops::attention::pooling::mean_pool_fwd;
-use ssa_kernels::ops::attention::selection::{SelectionOptions, select_blocks};
+use ssa_kernels::ops::attention::selection::SelectionOptions;
 use ssa_kernels::ops::attention::statistics::{AttentionStatistics, attention_statistics};
 use ssa_model::{AttentionOptions, LayerAttention, Model, ModelError};
 
+use crate::selected::select;
 use crate::{EvalBatch, Result};
 
 /// Means over tokens and query heads of one layer, or of all layers.
@@ -26,7 +26,7 @@ pub struct AttentionMeans {
     pub bound: f64,
     /// The share of (token, head) pairs whose distance is within the bound, up to rounding. It must be 1.
     pub bound_holds: f64,
-    /// The largest amount by which a distance exceeds its bound; rounding alone gives about 1e-6.
+    /// The largest amount by which a distance exceeds its bound; 0, or rounding.
     pub max_violation: f64,
     /// The mean distance between both sides of the exact identity
     /// `h_full - h_sparse = dropped_mass * (mu_tail - h_sparse)`; rounding alone.
@@ -47,9 +47,8 @@ pub(crate) struct AttentionSums {
     identity_error: f64,
 }
 
-/// A distance may exceed its bound by this much of it, and by [`ROUNDING`], where both are equal but for rounding.
-const RELATIVE_ROUNDING: f64 = 1e-4;
-const ROUNDING: f64 = 1e-5;
+/// Distances and bounds come as `f32`: where they are equal, rounding may put one this much above the other.
+const ROUNDING: f64 = 1e-6;
 
 impl AttentionSums {
     /// Adds the statistics of every head at the tokens that are `valid`.
@@ -65,8 +64,7 @@ impl AttentionSums {
             self.dropped_mass += at(&statistics.dropped_mass);
             self.distance += distance;
             self.bound += bound;
-            self.within_bound +=
-                f64::from(u8::from(distance <= bound * (1.0 + RELATIVE_ROUNDING) + ROUNDING));
+            self.within_bound += f64::from(u8::from(distance <= bound * (1.0 + ROUNDING) + ROUNDING));
             self.max_violation = self.max_violation.max(distance - bound);
             self.identity_error += at(&statistics.identity_error);
         }
@@ -116,9 +114,8 @@ pub(crate) fn forward_with_statistics(
     layers: &mut [AttentionSums],
 ) -> Result<Tensor> {
     let mut observe = |layer: LayerAttention<'_>| -> Result<(), ModelError> {
+        let block_indices = select(&layer, selection)?;
         let LayerAttention { q, k, v, documents, softmax_scale, .. } = layer;
-        let k_pooled = mean_pool_fwd(k, documents, selection.block_size)?;
-        let block_indices = select_blocks(q, &k_pooled, documents, selection, softmax_scale)?;
         let statistics = attention_statistics(q, k, v, &block_indices, documents, softmax_scale)?;
         layers[layer.layer].add(&statistics, &batch.valid);
         Ok(())

@@ -3,9 +3,9 @@
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
-use ssa_model::Method;
+use ssa_model::{Method, SparseBudget};
 
-use crate::{Analysis, EvalError, Perplexity, Result, SparseBudget};
+use crate::{Analysis, EvalError, Perplexity, Result};
 
 /// `summary.json` of a run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

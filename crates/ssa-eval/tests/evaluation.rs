@@ -8,10 +8,10 @@
 )]
 
 use ssa_data::{Document, Tokenizer};
-use ssa_eval::{EvalBatch, EvalError, Perplexity, PerplexityOptions, SparseBudget, analyze, perplexity};
+use ssa_eval::{EvalBatch, EvalError, Perplexity, PerplexityOptions, analyze, perplexity};
 use ssa_kernels::ops::attention::selection::SelectionRule;
 use ssa_kernels::ops::cross_entropy::linear_cross_entropy_losses;
-use ssa_model::{AttentionMode, Method, Model, ModelConfig, ModelSettings, RopeScaling};
+use ssa_model::{AttentionMode, Method, Model, ModelConfig, ModelSettings, RopeScaling, SparseBudget};
 
 /// A model of bytes with weights large enough for attention to be far from uniform.
 fn model(method: Method) -> Model {
@@ -97,7 +97,7 @@ fn a_budget_of_everything_is_full_attention() {
     for all in rest {
         assert!((all.bits_per_byte - full.bits_per_byte).abs() < 1e-5, "{all:?}");
         assert!(all.kl_full_sparse.unwrap().abs() < 1e-8, "{all:?}");
-        assert!((all.attention_sparsity.unwrap() - 1.0).abs() < 1e-6, "{all:?}");
+        assert!((all.attention_sparsity.unwrap() - 1.0).abs() < 1e-5, "{all:?}");
     }
 }
 
@@ -152,7 +152,8 @@ fn the_theory_holds_in_every_layer() {
     let found = evaluate(&model, 2, &["4x2"]).unwrap();
     let result = found.at(budget).unwrap();
     assert!((result.kl_full_sparse.unwrap() - analysis.kl_full_sparse.unwrap()).abs() < 1e-12);
-    assert!((result.attention_sparsity.unwrap() - sparse.overall.attention_sparsity).abs() < 1e-12);
+    // One is computed from two logarithms, the other weight by weight.
+    assert!((result.attention_sparsity.unwrap() - sparse.overall.attention_sparsity).abs() < 1e-5);
 }
 
 #[test]

@@ -1,8 +1,12 @@
 //! Attention, forward and forward with backward, over sequence lengths.
 //!
 //! `cargo bench -p ssa-kernels --bench attention -- --quick` prints a throughput in Gelem/s, where an element is one
-//! floating-point operation that the causal triangle needs: 4 D per query head, query and key it sees (forward) and
-//! 10 D more (backward). The `gemm` line is a square matrix product on the same scale: the ceiling.
+//! floating-point operation that full attention needs on the causal triangle: 4 D per query head, query and key it
+//! sees (forward) and 10 D more (backward). The `gemm` line is a square matrix product on the same scale: the ceiling.
+//!
+//! `sparse` is everything a sparse layer does: block means, selection and attention at 16x16, with selections that are as
+//! random as the inputs, the worst case for caches. Its throughput counts full attention's operations, so it reads as a
+//! speed-up. `benchmarks/attention_by_length.py` turns the results into a table and a plot.
 
 #![allow(clippy::unwrap_used)] // A benchmark whose arguments are wrong should stop.
 
@@ -10,7 +14,12 @@ use std::hint::black_box;
 
 use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use ssa_kernels::ops::attention::compression::compression_attention_fwd;
 use ssa_kernels::ops::attention::full::{full_attention_bwd, full_attention_fwd};
+use ssa_kernels::ops::attention::pooling::mean_pool_fwd;
+use ssa_kernels::ops::attention::selection::{BlockIndices, SelectionOptions, SelectionRule, select_blocks};
+use ssa_kernels::ops::attention::sparse::{sparse_attention_bwd, sparse_attention_fwd};
+use ssa_kernels::ops::attention::window::window_attention_fwd;
 use ssa_kernels::ops::attention::{AttentionGrads, AttentionOutput};
 use ssa_kernels::ops::linear::linear_fwd;
 use ssa_kernels::{Documents, Tensor};
@@ -40,6 +49,11 @@ const SIZES: [Size; 7] = [
 const fn long(tokens: usize) -> Size {
     Size { batch: 1, tokens, q_heads: 16, kv_heads: 1, head_dim: 64 }
 }
+
+/// The budget of the paper: blocks of 16 tokens, 16 of them.
+const SELECTION: SelectionOptions =
+    SelectionOptions { block_size: 16, block_counts: 16, rule: SelectionRule::Exact };
+const WINDOW_SIZE: usize = 128;
 
 /// Inputs of one measurement.
 struct Inputs {
@@ -93,6 +107,39 @@ impl Inputs {
         full_attention_bwd(dout, q, k, v, &output, documents, *softmax_scale, &mut grads).unwrap();
         grads
     }
+
+    fn select(&self) -> BlockIndices {
+        let Self { q, k, documents, softmax_scale, .. } = self;
+        let pooled = mean_pool_fwd(k, documents, SELECTION.block_size).unwrap();
+        select_blocks(q, &pooled, documents, &SELECTION, *softmax_scale).unwrap()
+    }
+
+    fn sparse_fwd(&self) -> (BlockIndices, AttentionOutput) {
+        let Self { q, k, v, documents, softmax_scale, .. } = self;
+        let block_indices = self.select();
+        let output = sparse_attention_fwd(q, k, v, &block_indices, documents, *softmax_scale).unwrap();
+        (block_indices, output)
+    }
+
+    fn sparse_fwd_bwd(&self) -> AttentionGrads {
+        let Self { q, k, v, dout, documents, softmax_scale, .. } = self;
+        let (indices, output) = self.sparse_fwd();
+        let mut grads = AttentionGrads::zeros_like(q, k, v);
+        sparse_attention_bwd(dout, q, k, v, &output, &indices, documents, *softmax_scale, &mut grads)
+            .unwrap();
+        grads
+    }
+
+    fn compression_fwd(&self) -> AttentionOutput {
+        let Self { q, k, v, documents, softmax_scale, .. } = self;
+        let [k, v] = [k, v].map(|x| mean_pool_fwd(x, documents, SELECTION.block_size).unwrap());
+        compression_attention_fwd(q, &k, &v, documents, SELECTION.block_size, *softmax_scale).unwrap()
+    }
+
+    fn window_fwd(&self) -> AttentionOutput {
+        let Self { q, k, v, documents, softmax_scale, .. } = self;
+        window_attention_fwd(q, k, v, documents, WINDOW_SIZE, *softmax_scale).unwrap()
+    }
 }
 
 /// One group: each method over all sizes.
@@ -115,12 +162,17 @@ fn over_sizes(
 fn forward(c: &mut Criterion) {
     over_sizes(c, "attention_fwd", 2, |group, inputs| {
         group.bench_function(inputs.label("full"), |b| b.iter(|| black_box(inputs.full_fwd())));
+        group.bench_function(inputs.label("sparse"), |b| b.iter(|| black_box(inputs.sparse_fwd())));
+        group.bench_function(inputs.label("selection"), |b| b.iter(|| black_box(inputs.select())));
+        group.bench_function(inputs.label("compression"), |b| b.iter(|| black_box(inputs.compression_fwd())));
+        group.bench_function(inputs.label("window"), |b| b.iter(|| black_box(inputs.window_fwd())));
     });
 }
 
 fn forward_and_backward(c: &mut Criterion) {
     over_sizes(c, "attention_fwd_bwd", 7, |group, inputs| {
         group.bench_function(inputs.label("full"), |b| b.iter(|| black_box(inputs.full_fwd_bwd())));
+        group.bench_function(inputs.label("sparse"), |b| b.iter(|| black_box(inputs.sparse_fwd_bwd())));
     });
 }
 

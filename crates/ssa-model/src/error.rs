@@ -130,6 +130,15 @@ pub enum ModelError {
         /// What is impossible, and what to ask for instead.
         message: String,
     },
+    /// A budget is not of the form `16x4`.
+    #[error(
+        "`{text}` is not a sparse budget: write BLOCK_SIZExBLOCK_COUNTS with both at least 1, such as 16x4 for \
+         4 blocks of 16 tokens"
+    )]
+    Budget {
+        /// What was given.
+        text: String,
+    },
     /// An op refused its arguments.
     #[error(transparent)]
     Kernel(#[from] KernelError),

@@ -13,6 +13,7 @@
 //!   The file `attention/plan.rs` is the only place where the four methods differ.
 
 mod attention;
+mod budget;
 pub mod checkpoint;
 mod config;
 mod error;
@@ -27,6 +28,7 @@ mod parameters;
 mod testing;
 mod training;
 
+pub use budget::SparseBudget;
 pub use config::{ModelConfig, ModelSettings, RopeScaling};
 pub use error::ModelError;
 pub use input::{Input, TrainBatch};

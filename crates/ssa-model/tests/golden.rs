@@ -5,6 +5,8 @@
 //! the largest element of their tensor; float32 reductions over a few hundred tokens in another order move them
 //! by some 1e-5.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+
 use std::path::{Path, PathBuf};
 
 use ssa_kernels::ops::attention::selection::SelectionRule;
@@ -109,6 +111,7 @@ fn losses_and_gradients_match_the_released_code() {
                 alpha: 10.0,
                 alignment: Default::default(),
                 gated_alignment: true,
+                z_loss: 0.0,
                 recompute: false,
             };
             let input = case.input();

@@ -5,32 +5,44 @@
 //!   -> TrainPlan   checked: values that work together, the model, the objective
 //!   -> Trainer     an iterator over optimiser steps
 //!   -> RunDir      configuration, metrics and checkpoint on disk
+//!   -> RunLog      metrics.jsonl and TensorBoard event files
 //! ```
 //!
-//! Nothing here prints: [`Trainer`] yields [`StepMetrics`] and the caller shows them.
+//! Nothing here prints: [`Trainer`] yields [`StepMetrics`] and the caller shows them. Nothing here evaluates either: what
+//! the caller measures on held-out text between two steps comes back as [`Measurements`], to be logged and kept.
 
+mod batch_ramp;
+mod best;
 pub mod config;
 mod data;
 mod error;
 mod initial;
+mod log;
+mod measurements;
 mod metrics;
 mod optimizer;
 mod plan;
 mod run_dir;
 mod schedule;
 mod stream;
+mod tensorboard;
 mod text;
 mod trainer;
 
+pub use batch_ramp::BatchRamp;
+pub use best::Best;
 pub use config::{ConfigError, TrainConfig, apply_overrides};
 pub use data::{HeldOutData, HeldOutRows, RunData};
 pub use error::TrainError;
+pub use log::RunLog;
+pub use measurements::{Measurements, ModeLoss, Probe, ProbedAttention, ProbedStates, Validation};
 pub use metrics::{MetricsWriter, StepMetrics};
-pub use optimizer::{Optimizer, OptimizerOptions};
+pub use optimizer::{DecayedWeights, Optimizer, OptimizerOptions};
 pub use plan::TrainPlan;
 pub use run_dir::{Existing, RunDir};
-pub use schedule::Schedule;
+pub use schedule::{Schedule, ScheduleShape};
 pub use stream::{StreamDraw, StreamScope};
+pub use tensorboard::EventWriter;
 pub use trainer::Trainer;
 
 /// Result of every fallible function in this crate except for the configuration, which has [`ConfigError`].

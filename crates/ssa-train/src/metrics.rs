@@ -13,12 +13,16 @@ use crate::{Result, TrainError};
 pub struct StepMetrics {
     /// The step, counted from 1.
     pub step: usize,
-    /// What was minimised: cross-entropy + alpha * alignment.
+    /// What was minimised: cross-entropy + effective alpha * alignment + weight * z-loss.
     pub loss: f64,
     /// Mean over the targets of the step, in nats.
     pub cross_entropy: f64,
     /// Mean over layers, tokens, heads and dimensions, before the factor alpha; 0 for methods without it.
     pub alignment: f64,
+    /// The alignment of each layer, the first layer first; their mean is `alignment`.
+    pub alignment_per_layer: Vec<f64>,
+    /// Mean over the targets of the squared logarithm of the softmax's normaliser, before its weight.
+    pub z_loss: f64,
     /// The factor by which the mean alignment loss really entered the gradient. It equals the configured alpha
     /// whatever the number of micro-batches; 0 for methods without alignment.
     pub effective_alpha: f64,
@@ -59,27 +63,29 @@ impl MetricsWriter {
         Ok(Self { path: path.to_owned(), file })
     }
 
-    /// Appends one step.
+    /// Appends one step as a line.
     ///
     /// # Errors
     /// [`TrainError::Io`] names the file, for example on a full disk.
-    pub fn write(&mut self, metrics: &StepMetrics) -> Result<()> {
-        let line = serde_json::to_string(metrics).map_err(std::io::Error::from);
+    pub fn write(&mut self, step: &impl Serialize) -> Result<()> {
+        let line = serde_json::to_string(step).map_err(std::io::Error::from);
         line.and_then(|line| self.file.write_all((line + "\n").as_bytes()))
             .map_err(TrainError::io("write", &self.path))
     }
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
-    fn step(step: usize) -> StepMetrics {
+    pub(crate) fn step(step: usize) -> StepMetrics {
         StepMetrics {
             step,
             loss: 5.5,
             cross_entropy: 5.0,
             alignment: 0.05,
+            alignment_per_layer: vec![0.04, 0.06],
+            z_loss: 30.0,
             effective_alpha: 10.0,
             learning_rate: 1e-3,
             grad_norm: 1.5,

@@ -1,5 +1,6 @@
 //! The checked form of a configuration.
 
+use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -8,9 +9,11 @@ use ssa_kernels::ops::attention::alignment::AlignmentOptions;
 use ssa_kernels::ops::attention::selection::SelectionOptions;
 use ssa_model::{
     AttentionMode, AttentionOptions, Method, ModelConfig, ModelError, ModelSettings, Objective, RopeScaling,
+    SparseBudget,
 };
 
-use crate::config::{AlignmentInput, Budget, ConfigError, TrainConfig};
+use crate::batch_ramp::BatchRamp;
+use crate::config::{AlignmentInput, ConfigError, TrainConfig};
 use crate::optimizer::OptimizerOptions;
 use crate::schedule::Schedule;
 use crate::stream::StreamDraw;
@@ -30,6 +33,7 @@ pub struct TrainPlan {
     model: ModelConfig,
     objective: Objective,
     streams: StreamDraw,
+    batches: BatchRamp,
     schedule: Schedule,
     optimizer: OptimizerOptions,
 }
@@ -45,11 +49,7 @@ impl TrainPlan {
         checks::check(&config)?;
         let tokenizer = choose_tokenizer(&config.data)?;
         let model = model_config(&config, &tokenizer)?;
-        let training = &config.training;
         let settings = &config.optimizer;
-        let warmup = settings
-            .warmup_steps
-            .unwrap_or_else(|| (settings.warmup_fraction * training.steps as f64).round() as usize);
         Ok(Self {
             objective: objective(&config, &model),
             streams: StreamDraw::new(
@@ -58,17 +58,14 @@ impl TrainPlan {
                 config.objective.full_ratio,
                 config.objective.stream_draw,
             ),
-            schedule: Schedule {
-                peak: settings.learning_rate,
-                minimum: settings.min_learning_rate,
-                warmup,
-                steps: training.steps,
-            },
+            batches: batches(&config),
+            schedule: schedule(&config),
             optimizer: OptimizerOptions {
                 beta1: settings.beta1 as f32,
                 beta2: settings.beta2 as f32,
                 eps: settings.eps as f32,
                 weight_decay: settings.weight_decay as f32,
+                decayed: settings.weight_decay_on,
                 max_grad_norm: settings.max_grad_norm,
             },
             tokenizer: Arc::new(tokenizer),
@@ -127,19 +124,34 @@ impl TrainPlan {
         self.config.training.steps
     }
 
-    /// Rows of an optimiser step.
-    pub fn batch_size(&self) -> usize {
-        self.config.training.batch_size
+    /// Rows and micro-batches of the optimiser steps.
+    pub fn batches(&self) -> &BatchRamp {
+        &self.batches
     }
 
-    /// Rows of a micro-batch: a divisor of the batch size.
-    pub fn micro_batch_size(&self) -> usize {
-        self.config.training.micro_batch_size.unwrap_or(self.batch_size())
+    /// Share of the micro-batches and layers of some steps, counted from 0, that run on full attention. It follows from
+    /// the draw alone, so it is the same for a resumed run; 0 for no steps.
+    pub fn full_stream_share(&self, steps: Range<usize>) -> f64 {
+        let layers = self.model.num_hidden_layers;
+        let (mut full, mut all) = (0, 0);
+        for step in steps {
+            for micro_batch in 0..self.batches.micro_batches(step) {
+                let streams = self.streams.streams(step as u64, micro_batch as u64, layers);
+                full += streams.iter().filter(|&&stream| stream == AttentionMode::Full).count();
+                all += streams.len();
+            }
+        }
+        full as f64 / all.max(1) as f64
     }
 
-    /// Micro-batches of an optimiser step.
-    pub fn accumulation(&self) -> usize {
-        self.batch_size() / self.micro_batch_size()
+    /// Attention whose validation loss decides which weights are the best.
+    pub fn best_by(&self) -> AttentionMode {
+        let own = if self.config.objective.method == Method::Full {
+            AttentionMode::Full
+        } else {
+            AttentionMode::Sparse
+        };
+        self.config.monitoring.best_by.unwrap_or(own)
     }
 
     /// Tokens of a row.
@@ -148,8 +160,32 @@ impl TrainPlan {
     }
 
     /// Budgets of sparse attention to evaluate.
-    pub fn budgets(&self) -> &[Budget] {
+    pub fn budgets(&self) -> &[SparseBudget] {
         &self.config.evaluation.budgets
+    }
+}
+
+fn batches(config: &TrainConfig) -> BatchRamp {
+    let training = &config.training;
+    let start = training.batch_size_start.unwrap_or(training.batch_size);
+    BatchRamp {
+        micro_batch_size: training.micro_batch_size.unwrap_or(start),
+        start,
+        full: training.batch_size,
+        steps: training.batch_ramp_steps,
+    }
+}
+
+fn schedule(config: &TrainConfig) -> Schedule {
+    let (steps, settings) = (config.training.steps, &config.optimizer);
+    let share = |fraction: f64| (fraction * steps as f64).round() as usize;
+    Schedule {
+        peak: settings.learning_rate,
+        minimum: settings.min_learning_rate,
+        warmup: settings.warmup_steps.unwrap_or_else(|| share(settings.warmup_fraction)),
+        steps,
+        shape: settings.schedule,
+        decay: share(settings.decay_fraction),
     }
 }
 
@@ -224,6 +260,7 @@ fn objective(config: &TrainConfig, model: &ModelConfig) -> Objective {
         alpha: section.alpha as f32,
         alignment: AlignmentOptions { kind: section.alignment, direction: section.alignment_direction },
         gated_alignment: section.alignment_on == AlignmentInput::Gated,
+        z_loss: section.z_loss as f32,
         recompute: config.training.recompute,
     }
 }

@@ -4,6 +4,8 @@
 //! runs/ssa-20260131-154502/
 //!   config.toml      the configuration with all defaults; usable as input again
 //!   metrics.jsonl    one JSON object per optimiser step
+//!   tensorboard/     the same as event files
+//!   best/            the weights of the lowest validation loss, and best.json
 //!   checkpoint/      the model in Hugging Face layout, and its tokenizer
 //!   summary.json     \
 //!   report.html      / what evaluation adds
@@ -19,12 +21,14 @@ use ssa_model::Model;
 
 use crate::config::TrainConfig;
 use crate::metrics::MetricsWriter;
-use crate::{Result, TrainError};
+use crate::tensorboard::EventWriter;
+use crate::{Result, TrainError, best, tensorboard};
 
 const CONFIG: &str = "config.toml";
 const PARTIAL_CONFIG: &str = "config.toml.partial";
 const METRICS: &str = "metrics.jsonl";
 const CHECKPOINT: &str = "checkpoint";
+const TENSORBOARD: &str = "tensorboard";
 
 /// Every file that a run and its evaluation write, also those that an interrupted one leaves half written. The configuration comes last: while it is there, the directory is
 /// known as a run, so an interrupted removal can be repeated.
@@ -137,6 +141,14 @@ impl RunDir {
         MetricsWriter::create(&self.path.join(METRICS))
     }
 
+    /// Starts a TensorBoard event file in `tensorboard/` for a session whose first step, counted from 1, is `first_step`.
+    ///
+    /// # Errors
+    /// [`TrainError::Io`] names the file.
+    pub fn events(&self, first_step: usize) -> Result<EventWriter> {
+        EventWriter::create(&self.path.join(TENSORBOARD), first_step)
+    }
+
     /// Writes the model and the files of its tokenizer to `checkpoint/`.
     ///
     /// # Errors
@@ -150,20 +162,33 @@ impl RunDir {
 /// Removes the files of a run from a directory, and leaves every other file where it is.
 fn remove_run(path: &Path) -> Result<()> {
     check_is_run(path)?;
+    best::remove(path)?;
+    tensorboard::remove(&path.join(TENSORBOARD))?;
     for file in FILES {
-        let file = path.join(file);
-        match fs::remove_file(&file) {
-            Err(error) if error.kind() != ErrorKind::NotFound => {
-                return Err(TrainError::io("remove", &file)(error));
-            }
-            _ => {}
-        }
+        remove_file(&path.join(file))?;
     }
     // A checkpoint directory with foreign files in it stays; the next checkpoint is written beside them.
-    let checkpoint = path.join(CHECKPOINT);
-    match fs::remove_dir(&checkpoint) {
+    remove_if_empty(&path.join(CHECKPOINT))
+}
+
+/// Removes files of a directory, and the directory if nothing else is in it.
+pub(crate) fn remove_files(directory: &Path, files: &[&str]) -> Result<()> {
+    files.iter().try_for_each(|file| remove_file(&directory.join(file)))?;
+    remove_if_empty(directory)
+}
+
+fn remove_file(file: &Path) -> Result<()> {
+    match fs::remove_file(file) {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(TrainError::io("remove", file)(error)),
+        _ => Ok(()),
+    }
+}
+
+/// Removes a directory, unless there is none or something is in it.
+pub(crate) fn remove_if_empty(directory: &Path) -> Result<()> {
+    match fs::remove_dir(directory) {
         Err(error) if ![ErrorKind::NotFound, ErrorKind::DirectoryNotEmpty].contains(&error.kind()) => {
-            Err(TrainError::io("remove", &checkpoint)(error))
+            Err(TrainError::io("remove", directory)(error))
         }
         _ => Ok(()),
     }

@@ -57,6 +57,8 @@ pub struct Trainer {
 struct StepTotals {
     cross_entropy: f64,
     alignment: f64,
+    alignment_per_layer: Vec<f64>,
+    z_loss: f64,
     streams: usize,
     full_streams: usize,
 }
@@ -67,8 +69,9 @@ impl Trainer {
     /// # Errors
     /// [`TrainError::Data`] if the rows cannot be loaded in micro-batches of the plan.
     pub fn new(plan: TrainPlan, model: Model, rows: impl Into<Mixture>) -> Result<Self> {
-        let loader = Loader::new(rows, plan.micro_batch_size(), plan.seed())?;
-        let batches = Prefetch::new(loader, plan.accumulation() * STEPS_AHEAD)?;
+        let micro_batch_size = plan.batches().micro_batch_size;
+        let loader = Loader::new(rows, micro_batch_size, plan.seed())?;
+        let batches = Prefetch::new(loader, plan.batches().full / micro_batch_size * STEPS_AHEAD)?;
         let optimizer = Optimizer::new(*plan.optimizer(), model.config());
         let grads = Parameters::zeros(model.config());
         Ok(Self { plan, model, batches, optimizer, grads, done: 0, failed: false })
@@ -108,10 +111,12 @@ impl Trainer {
         let scale = step_scale(&batches);
         let totals = self.accumulate(batches, &scale)?;
         let alpha = self.alpha();
-        let loss = totals.cross_entropy + alpha * totals.alignment;
+        let z_loss = f64::from(self.plan.objective().z_loss) * totals.z_loss;
+        let loss = totals.cross_entropy + alpha * totals.alignment + z_loss;
         let norm = Optimizer::norm(&self.grads);
         self.check_finite("the cross-entropy", totals.cross_entropy)?;
         self.check_finite("the alignment loss", totals.alignment)?;
+        self.check_finite("the z-loss", z_loss)?;
         self.check_finite("the gradient norm", norm)?;
 
         let learning_rate = self.plan.schedule().learning_rate(self.done);
@@ -124,6 +129,8 @@ impl Trainer {
             loss,
             cross_entropy: totals.cross_entropy,
             alignment: totals.alignment,
+            alignment_per_layer: totals.alignment_per_layer,
+            z_loss: totals.z_loss,
             effective_alpha: alpha,
             learning_rate,
             grad_norm: norm,
@@ -137,15 +144,17 @@ impl Trainer {
     }
 
     fn micro_batches(&mut self) -> Result<Vec<Batch>> {
-        let count = self.plan.accumulation() as u64;
-        let first = self.done as u64 * count;
-        Ok((first..first + count).map(|index| self.batches.batch(index)).collect::<Result<_, _>>()?)
+        let ramp = self.plan.batches();
+        let next = ramp.micro_batches_before(self.done);
+        let indices = next..next + ramp.micro_batches(self.done) as u64;
+        Ok(indices.map(|index| self.batches.batch(index)).collect::<Result<_, _>>()?)
     }
 
     /// Passes over each corpus by the steps done, and over all rows together.
     fn epochs(&self) -> (Vec<f64>, f64) {
         let mixture = self.batches.loader().mixture();
-        let drawn = self.done as u64 * self.plan.batch_size() as u64;
+        let ramp = self.plan.batches();
+        let drawn = ramp.micro_batches_before(self.done) * ramp.micro_batch_size as u64;
         (mixture.epochs(drawn), drawn as f64 / mixture.rows() as f64)
     }
 
@@ -197,6 +206,10 @@ impl StepTotals {
     fn add(&mut self, losses: &StepLosses, streams: &[AttentionMode]) {
         self.cross_entropy += losses.cross_entropy;
         self.alignment += losses.alignment;
+        self.z_loss += losses.z_loss;
+        self.alignment_per_layer.resize(losses.alignment_per_layer.len(), 0.0);
+        let layers = self.alignment_per_layer.iter_mut().zip(&losses.alignment_per_layer);
+        layers.for_each(|(total, share)| *total += share);
         self.streams += streams.len();
         self.full_streams += streams.iter().filter(|&&stream| stream == AttentionMode::Full).count();
     }

@@ -1,7 +1,7 @@
 //! `ssa analyze`.
 
 use clap::Args;
-use ssa_eval::SparseBudget;
+use ssa_model::SparseBudget;
 
 use super::HeldOutArgs;
 

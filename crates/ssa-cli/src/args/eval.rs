@@ -1,7 +1,7 @@
 //! `ssa eval`.
 
 use clap::{Args, Subcommand};
-use ssa_eval::SparseBudget;
+use ssa_model::SparseBudget;
 
 use super::HeldOutArgs;
 

@@ -7,8 +7,8 @@ use clap::Args;
 /// Train a model, evaluate it on held-out text and write a report.
 ///
 /// The run is reproducible: the same configuration, text and program give the same weights, whatever the number of
-/// threads. The run directory receives the resolved configuration, the metrics of every step, the checkpoint, a
-/// summary and a report.
+/// threads. The run directory receives the resolved configuration, the metrics of every step, TensorBoard event
+/// files, the best weights by validation loss, the checkpoint, a summary and a report.
 #[derive(Debug, Args)]
 pub(crate) struct TrainArgs {
     /// Configuration file (TOML), such as configs/demo.toml.
@@ -20,12 +20,15 @@ pub(crate) struct TrainArgs {
     /// Text to train on, files or directories, instead of data.paths and data.corpora. A part of it is held out for evaluation.
     #[arg(long, value_name = "PATH", num_args = 1..)]
     pub(crate) data: Vec<PathBuf>,
-    /// Directory of the run; without it runs/<run.name>-<time>.
+    /// Directory of the run; without it runs/NAME-TIME with the configuration's run.name.
     #[arg(long, value_name = "DIR")]
     pub(crate) run_dir: Option<PathBuf>,
     /// Replace the run in --run-dir if there is one.
     #[arg(long, requires = "run_dir")]
     pub(crate) overwrite: bool,
+    /// Show progress line by line, as it is when standard error is no terminal.
+    #[arg(long)]
+    pub(crate) plain: bool,
     /// Leave out the evaluation after training.
     #[arg(long)]
     pub(crate) no_eval: bool,

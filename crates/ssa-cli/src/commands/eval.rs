@@ -5,14 +5,14 @@ use std::time::Instant;
 use anyhow::Result;
 use serde::Serialize;
 use ssa_eval::report::table::results_table;
-use ssa_eval::{EvalBatch, Perplexity, PerplexityOptions, SparseBudget};
+use ssa_eval::{EvalBatch, Perplexity, PerplexityOptions};
 use ssa_kernels::ops::attention::selection::SelectionRule;
-use ssa_model::Method;
+use ssa_model::{Method, SparseBudget};
 
 use super::check_budgets;
-use super::held_out::{HeldOut, trained_budget};
+use super::held_out::HeldOut;
 use crate::args::PerplexityArgs;
-use crate::display::{BatchProgress, print, print_json, render};
+use crate::display::{BatchProgress, Display, print, print_json, render};
 
 /// Block counts that are evaluated unless budgets are named.
 const DEFAULT_BLOCK_COUNTS: [usize; 6] = [1, 2, 4, 8, 16, 32];
@@ -34,7 +34,7 @@ pub(crate) fn perplexity(args: &PerplexityArgs) -> Result<()> {
     let rule: SelectionRule = args.held_out.selection.into();
     check_budgets(&args.budgets, rule)?;
     let held_out = HeldOut::load(&args.held_out)?;
-    let trained = trained_budget(held_out.model.config())?;
+    let trained = held_out.model.config().trained_budget();
     let budgets =
         if args.budgets.is_empty() { default_budgets(trained, rule)? } else { args.budgets.clone() };
     check_budgets(&budgets, rule)?;
@@ -43,7 +43,7 @@ pub(crate) fn perplexity(args: &PerplexityArgs) -> Result<()> {
     let sparsity_batches = EvalBatch::covering(batches, args.analysis_tokens).len();
     let options = PerplexityOptions { budgets, rule, sparsity_batches };
     let start = Instant::now();
-    let progress = BatchProgress::new("evaluating", batches.len());
+    let progress = BatchProgress::new(Display::choose(false), "evaluating", batches.len());
     let result = ssa_eval::perplexity(&held_out.model, batches, &options, &mut |done| progress.done(done));
     progress.finish();
     let perplexity = result?;

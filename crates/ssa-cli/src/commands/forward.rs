@@ -5,7 +5,8 @@ use ssa_kernels::ops::attention::alignment::{AlignmentDirection, AlignmentKind, 
 use ssa_kernels::ops::attention::selection::SelectionOptions;
 use ssa_kernels::ops::cross_entropy::IGNORE_INDEX;
 use ssa_model::{
-    AttentionMode, AttentionOptions, Input, Method, Model, Objective, Parameters, StepScale, TrainBatch,
+    AttentionMode, AttentionOptions, Input, Method, Model, Objective, Parameters, SparseBudget, StepScale,
+    TrainBatch,
 };
 
 use crate::args::ForwardArgs;
@@ -38,7 +39,7 @@ fn attention_options(args: &ForwardArgs, model: &Model) -> Result<AttentionOptio
         block_counts: args.block_counts.unwrap_or(config.block_counts),
         rule: args.selection.into(),
     };
-    let budget = ssa_eval::SparseBudget::new(selection.block_size, selection.block_counts)?;
+    let budget = SparseBudget::new(selection.block_size, selection.block_counts)?;
     super::check_budgets(&[budget], selection.rule)?;
     if method == Method::Nsa && config.window_size == 0 {
         return Err(UsageError(format!(
@@ -83,6 +84,7 @@ fn train(
         alpha: args.alpha.unwrap_or(DEFAULT_ALPHA),
         alignment: AlignmentOptions { kind: AlignmentKind::SmoothL1, direction: AlignmentDirection::Both },
         gated_alignment: true,
+        z_loss: 0.0,
         recompute: false,
     };
     let labels = next_tokens(&input);

@@ -3,9 +3,9 @@
 use std::fs;
 use std::path::Path;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use ssa_data::{BYTES, Tokenizer, read_documents};
-use ssa_eval::{EvalBatch, SparseBudget};
+use ssa_eval::EvalBatch;
 use ssa_model::{Model, ModelConfig};
 use ssa_train::{HeldOutData, TrainConfig, TrainPlan};
 
@@ -60,11 +60,6 @@ pub(super) fn held_out_batches(data: &HeldOutData, batch_size: usize) -> Result<
         parts.retain(|part| part.len() > 0);
     }
     Ok(in_turns)
-}
-
-/// The budget in a checkpoint's configuration.
-pub(super) fn trained_budget(config: &ModelConfig) -> Result<SparseBudget> {
-    Ok(SparseBudget::new(config.block_size, config.block_counts)?)
 }
 
 fn check_vocabulary(directory: &Path, config: &ModelConfig, tokenizer: &Tokenizer) -> Result<()> {
@@ -135,7 +130,9 @@ fn held_out_text(
     };
     let plan = TrainPlan::new(config)?;
     check_vocabulary(&args.model, model, plan.tokenizer())?;
-    let data = plan.open_held_out()?;
+    let data = plan
+        .open_held_out()
+        .context("the text that the checkpoint's run held out cannot be read again; pass --data")?;
     Ok(Text {
         batches: held_out_batches(&data, args.batch_size)?,
         source: source.to_owned(),

@@ -4,11 +4,12 @@ mod analyze;
 mod eval;
 mod forward;
 mod held_out;
+mod monitor;
 mod train;
 
 use anyhow::{Context, Result};
-use ssa_eval::SparseBudget;
 use ssa_kernels::ops::attention::selection::SelectionRule;
+use ssa_model::SparseBudget;
 
 use crate::args::{Cli, Command, EvalCommand};
 use crate::exit::UsageError;

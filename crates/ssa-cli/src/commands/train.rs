@@ -1,20 +1,23 @@
 //! `ssa train`.
 
 use std::path::Path;
-use std::time::Instant;
 
 use anyhow::{Context, Result};
 use jiff::Timestamp;
 use ssa_eval::report::table::results_table;
 use ssa_eval::report::{self, StepPoint};
-use ssa_eval::{Analysis, EvalBatch, Machine, Perplexity, PerplexityOptions, SparseBudget, Summary};
+use ssa_eval::{Analysis, EvalBatch, Machine, Perplexity, PerplexityOptions, Summary};
 use ssa_model::{AttentionMode, Method, Model};
-use ssa_train::{Existing, RunData, RunDir, StepMetrics, TrainConfig, TrainError, TrainPlan, Trainer};
+use ssa_train::{
+    BatchRamp, Existing, Measurements, RunData, RunDir, RunLog, StepMetrics, TrainConfig, TrainError,
+    TrainPlan, Trainer,
+};
 
-use super::check_budgets;
 use super::held_out::held_out_batches;
+use super::monitor::Monitor;
 use crate::args::TrainArgs;
-use crate::display::{BatchProgress, TrainProgress, note, print, render};
+use crate::display::{BatchProgress, Display, TrainProgress, note, print, render};
+use crate::exit::UsageError;
 use crate::files::write_whole;
 
 /// Where runs go that are not named.
@@ -32,10 +35,13 @@ pub(crate) fn run(args: &TrainArgs) -> Result<()> {
     describe(&plan, &model, &data, &run_dir);
 
     let mut trainer = Trainer::new(plan.clone(), model, data.train)?;
-    let training = train(&mut trainer, &run_dir)?;
+    let display = Display::choose(args.plain);
+    let monitor = Monitor::new(&plan, &run_dir, &held_out)?;
+    let training = train(&mut trainer, &run_dir, monitor, display)?;
     let model = trainer.into_model();
     let baseline = data.held_out.baseline_bits_per_byte;
-    let evaluation = if args.no_eval { None } else { Some(evaluate(&plan, &model, baseline, &held_out)?) };
+    let evaluation =
+        if args.no_eval { None } else { Some(evaluate(&plan, &model, baseline, &held_out, display)?) };
     let summary = summarise(&plan, &model, started, &training, evaluation)?;
     finish(&summary, &training.steps, &plan, &run_dir)
 }
@@ -47,7 +53,14 @@ fn plan(args: &TrainArgs) -> Result<TrainPlan> {
         config.data.corpora.clear();
     }
     let plan = TrainPlan::new(config)?;
-    check_budgets(&budgets(&plan)?, plan.objective().attention.selection.rule)?;
+    if plan.config().objective.method == Method::Nsa && plan.budgets().is_empty() && !args.no_eval {
+        return Err(UsageError(
+            "method nsa has no full attention, so there is nothing to evaluate without a budget; add one to \
+             evaluation.budgets, or pass --no-eval"
+                .to_owned(),
+        )
+        .into());
+    }
     Ok(plan)
 }
 
@@ -76,10 +89,17 @@ fn describe(plan: &TrainPlan, model: &Model, data: &RunData, run_dir: &RunDir) {
     note(&format!(
         "{} steps of {} rows on {} threads; run directory {}",
         plan.steps(),
-        plan.batch_size(),
+        rows_of_steps(plan.batches()),
         rayon::current_num_threads(),
         run_dir.path().display()
     ));
+}
+
+fn rows_of_steps(batches: &BatchRamp) -> String {
+    match batches.rows(0) {
+        rows if rows == batches.full => rows.to_string(),
+        rows => format!("{rows}, growing to {}", batches.full),
+    }
 }
 
 /// One line for each corpus, one for what is held out.
@@ -112,31 +132,44 @@ struct Training {
 }
 
 /// Runs all steps and saves the checkpoint, also that of a run that diverged: its weights are the last good ones.
-fn train(trainer: &mut Trainer, run_dir: &RunDir) -> Result<Training> {
+fn train(
+    trainer: &mut Trainer,
+    run_dir: &RunDir,
+    mut monitor: Monitor<'_>,
+    display: Display,
+) -> Result<Training> {
     let plan = trainer.plan().clone();
     let method = plan.config().objective.method;
-    let mut metrics_file = run_dir.metrics()?;
+    let mut log = log(&plan, run_dir, trainer.done())?;
     let mut training = Training { steps: Vec::with_capacity(plan.steps()), tokens: 0, seconds: 0.0 };
-    let mut progress = TrainProgress::new(plan.steps(), plan.config().training.log_every, method);
-    let start = Instant::now();
-    let mut steps = || -> Result<(), TrainError> {
-        for metrics in &mut *trainer {
+    let mut progress = TrainProgress::new(&plan, display);
+    let mut steps = || -> Result<()> {
+        while let Some(metrics) = trainer.next() {
             let metrics = metrics?;
-            metrics_file.write(&metrics)?;
-            progress.step(&metrics);
+            let measured = monitor.after(trainer.model(), metrics.step);
+            // The step is logged also if what came after it failed.
+            log.write(&metrics, measured.as_ref().unwrap_or(&Measurements::default()))?;
+            progress.step(&metrics, &measured?);
             training.tokens += metrics.tokens as u64;
+            training.seconds += metrics.seconds;
             training.steps.push(step_point(&metrics, method));
         }
         Ok(())
     };
     let result = steps();
     progress.finish();
-    training.seconds = start.elapsed().as_secs_f64();
-    if matches!(result, Ok(()) | Err(TrainError::NotFinite { .. })) {
+    let diverged = |error: &anyhow::Error| matches!(error.downcast_ref(), Some(TrainError::NotFinite { .. }));
+    if result.as_ref().err().is_none_or(diverged) {
         run_dir.save(trainer.model(), plan.tokenizer())?;
     }
     result?;
     Ok(training)
+}
+
+/// The log of a run of which so many steps are done.
+fn log(plan: &TrainPlan, run_dir: &RunDir, done: usize) -> Result<RunLog> {
+    let events = if plan.config().monitoring.tensorboard { Some(run_dir.events(done + 1)?) } else { None };
+    Ok(RunLog::new(run_dir.metrics()?, events))
 }
 
 fn step_point(metrics: &StepMetrics, method: Method) -> StepPoint {
@@ -165,25 +198,22 @@ fn evaluate(
     model: &Model,
     baseline_bits_per_byte: Option<f64>,
     batches: &[EvalBatch],
+    display: Display,
 ) -> Result<Evaluation> {
     let rule = plan.objective().attention.selection.rule;
     let analysed = EvalBatch::covering(batches, plan.config().evaluation.analysis_tokens);
 
-    let options = PerplexityOptions { budgets: budgets(plan)?, rule, sparsity_batches: analysed.len() };
-    let progress = BatchProgress::new("evaluating", batches.len());
+    let options =
+        PerplexityOptions { budgets: plan.budgets().to_vec(), rule, sparsity_batches: analysed.len() };
+    let progress = BatchProgress::new(display, "evaluating", batches.len());
     let perplexity = ssa_eval::perplexity(model, batches, &options, &mut |done| progress.done(done));
     progress.finish();
 
-    let progress = BatchProgress::new("analysing", analysed.len());
-    let trained = super::held_out::trained_budget(model.config())?;
+    let progress = BatchProgress::new(display, "analysing", analysed.len());
+    let trained = model.config().trained_budget();
     let analysis = ssa_eval::analyze(model, analysed, trained, rule, &mut |done| progress.done(done));
     progress.finish();
     Ok(Evaluation { baseline_bits_per_byte, perplexity: perplexity?, analysis: analysis? })
-}
-
-fn budgets(plan: &TrainPlan) -> Result<Vec<SparseBudget>> {
-    let budgets = plan.budgets().iter();
-    budgets.map(|budget| Ok(SparseBudget::new(budget.block_size, budget.block_counts)?)).collect()
 }
 
 fn summarise(
@@ -203,7 +233,7 @@ fn summarise(
         started: started.strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
         machine: Machine::current(rayon::current_num_threads()),
         method: model.config().attention_method,
-        trained_budget: super::held_out::trained_budget(model.config())?,
+        trained_budget: model.config().trained_budget(),
         parameters: model.parameters().count(),
         steps: training.steps.len() as u64,
         train_tokens: training.tokens,

@@ -2,7 +2,8 @@
 
 use super::chart::{Chart, Mark};
 use super::scale::{Axis, Spacing};
-use crate::{Perplexity, SparseBudget};
+use crate::Perplexity;
+use ssa_model::SparseBudget;
 
 /// Colours for the lines of up to three block sizes; more share the last.
 const CLASSES: [&str; 3] = ["sparse", "alignment", "mixed"];
@@ -28,7 +29,8 @@ pub(super) fn budget_chart(evaluation: &Perplexity, trained: SparseBudget) -> Op
         chart.level("full", full, &format!("full attention {full:.4}"));
     }
     let mut sizes: Vec<usize> = points.iter().map(|(budget, _)| budget.block_size()).collect();
-    sizes.sort_unstable();
+    // The trained block size comes first and alone has labels: those of several lines would collide.
+    sizes.sort_unstable_by_key(|&size| (size != trained.block_size(), size));
     sizes.dedup();
     for (index, &size) in sizes.iter().enumerate() {
         let class = CLASSES[index.min(CLASSES.len() - 1)];
@@ -37,21 +39,22 @@ pub(super) fn budget_chart(evaluation: &Perplexity, trained: SparseBudget) -> Op
         let path: Vec<_> =
             line.iter().map(|(budget, bits)| (budget.receptive_field() as f64, *bits)).collect();
         chart.line(class, &path);
-        let marks: Vec<_> = line.iter().map(|(budget, bits)| mark(*budget, *bits, trained)).collect();
+        let marks: Vec<_> =
+            line.iter().map(|(budget, bits)| mark(*budget, *bits, trained, index == 0)).collect();
         chart.marks(class, &marks);
         chart.legend(class, format!("sparse, blocks of {size}"));
     }
     Some(chart.finish())
 }
 
-fn mark(budget: SparseBudget, bits: f64, trained: SparseBudget) -> Mark {
+fn mark(budget: SparseBudget, bits: f64, trained: SparseBudget, labelled: bool) -> Mark {
     let emphasis = budget == trained;
     let note = if emphasis { ", the trained budget" } else { "" };
     Mark {
         x: budget.receptive_field() as f64,
         y: bits,
         tooltip: format!("{budget}: {bits:.4} bits per byte{note}"),
-        label: Some(format!("{bits:.3}")),
+        label: labelled.then(|| format!("{bits:.3}")),
         emphasis,
     }
 }

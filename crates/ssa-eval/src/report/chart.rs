@@ -173,8 +173,8 @@ impl Chart {
         let mut out = String::new();
         let mut right = WIDTH - RIGHT;
         for (class, text) in self.legend.iter().rev() {
-            // Text is not measured here: 6.4 units per character is the mean of the fonts in the style sheet.
-            let start = right - 6.4 * text.chars().count() as f64;
+            // Text is not measured here: 6.2 units per character is the mean of the fonts in the style sheet.
+            let start = right - 6.2 * text.chars().count() as f64;
             let (swatch_start, swatch_end, text) = (start - 24.0, start - 6.0, escape(text));
             writeln!(
                 out,

@@ -1,6 +1,7 @@
 //! The tables of a run as text cells: the same for the page, the terminal and documentation.
 
-use crate::{Analysis, AttentionMeans, BudgetResult, HiddenStates, Perplexity, SparseBudget};
+use crate::{Analysis, AttentionMeans, BudgetResult, HiddenStates, Perplexity};
+use ssa_model::SparseBudget;
 
 /// A table of text. The first column is left-aligned, all others hold numbers.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
@@ -87,11 +88,16 @@ fn means_row(name: String, means: &AttentionMeans, emphasis: bool) -> Row {
             format!("{:.4}", means.distance),
             format!("{:.4}", means.bound),
             format!("{:.2} %", 100.0 * means.bound_holds),
-            format!("{:.1e}", means.max_violation),
-            format!("{:.1e}", means.identity_error),
+            rounding_error(means.max_violation),
+            rounding_error(means.identity_error),
         ],
         emphasis,
     }
+}
+
+/// The order of magnitude is all that counts.
+fn rounding_error(value: f64) -> String {
+    if value == 0.0 { "0".to_owned() } else { format!("{value:.1e}") }
 }
 
 /// What an analysis covered, in a line.

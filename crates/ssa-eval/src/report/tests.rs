@@ -1,12 +1,10 @@
 //! The page as a whole.
 
-use ssa_model::{AttentionMode, Method};
+use ssa_model::{AttentionMode, Method, SparseBudget};
 
 use super::table::{layers_table, results_table};
 use super::{StepPoint, render};
-use crate::{
-    Analysis, AttentionMeans, BudgetResult, HiddenStates, Machine, Perplexity, SparseBudget, Summary,
-};
+use crate::{Analysis, AttentionMeans, BudgetResult, HiddenStates, Machine, Perplexity, Summary};
 
 fn result(budget: Option<&str>, bits_per_byte: f64, kl: Option<f64>) -> BudgetResult {
     let budget: Option<SparseBudget> = budget.map(|budget| budget.parse().unwrap());

@@ -5,11 +5,13 @@ use std::path::PathBuf;
 use ssa_data::Packing;
 use ssa_kernels::ops::attention::alignment::{AlignmentDirection, AlignmentKind};
 use ssa_kernels::ops::attention::selection::SelectionRule;
-use ssa_model::{DocumentMasking, Method};
+use ssa_model::{AttentionMode, DocumentMasking, Method, SparseBudget};
 use toml::Value;
 
+use super::schema::Leaf;
 use super::sections::AlignmentInput;
-use super::{Budget, schema::Leaf};
+use crate::optimizer::DecayedWeights;
+use crate::schedule::ScheduleShape;
 use crate::stream::StreamScope;
 
 impl Leaf for usize {
@@ -97,13 +99,13 @@ impl Leaf for PathBuf {
     }
 }
 
-impl Leaf for Budget {
+impl Leaf for SparseBudget {
     fn expected() -> String {
         "a budget such as \"16x4\": block size x number of blocks, both at least 1".to_owned()
     }
 
     fn from_toml(value: &Value) -> Option<Self> {
-        value.as_str().and_then(Self::parse)
+        value.as_str()?.parse().ok()
     }
 
     fn to_toml(&self) -> Value {
@@ -154,6 +156,12 @@ impl Choice for Method {
     }
 }
 
+impl Choice for AttentionMode {
+    fn words() -> Vec<(&'static str, Self)> {
+        Self::ALL.iter().map(|mode| (mode.name(), *mode)).collect()
+    }
+}
+
 impl Choice for Packing {
     fn words() -> Vec<(&'static str, Self)> {
         Self::ALL.iter().map(|packing| (packing.name(), *packing)).collect()
@@ -191,6 +199,18 @@ impl Choice for AlignmentInput {
 impl Choice for StreamScope {
     fn words() -> Vec<(&'static str, Self)> {
         vec![("step", Self::Step), ("micro_batch", Self::MicroBatch), ("layer", Self::Layer)]
+    }
+}
+
+impl Choice for ScheduleShape {
+    fn words() -> Vec<(&'static str, Self)> {
+        vec![("cosine", Self::Cosine), ("wsd", Self::Wsd)]
+    }
+}
+
+impl Choice for DecayedWeights {
+    fn words() -> Vec<(&'static str, Self)> {
+        vec![("matrices", Self::Matrices), ("layers", Self::Layers), ("all", Self::All)]
     }
 }
 

@@ -1,9 +1,9 @@
 //! The training configuration: reading, overriding, writing and documenting it.
 
-mod budget;
 mod corpus;
 mod error;
 mod leaves;
+mod monitoring;
 mod overrides;
 mod reference;
 mod schema;
@@ -15,9 +15,9 @@ use std::path::Path;
 
 use toml::Value;
 
-pub use budget::Budget;
 pub use corpus::WeightedCorpus;
 pub use error::ConfigError;
+pub use monitoring::MonitoringSection;
 pub use overrides::apply_overrides;
 pub use reference::reference_page;
 pub use schema::Key;

@@ -8,10 +8,12 @@ use std::path::PathBuf;
 use ssa_data::Packing;
 use ssa_kernels::ops::attention::alignment::{AlignmentDirection, AlignmentKind};
 use ssa_kernels::ops::attention::selection::SelectionRule;
-use ssa_model::{DocumentMasking, Method};
+use ssa_model::{DocumentMasking, Method, SparseBudget};
 
 use super::schema::section;
-use super::{Budget, WeightedCorpus};
+use super::{MonitoringSection, WeightedCorpus};
+use crate::optimizer::DecayedWeights;
+use crate::schedule::ScheduleShape;
 use crate::stream::StreamScope;
 
 section! {
@@ -28,11 +30,13 @@ section! {
         pub objective: ObjectiveSection = ObjectiveSection::default(),
         /// Length of the run and size of its steps.
         pub training: TrainingSection = TrainingSection::default(),
-        /// AdamW, gradient clipping and learning rate: linear warm-up, then a cosine down to the minimum. Tensors
-        /// of one axis (the norm weights) are not decayed.
+        /// AdamW, gradient clipping and learning rate.
         pub optimizer: OptimizerSection = OptimizerSection::default(),
         /// What the evaluation after training measures. Full attention is always measured where the method has it.
         pub evaluation: EvaluationSection = EvaluationSection::default(),
+        /// What is measured and written while training goes on. Probes and validation use held-out text, always the
+        /// same rows, and change nothing of the training.
+        pub monitoring: MonitoringSection = MonitoringSection::default(),
     }
 }
 
@@ -50,9 +54,10 @@ section! {
 section! {
     /// Size and shape of the model.
     pub struct ModelSection {
-        /// Checkpoint directory to take the initial weights from. The other keys of this section must agree with
-        /// its sizes, but may change `rope_theta`, `rope_scaling`, `rms_norm_eps`, `block_size`, `block_counts` and
-        /// `window_size`. Absent: random weights.
+        /// Checkpoint directory to take the initial weights from, to train on for a longer context, another budget
+        /// or by another method: `max_position_embeddings`, `rope_scaling`, `block_size`, `block_counts` and
+        /// `window_size` may differ from the checkpoint's, all other keys of this section must be the same. Absent:
+        /// random weights.
         pub init_from: Option<PathBuf> = None,
         /// Size of the vocabulary, at least that of the tokenizer; larger to match a padded checkpoint, for example.
         /// Absent: that of the tokenizer.
@@ -167,6 +172,9 @@ section! {
         /// Whether documents are kept apart in `both` streams, or in the full stream only (`full_only`, as
         /// released).
         pub document_masking: DocumentMasking = DocumentMasking::Both,
+        /// Weight of z-loss, the mean square of the logarithm of the softmax's normaliser: it keeps the logits from
+        /// drifting, and 1e-4 is usual. 0 switches it off.
+        pub z_loss: f64 = 0.0,
         /// Rule that selects blocks: `exact` top-k, or `reference`, the approximation of the released kernel.
         pub selection: SelectionRule = SelectionRule::Exact,
     }
@@ -179,8 +187,14 @@ section! {
         pub steps: usize = 200,
         /// Rows of an optimiser step.
         pub batch_size: usize = 8,
+        /// Rows of the first step, from which the batch grows evenly to `batch_size` over `batch_ramp_steps`, in whole
+        /// micro-batches. Absent: every step has `batch_size` rows.
+        pub batch_size_start: Option<usize> = None,
+        /// Steps over which the batch grows from `batch_size_start` to `batch_size`.
+        pub batch_ramp_steps: usize = 0,
         /// Rows computed at once: gradients of several micro-batches add up to one step, with the same result and
-        /// less memory. It must divide `batch_size`. Absent: `batch_size`.
+        /// less memory. It must divide `batch_size` and `batch_size_start`. Absent: `batch_size_start` if there is
+        /// one, else `batch_size`.
         pub micro_batch_size: Option<usize> = None,
         /// Keep only the input of each layer and compute the rest again in the backward pass: a third more work for
         /// a fraction of the memory.
@@ -195,7 +209,12 @@ section! {
     pub struct OptimizerSection {
         /// Highest learning rate, reached at the end of the warm-up.
         pub learning_rate: f64 = 1e-3,
-        /// Learning rate the cosine ends at.
+        /// Course of the learning rate after the warm-up: `cosine`, half a cosine down to the minimum, or `wsd`, the
+        /// highest rate until the last `decay_fraction` of the steps and then a straight line down to the minimum.
+        pub schedule: ScheduleShape = ScheduleShape::Cosine,
+        /// Share of the steps at the end over which `wsd` lowers the learning rate, between 0 and 1.
+        pub decay_fraction: f64 = 0.2,
+        /// Learning rate the schedule ends at.
         pub min_learning_rate: f64 = 0.0,
         /// Share of the steps that warm the learning rate up, between 0 and 1 (not used with `warmup_steps`).
         pub warmup_fraction: f64 = 0.01,
@@ -209,6 +228,9 @@ section! {
         pub eps: f64 = 1e-8,
         /// Decoupled weight decay, per step and unit of learning rate.
         pub weight_decay: f64 = 0.1,
+        /// Weights that decay: `matrices` (all but those of the norms, whose neutral value is 1 and not 0), `layers`
+        /// (the matrices of the layers: neither norms nor embedding and head) or `all`.
+        pub weight_decay_on: DecayedWeights = DecayedWeights::Matrices,
         /// Largest L2 norm of the gradient of all weights together; a longer gradient is scaled down to it.
         pub max_grad_norm: f64 = 1.0,
     }
@@ -219,8 +241,8 @@ section! {
     pub struct EvaluationSection {
         /// Budgets of sparse attention, each block size x number of blocks; an empty list for full attention alone.
         /// With `objective.selection = "reference"` a budget has at most as many blocks as a block has tokens.
-        pub budgets: Vec<Budget> =
-            [1, 2, 4, 8, 16, 32].into_iter().map(|block_counts| Budget { block_size: 16, block_counts }).collect(),
+        pub budgets: Vec<SparseBudget> =
+            [1, 2, 4, 8, 16, 32].into_iter().filter_map(|counts| SparseBudget::new(16, counts).ok()).collect(),
         /// Rows evaluated at once.
         pub batch_size: usize = 4,
         /// Held-out tokens that losses are averaged over, rounded up to whole rows; all of them if there are fewer.

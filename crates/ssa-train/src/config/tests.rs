@@ -1,3 +1,5 @@
+use ssa_model::SparseBudget;
+
 use super::*;
 
 fn error(text: &str, overrides: &[&str]) -> String {
@@ -108,7 +110,7 @@ fn unknown_keys_are_pointed_to_the_nearest() {
         (
             "[zzz]\nx = 1",
             "run.toml: unknown key `zzz`; the sections are `run`, `model`, `data`, `objective`, `training`, \
-             `optimizer`, `evaluation`",
+             `optimizer`, `evaluation`, `monitoring`",
         ),
     ] {
         assert_eq!(error(text, &[]), expected);
@@ -177,7 +179,7 @@ fn corpora_are_paths_with_or_without_a_weight() {
 #[test]
 fn budgets_are_written_size_by_count() {
     let budgets = read("[evaluation]\nbudgets = [\"16x4\", \"64x1\"]", &[]).evaluation.budgets;
-    assert_eq!(budgets.iter().map(Budget::to_string).collect::<Vec<_>>(), ["16x4", "64x1"]);
+    assert_eq!(budgets.iter().map(SparseBudget::to_string).collect::<Vec<_>>(), ["16x4", "64x1"]);
     for bad in ["16", "16x", "x4", "16X4", "0x4", "16x0", "16x4x2", "-1x2", " 16x4"] {
         let message = error(&format!("[evaluation]\nbudgets = [\"{bad}\"]"), &[]);
         assert!(message.contains("each entry a budget such as \"16x4\""), "{message}");

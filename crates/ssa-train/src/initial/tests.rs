@@ -38,6 +38,9 @@ fn a_checkpoint_gives_its_weights_to_the_configured_model() {
     assert!(model.parameters() == trained.parameters());
     assert_eq!(model.config(), continued.model());
 
+    let theta = plan(&[&init_from, "model.rope_theta=1e6"]).initial_model().err().unwrap().to_string();
+    assert!(theta.contains("rope_theta is 1000000, the checkpoint has 500000"), "{theta}");
+
     let message = plan(&[&init_from, "model.head_dim=6", "model.num_hidden_layers=2"])
         .initial_model()
         .err()

@@ -90,6 +90,10 @@ fn metrics_tell_the_step() {
         assert_eq!(metrics.learning_rate, plan(&[]).schedule().learning_rate(index));
         assert!(metrics.tokens > 3 * 48 && metrics.tokens <= 4 * 48);
         assert_eq!(metrics.loss, metrics.cross_entropy + 10.0 * metrics.alignment);
+        let layers = &metrics.alignment_per_layer;
+        assert_eq!(layers.len(), 2);
+        assert!((layers.iter().sum::<f64>() / 2.0 - metrics.alignment).abs() < 1e-9);
+        assert!(metrics.z_loss > 1.0);
     }
     assert_eq!(metrics.len(), 4);
 }
@@ -163,6 +167,44 @@ fn recomputing_changes_nothing() {
         assert_eq!(run(&mut kept), run(&mut recomputed));
         assert!(kept.model().parameters() == recomputed.model().parameters());
     }
+}
+
+#[test]
+fn z_loss_is_minimised_and_0_is_none() {
+    let end = |weight: &str| {
+        let metrics = run(&mut trainer(&[&format!("objective.z_loss={weight}"), "training.steps=30"]));
+        (metrics[0].clone(), metrics[29].z_loss)
+    };
+    let (without, drifting) = end("0");
+    let (with, held) = end("0.1");
+    assert_eq!(without.loss, without.cross_entropy + 10.0 * without.alignment);
+    assert_eq!(with.z_loss, without.z_loss);
+    assert!((with.loss - without.loss - 0.1 * with.z_loss).abs() < 1e-6);
+    assert!(held < 0.5 * drifting, "{held} with, {drifting} without");
+}
+
+#[test]
+fn a_ramp_reads_every_row_once() {
+    let mut ramp =
+        trainer(&["training.batch_size_start=1", "training.batch_ramp_steps=3", "training.steps=5"]);
+    let mut ids = Vec::new();
+    let mut rows = Vec::new();
+    for done in 0..5 {
+        ramp.done = done;
+        let batches = ramp.micro_batches().unwrap();
+        rows.push(batches.iter().map(|batch| batch.batch).sum::<usize>());
+        ids.extend(batches.into_iter().flat_map(|batch| batch.ids));
+    }
+    assert_eq!(rows, [1, 2, 3, 4, 4]);
+    let straight = (0..14).flat_map(|index| ramp.batches.batch(index).unwrap().ids).collect::<Vec<_>>();
+    assert_eq!(ids, straight);
+
+    ramp.done = 0;
+    let metrics = run(&mut ramp);
+    let count = ramp.batches.loader().mixture().rows() as f64;
+    let epochs: Vec<f64> = metrics.iter().map(|metrics| metrics.epoch * count).collect();
+    assert_eq!(epochs, [1.0, 3.0, 6.0, 10.0, 14.0]);
+    assert!(metrics[0].tokens <= 48 && metrics[4].tokens > 3 * 48);
 }
 
 #[test]

@@ -13,7 +13,6 @@ pub mod window;
 mod blocks;
 #[cfg(test)]
 mod golden;
-mod pooled;
 mod shape;
 mod tiled;
 

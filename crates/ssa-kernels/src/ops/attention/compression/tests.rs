@@ -1,14 +1,14 @@
 use ssa_testkit::{Random, assert_gradient};
 
-use super::super::full::tests::{CASES, Inputs};
+use super::super::full::tests::{CASES, Case, Inputs};
 use super::super::pooling::mean_pool_fwd;
 use super::super::reference::Inputs as ReferenceInputs;
 use super::*;
 use crate::ops::testing::{dot, normal_f64, with_threads};
 
 /// Inputs of a case with pooled keys and values.
-fn pooled(case: usize, block_size: usize) -> Inputs {
-    let mut inputs = Inputs::new(CASES[case]);
+fn pooled(case: Case, block_size: usize) -> Inputs {
+    let mut inputs = Inputs::new(case);
     for x in [&mut inputs.k, &mut inputs.v] {
         *x = mean_pool_fwd(x, &inputs.documents, block_size).unwrap();
     }
@@ -26,10 +26,10 @@ fn run(inputs: &Inputs, block_size: usize) -> (AttentionOutput, AttentionGrads) 
 
 #[test]
 fn matches_the_reference() {
-    for case in 0..CASES.len() {
+    for case in CASES {
         // Every token a block, partial last blocks, more blocks than a key tile holds, no complete block.
         for block_size in [1, 3, 16, 1000] {
-            println!("{:?}, block size {block_size}", CASES[case]);
+            println!("{case:?}, block size {block_size}");
             let inputs = pooled(case, block_size);
             inputs.check(
                 run(&inputs, block_size),
@@ -42,7 +42,7 @@ fn matches_the_reference() {
 
 #[test]
 fn a_token_without_a_complete_block_has_zero_output() {
-    let inputs = pooled(1, 4);
+    let inputs = pooled(CASES[1], 4);
     let (output, _) = run(&inputs, 4);
     let (lse, out) = (output.lse.as_slice(), output.out.as_slice());
     let first_seen = 3 * inputs.q.shape()[2];
@@ -53,7 +53,7 @@ fn a_token_without_a_complete_block_has_zero_output() {
 
 #[test]
 fn threads_change_nothing() {
-    let inputs = pooled(6, 3);
+    let inputs = pooled(CASES[6], 3);
     let [one, three] = [1, 3].map(|threads| with_threads(threads, || run(&inputs, 3)));
     assert_eq!(one.0.out, three.0.out);
     assert_eq!([one.1.dq, one.1.dk, one.1.dv], [three.1.dq, three.1.dk, three.1.dv]);

@@ -4,11 +4,11 @@ use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
 use super::SelectionOptions;
+use super::scores::{complete_blocks, gather_group, means, score, tokens_per_tile};
 use super::top::Selector;
 use crate::Documents;
 use crate::cpu::simd::{axpy_simd, dispatch, exp_row_simd, max_row_simd};
 use crate::ops::attention::blocks::{Blocks, Tile, split_by_tile};
-use crate::ops::attention::pooled::{complete_blocks, gather_group, means, score, tokens_per_tile};
 use crate::ops::attention::shape::AttentionShape;
 
 /// Returns the indices `[B, T, H, slots]`.

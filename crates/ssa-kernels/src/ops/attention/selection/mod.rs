@@ -3,6 +3,7 @@
 mod block_indices;
 mod cpu;
 pub mod reference;
+mod scores;
 #[cfg(test)]
 mod tests;
 mod top;

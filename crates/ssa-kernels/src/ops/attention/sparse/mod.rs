@@ -75,7 +75,6 @@ pub fn sparse_attention_fwd(
 /// # Determinism
 /// Bitwise reproducible for any number of threads: a key's gradient is summed by one thread in the order of the
 /// queries.
-#[expect(clippy::too_many_arguments, reason = "the inputs and results of the forward, by their names")]
 pub fn sparse_attention_bwd(
     dout: &Tensor,
     q: &Tensor,

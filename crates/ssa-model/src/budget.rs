@@ -6,7 +6,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use ssa_kernels::ops::attention::selection::{SelectionOptions, SelectionRule};
 
-use crate::EvalError;
+use crate::{ModelConfig, ModelError};
 
 /// A budget of sparse attention: `block_counts` blocks of `block_size` tokens for every query.
 ///
@@ -22,10 +22,10 @@ impl SparseBudget {
     /// A budget from its two parts.
     ///
     /// # Errors
-    /// [`EvalError::Budget`] if a part is 0.
-    pub fn new(block_size: usize, block_counts: usize) -> Result<Self, EvalError> {
+    /// [`ModelError::Budget`] if a part is 0.
+    pub fn new(block_size: usize, block_counts: usize) -> Result<Self, ModelError> {
         if block_size == 0 || block_counts == 0 || block_size.checked_mul(block_counts).is_none() {
-            return Err(EvalError::Budget { text: format!("{block_size}x{block_counts}") });
+            return Err(ModelError::Budget { text: format!("{block_size}x{block_counts}") });
         }
         Ok(Self { block_size, block_counts })
     }
@@ -51,6 +51,14 @@ impl SparseBudget {
     }
 }
 
+impl ModelConfig {
+    /// The budget the model was trained at.
+    pub fn trained_budget(&self) -> SparseBudget {
+        // A checked configuration has no zeros.
+        SparseBudget { block_size: self.block_size, block_counts: self.block_counts }
+    }
+}
+
 impl fmt::Display for SparseBudget {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(&format!("{}x{}", self.block_size, self.block_counts))
@@ -58,22 +66,22 @@ impl fmt::Display for SparseBudget {
 }
 
 impl FromStr for SparseBudget {
-    type Err = EvalError;
+    type Err = ModelError;
 
-    fn from_str(text: &str) -> Result<Self, EvalError> {
-        let parts = text.trim().split_once('x').and_then(|(size, counts)| {
+    fn from_str(text: &str) -> Result<Self, ModelError> {
+        let parts = text.split_once('x').and_then(|(size, counts)| {
             let number = |part: &str| part.parse::<usize>().ok();
             Some((number(size)?, number(counts)?))
         });
-        let (block_size, block_counts) = parts.ok_or_else(|| EvalError::Budget { text: text.to_owned() })?;
-        Self::new(block_size, block_counts).map_err(|_| EvalError::Budget { text: text.to_owned() })
+        let (block_size, block_counts) = parts.ok_or_else(|| ModelError::Budget { text: text.to_owned() })?;
+        Self::new(block_size, block_counts).map_err(|_| ModelError::Budget { text: text.to_owned() })
     }
 }
 
 impl TryFrom<String> for SparseBudget {
-    type Error = EvalError;
+    type Error = ModelError;
 
-    fn try_from(text: String) -> Result<Self, EvalError> {
+    fn try_from(text: String) -> Result<Self, ModelError> {
         text.parse()
     }
 }
@@ -99,8 +107,19 @@ mod tests {
 
     #[test]
     fn anything_else_is_refused_with_the_form() {
-        for text in ["", "16", "x", "16x", "0x4", "16x0", "16X4", "16x4x2", "-1x4", "99999999999x99999999999"]
-        {
+        for text in [
+            "",
+            "16",
+            "x",
+            "16x",
+            "0x4",
+            "16x0",
+            "16X4",
+            "16x4x2",
+            "-1x4",
+            " 16x4",
+            "99999999999x99999999999",
+        ] {
             let error = text.parse::<SparseBudget>().unwrap_err().to_string();
             assert!(error.contains("BLOCK_SIZExBLOCK_COUNTS"), "{text}: {error}");
         }

@@ -1,8 +1,8 @@
-//! What selection and compression share: the queries of a tile against block means `[C, H, D]`.
+//! The scores of a tile of queries against the block means `[C, H, D]` of their document.
 
-use super::blocks::Tile;
-use super::shape::AttentionShape;
 use crate::cpu::gemm::{Matrix, MatrixMut, Output, Threads, matmul};
+use crate::ops::attention::blocks::Tile;
+use crate::ops::attention::shape::AttentionShape;
 
 /// Query rows (tokens times heads of a group) of a tile: enough for its products to run at full speed, few enough
 /// for its scores to stay in the core's own cache at a thousand blocks.
