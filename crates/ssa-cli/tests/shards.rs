@@ -8,7 +8,8 @@ use std::path::Path;
 use common::{ssa, workplace};
 use serde_json::Value;
 use ssa_data::{
-    Document, ShardWriter, TokenType, Tokenizer, TrainTokenizerOptions, read_documents, train_tokenizer,
+    Document, Manifest, ShardSum, ShardWriter, TokenType, Tokenizer, TrainTokenizerOptions, read_documents,
+    train_tokenizer,
 };
 
 /// Trains a tokenizer of at most 300 tokens on the text of the workplace, into `tokenizer/`.
@@ -23,12 +24,12 @@ fn documents(directory: &Path) -> Vec<Document> {
     read_documents(&[directory.join("text")]).unwrap()
 }
 
-/// Writes the text of the workplace as a corpus of two shards, with a copy of the tokenizer if it has files.
+/// Writes the text of the workplace as a corpus of two shards, with its manifest and a copy of the tokenizer.
 fn make_corpus(directory: &Path, name: &str, tokenizer: &Tokenizer) {
     let target = directory.join(name);
     fs::create_dir(&target).unwrap();
     tokenizer.copy_to(&target).unwrap();
-    let documents = documents(directory);
+    let (documents, mut shards) = (documents(directory), Vec::new());
     for (name, documents) in ["00000", "00001"].iter().zip(documents.chunks(documents.len().div_ceil(2))) {
         let mut writer = ShardWriter::create(&target.join(name), TokenType::U16).unwrap();
         for document in documents {
@@ -36,8 +37,11 @@ fn make_corpus(directory: &Path, name: &str, tokenizer: &Tokenizer) {
             ids.push(tokenizer.eos());
             writer.push(&ids).unwrap();
         }
-        writer.finish().unwrap();
+        let (documents, tokens) = (writer.documents() as u64, writer.tokens());
+        let [bin, idx] = writer.finish().unwrap();
+        shards.push(ShardSum { name: (*name).to_owned(), documents, tokens, text_bytes: 0, bin, idx });
     }
+    Manifest::new(tokenizer, None, shards, vec!["text".to_owned()]).write(&target).unwrap();
 }
 
 /// Arguments that train on corpora; `paths` of the configuration is text and has to go.
@@ -102,7 +106,7 @@ fn the_same_corpora_give_the_same_run() {
     make_corpus(directory.path(), "bytes", &Tokenizer::Bytes);
     let weights = |packing: &str| {
         let packing = format!("data.packing={packing}");
-        let more = ["--no-eval", "--overwrite", "--set", "data.tokenizer=bytes", "--set", &packing];
+        let more = ["--no-eval", "--overwrite", "--set", &packing];
         ssa(directory.path(), on("\"bytes\"", &more)).succeeds();
         fs::read(directory.path().join("out/checkpoint/model.safetensors")).unwrap()
     };
@@ -123,6 +127,13 @@ fn unusable_corpora_are_refused_before_anything_is_written() {
         assert!(!directory.path().join("out").exists());
     };
     check(3, "\"absent\"", &["--set", "data.tokenizer=bytes"], &["absent"]);
+    check(
+        3,
+        "\"bytes\", \"own\"",
+        &[],
+        &["own: made with another tokenizer", &size, "bytes (vocabulary of 257)"],
+    );
+    fs::remove_file(directory.path().join("bytes/manifest.json")).unwrap();
     check(3, "\"bytes\"", &[], &["bytes: the corpus does not come with a tokenizer", "data.tokenizer"]);
     check(
         3,
@@ -152,7 +163,7 @@ fn unusable_corpora_are_refused_before_anything_is_written() {
     );
 
     // Tokens of another tokenizer, found when a row is read.
-    for file in ["tokenizer.json", "tokenizer_config.json"] {
+    for file in ["manifest.json", "tokenizer.json", "tokenizer_config.json"] {
         fs::remove_file(directory.path().join("own").join(file)).unwrap();
     }
     let run = ssa(directory.path(), on("\"own\"", &["--set", "data.tokenizer=bytes"]));

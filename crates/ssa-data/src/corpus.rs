@@ -5,24 +5,23 @@ use std::path::Path;
 
 use crate::permutation::Permutation;
 use crate::random::Purpose;
-use crate::tokenizer::{BYTES, CHAT_TEMPLATE, TOKENIZER_CONFIG, TOKENIZER_JSON};
-use crate::{ByteTokenizer, DataError, Document, Result, TokenSource, Tokenizer};
+use crate::tokenizer::{CHAT_TEMPLATE, TOKENIZER_CONFIG, TOKENIZER_JSON};
+use crate::{ByteTokenizer, DataError, Document, Manifest, Result, TokenSource, Tokenizer};
 
 /// The files that make up a tokenizer, of which all but the first are optional.
 const TOKENIZER_FILES: [&str; 4] =
     [TOKENIZER_JSON, TOKENIZER_CONFIG, "special_tokens_map.json", CHAT_TEMPLATE];
 
-/// The tokenizer that a corpus of shards comes with: the copy of its `tokenizer.json`, or bytes if a manifest without
-/// one says so. None for a corpus that another program wrote.
+/// The tokenizer that a corpus of shards comes with: the one of its manifest, or a `tokenizer.json` beside it. None for
+/// a corpus that another program wrote.
 ///
 /// # Errors
-/// As [`Tokenizer::load`].
+/// As [`Manifest::read`] and [`Manifest::load_tokenizer`].
 pub fn corpus_tokenizer(path: &Path) -> Result<Option<Tokenizer>> {
-    if path.join(TOKENIZER_JSON).is_file() {
-        return Tokenizer::load(path, None).map(Some);
+    if let Some(manifest) = Manifest::read(path)? {
+        return manifest.load_tokenizer(path).map(Some);
     }
-    let prepared = path.join("manifest.json").is_file();
-    prepared.then(|| Tokenizer::load(Path::new(BYTES), None)).transpose()
+    path.join(TOKENIZER_JSON).is_file().then(|| Tokenizer::load(path, None)).transpose()
 }
 
 impl TokenSource {

@@ -180,6 +180,17 @@ pub enum DataError {
         /// The first byte that is not.
         position: usize,
     },
+    /// A `manifest.json` does not fit the corpus that it lies in.
+    #[error(
+        "{}: {cause}; copy the whole directory of the corpus again, or make it again with `ssa data prepare`",
+        path.display()
+    )]
+    WrongManifest {
+        /// The manifest.
+        path: PathBuf,
+        /// What does not fit.
+        cause: String,
+    },
     /// Nothing says what the tokens of a corpus mean.
     #[error(
         "{}: the corpus does not come with a tokenizer; name the one that made it as data.tokenizer (`bytes`, a \

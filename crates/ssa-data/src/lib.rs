@@ -64,7 +64,10 @@ pub use packing::{
     IGNORE_INDEX, PackOptions, PackedRow, PackedRows, Packing, Remainder, pack, pack_documents,
 };
 pub use prefetch::Prefetch;
-pub use shard::{Corpus, FileSum, ShardReader, ShardWriter, TokenType, Tokens};
+pub use shard::{
+    Corpus, FileSum, Manifest, ManifestCheck, ShardReader, ShardSum, ShardWriter, TokenType, TokenizerSum,
+    Tokens,
+};
 pub use snapshot::{decode_snapshot, encode_snapshot, snapshot};
 pub use source::{Document, read_documents, text_bytes};
 pub use split::{Split, split};

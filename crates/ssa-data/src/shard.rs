@@ -11,12 +11,14 @@
 
 mod corpus;
 mod idx;
+mod manifest;
 mod mapped;
 mod reader;
 mod writer;
 
 pub use corpus::Corpus;
 pub use idx::TokenType;
+pub use manifest::{Manifest, ManifestCheck, ShardSum, TokenizerSum};
 pub use reader::{ShardReader, Tokens};
 pub(crate) use writer::hexadecimal;
 pub use writer::{FileSum, ShardWriter};

@@ -4,8 +4,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use ssa_data::{
-    Corpus, Document, DocumentSplit, Mixture, PackOptions, PackedRows, Packing, Remainder, Split,
-    TokenSource, Tokenizer, pack_documents, read_documents, text_bytes, unigram_bits_per_byte,
+    Corpus, Document, DocumentSplit, Manifest, ManifestCheck, Mixture, PackOptions, PackedRows, Packing,
+    Remainder, Split, TokenSource, Tokenizer, pack_documents, read_documents, text_bytes,
+    unigram_bits_per_byte,
 };
 
 use crate::{Result, TrainPlan};
@@ -70,7 +71,8 @@ struct HeldOut {
 }
 
 impl TrainPlan {
-    /// Opens the data that the configuration names and packs it into rows. Of shards only the indices are read.
+    /// Opens the data that the configuration names and packs it into rows. Of shards only the indices are read,
+    /// unless their checksums are to be verified.
     ///
     /// # Errors
     /// [`TrainError::Data`](crate::TrainError::Data) names the file, or says that there is too little text.
@@ -110,6 +112,10 @@ impl TrainPlan {
     }
 
     fn open_corpus(&self, path: &Path) -> Result<Arc<TokenSource>> {
+        if let Some(manifest) = Manifest::read(path)? {
+            let verify = self.config().data.verify_checksums;
+            manifest.check(path, if verify { ManifestCheck::Everything } else { ManifestCheck::Indices })?;
+        }
         let tokenizer = self.tokenizer();
         Ok(Arc::new(TokenSource::shards(Corpus::open(path)?, tokenizer.vocab_size(), tokenizer.eos())))
     }

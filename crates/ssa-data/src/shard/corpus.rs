@@ -82,6 +82,15 @@ impl Corpus {
 }
 
 fn open_directory(directory: &Path) -> Result<Vec<ShardReader>> {
+    let indices = indices(directory)?;
+    if indices.is_empty() {
+        return Err(DataError::NoShards { path: directory.to_owned() });
+    }
+    indices.iter().map(|path| ShardReader::open(path)).collect()
+}
+
+/// The index files of a directory, in the order of their names.
+pub(super) fn indices(directory: &Path) -> Result<Vec<PathBuf>> {
     let unreadable = |source| DataError::Unreadable { path: directory.to_owned(), source };
     let mut indices = Vec::new();
     for entry in directory.read_dir().map_err(unreadable)? {
@@ -90,9 +99,6 @@ fn open_directory(directory: &Path) -> Result<Vec<ShardReader>> {
             indices.push(path);
         }
     }
-    if indices.is_empty() {
-        return Err(DataError::NoShards { path: directory.to_owned() });
-    }
     indices.sort();
-    indices.iter().map(|path| ShardReader::open(path)).collect()
+    Ok(indices)
 }

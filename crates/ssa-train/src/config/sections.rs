@@ -129,6 +129,9 @@ section! {
         /// Tokenizer of `paths` and of corpora that do not come with theirs: `bytes`, a `tokenizer.json`, or a directory
         /// with one. Absent: that of the corpora, `bytes` for `paths`.
         pub tokenizer: Option<PathBuf> = None,
+        /// Whether the checksums of all shards are verified before the run, which reads every byte of them. Without it
+        /// sizes and the checksums of the indices are, for corpora with a manifest.
+        pub verify_checksums: bool = false,
         /// Tokens of a row. Documents are packed into rows; attention does not cross their borders.
         pub sequence_length: usize = 1024,
         /// How training text becomes rows: `concat` (documents one behind the other, cut where a row ends), `best_fit`

@@ -1,7 +1,7 @@
 use std::collections::HashSet;
 use std::fs;
 
-use ssa_data::{ByteTokenizer, Loader, ShardWriter, TokenType};
+use ssa_data::{ByteTokenizer, Loader, ShardSum, ShardWriter, TokenType};
 use tempfile::{TempDir, tempdir};
 
 use super::*;
@@ -19,6 +19,21 @@ fn corpus(directory: &Path, letter: u8, count: usize) {
         }
         writer.finish().unwrap();
     }
+}
+
+/// Writes the manifest of a corpus.
+fn describe(directory: &Path) {
+    let mut shards = Vec::new();
+    for shard in Corpus::open(directory).unwrap().shards() {
+        let stem = shard.path().with_extension("");
+        let mut writer = ShardWriter::create(&stem, TokenType::U16).unwrap();
+        (0..shard.documents()).for_each(|document| writer.push(&shard.document(document).to_vec()).unwrap());
+        let [bin, idx] = writer.finish().unwrap();
+        let (documents, tokens) = (shard.documents() as u64, shard.tokens());
+        let name = stem.file_name().unwrap().to_str().unwrap().to_owned();
+        shards.push(ShardSum { name, documents, tokens, text_bytes: tokens - documents, bin, idx });
+    }
+    Manifest::new(&Tokenizer::Bytes, None, shards, vec![]).write(directory).unwrap();
 }
 
 /// Two corpora, `a` and `b`.
@@ -186,6 +201,55 @@ fn damaged_shards_are_named() {
     fs::create_dir(directory.path().join("empty")).unwrap();
     let message = open_error(&directory, "corpora = [\"DIR/empty\"]");
     assert!(message.contains("empty: no shard"), "{message}");
+}
+
+#[test]
+fn corpora_are_compared_with_their_manifest() {
+    let directory = corpora();
+    let path = directory.path().join("a");
+    describe(&path);
+    let one = format!("corpora = [\"{}\"]", path.display());
+    let open = |data: &str| {
+        plan_of(data)
+            .map_err(|error| error.to_string())
+            .and_then(|plan| plan.open_data().map_err(|error| error.to_string()))
+    };
+    let failure = |data: &str| open(data).unwrap_err();
+    open(&one).unwrap();
+
+    let bin = fs::read(path.join("00001.bin")).unwrap();
+    let mut changed = bin.clone();
+    changed[0] ^= 1;
+    fs::write(path.join("00001.bin"), changed).unwrap();
+    open(&one).unwrap();
+    let message = failure(&format!("verify_checksums = true\n{one}"));
+    assert!(message.contains("a/00001.bin: its checksum is not the one in manifest.json"), "{message}");
+    fs::write(path.join("00001.bin"), bin).unwrap();
+
+    for extension in ["bin", "idx"] {
+        let [one, other] = ["00000", "00001"].map(|name| path.join(name).with_extension(extension));
+        let bytes = fs::read(&one).unwrap();
+        fs::rename(&other, &one).unwrap();
+        fs::write(&other, bytes).unwrap();
+    }
+    let message = failure(&one);
+    assert!(message.contains("a/00000.") && message.contains("manifest.json"), "swapped pairs: {message}");
+    fs::remove_file(path.join("00002.idx")).unwrap();
+    fs::remove_file(path.join("00002.bin")).unwrap();
+    describe(&path);
+    open(&one).unwrap();
+
+    let manifest = path.join("manifest.json");
+    let text = fs::read_to_string(&manifest).unwrap();
+    fs::write(&manifest, &text[..text.len() / 2]).unwrap();
+    let message = failure(&one);
+    assert!(message.contains("a/manifest.json: it is no manifest of a corpus"), "{message}");
+    fs::write(&manifest, text.replace("\"vocab_size\": 257", "\"vocab_size\": 300")).unwrap();
+    let message = failure(&one);
+    assert!(
+        message.contains("a/manifest.json: the corpus was made with a tokenizer of 300 tokens"),
+        "{message}"
+    );
 }
 
 #[test]
