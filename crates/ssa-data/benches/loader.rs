@@ -1,5 +1,11 @@
 //! `cargo bench -p ssa-data --bench loader` tells tokens (`elem`) per second of packing and of drawing batches, over a synthetic shard of 50 million tokens.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    reason = "a benchmark may stop, and tells what it measures"
+)]
+
 use std::hint::black_box;
 use std::path::Path;
 use std::sync::Arc;

@@ -23,8 +23,9 @@ pub struct Prefetch {
 struct Ahead {
     /// The batch that comes next out of the channel.
     next: u64,
-    batches: Receiver<Result<Batch>>,
-    thread: JoinHandle<()>,
+    /// There until the thread is told to end.
+    batches: Option<Receiver<Result<Batch>>>,
+    thread: Option<JoinHandle<()>>,
 }
 
 impl Prefetch {
@@ -53,19 +54,14 @@ impl Prefetch {
         let ahead = match self.ahead.take() {
             Some(ahead) if ahead.next == index => ahead,
             other => {
-                other.map(Ahead::stop);
+                drop(other);
                 self.start(index)?
             }
         };
-        let Ok(batch) = ahead.batches.recv() else {
-            return Err(DataError::ReaderStopped { cause: ahead.cause() });
-        };
-        // A thread that met an error has ended.
-        match &batch {
-            Ok(_) => self.ahead = Some(Ahead { next: index.wrapping_add(1), ..ahead }),
-            Err(_) => ahead.stop(),
-        }
-        batch
+        ahead.serve().map(|(batch, ahead)| {
+            self.ahead = Some(ahead);
+            batch
+        })
     }
 
     fn start(&self, first: u64) -> Result<Ahead> {
@@ -87,35 +83,38 @@ impl Prefetch {
             .name("ssa-data: read ahead".to_owned())
             .spawn(read)
             .map_err(|error| DataError::ReaderStopped { cause: error.to_string() })?;
-        Ok(Ahead { next: first, batches, thread })
+        Ok(Ahead { next: first, batches: Some(batches), thread: Some(thread) })
     }
 }
 
 impl Ahead {
-    /// Ends the thread, which notices when it has read the batch at hand.
-    fn stop(self) {
-        drop(self.batches);
-        // A panic of a thread that nobody needs any more says nothing about the batches served.
-        let _ = self.thread.join();
+    /// The next batch. After an error the thread has ended, and so has this.
+    fn serve(mut self) -> Result<(Batch, Self)> {
+        match self.batches.as_ref().map(Receiver::recv) {
+            Some(Ok(batch)) => {
+                self.next = self.next.wrapping_add(1);
+                batch.map(|batch| (batch, self))
+            }
+            // Nothing was sent, not even an error.
+            _ => Err(DataError::ReaderStopped {
+                cause: self.stop().unwrap_or("it stopped by itself".to_owned()),
+            }),
+        }
     }
 
-    /// What a thread that ended without a batch or an error died of.
-    fn cause(self) -> String {
-        drop(self.batches);
-        match self.thread.join() {
-            Ok(()) => "it stopped by itself".to_owned(),
-            Err(panic) => match (panic.downcast_ref::<String>(), panic.downcast_ref::<&str>()) {
-                (Some(text), _) => text.clone(),
-                (None, Some(text)) => (*text).to_owned(),
-                (None, None) => "it panicked".to_owned(),
-            },
-        }
+    /// Ends the thread, which notices when it has read the batch at hand; returns the message if it panicked.
+    fn stop(&mut self) -> Option<String> {
+        drop(self.batches.take());
+        let panic = self.thread.take()?.join().err()?;
+        let text = panic.downcast_ref::<String>().map(String::as_str);
+        Some(text.or(panic.downcast_ref::<&str>().copied()).unwrap_or("it panicked").to_owned())
     }
 }
 
-impl Drop for Prefetch {
+impl Drop for Ahead {
     fn drop(&mut self) {
-        self.ahead.take().map(Ahead::stop);
+        // A panic of a thread that nobody needs any more says nothing about the batches served.
+        self.stop();
     }
 }
 

@@ -25,7 +25,8 @@ fn batches_are_those_of_the_loader_in_any_order() {
 fn batches_wait_to_be_asked_for() {
     let mut prefetch = Prefetch::new(loader(), 4).unwrap();
     prefetch.batch(0).unwrap();
-    let waiting = |prefetch: &Prefetch| prefetch.ahead.as_ref().unwrap().batches.try_iter().count();
+    let waiting =
+        |prefetch: &Prefetch| prefetch.ahead.as_ref().unwrap().batches.as_ref().unwrap().try_iter().count();
     let start = Instant::now();
     let mut found = 0;
     while found < 5 && start.elapsed() < Duration::from_secs(20) {
