@@ -132,30 +132,21 @@ pub fn pack_documents(
     if !(2..=1 << 31).contains(&sequence_length) {
         return Err(DataError::setting("sequence_length", "from 2 to 2^31", sequence_length));
     }
-    let order = Permutation::new(documents.len() as u64, seed, Purpose::DocumentOrder, 0, 0);
-    let ordered = || {
-        let count = documents.len() as u64;
-        let document = |position| documents[order.get(position) as usize];
-        (0..count).map(document).map(|document| (document, source.document_tokens(document)))
-    };
-    let mut tokens = 0_u64;
-    for (document, length) in ordered() {
-        if u32::try_from(length).is_err() {
-            return Err(
-                source.too_large(format!("document {document} has {length} tokens, below 2^32 are possible"))
-            );
-        }
-        tokens += length as u64;
-    }
+    let lengths = document_lengths(&source, documents)?;
+    let tokens = lengths.iter().map(|&length| u64::from(length)).sum::<u64>();
     if tokens == 0 {
         return Err(DataError::NoText);
     }
     if documents.len() as u64 + tokens.div_ceil(sequence_length as u64) > u64::from(u32::MAX) {
-        return Err(
-            source.too_large(format!("{} documents and {tokens} tokens make too many rows", documents.len()))
-        );
+        let cause = format!("{} documents and {tokens} tokens make too many rows", documents.len());
+        return Err(source.too_large(cause));
     }
-    let with_text = ordered().filter(|&(_, length)| length > 0);
+    let order = Permutation::new(documents.len() as u64, seed, Purpose::DocumentOrder, 0, 0);
+    let in_order = (0..documents.len() as u64).map(|position| {
+        let at = order.get(position) as usize;
+        (documents[at], lengths[at] as usize)
+    });
+    let with_text = in_order.filter(|&(_, length)| length > 0);
     let mut index = match packing {
         Packing::Concat => concat::rows(with_text, sequence_length, documents.len(), tokens),
         Packing::BestFit => best_fit::rows(with_text, sequence_length),
@@ -172,6 +163,16 @@ pub fn pack_documents(
     let dropped_tokens = if drops { partial } else { 0 };
     let (rows, tokens) = (index.rows(), tokens - dropped_tokens);
     Ok(PackedRows { source, index: Arc::new(index), rows, sequence_length, packing, tokens, dropped_tokens })
+}
+
+/// The lengths of the documents, read in the order in which they lie on disk.
+fn document_lengths(source: &TokenSource, documents: &[u32]) -> Result<Vec<u32>> {
+    let length = |&document: &u32| {
+        let tokens = source.document_tokens(document);
+        let cause = || format!("document {document} has {tokens} tokens, and fewer than 2^32 are possible");
+        u32::try_from(tokens).map_err(|_| source.too_large(cause()))
+    };
+    documents.iter().map(length).collect()
 }
 
 impl PackedRows {
