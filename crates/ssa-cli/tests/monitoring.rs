@@ -1,5 +1,12 @@
 //! Watching a run: probes, validation, event files, the best weights; and training on from a checkpoint.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "helpers of tests fail by panicking"
+)]
+
 mod common;
 
 use std::fs;

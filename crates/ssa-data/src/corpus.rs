@@ -9,7 +9,7 @@ use crate::tokenizer::{CHAT_TEMPLATE, TOKENIZER_CONFIG, TOKENIZER_JSON};
 use crate::{ByteTokenizer, DataError, Document, Manifest, Result, TokenSource, Tokenizer};
 
 /// The files that make up a tokenizer, of which all but the first are optional.
-const TOKENIZER_FILES: [&str; 4] =
+pub const TOKENIZER_FILES: [&str; 4] =
     [TOKENIZER_JSON, TOKENIZER_CONFIG, "special_tokens_map.json", CHAT_TEMPLATE];
 
 /// The tokenizer that a corpus of shards comes with: the one of its manifest, or a `tokenizer.json` beside it. None for

@@ -56,7 +56,7 @@ mod token_source;
 mod tokenizer;
 
 pub use bits_per_byte::{bits_per_byte, unigram_bits_per_byte};
-pub use corpus::corpus_tokenizer;
+pub use corpus::{TOKENIZER_FILES, corpus_tokenizer};
 pub use error::DataError;
 pub use loader::{Batch, Loader};
 pub use mixture::Mixture;

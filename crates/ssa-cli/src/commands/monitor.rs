@@ -71,7 +71,7 @@ impl<'a> Monitor<'a> {
         if self.best.as_ref().is_some_and(|best| best.bits_per_byte() <= candidate.bits_per_byte()) {
             return Ok(Validation { best: false, ..candidate.validation });
         }
-        self.run_dir.save_best(model, &candidate)?;
+        self.run_dir.save_best(model, self.plan.tokenizer(), &candidate)?;
         let validation = candidate.validation.clone();
         self.best = Some(candidate);
         Ok(validation)

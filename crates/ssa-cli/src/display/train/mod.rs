@@ -21,7 +21,7 @@ pub(crate) struct TrainProgress {
 
 enum View {
     Plain,
-    Live(Live),
+    Live(Box<Live>),
 }
 
 /// What both views need to know about the run.
@@ -50,7 +50,7 @@ impl TrainProgress {
         };
         let view = match display {
             Display::Plain => View::Plain,
-            Display::Terminal => View::Live(Live::new(plan)),
+            Display::Terminal => View::Live(Box::new(Live::new(plan))),
         };
         Self { facts, view }
     }
