@@ -1,7 +1,7 @@
 //! The error type of this crate: each message names the file or setting, the cause and the remedy.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Why text could not be turned into rows of tokens.
 #[derive(Debug, thiserror::Error)]
@@ -78,6 +78,145 @@ pub enum DataError {
         /// The value given.
         actual: String,
     },
+    /// There are too few documents to hold whole ones out.
+    #[error(
+        "{source_name}: with {documents} document no whole document can be held out; name other text to evaluate on \
+         (data.valid_corpora), or add documents"
+    )]
+    TooFewDocuments {
+        /// What holds the documents.
+        source_name: String,
+        /// Number of documents.
+        documents: usize,
+    },
+    /// A corpus has more documents, or a document more tokens, than the index of rows can number.
+    #[error("{source_name}: {cause}; split the corpus into several, which `data.corpora` mixes")]
+    TooLarge {
+        /// What holds the documents.
+        source_name: String,
+        /// What is too large.
+        cause: String,
+    },
+    /// Corpora of one mixture do not fit together.
+    #[error("the corpora cannot be mixed: {cause}")]
+    Mixture {
+        /// What does not fit, and what would.
+        cause: String,
+    },
+    /// The thread that reads ahead is gone.
+    #[error(
+        "the thread that reads batches ahead has ended: {cause}; this is a defect of the program, please report it"
+    )]
+    ReaderStopped {
+        /// What is known.
+        cause: String,
+    },
+    /// A `.bin` or `.idx` file does not hold what it should.
+    #[error(
+        "{}: {cause}; copy both files of the shard again, or make it again with `ssa data prepare`",
+        path.display()
+    )]
+    DamagedShard {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        cause: String,
+    },
+    /// A file cannot be written.
+    #[error("{}: cannot be written: {source}; check the free space and permissions there", path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A directory holds no shard.
+    #[error("{}: no shard (.bin and .idx files) in this directory; make some with `ssa data prepare`", path.display())]
+    NoShards {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// A file that would be overwritten.
+    #[error("{}: exists already and is never overwritten; choose another directory, or move it away", path.display())]
+    Exists {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A tokenizer's file is not one.
+    #[error("{}: no usable tokenizer: {cause}; get the file again from where the model comes from", path.display())]
+    DamagedTokenizer {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        cause: String,
+    },
+    /// Nothing says which token ends a document.
+    #[error("{}: {cause}; name the token with `eos_token`", path.display())]
+    NoEosToken {
+        /// The `tokenizer.json`.
+        path: PathBuf,
+        /// What is missing.
+        cause: String,
+    },
+    /// A chat template cannot be used, or refuses a conversation.
+    #[error("{}: its chat template fails: {cause}; correct the template or leave the conversation out", path.display())]
+    ChatTemplate {
+        /// The tokenizer or template file.
+        path: PathBuf,
+        /// What the template engine said.
+        cause: String,
+    },
+    /// The tokenizer cannot be trained.
+    #[error("the tokenizer cannot be trained: {cause}; add text, or ask for another `vocab_size`")]
+    TrainTokenizer {
+        /// What the trainer said.
+        cause: String,
+    },
+    /// A text is not UTF-8, and the tokenizer needs that.
+    #[error(
+        "not UTF-8 at byte {position}; convert the text (for example with iconv), or use the tokenizer `bytes`"
+    )]
+    TextNotUtf8 {
+        /// The first byte that is not.
+        position: usize,
+    },
+    /// A `manifest.json` does not fit the corpus that it lies in.
+    #[error(
+        "{}: {cause}; copy the whole directory of the corpus again, or make it again with `ssa data prepare`",
+        path.display()
+    )]
+    WrongManifest {
+        /// The manifest.
+        path: PathBuf,
+        /// What does not fit.
+        cause: String,
+    },
+    /// Nothing says what the tokens of a corpus mean.
+    #[error(
+        "{}: the corpus does not come with a tokenizer; name the one that made it as data.tokenizer (`bytes`, a \
+         tokenizer.json, or a directory with one)",
+        path.display()
+    )]
+    UnknownTokenizer {
+        /// The corpus.
+        path: PathBuf,
+    },
+    /// A corpus was made with another tokenizer than the rest of the data.
+    #[error(
+        "{}: made with another tokenizer (vocabulary of {vocab_size}) than {other} (vocabulary of {other_vocab_size}); \
+         prepare all data with one tokenizer",
+        path.display()
+    )]
+    OtherTokenizer {
+        /// The corpus.
+        path: PathBuf,
+        /// Size of its vocabulary.
+        vocab_size: usize,
+        /// What the other tokenizer belongs to.
+        other: String,
+        /// Size of the other vocabulary.
+        other_vocab_size: usize,
+    },
     /// A token id is not in the vocabulary.
     #[error(
         "token {id} does not exist in a vocabulary of {vocab_size}; decode with the tokenizer that made the \
@@ -113,6 +252,18 @@ pub enum DataError {
 }
 
 impl DataError {
+    /// The error of a path that could not be opened.
+    pub(crate) fn from_open(path: &Path, source: io::Error) -> Self {
+        match source.kind() {
+            io::ErrorKind::NotFound => Self::Missing { path: path.to_owned() },
+            _ => Self::Unreadable { path: path.to_owned(), source },
+        }
+    }
+
+    pub(crate) fn write(path: &Path, source: io::Error) -> Self {
+        Self::Write { path: path.to_owned(), source }
+    }
+
     pub(crate) fn setting(setting: &'static str, expected: &'static str, actual: impl ToString) -> Self {
         Self::Setting { setting, expected, actual: actual.to_string() }
     }

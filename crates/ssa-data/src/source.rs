@@ -45,7 +45,7 @@ pub fn read_documents(paths: &[PathBuf]) -> Result<Vec<Document>> {
     }
     let mut reader = Reader::default();
     for path in paths {
-        let metadata = fs::metadata(path).map_err(|source| refused(path, source))?;
+        let metadata = fs::metadata(path).map_err(|source| DataError::from_open(path, source))?;
         if !metadata.is_dir() {
             reader.take_file(path)?;
         } else if !reader.holds_text(path, &metadata)? {
@@ -69,7 +69,7 @@ impl Reader {
         if self.met.get(&key) == Some(&true) {
             return Ok(());
         }
-        let text = fs::read(path).map_err(|source| refused(path, source))?;
+        let text = fs::read(path).map_err(|source| DataError::from_open(path, source))?;
         if text.is_empty() {
             return Err(DataError::EmptyFile { path: path.to_owned() });
         }
@@ -89,7 +89,9 @@ impl Reader {
         self.met.insert(key.clone(), false);
         let holds_text = if metadata.is_dir() {
             self.walk(path)?
-        } else if let Some(text) = read_if_text(path, metadata).map_err(|source| refused(path, source))? {
+        } else if let Some(text) =
+            read_if_text(path, metadata).map_err(|source| DataError::from_open(path, source))?
+        {
             self.push(path, text);
             true
         } else {
@@ -102,14 +104,14 @@ impl Reader {
     fn walk(&mut self, directory: &Path) -> Result<bool> {
         let entries: io::Result<Vec<PathBuf>> =
             fs::read_dir(directory).and_then(|entries| entries.map(|entry| Ok(entry?.path())).collect());
-        let mut entries = entries.map_err(|source| refused(directory, source))?;
+        let mut entries = entries.map_err(|source| DataError::from_open(directory, source))?;
         entries.sort();
         let mut holds_text = false;
         for path in entries.iter().filter(|path| !is_hidden(path)) {
             match fs::metadata(path) {
                 Ok(metadata) => holds_text |= self.holds_text(path, &metadata)?,
                 Err(_) if path.is_symlink() => {}
-                Err(source) => return Err(refused(path, source)),
+                Err(source) => return Err(DataError::from_open(path, source)),
             }
         }
         Ok(holds_text)
@@ -144,14 +146,6 @@ fn canonical(path: &Path) -> PathBuf {
 
 fn is_hidden(path: &Path) -> bool {
     path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."))
-}
-
-fn refused(path: &Path, source: io::Error) -> DataError {
-    let path = path.to_owned();
-    match source.kind() {
-        io::ErrorKind::NotFound => DataError::Missing { path },
-        _ => DataError::Unreadable { path, source },
-    }
 }
 
 #[cfg(test)]

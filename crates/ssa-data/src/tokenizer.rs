@@ -1,73 +1,121 @@
-//! From text to token ids.
+//! From text to token ids, and back.
 
-use crate::{DataError, Document, Result};
+mod bytes;
+mod chat;
+mod encoder;
+mod hf;
+mod pieces;
+mod train;
 
-/// One token per byte: ids 0..=255 are the byte values, 256 ends a document.
-///
-/// It needs no vocabulary file and takes any bytes, UTF-8 or not.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct ByteTokenizer;
+use std::path::Path;
 
-impl ByteTokenizer {
-    /// The id that ends every document.
-    pub const EOS: u32 = 256;
-    /// Number of ids: 256 byte values and the end of document.
-    pub const VOCAB_SIZE: usize = 257;
+pub use bytes::ByteTokenizer;
+pub use chat::Message;
+pub use encoder::Encoder;
+pub use hf::HfTokenizer;
+pub(crate) use hf::{CHAT_TEMPLATE, TOKENIZER_CONFIG, TOKENIZER_JSON};
+pub use train::{TrainTokenizerOptions, train_tokenizer};
 
-    /// The ids of a text, without [`EOS`](Self::EOS): [`pack`](crate::pack) appends it.
-    pub fn encode(&self, text: &[u8]) -> Vec<u32> {
-        text.iter().map(|&byte| u32::from(byte)).collect()
-    }
+use crate::{DataError, Result};
 
-    /// The ids of each document, in order.
-    pub fn encode_documents(&self, documents: &[Document]) -> Vec<Vec<u32>> {
-        documents.iter().map(|document| self.encode(&document.text)).collect()
-    }
+/// The name that stands for [`ByteTokenizer`] where a path to a tokenizer is expected.
+pub const BYTES: &str = "bytes";
 
-    /// The bytes of the ids; [`EOS`](Self::EOS) stands for no text and is left out.
+/// Any tokenizer.
+#[derive(Debug)]
+pub enum Tokenizer {
+    /// One token per byte.
+    Bytes,
+    /// A `tokenizer.json`.
+    Hf(Box<HfTokenizer>),
+}
+
+impl Tokenizer {
+    /// The tokenizer of this name: `bytes`, a `tokenizer.json`, or a directory that holds one.
+    ///
+    /// `eos_token` names the token that ends every document; without it, `tokenizer_config.json` beside the
+    /// tokenizer does, or one of the names that published tokenizers use.
     ///
     /// # Errors
-    /// [`DataError::UnknownToken`] for an id above [`EOS`](Self::EOS).
-    pub fn decode(&self, ids: &[u32]) -> Result<Vec<u8>> {
-        let mut text = Vec::with_capacity(ids.len());
-        for &id in ids {
-            match u8::try_from(id) {
-                Ok(byte) => text.push(byte),
-                Err(_) if id == Self::EOS => {}
-                Err(_) => return Err(DataError::UnknownToken { id, vocab_size: Self::VOCAB_SIZE }),
-            }
+    /// [`DataError::Missing`] or [`DataError::Unreadable`] if a file is, [`DataError::DamagedTokenizer`] if it
+    /// is no tokenizer, [`DataError::NoEosToken`] if nothing says which token ends a document.
+    pub fn load(path: &Path, eos_token: Option<&str>) -> Result<Self> {
+        if path == Path::new(BYTES) {
+            return match eos_token {
+                None => Ok(Self::Bytes),
+                Some(token) => {
+                    Err(DataError::setting("eos_token", "nothing for the tokenizer `bytes`", token))
+                }
+            };
         }
-        Ok(text)
+        HfTokenizer::load(path, eos_token).map(|tokenizer| Self::Hf(Box::new(tokenizer)))
+    }
+
+    /// Number of ids: every id is below.
+    pub fn vocab_size(&self) -> usize {
+        match self {
+            Self::Bytes => ByteTokenizer::VOCAB_SIZE,
+            Self::Hf(tokenizer) => tokenizer.vocab_size(),
+        }
+    }
+
+    /// The id that ends every document.
+    pub fn eos(&self) -> u32 {
+        match self {
+            Self::Bytes => ByteTokenizer::EOS,
+            Self::Hf(tokenizer) => tokenizer.eos(),
+        }
+    }
+
+    /// SHA-256 of `tokenizer.json`; none for bytes, which has no file.
+    pub fn sha256(&self) -> Option<&str> {
+        match self {
+            Self::Bytes => None,
+            Self::Hf(tokenizer) => Some(tokenizer.sha256()),
+        }
+    }
+
+    /// An encoder for one thread. Each keeps a cache of its own, so that threads never wait for each other.
+    pub fn encoder(&self) -> Encoder<'_> {
+        Encoder::new(self)
+    }
+
+    /// The ids of a text, without the id that ends a document.
+    ///
+    /// # Errors
+    /// As [`Encoder::append`].
+    pub fn encode(&self, text: &[u8]) -> Result<Vec<u32>> {
+        let mut ids = Vec::new();
+        self.encoder().append(text, &mut ids)?;
+        Ok(ids)
+    }
+
+    /// The text of the ids, special tokens spelt out. Bytes that are not UTF-8 become U+FFFD.
+    ///
+    /// # Errors
+    /// [`DataError::UnknownToken`] for an id that is not in the vocabulary.
+    pub fn decode(&self, ids: &[u32]) -> Result<String> {
+        if let Some(&id) = ids.iter().find(|&&id| id as usize >= self.vocab_size()) {
+            return Err(DataError::UnknownToken { id, vocab_size: self.vocab_size() });
+        }
+        match self {
+            Self::Bytes => Ok(String::from_utf8_lossy(&ByteTokenizer.decode(ids)?).into_owned()),
+            Self::Hf(tokenizer) => tokenizer.decode(ids),
+        }
+    }
+
+    /// A conversation as one text: by the tokenizer's chat template if it has one, else as paragraphs
+    /// `role: content`.
+    ///
+    /// # Errors
+    /// [`DataError::ChatTemplate`] if the template refuses the conversation.
+    pub fn render(&self, messages: &[Message]) -> Result<String> {
+        match self {
+            Self::Hf(tokenizer) => tokenizer.render(messages),
+            Self::Bytes => Ok(chat::paragraphs(messages)),
+        }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    proptest! {
-        #[test]
-        fn decoding_undoes_encoding(text in prop::collection::vec(any::<u8>(), 0..200)) {
-            let ids = ByteTokenizer.encode(&text);
-            prop_assert!(ids.iter().all(|&id| id < ByteTokenizer::EOS));
-            prop_assert_eq!(ByteTokenizer.decode(&ids).unwrap(), text);
-        }
-    }
-
-    #[test]
-    fn bytes_need_not_be_utf8_and_eos_is_no_text() {
-        assert_eq!(ByteTokenizer.encode(&[0, 0xff, b'a']), [0, 255, 97]);
-        assert_eq!(ByteTokenizer.decode(&[0xff, ByteTokenizer::EOS, 97]).unwrap(), [0xff, 97]);
-    }
-
-    #[test]
-    fn unknown_ids_are_refused() {
-        let error = ByteTokenizer.decode(&[1, 257]).unwrap_err().to_string();
-        assert_eq!(
-            error,
-            "token 257 does not exist in a vocabulary of 257; decode with the tokenizer that made the tokens"
-        );
-    }
-}
+mod tests;

@@ -3,6 +3,7 @@
 //! ```text
 //! best/
 //!   config.json, model.safetensors   the model in Hugging Face layout
+//!   tokenizer.json and the like      its tokenizer, unless text is read as bytes
 //!   best.json                        step and losses
 //! ```
 //!
@@ -15,6 +16,7 @@ use std::io::Write;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
+use ssa_data::{TOKENIZER_FILES, Tokenizer};
 use ssa_model::checkpoint::replace_file;
 use ssa_model::{AttentionMode, Model};
 
@@ -26,7 +28,8 @@ const PARTIAL: &str = "best.partial";
 const PREVIOUS: &str = "best.previous";
 const NUMBERS: &str = "best.json";
 
-/// Every file of the directories above. The numbers are written last: a directory that has them is whole.
+/// The files of the directories above besides the tokenizer's. The numbers are written last: a directory that has them
+/// is whole.
 const FILES: [&str; 6] = [
     NUMBERS,
     "best.json.tmp",
@@ -70,14 +73,15 @@ impl RunDir {
         Ok(Some(best.map_err(TrainError::io("read", &path))?))
     }
 
-    /// Keeps `model` with its numbers as the best weights, instead of those before.
+    /// Keeps `model` with its tokenizer and numbers as the best weights, instead of those before.
     ///
     /// # Errors
-    /// [`TrainError::Model`] or [`TrainError::Io`] name the file; the weights before are then still there.
-    pub fn save_best(&self, model: &Model, best: &Best) -> Result<()> {
+    /// [`TrainError::Model`], [`TrainError::Data`] or [`TrainError::Io`] name the file; the weights before are then still there.
+    pub fn save_best(&self, model: &Model, tokenizer: &Tokenizer, best: &Best) -> Result<()> {
         self.settle_best()?;
         let [kept, partial, previous] = [BEST, PARTIAL, PREVIOUS].map(|name| self.path().join(name));
         model.save(&partial).map_err(TrainError::with_remedy)?;
+        tokenizer.copy_to(&partial)?;
         let numbers = serde_json::to_string_pretty(best)
             .map_err(std::io::Error::from)
             .map_err(TrainError::io("write", &partial))?;
@@ -88,7 +92,7 @@ impl RunDir {
         fs::rename(&partial, &kept).map_err(TrainError::io("rename", &partial))?;
         // Makes the renames durable, where the file system can.
         let _ = fs::File::open(self.path()).and_then(|folder| folder.sync_all());
-        remove_files(&previous, &FILES)
+        remove_model(&previous)
     }
 
     /// Ends what an interrupted [`save_best`](Self::save_best) began.
@@ -101,14 +105,22 @@ impl RunDir {
                 fs::rename(whole, &kept).map_err(TrainError::io("rename", whole))?;
             }
         }
-        remove_files(&partial, &FILES)?;
-        remove_files(&previous, &FILES)
+        remove_model(&partial)?;
+        remove_model(&previous)
     }
 }
 
 /// Removes the best weights of a run and what an interrupted save left of them.
 pub(crate) fn remove(run: &Path) -> Result<()> {
-    [PARTIAL, PREVIOUS, BEST].iter().try_for_each(|name| remove_files(&run.join(name), &FILES))
+    [PARTIAL, PREVIOUS, BEST].iter().try_for_each(|name| remove_model(&run.join(name)))
+}
+
+fn remove_model(directory: &Path) -> Result<()> {
+    remove_files(directory, &FILES)?;
+    for name in TOKENIZER_FILES {
+        remove_files(directory, &[name, &format!("{name}.partial")])?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use ssa_data::RowPlace;
 use ssa_kernels::Tensor;
 use ssa_model::{AttentionOptions, LayerAttention};
 
@@ -19,8 +20,8 @@ pub struct BadStep {
     pub what: &'static str,
     /// Its value.
     pub value: f64,
-    /// Numbers of its rows among the packed rows of the training text, from 0.
-    pub rows: Vec<usize>,
+    /// Where its rows come from.
+    pub rows: Vec<RowPlace>,
 }
 
 /// Why a run cannot go on: a bad step that neither passing over rows nor going back to a checkpoint gets past.
@@ -56,13 +57,22 @@ impl fmt::Display for Diagnosis {
     }
 }
 
-fn row_list(rows: &[usize]) -> String {
-    let shown: Vec<String> = rows.iter().take(ROWS_SHOWN).map(usize::to_string).collect();
+fn row_list(rows: &[RowPlace]) -> String {
+    let shown: Vec<String> = rows.iter().take(ROWS_SHOWN).map(name).collect();
     let more = match rows.len().saturating_sub(ROWS_SHOWN) {
         0 => String::new(),
         more => format!(" and {more} more"),
     };
     format!("row{} {}{more}", if rows.len() == 1 { "" } else { "s" }, shown.join(", "))
+}
+
+/// A row by its number, and where there are several corpora by that of the corpus. The first corpus has number 0, as
+/// rows have.
+fn name(place: &RowPlace) -> String {
+    match place.corpus {
+        0 => place.row.to_string(),
+        corpus => format!("{} of corpus {corpus}", place.row),
+    }
 }
 
 impl Trainer {
@@ -77,7 +87,7 @@ impl Trainer {
         }
         for (index, batch) in (0..).zip(self.indices()) {
             if let Some(place) = self.first_bad_activation(index, batch)? {
-                let rows = self.loader.row_numbers(batch);
+                let rows = self.batches.loader().row_places(batch);
                 return Ok(format!("{place} of micro-batch {index} ({})", row_list(&rows)));
             }
         }
@@ -88,7 +98,7 @@ impl Trainer {
 
     /// The first bad tensor in the forward of micro-batch `index` of the next step, which is batch `batch` of the loader.
     fn first_bad_activation(&self, index: u64, batch: u64) -> Result<Option<String>> {
-        let batch = crate::trainer::train_batch(self.loader.batch(batch))?;
+        let batch = crate::trainer::train_batch(self.batches.loader().batch(batch)?)?;
         let layers = self.model.config().num_hidden_layers;
         let mode = self.plan.streams().streams(self.done as u64, index, layers)[0];
         let options = AttentionOptions { mode, ..self.plan.objective().attention.clone() };

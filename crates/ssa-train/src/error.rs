@@ -96,6 +96,20 @@ pub enum TrainError {
     /// A checkpoint is unusable or could not be saved.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
+    /// The checkpoint to start from has fewer tokens than the data.
+    #[error(
+        "{}: the checkpoint has a vocabulary of {vocab_size}, but the tokenizer of the data has one of {needed}; prepare \
+         the data with the tokenizer of the checkpoint, or leave out model.init_from",
+        directory.display()
+    )]
+    Vocabulary {
+        /// The checkpoint.
+        directory: PathBuf,
+        /// Size of its vocabulary.
+        vocab_size: usize,
+        /// Size of the vocabulary of the data.
+        needed: usize,
+    },
     /// The named run directory exists.
     #[error("{} exists; name another run directory, or pass --overwrite to replace the run in it", path.display())]
     Exists {

@@ -13,16 +13,30 @@ impl TrainPlan {
     /// configured, which is how a model is trained on for a longer context, another budget or by another method.
     ///
     /// # Errors
+    /// [`TrainError::Vocabulary`] if the data has tokens that the checkpoint does not know,
     /// [`TrainError::InitFrom`] if anything else differs, [`TrainError::Model`] if the checkpoint cannot be read.
     pub fn initial_model(&self) -> Result<Model> {
         match self.init_from() {
             None => Ok(Model::init(self.model().clone(), self.seed())?),
             Some(directory) => {
                 let checkpoint = Model::load(directory)?;
+                self.check_vocabulary(directory, checkpoint.config())?;
                 check_same_function(directory, self.model(), checkpoint.config())?;
                 Ok(Model::new(self.model().clone(), checkpoint.parameters().clone())?)
             }
         }
+    }
+}
+
+impl TrainPlan {
+    /// A checkpoint must know every token of the data. More rows than tokens are usual: they pad the matrix.
+    fn check_vocabulary(&self, directory: &Path, checkpoint: &ModelConfig) -> Result<()> {
+        let needed = self.tokenizer().vocab_size();
+        if checkpoint.vocab_size >= needed {
+            return Ok(());
+        }
+        let vocab_size = checkpoint.vocab_size;
+        Err(TrainError::Vocabulary { directory: directory.to_owned(), vocab_size, needed })
     }
 }
 

@@ -47,8 +47,8 @@ pub enum RunEvent {
         what: String,
         /// Its value.
         value: String,
-        /// Its rows.
-        rows: Vec<usize>,
+        /// Its rows, each as the number of its corpus and its own.
+        rows: Vec<(usize, usize)>,
     },
     /// Too many bad steps in a row: weights and moments became those of a checkpoint again.
     RolledBack {

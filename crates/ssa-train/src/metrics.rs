@@ -38,8 +38,11 @@ pub struct StepMetrics {
     pub seconds: f64,
     /// `tokens / seconds`.
     pub tokens_per_second: f64,
-    /// Passes over the training text completed after the step.
+    /// Rows drawn so far over the rows there are: passes over the training text if it is one corpus.
     pub epoch: f64,
+    /// Passes over each of `data.corpora` completed after the step, in their order; the text of a run without them
+    /// counts as one corpus.
+    pub corpus_epochs: Vec<f64>,
 }
 
 /// A line of `metrics.jsonl`.
@@ -142,6 +145,7 @@ pub(crate) mod tests {
             seconds: 2.0,
             tokens_per_second: 4096.0,
             epoch: 0.25,
+            corpus_epochs: vec![0.25],
         }
     }
 

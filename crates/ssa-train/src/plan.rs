@@ -2,8 +2,9 @@
 
 use std::ops::Range;
 use std::path::PathBuf;
+use std::sync::Arc;
 
-use ssa_data::ByteTokenizer;
+use ssa_data::Tokenizer;
 use ssa_kernels::ops::attention::alignment::AlignmentOptions;
 use ssa_kernels::ops::attention::selection::SelectionOptions;
 use ssa_model::{
@@ -16,16 +17,19 @@ use crate::config::{AlignmentInput, ConfigError, TrainConfig};
 use crate::optimizer::OptimizerOptions;
 use crate::schedule::Schedule;
 use crate::stream::StreamDraw;
+use tokenizer::choose_tokenizer;
 
 mod checks;
 #[cfg(test)]
 mod tests;
+mod tokenizer;
 
 /// A configuration that can run: every value is checked, alone and with the others, so the code that uses it checks
 /// nothing again.
 #[derive(Clone, Debug)]
 pub struct TrainPlan {
     config: TrainConfig,
+    tokenizer: Arc<Tokenizer>,
     model: ModelConfig,
     objective: Objective,
     streams: StreamDraw,
@@ -35,13 +39,16 @@ pub struct TrainPlan {
 }
 
 impl TrainPlan {
-    /// Checks a configuration.
+    /// Checks a configuration. The tokenizer of the data decides on the size of the vocabulary and is loaded; nothing
+    /// else is read.
     ///
     /// # Errors
-    /// [`ConfigError::Value`] names the first key whose value cannot work, and what would.
+    /// [`ConfigError::Value`] names the first key whose value cannot work, and what would; [`ConfigError::Data`] the
+    /// file if a tokenizer cannot be loaded.
     pub fn new(config: TrainConfig) -> Result<Self, ConfigError> {
         checks::check(&config)?;
-        let model = model_config(&config)?;
+        let tokenizer = choose_tokenizer(&config.data)?;
+        let model = model_config(&config, &tokenizer)?;
         let settings = &config.optimizer;
         Ok(Self {
             objective: objective(&config, &model),
@@ -61,6 +68,7 @@ impl TrainPlan {
                 decayed: settings.weight_decay_on,
                 max_grad_norm: settings.max_grad_norm,
             },
+            tokenizer: Arc::new(tokenizer),
             model,
             config,
         })
@@ -74,6 +82,11 @@ impl TrainPlan {
     /// Seed of the run.
     pub fn seed(&self) -> u64 {
         self.config.run.seed
+    }
+
+    /// The tokenizer of the data.
+    pub fn tokenizer(&self) -> &Tokenizer {
+        &self.tokenizer
     }
 
     /// The model to train.
@@ -177,7 +190,7 @@ fn schedule(config: &TrainConfig) -> Schedule {
 }
 
 /// The model's own configuration; its checks are those of the model crate, told with the keys of ours.
-fn model_config(config: &TrainConfig) -> Result<ModelConfig, ConfigError> {
+fn model_config(config: &TrainConfig, tokenizer: &Tokenizer) -> Result<ModelConfig, ConfigError> {
     let section = &config.model;
     let method = config.objective.method;
     let rope_scaling =
@@ -187,8 +200,19 @@ fn model_config(config: &TrainConfig) -> Result<ModelConfig, ConfigError> {
             high_freq_factor: scaling.high_freq_factor,
             original_max_position_embeddings: scaling.original_max_position_embeddings,
         });
+    let vocab_size = section.vocab_size.unwrap_or(tokenizer.vocab_size());
+    if vocab_size < tokenizer.vocab_size() {
+        return Err(ConfigError::Value {
+            key: "model.vocab_size".to_owned(),
+            value: vocab_size.to_string(),
+            expected: format!(
+                "at least {}, the vocabulary of the tokenizer of the data; prepare the data with the tokenizer of the model",
+                tokenizer.vocab_size()
+            ),
+        });
+    }
     let settings = ModelSettings {
-        vocab_size: ByteTokenizer::VOCAB_SIZE,
+        vocab_size,
         hidden_size: section.hidden_size,
         intermediate_size: section.intermediate_size,
         num_hidden_layers: section.num_hidden_layers,
@@ -206,7 +230,7 @@ fn model_config(config: &TrainConfig) -> Result<ModelConfig, ConfigError> {
         window_size: if method == Method::Nsa { section.window_size } else { 0 },
         attention_method: method,
         bos_token_id: None,
-        eos_token_id: vec![ByteTokenizer::EOS],
+        eos_token_id: vec![tokenizer.eos()],
     };
     ModelConfig::new(settings).map_err(|error| match error {
         ModelError::Config { key, value, expected, .. } => {

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use ssa_data::PackedRows;
+use ssa_data::{Mixture, PackedRows};
 
 use crate::checkpoint::{Checkpoint, CheckpointError, Digest, sha256};
 use crate::config::Difference;
@@ -25,7 +25,7 @@ impl RunDir {
     ) -> Result<()> {
         let current = self.config()?;
         let changed = config.differences(&current);
-        refuse(&self.path().join("config.toml"), &changed, allowed)?;
+        refuse(&self.config_path(), &changed, allowed)?;
         let mut from = sha256(current.to_toml().as_bytes());
         let mut differences = changed.clone();
         if let Some(checkpoint) = checkpoint {
@@ -55,27 +55,41 @@ impl Checkpoint {
     ///
     /// # Errors
     /// [`CheckpointError::Text`].
-    pub fn check_text(&self, rows: &PackedRows, allowed: &[String]) -> Result<()> {
+    pub fn check_text(&self, rows: &Mixture, allowed: &[String]) -> Result<()> {
         let other_allowed = allowed.iter().any(|key| key.starts_with("data."));
-        if other_allowed || fingerprint(rows) == self.state().text_sha256 {
+        if other_allowed || fingerprint(rows)? == self.state().text_sha256 {
             return Ok(());
         }
         Err(CheckpointError::Text { checkpoint: self.path().to_owned() }.into())
     }
 }
 
-/// Tells rows apart: a hash of all their tokens and document borders.
-pub(crate) fn fingerprint(rows: &PackedRows) -> String {
+/// Rows of a corpus that are read to recognise it: all of a text, a sample of shards.
+const SAMPLED_ROWS: usize = 4096;
+
+/// Tells training texts apart: a hash of the sizes of all corpora, and of tokens and document borders of rows evenly
+/// spread over each. A document more or less moves all rows behind it, so it shows in the sample.
+pub(crate) fn fingerprint(rows: &Mixture) -> Result<String> {
     let mut digest = Digest::default();
-    let mut bytes = Vec::new();
-    for row in rows.rows() {
-        bytes.clear();
-        bytes.extend(row.ids().iter().flat_map(|id| id.to_le_bytes()));
-        bytes.extend(row.cu_seqlens().iter().flat_map(|&border| (border as u64).to_le_bytes()));
-        bytes.extend((row.valid_tokens() as u64).to_le_bytes());
-        digest.update(&bytes);
+    for (corpus, share) in rows.corpora().zip(rows.shares()) {
+        digest.update(&share.to_le_bytes());
+        for size in [corpus.len() as u64, corpus.sequence_length() as u64, corpus.valid_tokens()] {
+            digest.update(&size.to_le_bytes());
+        }
+        let sampled = corpus.len().min(SAMPLED_ROWS);
+        for index in 0..sampled {
+            hash_row(corpus, index * corpus.len() / sampled, &mut digest)?;
+        }
     }
-    digest.finish()
+    Ok(digest.finish())
+}
+
+fn hash_row(corpus: &PackedRows, index: usize, digest: &mut Digest) -> Result<()> {
+    let row = corpus.row(index)?;
+    let ids = row.ids().iter().flat_map(|id| id.to_le_bytes());
+    let borders = row.cu_seqlens().iter().flat_map(|&border| (border as u64).to_le_bytes());
+    digest.update(&ids.chain(borders).collect::<Vec<u8>>());
+    Ok(())
 }
 
 fn refuse(place: &Path, differences: &[Difference], allowed: &[String]) -> Result<()> {

@@ -9,7 +9,7 @@
 //!   tensorboard/     the metrics as event files
 //!   checkpoints/     what a run needs to go on
 //!   best/            the weights of the lowest validation loss, and best.json
-//!   checkpoint/      the trained model in Hugging Face layout
+//!   checkpoint/      the trained model in Hugging Face layout, and its tokenizer
 //!   report.html      \
 //!   summary.json     / what evaluation adds; with the summary the run is finished
 //! ```
@@ -23,6 +23,7 @@ use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
+use ssa_data::Tokenizer;
 use ssa_model::Model;
 use ssa_model::checkpoint::replace_file;
 
@@ -181,12 +182,17 @@ impl RunDir {
         [SUMMARY, REPORT].iter().try_for_each(|file| remove::remove_file(&self.path.join(file)))
     }
 
+    /// The file of the configuration.
+    pub fn config_path(&self) -> PathBuf {
+        self.path.join(CONFIG)
+    }
+
     /// Reads the configuration.
     ///
     /// # Errors
     /// [`ConfigError`] names the file and what is wrong with it.
     pub fn config(&self) -> Result<TrainConfig, ConfigError> {
-        TrainConfig::load(&self.path.join(CONFIG), &[])
+        TrainConfig::load(&self.config_path(), &[])
     }
 
     /// Writes the resolved configuration.
@@ -227,11 +233,12 @@ impl RunDir {
         EventWriter::create(&self.path.join(TENSORBOARD), first_step)
     }
 
-    /// Writes the model to `checkpoint/`.
+    /// Writes the model and the files of its tokenizer to `checkpoint/`.
     ///
     /// # Errors
-    /// [`TrainError::Io`] names the file.
-    pub fn save(&self, model: &Model) -> Result<()> {
+    /// [`TrainError::Io`] or [`TrainError::Data`] names the file.
+    pub fn save(&self, model: &Model, tokenizer: &Tokenizer) -> Result<()> {
+        tokenizer.copy_to(&self.checkpoint())?;
         model.save(&self.checkpoint()).map_err(TrainError::with_remedy)
     }
 }

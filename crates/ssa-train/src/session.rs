@@ -101,6 +101,19 @@ impl<'a> Session<'a> {
         &self.trainer
     }
 
+    /// The directory of the run.
+    pub fn run_dir(&self) -> &RunDir {
+        self.run_dir
+    }
+
+    /// Saves the model as it is to `checkpoint/`, for a run that ends with an error.
+    ///
+    /// # Errors
+    /// [`TrainError::Io`] names the file.
+    pub fn save_model(&self) -> Result<()> {
+        self.run_dir.save(self.trainer.model(), self.trainer.plan().tokenizer())
+    }
+
     /// The steps done before this session, once.
     pub fn take_history(&mut self) -> Vec<LoggedStep> {
         std::mem::take(&mut self.history)
@@ -136,7 +149,7 @@ impl<'a> Session<'a> {
         self.keep(Measurements::default())?;
         self.save()?;
         self.writer.wait()?;
-        self.run_dir.save(self.trainer.model())?;
+        self.save_model()?;
         self.journal.write(RunEvent::Trained { step: self.trainer.done() })?;
         Ok(self.trainer)
     }
@@ -209,7 +222,7 @@ impl<'a> Session<'a> {
             step: bad.step,
             what: bad.what.to_owned(),
             value: bad.value.to_string(),
-            rows: bad.rows.clone(),
+            rows: bad.rows.iter().map(|place| (place.corpus, place.row)).collect(),
         })
     }
 

@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::time::Instant;
 
-use ssa_data::{Batch, Loader, PackedRows};
+use ssa_data::{Batch, Loader, Mixture, Prefetch};
 use ssa_kernels::Documents;
 use ssa_model::{AttentionMode, Input, Method, Model, Parameters, StepLosses, StepScale, TrainBatch};
 
@@ -17,6 +17,9 @@ mod state;
 #[cfg(test)]
 pub(crate) mod tests;
 
+/// Steps whose batches are read before they are needed: one would do unless a disk pauses.
+const STEPS_AHEAD: usize = 2;
+
 /// Trains a model step by step.
 ///
 /// It is an iterator over the steps of the plan, so that the caller decides what to show and when to stop:
@@ -26,10 +29,9 @@ pub(crate) mod tests;
 /// use ssa_train::{TrainConfig, TrainPlan, Trainer};
 ///
 /// let plan = TrainPlan::new(TrainConfig::default())?;
-/// let text = plan.text()?;
-/// let rows = plan.training_rows(&text.train)?;
+/// let data = plan.open_data()?;
 /// let model = plan.initial_model()?;
-/// let mut trainer = Trainer::new(plan, model, rows)?;
+/// let mut trainer = Trainer::new(plan, model, data.train)?;
 /// for metrics in &mut trainer {
 ///     println!("{}", metrics?.loss);
 /// }
@@ -44,7 +46,7 @@ pub(crate) mod tests;
 pub struct Trainer {
     pub(crate) plan: TrainPlan,
     pub(crate) model: Model,
-    pub(crate) loader: Loader,
+    pub(crate) batches: Prefetch,
     optimizer: Optimizer,
     /// Buffer of the step's gradient.
     pub(crate) grads: Parameters,
@@ -70,20 +72,23 @@ struct StepTotals {
 }
 
 impl Trainer {
-    /// A trainer at its first step.
+    /// A trainer at its first step on rows of one corpus or a mixture of several.
     ///
     /// # Errors
     /// [`TrainError::Data`] if the rows cannot be loaded in micro-batches of the plan.
-    pub fn new(plan: TrainPlan, model: Model, rows: PackedRows) -> Result<Self> {
-        let text_sha256 = fingerprint(&rows);
-        let loader = Loader::new(rows, plan.batches().micro_batch_size, plan.seed())?;
+    pub fn new(plan: TrainPlan, model: Model, rows: impl Into<Mixture>) -> Result<Self> {
+        let rows = rows.into();
+        let text_sha256 = fingerprint(&rows)?;
+        let micro_batch_size = plan.batches().micro_batch_size;
+        let loader = Loader::new(rows, micro_batch_size, plan.seed())?;
+        let batches = Prefetch::new(loader, plan.batches().full / micro_batch_size * STEPS_AHEAD)?;
         let optimizer = Optimizer::new(*plan.optimizer(), model.config());
         let grads = Parameters::zeros(model.config());
         let bad_steps = BadSteps::default();
         Ok(Self {
             plan,
             model,
-            loader,
+            batches,
             optimizer,
             grads,
             done: 0,
@@ -124,7 +129,7 @@ impl Trainer {
     /// they were, and the same step fails again unless [`pass_over`](Self::pass_over) passes over its rows.
     pub fn step(&mut self) -> Result<StepMetrics> {
         let start = Instant::now();
-        let batches = self.micro_batches();
+        let batches = self.micro_batches()?;
         let scale = step_scale(&batches);
         let totals = self.accumulate(batches, &scale)?;
         let alpha = self.alpha();
@@ -141,6 +146,7 @@ impl Trainer {
         self.cursor = self.indices().end;
         self.done += 1;
         self.bad_steps.in_row = 0;
+        let (corpus_epochs, epoch) = self.epochs();
         let seconds = start.elapsed().as_secs_f64();
         Ok(StepMetrics {
             step: self.done,
@@ -156,12 +162,13 @@ impl Trainer {
             tokens: scale.valid_tokens,
             seconds,
             tokens_per_second: scale.valid_tokens as f64 / seconds,
-            epoch: self.rows_read() as f64 / self.loader.rows().rows().len() as f64,
+            epoch,
+            corpus_epochs,
         })
     }
 
-    fn micro_batches(&self) -> Vec<Batch> {
-        self.indices().map(|index| self.loader.batch(index)).collect()
+    fn micro_batches(&mut self) -> Result<Vec<Batch>> {
+        Ok(self.indices().map(|index| self.batches.batch(index)).collect::<Result<_, _>>()?)
     }
 
     /// Micro-batches of the next step.
@@ -172,6 +179,12 @@ impl Trainer {
     /// Rows read so far, also those of steps that failed and were passed over.
     fn rows_read(&self) -> u64 {
         self.cursor * self.plan.batches().micro_batch_size as u64
+    }
+
+    /// Passes over each corpus by the rows read, and over all rows together.
+    fn epochs(&self) -> (Vec<f64>, f64) {
+        let (mixture, drawn) = (self.batches.loader().mixture(), self.rows_read());
+        (mixture.epochs(drawn), drawn as f64 / mixture.rows() as f64)
     }
 
     /// Fills the gradient buffer with the gradient of the step.

@@ -33,7 +33,7 @@ fn weights_and_numbers_are_replaced_together() {
     assert_eq!(run.best().unwrap(), None);
     for (seed, step) in [("run.seed=1", 10), ("run.seed=2", 20)] {
         let numbers = best(step, 2.0 / step as f64);
-        run.save_best(&model(seed), &numbers).unwrap();
+        run.save_best(&model(seed), &Tokenizer::Bytes, &numbers).unwrap();
         assert_eq!(run.best().unwrap(), Some(numbers));
         let kept = Model::load(&run.path().join(BEST)).unwrap();
         assert!(kept.parameters() == model(seed).parameters());
@@ -52,7 +52,7 @@ fn an_interrupted_save_is_settled() {
     let run = RunDir::create_named(&directory.path().join("run"), Existing::Refuse).unwrap();
     let at = |name: &str| run.path().join(name);
     let [old, new] = [(10, "run.seed=1"), (20, "run.seed=2")].map(|(step, seed)| {
-        run.save_best(&model(seed), &best(step, 1.0)).unwrap();
+        run.save_best(&model(seed), &Tokenizer::Bytes, &best(step, 1.0)).unwrap();
         let copy = directory.path().join(seed);
         fs::rename(at(BEST), &copy).unwrap();
         copy
@@ -89,7 +89,7 @@ fn an_interrupted_save_is_settled() {
 fn damaged_numbers_are_named() {
     let directory = tempdir().unwrap();
     let run = RunDir::create_named(&directory.path().join("run"), Existing::Refuse).unwrap();
-    run.save_best(&model("run.seed=1"), &best(1, 1.0)).unwrap();
+    run.save_best(&model("run.seed=1"), &Tokenizer::Bytes, &best(1, 1.0)).unwrap();
     fs::write(run.path().join("best/best.json"), "{").unwrap();
     let message = run.best().unwrap_err().to_string();
     assert!(message.contains("best.json"), "{message}");

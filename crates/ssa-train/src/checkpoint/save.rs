@@ -4,17 +4,17 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::Path;
 
+use ssa_data::TOKENIZER_FILES;
 use ssa_kernels::Tensor;
 use ssa_model::checkpoint::{replace_file, write_tensors};
-use ssa_model::{ModelConfig, Parameters};
+use ssa_model::Parameters;
 
 use super::{Checkpoints, FILES, LATEST, OPTIMIZER, RUN_CONFIG, RunState, STATE, partial, remove, sums};
-use crate::{Result, TrainError};
+use crate::{Result, TrainError, TrainPlan};
 
 /// A copy of all that a checkpoint holds, taken between two steps.
 pub(crate) struct Snapshot {
-    pub(crate) config: String,
-    pub(crate) model: ModelConfig,
+    pub(crate) plan: TrainPlan,
     pub(crate) parameters: Parameters,
     pub(crate) m: Parameters,
     pub(crate) v: Parameters,
@@ -133,22 +133,38 @@ impl Checkpoints {
 fn write_files(directory: &Path, snapshot: &Snapshot, observe: &dyn Fn(SaveStep)) -> Result<()> {
     fs::create_dir_all(directory).map_err(TrainError::io("create", directory))?;
     observe(SaveStep::Begun);
-    ssa_model::checkpoint::save(directory, &snapshot.model, &snapshot.parameters).map_err(TrainError::with_remedy)?;
+    ssa_model::checkpoint::save(directory, snapshot.plan.model(), &snapshot.parameters)
+        .map_err(TrainError::with_remedy)?;
+    let tokenizer = copy_tokenizer(directory, &snapshot.plan)?;
     observe(SaveStep::ModelWritten);
     let moments: Vec<(String, &Tensor)> =
         moments("m", &snapshot.m).chain(moments("v", &snapshot.v)).collect();
     write_tensors(&directory.join(OPTIMIZER), &moments, &[]).map_err(TrainError::with_remedy)?;
     observe(SaveStep::OptimizerWritten);
-    write_text(&directory.join(RUN_CONFIG), &snapshot.config)?;
+    write_text(&directory.join(RUN_CONFIG), &snapshot.plan.config().to_toml())?;
     observe(SaveStep::ConfigWritten);
     let state = serde_json::to_string_pretty(&snapshot.state).map_err(io::Error::from);
     let path = directory.join(STATE);
     write_text(&path, &(state.map_err(TrainError::io("write", &path))? + "\n"))?;
     observe(SaveStep::StateWritten);
-    sums::write(directory, &FILES)?;
+    sums::write(directory, &[&FILES[..], &tokenizer].concat())?;
     sync(directory);
     observe(SaveStep::SumsWritten);
     Ok(())
+}
+
+/// Copies the files of the tokenizer, so that the model can be used, and makes them durable; returns their names.
+fn copy_tokenizer(directory: &Path, plan: &TrainPlan) -> Result<Vec<&'static str>> {
+    plan.tokenizer().copy_to(directory)?;
+    let mut names = Vec::new();
+    for name in TOKENIZER_FILES {
+        let path = directory.join(name);
+        if path.exists() {
+            File::open(&path).and_then(|file| file.sync_all()).map_err(TrainError::io("write", &path))?;
+            names.push(name);
+        }
+    }
+    Ok(names)
 }
 
 fn moments<'a>(which: &'a str, moments: &'a Parameters) -> impl Iterator<Item = (String, &'a Tensor)> {

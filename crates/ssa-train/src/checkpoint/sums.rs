@@ -58,24 +58,29 @@ pub(super) fn write(directory: &Path, files: &[&str]) -> Result<()> {
     replace_file(&directory.join(SUMS), |file| file.write_all(lines.as_bytes())).map_err(TrainError::with_remedy)
 }
 
-/// Checks that these files are there and have their checksums.
+/// Checks that all files with a checksum are as they were written, and that `files` are among them.
 ///
 /// # Errors
 /// The first file that is not as it was written.
 pub(super) fn verify(directory: &Path, files: &[&str]) -> Result<(), Damage> {
     let sums = std::fs::read_to_string(directory.join(SUMS))
         .map_err(|reason| (SUMS.to_owned(), format!("it cannot be read: {reason}")))?;
-    for file in files {
-        let line = sums.lines().find_map(|line| line.strip_suffix(file)?.strip_suffix("  "));
-        let expected = line.ok_or_else(|| (SUMS.to_owned(), format!("it has no checksum of {file}")))?;
+    let damaged = |problem: String| (SUMS.to_owned(), problem);
+    let mut listed = Vec::new();
+    for line in sums.lines() {
+        let (expected, file) =
+            line.split_once("  ").ok_or_else(|| damaged(format!("it has a line `{line}`")))?;
         let found = sum_of(&directory.join(file))
-            .map_err(|reason| ((*file).to_owned(), format!("it cannot be read: {reason}")))?;
+            .map_err(|reason| (file.to_owned(), format!("it cannot be read: {reason}")))?;
         if found != expected {
-            let problem = format!("its SHA-256 is {found}, {SUMS} says {expected}");
-            return Err(((*file).to_owned(), problem));
+            return Err((file.to_owned(), format!("its SHA-256 is {found}, {SUMS} says {expected}")));
         }
+        listed.push(file);
     }
-    Ok(())
+    match files.iter().find(|file| !listed.contains(file)) {
+        None => Ok(()),
+        Some(file) => Err(damaged(format!("it has no checksum of {file}"))),
+    }
 }
 
 fn sum_of(path: &Path) -> io::Result<String> {

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use ssa_data::Packing;
 use ssa_kernels::ops::attention::alignment::{AlignmentDirection, AlignmentKind};
 use ssa_kernels::ops::attention::selection::SelectionRule;
 use ssa_model::{AttentionMode, DocumentMasking, Method, SparseBudget};
@@ -158,6 +159,12 @@ impl Choice for Method {
 impl Choice for AttentionMode {
     fn words() -> Vec<(&'static str, Self)> {
         Self::ALL.iter().map(|mode| (mode.name(), *mode)).collect()
+    }
+}
+
+impl Choice for Packing {
+    fn words() -> Vec<(&'static str, Self)> {
+        Self::ALL.iter().map(|packing| (packing.name(), *packing)).collect()
     }
 }
 

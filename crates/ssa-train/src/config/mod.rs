@@ -1,6 +1,7 @@
 //! The training configuration: reading, overriding, writing and documenting it.
 
 mod compare;
+mod corpus;
 mod error;
 mod leaves;
 mod monitoring;
@@ -16,6 +17,7 @@ use std::path::Path;
 use toml::Value;
 
 pub use compare::Difference;
+pub use corpus::WeightedCorpus;
 pub use error::ConfigError;
 pub use monitoring::MonitoringSection;
 pub use overrides::apply_overrides;

@@ -12,7 +12,7 @@ section! {
         pub tensorboard: bool = true,
         /// Steps between two probes of attention: sparsity, entropy and distance of full and sparse outputs layer by
         /// layer, and the divergence of the predictions. The last step is always probed. 0 for no probes.
-        pub probe_every: usize = 50,
+        pub probe_every: usize = 100,
         /// Held-out tokens of a probe, rounded up to whole evaluation batches.
         pub probe_tokens: usize = 2048,
         /// Steps between two validations: the held-out loss under full attention (not for method `nsa`) and under

@@ -5,12 +5,13 @@
 
 use std::path::PathBuf;
 
+use ssa_data::Packing;
 use ssa_kernels::ops::attention::alignment::{AlignmentDirection, AlignmentKind};
 use ssa_kernels::ops::attention::selection::SelectionRule;
 use ssa_model::{DocumentMasking, Method, SparseBudget};
 
-use super::MonitoringSection;
 use super::schema::section;
+use super::{MonitoringSection, WeightedCorpus};
 use crate::optimizer::DecayedWeights;
 use crate::schedule::ScheduleShape;
 use crate::stream::StreamScope;
@@ -21,8 +22,7 @@ section! {
     pub struct TrainConfig {
         /// Name and seed of the run.
         pub run: RunSection = RunSection::default(),
-        /// Size and shape of the model. The names are those of a Hugging Face `config.json`; the size of the
-        /// vocabulary follows from the tokenizer.
+        /// Size and shape of the model. The names are those of a Hugging Face `config.json`.
         pub model: ModelSection = ModelSection::default(),
         /// Text to train on and to hold out.
         pub data: DataSection = DataSection::default(),
@@ -62,6 +62,9 @@ section! {
         /// `window_size` may differ from the checkpoint's, all other keys of this section must be the same. Absent:
         /// random weights.
         pub init_from: Option<PathBuf> = None,
+        /// Size of the vocabulary, at least that of the tokenizer; larger to match a padded checkpoint, for example.
+        /// Absent: that of the tokenizer.
+        pub vocab_size: Option<usize> = None,
         /// Width of the residual stream.
         pub hidden_size: usize = 128,
         /// Width of the feed-forward layer.
@@ -118,10 +121,26 @@ section! {
         pub paths: Vec<PathBuf> = vec![],
         /// Text files and directories to evaluate on. An empty list means a part held out of the training text.
         pub valid_paths: Vec<PathBuf> = vec![],
-        /// Share of the training text that is held out, between 0 and 1 (not used with `valid_paths`).
+        /// Corpora of shards to train on, made by `ssa data prepare` or by Megatron-LM, instead of `paths`: directories,
+        /// or the common path of a `.bin` and `.idx` file. Rows are drawn from them in proportion to their weights.
+        pub corpora: Vec<WeightedCorpus> = vec![],
+        /// Corpora of shards to evaluate on. An empty list means whole documents held out of `corpora`.
+        pub valid_corpora: Vec<PathBuf> = vec![],
+        /// Share of the training text that is held out, between 0 and 1 (not used with `valid_paths` or
+        /// `valid_corpora`).
         pub held_out_fraction: f64 = 0.05,
+        /// Tokenizer of `paths` and of corpora that do not come with theirs: `bytes`, a `tokenizer.json`, or a directory
+        /// with one. Absent: that of the corpora, `bytes` for `paths`.
+        pub tokenizer: Option<PathBuf> = None,
+        /// Whether the checksums of all shards are verified before the run, which reads every byte of them. Without it
+        /// sizes and the checksums of the indices are, for corpora with a manifest.
+        pub verify_checksums: bool = false,
         /// Tokens of a row. Documents are packed into rows; attention does not cross their borders.
         pub sequence_length: usize = 1024,
+        /// How training text becomes rows: `concat` (documents one behind the other, cut where a row ends), `best_fit`
+        /// (documents kept whole where they fit, in the row with the least room for them) or `greedy` (as released:
+        /// documents one after another, a new row when the next one does not fit). Evaluation always uses `concat`.
+        pub packing: Packing = Packing::Concat,
     }
 }
 
@@ -250,8 +269,11 @@ section! {
             [1, 2, 4, 8, 16, 32].into_iter().filter_map(|counts| SparseBudget::new(16, counts).ok()).collect(),
         /// Rows evaluated at once.
         pub batch_size: usize = 4,
+        /// Held-out tokens that losses are averaged over, rounded up to whole rows; all of them if there are fewer.
+        /// Several corpora share them by weight.
+        pub tokens: usize = 1_048_576,
         /// Held-out tokens that the attention statistics are averaged over, rounded up to whole rows; they cost
-        /// more than the losses, which always use all held-out text.
+        /// more than the losses.
         pub analysis_tokens: usize = 8192,
     }
 }

@@ -171,11 +171,27 @@ fn differences_name_keys_and_values() {
     assert_eq!(differences[4], "training.steps is 3, was 200");
     assert_eq!(differences.len(), 5, "{differences:?}");
     TrainConfig::check_keys(&["training.steps".to_owned()], "--allow-change").unwrap();
-    let message = TrainConfig::check_keys(&["training.stpes".to_owned()], "--allow-change").unwrap_err().to_string();
+    let message =
+        TrainConfig::check_keys(&["training.stpes".to_owned()], "--allow-change").unwrap_err().to_string();
     assert_eq!(
         message,
         "--allow-change training.stpes: unknown key `training.stpes`; did you mean `training.steps`?"
     );
+}
+
+#[test]
+fn corpora_are_paths_with_or_without_a_weight() {
+    let text = "[data]\ncorpora = [\"a\", { path = \"b\", weight = 0.5 }, { path = \"c\" }]";
+    let config = read(text, &[]);
+    let corpora = config.data.corpora.iter().map(|corpus| (corpus.path.to_str().unwrap(), corpus.weight));
+    assert_eq!(corpora.collect::<Vec<_>>(), [("a", 1.0), ("b", 0.5), ("c", 1.0)]);
+    assert_eq!(read(&config.to_toml(), &[]), config);
+    let set = read("", &["data.corpora=[{ path = \"x\", weight = 2 }]"]);
+    assert_eq!(set.data.corpora[0].weight, 2.0);
+    for bad in ["{ weight = 1 }", "{ path = \"a\", wieght = 1 }", "{ path = \"a\", weight = 0 }", "3"] {
+        let message = error(&format!("[data]\ncorpora = [{bad}]"), &[]);
+        assert!(message.contains("each entry a path, or { path ="), "{message}");
+    }
 }
 
 #[test]

@@ -53,6 +53,28 @@ fn a_checkpoint_gives_its_weights_to_the_configured_model() {
 }
 
 #[test]
+fn a_checkpoint_must_know_every_token_of_the_data() {
+    let directory = tempdir().unwrap();
+    let save = |overrides: &[&str]| plan(overrides).initial_model().unwrap().save(directory.path()).unwrap();
+    let init_from = format!("model.init_from={}", directory.path().display());
+
+    // Padded to more rows than there are tokens, as published checkpoints are.
+    save(&["model.vocab_size=320"]);
+    assert!(plan(&[&init_from, "model.vocab_size=320"]).initial_model().is_ok());
+    let message = plan(&[&init_from]).initial_model().err().unwrap().to_string();
+    assert!(message.contains("vocab_size is 257, the checkpoint has 320"), "{message}");
+
+    let mut small = (**plan(&[]).model()).clone();
+    small.vocab_size = 200;
+    small.eos_token_id = vec![199];
+    Model::init(ModelConfig::new(small).unwrap(), 0).unwrap().save(directory.path()).unwrap();
+    let message = plan(&[&init_from]).initial_model().err().unwrap().to_string();
+    let expected =
+        "the checkpoint has a vocabulary of 200, but the tokenizer of the data has one of 257; prepare";
+    assert!(message.contains(expected), "{message}");
+}
+
+#[test]
 fn a_missing_checkpoint_is_named() {
     let message = plan(&["model.init_from=no/such"]).initial_model().err().unwrap().to_string();
     assert!(message.contains("no/such"), "{message}");

@@ -86,6 +86,18 @@ fn check_data(config: &TrainConfig) -> Check {
         data.sequence_length,
         "at least 2: a row needs a token and one that follows it",
     )?;
+    require(
+        data.paths.is_empty() || data.corpora.is_empty(),
+        "data.corpora",
+        "given together with data.paths",
+        "one of the two: prepare the text as a corpus too, and mix corpora by weight",
+    )?;
+    require(
+        data.valid_paths.is_empty() || data.valid_corpora.is_empty(),
+        "data.valid_corpora",
+        "given together with data.valid_paths",
+        "one of the two",
+    )?;
     if let Some(positions) = config.model.max_position_embeddings {
         require(
             data.sequence_length <= positions,
@@ -225,5 +237,6 @@ fn check_evaluation(config: &TrainConfig) -> Check {
         )?;
     }
     at_least(1, "evaluation.batch_size", evaluation.batch_size)?;
+    at_least(1, "evaluation.tokens", evaluation.tokens)?;
     at_least(1, "evaluation.analysis_tokens", evaluation.analysis_tokens)
 }

@@ -172,6 +172,11 @@ fn impossible_values_say_what_would_work() {
             &["objective.method=nsa", "monitoring.best_by=full"],
             "`monitoring.best_by` is full, expected sparse with objective.method = \"nsa\"",
         ),
+        (
+            &["model.vocab_size=256"],
+            "`model.vocab_size` is 256, expected at least 257, the vocabulary of the tokenizer of the data; prepare",
+        ),
+        (&["evaluation.tokens=0"], "`evaluation.tokens` is 0, expected at least 1"),
         (&["evaluation.batch_size=0"], "`evaluation.batch_size` is 0, expected at least 1"),
         (&["evaluation.analysis_tokens=0"], "`evaluation.analysis_tokens` is 0, expected at least 1"),
     ] {

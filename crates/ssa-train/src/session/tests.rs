@@ -1,7 +1,7 @@
 use std::fs;
 use std::path::Path;
 
-use ssa_data::{ByteTokenizer, PackOptions, PackedRows, Remainder, pack};
+use ssa_data::{ByteTokenizer, PackOptions, PackedRows, Packing, Remainder, RowPlace, pack};
 use tempfile::tempdir;
 
 use super::*;
@@ -26,7 +26,7 @@ fn rows(plan: &TrainPlan, bad_steps: &[usize]) -> PackedRows {
     let mut bad = Vec::new();
     for step in bad_steps {
         trainer.cursor = (step - 1) as u64 * plan.batches().micro_batches(0) as u64;
-        let document = |row: usize| clean.rows()[row].ids()[0] as usize - usize::from(b'a');
+        let document = |place: RowPlace| clean.row(place.row).unwrap().ids()[0] as usize - usize::from(b'a');
         bad.extend(trainer.next_rows().into_iter().map(document));
     }
     pack_rows(plan, &bad)
@@ -43,9 +43,14 @@ fn pack_rows(plan: &TrainPlan, bad: &[usize]) -> PackedRows {
         ByteTokenizer.encode(&text)
     };
     let documents: Vec<Vec<u32>> = (0..60).map(document).collect();
-    let options = PackOptions { sequence_length: length, seed: 3, remainder: Remainder::Drop };
+    let options = PackOptions {
+        sequence_length: length,
+        packing: Packing::Concat,
+        seed: 3,
+        remainder: Remainder::Drop,
+    };
     let rows = pack(&documents, ByteTokenizer::EOS, &options).unwrap();
-    assert_eq!(rows.rows().len(), 60);
+    assert_eq!(rows.len(), 60);
     rows
 }
 
@@ -64,7 +69,7 @@ fn resume(path: &Path, plan: &TrainPlan, bad_steps: &[usize]) -> (RunDir, Traine
     let checkpoint = run.checkpoints().newest().unwrap().unwrap();
     run.continue_with(plan.config(), Some(&checkpoint), &[]).unwrap();
     let rows = rows(plan, bad_steps);
-    checkpoint.check_text(&rows, &[]).unwrap();
+    checkpoint.check_text(&rows.clone().into(), &[]).unwrap();
     let trainer = Trainer::resume(plan.clone(), &checkpoint, rows).unwrap();
     (run, trainer)
 }
@@ -301,9 +306,9 @@ fn a_checkpoint_of_another_run_or_text_is_noticed() {
     assert!(message.contains("step-8: the configuration has changed: objective.alpha is 10.0, was 3.0"), "{message}");
 
     let rows = rows(&plan, &[1]);
-    let message = checkpoint.check_text(&rows, &[]).unwrap_err().to_string();
+    let message = checkpoint.check_text(&rows.clone().into(), &[]).unwrap_err().to_string();
     assert!(message.contains("the training text is not the one that"), "{message}");
-    checkpoint.check_text(&rows, &["data.paths".to_owned()]).unwrap();
+    checkpoint.check_text(&rows.into(), &["data.paths".to_owned()]).unwrap();
     assert!(TrainConfig::check_keys(&["data.paths".to_owned()], "--allow-change").is_ok());
 }
 

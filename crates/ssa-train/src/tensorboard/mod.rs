@@ -1,6 +1,6 @@
 //! TensorBoard event files.
 //!
-//! An event file is a sequence of records ([`record`]), each an `Event` message of TensorFlow ([`message`]). The first
+//! An event file is a sequence of records ([`mod@record`]), each an `Event` message of TensorFlow ([`message`]). The first
 //! names the version of the format, the second marks the beginning of a session: TensorBoard then forgets what an
 //! interrupted session logged for the same and later steps.
 

@@ -24,7 +24,7 @@ fn checksum(data: &[u8]) -> u32 {
 
 fn masked(data: &[u8]) -> [u8; 4] {
     let crc = checksum(data);
-    (crc >> 15 | crc << 17).wrapping_add(0xa282_ead8).to_le_bytes()
+    crc.rotate_right(15).wrapping_add(0xa282_ead8).to_le_bytes()
 }
 
 /// The data of all records.

@@ -1,6 +1,6 @@
 //! Taking a trainer's state out and putting it back.
 
-use ssa_data::PackedRows;
+use ssa_data::{Mixture, RowPlace};
 use ssa_model::Model;
 
 use super::Trainer;
@@ -14,7 +14,7 @@ impl Trainer {
     /// # Errors
     /// [`TrainError::Model`](crate::TrainError::Model) names the file and the tensor that does not fit the plan;
     /// otherwise as [`Trainer::new`].
-    pub fn resume(plan: TrainPlan, checkpoint: &Checkpoint, rows: PackedRows) -> Result<Self> {
+    pub fn resume(plan: TrainPlan, checkpoint: &Checkpoint, rows: impl Into<Mixture>) -> Result<Self> {
         let Restored { parameters, m, v } = checkpoint.restore(plan.model())?;
         let state = checkpoint.state();
         let model = Model::new(plan.model().clone(), parameters)?;
@@ -39,9 +39,9 @@ impl Trainer {
         self.bad_steps
     }
 
-    /// Numbers of the rows of the next step, from 0.
-    pub fn next_rows(&self) -> Vec<usize> {
-        self.indices().flat_map(|index| self.loader.row_numbers(index)).collect()
+    /// Where the rows of the next step come from.
+    pub fn next_rows(&self) -> Vec<RowPlace> {
+        self.indices().flat_map(|index| self.batches.loader().row_places(index)).collect()
     }
 
     /// Takes weights, moments and step back to a checkpoint. Rows already read are not read again: among them are
@@ -59,24 +59,22 @@ impl Trainer {
 
     /// A copy of everything a checkpoint holds.
     pub(crate) fn snapshot(&self) -> Snapshot {
-        let config = self.plan.config().to_toml();
         let (m, v) = self.optimizer.moments();
         Snapshot {
-            model: self.model.config().clone(),
+            plan: self.plan.clone(),
             parameters: self.model.parameters().clone(),
             m: m.clone(),
             v: v.clone(),
             state: RunState {
                 format: RunState::FORMAT,
                 program: env!("CARGO_PKG_VERSION").to_owned(),
-                config_sha256: sha256(config.as_bytes()),
+                config_sha256: sha256(self.plan.config().to_toml().as_bytes()),
                 text_sha256: self.text_sha256.clone(),
                 step: self.done,
                 optimizer_steps: self.optimizer.steps(),
                 rows_read: self.rows_read(),
                 bad_steps: self.bad_steps,
             },
-            config,
         }
     }
 }

@@ -66,7 +66,7 @@ impl Live {
                 "{:.4}  cross-entropy {:.4} ({})  gradient {:.2}  rate {:.1e}",
                 metrics.loss,
                 metrics.cross_entropy,
-                stream(metrics),
+                stream(metrics).trim_end(),
                 metrics.grad_norm,
                 metrics.learning_rate
             ),
@@ -89,6 +89,11 @@ impl Live {
             facts.left(metrics.step)
         ));
         self.bar.set_position(metrics.step as u64);
+    }
+
+    /// A line above the view.
+    pub(super) fn note(&self, text: &str) {
+        self.bar.println(text);
     }
 
     fn probe(&mut self, probe: &Probe) {
@@ -135,7 +140,7 @@ impl Curve {
         let line = all.add(ProgressBar::new_spinner());
         // A template that cannot be read would leave the default one: less to see, no reason to stop.
         if let Ok(style) =
-            ProgressStyle::with_template(&format!("  {name:<10}  {{prefix:{WIDTH}.cyan}}  {{msg}}"))
+            ProgressStyle::with_template(&format!("  {name:<10}  {{prefix:{WIDTH}.cyan}}  {{wide_msg}}"))
         {
             line.set_style(style);
         }

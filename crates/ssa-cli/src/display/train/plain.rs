@@ -21,7 +21,7 @@ pub(super) fn show(facts: &Facts, metrics: &StepMetrics, measured: &Measurements
 
 fn step_line(facts: &Facts, metrics: &StepMetrics) -> String {
     let width = facts.steps.to_string().len();
-    let mut line = format!("step  {:>width$}/{}  loss {:.4}", metrics.step, facts.steps, metrics.loss);
+    let mut line = format!("step {:>width$}/{}  loss {:.4}", metrics.step, facts.steps, metrics.loss);
     if facts.method == Method::Ssa {
         line += &format!(
             "  cross-entropy {:.4} ({})  alignment {:.5}",

@@ -1,0 +1,27 @@
+//! Tokens on disk: Megatron `.bin`/`.idx` pairs and the manifest beside them.
+//!
+//! ```text
+//! DIR/00000.bin  00000.idx     tokens and borders of whole documents, any number of pairs
+//!     manifest.json            what they are: tokenizer, counts, checksums, sources
+//!     tokenizer.json           a copy of the tokenizer that made them
+//! ```
+//!
+//! A pair that another program wrote needs no manifest. Everything is memory-mapped: opening a corpus costs a
+//! pass over its indices, and tokens are read when they are asked for.
+
+mod corpus;
+mod idx;
+mod manifest;
+mod mapped;
+mod reader;
+mod writer;
+
+pub use corpus::Corpus;
+pub use idx::TokenType;
+pub use manifest::{Manifest, ManifestCheck, ShardSum, TokenizerSum};
+pub use reader::{ShardReader, Tokens};
+pub(crate) use writer::hexadecimal;
+pub use writer::{FileSum, ShardWriter};
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,104 @@
+//! All shards of a corpus as one list of documents.
+
+use std::path::{Path, PathBuf};
+
+use super::{ShardReader, Tokens};
+use crate::{DataError, Result};
+
+/// The documents of all shards of a directory, or of one pair of files, numbered from 0.
+#[derive(Debug)]
+pub struct Corpus {
+    path: PathBuf,
+    shards: Vec<ShardReader>,
+    /// Number of documents before each shard.
+    starts: Vec<usize>,
+}
+
+impl Corpus {
+    /// Opens a directory with shards (in the order of their names), or one pair named by either of its files
+    /// or by their common path without extension.
+    ///
+    /// # Errors
+    /// What [`ShardReader::open`] reports; [`DataError::NoShards`] for a directory without an index.
+    pub fn open(path: &Path) -> Result<Self> {
+        let shards = if path.is_dir() { open_directory(path)? } else { vec![ShardReader::open(path)?] };
+        let starts = shards
+            .iter()
+            .scan(0, |next, shard| {
+                let start = *next;
+                *next += shard.documents();
+                Some(start)
+            })
+            .collect();
+        Ok(Self { path: path.to_owned(), shards, starts })
+    }
+
+    /// What was opened.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The shards, in the order of their names.
+    pub fn shards(&self) -> &[ShardReader] {
+        &self.shards
+    }
+
+    /// Number of documents.
+    pub fn documents(&self) -> usize {
+        self.shards.iter().map(ShardReader::documents).sum()
+    }
+
+    /// Number of tokens.
+    pub fn tokens(&self) -> u64 {
+        self.shards.iter().map(ShardReader::tokens).sum()
+    }
+
+    /// The tokens of a document, its end-of-document token included if the corpus has them.
+    ///
+    /// # Panics
+    /// If `document` is not below [`documents`](Self::documents), as for a slice.
+    pub fn document(&self, document: usize) -> Tokens<'_> {
+        let (shard, document) = self.shard_of(document);
+        shard.document(document)
+    }
+
+    /// Number of tokens of a document, without touching them.
+    ///
+    /// # Panics
+    /// If `document` is not below [`documents`](Self::documents).
+    pub fn document_tokens(&self, document: usize) -> usize {
+        let (shard, document) = self.shard_of(document);
+        shard.document_tokens(document)
+    }
+
+    /// The shard of a document and its number there.
+    ///
+    /// # Panics
+    /// If `document` is not below [`documents`](Self::documents).
+    pub fn shard_of(&self, document: usize) -> (&ShardReader, usize) {
+        let shard = self.starts.partition_point(|&start| start <= document) - 1;
+        (&self.shards[shard], document - self.starts[shard])
+    }
+}
+
+fn open_directory(directory: &Path) -> Result<Vec<ShardReader>> {
+    let indices = indices(directory)?;
+    if indices.is_empty() {
+        return Err(DataError::NoShards { path: directory.to_owned() });
+    }
+    indices.iter().map(|path| ShardReader::open(path)).collect()
+}
+
+/// The index files of a directory, in the order of their names.
+pub(super) fn indices(directory: &Path) -> Result<Vec<PathBuf>> {
+    let unreadable = |source| DataError::Unreadable { path: directory.to_owned(), source };
+    let mut indices = Vec::new();
+    for entry in directory.read_dir().map_err(unreadable)? {
+        let path = entry.map_err(unreadable)?.path();
+        if path.extension().is_some_and(|extension| extension == "idx") {
+            indices.push(path);
+        }
+    }
+    indices.sort();
+    Ok(indices)
+}

@@ -1,0 +1,203 @@
+//! What a directory of shards holds, in one file beside them.
+
+use std::collections::BTreeSet;
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use super::writer::{FileSum, hexadecimal, with_extension};
+use crate::tokenizer::{BYTES, TOKENIZER_JSON};
+use crate::{DataError, Result, Tokenizer};
+
+/// The name of the file.
+const MANIFEST: &str = "manifest.json";
+const VERSION: u32 = 1;
+
+/// `manifest.json`: written when all shards are whole, so that its presence says that the corpus is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Manifest {
+    /// Version of this format: 1.
+    pub version: u32,
+    /// What made the tokens.
+    pub tokenizer: TokenizerSum,
+    /// The shards, in the order of their names.
+    pub shards: Vec<ShardSum>,
+    /// Where the text came from, for people.
+    pub sources: Vec<String>,
+}
+
+/// The tokenizer of a corpus.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TokenizerSum {
+    /// SHA-256 of the `tokenizer.json` beside the manifest; none for the tokenizer `bytes`.
+    pub sha256: Option<String>,
+    /// Number of ids: every token is below.
+    pub vocab_size: usize,
+    /// The id that ends every document.
+    pub eos_token_id: u32,
+    /// The token that ends every document, if it was named.
+    pub eos_token: Option<String>,
+}
+
+/// One shard.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ShardSum {
+    /// Name of its files without extension.
+    pub name: String,
+    /// Number of documents.
+    pub documents: u64,
+    /// Number of tokens, the ends of documents included.
+    pub tokens: u64,
+    /// Bytes of text that the tokens stand for.
+    pub text_bytes: u64,
+    /// The tokens.
+    pub bin: FileSum,
+    /// The index.
+    pub idx: FileSum,
+}
+
+/// How much of the shards a check reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ManifestCheck {
+    /// The checksums of the indices and the sizes of the rest: finds whatever is missing, cut short or in another's
+    /// place.
+    Indices,
+    /// The checksums of all files.
+    Everything,
+}
+
+impl Manifest {
+    /// The manifest of shards made by `tokenizer`. `eos_token` is the name of the end of documents, if one was given.
+    pub fn new(
+        tokenizer: &Tokenizer,
+        eos_token: Option<&str>,
+        shards: Vec<ShardSum>,
+        sources: Vec<String>,
+    ) -> Self {
+        let tokenizer = TokenizerSum {
+            sha256: tokenizer.sha256().map(str::to_owned),
+            vocab_size: tokenizer.vocab_size(),
+            eos_token_id: tokenizer.eos(),
+            eos_token: eos_token.map(str::to_owned),
+        };
+        Self { version: VERSION, tokenizer, shards, sources }
+    }
+
+    /// Reads the manifest of a directory; none if there is none.
+    ///
+    /// # Errors
+    /// [`DataError::Unreadable`], or [`DataError::WrongManifest`] if it is no manifest.
+    pub fn read(directory: &Path) -> Result<Option<Self>> {
+        let path = directory.join(MANIFEST);
+        let text = match fs::read(&path) {
+            Ok(text) => text,
+            Err(error) if [io::ErrorKind::NotFound, io::ErrorKind::NotADirectory].contains(&error.kind()) => {
+                return Ok(None);
+            }
+            Err(source) => return Err(DataError::Unreadable { path, source }),
+        };
+        let wrong = |cause: String| Err(DataError::WrongManifest { path: path.clone(), cause });
+        match serde_json::from_slice::<Self>(&text) {
+            Ok(manifest) if manifest.version == VERSION => Ok(Some(manifest)),
+            Ok(manifest) => {
+                wrong(format!("it has version {}, and this program reads {VERSION}", manifest.version))
+            }
+            Err(error) => wrong(format!("it is no manifest of a corpus ({error})")),
+        }
+    }
+
+    /// Writes the manifest, under its name when it is whole.
+    ///
+    /// # Errors
+    /// [`DataError::Write`] names the file.
+    pub fn write(&self, directory: &Path) -> Result<()> {
+        let path = directory.join(MANIFEST);
+        let partial = with_extension(&path, "partial");
+        let write = || {
+            let text = serde_json::to_string_pretty(self)? + "\n";
+            fs::write(&partial, text)?;
+            File::open(&partial)?.sync_all()?;
+            fs::rename(&partial, &path)
+        };
+        write().map_err(|source| DataError::write(&path, source))
+    }
+
+    /// Loads the tokenizer that made the corpus, from the copy beside the manifest.
+    ///
+    /// # Errors
+    /// What [`Tokenizer::load`] reports; [`DataError::WrongManifest`] if the copy is not what made the corpus.
+    pub fn load_tokenizer(&self, directory: &Path) -> Result<Tokenizer> {
+        let expected = &self.tokenizer;
+        let copy =
+            if expected.sha256.is_some() { directory.join(TOKENIZER_JSON) } else { PathBuf::from(BYTES) };
+        let tokenizer = Tokenizer::load(&copy, expected.eos_token.as_deref())?;
+        let found = (tokenizer.sha256(), tokenizer.vocab_size(), tokenizer.eos());
+        if found == (expected.sha256.as_deref(), expected.vocab_size, expected.eos_token_id) {
+            return Ok(tokenizer);
+        }
+        let cause = format!(
+            "the corpus was made with a tokenizer of {} tokens of which {} ends documents, and {} is another one, of \
+             {} and {}",
+            expected.vocab_size,
+            expected.eos_token_id,
+            copy.display(),
+            tokenizer.vocab_size(),
+            tokenizer.eos()
+        );
+        Err(DataError::WrongManifest { path: directory.join(MANIFEST), cause })
+    }
+
+    /// Compares the files of a directory with the manifest.
+    ///
+    /// # Errors
+    /// [`DataError::Missing`], [`DataError::Unreadable`] or [`DataError::DamagedShard`] names the first file that is
+    /// not what it should be, [`DataError::WrongManifest`] a shard that is not listed.
+    pub fn check(&self, directory: &Path, check: ManifestCheck) -> Result<()> {
+        let listed: BTreeSet<&str> = self.shards.iter().map(|shard| shard.name.as_str()).collect();
+        for path in super::corpus::indices(directory)? {
+            let name = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
+            if !listed.contains(name) {
+                let cause = format!("it does not list the shard {}", path.display());
+                return Err(DataError::WrongManifest { path: directory.join(MANIFEST), cause });
+            }
+        }
+        for shard in &self.shards {
+            let stem = directory.join(&shard.name);
+            check_file(&with_extension(&stem, "idx"), &shard.idx, true)?;
+            check_file(&with_extension(&stem, "bin"), &shard.bin, check == ManifestCheck::Everything)?;
+        }
+        Ok(())
+    }
+}
+
+fn check_file(path: &Path, expected: &FileSum, sum: bool) -> Result<()> {
+    let damaged = |cause: String| Err(DataError::DamagedShard { path: path.to_owned(), cause });
+    let bytes = fs::metadata(path).map_err(|source| DataError::from_open(path, source))?.len();
+    if bytes != expected.bytes {
+        return damaged(format!("it has {bytes} bytes where {MANIFEST} has {}", expected.bytes));
+    }
+    if sum && file_sum(path).map_err(|source| DataError::from_open(path, source))? != expected.sha256 {
+        return damaged(format!("its checksum is not the one in {MANIFEST}"));
+    }
+    Ok(())
+}
+
+/// The SHA-256 of a file, read in pieces.
+fn file_sum(path: &Path) -> io::Result<String> {
+    let (mut file, mut sum, mut piece) = (File::open(path)?, Sha256::new(), vec![0; 1 << 20]);
+    loop {
+        match file.read(&mut piece)? {
+            0 => return Ok(hexadecimal(&sum.finalize())),
+            count => sum.update(&piece[..count]),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,168 @@
+//! One shard, memory-mapped.
+
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use super::TokenType;
+use super::idx::Index;
+use super::mapped::Mapped;
+use crate::{DataError, Result};
+
+/// Consecutive tokens of a shard, still as they lie on disk.
+#[derive(Clone, Copy, Debug)]
+pub enum Tokens<'a> {
+    /// 16 bits each, little-endian.
+    U16(&'a [[u8; 2]]),
+    /// 32 bits each, little-endian.
+    U32(&'a [[u8; 4]]),
+}
+
+impl<'a> Tokens<'a> {
+    /// Number of tokens.
+    pub fn len(&self) -> usize {
+        match self {
+            Self::U16(tokens) => tokens.len(),
+            Self::U32(tokens) => tokens.len(),
+        }
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The token at a position.
+    pub fn get(&self, position: usize) -> Option<u32> {
+        match self {
+            Self::U16(tokens) => tokens.get(position).map(|&bytes| u32::from(u16::from_le_bytes(bytes))),
+            Self::U32(tokens) => tokens.get(position).map(|&bytes| u32::from_le_bytes(bytes)),
+        }
+    }
+
+    /// The tokens of a part.
+    ///
+    /// # Panics
+    /// If `range` is not inside, as for a slice.
+    pub fn slice(&self, range: Range<usize>) -> Tokens<'a> {
+        match self {
+            Self::U16(tokens) => Self::U16(&tokens[range]),
+            Self::U32(tokens) => Self::U32(&tokens[range]),
+        }
+    }
+
+    /// Appends the tokens to `ids`.
+    pub fn append_to(&self, ids: &mut Vec<u32>) {
+        match self {
+            Self::U16(tokens) => {
+                ids.extend(tokens.iter().map(|&bytes| u32::from(u16::from_le_bytes(bytes))));
+            }
+            Self::U32(tokens) => ids.extend(tokens.iter().map(|&bytes| u32::from_le_bytes(bytes))),
+        }
+    }
+
+    /// The tokens.
+    pub fn to_vec(&self) -> Vec<u32> {
+        let mut ids = Vec::with_capacity(self.len());
+        self.append_to(&mut ids);
+        ids
+    }
+
+    /// The largest token.
+    pub fn max(&self) -> Option<u32> {
+        match self {
+            Self::U16(tokens) => tokens.iter().map(|&bytes| u32::from(u16::from_le_bytes(bytes))).max(),
+            Self::U32(tokens) => tokens.iter().map(|&bytes| u32::from_le_bytes(bytes)).max(),
+        }
+    }
+}
+
+/// A `.bin`/`.idx` pair, open for reading at random by many threads.
+#[derive(Debug)]
+pub struct ShardReader {
+    bin_path: PathBuf,
+    bin: Mapped,
+    index: Index,
+}
+
+impl ShardReader {
+    /// Opens a pair by either of its files or by their common path without extension.
+    ///
+    /// # Errors
+    /// [`DataError::Missing`] or [`DataError::Unreadable`] if a file is, [`DataError::DamagedShard`] if the
+    /// index is no whole Megatron index or the tokens are not as many as it says (one file cut short, or the
+    /// two files not of one pair).
+    pub fn open(path: &Path) -> Result<Self> {
+        let (bin_path, idx_path) = pair(path);
+        let index = Index::open(&idx_path)?;
+        let bin = Mapped::open(&bin_path).map_err(|source| DataError::from_open(&bin_path, source))?;
+        let (actual, expected) =
+            (bin.bytes().len() as u64, index.tokens() * index.token_type().bytes() as u64);
+        if actual != expected {
+            let cause =
+                format!("it has {actual} bytes where its index {} has {expected}", idx_path.display());
+            return Err(DataError::DamagedShard { path: bin_path, cause });
+        }
+        Ok(Self { bin_path, bin, index })
+    }
+
+    /// The file with the tokens.
+    pub fn path(&self) -> &Path {
+        &self.bin_path
+    }
+
+    /// How a token is stored.
+    pub fn token_type(&self) -> TokenType {
+        self.index.token_type()
+    }
+
+    /// Number of documents.
+    pub fn documents(&self) -> usize {
+        self.index.documents()
+    }
+
+    /// Number of tokens of all documents.
+    pub fn tokens(&self) -> u64 {
+        self.index.tokens()
+    }
+
+    /// The tokens of a document, its end-of-document token included if the corpus has them.
+    ///
+    /// # Panics
+    /// If `document` is not below [`documents`](Self::documents), as for a slice.
+    pub fn document(&self, document: usize) -> Tokens<'_> {
+        self.slice(self.index.document(document))
+    }
+
+    /// Number of tokens of a document, without touching them.
+    ///
+    /// # Panics
+    /// If `document` is not below [`documents`](Self::documents).
+    pub fn document_tokens(&self, document: usize) -> usize {
+        let Range { start, end } = self.index.document(document);
+        end.saturating_sub(start) as usize
+    }
+
+    fn slice(&self, tokens: Range<u64>) -> Tokens<'_> {
+        let width = self.token_type().bytes();
+        let bytes = &self.bin.bytes()[tokens.start as usize * width..tokens.end as usize * width];
+        match self.token_type() {
+            TokenType::U16 => Tokens::U16(bytes.as_chunks().0),
+            TokenType::U32 => Tokens::U32(bytes.as_chunks().0),
+        }
+    }
+}
+
+/// The two files of a pair, named by either or by what they share. Only the two extensions are taken off: the
+/// shared part may have dots of its own.
+fn pair(path: &Path) -> (PathBuf, PathBuf) {
+    let stem = match path.extension().and_then(|extension| extension.to_str()) {
+        Some("bin" | "idx") => path.with_extension(""),
+        _ => path.to_owned(),
+    };
+    let with = |extension: &str| {
+        let mut path = stem.clone().into_os_string();
+        path.push(extension);
+        PathBuf::from(path)
+    };
+    (with(".bin"), with(".idx"))
+}
