@@ -125,7 +125,9 @@ impl Loader {
     /// Where the rows of batch `index` come from.
     pub fn row_places(&self, index: u64) -> Vec<RowPlace> {
         let first = self.first_row(index);
-        (0..self.batch_size as u64).map(|row| self.mixture.place(self.seed, first.wrapping_add(row))).collect()
+        (0..self.batch_size as u64)
+            .map(|row| self.mixture.place(self.seed, first.wrapping_add(row)))
+            .collect()
     }
 
     /// The stream has 2^64 rows: more than anyone will see, so that it may as well begin again.

@@ -9,8 +9,12 @@ use crate::trainer::tests::plan;
 use crate::{Existing, TrainConfig, TrainPlan};
 
 /// Eight steps, of which 2, 4, 6 and 8 are saved.
-const RUN: [&str; 4] =
-    ["training.steps=8", "training.micro_batch_size=2", "checkpoint.every_steps=2", "model.tie_word_embeddings=false"];
+const RUN: [&str; 4] = [
+    "training.steps=8",
+    "training.micro_batch_size=2",
+    "checkpoint.every_steps=2",
+    "model.tie_word_embeddings=false",
+];
 
 /// A byte whose embedding is infinite.
 const POISON: u8 = b'Z';
@@ -132,7 +136,11 @@ fn interrupted_and_killed_runs_end_like_straight_ones() {
         let mut session = Session::new(&run, trainer).unwrap();
         steps(&mut session, 3);
         session.keep(Measurements::default()).unwrap();
-        if interrupted { session.interrupt().unwrap() } else { drop(session) }
+        if interrupted {
+            session.interrupt().unwrap()
+        } else {
+            drop(session)
+        }
         drop(run);
         let (run, trainer) = resume(&path, &plan, &[]);
         let mut session = Session::new(&run, trainer).unwrap();
@@ -154,7 +162,8 @@ fn interrupted_and_killed_runs_end_like_straight_ones() {
 #[test]
 fn time_saves_too() {
     let directory = tempdir().unwrap();
-    let plan = run_plan(&["checkpoint.every_steps=0", "checkpoint.every_minutes=1e-9", "checkpoint.keep_last=9"]);
+    let plan =
+        run_plan(&["checkpoint.every_steps=0", "checkpoint.every_minutes=1e-9", "checkpoint.keep_last=9"]);
     straight(directory.path().join("run").as_path(), &plan, &[]);
     let checkpoints = crate::Checkpoints::of_run(&directory.path().join("run"));
     assert_eq!(checkpoints.steps().unwrap(), [1, 2, 3, 4, 5, 6, 7, 8]);
@@ -240,7 +249,9 @@ fn a_run_stops_with_a_diagnosis_if_going_back_does_not_help() {
     assert_eq!(diagnosis.bad.rows.len(), 4);
     assert_eq!(diagnosis.place, "the weight model.embed_tokens.weight");
     let message = last.to_string();
-    for part in ["step 3: the ", "rows ", "after going back to the checkpoint of step 2", "optimizer.learning_rate"] {
+    for part in
+        ["step 3: the ", "rows ", "after going back to the checkpoint of step 2", "optimizer.learning_rate"]
+    {
         assert!(message.contains(part), "`{part}` is not in {message}");
     }
     assert!(session.next().is_none());
@@ -278,13 +289,17 @@ fn a_changed_configuration_is_refused_unless_allowed() {
     };
     let message = check(&["training.steps"]).unwrap_err().to_string();
     assert!(message.contains("optimizer.beta1 is 0.8, was 0.9"), "{message}");
-    assert!(!message.contains("training.steps") && message.ends_with("--allow-change optimizer.beta1"), "{message}");
+    assert!(
+        !message.contains("training.steps") && message.ends_with("--allow-change optimizer.beta1"),
+        "{message}"
+    );
     assert_eq!(run.config().unwrap(), *plan.config());
     check(&["training.steps", "optimizer.beta1"]).unwrap();
     assert_eq!(run.config().unwrap(), *changed.config());
     // From now on that is its configuration, although the checkpoint is older.
     check(&[]).unwrap();
-    let story = ["started", "interrupted 4", "changed training.steps is 12, was 8 optimizer.beta1 is 0.8, was 0.9"];
+    let story =
+        ["started", "interrupted 4", "changed training.steps is 12, was 8 optimizer.beta1 is 0.8, was 0.9"];
     assert_eq!(events(&run), story);
 }
 
@@ -303,7 +318,10 @@ fn a_checkpoint_of_another_run_or_text_is_noticed() {
     let checkpoint = run.checkpoints().newest().unwrap().unwrap();
     let error = run.continue_with(plan.config(), Some(&checkpoint), &[]).unwrap_err();
     let message = error.to_string();
-    assert!(message.contains("step-8: the configuration has changed: objective.alpha is 10.0, was 3.0"), "{message}");
+    assert!(
+        message.contains("step-8: the configuration has changed: objective.alpha is 10.0, was 3.0"),
+        "{message}"
+    );
 
     let rows = rows(&plan, &[1]);
     let message = checkpoint.check_text(&rows.clone().into(), &[]).unwrap_err().to_string();
