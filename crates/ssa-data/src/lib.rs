@@ -37,6 +37,7 @@
 
 mod bits_per_byte;
 mod error;
+mod input;
 mod loader;
 mod packing;
 mod random;
@@ -48,6 +49,7 @@ mod tokenizer;
 
 pub use bits_per_byte::{bits_per_byte, unigram_bits_per_byte};
 pub use error::DataError;
+pub use input::{Format, InputOptions, Record, Records, Source, Sources, documents, find_sources};
 pub use loader::{Batch, Loader};
 pub use packing::{IGNORE_INDEX, PackOptions, PackedRow, PackedRows, Remainder, pack};
 pub use shard::{Corpus, FileSum, ShardReader, ShardWriter, TokenType, Tokens};
