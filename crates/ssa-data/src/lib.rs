@@ -61,7 +61,7 @@ pub use corpus::{TOKENIZER_FILES, corpus_tokenizer};
 pub use error::DataError;
 pub use input::{Format, InputOptions, Record, Records, Source, Sources, documents, find_sources};
 pub use loader::{Batch, Loader};
-pub use mixture::Mixture;
+pub use mixture::{Mixture, RowPlace};
 pub use packing::{
     IGNORE_INDEX, PackOptions, PackedRow, PackedRows, Packing, Remainder, pack, pack_documents,
 };

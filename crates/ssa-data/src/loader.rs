@@ -1,7 +1,7 @@
 //! Batches of rows.
 
 use crate::packing::{IGNORE_INDEX, PackedRow, PackedRows};
-use crate::{DataError, Mixture, Result};
+use crate::{DataError, Mixture, Result, RowPlace};
 
 /// Some rows as one step of a model takes them: N = `batch` * `tokens` tokens in row order.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -120,6 +120,12 @@ impl Loader {
         let rows =
             (0..self.batch_size as u64).map(|row| self.mixture.row(self.seed, first.wrapping_add(row)));
         Batch::from_rows(rows, self.batch_size, self.mixture.sequence_length())
+    }
+
+    /// Where the rows of batch `index` come from.
+    pub fn row_places(&self, index: u64) -> Vec<RowPlace> {
+        let first = self.first_row(index);
+        (0..self.batch_size as u64).map(|row| self.mixture.place(self.seed, first.wrapping_add(row))).collect()
     }
 
     /// The stream has 2^64 rows: more than anyone will see, so that it may as well begin again.

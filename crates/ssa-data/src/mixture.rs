@@ -26,6 +26,15 @@ struct Part {
     of_rest: u64,
 }
 
+/// Where a row of the stream comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RowPlace {
+    /// Number of the corpus, from 0.
+    pub corpus: usize,
+    /// Number of the row among those of the corpus, from 0.
+    pub row: usize,
+}
+
 /// A row of a corpus and the pass over the corpus that it belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Position {
@@ -95,12 +104,17 @@ impl Mixture {
 
     /// Row `index` of the stream.
     pub(crate) fn row(&self, seed: u64, index: u64) -> Result<PackedRow> {
+        let RowPlace { corpus, row } = self.place(seed, index);
+        self.corpora[corpus].rows.row(row)
+    }
+
+    /// Where row `index` of the stream comes from.
+    pub(crate) fn place(&self, seed: u64, index: u64) -> RowPlace {
         let Position { corpus, drawn } = self.position(index);
-        let rows = &self.corpora[corpus].rows;
-        let count = rows.len() as u64;
+        let count = self.corpora[corpus].rows.len() as u64;
         // Fewer than 2^32 corpora: each is a list of rows in memory.
         let order = Permutation::new(count, seed, Purpose::RowOrder, corpus as u32, drawn / count);
-        rows.row(order.get(drawn % count) as usize)
+        RowPlace { corpus, row: order.get(drawn % count) as usize }
     }
 
     /// Walks down the list of corpora: each takes its share of what the ones before leave over.

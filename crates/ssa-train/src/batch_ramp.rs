@@ -7,7 +7,7 @@
 /// otherwise:  full
 /// ```
 ///
-/// with the steps `s` counted from 0. It is a function of the step alone, so a resumed run reads on where it stopped.
+/// with the steps `s` counted from 0. It is a function of the step alone, so a resumed run ramps on where it stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BatchRamp {
     /// Rows computed at once; it divides the two sizes below.
@@ -36,13 +36,6 @@ impl BatchRamp {
     pub fn micro_batches(&self, step: usize) -> usize {
         self.rows(step) / self.micro_batch_size
     }
-
-    /// Micro-batches of all steps before a step, counted from 0.
-    pub fn micro_batches_before(&self, step: usize) -> u64 {
-        let ramp = step.min(self.steps);
-        let of_ramp: u64 = (0..ramp).map(|step| self.micro_batches(step) as u64).sum();
-        of_ramp + (step - ramp) as u64 * (self.full / self.micro_batch_size) as u64
-    }
 }
 
 #[cfg(test)]
@@ -55,17 +48,6 @@ mod tests {
     fn the_batch_grows_in_whole_micro_batches() {
         let rows: Vec<usize> = (0..10).map(|step| RAMP.rows(step)).collect();
         assert_eq!(rows, [4, 4, 6, 6, 8, 8, 10, 10, 12, 12]);
-    }
-
-    #[test]
-    fn no_micro_batch_is_read_twice_or_left_out() {
-        for ramp in [RAMP, BatchRamp { steps: 0, ..RAMP }, BatchRamp { start: 12, ..RAMP }] {
-            let mut before = 0;
-            for step in 0..20 {
-                assert_eq!(ramp.micro_batches_before(step), before, "{ramp:?} step {step}");
-                before += ramp.micro_batches(step) as u64;
-            }
-        }
     }
 
     #[test]

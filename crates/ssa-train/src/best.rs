@@ -80,7 +80,7 @@ impl RunDir {
     pub fn save_best(&self, model: &Model, tokenizer: &Tokenizer, best: &Best) -> Result<()> {
         self.settle_best()?;
         let [kept, partial, previous] = [BEST, PARTIAL, PREVIOUS].map(|name| self.path().join(name));
-        model.save(&partial)?;
+        model.save(&partial).map_err(TrainError::with_remedy)?;
         tokenizer.copy_to(&partial)?;
         let numbers = serde_json::to_string_pretty(best)
             .map_err(std::io::Error::from)

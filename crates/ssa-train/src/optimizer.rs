@@ -51,6 +51,21 @@ impl Optimizer {
         Self { options, m: Parameters::zeros(config), v: Parameters::zeros(config), steps: 0 }
     }
 
+    /// An optimiser that goes on after `steps` steps with the moments it had then.
+    pub(crate) fn restored(options: OptimizerOptions, m: Parameters, v: Parameters, steps: u64) -> Self {
+        Self { options, m, v, steps }
+    }
+
+    /// Decayed means of the gradients and of their squares.
+    pub(crate) fn moments(&self) -> (&Parameters, &Parameters) {
+        (&self.m, &self.v)
+    }
+
+    /// Steps done.
+    pub(crate) fn steps(&self) -> u64 {
+        self.steps
+    }
+
     /// L2 norm of a gradient over all tensors.
     pub fn norm(grads: &Parameters) -> f64 {
         grad_norm(grads.named().into_iter().map(|(_, tensor)| tensor))

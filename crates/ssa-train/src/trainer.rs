@@ -1,17 +1,21 @@
 //! The training loop.
 
+use std::ops::Range;
 use std::time::Instant;
 
 use ssa_data::{Batch, Loader, Mixture, Prefetch};
 use ssa_kernels::Documents;
 use ssa_model::{AttentionMode, Input, Method, Model, Parameters, StepLosses, StepScale, TrainBatch};
 
+use crate::checkpoint::BadSteps;
 use crate::metrics::StepMetrics;
 use crate::optimizer::Optimizer;
+use crate::resume::fingerprint;
 use crate::{Result, TrainError, TrainPlan};
 
+mod state;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 /// Steps whose batches are read before they are needed: one would do unless a disk pauses.
 const STEPS_AHEAD: usize = 2;
@@ -40,14 +44,18 @@ const STEPS_AHEAD: usize = 2;
 /// The same plan, model and rows give bitwise the same weights and losses, whatever the number of threads. Cutting
 /// a step into micro-batches changes results by rounding only.
 pub struct Trainer {
-    plan: TrainPlan,
-    model: Model,
-    batches: Prefetch,
+    pub(crate) plan: TrainPlan,
+    pub(crate) model: Model,
+    pub(crate) batches: Prefetch,
     optimizer: Optimizer,
     /// Buffer of the step's gradient.
-    grads: Parameters,
+    pub(crate) grads: Parameters,
     /// Steps done.
-    done: usize,
+    pub(crate) done: usize,
+    /// Micro-batches read, also those of steps that failed and were passed over.
+    pub(crate) cursor: u64,
+    bad_steps: BadSteps,
+    text_sha256: String,
     /// Set by an error: the iterator ends after it.
     failed: bool,
 }
@@ -69,12 +77,26 @@ impl Trainer {
     /// # Errors
     /// [`TrainError::Data`] if the rows cannot be loaded in micro-batches of the plan.
     pub fn new(plan: TrainPlan, model: Model, rows: impl Into<Mixture>) -> Result<Self> {
+        let rows = rows.into();
+        let text_sha256 = fingerprint(&rows)?;
         let micro_batch_size = plan.batches().micro_batch_size;
         let loader = Loader::new(rows, micro_batch_size, plan.seed())?;
         let batches = Prefetch::new(loader, plan.batches().full / micro_batch_size * STEPS_AHEAD)?;
         let optimizer = Optimizer::new(*plan.optimizer(), model.config());
         let grads = Parameters::zeros(model.config());
-        Ok(Self { plan, model, batches, optimizer, grads, done: 0, failed: false })
+        let bad_steps = BadSteps::default();
+        Ok(Self {
+            plan,
+            model,
+            batches,
+            optimizer,
+            grads,
+            done: 0,
+            cursor: 0,
+            bad_steps,
+            text_sha256,
+            failed: false,
+        })
     }
 
     /// The plan.
@@ -104,7 +126,7 @@ impl Trainer {
     ///
     /// # Errors
     /// [`TrainError::NotFinite`] if a loss or the gradient is not a number any more; weights and moments then stay as
-    /// they were.
+    /// they were, and the same step fails again unless [`pass_over`](Self::pass_over) passes over its rows.
     pub fn step(&mut self) -> Result<StepMetrics> {
         let start = Instant::now();
         let batches = self.micro_batches()?;
@@ -121,7 +143,9 @@ impl Trainer {
 
         let learning_rate = self.plan.schedule().learning_rate(self.done);
         self.optimizer.step(self.model.parameters_mut(), &self.grads, norm, learning_rate)?;
+        self.cursor = self.indices().end;
         self.done += 1;
+        self.bad_steps.in_row = 0;
         let (corpus_epochs, epoch) = self.epochs();
         let seconds = start.elapsed().as_secs_f64();
         Ok(StepMetrics {
@@ -144,17 +168,22 @@ impl Trainer {
     }
 
     fn micro_batches(&mut self) -> Result<Vec<Batch>> {
-        let ramp = self.plan.batches();
-        let next = ramp.micro_batches_before(self.done);
-        let indices = next..next + ramp.micro_batches(self.done) as u64;
-        Ok(indices.map(|index| self.batches.batch(index)).collect::<Result<_, _>>()?)
+        Ok(self.indices().map(|index| self.batches.batch(index)).collect::<Result<_, _>>()?)
     }
 
-    /// Passes over each corpus by the steps done, and over all rows together.
+    /// Micro-batches of the next step.
+    pub(crate) fn indices(&self) -> Range<u64> {
+        self.cursor..self.cursor + self.plan.batches().micro_batches(self.done) as u64
+    }
+
+    /// Rows read so far, also those of steps that failed and were passed over.
+    fn rows_read(&self) -> u64 {
+        self.cursor * self.plan.batches().micro_batch_size as u64
+    }
+
+    /// Passes over each corpus by the rows read, and over all rows together.
     fn epochs(&self) -> (Vec<f64>, f64) {
-        let mixture = self.batches.loader().mixture();
-        let ramp = self.plan.batches();
-        let drawn = ramp.micro_batches_before(self.done) * ramp.micro_batch_size as u64;
+        let (mixture, drawn) = (self.batches.loader().mixture(), self.rows_read());
         (mixture.epochs(drawn), drawn as f64 / mixture.rows() as f64)
     }
 
@@ -223,7 +252,7 @@ fn step_scale(batches: &[Batch]) -> StepScale {
     }
 }
 
-fn train_batch(batch: Batch) -> Result<TrainBatch> {
+pub(crate) fn train_batch(batch: Batch) -> Result<TrainBatch> {
     let documents = Documents::from_cu_seqlens(batch.cu_seqlens)?;
     let input = Input::new(batch.ids, batch.batch, batch.tokens, documents)?;
     Ok(TrainBatch::new(input, batch.labels, Some(batch.valid))?)

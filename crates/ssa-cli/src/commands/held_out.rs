@@ -81,13 +81,16 @@ fn check_vocabulary(directory: &Path, config: &ModelConfig, tokenizer: &Tokenize
     .into())
 }
 
-/// The configuration of the run that wrote a checkpoint, if it is still where the run left it.
+/// The configuration of the run that wrote a checkpoint: in the checkpoint itself if that was saved during training,
+/// else beside it, if it is still where the run left it.
 fn run_config(checkpoint: &Path) -> Result<Option<TrainConfig>> {
-    let run = fs::canonicalize(checkpoint).ok().and_then(|path| path.parent().map(Path::to_owned));
-    match run.filter(|run| run.join("metrics.jsonl").is_file() && run.join("config.toml").is_file()) {
-        Some(run) => Ok(Some(TrainConfig::load(&run.join("config.toml"), &[])?)),
-        None => Ok(None),
-    }
+    let Ok(checkpoint) = fs::canonicalize(checkpoint) else { return Ok(None) };
+    let within = Some((checkpoint.as_path(), "state.json"));
+    let beside = checkpoint.parent().map(|run| (run, "metrics.jsonl"));
+    let mut places = [within, beside].into_iter().flatten();
+    let ours =
+        places.find(|(place, proof)| place.join(proof).is_file() && place.join("config.toml").is_file());
+    Ok(ours.map(|(place, _)| TrainConfig::load(&place.join("config.toml"), &[])).transpose()?)
 }
 
 fn sequence_length(args: &HeldOutArgs, config: &ModelConfig, run: Option<&TrainConfig>) -> Result<usize> {

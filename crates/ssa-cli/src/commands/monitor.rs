@@ -5,7 +5,7 @@ use ssa_eval::{AttentionMeans, BudgetResult, EvalBatch, HiddenStates, Perplexity
 use ssa_kernels::ops::attention::selection::SelectionRule;
 use ssa_model::{Model, SparseBudget};
 use ssa_train::{
-    Best, Measurements, ModeLoss, Probe, ProbedAttention, ProbedStates, RunDir, TrainPlan, Validation,
+    Best, LoggedStep, Measurements, ModeLoss, Probe, ProbedAttention, ProbedStates, RunDir, TrainPlan, Validation,
 };
 
 /// Probes attention, validates and keeps the best weights, each when it is its turn.
@@ -16,12 +16,24 @@ pub(super) struct Monitor<'a> {
     rule: SelectionRule,
     probed: &'a [EvalBatch],
     validated: &'a [EvalBatch],
-    best: Option<Best>,
+    /// What was the best so far each time, the latest last. The directory alone does not tell after a run went back.
+    best: Vec<Best>,
 }
 
 impl<'a> Monitor<'a> {
-    /// A monitor on the first batches of the held-out text. The best weights are those that the run directory has.
-    pub(super) fn new(plan: &'a TrainPlan, run_dir: &'a RunDir, held_out: &'a [EvalBatch]) -> Result<Self> {
+    /// A monitor on the first batches of the held-out text, of a run with these steps behind it.
+    pub(super) fn new(
+        plan: &'a TrainPlan,
+        run_dir: &'a RunDir,
+        held_out: &'a [EvalBatch],
+        history: &[LoggedStep],
+    ) -> Result<Self> {
+        // Ends what a program began that was killed while it kept the best weights.
+        run_dir.best()?;
+        let best = |logged: &LoggedStep| {
+            let validation = logged.measured.validation.clone().filter(|validation| validation.best)?;
+            Some(Best { step: logged.metrics.step, by: plan.best_by(), validation })
+        };
         let settings = &plan.config().monitoring;
         Ok(Self {
             plan,
@@ -30,8 +42,13 @@ impl<'a> Monitor<'a> {
             rule: plan.objective().attention.selection.rule,
             probed: EvalBatch::covering(held_out, settings.probe_tokens),
             validated: EvalBatch::covering(held_out, settings.validation_tokens),
-            best: run_dir.best()?,
+            best: history.iter().filter_map(best).collect(),
         })
+    }
+
+    /// Forgets what was measured after a step that the run went back to.
+    pub(super) fn go_back(&mut self, step: usize) {
+        self.best.retain(|best| best.step <= step);
     }
 
     /// Measures what is due after a step, counted from 1.
@@ -68,12 +85,12 @@ impl<'a> Monitor<'a> {
             best: true,
         };
         let candidate = Best { step, by: self.plan.best_by(), validation };
-        if self.best.as_ref().is_some_and(|best| best.bits_per_byte() <= candidate.bits_per_byte()) {
+        if self.best.last().is_some_and(|best| best.bits_per_byte() <= candidate.bits_per_byte()) {
             return Ok(Validation { best: false, ..candidate.validation });
         }
         self.run_dir.save_best(model, self.plan.tokenizer(), &candidate)?;
         let validation = candidate.validation.clone();
-        self.best = Some(candidate);
+        self.best.push(candidate);
         Ok(validation)
     }
 }

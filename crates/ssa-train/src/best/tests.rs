@@ -17,9 +17,11 @@ fn best(step: usize, bits_per_byte: f64) -> Best {
     Best { step, by: AttentionMode::Sparse, validation }
 }
 
+/// All entries but the lock of the run.
 fn names(directory: &Path) -> Vec<String> {
     let entries = fs::read_dir(directory).unwrap();
     let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.retain(|name| name != crate::lock::LOCK);
     names.sort();
     names
 }

@@ -1,5 +1,6 @@
 //! The training configuration: reading, overriding, writing and documenting it.
 
+mod compare;
 mod corpus;
 mod error;
 mod leaves;
@@ -15,6 +16,7 @@ use std::path::Path;
 
 use toml::Value;
 
+pub use compare::Difference;
 pub use corpus::WeightedCorpus;
 pub use error::ConfigError;
 pub use monitoring::MonitoringSection;
@@ -22,7 +24,7 @@ pub use overrides::apply_overrides;
 pub use reference::reference_page;
 pub use schema::Key;
 pub use sections::{
-    AlignmentInput, DataSection, EvaluationSection, ModelSection, ObjectiveSection, OptimizerSection,
+    AlignmentInput, CheckpointSection, DataSection, EvaluationSection, ModelSection, ObjectiveSection, OptimizerSection,
     RopeScalingSection, RunSection, TrainConfig, TrainingSection,
 };
 

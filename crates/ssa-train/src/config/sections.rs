@@ -32,6 +32,9 @@ section! {
         pub training: TrainingSection = TrainingSection::default(),
         /// AdamW, gradient clipping and learning rate.
         pub optimizer: OptimizerSection = OptimizerSection::default(),
+        /// When the run is saved so that it can be continued, and which checkpoints stay. One holds weights and
+        /// moments: three times the size of the model.
+        pub checkpoint: CheckpointSection = CheckpointSection::default(),
         /// What the evaluation after training measures. Full attention is always measured where the method has it.
         pub evaluation: EvaluationSection = EvaluationSection::default(),
         /// What is measured and written while training goes on. Probes and validation use held-out text, always the
@@ -204,6 +207,24 @@ section! {
         pub recompute: bool = false,
         /// Steps between two lines of progress. The metrics file gets every step.
         pub log_every: usize = 10,
+        /// Steps in a row whose loss or gradient is not a number before the run goes back to its last checkpoint. Each
+        /// of them leaves the weights alone and is tried again on the next rows; if going back does not help, the run
+        /// stops.
+        pub max_bad_steps: usize = 3,
+    }
+}
+
+section! {
+    /// When the run is saved, and which checkpoints stay.
+    pub struct CheckpointSection {
+        /// Steps between two checkpoints; 0 for none by steps. The last step and an interruption are always saved.
+        pub every_steps: usize = 100,
+        /// Minutes after which a step is saved although `every_steps` has not come yet; 0 for none by time.
+        pub every_minutes: f64 = 15.0,
+        /// Number of checkpoints that are kept: the newest ones.
+        pub keep_last: usize = 2,
+        /// Checkpoints of steps that this number divides are kept for good; 0 for none.
+        pub keep_every: usize = 0,
     }
 }
 

@@ -110,7 +110,7 @@ fn unknown_keys_are_pointed_to_the_nearest() {
         (
             "[zzz]\nx = 1",
             "run.toml: unknown key `zzz`; the sections are `run`, `model`, `data`, `objective`, `training`, \
-             `optimizer`, `evaluation`, `monitoring`",
+             `optimizer`, `checkpoint`, `evaluation`, `monitoring`",
         ),
     ] {
         assert_eq!(error(text, &[]), expected);
@@ -159,6 +159,24 @@ fn wrong_types_name_key_expected_and_given() {
     ] {
         assert_eq!(error(text, &[]), expected);
     }
+}
+
+#[test]
+fn differences_name_keys_and_values() {
+    let old = read("[model]\nwindow_size = 7", &[]);
+    assert_eq!(old.differences(&old), []);
+    let new = read("", &["training.steps=3", "model.rope_scaling.factor=8", "model.window_size=7"]);
+    let differences: Vec<String> = new.differences(&old).iter().map(Difference::to_string).collect();
+    assert_eq!(differences[0], "model.rope_scaling.factor is 8.0, was absent");
+    assert_eq!(differences[4], "training.steps is 3, was 200");
+    assert_eq!(differences.len(), 5, "{differences:?}");
+    TrainConfig::check_keys(&["training.steps".to_owned()], "--allow-change").unwrap();
+    let message =
+        TrainConfig::check_keys(&["training.stpes".to_owned()], "--allow-change").unwrap_err().to_string();
+    assert_eq!(
+        message,
+        "--allow-change training.stpes: unknown key `training.stpes`; did you mean `training.steps`?"
+    );
 }
 
 #[test]

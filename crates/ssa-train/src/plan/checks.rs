@@ -18,6 +18,7 @@ pub(super) fn check(config: &TrainConfig) -> Check {
     check_objective(config)?;
     check_training(config)?;
     check_optimizer(config)?;
+    check_checkpoint(config)?;
     check_evaluation(config)?;
     check_monitoring(config)
 }
@@ -125,7 +126,16 @@ fn check_training(config: &TrainConfig) -> Check {
     at_least(1, "training.steps", training.steps)?;
     at_least(1, "training.batch_size", training.batch_size)?;
     check_micro_batches(config)?;
-    at_least(1, "training.log_every", training.log_every)
+    at_least(1, "training.log_every", training.log_every)?;
+    at_least(1, "training.max_bad_steps", training.max_bad_steps)
+}
+
+fn check_checkpoint(config: &TrainConfig) -> Check {
+    let checkpoint = &config.checkpoint;
+    // So that the time is one that a clock can count to.
+    let expected = "a number of minutes from 0 to 1e9";
+    number("checkpoint.every_minutes", checkpoint.every_minutes, |m| (0.0..=1e9).contains(&m), expected)?;
+    at_least(1, "checkpoint.keep_last", checkpoint.keep_last)
 }
 
 fn check_micro_batches(config: &TrainConfig) -> Check {

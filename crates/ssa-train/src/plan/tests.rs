@@ -109,6 +109,12 @@ fn impossible_values_say_what_would_work() {
         ),
         (&["training.micro_batch_size=0"], "`training.micro_batch_size` is 0, expected a divisor"),
         (&["training.log_every=0"], "`training.log_every` is 0, expected at least 1"),
+        (&["training.max_bad_steps=0"], "`training.max_bad_steps` is 0, expected at least 1"),
+        (
+            &["checkpoint.every_minutes=-1"],
+            "`checkpoint.every_minutes` is -1, expected a number of minutes from 0",
+        ),
+        (&["checkpoint.keep_last=0"], "`checkpoint.keep_last` is 0, expected at least 1"),
         (
             &["optimizer.learning_rate=-1e-3"],
             "`optimizer.learning_rate` is -0.001, expected a positive number",

@@ -91,6 +91,11 @@ impl Live {
         self.bar.set_position(metrics.step as u64);
     }
 
+    /// A line above the view.
+    pub(super) fn note(&self, text: &str) {
+        self.bar.println(text);
+    }
+
     fn probe(&mut self, probe: &Probe) {
         let Some(first) = probe.hidden_states.first() else { return };
         let means = probe.hidden_states.iter();

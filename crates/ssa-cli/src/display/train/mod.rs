@@ -10,7 +10,7 @@ use indicatif::FormattedDuration;
 use ssa_model::Method;
 use ssa_train::{Measurements, StepMetrics, TrainPlan};
 
-use super::Display;
+use super::{Display, note};
 use live::Live;
 
 /// Shows a training run to people.
@@ -61,6 +61,14 @@ impl TrainProgress {
         match &mut self.view {
             View::Plain => plain::show(&self.facts, metrics, measured),
             View::Live(live) => live.show(&self.facts, metrics, measured),
+        }
+    }
+
+    /// Shows a line that is worth keeping on the terminal.
+    pub(crate) fn note(&self, text: &str) {
+        match &self.view {
+            View::Plain => note(text),
+            View::Live(live) => live.note(text),
         }
     }
 
