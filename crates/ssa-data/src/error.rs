@@ -217,6 +217,73 @@ pub enum DataError {
         /// Size of the other vocabulary.
         other_vocab_size: usize,
     },
+    /// A directory or data set holds nothing of a known kind.
+    #[error(
+        "{path}: nothing to read; .txt, .md, .jsonl, .ndjson and .json files (also with .gz or .zst) and .parquet \
+         files are taken, so name a file of another kind itself, or set `format` to text to take every file"
+    )]
+    NoSources {
+        /// The directory or address.
+        path: String,
+    },
+    /// A pattern is wrong or matches nothing.
+    #[error("{pattern}: {cause}; check the pattern, and the folder it is relative to")]
+    BadPattern {
+        /// The pattern as given.
+        pattern: String,
+        /// What is wrong with it.
+        cause: String,
+    },
+    /// The Hugging Face hub does not give a data set.
+    #[error(
+        "{name}: the Hugging Face hub gives no such data: {cause}; check the name and the network, and log in \
+         (`hf auth login`) for private data; files that you have already can be given by their paths"
+    )]
+    Hub {
+        /// The name as given.
+        name: String,
+        /// What the client said.
+        cause: String,
+    },
+    /// A file with documents is damaged or cut short.
+    #[error("{name}: {cause}; get the file again, or leave it out")]
+    DamagedSource {
+        /// The file.
+        name: String,
+        /// What the decoder said.
+        cause: String,
+    },
+    /// A document is larger than allowed.
+    #[error(
+        "{name}: a document (a line of JSON, a row, or a file of text) is larger than {limit} bytes; split it, or \
+         raise `max_document_bytes` if that much memory can be spared"
+    )]
+    DocumentTooLarge {
+        /// The file.
+        name: String,
+        /// The largest size allowed.
+        limit: u64,
+    },
+    /// A Parquet file has no such column.
+    #[error("{name}: no column `{column}`, only {columns}; name the right one with `{setting}`")]
+    NoColumn {
+        /// The file.
+        name: String,
+        /// The column asked for.
+        column: String,
+        /// The columns there are.
+        columns: String,
+        /// The setting that names the column.
+        setting: &'static str,
+    },
+    /// A document cannot be read.
+    #[error("{record}: {cause}")]
+    BadRecord {
+        /// The file, and the line or row in it.
+        record: String,
+        /// What is wrong, and the remedy.
+        cause: String,
+    },
     /// A token id is not in the vocabulary.
     #[error(
         "token {id} does not exist in a vocabulary of {vocab_size}; decode with the tokenizer that made the \

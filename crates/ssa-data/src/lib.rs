@@ -42,6 +42,7 @@
 mod bits_per_byte;
 mod corpus;
 mod error;
+mod input;
 mod loader;
 mod mixture;
 mod packing;
@@ -58,6 +59,7 @@ mod tokenizer;
 pub use bits_per_byte::{bits_per_byte, unigram_bits_per_byte};
 pub use corpus::{TOKENIZER_FILES, corpus_tokenizer};
 pub use error::DataError;
+pub use input::{Format, InputOptions, Record, Records, Source, Sources, documents, find_sources};
 pub use loader::{Batch, Loader};
 pub use mixture::{Mixture, RowPlace};
 pub use packing::{

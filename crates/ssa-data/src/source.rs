@@ -9,7 +9,7 @@ use crate::{DataError, Result};
 
 /// How much of a file is read before it is asked whether it is binary, so that a folder with large model
 /// files or archives costs little.
-const PROBE_BYTES: u64 = 8192;
+pub(crate) const PROBE_BYTES: u64 = 8192;
 
 /// A text with a name.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -102,12 +102,8 @@ impl Reader {
     }
 
     fn walk(&mut self, directory: &Path) -> Result<bool> {
-        let entries: io::Result<Vec<PathBuf>> =
-            fs::read_dir(directory).and_then(|entries| entries.map(|entry| Ok(entry?.path())).collect());
-        let mut entries = entries.map_err(|source| DataError::from_open(directory, source))?;
-        entries.sort();
         let mut holds_text = false;
-        for path in entries.iter().filter(|path| !is_hidden(path)) {
+        for path in entries(directory)?.iter().filter(|path| !is_hidden(path)) {
             match fs::metadata(path) {
                 Ok(metadata) => holds_text |= self.holds_text(path, &metadata)?,
                 Err(_) if path.is_symlink() => {}
@@ -140,11 +136,20 @@ fn read_if_text(path: &Path, metadata: &Metadata) -> io::Result<Option<Vec<u8>>>
 }
 
 /// One name per file. A pipe such as `/dev/fd/63` has no canonical path and stands for itself.
-fn canonical(path: &Path) -> PathBuf {
+pub(crate) fn canonical(path: &Path) -> PathBuf {
     fs::canonicalize(path).unwrap_or_else(|_| path.to_owned())
 }
 
-fn is_hidden(path: &Path) -> bool {
+/// The entries of a directory, in the order of their names.
+pub(crate) fn entries(directory: &Path) -> Result<Vec<PathBuf>> {
+    let entries: io::Result<Vec<PathBuf>> =
+        fs::read_dir(directory).and_then(|entries| entries.map(|entry| Ok(entry?.path())).collect());
+    let mut entries = entries.map_err(|source| DataError::from_open(directory, source))?;
+    entries.sort();
+    Ok(entries)
+}
+
+pub(crate) fn is_hidden(path: &Path) -> bool {
     path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."))
 }
 

@@ -1,0 +1,71 @@
+//! Records of a stream: its lines, or the whole of it.
+
+use std::io::{self, BufRead, Read};
+
+use super::Payload;
+use crate::{DataError, Result};
+
+/// Every line. A blank one is an empty document, so that the numbers of records are those of lines.
+pub(super) fn lines(
+    mut reader: Box<dyn BufRead + Send>,
+    name: &str,
+    limit: u64,
+) -> impl Iterator<Item = Result<Payload>> + Send + use<> {
+    let name = name.to_owned();
+    let mut first = true;
+    let mut ended = false;
+    std::iter::from_fn(move || {
+        if ended {
+            return None;
+        }
+        let line = read_line(&mut reader, &name, limit, &mut first).transpose();
+        ended = !matches!(line, Some(Ok(_)));
+        line.map(|line| line.map(Payload::Line))
+    })
+}
+
+fn read_line(
+    reader: &mut Box<dyn BufRead + Send>,
+    name: &str,
+    limit: u64,
+    first: &mut bool,
+) -> Result<Option<Vec<u8>>> {
+    let mut line = Vec::new();
+    reader.take(limit + 1).read_until(b'\n', &mut line).map_err(|error| damaged(name, &error))?;
+    if line.len() as u64 > limit {
+        return Err(too_large(name, limit));
+    }
+    if line.is_empty() {
+        return Ok(None);
+    }
+    if std::mem::take(first) && line.starts_with(b"\xef\xbb\xbf") {
+        line.drain(..3);
+    }
+    Ok(Some(line))
+}
+
+/// The whole stream.
+pub(super) fn whole(
+    reader: Box<dyn BufRead + Send>,
+    name: &str,
+    limit: u64,
+) -> impl Iterator<Item = Result<Payload>> + Send + use<> {
+    let name = name.to_owned();
+    std::iter::once_with(move || {
+        let mut text = Vec::new();
+        reader.take(limit + 1).read_to_end(&mut text).map_err(|error| damaged(&name, &error))?;
+        if text.len() as u64 > limit { Err(too_large(&name, limit)) } else { Ok(Payload::Text(text)) }
+    })
+}
+
+fn damaged(name: &str, error: &io::Error) -> DataError {
+    let cause = match error.kind() {
+        io::ErrorKind::UnexpectedEof => "the compressed file ends too early".to_owned(),
+        _ => error.to_string(),
+    };
+    DataError::DamagedSource { name: name.to_owned(), cause }
+}
+
+fn too_large(name: &str, limit: u64) -> DataError {
+    DataError::DocumentTooLarge { name: name.to_owned(), limit }
+}
