@@ -8,7 +8,10 @@ use std::time::Duration;
 
 use criterion::{BenchmarkGroup, Criterion, Throughput, measurement::WallTime};
 use ssa_kernels::ops::adamw::{AdamwOptions, adamw_step};
+use ssa_kernels::ops::attention::alignment::{AlignmentOptions, alignment_bwd, alignment_fwd};
 use ssa_kernels::ops::cross_entropy::{linear_cross_entropy_fwd, linear_cross_entropy_fwd_bwd};
+use ssa_kernels::ops::embedding::{embedding_bwd, embedding_fwd};
+use ssa_kernels::ops::gate::{GateBranch, gate_apply_bwd, gate_apply_fwd, gate_fwd};
 use ssa_kernels::ops::linear::{linear_bwd_input, linear_bwd_weight, linear_fwd};
 use ssa_kernels::ops::rms_norm::{rms_norm_bwd, rms_norm_fwd};
 use ssa_kernels::ops::rope::{RopeScaling, RopeTable, rope_bwd, rope_fwd};
@@ -30,6 +33,8 @@ fn main() -> Result<()> {
         Criterion::default().sample_size(20).measurement_time(Duration::from_secs(3)).configure_from_args();
     let mut group = criterion.benchmark_group("dense");
     linear(&mut group);
+    embedding(&mut group);
+    gate(&mut group);
     rms_norm(&mut group)?;
     rope(&mut group)?;
     swiglu(&mut group);
@@ -37,6 +42,7 @@ fn main() -> Result<()> {
         cross_entropy(&mut group, vocab);
     }
     adamw(&mut group);
+    alignment(&mut group);
     group.finish();
     criterion.final_summary();
     Ok(())
@@ -53,6 +59,48 @@ fn linear(group: &mut BenchmarkGroup<'_, WallTime>) {
     });
     group.bench_function("linear_bwd_weight", |b| {
         b.iter(|| linear_bwd_weight(black_box(&dout), &x, &mut dweight))
+    });
+}
+
+/// A gather forward, a scatter backward; the ids repeat as in text.
+fn embedding(group: &mut BenchmarkGroup<'_, WallTime>) {
+    let [weight, mut dweight] = [(); 2].map(|()| tensor([VOCABULARIES[1], HIDDEN]));
+    let dout = tensor([1, N, HIDDEN]);
+    let ids = Random::new(1).below(VOCABULARIES[0] as u32, N);
+    group.throughput(bytes(&[&dout; 2]));
+    group.bench_function("embedding_fwd", |b| b.iter(|| embedding_fwd(black_box(&ids), &weight, [1, N])));
+    group.bench_function("embedding_bwd", |b| b.iter(|| embedding_bwd(black_box(&dout), &ids, &mut dweight)));
+}
+
+/// The sigmoid of one branch, and its product with the attention output.
+fn gate(group: &mut BenchmarkGroup<'_, WallTime>) {
+    let (x, g_proj, out) =
+        (tensor([1, N, HIDDEN]), tensor([3 * HEADS, HIDDEN]), tensor([1, N, HEADS, HIDDEN / HEADS]));
+    group.throughput(bytes(&[&x]));
+    group.bench_function("gate_fwd", |b| b.iter(|| gate_fwd(black_box(&x), &g_proj, GateBranch::Selection)));
+    let gate = tensor([1, N, HEADS]);
+    group.throughput(bytes(&[&out; 2]));
+    group.bench_function("gate_apply_fwd", |b| b.iter(|| gate_apply_fwd(black_box(&out), &gate)));
+    let dgated = tensor([1, N, HEADS, HIDDEN / HEADS]);
+    let [mut dout, mut dgate] = [Tensor::zeros_like(&out), Tensor::zeros_like(&gate)];
+    group.throughput(bytes(&[&out; 4]));
+    group.bench_function("gate_apply_bwd", |b| {
+        b.iter(|| gate_apply_bwd(black_box(&dgated), &out, &gate, &mut dout, &mut dgate))
+    });
+}
+
+fn alignment(group: &mut BenchmarkGroup<'_, WallTime>) {
+    let [full, mut dfull] = [(); 2].map(|()| tensor([1, N, HEADS, HIDDEN / HEADS]));
+    let [mut sparse, mut dsparse] = [(); 2].map(|()| tensor([1, N, HEADS, HIDDEN / HEADS]));
+    sparse.as_mut_slice().reverse();
+    let options = AlignmentOptions::default();
+    group.throughput(bytes(&[&full; 2]));
+    group.bench_function("alignment_fwd", |b| {
+        b.iter(|| alignment_fwd(black_box(&full), &sparse, None, &options));
+    });
+    group.throughput(bytes(&[&full; 6]));
+    group.bench_function("alignment_bwd", |b| {
+        b.iter(|| alignment_bwd(black_box(&full), &sparse, None, &options, 1e-6, &mut dfull, &mut dsparse));
     });
 }
 

@@ -1,6 +1,11 @@
-use ssa_testkit::{Random, Tolerance, assert_close, assert_gradient};
+use ssa_testkit::{Random, Tolerance, assert_close, assert_gradient, max_error};
 
+use super::super::full::{full_attention_bwd, full_attention_fwd};
+use super::super::golden::Case;
+use super::super::shape::AttentionGrads;
+use super::super::sparse::{sparse_attention_bwd, sparse_attention_fwd};
 use super::*;
+use crate::ops::gate::{gate_apply_bwd, gate_apply_fwd};
 use crate::ops::testing::{normal_f64, tensor, to_f64};
 
 /// B, T, HQ, D; the last one spans several chunks.
@@ -125,4 +130,47 @@ fn wrong_shapes_are_refused() {
     assert!(backward(&bad, &good).is_err());
     assert!(backward(&good, &bad).is_err());
     assert!(backward(&good, &good).is_ok());
+}
+
+/// Both streams of a layer, gated and aligned, against the released code: the loss and the gradients of q, k, v and gate.
+#[test]
+fn matches_the_released_code() {
+    let options = AlignmentOptions::default();
+    for case in Case::all() {
+        let [q, k, v, gate] = ["q", "k", "v", "gate"].map(|name| case.tensor(name));
+        let (documents, scale) = (&case.documents, case.softmax_scale());
+        let indices = case.block_indices();
+        let full = full_attention_fwd(&q, &k, &v, documents, scale).unwrap();
+        let sparse = sparse_attention_fwd(&q, &k, &v, &indices, documents, scale).unwrap();
+        let gated = [&full, &sparse].map(|output| gate_apply_fwd(&output.out, &gate).unwrap());
+        let mean = 1.0 / q.len() as f64;
+        let loss = alignment_fwd(&gated[0], &gated[1], None, &options).unwrap() * mean;
+
+        let mut dgated = [&q, &q].map(Tensor::zeros_like);
+        let [dfull, dsparse] = &mut dgated;
+        alignment_bwd(&gated[0], &gated[1], None, &options, mean as f32, dfull, dsparse).unwrap();
+        let mut dgate = Tensor::zeros_like(&gate);
+        let mut douts = [&q, &q].map(Tensor::zeros_like);
+        for ((dgated, output), dout) in dgated.iter().zip([&full, &sparse]).zip(&mut douts) {
+            gate_apply_bwd(dgated, &output.out, &gate, dout, &mut dgate).unwrap();
+        }
+        let mut grads = AttentionGrads::zeros_like(&q, &k, &v);
+        full_attention_bwd(&douts[0], &q, &k, &v, &full, documents, scale, &mut grads).unwrap();
+        sparse_attention_bwd(&douts[1], &q, &k, &v, &sparse, &indices, documents, scale, &mut grads).unwrap();
+
+        let expected = f64::from(case.golden.tensor("align_loss").values[0]);
+        assert!(
+            (loss - expected).abs() < 1e-6 * expected.max(1.0),
+            "{}: {loss}, expected {expected}",
+            case.name
+        );
+        for (name, grad) in [("dq", &grads.dq), ("dk", &grads.dk), ("dv", &grads.dv), ("dgate", &dgate)] {
+            let expected = case.golden.tensor(&format!("{name}_align"));
+            let largest = expected.values.iter().fold(0f32, |max, value| max.max(value.abs()));
+            let error = max_error(grad.as_slice(), &expected.values) / f64::from(largest);
+            println!("{} {name}_align: {error:.1e}", case.name);
+            // Relative to the largest element: the mean over all elements makes every gradient tiny.
+            assert!(error < 2e-5, "{} {name}_align differs by {error:.1e}", case.name);
+        }
+    }
 }
