@@ -149,7 +149,7 @@ pub enum DataError {
     },
     /// A directory or data set holds nothing of a known kind.
     #[error(
-        "{path}: nothing to read; .txt, .md, .jsonl, .ndjson and .json files (also with .gz or .zst) and .parquet \
+        "{path}: nothing to read; .txt, .md, .jsonl and .ndjson files (also with .gz or .zst) and .parquet \
          files are taken, so name a file of another kind itself, or set `format` to text to take every file"
     )]
     NoSources {
@@ -213,6 +213,58 @@ pub enum DataError {
         record: String,
         /// What is wrong, and the remedy.
         cause: String,
+    },
+    /// A manifest is damaged, or the directory is not what it says.
+    #[error("{}: {cause}", path.display())]
+    BadManifest {
+        /// The manifest.
+        path: PathBuf,
+        /// What is wrong, and the remedy.
+        cause: String,
+    },
+    /// A tokenizer is not the one that made the tokens.
+    #[error("{}: {made_by} made these tokens, not {given}; use the tokenizer beside the shards", path.display())]
+    OtherTokenizer {
+        /// The corpus.
+        path: PathBuf,
+        /// The tokenizer that made the tokens.
+        made_by: String,
+        /// The tokenizer given.
+        given: String,
+    },
+    /// A model has no embedding for some tokens.
+    #[error(
+        "{}: its tokens need a vocabulary of {needed}, and the model has {vocab_size}; set `vocab_size` to {needed} \
+         or more, or prepare the text with the model's own tokenizer",
+        path.display()
+    )]
+    VocabularyTooSmall {
+        /// The corpus.
+        path: PathBuf,
+        /// The smallest vocabulary that will do.
+        needed: usize,
+        /// The model's.
+        vocab_size: usize,
+    },
+    /// An interrupted preparation cannot go on with other settings.
+    #[error(
+        "{}: this preparation was begun with {before}, not {now}; give the same again to go on, or choose another \
+         output directory",
+        path.display()
+    )]
+    PreparationChanged {
+        /// The manifest.
+        path: PathBuf,
+        /// What it was begun with.
+        before: String,
+        /// What is given now.
+        now: String,
+    },
+    /// Another program is preparing the same corpus.
+    #[error("{}: another `ssa data prepare` is writing here; wait for it, or choose another output directory", path.display())]
+    InUse {
+        /// The directory.
+        path: PathBuf,
     },
     /// A token id is not in the vocabulary.
     #[error(

@@ -38,8 +38,10 @@
 mod bits_per_byte;
 mod error;
 mod input;
+mod inspect;
 mod loader;
 mod packing;
+mod prepare;
 mod random;
 mod shard;
 mod snapshot;
@@ -50,9 +52,14 @@ mod tokenizer;
 pub use bits_per_byte::{bits_per_byte, unigram_bits_per_byte};
 pub use error::DataError;
 pub use input::{Format, InputOptions, Record, Records, Source, Sources, documents, find_sources};
+pub use inspect::{CorpusStatistics, Verified, decode_row, statistics, verify};
 pub use loader::{Batch, Loader};
 pub use packing::{IGNORE_INDEX, PackOptions, PackedRow, PackedRows, Remainder, pack};
-pub use shard::{Corpus, FileSum, ShardReader, ShardWriter, TokenType, Tokens};
+pub use prepare::{PrepareOptions, PrepareProgress, Prepared, SHARD_TOKENS, prepare};
+pub use shard::{
+    Corpus, FileSum, Manifest, Part, Position, PrepareSettings, ShardCount, ShardReader, ShardWriter,
+    SourceCount, TokenType, TokenizerIdentity, Tokens,
+};
 pub use snapshot::{decode_snapshot, encode_snapshot, snapshot};
 pub use source::{Document, read_documents, text_bytes};
 pub use split::{Split, split};

@@ -11,15 +11,18 @@
 
 mod corpus;
 mod idx;
+mod manifest;
 mod mapped;
 mod reader;
 mod writer;
 
 pub use corpus::Corpus;
 pub use idx::TokenType;
+pub(crate) use manifest::manifest_paths;
+pub use manifest::{Manifest, Part, Position, PrepareSettings, ShardCount, SourceCount, TokenizerIdentity};
 pub use reader::{ShardReader, Tokens};
-pub(crate) use writer::hexadecimal;
 pub use writer::{FileSum, ShardWriter};
+pub(crate) use writer::{encode_tokens, hexadecimal};
 
 #[cfg(test)]
 mod tests;

@@ -13,6 +13,7 @@ pub use bytes::ByteTokenizer;
 pub use chat::Message;
 pub use encoder::Encoder;
 pub use hf::HfTokenizer;
+pub(crate) use hf::{CHAT_TEMPLATE, TOKENIZER_CONFIG, TOKENIZER_JSON};
 pub use train::{TrainTokenizerOptions, train_tokenizer};
 
 use crate::{DataError, Result};
@@ -63,6 +64,14 @@ impl Tokenizer {
         match self {
             Self::Bytes => ByteTokenizer::EOS,
             Self::Hf(tokenizer) => tokenizer.eos(),
+        }
+    }
+
+    /// The name of that id, for people to read.
+    pub fn eos_token(&self) -> String {
+        match self {
+            Self::Bytes => "<end of document>".to_owned(),
+            Self::Hf(tokenizer) => tokenizer.eos_token(),
         }
     }
 
