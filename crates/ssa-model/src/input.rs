@@ -27,7 +27,8 @@ impl Input {
             let total = documents.total_tokens();
             return refuse(format!("the documents cover {total} tokens, but there are {}", ids.len()));
         }
-        if let Some(range) = documents.ranges().find(|range| range.start / tokens != (range.end - 1) / tokens) {
+        if let Some(range) = documents.ranges().find(|range| range.start / tokens != (range.end - 1) / tokens)
+        {
             return refuse(format!("the document at tokens {range:?} crosses the end of a row of {tokens}"));
         }
         Ok(Self { ids, batch, tokens, documents })

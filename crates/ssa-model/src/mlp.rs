@@ -16,8 +16,7 @@ pub(crate) struct MlpSaved {
 
 /// `(silu(x W_gateᵀ) * x W_upᵀ) W_downᵀ` for normed input `x` `[B, T, hidden]`.
 pub(crate) fn forward(x: &Tensor, weights: &LayerParameters) -> Result<(Tensor, MlpSaved)> {
-    let saved =
-        MlpSaved { gate: linear_fwd(x, &weights.gate_proj)?, up: linear_fwd(x, &weights.up_proj)? };
+    let saved = MlpSaved { gate: linear_fwd(x, &weights.gate_proj)?, up: linear_fwd(x, &weights.up_proj)? };
     let out = linear_fwd(&swiglu_fwd(&saved.gate, &saved.up)?, &weights.down_proj)?;
     Ok((out, saved))
 }

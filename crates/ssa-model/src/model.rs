@@ -43,12 +43,8 @@ impl Model {
     /// A weight does not have the shape the configuration gives it.
     pub fn new(config: ModelConfig, parameters: Parameters) -> Result<Self> {
         parameters.check(&config)?;
-        let rope = RopeTable::new(
-            config.head_dim(),
-            config.rope_theta(),
-            config.rope_scaling(),
-            config.max_position_embeddings(),
-        )?;
+        let positions = config.max_position_embeddings;
+        let rope = RopeTable::new(config.head_dim, config.rope_theta, &config.rope_scaling, positions)?;
         Ok(Self { config, parameters, rope })
     }
 
@@ -162,15 +158,14 @@ impl Model {
                 ),
             });
         }
-        let head_dim = self.config.head_dim();
         let attention = AttentionContext {
             options,
             documents: input.documents(),
             rows,
             rope: &self.rope,
-            head_dim,
-            softmax_scale: (head_dim as f32).powf(-0.5),
+            head_dim: self.config.head_dim,
+            softmax_scale: self.config.softmax_scale(),
         };
-        Ok(LayerContext { attention, rms_norm_eps: self.config.rms_norm_eps() })
+        Ok(LayerContext { attention, rms_norm_eps: self.config.rms_norm_eps as f32 })
     }
 }

@@ -57,7 +57,7 @@ pub struct StepLosses {
 
 /// A layer between forward and backward.
 enum Kept {
-    Everything(LayerSaved),
+    Everything(Box<LayerSaved>),
     Input(Tensor),
 }
 
@@ -86,10 +86,11 @@ impl Model {
             valid: batch.valid(),
         };
         // Every layer's sum over tokens, heads and head_dim becomes its share of the mean by this factor.
-        let q_width = self.config().num_attention_heads() * self.config().head_dim();
+        let q_width = self.config().num_attention_heads * self.config().head_dim;
         let mean = 1.0 / (scale.valid_tokens.max(1) * q_width) as f64;
 
-        let (x, kept, alignment_sums) = self.forward_layers(batch, objective, &plans, &context, &alignment)?;
+        let (x, kept, alignment_sums) =
+            self.forward_layers(batch, objective, &plans, &context, &alignment)?;
         let alignment_per_layer: Vec<f64> = alignment_sums.iter().map(|sum| sum * mean).collect();
         let layers = self.parameters().layers.len();
         let cross_entropy_scale = 1.0 / scale.target_tokens.max(1) as f64;
@@ -100,7 +101,7 @@ impl Model {
         for (((kept, weights), plan), grads) in parts.rev() {
             let saved = match kept {
                 Kept::Everything(saved) => saved,
-                Kept::Input(x) => layer::forward(x, weights, plan, &context, |_| Ok(()))?.1,
+                Kept::Input(x) => Box::new(layer::forward(x, weights, plan, &context, |_| Ok(()))?.1),
             };
             let alignment = Some((&alignment, alignment_scale));
             layer::backward(&mut dx, &saved, weights, &context, alignment, grads)?;
@@ -140,7 +141,7 @@ impl Model {
             kept.push(if objective.recompute {
                 Kept::Input(saved.into_input())
             } else {
-                Kept::Everything(saved)
+                Kept::Everything(Box::new(saved))
             });
             x = out;
         }
@@ -159,9 +160,10 @@ impl Model {
         let weights = self.parameters();
         let norm = rms_norm_fwd(x, &weights.norm, context.rms_norm_eps)?;
         let mut dnorm = Tensor::zeros_like(x);
-        let dhead = grads.lm_head.as_mut().unwrap_or(&mut grads.embed_tokens);
+        let dhead = grads.head_mut();
         let head = weights.head();
-        let loss = linear_cross_entropy_fwd_bwd(&norm.out, head, batch.labels(), grad_scale, &mut dnorm, dhead)?;
+        let loss =
+            linear_cross_entropy_fwd_bwd(&norm.out, head, batch.labels(), grad_scale, &mut dnorm, dhead)?;
         let mut dx = Tensor::zeros_like(x);
         rms_norm_bwd(&dnorm, x, &weights.norm, &norm.rstd, &mut dx, &mut grads.norm)?;
         Ok((loss.loss_sum, dx))

@@ -5,6 +5,8 @@
 //! the largest element of their tensor; float32 reductions over a few hundred tokens in another order move them
 //! by some 1e-5.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+
 use std::path::{Path, PathBuf};
 
 use ssa_kernels::ops::attention::selection::SelectionRule;
@@ -34,7 +36,11 @@ impl Case {
         Self {
             model: Model::load(directory).unwrap(),
             method: name.split('_').next().unwrap().parse().unwrap(),
-            rule: if name.ends_with("streaming_topk") { SelectionRule::Reference } else { SelectionRule::Exact },
+            rule: if name.ends_with("streaming_topk") {
+                SelectionRule::Reference
+            } else {
+                SelectionRule::Exact
+            },
             expected: Golden::read(&directory.join("expected.safetensors")),
             losses: serde_json::from_slice(&losses).unwrap(),
             name,
@@ -108,13 +114,13 @@ fn losses_and_gradients_match_the_released_code() {
                 recompute: false,
             };
             let input = case.input();
-            let mut labels: Vec<i32> = case.ids()[1..].iter().map(|&id| id as i32).collect();
-            labels.push(IGNORE_INDEX);
-            let scale = StepScale { target_tokens: labels.len() - 1, valid_tokens: labels.len() };
+            let next = |row: &[u32]| row[1..].iter().map(|&id| id as i32).chain([IGNORE_INDEX]).collect();
+            let labels: Vec<i32> = input.ids().chunks(input.tokens()).flat_map::<Vec<i32>, _>(next).collect();
+            let scale = StepScale { target_tokens: labels.len() - input.batch(), valid_tokens: labels.len() };
             let batch = TrainBatch::new(input, labels, None).unwrap();
             let config = case.model.config();
             let mut grads = Parameters::zeros(config);
-            let streams = vec![mode; config.num_hidden_layers()];
+            let streams = vec![mode; config.num_hidden_layers];
             let losses = case.model.train_step(&batch, &objective, &streams, &scale, &mut grads).unwrap();
 
             let loss = losses.cross_entropy + 10.0 * losses.alignment;

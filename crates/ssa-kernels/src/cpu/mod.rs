@@ -2,4 +2,5 @@
 
 pub(crate) mod elementwise;
 pub(crate) mod gemm;
+pub(crate) mod ordered_sum;
 pub(crate) mod simd;

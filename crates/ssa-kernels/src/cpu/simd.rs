@@ -11,9 +11,11 @@ pub(crate) fn dispatch<Op: WithSimd>(op: Op) -> Op::Output {
     Arch::new().dispatch(op)
 }
 
-/// `e^x` for `x <= 88`, relative error below 2e-7; exactly 0 below -87.
+/// `e^x` for `x <= 88`, relative error below 2e-7; exactly 0 below -87; NaN stays NaN.
 ///
-/// Cephes' scheme: `x = n ln 2 + r`, a polynomial for `e^r`, and `2^n` built in the exponent bits.
+/// Cephes' scheme: `x = n ln 2 + r`, a polynomial for `e^r`, and `2^n` built in the exponent bits. Below -87
+/// those bits wrap around, and the last line replaces what they spell. Clamping `x` instead would turn NaN
+/// into a number: the processor's maximum drops it.
 #[inline(always)]
 pub(crate) fn exp_simd<S: Simd>(simd: S, x: S::f32s) -> S::f32s {
     // Adding 1.5 * 2^23 rounds to an integer that then sits in the low mantissa bits.
@@ -25,10 +27,9 @@ pub(crate) fn exp_simd<S: Simd>(simd: S, x: S::f32s) -> S::f32s {
 
     let splat = |value| simd.splat_f32s(value);
     let lowest = splat(-87.0);
-    let clamped = simd.max_f32s(x, lowest);
-    let shifted = simd.mul_add_f32s(clamped, splat(std::f32::consts::LOG2_E), splat(ROUND));
+    let shifted = simd.mul_add_f32s(x, splat(std::f32::consts::LOG2_E), splat(ROUND));
     let n = simd.sub_f32s(shifted, splat(ROUND));
-    let r = simd.mul_add_f32s(n, splat(-LN2_HIGH), clamped);
+    let r = simd.mul_add_f32s(n, splat(-LN2_HIGH), x);
     let r = simd.mul_add_f32s(n, splat(-LN2_LOW), r);
     let mut polynomial = splat(COEFFICIENTS[0]);
     for coefficient in &COEFFICIENTS[1..] {
@@ -40,6 +41,17 @@ pub(crate) fn exp_simd<S: Simd>(simd: S, x: S::f32s) -> S::f32s {
     let exponent = simd.wrapping_dyn_shl_u32s(bits, simd.splat_u32s(23));
     let scaled = simd.transmute_f32s_u32s(simd.add_u32s(simd.transmute_u32s_f32s(exp_r), exponent));
     simd.select_f32s(simd.less_than_f32s(x, lowest), splat(0.0), scaled)
+}
+
+/// `1 / (1 + e^-x)` for every `x`; NaN stays NaN.
+///
+/// The exponential is taken of `-|x|`, so it neither overflows nor leaves its accurate range.
+#[inline(always)]
+pub(crate) fn sigmoid_simd<S: Simd>(simd: S, x: S::f32s) -> S::f32s {
+    let one = simd.splat_f32s(1.0);
+    let exp = exp_simd(simd, simd.neg_f32s(simd.abs_f32s(x)));
+    let negative = simd.less_than_f32s(x, simd.splat_f32s(0.0));
+    simd.div_f32s(simd.select_f32s(negative, exp, one), simd.add_f32s(one, exp))
 }
 
 /// Replaces every element of `row` by `e^(scale * x - shift)` and returns their sum.
@@ -125,10 +137,49 @@ mod tests {
         }
     }
 
+    struct Sigmoid<'a>(&'a mut [f32]);
+
+    impl WithSimd for Sigmoid<'_> {
+        type Output = ();
+
+        fn with_simd<S: Simd>(self, simd: S) {
+            for x in S::as_mut_simd_f32s(self.0).0 {
+                *x = sigmoid_simd(simd, *x);
+            }
+        }
+    }
+
+    #[test]
+    fn sigmoid_is_accurate_everywhere() {
+        let inputs: Vec<f32> =
+            (-1600..1600).map(|i| i as f32 * 0.05).chain([-1e30, 1e30].repeat(8)).collect();
+        let mut row = inputs.clone();
+        dispatch(Sigmoid(&mut row));
+        for (x, y) in inputs.iter().zip(&row) {
+            let expected = 1.0 / (1.0 + (-f64::from(*x)).exp());
+            let error = (f64::from(*y) - expected).abs();
+            assert!(error <= 4e-7 * expected, "sigmoid({x}) = {y}, error {error:e}");
+        }
+        let mut nan = [f32::NAN; 16];
+        dispatch(Sigmoid(&mut nan));
+        assert!(nan.iter().all(|x| x.is_nan()));
+    }
+
     #[test]
     fn exp_of_masked_scores_is_zero() {
-        let mut row = [f32::NEG_INFINITY, -1000.0, 0.0];
+        let mut row = [f32::NEG_INFINITY, -1000.0, f32::MIN, 0.0];
         assert_eq!(dispatch(ExpRow(&mut row)), 1.0);
-        assert_eq!(row, [0.0, 0.0, 1.0]);
+        assert_eq!(row, [0.0, 0.0, 0.0, 1.0]);
+    }
+
+    #[test]
+    fn exp_keeps_nan() {
+        // 16 lanes and a tail, so that both loops see one.
+        for index in [3, 16] {
+            let mut row = [0.0; 17];
+            row[index] = f32::NAN;
+            assert!(dispatch(ExpRow(&mut row)).is_nan());
+            assert!(row[index].is_nan());
+        }
     }
 }

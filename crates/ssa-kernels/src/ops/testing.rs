@@ -23,3 +23,13 @@ pub(crate) fn normal_f64(random: &mut Random, len: usize) -> Vec<f64> {
 pub(crate) fn dot(a: &[f64], b: &[f64]) -> f64 {
     a.iter().zip(b).map(|(a, b)| a * b).sum()
 }
+
+/// What a gradient buffer that began with ones must hold where one of zeros holds `once`.
+pub(crate) fn plus_one(once: &Tensor) -> Vec<f64> {
+    to_f64(once).iter().map(|value| value + 1.0).collect()
+}
+
+/// Runs `f` in a pool of that many threads.
+pub(crate) fn with_threads<R: Send>(threads: usize, f: impl FnOnce() -> R + Send) -> R {
+    rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap().install(f)
+}

@@ -1,8 +1,6 @@
 //! One attention of a layer: its kernels forward and backward.
 
-use ssa_kernels::ops::attention::compression::{
-    CompressionGrads, compression_attention_bwd, compression_attention_fwd,
-};
+use ssa_kernels::ops::attention::compression::{compression_attention_bwd, compression_attention_fwd};
 use ssa_kernels::ops::attention::full::{full_attention_bwd, full_attention_fwd};
 use ssa_kernels::ops::attention::pooling::{mean_pool_bwd, mean_pool_fwd};
 use ssa_kernels::ops::attention::selection::{BlockIndices, select_blocks};
@@ -119,11 +117,7 @@ impl Branch {
             }
             BranchState::Compression { k_pooled, v_pooled } => {
                 let block_size = context.options.selection.block_size;
-                let mut pooled = CompressionGrads {
-                    dq: Tensor::zeros_like(q),
-                    dk_pooled: Tensor::zeros_like(k_pooled),
-                    dv_pooled: Tensor::zeros_like(v_pooled),
-                };
+                let mut pooled = AttentionGrads::zeros_like(q, k_pooled, v_pooled);
                 compression_attention_bwd(
                     dout,
                     q,
@@ -136,8 +130,8 @@ impl Branch {
                     &mut pooled,
                 )?;
                 grads.dq.add_assign(&pooled.dq)?;
-                mean_pool_bwd(&pooled.dk_pooled, documents, block_size, &mut grads.dk)?;
-                mean_pool_bwd(&pooled.dv_pooled, documents, block_size, &mut grads.dv)?;
+                mean_pool_bwd(&pooled.dk, documents, block_size, &mut grads.dk)?;
+                mean_pool_bwd(&pooled.dv, documents, block_size, &mut grads.dv)?;
             }
         }
         Ok(())

@@ -7,11 +7,11 @@
 mod branch;
 pub(crate) mod plan;
 
+use ssa_kernels::Tensor;
 use ssa_kernels::ops::attention::AttentionGrads;
 use ssa_kernels::ops::attention::alignment::{AlignmentOptions, alignment_bwd, alignment_fwd};
 use ssa_kernels::ops::gate::{GateBranch, gate_apply_bwd, gate_apply_fwd, gate_bwd, gate_fwd};
 use ssa_kernels::ops::linear::{linear_bwd_input, linear_bwd_weight, linear_fwd};
-use ssa_kernels::Tensor;
 use ssa_kernels::ops::rope::{rope_bwd, rope_fwd};
 
 pub(crate) use branch::{AttentionContext, Branch, QueryKeyValue};

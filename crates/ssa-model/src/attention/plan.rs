@@ -56,8 +56,7 @@ pub(crate) fn training(method: Method, stream: AttentionMode) -> Result<Vec<Plan
     if method != Method::Ssa {
         return single_stream(method, stream);
     }
-    let attention =
-        |kind, mode| PlannedAttention { kind, contributes: stream == mode };
+    let attention = |kind, mode| PlannedAttention { kind, contributes: stream == mode };
     Ok(vec![
         attention(AttentionKind::Full, AttentionMode::Full),
         attention(AttentionKind::Sparse, AttentionMode::Sparse),

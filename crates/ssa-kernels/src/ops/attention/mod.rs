@@ -4,11 +4,16 @@ pub mod alignment;
 pub mod compression;
 pub mod full;
 pub mod pooling;
+pub mod reference;
 pub mod selection;
 pub mod sparse;
 pub mod statistics;
 pub mod window;
 
+mod blocks;
+#[cfg(test)]
+mod golden;
 mod shape;
+mod tiled;
 
 pub use shape::{AttentionGrads, AttentionOutput};

@@ -1,6 +1,6 @@
 //! The arguments and results that all attention ops share.
 
-use crate::checks::axes;
+use crate::checks::{axes, check_positive, check_shape};
 use crate::{Documents, KernelError, Result, Tensor};
 
 /// What an attention forward returns and its backward needs.
@@ -75,16 +75,36 @@ impl AttentionShape {
             let expected = format!("[{batch}, {tokens}, H, {head_dim}]");
             return Err(KernelError::shape(op, "k", expected, k.shape()));
         }
+        Self { batch, tokens, q_heads, kv_heads, head_dim }.checked(op, documents)
+    }
+
+    /// Checks q `[B, T, HQ, D]` against block means `[C, H, D]`.
+    pub(crate) fn of_query_and_pooled(
+        op: &'static str,
+        q: &Tensor,
+        k_pooled: &Tensor,
+        documents: &Documents,
+        block_size: usize,
+    ) -> Result<Self> {
+        let [batch, tokens, q_heads, head_dim] = axes(op, "q", q, "[B, T, HQ, D]")?;
+        let [_, kv_heads, _] = axes(op, "k_pooled", k_pooled, "[C, H, D]")?;
+        check_positive(op, "block_size", block_size)?;
+        check_shape(op, "k_pooled", k_pooled, &[documents.blocks(block_size), kv_heads, head_dim])?;
+        Self { batch, tokens, q_heads, kv_heads, head_dim }.checked(op, documents)
+    }
+
+    fn checked(self, op: &'static str, documents: &Documents) -> Result<Self> {
+        let Self { q_heads, kv_heads, .. } = self;
+        check_positive(op, "head_dim", self.head_dim)?;
         if kv_heads == 0 || q_heads == 0 || !q_heads.is_multiple_of(kv_heads) {
             let expected = format!("a positive multiple of the {kv_heads} key/value heads");
             return Err(KernelError::value(op, "q_heads", expected, q_heads));
         }
-        let shape = Self { batch, tokens, q_heads, kv_heads, head_dim };
-        if documents.total_tokens() != shape.total_tokens() {
-            let expected = format!("documents over {} tokens", shape.total_tokens());
+        if documents.total_tokens() != self.total_tokens() {
+            let expected = format!("documents over {} tokens", self.total_tokens());
             return Err(KernelError::value(op, "documents", expected, documents.total_tokens()));
         }
-        Ok(shape)
+        Ok(self)
     }
 
     /// N = B * T.

@@ -1,1 +1,147 @@
-//! (being written)
+//! The language-model head and its loss in one op: linear map, softmax and cross-entropy.
+//!
+//! Logits exist for one chunk of tokens at a time, never as `[N, V]`; the folder's `README.md` says how the
+//! gradient comes out of the same pass.
+
+mod cpu;
+pub mod reference;
+#[cfg(test)]
+mod tests;
+
+use crate::checks::{axes, check_last, check_positive, check_shape};
+use crate::{Device, KernelError, Result, Tensor};
+
+/// The label of a token that is not a target.
+pub const IGNORE_INDEX: i32 = -100;
+
+/// What [`linear_cross_entropy_fwd`] returns.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct CrossEntropy {
+    /// Sum of the negative log-likelihoods of all targets, in nats.
+    pub loss_sum: f64,
+    /// Number of labels that are not [`IGNORE_INDEX`].
+    pub targets: usize,
+}
+
+/// `loss_sum = sum over targets n of log(sum_v exp(z[n, v])) - z[n, labels[n]]` with `z = x Wᵀ`.
+///
+/// # Shapes
+/// `x` `[B, T, hidden]` (any leading axes, N rows), `weight` `[V, hidden]`, `labels` N entries: what each
+/// token should predict, or [`IGNORE_INDEX`].
+///
+/// # Dtypes
+/// `f32` logits, accumulated in `f32` by the matrix product; sums of exponentials in `f32` over 4096 entries
+/// and in `f64` over those; losses in `f64`.
+///
+/// # Edge cases
+/// No targets: zero. A logit that is NaN or positive infinity makes the loss of its token NaN, whatever its
+/// label.
+///
+/// # Errors
+/// [`KernelError::Shape`] if `weight` is not a matrix or its rows are not as long as those of `x`.
+/// [`KernelError::Value`] if it is empty, if the number of labels is not N, or if a label is neither below V
+/// nor [`IGNORE_INDEX`]; the message names its position.
+///
+/// # Determinism
+/// Bitwise reproducible for any number of threads: the chunks of tokens are cut by shape alone and added in
+/// order, and no product splits its sums.
+///
+/// # Source
+/// The first term of the training loss; the released code calls a fused linear cross-entropy of the same
+/// meaning.
+pub fn linear_cross_entropy_fwd(x: &Tensor, weight: &Tensor, labels: &[i32]) -> Result<CrossEntropy> {
+    check("linear_cross_entropy_fwd", x, weight, labels)?;
+    let losses = match x.device() {
+        Device::Cpu => cpu::losses(x, weight, labels, None),
+    };
+    Ok(summary(&losses, labels))
+}
+
+/// The loss of every token in nats, zero where the label is [`IGNORE_INDEX`].
+///
+/// # Shapes
+/// As [`linear_cross_entropy_fwd`]; returns N entries.
+///
+/// # Dtypes
+/// As [`linear_cross_entropy_fwd`], rounded to `f32` at the end.
+///
+/// # Errors
+/// As [`linear_cross_entropy_fwd`].
+///
+/// # Determinism
+/// As [`linear_cross_entropy_fwd`].
+pub fn linear_cross_entropy_losses(x: &Tensor, weight: &Tensor, labels: &[i32]) -> Result<Vec<f32>> {
+    check("linear_cross_entropy_losses", x, weight, labels)?;
+    let losses = match x.device() {
+        Device::Cpu => cpu::losses(x, weight, labels, None),
+    };
+    Ok(losses.into_iter().map(|loss| loss as f32).collect())
+}
+
+/// The loss, and the gradients of `grad_scale * loss_sum` in the same pass:
+/// `dz = grad_scale (softmax(z) - onehot(label))`, zero rows where the label is [`IGNORE_INDEX`]; `dx += dz
+/// W`, `dweight += dzᵀ x`.
+///
+/// `grad_scale` is what a mean over targets, or the weight of the loss, would pass back: it must be known in
+/// advance, and in training it is (the targets of a step are counted before its forward).
+///
+/// # Shapes
+/// As [`linear_cross_entropy_fwd`]; `dx` as `x`, `dweight` as `weight`.
+///
+/// # Dtypes
+/// As [`linear_cross_entropy_fwd`]; gradients in `f32`, added to the buffers once per chunk of tokens.
+///
+/// # Edge cases
+/// No targets: zero, and the gradients stay as they are.
+///
+/// # Errors
+/// As [`linear_cross_entropy_fwd`], and [`KernelError::Shape`] if a gradient does not fit its tensor.
+///
+/// # Determinism
+/// As [`linear_cross_entropy_fwd`].
+pub fn linear_cross_entropy_fwd_bwd(
+    x: &Tensor,
+    weight: &Tensor,
+    labels: &[i32],
+    grad_scale: f32,
+    dx: &mut Tensor,
+    dweight: &mut Tensor,
+) -> Result<CrossEntropy> {
+    const OP: &str = "linear_cross_entropy_fwd_bwd";
+    check(OP, x, weight, labels)?;
+    check_shape(OP, "dx", dx, x.shape())?;
+    check_shape(OP, "dweight", dweight, weight.shape())?;
+    let losses = match x.device() {
+        Device::Cpu => {
+            let gradients =
+                cpu::Gradients { scale: grad_scale, dx: dx.as_mut_slice(), dweight: dweight.as_mut_slice() };
+            cpu::losses(x, weight, labels, Some(gradients))
+        }
+    };
+    Ok(summary(&losses, labels))
+}
+
+fn check(op: &'static str, x: &Tensor, weight: &Tensor, labels: &[i32]) -> Result<()> {
+    let [vocab, hidden] = axes(op, "weight", weight, "[V, hidden]")?;
+    check_positive(op, "V", vocab)?;
+    check_positive(op, "hidden", hidden)?;
+    check_last(op, "x", x, hidden)?;
+    if labels.len() != x.rows() {
+        let expected = format!("{} labels, one per row of `x`", x.rows());
+        return Err(KernelError::value(op, "labels", expected, format!("{} labels", labels.len())));
+    }
+    let legal = |label: i32| label == IGNORE_INDEX || usize::try_from(label).is_ok_and(|label| label < vocab);
+    match labels.iter().position(|&label| !legal(label)) {
+        None => Ok(()),
+        Some(position) => {
+            let expected = format!("labels in 0..{vocab} or {IGNORE_INDEX} for no target");
+            let actual = format!("{} at position {position}", labels[position]);
+            Err(KernelError::value(op, "labels", expected, actual))
+        }
+    }
+}
+
+fn summary(losses: &[f64], labels: &[i32]) -> CrossEntropy {
+    let targets = labels.iter().filter(|&&label| label != IGNORE_INDEX).count();
+    CrossEntropy { loss_sum: losses.iter().sum(), targets }
+}

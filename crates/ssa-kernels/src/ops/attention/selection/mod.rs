@@ -1,1 +1,120 @@
-//! (being written)
+//! Block selection: which blocks of keys each token attends to. The README of this folder explains the algorithm.
+
+mod block_indices;
+mod cpu;
+pub mod reference;
+mod scores;
+#[cfg(test)]
+mod tests;
+mod top;
+
+pub use block_indices::BlockIndices;
+
+use super::shape::AttentionShape;
+use crate::checks::check_positive;
+use crate::{Device, Documents, KernelError, Result, Tensor};
+
+/// Which blocks count as the most important ones.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SelectionRule {
+    /// The `block_counts` most important.
+    Exact,
+    /// What the released kernel computes, for parity with checkpoints trained by it. It equals [`Self::Exact`] only
+    /// while `block_counts` rounded up to a power of two is at most half of `block_size`, or within the first
+    /// `block_size` blocks of a document when `block_counts` is a power of two.
+    Reference,
+}
+
+/// The receptive field of sparse attention.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SelectionOptions {
+    /// Tokens of a block.
+    pub block_size: usize,
+    /// Blocks a token attends to, its own included.
+    pub block_counts: usize,
+    /// How they are chosen.
+    pub rule: SelectionRule,
+}
+
+impl SelectionOptions {
+    fn check(&self, op: &'static str) -> Result<()> {
+        check_positive(op, "block_size", self.block_size)?;
+        check_positive(op, "block_counts", self.block_counts)?;
+        if self.rule == SelectionRule::Reference {
+            if self.block_size < 2 || !self.block_size.is_power_of_two() {
+                let expected = "a power of two, at least 2, as the released kernel needs (or the exact rule)";
+                return Err(KernelError::value(op, "block_size", expected, self.block_size));
+            }
+            if self.block_counts > self.block_size {
+                let expected = format!(
+                    "at most the block size of {}, all that the released kernel can select (or the exact rule)",
+                    self.block_size
+                );
+                return Err(KernelError::value(op, "block_counts", expected, self.block_counts));
+            }
+        }
+        Ok(())
+    }
+
+    /// Blocks the rule selects where there are enough.
+    fn budget(&self) -> usize {
+        match self.rule {
+            SelectionRule::Exact => self.block_counts,
+            SelectionRule::Reference => self.block_counts.next_power_of_two(),
+        }
+    }
+}
+
+/// Selects blocks for every token and key/value head by the pooled keys:
+///
+/// ```text
+/// s_hc  = softmax_scale * q_h . k_pooled_c      for the G heads h of the group
+/// lse_h = ln sum_c exp(s_hc)                    over complete blocks, c < floor((t + 1) / block_size)
+/// I_c   = sum_h exp(s_hc - lse_h)               for earlier blocks, c < floor(t / block_size)
+/// ```
+///
+/// The token's own block floor(t / block_size) and the `block_counts - 1` others with the largest I are selected; of
+/// equal ones, the lower. [`SelectionRule::Reference`] departs from "largest" as the released kernel does.
+///
+/// # Shapes
+/// `q` `[B, T, HQ, D]`, `k_pooled` `[C, H, D]` from [`mean_pool_fwd`](super::pooling::mean_pool_fwd); returns indices
+/// `[B, T, H, K]`. K is `block_counts` (rounded up to a power of two by the reference rule), but no more than the blocks
+/// of the longest document.
+///
+/// # Dtypes
+/// `f32`, accumulated in `f32`: importances that differ by rounding only may be ranked either way.
+///
+/// # Edge cases
+/// Fewer blocks than `block_counts`: all of them. At the last token of a block, its own block is complete and counts in
+/// lse. Unselected is every block behind the token, always.
+///
+/// # Errors
+/// [`KernelError::Shape`] if `q` and `k_pooled` do not fit each other and the documents, [`KernelError::Value`] if
+/// `block_size` or `block_counts` is zero, HQ is no multiple of H, or the reference rule is asked for a `block_size` that
+/// is no power of two or a `block_counts` above `block_size`.
+///
+/// # Determinism
+/// Bitwise reproducible for any number of threads: every token is scored by one thread.
+///
+/// # Source
+/// Section 3 of the SSA paper (arXiv 2511.20102) and its released top-k kernel; no gradient passes through.
+pub fn select_blocks(
+    q: &Tensor,
+    k_pooled: &Tensor,
+    documents: &Documents,
+    options: &SelectionOptions,
+    softmax_scale: f32,
+) -> Result<BlockIndices> {
+    const OP: &str = "select_blocks";
+    let shape = AttentionShape::of_query_and_pooled(OP, q, k_pooled, documents, options.block_size)?;
+    check_positive(OP, "head_dim", shape.head_dim)?;
+    options.check(OP)?;
+    let longest = documents.ranges().map(|range| range.len()).max().unwrap_or(1);
+    let slots = options.budget().min(longest.div_ceil(options.block_size));
+    let indices = match q.device() {
+        Device::Cpu => {
+            cpu::select(q.as_slice(), k_pooled.as_slice(), shape, documents, options, slots, softmax_scale)
+        }
+    };
+    BlockIndices::from_vec(indices, documents, shape.kv_heads, options.block_size, slots)
+}

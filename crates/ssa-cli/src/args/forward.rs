@@ -1,0 +1,59 @@
+//! `ssa forward`.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use ssa_model::{AttentionMode, Method};
+
+use super::held_out::Selection;
+use super::parse_positive;
+
+/// Run one forward, and if asked one backward, and write plain tensors: for parity with other code.
+///
+/// The output has `logits` [B, T, V]. With --train-stream also the scalars `loss`, `cross_entropy` and `alignment_loss` of a
+/// training step that ran this stream; with --grads the gradient of that loss for every parameter, as
+/// `grad.<parameter name>`. Each row of the input is one document; the label of a token is the one that follows it.
+#[derive(Debug, Args)]
+pub(crate) struct ForwardArgs {
+    /// Checkpoint directory in Hugging Face layout (config.json, model.safetensors).
+    #[arg(long, value_name = "DIR")]
+    pub(crate) model: PathBuf,
+    /// Safetensors file with `input_ids` [B, T], I32 or I64.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) input: PathBuf,
+    /// Attention that the logits are computed with: full or sparse.
+    #[arg(long, value_name = "MODE")]
+    pub(crate) attention: AttentionMode,
+    /// Method: full, moba, nsa or ssa; without it the checkpoint's.
+    #[arg(long, value_name = "METHOD")]
+    pub(crate) method: Option<Method>,
+    /// Rule that selects blocks: exact top-k, or the approximation of the released kernel.
+    #[arg(long, value_enum, default_value_t = Selection::Exact)]
+    pub(crate) selection: Selection,
+    /// Tokens of a block; without it the checkpoint's.
+    #[arg(long, value_name = "N", value_parser = parse_positive)]
+    pub(crate) block_size: Option<usize>,
+    /// Blocks a query attends to, its own included; without it the checkpoint's.
+    #[arg(long, value_name = "N", value_parser = parse_positive)]
+    pub(crate) block_counts: Option<usize>,
+    /// Also compute the losses of a training step that ran this stream: full or sparse.
+    #[arg(long, value_name = "MODE")]
+    pub(crate) train_stream: Option<AttentionMode>,
+    /// Also write the gradients of that loss.
+    #[arg(long, requires = "train_stream")]
+    pub(crate) grads: bool,
+    /// Weight of the alignment loss (method ssa) [default: 10].
+    #[arg(long, value_name = "X", requires = "train_stream", allow_negative_numbers = true, value_parser = parse_alpha)]
+    pub(crate) alpha: Option<f32>,
+    /// Safetensors file to write.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) output: PathBuf,
+    /// Replace --output if it exists.
+    #[arg(long)]
+    pub(crate) overwrite: bool,
+}
+
+fn parse_alpha(text: &str) -> Result<f32, String> {
+    let alpha = text.parse().ok().filter(|alpha: &f32| alpha.is_finite() && *alpha >= 0.0);
+    alpha.ok_or_else(|| "expected a number of 0 or more".to_owned())
+}

@@ -1,0 +1,46 @@
+//! What each verb does: one file per verb.
+
+mod analyze;
+mod eval;
+mod forward;
+mod held_out;
+mod train;
+
+use anyhow::{Context, Result};
+use ssa_kernels::ops::attention::selection::SelectionRule;
+use ssa_model::SparseBudget;
+
+use crate::args::{Cli, Command, EvalCommand};
+use crate::exit::UsageError;
+
+/// Runs the command line.
+pub(crate) fn run(cli: Cli) -> Result<()> {
+    if let Some(threads) = cli.threads {
+        rayon::ThreadPoolBuilder::new()
+            .num_threads(threads)
+            .build_global()
+            .with_context(|| format!("cannot start {threads} threads"))?;
+    }
+    match cli.command {
+        Command::Train(args) => train::run(&args),
+        Command::Eval(args) => match args.command {
+            EvalCommand::Perplexity(args) => eval::perplexity(&args),
+        },
+        Command::Analyze(args) => analyze::run(&args),
+        Command::Forward(args) => forward::run(&args),
+    }
+}
+
+/// Refuses budgets that the selection rule cannot serve, before any work is done.
+fn check_budgets(budgets: &[SparseBudget], rule: SelectionRule) -> Result<()> {
+    let refused = |budget: &&SparseBudget| budget.block_counts() > budget.block_size();
+    match budgets.iter().find(refused).filter(|_| rule == SelectionRule::Reference) {
+        None => Ok(()),
+        Some(budget) => Err(UsageError(format!(
+            "the budget {budget} does not exist with reference selection: it takes at most as many blocks as a block \
+             has tokens ({}); lower the number of blocks, or use exact selection",
+            budget.block_size()
+        ))
+        .into()),
+    }
+}

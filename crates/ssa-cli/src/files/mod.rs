@@ -1,0 +1,7 @@
+//! Files that the program itself reads and writes.
+
+mod tensors;
+mod whole;
+
+pub(crate) use tensors::{OutputTensor, read_input_ids, write_tensors};
+pub(crate) use whole::{check_writable, write_whole};

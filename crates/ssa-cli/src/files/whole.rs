@@ -1,0 +1,74 @@
+//! Output files that appear under their name only when they are whole.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+
+use crate::exit::{FileError, UsageError};
+
+/// Refuses an output that exists, unless it may be overwritten or is no regular file (a pipe or device keeps nothing).
+///
+/// # Errors
+/// A message that names the file and the flag.
+pub(crate) fn check_writable(path: &Path, overwrite: bool) -> Result<()> {
+    match fs::metadata(path) {
+        Ok(metadata) if metadata.is_dir() => {
+            Err(UsageError(format!("{} is a directory; name a file to write", path.display())).into())
+        }
+        Ok(metadata) if metadata.is_file() && !overwrite => Err(UsageError(format!(
+            "{} exists; name another file, or pass --overwrite to replace it",
+            path.display()
+        ))
+        .into()),
+        _ => Ok(()),
+    }
+}
+
+/// Writes a file: next to its place first, then under its name. A pipe or device is written to directly.
+///
+/// # Errors
+/// A message that names the file and the reason. Nothing is left behind.
+pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
+    let special = fs::metadata(path).is_ok_and(|metadata| !metadata.is_file());
+    let result = if special { fs::write(path, bytes) } else { write_and_rename(path, bytes) };
+    result.map_err(|error| FileError(format!("cannot write {}: {error}", path.display())).into())
+}
+
+fn write_and_rename(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let partial = partial(path);
+    let result = fs::write(&partial, bytes).and_then(|()| fs::rename(&partial, path));
+    if result.is_err() {
+        // The first error is the one to tell.
+        let _ = fs::remove_file(&partial);
+    }
+    result
+}
+
+fn partial(path: &Path) -> PathBuf {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(".partial");
+    path.with_file_name(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_are_whole_or_absent() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("out.bin");
+        check_writable(&path, false).unwrap();
+        write_whole(&path, b"one").unwrap();
+        assert!(check_writable(&path, false).unwrap_err().to_string().contains("--overwrite"));
+        check_writable(&path, true).unwrap();
+        write_whole(&path, b"two").unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"two");
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1, "nothing else is left");
+        assert!(check_writable(directory.path(), true).is_err());
+        let absent = directory.path().join("absent/out.bin");
+        assert!(write_whole(&absent, b"x").unwrap_err().to_string().contains("absent"));
+    }
+}

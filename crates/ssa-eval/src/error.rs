@@ -1,0 +1,54 @@
+//! The error type of this crate.
+
+use std::path::PathBuf;
+
+use ssa_data::DataError;
+use ssa_kernels::KernelError;
+use ssa_model::ModelError;
+
+/// Why an evaluation, an analysis or a report failed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum EvalError {
+    /// There is nothing to average over.
+    #[error(
+        "no row of the evaluation data has a target token: give a longer text or a shorter sequence length"
+    )]
+    NoTargets,
+    /// A logit is not finite, so no metric of it is either.
+    #[error("the {mode} loss of batch {batch} is not finite: the weights hold a diverged model")]
+    NotFinite {
+        /// Which inference mode, with its budget.
+        mode: String,
+        /// The batch of the evaluation data, counted from 0.
+        batch: usize,
+    },
+    /// The text could not be used.
+    #[error(transparent)]
+    Data(#[from] DataError),
+    /// The model failed.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    /// An op failed.
+    #[error(transparent)]
+    Kernel(#[from] KernelError),
+    /// The report's template failed; only a defect of this crate can cause it.
+    #[error("the report could not be rendered")]
+    Template(#[from] minijinja::Error),
+    /// A file of the run could not be written.
+    #[error("cannot write {path}", path = path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        source: std::io::Error,
+    },
+    /// The summary could not be turned into JSON.
+    #[error("cannot write {path} as JSON", path = path.display())]
+    Json {
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        source: serde_json::Error,
+    },
+}

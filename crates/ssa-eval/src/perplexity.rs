@@ -1,0 +1,183 @@
+//! Perplexity, bits per byte and divergence under full attention and under sparse attention at any budget.
+
+use serde::{Deserialize, Serialize};
+use ssa_data::bits_per_byte;
+use ssa_kernels::Tensor;
+use ssa_kernels::ops::attention::selection::{SelectionOptions, SelectionRule};
+use ssa_model::{AttentionMode, AttentionOptions, Method, Model, SparseBudget};
+
+use crate::scoring::{Score, add_scores};
+use crate::sparsity::{SparsitySum, forward_with_sparsity};
+use crate::{EvalBatch, EvalError, Result};
+
+/// One inference mode's row of the results.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct BudgetResult {
+    /// Full or sparse attention.
+    pub mode: AttentionMode,
+    /// The budget of sparse attention; none for full.
+    pub budget: Option<SparseBudget>,
+    /// The largest number of tokens a query attends to; none for full, which attends to all before it.
+    pub receptive_field: Option<usize>,
+    /// Mean negative log-likelihood of a target token.
+    pub nats_per_token: f64,
+    /// `exp(nats_per_token)`.
+    pub perplexity: f64,
+    /// Total negative log-likelihood in bits over the bytes of text it covers.
+    pub bits_per_byte: f64,
+    /// Mean over target tokens of `KL(p_full || p_sparse)` of the next-token distributions, in nats; none for full,
+    /// and for models that have no full attention.
+    pub kl_full_sparse: Option<f64>,
+    /// Mean full-attention weight on the selected blocks, under the hidden states of this mode. For full attention
+    /// the blocks are those of the trained budget. None if it was not asked for.
+    pub attention_sparsity: Option<f64>,
+}
+
+/// What an evaluation covered and found.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Perplexity {
+    /// Rows evaluated.
+    pub rows: usize,
+    /// Tokens of a row.
+    pub sequence_length: usize,
+    /// Target tokens: every metric is a mean over these.
+    pub targets: usize,
+    /// Bytes of text that the targets cover.
+    pub bytes: usize,
+    /// Full attention first (unless the method has none), then the budgets as given.
+    pub results: Vec<BudgetResult>,
+}
+
+impl Perplexity {
+    /// The row of full attention.
+    pub fn full(&self) -> Option<&BudgetResult> {
+        self.results.iter().find(|result| result.mode == AttentionMode::Full)
+    }
+
+    /// The row of a sparse budget.
+    pub fn at(&self, budget: SparseBudget) -> Option<&BudgetResult> {
+        self.results.iter().find(|result| result.budget == Some(budget))
+    }
+}
+
+/// What to evaluate.
+#[derive(Clone, Debug)]
+pub struct PerplexityOptions {
+    /// Budgets of sparse attention, in the order of the results.
+    pub budgets: Vec<SparseBudget>,
+    /// How blocks are selected.
+    pub rule: SelectionRule,
+    /// Attention sparsity is measured on this many batches from the first on. It costs a full attention per layer and
+    /// mode, and its mean settles much earlier than a loss does.
+    pub sparsity_batches: usize,
+}
+
+/// Evaluates `model` on all batches. `progress` is told the number of batches done after each.
+///
+/// Full attention is evaluated once per batch and serves all budgets as reference. A model of method `nsa` has no
+/// full attention: its results have no such row and no divergences.
+///
+/// # Errors
+/// [`EvalError::NoTargets`] without any target token, [`EvalError::NotFinite`] for a diverged model, and whatever
+/// the model refuses.
+pub fn perplexity(
+    model: &Model,
+    batches: &[EvalBatch],
+    options: &PerplexityOptions,
+    progress: &mut dyn FnMut(usize),
+) -> Result<Perplexity> {
+    let modes = modes(model, options);
+    let has_full = modes.first().is_some_and(|mode| mode.budget.is_none());
+    let mut scores = vec![Score::default(); modes.len()];
+    let mut sparsities = vec![SparsitySum::default(); modes.len()];
+    for (index, batch) in batches.iter().enumerate() {
+        let measured = index < options.sparsity_batches;
+        let forward = |(mode, sparsity): (&Mode, &mut SparsitySum)| {
+            mode.forward(model, batch, measured.then_some(sparsity))
+        };
+        let hidden = modes.iter().zip(&mut sparsities).map(forward).collect::<Result<Vec<_>>>()?;
+        add_scores(model, &hidden, &batch.labels, has_full, &mut scores)?;
+        check_finite(&modes, &scores, index)?;
+        progress(index + 1);
+    }
+    let bytes: usize = batches.iter().map(|batch| batch.bytes).sum();
+    let targets = scores.first().map_or(0, |score| score.targets);
+    if targets == 0 || bytes == 0 {
+        return Err(EvalError::NoTargets);
+    }
+    let results = modes
+        .iter()
+        .zip(&scores)
+        .zip(&sparsities)
+        .map(|((mode, score), sparsity)| mode.result(score, sparsity, bytes, has_full))
+        .collect();
+    Ok(Perplexity {
+        rows: batches.iter().map(|batch| batch.input.batch()).sum(),
+        sequence_length: batches.first().map_or(0, |batch| batch.input.tokens()),
+        targets,
+        bytes,
+        results,
+    })
+}
+
+/// One inference mode to evaluate.
+struct Mode {
+    budget: Option<SparseBudget>,
+    attention: AttentionOptions,
+    /// The blocks on which attention sparsity is measured.
+    selection: SelectionOptions,
+}
+
+fn modes(model: &Model, options: &PerplexityOptions) -> Vec<Mode> {
+    let config = model.config();
+    let full = (config.attention_method != Method::Nsa).then(|| {
+        let attention = config.attention_options(AttentionMode::Full);
+        let selection = SelectionOptions { rule: options.rule, ..attention.selection };
+        Mode { budget: None, attention, selection }
+    });
+    let sparse = options.budgets.iter().map(|&budget| {
+        let selection = budget.selection(options.rule);
+        let attention = AttentionOptions { selection, ..config.attention_options(AttentionMode::Sparse) };
+        Mode { budget: Some(budget), attention, selection }
+    });
+    full.into_iter().chain(sparse).collect()
+}
+
+impl Mode {
+    fn name(&self) -> String {
+        self.budget.map_or_else(|| "full-attention".to_owned(), |budget| format!("sparse {budget}"))
+    }
+
+    fn forward(
+        &self,
+        model: &Model,
+        batch: &EvalBatch,
+        sparsity: Option<&mut SparsitySum>,
+    ) -> Result<Tensor> {
+        match sparsity {
+            Some(sum) => forward_with_sparsity(model, batch, &self.attention, &self.selection, sum),
+            None => Ok(model.forward(&batch.input, &self.attention)?),
+        }
+    }
+
+    fn result(&self, score: &Score, sparsity: &SparsitySum, bytes: usize, has_full: bool) -> BudgetResult {
+        let nats_per_token = score.nll / score.targets as f64;
+        BudgetResult {
+            mode: if self.budget.is_some() { AttentionMode::Sparse } else { AttentionMode::Full },
+            budget: self.budget,
+            receptive_field: self.budget.map(SparseBudget::receptive_field),
+            nats_per_token,
+            perplexity: nats_per_token.exp(),
+            bits_per_byte: bits_per_byte(score.nll, bytes),
+            kl_full_sparse: (has_full && self.budget.is_some()).then(|| score.kl / score.targets as f64),
+            attention_sparsity: sparsity.mean(),
+        }
+    }
+}
+
+fn check_finite(modes: &[Mode], scores: &[Score], batch: usize) -> Result<()> {
+    match modes.iter().zip(scores).find(|(_, score)| !score.nll.is_finite()) {
+        Some((mode, _)) => Err(EvalError::NotFinite { mode: mode.name(), batch }),
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,57 @@
+//! Attention sparsity from two logarithms, without a look at single weights.
+
+use ssa_kernels::Tensor;
+use ssa_kernels::ops::attention::full::full_attention_fwd;
+use ssa_kernels::ops::attention::selection::SelectionOptions;
+use ssa_kernels::ops::attention::sparse::sparse_attention_fwd;
+use ssa_model::{AttentionOptions, LayerAttention, Model, ModelError};
+
+use crate::selected::select;
+use crate::{EvalBatch, Result};
+
+/// A streaming mean over tokens, query heads and layers.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct SparsitySum {
+    pairs: usize,
+    sum: f64,
+}
+
+impl SparsitySum {
+    /// The share of full attention that lies on the selected tokens is `exp(lse_sparse - lse_full)`: both softmax have
+    /// the same numerators there.
+    fn add(&mut self, lse_full: &Tensor, lse_sparse: &Tensor, valid: &[bool]) {
+        let heads = lse_full.last_dim();
+        let rows = lse_full.as_slice().chunks(heads).zip(lse_sparse.as_slice().chunks(heads));
+        for ((full, sparse), _) in rows.zip(valid).filter(|(_, valid)| **valid) {
+            // Where everything is selected, rounding may put the share a little above 1.
+            let share = |(full, sparse): (&f32, &f32)| (f64::from(*sparse) - f64::from(*full)).exp().min(1.0);
+            self.sum += full.iter().zip(sparse).map(share).sum::<f64>();
+            self.pairs += heads;
+        }
+    }
+
+    /// The mean so far; none before the first token.
+    pub(crate) fn mean(&self) -> Option<f64> {
+        (self.pairs > 0).then(|| self.sum / self.pairs as f64)
+    }
+}
+
+/// A forward pass that also adds the attention sparsity of every layer if `selection` chose the blocks. Returns the
+/// final hidden states.
+pub(crate) fn forward_with_sparsity(
+    model: &Model,
+    batch: &EvalBatch,
+    attention: &AttentionOptions,
+    selection: &SelectionOptions,
+    sparsity: &mut SparsitySum,
+) -> Result<Tensor> {
+    let mut observe = |layer: LayerAttention<'_>| -> Result<(), ModelError> {
+        let block_indices = select(&layer, selection)?;
+        let LayerAttention { q, k, v, documents, softmax_scale, .. } = layer;
+        let full = full_attention_fwd(q, k, v, documents, softmax_scale)?;
+        let sparse = sparse_attention_fwd(q, k, v, &block_indices, documents, softmax_scale)?;
+        sparsity.add(&full.lse, &sparse.lse, &batch.valid);
+        Ok(())
+    };
+    Ok(model.forward_observed(&batch.input, attention, &mut observe)?)
+}

@@ -1,0 +1,92 @@
+//! What a training run leaves behind in one file, for people and programs.
+
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+use ssa_model::{Method, SparseBudget};
+
+use crate::{Analysis, EvalError, Perplexity, Result};
+
+/// `summary.json` of a run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Summary {
+    /// Version of the program.
+    pub version: String,
+    /// Git commit the program was built from, or `unknown`.
+    pub commit: String,
+    /// When the run began, in UTC (RFC 3339).
+    pub started: String,
+    /// The machine it ran on.
+    pub machine: Machine,
+    /// What was trained.
+    pub method: Method,
+    /// The budget it was trained at.
+    pub trained_budget: SparseBudget,
+    /// Weights of the model, tied ones counted once.
+    pub parameters: usize,
+    /// Optimiser steps.
+    pub steps: u64,
+    /// Tokens read in training.
+    pub train_tokens: u64,
+    /// Wall-clock seconds of training, without evaluation.
+    pub train_seconds: f64,
+    /// `train_tokens / train_seconds`.
+    pub tokens_per_second: f64,
+    /// Bits per byte of the held-out text if every byte is predicted by its frequency in the training text alone;
+    /// none if the run was not evaluated.
+    pub baseline_bits_per_byte: Option<f64>,
+    /// Results on the held-out text; none if the run was not evaluated.
+    pub evaluation: Option<Perplexity>,
+    /// Full and sparse attention layer by layer at the trained budget; none if the run was not evaluated.
+    pub analysis: Option<Analysis>,
+    /// The resolved configuration, as in `config.toml`.
+    pub config: serde_json::Value,
+}
+
+/// Where a run took place.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Machine {
+    /// Name of the processor.
+    pub cpu: String,
+    /// Threads computed with.
+    pub threads: usize,
+}
+
+impl Machine {
+    /// This machine, computing with `threads` threads.
+    pub fn current(threads: usize) -> Self {
+        let cpu = std::fs::read_to_string("/proc/cpuinfo").ok().as_deref().and_then(cpu_name);
+        Self { cpu: cpu.unwrap_or_else(|| format!("{} processor", std::env::consts::ARCH)), threads }
+    }
+}
+
+impl Summary {
+    /// Writes the summary as indented JSON.
+    ///
+    /// # Errors
+    /// [`EvalError::Write`] if the file cannot be written, [`EvalError::Json`] if a number has no JSON form.
+    pub fn write(&self, path: &Path) -> Result<()> {
+        let json = serde_json::to_string_pretty(self)
+            .map_err(|source| EvalError::Json { path: path.to_owned(), source })?;
+        std::fs::write(path, json + "\n").map_err(|source| EvalError::Write { path: path.to_owned(), source })
+    }
+}
+
+/// The name in Linux's description of the processors; other systems have no such file.
+fn cpu_name(cpuinfo: &str) -> Option<String> {
+    let (_, name) = cpuinfo.lines().find(|line| line.starts_with("model name"))?.split_once(':')?;
+    Some(name.trim().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_processor_has_a_name() {
+        let text = "processor\t: 0\nmodel name\t: Fast CPU @ 3 GHz\nmodel name\t: other\n";
+        assert_eq!(cpu_name(text).as_deref(), Some("Fast CPU @ 3 GHz"));
+        assert_eq!(cpu_name("processor : 0"), None);
+        assert!(!Machine::current(2).cpu.is_empty());
+    }
+}

@@ -1,0 +1,99 @@
+//! `f64` definition of softmax attention over an arbitrary set of keys per query.
+//!
+//! The attention methods differ only in which keys a query sees; their references pass that set to this one.
+
+/// The inputs of attention as plain row-major slices.
+#[derive(Clone, Copy, Debug)]
+pub struct Inputs<'a> {
+    /// `[N, HQ, D]`.
+    pub q: &'a [f64],
+    /// `[S, H, D]`, S keys of which each query sees some.
+    pub k: &'a [f64],
+    /// `[S, H, D]`.
+    pub v: &'a [f64],
+    /// HQ.
+    pub q_heads: usize,
+    /// H.
+    pub kv_heads: usize,
+    /// D.
+    pub head_dim: usize,
+    /// Factor of every score.
+    pub softmax_scale: f64,
+}
+
+/// Returns `(out, lse)`, where `visible(token, kv_head)` lists the keys that a query sees.
+///
+/// `out = sum_j p_j v_j` with `p = softmax(softmax_scale * q . k_j)`; zero, and lse negative infinity, without keys.
+pub fn forward(inputs: &Inputs<'_>, visible: impl Fn(usize, usize) -> Vec<usize>) -> (Vec<f64>, Vec<f64>) {
+    let mut out = vec![0.0; inputs.q.len()];
+    let mut lse = Vec::new();
+    for (row, out) in out.chunks_mut(inputs.head_dim).enumerate() {
+        let keys = inputs.keys(row, &visible);
+        let (p, row_lse) = inputs.softmax(row, &keys);
+        lse.push(row_lse);
+        for (p, &key) in p.iter().zip(&keys) {
+            add_scaled(out, *p, inputs.row(inputs.v, key));
+        }
+    }
+    (out, lse)
+}
+
+/// Gradients `(dq, dk, dv)` for an upstream gradient `dout`:
+/// `dv_j = sum p_j dout`, `ds_j = p_j (dout . v_j - dout . out)`, `dq = scale sum ds_j k_j`, `dk_j = scale sum ds_j q`.
+pub fn backward(
+    dout: &[f64],
+    inputs: &Inputs<'_>,
+    visible: impl Fn(usize, usize) -> Vec<usize>,
+) -> (Vec<f64>, Vec<f64>, Vec<f64>) {
+    let width = inputs.head_dim;
+    let (out, _) = forward(inputs, &visible);
+    let mut dq = vec![0.0; inputs.q.len()];
+    let mut dk = vec![0.0; inputs.k.len()];
+    let mut dv = vec![0.0; inputs.v.len()];
+    for (row, dq) in dq.chunks_mut(width).enumerate() {
+        let (q, dout) = (inputs.row(inputs.q, row), inputs.row(dout, row));
+        let keys = inputs.keys(row, &visible);
+        let (p, _) = inputs.softmax(row, &keys);
+        for (p, &key) in p.iter().zip(&keys) {
+            let ds = p * (dot(dout, inputs.row(inputs.v, key)) - dot(dout, inputs.row(&out, row)));
+            let ds = ds * inputs.softmax_scale;
+            add_scaled(&mut dv[key * width..(key + 1) * width], *p, dout);
+            add_scaled(&mut dk[key * width..(key + 1) * width], ds, q);
+            add_scaled(dq, ds, inputs.row(inputs.k, key));
+        }
+    }
+    (dq, dk, dv)
+}
+
+impl<'a> Inputs<'a> {
+    fn row(&self, data: &'a [f64], row: usize) -> &'a [f64] {
+        &data[row * self.head_dim..(row + 1) * self.head_dim]
+    }
+
+    /// Rows of k and v that query row `token * HQ + head` sees.
+    fn keys(&self, row: usize, visible: impl Fn(usize, usize) -> Vec<usize>) -> Vec<usize> {
+        let (token, head) = (row / self.q_heads, row % self.q_heads);
+        let kv_head = head / (self.q_heads / self.kv_heads);
+        visible(token, kv_head).iter().map(|key| key * self.kv_heads + kv_head).collect()
+    }
+
+    fn softmax(&self, row: usize, keys: &[usize]) -> (Vec<f64>, f64) {
+        let q = self.row(self.q, row);
+        let score = |key: &usize| self.softmax_scale * dot(q, self.row(self.k, *key));
+        let scores: Vec<f64> = keys.iter().map(score).collect();
+        let max = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        if max == f64::NEG_INFINITY {
+            return (vec![0.0; keys.len()], max);
+        }
+        let lse = max + scores.iter().map(|s| (s - max).exp()).sum::<f64>().ln();
+        (scores.iter().map(|s| (s - lse).exp()).collect(), lse)
+    }
+}
+
+fn dot(a: &[f64], b: &[f64]) -> f64 {
+    a.iter().zip(b).map(|(a, b)| a * b).sum()
+}
+
+fn add_scaled(out: &mut [f64], factor: f64, x: &[f64]) {
+    out.iter_mut().zip(x).for_each(|(out, x)| *out += factor * x);
+}

@@ -1,0 +1,121 @@
+//! Block selection on the CPU: one matrix product scores a tile of tokens against all blocks before them.
+
+use pulp::{Simd, WithSimd};
+use rayon::prelude::*;
+
+use super::SelectionOptions;
+use super::scores::{complete_blocks, gather_group, means, score, tokens_per_tile};
+use super::top::Selector;
+use crate::Documents;
+use crate::cpu::simd::{axpy_simd, dispatch, exp_row_simd, max_row_simd};
+use crate::ops::attention::blocks::{Blocks, Tile, split_by_tile};
+use crate::ops::attention::shape::AttentionShape;
+
+/// Returns the indices `[B, T, H, slots]`.
+pub(super) fn select(
+    q: &[f32],
+    k_pooled: &[f32],
+    shape: AttentionShape,
+    documents: &Documents,
+    options: &SelectionOptions,
+    slots: usize,
+    softmax_scale: f32,
+) -> Vec<i32> {
+    let call = Call { q, k_pooled, shape, options, slots, softmax_scale };
+    let mut indices = vec![0; shape.total_tokens() * shape.kv_heads * slots];
+    let tiles = Blocks::new(documents, options.block_size).tiles(tokens_per_tile(shape));
+    split_by_tile(&mut indices, tiles, shape.kv_heads * slots)
+        .into_par_iter()
+        .for_each_init(Scratch::default, |scratch, (tile, indices)| {
+            call.select_tile(&tile, indices, scratch)
+        });
+    indices
+}
+
+/// What all tiles share.
+struct Call<'a> {
+    q: &'a [f32],
+    k_pooled: &'a [f32],
+    shape: AttentionShape,
+    options: &'a SelectionOptions,
+    slots: usize,
+    softmax_scale: f32,
+}
+
+/// Buffers of one tile.
+#[derive(Default)]
+struct Scratch {
+    /// Scaled queries of one group `[tokens * G, D]`.
+    q: Vec<f32>,
+    /// `[tokens * G, complete blocks]`.
+    scores: Vec<f32>,
+    importance: Vec<f32>,
+    selector: Selector,
+}
+
+impl Call<'_> {
+    /// Fills `indices` `[tokens of the tile, H, slots]`.
+    fn select_tile(&self, tile: &Tile, indices: &mut [i32], scratch: &mut Scratch) {
+        let AttentionShape { kv_heads, .. } = self.shape;
+        let block_size = self.options.block_size;
+        let complete = complete_blocks(tile, tile.tokens.end - 1, block_size);
+        let last_block = tile.position(tile.tokens.end - 1) / block_size;
+        if last_block < self.slots {
+            return self.select_all(tile, indices);
+        }
+        for kv_head in 0..kv_heads {
+            gather_group(&mut scratch.q, self.q, self.shape, tile, kv_head, self.softmax_scale);
+            let means = means(self.k_pooled, self.shape, tile, kv_head, complete);
+            score(&mut scratch.scores, &scratch.q, means, self.shape, complete);
+            for (index, token) in tile.tokens.clone().enumerate() {
+                let current = tile.position(token) / block_size;
+                let rows = index * self.shape.group() * complete..(index + 1) * self.shape.group() * complete;
+                scratch.importance.clear();
+                scratch.importance.resize(current, 0.0);
+                dispatch(Importance {
+                    scores: &mut scratch.scores[rows],
+                    row: complete,
+                    complete: complete_blocks(tile, token, block_size),
+                    importance: &mut scratch.importance,
+                });
+                let slots = &mut indices[(index * kv_heads + kv_head) * self.slots..][..self.slots];
+                scratch.selector.select(&scratch.importance, self.options, slots);
+            }
+        }
+    }
+
+    /// The selection of a tile whose tokens have no more blocks than slots.
+    fn select_all(&self, tile: &Tile, indices: &mut [i32]) {
+        let rows = indices.chunks_exact_mut(self.shape.kv_heads * self.slots);
+        for (token, rows) in tile.tokens.clone().zip(rows) {
+            let current = tile.position(token) / self.options.block_size;
+            for row in rows.chunks_exact_mut(self.slots) {
+                row.fill(-1);
+                (0..).zip(&mut row[..=current]).for_each(|(block, slot)| *slot = block);
+            }
+        }
+    }
+}
+
+/// `importance[c] += sum over rows of exp(score_c) / sum of exp over the first complete`; destroys the scores.
+struct Importance<'a> {
+    scores: &'a mut [f32],
+    /// Elements of a row of scores.
+    row: usize,
+    complete: usize,
+    importance: &'a mut [f32],
+}
+
+impl WithSimd for Importance<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        for scores in self.scores.chunks_exact_mut(self.row) {
+            let scores = &mut scores[..self.complete];
+            let max = max_row_simd(simd, scores);
+            let sum = exp_row_simd(simd, scores, 1.0, max);
+            axpy_simd(simd, self.importance, 1.0 / sum, &scores[..self.importance.len()]);
+        }
+    }
+}

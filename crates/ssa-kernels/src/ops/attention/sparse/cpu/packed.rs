@@ -1,0 +1,81 @@
+//! Blocks of keys or values, each copied into a padded matrix of its own.
+
+use rayon::prelude::*;
+
+use super::super::super::blocks::Blocks;
+
+/// Rows are padded to this many elements: the widest vector (AVX-512), and a multiple of every narrower one.
+const LANES: usize = 16;
+
+/// Rounds a row length up to whole vectors.
+pub(super) fn padded(len: usize) -> usize {
+    len.next_multiple_of(LANES)
+}
+
+/// One matrix per block and key/value head, `[C, H, rows, width]`. Padding is zero: the tokens a partial last block
+/// lacks and the columns up to a whole vector.
+pub(super) struct Packed {
+    data: Vec<f32>,
+    rows: usize,
+    width: usize,
+}
+
+impl Packed {
+    /// `x` `[N, H, D]` as matrices `[block_size, padded D]`.
+    pub(super) fn blocks(x: &[f32], blocks: &Blocks, block_size: usize, heads: usize, dim: usize) -> Self {
+        Self::new(blocks, heads, block_size, padded(dim), |block, head, width, matrix| {
+            for (token, row) in blocks.range(block).zip(matrix.chunks_exact_mut(width)) {
+                row[..dim].copy_from_slice(&x[(token * heads + head) * dim..][..dim]);
+            }
+        })
+    }
+
+    /// `x` `[N, H, D]` as matrices `[D, padded block_size]`.
+    pub(super) fn transposed(
+        x: &[f32],
+        blocks: &Blocks,
+        block_size: usize,
+        heads: usize,
+        dim: usize,
+    ) -> Self {
+        Self::new(blocks, heads, dim, padded(block_size), |block, head, width, matrix| {
+            for (column, token) in blocks.range(block).enumerate() {
+                let x = &x[(token * heads + head) * dim..][..dim];
+                for (row, x) in matrix.chunks_exact_mut(width).zip(x) {
+                    row[column] = *x;
+                }
+            }
+        })
+    }
+
+    fn new(
+        blocks: &Blocks,
+        heads: usize,
+        rows: usize,
+        width: usize,
+        fill: impl Fn(usize, usize, usize, &mut [f32]) + Sync,
+    ) -> Self {
+        let mut data = vec![0.0; blocks.len() * heads * rows * width];
+        data.par_chunks_exact_mut(rows * width)
+            .enumerate()
+            .for_each(|(index, matrix)| fill(index / heads, index % heads, width, matrix));
+        Self { data, rows, width }
+    }
+
+    /// Rows of every matrix.
+    pub(super) fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Elements of a padded row.
+    pub(super) fn width(&self) -> usize {
+        self.width
+    }
+
+    /// The matrix of number `block * H + kv_head`.
+    #[inline]
+    pub(super) fn matrix(&self, index: usize) -> &[f32] {
+        let len = self.rows * self.width;
+        &self.data[index * len..(index + 1) * len]
+    }
+}

@@ -1,0 +1,36 @@
+//! Which keys a query sees.
+
+use std::ops::Range;
+
+/// The range of keys that a query sees, by its position in its document. It never reaches past the query.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::ops::attention) enum Visibility {
+    /// Keys are tokens: the last `window_size`, the query's own included. At least 1.
+    Tokens {
+        /// `usize::MAX` for full attention.
+        window_size: usize,
+    },
+    /// Keys are blocks of tokens: those that are complete at the query's token.
+    Blocks {
+        /// At least 1.
+        block_size: usize,
+    },
+}
+
+impl Visibility {
+    /// Number of keys of a document of that many tokens.
+    pub(super) fn keys(self, tokens: usize) -> usize {
+        match self {
+            Self::Tokens { .. } => tokens,
+            Self::Blocks { block_size } => tokens.div_ceil(block_size),
+        }
+    }
+
+    /// The keys of its document that the query at a position sees; neither end moves back as positions advance.
+    pub(super) fn seen(self, position: usize) -> Range<usize> {
+        match self {
+            Self::Tokens { window_size } => (position + 1).saturating_sub(window_size)..position + 1,
+            Self::Blocks { block_size } => 0..(position + 1) / block_size,
+        }
+    }
+}

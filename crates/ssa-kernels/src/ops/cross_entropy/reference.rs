@@ -1,0 +1,30 @@
+//! `f64` definition of the loss, with all logits at once.
+
+use super::IGNORE_INDEX;
+use crate::ops::linear;
+
+/// The loss of every token in nats, zero where ignored.
+pub fn losses(x: &[f64], weight: &[f64], labels: &[i32], hidden: usize) -> Vec<f64> {
+    let logits = linear::reference::forward(x, weight, hidden);
+    let rows = logits.chunks(weight.len() / hidden).zip(labels);
+    rows.map(|(z, &label)| if label == IGNORE_INDEX { 0.0 } else { logsumexp(z) - z[label as usize] })
+        .collect()
+}
+
+/// Gradients `(dx, dweight)` of the sum of all losses.
+pub fn backward(x: &[f64], weight: &[f64], labels: &[i32], hidden: usize) -> (Vec<f64>, Vec<f64>) {
+    let mut dlogits = linear::reference::forward(x, weight, hidden);
+    for (z, &label) in dlogits.chunks_mut(weight.len() / hidden).zip(labels) {
+        let lse = logsumexp(z);
+        for (v, z) in z.iter_mut().enumerate() {
+            let onehot = if v as i32 == label { 1.0 } else { 0.0 };
+            *z = if label == IGNORE_INDEX { 0.0 } else { (*z - lse).exp() - onehot };
+        }
+    }
+    linear::reference::backward(&dlogits, x, weight, hidden)
+}
+
+fn logsumexp(z: &[f64]) -> f64 {
+    let max = z.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    max + z.iter().map(|z| (z - max).exp()).sum::<f64>().ln()
+}

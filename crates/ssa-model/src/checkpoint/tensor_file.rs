@@ -1,0 +1,194 @@
+//! Reading and writing safetensors files tensor by tensor.
+//!
+//! The file is never in memory as a whole, nor is a tensor twice: bytes pass through a small buffer, since the
+//! conversion between bytes and `f32` needs a copy anyway.
+
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+
+use half::{bf16, f16};
+use safetensors::Dtype;
+use safetensors::tensor::{Metadata, TensorInfo};
+use serde_json::{Map, Value, json};
+use ssa_kernels::Tensor;
+
+use super::replace_file;
+use crate::{ModelError, Result};
+
+/// Bytes of the buffer: large enough that system calls do not matter, small enough to stay in cache.
+const BUFFER: usize = 1 << 20;
+/// The format's own limit.
+const LONGEST_HEADER: u64 = 100_000_000;
+/// Bytes of the header's length at the start of the file.
+const PREFIX: u64 = 8;
+
+/// Appends the values stored in some bytes.
+type Decoder = fn(&[u8], &mut Vec<f32>);
+
+/// An open safetensors file whose header has been read and fits the size of the file.
+#[derive(Debug)]
+pub struct TensorFile {
+    path: PathBuf,
+    file: File,
+    header: Metadata,
+    data_start: u64,
+}
+
+impl TensorFile {
+    /// Opens a file and checks its header.
+    ///
+    /// # Errors
+    /// [`ModelError::Io`]; [`ModelError::Damaged`] if the header cannot be read or tells another size than the
+    /// file has.
+    pub fn open(path: &Path) -> Result<Self> {
+        let io_error = || ModelError::io("read", path);
+        let damaged = |problem: String| ModelError::Damaged { path: path.to_owned(), problem };
+        let mut file = File::open(path).map_err(io_error())?;
+        let length = file.metadata().map_err(io_error())?.len();
+        if length < PREFIX {
+            return Err(damaged(format!("it has only {length} bytes")));
+        }
+        let mut prefix = [0; PREFIX as usize];
+        file.read_exact(&mut prefix).map_err(io_error())?;
+        let header_length = u64::from_le_bytes(prefix);
+        if header_length > LONGEST_HEADER.min(length - PREFIX) {
+            let problem = format!("it announces a header of {header_length} bytes but has {length} in all");
+            return Err(damaged(problem));
+        }
+        let mut header = vec![0; header_length as usize];
+        file.read_exact(&mut header).map_err(io_error())?;
+        let header: Metadata = serde_json::from_slice(&header)
+            .map_err(|reason| damaged(format!("its header is not valid: {reason}")))?;
+        let data_start = PREFIX + header_length;
+        let [actual, expected] = [length - data_start, header.data_len() as u64];
+        if actual != expected {
+            let problem = format!("it has {actual} bytes of tensors, its header says {expected}");
+            return Err(damaged(problem));
+        }
+        Ok(Self { path: path.to_owned(), file, header, data_start })
+    }
+
+    /// Where the file is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The names of its tensors, in the order of the file.
+    pub fn names(&self) -> Vec<String> {
+        self.header.offset_keys()
+    }
+
+    /// An entry of the header's free text.
+    pub fn metadata(&self, key: &str) -> Option<&str> {
+        Some(self.header.metadata().as_ref()?.get(key)?)
+    }
+
+    /// Checks that a tensor is there, has this shape and can be read, without reading it.
+    ///
+    /// # Errors
+    /// [`ModelError::MissingTensor`], [`ModelError::TensorShape`] or [`ModelError::TensorDtype`].
+    pub fn check(&self, name: &str, shape: &[usize]) -> Result<()> {
+        let info = self.info(name)?;
+        if info.shape != shape {
+            return Err(ModelError::TensorShape {
+                path: self.path.clone(),
+                name: name.to_owned(),
+                expected: shape.to_vec(),
+                actual: info.shape.clone(),
+            });
+        }
+        self.decoder(name, info.dtype).map(|_| ())
+    }
+
+    /// Reads a tensor stored as `F32`, `BF16` or `F16`. All three convert to `f32` without rounding; NaN and
+    /// infinity are values like any other.
+    ///
+    /// # Errors
+    /// [`ModelError::MissingTensor`], [`ModelError::TensorDtype`] or [`ModelError::Io`].
+    pub fn read(&self, name: &str) -> Result<Tensor> {
+        let info = self.info(name)?;
+        let decode = self.decoder(name, info.dtype)?;
+        let (start, end) = info.data_offsets;
+        let mut values = Vec::with_capacity(info.shape.iter().product());
+        let mut file = &self.file;
+        let io_error = || ModelError::io("read", &self.path);
+        file.seek(SeekFrom::Start(self.data_start + start as u64)).map_err(io_error())?;
+        let mut buffer = vec![0; BUFFER.min(end - start)];
+        let mut left = end - start;
+        while left > 0 {
+            let bytes = &mut buffer[..left.min(BUFFER)];
+            file.read_exact(bytes).map_err(io_error())?;
+            decode(bytes, &mut values);
+            left -= bytes.len();
+        }
+        Ok(Tensor::from_vec(values, info.shape.as_slice())?)
+    }
+
+    fn info(&self, name: &str) -> Result<&TensorInfo> {
+        self.header
+            .info(name)
+            .ok_or_else(|| ModelError::MissingTensor { path: self.path.clone(), name: name.to_owned() })
+    }
+
+    fn decoder(&self, name: &str, dtype: Dtype) -> Result<Decoder> {
+        match dtype {
+            Dtype::F32 => {
+                Ok(|bytes, values| values.extend(bytes.as_chunks().0.iter().map(|&b| f32::from_le_bytes(b))))
+            }
+            Dtype::BF16 => Ok(|bytes, values| {
+                values.extend(bytes.as_chunks().0.iter().map(|&b| bf16::from_le_bytes(b).to_f32()));
+            }),
+            Dtype::F16 => Ok(|bytes, values| {
+                values.extend(bytes.as_chunks().0.iter().map(|&b| f16::from_le_bytes(b).to_f32()));
+            }),
+            other => Err(ModelError::TensorDtype {
+                path: self.path.clone(),
+                name: name.to_owned(),
+                dtype: other.to_string(),
+            }),
+        }
+    }
+}
+
+/// Writes tensors as `F32` into a safetensors file, in the order given, and replaces the file as a whole
+/// ([`replace_file`]). The same tensors and metadata give the same bytes.
+///
+/// # Errors
+/// [`ModelError::Io`].
+pub fn write_tensors(path: &Path, tensors: &[(String, &Tensor)], metadata: &[(&str, &str)]) -> Result<()> {
+    let header = header(tensors, metadata);
+    replace_file(path, |file| {
+        file.write_all(&(header.len() as u64).to_le_bytes())?;
+        file.write_all(header.as_bytes())?;
+        let mut buffer = vec![0; BUFFER];
+        for (_, tensor) in tensors {
+            for values in tensor.as_slice().chunks(BUFFER / size_of::<f32>()) {
+                let bytes = &mut buffer[..size_of_val(values)];
+                for (bytes, value) in bytes.as_chunks_mut().0.iter_mut().zip(values) {
+                    *bytes = value.to_le_bytes();
+                }
+                file.write_all(bytes)?;
+            }
+        }
+        Ok(())
+    })
+}
+
+fn header(tensors: &[(String, &Tensor)], metadata: &[(&str, &str)]) -> String {
+    let metadata: Map<String, Value> =
+        metadata.iter().map(|&(key, value)| (key.to_owned(), value.into())).collect();
+    let mut header = Map::from_iter([("__metadata__".to_owned(), Value::Object(metadata))]);
+    let mut start = 0;
+    for (name, tensor) in tensors {
+        let end = start + size_of_val(tensor.as_slice());
+        let info = json!({ "dtype": "F32", "shape": tensor.shape(), "data_offsets": [start, end] });
+        header.insert(name.clone(), info);
+        start = end;
+    }
+    let mut header = Value::Object(header).to_string();
+    // Readers that map the file into memory want the tensors aligned.
+    let aligned = header.len().next_multiple_of(PREFIX as usize);
+    header.extend(std::iter::repeat_n(' ', aligned - header.len()));
+    header
+}

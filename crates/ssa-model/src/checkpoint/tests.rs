@@ -1,0 +1,293 @@
+use std::fs;
+use std::path::Path;
+
+use half::{bf16, f16};
+use safetensors::Dtype;
+use safetensors::tensor::TensorView;
+use serde_json::{Value, json};
+use ssa_testkit::golden_dir;
+use tempfile::{TempDir, tempdir};
+
+use super::*;
+use crate::ModelSettings;
+use crate::testing::{small_config, small_settings};
+
+/// A tensor of a weight file: name, type, shape and bytes.
+type Stored = (String, Dtype, Vec<usize>, Vec<u8>);
+
+/// A saved model, its parameters and the folder it lies in.
+fn saved(settings: ModelSettings) -> (TempDir, Parameters) {
+    let config = ModelConfig::new(settings).unwrap();
+    let parameters = Parameters::init(&config, 1);
+    let dir = tempdir().unwrap();
+    save(dir.path(), &config, &parameters).unwrap();
+    (dir, parameters)
+}
+
+/// Writes a weight file with tensors of any type, through the reference implementation of the format.
+fn write_weights(path: &Path, tensors: &[Stored]) {
+    let views = tensors.iter().map(|(name, dtype, shape, bytes)| {
+        (name.as_str(), TensorView::new(*dtype, shape.clone(), bytes).unwrap())
+    });
+    fs::write(path, safetensors::serialize(views, None).unwrap()).unwrap();
+}
+
+fn stored(parameters: &Parameters) -> Vec<Stored> {
+    let bytes = |tensor: &Tensor| tensor.as_slice().iter().flat_map(|value| value.to_le_bytes()).collect();
+    let entry =
+        |(name, tensor): (String, &Tensor)| (name, Dtype::F32, tensor.shape().to_vec(), bytes(tensor));
+    parameters.named().into_iter().map(entry).collect()
+}
+
+/// The message of the error that loading the folder ends in.
+#[track_caller]
+fn load_error(dir: &TempDir) -> String {
+    load(dir.path()).unwrap_err().to_string()
+}
+
+#[track_caller]
+fn assert_message(message: &str, parts: &[&str]) {
+    for part in parts {
+        assert!(message.contains(part), "`{part}` is not in: {message}");
+    }
+}
+
+fn bits(parameters: &Parameters) -> Vec<Vec<u32>> {
+    let bits = |tensor: &Tensor| tensor.as_slice().iter().map(|value| value.to_bits()).collect();
+    parameters.named().into_iter().map(|(_, tensor)| bits(tensor)).collect()
+}
+
+#[test]
+fn save_and_load_keep_every_bit() {
+    for tie_word_embeddings in [true, false] {
+        let config = ModelConfig::new(ModelSettings { tie_word_embeddings, ..small_settings() }).unwrap();
+        let mut parameters = Parameters::init(&config, 3);
+        let odd = [f32::NAN, f32::from_bits(0x7f80_0001), f32::NEG_INFINITY, -0.0, f32::from_bits(1)];
+        parameters.norm.as_mut_slice()[..5].copy_from_slice(&odd);
+        let dir = tempdir().unwrap();
+        let inner = dir.path().join("not/there/yet");
+        save(&inner, &config, &parameters).unwrap();
+        let (loaded_config, loaded) = load(&inner).unwrap();
+        assert_eq!(loaded_config, config);
+        assert_eq!(bits(&loaded), bits(&parameters));
+        let mut files: Vec<_> = fs::read_dir(&inner).unwrap().map(|e| e.unwrap().file_name()).collect();
+        files.sort();
+        assert_eq!(files, [CONFIG, WEIGHTS], "no temporary file stays behind");
+    }
+}
+
+#[test]
+fn tensors_larger_than_the_buffer_survive() {
+    let dir = tempdir().unwrap();
+    let path = dir.path().join("large.safetensors");
+    let values: Vec<f32> = (0..700_001).map(|value| value as f32).collect();
+    let tensor = Tensor::from_vec(values, [700_001]).unwrap();
+    let empty = Tensor::zeros([0, 3]);
+    let tensors = [("a".to_owned(), &tensor), ("empty".to_owned(), &empty), ("b".to_owned(), &tensor)];
+    write_tensors(&path, &tensors, &[("step", "12"), ("format", "pt")]).unwrap();
+    let file = TensorFile::open(&path).unwrap();
+    assert_eq!(file.metadata("step"), Some("12"));
+    assert_eq!(file.metadata("epoch"), None);
+    assert_eq!(file.names().len(), 3);
+    for (name, expected) in tensors {
+        assert_eq!(&file.read(&name).unwrap(), expected, "{name}");
+    }
+    // Another implementation reads the file too, and finds its data aligned.
+    let bytes = fs::read(&path).unwrap();
+    let (header, _) = safetensors::SafeTensors::read_metadata(&bytes).unwrap();
+    assert_eq!(header % 8, 0);
+}
+
+#[test]
+fn half_precision_is_widened() {
+    let (dir, parameters) = saved(small_settings());
+    for dtype in [Dtype::BF16, Dtype::F16] {
+        let round = |value: f32| match dtype {
+            Dtype::BF16 => (bf16::from_f32(value).to_le_bytes(), bf16::from_f32(value).to_f32()),
+            _ => (f16::from_f32(value).to_le_bytes(), f16::from_f32(value).to_f32()),
+        };
+        let mut expected = parameters.clone();
+        let mut tensors = Vec::new();
+        for (name, tensor) in expected.named_mut() {
+            let rounded: Vec<_> = tensor.as_slice().iter().map(|&value| round(value)).collect();
+            let bytes = rounded.iter().flat_map(|(bytes, _)| *bytes).collect();
+            tensors.push((name, dtype, tensor.shape().to_vec(), bytes));
+            let values = tensor.as_mut_slice().iter_mut();
+            values.zip(rounded).for_each(|(value, (_, rounded))| *value = rounded);
+        }
+        write_weights(&dir.path().join(WEIGHTS), &tensors);
+        assert_eq!(load(dir.path()).unwrap().1, expected, "{dtype}");
+    }
+}
+
+/// Splits the weights of a saved model into two shards and returns the index.
+fn shard(dir: &Path, parameters: &Parameters) -> Value {
+    fs::remove_file(dir.join(WEIGHTS)).unwrap();
+    let tensors = stored(parameters);
+    let mut weight_map = serde_json::Map::new();
+    for (shard, tensors) in tensors.chunks(tensors.len() / 2 + 1).enumerate() {
+        let file = format!("model-{shard}.safetensors");
+        write_weights(&dir.join(&file), tensors);
+        weight_map.extend(tensors.iter().map(|tensor| (tensor.0.clone(), json!(file))));
+    }
+    json!({ "metadata": { "total_size": 1 }, "weight_map": weight_map })
+}
+
+#[test]
+fn shards_are_put_together() {
+    let (dir, parameters) = saved(small_settings());
+    let index = shard(dir.path(), &parameters);
+    assert_message(&load_error(&dir), &["neither model.safetensors nor model.safetensors.index.json"]);
+    fs::write(dir.path().join(INDEX), index.to_string()).unwrap();
+    assert_eq!(load(dir.path()).unwrap().1, parameters);
+}
+
+#[test]
+fn broken_shards_are_named() {
+    let (dir, parameters) = saved(small_settings());
+    let mut index = shard(dir.path(), &parameters);
+    let index_path = dir.path().join(INDEX);
+    let write = |index: &Value| fs::write(&index_path, index.to_string()).unwrap();
+
+    write(&json!({ "metadata": {} }));
+    assert_message(&load_error(&dir), &["cannot parse", INDEX, "weight_map"]);
+    index["weight_map"]["model.norm.weight"] = json!("../model-0.safetensors");
+    write(&index);
+    assert_message(&load_error(&dir), &[INDEX, "`../model-0.safetensors`"]);
+    index["weight_map"]["model.norm.weight"] = json!("model-0.safetensors");
+    write(&index);
+    assert_message(&load_error(&dir), &["model-0.safetensors has no tensor `model.norm.weight`"]);
+    index["weight_map"]["model.norm.weight"] = json!("model-7.safetensors");
+    write(&index);
+    assert_message(&load_error(&dir), &["cannot read", "model-7.safetensors", "No such file"]);
+    index["weight_map"].as_object_mut().unwrap().remove("model.norm.weight");
+    write(&index);
+    assert_message(&load_error(&dir), &[INDEX, "has no tensor `model.norm.weight`"]);
+}
+
+#[test]
+fn wrong_tensors_are_named() {
+    let (dir, parameters) = saved(small_settings());
+    let path = dir.path().join(WEIGHTS);
+    let check = |change: &dyn Fn(&mut Vec<Stored>), parts: &[&str]| {
+        let mut tensors = stored(&parameters);
+        change(&mut tensors);
+        write_weights(&path, &tensors);
+        let message = load_error(&dir);
+        assert_message(&message, &[path.to_str().unwrap()]);
+        assert_message(&message, parts);
+    };
+    let g_proj = "model.layers.1.self_attn.g_proj.weight";
+    check(&|tensors| tensors.retain(|tensor| tensor.0 != g_proj), &["has no tensor", g_proj]);
+    check(&|tensors| tensors[0].2.reverse(), &["embed_tokens", "[20, 97]", "[97, 20]"]);
+    check(
+        &|tensors| {
+            tensors[0] = ("model.embed_tokens.weight".into(), Dtype::I8, vec![97, 20], vec![0; 97 * 20])
+        },
+        &["embed_tokens", "stored as I8", "F32, BF16 or F16"],
+    );
+    let extra = |name: String| (name, Dtype::F32, vec![1], vec![0; 4]);
+    check(&|tensors| tensors.push(extra("model.layers.2.mlp.bias".into())), &["`model.layers.2.mlp.bias`"]);
+    let many = |tensors: &mut Vec<_>| tensors.extend((0..8).map(|number| extra(format!("x{number}"))));
+    check(&many, &["`x0`, `x1`, `x2`, `x3`, `x4` and 3 more"]);
+}
+
+#[test]
+fn the_output_layer_is_read_if_and_only_if_untied() {
+    let (dir, parameters) = saved(small_settings());
+    let mut tensors = stored(&parameters);
+    tensors.push((LM_HEAD.into(), Dtype::F32, vec![97, 20], vec![0; 97 * 20 * 4]));
+    let inv_freq = "model.layers.0.self_attn.rotary_emb.inv_freq";
+    tensors.push((inv_freq.into(), Dtype::F64, vec![1], vec![0; 8]));
+    write_weights(&dir.path().join(WEIGHTS), &tensors);
+    assert_eq!(load(dir.path()).unwrap().1, parameters);
+
+    let untied = ModelSettings { tie_word_embeddings: false, ..small_settings() };
+    let untied = ModelConfig::new(untied).unwrap();
+    fs::write(dir.path().join(CONFIG), untied.to_json().to_string()).unwrap();
+    assert_eq!(load(dir.path()).unwrap().1.lm_head, Some(Tensor::zeros([97, 20])));
+    write_weights(&dir.path().join(WEIGHTS), &stored(&parameters));
+    assert_message(&load_error(&dir), &["has no tensor `lm_head.weight`"]);
+}
+
+#[test]
+fn damaged_files_are_named() {
+    let (dir, _) = saved(small_settings());
+    let path = dir.path().join(WEIGHTS);
+    let whole = fs::read(&path).unwrap();
+    let pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 12345\n";
+    let mut broken_json = whole.clone();
+    broken_json[8] = b'x';
+    let mut longer = whole.clone();
+    longer.push(0);
+    let cases: [(&[u8], &str); 6] = [
+        (b"abc", "only 3 bytes"),
+        (&whole[..100], "announces a header"),
+        (&whole[..whole.len() - 1], "bytes of tensors, its header says"),
+        (&longer, "bytes of tensors, its header says"),
+        (&broken_json, "header is not valid"),
+        (pointer, "announces a header"),
+    ];
+    for (content, problem) in cases {
+        fs::write(&path, content).unwrap();
+        assert_message(&load_error(&dir), &[path.to_str().unwrap(), problem, "download or copy it again"]);
+    }
+}
+
+#[test]
+fn missing_files_are_named() {
+    let (dir, _) = saved(small_settings());
+    fs::remove_file(dir.path().join(CONFIG)).unwrap();
+    assert_message(&load_error(&dir), &["cannot read", CONFIG, "No such file"]);
+    fs::write(dir.path().join(CONFIG), "{").unwrap();
+    assert_message(&load_error(&dir), &["cannot parse", CONFIG]);
+}
+
+#[test]
+fn parameters_of_another_model_are_not_saved() {
+    let other = ModelConfig::new(ModelSettings { num_hidden_layers: 1, ..small_settings() }).unwrap();
+    let dir = tempdir().unwrap();
+    let error = save(dir.path(), &other, &Parameters::zeros(&small_config())).unwrap_err().to_string();
+    assert_message(&error, &["`model.layers.1.input_layernorm.weight` [20]", "`model.norm.weight` [20]"]);
+}
+
+#[test]
+fn a_folder_that_cannot_be_made_is_named() {
+    let dir = tempdir().unwrap();
+    fs::write(dir.path().join("file"), "").unwrap();
+    let inside = dir.path().join("file/model");
+    let config = small_config();
+    let error = save(&inside, &config, &Parameters::zeros(&config)).unwrap_err().to_string();
+    assert_message(&error, &["cannot create", inside.to_str().unwrap()]);
+}
+
+/// `/dev/full` refuses every byte, as a full disk does.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_full_disk_is_an_error_and_keeps_the_old_file() {
+    let (dir, parameters) = saved(small_settings());
+    let path = dir.path().join(WEIGHTS);
+    std::os::unix::fs::symlink("/dev/full", dir.path().join("model.safetensors.tmp")).unwrap();
+    let error =
+        save(dir.path(), &small_config(), &Parameters::zeros(&small_config())).unwrap_err().to_string();
+    assert_message(&error, &["cannot write", path.to_str().unwrap(), "No space left on device"]);
+    assert!(!dir.path().join("model.safetensors.tmp").is_symlink());
+    assert_eq!(load(dir.path()).unwrap().1, parameters);
+}
+
+/// Checkpoints written by the released code.
+#[test]
+fn golden_checkpoints_load_and_save() {
+    let Ok(cases) = fs::read_dir(golden_dir().join("model")) else { return };
+    for case in cases.map(|case| case.unwrap().path()) {
+        let (config, parameters) = load(&case).unwrap();
+        let golden = ssa_testkit::Golden::read(&case.join(WEIGHTS));
+        assert_eq!(golden.tensors.len(), parameters.named().len());
+        for (name, tensor) in parameters.named() {
+            assert_eq!(tensor.as_slice(), golden.tensor(&name).values, "{}: {name}", case.display());
+        }
+        let dir = tempdir().unwrap();
+        save(dir.path(), &config, &parameters).unwrap();
+        assert_eq!(load(dir.path()).unwrap(), (config, parameters));
+    }
+}

@@ -1,0 +1,216 @@
+//! The configuration of a model and its checks.
+
+mod json;
+mod rope_scaling;
+#[cfg(test)]
+mod tests;
+
+use std::ops::Deref;
+
+use crate::{Method, ModelError, Result};
+
+pub use ssa_kernels::ops::rope::RopeScaling;
+
+/// The values of a configuration, under the names of Hugging Face's `config.json`.
+///
+/// Plain data, possibly wrong: [`ModelConfig::new`] checks it. Keys of `config.json` that leave no choice
+/// (`model_type`, `hidden_act`, `attention_bias`, `mlp_bias`) are checked on reading and written back, and have no
+/// field here.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ModelSettings {
+    /// V, the number of tokens of the vocabulary.
+    pub vocab_size: usize,
+    /// Width of the residual stream.
+    pub hidden_size: usize,
+    /// F, width of the feed-forward layer.
+    pub intermediate_size: usize,
+    /// Number of decoder blocks.
+    pub num_hidden_layers: usize,
+    /// HQ, query heads.
+    pub num_attention_heads: usize,
+    /// H, key/value heads; divides HQ.
+    pub num_key_value_heads: usize,
+    /// D, size of a head; even, because RoPE turns pairs.
+    pub head_dim: usize,
+    /// Added to the mean square before its root.
+    pub rms_norm_eps: f64,
+    /// Base of the RoPE frequencies.
+    pub rope_theta: f64,
+    /// Stretching of the RoPE frequencies for contexts longer than trained on.
+    pub rope_scaling: RopeScaling,
+    /// The longest document the model is meant for.
+    pub max_position_embeddings: usize,
+    /// Standard deviation of fresh weights.
+    pub initializer_range: f64,
+    /// Whether the output layer is the embedding matrix.
+    pub tie_word_embeddings: bool,
+    /// Tokens of a block of keys.
+    pub block_size: usize,
+    /// K, blocks selected per token, the current one included.
+    pub block_counts: usize,
+    /// Tokens of the sliding window of [`Method::Nsa`]; 0 for the other methods, which have none.
+    pub window_size: usize,
+    /// The attentions the model was made for. This project's own key, `ssa` where absent.
+    pub attention_method: Method,
+    /// Token that begins a document.
+    pub bos_token_id: Option<u32>,
+    /// Tokens that end a document: none, one, or several as in chat models.
+    pub eos_token_id: Vec<u32>,
+}
+
+impl ModelSettings {
+    /// The 1B model of the paper: 1.214 B parameters, block 16 x top-16.
+    pub fn ssa_1b() -> Self {
+        Self {
+            vocab_size: 128_256,
+            hidden_size: 2048,
+            intermediate_size: 8192,
+            num_hidden_layers: 16,
+            num_attention_heads: 32,
+            num_key_value_heads: 2,
+            head_dim: 64,
+            rms_norm_eps: 1e-5,
+            rope_theta: 500_000.0,
+            rope_scaling: RopeScaling::None,
+            max_position_embeddings: 131_072,
+            initializer_range: 0.02,
+            tie_word_embeddings: true,
+            block_size: 16,
+            block_counts: 16,
+            window_size: 0,
+            attention_method: Method::Ssa,
+            bos_token_id: Some(128_000),
+            eos_token_id: vec![128_001],
+        }
+    }
+
+    /// The 300M model of the paper's ablations.
+    pub fn ssa_300m() -> Self {
+        Self {
+            hidden_size: 1024,
+            intermediate_size: 4096,
+            num_attention_heads: 16,
+            num_key_value_heads: 1,
+            ..Self::ssa_1b()
+        }
+    }
+
+    /// The settings of a published size, by name.
+    ///
+    /// # Errors
+    /// [`ModelError::UnknownName`] unless the name is `ssa-1b` or `ssa-300m`.
+    pub fn preset(name: &str) -> Result<Self> {
+        match name {
+            "ssa-1b" => Ok(Self::ssa_1b()),
+            "ssa-300m" => Ok(Self::ssa_300m()),
+            _ => Err(ModelError::UnknownName {
+                what: "model preset",
+                given: name.to_owned(),
+                expected: vec!["ssa-1b", "ssa-300m"],
+            }),
+        }
+    }
+}
+
+/// A checked configuration: every value is one a model can have, so code that reads it checks nothing again.
+///
+/// It reads like the [`ModelSettings`] inside it (`config.hidden_size`) and cannot be changed. For a variant, change
+/// a copy of the settings and check that: `ModelConfig::new(ModelSettings { block_counts: 8, ..config.settings() })?`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ModelConfig(ModelSettings);
+
+impl Deref for ModelConfig {
+    type Target = ModelSettings;
+
+    fn deref(&self) -> &ModelSettings {
+        &self.0
+    }
+}
+
+impl ModelConfig {
+    /// Checks the settings.
+    ///
+    /// # Errors
+    /// [`ModelError::Config`] names the first key whose value is impossible.
+    pub fn new(settings: ModelSettings) -> Result<Self> {
+        Self::checked(settings, "model configuration")
+    }
+
+    /// A copy of the values, to be changed and checked again.
+    pub fn settings(&self) -> ModelSettings {
+        self.0.clone()
+    }
+
+    /// Factor of attention scores, the inverse root of the head dimension.
+    pub fn softmax_scale(&self) -> f32 {
+        (self.head_dim as f64).sqrt().recip() as f32
+    }
+
+    /// Checks settings that came from `origin`, which errors name.
+    fn checked(settings: ModelSettings, origin: &str) -> Result<Self> {
+        check_sizes(&settings, origin)?;
+        check_numbers(&settings, origin)?;
+        rope_scaling::check(&settings.rope_scaling, origin)?;
+        check_tokens(&settings, origin)?;
+        if settings.attention_method == Method::Nsa && settings.window_size == 0 {
+            let expected = "at least 1 for the attention method nsa (the paper uses 128)";
+            return Err(ModelError::config(origin, "window_size", 0, expected));
+        }
+        Ok(Self(settings))
+    }
+}
+
+fn check_sizes(settings: &ModelSettings, origin: &str) -> Result<()> {
+    let sizes = [
+        ("vocab_size", settings.vocab_size),
+        ("hidden_size", settings.hidden_size),
+        ("intermediate_size", settings.intermediate_size),
+        ("num_hidden_layers", settings.num_hidden_layers),
+        ("num_attention_heads", settings.num_attention_heads),
+        ("num_key_value_heads", settings.num_key_value_heads),
+        ("head_dim", settings.head_dim),
+        ("max_position_embeddings", settings.max_position_embeddings),
+        ("block_size", settings.block_size),
+        ("block_counts", settings.block_counts),
+    ];
+    for (key, size) in sizes {
+        if size == 0 {
+            return Err(ModelError::config(origin, key, size, "at least 1"));
+        }
+    }
+    let [heads, kv_heads] = [settings.num_attention_heads, settings.num_key_value_heads];
+    if !heads.is_multiple_of(kv_heads) {
+        let expected = format!("a multiple of num_key_value_heads ({kv_heads})");
+        return Err(ModelError::config(origin, "num_attention_heads", heads, expected));
+    }
+    if !settings.head_dim.is_multiple_of(2) {
+        let expected = "an even number (RoPE turns pairs)";
+        return Err(ModelError::config(origin, "head_dim", settings.head_dim, expected));
+    }
+    Ok(())
+}
+
+fn check_numbers(settings: &ModelSettings, origin: &str) -> Result<()> {
+    for (key, number) in [("rms_norm_eps", settings.rms_norm_eps), ("rope_theta", settings.rope_theta)] {
+        if !(number.is_finite() && number > 0.0) {
+            return Err(ModelError::config(origin, key, number, "a positive number"));
+        }
+    }
+    let range = settings.initializer_range;
+    if !(range.is_finite() && range >= 0.0) {
+        return Err(ModelError::config(origin, "initializer_range", range, "a number not below 0"));
+    }
+    Ok(())
+}
+
+fn check_tokens(settings: &ModelSettings, origin: &str) -> Result<()> {
+    let bos = settings.bos_token_id.iter().map(|&token| ("bos_token_id", token));
+    let eos = settings.eos_token_id.iter().map(|&token| ("eos_token_id", token));
+    for (key, token) in bos.chain(eos) {
+        if token as usize >= settings.vocab_size {
+            let expected = format!("a token below vocab_size ({})", settings.vocab_size);
+            return Err(ModelError::config(origin, key, token, expected));
+        }
+    }
+    Ok(())
+}

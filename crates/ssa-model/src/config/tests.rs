@@ -1,0 +1,242 @@
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+use super::*;
+use crate::parameter_shapes;
+use crate::testing::{small_config, small_settings};
+
+fn read(json: &Value) -> Result<ModelConfig> {
+    ModelConfig::from_json("a/config.json", json.as_object().unwrap())
+}
+
+/// The JSON of the small model with one key changed, or removed.
+fn changed(key: &str, value: Option<Value>) -> Value {
+    let mut json = small_config().to_json();
+    let map = json.as_object_mut().unwrap();
+    match value {
+        Some(value) => map.insert(key.to_owned(), value),
+        None => map.remove(key),
+    };
+    json
+}
+
+#[test]
+fn impossible_values_name_file_key_and_value() {
+    let llama3 = |changes: Value| {
+        let mut scaling = json!({
+            "rope_type": "llama3", "factor": 4.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+            "original_max_position_embeddings": 8192,
+        });
+        scaling.as_object_mut().unwrap().extend(changes.as_object().unwrap().clone());
+        scaling
+    };
+    let cases = [
+        (
+            "model_type",
+            json!("llama"),
+            "`model_type` is \"llama\", expected \"llama-nsa\": a plain Llama checkpoint has no gates",
+        ),
+        ("model_type", json!("mistral"), "`model_type` is \"mistral\", expected \"llama-nsa\""),
+        ("attention_bias", json!(true), "`attention_bias` is true, expected false"),
+        ("mlp_bias", json!(true), "`mlp_bias` is true, expected false"),
+        ("hidden_act", json!("gelu"), "`hidden_act` is \"gelu\", expected \"silu\""),
+        ("vocab_size", json!(0), "`vocab_size` is 0, expected at least 1"),
+        ("hidden_size", json!(-4), "`hidden_size` is -4, expected a whole number"),
+        ("hidden_size", json!("20"), "`hidden_size` is \"20\", expected a whole number"),
+        (
+            "num_key_value_heads",
+            json!(4),
+            "`num_attention_heads` is 6, expected a multiple of num_key_value_heads (4)",
+        ),
+        ("num_key_value_heads", json!(0), "`num_key_value_heads` is 0, expected at least 1"),
+        ("num_attention_heads", json!(0), "`num_attention_heads` is 0, expected at least 1"),
+        ("head_dim", json!(7), "`head_dim` is 7, expected an even number"),
+        ("block_size", json!(0), "`block_size` is 0, expected at least 1"),
+        ("block_counts", json!(0), "`block_counts` is 0, expected at least 1"),
+        ("rms_norm_eps", json!(0.0), "`rms_norm_eps` is 0, expected a positive number"),
+        ("rope_theta", json!("big"), "`rope_theta` is \"big\", expected a number"),
+        ("initializer_range", json!(-1.0), "`initializer_range` is -1, expected a number not below 0"),
+        ("tie_word_embeddings", json!(1), "`tie_word_embeddings` is 1, expected true or false"),
+        ("bos_token_id", json!([1]), "`bos_token_id` is [1], expected a token number"),
+        ("eos_token_id", json!([5, 97]), "`eos_token_id` is 97, expected a token below vocab_size (97)"),
+        (
+            "attention_method",
+            json!("dense"),
+            "`attention_method` is \"dense\", expected one of full, moba, nsa, ssa",
+        ),
+        (
+            "attention_method",
+            json!("nsa"),
+            "`window_size` is 0, expected at least 1 for the attention method nsa",
+        ),
+        ("rope_scaling", json!("llama3"), "`rope_scaling` is \"llama3\", expected an object or null"),
+        (
+            "rope_scaling",
+            json!({"type": "yarn"}),
+            "`rope_scaling.type` is \"yarn\", expected \"llama3\" or \"default\"",
+        ),
+        ("rope_parameters", json!({"rope_type": "linear"}), "`rope_parameters.rope_type` is \"linear\""),
+        ("rope_scaling", json!({"type": "llama3"}), "`rope_scaling.factor` is missing"),
+        (
+            "rope_scaling",
+            llama3(json!({"factor": 0.5})),
+            "`rope_scaling.factor` is 0.5, expected a number of at least 1",
+        ),
+        ("rope_scaling", llama3(json!({"low_freq_factor": 0})), "`rope_scaling.low_freq_factor` is 0"),
+        (
+            "rope_scaling",
+            llama3(json!({"high_freq_factor": 1})),
+            "`rope_scaling.high_freq_factor` is 1, expected a number above",
+        ),
+        (
+            "rope_scaling",
+            llama3(json!({"original_max_position_embeddings": 0})),
+            "`rope_scaling.original_max_position_embeddings` is 0",
+        ),
+    ];
+    for (key, value, expected) in cases {
+        let error = read(&changed(key, Some(value))).unwrap_err().to_string();
+        assert!(error.starts_with(&format!("a/config.json: {expected}")), "{error}");
+    }
+}
+
+#[test]
+fn sizes_must_be_there() {
+    for key in [
+        "model_type",
+        "vocab_size",
+        "hidden_size",
+        "intermediate_size",
+        "num_hidden_layers",
+        "num_attention_heads",
+        "block_size",
+        "block_counts",
+    ] {
+        for absent in [None, Some(Value::Null)] {
+            let error = read(&changed(key, absent)).unwrap_err().to_string();
+            assert_eq!(error, format!("a/config.json: `{key}` is missing, expected a value"));
+        }
+    }
+}
+
+#[test]
+fn missing_keys_have_the_released_defaults() {
+    let json = json!({
+        "model_type": "llama-nsa", "vocab_size": 10, "hidden_size": 32, "intermediate_size": 8,
+        "num_hidden_layers": 1, "num_attention_heads": 4, "block_size": 16, "block_counts": 4,
+        "some_unknown_key": { "of": "Hugging Face" },
+    });
+    let expected = ModelSettings {
+        vocab_size: 10,
+        hidden_size: 32,
+        intermediate_size: 8,
+        num_hidden_layers: 1,
+        num_attention_heads: 4,
+        num_key_value_heads: 4,
+        head_dim: 8,
+        rms_norm_eps: 1e-6,
+        rope_theta: 10_000.0,
+        rope_scaling: RopeScaling::None,
+        max_position_embeddings: 2048,
+        initializer_range: 0.02,
+        tie_word_embeddings: false,
+        block_size: 16,
+        block_counts: 4,
+        window_size: 0,
+        attention_method: Method::Ssa,
+        bos_token_id: None,
+        eos_token_id: vec![],
+    };
+    assert_eq!(read(&json).unwrap().settings(), expected);
+}
+
+#[test]
+fn rope_is_read_in_the_old_and_the_new_form() {
+    let values = json!({
+        "factor": 4.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+        "original_max_position_embeddings": 8192,
+    });
+    let with = |extra: Value| {
+        let mut object = values.clone();
+        object.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
+        object
+    };
+    let expected = RopeScaling::Llama3 {
+        factor: 4.0,
+        low_freq_factor: 1.0,
+        high_freq_factor: 4.0,
+        original_max_position_embeddings: 8192,
+    };
+    for (key, value, theta) in [
+        ("rope_scaling", with(json!({"type": "llama3"})), 500_000.0),
+        ("rope_scaling", with(json!({"rope_type": "llama3"})), 500_000.0),
+        ("rope_parameters", with(json!({"rope_type": "llama3", "rope_theta": 1e4})), 1e4),
+    ] {
+        let config = read(&changed(key, Some(value))).unwrap();
+        assert_eq!((&config.rope_scaling, config.rope_theta), (&expected, theta));
+    }
+    let config = read(&changed("rope_parameters", Some(json!({"rope_type": "default"})))).unwrap();
+    assert_eq!(config.rope_scaling, RopeScaling::None);
+}
+
+#[test]
+fn presets_have_the_published_sizes() {
+    for (name, millions) in [("ssa-1b", 1214), ("ssa-300m", 369)] {
+        let config = ModelConfig::new(ModelSettings::preset(name).unwrap()).unwrap();
+        let count: usize =
+            parameter_shapes(&config).iter().map(|(_, shape)| shape.iter().product::<usize>()).sum();
+        assert_eq!((count + 500_000) / 1_000_000, millions, "{name}: {count}");
+    }
+    let error = ModelSettings::preset("ssa-2b").unwrap_err().to_string();
+    assert!(error.contains("`ssa-1b` or `ssa-300m` (did you mean `ssa-1b`?)"), "{error}");
+    assert_eq!(ModelConfig::new(ModelSettings::ssa_1b()).unwrap().softmax_scale(), 0.125);
+}
+
+fn settings() -> impl Strategy<Value = ModelSettings> {
+    let scaling = prop_oneof![
+        Just(RopeScaling::None),
+        (1.0..64.0, 0.1..2.0, 2.5..9.0, 1..100_000_usize).prop_map(|(factor, low, high, original)| {
+            RopeScaling::Llama3 {
+                factor,
+                low_freq_factor: low,
+                high_freq_factor: high,
+                original_max_position_embeddings: original,
+            }
+        }),
+    ];
+    let heads = (1..5_usize, 1..5_usize, 1..65_usize);
+    let numbers = (1e-9..1e-3, 1.0..1e7, 0.0..1.0);
+    let method = prop::sample::select(Method::ALL);
+    let tokens = (prop::option::of(0..50_u32), prop::collection::vec(0..50_u32, 0..3));
+    let blocks = (1..300_usize, 1..300_usize, 1..300_usize, any::<bool>());
+    (scaling, heads, numbers, method, tokens, blocks).prop_map(
+        |(rope_scaling, (kv, group, half), (eps, theta, range), attention_method, (bos, eos), blocks)| {
+            ModelSettings {
+                num_attention_heads: kv * group,
+                num_key_value_heads: kv,
+                head_dim: 2 * half,
+                rms_norm_eps: eps,
+                rope_theta: theta,
+                rope_scaling,
+                initializer_range: range,
+                tie_word_embeddings: blocks.3,
+                block_size: blocks.0,
+                block_counts: blocks.1,
+                window_size: blocks.2,
+                attention_method,
+                bos_token_id: bos,
+                eos_token_id: eos,
+                ..small_settings()
+            }
+        },
+    )
+}
+
+proptest! {
+    #[test]
+    fn json_round_trips(settings in settings()) {
+        let config = ModelConfig::new(settings).unwrap();
+        let text = format!("{:#}", config.to_json());
+        prop_assert_eq!(read(&serde_json::from_str(&text).unwrap()).unwrap(), config);
+    }
+}

@@ -1,0 +1,31 @@
+//! Models small enough for tests, with sizes that all differ so that no two can be confused.
+
+use crate::{Method, ModelConfig, ModelSettings, RopeScaling};
+
+pub(crate) fn small_settings() -> ModelSettings {
+    ModelSettings {
+        vocab_size: 97,
+        hidden_size: 20,
+        intermediate_size: 28,
+        num_hidden_layers: 2,
+        num_attention_heads: 6,
+        num_key_value_heads: 2,
+        head_dim: 8,
+        rms_norm_eps: 1e-5,
+        rope_theta: 500_000.0,
+        rope_scaling: RopeScaling::None,
+        max_position_embeddings: 512,
+        initializer_range: 0.02,
+        tie_word_embeddings: true,
+        block_size: 4,
+        block_counts: 3,
+        window_size: 0,
+        attention_method: Method::Ssa,
+        bos_token_id: None,
+        eos_token_id: vec![96],
+    }
+}
+
+pub(crate) fn small_config() -> ModelConfig {
+    ModelConfig::new(small_settings()).unwrap()
+}

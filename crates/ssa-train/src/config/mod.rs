@@ -1,0 +1,91 @@
+//! The training configuration: reading, overriding, writing and documenting it.
+
+mod error;
+mod leaves;
+mod overrides;
+mod reference;
+mod schema;
+mod sections;
+#[cfg(test)]
+mod tests;
+
+use std::path::Path;
+
+use toml::Value;
+
+pub use error::ConfigError;
+pub use overrides::apply_overrides;
+pub use reference::reference_page;
+pub use schema::Key;
+pub use sections::{
+    AlignmentInput, DataSection, EvaluationSection, ModelSection, ObjectiveSection, OptimizerSection,
+    RopeScalingSection, RunSection, TrainConfig, TrainingSection,
+};
+
+use schema::{Place, Setting, parent};
+
+impl TrainConfig {
+    /// Reads a TOML file and applies `key=value` overrides to it.
+    ///
+    /// # Errors
+    /// [`ConfigError`]: the file cannot be read or is not TOML, or a key or type in the file or an override is
+    /// wrong. Whether the values can work is checked by [`TrainPlan::new`](crate::TrainPlan::new).
+    pub fn load(path: &Path, overrides: &[String]) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+        Self::parse(&text, &path.display().to_string(), overrides)
+    }
+
+    /// [`load`](Self::load) for text that is in memory; `origin` stands for the file in errors.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    pub fn parse(text: &str, origin: &str, overrides: &[String]) -> Result<Self, ConfigError> {
+        let mut table: toml::Table = text.parse().map_err(|error| syntax_error(text, origin, &error))?;
+        // The file is checked before overrides can cover up a mistake in it.
+        Self::from_table(table.clone(), origin)?;
+        apply_overrides(&mut table, overrides)?;
+        Self::from_table(table, origin)
+    }
+
+    /// Every key and section, in the order of the reference page.
+    pub fn keys() -> Vec<Key> {
+        let mut keys = Vec::new();
+        Self::describe("", "", None, &mut keys);
+        keys
+    }
+
+    /// The configuration as TOML with every key that has a value: reading it gives the same configuration.
+    pub fn to_toml(&self) -> String {
+        let mut values = Vec::new();
+        self.write("", &mut values);
+        let mut text = String::new();
+        let mut section = "";
+        for (name, value) in &values {
+            if parent(name) != section {
+                section = parent(name);
+                text.push_str(&format!("{}[{section}]\n", if text.is_empty() { "" } else { "\n" }));
+            }
+            let field = &name[section.len() + 1..];
+            text.push_str(&format!("{field} = {value}\n"));
+        }
+        text
+    }
+
+    fn from_table(table: toml::Table, origin: &str) -> Result<Self, ConfigError> {
+        let keys = Self::keys();
+        Self::read(&Value::Table(table), &Place { origin, key: String::new(), keys: &keys })
+    }
+}
+
+fn syntax_error(text: &str, origin: &str, error: &toml::de::Error) -> ConfigError {
+    let at = error.span().map_or(0, |span| span.start).min(text.len());
+    let before = text.get(..at).unwrap_or(text);
+    let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
+    ConfigError::Syntax {
+        origin: origin.to_owned(),
+        line: before.matches('\n').count() + 1,
+        column: before[line_start..].chars().count() + 1,
+        message: error.message().to_owned(),
+    }
+}

@@ -1,0 +1,239 @@
+//! One description of every key, from which reading, writing, checking and documentation follow.
+//!
+//! A section is declared once with [`section!`]: documentation, type and default of each key. An unknown key is
+//! found by the same walk that reads the values, so a file and a `--set` flag cannot differ in what they accept,
+//! and the reference page cannot forget a key.
+
+use toml::Value;
+
+use super::ConfigError;
+
+/// A key or section of the configuration, described for readers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Key {
+    /// Dotted name, such as `training.steps`.
+    pub name: String,
+    /// What it takes, such as `a whole number`; `None` for a section.
+    pub expected: Option<String>,
+    /// The default as TOML; `None` if the key is absent by default.
+    pub default: Option<String>,
+    /// What it means.
+    pub doc: String,
+}
+
+/// Where a value was found.
+pub(super) struct Place<'a> {
+    /// The file or flag.
+    pub(super) origin: &'a str,
+    /// The dotted key; empty at the root.
+    pub(super) key: String,
+    /// Every key there is, to find the nearest one to a misspelt name.
+    pub(super) keys: &'a [Key],
+}
+
+/// A value that stands behind a key: a leaf or a whole section.
+pub(super) trait Setting: Sized {
+    /// Appends the keys below `name` with their documentation.
+    fn describe(name: &str, doc: &str, default: Option<&Self>, keys: &mut Vec<Key>);
+
+    /// Reads and checks a TOML value.
+    fn read(value: &Value, place: &Place<'_>) -> Result<Self, ConfigError>;
+
+    /// Appends the keys below `name` that have a value.
+    fn write(&self, name: &str, out: &mut Vec<(String, Value)>);
+}
+
+/// A [`Setting`] that is a single TOML value.
+pub(super) trait Leaf: Sized {
+    /// What the value must be, with its article.
+    fn expected() -> String;
+    /// The value, or `None` if it is something else.
+    fn from_toml(value: &Value) -> Option<Self>;
+    /// The value as TOML.
+    fn to_toml(&self) -> Value;
+}
+
+impl<T: Leaf> Setting for T {
+    fn describe(name: &str, doc: &str, default: Option<&Self>, keys: &mut Vec<Key>) {
+        keys.push(Key {
+            name: name.to_owned(),
+            expected: Some(T::expected()),
+            default: default.map(|value| value.to_toml().to_string()),
+            doc: tidy(doc),
+        });
+    }
+
+    fn read(value: &Value, place: &Place<'_>) -> Result<Self, ConfigError> {
+        T::from_toml(value).ok_or_else(|| place.wrong_type(T::expected(), value))
+    }
+
+    fn write(&self, name: &str, out: &mut Vec<(String, Value)>) {
+        out.push((name.to_owned(), self.to_toml()));
+    }
+}
+
+impl<T: Setting> Setting for Option<T> {
+    fn describe(name: &str, doc: &str, default: Option<&Self>, keys: &mut Vec<Key>) {
+        T::describe(name, doc, default.and_then(Option::as_ref), keys);
+    }
+
+    fn read(value: &Value, place: &Place<'_>) -> Result<Self, ConfigError> {
+        T::read(value, place).map(Some)
+    }
+
+    fn write(&self, name: &str, out: &mut Vec<(String, Value)>) {
+        if let Some(value) = self {
+            value.write(name, out);
+        }
+    }
+}
+
+impl Place<'_> {
+    /// The place of a key inside this section.
+    pub(super) fn child(&self, field: &str) -> Self {
+        Place { origin: self.origin, key: join(&self.key, field), keys: self.keys }
+    }
+
+    /// The value as a section in which every key is one of `fields`.
+    pub(super) fn section<'v>(
+        &self,
+        value: &'v Value,
+        fields: &[&str],
+    ) -> Result<&'v toml::Table, ConfigError> {
+        let table = value.as_table().ok_or_else(|| self.wrong_type("a section".to_owned(), value))?;
+        match table.keys().find(|key| !fields.contains(&key.as_str())) {
+            None => Ok(table),
+            Some(unknown) => {
+                let key = join(&self.key, unknown);
+                let hint = hint(&key, self.keys);
+                Err(ConfigError::UnknownKey { origin: self.origin.to_owned(), key, hint })
+            }
+        }
+    }
+
+    /// The error for a value of another type than the key takes.
+    pub(super) fn wrong_type(&self, expected: String, value: &Value) -> ConfigError {
+        let given = match value {
+            Value::String(_) => format!("the string {value}"),
+            Value::Integer(_) => format!("the whole number {value}"),
+            Value::Float(_) => format!("the number {value}"),
+            Value::Boolean(_) => format!("the boolean {value}"),
+            Value::Datetime(_) => format!("the date {value}"),
+            Value::Array(_) => format!("the list {value}"),
+            Value::Table(_) => "a section".to_owned(),
+        };
+        ConfigError::WrongType { origin: self.origin.to_owned(), key: self.key.clone(), expected, given }
+    }
+}
+
+/// Declares a section: a struct whose fields are keys, each with documentation and default.
+macro_rules! section {
+    (
+        $(#[doc = $section_doc:literal])+
+        pub struct $Section:ident {
+            $( $(#[doc = $doc:literal])+ pub $field:ident: $Type:ty = $default:expr, )+
+        }
+    ) => {
+        $(#[doc = $section_doc])+
+        #[derive(Clone, Debug, PartialEq)]
+        pub struct $Section {
+            $( $(#[doc = $doc])+ pub $field: $Type, )+
+        }
+
+        impl Default for $Section {
+            fn default() -> Self {
+                Self { $( $field: $default, )+ }
+            }
+        }
+
+        impl $crate::config::schema::Setting for $Section {
+            fn describe(
+                name: &str,
+                doc: &str,
+                default: Option<&Self>,
+                keys: &mut Vec<$crate::config::schema::Key>,
+            ) {
+                use $crate::config::schema::{Setting, describe_section, join};
+                describe_section(name, doc, keys);
+                let standard = Self::default();
+                let section = default.unwrap_or(&standard);
+                $(
+                    let doc = concat!($($doc, "\n"),+);
+                    <$Type as Setting>::describe(
+                        &join(name, stringify!($field)), doc, Some(&section.$field), keys,
+                    );
+                )+
+            }
+
+            fn read(
+                value: &toml::Value,
+                place: &$crate::config::schema::Place<'_>,
+            ) -> Result<Self, $crate::config::ConfigError> {
+                let table = place.section(value, &[$( stringify!($field) ),+])?;
+                let mut section = Self::default();
+                $(
+                    if let Some(value) = table.get(stringify!($field)) {
+                        section.$field =
+                            $crate::config::schema::Setting::read(value, &place.child(stringify!($field)))?;
+                    }
+                )+
+                Ok(section)
+            }
+
+            fn write(&self, name: &str, out: &mut Vec<(String, toml::Value)>) {
+                use $crate::config::schema::{Setting, join};
+                $( Setting::write(&self.$field, &join(name, stringify!($field)), out); )+
+            }
+        }
+    };
+}
+pub(super) use section;
+
+/// Appends the entry of a section itself; the root has none.
+pub(super) fn describe_section(name: &str, doc: &str, keys: &mut Vec<Key>) {
+    if !name.is_empty() {
+        keys.push(Key { name: name.to_owned(), expected: None, default: None, doc: tidy(doc) });
+    }
+}
+
+/// `section.field`, or the field alone at the root.
+pub(super) fn join(section: &str, field: &str) -> String {
+    if section.is_empty() { field.to_owned() } else { format!("{section}.{field}") }
+}
+
+/// The section a dotted name lies in; empty for a name at the root.
+pub(super) fn parent(name: &str) -> &str {
+    name.rsplit_once('.').map_or("", |(section, _)| section)
+}
+
+/// Documentation comments as one paragraph.
+fn tidy(doc: &str) -> String {
+    doc.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// Points from an unknown key to the one that was probably meant.
+///
+/// A right name in the wrong section is certain enough; otherwise the nearest spelling counts if fewer than
+/// four in ten letters differ, and failing that the keys of the section are listed.
+fn hint(unknown: &str, keys: &[Key]) -> String {
+    let field = |name: &str| name.rsplit('.').next().unwrap_or_default().to_owned();
+    let nearness = |key: &Key| {
+        if field(&key.name) == field(unknown) {
+            1.0
+        } else {
+            strsim::normalized_damerau_levenshtein(&key.name, unknown)
+        }
+    };
+    let nearest = keys.iter().max_by(|a, b| nearness(a).total_cmp(&nearness(b)));
+    if let Some(key) = nearest.filter(|key| nearness(key) > 0.6) {
+        return format!("did you mean `{}`?", key.name);
+    }
+    let section = parent(unknown);
+    let siblings = keys.iter().filter(|key| parent(&key.name) == section);
+    let names: Vec<String> = siblings.map(|key| format!("`{}`", field(&key.name))).collect();
+    match section {
+        "" => format!("the sections are {}", names.join(", ")),
+        _ if names.is_empty() => format!("`{section}` is no section"),
+        _ => format!("the keys of [{section}] are {}", names.join(", ")),
+    }
+}

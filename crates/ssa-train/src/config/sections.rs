@@ -1,0 +1,213 @@
+//! The sections and keys of a training configuration, with their defaults.
+//!
+//! The documentation comments are the reference page: they say what a key means, its unit, and what happens when
+//! an optional key is absent.
+
+use std::path::PathBuf;
+
+use ssa_kernels::ops::attention::alignment::{AlignmentDirection, AlignmentKind};
+use ssa_kernels::ops::attention::selection::SelectionRule;
+use ssa_model::{DocumentMasking, Method, SparseBudget};
+
+use super::schema::section;
+use crate::stream::StreamScope;
+
+section! {
+    /// Everything a training run depends on. An empty file is valid: it trains the small default model on the
+    /// embedded text.
+    pub struct TrainConfig {
+        /// Name and seed of the run.
+        pub run: RunSection = RunSection::default(),
+        /// Size and shape of the model. The names are those of a Hugging Face `config.json`; the size of the
+        /// vocabulary follows from the tokenizer.
+        pub model: ModelSection = ModelSection::default(),
+        /// Text to train on and to hold out.
+        pub data: DataSection = DataSection::default(),
+        /// What is minimised, and by which attention.
+        pub objective: ObjectiveSection = ObjectiveSection::default(),
+        /// Length of the run and size of its steps.
+        pub training: TrainingSection = TrainingSection::default(),
+        /// AdamW, gradient clipping and learning rate: linear warm-up, then a cosine down to the minimum. Tensors
+        /// of one axis (the norm weights) are not decayed.
+        pub optimizer: OptimizerSection = OptimizerSection::default(),
+        /// What the evaluation after training measures. Full attention is always measured where the method has it.
+        pub evaluation: EvaluationSection = EvaluationSection::default(),
+    }
+}
+
+section! {
+    /// Name and seed of the run.
+    pub struct RunSection {
+        /// Start of the name of the run directory: letters, digits, `-`, `_` and `.`.
+        pub name: String = "ssa".to_owned(),
+        /// Seed of the initial weights, the held-out text, the order of the data and the stream draw. The same seed
+        /// gives the same run.
+        pub seed: u64 = 0,
+    }
+}
+
+section! {
+    /// Size and shape of the model.
+    pub struct ModelSection {
+        /// Checkpoint directory to take the initial weights from. The other keys of this section must agree with
+        /// its sizes, but may change `rope_theta`, `rope_scaling`, `rms_norm_eps`, `block_size`, `block_counts` and
+        /// `window_size`. Absent: random weights.
+        pub init_from: Option<PathBuf> = None,
+        /// Width of the residual stream.
+        pub hidden_size: usize = 128,
+        /// Width of the feed-forward layer.
+        pub intermediate_size: usize = 384,
+        /// Number of layers.
+        pub num_hidden_layers: usize = 4,
+        /// Number of query heads, a multiple of `num_key_value_heads`.
+        pub num_attention_heads: usize = 8,
+        /// Number of key/value heads. The query heads that share one also share their selection.
+        pub num_key_value_heads: usize = 1,
+        /// Dimensions of a head, an even number. Heads need not add up to `hidden_size`.
+        pub head_dim: usize = 32,
+        /// Longest document the model takes, in tokens, also in later use. Absent: `data.sequence_length`.
+        pub max_position_embeddings: Option<usize> = None,
+        /// Base of the rotary position embedding.
+        pub rope_theta: f64 = 500_000.0,
+        /// Added to the mean square in RMSNorm.
+        pub rms_norm_eps: f64 = 1e-5,
+        /// Standard deviation of the initial weights; norm weights start at 1.
+        pub initializer_range: f64 = 0.02,
+        /// Whether the embedding is also the output head.
+        pub tie_word_embeddings: bool = true,
+        /// Tokens of a block of sparse attention.
+        pub block_size: usize = 16,
+        /// Blocks a query attends to in training, its own included.
+        pub block_counts: usize = 4,
+        /// Tokens of the sliding window, the query included (method `nsa` only).
+        pub window_size: usize = 128,
+        /// Stretching of the rotary position embedding for longer contexts. Absent: none.
+        pub rope_scaling: Option<RopeScalingSection> = None,
+    }
+}
+
+section! {
+    /// Llama 3 scaling of the rotary position embedding.
+    pub struct RopeScalingSection {
+        /// How many times longer the context becomes.
+        pub factor: f64 = 4.0,
+        /// Wavelengths above `original_max_position_embeddings / low_freq_factor` tokens are stretched in full.
+        pub low_freq_factor: f64 = 1.0,
+        /// Wavelengths below `original_max_position_embeddings / high_freq_factor` tokens stay as they are; between
+        /// the two bounds the stretching is interpolated.
+        pub high_freq_factor: f64 = 4.0,
+        /// Context length the model was first trained at, in tokens.
+        pub original_max_position_embeddings: usize = 8192,
+    }
+}
+
+section! {
+    /// Text to train on and to hold out.
+    pub struct DataSection {
+        /// Text files and directories to train on, relative to the working directory. An empty list means the text
+        /// that is built into the program.
+        pub paths: Vec<PathBuf> = vec![],
+        /// Text files and directories to evaluate on. An empty list means a part held out of the training text.
+        pub valid_paths: Vec<PathBuf> = vec![],
+        /// Share of the training text that is held out, between 0 and 1 (not used with `valid_paths`).
+        pub held_out_fraction: f64 = 0.05,
+        /// Tokens of a row. Documents are packed into rows; attention does not cross their borders.
+        pub sequence_length: usize = 1024,
+    }
+}
+
+/// Which attention outputs the alignment loss compares.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AlignmentInput {
+    /// After the gate, as in the released code.
+    Gated,
+    /// Before the gate, as the paper's Algorithm 1 has it.
+    Ungated,
+}
+
+section! {
+    /// What is minimised, and by which attention.
+    pub struct ObjectiveSection {
+        /// Attention to train: `full`, `moba` (only sparse), `nsa` (compression, selection and window under three
+        /// gates) or `ssa` (full and sparse, aligned).
+        pub method: Method = Method::Ssa,
+        /// Weight of the alignment loss (method `ssa`); 0 switches it off. Both losses are means over the whole
+        /// optimiser step, so this weight does not depend on the number of micro-batches.
+        pub alpha: f64 = 10.0,
+        /// Probability that a step runs on full attention (method `ssa`).
+        pub full_ratio: f64 = 0.5,
+        /// Distance between full and sparse outputs: `smooth_l1` (with beta 1) or `mse`.
+        pub alignment: AlignmentKind = AlignmentKind::SmoothL1,
+        /// Which output is pulled to the other: `both`, `full_to_sparse` (only the full output moves) or
+        /// `sparse_to_full` (only the sparse output moves). One side alone is an ablation that the paper reports to
+        /// diverge.
+        pub alignment_direction: AlignmentDirection = AlignmentDirection::Both,
+        /// Outputs the alignment loss compares: `gated` (as released) or `ungated` (Algorithm 1 of the paper).
+        pub alignment_on: AlignmentInput = AlignmentInput::Gated,
+        /// How often the stream is drawn: once per `step`, per `micro_batch`, or for each `layer` of a step. The
+        /// last is an ablation that the paper reports to diverge.
+        pub stream_draw: StreamScope = StreamScope::Step,
+        /// Whether documents are kept apart in `both` streams, or in the full stream only (`full_only`, as
+        /// released).
+        pub document_masking: DocumentMasking = DocumentMasking::Both,
+        /// Rule that selects blocks: `exact` top-k, or `reference`, the approximation of the released kernel.
+        pub selection: SelectionRule = SelectionRule::Exact,
+    }
+}
+
+section! {
+    /// Length of the run and size of its steps.
+    pub struct TrainingSection {
+        /// Number of optimiser steps.
+        pub steps: usize = 200,
+        /// Rows of an optimiser step.
+        pub batch_size: usize = 8,
+        /// Rows computed at once: gradients of several micro-batches add up to one step, with the same result and
+        /// less memory. It must divide `batch_size`. Absent: `batch_size`.
+        pub micro_batch_size: Option<usize> = None,
+        /// Keep only the input of each layer and compute the rest again in the backward pass: a third more work for
+        /// a fraction of the memory.
+        pub recompute: bool = false,
+        /// Steps between two lines of progress. The metrics file gets every step.
+        pub log_every: usize = 10,
+    }
+}
+
+section! {
+    /// AdamW, gradient clipping and learning rate.
+    pub struct OptimizerSection {
+        /// Highest learning rate, reached at the end of the warm-up.
+        pub learning_rate: f64 = 1e-3,
+        /// Learning rate the cosine ends at.
+        pub min_learning_rate: f64 = 0.0,
+        /// Share of the steps that warm the learning rate up, between 0 and 1 (not used with `warmup_steps`).
+        pub warmup_fraction: f64 = 0.01,
+        /// Steps that warm the learning rate up. Absent: `warmup_fraction` of `training.steps`, rounded.
+        pub warmup_steps: Option<usize> = None,
+        /// Decay of the mean of the gradients.
+        pub beta1: f64 = 0.9,
+        /// Decay of the mean of their squares.
+        pub beta2: f64 = 0.95,
+        /// Added to the root of the mean square.
+        pub eps: f64 = 1e-8,
+        /// Decoupled weight decay, per step and unit of learning rate.
+        pub weight_decay: f64 = 0.1,
+        /// Largest L2 norm of the gradient of all weights together; a longer gradient is scaled down to it.
+        pub max_grad_norm: f64 = 1.0,
+    }
+}
+
+section! {
+    /// What the evaluation after training measures.
+    pub struct EvaluationSection {
+        /// Budgets of sparse attention, each block size x number of blocks; an empty list for full attention alone.
+        /// With `objective.selection = "reference"` a budget has at most as many blocks as a block has tokens.
+        pub budgets: Vec<SparseBudget> =
+            [1, 2, 4, 8, 16, 32].into_iter().filter_map(|counts| SparseBudget::new(16, counts).ok()).collect(),
+        /// Rows evaluated at once.
+        pub batch_size: usize = 4,
+        /// Held-out tokens that the attention statistics are averaged over, rounded up to whole rows; they cost
+        /// more than the losses, which always use all held-out text.
+        pub analysis_tokens: usize = 8192,
+    }
+}

@@ -1,0 +1,56 @@
+use tempfile::tempdir;
+
+use super::*;
+use crate::TrainConfig;
+
+fn plan(overrides: &[&str]) -> TrainPlan {
+    let mut config = TrainConfig::default();
+    config.model.hidden_size = 8;
+    config.model.intermediate_size = 12;
+    config.model.head_dim = 4;
+    let overrides: Vec<String> = overrides.iter().map(|&text| text.to_owned()).collect();
+    TrainPlan::new(TrainConfig::parse(&config.to_toml(), "test", &overrides).unwrap()).unwrap()
+}
+
+#[test]
+fn the_seed_decides_on_random_weights() {
+    let weights = |seed: &str| plan(&[seed]).initial_model().unwrap().parameters().clone();
+    assert!(weights("run.seed=1") == weights("run.seed=1"));
+    assert!(weights("run.seed=1") != weights("run.seed=2"));
+}
+
+#[test]
+fn a_checkpoint_gives_its_weights_to_the_configured_model() {
+    let directory = tempdir().unwrap();
+    let trained = plan(&[]).initial_model().unwrap();
+    trained.save(directory.path()).unwrap();
+    let init_from = format!("model.init_from={}", directory.path().display());
+
+    let continued = plan(&[
+        &init_from,
+        "run.seed=9",
+        "model.block_counts=2",
+        "data.sequence_length=2048",
+        "model.rope_scaling.factor=4",
+        "objective.method=moba",
+    ]);
+    let model = continued.initial_model().unwrap();
+    assert!(model.parameters() == trained.parameters());
+    assert_eq!(model.config(), continued.model());
+
+    let message = plan(&[&init_from, "model.head_dim=6", "model.num_hidden_layers=2"])
+        .initial_model()
+        .err()
+        .unwrap()
+        .to_string();
+    let expected =
+        "differ: num_hidden_layers is 2, the checkpoint has 4, head_dim is 6, the checkpoint has 4; set";
+    assert!(message.starts_with(&directory.path().display().to_string()), "{message}");
+    assert!(message.contains(expected), "{message}");
+}
+
+#[test]
+fn a_missing_checkpoint_is_named() {
+    let message = plan(&["model.init_from=no/such"]).initial_model().err().unwrap().to_string();
+    assert!(message.contains("no/such"), "{message}");
+}

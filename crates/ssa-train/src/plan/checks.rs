@@ -1,0 +1,168 @@
+//! What makes a configuration impossible, besides what the model's own configuration refuses.
+
+use std::collections::HashSet;
+
+use ssa_kernels::ops::attention::selection::SelectionRule;
+
+use crate::config::{ConfigError, TrainConfig};
+
+type Check = Result<(), ConfigError>;
+
+/// Refuses the first impossible value.
+pub(super) fn check(config: &TrainConfig) -> Check {
+    check_run(config)?;
+    check_attention(config)?;
+    check_data(config)?;
+    check_objective(config)?;
+    check_training(config)?;
+    check_optimizer(config)?;
+    check_evaluation(config)
+}
+
+fn require(holds: bool, key: &str, value: impl ToString, expected: impl Into<String>) -> Check {
+    if holds {
+        Ok(())
+    } else {
+        Err(ConfigError::Value { key: key.to_owned(), value: value.to_string(), expected: expected.into() })
+    }
+}
+
+fn at_least(minimum: usize, key: &str, value: usize) -> Check {
+    require(value >= minimum, key, value, format!("at least {minimum}"))
+}
+
+/// The number is in the range and stays finite as the `f32` it becomes.
+fn number(key: &str, value: f64, range: impl Fn(f64) -> bool, expected: &str) -> Check {
+    require(range(value) && (value as f32).is_finite(), key, value, expected)
+}
+
+fn share(key: &str, value: f64) -> Check {
+    number(key, value, |value| (0.0..=1.0).contains(&value), "a share from 0 to 1")
+}
+
+fn positive(key: &str, value: f64) -> Check {
+    number(key, value, |value| value as f32 > 0.0, "a positive number (at least 1e-45, below 3e38)")
+}
+
+fn check_run(config: &TrainConfig) -> Check {
+    let name = &config.run.name;
+    let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+    require(
+        name.bytes().all(fits) && !name.is_empty() && !name.starts_with('.'),
+        "run.name",
+        format!("{name:?}"),
+        "letters, digits, `-`, `_` and `.`, not beginning with a dot: it becomes part of a directory name",
+    )?;
+    let seed = config.run.seed;
+    require(i64::try_from(seed).is_ok(), "run.seed", seed, "a number below 2^63, the largest TOML can hold")
+}
+
+fn check_attention(config: &TrainConfig) -> Check {
+    let (model, rule) = (&config.model, config.objective.selection);
+    require(
+        selectable(rule, model.block_size, model.block_counts),
+        "model.block_counts",
+        model.block_counts,
+        format!("at most model.block_size ({}){WITH_REFERENCE}", model.block_size),
+    )
+}
+
+/// The released kernel keeps lists of `block_size` blocks, so it cannot select more.
+fn selectable(rule: SelectionRule, block_size: usize, block_counts: usize) -> bool {
+    rule != SelectionRule::Reference || block_counts <= block_size
+}
+
+const WITH_REFERENCE: &str = " with objective.selection = \"reference\"; lower it or select \"exact\"";
+
+fn check_data(config: &TrainConfig) -> Check {
+    let data = &config.data;
+    require(
+        data.sequence_length >= 2,
+        "data.sequence_length",
+        data.sequence_length,
+        "at least 2: a row needs a token and one that follows it",
+    )?;
+    if let Some(positions) = config.model.max_position_embeddings {
+        require(
+            data.sequence_length <= positions,
+            "data.sequence_length",
+            data.sequence_length,
+            format!("at most model.max_position_embeddings ({positions}); raise that or shorten the rows"),
+        )?;
+    }
+    number(
+        "data.held_out_fraction",
+        data.held_out_fraction,
+        |share| share > 0.0 && share < 1.0,
+        "a share between 0 and 1, both excluded: there must be text to train on and text to evaluate on",
+    )
+}
+
+fn check_objective(config: &TrainConfig) -> Check {
+    let objective = &config.objective;
+    number("objective.alpha", objective.alpha, |alpha| alpha >= 0.0, "a number of 0 or more, below 3e38")?;
+    share("objective.full_ratio", objective.full_ratio)
+}
+
+fn check_training(config: &TrainConfig) -> Check {
+    let training = &config.training;
+    at_least(1, "training.steps", training.steps)?;
+    at_least(1, "training.batch_size", training.batch_size)?;
+    if let Some(rows) = training.micro_batch_size {
+        require(
+            rows > 0 && training.batch_size.is_multiple_of(rows),
+            "training.micro_batch_size",
+            rows,
+            format!("a divisor of training.batch_size ({})", training.batch_size),
+        )?;
+    }
+    at_least(1, "training.log_every", training.log_every)
+}
+
+fn check_optimizer(config: &TrainConfig) -> Check {
+    let optimizer = &config.optimizer;
+    positive("optimizer.learning_rate", optimizer.learning_rate)?;
+    number(
+        "optimizer.min_learning_rate",
+        optimizer.min_learning_rate,
+        |rate| (0.0..=optimizer.learning_rate).contains(&rate),
+        &format!("a number from 0 to optimizer.learning_rate ({})", optimizer.learning_rate),
+    )?;
+    share("optimizer.warmup_fraction", optimizer.warmup_fraction)?;
+    if let Some(steps) = optimizer.warmup_steps {
+        require(
+            steps <= config.training.steps,
+            "optimizer.warmup_steps",
+            steps,
+            format!(
+                "at most training.steps ({}); warm up for fewer steps or train longer",
+                config.training.steps
+            ),
+        )?;
+    }
+    for (key, beta) in [("optimizer.beta1", optimizer.beta1), ("optimizer.beta2", optimizer.beta2)] {
+        // As f32: a decay that rounds to 1 would never forget, and divides by zero in the bias correction.
+        let range = |beta: f64| beta >= 0.0 && (beta as f32) < 1.0;
+        number(key, beta, range, "a number from 0 to 1, 1 excluded")?;
+    }
+    positive("optimizer.eps", optimizer.eps)?;
+    number("optimizer.weight_decay", optimizer.weight_decay, |decay| decay >= 0.0, "a number of 0 or more")?;
+    positive("optimizer.max_grad_norm", optimizer.max_grad_norm)
+}
+
+fn check_evaluation(config: &TrainConfig) -> Check {
+    let evaluation = &config.evaluation;
+    let mut seen = HashSet::new();
+    for budget in &evaluation.budgets {
+        let key = "evaluation.budgets";
+        require(seen.insert(*budget), key, format!("{budget} twice"), "every budget once")?;
+        require(
+            selectable(config.objective.selection, budget.block_size(), budget.block_counts()),
+            key,
+            budget,
+            format!("at most {} blocks{WITH_REFERENCE}", budget.block_size()),
+        )?;
+    }
+    at_least(1, "evaluation.batch_size", evaluation.batch_size)?;
+    at_least(1, "evaluation.analysis_tokens", evaluation.analysis_tokens)
+}

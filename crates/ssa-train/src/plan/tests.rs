@@ -1,0 +1,161 @@
+use ssa_kernels::ops::attention::alignment::{AlignmentDirection, AlignmentKind};
+use ssa_kernels::ops::attention::selection::SelectionRule;
+use ssa_model::DocumentMasking;
+
+use super::*;
+
+fn plan(overrides: &[&str]) -> Result<TrainPlan, ConfigError> {
+    let overrides: Vec<String> = overrides.iter().map(|&text| text.to_owned()).collect();
+    TrainPlan::new(TrainConfig::parse("", "run.toml", &overrides).unwrap())
+}
+
+#[test]
+fn the_default_is_possible() {
+    let plan = plan(&[]).unwrap();
+    assert_eq!(
+        (plan.steps(), plan.batch_size(), plan.micro_batch_size(), plan.accumulation()),
+        (200, 8, 8, 1)
+    );
+    assert_eq!(plan.model().vocab_size, 257);
+    assert_eq!(plan.model().eos_token_id, [256]);
+    assert_eq!(plan.model().max_position_embeddings, 1024);
+    assert_eq!(plan.schedule().warmup, 2);
+    assert_eq!(plan.objective().alpha, 10.0);
+    assert!(plan.objective().gated_alignment);
+}
+
+#[test]
+fn settings_reach_the_objective() {
+    let plan = plan(&[
+        "objective.method=nsa",
+        "objective.alpha=3",
+        "objective.alignment=mse",
+        "objective.alignment_direction=sparse_to_full",
+        "objective.alignment_on=ungated",
+        "objective.document_masking=full_only",
+        "objective.selection=reference",
+        "training.recompute=true",
+        "training.micro_batch_size=2",
+        "optimizer.warmup_steps=7",
+        "model.block_size=8",
+        "model.block_counts=3",
+        "model.window_size=5",
+        "evaluation.budgets=[\"8x8\"]",
+    ])
+    .unwrap();
+    let objective = plan.objective();
+    let attention = &objective.attention;
+    assert_eq!((attention.method, attention.document_masking), (Method::Nsa, DocumentMasking::FullOnly));
+    let selection = attention.selection;
+    assert_eq!((selection.block_size, selection.block_counts, attention.window_size), (8, 3, 5));
+    assert_eq!(selection.rule, SelectionRule::Reference);
+    assert_eq!(objective.alignment.kind, AlignmentKind::Mse);
+    assert_eq!(objective.alignment.direction, AlignmentDirection::SparseToFull);
+    assert!(objective.recompute && !objective.gated_alignment);
+    assert_eq!((plan.accumulation(), plan.schedule().warmup, objective.alpha), (4, 7, 3.0));
+}
+
+#[test]
+fn impossible_values_say_what_would_work() {
+    for (overrides, expected) in [
+        (&["run.name=a/b"][..], "`run.name` is \"a/b\", expected letters, digits"),
+        (&["run.name="], "`run.name` is \"\", expected letters"),
+        (
+            &["model.num_attention_heads=6", "model.num_key_value_heads=4"],
+            "`model.num_attention_heads` is 6, expected a multiple of num_key_value_heads (4)",
+        ),
+        (&["model.head_dim=33"], "`model.head_dim` is 33, expected an even number"),
+        (&["model.block_counts=0"], "`model.block_counts` is 0, expected at least 1"),
+        (&["model.block_size=0"], "`model.block_size` is 0, expected at least 1"),
+        (&["model.num_hidden_layers=0"], "`model.num_hidden_layers` is 0, expected at least 1"),
+        (
+            &["model.rope_scaling.factor=0.5"],
+            "`model.rope_scaling.factor` is 0.5, expected a number of at least 1",
+        ),
+        (&["objective.method=nsa", "model.window_size=0"], "`model.window_size` is 0, expected at least 1"),
+        (
+            &["objective.selection=reference", "model.block_counts=17"],
+            "`model.block_counts` is 17, expected at most model.block_size (16) with objective.selection = \
+             \"reference\"; lower it or select \"exact\"",
+        ),
+        (
+            &["objective.selection=reference"],
+            "`evaluation.budgets` is 16x32, expected at most 16 blocks with objective.selection = \"reference\"; lower \
+             it or select \"exact\"",
+        ),
+        (&["data.sequence_length=1"], "`data.sequence_length` is 1, expected at least 2"),
+        (
+            &["model.max_position_embeddings=512"],
+            "`data.sequence_length` is 1024, expected at most model.max_position_embeddings (512)",
+        ),
+        (&["data.held_out_fraction=0"], "`data.held_out_fraction` is 0, expected a share between 0 and 1"),
+        (&["data.held_out_fraction=1"], "`data.held_out_fraction` is 1, expected a share between 0 and 1"),
+        (&["objective.alpha=-1"], "`objective.alpha` is -1, expected a number of 0 or more"),
+        (&["objective.alpha=1e39"], "`objective.alpha` is 1000"),
+        (&["objective.full_ratio=1.1"], "`objective.full_ratio` is 1.1, expected a share from 0 to 1"),
+        (&["objective.full_ratio=-0.1"], "`objective.full_ratio` is -0.1, expected a share from 0 to 1"),
+        (&["training.steps=0"], "`training.steps` is 0, expected at least 1"),
+        (&["training.batch_size=0"], "`training.batch_size` is 0, expected at least 1"),
+        (
+            &["training.micro_batch_size=3"],
+            "`training.micro_batch_size` is 3, expected a divisor of training.batch_size (8)",
+        ),
+        (&["training.micro_batch_size=0"], "`training.micro_batch_size` is 0, expected a divisor"),
+        (&["training.log_every=0"], "`training.log_every` is 0, expected at least 1"),
+        (
+            &["optimizer.learning_rate=-1e-3"],
+            "`optimizer.learning_rate` is -0.001, expected a positive number",
+        ),
+        (&["optimizer.learning_rate=0"], "`optimizer.learning_rate` is 0, expected a positive number"),
+        (
+            &["optimizer.min_learning_rate=1"],
+            "`optimizer.min_learning_rate` is 1, expected a number from 0 to optimizer.learning_rate (0.001)",
+        ),
+        (
+            &["optimizer.warmup_steps=201"],
+            "`optimizer.warmup_steps` is 201, expected at most training.steps (200); warm up for fewer steps or \
+             train longer",
+        ),
+        (&["optimizer.warmup_fraction=2"], "`optimizer.warmup_fraction` is 2, expected a share from 0 to 1"),
+        (&["optimizer.beta1=1"], "`optimizer.beta1` is 1, expected a number from 0 to 1, 1 excluded"),
+        (
+            &["optimizer.beta2=0.99999999999"],
+            "`optimizer.beta2` is 0.99999999999, expected a number from 0 to 1",
+        ),
+        (&["optimizer.eps=0"], "`optimizer.eps` is 0, expected a positive number"),
+        (&["optimizer.weight_decay=-1"], "`optimizer.weight_decay` is -1, expected a number of 0 or more"),
+        (&["optimizer.max_grad_norm=0"], "`optimizer.max_grad_norm` is 0, expected a positive number"),
+        (
+            &["evaluation.budgets=[\"16x4\", \"16x4\"]"],
+            "`evaluation.budgets` is 16x4 twice, expected every budget once",
+        ),
+        (&["evaluation.batch_size=0"], "`evaluation.batch_size` is 0, expected at least 1"),
+        (&["evaluation.analysis_tokens=0"], "`evaluation.analysis_tokens` is 0, expected at least 1"),
+    ] {
+        let message = plan(overrides).unwrap_err().to_string();
+        assert!(message.starts_with(expected), "{message}\nexpected {expected}");
+    }
+}
+
+#[test]
+fn warm_up_by_fraction_follows_the_steps() {
+    let warmup = |overrides: &[&str]| plan(overrides).unwrap().schedule().warmup;
+    assert_eq!(warmup(&["training.steps=1000"]), 10);
+    assert_eq!(warmup(&["training.steps=10"]), 0);
+    assert_eq!(warmup(&["training.steps=10", "optimizer.warmup_fraction=1"]), 10);
+    assert_eq!(warmup(&["optimizer.warmup_fraction=0.5", "optimizer.warmup_steps=0"]), 0);
+}
+
+#[test]
+fn every_shipped_configuration_is_possible() {
+    let directory = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../configs");
+    let listed = std::fs::read_to_string(directory.join("README.md")).unwrap();
+    for entry in std::fs::read_dir(&directory).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_some_and(|extension| extension == "toml") {
+            TrainPlan::new(TrainConfig::load(&path, &[]).unwrap()).unwrap();
+            let name = path.file_name().unwrap().to_str().unwrap();
+            assert!(listed.contains(name), "configs/README.md does not list {name}");
+        }
+    }
+}

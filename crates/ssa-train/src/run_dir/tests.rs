@@ -1,0 +1,131 @@
+use tempfile::tempdir;
+
+use super::*;
+
+fn names(path: &Path) -> Vec<String> {
+    let mut names: Vec<String> =
+        fs::read_dir(path).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+/// A run directory with everything a run writes.
+fn finished_run(path: &Path) -> RunDir {
+    let run = RunDir::create_named(path, Existing::Refuse).unwrap();
+    run.write_config(&TrainConfig::default()).unwrap();
+    run.metrics().unwrap();
+    fs::create_dir(run.checkpoint()).unwrap();
+    for file in ["checkpoint/config.json", "checkpoint/model.safetensors", "summary.json", "report.html"] {
+        fs::write(path.join(file), "x").unwrap();
+    }
+    run
+}
+
+#[test]
+fn names_hold_the_time_and_never_collide() {
+    let directory = tempdir().unwrap();
+    let parent = directory.path().join("runs");
+    let start = Timestamp::from_second(1_769_874_302).unwrap();
+    let runs: Vec<RunDir> = (0..3).map(|_| RunDir::create_at(&parent, "demo", start).unwrap()).collect();
+    let paths: Vec<_> = runs.iter().map(|run| run.path().file_name().unwrap().to_str().unwrap()).collect();
+    assert_eq!(paths, ["demo-20260131-154502", "demo-20260131-154502-2", "demo-20260131-154502-3"]);
+    assert_eq!(names(&parent), paths);
+    assert!(RunDir::create(&parent, "demo").unwrap().path().is_dir());
+}
+
+#[test]
+fn the_configuration_in_a_run_is_usable_as_input() {
+    let directory = tempdir().unwrap();
+    let run = RunDir::create_named(&directory.path().join("a/b"), Existing::Refuse).unwrap();
+    let mut config = TrainConfig::default();
+    config.training.steps = 17;
+    run.write_config(&config).unwrap();
+    assert_eq!(TrainConfig::load(&run.path().join(CONFIG), &[]).unwrap(), config);
+    assert_eq!(names(run.path()), [CONFIG]);
+}
+
+#[test]
+fn an_existing_directory_is_refused() {
+    let directory = tempdir().unwrap();
+    let path = directory.path().join("run");
+    finished_run(&path);
+    let before = names(&path);
+    let message = RunDir::create_named(&path, Existing::Refuse).unwrap_err().to_string();
+    let expected = "run exists; name another run directory, or pass --overwrite to replace the run in it";
+    assert!(message.ends_with(expected), "{message}");
+    assert_eq!(names(&path), before);
+}
+
+#[test]
+fn overwriting_removes_the_run_and_nothing_else() {
+    let directory = tempdir().unwrap();
+    let path = directory.path().join("run");
+    finished_run(&path);
+    RunDir::create_named(&path, Existing::Replace).unwrap();
+    assert_eq!(names(&path), [""; 0]);
+
+    finished_run_again(&path);
+    fs::write(path.join("notes.txt"), "mine").unwrap();
+    fs::write(path.join("checkpoint/tokenizer.json"), "mine").unwrap();
+    let run = RunDir::create_named(&path, Existing::Replace).unwrap();
+    assert_eq!(names(&path), [CHECKPOINT, "notes.txt"]);
+    assert_eq!(names(&run.checkpoint()), ["tokenizer.json"]);
+}
+
+fn finished_run_again(path: &Path) {
+    fs::remove_dir(path).unwrap();
+    finished_run(path);
+}
+
+#[test]
+fn what_no_run_wrote_is_never_overwritten() {
+    let directory = tempdir().unwrap();
+    let foreign = directory.path().join("foreign");
+    fs::create_dir(&foreign).unwrap();
+    fs::write(foreign.join(CONFIG), "[build]\n").unwrap();
+    let file = directory.path().join("file");
+    fs::write(&file, "x").unwrap();
+    let other = directory.path().join("other");
+    fs::create_dir(&other).unwrap();
+    fs::write(other.join(METRICS), "x").unwrap();
+
+    for (path, reason) in [
+        (&foreign, "its config.toml was not written by a run"),
+        (&file, "it is a file"),
+        (&other, "it has files but no readable config.toml"),
+    ] {
+        let message = RunDir::create_named(path, Existing::Replace).unwrap_err().to_string();
+        let expected =
+            format!("is not a run directory and is not overwritten: {reason}; name another directory");
+        assert!(message.ends_with(&expected), "{message}");
+    }
+    assert_eq!(fs::read_to_string(foreign.join(CONFIG)).unwrap(), "[build]\n");
+    assert_eq!(names(&other), [METRICS]);
+}
+
+#[cfg(unix)]
+#[test]
+fn a_link_is_not_followed_out_of_the_run() {
+    let directory = tempdir().unwrap();
+    let path = directory.path().join("run");
+    let run = finished_run(&path);
+    let elsewhere = directory.path().join("elsewhere");
+    fs::rename(run.checkpoint(), &elsewhere).unwrap();
+    std::os::unix::fs::symlink(&elsewhere, run.checkpoint()).unwrap();
+    assert!(RunDir::create_named(&path, Existing::Replace).is_err());
+    assert_eq!(names(&elsewhere), ["config.json", "model.safetensors"]);
+}
+
+#[test]
+fn io_errors_name_the_path_and_a_remedy() {
+    let directory = tempdir().unwrap();
+    let file = directory.path().join("file");
+    fs::write(&file, "x").unwrap();
+    let message = RunDir::create(&file, "demo").unwrap_err().to_string();
+    assert!(message.contains(&file.display().to_string()), "{message}");
+    assert!(message.contains("name a run directory whose parents are directories"), "{message}");
+
+    let full = TrainError::io("write", Path::new("runs/a"))(ErrorKind::StorageFull.into()).to_string();
+    assert!(full.starts_with("cannot write runs/a: "), "{full}");
+    assert!(full.ends_with("; free some space or name a run directory on another disk"), "{full}");
+}

@@ -1,0 +1,74 @@
+//! Learning rate over the steps of a run.
+
+use std::f64::consts::PI;
+
+/// Linear warm-up to the highest learning rate, then half a cosine down to the lowest.
+///
+/// ```text
+/// s < warmup:  peak * (s + 1) / (warmup + 1)
+/// otherwise:   minimum + (peak - minimum) * (1 + cos(pi * (s - warmup) / (steps - warmup))) / 2
+/// ```
+///
+/// with the steps `s` counted from 0. The first step after the warm-up runs at the peak, and the minimum would be
+/// reached one step after the last: with a minimum of 0 neither the first nor the last step is idle.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Schedule {
+    /// Highest learning rate.
+    pub peak: f64,
+    /// Lowest learning rate of the cosine.
+    pub minimum: f64,
+    /// Steps of the warm-up, at most `steps`.
+    pub warmup: usize,
+    /// Steps of the run.
+    pub steps: usize,
+}
+
+impl Schedule {
+    /// The learning rate of a step, counted from 0; the minimum beyond the end of the run.
+    pub fn learning_rate(&self, step: usize) -> f64 {
+        if step < self.warmup {
+            return self.peak * (step + 1) as f64 / (self.warmup + 1) as f64;
+        }
+        if step >= self.steps {
+            return self.minimum;
+        }
+        let progress = (step - self.warmup) as f64 / (self.steps - self.warmup) as f64;
+        self.minimum + (self.peak - self.minimum) * 0.5 * (1.0 + (PI * progress).cos())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SCHEDULE: Schedule = Schedule { peak: 1.0, minimum: 0.1, warmup: 4, steps: 12 };
+
+    #[test]
+    fn warm_up_is_linear_from_the_first_step() {
+        let rates = [0, 1, 2, 3, 4].map(|step| SCHEDULE.learning_rate(step));
+        for (rate, expected) in rates.into_iter().zip([0.2, 0.4, 0.6, 0.8, 1.0]) {
+            assert!((rate - expected).abs() < 1e-12, "{rate} for {expected}");
+        }
+    }
+
+    #[test]
+    fn cosine_falls_from_peak_to_minimum() {
+        assert!((SCHEDULE.learning_rate(8) - 0.55).abs() < 1e-12);
+        assert!((4..12).all(|step| SCHEDULE.learning_rate(step + 1) < SCHEDULE.learning_rate(step)));
+        assert!(SCHEDULE.learning_rate(11) > 0.1);
+        assert_eq!([12, 13, 1000].map(|step| SCHEDULE.learning_rate(step)), [0.1; 3]);
+    }
+
+    #[test]
+    fn extreme_lengths_are_defined() {
+        let no_warmup = Schedule { warmup: 0, ..SCHEDULE };
+        assert_eq!(no_warmup.learning_rate(0), 1.0);
+        let one_step = Schedule { warmup: 0, steps: 1, ..SCHEDULE };
+        assert_eq!(one_step.learning_rate(0), 1.0);
+        let only_warmup = Schedule { warmup: 12, ..SCHEDULE };
+        assert!((0..12).all(|step| only_warmup.learning_rate(step) < 1.0));
+        assert_eq!(only_warmup.learning_rate(12), 0.1);
+        let constant = Schedule { minimum: 1.0, warmup: 0, ..SCHEDULE };
+        assert!((0..12).all(|step| constant.learning_rate(step) == 1.0));
+    }
+}

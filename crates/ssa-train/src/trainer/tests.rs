@@ -1,0 +1,198 @@
+use ssa_data::{ByteTokenizer, PackOptions, Remainder, pack};
+use ssa_testkit::{Random, Tolerance, assert_close};
+
+use super::*;
+use crate::TrainConfig;
+
+/// Two layers of width 32 on rows of 48 tokens.
+const TINY: &str = "
+    [model]
+    hidden_size = 32
+    intermediate_size = 48
+    num_hidden_layers = 2
+    num_attention_heads = 4
+    num_key_value_heads = 2
+    head_dim = 8
+    initializer_range = 0.1
+    block_size = 4
+    block_counts = 3
+    window_size = 8
+    [data]
+    sequence_length = 48
+    [training]
+    steps = 4
+    batch_size = 4
+    [optimizer]
+    learning_rate = 1e-2
+    [evaluation]
+    budgets = [\"4x3\"]";
+
+fn plan(overrides: &[&str]) -> TrainPlan {
+    let overrides: Vec<String> = overrides.iter().map(|&text| text.to_owned()).collect();
+    TrainPlan::new(TrainConfig::parse(TINY, "tiny.toml", &overrides).unwrap()).unwrap()
+}
+
+/// Words of a small vocabulary in documents of 1 to 60 bytes, packed into rows of which the last is padded: rows
+/// differ in targets, documents and valid tokens.
+fn rows(plan: &TrainPlan) -> PackedRows {
+    let mut random = Random::new(5);
+    let lengths = random.below(60, 12);
+    let documents: Vec<Vec<u32>> = lengths
+        .into_iter()
+        .map(|length| {
+            let text: String =
+                random.below(3, 20).iter().map(|&word| ["sun ", "moon ", "star "][word as usize]).collect();
+            ByteTokenizer.encode(&text.as_bytes()[..1 + length as usize])
+        })
+        .collect();
+    let options = PackOptions { sequence_length: plan.sequence_length(), seed: 3, remainder: Remainder::Pad };
+    pack(&documents, ByteTokenizer::EOS, &options).unwrap()
+}
+
+fn trainer(overrides: &[&str]) -> Trainer {
+    let plan = plan(overrides);
+    let (model, rows) = (plan.initial_model().unwrap(), rows(&plan));
+    Trainer::new(plan, model, rows).unwrap()
+}
+
+/// Runs all steps; the metrics come without their times.
+fn run(trainer: &mut Trainer) -> Vec<StepMetrics> {
+    trainer.map(|metrics| StepMetrics { seconds: 0.0, tokens_per_second: 0.0, ..metrics.unwrap() }).collect()
+}
+
+#[test]
+fn every_method_learns() {
+    for method in ["full", "moba", "nsa", "ssa"] {
+        let set = format!("objective.method={method}");
+        let metrics = run(&mut trainer(&[&set, "training.steps=60", "optimizer.warmup_steps=5"]));
+        let [first, last] = [&metrics[0], &metrics[59]].map(|metrics| metrics.cross_entropy);
+        assert!((5.0..6.5).contains(&first), "{method} starts at {first}, near ln 257 = 5.55");
+        assert!(last < 1.0, "{method} ends at {last}");
+        let aligned = metrics.iter().all(|metrics| metrics.alignment > 0.0);
+        assert_eq!(aligned, method == "ssa");
+        assert_eq!(metrics[0].effective_alpha, if method == "ssa" { 10.0 } else { 0.0 });
+    }
+}
+
+#[test]
+fn metrics_tell_the_step() {
+    let metrics = run(&mut trainer(&["objective.full_ratio=1"]));
+    let count = rows(&plan(&[])).rows().len();
+    for (index, metrics) in metrics.iter().enumerate() {
+        assert_eq!(metrics.step, index + 1);
+        assert_eq!(metrics.full_streams, 1.0);
+        assert_eq!(metrics.epoch, (4 * (index + 1)) as f64 / count as f64);
+        assert_eq!(metrics.learning_rate, plan(&[]).schedule().learning_rate(index));
+        assert!(metrics.tokens > 3 * 48 && metrics.tokens <= 4 * 48);
+        assert_eq!(metrics.loss, metrics.cross_entropy + 10.0 * metrics.alignment);
+    }
+    assert_eq!(metrics.len(), 4);
+}
+
+/// Goes to a step whose micro-batches differ in documents, targets and padding.
+fn go_to_unequal_batches(trainer: &mut Trainer) {
+    trainer.done = 1;
+    let batches = trainer.micro_batches();
+    assert!(batches.iter().any(|batch| batch.valid_tokens() < batch.ids.len()));
+    assert!(batches.iter().any(|batch| batch.cu_seqlens.len() > batch.batch + 1));
+    let mut targets: Vec<usize> = batches.iter().map(Batch::target_tokens).collect();
+    targets.dedup();
+    assert_eq!(targets.len(), batches.len());
+}
+
+#[test]
+fn micro_batches_add_up_to_the_batch() {
+    for method in ["full", "moba", "nsa", "ssa"] {
+        for draw in ["step", "layer"] {
+            let gradient = |micro_batch_size: usize| {
+                let mut trainer = trainer(&[
+                    &format!("objective.method={method}"),
+                    &format!("objective.stream_draw={draw}"),
+                    &format!("training.micro_batch_size={micro_batch_size}"),
+                ]);
+                go_to_unequal_batches(&mut trainer);
+                let metrics = trainer.step().unwrap();
+                (metrics.cross_entropy, metrics.alignment, trainer.grads)
+            };
+            let (cross_entropy, alignment, whole) = gradient(4);
+            for micro_batch_size in [2, 1] {
+                let (ce, al, parts) = gradient(micro_batch_size);
+                assert!(
+                    (ce - cross_entropy).abs() < 1e-5 * cross_entropy,
+                    "{method}: {ce} for {cross_entropy}"
+                );
+                assert!((al - alignment).abs() <= 1e-5 * alignment, "{method}: {al} for {alignment}");
+                for ((name, part), (_, whole)) in parts.named().into_iter().zip(whole.named()) {
+                    let whole: Vec<f64> = whole.as_slice().iter().map(|&value| f64::from(value)).collect();
+                    assert_close(&format!("{method} {name}"), part.as_slice(), &whole, Tolerance::F32);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn the_same_seed_gives_the_same_run() {
+    let mut first = trainer(&["training.micro_batch_size=2"]);
+    let mut second = trainer(&["training.micro_batch_size=2"]);
+    let metrics = run(&mut first);
+    assert_eq!(metrics, run(&mut second));
+    assert!(first.model().parameters() == second.model().parameters());
+    let mut other = trainer(&["training.micro_batch_size=2", "run.seed=1"]);
+    assert_ne!(metrics, run(&mut other));
+    assert!(first.into_model().parameters() != other.model().parameters());
+}
+
+#[test]
+fn recomputing_changes_nothing() {
+    for method in ["full", "moba", "nsa", "ssa"] {
+        let method = format!("objective.method={method}");
+        let [mut kept, mut recomputed] = ["false", "true"]
+            .map(|recompute| trainer(&[&method, &format!("training.recompute={recompute}")]));
+        assert_eq!(run(&mut kept), run(&mut recomputed));
+        assert!(kept.model().parameters() == recomputed.model().parameters());
+    }
+}
+
+#[test]
+fn ablations_run() {
+    for setting in [
+        "alpha=0",
+        "full_ratio=0",
+        "alignment=mse",
+        "alignment_direction=full_to_sparse",
+        "alignment_direction=sparse_to_full",
+        "alignment_on=ungated",
+        "stream_draw=micro_batch",
+        "stream_draw=layer",
+        "document_masking=full_only",
+        "selection=reference",
+    ] {
+        let setting = format!("objective.{setting}");
+        let standard = run(&mut trainer(&["training.micro_batch_size=1"]));
+        let ablation = run(&mut trainer(&["training.micro_batch_size=1", &setting]));
+        assert_ne!(standard, ablation, "{setting}");
+    }
+    let draws = |scope| {
+        let set = format!("objective.stream_draw={scope}");
+        let metrics = run(&mut trainer(&["training.micro_batch_size=1", "training.steps=8", &set]));
+        metrics.into_iter().map(|metrics| metrics.full_streams).collect::<Vec<_>>()
+    };
+    assert!(draws("step").iter().all(|share| [0.0, 1.0].contains(share)));
+    assert!(draws("micro_batch").iter().any(|share| *share > 0.0 && *share < 1.0));
+    assert!(draws("layer").contains(&0.5));
+}
+
+#[test]
+fn a_loss_that_is_no_number_stops_the_run_and_leaves_the_weights() {
+    let mut trainer = trainer(&[]);
+    assert!(trainer.next().unwrap().is_ok());
+    trainer.model.parameters_mut().norm.fill(f32::INFINITY);
+    let before = trainer.model().parameters().clone();
+    let message = trainer.next().unwrap().unwrap_err().to_string();
+    assert!(message.starts_with("step 2: the cross-entropy is "), "{message}");
+    assert!(message.contains("weights of the step before are kept"), "{message}");
+    assert!(*trainer.model().parameters() == before);
+    assert_eq!(trainer.done(), 1);
+    assert!(trainer.next().is_none());
+}
