@@ -1,6 +1,7 @@
 //! From errors to messages and exit codes.
 
 use std::io::{self, Write};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use ssa_data::DataError;
@@ -21,6 +22,8 @@ enum Exit {
     Data,
     /// A loss is not finite.
     NotFinite,
+    /// A signal ended a run that can be continued.
+    Interrupted,
 }
 
 impl Exit {
@@ -31,6 +34,7 @@ impl Exit {
             Self::Usage => 2,
             Self::Data => 3,
             Self::NotFinite => 4,
+            Self::Interrupted => 5,
         }
     }
 }
@@ -45,6 +49,18 @@ pub(crate) struct UsageError(pub(crate) String);
 #[error("{0}")]
 pub(crate) struct FileError(pub(crate) String);
 
+/// A signal ended training after a step; everything is saved.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "interrupted after step {step} of {steps}; everything is saved, continue with: ssa train --resume {}",
+    run_dir.display()
+)]
+pub(crate) struct Interrupted {
+    pub(crate) run_dir: PathBuf,
+    pub(crate) step: usize,
+    pub(crate) steps: usize,
+}
+
 /// Tells the user why the program failed; returns the code to exit with.
 pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
     let exit = classify(error);
@@ -57,7 +73,8 @@ pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
 
 fn write_message(out: &mut impl Write, error: &anyhow::Error) -> io::Result<()> {
     let mut told = error.to_string();
-    writeln!(out, "error: {told}")?;
+    let what = if classify(error) == Exit::Interrupted { "" } else { "error: " };
+    writeln!(out, "{what}{told}")?;
     for cause in error.chain().skip(1) {
         let text = cause.to_string();
         // Most errors of this workspace already contain their cause.
@@ -91,17 +108,37 @@ fn kind(error: &(dyn std::error::Error + 'static)) -> Option<Exit> {
         let broken = error.kind() == io::ErrorKind::BrokenPipe;
         return Some(if broken { Exit::BrokenPipe } else { Exit::Data });
     }
-    if error.is::<UsageError>() || error.is::<ConfigError>() {
+    if let Some(error) = error.downcast_ref::<ConfigError>() {
+        return Some(config_kind(error));
+    }
+    if error.is::<Interrupted>() {
+        return Some(Exit::Interrupted);
+    }
+    if error.is::<UsageError>() {
         return Some(Exit::Usage);
     }
     error.is::<FileError>().then_some(Exit::Data)
 }
 
+fn config_kind(error: &ConfigError) -> Exit {
+    match error {
+        ConfigError::Data(error) => data_kind(error),
+        _ => Exit::Usage,
+    }
+}
+
 fn train_kind(error: &TrainError) -> Exit {
     match error {
-        TrainError::NotFinite { .. } => Exit::NotFinite,
-        TrainError::InitFrom { .. } | TrainError::Exists { .. } | TrainError::NotARun { .. } => Exit::Usage,
-        TrainError::Io { .. } => Exit::Data,
+        TrainError::NotFinite { .. } | TrainError::Diverged(_) => Exit::NotFinite,
+        TrainError::InitFrom { .. }
+        | TrainError::Vocabulary { .. }
+        | TrainError::Exists { .. }
+        | TrainError::NotARun { .. }
+        | TrainError::NoRun { .. }
+        | TrainError::Locked { .. }
+        | TrainError::ConfigChanged { .. }
+        | TrainError::Config(_) => Exit::Usage,
+        TrainError::Io { .. } | TrainError::Checkpoint(_) | TrainError::Metrics { .. } => Exit::Data,
         TrainError::Model(error) => model_kind(error),
         TrainError::Data(error) => data_kind(error),
         _ => Exit::Failure,
@@ -111,7 +148,7 @@ fn train_kind(error: &TrainError) -> Exit {
 fn eval_kind(error: &EvalError) -> Exit {
     match error {
         EvalError::NotFinite { .. } => Exit::NotFinite,
-        EvalError::NoTargets | EvalError::Write { .. } | EvalError::Json { .. } => Exit::Data,
+        EvalError::NoTargets | EvalError::Json { .. } => Exit::Data,
         EvalError::Model(error) => model_kind(error),
         EvalError::Data(error) => data_kind(error),
         _ => Exit::Failure,

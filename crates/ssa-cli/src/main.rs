@@ -5,6 +5,7 @@ mod commands;
 mod display;
 mod exit;
 mod files;
+mod signals;
 
 use std::process::ExitCode;
 

@@ -13,8 +13,8 @@
 use crate::{ByteTokenizer, Document};
 
 /// Bits per byte of `text_bytes` bytes whose targets cost `nll` nats in all. NaN or infinite for no bytes.
-pub fn bits_per_byte(nll: f64, text_bytes: usize) -> f64 {
-    nll / std::f64::consts::LN_2 / text_bytes as f64
+pub fn bits_per_byte(nll: f64, text_bytes: f64) -> f64 {
+    nll / std::f64::consts::LN_2 / text_bytes
 }
 
 /// Bits per byte of the held-out documents for a predictor that knows only how frequent each byte is.
@@ -36,7 +36,7 @@ pub fn unigram_bits_per_byte(train: &[Document], held_out: &[Document]) -> f64 {
         nll += nats[ByteTokenizer::EOS as usize];
         bytes += document.text.len();
     }
-    bits_per_byte(nll, bytes)
+    bits_per_byte(nll, bytes as f64)
 }
 
 /// As in packing, a document without text does not exist.
@@ -54,7 +54,7 @@ mod tests {
 
     #[test]
     fn one_nat_per_byte_is_log2_e_bits() {
-        assert!((bits_per_byte(10.0, 10) - std::f64::consts::LOG2_E).abs() < 1e-15);
+        assert!((bits_per_byte(10.0, 10.0) - std::f64::consts::LOG2_E).abs() < 1e-15);
     }
 
     #[test]

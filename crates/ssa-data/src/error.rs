@@ -78,6 +78,39 @@ pub enum DataError {
         /// The value given.
         actual: String,
     },
+    /// There are too few documents to hold whole ones out.
+    #[error(
+        "{source_name}: with {documents} document no whole document can be held out; name other text to evaluate on \
+         (data.valid_corpora), or add documents"
+    )]
+    TooFewDocuments {
+        /// What holds the documents.
+        source_name: String,
+        /// Number of documents.
+        documents: usize,
+    },
+    /// A corpus has more documents, or a document more tokens, than the index of rows can number.
+    #[error("{source_name}: {cause}; split the corpus into several, which `data.corpora` mixes")]
+    TooLarge {
+        /// What holds the documents.
+        source_name: String,
+        /// What is too large.
+        cause: String,
+    },
+    /// Corpora of one mixture do not fit together.
+    #[error("the corpora cannot be mixed: {cause}")]
+    Mixture {
+        /// What does not fit, and what would.
+        cause: String,
+    },
+    /// The thread that reads ahead is gone.
+    #[error(
+        "the thread that reads batches ahead has ended: {cause}; this is a defect of the program, please report it"
+    )]
+    ReaderStopped {
+        /// What is known.
+        cause: String,
+    },
     /// A `.bin` or `.idx` file does not hold what it should.
     #[error(
         "{}: {cause}; copy both files of the shard again, or make it again with `ssa data prepare`",
@@ -214,37 +247,20 @@ pub enum DataError {
         /// What is wrong, and the remedy.
         cause: String,
     },
-    /// A manifest is damaged, or the directory is not what it says.
-    #[error("{}: {cause}", path.display())]
-    BadManifest {
-        /// The manifest.
-        path: PathBuf,
-        /// What is wrong, and the remedy.
-        cause: String,
-    },
-    /// A tokenizer is not the one that made the tokens.
-    #[error("{}: {made_by} made these tokens, not {given}; use the tokenizer beside the shards", path.display())]
-    OtherTokenizer {
-        /// The corpus.
-        path: PathBuf,
-        /// The tokenizer that made the tokens.
-        made_by: String,
-        /// The tokenizer given.
-        given: String,
-    },
-    /// A model has no embedding for some tokens.
+    /// The preparation of a corpus was interrupted.
     #[error(
-        "{}: its tokens need a vocabulary of {needed}, and the model has {vocab_size}; set `vocab_size` to {needed} \
-         or more, or prepare the text with the model's own tokenizer",
+        "{}: the preparation of this corpus was interrupted; run the same `ssa data prepare` again to finish it",
         path.display()
     )]
-    VocabularyTooSmall {
-        /// The corpus.
+    Unfinished {
+        /// The file that keeps its state.
         path: PathBuf,
-        /// The smallest vocabulary that will do.
-        needed: usize,
-        /// The model's.
-        vocab_size: usize,
+    },
+    /// A corpus that several machines prepared is not all there.
+    #[error("{}: not here, but other parts of the same corpus are; prepare that part too, or copy it here", path.display())]
+    MissingPart {
+        /// The manifest of the part.
+        path: PathBuf,
     },
     /// An interrupted preparation cannot go on with other settings.
     #[error(
@@ -265,6 +281,43 @@ pub enum DataError {
     InUse {
         /// The directory.
         path: PathBuf,
+    },
+    /// A `manifest.json` does not fit the corpus that it lies in.
+    #[error(
+        "{}: {cause}; copy the whole directory of the corpus again, or make it again with `ssa data prepare`",
+        path.display()
+    )]
+    WrongManifest {
+        /// The manifest.
+        path: PathBuf,
+        /// What does not fit.
+        cause: String,
+    },
+    /// Nothing says what the tokens of a corpus mean.
+    #[error(
+        "{}: the corpus does not come with a tokenizer; name the one that made it as data.tokenizer (`bytes`, a \
+         tokenizer.json, or a directory with one)",
+        path.display()
+    )]
+    UnknownTokenizer {
+        /// The corpus.
+        path: PathBuf,
+    },
+    /// A corpus was made with another tokenizer than the rest of the data.
+    #[error(
+        "{}: made with another tokenizer (vocabulary of {vocab_size}) than {other} (vocabulary of {other_vocab_size}); \
+         prepare all data with one tokenizer",
+        path.display()
+    )]
+    OtherTokenizer {
+        /// The corpus.
+        path: PathBuf,
+        /// Size of its vocabulary.
+        vocab_size: usize,
+        /// What the other tokenizer belongs to.
+        other: String,
+        /// Size of the other vocabulary.
+        other_vocab_size: usize,
     },
     /// A token id is not in the vocabulary.
     #[error(

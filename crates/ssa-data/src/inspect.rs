@@ -1,79 +1,30 @@
 //! Looking at a corpus: are the files what the manifest says, and what is in them.
 
-use std::fs::File;
-use std::io::Read;
-use std::path::Path;
+use crate::{Corpus, DataError, Manifest, ManifestCheck, Result, ShardReader, Tokenizer, TokenizerSum};
 
-use sha2::{Digest, Sha256};
-
-use crate::shard::hexadecimal;
-use crate::{Corpus, DataError, FileSum, Result, ShardReader, Tokenizer, TokenizerIdentity};
-
-/// What a check has read.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Verified {
-    /// Files whose sums agree with the manifest: none if there is no manifest.
-    pub files: usize,
-    /// Their bytes.
-    pub bytes: u64,
-}
-
-/// Compares every shard with the manifest: the sums of both files, that every token is in the vocabulary, and
-/// that every document ends as it should. `progress` is told the bytes read and the bytes to read.
+/// Checks a corpus against its manifest: the sums of all files, that every token is in the vocabulary, and that every
+/// document ends as it should.
 ///
 /// # Errors
-/// [`DataError::DamagedShard`] for the first file that is not what the manifest says.
-pub fn verify(corpus: &Corpus, progress: &mut dyn FnMut(u64, u64)) -> Result<Verified> {
-    let listed = || corpus.manifests().iter().flat_map(|manifest| &manifest.shards);
-    let total = listed().map(|shard| shard.bin.bytes + shard.idx.bytes).sum();
-    let mut verified = Verified::default();
-    for shard in listed() {
-        for (extension, expected) in [("idx", &shard.idx), ("bin", &shard.bin)] {
-            let path = corpus.path().join(format!("{}.{extension}", shard.name));
-            let actual = sum(&path, &mut |bytes| progress(verified.bytes + bytes, total))?;
-            if actual != *expected {
-                let cause = format!(
-                    "its {} bytes have the SHA-256 {}, and the manifest has {} bytes and {}",
-                    actual.bytes, actual.sha256, expected.bytes, expected.sha256
-                );
-                return Err(DataError::DamagedShard { path, cause });
-            }
-            verified.files += 1;
-            verified.bytes += actual.bytes;
-        }
-    }
-    if let Some(identity) = corpus.tokenizer_identity() {
-        corpus.shards().iter().try_for_each(|shard| check_tokens(shard, identity))?;
-    }
-    Ok(verified)
+/// As [`Manifest::check`]; [`DataError::DamagedShard`] names the first shard with a wrong token.
+pub fn verify(corpus: &Corpus, manifest: &Manifest) -> Result<()> {
+    manifest.check(corpus.path(), ManifestCheck::Everything)?;
+    corpus.shards().iter().try_for_each(|shard| check_tokens(shard, &manifest.tokenizer))
 }
 
-fn sum(path: &Path, progress: &mut dyn FnMut(u64)) -> Result<FileSum> {
-    let failed = |source| DataError::from_open(path, source);
-    let mut file = File::open(path).map_err(failed)?;
-    let (mut sum, mut bytes) = (Sha256::new(), 0);
-    let mut buffer = vec![0; 1 << 20];
-    loop {
-        let read = file.read(&mut buffer).map_err(failed)?;
-        if read == 0 {
-            return Ok(FileSum { bytes, sha256: hexadecimal(&sum.finalize()) });
-        }
-        sum.update(&buffer[..read]);
-        bytes += read as u64;
-        progress(bytes);
-    }
-}
-
-fn check_tokens(shard: &ShardReader, identity: &TokenizerIdentity) -> Result<()> {
+fn check_tokens(shard: &ShardReader, tokenizer: &TokenizerSum) -> Result<()> {
     let damaged = |cause: String| Err(DataError::DamagedShard { path: shard.path().to_owned(), cause });
     for document in 0..shard.documents() {
         let tokens = shard.document(document);
-        if let Some(id) = tokens.max().filter(|&id| id as usize >= identity.vocab_size) {
-            let size = identity.vocab_size;
+        if let Some(id) = tokens.max().filter(|&id| id as usize >= tokenizer.vocab_size) {
+            let size = tokenizer.vocab_size;
             return damaged(format!("document {document} has token {id}, and the vocabulary is {size}"));
         }
-        if tokens.get(tokens.len().wrapping_sub(1)) != Some(identity.eos) {
-            return damaged(format!("document {document} does not end with the token {}", identity.eos));
+        if tokens.get(tokens.len().wrapping_sub(1)) != Some(tokenizer.eos_token_id) {
+            return damaged(format!(
+                "document {document} does not end with the token {}",
+                tokenizer.eos_token_id
+            ));
         }
     }
     Ok(())
@@ -86,8 +37,6 @@ pub struct CorpusStatistics {
     pub documents: usize,
     /// Number of tokens.
     pub tokens: u64,
-    /// Bytes of text, if a manifest says so.
-    pub text_bytes: Option<u64>,
     /// Tokens of the shortest document, the ends of the four quarters by rising length being this, the next
     /// three and the longest.
     pub quartiles: [usize; 5],
@@ -135,11 +84,9 @@ pub fn statistics(
     let distinct_tokens = occurring.len();
     occurring.sort_unstable_by_key(|&(id, count)| (std::cmp::Reverse(count), id));
     occurring.truncate(most_frequent);
-    let manifests = corpus.manifests();
     CorpusStatistics {
         documents,
         tokens: corpus.tokens(),
-        text_bytes: (!manifests.is_empty()).then(|| manifests.iter().map(crate::Manifest::text_bytes).sum()),
         quartiles: std::array::from_fn(quartile),
         tokens_by_length,
         distinct_tokens,
@@ -173,28 +120,20 @@ mod tests {
 
     #[test]
     fn whole_shards_agree_and_every_change_is_found() {
-        let (folder, corpus) = corpus(&["abc", "d", "efgh"]);
-        let mut last = (0, 0);
-        let verified = verify(&corpus, &mut |done, total| last = (done, total)).unwrap();
-        assert_eq!(verified.files, 2 * corpus.shards().len());
-        assert_eq!(last, (verified.bytes, verified.bytes));
-
+        let (_folder, corpus) = corpus(&["abc", "d", "efgh"]);
+        let manifest = Manifest::read(corpus.path()).unwrap().unwrap();
+        verify(&corpus, &manifest).unwrap();
         let path = corpus.shards()[0].path().to_owned();
-        let whole = fs::read(&path).unwrap();
-        let mut changed = whole.clone();
+        let mut changed = fs::read(&path).unwrap();
         changed[0] ^= 1;
         fs::write(&path, changed).unwrap();
-        let error = verify(&corpus, &mut |_, _| ()).unwrap_err().to_string();
-        assert!(error.starts_with(&format!(
-            "{}: its {} bytes have the SHA-256 ",
-            path.display(),
-            whole.len()
-        )));
-        drop(folder);
+        let error = verify(&corpus, &manifest).unwrap_err().to_string();
+        assert!(error.starts_with(&format!("{}: its checksum is not ", path.display())), "{error}");
     }
 
     #[test]
     fn tokens_outside_the_vocabulary_and_missing_ends_are_found() {
+        let tokenizer = Manifest::new(&Tokenizer::Bytes, None, vec![], vec![]).tokenizer;
         for (ids, cause) in [
             (vec![vec![1, 300, 256]], "document 0 has token 300, and the vocabulary is 257"),
             (vec![vec![1, 256], vec![2]], "document 1 does not end with the token 256"),
@@ -206,8 +145,7 @@ mod tests {
             ids.iter().for_each(|ids| writer.push(ids).unwrap());
             writer.finish().unwrap();
             let shard = ShardReader::open(&stem).unwrap();
-            let error =
-                check_tokens(&shard, &TokenizerIdentity::of(&Tokenizer::Bytes)).unwrap_err().to_string();
+            let error = check_tokens(&shard, &tokenizer).unwrap_err().to_string();
             assert!(error.contains(cause), "{error}");
         }
     }
@@ -221,7 +159,6 @@ mod tests {
             CorpusStatistics {
                 documents: 3,
                 tokens: 14,
-                text_bytes: Some(11),
                 quartiles: [2, 2, 4, 4, 8],
                 tokens_by_length: vec![14, 14, 12, 8],
                 distinct_tokens: 3,

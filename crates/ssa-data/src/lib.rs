@@ -3,32 +3,36 @@
 //! ```text
 //! documents  read_documents, snapshot      a name and bytes of text each
 //!   -> split       split                   a training and a held-out part
-//!   -> tokens      ByteTokenizer           ids of each document
-//!   -> rows        pack                    rows of one length, borders of documents kept
-//!   -> batches     Loader, sequential_batches
+//!   -> tokens      ByteTokenizer           ids of each document: TokenSource, in memory or in shards
+//!   -> rows        pack, pack_documents    rows of one length, borders of documents kept
+//!   -> batches     Loader, sequential_batches; Mixture for several corpora, Prefetch to read ahead
 //! ```
 //!
 //! Each step is a function of its arguments and, where it draws, of a seed: nothing here has hidden state,
 //! and equal seeds give equal batches on every platform.
 //!
 //! ```
-//! use ssa_data::{ByteTokenizer, Loader, PackOptions, Remainder};
+//! use ssa_data::{ByteTokenizer, Loader, PackOptions, Packing, Remainder};
 //! use ssa_data::{pack, snapshot, split, text_bytes, unigram_bits_per_byte};
 //!
 //! # fn main() -> Result<(), ssa_data::DataError> {
 //! let parts = split(snapshot()?, 0.1, 7)?;
 //! let tokens = ByteTokenizer.encode_documents(&parts.train);
-//! let options = PackOptions { sequence_length: 256, seed: 7, remainder: Remainder::Drop };
+//! let options =
+//!     PackOptions { sequence_length: 256, packing: Packing::Concat, seed: 7, remainder: Remainder::Drop };
 //! let rows = pack(&tokens, ByteTokenizer::EOS, &options)?;
 //! let loader = Loader::new(rows, 4, 7)?;
-//! let batch = loader.batch(0);
+//! let batch = loader.batch(0)?;
 //! assert_eq!((batch.batch, batch.tokens, batch.ids.len()), (4, 256, 1024));
 //! assert_eq!(batch.cu_seqlens.last(), Some(&1024));
 //!
 //! // Evaluation keeps the last, partial row and sees every row once.
 //! let tokens = ByteTokenizer.encode_documents(&parts.held_out);
 //! let rows = pack(&tokens, ByteTokenizer::EOS, &PackOptions { remainder: Remainder::Pad, ..options })?;
-//! let targets: usize = rows.sequential_batches(4)?.map(|batch| batch.target_tokens()).sum();
+//! let mut targets = 0;
+//! for batch in rows.sequential_batches(4)? {
+//!     targets += batch?.target_tokens();
+//! }
 //! assert_eq!(targets, text_bytes(&parts.held_out));
 //! assert!(unigram_bits_per_byte(&parts.train, &parts.held_out) < 8.0);
 //! # Ok(())
@@ -36,33 +40,44 @@
 //! ```
 
 mod bits_per_byte;
+mod corpus;
 mod error;
 mod input;
 mod inspect;
 mod loader;
+mod mixture;
 mod packing;
+mod permutation;
+mod prefetch;
 mod prepare;
 mod random;
 mod shard;
 mod snapshot;
 mod source;
 mod split;
+mod token_source;
 mod tokenizer;
 
 pub use bits_per_byte::{bits_per_byte, unigram_bits_per_byte};
+pub use corpus::{TOKENIZER_FILES, corpus_tokenizer};
 pub use error::DataError;
 pub use input::{Format, InputOptions, Record, Records, Source, Sources, documents, find_sources};
-pub use inspect::{CorpusStatistics, Verified, decode_row, statistics, verify};
+pub use inspect::{CorpusStatistics, decode_row, statistics, verify};
 pub use loader::{Batch, Loader};
-pub use packing::{IGNORE_INDEX, PackOptions, PackedRow, PackedRows, Remainder, pack};
+pub use mixture::{Mixture, RowPlace};
+pub use packing::{
+    IGNORE_INDEX, PackOptions, PackedRow, PackedRows, Packing, Remainder, pack, pack_documents,
+};
+pub use prefetch::Prefetch;
 pub use prepare::{PrepareOptions, PrepareProgress, Prepared, SHARD_TOKENS, prepare};
 pub use shard::{
-    Corpus, FileSum, Manifest, Part, Position, PrepareSettings, ShardCount, ShardReader, ShardWriter,
-    SourceCount, TokenType, TokenizerIdentity, Tokens,
+    Corpus, FileSum, Manifest, ManifestCheck, Part, PrepareSettings, ShardReader, ShardSum, ShardWriter,
+    SourceSum, TokenType, TokenizerSum, Tokens,
 };
 pub use snapshot::{decode_snapshot, encode_snapshot, snapshot};
 pub use source::{Document, read_documents, text_bytes};
 pub use split::{Split, split};
+pub use token_source::{DocumentSplit, ShardSource, TokenSource, TokenTable};
 pub use tokenizer::{
     BYTES, ByteTokenizer, Encoder, HfTokenizer, Message, Tokenizer, TrainTokenizerOptions, train_tokenizer,
 };

@@ -1,10 +1,7 @@
 //! Batches of rows.
 
-use rand::seq::SliceRandom;
-
 use crate::packing::{IGNORE_INDEX, PackedRow, PackedRows};
-use crate::random::{Purpose, generator};
-use crate::{DataError, Result};
+use crate::{DataError, Mixture, Result, RowPlace};
 
 /// Some rows as one step of a model takes them: N = `batch` * `tokens` tokens in row order.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,18 +21,26 @@ pub struct Batch {
 }
 
 impl Batch {
-    fn from_rows<'a>(rows: impl IntoIterator<Item = &'a PackedRow>, tokens: usize) -> Self {
-        let mut batch =
-            Self { ids: vec![], labels: vec![], cu_seqlens: vec![0], valid: vec![], batch: 0, tokens };
+    /// Joins `count` rows of `tokens` tokens each.
+    fn from_rows(rows: impl Iterator<Item = Result<PackedRow>>, count: usize, tokens: usize) -> Result<Self> {
+        let room = count * tokens;
+        let mut batch = Self {
+            ids: Vec::with_capacity(room),
+            labels: Vec::with_capacity(room),
+            cu_seqlens: vec![0],
+            valid: Vec::with_capacity(room),
+            batch: count,
+            tokens,
+        };
         for row in rows {
+            let row = row?;
             let start = batch.ids.len();
             batch.ids.extend_from_slice(row.ids());
             batch.labels.extend(row.labels());
             batch.cu_seqlens.extend(row.cu_seqlens()[1..].iter().map(|end| start + end));
             batch.valid.extend((0..tokens).map(|token| token < row.valid_tokens()));
-            batch.batch += 1;
         }
-        batch
+        Ok(batch)
     }
 
     /// Number of tokens that have a target: what a mean of the cross-entropy divides by.
@@ -53,38 +58,47 @@ impl PackedRows {
     /// Batches of up to `batch_size` rows that cover every row once, in order: for evaluation.
     ///
     /// # Errors
-    /// [`DataError::Setting`] if `batch_size` is 0.
-    pub fn sequential_batches(&self, batch_size: usize) -> Result<impl ExactSizeIterator<Item = Batch> + '_> {
+    /// [`DataError::Setting`] if `batch_size` is 0. An item is an error where [`PackedRows::row`] is.
+    pub fn sequential_batches(
+        &self,
+        batch_size: usize,
+    ) -> Result<impl ExactSizeIterator<Item = Result<Batch>> + '_> {
         check_batch_size(batch_size)?;
-        Ok(self.rows().chunks(batch_size).map(|rows| Batch::from_rows(rows, self.sequence_length())))
+        let batches = 0..self.len().div_ceil(batch_size);
+        Ok(batches.map(move |batch| {
+            let start = batch * batch_size;
+            let end = self.len().min(start + batch_size);
+            Batch::from_rows((start..end).map(|row| self.row(row)), end - start, self.sequence_length())
+        }))
     }
 }
 
 /// Draws training batches without end.
 ///
-/// Each epoch is a new random order of all rows; epochs follow each other without a gap, so a batch may begin
-/// in one and end in the next, and every row is used equally often whatever the batch size. Batch `index` is
-/// a pure function of (rows, batch size, seed, index): a resumed run needs only the index to go on.
+/// Each epoch is a new random order of all rows (of a corpus, if several are mixed); epochs follow each other without a
+/// gap, so a batch may begin in one and end in the next, and every row is used equally often whatever the batch
+/// size. Batch `index` is a pure function of (rows, batch size, seed, index) that takes no longer for a late batch
+/// than for the first: a resumed run needs only the index to go on.
 #[derive(Clone, Debug)]
 pub struct Loader {
-    rows: PackedRows,
+    mixture: Mixture,
     batch_size: usize,
     seed: u64,
 }
 
 impl Loader {
-    /// A loader of `batch_size` rows at a time.
+    /// A loader of `batch_size` rows at a time from one corpus or a mixture of several.
     ///
     /// # Errors
     /// [`DataError::Setting`] if `batch_size` is 0.
-    pub fn new(rows: PackedRows, batch_size: usize, seed: u64) -> Result<Self> {
+    pub fn new(rows: impl Into<Mixture>, batch_size: usize, seed: u64) -> Result<Self> {
         check_batch_size(batch_size)?;
-        Ok(Self { rows, batch_size, seed })
+        Ok(Self { mixture: rows.into(), batch_size, seed })
     }
 
     /// The rows drawn from.
-    pub fn rows(&self) -> &PackedRows {
-        &self.rows
+    pub fn mixture(&self) -> &Mixture {
+        &self.mixture
     }
 
     /// Rows of a batch.
@@ -92,42 +106,33 @@ impl Loader {
         self.batch_size
     }
 
-    /// The epoch, from 0, that the first row of batch `index` belongs to.
-    pub fn epoch(&self, index: u64) -> u64 {
-        self.start(index).0
+    /// Passes over each corpus completed before batch `index`.
+    pub fn epochs(&self, index: u64) -> Vec<f64> {
+        self.mixture.epochs(self.first_row(index))
     }
 
     /// Batch `index`, from 0.
     ///
-    /// The order of the epoch is drawn anew at each call: 6 microseconds per thousand rows and no state to
-    /// keep.
-    pub fn batch(&self, index: u64) -> Batch {
-        let (mut epoch, mut position) = self.start(index);
-        let mut order = self.order(epoch);
-        let mut rows = Vec::with_capacity(self.batch_size);
-        while rows.len() < self.batch_size {
-            if position == order.len() {
-                epoch = epoch.wrapping_add(1);
-                order = self.order(epoch);
-                position = 0;
-            }
-            rows.push(&self.rows.rows()[order[position]]);
-            position += 1;
-        }
-        Batch::from_rows(rows, self.rows.sequence_length())
+    /// # Errors
+    /// [`DataError::DamagedShard`] names the file if a token is not in the vocabulary.
+    pub fn batch(&self, index: u64) -> Result<Batch> {
+        let first = self.first_row(index);
+        let rows =
+            (0..self.batch_size as u64).map(|row| self.mixture.row(self.seed, first.wrapping_add(row)));
+        Batch::from_rows(rows, self.batch_size, self.mixture.sequence_length())
     }
 
-    /// The epoch of the first row of a batch and its position there.
-    fn start(&self, index: u64) -> (u64, usize) {
-        let count = self.rows.rows().len() as u128;
-        let first = u128::from(index) * self.batch_size as u128;
-        ((first / count) as u64, (first % count) as usize)
+    /// Where the rows of batch `index` come from.
+    pub fn row_places(&self, index: u64) -> Vec<RowPlace> {
+        let first = self.first_row(index);
+        (0..self.batch_size as u64)
+            .map(|row| self.mixture.place(self.seed, first.wrapping_add(row)))
+            .collect()
     }
 
-    fn order(&self, epoch: u64) -> Vec<usize> {
-        let mut order: Vec<usize> = (0..self.rows.rows().len()).collect();
-        order.shuffle(&mut generator(self.seed, Purpose::RowOrder, epoch));
-        order
+    /// The stream has 2^64 rows: more than anyone will see, so that it may as well begin again.
+    fn first_row(&self, index: u64) -> u64 {
+        index.wrapping_mul(self.batch_size as u64)
     }
 }
 

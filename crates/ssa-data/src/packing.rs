@@ -1,14 +1,73 @@
 //! Packing documents of any length into rows of one length.
 
-use rand::seq::SliceRandom;
+mod best_fit;
+mod concat;
+mod greedy;
+mod index;
+mod row;
 
-use crate::random::{Purpose, generator};
-use crate::{DataError, Result};
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use index::RowIndex;
+pub use row::PackedRow;
+
+use crate::permutation::Permutation;
+use crate::random::Purpose;
+use crate::{DataError, Result, TokenSource};
 
 /// The label of a token that has no target; the cross-entropy leaves it out.
 pub const IGNORE_INDEX: i32 = -100;
 
-/// What becomes of the last, partial row.
+/// How documents become rows. Whatever the way, no token is lost or used twice, and every token of a document but
+/// its first is a target exactly once: where a document is cut, the last token before the cut has the first one
+/// after it as its target.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Packing {
+    /// Documents one behind the other, cut where a row ends: nothing is wasted.
+    #[default]
+    Concat,
+    /// Documents are kept whole: each goes, longest first, to the row with the least room that takes it. Only a
+    /// document longer than a row is cut, into whole rows and a rest.
+    BestFit,
+    /// Documents one after another; one that does not fit any more starts a new row. A document longer than a row
+    /// is cut into whole rows and a rest, which the next documents follow.
+    Greedy,
+}
+
+impl Packing {
+    /// Every way to pack.
+    pub const ALL: [Self; 3] = [Self::Concat, Self::BestFit, Self::Greedy];
+
+    /// `concat`, `best_fit` or `greedy`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Concat => "concat",
+            Self::BestFit => "best_fit",
+            Self::Greedy => "greedy",
+        }
+    }
+}
+
+impl fmt::Display for Packing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for Packing {
+    type Err = DataError;
+
+    /// The packing of this name; a hyphen stands for the underscore too.
+    fn from_str(name: &str) -> Result<Self> {
+        let found = Self::ALL.into_iter().find(|packing| packing.name() == name.replace('-', "_"));
+        found.ok_or_else(|| DataError::setting("packing", "concat, best_fit or greedy", name))
+    }
+}
+
+/// What becomes of the last, partial row of [`Packing::Concat`]. The other ways leave room in many rows, and pad
+/// them all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Remainder {
     /// It is left out: for training, where every row should be whole.
@@ -22,77 +81,140 @@ pub enum Remainder {
 pub struct PackOptions {
     /// Tokens of a row, at least 2.
     pub sequence_length: usize,
+    /// How documents become rows.
+    pub packing: Packing,
     /// Seed of the order of documents.
     pub seed: u64,
-    /// What becomes of the last, partial row.
+    /// What becomes of a last, partial row.
     pub remainder: Remainder,
 }
 
-/// One row of tokens and the attention documents in it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PackedRow {
-    ids: Vec<u32>,
-    /// Ascending, from 0 to the number of tokens; padding is the last document.
-    cu_seqlens: Vec<usize>,
-    /// Tokens before the padding.
-    valid: usize,
-    /// The token that follows the row, if the row's last document goes on in the next row.
-    continuation: Option<u32>,
-}
-
-impl PackedRow {
-    fn with_capacity(tokens: usize) -> Self {
-        Self { ids: Vec::with_capacity(tokens), cu_seqlens: vec![0], valid: 0, continuation: None }
-    }
-
-    /// The token ids; padding holds the end-of-document id.
-    pub fn ids(&self) -> &[u32] {
-        &self.ids
-    }
-
-    /// The borders of the attention documents: `[0, len_0, len_0 + len_1, ..]`.
-    pub fn cu_seqlens(&self) -> &[usize] {
-        &self.cu_seqlens
-    }
-
-    /// Number of tokens before the padding.
-    pub fn valid_tokens(&self) -> usize {
-        self.valid
-    }
-
-    /// The target of every token: the token that follows it in its original document, or [`IGNORE_INDEX`].
-    pub fn labels(&self) -> impl Iterator<Item = i32> + '_ {
-        let mut ends = self.cu_seqlens[1..].iter().copied().peekable();
-        (1..=self.ids.len()).map(move |next| match ends.next_if_eq(&next) {
-            Some(end) if end == self.ids.len() => self.continuation.map_or(IGNORE_INDEX, label),
-            None if next < self.valid => label(self.ids[next]),
-            _ => IGNORE_INDEX,
-        })
-    }
-
-    fn push_document(&mut self, ids: &[u32]) {
-        self.ids.extend_from_slice(ids);
-        self.cu_seqlens.push(self.ids.len());
-    }
-}
-
-fn label(id: u32) -> i32 {
-    debug_assert!(i32::try_from(id).is_ok(), "token ids are below 2^31");
-    id.cast_signed()
-}
-
 /// Rows of equal length: at least one.
-#[derive(Clone, Debug, PartialEq, Eq)]
+///
+/// A row is described by the documents in it, 4 bytes and 8 more for each document or part of one, and its tokens
+/// are read from the source when it is asked for. Ten billion tokens in documents of a thousand take about 110 MB in
+/// rows of 4096.
+#[derive(Clone, Debug)]
 pub struct PackedRows {
-    rows: Vec<PackedRow>,
+    source: Arc<TokenSource>,
+    index: Arc<RowIndex>,
+    /// How many of the rows of the index are meant, from the first on.
+    rows: usize,
     sequence_length: usize,
-    dropped_tokens: usize,
+    packing: Packing,
+    tokens: u64,
+    dropped_tokens: u64,
+}
+
+/// [`pack_documents`] of documents in memory, given without the `eos` that ends each.
+///
+/// # Errors
+/// As [`pack_documents`].
+pub fn pack(documents: &[Vec<u32>], eos: u32, options: &PackOptions) -> Result<PackedRows> {
+    let source = TokenSource::in_memory(documents, eos);
+    let all = source.all_documents()?;
+    pack_documents(Arc::new(source), &all, options)
+}
+
+/// Packs some documents of a source, each once, in a random order that the seed decides. Documents without tokens are
+/// left out. No token is read.
+///
+/// # Errors
+/// [`DataError::Setting`] if `sequence_length` is below 2 (a row of one token may have no target at all) or above
+/// 2^31, [`DataError::NoText`] if there is no token, [`DataError::ShorterThanOneRow`] if [`Remainder::Drop`] would
+/// leave no row, and [`DataError::TooLarge`] for a document of 2^32 tokens or more.
+pub fn pack_documents(
+    source: Arc<TokenSource>,
+    documents: &[u32],
+    options: &PackOptions,
+) -> Result<PackedRows> {
+    let PackOptions { sequence_length, packing, seed, remainder } = *options;
+    if !(2..=1 << 31).contains(&sequence_length) {
+        return Err(DataError::setting("sequence_length", "from 2 to 2^31", sequence_length));
+    }
+    let lengths = document_lengths(&source, documents)?;
+    let tokens = lengths.iter().map(|&length| u64::from(length)).sum::<u64>();
+    if tokens == 0 {
+        return Err(DataError::NoText);
+    }
+    if documents.len() as u64 + tokens.div_ceil(sequence_length as u64) > u64::from(u32::MAX) {
+        let cause = format!("{} documents and {tokens} tokens make too many rows", documents.len());
+        return Err(source.too_large(cause));
+    }
+    let order = Permutation::new(documents.len() as u64, seed, Purpose::DocumentOrder, 0, 0);
+    let in_order = (0..documents.len() as u64).map(|position| {
+        let at = order.get(position) as usize;
+        (documents[at], lengths[at] as usize)
+    });
+    let with_text = in_order.filter(|&(_, length)| length > 0);
+    let mut index = match packing {
+        Packing::Concat => concat::rows(with_text, sequence_length, documents.len(), tokens),
+        Packing::BestFit => best_fit::rows(with_text, sequence_length),
+        Packing::Greedy => greedy::rows(with_text, sequence_length),
+    };
+    let partial = tokens % sequence_length as u64;
+    let drops = packing == Packing::Concat && remainder == Remainder::Drop && partial > 0;
+    if drops {
+        index.pop();
+    }
+    if index.rows() == 0 {
+        return Err(DataError::ShorterThanOneRow { tokens: tokens as usize, needed: sequence_length });
+    }
+    let dropped_tokens = if drops { partial } else { 0 };
+    let (rows, tokens) = (index.rows(), tokens - dropped_tokens);
+    Ok(PackedRows { source, index: Arc::new(index), rows, sequence_length, packing, tokens, dropped_tokens })
+}
+
+/// The lengths of the documents, read in the order in which they lie on disk.
+fn document_lengths(source: &TokenSource, documents: &[u32]) -> Result<Vec<u32>> {
+    let length = |&document: &u32| {
+        let tokens = source.document_tokens(document);
+        let cause = || format!("document {document} has {tokens} tokens, and fewer than 2^32 are possible");
+        u32::try_from(tokens).map_err(|_| source.too_large(cause()))
+    };
+    documents.iter().map(length).collect()
 }
 
 impl PackedRows {
-    /// The rows, in the order of the token stream.
-    pub fn rows(&self) -> &[PackedRow] {
-        &self.rows
+    /// Number of rows.
+    #[expect(clippy::len_without_is_empty, reason = "there is at least one row")]
+    pub fn len(&self) -> usize {
+        self.rows
+    }
+
+    /// Row `index`, its tokens read from the source.
+    ///
+    /// # Errors
+    /// [`DataError::DamagedShard`] names the file if a token is not in the vocabulary.
+    ///
+    /// # Panics
+    /// If `index` is not below [`len`](Self::len), as for a slice.
+    pub fn row(&self, index: usize) -> Result<PackedRow> {
+        PackedRow::read(&self.source, self.index.row(index), self.sequence_length)
+    }
+
+    /// The first rows, at least one of them. The documents of rows were put in random order, so these are a sample of
+    /// all for [`Packing::Concat`] and [`Packing::Greedy`].
+    pub fn first(&self, rows: usize) -> Self {
+        let rows = rows.clamp(1, self.len());
+        let tokens = (0..rows).map(|row| {
+            let pieces = self.index.row(row).iter();
+            let lengths =
+                pieces.map(|piece| self.source.document_tokens(piece.document) - piece.offset as usize);
+            lengths.sum::<usize>().min(self.sequence_length) as u64
+        });
+        let tokens = tokens.sum();
+        Self { rows, tokens, ..self.clone() }
+    }
+
+    /// The rows in order. Those of [`Packing::Concat`] are one stream of tokens.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = Result<PackedRow>> + '_ {
+        (0..self.len()).map(|index| self.row(index))
+    }
+
+    /// Where the tokens are.
+    pub fn source(&self) -> &TokenSource {
+        &self.source
     }
 
     /// Tokens of a row.
@@ -100,95 +222,29 @@ impl PackedRows {
         self.sequence_length
     }
 
-    /// Tokens of the corpus that are in no row: the partial row left out by [`Remainder::Drop`].
-    pub fn dropped_tokens(&self) -> usize {
+    /// How the rows were made.
+    pub fn packing(&self) -> Packing {
+        self.packing
+    }
+
+    /// Tokens of the documents that are in no row: the partial row left out by [`Remainder::Drop`].
+    pub fn dropped_tokens(&self) -> u64 {
         self.dropped_tokens
     }
 
     /// Tokens that are not padding.
-    pub fn valid_tokens(&self) -> usize {
-        self.rows.iter().map(PackedRow::valid_tokens).sum()
+    pub fn valid_tokens(&self) -> u64 {
+        self.tokens
     }
 
     /// The share of the rows' tokens that are not padding, in (0, 1].
     pub fn utilisation(&self) -> f64 {
-        self.valid_tokens() as f64 / (self.rows.len() * self.sequence_length) as f64
+        self.tokens as f64 / (self.len() as u64 * self.sequence_length as u64) as f64
     }
-}
 
-/// Packs documents by concatenation.
-///
-/// The documents are put in a seeded random order, each is ended by `eos`, and the stream of tokens so made
-/// is cut into rows of `sequence_length`. A document cut at the end of a row goes on at the start of the next
-/// row as an attention document of its own: it cannot see what lies before the cut, but the last token before
-/// the cut still has the first one after it as its target. Every token of a document but its first is thus a
-/// target exactly once, and nothing is predicted across documents. Documents without tokens are left out.
-///
-/// `documents` holds the token ids of each document, below 2^31 and without `eos`.
-///
-/// # Errors
-/// [`DataError::Setting`] if `sequence_length` is below 2 (a row of one token may have no target at all),
-/// [`DataError::NoText`] if there is no token, and [`DataError::ShorterThanOneRow`] if [`Remainder::Drop`]
-/// would leave no row.
-pub fn pack(documents: &[Vec<u32>], eos: u32, options: &PackOptions) -> Result<PackedRows> {
-    let PackOptions { sequence_length, seed, remainder } = *options;
-    if sequence_length < 2 {
-        return Err(DataError::setting("sequence_length", "at least 2", sequence_length));
-    }
-    let mut order: Vec<&Vec<u32>> = documents.iter().filter(|ids| !ids.is_empty()).collect();
-    let tokens: usize = order.iter().map(|ids| ids.len() + 1).sum();
-    if tokens == 0 {
-        return Err(DataError::NoText);
-    }
-    if remainder == Remainder::Drop && tokens < sequence_length {
-        return Err(DataError::ShorterThanOneRow { tokens, needed: sequence_length });
-    }
-    order.shuffle(&mut generator(seed, Purpose::DocumentOrder, 0));
-    let mut rows = concat(&order, eos, sequence_length);
-    let dropped_tokens = settle_last_row(&mut rows, eos, sequence_length, remainder);
-    Ok(PackedRows { rows, sequence_length, dropped_tokens })
-}
-
-/// Cuts the stream of documents into rows, of which the last may be partial.
-fn concat(documents: &[&Vec<u32>], eos: u32, sequence_length: usize) -> Vec<PackedRow> {
-    let mut rows = Vec::new();
-    let mut row = PackedRow::with_capacity(sequence_length);
-    for document in documents {
-        let ended: Vec<u32> = document.iter().copied().chain([eos]).collect();
-        let mut rest = ended.as_slice();
-        while !rest.is_empty() {
-            let room = sequence_length - row.ids.len();
-            let (piece, after) = rest.split_at(room.min(rest.len()));
-            row.push_document(piece);
-            row.valid = row.ids.len();
-            if row.valid == sequence_length {
-                row.continuation = after.first().copied();
-                rows.push(std::mem::replace(&mut row, PackedRow::with_capacity(sequence_length)));
-            }
-            rest = after;
-        }
-    }
-    if row.valid > 0 {
-        rows.push(row);
-    }
-    rows
-}
-
-/// Pads or drops a partial last row; returns the number of tokens dropped.
-fn settle_last_row(
-    rows: &mut Vec<PackedRow>,
-    eos: u32,
-    sequence_length: usize,
-    remainder: Remainder,
-) -> usize {
-    match (rows.pop_if(|row| row.valid < sequence_length), remainder) {
-        (None, _) => 0,
-        (Some(row), Remainder::Drop) => row.valid,
-        (Some(mut row), Remainder::Pad) => {
-            row.push_document(&vec![eos; sequence_length - row.valid]);
-            rows.push(row);
-            0
-        }
+    /// Bytes of memory that describe the rows.
+    pub fn index_bytes(&self) -> usize {
+        self.index.bytes()
     }
 }
 

@@ -8,17 +8,19 @@
 //!
 //! The files depend on the inputs, the tokenizer and the settings alone, not on the number of threads or on
 //! interruptions: a document is never divided, a shard ends with the first document that fills it, and the
-//! manifest, which is written anew after each shard, says where to go on.
+//! file `preparation.json`, which is written anew after each shard, says where to go on.
 
 mod output;
 mod pipeline;
-mod resume;
+mod state;
 
 use std::path::PathBuf;
 
-use crate::shard::SourceCount;
-use crate::{DataError, find_sources};
-use crate::{InputOptions, Manifest, Part, Position, PrepareSettings, Result, Source, Tokenizer};
+use crate::{
+    DataError, InputOptions, Manifest, Part, PrepareSettings, Result, Source, SourceSum, Tokenizer,
+    find_sources,
+};
+use state::Position;
 
 /// Tokens of a shard unless asked for otherwise: 256 or 512 MB.
 pub const SHARD_TOKENS: u64 = 1 << 27;
@@ -92,11 +94,12 @@ pub fn prepare(
     // The output of an earlier run can lie below an input.
     found.sources.retain(|source| !source.is_below(&options.output));
     let work = Work::deal(found.sources, options.part);
-    let begun = resume::begin(&work, tokenizer, options)?;
-    let shards_before = begun.manifest.shards.len();
-    let manifest = match begun.manifest.resume_at {
-        None => begun.manifest,
-        Some(position) => output::write(&work, position, begun.manifest, tokenizer, options, progress)?,
+    let begun = state::begin(&work, tokenizer, options)?;
+    let shards_before = begun.preparation.manifest.shards.len();
+    let manifest = if begun.complete {
+        begun.preparation.manifest
+    } else {
+        output::write(&work, begun.preparation, tokenizer, options, progress)?
     };
     Ok(Prepared { manifest, shards_before, skipped: found.skipped })
 }
@@ -142,8 +145,8 @@ impl Work {
         self.every.is_none_or(|part| (source as u64 + record) % part.count as u64 == part.index as u64 - 1)
     }
 
-    fn counts(&self) -> Vec<SourceCount> {
-        let count = |source: &Source| SourceCount {
+    fn sums(&self) -> Vec<SourceSum> {
+        let sum = |source: &Source| SourceSum {
             name: source.name().to_owned(),
             bytes: source.bytes(),
             documents: 0,
@@ -151,7 +154,7 @@ impl Work {
             text_bytes: 0,
             tokens: 0,
         };
-        self.sources.iter().map(count).collect()
+        self.sources.iter().map(sum).collect()
     }
 
     /// Bytes of the sources before one.
@@ -163,7 +166,8 @@ impl Work {
 impl PrepareSettings {
     fn of(options: &PrepareOptions) -> Self {
         let InputOptions { format, text_field, conversations_field, .. } = options.input.clone();
-        Self { format, text_field, conversations_field, shard_tokens: options.shard_tokens }
+        let PrepareOptions { part, shard_tokens, .. } = *options;
+        Self { part, format, text_field, conversations_field, shard_tokens }
     }
 }
 

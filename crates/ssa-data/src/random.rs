@@ -12,11 +12,24 @@ pub(crate) enum Purpose {
     RowOrder = 3,
 }
 
+/// The finaliser of SplitMix64: a bijection that sends similar numbers far apart.
+pub(crate) fn mix(number: u64) -> u64 {
+    let number = (number ^ (number >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let number = (number ^ (number >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    number ^ (number >> 31)
+}
+
 /// The generator of (`seed`, `purpose`, `index`): the same numbers on every platform, at any time.
 pub(crate) fn generator(seed: u64, purpose: Purpose, index: u64) -> ChaCha8Rng {
+    keyed_generator(seed, purpose, 0, index)
+}
+
+/// [`generator`] with a stream for each of several corpora.
+pub(crate) fn keyed_generator(seed: u64, purpose: Purpose, corpus: u32, index: u64) -> ChaCha8Rng {
     let mut key = [0; 32];
     key[..8].copy_from_slice(&seed.to_le_bytes());
     key[8] = purpose as u8;
+    key[9..13].copy_from_slice(&corpus.to_le_bytes());
     let mut generator = ChaCha8Rng::from_seed(key);
     generator.set_stream(index);
     generator

@@ -13,13 +13,16 @@ mod corpus;
 mod idx;
 mod manifest;
 mod mapped;
+mod part;
 mod reader;
 mod writer;
 
 pub use corpus::Corpus;
 pub use idx::TokenType;
-pub(crate) use manifest::manifest_paths;
-pub use manifest::{Manifest, Part, Position, PrepareSettings, ShardCount, SourceCount, TokenizerIdentity};
+pub(crate) use manifest::write_json;
+pub use manifest::{Manifest, ManifestCheck, PrepareSettings, ShardSum, SourceSum, TokenizerSum};
+pub use part::Part;
+pub(crate) use part::PartFiles;
 pub use reader::{ShardReader, Tokens};
 pub use writer::{FileSum, ShardWriter};
 pub(crate) use writer::{encode_tokens, hexadecimal};

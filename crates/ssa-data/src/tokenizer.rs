@@ -67,10 +67,10 @@ impl Tokenizer {
         }
     }
 
-    /// The name of that id, for people to read.
-    pub fn eos_token(&self) -> String {
+    /// The name of that id; none for bytes, where it has none.
+    pub fn eos_token(&self) -> Option<String> {
         match self {
-            Self::Bytes => "<end of document>".to_owned(),
+            Self::Bytes => None,
             Self::Hf(tokenizer) => tokenizer.eos_token(),
         }
     }

@@ -1,6 +1,6 @@
 //! What is evaluated.
 
-use ssa_data::{Batch, ByteTokenizer, Document, PackOptions, PackedRows, Remainder, pack};
+use ssa_data::{Batch, Document, PackOptions, PackedRows, Packing, Remainder, Tokenizer, pack, text_bytes};
 use ssa_kernels::Documents;
 use ssa_model::Input;
 
@@ -16,29 +16,42 @@ pub struct EvalBatch {
     /// Whether each token is real; the others are padding and count nowhere.
     pub valid: Vec<bool>,
     /// Bytes of text the labels cover.
-    pub bytes: usize,
+    pub bytes: f64,
 }
 
 impl EvalBatch {
-    /// Packs documents into rows of `sequence_length` bytes and these into batches of up to `batch_size` rows. Every
+    /// Packs documents into rows of `sequence_length` tokens and these into batches of up to `batch_size` rows. Every
     /// byte of the documents is in exactly one batch; the last row may be padded.
     ///
     /// # Errors
-    /// [`EvalError::Data`](crate::EvalError::Data) without text, or for impossible sizes.
-    pub fn pack(documents: &[Document], sequence_length: usize, batch_size: usize) -> Result<Vec<Self>> {
+    /// [`EvalError::Data`](crate::EvalError::Data) without text, for impossible sizes, or if the tokenizer
+    /// refuses a document.
+    pub fn pack(
+        documents: &[Document],
+        tokenizer: &Tokenizer,
+        sequence_length: usize,
+        batch_size: usize,
+    ) -> Result<Vec<Self>> {
         // Every row is evaluated, so the order of documents only decides where rows cut them.
-        let options = PackOptions { sequence_length, seed: 0, remainder: Remainder::Pad };
-        let rows = pack(&ByteTokenizer.encode_documents(documents), ByteTokenizer::EOS, &options)?;
-        Self::from_rows(&rows, batch_size)
+        let options =
+            PackOptions { sequence_length, packing: Packing::Concat, seed: 0, remainder: Remainder::Pad };
+        let ids = tokenizer.encode_documents(documents)?;
+        let rows = pack(&ids, tokenizer.eos(), &options)?;
+        // The first token of a document is no target, its end is one.
+        let targets: usize = ids.iter().map(Vec::len).sum();
+        Self::from_rows(&rows, text_bytes(documents) as f64 / targets as f64, batch_size)
     }
 
-    fn from_rows(rows: &PackedRows, batch_size: usize) -> Result<Vec<Self>> {
-        rows.sequential_batches(batch_size)?.map(Self::new).collect()
+    /// Batches of up to `batch_size` rows of any tokens, of which every target stands for so many bytes of text.
+    ///
+    /// # Errors
+    /// [`EvalError::Data`](crate::EvalError::Data) if rows cannot be read, or for a batch size of 0.
+    pub fn from_rows(rows: &PackedRows, bytes_per_target: f64, batch_size: usize) -> Result<Vec<Self>> {
+        rows.sequential_batches(batch_size)?.map(|batch| Self::new(batch?, bytes_per_target)).collect()
     }
 
-    fn new(batch: Batch) -> Result<Self> {
-        // One token per byte: the targets of a document are its bytes but the first, and its end.
-        let bytes = batch.target_tokens();
+    fn new(batch: Batch, bytes_per_target: f64) -> Result<Self> {
+        let bytes = batch.target_tokens() as f64 * bytes_per_target;
         let documents = Documents::from_cu_seqlens(batch.cu_seqlens)?;
         let input = Input::new(batch.ids, batch.batch, batch.tokens, documents)?;
         Ok(Self { input, labels: batch.labels, valid: batch.valid, bytes })
@@ -67,7 +80,7 @@ mod tests {
 
     fn batches(text: &[u8]) -> Vec<EvalBatch> {
         let document = Document { name: "x".to_owned(), text: text.to_vec() };
-        EvalBatch::pack(&[document], 4, 2).unwrap()
+        EvalBatch::pack(&[document], &Tokenizer::Bytes, 4, 2).unwrap()
     }
 
     #[test]
@@ -77,7 +90,7 @@ mod tests {
         let shapes: Vec<_> =
             batches.iter().map(|batch| (batch.input.batch(), batch.valid_tokens())).collect();
         assert_eq!(shapes, [(2, 8), (1, 3)]);
-        assert_eq!(batches.iter().map(|batch| batch.bytes).sum::<usize>(), 10);
+        assert_eq!(batches.iter().map(|batch| batch.bytes).sum::<f64>(), 10.0);
     }
 
     #[test]

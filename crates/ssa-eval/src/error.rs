@@ -35,14 +35,6 @@ pub enum EvalError {
     /// The report's template failed; only a defect of this crate can cause it.
     #[error("the report could not be rendered")]
     Template(#[from] minijinja::Error),
-    /// A file of the run could not be written.
-    #[error("cannot write {path}", path = path.display())]
-    Write {
-        /// The file.
-        path: PathBuf,
-        /// The cause.
-        source: std::io::Error,
-    },
     /// The summary could not be turned into JSON.
     #[error("cannot write {path} as JSON", path = path.display())]
     Json {

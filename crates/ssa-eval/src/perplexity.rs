@@ -42,7 +42,7 @@ pub struct Perplexity {
     pub sequence_length: usize,
     /// Target tokens: every metric is a mean over these.
     pub targets: usize,
-    /// Bytes of text that the targets cover.
+    /// Bytes of text that the targets cover: exact for tokens that are bytes, by the mean size of a token for others.
     pub bytes: usize,
     /// Full attention first (unless the method has none), then the budgets as given.
     pub results: Vec<BudgetResult>,
@@ -100,9 +100,9 @@ pub fn perplexity(
         check_finite(&modes, &scores, index)?;
         progress(index + 1);
     }
-    let bytes: usize = batches.iter().map(|batch| batch.bytes).sum();
+    let bytes: f64 = batches.iter().map(|batch| batch.bytes).sum();
     let targets = scores.first().map_or(0, |score| score.targets);
-    if targets == 0 || bytes == 0 {
+    if targets == 0 || bytes <= 0.0 {
         return Err(EvalError::NoTargets);
     }
     let results = modes
@@ -115,7 +115,7 @@ pub fn perplexity(
         rows: batches.iter().map(|batch| batch.input.batch()).sum(),
         sequence_length: batches.first().map_or(0, |batch| batch.input.tokens()),
         targets,
-        bytes,
+        bytes: bytes.round() as usize,
         results,
     })
 }
@@ -160,7 +160,7 @@ impl Mode {
         }
     }
 
-    fn result(&self, score: &Score, sparsity: &SparsitySum, bytes: usize, has_full: bool) -> BudgetResult {
+    fn result(&self, score: &Score, sparsity: &SparsitySum, bytes: f64, has_full: bool) -> BudgetResult {
         let nats_per_token = score.nll / score.targets as f64;
         BudgetResult {
             mode: if self.budget.is_some() { AttentionMode::Sparse } else { AttentionMode::Full },

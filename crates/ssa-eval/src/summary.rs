@@ -1,8 +1,10 @@
 //! What a training run leaves behind in one file, for people and programs.
 
+use std::io::Write;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
+use ssa_model::checkpoint::replace_file;
 use ssa_model::{Method, SparseBudget};
 
 use crate::{Analysis, EvalError, Perplexity, Result};
@@ -61,14 +63,14 @@ impl Machine {
 }
 
 impl Summary {
-    /// Writes the summary as indented JSON.
+    /// Writes the summary as indented JSON; the file appears when it is whole.
     ///
     /// # Errors
-    /// [`EvalError::Write`] if the file cannot be written, [`EvalError::Json`] if a number has no JSON form.
+    /// [`EvalError::Model`] if the file cannot be written, [`EvalError::Json`] if a number has no JSON form.
     pub fn write(&self, path: &Path) -> Result<()> {
         let json = serde_json::to_string_pretty(self)
             .map_err(|source| EvalError::Json { path: path.to_owned(), source })?;
-        std::fs::write(path, json + "\n").map_err(|source| EvalError::Write { path: path.to_owned(), source })
+        Ok(replace_file(path, |file| file.write_all((json + "\n").as_bytes()))?)
     }
 }
 

@@ -7,7 +7,7 @@
     reason = "helpers of tests fail by panicking"
 )]
 
-use ssa_data::Document;
+use ssa_data::{Document, Tokenizer};
 use ssa_eval::{EvalBatch, EvalError, Perplexity, PerplexityOptions, analyze, perplexity};
 use ssa_kernels::ops::attention::selection::SelectionRule;
 use ssa_kernels::ops::cross_entropy::linear_cross_entropy_losses;
@@ -49,7 +49,7 @@ fn documents() -> Vec<Document> {
 }
 
 fn batches(batch_size: usize) -> Vec<EvalBatch> {
-    EvalBatch::pack(&documents(), 64, batch_size).unwrap()
+    EvalBatch::pack(&documents(), &Tokenizer::Bytes, 64, batch_size).unwrap()
 }
 
 fn budgets(list: &[&str]) -> Vec<SparseBudget> {
@@ -163,8 +163,8 @@ fn what_cannot_be_measured_is_an_error() {
     let error = evaluate(&diverged, 2, &["4x2"]).unwrap_err();
     assert!(matches!(&error, EvalError::NotFinite { batch: 0, .. }), "{error}");
     let empty = Document { name: "empty".to_owned(), text: vec![] };
-    assert!(matches!(EvalBatch::pack(&[empty], 64, 2), Err(EvalError::Data(_))));
-    assert!(EvalBatch::pack(&documents(), 64, 0).is_err());
+    assert!(matches!(EvalBatch::pack(&[empty], &Tokenizer::Bytes, 64, 2), Err(EvalError::Data(_))));
+    assert!(EvalBatch::pack(&documents(), &Tokenizer::Bytes, 64, 0).is_err());
     let options = PerplexityOptions { budgets: vec![], rule: SelectionRule::Exact, sparsity_batches: 0 };
     let none = perplexity(&model(Method::Ssa), &[], &options, &mut |_| ());
     assert!(matches!(none, Err(EvalError::NoTargets)));

@@ -1,15 +1,16 @@
 //! One micro-batch of training: the objective, forward and backward.
 //!
 //! ```text
-//! loss = cross_entropy + alpha * alignment
+//! loss = cross_entropy + alpha * alignment + z_loss_weight * z_loss
 //! alignment = mean over layers, valid tokens, heads and head_dim of the terms between full and sparse outputs
+//! z_loss = mean over targets of the squared logarithm of the softmax's normaliser
 //! ```
 //!
-//! Both are means over the valid tokens of the whole optimiser step: [`StepScale`] carries the denominators, so
+//! All are means over the valid tokens of the whole optimiser step: [`StepScale`] carries the denominators, so
 //! that the gradients of micro-batches simply add up.
 
 use ssa_kernels::ops::attention::alignment::AlignmentOptions;
-use ssa_kernels::ops::cross_entropy::linear_cross_entropy_fwd_bwd;
+use ssa_kernels::ops::cross_entropy::{CrossEntropy, linear_cross_entropy_fwd_bwd};
 use ssa_kernels::ops::embedding::embedding_bwd;
 use ssa_kernels::ops::rms_norm::{rms_norm_bwd, rms_norm_fwd};
 use ssa_kernels::{Documents, Tensor};
@@ -30,6 +31,8 @@ pub struct Objective {
     pub alignment: AlignmentOptions,
     /// Compare gated outputs (as released) or the bare ones.
     pub gated_alignment: bool,
+    /// Weight of z-loss; 0 switches it off without changing a bit of the gradients.
+    pub z_loss: f32,
     /// Keep only the input of each layer and compute the rest again in the backward: a third more work for a
     /// small fraction of the memory.
     pub recompute: bool,
@@ -49,6 +52,8 @@ pub struct StepScale {
 pub struct StepLosses {
     /// Share of the mean cross-entropy, nats per target.
     pub cross_entropy: f64,
+    /// Share of the mean squared log-normaliser of the softmax, before the weight of z-loss.
+    pub z_loss: f64,
     /// Share of the mean alignment loss, before the factor alpha; 0 for methods without one.
     pub alignment: f64,
     /// The alignment loss layer by layer (their mean is `alignment`).
@@ -94,7 +99,8 @@ impl Model {
         let alignment_per_layer: Vec<f64> = alignment_sums.iter().map(|sum| sum * mean).collect();
         let layers = self.parameters().layers.len();
         let cross_entropy_scale = 1.0 / scale.target_tokens.max(1) as f64;
-        let (loss_sum, mut dx) = self.head_step(&x, batch, cross_entropy_scale as f32, &context, grads)?;
+        let grad_scale = cross_entropy_scale as f32;
+        let (loss, mut dx) = self.head_step(&x, batch, grad_scale, objective.z_loss, &context, grads)?;
 
         let alignment_scale = (f64::from(objective.alpha) * mean / layers as f64) as f32;
         let parts = kept.into_iter().zip(&self.parameters().layers).zip(&plans).zip(&mut grads.layers);
@@ -108,7 +114,8 @@ impl Model {
         }
         embedding_bwd(&dx, batch.input().ids(), &mut grads.embed_tokens)?;
         Ok(StepLosses {
-            cross_entropy: loss_sum * cross_entropy_scale,
+            cross_entropy: loss.loss_sum * cross_entropy_scale,
+            z_loss: loss.lse_square_sum * cross_entropy_scale,
             alignment: alignment_per_layer.iter().sum::<f64>() / layers as f64,
             alignment_per_layer,
         })
@@ -148,24 +155,26 @@ impl Model {
         Ok((x, kept, sums))
     }
 
-    /// Final norm, head and cross-entropy, forward and backward: the loss sum and the gradient of `x`.
+    /// Final norm, head and cross-entropy, forward and backward: the loss sums and the gradient of `x`.
     fn head_step(
         &self,
         x: &Tensor,
         batch: &TrainBatch,
         grad_scale: f32,
+        z_loss: f32,
         context: &LayerContext<'_>,
         grads: &mut Parameters,
-    ) -> Result<(f64, Tensor)> {
+    ) -> Result<(CrossEntropy, Tensor)> {
         let weights = self.parameters();
         let norm = rms_norm_fwd(x, &weights.norm, context.rms_norm_eps)?;
         let mut dnorm = Tensor::zeros_like(x);
         let dhead = grads.head_mut();
         let head = weights.head();
+        let labels = batch.labels();
         let loss =
-            linear_cross_entropy_fwd_bwd(&norm.out, head, batch.labels(), grad_scale, &mut dnorm, dhead)?;
+            linear_cross_entropy_fwd_bwd(&norm.out, head, labels, grad_scale, z_loss, &mut dnorm, dhead)?;
         let mut dx = Tensor::zeros_like(x);
         rms_norm_bwd(&dnorm, x, &weights.norm, &norm.rstd, &mut dx, &mut grads.norm)?;
-        Ok((loss.loss_sum, dx))
+        Ok((loss, dx))
     }
 }

@@ -111,6 +111,7 @@ fn losses_and_gradients_match_the_released_code() {
                 alpha: 10.0,
                 alignment: Default::default(),
                 gated_alignment: true,
+                z_loss: 0.0,
                 recompute: false,
             };
             let input = case.input();

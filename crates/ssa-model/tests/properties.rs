@@ -57,6 +57,7 @@ fn objective(model: &Model) -> Objective {
         alpha: 10.0,
         alignment: Default::default(),
         gated_alignment: true,
+        z_loss: 0.0,
         recompute: false,
     }
 }
@@ -83,6 +84,7 @@ fn step(
         let losses = model.train_step(batch, objective, &[mode; 2], &scale, &mut grads).unwrap();
         total.cross_entropy += losses.cross_entropy;
         total.alignment += losses.alignment;
+        total.z_loss += losses.z_loss;
     }
     (total, grads)
 }
@@ -163,6 +165,7 @@ fn micro_batches_add_up_to_the_whole_step() {
             let (sum, summed) = step(&model, &objective, mode, &[&first, &second], scale);
             assert!((losses.cross_entropy - sum.cross_entropy).abs() < 1e-6);
             assert!((losses.alignment - sum.alignment).abs() < 1e-6);
+            assert!((losses.z_loss - sum.z_loss).abs() < 1e-5);
             assert_same_gradients(&summed, &grads, 2e-6);
         }
     }
@@ -189,7 +192,7 @@ fn padding_counts_nowhere() {
 }
 
 /// The two-sided alignment gradient equals that of one SmoothL1 in both its arguments, so the step's gradient is that
-/// of `cross_entropy + alpha * alignment / 2`: checked along random directions.
+/// of `cross_entropy + alpha * alignment / 2 + z-loss`: checked along random directions.
 #[test]
 fn gradients_match_finite_differences() {
     for (method, tied, gated) in [
@@ -203,13 +206,13 @@ fn gradients_match_finite_differences() {
         let mut model = Model::init(config, 9).unwrap();
         let batch = batch(ids(10, 48), 1, Documents::from_cu_seqlens(vec![0, 17, 48]).unwrap(), None);
         let scale = StepScale { target_tokens: 46, valid_tokens: 48 };
-        let mut objective = Objective { gated_alignment: gated, ..objective(&model) };
+        let mut objective = Objective { gated_alignment: gated, z_loss: 0.01, ..objective(&model) };
         // With one block there is nothing to choose: otherwise the choice, and with it the loss, could jump.
         objective.attention.selection.block_counts = 1;
         let mode = if method == Method::Full { AttentionMode::Full } else { AttentionMode::Sparse };
         let loss = |model: &Model| {
             let (losses, grads) = step(model, &objective, mode, &[&batch], scale);
-            (losses.cross_entropy + 10.0 * losses.alignment / 2.0, grads)
+            (losses.cross_entropy + 10.0 * losses.alignment / 2.0 + 0.01 * losses.z_loss, grads)
         };
         let (_, grads) = loss(&model);
         let names: Vec<String> = grads.named().into_iter().map(|(name, _)| name).collect();

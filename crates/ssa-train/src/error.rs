@@ -7,6 +7,10 @@ use ssa_data::DataError;
 use ssa_kernels::KernelError;
 use ssa_model::ModelError;
 
+use crate::checkpoint::CheckpointError;
+use crate::config::{ConfigError, Difference};
+use crate::diagnosis::Diagnosis;
+
 /// Why a run could not start or had to stop.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -24,6 +28,12 @@ pub enum TrainError {
         /// Its value.
         value: f64,
     },
+    /// Bad numbers that neither passing over rows nor going back to a checkpoint gets past.
+    #[error(
+        "{0}. Lower optimizer.learning_rate, lengthen the warm-up, or look at the text of these rows; a checkpoint further \
+         back is continued from once the newer ones are removed"
+    )]
+    Diverged(Box<Diagnosis>),
     /// The checkpoint to start from has another architecture than the configuration.
     #[error(
         "{}: the checkpoint and the configuration differ: {}; set these keys of [model] to the values of the \
@@ -36,6 +46,69 @@ pub enum TrainError {
         directory: PathBuf,
         /// Key, configured value and checkpoint value of each difference.
         differences: Vec<String>,
+    },
+    /// Another program works in the run directory.
+    #[error(
+        "{} is in use by process {holder}, which holds the lock {}; wait for it or stop it, or name another run directory",
+        directory.display(),
+        file.display()
+    )]
+    Locked {
+        /// The directory.
+        directory: PathBuf,
+        /// The file that is locked.
+        file: PathBuf,
+        /// Number of the process as the file tells it.
+        holder: String,
+    },
+    /// There is no run in the directory.
+    #[error("{}: no run to continue here: {reason}; name the directory of a run", path.display())]
+    NoRun {
+        /// The directory.
+        path: PathBuf,
+        /// What shows it.
+        reason: &'static str,
+    },
+    /// A run should continue with other settings than it had.
+    #[error(
+        "{}: the configuration has changed: {}; continue with the settings of the run, start another run, or allow the \
+         change by {}",
+        place.display(),
+        list(differences),
+        flags(differences)
+    )]
+    ConfigChanged {
+        /// The configuration or checkpoint of the run.
+        place: PathBuf,
+        /// The keys.
+        differences: Vec<Difference>,
+    },
+    /// A line of the metrics cannot be read back.
+    #[error("{}, line {line}: {reason}; correct the line, or remove the file to go on without the earlier steps", path.display())]
+    Metrics {
+        /// The file.
+        path: PathBuf,
+        /// The line, from 1.
+        line: usize,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A checkpoint is unusable or could not be saved.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    /// The checkpoint to start from has fewer tokens than the data.
+    #[error(
+        "{}: the checkpoint has a vocabulary of {vocab_size}, but the tokenizer of the data has one of {needed}; prepare \
+         the data with the tokenizer of the checkpoint, or leave out model.init_from",
+        directory.display()
+    )]
+    Vocabulary {
+        /// The checkpoint.
+        directory: PathBuf,
+        /// Size of its vocabulary.
+        vocab_size: usize,
+        /// Size of the vocabulary of the data.
+        needed: usize,
     },
     /// The named run directory exists.
     #[error("{} exists; name another run directory, or pass --overwrite to replace the run in it", path.display())]
@@ -66,6 +139,9 @@ pub enum TrainError {
     /// The model refused its input, or a checkpoint could not be read or written.
     #[error(transparent)]
     Model(#[from] ModelError),
+    /// The configuration of a run cannot be read.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
     /// The training text could not be used.
     #[error(transparent)]
     Data(#[from] DataError),
@@ -74,7 +150,24 @@ pub enum TrainError {
     Kernel(#[from] KernelError),
 }
 
+fn list(differences: &[Difference]) -> String {
+    differences.iter().map(Difference::to_string).collect::<Vec<_>>().join("; ")
+}
+
+fn flags(differences: &[Difference]) -> String {
+    let flags = differences.iter().map(|difference| format!("--allow-change {}", difference.key));
+    flags.collect::<Vec<_>>().join(" ")
+}
+
 impl TrainError {
+    /// For `map_err`: the model's error names the file and the reason, to which this adds what to do about it.
+    pub(crate) fn with_remedy(error: ModelError) -> Self {
+        match error {
+            ModelError::Io { action, path, reason } => Self::io(action, &path)(reason),
+            other => Self::Model(other),
+        }
+    }
+
     /// For `map_err`: names the file and what to do about the usual reasons.
     pub(crate) fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
         move |source| {

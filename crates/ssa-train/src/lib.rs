@@ -4,31 +4,54 @@
 //! TrainConfig  a TOML file and --set overrides: right keys, right types
 //!   -> TrainPlan   checked: values that work together, the model, the objective
 //!   -> Trainer     an iterator over optimiser steps
-//!   -> RunDir      configuration, metrics and checkpoint on disk
+//!   -> RunDir      a directory on disk that one run at a time works in
+//!   -> Session     a trainer in a run directory: keeps logs and checkpoints, gets past bad numbers
 //! ```
 //!
-//! Nothing here prints: [`Trainer`] yields [`StepMetrics`] and the caller shows them.
+//! Nothing here prints: [`Session`] yields [`Event`]s and the caller shows them. Nothing here evaluates either: what the
+//! caller measures on held-out text between two steps comes back as [`Measurements`], to be logged and kept.
 
+mod batch_ramp;
+mod best;
+mod checkpoint;
 pub mod config;
+mod diagnosis;
+mod data;
 mod error;
 mod initial;
+mod journal;
+mod lock;
+mod log;
+mod measurements;
 mod metrics;
 mod optimizer;
 mod plan;
+mod resume;
 mod run_dir;
 mod schedule;
+mod session;
 mod stream;
+mod tensorboard;
 mod text;
 mod trainer;
 
+pub use batch_ramp::BatchRamp;
+pub use best::Best;
+pub use checkpoint::{BadSteps, Checkpoint, CheckpointError, Checkpoints, RunState, SaveStep};
 pub use config::{ConfigError, TrainConfig, apply_overrides};
+pub use diagnosis::{BadStep, Diagnosis};
+pub use data::{HeldOutData, HeldOutRows, RunData};
 pub use error::TrainError;
-pub use metrics::{MetricsWriter, StepMetrics};
-pub use optimizer::{Optimizer, OptimizerOptions};
+pub use journal::{JournalEntry, RunEvent};
+pub use measurements::{Measurements, ModeLoss, Probe, ProbedAttention, ProbedStates, Validation};
+pub use metrics::{KeptSteps, LoggedStep, MetricsWriter, StepMetrics};
+pub use optimizer::{DecayedWeights, Optimizer, OptimizerOptions};
 pub use plan::TrainPlan;
 pub use run_dir::{Existing, RunDir};
-pub use schedule::Schedule;
+pub use schedule::{Schedule, ScheduleShape};
+pub use session::{Event, Session};
 pub use stream::{StreamDraw, StreamScope};
+pub use tensorboard::EventWriter;
 pub use trainer::Trainer;
 
 /// Result of every fallible function in this crate except for the configuration, which has [`ConfigError`].

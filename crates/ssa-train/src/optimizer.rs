@@ -7,6 +7,18 @@ use ssa_model::{ModelConfig, Parameters};
 
 use crate::Result;
 
+/// Which weights are decayed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DecayedWeights {
+    /// Every tensor of more than one axis: all but the weights of the norms. Decay pulls towards 0, and their neutral
+    /// value is 1.
+    Matrices,
+    /// The matrices of the layers: neither norms nor embedding and head.
+    Layers,
+    /// Every tensor.
+    All,
+}
+
 /// Constants of the optimiser over a run.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct OptimizerOptions {
@@ -16,15 +28,15 @@ pub struct OptimizerOptions {
     pub beta2: f32,
     /// Added to the root of the mean square.
     pub eps: f32,
-    /// Decoupled weight decay of tensors with more than one axis.
+    /// Decoupled weight decay of the weights named by `decayed`.
     pub weight_decay: f32,
+    /// The weights that decay.
+    pub decayed: DecayedWeights,
     /// Largest L2 norm of the gradient of all weights together.
     pub max_grad_norm: f64,
 }
 
 /// AdamW with its moments.
-///
-/// Tensors of one axis, the weights of the norms, are not decayed: decay pulls towards 0, and 1 is their neutral value.
 #[derive(Clone, Debug)]
 pub struct Optimizer {
     options: OptimizerOptions,
@@ -37,6 +49,21 @@ impl Optimizer {
     /// An optimiser with zero moments.
     pub fn new(options: OptimizerOptions, config: &ModelConfig) -> Self {
         Self { options, m: Parameters::zeros(config), v: Parameters::zeros(config), steps: 0 }
+    }
+
+    /// An optimiser that goes on after `steps` steps with the moments it had then.
+    pub(crate) fn restored(options: OptimizerOptions, m: Parameters, v: Parameters, steps: u64) -> Self {
+        Self { options, m, v, steps }
+    }
+
+    /// Decayed means of the gradients and of their squares.
+    pub(crate) fn moments(&self) -> (&Parameters, &Parameters) {
+        (&self.m, &self.v)
+    }
+
+    /// Steps done.
+    pub(crate) fn steps(&self) -> u64 {
+        self.steps
     }
 
     /// L2 norm of a gradient over all tensors.
@@ -59,13 +86,17 @@ impl Optimizer {
         let clip = clip_factor(norm, self.options.max_grad_norm);
         let moments = self.m.named_mut().into_iter().zip(self.v.named_mut());
         let tensors = parameters.named_mut().into_iter().zip(grads.named()).zip(moments);
-        for (((_, parameter), (_, grad)), ((_, m), (_, v))) in tensors {
+        for (((name, parameter), (_, grad)), ((_, m), (_, v))) in tensors {
             let options = AdamwOptions {
                 lr: learning_rate as f32,
                 beta1: self.options.beta1,
                 beta2: self.options.beta2,
                 eps: self.options.eps,
-                weight_decay: decay(parameter, self.options.weight_decay),
+                weight_decay: if self.options.decayed.contains(&name, parameter) {
+                    self.options.weight_decay
+                } else {
+                    0.0
+                },
             };
             adamw_step(parameter, grad, m, v, &options, self.steps, clip)?;
         }
@@ -73,8 +104,15 @@ impl Optimizer {
     }
 }
 
-fn decay(parameter: &Tensor, weight_decay: f32) -> f32 {
-    if parameter.shape().len() > 1 { weight_decay } else { 0.0 }
+impl DecayedWeights {
+    fn contains(self, name: &str, parameter: &Tensor) -> bool {
+        let is_matrix = parameter.shape().len() > 1;
+        match self {
+            Self::Matrices => is_matrix,
+            Self::Layers => is_matrix && name.contains(".layers."),
+            Self::All => true,
+        }
+    }
 }
 
 #[cfg(test)]
@@ -82,8 +120,14 @@ mod tests {
     use super::*;
     use crate::{TrainConfig, TrainPlan};
 
-    const OPTIONS: OptimizerOptions =
-        OptimizerOptions { beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_decay: 0.5, max_grad_norm: 1.0 };
+    const OPTIONS: OptimizerOptions = OptimizerOptions {
+        beta1: 0.9,
+        beta2: 0.95,
+        eps: 1e-8,
+        weight_decay: 0.5,
+        decayed: DecayedWeights::Matrices,
+        max_grad_norm: 1.0,
+    };
 
     fn config() -> ModelConfig {
         let mut config = TrainConfig::default();
@@ -100,14 +144,23 @@ mod tests {
     }
 
     #[test]
-    fn norms_are_not_decayed() {
+    fn the_named_weights_are_decayed() {
         let config = config();
-        let mut weights = filled(&config, 1.0);
-        let zeros = Parameters::zeros(&config);
-        Optimizer::new(OPTIONS, &config).step(&mut weights, &zeros, 0.0, 0.1).unwrap();
-        for (name, tensor) in weights.named() {
-            let expected = if name.contains("norm") { 1.0 } else { 0.95 };
-            assert!(tensor.as_slice().iter().all(|value| (value - expected).abs() < 1e-6), "{name}");
+        let expects = |decayed, name: &str| match decayed {
+            DecayedWeights::Matrices => !name.contains("norm"),
+            DecayedWeights::Layers => name.contains("_proj"),
+            DecayedWeights::All => true,
+        };
+        for decayed in [DecayedWeights::Matrices, DecayedWeights::Layers, DecayedWeights::All] {
+            let mut weights = filled(&config, 1.0);
+            let zeros = Parameters::zeros(&config);
+            let options = OptimizerOptions { decayed, ..OPTIONS };
+            Optimizer::new(options, &config).step(&mut weights, &zeros, 0.0, 0.1).unwrap();
+            for (name, tensor) in weights.named() {
+                let expected = if expects(decayed, &name) { 0.95 } else { 1.0 };
+                let close = tensor.as_slice().iter().all(|value| (value - expected).abs() < 1e-6);
+                assert!(close, "{decayed:?} {name}");
+            }
         }
     }
 

@@ -1,8 +1,10 @@
 //! The checked form of a configuration.
 
+use std::ops::Range;
 use std::path::PathBuf;
+use std::sync::Arc;
 
-use ssa_data::ByteTokenizer;
+use ssa_data::Tokenizer;
 use ssa_kernels::ops::attention::alignment::AlignmentOptions;
 use ssa_kernels::ops::attention::selection::SelectionOptions;
 use ssa_model::{
@@ -10,40 +12,44 @@ use ssa_model::{
     SparseBudget,
 };
 
+use crate::batch_ramp::BatchRamp;
 use crate::config::{AlignmentInput, ConfigError, TrainConfig};
 use crate::optimizer::OptimizerOptions;
 use crate::schedule::Schedule;
 use crate::stream::StreamDraw;
+use tokenizer::choose_tokenizer;
 
 mod checks;
 #[cfg(test)]
 mod tests;
+mod tokenizer;
 
 /// A configuration that can run: every value is checked, alone and with the others, so the code that uses it checks
 /// nothing again.
 #[derive(Clone, Debug)]
 pub struct TrainPlan {
     config: TrainConfig,
+    tokenizer: Arc<Tokenizer>,
     model: ModelConfig,
     objective: Objective,
     streams: StreamDraw,
+    batches: BatchRamp,
     schedule: Schedule,
     optimizer: OptimizerOptions,
 }
 
 impl TrainPlan {
-    /// Checks a configuration.
+    /// Checks a configuration. The tokenizer of the data decides on the size of the vocabulary and is loaded; nothing
+    /// else is read.
     ///
     /// # Errors
-    /// [`ConfigError::Value`] names the first key whose value cannot work, and what would.
+    /// [`ConfigError::Value`] names the first key whose value cannot work, and what would; [`ConfigError::Data`] the
+    /// file if a tokenizer cannot be loaded.
     pub fn new(config: TrainConfig) -> Result<Self, ConfigError> {
         checks::check(&config)?;
-        let model = model_config(&config)?;
-        let training = &config.training;
+        let tokenizer = choose_tokenizer(&config.data)?;
+        let model = model_config(&config, &tokenizer)?;
         let settings = &config.optimizer;
-        let warmup = settings
-            .warmup_steps
-            .unwrap_or_else(|| (settings.warmup_fraction * training.steps as f64).round() as usize);
         Ok(Self {
             objective: objective(&config, &model),
             streams: StreamDraw::new(
@@ -52,19 +58,17 @@ impl TrainPlan {
                 config.objective.full_ratio,
                 config.objective.stream_draw,
             ),
-            schedule: Schedule {
-                peak: settings.learning_rate,
-                minimum: settings.min_learning_rate,
-                warmup,
-                steps: training.steps,
-            },
+            batches: batches(&config),
+            schedule: schedule(&config),
             optimizer: OptimizerOptions {
                 beta1: settings.beta1 as f32,
                 beta2: settings.beta2 as f32,
                 eps: settings.eps as f32,
                 weight_decay: settings.weight_decay as f32,
+                decayed: settings.weight_decay_on,
                 max_grad_norm: settings.max_grad_norm,
             },
+            tokenizer: Arc::new(tokenizer),
             model,
             config,
         })
@@ -78,6 +82,11 @@ impl TrainPlan {
     /// Seed of the run.
     pub fn seed(&self) -> u64 {
         self.config.run.seed
+    }
+
+    /// The tokenizer of the data.
+    pub fn tokenizer(&self) -> &Tokenizer {
+        &self.tokenizer
     }
 
     /// The model to train.
@@ -115,19 +124,34 @@ impl TrainPlan {
         self.config.training.steps
     }
 
-    /// Rows of an optimiser step.
-    pub fn batch_size(&self) -> usize {
-        self.config.training.batch_size
+    /// Rows and micro-batches of the optimiser steps.
+    pub fn batches(&self) -> &BatchRamp {
+        &self.batches
     }
 
-    /// Rows of a micro-batch: a divisor of the batch size.
-    pub fn micro_batch_size(&self) -> usize {
-        self.config.training.micro_batch_size.unwrap_or(self.batch_size())
+    /// Share of the micro-batches and layers of some steps, counted from 0, that run on full attention. It follows from
+    /// the draw alone, so it is the same for a resumed run; 0 for no steps.
+    pub fn full_stream_share(&self, steps: Range<usize>) -> f64 {
+        let layers = self.model.num_hidden_layers;
+        let (mut full, mut all) = (0, 0);
+        for step in steps {
+            for micro_batch in 0..self.batches.micro_batches(step) {
+                let streams = self.streams.streams(step as u64, micro_batch as u64, layers);
+                full += streams.iter().filter(|&&stream| stream == AttentionMode::Full).count();
+                all += streams.len();
+            }
+        }
+        full as f64 / all.max(1) as f64
     }
 
-    /// Micro-batches of an optimiser step.
-    pub fn accumulation(&self) -> usize {
-        self.batch_size() / self.micro_batch_size()
+    /// Attention whose validation loss decides which weights are the best.
+    pub fn best_by(&self) -> AttentionMode {
+        let own = if self.config.objective.method == Method::Full {
+            AttentionMode::Full
+        } else {
+            AttentionMode::Sparse
+        };
+        self.config.monitoring.best_by.unwrap_or(own)
     }
 
     /// Tokens of a row.
@@ -141,8 +165,32 @@ impl TrainPlan {
     }
 }
 
+fn batches(config: &TrainConfig) -> BatchRamp {
+    let training = &config.training;
+    let start = training.batch_size_start.unwrap_or(training.batch_size);
+    BatchRamp {
+        micro_batch_size: training.micro_batch_size.unwrap_or(start),
+        start,
+        full: training.batch_size,
+        steps: training.batch_ramp_steps,
+    }
+}
+
+fn schedule(config: &TrainConfig) -> Schedule {
+    let (steps, settings) = (config.training.steps, &config.optimizer);
+    let share = |fraction: f64| (fraction * steps as f64).round() as usize;
+    Schedule {
+        peak: settings.learning_rate,
+        minimum: settings.min_learning_rate,
+        warmup: settings.warmup_steps.unwrap_or_else(|| share(settings.warmup_fraction)),
+        steps,
+        shape: settings.schedule,
+        decay: share(settings.decay_fraction),
+    }
+}
+
 /// The model's own configuration; its checks are those of the model crate, told with the keys of ours.
-fn model_config(config: &TrainConfig) -> Result<ModelConfig, ConfigError> {
+fn model_config(config: &TrainConfig, tokenizer: &Tokenizer) -> Result<ModelConfig, ConfigError> {
     let section = &config.model;
     let method = config.objective.method;
     let rope_scaling =
@@ -152,8 +200,19 @@ fn model_config(config: &TrainConfig) -> Result<ModelConfig, ConfigError> {
             high_freq_factor: scaling.high_freq_factor,
             original_max_position_embeddings: scaling.original_max_position_embeddings,
         });
+    let vocab_size = section.vocab_size.unwrap_or(tokenizer.vocab_size());
+    if vocab_size < tokenizer.vocab_size() {
+        return Err(ConfigError::Value {
+            key: "model.vocab_size".to_owned(),
+            value: vocab_size.to_string(),
+            expected: format!(
+                "at least {}, the vocabulary of the tokenizer of the data; prepare the data with the tokenizer of the model",
+                tokenizer.vocab_size()
+            ),
+        });
+    }
     let settings = ModelSettings {
-        vocab_size: ByteTokenizer::VOCAB_SIZE,
+        vocab_size,
         hidden_size: section.hidden_size,
         intermediate_size: section.intermediate_size,
         num_hidden_layers: section.num_hidden_layers,
@@ -171,7 +230,7 @@ fn model_config(config: &TrainConfig) -> Result<ModelConfig, ConfigError> {
         window_size: if method == Method::Nsa { section.window_size } else { 0 },
         attention_method: method,
         bos_token_id: None,
-        eos_token_id: vec![ByteTokenizer::EOS],
+        eos_token_id: vec![tokenizer.eos()],
     };
     ModelConfig::new(settings).map_err(|error| match error {
         ModelError::Config { key, value, expected, .. } => {
@@ -201,6 +260,7 @@ fn objective(config: &TrainConfig, model: &ModelConfig) -> Objective {
         alpha: section.alpha as f32,
         alignment: AlignmentOptions { kind: section.alignment, direction: section.alignment_direction },
         gated_alignment: section.alignment_on == AlignmentInput::Gated,
+        z_loss: section.z_loss as f32,
         recompute: config.training.recompute,
     }
 }

@@ -2,43 +2,49 @@
 //!
 //! ```text
 //! runs/ssa-20260131-154502/
+//!   run.lock         held by the program that works here
 //!   config.toml      the configuration with all defaults; usable as input again
 //!   metrics.jsonl    one JSON object per optimiser step
-//!   checkpoint/      the model in Hugging Face layout
-//!   summary.json     \
-//!   report.html      / what evaluation adds
+//!   journal.jsonl    beginning, interruptions, bad steps, end
+//!   tensorboard/     the metrics as event files
+//!   checkpoints/     what a run needs to go on
+//!   best/            the weights of the lowest validation loss, and best.json
+//!   checkpoint/      the trained model in Hugging Face layout, and its tokenizer
+//!   report.html      \
+//!   summary.json     / what evaluation adds; with the summary the run is finished
 //! ```
 
+mod remove;
+#[cfg(test)]
+mod tests;
+
 use std::fs;
-use std::io::ErrorKind;
+use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
+use ssa_data::Tokenizer;
 use ssa_model::Model;
+use ssa_model::checkpoint::replace_file;
 
+use crate::checkpoint::Checkpoints;
 use crate::config::TrainConfig;
-use crate::metrics::MetricsWriter;
-use crate::{Result, TrainError};
+use crate::journal::{JournalEntry, read_journal};
+use crate::lock::{LOCK, RunLock};
+use crate::metrics::{KeptSteps, MetricsWriter};
+use crate::tensorboard::EventWriter;
+use crate::{ConfigError, Result, TrainError};
+
+pub(crate) use remove::{remove_files, remove_if_empty};
 
 const CONFIG: &str = "config.toml";
-const PARTIAL_CONFIG: &str = "config.toml.partial";
+const PARTIAL_CONFIG: &str = "config.toml.tmp";
 const METRICS: &str = "metrics.jsonl";
+const JOURNAL: &str = "journal.jsonl";
+const TENSORBOARD: &str = "tensorboard";
 const CHECKPOINT: &str = "checkpoint";
-
-/// Every file that a run and its evaluation write, also those that an interrupted one leaves half written. The configuration comes last: while it is there, the directory is
-/// known as a run, so an interrupted removal can be repeated.
-const FILES: [&str; 10] = [
-    "summary.json",
-    "report.html.partial",
-    "report.html",
-    METRICS,
-    "checkpoint/model.safetensors.tmp",
-    "checkpoint/model.safetensors",
-    "checkpoint/config.json.tmp",
-    "checkpoint/config.json",
-    PARTIAL_CONFIG,
-    CONFIG,
-];
+const SUMMARY: &str = "summary.json";
+const REPORT: &str = "report.html";
 
 /// First line of a run's `config.toml`: by it a directory is known to hold a run that may be overwritten.
 const MARK: &str = "# The resolved configuration of a training run of `ssa`.";
@@ -52,10 +58,11 @@ pub enum Existing {
     Replace,
 }
 
-/// The directory of a run, created and ready to be written to.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// The directory of a run, ready to be written to and locked against other programs until this value is dropped.
+#[derive(Debug)]
 pub struct RunDir {
     path: PathBuf,
+    _lock: RunLock,
 }
 
 impl RunDir {
@@ -75,7 +82,7 @@ impl RunDir {
         // Creating decides who owns a name: asking first whether it is free would be a race.
         loop {
             match fs::create_dir(&path) {
-                Ok(()) => return Ok(Self { path }),
+                Ok(()) => return Self::lock(&path),
                 Err(error) if error.kind() == ErrorKind::AlreadyExists => {
                     runs += 1;
                     path = parent.join(format!("{stem}-{runs}"));
@@ -85,24 +92,66 @@ impl RunDir {
         }
     }
 
-    /// Creates the directory `path` and its parents.
+    /// Creates the directory `path` and its parents. An empty one, such as a run leaves that is killed in its first
+    /// instant, counts as none.
     ///
     /// # Errors
     /// [`TrainError::Exists`] if there is something of this name and `existing` says to refuse;
-    /// [`TrainError::NotARun`] if it should be replaced but no run wrote it; [`TrainError::Io`].
+    /// [`TrainError::NotARun`] if it should be replaced but no run wrote it; [`TrainError::Locked`];
+    /// [`TrainError::Io`].
     pub fn create_named(path: &Path, existing: Existing) -> Result<Self> {
         if let Some(parent) = path.parent() {
             fs::create_dir_all(parent).map_err(TrainError::io("create the directory", parent))?;
         }
         match fs::create_dir(path) {
-            Ok(()) => {}
-            Err(error) if error.kind() == ErrorKind::AlreadyExists => match existing {
-                Existing::Refuse => return Err(TrainError::Exists { path: path.to_owned() }),
-                Existing::Replace => remove_run(path)?,
-            },
-            Err(error) => return Err(TrainError::io("create the directory", path)(error)),
+            Err(error) if error.kind() != ErrorKind::AlreadyExists => {
+                return Err(TrainError::io("create the directory", path)(error));
+            }
+            _ => {}
         }
-        Ok(Self { path: path.to_owned() })
+        let check = || match existing {
+            Existing::Refuse if is_vacant(path)? => Ok(()),
+            Existing::Refuse => Err(TrainError::Exists { path: path.to_owned() }),
+            Existing::Replace => remove::check_is_run(path),
+        };
+        // Before the lock, which writes a file; and behind it, since only then nobody else writes.
+        check()?;
+        let run = Self::lock(path)?;
+        check()?;
+        if existing == Existing::Replace {
+            remove::remove_run(path)?;
+        }
+        Ok(run)
+    }
+
+    /// Opens the directory of a run that is to be continued, and clears away what an interrupted save left there.
+    ///
+    /// # Errors
+    /// [`TrainError::NoRun`] if no run was begun there; [`TrainError::Locked`]; [`TrainError::Io`].
+    pub fn open(path: &Path) -> Result<Self> {
+        let refuse = |reason| Err(TrainError::NoRun { path: path.to_owned(), reason });
+        if !path.is_dir() {
+            return refuse("there is no such directory");
+        }
+        match fs::read_to_string(path.join(CONFIG)) {
+            Ok(text) if text.starts_with(MARK) => {}
+            Ok(_) => return refuse("its config.toml was not written by a run"),
+            Err(error) if error.kind() == ErrorKind::NotFound => return refuse("it has no config.toml"),
+            Err(error) => return Err(TrainError::io("read", &path.join(CONFIG))(error)),
+        }
+        let run = Self::lock(path)?;
+        run.checkpoints().remove_partial()?;
+        Ok(run)
+    }
+
+    /// Whether a directory holds a run that was begun and is not finished.
+    pub fn holds_unfinished_run(path: &Path) -> bool {
+        let begun = fs::read_to_string(path.join(CONFIG)).is_ok_and(|text| text.starts_with(MARK));
+        begun && !path.join(SUMMARY).exists()
+    }
+
+    fn lock(path: &Path) -> Result<Self> {
+        Ok(Self { path: path.to_owned(), _lock: RunLock::take(path)? })
     }
 
     /// The directory.
@@ -115,76 +164,96 @@ impl RunDir {
         self.path.join(CHECKPOINT)
     }
 
+    /// The checkpoints to continue from.
+    pub fn checkpoints(&self) -> Checkpoints {
+        Checkpoints::of_run(&self.path)
+    }
+
+    /// Whether the run has ended with its summary.
+    pub fn is_finished(&self) -> bool {
+        self.path.join(SUMMARY).exists()
+    }
+
+    /// Removes summary and report: a finished run is to be trained further.
+    ///
+    /// # Errors
+    /// [`TrainError::Io`] names the file.
+    pub fn reopen(&self) -> Result<()> {
+        [SUMMARY, REPORT].iter().try_for_each(|file| remove::remove_file(&self.path.join(file)))
+    }
+
+    /// The file of the configuration.
+    pub fn config_path(&self) -> PathBuf {
+        self.path.join(CONFIG)
+    }
+
+    /// Reads the configuration.
+    ///
+    /// # Errors
+    /// [`ConfigError`] names the file and what is wrong with it.
+    pub fn config(&self) -> Result<TrainConfig, ConfigError> {
+        TrainConfig::load(&self.config_path(), &[])
+    }
+
     /// Writes the resolved configuration.
     ///
     /// # Errors
     /// [`TrainError::Io`] names the file.
     pub fn write_config(&self, config: &TrainConfig) -> Result<()> {
-        let path = self.path.join(CONFIG);
-        // Under its final name only when whole.
-        let partial = self.path.join(PARTIAL_CONFIG);
-        fs::write(&partial, format!("{MARK}\n\n{}", config.to_toml()))
-            .map_err(TrainError::io("write", &partial))?;
-        fs::rename(&partial, &path).map_err(TrainError::io("write", &path))
+        let text = format!("{MARK}\n\n{}", config.to_toml());
+        replace_file(&self.path.join(CONFIG), |file| file.write_all(text.as_bytes()))
+            .map_err(TrainError::with_remedy)
     }
 
-    /// Starts `metrics.jsonl`.
+    /// Opens `metrics.jsonl` of a run that has done `done` steps, or starts it.
+    ///
+    /// # Errors
+    /// As [`MetricsWriter::resume`].
+    pub fn metrics(&self, done: usize) -> Result<(MetricsWriter, KeptSteps)> {
+        MetricsWriter::resume(&self.path.join(METRICS), done)
+    }
+
+    /// What has happened to the run, oldest first.
     ///
     /// # Errors
     /// [`TrainError::Io`] names the file.
-    pub fn metrics(&self) -> Result<MetricsWriter> {
-        MetricsWriter::create(&self.path.join(METRICS))
+    pub fn journal(&self) -> Result<Vec<JournalEntry>> {
+        read_journal(&self.journal_path())
     }
 
-    /// Writes the model to `checkpoint/`.
+    pub(crate) fn journal_path(&self) -> PathBuf {
+        self.path.join(JOURNAL)
+    }
+
+    /// Starts a TensorBoard event file in `tensorboard/` for a session whose first step, counted from 1, is `first_step`.
     ///
     /// # Errors
-    /// [`TrainError::Model`] names the file.
-    pub fn save(&self, model: &Model) -> Result<()> {
-        Ok(model.save(&self.checkpoint())?)
+    /// [`TrainError::Io`] names the file.
+    pub fn events(&self, first_step: usize) -> Result<EventWriter> {
+        EventWriter::create(&self.path.join(TENSORBOARD), first_step)
+    }
+
+    /// Writes the model and the files of its tokenizer to `checkpoint/`.
+    ///
+    /// # Errors
+    /// [`TrainError::Io`] or [`TrainError::Data`] names the file.
+    pub fn save(&self, model: &Model, tokenizer: &Tokenizer) -> Result<()> {
+        tokenizer.copy_to(&self.checkpoint())?;
+        model.save(&self.checkpoint()).map_err(TrainError::with_remedy)
     }
 }
 
-/// Removes the files of a run from a directory, and leaves every other file where it is.
-fn remove_run(path: &Path) -> Result<()> {
-    check_is_run(path)?;
-    for file in FILES {
-        let file = path.join(file);
-        match fs::remove_file(&file) {
-            Err(error) if error.kind() != ErrorKind::NotFound => {
-                return Err(TrainError::io("remove", &file)(error));
-            }
-            _ => {}
-        }
-    }
-    // A checkpoint directory with foreign files in it stays; the next checkpoint is written beside them.
-    let checkpoint = path.join(CHECKPOINT);
-    match fs::remove_dir(&checkpoint) {
-        Err(error) if ![ErrorKind::NotFound, ErrorKind::DirectoryNotEmpty].contains(&error.kind()) => {
-            Err(TrainError::io("remove", &checkpoint)(error))
-        }
-        _ => Ok(()),
-    }
-}
-
-/// A directory is a run if its configuration bears the mark of one, or if it is empty.
-fn check_is_run(path: &Path) -> Result<()> {
-    let refuse = |reason| Err(TrainError::NotARun { path: path.to_owned(), reason });
+/// A directory in which no run has begun: it is empty, but for what one that was killed at once leaves.
+fn is_vacant(path: &Path) -> Result<bool> {
     if !path.is_dir() {
-        return refuse("it is a file");
+        return Ok(false);
     }
-    let is_link = |path: PathBuf| path.symlink_metadata().is_ok_and(|metadata| metadata.is_symlink());
-    if is_link(path.join(CHECKPOINT)) {
-        return refuse("its checkpoint is a link to another directory");
+    let error = || TrainError::io("read", path);
+    for entry in fs::read_dir(path).map_err(error())? {
+        let name = entry.map_err(error())?.file_name();
+        if ![LOCK, PARTIAL_CONFIG].iter().any(|ours| name == *ours) {
+            return Ok(false);
+        }
     }
-    let mut entries = fs::read_dir(path).map_err(TrainError::io("read", path))?;
-    match fs::read_to_string(path.join(CONFIG)) {
-        Ok(text) if text.starts_with(MARK) => Ok(()),
-        Ok(_) => refuse("its config.toml was not written by a run"),
-        Err(_) if entries.next().is_none() => Ok(()),
-        Err(_) => refuse("it has files but no readable config.toml"),
-    }
+    Ok(true)
 }
-
-#[cfg(test)]
-mod tests;

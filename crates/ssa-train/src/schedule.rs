@@ -2,11 +2,22 @@
 
 use std::f64::consts::PI;
 
-/// Linear warm-up to the highest learning rate, then half a cosine down to the lowest.
+/// What the learning rate does after the warm-up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ScheduleShape {
+    /// Half a cosine down to the minimum.
+    Cosine,
+    /// Warm-up, stable, decay: the peak until the decay begins, then a straight line down to the minimum. Steps can
+    /// be added before the decay without having been planned for.
+    Wsd,
+}
+
+/// Linear warm-up to the highest learning rate, then a way down to the lowest.
 ///
 /// ```text
 /// s < warmup:  peak * (s + 1) / (warmup + 1)
-/// otherwise:   minimum + (peak - minimum) * (1 + cos(pi * (s - warmup) / (steps - warmup))) / 2
+/// cosine:      minimum + (peak - minimum) * (1 + cos(pi * (s - warmup) / (steps - warmup))) / 2
+/// wsd:         minimum + (peak - minimum) * min(1, (steps - s) / decay)
 /// ```
 ///
 /// with the steps `s` counted from 0. The first step after the warm-up runs at the peak, and the minimum would be
@@ -15,12 +26,16 @@ use std::f64::consts::PI;
 pub struct Schedule {
     /// Highest learning rate.
     pub peak: f64,
-    /// Lowest learning rate of the cosine.
+    /// Learning rate at the end.
     pub minimum: f64,
     /// Steps of the warm-up, at most `steps`.
     pub warmup: usize,
     /// Steps of the run.
     pub steps: usize,
+    /// The course after the warm-up.
+    pub shape: ScheduleShape,
+    /// Steps of the decay of [`ScheduleShape::Wsd`], at most `steps - warmup`.
+    pub decay: usize,
 }
 
 impl Schedule {
@@ -32,8 +47,14 @@ impl Schedule {
         if step >= self.steps {
             return self.minimum;
         }
-        let progress = (step - self.warmup) as f64 / (self.steps - self.warmup) as f64;
-        self.minimum + (self.peak - self.minimum) * 0.5 * (1.0 + (PI * progress).cos())
+        let height = match self.shape {
+            ScheduleShape::Cosine => {
+                let progress = (step - self.warmup) as f64 / (self.steps - self.warmup) as f64;
+                0.5 * (1.0 + (PI * progress).cos())
+            }
+            ScheduleShape::Wsd => ((self.steps - step) as f64 / self.decay.max(1) as f64).min(1.0),
+        };
+        self.minimum + (self.peak - self.minimum) * height
     }
 }
 
@@ -41,7 +62,9 @@ impl Schedule {
 mod tests {
     use super::*;
 
-    const SCHEDULE: Schedule = Schedule { peak: 1.0, minimum: 0.1, warmup: 4, steps: 12 };
+    const SCHEDULE: Schedule =
+        Schedule { peak: 1.0, minimum: 0.1, warmup: 4, steps: 12, shape: ScheduleShape::Cosine, decay: 4 };
+    const WSD: Schedule = Schedule { shape: ScheduleShape::Wsd, minimum: 0.0, ..SCHEDULE };
 
     #[test]
     fn warm_up_is_linear_from_the_first_step() {
@@ -57,6 +80,19 @@ mod tests {
         assert!((4..12).all(|step| SCHEDULE.learning_rate(step + 1) < SCHEDULE.learning_rate(step)));
         assert!(SCHEDULE.learning_rate(11) > 0.1);
         assert_eq!([12, 13, 1000].map(|step| SCHEDULE.learning_rate(step)), [0.1; 3]);
+    }
+
+    #[test]
+    fn wsd_is_flat_and_then_falls_in_a_straight_line() {
+        assert!((0..4).all(|step| WSD.learning_rate(step) == SCHEDULE.learning_rate(step)));
+        assert!((4..9).all(|step| WSD.learning_rate(step) == 1.0));
+        assert_eq!([9, 10, 11, 12, 99].map(|step| WSD.learning_rate(step)), [0.75, 0.5, 0.25, 0.0, 0.0]);
+        let lifted = Schedule { minimum: 0.5, ..WSD };
+        assert_eq!(lifted.learning_rate(10), 0.75);
+        let no_decay = Schedule { decay: 0, ..WSD };
+        assert!((4..12).all(|step| no_decay.learning_rate(step) == 1.0));
+        let only_decay = Schedule { warmup: 0, decay: 12, ..WSD };
+        assert!((0..12).all(|step| only_decay.learning_rate(step) == (12 - step) as f64 / 12.0));
     }
 
     #[test]

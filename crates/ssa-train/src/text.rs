@@ -1,14 +1,13 @@
-//! From the `[data]` section to rows of tokens.
+//! From the text that `[data]` names to tokens.
 
-use ssa_data::{
-    ByteTokenizer, Document, PackOptions, PackedRows, Remainder, Split, pack, read_documents, snapshot, split,
-};
+use ssa_data::{Document, PackOptions, PackedRows, Remainder, Split, pack, read_documents, snapshot, split};
 
 use crate::{Result, TrainPlan};
 
 impl TrainPlan {
     /// Reads the text to train on and the text held out: from `data.paths` or the text built into the program, split by
-    /// `data.held_out_fraction` unless `data.valid_paths` names the held-out text.
+    /// `data.held_out_fraction` unless `data.valid_paths` names the held-out text. (Corpora of shards are no text:
+    /// [`open_data`](Self::open_data) serves both.)
     ///
     /// # Errors
     /// [`TrainError::Data`](crate::TrainError::Data) names the file, or says that there is too little text.
@@ -22,16 +21,25 @@ impl TrainPlan {
         }
     }
 
-    /// Packs documents into the rows to train on; the tokens after the last whole row are left out.
+    /// Packs documents into the rows to train on, by `data.packing`.
     ///
     /// # Errors
-    /// [`TrainError::Data`](crate::TrainError::Data) if there is not enough text for one row.
+    /// [`TrainError::Data`](crate::TrainError::Data) if there is not enough text for one row, or if the tokenizer
+    /// refuses a document.
     pub fn training_rows(&self, documents: &[Document]) -> Result<PackedRows> {
-        let options = PackOptions {
+        Ok(pack(
+            &self.tokenizer().encode_documents(documents)?,
+            self.tokenizer().eos(),
+            &self.training_options(),
+        )?)
+    }
+
+    pub(crate) fn training_options(&self) -> PackOptions {
+        PackOptions {
             sequence_length: self.sequence_length(),
+            packing: self.config().data.packing,
             seed: self.seed(),
             remainder: Remainder::Drop,
-        };
-        Ok(pack(&ByteTokenizer.encode_documents(documents), ByteTokenizer::EOS, &options)?)
+        }
     }
 }

@@ -1,17 +1,24 @@
 //! The training loop.
 
+use std::ops::Range;
 use std::time::Instant;
 
-use ssa_data::{Batch, Loader, PackedRows};
+use ssa_data::{Batch, Loader, Mixture, Prefetch};
 use ssa_kernels::Documents;
 use ssa_model::{AttentionMode, Input, Method, Model, Parameters, StepLosses, StepScale, TrainBatch};
 
+use crate::checkpoint::BadSteps;
 use crate::metrics::StepMetrics;
 use crate::optimizer::Optimizer;
+use crate::resume::fingerprint;
 use crate::{Result, TrainError, TrainPlan};
 
+mod state;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
+
+/// Steps whose batches are read before they are needed: one would do unless a disk pauses.
+const STEPS_AHEAD: usize = 2;
 
 /// Trains a model step by step.
 ///
@@ -22,10 +29,9 @@ mod tests;
 /// use ssa_train::{TrainConfig, TrainPlan, Trainer};
 ///
 /// let plan = TrainPlan::new(TrainConfig::default())?;
-/// let text = plan.text()?;
-/// let rows = plan.training_rows(&text.train)?;
+/// let data = plan.open_data()?;
 /// let model = plan.initial_model()?;
-/// let mut trainer = Trainer::new(plan, model, rows)?;
+/// let mut trainer = Trainer::new(plan, model, data.train)?;
 /// for metrics in &mut trainer {
 ///     println!("{}", metrics?.loss);
 /// }
@@ -38,14 +44,18 @@ mod tests;
 /// The same plan, model and rows give bitwise the same weights and losses, whatever the number of threads. Cutting
 /// a step into micro-batches changes results by rounding only.
 pub struct Trainer {
-    plan: TrainPlan,
-    model: Model,
-    loader: Loader,
+    pub(crate) plan: TrainPlan,
+    pub(crate) model: Model,
+    pub(crate) batches: Prefetch,
     optimizer: Optimizer,
     /// Buffer of the step's gradient.
-    grads: Parameters,
+    pub(crate) grads: Parameters,
     /// Steps done.
-    done: usize,
+    pub(crate) done: usize,
+    /// Micro-batches read, also those of steps that failed and were passed over.
+    pub(crate) cursor: u64,
+    bad_steps: BadSteps,
+    text_sha256: String,
     /// Set by an error: the iterator ends after it.
     failed: bool,
 }
@@ -55,20 +65,38 @@ pub struct Trainer {
 struct StepTotals {
     cross_entropy: f64,
     alignment: f64,
+    alignment_per_layer: Vec<f64>,
+    z_loss: f64,
     streams: usize,
     full_streams: usize,
 }
 
 impl Trainer {
-    /// A trainer at its first step.
+    /// A trainer at its first step on rows of one corpus or a mixture of several.
     ///
     /// # Errors
     /// [`TrainError::Data`] if the rows cannot be loaded in micro-batches of the plan.
-    pub fn new(plan: TrainPlan, model: Model, rows: PackedRows) -> Result<Self> {
-        let loader = Loader::new(rows, plan.micro_batch_size(), plan.seed())?;
+    pub fn new(plan: TrainPlan, model: Model, rows: impl Into<Mixture>) -> Result<Self> {
+        let rows = rows.into();
+        let text_sha256 = fingerprint(&rows)?;
+        let micro_batch_size = plan.batches().micro_batch_size;
+        let loader = Loader::new(rows, micro_batch_size, plan.seed())?;
+        let batches = Prefetch::new(loader, plan.batches().full / micro_batch_size * STEPS_AHEAD)?;
         let optimizer = Optimizer::new(*plan.optimizer(), model.config());
         let grads = Parameters::zeros(model.config());
-        Ok(Self { plan, model, loader, optimizer, grads, done: 0, failed: false })
+        let bad_steps = BadSteps::default();
+        Ok(Self {
+            plan,
+            model,
+            batches,
+            optimizer,
+            grads,
+            done: 0,
+            cursor: 0,
+            bad_steps,
+            text_sha256,
+            failed: false,
+        })
     }
 
     /// The plan.
@@ -98,28 +126,35 @@ impl Trainer {
     ///
     /// # Errors
     /// [`TrainError::NotFinite`] if a loss or the gradient is not a number any more; weights and moments then stay as
-    /// they were.
+    /// they were, and the same step fails again unless [`pass_over`](Self::pass_over) passes over its rows.
     pub fn step(&mut self) -> Result<StepMetrics> {
         let start = Instant::now();
-        let batches = self.micro_batches();
+        let batches = self.micro_batches()?;
         let scale = step_scale(&batches);
         let totals = self.accumulate(batches, &scale)?;
         let alpha = self.alpha();
-        let loss = totals.cross_entropy + alpha * totals.alignment;
+        let z_loss = f64::from(self.plan.objective().z_loss) * totals.z_loss;
+        let loss = totals.cross_entropy + alpha * totals.alignment + z_loss;
         let norm = Optimizer::norm(&self.grads);
         self.check_finite("the cross-entropy", totals.cross_entropy)?;
         self.check_finite("the alignment loss", totals.alignment)?;
+        self.check_finite("the z-loss", z_loss)?;
         self.check_finite("the gradient norm", norm)?;
 
         let learning_rate = self.plan.schedule().learning_rate(self.done);
         self.optimizer.step(self.model.parameters_mut(), &self.grads, norm, learning_rate)?;
+        self.cursor = self.indices().end;
         self.done += 1;
+        self.bad_steps.in_row = 0;
+        let (corpus_epochs, epoch) = self.epochs();
         let seconds = start.elapsed().as_secs_f64();
         Ok(StepMetrics {
             step: self.done,
             loss,
             cross_entropy: totals.cross_entropy,
             alignment: totals.alignment,
+            alignment_per_layer: totals.alignment_per_layer,
+            z_loss: totals.z_loss,
             effective_alpha: alpha,
             learning_rate,
             grad_norm: norm,
@@ -127,14 +162,29 @@ impl Trainer {
             tokens: scale.valid_tokens,
             seconds,
             tokens_per_second: scale.valid_tokens as f64 / seconds,
-            epoch: (self.done * self.plan.batch_size()) as f64 / self.loader.rows().rows().len() as f64,
+            epoch,
+            corpus_epochs,
         })
     }
 
-    fn micro_batches(&self) -> Vec<Batch> {
-        let count = self.plan.accumulation() as u64;
-        let first = self.done as u64 * count;
-        (first..first + count).map(|index| self.loader.batch(index)).collect()
+    fn micro_batches(&mut self) -> Result<Vec<Batch>> {
+        Ok(self.indices().map(|index| self.batches.batch(index)).collect::<Result<_, _>>()?)
+    }
+
+    /// Micro-batches of the next step.
+    pub(crate) fn indices(&self) -> Range<u64> {
+        self.cursor..self.cursor + self.plan.batches().micro_batches(self.done) as u64
+    }
+
+    /// Rows read so far, also those of steps that failed and were passed over.
+    fn rows_read(&self) -> u64 {
+        self.cursor * self.plan.batches().micro_batch_size as u64
+    }
+
+    /// Passes over each corpus by the rows read, and over all rows together.
+    fn epochs(&self) -> (Vec<f64>, f64) {
+        let (mixture, drawn) = (self.batches.loader().mixture(), self.rows_read());
+        (mixture.epochs(drawn), drawn as f64 / mixture.rows() as f64)
     }
 
     /// Fills the gradient buffer with the gradient of the step.
@@ -185,6 +235,10 @@ impl StepTotals {
     fn add(&mut self, losses: &StepLosses, streams: &[AttentionMode]) {
         self.cross_entropy += losses.cross_entropy;
         self.alignment += losses.alignment;
+        self.z_loss += losses.z_loss;
+        self.alignment_per_layer.resize(losses.alignment_per_layer.len(), 0.0);
+        let layers = self.alignment_per_layer.iter_mut().zip(&losses.alignment_per_layer);
+        layers.for_each(|(total, share)| *total += share);
         self.streams += streams.len();
         self.full_streams += streams.iter().filter(|&&stream| stream == AttentionMode::Full).count();
     }
@@ -198,7 +252,7 @@ fn step_scale(batches: &[Batch]) -> StepScale {
     }
 }
 
-fn train_batch(batch: Batch) -> Result<TrainBatch> {
+pub(crate) fn train_batch(batch: Batch) -> Result<TrainBatch> {
     let documents = Documents::from_cu_seqlens(batch.cu_seqlens)?;
     let input = Input::new(batch.ids, batch.batch, batch.tokens, documents)?;
     Ok(TrainBatch::new(input, batch.labels, Some(batch.valid))?)

@@ -19,7 +19,7 @@ const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (", env!("SSA_COMMIT"
 
 const EXIT_CODES: &str = "\
 Exit codes: 0 done, 1 other failure, 2 wrong flags or configuration, 3 unusable data (files, checkpoints, input or \
-output), 4 a loss that is not finite.";
+output), 4 a loss that is not finite, 5 interrupted by a signal with everything saved.";
 
 /// Train and evaluate language models with Sparse Sparse Attention: one model that runs on full attention and on
 /// sparse attention at any budget.

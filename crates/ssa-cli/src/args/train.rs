@@ -7,25 +7,35 @@ use clap::Args;
 /// Train a model, evaluate it on held-out text and write a report.
 ///
 /// The run is reproducible: the same configuration, text and program give the same weights, whatever the number of
-/// threads. The run directory receives the resolved configuration, the metrics of every step, the checkpoint, a
-/// summary and a report.
+/// threads, and however often it is interrupted and continued. The run directory receives the resolved configuration, the metrics of every step, TensorBoard event
+/// files, the best weights by validation loss, the checkpoint, a summary and a report.
 #[derive(Debug, Args)]
 pub(crate) struct TrainArgs {
     /// Configuration file (TOML), such as configs/demo.toml.
-    #[arg(value_name = "CONFIG")]
-    pub(crate) config: PathBuf,
+    #[arg(value_name = "CONFIG", required_unless_present = "resume")]
+    pub(crate) config: Option<PathBuf>,
     /// Change a setting of the configuration, such as training.steps=500. May be given several times.
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub(crate) overrides: Vec<String>,
-    /// Text to train on, files or directories, instead of data.paths. A part of it is held out for evaluation.
+    /// Text to train on, files or directories, instead of data.paths and data.corpora. A part of it is held out for evaluation.
     #[arg(long, value_name = "PATH", num_args = 1..)]
     pub(crate) data: Vec<PathBuf>,
-    /// Directory of the run; without it runs/NAME-TIME with the configuration's run.name.
-    #[arg(long, value_name = "DIR")]
+    /// Directory of the run; without it runs/NAME-TIME with the configuration's run.name. If it holds an unfinished
+    /// run of the same configuration, that goes on from its last checkpoint.
+    #[arg(long, value_name = "DIR", group = "named")]
     pub(crate) run_dir: Option<PathBuf>,
+    /// Continue the run in this directory from its last checkpoint, with the configuration it has.
+    #[arg(long, value_name = "RUN_DIR", group = "named", conflicts_with = "config")]
+    pub(crate) resume: Option<PathBuf>,
+    /// Let a continued run go on although this key has changed, such as training.steps. May be given several times.
+    #[arg(long, value_name = "KEY", requires = "named")]
+    pub(crate) allow_change: Vec<String>,
     /// Replace the run in --run-dir if there is one.
     #[arg(long, requires = "run_dir")]
     pub(crate) overwrite: bool,
+    /// Show progress line by line, as it is when standard error is no terminal.
+    #[arg(long)]
+    pub(crate) plain: bool,
     /// Leave out the evaluation after training.
     #[arg(long)]
     pub(crate) no_eval: bool,

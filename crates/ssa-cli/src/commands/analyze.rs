@@ -9,7 +9,7 @@ use ssa_model::Method;
 use super::check_budgets;
 use super::held_out::HeldOut;
 use crate::args::AnalyzeArgs;
-use crate::display::{BatchProgress, print, print_json, render};
+use crate::display::{BatchProgress, Display, print, print_json, render};
 
 /// What `--json` prints.
 #[derive(Serialize)]
@@ -27,7 +27,7 @@ pub(crate) fn run(args: &AnalyzeArgs) -> Result<()> {
     let budget = args.budget.unwrap_or_else(|| held_out.model.config().trained_budget());
     check_budgets(&[budget], rule)?;
     let batches = EvalBatch::covering(&held_out.batches, args.tokens);
-    let progress = BatchProgress::new("analysing", batches.len());
+    let progress = BatchProgress::new(Display::choose(false), "analysing", batches.len());
     let result = ssa_eval::analyze(&held_out.model, batches, budget, rule, &mut |done| progress.done(done));
     progress.finish();
     let analysis = result?;

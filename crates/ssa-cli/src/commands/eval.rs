@@ -12,7 +12,7 @@ use ssa_model::{Method, SparseBudget};
 use super::check_budgets;
 use super::held_out::HeldOut;
 use crate::args::PerplexityArgs;
-use crate::display::{BatchProgress, print, print_json, render};
+use crate::display::{BatchProgress, Display, print, print_json, render};
 
 /// Block counts that are evaluated unless budgets are named.
 const DEFAULT_BLOCK_COUNTS: [usize; 6] = [1, 2, 4, 8, 16, 32];
@@ -43,7 +43,7 @@ pub(crate) fn perplexity(args: &PerplexityArgs) -> Result<()> {
     let sparsity_batches = EvalBatch::covering(batches, args.analysis_tokens).len();
     let options = PerplexityOptions { budgets, rule, sparsity_batches };
     let start = Instant::now();
-    let progress = BatchProgress::new("evaluating", batches.len());
+    let progress = BatchProgress::new(Display::choose(false), "evaluating", batches.len());
     let result = ssa_eval::perplexity(&held_out.model, batches, &options, &mut |done| progress.done(done));
     progress.finish();
     let perplexity = result?;

@@ -84,6 +84,7 @@ fn train(
         alpha: args.alpha.unwrap_or(DEFAULT_ALPHA),
         alignment: AlignmentOptions { kind: AlignmentKind::SmoothL1, direction: AlignmentDirection::Both },
         gated_alignment: true,
+        z_loss: 0.0,
         recompute: false,
     };
     let labels = next_tokens(&input);

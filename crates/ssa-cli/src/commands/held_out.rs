@@ -1,13 +1,13 @@
 //! The checkpoint and the text that `eval perplexity` and `analyze` work on.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Context, Result};
-use ssa_data::{ByteTokenizer, Document, read_documents, unigram_bits_per_byte};
+use ssa_data::{BYTES, Tokenizer, read_documents};
 use ssa_eval::EvalBatch;
 use ssa_model::{Model, ModelConfig};
-use ssa_train::{TrainConfig, TrainPlan};
+use ssa_train::{HeldOutData, TrainConfig, TrainPlan};
 
 use crate::args::HeldOutArgs;
 use crate::display::note;
@@ -26,9 +26,9 @@ pub(super) struct HeldOut {
     pub(super) baseline_bits_per_byte: Option<f64>,
 }
 
-/// Documents to measure on.
+/// Rows to measure on.
 struct Text {
-    documents: Vec<Document>,
+    batches: Vec<EvalBatch>,
     source: String,
     baseline_bits_per_byte: Option<f64>,
 }
@@ -36,38 +36,61 @@ struct Text {
 impl HeldOut {
     pub(super) fn load(args: &HeldOutArgs) -> Result<Self> {
         let model = Model::load(&args.model)?;
-        check_vocabulary(&args.model, model.config())?;
         let run = run_config(&args.model)?;
         let sequence_length = sequence_length(args, model.config(), run.as_ref())?;
-        let text = if args.data.is_empty() { held_out_text(run)? } else { given_text(&args.data)? };
-        let batches = EvalBatch::pack(&text.documents, sequence_length, args.batch_size)?;
+        let text = if args.data.is_empty() {
+            held_out_text(args, model.config(), run, sequence_length)?
+        } else {
+            given_text(args, model.config(), sequence_length)?
+        };
         note(&format!("measuring on {}", text.source));
-        let Text { source, baseline_bits_per_byte, .. } = text;
+        let Text { batches, source, baseline_bits_per_byte } = text;
         Ok(Self { model, batches, source, baseline_bits_per_byte })
     }
 }
 
-fn check_vocabulary(directory: &Path, config: &ModelConfig) -> Result<()> {
-    let needed = ByteTokenizer::VOCAB_SIZE;
-    if config.vocab_size == needed {
+/// Batches of all parts, in turns, so that the first batches are a sample of all.
+pub(super) fn held_out_batches(data: &HeldOutData, batch_size: usize) -> Result<Vec<EvalBatch>> {
+    let parts = data.parts.iter();
+    let batches = parts.map(|part| EvalBatch::from_rows(&part.rows, part.bytes_per_target, batch_size));
+    let mut parts = batches.map(|batches| batches.map(Vec::into_iter)).collect::<Result<Vec<_>, _>>()?;
+    let mut in_turns = Vec::new();
+    while !parts.is_empty() {
+        in_turns.extend(parts.iter_mut().filter_map(Iterator::next));
+        parts.retain(|part| part.len() > 0);
+    }
+    Ok(in_turns)
+}
+
+fn check_vocabulary(directory: &Path, config: &ModelConfig, tokenizer: &Tokenizer) -> Result<()> {
+    let needed = tokenizer.vocab_size();
+    // More rows than tokens are usual: they pad the matrix.
+    if config.vocab_size == needed || (config.vocab_size > needed && matches!(tokenizer, Tokenizer::Hf(_))) {
         return Ok(());
     }
+    let read = match tokenizer {
+        Tokenizer::Bytes => "text is read as bytes without a tokenizer.json beside the model",
+        Tokenizer::Hf(_) => "its tokenizer has more tokens",
+    };
     Err(FileError(format!(
-        "{} has a vocabulary of {}, but text is read as bytes, which takes one of {needed}; `ssa forward` runs models of \
-         any vocabulary on token ids",
+        "{} has a vocabulary of {}, but {read}, which takes one of {needed}; put the tokenizer.json of the model into the \
+         directory, or use `ssa forward`, which runs models of any vocabulary on token ids",
         directory.display(),
         config.vocab_size
     ))
     .into())
 }
 
-/// The configuration of the run that wrote a checkpoint, if it is still where the run left it.
+/// The configuration of the run that wrote a checkpoint: in the checkpoint itself if that was saved during training,
+/// else beside it, if it is still where the run left it.
 fn run_config(checkpoint: &Path) -> Result<Option<TrainConfig>> {
-    let run = fs::canonicalize(checkpoint).ok().and_then(|path| path.parent().map(Path::to_owned));
-    match run.filter(|run| run.join("metrics.jsonl").is_file() && run.join("config.toml").is_file()) {
-        Some(run) => Ok(Some(TrainConfig::load(&run.join("config.toml"), &[])?)),
-        None => Ok(None),
-    }
+    let Ok(checkpoint) = fs::canonicalize(checkpoint) else { return Ok(None) };
+    let within = Some((checkpoint.as_path(), "state.json"));
+    let beside = checkpoint.parent().map(|run| (run, "metrics.jsonl"));
+    let mut places = [within, beside].into_iter().flatten();
+    let ours =
+        places.find(|(place, proof)| place.join(proof).is_file() && place.join("config.toml").is_file());
+    Ok(ours.map(|(place, _)| TrainConfig::load(&place.join("config.toml"), &[])).transpose()?)
 }
 
 fn sequence_length(args: &HeldOutArgs, config: &ModelConfig, run: Option<&TrainConfig>) -> Result<usize> {
@@ -82,25 +105,40 @@ fn sequence_length(args: &HeldOutArgs, config: &ModelConfig, run: Option<&TrainC
     }
 }
 
-fn given_text(paths: &[PathBuf]) -> Result<Text> {
-    let documents = read_documents(paths)?;
-    let names: Vec<_> = paths.iter().map(|path| path.display().to_string()).collect();
-    Ok(Text { documents, source: names.join(", "), baseline_bits_per_byte: None })
+fn given_text(args: &HeldOutArgs, config: &ModelConfig, sequence_length: usize) -> Result<Text> {
+    let own = args.model.join("tokenizer.json");
+    let tokenizer = Tokenizer::load(if own.is_file() { &args.model } else { Path::new(BYTES) }, None)?;
+    check_vocabulary(&args.model, config, &tokenizer)?;
+    let documents = read_documents(&args.data)?;
+    let batches = EvalBatch::pack(&documents, &tokenizer, sequence_length, args.batch_size)?;
+    let names: Vec<_> = args.data.iter().map(|path| path.display().to_string()).collect();
+    Ok(Text { batches, source: names.join(", "), baseline_bits_per_byte: None })
 }
 
-/// The text that training held out: of the run, or of the built-in corpus by default settings.
-fn held_out_text(run: Option<TrainConfig>) -> Result<Text> {
+/// What training held out: of the run, or of the built-in corpus by default settings.
+fn held_out_text(
+    args: &HeldOutArgs,
+    model: &ModelConfig,
+    run: Option<TrainConfig>,
+    sequence_length: usize,
+) -> Result<Text> {
     let of_run = run.is_some();
-    let config = run.unwrap_or_default();
-    let corpus = if config.data.paths.is_empty() { " (built-in corpus)" } else { "" };
-    let source = if of_run {
-        format!("the text held out by the run{corpus}")
-    } else {
-        "the held-out part of the built-in corpus (default seed and share)".to_owned()
+    let mut config = run.unwrap_or_default();
+    config.data.sequence_length = sequence_length;
+    let source = match (of_run, config.data.corpora.is_empty(), config.data.paths.is_empty()) {
+        (true, false, _) => "what the run held out of its corpora",
+        (true, true, false) => "the text held out by the run",
+        (true, true, true) => "the text held out by the run (built-in corpus)",
+        (false, ..) => "the held-out part of the built-in corpus (default seed and share)",
     };
-    let split = TrainPlan::new(config)?
-        .text()
+    let plan = TrainPlan::new(config)?;
+    check_vocabulary(&args.model, model, plan.tokenizer())?;
+    let data = plan
+        .open_held_out()
         .context("the text that the checkpoint's run held out cannot be read again; pass --data")?;
-    let baseline = unigram_bits_per_byte(&split.train, &split.held_out);
-    Ok(Text { documents: split.held_out, source, baseline_bits_per_byte: Some(baseline) })
+    Ok(Text {
+        batches: held_out_batches(&data, args.batch_size)?,
+        source: source.to_owned(),
+        baseline_bits_per_byte: data.baseline_bits_per_byte,
+    })
 }

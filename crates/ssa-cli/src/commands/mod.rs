@@ -4,6 +4,7 @@ mod analyze;
 mod eval;
 mod forward;
 mod held_out;
+mod monitor;
 mod train;
 
 use anyhow::{Context, Result};

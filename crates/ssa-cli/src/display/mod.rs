@@ -3,7 +3,9 @@
 mod output;
 mod progress;
 mod tables;
+mod train;
 
 pub(crate) use output::{print, print_json};
-pub(crate) use progress::{BatchProgress, TrainProgress, note};
+pub(crate) use progress::{BatchProgress, Display, note};
 pub(crate) use tables::render;
+pub(crate) use train::TrainProgress;

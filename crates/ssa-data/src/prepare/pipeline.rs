@@ -5,10 +5,11 @@ use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
 
+use super::state::Position;
 use super::{PrepareOptions, Work};
 use crate::shard::{TokenType, encode_tokens};
 use crate::tokenizer::Encoder;
-use crate::{DataError, InputOptions, Position, Record, Result, Tokenizer};
+use crate::{DataError, InputOptions, Record, Result, Tokenizer};
 
 /// Bytes of records after which a batch ends: large enough that handing it over costs nothing, small enough
 /// that all threads have work.

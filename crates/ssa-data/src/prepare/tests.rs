@@ -5,8 +5,9 @@ use std::path::Path;
 
 use tempfile::TempDir;
 
+use super::state::Preparation;
 use super::*;
-use crate::{Corpus, Format, TrainTokenizerOptions, snapshot, train_tokenizer};
+use crate::{Corpus, Format, TrainTokenizerOptions, corpus_tokenizer, snapshot, train_tokenizer};
 
 /// Small shards, so that there are several.
 pub(crate) fn options(output: &Path) -> PrepareOptions {
@@ -71,15 +72,19 @@ fn documents_become_shards_and_a_manifest() {
     assert_eq!(texts(&corpus), ["abc", "d", "efgh", "\u{e9}"]);
     assert_eq!(corpus.document(0).to_vec(), [97, 98, 99, 256]);
     let manifest = &prepared.manifest;
-    assert_eq!(corpus.manifests(), std::slice::from_ref(manifest));
-    let shards: Vec<_> = manifest.shards.iter().map(|shard| (shard.documents, shard.tokens)).collect();
-    assert_eq!(shards, [(2, 6), (2, 8)]);
+    assert_eq!(Manifest::read(&output).unwrap().as_ref(), Some(manifest));
+    let shards: Vec<_> =
+        manifest.shards.iter().map(|shard| (shard.documents, shard.tokens, shard.text_bytes)).collect();
+    assert_eq!(shards, [(2, 6, 4), (2, 8, 6)]);
     assert_eq!((manifest.documents(), manifest.tokens()), (4, 14));
-    assert_eq!((manifest.text_bytes(), manifest.empty_documents()), (10, 1));
-    assert_eq!(manifest.resume_at, None);
-    assert_eq!(manifest.sources[0].name, folder.path().join("a/out.jsonl").display().to_string());
+    assert_eq!(manifest.text_bytes(), 10);
+    let name = folder.path().join("a/out.jsonl").display().to_string();
+    let bytes = fs::metadata(&name).ok().map(|metadata| metadata.len());
+    let source = SourceSum { name, bytes, documents: 4, empty_documents: 1, text_bytes: 10, tokens: 14 };
+    assert_eq!(manifest.sources, [source]);
     assert_eq!(prepared.shards_before, 0);
-    assert!(matches!(corpus.tokenizer().unwrap(), Some(Tokenizer::Bytes)));
+    assert!(matches!(corpus_tokenizer(&output).unwrap(), Some(Tokenizer::Bytes)));
+    crate::verify(&corpus, manifest).unwrap();
 }
 
 #[test]
@@ -111,8 +116,11 @@ fn an_interrupted_run_ends_like_a_straight_one() {
         assert!(killed.is_err());
         // A process that is really killed leaves this behind.
         fs::write(broken.output.join("00099.bin.partial"), "x").unwrap();
-        let error = Corpus::open(&broken.output).unwrap_err().to_string();
-        assert!(error.contains("no shard") || error.contains("interrupted; run it again"), "{error}");
+        let error = Manifest::read(&broken.output).unwrap_err().to_string();
+        assert!(
+            error.contains("preparation.json: the preparation of this corpus was interrupted; run"),
+            "{error}"
+        );
     }
     let mut first = None;
     let resumed = prepare(std::slice::from_ref(&input), &Tokenizer::Bytes, &broken, &mut |progress| {
@@ -126,6 +134,8 @@ fn an_interrupted_run_ends_like_a_straight_one() {
     fs::remove_file(broken.output.join("00099.bin.partial")).unwrap();
     assert!(files(&straight.output) == files(&broken.output));
 
+    // Ended between its last two steps, a run leaves its state, too.
+    fs::write(broken.output.join("preparation.json"), "").unwrap();
     let again = run(&[&input], &broken).unwrap();
     assert_eq!(again.shards_before, 16, "nothing is left to do");
     assert!(files(&straight.output) == files(&broken.output));
@@ -140,8 +150,8 @@ fn a_bad_document_keeps_the_shards_before_it_and_can_be_corrected() {
     let options = options(&at("out"));
     let error = run(&[&at("*.jsonl")], &options).unwrap_err().to_string();
     assert!(error.starts_with(&format!("{}, line 2: no key `text`", at("2.jsonl").display())), "{error}");
-    let kept = Manifest::read(&at("out/manifest.json")).unwrap();
-    assert_eq!((kept.shards.len(), kept.resume_at), (1, Some(Position { source: 0, record: 1 })));
+    let kept: Preparation = serde_json::from_slice(&fs::read(at("out/preparation.json")).unwrap()).unwrap();
+    assert_eq!((kept.manifest.shards.len(), kept.resume_at), (1, Position { source: 0, record: 1 }));
 
     fs::write(at("2.jsonl"), "{\"text\":\"y\"}\n{\"text\":\"long abcdef\"}\n").unwrap();
     let prepared = run(&[&at("*.jsonl")], &options).unwrap();
@@ -160,19 +170,22 @@ fn parts_make_the_whole_together() {
         let output = folder.path().join(name);
         for index in 1..=count {
             if index == count {
-                let error = Corpus::open(&output).unwrap_err().to_string();
+                let error = Manifest::read(&output).unwrap_err().to_string();
                 assert!(
-                    error.contains(&format!("manifest-{count:03}-of-{count:03}.json is not here")),
+                    error.contains(&format!("manifest-{count:03}-of-{count:03}.json: not here, but")),
                     "{error}"
                 );
             }
             let part = Part::new(index, count).unwrap();
             let options = PrepareOptions { shard_tokens: 50_000, part, ..options(&output) };
             let manifest = run(&[&input], &options).unwrap().manifest;
-            assert_eq!(manifest.part, part);
+            assert_eq!(manifest.part(), part);
             assert!(manifest.documents() > 250, "{} documents", manifest.documents());
         }
         let corpus = Corpus::open(&output).unwrap();
+        let manifest = Manifest::read(&output).unwrap().unwrap();
+        assert_eq!((manifest.part(), manifest.documents()), (Part::WHOLE, 2000));
+        crate::verify(&corpus, &manifest).unwrap();
         let mut prepared = texts(&corpus);
         let whole = PrepareOptions { shard_tokens: 1 << 30, ..options(&folder.path().join("whole")) };
         run(&[&input], &whole).unwrap();
@@ -196,7 +209,7 @@ fn another_preparation_is_never_mixed_in() {
     let options = options(&at("out"));
     assert!(run(&[&at("a.txt"), &at("b.jsonl")], &options).is_err());
     let message = |inputs: &[&Path], options: &PrepareOptions| run(inputs, options).unwrap_err().to_string();
-    let begun = format!("{}: this preparation was begun with ", at("out/manifest.json").display());
+    let begun = format!("{}: this preparation was begun with ", at("out/preparation.json").display());
 
     let error = message(&[&at("a.txt")], &options);
     assert!(error.starts_with(&format!("{begun}{}", at("b.jsonl").display())), "{error}");
@@ -212,8 +225,11 @@ fn another_preparation_is_never_mixed_in() {
 
     let part = PrepareOptions { part: Part::new(1, 2).unwrap(), ..options.clone() };
     let error = message(&[&at("a.txt")], &part);
-    assert!(error.starts_with(&format!("{}: exists already", at("out/manifest.json").display())), "{error}");
-    fs::remove_file(at("out/manifest.json")).unwrap();
+    assert!(
+        error.starts_with(&format!("{}: exists already", at("out/preparation.json").display())),
+        "{error}"
+    );
+    fs::remove_file(at("out/preparation.json")).unwrap();
     for options in [&options, &part] {
         let error = message(&[&at("a.txt")], options);
         assert!(error.starts_with(&format!("{}: exists already", at("out/00000.idx").display())), "{error}");
@@ -224,9 +240,11 @@ fn another_preparation_is_never_mixed_in() {
 fn a_shard_that_changed_since_is_not_built_upon() {
     let folder = tempfile::tempdir().unwrap();
     let output = folder.path().join("out");
-    assert!(prepare_lines(&["abcdef", "ghijkl", "\u{0}"], &options(&output)).is_ok());
+    let input = folder.path().join("a.jsonl");
+    fs::write(&input, "{\"text\":\"abcdefg\"}\n{").unwrap();
+    assert!(run(&[&input], &options(&output)).is_err());
     fs::write(output.join("00000.bin"), "short").unwrap();
-    let error = prepare_lines(&["abcdef", "ghijkl", "\u{0}"], &options(&output)).unwrap_err().to_string();
+    let error = run(&[&input], &options(&output)).unwrap_err().to_string();
     assert!(error.starts_with(&format!("{}: it has 5 bytes", output.join("00000.bin").display())), "{error}");
 }
 
@@ -297,71 +315,32 @@ fn a_tokenizer_goes_with_its_tokens() {
     prepare(&[at("a.txt"), at("bad.txt")], &tokenizer, &options, &mut |_| ()).unwrap();
 
     let corpus = Corpus::open(&at("out")).unwrap();
-    let kept = corpus.tokenizer().unwrap().unwrap();
+    let kept = corpus_tokenizer(&at("out")).unwrap().unwrap();
     assert_eq!((kept.sha256(), kept.eos()), (tokenizer.sha256(), tokenizer.eos()));
     assert_eq!(kept.decode(&corpus.document(0).to_vec()).unwrap(), "some words of text!");
-    assert!(corpus.check_vocabulary(500).is_ok());
-    let error = corpus.check_vocabulary(499).unwrap_err().to_string();
-    assert!(error.contains("its tokens need a vocabulary of 500, and the model has 499"), "{error}");
-    let error = corpus.check_tokenizer(&Tokenizer::Bytes).unwrap_err().to_string();
-    assert!(error.contains("out: a tokenizer.json with 500 ids and the SHA-256 "), "{error}");
-    assert!(
-        error.contains(" made these tokens, not the tokenizer `bytes`; use the tokenizer beside"),
-        "{error}"
-    );
     let text = fs::read_to_string(at("out/tokenizer.json")).unwrap();
     fs::write(at("out/tokenizer.json"), text + " ").unwrap();
-    assert!(matches!(corpus.tokenizer(), Err(DataError::OtherTokenizer { .. })));
+    let error = corpus_tokenizer(&at("out")).unwrap_err().to_string();
+    assert!(error.contains("manifest.json: the corpus was made with a tokenizer of 500 tokens"), "{error}");
 }
 
 #[test]
-fn a_manifest_at_odds_with_the_directory_is_refused() {
+fn a_manifest_of_parts_that_do_not_belong_together_is_refused() {
     let folder = tempfile::tempdir().unwrap();
-    let output = folder.path().join("out");
-    prepare_lines(&["abcdef", "ghij", "x"], &options(&output)).unwrap();
-    let manifest = output.join("manifest.json");
-    let message = || Corpus::open(&output).unwrap_err().to_string();
-    let refused = |cause: &str| {
-        let error = message();
-        assert!(error.starts_with(&format!("{}: {cause}", manifest.display())), "{error}");
-    };
-    let whole = fs::read_to_string(&manifest).unwrap();
-    for (from, to, cause) in [
-        ("\"version\": 1", "\"version\": 2", "it is of version 2, and this program reads version 1"),
-        ("\"version\"", "\"vision\"", "unknown field `vision`"),
-        (
-            "\"documents\": 2",
-            "\"documents\": 3",
-            "it lists the shard 00001 with 3 documents and 7 tokens, and that has 2",
-        ),
-        ("\"name\": \"00001\"", "\"name\": \"00002\"", "it does not list the shard 00001, which is here"),
-        (
-            "\"resume_at\": null",
-            "\"resume_at\": {\"source\": 0, \"record\": 1}",
-            "the preparation was interrupted",
-        ),
-        ("}", "", ""),
-    ] {
-        assert!(whole.contains(from), "{from}");
-        fs::write(&manifest, whole.replacen(from, to, if from == "\"documents\": 2" { 2 } else { 1 }))
-            .unwrap();
-        refused(cause);
+    let at = |name: &str| folder.path().join(name);
+    fs::write(at("a.txt"), "a").unwrap();
+    for (output, count) in [("two", 2), ("three", 3)] {
+        for index in 1..=count {
+            let part = Part::new(index, count).unwrap();
+            run(&[&at("a.txt")], &PrepareOptions { part, ..options(&at(output)) }).unwrap();
+        }
     }
-    fs::write(&manifest, &whole).unwrap();
-    for extension in ["bin", "idx"] {
-        let [first, second] = ["00000", "00001"].map(|name| output.join(format!("{name}.{extension}")));
-        let (a, b) = (fs::read(&first).unwrap(), fs::read(&second).unwrap());
-        fs::write(&first, b).unwrap();
-        fs::write(&second, a).unwrap();
-    }
-    refused(
-        "it lists the shard 00000 with 1 documents and 7 tokens, and that has 2 and 7; restore the shard",
+    fs::copy(at("three/manifest-003-of-003.json"), at("two/manifest-003-of-003.json")).unwrap();
+    let error = Manifest::read(&at("two")).unwrap_err().to_string();
+    assert!(
+        error.contains("manifest-003-of-003.json: it is not a part of the same corpus as the first"),
+        "{error}"
     );
-    for extension in ["bin", "idx"] {
-        fs::remove_file(output.join(format!("00001.{extension}"))).unwrap();
-        fs::remove_file(output.join(format!("00000.{extension}"))).unwrap();
-    }
-    assert!(message().contains("no shard"));
 }
 
 #[test]

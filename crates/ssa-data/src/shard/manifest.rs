@@ -1,109 +1,44 @@
-//! What a directory of shards holds: `manifest.json`.
+//! What a directory of shards holds, in one file beside them, or in one for each machine that made a part.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
-use std::io::Write;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
-use super::FileSum;
+use super::part::{Part, PartFiles};
+use super::writer::{FileSum, hexadecimal, with_extension};
+use crate::tokenizer::{BYTES, TOKENIZER_JSON};
 use crate::{DataError, Format, Result, Tokenizer};
 
+/// How messages call the file.
+const MANIFEST: &str = "manifest.json";
 const VERSION: u32 = 1;
 
-/// The description of a corpus, or of one machine's part of it.
+/// `manifest.json`: written when all shards are whole, so that its presence says that the corpus is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Manifest {
-    /// Version of this form, 1.
+    /// Version of this format: 1.
     pub version: u32,
-    /// Which part of the corpus this is.
-    pub part: Part,
     /// What made the tokens.
-    pub tokenizer: TokenizerIdentity,
-    /// How the sources were read.
-    pub settings: PrepareSettings,
-    /// The files that were read.
-    pub sources: Vec<SourceCount>,
-    /// The shards, in order.
-    pub shards: Vec<ShardCount>,
-    /// Where an interrupted preparation goes on; none for one that is complete.
-    pub resume_at: Option<Position>,
+    pub tokenizer: TokenizerSum,
+    /// How the text was read and divided; none if another program did that.
+    pub settings: Option<PrepareSettings>,
+    /// The shards, in the order of their names.
+    pub shards: Vec<ShardSum>,
+    /// Where the text came from.
+    pub sources: Vec<SourceSum>,
 }
 
-/// One machine's part of a preparation, written `index/count`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Part {
-    /// From 1 to `count`.
-    pub index: usize,
-    /// Number of parts.
-    pub count: usize,
-}
-
-impl Part {
-    /// The whole.
-    pub const WHOLE: Self = Self { index: 1, count: 1 };
-
-    /// A part.
-    ///
-    /// # Errors
-    /// [`DataError::Setting`] unless `index` is from 1 to `count`.
-    pub fn new(index: usize, count: usize) -> Result<Self> {
-        if (1..=count).contains(&index) {
-            Ok(Self { index, count })
-        } else {
-            Err(DataError::setting("shard", "i/n with i from 1 to n", format!("{index}/{count}")))
-        }
-    }
-
-    /// The name of its manifest.
-    pub fn manifest_name(self) -> String {
-        match self {
-            Self::WHOLE => "manifest.json".to_owned(),
-            Self { index, count } => format!("manifest-{index:03}-of-{count:03}.json"),
-        }
-    }
-
-    /// The name of a shard, without extension.
-    pub fn shard_name(self, number: usize) -> String {
-        match self {
-            Self::WHOLE => format!("{number:05}"),
-            Self { index, count } => format!("{index:03}-of-{count:03}-{number:05}"),
-        }
-    }
-}
-
-/// Which tokenizer made the tokens.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct TokenizerIdentity {
-    /// SHA-256 of `tokenizer.json`, of which a copy lies beside the shards; none for the tokenizer `bytes`.
-    pub sha256: Option<String>,
-    /// Number of ids.
-    pub vocab_size: usize,
-    /// The id at the end of every document.
-    pub eos: u32,
-    /// Its name.
-    pub eos_token: String,
-}
-
-impl TokenizerIdentity {
-    /// The identity of a tokenizer.
-    pub fn of(tokenizer: &Tokenizer) -> Self {
-        Self {
-            sha256: tokenizer.sha256().map(str::to_owned),
-            vocab_size: tokenizer.vocab_size(),
-            eos: tokenizer.eos(),
-            eos_token: tokenizer.eos_token(),
-        }
-    }
-}
-
-/// The settings that decide about the content of the shards.
+/// How a corpus was prepared.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PrepareSettings {
+    /// The machine's part of the work.
+    pub part: Part,
     /// How files were read.
     pub format: Format,
     /// Key or column of the text.
@@ -117,7 +52,7 @@ pub struct PrepareSettings {
 /// What came of one source.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct SourceCount {
+pub struct SourceSum {
     /// Its name.
     pub name: String,
     /// Size of the file as it is stored, if it has one.
@@ -132,43 +67,63 @@ pub struct SourceCount {
     pub tokens: u64,
 }
 
+/// The tokenizer of a corpus.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TokenizerSum {
+    /// SHA-256 of the `tokenizer.json` beside the manifest; none for the tokenizer `bytes`.
+    pub sha256: Option<String>,
+    /// Number of ids: every token is below.
+    pub vocab_size: usize,
+    /// The id that ends every document.
+    pub eos_token_id: u32,
+    /// The token that ends every document, if it was named.
+    pub eos_token: Option<String>,
+}
+
 /// One shard.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct ShardCount {
+pub struct ShardSum {
     /// Name of its files without extension.
     pub name: String,
     /// Number of documents.
     pub documents: u64,
-    /// Number of tokens.
+    /// Number of tokens, the ends of documents included.
     pub tokens: u64,
-    /// The tokens' file.
+    /// Bytes of text that the tokens stand for.
+    pub text_bytes: u64,
+    /// The tokens.
     pub bin: FileSum,
     /// The index.
     pub idx: FileSum,
 }
 
-/// A place in the sources.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Position {
-    /// Number of the source, from 0.
-    pub source: usize,
-    /// Number of the first record that is in no whole shard yet.
-    pub record: u64,
+/// How much of the shards a check reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ManifestCheck {
+    /// The checksums of the indices and the sizes of the rest: finds whatever is missing, cut short or in another's
+    /// place.
+    Indices,
+    /// The checksums of all files.
+    Everything,
 }
 
 impl Manifest {
-    /// A preparation about to begin.
-    pub(crate) fn begin(
-        part: Part,
+    /// The manifest of shards made by `tokenizer`. `eos_token` is the name of the end of documents, if one was given.
+    pub fn new(
         tokenizer: &Tokenizer,
-        settings: PrepareSettings,
-        sources: Vec<SourceCount>,
+        eos_token: Option<&str>,
+        shards: Vec<ShardSum>,
+        sources: Vec<SourceSum>,
     ) -> Self {
-        let tokenizer = TokenizerIdentity::of(tokenizer);
-        let resume_at = Some(Position::default());
-        Self { version: VERSION, part, tokenizer, settings, sources, shards: Vec::new(), resume_at }
+        let tokenizer = TokenizerSum {
+            sha256: tokenizer.sha256().map(str::to_owned),
+            vocab_size: tokenizer.vocab_size(),
+            eos_token_id: tokenizer.eos(),
+            eos_token: eos_token.map(str::to_owned),
+        };
+        Self { version: VERSION, tokenizer, settings: None, shards, sources }
     }
 
     /// Documents in all shards.
@@ -181,56 +136,167 @@ impl Manifest {
         self.shards.iter().map(|shard| shard.tokens).sum()
     }
 
-    /// Bytes of text of all documents.
+    /// Bytes of text that the tokens of all shards stand for.
     pub fn text_bytes(&self) -> u64 {
-        self.sources.iter().map(|source| source.text_bytes).sum()
+        self.shards.iter().map(|shard| shard.text_bytes).sum()
     }
 
-    /// Documents without text, which are in no shard.
-    pub fn empty_documents(&self) -> u64 {
-        self.sources.iter().map(|source| source.empty_documents).sum()
+    /// The machine's part of the work.
+    pub fn part(&self) -> Part {
+        self.settings.as_ref().map_or(Part::WHOLE, |settings| settings.part)
     }
 
-    /// Reads a manifest.
+    /// Reads the manifest of a directory, or of all parts of the corpus in it as one; none if there is none.
     ///
     /// # Errors
-    /// [`DataError::Missing`], [`DataError::Unreadable`], or [`DataError::BadManifest`] if it is none of this
-    /// version.
-    pub fn read(path: &Path) -> Result<Self> {
-        let bytes = fs::read(path).map_err(|source| DataError::from_open(path, source))?;
-        let bad = |cause: String| DataError::BadManifest { path: path.to_owned(), cause };
-        let manifest: Self = serde_json::from_slice(&bytes).map_err(|error| bad(error.to_string()))?;
-        if manifest.version == VERSION {
-            Ok(manifest)
-        } else {
-            Err(bad(format!(
-                "it is of version {}, and this program reads version {VERSION}",
-                manifest.version
-            )))
+    /// [`DataError::Unreadable`]; [`DataError::WrongManifest`] if it is no manifest or the parts are not of one corpus;
+    /// [`DataError::Unfinished`] if a preparation was interrupted; [`DataError::MissingPart`].
+    pub fn read(directory: &Path) -> Result<Option<Self>> {
+        if !directory.is_dir() {
+            return Ok(None);
+        }
+        let found = PartFiles::of(directory)?;
+        if let Some(path) = found.preparations.into_iter().next() {
+            return Err(DataError::Unfinished { path });
+        }
+        let mut paths = found.manifests.into_iter();
+        let Some(first) = paths.next() else {
+            return Ok(None);
+        };
+        let mut whole = Self::read_file(&first)?;
+        let mut missing: Vec<Part> = whole.part().all().filter(|part| *part != whole.part()).collect();
+        for path in paths {
+            let other = Self::read_file(&path)?;
+            missing.retain(|part| *part != other.part());
+            whole.append(other).map_err(|cause| DataError::WrongManifest { path, cause })?;
+        }
+        if let Some(part) = missing.first() {
+            return Err(DataError::MissingPart { path: directory.join(part.manifest_name()) });
+        }
+        if let Some(settings) = &mut whole.settings {
+            settings.part = Part::WHOLE;
+        }
+        Ok(Some(whole))
+    }
+
+    /// Adds another part.
+    fn append(&mut self, other: Self) -> Result<(), String> {
+        if self.tokenizer != other.tokenizer || self.part().count != other.part().count {
+            return Err("it is not a part of the same corpus as the first manifest here".to_owned());
+        }
+        self.shards.extend(other.shards);
+        self.sources.extend(other.sources);
+        Ok(())
+    }
+
+    /// Reads one file.
+    pub(crate) fn read_file(path: &Path) -> Result<Self> {
+        let text = fs::read(path).map_err(|source| DataError::from_open(path, source))?;
+        let wrong = |cause: String| Err(DataError::WrongManifest { path: path.to_owned(), cause });
+        match serde_json::from_slice::<Self>(&text) {
+            Ok(manifest) if manifest.version == VERSION => Ok(manifest),
+            Ok(manifest) => {
+                wrong(format!("it has version {}, and this program reads {VERSION}", manifest.version))
+            }
+            Err(error) => wrong(format!("it is no manifest of a corpus ({error})")),
         }
     }
 
-    /// Writes the manifest into a directory: the whole file or, if that fails, none.
-    pub(crate) fn write(&self, directory: &Path) -> Result<()> {
-        let path = directory.join(self.part.manifest_name());
-        let provisional = path.with_extension("json.partial");
-        let failed = |source| DataError::write(&path, source);
-        let text = serde_json::to_string_pretty(self).map_err(|error| failed(error.into()))?;
-        let mut file = File::create(&provisional).map_err(failed)?;
-        file.write_all(text.as_bytes())
-            .and_then(|()| file.write_all(b"\n"))
-            .and_then(|()| file.sync_data())
-            .and_then(|()| fs::rename(&provisional, &path))
-            .map_err(failed)
+    /// Writes the manifest, under its name when it is whole.
+    ///
+    /// # Errors
+    /// [`DataError::Write`] names the file.
+    pub fn write(&self, directory: &Path) -> Result<()> {
+        write_json(&directory.join(self.part().manifest_name()), self)
+    }
+
+    /// Loads the tokenizer that made the corpus, from the copy beside the manifest.
+    ///
+    /// # Errors
+    /// What [`Tokenizer::load`] reports; [`DataError::WrongManifest`] if the copy is not what made the corpus.
+    pub fn load_tokenizer(&self, directory: &Path) -> Result<Tokenizer> {
+        let expected = &self.tokenizer;
+        let copy =
+            if expected.sha256.is_some() { directory.join(TOKENIZER_JSON) } else { PathBuf::from(BYTES) };
+        let tokenizer = Tokenizer::load(&copy, expected.eos_token.as_deref())?;
+        let found = (tokenizer.sha256(), tokenizer.vocab_size(), tokenizer.eos());
+        if found == (expected.sha256.as_deref(), expected.vocab_size, expected.eos_token_id) {
+            return Ok(tokenizer);
+        }
+        let cause = format!(
+            "the corpus was made with a tokenizer of {} tokens of which {} ends documents, and {} is another one, of \
+             {} and {}",
+            expected.vocab_size,
+            expected.eos_token_id,
+            copy.display(),
+            tokenizer.vocab_size(),
+            tokenizer.eos()
+        );
+        Err(DataError::WrongManifest { path: directory.join(MANIFEST), cause })
+    }
+
+    /// Compares the files of a directory with the manifest.
+    ///
+    /// # Errors
+    /// [`DataError::Missing`], [`DataError::Unreadable`] or [`DataError::DamagedShard`] names the first file that is
+    /// not what it should be, [`DataError::WrongManifest`] a shard that is not listed.
+    pub fn check(&self, directory: &Path, check: ManifestCheck) -> Result<()> {
+        let listed: BTreeSet<&str> = self.shards.iter().map(|shard| shard.name.as_str()).collect();
+        for path in super::corpus::indices(directory)? {
+            let name = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
+            if !listed.contains(name) {
+                let cause = format!("it does not list the shard {}", path.display());
+                return Err(DataError::WrongManifest { path: directory.join(MANIFEST), cause });
+            }
+        }
+        self.check_shards(directory, check)
+    }
+
+    /// Compares the files that are listed.
+    pub(crate) fn check_shards(&self, directory: &Path, check: ManifestCheck) -> Result<()> {
+        for shard in &self.shards {
+            let stem = directory.join(&shard.name);
+            check_file(&with_extension(&stem, "idx"), &shard.idx, true)?;
+            check_file(&with_extension(&stem, "bin"), &shard.bin, check == ManifestCheck::Everything)?;
+        }
+        Ok(())
     }
 }
 
-/// The manifests of a directory, by name.
-pub(crate) fn manifest_paths(directory: &Path) -> Result<Vec<PathBuf>> {
-    let mut paths = crate::source::entries(directory)?;
-    paths.retain(|path| {
-        let name = path.file_name().map(|name| name.to_string_lossy()).unwrap_or_default();
-        name.starts_with("manifest") && name.ends_with(".json")
-    });
-    Ok(paths)
+/// Writes a value as JSON, under its name when it is whole.
+pub(crate) fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {
+    let partial = with_extension(path, "partial");
+    let write = || {
+        let text = serde_json::to_string_pretty(value)? + "\n";
+        fs::write(&partial, text)?;
+        File::open(&partial)?.sync_all()?;
+        fs::rename(&partial, path)
+    };
+    write().map_err(|source| DataError::write(path, source))
 }
+
+fn check_file(path: &Path, expected: &FileSum, sum: bool) -> Result<()> {
+    let damaged = |cause: String| Err(DataError::DamagedShard { path: path.to_owned(), cause });
+    let bytes = fs::metadata(path).map_err(|source| DataError::from_open(path, source))?.len();
+    if bytes != expected.bytes {
+        return damaged(format!("it has {bytes} bytes where {MANIFEST} has {}", expected.bytes));
+    }
+    if sum && file_sum(path).map_err(|source| DataError::from_open(path, source))? != expected.sha256 {
+        return damaged(format!("its checksum is not the one in {MANIFEST}"));
+    }
+    Ok(())
+}
+
+/// The SHA-256 of a file, read in pieces.
+fn file_sum(path: &Path) -> io::Result<String> {
+    let (mut file, mut sum, mut piece) = (File::open(path)?, Sha256::new(), vec![0; 1 << 20]);
+    loop {
+        match file.read(&mut piece)? {
+            0 => return Ok(hexadecimal(&sum.finalize())),
+            count => sum.update(&piece[..count]),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -142,11 +142,6 @@ impl ShardReader {
         end.saturating_sub(start) as usize
     }
 
-    /// The largest token.
-    pub fn max_token(&self) -> Option<u32> {
-        self.slice(0..self.tokens()).max()
-    }
-
     fn slice(&self, tokens: Range<u64>) -> Tokens<'_> {
         let width = self.token_type().bytes();
         let bytes = &self.bin.bytes()[tokens.start as usize * width..tokens.end as usize * width];

@@ -98,8 +98,8 @@ impl HfTokenizer {
         self.eos
     }
 
-    pub(super) fn eos_token(&self) -> String {
-        self.inner.id_to_token(self.eos).unwrap_or_default()
+    pub(super) fn eos_token(&self) -> Option<String> {
+        self.inner.id_to_token(self.eos)
     }
 
     pub(super) fn sha256(&self) -> &str {

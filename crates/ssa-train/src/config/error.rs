@@ -54,6 +54,9 @@ pub enum ConfigError {
         /// The text after `--set`.
         text: String,
     },
+    /// The corpora or the tokenizer that the configuration names cannot be used.
+    #[error(transparent)]
+    Data(#[from] ssa_data::DataError),
     /// A value that cannot work, alone or with the others.
     #[error("`{key}` is {value}, expected {expected}")]
     Value {

@@ -2,13 +2,16 @@
 
 use std::path::PathBuf;
 
+use ssa_data::Packing;
 use ssa_kernels::ops::attention::alignment::{AlignmentDirection, AlignmentKind};
 use ssa_kernels::ops::attention::selection::SelectionRule;
-use ssa_model::{DocumentMasking, Method, SparseBudget};
+use ssa_model::{AttentionMode, DocumentMasking, Method, SparseBudget};
 use toml::Value;
 
 use super::schema::Leaf;
 use super::sections::AlignmentInput;
+use crate::optimizer::DecayedWeights;
+use crate::schedule::ScheduleShape;
 use crate::stream::StreamScope;
 
 impl Leaf for usize {
@@ -153,6 +156,18 @@ impl Choice for Method {
     }
 }
 
+impl Choice for AttentionMode {
+    fn words() -> Vec<(&'static str, Self)> {
+        Self::ALL.iter().map(|mode| (mode.name(), *mode)).collect()
+    }
+}
+
+impl Choice for Packing {
+    fn words() -> Vec<(&'static str, Self)> {
+        Self::ALL.iter().map(|packing| (packing.name(), *packing)).collect()
+    }
+}
+
 impl Choice for DocumentMasking {
     fn words() -> Vec<(&'static str, Self)> {
         Self::ALL.iter().map(|masking| (masking.name(), *masking)).collect()
@@ -184,6 +199,18 @@ impl Choice for AlignmentInput {
 impl Choice for StreamScope {
     fn words() -> Vec<(&'static str, Self)> {
         vec![("step", Self::Step), ("micro_batch", Self::MicroBatch), ("layer", Self::Layer)]
+    }
+}
+
+impl Choice for ScheduleShape {
+    fn words() -> Vec<(&'static str, Self)> {
+        vec![("cosine", Self::Cosine), ("wsd", Self::Wsd)]
+    }
+}
+
+impl Choice for DecayedWeights {
+    fn words() -> Vec<(&'static str, Self)> {
+        vec![("matrices", Self::Matrices), ("layers", Self::Layers), ("all", Self::All)]
     }
 }
 

@@ -1,7 +1,10 @@
 //! The training configuration: reading, overriding, writing and documenting it.
 
+mod compare;
+mod corpus;
 mod error;
 mod leaves;
+mod monitoring;
 mod overrides;
 mod reference;
 mod schema;
@@ -13,12 +16,15 @@ use std::path::Path;
 
 use toml::Value;
 
+pub use compare::Difference;
+pub use corpus::WeightedCorpus;
 pub use error::ConfigError;
+pub use monitoring::MonitoringSection;
 pub use overrides::apply_overrides;
 pub use reference::reference_page;
 pub use schema::Key;
 pub use sections::{
-    AlignmentInput, DataSection, EvaluationSection, ModelSection, ObjectiveSection, OptimizerSection,
+    AlignmentInput, CheckpointSection, DataSection, EvaluationSection, ModelSection, ObjectiveSection, OptimizerSection,
     RopeScalingSection, RunSection, TrainConfig, TrainingSection,
 };
 

@@ -8,8 +8,7 @@ pub fn reference_page() -> String {
         "# Training configuration\n\n\
          A configuration is a TOML file. Every key has a default, so a file names only what it changes; an unknown \
          key is an error. On the command line `--set section.key=value` overrides one key.\n\n\
-         This page is generated from the declarations in `crates/ssa-train/src/config/sections.rs`; a test keeps the \
-         two equal.\n",
+         This page is generated from the declarations in `crates/ssa-train/src/config/`; a test keeps the two equal.\n",
     );
     for key in TrainConfig::keys() {
         match &key.expected {

@@ -215,7 +215,7 @@ fn tidy(doc: &str) -> String {
 ///
 /// A right name in the wrong section is certain enough; otherwise the nearest spelling counts if fewer than
 /// four in ten letters differ, and failing that the keys of the section are listed.
-fn hint(unknown: &str, keys: &[Key]) -> String {
+pub(super) fn hint(unknown: &str, keys: &[Key]) -> String {
     let field = |name: &str| name.rsplit('.').next().unwrap_or_default().to_owned();
     let nearness = |key: &Key| {
         if field(&key.name) == field(unknown) {

@@ -5,11 +5,15 @@
 
 use std::path::PathBuf;
 
+use ssa_data::Packing;
 use ssa_kernels::ops::attention::alignment::{AlignmentDirection, AlignmentKind};
 use ssa_kernels::ops::attention::selection::SelectionRule;
 use ssa_model::{DocumentMasking, Method, SparseBudget};
 
 use super::schema::section;
+use super::{MonitoringSection, WeightedCorpus};
+use crate::optimizer::DecayedWeights;
+use crate::schedule::ScheduleShape;
 use crate::stream::StreamScope;
 
 section! {
@@ -18,8 +22,7 @@ section! {
     pub struct TrainConfig {
         /// Name and seed of the run.
         pub run: RunSection = RunSection::default(),
-        /// Size and shape of the model. The names are those of a Hugging Face `config.json`; the size of the
-        /// vocabulary follows from the tokenizer.
+        /// Size and shape of the model. The names are those of a Hugging Face `config.json`.
         pub model: ModelSection = ModelSection::default(),
         /// Text to train on and to hold out.
         pub data: DataSection = DataSection::default(),
@@ -27,11 +30,16 @@ section! {
         pub objective: ObjectiveSection = ObjectiveSection::default(),
         /// Length of the run and size of its steps.
         pub training: TrainingSection = TrainingSection::default(),
-        /// AdamW, gradient clipping and learning rate: linear warm-up, then a cosine down to the minimum. Tensors
-        /// of one axis (the norm weights) are not decayed.
+        /// AdamW, gradient clipping and learning rate.
         pub optimizer: OptimizerSection = OptimizerSection::default(),
+        /// When the run is saved so that it can be continued, and which checkpoints stay. One holds weights and
+        /// moments: three times the size of the model.
+        pub checkpoint: CheckpointSection = CheckpointSection::default(),
         /// What the evaluation after training measures. Full attention is always measured where the method has it.
         pub evaluation: EvaluationSection = EvaluationSection::default(),
+        /// What is measured and written while training goes on. Probes and validation use held-out text, always the
+        /// same rows, and change nothing of the training.
+        pub monitoring: MonitoringSection = MonitoringSection::default(),
     }
 }
 
@@ -49,10 +57,14 @@ section! {
 section! {
     /// Size and shape of the model.
     pub struct ModelSection {
-        /// Checkpoint directory to take the initial weights from. The other keys of this section must agree with
-        /// its sizes, but may change `rope_theta`, `rope_scaling`, `rms_norm_eps`, `block_size`, `block_counts` and
-        /// `window_size`. Absent: random weights.
+        /// Checkpoint directory to take the initial weights from, to train on for a longer context, another budget
+        /// or by another method: `max_position_embeddings`, `rope_scaling`, `block_size`, `block_counts` and
+        /// `window_size` may differ from the checkpoint's, all other keys of this section must be the same. Absent:
+        /// random weights.
         pub init_from: Option<PathBuf> = None,
+        /// Size of the vocabulary, at least that of the tokenizer; larger to match a padded checkpoint, for example.
+        /// Absent: that of the tokenizer.
+        pub vocab_size: Option<usize> = None,
         /// Width of the residual stream.
         pub hidden_size: usize = 128,
         /// Width of the feed-forward layer.
@@ -109,10 +121,26 @@ section! {
         pub paths: Vec<PathBuf> = vec![],
         /// Text files and directories to evaluate on. An empty list means a part held out of the training text.
         pub valid_paths: Vec<PathBuf> = vec![],
-        /// Share of the training text that is held out, between 0 and 1 (not used with `valid_paths`).
+        /// Corpora of shards to train on, made by `ssa data prepare` or by Megatron-LM, instead of `paths`: directories,
+        /// or the common path of a `.bin` and `.idx` file. Rows are drawn from them in proportion to their weights.
+        pub corpora: Vec<WeightedCorpus> = vec![],
+        /// Corpora of shards to evaluate on. An empty list means whole documents held out of `corpora`.
+        pub valid_corpora: Vec<PathBuf> = vec![],
+        /// Share of the training text that is held out, between 0 and 1 (not used with `valid_paths` or
+        /// `valid_corpora`).
         pub held_out_fraction: f64 = 0.05,
+        /// Tokenizer of `paths` and of corpora that do not come with theirs: `bytes`, a `tokenizer.json`, or a directory
+        /// with one. Absent: that of the corpora, `bytes` for `paths`.
+        pub tokenizer: Option<PathBuf> = None,
+        /// Whether the checksums of all shards are verified before the run, which reads every byte of them. Without it
+        /// sizes and the checksums of the indices are, for corpora with a manifest.
+        pub verify_checksums: bool = false,
         /// Tokens of a row. Documents are packed into rows; attention does not cross their borders.
         pub sequence_length: usize = 1024,
+        /// How training text becomes rows: `concat` (documents one behind the other, cut where a row ends), `best_fit`
+        /// (documents kept whole where they fit, in the row with the least room for them) or `greedy` (as released:
+        /// documents one after another, a new row when the next one does not fit). Evaluation always uses `concat`.
+        pub packing: Packing = Packing::Concat,
     }
 }
 
@@ -150,6 +178,9 @@ section! {
         /// Whether documents are kept apart in `both` streams, or in the full stream only (`full_only`, as
         /// released).
         pub document_masking: DocumentMasking = DocumentMasking::Both,
+        /// Weight of z-loss, the mean square of the logarithm of the softmax's normaliser: it keeps the logits from
+        /// drifting, and 1e-4 is usual. 0 switches it off.
+        pub z_loss: f64 = 0.0,
         /// Rule that selects blocks: `exact` top-k, or `reference`, the approximation of the released kernel.
         pub selection: SelectionRule = SelectionRule::Exact,
     }
@@ -162,14 +193,38 @@ section! {
         pub steps: usize = 200,
         /// Rows of an optimiser step.
         pub batch_size: usize = 8,
+        /// Rows of the first step, from which the batch grows evenly to `batch_size` over `batch_ramp_steps`, in whole
+        /// micro-batches. Absent: every step has `batch_size` rows.
+        pub batch_size_start: Option<usize> = None,
+        /// Steps over which the batch grows from `batch_size_start` to `batch_size`.
+        pub batch_ramp_steps: usize = 0,
         /// Rows computed at once: gradients of several micro-batches add up to one step, with the same result and
-        /// less memory. It must divide `batch_size`. Absent: `batch_size`.
+        /// less memory. It must divide `batch_size` and `batch_size_start`. Absent: `batch_size_start` if there is
+        /// one, else `batch_size`.
         pub micro_batch_size: Option<usize> = None,
         /// Keep only the input of each layer and compute the rest again in the backward pass: a third more work for
         /// a fraction of the memory.
         pub recompute: bool = false,
         /// Steps between two lines of progress. The metrics file gets every step.
         pub log_every: usize = 10,
+        /// Steps in a row whose loss or gradient is not a number before the run goes back to its last checkpoint. Each
+        /// of them leaves the weights alone and is tried again on the next rows; if going back does not help, the run
+        /// stops.
+        pub max_bad_steps: usize = 3,
+    }
+}
+
+section! {
+    /// When the run is saved, and which checkpoints stay.
+    pub struct CheckpointSection {
+        /// Steps between two checkpoints; 0 for none by steps. The last step and an interruption are always saved.
+        pub every_steps: usize = 100,
+        /// Minutes after which a step is saved although `every_steps` has not come yet; 0 for none by time.
+        pub every_minutes: f64 = 15.0,
+        /// Number of checkpoints that are kept: the newest ones.
+        pub keep_last: usize = 2,
+        /// Checkpoints of steps that this number divides are kept for good; 0 for none.
+        pub keep_every: usize = 0,
     }
 }
 
@@ -178,7 +233,12 @@ section! {
     pub struct OptimizerSection {
         /// Highest learning rate, reached at the end of the warm-up.
         pub learning_rate: f64 = 1e-3,
-        /// Learning rate the cosine ends at.
+        /// Course of the learning rate after the warm-up: `cosine`, half a cosine down to the minimum, or `wsd`, the
+        /// highest rate until the last `decay_fraction` of the steps and then a straight line down to the minimum.
+        pub schedule: ScheduleShape = ScheduleShape::Cosine,
+        /// Share of the steps at the end over which `wsd` lowers the learning rate, between 0 and 1.
+        pub decay_fraction: f64 = 0.2,
+        /// Learning rate the schedule ends at.
         pub min_learning_rate: f64 = 0.0,
         /// Share of the steps that warm the learning rate up, between 0 and 1 (not used with `warmup_steps`).
         pub warmup_fraction: f64 = 0.01,
@@ -192,6 +252,9 @@ section! {
         pub eps: f64 = 1e-8,
         /// Decoupled weight decay, per step and unit of learning rate.
         pub weight_decay: f64 = 0.1,
+        /// Weights that decay: `matrices` (all but those of the norms, whose neutral value is 1 and not 0), `layers`
+        /// (the matrices of the layers: neither norms nor embedding and head) or `all`.
+        pub weight_decay_on: DecayedWeights = DecayedWeights::Matrices,
         /// Largest L2 norm of the gradient of all weights together; a longer gradient is scaled down to it.
         pub max_grad_norm: f64 = 1.0,
     }
@@ -206,8 +269,11 @@ section! {
             [1, 2, 4, 8, 16, 32].into_iter().filter_map(|counts| SparseBudget::new(16, counts).ok()).collect(),
         /// Rows evaluated at once.
         pub batch_size: usize = 4,
+        /// Held-out tokens that losses are averaged over, rounded up to whole rows; all of them if there are fewer.
+        /// Several corpora share them by weight.
+        pub tokens: usize = 1_048_576,
         /// Held-out tokens that the attention statistics are averaged over, rounded up to whole rows; they cost
-        /// more than the losses, which always use all held-out text.
+        /// more than the losses.
         pub analysis_tokens: usize = 8192,
     }
 }

@@ -110,7 +110,7 @@ fn unknown_keys_are_pointed_to_the_nearest() {
         (
             "[zzz]\nx = 1",
             "run.toml: unknown key `zzz`; the sections are `run`, `model`, `data`, `objective`, `training`, \
-             `optimizer`, `evaluation`",
+             `optimizer`, `checkpoint`, `evaluation`, `monitoring`",
         ),
     ] {
         assert_eq!(error(text, &[]), expected);
@@ -158,6 +158,39 @@ fn wrong_types_name_key_expected_and_given() {
         ("[run]\nname = 1979-05-27", "run.toml: `run.name` must be a string, but is the date 1979-05-27"),
     ] {
         assert_eq!(error(text, &[]), expected);
+    }
+}
+
+#[test]
+fn differences_name_keys_and_values() {
+    let old = read("[model]\nwindow_size = 7", &[]);
+    assert_eq!(old.differences(&old), []);
+    let new = read("", &["training.steps=3", "model.rope_scaling.factor=8", "model.window_size=7"]);
+    let differences: Vec<String> = new.differences(&old).iter().map(Difference::to_string).collect();
+    assert_eq!(differences[0], "model.rope_scaling.factor is 8.0, was absent");
+    assert_eq!(differences[4], "training.steps is 3, was 200");
+    assert_eq!(differences.len(), 5, "{differences:?}");
+    TrainConfig::check_keys(&["training.steps".to_owned()], "--allow-change").unwrap();
+    let message =
+        TrainConfig::check_keys(&["training.stpes".to_owned()], "--allow-change").unwrap_err().to_string();
+    assert_eq!(
+        message,
+        "--allow-change training.stpes: unknown key `training.stpes`; did you mean `training.steps`?"
+    );
+}
+
+#[test]
+fn corpora_are_paths_with_or_without_a_weight() {
+    let text = "[data]\ncorpora = [\"a\", { path = \"b\", weight = 0.5 }, { path = \"c\" }]";
+    let config = read(text, &[]);
+    let corpora = config.data.corpora.iter().map(|corpus| (corpus.path.to_str().unwrap(), corpus.weight));
+    assert_eq!(corpora.collect::<Vec<_>>(), [("a", 1.0), ("b", 0.5), ("c", 1.0)]);
+    assert_eq!(read(&config.to_toml(), &[]), config);
+    let set = read("", &["data.corpora=[{ path = \"x\", weight = 2 }]"]);
+    assert_eq!(set.data.corpora[0].weight, 2.0);
+    for bad in ["{ weight = 1 }", "{ path = \"a\", wieght = 1 }", "{ path = \"a\", weight = 0 }", "3"] {
+        let message = error(&format!("[data]\ncorpora = [{bad}]"), &[]);
+        assert!(message.contains("each entry a path, or { path ="), "{message}");
     }
 }
 

@@ -3,8 +3,10 @@
 use std::collections::HashSet;
 
 use ssa_kernels::ops::attention::selection::SelectionRule;
+use ssa_model::{AttentionMode, Method};
 
 use crate::config::{ConfigError, TrainConfig};
+use crate::schedule::ScheduleShape;
 
 type Check = Result<(), ConfigError>;
 
@@ -16,7 +18,9 @@ pub(super) fn check(config: &TrainConfig) -> Check {
     check_objective(config)?;
     check_training(config)?;
     check_optimizer(config)?;
-    check_evaluation(config)
+    check_checkpoint(config)?;
+    check_evaluation(config)?;
+    check_monitoring(config)
 }
 
 fn require(holds: bool, key: &str, value: impl ToString, expected: impl Into<String>) -> Check {
@@ -82,6 +86,18 @@ fn check_data(config: &TrainConfig) -> Check {
         data.sequence_length,
         "at least 2: a row needs a token and one that follows it",
     )?;
+    require(
+        data.paths.is_empty() || data.corpora.is_empty(),
+        "data.corpora",
+        "given together with data.paths",
+        "one of the two: prepare the text as a corpus too, and mix corpora by weight",
+    )?;
+    require(
+        data.valid_paths.is_empty() || data.valid_corpora.is_empty(),
+        "data.valid_corpora",
+        "given together with data.valid_paths",
+        "one of the two",
+    )?;
     if let Some(positions) = config.model.max_position_embeddings {
         require(
             data.sequence_length <= positions,
@@ -101,22 +117,53 @@ fn check_data(config: &TrainConfig) -> Check {
 fn check_objective(config: &TrainConfig) -> Check {
     let objective = &config.objective;
     number("objective.alpha", objective.alpha, |alpha| alpha >= 0.0, "a number of 0 or more, below 3e38")?;
-    share("objective.full_ratio", objective.full_ratio)
+    share("objective.full_ratio", objective.full_ratio)?;
+    number("objective.z_loss", objective.z_loss, |weight| weight >= 0.0, "a number of 0 or more, below 3e38")
 }
 
 fn check_training(config: &TrainConfig) -> Check {
     let training = &config.training;
     at_least(1, "training.steps", training.steps)?;
     at_least(1, "training.batch_size", training.batch_size)?;
-    if let Some(rows) = training.micro_batch_size {
+    check_micro_batches(config)?;
+    at_least(1, "training.log_every", training.log_every)?;
+    at_least(1, "training.max_bad_steps", training.max_bad_steps)
+}
+
+fn check_checkpoint(config: &TrainConfig) -> Check {
+    let checkpoint = &config.checkpoint;
+    // So that the time is one that a clock can count to.
+    let expected = "a number of minutes from 0 to 1e9";
+    number("checkpoint.every_minutes", checkpoint.every_minutes, |m| (0.0..=1e9).contains(&m), expected)?;
+    at_least(1, "checkpoint.keep_last", checkpoint.keep_last)
+}
+
+fn check_micro_batches(config: &TrainConfig) -> Check {
+    let training = &config.training;
+    let (full, ramp) = (training.batch_size, training.batch_ramp_steps);
+    if let Some(start) = training.batch_size_start {
         require(
-            rows > 0 && training.batch_size.is_multiple_of(rows),
-            "training.micro_batch_size",
-            rows,
-            format!("a divisor of training.batch_size ({})", training.batch_size),
+            (1..=full).contains(&start),
+            "training.batch_size_start",
+            start,
+            format!("a number from 1 to training.batch_size ({full})"),
         )?;
+        at_least(1, "training.batch_ramp_steps", ramp)?;
+    } else {
+        let expected = "0 without training.batch_size_start; name the rows of the first step there";
+        require(ramp == 0, "training.batch_ramp_steps", ramp, expected)?;
     }
-    at_least(1, "training.log_every", training.log_every)
+    let sizes =
+        [("training.batch_size_start", training.batch_size_start), ("training.batch_size", Some(full))];
+    for (key, size) in sizes.into_iter().filter_map(|(key, size)| Some((key, size?))) {
+        let (source, rows) = match training.micro_batch_size {
+            Some(rows) => ("training.micro_batch_size", rows),
+            None => ("training.batch_size_start", training.batch_size_start.unwrap_or(full)),
+        };
+        let expected = format!("a divisor of {key} ({size})");
+        require(rows > 0 && size.is_multiple_of(rows), source, rows, expected)?;
+    }
+    Ok(())
 }
 
 fn check_optimizer(config: &TrainConfig) -> Check {
@@ -140,6 +187,7 @@ fn check_optimizer(config: &TrainConfig) -> Check {
             ),
         )?;
     }
+    check_decay(config)?;
     for (key, beta) in [("optimizer.beta1", optimizer.beta1), ("optimizer.beta2", optimizer.beta2)] {
         // As f32: a decay that rounds to 1 would never forget, and divides by zero in the bias correction.
         let range = |beta: f64| beta >= 0.0 && (beta as f32) < 1.0;
@@ -148,6 +196,31 @@ fn check_optimizer(config: &TrainConfig) -> Check {
     positive("optimizer.eps", optimizer.eps)?;
     number("optimizer.weight_decay", optimizer.weight_decay, |decay| decay >= 0.0, "a number of 0 or more")?;
     positive("optimizer.max_grad_norm", optimizer.max_grad_norm)
+}
+
+/// The decay of `wsd` begins after the warm-up.
+fn check_decay(config: &TrainConfig) -> Check {
+    let optimizer = &config.optimizer;
+    share("optimizer.decay_fraction", optimizer.decay_fraction)?;
+    let schedule = super::schedule(config);
+    require(
+        optimizer.schedule != ScheduleShape::Wsd || schedule.warmup + schedule.decay <= schedule.steps,
+        "optimizer.decay_fraction",
+        optimizer.decay_fraction,
+        format!("a share of the {} steps after the warm-up", schedule.steps.saturating_sub(schedule.warmup)),
+    )
+}
+
+fn check_monitoring(config: &TrainConfig) -> Check {
+    let monitoring = &config.monitoring;
+    at_least(1, "monitoring.probe_tokens", monitoring.probe_tokens)?;
+    at_least(1, "monitoring.validation_tokens", monitoring.validation_tokens)?;
+    require(
+        monitoring.best_by != Some(AttentionMode::Full) || config.objective.method != Method::Nsa,
+        "monitoring.best_by",
+        "full",
+        "sparse with objective.method = \"nsa\", which has no full attention",
+    )
 }
 
 fn check_evaluation(config: &TrainConfig) -> Check {
@@ -164,5 +237,6 @@ fn check_evaluation(config: &TrainConfig) -> Check {
         )?;
     }
     at_least(1, "evaluation.batch_size", evaluation.batch_size)?;
+    at_least(1, "evaluation.tokens", evaluation.tokens)?;
     at_least(1, "evaluation.analysis_tokens", evaluation.analysis_tokens)
 }

@@ -3,6 +3,8 @@ use ssa_kernels::ops::attention::selection::SelectionRule;
 use ssa_model::DocumentMasking;
 
 use super::*;
+use crate::optimizer::DecayedWeights;
+use crate::schedule::ScheduleShape;
 
 fn plan(overrides: &[&str]) -> Result<TrainPlan, ConfigError> {
     let overrides: Vec<String> = overrides.iter().map(|&text| text.to_owned()).collect();
@@ -13,7 +15,12 @@ fn plan(overrides: &[&str]) -> Result<TrainPlan, ConfigError> {
 fn the_default_is_possible() {
     let plan = plan(&[]).unwrap();
     assert_eq!(
-        (plan.steps(), plan.batch_size(), plan.micro_batch_size(), plan.accumulation()),
+        (
+            plan.steps(),
+            plan.batches().rows(0),
+            plan.batches().micro_batch_size,
+            plan.batches().micro_batches(0)
+        ),
         (200, 8, 8, 1)
     );
     assert_eq!(plan.model().vocab_size, 257);
@@ -52,7 +59,7 @@ fn settings_reach_the_objective() {
     assert_eq!(objective.alignment.kind, AlignmentKind::Mse);
     assert_eq!(objective.alignment.direction, AlignmentDirection::SparseToFull);
     assert!(objective.recompute && !objective.gated_alignment);
-    assert_eq!((plan.accumulation(), plan.schedule().warmup, objective.alpha), (4, 7, 3.0));
+    assert_eq!((plan.batches().micro_batches(0), plan.schedule().warmup, objective.alpha), (4, 7, 3.0));
 }
 
 #[test]
@@ -102,6 +109,12 @@ fn impossible_values_say_what_would_work() {
         ),
         (&["training.micro_batch_size=0"], "`training.micro_batch_size` is 0, expected a divisor"),
         (&["training.log_every=0"], "`training.log_every` is 0, expected at least 1"),
+        (&["training.max_bad_steps=0"], "`training.max_bad_steps` is 0, expected at least 1"),
+        (
+            &["checkpoint.every_minutes=-1"],
+            "`checkpoint.every_minutes` is -1, expected a number of minutes from 0",
+        ),
+        (&["checkpoint.keep_last=0"], "`checkpoint.keep_last` is 0, expected at least 1"),
         (
             &["optimizer.learning_rate=-1e-3"],
             "`optimizer.learning_rate` is -0.001, expected a positive number",
@@ -129,12 +142,82 @@ fn impossible_values_say_what_would_work() {
             &["evaluation.budgets=[\"16x4\", \"16x4\"]"],
             "`evaluation.budgets` is 16x4 twice, expected every budget once",
         ),
+        (&["objective.z_loss=-1"], "`objective.z_loss` is -1, expected a number of 0 or more"),
+        (
+            &["training.batch_size_start=9", "training.batch_ramp_steps=4"],
+            "`training.batch_size_start` is 9, expected a number from 1 to training.batch_size (8)",
+        ),
+        (&["training.batch_size_start=0"], "`training.batch_size_start` is 0, expected a number from 1"),
+        (&["training.batch_size_start=4"], "`training.batch_ramp_steps` is 0, expected at least 1"),
+        (
+            &["training.batch_ramp_steps=4"],
+            "`training.batch_ramp_steps` is 4, expected 0 without training.batch_size_start",
+        ),
+        (
+            &["training.batch_size_start=3", "training.batch_ramp_steps=4"],
+            "`training.batch_size_start` is 3, expected a divisor of training.batch_size (8)",
+        ),
+        (
+            &["training.batch_size_start=2", "training.batch_ramp_steps=4", "training.micro_batch_size=4"],
+            "`training.micro_batch_size` is 4, expected a divisor of training.batch_size_start (2)",
+        ),
+        (
+            &["optimizer.schedule=wsd", "optimizer.warmup_steps=20", "optimizer.decay_fraction=0.95"],
+            "`optimizer.decay_fraction` is 0.95, expected a share of the 180 steps after the warm-up",
+        ),
+        (&["optimizer.decay_fraction=2"], "`optimizer.decay_fraction` is 2, expected a share from 0 to 1"),
+        (&["monitoring.probe_tokens=0"], "`monitoring.probe_tokens` is 0, expected at least 1"),
+        (&["monitoring.validation_tokens=0"], "`monitoring.validation_tokens` is 0, expected at least 1"),
+        (
+            &["objective.method=nsa", "monitoring.best_by=full"],
+            "`monitoring.best_by` is full, expected sparse with objective.method = \"nsa\"",
+        ),
+        (
+            &["model.vocab_size=256"],
+            "`model.vocab_size` is 256, expected at least 257, the vocabulary of the tokenizer of the data; prepare",
+        ),
+        (&["evaluation.tokens=0"], "`evaluation.tokens` is 0, expected at least 1"),
         (&["evaluation.batch_size=0"], "`evaluation.batch_size` is 0, expected at least 1"),
         (&["evaluation.analysis_tokens=0"], "`evaluation.analysis_tokens` is 0, expected at least 1"),
     ] {
         let message = plan(overrides).unwrap_err().to_string();
         assert!(message.starts_with(expected), "{message}\nexpected {expected}");
     }
+}
+
+#[test]
+fn settings_reach_schedule_batches_and_optimizer() {
+    let plan = plan(&[
+        "optimizer.schedule=wsd",
+        "optimizer.decay_fraction=0.1",
+        "optimizer.weight_decay_on=layers",
+        "training.batch_size_start=2",
+        "training.batch_ramp_steps=6",
+        "objective.z_loss=1e-4",
+    ])
+    .unwrap();
+    assert_eq!((plan.schedule().shape, plan.schedule().decay), (ScheduleShape::Wsd, 20));
+    assert_eq!(plan.optimizer().decayed, DecayedWeights::Layers);
+    assert_eq!([0, 2, 5, 6].map(|step| plan.batches().rows(step)), [2, 4, 6, 8]);
+    assert_eq!(plan.batches().micro_batch_size, 2);
+    assert_eq!(plan.objective().z_loss, 1e-4);
+}
+
+#[test]
+fn the_best_weights_are_judged_by_what_the_method_is_for() {
+    let by = |overrides: &[&str]| plan(overrides).unwrap().best_by();
+    assert_eq!(by(&[]), AttentionMode::Sparse);
+    assert_eq!(by(&["objective.method=full"]), AttentionMode::Full);
+    assert_eq!(by(&["monitoring.best_by=full"]), AttentionMode::Full);
+}
+
+#[test]
+fn the_share_of_full_streams_follows_from_the_draw() {
+    let share = |overrides: &[&str], steps| plan(overrides).unwrap().full_stream_share(steps);
+    assert_eq!(share(&["objective.method=full"], 0..9), 1.0);
+    assert_eq!(share(&["objective.method=moba"], 0..9), 0.0);
+    // The first steps of seed 0 are drawn as F F s F.
+    assert_eq!([share(&[], 0..4), share(&[], 1..3), share(&[], 3..3)], [0.75, 0.5, 0.0]);
 }
 
 #[test]

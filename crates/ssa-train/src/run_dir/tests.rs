@@ -13,9 +13,13 @@ fn names(path: &Path) -> Vec<String> {
 fn finished_run(path: &Path) -> RunDir {
     let run = RunDir::create_named(path, Existing::Refuse).unwrap();
     run.write_config(&TrainConfig::default()).unwrap();
-    run.metrics().unwrap();
+    run.metrics(0).unwrap();
     fs::create_dir(run.checkpoint()).unwrap();
-    for file in ["checkpoint/config.json", "checkpoint/model.safetensors", "summary.json", "report.html"] {
+    let checkpoint = run.checkpoints().path(7);
+    fs::create_dir_all(&checkpoint).unwrap();
+    fs::write(checkpoint.join("state.json"), "x").unwrap();
+    fs::create_dir_all(run.checkpoints().directory().join("step-8.tmp")).unwrap();
+    for file in ["journal.jsonl", "checkpoint/config.json", "checkpoint/model.safetensors", "summary.json", "report.html"] {
         fs::write(path.join(file), "x").unwrap();
     }
     run
@@ -41,7 +45,7 @@ fn the_configuration_in_a_run_is_usable_as_input() {
     config.training.steps = 17;
     run.write_config(&config).unwrap();
     assert_eq!(TrainConfig::load(&run.path().join(CONFIG), &[]).unwrap(), config);
-    assert_eq!(names(run.path()), [CONFIG]);
+    assert_eq!(names(run.path()), [CONFIG, LOCK]);
 }
 
 #[test]
@@ -62,19 +66,46 @@ fn overwriting_removes_the_run_and_nothing_else() {
     let path = directory.path().join("run");
     finished_run(&path);
     RunDir::create_named(&path, Existing::Replace).unwrap();
-    assert_eq!(names(&path), [""; 0]);
+    assert_eq!(names(&path), [LOCK]);
 
-    finished_run_again(&path);
+    finished_run(&path);
     fs::write(path.join("notes.txt"), "mine").unwrap();
     fs::write(path.join("checkpoint/tokenizer.json"), "mine").unwrap();
     let run = RunDir::create_named(&path, Existing::Replace).unwrap();
-    assert_eq!(names(&path), [CHECKPOINT, "notes.txt"]);
+    assert_eq!(names(&path), [CHECKPOINT, "notes.txt", LOCK]);
     assert_eq!(names(&run.checkpoint()), ["tokenizer.json"]);
 }
 
-fn finished_run_again(path: &Path) {
-    fs::remove_dir(path).unwrap();
-    finished_run(path);
+#[test]
+fn a_run_is_opened_by_one_program_and_cleared_of_halves() {
+    let directory = tempdir().unwrap();
+    let path = directory.path().join("run");
+    let message = RunDir::open(&path).unwrap_err().to_string();
+    assert!(message.ends_with("there is no such directory; name the directory of a run"), "{message}");
+    drop(finished_run(&path));
+    assert!(!RunDir::holds_unfinished_run(&path));
+    let run = RunDir::open(&path).unwrap();
+    assert_eq!(names(run.checkpoints().directory()), ["step-7"]);
+    assert!(run.is_finished());
+    run.reopen().unwrap();
+    assert!(!run.is_finished() && RunDir::holds_unfinished_run(&path));
+    for error in [
+        RunDir::open(&path).unwrap_err(),
+        RunDir::create_named(&path, Existing::Replace).unwrap_err(),
+    ] {
+        assert!(matches!(error, TrainError::Locked { .. }), "{error}");
+    }
+}
+
+#[test]
+fn a_run_killed_at_once_leaves_an_empty_directory_behind() {
+    let directory = tempdir().unwrap();
+    let path = directory.path().join("run");
+    drop(RunDir::create_named(&path, Existing::Refuse).unwrap());
+    fs::write(path.join(PARTIAL_CONFIG), "# The res").unwrap();
+    let run = RunDir::create_named(&path, Existing::Refuse).unwrap();
+    run.write_config(&TrainConfig::default()).unwrap();
+    assert!(RunDir::holds_unfinished_run(&path));
 }
 
 #[test]
@@ -109,9 +140,11 @@ fn a_link_is_not_followed_out_of_the_run() {
     let directory = tempdir().unwrap();
     let path = directory.path().join("run");
     let run = finished_run(&path);
+    let checkpoint = run.checkpoint();
+    drop(run);
     let elsewhere = directory.path().join("elsewhere");
-    fs::rename(run.checkpoint(), &elsewhere).unwrap();
-    std::os::unix::fs::symlink(&elsewhere, run.checkpoint()).unwrap();
+    fs::rename(&checkpoint, &elsewhere).unwrap();
+    std::os::unix::fs::symlink(&elsewhere, &checkpoint).unwrap();
     assert!(RunDir::create_named(&path, Existing::Replace).is_err());
     assert_eq!(names(&elsewhere), ["config.json", "model.safetensors"]);
 }

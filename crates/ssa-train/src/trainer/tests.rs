@@ -1,4 +1,4 @@
-use ssa_data::{ByteTokenizer, PackOptions, Remainder, pack};
+use ssa_data::{ByteTokenizer, PackOptions, PackedRows, Packing, Remainder, pack};
 use ssa_testkit::{Random, Tolerance, assert_close};
 
 use super::*;
@@ -27,14 +27,14 @@ const TINY: &str = "
     [evaluation]
     budgets = [\"4x3\"]";
 
-fn plan(overrides: &[&str]) -> TrainPlan {
+pub(crate) fn plan(overrides: &[&str]) -> TrainPlan {
     let overrides: Vec<String> = overrides.iter().map(|&text| text.to_owned()).collect();
     TrainPlan::new(TrainConfig::parse(TINY, "tiny.toml", &overrides).unwrap()).unwrap()
 }
 
 /// Words of a small vocabulary in documents of 1 to 60 bytes, packed into rows of which the last is padded: rows
 /// differ in targets, documents and valid tokens.
-fn rows(plan: &TrainPlan) -> PackedRows {
+pub(crate) fn rows(plan: &TrainPlan) -> PackedRows {
     let mut random = Random::new(5);
     let lengths = random.below(60, 12);
     let documents: Vec<Vec<u32>> = lengths
@@ -45,7 +45,12 @@ fn rows(plan: &TrainPlan) -> PackedRows {
             ByteTokenizer.encode(&text.as_bytes()[..1 + length as usize])
         })
         .collect();
-    let options = PackOptions { sequence_length: plan.sequence_length(), seed: 3, remainder: Remainder::Pad };
+    let options = PackOptions {
+        sequence_length: plan.sequence_length(),
+        packing: Packing::Concat,
+        seed: 3,
+        remainder: Remainder::Pad,
+    };
     pack(&documents, ByteTokenizer::EOS, &options).unwrap()
 }
 
@@ -77,7 +82,7 @@ fn every_method_learns() {
 #[test]
 fn metrics_tell_the_step() {
     let metrics = run(&mut trainer(&["objective.full_ratio=1"]));
-    let count = rows(&plan(&[])).rows().len();
+    let count = rows(&plan(&[])).len();
     for (index, metrics) in metrics.iter().enumerate() {
         assert_eq!(metrics.step, index + 1);
         assert_eq!(metrics.full_streams, 1.0);
@@ -85,19 +90,31 @@ fn metrics_tell_the_step() {
         assert_eq!(metrics.learning_rate, plan(&[]).schedule().learning_rate(index));
         assert!(metrics.tokens > 3 * 48 && metrics.tokens <= 4 * 48);
         assert_eq!(metrics.loss, metrics.cross_entropy + 10.0 * metrics.alignment);
+        let layers = &metrics.alignment_per_layer;
+        assert_eq!(layers.len(), 2);
+        assert!((layers.iter().sum::<f64>() / 2.0 - metrics.alignment).abs() < 1e-9);
+        assert!(metrics.z_loss > 1.0);
     }
     assert_eq!(metrics.len(), 4);
 }
 
-/// Goes to a step whose micro-batches differ in documents, targets and padding.
+/// Goes to a step whose batch has several documents and padding, and whose rows differ in targets.
 fn go_to_unequal_batches(trainer: &mut Trainer) {
-    trainer.done = 1;
-    let batches = trainer.micro_batches();
-    assert!(batches.iter().any(|batch| batch.valid_tokens() < batch.ids.len()));
-    assert!(batches.iter().any(|batch| batch.cu_seqlens.len() > batch.batch + 1));
-    let mut targets: Vec<usize> = batches.iter().map(Batch::target_tokens).collect();
-    targets.dedup();
-    assert_eq!(targets.len(), batches.len());
+    let unequal = |batch: &Batch| {
+        let mut targets: Vec<usize> = batch
+            .labels
+            .chunks(batch.tokens)
+            .map(|row| row.iter().filter(|&&label| label >= 0).count())
+            .collect();
+        targets.sort_unstable();
+        targets.dedup();
+        let several = batch.cu_seqlens.len() > batch.batch + 1;
+        several && batch.valid_tokens() < batch.ids.len() && targets.len() == batch.batch
+    };
+    let whole = Loader::new(rows(&plan(&[])), 4, trainer.plan.seed()).unwrap();
+    let step = (0..100).find(|&step| unequal(&whole.batch(step).unwrap())).unwrap();
+    trainer.done = step as usize;
+    trainer.cursor = step * trainer.plan.batches().micro_batches(0) as u64;
 }
 
 #[test]
@@ -152,6 +169,44 @@ fn recomputing_changes_nothing() {
         assert_eq!(run(&mut kept), run(&mut recomputed));
         assert!(kept.model().parameters() == recomputed.model().parameters());
     }
+}
+
+#[test]
+fn z_loss_is_minimised_and_0_is_none() {
+    let end = |weight: &str| {
+        let metrics = run(&mut trainer(&[&format!("objective.z_loss={weight}"), "training.steps=30"]));
+        (metrics[0].clone(), metrics[29].z_loss)
+    };
+    let (without, drifting) = end("0");
+    let (with, held) = end("0.1");
+    assert_eq!(without.loss, without.cross_entropy + 10.0 * without.alignment);
+    assert_eq!(with.z_loss, without.z_loss);
+    assert!((with.loss - without.loss - 0.1 * with.z_loss).abs() < 1e-6);
+    assert!(held < 0.5 * drifting, "{held} with, {drifting} without");
+}
+
+#[test]
+fn a_ramp_reads_every_row_once() {
+    let mut ramp =
+        trainer(&["training.batch_size_start=1", "training.batch_ramp_steps=3", "training.steps=5"]);
+    let mut ids = Vec::new();
+    let mut rows = Vec::new();
+    for _ in 0..5 {
+        let batches = ramp.micro_batches().unwrap();
+        (ramp.cursor, ramp.done) = (ramp.indices().end, ramp.done + 1);
+        rows.push(batches.iter().map(|batch| batch.batch).sum::<usize>());
+        ids.extend(batches.into_iter().flat_map(|batch| batch.ids));
+    }
+    assert_eq!(rows, [1, 2, 3, 4, 4]);
+    let straight = (0..14).flat_map(|index| ramp.batches.batch(index).unwrap().ids).collect::<Vec<_>>();
+    assert_eq!(ids, straight);
+
+    (ramp.cursor, ramp.done) = (0, 0);
+    let metrics = run(&mut ramp);
+    let count = ramp.batches.loader().mixture().rows() as f64;
+    let epochs: Vec<f64> = metrics.iter().map(|metrics| metrics.epoch * count).collect();
+    assert_eq!(epochs, [1.0, 3.0, 6.0, 10.0, 14.0]);
+    assert!(metrics[0].tokens <= 48 && metrics[4].tokens > 3 * 48);
 }
 
 #[test]

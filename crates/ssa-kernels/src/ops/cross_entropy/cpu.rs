@@ -20,11 +20,21 @@ const MIN_CHUNK_TOKENS: usize = 256;
 /// Exponentials that are summed in `f32` before they join the `f64` sum of their row.
 const COLUMNS: usize = 4096;
 
-/// Where the gradients of `scale * sum of losses` are added.
+/// Where the gradients of `scale * (sum of losses + z_loss * sum of squared log-normalisers)` are added.
 pub(super) struct Gradients<'a> {
     pub(super) scale: f32,
+    pub(super) z_loss: f32,
     pub(super) dx: &'a mut [f32],
     pub(super) dweight: &'a mut [f32],
+}
+
+/// What a token contributes; both zero where ignored.
+#[derive(Clone, Copy, Default)]
+pub(super) struct TokenLoss {
+    /// Its negative log-likelihood.
+    pub(super) loss: f64,
+    /// The square of its log-normaliser.
+    pub(super) lse_square: f64,
 }
 
 /// Tokens of a chunk for a vocabulary.
@@ -32,18 +42,18 @@ pub(super) fn chunk_tokens(vocab: usize) -> usize {
     (CHUNK_LOGITS / vocab).max(MIN_CHUNK_TOKENS)
 }
 
-/// The loss of every token, zero where ignored.
+/// The loss of every token.
 pub(super) fn losses(
     x: &Tensor,
     weight: &Tensor,
     labels: &[i32],
     mut gradients: Option<Gradients<'_>>,
-) -> Vec<f64> {
+) -> Vec<TokenLoss> {
     let (vocab, hidden) = (weight.rows(), weight.last_dim());
     let weight = Matrix::new(weight.as_slice(), vocab, hidden);
     let tokens = chunk_tokens(vocab).min(labels.len().max(1));
     let mut logits = vec![0.0; tokens * vocab];
-    let mut losses = vec![0.0; labels.len()];
+    let mut losses = vec![TokenLoss::default(); labels.len()];
     for (chunk, (labels, losses)) in labels.chunks(tokens).zip(losses.chunks_mut(tokens)).enumerate() {
         if labels.iter().all(|&label| label == IGNORE_INDEX) {
             continue;
@@ -54,7 +64,8 @@ pub(super) fn losses(
         let x = Matrix::new(&x.as_slice()[rows.clone()], count, hidden);
         let product = MatrixMut::new(logits, count, vocab);
         matmul(product, Output::Overwrite, 1.0, x, weight.t(), Threads::All);
-        cross_entropy(logits, labels, losses, gradients.as_ref().map(|gradients| gradients.scale));
+        let factors = gradients.as_ref().map(|gradients| (gradients.scale, gradients.z_loss));
+        cross_entropy(logits, labels, losses, factors);
         if let Some(Gradients { dx, dweight, .. }) = &mut gradients {
             let dlogits = Matrix::new(logits, count, vocab);
             let dx = MatrixMut::new(&mut dx[rows], count, hidden);
@@ -66,14 +77,19 @@ pub(super) fn losses(
     losses
 }
 
-/// Losses of a chunk; with a scale, the logits become the gradient of the loss with respect to them.
-fn cross_entropy(logits: &mut [f32], labels: &[i32], losses: &mut [f64], gradient_scale: Option<f32>) {
+/// Losses of a chunk; with factors (scale and z-loss), the logits become the gradient of the loss with respect to them.
+fn cross_entropy(
+    logits: &mut [f32],
+    labels: &[i32],
+    losses: &mut [TokenLoss],
+    gradient_factors: Option<(f32, f32)>,
+) {
     let vocab = logits.len() / labels.len();
     logits.par_chunks_exact_mut(vocab).zip(labels).zip(losses).for_each(|((logits, &label), loss)| {
         if label == IGNORE_INDEX {
             logits.fill(0.0);
         } else {
-            *loss = dispatch(Row { logits, label: label as usize, gradient_scale });
+            *loss = dispatch(Row { logits, label: label as usize, gradient_factors });
         }
     });
 }
@@ -81,27 +97,30 @@ fn cross_entropy(logits: &mut [f32], labels: &[i32], losses: &mut [f64], gradien
 struct Row<'a> {
     logits: &'a mut [f32],
     label: usize,
-    gradient_scale: Option<f32>,
+    gradient_factors: Option<(f32, f32)>,
 }
 
 impl WithSimd for Row<'_> {
-    type Output = f64;
+    type Output = TokenLoss;
 
     #[inline(always)]
-    fn with_simd<S: Simd>(self, simd: S) -> f64 {
+    fn with_simd<S: Simd>(self, simd: S) -> TokenLoss {
         let max = max_row_simd(simd, self.logits);
         let target = self.logits[self.label];
         let mut sum = 0.0;
         for columns in self.logits.chunks_mut(COLUMNS) {
             sum += f64::from(exp_row_simd(simd, columns, 1.0, max));
         }
-        if let Some(scale) = self.gradient_scale {
-            let factor = (f64::from(scale) / sum) as f32;
+        let lse = sum.ln() + f64::from(max);
+        if let Some((scale, z_loss)) = self.gradient_factors {
+            // Without z-loss the first factor is 1: the gradient is bitwise that of the cross-entropy alone.
+            let softmax_scale = (1.0 + 2.0 * f64::from(z_loss) * lse) * f64::from(scale);
+            let factor = (softmax_scale / sum) as f32;
             for logit in &mut *self.logits {
                 *logit *= factor;
             }
             self.logits[self.label] -= scale;
         }
-        sum.ln() + (f64::from(max) - f64::from(target))
+        TokenLoss { loss: sum.ln() + (f64::from(max) - f64::from(target)), lse_square: lse * lse }
     }
 }

@@ -19,11 +19,14 @@ pub const IGNORE_INDEX: i32 = -100;
 pub struct CrossEntropy {
     /// Sum of the negative log-likelihoods of all targets, in nats.
     pub loss_sum: f64,
+    /// Sum of `logsumexp(z)^2` over all targets: what z-loss keeps small.
+    pub lse_square_sum: f64,
     /// Number of labels that are not [`IGNORE_INDEX`].
     pub targets: usize,
 }
 
-/// `loss_sum = sum over targets n of log(sum_v exp(z[n, v])) - z[n, labels[n]]` with `z = x Wᵀ`.
+/// `loss_sum = sum over targets n of lse[n] - z[n, labels[n]]` and `lse_square_sum = sum over targets n of lse[n]^2`
+/// with `z = x Wᵀ` and `lse[n] = log(sum_v exp(z[n, v]))`.
 ///
 /// # Shapes
 /// `x` `[B, T, hidden]` (any leading axes, N rows), `weight` `[V, hidden]`, `labels` N entries: what each
@@ -75,12 +78,14 @@ pub fn linear_cross_entropy_losses(x: &Tensor, weight: &Tensor, labels: &[i32]) 
     let losses = match x.device() {
         Device::Cpu => cpu::losses(x, weight, labels, None),
     };
-    Ok(losses.into_iter().map(|loss| loss as f32).collect())
+    Ok(losses.into_iter().map(|token| token.loss as f32).collect())
 }
 
-/// The loss, and the gradients of `grad_scale * loss_sum` in the same pass:
-/// `dz = grad_scale (softmax(z) - onehot(label))`, zero rows where the label is [`IGNORE_INDEX`]; `dx += dz
-/// W`, `dweight += dzᵀ x`.
+/// The loss, and the gradients of `grad_scale * (loss_sum + z_loss * lse_square_sum)` in the same pass:
+/// `dz = grad_scale ((1 + 2 z_loss lse) softmax(z) - onehot(label))`, zero rows where the label is
+/// [`IGNORE_INDEX`]; `dx += dz W`, `dweight += dzᵀ x`.
+///
+/// `z_loss` holds the normaliser near 1 (`lse` near 0), which the cross-entropy alone leaves free to drift.
 ///
 /// `grad_scale` is what a mean over targets, or the weight of the loss, would pass back: it must be known in
 /// advance, and in training it is (the targets of a step are counted before its forward).
@@ -92,18 +97,22 @@ pub fn linear_cross_entropy_losses(x: &Tensor, weight: &Tensor, labels: &[i32]) 
 /// As [`linear_cross_entropy_fwd`]; gradients in `f32`, added to the buffers once per chunk of tokens.
 ///
 /// # Edge cases
-/// No targets: zero, and the gradients stay as they are.
+/// No targets: zero, and the gradients stay as they are. `z_loss` 0: bitwise the gradients of the cross-entropy alone.
 ///
 /// # Errors
 /// As [`linear_cross_entropy_fwd`], and [`KernelError::Shape`] if a gradient does not fit its tensor.
 ///
 /// # Determinism
 /// As [`linear_cross_entropy_fwd`].
+///
+/// # Source
+/// z-loss: PaLM (arXiv 2204.02311), section 5.
 pub fn linear_cross_entropy_fwd_bwd(
     x: &Tensor,
     weight: &Tensor,
     labels: &[i32],
     grad_scale: f32,
+    z_loss: f32,
     dx: &mut Tensor,
     dweight: &mut Tensor,
 ) -> Result<CrossEntropy> {
@@ -113,8 +122,8 @@ pub fn linear_cross_entropy_fwd_bwd(
     check_shape(OP, "dweight", dweight, weight.shape())?;
     let losses = match x.device() {
         Device::Cpu => {
-            let gradients =
-                cpu::Gradients { scale: grad_scale, dx: dx.as_mut_slice(), dweight: dweight.as_mut_slice() };
+            let (dx, dweight) = (dx.as_mut_slice(), dweight.as_mut_slice());
+            let gradients = cpu::Gradients { scale: grad_scale, z_loss, dx, dweight };
             cpu::losses(x, weight, labels, Some(gradients))
         }
     };
@@ -141,7 +150,10 @@ fn check(op: &'static str, x: &Tensor, weight: &Tensor, labels: &[i32]) -> Resul
     }
 }
 
-fn summary(losses: &[f64], labels: &[i32]) -> CrossEntropy {
-    let targets = labels.iter().filter(|&&label| label != IGNORE_INDEX).count();
-    CrossEntropy { loss_sum: losses.iter().sum(), targets }
+fn summary(losses: &[cpu::TokenLoss], labels: &[i32]) -> CrossEntropy {
+    CrossEntropy {
+        loss_sum: losses.iter().map(|token| token.loss).sum(),
+        lse_square_sum: losses.iter().map(|token| token.lse_square).sum(),
+        targets: labels.iter().filter(|&&label| label != IGNORE_INDEX).count(),
+    }
 }

@@ -11,14 +11,31 @@ pub fn losses(x: &[f64], weight: &[f64], labels: &[i32], hidden: usize) -> Vec<f
         .collect()
 }
 
-/// Gradients `(dx, dweight)` of the sum of all losses.
-pub fn backward(x: &[f64], weight: &[f64], labels: &[i32], hidden: usize) -> (Vec<f64>, Vec<f64>) {
+/// The square of the log-normaliser of every token, zero where ignored.
+pub fn lse_squares(x: &[f64], weight: &[f64], labels: &[i32], hidden: usize) -> Vec<f64> {
+    let logits = linear::reference::forward(x, weight, hidden);
+    let rows = logits.chunks(weight.len() / hidden).zip(labels);
+    rows.map(|(z, &label)| if label == IGNORE_INDEX { 0.0 } else { logsumexp(z).powi(2) }).collect()
+}
+
+/// Gradients `(dx, dweight)` of the sum of all losses and `z_loss` times the sum of all squared log-normalisers.
+pub fn backward(
+    x: &[f64],
+    weight: &[f64],
+    labels: &[i32],
+    hidden: usize,
+    z_loss: f64,
+) -> (Vec<f64>, Vec<f64>) {
     let mut dlogits = linear::reference::forward(x, weight, hidden);
     for (z, &label) in dlogits.chunks_mut(weight.len() / hidden).zip(labels) {
         let lse = logsumexp(z);
         for (v, z) in z.iter_mut().enumerate() {
             let onehot = if v as i32 == label { 1.0 } else { 0.0 };
-            *z = if label == IGNORE_INDEX { 0.0 } else { (*z - lse).exp() - onehot };
+            *z = if label == IGNORE_INDEX {
+                0.0
+            } else {
+                (1.0 + 2.0 * z_loss * lse) * (*z - lse).exp() - onehot
+            };
         }
     }
     linear::reference::backward(&dlogits, x, weight, hidden)

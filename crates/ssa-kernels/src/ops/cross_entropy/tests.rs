@@ -4,6 +4,7 @@ use super::*;
 use crate::ops::testing::{normal_f64, plus_one, tensor, to_f64, with_threads};
 
 const SCALE: f32 = 0.25;
+const Z_LOSS: f32 = 0.125;
 
 /// Random labels, every fifth ignored.
 fn random_labels(random: &mut Random, vocab: usize, tokens: usize) -> Vec<i32> {
@@ -11,9 +12,9 @@ fn random_labels(random: &mut Random, vocab: usize, tokens: usize) -> Vec<i32> {
     labels.map(|(n, label)| if n % 5 == 3 { IGNORE_INDEX } else { label as i32 }).collect()
 }
 
-fn fwd_bwd(x: &Tensor, weight: &Tensor, labels: &[i32]) -> (CrossEntropy, Tensor, Tensor) {
+fn fwd_bwd(x: &Tensor, weight: &Tensor, labels: &[i32], z_loss: f32) -> (CrossEntropy, Tensor, Tensor) {
     let [mut dx, mut dweight] = [Tensor::zeros_like(x), Tensor::zeros_like(weight)];
-    let loss = linear_cross_entropy_fwd_bwd(x, weight, labels, SCALE, &mut dx, &mut dweight).unwrap();
+    let loss = linear_cross_entropy_fwd_bwd(x, weight, labels, SCALE, z_loss, &mut dx, &mut dweight).unwrap();
     (loss, dx, dweight)
 }
 
@@ -25,19 +26,25 @@ fn check(tokens: usize, vocab: usize, hidden: usize) {
 
     let forward = linear_cross_entropy_fwd(&x, &weight, &labels).unwrap();
     let losses = linear_cross_entropy_losses(&x, &weight, &labels).unwrap();
-    let (both, dx, dweight) = fwd_bwd(&x, &weight, &labels);
 
     let expected = reference::losses(&to_f64(&x), &to_f64(&weight), &labels, hidden);
     assert_close("losses", &losses, &expected, Tolerance::F32);
     assert_eq!(forward.targets, labels.iter().filter(|&&label| label != IGNORE_INDEX).count());
     let sum: f64 = expected.iter().sum();
     assert!((forward.loss_sum - sum).abs() <= 1e-5 + 1e-6 * sum, "{} instead of {sum}", forward.loss_sum);
-    assert_eq!(forward, both);
+    let sum: f64 = reference::lse_squares(&to_f64(&x), &to_f64(&weight), &labels, hidden).iter().sum();
+    let square = forward.lse_square_sum;
+    assert!((square - sum).abs() <= 1e-5 + 1e-6 * sum, "{square} instead of {sum}");
 
-    let (edx, edweight) = reference::backward(&to_f64(&x), &to_f64(&weight), &labels, hidden);
-    let scaled = |gradient: Vec<f64>| gradient.iter().map(|g| f64::from(SCALE) * g).collect::<Vec<_>>();
-    assert_close("dx", dx.as_slice(), &scaled(edx), Tolerance::F32);
-    assert_close("dweight", dweight.as_slice(), &scaled(edweight), Tolerance::F32);
+    for z_loss in [0.0, Z_LOSS] {
+        let (both, dx, dweight) = fwd_bwd(&x, &weight, &labels, z_loss);
+        assert_eq!(forward, both);
+        let (edx, edweight) =
+            reference::backward(&to_f64(&x), &to_f64(&weight), &labels, hidden, f64::from(z_loss));
+        let scaled = |gradient: Vec<f64>| gradient.iter().map(|g| f64::from(SCALE) * g).collect::<Vec<_>>();
+        assert_close("dx", dx.as_slice(), &scaled(edx), Tolerance::F32);
+        assert_close("dweight", dweight.as_slice(), &scaled(edweight), Tolerance::F32);
+    }
 }
 
 #[test]
@@ -72,7 +79,7 @@ fn large_logits_neither_overflow_nor_lose_the_loss() {
     let expected = reference::losses(&to_f64(&x), &to_f64(&weight), &labels, 1);
     // The logits themselves are rounded to 2.4e-4.
     assert_close("losses", &losses, &expected, Tolerance { atol: 5e-4, rtol: 1e-6 });
-    let (_, dx, dweight) = fwd_bwd(&x, &weight, &labels);
+    let (_, dx, dweight) = fwd_bwd(&x, &weight, &labels, Z_LOSS);
     assert!(dx.as_slice().iter().chain(dweight.as_slice()).all(|value| value.is_finite()));
 }
 
@@ -82,7 +89,7 @@ fn nan_is_not_hidden() {
     let x = tensor(&mut random, [1, 4, 3]);
     let mut weight = tensor(&mut random, [40, 3]);
     weight.as_mut_slice()[60] = f32::NAN;
-    let (loss, dx, _) = fwd_bwd(&x, &weight, &[0, 1, 2, 3]);
+    let (loss, dx, _) = fwd_bwd(&x, &weight, &[0, 1, 2, 3], 0.0);
     assert!(loss.loss_sum.is_nan());
     assert!(dx.as_slice().iter().all(|value| value.is_nan()));
 }
@@ -91,10 +98,10 @@ fn nan_is_not_hidden() {
 fn ignored_tokens_leave_gradients_alone() {
     let mut random = Random::new(3);
     let (x, weight) = (tensor(&mut random, [2, 2, 3]), tensor(&mut random, [7, 3]));
-    let (loss, dx, dweight) = fwd_bwd(&x, &weight, &[IGNORE_INDEX; 4]);
-    assert_eq!(loss, CrossEntropy { loss_sum: 0.0, targets: 0 });
+    let (loss, dx, dweight) = fwd_bwd(&x, &weight, &[IGNORE_INDEX; 4], Z_LOSS);
+    assert_eq!(loss, CrossEntropy { loss_sum: 0.0, lse_square_sum: 0.0, targets: 0 });
     assert!(dx.as_slice().iter().chain(dweight.as_slice()).all(|&value| value == 0.0));
-    let (_, dx, _) = fwd_bwd(&x, &weight, &[IGNORE_INDEX, 3, IGNORE_INDEX, IGNORE_INDEX]);
+    let (_, dx, _) = fwd_bwd(&x, &weight, &[IGNORE_INDEX, 3, IGNORE_INDEX, IGNORE_INDEX], Z_LOSS);
     let written: Vec<bool> = dx.as_slice().iter().map(|&value| value != 0.0).collect();
     assert_eq!(written, [[false; 3], [true; 3], [false; 3], [false; 3]].concat());
 }
@@ -104,11 +111,11 @@ fn gradients_are_added() {
     let mut random = Random::new(4);
     let (x, weight) = (tensor(&mut random, [1, 4, 3]), tensor(&mut random, [7, 3]));
     let labels = [1, 6, IGNORE_INDEX, 0];
-    let (_, once_dx, once_dweight) = fwd_bwd(&x, &weight, &labels);
+    let (_, once_dx, once_dweight) = fwd_bwd(&x, &weight, &labels, Z_LOSS);
     let [mut dx, mut dweight] = [Tensor::zeros_like(&x), Tensor::zeros_like(&weight)];
     dx.fill(1.0);
     dweight.fill(1.0);
-    linear_cross_entropy_fwd_bwd(&x, &weight, &labels, SCALE, &mut dx, &mut dweight).unwrap();
+    linear_cross_entropy_fwd_bwd(&x, &weight, &labels, SCALE, Z_LOSS, &mut dx, &mut dweight).unwrap();
     assert_close("dx", dx.as_slice(), &plus_one(&once_dx), Tolerance::F32);
     assert_close("dweight", dweight.as_slice(), &plus_one(&once_dweight), Tolerance::F32);
 }
@@ -118,7 +125,7 @@ fn results_do_not_depend_on_threads() {
     let mut random = Random::new(5);
     let (x, weight) = (tensor(&mut random, [1, 700, 64]), tensor(&mut random, [4500, 64]));
     let labels = random_labels(&mut random, 4500, 700);
-    let run = |threads| with_threads(threads, || fwd_bwd(&x, &weight, &labels));
+    let run = |threads| with_threads(threads, || fwd_bwd(&x, &weight, &labels, Z_LOSS));
     assert_eq!(run(1), run(5));
 }
 
@@ -127,16 +134,22 @@ fn reference_passes_gradcheck() {
     let mut random = Random::new(6);
     let [x, weight] = [12, 15].map(|len| normal_f64(&mut random, len));
     let labels = [4, IGNORE_INDEX, 0, 2];
-    let (dx, dweight) = reference::backward(&x, &weight, &labels, 3);
-    let loss = |x: &[f64], weight: &[f64]| reference::losses(x, weight, &labels, 3).iter().sum();
-    assert_gradient("dx", &x, &dx, |x| loss(x, &weight));
-    assert_gradient("dweight", &weight, &dweight, |weight| loss(&x, weight));
+    for z_loss in [0.0, 0.3] {
+        let (dx, dweight) = reference::backward(&x, &weight, &labels, 3, z_loss);
+        let loss = |x: &[f64], weight: &[f64]| -> f64 {
+            let squares = reference::lse_squares(x, weight, &labels, 3);
+            reference::losses(x, weight, &labels, 3).iter().sum::<f64>()
+                + z_loss * squares.iter().sum::<f64>()
+        };
+        assert_gradient("dx", &x, &dx, |x| loss(x, &weight));
+        assert_gradient("dweight", &weight, &dweight, |weight| loss(&x, weight));
+    }
 }
 
 #[test]
 fn no_tokens_give_zero() {
-    let (loss, ..) = fwd_bwd(&Tensor::zeros([0, 5, 3]), &Tensor::zeros([7, 3]), &[]);
-    assert_eq!(loss, CrossEntropy { loss_sum: 0.0, targets: 0 });
+    let (loss, ..) = fwd_bwd(&Tensor::zeros([0, 5, 3]), &Tensor::zeros([7, 3]), &[], Z_LOSS);
+    assert_eq!(loss, CrossEntropy { loss_sum: 0.0, lse_square_sum: 0.0, targets: 0 });
 }
 
 #[test]
@@ -154,7 +167,7 @@ fn wrong_arguments_are_refused() {
     );
     let bwd = |dx: &[usize], dweight: &[usize]| {
         let [mut dx, mut dweight] = [Tensor::zeros(dx), Tensor::zeros(dweight)];
-        linear_cross_entropy_fwd_bwd(&x, &weight, &[0; 3], 1.0, &mut dx, &mut dweight)
+        linear_cross_entropy_fwd_bwd(&x, &weight, &[0; 3], 1.0, 0.0, &mut dx, &mut dweight)
     };
     assert!(bwd(&[1, 3, 4], &[7, 4]).is_ok());
     assert!(bwd(&[1, 4, 3], &[7, 4]).is_err());

@@ -1,0 +1,118 @@
+//! Which run to work on: a new one, or one that was begun before.
+
+use std::path::Path;
+
+use anyhow::Result;
+use ssa_data::Mixture;
+use ssa_model::Method;
+use ssa_train::{Checkpoint, Existing, RunDir, TrainConfig, TrainPlan, Trainer};
+
+use crate::args::TrainArgs;
+use crate::display::note;
+use crate::exit::UsageError;
+
+/// Where runs go that are not named.
+const RUNS: &str = "runs";
+
+/// A run that has steps or its evaluation before it.
+pub(super) struct Beginning {
+    plan: TrainPlan,
+    /// Keys in which a run that was begun may differ from what it was.
+    allowed: Vec<String>,
+    begun: Option<Begun>,
+}
+
+/// A run that was begun.
+struct Begun {
+    run_dir: RunDir,
+    /// None if it ended before the first one.
+    checkpoint: Option<Checkpoint>,
+}
+
+impl Beginning {
+    /// The run that the arguments mean; none if it is finished.
+    pub(super) fn find(args: &TrainArgs) -> Result<Option<Self>> {
+        TrainConfig::check_keys(&args.allow_change, "--allow-change")?;
+        if let Some(path) = &args.resume {
+            let run_dir = RunDir::open(path)?;
+            let plan = plan(args, &run_dir.config_path())?;
+            return Self::go_on(plan, run_dir, args);
+        }
+        // Clap demands one or the other.
+        let plan = plan(args, args.config.as_deref().unwrap_or(Path::new("")))?;
+        match &args.run_dir {
+            Some(path) if !args.overwrite && RunDir::holds_unfinished_run(path) => {
+                note(&format!("{} holds an unfinished run, which goes on", path.display()));
+                Self::go_on(plan, RunDir::open(path)?, args)
+            }
+            _ => Ok(Some(Self { plan, allowed: vec![], begun: None })),
+        }
+    }
+
+    fn go_on(plan: TrainPlan, run_dir: RunDir, args: &TrainArgs) -> Result<Option<Self>> {
+        let checkpoint = run_dir.checkpoints().newest()?;
+        let done = checkpoint.as_ref().map(|checkpoint| checkpoint.state().step);
+        // Without a checkpoint a finished run could only be done again from its beginning.
+        let is_done = done.is_none_or(|done| done >= plan.steps());
+        if run_dir.is_finished() && is_done {
+            return Ok(None);
+        }
+        run_dir.continue_with(plan.config(), checkpoint.as_ref(), &args.allow_change)?;
+        if run_dir.is_finished() {
+            run_dir.reopen()?;
+        }
+        let allowed = args.allow_change.clone();
+        Ok(Some(Self { plan, allowed, begun: Some(Begun { run_dir, checkpoint }) }))
+    }
+
+    pub(super) fn plan(&self) -> &TrainPlan {
+        &self.plan
+    }
+
+    /// The trainer where the run stands.
+    pub(super) fn trainer(&self, rows: Mixture) -> Result<Trainer> {
+        let plan = self.plan.clone();
+        match self.begun.as_ref().and_then(|begun| begun.checkpoint.as_ref()) {
+            None => {
+                let model = plan.initial_model()?;
+                Ok(Trainer::new(plan, model, rows)?)
+            }
+            Some(checkpoint) => {
+                checkpoint.check_text(&rows, &self.allowed)?;
+                Ok(Trainer::resume(plan, checkpoint, rows)?)
+            }
+        }
+    }
+
+    /// The directory of the run, which is made if the run is new.
+    pub(super) fn into_run_dir(self, args: &TrainArgs) -> Result<RunDir> {
+        if let Some(begun) = self.begun {
+            return Ok(begun.run_dir);
+        }
+        let existing = if args.overwrite { Existing::Replace } else { Existing::Refuse };
+        let run_dir = match &args.run_dir {
+            Some(path) => RunDir::create_named(path, existing)?,
+            None => RunDir::create(Path::new(RUNS), &self.plan.config().run.name)?,
+        };
+        run_dir.write_config(self.plan.config())?;
+        Ok(run_dir)
+    }
+}
+
+fn plan(args: &TrainArgs, file: &Path) -> Result<TrainPlan> {
+    let mut config = TrainConfig::load(file, &args.overrides)?;
+    if !args.data.is_empty() {
+        config.data.paths.clone_from(&args.data);
+        config.data.corpora.clear();
+    }
+    let plan = TrainPlan::new(config)?;
+    if plan.config().objective.method == Method::Nsa && plan.budgets().is_empty() && !args.no_eval {
+        return Err(UsageError(
+            "method nsa has no full attention, so there is nothing to evaluate without a budget; add one to \
+             evaluation.budgets, or pass --no-eval"
+                .to_owned(),
+        )
+        .into());
+    }
+    Ok(plan)
+}

@@ -1,0 +1,124 @@
+//! The steps of a run.
+
+use anyhow::Result;
+use ssa_eval::report::StepPoint;
+use ssa_model::{AttentionMode, Method};
+use ssa_train::{Event, LoggedStep, Session, StepMetrics, TrainError, TrainPlan, Trainer};
+
+use crate::commands::monitor::Monitor;
+use crate::display::{Display, TrainProgress};
+use crate::exit::Interrupted;
+use crate::signals::Signals;
+
+/// What is kept of the steps of a run for its report.
+pub(super) struct Training {
+    method: Method,
+    points: Vec<StepPoint>,
+    /// Tokens and seconds of each step.
+    costs: Vec<(usize, f64)>,
+}
+
+impl Training {
+    /// The steps that were done before.
+    pub(super) fn new(plan: &TrainPlan, history: &[LoggedStep]) -> Self {
+        let mut training =
+            Self { method: plan.config().objective.method, points: Vec::new(), costs: Vec::new() };
+        history.iter().for_each(|step| training.add(&step.metrics));
+        training
+    }
+
+    pub(super) fn steps(&self) -> &[StepPoint] {
+        &self.points
+    }
+
+    /// Tokens and seconds of all steps.
+    pub(super) fn cost(&self) -> (u64, f64) {
+        let tokens = self.costs.iter().map(|(tokens, _)| *tokens as u64).sum();
+        (tokens, self.costs.iter().map(|(_, seconds)| seconds).sum())
+    }
+
+    fn add(&mut self, metrics: &StepMetrics) {
+        self.points.push(step_point(metrics, self.method));
+        self.costs.push((metrics.tokens, metrics.seconds));
+    }
+
+    /// Forgets the steps after one that the run went back to.
+    fn go_back(&mut self, step: usize) {
+        let kept = self.points.partition_point(|point| point.step <= step as u64);
+        self.points.truncate(kept);
+        self.costs.truncate(kept);
+    }
+}
+
+/// Runs the steps that are left and saves the model, also that of a run that diverged: its weights are the last good
+/// ones. A signal ends it after the step at hand.
+pub(super) fn run_steps(
+    mut session: Session<'_>,
+    mut monitor: Monitor<'_>,
+    training: &mut Training,
+    signals: &Signals,
+    display: Display,
+) -> Result<Trainer> {
+    let mut progress = TrainProgress::new(session.trainer().plan(), display);
+    while let Some(event) = if signals.requested() { None } else { session.next() } {
+        let result = match event {
+            Ok(event) => take(event, &mut session, &mut monitor, training, &mut progress),
+            Err(error) => Err(error.into()),
+        };
+        if let Err(error) = result {
+            progress.finish();
+            if matches!(error.downcast_ref(), Some(TrainError::Diverged(_))) {
+                session.save_model()?;
+            }
+            return Err(error);
+        }
+    }
+    progress.finish();
+    let trainer = session.trainer();
+    let (step, steps) = (trainer.done(), trainer.plan().steps());
+    if signals.requested() && step < steps {
+        let run_dir = session.run_dir().path().to_owned();
+        session.interrupt()?;
+        return Err(Interrupted { run_dir, step, steps }.into());
+    }
+    Ok(session.finish()?)
+}
+
+fn take(
+    event: Event,
+    session: &mut Session<'_>,
+    monitor: &mut Monitor<'_>,
+    training: &mut Training,
+    progress: &mut TrainProgress,
+) -> Result<()> {
+    match event {
+        Event::Step(metrics) => {
+            let measured = monitor.after(session.trainer().model(), metrics.step);
+            // The step is logged also if what came after it failed.
+            session.keep(measured.as_ref().cloned().unwrap_or_default())?;
+            progress.step(&metrics, &measured?);
+            training.add(&metrics);
+        }
+        Event::Skipped(bad) => progress.note(&format!("{bad}; passed over")),
+        Event::RolledBack { bad, to } => {
+            progress.note(&format!("{bad}; going back to the checkpoint of step {to}"));
+            monitor.go_back(to);
+            training.go_back(to);
+        }
+    }
+    Ok(())
+}
+
+fn step_point(metrics: &StepMetrics, method: Method) -> StepPoint {
+    let stream = match metrics.full_streams {
+        1.0 => Some(AttentionMode::Full),
+        0.0 => Some(AttentionMode::Sparse),
+        _ => None,
+    };
+    StepPoint {
+        step: metrics.step as u64,
+        stream,
+        cross_entropy: metrics.cross_entropy,
+        alignment_loss: (method == Method::Ssa).then_some(metrics.alignment),
+    }
+}

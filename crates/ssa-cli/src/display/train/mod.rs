@@ -1,0 +1,109 @@
+//! Progress of a training run: a view that redraws itself on a terminal, plain lines elsewhere.
+
+mod live;
+mod plain;
+mod sparkline;
+
+use std::time::{Duration, Instant};
+
+use indicatif::FormattedDuration;
+use ssa_model::Method;
+use ssa_train::{Measurements, StepMetrics, TrainPlan};
+
+use super::{Display, note};
+use live::Live;
+
+/// Shows a training run to people.
+pub(crate) struct TrainProgress {
+    facts: Facts,
+    view: View,
+}
+
+enum View {
+    Plain,
+    Live(Box<Live>),
+}
+
+/// What both views need to know about the run.
+struct Facts {
+    steps: usize,
+    log_every: usize,
+    method: Method,
+    start: Instant,
+    /// Steps shown. A resumed run has done others before.
+    shown: usize,
+    /// Tokens and seconds of these steps, without what is measured between them.
+    tokens: usize,
+    seconds: f64,
+}
+
+impl TrainProgress {
+    pub(crate) fn new(plan: &TrainPlan, display: Display) -> Self {
+        let facts = Facts {
+            steps: plan.steps(),
+            log_every: plan.config().training.log_every,
+            method: plan.config().objective.method,
+            start: Instant::now(),
+            shown: 0,
+            tokens: 0,
+            seconds: 0.0,
+        };
+        let view = match display {
+            Display::Plain => View::Plain,
+            Display::Terminal => View::Live(Box::new(Live::new(plan))),
+        };
+        Self { facts, view }
+    }
+
+    /// Shows a finished step and what was measured after it.
+    pub(crate) fn step(&mut self, metrics: &StepMetrics, measured: &Measurements) {
+        self.facts.add(metrics);
+        match &mut self.view {
+            View::Plain => plain::show(&self.facts, metrics, measured),
+            View::Live(live) => live.show(&self.facts, metrics, measured),
+        }
+    }
+
+    /// Shows a line that is worth keeping on the terminal.
+    pub(crate) fn note(&self, text: &str) {
+        match &self.view {
+            View::Plain => note(text),
+            View::Live(live) => live.note(text),
+        }
+    }
+
+    /// Leaves the last state on the terminal.
+    pub(crate) fn finish(&self) {
+        if let View::Live(live) = &self.view {
+            live.finish();
+        }
+    }
+}
+
+impl Facts {
+    fn add(&mut self, metrics: &StepMetrics) {
+        self.shown += 1;
+        self.tokens += metrics.tokens;
+        self.seconds += metrics.seconds;
+    }
+
+    fn tokens_per_second(&self) -> f64 {
+        self.tokens as f64 / self.seconds
+    }
+
+    /// The time left, if steps and measurements go on as fast as so far.
+    fn left(&self, step: usize) -> FormattedDuration {
+        let seconds = self.start.elapsed().as_secs_f64() / self.shown.max(1) as f64;
+        let left = seconds * self.steps.saturating_sub(step) as f64;
+        FormattedDuration(Duration::try_from_secs_f64(left.round()).unwrap_or(Duration::MAX))
+    }
+}
+
+/// The stream of a step in a word of six letters, so that lines stay aligned.
+fn stream(metrics: &StepMetrics) -> &'static str {
+    match metrics.full_streams {
+        1.0 => "full  ",
+        0.0 => "sparse",
+        _ => "mixed ",
+    }
+}

@@ -1,0 +1,59 @@
+//! A line for every few steps and for everything that is measured.
+
+use ssa_model::Method;
+use ssa_train::{Measurements, Probe, StepMetrics, Validation};
+
+use super::super::note;
+use super::{Facts, stream};
+
+pub(super) fn show(facts: &Facts, metrics: &StepMetrics, measured: &Measurements) {
+    if metrics.step.is_multiple_of(facts.log_every) || metrics.step == facts.steps {
+        note(&step_line(facts, metrics));
+    }
+    let width = facts.steps.to_string().len();
+    if let Some(probe) = &measured.probe {
+        note(&format!("probe {:>width$}  {}", metrics.step, probe_line(probe)));
+    }
+    if let Some(validation) = &measured.validation {
+        note(&format!("valid {:>width$}  {}", metrics.step, validation_line(validation)));
+    }
+}
+
+fn step_line(facts: &Facts, metrics: &StepMetrics) -> String {
+    let width = facts.steps.to_string().len();
+    let mut line = format!("step {:>width$}/{}  loss {:.4}", metrics.step, facts.steps, metrics.loss);
+    if facts.method == Method::Ssa {
+        line += &format!(
+            "  cross-entropy {:.4} ({})  alignment {:.5}",
+            metrics.cross_entropy,
+            stream(metrics),
+            metrics.alignment
+        );
+    }
+    line + &format!("  {:.0} tok/s  eta {}", facts.tokens_per_second(), facts.left(metrics.step))
+}
+
+fn probe_line(probe: &Probe) -> String {
+    let mut parts = Vec::new();
+    for states in &probe.hidden_states {
+        let attention = &states.overall;
+        let layers: Vec<_> =
+            states.layers.iter().map(|layer| format!("{:.3}", layer.attention_sparsity)).collect();
+        parts.push(format!(
+            "{}: sparsity {:.4} (layers {}), entropy {:.2} bits",
+            states.mode,
+            attention.attention_sparsity,
+            layers.join(" "),
+            attention.entropy_bits
+        ));
+    }
+    parts.extend(probe.kl_full_sparse.map(|kl| format!("KL {kl:.4}")));
+    parts.push(format!("{:.0} % full streams", 100.0 * probe.full_streams));
+    parts.join("; ")
+}
+
+fn validation_line(validation: &Validation) -> String {
+    let full = validation.full.map_or_else(String::new, |loss| format!("{:.4} full, ", loss.bits_per_byte));
+    let best = if validation.best { "; the best so far" } else { "" };
+    format!("{full}{:.4} sparse bits/byte{best}", validation.sparse.bits_per_byte)
+}

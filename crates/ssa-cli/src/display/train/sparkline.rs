@@ -1,0 +1,50 @@
+//! A curve in a line of text.
+
+const LEVELS: [char; 8] =
+    ['\u{2581}', '\u{2582}', '\u{2583}', '\u{2584}', '\u{2585}', '\u{2586}', '\u{2587}', '\u{2588}'];
+
+/// The curve of some numbers in at most `width` characters, from their least to their greatest; each character is the
+/// mean of its share of them. What is not a number leaves a gap.
+pub(super) fn sparkline(values: &[f64], width: usize) -> String {
+    let columns = values.len().min(width);
+    let means: Vec<f64> = (0..columns)
+        .map(|column| {
+            let share = &values[column * values.len() / columns..(column + 1) * values.len() / columns];
+            share.iter().sum::<f64>() / share.len() as f64
+        })
+        .collect();
+    let finite = || means.iter().copied().filter(|mean| mean.is_finite());
+    let (least, greatest) =
+        (finite().fold(f64::INFINITY, f64::min), finite().fold(f64::NEG_INFINITY, f64::max));
+    let level = |mean: f64| {
+        // A constant lies in the middle.
+        let height = if greatest > least { (mean - least) / (greatest - least) } else { 0.5 };
+        LEVELS[((height * LEVELS.len() as f64) as usize).min(LEVELS.len() - 1)]
+    };
+    means.iter().map(|&mean| if mean.is_finite() { level(mean) } else { ' ' }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn curves_go_from_the_least_to_the_greatest() {
+        assert_eq!(sparkline(&[0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0], 8), "▁▂▃▄▅▆▇█");
+        assert_eq!(sparkline(&[3.0, 1.0], 8), "█▁");
+        assert_eq!(sparkline(&[2.0; 3], 8), "▅▅▅");
+        assert_eq!(sparkline(&[], 8), "");
+    }
+
+    #[test]
+    fn long_curves_are_averaged() {
+        let ramp: Vec<f64> = (0..1000).map(f64::from).collect();
+        assert_eq!(sparkline(&ramp, 8), "▁▂▃▄▅▆▇█");
+        assert_eq!(sparkline(&[0.0, 2.0, 4.0], 2).chars().count(), 2);
+    }
+
+    #[test]
+    fn gaps_are_not_drawn() {
+        assert_eq!(sparkline(&[1.0, f64::NAN, 3.0], 8), "▁ █");
+    }
+}

@@ -1,0 +1,39 @@
+//! SIGTERM and SIGINT while training: the first asks to save and end, the second ends at once.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use anyhow::{Context, Result};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::flag;
+
+/// What a shell adds to the number of the signal that ended a program.
+const BY_SIGNAL: i32 = 128;
+
+/// The signals caught from now on.
+pub(crate) struct Signals {
+    requested: Arc<AtomicBool>,
+}
+
+impl Signals {
+    pub(crate) fn catch() -> Result<Self> {
+        let requested = Arc::new(AtomicBool::new(false));
+        for signal in [SIGINT, SIGTERM] {
+            // In this order: the first signal finds the flag unset, and sets it for the next.
+            flag::register_conditional_shutdown(signal, BY_SIGNAL + signal, requested.clone())
+                .and_then(|_| flag::register(signal, requested.clone()))
+                .with_context(|| format!("cannot catch signal {signal}"))?;
+        }
+        Ok(Self { requested })
+    }
+
+    /// Whether the program should save and end.
+    pub(crate) fn requested(&self) -> bool {
+        self.requested.load(Ordering::SeqCst)
+    }
+
+    /// From now on the first signal ends the program too.
+    pub(crate) fn end_at_once(&self) {
+        self.requested.store(true, Ordering::SeqCst);
+    }
+}

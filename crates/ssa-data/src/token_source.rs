@@ -1,0 +1,211 @@
+//! Where the tokens of documents are: in memory or in shards.
+
+use std::ops::Range;
+
+use rand::Rng;
+
+use crate::random::{Purpose, generator, mix};
+use crate::shard::{Corpus, ShardReader};
+use crate::{DataError, Result};
+
+/// Documents as tokens, numbered from 0, each ended by the end-of-document token.
+///
+/// The numbering follows from the content (documents in memory) or from the names of the shards, and never from the
+/// order in which a file system or a list of arguments happens to name files.
+#[derive(Debug)]
+pub enum TokenSource {
+    /// All tokens in memory.
+    Memory(TokenTable),
+    /// Memory-mapped shards: tokens are read when a row needs them.
+    Shards(ShardSource),
+}
+
+/// Documents in memory.
+#[derive(Debug)]
+pub struct TokenTable {
+    documents: Vec<Vec<u32>>,
+    eos: u32,
+}
+
+/// Documents in shards.
+#[derive(Debug)]
+pub struct ShardSource {
+    corpus: Corpus,
+    vocab_size: usize,
+    eos: u32,
+}
+
+/// Numbers of the documents of a source in two parts, each ascending.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DocumentSplit {
+    /// What to train on; at least one document.
+    pub train: Vec<u32>,
+    /// What to measure on; at least one document.
+    pub held_out: Vec<u32>,
+}
+
+impl TokenSource {
+    /// Documents given without their end, which is appended here. Documents without tokens are left out.
+    pub fn in_memory(documents: &[Vec<u32>], eos: u32) -> Self {
+        let with_text = documents.iter().filter(|ids| !ids.is_empty());
+        let mut documents: Vec<Vec<u32>> =
+            with_text.map(|ids| ids.iter().copied().chain([eos]).collect()).collect();
+        // Equal documents cannot be told apart, so this numbering depends on nothing but the content.
+        documents.sort_unstable();
+        Self::Memory(TokenTable { documents, eos })
+    }
+
+    /// The documents of shards, whose tokens must be below `vocab_size`. `eos` fills up rows; documents are taken
+    /// as they are stored, with their ends or without.
+    pub fn shards(corpus: Corpus, vocab_size: usize, eos: u32) -> Self {
+        Self::Shards(ShardSource { corpus, vocab_size, eos })
+    }
+
+    /// Number of documents.
+    pub fn documents(&self) -> usize {
+        match self {
+            Self::Memory(table) => table.documents.len(),
+            Self::Shards(source) => source.corpus.documents(),
+        }
+    }
+
+    /// Number of tokens of a document, its end included.
+    ///
+    /// # Panics
+    /// If there is no such document, as for a slice.
+    pub fn document_tokens(&self, document: u32) -> usize {
+        match self {
+            Self::Memory(table) => table.documents[document as usize].len(),
+            Self::Shards(source) => source.corpus.document_tokens(document as usize),
+        }
+    }
+
+    /// The end-of-document token.
+    pub fn eos(&self) -> u32 {
+        match self {
+            Self::Memory(table) => table.eos,
+            Self::Shards(source) => source.eos,
+        }
+    }
+
+    /// The numbers of all documents.
+    ///
+    /// # Errors
+    /// [`DataError::TooLarge`] if there are 2^32 or more.
+    pub fn all_documents(&self) -> Result<Vec<u32>> {
+        match u32::try_from(self.documents()) {
+            Ok(count) => Ok((0..count).collect()),
+            Err(_) => Err(self
+                .too_large(format!("it has {} documents, at most 2^32 - 1 are possible", self.documents()))),
+        }
+    }
+
+    pub(crate) fn too_large(&self, cause: String) -> DataError {
+        DataError::TooLarge { source_name: self.name(), cause }
+    }
+
+    /// What to call the source in messages.
+    fn name(&self) -> String {
+        match self {
+            Self::Memory(_) => "the text".to_owned(),
+            Self::Shards(source) => source.corpus.path().display().to_string(),
+        }
+    }
+
+    /// Appends a part of a document to `ids`.
+    ///
+    /// # Errors
+    /// [`DataError::DamagedShard`] names the file if a token is not in the vocabulary.
+    ///
+    /// # Panics
+    /// If there is no such document or part, as for a slice.
+    pub(crate) fn read(&self, document: u32, part: Range<usize>, ids: &mut Vec<u32>) -> Result<()> {
+        match self {
+            Self::Memory(table) => {
+                ids.extend_from_slice(&table.documents[document as usize][part]);
+                Ok(())
+            }
+            Self::Shards(source) => source.read(document as usize, part, ids),
+        }
+    }
+
+    /// Holds whole documents out: each with probability `fraction`, decided by a hash of the seed, the name of its
+    /// shard and its number there. A document's side therefore stays the same when shards are added or moved.
+    ///
+    /// At least one document stays on each side: where the hashes hold out none or all, the nearest one moves.
+    ///
+    /// # Errors
+    /// [`DataError::Setting`] if the fraction is not strictly between 0 and 1; [`DataError::TooFewDocuments`] for
+    /// fewer than two documents.
+    pub fn split(&self, fraction: f64, seed: u64) -> Result<DocumentSplit> {
+        if !(fraction > 0.0 && fraction < 1.0) {
+            let expected = "a number between 0 and 1, both excluded";
+            return Err(DataError::setting("held_out_fraction", expected, fraction));
+        }
+        let all = self.all_documents()?;
+        if all.len() < 2 {
+            return Err(DataError::TooFewDocuments { source_name: self.name(), documents: all.len() });
+        }
+        let hashes = self.hashes(seed);
+        let extreme = |largest: bool| {
+            let keyed = (0_u32..).zip(&hashes).map(|(document, &hash)| (hash, document));
+            if largest { keyed.max() } else { keyed.min() }
+        };
+        let (least, most) = (extreme(false), extreme(true));
+        let below = (fraction * 2_f64.powi(64)) as u64;
+        let holds = |&document: &u32| {
+            let key = Some((hashes[document as usize], document));
+            key == least || (hashes[document as usize] < below && key != most)
+        };
+        let (held_out, train) = all.into_iter().partition(holds);
+        Ok(DocumentSplit { train, held_out })
+    }
+
+    /// A hash of each document: of its tokens in memory, of its name in shards.
+    fn hashes(&self, seed: u64) -> Vec<u64> {
+        let key = generator(seed, Purpose::HeldOut, 1).next_u64();
+        match self {
+            Self::Memory(table) => {
+                table.documents.iter().map(|ids| hash(key, ids.iter().map(|&id| u64::from(id)))).collect()
+            }
+            Self::Shards(source) => {
+                source.corpus.shards().iter().flat_map(|shard| hashes(key, shard)).collect()
+            }
+        }
+    }
+}
+
+impl ShardSource {
+    fn read(&self, document: usize, part: Range<usize>, ids: &mut Vec<u32>) -> Result<()> {
+        let start = ids.len();
+        self.corpus.document(document).slice(part).append_to(ids);
+        match ids[start..].iter().find(|&&id| id as usize >= self.vocab_size) {
+            None => Ok(()),
+            Some(id) => Err(DataError::DamagedShard {
+                path: self.corpus.shard_of(document).0.path().to_owned(),
+                cause: format!(
+                    "it holds token {id}, and its tokenizer has a vocabulary of {}: the file is damaged, or belongs \
+                     to another tokenizer",
+                    self.vocab_size
+                ),
+            }),
+        }
+    }
+}
+
+/// Hashes of the documents of a shard, by the name of its file without directories and their numbers.
+fn hashes(key: u64, shard: &ShardReader) -> impl Iterator<Item = u64> + use<> {
+    let name = shard.path().file_name().map_or(&[][..], |name| name.as_encoded_bytes());
+    let name = hash(key, name.iter().map(|&byte| u64::from(byte)));
+    (0..shard.documents() as u64).map(move |number| hash(name, [number]))
+}
+
+fn hash(key: u64, numbers: impl IntoIterator<Item = u64>) -> u64 {
+    // The odd constant keeps a hash of 0 from swallowing zeros.
+    numbers
+        .into_iter()
+        .fold(key, |hash, number| mix((hash ^ mix(number)).wrapping_add(0x9e37_79b9_7f4a_7c15)))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,58 @@
+//! Rows of the optimiser steps: a batch that may grow over the first of them.
+
+/// How many rows each step has.
+///
+/// ```text
+/// s < steps:  start + (full - start) * s / steps, rounded down to whole micro-batches
+/// otherwise:  full
+/// ```
+///
+/// with the steps `s` counted from 0. It is a function of the step alone, so a resumed run ramps on where it stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BatchRamp {
+    /// Rows computed at once; it divides the two sizes below.
+    pub micro_batch_size: usize,
+    /// Rows of the first step, at most `full`.
+    pub start: usize,
+    /// Rows of a step after the ramp.
+    pub full: usize,
+    /// Steps of the ramp; 0 for none.
+    pub steps: usize,
+}
+
+impl BatchRamp {
+    /// Rows of a step, counted from 0.
+    pub fn rows(&self, step: usize) -> usize {
+        if step >= self.steps {
+            return self.full;
+        }
+        // The widened product cannot overflow.
+        let grown = (self.full - self.start) as u128 * step as u128 / self.steps as u128;
+        let grown = grown as usize;
+        self.start + grown - grown % self.micro_batch_size
+    }
+
+    /// Micro-batches of a step, counted from 0.
+    pub fn micro_batches(&self, step: usize) -> usize {
+        self.rows(step) / self.micro_batch_size
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RAMP: BatchRamp = BatchRamp { micro_batch_size: 2, start: 4, full: 12, steps: 8 };
+
+    #[test]
+    fn the_batch_grows_in_whole_micro_batches() {
+        let rows: Vec<usize> = (0..10).map(|step| RAMP.rows(step)).collect();
+        assert_eq!(rows, [4, 4, 6, 6, 8, 8, 10, 10, 12, 12]);
+    }
+
+    #[test]
+    fn without_a_ramp_every_step_is_full() {
+        let ramp = BatchRamp { steps: 0, ..RAMP };
+        assert!((0..5).all(|step| ramp.rows(step) == 12));
+    }
+}

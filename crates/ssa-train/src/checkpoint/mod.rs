@@ -1,0 +1,216 @@
+//! Checkpoints: everything a run needs to go on as if it had never stopped.
+//!
+//! ```text
+//! checkpoints/
+//!   latest -> step-200     the newest one
+//!   step-200/              a directory of this form is whole: it got its name last
+//!     config.json            the model in Hugging Face layout
+//!     model.safetensors
+//!     optimizer.safetensors  moments of AdamW: `m.<name>` and `v.<name>` of every weight
+//!     config.toml            the configuration of the run
+//!     state.json             where the run stands
+//!     SHA256SUMS             checksums of the other files, as `sha256sum -c` reads them
+//! ```
+//!
+//! Random numbers need no file of their own: every draw is a function of the run's seed and of the step or of the
+//! rows read, so configuration and state hold all there is.
+
+mod error;
+mod restore;
+mod save;
+mod state;
+mod sums;
+#[cfg(test)]
+mod tests;
+mod writer;
+
+use std::fs;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+use crate::config::TrainConfig;
+use crate::run_dir::remove_if_empty;
+use crate::{Result, TrainError};
+
+pub use error::CheckpointError;
+pub use save::SaveStep;
+pub use state::{BadSteps, RunState};
+
+pub(crate) use restore::Restored;
+pub(crate) use save::{Keep, Snapshot};
+pub(crate) use sums::{Digest, sha256};
+pub(crate) use writer::Writer;
+
+const DIRECTORY: &str = "checkpoints";
+const LATEST: &str = "latest";
+const MODEL_CONFIG: &str = "config.json";
+const MODEL: &str = "model.safetensors";
+const OPTIMIZER: &str = "optimizer.safetensors";
+const RUN_CONFIG: &str = "config.toml";
+const STATE: &str = "state.json";
+const SUMS: &str = "SHA256SUMS";
+
+/// The files of a checkpoint but for their checksums.
+const FILES: [&str; 5] = [MODEL_CONFIG, MODEL, OPTIMIZER, RUN_CONFIG, STATE];
+
+/// The checkpoints of one run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Checkpoints {
+    directory: PathBuf,
+}
+
+/// A checkpoint whose files are all there and have their checksums.
+#[derive(Clone, Debug)]
+pub struct Checkpoint {
+    path: PathBuf,
+    state: RunState,
+    config: TrainConfig,
+}
+
+impl Checkpoints {
+    /// The checkpoints of the run in a directory.
+    pub fn of_run(run: &Path) -> Self {
+        Self { directory: run.join(DIRECTORY) }
+    }
+
+    /// Where they are.
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// The directory of a step's checkpoint.
+    pub fn path(&self, step: usize) -> PathBuf {
+        self.directory.join(format!("step-{step}"))
+    }
+
+    /// The steps that have a checkpoint, ascending.
+    ///
+    /// # Errors
+    /// [`TrainError::Io`] if the directory cannot be read.
+    pub fn steps(&self) -> Result<Vec<usize>> {
+        let mut steps: Vec<usize> =
+            self.entries()?.iter().filter_map(|name| name.strip_prefix("step-")?.parse().ok()).collect();
+        steps.sort_unstable();
+        Ok(steps)
+    }
+
+    /// The newest checkpoint, verified; none if none was saved yet.
+    ///
+    /// The directories decide, not the link `latest`: after a crash between the two the newest directory is whole.
+    ///
+    /// # Errors
+    /// [`TrainError::Checkpoint`] names the file that is damaged and what to do; [`TrainError::Io`].
+    pub fn newest(&self) -> Result<Option<Checkpoint>> {
+        let steps = self.steps()?;
+        let Some((&step, older)) = steps.split_last() else { return Ok(None) };
+        let checkpoint = Checkpoint::open(&self.path(step)).map_err(|error| match error {
+            TrainError::Checkpoint(CheckpointError::Damaged { file, problem, checkpoint, .. }) => {
+                CheckpointError::Damaged { file, problem, checkpoint, older: older.last().copied() }.into()
+            }
+            other => other,
+        })?;
+        Ok(Some(checkpoint))
+    }
+
+    /// Removes what interrupted saving or removal left behind.
+    pub(crate) fn remove_partial(&self) -> Result<()> {
+        for name in self.entries()? {
+            if is_partial(&name) {
+                remove(&self.directory.join(name))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes all checkpoints and nothing else; the directory too, if it is then empty.
+    pub(crate) fn remove_all(&self) -> Result<()> {
+        for step in self.steps()? {
+            remove(&self.path(step))?;
+        }
+        self.remove_partial()?;
+        remove(&self.directory.join(LATEST))?;
+        remove_if_empty(&self.directory)
+    }
+
+    /// Names of all entries; none where there is no directory yet.
+    fn entries(&self) -> Result<Vec<String>> {
+        let error = || TrainError::io("read", &self.directory);
+        let entries = match fs::read_dir(&self.directory) {
+            Err(reason) if reason.kind() == ErrorKind::NotFound => return Ok(vec![]),
+            entries => entries.map_err(error())?,
+        };
+        let name = |entry: std::io::Result<fs::DirEntry>| {
+            entry.map(|entry| entry.file_name().into_string().unwrap_or_default())
+        };
+        entries.map(name).collect::<Result<_, _>>().map_err(error())
+    }
+}
+
+impl Checkpoint {
+    /// Opens a checkpoint and verifies every file.
+    ///
+    /// # Errors
+    /// [`TrainError::Checkpoint`] names the file.
+    pub fn open(path: &Path) -> Result<Self> {
+        let damaged = |file: &str, problem: String| CheckpointError::Damaged {
+            file: path.join(file),
+            problem,
+            checkpoint: path.to_owned(),
+            older: None,
+        };
+        sums::verify(path, &FILES).map_err(|(file, problem)| damaged(&file, problem))?;
+        let read = |file: &str| fs::read_to_string(path.join(file));
+        let text = read(STATE).map_err(|reason| damaged(STATE, reason.to_string()))?;
+        let state = RunState::parse(&text, &path.join(STATE))?;
+        let text = read(RUN_CONFIG).map_err(|reason| damaged(RUN_CONFIG, reason.to_string()))?;
+        if sha256(text.as_bytes()) != state.config_sha256 {
+            let problem = "it is not the configuration that state.json was written with".to_owned();
+            return Err(damaged(RUN_CONFIG, problem).into());
+        }
+        let origin = path.join(RUN_CONFIG).display().to_string();
+        let config = TrainConfig::parse(&text, &origin, &[])
+            .map_err(|reason| damaged(RUN_CONFIG, format!("this program cannot read it: {reason}")))?;
+        Ok(Self { path: path.to_owned(), state, config })
+    }
+
+    /// Its directory.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Where the run stood.
+    pub fn state(&self) -> &RunState {
+        &self.state
+    }
+
+    /// The configuration the run had.
+    pub fn config(&self) -> &TrainConfig {
+        &self.config
+    }
+}
+
+/// `step-N.tmp` or `latest.tmp`: being written or being removed.
+fn is_partial(name: &str) -> bool {
+    let stem = name.strip_suffix(".tmp");
+    stem.is_some_and(|stem| stem == LATEST || stem.starts_with("step-"))
+}
+
+/// The name of a file or directory while it is not whole.
+fn partial(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".tmp");
+    name.into()
+}
+
+/// Removes a file, a link or a directory of ours, if it is there. A link is never followed.
+fn remove(path: &Path) -> Result<()> {
+    let result = match path.symlink_metadata() {
+        Ok(metadata) if metadata.is_dir() => fs::remove_dir_all(path),
+        Ok(_) => fs::remove_file(path),
+        Err(error) => Err(error),
+    };
+    match result {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(TrainError::io("remove", path)(error)),
+        _ => Ok(()),
+    }
+}

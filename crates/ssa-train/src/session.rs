@@ -1,0 +1,252 @@
+//! A run that survives: a trainer in a run directory.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::checkpoint::{Checkpoint, Keep, SaveStep, Writer};
+use crate::config::CheckpointSection;
+use crate::diagnosis::{BadStep, Diagnosis};
+use crate::journal::{Journal, RunEvent};
+use crate::log::RunLog;
+use crate::measurements::Measurements;
+use crate::metrics::{LoggedStep, StepMetrics};
+use crate::{Result, RunDir, TrainError, Trainer};
+
+#[cfg(test)]
+mod tests;
+
+/// Seconds in a minute.
+const MINUTE: f64 = 60.0;
+
+/// What a [`Session`] yields.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Event {
+    /// A step is done. What the caller measures after it, it hands to [`Session::keep`].
+    Step(StepMetrics),
+    /// A step's numbers were bad: its rows are passed over, and it will be tried on the next ones.
+    Skipped(BadStep),
+    /// Too many bad steps in a row: the run went back.
+    RolledBack {
+        /// The last of them.
+        bad: BadStep,
+        /// The checkpoint's step, after which the run goes on.
+        to: usize,
+    },
+}
+
+/// Runs the steps of a trainer that are left and keeps in the run directory what is needed to go on after a crash.
+///
+/// An iterator over what happens. After the last event comes [`finish`](Self::finish), or at any time before
+/// [`interrupt`](Self::interrupt). A session that is only dropped leaves what a killed program leaves: the last
+/// checkpoint.
+///
+/// # Determinism
+/// A run that is interrupted and resumed gives bitwise the weights and metrics (but for times) of one that is not,
+/// as long as no roll-back is involved: that goes to the newest checkpoint, and interruptions make checkpoints.
+pub struct Session<'a> {
+    run_dir: &'a RunDir,
+    trainer: Trainer,
+    log: RunLog,
+    history: Vec<LoggedStep>,
+    /// A step that is done and not yet logged.
+    pending: Option<StepMetrics>,
+    journal: Journal,
+    writer: Writer,
+    settings: CheckpointSection,
+    /// Step of the newest checkpoint, if there is one, saved or being saved.
+    saved: Option<usize>,
+    saved_at: Instant,
+    /// Step of the checkpoint that was last gone back to.
+    rolled_back_to: Option<usize>,
+    failed: bool,
+}
+
+impl<'a> Session<'a> {
+    /// Goes on where the trainer stands: at the first step of a new run, or behind the newest checkpoint.
+    ///
+    /// # Errors
+    /// [`TrainError::Io`] or [`TrainError::Metrics`] name the file.
+    pub fn new(run_dir: &'a RunDir, trainer: Trainer) -> Result<Self> {
+        let (log, kept) = RunLog::open(run_dir, trainer.plan(), trainer.done())?;
+        let begun = !run_dir.journal()?.is_empty();
+        let resumed = RunEvent::Resumed { step: trainer.done(), lost_steps: kept.cut };
+        let mut journal = Journal::open(&run_dir.journal_path())?;
+        journal.write(if begun { resumed } else { RunEvent::Started })?;
+        let settings = trainer.plan().config().checkpoint.clone();
+        let keep = Keep { last: settings.keep_last, every: settings.keep_every };
+        run_dir.checkpoints().tidy(keep)?;
+        Ok(Self {
+            saved: run_dir.checkpoints().steps()?.last().copied(),
+            saved_at: Instant::now(),
+            writer: Writer::new(run_dir.checkpoints(), keep),
+            run_dir,
+            trainer,
+            log,
+            history: kept.steps,
+            pending: None,
+            journal,
+            settings,
+            rolled_back_to: None,
+            failed: false,
+        })
+    }
+
+    /// Shows every step of saving to `observer`, on the thread that saves.
+    pub fn observe_saving(&mut self, observer: impl Fn(SaveStep) + Send + Sync + 'static) {
+        self.writer.observe(Arc::new(observer));
+    }
+
+    /// The trainer.
+    pub fn trainer(&self) -> &Trainer {
+        &self.trainer
+    }
+
+    /// The directory of the run.
+    pub fn run_dir(&self) -> &RunDir {
+        self.run_dir
+    }
+
+    /// Saves the model as it is to `checkpoint/`, for a run that ends with an error.
+    ///
+    /// # Errors
+    /// [`TrainError::Io`] names the file.
+    pub fn save_model(&self) -> Result<()> {
+        self.run_dir.save(self.trainer.model(), self.trainer.plan().tokenizer())
+    }
+
+    /// The steps done before this session, once.
+    pub fn take_history(&mut self) -> Vec<LoggedStep> {
+        std::mem::take(&mut self.history)
+    }
+
+    /// Logs the step that was yielded last together with what was measured after it, and saves it if that is due. A
+    /// step that is not kept by the time of the next call is logged without measurements.
+    ///
+    /// # Errors
+    /// [`TrainError::Io`] names the file; [`TrainError::Checkpoint`].
+    pub fn keep(&mut self, measured: Measurements) -> Result<()> {
+        let Some(metrics) = self.pending.take() else { return Ok(()) };
+        self.log.write(&LoggedStep { metrics, measured })?;
+        if self.is_due() { self.save() } else { Ok(()) }
+    }
+
+    /// Saves everything so that the run can be continued, and says so in the journal.
+    ///
+    /// # Errors
+    /// [`TrainError::Checkpoint`] if the checkpoint cannot be saved.
+    pub fn interrupt(mut self) -> Result<()> {
+        self.keep(Measurements::default())?;
+        self.save()?;
+        self.writer.wait()?;
+        self.journal.write(RunEvent::Interrupted { step: self.trainer.done() })
+    }
+
+    /// Saves the last checkpoint and the model, once all steps are done; returns the trainer.
+    ///
+    /// # Errors
+    /// As [`interrupt`](Self::interrupt); [`TrainError::Io`].
+    pub fn finish(mut self) -> Result<Trainer> {
+        self.keep(Measurements::default())?;
+        self.save()?;
+        self.writer.wait()?;
+        self.save_model()?;
+        self.journal.write(RunEvent::Trained { step: self.trainer.done() })?;
+        Ok(self.trainer)
+    }
+
+    /// One step, or what becomes of it.
+    fn advance(&mut self) -> Result<Event> {
+        self.writer.poll()?;
+        match self.trainer.step() {
+            Ok(metrics) => {
+                self.pending = Some(metrics.clone());
+                Ok(Event::Step(metrics))
+            }
+            Err(TrainError::NotFinite { step, what, value }) => {
+                self.get_past(BadStep { step, what, value, rows: self.trainer.next_rows() })
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn is_due(&self) -> bool {
+        let CheckpointSection { every_steps, every_minutes, .. } = self.settings;
+        let by_steps = every_steps > 0 && self.trainer.done().is_multiple_of(every_steps);
+        let pause = Duration::from_secs_f64(every_minutes * MINUTE);
+        by_steps || (every_minutes > 0.0 && self.saved_at.elapsed() >= pause)
+    }
+
+    /// Begins to save the present step, unless that has a checkpoint already.
+    fn save(&mut self) -> Result<()> {
+        let step = self.trainer.done();
+        if self.saved != Some(step) {
+            // A checkpoint must never be ahead of the metrics.
+            self.log.sync()?;
+            self.writer.save(|| self.trainer.snapshot())?;
+            self.saved = Some(step);
+            self.saved_at = Instant::now();
+        }
+        Ok(())
+    }
+
+    /// Passes over a bad step, or goes back to a checkpoint if there were too many in a row.
+    fn get_past(&mut self, bad: BadStep) -> Result<Event> {
+        let in_row = self.trainer.bad_steps().in_row + 1;
+        if in_row < self.trainer.plan().config().training.max_bad_steps {
+            self.pass_over(&bad)?;
+            return Ok(Event::Skipped(bad));
+        }
+        self.writer.wait()?;
+        match self.roll_back_target()? {
+            Some(checkpoint) => {
+                let to = checkpoint.state().step;
+                self.pass_over(&bad)?;
+                self.journal.write(RunEvent::RolledBack { step: self.trainer.done(), to })?;
+                self.trainer.roll_back(&checkpoint)?;
+                self.log = RunLog::open(self.run_dir, self.trainer.plan(), to)?.0;
+                self.rolled_back_to = Some(to);
+                Ok(Event::RolledBack { bad, to })
+            }
+            None => {
+                let place = self.trainer.first_bad_value()?;
+                self.journal.write(RunEvent::Diverged { step: bad.step, place: place.clone() })?;
+                let rolled_back_to = self.rolled_back_to;
+                Err(TrainError::Diverged(Box::new(Diagnosis { bad, in_row, rolled_back_to, place })))
+            }
+        }
+    }
+
+    fn pass_over(&mut self, bad: &BadStep) -> Result<()> {
+        self.trainer.pass_over();
+        self.journal.write(RunEvent::Skipped {
+            step: bad.step,
+            what: bad.what.to_owned(),
+            value: bad.value.to_string(),
+            rows: bad.rows.iter().map(|place| (place.corpus, place.row)).collect(),
+        })
+    }
+
+    /// The newest checkpoint, unless going back to it has been tried.
+    fn roll_back_target(&self) -> Result<Option<Checkpoint>> {
+        let newest = self.run_dir.checkpoints().newest()?;
+        Ok(newest.filter(|checkpoint| self.rolled_back_to != Some(checkpoint.state().step)))
+    }
+}
+
+/// Runs the steps that are left; an error is the last item.
+impl Iterator for Session<'_> {
+    type Item = Result<Event>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.failed {
+            return None;
+        }
+        let result = match self.keep(Measurements::default()) {
+            Ok(()) if self.trainer.done() >= self.trainer.plan().steps() => return None,
+            Ok(()) => self.advance(),
+            Err(error) => Err(error),
+        };
+        self.failed = result.is_err();
+        Some(result)
+    }
+}

@@ -1,0 +1,80 @@
+//! Taking a trainer's state out and putting it back.
+
+use ssa_data::{Mixture, RowPlace};
+use ssa_model::Model;
+
+use super::Trainer;
+use crate::checkpoint::{BadSteps, Checkpoint, Restored, RunState, Snapshot, sha256};
+use crate::optimizer::Optimizer;
+use crate::{Result, TrainPlan};
+
+impl Trainer {
+    /// A trainer that goes on from a checkpoint.
+    ///
+    /// # Errors
+    /// [`TrainError::Model`](crate::TrainError::Model) names the file and the tensor that does not fit the plan;
+    /// otherwise as [`Trainer::new`].
+    pub fn resume(plan: TrainPlan, checkpoint: &Checkpoint, rows: impl Into<Mixture>) -> Result<Self> {
+        let Restored { parameters, m, v } = checkpoint.restore(plan.model())?;
+        let state = checkpoint.state();
+        let model = Model::new(plan.model().clone(), parameters)?;
+        let mut trainer = Self::new(plan, model, rows)?;
+        trainer.optimizer = Optimizer::restored(*trainer.plan.optimizer(), m, v, state.optimizer_steps);
+        trainer.done = state.step;
+        // Rows and not batches, so that a run may go on with batches of another size.
+        trainer.cursor = state.rows_read.div_ceil(trainer.plan.batches().micro_batch_size as u64);
+        trainer.bad_steps = state.bad_steps;
+        Ok(trainer)
+    }
+
+    /// Passes over the rows of a step that failed: the step will be tried on the next ones.
+    pub fn pass_over(&mut self) {
+        self.cursor = self.indices().end;
+        self.bad_steps.skipped += 1;
+        self.bad_steps.in_row += 1;
+    }
+
+    /// Steps whose numbers were bad.
+    pub fn bad_steps(&self) -> BadSteps {
+        self.bad_steps
+    }
+
+    /// Where the rows of the next step come from.
+    pub fn next_rows(&self) -> Vec<RowPlace> {
+        self.indices().flat_map(|index| self.batches.loader().row_places(index)).collect()
+    }
+
+    /// Takes weights, moments and step back to a checkpoint. Rows already read are not read again: among them are
+    /// those that made the numbers bad.
+    pub(crate) fn roll_back(&mut self, checkpoint: &Checkpoint) -> Result<()> {
+        let Restored { parameters, m, v } = checkpoint.restore(self.plan.model())?;
+        let state = checkpoint.state();
+        *self.model.parameters_mut() = parameters;
+        self.optimizer = Optimizer::restored(*self.plan.optimizer(), m, v, state.optimizer_steps);
+        self.done = state.step;
+        self.bad_steps.in_row = 0;
+        self.bad_steps.rollbacks += 1;
+        Ok(())
+    }
+
+    /// A copy of everything a checkpoint holds.
+    pub(crate) fn snapshot(&self) -> Snapshot {
+        let (m, v) = self.optimizer.moments();
+        Snapshot {
+            plan: self.plan.clone(),
+            parameters: self.model.parameters().clone(),
+            m: m.clone(),
+            v: v.clone(),
+            state: RunState {
+                format: RunState::FORMAT,
+                program: env!("CARGO_PKG_VERSION").to_owned(),
+                config_sha256: sha256(self.plan.config().to_toml().as_bytes()),
+                text_sha256: self.text_sha256.clone(),
+                step: self.done,
+                optimizer_steps: self.optimizer.steps(),
+                rows_read: self.rows_read(),
+                bad_steps: self.bad_steps,
+            },
+        }
+    }
+}
