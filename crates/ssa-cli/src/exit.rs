@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use ssa_data::DataError;
 use ssa_eval::EvalError;
 use ssa_model::ModelError;
-use ssa_train::{ConfigError, TrainError};
+use ssa_train::{ConfigError, RunDir, TrainError, TrainPlan};
 
 /// What the exit code tells a script.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,9 +56,15 @@ pub(crate) struct FileError(pub(crate) String);
     run_dir.display()
 )]
 pub(crate) struct Interrupted {
-    pub(crate) run_dir: PathBuf,
-    pub(crate) step: usize,
-    pub(crate) steps: usize,
+    run_dir: PathBuf,
+    step: usize,
+    steps: usize,
+}
+
+impl Interrupted {
+    pub(crate) fn after(step: usize, plan: &TrainPlan, run_dir: &RunDir) -> Self {
+        Self { run_dir: run_dir.path().to_owned(), step, steps: plan.steps() }
+    }
 }
 
 /// Tells the user why the program failed; returns the code to exit with.
@@ -168,7 +174,10 @@ fn model_kind(error: &ModelError) -> Exit {
 
 fn data_kind(error: &DataError) -> Exit {
     match error {
-        DataError::Setting { .. } | DataError::NoPaths => Exit::Usage,
+        DataError::Setting { .. }
+        | DataError::NoPaths
+        | DataError::Exists { .. }
+        | DataError::PreparationChanged { .. } => Exit::Usage,
         _ => Exit::Data,
     }
 }

@@ -82,7 +82,9 @@ impl Trainer {
     /// # Errors
     /// As [`Trainer::step`].
     pub(crate) fn first_bad_value(&self) -> Result<String> {
-        if let Some((name, _)) = self.model.parameters().named().into_iter().find(|(_, tensor)| is_bad(tensor)) {
+        if let Some((name, _)) =
+            self.model.parameters().named().into_iter().find(|(_, tensor)| is_bad(tensor))
+        {
             return Ok(format!("the weight {name}"));
         }
         for (index, batch) in (0..).zip(self.indices()) {

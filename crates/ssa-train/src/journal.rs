@@ -146,6 +146,9 @@ mod tests {
             read_journal(&path).unwrap().into_iter().map(|entry| entry.event).collect();
         assert_eq!(events, [RunEvent::Started, resumed]);
         let text = fs::read_to_string(&path).unwrap();
-        assert!(text.lines().last().unwrap().contains(r#""event":"resumed","step":3,"lost_steps":1"#), "{text}");
+        assert!(
+            text.lines().last().unwrap().contains(r#""event":"resumed","step":3,"lost_steps":1"#),
+            "{text}"
+        );
     }
 }

@@ -100,7 +100,8 @@ impl MetricsWriter {
             steps.push(step);
             length += line.len();
         }
-        let file = File::options().create(true).append(true).open(path).map_err(TrainError::io("open", path))?;
+        let file =
+            File::options().create(true).append(true).open(path).map_err(TrainError::io("open", path))?;
         file.set_len(length as u64).map_err(TrainError::io("write", path))?;
         let cut = text.lines().count() - steps.len();
         Ok((Self { path: path.to_owned(), file }, KeptSteps { steps, cut }))

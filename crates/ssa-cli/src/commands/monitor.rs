@@ -5,7 +5,8 @@ use ssa_eval::{AttentionMeans, BudgetResult, EvalBatch, HiddenStates, Perplexity
 use ssa_kernels::ops::attention::selection::SelectionRule;
 use ssa_model::{Model, SparseBudget};
 use ssa_train::{
-    Best, LoggedStep, Measurements, ModeLoss, Probe, ProbedAttention, ProbedStates, RunDir, TrainPlan, Validation,
+    Best, LoggedStep, Measurements, ModeLoss, Probe, ProbedAttention, ProbedStates, RunDir, TrainPlan,
+    Validation,
 };
 
 /// Probes attention, validates and keeps the best weights, each when it is its turn.

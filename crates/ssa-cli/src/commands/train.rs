@@ -15,6 +15,7 @@ use super::held_out::held_out_batches;
 use super::monitor::Monitor;
 use crate::args::TrainArgs;
 use crate::display::{BatchProgress, Display, note, print, render};
+use crate::exit::Interrupted;
 use crate::files::write_whole;
 use crate::signals::Signals;
 use begin::Beginning;
@@ -41,6 +42,9 @@ pub(crate) fn run(args: &TrainArgs) -> Result<()> {
     let monitor = Monitor::new(&plan, &run_dir, &held_out, &history)?;
     let mut training = Training::new(&plan, &history);
     let model = run_steps(session, monitor, &mut training, &signals, display)?.into_model();
+    if signals.requested() && !args.no_eval {
+        return Err(Interrupted::after(plan.steps(), &plan, &run_dir).into());
+    }
     // All that training has done is on disk, so there is nothing to wait for any more.
     signals.end_at_once();
 

@@ -6,8 +6,8 @@ use std::path::Path;
 
 use ssa_data::TOKENIZER_FILES;
 use ssa_kernels::Tensor;
-use ssa_model::checkpoint::{replace_file, write_tensors};
 use ssa_model::Parameters;
+use ssa_model::checkpoint::{replace_file, write_tensors};
 
 use super::{Checkpoints, FILES, LATEST, OPTIMIZER, RUN_CONFIG, RunState, STATE, partial, remove, sums};
 use crate::{Result, TrainError, TrainPlan};

@@ -60,7 +60,9 @@ impl RunState {
         let Version { format, program } = serde_json::from_str(text).map_err(damaged)?;
         if format != Self::FORMAT {
             let file = file.to_owned();
-            return Err(CheckpointError::Format { file, found: format, expected: Self::FORMAT, program }.into());
+            return Err(
+                CheckpointError::Format { file, found: format, expected: Self::FORMAT, program }.into()
+            );
         }
         Ok(serde_json::from_str(text).map_err(damaged)?)
     }

@@ -55,7 +55,8 @@ pub(super) fn write(directory: &Path, files: &[&str]) -> Result<()> {
         let sum = sum_of(&path).map_err(TrainError::io("read", &path))?;
         lines += &format!("{sum}  {file}\n");
     }
-    replace_file(&directory.join(SUMS), |file| file.write_all(lines.as_bytes())).map_err(TrainError::with_remedy)
+    replace_file(&directory.join(SUMS), |file| file.write_all(lines.as_bytes()))
+        .map_err(TrainError::with_remedy)
 }
 
 /// Checks that all files with a checksum are as they were written, and that `files` are among them.

@@ -75,7 +75,8 @@ fn damage_is_told_with_file_and_remedy() {
         let whole = fs::read(&file).unwrap();
         let mut flipped = whole.clone();
         flipped[whole.len() / 2] ^= 4;
-        for (bytes, what) in [(Some(&whole[..whole.len() / 2]), "cut"), (Some(&flipped[..]), "flipped"), (None, "gone")]
+        for (bytes, what) in
+            [(Some(&whole[..whole.len() / 2]), "cut"), (Some(&flipped[..]), "flipped"), (None, "gone")]
         {
             match bytes {
                 Some(bytes) => fs::write(&file, bytes).unwrap(),
@@ -117,7 +118,10 @@ fn a_swapped_configuration_is_noticed() {
     fs::write(path.join(RUN_CONFIG), "").unwrap();
     sums::write(&path, &FILES).unwrap();
     let message = checkpoints.newest().unwrap_err().to_string();
-    assert!(message.contains("config.toml is damaged: it is not the configuration that state.json"), "{message}");
+    assert!(
+        message.contains("config.toml is damaged: it is not the configuration that state.json"),
+        "{message}"
+    );
 }
 
 #[test]

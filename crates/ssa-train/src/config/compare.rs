@@ -40,7 +40,11 @@ impl TrainConfig {
             let (new, old) = (find(&new, &key), find(&old, &key));
             (new != old).then_some(Difference { key, new, old })
         };
-        Self::keys().into_iter().filter(|key| key.expected.is_some()).filter_map(|key| compare(key.name)).collect()
+        Self::keys()
+            .into_iter()
+            .filter(|key| key.expected.is_some())
+            .filter_map(|key| compare(key.name))
+            .collect()
     }
 
     /// Checks that each name is that of a key.

@@ -24,8 +24,8 @@ pub use overrides::apply_overrides;
 pub use reference::reference_page;
 pub use schema::Key;
 pub use sections::{
-    AlignmentInput, CheckpointSection, DataSection, EvaluationSection, ModelSection, ObjectiveSection, OptimizerSection,
-    RopeScalingSection, RunSection, TrainConfig, TrainingSection,
+    AlignmentInput, CheckpointSection, DataSection, EvaluationSection, ModelSection, ObjectiveSection,
+    OptimizerSection, RopeScalingSection, RunSection, TrainConfig, TrainingSection,
 };
 
 use schema::{Place, Setting, parent};

@@ -19,7 +19,13 @@ fn finished_run(path: &Path) -> RunDir {
     fs::create_dir_all(&checkpoint).unwrap();
     fs::write(checkpoint.join("state.json"), "x").unwrap();
     fs::create_dir_all(run.checkpoints().directory().join("step-8.tmp")).unwrap();
-    for file in ["journal.jsonl", "checkpoint/config.json", "checkpoint/model.safetensors", "summary.json", "report.html"] {
+    for file in [
+        "journal.jsonl",
+        "checkpoint/config.json",
+        "checkpoint/model.safetensors",
+        "summary.json",
+        "report.html",
+    ] {
         fs::write(path.join(file), "x").unwrap();
     }
     run
@@ -89,10 +95,9 @@ fn a_run_is_opened_by_one_program_and_cleared_of_halves() {
     assert!(run.is_finished());
     run.reopen().unwrap();
     assert!(!run.is_finished() && RunDir::holds_unfinished_run(&path));
-    for error in [
-        RunDir::open(&path).unwrap_err(),
-        RunDir::create_named(&path, Existing::Replace).unwrap_err(),
-    ] {
+    for error in
+        [RunDir::open(&path).unwrap_err(), RunDir::create_named(&path, Existing::Replace).unwrap_err()]
+    {
         assert!(matches!(error, TrainError::Locked { .. }), "{error}");
     }
 }

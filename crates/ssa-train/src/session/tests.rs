@@ -1,3 +1,5 @@
+mod bad_numbers;
+
 use std::fs;
 use std::path::Path;
 
@@ -9,8 +11,12 @@ use crate::trainer::tests::plan;
 use crate::{Existing, TrainConfig, TrainPlan};
 
 /// Eight steps, of which 2, 4, 6 and 8 are saved.
-const RUN: [&str; 4] =
-    ["training.steps=8", "training.micro_batch_size=2", "checkpoint.every_steps=2", "model.tie_word_embeddings=false"];
+const RUN: [&str; 4] = [
+    "training.steps=8",
+    "training.micro_batch_size=2",
+    "checkpoint.every_steps=2",
+    "model.tie_word_embeddings=false",
+];
 
 /// A byte whose embedding is infinite.
 const POISON: u8 = b'Z';
@@ -132,7 +138,11 @@ fn interrupted_and_killed_runs_end_like_straight_ones() {
         let mut session = Session::new(&run, trainer).unwrap();
         steps(&mut session, 3);
         session.keep(Measurements::default()).unwrap();
-        if interrupted { session.interrupt().unwrap() } else { drop(session) }
+        if interrupted {
+            session.interrupt().unwrap()
+        } else {
+            drop(session)
+        }
         drop(run);
         let (run, trainer) = resume(&path, &plan, &[]);
         let mut session = Session::new(&run, trainer).unwrap();
@@ -154,111 +164,11 @@ fn interrupted_and_killed_runs_end_like_straight_ones() {
 #[test]
 fn time_saves_too() {
     let directory = tempdir().unwrap();
-    let plan = run_plan(&["checkpoint.every_steps=0", "checkpoint.every_minutes=1e-9", "checkpoint.keep_last=9"]);
+    let plan =
+        run_plan(&["checkpoint.every_steps=0", "checkpoint.every_minutes=1e-9", "checkpoint.keep_last=9"]);
     straight(directory.path().join("run").as_path(), &plan, &[]);
     let checkpoints = crate::Checkpoints::of_run(&directory.path().join("run"));
     assert_eq!(checkpoints.steps().unwrap(), [1, 2, 3, 4, 5, 6, 7, 8]);
-}
-
-#[test]
-fn bad_rows_are_passed_over_and_counted() {
-    let directory = tempdir().unwrap();
-    let plan = run_plan(&[]);
-    let path = directory.path().join("run");
-    let (run, trainer) = begin(&path, &plan, &[4, 5]);
-    let mut session = Session::new(&run, trainer).unwrap();
-    let skipped = all(&mut session).iter().filter(|event| matches!(event, Event::Skipped(_))).count();
-    let trainer = session.finish().unwrap();
-    assert_eq!(skipped, 2);
-    assert_eq!(trainer.bad_steps(), crate::BadSteps { skipped: 2, in_row: 0, rollbacks: 0 });
-    assert_eq!(metrics(&path).iter().map(|step| step.step).collect::<Vec<_>>(), [1, 2, 3, 4, 5, 6, 7, 8]);
-    assert_eq!(events(&run), ["started", "skipped 4", "skipped 4", "trained 8"]);
-    // Two steps of four rows were read without effect.
-    assert_eq!(run.checkpoints().newest().unwrap().unwrap().state().rows_read, 40);
-    drop(run);
-
-    // The same in two parts, cut between the bad steps.
-    let parts = directory.path().join("parts");
-    let (run, trainer) = begin(&parts, &plan, &[4, 5]);
-    let mut session = Session::new(&run, trainer).unwrap();
-    assert!(matches!(steps(&mut session, 4)[3], Event::Skipped(_)));
-    session.interrupt().unwrap();
-    drop(run);
-    let (run, trainer) = resume(&parts, &plan, &[4, 5]);
-    let mut session = Session::new(&run, trainer).unwrap();
-    all(&mut session);
-    session.finish().unwrap();
-    assert!(last_checkpoint(&parts) == last_checkpoint(&path) && metrics(&parts) == metrics(&path));
-}
-
-#[test]
-fn too_many_in_a_row_go_back_to_the_checkpoint() {
-    let directory = tempdir().unwrap();
-    let plan = run_plan(&[]);
-    let path = directory.path().join("run");
-    let (run, trainer) = begin(&path, &plan, &[4, 5, 6]);
-    let mut session = Session::new(&run, trainer).unwrap();
-    let events_seen = all(&mut session);
-    let trainer = session.finish().unwrap();
-    let back = events_seen.iter().find_map(|event| match event {
-        Event::RolledBack { bad, to } => Some((bad.step, *to)),
-        _ => None,
-    });
-    assert_eq!(back, Some((4, 2)));
-    assert_eq!(trainer.bad_steps(), crate::BadSteps { skipped: 3, in_row: 0, rollbacks: 1 });
-    assert_eq!(metrics(&path).iter().map(|step| step.step).collect::<Vec<_>>(), [1, 2, 3, 4, 5, 6, 7, 8]);
-    let story = ["started", "skipped 4", "skipped 4", "skipped 4", "back 3 2", "trained 8"];
-    assert_eq!(events(&run), story);
-}
-
-#[test]
-fn weights_that_went_bad_are_replaced() {
-    let directory = tempdir().unwrap();
-    let plan = run_plan(&[]);
-    let path = directory.path().join("run");
-    let (run, trainer) = begin(&path, &plan, &[]);
-    let mut session = Session::new(&run, trainer).unwrap();
-    steps(&mut session, 5);
-    session.trainer.model.parameters_mut().norm.fill(f32::NAN);
-    let rest = all(&mut session);
-    assert!(matches!(rest[2], Event::RolledBack { to: 4, .. }), "{rest:?}");
-    let trainer = session.finish().unwrap();
-    assert!(trainer.model().parameters().norm.as_slice().iter().all(|weight| weight.is_finite()));
-    assert_eq!(metrics(&path).len(), 8);
-}
-
-#[test]
-fn a_run_stops_with_a_diagnosis_if_going_back_does_not_help() {
-    let directory = tempdir().unwrap();
-    let plan = run_plan(&[]);
-    let path = directory.path().join("run");
-    let (run, trainer) = begin(&path, &plan, &[4, 5, 6, 7, 8, 9]);
-    let mut session = Session::new(&run, trainer).unwrap();
-    let last = session.by_ref().last().unwrap().unwrap_err();
-    let TrainError::Diverged(diagnosis) = &last else { panic!("{last}") };
-    assert_eq!((diagnosis.bad.step, diagnosis.in_row, diagnosis.rolled_back_to), (3, 3, Some(2)));
-    assert_eq!(diagnosis.bad.rows.len(), 4);
-    assert_eq!(diagnosis.place, "the weight model.embed_tokens.weight");
-    let message = last.to_string();
-    for part in ["step 3: the ", "rows ", "after going back to the checkpoint of step 2", "optimizer.learning_rate"] {
-        assert!(message.contains(part), "`{part}` is not in {message}");
-    }
-    assert!(session.next().is_none());
-    assert_eq!(events(&run).last().unwrap(), "diverged 3");
-}
-
-#[test]
-fn the_diagnosis_names_the_first_bad_layer() {
-    let directory = tempdir().unwrap();
-    let plan = run_plan(&["training.max_bad_steps=1"]);
-    let (run, mut trainer) = begin(&directory.path().join("run"), &plan, &[]);
-    trainer.model.parameters_mut().embed_tokens.fill(0.5);
-    // Finite as a weight, but not once it is multiplied.
-    trainer.model.parameters_mut().layers[1].input_layernorm.fill(f32::MAX);
-    let mut session = Session::new(&run, trainer).unwrap();
-    let message = session.next().unwrap().unwrap_err().to_string();
-    assert!(message.contains("and there is no checkpoint to go back to"), "{message}");
-    assert!(message.contains("the queries of layer 1 of micro-batch 0 (rows "), "{message}");
 }
 
 #[test]
@@ -278,13 +188,17 @@ fn a_changed_configuration_is_refused_unless_allowed() {
     };
     let message = check(&["training.steps"]).unwrap_err().to_string();
     assert!(message.contains("optimizer.beta1 is 0.8, was 0.9"), "{message}");
-    assert!(!message.contains("training.steps") && message.ends_with("--allow-change optimizer.beta1"), "{message}");
+    assert!(
+        !message.contains("training.steps") && message.ends_with("--allow-change optimizer.beta1"),
+        "{message}"
+    );
     assert_eq!(run.config().unwrap(), *plan.config());
     check(&["training.steps", "optimizer.beta1"]).unwrap();
     assert_eq!(run.config().unwrap(), *changed.config());
     // From now on that is its configuration, although the checkpoint is older.
     check(&[]).unwrap();
-    let story = ["started", "interrupted 4", "changed training.steps is 12, was 8 optimizer.beta1 is 0.8, was 0.9"];
+    let story =
+        ["started", "interrupted 4", "changed training.steps is 12, was 8 optimizer.beta1 is 0.8, was 0.9"];
     assert_eq!(events(&run), story);
 }
 
@@ -303,7 +217,10 @@ fn a_checkpoint_of_another_run_or_text_is_noticed() {
     let checkpoint = run.checkpoints().newest().unwrap().unwrap();
     let error = run.continue_with(plan.config(), Some(&checkpoint), &[]).unwrap_err();
     let message = error.to_string();
-    assert!(message.contains("step-8: the configuration has changed: objective.alpha is 10.0, was 3.0"), "{message}");
+    assert!(
+        message.contains("step-8: the configuration has changed: objective.alpha is 10.0, was 3.0"),
+        "{message}"
+    );
 
     let rows = rows(&plan, &[1]);
     let message = checkpoint.check_text(&rows.clone().into(), &[]).unwrap_err().to_string();

@@ -75,11 +75,10 @@ pub(super) fn run_steps(
     }
     progress.finish();
     let trainer = session.trainer();
-    let (step, steps) = (trainer.done(), trainer.plan().steps());
-    if signals.requested() && step < steps {
-        let run_dir = session.run_dir().path().to_owned();
+    if signals.requested() && trainer.done() < trainer.plan().steps() {
+        let interrupted = Interrupted::after(trainer.done(), trainer.plan(), session.run_dir());
         session.interrupt()?;
-        return Err(Interrupted { run_dir, step, steps }.into());
+        return Err(interrupted.into());
     }
     Ok(session.finish()?)
 }

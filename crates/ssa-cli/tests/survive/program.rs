@@ -1,0 +1,140 @@
+//! A run of the program that can be stopped, and what it leaves.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::common::{Run, command, ssa};
+
+/// A run of 24 steps that saves every second one, in the directory `run`. Steps are validated, so that the best
+/// weights must survive too.
+pub(crate) fn arguments(run: &str) -> Vec<&str> {
+    let settings = [
+        "training.steps=24",
+        "checkpoint.every_steps=2",
+        "monitoring.validate_every=5",
+        "monitoring.probe_every=7",
+        "monitoring.probe_tokens=64",
+        "monitoring.validation_tokens=64",
+    ];
+    let mut arguments = vec!["--threads", "1", "train", "tiny.toml", "--no-eval", "--run-dir", run];
+    arguments.extend(settings.iter().flat_map(|setting| ["--set", setting]));
+    arguments
+}
+
+/// The arguments that continue a run.
+pub(crate) fn resume(run: &str) -> [&str; 6] {
+    ["--threads", "1", "train", "--resume", run, "--no-eval"]
+}
+
+/// The same with more settings, which a continued run must be allowed to have.
+pub(crate) fn with<'a>(arguments: &[&'a str], more: &[&'a str]) -> Vec<&'a str> {
+    [arguments, more].concat()
+}
+
+/// Steps that are too many to end while a test looks on.
+pub(crate) const ENDLESS: [&str; 2] = ["--set", "training.steps=1000000"];
+
+/// Starts the program and does not wait for it.
+pub(crate) fn start(directory: &Path, arguments: &[&str]) -> Child {
+    let mut command = command(directory);
+    command.args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+}
+
+/// Starts the program and waits until it has done so many steps.
+pub(crate) fn start_and_wait(directory: &Path, arguments: &[&str], run: &str, steps: usize) -> Child {
+    let child = start(directory, arguments);
+    wait_for(|| steps_done(&directory.join(run)) >= steps);
+    child
+}
+
+/// Waits for something that takes seconds at most.
+pub(crate) fn wait_for(happens: impl Fn() -> bool) {
+    let start = Instant::now();
+    while !happens() {
+        assert!(start.elapsed() < Duration::from_secs(60), "it does not happen");
+        sleep(Duration::from_millis(2));
+    }
+}
+
+pub(crate) fn steps_done(run: &Path) -> usize {
+    fs::read_to_string(run.join("metrics.jsonl")).map_or(0, |text| text.lines().count())
+}
+
+/// Sends a signal by its name.
+pub(crate) fn signal(child: &Child, name: &str) {
+    let status =
+        std::process::Command::new("sh").args(["-c", &format!("kill -{name} {}", child.id())]).status();
+    assert!(status.unwrap().success());
+}
+
+/// Waits for the end of the program.
+pub(crate) fn end(child: Child) -> Run {
+    let output = child.wait_with_output().unwrap();
+    Run {
+        code: output.status.code().expect("the program ends by itself"),
+        stdout: String::from_utf8(output.stdout).unwrap(),
+        stderr: String::from_utf8(output.stderr).unwrap(),
+    }
+}
+
+/// Everything that must be the same whether a run of 24 steps was interrupted or not.
+#[derive(PartialEq)]
+pub(crate) struct Leftovers {
+    files: Vec<(PathBuf, Vec<u8>)>,
+    metrics: Vec<Value>,
+}
+
+/// What a finished run has left, without its times.
+pub(crate) fn leftovers(run: &Path) -> Leftovers {
+    let files = [
+        "checkpoint/config.json",
+        "checkpoint/model.safetensors",
+        "checkpoints/step-24/model.safetensors",
+        "checkpoints/step-24/optimizer.safetensors",
+        "checkpoints/step-24/state.json",
+        "best/model.safetensors",
+        "best/best.json",
+        "config.toml",
+    ];
+    let files = files.map(|file| (file.into(), fs::read(run.join(file)).unwrap())).to_vec();
+    let text = fs::read_to_string(run.join("metrics.jsonl")).unwrap();
+    let timeless = |line: &str| {
+        let mut step: Value = serde_json::from_str(line).unwrap();
+        let fields = step.as_object_mut().unwrap();
+        assert!(fields.remove("seconds").is_some() && fields.remove("tokens_per_second").is_some());
+        step
+    };
+    Leftovers { files, metrics: text.lines().map(timeless).collect() }
+}
+
+impl Leftovers {
+    /// Fails with the first difference.
+    #[track_caller]
+    pub(crate) fn must_equal(&self, expected: &Self) {
+        for ((file, ours), (_, theirs)) in self.files.iter().zip(&expected.files) {
+            assert!(ours == theirs, "{} differs", file.display());
+        }
+        assert_eq!(self.metrics.len(), expected.metrics.len());
+        for (ours, theirs) in self.metrics.iter().zip(&expected.metrics) {
+            assert_eq!(ours, theirs);
+        }
+    }
+}
+
+/// A run without interruption.
+pub(crate) fn straight(directory: &Path) -> Leftovers {
+    ssa(directory, arguments("straight")).succeeds();
+    leftovers(&directory.join("straight"))
+}
+
+/// Names in the journal of a run.
+pub(crate) fn journal(run: &Path) -> Vec<String> {
+    let text = fs::read_to_string(run.join("journal.jsonl")).unwrap();
+    let name = |line| serde_json::from_str::<Value>(line).unwrap()["event"].as_str().unwrap().to_owned();
+    text.lines().map(name).collect()
+}

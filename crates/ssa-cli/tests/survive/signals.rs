@@ -1,0 +1,80 @@
+//! SIGTERM and SIGINT, and two programs in one directory.
+
+use std::fs;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use crate::common::{ssa, workplace};
+use crate::program::{
+    ENDLESS, arguments, end, journal, leftovers, resume, signal, start_and_wait, steps_done, straight,
+    wait_for, with,
+};
+
+#[test]
+fn a_signal_saves_and_the_run_goes_on_to_the_same_end() {
+    let directory = workplace();
+    let expected = straight(directory.path());
+    for (name, again) in [("TERM", true), ("INT", false)] {
+        let run = directory.path().join(name);
+        let child = start_and_wait(directory.path(), &arguments(name), name, 3);
+        signal(&child, name);
+        let stopped = end(child);
+        assert_eq!(stopped.code, 5, "{}", stopped.stderr);
+        let message = format!("of 24; everything is saved, continue with: ssa train --resume {name}");
+        assert!(stopped.stderr.contains("interrupted after step "), "{}", stopped.stderr);
+        assert!(stopped.stderr.contains(&message) && !stopped.stderr.contains("error"), "{}", stopped.stderr);
+        let done = steps_done(&run);
+        assert!(run.join(format!("checkpoints/step-{done}")).is_dir());
+
+        let arguments = if again { arguments(name) } else { resume(name).to_vec() };
+        let going_on = ssa(directory.path(), arguments).succeeds();
+        assert!(going_on.stderr.contains(&format!("continuing after step {done}")), "{}", going_on.stderr);
+        assert_eq!(going_on.stderr.contains("holds an unfinished run"), again, "{}", going_on.stderr);
+        leftovers(&run).must_equal(&expected);
+        assert_eq!(journal(&run), ["started", "interrupted", "resumed", "trained"]);
+    }
+    // A finished run is left alone.
+    let before = leftovers(&directory.path().join("TERM"));
+    let finished = ssa(directory.path(), resume("TERM")).succeeds();
+    assert!(finished.stderr.contains("this run is finished"), "{}", finished.stderr);
+    ssa(directory.path(), arguments("TERM")).fails(2, &["TERM exists", "--overwrite"]);
+    leftovers(&directory.path().join("TERM")).must_equal(&before);
+}
+
+#[test]
+fn a_second_signal_ends_the_program_at_once() {
+    let directory = workplace();
+    // A step takes so long that the first signal waits for its end.
+    let slow = ["--set", "training.batch_size=32768", "--set", "training.micro_batch_size=64"];
+    let arguments = with(&arguments("out"), &slow);
+    let child = crate::program::start(directory.path(), &arguments);
+    let journal = directory.path().join("out/journal.jsonl");
+    wait_for(|| fs::read_to_string(&journal).is_ok_and(|text| !text.is_empty()));
+    // The first step has begun by then.
+    sleep(Duration::from_secs(1));
+    signal(&child, "TERM");
+    sleep(Duration::from_millis(100));
+    let begin = Instant::now();
+    signal(&child, "TERM");
+    assert_eq!(end(child).code, 143);
+    assert!(begin.elapsed() < Duration::from_secs(1));
+}
+
+#[test]
+fn two_programs_do_not_share_a_directory() {
+    let directory = workplace();
+    let endless = with(&arguments("out"), &ENDLESS);
+    let mut child = start_and_wait(directory.path(), &endless, "out", 3);
+    let holder = format!("in use by process {}", child.id());
+    let parts = ["out is ", &holder, "out/run.lock", "wait for it or stop it"];
+    ssa(directory.path(), &endless).fails(2, &parts);
+    ssa(directory.path(), resume("out")).fails(2, &parts);
+    ssa(directory.path(), with(&endless, &["--overwrite"])).fails(2, &parts);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    // The lock of a dead program is none, although its file is still there.
+    assert!(directory.path().join("out/run.lock").is_file());
+    let shorter = ["--set", "training.steps=24", "--allow-change", "training.steps"];
+    let child = crate::program::start(directory.path(), &with(&resume("out"), &shorter));
+    end(child).succeeds();
+}
