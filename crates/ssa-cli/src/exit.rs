@@ -174,7 +174,10 @@ fn model_kind(error: &ModelError) -> Exit {
 
 fn data_kind(error: &DataError) -> Exit {
     match error {
-        DataError::Setting { .. } | DataError::NoPaths => Exit::Usage,
+        DataError::Setting { .. }
+        | DataError::NoPaths
+        | DataError::Exists { .. }
+        | DataError::PreparationChanged { .. } => Exit::Usage,
         _ => Exit::Data,
     }
 }

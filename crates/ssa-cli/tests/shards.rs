@@ -48,7 +48,7 @@ fn make_corpus(directory: &Path, name: &str, tokenizer: &Tokenizer) {
         let [bin, idx] = writer.finish().unwrap();
         shards.push(ShardSum { name: (*name).to_owned(), documents, tokens, text_bytes: 0, bin, idx });
     }
-    Manifest::new(tokenizer, None, shards, vec!["text".to_owned()]).write(&target).unwrap();
+    Manifest::new(tokenizer, None, shards, vec![]).write(&target).unwrap();
 }
 
 /// Arguments that train on corpora; `paths` of the configuration is text and has to go.

@@ -180,46 +180,9 @@ pub enum DataError {
         /// The first byte that is not.
         position: usize,
     },
-    /// A `manifest.json` does not fit the corpus that it lies in.
-    #[error(
-        "{}: {cause}; copy the whole directory of the corpus again, or make it again with `ssa data prepare`",
-        path.display()
-    )]
-    WrongManifest {
-        /// The manifest.
-        path: PathBuf,
-        /// What does not fit.
-        cause: String,
-    },
-    /// Nothing says what the tokens of a corpus mean.
-    #[error(
-        "{}: the corpus does not come with a tokenizer; name the one that made it as data.tokenizer (`bytes`, a \
-         tokenizer.json, or a directory with one)",
-        path.display()
-    )]
-    UnknownTokenizer {
-        /// The corpus.
-        path: PathBuf,
-    },
-    /// A corpus was made with another tokenizer than the rest of the data.
-    #[error(
-        "{}: made with another tokenizer (vocabulary of {vocab_size}) than {other} (vocabulary of {other_vocab_size}); \
-         prepare all data with one tokenizer",
-        path.display()
-    )]
-    OtherTokenizer {
-        /// The corpus.
-        path: PathBuf,
-        /// Size of its vocabulary.
-        vocab_size: usize,
-        /// What the other tokenizer belongs to.
-        other: String,
-        /// Size of the other vocabulary.
-        other_vocab_size: usize,
-    },
     /// A directory or data set holds nothing of a known kind.
     #[error(
-        "{path}: nothing to read; .txt, .md, .jsonl, .ndjson and .json files (also with .gz or .zst) and .parquet \
+        "{path}: nothing to read; .txt, .md, .jsonl and .ndjson files (also with .gz or .zst) and .parquet \
          files are taken, so name a file of another kind itself, or set `format` to text to take every file"
     )]
     NoSources {
@@ -283,6 +246,78 @@ pub enum DataError {
         record: String,
         /// What is wrong, and the remedy.
         cause: String,
+    },
+    /// The preparation of a corpus was interrupted.
+    #[error(
+        "{}: the preparation of this corpus was interrupted; run the same `ssa data prepare` again to finish it",
+        path.display()
+    )]
+    Unfinished {
+        /// The file that keeps its state.
+        path: PathBuf,
+    },
+    /// A corpus that several machines prepared is not all there.
+    #[error("{}: not here, but other parts of the same corpus are; prepare that part too, or copy it here", path.display())]
+    MissingPart {
+        /// The manifest of the part.
+        path: PathBuf,
+    },
+    /// An interrupted preparation cannot go on with other settings.
+    #[error(
+        "{}: this preparation was begun with {before}, not {now}; give the same again to go on, or choose another \
+         output directory",
+        path.display()
+    )]
+    PreparationChanged {
+        /// The manifest.
+        path: PathBuf,
+        /// What it was begun with.
+        before: String,
+        /// What is given now.
+        now: String,
+    },
+    /// Another program is preparing the same corpus.
+    #[error("{}: another `ssa data prepare` is writing here; wait for it, or choose another output directory", path.display())]
+    InUse {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// A `manifest.json` does not fit the corpus that it lies in.
+    #[error(
+        "{}: {cause}; copy the whole directory of the corpus again, or make it again with `ssa data prepare`",
+        path.display()
+    )]
+    WrongManifest {
+        /// The manifest.
+        path: PathBuf,
+        /// What does not fit.
+        cause: String,
+    },
+    /// Nothing says what the tokens of a corpus mean.
+    #[error(
+        "{}: the corpus does not come with a tokenizer; name the one that made it as data.tokenizer (`bytes`, a \
+         tokenizer.json, or a directory with one)",
+        path.display()
+    )]
+    UnknownTokenizer {
+        /// The corpus.
+        path: PathBuf,
+    },
+    /// A corpus was made with another tokenizer than the rest of the data.
+    #[error(
+        "{}: made with another tokenizer (vocabulary of {vocab_size}) than {other} (vocabulary of {other_vocab_size}); \
+         prepare all data with one tokenizer",
+        path.display()
+    )]
+    OtherTokenizer {
+        /// The corpus.
+        path: PathBuf,
+        /// Size of its vocabulary.
+        vocab_size: usize,
+        /// What the other tokenizer belongs to.
+        other: String,
+        /// Size of the other vocabulary.
+        other_vocab_size: usize,
     },
     /// A token id is not in the vocabulary.
     #[error(

@@ -17,7 +17,7 @@ mod lines;
 mod parquet;
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -25,14 +25,16 @@ use serde::{Deserialize, Serialize};
 
 pub use find::{Sources, find_sources};
 
+use crate::source::canonical;
 use crate::{DataError, Document, Message, Result, Tokenizer};
 
 /// How files and the standard input are read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Format {
-    /// By the ending of the name: `.jsonl`, `.ndjson`, `.parquet`, and every other file is text. In a
-    /// directory, only these and `.txt` and `.md` are taken. The standard input has no name.
+    /// By the ending of the name: `.jsonl`, `.ndjson` and `.json` hold a JSON object on every line,
+    /// `.parquet` is Parquet, and every other file is text. In a directory, only `.txt`, `.md`, `.jsonl`,
+    /// `.ndjson` and `.parquet` are taken. The standard input has no name.
     #[default]
     Auto,
     /// Every file is one document. In a directory, every file that is not binary is taken.
@@ -101,6 +103,11 @@ impl Source {
     /// Size of the file as it is stored; none for the standard input.
     pub fn bytes(&self) -> Option<u64> {
         self.bytes
+    }
+
+    /// Whether it is a file below a directory.
+    pub(crate) fn is_below(&self, directory: &Path) -> bool {
+        matches!(&self.place, Place::File(path) if canonical(path).starts_with(canonical(directory)))
     }
 
     /// The records, in order. `read` counts the bytes read so far of the file as it is stored.

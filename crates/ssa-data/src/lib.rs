@@ -43,11 +43,13 @@ mod bits_per_byte;
 mod corpus;
 mod error;
 mod input;
+mod inspect;
 mod loader;
 mod mixture;
 mod packing;
 mod permutation;
 mod prefetch;
+mod prepare;
 mod random;
 mod shard;
 mod snapshot;
@@ -60,15 +62,17 @@ pub use bits_per_byte::{bits_per_byte, unigram_bits_per_byte};
 pub use corpus::{TOKENIZER_FILES, corpus_tokenizer};
 pub use error::DataError;
 pub use input::{Format, InputOptions, Record, Records, Source, Sources, documents, find_sources};
+pub use inspect::{CorpusStatistics, decode_row, statistics, verify};
 pub use loader::{Batch, Loader};
 pub use mixture::{Mixture, RowPlace};
 pub use packing::{
     IGNORE_INDEX, PackOptions, PackedRow, PackedRows, Packing, Remainder, pack, pack_documents,
 };
 pub use prefetch::Prefetch;
+pub use prepare::{PrepareOptions, PrepareProgress, Prepared, SHARD_TOKENS, prepare};
 pub use shard::{
-    Corpus, FileSum, Manifest, ManifestCheck, ShardReader, ShardSum, ShardWriter, TokenType, TokenizerSum,
-    Tokens,
+    Corpus, FileSum, Manifest, ManifestCheck, Part, PrepareSettings, ShardReader, ShardSum, ShardWriter,
+    SourceSum, TokenType, TokenizerSum, Tokens,
 };
 pub use snapshot::{decode_snapshot, encode_snapshot, snapshot};
 pub use source::{Document, read_documents, text_bytes};

@@ -13,15 +13,19 @@ mod corpus;
 mod idx;
 mod manifest;
 mod mapped;
+mod part;
 mod reader;
 mod writer;
 
 pub use corpus::Corpus;
 pub use idx::TokenType;
-pub use manifest::{Manifest, ManifestCheck, ShardSum, TokenizerSum};
+pub(crate) use manifest::write_json;
+pub use manifest::{Manifest, ManifestCheck, PrepareSettings, ShardSum, SourceSum, TokenizerSum};
+pub use part::Part;
+pub(crate) use part::PartFiles;
 pub use reader::{ShardReader, Tokens};
-pub(crate) use writer::hexadecimal;
 pub use writer::{FileSum, ShardWriter};
+pub(crate) use writer::{encode_tokens, hexadecimal};
 
 #[cfg(test)]
 mod tests;

@@ -67,6 +67,14 @@ impl Tokenizer {
         }
     }
 
+    /// The name of that id; none for bytes, where it has none.
+    pub fn eos_token(&self) -> Option<String> {
+        match self {
+            Self::Bytes => None,
+            Self::Hf(tokenizer) => tokenizer.eos_token(),
+        }
+    }
+
     /// SHA-256 of `tokenizer.json`; none for bytes, which has no file.
     pub fn sha256(&self) -> Option<&str> {
         match self {

@@ -1,6 +1,7 @@
 //! The command line: one file per verb. What only one flag decides is checked here, by clap.
 
 mod analyze;
+mod data;
 mod eval;
 mod forward;
 mod held_out;
@@ -9,6 +10,7 @@ mod train;
 use clap::{Parser, Subcommand};
 
 pub(crate) use analyze::AnalyzeArgs;
+pub(crate) use data::{DataArgs, DataCommand, InputArgs, InspectArgs, PrepareArgs, TrainTokenizerArgs};
 pub(crate) use eval::{EvalArgs, EvalCommand, PerplexityArgs};
 pub(crate) use forward::ForwardArgs;
 pub(crate) use held_out::HeldOutArgs;
@@ -36,6 +38,7 @@ pub(crate) struct Cli {
 /// The verbs; each is described where its flags are.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    Data(DataArgs),
     Train(TrainArgs),
     Eval(EvalArgs),
     Analyze(AnalyzeArgs),

@@ -1,6 +1,7 @@
 //! What each verb does: one file per verb.
 
 mod analyze;
+mod data;
 mod eval;
 mod forward;
 mod held_out;
@@ -23,6 +24,7 @@ pub(crate) fn run(cli: Cli) -> Result<()> {
             .with_context(|| format!("cannot start {threads} threads"))?;
     }
     match cli.command {
+        Command::Data(args) => data::run(&args.command, cli.threads),
         Command::Train(args) => train::run(&args),
         Command::Eval(args) => match args.command {
             EvalCommand::Perplexity(args) => eval::perplexity(&args),

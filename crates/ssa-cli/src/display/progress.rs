@@ -1,8 +1,9 @@
 //! Progress: standard error. A bar that redraws itself on a terminal, plain lines elsewhere.
 
 use std::io::{self, IsTerminal, Write};
+use std::time::{Duration, Instant};
 
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{FormattedDuration, HumanCount, ProgressBar, ProgressStyle};
 
 /// A line of information.
 pub(crate) fn note(text: &str) {
@@ -55,6 +56,66 @@ impl BatchProgress {
             bar.finish_and_clear();
         }
     }
+}
+
+/// Seconds between two plain lines.
+const PLAIN_SECONDS: u64 = 10;
+
+/// Progress over bytes of files, of which some may have been done before.
+pub(crate) struct ByteProgress {
+    what: &'static str,
+    bar: Option<ProgressBar>,
+    start: Instant,
+    last_line: Instant,
+}
+
+impl ByteProgress {
+    pub(crate) fn new(display: Display, what: &'static str) -> Self {
+        let bar = (display == Display::Terminal).then(ProgressBar::no_length);
+        let now = Instant::now();
+        Self { what, bar, start: now, last_line: now }
+    }
+
+    /// Shows that `done` of `total` bytes are done, the first `resumed` of them before; a total of 0 is not known.
+    pub(crate) fn set(&mut self, resumed: u64, done: u64, total: u64, message: impl Fn() -> String) {
+        let left = left(self.start.elapsed(), done.saturating_sub(resumed), total.saturating_sub(done));
+        let known = total > 0;
+        if let Some(bar) = &self.bar {
+            if known && bar.length() != Some(total) {
+                bar.set_style(bar_style("{bar:28} {percent:>3} %  {msg}"));
+                bar.set_length(total);
+            }
+            bar.set_position(done);
+            let eta = if known { format!("  eta {left}") } else { String::new() };
+            bar.set_message(format!("{}: {}{eta}", self.what, message()));
+        } else if self.last_line.elapsed().as_secs() >= PLAIN_SECONDS {
+            self.last_line = Instant::now();
+            let share = if known {
+                format!("{:.0} %, eta {left}, ", 100.0 * done as f64 / total as f64)
+            } else {
+                String::new()
+            };
+            note(&format!("{}: {share}{}", self.what, message()));
+        }
+    }
+
+    /// Removes the bar.
+    pub(crate) fn finish(&self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+/// The time that `rest` will take if `done` took `elapsed`.
+fn left(elapsed: Duration, done: u64, rest: u64) -> FormattedDuration {
+    let seconds = if done == 0 { 0.0 } else { elapsed.as_secs_f64() / done as f64 * rest as f64 };
+    FormattedDuration(Duration::from_secs_f64(seconds.round()))
+}
+
+/// A large number with groups of three digits.
+pub(crate) fn amount(number: u64) -> String {
+    HumanCount(number).to_string()
 }
 
 /// The looks of a bar.

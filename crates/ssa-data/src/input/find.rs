@@ -184,7 +184,8 @@ impl Finder<'_> {
     /// What a file of a directory holds; nothing if it should be passed over.
     fn content_in_directory(&self, path: &Path) -> Option<Content> {
         match self.options.format {
-            Format::Auto => known_content(path),
+            // A single .json file in a folder is most often a description of the others.
+            Format::Auto => known_content(path).filter(|_| !has_extension(path, "json")),
             Format::Text => Some(Content::Text),
             Format::Jsonl => known_content(path).filter(|content| *content == Content::Jsonl),
         }
@@ -192,16 +193,23 @@ impl Finder<'_> {
 }
 
 fn known_content(path: &Path) -> Option<Content> {
-    let name = path.file_name()?.to_str()?;
-    // A Parquet file compresses its own pages.
-    if name.ends_with(".parquet") {
-        return Some(Content::Parquet);
+    let is = |extension| has_extension(path, extension);
+    if path.extension().is_some_and(|extension| extension == "parquet") {
+        // A Parquet file compresses its own pages.
+        Some(Content::Parquet)
+    } else if is("txt") || is("md") {
+        Some(Content::Text)
+    } else if is("jsonl") || is("ndjson") || is("json") {
+        Some(Content::Jsonl)
+    } else {
+        None
     }
-    match Path::new(uncompressed_name(name)).extension()?.to_str()? {
-        "txt" | "md" => Some(Content::Text),
-        "jsonl" | "ndjson" | "json" => Some(Content::Jsonl),
-        _ => None,
-    }
+}
+
+/// Whether a name ends so, before the ending of its compression.
+fn has_extension(path: &Path, wanted: &str) -> bool {
+    let name = path.file_name().map(|name| name.to_string_lossy()).unwrap_or_default();
+    Path::new(uncompressed_name(&name)).extension().is_some_and(|extension| extension == wanted)
 }
 
 /// Whether a file that is not compressed starts like something else than text.

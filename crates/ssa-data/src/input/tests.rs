@@ -31,6 +31,9 @@ fn zstd(bytes: &[u8]) -> Vec<u8> {
     ::zstd::encode_all(bytes, 3).unwrap()
 }
 
+/// Values of a column, their definition levels and their repetition levels.
+type Column<'a> = (&'a [ByteArray], &'a [i16], Option<&'a [i16]>);
+
 /// A Parquet file with a number, a text that may be missing, and a conversation.
 fn parquet(compression: ::parquet::basic::Compression) -> Vec<u8> {
     let schema =
@@ -49,7 +52,7 @@ fn parquet(compression: ::parquet::basic::Compression) -> Vec<u8> {
         let texts = ["one", "three"].map(ByteArray::from);
         let roles = ["user", "assistant", "user"].map(ByteArray::from);
         let contents = ["Hi", "Hello", "Bye"].map(ByteArray::from);
-        let columns: [(&[ByteArray], &[i16], Option<&[i16]>); 3] = [
+        let columns: [Column<'_>; 3] = [
             (&texts, &[1, 0, 1], None),
             (&roles, &[4, 4, 0, 4], Some(&[0, 1, 0, 0])),
             (&contents, &[4, 4, 0, 4], Some(&[0, 1, 0, 0])),
@@ -94,6 +97,7 @@ fn every_kind_of_file_gives_its_documents() {
         ("e.jsonl.gz", &[gzip(&LINES[..30]), gzip(&LINES[30..])].concat()),
         ("f.ndjson.zst", &[zstd(&LINES[..30]), zstd(&LINES[30..])].concat()),
         ("g.parquet", &parquet(::parquet::basic::Compression::SNAPPY)),
+        ("info.json", b"passed over"),
         ("other.rs", b"passed over"),
         ("empty.txt", b""),
         (".hidden.txt", b"hidden"),
@@ -104,7 +108,7 @@ fn every_kind_of_file_gives_its_documents() {
     ];
     assert_eq!(texts(&[folder.path()], &options), expected);
     let sources = find_sources(&[folder.path().to_owned()], &options).unwrap();
-    assert_eq!(sources.skipped, ["empty.txt", "other.rs"].map(|name| folder.path().join(name)));
+    assert_eq!(sources.skipped, ["empty.txt", "info.json", "other.rs"].map(|name| folder.path().join(name)));
     assert!(sources.bytes() > 500);
 
     let names: Vec<_> = read(&[&folder.path().join("d.jsonl")], &options).unwrap();
@@ -133,6 +137,7 @@ fn conversations_are_read_from_lines_and_rows() {
 fn formats_patterns_and_repeated_names() {
     let folder = folder(&[
         ("a.rs", b"fn"),
+        ("a.json", b"{\"text\":\"j\"}"),
         ("b.txt", b"{\"text\":\"json\"}"),
         ("d/c.bin", b"\0"),
         ("d/e[1].txt", b"e"),
@@ -141,7 +146,9 @@ fn formats_patterns_and_repeated_names() {
     let text = InputOptions { format: Format::Text, ..auto.clone() };
     let jsonl = InputOptions { format: Format::Jsonl, ..auto.clone() };
     let at = |name: &str| folder.path().join(name);
-    assert_eq!(texts(&[folder.path()], &text), ["fn", "{\"text\":\"json\"}", "e"]);
+    assert_eq!(texts(&[folder.path()], &text), ["{\"text\":\"j\"}", "fn", "{\"text\":\"json\"}", "e"]);
+    assert_eq!(texts(&[folder.path()], &jsonl), ["j"]);
+    assert_eq!(texts(&[&at("a.json")], &auto), ["j"]);
     assert_eq!(texts(&[&at("b.txt")], &jsonl), ["json"]);
     assert_eq!(texts(&[&at("a.rs")], &auto), ["fn"], "a file that is named is taken");
     assert_eq!(texts(&[&at("d/e[1].txt"), &at("*.txt"), folder.path()], &auto), ["e", "{\"text\":\"json\"}"]);

@@ -1,4 +1,4 @@
-//! What a directory of shards holds, in one file beside them.
+//! What a directory of shards holds, in one file beside them, or in one for each machine that made a part.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
@@ -8,11 +8,12 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use super::part::{Part, PartFiles};
 use super::writer::{FileSum, hexadecimal, with_extension};
 use crate::tokenizer::{BYTES, TOKENIZER_JSON};
-use crate::{DataError, Result, Tokenizer};
+use crate::{DataError, Format, Result, Tokenizer};
 
-/// The name of the file.
+/// How messages call the file.
 const MANIFEST: &str = "manifest.json";
 const VERSION: u32 = 1;
 
@@ -24,10 +25,46 @@ pub struct Manifest {
     pub version: u32,
     /// What made the tokens.
     pub tokenizer: TokenizerSum,
+    /// How the text was read and divided; none if another program did that.
+    pub settings: Option<PrepareSettings>,
     /// The shards, in the order of their names.
     pub shards: Vec<ShardSum>,
-    /// Where the text came from, for people.
-    pub sources: Vec<String>,
+    /// Where the text came from.
+    pub sources: Vec<SourceSum>,
+}
+
+/// How a corpus was prepared.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PrepareSettings {
+    /// The machine's part of the work.
+    pub part: Part,
+    /// How files were read.
+    pub format: Format,
+    /// Key or column of the text.
+    pub text_field: String,
+    /// Key or column of the conversation, read instead of the text.
+    pub conversations_field: Option<String>,
+    /// Tokens after which a shard ends with the document.
+    pub shard_tokens: u64,
+}
+
+/// What came of one source.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SourceSum {
+    /// Its name.
+    pub name: String,
+    /// Size of the file as it is stored, if it has one.
+    pub bytes: Option<u64>,
+    /// Documents written.
+    pub documents: u64,
+    /// Documents left out because they hold no text.
+    pub empty_documents: u64,
+    /// Bytes of text of the documents written.
+    pub text_bytes: u64,
+    /// Tokens written, those at the ends of documents included.
+    pub tokens: u64,
 }
 
 /// The tokenizer of a corpus.
@@ -78,7 +115,7 @@ impl Manifest {
         tokenizer: &Tokenizer,
         eos_token: Option<&str>,
         shards: Vec<ShardSum>,
-        sources: Vec<String>,
+        sources: Vec<SourceSum>,
     ) -> Self {
         let tokenizer = TokenizerSum {
             sha256: tokenizer.sha256().map(str::to_owned),
@@ -86,25 +123,78 @@ impl Manifest {
             eos_token_id: tokenizer.eos(),
             eos_token: eos_token.map(str::to_owned),
         };
-        Self { version: VERSION, tokenizer, shards, sources }
+        Self { version: VERSION, tokenizer, settings: None, shards, sources }
     }
 
-    /// Reads the manifest of a directory; none if there is none.
+    /// Documents in all shards.
+    pub fn documents(&self) -> u64 {
+        self.shards.iter().map(|shard| shard.documents).sum()
+    }
+
+    /// Tokens in all shards.
+    pub fn tokens(&self) -> u64 {
+        self.shards.iter().map(|shard| shard.tokens).sum()
+    }
+
+    /// Bytes of text that the tokens of all shards stand for.
+    pub fn text_bytes(&self) -> u64 {
+        self.shards.iter().map(|shard| shard.text_bytes).sum()
+    }
+
+    /// The machine's part of the work.
+    pub fn part(&self) -> Part {
+        self.settings.as_ref().map_or(Part::WHOLE, |settings| settings.part)
+    }
+
+    /// Reads the manifest of a directory, or of all parts of the corpus in it as one; none if there is none.
     ///
     /// # Errors
-    /// [`DataError::Unreadable`], or [`DataError::WrongManifest`] if it is no manifest.
+    /// [`DataError::Unreadable`]; [`DataError::WrongManifest`] if it is no manifest or the parts are not of one corpus;
+    /// [`DataError::Unfinished`] if a preparation was interrupted; [`DataError::MissingPart`].
     pub fn read(directory: &Path) -> Result<Option<Self>> {
-        let path = directory.join(MANIFEST);
-        let text = match fs::read(&path) {
-            Ok(text) => text,
-            Err(error) if [io::ErrorKind::NotFound, io::ErrorKind::NotADirectory].contains(&error.kind()) => {
-                return Ok(None);
-            }
-            Err(source) => return Err(DataError::Unreadable { path, source }),
+        if !directory.is_dir() {
+            return Ok(None);
+        }
+        let found = PartFiles::of(directory)?;
+        if let Some(path) = found.preparations.into_iter().next() {
+            return Err(DataError::Unfinished { path });
+        }
+        let mut paths = found.manifests.into_iter();
+        let Some(first) = paths.next() else {
+            return Ok(None);
         };
-        let wrong = |cause: String| Err(DataError::WrongManifest { path: path.clone(), cause });
+        let mut whole = Self::read_file(&first)?;
+        let mut missing: Vec<Part> = whole.part().all().filter(|part| *part != whole.part()).collect();
+        for path in paths {
+            let other = Self::read_file(&path)?;
+            missing.retain(|part| *part != other.part());
+            whole.append(other).map_err(|cause| DataError::WrongManifest { path, cause })?;
+        }
+        if let Some(part) = missing.first() {
+            return Err(DataError::MissingPart { path: directory.join(part.manifest_name()) });
+        }
+        if let Some(settings) = &mut whole.settings {
+            settings.part = Part::WHOLE;
+        }
+        Ok(Some(whole))
+    }
+
+    /// Adds another part.
+    fn append(&mut self, other: Self) -> Result<(), String> {
+        if self.tokenizer != other.tokenizer || self.part().count != other.part().count {
+            return Err("it is not a part of the same corpus as the first manifest here".to_owned());
+        }
+        self.shards.extend(other.shards);
+        self.sources.extend(other.sources);
+        Ok(())
+    }
+
+    /// Reads one file.
+    pub(crate) fn read_file(path: &Path) -> Result<Self> {
+        let text = fs::read(path).map_err(|source| DataError::from_open(path, source))?;
+        let wrong = |cause: String| Err(DataError::WrongManifest { path: path.to_owned(), cause });
         match serde_json::from_slice::<Self>(&text) {
-            Ok(manifest) if manifest.version == VERSION => Ok(Some(manifest)),
+            Ok(manifest) if manifest.version == VERSION => Ok(manifest),
             Ok(manifest) => {
                 wrong(format!("it has version {}, and this program reads {VERSION}", manifest.version))
             }
@@ -117,15 +207,7 @@ impl Manifest {
     /// # Errors
     /// [`DataError::Write`] names the file.
     pub fn write(&self, directory: &Path) -> Result<()> {
-        let path = directory.join(MANIFEST);
-        let partial = with_extension(&path, "partial");
-        let write = || {
-            let text = serde_json::to_string_pretty(self)? + "\n";
-            fs::write(&partial, text)?;
-            File::open(&partial)?.sync_all()?;
-            fs::rename(&partial, &path)
-        };
-        write().map_err(|source| DataError::write(&path, source))
+        write_json(&directory.join(self.part().manifest_name()), self)
     }
 
     /// Loads the tokenizer that made the corpus, from the copy beside the manifest.
@@ -167,6 +249,11 @@ impl Manifest {
                 return Err(DataError::WrongManifest { path: directory.join(MANIFEST), cause });
             }
         }
+        self.check_shards(directory, check)
+    }
+
+    /// Compares the files that are listed.
+    pub(crate) fn check_shards(&self, directory: &Path, check: ManifestCheck) -> Result<()> {
         for shard in &self.shards {
             let stem = directory.join(&shard.name);
             check_file(&with_extension(&stem, "idx"), &shard.idx, true)?;
@@ -174,6 +261,18 @@ impl Manifest {
         }
         Ok(())
     }
+}
+
+/// Writes a value as JSON, under its name when it is whole.
+pub(crate) fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {
+    let partial = with_extension(path, "partial");
+    let write = || {
+        let text = serde_json::to_string_pretty(value)? + "\n";
+        fs::write(&partial, text)?;
+        File::open(&partial)?.sync_all()?;
+        fs::rename(&partial, path)
+    };
+    write().map_err(|source| DataError::write(path, source))
 }
 
 fn check_file(path: &Path, expected: &FileSum, sum: bool) -> Result<()> {

@@ -98,6 +98,10 @@ impl HfTokenizer {
         self.eos
     }
 
+    pub(super) fn eos_token(&self) -> Option<String> {
+        self.inner.id_to_token(self.eos)
+    }
+
     pub(super) fn sha256(&self) -> &str {
         &self.sha256
     }

@@ -18,7 +18,7 @@ fn corpus() -> (tempfile::TempDir, Manifest) {
     };
     let shards: [(&str, &[&str]); 3] =
         [("00000", &["one", "two"]), ("00001", &["aa", "b"]), ("00002", &["cc", "d"])];
-    let sources = vec!["text.txt".to_owned()];
+    let sources = vec![];
     let manifest = Manifest::new(&Tokenizer::Bytes, None, shards.map(shard).to_vec(), sources);
     manifest.write(directory.path()).unwrap();
     (directory, manifest)

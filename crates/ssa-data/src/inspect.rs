@@ -1,0 +1,175 @@
+//! Looking at a corpus: are the files what the manifest says, and what is in them.
+
+use crate::{Corpus, DataError, Manifest, ManifestCheck, Result, ShardReader, Tokenizer, TokenizerSum};
+
+/// Checks a corpus against its manifest: the sums of all files, that every token is in the vocabulary, and that every
+/// document ends as it should.
+///
+/// # Errors
+/// As [`Manifest::check`]; [`DataError::DamagedShard`] names the first shard with a wrong token.
+pub fn verify(corpus: &Corpus, manifest: &Manifest) -> Result<()> {
+    manifest.check(corpus.path(), ManifestCheck::Everything)?;
+    corpus.shards().iter().try_for_each(|shard| check_tokens(shard, &manifest.tokenizer))
+}
+
+fn check_tokens(shard: &ShardReader, tokenizer: &TokenizerSum) -> Result<()> {
+    let damaged = |cause: String| Err(DataError::DamagedShard { path: shard.path().to_owned(), cause });
+    for document in 0..shard.documents() {
+        let tokens = shard.document(document);
+        if let Some(id) = tokens.max().filter(|&id| id as usize >= tokenizer.vocab_size) {
+            let size = tokenizer.vocab_size;
+            return damaged(format!("document {document} has token {id}, and the vocabulary is {size}"));
+        }
+        if tokens.get(tokens.len().wrapping_sub(1)) != Some(tokenizer.eos_token_id) {
+            return damaged(format!(
+                "document {document} does not end with the token {}",
+                tokenizer.eos_token_id
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Figures about the tokens of a corpus.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CorpusStatistics {
+    /// Number of documents.
+    pub documents: usize,
+    /// Number of tokens.
+    pub tokens: u64,
+    /// Tokens of the shortest document, the ends of the four quarters by rising length being this, the next
+    /// three and the longest.
+    pub quartiles: [usize; 5],
+    /// Tokens in documents of at least 2^k tokens, for each k up to the longest document: how much of the
+    /// corpus can teach attention over such distances.
+    pub tokens_by_length: Vec<u64>,
+    /// Ids that occur.
+    pub distinct_tokens: usize,
+    /// The ids that occur most often, and how often.
+    pub most_frequent: Vec<(u32, u64)>,
+}
+
+/// Reads all tokens of a corpus and counts them. `most_frequent` ids are listed; `progress` is told the
+/// documents read and their number.
+pub fn statistics(
+    corpus: &Corpus,
+    most_frequent: usize,
+    progress: &mut dyn FnMut(usize, usize),
+) -> CorpusStatistics {
+    let documents = corpus.documents();
+    let mut lengths = Vec::with_capacity(documents);
+    let mut tokens_by_length = Vec::new();
+    let mut counts: Vec<u64> = Vec::new();
+    let mut ids = Vec::new();
+    for document in 0..documents {
+        ids.clear();
+        corpus.document(document).append_to(&mut ids);
+        lengths.push(ids.len());
+        let powers = ids.len().checked_ilog2().map_or(0, |power| power as usize + 1);
+        tokens_by_length.resize(tokens_by_length.len().max(powers), 0);
+        tokens_by_length[..powers].iter_mut().for_each(|tokens| *tokens += ids.len() as u64);
+        for &id in &ids {
+            let id = id as usize;
+            if id >= counts.len() {
+                counts.resize(id + 1, 0);
+            }
+            counts[id] += 1;
+        }
+        progress(document + 1, documents);
+    }
+    lengths.sort_unstable();
+    let quartile =
+        |quarter: usize| lengths.get((documents.saturating_sub(1)) * quarter / 4).copied().unwrap_or(0);
+    let mut occurring: Vec<(u32, u64)> = (0..).zip(counts).filter(|&(_, count)| count > 0).collect();
+    let distinct_tokens = occurring.len();
+    occurring.sort_unstable_by_key(|&(id, count)| (std::cmp::Reverse(count), id));
+    occurring.truncate(most_frequent);
+    CorpusStatistics {
+        documents,
+        tokens: corpus.tokens(),
+        quartiles: std::array::from_fn(quartile),
+        tokens_by_length,
+        distinct_tokens,
+        most_frequent: occurring,
+    }
+}
+
+/// The text of each attention document of a row.
+///
+/// # Errors
+/// As [`Tokenizer::decode`].
+pub fn decode_row(tokenizer: &Tokenizer, ids: &[u32], cu_seqlens: &[usize]) -> Result<Vec<String>> {
+    cu_seqlens.windows(2).map(|border| tokenizer.decode(&ids[border[0]..border[1]])).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use tempfile::TempDir;
+
+    use super::*;
+    use crate::prepare::tests::{options, prepare_lines};
+
+    fn corpus(lines: &[&str]) -> (TempDir, Corpus) {
+        let folder = tempfile::tempdir().unwrap();
+        prepare_lines(lines, &options(&folder.path().join("out"))).unwrap();
+        let corpus = Corpus::open(&folder.path().join("out")).unwrap();
+        (folder, corpus)
+    }
+
+    #[test]
+    fn whole_shards_agree_and_every_change_is_found() {
+        let (_folder, corpus) = corpus(&["abc", "d", "efgh"]);
+        let manifest = Manifest::read(corpus.path()).unwrap().unwrap();
+        verify(&corpus, &manifest).unwrap();
+        let path = corpus.shards()[0].path().to_owned();
+        let mut changed = fs::read(&path).unwrap();
+        changed[0] ^= 1;
+        fs::write(&path, changed).unwrap();
+        let error = verify(&corpus, &manifest).unwrap_err().to_string();
+        assert!(error.starts_with(&format!("{}: its checksum is not ", path.display())), "{error}");
+    }
+
+    #[test]
+    fn tokens_outside_the_vocabulary_and_missing_ends_are_found() {
+        let tokenizer = Manifest::new(&Tokenizer::Bytes, None, vec![], vec![]).tokenizer;
+        for (ids, cause) in [
+            (vec![vec![1, 300, 256]], "document 0 has token 300, and the vocabulary is 257"),
+            (vec![vec![1, 256], vec![2]], "document 1 does not end with the token 256"),
+            (vec![vec![]], "document 0 does not end"),
+        ] {
+            let folder = tempfile::tempdir().unwrap();
+            let stem = folder.path().join("x");
+            let mut writer = crate::ShardWriter::create(&stem, crate::TokenType::U16).unwrap();
+            ids.iter().for_each(|ids| writer.push(ids).unwrap());
+            writer.finish().unwrap();
+            let shard = ShardReader::open(&stem).unwrap();
+            let error = check_tokens(&shard, &tokenizer).unwrap_err().to_string();
+            assert!(error.contains(cause), "{error}");
+        }
+    }
+
+    #[test]
+    fn statistics_count_documents_and_tokens() {
+        let (_folder, corpus) = corpus(&["aaa", "b", "aabbbbb", ""]);
+        let statistics = statistics(&corpus, 2, &mut |_, _| ());
+        assert_eq!(
+            statistics,
+            CorpusStatistics {
+                documents: 3,
+                tokens: 14,
+                quartiles: [2, 2, 4, 4, 8],
+                tokens_by_length: vec![14, 14, 12, 8],
+                distinct_tokens: 3,
+                most_frequent: vec![(98, 6), (97, 5)],
+            }
+        );
+    }
+
+    #[test]
+    fn rows_are_decoded_by_document() {
+        let texts = decode_row(&Tokenizer::Bytes, &[104, 105, 256, 0xff], &[0, 3, 4]).unwrap();
+        assert_eq!(texts, ["hi", "\u{fffd}"]);
+    }
+}

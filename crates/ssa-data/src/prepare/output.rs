@@ -1,0 +1,117 @@
+//! Writing the shards of a preparation.
+
+use super::pipeline::{self, EncodedBatch, EncodedDocument};
+use super::state::{Position, Preparation};
+use super::{PrepareOptions, PrepareProgress, Work};
+use crate::{DataError, Manifest, Part, Result, ShardSum, ShardWriter, TokenType, Tokenizer};
+
+/// Makes all shards that are still missing; returns the complete manifest.
+pub(super) fn write(
+    work: &Work,
+    preparation: Preparation,
+    tokenizer: &Tokenizer,
+    options: &PrepareOptions,
+    report: &mut dyn FnMut(&PrepareProgress),
+) -> Result<Manifest> {
+    let Preparation { resume_at: start, manifest } = &preparation;
+    let start = *start;
+    let resumed_bytes = work.bytes_before(start.source);
+    let progress = PrepareProgress {
+        bytes: resumed_bytes,
+        total_bytes: work.bytes_before(work.sources.len()),
+        resumed_bytes,
+        documents: manifest.documents(),
+        tokens: manifest.tokens(),
+        shards: manifest.shards.len(),
+    };
+    report(&progress);
+    let mut output = Output { options, preparation, shard: None, text_bytes: 0, progress };
+    pipeline::run(work, start, tokenizer, options, |batch| {
+        output.take(&batch)?;
+        report(&output.progress);
+        Ok(())
+    })?;
+    output.finish()
+}
+
+struct Output<'a> {
+    options: &'a PrepareOptions,
+    preparation: Preparation,
+    /// The shard being written; none between two.
+    shard: Option<ShardWriter>,
+    /// Bytes of text in that shard.
+    text_bytes: u64,
+    progress: PrepareProgress,
+}
+
+impl Output<'_> {
+    fn take(&mut self, batch: &EncodedBatch) -> Result<()> {
+        let token_type = TokenType::for_vocabulary(self.preparation.manifest.tokenizer.vocab_size);
+        self.progress.bytes = batch.read;
+        let mut rest = batch.bytes.as_slice();
+        for document in &batch.documents {
+            let (bytes, after) = rest.split_at(document.tokens as usize * token_type.bytes());
+            rest = after;
+            self.count(document);
+            if document.tokens > 0 {
+                self.push(document, bytes, token_type)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn count(&mut self, &EncodedDocument { position, tokens, text_bytes }: &EncodedDocument) {
+        let source = &mut self.preparation.manifest.sources[position.source];
+        if tokens == 0 {
+            source.empty_documents += 1;
+        } else {
+            source.documents += 1;
+            source.text_bytes += text_bytes;
+            source.tokens += u64::from(tokens);
+            self.progress.documents += 1;
+            self.progress.tokens += u64::from(tokens);
+        }
+    }
+
+    fn push(&mut self, document: &EncodedDocument, bytes: &[u8], token_type: TokenType) -> Result<()> {
+        let shard = match &mut self.shard {
+            Some(shard) => shard,
+            none => {
+                let name = self.options.part.shard_name(self.preparation.manifest.shards.len());
+                none.insert(ShardWriter::create(&self.options.output.join(name), token_type)?)
+            }
+        };
+        shard.push_encoded(bytes, &[document.tokens])?;
+        self.text_bytes += document.text_bytes;
+        if shard.tokens() >= self.options.shard_tokens {
+            let Position { source, record } = document.position;
+            self.end_shard()?;
+            self.preparation.resume_at = Position { source, record: record + 1 };
+            self.preparation.write(&self.options.output)?;
+        }
+        Ok(())
+    }
+
+    /// Ends the shard, if there is one.
+    fn end_shard(&mut self) -> Result<()> {
+        if let Some(shard) = self.shard.take() {
+            let shards = &mut self.preparation.manifest.shards;
+            let name = self.options.part.shard_name(shards.len());
+            let (documents, tokens) = (shard.documents() as u64, shard.tokens());
+            let text_bytes = std::mem::take(&mut self.text_bytes);
+            let [bin, idx] = shard.finish()?;
+            shards.push(ShardSum { name, documents, tokens, text_bytes, bin, idx });
+            self.progress.shards += 1;
+        }
+        Ok(())
+    }
+
+    fn finish(mut self) -> Result<Manifest> {
+        self.end_shard()?;
+        // With many parts, one may well have got nothing.
+        if self.preparation.manifest.shards.is_empty() && self.options.part == Part::WHOLE {
+            return Err(DataError::NoText);
+        }
+        self.preparation.complete(&self.options.output)
+    }
+}

@@ -1,0 +1,358 @@
+use std::collections::BTreeMap;
+use std::fs;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+
+use tempfile::TempDir;
+
+use super::state::Preparation;
+use super::*;
+use crate::{Corpus, Format, TrainTokenizerOptions, corpus_tokenizer, snapshot, train_tokenizer};
+
+/// Small shards, so that there are several.
+pub(crate) fn options(output: &Path) -> PrepareOptions {
+    PrepareOptions {
+        input: InputOptions::default(),
+        output: output.to_owned(),
+        shard_tokens: 6,
+        part: Part::WHOLE,
+        threads: 2,
+    }
+}
+
+/// Prepares texts, one to a line, beside the output.
+pub(crate) fn prepare_lines(texts: &[&str], options: &PrepareOptions) -> Result<Prepared> {
+    let input = options.output.with_extension("jsonl");
+    let lines: String =
+        texts.iter().map(|text| serde_json::json!({ "text": text }).to_string() + "\n").collect();
+    fs::write(&input, lines).unwrap();
+    prepare(&[input], &Tokenizer::Bytes, options, &mut |_| ())
+}
+
+fn run(inputs: &[&Path], options: &PrepareOptions) -> Result<Prepared> {
+    let inputs: Vec<PathBuf> = inputs.iter().map(|path| path.to_path_buf()).collect();
+    prepare(&inputs, &Tokenizer::Bytes, options, &mut |_| ())
+}
+
+/// The bytes of all files of a directory.
+fn files(directory: &Path) -> BTreeMap<String, Vec<u8>> {
+    let entries = directory.read_dir().unwrap().map(|entry| entry.unwrap());
+    entries.map(|entry| (entry.file_name().into_string().unwrap(), fs::read(entry.path()).unwrap())).collect()
+}
+
+fn texts(corpus: &Corpus) -> Vec<String> {
+    (0..corpus.documents())
+        .map(|document| Tokenizer::Bytes.decode(&corpus.document(document).to_vec()).unwrap())
+        .collect()
+}
+
+/// A few hundred documents of very different lengths, in several files.
+fn many(folder: &TempDir) -> PathBuf {
+    let directory = folder.path().join("in");
+    fs::create_dir(&directory).unwrap();
+    for file in 0..5 {
+        let text = |line: usize| format!("{file} {line} {}", "word ".repeat((line * 7919 + file) % 300));
+        let lines: String =
+            (0..400).map(|line| serde_json::json!({ "text": text(line) }).to_string() + "\n").collect();
+        fs::write(directory.join(format!("{file}.jsonl")), lines).unwrap();
+    }
+    directory
+}
+
+#[test]
+fn documents_become_shards_and_a_manifest() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = folder.path().join("a/out");
+    fs::create_dir(folder.path().join("a")).unwrap();
+    let prepared = prepare_lines(&["abc", "", "d", "efgh", "\u{e9}"], &options(&output)).unwrap();
+    let names: Vec<_> = files(&output).into_keys().collect();
+    assert_eq!(names, ["00000.bin", "00000.idx", "00001.bin", "00001.idx", "manifest.json"]);
+
+    let corpus = Corpus::open(&output).unwrap();
+    assert_eq!(texts(&corpus), ["abc", "d", "efgh", "\u{e9}"]);
+    assert_eq!(corpus.document(0).to_vec(), [97, 98, 99, 256]);
+    let manifest = &prepared.manifest;
+    assert_eq!(Manifest::read(&output).unwrap().as_ref(), Some(manifest));
+    let shards: Vec<_> =
+        manifest.shards.iter().map(|shard| (shard.documents, shard.tokens, shard.text_bytes)).collect();
+    assert_eq!(shards, [(2, 6, 4), (2, 8, 6)]);
+    assert_eq!((manifest.documents(), manifest.tokens()), (4, 14));
+    assert_eq!(manifest.text_bytes(), 10);
+    let name = folder.path().join("a/out.jsonl").display().to_string();
+    let bytes = fs::metadata(&name).ok().map(|metadata| metadata.len());
+    let source = SourceSum { name, bytes, documents: 4, empty_documents: 1, text_bytes: 10, tokens: 14 };
+    assert_eq!(manifest.sources, [source]);
+    assert_eq!(prepared.shards_before, 0);
+    assert!(matches!(corpus_tokenizer(&output).unwrap(), Some(Tokenizer::Bytes)));
+    crate::verify(&corpus, manifest).unwrap();
+}
+
+#[test]
+fn the_files_do_not_depend_on_threads() {
+    let folder = tempfile::tempdir().unwrap();
+    let input = many(&folder);
+    let one = PrepareOptions { shard_tokens: 100_000, threads: 1, ..options(&folder.path().join("one")) };
+    let seven = PrepareOptions { threads: 7, output: folder.path().join("seven"), ..one.clone() };
+    let manifest = run(&[&input], &one).unwrap().manifest;
+    assert_eq!((manifest.documents(), manifest.shards.len()), (2000, 16));
+    run(&[&input], &seven).unwrap();
+    assert!(files(&one.output) == files(&seven.output));
+}
+
+#[test]
+fn an_interrupted_run_ends_like_a_straight_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let input = many(&folder);
+    let straight = PrepareOptions { shard_tokens: 100_000, ..options(&folder.path().join("straight")) };
+    let broken = PrepareOptions { output: folder.path().join("broken"), ..straight.clone() };
+    run(&[&input], &straight).unwrap();
+
+    for stop_at in [0, 1, 4, 9] {
+        let stop = |progress: &PrepareProgress| assert!(progress.shards < stop_at, "killed");
+        let killed = catch_unwind(AssertUnwindSafe(|| {
+            let mut stop = stop;
+            prepare(std::slice::from_ref(&input), &Tokenizer::Bytes, &broken, &mut stop)
+        }));
+        assert!(killed.is_err());
+        // A process that is really killed leaves this behind.
+        fs::write(broken.output.join("00099.bin.partial"), "x").unwrap();
+        let error = Manifest::read(&broken.output).unwrap_err().to_string();
+        assert!(
+            error.contains("preparation.json: the preparation of this corpus was interrupted; run"),
+            "{error}"
+        );
+    }
+    let mut first = None;
+    let resumed = prepare(std::slice::from_ref(&input), &Tokenizer::Bytes, &broken, &mut |progress| {
+        first.get_or_insert(*progress);
+    });
+    let resumed = resumed.unwrap();
+    assert!(resumed.shards_before >= 9 && resumed.shards_before < 16, "{}", resumed.shards_before);
+    let first = first.unwrap();
+    assert_eq!(first.shards, resumed.shards_before);
+    assert!(first.resumed_bytes > 0 && first.bytes == first.resumed_bytes && first.bytes < first.total_bytes);
+    fs::remove_file(broken.output.join("00099.bin.partial")).unwrap();
+    assert!(files(&straight.output) == files(&broken.output));
+
+    // Ended between its last two steps, a run leaves its state, too.
+    fs::write(broken.output.join("preparation.json"), "").unwrap();
+    let again = run(&[&input], &broken).unwrap();
+    assert_eq!(again.shards_before, 16, "nothing is left to do");
+    assert!(files(&straight.output) == files(&broken.output));
+}
+
+#[test]
+fn a_bad_document_keeps_the_shards_before_it_and_can_be_corrected() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    fs::write(at("1.jsonl"), "{\"text\":\"abcdef\"}\n{\"text\":\"x\"}\n").unwrap();
+    fs::write(at("2.jsonl"), "{\"text\":\"y\"}\n{\"body\":\"abcdef\"}\n").unwrap();
+    let options = options(&at("out"));
+    let error = run(&[&at("*.jsonl")], &options).unwrap_err().to_string();
+    assert!(error.starts_with(&format!("{}, line 2: no key `text`", at("2.jsonl").display())), "{error}");
+    let kept: Preparation = serde_json::from_slice(&fs::read(at("out/preparation.json")).unwrap()).unwrap();
+    assert_eq!((kept.manifest.shards.len(), kept.resume_at), (1, Position { source: 0, record: 1 }));
+
+    fs::write(at("2.jsonl"), "{\"text\":\"y\"}\n{\"text\":\"long abcdef\"}\n").unwrap();
+    let prepared = run(&[&at("*.jsonl")], &options).unwrap();
+    assert_eq!(prepared.shards_before, 1);
+    assert_eq!(texts(&Corpus::open(&at("out")).unwrap()), ["abcdef", "x", "y", "long abcdef"]);
+    let straight = PrepareOptions { output: at("straight"), ..options };
+    run(&[&at("*.jsonl")], &straight).unwrap();
+    assert!(files(&straight.output) == files(&at("out")));
+}
+
+#[test]
+fn parts_make_the_whole_together() {
+    let folder = tempfile::tempdir().unwrap();
+    let input = many(&folder);
+    for (name, count) in [("by-file", 3), ("by-document", 7)] {
+        let output = folder.path().join(name);
+        for index in 1..=count {
+            if index == count {
+                let error = Manifest::read(&output).unwrap_err().to_string();
+                assert!(
+                    error.contains(&format!("manifest-{count:03}-of-{count:03}.json: not here, but")),
+                    "{error}"
+                );
+            }
+            let part = Part::new(index, count).unwrap();
+            let options = PrepareOptions { shard_tokens: 50_000, part, ..options(&output) };
+            let manifest = run(&[&input], &options).unwrap().manifest;
+            assert_eq!(manifest.part(), part);
+            assert!(manifest.documents() > 250, "{} documents", manifest.documents());
+        }
+        let corpus = Corpus::open(&output).unwrap();
+        let manifest = Manifest::read(&output).unwrap().unwrap();
+        assert_eq!((manifest.part(), manifest.documents()), (Part::WHOLE, 2000));
+        crate::verify(&corpus, &manifest).unwrap();
+        let mut prepared = texts(&corpus);
+        let whole = PrepareOptions { shard_tokens: 1 << 30, ..options(&folder.path().join("whole")) };
+        run(&[&input], &whole).unwrap();
+        let mut expected = texts(&Corpus::open(&whole.output).unwrap());
+        prepared.sort();
+        expected.sort();
+        assert!(prepared == expected);
+    }
+    let text = folder.path().join("one.txt");
+    fs::write(&text, "one").unwrap();
+    let nothing = PrepareOptions { part: Part::new(2, 2).unwrap(), ..options(&folder.path().join("few")) };
+    assert_eq!(run(&[&text], &nothing).unwrap().manifest.documents(), 0, "a part may be empty");
+}
+
+#[test]
+fn another_preparation_is_never_mixed_in() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    fs::write(at("a.txt"), "abcdefgh").unwrap();
+    fs::write(at("b.jsonl"), "{\"text\":\"a\"}\n{").unwrap();
+    let options = options(&at("out"));
+    assert!(run(&[&at("a.txt"), &at("b.jsonl")], &options).is_err());
+    let message = |inputs: &[&Path], options: &PrepareOptions| run(inputs, options).unwrap_err().to_string();
+    let begun = format!("{}: this preparation was begun with ", at("out/preparation.json").display());
+
+    let error = message(&[&at("a.txt")], &options);
+    assert!(error.starts_with(&format!("{begun}{}", at("b.jsonl").display())), "{error}");
+    assert!(error.contains("not the end of the inputs; give the same again to go on"), "{error}");
+    let other = PrepareOptions { shard_tokens: 7, ..options.clone() };
+    let error = message(&[&at("a.txt"), &at("b.jsonl")], &other);
+    assert!(
+        error.starts_with(&begun) && error.contains("shard_tokens: 6") && error.contains("shard_tokens: 7")
+    );
+    fs::write(at("a.txt"), "changed").unwrap();
+    let error = message(&[&at("a.txt"), &at("b.jsonl")], &options);
+    assert!(error.contains("a.txt (8 bytes), not ") && error.contains("a.txt (7 bytes)"), "{error}");
+
+    let part = PrepareOptions { part: Part::new(1, 2).unwrap(), ..options.clone() };
+    let error = message(&[&at("a.txt")], &part);
+    assert!(
+        error.starts_with(&format!("{}: exists already", at("out/preparation.json").display())),
+        "{error}"
+    );
+    fs::remove_file(at("out/preparation.json")).unwrap();
+    for options in [&options, &part] {
+        let error = message(&[&at("a.txt")], options);
+        assert!(error.starts_with(&format!("{}: exists already", at("out/00000.idx").display())), "{error}");
+    }
+}
+
+#[test]
+fn a_shard_that_changed_since_is_not_built_upon() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = folder.path().join("out");
+    let input = folder.path().join("a.jsonl");
+    fs::write(&input, "{\"text\":\"abcdefg\"}\n{").unwrap();
+    assert!(run(&[&input], &options(&output)).is_err());
+    fs::write(output.join("00000.bin"), "short").unwrap();
+    let error = run(&[&input], &options(&output)).unwrap_err().to_string();
+    assert!(error.starts_with(&format!("{}: it has 5 bytes", output.join("00000.bin").display())), "{error}");
+}
+
+#[test]
+fn two_processes_do_not_write_one_corpus() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = folder.path().join("out");
+    fs::write(folder.path().join("a.txt"), "a").unwrap();
+    let input = folder.path().join("a.txt");
+    let mut refused = None;
+    let first = prepare(std::slice::from_ref(&input), &Tokenizer::Bytes, &options(&output), &mut |_| {
+        refused.get_or_insert_with(|| run(&[&input], &options(&output)).unwrap_err().to_string());
+    });
+    assert!(first.is_ok());
+    assert!(refused.unwrap().contains("another `ssa data prepare` is writing here"));
+    assert_eq!(files(&output).len(), 3, "the lock is gone");
+}
+
+#[test]
+fn the_output_may_lie_in_the_input() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("a.txt"), "a").unwrap();
+    let options = options(&folder.path().join("out"));
+    assert!(run(&[folder.path()], &options).is_ok());
+    fs::write(folder.path().join("out/notes.txt"), "n").unwrap();
+    assert_eq!(run(&[folder.path()], &options).unwrap().shards_before, 1);
+}
+
+#[test]
+fn settings_and_texts_out_of_range_are_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let options = options(&folder.path().join("out"));
+    let message =
+        |texts: &[&str], options: &PrepareOptions| prepare_lines(texts, options).unwrap_err().to_string();
+    assert!(message(&["", ""], &options).contains("no text at all"));
+    assert!(prepare_lines(&["later"], &options).is_ok(), "nothing was lost, so nothing stands in the way");
+    let zero = PrepareOptions { threads: 0, ..options.clone() };
+    assert_eq!(message(&["a"], &zero), "`threads` is 0, expected at least 1");
+    let zero = PrepareOptions { shard_tokens: 0, ..options.clone() };
+    assert_eq!(message(&["a"], &zero), "`shard_tokens` is 0, expected at least 1");
+    let part = PrepareOptions { part: Part { index: 3, count: 2 }, ..options.clone() };
+    assert_eq!(message(&["a"], &part), "`shard` is 3/2, expected i/n with i from 1 to n");
+    let input = InputOptions { max_document_bytes: 1 << 31, ..InputOptions::default() };
+    assert!(
+        message(&["a"], &PrepareOptions { input, ..options })
+            .starts_with("`max_document_bytes` is 2147483648")
+    );
+}
+
+#[test]
+fn a_tokenizer_goes_with_its_tokens() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    let train = TrainTokenizerOptions { vocab_size: 500, min_frequency: 2 };
+    train_tokenizer(snapshot().unwrap().into_iter().take(10).map(Ok), &at("tokenizer"), &train, |_| ())
+        .unwrap();
+    let tokenizer = Tokenizer::load(&at("tokenizer"), Some("!")).unwrap();
+    fs::write(at("a.txt"), "some words of text").unwrap();
+    fs::write(at("bad.txt"), b"caf\xe9").unwrap();
+    let options = PrepareOptions { shard_tokens: 1, ..options(&at("out")) };
+    let error =
+        prepare(&[at("a.txt"), at("bad.txt")], &tokenizer, &options, &mut |_| ()).unwrap_err().to_string();
+    assert!(
+        error.starts_with(&format!("{}: not UTF-8 at byte 3; convert", at("bad.txt").display())),
+        "{error}"
+    );
+    fs::write(at("bad.txt"), "caf\u{e9}").unwrap();
+    prepare(&[at("a.txt"), at("bad.txt")], &tokenizer, &options, &mut |_| ()).unwrap();
+
+    let corpus = Corpus::open(&at("out")).unwrap();
+    let kept = corpus_tokenizer(&at("out")).unwrap().unwrap();
+    assert_eq!((kept.sha256(), kept.eos()), (tokenizer.sha256(), tokenizer.eos()));
+    assert_eq!(kept.decode(&corpus.document(0).to_vec()).unwrap(), "some words of text!");
+    let text = fs::read_to_string(at("out/tokenizer.json")).unwrap();
+    fs::write(at("out/tokenizer.json"), text + " ").unwrap();
+    let error = corpus_tokenizer(&at("out")).unwrap_err().to_string();
+    assert!(error.contains("manifest.json: the corpus was made with a tokenizer of 500 tokens"), "{error}");
+}
+
+#[test]
+fn a_manifest_of_parts_that_do_not_belong_together_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    fs::write(at("a.txt"), "a").unwrap();
+    for (output, count) in [("two", 2), ("three", 3)] {
+        for index in 1..=count {
+            let part = Part::new(index, count).unwrap();
+            run(&[&at("a.txt")], &PrepareOptions { part, ..options(&at(output)) }).unwrap();
+        }
+    }
+    fs::copy(at("three/manifest-003-of-003.json"), at("two/manifest-003-of-003.json")).unwrap();
+    let error = Manifest::read(&at("two")).unwrap_err().to_string();
+    assert!(
+        error.contains("manifest-003-of-003.json: it is not a part of the same corpus as the first"),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_long_line_and_the_standard_formats_pass_through() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = "x".repeat(3 << 20);
+    let options = options(&folder.path().join("out"));
+    prepare_lines(&["a", &text, "b"], &options).unwrap();
+    assert!(texts(&Corpus::open(&options.output).unwrap()) == ["a", &text, "b"]);
+    let input = InputOptions { format: Format::Text, ..InputOptions::default() };
+    let options = PrepareOptions { input, output: folder.path().join("text"), ..options };
+    let line = folder.path().join("out.jsonl");
+    run(&[&line], &options).unwrap();
+    assert_eq!(Corpus::open(&options.output).unwrap().documents(), 1);
+}
