@@ -1,0 +1,143 @@
+// Types, conversions, vector loads and reductions that all kernels share. No toolkit header is used: NVRTC compiles
+// these sources on machines that have a driver and nothing else.
+#pragma once
+
+typedef unsigned char u8;
+typedef unsigned short u16;
+typedef unsigned int u32;
+typedef unsigned long long u64;
+typedef long long i64;
+
+#define DEVICE static __device__ __forceinline__
+
+constexpr int WARP = 32;
+constexpr u32 ALL_LANES = 0xffffffffu;
+constexpr float LOG2_E = 1.4426950408889634f;
+constexpr float LN_2 = 0.6931471805599453f;
+
+DEVICE float infinity() { return __int_as_float(0x7f800000); }
+
+// ---- bf16 ------------------------------------------------------------------------------------------------------------
+
+// The upper half of an f32. A struct, so that arithmetic on the bits by mistake does not compile.
+struct bf16 {
+    u16 bits;
+};
+
+DEVICE float to_float(bf16 x) { return __uint_as_float(u32(x.bits) << 16); }
+DEVICE float to_float(float x) { return x; }
+
+// Round to nearest, ties to even; NaN stays NaN.
+DEVICE bf16 to_bf16(float x) {
+    bf16 r;
+    asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(r.bits) : "f"(x));
+    return r;
+}
+
+// Two values in one register, the first in the lower half.
+DEVICE u32 pack_bf16(float first, float second) {
+    u32 r;
+    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(r) : "f"(second), "f"(first));
+    return r;
+}
+
+DEVICE float2 unpack_bf16(u32 pair) {
+    return make_float2(__uint_as_float(pair << 16), __uint_as_float(pair & 0xffff0000u));
+}
+
+DEVICE void store(float* p, float x) { *p = x; }
+DEVICE void store(bf16* p, float x) { *p = to_bf16(x); }
+
+// ---- Eight elements at once: 16 bytes of bf16, 32 of f32 ----------------------------------------------------------------
+
+// `p` must be aligned to 16 bytes.
+DEVICE void load8(float (&x)[8], const bf16* p) {
+    const uint4 raw = *reinterpret_cast<const uint4*>(p);
+    const u32 words[4] = {raw.x, raw.y, raw.z, raw.w};
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+        const float2 pair = unpack_bf16(words[i]);
+        x[2 * i] = pair.x;
+        x[2 * i + 1] = pair.y;
+    }
+}
+
+DEVICE void load8(float (&x)[8], const float* p) {
+    const float4 a = reinterpret_cast<const float4*>(p)[0], b = reinterpret_cast<const float4*>(p)[1];
+    x[0] = a.x, x[1] = a.y, x[2] = a.z, x[3] = a.w, x[4] = b.x, x[5] = b.y, x[6] = b.z, x[7] = b.w;
+}
+
+DEVICE void store8(bf16* p, const float (&x)[8]) {
+    *reinterpret_cast<uint4*>(p) = make_uint4(
+        pack_bf16(x[0], x[1]), pack_bf16(x[2], x[3]), pack_bf16(x[4], x[5]), pack_bf16(x[6], x[7]));
+}
+
+DEVICE void store8(float* p, const float (&x)[8]) {
+    reinterpret_cast<float4*>(p)[0] = make_float4(x[0], x[1], x[2], x[3]);
+    reinterpret_cast<float4*>(p)[1] = make_float4(x[4], x[5], x[6], x[7]);
+}
+
+// Adds to a gradient, or sets one that holds nothing yet. Every gradient a kernel is given comes with this flag.
+template <typename T> DEVICE void accumulate8(T* p, float (&x)[8], int add) {
+    if (add) {
+        float old[8];
+        load8(old, p);
+#pragma unroll
+        for (int i = 0; i < 8; ++i) x[i] += old[i];
+    }
+    store8(p, x);
+}
+
+template <typename T> DEVICE void accumulate(T* p, float x, int add) {
+    store(p, add ? to_float(*p) + x : x);
+}
+
+// ---- Reductions, in an order that depends on the shape alone -------------------------------------------------------------
+
+template <typename T> DEVICE T warp_sum(T x) {
+#pragma unroll
+    for (int offset = WARP / 2; offset > 0; offset /= 2) x += __shfl_xor_sync(ALL_LANES, x, offset);
+    return x;
+}
+
+DEVICE float warp_max(float x) {
+#pragma unroll
+    for (int offset = WARP / 2; offset > 0; offset /= 2) x = fmaxf(x, __shfl_xor_sync(ALL_LANES, x, offset));
+    return x;
+}
+
+// Sum over the block, known to every thread. THREADS is the size of the block, a multiple of 32.
+template <int THREADS, typename T> DEVICE T block_sum(T x) {
+    __shared__ T partial[THREADS / WARP];
+    x = warp_sum(x);
+    __syncthreads();
+    if (threadIdx.x % WARP == 0) partial[threadIdx.x / WARP] = x;
+    __syncthreads();
+    T total = partial[0];
+#pragma unroll
+    for (int i = 1; i < THREADS / WARP; ++i) total += partial[i];
+    return total;
+}
+
+template <int THREADS> DEVICE float block_max(float x) {
+    __shared__ float partial[THREADS / WARP];
+    x = warp_max(x);
+    __syncthreads();
+    if (threadIdx.x % WARP == 0) partial[threadIdx.x / WARP] = x;
+    __syncthreads();
+    float total = partial[0];
+#pragma unroll
+    for (int i = 1; i < THREADS / WARP; ++i) total = fmaxf(total, partial[i]);
+    return total;
+}
+
+// ---- Functions ---------------------------------------------------------------------------------------------------------
+
+// 2^x by the special function unit: relative error 2^-22, 2^-inf = 0.
+DEVICE float exp2_approx(float x) {
+    float r;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(r) : "f"(x));
+    return r;
+}
+
+DEVICE float sigmoid(float x) { return 1.0f / (1.0f + __expf(-x)); }
