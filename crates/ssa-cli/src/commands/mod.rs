@@ -2,10 +2,13 @@
 
 mod analyze;
 mod data;
+mod device;
+mod doctor;
 mod eval;
 mod forward;
 mod held_out;
 mod monitor;
+mod selftest;
 mod train;
 
 use anyhow::{Context, Result};
@@ -31,6 +34,8 @@ pub(crate) fn run(cli: Cli) -> Result<()> {
         },
         Command::Analyze(args) => analyze::run(&args),
         Command::Forward(args) => forward::run(&args),
+        Command::Selftest(args) => selftest::run(&args, cli.device),
+        Command::Doctor(args) => doctor::run(&args),
     }
 }
 
