@@ -1,11 +1,12 @@
 //! Opening the device of `--device`.
 
 use std::env;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use ssa_kernels::cuda::{self, KernelCache};
 use ssa_kernels::{Device, Gpu};
+use ssa_model::Model;
 
 use crate::args::DeviceChoice;
 use crate::display::note;
@@ -28,6 +29,15 @@ pub(super) fn open(choice: DeviceChoice) -> Result<Device> {
                 Ok(Device::Cpu)
             }
         },
+    }
+}
+
+/// Reads a checkpoint onto the device.
+pub(super) fn load(directory: &Path, choice: DeviceChoice) -> Result<Model> {
+    let model = Model::load(directory)?;
+    match open(choice)? {
+        Device::Cpu => Ok(model),
+        device => Ok(model.to_device(&device)?),
     }
 }
 
