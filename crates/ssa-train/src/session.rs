@@ -111,7 +111,7 @@ impl<'a> Session<'a> {
     /// # Errors
     /// [`TrainError::Io`] names the file.
     pub fn save_model(&self) -> Result<()> {
-        self.run_dir.save(self.trainer.model(), self.trainer.plan().tokenizer())
+        self.run_dir.save(&self.trainer.master_model()?, self.trainer.plan().tokenizer())
     }
 
     /// The steps done before this session, once.

@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::time::Instant;
 
 use ssa_data::{Batch, Loader, Mixture, Prefetch};
-use ssa_kernels::Documents;
+use ssa_kernels::{DType, Device, Documents};
 use ssa_model::{AttentionMode, Input, Method, Model, Parameters, StepLosses, StepScale, TrainBatch};
 
 use crate::checkpoint::BadSteps;
@@ -97,6 +97,27 @@ impl Trainer {
             text_sha256,
             failed: false,
         })
+    }
+
+    /// Moves everything to a device, where the steps then run.
+    ///
+    /// # Errors
+    /// [`TrainError::Kernel`] if the device has no place for it.
+    pub fn to_device(mut self, device: &Device) -> Result<Self> {
+        let masters = self.optimizer.masters(self.model.parameters())?;
+        let weights = self.optimizer.move_to(&masters, device)?;
+        *self.model.parameters_mut() = weights;
+        self.grads = Parameters::zeros_on(self.model.config(), device, DType::F32);
+        Ok(self)
+    }
+
+    /// The model with `f32` weights on the CPU: what is saved. On a GPU [`model`](Self::model) has them rounded.
+    ///
+    /// # Errors
+    /// [`TrainError::Kernel`] if the device fails.
+    pub fn master_model(&self) -> Result<Model> {
+        let masters = self.optimizer.masters(self.model.parameters())?;
+        Ok(Model::new(self.model.config().clone(), masters)?)
     }
 
     /// The plan.

@@ -33,6 +33,9 @@ pub(crate) struct TrainArgs {
     /// Replace the run in --run-dir if there is one.
     #[arg(long, requires = "run_dir")]
     pub(crate) overwrite: bool,
+    /// Print what a step takes of the device's memory, and the largest micro-batch that fits, instead of training.
+    #[arg(long)]
+    pub(crate) dry_run: bool,
     /// Show progress line by line, as it is when standard error is no terminal.
     #[arg(long)]
     pub(crate) plain: bool,
