@@ -17,6 +17,7 @@ mod checkpoint;
 pub mod config;
 mod data;
 mod diagnosis;
+mod durable;
 mod error;
 mod initial;
 mod journal;

@@ -29,13 +29,14 @@ use ssa_model::checkpoint::replace_file;
 
 use crate::checkpoint::Checkpoints;
 use crate::config::TrainConfig;
+use crate::durable::{copy_tokenizer, sync_names};
 use crate::journal::{JournalEntry, read_journal};
 use crate::lock::{LOCK, RunLock};
 use crate::metrics::{KeptSteps, MetricsWriter};
 use crate::tensorboard::EventWriter;
 use crate::{ConfigError, Result, TrainError};
 
-pub(crate) use remove::{remove_files, remove_if_empty};
+pub(crate) use remove::{remove_files, remove_if_empty, remove_model_files};
 
 const CONFIG: &str = "config.toml";
 const PARTIAL_CONFIG: &str = "config.toml.tmp";
@@ -151,6 +152,8 @@ impl RunDir {
     }
 
     fn lock(path: &Path) -> Result<Self> {
+        // The directory may be new, and a run must not be lost with its name.
+        path.parent().into_iter().for_each(sync_names);
         Ok(Self { path: path.to_owned(), _lock: RunLock::take(path)? })
     }
 
@@ -238,7 +241,7 @@ impl RunDir {
     /// # Errors
     /// [`TrainError::Io`] or [`TrainError::Data`] names the file.
     pub fn save(&self, model: &Model, tokenizer: &Tokenizer) -> Result<()> {
-        tokenizer.copy_to(&self.checkpoint())?;
+        copy_tokenizer(tokenizer, &self.checkpoint())?;
         model.save(&self.checkpoint()).map_err(TrainError::with_remedy)
     }
 }

@@ -23,6 +23,7 @@ fn finished_run(path: &Path) -> RunDir {
         "journal.jsonl",
         "checkpoint/config.json",
         "checkpoint/model.safetensors",
+        "checkpoint/tokenizer.json",
         "summary.json",
         "report.html",
     ] {
@@ -76,10 +77,10 @@ fn overwriting_removes_the_run_and_nothing_else() {
 
     finished_run(&path);
     fs::write(path.join("notes.txt"), "mine").unwrap();
-    fs::write(path.join("checkpoint/tokenizer.json"), "mine").unwrap();
+    fs::write(path.join("checkpoint/notes.txt"), "mine").unwrap();
     let run = RunDir::create_named(&path, Existing::Replace).unwrap();
     assert_eq!(names(&path), [CHECKPOINT, "notes.txt", LOCK]);
-    assert_eq!(names(&run.checkpoint()), ["tokenizer.json"]);
+    assert_eq!(names(&run.checkpoint()), ["notes.txt"]);
 }
 
 #[test]
@@ -151,7 +152,7 @@ fn a_link_is_not_followed_out_of_the_run() {
     fs::rename(&checkpoint, &elsewhere).unwrap();
     std::os::unix::fs::symlink(&elsewhere, &checkpoint).unwrap();
     assert!(RunDir::create_named(&path, Existing::Replace).is_err());
-    assert_eq!(names(&elsewhere), ["config.json", "model.safetensors"]);
+    assert_eq!(names(&elsewhere), ["config.json", "model.safetensors", "tokenizer.json"]);
 }
 
 #[test]
