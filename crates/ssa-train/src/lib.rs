@@ -19,6 +19,7 @@ mod data;
 mod diagnosis;
 mod durable;
 mod error;
+mod flops;
 mod initial;
 mod journal;
 mod lock;

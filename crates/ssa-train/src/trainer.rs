@@ -8,6 +8,7 @@ use ssa_kernels::Documents;
 use ssa_model::{AttentionMode, Input, Method, Model, Parameters, StepLosses, StepScale, TrainBatch};
 
 use crate::checkpoint::BadSteps;
+use crate::flops::StepFlops;
 use crate::metrics::StepMetrics;
 use crate::optimizer::Optimizer;
 use crate::resume::fingerprint;
@@ -19,6 +20,8 @@ pub(crate) mod tests;
 
 /// Steps whose batches are read before they are needed: one would do unless a disk pauses.
 const STEPS_AHEAD: usize = 2;
+
+const TERA: f64 = 1e12;
 
 /// Trains a model step by step.
 ///
@@ -48,6 +51,7 @@ pub struct Trainer {
     pub(crate) model: Model,
     pub(crate) batches: Prefetch,
     optimizer: Optimizer,
+    flops: StepFlops,
     /// Buffer of the step's gradient.
     pub(crate) grads: Parameters,
     /// Steps done.
@@ -85,11 +89,13 @@ impl Trainer {
         let optimizer = Optimizer::new(*plan.optimizer(), model.config());
         let grads = Parameters::zeros(model.config());
         let bad_steps = BadSteps::default();
+        let flops = StepFlops::new(&plan);
         Ok(Self {
             plan,
             model,
             batches,
             optimizer,
+            flops,
             grads,
             done: 0,
             cursor: 0,
@@ -131,6 +137,7 @@ impl Trainer {
         let start = Instant::now();
         let batches = self.micro_batches()?;
         let scale = step_scale(&batches);
+        let flops = self.flops.of(&batches);
         let totals = self.accumulate(batches, &scale)?;
         let alpha = self.alpha();
         let z_loss = f64::from(self.plan.objective().z_loss) * totals.z_loss;
@@ -148,6 +155,7 @@ impl Trainer {
         self.bad_steps.in_row = 0;
         let (corpus_epochs, epoch) = self.epochs();
         let seconds = start.elapsed().as_secs_f64();
+        let tflops = flops / seconds / TERA;
         Ok(StepMetrics {
             step: self.done,
             loss,
@@ -159,9 +167,12 @@ impl Trainer {
             learning_rate,
             grad_norm: norm,
             full_streams: totals.full_streams as f64 / totals.streams as f64,
+            skipped_steps: self.bad_steps.skipped,
             tokens: scale.valid_tokens,
             seconds,
             tokens_per_second: scale.valid_tokens as f64 / seconds,
+            tflops,
+            mfu: self.plan.config().monitoring.peak_tflops.map(|peak| tflops / peak),
             epoch,
             corpus_epochs,
         })

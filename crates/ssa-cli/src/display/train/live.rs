@@ -83,11 +83,7 @@ impl Live {
         if let Some(validation) = &measured.validation {
             self.validation(metrics.step, validation);
         }
-        self.bar.set_message(format!(
-            "{:.0} tok/s  eta {}",
-            facts.tokens_per_second(),
-            facts.left(metrics.step)
-        ));
+        self.bar.set_message(format!("{}  eta {}", facts.speed(metrics), facts.left(metrics.step)));
         self.bar.set_position(metrics.step as u64);
     }
 

@@ -87,8 +87,10 @@ impl Facts {
         self.seconds += metrics.seconds;
     }
 
-    fn tokens_per_second(&self) -> f64 {
-        self.tokens as f64 / self.seconds
+    /// Tokens per second so far, and the last step's share of what the device can do if that is known.
+    fn speed(&self, metrics: &StepMetrics) -> String {
+        let mfu = metrics.mfu.map_or_else(String::new, |mfu| format!("  mfu {:.1} %", 100.0 * mfu));
+        format!("{:.0} tok/s{mfu}", self.tokens as f64 / self.seconds)
     }
 
     /// The time left, if steps and measurements go on as fast as so far.
