@@ -145,6 +145,40 @@ impl RunDir {
         Ok(run)
     }
 
+    /// Opens the newest run of `parent` that is not finished and has exactly this configuration; none if there is
+    /// none. Runs that another program works on, and directories that no run wrote, are passed by.
+    ///
+    /// # Errors
+    /// [`TrainError::Io`].
+    pub fn open_unfinished(parent: &Path, config: &TrainConfig) -> Result<Option<Self>> {
+        let prefix = format!("{}-", config.run.name);
+        let error = || TrainError::io("read", parent);
+        let entries = match fs::read_dir(parent) {
+            Err(reason) if reason.kind() == ErrorKind::NotFound => return Ok(None),
+            entries => entries.map_err(error())?,
+        };
+        let mut paths = Vec::new();
+        for entry in entries {
+            let entry = entry.map_err(error())?;
+            if entry.file_name().to_string_lossy().starts_with(&prefix) {
+                paths.push(entry.path());
+            }
+        }
+        // Names end with the time.
+        paths.sort();
+        let is_same = |path: &PathBuf| {
+            Self::holds_unfinished_run(path)
+                && TrainConfig::load(&path.join(CONFIG), &[]).is_ok_and(|found| found == *config)
+        };
+        for path in paths.into_iter().rev().filter(is_same) {
+            match Self::open(&path) {
+                Err(TrainError::Locked { .. }) => {}
+                run => return run.map(Some),
+            }
+        }
+        Ok(None)
+    }
+
     /// Whether a directory holds a run that was begun and is not finished.
     pub fn holds_unfinished_run(path: &Path) -> bool {
         let begun = fs::read_to_string(path.join(CONFIG)).is_ok_and(|text| text.starts_with(MARK));

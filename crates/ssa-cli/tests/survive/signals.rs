@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use crate::common::{ssa, workplace};
 use crate::program::{
     ENDLESS, arguments, end, journal, leftovers, resume, signal, start_and_wait, steps_done, straight,
-    wait_for, with,
+    unnamed, wait_for, with,
 };
 
 #[test]
@@ -42,10 +42,38 @@ fn a_signal_saves_and_the_run_goes_on_to_the_same_end() {
 }
 
 #[test]
+fn the_same_command_goes_on_with_a_run_that_has_no_name() {
+    let directory = workplace();
+    let runs = || {
+        let entries = fs::read_dir(directory.path().join("runs")).into_iter().flatten();
+        let mut runs: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
+        runs.sort();
+        runs
+    };
+    let unnamed = unnamed();
+    let child = crate::program::start(directory.path(), &unnamed);
+    wait_for(|| runs().first().is_some_and(|run| steps_done(run) >= 3));
+    signal(&child, "TERM");
+    assert_eq!(end(child).code, 5);
+
+    let going_on = ssa(directory.path(), &unnamed).succeeds();
+    assert!(going_on.stderr.contains("holds an unfinished run, which goes on"), "{}", going_on.stderr);
+    let [run] = &runs()[..] else { panic!("it is the same run: {:?}", runs()) };
+    leftovers(run).must_equal(&straight(directory.path()));
+    // That one is finished, so the next is another run, as is one of other settings.
+    let other = with(&unnamed, &["--set", "run.seed=3"]);
+    for (arguments, count) in [(&unnamed, 2), (&other, 3)] {
+        let fresh = ssa(directory.path(), arguments).succeeds();
+        assert!(!fresh.stderr.contains("goes on"), "{}", fresh.stderr);
+        assert_eq!(runs().len(), count);
+    }
+}
+
+#[test]
 fn a_second_signal_ends_the_program_at_once() {
     let directory = workplace();
     // A step takes so long that the first signal waits for its end.
-    let slow = ["--set", "training.batch_size=32768", "--set", "training.micro_batch_size=64"];
+    let slow = ["--set", "training.batch_size=32768", "--set", "training.batch_size_start=32768"];
     let arguments = with(&arguments("out"), &slow);
     let child = crate::program::start(directory.path(), &arguments);
     let journal = directory.path().join("out/journal.jsonl");

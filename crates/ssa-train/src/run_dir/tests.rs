@@ -115,6 +115,34 @@ fn a_run_killed_at_once_leaves_an_empty_directory_behind() {
 }
 
 #[test]
+fn the_newest_unfinished_run_of_a_configuration_is_found() {
+    let directory = tempdir().unwrap();
+    let parent = directory.path().join("runs");
+    let config = TrainConfig::default();
+    let open = || RunDir::open_unfinished(&parent, &config).unwrap();
+    assert!(open().is_none(), "there are no runs at all");
+    let begin = |second: i64, steps: usize| {
+        let run = RunDir::create_at(&parent, "ssa", Timestamp::from_second(second).unwrap()).unwrap();
+        let mut config = config.clone();
+        config.training.steps = steps;
+        run.write_config(&config).unwrap();
+        run.path().to_owned()
+    };
+    let [first, second] = [1, 2].map(|second| begin(second, config.training.steps));
+    begin(3, 7);
+    let finished = begin(4, config.training.steps);
+    fs::write(finished.join(SUMMARY), "{}").unwrap();
+    fs::create_dir(parent.join("ssa-notes")).unwrap();
+    fs::write(parent.join("ssa-text"), "x").unwrap();
+    let newest = open().unwrap();
+    assert_eq!(newest.path(), second);
+    // While somebody works on it, the one before is the newest.
+    assert_eq!(open().unwrap().path(), first);
+    drop(newest);
+    assert_eq!(open().unwrap().path(), second);
+}
+
+#[test]
 fn what_no_run_wrote_is_never_overwritten() {
     let directory = tempdir().unwrap();
     let foreign = directory.path().join("foreign");
