@@ -14,7 +14,7 @@ use ssa_train::{RunDir, Session, TrainPlan};
 use super::held_out::held_out_batches;
 use super::monitor::Monitor;
 use crate::args::TrainArgs;
-use crate::display::{BatchProgress, Display, note, print, render};
+use crate::display::{BatchProgress, Display, TrainProgress, note, print, render};
 use crate::exit::Interrupted;
 use crate::files::write_whole;
 use crate::signals::Signals;
@@ -41,7 +41,8 @@ pub(crate) fn run(args: &TrainArgs) -> Result<()> {
     let history = session.take_history();
     let monitor = Monitor::new(&plan, &run_dir, &held_out, &history)?;
     let mut training = Training::new(&plan, &history);
-    let model = run_steps(session, monitor, &mut training, &signals, display)?.into_model();
+    let progress = TrainProgress::new(&plan, display, &history);
+    let model = run_steps(session, monitor, &mut training, &signals, progress)?.into_model();
     if signals.requested() && !args.no_eval {
         return Err(Interrupted::after(plan.steps(), &plan, &run_dir).into());
     }

@@ -6,7 +6,7 @@ use ssa_model::{AttentionMode, Method};
 use ssa_train::{Event, LoggedStep, Session, StepMetrics, TrainError, TrainPlan, Trainer};
 
 use crate::commands::monitor::Monitor;
-use crate::display::{Display, TrainProgress};
+use crate::display::TrainProgress;
 use crate::exit::Interrupted;
 use crate::signals::Signals;
 
@@ -57,9 +57,8 @@ pub(super) fn run_steps(
     mut monitor: Monitor<'_>,
     training: &mut Training,
     signals: &Signals,
-    display: Display,
+    mut progress: TrainProgress,
 ) -> Result<Trainer> {
-    let mut progress = TrainProgress::new(session.trainer().plan(), display);
     while let Some(event) = if signals.requested() { None } else { session.next() } {
         let result = match event {
             Ok(event) => take(event, &mut session, &mut monitor, training, &mut progress),
