@@ -1,6 +1,8 @@
 //! The training loop.
 
 use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use ssa_data::{Batch, Loader, Mixture, Prefetch};
@@ -60,6 +62,8 @@ pub struct Trainer {
     pub(crate) cursor: u64,
     bad_steps: BadSteps,
     text_sha256: String,
+    /// Set by others: the step at hand is given up.
+    stop: Arc<AtomicBool>,
     /// Set by an error: the iterator ends after it.
     failed: bool,
 }
@@ -101,6 +105,7 @@ impl Trainer {
             cursor: 0,
             bad_steps,
             text_sha256,
+            stop: Arc::default(),
             failed: false,
         })
     }
@@ -125,6 +130,12 @@ impl Trainer {
         self.done
     }
 
+    /// Gives up the step at hand as soon as `flag` is set: between two micro-batches, so that nobody waits for the rest of
+    /// a long step.
+    pub fn stop_on(&mut self, flag: Arc<AtomicBool>) {
+        self.stop = flag;
+    }
+
     /// Runs one optimiser step.
     ///
     /// All micro-batches are fetched before the first is run: the denominators of the means are those of the whole
@@ -133,6 +144,7 @@ impl Trainer {
     /// # Errors
     /// [`TrainError::NotFinite`] if a loss or the gradient is not a number any more; weights and moments then stay as
     /// they were, and the same step fails again unless [`pass_over`](Self::pass_over) passes over its rows.
+    /// [`TrainError::Stopped`] if it was given up, which changes nothing either.
     pub fn step(&mut self) -> Result<StepMetrics> {
         let start = Instant::now();
         let batches = self.micro_batches()?;
@@ -204,6 +216,9 @@ impl Trainer {
         let layers = self.model.config().num_hidden_layers;
         let mut totals = StepTotals::default();
         for (index, batch) in batches.into_iter().enumerate() {
+            if self.stop.load(Ordering::Relaxed) {
+                return Err(TrainError::Stopped);
+            }
             let streams = self.plan.streams().streams(self.done as u64, index as u64, layers);
             let batch = train_batch(batch)?;
             let objective = self.plan.objective();

@@ -11,7 +11,7 @@ use clap::Args;
 /// the metrics of every step, TensorBoard event files, checkpoints to continue from, the best weights by validation
 /// loss, the trained model, a summary and a report.
 ///
-/// SIGINT (Ctrl-C) and SIGTERM save everything after the step at hand and exit with code 5; the same command, or
+/// SIGINT (Ctrl-C) and SIGTERM save everything up to the last step and exit with code 5; the same command, or
 /// --resume, continues. A second signal ends the program at once. Numbers that stay bad end the run with code 4.
 #[derive(Debug, Args)]
 pub(crate) struct TrainArgs {

@@ -38,6 +38,7 @@ pub(crate) fn run(args: &TrainArgs) -> Result<()> {
     let display = Display::choose(args.plain);
     let signals = Signals::catch()?;
     let mut session = Session::new(&run_dir, trainer)?;
+    session.stop_on(signals.flag());
     let history = session.take_history();
     let monitor = Monitor::new(&plan, &run_dir, &held_out, &history)?;
     let mut training = Training::new(&plan, &history);

@@ -1,6 +1,8 @@
 //! SIGTERM and SIGINT, and two programs in one directory.
 
 use std::fs;
+use std::path::Path;
+use std::process::{Child, Command};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -69,23 +71,44 @@ fn the_same_command_goes_on_with_a_run_that_has_no_name() {
     }
 }
 
+/// Starts a run whose first step takes a minute, and returns when it is under way.
+fn start_slowly(directory: &Path, micro_batch_size: &str) -> Child {
+    let micro_batch_size = format!("training.micro_batch_size={micro_batch_size}");
+    let mut slow = vec!["training.recompute=true", &micro_batch_size];
+    slow.extend(["training.batch_size=65536", "training.batch_size_start=65536"]);
+    let slow: Vec<&str> = slow.into_iter().flat_map(|setting| ["--set", setting]).collect();
+    let child = crate::program::start(directory, &with(&arguments("out"), &slow));
+    let journal = directory.join("out/journal.jsonl");
+    wait_for(|| fs::read_to_string(&journal).is_ok_and(|text| !text.is_empty()));
+    sleep(Duration::from_millis(300));
+    child
+}
+
+#[test]
+fn a_signal_does_not_wait_for_a_long_step() {
+    let directory = workplace();
+    let child = start_slowly(directory.path(), "8");
+    let begin = Instant::now();
+    signal(&child, "TERM");
+    let stopped = end(child);
+    assert!(begin.elapsed() < Duration::from_secs(10), "{:?}", begin.elapsed());
+    assert_eq!(stopped.code, 5, "{}", stopped.stderr);
+    assert!(stopped.stderr.contains("interrupted after step 0 of 24"), "{}", stopped.stderr);
+    assert_eq!(journal(&directory.path().join("out")), ["started", "interrupted"]);
+}
+
 #[test]
 fn a_second_signal_ends_the_program_at_once() {
     let directory = workplace();
-    // A step takes so long that the first signal waits for its end.
-    let slow = ["--set", "training.batch_size=32768", "--set", "training.batch_size_start=32768"];
-    let arguments = with(&arguments("out"), &slow);
-    let child = crate::program::start(directory.path(), &arguments);
-    let journal = directory.path().join("out/journal.jsonl");
-    wait_for(|| fs::read_to_string(&journal).is_ok_and(|text| !text.is_empty()));
-    // The first step has begun by then.
-    sleep(Duration::from_secs(1));
-    signal(&child, "TERM");
-    sleep(Duration::from_millis(100));
+    let child = start_slowly(directory.path(), "8192");
     let begin = Instant::now();
-    signal(&child, "TERM");
-    assert_eq!(end(child).code, 143);
+    // So soon after each other that nothing can have been saved between them. Which of them comes last is open.
+    let both = format!("kill -TERM {0}; kill -INT {0}", child.id());
+    assert!(Command::new("sh").args(["-c", &both]).status().unwrap().success());
+    let stopped = end(child);
+    assert!([130, 143].contains(&stopped.code), "{} {}", stopped.code, stopped.stderr);
     assert!(begin.elapsed() < Duration::from_secs(1));
+    assert_eq!(journal(&directory.path().join("out")), ["started"]);
 }
 
 #[test]

@@ -51,7 +51,7 @@ impl Training {
 }
 
 /// Runs the steps that are left and saves the model, also that of a run that diverged: its weights are the last good
-/// ones. A signal ends it after the step at hand.
+/// ones. A signal ends it; the step at hand is given up.
 pub(super) fn run_steps(
     mut session: Session<'_>,
     mut monitor: Monitor<'_>,
