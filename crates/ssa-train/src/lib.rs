@@ -39,7 +39,7 @@ mod trainer;
 
 pub use batch_ramp::BatchRamp;
 pub use best::Best;
-pub use checkpoint::{BadSteps, Checkpoint, CheckpointError, Checkpoints, RunState, SaveStep};
+pub use checkpoint::{BadSteps, Checkpoint, CheckpointError, Checkpoints, RunState, SaveStep, verify_model};
 pub use config::{ConfigError, TrainConfig, apply_overrides};
 pub use data::{HeldOutData, HeldOutRows, RunData};
 pub use diagnosis::{BadStep, Diagnosis};

@@ -18,6 +18,7 @@ const DEFAULT_ALPHA: f32 = 10.0;
 
 pub(crate) fn run(args: &ForwardArgs) -> Result<()> {
     check_writable(&args.output, args.overwrite)?;
+    ssa_train::verify_model(&args.model)?;
     let model = Model::load(&args.model)?;
     let options = attention_options(args, &model)?;
     let ids = read_input_ids(&args.input, model.config().vocab_size)?;

@@ -35,6 +35,7 @@ struct Text {
 
 impl HeldOut {
     pub(super) fn load(args: &HeldOutArgs) -> Result<Self> {
+        ssa_train::verify_model(&args.model)?;
         let model = Model::load(&args.model)?;
         let run = run_config(&args.model)?;
         let sequence_length = sequence_length(args, model.config(), run.as_ref())?;

@@ -136,6 +136,30 @@ fn checkpoints_of_a_run_are_models() {
 }
 
 #[test]
+fn a_damaged_checkpoint_is_no_model_either() {
+    let (directory, _) = interrupted();
+    let latest = directory.path().join("out/checkpoints/latest");
+    let path = latest.join("model.safetensors");
+    flip_last_bit(&path);
+    let parts =
+        ["out/checkpoints/latest/model.safetensors is damaged: its SHA-256 is ", "take another checkpoint"];
+    ssa(directory.path(), ["eval", "perplexity", "--model", "out/checkpoints/latest"]).fails(3, &parts);
+    let init = ["--set", "model.init_from=out/checkpoints/latest"];
+    ssa(directory.path(), with(&arguments("next"), &init)).fails(3, &parts);
+    assert!(!directory.path().join("next").exists());
+    // Whether the moments are whole does not matter here.
+    flip_last_bit(&path);
+    fs::remove_file(latest.join("optimizer.safetensors")).unwrap();
+    ssa(directory.path(), with(&arguments("next"), &init)).succeeds();
+}
+
+fn flip_last_bit(path: &Path) {
+    let mut bytes = fs::read(path).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    fs::write(path, bytes).unwrap();
+}
+
+#[test]
 fn there_must_be_a_run_to_continue() {
     let directory = workplace();
     ssa(directory.path(), resume("absent")).fails(2, &["absent", "no such directory"]);
