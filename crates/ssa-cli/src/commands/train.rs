@@ -16,7 +16,7 @@ use super::device;
 use super::held_out::held_out_batches;
 use super::monitor::Monitor;
 use crate::args::{DeviceChoice, TrainArgs};
-use crate::display::{BatchProgress, Display, note, print, render};
+use crate::display::{BatchProgress, Display, TrainProgress, note, print, render};
 use crate::exit::Interrupted;
 use crate::files::write_whole;
 use crate::signals::Signals;
@@ -45,10 +45,12 @@ pub(crate) fn run(args: &TrainArgs, choice: DeviceChoice) -> Result<()> {
     let display = Display::choose(args.plain);
     let signals = Signals::catch()?;
     let mut session = Session::new(&run_dir, trainer)?;
+    session.stop_on(signals.flag());
     let history = session.take_history();
     let monitor = Monitor::new(&plan, &run_dir, &held_out, &history)?;
     let mut training = Training::new(&plan, &history);
-    let model = run_steps(session, monitor, &mut training, &signals, display)?.into_model();
+    let progress = TrainProgress::new(&plan, display, &history);
+    let model = run_steps(session, monitor, &mut training, &signals, progress)?.into_model();
     if signals.requested() && !args.no_eval {
         return Err(Interrupted::after(plan.steps(), &plan, &run_dir).into());
     }
