@@ -1,8 +1,8 @@
 //! The optimiser over all weights of a model.
 
 use ssa_kernels::Tensor;
-use ssa_kernels::ops::adamw::{AdamwOptions, adamw_step};
-use ssa_kernels::ops::grad_norm::{clip_factor, grad_norm};
+use ssa_kernels::ops::adamw::{AdamwOptions, Moments, adamw_step};
+use ssa_kernels::ops::grad_norm::{GradScale, clip_factor, grad_norm};
 use ssa_model::{ModelConfig, Parameters};
 
 use crate::Result;
@@ -67,8 +67,11 @@ impl Optimizer {
     }
 
     /// L2 norm of a gradient over all tensors.
-    pub fn norm(grads: &Parameters) -> f64 {
-        grad_norm(grads.named().into_iter().map(|(_, tensor)| tensor))
+    ///
+    /// # Errors
+    /// [`TrainError::Kernel`](crate::TrainError::Kernel) if a GPU fails.
+    pub fn norm(grads: &Parameters) -> Result<f64> {
+        Ok(grad_norm(grads.named().into_iter().map(|(_, tensor)| tensor))?.value()?)
     }
 
     /// One step against a gradient of norm `norm`, scaled down if that exceeds the largest norm allowed.
@@ -83,7 +86,7 @@ impl Optimizer {
         learning_rate: f64,
     ) -> Result<()> {
         self.steps += 1;
-        let clip = clip_factor(norm, self.options.max_grad_norm);
+        let clip = GradScale::new(clip_factor(norm, self.options.max_grad_norm));
         let moments = self.m.named_mut().into_iter().zip(self.v.named_mut());
         let tensors = parameters.named_mut().into_iter().zip(grads.named()).zip(moments);
         for (((name, parameter), (_, grad)), ((_, m), (_, v))) in tensors {
@@ -98,7 +101,7 @@ impl Optimizer {
                     0.0
                 },
             };
-            adamw_step(parameter, grad, m, v, &options, self.steps, clip)?;
+            adamw_step(parameter, None, grad, Moments { m, v }, &options, self.steps, &clip)?;
         }
         Ok(())
     }
@@ -168,13 +171,13 @@ mod tests {
     fn the_gradient_is_clipped_as_a_whole() {
         let config = config();
         let grads = filled(&config, 1.0);
-        let norm = Optimizer::norm(&grads);
+        let norm = Optimizer::norm(&grads).unwrap();
         assert!((norm - (grads.count() as f64).sqrt()).abs() < 1e-6 * norm);
 
         // AdamW's first step hides the length of a gradient; its first moment does not.
         let mut optimizer = Optimizer::new(OPTIONS, &config);
         optimizer.step(&mut filled(&config, 1.0), &grads, norm, 0.1).unwrap();
-        let length = Optimizer::norm(&optimizer.m) / 0.1;
+        let length = Optimizer::norm(&optimizer.m).unwrap() / 0.1;
         assert!((length - 1.0).abs() < 1e-3, "{length}");
     }
 }

@@ -20,26 +20,6 @@ extern "C" __global__ void __launch_bounds__(256) add_assign_f32(float* x, const
     for_each_piece(len, AddAssign<float>{x, other});
 }
 
-template <typename T> struct Fill {
-    T* x;
-    float value;
-
-    template <int VEC> DEVICE_MEMBER void piece(i64 at) const {
-        float values[VEC];
-#pragma unroll
-        for (int e = 0; e < VEC; ++e) values[e] = value;
-        store_vec<VEC>(x + at, values);
-    }
-};
-
-extern "C" __global__ void __launch_bounds__(256) fill_bf16(bf16* x, float value, i64 len) {
-    for_each_piece(len, Fill<bf16>{x, value});
-}
-
-extern "C" __global__ void __launch_bounds__(256) fill_f32(float* x, float value, i64 len) {
-    for_each_piece(len, Fill<float>{x, value});
-}
-
 template <typename From, typename To> struct Convert {
     const From* x;
     To* out;

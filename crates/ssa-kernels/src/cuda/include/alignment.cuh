@@ -1,9 +1,9 @@
-// The distance of the alignment loss. Define: MSE, else smooth L1.
+// The distance of the alignment loss: smooth L1, or squares if MSE is 1.
 #pragma once
 #include "common.cuh"
 
 DEVICE float distance(float d) {
-#ifdef MSE
+#if MSE
     return d * d;
 #else
     // d^2 / 2 for |d| < 1 and |d| - 1/2 beyond, without a branch.
@@ -14,7 +14,7 @@ DEVICE float distance(float d) {
 
 // Its derivative.
 DEVICE float slope(float d) {
-#ifdef MSE
+#if MSE
     return 2.0f * d;
 #else
     return d > 1.0f ? 1.0f : d < -1.0f ? -1.0f : d;

@@ -12,22 +12,24 @@ constexpr int THREADS = 1024;
 constexpr int UNROLL = 4;
 constexpr int IGNORE_INDEX = -100;
 
-// Maximum and sum of 2^(z log2(e) - maximum log2(e)) of the logits seen.
+// The sum of 2^(z log2(e) + offset) over the logits seen, offset = -log2(e) * their maximum as rounded, so that the exact
+// logarithm of the sum of exponentials is (log2(sum) - offset) / log2(e).
+//
+// The maximum begins far below any logit, not at -inf: no difference of infinities can arise unless a logit is infinite.
 struct Running {
-    float max, sum;
-
-    // 2^-inf is 0; only a maximum of -inf, from which nothing may be subtracted, needs care.
-    static DEVICE_MEMBER float shift(float max) { return max == -infinity() ? 0.0f : -max * LOG2_E; }
+    float max = -1e38f, offset = 1e38f * LOG2_E, sum = 0.0f;
 
     template <int VEC> DEVICE_MEMBER void add(const float (&z)[VEC]) {
-        float top = max;
 #pragma unroll
-        for (int e = 0; e < VEC; ++e) top = fmaxf(top, z[e]);
-        const float offset = shift(top);
-        sum *= exp2_approx(fmaf(max, LOG2_E, offset));
+        for (int e = 0; e < VEC; ++e) max = fmaxf(max, z[e]);
+        rescale(-max * LOG2_E);
 #pragma unroll
         for (int e = 0; e < VEC; ++e) sum += exp2_approx(fmaf(z[e], LOG2_E, offset));
-        max = top;
+    }
+
+    DEVICE_MEMBER void rescale(float new_offset) {
+        sum *= exp2_approx(new_offset - offset);
+        offset = new_offset;
     }
 };
 
@@ -59,38 +61,28 @@ DEVICE void unpack8(float (&x)[8], const uint4& raw) {
 }
 
 struct Statistics {
-    float lse;
-    double loss;
+    double lse, loss;
 };
 
-// Combines the threads. Everybody knows `lse`; `loss` is that of the logit `target`.
-DEVICE Statistics combine(const Running& own, float target) {
-    const float max = block_max<THREADS>(own.max);
-    const float scaled = own.sum * exp2_approx(fmaf(own.max, LOG2_E, Running::shift(max)));
-    const double sum = block_sum<THREADS>(double(scaled));
+// Combines the threads for the logit `target` of the label.
+DEVICE Statistics combine(Running own, float target) {
+    own.rescale(-block_max<THREADS>(own.max) * LOG2_E);
     // The maximum of a row that holds a NaN ignores it; its sum does not.
-    const double log_sum = log(sum);
-    return {float(double(max) + log_sum), log_sum + (double(max) - double(target))};
+    const double sum = block_sum<THREADS>(double(own.sum));
+    const double lse = (log2(sum) - double(own.offset)) / double(LOG2_E);
+    return {lse, lse - double(target)};
 }
 
-DEVICE void write_statistics(const Statistics& s, double* loss, double* lse_square, float* lse) {
+DEVICE void write_statistics(const Statistics& s, double* loss, double* lse_square) {
     if (threadIdx.x > 0) return;
-    loss[blockIdx.x] = s.loss;
-    lse_square[blockIdx.x] = double(s.lse) * double(s.lse);
-    if (lse) lse[blockIdx.x] = s.lse;
-}
-
-DEVICE void write_ignored(double* loss, double* lse_square, float* lse) {
-    if (threadIdx.x > 0) return;
-    loss[blockIdx.x] = 0.0;
-    lse_square[blockIdx.x] = 0.0;
-    if (lse) lse[blockIdx.x] = 0.0f;
+    *loss = s.loss;
+    *lse_square = s.lse * s.lse;
 }
 
 // Statistics of a row of bf16; its first `cached` pieces are copied to `cache`.
 DEVICE Running scan(const bf16* z, const Row& row, uint4* cache, int cached) {
     const u32 NOTHING = 0xff80ff80u;
-    Running running = {-infinity(), 0.0f};
+    Running running;
     const uint4* whole = reinterpret_cast<const uint4*>(z + row.head);
     for (int first = threadIdx.x; first < row.pieces; first += UNROLL * THREADS) {
         uint4 raw[UNROLL];
@@ -159,45 +151,38 @@ DEVICE void clear(bf16* z, const Row& row) {
     if (single >= 0) store(z + single, 0.0f);
 }
 
-// Loss and gradient of grad_scale * (loss + z_loss * lse^2); the logits become the gradient.
+// Loss and gradient of grad_scale * (loss + z_loss * lse^2); the logits become the gradient. Row r of the chunk is token
+// first + r of labels and results.
 extern "C" __global__ void __launch_bounds__(THREADS, 1)
 cross_entropy_fwd_bwd(bf16* logits, i64 stride, int vocab, const int* labels, float grad_scale, float z_loss, int cached,
-                      double* loss, double* lse_square, float* lse) {
+                      i64 first, double* loss, double* lse_square) {
     extern __shared__ uint4 cache[];
+    const i64 token = first + blockIdx.x;
     bf16* z = logits + blockIdx.x * stride;
     const Row row(z, vocab);
-    const int label = labels[blockIdx.x];
+    const int label = labels[token];
     if (label == IGNORE_INDEX) {
         clear(z, row);
-        write_ignored(loss, lse_square, lse);
+        write_statistics({0.0, 0.0}, loss + token, lse_square + token);
         return;
     }
     const float target = to_float(z[label]);
     const Statistics s = combine(scan(z, row, cache, cached), target);
-    write_statistics(s, loss, lse_square, lse);
-    const float softmax_scale = grad_scale * fmaf(2.0f * z_loss, s.lse, 1.0f);
-    write_gradient(z, row, cache, cached, {-s.lse * LOG2_E, softmax_scale, grad_scale, label});
+    write_statistics(s, loss + token, lse_square + token);
+    const float lse_shift = -float(s.lse) * LOG2_E, softmax_scale = grad_scale * fmaf(2.0f * z_loss, float(s.lse), 1.0f);
+    write_gradient(z, row, cache, cached, {lse_shift, softmax_scale, grad_scale, label});
 }
 
+// The loss alone, of logits in f32.
 extern "C" __global__ void __launch_bounds__(THREADS, 1)
-cross_entropy_fwd_bf16(const bf16* logits, i64 stride, int vocab, const int* labels, double* loss, double* lse_square,
-                       float* lse) {
-    const bf16* z = logits + blockIdx.x * stride;
-    const int label = labels[blockIdx.x];
-    if (label == IGNORE_INDEX) return write_ignored(loss, lse_square, lse);
-    const float target = to_float(z[label]);
-    write_statistics(combine(scan(z, Row(z, vocab), nullptr, 0), target), loss, lse_square, lse);
-}
-
-extern "C" __global__ void __launch_bounds__(THREADS, 1)
-cross_entropy_fwd_f32(const float* logits, i64 stride, int vocab, const int* labels, double* loss, double* lse_square,
-                      float* lse) {
+cross_entropy_fwd(const float* logits, i64 stride, int vocab, const int* labels, i64 first, double* loss,
+                  double* lse_square) {
+    const i64 token = first + blockIdx.x;
     const float* z = logits + blockIdx.x * stride;
     const Row row(z, vocab);
-    const int label = labels[blockIdx.x];
-    if (label == IGNORE_INDEX) return write_ignored(loss, lse_square, lse);
-    const float target = z[label];
-    Running running = {-infinity(), 0.0f};
+    const int label = labels[token];
+    if (label == IGNORE_INDEX) return write_statistics({0.0, 0.0}, loss + token, lse_square + token);
+    Running running;
 #pragma unroll 2
     for (int piece = threadIdx.x; piece < row.pieces; piece += THREADS) {
         float x[8];
@@ -209,5 +194,5 @@ cross_entropy_fwd_f32(const float* logits, i64 stride, int vocab, const int* lab
         const float x[1] = {z[single]};
         running.add(x);
     }
-    write_statistics(combine(running, target), loss, lse_square, lse);
+    write_statistics(combine(running, z[label]), loss + token, lse_square + token);
 }

@@ -14,7 +14,7 @@ constexpr int PIECES = HIDDEN / VEC;
 // A warp copies a row.
 extern "C" __global__ void __launch_bounds__(256) embedding_fwd(const u32* ids, const bf16* weight, bf16* out, i64 tokens) {
     const int lane = threadIdx.x % WARP;
-    const i64 token = grid_thread() / WARP;
+    const i64 token = (i64(blockIdx.x) * blockDim.x + threadIdx.x) / WARP;
     if (token >= tokens) return;
     const bf16* from = weight + i64(ids[token]) * HIDDEN;
     bf16* to = out + token * HIDDEN;

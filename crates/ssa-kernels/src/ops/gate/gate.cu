@@ -45,52 +45,51 @@ constexpr int VEC = Layout::VEC;
 constexpr int THREADS = 256;
 constexpr int ROWS = THREADS / Layout::LANES;
 
+// Launched with a group of lanes for every row, in whole blocks.
 extern "C" __global__ void __launch_bounds__(THREADS)
 gate_apply_fwd(const bf16* out, const float* gate, bf16* gated, i64 rows) {
     const int lane = threadIdx.x % Layout::LANES;
-    for (i64 row = i64(blockIdx.x) * ROWS + threadIdx.x / Layout::LANES; row < rows; row += i64(gridDim.x) * ROWS) {
-        const float g = gate[row];
+    const i64 row = i64(blockIdx.x) * ROWS + threadIdx.x / Layout::LANES;
+    if (row >= rows) return;
+    const float g = gate[row];
 #pragma unroll
-        for (int i = 0; i < Layout::PER_LANE; ++i) {
-            const int piece = lane + i * Layout::LANES;
-            if (piece >= Layout::PIECES) break;
-            const i64 at = row * HEAD_DIM + piece * VEC;
-            float x[VEC];
-            load_vec<VEC>(x, out + at);
+    for (int i = 0; i < Layout::PER_LANE; ++i) {
+        const int piece = lane + i * Layout::LANES;
+        if (piece >= Layout::PIECES) break;
+        const i64 at = row * HEAD_DIM + piece * VEC;
+        float x[VEC];
+        load_vec<VEC>(x, out + at);
 #pragma unroll
-            for (int e = 0; e < VEC; ++e) x[e] *= g;
-            store_vec<VEC>(gated + at, x);
-        }
+        for (int e = 0; e < VEC; ++e) x[e] *= g;
+        store_vec<VEC>(gated + at, x);
     }
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS)
 gate_apply_bwd(const bf16* dgated, const bf16* out, const float* gate, bf16* dout, int add_dout, float* dgate, int add_dgate,
                i64 rows) {
-    const int lane = threadIdx.x % Layout::LANES, group = threadIdx.x / Layout::LANES;
-    // All lanes of a warp go through the loop equally often, since they add together.
-    for (i64 base = i64(blockIdx.x) * ROWS; base < rows; base += i64(gridDim.x) * ROWS) {
-        const i64 row = base + group;
-        const bool inside = row < rows;
-        const float g = inside ? gate[row] : 0.0f;
-        float sum = 0.0f;
+    const int lane = threadIdx.x % Layout::LANES;
+    const i64 row = i64(blockIdx.x) * ROWS + threadIdx.x / Layout::LANES;
+    // Lanes without a row stay, since the lanes of a warp add together.
+    const bool inside = row < rows;
+    const float g = inside ? gate[row] : 0.0f;
+    float sum = 0.0f;
 #pragma unroll
-        for (int i = 0; i < Layout::PER_LANE; ++i) {
-            const int piece = lane + i * Layout::LANES;
-            if (!inside || piece >= Layout::PIECES) break;
-            const i64 at = row * HEAD_DIM + piece * VEC;
-            float d[VEC], x[VEC];
-            load_vec<VEC>(d, dgated + at);
-            load_vec<VEC>(x, out + at);
+    for (int i = 0; i < Layout::PER_LANE; ++i) {
+        const int piece = lane + i * Layout::LANES;
+        if (!inside || piece >= Layout::PIECES) break;
+        const i64 at = row * HEAD_DIM + piece * VEC;
+        float d[VEC], x[VEC];
+        load_vec<VEC>(d, dgated + at);
+        load_vec<VEC>(x, out + at);
 #pragma unroll
-            for (int e = 0; e < VEC; ++e) {
-                sum = fmaf(d[e], x[e], sum);
-                d[e] *= g;
-            }
-            accumulate_vec<VEC>(dout + at, d, add_dout);
+        for (int e = 0; e < VEC; ++e) {
+            sum = fmaf(d[e], x[e], sum);
+            d[e] *= g;
         }
-        sum = lanes_sum<Layout::LANES>(sum);
-        if (inside && lane == 0) accumulate(dgate + row, sum, add_dgate);
+        accumulate_vec<VEC>(dout + at, d, add_dout);
     }
+    sum = lanes_sum<Layout::LANES>(sum);
+    if (inside && lane == 0) accumulate(dgate + row, sum, add_dgate);
 }
 #endif

@@ -1,24 +1,25 @@
 // The L2 norm of many f32 gradients: grad_norm_partial once for each tensor, then grad_norm_finish.
 //
 // A block squares and adds CHUNK elements in f64 and writes one partial sum; the blocks of all tensors write to one list in
-// the order of the tensors, which the last kernel adds in a fixed order. Bytes an element: 4, 64 a thread in flight.
+// the order of the tensors (a tensor's own from `first`), which the last kernel adds in a fixed order. Bytes an element: 4, 64 a thread in flight.
 #include "common.cuh"
 
 constexpr int THREADS = 256;
 constexpr int UNROLL = 4;
 constexpr int CHUNK = 32768;
 
-extern "C" __global__ void __launch_bounds__(THREADS) grad_norm_partial(const float* grad, i64 len, double* partial) {
+extern "C" __global__ void __launch_bounds__(THREADS)
+grad_norm_partial(const float* grad, i64 len, double* partial, i64 first) {
     const i64 begin = i64(blockIdx.x) * CHUNK;
     const int count = int(len - begin < CHUNK ? len - begin : CHUNK);
     const float* x = grad + begin;
     const float4* whole = reinterpret_cast<const float4*>(x);
     double sums[UNROLL] = {};
-    for (int first = threadIdx.x; first < count / 4; first += UNROLL * THREADS) {
+    for (int piece = threadIdx.x; piece < count / 4; piece += UNROLL * THREADS) {
         float4 raw[UNROLL];
 #pragma unroll
         for (int u = 0; u < UNROLL; ++u) {
-            const int i = first + u * THREADS;
+            const int i = piece + u * THREADS;
             raw[u] = i < count / 4 ? whole[i] : make_float4(0.0f, 0.0f, 0.0f, 0.0f);
         }
 #pragma unroll
@@ -31,7 +32,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) grad_norm_partial(const fl
     const int rest = count / 4 * 4 + threadIdx.x;
     if (rest < count) sum += double(x[rest]) * double(x[rest]);
     sum = block_sum<THREADS>(sum);
-    if (threadIdx.x == 0) partial[blockIdx.x] = sum;
+    if (threadIdx.x == 0) partial[first + blockIdx.x] = sum;
 }
 
 constexpr int FINISH_THREADS = 1024;
@@ -46,5 +47,5 @@ grad_norm_finish(const double* partial, i64 partials, double max_norm, double* n
     if (threadIdx.x > 0) return;
     const double root = sqrt(sum), factor = max_norm / (root + 1e-6);
     *norm = root;
-    if (clip) *clip = !(root < double(infinity())) ? __int_as_float(0x7fffffff) : factor > 1.0 ? 1.0f : float(factor);
+    *clip = !(root < double(infinity())) ? __int_as_float(0x7fffffff) : factor > 1.0 ? 1.0f : float(factor);
 }

@@ -49,13 +49,10 @@ gated_pair_fwd(const bf16* full, const bf16* sparse, const float* gate, const u8
 
 // From the gradient of `mixed` and the alignment loss to those of both outputs and the gate. full_scale and sparse_scale are
 // what the loss's slope at full - sparse is multiplied by, 0 for the one that is not pulled.
-//
-// delta, if given, receives sum_d dout out of a head, which the backward pass of that attention begins with: of dout as it
-// is stored here, so only where dout holds nothing yet.
 extern "C" __global__ void __launch_bounds__(THREADS)
 gated_pair_bwd(const bf16* dmixed, const bf16* full, const bf16* sparse, const float* gate, const u8* valid, i64 tokens,
                int heads, int chosen, float full_scale, float sparse_scale, bf16* dfull, int add_full, bf16* dsparse,
-               int add_sparse, float* dgate, int add_gate, float* delta_full, float* delta_sparse) {
+               int add_sparse, float* dgate, int add_gate) {
     const int lane = threadIdx.x % Layout::LANES, group = threadIdx.x / Layout::LANES;
     for (i64 token = blockIdx.x; token < tokens; token += gridDim.x) {
         const bool counts = !valid || valid[token];
@@ -65,7 +62,7 @@ gated_pair_bwd(const bf16* dmixed, const bf16* full, const bf16* sparse, const f
             const bool inside = head < heads;
             const i64 row = token * heads + head;
             const float g = inside ? gate[row] : 0.0f;
-            float gate_sum = 0.0f, full_sum = 0.0f, sparse_sum = 0.0f;
+            float gate_sum = 0.0f;
 #pragma unroll
             for (int i = 0; i < Layout::PER_LANE; ++i) {
                 const int piece = lane + i * Layout::LANES;
@@ -85,19 +82,12 @@ gated_pair_bwd(const bf16* dmixed, const bf16* full, const bf16* sparse, const f
                     const float to_bare = GATED ? g : 1.0f;
                     df[e] = fmaf(full_term, to_bare, chosen ? 0.0f : through);
                     ds[e] = fmaf(sparse_term, to_bare, chosen ? through : 0.0f);
-                    full_sum = fmaf(to_float(to_bf16(df[e])), f[e], full_sum);
-                    sparse_sum = fmaf(to_float(to_bf16(ds[e])), s[e], sparse_sum);
                 }
                 accumulate_vec<VEC>(dfull + at, df, add_full);
                 accumulate_vec<VEC>(dsparse + at, ds, add_sparse);
             }
             gate_sum = lanes_sum<Layout::LANES>(gate_sum);
-            full_sum = lanes_sum<Layout::LANES>(full_sum);
-            sparse_sum = lanes_sum<Layout::LANES>(sparse_sum);
-            if (!inside || lane > 0) continue;
-            accumulate(dgate + row, gate_sum, add_gate);
-            if (delta_full) delta_full[row] = full_sum;
-            if (delta_sparse) delta_sparse[row] = sparse_sum;
+            if (inside && lane == 0) accumulate(dgate + row, gate_sum, add_gate);
         }
     }
 }
