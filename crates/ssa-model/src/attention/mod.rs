@@ -160,7 +160,8 @@ impl AttentionSaved {
                 gated_pair_bwd(dmixed, &pair, alignment, scale, GatedPairGrads { dfull, dsparse, dgate })?;
             }
             _ => {
-                let contributing = self.branches.iter().zip(&mut douts).filter(|(branch, _)| branch.contributes);
+                let contributing =
+                    self.branches.iter().zip(&mut douts).filter(|(branch, _)| branch.contributes);
                 for (branch, dout) in contributing {
                     let (gate, dgate) = (self.gates.of(branch.kind), dgates.of_mut(branch.kind));
                     gate_apply_bwd(dmixed, &branch.output.out, gate, dout, dgate)?;

@@ -180,12 +180,12 @@ fn one_snapshot_at_a_time_and_the_trainer_goes_on_meanwhile() {
         snapshot.state.step = step;
         snapshot
     };
-    writer.save(|| snapshot(1)).unwrap();
+    writer.save(|| Ok(snapshot(1))).unwrap();
     // The first save is held up, and yet the caller is here.
     writer.poll().unwrap();
     assert_eq!(*log.lock().unwrap(), ["copied"]);
     (0..2).for_each(|_| release.send(()).unwrap());
-    writer.save(|| snapshot(2)).unwrap();
+    writer.save(|| Ok(snapshot(2))).unwrap();
     writer.wait().unwrap();
     assert_eq!(*log.lock().unwrap(), ["copied", "saved", "copied", "saved"]);
 }

@@ -49,7 +49,8 @@ pub(super) fn dry_run(plan: &TrainPlan, choice: DeviceChoice) -> Result<()> {
     let free_text = free.map_or("unknown".to_owned(), |bytes| HumanBytes(bytes as u64).to_string());
     print(&format!("device {device}, free memory {free_text}; rows of {} tokens", plan.sequence_length()))?;
     print(&format!("{:28} {:>14} {:>14}", "", "keep all", "recompute"))?;
-    let estimates = [false, true].map(|recompute| MemoryEstimate::new(&shape(plan, recompute), rows, &device));
+    let estimates =
+        [false, true].map(|recompute| MemoryEstimate::new(&shape(plan, recompute), rows, &device));
     let line = |name: &str, part: fn(&MemoryEstimate) -> usize| {
         let [keep, recompute] = estimates.map(|estimate| HumanBytes(part(&estimate) as u64).to_string());
         print(&format!("{name:28} {keep:>14} {recompute:>14}"))
@@ -61,12 +62,16 @@ pub(super) fn dry_run(plan: &TrainPlan, choice: DeviceChoice) -> Result<()> {
     line("layer or head at work", |estimate| estimate.working)?;
     line("peak", |estimate| estimate.peak)?;
     if let Some(free) = free {
-        let [keep, recompute] = [false, true]
-            .map(|recompute| MemoryEstimate::largest_micro_batch(&shape(plan, recompute), free, &device).to_string());
+        let [keep, recompute] = [false, true].map(|recompute| {
+            MemoryEstimate::largest_micro_batch(&shape(plan, recompute), free, &device).to_string()
+        });
         print(&format!("{:28} {keep:>14} {recompute:>14}", "largest micro_batch_size"))?;
     }
     let used = if plan.objective().recompute { "recompute" } else { "keep all" };
-    print(&format!("this run: {used}, micro-batches of {rows} rows, {} a step", plan.batches().micro_batches(plan.steps())))
+    print(&format!(
+        "this run: {used}, micro-batches of {rows} rows, {} a step",
+        plan.batches().micro_batches(plan.steps())
+    ))
 }
 
 /// Memory that a run can take; none if the system does not tell.
