@@ -1,0 +1,251 @@
+// Backward of attention over a range of keys per query, what belongs to keys:
+//
+//   dv_j += sum_r p_rj dout_r,   dk_j += softmax_scale sum_r ds_rj q_r   (p and ds: backward_queries.cu)
+//
+// over all rows r, tokens and heads of the group alike, that see key j. A block takes TILE_KEYS keys and a piece of the list of rows
+// that see them; a warp keeps k, v, dk and dv of its keys in registers. Scores are computed transposed, [keys, rows], so
+// that they are, rounded, the first operand of dv += P^T dout without a way through shared memory.
+//
+// The first keys of a document are seen by all of it: their rows are cut into pieces of about equal size (by the
+// host, from shapes alone), each of which writes a partial sum in f32; `attention_sum_keys` adds those in order.
+//
+// Above 128 columns the accumulators do not fit: blockIdx.y selects a part of the columns, and scores are computed again.
+#include "attention.cuh"
+
+#ifndef KEY_TILES
+#define KEY_TILES (DEPTH <= 64 ? 2 : 1)
+#endif
+#ifndef WARPS
+#define WARPS 4
+#endif
+// Rows of a tile in shared memory, and of a step whose scores are in registers.
+#ifndef TILE_ROWS
+#define TILE_ROWS (DEPTH <= 64 ? 64 : 32)
+#endif
+#ifndef STEP_ROWS
+#define STEP_ROWS 16
+#endif
+#ifndef STAGES
+#define STAGES (DEPTH <= 128 ? 3 : 2)
+#endif
+#ifndef MIN_BLOCKS
+#define MIN_BLOCKS (DEPTH <= 128 ? 2 : 1)
+#endif
+
+constexpr int THREADS = WARPS * WARP;
+constexpr int WARP_KEYS = 16 * KEY_TILES;
+constexpr int TILE_KEYS = WARPS * WARP_KEYS;
+constexpr int STEP_COLUMNS = STEP_ROWS / 8;
+constexpr int DEPTH_STEPS = DEPTH / 16;
+constexpr int PARTS = DEPTH <= 128 ? 1 : 2;
+constexpr int PART_STEPS = (DEPTH_STEPS + PARTS - 1) / PARTS;
+constexpr bool KEYS_IN_REGISTERS = KEY_TILES * DEPTH_STEPS <= 8;
+// Shared memory: keys, values, the ring of q and dout tiles, the ring of row statistics.
+constexpr int STAGE_BYTES = 2 * TILE_BYTES<TILE_ROWS>;
+
+extern __shared__ __align__(1024) u8 shared[];
+
+// Where the gradient of a tile goes: to its tensor, or as a partial sum to `[TILE_KEYS, HEAD_DIM]` of f32.
+struct Destination {
+    bf16* gradient;
+    int add;
+    float* partial;
+
+    __device__ __forceinline__ void write(i64 row, int tile_row, int column, float x, float y) const {
+        if (partial) {
+            *reinterpret_cast<float2*>(partial + tile_row * HEAD_DIM + column) = make_float2(x, y);
+            return;
+        }
+        u32* pair = reinterpret_cast<u32*>(gradient + row * HEAD_DIM + column);
+        if (add) {
+            const float2 old = unpack_bf16(*pair);
+            x += old.x, y += old.y;
+        }
+        *pair = pack_bf16(x, y);
+    }
+};
+
+extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS) tiled_attention_bwd_keys(
+    const bf16* q, const bf16* k, const bf16* v, const bf16* dout, const float2* statistics,
+    bf16* dk, int add_dk, bf16* dv, int add_dv, float* partial,
+    // Two entries a piece: first token and number of tokens of the document, its first key, first key of the tile;
+    // first row and end of the rows, where the partial sum goes or -1, number of keys of the document.
+    const int4* pieces,
+    int tokens, int kv_heads, int reach, float softmax_scale
+) {
+    const int4 tile = pieces[blockIdx.x / kv_heads * 2], piece = pieces[blockIdx.x / kv_heads * 2 + 1];
+    const int kv_head = blockIdx.x % kv_heads, part = PARTS == 1 ? 0 : blockIdx.y;
+    const float scale = softmax_scale * LOG2_E;
+    const int first_key = tile.w, keys = piece.w, rows_begin = piece.x, rows_end = piece.y;
+    const PackedRows row_index(tile.x, kv_head, kv_heads);
+    const KeyRows key_index(tile.z, kv_head, kv_heads);
+    const int lane = threadIdx.x % WARP, warp_key = threadIdx.x / WARP * WARP_KEYS;
+    const int row_tiles = (rows_end - rows_begin + TILE_ROWS - 1) / TILE_ROWS;
+    statistics += (i64(kv_head) * tokens + tile.x) * GROUP;
+
+    const u32 k_tile = shared_address(shared), v_tile = k_tile + TILE_BYTES<TILE_KEYS>;
+    const u32 ring = v_tile + TILE_BYTES<TILE_KEYS>;
+    constexpr int STATISTICS = 2 * TILE_BYTES<TILE_KEYS> + STAGES * STAGE_BYTES;
+    const auto copy_rows = [&](int index) {
+        const int row = rows_begin + index * TILE_ROWS, stage = index % STAGES;
+        const u32 q_tile = ring + stage * STAGE_BYTES;
+        copy_tile<TILE_ROWS, THREADS>(q_tile, q, row_index, row, rows_end);
+        copy_tile<TILE_ROWS, THREADS>(q_tile + TILE_BYTES<TILE_ROWS>, dout, row_index, row, rows_end);
+        for (int i = threadIdx.x; i < TILE_ROWS; i += THREADS)
+            copy_async8(k_tile + STATISTICS + (stage * TILE_ROWS + i) * 8, statistics + row + i, row + i < rows_end);
+    };
+    copy_tile<TILE_KEYS, THREADS>(k_tile, k, key_index, first_key, keys);
+    copy_tile<TILE_KEYS, THREADS>(v_tile, v, key_index, first_key, keys);
+#pragma unroll
+    for (int i = 0; i < STAGES - 1; ++i) {
+        if (i < row_tiles) copy_rows(i);
+        copy_async_commit();
+    }
+
+    const u32 k_lane = fragment_a(k_tile + warp_key * ROW_BYTES, lane);
+    const u32 v_lane = fragment_a(v_tile + warp_key * ROW_BYTES, lane);
+    u32 k_fragments[DEPTH_STEPS][KEY_TILES][4], v_fragments[DEPTH_STEPS][KEY_TILES][4];
+    const auto load_keys = [&](int d) {
+#pragma unroll
+        for (int m = 0; m < KEY_TILES; ++m) {
+            load_a(k_fragments[d][m], fragment_at(k_lane, 16 * m, d));
+            load_a(v_fragments[d][m], fragment_at(v_lane, 16 * m, d));
+        }
+    };
+    if constexpr (KEYS_IN_REGISTERS) {
+        copy_async_wait<STAGES - 2>();
+        __syncthreads();
+#pragma unroll
+        for (int d = 0; d < DEPTH_STEPS; ++d) load_keys(d);
+    }
+
+    float dk_keys[KEY_TILES][2 * PART_STEPS][4], dv_keys[KEY_TILES][2 * PART_STEPS][4];
+    set_zero(dk_keys);
+    set_zero(dv_keys);
+    const int warp_first_key = first_key + warp_key;
+    for (int index = 0; index < row_tiles; ++index) {
+        copy_async_wait<STAGES - 2>();
+        __syncthreads();
+        if (index + STAGES - 1 < row_tiles) copy_rows(index + STAGES - 1);
+        copy_async_commit();
+
+        const u32 q_tile = ring + index % STAGES * STAGE_BYTES, dout_tile = q_tile + TILE_BYTES<TILE_ROWS>;
+        const u32 q_lane = fragment_b(q_tile, lane), dout_lane = fragment_b(dout_tile, lane);
+        const u32 q_trans_lane = fragment_b_trans(q_tile, lane), dout_trans_lane = fragment_b_trans(dout_tile, lane);
+        const float4* row_statistics =
+            reinterpret_cast<const float4*>(shared + STATISTICS + index % STAGES * TILE_ROWS * 8) + lane % 4;
+#pragma unroll
+        for (int step = 0; step < TILE_ROWS; step += STEP_ROWS) {
+            const int row = rows_begin + index * TILE_ROWS + step;
+            const int first_position = row / GROUP, last_position = (row + STEP_ROWS - 1) / GROUP;
+            if (warp_first_key >= seen_to(last_position, reach)) continue;
+            if (warp_first_key + WARP_KEYS <= seen_from(first_position, reach)) continue;
+
+            float s[KEY_TILES][STEP_COLUMNS][4], ds[KEY_TILES][STEP_COLUMNS][4];
+            set_zero(s);
+            set_zero(ds);
+#pragma unroll
+            for (int d = 0; d < DEPTH_STEPS; ++d) {
+                if constexpr (!KEYS_IN_REGISTERS) load_keys(d);
+#pragma unroll
+                for (int n = 0; n < STEP_COLUMNS; n += 2) {
+                    u32 b[2][2];
+                    load_b(b, fragment_at(q_lane, step + 8 * n, d));
+                    mma_pair(s, n, k_fragments[d], b);
+                    load_b(b, fragment_at(dout_lane, step + 8 * n, d));
+                    mma_pair(ds, n, v_fragments[d], b);
+                }
+            }
+            if (warp_first_key + WARP_KEYS > seen_to(first_position, reach) ||
+                warp_first_key < seen_from(last_position, reach)) {
+#pragma unroll
+                for (int n = 0; n < STEP_COLUMNS; ++n)
+#pragma unroll
+                    for (int i = 0; i < 2; ++i) {
+                        const int position = (row + 8 * n + lane % 4 * 2 + i) / GROUP;
+                        const int from = seen_from(position, reach), to = seen_to(position, reach);
+#pragma unroll
+                        for (int m = 0; m < KEY_TILES; ++m)
+#pragma unroll
+                            for (int half = 0; half < 2; ++half) {
+                                const int key = warp_first_key + 16 * m + 8 * half + lane / 4;
+                                if (key < from || key >= to) s[m][n][2 * half + i] = -infinity();
+                            }
+                    }
+            }
+#pragma unroll
+            for (int n = 0; n < STEP_COLUMNS; ++n) {
+                // lse / ln 2 and delta of the two rows that are this lane's columns.
+                const float4 pair = row_statistics[(step + 8 * n) / 2];
+#pragma unroll
+                for (int m = 0; m < KEY_TILES; ++m)
+#pragma unroll
+                    for (int i = 0; i < 4; ++i) {
+                        float &p = s[m][n][i], &x = ds[m][n][i];
+                        p = exp2_approx(p * scale - (i % 2 ? pair.z : pair.x));
+                        x = p * (x - (i % 2 ? pair.w : pair.y));
+                    }
+            }
+#pragma unroll
+            for (int n = 0; n < STEP_COLUMNS; n += 2) {
+                u32 p[KEY_TILES][4], dscores[KEY_TILES][4];
+                to_a(p, s, n);
+                to_a(dscores, ds, n);
+#pragma unroll
+                for (int d = 0; d < PART_STEPS; ++d) {
+                    const int column = part * PART_STEPS + d;
+                    if (DEPTH_STEPS % PARTS != 0 && column >= DEPTH_STEPS) break;
+                    u32 b[2][2];
+                    load_b_trans(b, fragment_at(dout_trans_lane, step + 8 * n, column));
+                    mma_pair(dv_keys, 2 * d, p, b);
+                    load_b_trans(b, fragment_at(q_trans_lane, step + 8 * n, column));
+                    mma_pair(dk_keys, 2 * d, dscores, b);
+                }
+            }
+        }
+    }
+    copy_async_wait<0>();
+
+    constexpr i64 PARTIAL = TILE_KEYS * HEAD_DIM;
+    float* partial_dk = piece.z < 0 ? nullptr : partial + (i64(piece.z) * kv_heads + kv_head) * 2 * PARTIAL;
+    const Destination to_dk{dk, add_dk, partial_dk};
+    const Destination to_dv{dv, add_dv, partial_dk ? partial_dk + PARTIAL : nullptr};
+#pragma unroll
+    for (int m = 0; m < KEY_TILES; ++m)
+#pragma unroll
+        for (int half = 0; half < 2; ++half) {
+            const int row = warp_key + 16 * m + 8 * half + lane / 4;
+            if (first_key + row >= keys) continue;
+#pragma unroll
+            for (int n = 0; n < 2 * PART_STEPS; ++n) {
+                const int column = part * PART_STEPS * 16 + 8 * n + lane % 4 * 2;
+                if ((HEAD_DIM != DEPTH || DEPTH_STEPS % PARTS != 0) && column >= HEAD_DIM) continue;
+                const float *a = &dk_keys[m][n][2 * half], *b = &dv_keys[m][n][2 * half];
+                to_dk.write(key_index(first_key + row), row, column, a[0] * softmax_scale, a[1] * softmax_scale);
+                to_dv.write(key_index(first_key + row), row, column, b[0], b[1]);
+            }
+        }
+}
+
+// Adds the partial sums of key tiles whose rows were cut, in the order of the pieces.
+extern "C" __global__ void __launch_bounds__(256) attention_sum_keys(
+    const float* partial, bf16* dk, int add_dk, bf16* dv, int add_dv,
+    const int4* tiles, // first key of the tile over the batch, its keys, first partial sum, their number
+    int kv_heads
+) {
+    const int4 tile = tiles[blockIdx.x / kv_heads];
+    const int kv_head = blockIdx.x % kv_heads;
+    constexpr int ROW_CHUNKS = HEAD_DIM / 8;
+    const int index = blockIdx.y * 256 + threadIdx.x, is_dv = index / (TILE_KEYS * ROW_CHUNKS);
+    const int row = index / ROW_CHUNKS % TILE_KEYS, chunk = index % ROW_CHUNKS;
+    if (is_dv > 1 || row >= tile.y) return;
+    float sum[8] = {};
+    for (int i = 0; i < tile.w; ++i) {
+        float x[8];
+        load8(x, partial + ((i64(tile.z + i) * kv_heads + kv_head) * 2 * TILE_KEYS * ROW_CHUNKS + index) * 8);
+#pragma unroll
+        for (int e = 0; e < 8; ++e) sum[e] += x[e];
+    }
+    const KeyRows key_index(tile.x, kv_head, kv_heads);
+    accumulate8((is_dv ? dv : dk) + key_index(row) * HEAD_DIM + chunk * 8, sum, is_dv ? add_dv : add_dk);
+}
