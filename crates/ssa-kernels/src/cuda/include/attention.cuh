@@ -255,3 +255,53 @@ DEVICE void copy_async8(u32 to_shared, const void* from, bool valid) {
     const u32 bytes = valid ? 8 : 0;
     asm volatile("cp.async.ca.shared.global [%0], [%1], 8, %2;" ::"r"(to_shared), "l"(from), "r"(bytes) : "memory");
 }
+
+// ---- Gradients of keys ------------------------------------------------------------------------------------------------------
+
+// Where the gradient of a tile of keys goes: to its tensor, or as a partial sum to `[keys of a tile, HEAD_DIM]` of f32.
+struct KeyGradient {
+    bf16* gradient;
+    int add;
+    float* partial;
+
+    __device__ __forceinline__ void write(i64 row, int tile_row, int column, float x, float y) const {
+        if (partial) {
+            *reinterpret_cast<float2*>(partial + tile_row * HEAD_DIM + column) = make_float2(x, y);
+            return;
+        }
+        u32* pair = reinterpret_cast<u32*>(gradient + row * HEAD_DIM + column);
+        if (add) {
+            const float2 old = unpack_bf16(*pair);
+            x += old.x, y += old.y;
+        }
+        *pair = pack_bf16(x, y);
+    }
+};
+
+// Writes the gradients of a warp's keys, columns from `first_column`, to the tensors or (slot >= 0) as a partial sum.
+template <int TILE_KEYS, int M, int N>
+DEVICE void write_keys(
+    const float (&dk_keys)[M][N][4], const float (&dv_keys)[M][N][4], bf16* dk, int add_dk, bf16* dv, int add_dv,
+    float* partial, int slot, const KeyRows& key_index, int kv_head, int kv_heads, int first_key, int warp_key, int keys,
+    float softmax_scale, int first_column, int lane
+) {
+    constexpr i64 PARTIAL = TILE_KEYS * HEAD_DIM;
+    float* partial_dk = slot < 0 ? nullptr : partial + (i64(slot) * kv_heads + kv_head) * 2 * PARTIAL;
+    const KeyGradient to_dk{dk, add_dk, partial_dk};
+    const KeyGradient to_dv{dv, add_dv, partial_dk ? partial_dk + PARTIAL : nullptr};
+#pragma unroll
+    for (int m = 0; m < M; ++m)
+#pragma unroll
+        for (int half = 0; half < 2; ++half) {
+            const int row = warp_key + 16 * m + 8 * half + lane / 4;
+            if (first_key + row >= keys) continue;
+#pragma unroll
+            for (int n = 0; n < N; ++n) {
+                const int column = first_column + 8 * n + lane % 4 * 2;
+                if (column >= HEAD_DIM) continue;
+                const float *a = &dk_keys[m][n][2 * half], *b = &dv_keys[m][n][2 * half];
+                to_dk.write(key_index(first_key + row), row, column, a[0] * softmax_scale, a[1] * softmax_scale);
+                to_dv.write(key_index(first_key + row), row, column, b[0], b[1]);
+            }
+        }
+}

@@ -25,6 +25,9 @@
 #ifndef STEP_ROWS
 #define STEP_ROWS 16
 #endif
+#ifndef VALUES
+#define VALUES 1
+#endif
 #ifndef STAGES
 #define STAGES (DEPTH <= 128 ? 3 : 2)
 #endif
@@ -40,30 +43,11 @@ constexpr int DEPTH_STEPS = DEPTH / 16;
 constexpr int PARTS = DEPTH <= 128 ? 1 : 2;
 constexpr int PART_STEPS = (DEPTH_STEPS + PARTS - 1) / PARTS;
 constexpr bool KEYS_IN_REGISTERS = KEY_TILES * DEPTH_STEPS <= 8;
+constexpr bool VALUES_IN_REGISTERS = KEYS_IN_REGISTERS && VALUES;
 // Shared memory: keys, values, the ring of q and dout tiles, the ring of row statistics.
 constexpr int STAGE_BYTES = 2 * TILE_BYTES<TILE_ROWS>;
 
 extern __shared__ __align__(1024) u8 shared[];
-
-// Where the gradient of a tile goes: to its tensor, or as a partial sum to `[TILE_KEYS, HEAD_DIM]` of f32.
-struct Destination {
-    bf16* gradient;
-    int add;
-    float* partial;
-
-    __device__ __forceinline__ void write(i64 row, int tile_row, int column, float x, float y) const {
-        if (partial) {
-            *reinterpret_cast<float2*>(partial + tile_row * HEAD_DIM + column) = make_float2(x, y);
-            return;
-        }
-        u32* pair = reinterpret_cast<u32*>(gradient + row * HEAD_DIM + column);
-        if (add) {
-            const float2 old = unpack_bf16(*pair);
-            x += old.x, y += old.y;
-        }
-        *pair = pack_bf16(x, y);
-    }
-};
 
 extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS) tiled_attention_bwd_keys(
     const bf16* q, const bf16* k, const bf16* v, const bf16* dout, const float2* statistics,
@@ -105,18 +89,18 @@ extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS) tiled_attentio
     const u32 k_lane = fragment_a(k_tile + warp_key * ROW_BYTES, lane);
     const u32 v_lane = fragment_a(v_tile + warp_key * ROW_BYTES, lane);
     u32 k_fragments[DEPTH_STEPS][KEY_TILES][4], v_fragments[DEPTH_STEPS][KEY_TILES][4];
-    const auto load_keys = [&](int d) {
+    const auto load_keys = [&](u32 (&fragments)[KEY_TILES][4], u32 lane_address, int d) {
 #pragma unroll
-        for (int m = 0; m < KEY_TILES; ++m) {
-            load_a(k_fragments[d][m], fragment_at(k_lane, 16 * m, d));
-            load_a(v_fragments[d][m], fragment_at(v_lane, 16 * m, d));
-        }
+        for (int m = 0; m < KEY_TILES; ++m) load_a(fragments[m], fragment_at(lane_address, 16 * m, d));
     };
     if constexpr (KEYS_IN_REGISTERS) {
         copy_async_wait<STAGES - 2>();
         __syncthreads();
 #pragma unroll
-        for (int d = 0; d < DEPTH_STEPS; ++d) load_keys(d);
+        for (int d = 0; d < DEPTH_STEPS; ++d) {
+            load_keys(k_fragments[d], k_lane, d);
+            if constexpr (VALUES_IN_REGISTERS) load_keys(v_fragments[d], v_lane, d);
+        }
     }
 
     float dk_keys[KEY_TILES][2 * PART_STEPS][4], dv_keys[KEY_TILES][2 * PART_STEPS][4];
@@ -146,7 +130,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS) tiled_attentio
             set_zero(ds);
 #pragma unroll
             for (int d = 0; d < DEPTH_STEPS; ++d) {
-                if constexpr (!KEYS_IN_REGISTERS) load_keys(d);
+                if constexpr (!KEYS_IN_REGISTERS) load_keys(k_fragments[d], k_lane, d);
+                if constexpr (!VALUES_IN_REGISTERS) load_keys(v_fragments[d], v_lane, d);
 #pragma unroll
                 for (int n = 0; n < STEP_COLUMNS; n += 2) {
                     u32 b[2][2];
@@ -205,26 +190,9 @@ extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS) tiled_attentio
         }
     }
     copy_async_wait<0>();
-
-    constexpr i64 PARTIAL = TILE_KEYS * HEAD_DIM;
-    float* partial_dk = piece.z < 0 ? nullptr : partial + (i64(piece.z) * kv_heads + kv_head) * 2 * PARTIAL;
-    const Destination to_dk{dk, add_dk, partial_dk};
-    const Destination to_dv{dv, add_dv, partial_dk ? partial_dk + PARTIAL : nullptr};
-#pragma unroll
-    for (int m = 0; m < KEY_TILES; ++m)
-#pragma unroll
-        for (int half = 0; half < 2; ++half) {
-            const int row = warp_key + 16 * m + 8 * half + lane / 4;
-            if (first_key + row >= keys) continue;
-#pragma unroll
-            for (int n = 0; n < 2 * PART_STEPS; ++n) {
-                const int column = part * PART_STEPS * 16 + 8 * n + lane % 4 * 2;
-                if ((HEAD_DIM != DEPTH || DEPTH_STEPS % PARTS != 0) && column >= HEAD_DIM) continue;
-                const float *a = &dk_keys[m][n][2 * half], *b = &dv_keys[m][n][2 * half];
-                to_dk.write(key_index(first_key + row), row, column, a[0] * softmax_scale, a[1] * softmax_scale);
-                to_dv.write(key_index(first_key + row), row, column, b[0], b[1]);
-            }
-        }
+    write_keys<TILE_KEYS>(
+        dk_keys, dv_keys, dk, add_dk, dv, add_dv, partial, piece.z, key_index, kv_head, kv_heads, first_key, warp_key, keys,
+        softmax_scale, part * PART_STEPS * 16, lane);
 }
 
 // Adds the partial sums of key tiles whose rows were cut, in the order of the pieces.
