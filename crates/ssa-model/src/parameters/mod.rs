@@ -196,7 +196,7 @@ impl Parameters {
     /// Sets every element to zero.
     pub fn fill_zero(&mut self) {
         for (_, tensor) in self.named_mut() {
-            tensor.fill(0.0);
+            tensor.fill_zero();
         }
     }
 }
