@@ -7,7 +7,7 @@ pub mod reference;
 mod tests;
 
 use crate::checks::{axes, check_last, check_rows, same_device};
-use crate::{Device, Result, Tensor};
+use crate::{DType, Device, Result, Tensor};
 
 /// `y = x Wᵀ`.
 ///
@@ -30,10 +30,22 @@ use crate::{Device, Result, Tensor};
 /// # Source
 /// Every projection of the Llama block.
 pub fn linear_fwd(x: &Tensor, weight: &Tensor) -> Result<Tensor> {
+    forward(x, weight, x.dtype())
+}
+
+/// [`linear_fwd`] with a result in `f32` on a GPU too: for logits, whose small differences are what is measured.
+///
+/// # Errors
+/// As [`linear_fwd`].
+pub fn linear_fwd_f32(x: &Tensor, weight: &Tensor) -> Result<Tensor> {
+    forward(x, weight, DType::F32)
+}
+
+fn forward(x: &Tensor, weight: &Tensor, dtype: DType) -> Result<Tensor> {
     let [outputs, inputs] = axes("linear_fwd", "weight", weight, "[O, I]")?;
     check_last("linear_fwd", "x", x, inputs)?;
     same_device("linear_fwd", x, &[("weight", weight)])?;
-    let mut out = Tensor::for_output_like(x, with_last_dim(x, outputs));
+    let mut out = Tensor::for_output_on(&x.device(), dtype, with_last_dim(x, outputs));
     match x.device() {
         Device::Cuda(gpu) => cuda::forward(&gpu, x, weight, &mut out)?,
         Device::Cpu => cpu::forward(x.as_slice(), weight.as_slice(), out.as_mut_slice(), inputs, outputs),
