@@ -50,5 +50,11 @@ pub(crate) struct Module {
 }
 
 /// Headers that every module can include.
-const HEADERS: [(&str, &str); 2] =
-    [("common.cuh", include_str!("include/common.cuh")), ("mma.cuh", include_str!("include/mma.cuh"))];
+const HEADERS: [(&str, &str); 6] = [
+    ("attention.cuh", include_str!("include/attention.cuh")),
+    ("attention_sm90.cuh", include_str!("include/attention_sm90.cuh")),
+    ("common.cuh", include_str!("include/common.cuh")),
+    ("mma.cuh", include_str!("include/mma.cuh")),
+    ("selection.cuh", include_str!("include/selection.cuh")),
+    ("wgmma.cuh", include_str!("include/wgmma.cuh")),
+];

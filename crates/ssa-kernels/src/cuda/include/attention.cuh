@@ -121,9 +121,9 @@ DEVICE float quad_max(float x) {
 }
 
 // ---- Which keys a query sees: those of `visibility.rs` ----------------------------------------------------------------------
-// `reach` is the window in tokens, or the size of a block where keys are block means (KEYS_ARE_BLOCKS). The range
+// `reach` is the window in tokens, or the size of a block where keys are block means (KEYS_ARE_BLOCKS is 1). The range
 // `seen_from..seen_to` is counted from the first key of the document; neither end moves back as positions advance.
-#ifdef KEYS_ARE_BLOCKS
+#if KEYS_ARE_BLOCKS
 DEVICE int seen_from(int, int) { return 0; }
 DEVICE int seen_to(int position, int reach) { return (position + 1) / reach; }
 #else

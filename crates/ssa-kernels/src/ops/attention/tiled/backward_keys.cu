@@ -12,28 +12,8 @@
 // Above 128 columns the accumulators do not fit: blockIdx.y selects a part of the columns, and scores are computed again.
 #include "attention.cuh"
 
-#ifndef KEY_TILES
-#define KEY_TILES (DEPTH <= 64 ? 2 : 1)
-#endif
-#ifndef WARPS
-#define WARPS 4
-#endif
-// Rows of a tile in shared memory, and of a step whose scores are in registers.
-#ifndef TILE_ROWS
-#define TILE_ROWS (DEPTH <= 64 ? 64 : 32)
-#endif
-#ifndef STEP_ROWS
-#define STEP_ROWS 16
-#endif
-#ifndef VALUES
-#define VALUES 1
-#endif
-#ifndef STAGES
-#define STAGES (DEPTH <= 128 ? 3 : 2)
-#endif
-#ifndef MIN_BLOCKS
-#define MIN_BLOCKS (DEPTH <= 128 ? 2 : 1)
-#endif
+// Given as macros: KEY_TILES, WARPS, TILE_ROWS of a tile in shared memory and STEP_ROWS whose scores are in registers, whether
+// values stay in registers beside the keys (VALUES_IN_REGISTERS), STAGES of the ring, MIN_BLOCKS of a multiprocessor.
 
 constexpr int THREADS = WARPS * WARP;
 constexpr int WARP_KEYS = 16 * KEY_TILES;
@@ -43,7 +23,7 @@ constexpr int DEPTH_STEPS = DEPTH / 16;
 constexpr int PARTS = DEPTH <= 128 ? 1 : 2;
 constexpr int PART_STEPS = (DEPTH_STEPS + PARTS - 1) / PARTS;
 constexpr bool KEYS_IN_REGISTERS = KEY_TILES * DEPTH_STEPS <= 8;
-constexpr bool VALUES_IN_REGISTERS = KEYS_IN_REGISTERS && VALUES;
+constexpr bool HOLD_VALUES = KEYS_IN_REGISTERS && VALUES_IN_REGISTERS;
 // Shared memory: keys, values, the ring of q and dout tiles, the ring of row statistics.
 constexpr int STAGE_BYTES = 2 * TILE_BYTES<TILE_ROWS>;
 
@@ -99,7 +79,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS) tiled_attentio
 #pragma unroll
         for (int d = 0; d < DEPTH_STEPS; ++d) {
             load_keys(k_fragments[d], k_lane, d);
-            if constexpr (VALUES_IN_REGISTERS) load_keys(v_fragments[d], v_lane, d);
+            if constexpr (HOLD_VALUES) load_keys(v_fragments[d], v_lane, d);
         }
     }
 
@@ -131,7 +111,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS) tiled_attentio
 #pragma unroll
             for (int d = 0; d < DEPTH_STEPS; ++d) {
                 if constexpr (!KEYS_IN_REGISTERS) load_keys(k_fragments[d], k_lane, d);
-                if constexpr (!VALUES_IN_REGISTERS) load_keys(v_fragments[d], v_lane, d);
+                if constexpr (!HOLD_VALUES) load_keys(v_fragments[d], v_lane, d);
 #pragma unroll
                 for (int n = 0; n < STEP_COLUMNS; n += 2) {
                     u32 b[2][2];
@@ -193,27 +173,4 @@ extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS) tiled_attentio
     write_keys<TILE_KEYS>(
         dk_keys, dv_keys, dk, add_dk, dv, add_dv, partial, piece.z, key_index, kv_head, kv_heads, first_key, warp_key, keys,
         softmax_scale, part * PART_STEPS * 16, lane);
-}
-
-// Adds the partial sums of key tiles whose rows were cut, in the order of the pieces.
-extern "C" __global__ void __launch_bounds__(256) attention_sum_keys(
-    const float* partial, bf16* dk, int add_dk, bf16* dv, int add_dv,
-    const int4* tiles, // first key of the tile over the batch, its keys, first partial sum, their number
-    int kv_heads
-) {
-    const int4 tile = tiles[blockIdx.x / kv_heads];
-    const int kv_head = blockIdx.x % kv_heads;
-    constexpr int ROW_CHUNKS = HEAD_DIM / 8;
-    const int index = blockIdx.y * 256 + threadIdx.x, is_dv = index / (TILE_KEYS * ROW_CHUNKS);
-    const int row = index / ROW_CHUNKS % TILE_KEYS, chunk = index % ROW_CHUNKS;
-    if (is_dv > 1 || row >= tile.y) return;
-    float sum[8] = {};
-    for (int i = 0; i < tile.w; ++i) {
-        float x[8];
-        load8(x, partial + ((i64(tile.z + i) * kv_heads + kv_head) * 2 * TILE_KEYS * ROW_CHUNKS + index) * 8);
-#pragma unroll
-        for (int e = 0; e < 8; ++e) sum[e] += x[e];
-    }
-    const KeyRows key_index(tile.x, kv_head, kv_heads);
-    accumulate8((is_dv ? dv : dk) + key_index(row) * HEAD_DIM + chunk * 8, sum, is_dv ? add_dv : add_dk);
 }

@@ -2,17 +2,10 @@
 //
 // A warpgroup owns 64 keys. The scores of a tile of rows are computed while p and ds of the tile before are multiplied with
 // its dout and q, which are, read transposed, the second operands of dv and dk.
+#ifdef __CUDA_ARCH_FEAT_SM90_ALL // elsewhere the module is empty
 #include "attention_sm90.cuh"
 
-#ifndef WARPGROUPS
-#define WARPGROUPS 2
-#endif
-#ifndef STAGES
-#define STAGES 4
-#endif
-#ifndef KEYS_IN_REGISTERS
-#define KEYS_IN_REGISTERS (HEAD_DIM == 64)
-#endif
+// Given as macros: WARPGROUPS, STAGES of the ring, KEYS_IN_REGISTERS.
 
 constexpr int THREADS = WARPGROUPS * 128;
 constexpr int TILE_KEYS = WARPGROUPS * 64;
@@ -160,3 +153,4 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) tiled_attention_bwd_key
         dk_keys, dv_keys, dk, add_dk, dv, add_dv, partial, piece.z, key_index, kv_head, kv_heads, first_key, warp_key, keys,
         softmax_scale, 0, lane);
 }
+#endif

@@ -1,4 +1,4 @@
-// Backward of attention over a range of keys per query, what belongs to queries: the statistics of rows, and dq.
+// Backward of attention over a range of keys per query, what belongs to queries.
 //
 //   delta_r = dout_r . out_r,   p_rj = e^(s_rj - lse_r),   ds_rj = p_rj (dout_r . v_j - delta_r),
 //   dq_r += softmax_scale sum_j ds_rj k_j
@@ -8,25 +8,8 @@
 // tile instead of five, but nothing is summed between blocks, so no atomics and no pass over partial dq.
 #include "attention.cuh"
 
-#ifndef ROW_TILES
-#define ROW_TILES (DEPTH <= 64 ? 2 : 1)
-#endif
-#ifndef WARPS
-#define WARPS 4
-#endif
-// Keys of a tile in shared memory, and of a step whose scores are in registers.
-#ifndef KEYS
-#define KEYS (DEPTH <= 128 ? 64 : 32)
-#endif
-#ifndef STEP_KEYS
-#define STEP_KEYS (DEPTH <= 128 ? 32 : 16)
-#endif
-#ifndef STAGES
-#define STAGES (DEPTH <= 64 ? 3 : 2)
-#endif
-#ifndef MIN_BLOCKS
-#define MIN_BLOCKS (DEPTH <= 128 ? 2 : 1)
-#endif
+// Given as macros: ROW_TILES, WARPS, KEYS of a tile in shared memory and STEP_KEYS whose scores are in registers, STAGES of
+// the ring, MIN_BLOCKS of a multiprocessor.
 
 constexpr int THREADS = WARPS * WARP;
 constexpr int WARP_ROWS = 16 * ROW_TILES;
@@ -39,33 +22,6 @@ constexpr bool ROWS_IN_REGISTERS = ROW_TILES * DEPTH_STEPS <= 8;
 constexpr int STAGE_BYTES = 2 * TILE_BYTES<KEYS>;
 
 extern __shared__ __align__(1024) u8 shared[];
-
-// Writes lse / ln 2 and delta of every row, `[H, N, GROUP]`, so that packed rows lie in a row. A query that saw no key gets
-// infinity: its probabilities come out as zero.
-extern "C" __global__ void __launch_bounds__(256) attention_row_statistics(
-    const bf16* out, const bf16* dout, const float* lse, float2* statistics, int tokens, int kv_heads
-) {
-    constexpr int LANES = next_power_of_two(HEAD_DIM / 8);
-    const i64 row = i64(blockIdx.x) * (256 / LANES) + threadIdx.x / LANES;
-    const int chunk = threadIdx.x % LANES;
-    const bool valid = row < i64(tokens) * kv_heads * GROUP;
-    float delta = 0.0f;
-    if (valid && chunk < HEAD_DIM / 8) {
-        float a[8], b[8];
-        load8(a, out + row * HEAD_DIM + chunk * 8);
-        load8(b, dout + row * HEAD_DIM + chunk * 8);
-#pragma unroll
-        for (int i = 0; i < 8; ++i) delta += a[i] * b[i];
-    }
-#pragma unroll
-    for (int offset = LANES / 2; offset > 0; offset /= 2) delta += __shfl_xor_sync(ALL_LANES, delta, offset);
-    if (!valid || chunk != 0) return;
-    const i64 token = row / (kv_heads * GROUP);
-    const int head = int(row % (kv_heads * GROUP));
-    const float x = lse[row];
-    statistics[(i64(head / GROUP) * tokens + token) * GROUP + head % GROUP] =
-        make_float2(x == -infinity() ? infinity() : x * LOG2_E, delta);
-}
 
 extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS) tiled_attention_bwd_queries(
     const bf16* q, const bf16* k, const bf16* v, const bf16* dout, const float2* statistics, bf16* dq, int add,

@@ -1,23 +1,10 @@
 // tiled/backward_queries.cu for warpgroup products (sm_90a), HEAD_DIM 64 or 128: dq, with the same arguments and tiles list.
 //
 // As in forward_sm90.cu, the scores of a tile are computed while ds of the tile before is multiplied with its keys.
+#ifdef __CUDA_ARCH_FEAT_SM90_ALL // elsewhere the module is empty
 #include "attention_sm90.cuh"
 
-#ifndef WARPGROUPS
-#define WARPGROUPS 2
-#endif
-#ifndef KEYS
-#define KEYS (HEAD_DIM == 64 ? 128 : 64)
-#endif
-#ifndef STAGES
-#define STAGES 4
-#endif
-#ifndef MIN_BLOCKS
-#define MIN_BLOCKS 1
-#endif
-#ifndef ROWS_IN_REGISTERS
-#define ROWS_IN_REGISTERS 0
-#endif
+// Given as macros: WARPGROUPS, KEYS of a tile, STAGES of the ring, MIN_BLOCKS of a multiprocessor, ROWS_IN_REGISTERS.
 
 constexpr int THREADS = WARPGROUPS * 128;
 constexpr int TILE_ROWS = WARPGROUPS * 64;
@@ -138,3 +125,4 @@ extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS) tiled_attentio
     write_rows(
         shared + warp_row * ROW_BYTES, dq, dq_rows, row_index, first_row + warp_row, rows, softmax_scale, add, lane);
 }
+#endif

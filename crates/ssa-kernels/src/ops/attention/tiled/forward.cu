@@ -10,21 +10,7 @@
 // 32 rows a warp instead of 16 halve what the products read from shared memory, which would bound the kernel otherwise.
 #include "attention.cuh"
 
-#ifndef ROW_TILES
-#define ROW_TILES (DEPTH <= 128 ? 2 : 1)
-#endif
-#ifndef WARPS
-#define WARPS 4
-#endif
-#ifndef KEYS
-#define KEYS (DEPTH <= 64 ? 64 : 32)
-#endif
-#ifndef STAGES
-#define STAGES 3
-#endif
-#ifndef MIN_BLOCKS
-#define MIN_BLOCKS (DEPTH <= 128 ? 2 : 1)
-#endif
+// Given as macros: ROW_TILES, WARPS, KEYS of a tile, STAGES of the ring, MIN_BLOCKS of a multiprocessor.
 
 constexpr int THREADS = WARPS * WARP;
 constexpr int WARP_ROWS = 16 * ROW_TILES;

@@ -3,20 +3,10 @@
 // A block is WARPGROUPS warpgroups of 64 packed rows. Q, K and V are read from shared memory by the tensor cores. The scores of
 // a tile are computed while the probabilities of the tile before are multiplied with its values, and the exponentials of one
 // warpgroup overlap with the products of the others.
+#ifdef __CUDA_ARCH_FEAT_SM90_ALL // elsewhere the module is empty
 #include "attention_sm90.cuh"
 
-#ifndef WARPGROUPS
-#define WARPGROUPS (HEAD_DIM == 64 ? 3 : 2)
-#endif
-#ifndef KEYS
-#define KEYS 128
-#endif
-#ifndef MIN_BLOCKS
-#define MIN_BLOCKS 1
-#endif
-#ifndef STAGES
-#define STAGES (HEAD_DIM == 64 ? 4 : 3)
-#endif
+// Given as macros: WARPGROUPS, KEYS of a tile, STAGES of the ring, MIN_BLOCKS of a multiprocessor.
 
 constexpr int THREADS = WARPGROUPS * 128;
 constexpr int TILE_ROWS = WARPGROUPS * 64;
@@ -149,3 +139,4 @@ extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS) tiled_attentio
     softmax.finish(o, lse, row_index, first_row + warp_row, rows, scale, lane);
     write_rows(shared + warp_row * ROW_BYTES, out, o, row_index, first_row + warp_row, rows, 1.0f, 0, lane);
 }
+#endif
