@@ -23,8 +23,8 @@ struct Inner {
     tables: Mutex<HashMap<TableKey, Arc<Buffer>>>,
 }
 
-/// The GPU, the name of a table and a number that it depends on.
-type TableKey = (usize, &'static str, usize);
+/// The GPU, the name of a table and the numbers that it depends on.
+type TableKey = (usize, &'static str, Vec<usize>);
 
 impl PartialEq for Documents {
     fn eq(&self, other: &Self) -> bool {
@@ -105,7 +105,18 @@ impl Documents {
         parameter: usize,
         build: impl FnOnce() -> Vec<i32>,
     ) -> Result<Arc<Buffer>> {
-        let key = (gpu.properties().ordinal, name, parameter);
+        self.device_table_of(gpu, name, &[parameter], build)
+    }
+
+    /// As [`device_table`](Self::device_table), of several numbers.
+    pub(crate) fn device_table_of(
+        &self,
+        gpu: &Gpu,
+        name: &'static str,
+        parameters: &[usize],
+        build: impl FnOnce() -> Vec<i32>,
+    ) -> Result<Arc<Buffer>> {
+        let key = (gpu.properties().ordinal, name, parameters.to_vec());
         let mut tables = self.0.tables.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(table) = tables.get(&key) {
             return Ok(table.clone());

@@ -2,6 +2,7 @@
 
 use super::Module;
 use crate::ops;
+use crate::ops::attention::tiled::cuda as tiled;
 
 /// Every module, for checks that compile all of them.
 pub(super) static ALL: &[&Module] = &[
@@ -16,4 +17,11 @@ pub(super) static ALL: &[&Module] = &[
     &ops::rms_norm::cuda::MODULE,
     &ops::rope::cuda::MODULE,
     &ops::swiglu::cuda::MODULE,
+    &tiled::FORWARD,
+    &tiled::FORWARD_SM90,
+    &tiled::QUERIES,
+    &tiled::QUERIES_SM90,
+    &tiled::KEYS,
+    &tiled::KEYS_SM90,
+    &tiled::GRADIENTS,
 ];

@@ -15,6 +15,6 @@ mod blocks;
 #[cfg(test)]
 mod golden;
 mod shape;
-mod tiled;
+pub(crate) mod tiled;
 
 pub use shape::{AttentionGrads, AttentionOutput};
