@@ -1,0 +1,441 @@
+// Block selection. q [N, HQ, D] bf16, k_pooled [C, H, D] f32, indices [N, H, slots].
+//
+//     s_hc = scale q_h . k_c,  lse_h over complete blocks c < (t+1)/b,  I_c = sum_h exp(s_hc - lse_h) for c < t/b
+//     selected: t/b and the slots - 1 others with the largest I, of equal ones the lower
+//
+// A block of 8 warps owns TILE tokens (8, fewer where importances are long) and one key/value head.
+//
+// Scores are computed transposed, 16 blocks as rows by 8 heads as columns, so that the sum over heads is a sum over a lane's own
+// accumulators and two shuffles. The warps share the blocks of TOKENS tokens in turn, sets of 16 dealt round, and keep all their
+// scores in registers: up to CHUNK = 512 blocks (T 8192 at 16) every score is computed once, for maximum, sum and importance
+// (ONE_PASS). Beyond, a first pass finds maximum and sum and a second computes the scores again. Neither ever leaves the chip;
+// importances wait in shared memory until all TILE tokens have theirs, then each warp ranks those of one token.
+//
+// Precision: q is bf16, the means are f32, split into bf16 high + low that equal them up to 2^-17: two products of tensor
+// cores give scores with the error of f32 sums, where means rounded to bf16 would give 2^-9. (One tf32 product costs as
+// much as two of bf16 and has 2^-11.) `split_means` does it once; in the main kernel it would be a third of the
+// instructions. Equal blocks get equal bits: every block's score, exponential and sum over heads is formed by the same
+// operations in the same order, and relative to the same maximum.
+//
+// Ranking: importances are not negative, so their bits order like their values. The threshold is found by bisection of
+// the bits, counting with one reduction of the warp a step, and stops at the first that splits off the right number (about
+// 15 steps); among equal bits at the threshold the lower blocks are taken. The `reference` rule ranks the blocks of earlier
+// chunks and those of the last one alone first (see the README), then the survivors.
+//
+// Where a document has more blocks than shared memory holds importances for, they lie in device memory, one tile for each
+// block of the grid, which then is bounded and takes tile after tile.
+#include "rows.cuh"
+
+#ifndef HEAD_DIM
+#define HEAD_DIM 64
+#endif
+#ifndef GROUP
+#define GROUP 16
+#endif
+#ifndef REFERENCE_RULE
+#define REFERENCE_RULE 0
+#endif
+
+// Every document has at most CHUNK blocks.
+#ifndef ONE_PASS
+#define ONE_PASS 1
+#endif
+
+constexpr int WARPS = 8, THREADS = WARPS * WARP;
+// Heads are taken 16 at a time, in sets of 8 columns.
+constexpr int HEAD_SETS = GROUP <= 8 ? 1 : 2;
+constexpr int HEADS = 8 * HEAD_SETS;
+constexpr int PASSES = (GROUP + HEADS - 1) / HEADS;
+// Tokens scored at a time, and sets of 16 blocks of a warp: 64 accumulators, 32 where other things need the registers.
+constexpr int TOKENS = HEAD_DIM <= 64 ? 4 / HEAD_SETS : 1;
+constexpr int SETS = ONE_PASS && HEAD_DIM <= 128 ? 4 : 2;
+constexpr int CHUNK = WARPS * SETS * 16;
+constexpr int WORDS = Row<HEAD_DIM>::WORDS, VECTOR = Row<HEAD_DIM>::VECTOR;
+// In place of negative infinity, whose differences are not numbers.
+constexpr float LOWEST = -1e30f;
+// Importances of a lane that ranking keeps in registers.
+constexpr int CACHED = 16;
+
+typedef float Scores[TOKENS][SETS][HEAD_SETS][4];
+
+// The tokens scored together and what each may see.
+struct Group {
+    int complete[TOKENS];
+    // Operand b: column g is a head.
+    u32 q[TOKENS][HEAD_SETS][WORDS];
+};
+
+// Means of the document's blocks for one key/value head, rows of `high` and, HEAD_DIM further, `low`.
+struct Means {
+    const bf16* rows;
+    int stride, blocks;
+};
+
+DEVICE void load_queries(Group& group, int token_index, const bf16* q, i64 row, int first_head, u32 sign) {
+    const int g = threadIdx.x % WARP / 4, c = threadIdx.x % 4;
+#pragma unroll
+    for (int n = 0; n < HEAD_SETS; ++n) {
+        u32 (&x)[WORDS] = group.q[token_index][n];
+        Row<HEAD_DIM>::load(x, q + (row + min(first_head + 8 * n + g, GROUP - 1)) * HEAD_DIM, c);
+#pragma unroll
+        for (int w = 0; w < WORDS; ++w) x[w] ^= sign;
+    }
+}
+
+// First of the 16 blocks that are set `set` of this warp in a chunk.
+DEVICE int first_block_of(int chunk, int set) { return chunk * CHUNK + (set * WARPS + int(threadIdx.x) / WARP) * 16; }
+
+// d += x q for two rows of means and all columns.
+DEVICE void add_products(Scores& s, int m, const Group& group, const bf16* row, const bf16* row_below, int w) {
+    u32 x[2][VECTOR];
+    Row<8 * VECTOR>::load(x[0], row, 0);
+    Row<8 * VECTOR>::load(x[1], row_below, 0);
+#pragma unroll
+    for (int i = 0; i < VECTOR; i += 2) {
+        const u32 left[4] = {x[0][i], x[1][i], x[0][i + 1], x[1][i + 1]};
+#pragma unroll
+        for (int t = 0; t < TOKENS; ++t) {
+#pragma unroll
+            for (int n = 0; n < HEAD_SETS; ++n) {
+                const u32 right[2] = {group.q[t][n][w + i], group.q[t][n][w + i + 1]};
+                mma(s[t][m][n], left, right);
+            }
+        }
+    }
+}
+
+// Scores of the warp's blocks of a chunk, LOWEST for blocks that are not complete.
+DEVICE void score(Scores& s, const Group& group, const Means& means, int chunk) {
+    const int g = threadIdx.x % WARP / 4, c = threadIdx.x % 4;
+#pragma unroll
+    for (int m = 0; m < SETS; ++m) {
+        int first = first_block_of(chunk, m);
+        // Hides that the address is the same for all tokens of a tile: the compiler would keep those of all sets, in local
+        // memory, where forming one again takes a few instructions.
+        asm volatile("" : "+r"(first));
+        const bool exists = first < means.blocks;
+#pragma unroll
+        for (int t = 0; t < TOKENS; ++t) {
+#pragma unroll
+            for (int n = 0; n < HEAD_SETS; ++n) {
+#pragma unroll
+                for (int i = 0; i < 4; ++i) s[t][m][n][i] = exists ? 0.0f : LOWEST;
+            }
+        }
+        if (!exists) continue;
+        const bf16* row = means.rows + min(first + g, means.blocks - 1) * means.stride;
+        const bf16* row_below = means.rows + min(first + g + 8, means.blocks - 1) * means.stride;
+#pragma unroll
+        for (int w = 0; w < WORDS; w += VECTOR) {
+            const int column = Row<HEAD_DIM>::first(w, c);
+            add_products(s, m, group, row + column, row_below + column, w);
+            add_products(s, m, group, row + HEAD_DIM + column, row_below + HEAD_DIM + column, w);
+        }
+#pragma unroll
+        for (int t = 0; t < TOKENS; ++t) {
+            if (first + 16 <= group.complete[t]) continue;
+#pragma unroll
+            for (int n = 0; n < HEAD_SETS; ++n) {
+#pragma unroll
+                for (int i = 0; i < 4; ++i) {
+                    if (first + g + i / 2 * 8 >= group.complete[t]) s[t][m][n][i] = LOWEST;
+                }
+            }
+        }
+    }
+}
+
+// One value of every column (token, head) of the block of threads: first over the 8 lanes of a column, then over the warps.
+typedef float Columns[TOKENS][HEAD_SETS][2];
+template <bool MAXIMUM> DEVICE void reduce_columns(Columns& x, float (*shared)[HEADS][WARPS]) {
+    const int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP, c = threadIdx.x % 4;
+#pragma unroll
+    for (int t = 0; t < TOKENS; ++t) {
+#pragma unroll
+        for (int n = 0; n < HEAD_SETS; ++n) {
+#pragma unroll
+            for (int i = 0; i < 2; ++i) {
+                float& value = x[t][n][i];
+#pragma unroll
+                for (int offset = 4; offset < WARP; offset *= 2) {
+                    const float other = __shfl_xor_sync(ALL_LANES, value, offset);
+                    value = MAXIMUM ? fmaxf(value, other) : value + other;
+                }
+                if (lane < 4) shared[t][8 * n + 2 * c + i][warp] = value;
+            }
+        }
+    }
+    __syncthreads();
+#pragma unroll
+    for (int t = 0; t < TOKENS; ++t) {
+#pragma unroll
+        for (int n = 0; n < HEAD_SETS; ++n) {
+#pragma unroll
+            for (int i = 0; i < 2; ++i) {
+                float parts[8];
+                load8(parts, shared[t][8 * n + 2 * c + i]);
+                float value = parts[0];
+#pragma unroll
+                for (int w = 1; w < WARPS; ++w) value = MAXIMUM ? fmaxf(value, parts[w]) : value + parts[w];
+                x[t][n][i] = value;
+            }
+        }
+    }
+}
+
+// Applies f(score, column) to all scores of a warp.
+template <typename F> DEVICE void for_scores(Scores& s, F f) {
+#pragma unroll
+    for (int t = 0; t < TOKENS; ++t) {
+#pragma unroll
+        for (int m = 0; m < SETS; ++m) {
+#pragma unroll
+            for (int n = 0; n < HEAD_SETS; ++n) {
+#pragma unroll
+                for (int i = 0; i < 4; ++i) f(s[t][m][n][i], t, n, i % 2);
+            }
+        }
+    }
+}
+
+// Applies f(column) to all columns.
+template <typename F> DEVICE void for_all(F f) {
+#pragma unroll
+    for (int t = 0; t < TOKENS; ++t) {
+#pragma unroll
+        for (int n = 0; n < HEAD_SETS; ++n) f(t, n, 0), f(t, n, 1);
+    }
+}
+
+// What softmax needs of every column: `top`, the largest score, and `weight`, 1 / sum of 2^(scale (score - top)).
+// With ONE_PASS the scores become these exponentials, else they are lost.
+DEVICE void normalise(Scores& s, Columns& top, Columns& weight, const Group& group, const Means& means, int chunks,
+                      float scale, float (*shared)[TOKENS][HEADS][WARPS]) {
+    for_all([&](int t, int n, int i) { top[t][n][i] = LOWEST, weight[t][n][i] = 0.0f; });
+#if ONE_PASS
+    score(s, group, means, 0);
+    for_scores(s, [&](float x, int t, int n, int i) { top[t][n][i] = fmaxf(top[t][n][i], x); });
+    reduce_columns<true>(top, shared[0]);
+    for_scores(s, [&](float& x, int t, int n, int i) {
+        x = exp2_approx(x * scale - top[t][n][i] * scale);
+        weight[t][n][i] += x;
+    });
+#else
+    Columns own;
+    for (int chunk = 0; chunk < chunks; ++chunk) {
+        score(s, group, means, chunk);
+        for_all([&](int t, int n, int i) { own[t][n][i] = top[t][n][i]; });
+        for_scores(s, [&](float x, int t, int n, int i) { top[t][n][i] = fmaxf(top[t][n][i], x); });
+        for_all([&](int t, int n, int i) { weight[t][n][i] *= exp2_approx((own[t][n][i] - top[t][n][i]) * scale); });
+        for_scores(s, [&](float x, int t, int n, int i) {
+            weight[t][n][i] += exp2_approx(x * scale - top[t][n][i] * scale);
+        });
+    }
+    for_all([&](int t, int n, int i) { own[t][n][i] = top[t][n][i]; });
+    reduce_columns<true>(top, shared[0]);
+    for_all([&](int t, int n, int i) { weight[t][n][i] *= exp2_approx((own[t][n][i] - top[t][n][i]) * scale); });
+#endif
+    reduce_columns<false>(weight, shared[1]);
+    for_all([&](int t, int n, int i) { weight[t][n][i] = 1.0f / weight[t][n][i]; });
+}
+
+// Adds the heads of one pass to the importances of TOKENS tokens. `importance` are their rows of `width`.
+DEVICE void add_importance(float* importance, int width, const Group& group, const Means& means, int first_head, float scale,
+                           float (*shared)[TOKENS][HEADS][WARPS]) {
+    const int g = threadIdx.x % WARP / 4, c = threadIdx.x % 4;
+    const int chunks = ONE_PASS ? 1 : (means.blocks + CHUNK - 1) / CHUNK;
+    Scores s;
+    Columns top, weight;
+    normalise(s, top, weight, group, means, chunks, scale, shared);
+    // Heads beyond the group weigh nothing.
+    for_all([&](int t, int n, int i) {
+        if (GROUP % HEADS != 0 && first_head + 8 * n + 2 * c + i >= GROUP) weight[t][n][i] = 0.0f;
+    });
+    for (int chunk = 0; chunk < chunks; ++chunk) {
+#if !ONE_PASS
+        score(s, group, means, chunk);
+        for_scores(s, [&](float& x, int t, int n, int i) { x = exp2_approx(x * scale - top[t][n][i] * scale); });
+#endif
+#pragma unroll
+        for (int m = 0; m < SETS; ++m) {
+            const int first = first_block_of(chunk, m);
+            if (first >= means.blocks) continue;
+#pragma unroll
+            for (int t = 0; t < TOKENS; ++t) {
+                float upper = 0.0f, lower = 0.0f;
+#pragma unroll
+                for (int n = 0; n < HEAD_SETS; ++n) {
+                    upper += s[t][m][n][0] * weight[t][n][0] + s[t][m][n][1] * weight[t][n][1];
+                    lower += s[t][m][n][2] * weight[t][n][0] + s[t][m][n][3] * weight[t][n][1];
+                }
+                // Even lanes sum the rows g, odd lanes the rows g + 8.
+                float total = (c % 2 ? lower : upper) + __shfl_xor_sync(ALL_LANES, c % 2 ? upper : lower, 1);
+                total += __shfl_xor_sync(ALL_LANES, total, 2);
+                float* p = importance + i64(t) * width + first + g + 8 * c;
+                if (c < 2) *p = first_head == 0 ? total : *p + total;
+            }
+        }
+    }
+}
+
+// ---- Ranking: one warp, one token --------------------------------------------------------------------------------------
+
+// Keys of blocks: bits of the importance + 1, or 0 for those that are not (or no longer) candidates. Block i * 32 + lane is
+// register i, those beyond CACHED * 32 stay where they are.
+struct Ranking {
+    u32 cached[CACHED];
+    u32* rest;
+    int count;
+
+    __device__ __forceinline__ Ranking(float* importance, int blocks) : rest(reinterpret_cast<u32*>(importance)), count(blocks) {
+        const int lane = threadIdx.x % WARP;
+#pragma unroll
+        for (int i = 0; i < CACHED; ++i) cached[i] = i * WARP + lane < count ? rest[i * WARP + lane] + 1 : 0;
+        for (int b = CACHED * WARP + lane; b < count; b += WARP) rest[b] += 1;
+    }
+
+    // Applies f(key, block) to all blocks, 32 at a time; block and key may be beyond the last, then the key is 0.
+    template <typename F> __device__ __forceinline__ void for_each(F f) {
+        const int lane = threadIdx.x % WARP;
+#pragma unroll
+        for (int i = 0; i < CACHED; ++i) {
+            if (i * WARP < count) f(cached[i], i * WARP + lane);
+        }
+        for (int first = CACHED * WARP; first < count; first += WARP) {
+            u32 key = first + lane < count ? rest[first + lane] : 0;
+            const u32 old = key;
+            f(key, first + lane);
+            if (key != old) rest[first + lane] = key;
+        }
+    }
+
+    __device__ __forceinline__ int count_from(u32 least, int begin, int end) {
+        int n = 0;
+        for_each([&](u32 key, int block) {
+            n += key >= least && (!REFERENCE_RULE || (block >= begin && block < end));
+        });
+        return __reduce_add_sync(ALL_LANES, n);
+    }
+
+    // Keeps the best `wanted` candidates of blocks begin .. end.
+    __device__ __forceinline__ void keep(int begin, int end, int wanted) {
+        if (count_from(1, begin, end) <= wanted) return;
+        u32 most = 0;
+        for_each([&](u32 key, int block) {
+            if (!REFERENCE_RULE || (block >= begin && block < end)) most = max(most, key);
+        });
+        // More than `wanted` keys are >= low, at most as many are >= high.
+        u32 low = 1, high = __reduce_max_sync(ALL_LANES, most) + 1;
+        int at_high = 0;
+        while (high - low > 1 && at_high != wanted) {
+            const u32 middle = low + (high - low) / 2;
+            const int n = count_from(middle, begin, end);
+            if (n > wanted) low = middle;
+            else high = middle, at_high = n;
+        }
+        // All from `high` on, and the first of those just below.
+        int equal_left = wanted - at_high;
+        for_each([&](u32& key, int block) {
+            const bool inside = !REFERENCE_RULE || (block >= begin && block < end);
+            bool kept = key >= high;
+            if (equal_left > 0) {
+                const u32 equal = __ballot_sync(ALL_LANES, inside && key == high - 1);
+                const int lane = threadIdx.x % WARP;
+                if (key == high - 1) kept = __popc(equal & ((1u << lane) - 1)) < equal_left;
+                equal_left -= __popc(equal);
+            }
+            if (inside && !kept) key = 0;
+        });
+    }
+
+    // Writes the candidates in ascending order, then the current block, then -1.
+    __device__ __forceinline__ void emit(int* slots_out, int slots, int current) {
+        const int lane = threadIdx.x % WARP;
+        int used = 0;
+        for_each([&](u32 key, int block) {
+            const u32 chosen = __ballot_sync(ALL_LANES, key > 0);
+            if (key > 0) slots_out[used + __popc(chosen & ((1u << lane) - 1))] = block;
+            used += __popc(chosen);
+        });
+        for (int slot = used + lane; slot < slots; slot += WARP) slots_out[slot] = slot == used ? current : -1;
+    }
+};
+
+DEVICE void rank_token(float* importance, int current, int block_size, int slots, int* slots_out) {
+    Ranking ranking(importance, current);
+#if REFERENCE_RULE
+    const int last_chunk = current / block_size * block_size;
+    if (last_chunk > 0) {
+        ranking.keep(0, last_chunk, block_size / 2);
+        ranking.keep(last_chunk, current, block_size / 2 - 1);
+    }
+#endif
+    ranking.keep(0, current, slots - 1);
+    ranking.emit(slots_out, slots, current);
+}
+
+// Means [rows, HEAD_DIM] as [rows, 2, HEAD_DIM], high and low.
+extern "C" __global__ void __launch_bounds__(THREADS)
+split_means(const float* __restrict__ means, bf16* __restrict__ split, i64 rows) {
+    constexpr int VECTORS = HEAD_DIM / 8;
+    const i64 item = i64(blockIdx.x) * THREADS + threadIdx.x, row = item / VECTORS;
+    if (row >= rows) return;
+    float x[8], rest[8];
+    load8(x, means + item * 8);
+#pragma unroll
+    for (int i = 0; i < 8; ++i) rest[i] = x[i] - to_float(to_bf16(x[i]));
+    bf16* high = split + item * 8 + row * HEAD_DIM;
+    store8(high, x);
+    store8(high + HEAD_DIM, rest);
+}
+
+// tiles [tile_count] x (first token, tokens), each within a document, the ones with most blocks first. `tile`: the most
+// tokens of one, a multiple of TOKENS. `width`: row of importances, a multiple of 16. `scratch`: null, or
+// [gridDim.x * gridDim.y, tile, width] f32. Grid: (tiles or fewer, H). Dynamic shared memory: [tile, width] f32, or none
+// with `scratch`.
+extern "C" __global__ void __launch_bounds__(THREADS, 2)
+select_blocks(const bf16* __restrict__ q, const bf16* __restrict__ means_in, const int2* __restrict__ tiles,
+              const int* __restrict__ document_start, const int* __restrict__ first_block, float* __restrict__ scratch,
+              int* __restrict__ indices, int tile_count, int tile, int width, int kv_heads, int block_size, int slots,
+              float softmax_scale) {
+    extern __shared__ float shared_importance[];
+    __shared__ __align__(16) float columns[2][TOKENS][HEADS][WARPS];
+    const int kv_head = blockIdx.y, warp = threadIdx.x / WARP;
+    float* importance = scratch ? scratch + (i64(blockIdx.y) * gridDim.x + blockIdx.x) * tile * width : shared_importance;
+    // The largest score belongs to the largest exponential only under a positive scale: a negative one turns q round.
+    const u32 sign = softmax_scale < 0.0f ? 0x80008000u : 0;
+    const float scale = fabsf(softmax_scale) * LOG2_E;
+
+    for (int index = blockIdx.x; index < tile_count; index += gridDim.x) {
+        const int first_token = tiles[index].x, tokens = tiles[index].y;
+        const int start = document_start[first_token];
+        const int last_position = first_token + tokens - 1 - start;
+        if (last_position / block_size >= slots) {
+            const Means means{means_in + (i64(first_block[first_token]) * kv_heads + kv_head) * (2 * HEAD_DIM),
+                              kv_heads * 2 * HEAD_DIM, (last_position + 1) / block_size};
+            for (int t0 = 0; t0 < tokens; t0 += TOKENS) {
+                for (int pass = 0; pass < PASSES; ++pass) {
+                    Group group;
+#pragma unroll
+                    for (int t = 0; t < TOKENS; ++t) {
+                        const int token = first_token + min(t0 + t, tokens - 1);
+                        group.complete[t] = (token - start + 1) / block_size;
+                        load_queries(group, t, q, (i64(token) * kv_heads + kv_head) * GROUP, pass * HEADS, sign);
+                    }
+                    add_importance(importance + i64(t0) * width, width, group, means, pass * HEADS, scale, columns);
+                }
+            }
+        }
+        __syncthreads();
+        for (int t = warp; t < tokens; t += WARPS) {
+            const int token = first_token + t, current = (token - start) / block_size;
+            int* slots_out = indices + (i64(token) * kv_heads + kv_head) * slots;
+            if (current < slots) {
+                for (int slot = threadIdx.x % WARP; slot < slots; slot += WARP) slots_out[slot] = slot <= current ? slot : -1;
+            } else {
+                rank_token(importance + i64(t) * width, current, block_size, slots, slots_out);
+            }
+        }
+        __syncthreads();
+    }
+}
