@@ -23,6 +23,19 @@ template <int D> struct Row {
     DEVICE int first(int w, int c) { return (w / VECTOR * 4 + c) * 2 * VECTOR + w % VECTOR * 2; }
 
     DEVICE void load(u32 (&x)[WORDS], const bf16* row, int c) {
+#if SWAP
+        if constexpr (WORDS % 8 == 0) {
+            const bool odd = threadIdx.x & 4;
+#pragma unroll
+            for (int w = 0; w < WORDS; w += 8) {
+                const uint4 a = *reinterpret_cast<const uint4*>(row + first(w, c) + (odd ? 32 : 0));
+                const uint4 b = *reinterpret_cast<const uint4*>(row + first(w, c) + (odd ? 0 : 32));
+                x[w] = odd ? b.x : a.x, x[w + 1] = odd ? b.y : a.y, x[w + 2] = odd ? b.z : a.z, x[w + 3] = odd ? b.w : a.w;
+                x[w + 4] = odd ? a.x : b.x, x[w + 5] = odd ? a.y : b.y, x[w + 6] = odd ? a.z : b.z, x[w + 7] = odd ? a.w : b.w;
+            }
+            return;
+        }
+#endif
 #pragma unroll
         for (int w = 0; w < WORDS; w += VECTOR) {
             const bf16* p = row + first(w, c);

@@ -77,6 +77,7 @@ DEVICE void load_queries(Group& group, int token_index, const bf16* q, i64 row, 
     for (int n = 0; n < HEAD_SETS; ++n) {
         u32 (&x)[WORDS] = group.q[token_index][n];
         Row<HEAD_DIM>::load(x, q + (row + min(first_head + 8 * n + g, GROUP - 1)) * HEAD_DIM, c);
+        if (sign == 0) continue;
 #pragma unroll
         for (int w = 0; w < WORDS; ++w) x[w] ^= sign;
     }
@@ -113,16 +114,15 @@ DEVICE void score(Scores& s, const Group& group, const Means& means, int chunk) 
         // Hides that the address is the same for all tokens of a tile: the compiler would keep those of all sets, in local
         // memory, where forming one again takes a few instructions.
         asm volatile("" : "+r"(first));
-        const bool exists = first < means.blocks;
+        if (first >= means.blocks) break;
 #pragma unroll
         for (int t = 0; t < TOKENS; ++t) {
 #pragma unroll
             for (int n = 0; n < HEAD_SETS; ++n) {
 #pragma unroll
-                for (int i = 0; i < 4; ++i) s[t][m][n][i] = exists ? 0.0f : LOWEST;
+                for (int i = 0; i < 4; ++i) s[t][m][n][i] = 0.0f;
             }
         }
-        if (!exists) continue;
         const bf16* row = means.rows + min(first + g, means.blocks - 1) * means.stride;
         const bf16* row_below = means.rows + min(first + g + 8, means.blocks - 1) * means.stride;
 #pragma unroll
@@ -145,50 +145,47 @@ DEVICE void score(Scores& s, const Group& group, const Means& means, int chunk) 
     }
 }
 
-// One value of every column (token, head) of the block of threads: first over the 8 lanes of a column, then over the warps.
+// One value of every column (token, head): a lane holds those of columns 2c and 2c + 1 of every token and set of heads.
 typedef float Columns[TOKENS][HEAD_SETS][2];
-template <bool MAXIMUM> DEVICE void reduce_columns(Columns& x, float (*shared)[HEADS][WARPS]) {
-    const int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP, c = threadIdx.x % 4;
+constexpr int OWN_COLUMNS = TOKENS * HEAD_SETS * 2;
+static_assert(OWN_COLUMNS <= 8, "the 8 lanes of a column hold one column each after a reduction");
+
+// Reduces columns over the 8 lanes of each, halving what a lane holds in each step, then over the warps through shared
+// memory [WARPS, WARP], and gives every lane its columns back.
+template <bool MAXIMUM> DEVICE void reduce_columns(Columns& columns, float* shared) {
+    const int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
+    float (&x)[OWN_COLUMNS] = reinterpret_cast<float (&)[OWN_COLUMNS]>(columns);
 #pragma unroll
-    for (int t = 0; t < TOKENS; ++t) {
+    for (int offset = 16, held = OWN_COLUMNS; offset >= 4; offset /= 2) {
+        const bool upper = lane & offset;
+        const int half = held > 1 ? held / 2 : 1;
 #pragma unroll
-        for (int n = 0; n < HEAD_SETS; ++n) {
-#pragma unroll
-            for (int i = 0; i < 2; ++i) {
-                float& value = x[t][n][i];
-#pragma unroll
-                for (int offset = 4; offset < WARP; offset *= 2) {
-                    const float other = __shfl_xor_sync(ALL_LANES, value, offset);
-                    value = MAXIMUM ? fmaxf(value, other) : value + other;
-                }
-                if (lane < 4) shared[t][8 * n + 2 * c + i][warp] = value;
-            }
+        for (int j = 0; j < half; ++j) {
+            const float kept = held > 1 && upper ? x[j + half] : x[j];
+            const float other = __shfl_xor_sync(ALL_LANES, held > 1 && !upper ? x[j + half] : x[j], offset);
+            x[j] = MAXIMUM ? fmaxf(kept, other) : kept + other;
         }
+        held = half;
     }
+    shared[warp * WARP + lane] = x[0];
     __syncthreads();
+    float total = shared[lane];
 #pragma unroll
-    for (int t = 0; t < TOKENS; ++t) {
-#pragma unroll
-        for (int n = 0; n < HEAD_SETS; ++n) {
-#pragma unroll
-            for (int i = 0; i < 2; ++i) {
-                float parts[8];
-                load8(parts, shared[t][8 * n + 2 * c + i]);
-                float value = parts[0];
-#pragma unroll
-                for (int w = 1; w < WARPS; ++w) value = MAXIMUM ? fmaxf(value, parts[w]) : value + parts[w];
-                x[t][n][i] = value;
-            }
-        }
+    for (int w = 1; w < WARPS; ++w) {
+        const float other = shared[w * WARP + lane];
+        total = MAXIMUM ? fmaxf(total, other) : total + other;
     }
+#pragma unroll
+    for (int j = 0; j < OWN_COLUMNS; ++j) x[j] = __shfl_sync(ALL_LANES, total, j * (8 / OWN_COLUMNS) * 4 + lane % 4);
 }
 
-// Applies f(score, column) to all scores of a warp.
-template <typename F> DEVICE void for_scores(Scores& s, F f) {
+// Applies f(score, column) to all scores of a warp's blocks.
+template <typename F> DEVICE void for_scores(Scores& s, int chunk, int blocks, F f) {
 #pragma unroll
-    for (int t = 0; t < TOKENS; ++t) {
+    for (int m = 0; m < SETS; ++m) {
+        if (first_block_of(chunk, m) >= blocks) break;
 #pragma unroll
-        for (int m = 0; m < SETS; ++m) {
+        for (int t = 0; t < TOKENS; ++t) {
 #pragma unroll
             for (int n = 0; n < HEAD_SETS; ++n) {
 #pragma unroll
@@ -210,13 +207,13 @@ template <typename F> DEVICE void for_all(F f) {
 // What softmax needs of every column: `top`, the largest score, and `weight`, 1 / sum of 2^(scale (score - top)).
 // With ONE_PASS the scores become these exponentials, else they are lost.
 DEVICE void normalise(Scores& s, Columns& top, Columns& weight, const Group& group, const Means& means, int chunks,
-                      float scale, float (*shared)[TOKENS][HEADS][WARPS]) {
+                      float scale, float (*shared)[WARPS * WARP]) {
     for_all([&](int t, int n, int i) { top[t][n][i] = LOWEST, weight[t][n][i] = 0.0f; });
 #if ONE_PASS
     score(s, group, means, 0);
-    for_scores(s, [&](float x, int t, int n, int i) { top[t][n][i] = fmaxf(top[t][n][i], x); });
+    for_scores(s, 0, means.blocks, [&](float x, int t, int n, int i) { top[t][n][i] = fmaxf(top[t][n][i], x); });
     reduce_columns<true>(top, shared[0]);
-    for_scores(s, [&](float& x, int t, int n, int i) {
+    for_scores(s, 0, means.blocks, [&](float& x, int t, int n, int i) {
         x = exp2_approx(x * scale - top[t][n][i] * scale);
         weight[t][n][i] += x;
     });
@@ -225,10 +222,12 @@ DEVICE void normalise(Scores& s, Columns& top, Columns& weight, const Group& gro
     for (int chunk = 0; chunk < chunks; ++chunk) {
         score(s, group, means, chunk);
         for_all([&](int t, int n, int i) { own[t][n][i] = top[t][n][i]; });
-        for_scores(s, [&](float x, int t, int n, int i) { top[t][n][i] = fmaxf(top[t][n][i], x); });
+        for_scores(s, chunk, means.blocks,
+                   [&](float x, int t, int n, int i) { top[t][n][i] = fmaxf(top[t][n][i], x); });
         for_all([&](int t, int n, int i) { weight[t][n][i] *= exp2_approx((own[t][n][i] - top[t][n][i]) * scale); });
-        for_scores(s, [&](float x, int t, int n, int i) {
-            weight[t][n][i] += exp2_approx(x * scale - top[t][n][i] * scale);
+        // The difference first: `top` may still be LOWEST, whose product with the scale is not exact.
+        for_scores(s, chunk, means.blocks, [&](float x, int t, int n, int i) {
+            weight[t][n][i] += exp2_approx((x - top[t][n][i]) * scale);
         });
     }
     for_all([&](int t, int n, int i) { own[t][n][i] = top[t][n][i]; });
@@ -241,7 +240,7 @@ DEVICE void normalise(Scores& s, Columns& top, Columns& weight, const Group& gro
 
 // Adds the heads of one pass to the importances of TOKENS tokens. `importance` are their rows of `width`.
 DEVICE void add_importance(float* importance, int width, const Group& group, const Means& means, int first_head, float scale,
-                           float (*shared)[TOKENS][HEADS][WARPS]) {
+                           float (*shared)[WARPS * WARP]) {
     const int g = threadIdx.x % WARP / 4, c = threadIdx.x % 4;
     const int chunks = ONE_PASS ? 1 : (means.blocks + CHUNK - 1) / CHUNK;
     Scores s;
@@ -254,12 +253,13 @@ DEVICE void add_importance(float* importance, int width, const Group& group, con
     for (int chunk = 0; chunk < chunks; ++chunk) {
 #if !ONE_PASS
         score(s, group, means, chunk);
-        for_scores(s, [&](float& x, int t, int n, int i) { x = exp2_approx(x * scale - top[t][n][i] * scale); });
+        for_scores(s, chunk, means.blocks,
+                   [&](float& x, int t, int n, int i) { x = exp2_approx(x * scale - top[t][n][i] * scale); });
 #endif
 #pragma unroll
         for (int m = 0; m < SETS; ++m) {
             const int first = first_block_of(chunk, m);
-            if (first >= means.blocks) continue;
+            if (first >= means.blocks) break;
 #pragma unroll
             for (int t = 0; t < TOKENS; ++t) {
                 float upper = 0.0f, lower = 0.0f;
@@ -317,15 +317,30 @@ struct Ranking {
         return __reduce_add_sync(ALL_LANES, n);
     }
 
+    // A key that more than `wanted` of the lanes' largest keys reach, and so more than `wanted` keys: cheap to find, and
+    // mostly close to the threshold.
+    static __device__ __forceinline__ u32 bound(u32 most, u32 high, int wanted) {
+        u32 low = 0;
+        // A bound to 2^-9 of the value is as good as any.
+        while (high - low > (1u << 14)) {
+            const u32 middle = low + (high - low) / 2;
+            if (__popc(__ballot_sync(ALL_LANES, most >= middle)) > wanted) low = middle;
+            else high = middle;
+        }
+        return low;
+    }
+
     // Keeps the best `wanted` candidates of blocks begin .. end.
     __device__ __forceinline__ void keep(int begin, int end, int wanted) {
-        if (count_from(1, begin, end) <= wanted) return;
+        // By the exact rule all blocks are candidates, and more of them than wanted.
+        if (REFERENCE_RULE && count_from(1, begin, end) <= wanted) return;
         u32 most = 0;
         for_each([&](u32 key, int block) {
             if (!REFERENCE_RULE || (block >= begin && block < end)) most = max(most, key);
         });
         // More than `wanted` keys are >= low, at most as many are >= high.
         u32 low = 1, high = __reduce_max_sync(ALL_LANES, most) + 1;
+        if (wanted < WARP) low = max(low, bound(most, high, wanted));
         int at_high = 0;
         while (high - low > 1 && at_high != wanted) {
             const u32 middle = low + (high - low) / 2;
@@ -399,7 +414,7 @@ select_blocks(const bf16* __restrict__ q, const bf16* __restrict__ means_in, con
               int* __restrict__ indices, int tile_count, int tile, int width, int kv_heads, int block_size, int slots,
               float softmax_scale) {
     extern __shared__ float shared_importance[];
-    __shared__ __align__(16) float columns[2][TOKENS][HEADS][WARPS];
+    __shared__ float columns[2][WARPS * WARP];
     const int kv_head = blockIdx.y, warp = threadIdx.x / WARP;
     float* importance = scratch ? scratch + (i64(blockIdx.y) * gridDim.x + blockIdx.x) * tile * width : shared_importance;
     // The largest score belongs to the largest exponential only under a positive scale: a negative one turns q round.

@@ -29,8 +29,15 @@
 #ifndef SLICE
 #define SLICE (HEAD_DIM <= 128 ? HEAD_DIM : 16)
 #endif
+// Keys and values stay in registers, and the next token is loaded while one is computed.
+#ifndef IN_REGISTERS
+#define IN_REGISTERS (HEAD_DIM <= 64)
+#endif
+#ifndef PREFETCH
+#define PREFETCH IN_REGISTERS
+#endif
 #ifndef RESIDENT
-#define RESIDENT (HEAD_DIM <= 64 ? 3 : 2)
+#define RESIDENT 2
 #endif
 
 constexpr int WARPS = 4, THREADS = WARPS * WARP;
@@ -88,33 +95,50 @@ DEVICE void add_to_gradient(bf16* gradient, const Keys& keys, int slice, int wor
     }
 }
 
-// k or v of 16 keys as operand a, in shared memory: WORDS 16-byte vectors of a warp, each {x[0][2s], x[1][2s], x[0][2s+1],
-// x[1][2s+1]}. They would take WORDS * 4 registers for the whole walk.
-DEVICE void stage_operand(uint4* staged, const bf16* from, const Keys& keys, int kv_heads) {
-    const int lane = threadIdx.x % WARP, g = lane / 4, c = lane % 4;
-    u32 x[2][WORDS];
-#pragma unroll
-    for (int half = 0; half < 2; ++half) Row<HEAD_DIM>::load(x[half], from + keys.row(g + 8 * half, kv_heads) * HEAD_DIM, c);
-#pragma unroll
-    for (int s = 0; s < WORDS / 2; ++s) {
-        staged[s * WARP + lane] = make_uint4(x[0][2 * s], x[1][2 * s], x[0][2 * s + 1], x[1][2 * s + 1]);
-    }
-}
+// k and v of 16 keys as operand a: in registers, or where those do not suffice in shared memory, as WORDS vectors of 16 bytes a
+// lane, each {x[0][2s], x[1][2s], x[0][2s+1], x[1][2s+1]}.
+struct Operands {
+#if IN_REGISTERS
+    u32 x[2][2][WORDS];
+#else
+    uint4* staged;
+#endif
 
-// d += staged x', the rows of x as columns.
-DEVICE void mma_staged(float (&d)[2][4], const uint4* staged, const u32 (&x)[2][WORDS]) {
-    const int lane = threadIdx.x % WARP;
+    __device__ __forceinline__ void load(int which, const bf16* from, const Keys& keys, int kv_heads) {
+        const int lane = threadIdx.x % WARP, g = lane / 4, c = lane % 4;
+#if !IN_REGISTERS
+        u32 x[2][2][WORDS];
+#endif
 #pragma unroll
-    for (int s = 0; s < WORDS / 2; ++s) {
-        const uint4 raw = staged[s * WARP + lane];
-        const u32 left[4] = {raw.x, raw.y, raw.z, raw.w};
-#pragma unroll
-        for (int r = 0; r < 2; ++r) {
-            const u32 right[2] = {x[r][2 * s], x[r][2 * s + 1]};
-            mma(d[r], left, right);
+        for (int half = 0; half < 2; ++half) {
+            Row<HEAD_DIM>::load(x[which][half], from + keys.row(g + 8 * half, kv_heads) * HEAD_DIM, c);
         }
+#if !IN_REGISTERS
+#pragma unroll
+        for (int s = 0; s < WORDS; s += 2) {
+            staged[(which * WORDS + s) / 2 * WARP + lane] =
+                make_uint4(x[which][0][s], x[which][1][s], x[which][0][s + 1], x[which][1][s + 1]);
+        }
+#endif
     }
-}
+    // d += this x', the rows of x as columns.
+    __device__ __forceinline__ void multiply(float (&d)[2][4], int which, const u32 (&columns)[2][WORDS]) const {
+#if IN_REGISTERS
+        mma_rows(d, x[which], columns);
+#else
+#pragma unroll
+        for (int s = 0; s < WORDS; s += 2) {
+            const uint4 raw = staged[(which * WORDS + s) / 2 * WARP + threadIdx.x % WARP];
+            const u32 left[4] = {raw.x, raw.y, raw.z, raw.w};
+#pragma unroll
+            for (int r = 0; r < 2; ++r) {
+                const u32 right[2] = {columns[r][s], columns[r][s + 1]};
+                mma(d[r], left, right);
+            }
+        }
+#endif
+    }
+};
 
 // acc += p x for a slice of the columns of x, whose rows begin at the pointers.
 template <int COLUMNS>
@@ -137,62 +161,95 @@ struct Inputs {
     float scale;
 };
 
-// Adds one token's part for 16 heads of its group.
-DEVICE void add_token(float (&dk)[SLICE_WORDS][4], float (&dv)[SLICE_WORDS][4], const Inputs& in, const uint4* staged,
-                      const Keys& keys, int token, int first_head) {
-    const int g = threadIdx.x % WARP / 4, c = threadIdx.x % 4;
-    const i64 first_row = (i64(token) * in.kv_heads + keys.kv_head) * GROUP + first_head;
+// What one token brings for 16 heads of its group.
+struct Token {
     u32 query[2][WORDS], upstream[2][WORDS];
-    const bf16 *query_row[2], *upstream_row[2];
-#pragma unroll
-    for (int r = 0; r < 2; ++r) {
-        const int head = GROUP % 16 == 0 ? g + 8 * r : min(g + 8 * r, GROUP - 1 - first_head);
-        query_row[r] = in.q + (first_row + head) * HEAD_DIM;
-        upstream_row[r] = in.dout + (first_row + head) * HEAD_DIM;
-        Row<HEAD_DIM>::load(query[r], query_row[r], c);
-    }
-    // Columns of the transposed scores are heads 8 r + 2 c and + 1. Heads beyond the group get weight 0 by lse = infinity.
+    // Of heads 8 r + 2 c and + 1, the columns of transposed scores; infinity gives heads beyond the group weight 0.
     float lse[2][2], delta[2][2];
+    i64 first_row;
+    int token, last_head;
+
+    __device__ __forceinline__ i64 row(int r) const {
+        const int head = threadIdx.x % WARP / 4 + 8 * r;
+        return (first_row + (GROUP % 16 == 0 ? head : min(head, last_head))) * HEAD_DIM;
+    }
+    __device__ __forceinline__ void load(const Inputs& in, int kv_head, int which_token, int first_head) {
+        const int c = threadIdx.x % 4;
+        token = which_token;
+        last_head = GROUP - 1 - first_head;
+        first_row = (i64(token) * in.kv_heads + kv_head) * GROUP + first_head;
 #pragma unroll
-    for (int r = 0; r < 2; ++r) {
-        Row<HEAD_DIM>::load(upstream[r], upstream_row[r], c);
+        for (int r = 0; r < 2; ++r) {
+            Row<HEAD_DIM>::load(query[r], in.q + row(r), c);
+            Row<HEAD_DIM>::load(upstream[r], in.dout + row(r), c);
 #pragma unroll
-        for (int i = 0; i < 2; ++i) {
-            const int head = 8 * r + 2 * c + i;
-            const bool exists = GROUP % 16 == 0 || first_head + head < GROUP;
-            lse[r][i] = exists ? in.lse[first_row + head] * LOG2_E : infinity();
-            delta[r][i] = exists ? in.delta[first_row + head] : 0.0f;
+            for (int i = 0; i < 2; ++i) {
+                const int head = 8 * r + 2 * c + i;
+                const bool exists = GROUP % 16 == 0 || head <= last_head;
+                lse[r][i] = exists ? in.lse[first_row + head] : infinity();
+                delta[r][i] = exists ? in.delta[first_row + head] : 0.0f;
+            }
         }
     }
+};
+
+DEVICE void add_token(float (&dk)[SLICE_WORDS][4], float (&dv)[SLICE_WORDS][4], const Inputs& in, const Operands& operands,
+                      const Keys& keys, const Token& x) {
+    const int g = threadIdx.x % WARP / 4, c = threadIdx.x % 4, column = in.slice * SLICE;
     float s[2][4] = {}, ds[2][4] = {};
-    mma_staged(s, staged, query);
+    operands.multiply(s, 0, x.query);
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
 #pragma unroll
-        for (int i = 0; i < 4; ++i) s[r][i] = exp2_approx(s[r][i] * in.scale - lse[r][i % 2]);
+        for (int i = 0; i < 4; ++i) s[r][i] = exp2_approx(s[r][i] * in.scale - x.lse[r][i % 2] * LOG2_E);
     }
     // Only the block that holds the token reaches beyond it. Rows that are no keys of the block are not stored.
-    if (token < keys.first + 15) {
+    if (x.token < keys.first + 15) {
 #pragma unroll
         for (int r = 0; r < 2; ++r) {
 #pragma unroll
             for (int i = 0; i < 4; ++i) {
-                if (keys.first + g + i / 2 * 8 > token) s[r][i] = 0.0f;
+                if (keys.first + g + i / 2 * 8 > x.token) s[r][i] = 0.0f;
             }
         }
     }
-    mma_staged(ds, staged + WORDS / 2 * WARP, upstream);
+    operands.multiply(ds, 1, x.upstream);
     u32 p[4];
     pack_operand(p, s);
-    const int column = in.slice * SLICE;
-    add_slice<SLICE>(dv, p, upstream, upstream_row[0] + column, upstream_row[1] + column, c);
+    add_slice<SLICE>(dv, p, x.upstream, in.dout + x.row(0) + column, in.dout + x.row(1) + column, c);
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
 #pragma unroll
-        for (int i = 0; i < 4; ++i) ds[r][i] = s[r][i] * (ds[r][i] - delta[r][i % 2]);
+        for (int i = 0; i < 4; ++i) ds[r][i] = s[r][i] * (ds[r][i] - x.delta[r][i % 2]);
     }
     pack_operand(p, ds);
-    add_slice<SLICE>(dk, p, query, query_row[0] + column, query_row[1] + column, c);
+    add_slice<SLICE>(dk, p, x.query, in.q + x.row(0) + column, in.q + x.row(1) + column, c);
+}
+
+// Walks pairs from .. to.
+DEVICE void walk(float (&dk)[SLICE_WORDS][4], float (&dv)[SLICE_WORDS][4], const Inputs& in, const Operands& operands,
+                 const Keys& keys, const Pair* pairs, int from, int to) {
+    const int last = (to - from) * HEAD_TILES - 1;
+    if (last < 0) return;
+#if PREFETCH
+    Token current;
+    current.load(in, keys.kv_head, int(pairs[from].token), 0);
+    int next_token = int(pairs[from + min(1, last) / HEAD_TILES].token);
+    for (int i = 0; i <= last; ++i) {
+        // Beyond the end the last one is loaded again.
+        Token next;
+        next.load(in, keys.kv_head, next_token, min(i + 1, last) % HEAD_TILES * 16);
+        next_token = int(pairs[from + min(i + 2, last) / HEAD_TILES].token);
+        add_token(dk, dv, in, operands, keys, current);
+        current = next;
+    }
+#else
+    for (int i = 0; i <= last; ++i) {
+        Token current;
+        current.load(in, keys.kv_head, int(pairs[from + i / HEAD_TILES].token), i % HEAD_TILES * 16);
+        add_token(dk, dv, in, operands, keys, current);
+    }
+#endif
 }
 
 // Grid: (segments, sets of TILES_AT_ONCE key tiles, slices of the head).
@@ -202,12 +259,11 @@ sparse_bwd_keys(const bf16* __restrict__ dout, const bf16* __restrict__ q, const
                 const Pair* __restrict__ pairs, const int* __restrict__ starts, const int* __restrict__ block_start,
                 float* __restrict__ pieces, bf16* __restrict__ dk_out, int add_dk, bf16* __restrict__ dv_out, int add_dv,
                 int lists, int kv_heads, int segment, float softmax_scale) {
-    // Operands k and v of every warp; between lists, its sums.
+    // Sums of the warps between lists; within one their operands k and v, if not in registers. WARPS * WORDS * 512 bytes.
     extern __shared__ uint4 shared[];
     const int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
     const int part = warp % PARTS, tile = blockIdx.y * TILES_AT_ONCE + warp / PARTS;
     const bool has_tile = tile < KEY_TILES;
-    uint4* staged = shared + warp * (WORDS * WARP);
     float4* sums = reinterpret_cast<float4*>(shared);
     const Inputs in{dout, q, lse, delta, kv_heads, int(blockIdx.z), softmax_scale * LOG2_E};
 
@@ -218,20 +274,17 @@ sparse_bwd_keys(const bf16* __restrict__ dout, const bf16* __restrict__ q, const
         const int list_begin = starts[list], list_end = starts[list + 1];
         const int end = min(list_end, last), count = end - begin;
         const Keys keys(list, min(tile, KEY_TILES - 1), block_start, kv_heads);
-        stage_operand(staged, k, keys, kv_heads);
-        stage_operand(staged + WORDS / 2 * WARP, v, keys, kv_heads);
+        Operands operands;
+#if !IN_REGISTERS
+        operands.staged = shared + warp * (WORDS * WARP);
+#endif
+        operands.load(0, k, keys, kv_heads);
+        operands.load(1, v, keys, kv_heads);
         __syncwarp();
 
         float dk[SLICE_WORDS][4] = {}, dv[SLICE_WORDS][4] = {};
         const int from = begin + int(i64(count) * part / PARTS), to = begin + int(i64(count) * (part + 1) / PARTS);
-        if (has_tile) {
-            int next = from < to ? int(pairs[from].token) : 0;
-            for (int i = from; i < to; ++i) {
-                const int token = next;
-                next = int(pairs[min(i + 1, to - 1)].token);
-                for (int head = 0; head < HEAD_TILES; ++head) add_token(dk, dv, in, staged, keys, token, 16 * head);
-            }
-        }
+        if (has_tile) walk(dk, dv, in, operands, keys, pairs, from, to);
 
         const bool whole = begin == list_begin && end == list_end;
         // The piece of a list that began in an earlier segment comes first.
@@ -279,26 +332,29 @@ sparse_bwd_keys(const bf16* __restrict__ dout, const bf16* __restrict__ q, const
     }
 }
 
-// Adds up the lists that were left in pieces. Grid: (lists, KEY_TILES, slices).
+// Adds up the lists that were left in pieces, a word a warp. Grid: (lists, KEY_TILES * 2 * SLICE_WORDS / WARPS, slices).
 extern "C" __global__ void __launch_bounds__(THREADS)
 sparse_bwd_keys_sum(const float* __restrict__ pieces, const int* __restrict__ starts, const int* __restrict__ block_start,
                     bf16* __restrict__ dk_out, int add_dk, bf16* __restrict__ dv_out, int add_dv, int kv_heads, int segment,
                     float softmax_scale) {
+    constexpr int TURNS = 2 * SLICE_WORDS / WARPS;
     const int begin = starts[blockIdx.x], end = starts[blockIdx.x + 1];
     const int from = begin / segment, to = (end - 1) / segment;
     if (begin == end || from == to) return;
-    const int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
-    const Keys keys(blockIdx.x, blockIdx.y, block_start, kv_heads);
-    for (int word = warp; word < 2 * SLICE_WORDS; word += WARPS) {
-        float4 total = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
-        for (int s = from; s <= to; ++s) {
-            const i64 piece = 2 * i64(s) + (s == from ? 1 : 0);
-            const float4* x = reinterpret_cast<const float4*>(pieces + piece_offset(piece, blockIdx.y, blockIdx.z));
-            const float4 value = x[word * WARP + lane];
-            total.x += value.x, total.y += value.y, total.z += value.z, total.w += value.w;
-        }
-        const bool value = word >= SLICE_WORDS;
-        add_to_gradient(value ? dv_out : dk_out, keys, blockIdx.z, value ? word - SLICE_WORDS : word, total,
-                        value ? 1.0f : softmax_scale, value ? add_dv : add_dk, kv_heads);
+    const int tile = blockIdx.y / TURNS, word = blockIdx.y % TURNS * WARPS + threadIdx.x / WARP;
+    const int at = word * WARP + threadIdx.x % WARP;
+    // The list begins in the second piece of its first segment and goes on in the first of the others.
+    const float4* x = reinterpret_cast<const float4*>(pieces + piece_offset(2 * i64(from) + 1, tile, blockIdx.z)) + at;
+    float4 total = *x;
+    x = reinterpret_cast<const float4*>(pieces + piece_offset(2 * i64(from) + 2, tile, blockIdx.z)) + at;
+#pragma unroll 8
+    for (int s = from + 1; s <= to; ++s) {
+        const float4 value = *x;
+        total.x += value.x, total.y += value.y, total.z += value.z, total.w += value.w;
+        x += 2 * (PIECE / 4);
     }
+    const Keys keys(blockIdx.x, tile, block_start, kv_heads);
+    const bool value = word >= SLICE_WORDS;
+    add_to_gradient(value ? dv_out : dk_out, keys, blockIdx.z, value ? word - SLICE_WORDS : word, total,
+                    value ? 1.0f : softmax_scale, value ? add_dv : add_dk, kv_heads);
 }

@@ -99,7 +99,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
 scatter_pairs(const int* __restrict__ indices, const int* __restrict__ first_block, const Pair* __restrict__ pairs_in,
               const int* __restrict__ counts, const int* __restrict__ totals, Pair* __restrict__ pairs_out, i64 pairs,
               int kv_heads, int slots, int lists, int shift) {
-    // How many pairs of each digit each warp has, later where its next one goes.
+    // How many pairs of each digit each warp has, later where its next one goes; [WARPS + 1, DIGITS].
     extern __shared__ int next[];
     const Selection selection{indices, first_block, pairs, kv_heads, slots, u32(lists)};
     const int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
@@ -129,22 +129,29 @@ scatter_pairs(const int* __restrict__ indices, const int* __restrict__ first_blo
     }
     __syncthreads();
 
+    // Where each digit begins; a thread sums neighbouring ones.
+    int* begins = next + WARPS * DIGITS;
     constexpr int DIGITS_PER_THREAD = DIGITS / THREADS;
-    int sum = 0;
+    int sum = 0, total;
 #pragma unroll
     for (int i = 0; i < DIGITS_PER_THREAD; ++i) sum += totals[threadIdx.x * DIGITS_PER_THREAD + i];
-    int total;
-    int base = block_exclusive(sum, total);
+    int begin = block_exclusive(sum, total);
 #pragma unroll
     for (int i = 0; i < DIGITS_PER_THREAD; ++i) {
-        const int digit = threadIdx.x * DIGITS_PER_THREAD + i;
-        int position = base + counts[i64(digit) * gridDim.x + blockIdx.x];
+        begins[threadIdx.x * DIGITS_PER_THREAD + i] = begin;
+        begin += totals[threadIdx.x * DIGITS_PER_THREAD + i];
+    }
+    __syncthreads();
+#pragma unroll
+    for (int i = 0; i < DIGITS_PER_THREAD; ++i) {
+        const int digit = i * THREADS + threadIdx.x;
+        int position = begins[digit] + counts[i64(digit) * gridDim.x + blockIdx.x];
+#pragma unroll
         for (int w = 0; w < WARPS; ++w) {
             const int count = next[w * DIGITS + digit];
             next[w * DIGITS + digit] = position;
             position += count;
         }
-        base += totals[digit];
     }
     __syncthreads();
 #pragma unroll
