@@ -3,7 +3,7 @@
 use rayon::prelude::*;
 use ssa_data::IGNORE_INDEX;
 use ssa_kernels::Tensor;
-use ssa_model::Model;
+use ssa_model::{Model, ModelError};
 
 use crate::Result;
 
@@ -34,6 +34,8 @@ pub(crate) fn add_scores(
     scores: &mut [Score],
 ) -> Result<()> {
     let chunk = (LOGITS_PER_CHUNK / model.config().vocab_size).max(1);
+    let hidden =
+        hidden.iter().map(Tensor::to_vec).collect::<Result<Vec<_>, _>>().map_err(ModelError::from)?;
     for start in (0..labels.len()).step_by(chunk) {
         let labels = &labels[start..labels.len().min(start + chunk)];
         let mut reference: Option<Logits> = None;
@@ -54,22 +56,25 @@ pub(crate) fn add_scores(
 
 /// The logits of some consecutive tokens with the logarithms of their normalisers.
 struct Logits {
-    values: Tensor,
+    values: Vec<f32>,
+    vocab_size: usize,
     log_sums: Vec<f64>,
 }
 
 impl Logits {
-    fn of(model: &Model, hidden: &Tensor, start: usize, tokens: usize) -> Result<Self> {
-        let width = hidden.last_dim();
-        let rows = hidden.as_slice()[start * width..(start + tokens) * width].to_vec();
-        let values = model.logits(&Tensor::from_vec(rows, [1, tokens, width])?)?;
-        let log_sums = values.as_slice().par_chunks(values.last_dim()).map(log_sum_exp).collect();
-        Ok(Self { values, log_sums })
+    /// Of `tokens` tokens from `start` on; `hidden` are the states of all tokens.
+    fn of(model: &Model, hidden: &[f32], start: usize, tokens: usize) -> Result<Self, ModelError> {
+        let (width, vocab_size) = (model.config().hidden_size, model.config().vocab_size);
+        let rows = hidden[start * width..(start + tokens) * width].to_vec();
+        let device = model.device();
+        let rows = Tensor::from_vec(rows, [1, tokens, width])?.to_device(&device, device.dtype())?;
+        let values = model.logits(&rows)?.to_vec()?;
+        let log_sums = values.par_chunks(vocab_size).map(log_sum_exp).collect();
+        Ok(Self { values, vocab_size, log_sums })
     }
 
     fn row(&self, token: usize) -> (&[f32], f64) {
-        let width = self.values.last_dim();
-        (&self.values.as_slice()[token * width..(token + 1) * width], self.log_sums[token])
+        (&self.values[token * self.vocab_size..][..self.vocab_size], self.log_sums[token])
     }
 
     /// Per target token, its negative log-likelihood and its divergence from `reference` (0 without one).

@@ -19,15 +19,17 @@ pub(crate) struct SparsitySum {
 impl SparsitySum {
     /// The share of full attention that lies on the selected tokens is `exp(lse_sparse - lse_full)`: both softmax have
     /// the same numerators there.
-    fn add(&mut self, lse_full: &Tensor, lse_sparse: &Tensor, valid: &[bool]) {
+    fn add(&mut self, lse_full: &Tensor, lse_sparse: &Tensor, valid: &[bool]) -> Result<(), ModelError> {
         let heads = lse_full.last_dim();
-        let rows = lse_full.as_slice().chunks(heads).zip(lse_sparse.as_slice().chunks(heads));
+        let (full, sparse) = (lse_full.to_vec()?, lse_sparse.to_vec()?);
+        let rows = full.chunks(heads).zip(sparse.chunks(heads));
         for ((full, sparse), _) in rows.zip(valid).filter(|(_, valid)| **valid) {
             // Where everything is selected, rounding may put the share a little above 1.
             let share = |(full, sparse): (&f32, &f32)| (f64::from(*sparse) - f64::from(*full)).exp().min(1.0);
             self.sum += full.iter().zip(sparse).map(share).sum::<f64>();
             self.pairs += heads;
         }
+        Ok(())
     }
 
     /// The mean so far; none before the first token.
@@ -50,8 +52,7 @@ pub(crate) fn forward_with_sparsity(
         let LayerAttention { q, k, v, documents, softmax_scale, .. } = layer;
         let full = full_attention_fwd(q, k, v, documents, softmax_scale)?;
         let sparse = sparse_attention_fwd(q, k, v, &block_indices, documents, softmax_scale)?;
-        sparsity.add(&full.lse, &sparse.lse, &batch.valid);
-        Ok(())
+        sparsity.add(&full.lse, &sparse.lse, &batch.valid)
     };
     Ok(model.forward_observed(&batch.input, attention, &mut observe)?)
 }

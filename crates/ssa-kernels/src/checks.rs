@@ -16,6 +16,22 @@ pub(crate) fn check_shape(
     }
 }
 
+/// The tensors lie where `first` does.
+pub(crate) fn same_device(
+    op: &'static str,
+    first: &Tensor,
+    others: &[(&'static str, &Tensor)],
+) -> Result<()> {
+    let device = first.device();
+    match others.iter().find(|(_, tensor)| tensor.device() != device) {
+        None => Ok(()),
+        Some((argument, tensor)) => {
+            let (expected, actual) = (device.to_string(), tensor.device().to_string());
+            Err(KernelError::Device { op, argument, expected, actual })
+        }
+    }
+}
+
 /// The last axis has this size.
 pub(crate) fn check_last(
     op: &'static str,

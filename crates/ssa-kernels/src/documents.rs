@@ -1,7 +1,10 @@
 //! Document borders inside packed rows.
 
+use std::collections::HashMap;
 use std::ops::Range;
+use std::sync::{Arc, Mutex, PoisonError};
 
+use crate::cuda::{Buffer, Gpu};
 use crate::{KernelError, Result};
 
 /// The documents of a batch: a partition of its N = B * T tokens into consecutive, non-empty ranges.
@@ -9,17 +12,33 @@ use crate::{KernelError, Result};
 /// This is the `cu_seqlens` of variable-length attention kernels, checked once. A document never crosses a row.
 /// Positions, attention and block borders restart at each document, so block `c` of a document holds its tokens
 /// `c * block_size ..` and block numbers are local to the document.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Documents {
+#[derive(Clone, Debug)]
+pub struct Documents(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
     /// Ascending, from 0 to N, one more entry than documents.
     cu_seqlens: Vec<usize>,
+    /// What GPU kernels look up, made when first asked for.
+    tables: Mutex<HashMap<TableKey, Arc<Buffer>>>,
 }
+
+/// The GPU, the name of a table and a number that it depends on.
+type TableKey = (usize, &'static str, usize);
+
+impl PartialEq for Documents {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.cu_seqlens == other.0.cu_seqlens
+    }
+}
+
+impl Eq for Documents {}
 
 impl Documents {
     /// One document per row.
     pub fn rows(batch: usize, tokens: usize) -> Self {
         let count = if tokens == 0 { 0 } else { batch };
-        Self { cu_seqlens: (0..=count).map(|row| row * tokens).collect() }
+        Self::new((0..=count).map(|row| row * tokens).collect())
     }
 
     /// Documents given by cumulative lengths: `[0, len_0, len_0 + len_1, ..., N]`.
@@ -36,17 +55,21 @@ impl Documents {
                 format!("{cu_seqlens:?}"),
             ));
         }
-        Ok(Self { cu_seqlens })
+        Ok(Self::new(cu_seqlens))
+    }
+
+    fn new(cu_seqlens: Vec<usize>) -> Self {
+        Self(Arc::new(Inner { cu_seqlens, tables: Mutex::default() }))
     }
 
     /// Number of tokens N.
     pub fn total_tokens(&self) -> usize {
-        self.cu_seqlens.last().copied().unwrap_or(0)
+        self.0.cu_seqlens.last().copied().unwrap_or(0)
     }
 
     /// Number of documents.
     pub fn len(&self) -> usize {
-        self.cu_seqlens.len().saturating_sub(1)
+        self.0.cu_seqlens.len().saturating_sub(1)
     }
 
     /// Whether there is no document.
@@ -56,12 +79,12 @@ impl Documents {
 
     /// The token range of each document, in order.
     pub fn ranges(&self) -> impl ExactSizeIterator<Item = Range<usize>> + '_ {
-        self.cu_seqlens.windows(2).map(|pair| pair[0]..pair[1])
+        self.0.cu_seqlens.windows(2).map(|pair| pair[0]..pair[1])
     }
 
     /// The cumulative lengths.
     pub fn cu_seqlens(&self) -> &[usize] {
-        &self.cu_seqlens
+        &self.0.cu_seqlens
     }
 
     /// The position of every token within its document.
@@ -72,6 +95,38 @@ impl Documents {
     /// Number of blocks of `block_size` tokens over all documents, partial last blocks included.
     pub fn blocks(&self, block_size: usize) -> usize {
         self.ranges().map(|range| range.len().div_ceil(block_size)).sum()
+    }
+
+    /// A table of kernels on a GPU: made by `build` the first time, kept as long as the documents are.
+    pub(crate) fn device_table(
+        &self,
+        gpu: &Gpu,
+        name: &'static str,
+        parameter: usize,
+        build: impl FnOnce() -> Vec<i32>,
+    ) -> Result<Arc<Buffer>> {
+        let key = (gpu.properties().ordinal, name, parameter);
+        let mut tables = self.0.tables.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(table) = tables.get(&key) {
+            return Ok(table.clone());
+        }
+        let table = Arc::new(gpu.upload(&build())?);
+        tables.insert(key, table.clone());
+        Ok(table)
+    }
+
+    /// For every token the first token of its document, `i32` `[N]` on a GPU.
+    pub(crate) fn device_starts(&self, gpu: &Gpu) -> Result<Arc<Buffer>> {
+        self.device_table(gpu, "starts", 0, || {
+            self.ranges().flat_map(|range| std::iter::repeat_n(range.start as i32, range.len())).collect()
+        })
+    }
+
+    /// For every token the end of its document, `i32` `[N]` on a GPU.
+    pub(crate) fn device_ends(&self, gpu: &Gpu) -> Result<Arc<Buffer>> {
+        self.device_table(gpu, "ends", 0, || {
+            self.ranges().flat_map(|range| std::iter::repeat_n(range.end as i32, range.len())).collect()
+        })
     }
 }
 

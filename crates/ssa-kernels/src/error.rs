@@ -28,9 +28,89 @@ pub enum KernelError {
         /// The value given.
         actual: String,
     },
+    /// A tensor is not where the others of the call are.
+    #[error("{op}: `{argument}` is on {actual}, expected {expected}")]
+    Device {
+        /// Name of the op.
+        op: &'static str,
+        /// Name of the argument as in the op's signature.
+        argument: &'static str,
+        /// The device of the others.
+        expected: String,
+        /// Where it is.
+        actual: String,
+    },
+    /// An op has no kernel for this device.
+    #[error("{op}: {what} is not available on {device}; {remedy}")]
+    Unsupported {
+        /// Name of the op.
+        op: &'static str,
+        /// What is asked for.
+        what: String,
+        /// The device.
+        device: String,
+        /// What to do.
+        remedy: &'static str,
+    },
+    /// A library that the GPU needs cannot be used.
+    #[error("{name} cannot be used: {cause}; {remedy}")]
+    Library {
+        /// Its name.
+        name: &'static str,
+        /// What was tried, and what the system says.
+        cause: String,
+        /// What to install.
+        remedy: &'static str,
+    },
+    /// A GPU's memory is full.
+    #[error(
+        "{device} is out of memory: {} more are needed, {} of {} are free; use a smaller micro-batch or shorter rows, recompute \
+         activations, or stop other programs on this GPU",
+        gib(*bytes), gib(*free), gib(*total)
+    )]
+    OutOfMemory {
+        /// The device.
+        device: String,
+        /// Bytes that were asked for.
+        bytes: usize,
+        /// Bytes that are free.
+        free: usize,
+        /// Bytes of the device.
+        total: usize,
+    },
+    /// A kernel does not compile: a fault of this program or of the compiler found.
+    #[error(
+        "kernels `{module}` do not compile for {arch}; please report this together with `ssa doctor`:\n{log}"
+    )]
+    Compile {
+        /// Name of the source.
+        module: &'static str,
+        /// The architecture.
+        arch: String,
+        /// The compiler's messages.
+        log: String,
+    },
+    /// A call of the driver or of a library failed, or a kernel before it.
+    #[error("{call} failed: {message}")]
+    Cuda {
+        /// The call.
+        call: &'static str,
+        /// What the library says.
+        message: String,
+    },
+}
+
+fn gib(bytes: usize) -> String {
+    format!("{:.2} GiB", bytes as f64 / (1_u64 << 30) as f64)
 }
 
 impl KernelError {
+    /// An op has no kernel for GPUs.
+    pub(crate) fn no_kernel(gpu: &crate::Gpu) -> Self {
+        let (what, device) = ("this operation".to_owned(), gpu.to_string());
+        Self::Unsupported { op: "ssa-kernels", what, device, remedy: "use --device cpu" }
+    }
+
     pub(crate) fn shape(
         op: &'static str,
         argument: &'static str,

@@ -28,6 +28,8 @@
 //!   shortest correct code in `f64` (never optimised: it defines the result), `cpu.rs` the fast path.
 //! * A `*_fwd` function returns fresh tensors. A `*_bwd` function **adds** to every gradient buffer it is given,
 //!   so that gradients from several uses of a tensor, or several micro-batches, need no extra pass.
+//! * On the CPU everything is `f32`; on a GPU weights, activations and their gradients are `bf16`, and statistics of a row or
+//!   a query (`rstd`, `lse`, gates), weight gradients and moments are `f32`. All tensors of a call lie on one device.
 //! * `f32` storage on the CPU; reductions longer than one head or one row accumulate in `f64` or in blocked `f32`
 //!   as each op states.
 //! * Results do not depend on the number of threads: work is cut into pieces by shape alone and partial results
@@ -36,15 +38,19 @@
 
 mod checks;
 mod cpu;
+pub mod cuda;
 mod device;
 mod documents;
 mod error;
 pub mod ops;
+mod scalar;
 mod tensor;
 
-pub use device::Device;
+pub use cuda::Gpu;
+pub use device::{DType, Device};
 pub use documents::Documents;
 pub use error::KernelError;
+pub use scalar::Scalar;
 pub use tensor::Tensor;
 
 /// Result of every fallible function in this crate.

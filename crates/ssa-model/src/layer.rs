@@ -1,7 +1,7 @@
 //! One decoder layer: attention and MLP, each on a normed input and added to the residual stream.
 
-use ssa_kernels::Tensor;
 use ssa_kernels::ops::rms_norm::{RmsNormOutput, rms_norm_bwd, rms_norm_fwd};
+use ssa_kernels::{Scalar, Tensor};
 
 use crate::attention::plan::PlannedAttention;
 use crate::attention::{self, Alignment, AttentionContext, AttentionSaved, QueryKeyValue};
@@ -34,7 +34,7 @@ impl LayerSaved {
     }
 
     /// Sum of the alignment loss of this layer; see [`AttentionSaved::alignment_sum`].
-    pub(crate) fn alignment_sum(&self, alignment: &Alignment<'_>) -> Result<f64> {
+    pub(crate) fn alignment_sum(&self, alignment: &Alignment<'_>) -> Result<Scalar> {
         self.attention.alignment_sum(alignment)
     }
 }

@@ -3,10 +3,10 @@
 use std::path::Path;
 
 use ssa_kernels::ops::embedding::embedding_fwd;
-use ssa_kernels::ops::linear::linear_fwd;
+use ssa_kernels::ops::linear::linear_fwd_f32;
 use ssa_kernels::ops::rms_norm::rms_norm_fwd;
 use ssa_kernels::ops::rope::RopeTable;
-use ssa_kernels::{Documents, Tensor};
+use ssa_kernels::{Device, Documents, Tensor};
 
 use crate::attention::AttentionContext;
 use crate::attention::plan::single_stream;
@@ -71,7 +71,21 @@ impl Model {
     /// # Errors
     /// A file cannot be written; the error names it.
     pub fn save(&self, directory: &Path) -> Result<()> {
-        checkpoint::save(directory, &self.config, &self.parameters)
+        checkpoint::save(directory, &self.config, self.parameters.on_host()?.as_ref())
+    }
+
+    /// A copy on a device, in the type that the device computes in.
+    ///
+    /// # Errors
+    /// [`ModelError::Kernel`] if the device has no place for it.
+    pub fn to_device(&self, device: &Device) -> Result<Self> {
+        let parameters = self.parameters.to_device(device, device.dtype())?;
+        Ok(Self { config: self.config.clone(), parameters, rope: self.rope.clone() })
+    }
+
+    /// Where the weights lie and everything is computed.
+    pub fn device(&self) -> Device {
+        self.parameters.device()
     }
 
     /// The configuration.
@@ -127,13 +141,13 @@ impl Model {
         Ok(rms_norm_fwd(&x, &self.parameters.norm, context.rms_norm_eps)?.out)
     }
 
-    /// Next-token logits `[B, T, V]` of hidden states. Training and evaluation never call this: they fuse the head
+    /// Next-token logits `[B, T, V]` of hidden states, in `f32` on every device. Training and evaluation never call this: they fuse the head
     /// with the loss.
     ///
     /// # Errors
     /// `hidden` is not as wide as the model.
     pub fn logits(&self, hidden: &Tensor) -> Result<Tensor> {
-        Ok(linear_fwd(hidden, self.parameters.head())?)
+        Ok(linear_fwd_f32(hidden, self.parameters.head())?)
     }
 
     /// Embeds the ids of an input.

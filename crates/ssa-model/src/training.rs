@@ -13,7 +13,7 @@ use ssa_kernels::ops::attention::alignment::AlignmentOptions;
 use ssa_kernels::ops::cross_entropy::{CrossEntropy, linear_cross_entropy_fwd_bwd};
 use ssa_kernels::ops::embedding::embedding_bwd;
 use ssa_kernels::ops::rms_norm::{rms_norm_bwd, rms_norm_fwd};
-use ssa_kernels::{Documents, Tensor};
+use ssa_kernels::{Documents, Scalar, Tensor};
 
 use crate::attention::Alignment;
 use crate::attention::plan::{self, PlannedAttention};
@@ -96,7 +96,6 @@ impl Model {
 
         let (x, kept, alignment_sums) =
             self.forward_layers(batch, objective, &plans, &context, &alignment)?;
-        let alignment_per_layer: Vec<f64> = alignment_sums.iter().map(|sum| sum * mean).collect();
         let layers = self.parameters().layers.len();
         let cross_entropy_scale = 1.0 / scale.target_tokens.max(1) as f64;
         let grad_scale = cross_entropy_scale as f32;
@@ -113,6 +112,9 @@ impl Model {
             layer::backward(&mut dx, &saved, weights, &context, alignment, grads)?;
         }
         embedding_bwd(&dx, batch.input().ids(), &mut grads.embed_tokens)?;
+        // Asked for last: a GPU works on without waiting for the host.
+        let alignment_per_layer: Vec<f64> =
+            alignment_sums.iter().map(|sum| Ok(sum.value()? * mean)).collect::<Result<_>>()?;
         Ok(StepLosses {
             cross_entropy: loss.loss_sum * cross_entropy_scale,
             z_loss: loss.lse_square_sum * cross_entropy_scale,
@@ -138,7 +140,7 @@ impl Model {
         plans: &[Vec<PlannedAttention>],
         context: &LayerContext<'_>,
         alignment: &Alignment<'_>,
-    ) -> Result<(Tensor, Vec<Kept>, Vec<f64>)> {
+    ) -> Result<(Tensor, Vec<Kept>, Vec<Scalar>)> {
         let mut x = self.embed(batch.input())?;
         let mut kept = Vec::with_capacity(plans.len());
         let mut sums = Vec::with_capacity(plans.len());

@@ -67,8 +67,11 @@ impl Optimizer {
     }
 
     /// L2 norm of a gradient over all tensors.
-    pub fn norm(grads: &Parameters) -> f64 {
-        grad_norm(grads.named().into_iter().map(|(_, tensor)| tensor))
+    ///
+    /// # Errors
+    /// [`TrainError::Kernel`](crate::TrainError::Kernel) if a GPU fails.
+    pub fn norm(grads: &Parameters) -> Result<f64> {
+        Ok(grad_norm(grads.named().into_iter().map(|(_, tensor)| tensor))?.value()?)
     }
 
     /// One step against a gradient of norm `norm`, scaled down if that exceeds the largest norm allowed.
@@ -168,13 +171,13 @@ mod tests {
     fn the_gradient_is_clipped_as_a_whole() {
         let config = config();
         let grads = filled(&config, 1.0);
-        let norm = Optimizer::norm(&grads);
+        let norm = Optimizer::norm(&grads).unwrap();
         assert!((norm - (grads.count() as f64).sqrt()).abs() < 1e-6 * norm);
 
         // AdamW's first step hides the length of a gradient; its first moment does not.
         let mut optimizer = Optimizer::new(OPTIONS, &config);
         optimizer.step(&mut filled(&config, 1.0), &grads, norm, 0.1).unwrap();
-        let length = Optimizer::norm(&optimizer.m) / 0.1;
+        let length = Optimizer::norm(&optimizer.m).unwrap() / 0.1;
         assert!((length - 1.0).abs() < 1e-3, "{length}");
     }
 }

@@ -135,7 +135,7 @@ impl Trainer {
         let alpha = self.alpha();
         let z_loss = f64::from(self.plan.objective().z_loss) * totals.z_loss;
         let loss = totals.cross_entropy + alpha * totals.alignment + z_loss;
-        let norm = Optimizer::norm(&self.grads);
+        let norm = Optimizer::norm(&self.grads)?;
         self.check_finite("the cross-entropy", totals.cross_entropy)?;
         self.check_finite("the alignment loss", totals.alignment)?;
         self.check_finite("the z-loss", z_loss)?;

@@ -2,18 +2,24 @@
 
 mod analyze;
 mod data;
+mod device;
+mod doctor;
 mod eval;
 mod forward;
 mod held_out;
+mod selftest;
 mod train;
 
 use clap::{Parser, Subcommand};
 
 pub(crate) use analyze::AnalyzeArgs;
 pub(crate) use data::{DataArgs, DataCommand, InputArgs, InspectArgs, PrepareArgs, TrainTokenizerArgs};
+pub(crate) use device::DeviceChoice;
+pub(crate) use doctor::DoctorArgs;
 pub(crate) use eval::{EvalArgs, EvalCommand, PerplexityArgs};
 pub(crate) use forward::ForwardArgs;
 pub(crate) use held_out::HeldOutArgs;
+pub(crate) use selftest::SelftestArgs;
 pub(crate) use train::TrainArgs;
 
 /// Version of the program and the commit it was built from.
@@ -31,6 +37,9 @@ pub(crate) struct Cli {
     /// Threads to compute with; all cores without it. Results do not depend on it.
     #[arg(long, global = true, display_order = 100, value_name = "N", value_parser = parse_positive)]
     pub(crate) threads: Option<usize>,
+    /// Where to compute: auto (the first GPU if there is one), cpu, cuda or cuda:N.
+    #[arg(long, global = true, display_order = 100, value_name = "DEVICE", default_value_t = DeviceChoice::Auto)]
+    pub(crate) device: DeviceChoice,
     #[command(subcommand)]
     pub(crate) command: Command,
 }
@@ -43,6 +52,8 @@ pub(crate) enum Command {
     Eval(EvalArgs),
     Analyze(AnalyzeArgs),
     Forward(ForwardArgs),
+    Selftest(SelftestArgs),
+    Doctor(DoctorArgs),
 }
 
 /// A size that must be at least `minimum`.

@@ -8,7 +8,7 @@ use ssa_model::Method;
 
 use super::check_budgets;
 use super::held_out::HeldOut;
-use crate::args::AnalyzeArgs;
+use crate::args::{AnalyzeArgs, DeviceChoice};
 use crate::display::{BatchProgress, Display, print, print_json, render};
 
 /// What `--json` prints.
@@ -21,9 +21,9 @@ struct Output<'a> {
     analysis: &'a Analysis,
 }
 
-pub(crate) fn run(args: &AnalyzeArgs) -> Result<()> {
+pub(crate) fn run(args: &AnalyzeArgs, device: DeviceChoice) -> Result<()> {
     let rule = args.held_out.selection.into();
-    let held_out = HeldOut::load(&args.held_out)?;
+    let held_out = HeldOut::load(&args.held_out, device)?;
     let budget = args.budget.unwrap_or_else(|| held_out.model.config().trained_budget());
     check_budgets(&[budget], rule)?;
     let batches = EvalBatch::covering(&held_out.batches, args.tokens);

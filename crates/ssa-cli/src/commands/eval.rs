@@ -11,7 +11,7 @@ use ssa_model::{Method, SparseBudget};
 
 use super::check_budgets;
 use super::held_out::HeldOut;
-use crate::args::PerplexityArgs;
+use crate::args::{DeviceChoice, PerplexityArgs};
 use crate::display::{BatchProgress, Display, print, print_json, render};
 
 /// Block counts that are evaluated unless budgets are named.
@@ -30,10 +30,10 @@ struct Output<'a> {
     perplexity: &'a Perplexity,
 }
 
-pub(crate) fn perplexity(args: &PerplexityArgs) -> Result<()> {
+pub(crate) fn perplexity(args: &PerplexityArgs, device: DeviceChoice) -> Result<()> {
     let rule: SelectionRule = args.held_out.selection.into();
     check_budgets(&args.budgets, rule)?;
-    let held_out = HeldOut::load(&args.held_out)?;
+    let held_out = HeldOut::load(&args.held_out, device)?;
     let trained = held_out.model.config().trained_budget();
     let budgets =
         if args.budgets.is_empty() { default_budgets(trained, rule)? } else { args.budgets.clone() };

@@ -1,6 +1,7 @@
 //! `ssa forward`.
 
 use anyhow::Result;
+use ssa_kernels::DType;
 use ssa_kernels::ops::attention::alignment::{AlignmentDirection, AlignmentKind, AlignmentOptions};
 use ssa_kernels::ops::attention::selection::SelectionOptions;
 use ssa_kernels::ops::cross_entropy::IGNORE_INDEX;
@@ -9,22 +10,23 @@ use ssa_model::{
     TrainBatch,
 };
 
-use crate::args::ForwardArgs;
+use super::device;
+use crate::args::{DeviceChoice, ForwardArgs};
 use crate::exit::UsageError;
 use crate::files::{OutputTensor, check_writable, read_input_ids, write_tensors};
 
 /// Weight of the alignment loss in the paper and the released code.
 const DEFAULT_ALPHA: f32 = 10.0;
 
-pub(crate) fn run(args: &ForwardArgs) -> Result<()> {
+pub(crate) fn run(args: &ForwardArgs, device: DeviceChoice) -> Result<()> {
     check_writable(&args.output, args.overwrite)?;
-    let model = Model::load(&args.model)?;
+    let model = device::load(&args.model, device)?;
     let options = attention_options(args, &model)?;
     let ids = read_input_ids(&args.input, model.config().vocab_size)?;
     let input = Input::rows(ids.ids, ids.batch, ids.tokens)?;
 
     let logits = model.logits(&model.forward(&input, &options)?)?;
-    let mut tensors = vec![("logits".to_owned(), OutputTensor::new(logits.shape(), logits.as_slice()))];
+    let mut tensors = vec![("logits".to_owned(), OutputTensor::new(logits.shape(), &logits.to_vec()?))];
     if let Some(stream) = args.train_stream {
         tensors.extend(train(args, &model, input, &options, stream)?);
     }
@@ -91,7 +93,7 @@ fn train(
     let target_tokens = labels.iter().filter(|&&label| label != IGNORE_INDEX).count();
     let scale = StepScale { target_tokens, valid_tokens: input.len() };
     let batch = TrainBatch::new(input, labels, None)?;
-    let mut grads = Parameters::zeros(model.config());
+    let mut grads = Parameters::zeros_on(model.config(), &model.device(), DType::F32);
     let streams = vec![stream; model.config().num_hidden_layers];
     let losses = model.train_step(&batch, &objective, &streams, &scale, &mut grads)?;
 
@@ -102,8 +104,8 @@ fn train(
     let named = if args.grads { grads.named() } else { vec![] };
     let gradients = named
         .into_iter()
-        .map(|(name, grad)| (format!("grad.{name}"), OutputTensor::new(grad.shape(), grad.as_slice())));
-    Ok(scalars.into_iter().chain(gradients).collect())
+        .map(|(name, grad)| Ok((format!("grad.{name}"), OutputTensor::new(grad.shape(), &grad.to_vec()?))));
+    scalars.into_iter().map(Ok).chain(gradients).collect()
 }
 
 /// The label of each token is the one that follows it in its row.

@@ -9,7 +9,8 @@ use ssa_eval::EvalBatch;
 use ssa_model::{Model, ModelConfig};
 use ssa_train::{HeldOutData, TrainConfig, TrainPlan};
 
-use crate::args::HeldOutArgs;
+use super::device;
+use crate::args::{DeviceChoice, HeldOutArgs};
 use crate::display::note;
 use crate::exit::{FileError, UsageError};
 
@@ -34,8 +35,8 @@ struct Text {
 }
 
 impl HeldOut {
-    pub(super) fn load(args: &HeldOutArgs) -> Result<Self> {
-        let model = Model::load(&args.model)?;
+    pub(super) fn load(args: &HeldOutArgs, device: DeviceChoice) -> Result<Self> {
+        let model = device::load(&args.model, device)?;
         let run = run_config(&args.model)?;
         let sequence_length = sequence_length(args, model.config(), run.as_ref())?;
         let text = if args.data.is_empty() {

@@ -2,10 +2,13 @@
 
 mod analyze;
 mod data;
+mod device;
+mod doctor;
 mod eval;
 mod forward;
 mod held_out;
 mod monitor;
+mod selftest;
 mod train;
 
 use anyhow::{Context, Result};
@@ -27,10 +30,12 @@ pub(crate) fn run(cli: Cli) -> Result<()> {
         Command::Data(args) => data::run(&args.command, cli.threads),
         Command::Train(args) => train::run(&args),
         Command::Eval(args) => match args.command {
-            EvalCommand::Perplexity(args) => eval::perplexity(&args),
+            EvalCommand::Perplexity(args) => eval::perplexity(&args, cli.device),
         },
-        Command::Analyze(args) => analyze::run(&args),
-        Command::Forward(args) => forward::run(&args),
+        Command::Analyze(args) => analyze::run(&args, cli.device),
+        Command::Forward(args) => forward::run(&args, cli.device),
+        Command::Selftest(args) => selftest::run(&args, cli.device),
+        Command::Doctor(args) => doctor::run(&args),
     }
 }
 

@@ -7,12 +7,12 @@
 mod branch;
 pub(crate) mod plan;
 
-use ssa_kernels::Tensor;
 use ssa_kernels::ops::attention::AttentionGrads;
 use ssa_kernels::ops::attention::alignment::{AlignmentOptions, alignment_bwd, alignment_fwd};
 use ssa_kernels::ops::gate::{GateBranch, gate_apply_bwd, gate_apply_fwd, gate_bwd, gate_fwd};
 use ssa_kernels::ops::linear::{linear_bwd_input, linear_bwd_weight, linear_fwd};
 use ssa_kernels::ops::rope::{rope_bwd, rope_fwd};
+use ssa_kernels::{Scalar, Tensor};
 
 pub(crate) use branch::{AttentionContext, Branch, QueryKeyValue};
 use plan::{AttentionKind, PlannedAttention};
@@ -124,9 +124,9 @@ impl AttentionSaved {
     }
 
     /// Sum of the alignment loss over the valid tokens, heads and dimensions of this layer.
-    pub(crate) fn alignment_sum(&self, alignment: &Alignment<'_>) -> Result<f64> {
+    pub(crate) fn alignment_sum(&self, alignment: &Alignment<'_>) -> Result<Scalar> {
         let Some([full, sparse]) = self.pair().map(|pair| pair.map(|index| &self.branches[index])) else {
-            return Ok(0.0);
+            return Ok(Scalar::new(0.0));
         };
         let (valid, options) = (alignment.valid, alignment.options);
         Ok(if alignment.gated {
@@ -174,7 +174,8 @@ impl AttentionSaved {
     ) -> Result<Tensor> {
         linear_bwd_weight(dout, &self.mixed()?, &mut grads.o_proj)?;
         let QueryKeyValue { q, k, v } = &self.qkv;
-        let mut dmixed = Tensor::zeros([x.shape()[0], x.shape()[1], weights.o_proj.shape()[1]]);
+        let mixed_shape = [x.shape()[0], x.shape()[1], weights.o_proj.shape()[1]];
+        let mut dmixed = Tensor::zeros_on(&x.device(), x.dtype(), mixed_shape);
         linear_bwd_input(dout, &weights.o_proj, &mut dmixed)?;
         let dmixed = dmixed.reshape(q.shape())?;
 

@@ -3,9 +3,10 @@
 #[cfg(test)]
 mod tests;
 
+use std::borrow::Cow;
 use std::convert::Infallible;
 
-use ssa_kernels::Tensor;
+use ssa_kernels::{DType, Device, Tensor};
 
 use crate::{ModelConfig, ModelError, Result};
 
@@ -51,6 +52,13 @@ macro_rules! layer_parameters {
                 mut make: impl FnMut(&str, &[usize]) -> Result<Tensor, E>,
             ) -> Result<Self, E> {
                 Ok(Self { $($field: make($name, &[$(sizes.$size),+])?,)+ })
+            }
+
+            fn try_map<E>(
+                &self,
+                mut make: impl FnMut(&str, &Tensor) -> Result<Tensor, E>,
+            ) -> Result<Self, E> {
+                Ok(Self { $($field: make($name, &self.$field)?,)+ })
             }
 
             fn named(&self) -> impl Iterator<Item = (&'static str, &Tensor)> {
@@ -115,6 +123,55 @@ impl Parameters {
     pub fn zeros(config: &ModelConfig) -> Self {
         let Ok(zeros) = Self::build(config, |_, shape| Ok::<_, Infallible>(Tensor::zeros(shape)));
         zeros
+    }
+
+    /// Zeros on a device: gradients and moments are `f32` everywhere.
+    pub fn zeros_on(config: &ModelConfig, device: &Device, dtype: DType) -> Self {
+        let Ok(zeros) =
+            Self::build(config, |_, shape| Ok::<_, Infallible>(Tensor::zeros_on(device, dtype, shape)));
+        zeros
+    }
+
+    /// Makes another tensor of every tensor; `make` is told its name on disk.
+    ///
+    /// # Errors
+    /// The first of `make`.
+    pub fn try_map<E>(&self, mut make: impl FnMut(&str, &Tensor) -> Result<Tensor, E>) -> Result<Self, E> {
+        Ok(Self {
+            embed_tokens: make(EMBED_TOKENS, &self.embed_tokens)?,
+            layers: (0..)
+                .zip(&self.layers)
+                .map(|(layer, tensors)| {
+                    tensors.try_map(|name, tensor| make(&layer_tensor(layer, name), tensor))
+                })
+                .collect::<Result<_, _>>()?,
+            norm: make(NORM, &self.norm)?,
+            lm_head: self.lm_head.as_ref().map(|tensor| make(LM_HEAD, tensor)).transpose()?,
+        })
+    }
+
+    /// A copy on a device.
+    ///
+    /// # Errors
+    /// [`ModelError::Kernel`] if the device has no place for it.
+    pub fn to_device(&self, device: &Device, dtype: DType) -> Result<Self> {
+        self.try_map(|_, tensor| Ok(tensor.to_device(device, dtype)?))
+    }
+
+    /// These parameters on the CPU: a copy if they lie elsewhere.
+    ///
+    /// # Errors
+    /// [`ModelError::Kernel`] if the device they lie on fails.
+    pub fn on_host(&self) -> Result<Cow<'_, Self>> {
+        match self.device() {
+            Device::Cpu => Ok(Cow::Borrowed(self)),
+            _ => Ok(Cow::Owned(self.to_device(&Device::Cpu, DType::F32)?)),
+        }
+    }
+
+    /// Where they lie.
+    pub fn device(&self) -> Device {
+        self.embed_tokens.device()
     }
 
     /// Makes every tensor from its name on disk and its shape, in the order of [`Parameters::named`].
@@ -196,7 +253,7 @@ impl Parameters {
     /// Sets every element to zero.
     pub fn fill_zero(&mut self) {
         for (_, tensor) in self.named_mut() {
-            tensor.fill(0.0);
+            tensor.fill_zero();
         }
     }
 }

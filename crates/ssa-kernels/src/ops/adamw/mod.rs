@@ -74,6 +74,7 @@ pub fn adamw_step(
         }
     }
     match param.device() {
+        Device::Cuda(gpu) => return Err(KernelError::no_kernel(&gpu)),
         Device::Cpu => cpu::step(
             param.as_mut_slice(),
             grad.as_slice(),

@@ -1,8 +1,10 @@
 //! The blocks of all documents under one numbering.
 
 use std::ops::Range;
+use std::sync::Arc;
 
-use crate::Documents;
+use crate::cuda::{Buffer, Gpu};
+use crate::{Documents, Result};
 
 /// The blocks of `block_size` tokens of all documents, numbered through the batch: block `c` of a document is
 /// block `first + c` here, which is also its row in pooled tensors `[C, H, D]`.
@@ -76,6 +78,28 @@ impl Blocks {
         };
         self.firsts.windows(2).flat_map(tiles_of).collect()
     }
+}
+
+/// For every token the first block of its document, `i32` `[N]` on a GPU.
+pub(crate) fn device_first_blocks(
+    documents: &Documents,
+    gpu: &Gpu,
+    block_size: usize,
+) -> Result<Arc<Buffer>> {
+    documents.device_table(gpu, "first_blocks", block_size, || {
+        Blocks::new(documents, block_size).first_blocks().into_iter().map(|block| block as i32).collect()
+    })
+}
+
+/// The first token of every block, then N, `i32` `[C + 1]` on a GPU.
+pub(crate) fn device_block_starts(
+    documents: &Documents,
+    gpu: &Gpu,
+    block_size: usize,
+) -> Result<Arc<Buffer>> {
+    documents.device_table(gpu, "block_starts", block_size, || {
+        Blocks::new(documents, block_size).starts.into_iter().map(|start| start as i32).collect()
+    })
 }
 
 /// Cuts a buffer that holds `width` elements per token into the parts of the tiles.

@@ -1,7 +1,7 @@
 //! The arguments and results that all attention ops share.
 
 use crate::checks::{axes, check_positive, check_shape};
-use crate::{Documents, KernelError, Result, Tensor};
+use crate::{DType, Documents, KernelError, Result, Tensor};
 
 /// What an attention forward returns and its backward needs.
 #[derive(Clone, Debug)]
@@ -11,6 +11,16 @@ pub struct AttentionOutput {
     /// Natural logarithm of the softmax denominator of every query, `[B, T, HQ]`; negative infinity where a query
     /// sees no key (its output is zero).
     pub lse: Tensor,
+}
+
+impl AttentionOutput {
+    /// The place of the outputs for queries `q`.
+    pub(crate) fn for_output(q: &Tensor, shape: AttentionShape) -> Self {
+        Self {
+            out: Tensor::for_output_like(q, shape.q_shape()),
+            lse: Tensor::for_output_on(&q.device(), DType::F32, shape.lse_shape()),
+        }
+    }
 }
 
 /// Gradients of the inputs of attention. Backward functions add to them.

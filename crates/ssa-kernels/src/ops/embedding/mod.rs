@@ -40,6 +40,7 @@ pub fn embedding_fwd(ids: &[u32], weight: &Tensor, shape: [usize; 2]) -> Result<
     check_ids(OP, ids, vocab)?;
     let mut out = Tensor::for_output([batch, tokens, hidden]);
     match weight.device() {
+        Device::Cuda(gpu) => return Err(KernelError::no_kernel(&gpu)),
         Device::Cpu => cpu::forward(ids, weight.as_slice(), out.as_mut_slice(), hidden),
     }
     Ok(out)
@@ -70,6 +71,7 @@ pub fn embedding_bwd(dout: &Tensor, ids: &[u32], dweight: &mut Tensor) -> Result
     check_rows(OP, "dout", dout, ids.len(), hidden)?;
     check_ids(OP, ids, vocab)?;
     match dout.device() {
+        Device::Cuda(gpu) => return Err(KernelError::no_kernel(&gpu)),
         Device::Cpu => cpu::backward(dout.as_slice(), ids, dweight.as_mut_slice(), hidden),
     }
     Ok(())

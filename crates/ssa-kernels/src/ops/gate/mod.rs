@@ -57,6 +57,7 @@ pub fn gate_fwd(x: &Tensor, g_proj: &Tensor, branch: GateBranch) -> Result<Tenso
     let [batch, tokens, heads] = check_projection("gate_fwd", x, g_proj)?;
     let mut out = Tensor::for_output([batch, tokens, heads]);
     match x.device() {
+        Device::Cuda(gpu) => return Err(KernelError::no_kernel(&gpu)),
         Device::Cpu => cpu::forward(x.as_slice(), g_proj.as_slice(), branch, heads, out.as_mut_slice()),
     }
     Ok(out)
@@ -96,6 +97,7 @@ pub fn gate_bwd(
     check_shape(OP, "dx", dx, x.shape())?;
     check_shape(OP, "dg_proj", dg_proj, g_proj.shape())?;
     match x.device() {
+        Device::Cuda(gpu) => return Err(KernelError::no_kernel(&gpu)),
         Device::Cpu => {
             let ds = cpu::sigmoid_backward(dgate.as_slice(), gate.as_slice());
             cpu::backward_input(&ds, g_proj.as_slice(), branch, heads, dx.as_mut_slice());
@@ -130,6 +132,7 @@ pub fn gate_apply_fwd(out: &Tensor, gate: &Tensor) -> Result<Tensor> {
     let head_dim = check_heads("gate_apply_fwd", out, gate)?;
     let mut gated = Tensor::for_output(out.shape());
     match out.device() {
+        Device::Cuda(gpu) => return Err(KernelError::no_kernel(&gpu)),
         Device::Cpu => cpu::apply_forward(out.as_slice(), gate.as_slice(), head_dim, gated.as_mut_slice()),
     }
     Ok(gated)
@@ -161,6 +164,7 @@ pub fn gate_apply_bwd(
     check_shape(OP, "dout", dout, out.shape())?;
     check_shape(OP, "dgate", dgate, gate.shape())?;
     match out.device() {
+        Device::Cuda(gpu) => return Err(KernelError::no_kernel(&gpu)),
         Device::Cpu => {
             let saved = cpu::Saved { out: out.as_slice(), gate: gate.as_slice(), head_dim };
             cpu::apply_backward(saved, dgated.as_slice(), dout.as_mut_slice(), dgate.as_mut_slice());

@@ -5,7 +5,7 @@ pub mod reference;
 #[cfg(test)]
 mod tests;
 
-use crate::{Device, Tensor};
+use crate::{Device, KernelError, Result, Scalar, Tensor};
 
 /// `sqrt(sum over all elements of all tensors of g²)`.
 ///
@@ -18,16 +18,20 @@ use crate::{Device, Tensor};
 /// # Edge cases
 /// Zero for no elements. A NaN makes the norm NaN, an infinity (and no NaN) makes it infinite.
 ///
+/// # Errors
+/// [`KernelError::Device`] if the tensors do not lie on one device.
+///
 /// # Determinism
 /// Bitwise reproducible for any number of threads: blocks of fixed length, added in order.
 ///
 /// # Source
 /// `torch.nn.utils.clip_grad_norm_`.
-pub fn grad_norm<'a>(grads: impl IntoIterator<Item = &'a Tensor>) -> f64 {
-    let slices = grads.into_iter().map(|grad| match grad.device() {
-        Device::Cpu => grad.as_slice(),
-    });
-    cpu::sum_of_squares(slices).sqrt()
+pub fn grad_norm<'a>(grads: impl IntoIterator<Item = &'a Tensor>) -> Result<Scalar> {
+    let grads: Vec<&Tensor> = grads.into_iter().collect();
+    match grads.first().map_or(Device::Cpu, |grad| grad.device()) {
+        Device::Cuda(gpu) => Err(KernelError::no_kernel(&gpu)),
+        Device::Cpu => Ok(Scalar::new(cpu::sum_of_squares(grads.into_iter().map(Tensor::as_slice)).sqrt())),
+    }
 }
 
 /// The factor by which gradients of norm `norm` are multiplied: `min(1, max_norm / (norm + 1e-6))`.

@@ -6,7 +6,7 @@ pub mod reference;
 mod tests;
 
 use crate::checks::{axes, check_last, check_positive, check_rows, check_shape};
-use crate::{Device, Result, Tensor};
+use crate::{Device, KernelError, Result, Tensor};
 
 /// What [`rms_norm_fwd`] returns.
 #[derive(Clone, Debug)]
@@ -45,6 +45,7 @@ pub fn rms_norm_fwd(x: &Tensor, weight: &Tensor, eps: f32) -> Result<RmsNormOutp
     let mut out = Tensor::for_output(x.shape());
     let mut rstd = Tensor::for_output(row_shape(x));
     match x.device() {
+        Device::Cuda(gpu) => return Err(KernelError::no_kernel(&gpu)),
         Device::Cpu => {
             cpu::forward(x.as_slice(), weight.as_slice(), eps, out.as_mut_slice(), rstd.as_mut_slice());
         }
@@ -86,6 +87,7 @@ pub fn rms_norm_bwd(
     check_shape(OP, "rstd", rstd, row_shape(x))?;
     check_shape(OP, "dweight", dweight, &[hidden])?;
     match x.device() {
+        Device::Cuda(gpu) => return Err(KernelError::no_kernel(&gpu)),
         Device::Cpu => cpu::backward(
             cpu::Saved { x: x.as_slice(), weight: weight.as_slice(), rstd: rstd.as_slice() },
             dout.as_slice(),

@@ -40,6 +40,7 @@ pub use table::{RopeScaling, RopeTable};
 pub fn rope_fwd(x: &mut Tensor, documents: &Documents, table: &RopeTable) -> Result<()> {
     check("rope_fwd", "x", x, documents, table)?;
     match x.device() {
+        Device::Cuda(gpu) => return Err(KernelError::no_kernel(&gpu)),
         Device::Cpu => cpu::rotate(x, &documents.positions(), table, cpu::Direction::Forward),
     }
     Ok(())
@@ -64,6 +65,7 @@ pub fn rope_fwd(x: &mut Tensor, documents: &Documents, table: &RopeTable) -> Res
 pub fn rope_bwd(dx: &mut Tensor, documents: &Documents, table: &RopeTable) -> Result<()> {
     check("rope_bwd", "dx", dx, documents, table)?;
     match dx.device() {
+        Device::Cuda(gpu) => return Err(KernelError::no_kernel(&gpu)),
         Device::Cpu => cpu::rotate(dx, &documents.positions(), table, cpu::Direction::Backward),
     }
     Ok(())

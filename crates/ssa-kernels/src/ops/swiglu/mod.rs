@@ -6,7 +6,7 @@ pub mod reference;
 mod tests;
 
 use crate::checks::check_shape;
-use crate::{Device, Result, Tensor};
+use crate::{Device, KernelError, Result, Tensor};
 
 /// `out = silu(gate) * up` with `silu(x) = x sigmoid(x)`.
 ///
@@ -31,6 +31,7 @@ pub fn swiglu_fwd(gate: &Tensor, up: &Tensor) -> Result<Tensor> {
     check_shape("swiglu_fwd", "up", up, gate.shape())?;
     let mut out = Tensor::for_output(gate.shape());
     match gate.device() {
+        Device::Cuda(gpu) => return Err(KernelError::no_kernel(&gpu)),
         Device::Cpu => cpu::forward(gate.as_slice(), up.as_slice(), out.as_mut_slice()),
     }
     Ok(out)
@@ -63,6 +64,7 @@ pub fn swiglu_bwd(
     check_shape(OP, "dgate", dgate, gate.shape())?;
     check_shape(OP, "dup", dup, gate.shape())?;
     match gate.device() {
+        Device::Cuda(gpu) => return Err(KernelError::no_kernel(&gpu)),
         Device::Cpu => cpu::backward(
             dout.as_slice(),
             gate.as_slice(),

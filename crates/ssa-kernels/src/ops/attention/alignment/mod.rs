@@ -6,7 +6,7 @@ pub mod reference;
 mod tests;
 
 use crate::checks::{axes, check_shape};
-use crate::{Device, KernelError, Result, Tensor};
+use crate::{Device, KernelError, Result, Scalar, Tensor};
 
 /// The distance between two elements that differ by `d`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -66,15 +66,16 @@ pub fn alignment_fwd(
     sparse: &Tensor,
     valid: Option<&[bool]>,
     options: &AlignmentOptions,
-) -> Result<f64> {
+) -> Result<Scalar> {
     let width = check_pair("alignment_fwd", full, sparse, valid)?;
     let one_sided = match full.device() {
+        Device::Cuda(gpu) => return Err(KernelError::no_kernel(&gpu)),
         Device::Cpu => cpu::forward(full.as_slice(), sparse.as_slice(), valid, width, options.kind),
     };
-    Ok(match options.direction {
+    Ok(Scalar::new(match options.direction {
         AlignmentDirection::Both => 2.0 * one_sided,
         AlignmentDirection::FullToSparse | AlignmentDirection::SparseToFull => one_sided,
-    })
+    }))
 }
 
 /// Adds `scale` times the gradients of [`alignment_fwd`] to `dfull` and `dsparse`.
@@ -120,7 +121,8 @@ pub fn alignment_bwd(
     let device = full.device();
     let [full, sparse] = [full.as_slice(), sparse.as_slice()];
     for (gradient, scale) in [(dfull, full_scale), (dsparse, sparse_scale)] {
-        match (device, scale) {
+        match (&device, scale) {
+            (Device::Cuda(gpu), _) => return Err(KernelError::no_kernel(gpu)),
             (Device::Cpu, Some(scale)) => {
                 cpu::backward(full, sparse, valid, width, options.kind, scale, gradient.as_mut_slice());
             }

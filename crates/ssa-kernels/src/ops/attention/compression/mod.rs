@@ -44,7 +44,7 @@ pub fn compression_attention_fwd(
 ) -> Result<AttentionOutput> {
     let op = "compression_attention_fwd";
     let visibility = Visibility::Blocks { block_size };
-    Ok(tiled_fwd(&TiledCall::new(op, q, k_pooled, v_pooled, documents, visibility, softmax_scale)?))
+    tiled_fwd(&TiledCall::new(op, q, k_pooled, v_pooled, documents, visibility, softmax_scale)?)
 }
 
 /// Adds the gradients of [`compression_attention_fwd`] to `grads`, whose `dk` and `dv` are those of the pooled keys

@@ -44,7 +44,7 @@ pub fn full_attention_fwd(
 ) -> Result<AttentionOutput> {
     let visibility = Visibility::Tokens { window_size: usize::MAX };
     let call = TiledCall::new("full_attention_fwd", q, k, v, documents, visibility, softmax_scale)?;
-    Ok(tiled_fwd(&call))
+    tiled_fwd(&call)
 }
 
 /// Adds the gradients of [`full_attention_fwd`] to `grads`.

@@ -35,6 +35,7 @@ pub fn mean_pool_fwd(x: &Tensor, documents: &Documents, block_size: usize) -> Re
     let blocks = Blocks::new(documents, block_size);
     let mut pooled = Tensor::for_output([blocks.len(), heads, head_dim]);
     match x.device() {
+        Device::Cuda(gpu) => return Err(KernelError::no_kernel(&gpu)),
         Device::Cpu => cpu::forward(x.as_slice(), &blocks, heads * head_dim, pooled.as_mut_slice()),
     }
     Ok(pooled)
@@ -63,6 +64,7 @@ pub fn mean_pool_bwd(
     let blocks = Blocks::new(documents, block_size);
     check_shape("mean_pool_bwd", "dpooled", dpooled, &[blocks.len(), heads, head_dim])?;
     match dx.device() {
+        Device::Cuda(gpu) => return Err(KernelError::no_kernel(&gpu)),
         Device::Cpu => cpu::backward(dpooled.as_slice(), &blocks, heads * head_dim, dx.as_mut_slice()),
     }
     Ok(())

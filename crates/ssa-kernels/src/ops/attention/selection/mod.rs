@@ -112,6 +112,7 @@ pub fn select_blocks(
     let longest = documents.ranges().map(|range| range.len()).max().unwrap_or(1);
     let slots = options.budget().min(longest.div_ceil(options.block_size));
     let indices = match q.device() {
+        Device::Cuda(gpu) => return Err(KernelError::no_kernel(&gpu)),
         Device::Cpu => {
             cpu::select(q.as_slice(), k_pooled.as_slice(), shape, documents, options, slots, softmax_scale)
         }

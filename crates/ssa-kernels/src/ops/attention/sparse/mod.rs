@@ -43,19 +43,19 @@ pub fn sparse_attention_fwd(
     softmax_scale: f32,
 ) -> Result<AttentionOutput> {
     let shape = check_inputs("sparse_attention_fwd", [q, k, v], block_indices, documents)?;
-    let mut out = Tensor::for_output(shape.q_shape());
-    let mut lse = Tensor::for_output(shape.lse_shape());
+    let mut output = AttentionOutput::for_output(q, shape);
     match q.device() {
+        Device::Cuda(gpu) => return Err(KernelError::no_kernel(&gpu)),
         Device::Cpu => cpu::forward(
             [q, k, v].map(Tensor::as_slice),
             shape,
             block_indices,
             softmax_scale,
-            out.as_mut_slice(),
-            lse.as_mut_slice(),
+            output.out.as_mut_slice(),
+            output.lse.as_mut_slice(),
         ),
     }
-    Ok(AttentionOutput { out, lse })
+    Ok(output)
 }
 
 /// Gradients of [`sparse_attention_fwd`]; none passes through the selection. With `ds_j = p_j (dout . v_j - dout . out)`:
@@ -95,6 +95,7 @@ pub fn sparse_attention_bwd(
     check_shape(OP, "grads.dk", &grads.dk, k.shape())?;
     check_shape(OP, "grads.dv", &grads.dv, v.shape())?;
     match q.device() {
+        Device::Cuda(gpu) => return Err(KernelError::no_kernel(&gpu)),
         Device::Cpu => cpu::backward(
             dout.as_slice(),
             [q, k, v].map(Tensor::as_slice),

@@ -74,6 +74,7 @@ pub fn attention_statistics(
         return Err(KernelError::value(op, "block_indices", expected, block_indices.kv_heads()));
     }
     Ok(match q.device() {
+        Device::Cuda(gpu) => return Err(KernelError::no_kernel(&gpu)),
         Device::Cpu => cpu::Comparison { q, k, v, block_indices, documents, softmax_scale, shape }.run(),
     })
 }

@@ -8,7 +8,7 @@ pub(super) use visibility::Visibility;
 
 use super::shape::{AttentionGrads, AttentionOutput, AttentionShape};
 use crate::checks::check_shape;
-use crate::{Device, Documents, Result, Tensor};
+use crate::{Device, Documents, KernelError, Result, Tensor};
 
 /// A checked call.
 pub(super) struct TiledCall<'a> {
@@ -47,15 +47,13 @@ impl<'a> TiledCall<'a> {
 }
 
 /// Computes the attention.
-pub(super) fn tiled_fwd(call: &TiledCall<'_>) -> AttentionOutput {
-    let mut output = AttentionOutput {
-        out: Tensor::for_output(call.shape.q_shape()),
-        lse: Tensor::for_output(call.shape.lse_shape()),
-    };
+pub(super) fn tiled_fwd(call: &TiledCall<'_>) -> Result<AttentionOutput> {
+    let mut output = AttentionOutput::for_output(call.q, call.shape);
     match call.q.device() {
+        Device::Cuda(gpu) => return Err(KernelError::no_kernel(&gpu)),
         Device::Cpu => cpu::forward(call, &mut output),
     }
-    output
+    Ok(output)
 }
 
 /// Checks the arguments that a backward takes beside the inputs, and adds to the gradients.
@@ -73,6 +71,7 @@ pub(super) fn tiled_bwd(
     check_shape(op, "grads.dk", &grads.dk, call.k.shape())?;
     check_shape(op, "grads.dv", &grads.dv, call.v.shape())?;
     match call.q.device() {
+        Device::Cuda(gpu) => return Err(KernelError::no_kernel(&gpu)),
         Device::Cpu => cpu::backward(call, dout, output, grads),
     }
     Ok(())

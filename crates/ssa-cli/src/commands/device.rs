@@ -1,0 +1,52 @@
+//! Opening the device of `--device`.
+
+use std::env;
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+use ssa_kernels::cuda::{self, KernelCache};
+use ssa_kernels::{Device, Gpu};
+use ssa_model::Model;
+
+use crate::args::DeviceChoice;
+use crate::display::note;
+
+/// Overrides where compiled kernels are kept.
+const CACHE_VARIABLE: &str = "SSA_CACHE_DIR";
+
+/// Opens the device.
+///
+/// `auto` takes the CPU where there is no driver or no GPU. Where there is a GPU that cannot be used, it says why.
+pub(super) fn open(choice: DeviceChoice) -> Result<Device> {
+    match choice {
+        DeviceChoice::Cpu => Ok(Device::Cpu),
+        DeviceChoice::Cuda(ordinal) => Ok(Device::Cuda(Gpu::open(ordinal, kernel_cache())?)),
+        DeviceChoice::Auto if !cuda::count().is_ok_and(|count| count > 0) => Ok(Device::Cpu),
+        DeviceChoice::Auto => match Gpu::open(0, kernel_cache()) {
+            Ok(gpu) => Ok(Device::Cuda(gpu)),
+            Err(error) => {
+                note(&format!("running on the CPU: {error}"));
+                Ok(Device::Cpu)
+            }
+        },
+    }
+}
+
+/// Reads a checkpoint onto the device.
+pub(super) fn load(directory: &Path, choice: DeviceChoice) -> Result<Model> {
+    let model = Model::load(directory)?;
+    match open(choice)? {
+        Device::Cpu => Ok(model),
+        device => Ok(model.to_device(&device)?),
+    }
+}
+
+/// Where compiled kernels are kept: `$SSA_CACHE_DIR`, else `ssa` in the user's cache directory.
+pub(super) fn kernel_cache() -> KernelCache {
+    let set = |name: &str| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let user =
+        || set("XDG_CACHE_HOME").or_else(|| Some(set("HOME")?.join(".cache"))).map(|cache| cache.join("ssa"));
+    set(CACHE_VARIABLE)
+        .or_else(user)
+        .map_or_else(KernelCache::none, |directory| KernelCache::at(directory.join("kernels")))
+}

@@ -1,0 +1,85 @@
+//! `ssa doctor`.
+
+use anyhow::Result;
+use ssa_kernels::cuda::{self, Library, compile_all};
+
+use super::device::kernel_cache;
+use crate::args::DoctorArgs;
+use crate::display::print;
+use indicatif::HumanBytes;
+
+pub(crate) fn run(args: &DoctorArgs) -> Result<()> {
+    if !args.compile.is_empty() {
+        return compile(args);
+    }
+    print(&format!("ssa       {} ({})", env!("CARGO_PKG_VERSION"), env!("SSA_COMMIT")))?;
+    print(&format!("cpu       {} threads", rayon::current_num_threads()))?;
+    for library in Library::ALL {
+        let line = match library.status().found {
+            Ok(file) => {
+                let path = file.path.map(|path| path.display().to_string()).unwrap_or_default();
+                format!("{} {path}", file.version)
+            }
+            Err(error) => format!("missing: {error}"),
+        };
+        print(&format!("{:9} {line}", library.name()))?;
+    }
+    devices()?;
+    let cache = kernel_cache();
+    let (kernels, bytes) = cache.contents();
+    let place = cache
+        .directory()
+        .map_or("none: set HOME or SSA_CACHE_DIR".to_owned(), |path| path.display().to_string());
+    print(&format!("kernels   {kernels} compiled, {} in {place}", HumanBytes(bytes)))
+}
+
+fn devices() -> Result<()> {
+    let count = match cuda::count() {
+        Ok(count) => count,
+        Err(_) => return print("devices   cpu only: without the driver no GPU can be seen"),
+    };
+    if count == 0 {
+        return print(
+            "devices   cpu only: the driver shows no GPU (see nvidia-smi, and CUDA_VISIBLE_DEVICES)",
+        );
+    }
+    for ordinal in 0..count {
+        let gpu = cuda::properties(ordinal)?;
+        let usable =
+            if gpu.compute_capability < 80 { "; too old: compute capability 8.0 is needed" } else { "" };
+        print(&format!(
+            "cuda:{ordinal}    {}, {}, {} multiprocessors, {} memory, {} L2{usable}",
+            gpu.name,
+            gpu.arch(),
+            gpu.multiprocessors,
+            HumanBytes(gpu.memory as u64),
+            HumanBytes(gpu.l2_cache as u64),
+        ))?;
+    }
+    Ok(())
+}
+
+/// Compiles everything ahead; a machine without a GPU can check all kernels this way.
+fn compile(args: &DoctorArgs) -> Result<()> {
+    let mut faults = 0;
+    for arch in &args.compile {
+        let (mut kernels, mut seconds) = (0, 0.0);
+        for module in compile_all(arch)? {
+            seconds += module.seconds;
+            for kernel in &module.kernels {
+                kernels += 1;
+                let fault = kernel.spilled > 0;
+                faults += usize::from(fault);
+                if fault || args.verbose {
+                    print(&format!(
+                        "{arch} {} {}: {} registers, {} bytes spilled, {} bytes of stack",
+                        module.name, kernel.name, kernel.registers, kernel.spilled, kernel.stack
+                    ))?;
+                }
+            }
+        }
+        print(&format!("{arch}: {kernels} kernels compiled in {seconds:.1} s"))?;
+    }
+    anyhow::ensure!(faults == 0, "{faults} kernels move registers to memory");
+    Ok(())
+}

@@ -1,0 +1,144 @@
+//! Compiled kernels on disk.
+//!
+//! One file per (source, headers, macros, architecture, version of NVRTC), under a name made of their hash, so that nothing
+//! is ever changed in place. A file is written under a name of its own and renamed: processes that compile the same
+//! kernel at once each put the same file there. It begins with a checksum; one that does not match is compiled again.
+
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use sha2::{Digest, Sha256};
+
+use super::compile::{compile, options};
+use super::library::nvrtc_version;
+use super::{HEADERS, Module};
+use crate::Result;
+
+/// Where compiled kernels are kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KernelCache {
+    directory: Option<PathBuf>,
+}
+
+impl KernelCache {
+    /// Keeps them in a directory, which is made when the first is kept.
+    pub fn at(directory: impl Into<PathBuf>) -> Self {
+        Self { directory: Some(directory.into()) }
+    }
+
+    /// Compiles anew in every process.
+    pub fn none() -> Self {
+        Self { directory: None }
+    }
+
+    /// The directory, if there is one.
+    pub fn directory(&self) -> Option<&Path> {
+        self.directory.as_deref()
+    }
+
+    /// The compiled kernels on disk and their bytes.
+    pub fn contents(&self) -> (usize, u64) {
+        let Some(entries) = self.directory().and_then(|directory| fs::read_dir(directory).ok()) else {
+            return (0, 0);
+        };
+        let is_kernel =
+            |entry: &fs::DirEntry| entry.path().extension().is_some_and(|extension| extension == "cubin");
+        let sizes = entries
+            .flatten()
+            .filter(is_kernel)
+            .filter_map(|entry| entry.metadata().ok())
+            .map(|data| data.len());
+        sizes.fold((0, 0), |(count, bytes), size| (count + 1, bytes + size))
+    }
+
+    /// The machine code of a module: from disk if it is there and whole, compiled and kept otherwise.
+    ///
+    /// # Errors
+    /// [`KernelError::Compile`](crate::KernelError::Compile). A disk that cannot be read or written only costs time.
+    pub(super) fn cubin(
+        &self,
+        module: &Module,
+        defines: &[(&'static str, i64)],
+        arch: &str,
+    ) -> Result<Vec<u8>> {
+        let Some(directory) = &self.directory else { return Ok(compile(module, defines, arch)?.cubin) };
+        let path = directory.join(format!("{}-{}.cubin", module.name, key(module, defines, arch)));
+        if let Some(cubin) = fs::read(&path).ok().and_then(unsealed) {
+            return Ok(cubin);
+        }
+        let cubin = compile(module, defines, arch)?.cubin;
+        // A cache that cannot be written is no reason not to run.
+        let _ = keep(directory, &path, &cubin);
+        Ok(cubin)
+    }
+}
+
+/// Everything that the machine code depends on.
+fn key(module: &Module, defines: &[(&'static str, i64)], arch: &str) -> String {
+    let mut hash = Sha256::new();
+    let headers = HEADERS.iter().flat_map(|(name, text)| [*name, *text]).map(str::to_owned);
+    let parts =
+        [module.source.to_owned(), nvrtc_version()].into_iter().chain(headers).chain(options(defines, arch));
+    for part in parts {
+        hash.update(part.len().to_le_bytes());
+        hash.update(part);
+    }
+    hex(&hash.finalize()[..16])
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+const CHECKSUM: usize = 32;
+
+fn unsealed(mut file: Vec<u8>) -> Option<Vec<u8>> {
+    if file.len() <= CHECKSUM {
+        return None;
+    }
+    let cubin = file.split_off(CHECKSUM);
+    (Sha256::digest(&cubin).as_slice() == file).then_some(cubin)
+}
+
+/// Writes a whole file under its name, or none.
+fn keep(directory: &Path, path: &Path, cubin: &[u8]) -> std::io::Result<()> {
+    static FILES: AtomicU64 = AtomicU64::new(0);
+    fs::create_dir_all(directory)?;
+    let unique = format!("{}-{}.tmp", std::process::id(), FILES.fetch_add(1, Ordering::Relaxed));
+    let temporary = directory.join(unique);
+    let written = fs::File::create_new(&temporary).and_then(|mut file| {
+        file.write_all(&Sha256::digest(cubin))?;
+        file.write_all(cubin)
+    });
+    let renamed = written.and_then(|()| fs::rename(&temporary, path));
+    if renamed.is_err() {
+        let _ = fs::remove_file(&temporary);
+    }
+    renamed
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_damaged_file_does_not_count() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("a.cubin");
+        keep(directory.path(), &path, b"machine code").unwrap();
+        let whole = fs::read(&path).unwrap();
+        assert_eq!(unsealed(whole.clone()).unwrap(), b"machine code");
+        for length in 0..whole.len() {
+            assert_eq!(unsealed(whole[..length].to_vec()), None, "cut to {length}");
+        }
+        for byte in 0..whole.len() {
+            let mut flipped = whole.clone();
+            flipped[byte] ^= 1;
+            assert_eq!(unsealed(flipped), None, "flipped at {byte}");
+        }
+        assert_eq!(KernelCache::at(directory.path()).contents(), (1, whole.len() as u64));
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1, "no temporary file is left");
+    }
+}

@@ -1,0 +1,192 @@
+//! Finding the three libraries of NVIDIA, and saying what to install where one is missing.
+
+use std::ffi::{CStr, c_int};
+use std::path::PathBuf;
+use std::sync::OnceLock;
+
+use cudarc::{cublaslt, driver, nvrtc};
+use libloading::Library as Handle;
+
+use crate::{KernelError, Result};
+
+/// A library that the GPU needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Library {
+    /// `libcuda`, part of the driver.
+    Driver,
+    /// The run-time compiler.
+    Nvrtc,
+    /// Matrix products.
+    CublasLt,
+}
+
+/// What is known of a library on this machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LibraryStatus {
+    /// The library.
+    pub library: Library,
+    /// Its version and file, or why it cannot be used and what to do.
+    pub found: Result<LibraryFile, KernelError>,
+}
+
+/// A library that was found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LibraryFile {
+    /// Version as the library itself tells it.
+    pub version: String,
+    /// Where it lies, if the system says so.
+    pub path: Option<PathBuf>,
+}
+
+/// Directories searched after those of the system and of `LD_LIBRARY_PATH`.
+const DIRECTORIES: [&str; 4] = [
+    "/usr/local/cuda/lib64",
+    "/usr/local/cuda/targets/x86_64-linux/lib",
+    "/usr/local/cuda/targets/sbsa-linux/lib",
+    "/usr/local/nvidia/lib64",
+];
+
+impl Library {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Driver, Self::Nvrtc, Self::CublasLt];
+
+    /// Name in messages.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Driver => "libcuda",
+            Self::Nvrtc => "NVRTC",
+            Self::CublasLt => "cuBLASLt",
+        }
+    }
+
+    fn files(self) -> &'static [&'static str] {
+        match self {
+            Self::Driver => &["libcuda.so.1", "libcuda.so"],
+            Self::Nvrtc => &["libnvrtc.so.13", "libnvrtc.so.12", "libnvrtc.so"],
+            Self::CublasLt => &["libcublasLt.so.13", "libcublasLt.so.12", "libcublasLt.so"],
+        }
+    }
+
+    fn remedy(self) -> &'static str {
+        match self {
+            Self::Driver => "install the NVIDIA driver (version 580 or newer), or run with --device cpu",
+            Self::Nvrtc => {
+                "install the NVRTC of CUDA 13 (Debian and Ubuntu: cuda-nvrtc-13-0 of NVIDIA's repository; or pip install \
+                 nvidia-cuda-nvrtc) and put its directory into LD_LIBRARY_PATH"
+            }
+            Self::CublasLt => {
+                "install cuBLAS of CUDA 13 (Debian and Ubuntu: libcublas-13-0 of NVIDIA's repository; or pip install \
+                 nvidia-cublas) and put its directory into LD_LIBRARY_PATH"
+            }
+        }
+    }
+
+    fn missing(self, cause: impl Into<String>) -> KernelError {
+        KernelError::Library { name: self.name(), cause: cause.into(), remedy: self.remedy() }
+    }
+
+    /// Loads the library once, so that cudarc, which asks for it by its bare name and panics where that fails, finds
+    /// it in memory.
+    pub(crate) fn load(self) -> Result<()> {
+        static LOADED: [OnceLock<Result<Handle, KernelError>>; 3] = [const { OnceLock::new() }; 3];
+        let loaded = LOADED[self as usize].get_or_init(|| self.open());
+        loaded.as_ref().map(|_| ()).map_err(Clone::clone)
+    }
+
+    fn open(self) -> Result<Handle> {
+        let bare = self.files().iter().map(PathBuf::from);
+        let placed =
+            DIRECTORIES.iter().flat_map(|dir| self.files().iter().map(|file| [*dir, *file].iter().collect()));
+        let mut first_failure = None;
+        for path in bare.chain(placed) {
+            // SAFETY: these libraries are made to be loaded into any program; their constructors have no conditions.
+            match unsafe { Handle::new(&path) } {
+                Ok(handle) if self.is_whole() => return Ok(handle),
+                Ok(_) => {
+                    return Err(self.missing("it is there, but not under a name that it is looked up by"));
+                }
+                Err(error) => first_failure = first_failure.or(Some(told(&error))),
+            }
+        }
+        Err(self.missing(first_failure.unwrap_or_default()))
+    }
+
+    /// Whether cudarc finds the library too.
+    fn is_whole(self) -> bool {
+        match self {
+            // SAFETY: opens and closes the library, as above.
+            Self::Driver => unsafe { driver::sys::is_culib_present() },
+            // SAFETY: as above.
+            Self::Nvrtc => unsafe { nvrtc::sys::is_culib_present() },
+            // SAFETY: as above.
+            Self::CublasLt => unsafe { cublaslt::sys::is_culib_present() },
+        }
+    }
+
+    fn version(self) -> String {
+        match self {
+            Self::Driver => {
+                let mut version: c_int = 0;
+                // SAFETY: the library is loaded; the argument is a valid place for an int.
+                let status = unsafe { driver::sys::cuDriverGetVersion(&raw mut version) };
+                if status.result().is_err() {
+                    return "unknown".to_owned();
+                }
+                format!("CUDA {}.{}", version / 1000, version % 1000 / 10)
+            }
+            Self::Nvrtc => {
+                let (mut major, mut minor): (c_int, c_int) = (0, 0);
+                // SAFETY: the library is loaded; the arguments are valid places for ints.
+                let status = unsafe { nvrtc::sys::nvrtcVersion(&raw mut major, &raw mut minor) };
+                if status.result().is_err() {
+                    return "unknown".to_owned();
+                }
+                format!("{major}.{minor}")
+            }
+            Self::CublasLt => {
+                // SAFETY: the library is loaded.
+                let version = unsafe { cublaslt::sys::cublasLtGetVersion() };
+                format!("{}.{}.{}", version / 10_000, version / 100 % 100, version % 100)
+            }
+        }
+    }
+
+    /// Looks for the library.
+    pub fn status(self) -> LibraryStatus {
+        let found = self.load().map(|()| LibraryFile { version: self.version(), path: self.loaded_from() });
+        LibraryStatus { library: self, found }
+    }
+
+    /// The file that the process has mapped under one of the library's names.
+    fn loaded_from(self) -> Option<PathBuf> {
+        let maps = std::fs::read_to_string("/proc/self/maps").ok()?;
+        let stem = self.files().last()?.to_owned();
+        maps.lines()
+            .filter_map(|line| line.split_whitespace().nth(5))
+            .find(|path| path.rsplit('/').next().is_some_and(|file| file.starts_with(stem)))
+            .map(PathBuf::from)
+    }
+}
+
+/// What the system says; the error itself only tells which call failed.
+fn told(error: &libloading::Error) -> String {
+    std::error::Error::source(error).map_or_else(|| error.to_string(), ToString::to_string)
+}
+
+/// The version of NVRTC, part of the key of compiled kernels.
+pub(super) fn nvrtc_version() -> String {
+    Library::Nvrtc.version()
+}
+
+/// The version of cuBLASLt, part of the key of the algorithms chosen.
+pub(super) fn cublaslt_version() -> String {
+    Library::CublasLt.version()
+}
+
+/// The text of an error of the driver.
+pub(super) fn driver_message(error: driver::result::DriverError) -> String {
+    let text =
+        |text: Result<&CStr, _>| text.map(|text| text.to_string_lossy().into_owned()).unwrap_or_default();
+    let (name, what) = (error.error_name(), error.error_string());
+    format!("{}: {}", text(name.map_err(|_| ())), text(what.map_err(|_| ())))
+}

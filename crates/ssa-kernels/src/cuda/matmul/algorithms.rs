@@ -1,0 +1,198 @@
+//! The fastest algorithm for each product, found once and kept.
+
+use std::collections::HashMap;
+use std::fs;
+use std::io::Write;
+use std::mem::MaybeUninit;
+use std::path::{Path, PathBuf};
+
+use cudarc::cublaslt::sys;
+use sha2::{Digest, Sha256};
+
+use super::descriptors::{Descriptors, Preference};
+use super::{Call, Key, WORKSPACE, failed};
+use crate::cuda::cache::KernelCache;
+use crate::cuda::library::cublaslt_version;
+use crate::cuda::{Buffer, GpuProperties, Stopwatch};
+use crate::{KernelError, Result};
+
+/// Candidates that are timed.
+const CANDIDATES: usize = 8;
+/// Runs of a candidate that are timed together, after one that is not.
+const RUNS: usize = 3;
+
+/// The algorithms chosen so far, as text lines `key = hexadecimal` in one file per card and version of the library.
+///
+/// Lines are only ever appended, whole, and the first of a key counts: processes that choose at once may each write a
+/// line, and all later ones follow the first. A line that makes no sense, or an algorithm that the library does not take,
+/// is passed over.
+pub(super) struct Algorithms {
+    file: Option<PathBuf>,
+    kept: HashMap<String, sys::cublasLtMatmulAlgo_t>,
+}
+
+impl Algorithms {
+    pub(super) fn open(properties: &GpuProperties, cache: &KernelCache) -> Self {
+        let card = Sha256::digest(format!("{} cuBLASLt {}", properties.name, cublaslt_version()));
+        let name: String = card[..8].iter().map(|byte| format!("{byte:02x}")).collect();
+        let file = cache.directory().map(|directory| directory.join(format!("matmul-{name}.txt")));
+        let text = file.as_ref().and_then(|file| fs::read_to_string(file).ok()).unwrap_or_default();
+        let mut kept = HashMap::new();
+        for (key, algorithm) in text.lines().filter_map(parse) {
+            kept.entry(key).or_insert(algorithm);
+        }
+        Self { file, kept }
+    }
+
+    /// The kept algorithm of a product, or the fastest of the candidates.
+    pub(super) fn choose(
+        &mut self,
+        key: &Key,
+        descriptors: &Descriptors,
+        call: &Call<'_>,
+    ) -> Result<sys::cublasLtMatmulAlgo_t> {
+        let name = format!("{key:?}");
+        if let Some(algorithm) = self.kept.get(&name)
+            && is_taken(descriptors, algorithm, call)
+        {
+            return Ok(*algorithm);
+        }
+        let candidates = candidates(key, descriptors, call)?;
+        let algorithm = fastest(&candidates, key, descriptors, call)?;
+        self.keep(name, algorithm);
+        Ok(algorithm)
+    }
+
+    fn keep(&mut self, name: String, algorithm: sys::cublasLtMatmulAlgo_t) {
+        if let Some(file) = &self.file {
+            let line = format!("{name} = {}\n", text(&algorithm));
+            // A cache that cannot be written costs a search in the next process.
+            let _ = append(file, &line);
+        }
+        self.kept.insert(name, algorithm);
+    }
+}
+
+fn append(path: &Path, line: &str) -> std::io::Result<()> {
+    fs::create_dir_all(path.parent().unwrap_or(Path::new("")))?;
+    fs::OpenOptions::new().create(true).append(true).open(path)?.write_all(line.as_bytes())
+}
+
+fn text(algorithm: &sys::cublasLtMatmulAlgo_t) -> String {
+    algorithm.data.iter().map(|word| format!("{word:016x}")).collect()
+}
+
+fn parse(line: &str) -> Option<(String, sys::cublasLtMatmulAlgo_t)> {
+    let (key, hexadecimal) = line.split_once(" = ")?;
+    let mut data = [0; 8];
+    if hexadecimal.len() != 16 * data.len() || !hexadecimal.is_ascii() {
+        return None;
+    }
+    for (word, digits) in data.iter_mut().zip(hexadecimal.as_bytes().chunks(16)) {
+        *word = u64::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()?;
+    }
+    Some((key.to_owned(), sys::cublasLtMatmulAlgo_t { data }))
+}
+
+/// Whether the library runs this algorithm on this product within the workspace.
+fn is_taken(descriptors: &Descriptors, algorithm: &sys::cublasLtMatmulAlgo_t, call: &Call<'_>) -> bool {
+    let mut result = MaybeUninit::<sys::cublasLtMatmulHeuristicResult_t>::zeroed();
+    // SAFETY: handle and descriptors are open; the result has a place to be written to.
+    let status = unsafe {
+        sys::cublasLtMatmulAlgoCheck(
+            call.handle,
+            descriptors.operation,
+            descriptors.first,
+            descriptors.second,
+            descriptors.output,
+            descriptors.output,
+            algorithm,
+            result.as_mut_ptr(),
+        )
+    };
+    // SAFETY: all bytes were zeroed, which is a valid result, or written by the library.
+    let result = unsafe { result.assume_init() };
+    status == sys::cublasStatus_t::CUBLAS_STATUS_SUCCESS && result.workspaceSize <= WORKSPACE
+}
+
+/// What the library thinks fastest, best first.
+fn candidates(
+    key: &Key,
+    descriptors: &Descriptors,
+    call: &Call<'_>,
+) -> Result<Vec<sys::cublasLtMatmulAlgo_t>> {
+    let preference = Preference::new(key, WORKSPACE)?;
+    // SAFETY: a result is plain numbers, for which zeros are valid.
+    let mut results: [sys::cublasLtMatmulHeuristicResult_t; CANDIDATES] =
+        unsafe { MaybeUninit::zeroed().assume_init() };
+    let mut found = 0;
+    // SAFETY: handle and descriptors are open; there is a place for as many results as are asked for.
+    let status = unsafe {
+        sys::cublasLtMatmulAlgoGetHeuristic(
+            call.handle,
+            descriptors.operation,
+            descriptors.first,
+            descriptors.second,
+            descriptors.output,
+            descriptors.output,
+            preference.0,
+            CANDIDATES as i32,
+            results.as_mut_ptr(),
+            &raw mut found,
+        )
+    };
+    status.result().map_err(|error| failed("cublasLtMatmulAlgoGetHeuristic", error))?;
+    let found = &results[..usize::try_from(found).unwrap_or(0).min(CANDIDATES)];
+    let usable = found.iter().filter(|result| result.state == sys::cublasStatus_t::CUBLAS_STATUS_SUCCESS);
+    let candidates: Vec<_> = usable.map(|result| result.algo).collect();
+    if candidates.is_empty() {
+        let message = format!("no algorithm for {key:?}");
+        return Err(KernelError::Cuda { call: "cublasLtMatmulAlgoGetHeuristic", message });
+    }
+    Ok(candidates)
+}
+
+/// Times the candidates on the real inputs, writing to scratch: the output may hold a sum that is not finished.
+fn fastest(
+    candidates: &[sys::cublasLtMatmulAlgo_t],
+    key: &Key,
+    descriptors: &Descriptors,
+    call: &Call<'_>,
+) -> Result<sys::cublasLtMatmulAlgo_t> {
+    if let [only] = candidates {
+        return Ok(*only);
+    }
+    let ([m, n, _], [_, _, stride]) = (key.sizes, key.row_strides);
+    let scratch = Buffer::uninitialised(call.gpu, ((m - 1) * stride + n) * key.output.size())?;
+    let mut best = (f64::INFINITY, candidates[0]);
+    for algorithm in candidates {
+        if call.run(descriptors, algorithm, scratch.address(), key.add).is_err() {
+            continue;
+        }
+        let stopwatch = Stopwatch::start(call.gpu)?;
+        for _ in 0..RUNS {
+            call.run(descriptors, algorithm, scratch.address(), key.add)?;
+        }
+        let time = stopwatch.stop()?;
+        if time < best.0 {
+            best = (time, *algorithm);
+        }
+    }
+    Ok(best.1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_round_trip_and_nonsense_is_passed_over() {
+        let algorithm = sys::cublasLtMatmulAlgo_t { data: [1, 2, 3, u64::MAX, 5, 6, 7, 8] };
+        let line = format!("Key {{ a = 1 }} = {}", text(&algorithm));
+        // A key may not contain the separator; those made by `Debug` do not.
+        assert_eq!(parse(&line.replace("a = 1", "a: 1")), Some(("Key { a: 1 }".to_owned(), algorithm)));
+        for bad in ["", "key", "key = ", "key = 12", &"key = z".repeat(128)] {
+            assert_eq!(parse(bad), None, "{bad}");
+        }
+    }
+}

@@ -1,0 +1,71 @@
+//! Checks of every operation and of a whole training step on the device of the user.
+//!
+//! A GPU, its driver and its libraries differ from machine to machine, and tests that run where the program is built say little
+//! about them. So the checks ship with the program: `ssa selftest`.
+//!
+//! Every result is compared with the `f64` reference of its op on the same inputs (rounded to `bf16` where the device
+//! computes in it). What is allowed is twice the error of a plain computation in `bf16`, one that rounds after every
+//! operation, plus the rounding of the result itself: a kernel that keeps its sums in `f32` does much better, one that
+//! loses an element or a term does much worse. Outputs are filled with NaN beforehand, gradients are checked from zero and
+//! added to, and everything runs twice and must give the same bits.
+
+mod context;
+mod model;
+mod ops;
+mod plain;
+
+pub use context::{Context, Outcome};
+pub use plain::{bf16, round};
+
+use ssa_kernels::{Device, KernelError};
+
+/// Result of the checks' own functions.
+pub type Result<T, E = KernelError> = std::result::Result<T, E>;
+
+/// The checks of one op.
+#[derive(Clone, Copy)]
+pub struct Suite {
+    /// Name of the op.
+    pub name: &'static str,
+    run: fn(&mut Context<'_>) -> Result<()>,
+}
+
+/// All checks.
+pub const SUITES: &[Suite] =
+    &[Suite { name: "linear", run: ops::linear::run }, Suite { name: "model", run: model::run }];
+
+/// Runs the suites whose name contains `filter` on a device. `observe` sees every outcome as it comes.
+///
+/// # Errors
+/// The device fails in a way that makes going on pointless; a wrong result is an [`Outcome`], not an error.
+pub fn run(device: &Device, filter: &str, observe: &mut dyn FnMut(&Outcome)) -> Result<Vec<Outcome>> {
+    if let Device::Cuda(gpu) = device {
+        gpu.poison_outputs(true);
+    }
+    let mut outcomes = Vec::new();
+    for suite in SUITES.iter().filter(|suite| suite.name.contains(filter)) {
+        let mut context = Context::new(device, suite.name, observe);
+        let result = (suite.run)(&mut context);
+        outcomes.extend(context.finish(result)?);
+    }
+    if let Device::Cuda(gpu) = device {
+        gpu.poison_outputs(false);
+    }
+    Ok(outcomes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The CPU passes its own checks: the cases, references and tolerances make sense.
+    #[test]
+    fn the_cpu_passes() {
+        let outcomes = run(&Device::Cpu, "", &mut |_| ()).unwrap();
+        let failed: Vec<_> = outcomes.iter().filter(|outcome| !outcome.passed()).collect();
+        assert!(failed.is_empty(), "{failed:#?}");
+        for suite in SUITES {
+            assert!(outcomes.iter().any(|outcome| outcome.op == suite.name), "{} has no checks", suite.name);
+        }
+    }
+}

@@ -1,0 +1,3 @@
+//! The checks, one file per op.
+
+pub(crate) mod linear;
