@@ -50,5 +50,9 @@ pub(crate) struct Module {
 }
 
 /// Headers that every module can include.
-const HEADERS: [(&str, &str); 2] =
-    [("common.cuh", include_str!("include/common.cuh")), ("mma.cuh", include_str!("include/mma.cuh"))];
+const HEADERS: [(&str, &str); 4] = [
+    ("common.cuh", include_str!("include/common.cuh")),
+    ("mma.cuh", include_str!("include/mma.cuh")),
+    ("rows.cuh", include_str!("include/rows.cuh")),
+    ("selected_keys.cuh", include_str!("include/selected_keys.cuh")),
+];

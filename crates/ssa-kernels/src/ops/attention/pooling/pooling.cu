@@ -1,7 +1,6 @@
-// Block means and their gradient. x and dx [N, WIDTH] bf16 with WIDTH = H * D, pooled and dpooled [C, WIDTH] f32.
-//
-// Means stay in f32: selection ranks blocks by them, and rounding them to bf16 would move a score by 2^-9 of its size, more
-// than the distance of many neighbouring ranks. They are 1 / block_size of the bytes read.
+// Block means and their gradient. x and dx [N, WIDTH] bf16 with WIDTH = H * D, pooled and dpooled [C, WIDTH] bf16, or f32 for
+// selection: it ranks blocks by their means, and rounding those to bf16 would move a score by 2^-9 of its size, more than the
+// distance of many neighbouring ranks. They are 1 / block_size of the bytes read.
 //
 // Forward: a block of threads owns one block of tokens and 128 columns, 16 threads a row and 8 rows at a time; the 8 sums are
 // added in order. Bytes: x once. `block_start` [C + 1] is the first token of every block.
@@ -15,9 +14,7 @@ constexpr int VECTORS = WIDTH / 8;
 constexpr int COLUMNS = 16, ROWS = THREADS / COLUMNS;
 static_assert(WIDTH % 8 == 0, "rows are whole 16-byte vectors");
 
-// Grid: (C, WIDTH / 128).
-extern "C" __global__ void __launch_bounds__(THREADS)
-mean_pool_fwd(const bf16* __restrict__ x, const int* __restrict__ block_start, float* __restrict__ pooled) {
+template <typename T> DEVICE void pool(const bf16* __restrict__ x, const int* __restrict__ block_start, T* __restrict__ pooled) {
     __shared__ __align__(16) float sums[ROWS][COLUMNS][8];
     const i64 block = blockIdx.x;
     const int column = threadIdx.x % COLUMNS, first_row = threadIdx.x / COLUMNS;
@@ -49,9 +46,20 @@ mean_pool_fwd(const bf16* __restrict__ x, const int* __restrict__ block_start, f
     store8(pooled + block * WIDTH + vector * 8, sum);
 }
 
+// Grid: (C, WIDTH / 128).
+extern "C" __global__ void __launch_bounds__(THREADS)
+mean_pool_fwd(const bf16* __restrict__ x, const int* __restrict__ block_start, bf16* __restrict__ pooled) {
+    pool(x, block_start, pooled);
+}
+
+extern "C" __global__ void __launch_bounds__(THREADS)
+mean_pool_f32_fwd(const bf16* __restrict__ x, const int* __restrict__ block_start, float* __restrict__ pooled) {
+    pool(x, block_start, pooled);
+}
+
 // One thread owns 8 columns of a block.
 extern "C" __global__ void __launch_bounds__(THREADS)
-mean_pool_bwd(const float* __restrict__ dpooled, const int* __restrict__ block_start, bf16* __restrict__ dx, int add,
+mean_pool_bwd(const bf16* __restrict__ dpooled, const int* __restrict__ block_start, bf16* __restrict__ dx, int add,
               int blocks) {
     const i64 item = i64(blockIdx.x) * THREADS + threadIdx.x, block = item / VECTORS;
     const int column = int(item % VECTORS) * 8;

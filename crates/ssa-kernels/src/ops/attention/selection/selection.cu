@@ -1,4 +1,4 @@
-// Block selection. q [N, HQ, D] bf16, k_pooled [C, H, D] f32, indices [N, H, slots].
+// Block selection. q [N, HQ, D] bf16, k_pooled [C, H, D] f32 (or bf16), indices [N, H, slots].
 //
 //     s_hc = scale q_h . k_c,  lse_h over complete blocks c < (t+1)/b,  I_c = sum_h exp(s_hc - lse_h) for c < t/b
 //     selected: t/b and the slots - 1 others with the largest I, of equal ones the lower
@@ -86,11 +86,11 @@ DEVICE void load_queries(Group& group, int token_index, const bf16* q, i64 row, 
 // First of the 16 blocks that are set `set` of this warp in a chunk.
 DEVICE int first_block_of(int chunk, int set) { return chunk * CHUNK + (set * WARPS + int(threadIdx.x) / WARP) * 16; }
 
-// d += x q for two rows of means and all columns.
-DEVICE void add_products(Scores& s, int m, const Group& group, const bf16* row, const bf16* row_below, int w) {
+// d += x q for the rows g and g + 8 of a set and all columns.
+DEVICE void add_products(Scores& s, int m, const Group& group, const bf16* row, int stride, int w) {
     u32 x[2][VECTOR];
     Row<8 * VECTOR>::load(x[0], row, 0);
-    Row<8 * VECTOR>::load(x[1], row_below, 0);
+    Row<8 * VECTOR>::load(x[1], row + 8 * stride, 0);
 #pragma unroll
     for (int i = 0; i < VECTOR; i += 2) {
         const u32 left[4] = {x[0][i], x[1][i], x[0][i + 1], x[1][i + 1]};
@@ -123,13 +123,13 @@ DEVICE void score(Scores& s, const Group& group, const Means& means, int chunk) 
                 for (int i = 0; i < 4; ++i) s[t][m][n][i] = 0.0f;
             }
         }
-        const bf16* row = means.rows + min(first + g, means.blocks - 1) * means.stride;
-        const bf16* row_below = means.rows + min(first + g + 8, means.blocks - 1) * means.stride;
+        // Rows of blocks that are not complete or belong to the next document are read and not used.
+        const bf16* row = means.rows + (first + g) * means.stride;
 #pragma unroll
         for (int w = 0; w < WORDS; w += VECTOR) {
             const int column = Row<HEAD_DIM>::first(w, c);
-            add_products(s, m, group, row + column, row_below + column, w);
-            add_products(s, m, group, row + HEAD_DIM + column, row_below + HEAD_DIM + column, w);
+            add_products(s, m, group, row + column, means.stride, w);
+            add_products(s, m, group, row + HEAD_DIM + column, means.stride, w);
         }
 #pragma unroll
         for (int t = 0; t < TOKENS; ++t) {
@@ -299,7 +299,8 @@ struct Ranking {
         const int lane = threadIdx.x % WARP;
 #pragma unroll
         for (int i = 0; i < CACHED; ++i) {
-            if (i * WARP < count) f(cached[i], i * WARP + lane);
+            if (i * WARP >= count) return;
+            f(cached[i], i * WARP + lane);
         }
         for (int first = CACHED * WARP; first < count; first += WARP) {
             u32 key = first + lane < count ? rest[first + lane] : 0;
@@ -389,20 +390,37 @@ DEVICE void rank_token(float* importance, int current, int block_size, int slots
     ranking.emit(slots_out, slots, current);
 }
 
-// Means [rows, HEAD_DIM] as [rows, 2, HEAD_DIM], high and low.
-extern "C" __global__ void __launch_bounds__(THREADS)
-split_means(const float* __restrict__ means, bf16* __restrict__ split, i64 rows) {
+template <typename T>
+DEVICE void split_rows(const T* __restrict__ means, bf16* __restrict__ split, i64 rows, i64 padded_rows) {
     constexpr int VECTORS = HEAD_DIM / 8;
     const i64 item = i64(blockIdx.x) * THREADS + threadIdx.x, row = item / VECTORS;
-    if (row >= rows) return;
-    float x[8], rest[8];
-    load8(x, means + item * 8);
+    if (row >= padded_rows) return;
+    float x[8] = {}, rest[8];
+    if (row < rows) load8(x, means + item * 8);
 #pragma unroll
     for (int i = 0; i < 8; ++i) rest[i] = x[i] - to_float(to_bf16(x[i]));
     bf16* high = split + item * 8 + row * HEAD_DIM;
     store8(high, x);
     store8(high + HEAD_DIM, rest);
 }
+
+// Means [rows, HEAD_DIM] as [padded_rows, 2, HEAD_DIM], high and low: 16 H rows of zeros follow, so that sets of 16 blocks may
+// end anywhere.
+extern "C" __global__ void __launch_bounds__(THREADS)
+split_means(const float* __restrict__ means, bf16* __restrict__ split, i64 rows, i64 padded_rows) {
+    split_rows(means, split, rows, padded_rows);
+}
+
+extern "C" __global__ void __launch_bounds__(THREADS)
+split_means_bf16(const bf16* __restrict__ means, bf16* __restrict__ split, i64 rows, i64 padded_rows) {
+    split_rows(means, split, rows, padded_rows);
+}
+
+// A tile and one key/value head. In shared memory: registers are full.
+struct Work {
+    const bf16* means;
+    int first_token, tokens, start, blocks;
+};
 
 // tiles [tile_count] x (first token, tokens), each within a document, the ones with most blocks first. `tile`: the most
 // tokens of one, a multiple of TOKENS. `width`: row of importances, a multiple of 16. `scratch`: null, or
@@ -415,6 +433,7 @@ select_blocks(const bf16* __restrict__ q, const bf16* __restrict__ means_in, con
               float softmax_scale) {
     extern __shared__ float shared_importance[];
     __shared__ float columns[2][WARPS * WARP];
+    __shared__ Work work;
     const int kv_head = blockIdx.y, warp = threadIdx.x / WARP;
     float* importance = scratch ? scratch + (i64(blockIdx.y) * gridDim.x + blockIdx.x) * tile * width : shared_importance;
     // The largest score belongs to the largest exponential only under a positive scale: a negative one turns q round.
@@ -422,28 +441,31 @@ select_blocks(const bf16* __restrict__ q, const bf16* __restrict__ means_in, con
     const float scale = fabsf(softmax_scale) * LOG2_E;
 
     for (int index = blockIdx.x; index < tile_count; index += gridDim.x) {
-        const int first_token = tiles[index].x, tokens = tiles[index].y;
-        const int start = document_start[first_token];
-        const int last_position = first_token + tokens - 1 - start;
-        if (last_position / block_size >= slots) {
-            const Means means{means_in + (i64(first_block[first_token]) * kv_heads + kv_head) * (2 * HEAD_DIM),
-                              kv_heads * 2 * HEAD_DIM, (last_position + 1) / block_size};
-            for (int t0 = 0; t0 < tokens; t0 += TOKENS) {
+        if (threadIdx.x == 0) {
+            const int first_token = tiles[index].x, start = document_start[first_token];
+            const i64 row = i64(first_block[first_token]) * kv_heads + kv_head;
+            work = {means_in + row * (2 * HEAD_DIM), first_token, tiles[index].y, start,
+                    (first_token + tiles[index].y - start) / block_size};
+        }
+        __syncthreads();
+        if ((work.first_token + work.tokens - 1 - work.start) / block_size >= slots) {
+            for (int t0 = 0; t0 < work.tokens; t0 += TOKENS) {
                 for (int pass = 0; pass < PASSES; ++pass) {
                     Group group;
 #pragma unroll
                     for (int t = 0; t < TOKENS; ++t) {
-                        const int token = first_token + min(t0 + t, tokens - 1);
-                        group.complete[t] = (token - start + 1) / block_size;
+                        const int token = work.first_token + min(t0 + t, work.tokens - 1);
+                        group.complete[t] = (token - work.start + 1) / block_size;
                         load_queries(group, t, q, (i64(token) * kv_heads + kv_head) * GROUP, pass * HEADS, sign);
                     }
+                    const Means means{work.means, kv_heads * 2 * HEAD_DIM, work.blocks};
                     add_importance(importance + i64(t0) * width, width, group, means, pass * HEADS, scale, columns);
                 }
             }
         }
         __syncthreads();
-        for (int t = warp; t < tokens; t += WARPS) {
-            const int token = first_token + t, current = (token - start) / block_size;
+        for (int t = warp; t < work.tokens; t += WARPS) {
+            const int token = work.first_token + t, current = (token - work.start) / block_size;
             int* slots_out = indices + (i64(token) * kv_heads + kv_head) * slots;
             if (current < slots) {
                 for (int slot = threadIdx.x % WARP; slot < slots; slot += WARP) slots_out[slot] = slot <= current ? slot : -1;

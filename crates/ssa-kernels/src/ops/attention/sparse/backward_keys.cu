@@ -29,17 +29,6 @@
 #ifndef SLICE
 #define SLICE (HEAD_DIM <= 128 ? HEAD_DIM : 16)
 #endif
-// Keys and values stay in registers, and the next token is loaded while one is computed.
-#ifndef IN_REGISTERS
-#define IN_REGISTERS (HEAD_DIM <= 64)
-#endif
-#ifndef PREFETCH
-#define PREFETCH IN_REGISTERS
-#endif
-#ifndef RESIDENT
-#define RESIDENT 2
-#endif
-
 constexpr int WARPS = 4, THREADS = WARPS * WARP;
 constexpr int WORDS = Row<HEAD_DIM>::WORDS, SLICE_WORDS = Row<SLICE>::WORDS;
 constexpr int HEAD_TILES = (GROUP + 15) / 16;
@@ -95,50 +84,33 @@ DEVICE void add_to_gradient(bf16* gradient, const Keys& keys, int slice, int wor
     }
 }
 
-// k and v of 16 keys as operand a: in registers, or where those do not suffice in shared memory, as WORDS vectors of 16 bytes a
-// lane, each {x[0][2s], x[1][2s], x[0][2s+1], x[1][2s+1]}.
-struct Operands {
-#if IN_REGISTERS
-    u32 x[2][2][WORDS];
-#else
-    uint4* staged;
-#endif
+// k and v of 16 keys as operand a, in shared memory: they would take WORDS * 4 registers for the whole walk. WORDS vectors of
+// 16 bytes a lane, each {x[0][2s], x[1][2s], x[0][2s+1], x[1][2s+1]}.
+DEVICE void stage_operand(uint4* staged, const bf16* from, const Keys& keys, int kv_heads) {
+    const int lane = threadIdx.x % WARP, g = lane / 4, c = lane % 4;
+    u32 x[2][WORDS];
+#pragma unroll
+    for (int half = 0; half < 2; ++half) Row<HEAD_DIM>::load(x[half], from + keys.row(g + 8 * half, kv_heads) * HEAD_DIM, c);
+#pragma unroll
+    for (int s = 0; s < WORDS / 2; ++s) {
+        staged[s * WARP + lane] = make_uint4(x[0][2 * s], x[1][2 * s], x[0][2 * s + 1], x[1][2 * s + 1]);
+    }
+}
 
-    __device__ __forceinline__ void load(int which, const bf16* from, const Keys& keys, int kv_heads) {
-        const int lane = threadIdx.x % WARP, g = lane / 4, c = lane % 4;
-#if !IN_REGISTERS
-        u32 x[2][2][WORDS];
-#endif
+// d += staged x', the rows of x as columns.
+DEVICE void mma_staged(float (&d)[2][4], const uint4* staged, const u32 (&x)[2][WORDS]) {
+    const int lane = threadIdx.x % WARP;
 #pragma unroll
-        for (int half = 0; half < 2; ++half) {
-            Row<HEAD_DIM>::load(x[which][half], from + keys.row(g + 8 * half, kv_heads) * HEAD_DIM, c);
-        }
-#if !IN_REGISTERS
+    for (int s = 0; s < WORDS / 2; ++s) {
+        const uint4 raw = staged[s * WARP + lane];
+        const u32 left[4] = {raw.x, raw.y, raw.z, raw.w};
 #pragma unroll
-        for (int s = 0; s < WORDS; s += 2) {
-            staged[(which * WORDS + s) / 2 * WARP + lane] =
-                make_uint4(x[which][0][s], x[which][1][s], x[which][0][s + 1], x[which][1][s + 1]);
+        for (int r = 0; r < 2; ++r) {
+            const u32 right[2] = {x[r][2 * s], x[r][2 * s + 1]};
+            mma(d[r], left, right);
         }
-#endif
     }
-    // d += this x', the rows of x as columns.
-    __device__ __forceinline__ void multiply(float (&d)[2][4], int which, const u32 (&columns)[2][WORDS]) const {
-#if IN_REGISTERS
-        mma_rows(d, x[which], columns);
-#else
-#pragma unroll
-        for (int s = 0; s < WORDS; s += 2) {
-            const uint4 raw = staged[(which * WORDS + s) / 2 * WARP + threadIdx.x % WARP];
-            const u32 left[4] = {raw.x, raw.y, raw.z, raw.w};
-#pragma unroll
-            for (int r = 0; r < 2; ++r) {
-                const u32 right[2] = {columns[r][s], columns[r][s + 1]};
-                mma(d[r], left, right);
-            }
-        }
-#endif
-    }
-};
+}
 
 // acc += p x for a slice of the columns of x, whose rows begin at the pointers.
 template <int COLUMNS>
@@ -180,8 +152,8 @@ struct Token {
         first_row = (i64(token) * in.kv_heads + kv_head) * GROUP + first_head;
 #pragma unroll
         for (int r = 0; r < 2; ++r) {
-            Row<HEAD_DIM>::load(query[r], in.q + row(r), c);
-            Row<HEAD_DIM>::load(upstream[r], in.dout + row(r), c);
+            Row<HEAD_DIM>::load_alternating(query[r], in.q + row(r), c);
+            Row<HEAD_DIM>::load_alternating(upstream[r], in.dout + row(r), c);
 #pragma unroll
             for (int i = 0; i < 2; ++i) {
                 const int head = 8 * r + 2 * c + i;
@@ -193,11 +165,11 @@ struct Token {
     }
 };
 
-DEVICE void add_token(float (&dk)[SLICE_WORDS][4], float (&dv)[SLICE_WORDS][4], const Inputs& in, const Operands& operands,
+DEVICE void add_token(float (&dk)[SLICE_WORDS][4], float (&dv)[SLICE_WORDS][4], const Inputs& in, const uint4* staged,
                       const Keys& keys, const Token& x) {
     const int g = threadIdx.x % WARP / 4, c = threadIdx.x % 4, column = in.slice * SLICE;
     float s[2][4] = {}, ds[2][4] = {};
-    operands.multiply(s, 0, x.query);
+    mma_staged(s, staged, x.query);
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
 #pragma unroll
@@ -213,7 +185,7 @@ DEVICE void add_token(float (&dk)[SLICE_WORDS][4], float (&dv)[SLICE_WORDS][4], 
             }
         }
     }
-    operands.multiply(ds, 1, x.upstream);
+    mma_staged(ds, staged + WORDS / 2 * WARP, x.upstream);
     u32 p[4];
     pack_operand(p, s);
     add_slice<SLICE>(dv, p, x.upstream, in.dout + x.row(0) + column, in.dout + x.row(1) + column, c);
@@ -227,43 +199,33 @@ DEVICE void add_token(float (&dk)[SLICE_WORDS][4], float (&dv)[SLICE_WORDS][4], 
 }
 
 // Walks pairs from .. to.
-DEVICE void walk(float (&dk)[SLICE_WORDS][4], float (&dv)[SLICE_WORDS][4], const Inputs& in, const Operands& operands,
+DEVICE void walk(float (&dk)[SLICE_WORDS][4], float (&dv)[SLICE_WORDS][4], const Inputs& in, const uint4* staged,
                  const Keys& keys, const Pair* pairs, int from, int to) {
-    const int last = (to - from) * HEAD_TILES - 1;
-    if (last < 0) return;
-#if PREFETCH
-    Token current;
-    current.load(in, keys.kv_head, int(pairs[from].token), 0);
-    int next_token = int(pairs[from + min(1, last) / HEAD_TILES].token);
-    for (int i = 0; i <= last; ++i) {
-        // Beyond the end the last one is loaded again.
-        Token next;
-        next.load(in, keys.kv_head, next_token, min(i + 1, last) % HEAD_TILES * 16);
-        next_token = int(pairs[from + min(i + 2, last) / HEAD_TILES].token);
-        add_token(dk, dv, in, operands, keys, current);
-        current = next;
+    int next = from < to ? int(pairs[from].token) : 0;
+    for (int i = from; i < to; ++i) {
+        const int token = next;
+        next = int(pairs[min(i + 1, to - 1)].token);
+        for (int head = 0; head < HEAD_TILES; ++head) {
+            Token x;
+            x.load(in, keys.kv_head, token, 16 * head);
+            add_token(dk, dv, in, staged, keys, x);
+        }
     }
-#else
-    for (int i = 0; i <= last; ++i) {
-        Token current;
-        current.load(in, keys.kv_head, int(pairs[from + i / HEAD_TILES].token), i % HEAD_TILES * 16);
-        add_token(dk, dv, in, operands, keys, current);
-    }
-#endif
 }
 
 // Grid: (segments, sets of TILES_AT_ONCE key tiles, slices of the head).
-extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT)
+extern "C" __global__ void __launch_bounds__(THREADS, HEAD_DIM <= 64 ? 3 : 2)
 sparse_bwd_keys(const bf16* __restrict__ dout, const bf16* __restrict__ q, const bf16* __restrict__ k,
                 const bf16* __restrict__ v, const float* __restrict__ lse, const float* __restrict__ delta,
                 const Pair* __restrict__ pairs, const int* __restrict__ starts, const int* __restrict__ block_start,
                 float* __restrict__ pieces, bf16* __restrict__ dk_out, int add_dk, bf16* __restrict__ dv_out, int add_dv,
                 int lists, int kv_heads, int segment, float softmax_scale) {
-    // Sums of the warps between lists; within one their operands k and v, if not in registers. WARPS * WORDS * 512 bytes.
+    // Operands k and v of every warp; between lists, its sums. WARPS * WORDS * 512 bytes.
     extern __shared__ uint4 shared[];
     const int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
     const int part = warp % PARTS, tile = blockIdx.y * TILES_AT_ONCE + warp / PARTS;
     const bool has_tile = tile < KEY_TILES;
+    uint4* staged = shared + warp * (WORDS * WARP);
     float4* sums = reinterpret_cast<float4*>(shared);
     const Inputs in{dout, q, lse, delta, kv_heads, int(blockIdx.z), softmax_scale * LOG2_E};
 
@@ -274,17 +236,13 @@ sparse_bwd_keys(const bf16* __restrict__ dout, const bf16* __restrict__ q, const
         const int list_begin = starts[list], list_end = starts[list + 1];
         const int end = min(list_end, last), count = end - begin;
         const Keys keys(list, min(tile, KEY_TILES - 1), block_start, kv_heads);
-        Operands operands;
-#if !IN_REGISTERS
-        operands.staged = shared + warp * (WORDS * WARP);
-#endif
-        operands.load(0, k, keys, kv_heads);
-        operands.load(1, v, keys, kv_heads);
+        stage_operand(staged, k, keys, kv_heads);
+        stage_operand(staged + WORDS / 2 * WARP, v, keys, kv_heads);
         __syncwarp();
 
         float dk[SLICE_WORDS][4] = {}, dv[SLICE_WORDS][4] = {};
         const int from = begin + int(i64(count) * part / PARTS), to = begin + int(i64(count) * (part + 1) / PARTS);
-        if (has_tile) walk(dk, dv, in, operands, keys, pairs, from, to);
+        if (has_tile) walk(dk, dv, in, staged, keys, pairs, from, to);
 
         const bool whole = begin == list_begin && end == list_end;
         // The piece of a list that began in an earlier segment comes first.

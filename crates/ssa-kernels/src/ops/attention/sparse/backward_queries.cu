@@ -21,15 +21,7 @@
 #define SLICE (HEAD_DIM <= 128 ? HEAD_DIM : 16)
 #endif
 
-#ifndef WARPS
-#define WARPS (HEAD_DIM <= 64 ? 12 : 8)
-#endif
-#ifndef RESIDENT
-#define RESIDENT 1
-#endif
-#ifndef PREFETCH
-#define PREFETCH 1
-#endif
+#define WARPS 4
 #include "selected_keys.cuh"
 
 // Sum over a row of products of pairs, of both rows of a lane.
@@ -59,7 +51,7 @@ DEVICE void add_slice(float (&acc)[Row<COLUMNS>::WORDS][4], const u32 (&p)[4], c
     }
 }
 
-extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT)
+extern "C" __global__ void __launch_bounds__(THREADS, HEAD_DIM <= 64 ? 3 : 2)
 sparse_bwd_queries(const bf16* __restrict__ dout, const bf16* __restrict__ q, const bf16* __restrict__ k,
                    const bf16* __restrict__ v, const bf16* __restrict__ out, const float* __restrict__ lse,
                    const int* __restrict__ indices, const int* __restrict__ document_start, float* __restrict__ delta,
@@ -107,11 +99,9 @@ sparse_bwd_queries(const bf16* __restrict__ dout, const bf16* __restrict__ q, co
         if (step + 1 == keys.steps) keys.mask(s, step, 0.0f);
         u32 next[2][WORDS];
         i64 next_at[2];
-#if PREFETCH
         keys.rows(next_at, min(step + 1, keys.steps - 1));
 #pragma unroll
         for (int r = 0; r < 2; ++r) Row<HEAD_DIM>::load(next[r], k_head + next_at[r] * row_stride, own.c);
-#endif
 
         mma_rows(ds, upstream, value);
 #pragma unroll
@@ -122,11 +112,6 @@ sparse_bwd_queries(const bf16* __restrict__ dout, const bf16* __restrict__ q, co
         u32 p[4];
         pack_operand(p, ds);
         add_slice<SLICE>(acc, p, key, k_head + at[0] * row_stride + slice, k_head + at[1] * row_stride + slice, own.c);
-#if !PREFETCH
-        keys.rows(next_at, min(step + 1, keys.steps - 1));
-#pragma unroll
-        for (int r = 0; r < 2; ++r) Row<HEAD_DIM>::load(next[r], k_head + next_at[r] * row_stride, own.c);
-#endif
 #pragma unroll
         for (int r = 0; r < 2; ++r) {
             at[r] = next_at[r];

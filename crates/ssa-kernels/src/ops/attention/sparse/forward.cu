@@ -33,12 +33,10 @@
 #define SLICE (HEAD_DIM <= 128 ? HEAD_DIM : 16)
 #endif
 
-#ifndef WARPS
-#define WARPS 8
-#endif
+#define WARPS 4
 #include "selected_keys.cuh"
 
-extern "C" __global__ void __launch_bounds__(THREADS, HEAD_DIM <= 64 ? 16 / WARPS : 1)
+extern "C" __global__ void __launch_bounds__(THREADS, HEAD_DIM <= 64 ? 4 : 2)
 sparse_fwd(const bf16* __restrict__ q, const bf16* __restrict__ k, const bf16* __restrict__ v,
            const int* __restrict__ indices, const int* __restrict__ document_start, bf16* __restrict__ out,
            float* __restrict__ lse, int tokens, int kv_heads, int slots, float softmax_scale) {
