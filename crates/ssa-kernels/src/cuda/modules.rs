@@ -3,6 +3,7 @@
 use super::Module;
 use crate::ops;
 use crate::ops::attention::tiled::cuda as tiled;
+use crate::ops::attention::{pooling, selection, sparse};
 
 /// Every module, for checks that compile all of them.
 pub(super) static ALL: &[&Module] = &[
@@ -24,4 +25,10 @@ pub(super) static ALL: &[&Module] = &[
     &tiled::KEYS,
     &tiled::KEYS_SM90,
     &tiled::GRADIENTS,
+    &pooling::cuda::MODULE,
+    &selection::cuda::MODULE,
+    &sparse::cuda::FORWARD,
+    &sparse::cuda::BACKWARD_QUERIES,
+    &sparse::cuda::BACKWARD_KEYS,
+    &sparse::cuda::INVERSE_INDEX,
 ];
