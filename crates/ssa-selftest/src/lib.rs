@@ -31,8 +31,13 @@ pub struct Suite {
 }
 
 /// All checks.
-pub const SUITES: &[Suite] =
-    &[Suite { name: "linear", run: ops::linear::run }, Suite { name: "model", run: model::run }];
+pub const SUITES: &[Suite] = &[
+    Suite { name: "linear", run: ops::linear::run },
+    Suite { name: "full attention", run: ops::attention::run_full },
+    Suite { name: "window attention", run: ops::attention::run_window },
+    Suite { name: "compression attention", run: ops::attention::run_compression },
+    Suite { name: "model", run: model::run },
+];
 
 /// Runs the suites whose name contains `filter` on a device. `observe` sees every outcome as it comes.
 ///

@@ -1,3 +1,4 @@
 //! The checks, one file per op.
 
+pub(crate) mod attention;
 pub(crate) mod linear;
