@@ -44,6 +44,9 @@ pub const SUITES: &[Suite] = &[
     Suite { name: "cross_entropy", run: ops::cross_entropy::run },
     Suite { name: "grad_norm", run: ops::grad_norm::run },
     Suite { name: "adamw", run: ops::adamw::run },
+    Suite { name: "full attention", run: ops::attention::run_full },
+    Suite { name: "window attention", run: ops::attention::run_window },
+    Suite { name: "compression attention", run: ops::attention::run_compression },
     Suite { name: "model", run: model::run },
 ];
 

@@ -2,6 +2,7 @@
 
 pub(crate) mod adamw;
 pub(crate) mod alignment;
+pub(crate) mod attention;
 pub(crate) mod cross_entropy;
 pub(crate) mod embedding;
 pub(crate) mod gate;

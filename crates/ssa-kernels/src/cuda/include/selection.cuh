@@ -23,3 +23,19 @@ template <int TOKENS> struct SelectedTokens {
 };
 
 DEVICE u32 block_is_selected(u32 word, int key) { return (word >> (key / BLOCK_SIZE % 32)) & 1; }
+
+// The same for a warpgroup of 64 packed rows, GROUP 16: four tokens, lane l looks after token l % 4.
+struct SelectedQuad {
+    const u32* words;
+    bool inside;
+
+    __device__ __forceinline__ SelectedQuad(
+        const u32* selection, int words_per_row, i64 token, int tokens_left, int kv_head, int kv_heads, int lane
+    ) : words(selection + ((token + lane % 4) * kv_heads + kv_head) * words_per_row), inside(lane % 4 < tokens_left) {}
+
+    // The bits of this lane's token for `keys` keys from `key` on, counted from the start of the document: bit 0 is key's block.
+    __device__ __forceinline__ u32 load(int key, int keys) const {
+        const int block = key / BLOCK_SIZE, blocks = keys < BLOCK_SIZE ? 1 : keys / BLOCK_SIZE;
+        return inside ? __ldg(words + block / 32) >> (block % 32) & ((1u << blocks) - 1) : 0;
+    }
+};

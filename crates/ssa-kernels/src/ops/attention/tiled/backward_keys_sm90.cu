@@ -35,8 +35,10 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) tiled_attention_bwd_key
     const u32 k_tile = shared_address(shared), v_tile = k_tile + TILE_BYTES<TILE_KEYS>;
     const u32 ring = v_tile + TILE_BYTES<TILE_KEYS>;
     constexpr int STATISTICS = 2 * TILE_BYTES<TILE_KEYS> + STAGES * STAGE_BYTES;
+    const Ring<STAGES, THREADS> tiles_in_flight{k_tile + STATISTICS + STAGES * TILE_ROWS * 8};
     const auto copy_rows = [&](int index) {
         if (index < row_tiles) {
+            tiles_in_flight.wait_empty(index);
             const int row = rows_begin + index * TILE_ROWS, stage = index % STAGES;
             const u32 q_tile = ring + stage * STAGE_BYTES;
             copy_slabs<TILE_ROWS, THREADS>(q_tile, q, row_index, row, rows_end);
@@ -45,9 +47,11 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) tiled_attention_bwd_key
                 copy_async8(
                     k_tile + STATISTICS + (stage * TILE_ROWS + threadIdx.x) * 8, statistics + row + threadIdx.x,
                     row + int(threadIdx.x) < rows_end);
+            tiles_in_flight.started(index);
         }
-        copy_async_commit();
     };
+    tiles_in_flight.init();
+    // The first tile is full when the keys have arrived too.
     copy_slabs<TILE_KEYS, THREADS>(k_tile, k, key_index, first_key, keys);
     copy_slabs<TILE_KEYS, THREADS>(v_tile, v, key_index, first_key, keys);
 #pragma unroll
@@ -58,8 +62,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) tiled_attention_bwd_key
     const u64 v_descriptor = slab_descriptor(v_tile + warpgroup_keys, 0);
     u32 k_rows[KEYS_IN_REGISTERS ? HEAD_DIM / 16 : 1][4], v_rows[KEYS_IN_REGISTERS ? HEAD_DIM / 16 : 1][4];
     if constexpr (KEYS_IN_REGISTERS) {
-        copy_async_wait<STAGES - 3>();
-        __syncthreads();
+        if (row_tiles > 0) tiles_in_flight.wait_full(0);
         load_slab_rows<TILE_KEYS>(k_rows, k_tile, warp_key, lane);
         load_slab_rows<TILE_KEYS>(v_rows, v_tile, warp_key, lane);
     }
@@ -83,11 +86,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) tiled_attention_bwd_key
     };
     const int warp_first_key = first_key + warp_key;
     for (int index = 0; index < row_tiles; ++index) {
-        // The tile `index` has arrived, and nobody reads `index - 2` any more: its place is taken next.
-        copy_async_wait<STAGES - 3>();
-        fence_async_proxy();
-        __syncthreads();
-
+        tiles_in_flight.wait_full(index);
         const u32 q_tile = ring + index % STAGES * STAGE_BYTES;
         wgmma_fence();
         depth_product<TILE_ROWS, TILE_KEYS, TILE_ROWS, KEYS_IN_REGISTERS>(
@@ -134,6 +133,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) tiled_attention_bwd_key
         wgmma_wait<0>();
         pin(dk_keys[0]);
         pin(dv_keys[0]);
+        if (index > 0) tiles_in_flight.release(index - 1);
 #pragma unroll
         for (int n = 0; n < ROW_COLUMNS / 2; ++n) {
             to_a(reinterpret_cast<u32(&)[1][4]>(p_rows[n]), s, 2 * n);

@@ -36,15 +36,19 @@ extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS) tiled_attentio
 
     const u32 q_tile = shared_address(shared), dout_tile = q_tile + TILE_BYTES<TILE_ROWS>;
     const u32 ring = dout_tile + TILE_BYTES<TILE_ROWS>;
+    const Ring<STAGES, THREADS> tiles_in_flight{ring + STAGES * STAGE_BYTES};
     const auto copy_keys = [&](int index) {
         if (index < key_tiles) {
+            tiles_in_flight.wait_empty(index);
             const int key = keys_begin + index * KEYS;
             const u32 stage = ring + index % STAGES * STAGE_BYTES;
             copy_slabs<KEYS, THREADS>(stage, k, key_index, key, keys_end);
             copy_slabs<KEYS, THREADS>(stage + TILE_BYTES<KEYS>, v, key_index, key, keys_end);
+            tiles_in_flight.started(index);
         }
-        copy_async_commit();
     };
+    tiles_in_flight.init();
+    // The first tile is full when the rows have arrived too.
     copy_slabs<TILE_ROWS, THREADS>(q_tile, q, row_index, first_row, rows);
     copy_slabs<TILE_ROWS, THREADS>(dout_tile, dout, row_index, first_row, rows);
 #pragma unroll
@@ -61,8 +65,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS) tiled_attentio
     const u64 dout_descriptor = slab_descriptor(dout_tile + warpgroup_rows, 0);
     u32 q_rows[ROWS_IN_REGISTERS ? HEAD_DIM / 16 : 1][4], dout_rows[ROWS_IN_REGISTERS ? HEAD_DIM / 16 : 1][4];
     if constexpr (ROWS_IN_REGISTERS) {
-        copy_async_wait<STAGES - 3>();
-        __syncthreads();
+        if (key_tiles > 0) tiles_in_flight.wait_full(0);
         load_slab_rows<TILE_ROWS>(q_rows, q_tile, warp_row, lane);
         load_slab_rows<TILE_ROWS>(dout_rows, dout_tile, warp_row, lane);
     }
@@ -78,11 +81,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS) tiled_attentio
             wgmma_rows_columns<HEAD_DIM>(dq_rows[0], a[n], row_step(k_descriptor, n));
     };
     for (int index = 0; index < key_tiles; ++index) {
-        // The tile `index` has arrived, and nobody reads `index - 2` any more: its place is taken next.
-        copy_async_wait<STAGES - 3>();
-        fence_async_proxy();
-        __syncthreads();
-
+        tiles_in_flight.wait_full(index);
         const u32 k_tile = ring + index % STAGES * STAGE_BYTES;
         wgmma_fence();
         depth_product<KEYS, TILE_ROWS, KEYS, ROWS_IN_REGISTERS>(s[0], q_rows, q_descriptor, slab_descriptor(k_tile, 0));
@@ -108,6 +107,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS) tiled_attentio
             }
         wgmma_wait<0>();
         pin(dq_rows[0]);
+        if (index > 0) tiles_in_flight.release(index - 1);
 #pragma unroll
         for (int n = 0; n < KEY_COLUMNS / 2; ++n) to_a(reinterpret_cast<u32(&)[1][4]>(a[n]), ds, 2 * n);
     }

@@ -38,15 +38,19 @@ extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS) tiled_attentio
     const int all_see_to = seen_to((first_row + warp_row) / GROUP, reach);
 
     const u32 q_tile = shared_address(shared), ring = q_tile + TILE_BYTES<TILE_ROWS>;
+    const Ring<STAGES, THREADS> tiles_in_flight{ring + STAGES * STAGE_BYTES};
     const auto copy_keys = [&](int index) {
         if (index < key_tiles) {
+            tiles_in_flight.wait_empty(index);
             const int key = keys_begin + (key_tiles - 1 - index) * KEYS;
             const u32 stage = ring + index % STAGES * STAGE_BYTES;
             copy_slabs<KEYS, THREADS>(stage, k, key_index, key, keys_end);
             copy_slabs<KEYS, THREADS>(stage + TILE_BYTES<KEYS>, v, key_index, key, keys_end);
+            tiles_in_flight.started(index);
         }
-        copy_async_commit();
     };
+    tiles_in_flight.init();
+    // The first tile is full when the rows of q have arrived too.
     copy_slabs<TILE_ROWS, THREADS>(q_tile, q, row_index, first_row, rows);
 #pragma unroll
     for (int i = 0; i < STAGES - 2; ++i) copy_keys(i);
@@ -58,11 +62,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS) tiled_attentio
     float largest[2] = {-infinity(), -infinity()}, sum[2] = {0.0f, 0.0f};
 
     for (int index = 0; index < key_tiles; ++index) {
-        // The tile `index` has arrived, and nobody reads `index - 2` any more: its place is taken next.
-        copy_async_wait<STAGES - 3>();
-        fence_async_proxy();
-        __syncthreads();
-
+        tiles_in_flight.wait_full(index);
         const u32 k_tile = ring + index % STAGES * STAGE_BYTES;
         const u64 k_descriptor = slab_descriptor(k_tile, 0);
         wgmma_fence();
@@ -111,6 +111,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS) tiled_attentio
 
         wgmma_wait<0>();
         pin(o[0]);
+        if (index > 0) tiles_in_flight.release(index - 1);
         if (__any_sync(ALL_LANES, factor[0] != 1.0f || factor[1] != 1.0f)) {
 #pragma unroll
             for (int n = 0; n < DEPTH_COLUMNS; ++n)
