@@ -182,6 +182,11 @@ impl Variant {
         self.get("TILE_ROWS") + 64 * self.get("WARPGROUPS").min(1)
     }
 
+    /// Bytes of shared memory behind everything else, for the barriers of a ring.
+    pub(in crate::ops::attention) fn barrier_bytes(&self) -> usize {
+        16 * self.get("STAGES") * self.get("WARPGROUPS").min(1)
+    }
+
     /// All macros.
     pub(in crate::ops::attention) fn defines(&self, shape: &AttentionShape) -> Vec<Define> {
         [&sizes(shape), self.tiles].concat()
