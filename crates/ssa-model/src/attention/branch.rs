@@ -2,7 +2,7 @@
 
 use ssa_kernels::ops::attention::compression::{compression_attention_bwd, compression_attention_fwd};
 use ssa_kernels::ops::attention::full::{full_attention_bwd, full_attention_fwd};
-use ssa_kernels::ops::attention::pooling::{mean_pool_bwd, mean_pool_fwd};
+use ssa_kernels::ops::attention::pooling::{mean_pool_bwd, mean_pool_f32_fwd, mean_pool_fwd};
 use ssa_kernels::ops::attention::selection::{BlockIndices, select_blocks};
 use ssa_kernels::ops::attention::sparse::{sparse_attention_bwd, sparse_attention_fwd};
 use ssa_kernels::ops::attention::window::{window_attention_bwd, window_attention_fwd};
@@ -74,7 +74,7 @@ impl Branch {
         let (output, state) = match planned.kind {
             AttentionKind::Full => (full_attention_fwd(q, k, v, documents, scale)?, BranchState::Full),
             AttentionKind::Sparse => {
-                let k_pooled = mean_pool_fwd(k, documents, selection.block_size)?;
+                let k_pooled = mean_pool_f32_fwd(k, documents, selection.block_size)?;
                 let block_indices = select_blocks(q, &k_pooled, documents, selection, scale)?;
                 let output = sparse_attention_fwd(q, k, v, &block_indices, documents, scale)?;
                 (output, BranchState::Sparse { block_indices })

@@ -74,6 +74,7 @@ pub fn attention_statistics(
         let expected = format!("a selection for {} key/value heads", shape.kv_heads);
         return Err(KernelError::value(op, "block_indices", expected, block_indices.kv_heads()));
     }
+    let block_indices = &*block_indices.to_host()?;
     Ok(match q.device() {
         Device::Cuda(_) => {
             let host = |x: &Tensor| x.to_device(&Device::Cpu, DType::F32);

@@ -8,7 +8,7 @@ use crate::{KernelError, Result};
 pub(in crate::ops::attention) type Define = (&'static str, i64);
 
 /// Sizes of a variant that is compiled ahead, followed by its tile sizes.
-pub(in crate::ops::attention) const fn variant<const N: usize, const M: usize>(
+const fn variant<const N: usize, const M: usize>(
     head_dim: i64,
     tiles: [Define; N],
 ) -> [Define; M] {
@@ -199,7 +199,7 @@ pub(in crate::ops::attention) fn sizes(shape: &AttentionShape) -> [Define; 2] {
 }
 
 /// Whether the tensor cores take operands from shared memory: an H100 and its like, not what came after.
-fn has_warpgroups(gpu: &Gpu) -> bool {
+pub(in crate::ops::attention) fn has_warpgroups(gpu: &Gpu) -> bool {
     gpu.properties().compute_capability == 90
 }
 
