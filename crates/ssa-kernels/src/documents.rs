@@ -132,13 +132,6 @@ impl Documents {
             self.ranges().flat_map(|range| std::iter::repeat_n(range.start as i32, range.len())).collect()
         })
     }
-
-    /// For every token the end of its document, `i32` `[N]` on a GPU.
-    pub(crate) fn device_ends(&self, gpu: &Gpu) -> Result<Arc<Buffer>> {
-        self.device_table(gpu, "ends", 0, || {
-            self.ranges().flat_map(|range| std::iter::repeat_n(range.end as i32, range.len())).collect()
-        })
-    }
 }
 
 #[cfg(test)]

@@ -8,21 +8,7 @@
 #include "attention.cuh"
 #include "selection.cuh"
 
-#ifndef KEY_TILES
-#define KEY_TILES (DEPTH <= 64 ? 2 : 1)
-#endif
-#ifndef WARPS
-#define WARPS 4
-#endif
-#ifndef TILE_ROWS
-#define TILE_ROWS 32
-#endif
-#ifndef STAGES
-#define STAGES 3
-#endif
-#ifndef MIN_BLOCKS
-#define MIN_BLOCKS 2
-#endif
+// Given as macros: KEY_TILES, WARPS, TILE_ROWS, STAGES of the ring, MIN_BLOCKS of a multiprocessor, BLOCK_SIZE.
 
 constexpr int THREADS = WARPS * WARP;
 constexpr int WARP_KEYS = 16 * KEY_TILES;

@@ -13,25 +13,8 @@
 #include "attention.cuh"
 #include "selection.cuh"
 
-#ifndef ROW_TILES
-#define ROW_TILES (DEPTH <= 64 ? 2 : 1)
-#endif
-#ifndef WARPS
-#define WARPS 4
-#endif
-#ifndef KEYS
-#define KEYS 64
-#endif
-// Keys of a step whose scores are in registers.
-#ifndef STEP_KEYS
-#define STEP_KEYS 32
-#endif
-#ifndef STAGES
-#define STAGES 2
-#endif
-#ifndef MIN_BLOCKS
-#define MIN_BLOCKS 2
-#endif
+// Given as macros: ROW_TILES, WARPS, KEYS of a tile in shared memory and STEP_KEYS whose scores are in registers, STAGES of
+// the ring, MIN_BLOCKS of a multiprocessor, BLOCK_SIZE.
 
 constexpr int THREADS = WARPS * WARP;
 constexpr int WARP_ROWS = 16 * ROW_TILES;

@@ -4,7 +4,7 @@
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL // elsewhere the module is empty
 #include "attention_sm90.cuh"
 
-// Given as macros: WARPGROUPS, KEYS of a tile, STAGES of the ring, MIN_BLOCKS of a multiprocessor, ROWS_IN_REGISTERS.
+// Given as macros: WARPGROUPS, KEYS of a tile, STAGES of the ring, MIN_BLOCKS of a multiprocessor.
 
 constexpr int THREADS = WARPGROUPS * 128;
 constexpr int TILE_ROWS = WARPGROUPS * 64;
@@ -63,12 +63,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS) tiled_attentio
     const u32 warpgroup_rows = threadIdx.x / 128 * (64 * 128);
     const u64 q_descriptor = slab_descriptor(q_tile + warpgroup_rows, 0);
     const u64 dout_descriptor = slab_descriptor(dout_tile + warpgroup_rows, 0);
-    u32 q_rows[ROWS_IN_REGISTERS ? HEAD_DIM / 16 : 1][4], dout_rows[ROWS_IN_REGISTERS ? HEAD_DIM / 16 : 1][4];
-    if constexpr (ROWS_IN_REGISTERS) {
-        if (key_tiles > 0) tiles_in_flight.wait_full(0);
-        load_slab_rows<TILE_ROWS>(q_rows, q_tile, warp_row, lane);
-        load_slab_rows<TILE_ROWS>(dout_rows, dout_tile, warp_row, lane);
-    }
+    const u32 none[1][4] = {};
 
     float s[1][KEY_COLUMNS][4], ds[1][KEY_COLUMNS][4], dq_rows[1][DEPTH_COLUMNS][4];
     u32 a[KEY_COLUMNS / 2][4];
@@ -84,9 +79,9 @@ extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS) tiled_attentio
         tiles_in_flight.wait_full(index);
         const u32 k_tile = ring + index % STAGES * STAGE_BYTES;
         wgmma_fence();
-        depth_product<KEYS, TILE_ROWS, KEYS, ROWS_IN_REGISTERS>(s[0], q_rows, q_descriptor, slab_descriptor(k_tile, 0));
-        depth_product<KEYS, TILE_ROWS, KEYS, ROWS_IN_REGISTERS>(
-            ds[0], dout_rows, dout_descriptor, slab_descriptor(k_tile + TILE_BYTES<KEYS>, 0));
+        depth_product<KEYS, TILE_ROWS, KEYS, false>(s[0], none, q_descriptor, slab_descriptor(k_tile, 0));
+        depth_product<KEYS, TILE_ROWS, KEYS, false>(
+            ds[0], none, dout_descriptor, slab_descriptor(k_tile + TILE_BYTES<KEYS>, 0));
         wgmma_commit();
         if (index > 0) add_tile(index - 1);
         wgmma_commit();

@@ -8,10 +8,7 @@ use crate::{KernelError, Result};
 pub(in crate::ops::attention) type Define = (&'static str, i64);
 
 /// Sizes of a variant that is compiled ahead, followed by its tile sizes.
-pub(in crate::ops::attention) const fn variant<const N: usize, const M: usize>(
-    head_dim: i64,
-    tiles: [Define; N],
-) -> [Define; M] {
+const fn variant<const N: usize, const M: usize>(head_dim: i64, tiles: [Define; N]) -> [Define; M] {
     let mut defines = [("HEAD_DIM", head_dim); M];
     defines[1] = ("GROUP", 16);
     let mut index = 0;
@@ -71,8 +68,10 @@ const FORWARD_SM90_128: [Define; 4] = warpgroups([2, 64, 4, 1]);
 const QUERIES_64: [Define; 6] = with_step(warps([2, 4, 64, 3, 2]), ("STEP_KEYS", 32));
 const QUERIES_128: [Define; 6] = with_step(warps([1, 4, 64, 2, 2]), ("STEP_KEYS", 32));
 const QUERIES_256: [Define; 6] = with_step(warps([1, 4, 32, 2, 1]), ("STEP_KEYS", 16));
-const QUERIES_SM90_64: [Define; 4] = warpgroups([3, 64, 4, 1]);
-const QUERIES_SM90_128: [Define; 4] = warpgroups([2, 64, 3, 1]);
+const QUERIES_SM90_64: [Define; 5] = with_step(warpgroups([3, 64, 4, 1]), ROWS_IN_SHARED);
+const QUERIES_SM90_128: [Define; 5] = with_step(warpgroups([2, 64, 3, 1]), ROWS_IN_SHARED);
+/// Rows of q and dout stay in shared memory, where the products read them.
+const ROWS_IN_SHARED: Define = ("ROWS_IN_REGISTERS", 0);
 
 const KEYS_64: [Define; 7] = key_warps([2, 4, 64, 3, 2, 0]);
 const KEYS_128: [Define; 7] = key_warps([1, 8, 32, 3, 1, 1]);
@@ -110,7 +109,7 @@ pub(crate) static FORWARD_SM90: Module = Module {
 pub(crate) static QUERIES_SM90: Module = Module {
     name: "tiled_attention_backward_queries_sm90",
     source: include_str!("../backward_queries_sm90.cu"),
-    variants: &[&variant::<4, 6>(64, QUERIES_SM90_64), &variant::<4, 6>(128, QUERIES_SM90_128)],
+    variants: &[&variant::<5, 7>(64, QUERIES_SM90_64), &variant::<5, 7>(128, QUERIES_SM90_128)],
 };
 pub(crate) static KEYS_SM90: Module = Module {
     name: "tiled_attention_backward_keys_sm90",
@@ -182,6 +181,11 @@ impl Variant {
         self.get("TILE_ROWS") + 64 * self.get("WARPGROUPS").min(1)
     }
 
+    /// Bytes of shared memory behind everything else, for the barriers of a ring.
+    pub(in crate::ops::attention) fn barrier_bytes(&self) -> usize {
+        16 * self.get("STAGES") * self.get("WARPGROUPS").min(1)
+    }
+
     /// All macros.
     pub(in crate::ops::attention) fn defines(&self, shape: &AttentionShape) -> Vec<Define> {
         [&sizes(shape), self.tiles].concat()
@@ -194,7 +198,7 @@ pub(in crate::ops::attention) fn sizes(shape: &AttentionShape) -> [Define; 2] {
 }
 
 /// Whether the tensor cores take operands from shared memory: an H100 and its like, not what came after.
-fn has_warpgroups(gpu: &Gpu) -> bool {
+pub(in crate::ops::attention) fn has_warpgroups(gpu: &Gpu) -> bool {
     gpu.properties().compute_capability == 90
 }
 
@@ -204,7 +208,11 @@ pub(in crate::ops::attention) fn row_bytes(head_dim: usize) -> usize {
 }
 
 /// Refuses what no kernel computes.
-pub(in crate::ops::attention) fn check(op: &'static str, shape: &AttentionShape, softmax_scale: f32) -> Result<()> {
+pub(in crate::ops::attention) fn check(
+    op: &'static str,
+    shape: &AttentionShape,
+    softmax_scale: f32,
+) -> Result<()> {
     if !shape.head_dim.is_multiple_of(8) || shape.head_dim > 256 {
         return Err(KernelError::value(op, "head_dim", "a multiple of 8 up to 256 on a GPU", shape.head_dim));
     }

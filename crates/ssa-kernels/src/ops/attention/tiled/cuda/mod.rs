@@ -3,9 +3,11 @@
 mod kernels;
 mod tables;
 
+pub(in crate::ops::attention) use kernels::{Define, Variant, check, has_warpgroups, row_bytes};
 pub(crate) use kernels::{FORWARD, FORWARD_SM90, GRADIENTS, KEYS, KEYS_SM90, QUERIES, QUERIES_SM90};
-pub(in crate::ops::attention) use kernels::{Define, Variant, check, row_bytes, sizes, variant};
 pub(in crate::ops::attention) use tables::{KeyTiles, entries, row_tiles};
+
+use kernels::sizes;
 
 use super::{TiledCall, Visibility};
 use crate::cuda::{Buffer, Gpu};
@@ -21,7 +23,7 @@ pub(super) fn forward(gpu: &Gpu, call: &TiledCall<'_>, output: &mut AttentionOut
     let shared = variant.tile_rows() + variant.get("STAGES") * 2 * variant.get("KEYS");
     gpu.kernel(variant.module, "tiled_attention_fwd", &defines(call, &variant))?
         .launch([entries(&tiles) * shape.kv_heads, 1, 1], variant.threads())
-        .shared(shared * row_bytes(shape.head_dim))
+        .shared(shared * row_bytes(shape.head_dim) + variant.barrier_bytes())
         .input(call.q)
         .input(call.k)
         .input(call.v)
@@ -83,7 +85,7 @@ fn backward_queries(
     let shared = 2 * variant.tile_rows() + variant.get("STAGES") * 2 * variant.get("KEYS");
     gpu.kernel(variant.module, "tiled_attention_bwd_queries", &defines(call, &variant))?
         .launch([entries(&tiles) * shape.kv_heads, 1, 1], variant.threads())
-        .shared(shared * row_bytes(shape.head_dim))
+        .shared(shared * row_bytes(shape.head_dim) + variant.barrier_bytes())
         .input(call.q)
         .input(call.k)
         .input(call.v)
@@ -120,7 +122,11 @@ fn backward_keys(
     let parts = if shape.head_dim <= 128 { 1 } else { 2 };
     gpu.kernel(variant.module, "tiled_attention_bwd_keys", &defines(call, &variant))?
         .launch([entries(&pieces) / 2 * shape.kv_heads, parts, 1], variant.threads())
-        .shared(2 * tiles.tile_keys * row_bytes(shape.head_dim) + variant.get("STAGES") * stage)
+        .shared(
+            2 * tiles.tile_keys * row_bytes(shape.head_dim)
+                + variant.get("STAGES") * stage
+                + variant.barrier_bytes(),
+        )
         .input(call.q)
         .input(call.k)
         .input(call.v)
