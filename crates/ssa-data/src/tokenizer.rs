@@ -4,6 +4,7 @@ mod bytes;
 mod chat;
 mod encoder;
 mod hf;
+mod marks;
 mod pieces;
 mod train;
 

@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
+use super::Message;
 use super::chat::{self, ChatTemplate};
-use super::{Message, pieces};
+use super::pieces::Cuts;
 use crate::shard::hexadecimal;
 use crate::{DataError, Result};
 
@@ -37,7 +38,7 @@ pub struct HfTokenizer {
     eos: u32,
     sha256: String,
     chat_template: Option<ChatTemplate>,
-    cuts_at_spaces: bool,
+    cuts: Cuts,
 }
 
 impl HfTokenizer {
@@ -75,7 +76,7 @@ impl HfTokenizer {
         // Ids need not be consecutive: a model needs one row more than the largest.
         let vocab_size = inner.get_vocab(true).values().max().map_or(0, |&id| id as usize + 1);
         Ok(Self {
-            cuts_at_spaces: pieces::cuts_at_spaces(&definition),
+            cuts: Cuts::of(&definition),
             sha256: hexadecimal(&Sha256::digest(&bytes)),
             path,
             inner,
@@ -106,9 +107,9 @@ impl HfTokenizer {
         &self.sha256
     }
 
-    /// Whether a text may be encoded in pieces cut at spaces; see [`pieces`].
-    pub(super) fn cuts_at_spaces(&self) -> bool {
-        self.cuts_at_spaces
+    /// Where a text may be cut into pieces that are encoded on their own.
+    pub(super) fn cuts(&self) -> &Cuts {
+        &self.cuts
     }
 
     /// Appends the ids of a text.

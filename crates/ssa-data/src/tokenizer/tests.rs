@@ -23,7 +23,7 @@ fn edit(path: &PathBuf, change: impl FnOnce(&mut Value)) {
 }
 
 /// The ids of the whole text at once.
-fn uncut(tokenizer: &Tokenizer, text: &str) -> Vec<u32> {
+pub(super) fn uncut(tokenizer: &Tokenizer, text: &str) -> Vec<u32> {
     let Tokenizer::Hf(tokenizer) = tokenizer else { panic!("a tokenizer.json") };
     let mut ids = Vec::new();
     tokenizer.append(text, &mut ids).unwrap();
@@ -44,6 +44,12 @@ fn pre_tokenizers() -> Vec<Value> {
     for pattern in patterns.iter().filter(|pattern| pattern.contains(r"\s+")) {
         all.push(sequence(&[&split(pattern), &bytes]));
     }
+    // Two other ways of writing the same.
+    all.push(sequence(&[&split(&patterns[2].replace(r"\r", "\r").replace(r"\n", "\n")), &bytes]));
+    let mut words = split(patterns[4]);
+    words["behavior"] = json!("Removed");
+    words["invert"] = json!(true);
+    all.push(sequence(&[&words, &bytes]));
     all.push(sequence(&[&split(patterns[5]), &split(patterns[6]), &split(patterns[7]), &bytes]));
     all
 }
@@ -83,15 +89,16 @@ fn pieces_have_the_tokens_of_the_whole() {
         "\u{0}",
     ];
     let texts = prop::collection::vec(prop::sample::select(alphabet.to_vec()), 0..40);
+    let none = json!({ "type": "Sequence", "normalizers": [] });
     for pre_tokenizer in pre_tokenizers() {
-        for normalizer in [Value::Null, json!({ "type": "NFC" }), json!({ "type": "NFKD" })] {
+        for normalizer in [Value::Null, json!({ "type": "NFC" }), json!({ "type": "NFKD" }), none.clone()] {
             edit(&path, |definition| {
                 definition["pre_tokenizer"] = pre_tokenizer.clone();
                 definition["normalizer"] = normalizer.clone();
             });
             let tokenizer = Tokenizer::load(&path, None).unwrap();
             let Tokenizer::Hf(hf) = &tokenizer else { panic!("a tokenizer.json") };
-            assert!(hf.cuts_at_spaces(), "{pre_tokenizer}");
+            assert!(matches!(hf.cuts(), pieces::Cuts::Words), "{pre_tokenizer}");
             let mut runner = proptest::test_runner::TestRunner::deterministic();
             runner
                 .run(&texts, |text| {
@@ -130,7 +137,7 @@ fn tokenizers_that_join_words_are_not_cut() {
         edit(&path, change);
         let tokenizer = Tokenizer::load(&path, None).unwrap();
         let Tokenizer::Hf(hf) = &tokenizer else { panic!("a tokenizer.json") };
-        assert!(!hf.cuts_at_spaces());
+        assert!(matches!(hf.cuts(), pieces::Cuts::Unknown));
     }
 }
 
