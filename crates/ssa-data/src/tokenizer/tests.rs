@@ -222,6 +222,36 @@ fn the_end_of_document_is_found_or_asked_for() {
 }
 
 #[test]
+fn tokens_of_the_configuration_are_added() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = trained(&folder);
+    let declare = |id: &str, content: &str| {
+        edit(&path.join("tokenizer_config.json"), |config| {
+            config["added_tokens_decoder"] = json!({
+                "0": { "content": "<|endoftext|>", "single_word": false, "lstrip": false, "rstrip": false,
+                    "normalized": false, "special": true },
+                id: { "content": content, "single_word": false, "lstrip": false, "rstrip": false,
+                    "normalized": false, "special": true },
+            });
+        });
+        Tokenizer::load(&path, None)
+    };
+    let tokenizer = declare("600", "<|im_end|>").unwrap();
+    assert_eq!(tokenizer.vocab_size(), 601);
+    let Tokenizer::Hf(hf) = &tokenizer else { panic!("a tokenizer.json") };
+    assert!(matches!(hf.cuts(), pieces::Cuts::Words));
+    let ids = tokenizer.encode(b"a b<|im_end|>").unwrap();
+    assert_eq!((ids.last(), ids == uncut(&tokenizer, "a b<|im_end|>")), (Some(&600), true));
+    assert!(
+        matches!(declare("600", "<|im end|>").unwrap(), Tokenizer::Hf(hf) if matches!(hf.cuts(), pieces::Cuts::Unknown))
+    );
+    let error = declare("700", "<|im_end|>").unwrap_err().to_string();
+    assert!(error.contains("gives `<|im_end|>` the id 700, and the next free id is 600"), "{error}");
+    let error = declare("x", "<|im_end|>").unwrap_err().to_string();
+    assert!(error.contains("tokenizer_config.json declares `x`, which is no token with an id"), "{error}");
+}
+
+#[test]
 fn settings_that_would_cut_or_pad_texts_are_ignored() {
     let folder = tempfile::tempdir().unwrap();
     let path = trained(&folder).join("tokenizer.json");
