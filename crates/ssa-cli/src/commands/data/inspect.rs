@@ -5,8 +5,8 @@ use std::sync::Arc;
 use anyhow::Result;
 use serde::Serialize;
 use ssa_data::{
-    Corpus, CorpusStatistics, Manifest, ManifestCheck, PackOptions, Remainder, TokenSource,
-    Tokenizer, corpus_tokenizer, pack_documents, statistics, verify,
+    Corpus, CorpusStatistics, Manifest, ManifestCheck, PackOptions, Remainder, TokenSource, Tokenizer,
+    corpus_tokenizer, pack_documents, statistics, verify,
 };
 use ssa_eval::report::table::{Row, Table};
 
