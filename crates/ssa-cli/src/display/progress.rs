@@ -123,3 +123,17 @@ pub(super) fn bar_style(template: &str) -> ProgressStyle {
     let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
     style.progress_chars("\u{2501}\u{2578}\u{2500}")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_time_left_follows_from_what_this_run_has_done() {
+        let left = |seconds, done, rest| left(Duration::from_secs(seconds), done, rest).to_string();
+        assert_eq!(left(10, 100, 300), "00:00:30");
+        assert_eq!(left(7200, 1, 1), "02:00:00");
+        assert_eq!(left(10, 0, 300), "00:00:00", "not known yet");
+        assert_eq!(left(10, 100, 0), "00:00:00");
+    }
+}
