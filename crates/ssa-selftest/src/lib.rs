@@ -31,8 +31,13 @@ pub struct Suite {
 }
 
 /// All checks.
-pub const SUITES: &[Suite] =
-    &[Suite { name: "linear", run: ops::linear::run }, Suite { name: "model", run: model::run }];
+pub const SUITES: &[Suite] = &[
+    Suite { name: "linear", run: ops::linear::run },
+    Suite { name: "mean_pool", run: ops::pooling::run },
+    Suite { name: "select_blocks", run: ops::selection::run },
+    Suite { name: "sparse_attention", run: ops::sparse::run },
+    Suite { name: "model", run: model::run },
+];
 
 /// Runs the suites whose name contains `filter` on a device. `observe` sees every outcome as it comes.
 ///

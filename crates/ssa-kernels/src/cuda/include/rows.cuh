@@ -12,6 +12,15 @@
 #pragma once
 #include "mma.cuh"
 
+// WORDS registers loaded at once.
+template <int WORDS> struct Vector;
+template <> struct Vector<4> {
+    typedef uint4 Type;
+};
+template <> struct Vector<2> {
+    typedef uint2 Type;
+};
+
 template <int D> struct Row {
     static_assert(D % 16 == 0, "rows are multiples of 16 elements");
     // Registers a row takes in each of its 4 lanes.

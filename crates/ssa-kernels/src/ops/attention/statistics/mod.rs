@@ -75,6 +75,9 @@ pub fn attention_statistics(
     }
     Ok(match q.device() {
         Device::Cuda(gpu) => return Err(KernelError::no_kernel(&gpu)),
-        Device::Cpu => cpu::Comparison { q, k, v, block_indices, documents, softmax_scale, shape }.run(),
+        Device::Cpu => {
+            let block_indices = &*block_indices.to_host()?;
+            cpu::Comparison { q, k, v, block_indices, documents, softmax_scale, shape }.run()
+        }
     })
 }
