@@ -50,9 +50,10 @@ pub(crate) struct Module {
 }
 
 /// Headers that every module can include.
-const HEADERS: [(&str, &str); 4] = [
+const HEADERS: [(&str, &str); 5] = [
     ("common.cuh", include_str!("include/common.cuh")),
     ("mma.cuh", include_str!("include/mma.cuh")),
+    ("pair.cuh", include_str!("include/pair.cuh")),
     ("rows.cuh", include_str!("include/rows.cuh")),
     ("selected_keys.cuh", include_str!("include/selected_keys.cuh")),
 ];

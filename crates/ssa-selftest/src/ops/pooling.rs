@@ -17,7 +17,9 @@ const SHAPES: [[usize; 5]; 6] = [
 
 pub(crate) fn run(context: &mut Context<'_>) -> Result<()> {
     for [tokens, heads, head_dim, block_size, longest] in SHAPES {
-        context.case(format!("T {tokens} H {heads} D {head_dim} blocks of {block_size}, documents to {longest}"));
+        context.case(format!(
+            "T {tokens} H {heads} D {head_dim} blocks of {block_size}, documents to {longest}"
+        ));
         let documents = Documents::from_cu_seqlens(context.random().cu_seqlens(tokens, longest))?;
         let (width, shape) = (heads * head_dim, [1, tokens, heads, head_dim]);
         let (x, exact_x) = context.normal(&shape, 1.0)?;
@@ -29,9 +31,14 @@ pub(crate) fn run(context: &mut Context<'_>) -> Result<()> {
         // Sums in f32 of up to block_size values of order one.
         let means = mean_pool_f32_fwd(&x, &documents, block_size)?.to_vec()?;
         let error = means.iter().zip(&exact).map(|(mean, exact)| (f64::from(*mean) - exact).abs());
-        context.outcome("pooled in f32", error.fold(0.0, |a, b| if b > a || b.is_nan() { b } else { a }), 1e-6);
+        context.outcome(
+            "pooled in f32",
+            error.fold(0.0, |a, b| if b > a || b.is_nan() { b } else { a }),
+            1e-6,
+        );
 
-        let (dpooled, exact_dpooled) = context.normal(&[documents.blocks(block_size), heads, head_dim], 1.0)?;
+        let (dpooled, exact_dpooled) =
+            context.normal(&[documents.blocks(block_size), heads, head_dim], 1.0)?;
         let backward = || -> Result<Tensor> {
             let mut dx = Tensor::zeros_like(&x);
             for _ in 0..2 {

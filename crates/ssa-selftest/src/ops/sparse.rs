@@ -79,11 +79,9 @@ fn check(context: &mut Context<'_>, shape: [usize; 7]) -> Result<()> {
     context.compare("out", &output.out, &exact_out, &plain.out)?;
     context.compare("lse", &output.lse, &exact_lse, &plain.lse)?;
     let grads = backward(&output)?;
-    for (name, grad, exact, plain) in [
-        ("dq", &grads.dq, dq, plain.dq),
-        ("dk", &grads.dk, dk, plain.dk),
-        ("dv", &grads.dv, dv, plain.dv),
-    ] {
+    for (name, grad, exact, plain) in
+        [("dq", &grads.dq, dq, plain.dq), ("dk", &grads.dk, dk, plain.dk), ("dv", &grads.dv, dv, plain.dv)]
+    {
         let [exact, plain] = [exact, plain].map(|values| values.iter().map(|x| 2.0 * x).collect::<Vec<_>>());
         if exact.iter().all(|&value| value == 0.0) {
             // A token that sees itself alone: terms of order one cancel.

@@ -119,6 +119,21 @@ DEVICE void mma_transposed(float (&d)[WORDS][4], const u32 (&p)[4], const u32 (&
     }
 }
 
+// d += p x for a slice of the columns of 16 rows x, of which `row` and `row_below` are those of this lane from the slice on. One
+// that is not the whole is loaded again, since registers have no run-time index.
+template <int COLUMNS, int WORDS>
+DEVICE void mma_transposed_slice(float (&d)[Row<COLUMNS>::WORDS][4], const u32 (&p)[4], const u32 (&x)[2][WORDS],
+                                 const bf16* row, const bf16* row_below, int c) {
+    if constexpr (Row<COLUMNS>::WORDS == WORDS) {
+        mma_transposed(d, p, x);
+    } else {
+        u32 part[2][Row<COLUMNS>::WORDS];
+        Row<COLUMNS>::load(part[0], row, c);
+        Row<COLUMNS>::load(part[1], row_below, c);
+        mma_transposed(d, p, part);
+    }
+}
+
 // A 16x16 accumulator (two tiles of 8 columns) as operand a of a next product.
 DEVICE void pack_operand(u32 (&a)[4], const float (&x)[2][4]) {
     a[0] = pack_bf16(x[0][0], x[0][1]);
