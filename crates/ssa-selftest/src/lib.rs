@@ -36,6 +36,7 @@ pub const SUITES: &[Suite] = &[
     Suite { name: "full attention", run: ops::attention::run_full },
     Suite { name: "window attention", run: ops::attention::run_window },
     Suite { name: "compression attention", run: ops::attention::run_compression },
+    Suite { name: "full and sparse attention", run: ops::full_and_sparse::run },
     Suite { name: "model", run: model::run },
 ];
 

@@ -41,8 +41,7 @@ pub(crate) fn attention(
         let (token, kv_head) = (query / q_heads, query % q_heads / (q_heads / kv_heads));
         let keys: Vec<usize> = visible(token, kv_head).iter().map(|key| key * kv_heads + kv_head).collect();
         let (q, dout) = (&q[row(query)], &dout[row(query)]);
-        let scores: Vec<f64> =
-            keys.iter().map(|&key| bf16(softmax_scale * dot(q, &k[row(key)]))).collect();
+        let scores: Vec<f64> = keys.iter().map(|&key| bf16(softmax_scale * dot(q, &k[row(key)]))).collect();
         let max = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
         let sum: f64 = scores.iter().map(|score| (score - max).exp()).sum();
         result.lse.push(if keys.is_empty() { max } else { max + sum.ln() });

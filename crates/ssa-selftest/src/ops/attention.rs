@@ -129,7 +129,9 @@ fn check(context: &mut Context<'_>, kind: Kind, sizes: &Sizes) -> Result<()> {
                     window_attention_bwd(&dout, &q, &k, &v, output, &documents, size, scale, &mut grads)?;
                 }
                 Kind::Compression(size) => {
-                    compression_attention_bwd(&dout, &q, &k, &v, output, &documents, size, scale, &mut grads)?;
+                    compression_attention_bwd(
+                        &dout, &q, &k, &v, output, &documents, size, scale, &mut grads,
+                    )?;
                 }
             }
         }

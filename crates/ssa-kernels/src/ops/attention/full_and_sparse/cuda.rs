@@ -7,7 +7,8 @@ use crate::cuda::{Buffer, Gpu, Module};
 use crate::ops::attention::shape::{AttentionGrads, AttentionOutput, AttentionShape};
 use crate::ops::attention::tiled::Visibility;
 use crate::ops::attention::tiled::cuda::{
-    Define, KeyGradients, KeyTiles, Variant, check, entries, has_warpgroups, row_bytes, row_statistics, row_tiles,
+    Define, KeyGradients, KeyTiles, Variant, check, entries, has_warpgroups, row_bytes, row_statistics,
+    row_tiles,
 };
 use crate::{Result, Tensor};
 

@@ -13,16 +13,12 @@ fn it_is_the_two_ops() {
 
     let mut grads = AttentionGrads::zeros_like(&q, &k, &v);
     let douts = FullAndSparse { full: &dout, sparse: &dout };
-    full_and_sparse_attention_bwd(
-        douts, &q, &k, &v, &both, &blocks, &documents, softmax_scale, &mut grads,
-    )
-    .unwrap();
+    full_and_sparse_attention_bwd(douts, &q, &k, &v, &both, &blocks, &documents, softmax_scale, &mut grads)
+        .unwrap();
     let mut expected = AttentionGrads::zeros_like(&q, &k, &v);
     full_attention_bwd(&dout, &q, &k, &v, &both.full, &documents, softmax_scale, &mut expected).unwrap();
-    sparse_attention_bwd(
-        &dout, &q, &k, &v, &both.sparse, &blocks, &documents, softmax_scale, &mut expected,
-    )
-    .unwrap();
+    sparse_attention_bwd(&dout, &q, &k, &v, &both.sparse, &blocks, &documents, softmax_scale, &mut expected)
+        .unwrap();
     assert_eq!([grads.dq, grads.dk, grads.dv], [expected.dq, expected.dk, expected.dv]);
 
     let other = Documents::rows(1, 1);

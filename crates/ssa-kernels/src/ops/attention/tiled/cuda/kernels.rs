@@ -8,10 +8,7 @@ use crate::{KernelError, Result};
 pub(in crate::ops::attention) type Define = (&'static str, i64);
 
 /// Sizes of a variant that is compiled ahead, followed by its tile sizes.
-const fn variant<const N: usize, const M: usize>(
-    head_dim: i64,
-    tiles: [Define; N],
-) -> [Define; M] {
+const fn variant<const N: usize, const M: usize>(head_dim: i64, tiles: [Define; N]) -> [Define; M] {
     let mut defines = [("HEAD_DIM", head_dim); M];
     defines[1] = ("GROUP", 16);
     let mut index = 0;
@@ -66,13 +63,13 @@ const FORWARD_64: [Define; 5] = warps([2, 4, 64, 2, 2]);
 const FORWARD_128: [Define; 5] = warps([2, 4, 32, 3, 2]);
 const FORWARD_256: [Define; 5] = warps([1, 4, 32, 3, 1]);
 const FORWARD_SM90_64: [Define; 4] = warpgroups([2, 64, 4, 2]);
-const FORWARD_SM90_128: [Define; 4] = warpgroups([2, 64, 4, 1]);
+const FORWARD_SM90_128: [Define; 4] = warpgroups([2, 128, 3, 1]);
 
 const QUERIES_64: [Define; 6] = with_step(warps([2, 4, 64, 3, 2]), ("STEP_KEYS", 32));
 const QUERIES_128: [Define; 6] = with_step(warps([1, 4, 64, 2, 2]), ("STEP_KEYS", 32));
 const QUERIES_256: [Define; 6] = with_step(warps([1, 4, 32, 2, 1]), ("STEP_KEYS", 16));
-const QUERIES_SM90_64: [Define; 4] = warpgroups([3, 64, 4, 1]);
-const QUERIES_SM90_128: [Define; 4] = warpgroups([2, 64, 3, 1]);
+const QUERIES_SM90_64: [Define; 4] = warpgroups([3, 64, 6, 1]);
+const QUERIES_SM90_128: [Define; 4] = warpgroups([2, 64, 4, 1]);
 
 const KEYS_64: [Define; 7] = key_warps([2, 4, 64, 3, 2, 0]);
 const KEYS_128: [Define; 7] = key_warps([1, 8, 32, 3, 1, 1]);
@@ -80,7 +77,7 @@ const KEYS_128: [Define; 7] = key_warps([1, 8, 32, 3, 1, 1]);
 const KEYS_128_SMALL: [Define; 7] = key_warps([1, 4, 32, 3, 1, 1]);
 const KEYS_256: [Define; 7] = key_warps([1, 4, 32, 2, 1, 0]);
 const KEYS_SM90_64: [Define; 3] = key_warpgroups([2, 4, 1]);
-const KEYS_SM90_128: [Define; 3] = key_warpgroups([2, 4, 0]);
+const KEYS_SM90_128: [Define; 3] = key_warpgroups([2, 3, 0]);
 
 pub(crate) static FORWARD: Module = Module {
     name: "tiled_attention_forward",
@@ -209,7 +206,11 @@ pub(in crate::ops::attention) fn row_bytes(head_dim: usize) -> usize {
 }
 
 /// Refuses what no kernel computes.
-pub(in crate::ops::attention) fn check(op: &'static str, shape: &AttentionShape, softmax_scale: f32) -> Result<()> {
+pub(in crate::ops::attention) fn check(
+    op: &'static str,
+    shape: &AttentionShape,
+    softmax_scale: f32,
+) -> Result<()> {
     if !shape.head_dim.is_multiple_of(8) || shape.head_dim > 256 {
         return Err(KernelError::value(op, "head_dim", "a multiple of 8 up to 256 on a GPU", shape.head_dim));
     }

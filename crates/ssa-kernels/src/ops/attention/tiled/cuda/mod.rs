@@ -3,8 +3,8 @@
 mod kernels;
 mod tables;
 
-pub(crate) use kernels::{FORWARD, FORWARD_SM90, GRADIENTS, KEYS, KEYS_SM90, QUERIES, QUERIES_SM90};
 pub(in crate::ops::attention) use kernels::{Define, Variant, check, has_warpgroups, row_bytes};
+pub(crate) use kernels::{FORWARD, FORWARD_SM90, GRADIENTS, KEYS, KEYS_SM90, QUERIES, QUERIES_SM90};
 pub(in crate::ops::attention) use tables::{KeyTiles, entries, row_tiles};
 
 use kernels::sizes;
@@ -122,7 +122,11 @@ fn backward_keys(
     let parts = if shape.head_dim <= 128 { 1 } else { 2 };
     gpu.kernel(variant.module, "tiled_attention_bwd_keys", &defines(call, &variant))?
         .launch([entries(&pieces) / 2 * shape.kv_heads, parts, 1], variant.threads())
-        .shared(2 * tiles.tile_keys * row_bytes(shape.head_dim) + variant.get("STAGES") * stage + variant.barrier_bytes())
+        .shared(
+            2 * tiles.tile_keys * row_bytes(shape.head_dim)
+                + variant.get("STAGES") * stage
+                + variant.barrier_bytes(),
+        )
         .input(call.q)
         .input(call.k)
         .input(call.v)

@@ -191,8 +191,7 @@ mod tests {
             Visibility::Tokens { window_size: 7 },
             Visibility::Blocks { block_size: 4 },
         ] {
-            let tiles =
-                KeyTiles { documents: &documents, visibility, group: 3, kv_heads: 1, tile_keys: 16 };
+            let tiles = KeyTiles { documents: &documents, visibility, group: 3, kv_heads: 1, tile_keys: 16 };
             for (document, key, rows) in tiles.tiles() {
                 for position in 0..document.tokens {
                     let seen = visibility.seen(position);
