@@ -172,7 +172,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS) full_and_spars
     pin(sparse[0]);
 
     // The rows of a warp in the tile of q are its own, so they can take the outputs.
-    copy_async_wait<0>();
+    copy_async_wait_all();
     __syncthreads();
     const int row = first_row + warp_row;
     u8* const warp_tile = shared + warp_row * ROW_BYTES;
