@@ -10,6 +10,7 @@
 //! added to, and everything runs twice and must give the same bits.
 
 mod context;
+mod model;
 mod ops;
 mod plain;
 
@@ -30,7 +31,8 @@ pub struct Suite {
 }
 
 /// All checks.
-pub const SUITES: &[Suite] = &[Suite { name: "linear", run: ops::linear::run }];
+pub const SUITES: &[Suite] =
+    &[Suite { name: "linear", run: ops::linear::run }, Suite { name: "model", run: model::run }];
 
 /// Runs the suites whose name contains `filter` on a device. `observe` sees every outcome as it comes.
 ///

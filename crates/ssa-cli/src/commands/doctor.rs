@@ -5,7 +5,8 @@ use ssa_kernels::cuda::{self, Library, compile_all};
 
 use super::device::kernel_cache;
 use crate::args::DoctorArgs;
-use crate::display::{amount, print};
+use crate::display::print;
+use indicatif::HumanBytes;
 
 pub(crate) fn run(args: &DoctorArgs) -> Result<()> {
     if !args.compile.is_empty() {
@@ -29,7 +30,7 @@ pub(crate) fn run(args: &DoctorArgs) -> Result<()> {
     let place = cache
         .directory()
         .map_or("none: set HOME or SSA_CACHE_DIR".to_owned(), |path| path.display().to_string());
-    print(&format!("kernels   {kernels} compiled, {} in {place}", amount(bytes)))
+    print(&format!("kernels   {kernels} compiled, {} in {place}", HumanBytes(bytes)))
 }
 
 fn devices() -> Result<()> {
@@ -51,8 +52,8 @@ fn devices() -> Result<()> {
             gpu.name,
             gpu.arch(),
             gpu.multiprocessors,
-            amount(gpu.memory as u64),
-            amount(gpu.l2_cache as u64),
+            HumanBytes(gpu.memory as u64),
+            HumanBytes(gpu.l2_cache as u64),
         ))?;
     }
     Ok(())

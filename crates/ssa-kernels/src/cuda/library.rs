@@ -105,7 +105,7 @@ impl Library {
                 Ok(_) => {
                     return Err(self.missing("it is there, but not under a name that it is looked up by"));
                 }
-                Err(error) => first_failure = first_failure.or(Some(error.to_string())),
+                Err(error) => first_failure = first_failure.or(Some(told(&error))),
             }
         }
         Err(self.missing(first_failure.unwrap_or_default()))
@@ -166,6 +166,11 @@ impl Library {
             .find(|path| path.rsplit('/').next().is_some_and(|file| file.starts_with(stem)))
             .map(PathBuf::from)
     }
+}
+
+/// What the system says; the error itself only tells which call failed.
+fn told(error: &libloading::Error) -> String {
+    std::error::Error::source(error).map_or_else(|| error.to_string(), ToString::to_string)
 }
 
 /// The version of NVRTC, part of the key of compiled kernels.

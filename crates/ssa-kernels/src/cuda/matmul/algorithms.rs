@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::fs;
 use std::io::Write;
 use std::mem::MaybeUninit;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use cudarc::cublaslt::sys;
 use sha2::{Digest, Sha256};
@@ -66,12 +66,16 @@ impl Algorithms {
     fn keep(&mut self, name: String, algorithm: sys::cublasLtMatmulAlgo_t) {
         if let Some(file) = &self.file {
             let line = format!("{name} = {}\n", text(&algorithm));
-            let opened = fs::OpenOptions::new().create(true).append(true).open(file);
             // A cache that cannot be written costs a search in the next process.
-            let _ = opened.and_then(|mut file| file.write_all(line.as_bytes()));
+            let _ = append(file, &line);
         }
         self.kept.insert(name, algorithm);
     }
+}
+
+fn append(path: &Path, line: &str) -> std::io::Result<()> {
+    fs::create_dir_all(path.parent().unwrap_or(Path::new("")))?;
+    fs::OpenOptions::new().create(true).append(true).open(path)?.write_all(line.as_bytes())
 }
 
 fn text(algorithm: &sys::cublasLtMatmulAlgo_t) -> String {

@@ -1,0 +1,184 @@
+//! How much memory a training step takes, before it is run.
+
+use ssa_kernels::Device;
+use ssa_kernels::ops::cross_entropy;
+use ssa_model::{Method, ModelConfig, parameter_shapes};
+
+/// Bytes of a training step at its fullest, part by part.
+///
+/// Two moments of a step are the fullest: the beginning of the backward, when all activations are there, and its end,
+/// when all gradients are. On a GPU a gradient takes no memory until it is written, so the two never meet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MemoryEstimate {
+    /// Weights that are computed with.
+    pub parameters: usize,
+    /// Moments, and what completes the weights to `f32`.
+    pub optimizer: usize,
+    /// Gradients of the weights, all together.
+    pub gradients: usize,
+    /// What the layers keep between forward and backward.
+    pub activations: usize,
+    /// What the layer or the head at work takes beside that.
+    pub working: usize,
+    /// The sum at the fullest moment.
+    pub peak: usize,
+}
+
+/// What decides how much memory a step takes.
+#[derive(Clone, Copy, Debug)]
+pub struct StepShape<'a> {
+    /// The model.
+    pub model: &'a ModelConfig,
+    /// The attentions that run; with [`Method::Ssa`] both streams.
+    pub method: Method,
+    /// Tokens of a row.
+    pub tokens: usize,
+    /// Whether layers keep their input only.
+    pub recompute: bool,
+}
+
+/// Bytes of the parts that are the same for every micro-batch, and for each of its tokens.
+struct Sizes {
+    parameters: usize,
+    optimizer: usize,
+    gradients: usize,
+    /// The head's gradient: it is written first.
+    head_gradient: usize,
+    input_of_layer: usize,
+    layer: usize,
+    layer_working: usize,
+    layers: usize,
+}
+
+const F32: usize = 4;
+
+impl Sizes {
+    fn new(step: &StepShape<'_>, device: &Device) -> Self {
+        let model = step.model;
+        let count: usize =
+            parameter_shapes(model).iter().map(|(_, shape)| shape.iter().product::<usize>()).sum();
+        let element = device.dtype().size();
+        // On a GPU the weights' lower halves lie beside the moments.
+        let residue = F32 - element;
+        let (hidden, feed_forward) = (model.hidden_size, model.intermediate_size);
+        let queries = model.num_attention_heads * model.head_dim;
+        let keys = model.num_key_value_heads * model.head_dim;
+        let (branches, gates, selections) = match step.method {
+            Method::Full => (1, 1, 0),
+            Method::Moba => (1, 1, 1),
+            Method::Ssa => (2, 1, 1),
+            Method::Nsa => (3, 3, 1),
+        };
+        // Input and normed input of both halves, q, k, v, the branches' outputs, gate and up.
+        let kept = 4 * hidden + queries + 2 * keys + branches * queries + 2 * feed_forward;
+        let statistics = 2
+            + (gates + branches) * model.num_attention_heads
+            + selections * model.num_key_value_heads * model.block_counts;
+        // The product of gate and up and three gradients of its size, or as many of the queries' size for each branch.
+        let feed_forward_working = 4 * feed_forward;
+        let attention_working = (2 + 3 * branches) * queries + 4 * keys;
+        let gradients = count * F32;
+        Self {
+            parameters: count * element,
+            optimizer: count * (2 * F32 + residue),
+            gradients,
+            head_gradient: model.vocab_size * hidden * F32,
+            input_of_layer: hidden * element,
+            layer: kept * element + statistics * F32,
+            layer_working: (feed_forward_working.max(attention_working) + 3 * hidden) * element,
+            layers: model.num_hidden_layers,
+        }
+    }
+}
+
+impl MemoryEstimate {
+    /// The estimate for micro-batches of `rows` rows.
+    pub fn new(step: &StepShape<'_>, rows: usize, device: &Device) -> Self {
+        let sizes = Sizes::new(step, device);
+        let tokens = rows * step.tokens;
+        let kept = if step.recompute { sizes.input_of_layer } else { sizes.layer };
+        let activations = tokens * kept * sizes.layers;
+        // With recomputation the layer at work is there whole.
+        let layer_working = tokens * (sizes.layer_working + if step.recompute { sizes.layer } else { 0 });
+        let head_working = cross_entropy::workspace_bytes(device, tokens, step.model.vocab_size)
+            + 3 * tokens * sizes.input_of_layer;
+        let working = layer_working.max(head_working);
+        let fixed = sizes.parameters + sizes.optimizer;
+        let at_the_head = activations + head_working + sizes.head_gradient;
+        let in_the_first_layer = tokens * kept + layer_working + sizes.gradients;
+        let in_the_last_layer = activations + layer_working + sizes.head_gradient;
+        let peak = match device {
+            // All gradients exist from the beginning.
+            Device::Cpu => fixed + sizes.gradients + activations + working,
+            _ => fixed + at_the_head.max(in_the_first_layer).max(in_the_last_layer),
+        };
+        let Sizes { parameters, optimizer, gradients, .. } = sizes;
+        Self { parameters, optimizer, gradients, activations, working, peak }
+    }
+
+    /// The largest micro-batch whose peak stays within `budget` bytes; 0 if not even one row does.
+    pub fn largest_micro_batch(step: &StepShape<'_>, budget: usize, device: &Device) -> usize {
+        let fits = |rows: usize| Self::new(step, rows, device).peak <= budget;
+        let mut too_many = 1;
+        while fits(too_many) && too_many < 1 << 20 {
+            too_many *= 2;
+        }
+        // The peak only grows with the rows.
+        let (mut fitting, mut too_many) = (too_many / 2, too_many);
+        while fitting + 1 < too_many {
+            let middle = fitting.midpoint(too_many);
+            if fits(middle) { fitting = middle } else { too_many = middle }
+        }
+        fitting
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ssa_model::ModelSettings;
+
+    use super::*;
+
+    const GB: usize = 1_000_000_000;
+
+    fn model() -> ModelConfig {
+        ModelConfig::new(ModelSettings::ssa_1b()).unwrap()
+    }
+
+    #[test]
+    fn a_cpu_holds_four_copies_of_the_weights() {
+        let model = model();
+        let step = StepShape { model: &model, method: Method::Ssa, tokens: 8192, recompute: false };
+        let estimate = MemoryEstimate::new(&step, 1, &Device::Cpu);
+        let weights = estimate.parameters;
+        assert_eq!((estimate.optimizer, estimate.gradients), (2 * weights, weights));
+        assert!(weights > 4 * GB && weights < 5 * GB, "{weights}");
+        assert!(estimate.peak > 4 * weights + estimate.activations);
+    }
+
+    #[test]
+    fn recomputation_and_fewer_rows_take_less() {
+        let model = model();
+        let at = |recompute, rows| {
+            let step = StepShape { model: &model, method: Method::Ssa, tokens: 8192, recompute };
+            MemoryEstimate::new(&step, rows, &Device::Cpu)
+        };
+        assert!(at(true, 8).peak < at(false, 8).peak / 2);
+        assert!(at(true, 8).activations * 8 < at(false, 8).activations);
+        assert!(at(false, 1).peak < at(false, 2).peak);
+    }
+
+    #[test]
+    fn the_largest_micro_batch_just_fits() {
+        let model = model();
+        for method in [Method::Full, Method::Moba, Method::Nsa, Method::Ssa] {
+            let step = StepShape { model: &model, method, tokens: 8192, recompute: true };
+            let budget = 80 * GB;
+            let rows = MemoryEstimate::largest_micro_batch(&step, budget, &Device::Cpu);
+            assert!(rows > 0, "{method}");
+            assert!(MemoryEstimate::new(&step, rows, &Device::Cpu).peak <= budget);
+            assert!(MemoryEstimate::new(&step, rows + 1, &Device::Cpu).peak > budget);
+            assert_eq!(MemoryEstimate::largest_micro_batch(&step, GB, &Device::Cpu), 0);
+        }
+    }
+}
