@@ -27,6 +27,11 @@ impl Signals {
         Ok(Self { requested })
     }
 
+    /// Set once the program should save and end.
+    pub(crate) fn flag(&self) -> Arc<AtomicBool> {
+        self.requested.clone()
+    }
+
     /// Whether the program should save and end.
     pub(crate) fn requested(&self) -> bool {
         self.requested.load(Ordering::SeqCst)

@@ -16,7 +16,7 @@ use common::{ssa, workplace};
 use serde_json::Value;
 
 /// Probes after steps 2, 4 and 6, validates after 3 and 6, on all held-out text.
-const WATCHED: [&str; 8] = [
+const WATCHED: [&str; 10] = [
     "--set",
     "monitoring.probe_every=2",
     "--set",
@@ -25,6 +25,8 @@ const WATCHED: [&str; 8] = [
     "monitoring.validation_tokens=1000000",
     "--set",
     "monitoring.probe_tokens=128",
+    "--set",
+    "monitoring.peak_tflops=0.5",
 ];
 
 fn train(run_dir: &'static str) -> Vec<&'static str> {
@@ -49,6 +51,7 @@ fn probes_and_validations_are_logged_when_due() {
         "valid 3",
         "sparse bits/byte; the best so far",
         "full streams",
+        " tok/s  mfu ",
     ] {
         assert!(run.stderr.contains(text), "`{text}` is not in:\n{}", run.stderr);
     }
@@ -58,6 +61,11 @@ fn probes_and_validations_are_logged_when_due() {
     };
     assert_eq!(having("probe"), [2, 4, 6]);
     assert_eq!(having("validation"), [3, 6]);
+
+    for step in &steps {
+        let [tflops, mfu] = ["tflops", "mfu"].map(|key| step[key].as_f64().unwrap());
+        assert!(tflops > 0.0 && (mfu - tflops / 0.5).abs() < 1e-12, "{step}");
+    }
 
     let probe = &steps[1]["probe"];
     assert_eq!(probe["tokens"], 128);

@@ -251,7 +251,13 @@ fn a_diverging_run_ends_with_its_own_code() {
         "--set",
         "training.steps=20",
     ];
-    ssa(directory.path(), arguments).fails(4, &["optimizer.learning_rate"]);
+    let run = ssa(directory.path(), arguments);
+    let parts =
+        ["step ", " on rows ", "bad steps in a row", "the first bad value is in ", "optimizer.learning_rate"];
+    run.fails(4, &parts);
+    let journal = fs::read_to_string(directory.path().join("out/journal.jsonl")).unwrap();
+    assert_eq!(journal.matches("\"event\":\"skipped\"").count(), 2, "{journal}");
+    assert!(journal.lines().last().unwrap().contains("\"event\":\"diverged\""), "{journal}");
     assert!(directory.path().join("out/checkpoint/model.safetensors").is_file(), "the last weights are kept");
 }
 

@@ -7,11 +7,12 @@ use std::hint::black_box;
 use std::time::Duration;
 
 use criterion::{BenchmarkGroup, Criterion, Throughput, measurement::WallTime};
-use ssa_kernels::ops::adamw::{AdamwOptions, adamw_step};
+use ssa_kernels::ops::adamw::{AdamwOptions, Moments, adamw_step};
 use ssa_kernels::ops::attention::alignment::{AlignmentOptions, alignment_bwd, alignment_fwd};
 use ssa_kernels::ops::cross_entropy::{linear_cross_entropy_fwd, linear_cross_entropy_fwd_bwd};
 use ssa_kernels::ops::embedding::{embedding_bwd, embedding_fwd};
 use ssa_kernels::ops::gate::{GateBranch, gate_apply_bwd, gate_apply_fwd, gate_fwd};
+use ssa_kernels::ops::grad_norm::GradScale;
 use ssa_kernels::ops::linear::{linear_bwd_input, linear_bwd_weight, linear_fwd};
 use ssa_kernels::ops::rms_norm::{rms_norm_bwd, rms_norm_fwd};
 use ssa_kernels::ops::rope::{RopeScaling, RopeTable, rope_bwd, rope_fwd};
@@ -159,7 +160,10 @@ fn adamw(group: &mut BenchmarkGroup<'_, WallTime>) {
     let [mut m, mut v] = [(); 2].map(|()| Tensor::zeros([8 << 20]));
     group.throughput(bytes(&[&grad; 7]));
     group.bench_function("adamw", |b| {
-        b.iter(|| adamw_step(black_box(&mut param), &grad, &mut m, &mut v, &options, 10, 1.0));
+        b.iter(|| {
+            let moments = Moments { m: &mut m, v: &mut v };
+            adamw_step(black_box(&mut param), None, &grad, moments, &options, 10, &GradScale::new(1.0))
+        });
     });
 }
 

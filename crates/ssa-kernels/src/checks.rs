@@ -1,6 +1,6 @@
 //! Argument checks shared by the ops.
 
-use crate::{KernelError, Result, Tensor};
+use crate::{DType, KernelError, Result, Tensor};
 
 /// The tensor has exactly this shape.
 pub(crate) fn check_shape(
@@ -28,6 +28,16 @@ pub(crate) fn same_device(
         Some((argument, tensor)) => {
             let (expected, actual) = (device.to_string(), tensor.device().to_string());
             Err(KernelError::Device { op, argument, expected, actual })
+        }
+    }
+}
+
+/// The tensors have these types: kernels read memory as what they are compiled for.
+pub(crate) fn dtypes(op: &'static str, tensors: &[(&'static str, &Tensor, DType)]) -> Result<()> {
+    match tensors.iter().find(|(_, tensor, dtype)| tensor.dtype() != *dtype) {
+        None => Ok(()),
+        Some((argument, tensor, dtype)) => {
+            Err(KernelError::value(op, argument, format!("{dtype} elements"), tensor.dtype()))
         }
     }
 }

@@ -1,10 +1,11 @@
 //! One decoder layer: attention and MLP, each on a normed input and added to the residual stream.
 
+use ssa_kernels::ops::attention::gated_pair::PairAlignment;
 use ssa_kernels::ops::rms_norm::{RmsNormOutput, rms_norm_bwd, rms_norm_fwd};
 use ssa_kernels::{Scalar, Tensor};
 
 use crate::attention::plan::PlannedAttention;
-use crate::attention::{self, Alignment, AttentionContext, AttentionSaved, QueryKeyValue};
+use crate::attention::{self, AttentionContext, AttentionSaved, QueryKeyValue};
 use crate::mlp::{self, MlpSaved};
 use crate::{LayerParameters, Result};
 
@@ -33,25 +34,26 @@ impl LayerSaved {
         self.x
     }
 
-    /// Sum of the alignment loss of this layer; see [`AttentionSaved::alignment_sum`].
-    pub(crate) fn alignment_sum(&self, alignment: &Alignment<'_>) -> Result<Scalar> {
-        self.attention.alignment_sum(alignment)
+    /// Sum of the alignment loss of this layer; see [`AttentionSaved::take_alignment_sum`].
+    pub(crate) fn take_alignment_sum(&mut self) -> Option<Scalar> {
+        self.attention.take_alignment_sum()
     }
 }
 
-/// Runs the layer on `x`. `observe` sees q, k and v after RoPE.
+/// Runs the layer on `x`. `observe` sees q, k and v after RoPE; with `alignment` the loss between the streams is summed.
 pub(crate) fn forward(
     x: Tensor,
     weights: &LayerParameters,
     plan: &[PlannedAttention],
     context: &LayerContext<'_>,
+    alignment: Option<&PairAlignment<'_>>,
     observe: impl FnOnce(&QueryKeyValue) -> Result<()>,
 ) -> Result<(Tensor, LayerSaved)> {
     let attention_norm = rms_norm_fwd(&x, &weights.input_layernorm, context.rms_norm_eps)?;
     let qkv = attention::project(&attention_norm.out, weights, &context.attention)?;
     observe(&qkv)?;
     let (mut middle, attention) =
-        attention::forward(&attention_norm.out, qkv, weights, plan, &context.attention)?;
+        attention::forward(&attention_norm.out, qkv, weights, plan, &context.attention, alignment)?;
     middle.add_assign(&x)?;
 
     let mlp_norm = rms_norm_fwd(&middle, &weights.post_attention_layernorm, context.rms_norm_eps)?;
@@ -66,7 +68,7 @@ pub(crate) fn backward(
     saved: &LayerSaved,
     weights: &LayerParameters,
     context: &LayerContext<'_>,
-    alignment: Option<(&Alignment<'_>, f32)>,
+    alignment: Option<(&PairAlignment<'_>, f32)>,
     grads: &mut LayerParameters,
 ) -> Result<()> {
     let norm = &saved.mlp_norm;

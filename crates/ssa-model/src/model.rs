@@ -136,7 +136,7 @@ impl Model {
                     softmax_scale: context.attention.softmax_scale,
                 })
             };
-            (x, _) = layer::forward(x, weights, &plan, &context, observe)?;
+            (x, _) = layer::forward(x, weights, &plan, &context, None, observe)?;
         }
         Ok(rms_norm_fwd(&x, &self.parameters.norm, context.rms_norm_eps)?.out)
     }

@@ -10,12 +10,12 @@
 //! that the gradients of micro-batches simply add up.
 
 use ssa_kernels::ops::attention::alignment::AlignmentOptions;
+use ssa_kernels::ops::attention::gated_pair::PairAlignment;
 use ssa_kernels::ops::cross_entropy::{CrossEntropy, linear_cross_entropy_fwd_bwd};
 use ssa_kernels::ops::embedding::embedding_bwd;
 use ssa_kernels::ops::rms_norm::{rms_norm_bwd, rms_norm_fwd};
 use ssa_kernels::{Documents, Scalar, Tensor};
 
-use crate::attention::Alignment;
 use crate::attention::plan::{self, PlannedAttention};
 use crate::layer::{self, LayerContext, LayerSaved};
 use crate::{AttentionMode, AttentionOptions, Model, ModelError, Parameters, Result, TrainBatch};
@@ -85,7 +85,7 @@ impl Model {
         let plans = self.plans(objective, streams)?;
         let rows = Documents::rows(batch.input().batch(), batch.input().tokens());
         let context = self.context(batch.input(), &objective.attention, &rows)?;
-        let alignment = Alignment {
+        let alignment = PairAlignment {
             options: &objective.alignment,
             gated: objective.gated_alignment,
             valid: batch.valid(),
@@ -106,7 +106,7 @@ impl Model {
         for (((kept, weights), plan), grads) in parts.rev() {
             let saved = match kept {
                 Kept::Everything(saved) => saved,
-                Kept::Input(x) => Box::new(layer::forward(x, weights, plan, &context, |_| Ok(()))?.1),
+                Kept::Input(x) => Box::new(layer::forward(x, weights, plan, &context, None, |_| Ok(()))?.1),
             };
             let alignment = Some((&alignment, alignment_scale));
             layer::backward(&mut dx, &saved, weights, &context, alignment, grads)?;
@@ -116,8 +116,8 @@ impl Model {
         let alignment_per_layer: Vec<f64> =
             alignment_sums.iter().map(|sum| Ok(sum.value()? * mean)).collect::<Result<_>>()?;
         Ok(StepLosses {
-            cross_entropy: loss.loss_sum * cross_entropy_scale,
-            z_loss: loss.lse_square_sum * cross_entropy_scale,
+            cross_entropy: loss.loss_sum.value()? * cross_entropy_scale,
+            z_loss: loss.lse_square_sum.value()? * cross_entropy_scale,
             alignment: alignment_per_layer.iter().sum::<f64>() / layers as f64,
             alignment_per_layer,
         })
@@ -139,14 +139,14 @@ impl Model {
         objective: &Objective,
         plans: &[Vec<PlannedAttention>],
         context: &LayerContext<'_>,
-        alignment: &Alignment<'_>,
+        alignment: &PairAlignment<'_>,
     ) -> Result<(Tensor, Vec<Kept>, Vec<Scalar>)> {
         let mut x = self.embed(batch.input())?;
         let mut kept = Vec::with_capacity(plans.len());
         let mut sums = Vec::with_capacity(plans.len());
         for (weights, plan) in self.parameters().layers.iter().zip(plans) {
-            let (out, saved) = layer::forward(x, weights, plan, context, |_| Ok(()))?;
-            sums.push(saved.alignment_sum(alignment)?);
+            let (out, mut saved) = layer::forward(x, weights, plan, context, Some(alignment), |_| Ok(()))?;
+            sums.push(saved.take_alignment_sum().unwrap_or_else(|| Scalar::new(0.0)));
             kept.push(if objective.recompute {
                 Kept::Input(saved.into_input())
             } else {

@@ -107,8 +107,9 @@ fn packed_documents_equal_separate_ones() {
         let packed = Input::new(packed, 1, 63, documents).unwrap();
         for &mode in modes(method) {
             let options = model.config().attention_options(mode);
-            let logits =
-                |input: &Input| model.logits(&model.forward(input, &options).unwrap()).unwrap().into_vec();
+            let logits = |input: &Input| {
+                model.logits(&model.forward(input, &options).unwrap()).unwrap().to_vec().unwrap()
+            };
             let separate: Vec<f64> = [first.clone(), second.clone()]
                 .into_iter()
                 .flat_map(|ids| logits(&Input::rows(ids.clone(), 1, ids.len()).unwrap()))

@@ -16,11 +16,12 @@ use std::io::Write;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
-use ssa_data::{TOKENIZER_FILES, Tokenizer};
+use ssa_data::Tokenizer;
 use ssa_model::checkpoint::replace_file;
 use ssa_model::{AttentionMode, Model};
 
-use crate::run_dir::remove_files;
+use crate::durable::{copy_tokenizer, sync_names};
+use crate::run_dir::{remove_files, remove_model_files};
 use crate::{Result, RunDir, TrainError, Validation};
 
 const BEST: &str = "best";
@@ -28,16 +29,8 @@ const PARTIAL: &str = "best.partial";
 const PREVIOUS: &str = "best.previous";
 const NUMBERS: &str = "best.json";
 
-/// The files of the directories above besides the tokenizer's. The numbers are written last: a directory that has them
-/// is whole.
-const FILES: [&str; 6] = [
-    NUMBERS,
-    "best.json.tmp",
-    "model.safetensors.tmp",
-    "model.safetensors",
-    "config.json.tmp",
-    "config.json",
-];
+/// Removed first and written last: a directory that has the numbers is whole.
+const NUMBER_FILES: [&str; 2] = [NUMBERS, "best.json.tmp"];
 
 /// What is known of the best weights.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -81,7 +74,7 @@ impl RunDir {
         self.settle_best()?;
         let [kept, partial, previous] = [BEST, PARTIAL, PREVIOUS].map(|name| self.path().join(name));
         model.save(&partial).map_err(TrainError::with_remedy)?;
-        tokenizer.copy_to(&partial)?;
+        copy_tokenizer(tokenizer, &partial)?;
         let numbers = serde_json::to_string_pretty(best)
             .map_err(std::io::Error::from)
             .map_err(TrainError::io("write", &partial))?;
@@ -90,8 +83,7 @@ impl RunDir {
             fs::rename(&kept, &previous).map_err(TrainError::io("rename", &kept))?;
         }
         fs::rename(&partial, &kept).map_err(TrainError::io("rename", &partial))?;
-        // Makes the renames durable, where the file system can.
-        let _ = fs::File::open(self.path()).and_then(|folder| folder.sync_all());
+        sync_names(self.path());
         remove_model(&previous)
     }
 
@@ -116,11 +108,8 @@ pub(crate) fn remove(run: &Path) -> Result<()> {
 }
 
 fn remove_model(directory: &Path) -> Result<()> {
-    remove_files(directory, &FILES)?;
-    for name in TOKENIZER_FILES {
-        remove_files(directory, &[name, &format!("{name}.partial")])?;
-    }
-    Ok(())
+    remove_files(directory, &NUMBER_FILES)?;
+    remove_model_files(directory)
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use ssa_data::RowPlace;
-use ssa_kernels::Tensor;
+use ssa_kernels::{KernelError, Tensor};
 use ssa_model::{AttentionOptions, LayerAttention};
 
 use crate::{Result, Trainer};
@@ -82,10 +82,10 @@ impl Trainer {
     /// # Errors
     /// As [`Trainer::step`].
     pub(crate) fn first_bad_value(&self) -> Result<String> {
-        if let Some((name, _)) =
-            self.model.parameters().named().into_iter().find(|(_, tensor)| is_bad(tensor))
-        {
-            return Ok(format!("the weight {name}"));
+        for (name, tensor) in self.model.parameters().named() {
+            if is_bad(tensor)? {
+                return Ok(format!("the weight {name}"));
+            }
         }
         for (index, batch) in (0..).zip(self.indices()) {
             if let Some(place) = self.first_bad_activation(index, batch)? {
@@ -93,9 +93,12 @@ impl Trainer {
                 return Ok(format!("{place} of micro-batch {index} ({})", row_list(&rows)));
             }
         }
-        let gradients = self.grads.named();
-        let bad = gradients.iter().rev().find(|(_, tensor)| is_bad(tensor));
-        Ok(bad.map_or_else(|| "the loss".to_owned(), |(name, _)| format!("the gradient of {name}")))
+        for (name, tensor) in self.grads.named().into_iter().rev() {
+            if is_bad(tensor)? {
+                return Ok(format!("the gradient of {name}"));
+            }
+        }
+        Ok("the loss".to_owned())
     }
 
     /// The first bad tensor in the forward of micro-batch `index` of the next step, which is batch `batch` of the loader.
@@ -107,17 +110,21 @@ impl Trainer {
         let mut place = None;
         let mut observe = |seen: LayerAttention<'_>| {
             let named = [("queries", seen.q), ("keys", seen.k), ("values", seen.v)];
-            if let (None, Some((name, _))) = (&place, named.iter().find(|(_, tensor)| is_bad(tensor))) {
-                place = Some(format!("the {name} of layer {}", seen.layer));
+            for (name, tensor) in named {
+                if place.is_none() && is_bad(tensor)? {
+                    place = Some(format!("the {name} of layer {}", seen.layer));
+                }
             }
             Ok(())
         };
         let hidden = self.model.forward_observed(batch.input(), &options, &mut observe)?;
-        let last = || is_bad(&hidden).then(|| "the hidden states after the last layer".to_owned());
-        Ok(place.or_else(last))
+        if place.is_none() && is_bad(&hidden)? {
+            place = Some("the hidden states after the last layer".to_owned());
+        }
+        Ok(place)
     }
 }
 
-fn is_bad(tensor: &Tensor) -> bool {
-    !tensor.as_slice().iter().all(|value| value.is_finite())
+fn is_bad(tensor: &Tensor) -> Result<bool, KernelError> {
+    Ok(!tensor.to_vec()?.iter().all(|value| value.is_finite()))
 }

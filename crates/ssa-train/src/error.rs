@@ -28,6 +28,9 @@ pub enum TrainError {
         /// Its value.
         value: f64,
     },
+    /// A step was given up because somebody asked for it ([`Trainer::stop_on`](crate::Trainer::stop_on)). Nothing has changed.
+    #[error("the step was given up before its end, as asked for")]
+    Stopped,
     /// Bad numbers that neither passing over rows nor going back to a checkpoint gets past.
     #[error(
         "{0}. Lower optimizer.learning_rate, lengthen the warm-up, or look at the text of these rows; a checkpoint further \

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use ssa_model::{Model, ModelConfig};
 
-use crate::{Result, TrainError, TrainPlan};
+use crate::{Result, TrainError, TrainPlan, verify_model};
 
 impl TrainPlan {
     /// The model to start from: random weights by the seed, or those of the checkpoint `model.init_from`.
@@ -14,11 +14,13 @@ impl TrainPlan {
     ///
     /// # Errors
     /// [`TrainError::Vocabulary`] if the data has tokens that the checkpoint does not know,
-    /// [`TrainError::InitFrom`] if anything else differs, [`TrainError::Model`] if the checkpoint cannot be read.
+    /// [`TrainError::InitFrom`] if anything else differs, [`TrainError::Model`] if the checkpoint cannot be read,
+    /// [`TrainError::Checkpoint`] if it is not as it was written.
     pub fn initial_model(&self) -> Result<Model> {
         match self.init_from() {
             None => Ok(Model::init(self.model().clone(), self.seed())?),
             Some(directory) => {
+                verify_model(directory)?;
                 let checkpoint = Model::load(directory)?;
                 self.check_vocabulary(directory, checkpoint.config())?;
                 check_same_function(directory, self.model(), checkpoint.config())?;

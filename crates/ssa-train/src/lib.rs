@@ -17,7 +17,9 @@ mod checkpoint;
 pub mod config;
 mod data;
 mod diagnosis;
+mod durable;
 mod error;
+mod flops;
 mod initial;
 mod journal;
 mod lock;
@@ -38,7 +40,7 @@ mod trainer;
 
 pub use batch_ramp::BatchRamp;
 pub use best::Best;
-pub use checkpoint::{BadSteps, Checkpoint, CheckpointError, Checkpoints, RunState, SaveStep};
+pub use checkpoint::{BadSteps, Checkpoint, CheckpointError, Checkpoints, RunState, SaveStep, verify_model};
 pub use config::{ConfigError, TrainConfig, apply_overrides};
 pub use data::{HeldOutData, HeldOutRows, RunData};
 pub use diagnosis::{BadStep, Diagnosis};

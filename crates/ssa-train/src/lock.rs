@@ -16,7 +16,7 @@ pub(crate) const LOCK: &str = "run.lock";
 /// people who holds it.
 #[derive(Debug)]
 pub(crate) struct RunLock {
-    _file: File,
+    file: File,
 }
 
 impl RunLock {
@@ -45,7 +45,15 @@ impl RunLock {
             .and_then(|()| file.rewind())
             .and_then(|()| writeln!(file, "{}", std::process::id()))
             .map_err(error("write"))?;
-        Ok(Self { _file: file })
+        Ok(Self { file })
+    }
+}
+
+impl Drop for RunLock {
+    /// Closing the file is not enough where a child process holds a copy of it, if only until it runs its own program.
+    fn drop(&mut self) {
+        // What cannot be unlocked is unlocked by the end of the process.
+        let _ = self.file.unlock();
     }
 }
 
@@ -60,6 +68,15 @@ mod tests {
         let message = RunLock::take(directory.path()).unwrap_err().to_string();
         assert!(message.contains(&format!("process {}", std::process::id())), "{message}");
         assert!(message.contains("run.lock"), "{message}");
+        drop(lock);
+        RunLock::take(directory.path()).unwrap();
+    }
+
+    #[test]
+    fn a_copy_of_the_file_does_not_prolong_the_lock() {
+        let directory = tempfile::tempdir().unwrap();
+        let lock = RunLock::take(directory.path()).unwrap();
+        let _inherited = lock.file.try_clone().unwrap();
         drop(lock);
         RunLock::take(directory.path()).unwrap();
     }

@@ -29,8 +29,9 @@ impl RunLog {
         }
     }
 
-    /// Waits until the metrics are on disk.
+    /// Waits until the logs are on disk.
     pub(crate) fn sync(&self) -> Result<()> {
-        self.metrics.sync()
+        self.metrics.sync()?;
+        self.events.as_ref().map_or(Ok(()), EventWriter::sync)
     }
 }

@@ -32,12 +32,19 @@ pub struct StepMetrics {
     pub grad_norm: f64,
     /// Share of micro-batches and layers that ran on full attention: 0 or 1 unless the draw is finer than a step.
     pub full_streams: f64,
+    /// Steps so far whose numbers were bad: each was passed over and left the weights alone.
+    pub skipped_steps: u64,
     /// Tokens of the step, padding excluded.
     pub tokens: usize,
     /// Wall-clock time of the step in seconds.
     pub seconds: f64,
     /// `tokens / seconds`.
     pub tokens_per_second: f64,
+    /// Floating-point operations of the step by its formulas over `seconds`, in 10^12 per second.
+    pub tflops: f64,
+    /// Model FLOPs utilisation: `tflops` over `monitoring.peak_tflops`, if that is set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mfu: Option<f64>,
     /// Rows drawn so far over the rows there are: passes over the training text if it is one corpus.
     pub epoch: f64,
     /// Passes over each of `data.corpora` completed after the step, in their order; the text of a run without them
@@ -142,9 +149,12 @@ pub(crate) mod tests {
             learning_rate: 1e-3,
             grad_norm: 1.5,
             full_streams: 1.0,
+            skipped_steps: 0,
             tokens: 8192,
             seconds: 2.0,
             tokens_per_second: 4096.0,
+            tflops: 0.5,
+            mfu: Some(0.25),
             epoch: 0.25,
             corpus_epochs: vec![0.25],
         }

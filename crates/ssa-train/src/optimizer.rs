@@ -1,8 +1,8 @@
 //! The optimiser over all weights of a model.
 
-use ssa_kernels::Tensor;
-use ssa_kernels::ops::adamw::{AdamwOptions, adamw_step};
-use ssa_kernels::ops::grad_norm::{clip_factor, grad_norm};
+use ssa_kernels::ops::adamw::{AdamwOptions, Moments, adamw_step, join_master, split_master};
+use ssa_kernels::ops::grad_norm::{GradScale, clip_factor, grad_norm};
+use ssa_kernels::{DType, Device, Tensor};
 use ssa_model::{ModelConfig, Parameters};
 
 use crate::Result;
@@ -37,9 +37,13 @@ pub struct OptimizerOptions {
 }
 
 /// AdamW with its moments.
+///
+/// It works on `f32` master weights everywhere. On a GPU a model computes with their upper halves, and the lower ones, the
+/// residues, lie here.
 #[derive(Clone, Debug)]
 pub struct Optimizer {
     options: OptimizerOptions,
+    residues: Option<Parameters>,
     m: Parameters,
     v: Parameters,
     steps: u64,
@@ -48,12 +52,47 @@ pub struct Optimizer {
 impl Optimizer {
     /// An optimiser with zero moments.
     pub fn new(options: OptimizerOptions, config: &ModelConfig) -> Self {
-        Self { options, m: Parameters::zeros(config), v: Parameters::zeros(config), steps: 0 }
+        Self::restored(options, Parameters::zeros(config), Parameters::zeros(config), 0)
     }
 
     /// An optimiser that goes on after `steps` steps with the moments it had then.
     pub(crate) fn restored(options: OptimizerOptions, m: Parameters, v: Parameters, steps: u64) -> Self {
-        Self { options, m, v, steps }
+        Self { options, residues: None, m, v, steps }
+    }
+
+    /// Moves the moments to a device and splits `f32` master weights for it; returns the weights to compute with.
+    ///
+    /// # Errors
+    /// [`TrainError::Kernel`](crate::TrainError::Kernel) if the device has no place for them.
+    pub(crate) fn move_to(&mut self, masters: &Parameters, device: &Device) -> Result<Parameters> {
+        self.m = self.m.to_device(device, DType::F32)?;
+        self.v = self.v.to_device(device, DType::F32)?;
+        let mut residues = Vec::new();
+        let weights = masters.try_map(|_, master| -> Result<Tensor> {
+            let (weight, residue) = split_master(&master.to_device(device, DType::F32)?)?;
+            residues.extend(residue);
+            Ok(weight)
+        })?;
+        let mut residues = residues.into_iter();
+        self.residues = match device {
+            Device::Cpu => None,
+            _ => Some(weights.try_map(|_, weight| -> Result<Tensor> {
+                Ok(residues.next().unwrap_or_else(|| Tensor::zeros_on(device, DType::I16, weight.shape())))
+            })?),
+        };
+        Ok(weights)
+    }
+
+    /// The master weights of the weights that are computed with, on the CPU.
+    ///
+    /// # Errors
+    /// [`TrainError::Kernel`](crate::TrainError::Kernel) if the device fails.
+    pub(crate) fn masters(&self, weights: &Parameters) -> Result<Parameters> {
+        let mut residues = self.residues.iter().flat_map(|residues| residues.named());
+        weights.try_map(|_, weight| {
+            let residue = residues.next().map(|(_, residue)| residue);
+            Ok(join_master(weight, residue)?.to_device(&Device::Cpu, DType::F32)?)
+        })
     }
 
     /// Decayed means of the gradients and of their squares.
@@ -86,8 +125,9 @@ impl Optimizer {
         learning_rate: f64,
     ) -> Result<()> {
         self.steps += 1;
-        let clip = clip_factor(norm, self.options.max_grad_norm);
+        let clip = GradScale::new(clip_factor(norm, self.options.max_grad_norm));
         let moments = self.m.named_mut().into_iter().zip(self.v.named_mut());
+        let mut residues = self.residues.iter_mut().flat_map(Parameters::named_mut);
         let tensors = parameters.named_mut().into_iter().zip(grads.named()).zip(moments);
         for (((name, parameter), (_, grad)), ((_, m), (_, v))) in tensors {
             let options = AdamwOptions {
@@ -101,7 +141,8 @@ impl Optimizer {
                     0.0
                 },
             };
-            adamw_step(parameter, grad, m, v, &options, self.steps, clip)?;
+            let residue = residues.next().map(|(_, residue)| residue);
+            adamw_step(parameter, residue, grad, Moments { m, v }, &options, self.steps, &clip)?;
         }
         Ok(())
     }

@@ -29,13 +29,14 @@ use ssa_model::checkpoint::replace_file;
 
 use crate::checkpoint::Checkpoints;
 use crate::config::TrainConfig;
+use crate::durable::{copy_tokenizer, sync_names};
 use crate::journal::{JournalEntry, read_journal};
 use crate::lock::{LOCK, RunLock};
 use crate::metrics::{KeptSteps, MetricsWriter};
 use crate::tensorboard::EventWriter;
 use crate::{ConfigError, Result, TrainError};
 
-pub(crate) use remove::{remove_files, remove_if_empty};
+pub(crate) use remove::{remove_files, remove_if_empty, remove_model_files};
 
 const CONFIG: &str = "config.toml";
 const PARTIAL_CONFIG: &str = "config.toml.tmp";
@@ -144,6 +145,40 @@ impl RunDir {
         Ok(run)
     }
 
+    /// Opens the newest run of `parent` that is not finished and has exactly this configuration; none if there is
+    /// none. Runs that another program works on, and directories that no run wrote, are passed by.
+    ///
+    /// # Errors
+    /// [`TrainError::Io`].
+    pub fn open_unfinished(parent: &Path, config: &TrainConfig) -> Result<Option<Self>> {
+        let prefix = format!("{}-", config.run.name);
+        let error = || TrainError::io("read", parent);
+        let entries = match fs::read_dir(parent) {
+            Err(reason) if reason.kind() == ErrorKind::NotFound => return Ok(None),
+            entries => entries.map_err(error())?,
+        };
+        let mut paths = Vec::new();
+        for entry in entries {
+            let entry = entry.map_err(error())?;
+            if entry.file_name().to_string_lossy().starts_with(&prefix) {
+                paths.push(entry.path());
+            }
+        }
+        // Names end with the time.
+        paths.sort();
+        let is_same = |path: &PathBuf| {
+            Self::holds_unfinished_run(path)
+                && TrainConfig::load(&path.join(CONFIG), &[]).is_ok_and(|found| found == *config)
+        };
+        for path in paths.into_iter().rev().filter(is_same) {
+            match Self::open(&path) {
+                Err(TrainError::Locked { .. }) => {}
+                run => return run.map(Some),
+            }
+        }
+        Ok(None)
+    }
+
     /// Whether a directory holds a run that was begun and is not finished.
     pub fn holds_unfinished_run(path: &Path) -> bool {
         let begun = fs::read_to_string(path.join(CONFIG)).is_ok_and(|text| text.starts_with(MARK));
@@ -151,6 +186,8 @@ impl RunDir {
     }
 
     fn lock(path: &Path) -> Result<Self> {
+        // The directory may be new, and a run must not be lost with its name.
+        path.parent().into_iter().for_each(sync_names);
         Ok(Self { path: path.to_owned(), _lock: RunLock::take(path)? })
     }
 
@@ -238,7 +275,7 @@ impl RunDir {
     /// # Errors
     /// [`TrainError::Io`] or [`TrainError::Data`] names the file.
     pub fn save(&self, model: &Model, tokenizer: &Tokenizer) -> Result<()> {
-        tokenizer.copy_to(&self.checkpoint())?;
+        copy_tokenizer(tokenizer, &self.checkpoint())?;
         model.save(&self.checkpoint()).map_err(TrainError::with_remedy)
     }
 }

@@ -1,6 +1,7 @@
 //! A run that survives: a trainer in a run directory.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use crate::checkpoint::{Checkpoint, Keep, SaveStep, Writer};
@@ -58,7 +59,8 @@ pub struct Session<'a> {
     saved_at: Instant,
     /// Step of the checkpoint that was last gone back to.
     rolled_back_to: Option<usize>,
-    failed: bool,
+    /// After an error, or when it was stopped.
+    ended: bool,
 }
 
 impl<'a> Session<'a> {
@@ -87,13 +89,18 @@ impl<'a> Session<'a> {
             journal,
             settings,
             rolled_back_to: None,
-            failed: false,
+            ended: false,
         })
     }
 
     /// Shows every step of saving to `observer`, on the thread that saves.
     pub fn observe_saving(&mut self, observer: impl Fn(SaveStep) + Send + Sync + 'static) {
         self.writer.observe(Arc::new(observer));
+    }
+
+    /// Ends before the next event once `flag` is set, also within a step: then [`interrupt`](Self::interrupt).
+    pub fn stop_on(&mut self, flag: Arc<AtomicBool>) {
+        self.trainer.stop_on(flag);
     }
 
     /// The trainer.
@@ -111,7 +118,7 @@ impl<'a> Session<'a> {
     /// # Errors
     /// [`TrainError::Io`] names the file.
     pub fn save_model(&self) -> Result<()> {
-        self.run_dir.save(self.trainer.model(), self.trainer.plan().tokenizer())
+        self.run_dir.save(&self.trainer.master_model()?, self.trainer.plan().tokenizer())
     }
 
     /// The steps done before this session, once.
@@ -233,12 +240,12 @@ impl<'a> Session<'a> {
     }
 }
 
-/// Runs the steps that are left; an error is the last item.
+/// Runs the steps that are left; an error is the last item. A stop is none.
 impl Iterator for Session<'_> {
     type Item = Result<Event>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        if self.failed {
+        if self.ended {
             return None;
         }
         let result = match self.keep(Measurements::default()) {
@@ -246,7 +253,7 @@ impl Iterator for Session<'_> {
             Ok(()) => self.advance(),
             Err(error) => Err(error),
         };
-        self.failed = result.is_err();
-        Some(result)
+        self.ended = result.is_err();
+        if matches!(result, Err(TrainError::Stopped)) { None } else { Some(result) }
     }
 }

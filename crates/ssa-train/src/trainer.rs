@@ -1,13 +1,16 @@
 //! The training loop.
 
 use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use ssa_data::{Batch, Loader, Mixture, Prefetch};
-use ssa_kernels::Documents;
+use ssa_kernels::{DType, Device, Documents};
 use ssa_model::{AttentionMode, Input, Method, Model, Parameters, StepLosses, StepScale, TrainBatch};
 
 use crate::checkpoint::BadSteps;
+use crate::flops::StepFlops;
 use crate::metrics::StepMetrics;
 use crate::optimizer::Optimizer;
 use crate::resume::fingerprint;
@@ -19,6 +22,8 @@ pub(crate) mod tests;
 
 /// Steps whose batches are read before they are needed: one would do unless a disk pauses.
 const STEPS_AHEAD: usize = 2;
+
+const TERA: f64 = 1e12;
 
 /// Trains a model step by step.
 ///
@@ -48,6 +53,7 @@ pub struct Trainer {
     pub(crate) model: Model,
     pub(crate) batches: Prefetch,
     optimizer: Optimizer,
+    flops: StepFlops,
     /// Buffer of the step's gradient.
     pub(crate) grads: Parameters,
     /// Steps done.
@@ -56,6 +62,8 @@ pub struct Trainer {
     pub(crate) cursor: u64,
     bad_steps: BadSteps,
     text_sha256: String,
+    /// Set by others: the step at hand is given up.
+    stop: Arc<AtomicBool>,
     /// Set by an error: the iterator ends after it.
     failed: bool,
 }
@@ -85,18 +93,42 @@ impl Trainer {
         let optimizer = Optimizer::new(*plan.optimizer(), model.config());
         let grads = Parameters::zeros(model.config());
         let bad_steps = BadSteps::default();
+        let flops = StepFlops::new(&plan);
         Ok(Self {
             plan,
             model,
             batches,
             optimizer,
+            flops,
             grads,
             done: 0,
             cursor: 0,
             bad_steps,
             text_sha256,
+            stop: Arc::default(),
             failed: false,
         })
+    }
+
+    /// Moves everything to a device, where the steps then run.
+    ///
+    /// # Errors
+    /// [`TrainError::Kernel`] if the device has no place for it.
+    pub fn to_device(mut self, device: &Device) -> Result<Self> {
+        let masters = self.optimizer.masters(self.model.parameters())?;
+        let weights = self.optimizer.move_to(&masters, device)?;
+        *self.model.parameters_mut() = weights;
+        self.grads = Parameters::zeros_on(self.model.config(), device, DType::F32);
+        Ok(self)
+    }
+
+    /// The model with `f32` weights on the CPU: what is saved. On a GPU [`model`](Self::model) has them rounded.
+    ///
+    /// # Errors
+    /// [`TrainError::Kernel`] if the device fails.
+    pub fn master_model(&self) -> Result<Model> {
+        let masters = self.optimizer.masters(self.model.parameters())?;
+        Ok(Model::new(self.model.config().clone(), masters)?)
     }
 
     /// The plan.
@@ -119,6 +151,12 @@ impl Trainer {
         self.done
     }
 
+    /// Gives up the step at hand as soon as `flag` is set: between two micro-batches, so that nobody waits for the rest of
+    /// a long step.
+    pub fn stop_on(&mut self, flag: Arc<AtomicBool>) {
+        self.stop = flag;
+    }
+
     /// Runs one optimiser step.
     ///
     /// All micro-batches are fetched before the first is run: the denominators of the means are those of the whole
@@ -127,10 +165,12 @@ impl Trainer {
     /// # Errors
     /// [`TrainError::NotFinite`] if a loss or the gradient is not a number any more; weights and moments then stay as
     /// they were, and the same step fails again unless [`pass_over`](Self::pass_over) passes over its rows.
+    /// [`TrainError::Stopped`] if it was given up, which changes nothing either.
     pub fn step(&mut self) -> Result<StepMetrics> {
         let start = Instant::now();
         let batches = self.micro_batches()?;
         let scale = step_scale(&batches);
+        let flops = self.flops.of(&batches);
         let totals = self.accumulate(batches, &scale)?;
         let alpha = self.alpha();
         let z_loss = f64::from(self.plan.objective().z_loss) * totals.z_loss;
@@ -148,6 +188,7 @@ impl Trainer {
         self.bad_steps.in_row = 0;
         let (corpus_epochs, epoch) = self.epochs();
         let seconds = start.elapsed().as_secs_f64();
+        let tflops = flops / seconds / TERA;
         Ok(StepMetrics {
             step: self.done,
             loss,
@@ -159,9 +200,12 @@ impl Trainer {
             learning_rate,
             grad_norm: norm,
             full_streams: totals.full_streams as f64 / totals.streams as f64,
+            skipped_steps: self.bad_steps.skipped,
             tokens: scale.valid_tokens,
             seconds,
             tokens_per_second: scale.valid_tokens as f64 / seconds,
+            tflops,
+            mfu: self.plan.config().monitoring.peak_tflops.map(|peak| tflops / peak),
             epoch,
             corpus_epochs,
         })
@@ -193,6 +237,9 @@ impl Trainer {
         let layers = self.model.config().num_hidden_layers;
         let mut totals = StepTotals::default();
         for (index, batch) in batches.into_iter().enumerate() {
+            if self.stop.load(Ordering::Relaxed) {
+                return Err(TrainError::Stopped);
+            }
             let streams = self.plan.streams().streams(self.done as u64, index as u64, layers);
             let batch = train_batch(batch)?;
             let objective = self.plan.objective();

@@ -34,6 +34,7 @@ pub(super) fn open(choice: DeviceChoice) -> Result<Device> {
 
 /// Reads a checkpoint onto the device.
 pub(super) fn load(directory: &Path, choice: DeviceChoice) -> Result<Model> {
+    ssa_train::verify_model(directory)?;
     let model = Model::load(directory)?;
     match open(choice)? {
         Device::Cpu => Ok(model),

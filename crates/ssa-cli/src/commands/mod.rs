@@ -28,7 +28,7 @@ pub(crate) fn run(cli: Cli) -> Result<()> {
     }
     match cli.command {
         Command::Data(args) => data::run(&args.command, cli.threads),
-        Command::Train(args) => train::run(&args),
+        Command::Train(args) => train::run(&args, cli.device),
         Command::Eval(args) => match args.command {
             EvalCommand::Perplexity(args) => eval::perplexity(&args, cli.device),
         },

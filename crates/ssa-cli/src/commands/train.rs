@@ -2,6 +2,7 @@
 
 mod begin;
 mod describe;
+mod memory;
 mod steps;
 
 use anyhow::{Context, Result};
@@ -11,10 +12,11 @@ use ssa_eval::{Analysis, EvalBatch, Machine, Perplexity, PerplexityOptions, Summ
 use ssa_model::Model;
 use ssa_train::{RunDir, Session, TrainPlan};
 
+use super::device;
 use super::held_out::held_out_batches;
 use super::monitor::Monitor;
-use crate::args::TrainArgs;
-use crate::display::{BatchProgress, Display, note, print, render};
+use crate::args::{DeviceChoice, TrainArgs};
+use crate::display::{BatchProgress, Display, TrainProgress, note, print, render};
 use crate::exit::Interrupted;
 use crate::files::write_whole;
 use crate::signals::Signals;
@@ -22,26 +24,33 @@ use begin::Beginning;
 use describe::describe;
 use steps::{Training, run_steps};
 
-pub(crate) fn run(args: &TrainArgs) -> Result<()> {
+pub(crate) fn run(args: &TrainArgs, choice: DeviceChoice) -> Result<()> {
     let Some(beginning) = Beginning::find(args)? else {
         note("this run is finished: there is nothing left to do");
         return Ok(());
     };
     let plan = beginning.plan().clone();
+    if args.dry_run {
+        return memory::dry_run(&plan, choice);
+    }
+    let device = device::open(choice)?;
+    memory::check(&plan, &device)?;
     // Everything that can be wrong with the text is found before the run directory exists.
     let data = plan.open_data()?;
     let held_out = held_out_batches(&data.held_out, plan.config().evaluation.batch_size)?;
-    let trainer = beginning.trainer(data.train.clone())?;
+    let trainer = beginning.trainer(data.train.clone())?.to_device(&device)?;
     let run_dir = beginning.into_run_dir(args)?;
     describe(&trainer, &data, &run_dir);
 
     let display = Display::choose(args.plain);
     let signals = Signals::catch()?;
     let mut session = Session::new(&run_dir, trainer)?;
+    session.stop_on(signals.flag());
     let history = session.take_history();
     let monitor = Monitor::new(&plan, &run_dir, &held_out, &history)?;
     let mut training = Training::new(&plan, &history);
-    let model = run_steps(session, monitor, &mut training, &signals, display)?.into_model();
+    let progress = TrainProgress::new(&plan, display, &history);
+    let model = run_steps(session, monitor, &mut training, &signals, progress)?.into_model();
     if signals.requested() && !args.no_eval {
         return Err(Interrupted::after(plan.steps(), &plan, &run_dir).into());
     }

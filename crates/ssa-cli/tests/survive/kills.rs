@@ -11,9 +11,9 @@ use ssa_testkit::Random;
 use crate::common::{ssa, workplace};
 use crate::program::{Leftovers, arguments, journal, leftovers, start, straight};
 
-/// How many kills, unless the environment asks for another number.
+/// How many kills: a few for every day, or as many as the environment asks for.
 fn kills() -> usize {
-    env::var("SSA_TEST_KILLS").map_or(200, |count| count.parse().unwrap())
+    env::var("SSA_TEST_KILLS").map_or(40, |count| count.parse().unwrap())
 }
 
 /// What became of the runs.

@@ -14,3 +14,4 @@ mod damage;
 mod kills;
 mod program;
 mod signals;
+mod tensorboard;

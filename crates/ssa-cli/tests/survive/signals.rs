@@ -1,13 +1,15 @@
 //! SIGTERM and SIGINT, and two programs in one directory.
 
 use std::fs;
+use std::path::Path;
+use std::process::{Child, Command};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use crate::common::{ssa, workplace};
 use crate::program::{
     ENDLESS, arguments, end, journal, leftovers, resume, signal, start_and_wait, steps_done, straight,
-    wait_for, with,
+    unnamed, wait_for, with,
 };
 
 #[test]
@@ -42,22 +44,71 @@ fn a_signal_saves_and_the_run_goes_on_to_the_same_end() {
 }
 
 #[test]
-fn a_second_signal_ends_the_program_at_once() {
+fn the_same_command_goes_on_with_a_run_that_has_no_name() {
     let directory = workplace();
-    // A step takes so long that the first signal waits for its end.
-    let slow = ["--set", "training.batch_size=32768", "--set", "training.micro_batch_size=64"];
-    let arguments = with(&arguments("out"), &slow);
-    let child = crate::program::start(directory.path(), &arguments);
-    let journal = directory.path().join("out/journal.jsonl");
-    wait_for(|| fs::read_to_string(&journal).is_ok_and(|text| !text.is_empty()));
-    // The first step has begun by then.
-    sleep(Duration::from_secs(1));
+    let runs = || {
+        let entries = fs::read_dir(directory.path().join("runs")).into_iter().flatten();
+        let mut runs: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
+        runs.sort();
+        runs
+    };
+    let unnamed = unnamed();
+    let child = crate::program::start(directory.path(), &unnamed);
+    wait_for(|| runs().first().is_some_and(|run| steps_done(run) >= 3));
     signal(&child, "TERM");
-    sleep(Duration::from_millis(100));
+    assert_eq!(end(child).code, 5);
+
+    let going_on = ssa(directory.path(), &unnamed).succeeds();
+    assert!(going_on.stderr.contains("holds an unfinished run, which goes on"), "{}", going_on.stderr);
+    let [run] = &runs()[..] else { panic!("it is the same run: {:?}", runs()) };
+    leftovers(run).must_equal(&straight(directory.path()));
+    // That one is finished, so the next is another run, as is one of other settings.
+    let other = with(&unnamed, &["--set", "run.seed=3"]);
+    for (arguments, count) in [(&unnamed, 2), (&other, 3)] {
+        let fresh = ssa(directory.path(), arguments).succeeds();
+        assert!(!fresh.stderr.contains("goes on"), "{}", fresh.stderr);
+        assert_eq!(runs().len(), count);
+    }
+}
+
+/// Starts a run whose first step takes a minute, and returns when it is under way.
+fn start_slowly(directory: &Path, micro_batch_size: &str) -> Child {
+    let micro_batch_size = format!("training.micro_batch_size={micro_batch_size}");
+    let mut slow = vec!["training.recompute=true", &micro_batch_size];
+    slow.extend(["training.batch_size=65536", "training.batch_size_start=65536"]);
+    let slow: Vec<&str> = slow.into_iter().flat_map(|setting| ["--set", setting]).collect();
+    let child = crate::program::start(directory, &with(&arguments("out"), &slow));
+    let journal = directory.join("out/journal.jsonl");
+    wait_for(|| fs::read_to_string(&journal).is_ok_and(|text| !text.is_empty()));
+    sleep(Duration::from_millis(300));
+    child
+}
+
+#[test]
+fn a_signal_does_not_wait_for_a_long_step() {
+    let directory = workplace();
+    let child = start_slowly(directory.path(), "8");
     let begin = Instant::now();
     signal(&child, "TERM");
-    assert_eq!(end(child).code, 143);
+    let stopped = end(child);
+    assert!(begin.elapsed() < Duration::from_secs(10), "{:?}", begin.elapsed());
+    assert_eq!(stopped.code, 5, "{}", stopped.stderr);
+    assert!(stopped.stderr.contains("interrupted after step 0 of 24"), "{}", stopped.stderr);
+    assert_eq!(journal(&directory.path().join("out")), ["started", "interrupted"]);
+}
+
+#[test]
+fn a_second_signal_ends_the_program_at_once() {
+    let directory = workplace();
+    let child = start_slowly(directory.path(), "8192");
+    let begin = Instant::now();
+    // So soon after each other that nothing can have been saved between them. Which of them comes last is open.
+    let both = format!("kill -TERM {0}; kill -INT {0}", child.id());
+    assert!(Command::new("sh").args(["-c", &both]).status().unwrap().success());
+    let stopped = end(child);
+    assert!([130, 143].contains(&stopped.code), "{} {}", stopped.code, stopped.stderr);
     assert!(begin.elapsed() < Duration::from_secs(1));
+    assert_eq!(journal(&directory.path().join("out")), ["started"]);
 }
 
 #[test]

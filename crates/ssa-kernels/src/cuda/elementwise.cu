@@ -1,31 +1,54 @@
-// Element by element on whole tensors.
+// Sums, copies between types and fixed-order reductions that belong to no single op.
 #include "common.cuh"
 
-// x += y. Eight elements a thread: two loads of 16 bytes, one store. The last n % 8 elements go to the last thread.
-extern "C" __global__ void add_assign_bf16(bf16* x, const bf16* y, i64 n) {
-    const i64 first = (i64(blockIdx.x) * blockDim.x + threadIdx.x) * 8;
-    if (first + 8 <= n) {
-        float a[8], b[8];
-        load8(a, x + first);
-        load8(b, y + first);
-#pragma unroll
-        for (int i = 0; i < 8; ++i) a[i] += b[i];
-        store8(x + first, a);
-    } else {
-        for (i64 i = first; i < n; ++i) x[i] = to_bf16(to_float(x[i]) + to_float(y[i]));
+template <typename T> struct AddAssign {
+    T* x;
+    const T* other;
+
+    template <int VEC> DEVICE_MEMBER void piece(i64 at) const {
+        float b[VEC];
+        load_vec<VEC>(b, other + at);
+        accumulate_vec<VEC>(x + at, b, 1);
     }
+};
+
+extern "C" __global__ void __launch_bounds__(256) add_assign_bf16(bf16* x, const bf16* other, i64 len) {
+    for_each_piece(len, AddAssign<bf16>{x, other});
 }
 
-extern "C" __global__ void add_assign_f32(float* x, const float* y, i64 n) {
-    const i64 first = (i64(blockIdx.x) * blockDim.x + threadIdx.x) * 8;
-    if (first + 8 <= n) {
-        float a[8], b[8];
-        load8(a, x + first);
-        load8(b, y + first);
-#pragma unroll
-        for (int i = 0; i < 8; ++i) a[i] += b[i];
-        store8(x + first, a);
-    } else {
-        for (i64 i = first; i < n; ++i) x[i] += y[i];
+extern "C" __global__ void __launch_bounds__(256) add_assign_f32(float* x, const float* other, i64 len) {
+    for_each_piece(len, AddAssign<float>{x, other});
+}
+
+template <typename From, typename To> struct Convert {
+    const From* x;
+    To* out;
+
+    template <int VEC> DEVICE_MEMBER void piece(i64 at) const {
+        float values[VEC];
+        load_vec<VEC>(values, x + at);
+        store_vec<VEC>(out + at, values);
     }
+};
+
+extern "C" __global__ void __launch_bounds__(256) f32_to_bf16(const float* x, bf16* out, i64 len) {
+    for_each_piece(len, Convert<float, bf16>{x, out});
+}
+
+extern "C" __global__ void __launch_bounds__(256) bf16_to_f32(const bf16* x, float* out, i64 len) {
+    for_each_piece(len, Convert<bf16, float>{x, out});
+}
+
+// ---- Sums of f64 ---------------------------------------------------------------------------------------------------------
+
+constexpr int SUM_THREADS = 1024;
+
+// out = factor * sum of x, by one block: thread t adds elements t, t + 1024, ..., then the threads in a fixed order.
+extern "C" __global__ void __launch_bounds__(SUM_THREADS)
+sum_f64(const double* x, i64 len, double factor, double* out) {
+    double sum = 0.0;
+#pragma unroll 4
+    for (i64 i = threadIdx.x; i < len; i += SUM_THREADS) sum += x[i];
+    sum = block_sum<SUM_THREADS>(sum);
+    if (threadIdx.x == 0) *out = factor * sum;
 }

@@ -146,6 +146,14 @@ impl Launch<'_> {
         self
     }
 
+    /// Pointer to scratch or a table that is read, or a null pointer.
+    pub(crate) fn optional(self, buffer: Option<&Buffer>) -> Self {
+        match buffer {
+            Some(buffer) => self.buffer(buffer),
+            None => self.null(),
+        }
+    }
+
     /// A null pointer, for an argument that is optional.
     pub(crate) fn null(mut self) -> Self {
         self.arguments.push(0);

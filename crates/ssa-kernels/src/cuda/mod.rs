@@ -50,5 +50,8 @@ pub(crate) struct Module {
 }
 
 /// Headers that every module can include.
-const HEADERS: [(&str, &str); 2] =
-    [("common.cuh", include_str!("include/common.cuh")), ("mma.cuh", include_str!("include/mma.cuh"))];
+const HEADERS: [(&str, &str); 3] = [
+    ("common.cuh", include_str!("include/common.cuh")),
+    ("mma.cuh", include_str!("include/mma.cuh")),
+    ("alignment.cuh", include_str!("include/alignment.cuh")),
+];

@@ -97,9 +97,10 @@ impl Tensor {
                 Storage::Cuda(storage) if storage.gpu == *gpu && storage.dtype == dtype => {
                     self.storage.clone()
                 }
-                Storage::Cuda(storage) => {
-                    Storage::Cuda(CudaStorage::upload(gpu, dtype, &storage.download()?)?)
-                }
+                Storage::Cuda(storage) => match crate::cuda::elementwise::converted(gpu, self, dtype)? {
+                    Some(converted) => return Ok(converted),
+                    None => Storage::Cuda(CudaStorage::upload(gpu, dtype, &storage.download()?)?),
+                },
             },
         };
         Ok(Self { shape: self.shape.clone(), storage })

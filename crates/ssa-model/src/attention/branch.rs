@@ -60,9 +60,29 @@ enum BranchState {
     Window,
 }
 
+/// Computes the planned attentions.
+pub(crate) fn forward(
+    plan: &[PlannedAttention],
+    qkv: &QueryKeyValue,
+    context: &AttentionContext<'_>,
+) -> Result<Vec<Branch>> {
+    plan.iter().map(|planned| Branch::forward(*planned, qkv, context)).collect()
+}
+
+/// Adds the gradients of q, k and v for the gradients `douts` of the ungated outputs.
+pub(crate) fn backward(
+    branches: &[Branch],
+    douts: &[Tensor],
+    qkv: &QueryKeyValue,
+    context: &AttentionContext<'_>,
+    grads: &mut AttentionGrads,
+) -> Result<()> {
+    branches.iter().zip(douts).try_for_each(|(branch, dout)| branch.backward(dout, qkv, context, grads))
+}
+
 impl Branch {
     /// Computes the attention.
-    pub(crate) fn forward(
+    fn forward(
         planned: PlannedAttention,
         qkv: &QueryKeyValue,
         context: &AttentionContext<'_>,
@@ -96,7 +116,7 @@ impl Branch {
     }
 
     /// Adds the gradients of q, k and v for the gradient `dout` of the ungated output.
-    pub(crate) fn backward(
+    fn backward(
         &self,
         dout: &Tensor,
         qkv: &QueryKeyValue,

@@ -8,7 +8,9 @@ mod branch;
 pub(crate) mod plan;
 
 use ssa_kernels::ops::attention::AttentionGrads;
-use ssa_kernels::ops::attention::alignment::{AlignmentOptions, alignment_bwd, alignment_fwd};
+use ssa_kernels::ops::attention::gated_pair::{
+    GatedPair, GatedPairGrads, PairAlignment, Stream, gated_pair_bwd, gated_pair_fwd,
+};
 use ssa_kernels::ops::gate::{GateBranch, gate_apply_bwd, gate_apply_fwd, gate_bwd, gate_fwd};
 use ssa_kernels::ops::linear::{linear_bwd_input, linear_bwd_weight, linear_fwd};
 use ssa_kernels::ops::rope::{rope_bwd, rope_fwd};
@@ -19,21 +21,12 @@ use plan::{AttentionKind, PlannedAttention};
 
 use crate::{LayerParameters, Result};
 
-/// How the outputs of the two streams are pulled together.
-#[derive(Clone, Copy)]
-pub(crate) struct Alignment<'a> {
-    pub(crate) options: &'a AlignmentOptions,
-    /// Compare gated outputs (as released) or the bare ones (as in the paper's Algorithm 1).
-    pub(crate) gated: bool,
-    /// Which tokens count; `None` means all.
-    pub(crate) valid: Option<&'a [bool]>,
-}
-
 /// What the backward needs besides the normed input.
 pub(crate) struct AttentionSaved {
     qkv: QueryKeyValue,
     gates: Gates,
     branches: Vec<Branch>,
+    alignment_sum: Option<Scalar>,
 }
 
 /// The sigmoid gates `[B, T, HQ]` in use.
@@ -54,7 +47,16 @@ impl Gates {
         Self(other.0.iter().map(|(branch, gate)| (*branch, Tensor::zeros_like(gate))).collect())
     }
 
-    /// Position of the gate of an attention: full and sparse share one.
+    /// The gate of an attention: full and sparse share one.
+    fn of(&self, kind: AttentionKind) -> &Tensor {
+        &self.0[self.index(kind)].1
+    }
+
+    fn of_mut(&mut self, kind: AttentionKind) -> &mut Tensor {
+        let index = self.index(kind);
+        &mut self.0[index].1
+    }
+
     fn index(&self, kind: AttentionKind) -> usize {
         self.0.iter().take_while(|(branch, _)| *branch != kind.gate()).count()
     }
@@ -79,84 +81,94 @@ pub(crate) fn project(
 }
 
 /// Runs the planned attentions on projected inputs and returns the layer's attention output `[B, T, hidden]`.
+///
+/// With `alignment` a layer of both streams also sums the alignment loss between them.
 pub(crate) fn forward(
     x: &Tensor,
     qkv: QueryKeyValue,
     weights: &LayerParameters,
     plan: &[PlannedAttention],
     context: &AttentionContext<'_>,
+    alignment: Option<&PairAlignment<'_>>,
 ) -> Result<(Tensor, AttentionSaved)> {
     let gates = Gates::forward(x, weights, plan)?;
-    let branches: Vec<Branch> =
-        plan.iter().map(|planned| Branch::forward(*planned, &qkv, context)).collect::<Result<_>>()?;
-    let saved = AttentionSaved { qkv, gates, branches };
-    let out = linear_fwd(&saved.mixed()?, &weights.o_proj)?;
+    let branches = branch::forward(plan, &qkv, context)?;
+    let mut saved = AttentionSaved { qkv, gates, branches, alignment_sum: None };
+    let mixed = match (saved.pair(), alignment) {
+        (Some(pair), Some(alignment)) => {
+            let (mixed, sum) = gated_pair_fwd(&pair, alignment)?;
+            saved.alignment_sum = Some(sum);
+            rows_of_tokens(mixed)?
+        }
+        _ => saved.mixed()?,
+    };
+    let out = linear_fwd(&mixed, &weights.o_proj)?;
     Ok((out, saved))
 }
 
+/// The heads of each token `[B, T, HQ, D]` as one row `[B, T, HQ * D]`.
+fn rows_of_tokens(heads: Tensor) -> Result<Tensor> {
+    let [batch, tokens] = [heads.shape()[0], heads.shape()[1]];
+    let width = heads.len() / (batch * tokens);
+    Ok(heads.reshape([batch, tokens, width])?)
+}
+
 impl AttentionSaved {
-    /// The gated output of one attention.
-    fn gated(&self, branch: &Branch) -> Result<Tensor> {
-        let (_, gate) = &self.gates.0[self.gates.index(branch.kind)];
-        Ok(gate_apply_fwd(&branch.output.out, gate)?)
+    /// Sum of the alignment loss over the valid tokens, heads and dimensions of this layer; none if it was not asked for or
+    /// the layer does not compute both streams.
+    pub(crate) fn take_alignment_sum(&mut self) -> Option<Scalar> {
+        self.alignment_sum.take()
     }
 
     /// The input of the output projection `[B, T, HQ * D]`: the sum of the gated outputs that go on.
     fn mixed(&self) -> Result<Tensor> {
         let mut mixed: Option<Tensor> = None;
         for branch in self.branches.iter().filter(|branch| branch.contributes) {
-            let gated = self.gated(branch)?;
+            let gated = gate_apply_fwd(&branch.output.out, self.gates.of(branch.kind))?;
             match &mut mixed {
                 None => mixed = Some(gated),
                 Some(sum) => sum.add_assign(&gated)?,
             }
         }
-        let mixed = mixed.unwrap_or_else(|| Tensor::zeros_like(&self.qkv.q));
-        let [batch, tokens] = [mixed.shape()[0], mixed.shape()[1]];
-        let width = mixed.len() / (batch * tokens);
-        Ok(mixed.reshape([batch, tokens, width])?)
+        rows_of_tokens(mixed.unwrap_or_else(|| Tensor::zeros_like(&self.qkv.q)))
     }
 
-    /// The positions of the full and the sparse attention, if the layer computed both.
-    fn pair(&self) -> Option<[usize; 2]> {
-        let position = |kind| self.branches.iter().position(|branch| branch.kind == kind);
-        Some([position(AttentionKind::Full)?, position(AttentionKind::Sparse)?])
-    }
-
-    /// Sum of the alignment loss over the valid tokens, heads and dimensions of this layer.
-    pub(crate) fn alignment_sum(&self, alignment: &Alignment<'_>) -> Result<Scalar> {
-        let Some([full, sparse]) = self.pair().map(|pair| pair.map(|index| &self.branches[index])) else {
-            return Ok(Scalar::new(0.0));
+    /// The outputs of full and sparse attention with their gate, if the layer computed both and one goes on.
+    fn pair(&self) -> Option<GatedPair<'_>> {
+        let [full, sparse] = self.branches.as_slice() else { return None };
+        let is_pair = [full.kind, sparse.kind] == [AttentionKind::Full, AttentionKind::Sparse];
+        let chosen = match [full.contributes, sparse.contributes] {
+            [true, false] => Stream::Full,
+            [false, true] => Stream::Sparse,
+            _ => return None,
         };
-        let (valid, options) = (alignment.valid, alignment.options);
-        Ok(if alignment.gated {
-            alignment_fwd(&self.gated(full)?, &self.gated(sparse)?, valid, options)?
-        } else {
-            alignment_fwd(&full.output.out, &sparse.output.out, valid, options)?
-        })
+        let gate = self.gates.of(full.kind);
+        is_pair.then_some(GatedPair { full: &full.output.out, sparse: &sparse.output.out, gate, chosen })
     }
 
-    /// Adds `scale` times the gradient of [`Self::alignment_sum`] to the gradients of the outputs it compares.
-    fn alignment_backward(
+    /// The gradients of the attentions' outputs and of the gates.
+    fn outputs_backward(
         &self,
-        alignment: &Alignment<'_>,
-        scale: f32,
-        dgated: &mut [Tensor],
-        douts: &mut [Tensor],
-    ) -> Result<()> {
-        let Some(pair @ [full, sparse]) = self.pair() else { return Ok(()) };
-        let outs = pair.map(|index| &self.branches[index]);
-        let (valid, options) = (alignment.valid, alignment.options);
-        let targets = if alignment.gated { dgated } else { douts };
-        let Ok([dfull, dsparse]) = targets.get_disjoint_mut([full, sparse]) else { return Ok(()) };
-        if alignment.gated {
-            let [full, sparse] = [self.gated(outs[0])?, self.gated(outs[1])?];
-            alignment_bwd(&full, &sparse, valid, options, scale, dfull, dsparse)?;
-        } else {
-            let [full, sparse] = outs.map(|branch| &branch.output.out);
-            alignment_bwd(full, sparse, valid, options, scale, dfull, dsparse)?;
+        dmixed: &Tensor,
+        alignment: Option<(&PairAlignment<'_>, f32)>,
+    ) -> Result<(Vec<Tensor>, Gates)> {
+        let mut dgates = Gates::zeros_like(&self.gates);
+        let mut douts: Vec<Tensor> = self.branches.iter().map(|_| Tensor::zeros_like(dmixed)).collect();
+        match (self.pair(), alignment, douts.as_mut_slice()) {
+            (Some(pair), Some((alignment, scale)), [dfull, dsparse]) => {
+                let dgate = dgates.of_mut(AttentionKind::Full);
+                gated_pair_bwd(dmixed, &pair, alignment, scale, GatedPairGrads { dfull, dsparse, dgate })?;
+            }
+            _ => {
+                let contributing =
+                    self.branches.iter().zip(&mut douts).filter(|(branch, _)| branch.contributes);
+                for (branch, dout) in contributing {
+                    let (gate, dgate) = (self.gates.of(branch.kind), dgates.of_mut(branch.kind));
+                    gate_apply_bwd(dmixed, &branch.output.out, gate, dout, dgate)?;
+                }
+            }
         }
-        Ok(())
+        Ok((douts, dgates))
     }
 
     /// Adds to the weight gradients and returns the gradient of the normed input.
@@ -169,7 +181,7 @@ impl AttentionSaved {
         x: &Tensor,
         weights: &LayerParameters,
         context: &AttentionContext<'_>,
-        alignment: Option<(&Alignment<'_>, f32)>,
+        alignment: Option<(&PairAlignment<'_>, f32)>,
         grads: &mut LayerParameters,
     ) -> Result<Tensor> {
         linear_bwd_weight(dout, &self.mixed()?, &mut grads.o_proj)?;
@@ -179,24 +191,9 @@ impl AttentionSaved {
         linear_bwd_input(dout, &weights.o_proj, &mut dmixed)?;
         let dmixed = dmixed.reshape(q.shape())?;
 
-        let mut dgated: Vec<Tensor> = self
-            .branches
-            .iter()
-            .map(|branch| if branch.contributes { dmixed.clone() } else { Tensor::zeros_like(&dmixed) })
-            .collect();
-        let mut douts: Vec<Tensor> = dgated.iter().map(Tensor::zeros_like).collect();
-        if let Some((alignment, scale)) = alignment {
-            self.alignment_backward(alignment, scale, &mut dgated, &mut douts)?;
-        }
-
-        let mut dgates = Gates::zeros_like(&self.gates);
+        let (douts, dgates) = self.outputs_backward(&dmixed, alignment)?;
         let mut dqkv = AttentionGrads::zeros_like(q, k, v);
-        for ((branch, dgated), dout) in self.branches.iter().zip(&dgated).zip(&mut douts) {
-            let index = self.gates.index(branch.kind);
-            let (gate, dgate) = (&self.gates.0[index].1, &mut dgates.0[index].1);
-            gate_apply_bwd(dgated, &branch.output.out, gate, dout, dgate)?;
-            branch.backward(dout, &self.qkv, context, &mut dqkv)?;
-        }
+        branch::backward(&self.branches, &douts, &self.qkv, context, &mut dqkv)?;
         rope_bwd(&mut dqkv.dq, context.documents, context.rope)?;
         rope_bwd(&mut dqkv.dk, context.documents, context.rope)?;
 

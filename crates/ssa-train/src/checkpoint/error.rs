@@ -18,6 +18,14 @@ pub enum CheckpointError {
         /// The step of the checkpoint before it, if there is one.
         older: Option<usize>,
     },
+    /// A file of a checkpoint that is only read for its model is altered.
+    #[error("{} is damaged: {problem}; restore it from a copy, or take another checkpoint", file.display())]
+    DamagedModel {
+        /// The file.
+        file: PathBuf,
+        /// What does not fit.
+        problem: String,
+    },
     /// The checkpoint has another format than this program writes.
     #[error(
         "{} has format {found}, this program reads format {expected}; continue the run with version {program} of the \

@@ -189,6 +189,20 @@ impl Checkpoint {
     }
 }
 
+/// Checks a directory from which a model is to be read, if it has checksums as checkpoints of runs have: all files but
+/// the moments, which a model does without.
+///
+/// # Errors
+/// [`CheckpointError::DamagedModel`] names the file.
+pub fn verify_model(directory: &Path) -> Result<()> {
+    if !directory.join(SUMS).exists() {
+        return Ok(());
+    }
+    let damaged =
+        |(file, problem)| CheckpointError::DamagedModel { file: directory.join::<String>(file), problem };
+    Ok(sums::verify_some(directory, &[MODEL_CONFIG, MODEL], |file| file != OPTIMIZER).map_err(damaged)?)
+}
+
 /// `step-N.tmp` or `latest.tmp`: being written or being removed.
 fn is_partial(name: &str) -> bool {
     let stem = name.strip_suffix(".tmp");

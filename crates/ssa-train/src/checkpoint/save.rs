@@ -1,15 +1,15 @@
 //! Writing a checkpoint so that it is whole or not there.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io::{self, Write};
 use std::path::Path;
 
-use ssa_data::TOKENIZER_FILES;
 use ssa_kernels::Tensor;
 use ssa_model::Parameters;
 use ssa_model::checkpoint::{replace_file, write_tensors};
 
 use super::{Checkpoints, FILES, LATEST, OPTIMIZER, RUN_CONFIG, RunState, STATE, partial, remove, sums};
+use crate::durable::{copy_tokenizer, sync_names};
 use crate::{Result, TrainError, TrainPlan};
 
 /// A copy of all that a checkpoint holds, taken between two steps.
@@ -87,10 +87,10 @@ impl Checkpoints {
             return Err(error);
         }
         fs::rename(&temporary, &path).map_err(TrainError::io("write", &path))?;
-        sync(&self.directory);
+        sync_names(&self.directory);
         observe(SaveStep::Renamed);
         self.point_latest(snapshot.state.step)?;
-        sync(&self.directory);
+        sync_names(&self.directory);
         observe(SaveStep::LatestMoved);
         self.remove_old(keep, observe)
     }
@@ -120,7 +120,7 @@ impl Checkpoints {
             let aside = partial(&path);
             // Without its name first: a directory removed half way must not look like a checkpoint.
             fs::rename(&path, &aside).map_err(TrainError::io("remove", &path))?;
-            sync(&self.directory);
+            sync_names(&self.directory);
             observe(SaveStep::OldSetAside);
             remove(&aside)?;
             observe(SaveStep::OldRemoved);
@@ -132,10 +132,12 @@ impl Checkpoints {
 /// Writes all files into a fresh directory, each synced to disk, and syncs the directory.
 fn write_files(directory: &Path, snapshot: &Snapshot, observe: &dyn Fn(SaveStep)) -> Result<()> {
     fs::create_dir_all(directory).map_err(TrainError::io("create", directory))?;
+    // The directory of all checkpoints may be new as well.
+    directory.ancestors().skip(1).take(2).for_each(sync_names);
     observe(SaveStep::Begun);
     ssa_model::checkpoint::save(directory, snapshot.plan.model(), &snapshot.parameters)
         .map_err(TrainError::with_remedy)?;
-    let tokenizer = copy_tokenizer(directory, &snapshot.plan)?;
+    let tokenizer = copy_tokenizer(snapshot.plan.tokenizer(), directory)?;
     observe(SaveStep::ModelWritten);
     let moments: Vec<(String, &Tensor)> =
         moments("m", &snapshot.m).chain(moments("v", &snapshot.v)).collect();
@@ -148,23 +150,9 @@ fn write_files(directory: &Path, snapshot: &Snapshot, observe: &dyn Fn(SaveStep)
     write_text(&path, &(state.map_err(TrainError::io("write", &path))? + "\n"))?;
     observe(SaveStep::StateWritten);
     sums::write(directory, &[&FILES[..], &tokenizer].concat())?;
-    sync(directory);
+    sync_names(directory);
     observe(SaveStep::SumsWritten);
     Ok(())
-}
-
-/// Copies the files of the tokenizer, so that the model can be used, and makes them durable; returns their names.
-fn copy_tokenizer(directory: &Path, plan: &TrainPlan) -> Result<Vec<&'static str>> {
-    plan.tokenizer().copy_to(directory)?;
-    let mut names = Vec::new();
-    for name in TOKENIZER_FILES {
-        let path = directory.join(name);
-        if path.exists() {
-            File::open(&path).and_then(|file| file.sync_all()).map_err(TrainError::io("write", &path))?;
-            names.push(name);
-        }
-    }
-    Ok(names)
 }
 
 fn moments<'a>(which: &'a str, moments: &'a Parameters) -> impl Iterator<Item = (String, &'a Tensor)> {
@@ -173,11 +161,6 @@ fn moments<'a>(which: &'a str, moments: &'a Parameters) -> impl Iterator<Item = 
 
 fn write_text(path: &Path, text: &str) -> Result<()> {
     replace_file(path, |file| file.write_all(text.as_bytes())).map_err(TrainError::with_remedy)
-}
-
-/// Makes names in a directory durable. Some file systems cannot sync one; the content is safe all the same.
-fn sync(directory: &Path) {
-    let _ = File::open(directory).and_then(|directory| directory.sync_all());
 }
 
 #[cfg(unix)]

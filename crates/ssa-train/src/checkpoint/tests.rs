@@ -27,9 +27,9 @@ fn two_checkpoints() -> (TempDir, Checkpoints, Trainer) {
     let directory = tempdir().unwrap();
     let checkpoints = Checkpoints::of_run(directory.path());
     let mut trainer = trained(1);
-    checkpoints.save(&trainer.snapshot(), KEEP_ALL, &|_| ()).unwrap();
+    checkpoints.save(&trainer.snapshot().unwrap(), KEEP_ALL, &|_| ()).unwrap();
     trainer.step().unwrap();
-    checkpoints.save(&trainer.snapshot(), KEEP_ALL, &|_| ()).unwrap();
+    checkpoints.save(&trainer.snapshot().unwrap(), KEEP_ALL, &|_| ()).unwrap();
     (directory, checkpoints, trainer)
 }
 
@@ -49,7 +49,7 @@ fn a_checkpoint_holds_everything() {
     assert_eq!(newest.state().rows_read, 8);
     assert_eq!(newest.config(), trainer.plan().config());
     let resumed = Trainer::resume(trainer.plan().clone(), &newest, rows(trainer.plan())).unwrap();
-    let [theirs, ours] = [resumed, trainer].map(|trainer| trainer.snapshot());
+    let [theirs, ours] = [resumed, trainer].map(|trainer| trainer.snapshot().unwrap());
     assert_eq!(theirs.state, ours.state);
     assert!(theirs.parameters == ours.parameters && theirs.m == ours.m && theirs.v == ours.v);
     // The model is one that others can load.
@@ -137,7 +137,7 @@ fn a_model_of_other_sizes_is_refused_by_tensor() {
 fn old_checkpoints_make_room() {
     let directory = tempdir().unwrap();
     let checkpoints = Checkpoints::of_run(directory.path());
-    let mut snapshot = trained(0).snapshot();
+    let mut snapshot = trained(0).snapshot().unwrap();
     for step in 1..=7 {
         snapshot.state.step = step;
         checkpoints.save(&snapshot, Keep { last: 2, every: 3 }, &|_| ()).unwrap();
@@ -176,16 +176,16 @@ fn one_snapshot_at_a_time_and_the_trainer_goes_on_meanwhile() {
     }));
     let snapshot = |step| {
         log.lock().unwrap().push("copied");
-        let mut snapshot = trained(0).snapshot();
+        let mut snapshot = trained(0).snapshot().unwrap();
         snapshot.state.step = step;
         snapshot
     };
-    writer.save(|| snapshot(1)).unwrap();
+    writer.save(|| Ok(snapshot(1))).unwrap();
     // The first save is held up, and yet the caller is here.
     writer.poll().unwrap();
     assert_eq!(*log.lock().unwrap(), ["copied"]);
     (0..2).for_each(|_| release.send(()).unwrap());
-    writer.save(|| snapshot(2)).unwrap();
+    writer.save(|| Ok(snapshot(2))).unwrap();
     writer.wait().unwrap();
     assert_eq!(*log.lock().unwrap(), ["copied", "saved", "copied", "saved"]);
 }

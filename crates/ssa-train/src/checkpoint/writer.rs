@@ -31,10 +31,10 @@ impl Writer {
     /// Waits for the save in flight, takes a snapshot and begins to save it.
     ///
     /// # Errors
-    /// As [`Writer::wait`].
-    pub(crate) fn save(&mut self, snapshot: impl FnOnce() -> Snapshot) -> Result<()> {
+    /// As [`Writer::wait`], and what taking the snapshot returns.
+    pub(crate) fn save(&mut self, snapshot: impl FnOnce() -> Result<Snapshot>) -> Result<()> {
         self.wait()?;
-        let snapshot = snapshot();
+        let snapshot = snapshot()?;
         let (checkpoints, keep, observer) = (self.checkpoints.clone(), self.keep, self.observer.clone());
         let job = move || save(&checkpoints, &snapshot, keep, &*observer);
         let thread = thread::Builder::new().name("checkpoint".to_owned()).spawn(job);

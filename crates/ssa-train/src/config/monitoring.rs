@@ -23,5 +23,9 @@ section! {
         /// Attention whose validation loss decides which weights are kept in `best/`: `full` or `sparse`. Absent:
         /// `full` for method `full`, `sparse` for the others.
         pub best_by: Option<AttentionMode> = None,
+        /// Most that the device can do, in 10^12 floating-point operations a second (of all devices together, in the
+        /// number format of the products): with it the share that training makes of it is logged as `mfu`. Absent: only
+        /// `tflops` is logged.
+        pub peak_tflops: Option<f64> = None,
     }
 }

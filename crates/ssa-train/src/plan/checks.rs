@@ -215,6 +215,7 @@ fn check_monitoring(config: &TrainConfig) -> Check {
     let monitoring = &config.monitoring;
     at_least(1, "monitoring.probe_tokens", monitoring.probe_tokens)?;
     at_least(1, "monitoring.validation_tokens", monitoring.validation_tokens)?;
+    monitoring.peak_tflops.map_or(Ok(()), |peak| positive("monitoring.peak_tflops", peak))?;
     require(
         monitoring.best_by != Some(AttentionMode::Full) || config.objective.method != Method::Nsa,
         "monitoring.best_by",

@@ -4,38 +4,41 @@ use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
+use ssa_data::TOKENIZER_FILES;
+
 use super::{
     CHECKPOINT, CONFIG, JOURNAL, MARK, METRICS, PARTIAL_CONFIG, REPORT, SUMMARY, TENSORBOARD, is_vacant,
 };
 use crate::checkpoint::Checkpoints;
 use crate::{Result, TrainError, best, tensorboard};
 
-/// Every file that a run and its evaluation write, also those that an interrupted one leaves half written. The lock
+/// The files of a model, but for its tokenizer.
+const MODEL_FILES: [&str; 4] =
+    ["model.safetensors.tmp", "model.safetensors", "config.json.tmp", "config.json"];
+
+/// Every file that a run and its evaluation write beside directories, also those that an interrupted one leaves half written. The lock
 /// stays, since it is held. The configuration comes last: while it is there, the directory is known as a run, so an
 /// interrupted removal can be repeated.
-const FILES: [&str; 12] = [
-    SUMMARY,
-    "summary.json.tmp",
-    "report.html.partial",
-    REPORT,
-    METRICS,
-    JOURNAL,
-    "checkpoint/model.safetensors.tmp",
-    "checkpoint/model.safetensors",
-    "checkpoint/config.json.tmp",
-    "checkpoint/config.json",
-    PARTIAL_CONFIG,
-    CONFIG,
-];
+const FILES: [&str; 8] =
+    [SUMMARY, "summary.json.tmp", "report.html.partial", REPORT, METRICS, JOURNAL, PARTIAL_CONFIG, CONFIG];
 
 /// Removes the files of a run from a directory, and leaves every other file where it is.
 pub(super) fn remove_run(path: &Path) -> Result<()> {
     Checkpoints::of_run(path).remove_all()?;
     best::remove(path)?;
     tensorboard::remove(&path.join(TENSORBOARD))?;
-    FILES.iter().try_for_each(|file| remove_file(&path.join(file)))?;
-    // A checkpoint directory with foreign files in it stays; the next checkpoint is written beside them.
-    remove_if_empty(&path.join(CHECKPOINT))
+    // With foreign files in it this directory stays; the next model is written beside them.
+    remove_model_files(&path.join(CHECKPOINT))?;
+    FILES.iter().try_for_each(|file| remove_file(&path.join(file)))
+}
+
+/// Removes a model and its tokenizer from a directory, and the directory if nothing else is in it.
+pub(crate) fn remove_model_files(directory: &Path) -> Result<()> {
+    remove_files(directory, &MODEL_FILES)?;
+    for name in TOKENIZER_FILES {
+        remove_files(directory, &[name, &format!("{name}.partial")])?;
+    }
+    Ok(())
 }
 
 /// Removes files of a directory, and the directory if nothing else is in it.

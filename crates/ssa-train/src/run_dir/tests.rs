@@ -23,6 +23,7 @@ fn finished_run(path: &Path) -> RunDir {
         "journal.jsonl",
         "checkpoint/config.json",
         "checkpoint/model.safetensors",
+        "checkpoint/tokenizer.json",
         "summary.json",
         "report.html",
     ] {
@@ -76,10 +77,10 @@ fn overwriting_removes_the_run_and_nothing_else() {
 
     finished_run(&path);
     fs::write(path.join("notes.txt"), "mine").unwrap();
-    fs::write(path.join("checkpoint/tokenizer.json"), "mine").unwrap();
+    fs::write(path.join("checkpoint/notes.txt"), "mine").unwrap();
     let run = RunDir::create_named(&path, Existing::Replace).unwrap();
     assert_eq!(names(&path), [CHECKPOINT, "notes.txt", LOCK]);
-    assert_eq!(names(&run.checkpoint()), ["tokenizer.json"]);
+    assert_eq!(names(&run.checkpoint()), ["notes.txt"]);
 }
 
 #[test]
@@ -111,6 +112,34 @@ fn a_run_killed_at_once_leaves_an_empty_directory_behind() {
     let run = RunDir::create_named(&path, Existing::Refuse).unwrap();
     run.write_config(&TrainConfig::default()).unwrap();
     assert!(RunDir::holds_unfinished_run(&path));
+}
+
+#[test]
+fn the_newest_unfinished_run_of_a_configuration_is_found() {
+    let directory = tempdir().unwrap();
+    let parent = directory.path().join("runs");
+    let config = TrainConfig::default();
+    let open = || RunDir::open_unfinished(&parent, &config).unwrap();
+    assert!(open().is_none(), "there are no runs at all");
+    let begin = |second: i64, steps: usize| {
+        let run = RunDir::create_at(&parent, "ssa", Timestamp::from_second(second).unwrap()).unwrap();
+        let mut config = config.clone();
+        config.training.steps = steps;
+        run.write_config(&config).unwrap();
+        run.path().to_owned()
+    };
+    let [first, second] = [1, 2].map(|second| begin(second, config.training.steps));
+    begin(3, 7);
+    let finished = begin(4, config.training.steps);
+    fs::write(finished.join(SUMMARY), "{}").unwrap();
+    fs::create_dir(parent.join("ssa-notes")).unwrap();
+    fs::write(parent.join("ssa-text"), "x").unwrap();
+    let newest = open().unwrap();
+    assert_eq!(newest.path(), second);
+    // While somebody works on it, the one before is the newest.
+    assert_eq!(open().unwrap().path(), first);
+    drop(newest);
+    assert_eq!(open().unwrap().path(), second);
 }
 
 #[test]
@@ -151,7 +180,7 @@ fn a_link_is_not_followed_out_of_the_run() {
     fs::rename(&checkpoint, &elsewhere).unwrap();
     std::os::unix::fs::symlink(&elsewhere, &checkpoint).unwrap();
     assert!(RunDir::create_named(&path, Existing::Replace).is_err());
-    assert_eq!(names(&elsewhere), ["config.json", "model.safetensors"]);
+    assert_eq!(names(&elsewhere), ["config.json", "model.safetensors", "tokenizer.json"]);
 }
 
 #[test]

@@ -2,6 +2,7 @@ mod bad_numbers;
 
 use std::fs;
 use std::path::Path;
+use std::sync::atomic::Ordering;
 
 use ssa_data::{ByteTokenizer, PackOptions, PackedRows, Packing, Remainder, RowPlace, pack};
 use tempfile::tempdir;
@@ -93,7 +94,7 @@ fn metrics(path: &Path) -> Vec<StepMetrics> {
     let text = fs::read_to_string(path.join("metrics.jsonl")).unwrap();
     let parse = |line| {
         let LoggedStep { metrics, .. } = serde_json::from_str(line).unwrap();
-        StepMetrics { seconds: 0.0, tokens_per_second: 0.0, ..metrics }
+        StepMetrics { seconds: 0.0, tokens_per_second: 0.0, tflops: 0.0, ..metrics }
     };
     text.lines().map(parse).collect()
 }
@@ -159,6 +160,30 @@ fn interrupted_and_killed_runs_end_like_straight_ones() {
         assert_eq!(events(&run), story);
         assert_eq!(run.checkpoints().steps().unwrap(), [6, 8]);
     }
+}
+
+#[test]
+fn a_step_that_is_given_up_leaves_no_trace() {
+    let directory = tempdir().unwrap();
+    let plan = run_plan(&[]);
+    assert!(plan.batches().micro_batches(0) > 1);
+    let expected = straight(&directory.path().join("straight"), &plan, &[]);
+    let path = directory.path().join("run");
+    let (run, trainer) = begin(&path, &plan, &[]);
+    let mut session = Session::new(&run, trainer).unwrap();
+    let flag = Arc::new(AtomicBool::new(false));
+    session.stop_on(flag.clone());
+    steps(&mut session, 3);
+    flag.store(true, Ordering::Relaxed);
+    assert!(session.next().is_none() && session.next().is_none());
+    session.interrupt().unwrap();
+    drop(run);
+    let (run, trainer) = resume(&path, &plan, &[]);
+    let mut session = Session::new(&run, trainer).unwrap();
+    all(&mut session);
+    session.finish().unwrap();
+    assert_eq!(events(&run), ["started", "interrupted 3", "resumed 3 0", "trained 8"]);
+    assert!((last_checkpoint(&path), metrics(&path)) == expected);
 }
 
 #[test]

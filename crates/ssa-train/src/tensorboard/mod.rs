@@ -59,6 +59,14 @@ impl EventWriter {
         self.append(&record(&event.encode()))
     }
 
+    /// Waits until all that was written is on disk.
+    ///
+    /// # Errors
+    /// [`TrainError::Io`] names the file.
+    pub fn sync(&self) -> Result<()> {
+        self.file.sync_data().map_err(TrainError::io("write", &self.path))
+    }
+
     /// The file.
     pub fn path(&self) -> &Path {
         &self.path

@@ -12,15 +12,18 @@ pub(super) fn step_scalars(metrics: &StepMetrics) -> Vec<(String, f64)> {
         ("train/effective_alpha", metrics.effective_alpha),
         ("train/full_streams", metrics.full_streams),
         ("train/z_loss", metrics.z_loss),
+        ("train/skipped_steps", metrics.skipped_steps as f64),
         ("optimizer/learning_rate", metrics.learning_rate),
         ("optimizer/grad_norm", metrics.grad_norm),
         ("speed/tokens_per_second", metrics.tokens_per_second),
         ("speed/tokens_per_step", metrics.tokens as f64),
+        ("speed/tflops", metrics.tflops),
         ("speed/epoch", metrics.epoch),
     ])
     .into_iter()
     .map(|(tag, value)| (tag.to_owned(), value))
     .collect::<Vec<_>>();
+    scalars.extend(metrics.mfu.map(|mfu| ("speed/mfu".to_owned(), mfu)));
     let layers = metrics.alignment_per_layer.iter().enumerate();
     scalars.extend(layers.map(|(layer, &value)| (format!("train_alignment/{}", layer_name(layer)), value)));
     scalars

@@ -1,7 +1,8 @@
 //! Taking a trainer's state out and putting it back.
 
 use ssa_data::{Mixture, RowPlace};
-use ssa_model::Model;
+use ssa_kernels::{DType, Device};
+use ssa_model::{Model, Parameters};
 
 use super::Trainer;
 use crate::checkpoint::{BadSteps, Checkpoint, Restored, RunState, Snapshot, sha256};
@@ -49,22 +50,27 @@ impl Trainer {
     pub(crate) fn roll_back(&mut self, checkpoint: &Checkpoint) -> Result<()> {
         let Restored { parameters, m, v } = checkpoint.restore(self.plan.model())?;
         let state = checkpoint.state();
-        *self.model.parameters_mut() = parameters;
+        let device = self.model.device();
         self.optimizer = Optimizer::restored(*self.plan.optimizer(), m, v, state.optimizer_steps);
+        *self.model.parameters_mut() = self.optimizer.move_to(&parameters, &device)?;
         self.done = state.step;
         self.bad_steps.in_row = 0;
         self.bad_steps.rollbacks += 1;
         Ok(())
     }
 
-    /// A copy of everything a checkpoint holds.
-    pub(crate) fn snapshot(&self) -> Snapshot {
+    /// A copy in host memory of everything a checkpoint holds; the same whatever the device.
+    ///
+    /// # Errors
+    /// [`TrainError::Kernel`](crate::TrainError::Kernel) if the device fails.
+    pub(crate) fn snapshot(&self) -> Result<Snapshot> {
         let (m, v) = self.optimizer.moments();
-        Snapshot {
+        let copy = |moments: &Parameters| moments.to_device(&Device::Cpu, DType::F32);
+        Ok(Snapshot {
             plan: self.plan.clone(),
-            parameters: self.model.parameters().clone(),
-            m: m.clone(),
-            v: v.clone(),
+            parameters: self.optimizer.masters(self.model.parameters())?,
+            m: copy(m)?,
+            v: copy(v)?,
             state: RunState {
                 format: RunState::FORMAT,
                 program: env!("CARGO_PKG_VERSION").to_owned(),
@@ -75,6 +81,6 @@ impl Trainer {
                 rows_read: self.rows_read(),
                 bad_steps: self.bad_steps,
             },
-        }
+        })
     }
 }

@@ -40,13 +40,15 @@ impl Beginning {
         }
         // Clap demands one or the other.
         let plan = plan(args, args.config.as_deref().unwrap_or(Path::new("")))?;
-        match &args.run_dir {
-            Some(path) if !args.overwrite && RunDir::holds_unfinished_run(path) => {
-                note(&format!("{} holds an unfinished run, which goes on", path.display()));
-                Self::go_on(plan, RunDir::open(path)?, args)
-            }
-            _ => Ok(Some(Self { plan, allowed: vec![], begun: None })),
-        }
+        let unfinished = match &args.run_dir {
+            Some(path) if !args.overwrite && RunDir::holds_unfinished_run(path) => Some(RunDir::open(path)?),
+            Some(_) => None,
+            None => RunDir::open_unfinished(Path::new(RUNS), plan.config())?,
+        };
+        let Some(run_dir) = unfinished else { return Ok(Some(Self { plan, allowed: vec![], begun: None })) };
+        let another = if args.run_dir.is_none() { "; for another one name a --run-dir" } else { "" };
+        note(&format!("{} holds an unfinished run, which goes on{another}", run_dir.path().display()));
+        Self::go_on(plan, run_dir, args)
     }
 
     fn go_on(plan: TrainPlan, run_dir: RunDir, args: &TrainArgs) -> Result<Option<Self>> {

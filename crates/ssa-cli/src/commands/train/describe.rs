@@ -1,5 +1,6 @@
 //! What a run is about to do, in words.
 
+use ssa_kernels::Device;
 use ssa_train::{BatchRamp, RunData, RunDir, Trainer};
 
 use crate::display::note;
@@ -20,14 +21,22 @@ pub(super) fn describe(trainer: &Trainer, data: &RunData, run_dir: &RunDir) {
     ));
     describe_data(data);
     note(&format!(
-        "{} steps of {} rows on {} threads; run directory {}",
+        "{} steps of {} rows on {}; run directory {}",
         plan.steps(),
         rows_of_steps(plan.batches()),
-        rayon::current_num_threads(),
+        place(&model.device()),
         run_dir.path().display()
     ));
     if trainer.done() > 0 {
         note(&format!("continuing after step {}", trainer.done()));
+    }
+}
+
+/// Where a run computes, in words.
+pub(super) fn place(device: &Device) -> String {
+    match device {
+        Device::Cuda(gpu) => format!("{device} ({})", gpu.properties().name),
+        _ => format!("{} threads", rayon::current_num_threads()),
     }
 }
 

@@ -6,7 +6,7 @@ use ssa_model::{AttentionMode, Method};
 use ssa_train::{Event, LoggedStep, Session, StepMetrics, TrainError, TrainPlan, Trainer};
 
 use crate::commands::monitor::Monitor;
-use crate::display::{Display, TrainProgress};
+use crate::display::TrainProgress;
 use crate::exit::Interrupted;
 use crate::signals::Signals;
 
@@ -51,15 +51,14 @@ impl Training {
 }
 
 /// Runs the steps that are left and saves the model, also that of a run that diverged: its weights are the last good
-/// ones. A signal ends it after the step at hand.
+/// ones. A signal ends it; the step at hand is given up.
 pub(super) fn run_steps(
     mut session: Session<'_>,
     mut monitor: Monitor<'_>,
     training: &mut Training,
     signals: &Signals,
-    display: Display,
+    mut progress: TrainProgress,
 ) -> Result<Trainer> {
-    let mut progress = TrainProgress::new(session.trainer().plan(), display);
     while let Some(event) = if signals.requested() { None } else { session.next() } {
         let result = match event {
             Ok(event) => take(event, &mut session, &mut monitor, training, &mut progress),

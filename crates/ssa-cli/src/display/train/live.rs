@@ -3,8 +3,8 @@
 //! ```text
 //! demo  ━━━━━━━━━━━━╸───────────  120/200  1532 tok/s  eta 42s
 //!   loss        ▇█▆▅▄▃▃▂▂▁▁▁  2.3456  cross-entropy 2.3021 (sparse)  gradient 0.71  rate 2.9e-3
-//!   alignment   ▁▄█▇▆▅▄▄▃▃▃▃  0.00213  by layer ▂▃▅█  alpha 10
-//!   sparsity    ▁▃▅▇█         full .926, sparse .925  by layer ▅▆▇█  entropy 3.15 bits  KL .0034  full streams 52 %
+//!   alignment   ▁▄█▇▆▅▄▄▃▃▃▃  0.00213  by layer ▂▃▅█  alpha 10  full streams 52 %
+//!   sparsity    ▁▃▅▇█         full 0.926, sparse 0.925  by layer ▅▆▇█  entropy 3.15 bits  KL 0.0034
 //!   validation  █▅▃▁          full 2.214, sparse 2.231 bits/byte  best 2.231 at step 100
 //! ```
 
@@ -13,7 +13,7 @@ use ssa_model::{AttentionMode, Method};
 use ssa_train::{Measurements, ModeLoss, Probe, StepMetrics, TrainPlan, Validation};
 
 use super::super::progress::bar_style;
-use super::sparkline::sparkline;
+use super::sparkline::{Series, sparkline};
 use super::{Facts, stream};
 
 /// Characters of a curve.
@@ -28,11 +28,13 @@ pub(super) struct Live {
     validation: Curve,
     best_by: AttentionMode,
     best: Option<(usize, f64)>,
+    /// Share of steps on full attention before the last probe.
+    full_streams: Option<f64>,
 }
 
 /// A line with a curve of all values so far and a text about the last.
 struct Curve {
-    values: Vec<f64>,
+    values: Series,
     line: ProgressBar,
 }
 
@@ -56,10 +58,21 @@ impl Live {
             validation: curve("validation", turn(monitoring.validate_every)),
             best_by: plan.best_by(),
             best: None,
+            full_streams: None,
         }
     }
 
+    /// Shows a step that has just been done.
     pub(super) fn show(&mut self, facts: &Facts, metrics: &StepMetrics, measured: &Measurements) {
+        self.remember(metrics, measured);
+        self.bar.set_message(format!("{}  eta {}", facts.speed(metrics), facts.left(metrics.step)));
+    }
+
+    /// Shows a step, done by whatever program.
+    pub(super) fn remember(&mut self, metrics: &StepMetrics, measured: &Measurements) {
+        if let Some(probe) = &measured.probe {
+            self.probe(probe);
+        }
         self.loss.push(
             metrics.loss,
             format!(
@@ -73,21 +86,18 @@ impl Live {
         );
         if let Some(alignment) = &mut self.alignment {
             let layers = sparkline(&metrics.alignment_per_layer, WIDTH);
-            let text =
-                format!("{:.5}  by layer {layers}  alpha {}", metrics.alignment, metrics.effective_alpha);
+            let streams = self.full_streams;
+            let streams =
+                streams.map_or_else(String::new, |share| format!("  full streams {:.0} %", 100.0 * share));
+            let text = format!(
+                "{:.5}  by layer {layers}  alpha {}{streams}",
+                metrics.alignment, metrics.effective_alpha
+            );
             alignment.push(metrics.alignment, text);
-        }
-        if let Some(probe) = &measured.probe {
-            self.probe(probe);
         }
         if let Some(validation) = &measured.validation {
             self.validation(metrics.step, validation);
         }
-        self.bar.set_message(format!(
-            "{:.0} tok/s  eta {}",
-            facts.tokens_per_second(),
-            facts.left(metrics.step)
-        ));
         self.bar.set_position(metrics.step as u64);
     }
 
@@ -104,12 +114,12 @@ impl Live {
         let layers: Vec<f64> = first.layers.iter().map(|layer| layer.attention_sparsity).collect();
         let kl = probe.kl_full_sparse.map_or_else(String::new, |kl| format!("  KL {kl:.4}"));
         let text = format!(
-            "{}  by layer {}  entropy {:.2} bits{kl}  full streams {:.0} %",
+            "{}  by layer {}  entropy {:.2} bits{kl}",
             means.join(", "),
             sparkline(&layers, WIDTH),
             first.overall.entropy_bits,
-            100.0 * probe.full_streams
         );
+        self.full_streams = Some(probe.full_streams);
         self.sparsity.push(first.overall.attention_sparsity, text);
     }
 
@@ -145,12 +155,12 @@ impl Curve {
             line.set_style(style);
         }
         line.set_message(text);
-        Self { values: Vec::new(), line }
+        Self { values: Series::new(), line }
     }
 
     fn push(&mut self, value: f64, text: String) {
         self.values.push(value);
-        self.line.set_prefix(sparkline(&self.values, WIDTH));
+        self.line.set_prefix(self.values.curve(WIDTH));
         self.line.set_message(text);
     }
 }

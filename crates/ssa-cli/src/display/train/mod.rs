@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::FormattedDuration;
 use ssa_model::Method;
-use ssa_train::{Measurements, StepMetrics, TrainPlan};
+use ssa_train::{LoggedStep, Measurements, StepMetrics, TrainPlan};
 
 use super::{Display, note};
 use live::Live;
@@ -38,7 +38,8 @@ struct Facts {
 }
 
 impl TrainProgress {
-    pub(crate) fn new(plan: &TrainPlan, display: Display) -> Self {
+    /// `history` are the steps done before, whose curves go on.
+    pub(crate) fn new(plan: &TrainPlan, display: Display, history: &[LoggedStep]) -> Self {
         let facts = Facts {
             steps: plan.steps(),
             log_every: plan.config().training.log_every,
@@ -50,7 +51,11 @@ impl TrainProgress {
         };
         let view = match display {
             Display::Plain => View::Plain,
-            Display::Terminal => View::Live(Box::new(Live::new(plan))),
+            Display::Terminal => {
+                let mut live = Live::new(plan);
+                history.iter().for_each(|step| live.remember(&step.metrics, &step.measured));
+                View::Live(Box::new(live))
+            }
         };
         Self { facts, view }
     }
@@ -87,8 +92,10 @@ impl Facts {
         self.seconds += metrics.seconds;
     }
 
-    fn tokens_per_second(&self) -> f64 {
-        self.tokens as f64 / self.seconds
+    /// Tokens per second so far, and the last step's share of what the device can do if that is known.
+    fn speed(&self, metrics: &StepMetrics) -> String {
+        let mfu = metrics.mfu.map_or_else(String::new, |mfu| format!("  mfu {:.1} %", 100.0 * mfu));
+        format!("{:.0} tok/s{mfu}", self.tokens as f64 / self.seconds)
     }
 
     /// The time left, if steps and measurements go on as fast as so far.

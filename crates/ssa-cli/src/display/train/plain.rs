@@ -30,7 +30,7 @@ fn step_line(facts: &Facts, metrics: &StepMetrics) -> String {
             metrics.alignment
         );
     }
-    line + &format!("  {:.0} tok/s  eta {}", facts.tokens_per_second(), facts.left(metrics.step))
+    line + &format!("  {}  eta {}", facts.speed(metrics), facts.left(metrics.step))
 }
 
 fn probe_line(probe: &Probe) -> String {

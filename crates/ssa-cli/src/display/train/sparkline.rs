@@ -3,6 +3,44 @@
 const LEVELS: [char; 8] =
     ['\u{2581}', '\u{2582}', '\u{2583}', '\u{2584}', '\u{2585}', '\u{2586}', '\u{2587}', '\u{2588}'];
 
+/// Entries of a series at most: many times the characters of a curve.
+const LONGEST: usize = 1024;
+
+/// All numbers of a run, as means of ever longer pieces, so that a curve of a million steps costs no more than one of a
+/// thousand.
+#[derive(Debug)]
+pub(super) struct Series {
+    means: Vec<f64>,
+    /// Numbers in an entry.
+    piece: usize,
+    /// Sum and count of the numbers that make no piece yet.
+    rest: (f64, usize),
+}
+
+impl Series {
+    pub(super) fn new() -> Self {
+        Self { means: Vec::new(), piece: 1, rest: (0.0, 0) }
+    }
+
+    pub(super) fn push(&mut self, value: f64) {
+        self.rest = (self.rest.0 + value, self.rest.1 + 1);
+        if self.rest.1 < self.piece {
+            return;
+        }
+        self.means.push(self.rest.0 / self.piece as f64);
+        self.rest = (0.0, 0);
+        if self.means.len() == LONGEST {
+            self.means = self.means.chunks(2).map(|pair| pair.iter().sum::<f64>() / 2.0).collect();
+            self.piece *= 2;
+        }
+    }
+
+    /// Its curve in at most `width` characters.
+    pub(super) fn curve(&self, width: usize) -> String {
+        sparkline(&self.means, width)
+    }
+}
+
 /// The curve of some numbers in at most `width` characters, from their least to their greatest; each character is the
 /// mean of its share of them. What is not a number leaves a gap.
 pub(super) fn sparkline(values: &[f64], width: usize) -> String {
@@ -41,6 +79,15 @@ mod tests {
         let ramp: Vec<f64> = (0..1000).map(f64::from).collect();
         assert_eq!(sparkline(&ramp, 8), "▁▂▃▄▅▆▇█");
         assert_eq!(sparkline(&[0.0, 2.0, 4.0], 2).chars().count(), 2);
+    }
+
+    #[test]
+    fn a_series_stays_short() {
+        let mut series = Series::new();
+        (0..100_000).for_each(|step| series.push(f64::from(step)));
+        assert!(series.means.len() < LONGEST && series.piece == 128, "{series:?}");
+        assert_eq!(series.means[1], 191.5);
+        assert_eq!(series.curve(8), "▁▂▃▄▅▆▇█");
     }
 
     #[test]

@@ -9,6 +9,8 @@ typedef unsigned long long u64;
 typedef long long i64;
 
 #define DEVICE static __device__ __forceinline__
+// The same for members of a struct, where `static` would mean something else.
+#define DEVICE_MEMBER __device__ __forceinline__
 
 constexpr int WARP = 32;
 constexpr u32 ALL_LANES = 0xffffffffu;
@@ -92,13 +94,54 @@ template <typename T> DEVICE void accumulate(T* p, float x, int add) {
     store(p, add ? to_float(*p) + x : x);
 }
 
+// ---- Rows and elements of any number -------------------------------------------------------------------------------------
+
+DEVICE constexpr int ceil_div(int a, int b) { return (a + b - 1) / b; }
+
+// One thread's share of a row of LENGTH elements, which LANES neighbouring lanes of a warp divide among themselves. Rows
+// whose length is no multiple of 8 are not aligned: they are read element by element.
+template <int LENGTH> struct RowLayout {
+    static constexpr int VEC = LENGTH % 8 == 0 ? 8 : 1;
+    static constexpr int PIECES = LENGTH / VEC;
+    static constexpr int LANES = PIECES > 16 ? 32 : PIECES > 8 ? 16 : PIECES > 4 ? 8 : PIECES > 2 ? 4 : PIECES > 1 ? 2 : 1;
+    static constexpr int PER_LANE = ceil_div(PIECES, LANES);
+};
+
+// VEC = 8 elements by 16-byte accesses, or VEC = 1.
+template <int VEC, typename T> DEVICE void load_vec(float (&x)[VEC], const T* p) {
+    if constexpr (VEC == 8) load8(x, p);
+    else x[0] = to_float(*p);
+}
+
+template <int VEC, typename T> DEVICE void store_vec(T* p, const float (&x)[VEC]) {
+    if constexpr (VEC == 8) store8(p, x);
+    else store(p, x[0]);
+}
+
+template <int VEC, typename T> DEVICE void accumulate_vec(T* p, float (&x)[VEC], int add) {
+    if constexpr (VEC == 8) accumulate8(p, x, add);
+    else accumulate(p, x[0], add);
+}
+
+// Calls work.piece<8>(at) for every eight elements and work.piece<1>(at) for each of the rest, one call a thread. The grid
+// has a thread for every eight elements, in whole blocks: a thread that goes on to a second piece was up to 6 % slower.
+template <typename Work> DEVICE void for_each_piece(i64 len, Work work) {
+    const i64 thread = i64(blockIdx.x) * blockDim.x + threadIdx.x, whole = len / 8;
+    if (thread < whole) work.template piece<8>(8 * thread);
+    const i64 rest = 8 * whole + thread;
+    if (rest < len) work.template piece<1>(rest);
+}
+
 // ---- Reductions, in an order that depends on the shape alone -------------------------------------------------------------
 
-template <typename T> DEVICE T warp_sum(T x) {
+// Sum over LANES neighbouring lanes, known to each of them; all lanes of the warp must call it.
+template <int LANES, typename T> DEVICE T lanes_sum(T x) {
 #pragma unroll
-    for (int offset = WARP / 2; offset > 0; offset /= 2) x += __shfl_xor_sync(ALL_LANES, x, offset);
+    for (int offset = LANES / 2; offset > 0; offset /= 2) x += __shfl_xor_sync(ALL_LANES, x, offset);
     return x;
 }
+
+template <typename T> DEVICE T warp_sum(T x) { return lanes_sum<WARP>(x); }
 
 DEVICE float warp_max(float x) {
 #pragma unroll

@@ -3,6 +3,7 @@
 pub mod alignment;
 pub mod compression;
 pub mod full;
+pub mod gated_pair;
 pub mod pooling;
 pub mod reference;
 pub mod selection;

@@ -4,23 +4,24 @@
 //! gradient comes out of the same pass.
 
 mod cpu;
+pub(crate) mod cuda;
 pub mod reference;
 #[cfg(test)]
 mod tests;
 
-use crate::checks::{axes, check_last, check_positive, check_shape};
-use crate::{Device, KernelError, Result, Tensor};
+use crate::checks::{axes, check_last, check_positive, check_shape, dtypes, same_device};
+use crate::{DType, Device, KernelError, Result, Scalar, Tensor};
 
 /// The label of a token that is not a target.
 pub const IGNORE_INDEX: i32 = -100;
 
 /// What [`linear_cross_entropy_fwd`] returns.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Debug)]
 pub struct CrossEntropy {
     /// Sum of the negative log-likelihoods of all targets, in nats.
-    pub loss_sum: f64,
+    pub loss_sum: Scalar,
     /// Sum of `logsumexp(z)^2` over all targets: what z-loss keeps small.
-    pub lse_square_sum: f64,
+    pub lse_square_sum: Scalar,
     /// Number of labels that are not [`IGNORE_INDEX`].
     pub targets: usize,
 }
@@ -33,8 +34,8 @@ pub struct CrossEntropy {
 /// token should predict, or [`IGNORE_INDEX`].
 ///
 /// # Dtypes
-/// `f32` logits, accumulated in `f32` by the matrix product; sums of exponentials in `f32` over 4096 entries
-/// and in `f64` over those; losses in `f64`.
+/// `f32` logits, accumulated in `f32` by the matrix product; sums of exponentials in `f32` over 4096 entries (on a GPU, over
+/// those of a thread) and in `f64` over those; losses in `f64`. On a GPU `x` and `weight` are `bf16`.
 ///
 /// # Edge cases
 /// No targets: zero. A logit that is NaN or positive infinity makes the loss of its token NaN, whatever its
@@ -47,18 +48,18 @@ pub struct CrossEntropy {
 ///
 /// # Determinism
 /// Bitwise reproducible for any number of threads: the chunks of tokens are cut by shape alone and added in
-/// order, and no product splits its sums.
+/// order, and no product splits its sums. On a GPU as its matrix products are: see
+/// [`linear_fwd`](crate::ops::linear::linear_fwd).
 ///
 /// # Source
 /// The first term of the training loss; the released code calls a fused linear cross-entropy of the same
 /// meaning.
 pub fn linear_cross_entropy_fwd(x: &Tensor, weight: &Tensor, labels: &[i32]) -> Result<CrossEntropy> {
     check("linear_cross_entropy_fwd", x, weight, labels)?;
-    let losses = match x.device() {
-        Device::Cuda(gpu) => return Err(KernelError::no_kernel(&gpu)),
-        Device::Cpu => cpu::losses(x, weight, labels, None),
-    };
-    Ok(summary(&losses, labels))
+    match x.device() {
+        Device::Cuda(gpu) => cuda::losses(&gpu, x, weight, labels, None)?.summary(targets(labels)),
+        Device::Cpu => Ok(summary(&cpu::losses(x, weight, labels, None), labels)),
+    }
 }
 
 /// The loss of every token in nats, zero where the label is [`IGNORE_INDEX`].
@@ -76,11 +77,13 @@ pub fn linear_cross_entropy_fwd(x: &Tensor, weight: &Tensor, labels: &[i32]) -> 
 /// As [`linear_cross_entropy_fwd`].
 pub fn linear_cross_entropy_losses(x: &Tensor, weight: &Tensor, labels: &[i32]) -> Result<Vec<f32>> {
     check("linear_cross_entropy_losses", x, weight, labels)?;
-    let losses = match x.device() {
-        Device::Cuda(gpu) => return Err(KernelError::no_kernel(&gpu)),
-        Device::Cpu => cpu::losses(x, weight, labels, None),
-    };
-    Ok(losses.into_iter().map(|token| token.loss as f32).collect())
+    match x.device() {
+        Device::Cuda(gpu) => cuda::losses(&gpu, x, weight, labels, None)?.to_vec(),
+        Device::Cpu => {
+            let losses = cpu::losses(x, weight, labels, None);
+            Ok(losses.into_iter().map(|token| token.loss as f32).collect())
+        }
+    }
 }
 
 /// The loss, and the gradients of `grad_scale * (loss_sum + z_loss * lse_square_sum)` in the same pass:
@@ -96,7 +99,8 @@ pub fn linear_cross_entropy_losses(x: &Tensor, weight: &Tensor, labels: &[i32]) 
 /// As [`linear_cross_entropy_fwd`]; `dx` as `x`, `dweight` as `weight`.
 ///
 /// # Dtypes
-/// As [`linear_cross_entropy_fwd`]; gradients in `f32`, added to the buffers once per chunk of tokens.
+/// As [`linear_cross_entropy_fwd`]; gradients in `f32`, added to the buffers once per chunk of tokens. On a GPU the logits and
+/// their gradient are `bf16`, as is `dx`.
 ///
 /// # Edge cases
 /// No targets: zero, and the gradients stay as they are. `z_loss` 0: bitwise the gradients of the cross-entropy alone.
@@ -122,15 +126,28 @@ pub fn linear_cross_entropy_fwd_bwd(
     check(OP, x, weight, labels)?;
     check_shape(OP, "dx", dx, x.shape())?;
     check_shape(OP, "dweight", dweight, weight.shape())?;
-    let losses = match x.device() {
-        Device::Cuda(gpu) => return Err(KernelError::no_kernel(&gpu)),
+    same_device(OP, x, &[("dx", dx), ("dweight", dweight)])?;
+    match x.device() {
+        Device::Cuda(gpu) => {
+            dtypes(OP, &[("dx", dx, DType::Bf16), ("dweight", dweight, DType::F32)])?;
+            let gradients = cuda::Gradients { scale: grad_scale, z_loss, dx, dweight };
+            cuda::losses(&gpu, x, weight, labels, Some(gradients))?.summary(targets(labels))
+        }
         Device::Cpu => {
             let (dx, dweight) = (dx.as_mut_slice(), dweight.as_mut_slice());
             let gradients = cpu::Gradients { scale: grad_scale, z_loss, dx, dweight };
-            cpu::losses(x, weight, labels, Some(gradients))
+            Ok(summary(&cpu::losses(x, weight, labels, Some(gradients)), labels))
         }
+    }
+}
+
+/// Bytes that [`linear_cross_entropy_fwd_bwd`] takes for a chunk of logits while it runs on `tokens` tokens.
+pub fn workspace_bytes(device: &Device, tokens: usize, vocab: usize) -> usize {
+    let chunk = match device {
+        Device::Cpu => cpu::chunk_tokens(vocab),
+        Device::Cuda(_) => cuda::chunk_tokens(vocab, device.dtype()),
     };
-    Ok(summary(&losses, labels))
+    chunk.min(tokens) * vocab * device.dtype().size()
 }
 
 fn check(op: &'static str, x: &Tensor, weight: &Tensor, labels: &[i32]) -> Result<()> {
@@ -138,6 +155,8 @@ fn check(op: &'static str, x: &Tensor, weight: &Tensor, labels: &[i32]) -> Resul
     check_positive(op, "V", vocab)?;
     check_positive(op, "hidden", hidden)?;
     check_last(op, "x", x, hidden)?;
+    same_device(op, x, &[("weight", weight)])?;
+    dtypes(op, &[("x", x, x.device().dtype()), ("weight", weight, x.device().dtype())])?;
     if labels.len() != x.rows() {
         let expected = format!("{} labels, one per row of `x`", x.rows());
         return Err(KernelError::value(op, "labels", expected, format!("{} labels", labels.len())));
@@ -155,8 +174,12 @@ fn check(op: &'static str, x: &Tensor, weight: &Tensor, labels: &[i32]) -> Resul
 
 fn summary(losses: &[cpu::TokenLoss], labels: &[i32]) -> CrossEntropy {
     CrossEntropy {
-        loss_sum: losses.iter().map(|token| token.loss).sum(),
-        lse_square_sum: losses.iter().map(|token| token.lse_square).sum(),
-        targets: labels.iter().filter(|&&label| label != IGNORE_INDEX).count(),
+        loss_sum: Scalar::new(losses.iter().map(|token| token.loss).sum()),
+        lse_square_sum: Scalar::new(losses.iter().map(|token| token.lse_square).sum()),
+        targets: targets(labels),
     }
+}
+
+fn targets(labels: &[i32]) -> usize {
+    labels.iter().filter(|&&label| label != IGNORE_INDEX).count()
 }

@@ -4,12 +4,13 @@
 //! head `h`, row `3h + 1` selection (and full attention, which takes its place), row `3h + 2` the window.
 
 mod cpu;
+pub(crate) mod cuda;
 pub mod reference;
 #[cfg(test)]
 mod tests;
 
-use crate::checks::{axes, check_positive, check_shape};
-use crate::{Device, KernelError, Result, Tensor};
+use crate::checks::{axes, check_positive, check_shape, dtypes, same_device};
+use crate::{DType, Device, KernelError, Result, Tensor};
 
 /// Which rows of `g_proj` a gate uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,7 +40,7 @@ impl GateBranch {
 /// `x` `[B, T, hidden]` (the normed input of the layer), `g_proj` `[3 * HQ, hidden]`; returns `[B, T, HQ]`.
 ///
 /// # Dtypes
-/// `f32`, accumulated in `f32` by the matrix product.
+/// `f32`, on a GPU `bf16` inputs; accumulated in `f32` by the matrix product. The gate is `f32` everywhere.
 ///
 /// # Edge cases
 /// No tokens: an empty result. The rows of other branches are not read.
@@ -55,9 +56,13 @@ impl GateBranch {
 /// `self_attn.g_proj` of the released model.
 pub fn gate_fwd(x: &Tensor, g_proj: &Tensor, branch: GateBranch) -> Result<Tensor> {
     let [batch, tokens, heads] = check_projection("gate_fwd", x, g_proj)?;
-    let mut out = Tensor::for_output([batch, tokens, heads]);
+    same_device("gate_fwd", x, &[("g_proj", g_proj)])?;
+    let mut out = Tensor::for_output_on(&x.device(), DType::F32, [batch, tokens, heads]);
     match x.device() {
-        Device::Cuda(gpu) => return Err(KernelError::no_kernel(&gpu)),
+        Device::Cuda(gpu) => {
+            dtypes("gate_fwd", &[("x", x, DType::Bf16), ("g_proj", g_proj, DType::Bf16)])?;
+            cuda::forward(&gpu, x, g_proj, branch, &mut out)?;
+        }
         Device::Cpu => cpu::forward(x.as_slice(), g_proj.as_slice(), branch, heads, out.as_mut_slice()),
     }
     Ok(out)
@@ -71,7 +76,7 @@ pub fn gate_fwd(x: &Tensor, g_proj: &Tensor, branch: GateBranch) -> Result<Tenso
 /// `[3 * HQ, hidden]`.
 ///
 /// # Dtypes
-/// `f32`, accumulated in `f32`.
+/// `f32`; on a GPU `x`, `g_proj` and `dx` are `bf16`, and so is `ds` for the products. Accumulated in `f32`.
 ///
 /// # Edge cases
 /// The rows of `dg_proj` of other branches are not touched.
@@ -96,8 +101,16 @@ pub fn gate_bwd(
     check_shape(OP, "dgate", dgate, gate.shape())?;
     check_shape(OP, "dx", dx, x.shape())?;
     check_shape(OP, "dg_proj", dg_proj, g_proj.shape())?;
+    let tensors =
+        [("dgate", dgate), ("gate", gate), ("g_proj", g_proj), ("dx", &*dx), ("dg_proj", &*dg_proj)];
+    same_device(OP, x, &tensors)?;
     match x.device() {
-        Device::Cuda(gpu) => return Err(KernelError::no_kernel(&gpu)),
+        Device::Cuda(gpu) => {
+            let [bf16, f32] = [DType::Bf16, DType::F32];
+            dtypes(OP, &[("x", x, bf16), ("g_proj", g_proj, bf16), ("dx", dx, bf16)])?;
+            dtypes(OP, &[("dgate", dgate, f32), ("gate", gate, f32), ("dg_proj", dg_proj, f32)])?;
+            cuda::backward(&gpu, cuda::Projection { gate, x, g_proj, branch }, dgate, dx, dg_proj)?;
+        }
         Device::Cpu => {
             let ds = cpu::sigmoid_backward(dgate.as_slice(), gate.as_slice());
             cpu::backward_input(&ds, g_proj.as_slice(), branch, heads, dx.as_mut_slice());
@@ -113,7 +126,7 @@ pub fn gate_bwd(
 /// `out` `[B, T, HQ, D]` (the output of an attention branch), `gate` `[B, T, HQ]`; returns `[B, T, HQ, D]`.
 ///
 /// # Dtypes
-/// `f32`.
+/// `f32`, on a GPU `out` in `bf16`.
 ///
 /// # Edge cases
 /// No tokens: an empty result.
@@ -130,9 +143,13 @@ pub fn gate_bwd(
 /// `o_proj`.
 pub fn gate_apply_fwd(out: &Tensor, gate: &Tensor) -> Result<Tensor> {
     let head_dim = check_heads("gate_apply_fwd", out, gate)?;
-    let mut gated = Tensor::for_output(out.shape());
+    same_device("gate_apply_fwd", out, &[("gate", gate)])?;
+    let mut gated = Tensor::for_output_like(out, out.shape());
     match out.device() {
-        Device::Cuda(gpu) => return Err(KernelError::no_kernel(&gpu)),
+        Device::Cuda(gpu) => {
+            dtypes("gate_apply_fwd", &[("out", out, DType::Bf16), ("gate", gate, DType::F32)])?;
+            cuda::apply_forward(&gpu, out, gate, &mut gated)?;
+        }
         Device::Cpu => cpu::apply_forward(out.as_slice(), gate.as_slice(), head_dim, gated.as_mut_slice()),
     }
     Ok(gated)
@@ -144,7 +161,7 @@ pub fn gate_apply_fwd(out: &Tensor, gate: &Tensor) -> Result<Tensor> {
 /// `dgated`, `out`, `dout` `[B, T, HQ, D]`, `gate`, `dgate` `[B, T, HQ]`.
 ///
 /// # Dtypes
-/// `f32`; the sum over D accumulates in `f32`, one partial sum per vector lane.
+/// `f32`, on a GPU `dgated`, `out` and `dout` in `bf16`; the sum over D accumulates in `f32`, one partial sum per vector lane.
 ///
 /// # Errors
 /// As [`gate_apply_fwd`], and [`KernelError::Shape`] if the other tensors do not fit.
@@ -163,8 +180,14 @@ pub fn gate_apply_bwd(
     check_shape(OP, "dgated", dgated, out.shape())?;
     check_shape(OP, "dout", dout, out.shape())?;
     check_shape(OP, "dgate", dgate, gate.shape())?;
+    same_device(OP, out, &[("dgated", dgated), ("gate", gate), ("dout", dout), ("dgate", dgate)])?;
     match out.device() {
-        Device::Cuda(gpu) => return Err(KernelError::no_kernel(&gpu)),
+        Device::Cuda(gpu) => {
+            let [bf16, f32] = [DType::Bf16, DType::F32];
+            dtypes(OP, &[("dgated", dgated, bf16), ("out", out, bf16), ("dout", dout, bf16)])?;
+            dtypes(OP, &[("gate", gate, f32), ("dgate", dgate, f32)])?;
+            cuda::apply_backward(&gpu, dgated, out, gate, dout, dgate)?;
+        }
         Device::Cpu => {
             let saved = cpu::Saved { out: out.as_slice(), gate: gate.as_slice(), head_dim };
             cpu::apply_backward(saved, dgated.as_slice(), dout.as_mut_slice(), dgate.as_mut_slice());

@@ -1,11 +1,16 @@
 //! The global norm of all gradients, and the factor that clips it.
 
 mod cpu;
+pub(crate) mod cuda;
 pub mod reference;
+mod scale;
 #[cfg(test)]
 mod tests;
 
-use crate::{Device, KernelError, Result, Scalar, Tensor};
+use crate::checks::{dtypes, same_device};
+use crate::{DType, Device, Result, Scalar, Tensor};
+
+pub use scale::GradScale;
 
 /// `sqrt(sum over all elements of all tensors of g²)`.
 ///
@@ -19,18 +24,46 @@ use crate::{Device, KernelError, Result, Scalar, Tensor};
 /// Zero for no elements. A NaN makes the norm NaN, an infinity (and no NaN) makes it infinite.
 ///
 /// # Errors
-/// [`KernelError::Device`] if the tensors do not lie on one device.
+/// [`KernelError::Device`](crate::KernelError::Device) if the tensors do not lie on one device,
+/// [`KernelError::Value`](crate::KernelError::Value) if one is not `f32`.
 ///
 /// # Determinism
-/// Bitwise reproducible for any number of threads: blocks of fixed length, added in order.
+/// Bitwise reproducible for any number of threads, and on a GPU: blocks of fixed length, added in an order that follows from
+/// the lengths of the tensors.
 ///
 /// # Source
 /// `torch.nn.utils.clip_grad_norm_`.
 pub fn grad_norm<'a>(grads: impl IntoIterator<Item = &'a Tensor>) -> Result<Scalar> {
+    Ok(clipped_grad_norm(grads, f64::INFINITY)?.0)
+}
+
+/// [`grad_norm`] and the factor that clips gradients to it: [`clip_factor`] where the norm is finite, NaN where it is not.
+///
+/// On a GPU both stay there, so that the step that uses the factor ([`adamw_step`](crate::ops::adamw::adamw_step)) is queued
+/// without waiting. That step changes nothing if the factor is NaN.
+///
+/// # Errors
+/// As [`grad_norm`].
+///
+/// # Determinism
+/// As [`grad_norm`].
+pub fn clipped_grad_norm<'a>(
+    grads: impl IntoIterator<Item = &'a Tensor>,
+    max_norm: f64,
+) -> Result<(Scalar, GradScale)> {
+    const OP: &str = "grad_norm";
     let grads: Vec<&Tensor> = grads.into_iter().collect();
+    for grad in &grads {
+        same_device(OP, grads[0], &[("grads", grad)])?;
+        dtypes(OP, &[("grads", grad, DType::F32)])?;
+    }
     match grads.first().map_or(Device::Cpu, |grad| grad.device()) {
-        Device::Cuda(gpu) => Err(KernelError::no_kernel(&gpu)),
-        Device::Cpu => Ok(Scalar::new(cpu::sum_of_squares(grads.into_iter().map(Tensor::as_slice)).sqrt())),
+        Device::Cuda(gpu) => cuda::norm_and_clip(&gpu, &grads, max_norm),
+        Device::Cpu => {
+            let norm = cpu::sum_of_squares(grads.into_iter().map(Tensor::as_slice)).sqrt();
+            let factor = if norm.is_finite() { clip_factor(norm, max_norm) } else { f32::NAN };
+            Ok((Scalar::new(norm), GradScale::new(factor)))
+        }
     }
 }
 

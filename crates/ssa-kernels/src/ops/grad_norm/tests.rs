@@ -51,3 +51,16 @@ fn clipping_only_shrinks() {
     assert_eq!(clip_factor(f64::INFINITY, 1.0), 0.0);
     assert!(clip_factor(f64::NAN, 1.0).is_nan());
 }
+
+#[test]
+fn the_factor_clips_a_finite_norm_only() {
+    let grad = Tensor::from_vec(vec![3.0, 4.0], [2]).unwrap();
+    for max_norm in [1.0, 10.0] {
+        let (norm, scale) = clipped_grad_norm([&grad], max_norm).unwrap();
+        assert_eq!(norm.value().unwrap(), 5.0);
+        assert_eq!(scale.known(), Some(clip_factor(5.0, max_norm)));
+    }
+    let infinite = Tensor::from_vec(vec![f32::INFINITY], [1]).unwrap();
+    let (_, scale) = clipped_grad_norm([&infinite], 1.0).unwrap();
+    assert!(scale.known().is_some_and(f32::is_nan));
+}

@@ -1,13 +1,14 @@
 //! Rotary position embedding, rotate-half convention.
 
 mod cpu;
+pub(crate) mod cuda;
 pub mod reference;
 mod table;
 #[cfg(test)]
 mod tests;
 
-use crate::checks::{axes, check_positive};
-use crate::{Device, Documents, KernelError, Result, Tensor};
+use crate::checks::{axes, check_positive, dtypes};
+use crate::{DType, Device, Documents, KernelError, Result, Tensor};
 
 pub use table::{RopeScaling, RopeTable};
 
@@ -22,7 +23,7 @@ pub use table::{RopeScaling, RopeTable};
 /// `x` `[B, T, heads, D]`; `documents` covers N = B * T tokens.
 ///
 /// # Dtypes
-/// `f32`; the table is computed in `f64` and rounded once.
+/// `f32`, or `bf16` on a GPU; the table is computed in `f64` and rounded once, to `f32`.
 ///
 /// # Edge cases
 /// Positions restart at each document, whose first token is not rotated.
@@ -40,7 +41,10 @@ pub use table::{RopeScaling, RopeTable};
 pub fn rope_fwd(x: &mut Tensor, documents: &Documents, table: &RopeTable) -> Result<()> {
     check("rope_fwd", "x", x, documents, table)?;
     match x.device() {
-        Device::Cuda(gpu) => return Err(KernelError::no_kernel(&gpu)),
+        Device::Cuda(gpu) => {
+            dtypes("rope_fwd", &[("x", x, DType::Bf16)])?;
+            cuda::rotate(&gpu, x, documents, table, 1.0)?;
+        }
         Device::Cpu => cpu::rotate(x, &documents.positions(), table, cpu::Direction::Forward),
     }
     Ok(())
@@ -65,7 +69,10 @@ pub fn rope_fwd(x: &mut Tensor, documents: &Documents, table: &RopeTable) -> Res
 pub fn rope_bwd(dx: &mut Tensor, documents: &Documents, table: &RopeTable) -> Result<()> {
     check("rope_bwd", "dx", dx, documents, table)?;
     match dx.device() {
-        Device::Cuda(gpu) => return Err(KernelError::no_kernel(&gpu)),
+        Device::Cuda(gpu) => {
+            dtypes("rope_bwd", &[("dx", dx, DType::Bf16)])?;
+            cuda::rotate(&gpu, dx, documents, table, -1.0)?;
+        }
         Device::Cpu => cpu::rotate(dx, &documents.positions(), table, cpu::Direction::Backward),
     }
     Ok(())

@@ -1,7 +1,9 @@
 //! Rotation angles: frequencies, their scaling for long contexts, and the table of cosines and sines.
 
 use std::f64::consts::TAU;
+use std::sync::{Arc, Mutex, PoisonError};
 
+use crate::cuda::{Buffer, Gpu};
 use crate::{KernelError, Result};
 
 /// How the frequencies are changed for contexts longer than those of the first training.
@@ -57,6 +59,9 @@ impl RopeScaling {
     }
 }
 
+/// Copies on GPUs, by the number of the GPU.
+type Copies = Vec<(usize, Arc<Buffer>)>;
+
 /// Cosines and sines of every angle up to a length, shared by all layers and heads.
 #[derive(Clone, Debug)]
 pub struct RopeTable {
@@ -65,6 +70,7 @@ pub struct RopeTable {
     /// `[positions, head_dim / 2]`.
     cos: Vec<f32>,
     sin: Vec<f32>,
+    copies: Arc<Mutex<Copies>>,
 }
 
 impl RopeTable {
@@ -83,7 +89,7 @@ impl RopeTable {
         let frequencies = scaling.inverse_frequencies(head_dim, theta);
         let angles = (0..positions).flat_map(|position| frequencies.iter().map(move |f| position as f64 * f));
         let (cos, sin) = angles.map(|angle| (angle.cos() as f32, angle.sin() as f32)).unzip();
-        Ok(Self { head_dim, positions, cos, sin })
+        Ok(Self { head_dim, positions, cos, sin, copies: Arc::default() })
     }
 
     /// The number of positions: no document may be longer.
@@ -101,6 +107,18 @@ impl RopeTable {
         let half = self.head_dim / 2;
         let row = position * half..(position + 1) * half;
         (&self.cos[row.clone()], &self.sin[row])
+    }
+
+    /// All cosines, then all sines, on a GPU; copied the first time.
+    pub(super) fn device(&self, gpu: &Gpu) -> Result<Arc<Buffer>> {
+        let ordinal = gpu.properties().ordinal;
+        let mut copies = self.copies.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, copy)) = copies.iter().find(|(of, _)| *of == ordinal) {
+            return Ok(copy.clone());
+        }
+        let copy = Arc::new(gpu.upload(&[&self.cos[..], &self.sin].concat())?);
+        copies.push((ordinal, copy.clone()));
+        Ok(copy)
     }
 }
 

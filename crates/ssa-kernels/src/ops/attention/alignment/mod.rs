@@ -1,12 +1,13 @@
 //! The alignment loss between the outputs of full and sparse attention.
 
 mod cpu;
+pub(crate) mod cuda;
 pub mod reference;
 #[cfg(test)]
 mod tests;
 
-use crate::checks::{axes, check_shape};
-use crate::{Device, KernelError, Result, Scalar, Tensor};
+use crate::checks::{axes, check_shape, dtypes, same_device};
+use crate::{DType, Device, KernelError, Result, Scalar, Tensor};
 
 /// The distance between two elements that differ by `d`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -39,6 +40,26 @@ pub struct AlignmentOptions {
     pub direction: AlignmentDirection,
 }
 
+impl AlignmentOptions {
+    /// One-sided terms of the loss.
+    pub(super) fn terms(&self) -> f64 {
+        match self.direction {
+            AlignmentDirection::Both => 2.0,
+            AlignmentDirection::FullToSparse | AlignmentDirection::SparseToFull => 1.0,
+        }
+    }
+
+    /// What the derivative of the distance at `full - sparse` is multiplied by in the gradients of the full and the sparse
+    /// output; None for the one that is not pulled.
+    pub(super) fn factors(&self, scale: f32) -> [Option<f32>; 2] {
+        match self.direction {
+            AlignmentDirection::Both => [Some(scale), Some(-scale)],
+            AlignmentDirection::FullToSparse => [Some(scale), None],
+            AlignmentDirection::SparseToFull => [None, Some(-scale)],
+        }
+    }
+}
+
 /// The sum over valid tokens, heads and dimensions of `distance(full - sparse)`, once per direction.
 ///
 /// [`AlignmentDirection::Both`] has two terms of equal value: `distance(full - sg(sparse))` and
@@ -48,7 +69,8 @@ pub struct AlignmentOptions {
 /// `full` and `sparse` `[B, T, HQ, D]`; `valid`, if given, has one entry for each of the N tokens.
 ///
 /// # Dtypes
-/// `f32` inputs; differences and their sum are `f64`.
+/// `f32` inputs; differences and their sum are `f64`. On a GPU `bf16` inputs, differences and sums of eight of them `f32`, the
+/// sum over those `f64`.
 ///
 /// # Edge cases
 /// No valid token: 0. Elements of other tokens are not read.
@@ -57,7 +79,7 @@ pub struct AlignmentOptions {
 /// [`KernelError`] if the shapes differ, have not four axes, or `valid` has another length.
 ///
 /// # Determinism
-/// Bitwise reproducible, whatever the number of threads.
+/// Bitwise reproducible, whatever the number of threads, and on a GPU: partial sums are cut by shape and added in order.
 ///
 /// # Source
 /// The paper's alignment loss. Padding counts in the released code; here `valid` excludes it.
@@ -68,14 +90,16 @@ pub fn alignment_fwd(
     options: &AlignmentOptions,
 ) -> Result<Scalar> {
     let width = check_pair("alignment_fwd", full, sparse, valid)?;
-    let one_sided = match full.device() {
-        Device::Cuda(gpu) => return Err(KernelError::no_kernel(&gpu)),
-        Device::Cpu => cpu::forward(full.as_slice(), sparse.as_slice(), valid, width, options.kind),
-    };
-    Ok(Scalar::new(match options.direction {
-        AlignmentDirection::Both => 2.0 * one_sided,
-        AlignmentDirection::FullToSparse | AlignmentDirection::SparseToFull => one_sided,
-    }))
+    match full.device() {
+        Device::Cuda(gpu) => {
+            dtypes("alignment_fwd", &[("full", full, DType::Bf16), ("sparse", sparse, DType::Bf16)])?;
+            cuda::forward(&gpu, full, sparse, valid, options.kind, options.terms())
+        }
+        Device::Cpu => {
+            let one_sided = cpu::forward(full.as_slice(), sparse.as_slice(), valid, width, options.kind);
+            Ok(Scalar::new(options.terms() * one_sided))
+        }
+    }
 }
 
 /// Adds `scale` times the gradients of [`alignment_fwd`] to `dfull` and `dsparse`.
@@ -87,7 +111,7 @@ pub fn alignment_fwd(
 /// `full`, `sparse`, `dfull` and `dsparse` `[B, T, HQ, D]`; `valid` as in the forward.
 ///
 /// # Dtypes
-/// `f32`.
+/// `f32`, or `bf16` on a GPU.
 ///
 /// # Edge cases
 /// Nothing is added where a token is not valid.
@@ -113,34 +137,51 @@ pub fn alignment_bwd(
     let width = check_pair(op, full, sparse, valid)?;
     check_shape(op, "dfull", dfull, full.shape())?;
     check_shape(op, "dsparse", dsparse, full.shape())?;
-    let (full_scale, sparse_scale) = match options.direction {
-        AlignmentDirection::Both => (Some(scale), Some(-scale)),
-        AlignmentDirection::FullToSparse => (Some(scale), None),
-        AlignmentDirection::SparseToFull => (None, Some(-scale)),
-    };
-    let device = full.device();
-    let [full, sparse] = [full.as_slice(), sparse.as_slice()];
-    for (gradient, scale) in [(dfull, full_scale), (dsparse, sparse_scale)] {
-        match (&device, scale) {
-            (Device::Cuda(gpu), _) => return Err(KernelError::no_kernel(gpu)),
-            (Device::Cpu, Some(scale)) => {
-                cpu::backward(full, sparse, valid, width, options.kind, scale, gradient.as_mut_slice());
+    same_device(op, full, &[("dfull", dfull), ("dsparse", dsparse)])?;
+    match full.device() {
+        Device::Cuda(gpu) => {
+            let bf16 = DType::Bf16;
+            dtypes(op, &[("full", full, bf16), ("sparse", sparse, bf16)])?;
+            dtypes(op, &[("dfull", dfull, bf16), ("dsparse", dsparse, bf16)])?;
+            let [full_factor, sparse_factor] = options.factors(scale);
+            let pulls = Pulls { dfull: full_factor.map(|_| dfull), dsparse: sparse_factor.map(|_| dsparse) };
+            cuda::backward(&gpu, full, sparse, valid, options.kind, scale, pulls)
+        }
+        Device::Cpu => {
+            let [full, sparse] = [full.as_slice(), sparse.as_slice()];
+            for (gradient, factor) in [dfull, dsparse].into_iter().zip(options.factors(scale)) {
+                if let Some(factor) = factor {
+                    let gradient = gradient.as_mut_slice();
+                    cpu::backward(full, sparse, valid, width, options.kind, factor, gradient);
+                }
             }
-            (Device::Cpu, None) => {}
+            Ok(())
         }
     }
-    Ok(())
+}
+
+/// The gradients that the loss pulls at.
+struct Pulls<'a> {
+    dfull: Option<&'a mut Tensor>,
+    dsparse: Option<&'a mut Tensor>,
 }
 
 /// Checks the inputs and returns the elements of a token, HQ * D (1 if there are none: chunks need a size).
 fn check_pair(op: &'static str, full: &Tensor, sparse: &Tensor, valid: Option<&[bool]>) -> Result<usize> {
     let [batch, tokens, q_heads, head_dim] = axes(op, "full", full, "[B, T, HQ, D]")?;
     check_shape(op, "sparse", sparse, full.shape())?;
+    same_device(op, full, &[("sparse", sparse)])?;
+    check_valid(op, valid, batch * tokens)?;
+    Ok((q_heads * head_dim).max(1))
+}
+
+/// `valid`, if given, has an entry for every token.
+pub(super) fn check_valid(op: &'static str, valid: Option<&[bool]>, tokens: usize) -> Result<()> {
     match valid {
-        Some(valid) if valid.len() != batch * tokens => {
-            let expected = format!("one entry for each of {} tokens", batch * tokens);
+        Some(valid) if valid.len() != tokens => {
+            let expected = format!("one entry for each of {tokens} tokens");
             Err(KernelError::value(op, "valid", expected, format!("{} entries", valid.len())))
         }
-        _ => Ok((q_heads * head_dim).max(1)),
+        _ => Ok(()),
     }
 }

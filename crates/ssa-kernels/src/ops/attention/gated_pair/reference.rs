@@ -1,0 +1,65 @@
+//! `f64` definition of the pair: gates and alignment one after the other.
+
+use super::Stream;
+use crate::ops::attention::alignment::{AlignmentOptions, reference as alignment};
+use crate::ops::gate::reference as gate;
+
+/// A pair and what its alignment loss compares.
+#[derive(Clone, Copy, Debug)]
+pub struct Pair<'a> {
+    /// Output of full attention.
+    pub full: &'a [f64],
+    /// Output of sparse attention.
+    pub sparse: &'a [f64],
+    /// The gate of both, one number for `head_dim` elements.
+    pub gate: &'a [f64],
+    /// Elements of a head.
+    pub head_dim: usize,
+    /// Whose gated output goes on.
+    pub chosen: Stream,
+    /// Compare gated outputs.
+    pub gated: bool,
+    /// Which tokens count.
+    pub valid: &'a [bool],
+    /// Distance and direction.
+    pub options: &'a AlignmentOptions,
+}
+
+impl Pair<'_> {
+    fn gated_outputs(&self) -> [Vec<f64>; 2] {
+        [self.full, self.sparse].map(|out| gate::apply_forward(out, self.gate, self.head_dim))
+    }
+
+    fn width(&self) -> usize {
+        self.full.len() / self.valid.len()
+    }
+}
+
+/// The output that goes on, and the alignment sum.
+pub fn forward(pair: &Pair<'_>) -> (Vec<f64>, f64) {
+    let [full, sparse] = pair.gated_outputs();
+    let (a, b) = if pair.gated { (&full[..], &sparse[..]) } else { (pair.full, pair.sparse) };
+    let sum = alignment::forward(a, b, pair.valid, pair.width(), pair.options);
+    (if pair.chosen == Stream::Full { full } else { sparse }, sum)
+}
+
+/// Gradients `(dfull, dsparse, dgate)` for an upstream gradient `dmixed` and the factor of the alignment sum.
+pub fn backward(dmixed: &[f64], pair: &Pair<'_>, scale: f64) -> (Vec<f64>, Vec<f64>, Vec<f64>) {
+    let [gated_full, gated_sparse] = pair.gated_outputs();
+    let (a, b) = if pair.gated { (&gated_full[..], &gated_sparse[..]) } else { (pair.full, pair.sparse) };
+    let (pull_full, pull_sparse) = alignment::backward(a, b, pair.valid, pair.width(), pair.options, scale);
+    let sides = [(pair.full, pull_full, Stream::Full), (pair.sparse, pull_sparse, Stream::Sparse)];
+    let mut dgate = vec![0.0; pair.gate.len()];
+    let [dfull, dsparse] = sides.map(|(out, pull, stream)| {
+        let through = |i: usize| if pair.chosen == stream { dmixed[i] } else { 0.0 };
+        let dgated: Vec<f64> =
+            (0..out.len()).map(|i| through(i) + if pair.gated { pull[i] } else { 0.0 }).collect();
+        let (mut dout, own_dgate) = gate::apply_backward(&dgated, out, pair.gate, pair.head_dim);
+        dgate.iter_mut().zip(own_dgate).for_each(|(sum, own)| *sum += own);
+        if !pair.gated {
+            dout.iter_mut().zip(pull).for_each(|(dout, pull)| *dout += pull);
+        }
+        dout
+    });
+    (dfull, dsparse, dgate)
+}

@@ -1,0 +1,208 @@
+// Root-mean-square normalisation of rows of HIDDEN bf16 elements, forward (with or without the residual addition before
+// it) and backward.
+//
+// Defines: HIDDEN; ROW_WARPS, the warps that share a row (1 up to 2048 elements, so that a lane holds at most 8 vectors of
+// 16 bytes and no barrier is needed). A block has THREADS threads and GROUPS rows at a time.
+//
+// Bytes an element: forward 4, with addition 8, backward 8 (6 where the gradient holds nothing yet). A whole row is in
+// flight before the first use, kept packed as bf16: 8 loads a lane forward, 24 backward.
+//
+// dweight: a warp adds its rows to sums in registers (row r belongs to group r mod groups of the grid), a block adds its
+// groups in order, and rms_norm_dweight adds the blocks' partial rows in order in f64. The grid depends on the shape alone.
+#include "common.cuh"
+
+constexpr int VEC = HIDDEN % 8 == 0 ? 8 : 1;
+constexpr int PIECES = HIDDEN / VEC;
+constexpr int ROW_THREADS = WARP * ROW_WARPS;
+constexpr int PER_THREAD = ceil_div(PIECES, ROW_THREADS);
+constexpr int THREADS = ROW_WARPS == 1 ? 4 * WARP : ROW_THREADS;
+constexpr int GROUPS = THREADS / ROW_THREADS;
+
+// VEC elements as they lie in memory.
+struct Packed {
+    u32 words[VEC == 8 ? 4 : 1];
+};
+
+DEVICE Packed load_packed(const bf16* p) {
+    Packed r;
+    if constexpr (VEC == 8) {
+        const uint4 raw = *reinterpret_cast<const uint4*>(p);
+        r.words[0] = raw.x, r.words[1] = raw.y, r.words[2] = raw.z, r.words[3] = raw.w;
+    } else {
+        r.words[0] = p->bits;
+    }
+    return r;
+}
+
+DEVICE void unpack(float (&x)[VEC], const Packed& packed) {
+    if constexpr (VEC == 8) {
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+            const float2 pair = unpack_bf16(packed.words[i]);
+            x[2 * i] = pair.x, x[2 * i + 1] = pair.y;
+        }
+    } else {
+        x[0] = __uint_as_float(packed.words[0] << 16);
+    }
+}
+
+// A thread's pieces of a row; those beyond the row are zero.
+DEVICE void load_row(Packed (&row)[PER_THREAD], const bf16* p, int lane) {
+#pragma unroll
+    for (int i = 0; i < PER_THREAD; ++i) {
+        const int piece = lane + i * ROW_THREADS;
+        row[i] = Packed{};
+        if (piece < PIECES) row[i] = load_packed(p + piece * VEC);
+    }
+}
+
+DEVICE float row_sum(float x) {
+    if constexpr (ROW_WARPS == 1) return warp_sum(x);
+    else return block_sum<THREADS>(x);
+}
+
+template <bool ADD>
+DEVICE void normalise(bf16* x, const bf16* residual, const bf16* weight, bf16* out, float* rstd, i64 rows, float eps) {
+    const int lane = threadIdx.x % ROW_THREADS;
+    const i64 row = i64(blockIdx.x) * GROUPS + threadIdx.x / ROW_THREADS;
+    if (row >= rows) return;
+    const i64 at = row * HIDDEN;
+    float values[PER_THREAD][VEC];
+    {
+        Packed packed[PER_THREAD], added[PER_THREAD];
+        load_row(packed, x + at, lane);
+        if constexpr (ADD) load_row(added, residual + at, lane);
+#pragma unroll
+        for (int i = 0; i < PER_THREAD; ++i) {
+            unpack(values[i], packed[i]);
+            if constexpr (ADD) {
+                float other[VEC];
+                unpack(other, added[i]);
+                // The norm is that of the stored sum, which the backward pass will read.
+#pragma unroll
+                for (int e = 0; e < VEC; ++e) values[i][e] = to_float(to_bf16(values[i][e] + other[e]));
+                const int piece = lane + i * ROW_THREADS;
+                if (piece < PIECES) store_vec<VEC>(x + at + piece * VEC, values[i]);
+            }
+        }
+    }
+    float sum = 0.0f;
+#pragma unroll
+    for (int i = 0; i < PER_THREAD; ++i)
+#pragma unroll
+        for (int e = 0; e < VEC; ++e) sum = fmaf(values[i][e], values[i][e], sum);
+    const float scale = 1.0f / sqrtf(row_sum(sum) * (1.0f / HIDDEN) + eps);
+    if (lane == 0) rstd[row] = scale;
+#pragma unroll
+    for (int i = 0; i < PER_THREAD; ++i) {
+        const int piece = lane + i * ROW_THREADS;
+        if (piece >= PIECES) break;
+        float w[VEC];
+        load_vec<VEC>(w, weight + piece * VEC);
+#pragma unroll
+        for (int e = 0; e < VEC; ++e) w[e] *= values[i][e] * scale;
+        store_vec<VEC>(out + at + piece * VEC, w);
+    }
+}
+
+extern "C" __global__ void __launch_bounds__(THREADS)
+rms_norm_fwd(const bf16* x, const bf16* weight, bf16* out, float* rstd, i64 rows, float eps) {
+    normalise<false>(const_cast<bf16*>(x), nullptr, weight, out, rstd, rows, eps);
+}
+
+// x becomes x + residual, rounded; out is the norm of that.
+extern "C" __global__ void __launch_bounds__(THREADS)
+add_rms_norm_fwd(bf16* x, const bf16* residual, const bf16* weight, bf16* out, float* rstd, i64 rows, float eps) {
+    normalise<true>(x, residual, weight, out, rstd, rows, eps);
+}
+
+// Adds this block's rows to partial[blockIdx.x], a row of HIDDEN sums.
+DEVICE void store_partial(const float (&sums)[PER_THREAD][VEC], float* partial) {
+    __shared__ float shared[GROUPS > 1 ? HIDDEN : 1];
+    const int lane = threadIdx.x % ROW_THREADS, group = threadIdx.x / ROW_THREADS;
+    float* row = partial + i64(blockIdx.x) * HIDDEN;
+#pragma unroll 1
+    for (int turn = 0; turn < GROUPS; ++turn) {
+        if (group == turn) {
+#pragma unroll
+            for (int i = 0; i < PER_THREAD; ++i)
+#pragma unroll
+                for (int e = 0; e < VEC; ++e) {
+                    const int column = (lane + i * ROW_THREADS) * VEC + e;
+                    if (column >= HIDDEN) break;
+                    const float sum = turn > 0 ? shared[column] + sums[i][e] : sums[i][e];
+                    if (turn == GROUPS - 1) row[column] = sum;
+                    else shared[column] = sum;
+                }
+        }
+        __syncthreads();
+    }
+}
+
+extern "C" __global__ void __launch_bounds__(THREADS, ROW_WARPS == 1 ? 2 : 1)
+rms_norm_bwd(const bf16* dout, const bf16* x, const bf16* weight, const float* rstd, bf16* dx, int add, float* partial,
+             i64 rows) {
+    const int lane = threadIdx.x % ROW_THREADS;
+    const i64 first = i64(blockIdx.x) * GROUPS + threadIdx.x / ROW_THREADS;
+    float sums[PER_THREAD][VEC] = {};
+    for (i64 row = first; row < rows; row += i64(gridDim.x) * GROUPS) {
+        const i64 at = row * HIDDEN;
+        Packed packed_x[PER_THREAD], packed_dout[PER_THREAD], old[PER_THREAD];
+        load_row(packed_x, x + at, lane);
+        load_row(packed_dout, dout + at, lane);
+        if (add) load_row(old, dx + at, lane);
+        const float scale = rstd[row];
+        float dot = 0.0f;
+#pragma unroll
+        for (int i = 0; i < PER_THREAD; ++i) {
+            const int piece = lane + i * ROW_THREADS;
+            if (piece >= PIECES) break;
+            float xs[VEC], douts[VEC], w[VEC];
+            unpack(xs, packed_x[i]);
+            unpack(douts, packed_dout[i]);
+            load_vec<VEC>(w, weight + piece * VEC);
+#pragma unroll
+            for (int e = 0; e < VEC; ++e) {
+                dot = fmaf(w[e] * douts[e], xs[e], dot);
+                sums[i][e] = fmaf(douts[e], xs[e] * scale, sums[i][e]);
+            }
+        }
+        // dx = rstd (weight dout) - x rstd^3 mean(weight dout x).
+        const float pull = row_sum(dot) * (1.0f / HIDDEN) * scale * scale * scale;
+#pragma unroll
+        for (int i = 0; i < PER_THREAD; ++i) {
+            const int piece = lane + i * ROW_THREADS;
+            if (piece >= PIECES) break;
+            float xs[VEC], douts[VEC], w[VEC], result[VEC] = {};
+            unpack(xs, packed_x[i]);
+            unpack(douts, packed_dout[i]);
+            load_vec<VEC>(w, weight + piece * VEC);
+            if (add) unpack(result, old[i]);
+#pragma unroll
+            for (int e = 0; e < VEC; ++e) result[e] += fmaf(scale * w[e], douts[e], -pull * xs[e]);
+            store_vec<VEC>(dx + at + piece * VEC, result);
+        }
+    }
+    store_partial(sums, partial);
+}
+
+// dweight from the partial rows: a block takes 32 columns, its 8 warps every eighth partial row each, in order.
+constexpr int DWEIGHT_WARPS = 8;
+
+extern "C" __global__ void __launch_bounds__(DWEIGHT_WARPS * WARP)
+rms_norm_dweight(const float* partial, int partials, float* dweight, int add) {
+    __shared__ double shared[DWEIGHT_WARPS][WARP];
+    const int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
+    const int column = blockIdx.x * WARP + lane;
+    double sum = 0.0;
+    if (column < HIDDEN) {
+#pragma unroll 8
+        for (int row = warp; row < partials; row += DWEIGHT_WARPS) sum += partial[i64(row) * HIDDEN + column];
+    }
+    shared[warp][lane] = sum;
+    __syncthreads();
+    if (warp > 0 || column >= HIDDEN) return;
+#pragma unroll
+    for (int i = 1; i < DWEIGHT_WARPS; ++i) sum += shared[i][lane];
+    accumulate(dweight + column, float(sum), add);
+}
