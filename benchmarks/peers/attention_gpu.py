@@ -58,23 +58,31 @@ def fla_selection(block_size: int, block_counts: int, q: Tensor, k: Tensor, v: T
 
 
 def local_indices(tokens: int, heads: int, block_size: int, block_counts: int, device: str) -> Tensor:
-    """Selections [1, T, H, K] as trained models make them: three quarters of the blocks are the last ones, the others
-    stay the same for 32 tokens at a time and are anywhere before."""
-    near = -(-3 * block_counts // 4)
-    current = torch.arange(tokens, device=device) // block_size
-    recent = current[:, None] - torch.arange(near, device=device)
-    indices = torch.full((tokens, heads, block_counts), -1, device=device)
-    indices[..., :near] = recent.clamp(min=-1)[:, None]
-    generator = torch.Generator(device).manual_seed(1)
-    runs = -(-tokens // 32)
-    order = torch.rand(runs, heads, tokens // block_size + 1, generator=generator, device=device)
-    # Before the recent blocks of the first token of the run.
-    limit = (torch.arange(runs, device=device) * 32 // block_size - near + 1)[:, None, None]
-    order.masked_fill_(torch.arange(order.shape[-1], device=device) >= limit, -1.0)
-    far = order.topk(min(block_counts - near, order.shape[-1]))
-    chosen = far.indices.masked_fill(far.values < 0, -1).repeat_interleave(32, dim=0)[:tokens]
-    indices[..., near : near + chosen.shape[-1]] = chosen
-    return indices[None].to(torch.int32)
+    """Selections [1, T, H, K] that neighbours share as in trained models, like those of `ssa bench attention`: three quarters
+    of the blocks from as many last ones as are selected at all, anew for each token; the others for four tokens each from a
+    pool drawn anew every 64 tokens."""
+    near, stay, run = -(-3 * block_counts // 4), 4, 64
+    far = block_counts - near
+    generator = torch.Generator(device).manual_seed(2)
+
+    def uniform(*shape: int) -> Tensor:
+        return torch.rand(*shape, generator=generator, device=device)
+
+    token = torch.arange(tokens, device=device)
+    current = (token // block_size)[:, None, None].expand(tokens, heads, 1)
+    recent = current - torch.arange(1, block_counts, device=device)
+    chosen = uniform(tokens, heads, block_counts - 1).masked_fill_(recent < 0, -1.0).topk(near - 1)
+    recent = recent.gather(-1, chosen.indices)
+    first_recent = (token // block_size + 1 - block_counts).clamp(min=0)
+    pool = (uniform(-(-tokens // run), heads, 3 * block_counts) * first_recent[::run, None, None]).long()
+    draws = (uniform((tokens + far) // stay + 1, heads, far) * 3 * block_counts).long()
+    slot = torch.arange(far, device=device)
+    draw = draws[(token[:, None] + slot) // stay, :, slot].transpose(1, 2)
+    distant = pool[token // run].gather(-1, draw)
+    distant = distant.where(distant < first_recent[:, None, None], -1)
+    indices = torch.cat([current, recent, distant], -1).sort(-1, descending=True).values
+    indices[..., 1:][indices[..., 1:] == indices[..., :-1]] = -1
+    return indices[None].to(torch.int32).contiguous()
 
 
 def passes(call: Call, sets: list[list[Tensor]]) -> dict[str, Any]:
