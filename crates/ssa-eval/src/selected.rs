@@ -1,6 +1,6 @@
 //! The blocks that sparse attention would select in a layer that is being watched.
 
-use ssa_kernels::ops::attention::pooling::mean_pool_fwd;
+use ssa_kernels::ops::attention::pooling::mean_pool_f32_fwd;
 use ssa_kernels::ops::attention::selection::{BlockIndices, SelectionOptions, select_blocks};
 use ssa_model::{LayerAttention, ModelError};
 
@@ -9,6 +9,6 @@ pub(crate) fn select(
     layer: &LayerAttention<'_>,
     selection: &SelectionOptions,
 ) -> Result<BlockIndices, ModelError> {
-    let k_pooled = mean_pool_fwd(layer.k, layer.documents, selection.block_size)?;
+    let k_pooled = mean_pool_f32_fwd(layer.k, layer.documents, selection.block_size)?;
     Ok(select_blocks(layer.q, &k_pooled, layer.documents, selection, layer.softmax_scale)?)
 }

@@ -23,8 +23,8 @@ struct Inner {
     tables: Mutex<HashMap<TableKey, Arc<Buffer>>>,
 }
 
-/// The GPU, the name of a table and a number that it depends on.
-type TableKey = (usize, &'static str, usize);
+/// The GPU, the name of a table and the numbers that it depends on.
+type TableKey = (usize, &'static str, Vec<usize>);
 
 impl PartialEq for Documents {
     fn eq(&self, other: &Self) -> bool {
@@ -105,7 +105,18 @@ impl Documents {
         parameter: usize,
         build: impl FnOnce() -> Vec<i32>,
     ) -> Result<Arc<Buffer>> {
-        let key = (gpu.properties().ordinal, name, parameter);
+        self.device_table_of(gpu, name, &[parameter], build)
+    }
+
+    /// As [`device_table`](Self::device_table), of several numbers.
+    pub(crate) fn device_table_of(
+        &self,
+        gpu: &Gpu,
+        name: &'static str,
+        parameters: &[usize],
+        build: impl FnOnce() -> Vec<i32>,
+    ) -> Result<Arc<Buffer>> {
+        let key = (gpu.properties().ordinal, name, parameters.to_vec());
         let mut tables = self.0.tables.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(table) = tables.get(&key) {
             return Ok(table.clone());
@@ -119,13 +130,6 @@ impl Documents {
     pub(crate) fn device_starts(&self, gpu: &Gpu) -> Result<Arc<Buffer>> {
         self.device_table(gpu, "starts", 0, || {
             self.ranges().flat_map(|range| std::iter::repeat_n(range.start as i32, range.len())).collect()
-        })
-    }
-
-    /// For every token the end of its document, `i32` `[N]` on a GPU.
-    pub(crate) fn device_ends(&self, gpu: &Gpu) -> Result<Arc<Buffer>> {
-        self.device_table(gpu, "ends", 0, || {
-            self.ranges().flat_map(|range| std::iter::repeat_n(range.end as i32, range.len())).collect()
         })
     }
 }

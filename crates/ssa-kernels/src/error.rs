@@ -105,12 +105,6 @@ fn gib(bytes: usize) -> String {
 }
 
 impl KernelError {
-    /// An op has no kernel for GPUs.
-    pub(crate) fn no_kernel(gpu: &crate::Gpu) -> Self {
-        let (what, device) = ("this operation".to_owned(), gpu.to_string());
-        Self::Unsupported { op: "ssa-kernels", what, device, remedy: "use --device cpu" }
-    }
-
     pub(crate) fn shape(
         op: &'static str,
         argument: &'static str,

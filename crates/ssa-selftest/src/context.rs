@@ -107,6 +107,22 @@ impl<'a> Context<'a> {
         Ok(())
     }
 
+    /// Compares a tensor that is computed and kept in `f32` with its exact value: an error of 1e-5 of the largest element is
+    /// allowed, which hundreds of additions in `f32` stay below and a single rounding to `bf16` does not.
+    pub fn compare_f32(&mut self, what: &str, actual: &Tensor, exact: &[f64]) -> Result<()> {
+        let actual = actual.to_vec()?;
+        let largest = exact.iter().fold(0.0, |max: f64, value| max.max(value.abs()));
+        let error = max_error(actual.iter().map(|&value| f64::from(value)), exact);
+        let error = if actual.len() == exact.len() { error } else { f64::INFINITY };
+        self.outcome(what, error, 1e-5 * largest);
+        Ok(())
+    }
+
+    /// Compares a number with its exact value, of which it may differ by the share `tolerance`.
+    pub fn compare_number(&mut self, what: &str, actual: f64, exact: f64, tolerance: f64) {
+        self.outcome(what, (actual - exact).abs(), tolerance * exact.abs());
+    }
+
     /// Two runs must give the same bits.
     pub fn compare_bits(&mut self, what: &str, first: &Tensor, second: &Tensor) -> Result<()> {
         let (first, second) = (first.to_vec()?, second.to_vec()?);

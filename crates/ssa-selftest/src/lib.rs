@@ -15,7 +15,7 @@ mod ops;
 mod plain;
 
 pub use context::{Context, Outcome};
-pub use plain::{bf16, round};
+pub use plain::{added_twice, bf16, round, twice};
 
 use ssa_kernels::{Device, KernelError};
 
@@ -31,8 +31,24 @@ pub struct Suite {
 }
 
 /// All checks.
-pub const SUITES: &[Suite] =
-    &[Suite { name: "linear", run: ops::linear::run }, Suite { name: "model", run: model::run }];
+pub const SUITES: &[Suite] = &[
+    Suite { name: "tensor", run: ops::tensor::run },
+    Suite { name: "linear", run: ops::linear::run },
+    Suite { name: "rms_norm", run: ops::rms_norm::run },
+    Suite { name: "rope", run: ops::rope::run },
+    Suite { name: "swiglu", run: ops::swiglu::run },
+    Suite { name: "embedding", run: ops::embedding::run },
+    Suite { name: "gate", run: ops::gate::run },
+    Suite { name: "alignment", run: ops::alignment::run },
+    Suite { name: "gated_pair", run: ops::gated_pair::run },
+    Suite { name: "cross_entropy", run: ops::cross_entropy::run },
+    Suite { name: "grad_norm", run: ops::grad_norm::run },
+    Suite { name: "adamw", run: ops::adamw::run },
+    Suite { name: "full attention", run: ops::attention::run_full },
+    Suite { name: "window attention", run: ops::attention::run_window },
+    Suite { name: "compression attention", run: ops::attention::run_compression },
+    Suite { name: "model", run: model::run },
+];
 
 /// Runs the suites whose name contains `filter` on a device. `observe` sees every outcome as it comes.
 ///

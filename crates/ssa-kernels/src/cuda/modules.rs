@@ -2,6 +2,9 @@
 
 use super::Module;
 use crate::ops;
+use crate::ops::attention::full_and_sparse::cuda as full_and_sparse;
+use crate::ops::attention::tiled::cuda as tiled;
+use crate::ops::attention::{pooling, selection, sparse};
 
 /// Every module, for checks that compile all of them.
 pub(super) static ALL: &[&Module] = &[
@@ -16,4 +19,24 @@ pub(super) static ALL: &[&Module] = &[
     &ops::rms_norm::cuda::MODULE,
     &ops::rope::cuda::MODULE,
     &ops::swiglu::cuda::MODULE,
+    &tiled::FORWARD,
+    &tiled::FORWARD_SM90,
+    &tiled::QUERIES,
+    &tiled::QUERIES_SM90,
+    &tiled::KEYS,
+    &tiled::KEYS_SM90,
+    &tiled::GRADIENTS,
+    &full_and_sparse::FORWARD,
+    &full_and_sparse::FORWARD_SM90,
+    &full_and_sparse::QUERIES,
+    &full_and_sparse::QUERIES_SM90,
+    &full_and_sparse::KEYS,
+    &full_and_sparse::KEYS_SM90_MODULE,
+    &full_and_sparse::BITS,
+    &pooling::cuda::MODULE,
+    &selection::cuda::MODULE,
+    &sparse::cuda::FORWARD,
+    &sparse::cuda::BACKWARD_QUERIES,
+    &sparse::cuda::BACKWARD_KEYS,
+    &sparse::cuda::INVERSE_INDEX,
 ];

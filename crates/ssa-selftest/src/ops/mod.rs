@@ -1,3 +1,15 @@
 //! The checks, one file per op.
 
+pub(crate) mod adamw;
+pub(crate) mod alignment;
+pub(crate) mod attention;
+pub(crate) mod cross_entropy;
+pub(crate) mod embedding;
+pub(crate) mod gate;
+pub(crate) mod gated_pair;
+pub(crate) mod grad_norm;
 pub(crate) mod linear;
+pub(crate) mod rms_norm;
+pub(crate) mod rope;
+pub(crate) mod swiglu;
+pub(crate) mod tensor;

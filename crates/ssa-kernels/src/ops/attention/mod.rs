@@ -3,6 +3,7 @@
 pub mod alignment;
 pub mod compression;
 pub mod full;
+pub mod full_and_sparse;
 pub mod gated_pair;
 pub mod pooling;
 pub mod reference;
@@ -15,6 +16,6 @@ mod blocks;
 #[cfg(test)]
 mod golden;
 mod shape;
-mod tiled;
+pub(crate) mod tiled;
 
 pub use shape::{AttentionGrads, AttentionOutput};

@@ -84,5 +84,5 @@ pub fn compression_attention_bwd(
     let op = "compression_attention_bwd";
     let visibility = Visibility::Blocks { block_size };
     let call = TiledCall::new(op, q, k_pooled, v_pooled, documents, visibility, softmax_scale)?;
-    tiled_bwd(op, &call, dout, output, grads)
+    tiled_bwd(&call, dout, output, grads)
 }

@@ -84,5 +84,5 @@ pub fn full_attention_bwd(
     let op = "full_attention_bwd";
     let visibility = Visibility::Tokens { window_size: usize::MAX };
     let call = TiledCall::new(op, q, k, v, documents, visibility, softmax_scale)?;
-    tiled_bwd(op, &call, dout, output, grads)
+    tiled_bwd(&call, dout, output, grads)
 }

@@ -1,7 +1,11 @@
 //! The result of selection: which blocks each token attends to.
 
+use std::borrow::Cow;
+use std::sync::Arc;
+
 use crate::checks::check_positive;
-use crate::{Documents, KernelError, Result};
+use crate::cuda::{Buffer, Gpu};
+use crate::{Device, Documents, KernelError, Result};
 
 /// The selected blocks of every token and key/value head, checked once against the documents they belong to.
 ///
@@ -9,13 +13,21 @@ use crate::{Documents, KernelError, Result};
 /// The invariants, on which the attention ops rely without looking again: the numbers strictly ascend, none lies
 /// behind the token, and the last used one is the token's own block. So every token sees at least itself, and only
 /// its last block needs a causal mask.
-#[derive(Clone, Debug, PartialEq, Eq)]
+///
+/// A selection made on a GPU stays there, and cloning it copies nothing; [`BlockIndices::to_host`] brings it back.
+#[derive(Clone)]
 pub struct BlockIndices {
-    indices: Vec<i32>,
+    indices: Storage,
     documents: Documents,
     kv_heads: usize,
     block_size: usize,
     block_counts: usize,
+}
+
+#[derive(Clone)]
+enum Storage {
+    Host(Vec<i32>),
+    Device(Arc<Buffer>),
 }
 
 impl BlockIndices {
@@ -49,6 +61,7 @@ impl BlockIndices {
                 return Err(KernelError::value(OP, "indices", expected, format!("{row:?}")));
             }
         }
+        let indices = Storage::Host(indices);
         Ok(Self { indices, documents: documents.clone(), kv_heads, block_size, block_counts })
     }
 
@@ -70,19 +83,72 @@ impl BlockIndices {
                     .extend((0..block_counts as i32).map(|block| if block <= current { block } else { -1 }));
             }
         }
+        let indices = Storage::Host(indices);
         Self { indices, documents: documents.clone(), kv_heads, block_size, block_counts }
     }
 
+    /// Takes over what a kernel that keeps the invariants has written: `i32` `[B, T, H, K]`.
+    pub(crate) fn from_device(
+        indices: Buffer,
+        documents: &Documents,
+        kv_heads: usize,
+        block_size: usize,
+        block_counts: usize,
+    ) -> Self {
+        let indices = Storage::Device(Arc::new(indices));
+        Self { indices, documents: documents.clone(), kv_heads, block_size, block_counts }
+    }
+
+    /// Where the indices are.
+    pub fn device(&self) -> Device {
+        match &self.indices {
+            Storage::Host(_) => Device::Cpu,
+            Storage::Device(buffer) => Device::Cuda(buffer.gpu().clone()),
+        }
+    }
+
+    /// The same selection in host memory; waits for the GPU if it is there.
+    ///
+    /// # Errors
+    /// [`KernelError::Cuda`] if work queued on the GPU before has failed.
+    pub fn to_host(&self) -> Result<Cow<'_, Self>> {
+        let Storage::Device(buffer) = &self.indices else { return Ok(Cow::Borrowed(self)) };
+        let mut indices = vec![0; self.documents.total_tokens() * self.kv_heads * self.block_counts];
+        buffer.read(&mut indices)?;
+        Ok(Cow::Owned(Self { indices: Storage::Host(indices), ..self.clone() }))
+    }
+
+    /// The indices on a GPU; copied there if they are in host memory.
+    pub(crate) fn on_gpu(&self, op: &'static str, gpu: &Gpu) -> Result<Arc<Buffer>> {
+        match &self.indices {
+            Storage::Host(indices) => Ok(Arc::new(gpu.upload(indices)?)),
+            Storage::Device(buffer) if buffer.gpu() == gpu => Ok(buffer.clone()),
+            Storage::Device(buffer) => {
+                let (expected, actual) = (gpu.to_string(), buffer.gpu().to_string());
+                Err(KernelError::Device { op, argument: "block_indices", expected, actual })
+            }
+        }
+    }
+
     /// The ascending blocks that one token, counted over the whole batch, selects for one key/value head.
+    ///
+    /// # Panics
+    /// As [`BlockIndices::as_slice`].
     pub fn selected(&self, token: usize, kv_head: usize) -> &[i32] {
         let start = (token * self.kv_heads + kv_head) * self.block_counts;
-        let row = &self.indices[start..start + self.block_counts];
+        let row = &self.as_slice()[start..start + self.block_counts];
         &row[..row.partition_point(|&block| block >= 0)]
     }
 
     /// All slots, `[B, T, H, K]`.
+    ///
+    /// # Panics
+    /// If the selection is on a GPU: see [`BlockIndices::to_host`].
     pub fn as_slice(&self) -> &[i32] {
-        &self.indices
+        match &self.indices {
+            Storage::Host(indices) => indices,
+            Storage::Device(_) => unreachable!("a selection on a GPU is not in host memory"),
+        }
     }
 
     /// The documents in which blocks are counted.
@@ -103,6 +169,30 @@ impl BlockIndices {
     /// K, the slots of a row.
     pub fn block_counts(&self) -> usize {
         self.block_counts
+    }
+}
+
+/// The same sizes, documents and blocks, wherever they are; one that cannot be read is equal to none.
+impl PartialEq for BlockIndices {
+    fn eq(&self, other: &Self) -> bool {
+        let sizes = |x: &Self| [x.kv_heads, x.block_size, x.block_counts];
+        let indices = || match (self.to_host(), other.to_host()) {
+            (Ok(a), Ok(b)) => a.as_slice() == b.as_slice(),
+            _ => false,
+        };
+        sizes(self) == sizes(other) && self.documents == other.documents && indices()
+    }
+}
+
+impl std::fmt::Debug for BlockIndices {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let mut debug = f.debug_struct("BlockIndices");
+        debug.field("block_size", &self.block_size).field("block_counts", &self.block_counts);
+        match &self.indices {
+            Storage::Host(indices) => debug.field("indices", indices),
+            Storage::Device(buffer) => debug.field("indices", &buffer.gpu()),
+        };
+        debug.finish_non_exhaustive()
     }
 }
 

@@ -3,43 +3,25 @@
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
-use super::SelectionOptions;
+use super::Call;
 use super::scores::{complete_blocks, gather_group, means, score, tokens_per_tile};
 use super::top::Selector;
-use crate::Documents;
 use crate::cpu::simd::{axpy_simd, dispatch, exp_row_simd, max_row_simd};
 use crate::ops::attention::blocks::{Blocks, Tile, split_by_tile};
 use crate::ops::attention::shape::AttentionShape;
 
 /// Returns the indices `[B, T, H, slots]`.
-pub(super) fn select(
-    q: &[f32],
-    k_pooled: &[f32],
-    shape: AttentionShape,
-    documents: &Documents,
-    options: &SelectionOptions,
-    slots: usize,
-    softmax_scale: f32,
-) -> Vec<i32> {
-    let call = Call { q, k_pooled, shape, options, slots, softmax_scale };
-    let mut indices = vec![0; shape.total_tokens() * shape.kv_heads * slots];
-    let tiles = Blocks::new(documents, options.block_size).tiles(tokens_per_tile(shape));
-    split_by_tile(&mut indices, tiles, shape.kv_heads * slots)
-        .into_par_iter()
-        .for_each_init(Scratch::default, |scratch, (tile, indices)| {
-            call.select_tile(&tile, indices, scratch)
-        });
+pub(super) fn select(call: &Call<'_>) -> Vec<i32> {
+    let row = call.shape.kv_heads * call.slots;
+    let mut indices = vec![0; call.shape.total_tokens() * row];
+    let tiles = Blocks::new(call.documents, call.options.block_size).tiles(tokens_per_tile(call.shape));
+    split_by_tile(&mut indices, tiles, row).into_par_iter().for_each_init(
+        Scratch::default,
+        |scratch, (tile, indices)| {
+            call.select_tile(&tile, indices, scratch);
+        },
+    );
     indices
-}
-
-/// What all tiles share.
-struct Call<'a> {
-    q: &'a [f32],
-    k_pooled: &'a [f32],
-    shape: AttentionShape,
-    options: &'a SelectionOptions,
-    slots: usize,
-    softmax_scale: f32,
 }
 
 /// Buffers of one tile.
@@ -64,8 +46,8 @@ impl Call<'_> {
             return self.select_all(tile, indices);
         }
         for kv_head in 0..kv_heads {
-            gather_group(&mut scratch.q, self.q, self.shape, tile, kv_head, self.softmax_scale);
-            let means = means(self.k_pooled, self.shape, tile, kv_head, complete);
+            gather_group(&mut scratch.q, self.q.as_slice(), self.shape, tile, kv_head, self.softmax_scale);
+            let means = means(self.k_pooled.as_slice(), self.shape, tile, kv_head, complete);
             score(&mut scratch.scores, &scratch.q, means, self.shape, complete);
             for (index, token) in tile.tokens.clone().enumerate() {
                 let current = tile.position(token) / block_size;

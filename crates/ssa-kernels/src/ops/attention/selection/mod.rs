@@ -2,6 +2,7 @@
 
 mod block_indices;
 mod cpu;
+pub(crate) mod cuda;
 pub mod reference;
 mod scores;
 #[cfg(test)]
@@ -11,7 +12,7 @@ mod top;
 pub use block_indices::BlockIndices;
 
 use super::shape::AttentionShape;
-use crate::checks::check_positive;
+use crate::checks::{check_positive, same_device};
 use crate::{Device, Documents, KernelError, Result, Tensor};
 
 /// Which blocks count as the most important ones.
@@ -65,6 +66,18 @@ impl SelectionOptions {
     }
 }
 
+/// A checked call.
+struct Call<'a> {
+    q: &'a Tensor,
+    k_pooled: &'a Tensor,
+    documents: &'a Documents,
+    options: &'a SelectionOptions,
+    shape: AttentionShape,
+    /// Slots of a row of the result.
+    slots: usize,
+    softmax_scale: f32,
+}
+
 /// Selects blocks for every token and key/value head by the pooled keys:
 ///
 /// ```text
@@ -77,12 +90,13 @@ impl SelectionOptions {
 /// equal ones, the lower. [`SelectionRule::Reference`] departs from "largest" as the released kernel does.
 ///
 /// # Shapes
-/// `q` `[B, T, HQ, D]`, `k_pooled` `[C, H, D]` from [`mean_pool_fwd`](super::pooling::mean_pool_fwd); returns indices
+/// `q` `[B, T, HQ, D]`, `k_pooled` `[C, H, D]` from [`mean_pool_f32_fwd`](super::pooling::mean_pool_f32_fwd); returns indices
 /// `[B, T, H, K]`. K is `block_counts` (rounded up to a power of two by the reference rule), but no more than the blocks
 /// of the longest document.
 ///
 /// # Dtypes
-/// `f32`, accumulated in `f32`: importances that differ by rounding only may be ranked either way.
+/// `f32`, accumulated in `f32`: importances that differ by rounding only may be ranked either way. On a GPU `q` is `bf16`, and
+/// `k_pooled` `f32` (taken as the sum of two `bf16`, up to 2^-17 of it) or `bf16`.
 ///
 /// # Edge cases
 /// Fewer blocks than `block_counts`: all of them. At the last token of a block, its own block is complete and counts in
@@ -91,10 +105,11 @@ impl SelectionOptions {
 /// # Errors
 /// [`KernelError::Shape`] if `q` and `k_pooled` do not fit each other and the documents, [`KernelError::Value`] if
 /// `block_size` or `block_counts` is zero, HQ is no multiple of H, or the reference rule is asked for a `block_size` that
-/// is no power of two or a `block_counts` above `block_size`.
+/// is no power of two or a `block_counts` above `block_size`; on a GPU also if D is no multiple of 16 or above 256.
 ///
 /// # Determinism
-/// Bitwise reproducible for any number of threads: every token is scored by one thread.
+/// Bitwise reproducible: for any number of threads, since every token is scored by one thread; on a GPU, since sums are made in an
+/// order that the shapes decide. Equal scores give equal importances, and so the lower block, on both.
 ///
 /// # Source
 /// Section 3 of the SSA paper (arXiv 2511.20102) and its released top-k kernel; no gradient passes through.
@@ -111,11 +126,11 @@ pub fn select_blocks(
     options.check(OP)?;
     let longest = documents.ranges().map(|range| range.len()).max().unwrap_or(1);
     let slots = options.budget().min(longest.div_ceil(options.block_size));
+    same_device(OP, q, &[("k_pooled", k_pooled)])?;
+    let call = Call { q, k_pooled, documents, options, shape, slots, softmax_scale };
     let indices = match q.device() {
-        Device::Cuda(gpu) => return Err(KernelError::no_kernel(&gpu)),
-        Device::Cpu => {
-            cpu::select(q.as_slice(), k_pooled.as_slice(), shape, documents, options, slots, softmax_scale)
-        }
+        Device::Cuda(gpu) => return cuda::select(OP, &gpu, &call),
+        Device::Cpu => cpu::select(&call),
     };
     BlockIndices::from_vec(indices, documents, shape.kv_heads, options.block_size, slots)
 }

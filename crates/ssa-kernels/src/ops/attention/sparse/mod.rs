@@ -1,13 +1,14 @@
 //! Attention over the tokens of selected blocks. The README of this folder explains the algorithm.
 
 mod cpu;
+pub(crate) mod cuda;
 pub mod reference;
 #[cfg(test)]
 mod tests;
 
 use super::selection::BlockIndices;
 use super::shape::{AttentionGrads, AttentionOutput, AttentionShape};
-use crate::checks::{check_positive, check_shape};
+use crate::checks::{check_positive, check_shape, same_device};
 use crate::{Device, Documents, KernelError, Result, Tensor};
 
 /// `out = sum_j p_j v_j`, `p = softmax_j(softmax_scale * q . k_j)` over the tokens j of the selected blocks that are not
@@ -19,7 +20,8 @@ use crate::{Device, Documents, KernelError, Result, Tensor};
 ///
 /// # Dtypes
 /// `f32`; scores accumulate over D, outputs over the K * block_size keys of a query, both in `f32`. Exponentials are
-/// taken relative to the largest score.
+/// taken relative to the largest score. On a GPU q, k, v and out are `bf16` and lse is `f32`; weights are rounded to `bf16` for
+/// the product with v.
 ///
 /// # Edge cases
 /// With every block selected ([`BlockIndices::all`]) this is full attention. A query always sees itself, so lse is
@@ -27,10 +29,11 @@ use crate::{Device, Documents, KernelError, Result, Tensor};
 ///
 /// # Errors
 /// [`KernelError::Shape`] if q, k and v do not fit each other, [`KernelError::Value`] if HQ is no multiple of H, D is
-/// zero, or `block_indices` was made for other documents or another number of key/value heads.
+/// zero, or `block_indices` was made for other documents or another number of key/value heads; on a GPU also if D is no multiple
+/// of 16 or above 256.
 ///
 /// # Determinism
-/// Bitwise reproducible: every query is computed by one thread.
+/// Bitwise reproducible: every query is computed by one thread, on a GPU by one warp.
 ///
 /// # Source
 /// Section 3 of the SSA paper (arXiv 2511.20102), the sparse stream.
@@ -45,11 +48,14 @@ pub fn sparse_attention_fwd(
     let shape = check_inputs("sparse_attention_fwd", [q, k, v], block_indices, documents)?;
     let mut output = AttentionOutput::for_output(q, shape);
     match q.device() {
-        Device::Cuda(gpu) => return Err(KernelError::no_kernel(&gpu)),
+        Device::Cuda(gpu) => {
+            let inputs = cuda::Inputs { q, k, v, block_indices, shape, softmax_scale };
+            cuda::forward("sparse_attention_fwd", &gpu, &inputs, &mut output)?;
+        }
         Device::Cpu => cpu::forward(
             [q, k, v].map(Tensor::as_slice),
             shape,
-            block_indices,
+            &*block_indices.to_host()?,
             softmax_scale,
             output.out.as_mut_slice(),
             output.lse.as_mut_slice(),
@@ -67,14 +73,17 @@ pub fn sparse_attention_fwd(
 ///
 /// # Dtypes
 /// `f32`. A key's gradient is summed in `f32` over the queries of a chunk of tokens, then over chunks. Extra memory:
-/// three padded copies of k or v, and a chunk of scores that is bounded whatever the number of tokens.
+/// three padded copies of k or v, and a chunk of scores that is bounded whatever the number of tokens. On a GPU all but lse is
+/// `bf16`, with sums in `f32`; p and ds are rounded to `bf16` for their products. Extra memory there: the inverse of the
+/// selection, 16 bytes a slot, pieces of long lists (about 32 D bytes a slot at 16 keys a block, less with more tokens) and one
+/// `f32` a query head.
 ///
 /// # Errors
 /// As the forward; [`KernelError::Shape`] if `dout`, `output` or a gradient has another shape than stated.
 ///
 /// # Determinism
 /// Bitwise reproducible for any number of threads: a key's gradient is summed by one thread in the order of the
-/// queries.
+/// queries. On a GPU too: there partial sums of fixed ranges of queries are added in order, without atomics.
 pub fn sparse_attention_bwd(
     dout: &Tensor,
     q: &Tensor,
@@ -94,14 +103,22 @@ pub fn sparse_attention_bwd(
     check_shape(OP, "grads.dq", &grads.dq, q.shape())?;
     check_shape(OP, "grads.dk", &grads.dk, k.shape())?;
     check_shape(OP, "grads.dv", &grads.dv, v.shape())?;
+    let AttentionGrads { dq, dk, dv } = &*grads;
+    let AttentionOutput { out, lse } = output;
+    let others = [("dout", dout), ("output.out", out), ("output.lse", lse)];
+    same_device(OP, q, &others)?;
+    same_device(OP, q, &[("grads.dq", dq), ("grads.dk", dk), ("grads.dv", dv)])?;
     match q.device() {
-        Device::Cuda(gpu) => return Err(KernelError::no_kernel(&gpu)),
+        Device::Cuda(gpu) => {
+            let inputs = cuda::Inputs { q, k, v, block_indices, shape, softmax_scale };
+            cuda::backward(OP, &gpu, dout, &inputs, output, grads)?;
+        }
         Device::Cpu => cpu::backward(
             dout.as_slice(),
             [q, k, v].map(Tensor::as_slice),
             output,
             shape,
-            block_indices,
+            &*block_indices.to_host()?,
             softmax_scale,
             grads,
         ),
@@ -117,6 +134,7 @@ fn check_inputs(
 ) -> Result<AttentionShape> {
     let shape = AttentionShape::new(op, q, k, v, documents)?;
     check_positive(op, "head_dim", shape.head_dim)?;
+    same_device(op, q, &[("k", k), ("v", v)])?;
     if block_indices.documents() != documents {
         let expected = "indices of the same documents";
         return Err(KernelError::value(op, "block_indices", expected, "indices of other documents"));

@@ -2,16 +2,19 @@
 //! attention are this kernel with different ranges.
 
 mod cpu;
+pub(crate) mod cuda;
 mod visibility;
 
 pub(super) use visibility::Visibility;
 
 use super::shape::{AttentionGrads, AttentionOutput, AttentionShape};
 use crate::checks::check_shape;
-use crate::{Device, Documents, KernelError, Result, Tensor};
+use crate::{Device, Documents, Result, Tensor};
 
 /// A checked call.
 pub(super) struct TiledCall<'a> {
+    /// Name of the op.
+    op: &'static str,
     /// `[B, T, HQ, D]`.
     q: &'a Tensor,
     /// `[.., H, D]`: a row per token, or per block under [`Visibility::Blocks`].
@@ -42,7 +45,7 @@ impl<'a> TiledCall<'a> {
                 AttentionShape::of_query_and_pooled(op, q, k, documents, block_size)?
             }
         };
-        Ok(Self { q, k, v, documents, visibility, softmax_scale, shape })
+        Ok(Self { op, q, k, v, documents, visibility, softmax_scale, shape })
     }
 }
 
@@ -50,7 +53,7 @@ impl<'a> TiledCall<'a> {
 pub(super) fn tiled_fwd(call: &TiledCall<'_>) -> Result<AttentionOutput> {
     let mut output = AttentionOutput::for_output(call.q, call.shape);
     match call.q.device() {
-        Device::Cuda(gpu) => return Err(KernelError::no_kernel(&gpu)),
+        Device::Cuda(gpu) => cuda::forward(&gpu, call, &mut output)?,
         Device::Cpu => cpu::forward(call, &mut output),
     }
     Ok(output)
@@ -58,12 +61,12 @@ pub(super) fn tiled_fwd(call: &TiledCall<'_>) -> Result<AttentionOutput> {
 
 /// Checks the arguments that a backward takes beside the inputs, and adds to the gradients.
 pub(super) fn tiled_bwd(
-    op: &'static str,
     call: &TiledCall<'_>,
     dout: &Tensor,
     output: &AttentionOutput,
     grads: &mut AttentionGrads,
 ) -> Result<()> {
+    let op = call.op;
     check_shape(op, "dout", dout, &call.shape.q_shape())?;
     check_shape(op, "output.out", &output.out, &call.shape.q_shape())?;
     check_shape(op, "output.lse", &output.lse, &call.shape.lse_shape())?;
@@ -71,7 +74,7 @@ pub(super) fn tiled_bwd(
     check_shape(op, "grads.dk", &grads.dk, call.k.shape())?;
     check_shape(op, "grads.dv", &grads.dv, call.v.shape())?;
     match call.q.device() {
-        Device::Cuda(gpu) => return Err(KernelError::no_kernel(&gpu)),
+        Device::Cuda(gpu) => cuda::backward(&gpu, call, dout, output, grads)?,
         Device::Cpu => cpu::backward(call, dout, output, grads),
     }
     Ok(())

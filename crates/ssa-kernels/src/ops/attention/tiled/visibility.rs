@@ -33,4 +33,14 @@ impl Visibility {
             Self::Blocks { block_size } => 0..(position + 1) / block_size,
         }
     }
+
+    /// The positions, in a document of that many tokens, that see any of the keys `first..=last`.
+    pub(super) fn seen_by(self, first: usize, last: usize, tokens: usize) -> Range<usize> {
+        let (start, end) = match self {
+            Self::Tokens { window_size } => (first, last.saturating_add(window_size)),
+            Self::Blocks { block_size } => ((first + 1) * block_size - 1, tokens),
+        };
+        let start = start.min(tokens);
+        start..end.clamp(start, tokens)
+    }
 }

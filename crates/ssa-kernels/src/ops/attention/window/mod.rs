@@ -83,5 +83,5 @@ pub fn window_attention_bwd(
     check_positive(op, "window_size", window_size)?;
     let visibility = Visibility::Tokens { window_size };
     let call = TiledCall::new(op, q, k, v, documents, visibility, softmax_scale)?;
-    tiled_bwd(op, &call, dout, output, grads)
+    tiled_bwd(&call, dout, output, grads)
 }

@@ -1,0 +1,81 @@
+// What the query-centric kernels of sparse attention share: which rows of q a warp owns, and the keys it walks.
+// Needs HEAD_DIM, GROUP, BLOCK_SIZE and WARPS.
+#pragma once
+#include "rows.cuh"
+
+constexpr int THREADS = WARPS * WARP;
+constexpr int WORDS = Row<HEAD_DIM>::WORDS;
+// Heads of a group are taken 16 at a time.
+constexpr int HEAD_TILES = (GROUP + 15) / 16;
+
+// The token and the 16 heads of a warp. Grid: (tokens / warps of a block, H * HEAD_TILES, slices of the output).
+struct Owner {
+    int token, kv_head, first_head, g, c;
+    i64 first_row;
+    bool valid;
+
+    __device__ __forceinline__ Owner(int tokens, int kv_heads) {
+        token = blockIdx.x * (THREADS / WARP) + threadIdx.x / WARP;
+        kv_head = blockIdx.y / HEAD_TILES;
+        first_head = blockIdx.y % HEAD_TILES * 16;
+        g = threadIdx.x % WARP / 4;
+        c = threadIdx.x % 4;
+        valid = token < tokens;
+        first_row = (i64(token) * kv_heads + kv_head) * GROUP + first_head;
+    }
+    __device__ __forceinline__ bool has_head(int half) const {
+        return GROUP % 16 == 0 || first_head + g + 8 * half < GROUP;
+    }
+    // The row of q that is row g + 8 half here.
+    __device__ __forceinline__ i64 row(int half) const { return first_row + g + 8 * half; }
+    // Rows beyond the group repeat its last head; their results go nowhere.
+    __device__ __forceinline__ void load_rows(u32 (&x)[2][WORDS], const bf16* from) const {
+#pragma unroll
+        for (int half = 0; half < 2; ++half) {
+            const int head = GROUP % 16 == 0 ? g + 8 * half : min(g + 8 * half, GROUP - 1 - first_head);
+            Row<HEAD_DIM>::load(x[half], from + (first_row + head) * HEAD_DIM, c);
+        }
+    }
+};
+
+// The keys of a token's selected blocks, numbered through.
+struct SelectedKeys {
+    const int* indices;
+    int start, position, visible, steps, g, c;
+
+    __device__ __forceinline__ SelectedKeys(const Owner& own, const int* all_indices, const int* document_start, int slots,
+                                            int kv_heads)
+        : g(own.g), c(own.c) {
+        indices = all_indices + (i64(own.token) * kv_heads + own.kv_head) * slots;
+        start = document_start[own.token];
+        position = own.token - start;
+        int used = 0;
+        for (int first = 0; first < slots; first += WARP) {
+            const int slot = first + threadIdx.x % WARP;
+            used += __popc(__ballot_sync(ALL_LANES, slot < slots && indices[slot] >= 0));
+        }
+        visible = (used - 1) * BLOCK_SIZE + position % BLOCK_SIZE + 1;
+        steps = (visible + 15) / 16;
+    }
+    // Tokens of keys 16 step + g and + 8; beyond the visible ones the last of them, the token itself.
+    __device__ __forceinline__ void rows(i64 (&at)[2], int step) const {
+        int block = 0;
+        if constexpr (BLOCK_SIZE % 16 == 0) block = indices[step * 16 / BLOCK_SIZE];
+#pragma unroll
+        for (int r = 0; r < 2; ++r) {
+            const int key = min(16 * step + g + 8 * r, visible - 1);
+            if constexpr (BLOCK_SIZE % 16 != 0) block = indices[key / BLOCK_SIZE];
+            at[r] = start + i64(block) * BLOCK_SIZE + key % BLOCK_SIZE;
+        }
+    }
+    // Replaces the scores of keys that do not exist, in accumulators whose columns are the keys of a step.
+    __device__ __forceinline__ void mask(float (&s)[2][4], int step, float value) const {
+#pragma unroll
+        for (int r = 0; r < 2; ++r) {
+#pragma unroll
+            for (int i = 0; i < 4; ++i) {
+                if (16 * step + 8 * r + 2 * c + i % 2 >= visible) s[r][i] = value;
+            }
+        }
+    }
+};

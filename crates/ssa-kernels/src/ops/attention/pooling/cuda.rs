@@ -1,0 +1,70 @@
+//! Block means on a GPU; the source explains its design.
+
+use crate::checks::dtypes;
+use crate::cuda::{Gpu, Module};
+use crate::ops::attention::blocks::device_block_starts;
+use crate::{DType, Documents, KernelError, Result, Tensor};
+
+pub(crate) static MODULE: Module = Module {
+    name: "pooling",
+    source: include_str!("pooling.cu"),
+    variants: &[&[("WIDTH", 64)], &[("WIDTH", 128)], &[("WIDTH", 256)]],
+};
+
+/// Threads of a block of the kernels, and elements that one loads at once.
+const THREADS: usize = 128;
+const VECTOR: usize = 8;
+/// Columns that a block of threads of the forward takes.
+const COLUMNS: usize = 128;
+
+/// Writes the means `[C, width]` in the type of `pooled`.
+pub(super) fn forward(
+    op: &'static str,
+    gpu: &Gpu,
+    x: &Tensor,
+    documents: &Documents,
+    block_size: usize,
+    pooled: &mut Tensor,
+) -> Result<()> {
+    dtypes(op, &[("x", x, DType::Bf16)])?;
+    let (blocks, width) = (pooled.shape()[0], width(op, pooled)?);
+    let name = match pooled.dtype() {
+        DType::F32 => "mean_pool_f32_fwd",
+        _ => "mean_pool_fwd",
+    };
+    gpu.kernel(&MODULE, name, &[("WIDTH", width as i64)])?
+        .launch([blocks, width.div_ceil(COLUMNS), 1], THREADS)
+        .input(x)
+        .buffer(&*device_block_starts(documents, gpu, block_size)?)
+        .output(pooled)
+        .run()
+}
+
+pub(super) fn backward(
+    op: &'static str,
+    gpu: &Gpu,
+    dpooled: &Tensor,
+    documents: &Documents,
+    block_size: usize,
+    dx: &mut Tensor,
+) -> Result<()> {
+    dtypes(op, &[("dpooled", dpooled, DType::Bf16), ("dx", dx, DType::Bf16)])?;
+    let (blocks, width) = (dpooled.shape()[0], width(op, dpooled)?);
+    gpu.kernel(&MODULE, "mean_pool_bwd", &[("WIDTH", width as i64)])?
+        .launch([(blocks * width / VECTOR).div_ceil(THREADS), 1, 1], THREADS)
+        .input(dpooled)
+        .buffer(&*device_block_starts(documents, gpu, block_size)?)
+        .accumulate(dx)
+        .i32(blocks)
+        .run()
+}
+
+/// H * D of pooled rows, which kernels read in whole vectors.
+fn width(op: &'static str, pooled: &Tensor) -> Result<usize> {
+    let width = pooled.shape()[1] * pooled.shape()[2];
+    if width.is_multiple_of(VECTOR) {
+        Ok(width)
+    } else {
+        Err(KernelError::value(op, "H * D", "a multiple of 8 on a GPU", width))
+    }
+}

@@ -1,0 +1,116 @@
+//! Block selection on a GPU; the source explains its design.
+
+use super::{BlockIndices, Call, SelectionRule};
+use crate::checks::dtypes;
+use crate::cuda::{Buffer, Gpu, Module};
+use crate::ops::attention::blocks::{Blocks, device_first_blocks};
+use crate::ops::attention::shape::check_head_dim;
+use crate::{DType, Documents, Result};
+
+pub(crate) static MODULE: Module = Module {
+    name: "selection",
+    source: include_str!("selection.cu"),
+    variants: &[
+        &[("HEAD_DIM", 64), ("GROUP", 16), ("REFERENCE_RULE", 0), ("ONE_PASS", 1)],
+        &[("HEAD_DIM", 64), ("GROUP", 16), ("REFERENCE_RULE", 0), ("ONE_PASS", 0)],
+        &[("HEAD_DIM", 64), ("GROUP", 16), ("REFERENCE_RULE", 1), ("ONE_PASS", 1)],
+        &[("HEAD_DIM", 128), ("GROUP", 16), ("REFERENCE_RULE", 0), ("ONE_PASS", 1)],
+        &[("HEAD_DIM", 128), ("GROUP", 16), ("REFERENCE_RULE", 0), ("ONE_PASS", 0)],
+    ],
+};
+
+/// Threads of a block of the kernels.
+const THREADS: usize = 256;
+/// Blocks that a set of rows of a product takes.
+const SET: usize = 16;
+/// Shared memory for importances that leaves room for two blocks of threads on every card since Ampere's large ones, bytes.
+const SHARED: usize = 80 << 10;
+/// Device memory for importances where shared memory does not hold them, bytes at most.
+const SCRATCH: usize = 256 << 20;
+
+/// Writes the selection of every token.
+pub(super) fn select(op: &'static str, gpu: &Gpu, call: &Call<'_>) -> Result<BlockIndices> {
+    let &Call { q, documents, options, shape, slots, softmax_scale, .. } = call;
+    check_head_dim(op, shape)?;
+    dtypes(op, &[("q", q, DType::Bf16)])?;
+    let block_size = options.block_size;
+    let longest = documents.ranges().map(|range| range.len()).max().unwrap_or(0).div_ceil(block_size);
+    let defines = [
+        ("HEAD_DIM", shape.head_dim as i64),
+        ("GROUP", shape.group() as i64),
+        ("REFERENCE_RULE", i64::from(options.rule == SelectionRule::Reference)),
+        ("ONE_PASS", i64::from(longest <= blocks_in_registers(shape.head_dim))),
+    ];
+    let means = split_means(gpu, call, &defines)?;
+    let mut indices = gpu.alloc::<i32>(shape.total_tokens() * shape.kv_heads * slots)?;
+
+    let width = longest.next_multiple_of(SET);
+    let tile = if 8 * width * 4 <= SHARED { 8 } else { 4 };
+    let tiles = tiles(documents, gpu, tile)?;
+    let tile_count = tiles.bytes() / size_of::<[i32; 2]>();
+    let row_bytes = tile * width * size_of::<f32>();
+    // Importances lie in shared memory, or in device memory for a bounded number of blocks of threads.
+    let mut scratch = None;
+    let (mut grid, mut shared) = (tile_count, row_bytes);
+    if row_bytes > SHARED {
+        let at_once = 2 * gpu.properties().multiprocessors / shape.kv_heads;
+        grid = grid.min(at_once).min(SCRATCH / (row_bytes * shape.kv_heads)).max(1).min(tile_count);
+        scratch = Some(gpu.alloc::<f32>(grid * shape.kv_heads * tile * width)?);
+        shared = 0;
+    }
+    let kernel = gpu.kernel(&MODULE, "select_blocks", &defines)?;
+    let launch = kernel
+        .launch([grid, shape.kv_heads, 1], THREADS)
+        .shared(shared)
+        .input(q)
+        .buffer(&means)
+        .buffer(&tiles)
+        .buffer(&*documents.device_starts(gpu)?)
+        .buffer(&*device_first_blocks(documents, gpu, block_size)?);
+    let launch = match &mut scratch {
+        Some(scratch) => launch.buffer_mut(scratch),
+        None => launch.null(),
+    };
+    launch
+        .buffer_mut(&mut indices)
+        .i32(tile_count)
+        .i32(tile)
+        .i32(width)
+        .i32(shape.kv_heads)
+        .i32(block_size)
+        .i32(slots)
+        .f32(softmax_scale)
+        .run()?;
+    Ok(BlockIndices::from_device(indices, documents, shape.kv_heads, block_size, slots))
+}
+
+/// Blocks of which one block of threads keeps all scores in registers.
+fn blocks_in_registers(head_dim: usize) -> usize {
+    if head_dim <= 128 { 512 } else { 256 }
+}
+
+/// The means as sums of two `bf16`, `[C + 16, H, 2, D]`.
+fn split_means(gpu: &Gpu, call: &Call<'_>, defines: &[(&'static str, i64)]) -> Result<Buffer> {
+    let name = if call.k_pooled.dtype() == DType::F32 { "split_means" } else { "split_means_bf16" };
+    let head_dim = call.shape.head_dim;
+    let rows = call.k_pooled.rows();
+    let padded = rows + SET * call.shape.kv_heads;
+    let mut means = gpu.alloc::<u16>(padded * 2 * head_dim)?;
+    gpu.kernel(&MODULE, name, defines)?
+        .launch([(padded * head_dim / 8).div_ceil(THREADS), 1, 1], THREADS)
+        .input(call.k_pooled)
+        .buffer_mut(&mut means)
+        .i64(rows)
+        .i64(padded)
+        .run()?;
+    Ok(means)
+}
+
+/// First token and number of tokens of every tile; those with the most blocks before them, and so the most work, first.
+fn tiles(documents: &Documents, gpu: &Gpu, tokens: usize) -> Result<std::sync::Arc<Buffer>> {
+    documents.device_table(gpu, "selection_tiles", tokens, || {
+        let mut tiles = Blocks::new(documents, tokens).tiles(tokens);
+        tiles.sort_by_key(|tile| std::cmp::Reverse(tile.position(tile.tokens.start)));
+        tiles.iter().flat_map(|tile| [tile.tokens.start as i32, tile.tokens.len() as i32]).collect()
+    })
+}

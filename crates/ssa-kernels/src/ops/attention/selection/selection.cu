@@ -1,0 +1,478 @@
+// Block selection. q [N, HQ, D] bf16, k_pooled [C, H, D] f32 (or bf16), indices [N, H, slots].
+//
+//     s_hc = scale q_h . k_c,  lse_h over complete blocks c < (t+1)/b,  I_c = sum_h exp(s_hc - lse_h) for c < t/b
+//     selected: t/b and the slots - 1 others with the largest I, of equal ones the lower
+//
+// A block of 8 warps owns TILE tokens (8, fewer where importances are long) and one key/value head.
+//
+// Scores are computed transposed, 16 blocks as rows by 8 heads as columns, so that the sum over heads is a sum over a lane's own
+// accumulators and two shuffles. The warps share the blocks of TOKENS tokens in turn, sets of 16 dealt round, and keep all their
+// scores in registers: up to CHUNK = 512 blocks (T 8192 at 16) every score is computed once, for maximum, sum and importance
+// (ONE_PASS). Beyond, a first pass finds maximum and sum and a second computes the scores again. Neither ever leaves the chip;
+// importances wait in shared memory until all TILE tokens have theirs, then each warp ranks those of one token.
+//
+// Precision: q is bf16, the means are f32, split into bf16 high + low that equal them up to 2^-17: two products of tensor
+// cores give scores with the error of f32 sums, where means rounded to bf16 would give 2^-9. (One tf32 product costs as
+// much as two of bf16 and has 2^-11.) `split_means` does it once; in the main kernel it would be a third of the
+// instructions. Equal blocks get equal bits: every block's score, exponential and sum over heads is formed by the same
+// operations in the same order, and relative to the same maximum.
+//
+// Ranking: importances are not negative, so their bits order like their values. The threshold is found by bisection of
+// the bits, counting with one reduction of the warp a step, and stops at the first that splits off the right number (about
+// 15 steps); among equal bits at the threshold the lower blocks are taken. The `reference` rule ranks the blocks of earlier
+// chunks and those of the last one alone first (see the README), then the survivors.
+//
+// Where a document has more blocks than shared memory holds importances for, they lie in device memory, one tile for each
+// block of the grid, which then is bounded and takes tile after tile.
+#include "rows.cuh"
+
+#ifndef HEAD_DIM
+#define HEAD_DIM 64
+#endif
+#ifndef GROUP
+#define GROUP 16
+#endif
+#ifndef REFERENCE_RULE
+#define REFERENCE_RULE 0
+#endif
+
+// Every document has at most CHUNK blocks.
+#ifndef ONE_PASS
+#define ONE_PASS 1
+#endif
+
+constexpr int WARPS = 8, THREADS = WARPS * WARP;
+// Heads are taken 16 at a time, in sets of 8 columns.
+constexpr int HEAD_SETS = GROUP <= 8 ? 1 : 2;
+constexpr int HEADS = 8 * HEAD_SETS;
+constexpr int PASSES = (GROUP + HEADS - 1) / HEADS;
+// Tokens scored at a time, and sets of 16 blocks of a warp: 64 accumulators, 32 where other things need the registers.
+constexpr int TOKENS = HEAD_DIM <= 64 ? 4 / HEAD_SETS : 1;
+constexpr int SETS = ONE_PASS && HEAD_DIM <= 128 ? 4 : 2;
+constexpr int CHUNK = WARPS * SETS * 16;
+constexpr int WORDS = Row<HEAD_DIM>::WORDS, VECTOR = Row<HEAD_DIM>::VECTOR;
+// In place of negative infinity, whose differences are not numbers.
+constexpr float LOWEST = -1e30f;
+// Importances of a lane that ranking keeps in registers.
+constexpr int CACHED = 16;
+
+typedef float Scores[TOKENS][SETS][HEAD_SETS][4];
+
+// The tokens scored together and what each may see.
+struct Group {
+    int complete[TOKENS];
+    // Operand b: column g is a head.
+    u32 q[TOKENS][HEAD_SETS][WORDS];
+};
+
+// Means of the document's blocks for one key/value head, rows of `high` and, HEAD_DIM further, `low`.
+struct Means {
+    const bf16* rows;
+    int stride, blocks;
+};
+
+DEVICE void load_queries(Group& group, int token_index, const bf16* q, i64 row, int first_head, u32 sign) {
+    const int g = threadIdx.x % WARP / 4, c = threadIdx.x % 4;
+#pragma unroll
+    for (int n = 0; n < HEAD_SETS; ++n) {
+        u32 (&x)[WORDS] = group.q[token_index][n];
+        Row<HEAD_DIM>::load(x, q + (row + min(first_head + 8 * n + g, GROUP - 1)) * HEAD_DIM, c);
+        if (sign == 0) continue;
+#pragma unroll
+        for (int w = 0; w < WORDS; ++w) x[w] ^= sign;
+    }
+}
+
+// First of the 16 blocks that are set `set` of this warp in a chunk.
+DEVICE int first_block_of(int chunk, int set) { return chunk * CHUNK + (set * WARPS + int(threadIdx.x) / WARP) * 16; }
+
+// d += x q for the rows g and g + 8 of a set and all columns.
+DEVICE void add_products(Scores& s, int m, const Group& group, const bf16* row, int stride, int w) {
+    u32 x[2][VECTOR];
+    Row<8 * VECTOR>::load(x[0], row, 0);
+    Row<8 * VECTOR>::load(x[1], row + 8 * stride, 0);
+#pragma unroll
+    for (int i = 0; i < VECTOR; i += 2) {
+        const u32 left[4] = {x[0][i], x[1][i], x[0][i + 1], x[1][i + 1]};
+#pragma unroll
+        for (int t = 0; t < TOKENS; ++t) {
+#pragma unroll
+            for (int n = 0; n < HEAD_SETS; ++n) {
+                const u32 right[2] = {group.q[t][n][w + i], group.q[t][n][w + i + 1]};
+                mma(s[t][m][n], left, right);
+            }
+        }
+    }
+}
+
+// Scores of the warp's blocks of a chunk, LOWEST for blocks that are not complete.
+DEVICE void score(Scores& s, const Group& group, const Means& means, int chunk) {
+    const int g = threadIdx.x % WARP / 4, c = threadIdx.x % 4;
+#pragma unroll
+    for (int m = 0; m < SETS; ++m) {
+        int first = first_block_of(chunk, m);
+        // Hides that the address is the same for all tokens of a tile: the compiler would keep those of all sets, in local
+        // memory, where forming one again takes a few instructions.
+        asm volatile("" : "+r"(first));
+        if (first >= means.blocks) break;
+#pragma unroll
+        for (int t = 0; t < TOKENS; ++t) {
+#pragma unroll
+            for (int n = 0; n < HEAD_SETS; ++n) {
+#pragma unroll
+                for (int i = 0; i < 4; ++i) s[t][m][n][i] = 0.0f;
+            }
+        }
+        // Rows of blocks that are not complete or belong to the next document are read and not used.
+        const bf16* row = means.rows + (first + g) * means.stride;
+#pragma unroll
+        for (int w = 0; w < WORDS; w += VECTOR) {
+            const int column = Row<HEAD_DIM>::first(w, c);
+            add_products(s, m, group, row + column, means.stride, w);
+            add_products(s, m, group, row + HEAD_DIM + column, means.stride, w);
+        }
+#pragma unroll
+        for (int t = 0; t < TOKENS; ++t) {
+            if (first + 16 <= group.complete[t]) continue;
+#pragma unroll
+            for (int n = 0; n < HEAD_SETS; ++n) {
+#pragma unroll
+                for (int i = 0; i < 4; ++i) {
+                    if (first + g + i / 2 * 8 >= group.complete[t]) s[t][m][n][i] = LOWEST;
+                }
+            }
+        }
+    }
+}
+
+// One value of every column (token, head): a lane holds those of columns 2c and 2c + 1 of every token and set of heads.
+typedef float Columns[TOKENS][HEAD_SETS][2];
+constexpr int OWN_COLUMNS = TOKENS * HEAD_SETS * 2;
+static_assert(OWN_COLUMNS <= 8, "the 8 lanes of a column hold one column each after a reduction");
+
+// Reduces columns over the 8 lanes of each, halving what a lane holds in each step, then over the warps through shared
+// memory [WARPS, WARP], and gives every lane its columns back.
+template <bool MAXIMUM> DEVICE void reduce_columns(Columns& columns, float* shared) {
+    const int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
+    float (&x)[OWN_COLUMNS] = reinterpret_cast<float (&)[OWN_COLUMNS]>(columns);
+#pragma unroll
+    for (int offset = 16, held = OWN_COLUMNS; offset >= 4; offset /= 2) {
+        const bool upper = lane & offset;
+        const int half = held > 1 ? held / 2 : 1;
+#pragma unroll
+        for (int j = 0; j < half; ++j) {
+            const float kept = held > 1 && upper ? x[j + half] : x[j];
+            const float other = __shfl_xor_sync(ALL_LANES, held > 1 && !upper ? x[j + half] : x[j], offset);
+            x[j] = MAXIMUM ? fmaxf(kept, other) : kept + other;
+        }
+        held = half;
+    }
+    shared[warp * WARP + lane] = x[0];
+    __syncthreads();
+    float total = shared[lane];
+#pragma unroll
+    for (int w = 1; w < WARPS; ++w) {
+        const float other = shared[w * WARP + lane];
+        total = MAXIMUM ? fmaxf(total, other) : total + other;
+    }
+#pragma unroll
+    for (int j = 0; j < OWN_COLUMNS; ++j) x[j] = __shfl_sync(ALL_LANES, total, j * (8 / OWN_COLUMNS) * 4 + lane % 4);
+}
+
+// Applies f(score, column) to all scores of a warp's blocks.
+template <typename F> DEVICE void for_scores(Scores& s, int chunk, int blocks, F f) {
+#pragma unroll
+    for (int m = 0; m < SETS; ++m) {
+        if (first_block_of(chunk, m) >= blocks) break;
+#pragma unroll
+        for (int t = 0; t < TOKENS; ++t) {
+#pragma unroll
+            for (int n = 0; n < HEAD_SETS; ++n) {
+#pragma unroll
+                for (int i = 0; i < 4; ++i) f(s[t][m][n][i], t, n, i % 2);
+            }
+        }
+    }
+}
+
+// Applies f(column) to all columns.
+template <typename F> DEVICE void for_all(F f) {
+#pragma unroll
+    for (int t = 0; t < TOKENS; ++t) {
+#pragma unroll
+        for (int n = 0; n < HEAD_SETS; ++n) f(t, n, 0), f(t, n, 1);
+    }
+}
+
+// What softmax needs of every column: `top`, the largest score, and `weight`, 1 / sum of 2^(scale (score - top)).
+// With ONE_PASS the scores become these exponentials, else they are lost.
+DEVICE void normalise(Scores& s, Columns& top, Columns& weight, const Group& group, const Means& means, int chunks,
+                      float scale, float (*shared)[WARPS * WARP]) {
+    for_all([&](int t, int n, int i) { top[t][n][i] = LOWEST, weight[t][n][i] = 0.0f; });
+#if ONE_PASS
+    score(s, group, means, 0);
+    for_scores(s, 0, means.blocks, [&](float x, int t, int n, int i) { top[t][n][i] = fmaxf(top[t][n][i], x); });
+    reduce_columns<true>(top, shared[0]);
+    for_scores(s, 0, means.blocks, [&](float& x, int t, int n, int i) {
+        x = exp2_approx(x * scale - top[t][n][i] * scale);
+        weight[t][n][i] += x;
+    });
+#else
+    Columns own;
+    for (int chunk = 0; chunk < chunks; ++chunk) {
+        score(s, group, means, chunk);
+        for_all([&](int t, int n, int i) { own[t][n][i] = top[t][n][i]; });
+        for_scores(s, chunk, means.blocks,
+                   [&](float x, int t, int n, int i) { top[t][n][i] = fmaxf(top[t][n][i], x); });
+        for_all([&](int t, int n, int i) { weight[t][n][i] *= exp2_approx((own[t][n][i] - top[t][n][i]) * scale); });
+        // The difference first: `top` may still be LOWEST, whose product with the scale is not exact.
+        for_scores(s, chunk, means.blocks, [&](float x, int t, int n, int i) {
+            weight[t][n][i] += exp2_approx((x - top[t][n][i]) * scale);
+        });
+    }
+    for_all([&](int t, int n, int i) { own[t][n][i] = top[t][n][i]; });
+    reduce_columns<true>(top, shared[0]);
+    for_all([&](int t, int n, int i) { weight[t][n][i] *= exp2_approx((own[t][n][i] - top[t][n][i]) * scale); });
+#endif
+    reduce_columns<false>(weight, shared[1]);
+    for_all([&](int t, int n, int i) { weight[t][n][i] = 1.0f / weight[t][n][i]; });
+}
+
+// Adds the heads of one pass to the importances of TOKENS tokens. `importance` are their rows of `width`.
+DEVICE void add_importance(float* importance, int width, const Group& group, const Means& means, int first_head, float scale,
+                           float (*shared)[WARPS * WARP]) {
+    const int g = threadIdx.x % WARP / 4, c = threadIdx.x % 4;
+    const int chunks = ONE_PASS ? 1 : (means.blocks + CHUNK - 1) / CHUNK;
+    Scores s;
+    Columns top, weight;
+    normalise(s, top, weight, group, means, chunks, scale, shared);
+    // Heads beyond the group weigh nothing.
+    for_all([&](int t, int n, int i) {
+        if (GROUP % HEADS != 0 && first_head + 8 * n + 2 * c + i >= GROUP) weight[t][n][i] = 0.0f;
+    });
+    for (int chunk = 0; chunk < chunks; ++chunk) {
+#if !ONE_PASS
+        score(s, group, means, chunk);
+        for_scores(s, chunk, means.blocks,
+                   [&](float& x, int t, int n, int i) { x = exp2_approx(x * scale - top[t][n][i] * scale); });
+#endif
+#pragma unroll
+        for (int m = 0; m < SETS; ++m) {
+            const int first = first_block_of(chunk, m);
+            if (first >= means.blocks) break;
+#pragma unroll
+            for (int t = 0; t < TOKENS; ++t) {
+                float upper = 0.0f, lower = 0.0f;
+#pragma unroll
+                for (int n = 0; n < HEAD_SETS; ++n) {
+                    upper += s[t][m][n][0] * weight[t][n][0] + s[t][m][n][1] * weight[t][n][1];
+                    lower += s[t][m][n][2] * weight[t][n][0] + s[t][m][n][3] * weight[t][n][1];
+                }
+                // Even lanes sum the rows g, odd lanes the rows g + 8.
+                float total = (c % 2 ? lower : upper) + __shfl_xor_sync(ALL_LANES, c % 2 ? upper : lower, 1);
+                total += __shfl_xor_sync(ALL_LANES, total, 2);
+                float* p = importance + i64(t) * width + first + g + 8 * c;
+                if (c < 2) *p = first_head == 0 ? total : *p + total;
+            }
+        }
+    }
+}
+
+// ---- Ranking: one warp, one token --------------------------------------------------------------------------------------
+
+// Keys of blocks: bits of the importance + 1, or 0 for those that are not (or no longer) candidates. Block i * 32 + lane is
+// register i, those beyond CACHED * 32 stay where they are.
+struct Ranking {
+    u32 cached[CACHED];
+    u32* rest;
+    int count;
+
+    __device__ __forceinline__ Ranking(float* importance, int blocks) : rest(reinterpret_cast<u32*>(importance)), count(blocks) {
+        const int lane = threadIdx.x % WARP;
+#pragma unroll
+        for (int i = 0; i < CACHED; ++i) cached[i] = i * WARP + lane < count ? rest[i * WARP + lane] + 1 : 0;
+        for (int b = CACHED * WARP + lane; b < count; b += WARP) rest[b] += 1;
+    }
+
+    // Applies f(key, block) to all blocks, 32 at a time; block and key may be beyond the last, then the key is 0.
+    template <typename F> __device__ __forceinline__ void for_each(F f) {
+        const int lane = threadIdx.x % WARP;
+#pragma unroll
+        for (int i = 0; i < CACHED; ++i) {
+            if (i * WARP >= count) return;
+            f(cached[i], i * WARP + lane);
+        }
+        for (int first = CACHED * WARP; first < count; first += WARP) {
+            u32 key = first + lane < count ? rest[first + lane] : 0;
+            const u32 old = key;
+            f(key, first + lane);
+            if (key != old) rest[first + lane] = key;
+        }
+    }
+
+    __device__ __forceinline__ int count_from(u32 least, int begin, int end) {
+        int n = 0;
+        for_each([&](u32 key, int block) {
+            n += key >= least && (!REFERENCE_RULE || (block >= begin && block < end));
+        });
+        return __reduce_add_sync(ALL_LANES, n);
+    }
+
+    // A key that more than `wanted` of the lanes' largest keys reach, and so more than `wanted` keys: cheap to find, and
+    // mostly close to the threshold.
+    static __device__ __forceinline__ u32 bound(u32 most, u32 high, int wanted) {
+        u32 low = 0;
+        // A bound to 2^-9 of the value is as good as any.
+        while (high - low > (1u << 14)) {
+            const u32 middle = low + (high - low) / 2;
+            if (__popc(__ballot_sync(ALL_LANES, most >= middle)) > wanted) low = middle;
+            else high = middle;
+        }
+        return low;
+    }
+
+    // Keeps the best `wanted` candidates of blocks begin .. end.
+    __device__ __forceinline__ void keep(int begin, int end, int wanted) {
+        // By the exact rule all blocks are candidates, and more of them than wanted.
+        if (REFERENCE_RULE && count_from(1, begin, end) <= wanted) return;
+        u32 most = 0;
+        for_each([&](u32 key, int block) {
+            if (!REFERENCE_RULE || (block >= begin && block < end)) most = max(most, key);
+        });
+        // More than `wanted` keys are >= low, at most as many are >= high.
+        u32 low = 1, high = __reduce_max_sync(ALL_LANES, most) + 1;
+        if (wanted < WARP) low = max(low, bound(most, high, wanted));
+        int at_high = 0;
+        while (high - low > 1 && at_high != wanted) {
+            const u32 middle = low + (high - low) / 2;
+            const int n = count_from(middle, begin, end);
+            if (n > wanted) low = middle;
+            else high = middle, at_high = n;
+        }
+        // All from `high` on, and the first of those just below.
+        int equal_left = wanted - at_high;
+        for_each([&](u32& key, int block) {
+            const bool inside = !REFERENCE_RULE || (block >= begin && block < end);
+            bool kept = key >= high;
+            if (equal_left > 0) {
+                const u32 equal = __ballot_sync(ALL_LANES, inside && key == high - 1);
+                const int lane = threadIdx.x % WARP;
+                if (key == high - 1) kept = __popc(equal & ((1u << lane) - 1)) < equal_left;
+                equal_left -= __popc(equal);
+            }
+            if (inside && !kept) key = 0;
+        });
+    }
+
+    // Writes the candidates in ascending order, then the current block, then -1.
+    __device__ __forceinline__ void emit(int* slots_out, int slots, int current) {
+        const int lane = threadIdx.x % WARP;
+        int used = 0;
+        for_each([&](u32 key, int block) {
+            const u32 chosen = __ballot_sync(ALL_LANES, key > 0);
+            if (key > 0) slots_out[used + __popc(chosen & ((1u << lane) - 1))] = block;
+            used += __popc(chosen);
+        });
+        for (int slot = used + lane; slot < slots; slot += WARP) slots_out[slot] = slot == used ? current : -1;
+    }
+};
+
+DEVICE void rank_token(float* importance, int current, int block_size, int slots, int* slots_out) {
+    Ranking ranking(importance, current);
+#if REFERENCE_RULE
+    const int last_chunk = current / block_size * block_size;
+    if (last_chunk > 0) {
+        ranking.keep(0, last_chunk, block_size / 2);
+        ranking.keep(last_chunk, current, block_size / 2 - 1);
+    }
+#endif
+    ranking.keep(0, current, slots - 1);
+    ranking.emit(slots_out, slots, current);
+}
+
+template <typename T>
+DEVICE void split_rows(const T* __restrict__ means, bf16* __restrict__ split, i64 rows, i64 padded_rows) {
+    constexpr int VECTORS = HEAD_DIM / 8;
+    const i64 item = i64(blockIdx.x) * THREADS + threadIdx.x, row = item / VECTORS;
+    if (row >= padded_rows) return;
+    float x[8] = {}, rest[8];
+    if (row < rows) load8(x, means + item * 8);
+#pragma unroll
+    for (int i = 0; i < 8; ++i) rest[i] = x[i] - to_float(to_bf16(x[i]));
+    bf16* high = split + item * 8 + row * HEAD_DIM;
+    store8(high, x);
+    store8(high + HEAD_DIM, rest);
+}
+
+// Means [rows, HEAD_DIM] as [padded_rows, 2, HEAD_DIM], high and low: 16 H rows of zeros follow, so that sets of 16 blocks may
+// end anywhere.
+extern "C" __global__ void __launch_bounds__(THREADS)
+split_means(const float* __restrict__ means, bf16* __restrict__ split, i64 rows, i64 padded_rows) {
+    split_rows(means, split, rows, padded_rows);
+}
+
+extern "C" __global__ void __launch_bounds__(THREADS)
+split_means_bf16(const bf16* __restrict__ means, bf16* __restrict__ split, i64 rows, i64 padded_rows) {
+    split_rows(means, split, rows, padded_rows);
+}
+
+// A tile and one key/value head. In shared memory: registers are full.
+struct Work {
+    const bf16* means;
+    int first_token, tokens, start, blocks;
+};
+
+// tiles [tile_count] x (first token, tokens), each within a document, the ones with most blocks first. `tile`: the most
+// tokens of one, a multiple of TOKENS. `width`: row of importances, a multiple of 16. `scratch`: null, or
+// [gridDim.x * gridDim.y, tile, width] f32. Grid: (tiles or fewer, H). Dynamic shared memory: [tile, width] f32, or none
+// with `scratch`.
+extern "C" __global__ void __launch_bounds__(THREADS, 2)
+select_blocks(const bf16* __restrict__ q, const bf16* __restrict__ means_in, const int2* __restrict__ tiles,
+              const int* __restrict__ document_start, const int* __restrict__ first_block, float* __restrict__ scratch,
+              int* __restrict__ indices, int tile_count, int tile, int width, int kv_heads, int block_size, int slots,
+              float softmax_scale) {
+    extern __shared__ float shared_importance[];
+    __shared__ float columns[2][WARPS * WARP];
+    __shared__ Work work;
+    const int kv_head = blockIdx.y, warp = threadIdx.x / WARP;
+    float* importance = scratch ? scratch + (i64(blockIdx.y) * gridDim.x + blockIdx.x) * tile * width : shared_importance;
+    // The largest score belongs to the largest exponential only under a positive scale: a negative one turns q round.
+    const u32 sign = softmax_scale < 0.0f ? 0x80008000u : 0;
+    const float scale = fabsf(softmax_scale) * LOG2_E;
+
+    for (int index = blockIdx.x; index < tile_count; index += gridDim.x) {
+        if (threadIdx.x == 0) {
+            const int first_token = tiles[index].x, start = document_start[first_token];
+            const i64 row = i64(first_block[first_token]) * kv_heads + kv_head;
+            work = {means_in + row * (2 * HEAD_DIM), first_token, tiles[index].y, start,
+                    (first_token + tiles[index].y - start) / block_size};
+        }
+        __syncthreads();
+        if ((work.first_token + work.tokens - 1 - work.start) / block_size >= slots) {
+            for (int t0 = 0; t0 < work.tokens; t0 += TOKENS) {
+                for (int pass = 0; pass < PASSES; ++pass) {
+                    Group group;
+#pragma unroll
+                    for (int t = 0; t < TOKENS; ++t) {
+                        const int token = work.first_token + min(t0 + t, work.tokens - 1);
+                        group.complete[t] = (token - work.start + 1) / block_size;
+                        load_queries(group, t, q, (i64(token) * kv_heads + kv_head) * GROUP, pass * HEADS, sign);
+                    }
+                    const Means means{work.means, kv_heads * 2 * HEAD_DIM, work.blocks};
+                    add_importance(importance + i64(t0) * width, width, group, means, pass * HEADS, scale, columns);
+                }
+            }
+        }
+        __syncthreads();
+        for (int t = warp; t < work.tokens; t += WARPS) {
+            const int token = work.first_token + t, current = (token - work.start) / block_size;
+            int* slots_out = indices + (i64(token) * kv_heads + kv_head) * slots;
+            if (current < slots) {
+                for (int slot = threadIdx.x % WARP; slot < slots; slot += WARP) slots_out[slot] = slot <= current ? slot : -1;
+            } else {
+                rank_token(importance + i64(t) * width, current, block_size, slots, slots_out);
+            }
+        }
+        __syncthreads();
+    }
+}

@@ -1,0 +1,205 @@
+//! How a call is cut into blocks of a GPU: lists made on the host once per batch, longest work first.
+
+use std::cmp::Reverse;
+use std::ops::Range;
+use std::sync::Arc;
+
+use crate::cuda::{Buffer, Gpu};
+use crate::ops::attention::tiled::Visibility;
+use crate::{Documents, Result};
+
+/// Rows of a piece of a key tile's list of rows: not less than this,
+const SHORTEST_PIECE: usize = 1024;
+/// and so many that about this many pieces come out: several for every multiprocessor of any card, so that the last ones end
+/// together, and few enough that partial sums cost little. It depends on no card, so neither do results.
+const PIECES: usize = 512;
+
+/// A document as tables see it.
+#[derive(Clone, Copy)]
+struct Document {
+    start: usize,
+    tokens: usize,
+    first_key: usize,
+    keys: usize,
+}
+
+fn documents(documents: &Documents, visibility: Visibility) -> impl Iterator<Item = Document> {
+    let mut first_key = 0;
+    documents.ranges().map(move |range| {
+        let keys = visibility.keys(range.len());
+        let document = Document { start: range.start, tokens: range.len(), first_key, keys };
+        first_key += keys;
+        document
+    })
+}
+
+/// What a table depends on beside the documents.
+fn parameters(visibility: Visibility, rest: [usize; 3]) -> [usize; 5] {
+    let (kind, reach) = match visibility {
+        Visibility::Tokens { window_size } => (0, window_size),
+        Visibility::Blocks { block_size } => (1, block_size),
+    };
+    [kind, reach, rest[0], rest[1], rest[2]]
+}
+
+/// Number of entries of four integers.
+pub(in crate::ops::attention) fn entries(table: &Buffer) -> usize {
+    table.bytes() / size_of::<[i32; 4]>()
+}
+
+/// `(first token, tokens, first key, first row)` of every tile of packed rows.
+pub(in crate::ops::attention) fn row_tiles(
+    gpu: &Gpu,
+    all: &Documents,
+    visibility: Visibility,
+    group: usize,
+    tile_rows: usize,
+) -> Result<Arc<Buffer>> {
+    all.device_table_of(gpu, "attention row tiles", &parameters(visibility, [group, tile_rows, 0]), || {
+        let mut tiles = Vec::new();
+        for document in documents(all, visibility) {
+            let rows = document.tokens * group;
+            for row in (0..rows).step_by(tile_rows) {
+                let last = (rows.min(row + tile_rows) - 1) / group;
+                let keys = visibility.seen(last).end - visibility.seen(row / group).start;
+                tiles.push((keys, [document.start, document.tokens, document.first_key, row]));
+            }
+        }
+        tiles.sort_by_key(|&(keys, _)| Reverse(keys));
+        tiles.into_iter().flat_map(|(_, entry)| entry.map(|value| value as i32)).collect()
+    })
+}
+
+/// The tiles of keys, and the rows that see them in pieces.
+pub(in crate::ops::attention) struct KeyTiles<'a> {
+    pub(in crate::ops::attention) documents: &'a Documents,
+    pub(in crate::ops::attention) visibility: Visibility,
+    pub(in crate::ops::attention) group: usize,
+    pub(in crate::ops::attention) kv_heads: usize,
+    pub(in crate::ops::attention) tile_keys: usize,
+}
+
+impl KeyTiles<'_> {
+    /// Two entries a piece: `(first token, tokens, first key, first key of the tile)` and `(first row, end of the rows, slot of
+    /// the partial sum or -1, keys)`.
+    ///
+    /// Rows are cut at multiples of one length in every document, and pieces of that length come in the order of
+    /// rows: blocks that run at the same time read the same rows.
+    pub(in crate::ops::attention) fn pieces(&self, gpu: &Gpu) -> Result<Arc<Buffer>> {
+        self.table(gpu, "attention key pieces", || {
+            let length = self.piece_length();
+            let (mut pieces, mut slot) = (Vec::new(), 0);
+            for (document, key, rows) in self.tiles() {
+                let cuts = cuts(&rows, length);
+                for piece in &cuts {
+                    let order = (Reverse(piece.len()), document.start, piece.start / length);
+                    let is_whole = cuts.len() == 1;
+                    let tile = [document.start, document.tokens, document.first_key, key];
+                    let slot_or_none = if is_whole { -1 } else { slot };
+                    pieces.push((order, tile, piece.clone(), slot_or_none, document.keys));
+                    slot += i32::from(!is_whole);
+                }
+            }
+            pieces.sort_by_key(|piece| piece.0);
+            let entry = |(_, tile, rows, slot, keys): (_, [usize; 4], Range<usize>, i32, usize)| {
+                let [a, b, c, d] = tile.map(|value| value as i32);
+                [a, b, c, d, rows.start as i32, rows.end as i32, slot, keys as i32]
+            };
+            pieces.into_iter().flat_map(entry).collect()
+        })
+    }
+
+    /// `(first key over the batch, keys, first slot, slots)` of every tile whose rows are cut.
+    pub(in crate::ops::attention) fn sums(&self, gpu: &Gpu) -> Result<Arc<Buffer>> {
+        self.table(gpu, "attention key sums", || {
+            let length = self.piece_length();
+            let (mut sums, mut slot) = (Vec::new(), 0);
+            for (document, key, rows) in self.tiles() {
+                let count = cuts(&rows, length).len();
+                if count > 1 {
+                    let keys = self.tile_keys.min(document.keys - key);
+                    sums.extend([document.first_key + key, keys, slot, count].map(|value| value as i32));
+                    slot += count;
+                }
+            }
+            sums
+        })
+    }
+
+    /// Number of partial sums.
+    pub(in crate::ops::attention) fn slots(&self) -> usize {
+        let length = self.piece_length();
+        self.tiles().map(|(_, _, rows)| cuts(&rows, length).len()).filter(|&count| count > 1).sum()
+    }
+
+    fn table(&self, gpu: &Gpu, name: &'static str, build: impl FnOnce() -> Vec<i32>) -> Result<Arc<Buffer>> {
+        let parameters = parameters(self.visibility, [self.group, self.kv_heads, self.tile_keys]);
+        self.documents.device_table_of(gpu, name, &parameters, build)
+    }
+
+    fn piece_length(&self) -> usize {
+        let rows: usize = self.tiles().map(|(_, _, rows)| rows.len()).sum();
+        (rows * self.kv_heads).div_ceil(PIECES).next_multiple_of(256).max(SHORTEST_PIECE)
+    }
+
+    /// Every tile: its document, its first key and the packed rows that see any of its keys.
+    fn tiles(&self) -> impl Iterator<Item = (Document, usize, Range<usize>)> {
+        documents(self.documents, self.visibility).flat_map(move |document| {
+            (0..document.keys).step_by(self.tile_keys).map(move |key| {
+                let last = document.keys.min(key + self.tile_keys) - 1;
+                let positions = self.visibility.seen_by(key, last, document.tokens);
+                (document, key, positions.start * self.group..positions.end * self.group)
+            })
+        })
+    }
+}
+
+/// The pieces of a list of rows; one without rows is one piece, whose sum is zero.
+fn cuts(rows: &Range<usize>, length: usize) -> Vec<Range<usize>> {
+    let mut cuts = Vec::new();
+    let mut start = rows.start;
+    while cuts.is_empty() || start < rows.end {
+        let end = rows.end.min((start / length + 1) * length);
+        cuts.push(start..end);
+        start = end;
+    }
+    cuts
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pieces_partition_the_rows() {
+        for (rows, expected) in [
+            (5..5, vec![5..5]),
+            (0..4, vec![0..4]),
+            (3..9, vec![3..4, 4..8, 8..9]),
+            (4..12, vec![4..8, 8..12]),
+        ] {
+            assert_eq!(cuts(&rows, 4), expected);
+        }
+    }
+
+    /// Every pair of a row and a key that it sees lies in the rows of the key's tile.
+    #[test]
+    fn rows_of_a_tile_see_it() {
+        let documents = Documents::from_cu_seqlens(vec![0, 1, 38, 140]).unwrap();
+        for visibility in [
+            Visibility::Tokens { window_size: usize::MAX },
+            Visibility::Tokens { window_size: 7 },
+            Visibility::Blocks { block_size: 4 },
+        ] {
+            let tiles = KeyTiles { documents: &documents, visibility, group: 3, kv_heads: 1, tile_keys: 16 };
+            for (document, key, rows) in tiles.tiles() {
+                for position in 0..document.tokens {
+                    let seen = visibility.seen(position);
+                    let meets = seen.start < document.keys.min(key + 16) && seen.end > key;
+                    let inside = rows.contains(&(3 * position)) && rows.contains(&(3 * position + 2));
+                    assert_eq!(meets, inside, "{visibility:?} key {key} position {position}");
+                }
+            }
+        }
+    }
+}

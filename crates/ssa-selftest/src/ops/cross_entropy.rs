@@ -1,0 +1,135 @@
+//! Linear map and cross-entropy: losses, sums and both gradients; rows that are not aligned; several chunks.
+
+use ssa_kernels::ops::cross_entropy::{
+    IGNORE_INDEX, linear_cross_entropy_fwd, linear_cross_entropy_fwd_bwd, linear_cross_entropy_losses,
+    reference,
+};
+use ssa_kernels::ops::linear;
+use ssa_kernels::{DType, Tensor};
+
+use crate::{Context, Result, bf16, round};
+
+/// Tokens, vocabulary and hidden size.
+const SHAPES: [[usize; 3]; 6] =
+    [[1, 1, 8], [63, 2, 17], [100, 257, 64], [33, 5000, 96], [17, 50_257, 16], [9, 128_256, 32]];
+
+const SCALE: f32 = 0.01;
+
+pub(crate) fn run(context: &mut Context<'_>) -> Result<()> {
+    for [tokens, vocab, hidden] in SHAPES {
+        for z_loss in [0.0, 1e-2] {
+            context.case(format!("{tokens} tokens, {vocab} ids, {hidden} wide, z-loss {z_loss}"));
+            one_chunk(context, [tokens, vocab, hidden], z_loss)?;
+        }
+    }
+    several_chunks(context)
+}
+
+/// Every seventh label is ignored.
+fn random_labels(context: &mut Context<'_>, vocab: usize, tokens: usize) -> Vec<i32> {
+    let labels = context.random().below(vocab as u32, tokens).into_iter().enumerate();
+    labels.map(|(n, label)| if n % 7 == 3 { IGNORE_INDEX } else { label as i32 }).collect()
+}
+
+/// What the op adds to gradients of zero, and its sums.
+fn gradients(x: &Tensor, weight: &Tensor, labels: &[i32], z_loss: f32) -> Result<([Tensor; 2], [f64; 2])> {
+    let mut dx = Tensor::zeros_like(x);
+    let mut dweight = Tensor::zeros_on(&x.device(), DType::F32, weight.shape());
+    let loss = linear_cross_entropy_fwd_bwd(x, weight, labels, SCALE, z_loss, &mut dx, &mut dweight)?;
+    Ok(([dx, dweight], [loss.loss_sum.value()?, loss.lse_square_sum.value()?]))
+}
+
+fn one_chunk(context: &mut Context<'_>, [tokens, vocab, hidden]: [usize; 3], z_loss: f32) -> Result<()> {
+    let (x, x_exact) = context.normal(&[1, tokens, hidden], 1.0)?;
+    let (weight, weight_exact) = context.normal(&[vocab, hidden], 2.0 * (hidden as f32).powf(-0.5))?;
+    let labels = random_labels(context, vocab, tokens);
+    let losses = reference::losses(&x_exact, &weight_exact, &labels, hidden);
+    let squares = reference::lse_squares(&x_exact, &weight_exact, &labels, hidden);
+    let [loss_sum, square_sum] = [losses.iter().sum::<f64>(), squares.iter().sum()];
+
+    let each = linear_cross_entropy_losses(&x, &weight, &labels)?;
+    let worst = each.iter().zip(&losses).map(|(a, b)| (f64::from(*a) - b).abs()).fold(0.0, f64::max);
+    context.outcome("losses", worst, 2e-5);
+    let forward = linear_cross_entropy_fwd(&x, &weight, &labels)?;
+    let [forward_loss, forward_square] = [forward.loss_sum.value()?, forward.lse_square_sum.value()?];
+    context.outcome("loss sum", (forward_loss - loss_sum).abs(), 1e-5 * (1.0 + loss_sum));
+    context.outcome("lse square sum", (forward_square - square_sum).abs(), 1e-5 * (1.0 + square_sum));
+
+    let ([dx, dweight], [training_loss, _]) = gradients(&x, &weight, &labels, z_loss)?;
+    let plain = Plain::new(&x_exact, &weight_exact, &labels, hidden, f64::from(z_loss));
+    let scaled = |values: Vec<f64>| values.iter().map(|value| f64::from(SCALE) * value).collect::<Vec<_>>();
+    let (edx, edweight) = reference::backward(&x_exact, &weight_exact, &labels, hidden, f64::from(z_loss));
+    context.compare("dx", &dx, &scaled(edx), &round(&plain.dx))?;
+    context.compare("dweight", &dweight, &scaled(edweight), &round(&plain.dweight))?;
+    let plain_error: f64 = plain.losses.iter().zip(&losses).map(|(a, b)| (a - b).abs()).sum();
+    let allowed = 2.0 * plain_error + 1e-5 * (1.0 + loss_sum);
+    context.outcome("loss sum in training", (training_loss - loss_sum).abs(), allowed);
+    let (again, _) = gradients(&x, &weight, &labels, z_loss)?;
+    context.compare_bits("dx", &dx, &again[0])?;
+    context.compare_bits("dweight", &dweight, &again[1])
+}
+
+/// The same with logits and their gradient in `bf16`.
+struct Plain {
+    losses: Vec<f64>,
+    dx: Vec<f64>,
+    dweight: Vec<f64>,
+}
+
+impl Plain {
+    fn new(x: &[f64], weight: &[f64], labels: &[i32], hidden: usize, z_loss: f64) -> Self {
+        let mut z = round(&linear::reference::forward(x, weight, hidden));
+        let mut losses = Vec::new();
+        for (z, &label) in z.chunks_mut(weight.len() / hidden).zip(labels) {
+            if label == IGNORE_INDEX {
+                losses.push(0.0);
+                z.fill(0.0);
+                continue;
+            }
+            let max = z.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+            let lse = max + z.iter().map(|z| (z - max).exp()).sum::<f64>().ln();
+            losses.push(lse - z[label as usize]);
+            for (column, z) in z.iter_mut().enumerate() {
+                let onehot = if column as i32 == label { 1.0 } else { 0.0 };
+                let gradient = (1.0 + 2.0 * z_loss * lse) * (*z - lse).exp() - onehot;
+                *z = bf16(f64::from(SCALE) * gradient);
+            }
+        }
+        let (dx, dweight) = linear::reference::backward(&z, x, weight, hidden);
+        Self { losses, dx, dweight }
+    }
+}
+
+/// A large vocabulary and more tokens than a chunk: the same as the two parts of the tokens one after the other.
+fn several_chunks(context: &mut Context<'_>) -> Result<()> {
+    let [first, second, vocab, hidden] = [4096, 37, 128_256, 8];
+    context.case(format!("{} tokens, {vocab} ids, in chunks", first + second));
+    let values = context.random().normal((first + second) * hidden);
+    let (head, tail) = values.split_at(first * hidden);
+    let [head, tail] = [(head, first), (tail, second)]
+        .map(|(values, tokens)| context.tensor(values.to_vec(), &[1, tokens, hidden]));
+    let (head, tail) = (head?.0, tail?.0);
+    let (x, _) = context.tensor(values, &[1, first + second, hidden])?;
+    let (weight, _) = context.normal(&[vocab, hidden], 0.5)?;
+    let labels = random_labels(context, vocab, first + second);
+
+    let losses = linear_cross_entropy_losses(&x, &weight, &labels)?;
+    let parts = [
+        linear_cross_entropy_losses(&head, &weight, &labels[..first])?,
+        linear_cross_entropy_losses(&tail, &weight, &labels[first..])?,
+    ];
+    let worst = losses.iter().zip(parts.concat()).map(|(a, b)| f64::from((a - b).abs())).fold(0.0, f64::max);
+    context.outcome("losses", worst, 2e-5);
+
+    let to_f64 =
+        |tensor: &Tensor| -> Result<Vec<f64>> { Ok(tensor.to_vec()?.into_iter().map(f64::from).collect()) };
+    let ([dx, dweight], [loss, _]) = gradients(&x, &weight, &labels, 0.0)?;
+    let ([dhead, dweight_head], [loss_head, _]) = gradients(&head, &weight, &labels[..first], 0.0)?;
+    let ([dtail, mut dweight_both], [loss_tail, _]) = gradients(&tail, &weight, &labels[first..], 0.0)?;
+    dweight_both.add_assign(&dweight_head)?;
+    context.compare_number("loss sum", loss, loss_head + loss_tail, 1e-6);
+    let dx_parts = [to_f64(&dhead)?, to_f64(&dtail)?].concat();
+    context.compare("dx", &dx, &dx_parts, &dx_parts)?;
+    let both = to_f64(&dweight_both)?;
+    context.compare("dweight", &dweight, &both, &both)
+}
