@@ -59,9 +59,9 @@ def fla_selection(block_size: int, block_counts: int, q: Tensor, k: Tensor, v: T
 
 def local_indices(tokens: int, heads: int, block_size: int, block_counts: int, device: str) -> Tensor:
     """Selections [1, T, H, K] that neighbours share as in trained models, like those of `ssa bench attention`: three quarters
-    of the blocks from as many last ones as are selected at all, anew for each token; the others for four tokens each from a
+    of the blocks from as many last ones as are selected at all, anew for each token; the others for three tokens each from a
     pool drawn anew every 64 tokens."""
-    near, stay, run = -(-3 * block_counts // 4), 4, 64
+    near, stay, run, choice = -(-3 * block_counts // 4), 3, 64, 4 * block_counts
     far = block_counts - near
     generator = torch.Generator(device).manual_seed(2)
 
@@ -74,8 +74,8 @@ def local_indices(tokens: int, heads: int, block_size: int, block_counts: int, d
     chosen = uniform(tokens, heads, block_counts - 1).masked_fill_(recent < 0, -1.0).topk(near - 1)
     recent = recent.gather(-1, chosen.indices)
     first_recent = (token // block_size + 1 - block_counts).clamp(min=0)
-    pool = (uniform(-(-tokens // run), heads, 3 * block_counts) * first_recent[::run, None, None]).long()
-    draws = (uniform((tokens + far) // stay + 1, heads, far) * 3 * block_counts).long()
+    pool = (uniform(-(-tokens // run), heads, choice) * first_recent[::run, None, None]).long()
+    draws = (uniform((tokens + far) // stay + 1, heads, far) * choice).long()
     slot = torch.arange(far, device=device)
     draw = draws[(token[:, None] + slot) // stay, :, slot].transpose(1, 2)
     distant = pool[token // run].gather(-1, draw)

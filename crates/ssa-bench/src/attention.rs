@@ -110,7 +110,10 @@ impl Inputs {
     }
 
     /// Something made of every set, to be measured with.
-    fn each<T>(&self, make: impl FnMut(&[Tensor; 4]) -> Result<T, KernelError>) -> Result<Vec<T>, KernelError> {
+    fn each<T>(
+        &self,
+        make: impl FnMut(&[Tensor; 4]) -> Result<T, KernelError>,
+    ) -> Result<Vec<T>, KernelError> {
         self.sets.iter().map(make).collect()
     }
 }

@@ -6,16 +6,18 @@ use ssa_model::SparseBudget;
 use ssa_testkit::Random;
 
 /// Tokens for which a far block stays selected, and tokens that share the blocks to choose from.
-const STAY: usize = 4;
+const STAY: usize = 3;
 const RUN: usize = 64;
+/// Far blocks to choose from, in multiples of the blocks of a token.
+const POOL: usize = 4;
 
 /// Blocks for one row of `tokens` tokens that neighbours share to the degree they do in trained models.
 ///
 /// Measured on models of 18 million parameters at 16x16, 8 neighbouring tokens select about 1.8 times as many different
 /// blocks as one of them, 64 about 3.7 times; about three quarters lie among the last 16. So here each token takes three
 /// quarters of its blocks, its own among them, from as many last ones as it selects at all, at random; the other quarter
-/// stays the same for four tokens each and comes from a pool of three times the number selected, drawn anew every 64 tokens from all
-/// blocks before.
+/// stays the same for three tokens each and comes from a pool of four times the number selected, drawn anew every 64 tokens from
+/// all blocks before.
 ///
 /// # Errors
 /// [`KernelError::Value`] if there is no token or no head.
@@ -29,7 +31,7 @@ pub fn local_selection(
     let mut random = Random::new(2);
     let mut below = |bound: usize| random.below(bound.max(1) as u32, 1)[0] as usize;
     let mut indices = vec![-1; tokens * kv_heads * counts];
-    let mut pools = vec![vec![0; 3 * counts]; kv_heads];
+    let mut pools = vec![vec![0; POOL * counts]; kv_heads];
     let mut far = vec![vec![0; counts - near]; kv_heads];
     let mut recent = Vec::with_capacity(counts);
     let mut row = Vec::with_capacity(counts);
@@ -49,7 +51,7 @@ pub fn local_selection(
         }
         for (slot, block) in far[head].iter_mut().enumerate() {
             if (token + slot) % STAY == 0 || token % RUN == 0 {
-                *block = pools[head][below(3 * counts)];
+                *block = pools[head][below(POOL * counts)];
             }
             // Near the start of the row there is nothing before the last blocks.
             if *block < first_recent {

@@ -7,9 +7,9 @@ use ssa_model::{Method, parameter_shapes};
 use ssa_testkit::Random;
 use ssa_train::{StepMetrics, TrainPlan, Trainer};
 
+use crate::Result;
 use crate::peaks::TERA;
 use crate::timing::median;
-use crate::Result;
 
 /// Batches of random rows that take turns.
 const BATCHES: usize = 4;
@@ -80,7 +80,8 @@ pub fn step(
     settings: StepSettings,
     observe: &mut dyn FnMut(&StepMetrics),
 ) -> Result<StepReport> {
-    let parameters = parameter_shapes(plan.model()).iter().map(|(_, shape)| shape.iter().product::<usize>()).sum();
+    let parameters =
+        parameter_shapes(plan.model()).iter().map(|(_, shape)| shape.iter().product::<usize>()).sum();
     let (share, method) = (plan.config().objective.full_ratio, plan.objective().attention.method);
     let expected = if method == Method::Ssa && share > 0.0 && share < 1.0 { 2 } else { 1 };
     let rows = random_rows(&plan)?;
@@ -148,7 +149,11 @@ fn random_rows(plan: &TrainPlan) -> Result<PackedRows> {
     let rows = BATCHES * plan.batches().full;
     let eos = plan.tokenizer().eos();
     let ids = Random::new(plan.seed()).below(plan.model().vocab_size as u32, rows * sequence_length - 1);
-    let options =
-        PackOptions { sequence_length, packing: Packing::Concat, seed: plan.seed(), remainder: Remainder::Drop };
+    let options = PackOptions {
+        sequence_length,
+        packing: Packing::Concat,
+        seed: plan.seed(),
+        remainder: Remainder::Drop,
+    };
     Ok(pack(&[ids], eos, &options)?)
 }

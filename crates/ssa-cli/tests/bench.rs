@@ -19,7 +19,8 @@ fn bench(arguments: &[&str]) -> (Value, String) {
     let directory = common::workplace();
     let all = [&["--device", "cpu", "bench"], arguments, &["--json", "out.json"]].concat();
     let run = common::ssa(directory.path(), &all).succeeds();
-    let record: Value = serde_json::from_slice(&fs::read(directory.path().join("out.json")).unwrap()).unwrap();
+    let record: Value =
+        serde_json::from_slice(&fs::read(directory.path().join("out.json")).unwrap()).unwrap();
     assert!(record["peaks"]["tflops"].as_f64().unwrap() > 0.0);
     assert!(record["peaks"]["gb_per_s"].as_f64().unwrap() > 0.0);
     for key in ["date", "version", "commit", "device", "settings"] {
@@ -44,7 +45,9 @@ fn attention() {
                 row["part"].as_str().unwrap()
             })
             .collect();
-        for part in ["full forward", "full backward", "pooling", "selection", "sparse forward", "alignment backward"] {
+        for part in
+            ["full forward", "full backward", "pooling", "selection", "sparse forward", "alignment backward"]
+        {
             assert!(parts.contains(&part), "{part}: {parts:?}");
         }
         assert_eq!(parts.iter().filter(|&&part| part == "sparse backward").count(), 2, "random and local");
@@ -54,7 +57,8 @@ fn attention() {
 
 #[test]
 fn step() {
-    let (record, text) = bench(&["step", "--config", "tiny.toml", "--tokens", "32", "--steps", "2", "--warm-up", "1"]);
+    let (record, text) =
+        bench(&["step", "--config", "tiny.toml", "--tokens", "32", "--steps", "2", "--warm-up", "1"]);
     let rows = record["results"]["rows"].as_array().unwrap();
     let mut streams: Vec<&str> = rows.iter().map(|row| row["stream"].as_str().unwrap()).collect();
     streams.sort_unstable();

@@ -6,6 +6,9 @@
 
 use ssa_kernels::ops::attention::alignment::{AlignmentOptions, alignment_bwd, alignment_fwd};
 use ssa_kernels::ops::attention::full::{full_attention_bwd, full_attention_fwd};
+use ssa_kernels::ops::attention::full_and_sparse::{
+    FullAndSparse, full_and_sparse_attention_bwd, full_and_sparse_attention_fwd,
+};
 use ssa_kernels::ops::attention::pooling::mean_pool_fwd;
 use ssa_kernels::ops::attention::selection::{BlockIndices, SelectionRule, select_blocks};
 use ssa_kernels::ops::attention::sparse::{sparse_attention_bwd, sparse_attention_fwd};
@@ -45,7 +48,8 @@ pub(super) fn sparse(bench: &mut Bench<'_>, inputs: &Inputs, budget: SparseBudge
     let (documents, scale) = (&inputs.documents, inputs.softmax_scale);
     let options = budget.selection(SelectionRule::Exact);
     let pool = |[_, k, ..]: &[Tensor; 4]| mean_pool_fwd(k, documents, size);
-    let choose = |[q, ..]: &[Tensor; 4], pooled: &Tensor| select_blocks(q, pooled, documents, &options, scale);
+    let choose =
+        |[q, ..]: &[Tensor; 4], pooled: &Tensor| select_blocks(q, pooled, documents, &options, scale);
     let select = |set: &[Tensor; 4]| choose(set, &pool(set)?);
     let of_budget = |name| Part { budget: Some(budget), ..Part::new(name) };
 
@@ -79,8 +83,43 @@ pub(super) fn sparse(bench: &mut Bench<'_>, inputs: &Inputs, budget: SparseBudge
     })
 }
 
-/// Sparse attention forward and backward for blocks that are there.
+/// Sparse attention, and full and sparse attention together, forward and backward for blocks that are there.
 fn given_blocks<'a>(
+    bench: &mut Bench<'_>,
+    inputs: &Inputs,
+    part: Part,
+    indices: impl Fn(usize) -> &'a BlockIndices,
+) -> Result<()> {
+    sparse_alone(bench, inputs, part, &indices)?;
+    with_full(bench, inputs, part, &indices)
+}
+
+/// Both streams of a training step of ssa; no rate, since shared products are computed once or twice as the device likes.
+fn with_full<'a>(
+    bench: &mut Bench<'_>,
+    inputs: &Inputs,
+    part: Part,
+    indices: impl Fn(usize) -> &'a BlockIndices,
+) -> Result<()> {
+    let (documents, scale) = (&inputs.documents, inputs.softmax_scale);
+    let forward = |[q, k, v, _]: &[Tensor; 4], place| {
+        full_and_sparse_attention_fwd(q, k, v, indices(place), documents, scale)
+    };
+    let part = Part { name: "full and sparse forward", ..part };
+    bench.measure(part, inputs, |place, set| forward(set, place).map(drop))?;
+    let part = Part { name: "full and sparse forward + backward", ..part };
+    bench.measure(part, inputs, |place, set| {
+        let output = forward(set, place)?;
+        let output = FullAndSparse { full: &output.full, sparse: &output.sparse };
+        let [q, k, v, dout] = set;
+        let mut grads = AttentionGrads::zeros_like(q, k, v);
+        // The sparse stream's gradient, in training that of the alignment loss, is as good as any of its shape.
+        let douts = FullAndSparse { full: dout, sparse: q };
+        full_and_sparse_attention_bwd(douts, q, k, v, output, indices(place), documents, scale, &mut grads)
+    })
+}
+
+fn sparse_alone<'a>(
     bench: &mut Bench<'_>,
     inputs: &Inputs,
     part: Part,
@@ -141,7 +180,9 @@ pub(super) fn gate_and_alignment(bench: &mut Bench<'_>, inputs: &Inputs) -> Resu
     let options = AlignmentOptions::default();
     // The two tensors of a set that are shaped like an output.
     let part = Part::new("alignment forward").bytes(2 * q_bytes);
-    bench.measure(part, inputs, |_, [full, .., sparse]| alignment_fwd(full, sparse, None, &options).map(drop))?;
+    bench.measure(part, inputs, |_, [full, .., sparse]| {
+        alignment_fwd(full, sparse, None, &options).map(drop)
+    })?;
     let part = Part::new("alignment backward").bytes(4 * q_bytes);
     bench.measure(part, inputs, |_, [full, .., sparse]| {
         let [mut dfull, mut dsparse] = [Tensor::zeros_like(full), Tensor::zeros_like(sparse)];

@@ -121,9 +121,13 @@ impl FromStr for Heads {
     fn from_str(text: &str) -> Result<Self, String> {
         let numbers = text.split_once('/').and_then(|(q, kv)| Some((q.parse().ok()?, kv.parse().ok()?)));
         numbers
-            .filter(|&(q_heads, kv_heads): &(usize, usize)| q_heads > 0 && kv_heads > 0 && q_heads % kv_heads == 0)
+            .filter(|&(q_heads, kv_heads): &(usize, usize)| {
+                q_heads > 0 && kv_heads > 0 && q_heads % kv_heads == 0
+            })
             .map(|(q_heads, kv_heads)| Self { q_heads, kv_heads })
-            .ok_or_else(|| "expected two whole numbers such as 32/2, the second a divisor of the first".to_owned())
+            .ok_or_else(|| {
+                "expected two whole numbers such as 32/2, the second a divisor of the first".to_owned()
+            })
     }
 }
 

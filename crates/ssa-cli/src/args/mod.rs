@@ -14,7 +14,9 @@ mod train;
 use clap::{Parser, Subcommand};
 
 pub(crate) use analyze::AnalyzeArgs;
-pub(crate) use bench::{BenchArgs, BenchAttentionArgs, BenchCommand, BenchGemmArgs, BenchStepArgs, RecordArgs};
+pub(crate) use bench::{
+    BenchArgs, BenchAttentionArgs, BenchCommand, BenchGemmArgs, BenchStepArgs, RecordArgs,
+};
 pub(crate) use data::{DataArgs, DataCommand, InputArgs, InspectArgs, PrepareArgs, TrainTokenizerArgs};
 pub(crate) use device::DeviceChoice;
 pub(crate) use doctor::DoctorArgs;
