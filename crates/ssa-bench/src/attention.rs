@@ -101,7 +101,7 @@ impl Inputs {
         let (q_width, kv_width) = (q_heads * head_dim, kv_heads * head_dim);
         let device = meter.device();
         let count = meter.sets(2 * tokens * (q_width + kv_width) * device.dtype().size());
-        let mut tensor = |heads| random.tensor(device, &[1, tokens, heads, head_dim], 1.0);
+        let mut tensor = |heads| random.tensor(device, &[1, tokens, heads, head_dim]);
         let sets = (0..count)
             .map(|_| Ok([tensor(q_heads)?, tensor(kv_heads)?, tensor(kv_heads)?, tensor(q_heads)?]))
             .collect::<Result<_, KernelError>>()?;

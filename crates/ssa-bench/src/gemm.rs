@@ -83,7 +83,7 @@ fn measure(meter: &Meter, product: &Product, random: &mut Normal) -> Result<[Gem
     let device = meter.device();
     let elements = rows * inputs + inputs * outputs + rows * outputs;
     let sets = meter.sets(elements * device.dtype().size());
-    let mut tensor = |shape: &[usize]| random.tensor(device, shape, 1.0);
+    let mut tensor = |shape: &[usize]| random.tensor(device, shape);
     let operands: Vec<[Tensor; 3]> = (0..sets)
         .map(|_| Ok([tensor(&[1, rows, inputs])?, tensor(&[outputs, inputs])?, tensor(&[1, rows, outputs])?]))
         .collect::<Result<_, KernelError>>()?;

@@ -17,20 +17,34 @@ impl Normal {
         Self { values: Random::new(1).normal(LENGTH), next: 0 }
     }
 
-    /// The next numbers times `scale`, in the type of the device.
-    pub(crate) fn tensor(
-        &mut self,
-        device: &Device,
-        shape: &[usize],
-        scale: f32,
-    ) -> Result<Tensor, KernelError> {
+    /// The next numbers, in the type of the device.
+    pub(crate) fn tensor(&mut self, device: &Device, shape: &[usize]) -> Result<Tensor, KernelError> {
         let len = shape.iter().product();
-        let values = self.values.iter().cycle().skip(self.next).take(len).map(|value| scale * value);
-        let tensor = Tensor::from_vec(values.collect(), shape)?;
-        self.next = (self.next + len) % LENGTH;
+        let mut values = Vec::with_capacity(len);
+        while values.len() < len {
+            let end = LENGTH.min(self.next + len - values.len());
+            values.extend_from_slice(&self.values[self.next..end]);
+            self.next = end % LENGTH;
+        }
+        let tensor = Tensor::from_vec(values, shape)?;
         match device {
             Device::Cpu => Ok(tensor),
             _ => tensor.to_device(device, device.dtype()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_go_on_where_they_ended() {
+        let mut normal = Normal::new();
+        let first = normal.tensor(&Device::Cpu, &[LENGTH - 1]).unwrap();
+        let second = normal.tensor(&Device::Cpu, &[3, LENGTH]).unwrap();
+        assert_eq!(second.as_slice()[1], first.as_slice()[0]);
+        assert_eq!(second.as_slice()[LENGTH + 1], first.as_slice()[0]);
+        assert_eq!(normal.tensor(&Device::Cpu, &[2]).unwrap().as_slice()[1], first.as_slice()[0]);
     }
 }

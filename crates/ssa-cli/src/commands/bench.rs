@@ -22,8 +22,14 @@ pub(crate) fn run(args: &BenchArgs, device: DeviceChoice) -> Result<()> {
 /// What stands in a cell that has no value.
 const NONE: &str = "\u{2013}";
 
-fn cell(value: Option<f64>, decimals: usize) -> String {
-    value.map_or_else(|| NONE.to_owned(), |value| format!("{value:.decimals$}"))
+/// A rate: three digits or more.
+fn rate(value: Option<f64>) -> String {
+    match value {
+        None => NONE.to_owned(),
+        Some(value) if value < 1.0 => format!("{value:.3}"),
+        Some(value) if value < 100.0 => format!("{value:.1}"),
+        Some(value) => format!("{value:.0}"),
+    }
 }
 
 /// A share as a percentage.
@@ -33,7 +39,8 @@ fn percent(value: Option<f64>, of: f64) -> String {
 
 fn print_peaks(peaks: &Peaks) -> Result<()> {
     print(&format!(
-        "at best: {:.1} TFLOP/s (square matrix product), {:.0} GB/s (addition)",
-        peaks.tflops, peaks.gb_per_s
+        "at best: {} TFLOP/s (square matrix product), {} GB/s (addition)",
+        rate(Some(peaks.tflops)),
+        rate(Some(peaks.gb_per_s))
     ))
 }

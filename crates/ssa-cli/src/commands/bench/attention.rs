@@ -5,7 +5,7 @@ use ssa_bench::{AttentionRow, AttentionSettings, Effort, Meter, Peaks};
 use ssa_eval::report::table::{Row, Table};
 use ssa_kernels::Device;
 
-use super::{NONE, cell, percent, print_peaks, record};
+use super::{NONE, percent, print_peaks, rate, record};
 use crate::args::{BenchAttentionArgs, DeviceChoice};
 use crate::commands::device;
 use crate::display::{note, print, render};
@@ -55,9 +55,9 @@ fn table(rows: &[AttentionRow], peaks: &Peaks) -> Table {
             label(row),
             row.tokens.to_string(),
             ms,
-            cell(row.tflops, 1),
+            rate(row.tflops),
             percent(row.tflops, peaks.tflops),
-            cell(row.gb_per_s, 0),
+            rate(row.gb_per_s),
             percent(row.gb_per_s, peaks.gb_per_s),
         ]
     };

@@ -6,7 +6,7 @@ use ssa_bench::{Effort, GemmRow, Meter, Peaks};
 use ssa_eval::report::table::{Row, Table};
 use ssa_model::{ModelConfig, ModelSettings};
 
-use super::{cell, percent, print_peaks, record};
+use super::{percent, print_peaks, rate, record};
 use crate::args::{BenchGemmArgs, DeviceChoice};
 use crate::commands::device;
 use crate::display::{note, print, render};
@@ -25,8 +25,8 @@ struct ModelRows<'a> {
 
 pub(super) fn run(args: &BenchGemmArgs, choice: DeviceChoice) -> Result<()> {
     record::check(&args.record)?;
-    let model = |name: &String| Ok((name.as_str(), ModelConfig::new(ModelSettings::preset(name)?)?));
-    let models = args.presets.iter().map(model).collect::<Result<Vec<_>>>()?;
+    let models = args.presets.iter().map(|name| Ok((name, ModelConfig::new(ModelSettings::preset(name)?)?)));
+    let models = models.collect::<Result<Vec<_>>>()?;
     let device = device::open(choice)?;
     let meter = Meter::new(&device, Effort::default());
     let peaks = Peaks::measure(&meter)?;
@@ -52,7 +52,7 @@ fn table(rows: &[GemmRow], peaks: &Peaks) -> Table {
             row.pass.to_owned(),
             format!("{} x {} x {}", row.rows, row.inputs, row.outputs),
             format!("{:.3}", row.timing.ms),
-            cell(Some(row.tflops), 1),
+            rate(Some(row.tflops)),
             percent(Some(row.tflops), peaks.tflops),
         ]
     };

@@ -7,7 +7,7 @@ use ssa_eval::report::table::{Row, Table};
 use ssa_model::{Method, ModelSettings};
 use ssa_train::{TrainConfig, TrainPlan};
 
-use super::{percent, print_peaks, record};
+use super::{percent, print_peaks, rate, record};
 use crate::args::{BenchStepArgs, DeviceChoice};
 use crate::commands::device;
 use crate::display::{amount, note, print, render};
@@ -121,7 +121,7 @@ fn table(report: &StepReport, peaks: &Peaks) -> Table {
             row.steps.to_string(),
             format!("{:.1}", row.ms),
             amount(row.tokens_per_second.round() as u64),
-            format!("{:.1}", row.tflops),
+            rate(Some(row.tflops)),
             percent(Some(row.tflops), peaks.tflops),
             format!("{:.3}", row.loss),
         ]
