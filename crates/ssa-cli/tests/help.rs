@@ -29,6 +29,14 @@ fn program() {
 }
 
 #[test]
+fn data() {
+    check("data", &["data", "--help"]);
+    check("data-prepare", &["data", "prepare", "--help"]);
+    check("data-train-tokenizer", &["data", "train-tokenizer", "--help"]);
+    check("data-inspect", &["data", "inspect", "--help"]);
+}
+
+#[test]
 fn train() {
     check("train", &["train", "--help"]);
 }

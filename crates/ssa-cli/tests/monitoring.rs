@@ -92,6 +92,56 @@ fn probes_and_validations_are_logged_when_due() {
     }
 }
 
+/// What a terminal of 130 columns is sent, where `script` can make one.
+#[cfg(target_os = "linux")]
+fn on_a_terminal(directory: &Path, arguments: &[&str]) -> Option<String> {
+    let program = common::command(directory);
+    let quoted = arguments.iter().map(|argument| format!(" '{argument}'")).collect::<String>();
+    let line = format!("stty cols 130 rows 30; '{}'{quoted}", program.get_program().display());
+    let mut script = std::process::Command::new("script");
+    script.args(["-q", "-e", "-c", &line, "/dev/null"]).current_dir(directory);
+    let output = script.stdin(std::process::Stdio::null()).env("TERM", "xterm").output().ok()?;
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success(), "{text}");
+    Some(text)
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_terminal_shows_curves_that_a_continued_run_goes_on_with() {
+    let directory = workplace();
+    let named = [&train("out")[..], &WATCHED].concat();
+    let Some(text) = on_a_terminal(directory.path(), &named) else {
+        return println!("skipped: no script");
+    };
+    // The bars of the last frame, one behind the other.
+    let frame = |text: &str, bar: &str| text.rsplit_once(bar).unwrap().1.to_owned();
+    let last = frame(&text, " 6/6  ");
+    let parts = [
+        " tok/s  mfu ",
+        "loss ",
+        "alignment ",
+        "sparsity ",
+        "validation ",
+        "full streams 50 %",
+        " at step 6",
+    ];
+    for part in parts {
+        assert!(last.contains(part), "`{part}` is not in {last:?}");
+    }
+    assert!(!text.contains("step 6/6"), "no plain lines: {text:?}");
+
+    let more = ["train", "--resume", "out", "--no-eval", "--set", "training.steps=7"];
+    let more = [&more[..], &["--allow-change", "training.steps"]].concat();
+    let text = on_a_terminal(directory.path(), &more).unwrap();
+    let last = frame(&text, " 7/7  ");
+    let curve = last.split("loss ").nth(1).unwrap().split("  cross-entropy").next().unwrap();
+    assert_eq!(curve.chars().filter(|c| ('\u{2581}'..='\u{2588}').contains(c)).count(), 7, "{curve:?}");
+
+    let plain = on_a_terminal(directory.path(), &[&train("plain")[..], &["--plain"]].concat()).unwrap();
+    assert!(plain.contains("step 6/6  loss ") && !plain.contains('\u{2581}'), "{plain:?}");
+}
+
 #[test]
 fn the_best_weights_are_those_of_the_lowest_validation_loss() {
     let directory = workplace();

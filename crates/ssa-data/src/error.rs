@@ -33,6 +33,15 @@ pub enum DataError {
         /// The path as given.
         path: PathBuf,
     },
+    /// A file that holds text in another form.
+    #[error(
+        "{}: not plain text; turn it into a corpus with `ssa data prepare` and name the directory of that, or unpack it",
+        path.display()
+    )]
+    NotPlainText {
+        /// The path as given.
+        path: PathBuf,
+    },
     /// A directory holds nothing that counts as text.
     #[error(
         "{}: no text file in this directory; hidden entries, empty files and files with NUL bytes are \
@@ -200,7 +209,7 @@ pub enum DataError {
     /// The Hugging Face hub does not give a data set.
     #[error(
         "{name}: the Hugging Face hub gives no such data: {cause}; check the name and the network, and log in \
-         (`hf auth login`) for private data; files that you have already can be given by their paths"
+         (`hf auth login`, or set HF_TOKEN) for private data; files that you have already can be given by their paths"
     )]
     Hub {
         /// The name as given.

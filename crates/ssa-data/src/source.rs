@@ -30,13 +30,14 @@ pub fn text_bytes(documents: &[Document]) -> usize {
 /// * Inside a directory, hidden entries (a leading dot), empty files, files with a NUL byte (binary) and
 ///   whatever is
 ///   not a file (sockets, pipes, links to nothing) are skipped.
-/// * A file that is named itself is always taken, also when it is hidden, binary or a pipe.
+/// * A file that is named itself is taken, also when it is hidden, binary or a pipe, but not if its name says that it is
+///   compressed or Parquet: no one means those bytes.
 /// * Links are followed, and every file and directory is read once however many paths lead to it. So a loop
 ///   of
 ///   links ends, and a file given twice cannot end up on both sides of a held-out split.
 ///
 /// # Errors
-/// A path is missing, unreadable or an empty file, a directory holds no text, or `paths` is empty. An
+/// A path is missing, unreadable, an empty file or one that has to be prepared, a directory holds no text, or `paths` is empty. An
 /// unreadable entry below a directory is an error too: silently training on less text than was asked for
 /// would be worse.
 pub fn read_documents(paths: &[PathBuf]) -> Result<Vec<Document>> {
@@ -68,6 +69,10 @@ impl Reader {
         let key = canonical(path);
         if self.met.get(&key) == Some(&true) {
             return Ok(());
+        }
+        let extension = path.extension().and_then(|extension| extension.to_str());
+        if matches!(extension, Some("gz" | "zst" | "parquet")) {
+            return Err(DataError::NotPlainText { path: path.to_owned() });
         }
         let text = fs::read(path).map_err(|source| DataError::from_open(path, source))?;
         if text.is_empty() {

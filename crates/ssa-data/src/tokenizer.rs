@@ -3,7 +3,9 @@
 mod bytes;
 mod chat;
 mod encoder;
+mod files;
 mod hf;
+mod marks;
 mod pieces;
 mod train;
 
@@ -12,8 +14,8 @@ use std::path::Path;
 pub use bytes::ByteTokenizer;
 pub use chat::Message;
 pub use encoder::Encoder;
+pub(crate) use files::{CHAT_TEMPLATE, TOKENIZER_CONFIG, TOKENIZER_JSON};
 pub use hf::HfTokenizer;
-pub(crate) use hf::{CHAT_TEMPLATE, TOKENIZER_CONFIG, TOKENIZER_JSON};
 pub use train::{TrainTokenizerOptions, train_tokenizer};
 
 use crate::{DataError, Result};
@@ -34,7 +36,8 @@ impl Tokenizer {
     /// The tokenizer of this name: `bytes`, a `tokenizer.json`, or a directory that holds one.
     ///
     /// `eos_token` names the token that ends every document; without it, `tokenizer_config.json` beside the
-    /// tokenizer does, or one of the names that published tokenizers use.
+    /// tokenizer does, or one of the names that published tokenizers use. Tokens that this file declares in
+    /// `added_tokens_decoder` and the tokenizer lacks are added.
     ///
     /// # Errors
     /// [`DataError::Missing`] or [`DataError::Unreadable`] if a file is, [`DataError::DamagedTokenizer`] if it

@@ -47,6 +47,9 @@ pub const SUITES: &[Suite] = &[
     Suite { name: "full attention", run: ops::attention::run_full },
     Suite { name: "window attention", run: ops::attention::run_window },
     Suite { name: "compression attention", run: ops::attention::run_compression },
+    Suite { name: "mean_pool", run: ops::pooling::run },
+    Suite { name: "select_blocks", run: ops::selection::run },
+    Suite { name: "sparse_attention", run: ops::sparse::run },
     Suite { name: "model", run: model::run },
 ];
 

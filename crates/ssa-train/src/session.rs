@@ -183,10 +183,10 @@ impl<'a> Session<'a> {
         by_steps || (every_minutes > 0.0 && self.saved_at.elapsed() >= pause)
     }
 
-    /// Begins to save the present step, unless that has a checkpoint already.
+    /// Begins to save the present step, unless that has a checkpoint already or is the beginning, which needs none.
     fn save(&mut self) -> Result<()> {
         let step = self.trainer.done();
-        if self.saved != Some(step) {
+        if step > 0 && self.saved != Some(step) {
             // A checkpoint must never be ahead of the metrics.
             self.log.sync()?;
             self.writer.save(|| self.trainer.snapshot())?;

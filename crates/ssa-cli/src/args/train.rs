@@ -21,7 +21,8 @@ pub(crate) struct TrainArgs {
     /// Change a setting of the configuration, such as training.steps=500. May be given several times.
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub(crate) overrides: Vec<String>,
-    /// Text to train on, files or directories, instead of data.paths and data.corpora. A part of it is held out for evaluation.
+    /// Text to train on, files or directories, or corpora made by `ssa data prepare`, instead of data.paths and data.corpora. A part
+    /// is held out for evaluation.
     #[arg(long, value_name = "PATH", num_args = 1..)]
     pub(crate) data: Vec<PathBuf>,
     /// Directory of the run; without it runs/NAME-TIME with the configuration's run.name. An unfinished run of the

@@ -15,7 +15,7 @@ use ssa_data::{
 };
 
 use crate::args::{DataCommand, InputArgs, PrepareArgs, TrainTokenizerArgs};
-use crate::display::{ByteProgress, Display, amount, print, print_json};
+use crate::display::{AmountProgress, Display, amount, print, print_json};
 
 pub(crate) fn run(command: &DataCommand, threads: Option<usize>) -> Result<()> {
     match command {
@@ -49,7 +49,7 @@ fn prepare(args: &PrepareArgs, threads: Option<usize>) -> Result<()> {
         threads: threads.unwrap_or_else(|| thread::available_parallelism().map_or(1, NonZero::get)),
     };
     let start = Instant::now();
-    let mut bar = ByteProgress::new(Display::choose(false), "preparing");
+    let mut bar = AmountProgress::new(Display::choose(false), "preparing");
     let prepared = prepare_corpus(&args.input.inputs, &tokenizer, &options, &mut |progress| {
         let message = || format!("{} tokens, {} shards", amount(progress.tokens), progress.shards);
         bar.set(progress.resumed_bytes, progress.bytes, progress.total_bytes, message);
@@ -97,7 +97,7 @@ fn train_tokenizer(args: &TrainTokenizerArgs) -> Result<()> {
     let sources = find_sources(inputs, &input)?;
     let options = TrainTokenizerOptions { vocab_size: args.vocab_size, min_frequency: args.min_frequency };
     let start = Instant::now();
-    let mut bar = ByteProgress::new(Display::choose(false), "reading");
+    let mut bar = AmountProgress::new(Display::choose(false), "reading");
     let vocab_size = train(documents(&sources, &input, &Tokenizer::Bytes), &args.output, &options, |bytes| {
         bar.set(0, bytes, 0, || format!("{} bytes of text", amount(bytes)));
     });

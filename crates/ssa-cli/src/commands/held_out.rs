@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use ssa_data::{BYTES, Tokenizer, read_documents};
+use ssa_data::{BYTES, Corpus, Tokenizer, read_documents};
 use ssa_eval::EvalBatch;
 use ssa_model::{Model, ModelConfig};
 use ssa_train::{HeldOutData, TrainConfig, TrainPlan};
@@ -42,7 +42,7 @@ impl HeldOut {
         let text = if args.data.is_empty() {
             held_out_text(args, model.config(), run, sequence_length)?
         } else {
-            given_text(args, model.config(), sequence_length)?
+            given_data(args, model.config(), sequence_length)?
         };
         note(&format!("measuring on {}", text.source));
         let Text { batches, source, baseline_bits_per_byte } = text;
@@ -106,14 +106,50 @@ fn sequence_length(args: &HeldOutArgs, config: &ModelConfig, run: Option<&TrainC
     }
 }
 
-fn given_text(args: &HeldOutArgs, config: &ModelConfig, sequence_length: usize) -> Result<Text> {
+/// What `--data` names: text, or corpora of shards.
+fn given_data(args: &HeldOutArgs, config: &ModelConfig, sequence_length: usize) -> Result<Text> {
     let own = args.model.join("tokenizer.json");
-    let tokenizer = Tokenizer::load(if own.is_file() { &args.model } else { Path::new(BYTES) }, None)?;
-    check_vocabulary(&args.model, config, &tokenizer)?;
-    let documents = read_documents(&args.data)?;
-    let batches = EvalBatch::pack(&documents, &tokenizer, sequence_length, args.batch_size)?;
+    let tokenizer = if own.is_file() { &args.model } else { Path::new(BYTES) };
+    let corpora = args.data.iter().filter(|path| Corpus::is_at(path)).count();
+    let batches = match corpora {
+        0 => given_text(args, config, tokenizer, sequence_length)?,
+        all if all == args.data.len() => given_corpora(args, config, tokenizer, sequence_length)?,
+        _ => {
+            let message = "--data names both text and corpora of shards; measure one kind at a time";
+            return Err(UsageError(message.to_owned()).into());
+        }
+    };
     let names: Vec<_> = args.data.iter().map(|path| path.display().to_string()).collect();
     Ok(Text { batches, source: names.join(", "), baseline_bits_per_byte: None })
+}
+
+fn given_text(
+    args: &HeldOutArgs,
+    config: &ModelConfig,
+    tokenizer: &Path,
+    sequence_length: usize,
+) -> Result<Vec<EvalBatch>> {
+    let tokenizer = Tokenizer::load(tokenizer, None)?;
+    check_vocabulary(&args.model, config, &tokenizer)?;
+    let documents = read_documents(&args.data)?;
+    Ok(EvalBatch::pack(&documents, &tokenizer, sequence_length, args.batch_size)?)
+}
+
+/// All rows of corpora, which must have been made with the tokenizer of the model.
+fn given_corpora(
+    args: &HeldOutArgs,
+    model: &ModelConfig,
+    tokenizer: &Path,
+    sequence_length: usize,
+) -> Result<Vec<EvalBatch>> {
+    let mut config = TrainConfig::default();
+    config.data.valid_corpora.clone_from(&args.data);
+    config.data.tokenizer = Some(tokenizer.to_owned());
+    config.data.sequence_length = sequence_length;
+    config.evaluation.tokens = usize::MAX;
+    let plan = TrainPlan::new(config)?;
+    check_vocabulary(&args.model, model, plan.tokenizer())?;
+    held_out_batches(&plan.open_held_out()?, args.batch_size)
 }
 
 /// What training held out: of the run, or of the built-in corpus by default settings.

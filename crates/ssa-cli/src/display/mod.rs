@@ -6,6 +6,6 @@ mod tables;
 mod train;
 
 pub(crate) use output::{print, print_json};
-pub(crate) use progress::{BatchProgress, ByteProgress, Display, amount, note};
+pub(crate) use progress::{AmountProgress, BatchProgress, Display, amount, note};
 pub(crate) use tables::render;
 pub(crate) use train::TrainProgress;

@@ -61,22 +61,22 @@ impl BatchProgress {
 /// Seconds between two plain lines.
 const PLAIN_SECONDS: u64 = 10;
 
-/// Progress over bytes of files, of which some may have been done before.
-pub(crate) struct ByteProgress {
+/// Progress over bytes or documents, of which some may have been done before.
+pub(crate) struct AmountProgress {
     what: &'static str,
     bar: Option<ProgressBar>,
     start: Instant,
     last_line: Instant,
 }
 
-impl ByteProgress {
+impl AmountProgress {
     pub(crate) fn new(display: Display, what: &'static str) -> Self {
         let bar = (display == Display::Terminal).then(ProgressBar::no_length);
         let now = Instant::now();
         Self { what, bar, start: now, last_line: now }
     }
 
-    /// Shows that `done` of `total` bytes are done, the first `resumed` of them before; a total of 0 is not known.
+    /// Shows that `done` of `total` are done, the first `resumed` of them before; a total of 0 is not known.
     pub(crate) fn set(&mut self, resumed: u64, done: u64, total: u64, message: impl Fn() -> String) {
         let left = left(self.start.elapsed(), done.saturating_sub(resumed), total.saturating_sub(done));
         let known = total > 0;
@@ -122,4 +122,18 @@ pub(crate) fn amount(number: u64) -> String {
 pub(super) fn bar_style(template: &str) -> ProgressStyle {
     let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
     style.progress_chars("\u{2501}\u{2578}\u{2500}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_time_left_follows_from_what_this_run_has_done() {
+        let left = |seconds, done, rest| left(Duration::from_secs(seconds), done, rest).to_string();
+        assert_eq!(left(10, 100, 300), "00:00:30");
+        assert_eq!(left(7200, 1, 1), "02:00:00");
+        assert_eq!(left(10, 0, 300), "00:00:00", "not known yet");
+        assert_eq!(left(10, 100, 0), "00:00:00");
+    }
 }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use ssa_testkit::Random;
 
 use crate::common::{ssa, workplace};
-use crate::program::{Leftovers, arguments, journal, leftovers, start, straight};
+use crate::program::{Leftovers, arguments, journal, leftovers, start, straight, with};
 
 /// How many kills: a few for every day, or as many as the environment asks for.
 fn kills() -> usize {
@@ -47,7 +47,8 @@ fn runs_killed_at_random_end_like_a_straight_one() {
     println!("{tally:?} in {:.0?}; a straight run takes {length:.2?}", begin.elapsed());
 }
 
-/// Starts the same command again and again, and kills it after a random part of what a run takes, until it ends.
+/// Starts the same command again and again, by turns on one thread and on two, and kills it after a random part of what a
+/// run takes, until it ends.
 fn kill_until_done(
     directory: &Path,
     name: &str,
@@ -61,7 +62,10 @@ fn kill_until_done(
             ssa(directory, arguments(name)).succeeds();
             return;
         }
-        let mut child = start(directory, &arguments(name));
+        // Instead of the one thread that the arguments begin with.
+        let threads = ["1", "2"][tally.kills % 2];
+        let arguments = with(&["--threads", threads], &arguments(name)[2..]);
+        let mut child = start(directory, &arguments);
         sleep(window.mul_f64(f64::from(random.below(1000, 1)[0]) / 1000.0));
         child.kill().unwrap();
         let output = child.wait_with_output().unwrap();

@@ -95,6 +95,13 @@ fn a_signal_does_not_wait_for_a_long_step() {
     assert_eq!(stopped.code, 5, "{}", stopped.stderr);
     assert!(stopped.stderr.contains("interrupted after step 0 of 24"), "{}", stopped.stderr);
     assert_eq!(journal(&directory.path().join("out")), ["started", "interrupted"]);
+    // There is nothing to save yet, and nothing lost.
+    assert!(!directory.path().join("out/checkpoints").exists());
+    let sizes = ["training.batch_size", "training.batch_size_start", "training.micro_batch_size"];
+    let quick = sizes
+        .map(|key| ["--set".to_owned(), format!("{key}=2"), "--allow-change".to_owned(), key.to_owned()]);
+    let quick = quick.as_flattened().iter().map(String::as_str).collect::<Vec<_>>();
+    ssa(directory.path(), with(&resume("out"), &quick)).succeeds();
 }
 
 #[test]

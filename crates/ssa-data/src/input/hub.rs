@@ -1,5 +1,6 @@
 //! Data sets of the Hugging Face hub, by name.
 
+use std::env;
 use std::path::PathBuf;
 
 use hf_hub::api::sync::{Api, ApiBuilder, ApiError, ApiRepo};
@@ -54,7 +55,17 @@ pub(super) fn list(
     address: &str,
     wanted: impl Fn(&str) -> bool,
 ) -> Result<Vec<(Place, String, Option<u64>)>> {
-    list_with(ApiBuilder::from_env(), address, wanted)
+    list_with(from_env(), address, wanted)
+}
+
+/// Where the hub, its cache and the user's token are, as other programs find them.
+fn from_env() -> ApiBuilder {
+    let api = ApiBuilder::from_env();
+    // The crate takes only the token that a login has left in a file.
+    match env::var("HF_TOKEN") {
+        Ok(token) if !token.is_empty() => api.with_token(Some(token)),
+        _ => api,
+    }
 }
 
 fn list_with(
@@ -98,7 +109,7 @@ fn list_with(
 
 /// Downloads a file, unless the hub's cache has it (`HF_HOME`, or `~/.cache/huggingface`).
 pub(super) fn download(file: &HubFile) -> Result<PathBuf> {
-    download_with(ApiBuilder::from_env(), file)
+    download_with(from_env(), file)
 }
 
 fn download_with(api: ApiBuilder, HubFile { dataset, commit, file }: &HubFile) -> Result<PathBuf> {

@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use super::part::PartFiles;
+use super::reader::pair;
 use super::{ShardReader, Tokens};
 use crate::{DataError, Result};
 
@@ -15,6 +17,17 @@ pub struct Corpus {
 }
 
 impl Corpus {
+    /// Whether a path names a corpus and not text: a directory with shards, or with the unfinished preparation of some,
+    /// or one pair of files. Errors are left to [`open`](Self::open).
+    pub fn is_at(path: &Path) -> bool {
+        if !path.is_dir() {
+            let (bin, idx) = pair(path);
+            return bin.is_file() && idx.is_file();
+        }
+        let unfinished = PartFiles::of(path).is_ok_and(|files| !files.preparations.is_empty());
+        unfinished || indices(path).is_ok_and(|indices| !indices.is_empty())
+    }
+
     /// Opens a directory with shards (in the order of their names), or one pair named by either of its files
     /// or by their common path without extension.
     ///

@@ -154,7 +154,7 @@ impl ShardReader {
 
 /// The two files of a pair, named by either or by what they share. Only the two extensions are taken off: the
 /// shared part may have dots of its own.
-fn pair(path: &Path) -> (PathBuf, PathBuf) {
+pub(super) fn pair(path: &Path) -> (PathBuf, PathBuf) {
     let stem = match path.extension().and_then(|extension| extension.to_str()) {
         Some("bin" | "idx") => path.with_extension(""),
         _ => path.to_owned(),

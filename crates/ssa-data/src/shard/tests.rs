@@ -72,7 +72,10 @@ fn a_pair_of_another_program_is_read_byte_by_byte() {
         let corpus = Corpus::open(&folder.path().join(name)).unwrap();
         assert_eq!(documents_of(&corpus), [vec![5, 6, 0], vec![70_000, 8, 0]], "{name}");
         assert_eq!(corpus.shards()[0].token_type(), TokenType::U32);
+        assert!(Corpus::is_at(&folder.path().join(name)), "{name}");
     }
+    fs::remove_file(folder.path().join("text_document.bin")).unwrap();
+    assert!(!Corpus::is_at(&folder.path().join("text_document.idx")));
 }
 
 #[test]
@@ -166,6 +169,7 @@ fn missing_files_are_named() {
     let folder = tempfile::tempdir().unwrap();
     let error = Corpus::open(folder.path()).unwrap_err().to_string();
     assert!(error.contains("no shard (.bin and .idx files) in this directory"), "{error}");
+    assert!(!Corpus::is_at(folder.path()) && !Corpus::is_at(&folder.path().join("none")));
     let stem = write(&folder, "x", TokenType::U16, &[vec![1]]);
     fs::remove_file(with(&stem, "bin")).unwrap();
     let error = Corpus::open(folder.path()).unwrap_err().to_string();

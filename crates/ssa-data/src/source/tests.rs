@@ -48,6 +48,18 @@ fn directories_are_walked_in_sorted_order_and_skip_what_is_no_text() {
 }
 
 #[test]
+fn what_has_to_be_prepared_first_is_refused_by_name() {
+    let folder = folder(&[("a.jsonl.gz", b"\x1f\x8b"), ("b.txt.zst", b"x"), ("c.parquet", b"PAR1")]);
+    for path in paths(&folder, ["a.jsonl.gz", "b.txt.zst", "c.parquet"]) {
+        let error = message(std::slice::from_ref(&path));
+        assert!(
+            error.starts_with(&format!("{}: not plain text; turn it into a corpus", path.display())),
+            "{error}"
+        );
+    }
+}
+
+#[test]
 fn a_nul_beyond_the_probe_is_binary_too() {
     let size = PROBE_BYTES as usize + 10;
     let mut late = vec![b'x'; size];

@@ -5,7 +5,8 @@ use std::ops::Range;
 
 use ahash::RandomState;
 
-use super::{HfTokenizer, Tokenizer, pieces};
+use super::pieces::Cuts;
+use super::{HfTokenizer, Tokenizer};
 use crate::{DataError, Result};
 
 /// Pieces longer than this come again too rarely to be remembered.
@@ -43,24 +44,11 @@ impl<'a> Encoder<'a> {
             Tokenizer::Hf(tokenizer) => {
                 let text = str::from_utf8(text)
                     .map_err(|error| DataError::TextNotUtf8 { position: error.valid_up_to() })?;
-                if tokenizer.cuts_at_spaces() {
-                    self.words.append(tokenizer, text, ids)?;
-                } else {
-                    append_uncut(tokenizer, text, ids)?;
-                }
+                self.words.append(tokenizer, text, ids)?;
             }
         }
         Ok(())
     }
-}
-
-fn append_uncut(tokenizer: &HfTokenizer, mut text: &str, ids: &mut Vec<u32>) -> Result<()> {
-    while !text.is_empty() {
-        let (piece, rest) = text.split_at(pieces::piece_of_any(text));
-        tokenizer.append(piece, ids)?;
-        text = rest;
-    }
-    Ok(())
 }
 
 /// The ids of pieces met before.
@@ -79,17 +67,27 @@ impl Default for Words {
 }
 
 impl Words {
-    fn append(&mut self, tokenizer: &HfTokenizer, mut text: &str, ids: &mut Vec<u32>) -> Result<()> {
-        while !text.is_empty() {
-            let (piece, rest) = text.split_at(pieces::piece_at_space(text));
+    fn append(&mut self, tokenizer: &HfTokenizer, text: &str, ids: &mut Vec<u32>) -> Result<()> {
+        let cuts = tokenizer.cuts();
+        let mut rest = text;
+        if let Cuts::Marks(marks) = cuts
+            && marks.start_differs()
+        {
+            // What it has for tokens here is of no use elsewhere.
+            let (first, after) = rest.split_at(marks.piece(rest));
+            tokenizer.append(first, ids)?;
+            rest = after;
+        }
+        while !rest.is_empty() {
+            let (piece, after) = rest.split_at(cuts.piece(rest));
             if let Some(known) = self.known.get(piece) {
                 ids.extend_from_slice(&self.ids[known.start as usize..known.end as usize]);
             } else {
                 let start = ids.len();
-                tokenizer.append(piece, ids)?;
+                tokenizer.append(cuts.inner(piece), ids)?;
                 self.remember(piece, &ids[start..]);
             }
-            text = rest;
+            rest = after;
         }
         Ok(())
     }

@@ -6,17 +6,13 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
+use super::Message;
 use super::chat::{self, ChatTemplate};
-use super::{Message, pieces};
+use super::files::{TOKENIZER_CONFIG, TOKENIZER_JSON};
+use super::files::{add_declared_tokens, read_config, read_template, special_token};
+use super::pieces::Cuts;
 use crate::shard::hexadecimal;
 use crate::{DataError, Result};
-
-/// The tokenizer itself.
-pub(crate) const TOKENIZER_JSON: &str = "tokenizer.json";
-/// Its special tokens and chat template.
-pub(crate) const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
-/// A chat template in a file of its own, as newer tokenizers have it.
-pub(crate) const CHAT_TEMPLATE: &str = "chat_template.jinja";
 
 /// What published tokenizers call the token that ends a document, for files that do not say.
 const EOS_NAMES: [&str; 6] = [
@@ -37,7 +33,7 @@ pub struct HfTokenizer {
     eos: u32,
     sha256: String,
     chat_template: Option<ChatTemplate>,
-    cuts_at_spaces: bool,
+    cuts: Cuts,
 }
 
 impl HfTokenizer {
@@ -45,7 +41,8 @@ impl HfTokenizer {
         let path = if path.is_dir() { path.join(TOKENIZER_JSON) } else { path.to_owned() };
         let bytes = fs::read(&path).map_err(|source| DataError::from_open(&path, source))?;
         let damaged = |cause: String| DataError::DamagedTokenizer { path: path.clone(), cause };
-        let definition: Value = serde_json::from_slice(&bytes).map_err(|error| damaged(error.to_string()))?;
+        let mut definition: Value =
+            serde_json::from_slice(&bytes).map_err(|error| damaged(error.to_string()))?;
         let mut inner =
             tokenizers::Tokenizer::from_bytes(&bytes).map_err(|error| damaged(error.to_string()))?;
         // A file saved after use can ask to cut or pad every text, which would lose or invent tokens.
@@ -53,6 +50,10 @@ impl HfTokenizer {
         inner.with_padding(None);
 
         let config = read_config(&path)?;
+        if add_declared_tokens(&mut inner, &config).map_err(damaged)? {
+            let changed = inner.to_string(false).map_err(|error| damaged(error.to_string()))?;
+            definition = serde_json::from_str(&changed).map_err(|error| damaged(error.to_string()))?;
+        }
         let named = |token: &str| inner.token_to_id(token).map(|id| (id, token.to_owned()));
         let (eos, eos_name) = match eos_token
             .map(str::to_owned)
@@ -75,7 +76,7 @@ impl HfTokenizer {
         // Ids need not be consecutive: a model needs one row more than the largest.
         let vocab_size = inner.get_vocab(true).values().max().map_or(0, |&id| id as usize + 1);
         Ok(Self {
-            cuts_at_spaces: pieces::cuts_at_spaces(&definition),
+            cuts: Cuts::of(&definition),
             sha256: hexadecimal(&Sha256::digest(&bytes)),
             path,
             inner,
@@ -106,9 +107,9 @@ impl HfTokenizer {
         &self.sha256
     }
 
-    /// Whether a text may be encoded in pieces cut at spaces; see [`pieces`].
-    pub(super) fn cuts_at_spaces(&self) -> bool {
-        self.cuts_at_spaces
+    /// Where a text may be cut into pieces that are encoded on their own.
+    pub(super) fn cuts(&self) -> &Cuts {
+        &self.cuts
     }
 
     /// Appends the ids of a text.
@@ -132,48 +133,5 @@ impl HfTokenizer {
 
     fn damaged(&self, error: &tokenizers::Error) -> DataError {
         DataError::DamagedTokenizer { path: self.path.clone(), cause: error.to_string() }
-    }
-}
-
-/// `tokenizer_config.json` beside a tokenizer; null if there is none.
-fn read_config(tokenizer: &Path) -> Result<Value> {
-    let path = tokenizer.with_file_name(TOKENIZER_CONFIG);
-    let Some(bytes) = read_if_there(&path)? else {
-        return Ok(Value::Null);
-    };
-    serde_json::from_slice(&bytes)
-        .map_err(|error| DataError::DamagedTokenizer { path, cause: error.to_string() })
-}
-
-/// A special token, which is written as a string or as an object with its properties.
-fn special_token(config: &Value, key: &str) -> Option<String> {
-    let token = config.get(key)?;
-    token.as_str().or_else(|| token.get("content")?.as_str()).map(str::to_owned)
-}
-
-/// The source of the chat template: a file of its own or an entry of the configuration, which is a string
-/// or a list of named templates of which one is the default.
-fn read_template(tokenizer: &Path, config: &Value) -> Result<Option<String>> {
-    let path = tokenizer.with_file_name(CHAT_TEMPLATE);
-    if let Some(bytes) = read_if_there(&path)? {
-        return String::from_utf8(bytes)
-            .map(Some)
-            .map_err(|_| DataError::ChatTemplate { path, cause: "it is not UTF-8".to_owned() });
-    }
-    let template = match &config["chat_template"] {
-        Value::Array(templates) => templates
-            .iter()
-            .find(|template| template["name"] == "default")
-            .map_or(&Value::Null, |template| &template["template"]),
-        template => template,
-    };
-    Ok(template.as_str().map(str::to_owned))
-}
-
-fn read_if_there(path: &Path) -> Result<Option<Vec<u8>>> {
-    match fs::read(path) {
-        Ok(bytes) => Ok(Some(bytes)),
-        Err(source) if source.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(source) => Err(DataError::Unreadable { path: path.to_owned(), source }),
     }
 }

@@ -11,10 +11,54 @@
 //! (`[\r\n]*`). They look ahead only from white space (`\s+(?!\S)`), and a piece never ends there. They do not
 //! look behind. So the word that starts at the cut starts there in the whole text too.
 //!
+//! Tokenizers that write spaces as a mark inside of words are cut by another rule: see [`Marks`].
+//!
 //! Cutting serves two ends: most pieces are words that come again and again, so their ids are remembered; and
 //! a document of any size is encoded in bounded memory.
 
+use std::borrow::Cow;
+
 use serde_json::Value;
+
+use super::marks::Marks;
+
+/// Where a tokenizer allows to cut.
+#[derive(Debug)]
+pub(super) enum Cuts {
+    /// Nowhere that is known.
+    Unknown,
+    /// Where its expression cannot join a word.
+    Words,
+    /// Where its vocabulary has no token across.
+    Marks(Marks),
+}
+
+impl Cuts {
+    /// What the tokenizer that a `tokenizer.json` defines allows.
+    pub(super) fn of(definition: &Value) -> Self {
+        if cuts_at_spaces(definition) {
+            return Self::Words;
+        }
+        Marks::of(definition).map_or(Self::Unknown, Self::Marks)
+    }
+
+    /// The length of the first piece of a text.
+    pub(super) fn piece(&self, text: &str) -> usize {
+        match self {
+            Self::Unknown => piece_of_any(text),
+            Self::Words => piece_at_space(text),
+            Self::Marks(marks) => marks.piece(text),
+        }
+    }
+
+    /// What to encode in place of a piece that is not known to start a text.
+    pub(super) fn inner<'a>(&self, piece: &'a str) -> &'a str {
+        match self {
+            Self::Unknown | Self::Words => piece,
+            Self::Marks(marks) => marks.inner(piece),
+        }
+    }
+}
 
 /// The longest piece, in bytes. Text without a place to cut (a line of digits without end, say) is cut here
 /// all the same, which can cost a token more than necessary; the `tokenizers` crate needs about a hundred
@@ -36,8 +80,8 @@ pub(super) const PATTERNS: [&str; 8] = [
 /// The pattern that tokenizers trained here split by: that of Llama 3.
 pub(super) const TRAINED_PATTERN: &str = PATTERNS[2];
 
-/// Whether the tokenizer that a `tokenizer.json` defines allows to cut as this module does.
-pub(super) fn cuts_at_spaces(definition: &Value) -> bool {
+/// Whether the tokenizer that a `tokenizer.json` defines allows to cut at words.
+fn cuts_at_spaces(definition: &Value) -> bool {
     is_plain_bpe(&definition["model"])
         && is_local(&definition["normalizer"])
         && splits_at_spaces(&definition["pre_tokenizer"])
@@ -45,7 +89,7 @@ pub(super) fn cuts_at_spaces(definition: &Value) -> bool {
 }
 
 /// No dropout (which is random) and no marks at the borders of words.
-fn is_plain_bpe(model: &Value) -> bool {
+pub(super) fn is_plain_bpe(model: &Value) -> bool {
     let unset = |key: &str| matches!(&model[key], Value::Null) || model[key] == "" || model[key] == 0.0;
     model["type"] == "BPE"
         && ["dropout", "continuing_subword_prefix", "end_of_word_suffix"].into_iter().all(unset)
@@ -53,7 +97,13 @@ fn is_plain_bpe(model: &Value) -> bool {
 
 /// Normal forms act on letters and the marks that follow them, never across a space.
 fn is_local(normalizer: &Value) -> bool {
-    normalizer.is_null() || matches!(normalizer["type"].as_str(), Some("NFC" | "NFD" | "NFKC" | "NFKD"))
+    match normalizer["type"].as_str() {
+        Some("Sequence") => {
+            normalizer["normalizers"].as_array().is_some_and(|steps| steps.iter().all(is_local))
+        }
+        Some("NFC" | "NFD" | "NFKC" | "NFKD") => true,
+        _ => normalizer.is_null(),
+    }
 }
 
 fn splits_at_spaces(pre_tokenizer: &Value) -> bool {
@@ -70,8 +120,11 @@ fn is_known_step(step: &Value) -> bool {
     match step["type"].as_str() {
         Some("ByteLevel") => step["add_prefix_space"] == false,
         Some("Digits") => true,
+        // Matches are words, and so is, or is not, what lies between two.
         Some("Split") => {
-            step["behavior"] == "Isolated" && step["invert"] == false && known_pattern(step).is_some()
+            let how = (step["behavior"].as_str(), step["invert"].as_bool());
+            let words = [(Some("Isolated"), Some(false)), (Some("Removed"), Some(true))].contains(&how);
+            words && known_pattern(step).is_some()
         }
         _ => false,
     }
@@ -88,7 +141,13 @@ fn splits_at_every_space(step: &Value) -> bool {
 }
 
 fn known_pattern(step: &Value) -> Option<&'static str> {
+    // Line ends are written as escapes or as themselves.
     let pattern = step["pattern"]["Regex"].as_str()?;
+    let pattern: Cow<'_, str> = if pattern.contains(['\r', '\n']) {
+        pattern.replace('\r', r"\r").replace('\n', r"\n").into()
+    } else {
+        pattern.into()
+    };
     PATTERNS.into_iter().find(|known| *known == pattern)
 }
 
@@ -101,7 +160,7 @@ fn is_plain_token(token: &Value) -> bool {
         && token["content"].as_str().is_some_and(|content| !content.contains(char::is_whitespace))
 }
 
-/// The length of the first piece of a text that may be cut at spaces.
+/// The length of the first piece of a text that may be cut at words.
 pub(super) fn piece_at_space(text: &str) -> usize {
     let bytes = text.as_bytes();
     let limit = bytes.len().min(MAX_PIECE_BYTES);

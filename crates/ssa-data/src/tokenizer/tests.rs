@@ -23,7 +23,7 @@ fn edit(path: &PathBuf, change: impl FnOnce(&mut Value)) {
 }
 
 /// The ids of the whole text at once.
-fn uncut(tokenizer: &Tokenizer, text: &str) -> Vec<u32> {
+pub(super) fn uncut(tokenizer: &Tokenizer, text: &str) -> Vec<u32> {
     let Tokenizer::Hf(tokenizer) = tokenizer else { panic!("a tokenizer.json") };
     let mut ids = Vec::new();
     tokenizer.append(text, &mut ids).unwrap();
@@ -44,6 +44,12 @@ fn pre_tokenizers() -> Vec<Value> {
     for pattern in patterns.iter().filter(|pattern| pattern.contains(r"\s+")) {
         all.push(sequence(&[&split(pattern), &bytes]));
     }
+    // Two other ways of writing the same.
+    all.push(sequence(&[&split(&patterns[2].replace(r"\r", "\r").replace(r"\n", "\n")), &bytes]));
+    let mut words = split(patterns[4]);
+    words["behavior"] = json!("Removed");
+    words["invert"] = json!(true);
+    all.push(sequence(&[&words, &bytes]));
     all.push(sequence(&[&split(patterns[5]), &split(patterns[6]), &split(patterns[7]), &bytes]));
     all
 }
@@ -83,15 +89,16 @@ fn pieces_have_the_tokens_of_the_whole() {
         "\u{0}",
     ];
     let texts = prop::collection::vec(prop::sample::select(alphabet.to_vec()), 0..40);
+    let none = json!({ "type": "Sequence", "normalizers": [] });
     for pre_tokenizer in pre_tokenizers() {
-        for normalizer in [Value::Null, json!({ "type": "NFC" }), json!({ "type": "NFKD" })] {
+        for normalizer in [Value::Null, json!({ "type": "NFC" }), json!({ "type": "NFKD" }), none.clone()] {
             edit(&path, |definition| {
                 definition["pre_tokenizer"] = pre_tokenizer.clone();
                 definition["normalizer"] = normalizer.clone();
             });
             let tokenizer = Tokenizer::load(&path, None).unwrap();
             let Tokenizer::Hf(hf) = &tokenizer else { panic!("a tokenizer.json") };
-            assert!(hf.cuts_at_spaces(), "{pre_tokenizer}");
+            assert!(matches!(hf.cuts(), pieces::Cuts::Words), "{pre_tokenizer}");
             let mut runner = proptest::test_runner::TestRunner::deterministic();
             runner
                 .run(&texts, |text| {
@@ -130,7 +137,7 @@ fn tokenizers_that_join_words_are_not_cut() {
         edit(&path, change);
         let tokenizer = Tokenizer::load(&path, None).unwrap();
         let Tokenizer::Hf(hf) = &tokenizer else { panic!("a tokenizer.json") };
-        assert!(!hf.cuts_at_spaces());
+        assert!(matches!(hf.cuts(), pieces::Cuts::Unknown));
     }
 }
 
@@ -212,6 +219,36 @@ fn the_end_of_document_is_found_or_asked_for() {
     fs::write(path.join("tokenizer.json"), renamed).unwrap();
     let error = eos(None).unwrap_err().to_string();
     assert!(error.contains("no tokenizer_config.json beside it says which token ends a document"), "{error}");
+}
+
+#[test]
+fn tokens_of_the_configuration_are_added() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = trained(&folder);
+    let declare = |id: &str, content: &str| {
+        edit(&path.join("tokenizer_config.json"), |config| {
+            config["added_tokens_decoder"] = json!({
+                "0": { "content": "<|endoftext|>", "single_word": false, "lstrip": false, "rstrip": false,
+                    "normalized": false, "special": true },
+                id: { "content": content, "single_word": false, "lstrip": false, "rstrip": false,
+                    "normalized": false, "special": true },
+            });
+        });
+        Tokenizer::load(&path, None)
+    };
+    let tokenizer = declare("600", "<|im_end|>").unwrap();
+    assert_eq!(tokenizer.vocab_size(), 601);
+    let Tokenizer::Hf(hf) = &tokenizer else { panic!("a tokenizer.json") };
+    assert!(matches!(hf.cuts(), pieces::Cuts::Words));
+    let ids = tokenizer.encode(b"a b<|im_end|>").unwrap();
+    assert_eq!((ids.last(), ids == uncut(&tokenizer, "a b<|im_end|>")), (Some(&600), true));
+    assert!(
+        matches!(declare("600", "<|im end|>").unwrap(), Tokenizer::Hf(hf) if matches!(hf.cuts(), pieces::Cuts::Unknown))
+    );
+    let error = declare("700", "<|im_end|>").unwrap_err().to_string();
+    assert!(error.contains("gives `<|im_end|>` the id 700, and the next free id is 600"), "{error}");
+    let error = declare("x", "<|im_end|>").unwrap_err().to_string();
+    assert!(error.contains("tokenizer_config.json declares `x`, which is no token with an id"), "{error}");
 }
 
 #[test]

@@ -11,7 +11,7 @@ use tokenizers::pre_tokenizers::sequence::Sequence;
 use tokenizers::pre_tokenizers::split::{Split, SplitPattern};
 use tokenizers::{AddedToken, SplitDelimiterBehavior};
 
-use super::hf::{TOKENIZER_CONFIG, TOKENIZER_JSON};
+use super::files::{TOKENIZER_CONFIG, TOKENIZER_JSON};
 use super::pieces::{TRAINED_PATTERN, piece_of_any};
 use crate::{DataError, Document, Result};
 

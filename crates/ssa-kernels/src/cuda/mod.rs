@@ -50,12 +50,13 @@ pub(crate) struct Module {
 }
 
 /// Headers that every module can include.
-const HEADERS: [(&str, &str); 9] = [
+const HEADERS: [(&str, &str); 10] = [
     ("alignment.cuh", include_str!("include/alignment.cuh")),
     ("attention.cuh", include_str!("include/attention.cuh")),
     ("attention_sm90.cuh", include_str!("include/attention_sm90.cuh")),
     ("common.cuh", include_str!("include/common.cuh")),
     ("mma.cuh", include_str!("include/mma.cuh")),
+    ("pair.cuh", include_str!("include/pair.cuh")),
     ("rows.cuh", include_str!("include/rows.cuh")),
     ("selected_keys.cuh", include_str!("include/selected_keys.cuh")),
     ("selection.cuh", include_str!("include/selection.cuh")),

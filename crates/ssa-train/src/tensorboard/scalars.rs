@@ -24,6 +24,10 @@ pub(super) fn step_scalars(metrics: &StepMetrics) -> Vec<(String, f64)> {
     .map(|(tag, value)| (tag.to_owned(), value))
     .collect::<Vec<_>>();
     scalars.extend(metrics.mfu.map(|mfu| ("speed/mfu".to_owned(), mfu)));
+    if let [_, _, ..] = metrics.corpus_epochs[..] {
+        let epochs = metrics.corpus_epochs.iter().enumerate();
+        scalars.extend(epochs.map(|(corpus, &passes)| (format!("data_epochs/corpus_{corpus:02}"), passes)));
+    }
     let layers = metrics.alignment_per_layer.iter().enumerate();
     scalars.extend(layers.map(|(layer, &value)| (format!("train_alignment/{}", layer_name(layer)), value)));
     scalars

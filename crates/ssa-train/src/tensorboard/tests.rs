@@ -195,9 +195,11 @@ fn numbers_of_any_kind_are_written() {
     let mut writer = EventWriter::create(directory.path(), 1).unwrap();
     let mut metrics = step(i64::MAX as usize);
     (metrics.loss, metrics.grad_norm) = (f64::NAN, f64::INFINITY);
+    metrics.corpus_epochs = vec![0.5, 2.0];
     writer.write(&metrics, &Measurements::default()).unwrap();
     let (step, scalars) = summaries(writer.path(), 1).remove(0);
     assert_eq!(step, i64::MAX as u64);
+    assert_eq!((scalars["data_epochs/corpus_00"], scalars["data_epochs/corpus_01"]), (0.5, 2.0));
     assert!(scalars["train/loss"].is_nan() && scalars["optimizer/grad_norm"] == f32::INFINITY);
 }
 

@@ -5,13 +5,13 @@ use std::sync::Arc;
 use anyhow::Result;
 use serde::Serialize;
 use ssa_data::{
-    Corpus, CorpusStatistics, Manifest, ManifestCheck, PackOptions, Packing, Remainder, TokenSource,
-    Tokenizer, corpus_tokenizer, pack_documents, statistics, verify,
+    Corpus, CorpusStatistics, Manifest, ManifestCheck, PackOptions, Remainder, TokenSource, Tokenizer,
+    corpus_tokenizer, pack_documents, statistics, verify,
 };
 use ssa_eval::report::table::{Row, Table};
 
 use crate::args::InspectArgs;
-use crate::display::{BatchProgress, Display, amount, print, print_json, render};
+use crate::display::{AmountProgress, Display, amount, print, print_json, render};
 
 /// Ids listed as the most frequent.
 const MOST_FREQUENT: usize = 10;
@@ -107,9 +107,10 @@ fn check(corpus: &Corpus, manifest: Option<&Manifest>, quick: bool) -> Result<Ch
 }
 
 fn count(corpus: &Corpus, tokenizer: Option<&Tokenizer>) -> Result<Statistics> {
-    let progress =
-        BatchProgress::new(Display::choose(false), "counting tokens, documents", corpus.documents());
-    let counted = statistics(corpus, MOST_FREQUENT, &mut |done, _| progress.done(done));
+    let mut progress = AmountProgress::new(Display::choose(false), "counting");
+    let counted = statistics(corpus, MOST_FREQUENT, &mut |done, all| {
+        progress.set(0, done as u64, all as u64, || format!("{} documents", amount(done as u64)));
+    });
     progress.finish();
     let CorpusStatistics { quartiles, tokens_by_length, distinct_tokens, most_frequent, .. } = counted;
     let named = most_frequent.into_iter().map(|(id, count)| {

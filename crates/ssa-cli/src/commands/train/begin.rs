@@ -1,10 +1,11 @@
 //! Which run to work on: a new one, or one that was begun before.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
-use ssa_data::Mixture;
+use ssa_data::{Corpus, Mixture};
 use ssa_model::Method;
+use ssa_train::config::WeightedCorpus;
 use ssa_train::{Checkpoint, Existing, RunDir, TrainConfig, TrainPlan, Trainer};
 
 use crate::args::TrainArgs;
@@ -104,8 +105,10 @@ impl Beginning {
 fn plan(args: &TrainArgs, file: &Path) -> Result<TrainPlan> {
     let mut config = TrainConfig::load(file, &args.overrides)?;
     if !args.data.is_empty() {
-        config.data.paths.clone_from(&args.data);
-        config.data.corpora.clear();
+        let (corpora, paths) = args.data.iter().cloned().partition(|path| Corpus::is_at(path));
+        let corpora: Vec<PathBuf> = corpora;
+        config.data.paths = paths;
+        config.data.corpora = corpora.into_iter().map(|path| WeightedCorpus { path, weight: 1.0 }).collect();
     }
     let plan = TrainPlan::new(config)?;
     if plan.config().objective.method == Method::Nsa && plan.budgets().is_empty() && !args.no_eval {

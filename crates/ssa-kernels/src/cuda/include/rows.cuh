@@ -12,6 +12,15 @@
 #pragma once
 #include "mma.cuh"
 
+// WORDS registers loaded at once.
+template <int WORDS> struct Vector;
+template <> struct Vector<4> {
+    typedef uint4 Type;
+};
+template <> struct Vector<2> {
+    typedef uint2 Type;
+};
+
 template <int D> struct Row {
     static_assert(D % 16 == 0, "rows are multiples of 16 elements");
     // Registers a row takes in each of its 4 lanes.
@@ -107,6 +116,21 @@ DEVICE void mma_transposed(float (&d)[WORDS][4], const u32 (&p)[4], const u32 (&
     for (int w = 0; w < WORDS; ++w) {
         const u32 right[2] = {transpose8x8(x[0][w]), transpose8x8(x[1][w])};
         mma(d[w], p, right);
+    }
+}
+
+// d += p x for a slice of the columns of 16 rows x, of which `row` and `row_below` are those of this lane from the slice on. One
+// that is not the whole is loaded again, since registers have no run-time index.
+template <int COLUMNS, int WORDS>
+DEVICE void mma_transposed_slice(float (&d)[Row<COLUMNS>::WORDS][4], const u32 (&p)[4], const u32 (&x)[2][WORDS],
+                                 const bf16* row, const bf16* row_below, int c) {
+    if constexpr (Row<COLUMNS>::WORDS == WORDS) {
+        mma_transposed(d, p, x);
+    } else {
+        u32 part[2][Row<COLUMNS>::WORDS];
+        Row<COLUMNS>::load(part[0], row, c);
+        Row<COLUMNS>::load(part[1], row_below, c);
+        mma_transposed(d, p, part);
     }
 }
 

@@ -23,8 +23,8 @@ pub(crate) static MODULE: Module = Module {
 const THREADS: usize = 256;
 /// Blocks that a set of rows of a product takes.
 const SET: usize = 16;
-/// Shared memory for importances that leaves room for two blocks of threads on every card since Ampere's large ones, bytes.
-const SHARED: usize = 80 << 10;
+/// Shared memory that a block of threads can have on every card, bytes.
+const SHARED: usize = 96 << 10;
 /// Device memory for importances where shared memory does not hold them, bytes at most.
 const SCRATCH: usize = 256 << 20;
 
@@ -45,18 +45,20 @@ pub(super) fn select(op: &'static str, gpu: &Gpu, call: &Call<'_>) -> Result<Blo
     let mut indices = gpu.alloc::<i32>(shape.total_tokens() * shape.kv_heads * slots)?;
 
     let width = longest.next_multiple_of(SET);
-    let tile = if 8 * width * 4 <= SHARED { 8 } else { 4 };
+    // Queries of a tile and the heads of one pass; importances of a tile.
+    let heads = if shape.group() <= 8 { 8 } else { 16 };
+    let bytes = |tile| [tile * heads * shape.head_dim * 2, tile * width * size_of::<f32>()];
+    let tile = if bytes(8).iter().sum::<usize>() <= SHARED { 8 } else { 4 };
+    let [query_bytes, importance_bytes] = bytes(tile);
     let tiles = tiles(documents, gpu, tile)?;
     let tile_count = tiles.bytes() / size_of::<[i32; 2]>();
-    let row_bytes = tile * width * size_of::<f32>();
     // Importances lie in shared memory, or in device memory for a bounded number of blocks of threads.
-    let mut scratch = None;
-    let (mut grid, mut shared) = (tile_count, row_bytes);
-    if row_bytes > SHARED {
+    let (mut scratch, mut grid, mut shared) = (None, tile_count, query_bytes + importance_bytes);
+    if shared > SHARED {
         let at_once = 2 * gpu.properties().multiprocessors / shape.kv_heads;
-        grid = grid.min(at_once).min(SCRATCH / (row_bytes * shape.kv_heads)).max(1).min(tile_count);
+        grid = at_once.min(SCRATCH / (importance_bytes * shape.kv_heads)).max(1).min(tile_count);
         scratch = Some(gpu.alloc::<f32>(grid * shape.kv_heads * tile * width)?);
-        shared = 0;
+        shared = query_bytes;
     }
     let kernel = gpu.kernel(&MODULE, "select_blocks", &defines)?;
     let launch = kernel

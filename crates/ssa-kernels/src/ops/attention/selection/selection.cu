@@ -58,48 +58,75 @@ constexpr int CACHED = 16;
 
 typedef float Scores[TOKENS][SETS][HEAD_SETS][4];
 
-// The tokens scored together and what each may see.
+// What a lane loads of a row of queries at once, in shared memory as operand b: column g is a head. One for every token of a
+// tile, set of heads, vector of a row and lane.
+typedef Vector<VECTOR>::Type QueryVector;
+constexpr int VECTORS = WORDS / VECTOR;
+constexpr int TOKEN_VECTORS = HEAD_SETS * VECTORS * WARP;
+
+// The tokens scored together: how many blocks are complete for each, and their queries.
 struct Group {
-    int complete[TOKENS];
-    // Operand b: column g is a head.
-    u32 q[TOKENS][HEAD_SETS][WORDS];
+    const int* complete;
+    const QueryVector* queries;
 };
 
-// Means of the document's blocks for one key/value head, rows of `high` and, HEAD_DIM further, `low`.
+// Means of the document's blocks for one key/value head, rows of `high` and, HEAD_DIM further, `low`; for each lane from the
+// first element that it loads of row g.
 struct Means {
     const bf16* rows;
     int stride, blocks;
 };
 
-DEVICE void load_queries(Group& group, int token_index, const bf16* q, i64 row, int first_head, u32 sign) {
-    const int g = threadIdx.x % WARP / 4, c = threadIdx.x % 4;
+// Stages the queries of a tile and HEADS heads; `sign` flips their signs.
+DEVICE void stage_queries(QueryVector* staged, const bf16* q, int first_token, int tokens, i64 token_rows, i64 first_row,
+                          int first_head, u32 sign) {
+    const int lane = threadIdx.x % WARP;
+    for (int item = threadIdx.x / WARP; item < tokens * HEAD_SETS * VECTORS; item += WARPS) {
+        const int vector = item % VECTORS, set = item / VECTORS % HEAD_SETS, token = item / (VECTORS * HEAD_SETS);
+        const i64 row = (first_token + token) * token_rows + first_row + min(first_head + 8 * set + lane / 4, GROUP - 1);
+        QueryVector x = *reinterpret_cast<const QueryVector*>(q + row * HEAD_DIM + Row<HEAD_DIM>::first(vector * VECTOR, lane % 4));
+        u32 (&words)[VECTOR] = reinterpret_cast<u32 (&)[VECTOR]>(x);
 #pragma unroll
-    for (int n = 0; n < HEAD_SETS; ++n) {
-        u32 (&x)[WORDS] = group.q[token_index][n];
-        Row<HEAD_DIM>::load(x, q + (row + min(first_head + 8 * n + g, GROUP - 1)) * HEAD_DIM, c);
-        if (sign == 0) continue;
-#pragma unroll
-        for (int w = 0; w < WORDS; ++w) x[w] ^= sign;
+        for (int i = 0; i < VECTOR; ++i) words[i] ^= sign;
+        staged[item * WARP + lane] = x;
     }
 }
 
 // First of the 16 blocks that are set `set` of this warp in a chunk.
 DEVICE int first_block_of(int chunk, int set) { return chunk * CHUNK + (set * WARPS + int(threadIdx.x) / WARP) * 16; }
 
-// d += x q for the rows g and g + 8 of a set and all columns.
-DEVICE void add_products(Scores& s, int m, const Group& group, const bf16* row, int stride, int w) {
-    u32 x[2][VECTOR];
-    Row<8 * VECTOR>::load(x[0], row, 0);
-    Row<8 * VECTOR>::load(x[1], row + 8 * stride, 0);
+// Volatile, since all sets need the same queries, and the compiler would keep them in the registers that the scores need.
+template <int COUNT> DEVICE void load_again(u32 (&x)[COUNT], const void* shared) {
+    if constexpr (COUNT == 4) {
+        asm volatile("ld.volatile.shared.v4.u32 {%0,%1,%2,%3}, [%4];"
+                     : "=r"(x[0]), "=r"(x[1]), "=r"(x[2]), "=r"(x[3]) : "r"(shared_address(shared)));
+    } else {
+        asm volatile("ld.volatile.shared.v2.u32 {%0,%1}, [%2];" : "=r"(x[0]), "=r"(x[1]) : "r"(shared_address(shared)));
+    }
+}
+
+// d += x q for the rows g and g + 8 of a set, all columns and the words of one vector.
+DEVICE void add_products(Scores& s, int m, const Group& group, const bf16* row, int stride, int vector) {
+    u32 x[2][2][VECTOR];
 #pragma unroll
-    for (int i = 0; i < VECTOR; i += 2) {
-        const u32 left[4] = {x[0][i], x[1][i], x[0][i + 1], x[1][i + 1]};
+    for (int part = 0; part < 2; ++part) {
+        Row<8 * VECTOR>::load(x[part][0], row + part * HEAD_DIM, 0);
+        Row<8 * VECTOR>::load(x[part][1], row + part * HEAD_DIM + 8 * stride, 0);
+    }
 #pragma unroll
-        for (int t = 0; t < TOKENS; ++t) {
+    for (int t = 0; t < TOKENS; ++t) {
 #pragma unroll
-            for (int n = 0; n < HEAD_SETS; ++n) {
-                const u32 right[2] = {group.q[t][n][w + i], group.q[t][n][w + i + 1]};
-                mma(s[t][m][n], left, right);
+        for (int n = 0; n < HEAD_SETS; ++n) {
+            u32 q[VECTOR];
+            load_again(q, group.queries + t * TOKEN_VECTORS + (n * VECTORS + vector) * WARP + threadIdx.x % WARP);
+#pragma unroll
+            for (int i = 0; i < VECTOR; i += 2) {
+                const u32 right[2] = {q[i], q[i + 1]};
+#pragma unroll
+                for (int part = 0; part < 2; ++part) {
+                    const u32 left[4] = {x[part][0][i], x[part][1][i], x[part][0][i + 1], x[part][1][i + 1]};
+                    mma(s[t][m][n], left, right);
+                }
             }
         }
     }
@@ -107,13 +134,10 @@ DEVICE void add_products(Scores& s, int m, const Group& group, const bf16* row, 
 
 // Scores of the warp's blocks of a chunk, LOWEST for blocks that are not complete.
 DEVICE void score(Scores& s, const Group& group, const Means& means, int chunk) {
-    const int g = threadIdx.x % WARP / 4, c = threadIdx.x % 4;
+    const int g = threadIdx.x % WARP / 4;
 #pragma unroll
     for (int m = 0; m < SETS; ++m) {
-        int first = first_block_of(chunk, m);
-        // Hides that the address is the same for all tokens of a tile: the compiler would keep those of all sets, in local
-        // memory, where forming one again takes a few instructions.
-        asm volatile("" : "+r"(first));
+        const int first = first_block_of(chunk, m);
         if (first >= means.blocks) break;
 #pragma unroll
         for (int t = 0; t < TOKENS; ++t) {
@@ -124,12 +148,10 @@ DEVICE void score(Scores& s, const Group& group, const Means& means, int chunk) 
             }
         }
         // Rows of blocks that are not complete or belong to the next document are read and not used.
-        const bf16* row = means.rows + (first + g) * means.stride;
+        const bf16* row = means.rows + first * means.stride;
 #pragma unroll
-        for (int w = 0; w < WORDS; w += VECTOR) {
-            const int column = Row<HEAD_DIM>::first(w, c);
-            add_products(s, m, group, row + column, means.stride, w);
-            add_products(s, m, group, row + HEAD_DIM + column, means.stride, w);
+        for (int vector = 0; vector < VECTORS; ++vector) {
+            add_products(s, m, group, row + vector * (8 * VECTOR), means.stride, vector);
         }
 #pragma unroll
         for (int t = 0; t < TOKENS; ++t) {
@@ -420,22 +442,25 @@ split_means_bf16(const bf16* __restrict__ means, bf16* __restrict__ split, i64 r
 struct Work {
     const bf16* means;
     int first_token, tokens, start, blocks;
+    // Complete blocks of every token.
+    int complete[8];
 };
 
 // tiles [tile_count] x (first token, tokens), each within a document, the ones with most blocks first. `tile`: the most
 // tokens of one, a multiple of TOKENS. `width`: row of importances, a multiple of 16. `scratch`: null, or
-// [gridDim.x * gridDim.y, tile, width] f32. Grid: (tiles or fewer, H). Dynamic shared memory: [tile, width] f32, or none
-// with `scratch`.
+// [gridDim.x * gridDim.y, tile, width] f32. Grid: (tiles or fewer, H). Dynamic shared memory: queries, tile * HEADS * HEAD_DIM
+// bf16, then [tile, width] f32, or nothing with `scratch`.
 extern "C" __global__ void __launch_bounds__(THREADS, 2)
 select_blocks(const bf16* __restrict__ q, const bf16* __restrict__ means_in, const int2* __restrict__ tiles,
               const int* __restrict__ document_start, const int* __restrict__ first_block, float* __restrict__ scratch,
               int* __restrict__ indices, int tile_count, int tile, int width, int kv_heads, int block_size, int slots,
               float softmax_scale) {
-    extern __shared__ float shared_importance[];
+    extern __shared__ QueryVector queries[];
     __shared__ float columns[2][WARPS * WARP];
     __shared__ Work work;
     const int kv_head = blockIdx.y, warp = threadIdx.x / WARP;
-    float* importance = scratch ? scratch + (i64(blockIdx.y) * gridDim.x + blockIdx.x) * tile * width : shared_importance;
+    float* importance = scratch ? scratch + (i64(blockIdx.y) * gridDim.x + blockIdx.x) * tile * width
+                                : reinterpret_cast<float*>(queries + tile * TOKEN_VECTORS);
     // The largest score belongs to the largest exponential only under a positive scale: a negative one turns q round.
     const u32 sign = softmax_scale < 0.0f ? 0x80008000u : 0;
     const float scale = fabsf(softmax_scale) * LOG2_E;
@@ -444,21 +469,26 @@ select_blocks(const bf16* __restrict__ q, const bf16* __restrict__ means_in, con
         if (threadIdx.x == 0) {
             const int first_token = tiles[index].x, start = document_start[first_token];
             const i64 row = i64(first_block[first_token]) * kv_heads + kv_head;
-            work = {means_in + row * (2 * HEAD_DIM), first_token, tiles[index].y, start,
-                    (first_token + tiles[index].y - start) / block_size};
+            work.means = means_in + row * (2 * HEAD_DIM);
+            work.first_token = first_token, work.tokens = tiles[index].y, work.start = start;
+            work.blocks = (first_token + tiles[index].y - start) / block_size;
+        }
+        if (threadIdx.x < tile) {
+            const int first_token = tiles[index].x, last = tiles[index].y - 1;
+            work.complete[threadIdx.x] =
+                (first_token + min(int(threadIdx.x), last) - document_start[first_token] + 1) / block_size;
         }
         __syncthreads();
         if ((work.first_token + work.tokens - 1 - work.start) / block_size >= slots) {
-            for (int t0 = 0; t0 < work.tokens; t0 += TOKENS) {
-                for (int pass = 0; pass < PASSES; ++pass) {
-                    Group group;
-#pragma unroll
-                    for (int t = 0; t < TOKENS; ++t) {
-                        const int token = work.first_token + min(t0 + t, work.tokens - 1);
-                        group.complete[t] = (token - work.start + 1) / block_size;
-                        load_queries(group, t, q, (i64(token) * kv_heads + kv_head) * GROUP, pass * HEADS, sign);
-                    }
-                    const Means means{work.means, kv_heads * 2 * HEAD_DIM, work.blocks};
+            const int lane = threadIdx.x % WARP, stride = kv_heads * 2 * HEAD_DIM;
+            const Means means{work.means + lane / 4 * stride + Row<HEAD_DIM>::first(0, lane % 4), stride, work.blocks};
+            for (int pass = 0; pass < PASSES; ++pass) {
+                if (pass > 0) __syncthreads();
+                stage_queries(queries, q, work.first_token, work.tokens, kv_heads * GROUP, kv_head * GROUP, pass * HEADS, sign);
+                __syncthreads();
+                for (int t0 = 0; t0 < work.tokens; t0 += TOKENS) {
+                    // Beyond the last token of a short tile, whatever lies there is scored and not ranked.
+                    const Group group{work.complete + t0, queries + t0 * TOKEN_VECTORS};
                     add_importance(importance + i64(t0) * width, width, group, means, pass * HEADS, scale, columns);
                 }
             }

@@ -15,6 +15,7 @@
 //
 // Within a block of 4 warps, a list of blocks of 64 keys and more has one warp per 16 keys, all reading the same tokens; for
 // smaller ones the segment is cut by tokens, and the warps' sums are added in order in shared memory.
+#include "pair.cuh"
 #include "rows.cuh"
 
 #ifndef HEAD_DIM
@@ -38,10 +39,6 @@ constexpr int TILES_AT_ONCE = KEY_TILES >= 4 ? 4 : KEY_TILES == 1 ? 1 : 2;
 constexpr int PARTS = WARPS / TILES_AT_ONCE;
 // f32 of a piece: dk and dv of all keys of a block, as accumulators hold them.
 constexpr int PIECE = KEY_TILES * (HEAD_DIM / SLICE) * 2 * SLICE_WORDS * 4 * WARP;
-
-struct Pair {
-    u32 list, token;
-};
 
 // A set of 16 keys of a list.
 struct Keys {
@@ -112,20 +109,6 @@ DEVICE void mma_staged(float (&d)[2][4], const uint4* staged, const u32 (&x)[2][
     }
 }
 
-// acc += p x for a slice of the columns of x, whose rows begin at the pointers.
-template <int COLUMNS>
-DEVICE void add_slice(float (&acc)[Row<COLUMNS>::WORDS][4], const u32 (&p)[4], const u32 (&x)[2][WORDS],
-                      const bf16* row, const bf16* row_below, int c) {
-    if constexpr (COLUMNS == HEAD_DIM) {
-        mma_transposed(acc, p, x);
-    } else {
-        u32 part[2][Row<COLUMNS>::WORDS];
-        Row<COLUMNS>::load(part[0], row, c);
-        Row<COLUMNS>::load(part[1], row_below, c);
-        mma_transposed(acc, p, part);
-    }
-}
-
 struct Inputs {
     const bf16 *dout, *q;
     const float *lse, *delta;
@@ -188,14 +171,14 @@ DEVICE void add_token(float (&dk)[SLICE_WORDS][4], float (&dv)[SLICE_WORDS][4], 
     mma_staged(ds, staged + WORDS / 2 * WARP, x.upstream);
     u32 p[4];
     pack_operand(p, s);
-    add_slice<SLICE>(dv, p, x.upstream, in.dout + x.row(0) + column, in.dout + x.row(1) + column, c);
+    mma_transposed_slice<SLICE>(dv, p, x.upstream, in.dout + x.row(0) + column, in.dout + x.row(1) + column, c);
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
 #pragma unroll
         for (int i = 0; i < 4; ++i) ds[r][i] = s[r][i] * (ds[r][i] - x.delta[r][i % 2]);
     }
     pack_operand(p, ds);
-    add_slice<SLICE>(dk, p, x.query, in.q + x.row(0) + column, in.q + x.row(1) + column, c);
+    mma_transposed_slice<SLICE>(dk, p, x.query, in.q + x.row(0) + column, in.q + x.row(1) + column, c);
 }
 
 // Walks pairs from .. to.

@@ -36,21 +36,6 @@ DEVICE float dot_rows(const u32 (&a)[WORDS], const u32 (&b)[WORDS]) {
     return sum + __shfl_xor_sync(ALL_LANES, sum, 2);
 }
 
-// acc += p x for one slice of the columns of the keys x. A slice that is not the whole is loaded again, since registers
-// have no run-time index.
-template <int COLUMNS>
-DEVICE void add_slice(float (&acc)[Row<COLUMNS>::WORDS][4], const u32 (&p)[4], const u32 (&x)[2][WORDS],
-                      const bf16* row, const bf16* row_below, int c) {
-    if constexpr (COLUMNS == HEAD_DIM) {
-        mma_transposed(acc, p, x);
-    } else {
-        u32 part[2][Row<COLUMNS>::WORDS];
-        Row<COLUMNS>::load(part[0], row, c);
-        Row<COLUMNS>::load(part[1], row_below, c);
-        mma_transposed(acc, p, part);
-    }
-}
-
 extern "C" __global__ void __launch_bounds__(THREADS, HEAD_DIM <= 64 ? 3 : 2)
 sparse_bwd_queries(const bf16* __restrict__ dout, const bf16* __restrict__ q, const bf16* __restrict__ k,
                    const bf16* __restrict__ v, const bf16* __restrict__ out, const float* __restrict__ lse,
@@ -111,7 +96,7 @@ sparse_bwd_queries(const bf16* __restrict__ dout, const bf16* __restrict__ q, co
         }
         u32 p[4];
         pack_operand(p, ds);
-        add_slice<SLICE>(acc, p, key, k_head + at[0] * row_stride + slice, k_head + at[1] * row_stride + slice, own.c);
+        mma_transposed_slice<SLICE>(acc, p, key, k_head + at[0] * row_stride + slice, k_head + at[1] * row_stride + slice, own.c);
 #pragma unroll
         for (int r = 0; r < 2; ++r) {
             at[r] = next_at[r];

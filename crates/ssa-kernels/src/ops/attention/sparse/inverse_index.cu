@@ -8,7 +8,7 @@
 //   scan      exclusive sums along the tiles of a digit, and its total     one block per digit
 //   scatter   rank of each pair among equal digits of its tile, by warp matches in order; then it moves
 // `list_starts` finds where each list begins.
-#include "common.cuh"
+#include "pair.cuh"
 
 #ifndef RADIX_BITS
 #define RADIX_BITS 11
@@ -19,10 +19,6 @@ constexpr int WARPS = THREADS / WARP;
 // Pairs of a lane.
 constexpr int ITEMS = 8;
 constexpr int TILE = THREADS * ITEMS;
-
-struct Pair {
-    u32 list, token;
-};
 
 struct Selection {
     const int* indices;

@@ -75,7 +75,7 @@ pub fn sparse_attention_fwd(
 /// `f32`. A key's gradient is summed in `f32` over the queries of a chunk of tokens, then over chunks. Extra memory:
 /// three padded copies of k or v, and a chunk of scores that is bounded whatever the number of tokens. On a GPU all but lse is
 /// `bf16`, with sums in `f32`; p and ds are rounded to `bf16` for their products. Extra memory there: the inverse of the
-/// selection, 16 bytes a slot, pieces of long lists (about 32 D bytes a slot at 16 keys a block, less with more tokens) and one
+/// selection, 16 bytes a slot, pieces of lists that were cut (2 D bytes a slot at 16 keys a block, less with more tokens) and one
 /// `f32` a query head.
 ///
 /// # Errors

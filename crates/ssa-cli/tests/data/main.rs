@@ -1,0 +1,17 @@
+//! `ssa data`: text of every kind becomes a corpus that can be looked at and trained on, whatever happens on the way.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "helpers of tests fail by panicking"
+)]
+
+#[path = "../common/mod.rs"]
+mod common;
+mod damage;
+mod inputs;
+#[cfg(unix)]
+mod kills;
+mod pipeline;
+mod place;

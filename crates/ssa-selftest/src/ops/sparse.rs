@@ -1,0 +1,147 @@
+//! Sparse attention: forward, all gradients, gradients that add.
+
+use std::collections::BTreeSet;
+
+use ssa_kernels::Documents;
+use ssa_kernels::ops::attention::reference::Inputs;
+use ssa_kernels::ops::attention::selection::BlockIndices;
+use ssa_kernels::ops::attention::sparse::{reference, sparse_attention_bwd, sparse_attention_fwd};
+use ssa_kernels::ops::attention::{AttentionGrads, AttentionOutput};
+
+use crate::plain::attention as plain;
+use crate::{Context, Result};
+
+/// Tokens, query heads, key/value heads, head size, block size, block counts (0: all blocks), longest document.
+const SHAPES: [[usize; 7]; 18] = [
+    [1, 16, 1, 64, 16, 4, 1],
+    [63, 16, 1, 64, 16, 2, 63],
+    [100, 32, 2, 64, 16, 3, 100],
+    [400, 32, 2, 64, 16, 16, 400],
+    [400, 32, 2, 64, 16, 5, 60],
+    [400, 16, 1, 64, 64, 3, 400],
+    [300, 32, 2, 64, 32, 4, 200],
+    [400, 16, 1, 64, 128, 2, 400],
+    [300, 16, 1, 64, 96, 2, 250],
+    [300, 16, 1, 64, 16, 0, 300],
+    [300, 16, 1, 64, 16, 30, 300],
+    [300, 16, 1, 128, 16, 6, 300],
+    [200, 16, 1, 128, 64, 2, 150],
+    [1000, 1, 1, 64, 16, 4, 1000],
+    [300, 3, 1, 16, 7, 5, 300],
+    [200, 48, 2, 80, 24, 3, 200],
+    [200, 4, 2, 256, 32, 3, 200],
+    [200, 8, 1, 64, 1, 9, 130],
+];
+
+pub(crate) fn run(context: &mut Context<'_>) -> Result<()> {
+    SHAPES.iter().try_for_each(|&shape| check(context, shape))
+}
+
+fn check(context: &mut Context<'_>, shape: [usize; 7]) -> Result<()> {
+    let [tokens, q_heads, kv_heads, head_dim, block_size, block_counts, longest] = shape;
+    context.case(format!(
+        "T {tokens} HQ {q_heads} H {kv_heads} D {head_dim} {block_size}x{block_counts}, documents to {longest}"
+    ));
+    let documents = Documents::from_cu_seqlens(context.random().cu_seqlens(tokens, longest))?;
+    let block_indices = match block_counts {
+        0 => BlockIndices::all(&documents, kv_heads, block_size),
+        _ => selection(context, &documents, kv_heads, block_size, block_counts)?,
+    };
+    let (q_shape, k_shape) = ([1, tokens, q_heads, head_dim], [1, tokens, kv_heads, head_dim]);
+    let scale = (head_dim as f32).powf(-0.5);
+    let (q, exact_q) = context.normal(&q_shape, 1.0)?;
+    let (k, exact_k) = context.normal(&k_shape, 1.0)?;
+    let (v, exact_v) = context.normal(&k_shape, 1.0)?;
+    let (dout, exact_dout) = context.normal(&q_shape, 1.0)?;
+    let inputs = Inputs {
+        q: &exact_q,
+        k: &exact_k,
+        v: &exact_v,
+        q_heads,
+        kv_heads,
+        head_dim,
+        softmax_scale: f64::from(scale),
+    };
+    let forward = || sparse_attention_fwd(&q, &k, &v, &block_indices, &documents, scale);
+    let backward = |output: &AttentionOutput| -> Result<AttentionGrads> {
+        let mut grads = AttentionGrads::zeros_like(&q, &k, &v);
+        // Once sets, once adds.
+        for _ in 0..2 {
+            sparse_attention_bwd(&dout, &q, &k, &v, output, &block_indices, &documents, scale, &mut grads)?;
+        }
+        Ok(grads)
+    };
+    let (exact_out, exact_lse) = reference::forward(&inputs, &block_indices);
+    let (dq, dk, dv) = reference::backward(&exact_dout, &inputs, &block_indices);
+    let plain = plain(&exact_dout, &inputs, visible(&block_indices));
+
+    let output = forward()?;
+    context.compare("out", &output.out, &exact_out, &plain.out)?;
+    context.compare("lse", &output.lse, &exact_lse, &plain.lse)?;
+    let grads = backward(&output)?;
+    for (name, grad, exact, plain) in
+        [("dq", &grads.dq, dq, plain.dq), ("dk", &grads.dk, dk, plain.dk), ("dv", &grads.dv, dv, plain.dv)]
+    {
+        let [exact, plain] = [exact, plain].map(|values| values.iter().map(|x| 2.0 * x).collect::<Vec<_>>());
+        if exact.iter().all(|&value| value == 0.0) {
+            // A token that sees itself alone: terms of order one cancel.
+            let largest = grad.to_vec()?.into_iter().fold(0.0, |max: f32, value| max.max(value.abs()));
+            context.outcome(name, f64::from(largest), 1e-4);
+        } else {
+            context.compare(name, grad, &exact, &plain)?;
+        }
+    }
+    let again = forward()?;
+    let grads_again = backward(&again)?;
+    for (name, first, second) in [
+        ("out", &output.out, &again.out),
+        ("lse", &output.lse, &again.lse),
+        ("dq", &grads.dq, &grads_again.dq),
+        ("dk", &grads.dk, &grads_again.dk),
+        ("dv", &grads.dv, &grads_again.dv),
+    ] {
+        context.compare_bits(name, first, second)?;
+    }
+    Ok(())
+}
+
+/// The own block and random earlier ones; now and then the first, so that lists differ in length.
+fn selection(
+    context: &mut Context<'_>,
+    documents: &Documents,
+    kv_heads: usize,
+    block_size: usize,
+    block_counts: usize,
+) -> Result<BlockIndices> {
+    let mut indices = Vec::new();
+    for position in documents.positions() {
+        let current = (position / block_size) as u32;
+        for _ in 0..kv_heads {
+            let mut row = BTreeSet::from([current]);
+            if block_counts > 1 && position % 3 > 0 {
+                row.insert(0);
+            }
+            while row.len() < block_counts.min(current as usize + 1) {
+                row.extend(context.random().below(current, 1));
+            }
+            indices.extend(row.iter().map(|&block| block as i32));
+            indices.extend(std::iter::repeat_n(-1, block_counts - row.len()));
+        }
+    }
+    BlockIndices::from_vec(indices, documents, kv_heads, block_size, block_counts)
+}
+
+/// The keys that a token sees, in order.
+fn visible(block_indices: &BlockIndices) -> impl Fn(usize, usize) -> Vec<usize> {
+    let block_size = block_indices.block_size();
+    let starts: Vec<usize> = block_indices
+        .documents()
+        .ranges()
+        .flat_map(|range| std::iter::repeat_n(range.start, range.len()))
+        .collect();
+    move |token, kv_head| {
+        let first = |block: &i32| starts[token] + *block as usize * block_size;
+        let keys = |block| (first(block)..first(block) + block_size).filter(|&key| key <= token);
+        block_indices.selected(token, kv_head).iter().flat_map(keys).collect()
+    }
+}
