@@ -1,4 +1,5 @@
-"""Block selection and attention of one document, in the formulations PyTorch offers on a CPU.
+"""Block selection and attention of one document, in the formulations PyTorch offers on a CPU. Selection and the dense
+formulations run on a GPU too.
 
 Axes: L tokens of the document, H key/value heads, G query heads per key/value head, D head dimension, C
 blocks, K selected blocks. q is [H, G, L, D]; k and v are [H, 1, L, D]. Key/value heads are the batch axis of
@@ -31,18 +32,18 @@ def select_blocks(q: Tensor, k: Tensor, block_size: int, block_counts: int, tile
     heads, _, tokens, head_dim = q.shape
     blocks = tokens // block_size
     pooled = k[:, :, : blocks * block_size].unflatten(2, (blocks, block_size)).mean(3) * head_dim**-0.5
-    token = torch.arange(tokens)[:, None]
-    indices = torch.full((heads, tokens, block_counts), -1)
+    token = torch.arange(tokens, device=q.device)[:, None]
+    indices = torch.full((heads, tokens, block_counts), -1, device=q.device)
     indices[..., :1] = token // block_size
     for start in range(0, tokens, tile):
         end = min(start + tile, tokens)
         complete = end // block_size
         past = token[start:end] // block_size
-        block = torch.arange(complete)
+        block = torch.arange(complete, device=q.device)
         scores = q[:, :, start:end] @ pooled[:, :, :complete].transpose(-1, -2)
         # A row without a complete block becomes NaN and is overwritten below: it has no past block either.
         scores.masked_fill_(block >= (token[start:end] + 1) // block_size, float("-inf"))
-        importance = scores.softmax(-1).sum(1).masked_fill_(block >= past, -1.0)
+        importance = scores.softmax(-1, dtype=torch.float32).sum(1).masked_fill_(block >= past, -1.0)
         best = importance.topk(min(block_counts - 1, complete))
         earlier = best.indices.masked_fill(best.values < 0, -1)
         indices[:, start:end, 1 : 1 + earlier.shape[-1]] = earlier
@@ -53,7 +54,7 @@ def block_mask(block_indices: Tensor, blocks: int) -> Tensor:
     """Selected blocks as booleans [H, L, C]."""
     heads, tokens, _ = block_indices.shape
     # Unused slots fall into an extra last column that is cut off.
-    mask = torch.zeros(heads, tokens, blocks + 1, dtype=torch.bool)
+    mask = torch.zeros(heads, tokens, blocks + 1, dtype=torch.bool, device=block_indices.device)
     return mask.scatter_(-1, block_indices.where(block_indices >= 0, blocks), True)[..., :blocks]
 
 
@@ -72,7 +73,7 @@ def sparse_tiled(
     for start in range(0, tokens, tile):
         end = min(start + tile, tokens)
         mask = selected[:, start:end].repeat_interleave(block_size, dim=-1)[:, None, :, :end]
-        mask[..., start:].logical_and_(torch.ones(end - start, end - start, dtype=torch.bool).tril())
+        mask[..., start:].logical_and_(torch.ones(end - start, end - start, dtype=torch.bool, device=q.device).tril())
         queries = q[:, :, start:end]
         shape = (*q.shape[:2], end, q.shape[3])
         keys, values = k[:, :, :end].expand(shape), v[:, :, :end].expand(shape)

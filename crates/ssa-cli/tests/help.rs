@@ -58,6 +58,14 @@ fn forward() {
 }
 
 #[test]
+fn bench() {
+    check("bench", &["bench", "--help"]);
+    check("bench-attention", &["bench", "attention", "--help"]);
+    check("bench-gemm", &["bench", "gemm", "--help"]);
+    check("bench-step", &["bench", "step", "--help"]);
+}
+
+#[test]
 fn version_names_the_commit() {
     let version = common::ssa(Path::new("."), ["--version"]).succeeds().stdout;
     assert!(version.starts_with(concat!("ssa ", env!("CARGO_PKG_VERSION"), " (")), "{version}");

@@ -1,6 +1,7 @@
 //! The command line: one file per verb. What only one flag decides is checked here, by clap.
 
 mod analyze;
+mod bench;
 mod data;
 mod device;
 mod doctor;
@@ -13,6 +14,9 @@ mod train;
 use clap::{Parser, Subcommand};
 
 pub(crate) use analyze::AnalyzeArgs;
+pub(crate) use bench::{
+    BenchArgs, BenchAttentionArgs, BenchCommand, BenchGemmArgs, BenchStepArgs, RecordArgs,
+};
 pub(crate) use data::{DataArgs, DataCommand, InputArgs, InspectArgs, PrepareArgs, TrainTokenizerArgs};
 pub(crate) use device::DeviceChoice;
 pub(crate) use doctor::DoctorArgs;
@@ -53,6 +57,7 @@ pub(crate) enum Command {
     Analyze(AnalyzeArgs),
     Forward(ForwardArgs),
     Selftest(SelftestArgs),
+    Bench(BenchArgs),
     Doctor(DoctorArgs),
 }
 

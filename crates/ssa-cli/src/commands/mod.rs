@@ -1,6 +1,7 @@
 //! What each verb does: one file per verb.
 
 mod analyze;
+mod bench;
 mod data;
 mod device;
 mod doctor;
@@ -35,6 +36,7 @@ pub(crate) fn run(cli: Cli) -> Result<()> {
         Command::Analyze(args) => analyze::run(&args, cli.device),
         Command::Forward(args) => forward::run(&args, cli.device),
         Command::Selftest(args) => selftest::run(&args, cli.device),
+        Command::Bench(args) => bench::run(&args, cli.device),
         Command::Doctor(args) => doctor::run(&args),
     }
 }

@@ -118,6 +118,18 @@ impl BlockIndices {
         Ok(Cow::Owned(Self { indices: Storage::Host(indices), ..self.clone() }))
     }
 
+    /// The same selection on a device.
+    ///
+    /// # Errors
+    /// [`KernelError::OutOfMemory`], or [`KernelError::Cuda`] if work queued before has failed.
+    pub fn to_device(&self, device: &Device) -> Result<Self> {
+        let indices = match device {
+            Device::Cpu => return Ok(self.to_host()?.into_owned()),
+            Device::Cuda(gpu) => Storage::Device(self.on_gpu("BlockIndices::to_device", gpu)?),
+        };
+        Ok(Self { indices, ..self.clone() })
+    }
+
     /// The indices on a GPU; copied there if they are in host memory.
     pub(crate) fn on_gpu(&self, op: &'static str, gpu: &Gpu) -> Result<Arc<Buffer>> {
         match &self.indices {

@@ -1,0 +1,203 @@
+//! What each part computes and how much work it is.
+//!
+//! Operations are those of the formulas: two for each multiplication with its addition, two products in a forward (scores, and
+//! values by their weights), five in a backward. Pairs of query and key are counted as the definitions count them, without what a
+//! tile computes in vain.
+
+use ssa_kernels::ops::attention::alignment::{AlignmentOptions, alignment_bwd, alignment_fwd};
+use ssa_kernels::ops::attention::full::{full_attention_bwd, full_attention_fwd};
+use ssa_kernels::ops::attention::full_and_sparse::{
+    FullAndSparse, full_and_sparse_attention_bwd, full_and_sparse_attention_fwd,
+};
+use ssa_kernels::ops::attention::pooling::mean_pool_fwd;
+use ssa_kernels::ops::attention::selection::{BlockIndices, SelectionRule, select_blocks};
+use ssa_kernels::ops::attention::sparse::{sparse_attention_bwd, sparse_attention_fwd};
+use ssa_kernels::ops::attention::{AttentionGrads, AttentionOutput};
+use ssa_kernels::ops::gate::{gate_apply_bwd, gate_apply_fwd};
+use ssa_kernels::{DType, KernelError, Tensor};
+use ssa_model::SparseBudget;
+
+use super::{Bench, Inputs, Part};
+use crate::{Result, local_selection};
+
+const FORWARD_PRODUCTS: f64 = 2.0;
+const BACKWARD_PRODUCTS: f64 = 5.0;
+
+pub(super) fn full(bench: &mut Bench<'_>, inputs: &Inputs) -> Result<()> {
+    let tokens = bench.tokens as f64;
+    let product = 2.0 * inputs.q_width as f64 * tokens * (tokens + 1.0) / 2.0;
+    let (documents, scale) = (&inputs.documents, inputs.softmax_scale);
+    let forward = |[q, k, v, _]: &[Tensor; 4]| full_attention_fwd(q, k, v, documents, scale);
+    let backward = |[q, k, v, dout]: &[Tensor; 4], output: &AttentionOutput| {
+        let mut grads = AttentionGrads::zeros_like(q, k, v);
+        full_attention_bwd(dout, q, k, v, output, documents, scale, &mut grads)
+    };
+
+    let part = Part::new("full forward").flops(FORWARD_PRODUCTS * product);
+    bench.measure(part, inputs, |_, set| forward(set).map(drop))?;
+    let part = Part::new("full backward").flops(BACKWARD_PRODUCTS * product);
+    if let Some(outputs) = bench.need(part, inputs.each(forward))? {
+        bench.measure(part, inputs, |place, set| backward(set, &outputs[place]))?;
+    }
+    let part = Part::new("full forward + backward").flops((FORWARD_PRODUCTS + BACKWARD_PRODUCTS) * product);
+    bench.measure(part, inputs, |_, set| backward(set, &forward(set)?))
+}
+
+pub(super) fn sparse(bench: &mut Bench<'_>, inputs: &Inputs, budget: SparseBudget) -> Result<()> {
+    let (tokens, size) = (bench.tokens, budget.block_size());
+    let (documents, scale) = (&inputs.documents, inputs.softmax_scale);
+    let options = budget.selection(SelectionRule::Exact);
+    let pool = |[_, k, ..]: &[Tensor; 4]| mean_pool_fwd(k, documents, size);
+    let choose =
+        |[q, ..]: &[Tensor; 4], pooled: &Tensor| select_blocks(q, pooled, documents, &options, scale);
+    let select = |set: &[Tensor; 4]| choose(set, &pool(set)?);
+    let of_budget = |name| Part { budget: Some(budget), ..Part::new(name) };
+
+    let element = bench.meter.device().dtype().size();
+    let part = of_budget("pooling").bytes((tokens + tokens.div_ceil(size)) * inputs.kv_width * element);
+    bench.measure(part, inputs, |_, set| pool(set).map(drop))?;
+    // Each query is scored against the complete blocks up to its own.
+    let complete: usize = (0..tokens).map(|token| (token + 1) / size).sum();
+    let part = of_budget("selection").flops(2.0 * inputs.q_width as f64 * complete as f64);
+    if let Some(pooled) = bench.need(part, inputs.each(pool))? {
+        bench.measure(part, inputs, |place, set| choose(set, &pooled[place]).map(drop))?;
+    }
+
+    let random = Part { selection: Some("random"), ..of_budget("sparse forward") };
+    if let Some(indices) = bench.need(random, inputs.each(select))? {
+        given_blocks(bench, inputs, random, |place| &indices[place])?;
+    }
+    let local = Part { selection: Some("local"), ..random };
+    let device = bench.meter.device().clone();
+    let made = local_selection(tokens, inputs.kv_heads, budget).and_then(|made| made.to_device(&device));
+    if let Some(indices) = bench.need(local, made)? {
+        given_blocks(bench, inputs, local, |_| &indices)?;
+    }
+
+    let part = Part { name: "selection + sparse forward", ..random };
+    bench.measure(part, inputs, |_, set| sparse_forward(inputs, set, &select(set)?).map(drop))?;
+    let part = Part { name: "selection + sparse forward + backward", ..random };
+    bench.measure(part, inputs, |_, set| {
+        let indices = select(set)?;
+        sparse_backward(inputs, set, &sparse_forward(inputs, set, &indices)?, &indices)
+    })
+}
+
+/// Sparse attention, and full and sparse attention together, forward and backward for blocks that are there.
+fn given_blocks<'a>(
+    bench: &mut Bench<'_>,
+    inputs: &Inputs,
+    part: Part,
+    indices: impl Fn(usize) -> &'a BlockIndices,
+) -> Result<()> {
+    sparse_alone(bench, inputs, part, &indices)?;
+    with_full(bench, inputs, part, &indices)
+}
+
+/// Both streams of a training step of ssa; no rate, since shared products are computed once or twice as the device likes.
+fn with_full<'a>(
+    bench: &mut Bench<'_>,
+    inputs: &Inputs,
+    part: Part,
+    indices: impl Fn(usize) -> &'a BlockIndices,
+) -> Result<()> {
+    let (documents, scale) = (&inputs.documents, inputs.softmax_scale);
+    let forward = |[q, k, v, _]: &[Tensor; 4], place| {
+        full_and_sparse_attention_fwd(q, k, v, indices(place), documents, scale)
+    };
+    let part = Part { name: "full and sparse forward", ..part };
+    bench.measure(part, inputs, |place, set| forward(set, place).map(drop))?;
+    let part = Part { name: "full and sparse forward + backward", ..part };
+    bench.measure(part, inputs, |place, set| {
+        let output = forward(set, place)?;
+        let output = FullAndSparse { full: &output.full, sparse: &output.sparse };
+        let [q, k, v, dout] = set;
+        let mut grads = AttentionGrads::zeros_like(q, k, v);
+        // The sparse stream's gradient, in training that of the alignment loss, is as good as any of its shape.
+        let douts = FullAndSparse { full: dout, sparse: q };
+        full_and_sparse_attention_bwd(douts, q, k, v, output, indices(place), documents, scale, &mut grads)
+    })
+}
+
+fn sparse_alone<'a>(
+    bench: &mut Bench<'_>,
+    inputs: &Inputs,
+    part: Part,
+    indices: impl Fn(usize) -> &'a BlockIndices,
+) -> Result<()> {
+    let Some(pairs) = bench.need(part, pairs(indices(0)))? else { return Ok(()) };
+    let product = 2.0 * pairs as f64 * (inputs.q_width / inputs.kv_heads) as f64;
+    let part = part.flops(FORWARD_PRODUCTS * product);
+    bench.measure(part, inputs, |place, set| sparse_forward(inputs, set, indices(place)).map(drop))?;
+
+    let part = Part { name: "sparse backward", ..part }.flops(BACKWARD_PRODUCTS * product);
+    let mut place = 0..;
+    let outputs = inputs.each(|set| sparse_forward(inputs, set, indices(place.next().unwrap_or(0))));
+    if let Some(outputs) = bench.need(part, outputs)? {
+        bench.measure(part, inputs, |place, set| {
+            sparse_backward(inputs, set, &outputs[place], indices(place))
+        })?;
+    }
+    Ok(())
+}
+
+fn sparse_forward(
+    inputs: &Inputs,
+    [q, k, v, _]: &[Tensor; 4],
+    indices: &BlockIndices,
+) -> Result<AttentionOutput, KernelError> {
+    sparse_attention_fwd(q, k, v, indices, &inputs.documents, inputs.softmax_scale)
+}
+
+fn sparse_backward(
+    inputs: &Inputs,
+    [q, k, v, dout]: &[Tensor; 4],
+    output: &AttentionOutput,
+    indices: &BlockIndices,
+) -> Result<(), KernelError> {
+    let mut grads = AttentionGrads::zeros_like(q, k, v);
+    let (documents, scale) = (&inputs.documents, inputs.softmax_scale);
+    sparse_attention_bwd(dout, q, k, v, output, indices, documents, scale, &mut grads)
+}
+
+/// Pairs of a query and a key that it sees, over all tokens and key/value heads.
+fn pairs(indices: &BlockIndices) -> Result<usize, KernelError> {
+    let indices = indices.to_host()?;
+    let size = indices.block_size();
+    let seen = |(token, blocks): (usize, &[i32])| {
+        let used = blocks.iter().filter(|&&block| block >= 0).count();
+        // All of the blocks before, and the own one up to the token.
+        used.saturating_sub(1) * size + token % size + 1
+    };
+    let heads = indices.kv_heads();
+    let rows = indices.as_slice().chunks(indices.block_counts()).enumerate();
+    Ok(rows.map(|(row, blocks)| seen((row / heads, blocks))).sum())
+}
+
+pub(super) fn gate_and_alignment(bench: &mut Bench<'_>, inputs: &Inputs) -> Result<()> {
+    let device = bench.meter.device().clone();
+    let q_bytes = bench.tokens * inputs.q_width * device.dtype().size();
+    let options = AlignmentOptions::default();
+    // The two tensors of a set that are shaped like an output.
+    let part = Part::new("alignment forward").bytes(2 * q_bytes);
+    bench.measure(part, inputs, |_, [full, .., sparse]| {
+        alignment_fwd(full, sparse, None, &options).map(drop)
+    })?;
+    let part = Part::new("alignment backward").bytes(4 * q_bytes);
+    bench.measure(part, inputs, |_, [full, .., sparse]| {
+        let [mut dfull, mut dsparse] = [Tensor::zeros_like(full), Tensor::zeros_like(sparse)];
+        alignment_bwd(full, sparse, None, &options, 1e-3, &mut dfull, &mut dsparse)
+    })?;
+
+    let shape = inputs.sets[0][0].shape();
+    let gate = Tensor::from_vec(vec![0.5; shape[..3].iter().product()], &shape[..3])
+        .and_then(|gate| gate.to_device(&device, DType::F32));
+    let part = Part::new("gate forward").bytes(2 * q_bytes);
+    let Some(gate) = bench.need(part, gate)? else { return Ok(()) };
+    bench.measure(part, inputs, |_, [out, ..]| gate_apply_fwd(out, &gate).map(drop))?;
+    let part = Part::new("gate backward").bytes(3 * q_bytes);
+    bench.measure(part, inputs, |_, [out, .., dgated]| {
+        let [mut dout, mut dgate] = [Tensor::zeros_like(out), Tensor::zeros_like(&gate)];
+        gate_apply_bwd(dgated, out, &gate, &mut dout, &mut dgate)
+    })
+}

@@ -1,0 +1,50 @@
+//! Random tensors, fast enough for the largest sizes.
+
+use ssa_kernels::{Device, KernelError, Tensor};
+use ssa_testkit::Random;
+
+/// A prime, so that rows of any width begin at another place each time.
+const LENGTH: usize = (1 << 22) - 3;
+
+/// Standard normal numbers without end: some millions of them over and over.
+pub(crate) struct Normal {
+    values: Vec<f32>,
+    next: usize,
+}
+
+impl Normal {
+    pub(crate) fn new() -> Self {
+        Self { values: Random::new(1).normal(LENGTH), next: 0 }
+    }
+
+    /// The next numbers, in the type of the device.
+    pub(crate) fn tensor(&mut self, device: &Device, shape: &[usize]) -> Result<Tensor, KernelError> {
+        let len = shape.iter().product();
+        let mut values = Vec::with_capacity(len);
+        while values.len() < len {
+            let end = LENGTH.min(self.next + len - values.len());
+            values.extend_from_slice(&self.values[self.next..end]);
+            self.next = end % LENGTH;
+        }
+        let tensor = Tensor::from_vec(values, shape)?;
+        match device {
+            Device::Cpu => Ok(tensor),
+            _ => tensor.to_device(device, device.dtype()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_go_on_where_they_ended() {
+        let mut normal = Normal::new();
+        let first = normal.tensor(&Device::Cpu, &[LENGTH - 1]).unwrap();
+        let second = normal.tensor(&Device::Cpu, &[3, LENGTH]).unwrap();
+        assert_eq!(second.as_slice()[1], first.as_slice()[0]);
+        assert_eq!(second.as_slice()[LENGTH + 1], first.as_slice()[0]);
+        assert_eq!(normal.tensor(&Device::Cpu, &[2]).unwrap().as_slice()[1], first.as_slice()[0]);
+    }
+}

@@ -1,0 +1,152 @@
+//! `ssa bench`.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use clap::{Args, Subcommand};
+use ssa_model::{Method, SparseBudget};
+
+use super::parse_positive;
+
+/// Measure what this machine's device does: parts of attention, matrix products, whole training steps.
+///
+/// Times are medians after a warm-up, on random inputs that take turns so that no cache holds them. Shares are of a
+/// large square matrix product and of a large addition, both measured first. On the CPU pass small sizes.
+#[derive(Debug, Args)]
+pub(crate) struct BenchArgs {
+    #[command(subcommand)]
+    pub(crate) command: BenchCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum BenchCommand {
+    Attention(BenchAttentionArgs),
+    Gemm(BenchGemmArgs),
+    Step(BenchStepArgs),
+}
+
+/// Where the raw numbers go.
+#[derive(Debug, Args)]
+pub(crate) struct RecordArgs {
+    /// Also write all numbers as JSON, with date, commit, device and versions.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) json: Option<PathBuf>,
+    /// Replace the file of --json if it exists.
+    #[arg(long, requires = "json")]
+    pub(crate) overwrite: bool,
+}
+
+/// Measure pooling, selection, sparse and full attention, alignment and gate, each by itself, forward and backward.
+///
+/// One row of one document. Sparse attention runs on the blocks that random inputs select, which have no locality, and on
+/// blocks that neighbouring tokens share as they do in trained models.
+#[derive(Debug, Args)]
+pub(crate) struct BenchAttentionArgs {
+    /// Lengths of the row. Without it powers of two from 2048 to 131072 on a GPU, 512 and 2048 on the CPU.
+    #[arg(long, value_name = "N,...", value_delimiter = ',', value_parser = parse_positive)]
+    pub(crate) tokens: Vec<usize>,
+    /// Budgets of sparse attention, block size x number of blocks.
+    #[arg(long, value_name = "BUDGET,...", value_delimiter = ',', default_value = "16x16,64x16")]
+    pub(crate) budgets: Vec<SparseBudget>,
+    /// Query heads / key/value heads.
+    #[arg(long, value_name = "HQ/H", default_value_t = Heads { q_heads: 32, kv_heads: 2 })]
+    pub(crate) heads: Heads,
+    /// Dimensions of a head.
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = parse_positive)]
+    pub(crate) head_dim: usize,
+    #[command(flatten)]
+    pub(crate) record: RecordArgs,
+}
+
+/// Measure the matrix products of a training step, forward and both gradients.
+#[derive(Debug, Args)]
+pub(crate) struct BenchGemmArgs {
+    /// Models whose products are measured: ssa-1b, ssa-300m.
+    #[arg(long, value_name = "NAME,...", value_delimiter = ',', default_value = "ssa-1b,ssa-300m")]
+    pub(crate) presets: Vec<String>,
+    /// Tokens of a micro-batch.
+    #[arg(long, value_name = "N", default_value_t = 16384, value_parser = parse_positive)]
+    pub(crate) tokens: usize,
+    #[command(flatten)]
+    pub(crate) record: RecordArgs,
+}
+
+/// Measure whole optimiser steps on random ids: forward, backward, clipping, AdamW.
+///
+/// For ssa the coin is drawn as in training, and the steps of each stream are counted by themselves.
+#[derive(Debug, Args)]
+pub(crate) struct BenchStepArgs {
+    /// Model to train: ssa-1b or ssa-300m.
+    #[arg(long, value_name = "NAME", default_value = "ssa-1b", conflicts_with = "config")]
+    pub(crate) preset: String,
+    /// Take model, objective and optimiser from this configuration of `ssa train` instead.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// Method: full, moba, nsa or ssa; without it the configuration's, ssa for a preset.
+    #[arg(long, value_name = "METHOD")]
+    pub(crate) method: Option<Method>,
+    /// Budget of sparse attention; without it the model's.
+    #[arg(long, value_name = "BUDGET")]
+    pub(crate) budget: Option<SparseBudget>,
+    /// Tokens of a row; without it the configuration's, 8192 for a preset.
+    #[arg(long, value_name = "N", value_parser = parse_positive)]
+    pub(crate) tokens: Option<usize>,
+    /// Rows of a step, computed at once.
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = parse_positive)]
+    pub(crate) batch: usize,
+    /// Steps of each stream to measure.
+    #[arg(long, value_name = "N", default_value_t = 20, value_parser = parse_positive)]
+    pub(crate) steps: usize,
+    /// Steps of each stream to run before.
+    #[arg(long, value_name = "N", default_value_t = 3)]
+    pub(crate) warm_up: usize,
+    /// Keep only the input of each layer and compute the rest again in the backward.
+    #[arg(long)]
+    pub(crate) recompute: bool,
+    #[command(flatten)]
+    pub(crate) record: RecordArgs,
+}
+
+/// Numbers of query and of key/value heads, as in `32/2`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Heads {
+    pub(crate) q_heads: usize,
+    pub(crate) kv_heads: usize,
+}
+
+impl FromStr for Heads {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let numbers = text.split_once('/').and_then(|(q, kv)| Some((q.parse().ok()?, kv.parse().ok()?)));
+        numbers
+            .filter(|&(q_heads, kv_heads): &(usize, usize)| {
+                q_heads > 0 && kv_heads > 0 && q_heads % kv_heads == 0
+            })
+            .map(|(q_heads, kv_heads)| Self { q_heads, kv_heads })
+            .ok_or_else(|| {
+                "expected two whole numbers such as 32/2, the second a divisor of the first".to_owned()
+            })
+    }
+}
+
+impl fmt::Display for Heads {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.q_heads, self.kv_heads)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn heads_are_two_numbers_that_fit() {
+        assert_eq!("32/2".parse(), Ok(Heads { q_heads: 32, kv_heads: 2 }));
+        assert_eq!(Heads { q_heads: 6, kv_heads: 3 }.to_string(), "6/3");
+        for bad in ["", "32", "32/", "0/1", "4/0", "5/2", "2/4", "a/b"] {
+            assert!(bad.parse::<Heads>().is_err(), "{bad}");
+        }
+    }
+}

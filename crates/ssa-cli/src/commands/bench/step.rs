@@ -1,0 +1,130 @@
+//! `ssa bench step`.
+
+use anyhow::Result;
+use serde::Serialize;
+use ssa_bench::{Effort, Meter, Peaks, StepReport, StepSettings};
+use ssa_eval::report::table::{Row, Table};
+use ssa_model::{Method, ModelSettings};
+use ssa_train::{TrainConfig, TrainPlan};
+
+use super::{percent, print_peaks, rate, record};
+use crate::args::{BenchStepArgs, DeviceChoice};
+use crate::commands::device;
+use crate::display::{amount, note, print, render};
+
+/// Tokens of a row of a preset.
+const PRESET_TOKENS: usize = 8192;
+
+#[derive(Serialize)]
+struct Settings<'a> {
+    model: &'a str,
+    method: Method,
+    block_size: usize,
+    block_counts: usize,
+    tokens: usize,
+    batch: usize,
+    recompute: bool,
+    warm_up: usize,
+}
+
+pub(super) fn run(args: &BenchStepArgs, choice: DeviceChoice) -> Result<()> {
+    record::check(&args.record)?;
+    let plan = TrainPlan::new(configuration(args)?)?;
+    let name = args.config.as_ref().map_or(args.preset.clone(), |path| path.display().to_string());
+    let settings = Settings {
+        model: &name,
+        method: plan.config().objective.method,
+        block_size: plan.model().block_size,
+        block_counts: plan.model().block_counts,
+        tokens: plan.sequence_length(),
+        batch: args.batch,
+        recompute: plan.objective().recompute,
+        warm_up: args.warm_up,
+    };
+    let device = device::open(choice)?;
+    let meter = Meter::new(&device, Effort::default());
+    let peaks = Peaks::measure(&meter)?;
+    let steps = StepSettings { warm_up: args.warm_up, steps: args.steps };
+    let mut done = 0;
+    let report = ssa_bench::step(plan, &device, steps, &mut |metrics| {
+        done += 1;
+        note(&format!("step {done}: {:.1} ms, loss {:.3}", metrics.seconds * 1e3, metrics.loss));
+    })?;
+    print(&format!(
+        "{name}, {}, {} rows of {} tokens, {} parameters",
+        settings.method,
+        settings.batch,
+        settings.tokens,
+        amount(report.parameters as u64)
+    ))?;
+    print_peaks(&peaks)?;
+    print(&render(&table(&report, &peaks)))?;
+    if let Some(peak) = report.peak_bytes {
+        print(&format!("peak memory {:.1} GB in buffers", peak as f64 / 1e9))?;
+    }
+    record::write(&args.record, "step", &device, &peaks, &settings, &report)
+}
+
+/// The configuration to train by; its data is not used.
+fn configuration(args: &BenchStepArgs) -> Result<TrainConfig> {
+    let mut config = match &args.config {
+        Some(path) => TrainConfig::load(path, &[])?,
+        None => preset(&args.preset)?,
+    };
+    if let Some(tokens) = args.tokens {
+        config.data.sequence_length = tokens;
+    }
+    if let Some(method) = args.method {
+        config.objective.method = method;
+    }
+    if let Some(budget) = args.budget {
+        config.model.block_size = budget.block_size();
+        config.model.block_counts = budget.block_counts();
+    }
+    // Random ids and weights: no text is opened. The tokenizer stays, which may decide on the vocabulary.
+    config.data.paths.clear();
+    config.data.valid_paths.clear();
+    config.data.corpora.clear();
+    config.data.valid_corpora.clear();
+    config.model.init_from = None;
+    let training = &mut config.training;
+    training.batch_size = args.batch;
+    training.micro_batch_size = None;
+    training.batch_size_start = None;
+    training.batch_ramp_steps = 0;
+    training.recompute |= args.recompute;
+    Ok(config)
+}
+
+fn preset(name: &str) -> Result<TrainConfig> {
+    let settings = ModelSettings::preset(name)?;
+    let mut config = TrainConfig::default();
+    let model = &mut config.model;
+    model.vocab_size = Some(settings.vocab_size);
+    model.hidden_size = settings.hidden_size;
+    model.intermediate_size = settings.intermediate_size;
+    model.num_hidden_layers = settings.num_hidden_layers;
+    model.num_attention_heads = settings.num_attention_heads;
+    model.num_key_value_heads = settings.num_key_value_heads;
+    model.head_dim = settings.head_dim;
+    model.block_size = settings.block_size;
+    model.block_counts = settings.block_counts;
+    config.data.sequence_length = PRESET_TOKENS;
+    Ok(config)
+}
+
+fn table(report: &StepReport, peaks: &Peaks) -> Table {
+    let header = vec!["stream", "steps", "ms", "tok/s", "TFLOP/s", "MFU", "loss"];
+    let cells = |row: &ssa_bench::StepRow| {
+        vec![
+            row.stream.to_owned(),
+            row.steps.to_string(),
+            format!("{:.1}", row.ms),
+            amount(row.tokens_per_second.round() as u64),
+            rate(Some(row.tflops)),
+            percent(Some(row.tflops), peaks.tflops),
+            format!("{:.3}", row.loss),
+        ]
+    };
+    Table { header, rows: report.rows.iter().map(|row| Row { cells: cells(row), emphasis: false }).collect() }
+}
