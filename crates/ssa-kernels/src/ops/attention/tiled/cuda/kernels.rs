@@ -107,7 +107,7 @@ pub(crate) static FORWARD_SM90: Module = Module {
 pub(crate) static QUERIES_SM90: Module = Module {
     name: "tiled_attention_backward_queries_sm90",
     source: include_str!("../backward_queries_sm90.cu"),
-    variants: &[&variant::<5, 7>(64, QUERIES_SM90_64), &variant::<5, 7>(128, QUERIES_SM90_128)],
+    variants: &[&variant::<4, 6>(64, QUERIES_SM90_64), &variant::<4, 6>(128, QUERIES_SM90_128)],
 };
 pub(crate) static KEYS_SM90: Module = Module {
     name: "tiled_attention_backward_keys_sm90",
