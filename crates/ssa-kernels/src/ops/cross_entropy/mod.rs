@@ -141,6 +141,19 @@ pub fn linear_cross_entropy_fwd_bwd(
     }
 }
 
+/// Bytes that [`linear_cross_entropy_fwd_bwd`] takes on a device besides the tensors it is given: the logits of a chunk, and
+/// what it keeps of every token.
+pub fn workspace_bytes(device: &Device, tokens: usize, vocab: usize) -> usize {
+    let vocab = vocab.max(1);
+    match device {
+        Device::Cuda(_) => cuda::workspace_bytes(tokens, vocab),
+        Device::Cpu => {
+            let logits = cpu::chunk_tokens(vocab).min(tokens) * vocab;
+            logits * size_of::<f32>() + tokens * size_of::<cpu::TokenLoss>()
+        }
+    }
+}
+
 fn check(op: &'static str, x: &Tensor, weight: &Tensor, labels: &[i32]) -> Result<()> {
     let [vocab, hidden] = axes(op, "weight", weight, "[V, hidden]")?;
     check_positive(op, "V", vocab)?;
