@@ -1,7 +1,7 @@
 //! One decoder layer: attention and MLP, each on a normed input and added to the residual stream.
 
 use ssa_kernels::ops::attention::gated_pair::PairAlignment;
-use ssa_kernels::ops::rms_norm::{RmsNormOutput, rms_norm_bwd, rms_norm_fwd};
+use ssa_kernels::ops::rms_norm::{RmsNormOutput, add_rms_norm_fwd, rms_norm_bwd, rms_norm_fwd};
 use ssa_kernels::{Scalar, Tensor};
 
 use crate::attention::plan::PlannedAttention;
@@ -52,11 +52,10 @@ pub(crate) fn forward(
     let attention_norm = rms_norm_fwd(&x, &weights.input_layernorm, context.rms_norm_eps)?;
     let qkv = attention::project(&attention_norm.out, weights, &context.attention)?;
     observe(&qkv)?;
-    let (mut middle, attention) =
+    let (attended, attention) =
         attention::forward(&attention_norm.out, qkv, weights, plan, &context.attention, alignment)?;
-    middle.add_assign(&x)?;
-
-    let mlp_norm = rms_norm_fwd(&middle, &weights.post_attention_layernorm, context.rms_norm_eps)?;
+    let (weight, eps) = (&weights.post_attention_layernorm, context.rms_norm_eps);
+    let (middle, mlp_norm) = add_rms_norm_fwd(attended, &x, weight, eps)?;
     let (mut out, mlp) = mlp::forward(&mlp_norm.out, weights)?;
     out.add_assign(&middle)?;
     Ok((out, LayerSaved { x, attention_norm, attention, middle, mlp_norm, mlp }))

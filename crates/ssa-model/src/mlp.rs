@@ -2,7 +2,7 @@
 
 use ssa_kernels::Tensor;
 use ssa_kernels::ops::linear::{linear_bwd_input, linear_bwd_weight, linear_fwd};
-use ssa_kernels::ops::swiglu::{swiglu_bwd, swiglu_fwd};
+use ssa_kernels::ops::swiglu::{SwigluGrads, swiglu_bwd_with_out, swiglu_fwd};
 
 use crate::{LayerParameters, Result};
 
@@ -31,13 +31,10 @@ pub(crate) fn backward(
     weights: &LayerParameters,
     grads: &mut LayerParameters,
 ) -> Result<Tensor> {
-    let hidden = swiglu_fwd(&saved.gate, &saved.up)?;
-    linear_bwd_weight(dout, &hidden, &mut grads.down_proj)?;
-    let mut dhidden = Tensor::zeros_like(&hidden);
+    let mut dhidden = Tensor::zeros_like(&saved.gate);
     linear_bwd_input(dout, &weights.down_proj, &mut dhidden)?;
-
-    let [mut dgate, mut dup] = [Tensor::zeros_like(&hidden), Tensor::zeros_like(&hidden)];
-    swiglu_bwd(&dhidden, &saved.gate, &saved.up, &mut dgate, &mut dup)?;
+    let SwigluGrads { dgate, dup, out: hidden } = swiglu_bwd_with_out(dhidden, &saved.gate, &saved.up)?;
+    linear_bwd_weight(dout, &hidden, &mut grads.down_proj)?;
     linear_bwd_weight(&dgate, x, &mut grads.gate_proj)?;
     linear_bwd_weight(&dup, x, &mut grads.up_proj)?;
 

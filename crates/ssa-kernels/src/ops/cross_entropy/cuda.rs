@@ -95,6 +95,12 @@ pub(super) fn losses(
     Ok(losses)
 }
 
+/// Bytes of the logits of a chunk in training, and of the labels and results of all tokens.
+pub(super) fn workspace_bytes(tokens: usize, vocab: usize) -> usize {
+    let logits = chunk_tokens(vocab, DType::Bf16).min(tokens) * vocab;
+    logits * DType::Bf16.size() + tokens * (size_of::<i32>() + 2 * size_of::<f64>())
+}
+
 /// Tokens of a chunk for a vocabulary: whole tiles of the matrix products.
 pub(super) fn chunk_tokens(vocab: usize, dtype: DType) -> usize {
     let tokens = CHUNK_BYTES / (vocab * dtype.size());

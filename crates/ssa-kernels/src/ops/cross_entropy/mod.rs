@@ -141,13 +141,17 @@ pub fn linear_cross_entropy_fwd_bwd(
     }
 }
 
-/// Bytes that [`linear_cross_entropy_fwd_bwd`] takes for a chunk of logits while it runs on `tokens` tokens.
+/// Bytes that [`linear_cross_entropy_fwd_bwd`] takes on a device besides the tensors it is given: the logits of a chunk, and
+/// what it keeps of every token.
 pub fn workspace_bytes(device: &Device, tokens: usize, vocab: usize) -> usize {
-    let chunk = match device {
-        Device::Cpu => cpu::chunk_tokens(vocab),
-        Device::Cuda(_) => cuda::chunk_tokens(vocab, device.dtype()),
-    };
-    chunk.min(tokens) * vocab * device.dtype().size()
+    let vocab = vocab.max(1);
+    match device {
+        Device::Cuda(_) => cuda::workspace_bytes(tokens, vocab),
+        Device::Cpu => {
+            let logits = cpu::chunk_tokens(vocab).min(tokens) * vocab;
+            logits * size_of::<f32>() + tokens * size_of::<cpu::TokenLoss>()
+        }
+    }
 }
 
 fn check(op: &'static str, x: &Tensor, weight: &Tensor, labels: &[i32]) -> Result<()> {

@@ -13,7 +13,7 @@ pub(crate) static MODULE: Module = Module {
 const THREADS: usize = 256;
 
 /// Tokens that a block adds: few enough for one frequent id to occupy the card, many enough for the partial rows to be few.
-const RUN_TOKENS: usize = 64;
+const RUN_TOKENS: usize = 128;
 
 pub(super) fn forward(gpu: &Gpu, ids: &[u32], weight: &Tensor, out: &mut Tensor) -> Result<()> {
     let ids_on_gpu = gpu.upload(ids)?;

@@ -1,7 +1,8 @@
 // The L2 norm of many f32 gradients: grad_norm_partial once for each tensor, then grad_norm_finish.
 //
 // A block squares and adds CHUNK elements in f64 and writes one partial sum; the blocks of all tensors write to one list in
-// the order of the tensors (a tensor's own from `first`), which the last kernel adds in a fixed order. Bytes an element: 4, 64 a thread in flight.
+// the order of the tensors (a tensor's own from `first`), which the last kernel adds in a fixed order. Bytes an element: 4;
+// 64 bytes a thread are in flight.
 #include "common.cuh"
 
 constexpr int THREADS = 256;

@@ -11,8 +11,6 @@ pub(crate) static MODULE: Module = Module {
 };
 
 const THREADS: usize = 256;
-/// Heads whose pairs a thread rotates by one angle, as in the source.
-const HEADS: usize = 4;
 
 /// `sign` is 1 forward and -1 backward.
 pub(super) fn rotate(
@@ -24,7 +22,7 @@ pub(super) fn rotate(
 ) -> Result<()> {
     let (tokens, heads, half) = (documents.total_tokens(), x.shape()[2], table.head_dim() / 2);
     let vectors = if half.is_multiple_of(8) { half / 8 } else { half };
-    let tokens_per_block = (THREADS / (heads.div_ceil(HEADS) * vectors)).max(1);
+    let tokens_per_block = (THREADS / (heads * vectors)).max(1);
     let (angles, starts) = (table.device(gpu)?, documents.device_starts(gpu)?);
     let kernel = gpu.kernel(&MODULE, "rope", &[("HEAD_DIM", table.head_dim() as i64)])?;
     let launch = kernel.launch([tokens.div_ceil(tokens_per_block), 1, 1], THREADS);
