@@ -19,7 +19,7 @@ pub use attention::{AttentionRow, AttentionSettings, attention};
 pub use gemm::{GemmRow, gemm};
 pub use peaks::Peaks;
 pub use selection::local_selection;
-pub use step::{StepReport, StepRow, StepSettings, step};
+pub use step::{KernelReport, StepReport, StepRow, StepSettings, step};
 pub use timing::{Effort, Meter, Timing};
 
 use ssa_data::DataError;

@@ -3,6 +3,7 @@
 use serde::Serialize;
 use ssa_data::{PackOptions, PackedRows, Packing, Remainder, pack};
 use ssa_kernels::Device;
+use ssa_kernels::cuda::KernelTimes;
 use ssa_model::{Method, parameter_shapes};
 use ssa_testkit::Random;
 use ssa_train::{StepMetrics, TrainPlan, Trainer};
@@ -55,6 +56,28 @@ pub struct StepReport {
     pub peak_bytes: Option<usize>,
     /// The most that the pool held for them, bytes.
     pub peak_reserved_bytes: Option<usize>,
+    /// How the kernels came to be; none on the CPU.
+    pub kernels: Option<KernelReport>,
+}
+
+/// How the kernels of a measurement came to be.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct KernelReport {
+    /// Modules that were compiled.
+    pub compiled: usize,
+    /// What that took, seconds.
+    pub compile_seconds: f64,
+    /// Modules that were read from the cache.
+    pub cached: usize,
+    /// What that took, seconds.
+    pub read_seconds: f64,
+}
+
+impl From<KernelTimes> for KernelReport {
+    fn from(times: KernelTimes) -> Self {
+        let KernelTimes { compiled, compile_seconds, cached, read_seconds } = times;
+        Self { compiled, compile_seconds, cached, read_seconds }
+    }
 }
 
 /// Samples of one stream.
@@ -96,15 +119,19 @@ pub fn step(
         observe(&metrics);
         record(&mut streams, &metrics);
     }
-    let memory = match device {
-        Device::Cuda(gpu) => Some(gpu.memory_use().map_err(ssa_train::TrainError::from)?),
-        _ => None,
+    let (memory, kernels) = match device {
+        Device::Cuda(gpu) => {
+            let memory = gpu.memory_use().map_err(ssa_train::TrainError::from)?;
+            (Some(memory), Some(gpu.kernel_times().into()))
+        }
+        _ => (None, None),
     };
     Ok(StepReport {
         parameters,
         rows: streams.into_iter().map(|stream| stream.summary(settings.warm_up)).collect(),
         peak_bytes: memory.map(|memory| memory.peak),
         peak_reserved_bytes: memory.map(|memory| memory.reserved_peak),
+        kernels,
     })
 }
 

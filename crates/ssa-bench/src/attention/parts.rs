@@ -6,9 +6,6 @@
 
 use ssa_kernels::ops::attention::alignment::{AlignmentOptions, alignment_bwd, alignment_fwd};
 use ssa_kernels::ops::attention::full::{full_attention_bwd, full_attention_fwd};
-use ssa_kernels::ops::attention::full_and_sparse::{
-    FullAndSparse, full_and_sparse_attention_bwd, full_and_sparse_attention_fwd,
-};
 use ssa_kernels::ops::attention::pooling::mean_pool_fwd;
 use ssa_kernels::ops::attention::selection::{BlockIndices, SelectionRule, select_blocks};
 use ssa_kernels::ops::attention::sparse::{sparse_attention_bwd, sparse_attention_fwd};
@@ -83,43 +80,8 @@ pub(super) fn sparse(bench: &mut Bench<'_>, inputs: &Inputs, budget: SparseBudge
     })
 }
 
-/// Sparse attention, and full and sparse attention together, forward and backward for blocks that are there.
+/// Sparse attention, forward and backward for blocks that are there.
 fn given_blocks<'a>(
-    bench: &mut Bench<'_>,
-    inputs: &Inputs,
-    part: Part,
-    indices: impl Fn(usize) -> &'a BlockIndices,
-) -> Result<()> {
-    sparse_alone(bench, inputs, part, &indices)?;
-    with_full(bench, inputs, part, &indices)
-}
-
-/// Both streams of a training step of ssa; no rate, since shared products are computed once or twice as the device likes.
-fn with_full<'a>(
-    bench: &mut Bench<'_>,
-    inputs: &Inputs,
-    part: Part,
-    indices: impl Fn(usize) -> &'a BlockIndices,
-) -> Result<()> {
-    let (documents, scale) = (&inputs.documents, inputs.softmax_scale);
-    let forward = |[q, k, v, _]: &[Tensor; 4], place| {
-        full_and_sparse_attention_fwd(q, k, v, indices(place), documents, scale)
-    };
-    let part = Part { name: "full and sparse forward", ..part };
-    bench.measure(part, inputs, |place, set| forward(set, place).map(drop))?;
-    let part = Part { name: "full and sparse forward + backward", ..part };
-    bench.measure(part, inputs, |place, set| {
-        let output = forward(set, place)?;
-        let output = FullAndSparse { full: &output.full, sparse: &output.sparse };
-        let [q, k, v, dout] = set;
-        let mut grads = AttentionGrads::zeros_like(q, k, v);
-        // The sparse stream's gradient, in training that of the alignment loss, is as good as any of its shape.
-        let douts = FullAndSparse { full: dout, sparse: q };
-        full_and_sparse_attention_bwd(douts, q, k, v, output, indices(place), documents, scale, &mut grads)
-    })
-}
-
-fn sparse_alone<'a>(
     bench: &mut Bench<'_>,
     inputs: &Inputs,
     part: Part,

@@ -16,6 +16,13 @@ use super::library::nvrtc_version;
 use super::{HEADERS, Module};
 use crate::Result;
 
+/// Where machine code came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Origin {
+    Compiler,
+    Disk,
+}
+
 /// Where compiled kernels are kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KernelCache {
@@ -62,16 +69,18 @@ impl KernelCache {
         module: &Module,
         defines: &[(&'static str, i64)],
         arch: &str,
-    ) -> Result<Vec<u8>> {
-        let Some(directory) = &self.directory else { return Ok(compile(module, defines, arch)?.cubin) };
+    ) -> Result<(Vec<u8>, Origin)> {
+        let Some(directory) = &self.directory else {
+            return Ok((compile(module, defines, arch)?.cubin, Origin::Compiler));
+        };
         let path = directory.join(format!("{}-{}.cubin", module.name, key(module, defines, arch)));
         if let Some(cubin) = fs::read(&path).ok().and_then(unsealed) {
-            return Ok(cubin);
+            return Ok((cubin, Origin::Disk));
         }
         let cubin = compile(module, defines, arch)?.cubin;
         // A cache that cannot be written is no reason not to run.
         let _ = keep(directory, &path, &cubin);
-        Ok(cubin)
+        Ok((cubin, Origin::Compiler))
     }
 }
 

@@ -3,12 +3,13 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 use cudarc::driver::{CudaContext, CudaStream, result, sys};
 
 use super::Module;
 use super::buffer::Buffer;
-use super::cache::KernelCache;
+use super::cache::{KernelCache, Origin};
 use super::launch::{Kernel, LoadedModule};
 use super::library::{Library, driver_message};
 use super::matmul::Matmul;
@@ -29,10 +30,24 @@ struct Inner {
     cache: KernelCache,
     modules: Mutex<HashMap<ModuleKey, Arc<LoadedModule>>>,
     matmul: Mutex<Matmul>,
+    kernel_times: Mutex<KernelTimes>,
     poison: AtomicBool,
 }
 
 type ModuleKey = (&'static str, Vec<(&'static str, i64)>);
+
+/// How kernels came to be in this process.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct KernelTimes {
+    /// Modules that were compiled.
+    pub compiled: usize,
+    /// What that took.
+    pub compile_seconds: f64,
+    /// Modules that were read from the cache.
+    pub cached: usize,
+    /// What that took.
+    pub read_seconds: f64,
+}
 
 /// Device memory of this process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,6 +90,7 @@ impl Gpu {
             stream,
             cache,
             modules: Mutex::default(),
+            kernel_times: Mutex::default(),
             matmul: Mutex::new(matmul),
             poison: AtomicBool::new(false),
         })))
@@ -155,14 +171,34 @@ impl Gpu {
         let loaded = match modules.get(&key) {
             Some(loaded) => loaded.clone(),
             None => {
-                let cubin = self.0.cache.cubin(module, defines, &self.0.properties.arch())?;
+                let start = Instant::now();
+                let (cubin, origin) = self.0.cache.cubin(module, defines, &self.0.properties.arch())?;
                 let loaded = Arc::new(LoadedModule::load(self, &cubin)?);
+                self.count_kernels(origin, start.elapsed().as_secs_f64());
                 modules.insert(key, loaded.clone());
                 loaded
             }
         };
         drop(modules);
         loaded.kernel(self, function)
+    }
+
+    /// How kernels came to be so far.
+    pub fn kernel_times(&self) -> KernelTimes {
+        *self.0.kernel_times.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn count_kernels(&self, origin: Origin, seconds: f64) {
+        let mut times = self.0.kernel_times.lock().unwrap_or_else(PoisonError::into_inner);
+        match origin {
+            Origin::Compiler => {
+                (times.compiled, times.compile_seconds) =
+                    (times.compiled + 1, times.compile_seconds + seconds)
+            }
+            Origin::Disk => {
+                (times.cached, times.read_seconds) = (times.cached + 1, times.read_seconds + seconds)
+            }
+        }
     }
 
     pub(super) fn matmul_state(&self) -> std::sync::MutexGuard<'_, Matmul> {

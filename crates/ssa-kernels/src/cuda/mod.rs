@@ -33,7 +33,7 @@ pub(crate) use buffer::Buffer;
 pub use cache::KernelCache;
 pub use compile::{CompiledModule, compile_all};
 pub use event::Stopwatch;
-pub use gpu::{Gpu, MemoryUse};
+pub use gpu::{Gpu, KernelTimes, MemoryUse};
 pub(crate) use launch::Kernel;
 pub use library::{Library, LibraryStatus};
 pub use properties::{GpuProperties, count, properties};
@@ -50,7 +50,7 @@ pub(crate) struct Module {
 }
 
 /// Headers that every module can include.
-const HEADERS: [(&str, &str); 10] = [
+const HEADERS: [(&str, &str); 9] = [
     ("alignment.cuh", include_str!("include/alignment.cuh")),
     ("attention.cuh", include_str!("include/attention.cuh")),
     ("attention_sm90.cuh", include_str!("include/attention_sm90.cuh")),
@@ -59,6 +59,5 @@ const HEADERS: [(&str, &str); 10] = [
     ("pair.cuh", include_str!("include/pair.cuh")),
     ("rows.cuh", include_str!("include/rows.cuh")),
     ("selected_keys.cuh", include_str!("include/selected_keys.cuh")),
-    ("selection.cuh", include_str!("include/selection.cuh")),
     ("wgmma.cuh", include_str!("include/wgmma.cuh")),
 ];

@@ -2,7 +2,6 @@
 
 use super::Module;
 use crate::ops;
-use crate::ops::attention::full_and_sparse::cuda as full_and_sparse;
 use crate::ops::attention::tiled::cuda as tiled;
 use crate::ops::attention::{pooling, selection, sparse};
 
@@ -26,13 +25,6 @@ pub(super) static ALL: &[&Module] = &[
     &tiled::KEYS,
     &tiled::KEYS_SM90,
     &tiled::GRADIENTS,
-    &full_and_sparse::FORWARD,
-    &full_and_sparse::FORWARD_SM90,
-    &full_and_sparse::QUERIES,
-    &full_and_sparse::QUERIES_SM90,
-    &full_and_sparse::KEYS,
-    &full_and_sparse::KEYS_SM90_MODULE,
-    &full_and_sparse::BITS,
     &pooling::cuda::MODULE,
     &selection::cuda::MODULE,
     &sparse::cuda::FORWARD,

@@ -2,9 +2,6 @@
 
 use ssa_kernels::ops::attention::compression::{compression_attention_bwd, compression_attention_fwd};
 use ssa_kernels::ops::attention::full::{full_attention_bwd, full_attention_fwd};
-use ssa_kernels::ops::attention::full_and_sparse::{
-    FullAndSparse, full_and_sparse_attention_bwd, full_and_sparse_attention_fwd,
-};
 use ssa_kernels::ops::attention::pooling::{mean_pool_bwd, mean_pool_f32_fwd, mean_pool_fwd};
 use ssa_kernels::ops::attention::selection::{BlockIndices, select_blocks};
 use ssa_kernels::ops::attention::sparse::{sparse_attention_bwd, sparse_attention_fwd};
@@ -39,14 +36,6 @@ impl<'a> AttentionContext<'a> {
     }
 }
 
-impl AttentionContext<'_> {
-    /// Whether these two are full and sparse attention over the same documents.
-    fn shares_a_pass(&self, first: AttentionKind, second: AttentionKind) -> bool {
-        [first, second] == [AttentionKind::Full, AttentionKind::Sparse]
-            && self.options.document_masking == DocumentMasking::Both
-    }
-}
-
 /// The inputs of every attention of a layer, after RoPE.
 pub(crate) struct QueryKeyValue {
     pub(crate) q: Tensor,
@@ -71,29 +60,13 @@ enum BranchState {
     Window,
 }
 
-/// Computes the planned attentions; full and sparse together where they see the same documents.
+/// Computes the planned attentions.
 pub(crate) fn forward(
     plan: &[PlannedAttention],
     qkv: &QueryKeyValue,
     context: &AttentionContext<'_>,
 ) -> Result<Vec<Branch>> {
-    match plan {
-        [full, sparse] if context.shares_a_pass(full.kind, sparse.kind) => {
-            let QueryKeyValue { q, k, v } = qkv;
-            let (documents, scale) = (context.documents, context.softmax_scale);
-            let block_indices = select(qkv, context)?;
-            let outputs = full_and_sparse_attention_fwd(q, k, v, &block_indices, documents, scale)?;
-            let branch = |planned: &PlannedAttention, output, state| {
-                let PlannedAttention { kind, contributes } = *planned;
-                Branch { kind, contributes, output, state }
-            };
-            Ok(vec![
-                branch(full, outputs.full, BranchState::Full),
-                branch(sparse, outputs.sparse, BranchState::Sparse { block_indices }),
-            ])
-        }
-        _ => plan.iter().map(|planned| Branch::forward(*planned, qkv, context)).collect(),
-    }
+    plan.iter().map(|planned| Branch::forward(*planned, qkv, context)).collect()
 }
 
 /// The blocks that the queries attend to.
@@ -112,17 +85,6 @@ pub(crate) fn backward(
     context: &AttentionContext<'_>,
     grads: &mut AttentionGrads,
 ) -> Result<()> {
-    if let ([full, sparse], [dfull, dsparse]) = (branches, douts)
-        && context.shares_a_pass(full.kind, sparse.kind)
-        && let BranchState::Sparse { block_indices } = &sparse.state
-    {
-        let QueryKeyValue { q, k, v } = qkv;
-        let dout = FullAndSparse { full: dfull, sparse: dsparse };
-        let output = FullAndSparse { full: &full.output, sparse: &sparse.output };
-        let (documents, scale) = (context.documents, context.softmax_scale);
-        full_and_sparse_attention_bwd(dout, q, k, v, output, block_indices, documents, scale, grads)?;
-        return Ok(());
-    }
     branches.iter().zip(douts).try_for_each(|(branch, dout)| branch.backward(dout, qkv, context, grads))
 }
 

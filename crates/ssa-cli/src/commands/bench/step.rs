@@ -60,7 +60,15 @@ pub(super) fn run(args: &BenchStepArgs, choice: DeviceChoice) -> Result<()> {
     print_peaks(&peaks)?;
     print(&render(&table(&report, &peaks)))?;
     if let Some(peak) = report.peak_bytes {
-        print(&format!("peak memory {:.1} GB in buffers", peak as f64 / 1e9))?;
+        let reserved = report.peak_reserved_bytes.unwrap_or(peak);
+        let [peak, reserved] = [peak, reserved].map(|bytes| bytes as f64 / 1e9);
+        print(&format!("peak memory {peak:.1} GB in buffers, {reserved:.1} GB reserved"))?;
+    }
+    if let Some(kernels) = report.kernels {
+        print(&format!(
+            "kernels: {} compiled in {:.1} s, {} from the cache in {:.2} s",
+            kernels.compiled, kernels.compile_seconds, kernels.cached, kernels.read_seconds
+        ))?;
     }
     record::write(&args.record, "step", &device, &peaks, &settings, &report)
 }

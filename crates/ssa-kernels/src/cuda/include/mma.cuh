@@ -40,6 +40,9 @@ DEVICE void copy_async_commit() { asm volatile("cp.async.commit_group;" ::: "mem
 // Waits until at most PENDING of the latest groups are under way.
 template <int PENDING> DEVICE void copy_async_wait() { asm volatile("cp.async.wait_group %0;" ::"n"(PENDING) : "memory"); }
 
+// Waits until all copies that this thread started have arrived, whether they are in a group or not.
+DEVICE void copy_async_wait_all() { asm volatile("cp.async.wait_all;" ::: "memory"); }
+
 // Byte offset of the 16-byte chunk `chunk` of row `row` in a tile of ROW_BYTES a row. Chunks are exchanged within a row by
 // exclusive or with the row's number, so that the eight rows of an ldmatrix lie in different banks.
 template <int ROW_BYTES> DEVICE u32 swizzle(int row, int chunk) {

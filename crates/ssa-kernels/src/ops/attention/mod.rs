@@ -3,7 +3,6 @@
 pub mod alignment;
 pub mod compression;
 pub mod full;
-pub mod full_and_sparse;
 pub mod gated_pair;
 pub mod pooling;
 pub mod reference;

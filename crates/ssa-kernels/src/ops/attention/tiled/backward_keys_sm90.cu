@@ -148,7 +148,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) tiled_attention_bwd_key
         pin(dk_keys[0]);
         pin(dv_keys[0]);
     }
-    copy_async_wait<0>();
+    copy_async_wait_all();
     write_keys<TILE_KEYS>(
         dk_keys, dv_keys, dk, add_dk, dv, add_dv, partial, piece.z, key_index, kv_head, kv_heads, first_key, warp_key, keys,
         softmax_scale, 0, lane);

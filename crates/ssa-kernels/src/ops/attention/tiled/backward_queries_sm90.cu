@@ -115,7 +115,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS) tiled_attentio
     }
 
     // Products may still read the tile of q for other warps until here.
-    copy_async_wait<0>();
+    copy_async_wait_all();
     __syncthreads();
     write_rows(
         shared + warp_row * ROW_BYTES, dq, dq_rows, row_index, first_row + warp_row, rows, softmax_scale, add, lane);

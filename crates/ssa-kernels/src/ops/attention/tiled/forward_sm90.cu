@@ -132,7 +132,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS) tiled_attentio
         pin(o[0]);
     }
 
-    copy_async_wait<0>();
+    copy_async_wait_all();
     __syncthreads();
     Softmax<1> softmax;
     softmax.largest[0][0] = largest[0], softmax.largest[0][1] = largest[1];

@@ -63,15 +63,13 @@ const FORWARD_64: [Define; 5] = warps([2, 4, 64, 2, 2]);
 const FORWARD_128: [Define; 5] = warps([2, 4, 32, 3, 2]);
 const FORWARD_256: [Define; 5] = warps([1, 4, 32, 3, 1]);
 const FORWARD_SM90_64: [Define; 4] = warpgroups([2, 64, 4, 2]);
-const FORWARD_SM90_128: [Define; 4] = warpgroups([2, 64, 4, 1]);
+const FORWARD_SM90_128: [Define; 4] = warpgroups([2, 128, 3, 1]);
 
 const QUERIES_64: [Define; 6] = with_step(warps([2, 4, 64, 3, 2]), ("STEP_KEYS", 32));
 const QUERIES_128: [Define; 6] = with_step(warps([1, 4, 64, 2, 2]), ("STEP_KEYS", 32));
 const QUERIES_256: [Define; 6] = with_step(warps([1, 4, 32, 2, 1]), ("STEP_KEYS", 16));
-const QUERIES_SM90_64: [Define; 5] = with_step(warpgroups([3, 64, 4, 1]), ROWS_IN_SHARED);
-const QUERIES_SM90_128: [Define; 5] = with_step(warpgroups([2, 64, 3, 1]), ROWS_IN_SHARED);
-/// Rows of q and dout stay in shared memory, where the products read them.
-const ROWS_IN_SHARED: Define = ("ROWS_IN_REGISTERS", 0);
+const QUERIES_SM90_64: [Define; 4] = warpgroups([3, 64, 6, 1]);
+const QUERIES_SM90_128: [Define; 4] = warpgroups([2, 64, 4, 1]);
 
 const KEYS_64: [Define; 7] = key_warps([2, 4, 64, 3, 2, 0]);
 const KEYS_128: [Define; 7] = key_warps([1, 8, 32, 3, 1, 1]);
@@ -79,7 +77,7 @@ const KEYS_128: [Define; 7] = key_warps([1, 8, 32, 3, 1, 1]);
 const KEYS_128_SMALL: [Define; 7] = key_warps([1, 4, 32, 3, 1, 1]);
 const KEYS_256: [Define; 7] = key_warps([1, 4, 32, 2, 1, 0]);
 const KEYS_SM90_64: [Define; 3] = key_warpgroups([2, 4, 1]);
-const KEYS_SM90_128: [Define; 3] = key_warpgroups([2, 4, 0]);
+const KEYS_SM90_128: [Define; 3] = key_warpgroups([2, 3, 0]);
 
 pub(crate) static FORWARD: Module = Module {
     name: "tiled_attention_forward",
@@ -109,7 +107,7 @@ pub(crate) static FORWARD_SM90: Module = Module {
 pub(crate) static QUERIES_SM90: Module = Module {
     name: "tiled_attention_backward_queries_sm90",
     source: include_str!("../backward_queries_sm90.cu"),
-    variants: &[&variant::<5, 7>(64, QUERIES_SM90_64), &variant::<5, 7>(128, QUERIES_SM90_128)],
+    variants: &[&variant::<4, 6>(64, QUERIES_SM90_64), &variant::<4, 6>(128, QUERIES_SM90_128)],
 };
 pub(crate) static KEYS_SM90: Module = Module {
     name: "tiled_attention_backward_keys_sm90",

@@ -3,7 +3,7 @@
 mod kernels;
 mod tables;
 
-pub(in crate::ops::attention) use kernels::{Define, Variant, check, has_warpgroups, row_bytes};
+pub(in crate::ops::attention) use kernels::{Define, Variant, check, row_bytes};
 pub(crate) use kernels::{FORWARD, FORWARD_SM90, GRADIENTS, KEYS, KEYS_SM90, QUERIES, QUERIES_SM90};
 pub(in crate::ops::attention) use tables::{KeyTiles, entries, row_tiles};
 
