@@ -16,7 +16,7 @@ use crate::{Context, Result};
 const TOLERANCE: f64 = 1e-4;
 
 /// Tokens, query heads, key/value heads, head size, block size, block counts, longest document.
-const SHAPES: [[usize; 7]; 12] = [
+const SHAPES: [[usize; 7]; 13] = [
     [1, 16, 1, 64, 16, 4, 1],
     [63, 3, 1, 16, 4, 2, 63],
     [100, 1, 1, 64, 2, 7, 100],
@@ -30,6 +30,8 @@ const SHAPES: [[usize; 7]; 12] = [
     // More blocks than one pass holds, in one document and in several.
     [700, 8, 1, 64, 1, 9, 700],
     [1400, 4, 2, 16, 2, 17, 1200],
+    // More than shared memory holds importances for.
+    [6200, 1, 1, 16, 1, 5, 6200],
 ];
 
 pub(crate) fn run(context: &mut Context<'_>) -> Result<()> {
@@ -55,7 +57,10 @@ fn random(context: &mut Context<'_>, shape: [usize; 7]) -> Result<()> {
     context.case(format!(
         "T {tokens} HQ {q_heads} H {kv_heads} D {head_dim} {block_size}x{block_counts}, documents to {longest}"
     ));
-    let documents = Documents::from_cu_seqlens(context.random().cu_seqlens(tokens, longest))?;
+    let documents = match longest {
+        longest if longest == tokens => Documents::rows(1, tokens),
+        longest => Documents::from_cu_seqlens(context.random().cu_seqlens(tokens, longest))?,
+    };
     let (q, exact_q) = context.normal(&[1, tokens, q_heads, head_dim], 1.0)?;
     let (k, exact_k) = context.normal(&[1, tokens, kv_heads, head_dim], 1.0)?;
     let softmax_scale = (head_dim as f32).powf(-0.5);
