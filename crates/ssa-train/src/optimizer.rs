@@ -65,8 +65,16 @@ impl Optimizer {
     /// # Errors
     /// [`TrainError::Kernel`](crate::TrainError::Kernel) if the device has no place for them.
     pub(crate) fn move_to(&mut self, masters: &Parameters, device: &Device) -> Result<Parameters> {
-        self.m = self.m.to_device(device, DType::F32)?;
-        self.v = self.v.to_device(device, DType::F32)?;
+        let moved = |moments: &Parameters| {
+            moments.try_map(|_, tensor| -> Result<Tensor> {
+                // Zeros need not travel.
+                if self.steps == 0 {
+                    return Ok(Tensor::zeros_on(device, DType::F32, tensor.shape()));
+                }
+                Ok(tensor.to_device(device, DType::F32)?)
+            })
+        };
+        (self.m, self.v) = (moved(&self.m)?, moved(&self.v)?);
         let mut residues = Vec::new();
         let weights = masters.try_map(|_, master| -> Result<Tensor> {
             let (weight, residue) = split_master(&master.to_device(device, DType::F32)?)?;
