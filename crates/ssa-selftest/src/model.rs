@@ -2,9 +2,10 @@
 //!
 //! How much a plain computation in `bf16` may be off is found by trying: every weight is changed by half a unit in the last
 //! place of a `bf16`, up or down at random, which is to a product what rounding its other operand is, and the CPU runs the step again.
-//! What that changes in a loss, or in a gradient by its Euclidean norm, is taken for the plain error, and twice that is
-//! allowed, as everywhere. It takes in what no fixed number could: how far a model magnifies a rounding, and blocks whose importance is a
-//! near tie and which are chosen or not.
+//! What that changes in a loss, or in a gradient by its Euclidean norm, is the error of one rounding in front of
+//! every product. A plain computation rounds the other operand and the result as well, so it is taken for half of the plain error,
+//! and twice the plain error is allowed, as everywhere. It takes in what no fixed number could: how far a model magnifies a
+//! rounding, and blocks whose importance is a near tie and which are chosen or not.
 
 use ssa_kernels::ops::cross_entropy::IGNORE_INDEX;
 use ssa_kernels::{DType, Device, Documents, Tensor};
@@ -18,8 +19,11 @@ use crate::{Context, Result};
 /// Half a unit in the last place of a `bf16`, relative.
 const ROUNDING: f64 = 1.0 / 512.0;
 
-/// Allowed, in plain errors.
-const ALLOWED: f64 = 2.0;
+/// Allowed, in errors of one rounding in front of every product.
+const ALLOWED: f64 = 4.0;
+
+/// A loss is one number, which may happen not to move: its error of one rounding is at least so many roundings of its value.
+const LOSS_ROUNDINGS: f64 = 4.0;
 
 /// A model and what it is fed.
 struct Case {
@@ -100,9 +104,9 @@ fn check(context: &mut Context<'_>, case: &Case) -> Result<(), ModelError> {
         ("cross-entropy", losses.cross_entropy, rounded_losses.cross_entropy, exact_losses.cross_entropy),
         ("alignment", losses.alignment, rounded_losses.alignment, exact_losses.alignment),
     ] {
-        // A single number may happen not to move at all.
-        let plain = (rounded - exact).abs().max(ROUNDING * exact.abs());
-        context.outcome(what, (loss - exact).abs(), ALLOWED * plain);
+        // Streams that agree differ by the rounding of their outputs, which the alignment loss squares.
+        let least = (LOSS_ROUNDINGS * ROUNDING * exact.abs()).max(ROUNDING * ROUNDING);
+        context.outcome(what, (loss - exact).abs(), ALLOWED * (rounded - exact).abs().max(least));
     }
     let whole = exact_grads.named().iter().map(|(_, grad)| norm(grad.as_slice())).fold(0.0, f64::hypot);
     let named = grads.named().into_iter().zip(rounded_grads.named()).zip(exact_grads.named());
@@ -110,8 +114,8 @@ fn check(context: &mut Context<'_>, case: &Case) -> Result<(), ModelError> {
         // A tensor whose gradient is next to nothing carries the rounding of its neighbours.
         let scale = norm(exact.as_slice()).max(1e-3 * whole);
         let error = distance(&grad.to_vec()?, exact.as_slice()) / scale;
-        let plain = (distance(rounded.as_slice(), exact.as_slice()) / scale).max(ROUNDING);
-        context.outcome(&format!("d {name}"), error, ALLOWED * plain);
+        let one_rounding = (distance(rounded.as_slice(), exact.as_slice()) / scale).max(ROUNDING);
+        context.outcome(&format!("d {name}"), error, ALLOWED * one_rounding);
     }
     let (again, grads_again) = step(&model, &batch, case)?;
     let differ = grads.named().iter().zip(grads_again.named()).filter(|((_, a), (_, b))| a != b).count();
