@@ -68,9 +68,8 @@ fn compile(args: &DoctorArgs) -> Result<()> {
             seconds += module.seconds;
             for kernel in &module.kernels {
                 kernels += 1;
-                let fault = kernel.spilled > 0;
-                faults += usize::from(fault);
-                if fault || args.verbose {
+                faults += usize::from(kernel.spilled > args.max_spill);
+                if kernel.spilled > 0 || args.verbose {
                     print(&format!(
                         "{arch} {} {}: {} registers, {} bytes spilled, {} bytes of stack",
                         module.name, kernel.name, kernel.registers, kernel.spilled, kernel.stack
@@ -80,6 +79,10 @@ fn compile(args: &DoctorArgs) -> Result<()> {
         }
         print(&format!("{arch}: {kernels} kernels compiled in {seconds:.1} s"))?;
     }
-    anyhow::ensure!(faults == 0, "{faults} kernels move registers to memory");
+    anyhow::ensure!(
+        faults == 0,
+        "{faults} kernels move more than {} bytes of registers to memory",
+        args.max_spill
+    );
     Ok(())
 }

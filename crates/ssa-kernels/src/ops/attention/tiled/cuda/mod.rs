@@ -7,7 +7,7 @@ pub(in crate::ops::attention) use kernels::{Define, Variant, check, row_bytes};
 pub(crate) use kernels::{FORWARD, FORWARD_SM90, GRADIENTS, KEYS, KEYS_SM90, QUERIES, QUERIES_SM90};
 pub(in crate::ops::attention) use tables::{KeyTiles, entries, row_tiles};
 
-use kernels::sizes;
+use kernels::{check_shared, sizes};
 
 use super::{TiledCall, Visibility};
 use crate::cuda::{Buffer, Gpu};
@@ -20,10 +20,12 @@ pub(super) fn forward(gpu: &Gpu, call: &TiledCall<'_>, output: &mut AttentionOut
     check(call.op, shape, call.softmax_scale)?;
     let variant = Variant::forward(gpu, shape.head_dim);
     let tiles = row_tiles(gpu, call.documents, call.visibility, shape.group(), variant.tile_rows())?;
-    let shared = variant.tile_rows() + variant.get("STAGES") * 2 * variant.get("KEYS");
+    let rows = variant.tile_rows() + variant.get("STAGES") * 2 * variant.get("KEYS");
+    let shared = rows * row_bytes(shape.head_dim) + variant.barrier_bytes();
+    let shared = check_shared(call.op, gpu, shape, shared)?;
     gpu.kernel(variant.module, "tiled_attention_fwd", &defines(call, &variant))?
         .launch([entries(&tiles) * shape.kv_heads, 1, 1], variant.threads())
-        .shared(shared * row_bytes(shape.head_dim) + variant.barrier_bytes())
+        .shared(shared)
         .input(call.q)
         .input(call.k)
         .input(call.v)
@@ -82,10 +84,12 @@ fn backward_queries(
     let shape = &call.shape;
     let variant = Variant::backward_queries(gpu, shape.head_dim);
     let tiles = row_tiles(gpu, call.documents, call.visibility, shape.group(), variant.tile_rows())?;
-    let shared = 2 * variant.tile_rows() + variant.get("STAGES") * 2 * variant.get("KEYS");
+    let rows = 2 * variant.tile_rows() + variant.get("STAGES") * 2 * variant.get("KEYS");
+    let shared = rows * row_bytes(shape.head_dim) + variant.barrier_bytes();
+    let shared = check_shared(call.op, gpu, shape, shared)?;
     gpu.kernel(variant.module, "tiled_attention_bwd_queries", &defines(call, &variant))?
         .launch([entries(&tiles) * shape.kv_heads, 1, 1], variant.threads())
-        .shared(shared * row_bytes(shape.head_dim) + variant.barrier_bytes())
+        .shared(shared)
         .input(call.q)
         .input(call.k)
         .input(call.v)
@@ -119,14 +123,12 @@ fn backward_keys(
     let pieces = tiles.pieces(gpu)?;
     let mut gradients = KeyGradients::new(gpu, shape, &tiles, grads)?;
     let stage = variant.streamed_rows() * (2 * row_bytes(shape.head_dim) + size_of::<[f32; 2]>());
+    let shared = 2 * tiles.tile_keys * row_bytes(shape.head_dim) + variant.get("STAGES") * stage;
+    let shared = check_shared(call.op, gpu, shape, shared + variant.barrier_bytes())?;
     let parts = if shape.head_dim <= 128 { 1 } else { 2 };
     gpu.kernel(variant.module, "tiled_attention_bwd_keys", &defines(call, &variant))?
         .launch([entries(&pieces) / 2 * shape.kv_heads, parts, 1], variant.threads())
-        .shared(
-            2 * tiles.tile_keys * row_bytes(shape.head_dim)
-                + variant.get("STAGES") * stage
-                + variant.barrier_bytes(),
-        )
+        .shared(shared)
         .input(call.q)
         .input(call.k)
         .input(call.v)
