@@ -66,6 +66,12 @@ fn bench() {
 }
 
 #[test]
+fn selftest_and_doctor() {
+    check("selftest", &["selftest", "--help"]);
+    check("doctor", &["doctor", "--help"]);
+}
+
+#[test]
 fn version_names_the_commit() {
     let version = common::ssa(Path::new("."), ["--version"]).succeeds().stdout;
     assert!(version.starts_with(concat!("ssa ", env!("CARGO_PKG_VERSION"), " (")), "{version}");

@@ -10,6 +10,7 @@
 //! added to, and everything runs twice and must give the same bits.
 
 mod context;
+pub mod golden;
 mod model;
 mod ops;
 mod plain;

@@ -114,8 +114,8 @@ fn check(context: &mut Context<'_>, case: &Case) -> Result<(), ModelError> {
         // A tensor whose gradient is next to nothing carries the rounding of its neighbours.
         let scale = norm(exact.as_slice()).max(1e-3 * whole);
         let error = distance(&grad.to_vec()?, exact.as_slice()) / scale;
-        let one_rounding = (distance(rounded.as_slice(), exact.as_slice()) / scale).max(ROUNDING);
-        context.outcome(&format!("d {name}"), error, ALLOWED * one_rounding);
+        let one_rounding = distance(rounded.as_slice(), exact.as_slice()) / scale;
+        context.outcome(&format!("d {name}"), error, allowed(one_rounding));
     }
     let (again, grads_again) = step(&model, &batch, case)?;
     let differ = grads.named().iter().zip(grads_again.named()).filter(|((_, a), (_, b))| a != b).count();
@@ -123,8 +123,13 @@ fn check(context: &mut Context<'_>, case: &Case) -> Result<(), ModelError> {
     Ok(())
 }
 
+/// The relative error allowed where one rounding in front of every product makes this one.
+pub(crate) fn allowed(one_rounding: f64) -> f64 {
+    ALLOWED * one_rounding.max(ROUNDING)
+}
+
 /// The model with every weight half a unit in the last place of a `bf16` up or down.
-fn rounded(context: &mut Context<'_>, model: &Model) -> Result<Model, ModelError> {
+pub(crate) fn rounded(context: &mut Context<'_>, model: &Model) -> Result<Model, ModelError> {
     let random = context.random();
     let parameters = model.parameters().try_map(|_, weight| -> Result<_, ModelError> {
         let signs = random.below(2, weight.len());
@@ -136,12 +141,12 @@ fn rounded(context: &mut Context<'_>, model: &Model) -> Result<Model, ModelError
     Model::new(model.config().clone(), parameters)
 }
 
-fn distance(a: &[f32], b: &[f32]) -> f64 {
+pub(crate) fn distance(a: &[f32], b: &[f32]) -> f64 {
     let difference: Vec<f32> = a.iter().zip(b).map(|(a, b)| a - b).collect();
     norm(&difference)
 }
 
-fn norm(values: &[f32]) -> f64 {
+pub(crate) fn norm(values: &[f32]) -> f64 {
     values.iter().map(|&value| f64::from(value).powi(2)).sum::<f64>().sqrt()
 }
 

@@ -30,25 +30,34 @@ pub struct Golden {
 }
 
 impl Golden {
-    /// Reads a safetensors file with `F32` and `I32` tensors.
+    /// Reads a safetensors file with `F32` and `I32` tensors; panics if it is none.
     pub fn read(path: &Path) -> Self {
-        let bytes = std::fs::read(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-        let (_, header) = SafeTensors::read_metadata(&bytes).expect("golden file has a header");
+        Self::open(path).unwrap_or_else(|problem| panic!("{problem}"))
+    }
+
+    /// Reads a safetensors file with `F32` and `I32` tensors.
+    ///
+    /// # Errors
+    /// A message that names the file and what is wrong with it.
+    pub fn open(path: &Path) -> Result<Self, String> {
+        let wrong = |problem: String| format!("{}: {problem}", path.display());
+        let bytes = std::fs::read(path).map_err(|error| wrong(error.to_string()))?;
+        let not_whole = |error| wrong(format!("not a whole safetensors file: {error}"));
+        let (_, header) = SafeTensors::read_metadata(&bytes).map_err(not_whole)?;
         let metadata = header.metadata().clone().unwrap_or_default().into_iter().collect();
-        let file = SafeTensors::deserialize(&bytes).expect("golden file is whole");
-        let tensors = file
-            .iter()
-            .map(|(name, view)| {
-                let convert: fn([u8; 4]) -> f32 = match view.dtype() {
-                    Dtype::F32 => f32::from_le_bytes,
-                    Dtype::I32 => |bytes| i32::from_le_bytes(bytes) as f32,
-                    other => panic!("{}: tensor {name} has dtype {other:?}", path.display()),
-                };
-                let values = view.data().as_chunks().0.iter().map(|bytes| convert(*bytes)).collect();
-                (name.to_owned(), GoldenTensor { shape: view.shape().to_vec(), values })
-            })
-            .collect();
-        Self { tensors, metadata }
+        let file = SafeTensors::deserialize(&bytes).map_err(not_whole)?;
+        let tensors = file.iter().map(|(name, view)| {
+            let convert: fn([u8; 4]) -> f32 = match view.dtype() {
+                Dtype::F32 => f32::from_le_bytes,
+                Dtype::I32 => |bytes| i32::from_le_bytes(bytes) as f32,
+                other => {
+                    return Err(wrong(format!("tensor {name} has dtype {other:?}, expected F32 or I32")));
+                }
+            };
+            let values = view.data().as_chunks().0.iter().map(|bytes| convert(*bytes)).collect();
+            Ok((name.to_owned(), GoldenTensor { shape: view.shape().to_vec(), values }))
+        });
+        Ok(Self { tensors: tensors.collect::<Result<_, _>>()?, metadata })
     }
 
     /// A tensor by name.

@@ -10,6 +10,7 @@ use ssa_model::Model;
 
 use crate::args::DeviceChoice;
 use crate::display::note;
+use crate::exit::UsageError;
 
 /// Overrides where compiled kernels are kept.
 const CACHE_VARIABLE: &str = "SSA_CACHE_DIR";
@@ -20,7 +21,10 @@ const CACHE_VARIABLE: &str = "SSA_CACHE_DIR";
 pub(super) fn open(choice: DeviceChoice) -> Result<Device> {
     match choice {
         DeviceChoice::Cpu => Ok(Device::Cpu),
-        DeviceChoice::Cuda(ordinal) => Ok(Device::Cuda(Gpu::open(ordinal, kernel_cache())?)),
+        DeviceChoice::Cuda(ordinal) => {
+            let refused = |error| UsageError(format!("--device {choice}: {error}"));
+            Ok(Device::Cuda(Gpu::open(ordinal, kernel_cache()).map_err(refused)?))
+        }
         DeviceChoice::Auto if !cuda::count().is_ok_and(|count| count > 0) => Ok(Device::Cpu),
         DeviceChoice::Auto => match Gpu::open(0, kernel_cache()) {
             Ok(gpu) => Ok(Device::Cuda(gpu)),

@@ -3,11 +3,12 @@
 use anyhow::Result;
 use ssa_kernels::Device;
 use ssa_selftest::Outcome;
+use ssa_selftest::golden::{GoldenError, run_golden};
 
 use super::device;
 use crate::args::{DeviceChoice, SelftestArgs};
 use crate::display::{note, print};
-use crate::exit::UsageError;
+use crate::exit::{FileError, UsageError};
 
 pub(crate) fn run(args: &SelftestArgs, choice: DeviceChoice) -> Result<()> {
     let device = device::open(choice)?;
@@ -16,11 +17,15 @@ pub(crate) fn run(args: &SelftestArgs, choice: DeviceChoice) -> Result<()> {
         _ => format!("testing {device}"),
     });
     let mut shown = Ok(());
-    let outcomes = ssa_selftest::run(&device, &args.filter, &mut |outcome| {
+    let mut observe = |outcome: &Outcome| {
         if (args.verbose || !outcome.passed()) && shown.is_ok() {
             shown = print(&line(outcome));
         }
-    })?;
+    };
+    let mut outcomes = ssa_selftest::run(&device, &args.filter, &mut observe)?;
+    if let Some(directory) = &args.golden {
+        outcomes.extend(run_golden(&device, directory, &mut observe).map_err(golden_error)?);
+    }
     shown?;
     if outcomes.is_empty() {
         return Err(UsageError(format!(
@@ -40,6 +45,14 @@ pub(crate) fn run(args: &SelftestArgs, choice: DeviceChoice) -> Result<()> {
     print(&format!("{} passed, {failed} failed", outcomes.len() - failed))?;
     anyhow::ensure!(failed == 0, "{failed} checks failed on {device}");
     Ok(())
+}
+
+/// A directory that is no golden directory is a wrong file; a device that fails is neither.
+fn golden_error(error: GoldenError) -> anyhow::Error {
+    match error {
+        GoldenError::File(problem) => FileError(problem).into(),
+        GoldenError::Model(error) => error.into(),
+    }
 }
 
 /// The line of an op: its worst comparison.

@@ -43,6 +43,8 @@ impl Run {
 pub(crate) fn command(directory: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_ssa"));
     command.current_dir(directory).stdin(Stdio::null()).env("COLUMNS", "100").env_remove("RUST_BACKTRACE");
+    // The same on machines with a GPU.
+    command.env("CUDA_VISIBLE_DEVICES", "");
     command
 }
 

@@ -1,0 +1,68 @@
+//! `--device`, `ssa doctor`, `ssa selftest` and `ssa train --dry-run` on a machine whose GPUs are hidden.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "helpers of tests fail by panicking"
+)]
+
+mod common;
+
+use std::fs;
+use std::path::Path;
+
+use ssa_testkit::golden_dir;
+
+#[test]
+fn the_doctor_shows_what_there_is() {
+    let run = common::ssa(Path::new("."), ["doctor"]).succeeds();
+    for part in ["libcuda", "NVRTC", "cuBLASLt", "cpu only", "kernels"] {
+        assert!(run.stdout.contains(part), "`{part}` is not in:\n{}", run.stdout);
+    }
+}
+
+#[test]
+fn a_gpu_that_is_not_there_is_an_error_with_a_remedy() {
+    let run = common::ssa(Path::new("."), ["selftest", "--device", "cuda:0"]);
+    run.fails(2, &["--device cuda:0", "--device cpu"]);
+    common::ssa(Path::new("."), ["selftest", "--device", "gpu"]).fails(2, &["--device", "cuda:N"]);
+}
+
+#[test]
+fn checks_pass_on_the_cpu() {
+    let run = common::ssa(Path::new("."), ["selftest", "--filter", "swiglu"]).succeeds();
+    assert!(run.stdout.contains(" passed, 0 failed"), "{}", run.stdout);
+    common::ssa(Path::new("."), ["selftest", "--filter", "nothing"]).fails(2, &["`nothing`", "--filter"]);
+}
+
+#[test]
+fn golden_cases_are_checked_if_they_are_whole() {
+    let golden = golden_dir();
+    let arguments = |directory: &Path| {
+        ["selftest", "--filter", "swiglu", "--golden"].map(Into::into).into_iter().chain([directory.as_os_str().to_owned()])
+    };
+    let run = common::ssa(Path::new("."), arguments(&golden)).succeeds();
+    assert!(run.stdout.contains("golden"), "{}", run.stdout);
+
+    let directory = tempfile::tempdir().unwrap();
+    common::ssa(Path::new("."), arguments(directory.path())).fails(3, &["model"]);
+    let case = directory.path().join("model/full_T200");
+    common::copy_checkpoint(&common::golden_case("full_T200"), &case);
+    fs::write(case.join("expected.json"), "{}").unwrap();
+    fs::write(case.join("expected.safetensors"), "no tensors").unwrap();
+    common::ssa(Path::new("."), arguments(directory.path())).fails(3, &["expected.safetensors"]);
+    fs::copy(golden.join("model/full_T200/expected.safetensors"), case.join("expected.safetensors")).unwrap();
+    fs::write(case.join("expected.json"), "{").unwrap();
+    common::ssa(Path::new("."), arguments(directory.path())).fails(3, &["expected.json"]);
+}
+
+#[test]
+fn a_dry_run_tells_memory_and_trains_nothing() {
+    let place = common::workplace();
+    let run = common::ssa(place.path(), ["train", "tiny.toml", "--dry-run"]).succeeds();
+    for part in ["weights", "optimiser", "activations", "peak", "largest micro_batch_size"] {
+        assert!(run.stdout.contains(part), "`{part}` is not in:\n{}", run.stdout);
+    }
+    assert!(!place.path().join("runs").exists());
+}
