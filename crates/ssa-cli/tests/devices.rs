@@ -40,7 +40,10 @@ fn checks_pass_on_the_cpu() {
 fn golden_cases_are_checked_if_they_are_whole() {
     let golden = golden_dir();
     let arguments = |directory: &Path| {
-        ["selftest", "--filter", "swiglu", "--golden"].map(Into::into).into_iter().chain([directory.as_os_str().to_owned()])
+        ["selftest", "--filter", "swiglu", "--golden"]
+            .map(Into::into)
+            .into_iter()
+            .chain([directory.as_os_str().to_owned()])
     };
     let run = common::ssa(Path::new("."), arguments(&golden)).succeeds();
     assert!(run.stdout.contains("golden"), "{}", run.stdout);

@@ -101,7 +101,7 @@ pub(crate) struct InspectArgs {
 #[derive(Debug, Args)]
 pub(crate) struct InputArgs {
     /// Files (.txt, .md, .jsonl, .parquet; also with .gz or .zst), directories, patterns, `-` for standard input, or
-    /// hf://datasets/OWNER/NAME[@REVISION][/PATTERN].
+    /// `hf://datasets/OWNER/NAME[@REVISION][/PATTERN]`.
     #[arg(value_name = "INPUT", required = true)]
     pub(crate) inputs: Vec<PathBuf>,
     /// How files are read.

@@ -2,13 +2,13 @@
 //!
 //! Three libraries are looked up when a GPU is opened, never at build time: the driver (`libcuda`), the run-time compiler
 //! (NVRTC) and the matrix products (`cublasLt`). A program without them starts and runs on the CPU; each that is missing has
-//! its own message ([`library`]).
+//! its own message ([`Library`]).
 //!
 //! * [`Gpu`] is an opened device with one stream: everything on it runs in the order it was asked for.
-//! * [`Buffer`] is device memory of one owner, from the driver's pool: taking and giving back costs microseconds.
-//! * [`Module`] is the source of some kernels; [`Kernel`] is one of them compiled for the card found, kept in memory and
-//!   on disk ([`cache`]).
-//! * [`matmul`] is the matrix product.
+//! * `Buffer` is device memory of one owner, from the driver's pool: taking and giving back costs microseconds.
+//! * `Module` is the source of some kernels; `Kernel` is one of them compiled for the card found, kept in memory and
+//!   on disk ([`KernelCache`]).
+//! * `matmul` is the matrix product.
 //!
 //! # Safety
 //! Launching a kernel is as unsafe as the kernel: it may write anywhere. The sources are part of this crate and are held to
