@@ -150,4 +150,23 @@ mod tests {
         assert_eq!(KernelCache::at(directory.path()).contents(), (1, whole.len() as u64));
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1, "no temporary file is left");
     }
+
+    #[test]
+    fn writers_at_once_leave_one_whole_file() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("a.cubin");
+        let cubin = vec![7; 1 << 16];
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| {
+                    for _ in 0..20 {
+                        keep(directory.path(), &path, &cubin).unwrap();
+                        // Whoever reads in between finds a whole file, never a part of one.
+                        assert_eq!(unsealed(fs::read(&path).unwrap()).as_ref(), Some(&cubin));
+                    }
+                });
+            }
+        });
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1, "no temporary file is left");
+    }
 }
