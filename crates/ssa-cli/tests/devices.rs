@@ -68,4 +68,14 @@ fn a_dry_run_tells_memory_and_trains_nothing() {
         assert!(run.stdout.contains(part), "`{part}` is not in:\n{}", run.stdout);
     }
     assert!(!place.path().join("runs").exists());
+
+    // A run that was finished keeps its configuration and its results, whatever else the arguments say.
+    common::ssa(place.path(), ["train", "tiny.toml", "--run-dir", "run", "--plain"]).succeeds();
+    let kept = |file: &str| fs::read(place.path().join("run").join(file)).unwrap();
+    let before = ["config.toml", "summary.json", "report.html"].map(kept);
+    let longer = ["--set", "training.steps=8", "--allow-change", "training.steps"];
+    let resume = [&["train", "--resume", "run"], &longer[..]].concat();
+    common::ssa(place.path(), [&resume[..], &["--dry-run"]].concat()).succeeds();
+    common::ssa(place.path(), [&resume[..], &["--device", "cuda"]].concat()).fails(2, &["--device cuda:0"]);
+    assert!(before == ["config.toml", "summary.json", "report.html"].map(kept));
 }

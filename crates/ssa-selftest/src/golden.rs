@@ -23,7 +23,7 @@ use ssa_testkit::{Golden, GoldenTensor};
 
 use crate::Outcome;
 use crate::context::Context;
-use crate::model::{allowed, distance, norm, rounded};
+use crate::model::{allowed, compare_gradients, distance, norm, rounded};
 
 /// The weight of the alignment loss in the files.
 const ALPHA: f64 = 10.0;
@@ -204,18 +204,8 @@ fn check_step(
     let [error, plain] =
         [losses, plain_losses].map(|losses| (total_loss(&losses) - expected).abs() / expected);
     context.outcome("loss", error, allowed(plain));
-    let expected = |name: &str| case.tensor(&format!("grad.{stream}.{name}"));
-    let named = grads.named();
-    let mut whole = 0.0;
-    for (name, _) in &named {
-        whole = f64::hypot(whole, norm(&expected(name)?.values));
-    }
-    for ((name, grad), (_, plain)) in named.iter().zip(plain_grads.named()) {
-        let expected = &expected(name)?.values;
-        let scale = norm(expected).max(1e-3 * whole);
-        let actual = grad.to_vec().map_err(ModelError::from)?;
-        let [error, plain] = [&actual[..], plain.as_slice()].map(|values| distance(values, expected) / scale);
-        context.outcome(&format!("d {name}"), error, allowed(plain));
-    }
+    let expected = |(name, _)| Ok(case.tensor(&format!("grad.{stream}.{name}"))?.values.as_slice());
+    let expected = grads.named().into_iter().map(expected).collect::<Result<Vec<_>, GoldenError>>()?;
+    compare_gradients(context, &grads, &plain_grads, &expected)?;
     Ok(())
 }

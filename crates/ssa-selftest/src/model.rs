@@ -108,18 +108,30 @@ fn check(context: &mut Context<'_>, case: &Case) -> Result<(), ModelError> {
         let least = (LOSS_ROUNDINGS * ROUNDING * exact.abs()).max(ROUNDING * ROUNDING);
         context.outcome(what, (loss - exact).abs(), ALLOWED * (rounded - exact).abs().max(least));
     }
-    let whole = exact_grads.named().iter().map(|(_, grad)| norm(grad.as_slice())).fold(0.0, f64::hypot);
-    let named = grads.named().into_iter().zip(rounded_grads.named()).zip(exact_grads.named());
-    for (((name, grad), (_, rounded)), (_, exact)) in named {
-        // A tensor whose gradient is next to nothing carries the rounding of its neighbours.
-        let scale = norm(exact.as_slice()).max(1e-3 * whole);
-        let error = distance(&grad.to_vec()?, exact.as_slice()) / scale;
-        let one_rounding = distance(rounded.as_slice(), exact.as_slice()) / scale;
-        context.outcome(&format!("d {name}"), error, allowed(one_rounding));
-    }
+    let exact: Vec<&[f32]> = exact_grads.named().into_iter().map(|(_, grad)| grad.as_slice()).collect();
+    compare_gradients(context, &grads, &rounded_grads, &exact)?;
     let (again, grads_again) = step(&model, &batch, case)?;
     let differ = grads.named().iter().zip(grads_again.named()).filter(|((_, a), (_, b))| a != b).count();
     context.check("same bits", differ + usize::from(losses != again));
+    Ok(())
+}
+
+/// Compares every gradient with its exact values, given in the order of [`Parameters::named`]; `rounded` are those with one
+/// rounding in front of every product, on the CPU.
+pub(crate) fn compare_gradients(
+    context: &mut Context<'_>,
+    grads: &Parameters,
+    rounded: &Parameters,
+    exact: &[&[f32]],
+) -> Result<(), ModelError> {
+    let whole = exact.iter().map(|exact| norm(exact)).fold(0.0, f64::hypot);
+    for (((name, grad), (_, rounded)), exact) in grads.named().into_iter().zip(rounded.named()).zip(exact) {
+        // A tensor whose gradient is next to nothing carries the rounding of its neighbours.
+        let scale = norm(exact).max(1e-3 * whole);
+        let error = distance(&grad.to_vec()?, exact) / scale;
+        let one_rounding = distance(rounded.as_slice(), exact) / scale;
+        context.outcome(&format!("d {name}"), error, allowed(one_rounding));
+    }
     Ok(())
 }
 

@@ -99,7 +99,7 @@ impl Optimizer {
         let mut residues = self.residues.iter().flat_map(|residues| residues.named());
         weights.try_map(|_, weight| {
             let residue = residues.next().map(|(_, residue)| residue);
-            Ok(join_master(weight, residue)?.to_device(&Device::Cpu, DType::F32)?)
+            Ok(join_master(weight, residue)?.into_host()?)
         })
     }
 

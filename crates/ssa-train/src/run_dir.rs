@@ -130,19 +130,28 @@ impl RunDir {
     /// # Errors
     /// [`TrainError::NoRun`] if no run was begun there; [`TrainError::Locked`]; [`TrainError::Io`].
     pub fn open(path: &Path) -> Result<Self> {
+        Self::config_path_of(path)?;
+        let run = Self::lock(path)?;
+        run.checkpoints().remove_partial()?;
+        Ok(run)
+    }
+
+    /// The configuration of the run in a directory, which is neither locked nor changed.
+    ///
+    /// # Errors
+    /// [`TrainError::NoRun`] if no run was begun there; [`TrainError::Io`].
+    pub fn config_path_of(path: &Path) -> Result<PathBuf> {
         let refuse = |reason| Err(TrainError::NoRun { path: path.to_owned(), reason });
         if !path.is_dir() {
             return refuse("there is no such directory");
         }
-        match fs::read_to_string(path.join(CONFIG)) {
-            Ok(text) if text.starts_with(MARK) => {}
-            Ok(_) => return refuse("its config.toml was not written by a run"),
-            Err(error) if error.kind() == ErrorKind::NotFound => return refuse("it has no config.toml"),
-            Err(error) => return Err(TrainError::io("read", &path.join(CONFIG))(error)),
+        let config = path.join(CONFIG);
+        match fs::read_to_string(&config) {
+            Ok(text) if text.starts_with(MARK) => Ok(config),
+            Ok(_) => refuse("its config.toml was not written by a run"),
+            Err(error) if error.kind() == ErrorKind::NotFound => refuse("it has no config.toml"),
+            Err(error) => Err(TrainError::io("read", &config)(error)),
         }
-        let run = Self::lock(path)?;
-        run.checkpoints().remove_partial()?;
-        Ok(run)
     }
 
     /// Opens the newest run of `parent` that is not finished and has exactly this configuration; none if there is

@@ -115,6 +115,9 @@ impl Trainer {
     /// # Errors
     /// [`TrainError::Kernel`] if the device has no place for it.
     pub fn to_device(mut self, device: &Device) -> Result<Self> {
+        if self.model.device() == *device {
+            return Ok(self);
+        }
         let masters = self.optimizer.masters(self.model.parameters())?;
         let weights = self.optimizer.move_to(&masters, device)?;
         *self.model.parameters_mut() = weights;

@@ -25,16 +25,16 @@ use describe::describe;
 use steps::{Training, run_steps};
 
 pub(crate) fn run(args: &TrainArgs, choice: DeviceChoice) -> Result<()> {
-    let Some(beginning) = Beginning::find(args)? else {
-        note("this run is finished: there is nothing left to do");
-        return Ok(());
-    };
-    let plan = beginning.plan().clone();
+    let plan = begin::plan(args)?;
     if args.dry_run {
         return memory::dry_run(&plan, choice);
     }
     let device = device::open(choice)?;
     memory::check(&plan, &device)?;
+    let Some(beginning) = Beginning::find(args, plan.clone())? else {
+        note("this run is finished: there is nothing left to do");
+        return Ok(());
+    };
     // Everything that can be wrong with the text is found before the run directory exists.
     let data = plan.open_data()?;
     let held_out = held_out_batches(&data.held_out, plan.config().evaluation.batch_size)?;

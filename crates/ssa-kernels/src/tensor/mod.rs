@@ -106,6 +106,17 @@ impl Tensor {
         Ok(Self { shape: self.shape.clone(), storage })
     }
 
+    /// The tensor on the CPU: itself if it is there already.
+    ///
+    /// # Errors
+    /// As [`Tensor::to_device`].
+    pub fn into_host(self) -> Result<Self> {
+        match &self.storage {
+            Storage::Cpu(_) => Ok(self),
+            Storage::Cuda(_) => self.to_device(&Device::Cpu, DType::F32),
+        }
+    }
+
     /// The elements in row-major order, copied to the host; on a GPU this waits for all work before.
     ///
     /// # Errors

@@ -31,16 +31,12 @@ struct Begun {
 }
 
 impl Beginning {
-    /// The run that the arguments mean; none if it is finished.
-    pub(super) fn find(args: &TrainArgs) -> Result<Option<Self>> {
-        TrainConfig::check_keys(&args.allow_change, "--allow-change")?;
+    /// The run that the arguments mean, with the plan that they give; none if it is finished. One that goes on is changed
+    /// here: it takes the plan's configuration.
+    pub(super) fn find(args: &TrainArgs, plan: TrainPlan) -> Result<Option<Self>> {
         if let Some(path) = &args.resume {
-            let run_dir = RunDir::open(path)?;
-            let plan = plan(args, &run_dir.config_path())?;
-            return Self::go_on(plan, run_dir, args);
+            return Self::go_on(plan, RunDir::open(path)?, args);
         }
-        // Clap demands one or the other.
-        let plan = plan(args, args.config.as_deref().unwrap_or(Path::new("")))?;
         let unfinished = match &args.run_dir {
             Some(path) if !args.overwrite && RunDir::holds_unfinished_run(path) => Some(RunDir::open(path)?),
             Some(_) => None,
@@ -66,10 +62,6 @@ impl Beginning {
         }
         let allowed = args.allow_change.clone();
         Ok(Some(Self { plan, allowed, begun: Some(Begun { run_dir, checkpoint }) }))
-    }
-
-    pub(super) fn plan(&self) -> &TrainPlan {
-        &self.plan
     }
 
     /// The trainer where the run stands.
@@ -102,8 +94,15 @@ impl Beginning {
     }
 }
 
-fn plan(args: &TrainArgs, file: &Path) -> Result<TrainPlan> {
-    let mut config = TrainConfig::load(file, &args.overrides)?;
+/// The plan that the arguments give. Nothing is changed yet.
+pub(super) fn plan(args: &TrainArgs) -> Result<TrainPlan> {
+    TrainConfig::check_keys(&args.allow_change, "--allow-change")?;
+    let file = match &args.resume {
+        Some(run) => RunDir::config_path_of(run)?,
+        // Clap demands one or the other.
+        None => args.config.clone().unwrap_or_default(),
+    };
+    let mut config = TrainConfig::load(&file, &args.overrides)?;
     if !args.data.is_empty() {
         let (corpora, paths) = args.data.iter().cloned().partition(|path| Corpus::is_at(path));
         let corpora: Vec<PathBuf> = corpora;

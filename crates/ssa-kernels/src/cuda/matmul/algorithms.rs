@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 
 use super::descriptors::{Descriptors, Preference};
 use super::{Call, Key, WORKSPACE, failed};
-use crate::cuda::cache::KernelCache;
+use crate::cuda::cache::{KernelCache, hex};
 use crate::cuda::library::cublaslt_version;
 use crate::cuda::{Buffer, GpuProperties, Stopwatch};
 use crate::{KernelError, Result};
@@ -34,8 +34,8 @@ pub(super) struct Algorithms {
 impl Algorithms {
     pub(super) fn open(properties: &GpuProperties, cache: &KernelCache) -> Self {
         let card = Sha256::digest(format!("{} cuBLASLt {}", properties.name, cublaslt_version()));
-        let name: String = card[..8].iter().map(|byte| format!("{byte:02x}")).collect();
-        let file = cache.directory().map(|directory| directory.join(format!("matmul-{name}.txt")));
+        let name = format!("matmul-{}.txt", hex(&card[..8]));
+        let file = cache.directory().map(|directory| directory.join(name));
         let text = file.as_ref().and_then(|file| fs::read_to_string(file).ok()).unwrap_or_default();
         let mut kept = HashMap::new();
         for (key, algorithm) in text.lines().filter_map(parse) {
