@@ -30,7 +30,7 @@ pub(crate) fn run(args: &TrainArgs, choice: DeviceChoice) -> Result<()> {
         return memory::dry_run(&plan, choice);
     }
     let device = device::open(choice)?;
-    memory::check(&plan, &device)?;
+    memory::reserve(&plan, &device)?;
     let Some(beginning) = Beginning::find(args, plan.clone())? else {
         note("this run is finished: there is nothing left to do");
         return Ok(());

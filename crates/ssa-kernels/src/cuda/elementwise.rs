@@ -50,6 +50,29 @@ pub(crate) fn converted(gpu: &Gpu, x: &Tensor, dtype: DType) -> Result<Option<Te
     Ok(Some(out))
 }
 
+/// `x` with rows of another length: longer ones end in zeros, shorter ones are the beginning.
+pub(crate) fn resized_rows(gpu: &Gpu, x: &Tensor, row: usize) -> Result<Tensor> {
+    let name = match x.dtype() {
+        DType::F32 => "resize_rows_f32",
+        DType::Bf16 => "resize_rows_bf16",
+        DType::I16 => return Err(KernelError::value("resized_rows", "x", "f32 or bf16", DType::I16)),
+    };
+    let mut shape = x.shape().to_vec();
+    let from = shape.pop().unwrap_or(1);
+    shape.push(row);
+    let mut out = Tensor::for_output_like(x, shape);
+    let len = out.len();
+    gpu.kernel(&MODULE, name, &[])?
+        .launch([len.div_ceil(THREADS), 1, 1], THREADS)
+        .input(x)
+        .output(&mut out)
+        .i32(from)
+        .i32(row)
+        .i64(len)
+        .run()?;
+    Ok(out)
+}
+
 /// `factor` times the sum of the first `len` values (`f64`) of a buffer, in an order that depends on `len` alone.
 pub(crate) fn sum(gpu: &Gpu, values: &Buffer, len: usize, factor: f64) -> Result<Scalar> {
     const SUM_THREADS: usize = 1024;

@@ -139,6 +139,21 @@ impl Gpu {
         })
     }
 
+    /// Takes memory for buffers that are still to come, so that none of them has to ask the device, which other programs use
+    /// as well.
+    ///
+    /// # Errors
+    /// [`KernelError::OutOfMemory`] if the device does not have so much.
+    pub fn reserve(&self, bytes: usize) -> Result<()> {
+        // What is given back stays in the pool.
+        drop(Buffer::uninitialised(self, bytes)?);
+        let (mut peak, pool) = (0_u64, self.pool()?);
+        let attribute = sys::CUmemPool_attribute_enum::CU_MEMPOOL_ATTR_USED_MEM_HIGH;
+        // SAFETY: the attribute is a 64-bit number, which 0 sets to what is in use now.
+        unsafe { result::mem_pool::set_attribute(pool, attribute, (&raw mut peak).cast()) }
+            .map_err(|error| KernelError::cuda("cuMemPoolSetAttribute", error))
+    }
+
     /// Free and total memory of the device, all processes together, bytes.
     ///
     /// # Errors

@@ -20,7 +20,7 @@ unsafe impl Send for LoadedModule {}
 // SAFETY: as above; the table of functions has its own lock.
 unsafe impl Sync for LoadedModule {}
 
-/// Dynamic shared memory that a kernel may use without asking for more.
+/// Shared memory that a block may use without asking for more, static and dynamic together.
 const SHARED_WITHOUT_ASKING: usize = 48 << 10;
 
 #[derive(Clone, Copy)]
@@ -46,7 +46,12 @@ impl LoadedModule {
             // SAFETY: the module is loaded and stays so.
             let handle = unsafe { result::module::get_function(self.module, symbol) }
                 .map_err(|error| KernelError::cuda("cuModuleGetFunction", error))?;
-            functions.insert(name, Function { handle, shared_limit: SHARED_WITHOUT_ASKING });
+            let attribute = sys::CUfunction_attribute_enum::CU_FUNC_ATTRIBUTE_SHARED_SIZE_BYTES;
+            // SAFETY: the handle belongs to this module, which is loaded.
+            let declared = unsafe { result::function::get_function_attribute(handle, attribute) }
+                .map_err(|error| KernelError::cuda("cuFuncGetAttribute", error))?;
+            let shared_limit = SHARED_WITHOUT_ASKING.saturating_sub(usize::try_from(declared).unwrap_or(0));
+            functions.insert(name, Function { handle, shared_limit });
         }
         drop(functions);
         Ok(Kernel { gpu: gpu.clone(), module: self.clone(), name })

@@ -27,7 +27,7 @@ const fn sizes(rows: [usize; 2], heads: [usize; 2], head_dim: usize, longest: us
 }
 
 /// Lengths that fill no tile, groups and head sizes on and off the fast paths, many short documents, one long.
-pub(super) const SIZES: [Sizes; 12] = [
+pub(super) const SIZES: [Sizes; 15] = [
     sizes([1, 1], [1, 1], 64, 1),
     sizes([1, 63], [2, 16], 64, 63),
     sizes([2, 100], [1, 16], 128, 100),
@@ -40,6 +40,10 @@ pub(super) const SIZES: [Sizes; 12] = [
     sizes([1, 200], [1, 3], 80, 150),
     sizes([1, 130], [1, 4], 192, 130),
     sizes([1, 150], [1, 2], 256, 100),
+    // Heads that are no whole vectors.
+    sizes([2, 70], [2, 3], 20, 60),
+    sizes([1, 90], [1, 16], 100, 90),
+    sizes([1, 80], [2, 1], 255, 50),
 ];
 
 /// An attention whose keys a query sees in a row.
@@ -57,14 +61,14 @@ pub(crate) fn run_full(context: &mut Context<'_>) -> Result<()> {
 }
 
 pub(crate) fn run_window(context: &mut Context<'_>) -> Result<()> {
-    for (sizes, window_size) in SIZES.iter().zip([1, 1, 7, 100, 64, 512, 65, 3, 16, 1000, 33, 20]) {
+    for (sizes, window_size) in SIZES.iter().zip([1, 1, 7, 100, 64, 512, 65, 3, 16, 1000, 33, 20, 9, 30, 5]) {
         check(context, Kind::Window(window_size), sizes)?;
     }
     Ok(())
 }
 
 pub(crate) fn run_compression(context: &mut Context<'_>) -> Result<()> {
-    for (sizes, block_size) in SIZES.iter().zip([1, 16, 16, 4, 5, 1, 64, 3, 8, 3, 2, 16]) {
+    for (sizes, block_size) in SIZES.iter().zip([1, 16, 16, 4, 5, 1, 64, 3, 8, 3, 2, 16, 4, 16, 7]) {
         check(context, Kind::Compression(block_size), sizes)?;
     }
     Ok(())

@@ -6,13 +6,16 @@ use ssa_kernels::{Documents, Tensor};
 use crate::{Context, Result, round};
 
 /// Tokens, heads, head size, block size, longest document.
-const SHAPES: [[usize; 5]; 6] = [
+const SHAPES: [[usize; 5]; 8] = [
     [1, 1, 16, 16, 1],
     [63, 2, 64, 16, 63],
     [100, 2, 64, 1, 20],
     [1000, 2, 64, 16, 1000],
     [1000, 3, 80, 7, 90],
     [1000, 1, 128, 300, 1000],
+    // Rows that are no whole vectors.
+    [90, 3, 20, 8, 90],
+    [100, 1, 255, 16, 40],
 ];
 
 pub(crate) fn run(context: &mut Context<'_>) -> Result<()> {

@@ -16,7 +16,7 @@ use crate::{Context, Result};
 const TOLERANCE: f64 = 1e-4;
 
 /// Tokens, query heads, key/value heads, head size, block size, block counts, longest document.
-const SHAPES: [[usize; 7]; 13] = [
+const SHAPES: [[usize; 7]; 16] = [
     [1, 16, 1, 64, 16, 4, 1],
     [63, 3, 1, 16, 4, 2, 63],
     [100, 1, 1, 64, 2, 7, 100],
@@ -30,6 +30,11 @@ const SHAPES: [[usize; 7]; 13] = [
     // More blocks than one pass holds, in one document and in several.
     [700, 8, 1, 64, 1, 9, 700],
     [1400, 4, 2, 16, 2, 17, 1200],
+    // Just what shared memory holds without being asked for more.
+    [1000, 16, 1, 64, 1, 9, 1000],
+    // Heads that are no whole steps of a product.
+    [150, 6, 2, 20, 8, 3, 100],
+    [130, 16, 1, 100, 4, 4, 130],
     // More than shared memory holds importances for.
     [6200, 1, 1, 16, 1, 5, 6200],
 ];

@@ -12,7 +12,7 @@ use crate::plain::attention as plain;
 use crate::{Context, Result};
 
 /// Tokens, query heads, key/value heads, head size, block size, block counts (0: all blocks), longest document.
-const SHAPES: [[usize; 7]; 18] = [
+const SHAPES: [[usize; 7]; 21] = [
     [1, 16, 1, 64, 16, 4, 1],
     [63, 16, 1, 64, 16, 2, 63],
     [100, 32, 2, 64, 16, 3, 100],
@@ -31,6 +31,10 @@ const SHAPES: [[usize; 7]; 18] = [
     [200, 48, 2, 80, 24, 3, 200],
     [200, 4, 2, 256, 32, 3, 200],
     [200, 8, 1, 64, 1, 9, 130],
+    // Heads that are no whole steps of a product.
+    [150, 6, 2, 20, 8, 3, 100],
+    [130, 16, 1, 100, 16, 4, 130],
+    [90, 2, 2, 255, 16, 2, 60],
 ];
 
 pub(crate) fn run(context: &mut Context<'_>) -> Result<()> {

@@ -1,4 +1,4 @@
-//! What a run takes of its device's memory: `--dry-run`, and the check before a run begins.
+//! What a run takes of its device's memory: `--dry-run`, and the plan that a run begins with.
 
 use std::fs;
 
@@ -17,15 +17,15 @@ fn shape(plan: &TrainPlan, recompute: bool) -> StepShape<'_> {
     StepShape { model: plan.model(), method, tokens: plan.sequence_length(), recompute }
 }
 
-/// Refuses a run that has no chance on a GPU, before anything is written.
-pub(super) fn check(plan: &TrainPlan, device: &Device) -> Result<()> {
+/// Takes the memory of a whole step on a GPU, or refuses a run that has no chance there, before anything is written.
+pub(super) fn reserve(plan: &TrainPlan, device: &Device) -> Result<()> {
     let Device::Cuda(gpu) = device else { return Ok(()) };
     let (free, _) = gpu.memory_info()?;
     let rows = plan.batches().micro_batch_size;
     let recompute = plan.objective().recompute;
     let peak = MemoryEstimate::new(&shape(plan, recompute), rows, device).peak;
     if peak <= free {
-        return Ok(());
+        return Ok(gpu.reserve(peak)?);
     }
     let fitting = |recompute| MemoryEstimate::largest_micro_batch(&shape(plan, recompute), free, device);
     let remedy = match (fitting(recompute), fitting(true)) {

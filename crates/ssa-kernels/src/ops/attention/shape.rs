@@ -41,18 +41,6 @@ impl AttentionGrads {
     }
 }
 
-/// What the kernels of selection and sparse attention can load: heads of whole steps of their products.
-///
-/// # Errors
-/// [`KernelError::Value`] for other heads.
-pub(crate) fn check_head_dim(op: &'static str, shape: AttentionShape) -> Result<()> {
-    if shape.head_dim.is_multiple_of(16) && shape.head_dim <= 256 {
-        Ok(())
-    } else {
-        Err(KernelError::value(op, "head_dim", "a multiple of 16 up to 256 on a GPU", shape.head_dim))
-    }
-}
-
 /// The checked sizes of an attention call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct AttentionShape {

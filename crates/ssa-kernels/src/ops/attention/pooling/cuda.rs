@@ -3,19 +3,18 @@
 use crate::checks::dtypes;
 use crate::cuda::{Gpu, Module};
 use crate::ops::attention::blocks::device_block_starts;
-use crate::{DType, Documents, KernelError, Result, Tensor};
+use crate::{DType, Documents, Result, Tensor};
 
 pub(crate) static MODULE: Module = Module {
     name: "pooling",
     source: include_str!("pooling.cu"),
-    variants: &[&[("WIDTH", 64)], &[("WIDTH", 128)], &[("WIDTH", 256)]],
+    variants: &[&[("WIDTH", 20)], &[("WIDTH", 64)], &[("WIDTH", 128)], &[("WIDTH", 256)]],
 };
 
-/// Threads of a block of the kernels, and elements that one loads at once.
+/// Threads of a block of the kernels.
 const THREADS: usize = 128;
-const VECTOR: usize = 8;
-/// Columns that a block of threads of the forward takes.
-const COLUMNS: usize = 128;
+/// Vectors of a row that a block of threads of the forward takes.
+const COLUMNS: usize = 16;
 
 /// Writes the means `[C, width]` in the type of `pooled`.
 pub(super) fn forward(
@@ -27,13 +26,13 @@ pub(super) fn forward(
     pooled: &mut Tensor,
 ) -> Result<()> {
     dtypes(op, &[("x", x, DType::Bf16)])?;
-    let (blocks, width) = (pooled.shape()[0], width(op, pooled)?);
+    let (blocks, width) = (pooled.shape()[0], width(pooled));
     let name = match pooled.dtype() {
         DType::F32 => "mean_pool_f32_fwd",
         _ => "mean_pool_fwd",
     };
     gpu.kernel(&MODULE, name, &[("WIDTH", width as i64)])?
-        .launch([blocks, width.div_ceil(COLUMNS), 1], THREADS)
+        .launch([blocks, vectors(width).div_ceil(COLUMNS), 1], THREADS)
         .input(x)
         .buffer(&*device_block_starts(documents, gpu, block_size)?)
         .output(pooled)
@@ -49,9 +48,9 @@ pub(super) fn backward(
     dx: &mut Tensor,
 ) -> Result<()> {
     dtypes(op, &[("dpooled", dpooled, DType::Bf16), ("dx", dx, DType::Bf16)])?;
-    let (blocks, width) = (dpooled.shape()[0], width(op, dpooled)?);
+    let (blocks, width) = (dpooled.shape()[0], width(dpooled));
     gpu.kernel(&MODULE, "mean_pool_bwd", &[("WIDTH", width as i64)])?
-        .launch([(blocks * width / VECTOR).div_ceil(THREADS), 1, 1], THREADS)
+        .launch([(blocks * vectors(width)).div_ceil(THREADS), 1, 1], THREADS)
         .input(dpooled)
         .buffer(&*device_block_starts(documents, gpu, block_size)?)
         .accumulate(dx)
@@ -59,12 +58,12 @@ pub(super) fn backward(
         .run()
 }
 
-/// H * D of pooled rows, which kernels read in whole vectors.
-fn width(op: &'static str, pooled: &Tensor) -> Result<usize> {
-    let width = pooled.shape()[1] * pooled.shape()[2];
-    if width.is_multiple_of(VECTOR) {
-        Ok(width)
-    } else {
-        Err(KernelError::value(op, "H * D", "a multiple of 8 on a GPU", width))
-    }
+/// H * D of pooled rows.
+fn width(pooled: &Tensor) -> usize {
+    pooled.shape()[1] * pooled.shape()[2]
+}
+
+/// Pieces of a row that one thread loads at once (`RowLayout` in the source).
+fn vectors(width: usize) -> usize {
+    if width.is_multiple_of(8) { width / 8 } else { width }
 }

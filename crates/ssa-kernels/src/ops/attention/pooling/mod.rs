@@ -25,7 +25,7 @@ use crate::{DType, Device, Documents, KernelError, Result, Tensor};
 ///
 /// # Errors
 /// [`KernelError::Shape`] if `x` does not have four axes, [`KernelError::Value`] if `block_size` is zero or the
-/// documents do not cover the tokens of `x`; on a GPU also if H * D is no multiple of 8.
+/// documents do not cover the tokens of `x`.
 ///
 /// # Determinism
 /// Bitwise reproducible: the order of a block's sum depends on its length alone.

@@ -2,51 +2,51 @@
 // selection: it ranks blocks by their means, and rounding those to bf16 would move a score by 2^-9 of its size, more than the
 // distance of many neighbouring ranks. They are 1 / block_size of the bytes read.
 //
-// Forward: a block of threads owns one block of tokens and 128 columns, 16 threads a row and 8 rows at a time; the 8 sums are
-// added in order. Bytes: x once. `block_start` [C + 1] is the first token of every block.
+// Forward: a block of threads owns one block of tokens and 16 vectors, one a thread, and takes 8 rows at a time; the 8 sums are
+// added in order. Bytes: x once. `block_start` [C + 1] is the first token of every block. A vector is 8 elements, or one
+// where rows are no multiple of 8.
 #include "common.cuh"
 
 #ifndef WIDTH
 #define WIDTH 128
 #endif
 constexpr int THREADS = 128;
-constexpr int VECTORS = WIDTH / 8;
+constexpr int VEC = RowLayout<WIDTH>::VEC, VECTORS = WIDTH / VEC;
 constexpr int COLUMNS = 16, ROWS = THREADS / COLUMNS;
-static_assert(WIDTH % 8 == 0, "rows are whole 16-byte vectors");
 
 template <typename T> DEVICE void pool(const bf16* __restrict__ x, const int* __restrict__ block_start, T* __restrict__ pooled) {
-    __shared__ __align__(16) float sums[ROWS][COLUMNS][8];
+    __shared__ __align__(16) float sums[ROWS][COLUMNS][VEC];
     const i64 block = blockIdx.x;
     const int column = threadIdx.x % COLUMNS, first_row = threadIdx.x / COLUMNS;
     const int vector = blockIdx.y * COLUMNS + column;
     const int start = block_start[block], end = block_start[block + 1];
-    float sum[8] = {};
+    float sum[VEC] = {};
     if (vector < VECTORS) {
 #pragma unroll 4
         for (int token = start + first_row; token < end; token += ROWS) {
-            float row[8];
-            load8(row, x + i64(token) * WIDTH + vector * 8);
+            float row[VEC];
+            load_vec<VEC>(row, x + i64(token) * WIDTH + vector * VEC);
 #pragma unroll
-            for (int i = 0; i < 8; ++i) sum[i] += row[i];
+            for (int i = 0; i < VEC; ++i) sum[i] += row[i];
         }
     }
-    store8(sums[first_row][column], sum);
+    store_vec<VEC>(sums[first_row][column], sum);
     __syncthreads();
     if (first_row != 0 || vector >= VECTORS) return;
 #pragma unroll
     for (int r = 1; r < ROWS; ++r) {
-        float other[8];
-        load8(other, sums[r][column]);
+        float other[VEC];
+        load_vec<VEC>(other, sums[r][column]);
 #pragma unroll
-        for (int i = 0; i < 8; ++i) sum[i] += other[i];
+        for (int i = 0; i < VEC; ++i) sum[i] += other[i];
     }
     const float mean = 1.0f / float(end - start);
 #pragma unroll
-    for (int i = 0; i < 8; ++i) sum[i] *= mean;
-    store8(pooled + block * WIDTH + vector * 8, sum);
+    for (int i = 0; i < VEC; ++i) sum[i] *= mean;
+    store_vec<VEC>(pooled + block * WIDTH + vector * VEC, sum);
 }
 
-// Grid: (C, WIDTH / 128).
+// Grid: (C, VECTORS / 16).
 extern "C" __global__ void __launch_bounds__(THREADS)
 mean_pool_fwd(const bf16* __restrict__ x, const int* __restrict__ block_start, bf16* __restrict__ pooled) {
     pool(x, block_start, pooled);
@@ -57,23 +57,23 @@ mean_pool_f32_fwd(const bf16* __restrict__ x, const int* __restrict__ block_star
     pool(x, block_start, pooled);
 }
 
-// One thread owns 8 columns of a block.
+// One thread owns one vector of a block.
 extern "C" __global__ void __launch_bounds__(THREADS)
 mean_pool_bwd(const bf16* __restrict__ dpooled, const int* __restrict__ block_start, bf16* __restrict__ dx, int add,
               int blocks) {
     const i64 item = i64(blockIdx.x) * THREADS + threadIdx.x, block = item / VECTORS;
-    const int column = int(item % VECTORS) * 8;
+    const int column = int(item % VECTORS) * VEC;
     if (block >= blocks) return;
     const int start = block_start[block], end = block_start[block + 1];
     const float mean = 1.0f / float(end - start);
-    float row[8];
-    load8(row, dpooled + block * WIDTH + column);
+    float row[VEC];
+    load_vec<VEC>(row, dpooled + block * WIDTH + column);
 #pragma unroll
-    for (int i = 0; i < 8; ++i) row[i] *= mean;
+    for (int i = 0; i < VEC; ++i) row[i] *= mean;
     for (int token = start; token < end; ++token) {
-        float sum[8];
+        float sum[VEC];
 #pragma unroll
-        for (int i = 0; i < 8; ++i) sum[i] = row[i];
-        accumulate8(dx + i64(token) * WIDTH + column, sum, add);
+        for (int i = 0; i < VEC; ++i) sum[i] = row[i];
+        accumulate_vec<VEC>(dx + i64(token) * WIDTH + column, sum, add);
     }
 }

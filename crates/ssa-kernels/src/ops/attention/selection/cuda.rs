@@ -2,9 +2,11 @@
 
 use super::{BlockIndices, Call, SelectionRule};
 use crate::checks::dtypes;
+use crate::cuda::elementwise::resized_rows;
 use crate::cuda::{Buffer, Gpu, Module};
 use crate::ops::attention::blocks::{Blocks, device_first_blocks};
-use crate::ops::attention::shape::check_head_dim;
+use crate::ops::attention::padding::padded_head_dim;
+use crate::ops::attention::shape::AttentionShape;
 use crate::{DType, Documents, Result};
 
 pub(crate) static MODULE: Module = Module {
@@ -21,6 +23,8 @@ pub(crate) static MODULE: Module = Module {
 
 /// Threads of a block of the kernels.
 const THREADS: usize = 256;
+/// Elements of a head that a product takes at once.
+const STEP: usize = 16;
 /// Blocks that a set of rows of a product takes.
 const SET: usize = 16;
 /// Shared memory that a block of threads can have on every card, bytes.
@@ -30,9 +34,13 @@ const SCRATCH: usize = 256 << 20;
 
 /// Writes the selection of every token.
 pub(super) fn select(op: &'static str, gpu: &Gpu, call: &Call<'_>) -> Result<BlockIndices> {
-    let &Call { q, documents, options, shape, slots, softmax_scale, .. } = call;
-    check_head_dim(op, shape)?;
+    let &Call { q, k_pooled, documents, options, shape, slots, softmax_scale } = call;
     dtypes(op, &[("q", q, DType::Bf16)])?;
+    let head_dim = padded_head_dim(op, &shape, STEP)?;
+    if head_dim != shape.head_dim {
+        let (q, k_pooled) = (&resized_rows(gpu, q, head_dim)?, &resized_rows(gpu, k_pooled, head_dim)?);
+        return select(op, gpu, &Call { q, k_pooled, shape: AttentionShape { head_dim, ..shape }, ..*call });
+    }
     let block_size = options.block_size;
     let longest = documents.ranges().map(|range| range.len()).max().unwrap_or(0).div_ceil(block_size);
     let defines = [

@@ -105,7 +105,7 @@ struct Call<'a> {
 /// # Errors
 /// [`KernelError::Shape`] if `q` and `k_pooled` do not fit each other and the documents, [`KernelError::Value`] if
 /// `block_size` or `block_counts` is zero, HQ is no multiple of H, or the reference rule is asked for a `block_size` that
-/// is no power of two or a `block_counts` above `block_size`; on a GPU also if D is no multiple of 16 or above 256.
+/// is no power of two or a `block_counts` above `block_size`; on a GPU also if D is above 256.
 ///
 /// # Determinism
 /// Bitwise reproducible: for any number of threads, since every token is scored by one thread; on a GPU, since sums are made in an

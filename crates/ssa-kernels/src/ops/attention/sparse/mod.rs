@@ -29,8 +29,8 @@ use crate::{Device, Documents, KernelError, Result, Tensor};
 ///
 /// # Errors
 /// [`KernelError::Shape`] if q, k and v do not fit each other, [`KernelError::Value`] if HQ is no multiple of H, D is
-/// zero, or `block_indices` was made for other documents or another number of key/value heads; on a GPU also if D is no multiple
-/// of 16 or above 256.
+/// zero, or `block_indices` was made for other documents or another number of key/value heads; on a GPU also if D is above
+/// 256.
 ///
 /// # Determinism
 /// Bitwise reproducible: every query is computed by one thread, on a GPU by one warp.

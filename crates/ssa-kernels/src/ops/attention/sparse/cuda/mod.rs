@@ -5,8 +5,9 @@ mod inverse_index;
 pub(crate) use inverse_index::MODULE as INVERSE_INDEX;
 
 use self::inverse_index::InverseIndex;
+use super::super::padding::PaddedHeads;
 use super::super::selection::BlockIndices;
-use super::super::shape::{AttentionGrads, AttentionOutput, AttentionShape, check_head_dim};
+use super::super::shape::{AttentionGrads, AttentionOutput, AttentionShape};
 use crate::checks::dtypes;
 use crate::cuda::{Buffer, Gpu, Module};
 use crate::ops::attention::blocks::device_block_starts;
@@ -34,7 +35,7 @@ pub(crate) static BACKWARD_KEYS: Module =
 /// Warps of a block of the kernels, and threads of a warp.
 const WARPS: usize = 4;
 const WARP: usize = 32;
-/// Rows of a product: heads or keys.
+/// Rows of a product, heads or keys, and elements of a head that it takes at once.
 const ROWS: usize = 16;
 /// Pairs of a segment of the inverse index, at least, and segments of a large one, about.
 const SEGMENT: usize = 128;
@@ -50,9 +51,18 @@ pub(super) struct Inputs<'a> {
     pub(super) softmax_scale: f32,
 }
 
-impl Inputs<'_> {
+impl<'a> Inputs<'a> {
+    /// Copies whose heads are whole steps of products, where these are not.
+    fn padded<'g>(&self, op: &'static str, gpu: &'g Gpu) -> Result<Option<PaddedHeads<'g>>> {
+        PaddedHeads::new(op, gpu, [self.q, self.k, self.v], &self.shape, ROWS)
+    }
+
+    /// The same inputs with padded heads.
+    fn with(&self, padded: &'a PaddedHeads<'_>) -> Self {
+        Self { q: &padded.q, k: &padded.k, v: &padded.v, shape: padded.shape, ..*self }
+    }
+
     fn check(&self, op: &'static str) -> Result<()> {
-        check_head_dim(op, self.shape)?;
         dtypes(op, &[("q", self.q, DType::Bf16), ("k", self.k, DType::Bf16), ("v", self.v, DType::Bf16)])
     }
 
@@ -96,6 +106,9 @@ pub(super) fn forward(
     output: &mut AttentionOutput,
 ) -> Result<()> {
     inputs.check(op)?;
+    if let Some(padded) = inputs.padded(op, gpu)? {
+        return padded.forward(output, |output| forward(op, gpu, &inputs.with(&padded), output));
+    }
     let Inputs { q, k, v, block_indices, shape, softmax_scale } = inputs;
     gpu.kernel(&FORWARD, "sparse_fwd", &inputs.defines())?
         .launch(inputs.query_grid(), WARPS * WARP)
@@ -122,7 +135,7 @@ pub(super) fn backward(
     grads: &mut AttentionGrads,
 ) -> Result<()> {
     inputs.check(op)?;
-    let AttentionGrads { dq, dk, dv } = grads;
+    let AttentionGrads { dq, dk, dv } = &*grads;
     dtypes(
         op,
         &[
@@ -134,6 +147,12 @@ pub(super) fn backward(
             ("grads.dv", dv, DType::Bf16),
         ],
     )?;
+    if let Some(padded) = inputs.padded(op, gpu)? {
+        return padded.backward(dout, output, grads, |dout, output, grads| {
+            backward(op, gpu, dout, &inputs.with(&padded), output, grads)
+        });
+    }
+    let AttentionGrads { dq, dk, dv } = grads;
     let indices = inputs.block_indices.on_gpu(op, gpu)?;
     let delta = backward_queries(gpu, dout, inputs, output, &indices, dq)?;
     let index = InverseIndex::new(op, gpu, inputs.block_indices, &indices)?;

@@ -222,15 +222,8 @@ pub(super) fn check_shared(
     Err(KernelError::Unsupported { op, what, device, remedy })
 }
 
-/// Refuses what no kernel computes.
-pub(in crate::ops::attention) fn check(
-    op: &'static str,
-    shape: &AttentionShape,
-    softmax_scale: f32,
-) -> Result<()> {
-    if !shape.head_dim.is_multiple_of(8) || shape.head_dim > 256 {
-        return Err(KernelError::value(op, "head_dim", "a multiple of 8 up to 256 on a GPU", shape.head_dim));
-    }
+/// Refuses a scale under which the largest product is not the largest score.
+pub(super) fn check_scale(op: &'static str, softmax_scale: f32) -> Result<()> {
     if softmax_scale <= 0.0 || !softmax_scale.is_finite() {
         return Err(KernelError::value(op, "softmax_scale", "positive on a GPU", softmax_scale));
     }

@@ -3,21 +3,27 @@
 mod kernels;
 mod tables;
 
-pub(in crate::ops::attention) use kernels::{Define, Variant, check, row_bytes};
 pub(crate) use kernels::{FORWARD, FORWARD_SM90, GRADIENTS, KEYS, KEYS_SM90, QUERIES, QUERIES_SM90};
 pub(in crate::ops::attention) use tables::{KeyTiles, entries, row_tiles};
 
-use kernels::{check_shared, sizes};
+use kernels::{Define, Variant, check_scale, check_shared, row_bytes, sizes};
 
 use super::{TiledCall, Visibility};
 use crate::cuda::{Buffer, Gpu};
+use crate::ops::attention::padding::PaddedHeads;
 use crate::ops::attention::shape::{AttentionGrads, AttentionOutput, AttentionShape};
 use crate::{Result, Tensor};
+
+/// Elements of a head that kernels load at once.
+const STEP: usize = 8;
 
 /// Writes `out` and `lse` of every token.
 pub(super) fn forward(gpu: &Gpu, call: &TiledCall<'_>, output: &mut AttentionOutput) -> Result<()> {
     let shape = &call.shape;
-    check(call.op, shape, call.softmax_scale)?;
+    check_scale(call.op, call.softmax_scale)?;
+    if let Some(padded) = PaddedHeads::new(call.op, gpu, [call.q, call.k, call.v], shape, STEP)? {
+        return padded.forward(output, |output| forward(gpu, &call.with(&padded), output));
+    }
     let variant = Variant::forward(gpu, shape.head_dim);
     let tiles = row_tiles(gpu, call.documents, call.visibility, shape.group(), variant.tile_rows())?;
     let rows = variant.tile_rows() + variant.get("STAGES") * 2 * variant.get("KEYS");
@@ -46,7 +52,12 @@ pub(super) fn backward(
     output: &AttentionOutput,
     grads: &mut AttentionGrads,
 ) -> Result<()> {
-    check(call.op, &call.shape, call.softmax_scale)?;
+    check_scale(call.op, call.softmax_scale)?;
+    if let Some(padded) = PaddedHeads::new(call.op, gpu, [call.q, call.k, call.v], &call.shape, STEP)? {
+        return padded.backward(dout, output, grads, |dout, output, grads| {
+            backward(gpu, &call.with(&padded), dout, output, grads)
+        });
+    }
     let statistics = row_statistics(gpu, &call.shape, output, dout)?;
     backward_queries(gpu, call, dout, &statistics, &mut grads.dq)?;
     backward_keys(gpu, call, dout, &statistics, grads)
@@ -194,6 +205,13 @@ impl<'a> KeyGradients<'a> {
             .i32(tiles.tile_keys)
             .i32(shape.kv_heads)
             .run()
+    }
+}
+
+impl<'a> TiledCall<'a> {
+    /// The same call on padded heads.
+    fn with(&self, padded: &'a PaddedHeads<'_>) -> Self {
+        Self { q: &padded.q, k: &padded.k, v: &padded.v, shape: padded.shape, ..*self }
     }
 }
 

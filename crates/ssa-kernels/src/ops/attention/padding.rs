@@ -1,0 +1,85 @@
+//! Heads of any length on a GPU.
+//!
+//! Kernels load heads in whole vectors and multiply them in whole steps. Other heads are copied into rows that end in zeros,
+//! which add nothing to a score, an output or a gradient: exact, at the price of the copies.
+
+use super::shape::{AttentionGrads, AttentionOutput, AttentionShape};
+use crate::cuda::Gpu;
+use crate::cuda::elementwise::resized_rows;
+use crate::{KernelError, Result, Tensor};
+
+/// The longest head that kernels hold.
+const LONGEST: usize = 256;
+
+/// The length at which kernels with steps of `step` elements compute these heads.
+///
+/// # Errors
+/// [`KernelError::Value`] for heads that are too long.
+pub(super) fn padded_head_dim(op: &'static str, shape: &AttentionShape, step: usize) -> Result<usize> {
+    if shape.head_dim > LONGEST {
+        let expected = format!("at most {LONGEST} on a GPU");
+        return Err(KernelError::value(op, "head_dim", expected, shape.head_dim));
+    }
+    Ok(shape.head_dim.next_multiple_of(step))
+}
+
+/// The inputs of attention with padded heads.
+pub(super) struct PaddedHeads<'a> {
+    gpu: &'a Gpu,
+    pub(super) q: Tensor,
+    pub(super) k: Tensor,
+    pub(super) v: Tensor,
+    pub(super) shape: AttentionShape,
+}
+
+impl<'a> PaddedHeads<'a> {
+    /// Copies of q, k and v, or None where kernels with steps of `step` elements take them as they are.
+    ///
+    /// # Errors
+    /// As [`padded_head_dim`], or if the GPU has no memory left.
+    pub(super) fn new(
+        op: &'static str,
+        gpu: &'a Gpu,
+        [q, k, v]: [&Tensor; 3],
+        shape: &AttentionShape,
+        step: usize,
+    ) -> Result<Option<Self>> {
+        let head_dim = padded_head_dim(op, shape, step)?;
+        if head_dim == shape.head_dim {
+            return Ok(None);
+        }
+        let pad = |x| resized_rows(gpu, x, head_dim);
+        let shape = AttentionShape { head_dim, ..*shape };
+        Ok(Some(Self { gpu, q: pad(q)?, k: pad(k)?, v: pad(v)?, shape }))
+    }
+
+    /// Sets `output` to what `forward` computes of the padded heads.
+    pub(super) fn forward(
+        &self,
+        output: &mut AttentionOutput,
+        forward: impl FnOnce(&mut AttentionOutput) -> Result<()>,
+    ) -> Result<()> {
+        let mut padded = AttentionOutput::for_output(&self.q, self.shape);
+        forward(&mut padded)?;
+        output.out = resized_rows(self.gpu, &padded.out, output.out.last_dim())?;
+        output.lse = padded.lse;
+        Ok(())
+    }
+
+    /// Lets `backward`, which is given `dout`, `output` and gradients with padded heads, add to `grads`.
+    pub(super) fn backward(
+        &self,
+        dout: &Tensor,
+        output: &AttentionOutput,
+        grads: &mut AttentionGrads,
+        backward: impl FnOnce(&Tensor, &AttentionOutput, &mut AttentionGrads) -> Result<()>,
+    ) -> Result<()> {
+        let pad = |x| resized_rows(self.gpu, x, self.shape.head_dim);
+        let output = AttentionOutput { out: pad(&output.out)?, lse: output.lse.clone() };
+        let mut padded = AttentionGrads { dq: pad(&grads.dq)?, dk: pad(&grads.dk)?, dv: pad(&grads.dv)? };
+        backward(&pad(dout)?, &output, &mut padded)?;
+        let cut = |x: &Tensor| resized_rows(self.gpu, x, dout.last_dim());
+        *grads = AttentionGrads { dq: cut(&padded.dq)?, dk: cut(&padded.dk)?, dv: cut(&padded.dv)? };
+        Ok(())
+    }
+}
