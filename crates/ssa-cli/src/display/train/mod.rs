@@ -4,6 +4,7 @@ mod live;
 mod plain;
 mod sparkline;
 
+use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use indicatif::FormattedDuration;
@@ -29,12 +30,12 @@ struct Facts {
     steps: usize,
     log_every: usize,
     method: Method,
+    /// When the first step was done, which compiles kernels and fills caches.
     start: Instant,
     /// Steps shown. A resumed run has done others before.
     shown: usize,
-    /// Tokens and seconds of these steps, without what is measured between them.
-    tokens: usize,
-    seconds: f64,
+    /// Tokens and seconds of the last `log_every` steps, without what is measured between them.
+    recent: VecDeque<(usize, f64)>,
 }
 
 impl TrainProgress {
@@ -46,8 +47,7 @@ impl TrainProgress {
             method: plan.config().objective.method,
             start: Instant::now(),
             shown: 0,
-            tokens: 0,
-            seconds: 0.0,
+            recent: VecDeque::new(),
         };
         let view = match display {
             Display::Plain => View::Plain,
@@ -87,20 +87,30 @@ impl TrainProgress {
 
 impl Facts {
     fn add(&mut self, metrics: &StepMetrics) {
+        if self.shown == 0 {
+            self.start = Instant::now();
+        }
         self.shown += 1;
-        self.tokens += metrics.tokens;
-        self.seconds += metrics.seconds;
+        if self.recent.len() >= self.log_every {
+            self.recent.pop_front();
+        }
+        self.recent.push_back((metrics.tokens, metrics.seconds));
     }
 
-    /// Tokens per second so far, and the last step's share of what the device can do if that is known.
+    /// Tokens per second of the last steps, and the last step's share of what the device can do if that is known.
     fn speed(&self, metrics: &StepMetrics) -> String {
         let mfu = metrics.mfu.map_or_else(String::new, |mfu| format!("  mfu {:.1} %", 100.0 * mfu));
-        format!("{:.0} tok/s{mfu}", self.tokens as f64 / self.seconds)
+        let (tokens, seconds) =
+            self.recent.iter().fold((0, 0.0), |sum, step| (sum.0 + step.0, sum.1 + step.1));
+        format!("{:.0} tok/s{mfu}", tokens as f64 / seconds)
     }
 
     /// The time left, if steps and measurements go on as fast as so far.
     fn left(&self, step: usize) -> FormattedDuration {
-        let seconds = self.start.elapsed().as_secs_f64() / self.shown.max(1) as f64;
+        let seconds = match self.shown {
+            0 | 1 => self.recent.back().map_or(0.0, |&(_, seconds)| seconds),
+            shown => self.start.elapsed().as_secs_f64() / (shown - 1) as f64,
+        };
         let left = seconds * self.steps.saturating_sub(step) as f64;
         FormattedDuration(Duration::try_from_secs_f64(left.round()).unwrap_or(Duration::MAX))
     }
