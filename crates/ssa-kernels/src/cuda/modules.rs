@@ -11,6 +11,7 @@ pub(super) static ALL: &[&Module] = &[
     &ops::adamw::cuda::MODULE,
     &ops::attention::alignment::cuda::MODULE,
     &ops::attention::gated_pair::cuda::MODULE,
+    &ops::attention::statistics::cuda::MODULE,
     &ops::cross_entropy::cuda::MODULE,
     &ops::embedding::cuda::MODULE,
     &ops::gate::cuda::MODULE,

@@ -3,22 +3,9 @@
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
-use super::AttentionStatistics;
+use super::{AttentionStatistics, Comparison};
+use crate::Tensor;
 use crate::cpu::simd::dispatch;
-use crate::ops::attention::selection::BlockIndices;
-use crate::ops::attention::shape::AttentionShape;
-use crate::{Documents, Tensor};
-
-/// A checked call.
-pub(super) struct Comparison<'a> {
-    pub(super) q: &'a Tensor,
-    pub(super) k: &'a Tensor,
-    pub(super) v: &'a Tensor,
-    pub(super) block_indices: &'a BlockIndices,
-    pub(super) documents: &'a Documents,
-    pub(super) softmax_scale: f32,
-    pub(super) shape: AttentionShape,
-}
 
 impl Comparison<'_> {
     pub(super) fn run(&self) -> AttentionStatistics {
