@@ -6,9 +6,8 @@
 // added in order. Bytes: x once. `block_start` [C + 1] is the first token of every block.
 #include "common.cuh"
 
-#ifndef WIDTH
-#define WIDTH 128
-#endif
+// Given as a macro: WIDTH.
+
 constexpr int THREADS = 128;
 constexpr int VECTORS = WIDTH / 8;
 constexpr int COLUMNS = 16, ROWS = THREADS / COLUMNS;
