@@ -50,13 +50,15 @@ pub(crate) struct Module {
 }
 
 /// Headers that every module can include.
-const HEADERS: [(&str, &str); 9] = [
+const HEADERS: [(&str, &str); 11] = [
     ("alignment.cuh", include_str!("include/alignment.cuh")),
     ("attention.cuh", include_str!("include/attention.cuh")),
     ("attention_sm90.cuh", include_str!("include/attention_sm90.cuh")),
     ("common.cuh", include_str!("include/common.cuh")),
+    ("key_tile.cuh", include_str!("include/key_tile.cuh")),
     ("mma.cuh", include_str!("include/mma.cuh")),
     ("pair.cuh", include_str!("include/pair.cuh")),
+    ("query_tile.cuh", include_str!("include/query_tile.cuh")),
     ("rows.cuh", include_str!("include/rows.cuh")),
     ("selected_keys.cuh", include_str!("include/selected_keys.cuh")),
     ("wgmma.cuh", include_str!("include/wgmma.cuh")),

@@ -17,6 +17,9 @@ constexpr int DEPTH = round_up(HEAD_DIM, 16);
 // A row of a tile in shared memory, a power of two so that `swizzle` applies.
 constexpr int ROW_BYTES = next_power_of_two(DEPTH) * 2;
 constexpr int CHUNKS = DEPTH / 8;
+// Columns of accumulators, 8 wide, and steps of products, 16 deep.
+constexpr int DEPTH_COLUMNS = DEPTH / 8;
+constexpr int DEPTH_STEPS = DEPTH / 16;
 
 template <int ROWS> constexpr int TILE_BYTES = ROWS * ROW_BYTES;
 
@@ -44,18 +47,53 @@ struct KeyRows {
     __device__ i64 operator()(int key) const { return first + i64(key) * stride; }
 };
 
-// Starts the copy of rows `from..from + ROWS` into a tile; rows from `end` on become zeros.
-template <int ROWS, int THREADS, typename Rows>
-DEVICE void copy_tile(u32 tile, const bf16* source, const Rows& rows, int from, int end) {
+// Where the rows of one document and key/value head begin among the row statistics `[H, N, GROUP]`.
+DEVICE i64 statistics_row(int kv_head, int tokens, i64 token) { return (i64(kv_head) * tokens + token) * GROUP; }
+
+// Starts the copy of rows `from..from + ROWS` to where place(row, chunk) says; rows from `end` on become zeros.
+template <int ROWS, int THREADS, typename Rows, typename Place>
+DEVICE void copy_rows(const bf16* source, const Rows& rows, int from, int end, Place place) {
 #pragma unroll
     for (int i = 0; i < (ROWS * CHUNKS + THREADS - 1) / THREADS; ++i) {
         const int index = i * THREADS + threadIdx.x;
         const int row = index / CHUNKS, chunk = index % CHUNKS;
         if ((ROWS * CHUNKS) % THREADS != 0 && row >= ROWS) break;
         const bool valid = from + row < end && (HEAD_DIM == DEPTH || chunk * 8 < HEAD_DIM);
-        copy_async16(tile + swizzle<ROW_BYTES>(row, chunk), source + rows(from + row) * HEAD_DIM + chunk * 8, valid);
+        copy_async16(place(row, chunk), source + rows(from + row) * HEAD_DIM + chunk * 8, valid);
     }
 }
+
+template <int ROWS, int THREADS, typename Rows>
+DEVICE void copy_tile(u32 tile, const bf16* source, const Rows& rows, int from, int end) {
+    copy_rows<ROWS, THREADS>(
+        source, rows, from, end, [&](int row, int chunk) { return tile + swizzle<ROW_BYTES>(row, chunk); });
+}
+
+// ---- A ring of PLACES tiles in shared memory that the block walks in step; copy(index) starts the copies of one -----------
+
+// Starts the first PLACES - 1 of `tiles`. A place without a tile is an empty group of copies, so that all count alike.
+template <int PLACES, typename Copy> DEVICE void fill_ring(int tiles, Copy copy) {
+#pragma unroll
+    for (int i = 0; i < PLACES - 1; ++i) {
+        if (i < tiles) copy(i);
+        copy_async_commit();
+    }
+}
+
+// Waits for the oldest tile under way.
+template <int PLACES> DEVICE void wait_for_tile() {
+    copy_async_wait<PLACES - 2>();
+    __syncthreads();
+}
+
+// Waits for tile `index`, then starts the one that takes the place of the tile before it.
+template <int PLACES, typename Copy> DEVICE void advance_ring(int index, int tiles, Copy copy) {
+    wait_for_tile<PLACES>();
+    if (index + PLACES - 1 < tiles) copy(index + PLACES - 1);
+    copy_async_commit();
+}
+
+// ---- Fragments -------------------------------------------------------------------------------------------------------------
 
 // The three ways in which fragments are read from a tile. Each is a lane's own address for the first fragment;
 // `fragment_at` moves it by rows (a multiple of 8) and by steps of 16 columns.
@@ -102,22 +140,7 @@ template <int M, int N> DEVICE void set_zero(float (&x)[M][N][4]) {
 // 16 columns of an accumulator, rounded, as the `a` of the next product.
 template <int M, int N> DEVICE void to_a(u32 (&a)[M][4], const float (&x)[M][N][4], int n) {
 #pragma unroll
-    for (int m = 0; m < M; ++m) {
-        a[m][0] = pack_bf16(x[m][n][0], x[m][n][1]);
-        a[m][1] = pack_bf16(x[m][n][2], x[m][n][3]);
-        a[m][2] = pack_bf16(x[m][n + 1][0], x[m][n + 1][1]);
-        a[m][3] = pack_bf16(x[m][n + 1][2], x[m][n + 1][3]);
-    }
-}
-
-// Sum or maximum over the four lanes that share a row of an accumulator.
-DEVICE float quad_sum(float x) {
-    x += __shfl_xor_sync(ALL_LANES, x, 1);
-    return x + __shfl_xor_sync(ALL_LANES, x, 2);
-}
-DEVICE float quad_max(float x) {
-    x = fmaxf(x, __shfl_xor_sync(ALL_LANES, x, 1));
-    return fmaxf(x, __shfl_xor_sync(ALL_LANES, x, 2));
+    for (int m = 0; m < M; ++m) pack_operand(a[m], x[m][n], x[m][n + 1]);
 }
 
 // ---- Which keys a query sees: those of `visibility.rs` ----------------------------------------------------------------------
@@ -130,178 +153,3 @@ DEVICE int seen_to(int position, int reach) { return (position + 1) / reach; }
 DEVICE int seen_from(int position, int reach) { return max(0, position + 1 - reach); }
 DEVICE int seen_to(int position, int) { return position + 1; }
 #endif
-
-// Removes the scores of keys that their row does not see. `row` is the first packed row of the warp, `key` the first column.
-template <int M, int N>
-DEVICE void mask_keys(float (&s)[M][N][4], int row, int rows, int key, int reach, int lane) {
-#pragma unroll
-    for (int m = 0; m < M; ++m)
-#pragma unroll
-        for (int half = 0; half < 2; ++half) {
-            const int position = min(row + 16 * m + 8 * half + lane / 4, rows - 1) / GROUP;
-            const int from = seen_from(position, reach) - key, to = seen_to(position, reach) - key;
-#pragma unroll
-            for (int n = 0; n < N; ++n)
-#pragma unroll
-                for (int i = 0; i < 2; ++i) {
-                    const int column = 8 * n + lane % 4 * 2 + i;
-                    if (column < from || column >= to) s[m][n][2 * half + i] = -infinity();
-                }
-        }
-}
-
-// ---- Online softmax of the two rows that a lane holds of each row tile ---------------------------------------------------
-
-// Scores are scaled by `scale` = softmax_scale / ln 2 on their way into 2^x, so that no product is spent on it.
-template <int M> struct Softmax {
-    float largest[M][2], sum[M][2];
-
-    __device__ __forceinline__ Softmax() {
-#pragma unroll
-        for (int m = 0; m < M; ++m) largest[m][0] = largest[m][1] = -infinity(), sum[m][0] = sum[m][1] = 0.0f;
-    }
-
-    // What to subtract from scaled scores: finite also where a row has seen nothing.
-    __device__ __forceinline__ float reference(int m, int half, float scale) const {
-        return largest[m][half] == -infinity() ? 0.0f : largest[m][half] * scale;
-    }
-
-    // Takes in the largest scores that a lane found in a tile, and moves what was summed to the new reference.
-    template <int N>
-    __device__ __forceinline__ void advance(float (&o)[M][N][4], const float (&found)[M][2], float scale) {
-        float next[M][2];
-        bool moved = false;
-#pragma unroll
-        for (int m = 0; m < M; ++m)
-#pragma unroll
-            for (int half = 0; half < 2; ++half) {
-                next[m][half] = fmaxf(largest[m][half], quad_max(found[m][half]));
-                moved |= next[m][half] > largest[m][half];
-            }
-        // After the first few tiles new largest scores are rare.
-        if (!__any_sync(ALL_LANES, moved)) return;
-#pragma unroll
-        for (int m = 0; m < M; ++m)
-#pragma unroll
-            for (int half = 0; half < 2; ++half) {
-                const float old = largest[m][half];
-                largest[m][half] = next[m][half];
-                const float factor = exp2_approx(old * scale - reference(m, half, scale));
-                sum[m][half] *= factor;
-#pragma unroll
-                for (int n = 0; n < N; ++n) {
-                    o[m][n][2 * half] *= factor;
-                    o[m][n][2 * half + 1] *= factor;
-                }
-            }
-    }
-
-    // Divides the outputs of a row by its sum (a row without keys has zeros) and writes its lse.
-    template <int N>
-    __device__ __forceinline__ void finish(
-        float (&o)[M][N][4], float* lse, const PackedRows& row_index, int row, int rows, float scale, int lane
-    ) {
-#pragma unroll
-        for (int m = 0; m < M; ++m)
-#pragma unroll
-            for (int half = 0; half < 2; ++half) {
-                const float total = quad_sum(sum[m][half]);
-                const float factor = total > 0.0f ? 1.0f / total : 0.0f;
-#pragma unroll
-                for (int n = 0; n < N; ++n) {
-                    o[m][n][2 * half] *= factor;
-                    o[m][n][2 * half + 1] *= factor;
-                }
-                const int r = row + 16 * m + 8 * half + lane / 4;
-                if (lane % 4 == 0 && r < rows)
-                    lse[row_index(r)] = total > 0.0f ? (largest[m][half] * scale + __log2f(total)) * LN_2 : -infinity();
-            }
-    }
-};
-
-// Writes the rows of a warp in whole chunks, by way of `tile`, shared memory that is this warp's alone. `add` as of gradients.
-template <int M, int N>
-DEVICE void write_rows(
-    u8* tile, bf16* to, const float (&x)[M][N][4], const PackedRows& row_index, int row, int rows, float factor, int add,
-    int lane
-) {
-#pragma unroll
-    for (int m = 0; m < M; ++m)
-#pragma unroll
-        for (int half = 0; half < 2; ++half)
-#pragma unroll
-            for (int n = 0; n < N; ++n)
-                *reinterpret_cast<u32*>(tile + swizzle<ROW_BYTES>(16 * m + 8 * half + lane / 4, n) + lane % 4 * 4) =
-                    pack_bf16(x[m][n][2 * half] * factor, x[m][n][2 * half + 1] * factor);
-    __syncwarp();
-    for (int i = lane; i < 16 * M * (HEAD_DIM / 8); i += WARP) {
-        const int r = i / (HEAD_DIM / 8), chunk = i % (HEAD_DIM / 8);
-        if (row + r >= rows) break;
-        const u8* source = tile + swizzle<ROW_BYTES>(r, chunk);
-        uint4* target = reinterpret_cast<uint4*>(to + row_index(row + r) * HEAD_DIM + chunk * 8);
-        if (add) {
-            float sum[8];
-            load8(sum, reinterpret_cast<const bf16*>(source));
-            accumulate8(reinterpret_cast<bf16*>(target), sum, 1);
-        } else {
-            *target = *reinterpret_cast<const uint4*>(source);
-        }
-    }
-    __syncwarp();
-}
-
-// Eight bytes as copy_async16.
-DEVICE void copy_async8(u32 to_shared, const void* from, bool valid) {
-    const u32 bytes = valid ? 8 : 0;
-    asm volatile("cp.async.ca.shared.global [%0], [%1], 8, %2;" ::"r"(to_shared), "l"(from), "r"(bytes) : "memory");
-}
-
-// ---- Gradients of keys ------------------------------------------------------------------------------------------------------
-
-// Where the gradient of a tile of keys goes: to its tensor, or as a partial sum to `[keys of a tile, HEAD_DIM]` of f32.
-struct KeyGradient {
-    bf16* gradient;
-    int add;
-    float* partial;
-
-    __device__ __forceinline__ void write(i64 row, int tile_row, int column, float x, float y) const {
-        if (partial) {
-            *reinterpret_cast<float2*>(partial + tile_row * HEAD_DIM + column) = make_float2(x, y);
-            return;
-        }
-        u32* pair = reinterpret_cast<u32*>(gradient + row * HEAD_DIM + column);
-        if (add) {
-            const float2 old = unpack_bf16(*pair);
-            x += old.x, y += old.y;
-        }
-        *pair = pack_bf16(x, y);
-    }
-};
-
-// Writes the gradients of a warp's keys, columns from `first_column`, to the tensors or (slot >= 0) as a partial sum.
-template <int TILE_KEYS, int M, int N>
-DEVICE void write_keys(
-    const float (&dk_keys)[M][N][4], const float (&dv_keys)[M][N][4], bf16* dk, int add_dk, bf16* dv, int add_dv,
-    float* partial, int slot, const KeyRows& key_index, int kv_head, int kv_heads, int first_key, int warp_key, int keys,
-    float softmax_scale, int first_column, int lane
-) {
-    constexpr i64 PARTIAL = TILE_KEYS * HEAD_DIM;
-    float* partial_dk = slot < 0 ? nullptr : partial + (i64(slot) * kv_heads + kv_head) * 2 * PARTIAL;
-    const KeyGradient to_dk{dk, add_dk, partial_dk};
-    const KeyGradient to_dv{dv, add_dv, partial_dk ? partial_dk + PARTIAL : nullptr};
-#pragma unroll
-    for (int m = 0; m < M; ++m)
-#pragma unroll
-        for (int half = 0; half < 2; ++half) {
-            const int row = warp_key + 16 * m + 8 * half + lane / 4;
-            if (first_key + row >= keys) continue;
-#pragma unroll
-            for (int n = 0; n < N; ++n) {
-                const int column = first_column + 8 * n + lane % 4 * 2;
-                if (column >= HEAD_DIM) continue;
-                const float *a = &dk_keys[m][n][2 * half], *b = &dv_keys[m][n][2 * half];
-                to_dk.write(key_index(first_key + row), row, column, a[0] * softmax_scale, a[1] * softmax_scale);
-                to_dv.write(key_index(first_key + row), row, column, b[0], b[1]);
-            }
-        }
-}

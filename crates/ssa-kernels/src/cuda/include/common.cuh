@@ -47,6 +47,15 @@ DEVICE float2 unpack_bf16(u32 pair) {
     return make_float2(__uint_as_float(pair << 16), __uint_as_float(pair & 0xffff0000u));
 }
 
+// As pack_bf16, of values that are added to the pair that lies at `old` if `add`.
+DEVICE u32 accumulate_bf16(const u32* old, float first, float second, int add) {
+    if (add) {
+        const float2 pair = unpack_bf16(*old);
+        first += pair.x, second += pair.y;
+    }
+    return pack_bf16(first, second);
+}
+
 DEVICE void store(float* p, float x) { *p = x; }
 DEVICE void store(bf16* p, float x) { *p = to_bf16(x); }
 

@@ -6,11 +6,29 @@
 //   a[0] (row g,     columns 2c, 2c+1)   a[1] (row g + 8, same)   a[2], a[3]: columns + 8
 //   b[0] (rows 2c, 2c+1 of column g)     b[1]: rows + 8
 //   d[0], d[1] (row g, columns 2c, 2c+1)     d[2], d[3]: row g + 8
-// So two neighbouring accumulator tiles of 8 columns, rounded and packed, are the `a` of a next product.
+// So two neighbouring accumulator tiles of 8 columns are, rounded and packed, the `a` of a next product.
 DEVICE void mma(float (&d)[4], const u32 (&a)[4], const u32 (&b)[2]) {
     asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
                  : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
                  : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+}
+
+// Two neighbouring accumulator tiles, rounded, as the `a` of a next product.
+DEVICE void pack_operand(u32 (&a)[4], const float (&left)[4], const float (&right)[4]) {
+    a[0] = pack_bf16(left[0], left[1]);
+    a[1] = pack_bf16(left[2], left[3]);
+    a[2] = pack_bf16(right[0], right[1]);
+    a[3] = pack_bf16(right[2], right[3]);
+}
+
+// Sum or maximum over the four lanes that share a row of an accumulator.
+DEVICE float quad_sum(float x) {
+    x += __shfl_xor_sync(ALL_LANES, x, 1);
+    return x + __shfl_xor_sync(ALL_LANES, x, 2);
+}
+DEVICE float quad_max(float x) {
+    x = fmaxf(x, __shfl_xor_sync(ALL_LANES, x, 1));
+    return fmaxf(x, __shfl_xor_sync(ALL_LANES, x, 2));
 }
 
 // The address of shared memory as PTX wants it.
@@ -33,6 +51,12 @@ DEVICE void ldmatrix4_trans(u32& r0, u32& r1, u32& r2, u32& r3, u32 address) {
 DEVICE void copy_async16(u32 to_shared, const void* from, bool valid = true) {
     const u32 bytes = valid ? 16 : 0;
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to_shared), "l"(from), "r"(bytes) : "memory");
+}
+
+// Eight bytes in the same way, through L1.
+DEVICE void copy_async8(u32 to_shared, const void* from, bool valid) {
+    const u32 bytes = valid ? 8 : 0;
+    asm volatile("cp.async.ca.shared.global [%0], [%1], 8, %2;" ::"r"(to_shared), "l"(from), "r"(bytes) : "memory");
 }
 
 DEVICE void copy_async_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }

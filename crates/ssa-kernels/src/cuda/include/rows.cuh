@@ -71,14 +71,7 @@ template <int D> struct Row {
             u32 words[4];
             u32* p = reinterpret_cast<u32*>(row + first(w, c));
 #pragma unroll
-            for (int i = 0; i < VECTOR; ++i) {
-                float2 value = make_float2(x[w + i][0], x[w + i][1]);
-                if (add) {
-                    const float2 old = unpack_bf16(p[i]);
-                    value.x += old.x, value.y += old.y;
-                }
-                words[i] = pack_bf16(value.x, value.y);
-            }
+            for (int i = 0; i < VECTOR; ++i) words[i] = accumulate_bf16(p + i, x[w + i][0], x[w + i][1], add);
             if constexpr (VECTOR == 4) {
                 *reinterpret_cast<uint4*>(p) = make_uint4(words[0], words[1], words[2], words[3]);
             } else {
@@ -132,12 +125,4 @@ DEVICE void mma_transposed_slice(float (&d)[Row<COLUMNS>::WORDS][4], const u32 (
         Row<COLUMNS>::load(part[1], row_below, c);
         mma_transposed(d, p, part);
     }
-}
-
-// A 16x16 accumulator (two tiles of 8 columns) as operand a of a next product.
-DEVICE void pack_operand(u32 (&a)[4], const float (&x)[2][4]) {
-    a[0] = pack_bf16(x[0][0], x[0][1]);
-    a[1] = pack_bf16(x[0][2], x[0][3]);
-    a[2] = pack_bf16(x[1][0], x[1][1]);
-    a[3] = pack_bf16(x[1][2], x[1][3]);
 }

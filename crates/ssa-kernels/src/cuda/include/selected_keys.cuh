@@ -1,9 +1,9 @@
 // What the query-centric kernels of sparse attention share: which rows of q a warp owns, and the keys it walks.
-// Needs HEAD_DIM, GROUP, BLOCK_SIZE and WARPS.
+// HEAD_DIM, GROUP and BLOCK_SIZE are defined by the caller.
 #pragma once
 #include "rows.cuh"
 
-constexpr int THREADS = WARPS * WARP;
+constexpr int WARPS = 4, THREADS = WARPS * WARP;
 constexpr int WORDS = Row<HEAD_DIM>::WORDS;
 // Heads of a group are taken 16 at a time.
 constexpr int HEAD_TILES = (GROUP + 15) / 16;
@@ -14,7 +14,7 @@ struct Owner {
     i64 first_row;
     bool valid;
 
-    __device__ __forceinline__ Owner(int tokens, int kv_heads) {
+    DEVICE_MEMBER Owner(int tokens, int kv_heads) {
         token = blockIdx.x * (THREADS / WARP) + threadIdx.x / WARP;
         kv_head = blockIdx.y / HEAD_TILES;
         first_head = blockIdx.y % HEAD_TILES * 16;
@@ -23,29 +23,40 @@ struct Owner {
         valid = token < tokens;
         first_row = (i64(token) * kv_heads + kv_head) * GROUP + first_head;
     }
-    __device__ __forceinline__ bool has_head(int half) const {
+    DEVICE_MEMBER bool has_head(int half) const {
         return GROUP % 16 == 0 || first_head + g + 8 * half < GROUP;
     }
     // The row of q that is row g + 8 half here.
-    __device__ __forceinline__ i64 row(int half) const { return first_row + g + 8 * half; }
+    DEVICE_MEMBER i64 row(int half) const { return first_row + g + 8 * half; }
     // Rows beyond the group repeat its last head; their results go nowhere.
-    __device__ __forceinline__ void load_rows(u32 (&x)[2][WORDS], const bf16* from) const {
+    DEVICE_MEMBER void load_rows(u32 (&x)[2][WORDS], const bf16* from) const {
 #pragma unroll
         for (int half = 0; half < 2; ++half) {
             const int head = GROUP % 16 == 0 ? g + 8 * half : min(g + 8 * half, GROUP - 1 - first_head);
             Row<HEAD_DIM>::load(x[half], from + (first_row + head) * HEAD_DIM, c);
         }
     }
+    // Adds to or sets the row of one half: accumulators of as many columns as `acc` holds, times `factor`.
+    template <int N> DEVICE_MEMBER void store(bf16* to, const float (&acc)[N][4], int half, float factor, int add) const {
+        float x[N][2];
+#pragma unroll
+        for (int w = 0; w < N; ++w) {
+            x[w][0] = acc[w][2 * half] * factor;
+            x[w][1] = acc[w][2 * half + 1] * factor;
+        }
+        Row<8 * N>::store(to + row(half) * HEAD_DIM, x, c, add);
+    }
 };
 
 // The keys of a token's selected blocks, numbered through.
 struct SelectedKeys {
     const int* indices;
+    i64 row_stride;
     int start, position, visible, steps, g, c;
 
-    __device__ __forceinline__ SelectedKeys(const Owner& own, const int* all_indices, const int* document_start, int slots,
+    DEVICE_MEMBER SelectedKeys(const Owner& own, const int* all_indices, const int* document_start, int slots,
                                             int kv_heads)
-        : g(own.g), c(own.c) {
+        : row_stride(i64(kv_heads) * HEAD_DIM), g(own.g), c(own.c) {
         indices = all_indices + (i64(own.token) * kv_heads + own.kv_head) * slots;
         start = document_start[own.token];
         position = own.token - start;
@@ -58,7 +69,7 @@ struct SelectedKeys {
         steps = (visible + 15) / 16;
     }
     // Tokens of keys 16 step + g and + 8; beyond the visible ones the last of them, the token itself.
-    __device__ __forceinline__ void rows(i64 (&at)[2], int step) const {
+    DEVICE_MEMBER void rows(i64 (&at)[2], int step) const {
         int block = 0;
         if constexpr (BLOCK_SIZE % 16 == 0) block = indices[step * 16 / BLOCK_SIZE];
 #pragma unroll
@@ -68,8 +79,15 @@ struct SelectedKeys {
             at[r] = start + i64(block) * BLOCK_SIZE + key % BLOCK_SIZE;
         }
     }
+    // The row of token `at` of a tensor of keys or values, given from its head (or a slice of that) on.
+    DEVICE_MEMBER const bf16* row(const bf16* head, i64 at) const { return head + at * row_stride; }
+    // Loads the rows of two tokens, as many columns as `x` holds.
+    template <int N> DEVICE_MEMBER void load(u32 (&x)[2][N], const bf16* head, const i64 (&at)[2]) const {
+#pragma unroll
+        for (int r = 0; r < 2; ++r) Row<8 * N>::load(x[r], row(head, at[r]), c);
+    }
     // Replaces the scores of keys that do not exist, in accumulators whose columns are the keys of a step.
-    __device__ __forceinline__ void mask(float (&s)[2][4], int step, float value) const {
+    DEVICE_MEMBER void mask(float (&s)[2][4], int step, float value) const {
 #pragma unroll
         for (int r = 0; r < 2; ++r) {
 #pragma unroll

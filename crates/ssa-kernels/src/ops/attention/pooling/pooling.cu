@@ -7,9 +7,8 @@
 // where rows are no multiple of 8.
 #include "common.cuh"
 
-#ifndef WIDTH
-#define WIDTH 128
-#endif
+// Given as a macro: WIDTH.
+
 constexpr int THREADS = 128;
 constexpr int VEC = RowLayout<WIDTH>::VEC, VECTORS = WIDTH / VEC;
 constexpr int COLUMNS = 16, ROWS = THREADS / COLUMNS;

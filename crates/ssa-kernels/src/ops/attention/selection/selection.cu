@@ -26,20 +26,7 @@
 // block of the grid, which then is bounded and takes tile after tile.
 #include "rows.cuh"
 
-#ifndef HEAD_DIM
-#define HEAD_DIM 64
-#endif
-#ifndef GROUP
-#define GROUP 16
-#endif
-#ifndef REFERENCE_RULE
-#define REFERENCE_RULE 0
-#endif
-
-// Every document has at most CHUNK blocks.
-#ifndef ONE_PASS
-#define ONE_PASS 1
-#endif
+// Given as macros: HEAD_DIM, GROUP, REFERENCE_RULE, ONE_PASS (every document has at most CHUNK blocks).
 
 constexpr int WARPS = 8, THREADS = WARPS * WARP;
 // Heads are taken 16 at a time, in sets of 8 columns.
@@ -309,7 +296,7 @@ struct Ranking {
     u32* rest;
     int count;
 
-    __device__ __forceinline__ Ranking(float* importance, int blocks) : rest(reinterpret_cast<u32*>(importance)), count(blocks) {
+    DEVICE_MEMBER Ranking(float* importance, int blocks) : rest(reinterpret_cast<u32*>(importance)), count(blocks) {
         const int lane = threadIdx.x % WARP;
 #pragma unroll
         for (int i = 0; i < CACHED; ++i) cached[i] = i * WARP + lane < count ? rest[i * WARP + lane] + 1 : 0;
@@ -317,7 +304,7 @@ struct Ranking {
     }
 
     // Applies f(key, block) to all blocks, 32 at a time; block and key may be beyond the last, then the key is 0.
-    template <typename F> __device__ __forceinline__ void for_each(F f) {
+    template <typename F> DEVICE_MEMBER void for_each(F f) {
         const int lane = threadIdx.x % WARP;
 #pragma unroll
         for (int i = 0; i < CACHED; ++i) {
@@ -332,7 +319,7 @@ struct Ranking {
         }
     }
 
-    __device__ __forceinline__ int count_from(u32 least, int begin, int end) {
+    DEVICE_MEMBER int count_from(u32 least, int begin, int end) {
         int n = 0;
         for_each([&](u32 key, int block) {
             n += key >= least && (!REFERENCE_RULE || (block >= begin && block < end));
@@ -342,7 +329,7 @@ struct Ranking {
 
     // A key that more than `wanted` of the lanes' largest keys reach, and so more than `wanted` keys: cheap to find, and
     // mostly close to the threshold.
-    static __device__ __forceinline__ u32 bound(u32 most, u32 high, int wanted) {
+    DEVICE u32 bound(u32 most, u32 high, int wanted) {
         u32 low = 0;
         // A bound to 2^-9 of the value is as good as any.
         while (high - low > (1u << 14)) {
@@ -354,7 +341,7 @@ struct Ranking {
     }
 
     // Keeps the best `wanted` candidates of blocks begin .. end.
-    __device__ __forceinline__ void keep(int begin, int end, int wanted) {
+    DEVICE_MEMBER void keep(int begin, int end, int wanted) {
         // By the exact rule all blocks are candidates, and more of them than wanted.
         if (REFERENCE_RULE && count_from(1, begin, end) <= wanted) return;
         u32 most = 0;
@@ -387,7 +374,7 @@ struct Ranking {
     }
 
     // Writes the candidates in ascending order, then the current block, then -1.
-    __device__ __forceinline__ void emit(int* slots_out, int slots, int current) {
+    DEVICE_MEMBER void emit(int* slots_out, int slots, int current) {
         const int lane = threadIdx.x % WARP;
         int used = 0;
         for_each([&](u32 key, int block) {

@@ -18,18 +18,8 @@
 #include "pair.cuh"
 #include "rows.cuh"
 
-#ifndef HEAD_DIM
-#define HEAD_DIM 64
-#endif
-#ifndef GROUP
-#define GROUP 16
-#endif
-#ifndef BLOCK_SIZE
-#define BLOCK_SIZE 16
-#endif
-#ifndef SLICE
-#define SLICE (HEAD_DIM <= 128 ? HEAD_DIM : 16)
-#endif
+// Given as macros: HEAD_DIM, GROUP, BLOCK_SIZE, SLICE (elements of the head that one warp accumulates, a divisor).
+
 constexpr int WARPS = 4, THREADS = WARPS * WARP;
 constexpr int WORDS = Row<HEAD_DIM>::WORDS, SLICE_WORDS = Row<SLICE>::WORDS;
 constexpr int HEAD_TILES = (GROUP + 15) / 16;
@@ -44,15 +34,15 @@ constexpr int PIECE = KEY_TILES * (HEAD_DIM / SLICE) * 2 * SLICE_WORDS * 4 * WAR
 struct Keys {
     int first, end, kv_head;
 
-    __device__ __forceinline__ Keys(u32 list, int tile, const int* block_start, int kv_heads) {
+    DEVICE_MEMBER Keys(u32 list, int tile, const int* block_start, int kv_heads) {
         const int block = int(list) / kv_heads;
         kv_head = int(list) % kv_heads;
         first = block_start[block] + 16 * tile;
         end = block_start[block + 1];
     }
-    __device__ __forceinline__ bool has(int row) const { return first + row < end; }
+    DEVICE_MEMBER bool has(int row) const { return first + row < end; }
     // Row of k; keys that do not exist repeat the last one.
-    __device__ __forceinline__ i64 row(int row, int kv_heads) const {
+    DEVICE_MEMBER i64 row(int row, int kv_heads) const {
         return i64(min(first + row, end - 1)) * kv_heads + kv_head;
     }
 };
@@ -71,13 +61,8 @@ DEVICE void add_to_gradient(bf16* gradient, const Keys& keys, int slice, int wor
         if (!keys.has(g + 8 * half)) continue;
         const i64 row = keys.row(g + 8 * half, kv_heads);
         u32* p = reinterpret_cast<u32*>(gradient + row * HEAD_DIM + slice * SLICE + Row<SLICE>::first(word, c));
-        float2 value = half ? make_float2(x.z, x.w) : make_float2(x.x, x.y);
-        value.x *= factor, value.y *= factor;
-        if (add) {
-            const float2 old = unpack_bf16(*p);
-            value.x += old.x, value.y += old.y;
-        }
-        *p = pack_bf16(value.x, value.y);
+        const float2 value = half ? make_float2(x.z, x.w) : make_float2(x.x, x.y);
+        *p = accumulate_bf16(p, value.x * factor, value.y * factor, add);
     }
 }
 
@@ -124,11 +109,11 @@ struct Token {
     i64 first_row;
     int token, last_head;
 
-    __device__ __forceinline__ i64 row(int r) const {
+    DEVICE_MEMBER i64 row(int r) const {
         const int head = threadIdx.x % WARP / 4 + 8 * r;
         return (first_row + (GROUP % 16 == 0 ? head : min(head, last_head))) * HEAD_DIM;
     }
-    __device__ __forceinline__ void load(const Inputs& in, int kv_head, int which_token, int first_head) {
+    DEVICE_MEMBER void load(const Inputs& in, int kv_head, int which_token, int first_head) {
         const int c = threadIdx.x % 4;
         token = which_token;
         last_head = GROUP - 1 - first_head;
@@ -170,14 +155,14 @@ DEVICE void add_token(float (&dk)[SLICE_WORDS][4], float (&dv)[SLICE_WORDS][4], 
     }
     mma_staged(ds, staged + WORDS / 2 * WARP, x.upstream);
     u32 p[4];
-    pack_operand(p, s);
+    pack_operand(p, s[0], s[1]);
     mma_transposed_slice<SLICE>(dv, p, x.upstream, in.dout + x.row(0) + column, in.dout + x.row(1) + column, c);
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
 #pragma unroll
         for (int i = 0; i < 4; ++i) ds[r][i] = s[r][i] * (ds[r][i] - x.delta[r][i % 2]);
     }
-    pack_operand(p, ds);
+    pack_operand(p, ds[0], ds[1]);
     mma_transposed_slice<SLICE>(dk, p, x.query, in.q + x.row(0) + column, in.q + x.row(1) + column, c);
 }
 

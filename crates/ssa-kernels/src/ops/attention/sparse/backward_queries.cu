@@ -6,23 +6,9 @@
 // A warp owns one token and 16 heads and walks its own keys, as in the forward (there the argument). Queries and dout are
 // operands in registers for all steps; a step of 16 keys takes three products, q k', dout v' and ds k, of which the last
 // gets k by transposing the registers of the first. out is read once here, so delta needs no kernel of its own.
-#include "rows.cuh"
-
-#ifndef HEAD_DIM
-#define HEAD_DIM 64
-#endif
-#ifndef GROUP
-#define GROUP 16
-#endif
-#ifndef BLOCK_SIZE
-#define BLOCK_SIZE 16
-#endif
-#ifndef SLICE
-#define SLICE (HEAD_DIM <= 128 ? HEAD_DIM : 16)
-#endif
-
-#define WARPS 4
 #include "selected_keys.cuh"
+
+// Given as macros: HEAD_DIM, GROUP, BLOCK_SIZE, SLICE (elements of the head that one warp accumulates, a divisor).
 
 // Sum over a row of products of pairs, of both rows of a lane.
 DEVICE float dot_rows(const u32 (&a)[WORDS], const u32 (&b)[WORDS]) {
@@ -32,8 +18,7 @@ DEVICE float dot_rows(const u32 (&a)[WORDS], const u32 (&b)[WORDS]) {
         const float2 x = unpack_bf16(a[w]), y = unpack_bf16(b[w]);
         sum += x.x * y.x + x.y * y.y;
     }
-    sum += __shfl_xor_sync(ALL_LANES, sum, 1);
-    return sum + __shfl_xor_sync(ALL_LANES, sum, 2);
+    return quad_sum(sum);
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS, HEAD_DIM <= 64 ? 3 : 2)
@@ -44,7 +29,6 @@ sparse_bwd_queries(const bf16* __restrict__ dout, const bf16* __restrict__ q, co
     const Owner own(tokens, kv_heads);
     if (!own.valid) return;
     const int slice = blockIdx.z * SLICE;
-    const i64 row_stride = i64(kv_heads) * HEAD_DIM;
 
     u32 query[2][WORDS], upstream[2][WORDS];
     own.load_rows(query, out);
@@ -67,13 +51,11 @@ sparse_bwd_queries(const bf16* __restrict__ dout, const bf16* __restrict__ q, co
     u32 key[2][WORDS];
     i64 at[2];
     keys.rows(at, 0);
-#pragma unroll
-    for (int r = 0; r < 2; ++r) Row<HEAD_DIM>::load(key[r], k_head + at[r] * row_stride, own.c);
+    keys.load(key, k_head, at);
 
     for (int step = 0; step < keys.steps; ++step) {
         u32 value[2][WORDS];
-#pragma unroll
-        for (int r = 0; r < 2; ++r) Row<HEAD_DIM>::load(value[r], v_head + at[r] * row_stride, own.c);
+        keys.load(value, v_head, at);
         float s[2][4] = {}, ds[2][4] = {};
         mma_rows(s, query, key);
 #pragma unroll
@@ -85,8 +67,7 @@ sparse_bwd_queries(const bf16* __restrict__ dout, const bf16* __restrict__ q, co
         u32 next[2][WORDS];
         i64 next_at[2];
         keys.rows(next_at, min(step + 1, keys.steps - 1));
-#pragma unroll
-        for (int r = 0; r < 2; ++r) Row<HEAD_DIM>::load(next[r], k_head + next_at[r] * row_stride, own.c);
+        keys.load(next, k_head, next_at);
 
         mma_rows(ds, upstream, value);
 #pragma unroll
@@ -95,8 +76,8 @@ sparse_bwd_queries(const bf16* __restrict__ dout, const bf16* __restrict__ q, co
             for (int i = 0; i < 4; ++i) ds[r][i] = s[r][i] * (ds[r][i] - row_delta[i / 2]);
         }
         u32 p[4];
-        pack_operand(p, ds);
-        mma_transposed_slice<SLICE>(acc, p, key, k_head + at[0] * row_stride + slice, k_head + at[1] * row_stride + slice, own.c);
+        pack_operand(p, ds[0], ds[1]);
+        mma_transposed_slice<SLICE>(acc, p, key, keys.row(k_head, at[0]) + slice, keys.row(k_head, at[1]) + slice, own.c);
 #pragma unroll
         for (int r = 0; r < 2; ++r) {
             at[r] = next_at[r];
@@ -106,13 +87,6 @@ sparse_bwd_queries(const bf16* __restrict__ dout, const bf16* __restrict__ q, co
     }
 
 #pragma unroll
-    for (int half = 0; half < 2; ++half) {
-        float row[Row<SLICE>::WORDS][2];
-#pragma unroll
-        for (int w = 0; w < Row<SLICE>::WORDS; ++w) {
-            row[w][0] = acc[w][2 * half] * softmax_scale;
-            row[w][1] = acc[w][2 * half + 1] * softmax_scale;
-        }
-        if (own.has_head(half)) Row<SLICE>::store(dq + own.row(half) * HEAD_DIM + slice, row, own.c, add);
-    }
+    for (int half = 0; half < 2; ++half)
+        if (own.has_head(half)) own.store(dq + slice, acc, half, softmax_scale, add);
 }

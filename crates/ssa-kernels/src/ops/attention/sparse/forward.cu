@@ -18,23 +18,9 @@
 // after the first block; then everything is rescaled. The result is the same sum, its terms at most 256.
 //
 // head_dim above 128: the output is cut into slices, one warp each, which repeat the scores.
-#include "rows.cuh"
-
-#ifndef HEAD_DIM
-#define HEAD_DIM 64
-#endif
-#ifndef GROUP
-#define GROUP 16
-#endif
-#ifndef BLOCK_SIZE
-#define BLOCK_SIZE 16
-#endif
-#ifndef SLICE
-#define SLICE (HEAD_DIM <= 128 ? HEAD_DIM : 16)
-#endif
-
-#define WARPS 4
 #include "selected_keys.cuh"
+
+// Given as macros: HEAD_DIM, GROUP, BLOCK_SIZE, SLICE (elements of the head that one warp accumulates, a divisor).
 
 extern "C" __global__ void __launch_bounds__(THREADS, HEAD_DIM <= 64 ? 4 : 2)
 sparse_fwd(const bf16* __restrict__ q, const bf16* __restrict__ k, const bf16* __restrict__ v,
@@ -43,7 +29,6 @@ sparse_fwd(const bf16* __restrict__ q, const bf16* __restrict__ k, const bf16* _
     const Owner own(tokens, kv_heads);
     if (!own.valid) return;
     const int slice = blockIdx.z * SLICE;
-    const i64 row_stride = i64(kv_heads) * HEAD_DIM;
 
     u32 query[2][WORDS];
     own.load_rows(query, q);
@@ -59,20 +44,17 @@ sparse_fwd(const bf16* __restrict__ q, const bf16* __restrict__ k, const bf16* _
     u32 key[2][WORDS];
     i64 at[2];
     keys.rows(at, 0);
-#pragma unroll
-    for (int r = 0; r < 2; ++r) Row<HEAD_DIM>::load(key[r], k_head + at[r] * row_stride, own.c);
+    keys.load(key, k_head, at);
 
     for (int step = 0; step < keys.steps; ++step) {
         u32 value[2][Row<SLICE>::WORDS];
-#pragma unroll
-        for (int r = 0; r < 2; ++r) Row<SLICE>::load(value[r], v_head + at[r] * row_stride, own.c);
+        keys.load(value, v_head, at);
 
         float s[2][4] = {};
         mma_rows(s, query, key);
         if (step + 1 < keys.steps) {
             keys.rows(at, step + 1);
-#pragma unroll
-            for (int r = 0; r < 2; ++r) Row<HEAD_DIM>::load(key[r], k_head + at[r] * row_stride, own.c);
+            keys.load(key, k_head, at);
         }
 #pragma unroll
         for (int r = 0; r < 2; ++r) {
@@ -89,9 +71,7 @@ sparse_fwd(const bf16* __restrict__ q, const bf16* __restrict__ k, const bf16* _
         if (__any_sync(ALL_LANES, high[0] > top[0] + 8.0f || high[1] > top[1] + 8.0f)) {
 #pragma unroll
             for (int half = 0; half < 2; ++half) {
-                high[half] = fmaxf(high[half], __shfl_xor_sync(ALL_LANES, high[half], 1));
-                high[half] = fmaxf(high[half], __shfl_xor_sync(ALL_LANES, high[half], 2));
-                high[half] = fmaxf(high[half], top[half]);
+                high[half] = fmaxf(quad_max(high[half]), top[half]);
                 const float factor = exp2_approx(top[half] - high[half]);
                 top[half] = high[half];
                 sum[half] *= factor;
@@ -111,23 +91,15 @@ sparse_fwd(const bf16* __restrict__ q, const bf16* __restrict__ k, const bf16* _
             }
         }
         u32 p[4];
-        pack_operand(p, s);
+        pack_operand(p, s[0], s[1]);
         mma_transposed(acc, p, value);
     }
 
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
-        sum[half] += __shfl_xor_sync(ALL_LANES, sum[half], 1);
-        sum[half] += __shfl_xor_sync(ALL_LANES, sum[half], 2);
-        const float inverse = 1.0f / sum[half];
-        float row[Row<SLICE>::WORDS][2];
-#pragma unroll
-        for (int w = 0; w < Row<SLICE>::WORDS; ++w) {
-            row[w][0] = acc[w][2 * half] * inverse;
-            row[w][1] = acc[w][2 * half + 1] * inverse;
-        }
+        const float total = quad_sum(sum[half]);
         if (!own.has_head(half)) continue;
-        Row<SLICE>::store(out + own.row(half) * HEAD_DIM + slice, row, own.c, 0);
-        if (own.c == 0 && slice == 0) lse[own.row(half)] = (top[half] + __log2f(sum[half])) * LN_2;
+        own.store(out + slice, acc, half, 1.0f / total, 0);
+        if (own.c == 0 && slice == 0) lse[own.row(half)] = (top[half] + __log2f(total)) * LN_2;
     }
 }

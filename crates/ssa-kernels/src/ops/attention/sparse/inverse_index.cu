@@ -10,9 +10,7 @@
 // `list_starts` finds where each list begins.
 #include "pair.cuh"
 
-#ifndef RADIX_BITS
-#define RADIX_BITS 11
-#endif
+constexpr int RADIX_BITS = 11;
 constexpr int DIGITS = 1 << RADIX_BITS;
 constexpr int THREADS = 256;
 constexpr int WARPS = THREADS / WARP;
@@ -27,7 +25,7 @@ struct Selection {
     int kv_heads, slots;
     u32 lists;
 
-    __device__ __forceinline__ Pair at(i64 i) const {
+    DEVICE_MEMBER Pair at(i64 i) const {
         const i64 row = i / slots;
         const int block = indices[i];
         const u32 token = u32(row / kv_heads), head = u32(row % kv_heads);

@@ -10,7 +10,7 @@
 // host, from shapes alone), each of which writes a partial sum in f32; `attention_sum_keys` adds those in order.
 //
 // Above 128 columns the accumulators do not fit: blockIdx.y selects a part of the columns, and scores are computed again.
-#include "attention.cuh"
+#include "key_tile.cuh"
 
 // Given as macros: KEY_TILES, WARPS, TILE_ROWS of a tile in shared memory and STEP_ROWS whose scores are in registers, whether
 // values stay in registers beside the keys (VALUES_IN_REGISTERS), STAGES of the ring, MIN_BLOCKS of a multiprocessor.
@@ -19,7 +19,6 @@ constexpr int THREADS = WARPS * WARP;
 constexpr int WARP_KEYS = 16 * KEY_TILES;
 constexpr int TILE_KEYS = WARPS * WARP_KEYS;
 constexpr int STEP_COLUMNS = STEP_ROWS / 8;
-constexpr int DEPTH_STEPS = DEPTH / 16;
 constexpr int PARTS = DEPTH <= 128 ? 1 : 2;
 constexpr int PART_STEPS = (DEPTH_STEPS + PARTS - 1) / PARTS;
 constexpr bool KEYS_IN_REGISTERS = KEY_TILES * DEPTH_STEPS <= 8;
@@ -32,50 +31,38 @@ extern __shared__ __align__(1024) u8 shared[];
 extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS) tiled_attention_bwd_keys(
     const bf16* q, const bf16* k, const bf16* v, const bf16* dout, const float2* statistics,
     bf16* dk, int add_dk, bf16* dv, int add_dv, float* partial,
-    // Two entries a piece: first token and number of tokens of the document, its first key, first key of the tile;
-    // first row and end of the rows, where the partial sum goes or -1, number of keys of the document.
-    const int4* pieces,
+    const int4* pieces, // key_tile.cuh
     int tokens, int kv_heads, int reach, float softmax_scale
 ) {
-    const int4 tile = pieces[blockIdx.x / kv_heads * 2], piece = pieces[blockIdx.x / kv_heads * 2 + 1];
-    const int kv_head = blockIdx.x % kv_heads, part = PARTS == 1 ? 0 : blockIdx.y;
+    const KeyTile<TILE_KEYS, WARP_KEYS, TILE_ROWS> own(pieces, kv_heads, reach);
     const float scale = softmax_scale * LOG2_E;
-    const int first_key = tile.w, keys = piece.w, rows_begin = piece.x, rows_end = piece.y;
-    const PackedRows row_index(tile.x, kv_head, kv_heads);
-    const KeyRows key_index(tile.z, kv_head, kv_heads);
-    const int lane = threadIdx.x % WARP, warp_key = threadIdx.x / WARP * WARP_KEYS;
-    const int row_tiles = (rows_end - rows_begin + TILE_ROWS - 1) / TILE_ROWS;
-    statistics += (i64(kv_head) * tokens + tile.x) * GROUP;
+    const int part = PARTS == 1 ? 0 : blockIdx.y;
+    statistics += statistics_row(own.kv_head, tokens, own.document_start);
 
     const u32 k_tile = shared_address(shared), v_tile = k_tile + TILE_BYTES<TILE_KEYS>;
     const u32 ring = v_tile + TILE_BYTES<TILE_KEYS>;
     constexpr int STATISTICS = 2 * TILE_BYTES<TILE_KEYS> + STAGES * STAGE_BYTES;
     const auto copy_rows = [&](int index) {
-        const int row = rows_begin + index * TILE_ROWS, stage = index % STAGES;
+        const int row = own.rows_begin + index * TILE_ROWS, stage = index % STAGES;
         const u32 q_tile = ring + stage * STAGE_BYTES;
-        copy_tile<TILE_ROWS, THREADS>(q_tile, q, row_index, row, rows_end);
-        copy_tile<TILE_ROWS, THREADS>(q_tile + TILE_BYTES<TILE_ROWS>, dout, row_index, row, rows_end);
+        copy_tile<TILE_ROWS, THREADS>(q_tile, q, own.row_index, row, own.rows_end);
+        copy_tile<TILE_ROWS, THREADS>(q_tile + TILE_BYTES<TILE_ROWS>, dout, own.row_index, row, own.rows_end);
         for (int i = threadIdx.x; i < TILE_ROWS; i += THREADS)
-            copy_async8(k_tile + STATISTICS + (stage * TILE_ROWS + i) * 8, statistics + row + i, row + i < rows_end);
+            copy_async8(k_tile + STATISTICS + (stage * TILE_ROWS + i) * 8, statistics + row + i, row + i < own.rows_end);
     };
-    copy_tile<TILE_KEYS, THREADS>(k_tile, k, key_index, first_key, keys);
-    copy_tile<TILE_KEYS, THREADS>(v_tile, v, key_index, first_key, keys);
-#pragma unroll
-    for (int i = 0; i < STAGES - 1; ++i) {
-        if (i < row_tiles) copy_rows(i);
-        copy_async_commit();
-    }
+    copy_tile<TILE_KEYS, THREADS>(k_tile, k, own.key_index, own.first_key, own.keys);
+    copy_tile<TILE_KEYS, THREADS>(v_tile, v, own.key_index, own.first_key, own.keys);
+    fill_ring<STAGES>(own.row_tiles, copy_rows);
 
-    const u32 k_lane = fragment_a(k_tile + warp_key * ROW_BYTES, lane);
-    const u32 v_lane = fragment_a(v_tile + warp_key * ROW_BYTES, lane);
+    const u32 k_lane = fragment_a(k_tile + own.warp_key * ROW_BYTES, own.lane);
+    const u32 v_lane = fragment_a(v_tile + own.warp_key * ROW_BYTES, own.lane);
     u32 k_fragments[DEPTH_STEPS][KEY_TILES][4], v_fragments[DEPTH_STEPS][KEY_TILES][4];
     const auto load_keys = [&](u32 (&fragments)[KEY_TILES][4], u32 lane_address, int d) {
 #pragma unroll
         for (int m = 0; m < KEY_TILES; ++m) load_a(fragments[m], fragment_at(lane_address, 16 * m, d));
     };
     if constexpr (KEYS_IN_REGISTERS) {
-        copy_async_wait<STAGES - 2>();
-        __syncthreads();
+        wait_for_tile<STAGES>();
 #pragma unroll
         for (int d = 0; d < DEPTH_STEPS; ++d) {
             load_keys(k_fragments[d], k_lane, d);
@@ -86,24 +73,18 @@ extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS) tiled_attentio
     float dk_keys[KEY_TILES][2 * PART_STEPS][4], dv_keys[KEY_TILES][2 * PART_STEPS][4];
     set_zero(dk_keys);
     set_zero(dv_keys);
-    const int warp_first_key = first_key + warp_key;
-    for (int index = 0; index < row_tiles; ++index) {
-        copy_async_wait<STAGES - 2>();
-        __syncthreads();
-        if (index + STAGES - 1 < row_tiles) copy_rows(index + STAGES - 1);
-        copy_async_commit();
+    for (int index = 0; index < own.row_tiles; ++index) {
+        advance_ring<STAGES>(index, own.row_tiles, copy_rows);
 
         const u32 q_tile = ring + index % STAGES * STAGE_BYTES, dout_tile = q_tile + TILE_BYTES<TILE_ROWS>;
-        const u32 q_lane = fragment_b(q_tile, lane), dout_lane = fragment_b(dout_tile, lane);
-        const u32 q_trans_lane = fragment_b_trans(q_tile, lane), dout_trans_lane = fragment_b_trans(dout_tile, lane);
+        const u32 q_lane = fragment_b(q_tile, own.lane), dout_lane = fragment_b(dout_tile, own.lane);
+        const u32 q_trans_lane = fragment_b_trans(q_tile, own.lane), dout_trans_lane = fragment_b_trans(dout_tile, own.lane);
         const float4* row_statistics =
-            reinterpret_cast<const float4*>(shared + STATISTICS + index % STAGES * TILE_ROWS * 8) + lane % 4;
+            reinterpret_cast<const float4*>(shared + STATISTICS + index % STAGES * TILE_ROWS * 8) + own.lane % 4;
 #pragma unroll
         for (int step = 0; step < TILE_ROWS; step += STEP_ROWS) {
-            const int row = rows_begin + index * TILE_ROWS + step;
-            const int first_position = row / GROUP, last_position = (row + STEP_ROWS - 1) / GROUP;
-            if (warp_first_key >= seen_to(last_position, reach)) continue;
-            if (warp_first_key + WARP_KEYS <= seen_from(first_position, reach)) continue;
+            const int row = own.rows_begin + index * TILE_ROWS + step;
+            if (own.is_unseen(row, STEP_ROWS)) continue;
 
             float s[KEY_TILES][STEP_COLUMNS][4], ds[KEY_TILES][STEP_COLUMNS][4];
             set_zero(s);
@@ -121,36 +102,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS) tiled_attentio
                     mma_pair(ds, n, v_fragments[d], b);
                 }
             }
-            if (warp_first_key + WARP_KEYS > seen_to(first_position, reach) ||
-                warp_first_key < seen_from(last_position, reach)) {
-#pragma unroll
-                for (int n = 0; n < STEP_COLUMNS; ++n)
-#pragma unroll
-                    for (int i = 0; i < 2; ++i) {
-                        const int position = (row + 8 * n + lane % 4 * 2 + i) / GROUP;
-                        const int from = seen_from(position, reach), to = seen_to(position, reach);
-#pragma unroll
-                        for (int m = 0; m < KEY_TILES; ++m)
-#pragma unroll
-                            for (int half = 0; half < 2; ++half) {
-                                const int key = warp_first_key + 16 * m + 8 * half + lane / 4;
-                                if (key < from || key >= to) s[m][n][2 * half + i] = -infinity();
-                            }
-                    }
-            }
-#pragma unroll
-            for (int n = 0; n < STEP_COLUMNS; ++n) {
-                // lse / ln 2 and delta of the two rows that are this lane's columns.
-                const float4 pair = row_statistics[(step + 8 * n) / 2];
-#pragma unroll
-                for (int m = 0; m < KEY_TILES; ++m)
-#pragma unroll
-                    for (int i = 0; i < 4; ++i) {
-                        float &p = s[m][n][i], &x = ds[m][n][i];
-                        p = exp2_approx(p * scale - (i % 2 ? pair.z : pair.x));
-                        x = p * (x - (i % 2 ? pair.w : pair.y));
-                    }
-            }
+            own.mask(s, row);
+            to_gradients(s, ds, row_statistics + step / 2, scale);
 #pragma unroll
             for (int n = 0; n < STEP_COLUMNS; n += 2) {
                 u32 p[KEY_TILES][4], dscores[KEY_TILES][4];
@@ -170,7 +123,5 @@ extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS) tiled_attentio
         }
     }
     copy_async_wait<0>();
-    write_keys<TILE_KEYS>(
-        dk_keys, dv_keys, dk, add_dk, dv, add_dv, partial, piece.z, key_index, kv_head, kv_heads, first_key, warp_key, keys,
-        softmax_scale, part * PART_STEPS * 16, lane);
+    own.write({dk, add_dk, dv, add_dv, partial}, dk_keys, dv_keys, softmax_scale, part * PART_STEPS * 16);
 }

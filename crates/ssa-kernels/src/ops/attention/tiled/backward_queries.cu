@@ -6,7 +6,7 @@
 // A block takes TILE_ROWS packed rows as in the forward and walks the keys; q and dout stay in registers where they fit, ds
 // is, rounded, the first operand of dq += ds K. With backward_keys.cu this computes S and dP twice: seven products a
 // tile instead of five, but nothing is summed between blocks, so no atomics and no pass over partial dq.
-#include "attention.cuh"
+#include "query_tile.cuh"
 
 // Given as macros: ROW_TILES, WARPS, KEYS of a tile in shared memory and STEP_KEYS whose scores are in registers, STAGES of
 // the ring, MIN_BLOCKS of a multiprocessor.
@@ -15,8 +15,6 @@ constexpr int THREADS = WARPS * WARP;
 constexpr int WARP_ROWS = 16 * ROW_TILES;
 constexpr int TILE_ROWS = WARPS * WARP_ROWS;
 constexpr int STEP_COLUMNS = STEP_KEYS / 8;
-constexpr int DEPTH_COLUMNS = DEPTH / 8;
-constexpr int DEPTH_STEPS = DEPTH / 16;
 constexpr bool ROWS_IN_REGISTERS = ROW_TILES * DEPTH_STEPS <= 8;
 // Shared memory: the rows of q (and at the end of dq), those of dout, then the ring of key and value tiles.
 constexpr int STAGE_BYTES = 2 * TILE_BYTES<KEYS>;
@@ -25,52 +23,34 @@ extern __shared__ __align__(1024) u8 shared[];
 
 extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS) tiled_attention_bwd_queries(
     const bf16* q, const bf16* k, const bf16* v, const bf16* dout, const float2* statistics, bf16* dq, int add,
-    const int4* tiles, // first token and number of tokens of the document, its first key, first row of the tile
+    const int4* tiles, // query_tile.cuh
     int tokens, int kv_heads, int reach, float softmax_scale
 ) {
-    const int4 tile = tiles[blockIdx.x / kv_heads];
-    const int kv_head = blockIdx.x % kv_heads;
+    const QueryTile<TILE_ROWS, WARP_ROWS, KEYS> own(tiles, kv_heads, reach);
     const float scale = softmax_scale * LOG2_E;
-    const int rows = tile.y * GROUP, first_row = tile.w;
-    const PackedRows row_index(tile.x, kv_head, kv_heads);
-    const KeyRows key_index(tile.z, kv_head, kv_heads);
-    const int lane = threadIdx.x % WARP, warp_row = threadIdx.x / WARP * WARP_ROWS;
-
-    const int last_row = min(first_row + TILE_ROWS, rows) - 1;
-    const int keys_end = seen_to(last_row / GROUP, reach);
-    const int keys_begin = seen_from(first_row / GROUP, reach) / KEYS * KEYS;
-    const int key_tiles = (keys_end - keys_begin + KEYS - 1) / KEYS;
-    const int warp_last_row = min(first_row + warp_row + WARP_ROWS, rows) - 1;
-    // Keys outside this range are behind a border for some row of the warp.
-    const int all_see_from = seen_from(warp_last_row / GROUP, reach);
-    const int all_see_to = seen_to((first_row + warp_row) / GROUP, reach);
 
     const u32 q_tile = shared_address(shared), dout_tile = q_tile + TILE_BYTES<TILE_ROWS>;
     const u32 ring = dout_tile + TILE_BYTES<TILE_ROWS>;
     const auto copy_keys = [&](int index) {
-        const int key = keys_begin + index * KEYS;
+        const int key = own.keys_begin + index * KEYS;
         const u32 stage = ring + index % STAGES * STAGE_BYTES;
-        copy_tile<KEYS, THREADS>(stage, k, key_index, key, keys_end);
-        copy_tile<KEYS, THREADS>(stage + TILE_BYTES<KEYS>, v, key_index, key, keys_end);
+        copy_tile<KEYS, THREADS>(stage, k, own.key_index, key, own.keys_end);
+        copy_tile<KEYS, THREADS>(stage + TILE_BYTES<KEYS>, v, own.key_index, key, own.keys_end);
     };
-    copy_tile<TILE_ROWS, THREADS>(q_tile, q, row_index, first_row, rows);
-    copy_tile<TILE_ROWS, THREADS>(dout_tile, dout, row_index, first_row, rows);
-#pragma unroll
-    for (int i = 0; i < STAGES - 1; ++i) {
-        if (i < key_tiles) copy_keys(i);
-        copy_async_commit();
-    }
+    copy_tile<TILE_ROWS, THREADS>(q_tile, q, own.row_index, own.first_row, own.rows);
+    copy_tile<TILE_ROWS, THREADS>(dout_tile, dout, own.row_index, own.first_row, own.rows);
+    fill_ring<STAGES>(own.key_tiles, copy_keys);
 
     float2 row_statistics[ROW_TILES][2];
-    statistics += (i64(kv_head) * tokens + tile.x) * GROUP;
+    statistics += statistics_row(own.kv_head, tokens, own.document_start);
 #pragma unroll
     for (int m = 0; m < ROW_TILES; ++m)
 #pragma unroll
         for (int half = 0; half < 2; ++half)
-            row_statistics[m][half] = statistics[min(first_row + warp_row + 16 * m + 8 * half + lane / 4, rows - 1)];
+            row_statistics[m][half] = statistics[min(own.warp_first_row() + 16 * m + 8 * half + own.lane / 4, own.rows - 1)];
 
-    const u32 q_lane = fragment_a(q_tile + warp_row * ROW_BYTES, lane);
-    const u32 dout_lane = fragment_a(dout_tile + warp_row * ROW_BYTES, lane);
+    const u32 q_lane = fragment_a(q_tile + own.warp_row * ROW_BYTES, own.lane);
+    const u32 dout_lane = fragment_a(dout_tile + own.warp_row * ROW_BYTES, own.lane);
     u32 q_fragments[DEPTH_STEPS][ROW_TILES][4], dout_fragments[DEPTH_STEPS][ROW_TILES][4];
     const auto load_rows = [&](int d) {
 #pragma unroll
@@ -80,23 +60,19 @@ extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS) tiled_attentio
         }
     };
     if constexpr (ROWS_IN_REGISTERS) {
-        copy_async_wait<STAGES - 2>();
-        __syncthreads();
+        wait_for_tile<STAGES>();
 #pragma unroll
         for (int d = 0; d < DEPTH_STEPS; ++d) load_rows(d);
     }
 
     float dq_rows[ROW_TILES][DEPTH_COLUMNS][4];
     set_zero(dq_rows);
-    for (int index = 0; index < key_tiles; ++index) {
-        copy_async_wait<STAGES - 2>();
-        __syncthreads();
-        if (index + STAGES - 1 < key_tiles) copy_keys(index + STAGES - 1);
-        copy_async_commit();
+    for (int index = 0; index < own.key_tiles; ++index) {
+        advance_ring<STAGES>(index, own.key_tiles, copy_keys);
 
         const u32 k_tile = ring + index % STAGES * STAGE_BYTES;
-        const u32 k_lane = fragment_b(k_tile, lane), v_lane = fragment_b(k_tile + TILE_BYTES<KEYS>, lane);
-        const u32 k_trans_lane = fragment_b_trans(k_tile, lane);
+        const u32 k_lane = fragment_b(k_tile, own.lane), v_lane = fragment_b(k_tile + TILE_BYTES<KEYS>, own.lane);
+        const u32 k_trans_lane = fragment_b_trans(k_tile, own.lane);
 #pragma unroll
         for (int step = 0; step < KEYS; step += STEP_KEYS) {
             float s[ROW_TILES][STEP_COLUMNS][4], ds[ROW_TILES][STEP_COLUMNS][4];
@@ -115,9 +91,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS) tiled_attentio
                 }
             }
 
-            const int key = keys_begin + index * KEYS + step;
-            if (key < all_see_from || key + STEP_KEYS > all_see_to)
-                mask_keys(s, first_row + warp_row, rows, key, reach, lane);
+            own.mask(s, own.keys_begin + index * KEYS + step);
 #pragma unroll
             for (int n = 0; n < STEP_COLUMNS; n += 2) {
 #pragma unroll
@@ -143,6 +117,5 @@ extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS) tiled_attentio
     // The rows of a warp in the tile of q are its own, so they can take dq.
     copy_async_wait<0>();
     __syncthreads();
-    write_rows(
-        shared + warp_row * ROW_BYTES, dq, dq_rows, row_index, first_row + warp_row, rows, softmax_scale, add, lane);
+    own.write(shared, dq, dq_rows, softmax_scale, add);
 }

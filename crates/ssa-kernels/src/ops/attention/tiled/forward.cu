@@ -8,7 +8,7 @@
 // S = Q K^T is, rounded, the first operand of O += P V.
 //
 // 32 rows a warp instead of 16 halve what the products read from shared memory, which would bound the kernel otherwise.
-#include "attention.cuh"
+#include "query_tile.cuh"
 
 // Given as macros: ROW_TILES, WARPS, KEYS of a tile, STAGES of the ring, MIN_BLOCKS of a multiprocessor.
 
@@ -16,8 +16,6 @@ constexpr int THREADS = WARPS * WARP;
 constexpr int WARP_ROWS = 16 * ROW_TILES;
 constexpr int TILE_ROWS = WARPS * WARP_ROWS;
 constexpr int KEY_COLUMNS = KEYS / 8;
-constexpr int DEPTH_COLUMNS = DEPTH / 8;
-constexpr int DEPTH_STEPS = DEPTH / 16;
 constexpr bool Q_IN_REGISTERS = ROW_TILES * DEPTH_STEPS <= 8;
 // Shared memory: the rows of q (and at the end of out), then the ring of key and value tiles.
 constexpr int STAGE_BYTES = 2 * TILE_BYTES<KEYS>;
@@ -26,44 +24,27 @@ extern __shared__ __align__(1024) u8 shared[];
 
 extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS) tiled_attention_fwd(
     const bf16* q, const bf16* k, const bf16* v, bf16* out, float* lse,
-    const int4* tiles, // first token and number of tokens of the document, its first key, first row of the tile
+    const int4* tiles, // query_tile.cuh
     int kv_heads, int reach, float softmax_scale
 ) {
-    const int4 tile = tiles[blockIdx.x / kv_heads];
-    const int kv_head = blockIdx.x % kv_heads;
+    const QueryTile<TILE_ROWS, WARP_ROWS, KEYS> own(tiles, kv_heads, reach);
     const float scale = softmax_scale * LOG2_E;
-    const int rows = tile.y * GROUP, first_row = tile.w;
-    const PackedRows row_index(tile.x, kv_head, kv_heads);
-    const KeyRows key_index(tile.z, kv_head, kv_heads);
-    const int lane = threadIdx.x % WARP, warp_row = threadIdx.x / WARP * WARP_ROWS;
-
-    const int last_row = min(first_row + TILE_ROWS, rows) - 1;
-    const int keys_end = seen_to(last_row / GROUP, reach);
-    const int keys_begin = seen_from(first_row / GROUP, reach) / KEYS * KEYS;
-    const int key_tiles = (keys_end - keys_begin + KEYS - 1) / KEYS;
-    // Keys outside this range are behind a border for some row of the warp.
-    const int all_see_from = seen_from((min(first_row + warp_row + WARP_ROWS, rows) - 1) / GROUP, reach);
-    const int all_see_to = seen_to((first_row + warp_row) / GROUP, reach);
 
     const u32 q_tile = shared_address(shared), ring = q_tile + TILE_BYTES<TILE_ROWS>;
+    const auto first_key = [&](int index) { return own.keys_begin + (own.key_tiles - 1 - index) * KEYS; };
     const auto copy_keys = [&](int index) {
-        const int key = keys_begin + (key_tiles - 1 - index) * KEYS;
+        const int key = first_key(index);
         const u32 stage = ring + index % STAGES * STAGE_BYTES;
-        copy_tile<KEYS, THREADS>(stage, k, key_index, key, keys_end);
-        copy_tile<KEYS, THREADS>(stage + TILE_BYTES<KEYS>, v, key_index, key, keys_end);
+        copy_tile<KEYS, THREADS>(stage, k, own.key_index, key, own.keys_end);
+        copy_tile<KEYS, THREADS>(stage + TILE_BYTES<KEYS>, v, own.key_index, key, own.keys_end);
     };
-    copy_tile<TILE_ROWS, THREADS>(q_tile, q, row_index, first_row, rows);
-#pragma unroll
-    for (int i = 0; i < STAGES - 1; ++i) {
-        if (i < key_tiles) copy_keys(i);
-        copy_async_commit();
-    }
+    copy_tile<TILE_ROWS, THREADS>(q_tile, q, own.row_index, own.first_row, own.rows);
+    fill_ring<STAGES>(own.key_tiles, copy_keys);
 
-    const u32 q_lane = fragment_a(q_tile + warp_row * ROW_BYTES, lane);
+    const u32 q_lane = fragment_a(q_tile + own.warp_row * ROW_BYTES, own.lane);
     u32 q_fragments[Q_IN_REGISTERS ? DEPTH_STEPS : 1][ROW_TILES][4];
     if constexpr (Q_IN_REGISTERS) {
-        copy_async_wait<STAGES - 2>();
-        __syncthreads();
+        wait_for_tile<STAGES>();
 #pragma unroll
         for (int d = 0; d < DEPTH_STEPS; ++d)
 #pragma unroll
@@ -73,14 +54,11 @@ extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS) tiled_attentio
     float o[ROW_TILES][DEPTH_COLUMNS][4];
     set_zero(o);
     Softmax<ROW_TILES> softmax;
-    for (int index = 0; index < key_tiles; ++index) {
-        copy_async_wait<STAGES - 2>();
-        __syncthreads();
-        if (index + STAGES - 1 < key_tiles) copy_keys(index + STAGES - 1);
-        copy_async_commit();
+    for (int index = 0; index < own.key_tiles; ++index) {
+        advance_ring<STAGES>(index, own.key_tiles, copy_keys);
 
         const u32 k_tile = ring + index % STAGES * STAGE_BYTES;
-        const u32 k_lane = fragment_b(k_tile, lane), v_lane = fragment_b_trans(k_tile + TILE_BYTES<KEYS>, lane);
+        const u32 k_lane = fragment_b(k_tile, own.lane), v_lane = fragment_b_trans(k_tile + TILE_BYTES<KEYS>, own.lane);
         float s[ROW_TILES][KEY_COLUMNS][4];
         set_zero(s);
 #pragma unroll
@@ -102,9 +80,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS) tiled_attentio
             }
         }
 
-        const int key = keys_begin + (key_tiles - 1 - index) * KEYS;
-        if (key < all_see_from || key + KEYS > all_see_to)
-            mask_keys(s, first_row + warp_row, rows, key, reach, lane);
+        own.mask(s, first_key(index));
         float found[ROW_TILES][2], reference[ROW_TILES][2];
 #pragma unroll
         for (int m = 0; m < ROW_TILES; ++m)
@@ -147,6 +123,6 @@ extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS) tiled_attentio
     // q arrive.)
     copy_async_wait<0>();
     __syncthreads();
-    softmax.finish(o, lse, row_index, first_row + warp_row, rows, scale, lane);
-    write_rows(shared + warp_row * ROW_BYTES, out, o, row_index, first_row + warp_row, rows, 1.0f, 0, lane);
+    softmax.finish(o, lse, own, scale);
+    own.write(shared, out, o, 1.0f, 0);
 }

@@ -5,85 +5,67 @@
 // warpgroup overlap with the products of the others.
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL // elsewhere the module is empty
 #include "attention_sm90.cuh"
+#include "query_tile.cuh"
 
 // Given as macros: WARPGROUPS, KEYS of a tile, STAGES of the ring, MIN_BLOCKS of a multiprocessor.
 
 constexpr int THREADS = WARPGROUPS * 128;
 constexpr int TILE_ROWS = WARPGROUPS * 64;
 constexpr int KEY_COLUMNS = KEYS / 8;
-constexpr int DEPTH_COLUMNS = HEAD_DIM / 8;
-constexpr int DEPTH_STEPS = HEAD_DIM / 16;
 constexpr int STAGE_BYTES = 2 * TILE_BYTES<KEYS>;
 
 extern __shared__ __align__(1024) u8 shared[];
 
 extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS) tiled_attention_fwd(
     const bf16* q, const bf16* k, const bf16* v, bf16* out, float* lse,
-    const int4* tiles, // first token and number of tokens of the document, its first key, first row of the tile
+    const int4* tiles, // query_tile.cuh
     int kv_heads, int reach, float softmax_scale
 ) {
-    const int4 tile = tiles[blockIdx.x / kv_heads];
-    const int kv_head = blockIdx.x % kv_heads;
+    const QueryTile<TILE_ROWS, 16, KEYS> own(tiles, kv_heads, reach);
     const float scale = softmax_scale * LOG2_E;
-    const int rows = tile.y * GROUP, first_row = tile.w;
-    const PackedRows row_index(tile.x, kv_head, kv_heads);
-    const KeyRows key_index(tile.z, kv_head, kv_heads);
-    const int lane = threadIdx.x % WARP, warp_row = threadIdx.x / WARP * 16;
-
-    const int last_row = min(first_row + TILE_ROWS, rows) - 1;
-    const int keys_end = seen_to(last_row / GROUP, reach);
-    const int keys_begin = seen_from(first_row / GROUP, reach) / KEYS * KEYS;
-    const int key_tiles = (keys_end - keys_begin + KEYS - 1) / KEYS;
-    const int all_see_from = seen_from((min(first_row + warp_row + 16, rows) - 1) / GROUP, reach);
-    const int all_see_to = seen_to((first_row + warp_row) / GROUP, reach);
 
     const u32 q_tile = shared_address(shared), ring = q_tile + TILE_BYTES<TILE_ROWS>;
     const Ring<STAGES, THREADS> tiles_in_flight{ring + STAGES * STAGE_BYTES};
+    const auto first_key = [&](int index) { return own.keys_begin + (own.key_tiles - 1 - index) * KEYS; };
     const auto copy_keys = [&](int index) {
-        if (index < key_tiles) {
+        if (index < own.key_tiles) {
             tiles_in_flight.wait_empty(index);
-            const int key = keys_begin + (key_tiles - 1 - index) * KEYS;
+            const int key = first_key(index);
             const u32 stage = ring + index % STAGES * STAGE_BYTES;
-            copy_slabs<KEYS, THREADS>(stage, k, key_index, key, keys_end);
-            copy_slabs<KEYS, THREADS>(stage + TILE_BYTES<KEYS>, v, key_index, key, keys_end);
+            copy_slabs<KEYS, THREADS>(stage, k, own.key_index, key, own.keys_end);
+            copy_slabs<KEYS, THREADS>(stage + TILE_BYTES<KEYS>, v, own.key_index, key, own.keys_end);
             tiles_in_flight.started(index);
         }
     };
     tiles_in_flight.init();
     // The first tile is full when the rows of q have arrived too.
-    copy_slabs<TILE_ROWS, THREADS>(q_tile, q, row_index, first_row, rows);
+    copy_slabs<TILE_ROWS, THREADS>(q_tile, q, own.row_index, own.first_row, own.rows);
 #pragma unroll
     for (int i = 0; i < STAGES - 2; ++i) copy_keys(i);
 
-    const u64 q_descriptor = slab_descriptor(q_tile + threadIdx.x / 128 * (64 * 128), 0);
+    const u64 q_descriptor = warpgroup_rows(q_tile);
     float s[1][KEY_COLUMNS][4], o[1][DEPTH_COLUMNS][4];
     u32 p[KEY_COLUMNS / 2][4];
     set_zero(o);
     float largest[2] = {-infinity(), -infinity()}, sum[2] = {0.0f, 0.0f};
-
-    for (int index = 0; index < key_tiles; ++index) {
+    // o += P V for the tile whose probabilities are in `p`.
+    const auto add_tile = [&](int index) {
+        const u32 v_tile = ring + index % STAGES * STAGE_BYTES + TILE_BYTES<KEYS>;
+        row_product(o[0], p, slab_descriptor(v_tile, KEYS * 128));
+    };
+    for (int index = 0; index < own.key_tiles; ++index) {
         tiles_in_flight.wait_full(index);
         const u32 k_tile = ring + index % STAGES * STAGE_BYTES;
-        const u64 k_descriptor = slab_descriptor(k_tile, 0);
         wgmma_fence();
-#pragma unroll
-        for (int d = 0; d < DEPTH_STEPS; ++d)
-            wgmma<KEYS>(s[0], depth_step<TILE_ROWS>(q_descriptor, d), depth_step<KEYS>(k_descriptor, d), d > 0);
+        depth_product<TILE_ROWS, KEYS>(s[0], q_descriptor, slab_descriptor(k_tile, 0));
         wgmma_commit();
-        if (index > 0) {
-            const u32 v_tile = ring + (index - 1) % STAGES * STAGE_BYTES + TILE_BYTES<KEYS>;
-            const u64 v_descriptor = slab_descriptor(v_tile, KEYS * 128);
-#pragma unroll
-            for (int n = 0; n < KEY_COLUMNS / 2; ++n) wgmma_rows_columns<HEAD_DIM>(o[0], p[n], row_step(v_descriptor, n));
-        }
+        if (index > 0) add_tile(index - 1);
         wgmma_commit();
         copy_keys(index + STAGES - 2);
         wgmma_wait<1>();
         pin(s[0]);
 
-        const int key = keys_begin + (key_tiles - 1 - index) * KEYS;
-        if (key < all_see_from || key + KEYS > all_see_to)
-            mask_keys(s, first_row + warp_row, rows, key, reach, lane);
+        own.mask(s, first_key(index));
         float factor[2];
 #pragma unroll
         for (int half = 0; half < 2; ++half) {
@@ -118,15 +100,11 @@ extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS) tiled_attentio
 #pragma unroll
                 for (int i = 0; i < 4; ++i) o[0][n][i] *= factor[i / 2];
         }
-#pragma unroll
-        for (int n = 0; n < KEY_COLUMNS / 2; ++n) to_a(reinterpret_cast<u32(&)[1][4]>(p[n]), s, 2 * n);
+        pack_operands(p, s[0]);
     }
-    if (key_tiles > 0) {
-        const u32 v_tile = ring + (key_tiles - 1) % STAGES * STAGE_BYTES + TILE_BYTES<KEYS>;
-        const u64 v_descriptor = slab_descriptor(v_tile, KEYS * 128);
+    if (own.key_tiles > 0) {
         wgmma_fence();
-#pragma unroll
-        for (int n = 0; n < KEY_COLUMNS / 2; ++n) wgmma_rows_columns<HEAD_DIM>(o[0], p[n], row_step(v_descriptor, n));
+        add_tile(own.key_tiles - 1);
         wgmma_commit();
         wgmma_wait<0>();
         pin(o[0]);
@@ -137,7 +115,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS) tiled_attentio
     Softmax<1> softmax;
     softmax.largest[0][0] = largest[0], softmax.largest[0][1] = largest[1];
     softmax.sum[0][0] = sum[0], softmax.sum[0][1] = sum[1];
-    softmax.finish(o, lse, row_index, first_row + warp_row, rows, scale, lane);
-    write_rows(shared + warp_row * ROW_BYTES, out, o, row_index, first_row + warp_row, rows, 1.0f, 0, lane);
+    softmax.finish(o, lse, own, scale);
+    own.write(shared, out, o, 1.0f, 0);
 }
 #endif

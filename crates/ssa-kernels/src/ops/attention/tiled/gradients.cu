@@ -19,13 +19,12 @@ extern "C" __global__ void __launch_bounds__(256) attention_row_statistics(
 #pragma unroll
         for (int i = 0; i < 8; ++i) delta += a[i] * b[i];
     }
-#pragma unroll
-    for (int offset = LANES / 2; offset > 0; offset /= 2) delta += __shfl_xor_sync(ALL_LANES, delta, offset);
+    delta = lanes_sum<LANES>(delta);
     if (!valid || chunk != 0) return;
     const i64 token = row / (kv_heads * GROUP);
     const int head = int(row % (kv_heads * GROUP));
     const float x = lse[row];
-    statistics[(i64(head / GROUP) * tokens + token) * GROUP + head % GROUP] =
+    statistics[statistics_row(head / GROUP, tokens, token) + head % GROUP] =
         make_float2(x == -infinity() ? infinity() : x * LOG2_E, delta);
 }
 

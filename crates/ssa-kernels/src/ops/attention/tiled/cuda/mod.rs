@@ -6,6 +6,8 @@ mod tables;
 pub(crate) use kernels::{FORWARD, FORWARD_SM90, GRADIENTS, KEYS, KEYS_SM90, QUERIES, QUERIES_SM90};
 pub(in crate::ops::attention) use tables::{KeyTiles, entries, row_tiles};
 
+use std::sync::Arc;
+
 use kernels::{Define, Variant, check_scale, check_shared, row_bytes, sizes};
 
 use super::{TiledCall, Visibility};
@@ -25,10 +27,7 @@ pub(super) fn forward(gpu: &Gpu, call: &TiledCall<'_>, output: &mut AttentionOut
         return padded.forward(output, |output| forward(gpu, &call.with(&padded), output));
     }
     let variant = Variant::forward(gpu, shape.head_dim);
-    let tiles = row_tiles(gpu, call.documents, call.visibility, shape.group(), variant.tile_rows())?;
-    let rows = variant.tile_rows() + variant.get("STAGES") * 2 * variant.get("KEYS");
-    let shared = rows * row_bytes(shape.head_dim) + variant.barrier_bytes();
-    let shared = check_shared(call.op, gpu, shape, shared)?;
+    let (tiles, shared) = query_tiles(gpu, call, &variant, 1)?;
     gpu.kernel(variant.module, "tiled_attention_fwd", &defines(call, &variant))?
         .launch([entries(&tiles) * shape.kv_heads, 1, 1], variant.threads())
         .shared(shared)
@@ -42,6 +41,21 @@ pub(super) fn forward(gpu: &Gpu, call: &TiledCall<'_>, output: &mut AttentionOut
         .i32(reach(call.visibility))
         .f32(call.softmax_scale)
         .run()
+}
+
+/// The tiles of query rows, and the bytes of shared memory of a block that keeps `resident` tensors of such rows beside its ring
+/// of keys and values.
+fn query_tiles(
+    gpu: &Gpu,
+    call: &TiledCall<'_>,
+    variant: &Variant,
+    resident: usize,
+) -> Result<(Arc<Buffer>, usize)> {
+    let shape = &call.shape;
+    let tiles = row_tiles(gpu, call.documents, call.visibility, shape.group(), variant.tile_rows())?;
+    let rows = resident * variant.tile_rows() + variant.get("STAGES") * 2 * variant.get("KEYS");
+    let shared = rows * row_bytes(shape.head_dim) + variant.barrier_bytes();
+    Ok((tiles, check_shared(call.op, gpu, shape, shared)?))
 }
 
 /// Adds to the gradients.
@@ -94,10 +108,7 @@ fn backward_queries(
 ) -> Result<()> {
     let shape = &call.shape;
     let variant = Variant::backward_queries(gpu, shape.head_dim);
-    let tiles = row_tiles(gpu, call.documents, call.visibility, shape.group(), variant.tile_rows())?;
-    let rows = 2 * variant.tile_rows() + variant.get("STAGES") * 2 * variant.get("KEYS");
-    let shared = rows * row_bytes(shape.head_dim) + variant.barrier_bytes();
-    let shared = check_shared(call.op, gpu, shape, shared)?;
+    let (tiles, shared) = query_tiles(gpu, call, &variant, 2)?;
     gpu.kernel(variant.module, "tiled_attention_bwd_queries", &defines(call, &variant))?
         .launch([entries(&tiles) * shape.kv_heads, 1, 1], variant.threads())
         .shared(shared)
