@@ -12,9 +12,9 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
+use ssa_kernels::Device;
 use ssa_kernels::ops::attention::selection::SelectionRule;
 use ssa_kernels::ops::cross_entropy::IGNORE_INDEX;
-use ssa_kernels::{DType, Device};
 use ssa_model::{
     AttentionMode, AttentionOptions, Input, Method, Model, ModelError, Objective, Parameters, StepLosses,
     StepScale, TrainBatch,
@@ -23,10 +23,15 @@ use ssa_testkit::{Golden, GoldenTensor};
 
 use crate::Outcome;
 use crate::context::Context;
-use crate::model::{allowed, compare_gradients, distance, norm, rounded};
+use crate::plain::{Rounding, TrainStep, logits};
+use crate::selection;
+use crate::step::{allowed, check_step, plain, relative};
 
 /// The weight of the alignment loss in the files.
 const ALPHA: f64 = 10.0;
+
+/// How far the files, computed in `f32`, may be from the definition, relatively.
+const FILE_TOLERANCE: f64 = 1e-4;
 
 /// Why golden cases could not be checked.
 #[derive(Debug, thiserror::Error)]
@@ -130,26 +135,29 @@ impl Case {
     /// # Errors
     /// As [`Case::input`], and what the model fails with.
     pub fn step(&self, model: &Model, stream: &str) -> Result<(StepLosses, Parameters), GoldenError> {
+        Ok(self.train_step(stream)?.run(model)?)
+    }
+
+    fn train_step(&self, stream: &str) -> Result<TrainStep, GoldenError> {
         let attention = self.options(stream);
-        let streams = vec![attention.mode; model.config().num_hidden_layers];
-        let objective = Objective {
-            attention,
-            alpha: ALPHA as f32,
-            alignment: Default::default(),
-            gated_alignment: true,
-            z_loss: 0.0,
-            recompute: false,
-        };
         let input = self.input()?;
         let next = |row: &[u32]| -> Vec<i32> {
             row[1..].iter().map(|&id| id.cast_signed()).chain([IGNORE_INDEX]).collect()
         };
         let labels: Vec<i32> = input.ids().chunks(input.tokens()).flat_map(next).collect();
-        let scale = StepScale { target_tokens: labels.len() - input.batch(), valid_tokens: labels.len() };
-        let batch = TrainBatch::new(input, labels, None)?;
-        let mut grads = Parameters::zeros_on(model.config(), &model.device(), DType::F32);
-        let losses = model.train_step(&batch, &objective, &streams, &scale, &mut grads)?;
-        Ok((losses, grads))
+        Ok(TrainStep {
+            stream: attention.mode,
+            objective: Objective {
+                attention,
+                alpha: ALPHA as f32,
+                alignment: Default::default(),
+                gated_alignment: true,
+                z_loss: 0.0,
+                recompute: false,
+            },
+            scale: StepScale { target_tokens: labels.len() - input.batch(), valid_tokens: labels.len() },
+            batch: TrainBatch::new(input, labels, None)?,
+        })
     }
 }
 
@@ -158,8 +166,9 @@ pub fn total_loss(losses: &StepLosses) -> f64 {
     losses.cross_entropy + ALPHA * losses.alignment
 }
 
-/// Checks every case of a directory on a device. What is allowed is said in the checks of whole models; here the weights are
-/// rounded to the device's type besides, which is that error once.
+/// Checks every case of a directory on a device. The files are what the step in `f64` must give, up to their own `f32`; the
+/// device is compared with that step as in the checks of whole models. Here the weights are rounded to `bf16` besides, by the device and by plain
+/// computations.
 ///
 /// # Errors
 /// [`GoldenError`] names the file that is wrong, or the device has failed.
@@ -170,42 +179,66 @@ pub fn run_golden(
 ) -> Result<Vec<Outcome>, GoldenError> {
     let mut context = Context::new(device, "golden", observe);
     for case in Case::all(directory)? {
-        let rounded = rounded(&mut context, &case.model)?;
         let on_device = case.model.to_device(device)?;
         for stream in case.streams("eval_loss") {
             context.case(format!("{} {stream}", case.name));
-            let logits = |model: &Model| -> Result<Vec<f32>, GoldenError> {
-                let hidden = model.forward(&case.input()?, &case.options(&stream))?;
-                Ok(model.logits(&hidden)?.to_vec().map_err(ModelError::from)?)
-            };
-            let expected = &case.tensor(&format!("logits.{stream}"))?.values;
-            let (actual, plain) = (logits(&on_device)?, logits(&rounded)?);
-            let scale = norm(expected);
-            let [error, plain] = [actual, plain].map(|values| distance(&values, expected) / scale);
-            context.outcome("logits", error, allowed(plain));
+            check_logits(&mut context, &case, &on_device, &stream)?;
         }
         for stream in case.streams("train_loss") {
             context.case(format!("{} {stream}", case.name));
-            check_step(&mut context, &case, [&on_device, &rounded], &stream)?;
+            check_files(&mut context, &case, &stream)?;
+            check_step(&mut context, &case.train_step(&stream)?, &on_device, &case.model)?;
         }
     }
     Ok(context.finish(Ok(())).map_err(ModelError::from)?)
 }
 
-fn check_step(
+fn check_logits(
     context: &mut Context<'_>,
     case: &Case,
-    [on_device, rounded]: [&Model; 2],
+    on_device: &Model,
     stream: &str,
 ) -> Result<(), GoldenError> {
-    let (losses, grads) = case.step(on_device, stream)?;
-    let (plain_losses, plain_grads) = case.step(rounded, stream)?;
-    let expected = case.loss(&format!("train_loss.{stream}"));
-    let [error, plain] =
-        [losses, plain_losses].map(|losses| (total_loss(&losses) - expected).abs() / expected);
-    context.outcome("loss", error, allowed(plain));
-    let expected = |(name, _)| Ok(case.tensor(&format!("grad.{stream}.{name}"))?.values.as_slice());
-    let expected = grads.named().into_iter().map(expected).collect::<Result<Vec<_>, GoldenError>>()?;
-    compare_gradients(context, &grads, &plain_grads, &expected)?;
+    let (input, options) = (case.input()?, case.options(stream));
+    let selections = selection::of_device(on_device, &input, &options)?;
+    let compute = |rounding, selections| -> Result<Vec<f32>, ModelError> {
+        let logits = logits(&case.model, &input, &options, rounding, selections)?;
+        Ok(logits.into_iter().map(|logit| logit as f32).collect())
+    };
+    let file = &case.tensor(&format!("logits.{stream}"))?.values;
+    context.outcome("logits in the file", relative(file, &compute(Rounding::None, None)?), FILE_TOLERANCE);
+    let actual =
+        on_device.logits(&on_device.forward(&input, &options)?)?.to_vec().map_err(ModelError::from)?;
+    let exact = compute(Rounding::None, Some(&selections))?;
+    let plain = plain(|rounding| compute(rounding, Some(&selections)))?;
+    let errors = plain.iter().map(|plain| relative(plain, &exact));
+    context.outcome("logits", relative(&actual, &exact), allowed(errors));
     Ok(())
+}
+
+/// The step in `f64` against the files.
+fn check_files(context: &mut Context<'_>, case: &Case, stream: &str) -> Result<(), GoldenError> {
+    let exact = case.train_step(stream)?.plain(&case.model, Rounding::None, None)?;
+    let loss = total_loss(&exact.losses);
+    let error = (case.loss(&format!("train_loss.{stream}")) - loss).abs();
+    context.outcome("loss in the file", error, FILE_TOLERANCE * loss);
+    let mut worst = 0.0_f64;
+    for (name, grad) in exact.grads.named() {
+        let file = &case.tensor(&format!("grad.{stream}.{name}"))?.values;
+        worst = worst.max(relative(file, grad.as_slice()));
+    }
+    context.outcome("gradients in the file", worst, FILE_TOLERANCE);
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_cpu_passes_the_golden_cases() {
+        let outcomes = run_golden(&Device::Cpu, &ssa_testkit::golden_dir(), &mut |_| ()).unwrap();
+        let failed: Vec<_> = outcomes.iter().filter(|outcome| !outcome.passed()).collect();
+        assert!(!outcomes.is_empty() && failed.is_empty(), "{failed:#?}");
+    }
 }

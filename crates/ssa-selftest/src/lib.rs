@@ -8,12 +8,18 @@
 //! operation, plus the rounding of the result itself: a kernel that keeps its sums in `f32` does much better, one that
 //! loses an element or a term does much worse. Outputs are filled with NaN beforehand, gradients are checked from zero and
 //! added to, and everything runs twice and must give the same bits.
+//!
+//! Whole training steps, and the cases of a golden directory, are judged in the same way, by a step in `f64` and a plain step in `bf16`, both composed of
+//! the references of the ops. A block that is almost as important as another may be selected in its place; so both take the
+//! blocks that the device has selected, and how important those are is a check of its own.
 
 mod context;
 pub mod golden;
 mod model;
 mod ops;
 mod plain;
+mod selection;
+mod step;
 
 pub use context::{Context, Outcome};
 pub use plain::{added_twice, bf16, round, twice};

@@ -1,29 +1,15 @@
-//! A whole training step: losses and every gradient of small models against the CPU in `f32` on the same weights.
-//!
-//! How much a plain computation in `bf16` may be off is found by trying: every weight is changed by half a unit in the last
-//! place of a `bf16`, up or down at random, which is to a product what rounding its other operand is, and the CPU runs the step again.
-//! What that changes in a loss, or in a gradient by its Euclidean norm, is the error of one rounding in front of
-//! every product. A plain computation rounds the other operand and the result as well, so it is taken for half of the plain error,
-//! and twice the plain error is allowed, as everywhere. It takes in what no fixed number could: how far a model magnifies a
-//! rounding, and blocks whose importance is a near tie and which are chosen or not.
+//! A whole training step: losses and every gradient of small models.
 
 use ssa_kernels::ops::cross_entropy::IGNORE_INDEX;
-use ssa_kernels::{DType, Device, Documents, Tensor};
+use ssa_kernels::{DType, Device, Documents};
 use ssa_model::{
-    AttentionMode, Input, Method, Model, ModelConfig, ModelError, ModelSettings, Objective, Parameters,
-    StepLosses, StepScale, TrainBatch,
+    AttentionMode, Input, Method, Model, ModelConfig, ModelError, ModelSettings, Objective, StepScale,
+    TrainBatch,
 };
 
+use crate::plain::TrainStep;
+use crate::step::check_step;
 use crate::{Context, Result};
-
-/// Half a unit in the last place of a `bf16`, relative.
-const ROUNDING: f64 = 1.0 / 512.0;
-
-/// Allowed, in errors of one rounding in front of every product.
-const ALLOWED: f64 = 4.0;
-
-/// A loss is one number, which may happen not to move: its error of one rounding is at least so many roundings of its value.
-const LOSS_ROUNDINGS: f64 = 4.0;
 
 /// A model and what it is fed.
 struct Case {
@@ -41,6 +27,13 @@ struct Case {
 }
 
 pub(crate) fn run(context: &mut Context<'_>) -> Result<()> {
+    for case in cases() {
+        check(context, &case).map_err(kernel_error)?;
+    }
+    Ok(())
+}
+
+fn cases() -> [Case; 10] {
     use AttentionMode::{Full, Sparse};
     let base = Case {
         method: Method::Ssa,
@@ -52,7 +45,7 @@ pub(crate) fn run(context: &mut Context<'_>) -> Result<()> {
         packed: true,
         recompute: false,
     };
-    let cases = [
+    [
         Case { method: Method::Full, ..base },
         Case { method: Method::Moba, stream: Sparse, ..base },
         Case { method: Method::Nsa, stream: Sparse, ..base },
@@ -65,11 +58,7 @@ pub(crate) fn run(context: &mut Context<'_>) -> Result<()> {
         // Shapes off the fast paths: odd lengths and groups, a small head.
         Case { heads: [6, 2], head_dim: 32, budget: [8, 3], rows: [3, 67], ..base },
         Case { heads: [4, 4], head_dim: 16, budget: [5, 2], rows: [1, 101], ..base },
-    ];
-    for case in cases {
-        check(context, &case).map_err(kernel_error)?;
-    }
-    Ok(())
+    ]
 }
 
 /// The model's own checks pass here, so what is left are failures of the device.
@@ -95,71 +84,13 @@ fn check(context: &mut Context<'_>, case: &Case) -> Result<(), ModelError> {
     let device = context.device();
     let model = Model::init(config(case)?, 7)?.to_device(device)?;
     let exact = Model::new(model.config().clone(), model.parameters().to_device(&Device::Cpu, DType::F32)?)?;
-    let batch = batch(context, case)?;
+    let step = step(context, &model, case)?;
 
-    let (losses, grads) = step(&model, &batch, case)?;
-    let (exact_losses, exact_grads) = step(&exact, &batch, case)?;
-    let (rounded_losses, rounded_grads) = step(&rounded(context, &exact)?, &batch, case)?;
-    for (what, loss, rounded, exact) in [
-        ("cross-entropy", losses.cross_entropy, rounded_losses.cross_entropy, exact_losses.cross_entropy),
-        ("alignment", losses.alignment, rounded_losses.alignment, exact_losses.alignment),
-    ] {
-        // Streams that agree differ by the rounding of their outputs, which the alignment loss squares.
-        let least = (LOSS_ROUNDINGS * ROUNDING * exact.abs()).max(ROUNDING * ROUNDING);
-        context.outcome(what, (loss - exact).abs(), ALLOWED * (rounded - exact).abs().max(least));
-    }
-    let exact: Vec<&[f32]> = exact_grads.named().into_iter().map(|(_, grad)| grad.as_slice()).collect();
-    compare_gradients(context, &grads, &rounded_grads, &exact)?;
-    let (again, grads_again) = step(&model, &batch, case)?;
+    let (losses, grads) = check_step(context, &step, &model, &exact)?;
+    let (again, grads_again) = step.run(&model)?;
     let differ = grads.named().iter().zip(grads_again.named()).filter(|((_, a), (_, b))| a != b).count();
     context.check("same bits", differ + usize::from(losses != again));
     Ok(())
-}
-
-/// Compares every gradient with its exact values, given in the order of [`Parameters::named`]; `rounded` are those with one
-/// rounding in front of every product, on the CPU.
-pub(crate) fn compare_gradients(
-    context: &mut Context<'_>,
-    grads: &Parameters,
-    rounded: &Parameters,
-    exact: &[&[f32]],
-) -> Result<(), ModelError> {
-    let whole = exact.iter().map(|exact| norm(exact)).fold(0.0, f64::hypot);
-    for (((name, grad), (_, rounded)), exact) in grads.named().into_iter().zip(rounded.named()).zip(exact) {
-        // A tensor whose gradient is next to nothing carries the rounding of its neighbours.
-        let scale = norm(exact).max(1e-3 * whole);
-        let error = distance(&grad.to_vec()?, exact) / scale;
-        let one_rounding = distance(rounded.as_slice(), exact) / scale;
-        context.outcome(&format!("d {name}"), error, allowed(one_rounding));
-    }
-    Ok(())
-}
-
-/// The relative error allowed where one rounding in front of every product makes this one.
-pub(crate) fn allowed(one_rounding: f64) -> f64 {
-    ALLOWED * one_rounding.max(ROUNDING)
-}
-
-/// The model with every weight half a unit in the last place of a `bf16` up or down.
-pub(crate) fn rounded(context: &mut Context<'_>, model: &Model) -> Result<Model, ModelError> {
-    let random = context.random();
-    let parameters = model.parameters().try_map(|_, weight| -> Result<_, ModelError> {
-        let signs = random.below(2, weight.len());
-        let change =
-            |(weight, sign): (&f32, u32)| weight * (1.0 + (2.0 * sign as f32 - 1.0) * ROUNDING as f32);
-        let values = weight.as_slice().iter().zip(signs).map(change).collect();
-        Ok(Tensor::from_vec(values, weight.shape())?)
-    })?;
-    Model::new(model.config().clone(), parameters)
-}
-
-pub(crate) fn distance(a: &[f32], b: &[f32]) -> f64 {
-    let difference: Vec<f32> = a.iter().zip(b).map(|(a, b)| a - b).collect();
-    norm(&difference)
-}
-
-pub(crate) fn norm(values: &[f32]) -> f64 {
-    values.iter().map(|&value| f64::from(value).powi(2)).sum::<f64>().sqrt()
 }
 
 fn config(case: &Case) -> Result<ModelConfig, ModelError> {
@@ -207,19 +138,124 @@ fn batch(context: &mut Context<'_>, case: &Case) -> Result<TrainBatch, ModelErro
     TrainBatch::new(Input::new(ids, rows, tokens, documents)?, labels, Some(valid))
 }
 
-fn step(model: &Model, batch: &TrainBatch, case: &Case) -> Result<(StepLosses, Parameters), ModelError> {
-    let objective = Objective {
-        attention: model.config().attention_options(case.stream),
-        alpha: 10.0,
-        alignment: Default::default(),
-        gated_alignment: true,
-        z_loss: 1e-4,
-        recompute: case.recompute,
-    };
-    let streams = vec![case.stream; model.config().num_hidden_layers];
+fn step(context: &mut Context<'_>, model: &Model, case: &Case) -> Result<TrainStep, ModelError> {
+    let batch = batch(context, case)?;
     let target_tokens = batch.labels().iter().filter(|&&label| label != IGNORE_INDEX).count();
-    let scale = StepScale { target_tokens, valid_tokens: batch.input().len() - 7 };
-    let mut grads = Parameters::zeros_on(model.config(), &model.device(), DType::F32);
-    let losses = model.train_step(batch, &objective, &streams, &scale, &mut grads)?;
-    Ok((losses, grads))
+    Ok(TrainStep {
+        stream: case.stream,
+        objective: Objective {
+            attention: model.config().attention_options(case.stream),
+            alpha: 10.0,
+            alignment: Default::default(),
+            gated_alignment: true,
+            z_loss: 1e-4,
+            recompute: case.recompute,
+        },
+        scale: StepScale { target_tokens, valid_tokens: batch.input().len() - 7 },
+        batch,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use ssa_kernels::ops::attention::alignment::{AlignmentDirection, AlignmentKind};
+    use ssa_model::DocumentMasking;
+
+    use super::*;
+    use crate::plain::Rounding;
+    use crate::selection;
+    use crate::step::{compare, relative};
+
+    /// The last case, which is the smallest, of every method and stream.
+    fn small_cases() -> Vec<Case> {
+        let [.., last] = cases();
+        let streams = [AttentionMode::Full, AttentionMode::Sparse];
+        let all =
+            Method::ALL.iter().flat_map(|&method| streams.map(|stream| Case { method, stream, ..last }));
+        all.filter(|case| (case.method, case.stream) != (Method::Nsa, AttentionMode::Full)).collect()
+    }
+
+    fn with_step(case: &Case, test: impl FnOnce(&Model, TrainStep)) {
+        let mut observe = |_: &crate::Outcome| ();
+        let mut context = Context::new(&Device::Cpu, "model", &mut observe);
+        let model = Model::init(config(case).unwrap(), 7).unwrap();
+        let step = step(&mut context, &model, case).unwrap();
+        test(&model, step);
+    }
+
+    fn outcomes(compare: impl FnOnce(&mut Context<'_>)) -> Vec<crate::Outcome> {
+        let mut observe = |_: &crate::Outcome| ();
+        let mut context = Context::new(&Device::Cpu, "model", &mut observe);
+        compare(&mut context);
+        context.finish(Ok(())).unwrap()
+    }
+
+    /// Two derivations of the same gradients: the model's by its ops in `f32`, and the references' in `f64`.
+    fn assert_same_step(model: &Model, step: &TrainStep) {
+        let (losses, grads) = step.run(model).unwrap();
+        let exact = step.plain(model, Rounding::None, None).unwrap();
+        for (loss, exact) in [
+            (losses.cross_entropy, exact.losses.cross_entropy),
+            (losses.z_loss, exact.losses.z_loss),
+            (losses.alignment, exact.losses.alignment),
+        ] {
+            assert!((loss - exact).abs() <= 1e-6 * exact, "{loss} {exact}");
+        }
+        for ((name, grad), (_, exact)) in grads.named().into_iter().zip(exact.grads.named()) {
+            let error = relative(grad.as_slice(), exact.as_slice());
+            assert!(error < 2e-5, "{name}: {error:.2e}");
+        }
+    }
+
+    #[test]
+    fn without_rounding_a_step_is_the_models() {
+        for case in small_cases() {
+            with_step(&case, |model, step| assert_same_step(model, &step));
+        }
+    }
+
+    #[test]
+    fn so_it_is_with_other_options() {
+        for case in small_cases() {
+            with_step(&case, |model, mut step| {
+                step.objective.attention.document_masking = DocumentMasking::FullOnly;
+                step.objective.gated_alignment = false;
+                step.objective.alignment.kind = AlignmentKind::Mse;
+                step.objective.alignment.direction = AlignmentDirection::FullToSparse;
+                assert_same_step(model, &step);
+            });
+        }
+    }
+
+    /// A computation as good as a plain one passes with a margin.
+    #[test]
+    fn another_plain_computation_passes() {
+        for case in small_cases() {
+            with_step(&case, |model, step| {
+                let selections = selection::of_device(model, step.batch.input(), &step.options()).unwrap();
+                let other = step.plain(model, Rounding::Bf16 { unit: 1.1 }, Some(&selections)).unwrap();
+                let outcomes = outcomes(|context| {
+                    compare(context, &step, model, (&other.losses, &other.grads), &selections).unwrap();
+                });
+                let worst = outcomes.iter().map(crate::Outcome::share).fold(0.0, f64::max);
+                assert!(worst < 0.8, "{outcomes:#?}");
+            });
+        }
+    }
+
+    /// One whose alignment loss weighs a fifth more does not.
+    #[test]
+    fn a_wrong_step_fails() {
+        let [.., last] = cases();
+        with_step(&last, |model, mut step| {
+            let selections = selection::of_device(model, step.batch.input(), &step.options()).unwrap();
+            step.objective.alpha *= 1.2;
+            let (losses, grads) = step.run(model).unwrap();
+            step.objective.alpha /= 1.2;
+            let wrong = outcomes(|context| {
+                compare(context, &step, model, (&losses, &grads), &selections).unwrap();
+            });
+            assert!(wrong.iter().any(|outcome| !outcome.passed()), "{wrong:#?}");
+        });
+    }
 }

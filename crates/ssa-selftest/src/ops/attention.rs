@@ -7,7 +7,7 @@ use ssa_kernels::ops::attention::window::{self, window_attention_bwd, window_att
 use ssa_kernels::ops::attention::{AttentionGrads, AttentionOutput};
 use ssa_kernels::{Documents, Tensor};
 
-use crate::plain::attention as plain;
+use crate::plain::attention::{self as plain, Roundings, Visible};
 use crate::{Context, Result};
 
 /// Sizes of a case.
@@ -155,17 +155,24 @@ fn check(context: &mut Context<'_>, kind: Kind, sizes: &Sizes) -> Result<()> {
             compression::reference::backward(&exact_dout, &inputs, &documents, size),
         ),
     };
-    let plain = plain(&exact_dout, &inputs, visible(kind, &documents));
+    let visible = match kind {
+        Kind::Full => Visible::full(&documents),
+        Kind::Window(size) => Visible::window(&documents, size),
+        Kind::Compression(size) => Visible::compression(&documents, size),
+    };
+    let (plain_out, plain_lse) = plain::forward(&inputs, &visible, Roundings::BF16);
+    let [plain_dq, plain_dk, plain_dv] =
+        plain::backward(&exact_dout, &plain_out, &inputs, &visible, Roundings::BF16);
 
     let output = forward()?;
-    context.compare("out", &output.out, &exact_out, &plain.out)?;
-    context.compare("lse", &output.lse, &exact_lse, &plain.lse)?;
+    context.compare("out", &output.out, &exact_out, &plain_out)?;
+    context.compare("lse", &output.lse, &exact_lse, &plain_lse)?;
     let grads = backward(&output)?;
     let (exact_dq, exact_dk, exact_dv) = exact_grads;
     for (name, grad, exact, plain) in [
-        ("dq", &grads.dq, exact_dq, plain.dq),
-        ("dk", &grads.dk, exact_dk, plain.dk),
-        ("dv", &grads.dv, exact_dv, plain.dv),
+        ("dq", &grads.dq, exact_dq, plain_dq),
+        ("dk", &grads.dk, exact_dk, plain_dk),
+        ("dv", &grads.dv, exact_dv, plain_dv),
     ] {
         let [exact, plain] = [exact, plain].map(|values| values.iter().map(|x| 2.0 * x).collect::<Vec<_>>());
         context.compare(name, grad, &exact, &plain)?;
@@ -191,24 +198,4 @@ pub(super) fn compare_again(
         context.compare_bits(name, first, second)?;
     }
     Ok(())
-}
-
-/// The keys that every token sees, as rows of k.
-fn visible(kind: Kind, documents: &Documents) -> impl Fn(usize, usize) -> Vec<usize> {
-    let mut ranges = Vec::new();
-    let mut first_block = 0;
-    for range in documents.ranges() {
-        for token in range.clone() {
-            let position = token - range.start;
-            ranges.push(match kind {
-                Kind::Full => range.start..token + 1,
-                Kind::Window(size) => range.start.max((token + 1).saturating_sub(size))..token + 1,
-                Kind::Compression(size) => first_block..first_block + (position + 1) / size,
-            });
-        }
-        if let Kind::Compression(size) = kind {
-            first_block += range.len().div_ceil(size);
-        }
-    }
-    move |token, _| ranges[token].clone().collect()
 }

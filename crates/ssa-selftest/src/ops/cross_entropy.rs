@@ -4,10 +4,10 @@ use ssa_kernels::ops::cross_entropy::{
     IGNORE_INDEX, linear_cross_entropy_fwd, linear_cross_entropy_fwd_bwd, linear_cross_entropy_losses,
     reference,
 };
-use ssa_kernels::ops::linear;
 use ssa_kernels::{DType, Tensor};
 
-use crate::{Context, Result, bf16, round};
+use crate::plain::{Rounding, cross_entropy};
+use crate::{Context, Result, round};
 
 /// Tokens, vocabulary and hidden size.
 const SHAPES: [[usize; 3]; 6] =
@@ -56,7 +56,8 @@ fn one_chunk(context: &mut Context<'_>, [tokens, vocab, hidden]: [usize; 3], z_l
     context.outcome("lse square sum", (forward_square - square_sum).abs(), 1e-5 * (1.0 + square_sum));
 
     let ([dx, dweight], [training_loss, _]) = gradients(&x, &weight, &labels, z_loss)?;
-    let plain = Plain::new(&x_exact, &weight_exact, &labels, hidden, f64::from(z_loss));
+    let plain =
+        cross_entropy(&x_exact, &weight_exact, &labels, [SCALE, z_loss].map(f64::from), Rounding::BF16);
     let scaled = |values: Vec<f64>| values.iter().map(|value| f64::from(SCALE) * value).collect::<Vec<_>>();
     let (edx, edweight) = reference::backward(&x_exact, &weight_exact, &labels, hidden, f64::from(z_loss));
     context.compare("dx", &dx, &scaled(edx), &round(&plain.dx))?;
@@ -67,37 +68,6 @@ fn one_chunk(context: &mut Context<'_>, [tokens, vocab, hidden]: [usize; 3], z_l
     let (again, _) = gradients(&x, &weight, &labels, z_loss)?;
     context.compare_bits("dx", &dx, &again[0])?;
     context.compare_bits("dweight", &dweight, &again[1])
-}
-
-/// The same with logits and their gradient in `bf16`.
-struct Plain {
-    losses: Vec<f64>,
-    dx: Vec<f64>,
-    dweight: Vec<f64>,
-}
-
-impl Plain {
-    fn new(x: &[f64], weight: &[f64], labels: &[i32], hidden: usize, z_loss: f64) -> Self {
-        let mut z = round(&linear::reference::forward(x, weight, hidden));
-        let mut losses = Vec::new();
-        for (z, &label) in z.chunks_mut(weight.len() / hidden).zip(labels) {
-            if label == IGNORE_INDEX {
-                losses.push(0.0);
-                z.fill(0.0);
-                continue;
-            }
-            let max = z.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-            let lse = max + z.iter().map(|z| (z - max).exp()).sum::<f64>().ln();
-            losses.push(lse - z[label as usize]);
-            for (column, z) in z.iter_mut().enumerate() {
-                let onehot = if column as i32 == label { 1.0 } else { 0.0 };
-                let gradient = (1.0 + 2.0 * z_loss * lse) * (*z - lse).exp() - onehot;
-                *z = bf16(f64::from(SCALE) * gradient);
-            }
-        }
-        let (dx, dweight) = linear::reference::backward(&z, x, weight, hidden);
-        Self { losses, dx, dweight }
-    }
 }
 
 /// A large vocabulary and more tokens than a chunk: the same as the two parts of the tokens one after the other.

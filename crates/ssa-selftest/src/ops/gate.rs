@@ -1,9 +1,9 @@
 //! Gates: projection and application, forward and backward.
 
 use ssa_kernels::ops::gate::{GateBranch, gate_apply_bwd, gate_apply_fwd, gate_bwd, gate_fwd, reference};
-use ssa_kernels::ops::linear;
 use ssa_kernels::{DType, Tensor};
 
+use crate::plain::{Rounding, gate_backward};
 use crate::{Context, Result, added_twice, round, twice};
 
 /// Tokens, heads, hidden size and head dimension.
@@ -55,23 +55,13 @@ fn projection(
     };
     let [dx, dg_proj] = backward()?;
     let (edx, edg_proj) = reference::backward(&dgate_exact, &x_exact, &g_proj_exact, branch, hidden);
-    // Plain: the gradient before the sigmoid is rounded, then the products' results.
-    let ds: Vec<f64> = dgate_exact.iter().zip(&gate_exact).map(|(d, g)| d * g * (1.0 - g)).collect();
-    let rows = branch_rows(&g_proj_exact, branch, hidden);
-    let (pdx, drows) = linear::reference::backward(&round(&ds), &x_exact, &rows, hidden);
-    let mut pdg_proj = vec![0.0; g_proj_exact.len()];
-    for (row, drow) in drows.chunks(hidden).enumerate() {
-        pdg_proj[(3 * row + branch.first_row()) * hidden..][..hidden].copy_from_slice(drow);
-    }
+    let (pdx, pdg_proj) =
+        gate_backward(&dgate_exact, &gate_exact, &x_exact, (&g_proj_exact, branch), hidden, Rounding::BF16);
     context.compare("dx", &dx, &twice(&edx), &added_twice(&pdx))?;
     context.compare("dg_proj", &dg_proj, &twice(&edg_proj), &added_twice(&pdg_proj))?;
     let again = backward()?;
     context.compare_bits("dx", &dx, &again[0])?;
     context.compare_bits("dg_proj", &dg_proj, &again[1])
-}
-
-fn branch_rows(g_proj: &[f64], branch: GateBranch, hidden: usize) -> Vec<f64> {
-    g_proj.chunks(hidden).skip(branch.first_row()).step_by(3).flatten().copied().collect()
 }
 
 fn application(context: &mut Context<'_>, [tokens, heads, head_dim]: [usize; 3]) -> Result<()> {

@@ -1,0 +1,156 @@
+//! One attention of a layer, after `attention/branch.rs` of the model's crate.
+
+use ssa_kernels::Documents;
+use ssa_kernels::ops::attention::pooling;
+use ssa_kernels::ops::attention::reference::Inputs;
+use ssa_kernels::ops::attention::selection::{BlockIndices, reference as selection};
+use ssa_kernels::ops::gate::{GateBranch, reference as gate};
+use ssa_model::{AttentionOptions, DocumentMasking, LayerParameters, ModelConfig, ModelError};
+
+use super::Rounding;
+use super::attention::{self, Roundings, Visible};
+
+/// The kinds of attention over the same q, k and v.
+#[derive(Clone, Copy, PartialEq)]
+pub(super) enum Kind {
+    Full,
+    Sparse,
+    Compression,
+    Window,
+}
+
+impl Kind {
+    pub(super) fn gate(self) -> GateBranch {
+        match self {
+            Self::Full | Self::Sparse => GateBranch::Selection,
+            Self::Compression => GateBranch::Compression,
+            Self::Window => GateBranch::Window,
+        }
+    }
+}
+
+/// What stays the same over all layers.
+pub(super) struct Shared<'a> {
+    pub(super) config: &'a ModelConfig,
+    pub(super) options: &'a AttentionOptions,
+    pub(super) documents: &'a Documents,
+    pub(super) rows: Documents,
+    pub(super) rounding: Rounding,
+}
+
+/// An attention and its result.
+pub(super) struct Branch {
+    pub(super) kind: Kind,
+    pub(super) contributes: bool,
+    visible: Visible,
+    /// Means of blocks where it attends to those.
+    pooled: Option<[Vec<f64>; 2]>,
+    pub(super) out: Vec<f64>,
+    pub(super) gate: Vec<f64>,
+    pub(super) gated: Vec<f64>,
+}
+
+/// What a layer finds the blocks worth: by token and key/value head, that of every block before the token's own.
+pub(crate) type Importance = Vec<Vec<f64>>;
+
+impl Shared<'_> {
+    pub(super) fn branch(
+        &self,
+        (kind, contributes): (Kind, bool),
+        visible: Visible,
+        norm: &[f64],
+        qkv: &[Vec<f64>; 3],
+        weights: &LayerParameters,
+    ) -> Branch {
+        let documents = self.documents_of(kind);
+        let mean = |x| pooling::reference::forward(x, documents, self.block_size(), self.kv_width());
+        let pooled = (kind == Kind::Compression)
+            .then(|| [&qkv[1], &qkv[2]].map(|values| self.rounding.matrix(mean(values))));
+        let inputs = self.inputs(qkv, pooled.as_ref());
+        let (out, _) = attention::forward(&inputs, &visible, self.roundings(kind));
+        let gate = self.rounding.gate(norm, &weights.g_proj, kind.gate());
+        let gated = self.rounding.matrix(gate::apply_forward(&out, &gate, self.config.head_dim));
+        Branch { kind, contributes, visible, pooled, out, gate, gated }
+    }
+
+    /// By exact means of the keys, as programs find it that keep those in `f32`.
+    pub(super) fn importance(&self, [q, k, _]: &[Vec<f64>; 3]) -> Importance {
+        let documents = self.documents_of(Kind::Sparse);
+        let k_pooled = pooling::reference::forward(k, documents, self.block_size(), self.kv_width());
+        let inputs = selection::Inputs {
+            q,
+            k_pooled: &k_pooled,
+            q_heads: self.config.num_attention_heads,
+            kv_heads: self.config.num_key_value_heads,
+            head_dim: self.config.head_dim,
+            softmax_scale: f64::from(self.config.softmax_scale()),
+        };
+        selection::importance(&inputs, documents, self.block_size())
+    }
+
+    pub(super) fn select(&self, importance: &Importance) -> Result<BlockIndices, ModelError> {
+        let options = &self.options.selection;
+        let mut rows: Vec<_> = importance.iter().map(|row| selection::select(row, options)).collect();
+        let slots = rows.iter().map(Vec::len).max().unwrap_or(1);
+        rows.iter_mut().for_each(|row| row.resize(slots, -1));
+        let (documents, kv_heads) = (self.documents_of(Kind::Sparse), self.config.num_key_value_heads);
+        Ok(BlockIndices::from_vec(rows.concat(), documents, kv_heads, options.block_size, slots)?)
+    }
+
+    /// Gradients of q, k and v.
+    pub(super) fn branch_backward(
+        &self,
+        branch: &Branch,
+        dout: &[f64],
+        qkv: &[Vec<f64>; 3],
+    ) -> [Vec<f64>; 3] {
+        let inputs = self.inputs(qkv, branch.pooled.as_ref());
+        let roundings = self.roundings(branch.kind);
+        let grads = attention::backward(dout, &branch.out, &inputs, &branch.visible, roundings);
+        if branch.pooled.is_none() {
+            return grads;
+        }
+        let documents = self.documents_of(branch.kind);
+        let spread = |values: Vec<f64>| {
+            let dx = pooling::reference::backward(&values, documents, self.block_size(), self.kv_width());
+            self.rounding.matrix(dx)
+        };
+        let [dq, dk, dv] = grads;
+        [dq, spread(dk), spread(dv)]
+    }
+
+    fn inputs<'b>(&self, [q, k, v]: &'b [Vec<f64>; 3], pooled: Option<&'b [Vec<f64>; 2]>) -> Inputs<'b> {
+        let [k, v] = pooled.map_or([k, v], |[k, v]| [k, v]);
+        Inputs {
+            q,
+            k,
+            v,
+            q_heads: self.config.num_attention_heads,
+            kv_heads: self.config.num_key_value_heads,
+            head_dim: self.config.head_dim,
+            softmax_scale: f64::from(self.config.softmax_scale()),
+        }
+    }
+
+    /// Two programs never round alike inside: one that sees all tokens at once has other largest scores on its way, and so other
+    /// units of its probabilities, than one that walks through blocks.
+    fn roundings(&self, kind: Kind) -> Roundings {
+        let inside = if kind == Kind::Sparse { self.rounding.in_other_units(1.5) } else { self.rounding };
+        Roundings { inside, result: self.rounding }
+    }
+
+    pub(super) fn documents_of(&self, kind: Kind) -> &Documents {
+        match (self.options.document_masking, kind) {
+            (DocumentMasking::Both, _) | (_, Kind::Full) => self.documents,
+            (DocumentMasking::FullOnly, _) => &self.rows,
+        }
+    }
+
+    pub(super) fn block_size(&self) -> usize {
+        self.options.selection.block_size
+    }
+
+    fn kv_width(&self) -> usize {
+        self.config.num_key_value_heads * self.config.head_dim
+    }
+}
