@@ -52,14 +52,15 @@ DEVICE i64 statistics_row(int kv_head, int tokens, i64 token) { return (i64(kv_h
 
 // Starts the copy of rows `from..from + ROWS` to where place(row, chunk) says; rows from `end` on become zeros.
 template <int ROWS, int THREADS, typename Rows, typename Place>
-DEVICE void copy_rows(const bf16* source, const Rows& rows, int from, int end, Place place) {
+DEVICE void copy_rows(const bf16* source, const Rows& rows, int from, int end, const Place& place) {
 #pragma unroll
     for (int i = 0; i < (ROWS * CHUNKS + THREADS - 1) / THREADS; ++i) {
         const int index = i * THREADS + threadIdx.x;
         const int row = index / CHUNKS, chunk = index % CHUNKS;
         if ((ROWS * CHUNKS) % THREADS != 0 && row >= ROWS) break;
-        const bool valid = from + row < end && (HEAD_DIM == DEPTH || chunk * 8 < HEAD_DIM);
-        copy_async16(place(row, chunk), source + rows(from + row) * HEAD_DIM + chunk * 8, valid);
+        copy_async16(
+            place(row, chunk), source + rows(from + row) * HEAD_DIM + chunk * 8,
+            from + row < end && (HEAD_DIM == DEPTH || chunk * 8 < HEAD_DIM));
     }
 }
 
@@ -72,7 +73,7 @@ DEVICE void copy_tile(u32 tile, const bf16* source, const Rows& rows, int from, 
 // ---- A ring of PLACES tiles in shared memory that the block walks in step; copy(index) starts the copies of one -----------
 
 // Starts the first PLACES - 1 of `tiles`. A place without a tile is an empty group of copies, so that all count alike.
-template <int PLACES, typename Copy> DEVICE void fill_ring(int tiles, Copy copy) {
+template <int PLACES, typename Copy> DEVICE void fill_ring(int tiles, const Copy& copy) {
 #pragma unroll
     for (int i = 0; i < PLACES - 1; ++i) {
         if (i < tiles) copy(i);
@@ -87,7 +88,7 @@ template <int PLACES> DEVICE void wait_for_tile() {
 }
 
 // Waits for tile `index`, then starts the one that takes the place of the tile before it.
-template <int PLACES, typename Copy> DEVICE void advance_ring(int index, int tiles, Copy copy) {
+template <int PLACES, typename Copy> DEVICE void advance_ring(int index, int tiles, const Copy& copy) {
     wait_for_tile<PLACES>();
     if (index + PLACES - 1 < tiles) copy(index + PLACES - 1);
     copy_async_commit();

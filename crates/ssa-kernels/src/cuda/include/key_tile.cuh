@@ -102,7 +102,7 @@ template <int TILE_KEYS, int WARP_KEYS, int WALK_ROWS> struct KeyTile {
     }
 
 private:
-    DEVICE_MEMBER KeyTile(const int4& tile, const int4& piece, int kv_head, int kv_heads, int reach)
+    DEVICE_MEMBER KeyTile(int4 tile, int4 piece, int kv_head, int kv_heads, int reach)
         : document_start(tile.x), kv_head(kv_head), kv_heads(kv_heads), reach(reach), first_key(tile.w), keys(piece.w),
           rows_begin(piece.x), rows_end(piece.y), slot(piece.z), row_index(tile.x, kv_head, kv_heads),
           key_index(tile.z, kv_head, kv_heads), lane(threadIdx.x % WARP), warp_key(threadIdx.x / WARP * WARP_KEYS),

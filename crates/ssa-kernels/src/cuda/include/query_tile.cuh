@@ -72,7 +72,7 @@ template <int TILE_ROWS, int WARP_ROWS, int WALK_KEYS> struct QueryTile {
     }
 
 private:
-    DEVICE_MEMBER QueryTile(const int4& entry, int kv_head, int kv_heads, int reach)
+    DEVICE_MEMBER QueryTile(int4 entry, int kv_head, int kv_heads, int reach)
         : document_start(entry.x), kv_head(kv_head), reach(reach), rows(entry.y * GROUP), first_row(entry.w),
           row_index(entry.x, kv_head, kv_heads), key_index(entry.z, kv_head, kv_heads), lane(threadIdx.x % WARP),
           warp_row(threadIdx.x / WARP * WARP_ROWS) {

@@ -126,3 +126,12 @@ DEVICE void mma_transposed_slice(float (&d)[Row<COLUMNS>::WORDS][4], const u32 (
         mma_transposed(d, p, part);
     }
 }
+
+// Row g + 8 half of an accumulator, times `factor`, as Row::store takes it.
+template <int WORDS> DEVICE void scaled_row(float (&row)[WORDS][2], const float (&x)[WORDS][4], int half, float factor) {
+#pragma unroll
+    for (int w = 0; w < WORDS; ++w) {
+        row[w][0] = x[w][2 * half] * factor;
+        row[w][1] = x[w][2 * half + 1] * factor;
+    }
+}

@@ -36,16 +36,6 @@ struct Owner {
             Row<HEAD_DIM>::load(x[half], from + (first_row + head) * HEAD_DIM, c);
         }
     }
-    // Adds to or sets the row of one half: accumulators of as many columns as `acc` holds, times `factor`.
-    template <int N> DEVICE_MEMBER void store(bf16* to, const float (&acc)[N][4], int half, float factor, int add) const {
-        float x[N][2];
-#pragma unroll
-        for (int w = 0; w < N; ++w) {
-            x[w][0] = acc[w][2 * half] * factor;
-            x[w][1] = acc[w][2 * half + 1] * factor;
-        }
-        Row<8 * N>::store(to + row(half) * HEAD_DIM, x, c, add);
-    }
 };
 
 // The keys of a token's selected blocks, numbered through.

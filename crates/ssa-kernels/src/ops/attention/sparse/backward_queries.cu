@@ -87,6 +87,9 @@ sparse_bwd_queries(const bf16* __restrict__ dout, const bf16* __restrict__ q, co
     }
 
 #pragma unroll
-    for (int half = 0; half < 2; ++half)
-        if (own.has_head(half)) own.store(dq + slice, acc, half, softmax_scale, add);
+    for (int half = 0; half < 2; ++half) {
+        float row[Row<SLICE>::WORDS][2];
+        scaled_row(row, acc, half, softmax_scale);
+        if (own.has_head(half)) Row<SLICE>::store(dq + own.row(half) * HEAD_DIM + slice, row, own.c, add);
+    }
 }

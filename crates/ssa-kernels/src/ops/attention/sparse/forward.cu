@@ -98,8 +98,10 @@ sparse_fwd(const bf16* __restrict__ q, const bf16* __restrict__ k, const bf16* _
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
         const float total = quad_sum(sum[half]);
+        float row[Row<SLICE>::WORDS][2];
+        scaled_row(row, acc, half, 1.0f / total);
         if (!own.has_head(half)) continue;
-        own.store(out + slice, acc, half, 1.0f / total, 0);
+        Row<SLICE>::store(out + own.row(half) * HEAD_DIM + slice, row, own.c, 0);
         if (own.c == 0 && slice == 0) lse[own.row(half)] = (top[half] + __log2f(total)) * LN_2;
     }
 }
