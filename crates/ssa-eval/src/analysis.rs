@@ -66,7 +66,7 @@ pub fn analyze(
             forward_with_statistics(model, batch, &attention, &selection, sums)
         };
         let hidden = modes.iter().zip(&mut sums).map(&mut forward).collect::<Result<Vec<_>>>()?;
-        add_scores(model, &hidden, &batch.labels, has_full, &mut scores)?;
+        add_scores(model, &hidden, &batch.labels, &mut scores)?;
         progress(index + 1);
     }
     let hidden_states = modes.iter().zip(&sums).map(|(&mode, layers)| hidden_states(mode, layers));

@@ -96,7 +96,7 @@ pub fn perplexity(
             mode.forward(model, batch, measured.then_some(sparsity))
         };
         let hidden = modes.iter().zip(&mut sparsities).map(forward).collect::<Result<Vec<_>>>()?;
-        add_scores(model, &hidden, &batch.labels, has_full, &mut scores)?;
+        add_scores(model, &hidden, &batch.labels, &mut scores)?;
         check_finite(&modes, &scores, index)?;
         progress(index + 1);
     }

@@ -1,8 +1,8 @@
-//! Linear map and cross-entropy: losses, sums and both gradients; rows that are not aligned; several chunks.
+//! Linear map and cross-entropy: losses, sums, both gradients, divergences of predictions; rows that are not aligned; several chunks.
 
 use ssa_kernels::ops::cross_entropy::{
-    IGNORE_INDEX, linear_cross_entropy_fwd, linear_cross_entropy_fwd_bwd, linear_cross_entropy_losses,
-    reference,
+    IGNORE_INDEX, compare_predictions, linear_cross_entropy_fwd, linear_cross_entropy_fwd_bwd,
+    linear_cross_entropy_losses, reference,
 };
 use ssa_kernels::{DType, Tensor};
 
@@ -21,6 +21,7 @@ pub(crate) fn run(context: &mut Context<'_>) -> Result<()> {
             context.case(format!("{tokens} tokens, {vocab} ids, {hidden} wide, z-loss {z_loss}"));
             one_chunk(context, [tokens, vocab, hidden], z_loss)?;
         }
+        predictions(context, [tokens, vocab, hidden])?;
     }
     several_chunks(context)
 }
@@ -70,6 +71,30 @@ fn one_chunk(context: &mut Context<'_>, [tokens, vocab, hidden]: [usize; 3], z_l
     context.compare_bits("dweight", &dweight, &again[1])
 }
 
+/// Losses of two predictions and their divergence; one from itself.
+fn predictions(context: &mut Context<'_>, [tokens, vocab, hidden]: [usize; 3]) -> Result<()> {
+    context.case(format!("{tokens} tokens, {vocab} ids, {hidden} wide, predictions"));
+    let (p, p_exact) = context.normal(&[1, tokens, hidden], 1.0)?;
+    let (q, q_exact) = context.normal(&[1, tokens, hidden], 1.0)?;
+    let (weight, weight_exact) = context.normal(&[vocab, hidden], 2.0 * (hidden as f32).powf(-0.5))?;
+    let labels = random_labels(context, vocab, tokens);
+    let scores = compare_predictions(&[&p, &q, &p], &weight, &labels)?;
+    for (score, exact) in scores.iter().zip([&p_exact, &q_exact, &p_exact]) {
+        let losses: f64 = reference::losses(exact, &weight_exact, &labels, hidden).iter().sum();
+        let error = (score.loss_sum.value()? - losses).abs();
+        context.outcome("loss sum", error, 1e-5 * (1.0 + losses));
+    }
+    let divergences: f64 =
+        reference::divergences(&p_exact, &q_exact, &weight_exact, &labels, hidden).iter().sum();
+    let error = (scores[1].divergence_sum.value()? - divergences).abs();
+    context.outcome("divergence sum", error, 1e-5 * (1.0 + divergences));
+    let own = [&scores[0], &scores[2]].map(|score| score.divergence_sum.value());
+    for divergence in own {
+        context.outcome("divergence from itself", divergence?.abs(), 0.0);
+    }
+    Ok(())
+}
+
 /// A large vocabulary and more tokens than a chunk: the same as the two parts of the tokens one after the other.
 fn several_chunks(context: &mut Context<'_>) -> Result<()> {
     let [first, second, vocab, hidden] = [4096, 37, 128_256, 8];
@@ -90,6 +115,9 @@ fn several_chunks(context: &mut Context<'_>) -> Result<()> {
     ];
     let worst = losses.iter().zip(parts.concat()).map(|(a, b)| f64::from((a - b).abs())).fold(0.0, f64::max);
     context.outcome("losses", worst, 2e-5);
+    let compared = compare_predictions(&[&x], &weight, &labels)?[0].loss_sum.value()?;
+    let sum = losses.iter().map(|&loss| f64::from(loss)).sum();
+    context.compare_number("loss sum of a prediction", compared, sum, 1e-6);
 
     let to_f64 =
         |tensor: &Tensor| -> Result<Vec<f64>> { Ok(tensor.to_vec()?.into_iter().map(f64::from).collect()) };

@@ -110,6 +110,23 @@ DEVICE Running scan(const bf16* z, const Row& row, uint4* cache, int cached) {
     return running;
 }
 
+// The same of a row of f32.
+DEVICE Running scan(const float* z, const Row& row) {
+    Running running;
+#pragma unroll 2
+    for (int piece = threadIdx.x; piece < row.pieces; piece += THREADS) {
+        float x[8];
+        load8(x, z + row.head + 8 * piece);
+        running.add(x);
+    }
+    const int single = row.single();
+    if (single >= 0) {
+        const float x[1] = {z[single]};
+        running.add(x);
+    }
+    return running;
+}
+
 struct Gradient {
     // dz = exp(z - lse) * softmax_scale - (column == label) * target_scale, the first product as one power of 2.
     float lse_shift, softmax_scale, target_scale;
@@ -184,17 +201,34 @@ cross_entropy_fwd(const float* logits, i64 stride, int vocab, const int* labels,
     const Row row(z, vocab);
     const int label = labels[token];
     if (label == IGNORE_INDEX) return write_statistics({0.0, 0.0}, loss + token, lse_square + token);
-    Running running;
-#pragma unroll 2
-    for (int piece = threadIdx.x; piece < row.pieces; piece += THREADS) {
-        float x[8];
-        load8(x, z + row.head + 8 * piece);
-        running.add(x);
+    write_statistics(combine(scan(z, row), z[label]), loss + token, lse_square + token);
+}
+
+// The loss of prediction q and its divergence sum_v p (log p - log q) from the prediction `first`; without `others` q is the
+// first itself and both are of one row. Rows of `vocab` elements, one a block.
+extern "C" __global__ void __launch_bounds__(THREADS, 1)
+compare_predictions(const float* first, const float* others, int vocab, const int* labels, i64 first_token, double* loss,
+                    double* divergence) {
+    const i64 token = first_token + blockIdx.x;
+    const int label = labels[token];
+    if (label == IGNORE_INDEX) {
+        if (threadIdx.x == 0) loss[token] = divergence[token] = 0.0;
+        return;
     }
-    const int single = row.single();
-    if (single >= 0) {
-        const float x[1] = {z[single]};
-        running.add(x);
+    const float* p = first + i64(blockIdx.x) * vocab;
+    const double lse_p = combine(scan(p, Row(p, vocab)), 0.0f).lse;
+    if (others == nullptr) {
+        if (threadIdx.x == 0) loss[token] = lse_p - double(p[label]), divergence[token] = 0.0;
+        return;
     }
-    write_statistics(combine(running, z[label]), loss + token, lse_square + token);
+    const float* q = others + i64(blockIdx.x) * vocab;
+    const double lse_q = combine(scan(q, Row(q, vocab)), 0.0f).lse;
+    double sum = 0.0;
+#pragma unroll 4
+    for (int v = threadIdx.x; v < vocab; v += THREADS) {
+        const double log_p = double(p[v]) - lse_p, log_q = double(q[v]) - lse_q;
+        sum += double(exp2_approx(float(log_p) * LOG2_E)) * (log_p - log_q);
+    }
+    sum = block_sum<THREADS>(sum);
+    if (threadIdx.x == 0) loss[token] = lse_q - double(q[label]), divergence[token] = sum;
 }

@@ -1,6 +1,6 @@
 //! Linear map and cross-entropy on a GPU, one chunk of tokens at a time.
 
-use super::{CrossEntropy, IGNORE_INDEX};
+use super::{CrossEntropy, IGNORE_INDEX, PredictionScore};
 use crate::cuda::elementwise::sum;
 use crate::cuda::matmul::{Matrix, MatrixMut, matmul};
 use crate::cuda::{Buffer, Gpu, Module};
@@ -93,6 +93,56 @@ pub(super) fn losses(
         }
     }
     Ok(losses)
+}
+
+/// Losses of several predictions and their divergences from the first.
+pub(super) fn compare(
+    gpu: &Gpu,
+    xs: &[&Tensor],
+    weight: &Tensor,
+    labels: &[i32],
+) -> Result<Vec<PredictionScore>> {
+    let (vocab, hidden) = (weight.rows(), weight.last_dim());
+    let labels_on_gpu = gpu.upload(labels)?;
+    let tokens = chunk_tokens(vocab, DType::F32).min(labels.len().max(1));
+    let device = Device::Cuda(gpu.clone());
+    let [mut first, mut others] =
+        [(); 2].map(|()| Tensor::for_output_on(&device, DType::F32, [tokens, vocab]));
+    let mut scores = xs.iter().map(|_| Scores::new(gpu, labels.len())).collect::<Result<Vec<_>>>()?;
+    let kernel = gpu.kernel(&MODULE, "compare_predictions", &[])?;
+    for (chunk, labels) in labels.chunks(tokens).enumerate() {
+        let (start, count) = (chunk * tokens, labels.len());
+        for (index, (x, scores)) in xs.iter().zip(&mut scores).enumerate() {
+            let logits = if index == 0 { &mut first } else { &mut others };
+            let x = Matrix::with_row_stride(x, start * hidden, [count, hidden], hidden)?;
+            let product = MatrixMut::output(logits, [count, vocab])?;
+            matmul(gpu, product, 1.0, x, Matrix::new(weight, [vocab, hidden])?.t())?;
+            let launch = kernel.launch([count, 1, 1], THREADS).input(&first);
+            let launch = if index == 0 { launch.null() } else { launch.input(&others) };
+            let launch = launch.i32(vocab).buffer(&labels_on_gpu).i64(start);
+            launch.buffer_mut(&mut scores.loss).buffer_mut(&mut scores.divergence).run()?;
+        }
+    }
+    scores.iter().map(|scores| scores.sums(gpu, labels.len())).collect()
+}
+
+/// What every token adds to a [`PredictionScore`], `f64` `[N]` each.
+struct Scores {
+    loss: Buffer,
+    divergence: Buffer,
+}
+
+impl Scores {
+    fn new(gpu: &Gpu, tokens: usize) -> Result<Self> {
+        Ok(Self { loss: gpu.alloc::<f64>(tokens)?, divergence: gpu.alloc::<f64>(tokens)? })
+    }
+
+    fn sums(&self, gpu: &Gpu, tokens: usize) -> Result<PredictionScore> {
+        Ok(PredictionScore {
+            loss_sum: sum(gpu, &self.loss, tokens, 1.0)?,
+            divergence_sum: sum(gpu, &self.divergence, tokens, 1.0)?,
+        })
+    }
 }
 
 /// Bytes of the logits of a chunk in training, and of the labels and results of all tokens.

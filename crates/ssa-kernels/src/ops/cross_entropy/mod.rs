@@ -5,9 +5,12 @@
 
 mod cpu;
 pub(crate) mod cuda;
+mod predictions;
 pub mod reference;
 #[cfg(test)]
 mod tests;
+
+pub use predictions::{PredictionScore, compare_predictions};
 
 use crate::checks::{axes, check_last, check_positive, check_shape, dtypes, same_device};
 use crate::{DType, Device, KernelError, Result, Scalar, Tensor};

@@ -18,6 +18,18 @@ pub fn lse_squares(x: &[f64], weight: &[f64], labels: &[i32], hidden: usize) -> 
     rows.map(|(z, &label)| if label == IGNORE_INDEX { 0.0 } else { logsumexp(z).powi(2) }).collect()
 }
 
+/// `KL(softmax(x_p Wᵀ) || softmax(x_q Wᵀ))` of every token in nats, zero where ignored.
+pub fn divergences(x_p: &[f64], x_q: &[f64], weight: &[f64], labels: &[i32], hidden: usize) -> Vec<f64> {
+    let vocab = weight.len() / hidden;
+    let [p, q] = [x_p, x_q].map(|x| linear::reference::forward(x, weight, hidden));
+    let divergence = |((p, q), &label): ((&[f64], &[f64]), &i32)| {
+        let (lse_p, lse_q) = (logsumexp(p), logsumexp(q));
+        let terms = p.iter().zip(q).map(|(p, q)| (p - lse_p).exp() * ((p - lse_p) - (q - lse_q)));
+        if label == IGNORE_INDEX { 0.0 } else { terms.sum() }
+    };
+    p.chunks(vocab).zip(q.chunks(vocab)).zip(labels).map(divergence).collect()
+}
+
 /// Gradients `(dx, dweight)` of the sum of all losses and `z_loss` times the sum of all squared log-normalisers.
 pub fn backward(
     x: &[f64],
