@@ -57,6 +57,7 @@ pub const SUITES: &[Suite] = &[
     Suite { name: "mean_pool", run: ops::pooling::run },
     Suite { name: "select_blocks", run: ops::selection::run },
     Suite { name: "sparse_attention", run: ops::sparse::run },
+    Suite { name: "attention_statistics", run: ops::statistics::run },
     Suite { name: "model", run: model::run },
 ];
 

@@ -14,5 +14,6 @@ pub(crate) mod rms_norm;
 pub(crate) mod rope;
 pub(crate) mod selection;
 pub(crate) mod sparse;
+pub(crate) mod statistics;
 pub(crate) mod swiglu;
 pub(crate) mod tensor;

@@ -49,7 +49,7 @@ fn check(context: &mut Context<'_>, shape: [usize; 7]) -> Result<()> {
     let documents = Documents::from_cu_seqlens(context.random().cu_seqlens(tokens, longest))?;
     let block_indices = match block_counts {
         0 => BlockIndices::all(&documents, kv_heads, block_size),
-        _ => selection(context, &documents, kv_heads, block_size, block_counts)?,
+        _ => random_selection(context, &documents, kv_heads, block_size, block_counts)?,
     };
     let (q_shape, k_shape) = ([1, tokens, q_heads, head_dim], [1, tokens, kv_heads, head_dim]);
     let scale = (head_dim as f32).powf(-0.5);
@@ -111,7 +111,7 @@ fn check(context: &mut Context<'_>, shape: [usize; 7]) -> Result<()> {
 }
 
 /// The own block and random earlier ones; now and then the first, so that lists differ in length.
-fn selection(
+pub(super) fn random_selection(
     context: &mut Context<'_>,
     documents: &Documents,
     kv_heads: usize,

@@ -1,0 +1,88 @@
+//! Statistics of full against sparse attention: every field of every query.
+//!
+//! Everything is `f64` but the results, which are `f32`: what may differ is their rounding, and nothing else.
+
+use ssa_kernels::Documents;
+use ssa_kernels::ops::attention::reference::Inputs;
+use ssa_kernels::ops::attention::selection::BlockIndices;
+use ssa_kernels::ops::attention::statistics::{AttentionStatistics, attention_statistics, reference};
+
+use super::sparse::random_selection;
+use crate::{Context, Result};
+
+/// Tokens, query heads, key/value heads, head size, block size, block counts (0: all blocks), longest document.
+const SHAPES: [[usize; 7]; 12] = [
+    [1, 16, 1, 64, 16, 4, 1],
+    [63, 16, 1, 64, 16, 2, 63],
+    [100, 32, 2, 64, 16, 3, 100],
+    [400, 16, 1, 64, 16, 5, 60],
+    [300, 16, 1, 64, 64, 2, 300],
+    [150, 16, 1, 64, 16, 0, 150],
+    [150, 16, 1, 64, 16, 30, 150],
+    [200, 16, 1, 128, 16, 4, 150],
+    [130, 3, 1, 20, 7, 5, 130],
+    [100, 2, 2, 80, 24, 3, 100],
+    [90, 4, 2, 256, 32, 2, 90],
+    [120, 1, 1, 15, 1, 9, 80],
+];
+
+/// Of the largest value of a field: a rounding to `f32` each of the result and of the scale of a score.
+const TOLERANCE: f64 = 2e-7;
+/// Of a field that is nothing but the rounding of `f64` sums.
+const NOTHING: f64 = 1e-12;
+
+pub(crate) fn run(context: &mut Context<'_>) -> Result<()> {
+    SHAPES.iter().try_for_each(|&shape| check(context, shape))
+}
+
+fn check(context: &mut Context<'_>, shape: [usize; 7]) -> Result<()> {
+    let [tokens, q_heads, kv_heads, head_dim, block_size, block_counts, longest] = shape;
+    context.case(format!(
+        "T {tokens} HQ {q_heads} H {kv_heads} D {head_dim} {block_size}x{block_counts}, documents to {longest}"
+    ));
+    let documents = Documents::from_cu_seqlens(context.random().cu_seqlens(tokens, longest))?;
+    let block_indices = match block_counts {
+        0 => BlockIndices::all(&documents, kv_heads, block_size),
+        _ => random_selection(context, &documents, kv_heads, block_size, block_counts)?,
+    };
+    let k_shape = [1, tokens, kv_heads, head_dim];
+    let (q, exact_q) = context.normal(&[1, tokens, q_heads, head_dim], 1.0)?;
+    let (k, exact_k) = context.normal(&k_shape, 1.0)?;
+    let (v, exact_v) = context.normal(&k_shape, 1.0)?;
+    let scale = (head_dim as f32).powf(-0.5);
+    let inputs = Inputs {
+        q: &exact_q,
+        k: &exact_k,
+        v: &exact_v,
+        q_heads,
+        kv_heads,
+        head_dim,
+        softmax_scale: f64::from(scale),
+    };
+    let statistics = || attention_statistics(&q, &k, &v, &block_indices, &documents, scale);
+    let (first, second) = (statistics()?, statistics()?);
+    for ((name, actual), exact) in
+        fields(&first).into_iter().zip(reference::statistics(&inputs, &block_indices))
+    {
+        let largest = exact.iter().fold(0.0, |largest: f64, value| largest.max(value.abs()));
+        let errors = actual.iter().zip(&exact).map(|(actual, exact)| (f64::from(*actual) - exact).abs());
+        let worst =
+            errors.fold(0.0, |worst, error| if error > worst || error.is_nan() { error } else { worst });
+        let missing = if actual.len() == exact.len() { 0.0 } else { f64::INFINITY };
+        context.outcome(name, worst + missing, TOLERANCE * largest + NOTHING);
+    }
+    context.check("same bits", usize::from(first != second));
+    Ok(())
+}
+
+fn fields(statistics: &AttentionStatistics) -> [(&'static str, &[f32]); 7] {
+    [
+        ("sparsity", &statistics.sparsity),
+        ("entropy", &statistics.entropy_bits),
+        ("dropped mass", &statistics.dropped_mass),
+        ("max dropped value norm", &statistics.max_dropped_value_norm),
+        ("distance", &statistics.distance),
+        ("bound", &statistics.bound),
+        ("identity error", &statistics.identity_error),
+    ]
+}
