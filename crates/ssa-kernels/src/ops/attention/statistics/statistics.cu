@@ -15,7 +15,7 @@
 // again.
 //
 // Pairs are T^2 / 2 a head, each 3 D multiply-adds (4 D at D 128) and one or two exponentials. At T 8192, 32 heads and D 64
-// that is 2.1e11: 7 ms at an H100's 67 TFLOP/s, 11 ms of A100. Predicted 20-40 ms on an H100, since an exponential is some
+// that is 2.1e11: 7 ms at an H100's 67 TFLOP/s, 11 ms of A100. Predicted, not measured: 20-40 ms on an H100, since an exponential is some
 // thirty instructions and no copy overlaps its own block's products; 2-4 ms at T 2048. Cards with an f64 rate of 1/64
 // take half a second and 30 ms.
 #include "common.cuh"
