@@ -94,28 +94,26 @@ impl<'a> Context<'a> {
     /// Compares a tensor with its exact value. `plain` is the result of a plain computation in `bf16`: twice its error
     /// is allowed, and half a unit in the last place of the largest element.
     pub fn compare(&mut self, what: &str, actual: &Tensor, exact: &[f64], plain: &[f64]) -> Result<()> {
-        let actual = actual.to_vec()?;
-        let (error, plain_error) = (
-            max_error(actual.iter().map(|&value| f64::from(value)), exact),
-            max_error(plain.iter().copied(), exact),
-        );
-        let largest =
-            exact.iter().filter(|value| value.is_finite()).fold(0.0, |max: f64, value| max.max(value.abs()));
-        let complete = actual.len() == exact.len() && plain.len() == exact.len();
-        let error = if complete { error } else { f64::INFINITY };
-        self.outcome(what, error, 2.0 * plain_error + largest * f64::from(half::bf16::EPSILON) / 4.0);
+        // No number is within an allowance that is not one.
+        let plain_error =
+            if plain.len() == exact.len() { max_error(plain.iter().copied(), exact) } else { f64::NAN };
+        let allowed = 2.0 * plain_error + largest(exact) * f64::from(half::bf16::EPSILON) / 4.0;
+        self.compare_within(what, &actual.to_vec()?, exact, allowed);
         Ok(())
     }
 
     /// Compares a tensor that is computed and kept in `f32` with its exact value: an error of 1e-5 of the largest element is
     /// allowed, which hundreds of additions in `f32` stay below and a single rounding to `bf16` does not.
     pub fn compare_f32(&mut self, what: &str, actual: &Tensor, exact: &[f64]) -> Result<()> {
-        let actual = actual.to_vec()?;
-        let largest = exact.iter().fold(0.0, |max: f64, value| max.max(value.abs()));
+        self.compare_within(what, &actual.to_vec()?, exact, 1e-5 * largest(exact));
+        Ok(())
+    }
+
+    /// Compares values with their exact ones, from which each may differ by `allowed`.
+    pub fn compare_within(&mut self, what: &str, actual: &[f32], exact: &[f64], allowed: f64) {
         let error = max_error(actual.iter().map(|&value| f64::from(value)), exact);
         let error = if actual.len() == exact.len() { error } else { f64::INFINITY };
-        self.outcome(what, error, 1e-5 * largest);
-        Ok(())
+        self.outcome(what, error, allowed);
     }
 
     /// Compares a number with its exact value, of which it may differ by the share `tolerance`.
@@ -150,11 +148,19 @@ impl<'a> Context<'a> {
     }
 }
 
+/// The largest finite magnitude.
+pub(crate) fn largest(values: &[f64]) -> f64 {
+    values.iter().filter(|value| value.is_finite()).fold(0.0, |largest: f64, value| largest.max(value.abs()))
+}
+
 /// The largest difference; infinite where one is not a number or only one of the two is infinite.
 fn max_error(actual: impl Iterator<Item = f64>, exact: &[f64]) -> f64 {
-    let error = |(actual, exact): (f64, &f64)| if actual == *exact { 0.0 } else { (actual - exact).abs() };
-    actual
-        .zip(exact)
-        .map(error)
-        .fold(0.0, |worst, error| if error.is_nan() { f64::INFINITY } else { worst.max(error) })
+    worst(
+        actual.zip(exact).map(|(actual, exact)| if actual == *exact { 0.0 } else { (actual - exact).abs() }),
+    )
+}
+
+/// The largest error; infinite where one is not a number, which a maximum would pass over.
+pub(crate) fn worst(errors: impl Iterator<Item = f64>) -> f64 {
+    errors.fold(0.0, |worst, error| if error.is_nan() { f64::INFINITY } else { worst.max(error) })
 }

@@ -12,9 +12,9 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-use ssa_kernels::Device;
 use ssa_kernels::ops::attention::selection::SelectionRule;
 use ssa_kernels::ops::cross_entropy::IGNORE_INDEX;
+use ssa_kernels::{Device, Tensor};
 use ssa_model::{
     AttentionMode, AttentionOptions, Input, Method, Model, ModelError, Objective, Parameters, StepLosses,
     StepScale, TrainBatch,
@@ -22,7 +22,7 @@ use ssa_model::{
 use ssa_testkit::{Golden, GoldenTensor};
 
 use crate::Outcome;
-use crate::context::Context;
+use crate::context::{Context, worst};
 use crate::plain::{Rounding, TrainStep, logits};
 use crate::selection;
 use crate::step::{allowed, check_step, plain, relative};
@@ -222,12 +222,11 @@ fn check_files(context: &mut Context<'_>, case: &Case, stream: &str) -> Result<(
     let loss = total_loss(&exact.losses);
     let error = (case.loss(&format!("train_loss.{stream}")) - loss).abs();
     context.outcome("loss in the file", error, FILE_TOLERANCE * loss);
-    let mut worst = 0.0_f64;
-    for (name, grad) in exact.grads.named() {
-        let file = &case.tensor(&format!("grad.{stream}.{name}"))?.values;
-        worst = worst.max(relative(file, grad.as_slice()));
-    }
-    context.outcome("gradients in the file", worst, FILE_TOLERANCE);
+    let error = |(name, grad): (String, &Tensor)| -> Result<f64, GoldenError> {
+        Ok(relative(&case.tensor(&format!("grad.{stream}.{name}"))?.values, grad.as_slice()))
+    };
+    let errors = exact.grads.named().into_iter().map(error).collect::<Result<Vec<_>, _>>()?;
+    context.outcome("gradients in the file", worst(errors.into_iter()), FILE_TOLERANCE);
     Ok(())
 }
 

@@ -8,7 +8,7 @@ use ssa_kernels::ops::attention::{AttentionGrads, AttentionOutput};
 use ssa_kernels::{Documents, Tensor};
 
 use crate::plain::attention::{self as plain, Roundings, Visible};
-use crate::{Context, Result};
+use crate::{Context, Result, twice};
 
 /// Sizes of a case.
 #[derive(Clone, Copy)]
@@ -74,6 +74,34 @@ pub(crate) fn run_compression(context: &mut Context<'_>) -> Result<()> {
     Ok(())
 }
 
+/// Random queries, keys and values, on the device and exactly, and the usual scale of their scores.
+pub(super) struct AttentionInputs {
+    pub(super) q: Tensor,
+    pub(super) k: Tensor,
+    pub(super) v: Tensor,
+    pub(super) scale: f32,
+    exact: [Vec<f64>; 3],
+}
+
+impl AttentionInputs {
+    /// q of this shape, k and v of that: the last two axes are heads and their elements.
+    pub(super) fn new(context: &mut Context<'_>, q_shape: &[usize], k_shape: &[usize]) -> Result<Self> {
+        let (q, exact_q) = context.normal(q_shape, 1.0)?;
+        let (k, exact_k) = context.normal(k_shape, 1.0)?;
+        let (v, exact_v) = context.normal(k_shape, 1.0)?;
+        let scale = (q.last_dim() as f32).powf(-0.5);
+        Ok(Self { q, k, v, scale, exact: [exact_q, exact_k, exact_v] })
+    }
+
+    /// As the references take them.
+    pub(super) fn exact(&self) -> Inputs<'_> {
+        let heads = |x: &Tensor| x.shape()[x.shape().len() - 2];
+        let [q, k, v] = &self.exact;
+        let (q_heads, kv_heads, head_dim) = (heads(&self.q), heads(&self.k), self.q.last_dim());
+        Inputs { q, k, v, q_heads, kv_heads, head_dim, softmax_scale: f64::from(self.scale) }
+    }
+}
+
 /// Random documents of these sizes.
 pub(super) fn documents(context: &mut Context<'_>, sizes: &Sizes) -> Result<Documents> {
     let [rows, tokens] = sizes.rows;
@@ -96,46 +124,34 @@ fn check(context: &mut Context<'_>, kind: Kind, sizes: &Sizes) -> Result<()> {
         "B {rows} T {tokens} H {kv_heads} G {group} D {head_dim} documents up to {longest}{setting}"
     ));
     let documents = documents(context, sizes)?;
-    let (q_heads, scale) = (kv_heads * group, (head_dim as f32).powf(-0.5));
     let k_shape = match kind {
         Kind::Full | Kind::Window(_) => vec![rows, tokens, kv_heads, head_dim],
         Kind::Compression(block_size) => vec![documents.blocks(block_size), kv_heads, head_dim],
     };
-    let q_shape = [rows, tokens, q_heads, head_dim];
-    let (q, exact_q) = context.normal(&q_shape, 1.0)?;
-    let (k, exact_k) = context.normal(&k_shape, 1.0)?;
-    let (v, exact_v) = context.normal(&k_shape, 1.0)?;
+    let q_shape = [rows, tokens, kv_heads * group, head_dim];
+    let inputs = AttentionInputs::new(context, &q_shape, &k_shape)?;
     let (dout, exact_dout) = context.normal(&q_shape, 1.0)?;
-    let inputs = Inputs {
-        q: &exact_q,
-        k: &exact_k,
-        v: &exact_v,
-        q_heads,
-        kv_heads,
-        head_dim,
-        softmax_scale: f64::from(scale),
-    };
+    let AttentionInputs { q, k, v, scale, .. } = &inputs;
+    let (scale, inputs) = (*scale, inputs.exact());
 
     let forward = || match kind {
-        Kind::Full => full_attention_fwd(&q, &k, &v, &documents, scale),
-        Kind::Window(window_size) => window_attention_fwd(&q, &k, &v, &documents, window_size, scale),
-        Kind::Compression(block_size) => compression_attention_fwd(&q, &k, &v, &documents, block_size, scale),
+        Kind::Full => full_attention_fwd(q, k, v, &documents, scale),
+        Kind::Window(window_size) => window_attention_fwd(q, k, v, &documents, window_size, scale),
+        Kind::Compression(block_size) => compression_attention_fwd(q, k, v, &documents, block_size, scale),
     };
     let backward = |output: &AttentionOutput| -> Result<AttentionGrads> {
-        let mut grads = AttentionGrads::zeros_like(&q, &k, &v);
+        let mut grads = AttentionGrads::zeros_like(q, k, v);
         // Once sets, once adds.
         for _ in 0..2 {
             match kind {
                 Kind::Full => {
-                    full_attention_bwd(&dout, &q, &k, &v, output, &documents, scale, &mut grads)?;
+                    full_attention_bwd(&dout, q, k, v, output, &documents, scale, &mut grads)?;
                 }
                 Kind::Window(size) => {
-                    window_attention_bwd(&dout, &q, &k, &v, output, &documents, size, scale, &mut grads)?;
+                    window_attention_bwd(&dout, q, k, v, output, &documents, size, scale, &mut grads)?;
                 }
                 Kind::Compression(size) => {
-                    compression_attention_bwd(
-                        &dout, &q, &k, &v, output, &documents, size, scale, &mut grads,
-                    )?;
+                    compression_attention_bwd(&dout, q, k, v, output, &documents, size, scale, &mut grads)?;
                 }
             }
         }
@@ -174,7 +190,7 @@ fn check(context: &mut Context<'_>, kind: Kind, sizes: &Sizes) -> Result<()> {
         ("dk", &grads.dk, exact_dk, plain_dk),
         ("dv", &grads.dv, exact_dv, plain_dv),
     ] {
-        let [exact, plain] = [exact, plain].map(|values| values.iter().map(|x| 2.0 * x).collect::<Vec<_>>());
+        let [exact, plain] = [exact, plain].map(|values| twice(&values));
         context.compare(name, grad, &exact, &plain)?;
     }
     compare_again(context, [&output.out, &output.lse, &grads.dq, &grads.dk, &grads.dv], &forward()?, backward)

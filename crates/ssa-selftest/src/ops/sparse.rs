@@ -3,13 +3,13 @@
 use std::collections::BTreeSet;
 
 use ssa_kernels::Documents;
-use ssa_kernels::ops::attention::reference::Inputs;
 use ssa_kernels::ops::attention::selection::BlockIndices;
 use ssa_kernels::ops::attention::sparse::{reference, sparse_attention_bwd, sparse_attention_fwd};
 use ssa_kernels::ops::attention::{AttentionGrads, AttentionOutput};
 
+use super::attention::AttentionInputs;
 use crate::plain::attention::{self, Roundings, Visible};
-use crate::{Context, Result};
+use crate::{Context, Result, twice};
 
 /// Tokens, query heads, key/value heads, head size, block size, block counts (0: all blocks), longest document.
 const SHAPES: [[usize; 7]; 21] = [
@@ -42,36 +42,19 @@ pub(crate) fn run(context: &mut Context<'_>) -> Result<()> {
 }
 
 fn check(context: &mut Context<'_>, shape: [usize; 7]) -> Result<()> {
-    let [tokens, q_heads, kv_heads, head_dim, block_size, block_counts, longest] = shape;
-    context.case(format!(
-        "T {tokens} HQ {q_heads} H {kv_heads} D {head_dim} {block_size}x{block_counts}, documents to {longest}"
-    ));
-    let documents = Documents::from_cu_seqlens(context.random().cu_seqlens(tokens, longest))?;
-    let block_indices = match block_counts {
-        0 => BlockIndices::all(&documents, kv_heads, block_size),
-        _ => random_selection(context, &documents, kv_heads, block_size, block_counts)?,
-    };
-    let (q_shape, k_shape) = ([1, tokens, q_heads, head_dim], [1, tokens, kv_heads, head_dim]);
-    let scale = (head_dim as f32).powf(-0.5);
-    let (q, exact_q) = context.normal(&q_shape, 1.0)?;
-    let (k, exact_k) = context.normal(&k_shape, 1.0)?;
-    let (v, exact_v) = context.normal(&k_shape, 1.0)?;
+    let [tokens, q_heads, kv_heads, head_dim, ..] = shape;
+    let (documents, block_indices) = selection(context, &shape)?;
+    let q_shape = [1, tokens, q_heads, head_dim];
+    let inputs = AttentionInputs::new(context, &q_shape, &[1, tokens, kv_heads, head_dim])?;
     let (dout, exact_dout) = context.normal(&q_shape, 1.0)?;
-    let inputs = Inputs {
-        q: &exact_q,
-        k: &exact_k,
-        v: &exact_v,
-        q_heads,
-        kv_heads,
-        head_dim,
-        softmax_scale: f64::from(scale),
-    };
-    let forward = || sparse_attention_fwd(&q, &k, &v, &block_indices, &documents, scale);
+    let AttentionInputs { q, k, v, scale, .. } = &inputs;
+    let (scale, inputs) = (*scale, inputs.exact());
+    let forward = || sparse_attention_fwd(q, k, v, &block_indices, &documents, scale);
     let backward = |output: &AttentionOutput| -> Result<AttentionGrads> {
-        let mut grads = AttentionGrads::zeros_like(&q, &k, &v);
+        let mut grads = AttentionGrads::zeros_like(q, k, v);
         // Once sets, once adds.
         for _ in 0..2 {
-            sparse_attention_bwd(&dout, &q, &k, &v, output, &block_indices, &documents, scale, &mut grads)?;
+            sparse_attention_bwd(&dout, q, k, v, output, &block_indices, &documents, scale, &mut grads)?;
         }
         Ok(grads)
     };
@@ -87,11 +70,10 @@ fn check(context: &mut Context<'_>, shape: [usize; 7]) -> Result<()> {
     let grads = backward(&output)?;
     let exact_grads = [("dq", &grads.dq, dq), ("dk", &grads.dk, dk), ("dv", &grads.dv, dv)];
     for ((name, grad, exact), plain) in exact_grads.into_iter().zip(plain_grads) {
-        let [exact, plain] = [exact, plain].map(|values| values.iter().map(|x| 2.0 * x).collect::<Vec<_>>());
+        let [exact, plain] = [exact, plain].map(|values| twice(&values));
         if exact.iter().all(|&value| value == 0.0) {
             // A token that sees itself alone: terms of order one cancel.
-            let largest = grad.to_vec()?.into_iter().fold(0.0, |max: f32, value| max.max(value.abs()));
-            context.outcome(name, f64::from(largest), 1e-4);
+            context.compare_within(name, &grad.to_vec()?, &exact, 1e-4);
         } else {
             context.compare(name, grad, &exact, &plain)?;
         }
@@ -110,8 +92,22 @@ fn check(context: &mut Context<'_>, shape: [usize; 7]) -> Result<()> {
     Ok(())
 }
 
+/// Begins the case of a shape as in [`SHAPES`]: its documents, and blocks that are selected in them.
+pub(super) fn selection(context: &mut Context<'_>, shape: &[usize; 7]) -> Result<(Documents, BlockIndices)> {
+    let &[tokens, q_heads, kv_heads, head_dim, block_size, block_counts, longest] = shape;
+    context.case(format!(
+        "T {tokens} HQ {q_heads} H {kv_heads} D {head_dim} {block_size}x{block_counts}, documents to {longest}"
+    ));
+    let documents = Documents::from_cu_seqlens(context.random().cu_seqlens(tokens, longest))?;
+    let block_indices = match block_counts {
+        0 => BlockIndices::all(&documents, kv_heads, block_size),
+        _ => random_selection(context, &documents, kv_heads, block_size, block_counts)?,
+    };
+    Ok((documents, block_indices))
+}
+
 /// The own block and random earlier ones; now and then the first, so that lists differ in length.
-pub(super) fn random_selection(
+fn random_selection(
     context: &mut Context<'_>,
     documents: &Documents,
     kv_heads: usize,

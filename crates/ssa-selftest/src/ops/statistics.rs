@@ -2,12 +2,11 @@
 //!
 //! Everything is `f64` but the results, which are `f32`: what may differ is their rounding, and nothing else.
 
-use ssa_kernels::Documents;
-use ssa_kernels::ops::attention::reference::Inputs;
-use ssa_kernels::ops::attention::selection::BlockIndices;
 use ssa_kernels::ops::attention::statistics::{AttentionStatistics, attention_statistics, reference};
 
-use super::sparse::random_selection;
+use super::attention::AttentionInputs;
+use super::sparse::selection;
+use crate::context::largest;
 use crate::{Context, Result};
 
 /// Tokens, query heads, key/value heads, head size, block size, block counts (0: all blocks), longest document.
@@ -36,40 +35,17 @@ pub(crate) fn run(context: &mut Context<'_>) -> Result<()> {
 }
 
 fn check(context: &mut Context<'_>, shape: [usize; 7]) -> Result<()> {
-    let [tokens, q_heads, kv_heads, head_dim, block_size, block_counts, longest] = shape;
-    context.case(format!(
-        "T {tokens} HQ {q_heads} H {kv_heads} D {head_dim} {block_size}x{block_counts}, documents to {longest}"
-    ));
-    let documents = Documents::from_cu_seqlens(context.random().cu_seqlens(tokens, longest))?;
-    let block_indices = match block_counts {
-        0 => BlockIndices::all(&documents, kv_heads, block_size),
-        _ => random_selection(context, &documents, kv_heads, block_size, block_counts)?,
-    };
-    let k_shape = [1, tokens, kv_heads, head_dim];
-    let (q, exact_q) = context.normal(&[1, tokens, q_heads, head_dim], 1.0)?;
-    let (k, exact_k) = context.normal(&k_shape, 1.0)?;
-    let (v, exact_v) = context.normal(&k_shape, 1.0)?;
-    let scale = (head_dim as f32).powf(-0.5);
-    let inputs = Inputs {
-        q: &exact_q,
-        k: &exact_k,
-        v: &exact_v,
-        q_heads,
-        kv_heads,
-        head_dim,
-        softmax_scale: f64::from(scale),
-    };
-    let statistics = || attention_statistics(&q, &k, &v, &block_indices, &documents, scale);
+    let [tokens, q_heads, kv_heads, head_dim, ..] = shape;
+    let (documents, block_indices) = selection(context, &shape)?;
+    let inputs =
+        AttentionInputs::new(context, &[1, tokens, q_heads, head_dim], &[1, tokens, kv_heads, head_dim])?;
+    let statistics =
+        || attention_statistics(&inputs.q, &inputs.k, &inputs.v, &block_indices, &documents, inputs.scale);
     let (first, second) = (statistics()?, statistics()?);
     for ((name, actual), exact) in
-        fields(&first).into_iter().zip(reference::statistics(&inputs, &block_indices))
+        fields(&first).into_iter().zip(reference::statistics(&inputs.exact(), &block_indices))
     {
-        let largest = exact.iter().fold(0.0, |largest: f64, value| largest.max(value.abs()));
-        let errors = actual.iter().zip(&exact).map(|(actual, exact)| (f64::from(*actual) - exact).abs());
-        let worst =
-            errors.fold(0.0, |worst, error| if error > worst || error.is_nan() { error } else { worst });
-        let missing = if actual.len() == exact.len() { 0.0 } else { f64::INFINITY };
-        context.outcome(name, worst + missing, TOLERANCE * largest + NOTHING);
+        context.compare_within(name, actual, &exact, TOLERANCE * largest(&exact) + NOTHING);
     }
     context.check("same bits", usize::from(first != second));
     Ok(())

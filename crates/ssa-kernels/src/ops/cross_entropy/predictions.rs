@@ -32,7 +32,7 @@ pub struct PredictionScore {
 /// `f64`.
 ///
 /// # Edge cases
-/// No predictions: an empty list. No targets: zeros. The divergence of the first is 0, up to nothing. A logit that is NaN or
+/// No predictions: an empty list. No targets: zeros. The divergence of the first is 0. A logit that is NaN or
 /// positive infinity makes the sums NaN.
 ///
 /// # Errors
