@@ -36,7 +36,8 @@ def command(side: str, arguments: argparse.Namespace, directory: Path) -> list[s
     steps = str(arguments.steps)
     if side == "ssa":
         binary = str(arguments.ssa.resolve())
-        # A run this short is within the configuration's warm-up; PyTorch's side cuts it off the same way.
+        # A run this short is within the configuration's warm-up; PyTorch's side cuts it off the
+        # same way.
         options = ["--set", f"training.steps={steps}", "--set", f"optimizer.warmup_steps={steps}"]
         options += ["--run-dir", str(directory / "run"), "--no-eval"]
         base = [binary, "train", str(arguments.config), *options]

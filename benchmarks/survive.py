@@ -56,7 +56,8 @@ def interrupted(arguments: argparse.Namespace, run: Path) -> list[dict]:
     """Goes on until the run ends; how it was stopped on the way."""
     draw = random.Random(arguments.seed)
     log = run.with_suffix(".log")
-    # So many kills, evenly over the run but for a random part of their distance, and at a random instant of the step.
+    # So many kills, evenly over the run but for a random part of their distance, and at a random
+    # instant of the step.
     distance = arguments.steps / (arguments.kills + 1)
     targets = [int((index + draw.uniform(0.5, 1.5)) * distance) for index in range(arguments.kills)]
     stops: list[dict] = []

@@ -41,7 +41,8 @@ def select_blocks(q: Tensor, k: Tensor, block_size: int, block_counts: int, tile
         past = token[start:end] // block_size
         block = torch.arange(complete, device=q.device)
         scores = q[:, :, start:end] @ pooled[:, :, :complete].transpose(-1, -2)
-        # A row without a complete block becomes NaN and is overwritten below: it has no past block either.
+        # A row without a complete block becomes NaN and is overwritten below: it has no past block
+        # either.
         scores.masked_fill_(block >= (token[start:end] + 1) // block_size, float("-inf"))
         importance = scores.softmax(-1, dtype=torch.float32).sum(1).masked_fill_(block >= past, -1.0)
         best = importance.topk(min(block_counts - 1, complete))

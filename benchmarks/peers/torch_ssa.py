@@ -201,8 +201,8 @@ class SsaModel(nn.Module):
             if layer_alignment is not None:
                 alignment = alignment + layer_alignment
         logits = F.linear(self.model.norm(x), self.model.embed_tokens.weight)
-        # SmoothL1(full, sg sparse) + SmoothL1(sparse, sg full) has the gradient of SmoothL1(full, sparse)
-        # without stop-gradients and twice its value.
+        # SmoothL1(full, sg sparse) + SmoothL1(sparse, sg full) has the gradient of SmoothL1(full,
+        # sparse) without stop-gradients and twice its value.
         return Output(logits, alignment + alignment.detach())
 
 

@@ -7,7 +7,8 @@ fn main() {
     let commit = git(&["rev-parse", "--short=12", "HEAD"]).unwrap_or_else(|| "unknown".to_owned());
     println!("cargo::rustc-env=SSA_COMMIT={commit}");
     println!("cargo::rerun-if-changed=build.rs");
-    // The log of HEAD changes with every commit and checkout. A file that does not exist would mean a rebuild each time.
+    // The log of HEAD changes with every commit and checkout. A file that does not exist would mean
+    // a rebuild each time.
     if let Some(log) = git(&["rev-parse", "--path-format=absolute", "--git-path", "logs/HEAD"])
         && std::path::Path::new(&log).exists()
     {

@@ -56,8 +56,8 @@ fn products(config: &ModelConfig, rows: usize) -> [Product; 6] {
     ]
 }
 
-/// Measures the products of a step of `rows` tokens of a model, forward and both gradients, as training calls them: gradients are
-/// written where nothing was yet.
+/// Measures the products of a step of `rows` tokens of a model, forward and both gradients, as
+/// training calls them: gradients are written where nothing was yet.
 ///
 /// # Errors
 /// The device fails, or has no place for the tensors.
@@ -78,14 +78,24 @@ pub fn gemm(
     Ok(results)
 }
 
-fn measure(meter: &Meter, product: &Product, random: &mut Normal) -> Result<[GemmRow; 3], KernelError> {
+fn measure(
+    meter: &Meter,
+    product: &Product,
+    random: &mut Normal,
+) -> Result<[GemmRow; 3], KernelError> {
     let &Product { name, rows, inputs, outputs } = product;
     let device = meter.device();
     let elements = rows * inputs + inputs * outputs + rows * outputs;
     let sets = meter.sets(elements * device.dtype().size());
     let mut tensor = |shape: &[usize]| random.tensor(device, shape);
     let operands: Vec<[Tensor; 3]> = (0..sets)
-        .map(|_| Ok([tensor(&[1, rows, inputs])?, tensor(&[outputs, inputs])?, tensor(&[1, rows, outputs])?]))
+        .map(|_| {
+            Ok([
+                tensor(&[1, rows, inputs])?,
+                tensor(&[outputs, inputs])?,
+                tensor(&[1, rows, outputs])?,
+            ])
+        })
         .collect::<Result<_, KernelError>>()?;
     let forward = meter.measure(sets, |set| {
         let [x, weight, _] = &operands[set];

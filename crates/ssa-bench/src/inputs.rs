@@ -18,7 +18,11 @@ impl Normal {
     }
 
     /// The next numbers, in the type of the device.
-    pub(crate) fn tensor(&mut self, device: &Device, shape: &[usize]) -> Result<Tensor, KernelError> {
+    pub(crate) fn tensor(
+        &mut self,
+        device: &Device,
+        shape: &[usize],
+    ) -> Result<Tensor, KernelError> {
         let len = shape.iter().product();
         let mut values = Vec::with_capacity(len);
         while values.len() < len {

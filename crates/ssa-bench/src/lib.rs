@@ -1,9 +1,12 @@
-//! Measures what this machine's device does: the parts of attention, matrix products, whole training steps.
+//! Measures what this machine's device does: the parts of attention, matrix products, whole
+//! training steps.
 //!
-//! Everything goes through the public functions that training uses, on inputs that look like real ones: normal random numbers,
-//! and for sparse attention both selections without any locality, the worst case, and selections like those of trained models
-//! ([`local_selection`]). Times are medians over samples of a few milliseconds, taken after a warm-up, on inputs that take turns so that the
-//! second-level cache holds none of them ([`Meter`]). Shares are of what the device was measured to do at best ([`Peaks`]), not of a data sheet.
+//! Everything goes through the public functions that training uses, on inputs that look like real
+//! ones: normal random numbers, and for sparse attention both selections without any locality, the
+//! worst case, and selections like those of trained models ([`local_selection`]). Times are medians
+//! over samples of a few milliseconds, taken after a warm-up, on inputs that take turns so that the
+//! second-level cache holds none of them ([`Meter`]). Shares are of what the device was measured to
+//! do at best ([`Peaks`]), not of a data sheet.
 //!
 //! Nothing here prints: results are plain serialisable rows, handed out as they come.
 

@@ -11,13 +11,15 @@ const RUN: usize = 64;
 /// Far blocks to choose from, in multiples of the blocks of a token.
 const POOL: usize = 4;
 
-/// Blocks for one row of `tokens` tokens that neighbours share to the degree they do in trained models.
+/// Blocks for one row of `tokens` tokens that neighbours share to the degree they do in trained
+/// models.
 ///
-/// Measured on models of 18 million parameters at 16x16, 8 neighbouring tokens select about 1.8 times as many different
-/// blocks as one of them, 64 about 3.7 times; about three quarters lie among the last 16. So here each token takes three
-/// quarters of its blocks, its own among them, from as many last ones as it selects at all, at random; the other quarter
-/// stays the same for three tokens each and comes from a pool of four times the number selected, drawn anew every 64 tokens from
-/// all blocks before.
+/// Measured on models of 18 million parameters at 16x16, 8 neighbouring tokens select about 1.8
+/// times as many different blocks as one of them, 64 about 3.7 times; about three quarters lie
+/// among the last 16. So here each token takes three quarters of its blocks, its own among them,
+/// from as many last ones as it selects at all, at random; the other quarter stays the same for
+/// three tokens each and comes from a pool of four times the number selected, drawn anew every 64
+/// tokens from all blocks before.
 ///
 /// # Errors
 /// [`KernelError::Value`] if there is no token or no head.
@@ -71,7 +73,8 @@ mod tests {
 
     use super::*;
 
-    /// Mean size of the union of the blocks of so many neighbours, in multiples of the blocks of one.
+    /// Mean size of the union of the blocks of so many neighbours, in multiples of the blocks of
+    /// one.
     fn union_of(indices: &BlockIndices, tokens: std::ops::Range<usize>, neighbours: usize) -> f64 {
         let groups: Vec<usize> = tokens.step_by(neighbours).collect();
         let union = |&first: &usize| {
@@ -87,15 +90,23 @@ mod tests {
         let measured = [(2, 1.22), (4, 1.47), (8, 1.79), (16, 2.19), (32, 2.83), (64, 3.78)];
         for (neighbours, expected) in measured {
             let union = union_of(&indices, 2048..4096, neighbours);
-            assert!((union / expected - 1.0).abs() < 0.1, "{neighbours} neighbours: {union}, not {expected}");
+            assert!(
+                (union / expected - 1.0).abs() < 0.1,
+                "{neighbours} neighbours: {union}, not {expected}"
+            );
         }
     }
 
     #[test]
     fn any_size_is_a_selection() {
-        for (tokens, [size, counts]) in [(1, [16, 16]), (100, [16, 4]), (63, [64, 1]), (1000, [7, 3])] {
+        for (tokens, [size, counts]) in
+            [(1, [16, 16]), (100, [16, 4]), (63, [64, 1]), (1000, [7, 3])]
+        {
             local_selection(tokens, 2, SparseBudget::new(size, counts).unwrap()).unwrap();
         }
-        assert_eq!(local_selection(5, 1, SparseBudget::new(2, 2).unwrap()).unwrap().selected(0, 0), [0]);
+        assert_eq!(
+            local_selection(5, 1, SparseBudget::new(2, 2).unwrap()).unwrap().selected(0, 0),
+            [0]
+        );
     }
 }

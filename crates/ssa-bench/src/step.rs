@@ -29,7 +29,8 @@ pub struct StepSettings {
 /// The steps that ran on one stream.
 #[derive(Clone, Debug, Serialize)]
 pub struct StepRow {
-    /// The attention that went on: `full`, `sparse`, or `mixed` where layers or micro-batches differ.
+    /// The attention that went on: `full`, `sparse`, or `mixed` where layers or micro-batches
+    /// differ.
     pub stream: &'static str,
     /// Steps measured.
     pub steps: usize,
@@ -39,7 +40,8 @@ pub struct StepRow {
     pub fastest: f64,
     /// Tokens of a step over its median time.
     pub tokens_per_second: f64,
-    /// The operations that the step needs by its formulas, as `ssa train` counts them, over its median time.
+    /// The operations that the step needs by its formulas, as `ssa train` counts them, over its
+    /// median time.
     pub tflops: f64,
     /// Loss of the last step.
     pub loss: f64,
@@ -91,9 +93,9 @@ struct Stream {
     loss: f64,
 }
 
-/// Runs the training steps of a plan on random ids instead of its data, one document per row, and measures them: forward,
-/// backward, clipping and the optimiser, as [`Trainer`] runs them. For ssa the coin is drawn as in training and each
-/// stream is counted by itself.
+/// Runs the training steps of a plan on random ids instead of its data, one document per row, and
+/// measures them: forward, backward, clipping and the optimiser, as [`Trainer`] runs them. For ssa
+/// the coin is drawn as in training and each stream is counted by itself.
 ///
 /// # Errors
 /// What training fails with: no place on the device, a loss that is not finite.
@@ -103,8 +105,10 @@ pub fn step(
     settings: StepSettings,
     observe: &mut dyn FnMut(&StepMetrics),
 ) -> Result<StepReport> {
-    let parameters =
-        parameter_shapes(plan.model()).iter().map(|(_, shape)| shape.iter().product::<usize>()).sum();
+    let parameters = parameter_shapes(plan.model())
+        .iter()
+        .map(|(_, shape)| shape.iter().product::<usize>())
+        .sum();
     let (share, method) = (plan.config().objective.full_ratio, plan.objective().attention.method);
     let expected = if method == Method::Ssa && share > 0.0 && share < 1.0 { 2 } else { 1 };
     let rows = random_rows(&plan)?;
@@ -175,7 +179,8 @@ fn random_rows(plan: &TrainPlan) -> Result<PackedRows> {
     let sequence_length = plan.sequence_length();
     let rows = BATCHES * plan.batches().full;
     let eos = plan.tokenizer().eos();
-    let ids = Random::new(plan.seed()).below(plan.model().vocab_size as u32, rows * sequence_length - 1);
+    let ids =
+        Random::new(plan.seed()).below(plan.model().vocab_size as u32, rows * sequence_length - 1);
     let options = PackOptions {
         sequence_length,
         packing: Packing::Concat,

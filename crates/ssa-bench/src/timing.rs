@@ -47,8 +47,8 @@ impl Timing {
 
 /// Measures calls on a device: by its own clock on a GPU, by the wall clock on the CPU.
 ///
-/// A sample is several calls queued one after the other, so that the time it takes to launch them is hidden where the device
-/// is the slower side, as it is in training.
+/// A sample is several calls queued one after the other, so that the time it takes to launch them
+/// is hidden where the device is the slower side, as it is in training.
 #[derive(Clone, Debug)]
 pub struct Meter {
     device: Device,
@@ -66,8 +66,8 @@ impl Meter {
         &self.device
     }
 
-    /// Measures `call`, which is told which of `sets` sets of inputs to use: they take turns, after each has been used
-    /// once to warm up.
+    /// Measures `call`, which is told which of `sets` sets of inputs to use: they take turns, after
+    /// each has been used once to warm up.
     ///
     /// # Errors
     /// The first error of `call`, or that of a GPU that has failed.
@@ -83,7 +83,8 @@ impl Meter {
         let mut samples = Vec::with_capacity(self.effort.samples);
         let start = Instant::now();
         while samples.len() < self.effort.samples
-            && (samples.len() < self.effort.fewest || start.elapsed().as_secs_f64() < self.effort.seconds)
+            && (samples.len() < self.effort.fewest
+                || start.elapsed().as_secs_f64() < self.effort.seconds)
         {
             let seconds = self.time(|| turns.by_ref().take(calls).try_for_each(&mut call))?;
             samples.push(seconds * 1e3 / calls as f64);
@@ -92,10 +93,13 @@ impl Meter {
         Ok(Timing { ms, fastest, samples: samples.len(), calls })
     }
 
-    /// How many sets of inputs of so many bytes it takes to spill the second-level cache twice over.
+    /// How many sets of inputs of so many bytes it takes to spill the second-level cache twice
+    /// over.
     pub fn sets(&self, bytes: usize) -> usize {
         match &self.device {
-            Device::Cuda(gpu) => (2 * gpu.properties().l2_cache).div_ceil(bytes.max(1)).clamp(2, 16),
+            Device::Cuda(gpu) => {
+                (2 * gpu.properties().l2_cache).div_ceil(bytes.max(1)).clamp(2, 16)
+            }
             _ => 2,
         }
     }

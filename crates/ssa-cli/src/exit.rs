@@ -144,7 +144,9 @@ fn train_kind(error: &TrainError) -> Exit {
         | TrainError::Locked { .. }
         | TrainError::ConfigChanged { .. }
         | TrainError::Config(_) => Exit::Usage,
-        TrainError::Io { .. } | TrainError::Checkpoint(_) | TrainError::Metrics { .. } => Exit::Data,
+        TrainError::Io { .. } | TrainError::Checkpoint(_) | TrainError::Metrics { .. } => {
+            Exit::Data
+        }
         TrainError::Model(error) => model_kind(error),
         TrainError::Data(error) => data_kind(error),
         _ => Exit::Failure,
@@ -207,7 +209,8 @@ mod tests {
     fn context_does_not_hide_the_kind() {
         let error = Err::<(), _>(UsageError("no".to_owned())).context("outer").unwrap_err();
         assert_eq!(classify(&error), Exit::Usage);
-        let broken = anyhow::Error::from(io::Error::from(io::ErrorKind::BrokenPipe)).context("outer");
+        let broken =
+            anyhow::Error::from(io::Error::from(io::ErrorKind::BrokenPipe)).context("outer");
         assert_eq!(classify(&broken), Exit::BrokenPipe);
         assert_eq!(classify(&anyhow::anyhow!("other")), Exit::Failure);
         let nested = EvalError::Data(DataError::NoText);

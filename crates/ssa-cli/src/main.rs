@@ -11,8 +11,9 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-/// A training step allocates the same large buffers over and over. The system's allocator gives each back to the
-/// kernel and gets it again page by page, which took a tenth of the demo's processor time.
+/// A training step allocates the same large buffers over and over. The system's allocator gives
+/// each back to the kernel and gets it again page by page, which took a tenth of the demo's
+/// processor time.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

@@ -45,26 +45,47 @@ fn attention() {
                 row["part"].as_str().unwrap()
             })
             .collect();
-        for part in
-            ["full forward", "full backward", "pooling", "selection", "sparse forward", "alignment backward"]
-        {
+        for part in [
+            "full forward",
+            "full backward",
+            "pooling",
+            "selection",
+            "sparse forward",
+            "alignment backward",
+        ] {
             assert!(parts.contains(&part), "{part}: {parts:?}");
         }
-        assert_eq!(parts.iter().filter(|&&part| part == "sparse backward").count(), 2, "random and local");
+        assert_eq!(
+            parts.iter().filter(|&&part| part == "sparse backward").count(),
+            2,
+            "random and local"
+        );
     }
     assert!(text.contains("selection + sparse forward + backward 8x2, random blocks"), "{text}");
 }
 
 #[test]
 fn step() {
-    let (record, text) =
-        bench(&["step", "--config", "tiny.toml", "--tokens", "32", "--steps", "2", "--warm-up", "1"]);
+    let (record, text) = bench(&[
+        "step",
+        "--config",
+        "tiny.toml",
+        "--tokens",
+        "32",
+        "--steps",
+        "2",
+        "--warm-up",
+        "1",
+    ]);
     let rows = record["results"]["rows"].as_array().unwrap();
     let mut streams: Vec<&str> = rows.iter().map(|row| row["stream"].as_str().unwrap()).collect();
     streams.sort_unstable();
     assert_eq!(streams, ["full", "sparse"]);
     for row in rows {
-        assert!(row["tokens_per_second"].as_f64().unwrap() > 0.0 && row["tflops"].as_f64().unwrap() > 0.0);
+        assert!(
+            row["tokens_per_second"].as_f64().unwrap() > 0.0
+                && row["tflops"].as_f64().unwrap() > 0.0
+        );
     }
     assert_eq!(record["settings"]["method"], "ssa");
     assert!(text.contains("MFU"), "{text}");

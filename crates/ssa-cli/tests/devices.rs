@@ -1,4 +1,5 @@
-//! `--device`, `ssa doctor`, `ssa selftest` and `ssa train --dry-run` on a machine whose GPUs are hidden.
+//! `--device`, `ssa doctor`, `ssa selftest` and `ssa train --dry-run` on a machine whose GPUs are
+//! hidden.
 
 #![allow(
     clippy::unwrap_used,
@@ -33,7 +34,8 @@ fn a_gpu_that_is_not_there_is_an_error_with_a_remedy() {
 fn checks_pass_on_the_cpu() {
     let run = common::ssa(Path::new("."), ["selftest", "--filter", "swiglu"]).succeeds();
     assert!(run.stdout.contains(" passed, 0 failed"), "{}", run.stdout);
-    common::ssa(Path::new("."), ["selftest", "--filter", "nothing"]).fails(2, &["`nothing`", "--filter"]);
+    common::ssa(Path::new("."), ["selftest", "--filter", "nothing"])
+        .fails(2, &["`nothing`", "--filter"]);
 }
 
 #[test]
@@ -55,7 +57,11 @@ fn golden_cases_are_checked_if_they_are_whole() {
     fs::write(case.join("expected.json"), "{}").unwrap();
     fs::write(case.join("expected.safetensors"), "no tensors").unwrap();
     common::ssa(Path::new("."), arguments(directory.path())).fails(3, &["expected.safetensors"]);
-    fs::copy(golden.join("model/full_T200/expected.safetensors"), case.join("expected.safetensors")).unwrap();
+    fs::copy(
+        golden.join("model/full_T200/expected.safetensors"),
+        case.join("expected.safetensors"),
+    )
+    .unwrap();
     fs::write(case.join("expected.json"), "{").unwrap();
     common::ssa(Path::new("."), arguments(directory.path())).fails(3, &["expected.json"]);
 }
@@ -69,13 +75,15 @@ fn a_dry_run_tells_memory_and_trains_nothing() {
     }
     assert!(!place.path().join("runs").exists());
 
-    // A run that was finished keeps its configuration and its results, whatever else the arguments say.
+    // A run that was finished keeps its configuration and its results, whatever else the arguments
+    // say.
     common::ssa(place.path(), ["train", "tiny.toml", "--run-dir", "run", "--plain"]).succeeds();
     let kept = |file: &str| fs::read(place.path().join("run").join(file)).unwrap();
     let before = ["config.toml", "summary.json", "report.html"].map(kept);
     let longer = ["--set", "training.steps=8", "--allow-change", "training.steps"];
     let resume = [&["train", "--resume", "run"], &longer[..]].concat();
     common::ssa(place.path(), [&resume[..], &["--dry-run"]].concat()).succeeds();
-    common::ssa(place.path(), [&resume[..], &["--device", "cuda"]].concat()).fails(2, &["--device cuda:0"]);
+    common::ssa(place.path(), [&resume[..], &["--device", "cuda"]].concat())
+        .fails(2, &["--device cuda:0"]);
     assert!(before == ["config.toml", "summary.json", "report.html"].map(kept));
 }

@@ -19,14 +19,20 @@ use ssa_testkit::{Golden, max_error};
 
 const CASE: &str = "ssa_bs16_k4_T200";
 
-/// As in the model's own parity test: a float64 re-computation differs from the files by 1.3e-4 and 1e-5.
+/// As in the model's own parity test: a float64 re-computation differs from the files by 1.3e-4 and
+/// 1e-5.
 const LOGITS_TOLERANCE: f64 = 2e-4;
 const LOSS_TOLERANCE: f64 = 2e-5;
 /// Relative to the largest element of the gradient.
 const GRADIENT_TOLERANCE: f64 = 1e-4;
 
 /// Arguments of a forward on a checkpoint, to which more can be added.
-fn arguments<'a>(model: &'a Path, input: &'a Path, output: &'a Path, more: &[&'a str]) -> Vec<&'a str> {
+fn arguments<'a>(
+    model: &'a Path,
+    input: &'a Path,
+    output: &'a Path,
+    more: &[&'a str],
+) -> Vec<&'a str> {
     let path = |path: &'a Path| path.to_str().unwrap();
     let mut arguments =
         vec!["forward", "--model", path(model), "--input", path(input), "--output", path(output)];
@@ -66,16 +72,22 @@ fn logits_losses_and_gradients_are_those_of_the_released_code() {
 
         let scalar = |name: &str| f64::from(actual.tensor(name).values[0]);
         assert!((scalar("loss") - losses[&format!("train_loss.{stream}")]).abs() < LOSS_TOLERANCE);
-        assert!((scalar("cross_entropy") - losses[&format!("eval_loss.{stream}")]).abs() < LOSS_TOLERANCE);
+        assert!(
+            (scalar("cross_entropy") - losses[&format!("eval_loss.{stream}")]).abs()
+                < LOSS_TOLERANCE
+        );
         let sum = scalar("cross_entropy") + 10.0 * scalar("alignment_loss");
         assert!((scalar("loss") - sum).abs() < 1e-5);
 
         let prefix = format!("grad.{stream}.");
-        let gradients =
-            expected.tensors.iter().filter_map(|(name, tensor)| Some((name.strip_prefix(&prefix)?, tensor)));
+        let gradients = expected
+            .tensors
+            .iter()
+            .filter_map(|(name, tensor)| Some((name.strip_prefix(&prefix)?, tensor)));
         let mut compared = 0;
         for (name, gradient) in gradients {
-            let scale = gradient.values.iter().fold(0.0f32, |largest, value| largest.max(value.abs()));
+            let scale =
+                gradient.values.iter().fold(0.0f32, |largest, value| largest.max(value.abs()));
             let error = max_error(&actual.tensor(&format!("grad.{name}")).values, &gradient.values);
             assert!(
                 error <= GRADIENT_TOLERANCE * f64::from(scale),
@@ -118,14 +130,20 @@ fn an_output_is_not_overwritten_unasked() {
     write_i64(&input, &[1, 3], &[1, 2, 3]);
     fs::write(&output, "precious").unwrap();
     let more = ["--attention", "full"];
-    ssa(directory.path(), arguments(&case, &input, &output, &more)).fails(2, &["exists", "--overwrite"]);
+    ssa(directory.path(), arguments(&case, &input, &output, &more))
+        .fails(2, &["exists", "--overwrite"]);
     assert_eq!(fs::read(&output).unwrap(), b"precious");
-    ssa(directory.path(), arguments(&case, &input, &output, &["--attention", "full", "--overwrite"]))
-        .succeeds();
+    ssa(
+        directory.path(),
+        arguments(&case, &input, &output, &["--attention", "full", "--overwrite"]),
+    )
+    .succeeds();
     assert_eq!(Golden::read(&output).tensor("logits").shape, [1, 3, 96]);
-    ssa(directory.path(), arguments(&case, &input, directory.path(), &more)).fails(2, &["is a directory"]);
+    ssa(directory.path(), arguments(&case, &input, directory.path(), &more))
+        .fails(2, &["is a directory"]);
     let absent = directory.path().join("absent/out");
-    ssa(directory.path(), arguments(&case, &input, &absent, &more)).fails(3, &["cannot write", "absent"]);
+    ssa(directory.path(), arguments(&case, &input, &absent, &more))
+        .fails(3, &["cannot write", "absent"]);
 }
 
 #[test]
@@ -149,7 +167,8 @@ fn inputs_that_are_no_token_ids_are_refused() {
     let directory = tempfile::tempdir().unwrap();
     let (input, output) = (directory.path().join("ids"), directory.path().join("out"));
     let check = |code: i32, parts: &[&str]| {
-        let run = ssa(directory.path(), arguments(&case, &input, &output, &["--attention", "full"]));
+        let run =
+            ssa(directory.path(), arguments(&case, &input, &output, &["--attention", "full"]));
         run.fails(code, parts);
         assert!(!output.exists(), "nothing is written");
     };
@@ -211,12 +230,24 @@ fn flags_that_do_not_fit_together_are_refused() {
         &["--attention", "full", "--train-stream", "full", "--alpha", "-1"],
         &["number of 0 or more"],
     );
-    check(CASE, &["--attention", "dense"], &["unknown attention mode `dense`", "`full` or `sparse`"]);
+    check(
+        CASE,
+        &["--attention", "dense"],
+        &["unknown attention mode `dense`", "`full` or `sparse`"],
+    );
     check(CASE, &["--attention", "full", "--method", "sss"], &["did you mean `ssa`?"]);
     check(CASE, &["--attention", "full", "--block-size", "0"], &["at least 1"]);
     check(CASE, &[], &["--attention <MODE>"]);
-    let reference =
-        ["--attention", "sparse", "--selection", "reference", "--block-size", "4", "--block-counts", "8"];
+    let reference = [
+        "--attention",
+        "sparse",
+        "--selection",
+        "reference",
+        "--block-size",
+        "4",
+        "--block-counts",
+        "8",
+    ];
     check(CASE, &reference, &["4x8", "reference selection", "exact selection"]);
     assert!(!output.exists());
 }
@@ -237,19 +268,24 @@ fn damaged_checkpoints_are_named() {
         fs::write(&path, text.replace(from, to)).unwrap();
     };
     let weights = |model: &Path| model.join("model.safetensors");
-    let rewrite =
-        |model: &Path, keep: &dyn Fn(&str) -> bool, shape: &dyn Fn(&str, Vec<usize>) -> Vec<usize>| {
-            let bytes = fs::read(weights(model)).unwrap();
-            let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
-            let views = file.iter().filter(|(name, _)| keep(name)).map(|(name, view)| {
-                let shape = shape(name, view.shape().to_vec());
-                (name.to_owned(), TensorView::new(view.dtype(), shape, view.data()).unwrap())
-            });
-            fs::write(weights(model), serialize(views.collect::<Vec<_>>(), None).unwrap()).unwrap();
-        };
+    let rewrite = |model: &Path,
+                   keep: &dyn Fn(&str) -> bool,
+                   shape: &dyn Fn(&str, Vec<usize>) -> Vec<usize>| {
+        let bytes = fs::read(weights(model)).unwrap();
+        let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+        let views = file.iter().filter(|(name, _)| keep(name)).map(|(name, view)| {
+            let shape = shape(name, view.shape().to_vec());
+            (name.to_owned(), TensorView::new(view.dtype(), shape, view.data()).unwrap())
+        });
+        fs::write(weights(model), serialize(views.collect::<Vec<_>>(), None).unwrap()).unwrap();
+    };
     let norm = "model.norm.weight";
     let damages: [Damage<'_>; 8] = [
-        ("no config", &|model| fs::remove_file(model.join("config.json")).unwrap(), &["config.json"]),
+        (
+            "no config",
+            &|model| fs::remove_file(model.join("config.json")).unwrap(),
+            &["config.json"],
+        ),
         (
             "bad json",
             &|model| fs::write(model.join("config.json"), "{").unwrap(),
@@ -258,7 +294,9 @@ fn damaged_checkpoints_are_named() {
         ("type", &|model| edit_config(model, "llama-nsa", "gpt2"), &["model_type", "gpt2"]),
         (
             "heads",
-            &|model| edit_config(model, "\"num_attention_heads\": 32", "\"num_attention_heads\": 3"),
+            &|model| {
+                edit_config(model, "\"num_attention_heads\": 32", "\"num_attention_heads\": 3")
+            },
             &["num_attention_heads"],
         ),
         ("no weights", &|model| fs::remove_file(weights(model)).unwrap(), &["model.safetensors"]),
@@ -274,8 +312,9 @@ fn damaged_checkpoints_are_named() {
         (
             "shape",
             &|model| {
-                let split =
-                    |name: &str, shape: Vec<usize>| if name == norm { vec![2, shape[0] / 2] } else { shape };
+                let split = |name: &str, shape: Vec<usize>| {
+                    if name == norm { vec![2, shape[0] / 2] } else { shape }
+                };
                 rewrite(model, &|_| true, &split);
             },
             &[norm, "[2, 24]", "[48]"],
@@ -285,7 +324,8 @@ fn damaged_checkpoints_are_named() {
         let model = directory.path().join(name.replace(' ', "-"));
         copy_checkpoint(&case, &model);
         damage(&model);
-        let run = ssa(directory.path(), arguments(&model, &input, &output, &["--attention", "full"]));
+        let run =
+            ssa(directory.path(), arguments(&model, &input, &output, &["--attention", "full"]));
         run.fails(3, parts);
     }
     let absent = directory.path().join("absent");

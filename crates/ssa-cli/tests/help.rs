@@ -1,4 +1,5 @@
-//! The help of every verb, as kept in `tests/help/`. After a change on purpose: SSA_UPDATE_SNAPSHOTS=1 cargo test.
+//! The help of every verb, as kept in `tests/help/`. After a change on purpose:
+//! SSA_UPDATE_SNAPSHOTS=1 cargo test.
 
 #![allow(
     clippy::unwrap_used,

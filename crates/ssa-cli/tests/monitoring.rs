@@ -1,4 +1,5 @@
-//! Watching a run: probes, validation, event files, the best weights; and training on from a checkpoint.
+//! Watching a run: probes, validation, event files, the best weights; and training on from a
+//! checkpoint.
 
 #![allow(
     clippy::unwrap_used,
@@ -34,7 +35,11 @@ fn train(run_dir: &'static str) -> Vec<&'static str> {
 }
 
 fn lines(path: &Path) -> Vec<Value> {
-    fs::read_to_string(path).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    fs::read_to_string(path)
+        .unwrap()
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect()
 }
 
 fn json(path: &Path) -> Value {
@@ -69,10 +74,12 @@ fn probes_and_validations_are_logged_when_due() {
 
     let probe = &steps[1]["probe"];
     assert_eq!(probe["tokens"], 128);
-    for (states, mode) in probe["hidden_states"].as_array().unwrap().iter().zip(["full", "sparse"]) {
+    for (states, mode) in probe["hidden_states"].as_array().unwrap().iter().zip(["full", "sparse"])
+    {
         assert_eq!(states["mode"], mode);
         let layers = states["layers"].as_array().unwrap();
-        let mean = |key: &str| layers.iter().map(|layer| layer[key].as_f64().unwrap()).sum::<f64>() / 2.0;
+        let mean =
+            |key: &str| layers.iter().map(|layer| layer[key].as_f64().unwrap()).sum::<f64>() / 2.0;
         for key in ["attention_sparsity", "entropy_bits", "distance"] {
             assert!((mean(key) - states["overall"][key].as_f64().unwrap()).abs() < 1e-9, "{key}");
         }
@@ -136,9 +143,14 @@ fn a_terminal_shows_curves_that_a_continued_run_goes_on_with() {
     let text = on_a_terminal(directory.path(), &more).unwrap();
     let last = frame(&text, " 7/7  ");
     let curve = last.split("loss ").nth(1).unwrap().split("  cross-entropy").next().unwrap();
-    assert_eq!(curve.chars().filter(|c| ('\u{2581}'..='\u{2588}').contains(c)).count(), 7, "{curve:?}");
+    assert_eq!(
+        curve.chars().filter(|c| ('\u{2581}'..='\u{2588}').contains(c)).count(),
+        7,
+        "{curve:?}"
+    );
 
-    let plain = on_a_terminal(directory.path(), &[&train("plain")[..], &["--plain"]].concat()).unwrap();
+    let plain =
+        on_a_terminal(directory.path(), &[&train("plain")[..], &["--plain"]].concat()).unwrap();
     assert!(plain.contains("step 6/6  loss ") && !plain.contains('\u{2581}'), "{plain:?}");
 }
 
@@ -147,8 +159,10 @@ fn the_best_weights_are_those_of_the_lowest_validation_loss() {
     let directory = workplace();
     ssa(directory.path(), train("out").iter().chain(&WATCHED)).succeeds();
     let at = |path: &str| directory.path().join("out").join(path);
-    let validations: Vec<Value> =
-        lines(&at("metrics.jsonl")).iter().filter_map(|step| step.get("validation").cloned()).collect();
+    let validations: Vec<Value> = lines(&at("metrics.jsonl"))
+        .iter()
+        .filter_map(|step| step.get("validation").cloned())
+        .collect();
     let bits = |validation: &Value| validation["sparse"]["bits_per_byte"].as_f64().unwrap();
     let lowest = validations.iter().map(bits).fold(f64::INFINITY, f64::min);
     let best = json(&at("best/best.json"));
@@ -156,8 +170,17 @@ fn the_best_weights_are_those_of_the_lowest_validation_loss() {
     assert_eq!(bits(&best["validation"]), lowest);
 
     // What is kept is what was measured.
-    let eval =
-        ["eval", "perplexity", "--model", "out/best", "--budgets", "8x2", "--analysis-tokens", "0", "--json"];
+    let eval = [
+        "eval",
+        "perplexity",
+        "--model",
+        "out/best",
+        "--budgets",
+        "8x2",
+        "--analysis-tokens",
+        "0",
+        "--json",
+    ];
     let eval: Value = serde_json::from_str(&ssa(directory.path(), eval).succeeds().stdout).unwrap();
     for (result, mode) in eval["results"].as_array().unwrap().iter().zip(["full", "sparse"]) {
         let kept = best["validation"][mode]["bits_per_byte"].as_f64().unwrap();
@@ -168,13 +191,15 @@ fn the_best_weights_are_those_of_the_lowest_validation_loss() {
 #[test]
 fn watching_changes_nothing_and_can_be_switched_off() {
     let directory = workplace();
-    let off = ["monitoring.probe_every=0", "monitoring.validate_every=0", "monitoring.tensorboard=false"];
+    let off =
+        ["monitoring.probe_every=0", "monitoring.validate_every=0", "monitoring.tensorboard=false"];
     let off = off.iter().flat_map(|setting| ["--set", setting]).collect::<Vec<_>>();
     ssa(directory.path(), train("watched").iter().chain(&WATCHED)).succeeds();
     let run = ssa(directory.path(), train("alone").iter().chain(&off)).succeeds();
     assert!(!run.stderr.contains("probe") && !run.stderr.contains("valid "), "{}", run.stderr);
-    let weights =
-        |run: &str| fs::read(directory.path().join(run).join("checkpoint/model.safetensors")).unwrap();
+    let weights = |run: &str| {
+        fs::read(directory.path().join(run).join("checkpoint/model.safetensors")).unwrap()
+    };
     assert!(weights("watched") == weights("alone"));
     assert!(!directory.path().join("alone/tensorboard").exists());
     assert!(!directory.path().join("alone/best").exists());
@@ -245,10 +270,12 @@ fn a_checkpoint_is_trained_on_for_a_longer_context() {
     assert_eq!(config["max_position_embeddings"], 256);
     assert_eq!(config["rope_scaling"]["factor"], 4.0);
     assert_eq!(config["rope_scaling"]["original_max_position_embeddings"], 64);
-    let weights =
-        |run: &str| fs::read(directory.path().join(run).join("checkpoint/model.safetensors")).unwrap();
+    let weights = |run: &str| {
+        fs::read(directory.path().join(run).join("checkpoint/model.safetensors")).unwrap()
+    };
     assert!(weights("base") != weights("long"), "it was trained");
-    // It starts from what was learnt: random weights would have the loss of a uniform distribution, 5.55 nats.
+    // It starts from what was learnt: random weights would have the loss of a uniform distribution,
+    // 5.55 nats.
     let first = &lines(&directory.path().join("long/metrics.jsonl"))[0];
     let last = lines(&directory.path().join("base/metrics.jsonl")).remove(5);
     let loss = |step: &Value| step["cross_entropy"].as_f64().unwrap();

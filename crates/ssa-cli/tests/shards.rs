@@ -15,8 +15,8 @@ use std::path::Path;
 use common::{ssa, workplace};
 use serde_json::Value;
 use ssa_data::{
-    Document, Manifest, ShardSum, ShardWriter, TokenType, Tokenizer, TrainTokenizerOptions, read_documents,
-    train_tokenizer,
+    Document, Manifest, ShardSum, ShardWriter, TokenType, Tokenizer, TrainTokenizerOptions,
+    read_documents, train_tokenizer,
 };
 
 /// Trains a tokenizer of at most 300 tokens on the text of the workplace, into `tokenizer/`.
@@ -31,13 +31,16 @@ fn documents(directory: &Path) -> Vec<Document> {
     read_documents(&[directory.join("text")]).unwrap()
 }
 
-/// Writes the text of the workplace as a corpus of two shards, with its manifest and a copy of the tokenizer.
+/// Writes the text of the workplace as a corpus of two shards, with its manifest and a copy of the
+/// tokenizer.
 fn make_corpus(directory: &Path, name: &str, tokenizer: &Tokenizer) {
     let target = directory.join(name);
     fs::create_dir(&target).unwrap();
     tokenizer.copy_to(&target).unwrap();
     let (documents, mut shards) = (documents(directory), Vec::new());
-    for (name, documents) in ["00000", "00001"].iter().zip(documents.chunks(documents.len().div_ceil(2))) {
+    for (name, documents) in
+        ["00000", "00001"].iter().zip(documents.chunks(documents.len().div_ceil(2)))
+    {
         let mut writer = ShardWriter::create(&target.join(name), TokenType::U16).unwrap();
         for document in documents {
             let mut ids = tokenizer.encode(&document.text).unwrap();
@@ -46,7 +49,14 @@ fn make_corpus(directory: &Path, name: &str, tokenizer: &Tokenizer) {
         }
         let (documents, tokens) = (writer.documents() as u64, writer.tokens());
         let [bin, idx] = writer.finish().unwrap();
-        shards.push(ShardSum { name: (*name).to_owned(), documents, tokens, text_bytes: 0, bin, idx });
+        shards.push(ShardSum {
+            name: (*name).to_owned(),
+            documents,
+            tokens,
+            text_bytes: 0,
+            bin,
+            idx,
+        });
     }
     Manifest::new(tokenizer, None, shards, vec![]).write(&target).unwrap();
 }
@@ -54,7 +64,8 @@ fn make_corpus(directory: &Path, name: &str, tokenizer: &Tokenizer) {
 /// Arguments that train on corpora; `paths` of the configuration is text and has to go.
 fn on(corpora: &str, more: &[&str]) -> Vec<String> {
     let corpora = format!("data.corpora=[{corpora}]");
-    let fixed = ["train", "tiny.toml", "--set", "data.paths=[]", "--set", &corpora, "--run-dir", "out"];
+    let fixed =
+        ["train", "tiny.toml", "--set", "data.paths=[]", "--set", &corpora, "--run-dir", "out"];
     fixed.iter().chain(more).map(|&text| text.to_owned()).collect()
 }
 
@@ -72,23 +83,29 @@ fn a_run_on_corpora_is_whole_and_can_be_evaluated() {
 
     let corpora = "{ path = \"web\", weight = 3 }, { path = \"code\", weight = 1 }";
     let run = ssa(directory.path(), on(corpora, &["--set", "data.packing=best_fit"])).succeeds();
-    for text in
-        ["web: 75.0 % of the rows", "code: 25.0 % of the rows", "best_fit", "% used", "to evaluate on"]
-    {
+    for text in [
+        "web: 75.0 % of the rows",
+        "code: 25.0 % of the rows",
+        "best_fit",
+        "% used",
+        "to evaluate on",
+    ] {
         assert!(run.stderr.contains(text), "`{text}` is not in:\n{}", run.stderr);
     }
     let summary = json(&at("out/summary.json"));
     assert!(summary["baseline_bits_per_byte"].is_null());
     let evaluation = &summary["evaluation"];
-    let (bytes, targets) = (evaluation["bytes"].as_f64().unwrap(), evaluation["targets"].as_f64().unwrap());
+    let (bytes, targets) =
+        (evaluation["bytes"].as_f64().unwrap(), evaluation["targets"].as_f64().unwrap());
     assert!(bytes > 1.5 * targets, "a token is several bytes: {bytes} of {targets}");
     let bits = |result: &Value| result["bits_per_byte"].as_f64().unwrap();
     let expected =
         evaluation["results"][0]["nats_per_token"].as_f64().unwrap() * targets / bytes / 2_f64.ln();
     assert!((bits(&evaluation["results"][0]) / expected - 1.0).abs() < 1e-3);
-    let last: Value =
-        serde_json::from_str(fs::read_to_string(at("out/metrics.jsonl")).unwrap().lines().last().unwrap())
-            .unwrap();
+    let last: Value = serde_json::from_str(
+        fs::read_to_string(at("out/metrics.jsonl")).unwrap().lines().last().unwrap(),
+    )
+    .unwrap();
     assert_eq!(last["corpus_epochs"].as_array().unwrap().len(), 2);
 
     // The checkpoint brings its tokenizer, and its configuration leads back to what was held out.
@@ -100,8 +117,10 @@ fn a_run_on_corpora_is_whole_and_can_be_evaluated() {
             assert_eq!(fs::read(at(model).join(file)).unwrap(), original);
         }
     }
-    let arguments = ["eval", "perplexity", "--model", "out/checkpoint", "--budgets", "8x1", "--json"];
-    let eval: Value = serde_json::from_str(&ssa(directory.path(), arguments).succeeds().stdout).unwrap();
+    let arguments =
+        ["eval", "perplexity", "--model", "out/checkpoint", "--budgets", "8x1", "--json"];
+    let eval: Value =
+        serde_json::from_str(&ssa(directory.path(), arguments).succeeds().stdout).unwrap();
     assert!((bits(&eval["results"][0]) - bits(&evaluation["results"][0])).abs() < 1e-6);
     // Any text can be evaluated with the tokenizer of the checkpoint.
     ssa(directory.path(), arguments.iter().chain(&["--data", "text/00.txt"])).succeeds();
@@ -141,7 +160,12 @@ fn unusable_corpora_are_refused_before_anything_is_written() {
         &["own: made with another tokenizer", &size, "bytes (vocabulary of 257)"],
     );
     fs::remove_file(directory.path().join("bytes/manifest.json")).unwrap();
-    check(3, "\"bytes\"", &[], &["bytes: the corpus does not come with a tokenizer", "data.tokenizer"]);
+    check(
+        3,
+        "\"bytes\"",
+        &[],
+        &["bytes: the corpus does not come with a tokenizer", "data.tokenizer"],
+    );
     check(
         3,
         "\"own\"",

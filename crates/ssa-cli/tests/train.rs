@@ -61,15 +61,18 @@ fn a_run_leaves_everything_and_can_be_evaluated() {
     assert_eq!(overall["bound_holds"], 1.0);
 
     // The same text, rows and budgets give the same numbers again.
-    let arguments = ["eval", "perplexity", "--model", "out/checkpoint", "--budgets", "8x1,8x2,8x8", "--json"];
-    let eval: Value = serde_json::from_str(&ssa(directory.path(), arguments).succeeds().stdout).unwrap();
+    let arguments =
+        ["eval", "perplexity", "--model", "out/checkpoint", "--budgets", "8x1,8x2,8x8", "--json"];
+    let eval: Value =
+        serde_json::from_str(&ssa(directory.path(), arguments).succeeds().stdout).unwrap();
     assert_eq!(eval["baseline_bits_per_byte"], summary["baseline_bits_per_byte"]);
     for (again, first) in eval["results"].as_array().unwrap().iter().zip(results) {
         let bits = |result: &Value| result["bits_per_byte"].as_f64().unwrap();
         assert!((bits(again) - bits(first)).abs() < 1e-6, "{again} {first}");
     }
     let arguments = ["analyze", "--model", "out/checkpoint", "--tokens", "128", "--json"];
-    let analysis: Value = serde_json::from_str(&ssa(directory.path(), arguments).succeeds().stdout).unwrap();
+    let analysis: Value =
+        serde_json::from_str(&ssa(directory.path(), arguments).succeeds().stdout).unwrap();
     assert_eq!(analysis["budget"], "8x2");
     assert_eq!(analysis["hidden_states"].as_array().unwrap().len(), 2);
 }
@@ -117,17 +120,32 @@ fn results_are_tables_unless_json_is_asked_for() {
         assert!(eval.stdout.contains(text), "`{text}` is not in:\n{}", eval.stdout);
     }
     assert!(eval.stderr.contains("held out by the run"), "{}", eval.stderr);
-    let analysis = ssa(directory.path(), ["analyze", "--budget", "4x2"].iter().chain(&model)).succeeds();
-    for text in
-        ["Under the hidden states of full", "Under the hidden states of sparse", "100.00 %", "budget 4x2"]
-    {
+    let analysis =
+        ssa(directory.path(), ["analyze", "--budget", "4x2"].iter().chain(&model)).succeeds();
+    for text in [
+        "Under the hidden states of full",
+        "Under the hidden states of sparse",
+        "100.00 %",
+        "budget 4x2",
+    ] {
         assert!(analysis.stdout.contains(text), "`{text}` is not in:\n{}", analysis.stdout);
     }
     // Other text: no training text is known, so no baseline either.
-    let other =
-        ["eval", "perplexity", "--data", "text/00.txt", "--sequence-length", "32", "--budgets", "8x1"];
+    let other = [
+        "eval",
+        "perplexity",
+        "--data",
+        "text/00.txt",
+        "--sequence-length",
+        "32",
+        "--budgets",
+        "8x1",
+    ];
     let eval = ssa(directory.path(), other.iter().chain(&model)).succeeds();
-    assert!(!eval.stdout.contains("byte frequencies") && eval.stderr.contains("measuring on text/00.txt"));
+    assert!(
+        !eval.stdout.contains("byte frequencies")
+            && eval.stderr.contains("measuring on text/00.txt")
+    );
 }
 
 #[test]
@@ -135,10 +153,14 @@ fn every_method_trains_and_is_evaluated() {
     let directory = workplace();
     for method in ["full", "moba", "nsa"] {
         let set = format!("objective.method={method}");
-        let run =
-            ssa(directory.path(), ["train", "tiny.toml", "--run-dir", method, "--set", &set]).succeeds();
+        let run = ssa(directory.path(), ["train", "tiny.toml", "--run-dir", method, "--set", &set])
+            .succeeds();
         let summary = json(&directory.path().join(method).join("summary.json"));
-        let modes = summary["evaluation"]["results"].as_array().unwrap().iter().map(|result| &result["mode"]);
+        let modes = summary["evaluation"]["results"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|result| &result["mode"]);
         assert_eq!(modes.filter(|mode| *mode == "full").count(), usize::from(method != "nsa"));
         assert_eq!(summary["analysis"]["kl_full_sparse"].is_null(), method == "nsa");
         assert!(!run.stderr.contains("alignment"), "{}", run.stderr);
@@ -188,7 +210,10 @@ fn wrong_configurations_are_refused_before_anything_is_written() {
         &["--set", "objective.selection=reference", "--set", "model.block_counts=9"],
         &["block_counts", "reference"],
     );
-    check(&["--set", "objective.selection=reference", "--set", "evaluation.budgets=['8x16']"], &["8x16"]);
+    check(
+        &["--set", "objective.selection=reference", "--set", "evaluation.budgets=['8x16']"],
+        &["8x16"],
+    );
     check(&["--set", "objective.method=dense"], &["objective.method", "dense"]);
     check(&["--threads", "0"], &["at least 1"]);
     check(&["--stepz", "3"], &["--stepz"]);
@@ -231,8 +256,16 @@ fn text_need_not_be_utf8() {
     let bytes: Vec<u8> = (0..4000u32).map(|index| (index * 37 % 255 + 1) as u8).collect();
     assert!(std::str::from_utf8(&bytes).is_err());
     fs::write(directory.path().join("latin.txt"), bytes).unwrap();
-    let arguments =
-        ["train", "tiny.toml", "--run-dir", "out", "--data", "latin.txt", "--set", "training.steps=2"];
+    let arguments = [
+        "train",
+        "tiny.toml",
+        "--run-dir",
+        "out",
+        "--data",
+        "latin.txt",
+        "--set",
+        "training.steps=2",
+    ];
     ssa(directory.path(), arguments).succeeds();
 }
 
@@ -252,24 +285,35 @@ fn a_diverging_run_ends_with_its_own_code() {
         "training.steps=20",
     ];
     let run = ssa(directory.path(), arguments);
-    let parts =
-        ["step ", " on rows ", "bad steps in a row", "the first bad value is in ", "optimizer.learning_rate"];
+    let parts = [
+        "step ",
+        " on rows ",
+        "bad steps in a row",
+        "the first bad value is in ",
+        "optimizer.learning_rate",
+    ];
     run.fails(4, &parts);
     let journal = fs::read_to_string(directory.path().join("out/journal.jsonl")).unwrap();
     assert_eq!(journal.matches("\"event\":\"skipped\"").count(), 2, "{journal}");
     assert!(journal.lines().last().unwrap().contains("\"event\":\"diverged\""), "{journal}");
-    assert!(directory.path().join("out/checkpoint/model.safetensors").is_file(), "the last weights are kept");
+    assert!(
+        directory.path().join("out/checkpoint/model.safetensors").is_file(),
+        "the last weights are kept"
+    );
 }
 
 #[test]
 fn evaluation_refuses_what_cannot_be_evaluated() {
     let directory = workplace();
     ssa(directory.path(), ["train", "tiny.toml", "--run-dir", "out", "--no-eval"]).succeeds();
-    let eval = |arguments: &[&str]| ssa(directory.path(), ["eval", "perplexity"].iter().chain(arguments));
+    let eval =
+        |arguments: &[&str]| ssa(directory.path(), ["eval", "perplexity"].iter().chain(arguments));
     let model = "out/checkpoint";
     eval(&["--model", model, "--budgets", "8by4"]).fails(2, &["8by4", "BLOCK_SIZExBLOCK_COUNTS"]);
-    eval(&["--model", model, "--sequence-length", "65"]).fails(2, &["65", "max_position_embeddings of 64"]);
-    eval(&["--model", model, "--selection", "reference", "--budgets", "4x8"]).fails(2, &["4x8", "reference"]);
+    eval(&["--model", model, "--sequence-length", "65"])
+        .fails(2, &["65", "max_position_embeddings of 64"]);
+    eval(&["--model", model, "--selection", "reference", "--budgets", "4x8"])
+        .fails(2, &["4x8", "reference"]);
     eval(&["--model", model, "--data", "absent"]).fails(3, &["absent"]);
     ssa(&directory.path().join("out"), ["eval", "perplexity", "--model", "checkpoint"])
         .fails(3, &["pass --data", "caused by: text: no such file"]);

@@ -1,4 +1,5 @@
-//! `cargo bench -p ssa-data --bench loader` tells tokens (`elem`) per second of packing and of drawing batches, over a synthetic shard of 50 million tokens.
+//! `cargo bench -p ssa-data --bench loader` tells tokens (`elem`) per second of packing and of
+//! drawing batches, over a synthetic shard of 50 million tokens.
 
 #![allow(
     clippy::unwrap_used,
@@ -13,8 +14,8 @@ use std::time::{Duration, Instant};
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use ssa_data::{
-    Corpus, Loader, PackOptions, PackedRows, Packing, Prefetch, Remainder, ShardWriter, TokenSource,
-    TokenType, pack_documents,
+    Corpus, Loader, PackOptions, PackedRows, Packing, Prefetch, Remainder, ShardWriter,
+    TokenSource, TokenType, pack_documents,
 };
 
 const TOKENS: u64 = 50_000_000;
@@ -26,16 +27,19 @@ const BATCH_SIZE: usize = 8;
 /// Writes documents of 20 to about 20 000 tokens, most of them short, as text from the web is.
 fn write_shard(directory: &Path) {
     let mut writer =
-        ShardWriter::create(&directory.join("00000"), TokenType::for_vocabulary(VOCAB_SIZE)).unwrap();
+        ShardWriter::create(&directory.join("00000"), TokenType::for_vocabulary(VOCAB_SIZE))
+            .unwrap();
     let mut state = 1_u64;
     let mut next = move || {
         // A linear congruential generator: the numbers only need to be spread.
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        state =
+            state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         state >> 33
     };
     while writer.tokens() < TOKENS {
         let length = (20.0 * (next() as f64 / (1_u64 << 31) as f64 * 6.9).exp()) as u64;
-        let mut ids: Vec<u32> = (0..length).map(|_| 1 + next() as u32 % (VOCAB_SIZE as u32 - 1)).collect();
+        let mut ids: Vec<u32> =
+            (0..length).map(|_| 1 + next() as u32 % (VOCAB_SIZE as u32 - 1)).collect();
         ids.push(EOS);
         writer.push(&ids).unwrap();
     }
@@ -43,8 +47,12 @@ fn write_shard(directory: &Path) {
 }
 
 fn packed(source: &Arc<TokenSource>, packing: Packing) -> PackedRows {
-    let options =
-        PackOptions { sequence_length: SEQUENCE_LENGTH, packing, seed: 0, remainder: Remainder::Drop };
+    let options = PackOptions {
+        sequence_length: SEQUENCE_LENGTH,
+        packing,
+        seed: 0,
+        remainder: Remainder::Drop,
+    };
     pack_documents(Arc::clone(source), &source.all_documents().unwrap(), &options).unwrap()
 }
 

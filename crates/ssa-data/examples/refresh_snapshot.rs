@@ -1,4 +1,5 @@
-//! Writes `corpus/snapshot.jsonl.gz` anew from the repository's own text files, as `corpus/README.md` explains.
+//! Writes `corpus/snapshot.jsonl.gz` anew from the repository's own text files, as
+//! `corpus/README.md` explains.
 //!
 //! ```text
 //! cargo run --release -p ssa-data --example refresh_snapshot [-- --allow-dirty]
@@ -34,7 +35,11 @@ fn refresh() -> Result<(), Box<dyn Error>> {
     let allow_dirty = match arguments.as_slice() {
         [] => false,
         [flag] if flag == "--allow-dirty" => true,
-        _ => return Err(format!("unknown arguments {arguments:?}; the only one is --allow-dirty").into()),
+        _ => {
+            return Err(
+                format!("unknown arguments {arguments:?}; the only one is --allow-dirty").into()
+            );
+        }
     };
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     if !allow_dirty {
@@ -56,27 +61,40 @@ fn refresh() -> Result<(), Box<dyn Error>> {
         commit.trim(),
     );
     for extension in EXTENSIONS {
-        let of_kind: Vec<Document> =
-            documents.iter().filter(|document| has_extension(&document.name, extension)).cloned().collect();
-        println!("  {extension:<5} {:>4} documents {:>9} bytes", of_kind.len(), text_bytes(&of_kind));
+        let of_kind: Vec<Document> = documents
+            .iter()
+            .filter(|document| has_extension(&document.name, extension))
+            .cloned()
+            .collect();
+        println!(
+            "  {extension:<5} {:>4} documents {:>9} bytes",
+            of_kind.len(),
+            text_bytes(&of_kind)
+        );
     }
     Ok(())
 }
 
-/// The snapshot is to be what a commit holds; the snapshot itself may differ, so that this can run twice.
+/// The snapshot is to be what a commit holds; the snapshot itself may differ, so that this can run
+/// twice.
 fn refuse_dirty(root: &Path) -> Result<(), Box<dyn Error>> {
     let exclude = format!(":!{SNAPSHOT}");
-    let changes = git(root, &["status", "--porcelain", "--untracked-files=no", "--", ".", &exclude])?;
+    let changes =
+        git(root, &["status", "--porcelain", "--untracked-files=no", "--", ".", &exclude])?;
     if changes.is_empty() {
         return Ok(());
     }
-    Err(format!("the working tree has changes; commit them first or pass --allow-dirty:\n{changes}").into())
+    Err(format!(
+        "the working tree has changes; commit them first or pass --allow-dirty:\n{changes}"
+    )
+    .into())
 }
 
 /// The chosen files that git tracks, sorted by path, without empty ones.
 fn read(root: &Path) -> Result<Vec<Document>, Box<dyn Error>> {
     let listing = git(root, &["ls-files", "-z"])?;
-    let mut names: Vec<&str> = listing.split_terminator('\0').filter(|name| is_chosen(name)).collect();
+    let mut names: Vec<&str> =
+        listing.split_terminator('\0').filter(|name| is_chosen(name)).collect();
     names.sort_unstable();
     let mut documents = Vec::with_capacity(names.len());
     for name in names {
@@ -90,8 +108,9 @@ fn read(root: &Path) -> Result<Vec<Document>, Box<dyn Error>> {
 
 fn is_chosen(name: &str) -> bool {
     let left_out = |part: &OsStr| LEFT_OUT.iter().any(|folder| part == OsStr::new(folder));
-    let is_license =
-        Path::new(name).file_name().is_some_and(|file| file.as_encoded_bytes().starts_with(b"LICENSE"));
+    let is_license = Path::new(name)
+        .file_name()
+        .is_some_and(|file| file.as_encoded_bytes().starts_with(b"LICENSE"));
     EXTENSIONS.iter().any(|extension| has_extension(name, extension))
         && !is_license
         && !Path::new(name).iter().any(left_out)
@@ -104,7 +123,9 @@ fn has_extension(name: &str, extension: &str) -> bool {
 fn git(root: &Path, arguments: &[&str]) -> Result<String, Box<dyn Error>> {
     let output = Command::new("git").arg("-C").arg(root).args(arguments).output()?;
     if !output.status.success() {
-        return Err(format!("git {arguments:?}: {}", String::from_utf8_lossy(&output.stderr)).into());
+        return Err(
+            format!("git {arguments:?}: {}", String::from_utf8_lossy(&output.stderr)).into()
+        );
     }
     Ok(String::from_utf8(output.stdout)?)
 }

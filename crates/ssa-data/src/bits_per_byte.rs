@@ -6,21 +6,25 @@
 //! bits per byte = (sum of -log2 p over all target tokens, ends of documents included) / (bytes of text)
 //! ```
 //!
-//! The first token of a document is never a target, its end always is. With one token per byte the number of
-//! targets of a document therefore equals its number of bytes, so that a measurement that covers only some
-//! rows may divide by its number of targets. The end of a document costs bits but is no byte of text.
+//! The first token of a document is never a target, its end always is. With one token per byte the
+//! number of targets of a document therefore equals its number of bytes, so that a measurement that
+//! covers only some rows may divide by its number of targets. The end of a document costs bits but
+//! is no byte of text.
 
 use crate::{ByteTokenizer, Document};
 
-/// Bits per byte of `text_bytes` bytes whose targets cost `nll` nats in all. NaN or infinite for no bytes.
+/// Bits per byte of `text_bytes` bytes whose targets cost `nll` nats in all. NaN or infinite for no
+/// bytes.
 pub fn bits_per_byte(nll: f64, text_bytes: f64) -> f64 {
     nll / std::f64::consts::LN_2 / text_bytes
 }
 
-/// Bits per byte of the held-out documents for a predictor that knows only how frequent each byte is.
+/// Bits per byte of the held-out documents for a predictor that knows only how frequent each byte
+/// is.
 ///
-/// The frequencies of bytes and ends of document in `train` are smoothed by adding one to each count. Every
-/// model worth its training must be below this value. NaN if no held-out document has text.
+/// The frequencies of bytes and ends of document in `train` are smoothed by adding one to each
+/// count. Every model worth its training must be below this value. NaN if no held-out document has
+/// text.
 pub fn unigram_bits_per_byte(train: &[Document], held_out: &[Document]) -> f64 {
     let mut counts = [1_u64; ByteTokenizer::VOCAB_SIZE];
     for document in with_text(train) {
@@ -65,7 +69,8 @@ mod tests {
 
     #[test]
     fn counts_are_smoothed_and_ends_count() {
-        // Smoothed counts: a 4, b 2, end 2, 254 others 1: 262 in all. Targets of "aab": a, b and the end.
+        // Smoothed counts: a 4, b 2, end 2, 254 others 1: 262 in all. Targets of "aab": a, b and
+        // the end.
         let value = unigram_bits_per_byte(&documents(&[b"aaab"]), &documents(&[b"aab"]));
         let expected = -((4.0 / 262.0_f64).log2() + 2.0 * (2.0 / 262.0_f64).log2()) / 3.0;
         assert!((value - expected).abs() < 1e-12, "{value} {expected}");

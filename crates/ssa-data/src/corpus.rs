@@ -12,8 +12,8 @@ use crate::{ByteTokenizer, DataError, Document, Manifest, Result, TokenSource, T
 pub const TOKENIZER_FILES: [&str; 4] =
     [TOKENIZER_JSON, TOKENIZER_CONFIG, "special_tokens_map.json", CHAT_TEMPLATE];
 
-/// The tokenizer that a corpus of shards comes with: the one of its manifest, or a `tokenizer.json` beside it. None for
-/// a corpus that another program wrote.
+/// The tokenizer that a corpus of shards comes with: the one of its manifest, or a `tokenizer.json`
+/// beside it. None for a corpus that another program wrote.
 ///
 /// # Errors
 /// As [`Manifest::read`] and [`Manifest::load_tokenizer`].
@@ -25,12 +25,19 @@ pub fn corpus_tokenizer(path: &Path) -> Result<Option<Tokenizer>> {
 }
 
 impl TokenSource {
-    /// Bytes of text for every target token of some documents, measured on as many of them as have `limit` tokens: the
-    /// ones that [`pack_documents`](crate::pack_documents) with a seed of 0 puts first.
+    /// Bytes of text for every target token of some documents, measured on as many of them as have
+    /// `limit` tokens: the ones that [`pack_documents`](crate::pack_documents) with a seed of 0
+    /// puts first.
     ///
     /// # Errors
-    /// [`DataError::DamagedShard`] or [`DataError::UnknownToken`] for a token that is not in the vocabulary.
-    pub fn bytes_per_target(&self, documents: &[u32], tokenizer: &Tokenizer, limit: usize) -> Result<f64> {
+    /// [`DataError::DamagedShard`] or [`DataError::UnknownToken`] for a token that is not in the
+    /// vocabulary.
+    pub fn bytes_per_target(
+        &self,
+        documents: &[u32],
+        tokenizer: &Tokenizer,
+        limit: usize,
+    ) -> Result<f64> {
         let order = Permutation::new(documents.len() as u64, 0, Purpose::DocumentOrder, 0, 0);
         let (mut bytes, mut targets, mut ids) = (0, 0, Vec::new());
         for position in 0..documents.len() as u64 {
@@ -68,8 +75,8 @@ impl Tokenizer {
         documents.iter().map(encode).collect()
     }
 
-    /// Copies the files of the tokenizer into a directory, where [`Tokenizer::load`] finds them again; each appears
-    /// under its name when it is whole. The tokenizer `bytes` has no files.
+    /// Copies the files of the tokenizer into a directory, where [`Tokenizer::load`] finds them
+    /// again; each appears under its name when it is whole. The tokenizer `bytes` has no files.
     ///
     /// # Errors
     /// [`DataError::Unreadable`] or [`DataError::Write`] names the file.
@@ -84,12 +91,15 @@ impl Tokenizer {
             };
             let bytes = match fs::read(&file) {
                 Ok(bytes) => bytes,
-                Err(source) if source.kind() == std::io::ErrorKind::NotFound && name != TOKENIZER_JSON => {
+                Err(source)
+                    if source.kind() == std::io::ErrorKind::NotFound && name != TOKENIZER_JSON =>
+                {
                     continue;
                 }
                 Err(source) => return Err(DataError::Unreadable { path: file, source }),
             };
-            let (target, partial) = (directory.join(name), directory.join(format!("{name}.partial")));
+            let (target, partial) =
+                (directory.join(name), directory.join(format!("{name}.partial")));
             fs::write(&partial, bytes)
                 .and_then(|()| fs::rename(&partial, &target))
                 .map_err(|source| DataError::write(&target, source))?;

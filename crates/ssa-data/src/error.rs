@@ -355,7 +355,9 @@ pub enum DataError {
         name: String,
     },
     /// A corpus snapshot cannot be written.
-    #[error("the corpus snapshot cannot be written: {source}; check the free space and permissions there")]
+    #[error(
+        "the corpus snapshot cannot be written: {source}; check the free space and permissions there"
+    )]
     SnapshotWrite {
         /// What the system said.
         source: io::Error,
@@ -375,7 +377,11 @@ impl DataError {
         Self::Write { path: path.to_owned(), source }
     }
 
-    pub(crate) fn setting(setting: &'static str, expected: &'static str, actual: impl ToString) -> Self {
+    pub(crate) fn setting(
+        setting: &'static str,
+        expected: &'static str,
+        actual: impl ToString,
+    ) -> Self {
         Self::Setting { setting, expected, actual: actual.to_string() }
     }
 }

@@ -1,9 +1,11 @@
 //! Looking at a corpus: are the files what the manifest says, and what is in them.
 
-use crate::{Corpus, DataError, Manifest, ManifestCheck, Result, ShardReader, Tokenizer, TokenizerSum};
+use crate::{
+    Corpus, DataError, Manifest, ManifestCheck, Result, ShardReader, Tokenizer, TokenizerSum,
+};
 
-/// Checks a corpus against its manifest: the sums of all files, that every token is in the vocabulary, and that every
-/// document ends as it should.
+/// Checks a corpus against its manifest: the sums of all files, that every token is in the
+/// vocabulary, and that every document ends as it should.
 ///
 /// # Errors
 /// As [`Manifest::check`]; [`DataError::DamagedShard`] names the first shard with a wrong token.
@@ -13,12 +15,15 @@ pub fn verify(corpus: &Corpus, manifest: &Manifest) -> Result<()> {
 }
 
 fn check_tokens(shard: &ShardReader, tokenizer: &TokenizerSum) -> Result<()> {
-    let damaged = |cause: String| Err(DataError::DamagedShard { path: shard.path().to_owned(), cause });
+    let damaged =
+        |cause: String| Err(DataError::DamagedShard { path: shard.path().to_owned(), cause });
     for document in 0..shard.documents() {
         let tokens = shard.document(document);
         if let Some(id) = tokens.max().filter(|&id| id as usize >= tokenizer.vocab_size) {
             let size = tokenizer.vocab_size;
-            return damaged(format!("document {document} has token {id}, and the vocabulary is {size}"));
+            return damaged(format!(
+                "document {document} has token {id}, and the vocabulary is {size}"
+            ));
         }
         if tokens.get(tokens.len().wrapping_sub(1)) != Some(tokenizer.eos_token_id) {
             return damaged(format!(
@@ -37,11 +42,11 @@ pub struct CorpusStatistics {
     pub documents: usize,
     /// Number of tokens.
     pub tokens: u64,
-    /// Tokens of the shortest document, the ends of the four quarters by rising length being this, the next
-    /// three and the longest.
+    /// Tokens of the shortest document, the ends of the four quarters by rising length being this,
+    /// the next three and the longest.
     pub quartiles: [usize; 5],
-    /// Tokens in documents of at least 2^k tokens, for each k up to the longest document: how much of the
-    /// corpus can teach attention over such distances.
+    /// Tokens in documents of at least 2^k tokens, for each k up to the longest document: how much
+    /// of the corpus can teach attention over such distances.
     pub tokens_by_length: Vec<u64>,
     /// Ids that occur.
     pub distinct_tokens: usize,
@@ -49,8 +54,8 @@ pub struct CorpusStatistics {
     pub most_frequent: Vec<(u32, u64)>,
 }
 
-/// Reads all tokens of a corpus and counts them. `most_frequent` ids are listed; `progress` is told the
-/// documents read and their number.
+/// Reads all tokens of a corpus and counts them. `most_frequent` ids are listed; `progress` is told
+/// the documents read and their number.
 pub fn statistics(
     corpus: &Corpus,
     most_frequent: usize,
@@ -78,9 +83,11 @@ pub fn statistics(
         progress(document + 1, documents);
     }
     lengths.sort_unstable();
-    let quartile =
-        |quarter: usize| lengths.get((documents.saturating_sub(1)) * quarter / 4).copied().unwrap_or(0);
-    let mut occurring: Vec<(u32, u64)> = (0..).zip(counts).filter(|&(_, count)| count > 0).collect();
+    let quartile = |quarter: usize| {
+        lengths.get((documents.saturating_sub(1)) * quarter / 4).copied().unwrap_or(0)
+    };
+    let mut occurring: Vec<(u32, u64)> =
+        (0..).zip(counts).filter(|&(_, count)| count > 0).collect();
     let distinct_tokens = occurring.len();
     occurring.sort_unstable_by_key(|&(id, count)| (std::cmp::Reverse(count), id));
     occurring.truncate(most_frequent);

@@ -8,8 +8,8 @@
 //!   -> batches     Loader, sequential_batches; Mixture for several corpora, Prefetch to read ahead
 //! ```
 //!
-//! Each step is a function of its arguments and, where it draws, of a seed: nothing here has hidden state,
-//! and equal seeds give equal batches on every platform.
+//! Each step is a function of its arguments and, where it draws, of a seed: nothing here has hidden
+//! state, and equal seeds give equal batches on every platform.
 //!
 //! ```
 //! use ssa_data::{ByteTokenizer, Loader, PackOptions, Packing, Remainder};
@@ -71,15 +71,16 @@ pub use packing::{
 pub use prefetch::Prefetch;
 pub use prepare::{PrepareOptions, PrepareProgress, Prepared, SHARD_TOKENS, prepare};
 pub use shard::{
-    Corpus, FileSum, Manifest, ManifestCheck, Part, PrepareSettings, ShardReader, ShardSum, ShardWriter,
-    SourceSum, TokenType, TokenizerSum, Tokens,
+    Corpus, FileSum, Manifest, ManifestCheck, Part, PrepareSettings, ShardReader, ShardSum,
+    ShardWriter, SourceSum, TokenType, TokenizerSum, Tokens,
 };
 pub use snapshot::{decode_snapshot, encode_snapshot, snapshot};
 pub use source::{Document, read_documents, text_bytes};
 pub use split::{Split, split};
 pub use token_source::{DocumentSplit, ShardSource, TokenSource, TokenTable};
 pub use tokenizer::{
-    BYTES, ByteTokenizer, Encoder, HfTokenizer, Message, Tokenizer, TrainTokenizerOptions, train_tokenizer,
+    BYTES, ByteTokenizer, Encoder, HfTokenizer, Message, Tokenizer, TrainTokenizerOptions,
+    train_tokenizer,
 };
 
 /// Result of every fallible function in this crate.

@@ -9,11 +9,12 @@ const ROUNDS: usize = 8;
 /// Below two times four bits the round functions are too few to reach all orders evenly.
 const LEAST_HALF_BITS: u32 = 4;
 
-/// A seeded permutation of `0..len`: [`get`](Self::get) finds any element in constant time and memory.
+/// A seeded permutation of `0..len`: [`get`](Self::get) finds any element in constant time and
+/// memory.
 ///
-/// A Feistel network permutes the numbers of an even number of bits, at most four times as many as asked for (256
-/// for a short list); a number that falls outside `0..len` is sent through again until one falls inside, which keeps
-/// the whole a permutation.
+/// A Feistel network permutes the numbers of an even number of bits, at most four times as many as
+/// asked for (256 for a short list); a number that falls outside `0..len` is sent through again
+/// until one falls inside, which keeps the whole a permutation.
 #[derive(Clone, Debug)]
 pub(crate) struct Permutation {
     len: u64,
@@ -102,7 +103,8 @@ mod tests {
         let distances = elements.windows(2).map(|pair| pair[0].abs_diff(pair[1]));
         let mean = distances.sum::<u64>() as f64 / 9999.0;
         assert!((mean - 3333.0).abs() < 120.0, "{mean}");
-        let in_place = elements.iter().enumerate().filter(|&(at, &element)| at as u64 == element).count();
+        let in_place =
+            elements.iter().enumerate().filter(|&(at, &element)| at as u64 == element).count();
         assert!(in_place < 8, "one expected: {in_place}");
     }
 

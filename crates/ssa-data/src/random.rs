@@ -3,8 +3,8 @@
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
-/// What random numbers are drawn for. Uses are kept apart so that one user seed can serve them all without
-/// the order of documents, say, following from the choice of held-out documents.
+/// What random numbers are drawn for. Uses are kept apart so that one user seed can serve them all
+/// without the order of documents, say, following from the choice of held-out documents.
 #[derive(Clone, Copy)]
 pub(crate) enum Purpose {
     HeldOut = 1,

@@ -20,8 +20,8 @@ struct Line {
 
 /// The documents of the embedded corpus, in the order of their paths.
 ///
-/// It is frozen: a demo that trains on it gives comparable numbers from one version of the project to the
-/// next. `corpus/README.md` of this crate says what it holds and when to refresh it.
+/// It is frozen: a demo that trains on it gives comparable numbers from one version of the project
+/// to the next. `corpus/README.md` of this crate says what it holds and when to refresh it.
 ///
 /// # Errors
 /// [`DataError::CorruptSnapshot`] if the program was built with a damaged file.
@@ -32,7 +32,8 @@ pub fn snapshot() -> Result<Vec<Document>> {
 /// Reads a snapshot: gzip'd lines of `{"path": .., "text": ..}`.
 ///
 /// # Errors
-/// [`DataError::CorruptSnapshot`] if the bytes are no such file, are cut short, or hold no document.
+/// [`DataError::CorruptSnapshot`] if the bytes are no such file, are cut short, or hold no
+/// document.
 pub fn decode_snapshot(compressed: &[u8]) -> Result<Vec<Document>> {
     let corrupt = |cause: String| DataError::CorruptSnapshot { cause };
     let mut lines = String::new();
@@ -46,15 +47,19 @@ pub fn decode_snapshot(compressed: &[u8]) -> Result<Vec<Document>> {
             Err(error) => Err(corrupt(format!("line {number} is not a document ({error})"))),
         })
         .collect::<Result<_>>()?;
-    if documents.is_empty() { Err(corrupt("it holds no document".to_owned())) } else { Ok(documents) }
+    if documents.is_empty() {
+        Err(corrupt("it holds no document".to_owned()))
+    } else {
+        Ok(documents)
+    }
 }
 
-/// Writes documents in the form [`decode_snapshot`] reads. The same documents give the same bytes: no time
-/// and no system is recorded.
+/// Writes documents in the form [`decode_snapshot`] reads. The same documents give the same bytes:
+/// no time and no system is recorded.
 ///
 /// # Errors
-/// [`DataError::NotUtf8`] for a document that JSON cannot hold, [`DataError::SnapshotWrite`] if writing
-/// fails.
+/// [`DataError::NotUtf8`] for a document that JSON cannot hold, [`DataError::SnapshotWrite`] if
+/// writing fails.
 pub fn encode_snapshot(documents: &[Document], out: impl Write) -> Result<()> {
     let failed = |source| DataError::SnapshotWrite { source };
     let mut gzip = GzBuilder::new().mtime(0).write(out, Compression::best());
@@ -91,12 +96,15 @@ mod tests {
         assert!(documents.is_sorted_by(|a, b| a.name < b.name));
         assert!(documents.iter().all(|document| !document.text.is_empty()));
         assert!(!documents.iter().any(|document| document.name.contains("LICENSE")));
-        assert!(documents.iter().any(|document| document.name == "crates/ssa-data/src/snapshot.rs"));
+        assert!(
+            documents.iter().any(|document| document.name == "crates/ssa-data/src/snapshot.rs")
+        );
     }
 
     #[test]
     fn decoding_undoes_encoding_and_bytes_are_reproducible() {
-        let documents = [document("a", "one\ntwo \"three\" \u{1F600}\r\n"), document("b/c", "\t\u{0}")];
+        let documents =
+            [document("a", "one\ntwo \"three\" \u{1F600}\r\n"), document("b/c", "\t\u{0}")];
         let [mut first, mut second] = [Vec::new(), Vec::new()];
         encode_snapshot(&documents, &mut first).unwrap();
         encode_snapshot(&documents, &mut second).unwrap();

@@ -16,16 +16,19 @@ pub struct Analysis {
     pub budget: SparseBudget,
     /// Tokens analysed.
     pub tokens: usize,
-    /// One entry per inference mode whose hidden states were analysed: full (unless the method has none), sparse.
+    /// One entry per inference mode whose hidden states were analysed: full (unless the method has
+    /// none), sparse.
     pub hidden_states: Vec<HiddenStates>,
-    /// Mean over target tokens of `KL(p_full || p_sparse)` of the next-token distributions, in nats.
+    /// Mean over target tokens of `KL(p_full || p_sparse)` of the next-token distributions, in
+    /// nats.
     pub kl_full_sparse: Option<f64>,
 }
 
 /// Attention under the hidden states of one inference mode.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct HiddenStates {
-    /// The inference mode that produced the hidden states. Both attentions are computed from them all the same.
+    /// The inference mode that produced the hidden states. Both attentions are computed from them
+    /// all the same.
     pub mode: AttentionMode,
     /// Means over all layers.
     pub overall: AttentionMeans,
@@ -40,7 +43,8 @@ impl Analysis {
     }
 }
 
-/// Analyses `model` on all batches at one budget. `progress` is told the number of batches done after each.
+/// Analyses `model` on all batches at one budget. `progress` is told the number of batches done
+/// after each.
 ///
 /// # Errors
 /// [`EvalError::NoTargets`] without any target token, and whatever the model refuses.
@@ -61,10 +65,11 @@ pub fn analyze(
     let mut sums = vec![vec![AttentionSums::default(); config.num_hidden_layers]; modes.len()];
     let mut scores = vec![Score::default(); modes.len()];
     for (index, batch) in batches.iter().enumerate() {
-        let mut forward = |(&mode, sums): (&AttentionMode, &mut Vec<AttentionSums>)| -> Result<Tensor> {
-            let attention = AttentionOptions { selection, ..config.attention_options(mode) };
-            forward_with_statistics(model, batch, &attention, &selection, sums)
-        };
+        let mut forward =
+            |(&mode, sums): (&AttentionMode, &mut Vec<AttentionSums>)| -> Result<Tensor> {
+                let attention = AttentionOptions { selection, ..config.attention_options(mode) };
+                forward_with_statistics(model, batch, &attention, &selection, sums)
+            };
         let hidden = modes.iter().zip(&mut sums).map(&mut forward).collect::<Result<Vec<_>>>()?;
         add_scores(model, &hidden, &batch.labels, &mut scores)?;
         progress(index + 1);

@@ -1,6 +1,8 @@
 //! What is evaluated.
 
-use ssa_data::{Batch, Document, PackOptions, PackedRows, Packing, Remainder, Tokenizer, pack, text_bytes};
+use ssa_data::{
+    Batch, Document, PackOptions, PackedRows, Packing, Remainder, Tokenizer, pack, text_bytes,
+};
 use ssa_kernels::Documents;
 use ssa_model::Input;
 
@@ -20,12 +22,13 @@ pub struct EvalBatch {
 }
 
 impl EvalBatch {
-    /// Packs documents into rows of `sequence_length` tokens and these into batches of up to `batch_size` rows. Every
-    /// byte of the documents is in exactly one batch; the last row may be padded.
+    /// Packs documents into rows of `sequence_length` tokens and these into batches of up to
+    /// `batch_size` rows. Every byte of the documents is in exactly one batch; the last row may be
+    /// padded.
     ///
     /// # Errors
-    /// [`EvalError::Data`](crate::EvalError::Data) without text, for impossible sizes, or if the tokenizer
-    /// refuses a document.
+    /// [`EvalError::Data`](crate::EvalError::Data) without text, for impossible sizes, or if the
+    /// tokenizer refuses a document.
     pub fn pack(
         documents: &[Document],
         tokenizer: &Tokenizer,
@@ -33,8 +36,12 @@ impl EvalBatch {
         batch_size: usize,
     ) -> Result<Vec<Self>> {
         // Every row is evaluated, so the order of documents only decides where rows cut them.
-        let options =
-            PackOptions { sequence_length, packing: Packing::Concat, seed: 0, remainder: Remainder::Pad };
+        let options = PackOptions {
+            sequence_length,
+            packing: Packing::Concat,
+            seed: 0,
+            remainder: Remainder::Pad,
+        };
         let ids = tokenizer.encode_documents(documents)?;
         let rows = pack(&ids, tokenizer.eos(), &options)?;
         // The first token of a document is no target, its end is one.
@@ -42,12 +49,20 @@ impl EvalBatch {
         Self::from_rows(&rows, text_bytes(documents) as f64 / targets as f64, batch_size)
     }
 
-    /// Batches of up to `batch_size` rows of any tokens, of which every target stands for so many bytes of text.
+    /// Batches of up to `batch_size` rows of any tokens, of which every target stands for so many
+    /// bytes of text.
     ///
     /// # Errors
-    /// [`EvalError::Data`](crate::EvalError::Data) if rows cannot be read, or for a batch size of 0.
-    pub fn from_rows(rows: &PackedRows, bytes_per_target: f64, batch_size: usize) -> Result<Vec<Self>> {
-        rows.sequential_batches(batch_size)?.map(|batch| Self::new(batch?, bytes_per_target)).collect()
+    /// [`EvalError::Data`](crate::EvalError::Data) if rows cannot be read, or for a batch size of
+    /// 0.
+    pub fn from_rows(
+        rows: &PackedRows,
+        bytes_per_target: f64,
+        batch_size: usize,
+    ) -> Result<Vec<Self>> {
+        rows.sequential_batches(batch_size)?
+            .map(|batch| Self::new(batch?, bytes_per_target))
+            .collect()
     }
 
     fn new(batch: Batch, bytes_per_target: f64) -> Result<Self> {
@@ -57,7 +72,8 @@ impl EvalBatch {
         Ok(Self { input, labels: batch.labels, valid: batch.valid, bytes })
     }
 
-    /// The first batches that together have at least so many tokens; all of them if they have fewer.
+    /// The first batches that together have at least so many tokens; all of them if they have
+    /// fewer.
     pub fn covering(batches: &[Self], tokens: usize) -> &[Self] {
         let mut covered = 0;
         let enough = batches.iter().take_while(|batch| {

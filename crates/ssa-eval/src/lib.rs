@@ -1,10 +1,12 @@
-//! Evaluation of language models under full and sparse attention: perplexity at any budget, the analysis of what
-//! sparse attention drops, and the report of a run.
+//! Evaluation of language models under full and sparse attention: perplexity at any budget, the
+//! analysis of what sparse attention drops, and the report of a run.
 //!
-//! Nothing here prints: results are structs, and callers decide how to show them. Progress goes to a callback.
+//! Nothing here prints: results are structs, and callers decide how to show them. Progress goes to
+//! a callback.
 //!
-//! All metrics stream: a batch is at most [`EvalBatch`] large in memory, logits exist for a chunk of its tokens,
-//! and means are sums in `f64`, in token order, so that results do not depend on the number of threads.
+//! All metrics stream: a batch is at most [`EvalBatch`] large in memory, logits exist for a chunk
+//! of its tokens, and means are sums in `f64`, in token order, so that results do not depend on the
+//! number of threads.
 
 mod analysis;
 mod batch;

@@ -1,4 +1,5 @@
-//! Perplexity, bits per byte and divergence under full attention and under sparse attention at any budget.
+//! Perplexity, bits per byte and divergence under full attention and under sparse attention at any
+//! budget.
 
 use serde::{Deserialize, Serialize};
 use ssa_data::bits_per_byte;
@@ -17,7 +18,8 @@ pub struct BudgetResult {
     pub mode: AttentionMode,
     /// The budget of sparse attention; none for full.
     pub budget: Option<SparseBudget>,
-    /// The largest number of tokens a query attends to; none for full, which attends to all before it.
+    /// The largest number of tokens a query attends to; none for full, which attends to all before
+    /// it.
     pub receptive_field: Option<usize>,
     /// Mean negative log-likelihood of a target token.
     pub nats_per_token: f64,
@@ -25,11 +27,11 @@ pub struct BudgetResult {
     pub perplexity: f64,
     /// Total negative log-likelihood in bits over the bytes of text it covers.
     pub bits_per_byte: f64,
-    /// Mean over target tokens of `KL(p_full || p_sparse)` of the next-token distributions, in nats; none for full,
-    /// and for models that have no full attention.
+    /// Mean over target tokens of `KL(p_full || p_sparse)` of the next-token distributions, in
+    /// nats; none for full, and for models that have no full attention.
     pub kl_full_sparse: Option<f64>,
-    /// Mean full-attention weight on the selected blocks, under the hidden states of this mode. For full attention
-    /// the blocks are those of the trained budget. None if it was not asked for.
+    /// Mean full-attention weight on the selected blocks, under the hidden states of this mode. For
+    /// full attention the blocks are those of the trained budget. None if it was not asked for.
     pub attention_sparsity: Option<f64>,
 }
 
@@ -42,7 +44,8 @@ pub struct Perplexity {
     pub sequence_length: usize,
     /// Target tokens: every metric is a mean over these.
     pub targets: usize,
-    /// Bytes of text that the targets cover: exact for tokens that are bytes, by the mean size of a token for others.
+    /// Bytes of text that the targets cover: exact for tokens that are bytes, by the mean size of a
+    /// token for others.
     pub bytes: usize,
     /// Full attention first (unless the method has none), then the budgets as given.
     pub results: Vec<BudgetResult>,
@@ -67,19 +70,19 @@ pub struct PerplexityOptions {
     pub budgets: Vec<SparseBudget>,
     /// How blocks are selected.
     pub rule: SelectionRule,
-    /// Attention sparsity is measured on this many batches from the first on. It costs a full attention per layer and
-    /// mode, and its mean settles much earlier than a loss does.
+    /// Attention sparsity is measured on this many batches from the first on. It costs a full
+    /// attention per layer and mode, and its mean settles much earlier than a loss does.
     pub sparsity_batches: usize,
 }
 
 /// Evaluates `model` on all batches. `progress` is told the number of batches done after each.
 ///
-/// Full attention is evaluated once per batch and serves all budgets as reference. A model of method `nsa` has no
-/// full attention: its results have no such row and no divergences.
+/// Full attention is evaluated once per batch and serves all budgets as reference. A model of
+/// method `nsa` has no full attention: its results have no such row and no divergences.
 ///
 /// # Errors
-/// [`EvalError::NoTargets`] without any target token, [`EvalError::NotFinite`] for a diverged model, and whatever
-/// the model refuses.
+/// [`EvalError::NoTargets`] without any target token, [`EvalError::NotFinite`] for a diverged
+/// model, and whatever the model refuses.
 pub fn perplexity(
     model: &Model,
     batches: &[EvalBatch],
@@ -137,7 +140,8 @@ fn modes(model: &Model, options: &PerplexityOptions) -> Vec<Mode> {
     });
     let sparse = options.budgets.iter().map(|&budget| {
         let selection = budget.selection(options.rule);
-        let attention = AttentionOptions { selection, ..config.attention_options(AttentionMode::Sparse) };
+        let attention =
+            AttentionOptions { selection, ..config.attention_options(AttentionMode::Sparse) };
         Mode { budget: Some(budget), attention, selection }
     });
     full.into_iter().chain(sparse).collect()
@@ -160,7 +164,13 @@ impl Mode {
         }
     }
 
-    fn result(&self, score: &Score, sparsity: &SparsitySum, bytes: f64, has_full: bool) -> BudgetResult {
+    fn result(
+        &self,
+        score: &Score,
+        sparsity: &SparsitySum,
+        bytes: f64,
+        has_full: bool,
+    ) -> BudgetResult {
         let nats_per_token = score.nll / score.targets as f64;
         BudgetResult {
             mode: if self.budget.is_some() { AttentionMode::Sparse } else { AttentionMode::Full },
@@ -169,7 +179,8 @@ impl Mode {
             nats_per_token,
             perplexity: nats_per_token.exp(),
             bits_per_byte: bits_per_byte(score.nll, bytes),
-            kl_full_sparse: (has_full && self.budget.is_some()).then(|| score.kl / score.targets as f64),
+            kl_full_sparse: (has_full && self.budget.is_some())
+                .then(|| score.kl / score.targets as f64),
             attention_sparsity: sparsity.mean(),
         }
     }

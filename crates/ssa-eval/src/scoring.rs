@@ -18,7 +18,8 @@ pub(crate) struct Score {
     pub(crate) targets: usize,
 }
 
-/// Adds the scores of one batch. `hidden` and `scores` have one entry per inference mode, full attention first if there is any.
+/// Adds the scores of one batch. `hidden` and `scores` have one entry per inference mode, full
+/// attention first if there is any.
 pub(crate) fn add_scores(
     model: &Model,
     hidden: &[Tensor],
@@ -26,7 +27,8 @@ pub(crate) fn add_scores(
     scores: &mut [Score],
 ) -> Result<()> {
     let hidden: Vec<&Tensor> = hidden.iter().collect();
-    let sums = compare_predictions(&hidden, model.parameters().head(), labels).map_err(ModelError::from)?;
+    let sums = compare_predictions(&hidden, model.parameters().head(), labels)
+        .map_err(ModelError::from)?;
     let targets = labels.iter().filter(|&&label| label != IGNORE_INDEX).count();
     for (score, sums) in scores.iter_mut().zip(sums) {
         score.nll += sums.loss_sum.value().map_err(ModelError::from)?;

@@ -17,15 +17,22 @@ pub(crate) struct SparsitySum {
 }
 
 impl SparsitySum {
-    /// The share of full attention that lies on the selected tokens is `exp(lse_sparse - lse_full)`: both softmax have
-    /// the same numerators there.
-    fn add(&mut self, lse_full: &Tensor, lse_sparse: &Tensor, valid: &[bool]) -> Result<(), ModelError> {
+    /// The share of full attention that lies on the selected tokens is `exp(lse_sparse -
+    /// lse_full)`: both softmax have the same numerators there.
+    fn add(
+        &mut self,
+        lse_full: &Tensor,
+        lse_sparse: &Tensor,
+        valid: &[bool],
+    ) -> Result<(), ModelError> {
         let heads = lse_full.last_dim();
         let (full, sparse) = (lse_full.to_vec()?, lse_sparse.to_vec()?);
         let rows = full.chunks(heads).zip(sparse.chunks(heads));
         for ((full, sparse), _) in rows.zip(valid).filter(|(_, valid)| **valid) {
             // Where everything is selected, rounding may put the share a little above 1.
-            let share = |(full, sparse): (&f32, &f32)| (f64::from(*sparse) - f64::from(*full)).exp().min(1.0);
+            let share = |(full, sparse): (&f32, &f32)| {
+                (f64::from(*sparse) - f64::from(*full)).exp().min(1.0)
+            };
             self.sum += full.iter().zip(sparse).map(share).sum::<f64>();
             self.pairs += heads;
         }
@@ -38,8 +45,8 @@ impl SparsitySum {
     }
 }
 
-/// A forward pass that also adds the attention sparsity of every layer if `selection` chose the blocks. Returns the
-/// final hidden states.
+/// A forward pass that also adds the attention sparsity of every layer if `selection` chose the
+/// blocks. Returns the final hidden states.
 pub(crate) fn forward_with_sparsity(
     model: &Model,
     batch: &EvalBatch,

@@ -24,7 +24,8 @@ pub struct AttentionMeans {
     pub distance: f64,
     /// The bound of the distance by Theorem 1: `dropped_mass * (max dropped |v| + |h_sparse|)`.
     pub bound: f64,
-    /// The share of (token, head) pairs whose distance is within the bound, up to rounding. It must be 1.
+    /// The share of (token, head) pairs whose distance is within the bound, up to rounding. It must
+    /// be 1.
     pub bound_holds: f64,
     /// The largest amount by which a distance exceeds its bound; 0, or rounding.
     pub max_violation: f64,
@@ -33,7 +34,8 @@ pub struct AttentionMeans {
     pub identity_error: f64,
 }
 
-/// Sums from which [`AttentionMeans`] follow, so that batches and layers of any number can be combined.
+/// Sums from which [`AttentionMeans`] follow, so that batches and layers of any number can be
+/// combined.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct AttentionSums {
     pairs: f64,
@@ -47,7 +49,8 @@ pub(crate) struct AttentionSums {
     identity_error: f64,
 }
 
-/// Distances and bounds come as `f32`: where they are equal, rounding may put one this much above the other.
+/// Distances and bounds come as `f32`: where they are equal, rounding may put one this much above
+/// the other.
 const ROUNDING: f64 = 1e-6;
 
 impl AttentionSums {
@@ -64,7 +67,8 @@ impl AttentionSums {
             self.dropped_mass += at(&statistics.dropped_mass);
             self.distance += distance;
             self.bound += bound;
-            self.within_bound += f64::from(u8::from(distance <= bound * (1.0 + ROUNDING) + ROUNDING));
+            self.within_bound +=
+                f64::from(u8::from(distance <= bound * (1.0 + ROUNDING) + ROUNDING));
             self.max_violation = self.max_violation.max(distance - bound);
             self.identity_error += at(&statistics.identity_error);
         }
@@ -104,8 +108,9 @@ impl AttentionSums {
     }
 }
 
-/// A forward pass that also adds, per layer, what full and sparse attention would do with that layer's q, k and v
-/// if `selection` chose the blocks. `layers` has one entry per layer. Returns the final hidden states.
+/// A forward pass that also adds, per layer, what full and sparse attention would do with that
+/// layer's q, k and v if `selection` chose the blocks. `layers` has one entry per layer. Returns
+/// the final hidden states.
 pub(crate) fn forward_with_statistics(
     model: &Model,
     batch: &EvalBatch,

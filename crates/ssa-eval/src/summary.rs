@@ -34,12 +34,13 @@ pub struct Summary {
     pub train_seconds: f64,
     /// `train_tokens / train_seconds`.
     pub tokens_per_second: f64,
-    /// Bits per byte of the held-out text if every byte is predicted by its frequency in the training text alone;
-    /// none if the run was not evaluated.
+    /// Bits per byte of the held-out text if every byte is predicted by its frequency in the
+    /// training text alone; none if the run was not evaluated.
     pub baseline_bits_per_byte: Option<f64>,
     /// Results on the held-out text; none if the run was not evaluated.
     pub evaluation: Option<Perplexity>,
-    /// Full and sparse attention layer by layer at the trained budget; none if the run was not evaluated.
+    /// Full and sparse attention layer by layer at the trained budget; none if the run was not
+    /// evaluated.
     pub analysis: Option<Analysis>,
     /// The resolved configuration, as in `config.toml`.
     pub config: serde_json::Value,
@@ -58,7 +59,10 @@ impl Machine {
     /// This machine, computing with `threads` threads.
     pub fn current(threads: usize) -> Self {
         let cpu = std::fs::read_to_string("/proc/cpuinfo").ok().as_deref().and_then(cpu_name);
-        Self { cpu: cpu.unwrap_or_else(|| format!("{} processor", std::env::consts::ARCH)), threads }
+        Self {
+            cpu: cpu.unwrap_or_else(|| format!("{} processor", std::env::consts::ARCH)),
+            threads,
+        }
     }
 }
 
@@ -66,7 +70,8 @@ impl Summary {
     /// Writes the summary as indented JSON; the file appears when it is whole.
     ///
     /// # Errors
-    /// [`EvalError::Model`] if the file cannot be written, [`EvalError::Json`] if a number has no JSON form.
+    /// [`EvalError::Model`] if the file cannot be written, [`EvalError::Json`] if a number has no
+    /// JSON form.
     pub fn write(&self, path: &Path) -> Result<()> {
         let json = serde_json::to_string_pretty(self)
             .map_err(|source| EvalError::Json { path: path.to_owned(), source })?;

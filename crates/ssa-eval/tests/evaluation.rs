@@ -1,4 +1,5 @@
-//! Perplexity and analysis of small random models: against direct computation, and what must not change them.
+//! Perplexity and analysis of small random models: against direct computation, and what must not
+//! change them.
 
 #![allow(
     clippy::unwrap_used,
@@ -11,7 +12,9 @@ use ssa_data::{Document, Tokenizer};
 use ssa_eval::{EvalBatch, EvalError, Perplexity, PerplexityOptions, analyze, perplexity};
 use ssa_kernels::ops::attention::selection::SelectionRule;
 use ssa_kernels::ops::cross_entropy::linear_cross_entropy_losses;
-use ssa_model::{AttentionMode, Method, Model, ModelConfig, ModelSettings, RopeScaling, SparseBudget};
+use ssa_model::{
+    AttentionMode, Method, Model, ModelConfig, ModelSettings, RopeScaling, SparseBudget,
+};
 
 /// A model of bytes with weights large enough for attention to be far from uniform.
 fn model(method: Method) -> Model {
@@ -72,7 +75,8 @@ fn the_loss_is_that_of_the_fused_head() {
     for batch in batches(2) {
         let options = model.config().attention_options(AttentionMode::Sparse);
         let hidden = model.forward(&batch.input, &options).unwrap();
-        let losses = linear_cross_entropy_losses(&hidden, model.parameters().head(), &batch.labels).unwrap();
+        let losses =
+            linear_cross_entropy_losses(&hidden, model.parameters().head(), &batch.labels).unwrap();
         nll += losses.iter().map(|&loss| f64::from(loss)).sum::<f64>();
         targets += batch.labels.iter().filter(|&&label| label >= 0).count();
     }
@@ -109,7 +113,9 @@ fn batches_only_decide_what_runs_together() {
     for (one, three) in one.results.iter().zip(&three.results) {
         assert!((one.nats_per_token - three.nats_per_token).abs() < 1e-6);
         assert!((one.attention_sparsity.unwrap() - three.attention_sparsity.unwrap()).abs() < 1e-6);
-        assert!((one.kl_full_sparse.unwrap_or(0.0) - three.kl_full_sparse.unwrap_or(0.0)).abs() < 1e-6);
+        assert!(
+            (one.kl_full_sparse.unwrap_or(0.0) - three.kl_full_sparse.unwrap_or(0.0)).abs() < 1e-6
+        );
     }
 }
 
@@ -118,8 +124,13 @@ fn nsa_has_no_full_attention_to_compare_with() {
     let found = evaluate(&model(Method::Nsa), 2, &["4x2"]).unwrap();
     assert!(found.full().is_none() && found.results.len() == 1);
     assert!(found.results[0].kl_full_sparse.is_none());
-    let analysis =
-        analyze(&model(Method::Nsa), &batches(2), "4x2".parse().unwrap(), SelectionRule::Exact, &mut |_| ());
+    let analysis = analyze(
+        &model(Method::Nsa),
+        &batches(2),
+        "4x2".parse().unwrap(),
+        SelectionRule::Exact,
+        &mut |_| (),
+    );
     let analysis = analysis.unwrap();
     assert!(analysis.under(AttentionMode::Full).is_none() && analysis.kl_full_sparse.is_none());
 }
@@ -130,7 +141,8 @@ fn the_theory_holds_in_every_layer() {
     let mut progress = vec![];
     let budget = "4x2".parse().unwrap();
     let analysis =
-        analyze(&model, &batches(2), budget, SelectionRule::Exact, &mut |done| progress.push(done)).unwrap();
+        analyze(&model, &batches(2), budget, SelectionRule::Exact, &mut |done| progress.push(done))
+            .unwrap();
     assert_eq!(progress, [1, 2]);
     assert_eq!(analysis.tokens, 147, "padding does not count");
     for states in &analysis.hidden_states {
@@ -165,7 +177,8 @@ fn what_cannot_be_measured_is_an_error() {
     let empty = Document { name: "empty".to_owned(), text: vec![] };
     assert!(matches!(EvalBatch::pack(&[empty], &Tokenizer::Bytes, 64, 2), Err(EvalError::Data(_))));
     assert!(EvalBatch::pack(&documents(), &Tokenizer::Bytes, 64, 0).is_err());
-    let options = PerplexityOptions { budgets: vec![], rule: SelectionRule::Exact, sparsity_batches: 0 };
+    let options =
+        PerplexityOptions { budgets: vec![], rule: SelectionRule::Exact, sparsity_batches: 0 };
     let none = perplexity(&model(Method::Ssa), &[], &options, &mut |_| ());
     assert!(matches!(none, Err(EvalError::NoTargets)));
 }

@@ -1,23 +1,29 @@
 //! Attention, forward and forward with backward, over sequence lengths.
 //!
-//! `cargo bench -p ssa-kernels --bench attention -- --quick` prints a throughput in Gelem/s, where an element is one
-//! floating-point operation that full attention needs on the causal triangle: 4 D per query head, query and key it
-//! sees (forward) and 10 D more (backward). The `gemm` line is a square matrix product on the same scale: the ceiling.
+//! `cargo bench -p ssa-kernels --bench attention -- --quick` prints a throughput in Gelem/s, where
+//! an element is one floating-point operation that full attention needs on the causal triangle: 4 D
+//! per query head, query and key it sees (forward) and 10 D more (backward). The `gemm` line is a
+//! square matrix product on the same scale: the ceiling.
 //!
-//! `sparse` is everything a sparse layer does: block means, selection and attention at 16x16, with selections that are as
-//! random as the inputs, the worst case for caches. Its throughput counts full attention's operations, so it reads as a
-//! speed-up. `benchmarks/attention_by_length.py` turns the results into a table and a plot.
+//! `sparse` is everything a sparse layer does: block means, selection and attention at 16x16, with
+//! selections that are as random as the inputs, the worst case for caches. Its throughput counts
+//! full attention's operations, so it reads as a speed-up. `benchmarks/attention_by_length.py`
+//! turns the results into a table and a plot.
 
 #![allow(clippy::unwrap_used)] // A benchmark whose arguments are wrong should stop.
 
 use std::hint::black_box;
 
 use criterion::measurement::WallTime;
-use criterion::{BenchmarkGroup, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use criterion::{
+    BenchmarkGroup, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main,
+};
 use ssa_kernels::ops::attention::compression::compression_attention_fwd;
 use ssa_kernels::ops::attention::full::{full_attention_bwd, full_attention_fwd};
 use ssa_kernels::ops::attention::pooling::mean_pool_fwd;
-use ssa_kernels::ops::attention::selection::{BlockIndices, SelectionOptions, SelectionRule, select_blocks};
+use ssa_kernels::ops::attention::selection::{
+    BlockIndices, SelectionOptions, SelectionRule, select_blocks,
+};
 use ssa_kernels::ops::attention::sparse::{sparse_attention_bwd, sparse_attention_fwd};
 use ssa_kernels::ops::attention::window::window_attention_fwd;
 use ssa_kernels::ops::attention::{AttentionGrads, AttentionOutput};
@@ -117,7 +123,8 @@ impl Inputs {
     fn sparse_fwd(&self) -> (BlockIndices, AttentionOutput) {
         let Self { q, k, v, documents, softmax_scale, .. } = self;
         let block_indices = self.select();
-        let output = sparse_attention_fwd(q, k, v, &block_indices, documents, *softmax_scale).unwrap();
+        let output =
+            sparse_attention_fwd(q, k, v, &block_indices, documents, *softmax_scale).unwrap();
         (block_indices, output)
     }
 
@@ -125,15 +132,26 @@ impl Inputs {
         let Self { q, k, v, dout, documents, softmax_scale, .. } = self;
         let (indices, output) = self.sparse_fwd();
         let mut grads = AttentionGrads::zeros_like(q, k, v);
-        sparse_attention_bwd(dout, q, k, v, &output, &indices, documents, *softmax_scale, &mut grads)
-            .unwrap();
+        sparse_attention_bwd(
+            dout,
+            q,
+            k,
+            v,
+            &output,
+            &indices,
+            documents,
+            *softmax_scale,
+            &mut grads,
+        )
+        .unwrap();
         grads
     }
 
     fn compression_fwd(&self) -> AttentionOutput {
         let Self { q, k, v, documents, softmax_scale, .. } = self;
         let [k, v] = [k, v].map(|x| mean_pool_fwd(x, documents, SELECTION.block_size).unwrap());
-        compression_attention_fwd(q, &k, &v, documents, SELECTION.block_size, *softmax_scale).unwrap()
+        compression_attention_fwd(q, &k, &v, documents, SELECTION.block_size, *softmax_scale)
+            .unwrap()
     }
 
     fn window_fwd(&self) -> AttentionOutput {
@@ -164,7 +182,9 @@ fn forward(c: &mut Criterion) {
         group.bench_function(inputs.label("full"), |b| b.iter(|| black_box(inputs.full_fwd())));
         group.bench_function(inputs.label("sparse"), |b| b.iter(|| black_box(inputs.sparse_fwd())));
         group.bench_function(inputs.label("selection"), |b| b.iter(|| black_box(inputs.select())));
-        group.bench_function(inputs.label("compression"), |b| b.iter(|| black_box(inputs.compression_fwd())));
+        group.bench_function(inputs.label("compression"), |b| {
+            b.iter(|| black_box(inputs.compression_fwd()))
+        });
         group.bench_function(inputs.label("window"), |b| b.iter(|| black_box(inputs.window_fwd())));
     });
 }
@@ -172,7 +192,9 @@ fn forward(c: &mut Criterion) {
 fn forward_and_backward(c: &mut Criterion) {
     over_sizes(c, "attention_fwd_bwd", 7, |group, inputs| {
         group.bench_function(inputs.label("full"), |b| b.iter(|| black_box(inputs.full_fwd_bwd())));
-        group.bench_function(inputs.label("sparse"), |b| b.iter(|| black_box(inputs.sparse_fwd_bwd())));
+        group.bench_function(inputs.label("sparse"), |b| {
+            b.iter(|| black_box(inputs.sparse_fwd_bwd()))
+        });
     });
 }
 
@@ -183,7 +205,9 @@ fn gemm(c: &mut Criterion) {
     let [x, weight] = [tensor(), tensor()];
     let mut group = c.benchmark_group("gemm");
     group.throughput(Throughput::Elements((2 * SIZE * SIZE * SIZE) as u64)).sample_size(10);
-    group.bench_function(format!("{SIZE}^3"), |b| b.iter(|| black_box(linear_fwd(&x, &weight).unwrap())));
+    group.bench_function(format!("{SIZE}^3"), |b| {
+        b.iter(|| black_box(linear_fwd(&x, &weight).unwrap()))
+    });
     group.finish();
 }
 

@@ -1,7 +1,7 @@
 //! Throughput of the dense ops at the sizes of a small model.
 //!
-//! Matrix products count floating-point operations (criterion's `elem`), so `Gelem/s` reads as GFLOP/s;
-//! everything else counts the bytes it must read and write once.
+//! Matrix products count floating-point operations (criterion's `elem`), so `Gelem/s` reads as
+//! GFLOP/s; everything else counts the bytes it must read and write once.
 
 use std::hint::black_box;
 use std::time::Duration;
@@ -30,8 +30,10 @@ const HEADS: usize = 4;
 const VOCABULARIES: [usize; 2] = [257, 32_000];
 
 fn main() -> Result<()> {
-    let mut criterion =
-        Criterion::default().sample_size(20).measurement_time(Duration::from_secs(3)).configure_from_args();
+    let mut criterion = Criterion::default()
+        .sample_size(20)
+        .measurement_time(Duration::from_secs(3))
+        .configure_from_args();
     let mut group = criterion.benchmark_group("dense");
     linear(&mut group);
     embedding(&mut group);
@@ -69,16 +71,25 @@ fn embedding(group: &mut BenchmarkGroup<'_, WallTime>) {
     let dout = tensor([1, N, HIDDEN]);
     let ids = Random::new(1).below(VOCABULARIES[0] as u32, N);
     group.throughput(bytes(&[&dout; 2]));
-    group.bench_function("embedding_fwd", |b| b.iter(|| embedding_fwd(black_box(&ids), &weight, [1, N])));
-    group.bench_function("embedding_bwd", |b| b.iter(|| embedding_bwd(black_box(&dout), &ids, &mut dweight)));
+    group.bench_function("embedding_fwd", |b| {
+        b.iter(|| embedding_fwd(black_box(&ids), &weight, [1, N]))
+    });
+    group.bench_function("embedding_bwd", |b| {
+        b.iter(|| embedding_bwd(black_box(&dout), &ids, &mut dweight))
+    });
 }
 
 /// The sigmoid of one branch, and its product with the attention output.
 fn gate(group: &mut BenchmarkGroup<'_, WallTime>) {
-    let (x, g_proj, out) =
-        (tensor([1, N, HIDDEN]), tensor([3 * HEADS, HIDDEN]), tensor([1, N, HEADS, HIDDEN / HEADS]));
+    let (x, g_proj, out) = (
+        tensor([1, N, HIDDEN]),
+        tensor([3 * HEADS, HIDDEN]),
+        tensor([1, N, HEADS, HIDDEN / HEADS]),
+    );
     group.throughput(bytes(&[&x]));
-    group.bench_function("gate_fwd", |b| b.iter(|| gate_fwd(black_box(&x), &g_proj, GateBranch::Selection)));
+    group.bench_function("gate_fwd", |b| {
+        b.iter(|| gate_fwd(black_box(&x), &g_proj, GateBranch::Selection))
+    });
     let gate = tensor([1, N, HEADS]);
     group.throughput(bytes(&[&out; 2]));
     group.bench_function("gate_apply_fwd", |b| b.iter(|| gate_apply_fwd(black_box(&out), &gate)));
@@ -101,7 +112,9 @@ fn alignment(group: &mut BenchmarkGroup<'_, WallTime>) {
     });
     group.throughput(bytes(&[&full; 6]));
     group.bench_function("alignment_bwd", |b| {
-        b.iter(|| alignment_bwd(black_box(&full), &sparse, None, &options, 1e-6, &mut dfull, &mut dsparse));
+        b.iter(|| {
+            alignment_bwd(black_box(&full), &sparse, None, &options, 1e-6, &mut dfull, &mut dsparse)
+        });
     });
 }
 
@@ -123,8 +136,10 @@ fn rope(group: &mut BenchmarkGroup<'_, WallTime>) -> Result<()> {
     let table = RopeTable::new(HIDDEN / HEADS, 500_000.0, &RopeScaling::None, N / 4)?;
     let mut x = tensor([4, N / 4, HEADS, HIDDEN / HEADS]);
     group.throughput(bytes(&[&x, &x]));
-    group.bench_function("rope_fwd", |b| b.iter(|| rope_fwd(black_box(&mut x), &documents, &table)));
-    group.bench_function("rope_bwd", |b| b.iter(|| rope_bwd(black_box(&mut x), &documents, &table)));
+    group
+        .bench_function("rope_fwd", |b| b.iter(|| rope_fwd(black_box(&mut x), &documents, &table)));
+    group
+        .bench_function("rope_bwd", |b| b.iter(|| rope_bwd(black_box(&mut x), &documents, &table)));
     Ok(())
 }
 
@@ -149,7 +164,15 @@ fn cross_entropy(group: &mut BenchmarkGroup<'_, WallTime>, vocab: usize) {
     group.throughput(flops(3 * 2 * N * HIDDEN * vocab));
     group.bench_function(format!("cross_entropy_fwd_bwd/{vocab}"), |b| {
         b.iter(|| {
-            linear_cross_entropy_fwd_bwd(black_box(&x), &weight, &labels, 1e-3, 0.0, &mut dx, &mut dweight)
+            linear_cross_entropy_fwd_bwd(
+                black_box(&x),
+                &weight,
+                &labels,
+                1e-3,
+                0.0,
+                &mut dx,
+                &mut dweight,
+            )
         });
     });
 }
@@ -162,7 +185,15 @@ fn adamw(group: &mut BenchmarkGroup<'_, WallTime>) {
     group.bench_function("adamw", |b| {
         b.iter(|| {
             let moments = Moments { m: &mut m, v: &mut v };
-            adamw_step(black_box(&mut param), None, &grad, moments, &options, 10, &GradScale::new(1.0))
+            adamw_step(
+                black_box(&mut param),
+                None,
+                &grad,
+                moments,
+                &options,
+                10,
+                &GradScale::new(1.0),
+            )
         });
     });
 }

@@ -78,7 +78,10 @@ pub(crate) fn axes<const R: usize>(
     tensor: &Tensor,
     expected: &str,
 ) -> Result<[usize; R]> {
-    tensor.shape().try_into().map_err(|_| KernelError::shape(op, argument, expected, tensor.shape()))
+    tensor
+        .shape()
+        .try_into()
+        .map_err(|_| KernelError::shape(op, argument, expected, tensor.shape()))
 }
 
 /// The number is at least 1.

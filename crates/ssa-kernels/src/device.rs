@@ -2,7 +2,8 @@
 
 use crate::cuda::Gpu;
 
-/// A compute device. The set is closed and chosen at run time; ops dispatch on it in their `mod.rs`.
+/// A compute device. The set is closed and chosen at run time; ops dispatch on it in their
+/// `mod.rs`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Device {
@@ -35,7 +36,8 @@ impl std::fmt::Display for Device {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum DType {
-    /// 32-bit floating point: everything on the CPU; statistics, weight gradients and moments on a GPU.
+    /// 32-bit floating point: everything on the CPU; statistics, weight gradients and moments on a
+    /// GPU.
     F32,
     /// The upper half of an `f32`: weights, activations and their gradients on a GPU.
     Bf16,

@@ -7,11 +7,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use crate::cuda::{Buffer, Gpu};
 use crate::{KernelError, Result};
 
-/// The documents of a batch: a partition of its N = B * T tokens into consecutive, non-empty ranges.
+/// The documents of a batch: a partition of its N = B * T tokens into consecutive, non-empty
+/// ranges.
 ///
-/// This is the `cu_seqlens` of variable-length attention kernels, checked once. A document never crosses a row.
-/// Positions, attention and block borders restart at each document, so block `c` of a document holds its tokens
-/// `c * block_size ..` and block numbers are local to the document.
+/// This is the `cu_seqlens` of variable-length attention kernels, checked once. A document never
+/// crosses a row. Positions, attention and block borders restart at each document, so block `c` of
+/// a document holds its tokens `c * block_size ..` and block numbers are local to the document.
 #[derive(Clone, Debug)]
 pub struct Documents(Arc<Inner>);
 
@@ -97,7 +98,8 @@ impl Documents {
         self.ranges().map(|range| range.len().div_ceil(block_size)).sum()
     }
 
-    /// A table of kernels on a GPU: made by `build` the first time, kept as long as the documents are.
+    /// A table of kernels on a GPU: made by `build` the first time, kept as long as the documents
+    /// are.
     pub(crate) fn device_table(
         &self,
         gpu: &Gpu,
@@ -129,7 +131,9 @@ impl Documents {
     /// For every token the first token of its document, `i32` `[N]` on a GPU.
     pub(crate) fn device_starts(&self, gpu: &Gpu) -> Result<Arc<Buffer>> {
         self.device_table(gpu, "starts", 0, || {
-            self.ranges().flat_map(|range| std::iter::repeat_n(range.start as i32, range.len())).collect()
+            self.ranges()
+                .flat_map(|range| std::iter::repeat_n(range.start as i32, range.len()))
+                .collect()
         })
     }
 }

@@ -1,6 +1,7 @@
 //! The error type shared by all ops.
 
-/// What was wrong with the arguments of an op. Ops check all arguments before they touch any output.
+/// What was wrong with the arguments of an op. Ops check all arguments before they touch any
+/// output.
 #[derive(Debug, thiserror::Error, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum KernelError {

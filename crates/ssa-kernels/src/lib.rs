@@ -1,8 +1,8 @@
 //! Tensors, devices and the operations an SSA language model is made of.
 //!
-//! The set of operations is small and closed: each has an explicit forward and backward, and nothing here
-//! records a tape. Models call these functions in order, keep the structs a forward returns, and call the
-//! backward functions in reverse.
+//! The set of operations is small and closed: each has an explicit forward and backward, and
+//! nothing here records a tape. Models call these functions in order, keep the structs a forward
+//! returns, and call the backward functions in reverse.
 //!
 //! # Axes
 //!
@@ -20,20 +20,24 @@
 //! | F | width of the feed-forward layer |
 //! | V | vocabulary |
 //!
-//! Activations lie as `[B, T, heads, D]`, row-major. Query head `h * G + g` belongs to key/value head `h`.
+//! Activations lie as `[B, T, heads, D]`, row-major. Query head `h * G + g` belongs to key/value
+//! head `h`.
 //!
 //! # Conventions
 //!
-//! * An op is a folder under [`ops`]: `mod.rs` holds its documentation, checks and dispatch, `reference.rs` the
-//!   shortest correct code in `f64` (never optimised: it defines the result), `cpu.rs` the fast path.
-//! * A `*_fwd` function returns fresh tensors. A `*_bwd` function **adds** to every gradient buffer it is given,
-//!   so that gradients from several uses of a tensor, or several micro-batches, need no extra pass.
-//! * On the CPU everything is `f32`; on a GPU weights, activations and their gradients are `bf16`, and statistics of a row or
-//!   a query (`rstd`, `lse`, gates), weight gradients and moments are `f32`. All tensors of a call lie on one device.
-//! * `f32` storage on the CPU; reductions longer than one head or one row accumulate in `f64` or in blocked `f32`
-//!   as each op states.
-//! * Results do not depend on the number of threads: work is cut into pieces by shape alone and partial results
-//!   are combined in index order.
+//! * An op is a folder under [`ops`]: `mod.rs` holds its documentation, checks and dispatch,
+//!   `reference.rs` the shortest correct code in `f64` (never optimised: it defines the result),
+//!   `cpu.rs` the fast path.
+//! * A `*_fwd` function returns fresh tensors. A `*_bwd` function **adds** to every gradient buffer
+//!   it is given, so that gradients from several uses of a tensor, or several micro-batches, need
+//!   no extra pass.
+//! * On the CPU everything is `f32`; on a GPU weights, activations and their gradients are `bf16`,
+//!   and statistics of a row or a query (`rstd`, `lse`, gates), weight gradients and moments are
+//!   `f32`. All tensors of a call lie on one device.
+//! * `f32` storage on the CPU; reductions longer than one head or one row accumulate in `f64` or in
+//!   blocked `f32` as each op states.
+//! * Results do not depend on the number of threads: work is cut into pieces by shape alone and
+//!   partial results are combined in index order.
 //! * Document borders are part of every attention call: see [`Documents`].
 
 mod checks;

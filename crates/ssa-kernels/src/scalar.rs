@@ -3,7 +3,8 @@
 use crate::Result;
 use crate::cuda::Buffer;
 
-/// One `f64`, the result of a sum. On a GPU it is computed when its turn comes; only asking for it waits.
+/// One `f64`, the result of a sum. On a GPU it is computed when its turn comes; only asking for it
+/// waits.
 #[derive(Debug)]
 pub struct Scalar(Place);
 

@@ -10,7 +10,8 @@ use crate::{ModelConfig, ModelError};
 
 /// A budget of sparse attention: `block_counts` blocks of `block_size` tokens for every query.
 ///
-/// Written `16x4`: blocks of 16 tokens, 4 of them. A model evaluates at any budget, whatever it was trained at.
+/// Written `16x4`: blocks of 16 tokens, 4 of them. A model evaluates at any budget, whatever it was
+/// trained at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct SparseBudget {
@@ -73,8 +74,10 @@ impl FromStr for SparseBudget {
             let number = |part: &str| part.parse::<usize>().ok();
             Some((number(size)?, number(counts)?))
         });
-        let (block_size, block_counts) = parts.ok_or_else(|| ModelError::Budget { text: text.to_owned() })?;
-        Self::new(block_size, block_counts).map_err(|_| ModelError::Budget { text: text.to_owned() })
+        let (block_size, block_counts) =
+            parts.ok_or_else(|| ModelError::Budget { text: text.to_owned() })?;
+        Self::new(block_size, block_counts)
+            .map_err(|_| ModelError::Budget { text: text.to_owned() })
     }
 }
 
@@ -99,7 +102,10 @@ mod tests {
     #[test]
     fn reads_what_it_writes() {
         let budget: SparseBudget = "16x4".parse().unwrap();
-        assert_eq!((budget.block_size(), budget.block_counts(), budget.receptive_field()), (16, 4, 64));
+        assert_eq!(
+            (budget.block_size(), budget.block_counts(), budget.receptive_field()),
+            (16, 4, 64)
+        );
         assert_eq!(budget.to_string(), "16x4");
         assert_eq!(serde_json::to_string(&budget).unwrap(), "\"16x4\"");
         assert_eq!(serde_json::from_str::<SparseBudget>("\"16x4\"").unwrap(), budget);

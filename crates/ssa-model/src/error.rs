@@ -7,8 +7,8 @@ use ssa_kernels::KernelError;
 
 /// What was wrong with a configuration, a checkpoint or the input of a model.
 ///
-/// Every message is complete: it names the file, tensor or key, and contains the reason the operating system or
-/// parser gave. Hence no variant has a `source` that would repeat it.
+/// Every message is complete: it names the file, tensor or key, and contains the reason the
+/// operating system or parser gave. Hence no variant has a `source` that would repeat it.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ModelError {
@@ -168,7 +168,8 @@ impl ModelError {
 /// Enough names to see what they have in common.
 fn first_few(names: &[String]) -> String {
     const FEW: usize = 5;
-    let shown = names.iter().take(FEW).map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
+    let shown =
+        names.iter().take(FEW).map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
     match names.len().saturating_sub(FEW) {
         0 => shown,
         more => format!("{shown} and {more} more"),

@@ -12,8 +12,9 @@ impl Parameters {
     /// Fresh parameters: matrices from N(0, `initializer_range`²), norm weights 1.
     ///
     /// # Determinism
-    /// The same configuration and seed give the same bits whatever the number of threads: every tensor draws from
-    /// its own stream of the seeded generator, numbered by its place in [`Parameters::named`].
+    /// The same configuration and seed give the same bits whatever the number of threads: every
+    /// tensor draws from its own stream of the seeded generator, numbered by its place in
+    /// [`Parameters::named`].
     pub fn init(config: &ModelConfig, seed: u64) -> Self {
         let mut parameters = Self::zeros(config);
         let std = config.initializer_range as f32;
@@ -66,8 +67,12 @@ mod tests {
 
     #[test]
     fn another_vocabulary_leaves_the_layers_alone() {
-        let larger = ModelConfig::new(ModelSettings { vocab_size: 300, ..small_settings() }).unwrap();
-        assert_eq!(Parameters::init(&larger, 7).layers, Parameters::init(&small_config(), 7).layers);
+        let larger =
+            ModelConfig::new(ModelSettings { vocab_size: 300, ..small_settings() }).unwrap();
+        assert_eq!(
+            Parameters::init(&larger, 7).layers,
+            Parameters::init(&small_config(), 7).layers
+        );
     }
 
     #[test]
@@ -85,7 +90,10 @@ mod tests {
             let std = (values.iter().map(|&x| f64::from(x).powi(2)).sum::<f64>() / n).sqrt();
             // Five standard errors of either estimate.
             assert!(mean.abs() < 5.0 * 0.02 / n.sqrt(), "{name}: mean {mean}");
-            assert!((std - 0.02).abs() < 5.0 * 0.02 / (2.0 * n).sqrt(), "{name}: standard deviation {std}");
+            assert!(
+                (std - 0.02).abs() < 5.0 * 0.02 / (2.0 * n).sqrt(),
+                "{name}: standard deviation {std}"
+            );
         }
     }
 }

@@ -14,7 +14,8 @@ pub struct Input {
 }
 
 impl Input {
-    /// Checks that ids, sizes and documents describe the same tokens and that no document crosses a row.
+    /// Checks that ids, sizes and documents describe the same tokens and that no document crosses a
+    /// row.
     ///
     /// # Errors
     /// [`ModelError::Input`] says which of them disagree.
@@ -25,11 +26,17 @@ impl Input {
         }
         if documents.total_tokens() != ids.len() {
             let total = documents.total_tokens();
-            return refuse(format!("the documents cover {total} tokens, but there are {}", ids.len()));
+            return refuse(format!(
+                "the documents cover {total} tokens, but there are {}",
+                ids.len()
+            ));
         }
-        if let Some(range) = documents.ranges().find(|range| range.start / tokens != (range.end - 1) / tokens)
+        if let Some(range) =
+            documents.ranges().find(|range| range.start / tokens != (range.end - 1) / tokens)
         {
-            return refuse(format!("the document at tokens {range:?} crosses the end of a row of {tokens}"));
+            return refuse(format!(
+                "the document at tokens {range:?} crosses the end of a row of {tokens}"
+            ));
         }
         Ok(Self { ids, batch, tokens, documents })
     }
@@ -82,14 +89,15 @@ pub struct TrainBatch {
 }
 
 impl TrainBatch {
-    /// Checks that labels and mask have one entry per token. `labels[t]` is the token that follows `t`, or
-    /// [`IGNORE_INDEX`](ssa_kernels::ops::cross_entropy::IGNORE_INDEX). `valid` marks the tokens that are not
-    /// padding; `None` means all.
+    /// Checks that labels and mask have one entry per token. `labels[t]` is the token that follows
+    /// `t`, or [`IGNORE_INDEX`](ssa_kernels::ops::cross_entropy::IGNORE_INDEX). `valid` marks the
+    /// tokens that are not padding; `None` means all.
     ///
     /// # Errors
     /// [`ModelError::Input`] if a length differs from the number of tokens.
     pub fn new(input: Input, labels: Vec<i32>, valid: Option<Vec<bool>>) -> Result<Self> {
-        for (name, len) in [("labels", Some(labels.len())), ("valid", valid.as_ref().map(Vec::len))] {
+        for (name, len) in [("labels", Some(labels.len())), ("valid", valid.as_ref().map(Vec::len))]
+        {
             if let Some(len) = len.filter(|&len| len != input.len()) {
                 let message = format!("{name} has {len} entries for {} tokens", input.len());
                 return Err(ModelError::Input { message });

@@ -40,7 +40,8 @@ impl LayerSaved {
     }
 }
 
-/// Runs the layer on `x`. `observe` sees q, k and v after RoPE; with `alignment` the loss between the streams is summed.
+/// Runs the layer on `x`. `observe` sees q, k and v after RoPE; with `alignment` the loss between
+/// the streams is summed.
 pub(crate) fn forward(
     x: Tensor,
     weights: &LayerParameters,
@@ -61,7 +62,8 @@ pub(crate) fn forward(
     Ok((out, LayerSaved { x, attention_norm, attention, middle, mlp_norm, mlp }))
 }
 
-/// Turns `dx` from the gradient of the layer's output into that of its input, and adds to the weight gradients.
+/// Turns `dx` from the gradient of the layer's output into that of its input, and adds to the
+/// weight gradients.
 pub(crate) fn backward(
     dx: &mut Tensor,
     saved: &LayerSaved,
@@ -72,11 +74,13 @@ pub(crate) fn backward(
 ) -> Result<()> {
     let norm = &saved.mlp_norm;
     let dnorm = mlp::backward(dx, &norm.out, &saved.mlp, weights, grads)?;
-    let (weight, dweight) = (&weights.post_attention_layernorm, &mut grads.post_attention_layernorm);
+    let (weight, dweight) =
+        (&weights.post_attention_layernorm, &mut grads.post_attention_layernorm);
     rms_norm_bwd(&dnorm, &saved.middle, weight, &norm.rstd, dx, dweight)?;
 
     let norm = &saved.attention_norm;
-    let dnorm = saved.attention.backward(dx, &norm.out, weights, &context.attention, alignment, grads)?;
+    let dnorm =
+        saved.attention.backward(dx, &norm.out, weights, &context.attention, alignment, grads)?;
     let (weight, dweight) = (&weights.input_layernorm, &mut grads.input_layernorm);
     rms_norm_bwd(&dnorm, &saved.x, weight, &norm.rstd, dx, dweight)?;
     Ok(())

@@ -16,14 +16,16 @@ pub(crate) struct MlpSaved {
 
 /// `(silu(x W_gateᵀ) * x W_upᵀ) W_downᵀ` for normed input `x` `[B, T, hidden]`.
 pub(crate) fn forward(x: &Tensor, weights: &LayerParameters) -> Result<(Tensor, MlpSaved)> {
-    let saved = MlpSaved { gate: linear_fwd(x, &weights.gate_proj)?, up: linear_fwd(x, &weights.up_proj)? };
+    let saved =
+        MlpSaved { gate: linear_fwd(x, &weights.gate_proj)?, up: linear_fwd(x, &weights.up_proj)? };
     let out = linear_fwd(&swiglu_fwd(&saved.gate, &saved.up)?, &weights.down_proj)?;
     Ok((out, saved))
 }
 
 /// Adds to the weight gradients and returns the gradient of `x`.
 ///
-/// The product of gate and up is recomputed: it costs a pass over `[B, T, F]` and saves keeping one.
+/// The product of gate and up is recomputed: it costs a pass over `[B, T, F]` and saves keeping
+/// one.
 pub(crate) fn backward(
     dout: &Tensor,
     x: &Tensor,
@@ -33,7 +35,8 @@ pub(crate) fn backward(
 ) -> Result<Tensor> {
     let mut dhidden = Tensor::zeros_like(&saved.gate);
     linear_bwd_input(dout, &weights.down_proj, &mut dhidden)?;
-    let SwigluGrads { dgate, dup, out: hidden } = swiglu_bwd_with_out(dhidden, &saved.gate, &saved.up)?;
+    let SwigluGrads { dgate, dup, out: hidden } =
+        swiglu_bwd_with_out(dhidden, &saved.gate, &saved.up)?;
     linear_bwd_weight(dout, &hidden, &mut grads.down_proj)?;
     linear_bwd_weight(&dgate, x, &mut grads.gate_proj)?;
     linear_bwd_weight(&dup, x, &mut grads.up_proj)?;

@@ -44,7 +44,8 @@ impl Model {
     pub fn new(config: ModelConfig, parameters: Parameters) -> Result<Self> {
         parameters.check(&config)?;
         let positions = config.max_position_embeddings;
-        let rope = RopeTable::new(config.head_dim, config.rope_theta, &config.rope_scaling, positions)?;
+        let rope =
+            RopeTable::new(config.head_dim, config.rope_theta, &config.rope_scaling, positions)?;
         Ok(Self { config, parameters, rope })
     }
 
@@ -106,7 +107,8 @@ impl Model {
     /// The hidden states after the final norm, `[B, T, hidden]`.
     ///
     /// # Errors
-    /// Ids outside the vocabulary, documents longer than the model's positions, or impossible options.
+    /// Ids outside the vocabulary, documents longer than the model's positions, or impossible
+    /// options.
     pub fn forward(&self, input: &Input, options: &AttentionOptions) -> Result<Tensor> {
         self.forward_observed(input, options, &mut |_| Ok(()))
     }
@@ -141,8 +143,8 @@ impl Model {
         Ok(rms_norm_fwd(&x, &self.parameters.norm, context.rms_norm_eps)?.out)
     }
 
-    /// Next-token logits `[B, T, V]` of hidden states, in `f32` on every device. Training and evaluation never call this: they fuse the head
-    /// with the loss.
+    /// Next-token logits `[B, T, V]` of hidden states, in `f32` on every device. Training and
+    /// evaluation never call this: they fuse the head with the loss.
     ///
     /// # Errors
     /// `hidden` is not as wide as the model.

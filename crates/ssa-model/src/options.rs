@@ -4,7 +4,8 @@ use ssa_kernels::ops::attention::selection::{SelectionOptions, SelectionRule};
 
 use crate::{ModelConfig, ModelError};
 
-/// Gives an enum its names: [`std::fmt::Display`], [`std::str::FromStr`] and serde agree on one table.
+/// Gives an enum its names: [`std::fmt::Display`], [`std::str::FromStr`] and serde agree on one
+/// table.
 macro_rules! names {
     ($type:ident, $what:literal, { $($variant:ident => $name:literal),+ $(,)? }) => {
         impl $type {

@@ -6,8 +6,8 @@
 //! z_loss = mean over targets of the squared logarithm of the softmax's normaliser
 //! ```
 //!
-//! All are means over the valid tokens of the whole optimiser step: [`StepScale`] carries the denominators, so
-//! that the gradients of micro-batches simply add up.
+//! All are means over the valid tokens of the whole optimiser step: [`StepScale`] carries the
+//! denominators, so that the gradients of micro-batches simply add up.
 
 use ssa_kernels::ops::attention::alignment::AlignmentOptions;
 use ssa_kernels::ops::attention::gated_pair::PairAlignment;
@@ -33,8 +33,8 @@ pub struct Objective {
     pub gated_alignment: bool,
     /// Weight of z-loss; 0 switches it off without changing a bit of the gradients.
     pub z_loss: f32,
-    /// Keep only the input of each layer and compute the rest again in the backward: a third more work for a
-    /// small fraction of the memory.
+    /// Keep only the input of each layer and compute the rest again in the backward: a third more
+    /// work for a small fraction of the memory.
     pub recompute: bool,
 }
 
@@ -47,7 +47,8 @@ pub struct StepScale {
     pub valid_tokens: usize,
 }
 
-/// This micro-batch's share of the step's losses: the shares of all micro-batches add up to the means.
+/// This micro-batch's share of the step's losses: the shares of all micro-batches add up to the
+/// means.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct StepLosses {
     /// Share of the mean cross-entropy, nats per target.
@@ -67,13 +68,15 @@ enum Kept {
 }
 
 impl Model {
-    /// Runs one micro-batch forward and backward and adds the gradients of its share of the loss to `grads`.
+    /// Runs one micro-batch forward and backward and adds the gradients of its share of the loss to
+    /// `grads`.
     ///
-    /// `streams` names the attention that goes on in each layer: the same for all layers, but for an ablation.
+    /// `streams` names the attention that goes on in each layer: the same for all layers, but for
+    /// an ablation.
     ///
     /// # Errors
-    /// As [`Model::forward`]; labels outside the vocabulary; `streams` without one entry per layer; gradients that
-    /// do not have the shapes of the parameters.
+    /// As [`Model::forward`]; labels outside the vocabulary; `streams` without one entry per layer;
+    /// gradients that do not have the shapes of the parameters.
     pub fn train_step(
         &self,
         batch: &TrainBatch,
@@ -90,7 +93,8 @@ impl Model {
             gated: objective.gated_alignment,
             valid: batch.valid(),
         };
-        // Every layer's sum over tokens, heads and head_dim becomes its share of the mean by this factor.
+        // Every layer's sum over tokens, heads and head_dim becomes its share of the mean by this
+        // factor.
         let q_width = self.config().num_attention_heads * self.config().head_dim;
         let mean = 1.0 / (scale.valid_tokens.max(1) * q_width) as f64;
 
@@ -99,14 +103,18 @@ impl Model {
         let layers = self.parameters().layers.len();
         let cross_entropy_scale = 1.0 / scale.target_tokens.max(1) as f64;
         let grad_scale = cross_entropy_scale as f32;
-        let (loss, mut dx) = self.head_step(&x, batch, grad_scale, objective.z_loss, &context, grads)?;
+        let (loss, mut dx) =
+            self.head_step(&x, batch, grad_scale, objective.z_loss, &context, grads)?;
 
         let alignment_scale = (f64::from(objective.alpha) * mean / layers as f64) as f32;
-        let parts = kept.into_iter().zip(&self.parameters().layers).zip(&plans).zip(&mut grads.layers);
+        let parts =
+            kept.into_iter().zip(&self.parameters().layers).zip(&plans).zip(&mut grads.layers);
         for (((kept, weights), plan), grads) in parts.rev() {
             let saved = match kept {
                 Kept::Everything(saved) => saved,
-                Kept::Input(x) => Box::new(layer::forward(x, weights, plan, &context, None, |_| Ok(()))?.1),
+                Kept::Input(x) => {
+                    Box::new(layer::forward(x, weights, plan, &context, None, |_| Ok(()))?.1)
+                }
             };
             let alignment = Some((&alignment, alignment_scale));
             layer::backward(&mut dx, &saved, weights, &context, alignment, grads)?;
@@ -123,7 +131,11 @@ impl Model {
         })
     }
 
-    fn plans(&self, objective: &Objective, streams: &[AttentionMode]) -> Result<Vec<Vec<PlannedAttention>>> {
+    fn plans(
+        &self,
+        objective: &Objective,
+        streams: &[AttentionMode],
+    ) -> Result<Vec<Vec<PlannedAttention>>> {
         let layers = self.parameters().layers.len();
         if streams.len() != layers {
             let message = format!("{} streams given for {layers} layers", streams.len());
@@ -145,7 +157,8 @@ impl Model {
         let mut kept = Vec::with_capacity(plans.len());
         let mut sums = Vec::with_capacity(plans.len());
         for (weights, plan) in self.parameters().layers.iter().zip(plans) {
-            let (out, mut saved) = layer::forward(x, weights, plan, context, Some(alignment), |_| Ok(()))?;
+            let (out, mut saved) =
+                layer::forward(x, weights, plan, context, Some(alignment), |_| Ok(()))?;
             sums.push(saved.take_alignment_sum().unwrap_or_else(|| Scalar::new(0.0)));
             kept.push(if objective.recompute {
                 Kept::Input(saved.into_input())
@@ -157,7 +170,8 @@ impl Model {
         Ok((x, kept, sums))
     }
 
-    /// Final norm, head and cross-entropy, forward and backward: the loss sums and the gradient of `x`.
+    /// Final norm, head and cross-entropy, forward and backward: the loss sums and the gradient of
+    /// `x`.
     fn head_step(
         &self,
         x: &Tensor,
@@ -173,8 +187,9 @@ impl Model {
         let dhead = grads.head_mut();
         let head = weights.head();
         let labels = batch.labels();
-        let loss =
-            linear_cross_entropy_fwd_bwd(&norm.out, head, labels, grad_scale, z_loss, &mut dnorm, dhead)?;
+        let loss = linear_cross_entropy_fwd_bwd(
+            &norm.out, head, labels, grad_scale, z_loss, &mut dnorm, dhead,
+        )?;
         let mut dx = Tensor::zeros_like(x);
         rms_norm_bwd(&dnorm, x, &weights.norm, &norm.rstd, &mut dx, &mut grads.norm)?;
         Ok((loss, dx))

@@ -156,7 +156,8 @@ fn micro_batches_add_up_to_the_whole_step() {
         let (a, b) = (ids(5, 40), ids(6, 40));
         let both: Vec<u32> = a.iter().chain(&b).copied().collect();
         // Different numbers of targets per row, so that means of means would be wrong.
-        let whole = batch(both, 2, Documents::from_cu_seqlens(vec![0, 1, 2, 3, 40, 80]).unwrap(), None);
+        let whole =
+            batch(both, 2, Documents::from_cu_seqlens(vec![0, 1, 2, 3, 40, 80]).unwrap(), None);
         let first = batch(a, 1, Documents::from_cu_seqlens(vec![0, 1, 2, 3, 40]).unwrap(), None);
         let second = batch(b, 1, Documents::rows(1, 40), None);
         let scale = StepScale { target_tokens: 36 + 39, valid_tokens: 80 };
@@ -184,16 +185,20 @@ fn padding_counts_nowhere() {
     let mut labels = labels(&padded, &documents);
     labels[30..].fill(IGNORE_INDEX);
     let valid = (0..40).map(|token| token < 30).collect();
-    let padded = TrainBatch::new(Input::new(padded, 1, 40, documents).unwrap(), labels, Some(valid)).unwrap();
+    let padded =
+        TrainBatch::new(Input::new(padded, 1, 40, documents).unwrap(), labels, Some(valid))
+            .unwrap();
     let (losses, grads) = step(&model, &objective, AttentionMode::Sparse, &[&plain], scale);
-    let (with_padding, padded_grads) = step(&model, &objective, AttentionMode::Sparse, &[&padded], scale);
+    let (with_padding, padded_grads) =
+        step(&model, &objective, AttentionMode::Sparse, &[&padded], scale);
     assert!((losses.cross_entropy - with_padding.cross_entropy).abs() < 1e-6);
     assert!((losses.alignment - with_padding.alignment).abs() < 1e-6);
     assert_same_gradients(&padded_grads, &grads, 2e-6);
 }
 
-/// The two-sided alignment gradient equals that of one SmoothL1 in both its arguments, so the step's gradient is that
-/// of `cross_entropy + alpha * alignment / 2 + z-loss`: checked along random directions.
+/// The two-sided alignment gradient equals that of one SmoothL1 in both its arguments, so the
+/// step's gradient is that of `cross_entropy + alpha * alignment / 2 + z-loss`: checked along
+/// random directions.
 #[test]
 fn gradients_match_finite_differences() {
     for (method, tied, gated) in [
@@ -205,10 +210,12 @@ fn gradients_match_finite_differences() {
     ] {
         let config = config_with(method, tied);
         let mut model = Model::init(config, 9).unwrap();
-        let batch = batch(ids(10, 48), 1, Documents::from_cu_seqlens(vec![0, 17, 48]).unwrap(), None);
+        let batch =
+            batch(ids(10, 48), 1, Documents::from_cu_seqlens(vec![0, 17, 48]).unwrap(), None);
         let scale = StepScale { target_tokens: 46, valid_tokens: 48 };
         let mut objective = Objective { gated_alignment: gated, z_loss: 0.01, ..objective(&model) };
-        // With one block there is nothing to choose: otherwise the choice, and with it the loss, could jump.
+        // With one block there is nothing to choose: otherwise the choice, and with it the loss,
+        // could jump.
         objective.attention.selection.block_counts = 1;
         let mode = if method == Method::Full { AttentionMode::Full } else { AttentionMode::Sparse };
         let loss = |model: &Model| {
@@ -240,7 +247,10 @@ fn gradients_match_finite_differences() {
             };
             let numeric = (moved(1.0) - moved(-1.0)) / (2.0 * STEP);
             let error = (numeric - norm).abs() / norm;
-            assert!(error < 0.02, "{method} {name}: |gradient| {norm}, finite differences {numeric}");
+            assert!(
+                error < 0.02,
+                "{method} {name}: |gradient| {norm}, finite differences {numeric}"
+            );
         }
     }
 }
@@ -257,5 +267,7 @@ fn impossible_calls_are_refused() {
     let outside = Input::rows(vec![0, VOCAB], 1, 2).unwrap();
     assert!(ssa.forward(&outside, &sparse).unwrap_err().to_string().contains("31"));
     let long = Input::rows(ids(1, 300), 1, 300).unwrap();
-    assert!(ssa.forward(&long, &sparse).unwrap_err().to_string().contains("max_position_embeddings"));
+    assert!(
+        ssa.forward(&long, &sparse).unwrap_err().to_string().contains("max_position_embeddings")
+    );
 }

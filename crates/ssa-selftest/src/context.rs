@@ -43,8 +43,19 @@ pub struct Context<'a> {
 }
 
 impl<'a> Context<'a> {
-    pub(crate) fn new(device: &'a Device, op: &'static str, observe: &'a mut dyn FnMut(&Outcome)) -> Self {
-        Self { device, op, case: String::new(), random: Random::new(1), outcomes: Vec::new(), observe }
+    pub(crate) fn new(
+        device: &'a Device,
+        op: &'static str,
+        observe: &'a mut dyn FnMut(&Outcome),
+    ) -> Self {
+        Self {
+            device,
+            op,
+            case: String::new(),
+            random: Random::new(1),
+            outcomes: Vec::new(),
+            observe,
+        }
     }
 
     /// An error of one case is a failed outcome; a device that is lost is the end.
@@ -74,14 +85,19 @@ impl<'a> Context<'a> {
 
     /// Standard normal values times `scale` in the device's type, and the same values exactly.
     pub fn normal(&mut self, shape: &[usize], scale: f32) -> Result<(Tensor, Vec<f64>)> {
-        let values =
-            self.random.normal(shape.iter().product()).into_iter().map(|value| scale * value).collect();
+        let values = self
+            .random
+            .normal(shape.iter().product())
+            .into_iter()
+            .map(|value| scale * value)
+            .collect();
         self.tensor(values, shape)
     }
 
     /// Values rounded to the device's type, and the same values exactly.
     pub fn tensor(&mut self, values: Vec<f32>, shape: &[usize]) -> Result<(Tensor, Vec<f64>)> {
-        let values: Vec<f32> = values.into_iter().map(|value| bf16(f64::from(value)) as f32).collect();
+        let values: Vec<f32> =
+            values.into_iter().map(|value| bf16(f64::from(value)) as f32).collect();
         let exact = values.iter().map(|&value| f64::from(value)).collect();
         Ok((Tensor::from_vec(values, shape)?.to_device(self.device, self.device.dtype())?, exact))
     }
@@ -91,19 +107,30 @@ impl<'a> Context<'a> {
         Tensor::from_vec(values, shape)?.to_device(self.device, DType::F32)
     }
 
-    /// Compares a tensor with its exact value. `plain` is the result of a plain computation in `bf16`: twice its error
-    /// is allowed, and half a unit in the last place of the largest element.
-    pub fn compare(&mut self, what: &str, actual: &Tensor, exact: &[f64], plain: &[f64]) -> Result<()> {
+    /// Compares a tensor with its exact value. `plain` is the result of a plain computation in
+    /// `bf16`: twice its error is allowed, and half a unit in the last place of the largest
+    /// element.
+    pub fn compare(
+        &mut self,
+        what: &str,
+        actual: &Tensor,
+        exact: &[f64],
+        plain: &[f64],
+    ) -> Result<()> {
         // No number is within an allowance that is not one.
-        let plain_error =
-            if plain.len() == exact.len() { max_error(plain.iter().copied(), exact) } else { f64::NAN };
+        let plain_error = if plain.len() == exact.len() {
+            max_error(plain.iter().copied(), exact)
+        } else {
+            f64::NAN
+        };
         let allowed = 2.0 * plain_error + largest(exact) * f64::from(half::bf16::EPSILON) / 4.0;
         self.compare_within(what, &actual.to_vec()?, exact, allowed);
         Ok(())
     }
 
-    /// Compares a tensor that is computed and kept in `f32` with its exact value: an error of 1e-5 of the largest element is
-    /// allowed, which hundreds of additions in `f32` stay below and a single rounding to `bf16` does not.
+    /// Compares a tensor that is computed and kept in `f32` with its exact value: an error of 1e-5
+    /// of the largest element is allowed, which hundreds of additions in `f32` stay below and a
+    /// single rounding to `bf16` does not.
     pub fn compare_f32(&mut self, what: &str, actual: &Tensor, exact: &[f64]) -> Result<()> {
         self.compare_within(what, &actual.to_vec()?, exact, 1e-5 * largest(exact));
         Ok(())
@@ -138,7 +165,8 @@ impl<'a> Context<'a> {
     /// A number that must not exceed a bound.
     pub fn outcome(&mut self, what: &str, error: f64, allowed: f64) {
         let error = if error.is_nan() { f64::INFINITY } else { error };
-        let outcome = Outcome { op: self.op, case: self.case.clone(), what: what.to_owned(), error, allowed };
+        let outcome =
+            Outcome { op: self.op, case: self.case.clone(), what: what.to_owned(), error, allowed };
         (self.observe)(&outcome);
         self.outcomes.push(outcome);
     }
@@ -150,13 +178,18 @@ impl<'a> Context<'a> {
 
 /// The largest finite magnitude.
 pub(crate) fn largest(values: &[f64]) -> f64 {
-    values.iter().filter(|value| value.is_finite()).fold(0.0, |largest: f64, value| largest.max(value.abs()))
+    values
+        .iter()
+        .filter(|value| value.is_finite())
+        .fold(0.0, |largest: f64, value| largest.max(value.abs()))
 }
 
 /// The largest difference; infinite where one is not a number or only one of the two is infinite.
 fn max_error(actual: impl Iterator<Item = f64>, exact: &[f64]) -> f64 {
     worst(
-        actual.zip(exact).map(|(actual, exact)| if actual == *exact { 0.0 } else { (actual - exact).abs() }),
+        actual
+            .zip(exact)
+            .map(|(actual, exact)| if actual == *exact { 0.0 } else { (actual - exact).abs() }),
     )
 }
 

@@ -1,4 +1,5 @@
-//! Golden cases: small models with the logits, losses and gradients that the released code computes from them.
+//! Golden cases: small models with the logits, losses and gradients that the released code computes
+//! from them.
 //!
 //! ```text
 //! <directory>/model/<method>_<...>/    config.json, model.safetensors
@@ -6,7 +7,8 @@
 //!     expected.safetensors             input_ids, `logits.<stream>`, `grad.<stream>.<weight>`
 //! ```
 //!
-//! The name of a case begins with its method; one that ends with `streaming_topk` needs the released selection.
+//! The name of a case begins with its method; one that ends with `streaming_topk` needs the
+//! released selection.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -16,8 +18,8 @@ use ssa_kernels::ops::attention::selection::SelectionRule;
 use ssa_kernels::ops::cross_entropy::IGNORE_INDEX;
 use ssa_kernels::{Device, Tensor};
 use ssa_model::{
-    AttentionMode, AttentionOptions, Input, Method, Model, ModelError, Objective, Parameters, StepLosses,
-    StepScale, TrainBatch,
+    AttentionMode, AttentionOptions, Input, Method, Model, ModelError, Objective, Parameters,
+    StepLosses, StepScale, TrainBatch,
 };
 use ssa_testkit::{Golden, GoldenTensor};
 
@@ -63,10 +65,12 @@ impl Case {
     /// [`GoldenError`] names the file that is missing or wrong.
     pub fn all(directory: &Path) -> Result<Vec<Self>, GoldenError> {
         let directory = directory.join("model");
-        let wrong = |error: std::io::Error| GoldenError::File(format!("{}: {error}", directory.display()));
+        let wrong =
+            |error: std::io::Error| GoldenError::File(format!("{}: {error}", directory.display()));
         let entries = fs::read_dir(&directory).map_err(wrong)?;
-        let mut paths =
-            entries.map(|entry| Ok(entry.map_err(wrong)?.path())).collect::<Result<Vec<_>, GoldenError>>()?;
+        let mut paths = entries
+            .map(|entry| Ok(entry.map_err(wrong)?.path()))
+            .collect::<Result<Vec<_>, GoldenError>>()?;
         paths.sort();
         paths.iter().filter(|path| path.is_dir()).map(|path| Self::read(path)).collect()
     }
@@ -81,7 +85,8 @@ impl Case {
             model: Model::load(directory)?,
             method: name.split('_').next().unwrap_or_default().parse()?,
             rule: if streaming { SelectionRule::Reference } else { SelectionRule::Exact },
-            expected: Golden::open(&directory.join("expected.safetensors")).map_err(GoldenError::File)?,
+            expected: Golden::open(&directory.join("expected.safetensors"))
+                .map_err(GoldenError::File)?,
             losses: serde_json::from_slice(&text).map_err(|error| wrong(error.to_string()))?,
             name,
         })
@@ -120,8 +125,9 @@ impl Case {
     /// # Errors
     /// [`GoldenError::File`] if there is none of this name.
     pub fn tensor(&self, name: &str) -> Result<&GoldenTensor, GoldenError> {
-        let missing =
-            || GoldenError::File(format!("{}: expected.safetensors has no tensor {name}", self.name));
+        let missing = || {
+            GoldenError::File(format!("{}: expected.safetensors has no tensor {name}", self.name))
+        };
         self.expected.tensors.get(name).ok_or_else(missing)
     }
 
@@ -134,7 +140,11 @@ impl Case {
     ///
     /// # Errors
     /// As [`Case::input`], and what the model fails with.
-    pub fn step(&self, model: &Model, stream: &str) -> Result<(StepLosses, Parameters), GoldenError> {
+    pub fn step(
+        &self,
+        model: &Model,
+        stream: &str,
+    ) -> Result<(StepLosses, Parameters), GoldenError> {
         Ok(self.train_step(stream)?.run(model)?)
     }
 
@@ -155,7 +165,10 @@ impl Case {
                 z_loss: 0.0,
                 recompute: false,
             },
-            scale: StepScale { target_tokens: labels.len() - input.batch(), valid_tokens: labels.len() },
+            scale: StepScale {
+                target_tokens: labels.len() - input.batch(),
+                valid_tokens: labels.len(),
+            },
             batch: TrainBatch::new(input, labels, None)?,
         })
     }
@@ -166,9 +179,9 @@ pub fn total_loss(losses: &StepLosses) -> f64 {
     losses.cross_entropy + ALPHA * losses.alignment
 }
 
-/// Checks every case of a directory on a device. The files are what the step in `f64` must give, up to their own `f32`; the
-/// device is compared with that step as in the checks of whole models. Here the weights are rounded to `bf16` besides, by the device and by plain
-/// computations.
+/// Checks every case of a directory on a device. The files are what the step in `f64` must give, up
+/// to their own `f32`; the device is compared with that step as in the checks of whole models. Here
+/// the weights are rounded to `bf16` besides, by the device and by plain computations.
 ///
 /// # Errors
 /// [`GoldenError`] names the file that is wrong, or the device has failed.
@@ -206,9 +219,15 @@ fn check_logits(
         Ok(logits.into_iter().map(|logit| logit as f32).collect())
     };
     let file = &case.tensor(&format!("logits.{stream}"))?.values;
-    context.outcome("logits in the file", relative(file, &compute(Rounding::None, None)?), FILE_TOLERANCE);
-    let actual =
-        on_device.logits(&on_device.forward(&input, &options)?)?.to_vec().map_err(ModelError::from)?;
+    context.outcome(
+        "logits in the file",
+        relative(file, &compute(Rounding::None, None)?),
+        FILE_TOLERANCE,
+    );
+    let actual = on_device
+        .logits(&on_device.forward(&input, &options)?)?
+        .to_vec()
+        .map_err(ModelError::from)?;
     let exact = compute(Rounding::None, Some(&selections))?;
     let plain = plain(|rounding| compute(rounding, Some(&selections)))?;
     let errors = plain.iter().map(|plain| relative(plain, &exact));

@@ -1,17 +1,19 @@
 //! Checks of every operation and of a whole training step on the device of the user.
 //!
-//! A GPU, its driver and its libraries differ from machine to machine, and tests that run where the program is built say little
-//! about them. So the checks ship with the program: `ssa selftest`.
+//! A GPU, its driver and its libraries differ from machine to machine, and tests that run where the
+//! program is built say little about them. So the checks ship with the program: `ssa selftest`.
 //!
-//! Every result is compared with the `f64` reference of its op on the same inputs (rounded to `bf16` where the device
-//! computes in it). What is allowed is twice the error of a plain computation in `bf16`, one that rounds after every
-//! operation, plus the rounding of the result itself: a kernel that keeps its sums in `f32` does much better, one that
-//! loses an element or a term does much worse. Outputs are filled with NaN beforehand, gradients are checked from zero and
-//! added to, and everything runs twice and must give the same bits.
+//! Every result is compared with the `f64` reference of its op on the same inputs (rounded to
+//! `bf16` where the device computes in it). What is allowed is twice the error of a plain
+//! computation in `bf16`, one that rounds after every operation, plus the rounding of the result
+//! itself: a kernel that keeps its sums in `f32` does much better, one that loses an element or a
+//! term does much worse. Outputs are filled with NaN beforehand, gradients are checked from zero
+//! and added to, and everything runs twice and must give the same bits.
 //!
-//! Whole training steps, and the cases of a golden directory, are judged in the same way, by a step in `f64` and a plain step in `bf16`, both composed of
-//! the references of the ops. A block that is almost as important as another may be selected in its place; so both take the
-//! blocks that the device has selected, and how important those are is a check of its own.
+//! Whole training steps, and the cases of a golden directory, are judged in the same way, by a step
+//! in `f64` and a plain step in `bf16`, both composed of the references of the ops. A block that is
+//! almost as important as another may be selected in its place; so both take the blocks that the
+//! device has selected, and how important those are is a check of its own.
 
 mod context;
 pub mod golden;
@@ -61,11 +63,17 @@ pub const SUITES: &[Suite] = &[
     Suite { name: "model", run: model::run },
 ];
 
-/// Runs the suites whose name contains `filter` on a device. `observe` sees every outcome as it comes.
+/// Runs the suites whose name contains `filter` on a device. `observe` sees every outcome as it
+/// comes.
 ///
 /// # Errors
-/// The device fails in a way that makes going on pointless; a wrong result is an [`Outcome`], not an error.
-pub fn run(device: &Device, filter: &str, observe: &mut dyn FnMut(&Outcome)) -> Result<Vec<Outcome>> {
+/// The device fails in a way that makes going on pointless; a wrong result is an [`Outcome`], not
+/// an error.
+pub fn run(
+    device: &Device,
+    filter: &str,
+    observe: &mut dyn FnMut(&Outcome),
+) -> Result<Vec<Outcome>> {
     if let Device::Cuda(gpu) = device {
         gpu.poison_outputs(true);
     }
@@ -92,7 +100,11 @@ mod tests {
         let failed: Vec<_> = outcomes.iter().filter(|outcome| !outcome.passed()).collect();
         assert!(failed.is_empty(), "{failed:#?}");
         for suite in SUITES {
-            assert!(outcomes.iter().any(|outcome| outcome.op == suite.name), "{} has no checks", suite.name);
+            assert!(
+                outcomes.iter().any(|outcome| outcome.op == suite.name),
+                "{} has no checks",
+                suite.name
+            );
         }
     }
 }

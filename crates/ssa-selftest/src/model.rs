@@ -3,8 +3,8 @@
 use ssa_kernels::ops::cross_entropy::IGNORE_INDEX;
 use ssa_kernels::{DType, Device, Documents};
 use ssa_model::{
-    AttentionMode, Input, Method, Model, ModelConfig, ModelError, ModelSettings, Objective, StepScale,
-    TrainBatch,
+    AttentionMode, Input, Method, Model, ModelConfig, ModelError, ModelSettings, Objective,
+    StepScale, TrainBatch,
 };
 
 use crate::plain::TrainStep;
@@ -65,7 +65,9 @@ fn cases() -> [Case; 10] {
 fn kernel_error(error: ModelError) -> ssa_kernels::KernelError {
     match error {
         ModelError::Kernel(error) => error,
-        other => ssa_kernels::KernelError::Cuda { call: "a step of a model", message: other.to_string() },
+        other => {
+            ssa_kernels::KernelError::Cuda { call: "a step of a model", message: other.to_string() }
+        }
     }
 }
 
@@ -83,12 +85,16 @@ fn check(context: &mut Context<'_>, case: &Case) -> Result<(), ModelError> {
     ));
     let device = context.device();
     let model = Model::init(config(case)?, 7)?.to_device(device)?;
-    let exact = Model::new(model.config().clone(), model.parameters().to_device(&Device::Cpu, DType::F32)?)?;
+    let exact = Model::new(
+        model.config().clone(),
+        model.parameters().to_device(&Device::Cpu, DType::F32)?,
+    )?;
     let step = step(context, &model, case)?;
 
     let (losses, grads) = check_step(context, &step, &model, &exact)?;
     let (again, grads_again) = step.run(&model)?;
-    let differ = grads.named().iter().zip(grads_again.named()).filter(|((_, a), (_, b))| a != b).count();
+    let differ =
+        grads.named().iter().zip(grads_again.named()).filter(|((_, a), (_, b))| a != b).count();
     context.check("same bits", differ + usize::from(losses != again));
     Ok(())
 }
@@ -134,7 +140,11 @@ fn batch(context: &mut Context<'_>, case: &Case) -> Result<TrainBatch, ModelErro
     }
     // Some padding at the end.
     let valid: Vec<bool> = (0..ids.len()).map(|token| token + 7 < ids.len()).collect();
-    labels.iter_mut().zip(&valid).filter(|(_, valid)| !**valid).for_each(|(label, _)| *label = IGNORE_INDEX);
+    labels
+        .iter_mut()
+        .zip(&valid)
+        .filter(|(_, valid)| !**valid)
+        .for_each(|(label, _)| *label = IGNORE_INDEX);
     TrainBatch::new(Input::new(ids, rows, tokens, documents)?, labels, Some(valid))
 }
 
@@ -170,9 +180,11 @@ mod tests {
     fn small_cases() -> Vec<Case> {
         let [.., last] = cases();
         let streams = [AttentionMode::Full, AttentionMode::Sparse];
-        let all =
-            Method::ALL.iter().flat_map(|&method| streams.map(|stream| Case { method, stream, ..last }));
-        all.filter(|case| (case.method, case.stream) != (Method::Nsa, AttentionMode::Full)).collect()
+        let all = Method::ALL
+            .iter()
+            .flat_map(|&method| streams.map(|stream| Case { method, stream, ..last }));
+        all.filter(|case| (case.method, case.stream) != (Method::Nsa, AttentionMode::Full))
+            .collect()
     }
 
     fn with_step(case: &Case, test: impl FnOnce(&Model, TrainStep)) {
@@ -190,7 +202,8 @@ mod tests {
         context.finish(Ok(())).unwrap()
     }
 
-    /// Two derivations of the same gradients: the model's by its ops in `f32`, and the references' in `f64`.
+    /// Two derivations of the same gradients: the model's by its ops in `f32`, and the references'
+    /// in `f64`.
     fn assert_same_step(model: &Model, step: &TrainStep) {
         let (losses, grads) = step.run(model).unwrap();
         let exact = step.plain(model, Rounding::None, None).unwrap();
@@ -232,10 +245,13 @@ mod tests {
     fn another_plain_computation_passes() {
         for case in small_cases() {
             with_step(&case, |model, step| {
-                let selections = selection::of_device(model, step.batch.input(), &step.options()).unwrap();
-                let other = step.plain(model, Rounding::Bf16 { unit: 1.1 }, Some(&selections)).unwrap();
+                let selections =
+                    selection::of_device(model, step.batch.input(), &step.options()).unwrap();
+                let other =
+                    step.plain(model, Rounding::Bf16 { unit: 1.1 }, Some(&selections)).unwrap();
                 let outcomes = outcomes(|context| {
-                    compare(context, &step, model, (&other.losses, &other.grads), &selections).unwrap();
+                    compare(context, &step, model, (&other.losses, &other.grads), &selections)
+                        .unwrap();
                 });
                 let worst = outcomes.iter().map(crate::Outcome::share).fold(0.0, f64::max);
                 assert!(worst < 0.8, "{outcomes:#?}");
@@ -248,7 +264,8 @@ mod tests {
     fn a_wrong_step_fails() {
         let [.., last] = cases();
         with_step(&last, |model, mut step| {
-            let selections = selection::of_device(model, step.batch.input(), &step.options()).unwrap();
+            let selections =
+                selection::of_device(model, step.batch.input(), &step.options()).unwrap();
             step.objective.alpha *= 1.2;
             let (losses, grads) = step.run(model).unwrap();
             step.objective.alpha /= 1.2;

@@ -1,16 +1,20 @@
-//! Selections that a device makes within a model: which they are, and whether they are as good as rounding lets them be.
+//! Selections that a device makes within a model: which they are, and whether they are as good as
+//! rounding lets them be.
 
 use ssa_kernels::Documents;
 use ssa_kernels::ops::attention::pooling::mean_pool_f32_fwd;
 use ssa_kernels::ops::attention::selection::reference::select;
-use ssa_kernels::ops::attention::selection::{BlockIndices, SelectionOptions, SelectionRule, select_blocks};
+use ssa_kernels::ops::attention::selection::{
+    BlockIndices, SelectionOptions, SelectionRule, select_blocks,
+};
 use ssa_model::{AttentionOptions, DocumentMasking, Input, Model, ModelError};
 
 use crate::Context;
 use crate::plain::Importance;
 
-/// The selection of every layer, from the queries and keys that the device computes there. A training step computes the same ones, bit for
-/// bit: only the stream that goes on decides about them.
+/// The selection of every layer, from the queries and keys that the device computes there. A
+/// training step computes the same ones, bit for bit: only the stream that goes on decides about
+/// them.
 pub(crate) fn of_device(
     model: &Model,
     input: &Input,
@@ -24,15 +28,17 @@ pub(crate) fn of_device(
     let mut selections = Vec::new();
     model.forward_observed(input, options, &mut |layer| {
         let k_pooled = mean_pool_f32_fwd(layer.k, documents, options.selection.block_size)?;
-        let selected = select_blocks(layer.q, &k_pooled, documents, &options.selection, layer.softmax_scale)?;
+        let selected =
+            select_blocks(layer.q, &k_pooled, documents, &options.selection, layer.softmax_scale)?;
         selections.push(selected.to_host()?.into_owned());
         Ok(())
     })?;
     Ok(selections)
 }
 
-/// A block that is selected instead of a better one is as important, up to rounding: twice the largest error of plain
-/// computations is allowed of the importance of either. Nothing to check without sparse attention.
+/// A block that is selected instead of a better one is as important, up to rounding: twice the
+/// largest error of plain computations is allowed of the importance of either. Nothing to check
+/// without sparse attention.
 pub(crate) fn check(
     context: &mut Context<'_>,
     selections: &[BlockIndices],
@@ -48,10 +54,16 @@ pub(crate) fn check(
         for (row, importance) in exact.iter().enumerate() {
             let best = select(importance, options);
             let (token, kv_head) = (row / selection.kv_heads(), row % selection.kv_heads());
-            worst = worst.max(shortfall(importance, &best, selection.selected(token, kv_head), options));
+            worst = worst.max(shortfall(
+                importance,
+                &best,
+                selection.selected(token, kv_head),
+                options,
+            ));
             for &block in best.iter().filter(|&&block| (block as usize) < importance.len()) {
                 for plain in plain {
-                    let error = plain[layer][row][block as usize] / importance[block as usize] - 1.0;
+                    let error =
+                        plain[layer][row][block as usize] / importance[block as usize] - 1.0;
                     plain_error = plain_error.max(error.abs());
                 }
             }
@@ -60,9 +72,14 @@ pub(crate) fn check(
     context.outcome("importance that a selection lacks, relative", worst, 2.0 * 2.0 * plain_error);
 }
 
-/// How much less important, relatively, the least of the blocks in `selected` is than one that it takes the place of; infinite
-/// if it takes nothing's place.
-fn shortfall(importance: &[f64], best: &[i32], selected: &[i32], options: &SelectionOptions) -> f64 {
+/// How much less important, relatively, the least of the blocks in `selected` is than one that it
+/// takes the place of; infinite if it takes nothing's place.
+fn shortfall(
+    importance: &[f64],
+    best: &[i32],
+    selected: &[i32],
+    options: &SelectionOptions,
+) -> f64 {
     if selected.len() != best.len() || selected.last() != best.last() {
         return f64::INFINITY;
     }

@@ -1,14 +1,17 @@
 //! What is allowed of a step: twice the error of plain computations in `bf16`.
 //!
-//! A step on a device is compared with the same step in `f64`, and so is a step that rounds every matrix of activations and of their
-//! gradients to `bf16` after each op ([`TrainStep::plain`]): that one's error takes in how far a model magnifies a rounding.
+//! A step on a device is compared with the same step in `f64`, and so is a step that rounds every
+//! matrix of activations and of their gradients to `bf16` after each op ([`TrainStep::plain`]):
+//! that one's error takes in how far a model magnifies a rounding.
 //!
-//! Which blocks are selected jumps where two are almost equally important, and a single block can change a gradient more than all roundings
-//! together. Whether a tie tips over is luck, so that no small number of plain computations could say what to allow. All of
-//! them attend to the blocks that the device has selected, and the selections are checked by themselves.
+//! Which blocks are selected jumps where two are almost equally important, and a single block can
+//! change a gradient more than all roundings together. Whether a tie tips over is luck, so that no
+//! small number of plain computations could say what to allow. All of them attend to the blocks
+//! that the device has selected, and the selections are checked by themselves.
 //!
-//! How roundings add up is a matter of luck too, most of all in a loss, a single number. So plain steps are taken in [`UNITS`]:
-//! their roundings are as large, but others. The largest of their errors counts.
+//! How roundings add up is a matter of luck too, most of all in a loss, a single number. So plain
+//! steps are taken in [`UNITS`]: their roundings are as large, but others. The largest of their
+//! errors counts.
 
 use rayon::prelude::*;
 use ssa_kernels::ops::attention::selection::BlockIndices;
@@ -29,8 +32,8 @@ const LOSSES: [(&str, Loss); 3] = [
     ("alignment", |losses| losses.alignment),
 ];
 
-/// Checks losses, gradients and selections of a step of a model on a device and returns the former two; `exact` has the weights that
-/// the step is defined by, on the CPU.
+/// Checks losses, gradients and selections of a step of a model on a device and returns the former
+/// two; `exact` has the weights that the step is defined by, on the CPU.
 pub(crate) fn check_step(
     context: &mut Context<'_>,
     step: &TrainStep,
@@ -56,15 +59,17 @@ pub(crate) fn compare(
     for (what, loss) in LOSSES {
         let expected = loss(&exact.losses);
         let errors = plain.iter().map(|plain| (loss(&plain.losses) - expected).abs());
-        // A single number of which plain computations may happen to hit every digit: the rounding of the result itself, half a unit in
-        // the last place of a `bf16`, comes on top.
+        // A single number of which plain computations may happen to hit every digit: the rounding
+        // of the result itself, half a unit in the last place of a `bf16`, comes on top.
         let allowed = allowed(errors) + expected.abs() * f64::from(half::bf16::EPSILON) / 4.0;
         context.outcome(what, (loss(losses) - expected).abs(), allowed);
     }
     let plain_grads: Vec<_> = plain.iter().map(|plain| plain.grads.named()).collect();
-    for (index, ((name, grad), (_, exact))) in grads.named().into_iter().zip(exact.grads.named()).enumerate()
+    for (index, ((name, grad), (_, exact))) in
+        grads.named().into_iter().zip(exact.grads.named()).enumerate()
     {
-        let errors = plain_grads.iter().map(|named| relative(named[index].1.as_slice(), exact.as_slice()));
+        let errors =
+            plain_grads.iter().map(|named| relative(named[index].1.as_slice(), exact.as_slice()));
         let error = relative(&grad.to_vec()?, exact.as_slice());
         context.outcome(&format!("d {name}"), error, allowed(errors));
     }

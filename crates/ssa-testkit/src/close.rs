@@ -3,15 +3,17 @@
 /// How far a value may be from its reference: `atol + rtol * |expected|`.
 #[derive(Clone, Copy, Debug)]
 pub struct Tolerance {
-    /// Absolute part: the error of a sum whose terms cancel. Scale it with the magnitude of the terms.
+    /// Absolute part: the error of a sum whose terms cancel. Scale it with the magnitude of the
+    /// terms.
     pub atol: f64,
     /// Relative part.
     pub rtol: f64,
 }
 
 impl Tolerance {
-    /// `f32` arithmetic on inputs of order one with reductions of up to a few thousand terms: rounding is 6e-8
-    /// relative per operation and errors of a sum grow with the square root of its length.
+    /// `f32` arithmetic on inputs of order one with reductions of up to a few thousand terms:
+    /// rounding is 6e-8 relative per operation and errors of a sum grow with the square root of its
+    /// length.
     pub const F32: Self = Self { atol: 2e-5, rtol: 2e-5 };
 
     /// The same tolerance with both parts multiplied.
@@ -20,7 +22,8 @@ impl Tolerance {
     }
 }
 
-/// Panics with the worst element unless every element of `actual` is within `tolerance` of `expected`.
+/// Panics with the worst element unless every element of `actual` is within `tolerance` of
+/// `expected`.
 ///
 /// NaN always fails; an infinity passes only where the reference is the same infinity.
 #[track_caller]
@@ -33,7 +36,8 @@ pub fn assert_close(name: &str, actual: &[f32], expected: &[f64], tolerance: Tol
         let error = (f64::from(*a) - e).abs() - (tolerance.atol + tolerance.rtol * e.abs());
         if error.is_nan() { f64::INFINITY } else { error }
     };
-    let worst = actual.iter().zip(expected).map(excess).enumerate().max_by(|a, b| a.1.total_cmp(&b.1));
+    let worst =
+        actual.iter().zip(expected).map(excess).enumerate().max_by(|a, b| a.1.total_cmp(&b.1));
     if let Some((index, excess)) = worst
         && excess > 0.0
     {

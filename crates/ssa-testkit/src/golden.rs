@@ -51,7 +51,9 @@ impl Golden {
                 Dtype::F32 => f32::from_le_bytes,
                 Dtype::I32 => |bytes| i32::from_le_bytes(bytes) as f32,
                 other => {
-                    return Err(wrong(format!("tensor {name} has dtype {other:?}, expected F32 or I32")));
+                    return Err(wrong(format!(
+                        "tensor {name} has dtype {other:?}, expected F32 or I32"
+                    )));
                 }
             };
             let values = view.data().as_chunks().0.iter().map(|bytes| convert(*bytes)).collect();

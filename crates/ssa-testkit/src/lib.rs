@@ -1,5 +1,6 @@
-//! What the workspace's tests share. It works on plain slices and knows no tensor type, so that `ssa-kernels` can
-//! use it for its own unit tests. Everything here panics on failure: it is only ever a dev-dependency.
+//! What the workspace's tests share. It works on plain slices and knows no tensor type, so that
+//! `ssa-kernels` can use it for its own unit tests. Everything here panics on failure: it is only
+//! ever a dev-dependency.
 
 mod close;
 mod golden;

@@ -13,7 +13,8 @@ impl Random {
         Self(ChaCha8Rng::seed_from_u64(seed))
     }
 
-    /// Standard normal values rounded to `f32`, so that an `f32` op and its `f64` reference see the same input.
+    /// Standard normal values rounded to `f32`, so that an `f32` op and its `f64` reference see the
+    /// same input.
     pub fn normal(&mut self, len: usize) -> Vec<f32> {
         (0..len).map(|_| StandardNormal.sample(&mut self.0)).collect()
     }

@@ -7,7 +7,8 @@
 /// otherwise:  full
 /// ```
 ///
-/// with the steps `s` counted from 0. It is a function of the step alone, so a resumed run ramps on where it stopped.
+/// with the steps `s` counted from 0. It is a function of the step alone, so a resumed run ramps on
+/// where it stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BatchRamp {
     /// Rows computed at once; it divides the two sizes below.

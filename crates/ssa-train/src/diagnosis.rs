@@ -24,7 +24,8 @@ pub struct BadStep {
     pub rows: Vec<RowPlace>,
 }
 
-/// Why a run cannot go on: a bad step that neither passing over rows nor going back to a checkpoint gets past.
+/// Why a run cannot go on: a bad step that neither passing over rows nor going back to a checkpoint
+/// gets past.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Diagnosis {
     /// The last bad step.
@@ -66,8 +67,8 @@ fn row_list(rows: &[RowPlace]) -> String {
     format!("row{} {}{more}", if rows.len() == 1 { "" } else { "s" }, shown.join(", "))
 }
 
-/// A row by its number, and where there are several corpora by that of the corpus. The first corpus has number 0, as
-/// rows have.
+/// A row by its number, and where there are several corpora by that of the corpus. The first corpus
+/// has number 0, as rows have.
 fn name(place: &RowPlace) -> String {
     match place.corpus {
         0 => place.row.to_string(),
@@ -76,8 +77,8 @@ fn name(place: &RowPlace) -> String {
 }
 
 impl Trainer {
-    /// Looks for the first bad value of the step that has just failed: in the weights, in the forward of each
-    /// micro-batch layer by layer, in the gradients from the head down.
+    /// Looks for the first bad value of the step that has just failed: in the weights, in the
+    /// forward of each micro-batch layer by layer, in the gradients from the head down.
     ///
     /// # Errors
     /// As [`Trainer::step`].
@@ -101,7 +102,8 @@ impl Trainer {
         Ok("the loss".to_owned())
     }
 
-    /// The first bad tensor in the forward of micro-batch `index` of the next step, which is batch `batch` of the loader.
+    /// The first bad tensor in the forward of micro-batch `index` of the next step, which is batch
+    /// `batch` of the loader.
     fn first_bad_activation(&self, index: u64, batch: u64) -> Result<Option<String>> {
         let batch = crate::trainer::train_batch(self.batches.loader().batch(batch)?)?;
         let layers = self.model.config().num_hidden_layers;

@@ -28,7 +28,8 @@ pub enum TrainError {
         /// Its value.
         value: f64,
     },
-    /// A step was given up because somebody asked for it ([`Trainer::stop_on`](crate::Trainer::stop_on)). Nothing has changed.
+    /// A step was given up because somebody asked for it
+    /// ([`Trainer::stop_on`](crate::Trainer::stop_on)). Nothing has changed.
     #[error("the step was given up before its end, as asked for")]
     Stopped,
     /// Bad numbers that neither passing over rows nor going back to a checkpoint gets past.
@@ -163,7 +164,8 @@ fn flags(differences: &[Difference]) -> String {
 }
 
 impl TrainError {
-    /// For `map_err`: the model's error names the file and the reason, to which this adds what to do about it.
+    /// For `map_err`: the model's error names the file and the reason, to which this adds what to
+    /// do about it.
     pub(crate) fn with_remedy(error: ModelError) -> Self {
         match error {
             ModelError::Io { action, path, reason } => Self::io(action, &path)(reason),

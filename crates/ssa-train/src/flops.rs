@@ -15,9 +15,10 @@ const PER_PRODUCT: f64 = 6.0;
 /// pairs * 6 * 2 * query heads * head_dim * layers                        (scores, and values by their weights)
 /// ```
 ///
-/// The pairs of a query with the keys it attends to are counted document by document, for each attention that the method
-/// computes: both for ssa, all three for nsa. What is not counted: padding, a forward that is run again to save memory,
-/// the choice of blocks, and everything elementwise.
+/// The pairs of a query with the keys it attends to are counted document by document, for each
+/// attention that the method computes: both for ssa, all three for nsa. What is not counted:
+/// padding, a forward that is run again to save memory, the choice of blocks, and everything
+/// elementwise.
 ///
 /// Accumulated in `f64`, which is exact up to 2^53 pairs.
 #[derive(Clone, Debug, PartialEq)]
@@ -184,7 +185,8 @@ mod tests {
     fn a_step_is_counted_by_method_document_and_row() {
         let count = |method: &str, more: &[&str], batch: &Batch| {
             let method = format!("objective.method={method}");
-            StepFlops::new(&plan(&[&[method.as_str()], more].concat())).of(std::slice::from_ref(batch))
+            StepFlops::new(&plan(&[&[method.as_str()], more].concat()))
+                .of(std::slice::from_ref(batch))
         };
         let plan = plan(&[]);
         let model = plan.model();

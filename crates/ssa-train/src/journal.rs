@@ -87,7 +87,8 @@ impl Journal {
     /// Opens the journal, or starts it.
     pub(crate) fn open(path: &Path) -> Result<Self> {
         let file = File::options().create(true).append(true).read(true).open(path);
-        let mut journal = Self { path: path.to_owned(), file: file.map_err(TrainError::io("open", path))? };
+        let mut journal =
+            Self { path: path.to_owned(), file: file.map_err(TrainError::io("open", path))? };
         if journal.ends_within_a_line().map_err(TrainError::io("read", path))? {
             journal.append(b"\n")?;
         }
@@ -97,7 +98,8 @@ impl Journal {
     /// Appends an event that happens now.
     pub(crate) fn write(&mut self, event: RunEvent) -> Result<()> {
         let time = Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
-        let line = serde_json::to_string(&JournalEntry { time, event }).map_err(std::io::Error::from);
+        let line =
+            serde_json::to_string(&JournalEntry { time, event }).map_err(std::io::Error::from);
         let line = line.map_err(TrainError::io("write", &self.path))?;
         self.append((line + "\n").as_bytes())
     }
@@ -119,7 +121,8 @@ impl Journal {
     }
 }
 
-/// Everything in a journal, oldest first; nothing if there is none. Lines that were cut short are left out.
+/// Everything in a journal, oldest first; nothing if there is none. Lines that were cut short are
+/// left out.
 pub(crate) fn read_journal(path: &Path) -> Result<Vec<JournalEntry>> {
     match fs::read_to_string(path) {
         Ok(text) => Ok(text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()),

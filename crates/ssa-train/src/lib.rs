@@ -8,8 +8,9 @@
 //!   -> Session     a trainer in a run directory: keeps logs and checkpoints, gets past bad numbers
 //! ```
 //!
-//! Nothing here prints: [`Session`] yields [`Event`]s and the caller shows them. Nothing here evaluates either: what the
-//! caller measures on held-out text between two steps comes back as [`Measurements`], to be logged and kept.
+//! Nothing here prints: [`Session`] yields [`Event`]s and the caller shows them. Nothing here
+//! evaluates either: what the caller measures on held-out text between two steps comes back as
+//! [`Measurements`], to be logged and kept.
 
 mod batch_ramp;
 mod best;
@@ -40,7 +41,9 @@ mod trainer;
 
 pub use batch_ramp::BatchRamp;
 pub use best::Best;
-pub use checkpoint::{BadSteps, Checkpoint, CheckpointError, Checkpoints, RunState, SaveStep, verify_model};
+pub use checkpoint::{
+    BadSteps, Checkpoint, CheckpointError, Checkpoints, RunState, SaveStep, verify_model,
+};
 pub use config::{ConfigError, TrainConfig, apply_overrides};
 pub use data::{HeldOutData, HeldOutRows, RunData};
 pub use diagnosis::{BadStep, Diagnosis};
@@ -58,5 +61,6 @@ pub use stream::{StreamDraw, StreamScope};
 pub use tensorboard::EventWriter;
 pub use trainer::Trainer;
 
-/// Result of every fallible function in this crate except for the configuration, which has [`ConfigError`].
+/// Result of every fallible function in this crate except for the configuration, which has
+/// [`ConfigError`].
 pub type Result<T, E = TrainError> = std::result::Result<T, E>;

@@ -6,14 +6,14 @@ use std::path::Path;
 
 use crate::{Result, TrainError};
 
-/// Name of the file that is locked. It stays in the directory: removing it would let a third process lock a new file
-/// while a second still waits on the old one.
+/// Name of the file that is locked. It stays in the directory: removing it would let a third
+/// process lock a new file while a second still waits on the old one.
 pub(crate) const LOCK: &str = "run.lock";
 
 /// The right to write to a run directory, until it is dropped.
 ///
-/// The lock is the operating system's, so it ends with the process however that ends; the number in the file only tells
-/// people who holds it.
+/// The lock is the operating system's, so it ends with the process however that ends; the number in
+/// the file only tells people who holds it.
 #[derive(Debug)]
 pub(crate) struct RunLock {
     file: File,
@@ -28,16 +28,26 @@ impl RunLock {
         let path = directory.join(LOCK);
         let error = |action| TrainError::io(action, &path);
         let mut options = File::options();
-        let mut file =
-            options.create(true).read(true).write(true).truncate(false).open(&path).map_err(error("open"))?;
+        let mut file = options
+            .create(true)
+            .read(true)
+            .write(true)
+            .truncate(false)
+            .open(&path)
+            .map_err(error("open"))?;
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
                 let mut holder = String::new();
                 // Who holds it is a courtesy; that somebody does is known.
                 let _ = file.read_to_string(&mut holder);
-                let holder = if holder.trim().is_empty() { "unknown" } else { holder.trim() }.to_owned();
-                return Err(TrainError::Locked { directory: directory.to_owned(), file: path, holder });
+                let holder =
+                    if holder.trim().is_empty() { "unknown" } else { holder.trim() }.to_owned();
+                return Err(TrainError::Locked {
+                    directory: directory.to_owned(),
+                    file: path,
+                    holder,
+                });
             }
             Err(TryLockError::Error(reason)) => return Err(error("lock")(reason)),
         }
@@ -50,7 +60,8 @@ impl RunLock {
 }
 
 impl Drop for RunLock {
-    /// Closing the file is not enough where a child process holds a copy of it, if only until it runs its own program.
+    /// Closing the file is not enough where a child process holds a copy of it, if only until it
+    /// runs its own program.
     fn drop(&mut self) {
         // What cannot be unlocked is unlocked by the end of the process.
         let _ = self.file.unlock();

@@ -13,10 +13,17 @@ pub(crate) struct RunLog {
 
 impl RunLog {
     /// The logs of a run that has done `done` steps, and what they hold of these.
-    pub(crate) fn open(run_dir: &RunDir, plan: &TrainPlan, done: usize) -> Result<(Self, KeptSteps)> {
+    pub(crate) fn open(
+        run_dir: &RunDir,
+        plan: &TrainPlan,
+        done: usize,
+    ) -> Result<(Self, KeptSteps)> {
         let (metrics, kept) = run_dir.metrics(done)?;
-        let events =
-            if plan.config().monitoring.tensorboard { Some(run_dir.events(done + 1)?) } else { None };
+        let events = if plan.config().monitoring.tensorboard {
+            Some(run_dir.events(done + 1)?)
+        } else {
+            None
+        };
         Ok((Self { metrics, events }, kept))
     }
 

@@ -1,5 +1,5 @@
-//! What is measured on held-out text between two steps. This crate keeps and logs these numbers; whoever runs the
-//! trainer measures them.
+//! What is measured on held-out text between two steps. This crate keeps and logs these numbers;
+//! whoever runs the trainer measures them.
 
 use serde::{Deserialize, Serialize};
 use ssa_model::AttentionMode;
@@ -22,9 +22,11 @@ pub struct Probe {
     pub tokens: usize,
     /// Share of micro-batches and layers that ran on full attention since the probe before.
     pub full_streams: f64,
-    /// Mean `KL(p_full || p_sparse)` of the next-token distributions in nats; none for methods without full attention.
+    /// Mean `KL(p_full || p_sparse)` of the next-token distributions in nats; none for methods
+    /// without full attention.
     pub kl_full_sparse: Option<f64>,
-    /// One entry per inference mode whose hidden states were probed: full (unless the method has none), sparse.
+    /// One entry per inference mode whose hidden states were probed: full (unless the method has
+    /// none), sparse.
     pub hidden_states: Vec<ProbedStates>,
 }
 
@@ -39,7 +41,8 @@ pub struct ProbedStates {
     pub layers: Vec<ProbedAttention>,
 }
 
-/// Means over tokens and query heads. Full and sparse attention are both computed from the same q, k and v.
+/// Means over tokens and query heads. Full and sparse attention are both computed from the same q,
+/// k and v.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ProbedAttention {
     /// Full-attention weight on the selected blocks.
@@ -59,7 +62,8 @@ pub struct Validation {
     pub full: Option<ModeLoss>,
     /// Under sparse attention at the trained budget.
     pub sparse: ModeLoss,
-    /// Mean `KL(p_full || p_sparse)` of the next-token distributions in nats; none for methods without full attention.
+    /// Mean `KL(p_full || p_sparse)` of the next-token distributions in nats; none for methods
+    /// without full attention.
     pub kl_full_sparse: Option<f64>,
     /// Whether these are the best weights so far, kept in `best/`.
     pub best: bool,

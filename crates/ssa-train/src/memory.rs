@@ -6,8 +6,9 @@ use ssa_model::{Method, ModelConfig, parameter_shapes};
 
 /// Bytes of a training step at its fullest, part by part.
 ///
-/// Two moments of a step are the fullest: the beginning of the backward, when all activations are there, and its end,
-/// when all gradients are. On a GPU a gradient takes no memory until it is written, so the two never meet.
+/// Two moments of a step are the fullest: the beginning of the backward, when all activations are
+/// there, and its end, when all gradients are. On a GPU a gradient takes no memory until it is
+/// written, so the two never meet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MemoryEstimate {
     /// Weights that are computed with.
@@ -74,7 +75,8 @@ impl Sizes {
         let statistics = 2
             + (gates + branches) * model.num_attention_heads
             + selections * model.num_key_value_heads * model.block_counts;
-        // The product of gate and up and three gradients of its size, or as many of the queries' size for each branch.
+        // The product of gate and up and three gradients of its size, or as many of the queries'
+        // size for each branch.
         let feed_forward_working = 4 * feed_forward;
         let attention_working = (2 + 3 * branches) * queries + 4 * keys;
         let gradients = count * F32;
@@ -99,7 +101,8 @@ impl MemoryEstimate {
         let kept = if step.recompute { sizes.input_of_layer } else { sizes.layer };
         let activations = tokens * kept * sizes.layers;
         // With recomputation the layer at work is there whole.
-        let layer_working = tokens * (sizes.layer_working + if step.recompute { sizes.layer } else { 0 });
+        let layer_working =
+            tokens * (sizes.layer_working + if step.recompute { sizes.layer } else { 0 });
         let head_working = cross_entropy::workspace_bytes(device, tokens, step.model.vocab_size)
             + 3 * tokens * sizes.input_of_layer;
         let working = layer_working.max(head_working);

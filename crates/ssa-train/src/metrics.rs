@@ -17,20 +17,23 @@ pub struct StepMetrics {
     pub loss: f64,
     /// Mean over the targets of the step, in nats.
     pub cross_entropy: f64,
-    /// Mean over layers, tokens, heads and dimensions, before the factor alpha; 0 for methods without it.
+    /// Mean over layers, tokens, heads and dimensions, before the factor alpha; 0 for methods
+    /// without it.
     pub alignment: f64,
     /// The alignment of each layer, the first layer first; their mean is `alignment`.
     pub alignment_per_layer: Vec<f64>,
-    /// Mean over the targets of the squared logarithm of the softmax's normaliser, before its weight.
+    /// Mean over the targets of the squared logarithm of the softmax's normaliser, before its
+    /// weight.
     pub z_loss: f64,
-    /// The factor by which the mean alignment loss really entered the gradient. It equals the configured alpha
-    /// whatever the number of micro-batches; 0 for methods without alignment.
+    /// The factor by which the mean alignment loss really entered the gradient. It equals the
+    /// configured alpha whatever the number of micro-batches; 0 for methods without alignment.
     pub effective_alpha: f64,
     /// Learning rate of the step.
     pub learning_rate: f64,
     /// L2 norm of the gradient of all weights, before clipping.
     pub grad_norm: f64,
-    /// Share of micro-batches and layers that ran on full attention: 0 or 1 unless the draw is finer than a step.
+    /// Share of micro-batches and layers that ran on full attention: 0 or 1 unless the draw is
+    /// finer than a step.
     pub full_streams: f64,
     /// Steps so far whose numbers were bad: each was passed over and left the weights alone.
     pub skipped_steps: u64,
@@ -45,10 +48,11 @@ pub struct StepMetrics {
     /// Model FLOPs utilisation: `tflops` over `monitoring.peak_tflops`, if that is set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mfu: Option<f64>,
-    /// Rows drawn so far over the rows there are: passes over the training text if it is one corpus.
+    /// Rows drawn so far over the rows there are: passes over the training text if it is one
+    /// corpus.
     pub epoch: f64,
-    /// Passes over each of `data.corpora` completed after the step, in their order; the text of a run without them
-    /// counts as one corpus.
+    /// Passes over each of `data.corpora` completed after the step, in their order; the text of a
+    /// run without them counts as one corpus.
     pub corpus_epochs: Vec<f64>,
 }
 
@@ -72,8 +76,8 @@ pub struct KeptSteps {
     pub cut: usize,
 }
 
-/// Appends steps to a file, one JSON object a line, each handed to the system at once so that a reader can follow a
-/// run and a crash loses nothing.
+/// Appends steps to a file, one JSON object a line, each handed to the system at once so that a
+/// reader can follow a run and a crash loses nothing.
 #[derive(Debug)]
 pub struct MetricsWriter {
     path: PathBuf,
@@ -81,8 +85,8 @@ pub struct MetricsWriter {
 }
 
 impl MetricsWriter {
-    /// Opens the file of a run that goes on after step `done`, or starts it. Lines of later steps are cut off, since
-    /// those steps are done again.
+    /// Opens the file of a run that goes on after step `done`, or starts it. Lines of later steps
+    /// are cut off, since those steps are done again.
     ///
     /// # Errors
     /// [`TrainError::Metrics`] names a line that is none; [`TrainError::Io`].
@@ -96,19 +100,23 @@ impl MetricsWriter {
         for (index, line) in text.split_inclusive('\n').enumerate() {
             // A program that was killed may have left half a line.
             let Some(whole) = line.strip_suffix('\n') else { break };
-            let step: LoggedStep = serde_json::from_str(whole).map_err(|reason| TrainError::Metrics {
-                path: path.to_owned(),
-                line: index + 1,
-                reason: reason.to_string(),
-            })?;
+            let step: LoggedStep =
+                serde_json::from_str(whole).map_err(|reason| TrainError::Metrics {
+                    path: path.to_owned(),
+                    line: index + 1,
+                    reason: reason.to_string(),
+                })?;
             if step.metrics.step > done {
                 break;
             }
             steps.push(step);
             length += line.len();
         }
-        let file =
-            File::options().create(true).append(true).open(path).map_err(TrainError::io("open", path))?;
+        let file = File::options()
+            .create(true)
+            .append(true)
+            .open(path)
+            .map_err(TrainError::io("open", path))?;
         file.set_len(length as u64).map_err(TrainError::io("write", path))?;
         let cut = text.lines().count() - steps.len();
         Ok((Self { path: path.to_owned(), file }, KeptSteps { steps, cut }))
@@ -173,7 +181,8 @@ pub(crate) mod tests {
             metrics.write(&line(count)).unwrap();
             let text = std::fs::read_to_string(&path).unwrap();
             assert_eq!(text.lines().count(), count);
-            let last: serde_json::Value = serde_json::from_str(text.lines().last().unwrap()).unwrap();
+            let last: serde_json::Value =
+                serde_json::from_str(text.lines().last().unwrap()).unwrap();
             assert_eq!((&last["step"], &last["loss"]), (&count.into(), &5.5.into()));
         }
     }
@@ -185,7 +194,8 @@ pub(crate) mod tests {
         let (mut metrics, kept) = MetricsWriter::resume(&path, 0).unwrap();
         assert_eq!(kept, KeptSteps { steps: vec![], cut: 0 });
         (1..=5).for_each(|count| metrics.write(&line(count)).unwrap());
-        std::fs::write(&path, std::fs::read_to_string(&path).unwrap() + "{\"step\":6,\"lo").unwrap();
+        std::fs::write(&path, std::fs::read_to_string(&path).unwrap() + "{\"step\":6,\"lo")
+            .unwrap();
         let (mut metrics, kept) = MetricsWriter::resume(&path, 3).unwrap();
         assert_eq!(kept, KeptSteps { steps: [1, 2, 3].map(line).to_vec(), cut: 3 });
         metrics.write(&line(4)).unwrap();
@@ -206,6 +216,9 @@ pub(crate) mod tests {
         let file = File::options().append(true).open(&path).unwrap();
         let message = MetricsWriter { path, file }.write(&line(1)).unwrap_err().to_string();
         assert!(message.starts_with("cannot write /dev/full: "), "{message}");
-        assert!(message.ends_with("free some space or name a run directory on another disk"), "{message}");
+        assert!(
+            message.ends_with("free some space or name a run directory on another disk"),
+            "{message}"
+        );
     }
 }

@@ -10,8 +10,8 @@ use crate::Result;
 /// Which weights are decayed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DecayedWeights {
-    /// Every tensor of more than one axis: all but the weights of the norms. Decay pulls towards 0, and their neutral
-    /// value is 1.
+    /// Every tensor of more than one axis: all but the weights of the norms. Decay pulls towards 0,
+    /// and their neutral value is 1.
     Matrices,
     /// The matrices of the layers: neither norms nor embedding and head.
     Layers,
@@ -38,8 +38,8 @@ pub struct OptimizerOptions {
 
 /// AdamW with its moments.
 ///
-/// It works on `f32` master weights everywhere. On a GPU a model computes with their upper halves, and the lower ones, the
-/// residues, lie here.
+/// It works on `f32` master weights everywhere. On a GPU a model computes with their upper halves,
+/// and the lower ones, the residues, lie here.
 #[derive(Clone, Debug)]
 pub struct Optimizer {
     options: OptimizerOptions,
@@ -56,11 +56,17 @@ impl Optimizer {
     }
 
     /// An optimiser that goes on after `steps` steps with the moments it had then.
-    pub(crate) fn restored(options: OptimizerOptions, m: Parameters, v: Parameters, steps: u64) -> Self {
+    pub(crate) fn restored(
+        options: OptimizerOptions,
+        m: Parameters,
+        v: Parameters,
+        steps: u64,
+    ) -> Self {
         Self { options, residues: None, m, v, steps }
     }
 
-    /// Moves the moments to a device and splits `f32` master weights for it; returns the weights to compute with.
+    /// Moves the moments to a device and splits `f32` master weights for it; returns the weights to
+    /// compute with.
     ///
     /// # Errors
     /// [`TrainError::Kernel`](crate::TrainError::Kernel) if the device has no place for them.
@@ -85,7 +91,9 @@ impl Optimizer {
         self.residues = match device {
             Device::Cpu => None,
             _ => Some(weights.try_map(|_, weight| -> Result<Tensor> {
-                Ok(residues.next().unwrap_or_else(|| Tensor::zeros_on(device, DType::I16, weight.shape())))
+                Ok(residues
+                    .next()
+                    .unwrap_or_else(|| Tensor::zeros_on(device, DType::I16, weight.shape())))
             })?),
         };
         Ok(weights)
@@ -121,7 +129,8 @@ impl Optimizer {
         Ok(grad_norm(grads.named().into_iter().map(|(_, tensor)| tensor))?.value()?)
     }
 
-    /// One step against a gradient of norm `norm`, scaled down if that exceeds the largest norm allowed.
+    /// One step against a gradient of norm `norm`, scaled down if that exceeds the largest norm
+    /// allowed.
     ///
     /// # Errors
     /// [`TrainError::Kernel`](crate::TrainError::Kernel) if weights and gradients differ in shape.

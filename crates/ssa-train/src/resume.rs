@@ -10,10 +10,11 @@ use crate::journal::{Journal, RunEvent, read_journal};
 use crate::{Result, RunDir, TrainConfig, TrainError};
 
 impl RunDir {
-    /// Makes `config` the configuration of an unfinished run, unless it differs in a key that is not among `allowed`.
+    /// Makes `config` the configuration of an unfinished run, unless it differs in a key that is
+    /// not among `allowed`.
     ///
-    /// It is compared with the configuration of the run, and with that of the checkpoint unless the run is known to
-    /// have had it: so a checkpoint from elsewhere is noticed.
+    /// It is compared with the configuration of the run, and with that of the checkpoint unless the
+    /// run is known to have had it: so a checkpoint from elsewhere is noticed.
     ///
     /// # Errors
     /// [`TrainError::ConfigChanged`] lists the keys; [`TrainError::Io`].
@@ -43,7 +44,8 @@ impl RunDir {
         if changed.is_empty() { Ok(()) } else { self.write_config(config) }
     }
 
-    /// Whether the journal says that the run once continued from a checkpoint of this configuration.
+    /// Whether the journal says that the run once continued from a checkpoint of this
+    /// configuration.
     fn had_config(&self, sha256: &str) -> Result<bool> {
         let is_it = |event| matches!(event, RunEvent::Changed { from, .. } if from == sha256);
         Ok(read_journal(&self.journal_path())?.into_iter().any(|entry| is_it(entry.event)))
@@ -51,7 +53,8 @@ impl RunDir {
 }
 
 impl Checkpoint {
-    /// Checks that the rows are those that were trained on, unless a key of `[data]` is among `allowed`.
+    /// Checks that the rows are those that were trained on, unless a key of `[data]` is among
+    /// `allowed`.
     ///
     /// # Errors
     /// [`CheckpointError::Text`].
@@ -67,8 +70,9 @@ impl Checkpoint {
 /// Rows of a corpus that are read to recognise it: all of a text, a sample of shards.
 const SAMPLED_ROWS: usize = 4096;
 
-/// Tells training texts apart: a hash of the sizes of all corpora, and of tokens and document borders of rows evenly
-/// spread over each. A document more or less moves all rows behind it, so it shows in the sample.
+/// Tells training texts apart: a hash of the sizes of all corpora, and of tokens and document
+/// borders of rows evenly spread over each. A document more or less moves all rows behind it, so it
+/// shows in the sample.
 pub(crate) fn fingerprint(rows: &Mixture) -> Result<String> {
     let mut digest = Digest::default();
     for (corpus, share) in rows.corpora().zip(rows.shares()) {
@@ -93,8 +97,11 @@ fn hash_row(corpus: &PackedRows, index: usize, digest: &mut Digest) -> Result<()
 }
 
 fn refuse(place: &Path, differences: &[Difference], allowed: &[String]) -> Result<()> {
-    let refused: Vec<Difference> =
-        differences.iter().filter(|difference| !allowed.contains(&difference.key)).cloned().collect();
+    let refused: Vec<Difference> = differences
+        .iter()
+        .filter(|difference| !allowed.contains(&difference.key))
+        .cloned()
+        .collect();
     if refused.is_empty() {
         Ok(())
     } else {

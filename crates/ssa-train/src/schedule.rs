@@ -7,8 +7,8 @@ use std::f64::consts::PI;
 pub enum ScheduleShape {
     /// Half a cosine down to the minimum.
     Cosine,
-    /// Warm-up, stable, decay: the peak until the decay begins, then a straight line down to the minimum. Steps can
-    /// be added before the decay without having been planned for.
+    /// Warm-up, stable, decay: the peak until the decay begins, then a straight line down to the
+    /// minimum. Steps can be added before the decay without having been planned for.
     Wsd,
 }
 
@@ -20,8 +20,9 @@ pub enum ScheduleShape {
 /// wsd:         minimum + (peak - minimum) * min(1, (steps - s) / decay)
 /// ```
 ///
-/// with the steps `s` counted from 0. The first step after the warm-up runs at the peak, and the minimum would be
-/// reached one step after the last: with a minimum of 0 neither the first nor the last step is idle.
+/// with the steps `s` counted from 0. The first step after the warm-up runs at the peak, and the
+/// minimum would be reached one step after the last: with a minimum of 0 neither the first nor the
+/// last step is idle.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Schedule {
     /// Highest learning rate.
@@ -62,8 +63,14 @@ impl Schedule {
 mod tests {
     use super::*;
 
-    const SCHEDULE: Schedule =
-        Schedule { peak: 1.0, minimum: 0.1, warmup: 4, steps: 12, shape: ScheduleShape::Cosine, decay: 4 };
+    const SCHEDULE: Schedule = Schedule {
+        peak: 1.0,
+        minimum: 0.1,
+        warmup: 4,
+        steps: 12,
+        shape: ScheduleShape::Cosine,
+        decay: 4,
+    };
     const WSD: Schedule = Schedule { shape: ScheduleShape::Wsd, minimum: 0.0, ..SCHEDULE };
 
     #[test]
@@ -77,7 +84,9 @@ mod tests {
     #[test]
     fn cosine_falls_from_peak_to_minimum() {
         assert!((SCHEDULE.learning_rate(8) - 0.55).abs() < 1e-12);
-        assert!((4..12).all(|step| SCHEDULE.learning_rate(step + 1) < SCHEDULE.learning_rate(step)));
+        assert!(
+            (4..12).all(|step| SCHEDULE.learning_rate(step + 1) < SCHEDULE.learning_rate(step))
+        );
         assert!(SCHEDULE.learning_rate(11) > 0.1);
         assert_eq!([12, 13, 1000].map(|step| SCHEDULE.learning_rate(step)), [0.1; 3]);
     }
@@ -86,7 +95,10 @@ mod tests {
     fn wsd_is_flat_and_then_falls_in_a_straight_line() {
         assert!((0..4).all(|step| WSD.learning_rate(step) == SCHEDULE.learning_rate(step)));
         assert!((4..9).all(|step| WSD.learning_rate(step) == 1.0));
-        assert_eq!([9, 10, 11, 12, 99].map(|step| WSD.learning_rate(step)), [0.75, 0.5, 0.25, 0.0, 0.0]);
+        assert_eq!(
+            [9, 10, 11, 12, 99].map(|step| WSD.learning_rate(step)),
+            [0.75, 0.5, 0.25, 0.0, 0.0]
+        );
         let lifted = Schedule { minimum: 0.5, ..WSD };
         assert_eq!(lifted.learning_rate(10), 0.75);
         let no_decay = Schedule { decay: 0, ..WSD };

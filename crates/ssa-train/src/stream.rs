@@ -1,7 +1,7 @@
 //! Which attention a step runs on: the coin of SSA.
 //!
-//! The draw is a pure function of seed, step and (for the finer scopes) micro-batch or layer. No state is carried
-//! along, so all ranks and a resumed run agree without talking to each other.
+//! The draw is a pure function of seed, step and (for the finer scopes) micro-batch or layer. No
+//! state is carried along, so all ranks and a resumed run agree without talking to each other.
 
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -21,7 +21,8 @@ pub enum StreamScope {
     Layer,
 }
 
-/// Draws the stream: full attention with probability `full_ratio` for ssa, always the method's own otherwise.
+/// Draws the stream: full attention with probability `full_ratio` for ssa, always the method's own
+/// otherwise.
 #[derive(Clone, Debug, PartialEq)]
 pub struct StreamDraw {
     seed: u64,
@@ -30,7 +31,8 @@ pub struct StreamDraw {
 }
 
 impl StreamDraw {
-    /// The draw of a method. `full_ratio` is used by ssa alone: `full` always runs full, `moba` and `nsa` sparse.
+    /// The draw of a method. `full_ratio` is used by ssa alone: `full` always runs full, `moba` and
+    /// `nsa` sparse.
     pub fn new(method: Method, seed: u64, full_ratio: f64, scope: StreamScope) -> Self {
         let full_ratio = match method {
             Method::Full => 1.0,
@@ -49,7 +51,8 @@ impl StreamDraw {
         }
     }
 
-    /// Coin number `index` of a step: ChaCha with the step as its stream and the index as its block counter.
+    /// Coin number `index` of a step: ChaCha with the step as its stream and the index as its block
+    /// counter.
     fn draw(&self, step: u64, index: u64) -> AttentionMode {
         let mut key = [0; 32];
         key[..8].copy_from_slice(&self.seed.to_le_bytes());
@@ -57,7 +60,8 @@ impl StreamDraw {
         let mut generator = ChaCha8Rng::from_seed(key);
         generator.set_stream(step);
         generator.set_word_pos(u128::from(index) * 16);
-        // 53 random bits as a number in [0, 1): never below 0, always below 1, so both ratios are exact.
+        // 53 random bits as a number in [0, 1): never below 0, always below 1, so both ratios are
+        // exact.
         let uniform = (generator.next_u64() >> 11) as f64 / (1u64 << 53) as f64;
         if uniform < self.full_ratio { AttentionMode::Full } else { AttentionMode::Sparse }
     }
@@ -104,7 +108,8 @@ mod tests {
     fn a_draw_depends_on_its_arguments_alone() {
         let draw = ssa(0.5, StreamScope::MicroBatch);
         let forwards: Vec<_> = (0..100).map(|step| draw.streams(step, 1, 2)).collect();
-        let backwards: Vec<_> = (0..100).rev().map(|step| draw.clone().streams(step, 1, 2)).collect();
+        let backwards: Vec<_> =
+            (0..100).rev().map(|step| draw.clone().streams(step, 1, 2)).collect();
         assert!(forwards.iter().eq(backwards.iter().rev()));
         let other = StreamDraw::new(Method::Ssa, 8, 0.5, StreamScope::MicroBatch);
         assert_ne!(forwards, (0..100).map(|step| other.streams(step, 1, 2)).collect::<Vec<_>>());
@@ -118,7 +123,8 @@ mod tests {
                 .map(|step| [0, 1].map(|micro_batch| draw.streams(step, micro_batch, 4)))
                 .collect::<Vec<_>>()
         };
-        let one_stream = |streams: &Vec<AttentionMode>| streams.iter().all(|stream| *stream == streams[0]);
+        let one_stream =
+            |streams: &Vec<AttentionMode>| streams.iter().all(|stream| *stream == streams[0]);
 
         let step = micro_batches(StreamScope::Step);
         assert!(step.iter().all(|[a, b]| a == b && one_stream(a)));
@@ -134,7 +140,8 @@ mod tests {
     fn the_draw_of_a_seed_is_pinned() {
         // Another sequence would silently change what every published seed means.
         let draw = StreamDraw::new(Method::Ssa, 0, 0.5, StreamScope::Step);
-        let toss = |step| if draw.streams(step, 0, 1)[0] == AttentionMode::Full { 'F' } else { 's' };
+        let toss =
+            |step| if draw.streams(step, 0, 1)[0] == AttentionMode::Full { 'F' } else { 's' };
         assert_eq!((0..16).map(toss).collect::<String>(), "FFsFsFFFFsssFssF");
     }
 }

@@ -1,7 +1,8 @@
-//! A program that dies at any step of saving a checkpoint leaves a run that can be continued, and that ends as if
-//! nothing had happened.
+//! A program that dies at any step of saving a checkpoint leaves a run that can be continued, and
+//! that ends as if nothing had happened.
 //!
-//! The test runs itself as a child: the test [`child`] does a run, and aborts where the environment tells it to.
+//! The test runs itself as a child: the test [`child`] does a run, and aborts where the environment
+//! tells it to.
 
 #![allow(
     clippy::unwrap_used,
@@ -102,7 +103,8 @@ fn run_child(path: &Path, abort_after: Option<usize>) -> bool {
 /// What must be the same in the end: weights and moments, and the metrics without their times.
 fn result(path: &Path) -> (Vec<Vec<u8>>, Vec<String>) {
     let files = ["model.safetensors", "optimizer.safetensors", "state.json", "SHA256SUMS"];
-    let mut bytes = files.map(|file| fs::read(path.join("checkpoints/step-4").join(file)).unwrap()).to_vec();
+    let mut bytes =
+        files.map(|file| fs::read(path.join("checkpoints/step-4").join(file)).unwrap()).to_vec();
     bytes.push(fs::read(path.join("checkpoint/model.safetensors")).unwrap());
     let metrics = fs::read_to_string(path.join("metrics.jsonl")).unwrap();
     let timeless = |line: &str| line.split(",\"seconds\"").next().unwrap().to_owned();

@@ -1,8 +1,8 @@
 //! What each part computes and how much work it is.
 //!
-//! Operations are those of the formulas: two for each multiplication with its addition, two products in a forward (scores, and
-//! values by their weights), five in a backward. Pairs of query and key are counted as the definitions count them, without what a
-//! tile computes in vain.
+//! Operations are those of the formulas: two for each multiplication with its addition, two
+//! products in a forward (scores, and values by their weights), five in a backward. Pairs of query
+//! and key are counted as the definitions count them, without what a tile computes in vain.
 
 use ssa_kernels::ops::attention::alignment::{AlignmentOptions, alignment_bwd, alignment_fwd};
 use ssa_kernels::ops::attention::full::{full_attention_bwd, full_attention_fwd};
@@ -36,7 +36,8 @@ pub(super) fn full(bench: &mut Bench<'_>, inputs: &Inputs) -> Result<()> {
     if let Some(outputs) = bench.need(part, inputs.each(forward))? {
         bench.measure(part, inputs, |place, set| backward(set, &outputs[place]))?;
     }
-    let part = Part::new("full forward + backward").flops((FORWARD_PRODUCTS + BACKWARD_PRODUCTS) * product);
+    let part = Part::new("full forward + backward")
+        .flops((FORWARD_PRODUCTS + BACKWARD_PRODUCTS) * product);
     bench.measure(part, inputs, |_, set| backward(set, &forward(set)?))
 }
 
@@ -45,13 +46,15 @@ pub(super) fn sparse(bench: &mut Bench<'_>, inputs: &Inputs, budget: SparseBudge
     let (documents, scale) = (&inputs.documents, inputs.softmax_scale);
     let options = budget.selection(SelectionRule::Exact);
     let pool = |[_, k, ..]: &[Tensor; 4]| mean_pool_fwd(k, documents, size);
-    let choose =
-        |[q, ..]: &[Tensor; 4], pooled: &Tensor| select_blocks(q, pooled, documents, &options, scale);
+    let choose = |[q, ..]: &[Tensor; 4], pooled: &Tensor| {
+        select_blocks(q, pooled, documents, &options, scale)
+    };
     let select = |set: &[Tensor; 4]| choose(set, &pool(set)?);
     let of_budget = |name| Part { budget: Some(budget), ..Part::new(name) };
 
     let element = bench.meter.device().dtype().size();
-    let part = of_budget("pooling").bytes((tokens + tokens.div_ceil(size)) * inputs.kv_width * element);
+    let part =
+        of_budget("pooling").bytes((tokens + tokens.div_ceil(size)) * inputs.kv_width * element);
     bench.measure(part, inputs, |_, set| pool(set).map(drop))?;
     // Each query is scored against the complete blocks up to its own.
     let complete: usize = (0..tokens).map(|token| (token + 1) / size).sum();
@@ -66,7 +69,8 @@ pub(super) fn sparse(bench: &mut Bench<'_>, inputs: &Inputs, budget: SparseBudge
     }
     let local = Part { selection: Some("local"), ..random };
     let device = bench.meter.device().clone();
-    let made = local_selection(tokens, inputs.kv_heads, budget).and_then(|made| made.to_device(&device));
+    let made =
+        local_selection(tokens, inputs.kv_heads, budget).and_then(|made| made.to_device(&device));
     if let Some(indices) = bench.need(local, made)? {
         given_blocks(bench, inputs, local, |_| &indices)?;
     }
@@ -90,11 +94,14 @@ fn given_blocks<'a>(
     let Some(pairs) = bench.need(part, pairs(indices(0)))? else { return Ok(()) };
     let product = 2.0 * pairs as f64 * (inputs.q_width / inputs.kv_heads) as f64;
     let part = part.flops(FORWARD_PRODUCTS * product);
-    bench.measure(part, inputs, |place, set| sparse_forward(inputs, set, indices(place)).map(drop))?;
+    bench.measure(part, inputs, |place, set| {
+        sparse_forward(inputs, set, indices(place)).map(drop)
+    })?;
 
     let part = Part { name: "sparse backward", ..part }.flops(BACKWARD_PRODUCTS * product);
     let mut place = 0..;
-    let outputs = inputs.each(|set| sparse_forward(inputs, set, indices(place.next().unwrap_or(0))));
+    let outputs =
+        inputs.each(|set| sparse_forward(inputs, set, indices(place.next().unwrap_or(0))));
     if let Some(outputs) = bench.need(part, outputs)? {
         bench.measure(part, inputs, |place, set| {
             sparse_backward(inputs, set, &outputs[place], indices(place))

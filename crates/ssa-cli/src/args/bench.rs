@@ -9,10 +9,12 @@ use ssa_model::{Method, SparseBudget};
 
 use super::parse_positive;
 
-/// Measure what this machine's device does: parts of attention, matrix products, whole training steps.
+/// Measure what this machine's device does: parts of attention, matrix products, whole training
+/// steps.
 ///
-/// Times are medians after a warm-up, on random inputs that take turns so that no cache holds them. Shares are of a
-/// large square matrix product and of a large addition, both measured first. On the CPU pass small sizes.
+/// Times are medians after a warm-up, on random inputs that take turns so that no cache holds them.
+/// Shares are of a large square matrix product and of a large addition, both measured first. On the
+/// CPU pass small sizes.
 #[derive(Debug, Args)]
 pub(crate) struct BenchArgs {
     #[command(subcommand)]
@@ -37,13 +39,15 @@ pub(crate) struct RecordArgs {
     pub(crate) overwrite: bool,
 }
 
-/// Measure pooling, selection, sparse and full attention, alignment and gate, each by itself, forward and backward.
+/// Measure pooling, selection, sparse and full attention, alignment and gate, each by itself,
+/// forward and backward.
 ///
-/// One row of one document. Sparse attention runs on the blocks that random inputs select, which have no locality, and on
-/// blocks that neighbouring tokens share as they do in trained models.
+/// One row of one document. Sparse attention runs on the blocks that random inputs select, which
+/// have no locality, and on blocks that neighbouring tokens share as they do in trained models.
 #[derive(Debug, Args)]
 pub(crate) struct BenchAttentionArgs {
-    /// Lengths of the row. Without it powers of two from 2048 to 131072 on a GPU, 512 and 2048 on the CPU.
+    /// Lengths of the row. Without it powers of two from 2048 to 131072 on a GPU, 512 and 2048 on
+    /// the CPU.
     #[arg(long, value_name = "N,...", value_delimiter = ',', value_parser = parse_positive)]
     pub(crate) tokens: Vec<usize>,
     /// Budgets of sparse attention, block size x number of blocks.
@@ -74,7 +78,8 @@ pub(crate) struct BenchGemmArgs {
 
 /// Measure whole optimiser steps on random ids: forward, backward, clipping, AdamW.
 ///
-/// For ssa the coin is drawn as in training, and the steps of each stream are counted by themselves.
+/// For ssa the coin is drawn as in training, and the steps of each stream are counted by
+/// themselves.
 #[derive(Debug, Args)]
 pub(crate) struct BenchStepArgs {
     /// Model to train: ssa-1b or ssa-300m.
@@ -119,14 +124,16 @@ impl FromStr for Heads {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let numbers = text.split_once('/').and_then(|(q, kv)| Some((q.parse().ok()?, kv.parse().ok()?)));
+        let numbers =
+            text.split_once('/').and_then(|(q, kv)| Some((q.parse().ok()?, kv.parse().ok()?)));
         numbers
             .filter(|&(q_heads, kv_heads): &(usize, usize)| {
                 q_heads > 0 && kv_heads > 0 && q_heads % kv_heads == 0
             })
             .map(|(q_heads, kv_heads)| Self { q_heads, kv_heads })
             .ok_or_else(|| {
-                "expected two whole numbers such as 32/2, the second a divisor of the first".to_owned()
+                "expected two whole numbers such as 32/2, the second a divisor of the first"
+                    .to_owned()
             })
     }
 }

@@ -23,9 +23,9 @@ pub(crate) enum DataCommand {
 
 /// Tokenise text into shards that training reads.
 ///
-/// The shards are Megatron .bin and .idx files with a manifest.json and a copy of the tokenizer beside them. The files do not
-/// depend on the number of threads. A run that was interrupted is continued by the same command, after its last whole
-/// shard.
+/// The shards are Megatron .bin and .idx files with a manifest.json and a copy of the tokenizer
+/// beside them. The files do not depend on the number of threads. A run that was interrupted is
+/// continued by the same command, after its last whole shard.
 #[derive(Debug, Args)]
 pub(crate) struct PrepareArgs {
     #[command(flatten)]
@@ -36,13 +36,15 @@ pub(crate) struct PrepareArgs {
     /// What makes tokens of text: `bytes`, a tokenizer.json, or a directory with one.
     #[arg(long, value_name = "NAME", default_value = ssa_data::BYTES)]
     pub(crate) tokenizer: PathBuf,
-    /// Token that ends every document; without it as the tokenizer_config.json beside the tokenizer says.
+    /// Token that ends every document; without it as the tokenizer_config.json beside the tokenizer
+    /// says.
     #[arg(long, value_name = "TOKEN")]
     pub(crate) eos_token: Option<String>,
     /// Tokens after which a shard ends with the document.
     #[arg(long, value_name = "N", default_value_t = SHARD_TOKENS, value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) shard_tokens: u64,
-    /// Do only this part of the work, such as 1/4 to 4/4 on four machines; all may write into one directory.
+    /// Do only this part of the work, such as 1/4 to 4/4 on four machines; all may write into one
+    /// directory.
     #[arg(long, value_name = "I/N", default_value = "1/1", hide_default_value = true, value_parser = parse_part)]
     pub(crate) shard: Part,
     /// Print JSON instead of a summary.
@@ -52,7 +54,8 @@ pub(crate) struct PrepareArgs {
 
 /// Train a byte-level BPE tokenizer.
 ///
-/// Writes tokenizer.json and tokenizer_config.json. The end of a document is the token <|endoftext|>, which has id 0.
+/// Writes tokenizer.json and tokenizer_config.json. The end of a document is the token
+/// <|endoftext|>, which has id 0.
 #[derive(Debug, Args)]
 pub(crate) struct TrainTokenizerArgs {
     #[command(flatten)]
@@ -68,7 +71,8 @@ pub(crate) struct TrainTokenizerArgs {
     pub(crate) min_frequency: u64,
 }
 
-/// Check a corpus against its manifest, and show what is in it: figures about its tokens, and rows as training sees them.
+/// Check a corpus against its manifest, and show what is in it: figures about its tokens, and rows
+/// as training sees them.
 #[derive(Debug, Args)]
 pub(crate) struct InspectArgs {
     /// Directory with shards, or a single .bin or .idx file.
@@ -100,8 +104,8 @@ pub(crate) struct InspectArgs {
 /// Where text comes from.
 #[derive(Debug, Args)]
 pub(crate) struct InputArgs {
-    /// Files (.txt, .md, .jsonl, .parquet; also with .gz or .zst), directories, patterns, `-` for standard input, or
-    /// `hf://datasets/OWNER/NAME[@REVISION][/PATTERN]`.
+    /// Files (.txt, .md, .jsonl, .parquet; also with .gz or .zst), directories, patterns, `-` for
+    /// standard input, or `hf://datasets/OWNER/NAME[@REVISION][/PATTERN]`.
     #[arg(value_name = "INPUT", required = true)]
     pub(crate) inputs: Vec<PathBuf>,
     /// How files are read.
@@ -110,8 +114,8 @@ pub(crate) struct InputArgs {
     /// Key of a JSON object, or column of a Parquet file, that holds the text.
     #[arg(long, value_name = "NAME", default_value = "text")]
     pub(crate) text_field: String,
-    /// Key or column that holds a conversation, a list of {role, content}, to be read instead; it becomes text by the
-    /// tokenizer's chat template.
+    /// Key or column that holds a conversation, a list of {role, content}, to be read instead; it
+    /// becomes text by the tokenizer's chat template.
     #[arg(long, value_name = "NAME", conflicts_with = "text_field")]
     pub(crate) conversations_field: Option<String>,
     /// Largest document; it must fit in memory.
@@ -147,8 +151,9 @@ impl InputArgs {
 }
 
 fn parse_part(text: &str) -> Result<Part, String> {
-    let numbers =
-        text.split_once('/').and_then(|(index, count)| Some((index.parse().ok()?, count.parse().ok()?)));
+    let numbers = text
+        .split_once('/')
+        .and_then(|(index, count)| Some((index.parse().ok()?, count.parse().ok()?)));
     let part = numbers.and_then(|(index, count)| Part::new(index, count).ok());
     part.ok_or_else(|| "expected i/n with i from 1 to n".to_owned())
 }

@@ -24,7 +24,8 @@ impl FromStr for DeviceChoice {
             Some(("cuda", number)) => number.parse().ok().map(Self::Cuda),
             _ => None,
         };
-        choice.ok_or_else(|| "expected auto, cpu, cuda or cuda:N with the number of a GPU".to_owned())
+        choice
+            .ok_or_else(|| "expected auto, cpu, cuda or cuda:N with the number of a GPU".to_owned())
     }
 }
 

@@ -5,8 +5,8 @@ use clap::Args;
 /// Show the devices and libraries found, and what to install where something is missing.
 #[derive(Debug, Args)]
 pub(crate) struct DoctorArgs {
-    /// Compile all GPU kernels for these architectures, such as sm_90a, and report registers. Needs NVRTC but no GPU. Fails
-    /// if a kernel does not compile or spills more than --max-spill.
+    /// Compile all GPU kernels for these architectures, such as sm_90a, and report registers. Needs
+    /// NVRTC but no GPU. Fails if a kernel does not compile or spills more than --max-spill.
     #[arg(long, value_name = "ARCH", value_delimiter = ',')]
     pub(crate) compile: Vec<String>,
     /// Bytes of registers that a kernel may move to memory.

@@ -10,9 +10,10 @@ use super::parse_positive;
 
 /// Run one forward, and if asked one backward, and write plain tensors: for parity with other code.
 ///
-/// The output has `logits` [B, T, V]. With --train-stream also the scalars `loss`, `cross_entropy` and `alignment_loss` of a
-/// training step that ran this stream; with --grads the gradient of that loss for every parameter, as
-/// `grad.<parameter name>`. Each row of the input is one document; the label of a token is the one that follows it.
+/// The output has `logits` [B, T, V]. With --train-stream also the scalars `loss`, `cross_entropy`
+/// and `alignment_loss` of a training step that ran this stream; with --grads the gradient of that
+/// loss for every parameter, as `grad.<parameter name>`. Each row of the input is one document; the
+/// label of a token is the one that follows it.
 #[derive(Debug, Args)]
 pub(crate) struct ForwardArgs {
     /// Checkpoint directory in Hugging Face layout (config.json, model.safetensors).

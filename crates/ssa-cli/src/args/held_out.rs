@@ -12,9 +12,9 @@ pub(crate) struct HeldOutArgs {
     /// Checkpoint directory in Hugging Face layout (config.json, model.safetensors).
     #[arg(long, value_name = "DIR")]
     pub(crate) model: PathBuf,
-    /// Text to measure on, files or directories, or corpora made by `ssa data prepare`. Without it the text held out by the run that the checkpoint belongs
-    /// to, as its config.toml says; without such a run, the held-out part of the built-in corpus by the default
-    /// seed and share.
+    /// Text to measure on, files or directories, or corpora made by `ssa data prepare`. Without it
+    /// the text held out by the run that the checkpoint belongs to, as its config.toml says;
+    /// without such a run, the held-out part of the built-in corpus by the default seed and share.
     #[arg(long, value_name = "PATH", num_args = 1..)]
     pub(crate) data: Vec<PathBuf>,
     /// Tokens of a row; without it as in the run, else the model's longest document, at most 1024.

@@ -17,7 +17,9 @@ pub(crate) use analyze::AnalyzeArgs;
 pub(crate) use bench::{
     BenchArgs, BenchAttentionArgs, BenchCommand, BenchGemmArgs, BenchStepArgs, RecordArgs,
 };
-pub(crate) use data::{DataArgs, DataCommand, InputArgs, InspectArgs, PrepareArgs, TrainTokenizerArgs};
+pub(crate) use data::{
+    DataArgs, DataCommand, InputArgs, InspectArgs, PrepareArgs, TrainTokenizerArgs,
+};
 pub(crate) use device::DeviceChoice;
 pub(crate) use doctor::DoctorArgs;
 pub(crate) use eval::{EvalArgs, EvalCommand, PerplexityArgs};
@@ -33,8 +35,8 @@ const EXIT_CODES: &str = "\
 Exit codes: 0 done, 1 other failure, 2 wrong flags or configuration, 3 unusable data (files, checkpoints, input or \
 output), 4 a loss that is not finite, 5 interrupted by a signal with everything saved.";
 
-/// Train and evaluate language models with Sparse Sparse Attention: one model that runs on full attention and on
-/// sparse attention at any budget.
+/// Train and evaluate language models with Sparse Sparse Attention: one model that runs on full
+/// attention and on sparse attention at any budget.
 #[derive(Debug, Parser)]
 #[command(name = "ssa", version = VERSION, max_term_width = 100, after_help = EXIT_CODES)]
 pub(crate) struct Cli {
@@ -98,8 +100,10 @@ mod tests {
     #[test]
     fn the_reference_page_has_every_verb_and_flag() {
         for (verb, flag) in flags("ssa", &Cli::command()) {
-            let heading = if verb == "ssa" { "## Everywhere".to_owned() } else { format!("## `{verb}`\n") };
-            let section = REFERENCE.split_once(&heading).map(|(_, rest)| rest.split("\n## ").next());
+            let heading =
+                if verb == "ssa" { "## Everywhere".to_owned() } else { format!("## `{verb}`\n") };
+            let section =
+                REFERENCE.split_once(&heading).map(|(_, rest)| rest.split("\n## ").next());
             let section = section.flatten().unwrap_or_else(|| panic!("no section on {verb}"));
             assert!(section.contains(&flag), "{flag} is missing in the section on {verb}");
         }

@@ -28,7 +28,8 @@ pub(crate) fn run(args: &AnalyzeArgs, device: DeviceChoice) -> Result<()> {
     check_budgets(&[budget], rule)?;
     let batches = EvalBatch::covering(&held_out.batches, args.tokens);
     let progress = BatchProgress::new(Display::choose(false), "analysing", batches.len());
-    let result = ssa_eval::analyze(&held_out.model, batches, budget, rule, &mut |done| progress.done(done));
+    let result =
+        ssa_eval::analyze(&held_out.model, batches, budget, rule, &mut |done| progress.done(done));
     progress.finish();
     let analysis = result?;
 

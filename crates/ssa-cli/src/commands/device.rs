@@ -17,7 +17,8 @@ const CACHE_VARIABLE: &str = "SSA_CACHE_DIR";
 
 /// Opens the device.
 ///
-/// `auto` takes the CPU where there is no driver or no GPU. Where there is a GPU that cannot be used, it says why.
+/// `auto` takes the CPU where there is no driver or no GPU. Where there is a GPU that cannot be
+/// used, it says why.
 pub(super) fn open(choice: DeviceChoice) -> Result<Device> {
     match choice {
         DeviceChoice::Cpu => Ok(Device::Cpu),
@@ -49,8 +50,11 @@ pub(super) fn load(directory: &Path, choice: DeviceChoice) -> Result<Model> {
 /// Where compiled kernels are kept: `$SSA_CACHE_DIR`, else `ssa` in the user's cache directory.
 pub(super) fn kernel_cache() -> KernelCache {
     let set = |name: &str| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-    let user =
-        || set("XDG_CACHE_HOME").or_else(|| Some(set("HOME")?.join(".cache"))).map(|cache| cache.join("ssa"));
+    let user = || {
+        set("XDG_CACHE_HOME")
+            .or_else(|| Some(set("HOME")?.join(".cache")))
+            .map(|cache| cache.join("ssa"))
+    };
     set(CACHE_VARIABLE)
         .or_else(user)
         .map_or_else(KernelCache::none, |directory| KernelCache::at(directory.join("kernels")))

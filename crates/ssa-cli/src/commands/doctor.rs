@@ -45,8 +45,11 @@ fn devices() -> Result<()> {
     }
     for ordinal in 0..count {
         let gpu = cuda::properties(ordinal)?;
-        let usable =
-            if gpu.compute_capability < 80 { "; too old: compute capability 8.0 is needed" } else { "" };
+        let usable = if gpu.compute_capability < 80 {
+            "; too old: compute capability 8.0 is needed"
+        } else {
+            ""
+        };
         print(&format!(
             "cuda:{ordinal}    {}, {}, {} multiprocessors, {} memory, {} L2{usable}",
             gpu.name,

@@ -35,8 +35,11 @@ pub(crate) fn perplexity(args: &PerplexityArgs, device: DeviceChoice) -> Result<
     check_budgets(&args.budgets, rule)?;
     let held_out = HeldOut::load(&args.held_out, device)?;
     let trained = held_out.model.config().trained_budget();
-    let budgets =
-        if args.budgets.is_empty() { default_budgets(trained, rule)? } else { args.budgets.clone() };
+    let budgets = if args.budgets.is_empty() {
+        default_budgets(trained, rule)?
+    } else {
+        args.budgets.clone()
+    };
     check_budgets(&budgets, rule)?;
 
     let batches = &held_out.batches;
@@ -44,7 +47,8 @@ pub(crate) fn perplexity(args: &PerplexityArgs, device: DeviceChoice) -> Result<
     let options = PerplexityOptions { budgets, rule, sparsity_batches };
     let start = Instant::now();
     let progress = BatchProgress::new(Display::choose(false), "evaluating", batches.len());
-    let result = ssa_eval::perplexity(&held_out.model, batches, &options, &mut |done| progress.done(done));
+    let result =
+        ssa_eval::perplexity(&held_out.model, batches, &options, &mut |done| progress.done(done));
     progress.finish();
     let perplexity = result?;
     let seconds = start.elapsed().as_secs_f64();

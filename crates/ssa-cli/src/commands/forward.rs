@@ -6,8 +6,8 @@ use ssa_kernels::ops::attention::alignment::{AlignmentDirection, AlignmentKind, 
 use ssa_kernels::ops::attention::selection::SelectionOptions;
 use ssa_kernels::ops::cross_entropy::IGNORE_INDEX;
 use ssa_model::{
-    AttentionMode, AttentionOptions, Input, Method, Model, Objective, Parameters, SparseBudget, StepScale,
-    TrainBatch,
+    AttentionMode, AttentionOptions, Input, Method, Model, Objective, Parameters, SparseBudget,
+    StepScale, TrainBatch,
 };
 
 use super::device;
@@ -26,7 +26,8 @@ pub(crate) fn run(args: &ForwardArgs, device: DeviceChoice) -> Result<()> {
     let input = Input::rows(ids.ids, ids.batch, ids.tokens)?;
 
     let logits = model.logits(&model.forward(&input, &options)?)?;
-    let mut tensors = vec![("logits".to_owned(), OutputTensor::new(logits.shape(), &logits.to_vec()?))];
+    let mut tensors =
+        vec![("logits".to_owned(), OutputTensor::new(logits.shape(), &logits.to_vec()?))];
     if let Some(stream) = args.train_stream {
         tensors.extend(train(args, &model, input, &options, stream)?);
     }
@@ -51,7 +52,10 @@ fn attention_options(args: &ForwardArgs, model: &Model) -> Result<AttentionOptio
         .into());
     }
     if method == Method::Nsa && args.attention == AttentionMode::Full {
-        return Err(UsageError("method nsa has no full attention; pass --attention sparse".to_owned()).into());
+        return Err(UsageError(
+            "method nsa has no full attention; pass --attention sparse".to_owned(),
+        )
+        .into());
     }
     if let Some(stream) = args.train_stream {
         check_stream(method, stream)?;
@@ -69,8 +73,10 @@ fn check_stream(method: Method, stream: AttentionMode) -> Result<()> {
     if stream == only {
         return Ok(());
     }
-    Err(UsageError(format!("method {method} trains on {only} attention only; pass --train-stream {only}"))
-        .into())
+    Err(UsageError(format!(
+        "method {method} trains on {only} attention only; pass --train-stream {only}"
+    ))
+    .into())
 }
 
 /// The losses of a training step of one stream, and its gradients if they are asked for.
@@ -84,7 +90,10 @@ fn train(
     let objective = Objective {
         attention: options.clone(),
         alpha: args.alpha.unwrap_or(DEFAULT_ALPHA),
-        alignment: AlignmentOptions { kind: AlignmentKind::SmoothL1, direction: AlignmentDirection::Both },
+        alignment: AlignmentOptions {
+            kind: AlignmentKind::SmoothL1,
+            direction: AlignmentDirection::Both,
+        },
         gated_alignment: true,
         z_loss: 0.0,
         recompute: false,
@@ -98,13 +107,16 @@ fn train(
     let losses = model.train_step(&batch, &objective, &streams, &scale, &mut grads)?;
 
     let loss = losses.cross_entropy + f64::from(objective.alpha) * losses.alignment;
-    let scalars =
-        [("loss", loss), ("cross_entropy", losses.cross_entropy), ("alignment_loss", losses.alignment)];
+    let scalars = [
+        ("loss", loss),
+        ("cross_entropy", losses.cross_entropy),
+        ("alignment_loss", losses.alignment),
+    ];
     let scalars = scalars.map(|(name, value)| (name.to_owned(), OutputTensor::scalar(value)));
     let named = if args.grads { grads.named() } else { vec![] };
-    let gradients = named
-        .into_iter()
-        .map(|(name, grad)| Ok((format!("grad.{name}"), OutputTensor::new(grad.shape(), &grad.to_vec()?))));
+    let gradients = named.into_iter().map(|(name, grad)| {
+        Ok((format!("grad.{name}"), OutputTensor::new(grad.shape(), &grad.to_vec()?)))
+    });
     scalars.into_iter().map(Ok).chain(gradients).collect()
 }
 

@@ -14,7 +14,8 @@ use crate::args::{DeviceChoice, HeldOutArgs};
 use crate::display::note;
 use crate::exit::{FileError, UsageError};
 
-/// Rows are not longer than this unless asked for: attention over all tokens costs the square of it.
+/// Rows are not longer than this unless asked for: attention over all tokens costs the square of
+/// it.
 const LONGEST_DEFAULT_ROW: usize = 1024;
 
 /// A checkpoint with text to measure it on.
@@ -53,8 +54,10 @@ impl HeldOut {
 /// Batches of all parts, in turns, so that the first batches are a sample of all.
 pub(super) fn held_out_batches(data: &HeldOutData, batch_size: usize) -> Result<Vec<EvalBatch>> {
     let parts = data.parts.iter();
-    let batches = parts.map(|part| EvalBatch::from_rows(&part.rows, part.bytes_per_target, batch_size));
-    let mut parts = batches.map(|batches| batches.map(Vec::into_iter)).collect::<Result<Vec<_>, _>>()?;
+    let batches =
+        parts.map(|part| EvalBatch::from_rows(&part.rows, part.bytes_per_target, batch_size));
+    let mut parts =
+        batches.map(|batches| batches.map(Vec::into_iter)).collect::<Result<Vec<_>, _>>()?;
     let mut in_turns = Vec::new();
     while !parts.is_empty() {
         in_turns.extend(parts.iter_mut().filter_map(Iterator::next));
@@ -66,7 +69,9 @@ pub(super) fn held_out_batches(data: &HeldOutData, batch_size: usize) -> Result<
 fn check_vocabulary(directory: &Path, config: &ModelConfig, tokenizer: &Tokenizer) -> Result<()> {
     let needed = tokenizer.vocab_size();
     // More rows than tokens are usual: they pad the matrix.
-    if config.vocab_size == needed || (config.vocab_size > needed && matches!(tokenizer, Tokenizer::Hf(_))) {
+    if config.vocab_size == needed
+        || (config.vocab_size > needed && matches!(tokenizer, Tokenizer::Hf(_)))
+    {
         return Ok(());
     }
     let read = match tokenizer {
@@ -82,19 +87,23 @@ fn check_vocabulary(directory: &Path, config: &ModelConfig, tokenizer: &Tokenize
     .into())
 }
 
-/// The configuration of the run that wrote a checkpoint: in the checkpoint itself if that was saved during training,
-/// else beside it, if it is still where the run left it.
+/// The configuration of the run that wrote a checkpoint: in the checkpoint itself if that was saved
+/// during training, else beside it, if it is still where the run left it.
 fn run_config(checkpoint: &Path) -> Result<Option<TrainConfig>> {
     let Ok(checkpoint) = fs::canonicalize(checkpoint) else { return Ok(None) };
     let within = Some((checkpoint.as_path(), "state.json"));
     let beside = checkpoint.parent().map(|run| (run, "metrics.jsonl"));
     let mut places = [within, beside].into_iter().flatten();
-    let ours =
-        places.find(|(place, proof)| place.join(proof).is_file() && place.join("config.toml").is_file());
+    let ours = places
+        .find(|(place, proof)| place.join(proof).is_file() && place.join("config.toml").is_file());
     Ok(ours.map(|(place, _)| TrainConfig::load(&place.join("config.toml"), &[])).transpose()?)
 }
 
-fn sequence_length(args: &HeldOutArgs, config: &ModelConfig, run: Option<&TrainConfig>) -> Result<usize> {
+fn sequence_length(
+    args: &HeldOutArgs,
+    config: &ModelConfig,
+    run: Option<&TrainConfig>,
+) -> Result<usize> {
     let longest = config.max_position_embeddings;
     match args.sequence_length {
         Some(tokens) if tokens > longest => Err(UsageError(format!(
@@ -115,7 +124,8 @@ fn given_data(args: &HeldOutArgs, config: &ModelConfig, sequence_length: usize) 
         0 => given_text(args, config, tokenizer, sequence_length)?,
         all if all == args.data.len() => given_corpora(args, config, tokenizer, sequence_length)?,
         _ => {
-            let message = "--data names both text and corpora of shards; measure one kind at a time";
+            let message =
+                "--data names both text and corpora of shards; measure one kind at a time";
             return Err(UsageError(message.to_owned()).into());
         }
     };

@@ -1,12 +1,13 @@
-//! What `ssa train` measures on held-out text between two steps. Training must not know evaluation, so the two meet here.
+//! What `ssa train` measures on held-out text between two steps. Training must not know evaluation,
+//! so the two meet here.
 
 use anyhow::Result;
 use ssa_eval::{AttentionMeans, BudgetResult, EvalBatch, HiddenStates, PerplexityOptions};
 use ssa_kernels::ops::attention::selection::SelectionRule;
 use ssa_model::{Model, SparseBudget};
 use ssa_train::{
-    Best, LoggedStep, Measurements, ModeLoss, Probe, ProbedAttention, ProbedStates, RunDir, TrainPlan,
-    Validation,
+    Best, LoggedStep, Measurements, ModeLoss, Probe, ProbedAttention, ProbedStates, RunDir,
+    TrainPlan, Validation,
 };
 
 /// Probes attention, validates and keeps the best weights, each when it is its turn.
@@ -17,7 +18,8 @@ pub(super) struct Monitor<'a> {
     rule: SelectionRule,
     probed: &'a [EvalBatch],
     validated: &'a [EvalBatch],
-    /// What was the best so far each time, the latest last. The directory alone does not tell after a run went back.
+    /// What was the best so far each time, the latest last. The directory alone does not tell after
+    /// a run went back.
     best: Vec<Best>,
 }
 
@@ -32,7 +34,8 @@ impl<'a> Monitor<'a> {
         // Ends what a program began that was killed while it kept the best weights.
         run_dir.best()?;
         let best = |logged: &LoggedStep| {
-            let validation = logged.measured.validation.clone().filter(|validation| validation.best)?;
+            let validation =
+                logged.measured.validation.clone().filter(|validation| validation.best)?;
             Some(Best { step: logged.metrics.step, by: plan.best_by(), validation })
         };
         let settings = &plan.config().monitoring;
@@ -56,8 +59,10 @@ impl<'a> Monitor<'a> {
     pub(super) fn after(&mut self, model: &Model, step: usize) -> Result<Measurements> {
         let settings = &self.plan.config().monitoring;
         let (probe_every, validate_every) = (settings.probe_every, settings.validate_every);
-        let due = |every: usize| every > 0 && (step.is_multiple_of(every) || step == self.plan.steps());
-        let probe = if due(probe_every) { Some(self.probe(model, step, probe_every)?) } else { None };
+        let due =
+            |every: usize| every > 0 && (step.is_multiple_of(every) || step == self.plan.steps());
+        let probe =
+            if due(probe_every) { Some(self.probe(model, step, probe_every)?) } else { None };
         let validation = if due(validate_every) { Some(self.validate(model, step)?) } else { None };
         Ok(Measurements { probe, validation })
     }
@@ -74,7 +79,8 @@ impl<'a> Monitor<'a> {
     }
 
     fn validate(&mut self, model: &Model, step: usize) -> Result<Validation> {
-        let options = PerplexityOptions { budgets: vec![self.budget], rule: self.rule, sparsity_batches: 0 };
+        let options =
+            PerplexityOptions { budgets: vec![self.budget], rule: self.rule, sparsity_batches: 0 };
         let found = ssa_eval::perplexity(model, self.validated, &options, &mut |_| {})?;
         // The one budget makes the last row.
         let sparse = found.results.last().ok_or(ssa_eval::EvalError::NoTargets)?;

@@ -34,10 +34,14 @@ pub(crate) fn run(args: &SelftestArgs, choice: DeviceChoice) -> Result<()> {
         ))
         .into());
     }
-    print(&format!("{:24} {:>6} {:>6}  {:>10} {:>10}  worst", "op", "checks", "failed", "error", "allowed"))?;
+    print(&format!(
+        "{:24} {:>6} {:>6}  {:>10} {:>10}  worst",
+        "op", "checks", "failed", "error", "allowed"
+    ))?;
     let mut rest = outcomes.as_slice();
     while let Some(first) = rest.first() {
-        let (group, others) = rest.split_at(rest.iter().take_while(|outcome| outcome.op == first.op).count());
+        let (group, others) =
+            rest.split_at(rest.iter().take_while(|outcome| outcome.op == first.op).count());
         rest = others;
         print(&summary(group, first))?;
     }

@@ -76,9 +76,17 @@ impl AmountProgress {
         Self { what, bar, start: now, last_line: now }
     }
 
-    /// Shows that `done` of `total` are done, the first `resumed` of them before; a total of 0 is not known.
-    pub(crate) fn set(&mut self, resumed: u64, done: u64, total: u64, message: impl Fn() -> String) {
-        let left = left(self.start.elapsed(), done.saturating_sub(resumed), total.saturating_sub(done));
+    /// Shows that `done` of `total` are done, the first `resumed` of them before; a total of 0 is
+    /// not known.
+    pub(crate) fn set(
+        &mut self,
+        resumed: u64,
+        done: u64,
+        total: u64,
+        message: impl Fn() -> String,
+    ) {
+        let left =
+            left(self.start.elapsed(), done.saturating_sub(resumed), total.saturating_sub(done));
         let known = total > 0;
         if let Some(bar) = &self.bar {
             if known && bar.length() != Some(total) {
@@ -120,7 +128,8 @@ pub(crate) fn amount(number: u64) -> String {
 
 /// The looks of a bar.
 pub(super) fn bar_style(template: &str) -> ProgressStyle {
-    let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
+    let style =
+        ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
     style.progress_chars("\u{2501}\u{2578}\u{2500}")
 }
 

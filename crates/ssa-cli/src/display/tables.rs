@@ -6,13 +6,17 @@ use ssa_eval::report::table::Table;
 const RULE: LineStyle = LineStyle::none().fill('\u{2500}').junction('\u{2500}');
 
 /// Rules above and below the header and at the end, as in printed tables.
-const STYLE: TableStyle = TableStyle::new().top_border(RULE).header_separator(RULE).bottom_border(RULE);
+const STYLE: TableStyle =
+    TableStyle::new().top_border(RULE).header_separator(RULE).bottom_border(RULE);
 
-/// A table as text: the first column left-aligned, numbers right-aligned, never wider than its content.
+/// A table as text: the first column left-aligned, numbers right-aligned, never wider than its
+/// content.
 pub(crate) fn render(table: &Table) -> String {
     let cells = |cells: &[String]| -> Vec<Cell> {
-        let alignment = |column| if column == 0 { CellAlignment::Left } else { CellAlignment::Right };
-        let cell = |(column, text): (usize, &String)| Cell::new(text).set_alignment(alignment(column));
+        let alignment =
+            |column| if column == 0 { CellAlignment::Left } else { CellAlignment::Right };
+        let cell =
+            |(column, text): (usize, &String)| Cell::new(text).set_alignment(alignment(column));
         cells.iter().enumerate().map(cell).collect()
     };
     let header: Vec<String> = table.header.iter().map(|&name| name.to_owned()).collect();

@@ -24,8 +24,8 @@ pub(crate) struct InputIds {
 /// Reads `input_ids` and checks every id against the vocabulary.
 ///
 /// # Errors
-/// A message that names the file and what is wrong with it: not readable, not whole, no such tensor, another type
-/// or shape, or the first id outside the vocabulary with its position.
+/// A message that names the file and what is wrong with it: not readable, not whole, no such
+/// tensor, another type or shape, or the first id outside the vocabulary with its position.
 pub(crate) fn read_input_ids(path: &Path, vocab_size: usize) -> Result<InputIds> {
     let wrong = |what: String| FileError(format!("{}: {what}", path.display()));
     let bytes = fs::read(path).map_err(|error| wrong(format!("cannot be read: {error}")))?;
@@ -36,16 +36,27 @@ pub(crate) fn read_input_ids(path: &Path, vocab_size: usize) -> Result<InputIds>
         wrong(format!("has no tensor `{INPUT_IDS}`, only: {}", names.join(", ")))
     })?;
     let [batch, tokens] = *view.shape() else {
-        return Err(wrong(format!("`{INPUT_IDS}` has shape {:?}, expected [B, T]", view.shape())).into());
+        return Err(
+            wrong(format!("`{INPUT_IDS}` has shape {:?}, expected [B, T]", view.shape())).into()
+        );
     };
     if batch * tokens == 0 {
-        return Err(wrong(format!("`{INPUT_IDS}` has shape {:?}: there is no token", view.shape())).into());
+        return Err(wrong(format!(
+            "`{INPUT_IDS}` has shape {:?}: there is no token",
+            view.shape()
+        ))
+        .into());
     }
     let ids: Vec<i64> = match view.dtype() {
-        Dtype::I32 => view.data().as_chunks().0.iter().map(|&id| i32::from_le_bytes(id).into()).collect(),
+        Dtype::I32 => {
+            view.data().as_chunks().0.iter().map(|&id| i32::from_le_bytes(id).into()).collect()
+        }
         Dtype::I64 => view.data().as_chunks().0.iter().map(|&id| i64::from_le_bytes(id)).collect(),
         other => {
-            return Err(wrong(format!("`{INPUT_IDS}` is stored as {other:?}, expected I32 or I64")).into());
+            return Err(wrong(format!(
+                "`{INPUT_IDS}` is stored as {other:?}, expected I32 or I64"
+            ))
+            .into());
         }
     };
     let known = |id: i64| u32::try_from(id).ok().filter(|&id| (id as usize) < vocab_size);

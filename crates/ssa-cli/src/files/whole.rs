@@ -8,14 +8,16 @@ use anyhow::Result;
 
 use crate::exit::{FileError, UsageError};
 
-/// Refuses an output that exists, unless it may be overwritten or is no regular file (a pipe or device keeps nothing).
+/// Refuses an output that exists, unless it may be overwritten or is no regular file (a pipe or
+/// device keeps nothing).
 ///
 /// # Errors
 /// A message that names the file and the flag.
 pub(crate) fn check_writable(path: &Path, overwrite: bool) -> Result<()> {
     match fs::metadata(path) {
         Ok(metadata) if metadata.is_dir() => {
-            Err(UsageError(format!("{} is a directory; name a file to write", path.display())).into())
+            Err(UsageError(format!("{} is a directory; name a file to write", path.display()))
+                .into())
         }
         Ok(metadata) if metadata.is_file() && !overwrite => Err(UsageError(format!(
             "{} exists; name another file, or pass --overwrite to replace it",
@@ -26,7 +28,8 @@ pub(crate) fn check_writable(path: &Path, overwrite: bool) -> Result<()> {
     }
 }
 
-/// Writes a file: next to its place first, then under its name. A pipe or device is written to directly.
+/// Writes a file: next to its place first, then under its name. A pipe or device is written to
+/// directly.
 ///
 /// # Errors
 /// A message that names the file and the reason. Nothing is left behind.

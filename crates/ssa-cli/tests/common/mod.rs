@@ -42,14 +42,21 @@ impl Run {
 /// The program, to be run in a directory.
 pub(crate) fn command(directory: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_ssa"));
-    command.current_dir(directory).stdin(Stdio::null()).env("COLUMNS", "100").env_remove("RUST_BACKTRACE");
+    command
+        .current_dir(directory)
+        .stdin(Stdio::null())
+        .env("COLUMNS", "100")
+        .env_remove("RUST_BACKTRACE");
     // The same on machines with a GPU.
     command.env("CUDA_VISIBLE_DEVICES", "");
     command
 }
 
 /// Runs the program in a directory.
-pub(crate) fn ssa<I: AsRef<OsStr>>(directory: &Path, arguments: impl IntoIterator<Item = I>) -> Run {
+pub(crate) fn ssa<I: AsRef<OsStr>>(
+    directory: &Path,
+    arguments: impl IntoIterator<Item = I>,
+) -> Run {
     let output = command(directory).args(arguments).output().unwrap();
     Run {
         code: output.status.code().expect("the program ends by itself"),
@@ -58,12 +65,14 @@ pub(crate) fn ssa<I: AsRef<OsStr>>(directory: &Path, arguments: impl IntoIterato
     }
 }
 
-/// A fresh directory with a corpus `text/` and a configuration `tiny.toml` that trains in about a second.
+/// A fresh directory with a corpus `text/` and a configuration `tiny.toml` that trains in about a
+/// second.
 pub(crate) fn workplace() -> TempDir {
     let directory = tempfile::tempdir().unwrap();
     fs::create_dir(directory.path().join("text")).unwrap();
     for number in 0..12 {
-        let text = format!("{number}: the quick brown fox jumps over the lazy dog. ").repeat(8 + number);
+        let text =
+            format!("{number}: the quick brown fox jumps over the lazy dog. ").repeat(8 + number);
         fs::write(directory.path().join(format!("text/{number:02}.txt")), text).unwrap();
     }
     fs::write(directory.path().join("tiny.toml"), TINY).unwrap();

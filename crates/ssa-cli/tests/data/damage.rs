@@ -10,7 +10,10 @@ use crate::place::{Place, gzip, line, lines, parquet, zstd};
 /// A corpus of several shards of equal size in `corpus`, of bytes.
 fn with_corpus() -> Place {
     let place = Place::of(workplace());
-    place.write("in.jsonl", (0..12).map(|n| line(&format!("{n:02} and nothing more"))).collect::<String>());
+    place.write(
+        "in.jsonl",
+        (0..12).map(|n| line(&format!("{n:02} and nothing more"))).collect::<String>(),
+    );
     place.ssa("data prepare in.jsonl --shard-tokens 60 --output corpus").succeeds();
     assert_eq!(place.files("corpus").len(), 9);
     place
@@ -36,7 +39,8 @@ fn shards_that_are_not_what_the_manifest_says_are_named() {
         bytes[10] ^= 1;
         fs::write(place.at("corpus/00002.bin"), bytes).unwrap();
     };
-    let cut_index: Damage = |place| fs::write(place.at("corpus/00001.idx"), b"MMIDIDX\0\0").unwrap();
+    let cut_index: Damage =
+        |place| fs::write(place.at("corpus/00001.idx"), b"MMIDIDX\0\0").unwrap();
     let lose: Damage = |place| fs::remove_file(place.at("corpus/00001.bin")).unwrap();
     let other: Damage =
         |place| edit_manifest(place, |manifest| manifest["shards"][1]["bin"]["bytes"] = 7.into());
@@ -49,7 +53,11 @@ fn shards_that_are_not_what_the_manifest_says_are_named() {
         (lose, "corpus/00001.bin: no such file", true),
         (other, "corpus/00001.bin: it has ", true),
         (no_json, "corpus/manifest.json: it is no manifest of a corpus", true),
-        (vocabulary, "corpus/manifest.json: the corpus was made with a tokenizer of 99 tokens", true),
+        (
+            vocabulary,
+            "corpus/manifest.json: the corpus was made with a tokenizer of 99 tokens",
+            true,
+        ),
         // Only reading every byte finds these two.
         (swap, "corpus/00000.bin: its checksum is not the one in manifest.json", false),
         (flip, "corpus/00002.bin: its checksum is not the one in manifest.json", false),
@@ -61,13 +69,17 @@ fn shards_that_are_not_what_the_manifest_says_are_named() {
         let inspected = place.ssa("data inspect corpus");
         if message.contains("of 99 tokens") {
             // The tokens are then the first thing that contradicts it.
-            inspected.fails(3, &["corpus/00000.bin: document 0 has token 256, and the vocabulary is 99"]);
+            inspected.fails(
+                3,
+                &["corpus/00000.bin: document 0 has token 256, and the vocabulary is 99"],
+            );
         } else {
             inspected.fails(3, &[message]);
         }
         let verify = if at_once { "" } else { "--set data.verify_checksums=true" };
-        let train =
-            format!("train tiny.toml --data corpus --set data.sequence_length=16 --run-dir run {verify}");
+        let train = format!(
+            "train tiny.toml --data corpus --set data.sequence_length=16 --run-dir run {verify}"
+        );
         place.ssa(&train).fails(3, &[message]);
         assert!(!place.at("run").exists());
         assert!(place.files("corpus") == before, "nothing is changed");
@@ -89,8 +101,18 @@ fn bad_text_is_named_and_what_was_done_before_is_kept() {
     let cut = |whole: Vec<u8>| whole[..whole.len() / 2].to_vec();
     let fine = line("fine");
     let cases: [(&str, Vec<u8>, Vec<u8>, &str); 7] = [
-        ("a.txt", b"caf\xe9".to_vec(), b"cafe".to_vec(), "bad/a.txt: not UTF-8 at byte 3; convert the text"),
-        ("b.jsonl", b"\n{\"text\": \"caf\xe9\"}\n".to_vec(), fine.clone().into(), "bad/b.jsonl, line 2: "),
+        (
+            "a.txt",
+            b"caf\xe9".to_vec(),
+            b"cafe".to_vec(),
+            "bad/a.txt: not UTF-8 at byte 3; convert the text",
+        ),
+        (
+            "b.jsonl",
+            b"\n{\"text\": \"caf\xe9\"}\n".to_vec(),
+            fine.clone().into(),
+            "bad/b.jsonl, line 2: ",
+        ),
         (
             "c.jsonl",
             b"{\"body\": 1}".to_vec(),
@@ -115,7 +137,12 @@ fn bad_text_is_named_and_what_was_done_before_is_kept() {
             parquet("text", &["x"]),
             "bad/f.parquet: no column `text`, only `body`",
         ),
-        ("g.parquet", cut(parquet("text", &["x"])), parquet("text", &["x"]), "bad/g.parquet: Parquet error"),
+        (
+            "g.parquet",
+            cut(parquet("text", &["x"])),
+            parquet("text", &["x"]),
+            "bad/g.parquet: Parquet error",
+        ),
     ];
     for (name, bad, corrected, message) in cases {
         place.write(&format!("bad/{name}"), bad);
@@ -125,7 +152,11 @@ fn bad_text_is_named_and_what_was_done_before_is_kept() {
         place.ssa(&prepare).fails(3, &[message]);
         let kept = place.files("out");
         let shards = kept.keys().filter(|name| name.ends_with(".bin")).count();
-        assert!(shards >= 3 && kept.contains_key("preparation.json") && !kept.contains_key("manifest.json"));
+        assert!(
+            shards >= 3
+                && kept.contains_key("preparation.json")
+                && !kept.contains_key("manifest.json")
+        );
         place
             .ssa("data inspect out")
             .fails(3, &["out/preparation.json", "run the same `ssa data prepare` again"]);
@@ -172,7 +203,10 @@ fn a_line_of_a_hundred_megabytes_is_a_document() {
     let text = "word ".repeat(20_000_000);
     place.write("in.jsonl", line("before") + &line(&text) + &line("after"));
     let made = place.json("data prepare in.jsonl --output out");
-    assert_eq!((made["documents"].as_u64(), made["text_bytes"].as_u64()), (Some(3), Some(100_000_011)));
+    assert_eq!(
+        (made["documents"].as_u64(), made["text_bytes"].as_u64()),
+        (Some(3), Some(100_000_011))
+    );
     let run = place.ssa("data prepare in.jsonl --max-document-bytes 1000000 --output small");
     run.fails(3, &["in.jsonl: a document", "is larger than 1000000 bytes", "max_document_bytes"]);
 }
@@ -183,8 +217,10 @@ fn a_corpus_of_another_vocabulary_is_refused() {
     place.ssa("data train-tokenizer text --vocab-size 270 --output tokenizer").succeeds();
     place.ssa("data prepare text --tokenizer tokenizer --output tokens").succeeds();
     let mixed = place.ssa("train tiny.toml --no-eval --data corpus tokens --run-dir run");
-    mixed
-        .fails(3, &["tokens: made with another tokenizer (vocabulary of 270)", "corpus (vocabulary of 257)"]);
+    mixed.fails(
+        3,
+        &["tokens: made with another tokenizer (vocabulary of 270)", "corpus (vocabulary of 257)"],
+    );
     place.ssa("train tiny.toml --no-eval --data tokens --run-dir run").succeeds();
     let measured = place.ssa("eval perplexity --model run/checkpoint --data corpus");
     measured.fails(3, &["corpus: made with another tokenizer (vocabulary of 257)"]);
@@ -192,7 +228,7 @@ fn a_corpus_of_another_vocabulary_is_refused() {
     for file in ["manifest.json", "tokenizer.json", "tokenizer_config.json"] {
         fs::remove_file(place.at("tokens").join(file)).unwrap();
     }
-    let wrong =
-        place.ssa("train tiny.toml --no-eval --data tokens --set data.tokenizer=bytes --run-dir other");
+    let wrong = place
+        .ssa("train tiny.toml --no-eval --data tokens --set data.tokenizer=bytes --run-dir other");
     wrong.fails(3, &["tokens/00000.bin", "vocabulary of 257"]);
 }

@@ -6,8 +6,9 @@ use crate::place::{Place, gzip, line, parquet, row_texts, zstd};
 
 /// All documents of a corpus, in the order of its files.
 fn texts(place: &Place, corpus: &str) -> Vec<String> {
-    let shown =
-        place.json(&format!("data inspect {corpus} --rows 1000 --sequence-length 256 --packing best-fit"));
+    let shown = place.json(&format!(
+        "data inspect {corpus} --rows 1000 --sequence-length 256 --packing best-fit"
+    ));
     assert_eq!(shown["check"], "checksums");
     let mut texts = row_texts(&shown).concat();
     texts.sort();
@@ -34,18 +35,23 @@ fn files_directories_and_patterns_are_read() {
         (&json!(10), &json!(1), &json!(1))
     );
     assert_eq!(made["skipped_files"], json!(["in/notes.html"]));
-    let expected = ["# heading", "gzipped", "one", "plain", "row 1", "row 2", "two", "x1", "x2", "zstd"];
+    let expected =
+        ["# heading", "gzipped", "one", "plain", "row 1", "row 2", "two", "x1", "x2", "zstd"];
     assert_eq!(texts(&place, "out"), expected);
 
     // For people, and once more: there is nothing left to do.
     let again = place.ssa("data prepare in more/x*.txt more/x1.txt --output out").succeeds();
-    for text in
-        ["10 documents", "1 shards were there already", "1 documents without text", "such as in/notes.html"]
-    {
+    for text in [
+        "10 documents",
+        "1 shards were there already",
+        "1 documents without text",
+        "such as in/notes.html",
+    ] {
         assert!(again.stdout.contains(text), "`{text}` is not in:\n{}", again.stdout);
     }
     // Every file is a document, whatever its name.
-    let made = place.json("data prepare in/a.txt in/notes.html in/deep --format text --output as-text");
+    let made =
+        place.json("data prepare in/a.txt in/notes.html in/deep --format text --output as-text");
     assert_eq!(made["documents"], 3);
     place.write("other.parquet", parquet("body", &["row"]));
     place.ssa("data prepare other.parquet --text-field body --output columns").succeeds();
@@ -56,8 +62,10 @@ fn files_directories_and_patterns_are_read() {
 fn the_standard_input_is_read_as_asked() {
     let place = Place::new();
     let input = "{\"body\": \"from\", \"n\": 1}\n{\"body\": \"a pipe\"}\n";
-    let run =
-        place.ssa_reading(input.as_bytes(), "data prepare - --format jsonl --text-field body --output lines");
+    let run = place.ssa_reading(
+        input.as_bytes(),
+        "data prepare - --format jsonl --text-field body --output lines",
+    );
     run.succeeds();
     assert_eq!(texts(&place, "lines"), ["a pipe", "from"]);
     place.ssa_reading(input.as_bytes(), "data prepare - --format text --output whole").succeeds();
@@ -70,11 +78,13 @@ fn the_standard_input_is_read_as_asked() {
 #[test]
 fn conversations_become_text() {
     let place = Place::new();
-    let turns = json!([{ "role": "user", "content": "Hi" }, { "role": "assistant", "content": "Hello" }]);
+    let turns =
+        json!([{ "role": "user", "content": "Hi" }, { "role": "assistant", "content": "Hello" }]);
     place.write("in.jsonl", json!({ "turns": turns, "text": "not this" }).to_string());
     place.ssa("data prepare in.jsonl --conversations-field turns --output out").succeeds();
     assert_eq!(texts(&place, "out"), ["user: Hi\n\nassistant: Hello\n\n"]);
-    let run = place.ssa("data prepare in.jsonl --conversations-field turns --text-field text --output x");
+    let run =
+        place.ssa("data prepare in.jsonl --conversations-field turns --text-field text --output x");
     run.fails(2, &["--conversations-field", "cannot be used with", "--text-field"]);
 }
 
@@ -85,7 +95,8 @@ fn several_machines_share_the_work() {
     for part in ["1/3", "3/3"] {
         place.ssa(&format!("data prepare in.jsonl --output out --shard {part}")).succeeds();
     }
-    let missing = ["out/manifest-002-of-003.json: not here, but other parts", "prepare that part too"];
+    let missing =
+        ["out/manifest-002-of-003.json: not here, but other parts", "prepare that part too"];
     place.ssa("data inspect out").fails(3, &missing);
     place.ssa("data prepare in.jsonl --output out --shard 2/3").succeeds();
     let expected: Vec<_> = (0..10).map(|number| number.to_string()).collect();
@@ -106,6 +117,9 @@ fn a_hub_that_cannot_be_reached_is_an_error() {
     assert_eq!(output.status.code(), Some(3));
     let stderr = String::from_utf8(output.stderr).unwrap();
     let begins = format!("error: {name}: the Hugging Face hub gives no such data: ");
-    assert!(stderr.starts_with(&begins) && stderr.contains("check the name and the network"), "{stderr}");
+    assert!(
+        stderr.starts_with(&begins) && stderr.contains("check the name and the network"),
+        "{stderr}"
+    );
     assert!(!place.at("out").exists());
 }

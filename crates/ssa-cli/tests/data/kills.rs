@@ -11,14 +11,16 @@ use crate::place::{Place, lines, zstd};
 const DOCUMENTS: usize = 4000;
 
 fn prepare(output: &str) -> Vec<String> {
-    let arguments = format!("data prepare in --tokenizer tokenizer --shard-tokens 20000 --output {output}");
+    let arguments =
+        format!("data prepare in --tokenizer tokenizer --shard-tokens 20000 --output {output}");
     arguments.split_whitespace().map(str::to_owned).collect()
 }
 
 /// Starts the program, kills it (SIGKILL) after so long, and says whether it had ended by itself.
 fn start_and_kill(place: &Place, arguments: &[String], after: Duration) -> bool {
     let mut command = command(place.path());
-    let mut child = command.args(arguments).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let mut child =
+        command.args(arguments).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
     sleep(after);
     child.kill().unwrap();
     child.wait().unwrap().success()
@@ -36,7 +38,8 @@ fn a_preparation_killed_at_any_instant_ends_like_a_straight_one() {
     let straight = place.files("straight");
     assert!(straight.len() > 30, "{} files", straight.len());
 
-    // Multiples of the golden ratio spread the instants evenly, over 20 ms first and 140 ms in the end.
+    // Multiples of the golden ratio spread the instants evenly, over 20 ms first and 140 ms in the
+    // end.
     let arguments = prepare("killed");
     let (mut kills, mut shards) = (0, 0);
     for attempt in 1_u32..=60 {

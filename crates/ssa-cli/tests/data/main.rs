@@ -1,4 +1,5 @@
-//! `ssa data`: text of every kind becomes a corpus that can be looked at and trained on, whatever happens on the way.
+//! `ssa data`: text of every kind becomes a corpus that can be looked at and trained on, whatever
+//! happens on the way.
 
 #![allow(
     clippy::unwrap_used,

@@ -13,16 +13,19 @@ const EOS: &str = "<|endoftext|>";
 fn a_tokenizer_is_trained_and_its_corpus_trained_on() {
     let place = Place::of(workplace());
     place.write("more.jsonl", lines(60));
-    let trained =
-        place.ssa("data train-tokenizer text more.jsonl --vocab-size 320 --output tokenizer").succeeds();
+    let trained = place
+        .ssa("data train-tokenizer text more.jsonl --vocab-size 320 --output tokenizer")
+        .succeeds();
     assert!(trained.stdout.contains("320 tokens in tokenizer"), "{}", trained.stdout);
     // Nothing is overwritten.
     let again = place.ssa("data train-tokenizer text --vocab-size 300 --output tokenizer");
     again.fails(2, &["tokenizer/tokenizer.json: exists already"]);
 
-    let made =
-        place.json("data prepare text more.jsonl --tokenizer tokenizer --shard-tokens 4000 --output corpus");
-    let (documents, tokens) = (made["documents"].as_u64().unwrap(), made["tokens"].as_u64().unwrap());
+    let made = place.json(
+        "data prepare text more.jsonl --tokenizer tokenizer --shard-tokens 4000 --output corpus",
+    );
+    let (documents, tokens) =
+        (made["documents"].as_u64().unwrap(), made["tokens"].as_u64().unwrap());
     assert_eq!(documents, 72);
     assert!(made["shards"].as_u64().unwrap() >= 3);
     assert!(tokens < made["text_bytes"].as_u64().unwrap() / 2);
@@ -43,7 +46,9 @@ fn a_tokenizer_is_trained_and_its_corpus_trained_on() {
     let quick = place.json("data inspect corpus --quick --rows 0");
     assert_eq!((&quick["check"], &quick["statistics"]), (&json!("sizes"), &Value::Null));
 
-    let run = place.ssa("train tiny.toml --data corpus --run-dir run --set data.packing=best_fit").succeeds();
+    let run = place
+        .ssa("train tiny.toml --data corpus --run-dir run --set data.packing=best_fit")
+        .succeeds();
     for text in ["corpus: ", "rows of 64 tokens (best_fit", "% used)"] {
         assert!(run.stderr.contains(text), "`{text}` is not in:\n{}", run.stderr);
     }
@@ -54,8 +59,8 @@ fn a_tokenizer_is_trained_and_its_corpus_trained_on() {
     // The same text, as a corpus or as it is.
     place.ssa("data prepare text --tokenizer tokenizer --output valid").succeeds();
     let bits = |data: &str| {
-        let measured =
-            place.json(&format!("eval perplexity --model run/checkpoint --budgets 8x2 --data {data}"));
+        let measured = place
+            .json(&format!("eval perplexity --model run/checkpoint --budgets 8x2 --data {data}"));
         measured["results"][0]["bits_per_byte"].as_f64().unwrap()
     };
     let (text, corpus) = (bits("text"), bits("valid"));
@@ -90,7 +95,8 @@ fn a_corpus_of_another_program_is_shown_and_trained_on() {
     place.ssa("data prepare text --tokenizer tokenizer --output corpus").succeeds();
     // What is left of it is what Megatron's own tools write.
     fs::create_dir(place.at("megatron")).unwrap();
-    for (from, to) in [("00000.bin", "my_text_document.bin"), ("00000.idx", "my_text_document.idx")] {
+    for (from, to) in [("00000.bin", "my_text_document.bin"), ("00000.idx", "my_text_document.idx")]
+    {
         fs::copy(place.at("corpus").join(from), place.at("megatron").join(to)).unwrap();
     }
     let shown = place.json("data inspect megatron/my_text_document --rows 1");

@@ -73,8 +73,9 @@ impl Place {
     /// The files of a directory and what is in them.
     pub(crate) fn files(&self, directory: &str) -> BTreeMap<String, Vec<u8>> {
         let entries = fs::read_dir(self.at(directory)).unwrap().map(|entry| entry.unwrap());
-        let file =
-            |entry: fs::DirEntry| (entry.file_name().into_string().unwrap(), fs::read(entry.path()).unwrap());
+        let file = |entry: fs::DirEntry| {
+            (entry.file_name().into_string().unwrap(), fs::read(entry.path()).unwrap())
+        };
         entries.map(file).collect()
     }
 }
@@ -112,10 +113,13 @@ pub(crate) fn parquet(column: &str, texts: &[&str]) -> Vec<u8> {
 
 /// Documents of different lengths, made of words that repeat, as JSON lines.
 pub(crate) fn lines(documents: usize) -> String {
-    let words = ["sparse", "attention", "reads", "few", "blocks,", "and", "full", "all", "of", "them.\n"];
+    let words =
+        ["sparse", "attention", "reads", "few", "blocks,", "and", "full", "all", "of", "them.\n"];
     let text = |document: usize| -> String {
         let length = 5 + document * 7919 % 400;
-        (0..length).map(|word| format!("{} ", words[(document * 31 + word * word) % words.len()])).collect()
+        (0..length)
+            .map(|word| format!("{} ", words[(document * 31 + word * word) % words.len()]))
+            .collect()
     };
     (0..documents).map(|document| line(&text(document))).collect()
 }
@@ -123,7 +127,11 @@ pub(crate) fn lines(documents: usize) -> String {
 /// The texts of the rows that `ssa data inspect --json` shows, by document.
 pub(crate) fn row_texts(inspected: &Value) -> Vec<Vec<String>> {
     let pieces = |row: &Value| -> Vec<String> {
-        row.as_array().unwrap().iter().map(|piece| piece["text"].as_str().unwrap().to_owned()).collect()
+        row.as_array()
+            .unwrap()
+            .iter()
+            .map(|piece| piece["text"].as_str().unwrap().to_owned())
+            .collect()
     };
     inspected["rows"].as_array().unwrap().iter().map(pieces).collect()
 }

@@ -25,8 +25,9 @@ fn interrupted() -> (TempDir, Leftovers) {
 fn checkpoints(run: &Path) -> Vec<usize> {
     let entries = fs::read_dir(run.join("checkpoints")).unwrap();
     let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
-    let mut steps: Vec<usize> =
-        names.filter_map(|name| name.strip_prefix("step-").and_then(|step| step.parse().ok())).collect();
+    let mut steps: Vec<usize> = names
+        .filter_map(|name| name.strip_prefix("step-").and_then(|step| step.parse().ok()))
+        .collect();
     steps.sort_unstable();
     steps
 }
@@ -44,7 +45,8 @@ fn a_damaged_checkpoint_is_named_and_an_older_one_is_there() {
     let remedy = format!("or remove out/checkpoints/step-{newest} to continue from step {older}");
     for bytes in [&flipped, &whole[..whole.len() / 2]] {
         fs::write(&path, bytes).unwrap();
-        ssa(directory.path(), resume("out")).fails(3, &[&file, "is damaged", "SHA256SUMS", &remedy]);
+        ssa(directory.path(), resume("out"))
+            .fails(3, &[&file, "is damaged", "SHA256SUMS", &remedy]);
         ssa(directory.path(), arguments("out")).fails(3, &[&file, "is damaged", &remedy]);
     }
     fs::remove_dir_all(path.parent().unwrap()).unwrap();
@@ -74,15 +76,19 @@ fn a_changed_configuration_is_refused_until_it_is_allowed() {
     assert_eq!(fs::read(run.join("config.toml")).unwrap(), before);
     let misspelt = with(&resume("out"), &["--allow-change", "training.log_evry"]);
     ssa(directory.path(), misspelt).fails(2, &["did you mean `training.log_every`?"]);
-    ssa(directory.path(), ["train", "tiny.toml", "--allow-change", "run.seed"]).fails(2, &["--resume"]);
+    ssa(directory.path(), ["train", "tiny.toml", "--allow-change", "run.seed"])
+        .fails(2, &["--resume"]);
 
-    let allowed =
-        with(&resume("out"), &["--set", "training.log_every=5", "--allow-change", "training.log_every"]);
+    let allowed = with(
+        &resume("out"),
+        &["--set", "training.log_every=5", "--allow-change", "training.log_every"],
+    );
     ssa(directory.path(), allowed).succeeds();
     assert!(leftovers(&run) != expected, "the configuration is another one");
     assert_eq!(journal(&run), ["started", "interrupted", "changed", "resumed", "trained"]);
-    let [ours, straight] = ["out", "straight"]
-        .map(|run| fs::read(directory.path().join(run).join("checkpoint/model.safetensors")).unwrap());
+    let [ours, straight] = ["out", "straight"].map(|run| {
+        fs::read(directory.path().join(run).join("checkpoint/model.safetensors")).unwrap()
+    });
     assert!(ours == straight, "but one that changes no weights");
 }
 
@@ -113,7 +119,10 @@ fn a_run_can_be_extended() {
     ssa(directory.path(), arguments("out")).succeeds();
     let extended = ["--set", "training.steps=30", "--allow-change", "training.steps"];
     ssa(directory.path(), with(&resume("out"), &extended)).succeeds();
-    assert_eq!(fs::read_to_string(directory.path().join("out/metrics.jsonl")).unwrap().lines().count(), 30);
+    assert_eq!(
+        fs::read_to_string(directory.path().join("out/metrics.jsonl")).unwrap().lines().count(),
+        30
+    );
     assert_eq!(checkpoints(&directory.path().join("out")), [28, 30]);
 }
 
@@ -126,7 +135,10 @@ fn checkpoints_of_a_run_are_models() {
     for file in ["model.safetensors", "optimizer.safetensors"] {
         let bytes = fs::read(directory.path().join(&by_name).join(file)).unwrap();
         let tensors = safetensors::SafeTensors::deserialize(&bytes).unwrap();
-        assert!(tensors.iter().all(|(_, tensor)| tensor.dtype() == safetensors::Dtype::F32), "{file}");
+        assert!(
+            tensors.iter().all(|(_, tensor)| tensor.dtype() == safetensors::Dtype::F32),
+            "{file}"
+        );
     }
     for model in [by_name.as_str(), "out/checkpoints/latest"] {
         let eval = ["eval", "perplexity", "--model", model, "--budgets", "8x1"];
@@ -141,9 +153,12 @@ fn a_damaged_checkpoint_is_no_model_either() {
     let latest = directory.path().join("out/checkpoints/latest");
     let path = latest.join("model.safetensors");
     flip_last_bit(&path);
-    let parts =
-        ["out/checkpoints/latest/model.safetensors is damaged: its SHA-256 is ", "take another checkpoint"];
-    ssa(directory.path(), ["eval", "perplexity", "--model", "out/checkpoints/latest"]).fails(3, &parts);
+    let parts = [
+        "out/checkpoints/latest/model.safetensors is damaged: its SHA-256 is ",
+        "take another checkpoint",
+    ];
+    ssa(directory.path(), ["eval", "perplexity", "--model", "out/checkpoints/latest"])
+        .fails(3, &parts);
     let init = ["--set", "model.init_from=out/checkpoints/latest"];
     ssa(directory.path(), with(&arguments("next"), &init)).fails(3, &parts);
     assert!(!directory.path().join("next").exists());
@@ -174,7 +189,11 @@ fn with_small_files(directory: &Path, arguments: &[&str], blocks: usize) -> Run 
     let mut shell = Command::new("sh");
     // Ignored, the signal of a file that grows too large becomes an error of the write.
     let script = format!("trap '' XFSZ; ulimit -f {blocks}; exec \"$@\"");
-    shell.current_dir(directory).args(["-c", &script, "sh"]).arg(program.get_program()).args(arguments);
+    shell
+        .current_dir(directory)
+        .args(["-c", &script, "sh"])
+        .arg(program.get_program())
+        .args(arguments);
     let output = shell.output().unwrap();
     Run {
         code: output.status.code().unwrap(),
@@ -188,12 +207,16 @@ fn a_checkpoint_that_cannot_be_written_leaves_the_one_before() {
     let (directory, expected) = interrupted();
     let run = directory.path().join("out");
     let before = checkpoints(&run);
-    let size = fs::metadata(run.join(format!("checkpoints/step-{}/optimizer.safetensors", before[1])))
-        .unwrap()
-        .len();
+    let size =
+        fs::metadata(run.join(format!("checkpoints/step-{}/optimizer.safetensors", before[1])))
+            .unwrap()
+            .len();
     // Enough for the model, which is half of the moments.
     let blocks = size as usize * 3 / 4 / 512;
-    let kept = format!("the checkpoint of step {} is whole, and the run can be resumed from it", before[1]);
+    let kept = format!(
+        "the checkpoint of step {} is whole, and the run can be resumed from it",
+        before[1]
+    );
     let parts = ["the checkpoint of step ", "optimizer.safetensors: File too large", &kept];
     for _ in 0..2 {
         with_small_files(directory.path(), &resume("out"), blocks).fails(3, &parts);
@@ -208,7 +231,9 @@ fn a_checkpoint_that_cannot_be_written_leaves_the_one_before() {
 #[test]
 fn a_full_disk_leaves_the_checkpoint_before() {
     let (directory, expected) = interrupted();
-    let [older, newest] = checkpoints(&directory.path().join("out"))[..] else { panic!("two are kept") };
+    let [older, newest] = checkpoints(&directory.path().join("out"))[..] else {
+        panic!("two are kept")
+    };
     let run = directory.path().join("disk/out");
     fs::create_dir(directory.path().join("disk")).unwrap();
     let script = format!(
@@ -228,12 +253,16 @@ fn a_full_disk_leaves_the_checkpoint_before() {
     ]);
     let output = shell.arg(program.get_program()).args(resume("disk/out")).output();
     let Ok(output) = output else { return println!("skipped: no unshare") };
-    let [stdout, stderr] = [output.stdout, output.stderr].map(|bytes| String::from_utf8(bytes).unwrap());
+    let [stdout, stderr] =
+        [output.stdout, output.stderr].map(|bytes| String::from_utf8(bytes).unwrap());
     if !stdout.contains("code ") {
         return println!("skipped: no right to mount: {stderr}");
     }
     assert!(stdout.contains("code 3"), "{stdout}{stderr}");
-    assert!(stderr.contains("No space left on device") && stderr.contains("free some space"), "{stderr}");
+    assert!(
+        stderr.contains("No space left on device") && stderr.contains("free some space"),
+        "{stderr}"
+    );
     assert!(stdout.contains(&format!("step-{newest}\n")) && !stdout.contains(".tmp"), "{stdout}");
     assert!(!run.exists(), "the disk is gone with the shell");
     ssa(directory.path(), resume("out")).succeeds();

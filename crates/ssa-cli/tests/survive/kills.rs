@@ -21,7 +21,8 @@ fn kills() -> usize {
 struct Tally {
     runs: usize,
     kills: usize,
-    /// Kills before the first checkpoint, behind the last step, and while something was being saved.
+    /// Kills before the first checkpoint, behind the last step, and while something was being
+    /// saved.
     early: usize,
     late: usize,
     saving: usize,
@@ -47,8 +48,8 @@ fn runs_killed_at_random_end_like_a_straight_one() {
     println!("{tally:?} in {:.0?}; a straight run takes {length:.2?}", begin.elapsed());
 }
 
-/// Starts the same command again and again, by turns on one thread and on two, and kills it after a random part of what a
-/// run takes, until it ends.
+/// Starts the same command again and again, by turns on one thread and on two, and kills it after a
+/// random part of what a run takes, until it ends.
 fn kill_until_done(
     directory: &Path,
     name: &str,
@@ -96,7 +97,11 @@ fn check_latest(run: &Path) {
     let latest = run.join("checkpoints/latest");
     if latest.symlink_metadata().is_ok() {
         let mut check = std::process::Command::new("sha256sum");
-        let output = check.args(["--check", "--strict", "SHA256SUMS"]).current_dir(&latest).output().unwrap();
+        let output = check
+            .args(["--check", "--strict", "SHA256SUMS"])
+            .current_dir(&latest)
+            .output()
+            .unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
     }
 }

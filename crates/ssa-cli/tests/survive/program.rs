@@ -15,8 +15,9 @@ pub(crate) fn arguments(run: &str) -> Vec<&str> {
     [&unnamed()[..], &["--run-dir", run]].concat()
 }
 
-/// The same in a directory that the program names. Steps are validated, so that the best weights must survive too, and
-/// no two steps are alike: the batch grows, and the learning rate rises, stays and falls.
+/// The same in a directory that the program names. Steps are validated, so that the best weights
+/// must survive too, and no two steps are alike: the batch grows, and the learning rate rises,
+/// stays and falls.
 pub(crate) fn unnamed() -> Vec<&'static str> {
     let settings = [
         "training.steps=24",
@@ -57,7 +58,12 @@ pub(crate) fn start(directory: &Path, arguments: &[&str]) -> Child {
 }
 
 /// Starts the program and waits until it has done so many steps.
-pub(crate) fn start_and_wait(directory: &Path, arguments: &[&str], run: &str, steps: usize) -> Child {
+pub(crate) fn start_and_wait(
+    directory: &Path,
+    arguments: &[&str],
+    run: &str,
+    steps: usize,
+) -> Child {
     let child = start(directory, arguments);
     wait_for(|| steps_done(&directory.join(run)) >= steps);
     child
@@ -78,8 +84,9 @@ pub(crate) fn steps_done(run: &Path) -> usize {
 
 /// Sends a signal by its name.
 pub(crate) fn signal(child: &Child, name: &str) {
-    let status =
-        std::process::Command::new("sh").args(["-c", &format!("kill -{name} {}", child.id())]).status();
+    let status = std::process::Command::new("sh")
+        .args(["-c", &format!("kill -{name} {}", child.id())])
+        .status();
     assert!(status.unwrap().success());
 }
 
@@ -148,6 +155,7 @@ pub(crate) fn straight(directory: &Path) -> Leftovers {
 /// Names in the journal of a run.
 pub(crate) fn journal(run: &Path) -> Vec<String> {
     let text = fs::read_to_string(run.join("journal.jsonl")).unwrap();
-    let name = |line| serde_json::from_str::<Value>(line).unwrap()["event"].as_str().unwrap().to_owned();
+    let name =
+        |line| serde_json::from_str::<Value>(line).unwrap()["event"].as_str().unwrap().to_owned();
     text.lines().map(name).collect()
 }

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use crate::common::{ssa, workplace};
 use crate::program::{
-    ENDLESS, arguments, end, journal, leftovers, resume, signal, start_and_wait, steps_done, straight,
-    unnamed, wait_for, with,
+    ENDLESS, arguments, end, journal, leftovers, resume, signal, start_and_wait, steps_done,
+    straight, unnamed, wait_for, with,
 };
 
 #[test]
@@ -22,16 +22,30 @@ fn a_signal_saves_and_the_run_goes_on_to_the_same_end() {
         signal(&child, name);
         let stopped = end(child);
         assert_eq!(stopped.code, 5, "{}", stopped.stderr);
-        let message = format!("of 24; everything is saved, continue with: ssa train --resume {name}");
+        let message =
+            format!("of 24; everything is saved, continue with: ssa train --resume {name}");
         assert!(stopped.stderr.contains("interrupted after step "), "{}", stopped.stderr);
-        assert!(stopped.stderr.contains(&message) && !stopped.stderr.contains("error"), "{}", stopped.stderr);
+        assert!(
+            stopped.stderr.contains(&message) && !stopped.stderr.contains("error"),
+            "{}",
+            stopped.stderr
+        );
         let done = steps_done(&run);
         assert!(run.join(format!("checkpoints/step-{done}")).is_dir());
 
         let arguments = if again { arguments(name) } else { resume(name).to_vec() };
         let going_on = ssa(directory.path(), arguments).succeeds();
-        assert!(going_on.stderr.contains(&format!("continuing after step {done}")), "{}", going_on.stderr);
-        assert_eq!(going_on.stderr.contains("holds an unfinished run"), again, "{}", going_on.stderr);
+        assert!(
+            going_on.stderr.contains(&format!("continuing after step {done}")),
+            "{}",
+            going_on.stderr
+        );
+        assert_eq!(
+            going_on.stderr.contains("holds an unfinished run"),
+            again,
+            "{}",
+            going_on.stderr
+        );
         leftovers(&run).must_equal(&expected);
         assert_eq!(journal(&run), ["started", "interrupted", "resumed", "trained"]);
     }
@@ -59,7 +73,11 @@ fn the_same_command_goes_on_with_a_run_that_has_no_name() {
     assert_eq!(end(child).code, 5);
 
     let going_on = ssa(directory.path(), &unnamed).succeeds();
-    assert!(going_on.stderr.contains("holds an unfinished run, which goes on"), "{}", going_on.stderr);
+    assert!(
+        going_on.stderr.contains("holds an unfinished run, which goes on"),
+        "{}",
+        going_on.stderr
+    );
     let [run] = &runs()[..] else { panic!("it is the same run: {:?}", runs()) };
     leftovers(run).must_equal(&straight(directory.path()));
     // That one is finished, so the next is another run, as is one of other settings.
@@ -98,8 +116,9 @@ fn a_signal_does_not_wait_for_a_long_step() {
     // There is nothing to save yet, and nothing lost.
     assert!(!directory.path().join("out/checkpoints").exists());
     let sizes = ["training.batch_size", "training.batch_size_start", "training.micro_batch_size"];
-    let quick = sizes
-        .map(|key| ["--set".to_owned(), format!("{key}=2"), "--allow-change".to_owned(), key.to_owned()]);
+    let quick = sizes.map(|key| {
+        ["--set".to_owned(), format!("{key}=2"), "--allow-change".to_owned(), key.to_owned()]
+    });
     let quick = quick.as_flattened().iter().map(String::as_str).collect::<Vec<_>>();
     ssa(directory.path(), with(&resume("out"), &quick)).succeeds();
 }
@@ -109,7 +128,8 @@ fn a_second_signal_ends_the_program_at_once() {
     let directory = workplace();
     let child = start_slowly(directory.path(), "8192");
     let begin = Instant::now();
-    // So soon after each other that nothing can have been saved between them. Which of them comes last is open.
+    // So soon after each other that nothing can have been saved between them. Which of them comes
+    // last is open.
     let both = format!("kill -TERM {0}; kill -INT {0}", child.id());
     assert!(Command::new("sh").args(["-c", &both]).status().unwrap().success());
     let stopped = end(child);

@@ -11,7 +11,8 @@ use serde_json::Value;
 use crate::common::{ssa, workplace};
 use crate::program::{arguments, resume, start_and_wait};
 
-/// Prints every scalar by its tag: steps and values as TensorBoard shows them. 77 stands for no TensorBoard.
+/// Prints every scalar by its tag: steps and values as TensorBoard shows them. 77 stands for no
+/// TensorBoard.
 const SCRIPT: &str = "
 import json, sys
 try:
@@ -25,7 +26,8 @@ print(json.dumps({tag: [[event.step, event.value] for event in events.Scalars(ta
 
 type Scalars = BTreeMap<String, Vec<(u64, f64)>>;
 
-/// What TensorBoard shows of a directory; none without a Python that has it. One that `SSA_PYTHON` names must.
+/// What TensorBoard shows of a directory; none without a Python that has it. One that `SSA_PYTHON`
+/// names must.
 fn scalars(directory: &Path) -> Option<Scalars> {
     let named = env::var("SSA_PYTHON").ok();
     let python = named.as_deref().unwrap_or("python3");
@@ -49,7 +51,11 @@ fn tensorboard_shows_every_step_of_a_killed_run_once() {
     child.kill().unwrap();
     child.wait().unwrap();
     ssa(directory.path(), resume("out")).succeeds();
-    assert_eq!(fs::read_dir(run.join("tensorboard")).unwrap().count(), 2, "a file for each session");
+    assert_eq!(
+        fs::read_dir(run.join("tensorboard")).unwrap().count(),
+        2,
+        "a file for each session"
+    );
     let Some(scalars) = scalars(&run.join("tensorboard")) else {
         println!("skipped: no Python with TensorBoard");
         return;

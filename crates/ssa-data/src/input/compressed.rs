@@ -37,24 +37,29 @@ pub(super) fn uncompressed_name(name: &str) -> &str {
     split_name(name).0
 }
 
-/// Opens a file, or without a path the standard input. The name says how it is compressed: a file of the hub
-/// can lie in a cache under another.
+/// Opens a file, or without a path the standard input. The name says how it is compressed: a file
+/// of the hub can lie in a cache under another.
 pub(super) fn open(
     path: Option<PathBuf>,
     name: &str,
     read: Arc<AtomicU64>,
 ) -> Result<Box<dyn BufRead + Send>> {
     let Some(path) = path else {
-        return Ok(Box::new(BufReader::with_capacity(BUFFER_BYTES, Counted { inner: io::stdin(), read })));
+        return Ok(Box::new(BufReader::with_capacity(
+            BUFFER_BYTES,
+            Counted { inner: io::stdin(), read },
+        )));
     };
     let file = File::open(&path).map_err(|source| DataError::from_open(&path, source))?;
     let file = BufReader::with_capacity(BUFFER_BYTES, Counted { inner: file, read });
     Ok(match split_name(name).1 {
         Compression::None => Box::new(file),
-        Compression::Gzip => Box::new(BufReader::with_capacity(BUFFER_BYTES, MultiGzDecoder::new(file))),
+        Compression::Gzip => {
+            Box::new(BufReader::with_capacity(BUFFER_BYTES, MultiGzDecoder::new(file)))
+        }
         Compression::Zstd => {
-            let decoder =
-                zstd::Decoder::with_buffer(file).map_err(|source| DataError::Unreadable { path, source })?;
+            let decoder = zstd::Decoder::with_buffer(file)
+                .map_err(|source| DataError::Unreadable { path, source })?;
             Box::new(BufReader::with_capacity(BUFFER_BYTES, decoder))
         }
     })

@@ -26,15 +26,15 @@ impl Sources {
     }
 }
 
-/// Finds the sources of inputs: files, directories (recursively), patterns with `*`, `?`, `[..]` and `**`,
-/// `hf://datasets/OWNER/NAME[@REVISION][/PATTERN]`, and `-`, the standard input.
+/// Finds the sources of inputs: files, directories (recursively), patterns with `*`, `?`, `[..]`
+/// and `**`, `hf://datasets/OWNER/NAME[@REVISION][/PATTERN]`, and `-`, the standard input.
 ///
-/// A path that exists is never taken as a pattern. Hidden entries of a directory are skipped, links are
-/// followed, and every file is taken once.
+/// A path that exists is never taken as a pattern. Hidden entries of a directory are skipped, links
+/// are followed, and every file is taken once.
 ///
 /// # Errors
-/// An input names nothing, cannot be read, is an empty file, or holds nothing of a known kind; the hub cannot
-/// be reached or has no such data set; the standard input is given without a format.
+/// An input names nothing, cannot be read, is an empty file, or holds nothing of a known kind; the
+/// hub cannot be reached or has no such data set; the standard input is given without a format.
 pub fn find_sources(inputs: &[PathBuf], options: &InputOptions) -> Result<Sources> {
     if inputs.is_empty() {
         return Err(DataError::NoPaths);
@@ -81,7 +81,11 @@ impl Finder<'_> {
     fn take_stdin(&mut self) -> Result<()> {
         let content = match self.options.format {
             Format::Auto => {
-                return Err(DataError::setting("format", "text or jsonl for the standard input", "auto"));
+                return Err(DataError::setting(
+                    "format",
+                    "text or jsonl for the standard input",
+                    "auto",
+                ));
             }
             Format::Text => Content::Text,
             Format::Jsonl => Content::Jsonl,
@@ -112,7 +116,8 @@ impl Finder<'_> {
                 let path = error.path().to_owned();
                 DataError::Unreadable { path, source: error.into() }
             })?;
-            let metadata = fs::metadata(&path).map_err(|source| DataError::from_open(&path, source))?;
+            let metadata =
+                fs::metadata(&path).map_err(|source| DataError::from_open(&path, source))?;
             if metadata.is_dir() {
                 self.walk(&path)?;
             } else if metadata.len() > 0 {
@@ -168,7 +173,12 @@ impl Finder<'_> {
         if self.met.insert(canonical(path)) {
             let bytes = metadata.is_file().then_some(metadata.len());
             let name = path.display().to_string();
-            self.found.sources.push(Source { name, place: Place::File(path.to_owned()), content, bytes });
+            self.found.sources.push(Source {
+                name,
+                place: Place::File(path.to_owned()),
+                content,
+                bytes,
+            });
         }
     }
 

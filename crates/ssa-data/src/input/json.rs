@@ -21,7 +21,11 @@ pub(super) fn messages(line: &[u8], field: &str) -> Result<Vec<Message>, String>
 }
 
 /// The value at a key of a JSON object; nothing for a blank line.
-fn at_key<'a, T: Deserialize<'a>>(line: &'a [u8], key: &str, setting: &str) -> Result<Option<T>, String> {
+fn at_key<'a, T: Deserialize<'a>>(
+    line: &'a [u8],
+    key: &str,
+    setting: &str,
+) -> Result<Option<T>, String> {
     if line.trim_ascii().is_empty() {
         return Ok(None);
     }
@@ -34,9 +38,10 @@ fn at_key<'a, T: Deserialize<'a>>(line: &'a [u8], key: &str, setting: &str) -> R
         })?;
     match found {
         Found::Value(value) => Ok(Some(value)),
-        Found::OtherKeys(keys) => {
-            Err(format!("no key `{key}`, only {}; name the right one with `{setting}`", list(&keys)))
-        }
+        Found::OtherKeys(keys) => Err(format!(
+            "no key `{key}`, only {}; name the right one with `{setting}`",
+            list(&keys)
+        )),
     }
 }
 
@@ -44,7 +49,9 @@ fn at_key<'a, T: Deserialize<'a>>(line: &'a [u8], key: &str, setting: &str) -> R
 pub(super) fn list(names: &[impl AsRef<str>]) -> String {
     match names {
         [] => "nothing".to_owned(),
-        names => names.iter().map(|name| format!("`{}`", name.as_ref())).collect::<Vec<_>>().join(", "),
+        names => {
+            names.iter().map(|name| format!("`{}`", name.as_ref())).collect::<Vec<_>>().join(", ")
+        }
     }
 }
 

@@ -54,7 +54,11 @@ pub(super) fn whole(
     std::iter::once_with(move || {
         let mut text = Vec::new();
         reader.take(limit + 1).read_to_end(&mut text).map_err(|error| damaged(&name, &error))?;
-        if text.len() as u64 > limit { Err(too_large(&name, limit)) } else { Ok(Payload::Text(text)) }
+        if text.len() as u64 > limit {
+            Err(too_large(&name, limit))
+        } else {
+            Ok(Payload::Text(text))
+        }
     })
 }
 

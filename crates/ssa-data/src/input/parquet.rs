@@ -39,7 +39,8 @@ pub(super) fn records(
         setting,
     })?;
     let iterator = RowIter::from_file_into(Box::new(reader));
-    let mut iterator = iterator.project(Some(projection)).map_err(|error| damaged(&name, &error))?;
+    let mut iterator =
+        iterator.project(Some(projection)).map_err(|error| damaged(&name, &error))?;
     let conversations = options.conversations_field.is_some();
     let limit = options.max_document_bytes;
     // The file is read by row groups; its rows are the finest measure of progress there is.
@@ -50,8 +51,10 @@ pub(super) fn records(
         let before = bytes * row_number / rows;
         row_number += 1;
         count(&read, bytes * row_number / rows - before);
-        let payload = payload(row, conversations)
-            .map_err(|cause| DataError::BadRecord { record: format!("{name}, row {row_number}"), cause })?;
+        let payload = payload(row, conversations).map_err(|cause| DataError::BadRecord {
+            record: format!("{name}, row {row_number}"),
+            cause,
+        })?;
         match &payload {
             Payload::Text(text) if text.len() as u64 > limit => {
                 Err(DataError::DocumentTooLarge { name: name.clone(), limit })
@@ -61,24 +64,34 @@ pub(super) fn records(
     }))
 }
 
-/// The next row. The decoder panics on some kinds of damage, which is an error of the file like any other.
+/// The next row. The decoder panics on some kinds of damage, which is an error of the file like any
+/// other.
 fn next_row(rows: &mut RowIter<'static>) -> Option<Result<Row, ParquetError>> {
     // The iterator is not used again after an error, so what the panic left of it is never seen.
-    panic::catch_unwind(AssertUnwindSafe(|| rows.next()))
-        .unwrap_or_else(|_| Some(Err(ParquetError::General("the file contradicts itself".to_owned()))))
+    panic::catch_unwind(AssertUnwindSafe(|| rows.next())).unwrap_or_else(|_| {
+        Some(Err(ParquetError::General("the file contradicts itself".to_owned())))
+    })
 }
 
 /// The schema with one column, or else the names of all.
 fn project(reader: &impl FileReader, column: &str) -> Result<Type, Vec<String>> {
     let schema = reader.metadata().file_metadata().schema();
     let names = || schema.get_fields().iter().map(|field| field.name().to_owned()).collect();
-    let field = schema.get_fields().iter().find(|field| field.name() == column).ok_or_else(names)?;
-    Type::group_type_builder(schema.name()).with_fields(vec![Arc::clone(field)]).build().map_err(|_| names())
+    let field =
+        schema.get_fields().iter().find(|field| field.name() == column).ok_or_else(names)?;
+    Type::group_type_builder(schema.name())
+        .with_fields(vec![Arc::clone(field)])
+        .build()
+        .map_err(|_| names())
 }
 
 fn payload(row: Row, conversation: bool) -> Result<Payload, String> {
     let field = row.into_columns().pop().map_or(Field::Null, |(_, field)| field);
-    if conversation { messages(field).map(Payload::Messages) } else { text(field).map(Payload::Text) }
+    if conversation {
+        messages(field).map(Payload::Messages)
+    } else {
+        text(field).map(Payload::Text)
+    }
 }
 
 fn text(field: Field) -> Result<Vec<u8>, String> {

@@ -59,7 +59,10 @@ fn parquet(compression: ::parquet::basic::Compression) -> Vec<u8> {
         ];
         for (values, definition, repetition) in columns {
             let mut column = group.next_column().unwrap().unwrap();
-            column.typed::<ByteArrayType>().write_batch(values, Some(definition), repetition).unwrap();
+            column
+                .typed::<ByteArrayType>()
+                .write_batch(values, Some(definition), repetition)
+                .unwrap();
             column.close().unwrap();
         }
         group.close().unwrap();
@@ -72,7 +75,9 @@ fn read(inputs: &[&Path], options: &InputOptions) -> Result<Vec<(String, String)
     let inputs: Vec<PathBuf> = inputs.iter().map(|path| path.to_path_buf()).collect();
     let sources = find_sources(&inputs, options)?;
     documents(&sources, options, &Tokenizer::Bytes)
-        .map(|document| document.map(|document| (document.name, String::from_utf8(document.text).unwrap())))
+        .map(|document| {
+            document.map(|document| (document.name, String::from_utf8(document.text).unwrap()))
+        })
         .collect()
 }
 
@@ -103,12 +108,15 @@ fn every_kind_of_file_gives_its_documents() {
         (".hidden.txt", b"hidden"),
     ]);
     let expected = [
-        "plain", "# mark", "gzipped", "one", "two\n", "last", "one", "two\n", "last", "one", "two\n", "last",
-        "one", "three", "one", "three",
+        "plain", "# mark", "gzipped", "one", "two\n", "last", "one", "two\n", "last", "one",
+        "two\n", "last", "one", "three", "one", "three",
     ];
     assert_eq!(texts(&[folder.path()], &options), expected);
     let sources = find_sources(&[folder.path().to_owned()], &options).unwrap();
-    assert_eq!(sources.skipped, ["empty.txt", "info.json", "other.rs"].map(|name| folder.path().join(name)));
+    assert_eq!(
+        sources.skipped,
+        ["empty.txt", "info.json", "other.rs"].map(|name| folder.path().join(name))
+    );
     assert!(sources.bytes() > 500);
 
     let names: Vec<_> = read(&[&folder.path().join("d.jsonl")], &options).unwrap();
@@ -119,8 +127,10 @@ fn every_kind_of_file_gives_its_documents() {
 
 #[test]
 fn conversations_are_read_from_lines_and_rows() {
-    let line = br#"{"chat":[{"role":"user","content":"Hi"},{"role":"assistant","content":"Hello"}]}"#;
-    let options = InputOptions { conversations_field: Some("chat".to_owned()), ..InputOptions::default() };
+    let line =
+        br#"{"chat":[{"role":"user","content":"Hi"},{"role":"assistant","content":"Hello"}]}"#;
+    let options =
+        InputOptions { conversations_field: Some("chat".to_owned()), ..InputOptions::default() };
     for compression in [
         ::parquet::basic::Compression::UNCOMPRESSED,
         ::parquet::basic::Compression::SNAPPY,
@@ -129,7 +139,10 @@ fn conversations_are_read_from_lines_and_rows() {
     ] {
         let folder = folder(&[("a.jsonl", line), ("b.parquet", &parquet(compression))]);
         let both = "user: Hi\n\nassistant: Hello\n\n";
-        assert_eq!(texts(&[folder.path()], &options), [both, both, "user: Bye\n\n", both, "user: Bye\n\n"]);
+        assert_eq!(
+            texts(&[folder.path()], &options),
+            [both, both, "user: Bye\n\n", both, "user: Bye\n\n"]
+        );
     }
 }
 
@@ -146,12 +159,18 @@ fn formats_patterns_and_repeated_names() {
     let text = InputOptions { format: Format::Text, ..auto.clone() };
     let jsonl = InputOptions { format: Format::Jsonl, ..auto.clone() };
     let at = |name: &str| folder.path().join(name);
-    assert_eq!(texts(&[folder.path()], &text), ["{\"text\":\"j\"}", "fn", "{\"text\":\"json\"}", "e"]);
+    assert_eq!(
+        texts(&[folder.path()], &text),
+        ["{\"text\":\"j\"}", "fn", "{\"text\":\"json\"}", "e"]
+    );
     assert_eq!(texts(&[folder.path()], &jsonl), ["j"]);
     assert_eq!(texts(&[&at("a.json")], &auto), ["j"]);
     assert_eq!(texts(&[&at("b.txt")], &jsonl), ["json"]);
     assert_eq!(texts(&[&at("a.rs")], &auto), ["fn"], "a file that is named is taken");
-    assert_eq!(texts(&[&at("d/e[1].txt"), &at("*.txt"), folder.path()], &auto), ["e", "{\"text\":\"json\"}"]);
+    assert_eq!(
+        texts(&[&at("d/e[1].txt"), &at("*.txt"), folder.path()], &auto),
+        ["e", "{\"text\":\"json\"}"]
+    );
     assert_eq!(texts(&[&at("**/e*")], &auto), ["e"]);
     assert_eq!(texts(&[&at("?")], &auto), ["e"], "a folder that matches is walked");
 }
@@ -166,7 +185,10 @@ fn progress_ends_at_the_size_of_the_file() {
     let options = InputOptions::default();
     for source in find_sources(&[folder.path().to_owned()], &options).unwrap().sources {
         let read = Arc::new(AtomicU64::new(0));
-        source.records(&options, Arc::clone(&read)).unwrap().for_each(|record| drop(record.unwrap()));
+        source
+            .records(&options, Arc::clone(&read))
+            .unwrap()
+            .for_each(|record| drop(record.unwrap()));
         assert_eq!(Some(read.load(Ordering::Relaxed)), source.bytes(), "{}", source.name());
     }
 }
@@ -180,7 +202,9 @@ fn inputs_that_name_nothing_are_faults() {
     assert!(message(&at("none"), &options).contains("none: no such file or directory"));
     assert!(message(&at("empty.txt"), &options).contains("empty.txt: the file is empty"));
     assert!(message(&at("d"), &options).contains("/d: nothing to read; .txt, .md, .jsonl"));
-    assert!(message(&at("*.none"), &options).contains("*.none: no file matches; check the pattern"));
+    assert!(
+        message(&at("*.none"), &options).contains("*.none: no file matches; check the pattern")
+    );
     assert!(message(&at("[.none"), &options).contains("[.none: Pattern syntax error"));
     let error = message(Path::new("-"), &options);
     assert_eq!(error, "`format` is auto, expected text or jsonl for the standard input");
@@ -224,7 +248,8 @@ fn bad_lines_are_named_by_number() {
 #[test]
 fn damaged_files_are_named() {
     let options = InputOptions::default();
-    let lines: Vec<u8> = (0..1000).flat_map(|n| format!("{{\"text\":\"{n}\"}}\n").into_bytes()).collect();
+    let lines: Vec<u8> =
+        (0..1000).flat_map(|n| format!("{{\"text\":\"{n}\"}}\n").into_bytes()).collect();
     let whole = parquet(::parquet::basic::Compression::SNAPPY);
     let mut bad_header = whole.clone();
     let text = bad_header.windows(3).position(|bytes| bytes == b"one").unwrap();
@@ -266,11 +291,17 @@ fn no_damage_to_a_parquet_file_ends_the_program() {
 fn columns_that_are_not_there_or_of_another_kind_are_named() {
     let folder = folder(&[("x.parquet", &parquet(::parquet::basic::Compression::SNAPPY))]);
     let path = folder.path().join("x.parquet");
-    let text = |field: &str| InputOptions { text_field: field.to_owned(), ..InputOptions::default() };
-    let chat =
-        |field: &str| InputOptions { conversations_field: Some(field.to_owned()), ..InputOptions::default() };
+    let text =
+        |field: &str| InputOptions { text_field: field.to_owned(), ..InputOptions::default() };
+    let chat = |field: &str| InputOptions {
+        conversations_field: Some(field.to_owned()),
+        ..InputOptions::default()
+    };
     for (options, cause) in [
-        (text("body"), ": no column `body`, only `id`, `text`, `chat`; name the right one with `text_field`"),
+        (
+            text("body"),
+            ": no column `body`, only `id`, `text`, `chat`; name the right one with `text_field`",
+        ),
         (
             chat("body"),
             ": no column `body`, only `id`, `text`, `chat`; name the right one with `conversations_field`",
@@ -289,7 +320,11 @@ fn a_document_is_as_large_as_allowed_and_no_larger() {
     let text = "x".repeat(100);
     let line = format!("{{\"text\":\"{text}\"}}");
     let parquet = parquet(::parquet::basic::Compression::SNAPPY);
-    let folder = folder(&[("a.txt", text.as_bytes()), ("b.jsonl", line.as_bytes()), ("c.parquet", &parquet)]);
+    let folder = folder(&[
+        ("a.txt", text.as_bytes()),
+        ("b.jsonl", line.as_bytes()),
+        ("c.parquet", &parquet),
+    ]);
     for (name, limit) in [("a.txt", 100), ("b.jsonl", line.len() as u64), ("c.parquet", 5)] {
         let path = folder.path().join(name);
         let options = InputOptions { max_document_bytes: limit, ..InputOptions::default() };
@@ -297,6 +332,9 @@ fn a_document_is_as_large_as_allowed_and_no_larger() {
         let options = InputOptions { max_document_bytes: limit - 1, ..options };
         let error = message(&path, &options);
         assert!(error.starts_with(&format!("{}: a document ", path.display())), "{error}");
-        assert!(error.contains(&format!("is larger than {} bytes; split it", limit - 1)), "{error}");
+        assert!(
+            error.contains(&format!("is larger than {} bytes; split it", limit - 1)),
+            "{error}"
+        );
     }
 }

@@ -5,15 +5,20 @@ use crate::{Batch, Loader, PackOptions, Packing, Remainder, pack};
 
 /// `count` rows of 4 tokens; the first id of a row is `start` and its number.
 fn rows(start: u32, count: u32) -> PackedRows {
-    let options =
-        PackOptions { sequence_length: 4, packing: Packing::Greedy, seed: 0, remainder: Remainder::Drop };
+    let options = PackOptions {
+        sequence_length: 4,
+        packing: Packing::Greedy,
+        seed: 0,
+        remainder: Remainder::Drop,
+    };
     let documents: Vec<Vec<u32>> = (0..count).map(|row| vec![start + row, 1, 2]).collect();
     pack(&documents, 0, &options).unwrap()
 }
 
 fn mixture(parts: &[(u32, f64)]) -> Mixture {
-    let part =
-        |(corpus, &(count, weight)): (usize, &(u32, f64))| (rows(1000 * (corpus as u32 + 1), count), weight);
+    let part = |(corpus, &(count, weight)): (usize, &(u32, f64))| {
+        (rows(1000 * (corpus as u32 + 1), count), weight)
+    };
     Mixture::new(parts.iter().enumerate().map(part).collect()).unwrap()
 }
 
@@ -70,7 +75,8 @@ fn every_corpus_has_its_own_epochs() {
     assert_eq!(mixture.epochs(30), [5.0, 2.0]);
     let drawn = names(&mixture, 7, 30);
     for (corpus, count) in [(1, 4), (2, 5)] {
-        let of_corpus: Vec<u32> = drawn.iter().copied().filter(|name| name / 1000 == corpus).collect();
+        let of_corpus: Vec<u32> =
+            drawn.iter().copied().filter(|name| name / 1000 == corpus).collect();
         for epoch in of_corpus.chunks(count as usize) {
             let mut epoch = epoch.to_vec();
             epoch.sort_unstable();
@@ -113,8 +119,12 @@ fn what_cannot_be_mixed_is_named() {
         let message = message(vec![(rows(1, 1), 1.0), (rows(1, 1), weight)]);
         assert!(message.contains("weights are positive numbers"), "{message}");
     }
-    let options =
-        PackOptions { sequence_length: 3, packing: Packing::Concat, seed: 0, remainder: Remainder::Drop };
+    let options = PackOptions {
+        sequence_length: 3,
+        packing: Packing::Concat,
+        seed: 0,
+        remainder: Remainder::Drop,
+    };
     let shorter = pack(&[vec![1, 2, 3, 4]], 0, &options).unwrap();
     assert!(message(vec![(rows(1, 1), 1.0), (shorter, 1.0)]).ends_with("rows have 4 and 3 tokens"));
 }

@@ -7,10 +7,14 @@ use super::index::{Piece, RowIndex};
 
 /// The rows of documents given as (number, tokens), none without tokens.
 ///
-/// Best-fit decreasing: the pieces in descending order of length, equal ones in the order given; each goes to the
-/// row with the least room that takes it, the one opened last among equals, and otherwise opens a row. It needs at
-/// most 11/9 of the rows of the best packing possible and a few more, and time n log n.
-pub(super) fn rows(documents: impl Iterator<Item = (u32, usize)>, sequence_length: usize) -> RowIndex {
+/// Best-fit decreasing: the pieces in descending order of length, equal ones in the order given;
+/// each goes to the row with the least room that takes it, the one opened last among equals, and
+/// otherwise opens a row. It needs at most 11/9 of the rows of the best packing possible and a few
+/// more, and time n log n.
+pub(super) fn rows(
+    documents: impl Iterator<Item = (u32, usize)>,
+    sequence_length: usize,
+) -> RowIndex {
     let mut whole_rows = Vec::new();
     let mut pieces = Vec::new();
     for (document, length) in documents {
@@ -28,7 +32,8 @@ pub(super) fn rows(documents: impl Iterator<Item = (u32, usize)>, sequence_lengt
     let mut placed: Vec<(u32, Piece)> =
         places.into_iter().zip(pieces).map(|(row, (_, piece))| (row, piece)).collect();
     placed.sort_by_key(|&(row, _)| row);
-    let mut index = RowIndex::with_capacity(placed.len() + whole_rows.len(), rows + whole_rows.len());
+    let mut index =
+        RowIndex::with_capacity(placed.len() + whole_rows.len(), rows + whole_rows.len());
     for piece in whole_rows {
         index.push(piece.document, piece.offset as usize);
         index.end_row();
@@ -45,7 +50,10 @@ fn places(lengths: impl Iterator<Item = u32>, sequence_length: u32) -> (Vec<u32>
     let mut open: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
     let mut rows = 0;
     let mut place = |length: u32| {
-        let found = open.range_mut(length..).next().map(|(&room, rows)| (room, rows.pop(), rows.is_empty()));
+        let found = open
+            .range_mut(length..)
+            .next()
+            .map(|(&room, rows)| (room, rows.pop(), rows.is_empty()));
         let (room, row) = match found {
             Some((room, Some(row), emptied)) => {
                 if emptied {

@@ -3,7 +3,10 @@
 use super::index::RowIndex;
 
 /// The rows of documents given as (number, tokens), none without tokens.
-pub(super) fn rows(documents: impl Iterator<Item = (u32, usize)>, sequence_length: usize) -> RowIndex {
+pub(super) fn rows(
+    documents: impl Iterator<Item = (u32, usize)>,
+    sequence_length: usize,
+) -> RowIndex {
     let mut index = RowIndex::default();
     let mut filled = 0;
     for (document, length) in documents {

@@ -1,7 +1,7 @@
 //! Rows as lists of documents.
 
-/// A document from a token on: up to its end, or to the end of the row if that comes first. Every packing cuts
-/// documents in this way only, so that no length need be kept.
+/// A document from a token on: up to its end, or to the end of the row if that comes first. Every
+/// packing cuts documents in this way only, so that no length need be kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Piece {
     pub(super) document: u32,

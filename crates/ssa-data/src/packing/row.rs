@@ -18,7 +18,11 @@ pub struct PackedRow {
 
 impl PackedRow {
     /// Reads the tokens of a row and pads it.
-    pub(super) fn read(source: &TokenSource, pieces: &[Piece], sequence_length: usize) -> Result<Self> {
+    pub(super) fn read(
+        source: &TokenSource,
+        pieces: &[Piece],
+        sequence_length: usize,
+    ) -> Result<Self> {
         let mut ids = Vec::with_capacity(sequence_length + 1);
         let mut cu_seqlens = Vec::with_capacity(pieces.len() + 2);
         cu_seqlens.push(0);
@@ -58,7 +62,8 @@ impl PackedRow {
         self.valid
     }
 
-    /// The target of every token: the token that follows it in its original document, or [`IGNORE_INDEX`].
+    /// The target of every token: the token that follows it in its original document, or
+    /// [`IGNORE_INDEX`].
     pub fn labels(&self) -> impl Iterator<Item = i32> + '_ {
         let mut ends = self.cu_seqlens[1..].iter().copied().peekable();
         (1..=self.ids.len()).map(move |next| match ends.next_if_eq(&next) {

@@ -12,7 +12,8 @@ fn options(sequence_length: usize, remainder: Remainder) -> PackOptions {
 }
 
 fn packed_by(packing: Packing, documents: &[Vec<u32>], sequence_length: usize) -> PackedRows {
-    pack(documents, EOS, &PackOptions { packing, ..options(sequence_length, Remainder::Pad) }).unwrap()
+    pack(documents, EOS, &PackOptions { packing, ..options(sequence_length, Remainder::Pad) })
+        .unwrap()
 }
 
 /// Documents whose tokens are all different, so that a token says where it comes from.
@@ -74,7 +75,10 @@ fn the_partial_row_is_dropped_for_training() {
 fn whole_rows_are_neither_padded_nor_dropped() {
     for remainder in [Remainder::Drop, Remainder::Pad] {
         let rows = pack(&[vec![1, 2, 3]], EOS, &options(4, remainder)).unwrap();
-        assert_eq!(row(&rows, 0), (vec![1, 2, 3, EOS], vec![2, 3, EOS as i32, IGNORE_INDEX], vec![0, 4]));
+        assert_eq!(
+            row(&rows, 0),
+            (vec![1, 2, 3, EOS], vec![2, 3, EOS as i32, IGNORE_INDEX], vec![0, 4])
+        );
         assert_eq!((rows.len(), rows.dropped_tokens()), (1, 0));
     }
 }
@@ -93,7 +97,8 @@ fn best_fit_fills_the_smallest_room_that_takes_a_document() {
 fn a_greedy_row_ends_before_the_document_that_does_not_fit() {
     let documents = distinct(&[4, 4, 4, 4, 25]);
     let rows = packed_by(Packing::Greedy, &documents, 10);
-    // Two documents of five fill a row. The one of 26 begins a row wherever it comes, and its rest of 6 ends one.
+    // Two documents of five fill a row. The one of 26 begins a row wherever it comes, and its rest
+    // of 6 ends one.
     let long = all(&rows).iter().position(|row| row.cu_seqlens() == [0, 10]).unwrap();
     assert_eq!(row(&rows, long + 1).2, [0, 10]);
     assert_eq!(row(&rows, long + 2).2, [0, 6, 10]);
@@ -174,12 +179,14 @@ proptest! {
     }
 }
 
-/// Every token is in one place, and the target of every token is the one that follows it in its document, whether the
-/// two lie in one row or not.
+/// Every token is in one place, and the target of every token is the one that follows it in its
+/// document, whether the two lie in one row or not.
 fn check_tokens(documents: &[Vec<u32>], rows: &PackedRows) -> Result<(), TestCaseError> {
     let followers: HashMap<u32, u32> = documents
         .iter()
-        .flat_map(|ids| ids.iter().enumerate().map(|(at, &id)| (id, ids.get(at + 1).copied().unwrap_or(EOS))))
+        .flat_map(|ids| {
+            ids.iter().enumerate().map(|(at, &id)| (id, ids.get(at + 1).copied().unwrap_or(EOS)))
+        })
         .collect();
     let (mut seen, mut ends, mut targets, mut end_targets) = (HashMap::new(), 0, HashMap::new(), 0);
     for row in all(rows) {
@@ -197,8 +204,11 @@ fn check_tokens(documents: &[Vec<u32>], rows: &PackedRows) -> Result<(), TestCas
                 *targets.entry(label as u32).or_insert(0) += 1;
             }
         }
-        for (&start, &end) in
-            row.cu_seqlens().iter().zip(&row.cu_seqlens()[1..]).filter(|(_, end)| **end <= row.valid_tokens())
+        for (&start, &end) in row
+            .cu_seqlens()
+            .iter()
+            .zip(&row.cu_seqlens()[1..])
+            .filter(|(_, end)| **end <= row.valid_tokens())
         {
             let piece = &row.ids()[start..end];
             prop_assert!(
@@ -224,7 +234,8 @@ fn check_whole(rows: &PackedRows, documents: &[Vec<u32>]) -> Result<(), TestCase
         .iter()
         .map(|row| row.cu_seqlens().len() - 1 - usize::from(row.valid_tokens() < length))
         .sum();
-    let fewest = documents.iter().filter(|ids| !ids.is_empty()).map(|ids| (ids.len() + 1).div_ceil(length));
+    let fewest =
+        documents.iter().filter(|ids| !ids.is_empty()).map(|ids| (ids.len() + 1).div_ceil(length));
     prop_assert_eq!(pieces, fewest.sum::<usize>());
     Ok(())
 }
@@ -232,8 +243,9 @@ fn check_whole(rows: &PackedRows, documents: &[Vec<u32>]) -> Result<(), TestCase
 #[test]
 fn concat_uses_more_of_its_rows_than_best_fit_and_that_more_than_greedy() {
     for seed in 0..20_u64 {
-        let lengths: Vec<usize> =
-            (0..500).map(|number| 1 + (crate::random::mix(seed << 32 | number) % 700) as usize).collect();
+        let lengths: Vec<usize> = (0..500)
+            .map(|number| 1 + (crate::random::mix(seed << 32 | number) % 700) as usize)
+            .collect();
         let documents = distinct(&lengths);
         let [concat, best_fit, greedy] =
             Packing::ALL.map(|packing| packed_by(packing, &documents, 512).utilisation());
@@ -244,7 +256,8 @@ fn concat_uses_more_of_its_rows_than_best_fit_and_that_more_than_greedy() {
 
 /// A corpus of two shards that holds these documents with their ends.
 fn shards(directory: &std::path::Path, documents: &[Vec<u32>], token_type: TokenType) -> Corpus {
-    for (name, part) in ["00000", "00001"].iter().zip(documents.chunks(documents.len().div_ceil(2))) {
+    for (name, part) in ["00000", "00001"].iter().zip(documents.chunks(documents.len().div_ceil(2)))
+    {
         let mut writer = ShardWriter::create(&directory.join(name), token_type).unwrap();
         for ids in part {
             let ended: Vec<u32> = ids.iter().copied().chain([EOS]).collect();
@@ -261,8 +274,11 @@ fn shards_pack_like_documents_in_memory() {
     let documents = distinct(&[3, 100, 7, 1, 20, 64, 5, 33, 2, 9]);
     for token_type in [TokenType::U16, TokenType::U32] {
         let directory = tempfile::tempdir().unwrap();
-        let source =
-            Arc::new(TokenSource::shards(shards(directory.path(), &documents, token_type), 5000, EOS));
+        let source = Arc::new(TokenSource::shards(
+            shards(directory.path(), &documents, token_type),
+            5000,
+            EOS,
+        ));
         for packing in Packing::ALL {
             let options = PackOptions { packing, ..options(16, Remainder::Pad) };
             let all_documents = source.all_documents().unwrap();
@@ -306,7 +322,10 @@ fn a_token_outside_the_vocabulary_names_the_file() {
     let rows = pack_documents(source, &documents, &options(22, Remainder::Pad)).unwrap();
     let message = rows.row(0).unwrap_err().to_string();
     assert!(message.contains("00001.bin: it holds token 1010"), "{message}");
-    assert!(message.contains("vocabulary of 1010") && message.contains("another tokenizer"), "{message}");
+    assert!(
+        message.contains("vocabulary of 1010") && message.contains("another tokenizer"),
+        "{message}"
+    );
 }
 
 #[test]
@@ -328,7 +347,8 @@ fn packings_have_names() {
 
 #[test]
 fn bad_inputs_are_named() {
-    let message = |documents: &[Vec<u32>], options| pack(documents, EOS, &options).unwrap_err().to_string();
+    let message =
+        |documents: &[Vec<u32>], options| pack(documents, EOS, &options).unwrap_err().to_string();
     assert_eq!(
         message(&distinct(&[20, 0, 9]), options(32, Remainder::Drop)),
         "the corpus has 31 tokens (end-of-document tokens included) but one row needs 32; set \

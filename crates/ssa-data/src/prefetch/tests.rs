@@ -5,8 +5,12 @@ use crate::shard::{Corpus, ShardWriter, TokenType};
 use crate::{PackOptions, Packing, Remainder, TokenSource, pack, pack_documents};
 
 fn loader() -> Loader {
-    let options =
-        PackOptions { sequence_length: 8, packing: Packing::Concat, seed: 0, remainder: Remainder::Drop };
+    let options = PackOptions {
+        sequence_length: 8,
+        packing: Packing::Concat,
+        seed: 0,
+        remainder: Remainder::Drop,
+    };
     let documents: Vec<Vec<u32>> = (1..60).map(|length| (1..=length).collect()).collect();
     Loader::new(pack(&documents, 0, &options).unwrap(), 3, 5).unwrap()
 }
@@ -25,8 +29,9 @@ fn batches_are_those_of_the_loader_in_any_order() {
 fn batches_wait_to_be_asked_for() {
     let mut prefetch = Prefetch::new(loader(), 4).unwrap();
     prefetch.batch(0).unwrap();
-    let waiting =
-        |prefetch: &Prefetch| prefetch.ahead.as_ref().unwrap().batches.as_ref().unwrap().try_iter().count();
+    let waiting = |prefetch: &Prefetch| {
+        prefetch.ahead.as_ref().unwrap().batches.as_ref().unwrap().try_iter().count()
+    };
     let start = Instant::now();
     let mut found = 0;
     while found < 5 && start.elapsed() < Duration::from_secs(20) {
@@ -54,9 +59,14 @@ fn errors_come_with_their_batch_and_again() {
     }
     writer.finish().unwrap();
     let source = Arc::new(TokenSource::shards(Corpus::open(directory.path()).unwrap(), 5, 0));
-    let options =
-        PackOptions { sequence_length: 4, packing: Packing::Concat, seed: 0, remainder: Remainder::Drop };
-    let rows = pack_documents(Arc::clone(&source), &source.all_documents().unwrap(), &options).unwrap();
+    let options = PackOptions {
+        sequence_length: 4,
+        packing: Packing::Concat,
+        seed: 0,
+        remainder: Remainder::Drop,
+    };
+    let rows =
+        pack_documents(Arc::clone(&source), &source.all_documents().unwrap(), &options).unwrap();
     let loader = Loader::new(rows, 1, 0).unwrap();
     let bad = (0..40).find(|&index| loader.batch(index).is_err()).unwrap();
     let mut prefetch = Prefetch::new(loader, 3).unwrap();

@@ -73,7 +73,12 @@ impl Output<'_> {
         }
     }
 
-    fn push(&mut self, document: &EncodedDocument, bytes: &[u8], token_type: TokenType) -> Result<()> {
+    fn push(
+        &mut self,
+        document: &EncodedDocument,
+        bytes: &[u8],
+        token_type: TokenType,
+    ) -> Result<()> {
         let shard = match &mut self.shard {
             Some(shard) => shard,
             none => {

@@ -11,11 +11,11 @@ use crate::shard::{TokenType, encode_tokens};
 use crate::tokenizer::Encoder;
 use crate::{DataError, InputOptions, Record, Result, Tokenizer};
 
-/// Bytes of records after which a batch ends: large enough that handing it over costs nothing, small enough
-/// that all threads have work.
+/// Bytes of records after which a batch ends: large enough that handing it over costs nothing,
+/// small enough that all threads have work.
 const BATCH_BYTES: usize = 1 << 18;
-/// Bytes of records under way at least, and for each thread. A single record may be larger, and is then alone
-/// under way.
+/// Bytes of records under way at least, and for each thread. A single record may be larger, and is
+/// then alone under way.
 const MIN_BYTES_UNDER_WAY: usize = 1 << 25;
 const BYTES_UNDER_WAY_PER_THREAD: usize = 8 * BATCH_BYTES;
 
@@ -110,7 +110,11 @@ impl Reader<'_> {
                     if self.send(&mut batch, &read) {
                         let (answer, ticket) = mpsc::channel();
                         let read = read.load(Ordering::Relaxed);
-                        let _ = answer.send(EncodedBatch { read, fault: Some(error), ..Default::default() });
+                        let _ = answer.send(EncodedBatch {
+                            read,
+                            fault: Some(error),
+                            ..Default::default()
+                        });
                         let _ = self.tickets.send(Ticket { answer: ticket, bytes: 0 });
                     }
                     return;
@@ -165,10 +169,16 @@ struct Batch {
 }
 
 /// A worker thread.
-fn serve(tasks: &Mutex<Receiver<Task>>, tokenizer: &Tokenizer, options: &InputOptions, budget: &Budget) {
+fn serve(
+    tasks: &Mutex<Receiver<Task>>,
+    tokenizer: &Tokenizer,
+    options: &InputOptions,
+    budget: &Budget,
+) {
     let mut encoder = tokenizer.encoder();
     loop {
-        // The lock is held while waiting: the next worker in line waits for the lock instead of for a task.
+        // The lock is held while waiting: the next worker in line waits for the lock instead of for
+        // a task.
         let task = tasks.lock().unwrap_or_else(PoisonError::into_inner).recv();
         let Ok(Task { records, answer, read }) = task else {
             return;
@@ -205,7 +215,8 @@ fn encode(
     batch
 }
 
-/// Appends the stored tokens of a record to `bytes`, and leaves them in `ids`; returns the bytes of its text.
+/// Appends the stored tokens of a record to `bytes`, and leaves them in `ids`; returns the bytes of
+/// its text.
 fn append(
     record: Record,
     encoder: &mut Encoder<'_>,
@@ -219,7 +230,9 @@ fn append(
     ids.clear();
     if !text.is_empty() {
         encoder.append(&text, ids).map_err(|error| match error {
-            DataError::TextNotUtf8 { .. } => DataError::BadRecord { record: name, cause: error.to_string() },
+            DataError::TextNotUtf8 { .. } => {
+                DataError::BadRecord { record: name, cause: error.to_string() }
+            }
             error => error,
         })?;
         ids.push(tokenizer.eos());
@@ -252,7 +265,8 @@ impl Budget {
         let full = |state: &mut BudgetState| {
             !state.closed && state.used > 0 && state.used.saturating_add(bytes) > self.limit
         };
-        let mut state = self.changed.wait_while(state, full).unwrap_or_else(PoisonError::into_inner);
+        let mut state =
+            self.changed.wait_while(state, full).unwrap_or_else(PoisonError::into_inner);
         state.used += bytes;
         !state.closed
     }

@@ -8,7 +8,9 @@ use serde::{Deserialize, Serialize};
 
 use super::{PrepareOptions, Work};
 use crate::shard::{PartFiles, write_json};
-use crate::{DataError, Manifest, ManifestCheck, Part, PrepareSettings, Result, SourceSum, Tokenizer};
+use crate::{
+    DataError, Manifest, ManifestCheck, Part, PrepareSettings, Result, SourceSum, Tokenizer,
+};
 
 /// A place in the sources.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -20,7 +22,8 @@ pub(super) struct Position {
     pub(super) record: u64,
 }
 
-/// The state of a preparation after its last whole shard: `preparation.json`, which becomes `manifest.json`.
+/// The state of a preparation after its last whole shard: `preparation.json`, which becomes
+/// `manifest.json`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Preparation {
@@ -70,8 +73,10 @@ pub(super) fn begin(work: &Work, tokenizer: &Tokenizer, options: &PrepareOptions
     let directory = &options.output;
     fs::create_dir_all(directory).map_err(|source| DataError::write(directory, source))?;
     let _lock = Lock::take(directory, options.part)?;
-    let (path, state) =
-        (directory.join(options.part.manifest_name()), directory.join(options.part.preparation_name()));
+    let (path, state) = (
+        directory.join(options.part.manifest_name()),
+        directory.join(options.part.preparation_name()),
+    );
     refuse_other_corpora(directory, options.part, path.exists() || state.exists())?;
 
     let eos_token = tokenizer.eos_token();
@@ -139,7 +144,8 @@ fn compare(path: &Path, begun: &Preparation, now: &Manifest) -> Result<()> {
         Some(SourceSum { name, bytes: None, .. }) => name.clone(),
         Some(SourceSum { name, bytes: Some(bytes), .. }) => format!("{name} ({bytes} bytes)"),
     };
-    // Of what is not read yet, only the names matter: a file that was damaged may have been corrected.
+    // Of what is not read yet, only the names matter: a file that was damaged may have been
+    // corrected.
     let read = resume_at.source.saturating_add(usize::from(resume_at.record > 0));
     for number in 0..begun.sources.len().max(now.sources.len()) {
         let (before, after) = (begun.sources.get(number), now.sources.get(number));

@@ -37,7 +37,9 @@ fn run(inputs: &[&Path], options: &PrepareOptions) -> Result<Prepared> {
 /// The bytes of all files of a directory.
 fn files(directory: &Path) -> BTreeMap<String, Vec<u8>> {
     let entries = directory.read_dir().unwrap().map(|entry| entry.unwrap());
-    entries.map(|entry| (entry.file_name().into_string().unwrap(), fs::read(entry.path()).unwrap())).collect()
+    entries
+        .map(|entry| (entry.file_name().into_string().unwrap(), fs::read(entry.path()).unwrap()))
+        .collect()
 }
 
 fn texts(corpus: &Corpus) -> Vec<String> {
@@ -51,9 +53,11 @@ fn many(folder: &TempDir) -> PathBuf {
     let directory = folder.path().join("in");
     fs::create_dir(&directory).unwrap();
     for file in 0..5 {
-        let text = |line: usize| format!("{file} {line} {}", "word ".repeat((line * 7919 + file) % 300));
-        let lines: String =
-            (0..400).map(|line| serde_json::json!({ "text": text(line) }).to_string() + "\n").collect();
+        let text =
+            |line: usize| format!("{file} {line} {}", "word ".repeat((line * 7919 + file) % 300));
+        let lines: String = (0..400)
+            .map(|line| serde_json::json!({ "text": text(line) }).to_string() + "\n")
+            .collect();
         fs::write(directory.join(format!("{file}.jsonl")), lines).unwrap();
     }
     directory
@@ -73,14 +77,18 @@ fn documents_become_shards_and_a_manifest() {
     assert_eq!(corpus.document(0).to_vec(), [97, 98, 99, 256]);
     let manifest = &prepared.manifest;
     assert_eq!(Manifest::read(&output).unwrap().as_ref(), Some(manifest));
-    let shards: Vec<_> =
-        manifest.shards.iter().map(|shard| (shard.documents, shard.tokens, shard.text_bytes)).collect();
+    let shards: Vec<_> = manifest
+        .shards
+        .iter()
+        .map(|shard| (shard.documents, shard.tokens, shard.text_bytes))
+        .collect();
     assert_eq!(shards, [(2, 6, 4), (2, 8, 6)]);
     assert_eq!((manifest.documents(), manifest.tokens()), (4, 14));
     assert_eq!(manifest.text_bytes(), 10);
     let name = folder.path().join("a/out.jsonl").display().to_string();
     let bytes = fs::metadata(&name).ok().map(|metadata| metadata.len());
-    let source = SourceSum { name, bytes, documents: 4, empty_documents: 1, text_bytes: 10, tokens: 14 };
+    let source =
+        SourceSum { name, bytes, documents: 4, empty_documents: 1, text_bytes: 10, tokens: 14 };
     assert_eq!(manifest.sources, [source]);
     assert_eq!(prepared.shards_before, 0);
     assert!(matches!(corpus_tokenizer(&output).unwrap(), Some(Tokenizer::Bytes)));
@@ -91,7 +99,8 @@ fn documents_become_shards_and_a_manifest() {
 fn the_files_do_not_depend_on_threads() {
     let folder = tempfile::tempdir().unwrap();
     let input = many(&folder);
-    let one = PrepareOptions { shard_tokens: 100_000, threads: 1, ..options(&folder.path().join("one")) };
+    let one =
+        PrepareOptions { shard_tokens: 100_000, threads: 1, ..options(&folder.path().join("one")) };
     let seven = PrepareOptions { threads: 7, output: folder.path().join("seven"), ..one.clone() };
     let manifest = run(&[&input], &one).unwrap().manifest;
     assert_eq!((manifest.documents(), manifest.shards.len()), (2000, 16));
@@ -103,7 +112,8 @@ fn the_files_do_not_depend_on_threads() {
 fn an_interrupted_run_ends_like_a_straight_one() {
     let folder = tempfile::tempdir().unwrap();
     let input = many(&folder);
-    let straight = PrepareOptions { shard_tokens: 100_000, ..options(&folder.path().join("straight")) };
+    let straight =
+        PrepareOptions { shard_tokens: 100_000, ..options(&folder.path().join("straight")) };
     let broken = PrepareOptions { output: folder.path().join("broken"), ..straight.clone() };
     run(&[&input], &straight).unwrap();
 
@@ -123,14 +133,19 @@ fn an_interrupted_run_ends_like_a_straight_one() {
         );
     }
     let mut first = None;
-    let resumed = prepare(std::slice::from_ref(&input), &Tokenizer::Bytes, &broken, &mut |progress| {
-        first.get_or_insert(*progress);
-    });
+    let resumed =
+        prepare(std::slice::from_ref(&input), &Tokenizer::Bytes, &broken, &mut |progress| {
+            first.get_or_insert(*progress);
+        });
     let resumed = resumed.unwrap();
     assert!(resumed.shards_before >= 9 && resumed.shards_before < 16, "{}", resumed.shards_before);
     let first = first.unwrap();
     assert_eq!(first.shards, resumed.shards_before);
-    assert!(first.resumed_bytes > 0 && first.bytes == first.resumed_bytes && first.bytes < first.total_bytes);
+    assert!(
+        first.resumed_bytes > 0
+            && first.bytes == first.resumed_bytes
+            && first.bytes < first.total_bytes
+    );
     fs::remove_file(broken.output.join("00099.bin.partial")).unwrap();
     assert!(files(&straight.output) == files(&broken.output));
 
@@ -149,9 +164,16 @@ fn a_bad_document_keeps_the_shards_before_it_and_can_be_corrected() {
     fs::write(at("2.jsonl"), "{\"text\":\"y\"}\n{\"body\":\"abcdef\"}\n").unwrap();
     let options = options(&at("out"));
     let error = run(&[&at("*.jsonl")], &options).unwrap_err().to_string();
-    assert!(error.starts_with(&format!("{}, line 2: no key `text`", at("2.jsonl").display())), "{error}");
-    let kept: Preparation = serde_json::from_slice(&fs::read(at("out/preparation.json")).unwrap()).unwrap();
-    assert_eq!((kept.manifest.shards.len(), kept.resume_at), (1, Position { source: 0, record: 1 }));
+    assert!(
+        error.starts_with(&format!("{}, line 2: no key `text`", at("2.jsonl").display())),
+        "{error}"
+    );
+    let kept: Preparation =
+        serde_json::from_slice(&fs::read(at("out/preparation.json")).unwrap()).unwrap();
+    assert_eq!(
+        (kept.manifest.shards.len(), kept.resume_at),
+        (1, Position { source: 0, record: 1 })
+    );
 
     fs::write(at("2.jsonl"), "{\"text\":\"y\"}\n{\"text\":\"long abcdef\"}\n").unwrap();
     let prepared = run(&[&at("*.jsonl")], &options).unwrap();
@@ -172,7 +194,9 @@ fn parts_make_the_whole_together() {
             if index == count {
                 let error = Manifest::read(&output).unwrap_err().to_string();
                 assert!(
-                    error.contains(&format!("manifest-{count:03}-of-{count:03}.json: not here, but")),
+                    error.contains(&format!(
+                        "manifest-{count:03}-of-{count:03}.json: not here, but"
+                    )),
                     "{error}"
                 );
             }
@@ -187,7 +211,8 @@ fn parts_make_the_whole_together() {
         assert_eq!((manifest.part(), manifest.documents()), (Part::WHOLE, 2000));
         crate::verify(&corpus, &manifest).unwrap();
         let mut prepared = texts(&corpus);
-        let whole = PrepareOptions { shard_tokens: 1 << 30, ..options(&folder.path().join("whole")) };
+        let whole =
+            PrepareOptions { shard_tokens: 1 << 30, ..options(&folder.path().join("whole")) };
         run(&[&input], &whole).unwrap();
         let mut expected = texts(&Corpus::open(&whole.output).unwrap());
         prepared.sort();
@@ -196,7 +221,8 @@ fn parts_make_the_whole_together() {
     }
     let text = folder.path().join("one.txt");
     fs::write(&text, "one").unwrap();
-    let nothing = PrepareOptions { part: Part::new(2, 2).unwrap(), ..options(&folder.path().join("few")) };
+    let nothing =
+        PrepareOptions { part: Part::new(2, 2).unwrap(), ..options(&folder.path().join("few")) };
     assert_eq!(run(&[&text], &nothing).unwrap().manifest.documents(), 0, "a part may be empty");
 }
 
@@ -208,8 +234,10 @@ fn another_preparation_is_never_mixed_in() {
     fs::write(at("b.jsonl"), "{\"text\":\"a\"}\n{").unwrap();
     let options = options(&at("out"));
     assert!(run(&[&at("a.txt"), &at("b.jsonl")], &options).is_err());
-    let message = |inputs: &[&Path], options: &PrepareOptions| run(inputs, options).unwrap_err().to_string();
-    let begun = format!("{}: this preparation was begun with ", at("out/preparation.json").display());
+    let message =
+        |inputs: &[&Path], options: &PrepareOptions| run(inputs, options).unwrap_err().to_string();
+    let begun =
+        format!("{}: this preparation was begun with ", at("out/preparation.json").display());
 
     let error = message(&[&at("a.txt")], &options);
     assert!(error.starts_with(&format!("{begun}{}", at("b.jsonl").display())), "{error}");
@@ -217,11 +245,16 @@ fn another_preparation_is_never_mixed_in() {
     let other = PrepareOptions { shard_tokens: 7, ..options.clone() };
     let error = message(&[&at("a.txt"), &at("b.jsonl")], &other);
     assert!(
-        error.starts_with(&begun) && error.contains("shard_tokens: 6") && error.contains("shard_tokens: 7")
+        error.starts_with(&begun)
+            && error.contains("shard_tokens: 6")
+            && error.contains("shard_tokens: 7")
     );
     fs::write(at("a.txt"), "changed").unwrap();
     let error = message(&[&at("a.txt"), &at("b.jsonl")], &options);
-    assert!(error.contains("a.txt (8 bytes), not ") && error.contains("a.txt (7 bytes)"), "{error}");
+    assert!(
+        error.contains("a.txt (8 bytes), not ") && error.contains("a.txt (7 bytes)"),
+        "{error}"
+    );
 
     let part = PrepareOptions { part: Part::new(1, 2).unwrap(), ..options.clone() };
     let error = message(&[&at("a.txt")], &part);
@@ -232,7 +265,10 @@ fn another_preparation_is_never_mixed_in() {
     fs::remove_file(at("out/preparation.json")).unwrap();
     for options in [&options, &part] {
         let error = message(&[&at("a.txt")], options);
-        assert!(error.starts_with(&format!("{}: exists already", at("out/00000.idx").display())), "{error}");
+        assert!(
+            error.starts_with(&format!("{}: exists already", at("out/00000.idx").display())),
+            "{error}"
+        );
     }
 }
 
@@ -245,7 +281,10 @@ fn a_shard_that_changed_since_is_not_built_upon() {
     assert!(run(&[&input], &options(&output)).is_err());
     fs::write(output.join("00000.bin"), "short").unwrap();
     let error = run(&[&input], &options(&output)).unwrap_err().to_string();
-    assert!(error.starts_with(&format!("{}: it has 5 bytes", output.join("00000.bin").display())), "{error}");
+    assert!(
+        error.starts_with(&format!("{}: it has 5 bytes", output.join("00000.bin").display())),
+        "{error}"
+    );
 }
 
 #[test]
@@ -255,9 +294,11 @@ fn two_processes_do_not_write_one_corpus() {
     fs::write(folder.path().join("a.txt"), "a").unwrap();
     let input = folder.path().join("a.txt");
     let mut refused = None;
-    let first = prepare(std::slice::from_ref(&input), &Tokenizer::Bytes, &options(&output), &mut |_| {
-        refused.get_or_insert_with(|| run(&[&input], &options(&output)).unwrap_err().to_string());
-    });
+    let first =
+        prepare(std::slice::from_ref(&input), &Tokenizer::Bytes, &options(&output), &mut |_| {
+            refused
+                .get_or_insert_with(|| run(&[&input], &options(&output)).unwrap_err().to_string());
+        });
     assert!(first.is_ok());
     assert!(refused.unwrap().contains("another `ssa data prepare` is writing here"));
     assert_eq!(files(&output).len(), 3, "the lock is gone");
@@ -277,10 +318,14 @@ fn the_output_may_lie_in_the_input() {
 fn settings_and_texts_out_of_range_are_named() {
     let folder = tempfile::tempdir().unwrap();
     let options = options(&folder.path().join("out"));
-    let message =
-        |texts: &[&str], options: &PrepareOptions| prepare_lines(texts, options).unwrap_err().to_string();
+    let message = |texts: &[&str], options: &PrepareOptions| {
+        prepare_lines(texts, options).unwrap_err().to_string()
+    };
     assert!(message(&["", ""], &options).contains("no text at all"));
-    assert!(prepare_lines(&["later"], &options).is_ok(), "nothing was lost, so nothing stands in the way");
+    assert!(
+        prepare_lines(&["later"], &options).is_ok(),
+        "nothing was lost, so nothing stands in the way"
+    );
     let zero = PrepareOptions { threads: 0, ..options.clone() };
     assert_eq!(message(&["a"], &zero), "`threads` is 0, expected at least 1");
     let zero = PrepareOptions { shard_tokens: 0, ..options.clone() };
@@ -299,14 +344,20 @@ fn a_tokenizer_goes_with_its_tokens() {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name);
     let train = TrainTokenizerOptions { vocab_size: 500, min_frequency: 2 };
-    train_tokenizer(snapshot().unwrap().into_iter().take(10).map(Ok), &at("tokenizer"), &train, |_| ())
-        .unwrap();
+    train_tokenizer(
+        snapshot().unwrap().into_iter().take(10).map(Ok),
+        &at("tokenizer"),
+        &train,
+        |_| (),
+    )
+    .unwrap();
     let tokenizer = Tokenizer::load(&at("tokenizer"), Some("!")).unwrap();
     fs::write(at("a.txt"), "some words of text").unwrap();
     fs::write(at("bad.txt"), b"caf\xe9").unwrap();
     let options = PrepareOptions { shard_tokens: 1, ..options(&at("out")) };
-    let error =
-        prepare(&[at("a.txt"), at("bad.txt")], &tokenizer, &options, &mut |_| ()).unwrap_err().to_string();
+    let error = prepare(&[at("a.txt"), at("bad.txt")], &tokenizer, &options, &mut |_| ())
+        .unwrap_err()
+        .to_string();
     assert!(
         error.starts_with(&format!("{}: not UTF-8 at byte 3; convert", at("bad.txt").display())),
         "{error}"
@@ -321,7 +372,10 @@ fn a_tokenizer_goes_with_its_tokens() {
     let text = fs::read_to_string(at("out/tokenizer.json")).unwrap();
     fs::write(at("out/tokenizer.json"), text + " ").unwrap();
     let error = corpus_tokenizer(&at("out")).unwrap_err().to_string();
-    assert!(error.contains("manifest.json: the corpus was made with a tokenizer of 500 tokens"), "{error}");
+    assert!(
+        error.contains("manifest.json: the corpus was made with a tokenizer of 500 tokens"),
+        "{error}"
+    );
 }
 
 #[test]
@@ -338,7 +392,8 @@ fn a_manifest_of_parts_that_do_not_belong_together_is_refused() {
     fs::copy(at("three/manifest-003-of-003.json"), at("two/manifest-003-of-003.json")).unwrap();
     let error = Manifest::read(&at("two")).unwrap_err().to_string();
     assert!(
-        error.contains("manifest-003-of-003.json: it is not a part of the same corpus as the first"),
+        error
+            .contains("manifest-003-of-003.json: it is not a part of the same corpus as the first"),
         "{error}"
     );
 }

@@ -17,8 +17,8 @@ pub struct Corpus {
 }
 
 impl Corpus {
-    /// Whether a path names a corpus and not text: a directory with shards, or with the unfinished preparation of some,
-    /// or one pair of files. Errors are left to [`open`](Self::open).
+    /// Whether a path names a corpus and not text: a directory with shards, or with the unfinished
+    /// preparation of some, or one pair of files. Errors are left to [`open`](Self::open).
     pub fn is_at(path: &Path) -> bool {
         if !path.is_dir() {
             let (bin, idx) = pair(path);
@@ -28,13 +28,15 @@ impl Corpus {
         unfinished || indices(path).is_ok_and(|indices| !indices.is_empty())
     }
 
-    /// Opens a directory with shards (in the order of their names), or one pair named by either of its files
-    /// or by their common path without extension.
+    /// Opens a directory with shards (in the order of their names), or one pair named by either of
+    /// its files or by their common path without extension.
     ///
     /// # Errors
-    /// What [`ShardReader::open`] reports; [`DataError::NoShards`] for a directory without an index.
+    /// What [`ShardReader::open`] reports; [`DataError::NoShards`] for a directory without an
+    /// index.
     pub fn open(path: &Path) -> Result<Self> {
-        let shards = if path.is_dir() { open_directory(path)? } else { vec![ShardReader::open(path)?] };
+        let shards =
+            if path.is_dir() { open_directory(path)? } else { vec![ShardReader::open(path)?] };
         let starts = shards
             .iter()
             .scan(0, |next, shard| {

@@ -12,7 +12,8 @@
 //! modes                     i8 x S          optional, for other kinds of data than text; ignored
 //! ```
 //!
-//! A document may be several sequences (sentences). Sequences lie one behind the other in the `.bin` file.
+//! A document may be several sequences (sentences). Sequences lie one behind the other in the
+//! `.bin` file.
 
 use std::io::{self, Write};
 use std::ops::Range;
@@ -90,7 +91,9 @@ impl Index {
         }
         let version = u64_at(bytes, 9);
         if version != VERSION {
-            return Err(format!("it is a Megatron index of version {version}, and only version 1 exists"));
+            return Err(format!(
+                "it is a Megatron index of version {version}, and only version 1 exists"
+            ));
         }
         let token_type = TokenType::from_code(bytes[17])?;
         let (sequences, borders) = (u64_at(bytes, 18), u64_at(bytes, 26));
@@ -143,7 +146,10 @@ impl Index {
         if ascending && self.borders().next_back() == i64::try_from(self.sequences).ok() {
             Ok(())
         } else {
-            Err(format!("its document borders do not ascend from 0 to its {} sequences", self.sequences))
+            Err(format!(
+                "its document borders do not ascend from 0 to its {} sequences",
+                self.sequences
+            ))
         }
     }
 
@@ -186,19 +192,24 @@ impl Index {
     }
 
     fn borders(&self) -> impl DoubleEndedIterator<Item = i64> + '_ {
-        let array = &self.map.bytes()[HEADER_BYTES + self.sequences * 12..][..(self.documents + 1) * 8];
+        let array =
+            &self.map.bytes()[HEADER_BYTES + self.sequences * 12..][..(self.documents + 1) * 8];
         array.as_chunks::<8>().0.iter().map(|&bytes| i64::from_le_bytes(bytes))
     }
 }
 
-/// The 64-bit number at a byte, which is inside the checked file. (A changed file gives a wrong number, and
-/// everything it is used for is checked by the slicing that follows.)
+/// The 64-bit number at a byte, which is inside the checked file. (A changed file gives a wrong
+/// number, and everything it is used for is checked by the slicing that follows.)
 fn u64_at(bytes: &[u8], at: usize) -> u64 {
     bytes[at..].first_chunk().map_or(0, |&bytes| u64::from_le_bytes(bytes))
 }
 
 /// Writes the index of documents of these lengths, one sequence each.
-pub(super) fn write_index(mut out: impl Write, token_type: TokenType, lengths: &[u32]) -> io::Result<()> {
+pub(super) fn write_index(
+    mut out: impl Write,
+    token_type: TokenType,
+    lengths: &[u32],
+) -> io::Result<()> {
     out.write_all(MAGIC)?;
     out.write_all(&VERSION.to_le_bytes())?;
     out.write_all(&[token_type.code()])?;

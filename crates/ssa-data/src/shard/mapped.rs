@@ -14,11 +14,12 @@ pub(crate) struct Mapped(Mmap);
 impl Mapped {
     pub(crate) fn open(path: &Path) -> io::Result<Self> {
         let file = File::open(path)?;
-        // SAFETY: the mapping is private and only ever read. Rust requires that nobody changes the file
-        // meanwhile, which no program can promise for a file system it shares; shards are written under
-        // another name and renamed when whole, so that nothing in this project changes one in place. The
-        // bytes are used as plain numbers that are checked against their ranges: a change by others can give
-        // wrong tokens or end the process (a file cut short), and not break memory.
+        // SAFETY: the mapping is private and only ever read. Rust requires that nobody changes the
+        // file meanwhile, which no program can promise for a file system it shares; shards are
+        // written under another name and renamed when whole, so that nothing in this project
+        // changes one in place. The bytes are used as plain numbers that are checked against their
+        // ranges: a change by others can give wrong tokens or end the process (a file cut short),
+        // and not break memory.
         let map = unsafe { Mmap::map(&file) }?;
         Ok(Self(map))
     }

@@ -1,4 +1,5 @@
-//! How the preparation of a corpus is divided over machines, and the names of the files that follow from it.
+//! How the preparation of a corpus is divided over machines, and the names of the files that follow
+//! from it.
 
 use std::path::{Path, PathBuf};
 
@@ -85,7 +86,8 @@ impl PartFiles {
         let starting_with = |start: &str| {
             let is_one = |path: &&PathBuf| {
                 let stem = path.file_stem().unwrap_or_default().to_string_lossy();
-                stem.strip_prefix(start).is_some_and(|rest| rest.is_empty() || rest.contains("-of-"))
+                stem.strip_prefix(start)
+                    .is_some_and(|rest| rest.is_empty() || rest.contains("-of-"))
             };
             files.iter().filter(is_one).cloned().collect()
         };

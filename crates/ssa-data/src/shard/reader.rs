@@ -34,7 +34,9 @@ impl<'a> Tokens<'a> {
     /// The token at a position.
     pub fn get(&self, position: usize) -> Option<u32> {
         match self {
-            Self::U16(tokens) => tokens.get(position).map(|&bytes| u32::from(u16::from_le_bytes(bytes))),
+            Self::U16(tokens) => {
+                tokens.get(position).map(|&bytes| u32::from(u16::from_le_bytes(bytes)))
+            }
             Self::U32(tokens) => tokens.get(position).map(|&bytes| u32::from_le_bytes(bytes)),
         }
     }
@@ -70,7 +72,9 @@ impl<'a> Tokens<'a> {
     /// The largest token.
     pub fn max(&self) -> Option<u32> {
         match self {
-            Self::U16(tokens) => tokens.iter().map(|&bytes| u32::from(u16::from_le_bytes(bytes))).max(),
+            Self::U16(tokens) => {
+                tokens.iter().map(|&bytes| u32::from(u16::from_le_bytes(bytes))).max()
+            }
             Self::U32(tokens) => tokens.iter().map(|&bytes| u32::from_le_bytes(bytes)).max(),
         }
     }
@@ -88,18 +92,21 @@ impl ShardReader {
     /// Opens a pair by either of its files or by their common path without extension.
     ///
     /// # Errors
-    /// [`DataError::Missing`] or [`DataError::Unreadable`] if a file is, [`DataError::DamagedShard`] if the
-    /// index is no whole Megatron index or the tokens are not as many as it says (one file cut short, or the
-    /// two files not of one pair).
+    /// [`DataError::Missing`] or [`DataError::Unreadable`] if a file is,
+    /// [`DataError::DamagedShard`] if the index is no whole Megatron index or the tokens are not as
+    /// many as it says (one file cut short, or the two files not of one pair).
     pub fn open(path: &Path) -> Result<Self> {
         let (bin_path, idx_path) = pair(path);
         let index = Index::open(&idx_path)?;
-        let bin = Mapped::open(&bin_path).map_err(|source| DataError::from_open(&bin_path, source))?;
+        let bin =
+            Mapped::open(&bin_path).map_err(|source| DataError::from_open(&bin_path, source))?;
         let (actual, expected) =
             (bin.bytes().len() as u64, index.tokens() * index.token_type().bytes() as u64);
         if actual != expected {
-            let cause =
-                format!("it has {actual} bytes where its index {} has {expected}", idx_path.display());
+            let cause = format!(
+                "it has {actual} bytes where its index {} has {expected}",
+                idx_path.display()
+            );
             return Err(DataError::DamagedShard { path: bin_path, cause });
         }
         Ok(Self { bin_path, bin, index })
@@ -152,8 +159,8 @@ impl ShardReader {
     }
 }
 
-/// The two files of a pair, named by either or by what they share. Only the two extensions are taken off: the
-/// shared part may have dots of its own.
+/// The two files of a pair, named by either or by what they share. Only the two extensions are
+/// taken off: the shared part may have dots of its own.
 pub(super) fn pair(path: &Path) -> (PathBuf, PathBuf) {
     let stem = match path.extension().and_then(|extension| extension.to_str()) {
         Some("bin" | "idx") => path.with_extension(""),

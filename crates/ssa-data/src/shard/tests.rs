@@ -118,7 +118,9 @@ fn an_id_that_does_not_fit_is_refused() {
     for (token_type, id) in [(TokenType::U16, 1 << 16), (TokenType::U32, 1 << 31)] {
         let mut writer = ShardWriter::create(&folder.path().join("x"), token_type).unwrap();
         writer.push(&[id - 1]).unwrap();
-        assert!(matches!(writer.push(&[id]), Err(DataError::UnknownToken { id: named, .. }) if named == id));
+        assert!(
+            matches!(writer.push(&[id]), Err(DataError::UnknownToken { id: named, .. }) if named == id)
+        );
     }
     assert_eq!(TokenType::for_vocabulary(65_536), TokenType::U16);
     assert_eq!(TokenType::for_vocabulary(65_537), TokenType::U32);
@@ -144,12 +146,20 @@ fn damaged_pairs_are_named() {
         (&idx, vec![], "it is no Megatron index"),
         (&idx, bin_bytes.clone(), "it is no Megatron index"),
         (&idx, idx_bytes[..30].to_vec(), "it is no Megatron index"),
-        (&idx, idx_bytes[..idx_bytes.len() - 1].to_vec(), "it has 81 bytes where its header promises 82"),
+        (
+            &idx,
+            idx_bytes[..idx_bytes.len() - 1].to_vec(),
+            "it has 81 bytes where its header promises 82",
+        ),
         (&idx, edited(9, 2), "it is a Megatron index of version 2"),
         (&idx, edited(17, 6), "its tokens have type 6"),
         (&idx, edited(25, 255), "its header is damaged"),
         (&idx, edited(26, 0), "its header is damaged"),
-        (&idx, edited(34, 1), "sequence 1 does not start where the one before ends (byte 4 instead of 2)"),
+        (
+            &idx,
+            edited(34, 1),
+            "sequence 1 does not start where the one before ends (byte 4 instead of 2)",
+        ),
         (&idx, edited(37, 255), "sequence 0 has a length of -"),
         (&idx, edited(58, 1), "its document borders do not ascend from 0 to its 2 sequences"),
         (&idx, edited(66, 3), "its document borders do not ascend"),
@@ -173,5 +183,8 @@ fn missing_files_are_named() {
     let stem = write(&folder, "x", TokenType::U16, &[vec![1]]);
     fs::remove_file(with(&stem, "bin")).unwrap();
     let error = Corpus::open(folder.path()).unwrap_err().to_string();
-    assert!(error.starts_with(&format!("{}: no such file", with(&stem, "bin").display())), "{error}");
+    assert!(
+        error.starts_with(&format!("{}: no such file", with(&stem, "bin").display())),
+        "{error}"
+    );
 }

@@ -22,8 +22,9 @@ pub struct FileSum {
 
 /// Writes documents to a `.bin`/`.idx` pair.
 ///
-/// The files appear under their names when [`finish`](Self::finish) has written and synced them, the index
-/// last: an index that can be seen belongs to a whole shard. A writer that is dropped before leaves nothing.
+/// The files appear under their names when [`finish`](Self::finish) has written and synced them,
+/// the index last: an index that can be seen belongs to a whole shard. A writer that is dropped
+/// before leaves nothing.
 #[derive(Debug)]
 pub struct ShardWriter {
     stem: PathBuf,
@@ -56,8 +57,8 @@ impl ShardWriter {
     /// Appends a document.
     ///
     /// # Errors
-    /// [`DataError::UnknownToken`] for an id that the type of token cannot hold, [`DataError::Write`] if the
-    /// disk refuses.
+    /// [`DataError::UnknownToken`] for an id that the type of token cannot hold,
+    /// [`DataError::Write`] if the disk refuses.
     pub fn push(&mut self, ids: &[u32]) -> Result<()> {
         let mut bytes = Vec::with_capacity(ids.len() * self.token_type.bytes());
         encode_tokens(ids, self.token_type, &mut bytes)?;

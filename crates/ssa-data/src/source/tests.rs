@@ -49,11 +49,13 @@ fn directories_are_walked_in_sorted_order_and_skip_what_is_no_text() {
 
 #[test]
 fn what_has_to_be_prepared_first_is_refused_by_name() {
-    let folder = folder(&[("a.jsonl.gz", b"\x1f\x8b"), ("b.txt.zst", b"x"), ("c.parquet", b"PAR1")]);
+    let folder =
+        folder(&[("a.jsonl.gz", b"\x1f\x8b"), ("b.txt.zst", b"x"), ("c.parquet", b"PAR1")]);
     for path in paths(&folder, ["a.jsonl.gz", "b.txt.zst", "c.parquet"]) {
         let error = message(std::slice::from_ref(&path));
         assert!(
-            error.starts_with(&format!("{}: not plain text; turn it into a corpus", path.display())),
+            error
+                .starts_with(&format!("{}: not plain text; turn it into a corpus", path.display())),
             "{error}"
         );
     }
@@ -103,12 +105,21 @@ fn faults_name_the_path_and_the_remedy() {
     );
     assert_eq!(
         message(&paths(&folder, ["empty"])),
-        format!("{}: the file is empty; leave it out, or check what should have written it", at("empty"))
+        format!(
+            "{}: the file is empty; leave it out, or check what should have written it",
+            at("empty")
+        )
     );
     let error = message(&paths(&folder, ["only"]));
-    assert!(error.starts_with(&format!("{}: no text file in this directory; hidden entries", at("only"))));
+    assert!(
+        error.starts_with(&format!(
+            "{}: no text file in this directory; hidden entries",
+            at("only")
+        ))
+    );
     assert!(error.ends_with("name such a file itself if it is meant"), "{error}");
-    // Text found before does not excuse a directory without any; text that was read under another name does.
+    // Text found before does not excuse a directory without any; text that was read under another
+    // name does.
     assert!(message(&paths(&folder, ["only/.hidden", "only"])).contains("no text file"));
     assert_eq!(read_documents(&paths(&folder, ["only/binary", "only"])).unwrap().len(), 1);
 }
@@ -144,7 +155,8 @@ mod unix {
         let documents = read_documents(&[folder.path().to_owned()]).unwrap();
         assert_eq!(names(&folder, &documents), ["caf\u{fffd}"]);
         assert!(
-            message(&[folder.path().join(OsStr::from_bytes(b"\xff"))]).contains("\u{fffd}: no such file")
+            message(&[folder.path().join(OsStr::from_bytes(b"\xff"))])
+                .contains("\u{fffd}: no such file")
         );
     }
 

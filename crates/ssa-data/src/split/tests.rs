@@ -3,7 +3,10 @@ use proptest::prelude::*;
 use super::*;
 
 fn documents(texts: &[Vec<u8>]) -> Vec<Document> {
-    let named = |(index, text): (usize, &Vec<u8>)| Document { name: format!("d{index}"), text: text.clone() };
+    let named = |(index, text): (usize, &Vec<u8>)| Document {
+        name: format!("d{index}"),
+        text: text.clone(),
+    };
     texts.iter().enumerate().map(named).collect()
 }
 
@@ -31,7 +34,8 @@ proptest! {
         all.extend(of_lengths(&filler));
         let parts = split(all.clone(), fraction, seed).unwrap();
         prop_assert!(text_bytes(&parts.train) > 0 && text_bytes(&parts.held_out) > 0);
-        // Merging the parts back in the order of the corpus gives the corpus: nothing lost, nothing twice.
+        // Merging the parts back in the order of the corpus gives the corpus: nothing lost, nothing
+        // twice.
         let (mut train, mut held_out) = (parts.train.iter().peekable(), parts.held_out.iter().peekable());
         for document in &all {
             let found = train.next_if_eq(&document).or_else(|| held_out.next_if_eq(&document));
@@ -69,7 +73,8 @@ proptest! {
 
 #[test]
 fn the_number_of_documents_with_text_decides() {
-    let nine = split(of_lengths(&[100, 100, 100, 100, 100, 100, 100, 100, 100, 0, 0]), 0.1, 0).unwrap();
+    let nine =
+        split(of_lengths(&[100, 100, 100, 100, 100, 100, 100, 100, 100, 0, 0]), 0.1, 0).unwrap();
     assert_eq!((nine.train.len(), nine.held_out.len()), (11, 9));
     let ten = split(of_lengths(&[100; 10]), 0.1, 0).unwrap();
     assert_eq!((ten.train.len(), ten.held_out.len()), (9, 1));
@@ -119,11 +124,16 @@ fn bad_inputs_are_named() {
     for (fraction, shown) in [(0.0, "0"), (1.0, "1"), (-0.5, "-0.5"), (f64::NAN, "NaN")] {
         assert_eq!(
             message(of_lengths(&[9; 20]), fraction),
-            format!("`held_out_fraction` is {shown}, expected a number between 0 and 1, both excluded")
+            format!(
+                "`held_out_fraction` is {shown}, expected a number between 0 and 1, both excluded"
+            )
         );
     }
     assert_eq!(message(vec![], 0.1), "the documents hold no text at all; add files with text");
-    assert_eq!(message(of_lengths(&[0; 12]), 0.1), "the documents hold no text at all; add files with text");
+    assert_eq!(
+        message(of_lengths(&[0; 12]), 0.1),
+        "the documents hold no text at all; add files with text"
+    );
     assert_eq!(
         message(of_lengths(&[1, 0, 1]), 0.1),
         "2 bytes of text in 3 documents are too little to hold a part out; add text, at least one \

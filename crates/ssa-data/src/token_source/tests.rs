@@ -27,7 +27,10 @@ fn the_share_is_held_out_and_the_seed_chooses() {
         let split = source.split(fraction, 1).unwrap();
         let share = split.held_out.len() as f64 / 10_000.0;
         // Four standard deviations.
-        assert!((share - fraction).abs() < 4.0 * (fraction * (1.0 - fraction) / 1e4).sqrt(), "{share}");
+        assert!(
+            (share - fraction).abs() < 4.0 * (fraction * (1.0 - fraction) / 1e4).sqrt(),
+            "{share}"
+        );
         let both: HashSet<u32> = split.train.iter().chain(&split.held_out).copied().collect();
         assert_eq!((both.len(), split.train.len() + split.held_out.len()), (10_000, 10_000));
         assert_eq!(source.split(fraction, 1).unwrap(), split);
@@ -51,8 +54,11 @@ fn a_document_keeps_its_side_when_shards_are_added_or_moved() {
         fs::copy(first.path().join(&name), second.path().join(&name)).unwrap();
     }
     let of_both = open(second.path()).split(0.3, 1).unwrap().held_out;
-    let of_b: Vec<u32> =
-        of_both.into_iter().filter(|&document| document >= 100).map(|document| document - 100).collect();
+    let of_b: Vec<u32> = of_both
+        .into_iter()
+        .filter(|&document| document >= 100)
+        .map(|document| document - 100)
+        .collect();
     assert_eq!(of_b, held_out);
 }
 
@@ -70,8 +76,8 @@ fn one_document_stays_on_each_side() {
 fn memory_is_split_by_content() {
     let documents: Vec<Vec<u32>> = (0..100).map(|document| vec![document, 1]).collect();
     let reversed: Vec<Vec<u32>> = documents.iter().rev().cloned().collect();
-    let [split, again] =
-        [documents, reversed].map(|documents| TokenSource::in_memory(&documents, 200).split(0.2, 3).unwrap());
+    let [split, again] = [documents, reversed]
+        .map(|documents| TokenSource::in_memory(&documents, 200).split(0.2, 3).unwrap());
     assert_eq!(split, again);
 }
 
@@ -83,7 +89,10 @@ fn bad_inputs_are_named() {
         assert!(message.starts_with("`held_out_fraction` is "), "{message}");
     }
     let message = source.split(0.5, 0).unwrap_err().to_string();
-    assert!(message.starts_with("the text: with 1 document no whole document can be held out"), "{message}");
+    assert!(
+        message.starts_with("the text: with 1 document no whole document can be held out"),
+        "{message}"
+    );
     let directory = tempfile::tempdir().unwrap();
     write_shard(directory.path(), "00000", 1);
     let message = open(directory.path()).split(0.5, 0).unwrap_err().to_string();

@@ -30,12 +30,17 @@ pub(super) struct ChatTemplate {
 const NAME: &str = "chat_template";
 
 impl ChatTemplate {
-    pub(super) fn new(source: String, bos_token: String, eos_token: String) -> Result<Self, String> {
+    pub(super) fn new(
+        source: String,
+        bos_token: String,
+        eos_token: String,
+    ) -> Result<Self, String> {
         let mut environment = Environment::new();
         // What transformers sets: published templates count on it.
         let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
         environment.set_syntax(syntax.map_err(|error| error.to_string())?);
-        environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
+        environment
+            .set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
         environment.add_function("raise_exception", |message: String| -> Result<String, Error> {
             Err(Error::new(ErrorKind::InvalidOperation, message))
         });

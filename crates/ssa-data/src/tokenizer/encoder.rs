@@ -33,8 +33,8 @@ impl<'a> Encoder<'a> {
 
     /// Appends the ids of a text, without the id that ends a document.
     ///
-    /// The result is the tokenizer's for the whole text, with one exception that keeps memory bounded: text
-    /// without any place to cut is cut every megabyte.
+    /// The result is the tokenizer's for the whole text, with one exception that keeps memory
+    /// bounded: text without any place to cut is cut every megabyte.
     ///
     /// # Errors
     /// [`DataError::TextNotUtf8`] if the tokenizer is not `bytes` and the text is not UTF-8.
@@ -61,7 +61,8 @@ struct Words {
 
 impl Default for Words {
     fn default() -> Self {
-        // Fixed seeds: the table is never exposed to the order of its keys, only its speed depends on them.
+        // Fixed seeds: the table is never exposed to the order of its keys, only its speed depends
+        // on them.
         Self { known: HashMap::with_hasher(RandomState::with_seeds(1, 2, 3, 4)), ids: Vec::new() }
     }
 }

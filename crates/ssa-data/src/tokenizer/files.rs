@@ -32,8 +32,8 @@ pub(super) fn special_token(config: &Value, key: &str) -> Option<String> {
     token.as_str().or_else(|| token.get("content")?.as_str()).map(str::to_owned)
 }
 
-/// The source of the chat template: a file of its own or an entry of the configuration, which is a string
-/// or a list of named templates of which one is the default.
+/// The source of the chat template: a file of its own or an entry of the configuration, which is a
+/// string or a list of named templates of which one is the default.
 pub(super) fn read_template(tokenizer: &Path, config: &Value) -> Result<Option<String>> {
     let path = tokenizer.with_file_name(CHAT_TEMPLATE);
     if let Some(bytes) = read_if_there(&path)? {
@@ -59,7 +59,8 @@ fn read_if_there(path: &Path) -> Result<Option<Vec<u8>>> {
     }
 }
 
-/// Adds the tokens that `tokenizer_config.json` declares and the tokenizer itself lacks; says whether there were any.
+/// Adds the tokens that `tokenizer_config.json` declares and the tokenizer itself lacks; says
+/// whether there were any.
 pub(super) fn add_declared_tokens(
     tokenizer: &mut tokenizers::Tokenizer,
     config: &Value,
@@ -70,8 +71,9 @@ pub(super) fn add_declared_tokens(
     let mut missing = Vec::new();
     for (id, token) in declared {
         let token = AddedToken::deserialize(token).ok().zip(id.parse().ok());
-        let (token, id): (_, u32) = token
-            .ok_or_else(|| format!("{TOKENIZER_CONFIG} declares `{id}`, which is no token with an id"))?;
+        let (token, id): (_, u32) = token.ok_or_else(|| {
+            format!("{TOKENIZER_CONFIG} declares `{id}`, which is no token with an id")
+        })?;
         if tokenizer.token_to_id(&token.content).is_none() {
             missing.push((id, token));
         }

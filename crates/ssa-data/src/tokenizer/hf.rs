@@ -43,31 +43,35 @@ impl HfTokenizer {
         let damaged = |cause: String| DataError::DamagedTokenizer { path: path.clone(), cause };
         let mut definition: Value =
             serde_json::from_slice(&bytes).map_err(|error| damaged(error.to_string()))?;
-        let mut inner =
-            tokenizers::Tokenizer::from_bytes(&bytes).map_err(|error| damaged(error.to_string()))?;
-        // A file saved after use can ask to cut or pad every text, which would lose or invent tokens.
+        let mut inner = tokenizers::Tokenizer::from_bytes(&bytes)
+            .map_err(|error| damaged(error.to_string()))?;
+        // A file saved after use can ask to cut or pad every text, which would lose or invent
+        // tokens.
         inner.with_truncation(None).map_err(|error| damaged(error.to_string()))?;
         inner.with_padding(None);
 
         let config = read_config(&path)?;
         if add_declared_tokens(&mut inner, &config).map_err(damaged)? {
             let changed = inner.to_string(false).map_err(|error| damaged(error.to_string()))?;
-            definition = serde_json::from_str(&changed).map_err(|error| damaged(error.to_string()))?;
+            definition =
+                serde_json::from_str(&changed).map_err(|error| damaged(error.to_string()))?;
         }
         let named = |token: &str| inner.token_to_id(token).map(|id| (id, token.to_owned()));
-        let (eos, eos_name) = match eos_token
-            .map(str::to_owned)
-            .or_else(|| special_token(&config, "eos_token"))
-        {
-            Some(token) => named(&token).ok_or_else(|| DataError::NoEosToken {
-                path: path.clone(),
-                cause: format!("the vocabulary has no token `{token}` to end documents"),
-            })?,
-            None => EOS_NAMES.iter().find_map(|token| named(token)).ok_or_else(|| DataError::NoEosToken {
-                path: path.clone(),
-                cause: format!("no {TOKENIZER_CONFIG} beside it says which token ends a document"),
-            })?,
-        };
+        let (eos, eos_name) =
+            match eos_token.map(str::to_owned).or_else(|| special_token(&config, "eos_token")) {
+                Some(token) => named(&token).ok_or_else(|| DataError::NoEosToken {
+                    path: path.clone(),
+                    cause: format!("the vocabulary has no token `{token}` to end documents"),
+                })?,
+                None => EOS_NAMES.iter().find_map(|token| named(token)).ok_or_else(|| {
+                    DataError::NoEosToken {
+                        path: path.clone(),
+                        cause: format!(
+                            "no {TOKENIZER_CONFIG} beside it says which token ends a document"
+                        ),
+                    }
+                })?,
+            };
         let bos_name = special_token(&config, "bos_token").unwrap_or_default();
         let chat_template = read_template(&path, &config)?
             .map(|source| ChatTemplate::new(source, bos_name, eos_name))

@@ -1,20 +1,22 @@
 //! Where a text can be cut so that its pieces have the tokens of the whole.
 //!
-//! A byte-level BPE tokenizer first splits the text into words by a regular expression, and then encodes each
-//! word on its own. If no word can hold the last byte of one piece and the first byte of the next, the pieces
-//! split into the same words as the whole. In the expressions of [`PATTERNS`] this is so
+//! A byte-level BPE tokenizer first splits the text into words by a regular expression, and then
+//! encodes each word on its own. If no word can hold the last byte of one piece and the first byte
+//! of the next, the pieces split into the same words as the whole. In the expressions of
+//! [`PATTERNS`] this is so
 //!
 //! * before a space that follows anything but white space, and
 //! * before a line feed that follows an ASCII letter,
 //!
-//! because in each alternative white space comes first or not at all, but for line ends after punctuation
-//! (`[\r\n]*`). They look ahead only from white space (`\s+(?!\S)`), and a piece never ends there. They do not
-//! look behind. So the word that starts at the cut starts there in the whole text too.
+//! because in each alternative white space comes first or not at all, but for line ends after
+//! punctuation (`[\r\n]*`). They look ahead only from white space (`\s+(?!\S)`), and a piece never
+//! ends there. They do not look behind. So the word that starts at the cut starts there in the
+//! whole text too.
 //!
 //! Tokenizers that write spaces as a mark inside of words are cut by another rule: see [`Marks`].
 //!
-//! Cutting serves two ends: most pieces are words that come again and again, so their ids are remembered; and
-//! a document of any size is encoded in bounded memory.
+//! Cutting serves two ends: most pieces are words that come again and again, so their ids are
+//! remembered; and a document of any size is encoded in bounded memory.
 
 use std::borrow::Cow;
 
@@ -60,12 +62,13 @@ impl Cuts {
     }
 }
 
-/// The longest piece, in bytes. Text without a place to cut (a line of digits without end, say) is cut here
-/// all the same, which can cost a token more than necessary; the `tokenizers` crate needs about a hundred
-/// bytes of memory for each byte of a piece.
+/// The longest piece, in bytes. Text without a place to cut (a line of digits without end, say) is
+/// cut here all the same, which can cost a token more than necessary; the `tokenizers` crate needs
+/// about a hundred bytes of memory for each byte of a piece.
 pub(super) const MAX_PIECE_BYTES: usize = 1 << 20;
 
-/// The expressions for which cutting is proven above: those of GPT-2, Llama 3, Qwen 2, GPT-4o and DeepSeek 3.
+/// The expressions for which cutting is proven above: those of GPT-2, Llama 3, Qwen 2, GPT-4o and
+/// DeepSeek 3.
 pub(super) const PATTERNS: [&str; 8] = [
     r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",
     r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",
@@ -85,12 +88,15 @@ fn cuts_at_spaces(definition: &Value) -> bool {
     is_plain_bpe(&definition["model"])
         && is_local(&definition["normalizer"])
         && splits_at_spaces(&definition["pre_tokenizer"])
-        && definition["added_tokens"].as_array().is_none_or(|tokens| tokens.iter().all(is_plain_token))
+        && definition["added_tokens"]
+            .as_array()
+            .is_none_or(|tokens| tokens.iter().all(is_plain_token))
 }
 
 /// No dropout (which is random) and no marks at the borders of words.
 pub(super) fn is_plain_bpe(model: &Value) -> bool {
-    let unset = |key: &str| matches!(&model[key], Value::Null) || model[key] == "" || model[key] == 0.0;
+    let unset =
+        |key: &str| matches!(&model[key], Value::Null) || model[key] == "" || model[key] == 0.0;
     model["type"] == "BPE"
         && ["dropout", "continuing_subword_prefix", "end_of_word_suffix"].into_iter().all(unset)
 }
@@ -108,9 +114,9 @@ fn is_local(normalizer: &Value) -> bool {
 
 fn splits_at_spaces(pre_tokenizer: &Value) -> bool {
     match pre_tokenizer["type"].as_str() {
-        Some("Sequence") => pre_tokenizer["pretokenizers"]
-            .as_array()
-            .is_some_and(|steps| steps.iter().all(is_known_step) && steps.iter().any(splits_at_every_space)),
+        Some("Sequence") => pre_tokenizer["pretokenizers"].as_array().is_some_and(|steps| {
+            steps.iter().all(is_known_step) && steps.iter().any(splits_at_every_space)
+        }),
         _ => is_known_step(pre_tokenizer) && splits_at_every_space(pre_tokenizer),
     }
 }
@@ -123,7 +129,8 @@ fn is_known_step(step: &Value) -> bool {
         // Matches are words, and so is, or is not, what lies between two.
         Some("Split") => {
             let how = (step["behavior"].as_str(), step["invert"].as_bool());
-            let words = [(Some("Isolated"), Some(false)), (Some("Removed"), Some(true))].contains(&how);
+            let words =
+                [(Some("Isolated"), Some(false)), (Some("Removed"), Some(true))].contains(&how);
             words && known_pattern(step).is_some()
         }
         _ => false,
@@ -177,8 +184,8 @@ pub(super) fn piece_at_space(text: &str) -> usize {
     text.floor_char_boundary(limit)
 }
 
-/// The length of the first piece of a text for a tokenizer that is not known to allow any cut: the whole, or
-/// if that is too long, up to the end of a line, or a space.
+/// The length of the first piece of a text for a tokenizer that is not known to allow any cut: the
+/// whole, or if that is too long, up to the end of a line, or a space.
 pub(super) fn piece_of_any(text: &str) -> usize {
     if text.len() <= MAX_PIECE_BYTES {
         return text.len();

@@ -33,10 +33,8 @@ pub(super) fn uncut(tokenizer: &Tokenizer, text: &str) -> Vec<u32> {
 /// Steps before BPE as published tokenizers have them, for which cutting is allowed.
 fn pre_tokenizers() -> Vec<Value> {
     let split = |pattern: &str| json!({ "type": "Split", "pattern": { "Regex": pattern }, "behavior": "Isolated", "invert": false });
-    let bytes =
-        json!({ "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": false });
-    let gpt2 =
-        json!({ "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true });
+    let bytes = json!({ "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": false });
+    let gpt2 = json!({ "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true });
     let digits = json!({ "type": "Digits", "individual_digits": true });
     let sequence = |steps: &[&Value]| json!({ "type": "Sequence", "pretokenizers": steps });
     let mut all = vec![gpt2.clone(), sequence(&[&digits, &gpt2])];
@@ -91,7 +89,9 @@ fn pieces_have_the_tokens_of_the_whole() {
     let texts = prop::collection::vec(prop::sample::select(alphabet.to_vec()), 0..40);
     let none = json!({ "type": "Sequence", "normalizers": [] });
     for pre_tokenizer in pre_tokenizers() {
-        for normalizer in [Value::Null, json!({ "type": "NFC" }), json!({ "type": "NFKD" }), none.clone()] {
+        for normalizer in
+            [Value::Null, json!({ "type": "NFC" }), json!({ "type": "NFKD" }), none.clone()]
+        {
             edit(&path, |definition| {
                 definition["pre_tokenizer"] = pre_tokenizer.clone();
                 definition["normalizer"] = normalizer.clone();
@@ -126,8 +126,12 @@ fn tokenizers_that_join_words_are_not_cut() {
     let changes: [fn(&mut Value); 7] = [
         |definition| definition["pre_tokenizer"] = Value::Null,
         |definition| definition["pre_tokenizer"]["pretokenizers"][0]["behavior"] = json!("Removed"),
-        |definition| definition["pre_tokenizer"]["pretokenizers"][0]["pattern"]["Regex"] = json!("a b"),
-        |definition| definition["pre_tokenizer"]["pretokenizers"][1]["add_prefix_space"] = json!(true),
+        |definition| {
+            definition["pre_tokenizer"]["pretokenizers"][0]["pattern"]["Regex"] = json!("a b")
+        },
+        |definition| {
+            definition["pre_tokenizer"]["pretokenizers"][1]["add_prefix_space"] = json!(true)
+        },
         |definition| definition["normalizer"] = json!({ "type": "Prepend", "prepend": "x" }),
         |definition| definition["added_tokens"][0]["lstrip"] = json!(true),
         |definition| definition["model"]["dropout"] = json!(0.1),
@@ -159,8 +163,8 @@ fn text_without_a_place_to_cut_is_encoded_in_bounded_pieces() {
 #[test]
 fn training_is_deterministic_and_round_trips() {
     let [first, second] = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
-    let [first, second] =
-        [trained(&first), trained(&second)].map(|path| fs::read(path.join("tokenizer.json")).unwrap());
+    let [first, second] = [trained(&first), trained(&second)]
+        .map(|path| fs::read(path.join("tokenizer.json")).unwrap());
     assert!(first == second);
 
     let folder = tempfile::tempdir().unwrap();
@@ -183,14 +187,21 @@ fn training_faults_are_named() {
     let options = TrainTokenizerOptions { vocab_size: 300, min_frequency: 0 };
     let document = |text: &[u8]| Ok(Document { name: "x.txt".to_owned(), text: text.to_vec() });
     let train = |documents: Vec<Result<Document>>, options| {
-        train_tokenizer(documents.into_iter(), folder.path(), &options, |_| ()).unwrap_err().to_string()
+        train_tokenizer(documents.into_iter(), folder.path(), &options, |_| ())
+            .unwrap_err()
+            .to_string()
     };
     let error = train(vec![], TrainTokenizerOptions { vocab_size: 256, ..options });
     assert_eq!(error, "`vocab_size` is 256, expected at least 257");
     assert!(train(vec![], options).contains("no text at all"));
     assert!(train(vec![document(b"")], options).contains("no text at all"));
-    assert!(train(vec![document(b"a"), document(b"\xff")], options).starts_with("x.txt: not UTF-8"));
-    assert!(train(vec![document(b"a"), Err(DataError::NoPaths)], options).starts_with("no path was given"));
+    assert!(
+        train(vec![document(b"a"), document(b"\xff")], options).starts_with("x.txt: not UTF-8")
+    );
+    assert!(
+        train(vec![document(b"a"), Err(DataError::NoPaths)], options)
+            .starts_with("no path was given")
+    );
     fs::write(folder.path().join("tokenizer_config.json"), "{}").unwrap();
     assert!(train(vec![document(b"a")], options).contains("tokenizer_config.json: exists already"));
     assert!(!folder.path().join("tokenizer.json").exists());
@@ -214,11 +225,15 @@ fn the_end_of_document_is_found_or_asked_for() {
     );
     fs::remove_file(&config).unwrap();
     assert_eq!(eos(None).unwrap(), 0, "by its usual name");
-    let renamed =
-        fs::read_to_string(path.join("tokenizer.json")).unwrap().replace("<|endoftext|>", "<|other|>");
+    let renamed = fs::read_to_string(path.join("tokenizer.json"))
+        .unwrap()
+        .replace("<|endoftext|>", "<|other|>");
     fs::write(path.join("tokenizer.json"), renamed).unwrap();
     let error = eos(None).unwrap_err().to_string();
-    assert!(error.contains("no tokenizer_config.json beside it says which token ends a document"), "{error}");
+    assert!(
+        error.contains("no tokenizer_config.json beside it says which token ends a document"),
+        "{error}"
+    );
 }
 
 #[test]
@@ -246,9 +261,15 @@ fn tokens_of_the_configuration_are_added() {
         matches!(declare("600", "<|im end|>").unwrap(), Tokenizer::Hf(hf) if matches!(hf.cuts(), pieces::Cuts::Unknown))
     );
     let error = declare("700", "<|im_end|>").unwrap_err().to_string();
-    assert!(error.contains("gives `<|im_end|>` the id 700, and the next free id is 600"), "{error}");
+    assert!(
+        error.contains("gives `<|im_end|>` the id 700, and the next free id is 600"),
+        "{error}"
+    );
     let error = declare("x", "<|im_end|>").unwrap_err().to_string();
-    assert!(error.contains("tokenizer_config.json declares `x`, which is no token with an id"), "{error}");
+    assert!(
+        error.contains("tokenizer_config.json declares `x`, which is no token with an id"),
+        "{error}"
+    );
 }
 
 #[test]
@@ -257,8 +278,7 @@ fn settings_that_would_cut_or_pad_texts_are_ignored() {
     let path = trained(&folder).join("tokenizer.json");
     let expected = Tokenizer::load(&path, None).unwrap().encode(b"a few words").unwrap();
     edit(&path, |definition| {
-        definition["truncation"] =
-            json!({ "direction": "Right", "max_length": 1, "strategy": "LongestFirst", "stride": 0 });
+        definition["truncation"] = json!({ "direction": "Right", "max_length": 1, "strategy": "LongestFirst", "stride": 0 });
         definition["padding"] = json!({ "strategy": { "Fixed": 64 }, "direction": "Right",
             "pad_to_multiple_of": null, "pad_id": 0, "pad_type_id": 0, "pad_token": "x" });
     });
@@ -273,7 +293,11 @@ fn files_that_are_no_tokenizer_are_named() {
     assert!(error().starts_with(&format!("{}: no such file", path.display())));
     for text in ["", "{", "{}", r#"{"model": {"type": "Unknown"}}"#] {
         fs::write(&path, text).unwrap();
-        assert!(error().starts_with(&format!("{}: no usable tokenizer: ", path.display())), "{}", error());
+        assert!(
+            error().starts_with(&format!("{}: no usable tokenizer: ", path.display())),
+            "{}",
+            error()
+        );
     }
     trained(&tempfile::tempdir_in(folder.path()).unwrap());
     let error = Tokenizer::load(Path::new("bytes"), Some("x")).unwrap_err().to_string();

@@ -17,7 +17,8 @@ use crate::{DataError, Document, Result};
 
 /// The token that ends a document in tokenizers trained here.
 const EOS_TOKEN: &str = "<|endoftext|>";
-/// Text read at most: the trainer counts pairs in 32 bits, and more text changes no merge worth having.
+/// Text read at most: the trainer counts pairs in 32 bits, and more text changes no merge worth
+/// having.
 const MAX_TEXT_BYTES: u64 = 16 << 30;
 
 /// How to train a tokenizer.
@@ -29,12 +30,14 @@ pub struct TrainTokenizerOptions {
     pub min_frequency: u64,
 }
 
-/// Trains a byte-level BPE tokenizer on documents and writes `tokenizer.json` and `tokenizer_config.json` into
-/// `directory`. Returns the number of ids, which is smaller than asked for if there is too little text.
+/// Trains a byte-level BPE tokenizer on documents and writes `tokenizer.json` and
+/// `tokenizer_config.json` into `directory`. Returns the number of ids, which is smaller than asked
+/// for if there is too little text.
 ///
-/// Text is split into words as Llama 3 does; any bytes can be encoded. Memory grows with the number of
-/// different words, not with the text. The same documents give the same files, whatever the number of
-/// threads (those of rayon's global pool). `progress` is told the bytes of text read so far.
+/// Text is split into words as Llama 3 does; any bytes can be encoded. Memory grows with the number
+/// of different words, not with the text. The same documents give the same files, whatever the
+/// number of threads (those of rayon's global pool). `progress` is told the bytes of text read so
+/// far.
 ///
 /// # Errors
 /// [`DataError::Setting`] if `vocab_size` is below 257, the first error of `documents`,
@@ -89,8 +92,11 @@ pub fn train_tokenizer(
 }
 
 fn untrained() -> tokenizers::Result<tokenizers::Tokenizer> {
-    let words =
-        Split::new(SplitPattern::Regex(TRAINED_PATTERN.to_owned()), SplitDelimiterBehavior::Isolated, false)?;
+    let words = Split::new(
+        SplitPattern::Regex(TRAINED_PATTERN.to_owned()),
+        SplitDelimiterBehavior::Isolated,
+        false,
+    )?;
     let bytes = ByteLevel::new(false, true, false);
     let mut tokenizer = tokenizers::Tokenizer::new(BPE::default());
     tokenizer
@@ -106,15 +112,16 @@ fn write(tokenizer: &tokenizers::Tokenizer, directory: &Path) -> Result<()> {
         fs::write(&path, text).map_err(|source| DataError::write(&path, source))
     };
     fs::create_dir_all(directory).map_err(|source| DataError::write(directory, source))?;
-    let definition =
-        tokenizer.to_string(true).map_err(|error| DataError::TrainTokenizer { cause: error.to_string() })?;
+    let definition = tokenizer
+        .to_string(true)
+        .map_err(|error| DataError::TrainTokenizer { cause: error.to_string() })?;
     let config = json!({ "tokenizer_class": "PreTrainedTokenizerFast", "eos_token": EOS_TOKEN });
     write(TOKENIZER_CONFIG, format!("{config:#}\n"))?;
     write(TOKENIZER_JSON, definition)
 }
 
-/// The documents as texts of bounded length. Ends at the first error, which it leaves in `failure`: the
-/// trainer's iterator cannot carry one.
+/// The documents as texts of bounded length. Ends at the first error, which it leaves in `failure`:
+/// the trainer's iterator cannot carry one.
 struct Texts<'a, I> {
     documents: I,
     rest: String,

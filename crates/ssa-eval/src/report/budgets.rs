@@ -10,15 +10,26 @@ const CLASSES: [&str; 3] = ["sparse", "alignment", "mixed"];
 
 /// One line per block size, full attention as a level. None without a sparse result.
 pub(super) fn budget_chart(evaluation: &Perplexity, trained: SparseBudget) -> Option<String> {
-    let points: Vec<(SparseBudget, f64)> =
-        evaluation.results.iter().filter_map(|result| Some((result.budget?, result.bits_per_byte))).collect();
+    let points: Vec<(SparseBudget, f64)> = evaluation
+        .results
+        .iter()
+        .filter_map(|result| Some((result.budget?, result.bits_per_byte)))
+        .collect();
     if points.is_empty() {
         return None;
     }
     let full = evaluation.full().map(|result| result.bits_per_byte);
     let fields = points.iter().map(|(budget, _)| budget.receptive_field() as f64);
-    let x = Axis::spanning("receptive field: tokens a query attends to, at most", Spacing::Log2, fields);
-    let y = Axis::spanning("bits per byte", Spacing::Linear, points.iter().map(|point| point.1).chain(full));
+    let x = Axis::spanning(
+        "receptive field: tokens a query attends to, at most",
+        Spacing::Log2,
+        fields,
+    );
+    let y = Axis::spanning(
+        "bits per byte",
+        Spacing::Linear,
+        points.iter().map(|point| point.1).chain(full),
+    );
     let mut chart = Chart::new(
         "Bits per byte by sparse budget",
         "Lower is better. The ring marks the budget the model was trained at.",
@@ -29,12 +40,14 @@ pub(super) fn budget_chart(evaluation: &Perplexity, trained: SparseBudget) -> Op
         chart.level("full", full, &format!("full attention {full:.4}"));
     }
     let mut sizes: Vec<usize> = points.iter().map(|(budget, _)| budget.block_size()).collect();
-    // The trained block size comes first and alone has labels: those of several lines would collide.
+    // The trained block size comes first and alone has labels: those of several lines would
+    // collide.
     sizes.sort_unstable_by_key(|&size| (size != trained.block_size(), size));
     sizes.dedup();
     for (index, &size) in sizes.iter().enumerate() {
         let class = CLASSES[index.min(CLASSES.len() - 1)];
-        let mut line: Vec<_> = points.iter().filter(|(budget, _)| budget.block_size() == size).collect();
+        let mut line: Vec<_> =
+            points.iter().filter(|(budget, _)| budget.block_size() == size).collect();
         line.sort_by_key(|(budget, _)| budget.block_counts());
         let path: Vec<_> =
             line.iter().map(|(budget, bits)| (budget.receptive_field() as f64, *bits)).collect();

@@ -1,7 +1,8 @@
 //! Line charts as SVG text.
 //!
-//! The marks carry classes instead of colours, so that the page's style sheet decides them: the same SVG serves a
-//! light and a dark page. Every chart has a title and a description for readers that do not see it.
+//! The marks carry classes instead of colours, so that the page's style sheet decides them: the
+//! same SVG serves a light and a dark page. Every chart has a title and a description for readers
+//! that do not see it.
 
 use std::fmt::Write;
 
@@ -37,7 +38,12 @@ pub(super) struct Chart {
 }
 
 impl Chart {
-    pub(super) fn new(title: impl Into<String>, description: impl Into<String>, x: Axis, y: Axis) -> Self {
+    pub(super) fn new(
+        title: impl Into<String>,
+        description: impl Into<String>,
+        x: Axis,
+        y: Axis,
+    ) -> Self {
         Self {
             title: title.into(),
             description: description.into(),
@@ -92,7 +98,11 @@ impl Chart {
             let Some((px, py)) = self.place(mark.x, mark.y) else { continue };
             let tooltip = escape(&mark.tooltip);
             if mark.emphasis {
-                writeln!(self.body, r#"<circle class="ring {class}" cx="{px:.1}" cy="{py:.1}" r="8"/>"#).ok();
+                writeln!(
+                    self.body,
+                    r#"<circle class="ring {class}" cx="{px:.1}" cy="{py:.1}" r="8"/>"#
+                )
+                .ok();
             }
             writeln!(
                 self.body,
@@ -101,7 +111,11 @@ impl Chart {
             .ok();
             if let Some(label) = &mark.label {
                 let (ly, label) = (py - 13.0, escape(label));
-                writeln!(self.body, r#"<text class="value" x="{px:.1}" y="{ly:.1}">{label}</text>"#).ok();
+                writeln!(
+                    self.body,
+                    r#"<text class="value" x="{px:.1}" y="{ly:.1}">{label}</text>"#
+                )
+                .ok();
             }
         }
     }
@@ -173,7 +187,8 @@ impl Chart {
         let mut out = String::new();
         let mut right = WIDTH - RIGHT;
         for (class, text) in self.legend.iter().rev() {
-            // Text is not measured here: 6.2 units per character is the mean of the fonts in the style sheet.
+            // Text is not measured here: 6.2 units per character is the mean of the fonts in the
+            // style sheet.
             let start = right - 6.2 * text.chars().count() as f64;
             let (swatch_start, swatch_end, text) = (start - 24.0, start - 6.0, escape(text));
             writeln!(

@@ -32,8 +32,11 @@ pub(super) fn cross_entropy_chart(steps: &[StepPoint]) -> Option<String> {
         Axis::tight("optimiser step", 0.0, last),
         y,
     );
-    let streams =
-        [(Some(AttentionMode::Full), "full"), (Some(AttentionMode::Sparse), "sparse"), (None, "mixed")];
+    let streams = [
+        (Some(AttentionMode::Full), "full"),
+        (Some(AttentionMode::Sparse), "sparse"),
+        (None, "mixed"),
+    ];
     let mut lines = vec![];
     for (stream, name) in streams {
         let points: Vec<_> = steps
@@ -65,7 +68,11 @@ pub(super) fn alignment_chart(steps: &[StepPoint]) -> Option<String> {
     if points.is_empty() {
         return None;
     }
-    let y = Axis::spanning("alignment loss, before its weight", Spacing::Log10, points.iter().map(|p| p.1));
+    let y = Axis::spanning(
+        "alignment loss, before its weight",
+        Spacing::Log10,
+        points.iter().map(|p| p.1),
+    );
     let mut chart = Chart::new(
         "Alignment loss by step",
         "Distance between the outputs of full and sparse attention; both axes start at the first step.",
@@ -78,9 +85,9 @@ pub(super) fn alignment_chart(steps: &[StepPoint]) -> Option<String> {
     Some(chart.finish())
 }
 
-/// Means over a window around each point: a fortieth of the points to either side. Towards the start, where losses
-/// fall steeply, the window shrinks and stays centred; at the end, where they are flat, it is cut off, since a mean
-/// of few points would show noise.
+/// Means over a window around each point: a fortieth of the points to either side. Towards the
+/// start, where losses fall steeply, the window shrinks and stays centred; at the end, where they
+/// are flat, it is cut off, since a mean of few points would show noise.
 fn smoothed(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
     let reach = points.len() / 40;
     let mut sums = vec![0.0];

@@ -54,7 +54,9 @@ pub(super) fn headline(summary: &Summary) -> Option<String> {
     );
     if let Some(weight) = sparse.attention_sparsity {
         let percent = 100.0 * weight;
-        sentence += &format!(" The selected blocks carry {percent:.1}\u{a0}% of the full-attention weight.");
+        sentence += &format!(
+            " The selected blocks carry {percent:.1}\u{a0}% of the full-attention weight."
+        );
     }
     Some(sentence)
 }
@@ -69,16 +71,24 @@ pub(super) fn tiles(summary: &Summary) -> Vec<Tile> {
     let tiles = [
         full.map(|full| tile("full attention", bits(full), "bits per byte")),
         sparse.map(|sparse| {
-            tile("sparse attention", bits(sparse), format!("bits per byte at {}", summary.trained_budget))
+            tile(
+                "sparse attention",
+                bits(sparse),
+                format!("bits per byte at {}", summary.trained_budget),
+            )
         }),
-        sparse
-            .and_then(|sparse| sparse.attention_sparsity)
-            .map(|weight| tile("attention sparsity", format!("{weight:.3}"), "under sparse inference")),
+        sparse.and_then(|sparse| sparse.attention_sparsity).map(|weight| {
+            tile("attention sparsity", format!("{weight:.3}"), "under sparse inference")
+        }),
         sparse
             .and_then(|sparse| sparse.kl_full_sparse)
             .map(|kl| tile("KL, full to sparse", format!("{kl:.4}"), "nats per token")),
         entropy.map(|states| {
-            tile("attention entropy", format!("{:.2}", states.overall.entropy_bits), "bits, full inference")
+            tile(
+                "attention entropy",
+                format!("{:.2}", states.overall.entropy_bits),
+                "bits, full inference",
+            )
         }),
         Some(tile(
             "training speed",
@@ -120,7 +130,8 @@ fn tile(name: &'static str, value: impl Into<String>, note: impl Into<String>) -
 fn abbreviated(value: f64) -> String {
     let units = [(1e12, "\u{a0}T"), (1e9, "\u{a0}G"), (1e6, "\u{a0}M"), (1e3, "\u{a0}k")];
     // A value that rounds up to the next unit takes that unit.
-    let (factor, unit) = units.into_iter().find(|(factor, _)| value >= 0.9995 * factor).unwrap_or((1.0, ""));
+    let (factor, unit) =
+        units.into_iter().find(|(factor, _)| value >= 0.9995 * factor).unwrap_or((1.0, ""));
     let scaled = value / factor;
     let decimals = match scaled {
         _ if factor == 1.0 && value.fract() == 0.0 => 0,

@@ -10,7 +10,8 @@ use crate::{Analysis, HiddenStates};
 pub(super) fn sparsity_chart(analysis: &Analysis) -> String {
     let states = &analysis.hidden_states;
     let layers = states.iter().map(|states| states.layers.len()).max().unwrap_or(0);
-    let values = states.iter().flat_map(|states| &states.layers).map(|means| means.attention_sparsity);
+    let values =
+        states.iter().flat_map(|states| &states.layers).map(|means| means.attention_sparsity);
     let mut chart = Chart::new(
         "Attention sparsity by layer",
         "The share of the full-attention weight that lies on the selected blocks; 1 means that nothing is lost.",

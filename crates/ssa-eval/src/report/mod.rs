@@ -1,4 +1,5 @@
-//! The report of a run: one HTML page that needs nothing else, and the tables shared with the terminal.
+//! The report of a run: one HTML page that needs nothing else, and the tables shared with the
+//! terminal.
 
 mod budgets;
 mod chart;
@@ -20,12 +21,14 @@ use crate::{Result, Summary};
 /// The page, with its style sheet and without script.
 const TEMPLATE: &str = include_str!("template.html");
 
-/// Renders the page of a run. `steps` are its losses in order, `config_toml` its resolved configuration.
+/// Renders the page of a run. `steps` are its losses in order, `config_toml` its resolved
+/// configuration.
 ///
 /// The page is self-contained: style and charts are inline, nothing is loaded and no script runs.
 ///
 /// # Errors
-/// [`EvalError::Template`](crate::EvalError::Template) if the template does not fit its data: a defect.
+/// [`EvalError::Template`](crate::EvalError::Template) if the template does not fit its data: a
+/// defect.
 pub fn render(summary: &Summary, steps: &[StepPoint], config_toml: &str) -> Result<String> {
     // The name ends in .html: everything that is not marked safe is escaped.
     let mut environment = Environment::new();
@@ -48,8 +51,11 @@ pub fn render(summary: &Summary, steps: &[StepPoint], config_toml: &str) -> Resu
 fn results(summary: &Summary) -> Option<Value> {
     let evaluation = summary.evaluation.as_ref()?;
     let chart = budgets::budget_chart(evaluation, summary.trained_budget);
-    let table =
-        table::results_table(evaluation, summary.baseline_bits_per_byte, Some(summary.trained_budget));
+    let table = table::results_table(
+        evaluation,
+        summary.baseline_bits_per_byte,
+        Some(summary.trained_budget),
+    );
     Some(context! {
         chart => chart.map(Value::from_safe_string),
         table => Serde(table),

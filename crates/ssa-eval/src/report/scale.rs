@@ -24,21 +24,26 @@ pub(super) struct Axis {
 }
 
 impl Axis {
-    /// An axis that spans `values` with a little room around them. Values that are not finite, or not positive on
-    /// a logarithmic axis, do not count; an axis of no values spans 0 to 1 (1 to 2 if logarithmic).
+    /// An axis that spans `values` with a little room around them. Values that are not finite, or
+    /// not positive on a logarithmic axis, do not count; an axis of no values spans 0 to 1 (1 to 2
+    /// if logarithmic).
     pub(super) fn spanning(
         label: impl Into<String>,
         spacing: Spacing,
         values: impl Iterator<Item = f64>,
     ) -> Self {
-        let usable = values.filter(|value| value.is_finite() && (spacing == Spacing::Linear || *value > 0.0));
+        let usable = values
+            .filter(|value| value.is_finite() && (spacing == Spacing::Linear || *value > 0.0));
         let (mut low, mut high) = usable
-            .fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), value| (low.min(value), high.max(value)));
+            .fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), value| {
+                (low.min(value), high.max(value))
+            });
         if low > high {
             (low, high) = if spacing == Spacing::Linear { (0.0, 1.0) } else { (1.0, 2.0) };
         }
         let (from, to) = (spacing.forward(low), spacing.forward(high));
-        // A single value still needs a span: a hundredth of itself, so that its ticks tell it from its neighbours.
+        // A single value still needs a span: a hundredth of itself, so that its ticks tell it from
+        // its neighbours.
         let span = if to > from { to - from } else { (0.01 * from.abs()).max(1e-3) };
         let room = 0.06 * span;
         Self { label: label.into(), spacing, low: from - room, high: to + room }
@@ -65,7 +70,9 @@ impl Axis {
     pub(super) fn ticks(&self) -> Vec<(f64, String)> {
         match self.spacing {
             Spacing::Linear => self.linear_ticks(nice_step((self.high - self.low) / 5.0)),
-            Spacing::Counting => self.linear_ticks(nice_step((self.high - self.low) / 12.0).max(1.0)),
+            Spacing::Counting => {
+                self.linear_ticks(nice_step((self.high - self.low) / 12.0).max(1.0))
+            }
             Spacing::Log2 => self.log2_ticks(),
             Spacing::Log10 => self.log10_ticks(),
         }
@@ -99,7 +106,8 @@ impl Axis {
     fn log10_ticks(&self) -> Vec<(f64, String)> {
         let (first, last) = (self.low.floor() as i32, self.high.ceil() as i32);
         let inside = |value: &f64| (self.low..=self.high).contains(&value.log10());
-        let powers: Vec<f64> = (first..=last).map(|power| 10f64.powi(power)).filter(inside).collect();
+        let powers: Vec<f64> =
+            (first..=last).map(|power| 10f64.powi(power)).filter(inside).collect();
         let values = if powers.len() >= 2 {
             let stride = powers.len().div_ceil(6);
             powers.into_iter().step_by(stride).collect()
@@ -124,7 +132,8 @@ impl Spacing {
 /// The smallest of 1, 2 and 5 times a power of ten that is at least `step`.
 fn nice_step(step: f64) -> f64 {
     let power = 10f64.powf(step.log10().floor());
-    let factor = [1.0, 2.0, 5.0].into_iter().find(|factor| factor * power >= step * 0.999).unwrap_or(10.0);
+    let factor =
+        [1.0, 2.0, 5.0].into_iter().find(|factor| factor * power >= step * 0.999).unwrap_or(10.0);
     factor * power
 }
 

@@ -30,7 +30,15 @@ pub fn results_table(
     baseline_bits_per_byte: Option<f64>,
     trained: Option<SparseBudget>,
 ) -> Table {
-    let header = vec!["mode", "budget", "receptive field", "bits/byte", "perplexity", "sparsity", "KL, nats"];
+    let header = vec![
+        "mode",
+        "budget",
+        "receptive field",
+        "bits/byte",
+        "perplexity",
+        "sparsity",
+        "KL, nats",
+    ];
     let baseline = baseline_bits_per_byte.map(|bits| {
         let mut cells = vec![NONE.to_owned(); header.len()];
         cells[0] = "byte frequencies".to_owned();
@@ -73,7 +81,8 @@ pub fn layers_table(states: &HiddenStates) -> Table {
         "identity error",
     ];
     let layers = states.layers.iter().enumerate();
-    let mut rows: Vec<_> = layers.map(|(layer, means)| means_row(layer.to_string(), means, false)).collect();
+    let mut rows: Vec<_> =
+        layers.map(|(layer, means)| means_row(layer.to_string(), means, false)).collect();
     rows.push(means_row("all".to_owned(), &states.overall, true));
     Table { header, rows }
 }
@@ -102,7 +111,8 @@ fn rounding_error(value: f64) -> String {
 
 /// What an analysis covered, in a line.
 pub fn analysis_caption(analysis: &Analysis) -> String {
-    let kl =
-        analysis.kl_full_sparse.map_or_else(String::new, |kl| format!(", KL(full || sparse) {kl:.4} nats"));
+    let kl = analysis
+        .kl_full_sparse
+        .map_or_else(String::new, |kl| format!(", KL(full || sparse) {kl:.4} nats"));
     format!("budget {}, {} tokens{kl}", analysis.budget, analysis.tokens)
 }

@@ -92,7 +92,11 @@ fn steps(count: u64) -> Vec<StepPoint> {
     (1..=count)
         .map(|step| StepPoint {
             step,
-            stream: Some(if step * 7 % 13 < 6 { AttentionMode::Full } else { AttentionMode::Sparse }),
+            stream: Some(if step * 7 % 13 < 6 {
+                AttentionMode::Full
+            } else {
+                AttentionMode::Sparse
+            }),
             cross_entropy: 1.7 + 3.8 * (-(step as f64) / 60.0).exp() + wobble(step),
             alignment_loss: Some(0.02 / (1.0 + step as f64 / 50.0) * (1.0 + wobble(step))),
         })
@@ -106,7 +110,9 @@ fn the_page_is_whole_and_self_contained() {
     if let Some(path) = std::env::var_os("SSA_REPORT_PREVIEW") {
         std::fs::write(path, &page).unwrap();
     }
-    for text in ["Quality by budget", "Training", "What sparse attention drops", "16x4 (trained)", "4.7610"] {
+    for text in
+        ["Quality by budget", "Training", "What sparse attention drops", "16x4 (trained)", "4.7610"]
+    {
         assert!(page.contains(text), "{text} is missing");
     }
     assert_eq!(page.matches("<svg").count(), 4);
@@ -119,9 +125,14 @@ fn the_page_is_whole_and_self_contained() {
 
 #[test]
 fn a_run_without_evaluation_still_has_a_page() {
-    let summary = Summary { baseline_bits_per_byte: None, evaluation: None, analysis: None, ..summary() };
+    let summary =
+        Summary { baseline_bits_per_byte: None, evaluation: None, analysis: None, ..summary() };
     let page = render(&summary, &[], "").unwrap();
-    assert!(page.contains("Provenance") && !page.contains("<svg") && !page.contains("Quality by budget"));
+    assert!(
+        page.contains("Provenance")
+            && !page.contains("<svg")
+            && !page.contains("Quality by budget")
+    );
 }
 
 #[test]
@@ -132,14 +143,17 @@ fn a_method_without_full_attention_has_no_comparison() {
     evaluation.results.iter_mut().for_each(|result| result.kl_full_sparse = None);
     summary.analysis.as_mut().unwrap().hidden_states.remove(0);
     let page = render(&summary, &steps(10), "").unwrap();
-    assert!(page.contains("the model needs 1.6198 bits per byte") && !page.contains("instead of all"));
+    assert!(
+        page.contains("the model needs 1.6198 bits per byte") && !page.contains("instead of all")
+    );
 }
 
 #[test]
 fn tables_have_one_cell_per_column() {
     let summary = summary();
     let evaluation = summary.evaluation.as_ref().unwrap();
-    let results = results_table(evaluation, summary.baseline_bits_per_byte, Some(summary.trained_budget));
+    let results =
+        results_table(evaluation, summary.baseline_bits_per_byte, Some(summary.trained_budget));
     assert_eq!(results.rows.len(), 7);
     let layers = layers_table(&summary.analysis.as_ref().unwrap().hidden_states[0]);
     assert_eq!(layers.rows.len(), 5);

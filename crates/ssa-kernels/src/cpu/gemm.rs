@@ -4,7 +4,8 @@
 
 use gemm::Parallelism;
 
-/// A read-only matrix inside a slice: element `(i, j)` is `data[i * row_stride + j * column_stride]`.
+/// A read-only matrix inside a slice: element `(i, j)` is `data[i * row_stride + j *
+/// column_stride]`.
 #[derive(Clone, Copy)]
 pub(crate) struct Matrix<'a> {
     data: &'a [f32],
@@ -16,7 +17,12 @@ pub(crate) struct Matrix<'a> {
 
 impl<'a> Matrix<'a> {
     /// A row-major matrix whose rows lie `row_stride` elements apart.
-    pub(crate) fn with_row_stride(data: &'a [f32], rows: usize, columns: usize, row_stride: usize) -> Self {
+    pub(crate) fn with_row_stride(
+        data: &'a [f32],
+        rows: usize,
+        columns: usize,
+        row_stride: usize,
+    ) -> Self {
         assert_fits(data.len(), rows, columns, row_stride);
         Self { data, rows, columns, row_stride, column_stride: 1 }
     }
@@ -95,8 +101,9 @@ pub(crate) fn matmul(
         Threads::All => Parallelism::Rayon(0),
         Threads::One => Parallelism::None,
     };
-    // SAFETY: each matrix was checked on construction to lie inside its slice, the output is borrowed mutably
-    // so it overlaps neither input, and with `Overwrite` the old output is not read.
+    // SAFETY: each matrix was checked on construction to lie inside its slice, the output is
+    // borrowed mutably so it overlaps neither input, and with `Overwrite` the old output is not
+    // read.
     unsafe {
         gemm::gemm(
             out.rows,

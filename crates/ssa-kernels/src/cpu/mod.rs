@@ -1,4 +1,5 @@
-//! What the CPU paths of several ops share: matrix products, vectorised loops and the rules of parallel work.
+//! What the CPU paths of several ops share: matrix products, vectorised loops and the rules of
+//! parallel work.
 
 pub(crate) mod elementwise;
 pub(crate) mod gemm;

@@ -1,8 +1,9 @@
 //! Sums whose addends are computed in parallel and added in a fixed order.
 //!
-//! Attention backwards have many tasks that add to the same keys. Atomic adds or per-thread buffers would make the
-//! rounding depend on timing; here every task adds into zeroed buffers of its own, and these are added to the
-//! output in the order of the tasks. The result depends on how the caller cut the work, never on threads.
+//! Attention backwards have many tasks that add to the same keys. Atomic adds or per-thread buffers
+//! would make the rounding depend on timing; here every task adds into zeroed buffers of its own,
+//! and these are added to the output in the order of the tasks. The result depends on how the
+//! caller cut the work, never on threads.
 
 use std::ops::Range;
 
@@ -18,10 +19,12 @@ pub(crate) struct Addend<T> {
     pub(crate) task: T,
 }
 
-/// Computes every addend with `compute(task, buffers)` in parallel, then adds them to `outs` in order.
+/// Computes every addend with `compute(task, buffers)` in parallel, then adds them to `outs` in
+/// order.
 ///
-/// All `R` outputs have the same length, and `buffers` holds one zeroed buffer for each. Extra memory: `R` times
-/// the summed lengths of the ranges, so a caller keeps the number of addends per element bounded.
+/// All `R` outputs have the same length, and `buffers` holds one zeroed buffer for each. Extra
+/// memory: `R` times the summed lengths of the ranges, so a caller keeps the number of addends per
+/// element bounded.
 pub(crate) fn add_in_order<T: Send, const R: usize>(
     outs: [&mut [f32]; R],
     addends: Vec<Addend<T>>,
@@ -43,7 +46,8 @@ pub(crate) fn add_in_order<T: Send, const R: usize>(
             for (range, buffers) in &partials {
                 let overlap = range.start.max(start)..range.end.min(start + out.len());
                 if !overlap.is_empty() {
-                    let partial = &buffers[index][overlap.start - range.start..overlap.end - range.start];
+                    let partial =
+                        &buffers[index][overlap.start - range.start..overlap.end - range.start];
                     let out = &mut out[overlap.start - start..overlap.end - start];
                     out.iter_mut().zip(partial).for_each(|(out, partial)| *out += partial);
                 }

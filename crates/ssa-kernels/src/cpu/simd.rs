@@ -1,7 +1,8 @@
 //! Vectorised row operations, written once for every instruction set with `pulp`.
 //!
-//! Each public function dispatches on the processor found at run time; code that is already inside a dispatched
-//! loop calls the `*_simd` form instead, so that everything inlines into one instruction set.
+//! Each public function dispatches on the processor found at run time; code that is already inside
+//! a dispatched loop calls the `*_simd` form instead, so that everything inlines into one
+//! instruction set.
 
 use pulp::{Arch, Simd, WithSimd};
 
@@ -13,9 +14,9 @@ pub(crate) fn dispatch<Op: WithSimd>(op: Op) -> Op::Output {
 
 /// `e^x` for `x <= 88`, relative error below 2e-7; exactly 0 below -87; NaN stays NaN.
 ///
-/// Cephes' scheme: `x = n ln 2 + r`, a polynomial for `e^r`, and `2^n` built in the exponent bits. Below -87
-/// those bits wrap around, and the last line replaces what they spell. Clamping `x` instead would turn NaN
-/// into a number: the processor's maximum drops it.
+/// Cephes' scheme: `x = n ln 2 + r`, a polynomial for `e^r`, and `2^n` built in the exponent bits.
+/// Below -87 those bits wrap around, and the last line replaces what they spell. Clamping `x`
+/// instead would turn NaN into a number: the processor's maximum drops it.
 #[inline(always)]
 pub(crate) fn exp_simd<S: Simd>(simd: S, x: S::f32s) -> S::f32s {
     // Adding 1.5 * 2^23 rounds to an integer that then sits in the low mantissa bits.

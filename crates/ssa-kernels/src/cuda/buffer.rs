@@ -5,8 +5,8 @@ use cudarc::driver::{result, sys};
 use super::Gpu;
 use crate::{KernelError, Result};
 
-/// Device memory with one owner, from the driver's pool. It is given back in stream order: kernels that were queued
-/// before may still use it.
+/// Device memory with one owner, from the driver's pool. It is given back in stream order: kernels
+/// that were queued before may still use it.
 pub(crate) struct Buffer {
     gpu: Gpu,
     address: sys::CUdeviceptr,
@@ -38,7 +38,8 @@ impl Buffer {
     pub(crate) fn duplicate(&self) -> Result<Self> {
         let copy = Self::uninitialised(&self.gpu, self.bytes)?;
         let stream = self.gpu.stream()?;
-        // SAFETY: both buffers have this many bytes, and the copy is in stream order before either is given back.
+        // SAFETY: both buffers have this many bytes, and the copy is in stream order before either
+        // is given back.
         unsafe { result::memcpy_dtod_async(copy.address, self.address, self.bytes, stream) }
             .map_err(|error| KernelError::cuda("cuMemcpyDtoDAsync", error))?;
         Ok(copy)
@@ -77,7 +78,8 @@ impl Buffer {
             return Ok(());
         }
         let stream = self.gpu.stream()?;
-        // SAFETY: the values fit (checked above); from pageable memory the driver has taken them when it returns.
+        // SAFETY: the values fit (checked above); from pageable memory the driver has taken them
+        // when it returns.
         unsafe { result::memcpy_htod_async(self.address, values, stream) }
             .map_err(|error| KernelError::cuda("cuMemcpyHtoDAsync", error))
     }
@@ -87,7 +89,8 @@ impl Buffer {
         assert!(size_of_val(values) <= self.bytes, "a buffer holds the values that are read");
         if !values.is_empty() {
             let stream = self.gpu.stream()?;
-            // SAFETY: the buffer holds this many bytes (checked above), and `T` is plain data that any bytes make.
+            // SAFETY: the buffer holds this many bytes (checked above), and `T` is plain data that
+            // any bytes make.
             unsafe { result::memcpy_dtoh_async(values, self.address, stream) }
                 .map_err(|error| KernelError::cuda("cuMemcpyDtoHAsync", error))?;
         }

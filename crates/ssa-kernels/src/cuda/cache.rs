@@ -1,8 +1,9 @@
 //! Compiled kernels on disk.
 //!
-//! One file per (source, headers, macros, architecture, version of NVRTC), under a name made of their hash, so that nothing
-//! is ever changed in place. A file is written under a name of its own and renamed: processes that compile the same
-//! kernel at once each put the same file there. It begins with a checksum; one that does not match is compiled again.
+//! One file per (source, headers, macros, architecture, version of NVRTC), under a name made of
+//! their hash, so that nothing is ever changed in place. A file is written under a name of its own
+//! and renamed: processes that compile the same kernel at once each put the same file there. It
+//! begins with a checksum; one that does not match is compiled again.
 
 use std::fs;
 use std::io::Write;
@@ -47,11 +48,13 @@ impl KernelCache {
 
     /// The compiled kernels on disk and their bytes.
     pub fn contents(&self) -> (usize, u64) {
-        let Some(entries) = self.directory().and_then(|directory| fs::read_dir(directory).ok()) else {
+        let Some(entries) = self.directory().and_then(|directory| fs::read_dir(directory).ok())
+        else {
             return (0, 0);
         };
-        let is_kernel =
-            |entry: &fs::DirEntry| entry.path().extension().is_some_and(|extension| extension == "cubin");
+        let is_kernel = |entry: &fs::DirEntry| {
+            entry.path().extension().is_some_and(|extension| extension == "cubin")
+        };
         let sizes = entries
             .flatten()
             .filter(is_kernel)
@@ -60,10 +63,12 @@ impl KernelCache {
         sizes.fold((0, 0), |(count, bytes), size| (count + 1, bytes + size))
     }
 
-    /// The machine code of a module: from disk if it is there and whole, compiled and kept otherwise.
+    /// The machine code of a module: from disk if it is there and whole, compiled and kept
+    /// otherwise.
     ///
     /// # Errors
-    /// [`KernelError::Compile`](crate::KernelError::Compile). A disk that cannot be read or written only costs time.
+    /// [`KernelError::Compile`](crate::KernelError::Compile). A disk that cannot be read or written
+    /// only costs time.
     pub(super) fn cubin(
         &self,
         module: &Module,
@@ -88,8 +93,10 @@ impl KernelCache {
 fn key(module: &Module, defines: &[(&'static str, i64)], arch: &str) -> String {
     let mut hash = Sha256::new();
     let headers = HEADERS.iter().flat_map(|(name, text)| [*name, *text]).map(str::to_owned);
-    let parts =
-        [module.source.to_owned(), nvrtc_version()].into_iter().chain(headers).chain(options(defines, arch));
+    let parts = [module.source.to_owned(), nvrtc_version()]
+        .into_iter()
+        .chain(headers)
+        .chain(options(defines, arch));
     for part in parts {
         hash.update(part.len().to_le_bytes());
         hash.update(part);

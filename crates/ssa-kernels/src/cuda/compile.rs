@@ -41,13 +41,15 @@ pub struct KernelReport {
 /// [`KernelError::Library`] without NVRTC, [`KernelError::Compile`] with the compiler's messages.
 pub fn compile_all(arch: &str) -> Result<Vec<CompiledModule>> {
     Library::Nvrtc.load()?;
-    let variants =
-        modules::ALL.iter().flat_map(|module| module.variants.iter().map(move |defines| (*module, *defines)));
+    let variants = modules::ALL
+        .iter()
+        .flat_map(|module| module.variants.iter().map(move |defines| (*module, *defines)));
     variants
         .map(|(module, defines)| {
             let start = std::time::Instant::now();
             let Compiled { cubin, log } = compile(module, defines, arch)?;
-            let macros: String = defines.iter().map(|(name, value)| format!(" {name}={value}")).collect();
+            let macros: String =
+                defines.iter().map(|(name, value)| format!(" {name}={value}")).collect();
             Ok(CompiledModule {
                 name: format!("{}{macros}", module.name),
                 bytes: cubin.len(),
@@ -66,20 +68,34 @@ pub(super) struct Compiled {
 
 /// The options of a compilation, part of the key under which its result is kept.
 pub(super) fn options(defines: &[(&'static str, i64)], arch: &str) -> Vec<String> {
-    let fixed =
-        ["--std=c++17".to_owned(), "--ptxas-options=-v".to_owned(), format!("--gpu-architecture={arch}")];
-    fixed.into_iter().chain(defines.iter().map(|(name, value)| format!("-D{name}={value}"))).collect()
+    let fixed = [
+        "--std=c++17".to_owned(),
+        "--ptxas-options=-v".to_owned(),
+        format!("--gpu-architecture={arch}"),
+    ];
+    fixed
+        .into_iter()
+        .chain(defines.iter().map(|(name, value)| format!("-D{name}={value}")))
+        .collect()
 }
 
-pub(super) fn compile(module: &Module, defines: &[(&'static str, i64)], arch: &str) -> Result<Compiled> {
-    let failed = |log: String| KernelError::Compile { module: module.name, arch: arch.to_owned(), log };
-    let text =
-        |text: &str| CString::new(text).map_err(|_| failed("a source contains a zero byte".to_owned()));
+pub(super) fn compile(
+    module: &Module,
+    defines: &[(&'static str, i64)],
+    arch: &str,
+) -> Result<Compiled> {
+    let failed =
+        |log: String| KernelError::Compile { module: module.name, arch: arch.to_owned(), log };
+    let text = |text: &str| {
+        CString::new(text).map_err(|_| failed("a source contains a zero byte".to_owned()))
+    };
     let (source, name) = (text(module.source)?, text(&format!("{}.cu", module.name))?);
     let header_texts = HEADERS.map(|(_, source)| text(source));
     let header_names = HEADERS.map(|(name, _)| text(name));
-    let [header_texts, header_names]: [Vec<CString>; 2] =
-        [header_texts.into_iter().collect::<Result<_>>()?, header_names.into_iter().collect::<Result<_>>()?];
+    let [header_texts, header_names]: [Vec<CString>; 2] = [
+        header_texts.into_iter().collect::<Result<_>>()?,
+        header_names.into_iter().collect::<Result<_>>()?,
+    ];
     let options: Vec<CString> =
         options(defines, arch).iter().map(|option| text(option)).collect::<Result<_>>()?;
 
@@ -87,7 +103,8 @@ pub(super) fn compile(module: &Module, defines: &[(&'static str, i64)], arch: &s
         .map_err(|status| failed(format!("{status:?}")))?;
     let pointers = pointers(&options);
     // SAFETY: the program is open and the options are strings that live until the call returns.
-    let status = unsafe { sys::nvrtcCompileProgram(program.0, pointers.len() as i32, pointers.as_ptr()) };
+    let status =
+        unsafe { sys::nvrtcCompileProgram(program.0, pointers.len() as i32, pointers.as_ptr()) };
     let log = program.log();
     if status != sys::nvrtcResult::NVRTC_SUCCESS {
         return Err(failed(if log.is_empty() { format!("{status:?}") } else { log }));
@@ -111,7 +128,8 @@ impl Program {
     ) -> Result<Self, sys::nvrtcResult> {
         let mut program = ptr::null_mut();
         let (texts, names) = (pointers(texts), pointers(names));
-        // SAFETY: all arguments are strings, or lists of as many strings as is said, and the call copies them.
+        // SAFETY: all arguments are strings, or lists of as many strings as is said, and the call
+        // copies them.
         let status = unsafe {
             sys::nvrtcCreateProgram(
                 &raw mut program,

@@ -39,7 +39,8 @@ extern "C" __global__ void __launch_bounds__(256) bf16_to_f32(const bf16* x, flo
     for_each_piece(len, Convert<bf16, float>{x, out});
 }
 
-// Rows of `to` elements from rows of `from`: their beginning, or all of them and zeros. A thread for every element of `out`.
+// Rows of `to` elements from rows of `from`: their beginning, or all of them and zeros. A thread
+// for every element of `out`.
 template <typename T> DEVICE void resize_rows(const T* x, T* out, int from, int to, i64 len) {
     const i64 at = i64(blockIdx.x) * blockDim.x + threadIdx.x, row = at / to;
     const int column = int(at - row * to);
@@ -52,11 +53,13 @@ resize_rows_bf16(const bf16* x, bf16* out, int from, int to, i64 len) { resize_r
 extern "C" __global__ void __launch_bounds__(256)
 resize_rows_f32(const float* x, float* out, int from, int to, i64 len) { resize_rows(x, out, from, to, len); }
 
-// ---- Sums of f64 ---------------------------------------------------------------------------------------------------------
+// ---- Sums of f64
+// ---------------------------------------------------------------------------------------------------------
 
 constexpr int SUM_THREADS = 1024;
 
-// out = factor * sum of x, by one block: thread t adds elements t, t + 1024, ..., then the threads in a fixed order.
+// out = factor * sum of x, by one block: thread t adds elements t, t + 1024, ..., then the threads
+// in a fixed order.
 extern "C" __global__ void __launch_bounds__(SUM_THREADS)
 sum_f64(const double* x, i64 len, double factor, double* out) {
     double sum = 0.0;

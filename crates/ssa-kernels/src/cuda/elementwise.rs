@@ -37,7 +37,8 @@ pub(crate) fn add_assign(x: &mut Tensor, y: &Tensor) -> Result<()> {
     gpu.kernel(&MODULE, name, &[])?.launch(grid(len), THREADS).in_place(x).input(y).i64(len).run()
 }
 
-/// A copy of `x` on the GPU in another floating-point type; None unless `x` lies there and both types are such.
+/// A copy of `x` on the GPU in another floating-point type; None unless `x` lies there and both
+/// types are such.
 pub(crate) fn converted(gpu: &Gpu, x: &Tensor, dtype: DType) -> Result<Option<Tensor>> {
     let device = Device::Cuda(gpu.clone());
     let name = match (x.dtype(), dtype) {
@@ -46,7 +47,12 @@ pub(crate) fn converted(gpu: &Gpu, x: &Tensor, dtype: DType) -> Result<Option<Te
         _ => return Ok(None),
     };
     let (len, mut out) = (x.len(), Tensor::for_output_on(&device, dtype, x.shape()));
-    gpu.kernel(&MODULE, name, &[])?.launch(grid(len), THREADS).input(x).output(&mut out).i64(len).run()?;
+    gpu.kernel(&MODULE, name, &[])?
+        .launch(grid(len), THREADS)
+        .input(x)
+        .output(&mut out)
+        .i64(len)
+        .run()?;
     Ok(Some(out))
 }
 
@@ -55,7 +61,9 @@ pub(crate) fn resized_rows(gpu: &Gpu, x: &Tensor, row: usize) -> Result<Tensor> 
     let name = match x.dtype() {
         DType::F32 => "resize_rows_f32",
         DType::Bf16 => "resize_rows_bf16",
-        DType::I16 => return Err(KernelError::value("resized_rows", "x", "f32 or bf16", DType::I16)),
+        DType::I16 => {
+            return Err(KernelError::value("resized_rows", "x", "f32 or bf16", DType::I16));
+        }
     };
     let mut shape = x.shape().to_vec();
     let from = shape.pop().unwrap_or(1);
@@ -73,7 +81,8 @@ pub(crate) fn resized_rows(gpu: &Gpu, x: &Tensor, row: usize) -> Result<Tensor> 
     Ok(out)
 }
 
-/// `factor` times the sum of the first `len` values (`f64`) of a buffer, in an order that depends on `len` alone.
+/// `factor` times the sum of the first `len` values (`f64`) of a buffer, in an order that depends
+/// on `len` alone.
 pub(crate) fn sum(gpu: &Gpu, values: &Buffer, len: usize, factor: f64) -> Result<Scalar> {
     const SUM_THREADS: usize = 1024;
     let mut total = gpu.alloc::<f64>(1)?;

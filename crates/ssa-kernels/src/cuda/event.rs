@@ -42,7 +42,8 @@ impl Stopwatch {
         // SAFETY: the event was recorded.
         unsafe { result::event::synchronize(self.stop) }.map_err(failed)?;
         // SAFETY: both events were recorded and have passed.
-        let milliseconds = unsafe { result::event::elapsed(self.start, self.stop) }.map_err(failed)?;
+        let milliseconds =
+            unsafe { result::event::elapsed(self.start, self.stop) }.map_err(failed)?;
         Ok(f64::from(milliseconds))
     }
 }
@@ -50,7 +51,8 @@ impl Stopwatch {
 impl Drop for Stopwatch {
     fn drop(&mut self) {
         for event in [self.start, self.stop] {
-            // SAFETY: the event is open and not used after this. A failure means that the device is lost.
+            // SAFETY: the event is open and not used after this. A failure means that the device is
+            // lost.
             let _ = unsafe { result::event::destroy(event) };
         }
     }

@@ -18,8 +18,8 @@ use crate::{KernelError, Result};
 
 /// An opened GPU with one stream. Cloning gives another handle to the same.
 ///
-/// Work is queued and runs in order; only reading results waits for it. So an error inside a kernel shows at the next
-/// reading.
+/// Work is queued and runs in order; only reading results waits for it. So an error inside a kernel
+/// shows at the next reading.
 #[derive(Clone)]
 pub struct Gpu(Arc<Inner>);
 
@@ -64,8 +64,9 @@ impl Gpu {
     /// Opens a GPU. Compiled kernels are kept in `cache`.
     ///
     /// # Errors
-    /// [`KernelError::Library`] names a library that is missing and what to install; [`KernelError::Value`] if there
-    /// is no such device or it is older than compute capability 8.0; [`KernelError::Cuda`] if it cannot be opened.
+    /// [`KernelError::Library`] names a library that is missing and what to install;
+    /// [`KernelError::Value`] if there is no such device or it is older than compute capability
+    /// 8.0; [`KernelError::Cuda`] if it cannot be opened.
     pub fn open(ordinal: usize, cache: KernelCache) -> Result<Self> {
         let properties = properties(ordinal)?;
         if properties.compute_capability < 80 {
@@ -101,7 +102,8 @@ impl Gpu {
         &self.0.properties
     }
 
-    /// Fills every new output with NaN from now on, so that an element that is never written cannot pass for a result.
+    /// Fills every new output with NaN from now on, so that an element that is never written cannot
+    /// pass for a result.
     pub fn poison_outputs(&self, poison: bool) {
         self.0.poison.store(poison, Ordering::Relaxed);
     }
@@ -139,8 +141,8 @@ impl Gpu {
         })
     }
 
-    /// Takes memory for buffers that are still to come, so that none of them has to ask the device, which other programs use
-    /// as well.
+    /// Takes memory for buffers that are still to come, so that none of them has to ask the device,
+    /// which other programs use as well.
     ///
     /// # Errors
     /// [`KernelError::OutOfMemory`] if the device does not have so much.
@@ -187,7 +189,8 @@ impl Gpu {
             Some(loaded) => loaded.clone(),
             None => {
                 let start = Instant::now();
-                let (cubin, origin) = self.0.cache.cubin(module, defines, &self.0.properties.arch())?;
+                let (cubin, origin) =
+                    self.0.cache.cubin(module, defines, &self.0.properties.arch())?;
                 let loaded = Arc::new(LoadedModule::load(self, &cubin)?);
                 self.count_kernels(origin, start.elapsed().as_secs_f64());
                 modules.insert(key, loaded.clone());
@@ -211,7 +214,8 @@ impl Gpu {
                     (times.compiled + 1, times.compile_seconds + seconds)
             }
             Origin::Disk => {
-                (times.cached, times.read_seconds) = (times.cached + 1, times.read_seconds + seconds)
+                (times.cached, times.read_seconds) =
+                    (times.cached + 1, times.read_seconds + seconds)
             }
         }
     }

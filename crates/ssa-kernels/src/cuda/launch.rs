@@ -15,7 +15,8 @@ pub(super) struct LoadedModule {
     functions: Mutex<HashMap<&'static str, Function>>,
 }
 
-// SAFETY: a module handle may be used from any thread that has bound the context, which every call does.
+// SAFETY: a module handle may be used from any thread that has bound the context, which every call
+// does.
 unsafe impl Send for LoadedModule {}
 // SAFETY: as above; the table of functions has its own lock.
 unsafe impl Sync for LoadedModule {}
@@ -33,7 +34,8 @@ struct Function {
 impl LoadedModule {
     pub(super) fn load(gpu: &Gpu, cubin: &[u8]) -> Result<Self> {
         gpu.bind()?;
-        // SAFETY: `cubin` is a whole image: it came from the compiler, or from the cache with a matching checksum.
+        // SAFETY: `cubin` is a whole image: it came from the compiler, or from the cache with a
+        // matching checksum.
         let module = unsafe { result::module::load_data(cubin.as_ptr().cast()) }
             .map_err(|error| KernelError::cuda("cuModuleLoadData", error))?;
         Ok(Self { module, functions: Mutex::default() })
@@ -50,7 +52,8 @@ impl LoadedModule {
             // SAFETY: the handle belongs to this module, which is loaded.
             let declared = unsafe { result::function::get_function_attribute(handle, attribute) }
                 .map_err(|error| KernelError::cuda("cuFuncGetAttribute", error))?;
-            let shared_limit = SHARED_WITHOUT_ASKING.saturating_sub(usize::try_from(declared).unwrap_or(0));
+            let shared_limit =
+                SHARED_WITHOUT_ASKING.saturating_sub(usize::try_from(declared).unwrap_or(0));
             functions.insert(name, Function { handle, shared_limit });
         }
         drop(functions);
@@ -60,14 +63,19 @@ impl LoadedModule {
     /// The function, allowed to use this much dynamic shared memory.
     fn function(&self, name: &'static str, shared: usize) -> Result<sys::CUfunction> {
         let mut functions = self.functions.lock().unwrap_or_else(PoisonError::into_inner);
-        let missing =
-            || KernelError::Cuda { call: "cuModuleGetFunction", message: format!("no kernel {name}") };
+        let missing = || KernelError::Cuda {
+            call: "cuModuleGetFunction",
+            message: format!("no kernel {name}"),
+        };
         let function = functions.get_mut(name).ok_or_else(missing)?;
         if shared > function.shared_limit {
-            let attribute = sys::CUfunction_attribute_enum::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
+            let attribute =
+                sys::CUfunction_attribute_enum::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
             // SAFETY: the handle belongs to this module, which is loaded.
-            unsafe { result::function::set_function_attribute(function.handle, attribute, shared as i32) }
-                .map_err(|error| KernelError::cuda("cuFuncSetAttribute", error))?;
+            unsafe {
+                result::function::set_function_attribute(function.handle, attribute, shared as i32)
+            }
+            .map_err(|error| KernelError::cuda("cuFuncSetAttribute", error))?;
             function.shared_limit = shared;
         }
         Ok(function.handle)
@@ -82,9 +90,17 @@ pub(crate) struct Kernel {
 }
 
 impl Kernel {
-    /// Begins a launch of `grid` blocks of `threads` threads; the arguments follow in the kernel's order.
+    /// Begins a launch of `grid` blocks of `threads` threads; the arguments follow in the kernel's
+    /// order.
     pub(crate) fn launch(&self, grid: [usize; 3], threads: usize) -> Launch<'_> {
-        Launch { kernel: self, grid, threads, shared: 0, arguments: Vec::with_capacity(16), failed: None }
+        Launch {
+            kernel: self,
+            grid,
+            threads,
+            shared: 0,
+            arguments: Vec::with_capacity(16),
+            failed: None,
+        }
     }
 }
 
@@ -126,8 +142,8 @@ impl Launch<'_> {
         self.address(address)
     }
 
-    /// Pointer to a gradient, then an `int`: whether the kernel adds to it (1) or, since it is still zero, sets every
-    /// element (0).
+    /// Pointer to a gradient, then an `int`: whether the kernel adds to it (1) or, since it is
+    /// still zero, sets every element (0).
     pub(crate) fn accumulate(mut self, tensor: &mut Tensor) -> Self {
         match tensor.device_accumulate() {
             Ok((address, add)) => {
@@ -198,7 +214,8 @@ impl Launch<'_> {
     /// Queues the launch. A grid without blocks does nothing.
     ///
     /// # Errors
-    /// [`KernelError::OutOfMemory`] if an output finds no place, [`KernelError::Cuda`] if the launch is refused.
+    /// [`KernelError::OutOfMemory`] if an output finds no place, [`KernelError::Cuda`] if the
+    /// launch is refused.
     pub(crate) fn run(mut self) -> Result<()> {
         if let Some(error) = self.failed.take() {
             return Err(error);
@@ -220,13 +237,16 @@ impl Launch<'_> {
         let mut parameters: Vec<*mut c_void> =
             self.arguments.iter_mut().map(|word| std::ptr::from_mut(word).cast()).collect();
         let (grid, block) = ((x as u32, y as u32, z as u32), (threads as u32, 1, 1));
-        // SAFETY: the function is loaded; every argument is a word that lives until the call returns, which copies it; the
-        // buffers behind the pointers are given back in stream order. What the kernel does is the promise of its source.
-        unsafe { result::launch_kernel(function, grid, block, shared as u32, stream, &mut parameters) }
-            .map_err(|error| KernelError::Cuda {
-                call: kernel.name,
-                message: super::library::driver_message(error),
-            })
+        // SAFETY: the function is loaded; every argument is a word that lives until the call
+        // returns, which copies it; the buffers behind the pointers are given back in stream order.
+        // What the kernel does is the promise of its source.
+        unsafe {
+            result::launch_kernel(function, grid, block, shared as u32, stream, &mut parameters)
+        }
+        .map_err(|error| KernelError::Cuda {
+            call: kernel.name,
+            message: super::library::driver_message(error),
+        })
     }
 
     fn address(mut self, address: Result<u64>) -> Self {

@@ -69,7 +69,9 @@ impl Library {
 
     fn remedy(self) -> &'static str {
         match self {
-            Self::Driver => "install the NVIDIA driver (version 580 or newer), or run with --device cpu",
+            Self::Driver => {
+                "install the NVIDIA driver (version 580 or newer), or run with --device cpu"
+            }
             Self::Nvrtc => {
                 "install the NVRTC of CUDA 13 (Debian and Ubuntu: cuda-nvrtc-13-0 of NVIDIA's repository; or pip install \
                  nvidia-cuda-nvrtc) and put its directory into LD_LIBRARY_PATH"
@@ -85,8 +87,8 @@ impl Library {
         KernelError::Library { name: self.name(), cause: cause.into(), remedy: self.remedy() }
     }
 
-    /// Loads the library once, so that cudarc, which asks for it by its bare name and panics where that fails, finds
-    /// it in memory.
+    /// Loads the library once, so that cudarc, which asks for it by its bare name and panics where
+    /// that fails, finds it in memory.
     pub(crate) fn load(self) -> Result<()> {
         static LOADED: [OnceLock<Result<Handle, KernelError>>; 3] = [const { OnceLock::new() }; 3];
         let loaded = LOADED[self as usize].get_or_init(|| self.open());
@@ -95,15 +97,19 @@ impl Library {
 
     fn open(self) -> Result<Handle> {
         let bare = self.files().iter().map(PathBuf::from);
-        let placed =
-            DIRECTORIES.iter().flat_map(|dir| self.files().iter().map(|file| [*dir, *file].iter().collect()));
+        let placed = DIRECTORIES
+            .iter()
+            .flat_map(|dir| self.files().iter().map(|file| [*dir, *file].iter().collect()));
         let mut first_failure = None;
         for path in bare.chain(placed) {
-            // SAFETY: these libraries are made to be loaded into any program; their constructors have no conditions.
+            // SAFETY: these libraries are made to be loaded into any program; their constructors
+            // have no conditions.
             match unsafe { Handle::new(&path) } {
                 Ok(handle) if self.is_whole() => return Ok(handle),
                 Ok(_) => {
-                    return Err(self.missing("it is there, but not under a name that it is looked up by"));
+                    return Err(
+                        self.missing("it is there, but not under a name that it is looked up by")
+                    );
                 }
                 Err(error) => first_failure = first_failure.or(Some(told(&error))),
             }
@@ -153,7 +159,8 @@ impl Library {
 
     /// Looks for the library.
     pub fn status(self) -> LibraryStatus {
-        let found = self.load().map(|()| LibraryFile { version: self.version(), path: self.loaded_from() });
+        let found =
+            self.load().map(|()| LibraryFile { version: self.version(), path: self.loaded_from() });
         LibraryStatus { library: self, found }
     }
 
@@ -185,8 +192,9 @@ pub(super) fn cublaslt_version() -> String {
 
 /// The text of an error of the driver.
 pub(super) fn driver_message(error: driver::result::DriverError) -> String {
-    let text =
-        |text: Result<&CStr, _>| text.map(|text| text.to_string_lossy().into_owned()).unwrap_or_default();
+    let text = |text: Result<&CStr, _>| {
+        text.map(|text| text.to_string_lossy().into_owned()).unwrap_or_default()
+    };
     let (name, what) = (error.error_name(), error.error_string());
     format!("{}: {}", text(name.map_err(|_| ())), text(what.map_err(|_| ())))
 }

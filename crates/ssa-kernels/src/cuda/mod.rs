@@ -1,19 +1,22 @@
 //! The NVIDIA GPU: the only home of foreign functions in this crate.
 //!
-//! Three libraries are looked up when a GPU is opened, never at build time: the driver (`libcuda`), the run-time compiler
-//! (NVRTC) and the matrix products (`cublasLt`). A program without them starts and runs on the CPU; each that is missing has
-//! its own message ([`Library`]).
+//! Three libraries are looked up when a GPU is opened, never at build time: the driver (`libcuda`),
+//! the run-time compiler (NVRTC) and the matrix products (`cublasLt`). A program without them
+//! starts and runs on the CPU; each that is missing has its own message ([`Library`]).
 //!
-//! * [`Gpu`] is an opened device with one stream: everything on it runs in the order it was asked for.
-//! * `Buffer` is device memory of one owner, from the driver's pool: taking and giving back costs microseconds.
-//! * `Module` is the source of some kernels; `Kernel` is one of them compiled for the card found, kept in memory and
-//!   on disk ([`KernelCache`]).
+//! * [`Gpu`] is an opened device with one stream: everything on it runs in the order it was asked
+//!   for.
+//! * `Buffer` is device memory of one owner, from the driver's pool: taking and giving back costs
+//!   microseconds.
+//! * `Module` is the source of some kernels; `Kernel` is one of them compiled for the card found,
+//!   kept in memory and on disk ([`KernelCache`]).
 //! * `matmul` is the matrix product.
 //!
 //! # Safety
-//! Launching a kernel is as unsafe as the kernel: it may write anywhere. The sources are part of this crate and are held to
-//! the rules of an unsafe block: a kernel touches the buffers it is given, inside the sizes it is given, and nothing else. The
-//! functions of ops that launch them check all shapes first.
+//! Launching a kernel is as unsafe as the kernel: it may write anywhere. The sources are part of
+//! this crate and are held to the rules of an unsafe block: a kernel touches the buffers it is
+//! given, inside the sizes it is given, and nothing else. The functions of ops that launch them
+//! check all shapes first.
 
 #![allow(unsafe_code)]
 
@@ -45,7 +48,8 @@ pub(crate) struct Module {
     pub(crate) name: &'static str,
     /// CUDA C++.
     pub(crate) source: &'static str,
-    /// Sets of `-D` macros that are compiled ahead: what tests check for errors and spilled registers.
+    /// Sets of `-D` macros that are compiled ahead: what tests check for errors and spilled
+    /// registers.
     pub(crate) variants: &'static [&'static [(&'static str, i64)]],
 }
 

@@ -38,7 +38,8 @@ impl GpuProperties {
 /// [`KernelError::Library`] without a driver, [`KernelError::Cuda`] if it does not answer.
 pub fn count() -> Result<usize> {
     initialise()?;
-    let count = result::device::get_count().map_err(|error| KernelError::cuda("cuDeviceGetCount", error))?;
+    let count = result::device::get_count()
+        .map_err(|error| KernelError::cuda("cuDeviceGetCount", error))?;
     Ok(usize::try_from(count).unwrap_or(0))
 }
 

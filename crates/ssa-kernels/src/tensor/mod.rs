@@ -5,12 +5,14 @@ mod storage;
 use self::storage::{CudaStorage, Storage};
 use crate::{DType, Device, KernelError, Result};
 
-/// A dense, contiguous, row-major tensor with one owner: `f32` on the CPU; `bf16` or `f32` on a GPU.
+/// A dense, contiguous, row-major tensor with one owner: `f32` on the CPU; `bf16` or `f32` on a
+/// GPU.
 ///
-/// There are no views and no broadcasting: an op that needs a part of a tensor says so in its signature. This
-/// keeps "what does this buffer hold" answerable from the shape alone.
+/// There are no views and no broadcasting: an op that needs a part of a tensor says so in its
+/// signature. This keeps "what does this buffer hold" answerable from the shape alone.
 ///
-/// On a GPU, zeros take no memory until they are written or read, and a copy takes none until one of the two is changed.
+/// On a GPU, zeros take no memory until they are written or read, and a copy takes none until one
+/// of the two is changed.
 #[derive(Clone, Debug)]
 pub struct Tensor {
     shape: Vec<usize>,
@@ -44,8 +46,9 @@ impl Tensor {
 
     /// An output buffer of which every element will be written.
     ///
-    /// Builds with debug assertions, and this crate's own tests, fill it with NaN so that an element an op
-    /// forgets to write cannot pass for a result. On a GPU [`Gpu::poison_outputs`](crate::Gpu::poison_outputs) does so.
+    /// Builds with debug assertions, and this crate's own tests, fill it with NaN so that an
+    /// element an op forgets to write cannot pass for a result. On a GPU
+    /// [`Gpu::poison_outputs`](crate::Gpu::poison_outputs) does so.
     pub(crate) fn for_output(shape: impl Into<Vec<usize>>) -> Self {
         let mut tensor = Self::zeros(shape);
         if cfg!(any(test, debug_assertions)) {
@@ -55,7 +58,11 @@ impl Tensor {
     }
 
     /// As [`Tensor::for_output`], on a device.
-    pub(crate) fn for_output_on(device: &Device, dtype: DType, shape: impl Into<Vec<usize>>) -> Self {
+    pub(crate) fn for_output_on(
+        device: &Device,
+        dtype: DType,
+        shape: impl Into<Vec<usize>>,
+    ) -> Self {
         match device {
             Device::Cpu => Self::for_output(shape),
             Device::Cuda(_) => Self::zeros_on(device, dtype, shape),
@@ -84,8 +91,8 @@ impl Tensor {
         Ok(Self { shape, storage: Storage::Cpu(data) })
     }
 
-    /// A copy on a device. On a GPU the elements are rounded to `dtype`; on the CPU they are `f32`, which holds each of the
-    /// types exactly.
+    /// A copy on a device. On a GPU the elements are rounded to `dtype`; on the CPU they are `f32`,
+    /// which holds each of the types exactly.
     ///
     /// # Errors
     /// [`KernelError::OutOfMemory`], or [`KernelError::Cuda`] if work queued before has failed.
@@ -97,10 +104,14 @@ impl Tensor {
                 Storage::Cuda(storage) if storage.gpu == *gpu && storage.dtype == dtype => {
                     self.storage.clone()
                 }
-                Storage::Cuda(storage) => match crate::cuda::elementwise::converted(gpu, self, dtype)? {
-                    Some(converted) => return Ok(converted),
-                    None => Storage::Cuda(CudaStorage::upload(gpu, dtype, &storage.download()?)?),
-                },
+                Storage::Cuda(storage) => {
+                    match crate::cuda::elementwise::converted(gpu, self, dtype)? {
+                        Some(converted) => return Ok(converted),
+                        None => {
+                            Storage::Cuda(CudaStorage::upload(gpu, dtype, &storage.download()?)?)
+                        }
+                    }
+                }
             },
         };
         Ok(Self { shape: self.shape.clone(), storage })
@@ -117,7 +128,8 @@ impl Tensor {
         }
     }
 
-    /// The elements in row-major order, copied to the host; on a GPU this waits for all work before.
+    /// The elements in row-major order, copied to the host; on a GPU this waits for all work
+    /// before.
     ///
     /// # Errors
     /// [`KernelError::Cuda`] if work queued before has failed.
@@ -172,11 +184,14 @@ impl Tensor {
     /// The elements in row-major order.
     ///
     /// # Panics
-    /// If the tensor lives on a GPU: whoever asks has to know, since a copy ([`Tensor::to_vec`]) takes time.
+    /// If the tensor lives on a GPU: whoever asks has to know, since a copy ([`Tensor::to_vec`])
+    /// takes time.
     pub fn as_slice(&self) -> &[f32] {
         match &self.storage {
             Storage::Cpu(values) => values,
-            Storage::Cuda(_) => unreachable!("elements of a tensor on a GPU are not in host memory"),
+            Storage::Cuda(_) => {
+                unreachable!("elements of a tensor on a GPU are not in host memory")
+            }
         }
     }
 
@@ -187,7 +202,9 @@ impl Tensor {
     pub fn as_mut_slice(&mut self) -> &mut [f32] {
         match &mut self.storage {
             Storage::Cpu(values) => values,
-            Storage::Cuda(_) => unreachable!("elements of a tensor on a GPU are not in host memory"),
+            Storage::Cuda(_) => {
+                unreachable!("elements of a tensor on a GPU are not in host memory")
+            }
         }
     }
 
@@ -198,7 +215,12 @@ impl Tensor {
     pub fn reshape(mut self, shape: impl Into<Vec<usize>>) -> Result<Self> {
         let shape = shape.into();
         if shape.iter().product::<usize>() != self.len() {
-            return Err(KernelError::shape("Tensor::reshape", "self", format!("{shape:?}"), &self.shape));
+            return Err(KernelError::shape(
+                "Tensor::reshape",
+                "self",
+                format!("{shape:?}"),
+                &self.shape,
+            ));
         }
         self.shape = shape;
         Ok(self)
@@ -238,7 +260,8 @@ impl Tensor {
     }
 }
 
-/// The same shape, type and elements. Tensors on a GPU are copied to the host for it; one that cannot be is equal to none.
+/// The same shape, type and elements. Tensors on a GPU are copied to the host for it; one that
+/// cannot be is equal to none.
 impl PartialEq for Tensor {
     fn eq(&self, other: &Self) -> bool {
         let same = self.shape == other.shape && self.dtype() == other.dtype();

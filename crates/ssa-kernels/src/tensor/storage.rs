@@ -16,8 +16,9 @@ pub(super) enum Storage {
 
 /// Elements on a GPU.
 ///
-/// A tensor of zeros has no memory until it is written or read: the first op that adds to a gradient sets it instead, and
-/// neither a clearing nor a reading pass is spent. Copies share their memory until one of them is written.
+/// A tensor of zeros has no memory until it is written or read: the first op that adds to a
+/// gradient sets it instead, and neither a clearing nor a reading pass is spent. Copies share their
+/// memory until one of them is written.
 #[derive(Clone, Debug)]
 pub(super) struct CudaStorage {
     pub(super) gpu: Gpu,
@@ -39,7 +40,9 @@ impl CudaStorage {
             DType::Bf16 => {
                 gpu.upload(&values.iter().map(|&value| bf16::from_f32(value)).collect::<Vec<_>>())?
             }
-            DType::I16 => gpu.upload(&values.iter().map(|&value| value as i16).collect::<Vec<_>>())?,
+            DType::I16 => {
+                gpu.upload(&values.iter().map(|&value| value as i16).collect::<Vec<_>>())?
+            }
         };
         Ok(storage.with(buffer))
     }
@@ -57,7 +60,10 @@ impl CudaStorage {
             DType::I16 => {
                 let mut integers = vec![0_i16; self.len];
                 buffer.read(&mut integers)?;
-                values.iter_mut().zip(integers).for_each(|(value, integer)| *value = f32::from(integer));
+                values
+                    .iter_mut()
+                    .zip(integers)
+                    .for_each(|(value, integer)| *value = f32::from(integer));
             }
         }
         Ok(values)

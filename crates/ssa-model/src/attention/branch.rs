@@ -1,6 +1,8 @@
 //! One attention of a layer: its kernels forward and backward.
 
-use ssa_kernels::ops::attention::compression::{compression_attention_bwd, compression_attention_fwd};
+use ssa_kernels::ops::attention::compression::{
+    compression_attention_bwd, compression_attention_fwd,
+};
 use ssa_kernels::ops::attention::full::{full_attention_bwd, full_attention_fwd};
 use ssa_kernels::ops::attention::pooling::{mean_pool_bwd, mean_pool_f32_fwd, mean_pool_fwd};
 use ssa_kernels::ops::attention::selection::{BlockIndices, select_blocks};
@@ -85,7 +87,10 @@ pub(crate) fn backward(
     context: &AttentionContext<'_>,
     grads: &mut AttentionGrads,
 ) -> Result<()> {
-    branches.iter().zip(douts).try_for_each(|(branch, dout)| branch.backward(dout, qkv, context, grads))
+    branches
+        .iter()
+        .zip(douts)
+        .try_for_each(|(branch, dout)| branch.backward(dout, qkv, context, grads))
 }
 
 impl Branch {
@@ -100,7 +105,9 @@ impl Branch {
         let scale = context.softmax_scale;
         let selection = &context.options.selection;
         let (output, state) = match planned.kind {
-            AttentionKind::Full => (full_attention_fwd(q, k, v, documents, scale)?, BranchState::Full),
+            AttentionKind::Full => {
+                (full_attention_fwd(q, k, v, documents, scale)?, BranchState::Full)
+            }
             AttentionKind::Sparse => {
                 let block_indices = select(qkv, context)?;
                 let output = sparse_attention_fwd(q, k, v, &block_indices, documents, scale)?;
@@ -110,8 +117,9 @@ impl Branch {
                 let block_size = selection.block_size;
                 let k_pooled = mean_pool_fwd(k, documents, block_size)?;
                 let v_pooled = mean_pool_fwd(v, documents, block_size)?;
-                let output =
-                    compression_attention_fwd(q, &k_pooled, &v_pooled, documents, block_size, scale)?;
+                let output = compression_attention_fwd(
+                    q, &k_pooled, &v_pooled, documents, block_size, scale,
+                )?;
                 (output, BranchState::Compression { k_pooled, v_pooled })
             }
             AttentionKind::Window => {
@@ -134,13 +142,35 @@ impl Branch {
         let documents = context.documents_of(self.kind);
         let scale = context.softmax_scale;
         match &self.state {
-            BranchState::Full => full_attention_bwd(dout, q, k, v, &self.output, documents, scale, grads)?,
+            BranchState::Full => {
+                full_attention_bwd(dout, q, k, v, &self.output, documents, scale, grads)?
+            }
             BranchState::Sparse { block_indices } => {
-                sparse_attention_bwd(dout, q, k, v, &self.output, block_indices, documents, scale, grads)?;
+                sparse_attention_bwd(
+                    dout,
+                    q,
+                    k,
+                    v,
+                    &self.output,
+                    block_indices,
+                    documents,
+                    scale,
+                    grads,
+                )?;
             }
             BranchState::Window => {
                 let window_size = context.options.window_size;
-                window_attention_bwd(dout, q, k, v, &self.output, documents, window_size, scale, grads)?;
+                window_attention_bwd(
+                    dout,
+                    q,
+                    k,
+                    v,
+                    &self.output,
+                    documents,
+                    window_size,
+                    scale,
+                    grads,
+                )?;
             }
             BranchState::Compression { k_pooled, v_pooled } => {
                 let block_size = context.options.selection.block_size;

@@ -1,8 +1,9 @@
-//! The attention half of a layer: projections, RoPE, the planned attentions, their gates, and the output
-//! projection.
+//! The attention half of a layer: projections, RoPE, the planned attentions, their gates, and the
+//! output projection.
 //!
-//! All four methods run through this code. A [`plan`] says which attentions a layer computes from the same q, k
-//! and v and which of them go on; training ssa computes two, sends one on, and aligns them.
+//! All four methods run through this code. A [`plan`] says which attentions a layer computes from
+//! the same q, k and v and which of them go on; training ssa computes two, sends one on, and aligns
+//! them.
 
 mod branch;
 pub(crate) mod plan;
@@ -73,14 +74,18 @@ pub(crate) fn project(
         let shape = [x.shape()[0], x.shape()[1], weight.shape()[0] / head_dim, head_dim];
         Ok(linear_fwd(x, weight)?.reshape(shape)?)
     };
-    let mut qkv =
-        QueryKeyValue { q: heads(&weights.q_proj)?, k: heads(&weights.k_proj)?, v: heads(&weights.v_proj)? };
+    let mut qkv = QueryKeyValue {
+        q: heads(&weights.q_proj)?,
+        k: heads(&weights.k_proj)?,
+        v: heads(&weights.v_proj)?,
+    };
     rope_fwd(&mut qkv.q, context.documents, context.rope)?;
     rope_fwd(&mut qkv.k, context.documents, context.rope)?;
     Ok(qkv)
 }
 
-/// Runs the planned attentions on projected inputs and returns the layer's attention output `[B, T, hidden]`.
+/// Runs the planned attentions on projected inputs and returns the layer's attention output `[B, T,
+/// hidden]`.
 ///
 /// With `alignment` a layer of both streams also sums the alignment loss between them.
 pub(crate) fn forward(
@@ -114,13 +119,14 @@ fn rows_of_tokens(heads: Tensor) -> Result<Tensor> {
 }
 
 impl AttentionSaved {
-    /// Sum of the alignment loss over the valid tokens, heads and dimensions of this layer; none if it was not asked for or
-    /// the layer does not compute both streams.
+    /// Sum of the alignment loss over the valid tokens, heads and dimensions of this layer; none if
+    /// it was not asked for or the layer does not compute both streams.
     pub(crate) fn take_alignment_sum(&mut self) -> Option<Scalar> {
         self.alignment_sum.take()
     }
 
-    /// The input of the output projection `[B, T, HQ * D]`: the sum of the gated outputs that go on.
+    /// The input of the output projection `[B, T, HQ * D]`: the sum of the gated outputs that go
+    /// on.
     fn mixed(&self) -> Result<Tensor> {
         let mut mixed: Option<Tensor> = None;
         for branch in self.branches.iter().filter(|branch| branch.contributes) {
@@ -133,7 +139,8 @@ impl AttentionSaved {
         rows_of_tokens(mixed.unwrap_or_else(|| Tensor::zeros_like(&self.qkv.q)))
     }
 
-    /// The outputs of full and sparse attention with their gate, if the layer computed both and one goes on.
+    /// The outputs of full and sparse attention with their gate, if the layer computed both and one
+    /// goes on.
     fn pair(&self) -> Option<GatedPair<'_>> {
         let [full, sparse] = self.branches.as_slice() else { return None };
         let is_pair = [full.kind, sparse.kind] == [AttentionKind::Full, AttentionKind::Sparse];
@@ -143,7 +150,12 @@ impl AttentionSaved {
             _ => return None,
         };
         let gate = self.gates.of(full.kind);
-        is_pair.then_some(GatedPair { full: &full.output.out, sparse: &sparse.output.out, gate, chosen })
+        is_pair.then_some(GatedPair {
+            full: &full.output.out,
+            sparse: &sparse.output.out,
+            gate,
+            chosen,
+        })
     }
 
     /// The gradients of the attentions' outputs and of the gates.
@@ -153,11 +165,18 @@ impl AttentionSaved {
         alignment: Option<(&PairAlignment<'_>, f32)>,
     ) -> Result<(Vec<Tensor>, Gates)> {
         let mut dgates = Gates::zeros_like(&self.gates);
-        let mut douts: Vec<Tensor> = self.branches.iter().map(|_| Tensor::zeros_like(dmixed)).collect();
+        let mut douts: Vec<Tensor> =
+            self.branches.iter().map(|_| Tensor::zeros_like(dmixed)).collect();
         match (self.pair(), alignment, douts.as_mut_slice()) {
             (Some(pair), Some((alignment, scale)), [dfull, dsparse]) => {
                 let dgate = dgates.of_mut(AttentionKind::Full);
-                gated_pair_bwd(dmixed, &pair, alignment, scale, GatedPairGrads { dfull, dsparse, dgate })?;
+                gated_pair_bwd(
+                    dmixed,
+                    &pair,
+                    alignment,
+                    scale,
+                    GatedPairGrads { dfull, dsparse, dgate },
+                )?;
             }
             _ => {
                 let contributing =
@@ -173,8 +192,8 @@ impl AttentionSaved {
 
     /// Adds to the weight gradients and returns the gradient of the normed input.
     ///
-    /// `dout` is the gradient of the layer's attention output; `alignment` comes with the factor of its sum in
-    /// the loss.
+    /// `dout` is the gradient of the layer's attention output; `alignment` comes with the factor of
+    /// its sum in the loss.
     pub(crate) fn backward(
         &self,
         dout: &Tensor,

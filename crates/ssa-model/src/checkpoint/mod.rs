@@ -22,12 +22,12 @@ const CONFIG: &str = "config.json";
 const WEIGHTS: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";
 
-/// Writes `config.json` and `model.safetensors` (`f32`) into a folder, which is made if need be. Each file is
-/// replaced as a whole ([`replace_file`]), the configuration last.
+/// Writes `config.json` and `model.safetensors` (`f32`) into a folder, which is made if need be.
+/// Each file is replaced as a whole ([`replace_file`]), the configuration last.
 ///
 /// # Errors
-/// [`ModelError::Io`] with the file, for example where the disk is full; [`ModelError::Parameters`] if the parameters
-/// are not those of the configuration.
+/// [`ModelError::Io`] with the file, for example where the disk is full; [`ModelError::Parameters`]
+/// if the parameters are not those of the configuration.
 pub fn save(dir: &Path, config: &ModelConfig, parameters: &Parameters) -> Result<()> {
     parameters.check(config)?;
     fs::create_dir_all(dir).map_err(ModelError::io("create", dir))?;
@@ -38,15 +38,16 @@ pub fn save(dir: &Path, config: &ModelConfig, parameters: &Parameters) -> Result
     replace_file(&dir.join(CONFIG), |file| file.write_all(config.as_bytes()))
 }
 
-/// Reads a folder: `config.json` and either `model.safetensors` or, without that, the shards named in
-/// `model.safetensors.index.json`. `F32`, `BF16` and `F16` weights become `f32`.
+/// Reads a folder: `config.json` and either `model.safetensors` or, without that, the shards named
+/// in `model.safetensors.index.json`. `F32`, `BF16` and `F16` weights become `f32`.
 ///
-/// All names and shapes are checked before the first tensor is read. `lm_head.weight` is ignored where the
-/// configuration ties it to the embedding, and so are the `rotary_emb.inv_freq` tables of old checkpoints.
+/// All names and shapes are checked before the first tensor is read. `lm_head.weight` is ignored
+/// where the configuration ties it to the embedding, and so are the `rotary_emb.inv_freq` tables of
+/// old checkpoints.
 ///
 /// # Errors
-/// [`ModelError`] with the file and what is wrong: a file missing, damaged or of another architecture; a tensor
-/// missing, unexpected, or with the wrong shape or type.
+/// [`ModelError`] with the file and what is wrong: a file missing, damaged or of another
+/// architecture; a tensor missing, unexpected, or with the wrong shape or type.
 pub fn load(dir: &Path) -> Result<(ModelConfig, Parameters)> {
     let config = ModelConfig::read(&dir.join(CONFIG))?;
     let weights = Weights::open(dir)?;
@@ -127,7 +128,9 @@ impl Weights {
     fn file(&self, name: &str) -> Result<&TensorFile> {
         match self.file_of.get(name) {
             Some(&place) => Ok(&self.files[place]),
-            None => Err(ModelError::MissingTensor { path: self.path.clone(), name: name.to_owned() }),
+            None => {
+                Err(ModelError::MissingTensor { path: self.path.clone(), name: name.to_owned() })
+            }
         }
     }
 }
@@ -137,7 +140,8 @@ fn shard_path(dir: &Path, index: &Path, shard: &str) -> Result<PathBuf> {
     if Path::new(shard).file_name() == Some(shard.as_ref()) {
         Ok(dir.join(shard))
     } else {
-        let problem = format!("it places tensors in `{shard}`, which is not the name of a file beside it");
+        let problem =
+            format!("it places tensors in `{shard}`, which is not the name of a file beside it");
         Err(ModelError::Damaged { path: index.to_owned(), problem })
     }
 }

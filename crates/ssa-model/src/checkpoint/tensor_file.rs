@@ -1,7 +1,7 @@
 //! Reading and writing safetensors files tensor by tensor.
 //!
-//! The file is never in memory as a whole, nor is a tensor twice: bytes pass through a small buffer, since the
-//! conversion between bytes and `f32` needs a copy anyway.
+//! The file is never in memory as a whole, nor is a tensor twice: bytes pass through a small
+//! buffer, since the conversion between bytes and `f32` needs a copy anyway.
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
@@ -16,7 +16,8 @@ use ssa_kernels::Tensor;
 use super::replace_file;
 use crate::{ModelError, Result};
 
-/// Bytes of the buffer: large enough that system calls do not matter, small enough to stay in cache.
+/// Bytes of the buffer: large enough that system calls do not matter, small enough to stay in
+/// cache.
 const BUFFER: usize = 1 << 20;
 /// The format's own limit.
 const LONGEST_HEADER: u64 = 100_000_000;
@@ -39,8 +40,8 @@ impl TensorFile {
     /// Opens a file and checks its header.
     ///
     /// # Errors
-    /// [`ModelError::Io`]; [`ModelError::Damaged`] if the header cannot be read or tells another size than the
-    /// file has.
+    /// [`ModelError::Io`]; [`ModelError::Damaged`] if the header cannot be read or tells another
+    /// size than the file has.
     pub fn open(path: &Path) -> Result<Self> {
         let io_error = || ModelError::io("read", path);
         let damaged = |problem: String| ModelError::Damaged { path: path.to_owned(), problem };
@@ -53,7 +54,8 @@ impl TensorFile {
         file.read_exact(&mut prefix).map_err(io_error())?;
         let header_length = u64::from_le_bytes(prefix);
         if header_length > LONGEST_HEADER.min(length - PREFIX) {
-            let problem = format!("it announces a header of {header_length} bytes but has {length} in all");
+            let problem =
+                format!("it announces a header of {header_length} bytes but has {length} in all");
             return Err(damaged(problem));
         }
         let mut header = vec![0; header_length as usize];
@@ -101,8 +103,8 @@ impl TensorFile {
         self.decoder(name, info.dtype).map(|_| ())
     }
 
-    /// Reads a tensor stored as `F32`, `BF16` or `F16`. All three convert to `f32` without rounding; NaN and
-    /// infinity are values like any other.
+    /// Reads a tensor stored as `F32`, `BF16` or `F16`. All three convert to `f32` without
+    /// rounding; NaN and infinity are values like any other.
     ///
     /// # Errors
     /// [`ModelError::MissingTensor`], [`ModelError::TensorDtype`] or [`ModelError::Io`].
@@ -126,16 +128,17 @@ impl TensorFile {
     }
 
     fn info(&self, name: &str) -> Result<&TensorInfo> {
-        self.header
-            .info(name)
-            .ok_or_else(|| ModelError::MissingTensor { path: self.path.clone(), name: name.to_owned() })
+        self.header.info(name).ok_or_else(|| ModelError::MissingTensor {
+            path: self.path.clone(),
+            name: name.to_owned(),
+        })
     }
 
     fn decoder(&self, name: &str, dtype: Dtype) -> Result<Decoder> {
         match dtype {
-            Dtype::F32 => {
-                Ok(|bytes, values| values.extend(bytes.as_chunks().0.iter().map(|&b| f32::from_le_bytes(b))))
-            }
+            Dtype::F32 => Ok(|bytes, values| {
+                values.extend(bytes.as_chunks().0.iter().map(|&b| f32::from_le_bytes(b)))
+            }),
             Dtype::BF16 => Ok(|bytes, values| {
                 values.extend(bytes.as_chunks().0.iter().map(|&b| bf16::from_le_bytes(b).to_f32()));
             }),
@@ -151,12 +154,16 @@ impl TensorFile {
     }
 }
 
-/// Writes tensors as `F32` into a safetensors file, in the order given, and replaces the file as a whole
-/// ([`replace_file`]). The same tensors and metadata give the same bytes.
+/// Writes tensors as `F32` into a safetensors file, in the order given, and replaces the file as a
+/// whole ([`replace_file`]). The same tensors and metadata give the same bytes.
 ///
 /// # Errors
 /// [`ModelError::Io`].
-pub fn write_tensors(path: &Path, tensors: &[(String, &Tensor)], metadata: &[(&str, &str)]) -> Result<()> {
+pub fn write_tensors(
+    path: &Path,
+    tensors: &[(String, &Tensor)],
+    metadata: &[(&str, &str)],
+) -> Result<()> {
     let header = header(tensors, metadata);
     replace_file(path, |file| {
         file.write_all(&(header.len() as u64).to_le_bytes())?;

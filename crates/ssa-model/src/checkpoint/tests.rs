@@ -24,7 +24,8 @@ fn saved(settings: ModelSettings) -> (TempDir, Parameters) {
     (dir, parameters)
 }
 
-/// Writes a weight file with tensors of any type, through the reference implementation of the format.
+/// Writes a weight file with tensors of any type, through the reference implementation of the
+/// format.
 fn write_weights(path: &Path, tensors: &[Stored]) {
     let views = tensors.iter().map(|(name, dtype, shape, bytes)| {
         (name.as_str(), TensorView::new(*dtype, shape.clone(), bytes).unwrap())
@@ -33,9 +34,11 @@ fn write_weights(path: &Path, tensors: &[Stored]) {
 }
 
 fn stored(parameters: &Parameters) -> Vec<Stored> {
-    let bytes = |tensor: &Tensor| tensor.as_slice().iter().flat_map(|value| value.to_le_bytes()).collect();
-    let entry =
-        |(name, tensor): (String, &Tensor)| (name, Dtype::F32, tensor.shape().to_vec(), bytes(tensor));
+    let bytes =
+        |tensor: &Tensor| tensor.as_slice().iter().flat_map(|value| value.to_le_bytes()).collect();
+    let entry = |(name, tensor): (String, &Tensor)| {
+        (name, Dtype::F32, tensor.shape().to_vec(), bytes(tensor))
+    };
     parameters.named().into_iter().map(entry).collect()
 }
 
@@ -60,9 +63,11 @@ fn bits(parameters: &Parameters) -> Vec<Vec<u32>> {
 #[test]
 fn save_and_load_keep_every_bit() {
     for tie_word_embeddings in [true, false] {
-        let config = ModelConfig::new(ModelSettings { tie_word_embeddings, ..small_settings() }).unwrap();
+        let config =
+            ModelConfig::new(ModelSettings { tie_word_embeddings, ..small_settings() }).unwrap();
         let mut parameters = Parameters::init(&config, 3);
-        let odd = [f32::NAN, f32::from_bits(0x7f80_0001), f32::NEG_INFINITY, -0.0, f32::from_bits(1)];
+        let odd =
+            [f32::NAN, f32::from_bits(0x7f80_0001), f32::NEG_INFINITY, -0.0, f32::from_bits(1)];
         parameters.norm.as_mut_slice()[..5].copy_from_slice(&odd);
         let dir = tempdir().unwrap();
         let inner = dir.path().join("not/there/yet");
@@ -70,7 +75,8 @@ fn save_and_load_keep_every_bit() {
         let (loaded_config, loaded) = load(&inner).unwrap();
         assert_eq!(loaded_config, config);
         assert_eq!(bits(&loaded), bits(&parameters));
-        let mut files: Vec<_> = fs::read_dir(&inner).unwrap().map(|e| e.unwrap().file_name()).collect();
+        let mut files: Vec<_> =
+            fs::read_dir(&inner).unwrap().map(|e| e.unwrap().file_name()).collect();
         files.sort();
         assert_eq!(files, [CONFIG, WEIGHTS], "no temporary file stays behind");
     }
@@ -83,7 +89,8 @@ fn tensors_larger_than_the_buffer_survive() {
     let values: Vec<f32> = (0..700_001).map(|value| value as f32).collect();
     let tensor = Tensor::from_vec(values, [700_001]).unwrap();
     let empty = Tensor::zeros([0, 3]);
-    let tensors = [("a".to_owned(), &tensor), ("empty".to_owned(), &empty), ("b".to_owned(), &tensor)];
+    let tensors =
+        [("a".to_owned(), &tensor), ("empty".to_owned(), &empty), ("b".to_owned(), &tensor)];
     write_tensors(&path, &tensors, &[("step", "12"), ("format", "pt")]).unwrap();
     let file = TensorFile::open(&path).unwrap();
     assert_eq!(file.metadata("step"), Some("12"));
@@ -137,7 +144,10 @@ fn shard(dir: &Path, parameters: &Parameters) -> Value {
 fn shards_are_put_together() {
     let (dir, parameters) = saved(small_settings());
     let index = shard(dir.path(), &parameters);
-    assert_message(&load_error(&dir), &["neither model.safetensors nor model.safetensors.index.json"]);
+    assert_message(
+        &load_error(&dir),
+        &["neither model.safetensors nor model.safetensors.index.json"],
+    );
     fs::write(dir.path().join(INDEX), index.to_string()).unwrap();
     assert_eq!(load(dir.path()).unwrap().1, parameters);
 }
@@ -182,13 +192,18 @@ fn wrong_tensors_are_named() {
     check(&|tensors| tensors[0].2.reverse(), &["embed_tokens", "[20, 97]", "[97, 20]"]);
     check(
         &|tensors| {
-            tensors[0] = ("model.embed_tokens.weight".into(), Dtype::I8, vec![97, 20], vec![0; 97 * 20])
+            tensors[0] =
+                ("model.embed_tokens.weight".into(), Dtype::I8, vec![97, 20], vec![0; 97 * 20])
         },
         &["embed_tokens", "stored as I8", "F32, BF16 or F16"],
     );
     let extra = |name: String| (name, Dtype::F32, vec![1], vec![0; 4]);
-    check(&|tensors| tensors.push(extra("model.layers.2.mlp.bias".into())), &["`model.layers.2.mlp.bias`"]);
-    let many = |tensors: &mut Vec<_>| tensors.extend((0..8).map(|number| extra(format!("x{number}"))));
+    check(
+        &|tensors| tensors.push(extra("model.layers.2.mlp.bias".into())),
+        &["`model.layers.2.mlp.bias`"],
+    );
+    let many =
+        |tensors: &mut Vec<_>| tensors.extend((0..8).map(|number| extra(format!("x{number}"))));
     check(&many, &["`x0`, `x1`, `x2`, `x3`, `x4` and 3 more"]);
 }
 
@@ -230,7 +245,10 @@ fn damaged_files_are_named() {
     ];
     for (content, problem) in cases {
         fs::write(&path, content).unwrap();
-        assert_message(&load_error(&dir), &[path.to_str().unwrap(), problem, "download or copy it again"]);
+        assert_message(
+            &load_error(&dir),
+            &[path.to_str().unwrap(), problem, "download or copy it again"],
+        );
     }
 }
 
@@ -245,10 +263,15 @@ fn missing_files_are_named() {
 
 #[test]
 fn parameters_of_another_model_are_not_saved() {
-    let other = ModelConfig::new(ModelSettings { num_hidden_layers: 1, ..small_settings() }).unwrap();
+    let other =
+        ModelConfig::new(ModelSettings { num_hidden_layers: 1, ..small_settings() }).unwrap();
     let dir = tempdir().unwrap();
-    let error = save(dir.path(), &other, &Parameters::zeros(&small_config())).unwrap_err().to_string();
-    assert_message(&error, &["`model.layers.1.input_layernorm.weight` [20]", "`model.norm.weight` [20]"]);
+    let error =
+        save(dir.path(), &other, &Parameters::zeros(&small_config())).unwrap_err().to_string();
+    assert_message(
+        &error,
+        &["`model.layers.1.input_layernorm.weight` [20]", "`model.norm.weight` [20]"],
+    );
 }
 
 #[test]
@@ -268,8 +291,9 @@ fn a_full_disk_is_an_error_and_keeps_the_old_file() {
     let (dir, parameters) = saved(small_settings());
     let path = dir.path().join(WEIGHTS);
     std::os::unix::fs::symlink("/dev/full", dir.path().join("model.safetensors.tmp")).unwrap();
-    let error =
-        save(dir.path(), &small_config(), &Parameters::zeros(&small_config())).unwrap_err().to_string();
+    let error = save(dir.path(), &small_config(), &Parameters::zeros(&small_config()))
+        .unwrap_err()
+        .to_string();
     assert_message(&error, &["cannot write", path.to_str().unwrap(), "No space left on device"]);
     assert!(!dir.path().join("model.safetensors.tmp").is_symlink());
     assert_eq!(load(dir.path()).unwrap().1, parameters);
@@ -284,7 +308,12 @@ fn golden_checkpoints_load_and_save() {
         let golden = ssa_testkit::Golden::read(&case.join(WEIGHTS));
         assert_eq!(golden.tensors.len(), parameters.named().len());
         for (name, tensor) in parameters.named() {
-            assert_eq!(tensor.as_slice(), golden.tensor(&name).values, "{}: {name}", case.display());
+            assert_eq!(
+                tensor.as_slice(),
+                golden.tensor(&name).values,
+                "{}: {name}",
+                case.display()
+            );
         }
         let dir = tempdir().unwrap();
         save(dir.path(), &config, &parameters).unwrap();

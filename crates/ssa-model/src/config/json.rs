@@ -12,12 +12,14 @@ const MODEL_TYPE: &str = "llama-nsa";
 impl ModelConfig {
     /// Reads a `config.json`.
     ///
-    /// Unknown keys are ignored: Hugging Face writes many that do not concern the model. A missing key has the
-    /// default of the released configuration class (`head_dim`: hidden size / heads); sizes and block sizes have
-    /// none and must be there. `torch_dtype` is ignored: weights are always held as `f32`.
+    /// Unknown keys are ignored: Hugging Face writes many that do not concern the model. A missing
+    /// key has the default of the released configuration class (`head_dim`: hidden size / heads);
+    /// sizes and block sizes have none and must be there. `torch_dtype` is ignored: weights are
+    /// always held as `f32`.
     ///
     /// # Errors
-    /// [`ModelError::Io`], [`ModelError::Json`], or [`ModelError::Config`] with the file, key and value.
+    /// [`ModelError::Io`], [`ModelError::Json`], or [`ModelError::Config`] with the file, key and
+    /// value.
     pub fn read(path: &Path) -> Result<Self> {
         let text = std::fs::read_to_string(path).map_err(ModelError::io("read", path))?;
         let json: Value = serde_json::from_str(&text)
@@ -25,11 +27,17 @@ impl ModelConfig {
         let origin = path.display().to_string();
         match &json {
             Value::Object(map) => Self::from_json(&origin, map),
-            _ => Err(ModelError::config(&origin, "config.json", "not an object", "an object of keys")),
+            _ => Err(ModelError::config(
+                &origin,
+                "config.json",
+                "not an object",
+                "an object of keys",
+            )),
         }
     }
 
-    /// Reads the keys of a `config.json` that came from `origin`, which errors name. As [`ModelConfig::read`].
+    /// Reads the keys of a `config.json` that came from `origin`, which errors name. As
+    /// [`ModelConfig::read`].
     ///
     /// # Errors
     /// [`ModelError::Config`].
@@ -39,7 +47,8 @@ impl ModelConfig {
         Self::checked(settings(&keys)?, origin)
     }
 
-    /// The keys of a `config.json` that the released code and this crate read back to the same model.
+    /// The keys of a `config.json` that the released code and this crate read back to the same
+    /// model.
     pub fn to_json(&self) -> Value {
         let eos_token_id = match self.eos_token_id.as_slice() {
             [] => Value::Null,
@@ -86,7 +95,9 @@ fn check_fixed_keys(keys: &Keys<'_>) -> Result<()> {
                             so it is not an SSA checkpoint";
             return Err(keys.error("model_type", expected));
         }
-        _ => return Err(keys.error("model_type", "\"llama-nsa\", the only architecture implemented")),
+        _ => {
+            return Err(keys.error("model_type", "\"llama-nsa\", the only architecture implemented"));
+        }
     }
     for key in ["attention_bias", "mlp_bias"] {
         if keys.flag(key)? == Some(true) {
@@ -106,7 +117,8 @@ fn settings(keys: &Keys<'_>) -> Result<ModelSettings> {
         Some(head_dim) => head_dim,
         None => hidden_size.checked_div(num_attention_heads).unwrap_or(0),
     };
-    // transformers 5 keeps theta and scaling together under `rope_parameters`, and still prefers `rope_scaling`.
+    // transformers 5 keeps theta and scaling together under `rope_parameters`, and still prefers
+    // `rope_scaling`.
     let rope = match keys.object("rope_scaling")? {
         Some(rope) => Some(rope),
         None => keys.object("rope_parameters")?,
@@ -155,7 +167,12 @@ impl<'a> Keys<'a> {
         self.map.get(key).filter(|value| !value.is_null())
     }
 
-    fn read<T>(&self, key: &str, expected: &str, read: impl Fn(&'a Value) -> Option<T>) -> Result<Option<T>> {
+    fn read<T>(
+        &self,
+        key: &str,
+        expected: &str,
+        read: impl Fn(&'a Value) -> Option<T>,
+    ) -> Result<Option<T>> {
         match self.get(key) {
             None => Ok(None),
             Some(value) => read(value).map(Some).ok_or_else(|| self.error(key, expected)),
@@ -196,7 +213,11 @@ impl<'a> Keys<'a> {
 
     fn object(&self, key: &str) -> Result<Option<Keys<'a>>> {
         let map = self.read(key, "an object or null", Value::as_object)?;
-        Ok(map.map(|map| Keys { origin: self.origin, prefix: format!("{}{key}.", self.prefix), map }))
+        Ok(map.map(|map| Keys {
+            origin: self.origin,
+            prefix: format!("{}{key}.", self.prefix),
+            map,
+        }))
     }
 
     /// Reads a key with one of the methods above and insists that it is there.

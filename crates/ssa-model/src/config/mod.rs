@@ -13,9 +13,9 @@ pub use ssa_kernels::ops::rope::RopeScaling;
 
 /// The values of a configuration, under the names of Hugging Face's `config.json`.
 ///
-/// Plain data, possibly wrong: [`ModelConfig::new`] checks it. Keys of `config.json` that leave no choice
-/// (`model_type`, `hidden_act`, `attention_bias`, `mlp_bias`) are checked on reading and written back, and have no
-/// field here.
+/// Plain data, possibly wrong: [`ModelConfig::new`] checks it. Keys of `config.json` that leave no
+/// choice (`model_type`, `hidden_act`, `attention_bias`, `mlp_bias`) are checked on reading and
+/// written back, and have no field here.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ModelSettings {
     /// V, the number of tokens of the vocabulary.
@@ -112,10 +112,12 @@ impl ModelSettings {
     }
 }
 
-/// A checked configuration: every value is one a model can have, so code that reads it checks nothing again.
+/// A checked configuration: every value is one a model can have, so code that reads it checks
+/// nothing again.
 ///
-/// It reads like the [`ModelSettings`] inside it (`config.hidden_size`) and cannot be changed. For a variant, change
-/// a copy of the settings and check that: `ModelConfig::new(ModelSettings { block_counts: 8, ..config.settings() })?`.
+/// It reads like the [`ModelSettings`] inside it (`config.hidden_size`) and cannot be changed. For
+/// a variant, change a copy of the settings and check that: `ModelConfig::new(ModelSettings {
+/// block_counts: 8, ..config.settings() })?`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ModelConfig(ModelSettings);
 
@@ -191,7 +193,9 @@ fn check_sizes(settings: &ModelSettings, origin: &str) -> Result<()> {
 }
 
 fn check_numbers(settings: &ModelSettings, origin: &str) -> Result<()> {
-    for (key, number) in [("rms_norm_eps", settings.rms_norm_eps), ("rope_theta", settings.rope_theta)] {
+    for (key, number) in
+        [("rms_norm_eps", settings.rms_norm_eps), ("rope_theta", settings.rope_theta)]
+    {
         if !(number.is_finite() && number > 0.0) {
             return Err(ModelError::config(origin, key, number, "a positive number"));
         }

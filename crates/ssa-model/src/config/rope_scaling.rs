@@ -19,7 +19,9 @@ pub(super) fn from_json(keys: &Keys<'_>) -> Result<RopeScaling> {
             original_max_position_embeddings: keys
                 .required("original_max_position_embeddings", Keys::size)?,
         }),
-        Some(_) => Err(keys.error(key, "\"llama3\" or \"default\"; no other scaling is implemented")),
+        Some(_) => {
+            Err(keys.error(key, "\"llama3\" or \"default\"; no other scaling is implemented"))
+        }
     }
 }
 
@@ -46,8 +48,12 @@ pub(super) fn to_json(scaling: &RopeScaling) -> Value {
 
 /// Refuses numbers that no frequency table can be made from.
 pub(super) fn check(scaling: &RopeScaling, origin: &str) -> Result<()> {
-    let RopeScaling::Llama3 { factor, low_freq_factor, high_freq_factor, original_max_position_embeddings } =
-        *scaling
+    let RopeScaling::Llama3 {
+        factor,
+        low_freq_factor,
+        high_freq_factor,
+        original_max_position_embeddings,
+    } = *scaling
     else {
         return Ok(());
     };

@@ -55,10 +55,18 @@ fn impossible_values_name_file_key_and_value() {
         ("block_counts", json!(0), "`block_counts` is 0, expected at least 1"),
         ("rms_norm_eps", json!(0.0), "`rms_norm_eps` is 0, expected a positive number"),
         ("rope_theta", json!("big"), "`rope_theta` is \"big\", expected a number"),
-        ("initializer_range", json!(-1.0), "`initializer_range` is -1, expected a number not below 0"),
+        (
+            "initializer_range",
+            json!(-1.0),
+            "`initializer_range` is -1, expected a number not below 0",
+        ),
         ("tie_word_embeddings", json!(1), "`tie_word_embeddings` is 1, expected true or false"),
         ("bos_token_id", json!([1]), "`bos_token_id` is [1], expected a token number"),
-        ("eos_token_id", json!([5, 97]), "`eos_token_id` is 97, expected a token below vocab_size (97)"),
+        (
+            "eos_token_id",
+            json!([5, 97]),
+            "`eos_token_id` is 97, expected a token below vocab_size (97)",
+        ),
         (
             "attention_method",
             json!("dense"),
@@ -69,20 +77,32 @@ fn impossible_values_name_file_key_and_value() {
             json!("nsa"),
             "`window_size` is 0, expected at least 1 for the attention method nsa",
         ),
-        ("rope_scaling", json!("llama3"), "`rope_scaling` is \"llama3\", expected an object or null"),
+        (
+            "rope_scaling",
+            json!("llama3"),
+            "`rope_scaling` is \"llama3\", expected an object or null",
+        ),
         (
             "rope_scaling",
             json!({"type": "yarn"}),
             "`rope_scaling.type` is \"yarn\", expected \"llama3\" or \"default\"",
         ),
-        ("rope_parameters", json!({"rope_type": "linear"}), "`rope_parameters.rope_type` is \"linear\""),
+        (
+            "rope_parameters",
+            json!({"rope_type": "linear"}),
+            "`rope_parameters.rope_type` is \"linear\"",
+        ),
         ("rope_scaling", json!({"type": "llama3"}), "`rope_scaling.factor` is missing"),
         (
             "rope_scaling",
             llama3(json!({"factor": 0.5})),
             "`rope_scaling.factor` is 0.5, expected a number of at least 1",
         ),
-        ("rope_scaling", llama3(json!({"low_freq_factor": 0})), "`rope_scaling.low_freq_factor` is 0"),
+        (
+            "rope_scaling",
+            llama3(json!({"low_freq_factor": 0})),
+            "`rope_scaling.low_freq_factor` is 0",
+        ),
         (
             "rope_scaling",
             llama3(json!({"high_freq_factor": 1})),
@@ -183,8 +203,10 @@ fn rope_is_read_in_the_old_and_the_new_form() {
 fn presets_have_the_published_sizes() {
     for (name, millions) in [("ssa-1b", 1214), ("ssa-300m", 369)] {
         let config = ModelConfig::new(ModelSettings::preset(name).unwrap()).unwrap();
-        let count: usize =
-            parameter_shapes(&config).iter().map(|(_, shape)| shape.iter().product::<usize>()).sum();
+        let count: usize = parameter_shapes(&config)
+            .iter()
+            .map(|(_, shape)| shape.iter().product::<usize>())
+            .sum();
         assert_eq!((count + 500_000) / 1_000_000, millions, "{name}: {count}");
     }
     let error = ModelSettings::preset("ssa-2b").unwrap_err().to_string();
@@ -195,14 +217,16 @@ fn presets_have_the_published_sizes() {
 fn settings() -> impl Strategy<Value = ModelSettings> {
     let scaling = prop_oneof![
         Just(RopeScaling::None),
-        (1.0..64.0, 0.1..2.0, 2.5..9.0, 1..100_000_usize).prop_map(|(factor, low, high, original)| {
-            RopeScaling::Llama3 {
-                factor,
-                low_freq_factor: low,
-                high_freq_factor: high,
-                original_max_position_embeddings: original,
+        (1.0..64.0, 0.1..2.0, 2.5..9.0, 1..100_000_usize).prop_map(
+            |(factor, low, high, original)| {
+                RopeScaling::Llama3 {
+                    factor,
+                    low_freq_factor: low,
+                    high_freq_factor: high,
+                    original_max_position_embeddings: original,
+                }
             }
-        }),
+        ),
     ];
     let heads = (1..5_usize, 1..5_usize, 1..65_usize);
     let numbers = (1e-9..1e-3, 1.0..1e7, 0.0..1.0);
@@ -210,7 +234,14 @@ fn settings() -> impl Strategy<Value = ModelSettings> {
     let tokens = (prop::option::of(0..50_u32), prop::collection::vec(0..50_u32, 0..3));
     let blocks = (1..300_usize, 1..300_usize, 1..300_usize, any::<bool>());
     (scaling, heads, numbers, method, tokens, blocks).prop_map(
-        |(rope_scaling, (kv, group, half), (eps, theta, range), attention_method, (bos, eos), blocks)| {
+        |(
+            rope_scaling,
+            (kv, group, half),
+            (eps, theta, range),
+            attention_method,
+            (bos, eos),
+            blocks,
+        )| {
             ModelSettings {
                 num_attention_heads: kv * group,
                 num_key_value_heads: kv,

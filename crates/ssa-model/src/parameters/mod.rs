@@ -35,8 +35,8 @@ impl Sizes {
     }
 }
 
-/// Declares [`LayerParameters`] from one table of documentation, field, name on disk and shape, so that the four
-/// cannot disagree.
+/// Declares [`LayerParameters`] from one table of documentation, field, name on disk and shape, so
+/// that the four cannot disagree.
 macro_rules! layer_parameters {
     ($($(#[doc = $doc:literal])+ $field:ident: $name:literal [$($size:ident),+];)+) => {
         /// The parameters of one decoder block. Matrices are `[outputs, inputs]`.
@@ -83,9 +83,10 @@ layer_parameters! {
     v_proj: "self_attn.v_proj.weight" [key_value, hidden];
     /// Attention output, `[hidden, HQ * D]`.
     o_proj: "self_attn.o_proj.weight" [hidden, query];
-    /// Gates, `[3 * HQ, hidden]`: rows 3h, 3h+1 and 3h+2 gate the compression, selection (and full attention) and
-    /// window of query head h. It has all three for every method, as published checkpoints do; rows of branches
-    /// that a method lacks take no part in the model and get no gradient.
+    /// Gates, `[3 * HQ, hidden]`: rows 3h, 3h+1 and 3h+2 gate the compression, selection (and full
+    /// attention) and window of query head h. It has all three for every method, as published
+    /// checkpoints do; rows of branches that a method lacks take no part in the model and get no
+    /// gradient.
     g_proj: "self_attn.g_proj.weight" [gates, hidden];
     /// RMS-norm weight before the feed-forward layer, `[hidden]`.
     post_attention_layernorm: "post_attention_layernorm.weight" [hidden];
@@ -105,7 +106,8 @@ fn layer_tensor(layer: usize, name: &str) -> String {
     format!("model.layers.{layer}.{name}")
 }
 
-/// All parameters of a model, or one buffer of the same shape per parameter: gradients and optimiser moments.
+/// All parameters of a model, or one buffer of the same shape per parameter: gradients and
+/// optimiser moments.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Parameters {
     /// Embedding matrix `[V, hidden]`, and the output layer where that is tied to it.
@@ -127,8 +129,9 @@ impl Parameters {
 
     /// Zeros on a device: gradients and moments are `f32` everywhere.
     pub fn zeros_on(config: &ModelConfig, device: &Device, dtype: DType) -> Self {
-        let Ok(zeros) =
-            Self::build(config, |_, shape| Ok::<_, Infallible>(Tensor::zeros_on(device, dtype, shape)));
+        let Ok(zeros) = Self::build(config, |_, shape| {
+            Ok::<_, Infallible>(Tensor::zeros_on(device, dtype, shape))
+        });
         zeros
     }
 
@@ -136,7 +139,10 @@ impl Parameters {
     ///
     /// # Errors
     /// The first of `make`.
-    pub fn try_map<E>(&self, mut make: impl FnMut(&str, &Tensor) -> Result<Tensor, E>) -> Result<Self, E> {
+    pub fn try_map<E>(
+        &self,
+        mut make: impl FnMut(&str, &Tensor) -> Result<Tensor, E>,
+    ) -> Result<Self, E> {
         Ok(Self {
             embed_tokens: make(EMBED_TOKENS, &self.embed_tokens)?,
             layers: (0..)
@@ -174,7 +180,8 @@ impl Parameters {
         self.embed_tokens.device()
     }
 
-    /// Makes every tensor from its name on disk and its shape, in the order of [`Parameters::named`].
+    /// Makes every tensor from its name on disk and its shape, in the order of
+    /// [`Parameters::named`].
     pub(crate) fn build<E>(
         config: &ModelConfig,
         mut make: impl FnMut(&str, &[usize]) -> Result<Tensor, E>,
@@ -185,19 +192,28 @@ impl Parameters {
             embed_tokens: make(EMBED_TOKENS, &embedding)?,
             layers: (0..config.num_hidden_layers)
                 .map(|layer| {
-                    LayerParameters::build(&sizes, |name, shape| make(&layer_tensor(layer, name), shape))
+                    LayerParameters::build(&sizes, |name, shape| {
+                        make(&layer_tensor(layer, name), shape)
+                    })
                 })
                 .collect::<Result<_, _>>()?,
             norm: make(NORM, &[config.hidden_size])?,
-            lm_head: if config.tie_word_embeddings { None } else { Some(make(LM_HEAD, &embedding)?) },
+            lm_head: if config.tie_word_embeddings {
+                None
+            } else {
+                Some(make(LM_HEAD, &embedding)?)
+            },
         })
     }
 
-    /// Every tensor with its Hugging Face name: embedding, blocks, last norm, output layer. The order never changes.
+    /// Every tensor with its Hugging Face name: embedding, blocks, last norm, output layer. The
+    /// order never changes.
     pub fn named(&self) -> Vec<(String, &Tensor)> {
         let mut named = vec![(EMBED_TOKENS.to_owned(), &self.embed_tokens)];
         for (layer, parameters) in self.layers.iter().enumerate() {
-            named.extend(parameters.named().map(|(name, tensor)| (layer_tensor(layer, name), tensor)));
+            named.extend(
+                parameters.named().map(|(name, tensor)| (layer_tensor(layer, name), tensor)),
+            );
         }
         named.push((NORM.to_owned(), &self.norm));
         named.extend(self.lm_head.as_ref().map(|tensor| (LM_HEAD.to_owned(), tensor)));
@@ -208,7 +224,9 @@ impl Parameters {
     pub fn named_mut(&mut self) -> Vec<(String, &mut Tensor)> {
         let mut named = vec![(EMBED_TOKENS.to_owned(), &mut self.embed_tokens)];
         for (layer, parameters) in self.layers.iter_mut().enumerate() {
-            named.extend(parameters.named_mut().map(|(name, tensor)| (layer_tensor(layer, name), tensor)));
+            named.extend(
+                parameters.named_mut().map(|(name, tensor)| (layer_tensor(layer, name), tensor)),
+            );
         }
         named.push((NORM.to_owned(), &mut self.norm));
         named.extend(self.lm_head.as_mut().map(|tensor| (LM_HEAD.to_owned(), tensor)));
@@ -233,13 +251,18 @@ impl Parameters {
     /// Checks that these are the tensors of a model of this configuration.
     ///
     /// # Errors
-    /// [`ModelError::Parameters`] with the first tensor that is missing, too many or of another shape.
+    /// [`ModelError::Parameters`] with the first tensor that is missing, too many or of another
+    /// shape.
     pub fn check(&self, config: &ModelConfig) -> Result<()> {
         let expected = parameter_shapes(config);
-        let actual: Vec<_> =
-            self.named().into_iter().map(|(name, tensor)| (name, tensor.shape().to_vec())).collect();
+        let actual: Vec<_> = self
+            .named()
+            .into_iter()
+            .map(|(name, tensor)| (name, tensor.shape().to_vec()))
+            .collect();
         let places = expected.len().max(actual.len());
-        let Some(place) = (0..places).find(|&place| expected.get(place) != actual.get(place)) else {
+        let Some(place) = (0..places).find(|&place| expected.get(place) != actual.get(place))
+        else {
             return Ok(());
         };
         let describe = |list: &[(String, Vec<usize>)]| match list.get(place) {
@@ -258,7 +281,8 @@ impl Parameters {
     }
 }
 
-/// Name and shape of every parameter of a model, in the order of [`Parameters::named`], without making any.
+/// Name and shape of every parameter of a model, in the order of [`Parameters::named`], without
+/// making any.
 pub fn parameter_shapes(config: &ModelConfig) -> Vec<(String, Vec<usize>)> {
     let mut shapes = Vec::new();
     let record = |name: &str, shape: &[usize]| {

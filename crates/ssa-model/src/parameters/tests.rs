@@ -4,7 +4,8 @@ use crate::testing::{small_config, small_settings};
 
 #[test]
 fn names_and_shapes_are_those_of_the_released_model() {
-    let config = ModelConfig::new(ModelSettings { tie_word_embeddings: false, ..small_settings() }).unwrap();
+    let config =
+        ModelConfig::new(ModelSettings { tie_word_embeddings: false, ..small_settings() }).unwrap();
     let shapes = parameter_shapes(&config);
     let expected: [(&str, &[usize]); 12] = [
         ("model.embed_tokens.weight", &[97, 20]),
@@ -30,11 +31,15 @@ fn names_and_shapes_are_those_of_the_released_model() {
 #[test]
 fn both_listings_agree_with_the_shapes() {
     for tie_word_embeddings in [true, false] {
-        let config = ModelConfig::new(ModelSettings { tie_word_embeddings, ..small_settings() }).unwrap();
+        let config =
+            ModelConfig::new(ModelSettings { tie_word_embeddings, ..small_settings() }).unwrap();
         let mut parameters = Parameters::zeros(&config);
         let shapes = parameter_shapes(&config);
-        let named: Vec<_> =
-            parameters.named().into_iter().map(|(name, tensor)| (name, tensor.shape().to_vec())).collect();
+        let named: Vec<_> = parameters
+            .named()
+            .into_iter()
+            .map(|(name, tensor)| (name, tensor.shape().to_vec()))
+            .collect();
         assert_eq!(named, shapes);
         let named_mut: Vec<_> = parameters
             .named_mut()
@@ -61,7 +66,12 @@ fn the_head_is_the_embedding_only_if_tied() {
     assert_eq!(untied.embed_tokens.as_slice()[0], 0.0);
     assert_eq!(Some(untied.head()), untied.lm_head.as_ref());
     untied.fill_zero();
-    assert!(untied.named().iter().all(|(_, tensor)| tensor.as_slice().iter().all(|&value| value == 0.0)));
+    assert!(
+        untied
+            .named()
+            .iter()
+            .all(|(_, tensor)| tensor.as_slice().iter().all(|&value| value == 0.0))
+    );
 }
 
 #[test]
@@ -76,5 +86,8 @@ fn parameters_of_another_shape_are_refused() {
     let untied = ModelSettings { tie_word_embeddings: false, ..small_settings() };
     let untied = ModelConfig::new(untied).unwrap();
     let error = Parameters::zeros(&small_config()).check(&untied).unwrap_err().to_string();
-    assert!(error.ends_with("found no more tensors, expected `lm_head.weight` [97, 20]"), "{error}");
+    assert!(
+        error.ends_with("found no more tensors, expected `lm_head.weight` [97, 20]"),
+        "{error}"
+    );
 }

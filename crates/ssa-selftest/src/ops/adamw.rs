@@ -1,6 +1,8 @@
 //! The optimiser's update on split master weights, and the clipping that it takes over.
 
-use ssa_kernels::ops::adamw::{AdamwOptions, Moments, adamw_step, join_master, reference, split_master};
+use ssa_kernels::ops::adamw::{
+    AdamwOptions, Moments, adamw_step, join_master, reference, split_master,
+};
 use ssa_kernels::ops::grad_norm::{GradScale, clip_factor, clipped_grad_norm};
 use ssa_kernels::{DType, Device, Tensor};
 
@@ -32,7 +34,8 @@ fn splitting(context: &mut Context<'_>, len: usize) -> Result<()> {
     let far = values.iter().zip(&params).filter(|(value, param)| {
         let distance = |to: f32| (f64::from(**value) - f64::from(to)).abs();
         let nearest = half::bf16::from_f32(**value).to_f32();
-        value.is_nan() != param.is_nan() || nearest.is_finite() && distance(**param) > distance(nearest)
+        value.is_nan() != param.is_nan()
+            || nearest.is_finite() && distance(**param) > distance(nearest)
     });
     context.check("parameters are not nearest", far.count());
     Ok(())

@@ -11,8 +11,11 @@ use crate::{Context, Result, added_twice, twice};
 const SHAPES: [[usize; 3]; 4] = [[1, 1, 1], [63, 3, 20], [100, 16, 64], [2500, 2, 8]];
 
 pub(super) fn every_option() -> impl Iterator<Item = AlignmentOptions> {
-    let directions =
-        [AlignmentDirection::Both, AlignmentDirection::FullToSparse, AlignmentDirection::SparseToFull];
+    let directions = [
+        AlignmentDirection::Both,
+        AlignmentDirection::FullToSparse,
+        AlignmentDirection::SparseToFull,
+    ];
     [AlignmentKind::SmoothL1, AlignmentKind::Mse]
         .into_iter()
         .flat_map(move |kind| directions.map(|direction| AlignmentOptions { kind, direction }))
@@ -28,11 +31,14 @@ pub(crate) fn run(context: &mut Context<'_>) -> Result<()> {
             for options in every_option() {
                 let masked = if valid.is_some() { ", some tokens" } else { "" };
                 let AlignmentOptions { kind, direction } = options;
-                context.case(format!("{kind:?} {direction:?}, {tokens} x {heads} x {head_dim}{masked}"));
+                context.case(format!(
+                    "{kind:?} {direction:?}, {tokens} x {heads} x {head_dim}{masked}"
+                ));
                 let width = heads * head_dim;
                 let valid = valid.as_deref();
                 let sum = alignment_fwd(&full, &sparse, valid, &options)?.value()?;
-                let exact = reference::forward(&full_exact, &sparse_exact, &everywhere, width, &options);
+                let exact =
+                    reference::forward(&full_exact, &sparse_exact, &everywhere, width, &options);
                 context.compare_number("sum", sum, exact, 1e-6);
                 let again = alignment_fwd(&full, &sparse, valid, &options)?.value()?;
                 context.check("sum, same bits", usize::from(sum.to_bits() != again.to_bits()));
@@ -41,8 +47,14 @@ pub(crate) fn run(context: &mut Context<'_>) -> Result<()> {
                 for _ in 0..2 {
                     alignment_bwd(&full, &sparse, valid, &options, 0.25, &mut dfull, &mut dsparse)?;
                 }
-                let exact =
-                    reference::backward(&full_exact, &sparse_exact, &everywhere, width, &options, 0.25);
+                let exact = reference::backward(
+                    &full_exact,
+                    &sparse_exact,
+                    &everywhere,
+                    width,
+                    &options,
+                    0.25,
+                );
                 context.compare("dfull", &dfull, &twice(&exact.0), &added_twice(&exact.0))?;
                 context.compare("dsparse", &dsparse, &twice(&exact.1), &added_twice(&exact.1))?;
             }

@@ -1,6 +1,8 @@
 //! Full, window and compression attention: forward, all gradients, gradients that add.
 
-use ssa_kernels::ops::attention::compression::{self, compression_attention_bwd, compression_attention_fwd};
+use ssa_kernels::ops::attention::compression::{
+    self, compression_attention_bwd, compression_attention_fwd,
+};
 use ssa_kernels::ops::attention::full::{self, full_attention_bwd, full_attention_fwd};
 use ssa_kernels::ops::attention::reference::Inputs;
 use ssa_kernels::ops::attention::window::{self, window_attention_bwd, window_attention_fwd};
@@ -26,7 +28,8 @@ const fn sizes(rows: [usize; 2], heads: [usize; 2], head_dim: usize, longest: us
     Sizes { rows, heads, head_dim, longest }
 }
 
-/// Lengths that fill no tile, groups and head sizes on and off the fast paths, many short documents, one long.
+/// Lengths that fill no tile, groups and head sizes on and off the fast paths, many short
+/// documents, one long.
 pub(super) const SIZES: [Sizes; 15] = [
     sizes([1, 1], [1, 1], 64, 1),
     sizes([1, 63], [2, 16], 64, 63),
@@ -61,14 +64,17 @@ pub(crate) fn run_full(context: &mut Context<'_>) -> Result<()> {
 }
 
 pub(crate) fn run_window(context: &mut Context<'_>) -> Result<()> {
-    for (sizes, window_size) in SIZES.iter().zip([1, 1, 7, 100, 64, 512, 65, 3, 16, 1000, 33, 20, 9, 30, 5]) {
+    for (sizes, window_size) in
+        SIZES.iter().zip([1, 1, 7, 100, 64, 512, 65, 3, 16, 1000, 33, 20, 9, 30, 5])
+    {
         check(context, Kind::Window(window_size), sizes)?;
     }
     Ok(())
 }
 
 pub(crate) fn run_compression(context: &mut Context<'_>) -> Result<()> {
-    for (sizes, block_size) in SIZES.iter().zip([1, 16, 16, 4, 5, 1, 64, 3, 8, 3, 2, 16, 4, 16, 7]) {
+    for (sizes, block_size) in SIZES.iter().zip([1, 16, 16, 4, 5, 1, 64, 3, 8, 3, 2, 16, 4, 16, 7])
+    {
         check(context, Kind::Compression(block_size), sizes)?;
     }
     Ok(())
@@ -85,7 +91,11 @@ pub(super) struct AttentionInputs {
 
 impl AttentionInputs {
     /// q of this shape, k and v of that: the last two axes are heads and their elements.
-    pub(super) fn new(context: &mut Context<'_>, q_shape: &[usize], k_shape: &[usize]) -> Result<Self> {
+    pub(super) fn new(
+        context: &mut Context<'_>,
+        q_shape: &[usize],
+        k_shape: &[usize],
+    ) -> Result<Self> {
         let (q, exact_q) = context.normal(q_shape, 1.0)?;
         let (k, exact_k) = context.normal(k_shape, 1.0)?;
         let (v, exact_v) = context.normal(k_shape, 1.0)?;
@@ -137,7 +147,9 @@ fn check(context: &mut Context<'_>, kind: Kind, sizes: &Sizes) -> Result<()> {
     let forward = || match kind {
         Kind::Full => full_attention_fwd(q, k, v, &documents, scale),
         Kind::Window(window_size) => window_attention_fwd(q, k, v, &documents, window_size, scale),
-        Kind::Compression(block_size) => compression_attention_fwd(q, k, v, &documents, block_size, scale),
+        Kind::Compression(block_size) => {
+            compression_attention_fwd(q, k, v, &documents, block_size, scale)
+        }
     };
     let backward = |output: &AttentionOutput| -> Result<AttentionGrads> {
         let mut grads = AttentionGrads::zeros_like(q, k, v);
@@ -148,10 +160,14 @@ fn check(context: &mut Context<'_>, kind: Kind, sizes: &Sizes) -> Result<()> {
                     full_attention_bwd(&dout, q, k, v, output, &documents, scale, &mut grads)?;
                 }
                 Kind::Window(size) => {
-                    window_attention_bwd(&dout, q, k, v, output, &documents, size, scale, &mut grads)?;
+                    window_attention_bwd(
+                        &dout, q, k, v, output, &documents, size, scale, &mut grads,
+                    )?;
                 }
                 Kind::Compression(size) => {
-                    compression_attention_bwd(&dout, q, k, v, output, &documents, size, scale, &mut grads)?;
+                    compression_attention_bwd(
+                        &dout, q, k, v, output, &documents, size, scale, &mut grads,
+                    )?;
                 }
             }
         }
@@ -193,7 +209,12 @@ fn check(context: &mut Context<'_>, kind: Kind, sizes: &Sizes) -> Result<()> {
         let [exact, plain] = [exact, plain].map(|values| twice(&values));
         context.compare(name, grad, &exact, &plain)?;
     }
-    compare_again(context, [&output.out, &output.lse, &grads.dq, &grads.dk, &grads.dv], &forward()?, backward)
+    compare_again(
+        context,
+        [&output.out, &output.lse, &grads.dq, &grads.dk, &grads.dv],
+        &forward()?,
+        backward,
+    )
 }
 
 /// A second run must give the same bits.

@@ -1,6 +1,8 @@
 //! Gates: projection and application, forward and backward.
 
-use ssa_kernels::ops::gate::{GateBranch, gate_apply_bwd, gate_apply_fwd, gate_bwd, gate_fwd, reference};
+use ssa_kernels::ops::gate::{
+    GateBranch, gate_apply_bwd, gate_apply_fwd, gate_bwd, gate_fwd, reference,
+};
 use ssa_kernels::{DType, Tensor};
 
 use crate::plain::{Rounding, gate_backward};
@@ -34,7 +36,8 @@ fn projection(
     branch: GateBranch,
 ) -> Result<()> {
     let (x, x_exact) = context.normal(&[1, tokens, hidden], 1.0)?;
-    let (g_proj, g_proj_exact) = context.normal(&[3 * heads, hidden], (hidden as f32).powf(-0.5))?;
+    let (g_proj, g_proj_exact) =
+        context.normal(&[3 * heads, hidden], (hidden as f32).powf(-0.5))?;
     let dgates = context.random().normal(tokens * heads);
     let dgate_exact: Vec<f64> = dgates.iter().map(|&value| f64::from(value)).collect();
     let dgate = context.f32_tensor(dgates, &[1, tokens, heads])?;
@@ -54,9 +57,16 @@ fn projection(
         Ok([dx, dg_proj])
     };
     let [dx, dg_proj] = backward()?;
-    let (edx, edg_proj) = reference::backward(&dgate_exact, &x_exact, &g_proj_exact, branch, hidden);
-    let (pdx, pdg_proj) =
-        gate_backward(&dgate_exact, &gate_exact, &x_exact, (&g_proj_exact, branch), hidden, Rounding::BF16);
+    let (edx, edg_proj) =
+        reference::backward(&dgate_exact, &x_exact, &g_proj_exact, branch, hidden);
+    let (pdx, pdg_proj) = gate_backward(
+        &dgate_exact,
+        &gate_exact,
+        &x_exact,
+        (&g_proj_exact, branch),
+        hidden,
+        Rounding::BF16,
+    );
     context.compare("dx", &dx, &twice(&edx), &added_twice(&pdx))?;
     context.compare("dg_proj", &dg_proj, &twice(&edg_proj), &added_twice(&pdg_proj))?;
     let again = backward()?;
@@ -84,7 +94,8 @@ fn application(context: &mut Context<'_>, [tokens, heads, head_dim]: [usize; 3])
         Ok([dout, dgate])
     };
     let [dout, dgate] = backward()?;
-    let (edout, edgate) = reference::apply_backward(&dgated_exact, &out_exact, &gate_exact, head_dim);
+    let (edout, edgate) =
+        reference::apply_backward(&dgated_exact, &out_exact, &gate_exact, head_dim);
     context.compare("dout", &dout, &twice(&edout), &added_twice(&edout))?;
     context.compare_f32("dgate", &dgate, &twice(&edgate))?;
     let again = backward()?;

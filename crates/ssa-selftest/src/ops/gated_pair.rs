@@ -15,9 +15,12 @@ pub(crate) fn run(context: &mut Context<'_>) -> Result<()> {
     for shape in SHAPES {
         let inputs = Inputs::new(context, shape)?;
         for options in every_option() {
-            for (gated, chosen) in
-                [(true, Stream::Full), (true, Stream::Sparse), (false, Stream::Full), (false, Stream::Sparse)]
-            {
+            for (gated, chosen) in [
+                (true, Stream::Full),
+                (true, Stream::Sparse),
+                (false, Stream::Full),
+                (false, Stream::Sparse),
+            ] {
                 let [tokens, heads, head_dim] = shape;
                 let what = if gated { "gated" } else { "bare" };
                 let (kind, direction) = (options.kind, options.direction);
@@ -56,9 +59,15 @@ impl Inputs {
         })
     }
 
-    fn check(&self, context: &mut Context<'_>, alignment: &PairAlignment<'_>, chosen: Stream) -> Result<()> {
+    fn check(
+        &self,
+        context: &mut Context<'_>,
+        alignment: &PairAlignment<'_>,
+        chosen: Stream,
+    ) -> Result<()> {
         const SCALE: f32 = 0.25;
-        let pair = GatedPair { full: &self.full.0, sparse: &self.sparse.0, gate: &self.gate.0, chosen };
+        let pair =
+            GatedPair { full: &self.full.0, sparse: &self.sparse.0, gate: &self.gate.0, chosen };
         let everywhere = vec![true; self.valid.len()];
         let exact = reference::Pair {
             full: &self.full.1,
@@ -79,20 +88,24 @@ impl Inputs {
             let [mut dfull, mut dsparse, mut dgate] =
                 [&self.full.0, &self.full.0, &self.gate.0].map(Tensor::zeros_like);
             for _ in 0..2 {
-                let grads = GatedPairGrads { dfull: &mut dfull, dsparse: &mut dsparse, dgate: &mut dgate };
+                let grads =
+                    GatedPairGrads { dfull: &mut dfull, dsparse: &mut dsparse, dgate: &mut dgate };
                 gated_pair_bwd(&self.dmixed.0, &pair, alignment, SCALE, grads)?;
             }
             Ok([dfull, dsparse, dgate])
         };
         let [dfull, dsparse, dgate] = backward()?;
-        let (edfull, edsparse, edgate) = reference::backward(&self.dmixed.1, &exact, f64::from(SCALE));
+        let (edfull, edsparse, edgate) =
+            reference::backward(&self.dmixed.1, &exact, f64::from(SCALE));
         context.compare("dfull", &dfull, &twice(&edfull), &added_twice(&edfull))?;
         context.compare("dsparse", &dsparse, &twice(&edsparse), &added_twice(&edsparse))?;
         context.compare_f32("dgate", &dgate, &twice(&edgate))?;
         let again = backward()?;
-        for (what, first, second) in
-            [("dfull", &dfull, &again[0]), ("dsparse", &dsparse, &again[1]), ("dgate", &dgate, &again[2])]
-        {
+        for (what, first, second) in [
+            ("dfull", &dfull, &again[0]),
+            ("dsparse", &dsparse, &again[1]),
+            ("dgate", &dgate, &again[2]),
+        ] {
             context.compare_bits(what, first, second)?;
         }
         Ok(())

@@ -33,7 +33,8 @@ pub(crate) fn run(context: &mut Context<'_>) -> Result<()> {
         };
         let [dx, dweight] = backward()?;
         let (edx, edweight) = reference::backward(&dout_exact, &x_exact, &weight_exact, inputs);
-        let twice = |values: Vec<f64>| values.into_iter().map(|value| 2.0 * value).collect::<Vec<_>>();
+        let twice =
+            |values: Vec<f64>| values.into_iter().map(|value| 2.0 * value).collect::<Vec<_>>();
         // A gradient that is added to is rounded twice.
         let plain = |values: &[f64]| {
             round(&values.iter().map(|value| 2.0 * crate::bf16(value / 2.0)).collect::<Vec<_>>())

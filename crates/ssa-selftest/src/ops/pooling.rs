@@ -1,6 +1,8 @@
 //! Block means and their gradient.
 
-use ssa_kernels::ops::attention::pooling::{mean_pool_bwd, mean_pool_f32_fwd, mean_pool_fwd, reference};
+use ssa_kernels::ops::attention::pooling::{
+    mean_pool_bwd, mean_pool_f32_fwd, mean_pool_fwd, reference,
+};
 use ssa_kernels::{Documents, Tensor};
 
 use crate::{Context, Result, round, twice};

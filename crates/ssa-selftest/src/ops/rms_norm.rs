@@ -1,6 +1,8 @@
 //! RMSNorm: alone and after the residual addition, both gradients.
 
-use ssa_kernels::ops::rms_norm::{RmsNormOutput, add_rms_norm_fwd, reference, rms_norm_bwd, rms_norm_fwd};
+use ssa_kernels::ops::rms_norm::{
+    RmsNormOutput, add_rms_norm_fwd, reference, rms_norm_bwd, rms_norm_fwd,
+};
 use ssa_kernels::{DType, Tensor};
 
 use crate::{Context, Result, added_twice, round, twice};
@@ -24,10 +26,17 @@ pub(crate) fn run(context: &mut Context<'_>) -> Result<()> {
         context.compare("out", &norm.out, &out, &round(&out))?;
         context.compare_f32("rstd", &norm.rstd, &rstd)?;
         context.compare_bits("out", &norm.out, &rms_norm_fwd(&x, &weight, EPS)?.out)?;
-        after_addition(context, &x, &x_exact, [&residual, &weight], [&residual_exact, &weight_exact])?;
+        after_addition(
+            context,
+            &x,
+            &x_exact,
+            [&residual, &weight],
+            [&residual_exact, &weight_exact],
+        )?;
 
         let [dx, dweight] = gradients(&dout, &x, &weight, &norm)?;
-        let (edx, edweight) = reference::backward(&dout_exact, &x_exact, &weight_exact, f64::from(EPS));
+        let (edx, edweight) =
+            reference::backward(&dout_exact, &x_exact, &weight_exact, f64::from(EPS));
         context.compare("dx", &dx, &twice(&edx), &added_twice(&edx))?;
         context.compare_f32("dweight", &dweight, &twice(&edweight))?;
         let again = gradients(&dout, &x, &weight, &norm)?;
@@ -38,7 +47,12 @@ pub(crate) fn run(context: &mut Context<'_>) -> Result<()> {
 }
 
 /// Added once to nothing and once to the result of that.
-fn gradients(dout: &Tensor, x: &Tensor, weight: &Tensor, norm: &RmsNormOutput) -> Result<[Tensor; 2]> {
+fn gradients(
+    dout: &Tensor,
+    x: &Tensor,
+    weight: &Tensor,
+    norm: &RmsNormOutput,
+) -> Result<[Tensor; 2]> {
     let mut dx = Tensor::zeros_like(x);
     let mut dweight = Tensor::zeros_on(&x.device(), DType::F32, weight.shape());
     for _ in 0..2 {
@@ -56,7 +70,8 @@ fn after_addition(
     [residual_exact, weight_exact]: [&[f64]; 2],
 ) -> Result<()> {
     let (sum, norm) = add_rms_norm_fwd(x.clone(), residual, weight, EPS)?;
-    let sums: Vec<f64> = x_exact.iter().zip(residual_exact).map(|(x, residual)| x + residual).collect();
+    let sums: Vec<f64> =
+        x_exact.iter().zip(residual_exact).map(|(x, residual)| x + residual).collect();
     context.compare("sum", &sum, &sums, &round(&sums))?;
     let stored: Vec<f64> = sum.to_vec()?.into_iter().map(f64::from).collect();
     let (out, _) = reference::forward(&stored, weight_exact, f64::from(EPS));

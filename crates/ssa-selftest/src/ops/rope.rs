@@ -8,8 +8,14 @@ use crate::{Context, Result, round};
 const THETA: f64 = 10_000.0;
 
 /// B, T, heads and head dimension.
-const SHAPES: [[usize; 4]; 6] =
-    [[1, 1, 1, 2], [2, 63, 3, 6], [1, 1000, 5, 64], [1, 100, 32, 64], [2, 500, 2, 128], [1, 63, 1, 256]];
+const SHAPES: [[usize; 4]; 6] = [
+    [1, 1, 1, 2],
+    [2, 63, 3, 6],
+    [1, 1000, 5, 64],
+    [1, 100, 32, 64],
+    [2, 500, 2, 128],
+    [1, 63, 1, 256],
+];
 
 pub(crate) fn run(context: &mut Context<'_>) -> Result<()> {
     for [batch, tokens, heads, head_dim] in SHAPES {
@@ -17,7 +23,8 @@ pub(crate) fn run(context: &mut Context<'_>) -> Result<()> {
         let lengths = context.random().cu_seqlens(count, tokens.min(97));
         for documents in [Documents::rows(batch, tokens), Documents::from_cu_seqlens(lengths)?] {
             let packed = documents.len();
-            context.case(format!("{count} tokens, {packed} documents, {heads} heads of {head_dim}"));
+            context
+                .case(format!("{count} tokens, {packed} documents, {heads} heads of {head_dim}"));
             let table = RopeTable::new(head_dim, THETA, &RopeScaling::None, tokens)?;
             let frequencies = RopeScaling::None.inverse_frequencies(head_dim, THETA);
             let (x, exact) = context.normal(&[batch, tokens, heads, head_dim], 1.0)?;

@@ -1,13 +1,16 @@
 //! Block selection by both rules.
 //!
-//! Importances of two blocks can differ by less than any arithmetic resolves, so a selection need not be the one that the
-//! reference makes. What must hold: every block selected is exactly as important as the least of the best ones, up to a
-//! relative 1e-4, some ten times the error of sums in `f32`. Where importances are equal or far apart, the selection is
-//! determined and must be that of the reference.
+//! Importances of two blocks can differ by less than any arithmetic resolves, so a selection need
+//! not be the one that the reference makes. What must hold: every block selected is exactly as
+//! important as the least of the best ones, up to a relative 1e-4, some ten times the error of sums
+//! in `f32`. Where importances are equal or far apart, the selection is determined and must be that
+//! of the reference.
 
 use ssa_kernels::ops::attention::pooling::{self, mean_pool_f32_fwd};
 use ssa_kernels::ops::attention::selection::reference::{self, Inputs};
-use ssa_kernels::ops::attention::selection::{BlockIndices, SelectionOptions, SelectionRule, select_blocks};
+use ssa_kernels::ops::attention::selection::{
+    BlockIndices, SelectionOptions, SelectionRule, select_blocks,
+};
 use ssa_kernels::{Documents, Tensor};
 
 use crate::{Context, Result};
@@ -69,7 +72,8 @@ fn random(context: &mut Context<'_>, shape: [usize; 7]) -> Result<()> {
     let (q, exact_q) = context.normal(&[1, tokens, q_heads, head_dim], 1.0)?;
     let (k, exact_k) = context.normal(&[1, tokens, kv_heads, head_dim], 1.0)?;
     let softmax_scale = (head_dim as f32).powf(-0.5);
-    let exact_means = pooling::reference::forward(&exact_k, &documents, block_size, kv_heads * head_dim);
+    let exact_means =
+        pooling::reference::forward(&exact_k, &documents, block_size, kv_heads * head_dim);
     let inputs = Inputs {
         q: &exact_q,
         k_pooled: &exact_means,
@@ -128,7 +132,8 @@ fn determined(
         .collect();
     let (q, exact_q) = context.tensor(unit(1.0).repeat(2 * tokens), &[1, tokens, 2, HEAD_DIM])?;
     let exact_means: Vec<f64> = means.iter().map(|&mean| f64::from(mean)).collect();
-    let k_pooled: Tensor = context.f32_tensor(means, &[tokens.div_ceil(block_size), 1, HEAD_DIM])?;
+    let k_pooled: Tensor =
+        context.f32_tensor(means, &[tokens.div_ceil(block_size), 1, HEAD_DIM])?;
     let inputs = Inputs {
         q: &exact_q,
         k_pooled: &exact_means,

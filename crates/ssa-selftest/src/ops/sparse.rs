@@ -11,7 +11,8 @@ use super::attention::AttentionInputs;
 use crate::plain::attention::{self, Roundings, Visible};
 use crate::{Context, Result, twice};
 
-/// Tokens, query heads, key/value heads, head size, block size, block counts (0: all blocks), longest document.
+/// Tokens, query heads, key/value heads, head size, block size, block counts (0: all blocks),
+/// longest document.
 const SHAPES: [[usize; 7]; 21] = [
     [1, 16, 1, 64, 16, 4, 1],
     [63, 16, 1, 64, 16, 2, 63],
@@ -54,7 +55,17 @@ fn check(context: &mut Context<'_>, shape: [usize; 7]) -> Result<()> {
         let mut grads = AttentionGrads::zeros_like(q, k, v);
         // Once sets, once adds.
         for _ in 0..2 {
-            sparse_attention_bwd(&dout, q, k, v, output, &block_indices, &documents, scale, &mut grads)?;
+            sparse_attention_bwd(
+                &dout,
+                q,
+                k,
+                v,
+                output,
+                &block_indices,
+                &documents,
+                scale,
+                &mut grads,
+            )?;
         }
         Ok(grads)
     };
@@ -62,7 +73,8 @@ fn check(context: &mut Context<'_>, shape: [usize; 7]) -> Result<()> {
     let (dq, dk, dv) = reference::backward(&exact_dout, &inputs, &block_indices);
     let visible = Visible::sparse(block_indices.clone());
     let (plain_out, plain_lse) = attention::forward(&inputs, &visible, Roundings::BF16);
-    let plain_grads = attention::backward(&exact_dout, &plain_out, &inputs, &visible, Roundings::BF16);
+    let plain_grads =
+        attention::backward(&exact_dout, &plain_out, &inputs, &visible, Roundings::BF16);
 
     let output = forward()?;
     context.compare("out", &output.out, &exact_out, &plain_out)?;
@@ -92,8 +104,12 @@ fn check(context: &mut Context<'_>, shape: [usize; 7]) -> Result<()> {
     Ok(())
 }
 
-/// Begins the case of a shape as in [`SHAPES`]: its documents, and blocks that are selected in them.
-pub(super) fn selection(context: &mut Context<'_>, shape: &[usize; 7]) -> Result<(Documents, BlockIndices)> {
+/// Begins the case of a shape as in [`SHAPES`]: its documents, and blocks that are selected in
+/// them.
+pub(super) fn selection(
+    context: &mut Context<'_>,
+    shape: &[usize; 7],
+) -> Result<(Documents, BlockIndices)> {
     let &[tokens, q_heads, kv_heads, head_dim, block_size, block_counts, longest] = shape;
     context.case(format!(
         "T {tokens} HQ {q_heads} H {kv_heads} D {head_dim} {block_size}x{block_counts}, documents to {longest}"

@@ -1,15 +1,19 @@
 //! Statistics of full against sparse attention: every field of every query.
 //!
-//! Everything is `f64` but the results, which are `f32`: what may differ is their rounding, and nothing else.
+//! Everything is `f64` but the results, which are `f32`: what may differ is their rounding, and
+//! nothing else.
 
-use ssa_kernels::ops::attention::statistics::{AttentionStatistics, attention_statistics, reference};
+use ssa_kernels::ops::attention::statistics::{
+    AttentionStatistics, attention_statistics, reference,
+};
 
 use super::attention::AttentionInputs;
 use super::sparse::selection;
 use crate::context::largest;
 use crate::{Context, Result};
 
-/// Tokens, query heads, key/value heads, head size, block size, block counts (0: all blocks), longest document.
+/// Tokens, query heads, key/value heads, head size, block size, block counts (0: all blocks),
+/// longest document.
 const SHAPES: [[usize; 7]; 12] = [
     [1, 16, 1, 64, 16, 4, 1],
     [63, 16, 1, 64, 16, 2, 63],
@@ -25,7 +29,8 @@ const SHAPES: [[usize; 7]; 12] = [
     [120, 1, 1, 15, 1, 9, 80],
 ];
 
-/// Of the largest value of a field: a rounding to `f32` each of the result and of the scale of a score.
+/// Of the largest value of a field: a rounding to `f32` each of the result and of the scale of a
+/// score.
 const TOLERANCE: f64 = 2e-7;
 /// Of a field that is nothing but the rounding of `f64` sums.
 const NOTHING: f64 = 1e-12;
@@ -37,10 +42,21 @@ pub(crate) fn run(context: &mut Context<'_>) -> Result<()> {
 fn check(context: &mut Context<'_>, shape: [usize; 7]) -> Result<()> {
     let [tokens, q_heads, kv_heads, head_dim, ..] = shape;
     let (documents, block_indices) = selection(context, &shape)?;
-    let inputs =
-        AttentionInputs::new(context, &[1, tokens, q_heads, head_dim], &[1, tokens, kv_heads, head_dim])?;
-    let statistics =
-        || attention_statistics(&inputs.q, &inputs.k, &inputs.v, &block_indices, &documents, inputs.scale);
+    let inputs = AttentionInputs::new(
+        context,
+        &[1, tokens, q_heads, head_dim],
+        &[1, tokens, kv_heads, head_dim],
+    )?;
+    let statistics = || {
+        attention_statistics(
+            &inputs.q,
+            &inputs.k,
+            &inputs.v,
+            &block_indices,
+            &documents,
+            inputs.scale,
+        )
+    };
     let (first, second) = (statistics()?, statistics()?);
     for ((name, actual), exact) in
         fields(&first).into_iter().zip(reference::statistics(&inputs.exact(), &block_indices))

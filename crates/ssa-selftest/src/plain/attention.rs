@@ -1,4 +1,5 @@
-//! Attention as a program computes it that keeps every matrix: scores, probabilities, outputs and their gradients.
+//! Attention as a program computes it that keeps every matrix: scores, probabilities, outputs and
+//! their gradients.
 
 use std::ops::Range;
 
@@ -47,7 +48,8 @@ impl Visible {
             Self::Blocks { block_indices, starts } => {
                 let block_size = block_indices.block_size();
                 let first = |block: &i32| starts[token] + *block as usize * block_size;
-                let keys = |block| (first(block)..first(block) + block_size).filter(|&key| key <= token);
+                let keys =
+                    |block| (first(block)..first(block) + block_size).filter(|&key| key <= token);
                 block_indices.selected(token, kv_head).iter().flat_map(keys).collect()
             }
         }
@@ -73,7 +75,11 @@ impl Roundings {
 }
 
 /// Returns `(out, lse)`.
-pub(crate) fn forward(inputs: &Inputs<'_>, visible: &Visible, roundings: Roundings) -> (Vec<f64>, Vec<f64>) {
+pub(crate) fn forward(
+    inputs: &Inputs<'_>,
+    visible: &Visible,
+    roundings: Roundings,
+) -> (Vec<f64>, Vec<f64>) {
     let mut out = vec![0.0; inputs.q.len()];
     let mut lse = Vec::new();
     for (query, out) in out.chunks_mut(inputs.head_dim).enumerate() {
@@ -122,7 +128,12 @@ fn keys(inputs: &Inputs<'_>, visible: &Visible, query: usize) -> Vec<usize> {
 }
 
 /// The softmax of a query's scores and its log-normaliser.
-fn probabilities(inputs: &Inputs<'_>, query: usize, keys: &[usize], rounding: Rounding) -> (Vec<f64>, f64) {
+fn probabilities(
+    inputs: &Inputs<'_>,
+    query: usize,
+    keys: &[usize],
+    rounding: Rounding,
+) -> (Vec<f64>, f64) {
     let Inputs { q, k, head_dim, softmax_scale, .. } = *inputs;
     let q = row(q, query, head_dim);
     let score = |&key: &usize| rounding.number(softmax_scale * dot(q, row(k, key, head_dim)));

@@ -50,7 +50,8 @@ pub(super) struct Branch {
     pub(super) gated: Vec<f64>,
 }
 
-/// What a layer finds the blocks worth: by token and key/value head, that of every block before the token's own.
+/// What a layer finds the blocks worth: by token and key/value head, that of every block before the
+/// token's own.
 pub(crate) type Importance = Vec<Vec<f64>>;
 
 impl Shared<'_> {
@@ -63,7 +64,8 @@ impl Shared<'_> {
         weights: &LayerParameters,
     ) -> Branch {
         let documents = self.documents_of(kind);
-        let mean = |x| pooling::reference::forward(x, documents, self.block_size(), self.kv_width());
+        let mean =
+            |x| pooling::reference::forward(x, documents, self.block_size(), self.kv_width());
         let pooled = (kind == Kind::Compression)
             .then(|| [&qkv[1], &qkv[2]].map(|values| self.rounding.matrix(mean(values))));
         let inputs = self.inputs(qkv, pooled.as_ref());
@@ -76,7 +78,8 @@ impl Shared<'_> {
     /// By exact means of the keys, as programs find it that keep those in `f32`.
     pub(super) fn importance(&self, [q, k, _]: &[Vec<f64>; 3]) -> Importance {
         let documents = self.documents_of(Kind::Sparse);
-        let k_pooled = pooling::reference::forward(k, documents, self.block_size(), self.kv_width());
+        let k_pooled =
+            pooling::reference::forward(k, documents, self.block_size(), self.kv_width());
         let inputs = selection::Inputs {
             q,
             k_pooled: &k_pooled,
@@ -90,10 +93,12 @@ impl Shared<'_> {
 
     pub(super) fn select(&self, importance: &Importance) -> Result<BlockIndices, ModelError> {
         let options = &self.options.selection;
-        let mut rows: Vec<_> = importance.iter().map(|row| selection::select(row, options)).collect();
+        let mut rows: Vec<_> =
+            importance.iter().map(|row| selection::select(row, options)).collect();
         let slots = rows.iter().map(Vec::len).max().unwrap_or(1);
         rows.iter_mut().for_each(|row| row.resize(slots, -1));
-        let (documents, kv_heads) = (self.documents_of(Kind::Sparse), self.config.num_key_value_heads);
+        let (documents, kv_heads) =
+            (self.documents_of(Kind::Sparse), self.config.num_key_value_heads);
         Ok(BlockIndices::from_vec(rows.concat(), documents, kv_heads, options.block_size, slots)?)
     }
 
@@ -112,14 +117,23 @@ impl Shared<'_> {
         }
         let documents = self.documents_of(branch.kind);
         let spread = |values: Vec<f64>| {
-            let dx = pooling::reference::backward(&values, documents, self.block_size(), self.kv_width());
+            let dx = pooling::reference::backward(
+                &values,
+                documents,
+                self.block_size(),
+                self.kv_width(),
+            );
             self.rounding.matrix(dx)
         };
         let [dq, dk, dv] = grads;
         [dq, spread(dk), spread(dv)]
     }
 
-    fn inputs<'b>(&self, [q, k, v]: &'b [Vec<f64>; 3], pooled: Option<&'b [Vec<f64>; 2]>) -> Inputs<'b> {
+    fn inputs<'b>(
+        &self,
+        [q, k, v]: &'b [Vec<f64>; 3],
+        pooled: Option<&'b [Vec<f64>; 2]>,
+    ) -> Inputs<'b> {
         let [k, v] = pooled.map_or([k, v], |[k, v]| [k, v]);
         Inputs {
             q,
@@ -132,10 +146,12 @@ impl Shared<'_> {
         }
     }
 
-    /// Two programs never round alike inside: one that sees all tokens at once has other largest scores on its way, and so other
-    /// units of its probabilities, than one that walks through blocks.
+    /// Two programs never round alike inside: one that sees all tokens at once has other largest
+    /// scores on its way, and so other units of its probabilities, than one that walks through
+    /// blocks.
     fn roundings(&self, kind: Kind) -> Roundings {
-        let inside = if kind == Kind::Sparse { self.rounding.in_other_units(1.5) } else { self.rounding };
+        let inside =
+            if kind == Kind::Sparse { self.rounding.in_other_units(1.5) } else { self.rounding };
         Roundings { inside, result: self.rounding }
     }
 

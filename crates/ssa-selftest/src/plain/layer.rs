@@ -53,7 +53,8 @@ impl Shared<'_> {
         self.config.rms_norm_eps
     }
 
-    /// The layer's output; `plan` lists attentions and whether their gated output goes on. Without a `selection` the layer makes its own.
+    /// The layer's output; `plan` lists attentions and whether their gated output goes on. Without
+    /// a `selection` the layer makes its own.
     pub(super) fn forward(
         &self,
         x: Vec<f64>,
@@ -63,9 +64,10 @@ impl Shared<'_> {
     ) -> Result<(Vec<f64>, Saved), ModelError> {
         let rounding = self.rounding;
         let norm = rounding.rms_norm(&x, &weights.input_layernorm, self.eps());
-        let [q, k, v] =
-            [&weights.q_proj, &weights.k_proj, &weights.v_proj].map(|weight| rounding.linear(&norm, weight));
-        let qkv = [self.rope(&q, rope::reference::forward), self.rope(&k, rope::reference::forward), v];
+        let [q, k, v] = [&weights.q_proj, &weights.k_proj, &weights.v_proj]
+            .map(|weight| rounding.linear(&norm, weight));
+        let qkv =
+            [self.rope(&q, rope::reference::forward), self.rope(&k, rope::reference::forward), v];
         let sparse = plan.iter().any(|(kind, _)| *kind == Kind::Sparse);
         let importance = if sparse { self.importance(&qkv) } else { Vec::new() };
         let mut branches = Vec::new();
@@ -74,8 +76,12 @@ impl Shared<'_> {
                 (Kind::Full, _) => Visible::full(self.documents),
                 (Kind::Sparse, Some(selection)) => Visible::sparse(selection.clone()),
                 (Kind::Sparse, None) => Visible::sparse(self.select(&importance)?),
-                (Kind::Compression, _) => Visible::compression(self.documents_of(kind), self.block_size()),
-                (Kind::Window, _) => Visible::window(self.documents_of(kind), self.options.window_size),
+                (Kind::Compression, _) => {
+                    Visible::compression(self.documents_of(kind), self.block_size())
+                }
+                (Kind::Window, _) => {
+                    Visible::window(self.documents_of(kind), self.options.window_size)
+                }
             };
             branches.push(self.branch((kind, contributes), visible, &norm, &qkv, weights));
         }
@@ -91,11 +97,14 @@ impl Shared<'_> {
         let hidden = rounding.matrix(swiglu::reference::forward(&gate, &up));
         let mut out = rounding.linear(&hidden, &weights.down_proj);
         rounding.add(&mut out, &middle);
-        Ok((out, Saved { importance, x, norm, qkv, branches, mixed, middle, mlp_norm, gate, up, hidden }))
+        Ok((
+            out,
+            Saved { importance, x, norm, qkv, branches, mixed, middle, mlp_norm, gate, up, hidden },
+        ))
     }
 
-    /// Turns `dx` from the gradient of the output into that of the input and adds to the weights' gradients. `alignment` comes
-    /// with the factor of its sum in the loss.
+    /// Turns `dx` from the gradient of the output into that of the input and adds to the weights'
+    /// gradients. `alignment` comes with the factor of its sum in the loss.
     pub(super) fn backward(
         &self,
         dx: &mut Vec<f64>,
@@ -105,11 +114,13 @@ impl Shared<'_> {
         grads: &mut LayerParameters,
     ) {
         let rounding = self.rounding;
-        let dhidden = rounding.linear_backward(dx, &saved.hidden, &weights.down_proj, &mut grads.down_proj);
+        let dhidden =
+            rounding.linear_backward(dx, &saved.hidden, &weights.down_proj, &mut grads.down_proj);
         let (dgate, dup) = swiglu::reference::backward(&dhidden, &saved.gate, &saved.up);
         let [dgate, dup] = [dgate, dup].map(|values| rounding.matrix(values));
         let x = &saved.mlp_norm;
-        let mut dnorm = rounding.linear_backward(&dgate, x, &weights.gate_proj, &mut grads.gate_proj);
+        let mut dnorm =
+            rounding.linear_backward(&dgate, x, &weights.gate_proj, &mut grads.gate_proj);
         let through_up = rounding.linear_backward(&dup, x, &weights.up_proj, &mut grads.up_proj);
         rounding.add(&mut dnorm, &through_up);
         let weight = (&weights.post_attention_layernorm, self.eps());
@@ -118,7 +129,8 @@ impl Shared<'_> {
 
         let dmixed = rounding.linear_backward(dx, &saved.mixed, &weights.o_proj, &mut grads.o_proj);
         let dnorm = self.attention_backward(&dmixed, saved, weights, alignment, grads);
-        let (weight, dweight) = ((&weights.input_layernorm, self.eps()), &mut grads.input_layernorm);
+        let (weight, dweight) =
+            ((&weights.input_layernorm, self.eps()), &mut grads.input_layernorm);
         rounding.add(dx, &rounding.rms_norm_backward(&dnorm, &saved.x, weight, dweight));
     }
 
@@ -135,7 +147,8 @@ impl Shared<'_> {
         let mut dqkv = saved.qkv.each_ref().map(|values| vec![0.0; values.len()]);
         let mut dgates: Vec<(GateBranch, &[f64], Vec<f64>)> = Vec::new();
         for (branch, pull) in saved.branches.iter().zip(pulls(saved, alignment, rounding)) {
-            let (dout, dgate) = self.gate_backward(branch, dmixed, pull.as_deref(), alignment.0.gated);
+            let (dout, dgate) =
+                self.gate_backward(branch, dmixed, pull.as_deref(), alignment.0.gated);
             match dgates.iter_mut().find(|(of, ..)| *of == branch.kind.gate()) {
                 Some((.., sum)) => rounding.add(sum, &dgate),
                 None => dgates.push((branch.kind.gate(), &branch.gate, dgate)),
@@ -165,7 +178,8 @@ impl Shared<'_> {
         dx
     }
 
-    /// Gradients `(dout, dgate)` of a branch; `pull` is that of the alignment loss, on the gated output or the bare one.
+    /// Gradients `(dout, dgate)` of a branch; `pull` is that of the alignment loss, on the gated
+    /// output or the bare one.
     fn gate_backward(
         &self,
         branch: &Branch,
@@ -178,7 +192,8 @@ impl Shared<'_> {
         if let (Some(pull), true) = (pull, gated) {
             rounding.add(&mut dgated, pull);
         }
-        let (dout, dgate) = gate::apply_backward(&dgated, &branch.out, &branch.gate, self.config.head_dim);
+        let (dout, dgate) =
+            gate::apply_backward(&dgated, &branch.out, &branch.gate, self.config.head_dim);
         let mut dout = rounding.matrix(dout);
         if let (Some(pull), false) = (pull, gated) {
             rounding.add(&mut dout, pull);
@@ -186,11 +201,16 @@ impl Shared<'_> {
         (dout, rounding.matrix(dgate))
     }
 
-    fn rope(&self, x: &[f64], by: impl Fn(&[f64], &[usize], usize, &[f64]) -> Vec<f64>) -> Vec<f64> {
+    fn rope(
+        &self,
+        x: &[f64],
+        by: impl Fn(&[f64], &[usize], usize, &[f64]) -> Vec<f64>,
+    ) -> Vec<f64> {
         let config = self.config;
         let positions = self.documents.positions();
         let heads = x.len() / positions.len() / config.head_dim;
-        let frequencies = config.rope_scaling.inverse_frequencies(config.head_dim, config.rope_theta);
+        let frequencies =
+            config.rope_scaling.inverse_frequencies(config.head_dim, config.rope_theta);
         self.rounding.matrix(by(x, &positions, heads, &frequencies))
     }
 }

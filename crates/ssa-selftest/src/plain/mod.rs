@@ -1,7 +1,8 @@
-//! What a plain computation in `bf16` makes of ops and of whole steps: one that keeps every matrix in `bf16`.
+//! What a plain computation in `bf16` makes of ops and of whole steps: one that keeps every matrix
+//! in `bf16`.
 //!
-//! All of it is computed in `f64` by the references of the ops, and [`Rounding`] says what becomes of each result. Without rounding
-//! the same code is the definition of a step.
+//! All of it is computed in `f64` by the references of the ops, and [`Rounding`] says what becomes
+//! of each result. Without rounding the same code is the definition of a step.
 
 pub(crate) mod attention;
 mod branch;
@@ -13,13 +14,14 @@ pub(crate) use branch::Importance;
 pub(crate) use ops::{cross_entropy, gate_backward};
 pub(crate) use step::{TrainStep, logits};
 
-/// How a computation keeps its matrices. Sums within an op, statistics of a softmax and gradients of weights are never rounded.
+/// How a computation keeps its matrices. Sums within an op, statistics of a softmax and gradients
+/// of weights are never rounded.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Rounding {
     /// As they are.
     None,
-    /// Rounded to the nearest multiple of `unit` by a `bf16`. Another unit is another computation as good as the first: its
-    /// numbers are as dense, only not the same.
+    /// Rounded to the nearest multiple of `unit` by a `bf16`. Another unit is another computation
+    /// as good as the first: its numbers are as dense, only not the same.
     Bf16 { unit: f64 },
 }
 

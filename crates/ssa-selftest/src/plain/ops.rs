@@ -10,7 +10,11 @@ use super::Rounding;
 impl Rounding {
     /// `x Wᵀ`.
     pub(super) fn linear(self, x: &[f64], weight: &Tensor) -> Vec<f64> {
-        self.matrix(linear::reference::forward(x, &self.weight(weight.as_slice()), weight.last_dim()))
+        self.matrix(linear::reference::forward(
+            x,
+            &self.weight(weight.as_slice()),
+            weight.last_dim(),
+        ))
     }
 
     /// Adds to `dweight` and returns `dx`.
@@ -39,7 +43,8 @@ impl Rounding {
         (weight, eps): (&Tensor, f64),
         dweight: &mut Tensor,
     ) -> Vec<f64> {
-        let (dx, added) = rms_norm::reference::backward(dout, x, &self.weight(weight.as_slice()), eps);
+        let (dx, added) =
+            rms_norm::reference::backward(dout, x, &self.weight(weight.as_slice()), eps);
         add_to_weight(dweight, &added);
         self.matrix(dx)
     }
@@ -67,8 +72,8 @@ fn branch_rows(g_proj: &[f64], branch: GateBranch, hidden: usize) -> Vec<f64> {
     g_proj.chunks(hidden).skip(branch.first_row()).step_by(3).flatten().copied().collect()
 }
 
-/// Gradients `(dx, dg_proj)` of [`gate_bwd`](ssa_kernels::ops::gate::gate_bwd): that before the sigmoid is a matrix, then come two products, whose results
-/// are not rounded here.
+/// Gradients `(dx, dg_proj)` of [`gate_bwd`](ssa_kernels::ops::gate::gate_bwd): that before the
+/// sigmoid is a matrix, then come two products, whose results are not rounded here.
 pub(crate) fn gate_backward(
     dgate: &[f64],
     gate: &[f64],
@@ -78,7 +83,8 @@ pub(crate) fn gate_backward(
     rounding: Rounding,
 ) -> (Vec<f64>, Vec<f64>) {
     let ds = rounding.matrix(dgate.iter().zip(gate).map(|(d, g)| d * g * (1.0 - g)).collect());
-    let (dx, drows) = linear::reference::backward(&ds, x, &branch_rows(g_proj, branch, hidden), hidden);
+    let (dx, drows) =
+        linear::reference::backward(&ds, x, &branch_rows(g_proj, branch, hidden), hidden);
     let mut dg_proj = vec![0.0; g_proj.len()];
     for (row, drow) in drows.chunks(hidden).enumerate() {
         dg_proj[(3 * row + branch.first_row()) * hidden..][..hidden].copy_from_slice(drow);
@@ -86,7 +92,8 @@ pub(crate) fn gate_backward(
     (dx, dg_proj)
 }
 
-/// Losses with all logits at once, and gradients of `scale` times their sum, which are not rounded here.
+/// Losses with all logits at once, and gradients of `scale` times their sum, which are not rounded
+/// here.
 pub(crate) struct CrossEntropy {
     pub(crate) losses: Vec<f64>,
     pub(crate) lse_squares: Vec<f64>,

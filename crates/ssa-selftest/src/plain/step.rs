@@ -5,8 +5,8 @@ use ssa_kernels::ops::attention::selection::BlockIndices;
 use ssa_kernels::ops::embedding;
 use ssa_kernels::{DType, Documents};
 use ssa_model::{
-    AttentionMode, AttentionOptions, Input, Method, Model, ModelError, Objective, Parameters, StepLosses,
-    StepScale, TrainBatch,
+    AttentionMode, AttentionOptions, Input, Method, Model, ModelError, Objective, Parameters,
+    StepLosses, StepScale, TrainBatch,
 };
 
 use super::branch::{Importance, Kind, Shared};
@@ -40,12 +40,13 @@ impl TrainStep {
     pub(crate) fn run(&self, model: &Model) -> Result<(StepLosses, Parameters), ModelError> {
         let streams = vec![self.stream; model.config().num_hidden_layers];
         let mut grads = Parameters::zeros_on(model.config(), &model.device(), DType::F32);
-        let losses = model.train_step(&self.batch, &self.objective, &streams, &self.scale, &mut grads)?;
+        let losses =
+            model.train_step(&self.batch, &self.objective, &streams, &self.scale, &mut grads)?;
         Ok((losses, grads))
     }
 
-    /// The same by a plain computation; the model lies on the CPU. It attends to the blocks of `selections`, one for each layer, or makes its
-    /// own selections.
+    /// The same by a plain computation; the model lies on the CPU. It attends to the blocks of
+    /// `selections`, one for each layer, or makes its own selections.
     pub(crate) fn plain(
         &self,
         model: &Model,
@@ -79,11 +80,17 @@ impl TrainStep {
         let width = config.num_attention_heads * config.head_dim;
         let mean = 1.0 / (scale.valid_tokens.max(1) * width) as f64;
         let alignment_scale = f64::from(objective.alpha) * mean / layers;
-        for ((saved, weights), grads) in saved.iter().zip(&weights.layers).zip(&mut grads.layers).rev() {
+        for ((saved, weights), grads) in
+            saved.iter().zip(&weights.layers).zip(&mut grads.layers).rev()
+        {
             shared.backward(&mut dx, saved, weights, (&alignment, valid, alignment_scale), grads);
         }
-        let dembedding =
-            embedding::reference::backward(&dx, batch.input().ids(), config.vocab_size, config.hidden_size);
+        let dembedding = embedding::reference::backward(
+            &dx,
+            batch.input().ids(),
+            config.vocab_size,
+            config.hidden_size,
+        );
         add_to_weight(&mut grads.embed_tokens, &dembedding);
         let alignment_per_layer: Vec<f64> =
             saved.iter().map(|saved| mean * saved.alignment(&alignment, valid)).collect();
@@ -110,7 +117,8 @@ pub(crate) fn logits(
     let plan = inference_plan(options.method, options.mode);
     let (x, _) = forward(model, input, &shared, &plan, selections)?;
     let weights = model.parameters();
-    Ok(rounding.linear(&rounding.rms_norm(&x, &weights.norm, model.config().rms_norm_eps), weights.head()))
+    Ok(rounding
+        .linear(&rounding.rms_norm(&x, &weights.norm, model.config().rms_norm_eps), weights.head()))
 }
 
 fn shared<'a>(
@@ -146,7 +154,9 @@ fn forward(
 
 fn inference_plan(method: Method, mode: AttentionMode) -> Vec<(Kind, bool)> {
     match (method, mode) {
-        (Method::Nsa, _) => vec![(Kind::Compression, true), (Kind::Sparse, true), (Kind::Window, true)],
+        (Method::Nsa, _) => {
+            vec![(Kind::Compression, true), (Kind::Sparse, true), (Kind::Window, true)]
+        }
         (_, AttentionMode::Full) => vec![(Kind::Full, true)],
         (_, AttentionMode::Sparse) => vec![(Kind::Sparse, true)],
     }
@@ -156,7 +166,10 @@ fn training_plan(method: Method, stream: AttentionMode) -> Vec<(Kind, bool)> {
     let goes_on = |mode| stream == mode;
     match method {
         Method::Ssa => {
-            vec![(Kind::Full, goes_on(AttentionMode::Full)), (Kind::Sparse, goes_on(AttentionMode::Sparse))]
+            vec![
+                (Kind::Full, goes_on(AttentionMode::Full)),
+                (Kind::Sparse, goes_on(AttentionMode::Sparse)),
+            ]
         }
         _ => inference_plan(method, stream),
     }

@@ -5,7 +5,8 @@ use crate::measurements::ModeLoss;
 use crate::{Existing, TrainConfig, TrainPlan};
 
 fn model(seed: &str) -> Model {
-    let small = ["model.hidden_size=8", "model.intermediate_size=8", "model.num_hidden_layers=1", seed];
+    let small =
+        ["model.hidden_size=8", "model.intermediate_size=8", "model.num_hidden_layers=1", seed];
     let config = TrainConfig::parse("", "test", &small.map(str::to_owned)).unwrap();
     TrainPlan::new(config).unwrap().initial_model().unwrap()
 }
@@ -20,7 +21,8 @@ fn best(step: usize, bits_per_byte: f64) -> Best {
 /// All entries but the lock of the run.
 fn names(directory: &Path) -> Vec<String> {
     let entries = fs::read_dir(directory).unwrap();
-    let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    let mut names: Vec<_> =
+        entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
     names.retain(|name| name != crate::lock::LOCK);
     names.sort();
     names
@@ -76,7 +78,8 @@ fn an_interrupted_save_is_settled() {
     fs::remove_file(at(PARTIAL).join(NUMBERS)).unwrap();
     place(&old, BEST);
     settles_to(Some(10));
-    // After the old ones stepped aside, after the new ones took their place, before the old ones are gone.
+    // After the old ones stepped aside, after the new ones took their place, before the old ones
+    // are gone.
     place(&new, PARTIAL);
     place(&old, PREVIOUS);
     settles_to(Some(20));

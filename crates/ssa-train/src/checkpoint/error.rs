@@ -65,13 +65,16 @@ pub enum CheckpointError {
 }
 
 fn remedy(checkpoint: &Path, older: Option<usize>) -> String {
-    let from = older.map_or_else(|| "from the beginning".to_owned(), |step| format!("from step {step}"));
+    let from =
+        older.map_or_else(|| "from the beginning".to_owned(), |step| format!("from step {step}"));
     format!("restore it from a copy, or remove {} to continue {from}", checkpoint.display())
 }
 
 fn kept(older: Option<usize>) -> String {
     match older {
-        Some(step) => format!("the checkpoint of step {step} is whole, and the run can be resumed from it"),
+        Some(step) => {
+            format!("the checkpoint of step {step} is whole, and the run can be resumed from it")
+        }
         None => "the run can be resumed from its beginning".to_owned(),
     }
 }

@@ -12,8 +12,8 @@
 //!     SHA256SUMS             checksums of the other files, as `sha256sum -c` reads them
 //! ```
 //!
-//! Random numbers need no file of their own: every draw is a function of the run's seed and of the step or of the
-//! rows read, so configuration and state hold all there is.
+//! Random numbers need no file of their own: every draw is a function of the run's seed and of the
+//! step or of the rows read, so configuration and state hold all there is.
 
 mod error;
 mod restore;
@@ -88,24 +88,32 @@ impl Checkpoints {
     /// # Errors
     /// [`TrainError::Io`] if the directory cannot be read.
     pub fn steps(&self) -> Result<Vec<usize>> {
-        let mut steps: Vec<usize> =
-            self.entries()?.iter().filter_map(|name| name.strip_prefix("step-")?.parse().ok()).collect();
+        let mut steps: Vec<usize> = self
+            .entries()?
+            .iter()
+            .filter_map(|name| name.strip_prefix("step-")?.parse().ok())
+            .collect();
         steps.sort_unstable();
         Ok(steps)
     }
 
     /// The newest checkpoint, verified; none if none was saved yet.
     ///
-    /// The directories decide, not the link `latest`: after a crash between the two the newest directory is whole.
+    /// The directories decide, not the link `latest`: after a crash between the two the newest
+    /// directory is whole.
     ///
     /// # Errors
-    /// [`TrainError::Checkpoint`] names the file that is damaged and what to do; [`TrainError::Io`].
+    /// [`TrainError::Checkpoint`] names the file that is damaged and what to do;
+    /// [`TrainError::Io`].
     pub fn newest(&self) -> Result<Option<Checkpoint>> {
         let steps = self.steps()?;
         let Some((&step, older)) = steps.split_last() else { return Ok(None) };
         let checkpoint = Checkpoint::open(&self.path(step)).map_err(|error| match error {
-            TrainError::Checkpoint(CheckpointError::Damaged { file, problem, checkpoint, .. }) => {
-                CheckpointError::Damaged { file, problem, checkpoint, older: older.last().copied() }.into()
+            TrainError::Checkpoint(CheckpointError::Damaged {
+                file, problem, checkpoint, ..
+            }) => {
+                CheckpointError::Damaged { file, problem, checkpoint, older: older.last().copied() }
+                    .into()
             }
             other => other,
         })?;
@@ -168,8 +176,9 @@ impl Checkpoint {
             return Err(damaged(RUN_CONFIG, problem).into());
         }
         let origin = path.join(RUN_CONFIG).display().to_string();
-        let config = TrainConfig::parse(&text, &origin, &[])
-            .map_err(|reason| damaged(RUN_CONFIG, format!("this program cannot read it: {reason}")))?;
+        let config = TrainConfig::parse(&text, &origin, &[]).map_err(|reason| {
+            damaged(RUN_CONFIG, format!("this program cannot read it: {reason}"))
+        })?;
         Ok(Self { path: path.to_owned(), state, config })
     }
 
@@ -189,8 +198,8 @@ impl Checkpoint {
     }
 }
 
-/// Checks a directory from which a model is to be read, if it has checksums as checkpoints of runs have: all files but
-/// the moments, which a model does without.
+/// Checks a directory from which a model is to be read, if it has checksums as checkpoints of runs
+/// have: all files but the moments, which a model does without.
 ///
 /// # Errors
 /// [`CheckpointError::DamagedModel`] names the file.
@@ -198,9 +207,12 @@ pub fn verify_model(directory: &Path) -> Result<()> {
     if !directory.join(SUMS).exists() {
         return Ok(());
     }
-    let damaged =
-        |(file, problem)| CheckpointError::DamagedModel { file: directory.join::<String>(file), problem };
-    Ok(sums::verify_some(directory, &[MODEL_CONFIG, MODEL], |file| file != OPTIMIZER).map_err(damaged)?)
+    let damaged = |(file, problem)| CheckpointError::DamagedModel {
+        file: directory.join::<String>(file),
+        problem,
+    };
+    Ok(sums::verify_some(directory, &[MODEL_CONFIG, MODEL], |file| file != OPTIMIZER)
+        .map_err(damaged)?)
 }
 
 /// `step-N.tmp` or `latest.tmp`: being written or being removed.
@@ -224,7 +236,9 @@ fn remove(path: &Path) -> Result<()> {
         Err(error) => Err(error),
     };
     match result {
-        Err(error) if error.kind() != ErrorKind::NotFound => Err(TrainError::io("remove", path)(error)),
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            Err(TrainError::io("remove", path)(error))
+        }
         _ => Ok(()),
     }
 }

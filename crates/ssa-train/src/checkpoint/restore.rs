@@ -19,8 +19,8 @@ impl Checkpoint {
     /// Reads weights and moments of a model of this configuration.
     ///
     /// # Errors
-    /// [`TrainError::Model`](crate::TrainError::Model) names the file and the tensor that is missing or has another
-    /// shape.
+    /// [`TrainError::Model`](crate::TrainError::Model) names the file and the tensor that is
+    /// missing or has another shape.
     pub(crate) fn restore(&self, model: &ModelConfig) -> Result<Restored> {
         let [weights, optimizer] = [MODEL, OPTIMIZER].map(|file| self.path.join(file));
         Ok(Restored {

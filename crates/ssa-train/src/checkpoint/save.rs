@@ -8,7 +8,9 @@ use ssa_kernels::Tensor;
 use ssa_model::Parameters;
 use ssa_model::checkpoint::{replace_file, write_tensors};
 
-use super::{Checkpoints, FILES, LATEST, OPTIMIZER, RUN_CONFIG, RunState, STATE, partial, remove, sums};
+use super::{
+    Checkpoints, FILES, LATEST, OPTIMIZER, RUN_CONFIG, RunState, STATE, partial, remove, sums,
+};
 use crate::durable::{copy_tokenizer, sync_names};
 use crate::{Result, TrainError, TrainPlan};
 
@@ -30,8 +32,8 @@ pub(crate) struct Keep {
     pub(crate) every: usize,
 }
 
-/// What has just been done while a checkpoint is saved, in this order. Whatever the last of them is when a program
-/// dies, a whole checkpoint is the newest one.
+/// What has just been done while a checkpoint is saved, in this order. Whatever the last of them is
+/// when a program dies, a whole checkpoint is the newest one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SaveStep {
     /// The directory exists under a temporary name.
@@ -76,8 +78,14 @@ impl Checkpoints {
     /// Saves a checkpoint, points `latest` to it and removes those that need not be kept.
     ///
     /// # Errors
-    /// [`TrainError::Io`] or [`TrainError::Model`] names the file; then the checkpoints are those of before.
-    pub(super) fn save(&self, snapshot: &Snapshot, keep: Keep, observe: &dyn Fn(SaveStep)) -> Result<()> {
+    /// [`TrainError::Io`] or [`TrainError::Model`] names the file; then the checkpoints are those
+    /// of before.
+    pub(super) fn save(
+        &self,
+        snapshot: &Snapshot,
+        keep: Keep,
+        observe: &dyn Fn(SaveStep),
+    ) -> Result<()> {
         let path = self.path(snapshot.state.step);
         let temporary = partial(&path);
         remove(&temporary)?;
@@ -95,11 +103,14 @@ impl Checkpoints {
         self.remove_old(keep, observe)
     }
 
-    /// Completes a save that ended between the new checkpoint's name and the removal of the old ones.
+    /// Completes a save that ended between the new checkpoint's name and the removal of the old
+    /// ones.
     pub(crate) fn tidy(&self, keep: Keep) -> Result<()> {
         match self.steps()?.last() {
             None => Ok(()),
-            Some(&newest) => self.point_latest(newest).and_then(|()| self.remove_old(keep, &|_| ())),
+            Some(&newest) => {
+                self.point_latest(newest).and_then(|()| self.remove_old(keep, &|_| ()))
+            }
         }
     }
 
@@ -155,7 +166,10 @@ fn write_files(directory: &Path, snapshot: &Snapshot, observe: &dyn Fn(SaveStep)
     Ok(())
 }
 
-fn moments<'a>(which: &'a str, moments: &'a Parameters) -> impl Iterator<Item = (String, &'a Tensor)> {
+fn moments<'a>(
+    which: &'a str,
+    moments: &'a Parameters,
+) -> impl Iterator<Item = (String, &'a Tensor)> {
     moments.named().into_iter().map(move |(name, tensor)| (format!("{which}.{name}"), tensor))
 }
 

@@ -23,7 +23,8 @@ pub struct RunState {
     pub step: usize,
     /// Optimiser steps that the moments have seen.
     pub optimizer_steps: u64,
-    /// Rows read from the loader: its cursor. More than those of the steps done where bad steps were passed over.
+    /// Rows read from the loader: its cursor. More than those of the steps done where bad steps
+    /// were passed over.
     pub rows_read: u64,
     /// Steps whose numbers were bad.
     pub bad_steps: BadSteps,
@@ -42,7 +43,8 @@ pub struct BadSteps {
 }
 
 impl RunState {
-    /// Version of the layout of a checkpoint. A change that an older program would misread raises it.
+    /// Version of the layout of a checkpoint. A change that an older program would misread raises
+    /// it.
     pub const FORMAT: u64 = 1;
 
     pub(super) fn parse(text: &str, file: &Path) -> Result<Self> {
@@ -60,9 +62,13 @@ impl RunState {
         let Version { format, program } = serde_json::from_str(text).map_err(damaged)?;
         if format != Self::FORMAT {
             let file = file.to_owned();
-            return Err(
-                CheckpointError::Format { file, found: format, expected: Self::FORMAT, program }.into()
-            );
+            return Err(CheckpointError::Format {
+                file,
+                found: format,
+                expected: Self::FORMAT,
+                program,
+            }
+            .into());
         }
         Ok(serde_json::from_str(text).map_err(damaged)?)
     }

@@ -1,7 +1,8 @@
 //! Checksums of files, in the form of `sha256sum`.
 //!
-//! SHA-256 and not a CRC: anybody can check a copied checkpoint with a standard tool, the sum tells two runs apart
-//! as well as it finds flipped bits, and processors of the last years compute it faster than disks write.
+//! SHA-256 and not a CRC: anybody can check a copied checkpoint with a standard tool, the sum tells
+//! two runs apart as well as it finds flipped bits, and processors of the last years compute it
+//! faster than disks write.
 
 use std::fmt::Write as _;
 use std::fs::File;
@@ -87,7 +88,10 @@ pub(super) fn verify_some(
         let found = sum_of(&directory.join(file))
             .map_err(|reason| (file.to_owned(), format!("it cannot be read: {reason}")))?;
         if found != expected {
-            return Err((file.to_owned(), format!("its SHA-256 is {found}, {SUMS} says {expected}")));
+            return Err((
+                file.to_owned(),
+                format!("its SHA-256 is {found}, {SUMS} says {expected}"),
+            ));
         }
     }
     match files.iter().find(|file| !listed.contains(file)) {

@@ -34,8 +34,10 @@ fn two_checkpoints() -> (TempDir, Checkpoints, Trainer) {
 }
 
 fn names(path: &Path) -> Vec<String> {
-    let mut names: Vec<String> =
-        fs::read_dir(path).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    let mut names: Vec<String> = fs::read_dir(path)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
     names.sort();
     names
 }
@@ -75,9 +77,11 @@ fn damage_is_told_with_file_and_remedy() {
         let whole = fs::read(&file).unwrap();
         let mut flipped = whole.clone();
         flipped[whole.len() / 2] ^= 4;
-        for (bytes, what) in
-            [(Some(&whole[..whole.len() / 2]), "cut"), (Some(&flipped[..]), "flipped"), (None, "gone")]
-        {
+        for (bytes, what) in [
+            (Some(&whole[..whole.len() / 2]), "cut"),
+            (Some(&flipped[..]), "flipped"),
+            (None, "gone"),
+        ] {
             match bytes {
                 Some(bytes) => fs::write(&file, bytes).unwrap(),
                 None => fs::remove_file(&file).unwrap(),
@@ -91,7 +95,10 @@ fn damage_is_told_with_file_and_remedy() {
                 assert!(message.starts_with(&path), "{what}: {message}");
             }
             let remedy = format!("or remove {checkpoint} to continue from step 1");
-            assert!(message.contains(" is damaged: ") && message.ends_with(&remedy), "{what}: {message}");
+            assert!(
+                message.contains(" is damaged: ") && message.ends_with(&remedy),
+                "{what}: {message}"
+            );
         }
         fs::write(&file, &whole).unwrap();
         checkpoints.newest().unwrap().unwrap();
@@ -104,7 +111,8 @@ fn damage_is_told_with_file_and_remedy() {
 fn another_format_is_refused() {
     let (_directory, checkpoints, _) = two_checkpoints();
     let path = checkpoints.path(2);
-    let state = fs::read_to_string(path.join(STATE)).unwrap().replace("\"format\": 1", "\"format\": 2");
+    let state =
+        fs::read_to_string(path.join(STATE)).unwrap().replace("\"format\": 1", "\"format\": 2");
     fs::write(path.join(STATE), state).unwrap();
     sums::write(&path, &FILES).unwrap();
     let message = checkpoints.newest().unwrap_err().to_string();
@@ -129,8 +137,12 @@ fn a_model_of_other_sizes_is_refused_by_tensor() {
     let (_directory, checkpoints, trainer) = two_checkpoints();
     let other = plan(&["model.intermediate_size=16"]);
     let newest = checkpoints.newest().unwrap().unwrap();
-    let error = Trainer::resume(other, &newest, rows(trainer.plan())).map(|_| ()).unwrap_err().to_string();
-    assert!(error.contains("model.safetensors: tensor `model.layers.0.mlp.gate_proj.weight`"), "{error}");
+    let error =
+        Trainer::resume(other, &newest, rows(trainer.plan())).map(|_| ()).unwrap_err().to_string();
+    assert!(
+        error.contains("model.safetensors: tensor `model.layers.0.mlp.gate_proj.weight`"),
+        "{error}"
+    );
 }
 
 #[test]
@@ -155,7 +167,10 @@ fn a_failure_leaves_the_checkpoints_of_before_and_names_them() {
     let mut writer = Writer::new(checkpoints.clone(), KEEP_ALL);
     writer.save(|| trainer.snapshot()).unwrap();
     let message = writer.wait().unwrap_err().to_string();
-    assert!(message.starts_with("the checkpoint of step 3 could not be saved: cannot write "), "{message}");
+    assert!(
+        message.starts_with("the checkpoint of step 3 could not be saved: cannot write "),
+        "{message}"
+    );
     fs::remove_file(checkpoints.path(3)).unwrap();
     checkpoints.remove_partial().unwrap();
     assert_eq!(checkpoints.newest().unwrap().unwrap().state().step, 2);

@@ -10,8 +10,8 @@ use crate::{Result, TrainError};
 /// Told each step of saving, on the thread that saves.
 pub(crate) type Observer = Arc<dyn Fn(SaveStep) + Send + Sync>;
 
-/// Saves checkpoints on a thread of its own, one at a time: a second one waits for the first before it is even
-/// copied, so memory never holds more than one snapshot.
+/// Saves checkpoints on a thread of its own, one at a time: a second one waits for the first before
+/// it is even copied, so memory never holds more than one snapshot.
 pub(crate) struct Writer {
     checkpoints: Checkpoints,
     keep: Keep,
@@ -35,7 +35,8 @@ impl Writer {
     pub(crate) fn save(&mut self, snapshot: impl FnOnce() -> Result<Snapshot>) -> Result<()> {
         self.wait()?;
         let snapshot = snapshot()?;
-        let (checkpoints, keep, observer) = (self.checkpoints.clone(), self.keep, self.observer.clone());
+        let (checkpoints, keep, observer) =
+            (self.checkpoints.clone(), self.keep, self.observer.clone());
         let job = move || save(&checkpoints, &snapshot, keep, &*observer);
         let thread = thread::Builder::new().name("checkpoint".to_owned()).spawn(job);
         let error = TrainError::io("start a thread to write", self.checkpoints.directory());
@@ -59,7 +60,11 @@ impl Writer {
     /// # Errors
     /// As [`Writer::wait`].
     pub(crate) fn poll(&mut self) -> Result<()> {
-        if self.in_flight.as_ref().is_some_and(JoinHandle::is_finished) { self.wait() } else { Ok(()) }
+        if self.in_flight.as_ref().is_some_and(JoinHandle::is_finished) {
+            self.wait()
+        } else {
+            Ok(())
+        }
     }
 }
 
@@ -80,6 +85,7 @@ fn save(
 ) -> Result<()> {
     checkpoints.save(snapshot, keep, observe).map_err(|source| {
         let older = checkpoints.steps().unwrap_or_default().last().copied();
-        CheckpointError::NotSaved { step: snapshot.state.step, older, source: Box::new(source) }.into()
+        CheckpointError::NotSaved { step: snapshot.state.step, older, source: Box::new(source) }
+            .into()
     })
 }

@@ -26,7 +26,8 @@ impl fmt::Display for Difference {
 }
 
 impl TrainConfig {
-    /// The keys that have another value than in an older configuration, in the order of the reference page.
+    /// The keys that have another value than in an older configuration, in the order of the
+    /// reference page.
     pub fn differences(&self, old: &Self) -> Vec<Difference> {
         let [new, old] = [self, old].map(|config| {
             let mut values = Vec::new();
@@ -53,7 +54,8 @@ impl TrainConfig {
     /// [`ConfigError::UnknownKey`] with the flag the name was given by.
     pub fn check_keys(names: &[String], flag: &str) -> Result<(), ConfigError> {
         let keys = Self::keys();
-        let known = |name: &String| keys.iter().any(|key| key.name == *name && key.expected.is_some());
+        let known =
+            |name: &String| keys.iter().any(|key| key.name == *name && key.expected.is_some());
         match names.iter().find(|name| !known(name)) {
             None => Ok(()),
             Some(name) => Err(ConfigError::UnknownKey {

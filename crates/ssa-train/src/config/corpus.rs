@@ -6,7 +6,8 @@ use toml::{Table, Value};
 
 use super::schema::Leaf;
 
-/// A corpus of a mixture, written `{ path = "shards/web", weight = 0.7 }`, or as a path alone for a weight of 1.
+/// A corpus of a mixture, written `{ path = "shards/web", weight = 0.7 }`, or as a path alone for a
+/// weight of 1.
 #[derive(Clone, Debug, PartialEq)]
 pub struct WeightedCorpus {
     /// A directory of shards, or the common path of a pair of files.

@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 
-/// Why a configuration was refused. Every message names where the value came from and what to change.
+/// Why a configuration was refused. Every message names where the value came from and what to
+/// change.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConfigError {
@@ -49,7 +50,9 @@ pub enum ConfigError {
         given: String,
     },
     /// A `--set` that is not `key=value`.
-    #[error("--set {text}: expected key=value with a dotted key, for example --set training.steps=100")]
+    #[error(
+        "--set {text}: expected key=value with a dotted key, for example --set training.steps=100"
+    )]
     Override {
         /// The text after `--set`.
         text: String,

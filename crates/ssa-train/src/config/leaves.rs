@@ -145,7 +145,8 @@ impl<T: Choice> Leaf for T {
     }
 
     fn to_toml(&self) -> Value {
-        let word = T::words().into_iter().find(|(_, choice)| choice == self).map_or("", |(word, _)| word);
+        let word =
+            T::words().into_iter().find(|(_, choice)| choice == self).map_or("", |(word, _)| word);
         Value::String(word.to_owned())
     }
 }

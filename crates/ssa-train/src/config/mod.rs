@@ -24,8 +24,9 @@ pub use overrides::apply_overrides;
 pub use reference::reference_page;
 pub use schema::Key;
 pub use sections::{
-    AlignmentInput, CheckpointSection, DataSection, EvaluationSection, ModelSection, ObjectiveSection,
-    OptimizerSection, RopeScalingSection, RunSection, TrainConfig, TrainingSection,
+    AlignmentInput, CheckpointSection, DataSection, EvaluationSection, ModelSection,
+    ObjectiveSection, OptimizerSection, RopeScalingSection, RunSection, TrainConfig,
+    TrainingSection,
 };
 
 use schema::{Place, Setting, parent};
@@ -34,8 +35,9 @@ impl TrainConfig {
     /// Reads a TOML file and applies `key=value` overrides to it.
     ///
     /// # Errors
-    /// [`ConfigError`]: the file cannot be read or is not TOML, or a key or type in the file or an override is
-    /// wrong. Whether the values can work is checked by [`TrainPlan::new`](crate::TrainPlan::new).
+    /// [`ConfigError`]: the file cannot be read or is not TOML, or a key or type in the file or an
+    /// override is wrong. Whether the values can work is checked by
+    /// [`TrainPlan::new`](crate::TrainPlan::new).
     pub fn load(path: &Path, overrides: &[String]) -> Result<Self, ConfigError> {
         let text = std::fs::read_to_string(path)
             .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
@@ -47,7 +49,8 @@ impl TrainConfig {
     /// # Errors
     /// As [`load`](Self::load).
     pub fn parse(text: &str, origin: &str, overrides: &[String]) -> Result<Self, ConfigError> {
-        let mut table: toml::Table = text.parse().map_err(|error| syntax_error(text, origin, &error))?;
+        let mut table: toml::Table =
+            text.parse().map_err(|error| syntax_error(text, origin, &error))?;
         // The file is checked before overrides can cover up a mistake in it.
         Self::from_table(table.clone(), origin)?;
         apply_overrides(&mut table, overrides)?;
@@ -61,7 +64,8 @@ impl TrainConfig {
         keys
     }
 
-    /// The configuration as TOML with every key that has a value: reading it gives the same configuration.
+    /// The configuration as TOML with every key that has a value: reading it gives the same
+    /// configuration.
     pub fn to_toml(&self) -> String {
         let mut values = Vec::new();
         self.write("", &mut values);

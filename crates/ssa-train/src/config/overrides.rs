@@ -7,8 +7,9 @@ use super::{ConfigError, TrainConfig};
 
 /// Applies overrides of the form `section.key=value` in order; the last one of a key counts.
 ///
-/// The value is read as TOML (`3e-4`, `true`, `["16x4"]`), and as a string where it is not TOML, so that words and
-/// paths need no quotes. Each override is checked like a file that holds nothing else.
+/// The value is read as TOML (`3e-4`, `true`, `["16x4"]`), and as a string where it is not TOML, so
+/// that words and paths need no quotes. Each override is checked like a file that holds nothing
+/// else.
 ///
 /// # Errors
 /// [`ConfigError`] naming the flag: no `=`, an unknown key, or a value of the wrong type.
@@ -28,8 +29,9 @@ fn apply(table: &mut Table, text: &str) -> Result<(), ConfigError> {
     let path = || section.split('.').filter(|name| !name.is_empty());
 
     let alone = Table::from_iter([(field.to_owned(), value.clone())]);
-    let nested =
-        path().rev().fold(alone, |inner, name| Table::from_iter([(name.to_owned(), Value::Table(inner))]));
+    let nested = path()
+        .rev()
+        .fold(alone, |inner, name| Table::from_iter([(name.to_owned(), Value::Table(inner))]));
     TrainConfig::from_table(nested, &format!("--set {text}"))?;
 
     let mut target = table;

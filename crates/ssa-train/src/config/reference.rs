@@ -17,7 +17,8 @@ pub fn reference_page() -> String {
                 key.name, key.doc
             )),
             Some(expected) => {
-                let default = key.default.map_or_else(|| "absent".to_owned(), |value| format!("`{value}`"));
+                let default =
+                    key.default.map_or_else(|| "absent".to_owned(), |value| format!("`{value}`"));
                 let field = key.name.rsplit('.').next().unwrap_or_default();
                 page.push_str(&format!("| `{field}` | {expected} | {default} | {} |\n", key.doc));
             }

@@ -1,8 +1,8 @@
 //! One description of every key, from which reading, writing, checking and documentation follow.
 //!
-//! A section is declared once with [`section!`]: documentation, type and default of each key. An unknown key is
-//! found by the same walk that reads the values, so a file and a `--set` flag cannot differ in what they accept,
-//! and the reference page cannot forget a key.
+//! A section is declared once with [`section!`]: documentation, type and default of each key. An
+//! unknown key is found by the same walk that reads the values, so a file and a `--set` flag cannot
+//! differ in what they accept, and the reference page cannot forget a key.
 
 use toml::Value;
 
@@ -100,7 +100,8 @@ impl Place<'_> {
         value: &'v Value,
         fields: &[&str],
     ) -> Result<&'v toml::Table, ConfigError> {
-        let table = value.as_table().ok_or_else(|| self.wrong_type("a section".to_owned(), value))?;
+        let table =
+            value.as_table().ok_or_else(|| self.wrong_type("a section".to_owned(), value))?;
         match table.keys().find(|key| !fields.contains(&key.as_str())) {
             None => Ok(table),
             Some(unknown) => {
@@ -122,7 +123,12 @@ impl Place<'_> {
             Value::Array(_) => format!("the list {value}"),
             Value::Table(_) => "a section".to_owned(),
         };
-        ConfigError::WrongType { origin: self.origin.to_owned(), key: self.key.clone(), expected, given }
+        ConfigError::WrongType {
+            origin: self.origin.to_owned(),
+            key: self.key.clone(),
+            expected,
+            given,
+        }
     }
 }
 
@@ -213,8 +219,8 @@ fn tidy(doc: &str) -> String {
 
 /// Points from an unknown key to the one that was probably meant.
 ///
-/// A right name in the wrong section is certain enough; otherwise the nearest spelling counts if fewer than
-/// four in ten letters differ, and failing that the keys of the section are listed.
+/// A right name in the wrong section is certain enough; otherwise the nearest spelling counts if
+/// fewer than four in ten letters differ, and failing that the keys of the section are listed.
 pub(super) fn hint(unknown: &str, keys: &[Key]) -> String {
     let field = |name: &str| name.rsplit('.').next().unwrap_or_default().to_owned();
     let nearness = |key: &Key| {

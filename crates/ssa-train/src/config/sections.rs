@@ -1,7 +1,7 @@
 //! The sections and keys of a training configuration, with their defaults.
 //!
-//! The documentation comments are the reference page: they say what a key means, its unit, and what happens when
-//! an optional key is absent.
+//! The documentation comments are the reference page: they say what a key means, its unit, and what
+//! happens when an optional key is absent.
 
 use std::path::PathBuf;
 
@@ -17,8 +17,8 @@ use crate::schedule::ScheduleShape;
 use crate::stream::StreamScope;
 
 section! {
-    /// Everything a training run depends on. An empty file is valid: it trains the small default model on the
-    /// embedded text.
+    /// Everything a training run depends on. An empty file is valid: it trains the small default
+    /// model on the embedded text.
     pub struct TrainConfig {
         /// Name and seed of the run.
         pub run: RunSection = RunSection::default(),
@@ -32,13 +32,14 @@ section! {
         pub training: TrainingSection = TrainingSection::default(),
         /// AdamW, gradient clipping and learning rate.
         pub optimizer: OptimizerSection = OptimizerSection::default(),
-        /// When the run is saved so that it can be continued, and which checkpoints stay. One holds weights and
-        /// moments: three times the size of the model.
+        /// When the run is saved so that it can be continued, and which checkpoints stay. One holds
+        /// weights and moments: three times the size of the model.
         pub checkpoint: CheckpointSection = CheckpointSection::default(),
-        /// What the evaluation after training measures. Full attention is always measured where the method has it.
+        /// What the evaluation after training measures. Full attention is always measured where the
+        /// method has it.
         pub evaluation: EvaluationSection = EvaluationSection::default(),
-        /// What is measured and written while training goes on. Probes and validation use held-out text, always the
-        /// same rows, and change nothing of the training.
+        /// What is measured and written while training goes on. Probes and validation use held-out
+        /// text, always the same rows, and change nothing of the training.
         pub monitoring: MonitoringSection = MonitoringSection::default(),
     }
 }
@@ -48,8 +49,8 @@ section! {
     pub struct RunSection {
         /// Start of the name of the run directory: letters, digits, `-`, `_` and `.`.
         pub name: String = "ssa".to_owned(),
-        /// Seed of the initial weights, the held-out text, the order of the data and the stream draw. The same seed
-        /// gives the same run.
+        /// Seed of the initial weights, the held-out text, the order of the data and the stream
+        /// draw. The same seed gives the same run.
         pub seed: u64 = 0,
     }
 }
@@ -57,13 +58,13 @@ section! {
 section! {
     /// Size and shape of the model.
     pub struct ModelSection {
-        /// Checkpoint directory to take the initial weights from, to train on for a longer context, another budget
-        /// or by another method: `max_position_embeddings`, `rope_scaling`, `block_size`, `block_counts` and
-        /// `window_size` may differ from the checkpoint's, all other keys of this section must be the same. Absent:
-        /// random weights.
+        /// Checkpoint directory to take the initial weights from, to train on for a longer context,
+        /// another budget or by another method: `max_position_embeddings`, `rope_scaling`,
+        /// `block_size`, `block_counts` and `window_size` may differ from the checkpoint's, all
+        /// other keys of this section must be the same. Absent: random weights.
         pub init_from: Option<PathBuf> = None,
-        /// Size of the vocabulary, at least that of the tokenizer; larger to match a padded checkpoint, for example.
-        /// Absent: that of the tokenizer.
+        /// Size of the vocabulary, at least that of the tokenizer; larger to match a padded
+        /// checkpoint, for example. Absent: that of the tokenizer.
         pub vocab_size: Option<usize> = None,
         /// Width of the residual stream.
         pub hidden_size: usize = 128,
@@ -77,7 +78,8 @@ section! {
         pub num_key_value_heads: usize = 1,
         /// Dimensions of a head, an even number. Heads need not add up to `hidden_size`.
         pub head_dim: usize = 32,
-        /// Longest document the model takes, in tokens, also in later use. Absent: `data.sequence_length`.
+        /// Longest document the model takes, in tokens, also in later use. Absent:
+        /// `data.sequence_length`.
         pub max_position_embeddings: Option<usize> = None,
         /// Base of the rotary position embedding.
         pub rope_theta: f64 = 500_000.0,
@@ -103,10 +105,11 @@ section! {
     pub struct RopeScalingSection {
         /// How many times longer the context becomes.
         pub factor: f64 = 4.0,
-        /// Wavelengths above `original_max_position_embeddings / low_freq_factor` tokens are stretched in full.
+        /// Wavelengths above `original_max_position_embeddings / low_freq_factor` tokens are
+        /// stretched in full.
         pub low_freq_factor: f64 = 1.0,
-        /// Wavelengths below `original_max_position_embeddings / high_freq_factor` tokens stay as they are; between
-        /// the two bounds the stretching is interpolated.
+        /// Wavelengths below `original_max_position_embeddings / high_freq_factor` tokens stay as
+        /// they are; between the two bounds the stretching is interpolated.
         pub high_freq_factor: f64 = 4.0,
         /// Context length the model was first trained at, in tokens.
         pub original_max_position_embeddings: usize = 8192,
@@ -116,30 +119,36 @@ section! {
 section! {
     /// Text to train on and to hold out.
     pub struct DataSection {
-        /// Text files and directories to train on, relative to the working directory. An empty list means the text
-        /// that is built into the program.
+        /// Text files and directories to train on, relative to the working directory. An empty list
+        /// means the text that is built into the program.
         pub paths: Vec<PathBuf> = vec![],
-        /// Text files and directories to evaluate on. An empty list means a part held out of the training text.
+        /// Text files and directories to evaluate on. An empty list means a part held out of the
+        /// training text.
         pub valid_paths: Vec<PathBuf> = vec![],
-        /// Corpora of shards to train on, made by `ssa data prepare` or by Megatron-LM, instead of `paths`: directories,
-        /// or the common path of a `.bin` and `.idx` file. Rows are drawn from them in proportion to their weights.
+        /// Corpora of shards to train on, made by `ssa data prepare` or by Megatron-LM, instead of
+        /// `paths`: directories, or the common path of a `.bin` and `.idx` file. Rows are drawn
+        /// from them in proportion to their weights.
         pub corpora: Vec<WeightedCorpus> = vec![],
-        /// Corpora of shards to evaluate on. An empty list means whole documents held out of `corpora`.
+        /// Corpora of shards to evaluate on. An empty list means whole documents held out of
+        /// `corpora`.
         pub valid_corpora: Vec<PathBuf> = vec![],
-        /// Share of the training text that is held out, between 0 and 1 (not used with `valid_paths` or
-        /// `valid_corpora`).
+        /// Share of the training text that is held out, between 0 and 1 (not used with
+        /// `valid_paths` or `valid_corpora`).
         pub held_out_fraction: f64 = 0.05,
-        /// Tokenizer of `paths` and of corpora that do not come with theirs: `bytes`, a `tokenizer.json`, or a directory
-        /// with one. Absent: that of the corpora, `bytes` for `paths`.
+        /// Tokenizer of `paths` and of corpora that do not come with theirs: `bytes`, a
+        /// `tokenizer.json`, or a directory with one. Absent: that of the corpora, `bytes` for
+        /// `paths`.
         pub tokenizer: Option<PathBuf> = None,
-        /// Whether the checksums of all shards are verified before the run, which reads every byte of them. Without it
-        /// sizes and the checksums of the indices are, for corpora with a manifest.
+        /// Whether the checksums of all shards are verified before the run, which reads every byte
+        /// of them. Without it sizes and the checksums of the indices are, for corpora with a
+        /// manifest.
         pub verify_checksums: bool = false,
         /// Tokens of a row. Documents are packed into rows; attention does not cross their borders.
         pub sequence_length: usize = 1024,
-        /// How training text becomes rows: `concat` (documents one behind the other, cut where a row ends), `best_fit`
-        /// (documents kept whole where they fit, in the row with the least room for them) or `greedy` (as released:
-        /// documents one after another, a new row when the next one does not fit). Evaluation always uses `concat`.
+        /// How training text becomes rows: `concat` (documents one behind the other, cut where a
+        /// row ends), `best_fit` (documents kept whole where they fit, in the row with the least
+        /// room for them) or `greedy` (as released: documents one after another, a new row when the
+        /// next one does not fit). Evaluation always uses `concat`.
         pub packing: Packing = Packing::Concat,
     }
 }
@@ -156,32 +165,35 @@ pub enum AlignmentInput {
 section! {
     /// What is minimised, and by which attention.
     pub struct ObjectiveSection {
-        /// Attention to train: `full`, `moba` (only sparse), `nsa` (compression, selection and window under three
-        /// gates) or `ssa` (full and sparse, aligned).
+        /// Attention to train: `full`, `moba` (only sparse), `nsa` (compression, selection and
+        /// window under three gates) or `ssa` (full and sparse, aligned).
         pub method: Method = Method::Ssa,
-        /// Weight of the alignment loss (method `ssa`); 0 switches it off. Both losses are means over the whole
-        /// optimiser step, so this weight does not depend on the number of micro-batches.
+        /// Weight of the alignment loss (method `ssa`); 0 switches it off. Both losses are means
+        /// over the whole optimiser step, so this weight does not depend on the number of
+        /// micro-batches.
         pub alpha: f64 = 10.0,
         /// Probability that a step runs on full attention (method `ssa`).
         pub full_ratio: f64 = 0.5,
         /// Distance between full and sparse outputs: `smooth_l1` (with beta 1) or `mse`.
         pub alignment: AlignmentKind = AlignmentKind::SmoothL1,
-        /// Which output is pulled to the other: `both`, `full_to_sparse` (only the full output moves) or
-        /// `sparse_to_full` (only the sparse output moves). One side alone is an ablation that the paper reports to
-        /// diverge.
+        /// Which output is pulled to the other: `both`, `full_to_sparse` (only the full output
+        /// moves) or `sparse_to_full` (only the sparse output moves). One side alone is an ablation
+        /// that the paper reports to diverge.
         pub alignment_direction: AlignmentDirection = AlignmentDirection::Both,
-        /// Outputs the alignment loss compares: `gated` (as released) or `ungated` (Algorithm 1 of the paper).
+        /// Outputs the alignment loss compares: `gated` (as released) or `ungated` (Algorithm 1 of
+        /// the paper).
         pub alignment_on: AlignmentInput = AlignmentInput::Gated,
-        /// How often the stream is drawn: once per `step`, per `micro_batch`, or for each `layer` of a step. The
-        /// last is an ablation that the paper reports to diverge.
+        /// How often the stream is drawn: once per `step`, per `micro_batch`, or for each `layer`
+        /// of a step. The last is an ablation that the paper reports to diverge.
         pub stream_draw: StreamScope = StreamScope::Step,
-        /// Whether documents are kept apart in `both` streams, or in the full stream only (`full_only`, as
-        /// released).
+        /// Whether documents are kept apart in `both` streams, or in the full stream only
+        /// (`full_only`, as released).
         pub document_masking: DocumentMasking = DocumentMasking::Both,
-        /// Weight of z-loss, the mean square of the logarithm of the softmax's normaliser: it keeps the logits from
-        /// drifting, and 1e-4 is usual. 0 switches it off.
+        /// Weight of z-loss, the mean square of the logarithm of the softmax's normaliser: it keeps
+        /// the logits from drifting, and 1e-4 is usual. 0 switches it off.
         pub z_loss: f64 = 0.0,
-        /// Rule that selects blocks: `exact` top-k, or `reference`, the approximation of the released kernel.
+        /// Rule that selects blocks: `exact` top-k, or `reference`, the approximation of the
+        /// released kernel.
         pub selection: SelectionRule = SelectionRule::Exact,
     }
 }
@@ -193,23 +205,23 @@ section! {
         pub steps: usize = 200,
         /// Rows of an optimiser step.
         pub batch_size: usize = 8,
-        /// Rows of the first step, from which the batch grows evenly to `batch_size` over `batch_ramp_steps`, in whole
-        /// micro-batches. Absent: every step has `batch_size` rows.
+        /// Rows of the first step, from which the batch grows evenly to `batch_size` over
+        /// `batch_ramp_steps`, in whole micro-batches. Absent: every step has `batch_size` rows.
         pub batch_size_start: Option<usize> = None,
         /// Steps over which the batch grows from `batch_size_start` to `batch_size`.
         pub batch_ramp_steps: usize = 0,
-        /// Rows computed at once: gradients of several micro-batches add up to one step, with the same result and
-        /// less memory. It must divide `batch_size` and `batch_size_start`. Absent: `batch_size_start` if there is
-        /// one, else `batch_size`.
+        /// Rows computed at once: gradients of several micro-batches add up to one step, with the
+        /// same result and less memory. It must divide `batch_size` and `batch_size_start`. Absent:
+        /// `batch_size_start` if there is one, else `batch_size`.
         pub micro_batch_size: Option<usize> = None,
-        /// Keep only the input of each layer and compute the rest again in the backward pass: a third more work for
-        /// a fraction of the memory.
+        /// Keep only the input of each layer and compute the rest again in the backward pass: a
+        /// third more work for a fraction of the memory.
         pub recompute: bool = false,
         /// Steps between two lines of progress. The metrics file gets every step.
         pub log_every: usize = 10,
-        /// Steps in a row whose loss or gradient is not a number before the run goes back to its last checkpoint. Each
-        /// of them leaves the weights alone and is tried again on the next rows; if going back does not help, the run
-        /// stops.
+        /// Steps in a row whose loss or gradient is not a number before the run goes back to its
+        /// last checkpoint. Each of them leaves the weights alone and is tried again on the next
+        /// rows; if going back does not help, the run stops.
         pub max_bad_steps: usize = 3,
     }
 }
@@ -217,9 +229,11 @@ section! {
 section! {
     /// When the run is saved, and which checkpoints stay.
     pub struct CheckpointSection {
-        /// Steps between two checkpoints; 0 for none by steps. The last step and an interruption are always saved.
+        /// Steps between two checkpoints; 0 for none by steps. The last step and an interruption
+        /// are always saved.
         pub every_steps: usize = 100,
-        /// Minutes after which a step is saved although `every_steps` has not come yet; 0 for none by time.
+        /// Minutes after which a step is saved although `every_steps` has not come yet; 0 for none
+        /// by time.
         pub every_minutes: f64 = 15.0,
         /// Number of checkpoints that are kept: the newest ones.
         pub keep_last: usize = 2,
@@ -233,16 +247,20 @@ section! {
     pub struct OptimizerSection {
         /// Highest learning rate, reached at the end of the warm-up.
         pub learning_rate: f64 = 1e-3,
-        /// Course of the learning rate after the warm-up: `cosine`, half a cosine down to the minimum, or `wsd`, the
-        /// highest rate until the last `decay_fraction` of the steps and then a straight line down to the minimum.
+        /// Course of the learning rate after the warm-up: `cosine`, half a cosine down to the
+        /// minimum, or `wsd`, the highest rate until the last `decay_fraction` of the steps and
+        /// then a straight line down to the minimum.
         pub schedule: ScheduleShape = ScheduleShape::Cosine,
-        /// Share of the steps at the end over which `wsd` lowers the learning rate, between 0 and 1.
+        /// Share of the steps at the end over which `wsd` lowers the learning rate, between 0 and
+        /// 1.
         pub decay_fraction: f64 = 0.2,
         /// Learning rate the schedule ends at.
         pub min_learning_rate: f64 = 0.0,
-        /// Share of the steps that warm the learning rate up, between 0 and 1 (not used with `warmup_steps`).
+        /// Share of the steps that warm the learning rate up, between 0 and 1 (not used with
+        /// `warmup_steps`).
         pub warmup_fraction: f64 = 0.01,
-        /// Steps that warm the learning rate up. Absent: `warmup_fraction` of `training.steps`, rounded.
+        /// Steps that warm the learning rate up. Absent: `warmup_fraction` of `training.steps`,
+        /// rounded.
         pub warmup_steps: Option<usize> = None,
         /// Decay of the mean of the gradients.
         pub beta1: f64 = 0.9,
@@ -252,10 +270,12 @@ section! {
         pub eps: f64 = 1e-8,
         /// Decoupled weight decay, per step and unit of learning rate.
         pub weight_decay: f64 = 0.1,
-        /// Weights that decay: `matrices` (all but those of the norms, whose neutral value is 1 and not 0), `layers`
-        /// (the matrices of the layers: neither norms nor embedding and head) or `all`.
+        /// Weights that decay: `matrices` (all but those of the norms, whose neutral value is 1 and
+        /// not 0), `layers` (the matrices of the layers: neither norms nor embedding and head) or
+        /// `all`.
         pub weight_decay_on: DecayedWeights = DecayedWeights::Matrices,
-        /// Largest L2 norm of the gradient of all weights together; a longer gradient is scaled down to it.
+        /// Largest L2 norm of the gradient of all weights together; a longer gradient is scaled
+        /// down to it.
         pub max_grad_norm: f64 = 1.0,
     }
 }
@@ -263,17 +283,18 @@ section! {
 section! {
     /// What the evaluation after training measures.
     pub struct EvaluationSection {
-        /// Budgets of sparse attention, each block size x number of blocks; an empty list for full attention alone.
-        /// With `objective.selection = "reference"` a budget has at most as many blocks as a block has tokens.
+        /// Budgets of sparse attention, each block size x number of blocks; an empty list for full
+        /// attention alone. With `objective.selection = "reference"` a budget has at most as many
+        /// blocks as a block has tokens.
         pub budgets: Vec<SparseBudget> =
             [1, 2, 4, 8, 16, 32].into_iter().filter_map(|counts| SparseBudget::new(16, counts).ok()).collect(),
         /// Rows evaluated at once.
         pub batch_size: usize = 4,
-        /// Held-out tokens that losses are averaged over, rounded up to whole rows; all of them if there are fewer.
-        /// Several corpora share them by weight.
+        /// Held-out tokens that losses are averaged over, rounded up to whole rows; all of them if
+        /// there are fewer. Several corpora share them by weight.
         pub tokens: usize = 1_048_576,
-        /// Held-out tokens that the attention statistics are averaged over, rounded up to whole rows; they cost
-        /// more than the losses.
+        /// Held-out tokens that the attention statistics are averaged over, rounded up to whole
+        /// rows; they cost more than the losses.
         pub analysis_tokens: usize = 8192,
     }
 }

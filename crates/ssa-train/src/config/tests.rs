@@ -95,7 +95,10 @@ fn syntax_errors_name_the_line() {
 #[test]
 fn unknown_keys_are_pointed_to_the_nearest() {
     for (text, expected) in [
-        ("[training]\nstpes = 3", "run.toml: unknown key `training.stpes`; did you mean `training.steps`?"),
+        (
+            "[training]\nstpes = 3",
+            "run.toml: unknown key `training.stpes`; did you mean `training.steps`?",
+        ),
         ("[trainign]\nsteps = 3", "run.toml: unknown key `trainign`; did you mean `training`?"),
         ("steps = 3", "run.toml: unknown key `steps`; did you mean `training.steps`?"),
         (
@@ -155,7 +158,10 @@ fn wrong_types_name_key_expected_and_given() {
             "[model]\nhead_dim = { a = 1 }",
             "run.toml: `model.head_dim` must be a whole number of 0 or more, but is a section",
         ),
-        ("[run]\nname = 1979-05-27", "run.toml: `run.name` must be a string, but is the date 1979-05-27"),
+        (
+            "[run]\nname = 1979-05-27",
+            "run.toml: `run.name` must be a string, but is the date 1979-05-27",
+        ),
     ] {
         assert_eq!(error(text, &[]), expected);
     }
@@ -166,13 +172,15 @@ fn differences_name_keys_and_values() {
     let old = read("[model]\nwindow_size = 7", &[]);
     assert_eq!(old.differences(&old), []);
     let new = read("", &["training.steps=3", "model.rope_scaling.factor=8", "model.window_size=7"]);
-    let differences: Vec<String> = new.differences(&old).iter().map(Difference::to_string).collect();
+    let differences: Vec<String> =
+        new.differences(&old).iter().map(Difference::to_string).collect();
     assert_eq!(differences[0], "model.rope_scaling.factor is 8.0, was absent");
     assert_eq!(differences[4], "training.steps is 3, was 200");
     assert_eq!(differences.len(), 5, "{differences:?}");
     TrainConfig::check_keys(&["training.steps".to_owned()], "--allow-change").unwrap();
-    let message =
-        TrainConfig::check_keys(&["training.stpes".to_owned()], "--allow-change").unwrap_err().to_string();
+    let message = TrainConfig::check_keys(&["training.stpes".to_owned()], "--allow-change")
+        .unwrap_err()
+        .to_string();
     assert_eq!(
         message,
         "--allow-change training.stpes: unknown key `training.stpes`; did you mean `training.steps`?"
@@ -183,12 +191,15 @@ fn differences_name_keys_and_values() {
 fn corpora_are_paths_with_or_without_a_weight() {
     let text = "[data]\ncorpora = [\"a\", { path = \"b\", weight = 0.5 }, { path = \"c\" }]";
     let config = read(text, &[]);
-    let corpora = config.data.corpora.iter().map(|corpus| (corpus.path.to_str().unwrap(), corpus.weight));
+    let corpora =
+        config.data.corpora.iter().map(|corpus| (corpus.path.to_str().unwrap(), corpus.weight));
     assert_eq!(corpora.collect::<Vec<_>>(), [("a", 1.0), ("b", 0.5), ("c", 1.0)]);
     assert_eq!(read(&config.to_toml(), &[]), config);
     let set = read("", &["data.corpora=[{ path = \"x\", weight = 2 }]"]);
     assert_eq!(set.data.corpora[0].weight, 2.0);
-    for bad in ["{ weight = 1 }", "{ path = \"a\", wieght = 1 }", "{ path = \"a\", weight = 0 }", "3"] {
+    for bad in
+        ["{ weight = 1 }", "{ path = \"a\", wieght = 1 }", "{ path = \"a\", weight = 0 }", "3"]
+    {
         let message = error(&format!("[data]\ncorpora = [{bad}]"), &[]);
         assert!(message.contains("each entry a path, or { path ="), "{message}");
     }
@@ -248,7 +259,10 @@ fn wrong_overrides_name_the_flag() {
             "training.steps",
             "--set training.steps: expected key=value with a dotted key, for example --set training.steps=100",
         ),
-        ("=3", "--set =3: expected key=value with a dotted key, for example --set training.steps=100"),
+        (
+            "=3",
+            "--set =3: expected key=value with a dotted key, for example --set training.steps=100",
+        ),
         (
             "training..steps=3",
             "--set training..steps=3: expected key=value with a dotted key, for example --set \
@@ -290,5 +304,8 @@ fn the_reference_page_is_up_to_date() {
         std::fs::write(&path, reference_page()).unwrap();
     }
     let page = std::fs::read_to_string(&path).unwrap();
-    assert!(page == reference_page(), "docs/reference/config.md is out of date: run with SSA_UPDATE_DOCS=1");
+    assert!(
+        page == reference_page(),
+        "docs/reference/config.md is out of date: run with SSA_UPDATE_DOCS=1"
+    );
 }

@@ -11,7 +11,8 @@ use crate::{ConfigError, TrainConfig, TrainError};
 fn corpus(directory: &Path, letter: u8, count: usize) {
     fs::create_dir_all(directory).unwrap();
     for (shard, start) in (0..count).step_by(20).enumerate() {
-        let mut writer = ShardWriter::create(&directory.join(format!("{shard:05}")), TokenType::U16).unwrap();
+        let mut writer =
+            ShardWriter::create(&directory.join(format!("{shard:05}")), TokenType::U16).unwrap();
         for document in start..count.min(start + 20) {
             let mut ids = vec![u32::from(letter); 5 + 7 * document % 60];
             ids.push(ByteTokenizer::EOS);
@@ -27,7 +28,8 @@ fn describe(directory: &Path) {
     for shard in Corpus::open(directory).unwrap().shards() {
         let stem = shard.path().with_extension("");
         let mut writer = ShardWriter::create(&stem, TokenType::U16).unwrap();
-        (0..shard.documents()).for_each(|document| writer.push(&shard.document(document).to_vec()).unwrap());
+        (0..shard.documents())
+            .for_each(|document| writer.push(&shard.document(document).to_vec()).unwrap());
         let [bin, idx] = writer.finish().unwrap();
         let (documents, tokens) = (shard.documents() as u64, shard.tokens());
         let name = stem.file_name().unwrap().to_str().unwrap().to_owned();
@@ -105,14 +107,20 @@ fn other_text_can_be_evaluated_on() {
     let all_of_a: usize = (0..50).map(|document| 6 + 7 * document % 60).sum();
     let one = "corpora = [\"DIR/a\"]";
 
-    let of_b = plan(&directory, &format!("valid_corpora = [\"DIR/b\"]\n{one}")).open_data().unwrap();
+    let of_b =
+        plan(&directory, &format!("valid_corpora = [\"DIR/b\"]\n{one}")).open_data().unwrap();
     assert_eq!(letters(&of_b.held_out.parts[0].rows), HashSet::from([u32::from(b'b')]));
     let train = of_b.train.corpora().next().unwrap();
-    assert_eq!(train.valid_tokens() + train.dropped_tokens(), all_of_a as u64, "nothing is held out");
+    assert_eq!(
+        train.valid_tokens() + train.dropped_tokens(),
+        all_of_a as u64,
+        "nothing is held out"
+    );
 
     let file = directory.path().join("text.txt");
     fs::write(&file, "xyz").unwrap();
-    let of_text = plan(&directory, &format!("valid_paths = [\"DIR/text.txt\"]\n{one}")).open_data().unwrap();
+    let of_text =
+        plan(&directory, &format!("valid_paths = [\"DIR/text.txt\"]\n{one}")).open_data().unwrap();
     assert_eq!(letters(&of_text.held_out.parts[0].rows), HashSet::from([120, 121, 122]));
     assert_eq!(of_text.held_out.baseline_bits_per_byte, None);
 }
@@ -130,7 +138,8 @@ fn only_as_much_is_evaluated_as_asked_for() {
 fn packing_is_as_configured_for_training_and_concat_for_evaluation() {
     let directory = corpora();
     for packing in Packing::ALL {
-        let data = plan(&directory, &format!("packing = \"{packing}\"\n{BOTH}")).open_data().unwrap();
+        let data =
+            plan(&directory, &format!("packing = \"{packing}\"\n{BOTH}")).open_data().unwrap();
         assert!(data.train.corpora().all(|rows| rows.packing() == packing));
         assert!(data.held_out.parts.iter().all(|part| part.rows.packing() == Packing::Concat));
     }
@@ -150,8 +159,10 @@ fn the_order_on_disk_does_not_count() {
     let [first, second] = [corpora(), tempdir().unwrap()];
     // The same files, made in another order.
     fs::create_dir(second.path().join("a")).unwrap();
-    let mut files: Vec<_> =
-        fs::read_dir(first.path().join("a")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    let mut files: Vec<_> = fs::read_dir(first.path().join("a"))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name())
+        .collect();
     files.sort();
     for file in files.iter().rev() {
         fs::copy(first.path().join("a").join(file), second.path().join("a").join(file)).unwrap();
@@ -182,17 +193,24 @@ fn damaged_shards_are_named() {
         open_error(&directory, one)
     };
     let message = cut("a/00001.bin");
-    assert!(message.contains("a/00001.bin: it has") && message.contains("ssa data prepare"), "{message}");
+    assert!(
+        message.contains("a/00001.bin: it has") && message.contains("ssa data prepare"),
+        "{message}"
+    );
     let message = cut("a/00001.idx");
     assert!(message.contains("a/00001.idx: it has"), "{message}");
 
     let directory = corpora();
-    let (one_bin, other_bin) = (directory.path().join("a/00000.bin"), directory.path().join("a/00002.bin"));
+    let (one_bin, other_bin) =
+        (directory.path().join("a/00000.bin"), directory.path().join("a/00002.bin"));
     let bytes = fs::read(&one_bin).unwrap();
     fs::rename(&other_bin, &one_bin).unwrap();
     fs::write(&other_bin, bytes).unwrap();
     let message = open_error(&directory, one);
-    assert!(message.contains("a/00000.bin: it has") && message.contains("a/00000.idx"), "swapped: {message}");
+    assert!(
+        message.contains("a/00000.bin: it has") && message.contains("a/00000.idx"),
+        "swapped: {message}"
+    );
 
     let directory = corpora();
     fs::remove_file(directory.path().join("a/00001.bin")).unwrap();
@@ -223,7 +241,10 @@ fn corpora_are_compared_with_their_manifest() {
     fs::write(path.join("00001.bin"), changed).unwrap();
     open(&one).unwrap();
     let message = failure(&format!("verify_checksums = true\n{one}"));
-    assert!(message.contains("a/00001.bin: its checksum is not the one in manifest.json"), "{message}");
+    assert!(
+        message.contains("a/00001.bin: its checksum is not the one in manifest.json"),
+        "{message}"
+    );
     fs::write(path.join("00001.bin"), bin).unwrap();
 
     for extension in ["bin", "idx"] {
@@ -233,7 +254,10 @@ fn corpora_are_compared_with_their_manifest() {
         fs::write(&other, bytes).unwrap();
     }
     let message = failure(&one);
-    assert!(message.contains("a/00000.") && message.contains("manifest.json"), "swapped pairs: {message}");
+    assert!(
+        message.contains("a/00000.") && message.contains("manifest.json"),
+        "swapped pairs: {message}"
+    );
     fs::remove_file(path.join("00002.idx")).unwrap();
     fs::remove_file(path.join("00002.bin")).unwrap();
     describe(&path);
@@ -257,19 +281,24 @@ fn a_corpus_without_a_tokenizer_needs_one_named() {
     let directory = corpora();
     let path = directory.path().join("a");
     let message = plan_of(&format!("corpora = [\"{}\"]", path.display())).unwrap_err().to_string();
-    assert!(message.starts_with(&format!("{}: the corpus does not come with", path.display())), "{message}");
+    assert!(
+        message.starts_with(&format!("{}: the corpus does not come with", path.display())),
+        "{message}"
+    );
     assert!(message.contains("data.tokenizer"), "{message}");
 }
 
 #[test]
 fn text_and_corpora_are_not_mixed() {
-    let message =
-        plan_of("tokenizer = \"bytes\"\npaths = [\"x\"]\ncorpora = [\"y\"]").unwrap_err().to_string();
+    let message = plan_of("tokenizer = \"bytes\"\npaths = [\"x\"]\ncorpora = [\"y\"]")
+        .unwrap_err()
+        .to_string();
     assert!(
         message.starts_with("`data.corpora` is given together with data.paths, expected one"),
         "{message}"
     );
-    let message = plan_of("valid_paths = [\"x\"]\nvalid_corpora = [\"y\"]").unwrap_err().to_string();
+    let message =
+        plan_of("valid_paths = [\"x\"]\nvalid_corpora = [\"y\"]").unwrap_err().to_string();
     assert!(message.starts_with("`data.valid_corpora` is given together"), "{message}");
 }
 
@@ -278,7 +307,10 @@ fn too_few_documents_or_tokens_are_named() {
     let directory = tempdir().unwrap();
     corpus(&directory.path().join("a"), b'a', 1);
     let message = open_error(&directory, "corpora = [\"DIR/a\"]");
-    assert!(message.contains("with 1 document") && message.contains("data.valid_corpora"), "{message}");
+    assert!(
+        message.contains("with 1 document") && message.contains("data.valid_corpora"),
+        "{message}"
+    );
     let message = open_error(&directory, "corpora = [\"DIR/a\"]\nvalid_corpora = [\"DIR/a\"]");
     assert!(message.contains("one row needs 32"), "{message}");
 }

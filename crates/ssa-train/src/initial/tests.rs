@@ -38,7 +38,8 @@ fn a_checkpoint_gives_its_weights_to_the_configured_model() {
     assert!(model.parameters() == trained.parameters());
     assert_eq!(model.config(), continued.model());
 
-    let theta = plan(&[&init_from, "model.rope_theta=1e6"]).initial_model().err().unwrap().to_string();
+    let theta =
+        plan(&[&init_from, "model.rope_theta=1e6"]).initial_model().err().unwrap().to_string();
     assert!(theta.contains("rope_theta is 1000000, the checkpoint has 500000"), "{theta}");
 
     let message = plan(&[&init_from, "model.head_dim=6", "model.num_hidden_layers=2"])
@@ -46,8 +47,7 @@ fn a_checkpoint_gives_its_weights_to_the_configured_model() {
         .err()
         .unwrap()
         .to_string();
-    let expected =
-        "differ: num_hidden_layers is 2, the checkpoint has 4, head_dim is 6, the checkpoint has 4; set";
+    let expected = "differ: num_hidden_layers is 2, the checkpoint has 4, head_dim is 6, the checkpoint has 4; set";
     assert!(message.starts_with(&directory.path().display().to_string()), "{message}");
     assert!(message.contains(expected), "{message}");
 }
@@ -55,7 +55,9 @@ fn a_checkpoint_gives_its_weights_to_the_configured_model() {
 #[test]
 fn a_checkpoint_must_know_every_token_of_the_data() {
     let directory = tempdir().unwrap();
-    let save = |overrides: &[&str]| plan(overrides).initial_model().unwrap().save(directory.path()).unwrap();
+    let save = |overrides: &[&str]| {
+        plan(overrides).initial_model().unwrap().save(directory.path()).unwrap()
+    };
     let init_from = format!("model.init_from={}", directory.path().display());
 
     // Padded to more rows than there are tokens, as published checkpoints are.
@@ -69,8 +71,7 @@ fn a_checkpoint_must_know_every_token_of_the_data() {
     small.eos_token_id = vec![199];
     Model::init(ModelConfig::new(small).unwrap(), 0).unwrap().save(directory.path()).unwrap();
     let message = plan(&[&init_from]).initial_model().err().unwrap().to_string();
-    let expected =
-        "the checkpoint has a vocabulary of 200, but the tokenizer of the data has one of 257; prepare";
+    let expected = "the checkpoint has a vocabulary of 200, but the tokenizer of the data has one of 257; prepare";
     assert!(message.contains(expected), "{message}");
 }
 

@@ -27,7 +27,11 @@ fn require(holds: bool, key: &str, value: impl ToString, expected: impl Into<Str
     if holds {
         Ok(())
     } else {
-        Err(ConfigError::Value { key: key.to_owned(), value: value.to_string(), expected: expected.into() })
+        Err(ConfigError::Value {
+            key: key.to_owned(),
+            value: value.to_string(),
+            expected: expected.into(),
+        })
     }
 }
 
@@ -58,7 +62,12 @@ fn check_run(config: &TrainConfig) -> Check {
         "letters, digits, `-`, `_` and `.`, not beginning with a dot: it becomes part of a directory name",
     )?;
     let seed = config.run.seed;
-    require(i64::try_from(seed).is_ok(), "run.seed", seed, "a number below 2^63, the largest TOML can hold")
+    require(
+        i64::try_from(seed).is_ok(),
+        "run.seed",
+        seed,
+        "a number below 2^63, the largest TOML can hold",
+    )
 }
 
 fn check_attention(config: &TrainConfig) -> Check {
@@ -76,7 +85,8 @@ fn selectable(rule: SelectionRule, block_size: usize, block_counts: usize) -> bo
     rule != SelectionRule::Reference || block_counts <= block_size
 }
 
-const WITH_REFERENCE: &str = " with objective.selection = \"reference\"; lower it or select \"exact\"";
+const WITH_REFERENCE: &str =
+    " with objective.selection = \"reference\"; lower it or select \"exact\"";
 
 fn check_data(config: &TrainConfig) -> Check {
     let data = &config.data;
@@ -103,7 +113,9 @@ fn check_data(config: &TrainConfig) -> Check {
             data.sequence_length <= positions,
             "data.sequence_length",
             data.sequence_length,
-            format!("at most model.max_position_embeddings ({positions}); raise that or shorten the rows"),
+            format!(
+                "at most model.max_position_embeddings ({positions}); raise that or shorten the rows"
+            ),
         )?;
     }
     number(
@@ -116,9 +128,19 @@ fn check_data(config: &TrainConfig) -> Check {
 
 fn check_objective(config: &TrainConfig) -> Check {
     let objective = &config.objective;
-    number("objective.alpha", objective.alpha, |alpha| alpha >= 0.0, "a number of 0 or more, below 3e38")?;
+    number(
+        "objective.alpha",
+        objective.alpha,
+        |alpha| alpha >= 0.0,
+        "a number of 0 or more, below 3e38",
+    )?;
     share("objective.full_ratio", objective.full_ratio)?;
-    number("objective.z_loss", objective.z_loss, |weight| weight >= 0.0, "a number of 0 or more, below 3e38")
+    number(
+        "objective.z_loss",
+        objective.z_loss,
+        |weight| weight >= 0.0,
+        "a number of 0 or more, below 3e38",
+    )
 }
 
 fn check_training(config: &TrainConfig) -> Check {
@@ -134,7 +156,12 @@ fn check_checkpoint(config: &TrainConfig) -> Check {
     let checkpoint = &config.checkpoint;
     // So that the time is one that a clock can count to.
     let expected = "a number of minutes from 0 to 1e9";
-    number("checkpoint.every_minutes", checkpoint.every_minutes, |m| (0.0..=1e9).contains(&m), expected)?;
+    number(
+        "checkpoint.every_minutes",
+        checkpoint.every_minutes,
+        |m| (0.0..=1e9).contains(&m),
+        expected,
+    )?;
     at_least(1, "checkpoint.keep_last", checkpoint.keep_last)
 }
 
@@ -153,8 +180,10 @@ fn check_micro_batches(config: &TrainConfig) -> Check {
         let expected = "0 without training.batch_size_start; name the rows of the first step there";
         require(ramp == 0, "training.batch_ramp_steps", ramp, expected)?;
     }
-    let sizes =
-        [("training.batch_size_start", training.batch_size_start), ("training.batch_size", Some(full))];
+    let sizes = [
+        ("training.batch_size_start", training.batch_size_start),
+        ("training.batch_size", Some(full)),
+    ];
     for (key, size) in sizes.into_iter().filter_map(|(key, size)| Some((key, size?))) {
         let (source, rows) = match training.micro_batch_size {
             Some(rows) => ("training.micro_batch_size", rows),
@@ -188,13 +217,20 @@ fn check_optimizer(config: &TrainConfig) -> Check {
         )?;
     }
     check_decay(config)?;
-    for (key, beta) in [("optimizer.beta1", optimizer.beta1), ("optimizer.beta2", optimizer.beta2)] {
-        // As f32: a decay that rounds to 1 would never forget, and divides by zero in the bias correction.
+    for (key, beta) in [("optimizer.beta1", optimizer.beta1), ("optimizer.beta2", optimizer.beta2)]
+    {
+        // As f32: a decay that rounds to 1 would never forget, and divides by zero in the bias
+        // correction.
         let range = |beta: f64| beta >= 0.0 && (beta as f32) < 1.0;
         number(key, beta, range, "a number from 0 to 1, 1 excluded")?;
     }
     positive("optimizer.eps", optimizer.eps)?;
-    number("optimizer.weight_decay", optimizer.weight_decay, |decay| decay >= 0.0, "a number of 0 or more")?;
+    number(
+        "optimizer.weight_decay",
+        optimizer.weight_decay,
+        |decay| decay >= 0.0,
+        "a number of 0 or more",
+    )?;
     positive("optimizer.max_grad_norm", optimizer.max_grad_norm)
 }
 
@@ -204,10 +240,14 @@ fn check_decay(config: &TrainConfig) -> Check {
     share("optimizer.decay_fraction", optimizer.decay_fraction)?;
     let schedule = super::schedule(config);
     require(
-        optimizer.schedule != ScheduleShape::Wsd || schedule.warmup + schedule.decay <= schedule.steps,
+        optimizer.schedule != ScheduleShape::Wsd
+            || schedule.warmup + schedule.decay <= schedule.steps,
         "optimizer.decay_fraction",
         optimizer.decay_fraction,
-        format!("a share of the {} steps after the warm-up", schedule.steps.saturating_sub(schedule.warmup)),
+        format!(
+            "a share of the {} steps after the warm-up",
+            schedule.steps.saturating_sub(schedule.warmup)
+        ),
     )
 }
 

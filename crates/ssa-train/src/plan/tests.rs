@@ -52,14 +52,20 @@ fn settings_reach_the_objective() {
     .unwrap();
     let objective = plan.objective();
     let attention = &objective.attention;
-    assert_eq!((attention.method, attention.document_masking), (Method::Nsa, DocumentMasking::FullOnly));
+    assert_eq!(
+        (attention.method, attention.document_masking),
+        (Method::Nsa, DocumentMasking::FullOnly)
+    );
     let selection = attention.selection;
     assert_eq!((selection.block_size, selection.block_counts, attention.window_size), (8, 3, 5));
     assert_eq!(selection.rule, SelectionRule::Reference);
     assert_eq!(objective.alignment.kind, AlignmentKind::Mse);
     assert_eq!(objective.alignment.direction, AlignmentDirection::SparseToFull);
     assert!(objective.recompute && !objective.gated_alignment);
-    assert_eq!((plan.batches().micro_batches(0), plan.schedule().warmup, objective.alpha), (4, 7, 3.0));
+    assert_eq!(
+        (plan.batches().micro_batches(0), plan.schedule().warmup, objective.alpha),
+        (4, 7, 3.0)
+    );
 }
 
 #[test]
@@ -79,7 +85,10 @@ fn impossible_values_say_what_would_work() {
             &["model.rope_scaling.factor=0.5"],
             "`model.rope_scaling.factor` is 0.5, expected a number of at least 1",
         ),
-        (&["objective.method=nsa", "model.window_size=0"], "`model.window_size` is 0, expected at least 1"),
+        (
+            &["objective.method=nsa", "model.window_size=0"],
+            "`model.window_size` is 0, expected at least 1",
+        ),
         (
             &["objective.selection=reference", "model.block_counts=17"],
             "`model.block_counts` is 17, expected at most model.block_size (16) with objective.selection = \
@@ -95,12 +104,24 @@ fn impossible_values_say_what_would_work() {
             &["model.max_position_embeddings=512"],
             "`data.sequence_length` is 1024, expected at most model.max_position_embeddings (512)",
         ),
-        (&["data.held_out_fraction=0"], "`data.held_out_fraction` is 0, expected a share between 0 and 1"),
-        (&["data.held_out_fraction=1"], "`data.held_out_fraction` is 1, expected a share between 0 and 1"),
+        (
+            &["data.held_out_fraction=0"],
+            "`data.held_out_fraction` is 0, expected a share between 0 and 1",
+        ),
+        (
+            &["data.held_out_fraction=1"],
+            "`data.held_out_fraction` is 1, expected a share between 0 and 1",
+        ),
         (&["objective.alpha=-1"], "`objective.alpha` is -1, expected a number of 0 or more"),
         (&["objective.alpha=1e39"], "`objective.alpha` is 1000"),
-        (&["objective.full_ratio=1.1"], "`objective.full_ratio` is 1.1, expected a share from 0 to 1"),
-        (&["objective.full_ratio=-0.1"], "`objective.full_ratio` is -0.1, expected a share from 0 to 1"),
+        (
+            &["objective.full_ratio=1.1"],
+            "`objective.full_ratio` is 1.1, expected a share from 0 to 1",
+        ),
+        (
+            &["objective.full_ratio=-0.1"],
+            "`objective.full_ratio` is -0.1, expected a share from 0 to 1",
+        ),
         (&["training.steps=0"], "`training.steps` is 0, expected at least 1"),
         (&["training.batch_size=0"], "`training.batch_size` is 0, expected at least 1"),
         (
@@ -119,7 +140,10 @@ fn impossible_values_say_what_would_work() {
             &["optimizer.learning_rate=-1e-3"],
             "`optimizer.learning_rate` is -0.001, expected a positive number",
         ),
-        (&["optimizer.learning_rate=0"], "`optimizer.learning_rate` is 0, expected a positive number"),
+        (
+            &["optimizer.learning_rate=0"],
+            "`optimizer.learning_rate` is 0, expected a positive number",
+        ),
         (
             &["optimizer.min_learning_rate=1"],
             "`optimizer.min_learning_rate` is 1, expected a number from 0 to optimizer.learning_rate (0.001)",
@@ -129,15 +153,27 @@ fn impossible_values_say_what_would_work() {
             "`optimizer.warmup_steps` is 201, expected at most training.steps (200); warm up for fewer steps or \
              train longer",
         ),
-        (&["optimizer.warmup_fraction=2"], "`optimizer.warmup_fraction` is 2, expected a share from 0 to 1"),
-        (&["optimizer.beta1=1"], "`optimizer.beta1` is 1, expected a number from 0 to 1, 1 excluded"),
+        (
+            &["optimizer.warmup_fraction=2"],
+            "`optimizer.warmup_fraction` is 2, expected a share from 0 to 1",
+        ),
+        (
+            &["optimizer.beta1=1"],
+            "`optimizer.beta1` is 1, expected a number from 0 to 1, 1 excluded",
+        ),
         (
             &["optimizer.beta2=0.99999999999"],
             "`optimizer.beta2` is 0.99999999999, expected a number from 0 to 1",
         ),
         (&["optimizer.eps=0"], "`optimizer.eps` is 0, expected a positive number"),
-        (&["optimizer.weight_decay=-1"], "`optimizer.weight_decay` is -1, expected a number of 0 or more"),
-        (&["optimizer.max_grad_norm=0"], "`optimizer.max_grad_norm` is 0, expected a positive number"),
+        (
+            &["optimizer.weight_decay=-1"],
+            "`optimizer.weight_decay` is -1, expected a number of 0 or more",
+        ),
+        (
+            &["optimizer.max_grad_norm=0"],
+            "`optimizer.max_grad_norm` is 0, expected a positive number",
+        ),
         (
             &["evaluation.budgets=[\"16x4\", \"16x4\"]"],
             "`evaluation.budgets` is 16x4 twice, expected every budget once",
@@ -147,7 +183,10 @@ fn impossible_values_say_what_would_work() {
             &["training.batch_size_start=9", "training.batch_ramp_steps=4"],
             "`training.batch_size_start` is 9, expected a number from 1 to training.batch_size (8)",
         ),
-        (&["training.batch_size_start=0"], "`training.batch_size_start` is 0, expected a number from 1"),
+        (
+            &["training.batch_size_start=0"],
+            "`training.batch_size_start` is 0, expected a number from 1",
+        ),
         (&["training.batch_size_start=4"], "`training.batch_ramp_steps` is 0, expected at least 1"),
         (
             &["training.batch_ramp_steps=4"],
@@ -158,16 +197,30 @@ fn impossible_values_say_what_would_work() {
             "`training.batch_size_start` is 3, expected a divisor of training.batch_size (8)",
         ),
         (
-            &["training.batch_size_start=2", "training.batch_ramp_steps=4", "training.micro_batch_size=4"],
+            &[
+                "training.batch_size_start=2",
+                "training.batch_ramp_steps=4",
+                "training.micro_batch_size=4",
+            ],
             "`training.micro_batch_size` is 4, expected a divisor of training.batch_size_start (2)",
         ),
         (
-            &["optimizer.schedule=wsd", "optimizer.warmup_steps=20", "optimizer.decay_fraction=0.95"],
+            &[
+                "optimizer.schedule=wsd",
+                "optimizer.warmup_steps=20",
+                "optimizer.decay_fraction=0.95",
+            ],
             "`optimizer.decay_fraction` is 0.95, expected a share of the 180 steps after the warm-up",
         ),
-        (&["optimizer.decay_fraction=2"], "`optimizer.decay_fraction` is 2, expected a share from 0 to 1"),
+        (
+            &["optimizer.decay_fraction=2"],
+            "`optimizer.decay_fraction` is 2, expected a share from 0 to 1",
+        ),
         (&["monitoring.probe_tokens=0"], "`monitoring.probe_tokens` is 0, expected at least 1"),
-        (&["monitoring.validation_tokens=0"], "`monitoring.validation_tokens` is 0, expected at least 1"),
+        (
+            &["monitoring.validation_tokens=0"],
+            "`monitoring.validation_tokens` is 0, expected at least 1",
+        ),
         (
             &["objective.method=nsa", "monitoring.best_by=full"],
             "`monitoring.best_by` is full, expected sparse with objective.method = \"nsa\"",
@@ -178,7 +231,10 @@ fn impossible_values_say_what_would_work() {
         ),
         (&["evaluation.tokens=0"], "`evaluation.tokens` is 0, expected at least 1"),
         (&["evaluation.batch_size=0"], "`evaluation.batch_size` is 0, expected at least 1"),
-        (&["evaluation.analysis_tokens=0"], "`evaluation.analysis_tokens` is 0, expected at least 1"),
+        (
+            &["evaluation.analysis_tokens=0"],
+            "`evaluation.analysis_tokens` is 0, expected at least 1",
+        ),
     ] {
         let message = plan(overrides).unwrap_err().to_string();
         assert!(message.starts_with(expected), "{message}\nexpected {expected}");

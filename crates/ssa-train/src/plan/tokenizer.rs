@@ -6,8 +6,8 @@ use ssa_data::{BYTES, DataError, Tokenizer, corpus_tokenizer};
 
 use crate::config::{ConfigError, DataSection};
 
-/// The tokenizer of all data: the one that the corpora were made with, which must be one and the same, else
-/// `data.tokenizer`, else bytes.
+/// The tokenizer of all data: the one that the corpora were made with, which must be one and the
+/// same, else `data.tokenizer`, else bytes.
 pub(super) fn choose_tokenizer(data: &DataSection) -> Result<Tokenizer, ConfigError> {
     let named = data.tokenizer.as_deref().map(|path| Tokenizer::load(path, None)).transpose()?;
     let mut chosen = named.map(|tokenizer| ("data.tokenizer".to_owned(), tokenizer));
@@ -27,7 +27,12 @@ pub(super) fn choose_tokenizer(data: &DataSection) -> Result<Tokenizer, ConfigEr
     }
 }
 
-fn check_same(path: &Path, own: &Tokenizer, name: &str, chosen: &Tokenizer) -> Result<(), DataError> {
+fn check_same(
+    path: &Path,
+    own: &Tokenizer,
+    name: &str,
+    chosen: &Tokenizer,
+) -> Result<(), DataError> {
     if own.sha256() == chosen.sha256() && own.eos() == chosen.eos() {
         return Ok(());
     }

@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use ssa_data::TOKENIZER_FILES;
 
 use super::{
-    CHECKPOINT, CONFIG, JOURNAL, MARK, METRICS, PARTIAL_CONFIG, REPORT, SUMMARY, TENSORBOARD, is_vacant,
+    CHECKPOINT, CONFIG, JOURNAL, MARK, METRICS, PARTIAL_CONFIG, REPORT, SUMMARY, TENSORBOARD,
+    is_vacant,
 };
 use crate::checkpoint::Checkpoints;
 use crate::{Result, TrainError, best, tensorboard};
@@ -16,11 +17,20 @@ use crate::{Result, TrainError, best, tensorboard};
 const MODEL_FILES: [&str; 4] =
     ["model.safetensors.tmp", "model.safetensors", "config.json.tmp", "config.json"];
 
-/// Every file that a run and its evaluation write beside directories, also those that an interrupted one leaves half written. The lock
-/// stays, since it is held. The configuration comes last: while it is there, the directory is known as a run, so an
-/// interrupted removal can be repeated.
-const FILES: [&str; 8] =
-    [SUMMARY, "summary.json.tmp", "report.html.partial", REPORT, METRICS, JOURNAL, PARTIAL_CONFIG, CONFIG];
+/// Every file that a run and its evaluation write beside directories, also those that an
+/// interrupted one leaves half written. The lock stays, since it is held. The configuration comes
+/// last: while it is there, the directory is known as a run, so an interrupted removal can be
+/// repeated.
+const FILES: [&str; 8] = [
+    SUMMARY,
+    "summary.json.tmp",
+    "report.html.partial",
+    REPORT,
+    METRICS,
+    JOURNAL,
+    PARTIAL_CONFIG,
+    CONFIG,
+];
 
 /// Removes the files of a run from a directory, and leaves every other file where it is.
 pub(super) fn remove_run(path: &Path) -> Result<()> {
@@ -50,7 +60,9 @@ pub(crate) fn remove_files(directory: &Path, files: &[&str]) -> Result<()> {
 /// Removes a directory, unless there is none or something is in it.
 pub(crate) fn remove_if_empty(directory: &Path) -> Result<()> {
     match fs::remove_dir(directory) {
-        Err(error) if ![ErrorKind::NotFound, ErrorKind::DirectoryNotEmpty].contains(&error.kind()) => {
+        Err(error)
+            if ![ErrorKind::NotFound, ErrorKind::DirectoryNotEmpty].contains(&error.kind()) =>
+        {
             Err(TrainError::io("remove", directory)(error))
         }
         _ => Ok(()),
@@ -60,7 +72,9 @@ pub(crate) fn remove_if_empty(directory: &Path) -> Result<()> {
 /// Removes a file if it is there.
 pub(super) fn remove_file(path: &Path) -> Result<()> {
     match fs::remove_file(path) {
-        Err(error) if error.kind() != ErrorKind::NotFound => Err(TrainError::io("remove", path)(error)),
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            Err(TrainError::io("remove", path)(error))
+        }
         _ => Ok(()),
     }
 }
@@ -71,7 +85,8 @@ pub(super) fn check_is_run(path: &Path) -> Result<()> {
     if !path.is_dir() {
         return refuse("it is a file");
     }
-    let is_link = |path: PathBuf| path.symlink_metadata().is_ok_and(|metadata| metadata.is_symlink());
+    let is_link =
+        |path: PathBuf| path.symlink_metadata().is_ok_and(|metadata| metadata.is_symlink());
     if is_link(path.join(CHECKPOINT)) || is_link(Checkpoints::of_run(path).directory().to_owned()) {
         return refuse("its checkpoints are in another directory that a link leads to");
     }

@@ -3,8 +3,10 @@ use tempfile::tempdir;
 use super::*;
 
 fn names(path: &Path) -> Vec<String> {
-    let mut names: Vec<String> =
-        fs::read_dir(path).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    let mut names: Vec<String> = fs::read_dir(path)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
     names.sort();
     names
 }
@@ -37,8 +39,10 @@ fn names_hold_the_time_and_never_collide() {
     let directory = tempdir().unwrap();
     let parent = directory.path().join("runs");
     let start = Timestamp::from_second(1_769_874_302).unwrap();
-    let runs: Vec<RunDir> = (0..3).map(|_| RunDir::create_at(&parent, "demo", start).unwrap()).collect();
-    let paths: Vec<_> = runs.iter().map(|run| run.path().file_name().unwrap().to_str().unwrap()).collect();
+    let runs: Vec<RunDir> =
+        (0..3).map(|_| RunDir::create_at(&parent, "demo", start).unwrap()).collect();
+    let paths: Vec<_> =
+        runs.iter().map(|run| run.path().file_name().unwrap().to_str().unwrap()).collect();
     assert_eq!(paths, ["demo-20260131-154502", "demo-20260131-154502-2", "demo-20260131-154502-3"]);
     assert_eq!(names(&parent), paths);
     assert!(RunDir::create(&parent, "demo").unwrap().path().is_dir());
@@ -62,7 +66,8 @@ fn an_existing_directory_is_refused() {
     finished_run(&path);
     let before = names(&path);
     let message = RunDir::create_named(&path, Existing::Refuse).unwrap_err().to_string();
-    let expected = "run exists; name another run directory, or pass --overwrite to replace the run in it";
+    let expected =
+        "run exists; name another run directory, or pass --overwrite to replace the run in it";
     assert!(message.ends_with(expected), "{message}");
     assert_eq!(names(&path), before);
 }
@@ -88,7 +93,10 @@ fn a_run_is_opened_by_one_program_and_cleared_of_halves() {
     let directory = tempdir().unwrap();
     let path = directory.path().join("run");
     let message = RunDir::open(&path).unwrap_err().to_string();
-    assert!(message.ends_with("there is no such directory; name the directory of a run"), "{message}");
+    assert!(
+        message.ends_with("there is no such directory; name the directory of a run"),
+        "{message}"
+    );
     drop(finished_run(&path));
     assert!(!RunDir::holds_unfinished_run(&path));
     let run = RunDir::open(&path).unwrap();
@@ -96,9 +104,10 @@ fn a_run_is_opened_by_one_program_and_cleared_of_halves() {
     assert!(run.is_finished());
     run.reopen().unwrap();
     assert!(!run.is_finished() && RunDir::holds_unfinished_run(&path));
-    for error in
-        [RunDir::open(&path).unwrap_err(), RunDir::create_named(&path, Existing::Replace).unwrap_err()]
-    {
+    for error in [
+        RunDir::open(&path).unwrap_err(),
+        RunDir::create_named(&path, Existing::Replace).unwrap_err(),
+    ] {
         assert!(matches!(error, TrainError::Locked { .. }), "{error}");
     }
 }
@@ -122,7 +131,8 @@ fn the_newest_unfinished_run_of_a_configuration_is_found() {
     let open = || RunDir::open_unfinished(&parent, &config).unwrap();
     assert!(open().is_none(), "there are no runs at all");
     let begin = |second: i64, steps: usize| {
-        let run = RunDir::create_at(&parent, "ssa", Timestamp::from_second(second).unwrap()).unwrap();
+        let run =
+            RunDir::create_at(&parent, "ssa", Timestamp::from_second(second).unwrap()).unwrap();
         let mut config = config.clone();
         config.training.steps = steps;
         run.write_config(&config).unwrap();
@@ -160,8 +170,9 @@ fn what_no_run_wrote_is_never_overwritten() {
         (&other, "it has files but no readable config.toml"),
     ] {
         let message = RunDir::create_named(path, Existing::Replace).unwrap_err().to_string();
-        let expected =
-            format!("is not a run directory and is not overwritten: {reason}; name another directory");
+        let expected = format!(
+            "is not a run directory and is not overwritten: {reason}; name another directory"
+        );
         assert!(message.ends_with(&expected), "{message}");
     }
     assert_eq!(fs::read_to_string(foreign.join(CONFIG)).unwrap(), "[build]\n");
@@ -192,7 +203,8 @@ fn io_errors_name_the_path_and_a_remedy() {
     assert!(message.contains(&file.display().to_string()), "{message}");
     assert!(message.contains("name a run directory whose parents are directories"), "{message}");
 
-    let full = TrainError::io("write", Path::new("runs/a"))(ErrorKind::StorageFull.into()).to_string();
+    let full =
+        TrainError::io("write", Path::new("runs/a"))(ErrorKind::StorageFull.into()).to_string();
     assert!(full.starts_with("cannot write runs/a: "), "{full}");
     assert!(full.ends_with("; free some space or name a run directory on another disk"), "{full}");
 }

@@ -1,8 +1,9 @@
 //! TensorBoard event files.
 //!
-//! An event file is a sequence of records ([`mod@record`]), each an `Event` message of TensorFlow ([`message`]). The first
-//! names the version of the format, the second marks the beginning of a session: TensorBoard then forgets what an
-//! interrupted session logged for the same and later steps.
+//! An event file is a sequence of records ([`mod@record`]), each an `Event` message of TensorFlow
+//! ([`message`]). The first names the version of the format, the second marks the beginning of a
+//! session: TensorBoard then forgets what an interrupted session logged for the same and later
+//! steps.
 
 mod message;
 mod record;
@@ -32,8 +33,8 @@ pub struct EventWriter {
 }
 
 impl EventWriter {
-    /// Creates a new file in `directory` for a session whose first step, counted from 1, is `first_step`. TensorBoard
-    /// reads the files of a directory in the order they were created in.
+    /// Creates a new file in `directory` for a session whose first step, counted from 1, is
+    /// `first_step`. TensorBoard reads the files of a directory in the order they were created in.
     ///
     /// # Errors
     /// [`TrainError::Io`] names the file.
@@ -42,8 +43,8 @@ impl EventWriter {
         let (path, file) = create_file(directory)?;
         let mut writer = Self { path, file };
         let start = [(0, What::FileVersion), (first_step, What::SessionStart)];
-        let records =
-            start.map(|(step, what)| record(&Event { wall_time: wall_time(), step, what }.encode()));
+        let records = start
+            .map(|(step, what)| record(&Event { wall_time: wall_time(), step, what }.encode()));
         writer.append(&records.concat())?;
         Ok(writer)
     }
@@ -55,7 +56,8 @@ impl EventWriter {
     pub fn write(&mut self, metrics: &StepMetrics, measured: &Measurements) -> Result<()> {
         let mut scalars = step_scalars(metrics);
         scalars.extend(measured_scalars(measured));
-        let event = Event { wall_time: wall_time(), step: metrics.step, what: What::Scalars(&scalars) };
+        let event =
+            Event { wall_time: wall_time(), step: metrics.step, what: What::Scalars(&scalars) };
         self.append(&record(&event.encode()))
     }
 
@@ -92,13 +94,16 @@ pub(crate) fn remove(directory: &Path) -> Result<()> {
     crate::run_dir::remove_if_empty(directory)
 }
 
-/// A file whose name has the time in it, in seconds as TensorBoard expects, and in more detail after that.
+/// A file whose name has the time in it, in seconds as TensorBoard expects, and in more detail
+/// after that.
 fn create_file(directory: &Path) -> Result<(PathBuf, File)> {
     loop {
         let now = since_epoch();
-        let path = directory.join(format!("{PREFIX}{:010}.{:09}.ssa", now.as_secs(), now.subsec_nanos()));
+        let path =
+            directory.join(format!("{PREFIX}{:010}.{:09}.ssa", now.as_secs(), now.subsec_nanos()));
         match File::create_new(&path) {
-            // The clock moves on, or was set back to a moment that is taken: a later name will be free.
+            // The clock moves on, or was set back to a moment that is taken: a later name will be
+            // free.
             Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
             file => return Ok((path.clone(), file.map_err(TrainError::io("create", &path))?)),
         }

@@ -1,4 +1,5 @@
-//! The names under which TensorBoard shows the numbers of a run. What stands before the first slash is a group.
+//! The names under which TensorBoard shows the numbers of a run. What stands before the first slash
+//! is a group.
 
 use crate::measurements::{Measurements, Probe, ProbedAttention, Validation};
 use crate::metrics::StepMetrics;
@@ -26,10 +27,14 @@ pub(super) fn step_scalars(metrics: &StepMetrics) -> Vec<(String, f64)> {
     scalars.extend(metrics.mfu.map(|mfu| ("speed/mfu".to_owned(), mfu)));
     if let [_, _, ..] = metrics.corpus_epochs[..] {
         let epochs = metrics.corpus_epochs.iter().enumerate();
-        scalars.extend(epochs.map(|(corpus, &passes)| (format!("data_epochs/corpus_{corpus:02}"), passes)));
+        scalars.extend(
+            epochs.map(|(corpus, &passes)| (format!("data_epochs/corpus_{corpus:02}"), passes)),
+        );
     }
     let layers = metrics.alignment_per_layer.iter().enumerate();
-    scalars.extend(layers.map(|(layer, &value)| (format!("train_alignment/{}", layer_name(layer)), value)));
+    scalars.extend(
+        layers.map(|(layer, &value)| (format!("train_alignment/{}", layer_name(layer)), value)),
+    );
     scalars
 }
 

@@ -1,5 +1,5 @@
-//! Event files are read back by a decoder that shares no code with the writer: an own checksum, bit by bit, and a
-//! reader of the wire format that goes by field numbers alone.
+//! Event files are read back by a decoder that shares no code with the writer: an own checksum, bit
+//! by bit, and a reader of the wire format that goes by field numbers alone.
 
 use std::collections::BTreeMap;
 
@@ -109,7 +109,9 @@ fn summaries(path: &Path, first_step: u64) -> Vec<(u64, BTreeMap<String, f32>)> 
     assert_eq!(events[1][1..], [(2, Field::Varint(first_step)), (7, Field::Bytes(&[8, 1]))]);
     let scalar = |value: &(u64, Field<'_>)| {
         let parts = fields(value.1.bytes());
-        let (1, 2, Field::Float(number)) = (parts[0].0, parts[1].0, &parts[1].1) else { panic!("{parts:?}") };
+        let (1, 2, Field::Float(number)) = (parts[0].0, parts[1].0, &parts[1].1) else {
+            panic!("{parts:?}")
+        };
         (String::from_utf8(parts[0].1.bytes().to_vec()).unwrap(), *number)
     };
     let summary = |event: &Vec<(u64, Field<'_>)>| {
@@ -122,10 +124,16 @@ fn summaries(path: &Path, first_step: u64) -> Vec<(u64, BTreeMap<String, f32>)> 
 }
 
 fn measured() -> Measurements {
-    let attention =
-        |sparsity| ProbedAttention { attention_sparsity: sparsity, entropy_bits: 3.0, distance: 0.1 };
-    let states =
-        |mode| ProbedStates { mode, overall: attention(0.5), layers: vec![attention(0.25), attention(0.75)] };
+    let attention = |sparsity| ProbedAttention {
+        attention_sparsity: sparsity,
+        entropy_bits: 3.0,
+        distance: 0.1,
+    };
+    let states = |mode| ProbedStates {
+        mode,
+        overall: attention(0.5),
+        layers: vec![attention(0.25), attention(0.75)],
+    };
     let loss = |bits_per_byte| ModeLoss { nats_per_token: 1.5, bits_per_byte };
     Measurements {
         probe: Some(Probe {

@@ -13,14 +13,19 @@ impl Trainer {
     /// A trainer that goes on from a checkpoint.
     ///
     /// # Errors
-    /// [`TrainError::Model`](crate::TrainError::Model) names the file and the tensor that does not fit the plan;
-    /// otherwise as [`Trainer::new`].
-    pub fn resume(plan: TrainPlan, checkpoint: &Checkpoint, rows: impl Into<Mixture>) -> Result<Self> {
+    /// [`TrainError::Model`](crate::TrainError::Model) names the file and the tensor that does not
+    /// fit the plan; otherwise as [`Trainer::new`].
+    pub fn resume(
+        plan: TrainPlan,
+        checkpoint: &Checkpoint,
+        rows: impl Into<Mixture>,
+    ) -> Result<Self> {
         let Restored { parameters, m, v } = checkpoint.restore(plan.model())?;
         let state = checkpoint.state();
         let model = Model::new(plan.model().clone(), parameters)?;
         let mut trainer = Self::new(plan, model, rows)?;
-        trainer.optimizer = Optimizer::restored(*trainer.plan.optimizer(), m, v, state.optimizer_steps);
+        trainer.optimizer =
+            Optimizer::restored(*trainer.plan.optimizer(), m, v, state.optimizer_steps);
         trainer.done = state.step;
         // Rows and not batches, so that a run may go on with batches of another size.
         trainer.cursor = state.rows_read.div_ceil(trainer.plan.batches().micro_batch_size as u64);
@@ -45,8 +50,8 @@ impl Trainer {
         self.indices().flat_map(|index| self.batches.loader().row_places(index)).collect()
     }
 
-    /// Takes weights, moments and step back to a checkpoint. Rows already read are not read again: among them are
-    /// those that made the numbers bad.
+    /// Takes weights, moments and step back to a checkpoint. Rows already read are not read again:
+    /// among them are those that made the numbers bad.
     pub(crate) fn roll_back(&mut self, checkpoint: &Checkpoint) -> Result<()> {
         let Restored { parameters, m, v } = checkpoint.restore(self.plan.model())?;
         let state = checkpoint.state();

@@ -32,16 +32,19 @@ pub(crate) fn plan(overrides: &[&str]) -> TrainPlan {
     TrainPlan::new(TrainConfig::parse(TINY, "tiny.toml", &overrides).unwrap()).unwrap()
 }
 
-/// Words of a small vocabulary in documents of 1 to 60 bytes, packed into rows of which the last is padded: rows
-/// differ in targets, documents and valid tokens.
+/// Words of a small vocabulary in documents of 1 to 60 bytes, packed into rows of which the last is
+/// padded: rows differ in targets, documents and valid tokens.
 pub(crate) fn rows(plan: &TrainPlan) -> PackedRows {
     let mut random = Random::new(5);
     let lengths = random.below(60, 12);
     let documents: Vec<Vec<u32>> = lengths
         .into_iter()
         .map(|length| {
-            let text: String =
-                random.below(3, 20).iter().map(|&word| ["sun ", "moon ", "star "][word as usize]).collect();
+            let text: String = random
+                .below(3, 20)
+                .iter()
+                .map(|&word| ["sun ", "moon ", "star "][word as usize])
+                .collect();
             ByteTokenizer.encode(&text.as_bytes()[..1 + length as usize])
         })
         .collect();
@@ -63,7 +66,12 @@ fn trainer(overrides: &[&str]) -> Trainer {
 /// Runs all steps; the metrics come without their times.
 fn run(trainer: &mut Trainer) -> Vec<StepMetrics> {
     trainer
-        .map(|metrics| StepMetrics { seconds: 0.0, tokens_per_second: 0.0, tflops: 0.0, ..metrics.unwrap() })
+        .map(|metrics| StepMetrics {
+            seconds: 0.0,
+            tokens_per_second: 0.0,
+            tflops: 0.0,
+            ..metrics.unwrap()
+        })
         .collect()
 }
 
@@ -140,10 +148,19 @@ fn micro_batches_add_up_to_the_batch() {
                     (ce - cross_entropy).abs() < 1e-5 * cross_entropy,
                     "{method}: {ce} for {cross_entropy}"
                 );
-                assert!((al - alignment).abs() <= 1e-5 * alignment, "{method}: {al} for {alignment}");
+                assert!(
+                    (al - alignment).abs() <= 1e-5 * alignment,
+                    "{method}: {al} for {alignment}"
+                );
                 for ((name, part), (_, whole)) in parts.named().into_iter().zip(whole.named()) {
-                    let whole: Vec<f64> = whole.as_slice().iter().map(|&value| f64::from(value)).collect();
-                    assert_close(&format!("{method} {name}"), part.as_slice(), &whole, Tolerance::F32);
+                    let whole: Vec<f64> =
+                        whole.as_slice().iter().map(|&value| f64::from(value)).collect();
+                    assert_close(
+                        &format!("{method} {name}"),
+                        part.as_slice(),
+                        &whole,
+                        Tolerance::F32,
+                    );
                 }
             }
         }
@@ -176,7 +193,8 @@ fn recomputing_changes_nothing() {
 #[test]
 fn z_loss_is_minimised_and_0_is_none() {
     let end = |weight: &str| {
-        let metrics = run(&mut trainer(&[&format!("objective.z_loss={weight}"), "training.steps=30"]));
+        let metrics =
+            run(&mut trainer(&[&format!("objective.z_loss={weight}"), "training.steps=30"]));
         (metrics[0].clone(), metrics[29].z_loss)
     };
     let (without, drifting) = end("0");
@@ -189,8 +207,11 @@ fn z_loss_is_minimised_and_0_is_none() {
 
 #[test]
 fn a_ramp_reads_every_row_once() {
-    let mut ramp =
-        trainer(&["training.batch_size_start=1", "training.batch_ramp_steps=3", "training.steps=5"]);
+    let mut ramp = trainer(&[
+        "training.batch_size_start=1",
+        "training.batch_ramp_steps=3",
+        "training.steps=5",
+    ]);
     let mut ids = Vec::new();
     let mut rows = Vec::new();
     for _ in 0..5 {
@@ -200,7 +221,8 @@ fn a_ramp_reads_every_row_once() {
         ids.extend(batches.into_iter().flat_map(|batch| batch.ids));
     }
     assert_eq!(rows, [1, 2, 3, 4, 4]);
-    let straight = (0..14).flat_map(|index| ramp.batches.batch(index).unwrap().ids).collect::<Vec<_>>();
+    let straight =
+        (0..14).flat_map(|index| ramp.batches.batch(index).unwrap().ids).collect::<Vec<_>>();
     assert_eq!(ids, straight);
 
     (ramp.cursor, ramp.done) = (0, 0);

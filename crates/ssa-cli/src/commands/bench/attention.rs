@@ -23,7 +23,10 @@ pub(super) fn run(args: &BenchAttentionArgs, choice: DeviceChoice) -> Result<()>
     let meter = Meter::new(&device, Effort::default());
     let peaks = Peaks::measure(&meter)?;
     let rows = ssa_bench::attention(&meter, &settings, &mut |row| {
-        let result = row.timing.as_ref().map_or("failed".to_owned(), |timing| format!("{:.3} ms", timing.ms));
+        let result = row
+            .timing
+            .as_ref()
+            .map_or("failed".to_owned(), |timing| format!("{:.3} ms", timing.ms));
         note(&format!("{} {}: {result}", row.tokens, label(row)));
     })?;
     print_peaks(&peaks)?;
@@ -43,7 +46,8 @@ fn default_tokens(device: &Device) -> Vec<usize> {
 
 fn label(row: &AttentionRow) -> String {
     let budget = row.budget.map(|budget| format!(" {budget}")).unwrap_or_default();
-    let selection = row.selection.map(|selection| format!(", {selection} blocks")).unwrap_or_default();
+    let selection =
+        row.selection.map(|selection| format!(", {selection} blocks")).unwrap_or_default();
     format!("{}{budget}{selection}", row.part)
 }
 
@@ -61,5 +65,8 @@ fn table(rows: &[AttentionRow], peaks: &Peaks) -> Table {
             percent(row.gb_per_s, peaks.gb_per_s),
         ]
     };
-    Table { header, rows: rows.iter().map(|row| Row { cells: cells(row), emphasis: false }).collect() }
+    Table {
+        header,
+        rows: rows.iter().map(|row| Row { cells: cells(row), emphasis: false }).collect(),
+    }
 }

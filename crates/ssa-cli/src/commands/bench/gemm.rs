@@ -25,7 +25,8 @@ struct ModelRows<'a> {
 
 pub(super) fn run(args: &BenchGemmArgs, choice: DeviceChoice) -> Result<()> {
     record::check(&args.record)?;
-    let models = args.presets.iter().map(|name| Ok((name, ModelConfig::new(ModelSettings::preset(name)?)?)));
+    let models =
+        args.presets.iter().map(|name| Ok((name, ModelConfig::new(ModelSettings::preset(name)?)?)));
     let models = models.collect::<Result<Vec<_>>>()?;
     let device = device::open(choice)?;
     let meter = Meter::new(&device, Effort::default());
@@ -33,8 +34,9 @@ pub(super) fn run(args: &BenchGemmArgs, choice: DeviceChoice) -> Result<()> {
     print_peaks(&peaks)?;
     let mut results = Vec::new();
     for (preset, config) in models {
-        let mut observe =
-            |row: &GemmRow| note(&format!("{preset} {} {}: {:.3} ms", row.product, row.pass, row.timing.ms));
+        let mut observe = |row: &GemmRow| {
+            note(&format!("{preset} {} {}: {:.3} ms", row.product, row.pass, row.timing.ms))
+        };
         let rows = ssa_bench::gemm(&meter, &config, args.tokens, &mut observe)?;
         print(preset)?;
         print(&render(&table(&rows, &peaks)))?;
@@ -56,5 +58,8 @@ fn table(rows: &[GemmRow], peaks: &Peaks) -> Table {
             percent(Some(row.tflops), peaks.tflops),
         ]
     };
-    Table { header, rows: rows.iter().map(|row| Row { cells: cells(row), emphasis: false }).collect() }
+    Table {
+        header,
+        rows: rows.iter().map(|row| Row { cells: cells(row), emphasis: false }).collect(),
+    }
 }

@@ -60,7 +60,8 @@ pub(super) fn write(
         settings,
         results,
     };
-    let mut json = serde_json::to_string_pretty(&record).context("cannot write the result as JSON")?;
+    let mut json =
+        serde_json::to_string_pretty(&record).context("cannot write the result as JSON")?;
     json.push('\n');
     write_whole(path, json.as_bytes())?;
     note(&format!("raw numbers: {}", path.display()));

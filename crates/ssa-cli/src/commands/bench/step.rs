@@ -89,7 +89,8 @@ fn configuration(args: &BenchStepArgs) -> Result<TrainConfig> {
         config.model.block_size = budget.block_size();
         config.model.block_counts = budget.block_counts();
     }
-    // Random ids and weights: no text is opened. The tokenizer stays, which may decide on the vocabulary.
+    // Random ids and weights: no text is opened. The tokenizer stays, which may decide on the
+    // vocabulary.
     config.data.paths.clear();
     config.data.valid_paths.clear();
     config.data.corpora.clear();
@@ -134,5 +135,8 @@ fn table(report: &StepReport, peaks: &Peaks) -> Table {
             format!("{:.3}", row.loss),
         ]
     };
-    Table { header, rows: report.rows.iter().map(|row| Row { cells: cells(row), emphasis: false }).collect() }
+    Table {
+        header,
+        rows: report.rows.iter().map(|row| Row { cells: cells(row), emphasis: false }).collect(),
+    }
 }

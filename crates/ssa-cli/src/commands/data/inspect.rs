@@ -5,8 +5,8 @@ use std::sync::Arc;
 use anyhow::Result;
 use serde::Serialize;
 use ssa_data::{
-    Corpus, CorpusStatistics, Manifest, ManifestCheck, PackOptions, Remainder, TokenSource, Tokenizer,
-    corpus_tokenizer, pack_documents, statistics, verify,
+    Corpus, CorpusStatistics, Manifest, ManifestCheck, PackOptions, Remainder, TokenSource,
+    Tokenizer, corpus_tokenizer, pack_documents, statistics, verify,
 };
 use ssa_eval::report::table::{Row, Table};
 
@@ -112,7 +112,8 @@ fn count(corpus: &Corpus, tokenizer: Option<&Tokenizer>) -> Result<Statistics> {
         progress.set(0, done as u64, all as u64, || format!("{} documents", amount(done as u64)));
     });
     progress.finish();
-    let CorpusStatistics { quartiles, tokens_by_length, distinct_tokens, most_frequent, .. } = counted;
+    let CorpusStatistics { quartiles, tokens_by_length, distinct_tokens, most_frequent, .. } =
+        counted;
     let named = most_frequent.into_iter().map(|(id, count)| {
         let token = tokenizer.map(|tokenizer| tokenizer.decode(&[id])).transpose()?;
         Ok(FrequentToken { id, token, count })
@@ -122,7 +123,11 @@ fn count(corpus: &Corpus, tokenizer: Option<&Tokenizer>) -> Result<Statistics> {
 }
 
 /// The share of the rows' tokens that are not padding, and the first rows.
-fn rows(corpus: Corpus, tokenizer: Option<&Tokenizer>, args: &InspectArgs) -> Result<(f64, Vec<Vec<Piece>>)> {
+fn rows(
+    corpus: Corpus,
+    tokenizer: Option<&Tokenizer>,
+    args: &InspectArgs,
+) -> Result<(f64, Vec<Vec<Piece>>)> {
     let source = match tokenizer {
         Some(tokenizer) => TokenSource::shards(corpus, tokenizer.vocab_size(), tokenizer.eos()),
         None => TokenSource::shards(corpus, ANY_VOCABULARY, 0),
@@ -148,7 +153,9 @@ fn rows(corpus: Corpus, tokenizer: Option<&Tokenizer>, args: &InspectArgs) -> Re
 
 fn show(output: &Output) -> Result<()> {
     print(match output.check {
-        Check::Checksums => "all files are what the manifest says: checksums, vocabulary, ends of documents",
+        Check::Checksums => {
+            "all files are what the manifest says: checksums, vocabulary, ends of documents"
+        }
         Check::Sizes => "sizes and indices are what the manifest says",
         Check::NoManifest => "there is no manifest to check the files by",
     })?;
@@ -192,8 +199,10 @@ fn share(part: u64, whole: u64) -> String {
 /// How much of the corpus lies in long documents, by powers of four.
 fn by_length(tokens_by_length: &[u64], tokens: u64) -> Table {
     let rows = (0..tokens_by_length.len()).step_by(2).map(|power| {
-        let cells =
-            vec![format!("{} tokens or more", 1_u64 << power), share(tokens_by_length[power], tokens)];
+        let cells = vec![
+            format!("{} tokens or more", 1_u64 << power),
+            share(tokens_by_length[power], tokens),
+        ];
         Row { cells, emphasis: false }
     });
     Table { header: vec!["in documents of", "tokens"], rows: rows.collect() }
@@ -201,7 +210,8 @@ fn by_length(tokens_by_length: &[u64], tokens: u64) -> Table {
 
 fn most_frequent(frequent: &[FrequentToken], tokens: u64) -> Table {
     let rows = frequent.iter().map(|FrequentToken { id, token, count }| {
-        let name = token.as_ref().map_or_else(|| "\u{2013}".to_owned(), |token| format!("{token:?}"));
+        let name =
+            token.as_ref().map_or_else(|| "\u{2013}".to_owned(), |token| format!("{token:?}"));
         Row { cells: vec![name, id.to_string(), share(*count, tokens)], emphasis: false }
     });
     Table { header: vec!["token", "id", "share"], rows: rows.collect() }

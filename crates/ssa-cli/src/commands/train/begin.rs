@@ -31,20 +31,28 @@ struct Begun {
 }
 
 impl Beginning {
-    /// The run that the arguments mean, with the plan that they give; none if it is finished. One that goes on is changed
-    /// here: it takes the plan's configuration.
+    /// The run that the arguments mean, with the plan that they give; none if it is finished. One
+    /// that goes on is changed here: it takes the plan's configuration.
     pub(super) fn find(args: &TrainArgs, plan: TrainPlan) -> Result<Option<Self>> {
         if let Some(path) = &args.resume {
             return Self::go_on(plan, RunDir::open(path)?, args);
         }
         let unfinished = match &args.run_dir {
-            Some(path) if !args.overwrite && RunDir::holds_unfinished_run(path) => Some(RunDir::open(path)?),
+            Some(path) if !args.overwrite && RunDir::holds_unfinished_run(path) => {
+                Some(RunDir::open(path)?)
+            }
             Some(_) => None,
             None => RunDir::open_unfinished(Path::new(RUNS), plan.config())?,
         };
-        let Some(run_dir) = unfinished else { return Ok(Some(Self { plan, allowed: vec![], begun: None })) };
-        let another = if args.run_dir.is_none() { "; for another one name a --run-dir" } else { "" };
-        note(&format!("{} holds an unfinished run, which goes on{another}", run_dir.path().display()));
+        let Some(run_dir) = unfinished else {
+            return Ok(Some(Self { plan, allowed: vec![], begun: None }));
+        };
+        let another =
+            if args.run_dir.is_none() { "; for another one name a --run-dir" } else { "" };
+        note(&format!(
+            "{} holds an unfinished run, which goes on{another}",
+            run_dir.path().display()
+        ));
         Self::go_on(plan, run_dir, args)
     }
 
@@ -107,7 +115,8 @@ pub(super) fn plan(args: &TrainArgs) -> Result<TrainPlan> {
         let (corpora, paths) = args.data.iter().cloned().partition(|path| Corpus::is_at(path));
         let corpora: Vec<PathBuf> = corpora;
         config.data.paths = paths;
-        config.data.corpora = corpora.into_iter().map(|path| WeightedCorpus { path, weight: 1.0 }).collect();
+        config.data.corpora =
+            corpora.into_iter().map(|path| WeightedCorpus { path, weight: 1.0 }).collect();
     }
     let plan = TrainPlan::new(config)?;
     if plan.config().objective.method == Method::Nsa && plan.budgets().is_empty() && !args.no_eval {

@@ -17,7 +17,8 @@ fn shape(plan: &TrainPlan, recompute: bool) -> StepShape<'_> {
     StepShape { model: plan.model(), method, tokens: plan.sequence_length(), recompute }
 }
 
-/// Takes the memory of a whole step on a GPU, or refuses a run that has no chance there, before anything is written.
+/// Takes the memory of a whole step on a GPU, or refuses a run that has no chance there, before
+/// anything is written.
 pub(super) fn reserve(plan: &TrainPlan, device: &Device) -> Result<()> {
     let Device::Cuda(gpu) = device else { return Ok(()) };
     let (free, _) = gpu.memory_info()?;
@@ -27,11 +28,17 @@ pub(super) fn reserve(plan: &TrainPlan, device: &Device) -> Result<()> {
     if peak <= free {
         return Ok(gpu.reserve(peak)?);
     }
-    let fitting = |recompute| MemoryEstimate::largest_micro_batch(&shape(plan, recompute), free, device);
+    let fitting =
+        |recompute| MemoryEstimate::largest_micro_batch(&shape(plan, recompute), free, device);
     let remedy = match (fitting(recompute), fitting(true)) {
-        (0, 0) => "not even one row fits; set a smaller data.sequence_length or a smaller model".to_owned(),
-        (0, rows) => format!("set training.recompute=true and training.micro_batch_size={rows} or less"),
-        (rows, _) => format!("set training.micro_batch_size={rows} or less, or training.recompute=true"),
+        (0, 0) => "not even one row fits; set a smaller data.sequence_length or a smaller model"
+            .to_owned(),
+        (0, rows) => {
+            format!("set training.recompute=true and training.micro_batch_size={rows} or less")
+        }
+        (rows, _) => {
+            format!("set training.micro_batch_size={rows} or less, or training.recompute=true")
+        }
     };
     Err(UsageError(format!(
         "a step of {rows} rows takes about {} on {device}, where {} are free; {remedy}",
@@ -47,12 +54,16 @@ pub(super) fn dry_run(plan: &TrainPlan, choice: DeviceChoice) -> Result<()> {
     let rows = plan.batches().micro_batch_size;
     let free = free_memory(&device)?;
     let free_text = free.map_or("unknown".to_owned(), |bytes| HumanBytes(bytes as u64).to_string());
-    print(&format!("device {device}, free memory {free_text}; rows of {} tokens", plan.sequence_length()))?;
+    print(&format!(
+        "device {device}, free memory {free_text}; rows of {} tokens",
+        plan.sequence_length()
+    ))?;
     print(&format!("{:28} {:>14} {:>14}", "", "keep all", "recompute"))?;
     let estimates =
         [false, true].map(|recompute| MemoryEstimate::new(&shape(plan, recompute), rows, &device));
     let line = |name: &str, part: fn(&MemoryEstimate) -> usize| {
-        let [keep, recompute] = estimates.map(|estimate| HumanBytes(part(&estimate) as u64).to_string());
+        let [keep, recompute] =
+            estimates.map(|estimate| HumanBytes(part(&estimate) as u64).to_string());
         print(&format!("{name:28} {keep:>14} {recompute:>14}"))
     };
     line("weights", |estimate| estimate.parameters)?;

@@ -50,8 +50,8 @@ impl Training {
     }
 }
 
-/// Runs the steps that are left and saves the model, also that of a run that diverged: its weights are the last good
-/// ones. A signal ends it; the step at hand is given up.
+/// Runs the steps that are left and saves the model, also that of a run that diverged: its weights
+/// are the last good ones. A signal ends it; the step at hand is given up.
 pub(super) fn run_steps(
     mut session: Session<'_>,
     mut monitor: Monitor<'_>,

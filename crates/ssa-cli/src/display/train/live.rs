@@ -47,7 +47,9 @@ impl Live {
         );
         bar.set_prefix(plan.config().run.name.clone());
         let monitoring = &plan.config().monitoring;
-        let turn = |every: usize| if every == 0 { "off".to_owned() } else { format!("every {every} steps") };
+        let turn = |every: usize| {
+            if every == 0 { "off".to_owned() } else { format!("every {every} steps") }
+        };
         let curve = |name: &str, text: String| Curve::new(&all, name, text);
         Self {
             bar,
@@ -87,8 +89,8 @@ impl Live {
         if let Some(alignment) = &mut self.alignment {
             let layers = sparkline(&metrics.alignment_per_layer, WIDTH);
             let streams = self.full_streams;
-            let streams =
-                streams.map_or_else(String::new, |share| format!("  full streams {:.0} %", 100.0 * share));
+            let streams = streams
+                .map_or_else(String::new, |share| format!("  full streams {:.0} %", 100.0 * share));
             let text = format!(
                 "{:.5}  by layer {layers}  alpha {}{streams}",
                 metrics.alignment, metrics.effective_alpha
@@ -109,8 +111,9 @@ impl Live {
     fn probe(&mut self, probe: &Probe) {
         let Some(first) = probe.hidden_states.first() else { return };
         let means = probe.hidden_states.iter();
-        let means: Vec<_> =
-            means.map(|states| format!("{} {:.3}", states.mode, states.overall.attention_sparsity)).collect();
+        let means: Vec<_> = means
+            .map(|states| format!("{} {:.3}", states.mode, states.overall.attention_sparsity))
+            .collect();
         let layers: Vec<f64> = first.layers.iter().map(|layer| layer.attention_sparsity).collect();
         let kl = probe.kl_full_sparse.map_or_else(String::new, |kl| format!("  KL {kl:.4}"));
         let text = format!(
@@ -130,16 +133,23 @@ impl Live {
             self.best = Some((step, decides));
         }
         let modes = [AttentionMode::Full, AttentionMode::Sparse];
-        let losses: Vec<_> =
-            modes.into_iter().filter_map(|mode| Some(format!("{mode} {:.4}", bits(mode)?))).collect();
-        let best =
-            self.best.map_or_else(String::new, |(step, bits)| format!("  best {bits:.4} at step {step}"));
+        let losses: Vec<_> = modes
+            .into_iter()
+            .filter_map(|mode| Some(format!("{mode} {:.4}", bits(mode)?)))
+            .collect();
+        let best = self
+            .best
+            .map_or_else(String::new, |(step, bits)| format!("  best {bits:.4} at step {step}"));
         self.validation.push(decides, format!("{} bits/byte{best}", losses.join(", ")));
     }
 
     pub(super) fn finish(&self) {
-        let curves =
-            [Some(&self.loss), self.alignment.as_ref(), Some(&self.sparsity), Some(&self.validation)];
+        let curves = [
+            Some(&self.loss),
+            self.alignment.as_ref(),
+            Some(&self.sparsity),
+            Some(&self.validation),
+        ];
         curves.into_iter().flatten().for_each(|curve| curve.line.abandon());
         self.bar.abandon();
     }
@@ -148,10 +158,11 @@ impl Live {
 impl Curve {
     fn new(all: &MultiProgress, name: &str, text: String) -> Self {
         let line = all.add(ProgressBar::new_spinner());
-        // A template that cannot be read would leave the default one: less to see, no reason to stop.
-        if let Ok(style) =
-            ProgressStyle::with_template(&format!("  {name:<10}  {{prefix:{WIDTH}.cyan}}  {{wide_msg}}"))
-        {
+        // A template that cannot be read would leave the default one: less to see, no reason to
+        // stop.
+        if let Ok(style) = ProgressStyle::with_template(&format!(
+            "  {name:<10}  {{prefix:{WIDTH}.cyan}}  {{wide_msg}}"
+        )) {
             line.set_style(style);
         }
         line.set_message(text);

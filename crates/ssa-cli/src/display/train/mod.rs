@@ -97,7 +97,8 @@ impl Facts {
         self.recent.push_back((metrics.tokens, metrics.seconds));
     }
 
-    /// Tokens per second of the last steps, and the last step's share of what the device can do if that is known.
+    /// Tokens per second of the last steps, and the last step's share of what the device can do if
+    /// that is known.
     fn speed(&self, metrics: &StepMetrics) -> String {
         let mfu = metrics.mfu.map_or_else(String::new, |mfu| format!("  mfu {:.1} %", 100.0 * mfu));
         let (tokens, seconds) =

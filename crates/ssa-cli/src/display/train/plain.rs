@@ -21,7 +21,8 @@ pub(super) fn show(facts: &Facts, metrics: &StepMetrics, measured: &Measurements
 
 fn step_line(facts: &Facts, metrics: &StepMetrics) -> String {
     let width = facts.steps.to_string().len();
-    let mut line = format!("step {:>width$}/{}  loss {:.4}", metrics.step, facts.steps, metrics.loss);
+    let mut line =
+        format!("step {:>width$}/{}  loss {:.4}", metrics.step, facts.steps, metrics.loss);
     if facts.method == Method::Ssa {
         line += &format!(
             "  cross-entropy {:.4} ({})  alignment {:.5}",
@@ -53,7 +54,9 @@ fn probe_line(probe: &Probe) -> String {
 }
 
 fn validation_line(validation: &Validation) -> String {
-    let full = validation.full.map_or_else(String::new, |loss| format!("{:.4} full, ", loss.bits_per_byte));
+    let full = validation
+        .full
+        .map_or_else(String::new, |loss| format!("{:.4} full, ", loss.bits_per_byte));
     let best = if validation.best { "; the best so far" } else { "" };
     format!("{full}{:.4} sparse bits/byte{best}", validation.sparse.bits_per_byte)
 }

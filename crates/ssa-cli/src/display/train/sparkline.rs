@@ -1,13 +1,14 @@
 //! A curve in a line of text.
 
-const LEVELS: [char; 8] =
-    ['\u{2581}', '\u{2582}', '\u{2583}', '\u{2584}', '\u{2585}', '\u{2586}', '\u{2587}', '\u{2588}'];
+const LEVELS: [char; 8] = [
+    '\u{2581}', '\u{2582}', '\u{2583}', '\u{2584}', '\u{2585}', '\u{2586}', '\u{2587}', '\u{2588}',
+];
 
 /// Entries of a series at most: many times the characters of a curve.
 const LONGEST: usize = 1024;
 
-/// All numbers of a run, as means of ever longer pieces, so that a curve of a million steps costs no more than one of a
-/// thousand.
+/// All numbers of a run, as means of ever longer pieces, so that a curve of a million steps costs
+/// no more than one of a thousand.
 #[derive(Debug)]
 pub(super) struct Series {
     means: Vec<f64>,
@@ -41,13 +42,14 @@ impl Series {
     }
 }
 
-/// The curve of some numbers in at most `width` characters, from their least to their greatest; each character is the
-/// mean of its share of them. What is not a number leaves a gap.
+/// The curve of some numbers in at most `width` characters, from their least to their greatest;
+/// each character is the mean of its share of them. What is not a number leaves a gap.
 pub(super) fn sparkline(values: &[f64], width: usize) -> String {
     let columns = values.len().min(width);
     let means: Vec<f64> = (0..columns)
         .map(|column| {
-            let share = &values[column * values.len() / columns..(column + 1) * values.len() / columns];
+            let share =
+                &values[column * values.len() / columns..(column + 1) * values.len() / columns];
             share.iter().sum::<f64>() / share.len() as f64
         })
         .collect();

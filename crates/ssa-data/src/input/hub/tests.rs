@@ -7,7 +7,11 @@ use tempfile::TempDir;
 
 use super::*;
 
-fn address(dataset: &str, revision: Option<&str>, pattern: Option<&'static str>) -> Option<Address<'static>> {
+fn address(
+    dataset: &str,
+    revision: Option<&str>,
+    pattern: Option<&'static str>,
+) -> Option<Address<'static>> {
     Some(Address { dataset: dataset.to_owned(), revision: revision.map(str::to_owned), pattern })
 }
 
@@ -15,19 +19,29 @@ fn address(dataset: &str, revision: Option<&str>, pattern: Option<&'static str>)
 fn addresses_are_taken_apart() {
     assert_eq!(parse("hf://datasets/a/b"), address("a/b", None, None));
     assert_eq!(parse("hf://datasets/a/b/"), address("a/b", None, None));
-    assert_eq!(parse("hf://datasets/a/b/data/*.parquet"), address("a/b", None, Some("data/*.parquet")));
+    assert_eq!(
+        parse("hf://datasets/a/b/data/*.parquet"),
+        address("a/b", None, Some("data/*.parquet"))
+    );
     assert_eq!(parse("hf://datasets/a/b@v1/x@y.txt"), address("a/b", Some("v1"), Some("x@y.txt")));
     assert_eq!(
         parse("hf://datasets/a/b@refs/convert/parquet/c/*"),
         address("a/b", Some("refs/convert/parquet"), Some("c/*"))
     );
     assert_eq!(parse("hf://datasets/a/b@refs/pr/1"), address("a/b", Some("refs/pr/1"), None));
-    for wrong in
-        ["hf://a/b", "hf://datasets/a", "hf://datasets/a/", "hf://datasets//b", "hf://datasets/a/b@/c"]
-    {
+    for wrong in [
+        "hf://a/b",
+        "hf://datasets/a",
+        "hf://datasets/a/",
+        "hf://datasets//b",
+        "hf://datasets/a/b@/c",
+    ] {
         assert_eq!(parse(wrong), None, "{wrong}");
         let error = list(wrong, |_| true).unwrap_err().to_string();
-        assert!(error.starts_with(&format!("{wrong}: expected hf://datasets/OWNER/NAME")), "{error}");
+        assert!(
+            error.starts_with(&format!("{wrong}: expected hf://datasets/OWNER/NAME")),
+            "{error}"
+        );
     }
 }
 
@@ -37,10 +51,12 @@ fn hub() -> String {
     let endpoint = format!("http://{}", listener.local_addr().unwrap());
     thread::spawn(move || {
         for mut stream in listener.incoming().flatten() {
-            let mut request = BufReader::new(stream.try_clone().unwrap()).lines().map_while(Result::ok);
+            let mut request =
+                BufReader::new(stream.try_clone().unwrap()).lines().map_while(Result::ok);
             let target = request.next().unwrap_or_default();
             request.take_while(|line| !line.is_empty()).for_each(drop);
-            let _ = stream.write_all(answer(target.split(' ').nth(1).unwrap_or_default()).as_bytes());
+            let _ =
+                stream.write_all(answer(target.split(' ').nth(1).unwrap_or_default()).as_bytes());
         }
     });
     endpoint
@@ -52,15 +68,21 @@ fn answer(target: &str) -> String {
             let files = r#"[{"rfilename":"z.jsonl","size":13},{"rfilename":"d/x.jsonl","size":5},{"rfilename":"LICENSE","size":1}]"#;
             ("200 OK", String::new(), format!(r#"{{"sha":"c0ffee","siblings":{files}}}"#))
         }
-        "/api/datasets/a/odd/revision/main?blobs=true" => ("200 OK", String::new(), "[]".to_owned()),
+        "/api/datasets/a/odd/revision/main?blobs=true" => {
+            ("200 OK", String::new(), "[]".to_owned())
+        }
         "/datasets/a/b/resolve/c0ffee/z.jsonl" => {
             let headers =
-                "x-repo-commit: c0ffee\r\netag: \"e\"\r\ncontent-range: bytes 0-12/13\r\n".to_owned();
+                "x-repo-commit: c0ffee\r\netag: \"e\"\r\ncontent-range: bytes 0-12/13\r\n"
+                    .to_owned();
             ("206 Partial Content", headers, "{\"text\":\"hi\"}".to_owned())
         }
         _ => ("404 Not Found", String::new(), String::new()),
     };
-    format!("HTTP/1.1 {status}\r\n{headers}content-length: {}\r\nconnection: close\r\n\r\n{body}", body.len())
+    format!(
+        "HTTP/1.1 {status}\r\n{headers}content-length: {}\r\nconnection: close\r\n\r\n{body}",
+        body.len()
+    )
 }
 
 fn builder(endpoint: &str, cache: &TempDir) -> ApiBuilder {
@@ -71,15 +93,22 @@ fn builder(endpoint: &str, cache: &TempDir) -> ApiBuilder {
 fn files_are_listed_at_one_commit_and_downloaded() {
     let (endpoint, cache) = (hub(), tempfile::tempdir().unwrap());
     let names = |address: &str| -> Vec<String> {
-        let listed = list_with(builder(&endpoint, &cache), address, |file| file.ends_with(".jsonl")).unwrap();
-        listed.into_iter().map(|(_, name, _)| name.replace("hf://datasets/a/b@c0ffee/", "")).collect()
+        let listed =
+            list_with(builder(&endpoint, &cache), address, |file| file.ends_with(".jsonl"))
+                .unwrap();
+        listed
+            .into_iter()
+            .map(|(_, name, _)| name.replace("hf://datasets/a/b@c0ffee/", ""))
+            .collect()
     };
     assert_eq!(names("hf://datasets/a/b"), ["d/x.jsonl", "z.jsonl"]);
     assert_eq!(names("hf://datasets/a/b/*"), ["LICENSE", "z.jsonl"]);
     assert_eq!(names("hf://datasets/a/b/**/x.jsonl"), ["d/x.jsonl"]);
 
     let (place, _, bytes) =
-        list_with(builder(&endpoint, &cache), "hf://datasets/a/b/z.jsonl", |_| false).unwrap().remove(0);
+        list_with(builder(&endpoint, &cache), "hf://datasets/a/b/z.jsonl", |_| false)
+            .unwrap()
+            .remove(0);
     assert_eq!(bytes, Some(13));
     let Place::Hub(file) = place else { panic!("a file of the hub") };
     let path = download_with(builder(&endpoint, &cache), &file).unwrap();

@@ -14,7 +14,14 @@ fn corpus() -> (tempfile::TempDir, Manifest) {
         }
         let (documents, tokens) = (writer.documents() as u64, writer.tokens());
         let [bin, idx] = writer.finish().unwrap();
-        ShardSum { name: name.to_owned(), documents, tokens, text_bytes: tokens - documents, bin, idx }
+        ShardSum {
+            name: name.to_owned(),
+            documents,
+            tokens,
+            text_bytes: tokens - documents,
+            bin,
+            idx,
+        }
     };
     let shards: [(&str, &[&str]); 3] =
         [("00000", &["one", "two"]), ("00001", &["aa", "b"]), ("00002", &["cc", "d"])];
@@ -38,7 +45,11 @@ fn a_manifest_is_read_as_written_and_fits_its_files() {
     manifest.check(directory.path(), ManifestCheck::Everything).unwrap();
     assert!(matches!(manifest.load_tokenizer(directory.path()).unwrap(), Tokenizer::Bytes));
     assert_eq!(Manifest::read(Path::new("/no/such")).unwrap(), None);
-    assert_eq!(Manifest::read(&directory.path().join("00000.bin")).unwrap(), None, "one pair has none");
+    assert_eq!(
+        Manifest::read(&directory.path().join("00000.bin")).unwrap(),
+        None,
+        "one pair has none"
+    );
 }
 
 #[test]
@@ -59,13 +70,22 @@ fn damage_names_the_file() {
         swap(at, "00001.idx", &format!("{other}.idx"));
         swap(at, "00001.bin", &format!("{other}.bin"));
     };
-    check(&|at| pairs(at, "00000"), Indices, "00000.idx: its checksum is not the one in manifest.json");
-    check(&|at| pairs(at, "00002"), Everything, "00001.bin: its checksum is not the one in manifest.json");
+    check(
+        &|at| pairs(at, "00000"),
+        Indices,
+        "00000.idx: its checksum is not the one in manifest.json",
+    );
+    check(
+        &|at| pairs(at, "00002"),
+        Everything,
+        "00001.bin: its checksum is not the one in manifest.json",
+    );
     let flip = |at: &Path| fs::write(at.join("00002.bin"), [7; 10]).unwrap();
     check(&flip, Everything, "00002.bin: its checksum");
     let add = |at: &Path| {
         for extension in ["bin", "idx"] {
-            fs::copy(at.join(format!("00000.{extension}")), at.join(format!("00009.{extension}"))).unwrap();
+            fs::copy(at.join(format!("00000.{extension}")), at.join(format!("00009.{extension}")))
+                .unwrap();
         }
     };
     check(&add, Indices, "manifest.json: it does not list the shard");

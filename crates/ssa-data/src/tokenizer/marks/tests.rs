@@ -11,8 +11,15 @@ use crate::tokenizer::tests::uncut;
 
 /// A small tokenizer with marks for spaces, some of which lie behind a `!` in one token.
 fn definition(normalizer: &Value, pre_tokenizer: &Value) -> Value {
-    let merges =
-        ["\u{2581} a", "a b", "\u{2581}a b", "\u{2581} \u{2581}", "! \u{2581}", "!\u{2581} a", "b !"];
+    let merges = [
+        "\u{2581} a",
+        "a b",
+        "\u{2581}a b",
+        "\u{2581} \u{2581}",
+        "! \u{2581}",
+        "!\u{2581} a",
+        "b !",
+    ];
     let mut vocabulary: Vec<String> =
         ["<unk>", "</s>", "\u{2581}", "a", "b", "!", ">", "<", "\n"].map(str::to_owned).to_vec();
     vocabulary.extend(merges.iter().map(|merge| merge.replace(' ', "")));
@@ -66,8 +73,10 @@ fn is_cut(tokenizer: &Tokenizer) -> bool {
 
 #[test]
 fn pieces_have_the_tokens_of_the_whole() {
-    let alphabet =
-        [" ", " ", "  ", "a", "b", "ab", "!", "\u{2581}", "</s>", "<unk>", ">", "<", "[\n]", "\n", "\u{e9}"];
+    let alphabet = [
+        " ", " ", "  ", "a", "b", "ab", "!", "\u{2581}", "</s>", "<unk>", ">", "<", "[\n]", "\n",
+        "\u{e9}",
+    ];
     let texts = prop::collection::vec(prop::sample::select(alphabet.to_vec()), 0..30);
     for (normalizer, pre_tokenizer) in steps() {
         let tokenizer = load(&definition(&normalizer, &pre_tokenizer));
@@ -80,7 +89,14 @@ fn pieces_have_the_tokens_of_the_whole() {
                 let text = text.concat();
                 let mut ids = Vec::new();
                 encoder.borrow_mut().append(text.as_bytes(), &mut ids).unwrap();
-                prop_assert_eq!(ids, uncut(&tokenizer, &text), "{:?} {} {}", text, normalizer, pre_tokenizer);
+                prop_assert_eq!(
+                    ids,
+                    uncut(&tokenizer, &text),
+                    "{:?} {} {}",
+                    text,
+                    normalizer,
+                    pre_tokenizer
+                );
                 Ok(())
             })
             .unwrap();

@@ -1,5 +1,6 @@
-// What the attention kernels on tensor cores share: packed query rows, tiles in shared memory, fragments of both.
-// HEAD_DIM (a multiple of 8, at most 256) and GROUP (query heads of a key/value head) are defined by the caller.
+// What the attention kernels on tensor cores share: packed query rows, tiles in shared memory,
+// fragments of both. HEAD_DIM (a multiple of 8, at most 256) and GROUP (query heads of a key/value
+// head) are defined by the caller.
 #pragma once
 #include "mma.cuh"
 
@@ -23,9 +24,10 @@ constexpr int DEPTH_STEPS = DEPTH / 16;
 
 template <int ROWS> constexpr int TILE_BYTES = ROWS * ROW_BYTES;
 
-// The query rows of one document and key/value head: row r is head r % GROUP of the group at token r / GROUP. Packed like
-// this the heads of a group share every key tile, a tile of rows spans few tokens (so little of the diagonal is wasted),
-// and the gradient of a key is a sum over rows of one list.
+// The query rows of one document and key/value head: row r is head r % GROUP of the group at token
+// r / GROUP. Packed like this the heads of a group share every key tile, a tile of rows spans few
+// tokens (so little of the diagonal is wasted), and the gradient of a key is a sum over rows of one
+// list.
 struct PackedRows {
     i64 first;
     int skip;
@@ -50,7 +52,8 @@ struct KeyRows {
 // Where the rows of one document and key/value head begin among the row statistics `[H, N, GROUP]`.
 DEVICE i64 statistics_row(int kv_head, int tokens, i64 token) { return (i64(kv_head) * tokens + token) * GROUP; }
 
-// Starts the copy of rows `from..from + ROWS` to where place(row, chunk) says; rows from `end` on become zeros.
+// Starts the copy of rows `from..from + ROWS` to where place(row, chunk) says; rows from `end` on
+// become zeros.
 template <int ROWS, int THREADS, typename Rows, typename Place>
 DEVICE void copy_rows(const bf16* source, const Rows& rows, int from, int end, const Place& place) {
 #pragma unroll
@@ -70,9 +73,11 @@ DEVICE void copy_tile(u32 tile, const bf16* source, const Rows& rows, int from, 
         source, rows, from, end, [&](int row, int chunk) { return tile + swizzle<ROW_BYTES>(row, chunk); });
 }
 
-// ---- A ring of PLACES tiles in shared memory that the block walks in step; copy(index) starts the copies of one -----------
+// ---- A ring of PLACES tiles in shared memory that the block walks in step; copy(index) starts the
+// copies of one -----------
 
-// Starts the first PLACES - 1 of `tiles`. A place without a tile is an empty group of copies, so that all count alike.
+// Starts the first PLACES - 1 of `tiles`. A place without a tile is an empty group of copies, so
+// that all count alike.
 template <int PLACES, typename Copy> DEVICE void fill_ring(int tiles, const Copy& copy) {
 #pragma unroll
     for (int i = 0; i < PLACES - 1; ++i) {
@@ -94,11 +99,12 @@ template <int PLACES, typename Copy> DEVICE void advance_ring(int index, int til
     copy_async_commit();
 }
 
-// ---- Fragments -------------------------------------------------------------------------------------------------------------
+// ---- Fragments
+// -------------------------------------------------------------------------------------------------------------
 
-// The three ways in which fragments are read from a tile. Each is a lane's own address for the first fragment;
-// `fragment_at` moves it by rows (a multiple of 8) and by steps of 16 columns.
-// Rows are rows of `a`: one 16 x 16 fragment a load.
+// The three ways in which fragments are read from a tile. Each is a lane's own address for the
+// first fragment; `fragment_at` moves it by rows (a multiple of 8) and by steps of 16 columns. Rows
+// are rows of `a`: one 16 x 16 fragment a load.
 DEVICE u32 fragment_a(u32 tile, int lane) {
     return tile + swizzle<ROW_BYTES>(lane % 16, lane / 16);
 }
@@ -106,7 +112,8 @@ DEVICE u32 fragment_a(u32 tile, int lane) {
 DEVICE u32 fragment_b(u32 tile, int lane) {
     return tile + swizzle<ROW_BYTES>(lane % 8 + lane / 16 * 8, lane / 8 % 2);
 }
-// Rows are rows of `b` (outputs: keys times values), to be read transposed: 16 deep, two fragments of 8 columns.
+// Rows are rows of `b` (outputs: keys times values), to be read transposed: 16 deep, two fragments
+// of 8 columns.
 DEVICE u32 fragment_b_trans(u32 tile, int lane) {
     return tile + swizzle<ROW_BYTES>(lane % 16, lane / 16);
 }
@@ -144,9 +151,11 @@ template <int M, int N> DEVICE void to_a(u32 (&a)[M][4], const float (&x)[M][N][
     for (int m = 0; m < M; ++m) pack_operand(a[m], x[m][n], x[m][n + 1]);
 }
 
-// ---- Which keys a query sees: those of `visibility.rs` ----------------------------------------------------------------------
-// `reach` is the window in tokens, or the size of a block where keys are block means (KEYS_ARE_BLOCKS is 1). The range
-// `seen_from..seen_to` is counted from the first key of the document; neither end moves back as positions advance.
+// ---- Which keys a query sees: those of `visibility.rs`
+// ---------------------------------------------------------------------- `reach` is the window in
+// tokens, or the size of a block where keys are block means (KEYS_ARE_BLOCKS is 1). The range
+// `seen_from..seen_to` is counted from the first key of the document; neither end moves back as
+// positions advance.
 #if KEYS_ARE_BLOCKS
 DEVICE int seen_from(int, int) { return 0; }
 DEVICE int seen_to(int position, int reach) { return (position + 1) / reach; }

@@ -22,7 +22,8 @@ template <int ROWS, int N> DEVICE void load_slab_rows(u32 (&a)[N][4], u32 tile, 
 // Describes the 64 rows of a tile that are this warpgroup's.
 DEVICE u64 warpgroup_rows(u32 tile) { return slab_descriptor(tile + threadIdx.x / 128 * (64 * 128), 0); }
 
-// d = A B^T over the whole depth, with A a warpgroup's rows of a tile of A_ROWS and B a tile of B_ROWS.
+// d = A B^T over the whole depth, with A a warpgroup's rows of a tile of A_ROWS and B a tile of
+// B_ROWS.
 template <int A_ROWS, int B_ROWS> DEVICE void depth_product(float (&d)[B_ROWS / 8][4], u64 a, u64 b) {
 #pragma unroll
     for (int step = 0; step < DEPTH_STEPS; ++step)
@@ -47,9 +48,10 @@ template <int N> DEVICE void pack_operands(u32 (&a)[N][4], const float (&x)[2 * 
     for (int n = 0; n < N; ++n) pack_operand(a[n], x[2 * n], x[2 * n + 1]);
 }
 
-// A ring of PLACES tiles in shared memory that all threads fill and all warps read. Warps wait for tiles, not for each
-// other, so that one warpgroup takes exponentials while another keeps the tensor cores busy: a barrier of the block for every
-// tile would bring them into step. Two 64-bit barriers a stage lie at `barriers`.
+// A ring of PLACES tiles in shared memory that all threads fill and all warps read. Warps wait for
+// tiles, not for each other, so that one warpgroup takes exponentials while another keeps the
+// tensor cores busy: a barrier of the block for every tile would bring them into step. Two 64-bit
+// barriers a stage lie at `barriers`.
 template <int PLACES, int BLOCK_THREADS> struct Ring {
     u32 barriers;
 
@@ -69,7 +71,8 @@ template <int PLACES, int BLOCK_THREADS> struct Ring {
     DEVICE_MEMBER void wait_empty(int index) const {
         if (index >= PLACES) wait(empty(index % PLACES), (index / PLACES + 1) & 1);
     }
-    // After this thread's copies of tile `index` were started: the tile is full when those of all threads have arrived.
+    // After this thread's copies of tile `index` were started: the tile is full when those of all
+    // threads have arrived.
     DEVICE_MEMBER void started(int index) const {
         asm volatile("cp.async.mbarrier.arrive.noinc.shared.b64 [%0];" ::"r"(full(index % PLACES)) : "memory");
     }

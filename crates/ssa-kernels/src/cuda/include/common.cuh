@@ -1,5 +1,5 @@
-// Types, conversions, vector loads and reductions that all kernels share. No toolkit header is used: NVRTC compiles
-// these sources on machines that have a driver and nothing else.
+// Types, conversions, vector loads and reductions that all kernels share. No toolkit header is
+// used: NVRTC compiles these sources on machines that have a driver and nothing else.
 #pragma once
 
 typedef unsigned char u8;
@@ -19,7 +19,8 @@ constexpr float LN_2 = 0.6931471805599453f;
 
 DEVICE float infinity() { return __int_as_float(0x7f800000); }
 
-// ---- bf16 ------------------------------------------------------------------------------------------------------------
+// ---- bf16
+// ------------------------------------------------------------------------------------------------------------
 
 // The upper half of an f32. A struct, so that arithmetic on the bits by mistake does not compile.
 struct bf16 {
@@ -59,7 +60,8 @@ DEVICE u32 accumulate_bf16(const u32* old, float first, float second, int add) {
 DEVICE void store(float* p, float x) { *p = x; }
 DEVICE void store(bf16* p, float x) { *p = to_bf16(x); }
 
-// ---- Eight elements at once: 16 bytes of bf16, 32 of f32 ----------------------------------------------------------------
+// ---- Eight elements at once: 16 bytes of bf16, 32 of f32
+// ----------------------------------------------------------------
 
 // `p` must be aligned to 16 bytes.
 DEVICE void load8(float (&x)[8], const bf16* p) {
@@ -88,7 +90,8 @@ DEVICE void store8(float* p, const float (&x)[8]) {
     reinterpret_cast<float4*>(p)[1] = make_float4(x[4], x[5], x[6], x[7]);
 }
 
-// Adds to a gradient, or sets one that holds nothing yet. Every gradient a kernel is given comes with this flag.
+// Adds to a gradient, or sets one that holds nothing yet. Every gradient a kernel is given comes
+// with this flag.
 template <typename T> DEVICE void accumulate8(T* p, float (&x)[8], int add) {
     if (add) {
         float old[8];
@@ -103,12 +106,14 @@ template <typename T> DEVICE void accumulate(T* p, float x, int add) {
     store(p, add ? to_float(*p) + x : x);
 }
 
-// ---- Rows and elements of any number -------------------------------------------------------------------------------------
+// ---- Rows and elements of any number
+// -------------------------------------------------------------------------------------
 
 DEVICE constexpr int ceil_div(int a, int b) { return (a + b - 1) / b; }
 
-// One thread's share of a row of LENGTH elements, which LANES neighbouring lanes of a warp divide among themselves. Rows
-// whose length is no multiple of 8 are not aligned: they are read element by element.
+// One thread's share of a row of LENGTH elements, which LANES neighbouring lanes of a warp divide
+// among themselves. Rows whose length is no multiple of 8 are not aligned: they are read element by
+// element.
 template <int LENGTH> struct RowLayout {
     static constexpr int VEC = LENGTH % 8 == 0 ? 8 : 1;
     static constexpr int PIECES = LENGTH / VEC;
@@ -132,8 +137,9 @@ template <int VEC, typename T> DEVICE void accumulate_vec(T* p, float (&x)[VEC],
     else accumulate(p, x[0], add);
 }
 
-// Calls work.piece<8>(at) for every eight elements and work.piece<1>(at) for each of the rest, one call a thread. The grid
-// has a thread for every eight elements, in whole blocks: a thread that goes on to a second piece was up to 6 % slower.
+// Calls work.piece<8>(at) for every eight elements and work.piece<1>(at) for each of the rest, one
+// call a thread. The grid has a thread for every eight elements, in whole blocks: a thread that
+// goes on to a second piece was up to 6 % slower.
 template <typename Work> DEVICE void for_each_piece(i64 len, Work work) {
     const i64 thread = i64(blockIdx.x) * blockDim.x + threadIdx.x, whole = len / 8;
     if (thread < whole) work.template piece<8>(8 * thread);
@@ -141,7 +147,8 @@ template <typename Work> DEVICE void for_each_piece(i64 len, Work work) {
     if (rest < len) work.template piece<1>(rest);
 }
 
-// ---- Reductions, in an order that depends on the shape alone -------------------------------------------------------------
+// ---- Reductions, in an order that depends on the shape alone
+// -------------------------------------------------------------
 
 // Sum over LANES neighbouring lanes, known to each of them; all lanes of the warp must call it.
 template <int LANES, typename T> DEVICE T lanes_sum(T x) {
@@ -183,7 +190,8 @@ template <int THREADS> DEVICE float block_max(float x) {
     return total;
 }
 
-// ---- Functions ---------------------------------------------------------------------------------------------------------
+// ---- Functions
+// ---------------------------------------------------------------------------------------------------------
 
 // 2^x by the special function unit: relative error 2^-22, 2^-inf = 0.
 DEVICE float exp2_approx(float x) {

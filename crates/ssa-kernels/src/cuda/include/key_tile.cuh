@@ -1,9 +1,10 @@
-// What a block of the key-centric kernels owns: a tile of keys, and a piece of the list of packed rows that see them.
+// What a block of the key-centric kernels owns: a tile of keys, and a piece of the list of packed
+// rows that see them.
 #pragma once
 #include "attention.cuh"
 
-// Where the gradients of a tile of keys go: to their tensor, or, where `partial` is not null, as a partial sum to
-// `[keys of the tile, HEAD_DIM]` of f32.
+// Where the gradients of a tile of keys go: to their tensor, or, where `partial` is not null, as a
+// partial sum to `[keys of the tile, HEAD_DIM]` of f32.
 struct KeyGradient {
     bf16* tensor;
     int add;
@@ -19,8 +20,8 @@ struct KeyGradient {
     }
 };
 
-// The gradients of keys and values, and [slots, H, 2, keys of a tile, HEAD_DIM] of f32 for tiles whose rows are cut into
-// pieces.
+// The gradients of keys and values, and [slots, H, 2, keys of a tile, HEAD_DIM] of f32 for tiles
+// whose rows are cut into pieces.
 struct KeyGradients {
     bf16* dk;
     int add_dk;
@@ -29,9 +30,10 @@ struct KeyGradients {
     float* partial;
 };
 
-// TILE_KEYS keys of one document and key/value head, WARP_KEYS of them a warp's, which walk their rows in tiles of WALK_ROWS.
-// Grid: (pieces * kv_heads, ..). A piece is two entries of `pieces`: first token and number of tokens of the document, its
-// first key, first key of the tile; first row and end of the rows, slot of the partial sum or -1, keys of the document.
+// TILE_KEYS keys of one document and key/value head, WARP_KEYS of them a warp's, which walk their
+// rows in tiles of WALK_ROWS. Grid: (pieces * kv_heads, ..). A piece is two entries of `pieces`:
+// first token and number of tokens of the document, its first key, first key of the tile; first row
+// and end of the rows, slot of the partial sum or -1, keys of the document.
 template <int TILE_KEYS, int WARP_KEYS, int WALK_ROWS> struct KeyTile {
     int document_start, kv_head, kv_heads, reach;
     int first_key, keys, rows_begin, rows_end, slot;
@@ -55,7 +57,8 @@ template <int TILE_KEYS, int WARP_KEYS, int WALK_ROWS> struct KeyTile {
         return is_later | is_earlier;
     }
 
-    // Removes the scores that keys of the warp have with rows that do not see them. The columns of `s` are rows from `row` on.
+    // Removes the scores that keys of the warp have with rows that do not see them. The columns of
+    // `s` are rows from `row` on.
     template <int M, int N> DEVICE_MEMBER void mask(float (&s)[M][N][4], int row) const {
         if (warp_first_key() + WARP_KEYS <= seen_to(row / GROUP, reach) &&
             warp_first_key() >= seen_from((row + 8 * N - 1) / GROUP, reach))
@@ -109,8 +112,9 @@ private:
           row_tiles((rows_end - rows_begin + WALK_ROWS - 1) / WALK_ROWS) {}
 };
 
-// Turns the scores and dout . v of keys (rows) and query rows (columns) into p and ds. `statistics`: lse / ln 2 and delta of
-// the query rows in shared memory, from the first column of this lane on.
+// Turns the scores and dout . v of keys (rows) and query rows (columns) into p and ds.
+// `statistics`: lse / ln 2 and delta of the query rows in shared memory, from the first column of
+// this lane on.
 template <int M, int N>
 DEVICE void to_gradients(float (&s)[M][N][4], float (&ds)[M][N][4], const float4* statistics, float scale) {
 #pragma unroll

@@ -1,10 +1,11 @@
-// What a block of the query-centric kernels owns: a tile of packed rows, and the keys that they see.
+// What a block of the query-centric kernels owns: a tile of packed rows, and the keys that they
+// see.
 #pragma once
 #include "attention.cuh"
 
-// TILE_ROWS rows of one document and key/value head, WARP_ROWS of them a warp's, which walk their keys in tiles of WALK_KEYS.
-// Grid: entries of `tiles` * kv_heads. An entry is: first token and number of tokens of the document, its first key, first row
-// of the tile.
+// TILE_ROWS rows of one document and key/value head, WARP_ROWS of them a warp's, which walk their
+// keys in tiles of WALK_KEYS. Grid: entries of `tiles` * kv_heads. An entry is: first token and
+// number of tokens of the document, its first key, first row of the tile.
 template <int TILE_ROWS, int WARP_ROWS, int WALK_KEYS> struct QueryTile {
     int document_start, kv_head, reach;
     // Packed rows of the document, and the first of the tile.
@@ -23,7 +24,8 @@ template <int TILE_ROWS, int WARP_ROWS, int WALK_KEYS> struct QueryTile {
 
     DEVICE_MEMBER int warp_first_row() const { return first_row + warp_row; }
 
-    // Removes the scores that rows of the warp have with keys they do not see. The columns of `s` are the keys from `key` on.
+    // Removes the scores that rows of the warp have with keys they do not see. The columns of `s`
+    // are the keys from `key` on.
     template <int M, int N> DEVICE_MEMBER void mask(float (&s)[M][N][4], int key) const {
         if (key >= all_see_from && key + 8 * N <= all_see_to) return;
 #pragma unroll
@@ -42,7 +44,8 @@ template <int TILE_ROWS, int WARP_ROWS, int WALK_KEYS> struct QueryTile {
             }
     }
 
-    // Writes the rows of the warp in whole chunks, by way of their place in the tile of q at `shared`. `add` as of gradients.
+    // Writes the rows of the warp in whole chunks, by way of their place in the tile of q at
+    // `shared`. `add` as of gradients.
     template <int M, int N>
     DEVICE_MEMBER void write(u8* shared, bf16* to, const float (&x)[M][N][4], float factor, int add) const {
         u8* tile = shared + warp_row * ROW_BYTES;
@@ -85,9 +88,11 @@ private:
     }
 };
 
-// ---- Online softmax of the two rows that a lane holds of each row tile ---------------------------------------------------
+// ---- Online softmax of the two rows that a lane holds of each row tile
+// ---------------------------------------------------
 
-// Scores are scaled by `scale` = softmax_scale / ln 2 on their way into 2^x, so that no product is spent on it.
+// Scores are scaled by `scale` = softmax_scale / ln 2 on their way into 2^x, so that no product is
+// spent on it.
 template <int M> struct Softmax {
     float largest[M][2], sum[M][2];
 
@@ -101,7 +106,8 @@ template <int M> struct Softmax {
         return largest[m][half] == -infinity() ? 0.0f : largest[m][half] * scale;
     }
 
-    // Takes in the largest scores that a lane found in a tile, and moves what was summed to the new reference.
+    // Takes in the largest scores that a lane found in a tile, and moves what was summed to the new
+    // reference.
     template <int N>
     DEVICE_MEMBER void advance(float (&o)[M][N][4], const float (&found)[M][2], float scale) {
         float next[M][2];

@@ -1,14 +1,15 @@
-// Rows of bf16 in registers in one layout that serves every operand of mma.m16n8k16, loaded from device memory without a
-// detour through shared memory.
+// Rows of bf16 in registers in one layout that serves every operand of mma.m16n8k16, loaded from
+// device memory without a detour through shared memory.
 //
-// A product sums over its inner dimension in any order, so which element of a row sits in which inner column is free as
-// long as both operands agree. Here lane (g = lane / 4, c = lane % 4) holds of its row the 16 bytes number c, c + 4, ...:
-// whole vectors, and 64 contiguous bytes of a row by 4 lanes. With w for a register and `first(w, c)` for its elements:
-//   operand a:   rows g and g + 8, inner dimension along the row   {x[0][2s], x[1][2s], x[0][2s+1], x[1][2s+1]} at step s
-//   operand b:   column g is row g, inner dimension along the row  {x[r][2s], x[r][2s+1]}, r = which 8 rows
-//   operand b':  inner dimension is the 16 rows, columns along them: the 8x8 transposes of x[0][w] and x[1][w]
-//   accumulator of a product with b': tile w holds elements first(w, c), + 1 of rows g and g + 8, so results leave as
-//                they came, in whole vectors.
+// A product sums over its inner dimension in any order, so which element of a row sits in which
+// inner column is free as long as both operands agree. Here lane (g = lane / 4, c = lane % 4) holds
+// of its row the 16 bytes number c, c + 4, ...: whole vectors, and 64 contiguous bytes of a row by
+// 4 lanes. With w for a register and `first(w, c)` for its elements: operand a: rows g and g + 8,
+// inner dimension along the row {x[0][2s], x[1][2s], x[0][2s+1], x[1][2s+1]} at step s operand b:
+// column g is row g, inner dimension along the row {x[r][2s], x[r][2s+1]}, r = which 8 rows operand
+// b': inner dimension is the 16 rows, columns along them: the 8x8 transposes of x[0][w] and x[1][w]
+// accumulator of a product with b': tile w holds elements first(w, c), + 1 of rows g and g + 8, so
+// results leave as they came, in whole vectors.
 #pragma once
 #include "mma.cuh"
 
@@ -45,9 +46,10 @@ template <int D> struct Row {
         }
     }
 
-    // As load, for rows of 64 elements or a multiple: odd rows load their vectors pairwise in the other order, so that the eight
-    // rows of one instruction use all banks of the cache, at the price of exchanging registers afterwards. Halves the time
-    // in the first level cache; for kernels that wait for it.
+    // As load, for rows of 64 elements or a multiple: odd rows load their vectors pairwise in the
+    // other order, so that the eight rows of one instruction use all banks of the cache, at the
+    // price of exchanging registers afterwards. Halves the time in the first level cache; for
+    // kernels that wait for it.
     DEVICE void load_alternating(u32 (&x)[WORDS], const bf16* row, int c) {
         if constexpr (D % 64 != 0) {
             load(x, row, c);
@@ -64,7 +66,8 @@ template <int D> struct Row {
         }
     }
 
-    // Adds to or sets a row of bf16 in device memory; values as accumulators hold them, two to a register.
+    // Adds to or sets a row of bf16 in device memory; values as accumulators hold them, two to a
+    // register.
     DEVICE void store(bf16* row, const float (&x)[WORDS][2], int c, int add) {
 #pragma unroll
         for (int w = 0; w < WORDS; w += VECTOR) {
@@ -81,7 +84,8 @@ template <int D> struct Row {
     }
 };
 
-// The transpose of an 8x8 matrix that the warp holds with row lane / 4, columns 2 (lane % 4) and + 1 in each lane.
+// The transpose of an 8x8 matrix that the warp holds with row lane / 4, columns 2 (lane % 4) and +
+// 1 in each lane.
 DEVICE u32 transpose8x8(u32 x) {
     u32 r;
     asm("movmatrix.sync.aligned.m8n8.trans.b16 %0, %1;" : "=r"(r) : "r"(x));
@@ -112,8 +116,9 @@ DEVICE void mma_transposed(float (&d)[WORDS][4], const u32 (&p)[4], const u32 (&
     }
 }
 
-// d += p x for a slice of the columns of 16 rows x, of which `row` and `row_below` are those of this lane from the slice on. One
-// that is not the whole is loaded again, since registers have no run-time index.
+// d += p x for a slice of the columns of 16 rows x, of which `row` and `row_below` are those of
+// this lane from the slice on. One that is not the whole is loaded again, since registers have no
+// run-time index.
 template <int COLUMNS, int WORDS>
 DEVICE void mma_transposed_slice(float (&d)[Row<COLUMNS>::WORDS][4], const u32 (&p)[4], const u32 (&x)[2][WORDS],
                                  const bf16* row, const bf16* row_below, int c) {

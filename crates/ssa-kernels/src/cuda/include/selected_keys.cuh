@@ -1,5 +1,5 @@
-// What the query-centric kernels of sparse attention share: which rows of q a warp owns, and the keys it walks.
-// HEAD_DIM, GROUP and BLOCK_SIZE are defined by the caller.
+// What the query-centric kernels of sparse attention share: which rows of q a warp owns, and the
+// keys it walks. HEAD_DIM, GROUP and BLOCK_SIZE are defined by the caller.
 #pragma once
 #include "rows.cuh"
 
@@ -8,7 +8,8 @@ constexpr int WORDS = Row<HEAD_DIM>::WORDS;
 // Heads of a group are taken 16 at a time.
 constexpr int HEAD_TILES = (GROUP + 15) / 16;
 
-// The token and the 16 heads of a warp. Grid: (tokens / warps of a block, H * HEAD_TILES, slices of the output).
+// The token and the 16 heads of a warp. Grid: (tokens / warps of a block, H * HEAD_TILES, slices of
+// the output).
 struct Owner {
     int token, kv_head, first_head, g, c;
     i64 first_row;
@@ -58,7 +59,8 @@ struct SelectedKeys {
         visible = (used - 1) * BLOCK_SIZE + position % BLOCK_SIZE + 1;
         steps = (visible + 15) / 16;
     }
-    // Tokens of keys 16 step + g and + 8; beyond the visible ones the last of them, the token itself.
+    // Tokens of keys 16 step + g and + 8; beyond the visible ones the last of them, the token
+    // itself.
     DEVICE_MEMBER void rows(i64 (&at)[2], int step) const {
         int block = 0;
         if constexpr (BLOCK_SIZE % 16 == 0) block = indices[step * 16 / BLOCK_SIZE];
@@ -69,14 +71,16 @@ struct SelectedKeys {
             at[r] = start + i64(block) * BLOCK_SIZE + key % BLOCK_SIZE;
         }
     }
-    // The row of token `at` of a tensor of keys or values, given from its head (or a slice of that) on.
+    // The row of token `at` of a tensor of keys or values, given from its head (or a slice of that)
+    // on.
     DEVICE_MEMBER const bf16* row(const bf16* head, i64 at) const { return head + at * row_stride; }
     // Loads the rows of two tokens, as many columns as `x` holds.
     template <int N> DEVICE_MEMBER void load(u32 (&x)[2][N], const bf16* head, const i64 (&at)[2]) const {
 #pragma unroll
         for (int r = 0; r < 2; ++r) Row<8 * N>::load(x[r], row(head, at[r]), c);
     }
-    // Replaces the scores of keys that do not exist, in accumulators whose columns are the keys of a step.
+    // Replaces the scores of keys that do not exist, in accumulators whose columns are the keys of
+    // a step.
     DEVICE_MEMBER void mask(float (&s)[2][4], int step, float value) const {
 #pragma unroll
         for (int r = 0; r < 2; ++r) {

@@ -1,25 +1,29 @@
-// Tensor core products of warpgroups (sm_90a): the second operand, and where not in registers the first, come straight
-// from shared memory, so that fragments cost neither registers nor loads. A source that includes this compiles for sm_90a alone.
+// Tensor core products of warpgroups (sm_90a): the second operand, and where not in registers the
+// first, come straight from shared memory, so that fragments cost neither registers nor loads. A
+// source that includes this compiles for sm_90a alone.
 #pragma once
 #include "mma.cuh"
 
-// Tiles are slabs of 64 columns: rows of 128 bytes whose chunks are exchanged as `swizzle<128>` does, which is the 128-byte mode
-// of the hardware where a slab is aligned to 1024 bytes.
+// Tiles are slabs of 64 columns: rows of 128 bytes whose chunks are exchanged as `swizzle<128>`
+// does, which is the 128-byte mode of the hardware where a slab is aligned to 1024 bytes.
 template <int ROWS> DEVICE u32 slab_swizzle(int row, int chunk) {
     return u32(chunk / 8 * (ROWS * 128)) + swizzle<128>(row, chunk % 8);
 }
 
-// Describes 64 columns of a slab: `address` of its first row, `slab_bytes` from one slab to the next (used where columns are not
-// the depth of the product and exceed 64). Groups of 8 rows are 1024 bytes apart.
+// Describes 64 columns of a slab: `address` of its first row, `slab_bytes` from one slab to the
+// next (used where columns are not the depth of the product and exceed 64). Groups of 8 rows are
+// 1024 bytes apart.
 DEVICE u64 slab_descriptor(u32 address, u32 slab_bytes) {
     return u64((address & 0x3ffff) >> 4) | u64(slab_bytes >> 4) << 16 | u64(1024 >> 4) << 32 | u64(1) << 62;
 }
 
-// Orders registers written before against products issued after; then products; then commit; then wait.
+// Orders registers written before against products issued after; then products; then commit; then
+// wait.
 DEVICE void wgmma_fence() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
 DEVICE void wgmma_commit() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
 template <int PENDING> DEVICE void wgmma_wait() { asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(PENDING) : "memory"); }
-// Makes shared memory written by ordinary instructions and cp.async visible to the products of this thread's warpgroup.
+// Makes shared memory written by ordinary instructions and cp.async visible to the products of this
+// thread's warpgroup.
 DEVICE void fence_async_proxy() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
 // Registers that products still write must not be moved across a wait by the compiler.
 template <int N> DEVICE void pin(float (&d)[N][4]) {
@@ -39,8 +43,8 @@ template <int N> DEVICE void pin(float (&d)[N][4]) {
 #define WGMMA_D4(n) "+f"(d[n][0]), "+f"(d[n][1]), "+f"(d[n][2]), "+f"(d[n][3])
 #define WGMMA_D16(n) WGMMA_D4(n), WGMMA_D4(n + 1), WGMMA_D4(n + 2), WGMMA_D4(n + 3)
 
-// d (+)= A B^T, 16 deep: 64 rows of A against N rows of B, both with the depth along their columns. Lanes hold d as `mma` does,
-// warp w of the warpgroup the rows 16 w ...
+// d (+)= A B^T, 16 deep: 64 rows of A against N rows of B, both with the depth along their columns.
+// Lanes hold d as `mma` does, warp w of the warpgroup the rows 16 w ...
 template <int N> DEVICE void wgmma(float (&d)[N / 8][4], u64 a, u64 b, int accumulate) {
     static_assert(N == 64 || N == 128, "");
     if constexpr (N == 64) {

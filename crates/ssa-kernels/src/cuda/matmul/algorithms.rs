@@ -21,11 +21,12 @@ const CANDIDATES: usize = 8;
 /// Runs of a candidate that are timed together, after one that is not.
 const RUNS: usize = 3;
 
-/// The algorithms chosen so far, as text lines `key = hexadecimal` in one file per card and version of the library.
+/// The algorithms chosen so far, as text lines `key = hexadecimal` in one file per card and version
+/// of the library.
 ///
-/// Lines are only ever appended, whole, and the first of a key counts: processes that choose at once may each write a
-/// line, and all later ones follow the first. A line that makes no sense, or an algorithm that the library does not take,
-/// is passed over.
+/// Lines are only ever appended, whole, and the first of a key counts: processes that choose at
+/// once may each write a line, and all later ones follow the first. A line that makes no sense, or
+/// an algorithm that the library does not take, is passed over.
 pub(super) struct Algorithms {
     file: Option<PathBuf>,
     kept: HashMap<String, sys::cublasLtMatmulAlgo_t>,
@@ -95,7 +96,11 @@ fn parse(line: &str) -> Option<(String, sys::cublasLtMatmulAlgo_t)> {
 }
 
 /// Whether the library runs this algorithm on this product within the workspace.
-fn is_taken(descriptors: &Descriptors, algorithm: &sys::cublasLtMatmulAlgo_t, call: &Call<'_>) -> bool {
+fn is_taken(
+    descriptors: &Descriptors,
+    algorithm: &sys::cublasLtMatmulAlgo_t,
+    call: &Call<'_>,
+) -> bool {
     let mut result = MaybeUninit::<sys::cublasLtMatmulHeuristicResult_t>::zeroed();
     // SAFETY: handle and descriptors are open; the result has a place to be written to.
     let status = unsafe {
@@ -126,7 +131,8 @@ fn candidates(
     let mut results: [sys::cublasLtMatmulHeuristicResult_t; CANDIDATES] =
         unsafe { MaybeUninit::zeroed().assume_init() };
     let mut found = 0;
-    // SAFETY: handle and descriptors are open; there is a place for as many results as are asked for.
+    // SAFETY: handle and descriptors are open; there is a place for as many results as are asked
+    // for.
     let status = unsafe {
         sys::cublasLtMatmulAlgoGetHeuristic(
             call.handle,
@@ -143,7 +149,8 @@ fn candidates(
     };
     status.result().map_err(|error| failed("cublasLtMatmulAlgoGetHeuristic", error))?;
     let found = &results[..usize::try_from(found).unwrap_or(0).min(CANDIDATES)];
-    let usable = found.iter().filter(|result| result.state == sys::cublasStatus_t::CUBLAS_STATUS_SUCCESS);
+    let usable =
+        found.iter().filter(|result| result.state == sys::cublasStatus_t::CUBLAS_STATUS_SUCCESS);
     let candidates: Vec<_> = usable.map(|result| result.algo).collect();
     if candidates.is_empty() {
         let message = format!("no algorithm for {key:?}");
@@ -152,7 +159,8 @@ fn candidates(
     Ok(candidates)
 }
 
-/// Times the candidates on the real inputs, writing to scratch: the output may hold a sum that is not finished.
+/// Times the candidates on the real inputs, writing to scratch: the output may hold a sum that is
+/// not finished.
 fn fastest(
     candidates: &[sys::cublasLtMatmulAlgo_t],
     key: &Key,
@@ -190,7 +198,10 @@ mod tests {
         let algorithm = sys::cublasLtMatmulAlgo_t { data: [1, 2, 3, u64::MAX, 5, 6, 7, 8] };
         let line = format!("Key {{ a = 1 }} = {}", text(&algorithm));
         // A key may not contain the separator; those made by `Debug` do not.
-        assert_eq!(parse(&line.replace("a = 1", "a: 1")), Some(("Key { a: 1 }".to_owned(), algorithm)));
+        assert_eq!(
+            parse(&line.replace("a = 1", "a: 1")),
+            Some(("Key { a: 1 }".to_owned(), algorithm))
+        );
         for bad in ["", "key", "key = ", "key = 12", &"key = z".repeat(128)] {
             assert_eq!(parse(bad), None, "{bad}");
         }

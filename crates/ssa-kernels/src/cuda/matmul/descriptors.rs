@@ -5,7 +5,8 @@ use cudarc::cublaslt::{result, sys};
 use super::{Key, failed};
 use crate::{DType, Result};
 
-/// Descriptions of a product and of its matrices, in the column-major terms of the library: `first` is b, `second` is a.
+/// Descriptions of a product and of its matrices, in the column-major terms of the library: `first`
+/// is b, `second` is a.
 pub(super) struct Descriptors {
     pub(super) operation: sys::cublasLtMatmulDesc_t,
     pub(super) first: sys::cublasLtMatrixLayout_t,
@@ -19,11 +20,17 @@ impl Descriptors {
         let [a_stride, b_stride, out_stride] = key.row_strides;
         let [a_transposed, b_transposed] = key.transposed;
         let layout = |dtype: DType, rows: usize, columns: usize, stride: usize| {
-            result::create_matrix_layout(data_type(dtype), rows as u64, columns as u64, stride as i64)
-                .map_err(|error| failed("cublasLtMatrixLayoutCreate", error))
+            result::create_matrix_layout(
+                data_type(dtype),
+                rows as u64,
+                columns as u64,
+                stride as i64,
+            )
+            .map_err(|error| failed("cublasLtMatrixLayoutCreate", error))
         };
         // As stored: a row-major matrix of r rows is a column-major one of r columns.
-        let stored = |rows, columns, transposed| if transposed { (rows, columns) } else { (columns, rows) };
+        let stored =
+            |rows, columns, transposed| if transposed { (rows, columns) } else { (columns, rows) };
         let (b_rows, b_columns) = stored(k, n, b_transposed);
         let (a_rows, a_columns) = stored(m, k, a_transposed);
         let operation = result::create_matmul_desc(
@@ -37,13 +44,19 @@ impl Descriptors {
             second: layout(key.inputs, a_rows, a_columns, a_stride)?,
             output: layout(key.output, n, m, out_stride)?,
         };
-        use sys::cublasLtMatmulDescAttributes_t::{CUBLASLT_MATMUL_DESC_TRANSA, CUBLASLT_MATMUL_DESC_TRANSB};
+        use sys::cublasLtMatmulDescAttributes_t::{
+            CUBLASLT_MATMUL_DESC_TRANSA, CUBLASLT_MATMUL_DESC_TRANSB,
+        };
         descriptors.transpose(CUBLASLT_MATMUL_DESC_TRANSA, b_transposed)?;
         descriptors.transpose(CUBLASLT_MATMUL_DESC_TRANSB, a_transposed)?;
         Ok(descriptors)
     }
 
-    fn transpose(&self, which: sys::cublasLtMatmulDescAttributes_t, transposed: bool) -> Result<()> {
+    fn transpose(
+        &self,
+        which: sys::cublasLtMatmulDescAttributes_t,
+        transposed: bool,
+    ) -> Result<()> {
         // CUBLAS_OP_T and CUBLAS_OP_N.
         let value = i32::from(transposed);
         // SAFETY: the descriptor is open and the attribute is a 32-bit number.
@@ -75,8 +88,8 @@ pub(super) struct Preference(pub(super) sys::cublasLtMatmulPreference_t);
 
 impl Preference {
     pub(super) fn new(key: &Key, workspace: usize) -> Result<Self> {
-        let preference =
-            result::create_matmul_pref().map_err(|error| failed("cublasLtMatmulPreferenceCreate", error))?;
+        let preference = result::create_matmul_pref()
+            .map_err(|error| failed("cublasLtMatmulPreferenceCreate", error))?;
         let preference = Self(preference);
         use sys::cublasLtMatmulPreferenceAttributes_t as Attribute;
         let [a, b, out] = key.alignment;
@@ -91,10 +104,20 @@ impl Preference {
         Ok(preference)
     }
 
-    fn set<T: Copy>(&self, attribute: sys::cublasLtMatmulPreferenceAttributes_t, value: T) -> Result<()> {
-        // SAFETY: the preference is open; each attribute is set with a value of its documented type.
+    fn set<T: Copy>(
+        &self,
+        attribute: sys::cublasLtMatmulPreferenceAttributes_t,
+        value: T,
+    ) -> Result<()> {
+        // SAFETY: the preference is open; each attribute is set with a value of its documented
+        // type.
         unsafe {
-            result::set_matmul_pref_attribute(self.0, attribute, (&raw const value).cast(), size_of::<T>())
+            result::set_matmul_pref_attribute(
+                self.0,
+                attribute,
+                (&raw const value).cast(),
+                size_of::<T>(),
+            )
         }
         .map_err(|error| failed("cublasLtMatmulPreferenceSetAttribute", error))
     }

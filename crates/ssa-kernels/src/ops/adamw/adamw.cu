@@ -1,7 +1,9 @@
-// One AdamW update of a tensor: bf16 parameters whose f32 masters are completed by 16 bits beside them.
+// One AdamW update of a tensor: bf16 parameters whose f32 masters are completed by 16 bits beside
+// them.
 //
-// The master's bits are (parameter << 16) + residue, residue signed, so the parameter is the master rounded to the nearest
-// bf16 (half away from zero) and nothing is lost. Bytes an element: reads 2 + 2 + 4 + 4 + 4, writes 2 + 2 + 4 + 4: 28.
+// The master's bits are (parameter << 16) + residue, residue signed, so the parameter is the master
+// rounded to the nearest bf16 (half away from zero) and nothing is lost. Bytes an element: reads 2
+// + 2 + 4 + 4 + 4, writes 2 + 2 + 4 + 4: 28.
 #include "common.cuh"
 
 typedef short i16;
@@ -93,8 +95,8 @@ struct Update {
     }
 };
 
-// `clip`, if given, is a further factor of the gradient that lies on the device. Where it is not finite, the gradient was
-// not, and nothing changes.
+// `clip`, if given, is a further factor of the gradient that lies on the device. Where it is not
+// finite, the gradient was not, and nothing changes.
 extern "C" __global__ void __launch_bounds__(256)
 adamw(u16* param, u16* residue, const float* grad, float* m, float* v, const float* clip, float grad_scale, float beta1,
       float one_minus_beta1, float beta2, float one_minus_beta2, float keep, float step_size, float v_correction, float eps,

@@ -20,7 +20,9 @@ pub(super) fn step(
         .zip(grad.par_chunks(CHUNK))
         .zip(m.par_chunks_mut(CHUNK))
         .zip(v.par_chunks_mut(CHUNK))
-        .for_each(|(((param, grad), m), v)| dispatch(Step { param, grad, m, v, coefficients, grad_scale }));
+        .for_each(|(((param, grad), m), v)| {
+            dispatch(Step { param, grad, m, v, coefficients, grad_scale })
+        });
 }
 
 struct Step<'a> {

@@ -29,8 +29,8 @@ pub(super) fn step(
 
 pub(super) fn split(gpu: &Gpu, master: &Tensor) -> Result<(Tensor, Tensor)> {
     let device = Device::Cuda(gpu.clone());
-    let [mut param, mut residue] =
-        [DType::Bf16, DType::I16].map(|dtype| Tensor::for_output_on(&device, dtype, master.shape()));
+    let [mut param, mut residue] = [DType::Bf16, DType::I16]
+        .map(|dtype| Tensor::for_output_on(&device, dtype, master.shape()));
     let len = master.len();
     let kernel = gpu.kernel(&MODULE, "split_master", &[])?;
     let launch = kernel.launch(grid(len), THREADS).input(master);

@@ -23,8 +23,8 @@ pub struct AdamwOptions {
     pub beta2: f32,
     /// Added to the root of the second moment.
     pub eps: f32,
-    /// Weight decay, decoupled: multiplied by the learning rate, not by the gradient's scale. Zero for
-    /// tensors that do not decay.
+    /// Weight decay, decoupled: multiplied by the learning rate, not by the gradient's scale. Zero
+    /// for tensors that do not decay.
     pub weight_decay: f32,
 }
 
@@ -47,8 +47,8 @@ pub struct Moments<'a> {
 ///         with m_hat = m / (1 - beta1^t), v_hat = v / (1 - beta2^t)
 /// ```
 ///
-/// On a GPU `param` is the `bf16` part of a master weight, and `residue` what [`split_master`] cut off: the master is
-/// updated, in `f32`, and split again.
+/// On a GPU `param` is the `bf16` part of a master weight, and `residue` what [`split_master`] cut
+/// off: the master is updated, in `f32`, and split again.
 ///
 /// # Shapes
 /// All tensors have the shape of `param`. The moments are zeros before the first step.
@@ -57,13 +57,15 @@ pub struct Moments<'a> {
 /// `f32`; bias corrections in `f64`. On a GPU `param` is `bf16` and `residue` `i16`.
 ///
 /// # Edge cases
-/// A NaN in the gradient reaches the parameter: skip such a step before calling. Or leave that to `grad_scale`: where it is
-/// not finite, nothing changes, and [`clipped_grad_norm`](crate::ops::grad_norm::clipped_grad_norm) makes it so.
+/// A NaN in the gradient reaches the parameter: skip such a step before calling. Or leave that to
+/// `grad_scale`: where it is not finite, nothing changes, and
+/// [`clipped_grad_norm`](crate::ops::grad_norm::clipped_grad_norm) makes it so.
 ///
 /// # Errors
-/// [`KernelError::Shape`] if the shapes differ. [`KernelError::Value`] if `step` is 0 (steps count from 1) or
-/// a beta is not in `0..1`; if `residue` is missing on a GPU, or given on the CPU. [`KernelError::Device`] if the tensors, or
-/// a scale that a GPU computes, do not lie on one device.
+/// [`KernelError::Shape`] if the shapes differ. [`KernelError::Value`] if `step` is 0 (steps count
+/// from 1) or a beta is not in `0..1`; if `residue` is missing on a GPU, or given on the CPU.
+/// [`KernelError::Device`] if the tensors, or a scale that a GPU computes, do not lie on one
+/// device.
 ///
 /// # Determinism
 /// Bitwise reproducible for any number of threads, and on a GPU: elements are independent.
@@ -98,7 +100,12 @@ pub fn adamw_step(
         (Device::Cpu, None) => {
             let Some(grad_scale) = grad_scale.known() else {
                 let (expected, actual) = (Device::Cpu.to_string(), "a GPU".to_owned());
-                return Err(KernelError::Device { op: OP, argument: "grad_scale", expected, actual });
+                return Err(KernelError::Device {
+                    op: OP,
+                    argument: "grad_scale",
+                    expected,
+                    actual,
+                });
             };
             let (m, v) = (moments.m.as_mut_slice(), moments.v.as_mut_slice());
             cpu::step(param.as_mut_slice(), grad.as_slice(), m, v, coefficients, grad_scale);
@@ -110,9 +117,10 @@ pub fn adamw_step(
     }
 }
 
-/// Splits `f32` master weights for a GPU: `bf16` parameters, which are the masters rounded to the nearest, half away from
-/// zero, and the 16 bits that are missing in them, as signed integers. Nothing is lost: the bits of a master are
-/// `(param << 16) + residue`. On the CPU the master weights are the parameters.
+/// Splits `f32` master weights for a GPU: `bf16` parameters, which are the masters rounded to the
+/// nearest, half away from zero, and the 16 bits that are missing in them, as signed integers.
+/// Nothing is lost: the bits of a master are `(param << 16) + residue`. On the CPU the master
+/// weights are the parameters.
 ///
 /// # Shapes
 /// Any.
@@ -121,8 +129,8 @@ pub fn adamw_step(
 /// `f32` to `bf16` and `i16`.
 ///
 /// # Edge cases
-/// A NaN stays one; which of them is lost. A number that `bf16` rounds to infinity has an infinite parameter and an exact
-/// master.
+/// A NaN stays one; which of them is lost. A number that `bf16` rounds to infinity has an infinite
+/// parameter and an exact master.
 ///
 /// # Errors
 /// [`KernelError::Value`] if the elements are not `f32`.
@@ -143,8 +151,8 @@ pub fn split_master(master: &Tensor) -> Result<(Tensor, Option<Tensor>)> {
 /// The master weights that [`split_master`] has split, `f32` on the same device.
 ///
 /// # Errors
-/// [`KernelError::Shape`] if the shapes differ, [`KernelError::Value`] if `residue` is missing on a GPU, given on the CPU or
-/// one of the two has the wrong type.
+/// [`KernelError::Shape`] if the shapes differ, [`KernelError::Value`] if `residue` is missing on a
+/// GPU, given on the CPU or one of the two has the wrong type.
 ///
 /// # Determinism
 /// Exact.

@@ -16,7 +16,8 @@ pub struct State {
 /// One update, `step` counted from 1.
 pub fn step(state: &mut State, grad: &[f64], options: &AdamwOptions, step: u64, grad_scale: f64) {
     let [lr, beta1, beta2, eps, decay] =
-        [options.lr, options.beta1, options.beta2, options.eps, options.weight_decay].map(f64::from);
+        [options.lr, options.beta1, options.beta2, options.eps, options.weight_decay]
+            .map(f64::from);
     for (i, grad) in grad.iter().enumerate() {
         let g = grad * grad_scale;
         state.m[i] = beta1 * state.m[i] + (1.0 - beta1) * g;

@@ -42,7 +42,8 @@ fn matches_the_reference_over_several_steps() {
 
 #[test]
 fn first_step_moves_by_the_learning_rate() {
-    // m_hat = g and v_hat = g², so only the sign of the gradient counts; the rest is lr * weight_decay.
+    // m_hat = g and v_hat = g², so only the sign of the gradient counts; the rest is lr *
+    // weight_decay.
     let mut param = Tensor::from_vec(vec![1.0, 1.0, 1.0], [3]).unwrap();
     let grad = Tensor::from_vec(vec![1e-3, -50.0, 0.0], [3]).unwrap();
     let [mut m, mut v] = [(); 2].map(|()| Tensor::zeros([3]));
@@ -63,8 +64,11 @@ fn results_do_not_depend_on_threads() {
     let mut random = Random::new(2);
     let [start, grad] = [(); 2].map(|()| tensor(&mut random, [100_000]));
     let run = |threads| {
-        let [mut param, mut m, mut v] = [start.clone(), Tensor::zeros([100_000]), Tensor::zeros([100_000])];
-        with_threads(threads, || update(&mut param, &grad, &mut m, &mut v, &OPTIONS, 1, 1.0).unwrap());
+        let [mut param, mut m, mut v] =
+            [start.clone(), Tensor::zeros([100_000]), Tensor::zeros([100_000])];
+        with_threads(threads, || {
+            update(&mut param, &grad, &mut m, &mut v, &OPTIONS, 1, 1.0).unwrap()
+        });
         (param, m, v)
     };
     assert_eq!(run(1), run(5));

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use crate::cuda::{Buffer, Gpu};
 use crate::{Documents, Result};
 
-/// The blocks of `block_size` tokens of all documents, numbered through the batch: block `c` of a document is
-/// block `first + c` here, which is also its row in pooled tensors `[C, H, D]`.
+/// The blocks of `block_size` tokens of all documents, numbered through the batch: block `c` of a
+/// document is block `first + c` here, which is also its row in pooled tensors `[C, H, D]`.
 pub(crate) struct Blocks {
     /// First token of every block, then N.
     starts: Vec<usize>,
@@ -87,7 +87,11 @@ pub(crate) fn device_first_blocks(
     block_size: usize,
 ) -> Result<Arc<Buffer>> {
     documents.device_table(gpu, "first_blocks", block_size, || {
-        Blocks::new(documents, block_size).first_blocks().into_iter().map(|block| block as i32).collect()
+        Blocks::new(documents, block_size)
+            .first_blocks()
+            .into_iter()
+            .map(|block| block as i32)
+            .collect()
     })
 }
 
@@ -103,7 +107,11 @@ pub(crate) fn device_block_starts(
 }
 
 /// Cuts a buffer that holds `width` elements per token into the parts of the tiles.
-pub(crate) fn split_by_tile<T>(mut data: &mut [T], tiles: Vec<Tile>, width: usize) -> Vec<(Tile, &mut [T])> {
+pub(crate) fn split_by_tile<T>(
+    mut data: &mut [T],
+    tiles: Vec<Tile>,
+    width: usize,
+) -> Vec<(Tile, &mut [T])> {
     let mut parts = Vec::with_capacity(tiles.len());
     for tile in tiles {
         let (part, rest) = data.split_at_mut(tile.tokens.len() * width);

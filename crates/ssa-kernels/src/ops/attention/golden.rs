@@ -18,14 +18,16 @@ impl Case {
     /// All cases present, at least one.
     pub(crate) fn all() -> Vec<Self> {
         let folder = golden_dir().join("ops");
-        let entries =
-            std::fs::read_dir(&folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
+        let entries = std::fs::read_dir(&folder)
+            .unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
         let mut paths: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
         paths.sort();
         assert!(!paths.is_empty(), "{} holds golden cases", folder.display());
         let case = |path: &std::path::PathBuf| {
             let golden = Golden::read(path);
-            let [batch, tokens] = golden.tensor("q").shape[..2] else { panic!("q has axes B and T") };
+            let [batch, tokens] = golden.tensor("q").shape[..2] else {
+                panic!("q has axes B and T")
+            };
             Self {
                 name: path.file_stem().unwrap().to_string_lossy().into_owned(),
                 documents: Documents::rows(batch, tokens),
@@ -49,7 +51,9 @@ impl Case {
     /// The released selection, whose rows are in no particular order.
     pub(crate) fn block_indices(&self) -> BlockIndices {
         let tensor = self.golden.tensor("block_indices");
-        let [_, _, kv_heads, slots] = tensor.shape[..] else { panic!("block_indices has axes B, T, H, S") };
+        let [_, _, kv_heads, slots] = tensor.shape[..] else {
+            panic!("block_indices has axes B, T, H, S")
+        };
         let mut indices: Vec<i32> = tensor.values.iter().map(|&block| block as i32).collect();
         for row in indices.chunks_mut(slots) {
             row.sort_by_key(|&block| if block < 0 { i32::MAX } else { block });

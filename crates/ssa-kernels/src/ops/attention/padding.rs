@@ -1,7 +1,8 @@
 //! Heads of any length on a GPU.
 //!
-//! Kernels load heads in whole vectors and multiply them in whole steps. Other heads are copied into rows that end in zeros,
-//! which add nothing to a score, an output or a gradient: exact, at the price of the copies.
+//! Kernels load heads in whole vectors and multiply them in whole steps. Other heads are copied
+//! into rows that end in zeros, which add nothing to a score, an output or a gradient: exact, at
+//! the price of the copies.
 
 use super::shape::{AttentionGrads, AttentionOutput, AttentionShape};
 use crate::cuda::Gpu;
@@ -15,7 +16,11 @@ const LONGEST: usize = 256;
 ///
 /// # Errors
 /// [`KernelError::Value`] for heads that are too long.
-pub(super) fn padded_head_dim(op: &'static str, shape: &AttentionShape, step: usize) -> Result<usize> {
+pub(super) fn padded_head_dim(
+    op: &'static str,
+    shape: &AttentionShape,
+    step: usize,
+) -> Result<usize> {
     if shape.head_dim > LONGEST {
         let expected = format!("at most {LONGEST} on a GPU");
         return Err(KernelError::value(op, "head_dim", expected, shape.head_dim));
@@ -33,7 +38,8 @@ pub(super) struct PaddedHeads<'a> {
 }
 
 impl<'a> PaddedHeads<'a> {
-    /// Copies of q, k and v, or None where kernels with steps of `step` elements take them as they are.
+    /// Copies of q, k and v, or None where kernels with steps of `step` elements take them as they
+    /// are.
     ///
     /// # Errors
     /// As [`padded_head_dim`], or if the GPU has no memory left.
@@ -66,7 +72,8 @@ impl<'a> PaddedHeads<'a> {
         Ok(())
     }
 
-    /// Lets `backward`, which is given `dout`, `output` and gradients with padded heads, add to `grads`.
+    /// Lets `backward`, which is given `dout`, `output` and gradients with padded heads, add to
+    /// `grads`.
     pub(super) fn backward(
         &self,
         dout: &Tensor,
@@ -76,10 +83,12 @@ impl<'a> PaddedHeads<'a> {
     ) -> Result<()> {
         let pad = |x| resized_rows(self.gpu, x, self.shape.head_dim);
         let output = AttentionOutput { out: pad(&output.out)?, lse: output.lse.clone() };
-        let mut padded = AttentionGrads { dq: pad(&grads.dq)?, dk: pad(&grads.dk)?, dv: pad(&grads.dv)? };
+        let mut padded =
+            AttentionGrads { dq: pad(&grads.dq)?, dk: pad(&grads.dk)?, dv: pad(&grads.dv)? };
         backward(&pad(dout)?, &output, &mut padded)?;
         let cut = |x: &Tensor| resized_rows(self.gpu, x, dout.last_dim());
-        *grads = AttentionGrads { dq: cut(&padded.dq)?, dk: cut(&padded.dk)?, dv: cut(&padded.dv)? };
+        *grads =
+            AttentionGrads { dq: cut(&padded.dq)?, dk: cut(&padded.dk)?, dv: cut(&padded.dv)? };
         Ok(())
     }
 }

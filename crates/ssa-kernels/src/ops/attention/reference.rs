@@ -1,6 +1,7 @@
 //! `f64` definition of softmax attention over an arbitrary set of keys per query.
 //!
-//! The attention methods differ only in which keys a query sees; their references pass that set to this one.
+//! The attention methods differ only in which keys a query sees; their references pass that set to
+//! this one.
 
 /// The inputs of attention as plain row-major slices.
 #[derive(Clone, Copy, Debug)]
@@ -23,8 +24,12 @@ pub struct Inputs<'a> {
 
 /// Returns `(out, lse)`, where `visible(token, kv_head)` lists the keys that a query sees.
 ///
-/// `out = sum_j p_j v_j` with `p = softmax(softmax_scale * q . k_j)`; zero, and lse negative infinity, without keys.
-pub fn forward(inputs: &Inputs<'_>, visible: impl Fn(usize, usize) -> Vec<usize>) -> (Vec<f64>, Vec<f64>) {
+/// `out = sum_j p_j v_j` with `p = softmax(softmax_scale * q . k_j)`; zero, and lse negative
+/// infinity, without keys.
+pub fn forward(
+    inputs: &Inputs<'_>,
+    visible: impl Fn(usize, usize) -> Vec<usize>,
+) -> (Vec<f64>, Vec<f64>) {
     let mut out = vec![0.0; inputs.q.len()];
     let mut lse = Vec::new();
     for (row, out) in out.chunks_mut(inputs.head_dim).enumerate() {
@@ -38,8 +43,8 @@ pub fn forward(inputs: &Inputs<'_>, visible: impl Fn(usize, usize) -> Vec<usize>
     (out, lse)
 }
 
-/// Gradients `(dq, dk, dv)` for an upstream gradient `dout`:
-/// `dv_j = sum p_j dout`, `ds_j = p_j (dout . v_j - dout . out)`, `dq = scale sum ds_j k_j`, `dk_j = scale sum ds_j q`.
+/// Gradients `(dq, dk, dv)` for an upstream gradient `dout`: `dv_j = sum p_j dout`, `ds_j = p_j
+/// (dout . v_j - dout . out)`, `dq = scale sum ds_j k_j`, `dk_j = scale sum ds_j q`.
 pub fn backward(
     dout: &[f64],
     inputs: &Inputs<'_>,

@@ -8,8 +8,8 @@ use crate::{DType, Documents, KernelError, Result, Tensor};
 pub struct AttentionOutput {
     /// Attention output `[B, T, HQ, D]`, before any gate.
     pub out: Tensor,
-    /// Natural logarithm of the softmax denominator of every query, `[B, T, HQ]`; negative infinity where a query
-    /// sees no key (its output is zero).
+    /// Natural logarithm of the softmax denominator of every query, `[B, T, HQ]`; negative infinity
+    /// where a query sees no key (its output is zero).
     pub lse: Tensor,
 }
 

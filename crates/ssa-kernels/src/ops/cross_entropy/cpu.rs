@@ -8,19 +8,20 @@ use crate::Tensor;
 use crate::cpu::gemm::{Matrix, MatrixMut, Output, Threads, matmul};
 use crate::cpu::simd::{dispatch, exp_row_simd, max_row_simd};
 
-/// Logits of one chunk, 4 MB: they stay in the cache between the product that writes them and those that read
-/// them.
+/// Logits of one chunk, 4 MB: they stay in the cache between the product that writes them and those
+/// that read them.
 const CHUNK_LOGITS: usize = 1 << 20;
 
-/// Tokens of a chunk at least. Every chunk reads the weight twice and its gradient once, and writes that
-/// back; with large vocabularies this, and not the logits, is what a small chunk would wait for. `README.md`
-/// has measurements.
+/// Tokens of a chunk at least. Every chunk reads the weight twice and its gradient once, and writes
+/// that back; with large vocabularies this, and not the logits, is what a small chunk would wait
+/// for. `README.md` has measurements.
 const MIN_CHUNK_TOKENS: usize = 256;
 
 /// Exponentials that are summed in `f32` before they join the `f64` sum of their row.
 const COLUMNS: usize = 4096;
 
-/// Where the gradients of `scale * (sum of losses + z_loss * sum of squared log-normalisers)` are added.
+/// Where the gradients of `scale * (sum of losses + z_loss * sum of squared log-normalisers)` are
+/// added.
 pub(super) struct Gradients<'a> {
     pub(super) scale: f32,
     pub(super) z_loss: f32,
@@ -54,7 +55,9 @@ pub(super) fn losses(
     let tokens = chunk_tokens(vocab).min(labels.len().max(1));
     let mut logits = vec![0.0; tokens * vocab];
     let mut losses = vec![TokenLoss::default(); labels.len()];
-    for (chunk, (labels, losses)) in labels.chunks(tokens).zip(losses.chunks_mut(tokens)).enumerate() {
+    for (chunk, (labels, losses)) in
+        labels.chunks(tokens).zip(losses.chunks_mut(tokens)).enumerate()
+    {
         if labels.iter().all(|&label| label == IGNORE_INDEX) {
             continue;
         }
@@ -77,7 +80,8 @@ pub(super) fn losses(
     losses
 }
 
-/// Losses of a chunk; with factors (scale and z-loss), the logits become the gradient of the loss with respect to them.
+/// Losses of a chunk; with factors (scale and z-loss), the logits become the gradient of the loss
+/// with respect to them.
 fn cross_entropy(
     logits: &mut [f32],
     labels: &[i32],
@@ -85,13 +89,15 @@ fn cross_entropy(
     gradient_factors: Option<(f32, f32)>,
 ) {
     let vocab = logits.len() / labels.len();
-    logits.par_chunks_exact_mut(vocab).zip(labels).zip(losses).for_each(|((logits, &label), loss)| {
-        if label == IGNORE_INDEX {
-            logits.fill(0.0);
-        } else {
-            *loss = dispatch(Row { logits, label: label as usize, gradient_factors });
-        }
-    });
+    logits.par_chunks_exact_mut(vocab).zip(labels).zip(losses).for_each(
+        |((logits, &label), loss)| {
+            if label == IGNORE_INDEX {
+                logits.fill(0.0);
+            } else {
+                *loss = dispatch(Row { logits, label: label as usize, gradient_factors });
+            }
+        },
+    );
 }
 
 struct Row<'a> {
@@ -113,7 +119,8 @@ impl WithSimd for Row<'_> {
         }
         let lse = sum.ln() + f64::from(max);
         if let Some((scale, z_loss)) = self.gradient_factors {
-            // Without z-loss the first factor is 1: the gradient is bitwise that of the cross-entropy alone.
+            // Without z-loss the first factor is 1: the gradient is bitwise that of the
+            // cross-entropy alone.
             let softmax_scale = (1.0 + 2.0 * f64::from(z_loss) * lse) * f64::from(scale);
             let factor = (softmax_scale / sum) as f32;
             for logit in &mut *self.logits {

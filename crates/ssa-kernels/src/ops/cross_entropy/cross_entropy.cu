@@ -1,23 +1,28 @@
-// Softmax cross-entropy of a chunk of logits [rows, vocab], rows `stride` elements apart, and its gradient in place.
+// Softmax cross-entropy of a chunk of logits [rows, vocab], rows `stride` elements apart, and its
+// gradient in place.
 //
-// A block takes a row. It reads the row once for a running maximum and sum of exponentials, keeping the first
-// `cached` pieces of 16 bytes in shared memory, and once more for dz, of which the rest comes from the L2 cache: the row is
-// read from device memory once and written once (4 bytes an element). 64 bytes a thread are in flight. Of rows of 128256 logits
-// an H100 keeps 88 % in shared memory and moves 2.7 TB/s; 2.5 where it keeps half, 2.2 where it keeps nothing, and 2.3 with
-// two blocks of 512 threads that keep half together (a copy moves 3.0).
+// A block takes a row. It reads the row once for a running maximum and sum of exponentials, keeping
+// the first `cached` pieces of 16 bytes in shared memory, and once more for dz, of which the rest
+// comes from the L2 cache: the row is read from device memory once and written once (4 bytes an
+// element). 64 bytes a thread are in flight. Of rows of 128256 logits an H100 keeps 88 % in shared
+// memory and moves 2.7 TB/s; 2.5 where it keeps half, 2.2 where it keeps nothing, and 2.3 with two
+// blocks of 512 threads that keep half together (a copy moves 3.0).
 //
-// Rows need not be aligned: elements before the first address of 16 bytes and after the last whole piece are taken one by
-// one. Everything is f32 but the sum over threads and the loss, which are f64.
+// Rows need not be aligned: elements before the first address of 16 bytes and after the last whole
+// piece are taken one by one. Everything is f32 but the sum over threads and the loss, which are
+// f64.
 #include "common.cuh"
 
 constexpr int THREADS = 1024;
 constexpr int UNROLL = 4;
 constexpr int IGNORE_INDEX = -100;
 
-// The sum of 2^(z log2(e) + offset) over the logits seen, offset = -log2(e) * their maximum as rounded, so that the exact
-// logarithm of the sum of exponentials is (log2(sum) - offset) / log2(e).
+// The sum of 2^(z log2(e) + offset) over the logits seen, offset = -log2(e) * their maximum as
+// rounded, so that the exact logarithm of the sum of exponentials is (log2(sum) - offset) /
+// log2(e).
 //
-// The maximum begins far below any logit, not at -inf: no difference of infinities can arise unless a logit is infinite.
+// The maximum begins far below any logit, not at -inf: no difference of infinities can arise unless
+// a logit is infinite.
 struct Running {
     float max = -1e38f, offset = 1e38f * LOG2_E, sum = 0.0f;
 
@@ -35,7 +40,8 @@ struct Running {
     }
 };
 
-// The parts of a row: elements before the first aligned address, whole pieces of eight, elements after them.
+// The parts of a row: elements before the first aligned address, whole pieces of eight, elements
+// after them.
 struct Row {
     int head, pieces, tail;
 
@@ -128,7 +134,8 @@ DEVICE Running scan(const float* z, const Row& row) {
 }
 
 struct Gradient {
-    // dz = exp(z - lse) * softmax_scale - (column == label) * target_scale, the first product as one power of 2.
+    // dz = exp(z - lse) * softmax_scale - (column == label) * target_scale, the first product as
+    // one power of 2.
     float lse_shift, softmax_scale, target_scale;
     int label;
 
@@ -170,8 +177,8 @@ DEVICE void clear(bf16* z, const Row& row) {
     if (single >= 0) store(z + single, 0.0f);
 }
 
-// Loss and gradient of grad_scale * (loss + z_loss * lse^2); the logits become the gradient. Row r of the chunk is token
-// first + r of labels and results.
+// Loss and gradient of grad_scale * (loss + z_loss * lse^2); the logits become the gradient. Row r
+// of the chunk is token first + r of labels and results.
 extern "C" __global__ void __launch_bounds__(THREADS, 1)
 cross_entropy_fwd_bwd(bf16* logits, i64 stride, int vocab, const int* labels, float grad_scale, float z_loss, int cached,
                       i64 first, double* loss, double* lse_square) {
@@ -204,8 +211,9 @@ cross_entropy_fwd(const float* logits, i64 stride, int vocab, const int* labels,
     write_statistics(combine(scan(z, row), z[label]), loss + token, lse_square + token);
 }
 
-// The loss of prediction q and its divergence sum_v p (log p - log q) from the prediction `first`; without `others` q is the
-// first itself and both are of one row. Rows of `vocab` elements, one a block.
+// The loss of prediction q and its divergence sum_v p (log p - log q) from the prediction `first`;
+// without `others` q is the first itself and both are of one row. Rows of `vocab` elements, one a
+// block.
 extern "C" __global__ void __launch_bounds__(THREADS, 1)
 compare_predictions(const float* first, const float* others, int vocab, const int* labels, i64 first_token, double* loss,
                     double* divergence) {

@@ -9,8 +9,8 @@ use crate::{DType, Device, Result, Tensor};
 pub(crate) static MODULE: Module =
     Module { name: "cross_entropy", source: include_str!("cross_entropy.cu"), variants: &[&[]] };
 
-/// Bytes of the logits of a chunk. Every chunk reads and writes the gradient of the whole weight once more, so chunks are as
-/// large as memory bears: 4096 tokens of a vocabulary of 128k.
+/// Bytes of the logits of a chunk. Every chunk reads and writes the gradient of the whole weight
+/// once more, so chunks are as large as memory bears: 4096 tokens of a vocabulary of 128k.
 const CHUNK_BYTES: usize = 1 << 30;
 
 /// Threads of a block, as in the source.
@@ -19,7 +19,8 @@ const THREADS: usize = 1024;
 /// Shared memory that the kernel uses besides the row it keeps, rounded up.
 const STATIC_SHARED: usize = 1024;
 
-/// Where the gradients of `scale * (sum of losses + z_loss * sum of squared log-normalisers)` are added.
+/// Where the gradients of `scale * (sum of losses + z_loss * sum of squared log-normalisers)` are
+/// added.
 pub(super) struct Gradients<'a> {
     pub(super) scale: f32,
     pub(super) z_loss: f32,
@@ -61,7 +62,8 @@ impl Losses {
     }
 }
 
-/// The loss of every token. With gradients the logits are `bf16` and become the gradient in place; without, they are `f32`.
+/// The loss of every token. With gradients the logits are `bf16` and become the gradient in place;
+/// without, they are `f32`.
 pub(super) fn losses(
     gpu: &Gpu,
     x: &Tensor,
@@ -84,7 +86,15 @@ pub(super) fn losses(
         let weight = Matrix::new(weight, [vocab, hidden])?;
         matmul(gpu, MatrixMut::output(&mut logits, [count, vocab])?, 1.0, x, weight.t())?;
         let factors = gradients.as_ref().map(|gradients| (gradients.scale, gradients.z_loss));
-        cross_entropy(gpu, &mut logits, [count, vocab], &labels_on_gpu, first, &mut losses, factors)?;
+        cross_entropy(
+            gpu,
+            &mut logits,
+            [count, vocab],
+            &labels_on_gpu,
+            first,
+            &mut losses,
+            factors,
+        )?;
         if let Some(Gradients { dx, dweight, .. }) = &mut gradients {
             let dlogits = Matrix::with_row_stride(&logits, 0, [count, vocab], vocab)?;
             let dx = MatrixMut::accumulate_rows(dx, first * hidden, [count, hidden], hidden)?;
@@ -108,7 +118,8 @@ pub(super) fn compare(
     let device = Device::Cuda(gpu.clone());
     let [mut first, mut others] =
         [(); 2].map(|()| Tensor::for_output_on(&device, DType::F32, [tokens, vocab]));
-    let mut scores = xs.iter().map(|_| Scores::new(gpu, labels.len())).collect::<Result<Vec<_>>>()?;
+    let mut scores =
+        xs.iter().map(|_| Scores::new(gpu, labels.len())).collect::<Result<Vec<_>>>()?;
     let kernel = gpu.kernel(&MODULE, "compare_predictions", &[])?;
     for (chunk, labels) in labels.chunks(tokens).enumerate() {
         let (start, count) = (chunk * tokens, labels.len());
@@ -157,7 +168,8 @@ pub(super) fn chunk_tokens(vocab: usize, dtype: DType) -> usize {
     if tokens >= 256 { tokens / 256 * 256 } else { 256 }
 }
 
-/// Losses of the chunk that begins with token `first`; with factors (scale and z-loss), the logits become the gradient.
+/// Losses of the chunk that begins with token `first`; with factors (scale and z-loss), the logits
+/// become the gradient.
 fn cross_entropy(
     gpu: &Gpu,
     logits: &mut Tensor,
@@ -177,7 +189,8 @@ fn cross_entropy(
     let cached = (vocab / 8).min(gpu.properties().shared_memory.saturating_sub(STATIC_SHARED) / 16);
     let kernel = gpu.kernel(&MODULE, "cross_entropy_fwd_bwd", &[])?;
     let launch = kernel.launch([rows, 1, 1], THREADS).shared(16 * cached);
-    let launch = launch.in_place(logits).i64(vocab).i32(vocab).buffer(labels).f32(scale).f32(z_loss);
+    let launch =
+        launch.in_place(logits).i64(vocab).i32(vocab).buffer(labels).f32(scale).f32(z_loss);
     let launch = launch.i32(cached).i64(first).buffer_mut(&mut losses.loss);
     launch.buffer_mut(&mut losses.lse_square).run()
 }

@@ -1,7 +1,7 @@
 //! The language-model head and its loss in one op: linear map, softmax and cross-entropy.
 //!
-//! Logits exist for one chunk of tokens at a time, never as `[N, V]`; the folder's `README.md` says how the
-//! gradient comes out of the same pass.
+//! Logits exist for one chunk of tokens at a time, never as `[N, V]`; the folder's `README.md` says
+//! how the gradient comes out of the same pass.
 
 mod cpu;
 pub(crate) mod cuda;
@@ -29,35 +29,40 @@ pub struct CrossEntropy {
     pub targets: usize,
 }
 
-/// `loss_sum = sum over targets n of lse[n] - z[n, labels[n]]` and `lse_square_sum = sum over targets n of lse[n]^2`
-/// with `z = x Wᵀ` and `lse[n] = log(sum_v exp(z[n, v]))`.
+/// `loss_sum = sum over targets n of lse[n] - z[n, labels[n]]` and `lse_square_sum = sum over
+/// targets n of lse[n]^2` with `z = x Wᵀ` and `lse[n] = log(sum_v exp(z[n, v]))`.
 ///
 /// # Shapes
-/// `x` `[B, T, hidden]` (any leading axes, N rows), `weight` `[V, hidden]`, `labels` N entries: what each
-/// token should predict, or [`IGNORE_INDEX`].
+/// `x` `[B, T, hidden]` (any leading axes, N rows), `weight` `[V, hidden]`, `labels` N entries:
+/// what each token should predict, or [`IGNORE_INDEX`].
 ///
 /// # Dtypes
-/// `f32` logits, accumulated in `f32` by the matrix product; sums of exponentials in `f32` over 4096 entries (on a GPU, over
-/// those of a thread) and in `f64` over those; losses in `f64`. On a GPU `x` and `weight` are `bf16`.
+/// `f32` logits, accumulated in `f32` by the matrix product; sums of exponentials in `f32` over
+/// 4096 entries (on a GPU, over those of a thread) and in `f64` over those; losses in `f64`. On a
+/// GPU `x` and `weight` are `bf16`.
 ///
 /// # Edge cases
-/// No targets: zero. A logit that is NaN or positive infinity makes the loss of its token NaN, whatever its
-/// label.
+/// No targets: zero. A logit that is NaN or positive infinity makes the loss of its token NaN,
+/// whatever its label.
 ///
 /// # Errors
 /// [`KernelError::Shape`] if `weight` is not a matrix or its rows are not as long as those of `x`.
-/// [`KernelError::Value`] if it is empty, if the number of labels is not N, or if a label is neither below V
-/// nor [`IGNORE_INDEX`]; the message names its position.
+/// [`KernelError::Value`] if it is empty, if the number of labels is not N, or if a label is
+/// neither below V nor [`IGNORE_INDEX`]; the message names its position.
 ///
 /// # Determinism
-/// Bitwise reproducible for any number of threads: the chunks of tokens are cut by shape alone and added in
-/// order, and no product splits its sums. On a GPU as its matrix products are: see
+/// Bitwise reproducible for any number of threads: the chunks of tokens are cut by shape alone and
+/// added in order, and no product splits its sums. On a GPU as its matrix products are: see
 /// [`linear_fwd`](crate::ops::linear::linear_fwd).
 ///
 /// # Source
-/// The first term of the training loss; the released code calls a fused linear cross-entropy of the same
-/// meaning.
-pub fn linear_cross_entropy_fwd(x: &Tensor, weight: &Tensor, labels: &[i32]) -> Result<CrossEntropy> {
+/// The first term of the training loss; the released code calls a fused linear cross-entropy of the
+/// same meaning.
+pub fn linear_cross_entropy_fwd(
+    x: &Tensor,
+    weight: &Tensor,
+    labels: &[i32],
+) -> Result<CrossEntropy> {
     check("linear_cross_entropy_fwd", x, weight, labels)?;
     match x.device() {
         Device::Cuda(gpu) => cuda::losses(&gpu, x, weight, labels, None)?.summary(targets(labels)),
@@ -78,7 +83,11 @@ pub fn linear_cross_entropy_fwd(x: &Tensor, weight: &Tensor, labels: &[i32]) -> 
 ///
 /// # Determinism
 /// As [`linear_cross_entropy_fwd`].
-pub fn linear_cross_entropy_losses(x: &Tensor, weight: &Tensor, labels: &[i32]) -> Result<Vec<f32>> {
+pub fn linear_cross_entropy_losses(
+    x: &Tensor,
+    weight: &Tensor,
+    labels: &[i32],
+) -> Result<Vec<f32>> {
     check("linear_cross_entropy_losses", x, weight, labels)?;
     match x.device() {
         Device::Cuda(gpu) => cuda::losses(&gpu, x, weight, labels, None)?.to_vec(),
@@ -89,27 +98,30 @@ pub fn linear_cross_entropy_losses(x: &Tensor, weight: &Tensor, labels: &[i32]) 
     }
 }
 
-/// The loss, and the gradients of `grad_scale * (loss_sum + z_loss * lse_square_sum)` in the same pass:
-/// `dz = grad_scale ((1 + 2 z_loss lse) softmax(z) - onehot(label))`, zero rows where the label is
-/// [`IGNORE_INDEX`]; `dx += dz W`, `dweight += dzᵀ x`.
+/// The loss, and the gradients of `grad_scale * (loss_sum + z_loss * lse_square_sum)` in the same
+/// pass: `dz = grad_scale ((1 + 2 z_loss lse) softmax(z) - onehot(label))`, zero rows where the
+/// label is [`IGNORE_INDEX`]; `dx += dz W`, `dweight += dzᵀ x`.
 ///
-/// `z_loss` holds the normaliser near 1 (`lse` near 0), which the cross-entropy alone leaves free to drift.
+/// `z_loss` holds the normaliser near 1 (`lse` near 0), which the cross-entropy alone leaves free
+/// to drift.
 ///
-/// `grad_scale` is what a mean over targets, or the weight of the loss, would pass back: it must be known in
-/// advance, and in training it is (the targets of a step are counted before its forward).
+/// `grad_scale` is what a mean over targets, or the weight of the loss, would pass back: it must be
+/// known in advance, and in training it is (the targets of a step are counted before its forward).
 ///
 /// # Shapes
 /// As [`linear_cross_entropy_fwd`]; `dx` as `x`, `dweight` as `weight`.
 ///
 /// # Dtypes
-/// As [`linear_cross_entropy_fwd`]; gradients in `f32`, added to the buffers once per chunk of tokens. On a GPU the logits and
-/// their gradient are `bf16`, as is `dx`.
+/// As [`linear_cross_entropy_fwd`]; gradients in `f32`, added to the buffers once per chunk of
+/// tokens. On a GPU the logits and their gradient are `bf16`, as is `dx`.
 ///
 /// # Edge cases
-/// No targets: zero, and the gradients stay as they are. `z_loss` 0: bitwise the gradients of the cross-entropy alone.
+/// No targets: zero, and the gradients stay as they are. `z_loss` 0: bitwise the gradients of the
+/// cross-entropy alone.
 ///
 /// # Errors
-/// As [`linear_cross_entropy_fwd`], and [`KernelError::Shape`] if a gradient does not fit its tensor.
+/// As [`linear_cross_entropy_fwd`], and [`KernelError::Shape`] if a gradient does not fit its
+/// tensor.
 ///
 /// # Determinism
 /// As [`linear_cross_entropy_fwd`].
@@ -144,8 +156,8 @@ pub fn linear_cross_entropy_fwd_bwd(
     }
 }
 
-/// Bytes that [`linear_cross_entropy_fwd_bwd`] takes on a device besides the tensors it is given: the logits of a chunk, and
-/// what it keeps of every token.
+/// Bytes that [`linear_cross_entropy_fwd_bwd`] takes on a device besides the tensors it is given:
+/// the logits of a chunk, and what it keeps of every token.
 pub fn workspace_bytes(device: &Device, tokens: usize, vocab: usize) -> usize {
     let vocab = vocab.max(1);
     match device {
@@ -168,7 +180,9 @@ fn check(op: &'static str, x: &Tensor, weight: &Tensor, labels: &[i32]) -> Resul
         let expected = format!("{} labels, one per row of `x`", x.rows());
         return Err(KernelError::value(op, "labels", expected, format!("{} labels", labels.len())));
     }
-    let legal = |label: i32| label == IGNORE_INDEX || usize::try_from(label).is_ok_and(|label| label < vocab);
+    let legal = |label: i32| {
+        label == IGNORE_INDEX || usize::try_from(label).is_ok_and(|label| label < vocab)
+    };
     match labels.iter().position(|&label| !legal(label)) {
         None => Ok(()),
         Some(position) => {

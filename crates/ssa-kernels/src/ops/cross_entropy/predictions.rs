@@ -19,33 +19,38 @@ pub struct PredictionScore {
     pub divergence_sum: Scalar,
 }
 
-/// For each of the predictions `p_i = softmax(x_i Wᵀ)`, summed over targets n:
-/// `loss_sum = sum_n -log p_i[n, labels[n]]` and `divergence_sum = sum_n sum_v p_0[n, v] log(p_0[n, v] / p_i[n, v])`.
+/// For each of the predictions `p_i = softmax(x_i Wᵀ)`, summed over targets n: `loss_sum = sum_n
+/// -log p_i[n, labels[n]]` and `divergence_sum = sum_n sum_v p_0[n, v] log(p_0[n, v] / p_i[n, v])`.
 ///
 /// # Shapes
-/// Every `x` `[B, T, hidden]` (any leading axes, N rows, the same for all), `weight` `[V, hidden]`, `labels` N entries: what
-/// each token should predict, or [`IGNORE_INDEX`]. Returns an entry per `x`.
+/// Every `x` `[B, T, hidden]` (any leading axes, N rows, the same for all), `weight` `[V, hidden]`,
+/// `labels` N entries: what each token should predict, or [`IGNORE_INDEX`]. Returns an entry per
+/// `x`.
 ///
 /// # Dtypes
-/// Logits are `f32`, accumulated in `f32`; logarithms of sums and everything after them is `f64` on the CPU. On a GPU `x` and
-/// `weight` are `bf16`, probabilities are `f32` and so is each thread's share of a sum of exponentials; all other sums are
-/// `f64`.
+/// Logits are `f32`, accumulated in `f32`; logarithms of sums and everything after them is `f64` on
+/// the CPU. On a GPU `x` and `weight` are `bf16`, probabilities are `f32` and so is each thread's
+/// share of a sum of exponentials; all other sums are `f64`.
 ///
 /// # Edge cases
-/// No predictions: an empty list. No targets: zeros. The divergence of the first is 0. A logit that is NaN or
-/// positive infinity makes the sums NaN.
+/// No predictions: an empty list. No targets: zeros. The divergence of the first is 0. A logit that
+/// is NaN or positive infinity makes the sums NaN.
 ///
 /// # Errors
 /// As [`linear_cross_entropy_fwd`](super::linear_cross_entropy_fwd), and
 /// [`KernelError::Shape`](crate::KernelError::Shape) if the predictions differ in shape.
 ///
 /// # Determinism
-/// Bitwise reproducible for any number of threads: tokens are scored alone and summed in order. On a GPU as
-/// [`linear_fwd`](crate::ops::linear::linear_fwd).
+/// Bitwise reproducible for any number of threads: tokens are scored alone and summed in order. On
+/// a GPU as [`linear_fwd`](crate::ops::linear::linear_fwd).
 ///
 /// # Source
 /// The divergence between inference modes in the evaluation of the SSA paper (arXiv 2511.20102).
-pub fn compare_predictions(xs: &[&Tensor], weight: &Tensor, labels: &[i32]) -> Result<Vec<PredictionScore>> {
+pub fn compare_predictions(
+    xs: &[&Tensor],
+    weight: &Tensor,
+    labels: &[i32],
+) -> Result<Vec<PredictionScore>> {
     const OP: &str = "compare_predictions";
     let Some(first) = xs.first() else { return Ok(Vec::new()) };
     for x in xs {
@@ -100,14 +105,16 @@ impl Logits {
         (&self.values.as_slice()[token * vocab..][..vocab], self.log_sums[token])
     }
 
-    /// Per token its loss and its divergence from `first` (0 without one), zeros where it is no target.
+    /// Per token its loss and its divergence from `first` (0 without one), zeros where it is no
+    /// target.
     fn scores(&self, labels: &[i32], first: Option<&Self>) -> Vec<(f64, f64)> {
         let score = |(token, &label): (usize, &i32)| {
             if label == IGNORE_INDEX {
                 return (0.0, 0.0);
             }
             let (logits, log_sum) = self.row(token);
-            let from_first = first.map_or(0.0, |first| divergence(first.row(token), (logits, log_sum)));
+            let from_first =
+                first.map_or(0.0, |first| divergence(first.row(token), (logits, log_sum)));
             (log_sum - f64::from(logits[label as usize]), from_first)
         };
         labels.par_iter().enumerate().map(score).collect()
@@ -172,14 +179,20 @@ mod tests {
         assert_eq!(sums(&scores[0])[1], 0.0);
         let [loss, divergence] = sums(&scores[1]);
         assert!((loss - losses).abs() < 1e-5 * losses, "{loss} {losses}");
-        assert!((divergence - divergences).abs() < 1e-5 * divergences, "{divergence} {divergences}");
+        assert!(
+            (divergence - divergences).abs() < 1e-5 * divergences,
+            "{divergence} {divergences}"
+        );
     }
 
     #[test]
     fn predictions_of_different_shapes_are_refused() {
         let weight = Tensor::zeros([5, 4]);
-        let error =
-            compare_predictions(&[&Tensor::zeros([2, 1, 4]), &Tensor::zeros([1, 2, 4])], &weight, &[0, 1]);
+        let error = compare_predictions(
+            &[&Tensor::zeros([2, 1, 4]), &Tensor::zeros([1, 2, 4])],
+            &weight,
+            &[0, 1],
+        );
         assert!(error.unwrap_err().to_string().contains('x'));
         assert!(compare_predictions(&[], &weight, &[]).unwrap().is_empty());
     }

@@ -7,8 +7,10 @@ use crate::ops::linear;
 pub fn losses(x: &[f64], weight: &[f64], labels: &[i32], hidden: usize) -> Vec<f64> {
     let logits = linear::reference::forward(x, weight, hidden);
     let rows = logits.chunks(weight.len() / hidden).zip(labels);
-    rows.map(|(z, &label)| if label == IGNORE_INDEX { 0.0 } else { logsumexp(z) - z[label as usize] })
-        .collect()
+    rows.map(
+        |(z, &label)| if label == IGNORE_INDEX { 0.0 } else { logsumexp(z) - z[label as usize] },
+    )
+    .collect()
 }
 
 /// The square of the log-normaliser of every token, zero where ignored.
@@ -19,7 +21,13 @@ pub fn lse_squares(x: &[f64], weight: &[f64], labels: &[i32], hidden: usize) -> 
 }
 
 /// `KL(softmax(x_p Wᵀ) || softmax(x_q Wᵀ))` of every token in nats, zero where ignored.
-pub fn divergences(x_p: &[f64], x_q: &[f64], weight: &[f64], labels: &[i32], hidden: usize) -> Vec<f64> {
+pub fn divergences(
+    x_p: &[f64],
+    x_q: &[f64],
+    weight: &[f64],
+    labels: &[i32],
+    hidden: usize,
+) -> Vec<f64> {
     let vocab = weight.len() / hidden;
     let [p, q] = [x_p, x_q].map(|x| linear::reference::forward(x, weight, hidden));
     let divergence = |((p, q), &label): ((&[f64], &[f64]), &i32)| {
@@ -30,7 +38,8 @@ pub fn divergences(x_p: &[f64], x_q: &[f64], weight: &[f64], labels: &[i32], hid
     p.chunks(vocab).zip(q.chunks(vocab)).zip(labels).map(divergence).collect()
 }
 
-/// Gradients `(dx, dweight)` of the sum of all losses and `z_loss` times the sum of all squared log-normalisers.
+/// Gradients `(dx, dweight)` of the sum of all losses and `z_loss` times the sum of all squared
+/// log-normalisers.
 pub fn backward(
     x: &[f64],
     weight: &[f64],

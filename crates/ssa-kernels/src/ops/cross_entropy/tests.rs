@@ -17,9 +17,16 @@ fn numbers(loss: &CrossEntropy) -> (f64, f64, usize) {
     (loss.loss_sum.value().unwrap(), loss.lse_square_sum.value().unwrap(), loss.targets)
 }
 
-fn fwd_bwd(x: &Tensor, weight: &Tensor, labels: &[i32], z_loss: f32) -> ((f64, f64, usize), Tensor, Tensor) {
+fn fwd_bwd(
+    x: &Tensor,
+    weight: &Tensor,
+    labels: &[i32],
+    z_loss: f32,
+) -> ((f64, f64, usize), Tensor, Tensor) {
     let [mut dx, mut dweight] = [Tensor::zeros_like(x), Tensor::zeros_like(weight)];
-    let loss = linear_cross_entropy_fwd_bwd(x, weight, labels, SCALE, z_loss, &mut dx, &mut dweight).unwrap();
+    let loss =
+        linear_cross_entropy_fwd_bwd(x, weight, labels, SCALE, z_loss, &mut dx, &mut dweight)
+            .unwrap();
     (numbers(&loss), dx, dweight)
 }
 
@@ -38,7 +45,8 @@ fn check(tokens: usize, vocab: usize, hidden: usize) {
     assert_eq!(targets, labels.iter().filter(|&&label| label != IGNORE_INDEX).count());
     let sum: f64 = expected.iter().sum();
     assert!((loss_sum - sum).abs() <= 1e-5 + 1e-6 * sum, "{loss_sum} instead of {sum}");
-    let sum: f64 = reference::lse_squares(&to_f64(&x), &to_f64(&weight), &labels, hidden).iter().sum();
+    let sum: f64 =
+        reference::lse_squares(&to_f64(&x), &to_f64(&weight), &labels, hidden).iter().sum();
     assert!((square - sum).abs() <= 1e-5 + 1e-6 * sum, "{square} instead of {sum}");
 
     for z_loss in [0.0, Z_LOSS] {
@@ -46,7 +54,8 @@ fn check(tokens: usize, vocab: usize, hidden: usize) {
         assert_eq!(forward, both);
         let (edx, edweight) =
             reference::backward(&to_f64(&x), &to_f64(&weight), &labels, hidden, f64::from(z_loss));
-        let scaled = |gradient: Vec<f64>| gradient.iter().map(|g| f64::from(SCALE) * g).collect::<Vec<_>>();
+        let scaled =
+            |gradient: Vec<f64>| gradient.iter().map(|g| f64::from(SCALE) * g).collect::<Vec<_>>();
         assert_close("dx", dx.as_slice(), &scaled(edx), Tolerance::F32);
         assert_close("dweight", dweight.as_slice(), &scaled(edweight), Tolerance::F32);
     }
@@ -54,7 +63,9 @@ fn check(tokens: usize, vocab: usize, hidden: usize) {
 
 #[test]
 fn matches_the_reference() {
-    for (tokens, vocab, hidden) in [(1, 1, 1), (63, 1, 5), (100, 2, 17), (63, 257, 64), (1, 5000, 9)] {
+    for (tokens, vocab, hidden) in
+        [(1, 1, 1), (63, 1, 5), (100, 2, 17), (63, 257, 64), (1, 5000, 9)]
+    {
         check(tokens, vocab, hidden);
     }
 }
@@ -120,7 +131,8 @@ fn gradients_are_added() {
     let [mut dx, mut dweight] = [Tensor::zeros_like(&x), Tensor::zeros_like(&weight)];
     dx.fill(1.0);
     dweight.fill(1.0);
-    linear_cross_entropy_fwd_bwd(&x, &weight, &labels, SCALE, Z_LOSS, &mut dx, &mut dweight).unwrap();
+    linear_cross_entropy_fwd_bwd(&x, &weight, &labels, SCALE, Z_LOSS, &mut dx, &mut dweight)
+        .unwrap();
     assert_close("dx", dx.as_slice(), &plus_one(&once_dx), Tolerance::F32);
     assert_close("dweight", dweight.as_slice(), &plus_one(&once_dweight), Tolerance::F32);
 }

@@ -11,7 +11,8 @@ pub(super) struct TokensById {
 impl TokensById {
     /// A counting sort.
     pub(super) fn new(ids: &[u32], vocab: usize) -> Self {
-        // After counting, `ends[id]` is where the tokens of `id` begin; placing them moves it to where they end.
+        // After counting, `ends[id]` is where the tokens of `id` begin; placing them moves it to
+        // where they end.
         let mut ends = vec![0; vocab + 1];
         for &id in ids {
             ends[id as usize + 1] += 1;

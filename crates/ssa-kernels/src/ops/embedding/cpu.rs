@@ -19,7 +19,9 @@ pub(super) fn backward(dout: &[f32], ids: &[u32], dweight: &mut [f32], hidden: u
     let by_id = TokensById::new(ids, dweight.len() / hidden);
     dweight.par_chunks_exact_mut(hidden).enumerate().for_each(|(id, dweight)| {
         for &token in &by_id.tokens[by_id.range(id)] {
-            for (dweight, dout) in dweight.iter_mut().zip(&dout[token as usize * hidden..][..hidden]) {
+            for (dweight, dout) in
+                dweight.iter_mut().zip(&dout[token as usize * hidden..][..hidden])
+            {
                 *dweight += dout;
             }
         }

@@ -12,7 +12,8 @@ pub(crate) static MODULE: Module = Module {
 
 const THREADS: usize = 256;
 
-/// Tokens that a block adds: few enough for one frequent id to occupy the card, many enough for the partial rows to be few.
+/// Tokens that a block adds: few enough for one frequent id to occupy the card, many enough for the
+/// partial rows to be few.
 const RUN_TOKENS: usize = 128;
 
 pub(super) fn forward(gpu: &Gpu, ids: &[u32], weight: &Tensor, out: &mut Tensor) -> Result<()> {
@@ -22,7 +23,8 @@ pub(super) fn forward(gpu: &Gpu, ids: &[u32], weight: &Tensor, out: &mut Tensor)
     launch.buffer(&ids_on_gpu).input(weight).output(out).i64(ids.len()).run()
 }
 
-/// A part of the tokens of one id, or of its partial rows: `[id, begin, end, slot]` as the kernels read it.
+/// A part of the tokens of one id, or of its partial rows: `[id, begin, end, slot]` as the kernels
+/// read it.
 type Run = [i32; 4];
 
 /// What the kernels add, in which order.
@@ -40,8 +42,9 @@ impl Plan {
     fn new(ids: &[u32], vocab: usize) -> Self {
         let by_id = TokensById::new(ids, vocab);
         let (mut runs, mut groups, mut slots) = (Vec::new(), Vec::new(), 0);
-        let run =
-            |id: usize, begin: usize, end: usize, slot: i32| [id as i32, begin as i32, end as i32, slot];
+        let run = |id: usize, begin: usize, end: usize, slot: i32| {
+            [id as i32, begin as i32, end as i32, slot]
+        };
         for id in 0..vocab {
             let range = by_id.range(id);
             if range.len() <= RUN_TOKENS {
@@ -86,13 +89,16 @@ mod tests {
 
     #[test]
     fn every_token_is_added_once_and_in_order() {
-        let ids: Vec<u32> = (0..1000).map(|token| if token % 3 == 0 { 7 } else { token % 11 }).collect();
+        let ids: Vec<u32> =
+            (0..1000).map(|token| if token % 3 == 0 { 7 } else { token % 11 }).collect();
         let plan = Plan::new(&ids, 12);
         let mut next = 0;
         for &[id, begin, end, _] in &plan.runs {
             assert!(begin == next && begin < end && end - begin <= RUN_TOKENS as i32);
             let tokens = &plan.tokens[begin as usize..end as usize];
-            assert!(tokens.is_sorted() && tokens.iter().all(|&token| ids[token as usize] == id as u32));
+            assert!(
+                tokens.is_sorted() && tokens.iter().all(|&token| ids[token as usize] == id as u32)
+            );
             next = end;
         }
         assert_eq!(next, 1000);
@@ -100,7 +106,9 @@ mod tests {
             plan.runs.iter().filter(|run| run[3] >= 0).map(|run| (run[3], run[0])).collect();
         assert!(of_slots.iter().map(|(slot, _)| *slot as usize).eq(0..plan.slots));
         for &[id, begin, end, _] in &plan.groups {
-            assert!(of_slots.iter().all(|&(slot, other)| (begin..end).contains(&slot) == (id == other)));
+            assert!(
+                of_slots.iter().all(|&(slot, other)| (begin..end).contains(&slot) == (id == other))
+            );
         }
     }
 }

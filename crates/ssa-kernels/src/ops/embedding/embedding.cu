@@ -1,14 +1,17 @@
 // Rows of the embedding matrix, and the gradient of that matrix without atomics.
 //
-// The host sorts the tokens by id and cuts the list of every id into pieces of a fixed number of tokens. embedding_bwd sums a
-// piece in token order in f32: the only piece of an id adds to the gradient, each of several pieces writes a partial row
-// that embedding_bwd_combine adds in order. So a frequent id keeps many blocks busy and the order follows from the ids.
+// The host sorts the tokens by id and cuts the list of every id into pieces of a fixed number of
+// tokens. embedding_bwd sums a piece in token order in f32: the only piece of an id adds to the
+// gradient, each of several pieces writes a partial row that embedding_bwd_combine adds in order.
+// So a frequent id keeps many blocks busy and the order follows from the ids.
 //
-// A piece has 128 tokens: with 64 the partial rows of frequent ids cost more than the shorter pieces save (16384 tokens of a
-// Zipf law on an H100: 67 instead of 74 us; all tokens of one id: 46 instead of 59 us).
+// A piece has 128 tokens: with 64 the partial rows of frequent ids cost more than the shorter
+// pieces save (16384 tokens of a Zipf law on an H100: 67 instead of 74 us; all tokens of one id: 46
+// instead of 59 us).
 //
-// A block takes 8 columns a thread (1 where rows are no multiple of 8), all columns within blockIdx.y. Bytes: forward 4 an
-// element; backward 2 an element of dout and 8 an element of each row of the gradient that occurs.
+// A block takes 8 columns a thread (1 where rows are no multiple of 8), all columns within
+// blockIdx.y. Bytes: forward 4 an element; backward 2 an element of dout and 8 an element of each
+// row of the gradient that occurs.
 #include "common.cuh"
 
 constexpr int VEC = HIDDEN % 8 == 0 ? 8 : 1;
@@ -28,7 +31,8 @@ extern "C" __global__ void __launch_bounds__(256) embedding_fwd(const u32* ids, 
     }
 }
 
-// Tokens begin..end of the sorted list have the same id. `slot` is the partial row to write, or -1 to add to dweight.
+// Tokens begin..end of the sorted list have the same id. `slot` is the partial row to write, or -1
+// to add to dweight.
 struct Run {
     int id, begin, end, slot;
 };

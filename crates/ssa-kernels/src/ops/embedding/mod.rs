@@ -22,8 +22,9 @@ use crate::{DType, Device, KernelError, Result, Tensor};
 /// No tokens: an empty result.
 ///
 /// # Errors
-/// [`KernelError::Shape`] if `weight` is not a matrix. [`KernelError::Value`] if its rows are empty, if the
-/// number of ids is not B * T, or if an id is not below V; the message names its position.
+/// [`KernelError::Shape`] if `weight` is not a matrix. [`KernelError::Value`] if its rows are
+/// empty, if the number of ids is not B * T, or if an id is not below V; the message names its
+/// position.
 ///
 /// # Determinism
 /// Exact.
@@ -51,8 +52,8 @@ pub fn embedding_fwd(ids: &[u32], weight: &Tensor, shape: [usize; 2]) -> Result<
     Ok(out)
 }
 
-/// Gradient with respect to the embedding matrix: `dweight[v] += sum of dout[n] over the tokens n with ids[n]
-/// = v`.
+/// Gradient with respect to the embedding matrix: `dweight[v] += sum of dout[n] over the tokens n
+/// with ids[n] = v`.
 ///
 /// # Shapes
 /// `dout` `[B, T, hidden]`, `ids` N = B * T entries, `dweight` `[V, hidden]`.
@@ -64,12 +65,12 @@ pub fn embedding_fwd(ids: &[u32], weight: &Tensor, shape: [usize; 2]) -> Result<
 /// Rows of ids that do not occur stay as they are.
 ///
 /// # Errors
-/// [`KernelError::Shape`] if `dweight` is not a matrix or `dout` does not have N rows of `hidden` elements,
-/// [`KernelError::Value`] if the rows are empty or an id is not below V.
+/// [`KernelError::Shape`] if `dweight` is not a matrix or `dout` does not have N rows of `hidden`
+/// elements, [`KernelError::Value`] if the rows are empty or an id is not below V.
 ///
 /// # Determinism
-/// Bitwise reproducible for any number of threads: each row is summed by one thread, in token order. On a GPU too: tokens are
-/// added in order 64 at a time, and those sums in order.
+/// Bitwise reproducible for any number of threads: each row is summed by one thread, in token
+/// order. On a GPU too: tokens are added in order 64 at a time, and those sums in order.
 pub fn embedding_bwd(dout: &Tensor, ids: &[u32], dweight: &mut Tensor) -> Result<()> {
     const OP: &str = "embedding_bwd";
     let [vocab, hidden] = axes(OP, "dweight", dweight, "[V, hidden]")?;

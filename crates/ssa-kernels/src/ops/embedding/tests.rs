@@ -54,7 +54,9 @@ fn reference_passes_gradcheck() {
     let [weight, dout] = [8, 12].map(|len| normal_f64(&mut random, len));
     let ids = [3, 0, 3, 1, 1, 3];
     let dweight = reference::backward(&dout, &ids, 4, 2);
-    assert_gradient("dweight", &weight, &dweight, |weight| dot(&reference::forward(&ids, weight, 2), &dout));
+    assert_gradient("dweight", &weight, &dweight, |weight| {
+        dot(&reference::forward(&ids, weight, 2), &dout)
+    });
 }
 
 #[test]

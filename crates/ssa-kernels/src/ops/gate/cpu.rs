@@ -1,4 +1,5 @@
-//! Gates on the CPU. The rows of a branch lie 3 rows apart, which a matrix product takes as a row stride.
+//! Gates on the CPU. The rows of a branch lie 3 rows apart, which a matrix product takes as a row
+//! stride.
 
 use pulp::{Scalar, Simd, WithSimd};
 use rayon::prelude::*;
@@ -8,7 +9,13 @@ use crate::cpu::elementwise::{CHUNK, rows_per_chunk};
 use crate::cpu::gemm::{Matrix, MatrixMut, Output, Threads, matmul};
 use crate::cpu::simd::{axpy_simd, dispatch, dot_simd, sigmoid_simd};
 
-pub(super) fn forward(x: &[f32], g_proj: &[f32], branch: GateBranch, heads: usize, gate: &mut [f32]) {
+pub(super) fn forward(
+    x: &[f32],
+    g_proj: &[f32],
+    branch: GateBranch,
+    heads: usize,
+    gate: &mut [f32],
+) {
     let rows = branch_rows(g_proj, branch, heads);
     let tokens = gate.len() / heads;
     matmul(
@@ -24,10 +31,21 @@ pub(super) fn forward(x: &[f32], g_proj: &[f32], branch: GateBranch, heads: usiz
 
 /// The gradient before the sigmoid.
 pub(super) fn sigmoid_backward(dgate: &[f32], gate: &[f32]) -> Vec<f32> {
-    dgate.par_iter().zip(gate).with_min_len(CHUNK).map(|(dgate, gate)| dgate * gate * (1.0 - gate)).collect()
+    dgate
+        .par_iter()
+        .zip(gate)
+        .with_min_len(CHUNK)
+        .map(|(dgate, gate)| dgate * gate * (1.0 - gate))
+        .collect()
 }
 
-pub(super) fn backward_input(ds: &[f32], g_proj: &[f32], branch: GateBranch, heads: usize, dx: &mut [f32]) {
+pub(super) fn backward_input(
+    ds: &[f32],
+    g_proj: &[f32],
+    branch: GateBranch,
+    heads: usize,
+    dx: &mut [f32],
+) {
     let tokens = ds.len() / heads;
     matmul(
         MatrixMut::new(dx, tokens, hidden(g_proj, heads)),
@@ -39,7 +57,13 @@ pub(super) fn backward_input(ds: &[f32], g_proj: &[f32], branch: GateBranch, hea
     );
 }
 
-pub(super) fn backward_weight(ds: &[f32], x: &[f32], branch: GateBranch, heads: usize, dg_proj: &mut [f32]) {
+pub(super) fn backward_weight(
+    ds: &[f32],
+    x: &[f32],
+    branch: GateBranch,
+    heads: usize,
+    dg_proj: &mut [f32],
+) {
     let tokens = ds.len() / heads;
     let hidden = hidden(dg_proj, heads);
     let rows = &mut dg_proj[branch.first_row() * hidden..];
@@ -102,7 +126,12 @@ pub(super) struct Saved<'a> {
     pub(super) head_dim: usize,
 }
 
-pub(super) fn apply_backward(saved: Saved<'_>, dgated: &[f32], dout: &mut [f32], dgate: &mut [f32]) {
+pub(super) fn apply_backward(
+    saved: Saved<'_>,
+    dgated: &[f32],
+    dout: &mut [f32],
+    dgate: &mut [f32],
+) {
     let Saved { out, gate, head_dim } = saved;
     let heads = rows_per_chunk(head_dim);
     let chunk = heads * head_dim;

@@ -1,4 +1,5 @@
-//! Gates on a GPU. The rows of a branch lie 3 rows apart, which a matrix product takes as a row stride.
+//! Gates on a GPU. The rows of a branch lie 3 rows apart, which a matrix product takes as a row
+//! stride.
 
 use super::GateBranch;
 use crate::cuda::elementwise::{THREADS, grid};
@@ -24,7 +25,11 @@ pub(super) fn forward(
     let out = MatrixMut::output(gate, [tokens, heads])?;
     matmul(gpu, out, 1.0, Matrix::new(x, [tokens, hidden])?, rows.t())?;
     let len = gate.len();
-    gpu.kernel(&MODULE, "gate_sigmoid", &[])?.launch(grid(len), THREADS).in_place(gate).i64(len).run()
+    gpu.kernel(&MODULE, "gate_sigmoid", &[])?
+        .launch(grid(len), THREADS)
+        .in_place(gate)
+        .i64(len)
+        .run()
 }
 
 /// What the forward pass saw and left behind.
@@ -63,14 +68,20 @@ fn branch_rows(g_proj: &Tensor, branch: GateBranch, heads: usize) -> Result<Matr
     Matrix::with_row_stride(g_proj, branch.first_row() * hidden, [heads, hidden], 3 * hidden)
 }
 
-/// The grid of a kernel with a group of lanes for every row of `head_dim` elements (`RowLayout` in the source).
+/// The grid of a kernel with a group of lanes for every row of `head_dim` elements (`RowLayout` in
+/// the source).
 fn row_grid(rows: usize, head_dim: usize) -> [usize; 3] {
     let pieces = if head_dim.is_multiple_of(8) { head_dim / 8 } else { head_dim };
     let lanes = pieces.next_power_of_two().min(32);
     [rows.div_ceil(THREADS / lanes), 1, 1]
 }
 
-pub(super) fn apply_forward(gpu: &Gpu, out: &Tensor, gate: &Tensor, gated: &mut Tensor) -> Result<()> {
+pub(super) fn apply_forward(
+    gpu: &Gpu,
+    out: &Tensor,
+    gate: &Tensor,
+    gated: &mut Tensor,
+) -> Result<()> {
     let (rows, head_dim) = (gate.len(), out.last_dim());
     let kernel = gpu.kernel(&MODULE, "gate_apply_fwd", &[("HEAD_DIM", head_dim as i64)])?;
     let launch = kernel.launch(row_grid(rows, head_dim), THREADS);
@@ -87,6 +98,7 @@ pub(super) fn apply_backward(
 ) -> Result<()> {
     let (rows, head_dim) = (gate.len(), out.last_dim());
     let kernel = gpu.kernel(&MODULE, "gate_apply_bwd", &[("HEAD_DIM", head_dim as i64)])?;
-    let launch = kernel.launch(row_grid(rows, head_dim), THREADS).input(dgated).input(out).input(gate);
+    let launch =
+        kernel.launch(row_grid(rows, head_dim), THREADS).input(dgated).input(out).input(gate);
     launch.accumulate(dout).accumulate(dgate).i64(rows).run()
 }

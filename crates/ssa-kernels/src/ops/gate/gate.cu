@@ -1,8 +1,9 @@
-// The sigmoid of the projected gates, and the product of attention outputs with their gates. The projections themselves are
-// matrix products.
+// The sigmoid of the projected gates, and the product of attention outputs with their gates. The
+// projections themselves are matrix products.
 //
-// gate_apply: rows are the heads of all tokens, HEAD_DIM elements of bf16 with one f32 gate each. RowLayout divides a row
-// among neighbouring lanes, so that dgate is a sum over a few lanes. Bytes an element: forward 4, backward 6.
+// gate_apply: rows are the heads of all tokens, HEAD_DIM elements of bf16 with one f32 gate each.
+// RowLayout divides a row among neighbouring lanes, so that dgate is a sum over a few lanes. Bytes
+// an element: forward 4, backward 6.
 #include "common.cuh"
 
 struct Sigmoid {

@@ -1,7 +1,8 @@
 //! Output gates of the attention branches: one number per token and query head.
 //!
-//! `g_proj` `[3 * HQ, hidden]` interleaves the three branches: row `3h` gates the compression branch of query
-//! head `h`, row `3h + 1` selection (and full attention, which takes its place), row `3h + 2` the window.
+//! `g_proj` `[3 * HQ, hidden]` interleaves the three branches: row `3h` gates the compression
+//! branch of query head `h`, row `3h + 1` selection (and full attention, which takes its place),
+//! row `3h + 2` the window.
 
 mod cpu;
 pub(crate) mod cuda;
@@ -37,17 +38,19 @@ impl GateBranch {
 /// `gate[b, t, h] = sigmoid(sum_i x[b, t, i] g_proj[3h + r, i])`, r the row of the branch.
 ///
 /// # Shapes
-/// `x` `[B, T, hidden]` (the normed input of the layer), `g_proj` `[3 * HQ, hidden]`; returns `[B, T, HQ]`.
+/// `x` `[B, T, hidden]` (the normed input of the layer), `g_proj` `[3 * HQ, hidden]`; returns `[B,
+/// T, HQ]`.
 ///
 /// # Dtypes
-/// `f32`, on a GPU `bf16` inputs; accumulated in `f32` by the matrix product. The gate is `f32` everywhere.
+/// `f32`, on a GPU `bf16` inputs; accumulated in `f32` by the matrix product. The gate is `f32`
+/// everywhere.
 ///
 /// # Edge cases
 /// No tokens: an empty result. The rows of other branches are not read.
 ///
 /// # Errors
-/// [`KernelError::Shape`] if `x` does not have three axes, or if `g_proj` is not a matrix of a multiple of 3
-/// rows as long as those of `x`, and not empty.
+/// [`KernelError::Shape`] if `x` does not have three axes, or if `g_proj` is not a matrix of a
+/// multiple of 3 rows as long as those of `x`, and not empty.
 ///
 /// # Determinism
 /// Bitwise reproducible for any number of threads: the matrix product does not split its sums.
@@ -63,20 +66,23 @@ pub fn gate_fwd(x: &Tensor, g_proj: &Tensor, branch: GateBranch) -> Result<Tenso
             dtypes("gate_fwd", &[("x", x, DType::Bf16), ("g_proj", g_proj, DType::Bf16)])?;
             cuda::forward(&gpu, x, g_proj, branch, &mut out)?;
         }
-        Device::Cpu => cpu::forward(x.as_slice(), g_proj.as_slice(), branch, heads, out.as_mut_slice()),
+        Device::Cpu => {
+            cpu::forward(x.as_slice(), g_proj.as_slice(), branch, heads, out.as_mut_slice())
+        }
     }
     Ok(out)
 }
 
-/// Gradients of [`gate_fwd`]. With `ds = dgate gate (1 - gate)`: `dx += ds W`, `dW += dsᵀ x`, W the rows of
-/// the branch.
+/// Gradients of [`gate_fwd`]. With `ds = dgate gate (1 - gate)`: `dx += ds W`, `dW += dsᵀ x`, W the
+/// rows of the branch.
 ///
 /// # Shapes
-/// `dgate`, `gate` (the result of the forward) `[B, T, HQ]`, `x`, `dx` `[B, T, hidden]`, `g_proj`, `dg_proj`
-/// `[3 * HQ, hidden]`.
+/// `dgate`, `gate` (the result of the forward) `[B, T, HQ]`, `x`, `dx` `[B, T, hidden]`, `g_proj`,
+/// `dg_proj` `[3 * HQ, hidden]`.
 ///
 /// # Dtypes
-/// `f32`; on a GPU `x`, `g_proj` and `dx` are `bf16`, and so is `ds` for the products. Accumulated in `f32`.
+/// `f32`; on a GPU `x`, `g_proj` and `dx` are `bf16`, and so is `ds` for the products. Accumulated
+/// in `f32`.
 ///
 /// # Edge cases
 /// The rows of `dg_proj` of other branches are not touched.
@@ -101,8 +107,13 @@ pub fn gate_bwd(
     check_shape(OP, "dgate", dgate, gate.shape())?;
     check_shape(OP, "dx", dx, x.shape())?;
     check_shape(OP, "dg_proj", dg_proj, g_proj.shape())?;
-    let tensors =
-        [("dgate", dgate), ("gate", gate), ("g_proj", g_proj), ("dx", &*dx), ("dg_proj", &*dg_proj)];
+    let tensors = [
+        ("dgate", dgate),
+        ("gate", gate),
+        ("g_proj", g_proj),
+        ("dx", &*dx),
+        ("dg_proj", &*dg_proj),
+    ];
     same_device(OP, x, &tensors)?;
     match x.device() {
         Device::Cuda(gpu) => {
@@ -123,7 +134,8 @@ pub fn gate_bwd(
 /// `gated[b, t, h, d] = out[b, t, h, d] gate[b, t, h]`.
 ///
 /// # Shapes
-/// `out` `[B, T, HQ, D]` (the output of an attention branch), `gate` `[B, T, HQ]`; returns `[B, T, HQ, D]`.
+/// `out` `[B, T, HQ, D]` (the output of an attention branch), `gate` `[B, T, HQ]`; returns `[B, T,
+/// HQ, D]`.
 ///
 /// # Dtypes
 /// `f32`, on a GPU `out` in `bf16`.
@@ -139,8 +151,8 @@ pub fn gate_bwd(
 /// Bitwise reproducible for any number of threads: each head of a token belongs to one thread.
 ///
 /// # Source
-/// The released attention module: each branch is multiplied by its gate before the alignment loss and
-/// `o_proj`.
+/// The released attention module: each branch is multiplied by its gate before the alignment loss
+/// and `o_proj`.
 pub fn gate_apply_fwd(out: &Tensor, gate: &Tensor) -> Result<Tensor> {
     let head_dim = check_heads("gate_apply_fwd", out, gate)?;
     same_device("gate_apply_fwd", out, &[("gate", gate)])?;
@@ -150,7 +162,9 @@ pub fn gate_apply_fwd(out: &Tensor, gate: &Tensor) -> Result<Tensor> {
             dtypes("gate_apply_fwd", &[("out", out, DType::Bf16), ("gate", gate, DType::F32)])?;
             cuda::apply_forward(&gpu, out, gate, &mut gated)?;
         }
-        Device::Cpu => cpu::apply_forward(out.as_slice(), gate.as_slice(), head_dim, gated.as_mut_slice()),
+        Device::Cpu => {
+            cpu::apply_forward(out.as_slice(), gate.as_slice(), head_dim, gated.as_mut_slice())
+        }
     }
     Ok(gated)
 }
@@ -161,7 +175,8 @@ pub fn gate_apply_fwd(out: &Tensor, gate: &Tensor) -> Result<Tensor> {
 /// `dgated`, `out`, `dout` `[B, T, HQ, D]`, `gate`, `dgate` `[B, T, HQ]`.
 ///
 /// # Dtypes
-/// `f32`, on a GPU `dgated`, `out` and `dout` in `bf16`; the sum over D accumulates in `f32`, one partial sum per vector lane.
+/// `f32`, on a GPU `dgated`, `out` and `dout` in `bf16`; the sum over D accumulates in `f32`, one
+/// partial sum per vector lane.
 ///
 /// # Errors
 /// As [`gate_apply_fwd`], and [`KernelError::Shape`] if the other tensors do not fit.
@@ -190,7 +205,12 @@ pub fn gate_apply_bwd(
         }
         Device::Cpu => {
             let saved = cpu::Saved { out: out.as_slice(), gate: gate.as_slice(), head_dim };
-            cpu::apply_backward(saved, dgated.as_slice(), dout.as_mut_slice(), dgate.as_mut_slice());
+            cpu::apply_backward(
+                saved,
+                dgated.as_slice(),
+                dout.as_mut_slice(),
+                dgate.as_mut_slice(),
+            );
         }
     }
     Ok(())
@@ -201,7 +221,12 @@ fn check_projection(op: &'static str, x: &Tensor, g_proj: &Tensor) -> Result<[us
     let [batch, tokens, hidden] = axes(op, "x", x, "[B, T, hidden]")?;
     let [rows, columns] = axes(op, "g_proj", g_proj, "[3 * HQ, hidden]")?;
     if !rows.is_multiple_of(3) || rows == 0 || columns == 0 || columns != hidden {
-        return Err(KernelError::shape(op, "g_proj", format!("[3 * HQ, {hidden}]"), g_proj.shape()));
+        return Err(KernelError::shape(
+            op,
+            "g_proj",
+            format!("[3 * HQ, {hidden}]"),
+            g_proj.shape(),
+        ));
     }
     Ok([batch, tokens, rows / 3])
 }

@@ -6,7 +6,9 @@ use super::GateBranch;
 pub fn forward(x: &[f64], g_proj: &[f64], branch: GateBranch, hidden: usize) -> Vec<f64> {
     let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
     let rows = || g_proj.chunks(hidden).skip(branch.first_row()).step_by(3);
-    x.chunks(hidden).flat_map(|x| rows().map(move |row| 1.0 / (1.0 + (-dot(x, row)).exp()))).collect()
+    x.chunks(hidden)
+        .flat_map(|x| rows().map(move |row| 1.0 / (1.0 + (-dot(x, row)).exp())))
+        .collect()
 }
 
 /// Gradients `(dx, dg_proj)` for an upstream gradient `dgate`.
@@ -37,7 +39,12 @@ pub fn apply_forward(out: &[f64], gate: &[f64], head_dim: usize) -> Vec<f64> {
 }
 
 /// Gradients `(dout, dgate)` for an upstream gradient `dgated`.
-pub fn apply_backward(dgated: &[f64], out: &[f64], gate: &[f64], head_dim: usize) -> (Vec<f64>, Vec<f64>) {
+pub fn apply_backward(
+    dgated: &[f64],
+    out: &[f64],
+    gate: &[f64],
+    head_dim: usize,
+) -> (Vec<f64>, Vec<f64>) {
     let mut dgate = vec![0.0; gate.len()];
     for (i, (dgated, out)) in dgated.iter().zip(out).enumerate() {
         dgate[i / head_dim] += dgated * out;

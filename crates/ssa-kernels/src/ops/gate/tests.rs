@@ -130,25 +130,39 @@ fn reference_passes_gradcheck() {
     let [x, g_proj, dgate] = [8, 24, 4].map(|len| normal_f64(&mut random, len));
     for branch in BRANCHES {
         let (dx, dg_proj) = reference::backward(&dgate, &x, &g_proj, branch, 4);
-        let loss = |x: &[f64], g_proj: &[f64]| dot(&reference::forward(x, g_proj, branch, 4), &dgate);
+        let loss =
+            |x: &[f64], g_proj: &[f64]| dot(&reference::forward(x, g_proj, branch, 4), &dgate);
         assert_gradient("dx", &x, &dx, |x| loss(x, &g_proj));
         assert_gradient("dg_proj", &g_proj, &dg_proj, |g_proj| loss(&x, g_proj));
     }
     let [out, gate, dgated] = [12, 4, 12].map(|len| normal_f64(&mut random, len));
     let (dout, dgate) = reference::apply_backward(&dgated, &out, &gate, 3);
-    assert_gradient("dout", &out, &dout, |out| dot(&reference::apply_forward(out, &gate, 3), &dgated));
-    assert_gradient("dgate", &gate, &dgate, |gate| dot(&reference::apply_forward(&out, gate, 3), &dgated));
+    assert_gradient("dout", &out, &dout, |out| {
+        dot(&reference::apply_forward(out, &gate, 3), &dgated)
+    });
+    assert_gradient("dgate", &gate, &dgate, |gate| {
+        dot(&reference::apply_forward(&out, gate, 3), &dgated)
+    });
 }
 
 #[test]
 fn wrong_shapes_are_refused() {
-    let [x, g_proj, gate] = [Tensor::zeros([1, 2, 4]), Tensor::zeros([9, 4]), Tensor::zeros([1, 2, 3])];
+    let [x, g_proj, gate] =
+        [Tensor::zeros([1, 2, 4]), Tensor::zeros([9, 4]), Tensor::zeros([1, 2, 3])];
     assert!(gate_fwd(&Tensor::zeros([2, 4]), &g_proj, Window).is_err());
     assert!(gate_fwd(&x, &Tensor::zeros([8, 4]), Window).is_err());
     assert!(gate_fwd(&x, &Tensor::zeros([9, 5]), Window).is_err());
     assert!(gate_fwd(&x, &Tensor::zeros([0, 4]), Window).is_err());
     let bwd = |dgate: &Tensor, gate: &Tensor, dx: [usize; 3], dg_proj: [usize; 2]| {
-        gate_bwd(dgate, gate, &x, &g_proj, Window, &mut Tensor::zeros(dx), &mut Tensor::zeros(dg_proj))
+        gate_bwd(
+            dgate,
+            gate,
+            &x,
+            &g_proj,
+            Window,
+            &mut Tensor::zeros(dx),
+            &mut Tensor::zeros(dg_proj),
+        )
     };
     let other = Tensor::zeros([1, 3, 2]);
     assert!(bwd(&gate, &gate, [1, 2, 4], [9, 4]).is_ok());

@@ -11,7 +11,11 @@ pub(crate) static MODULE: Module =
 const CHUNK: usize = 32_768;
 
 /// The norm and the factor that clips it to `max_norm`.
-pub(super) fn norm_and_clip(gpu: &Gpu, grads: &[&Tensor], max_norm: f64) -> Result<(Scalar, GradScale)> {
+pub(super) fn norm_and_clip(
+    gpu: &Gpu,
+    grads: &[&Tensor],
+    max_norm: f64,
+) -> Result<(Scalar, GradScale)> {
     let chunks = |grad: &Tensor| grad.len().div_ceil(CHUNK);
     let partials: usize = grads.iter().map(|grad| chunks(grad)).sum();
     let mut partial = gpu.alloc::<f64>(partials)?;

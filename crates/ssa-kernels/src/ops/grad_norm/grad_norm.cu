@@ -1,8 +1,8 @@
 // The L2 norm of many f32 gradients: grad_norm_partial once for each tensor, then grad_norm_finish.
 //
-// A block squares and adds CHUNK elements in f64 and writes one partial sum; the blocks of all tensors write to one list in
-// the order of the tensors (a tensor's own from `first`), which the last kernel adds in a fixed order. Bytes an element: 4;
-// 64 bytes a thread are in flight.
+// A block squares and adds CHUNK elements in f64 and writes one partial sum; the blocks of all
+// tensors write to one list in the order of the tensors (a tensor's own from `first`), which the
+// last kernel adds in a fixed order. Bytes an element: 4; 64 bytes a thread are in flight.
 #include "common.cuh"
 
 constexpr int THREADS = 256;
@@ -38,7 +38,8 @@ grad_norm_partial(const float* grad, i64 len, double* partial, i64 first) {
 
 constexpr int FINISH_THREADS = 1024;
 
-// norm = sqrt(sum of partial), and clip = min(1, max_norm / (norm + 1e-6)), NaN unless the norm is finite.
+// norm = sqrt(sum of partial), and clip = min(1, max_norm / (norm + 1e-6)), NaN unless the norm is
+// finite.
 extern "C" __global__ void __launch_bounds__(FINISH_THREADS)
 grad_norm_finish(const double* partial, i64 partials, double max_norm, double* norm, float* clip) {
     double sum = 0.0;

@@ -28,8 +28,8 @@ pub use scale::GradScale;
 /// [`KernelError::Value`](crate::KernelError::Value) if one is not `f32`.
 ///
 /// # Determinism
-/// Bitwise reproducible for any number of threads, and on a GPU: blocks of fixed length, added in an order that follows from
-/// the lengths of the tensors.
+/// Bitwise reproducible for any number of threads, and on a GPU: blocks of fixed length, added in
+/// an order that follows from the lengths of the tensors.
 ///
 /// # Source
 /// `torch.nn.utils.clip_grad_norm_`.
@@ -37,10 +37,12 @@ pub fn grad_norm<'a>(grads: impl IntoIterator<Item = &'a Tensor>) -> Result<Scal
     Ok(clipped_grad_norm(grads, f64::INFINITY)?.0)
 }
 
-/// [`grad_norm`] and the factor that clips gradients to it: [`clip_factor`] where the norm is finite, NaN where it is not.
+/// [`grad_norm`] and the factor that clips gradients to it: [`clip_factor`] where the norm is
+/// finite, NaN where it is not.
 ///
-/// On a GPU both stay there, so that the step that uses the factor ([`adamw_step`](crate::ops::adamw::adamw_step)) is queued
-/// without waiting. That step changes nothing if the factor is NaN.
+/// On a GPU both stay there, so that the step that uses the factor
+/// ([`adamw_step`](crate::ops::adamw::adamw_step)) is queued without waiting. That step changes
+/// nothing if the factor is NaN.
 ///
 /// # Errors
 /// As [`grad_norm`].

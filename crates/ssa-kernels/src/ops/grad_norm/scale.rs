@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use crate::cuda::Buffer;
 
-/// What a gradient is multiplied by before it is used: a known number, or one that a GPU computes when its turn comes, so
-/// that clipping by the global norm does not wait for the norm.
+/// What a gradient is multiplied by before it is used: a known number, or one that a GPU computes
+/// when its turn comes, so that clipping by the global norm does not wait for the norm.
 #[derive(Clone, Debug)]
 pub struct GradScale(Place);
 

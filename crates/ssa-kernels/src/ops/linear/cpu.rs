@@ -14,7 +14,13 @@ pub(super) fn forward(x: &[f32], weight: &[f32], out: &mut [f32], inputs: usize,
     );
 }
 
-pub(super) fn backward_input(dout: &[f32], weight: &[f32], dx: &mut [f32], inputs: usize, outputs: usize) {
+pub(super) fn backward_input(
+    dout: &[f32],
+    weight: &[f32],
+    dx: &mut [f32],
+    inputs: usize,
+    outputs: usize,
+) {
     let rows = dout.len() / outputs;
     matmul(
         MatrixMut::new(dx, rows, inputs),
@@ -26,7 +32,13 @@ pub(super) fn backward_input(dout: &[f32], weight: &[f32], dx: &mut [f32], input
     );
 }
 
-pub(super) fn backward_weight(dout: &[f32], x: &[f32], dweight: &mut [f32], inputs: usize, outputs: usize) {
+pub(super) fn backward_weight(
+    dout: &[f32],
+    x: &[f32],
+    dweight: &mut [f32],
+    inputs: usize,
+    outputs: usize,
+) {
     let rows = dout.len() / outputs;
     matmul(
         MatrixMut::new(dweight, outputs, inputs),

@@ -21,11 +21,12 @@ use crate::{DType, Device, Result, Tensor};
 /// No rows: an empty result.
 ///
 /// # Errors
-/// [`KernelError::Shape`](crate::KernelError::Shape) if `weight` is not a matrix or its rows are not as long as those of `x`.
+/// [`KernelError::Shape`](crate::KernelError::Shape) if `weight` is not a matrix or its rows are
+/// not as long as those of `x`.
 ///
 /// # Determinism
-/// Bitwise reproducible for a given number of threads. On a GPU for a given card and library, as long as the cache
-/// directory keeps the algorithm that was chosen for the shape.
+/// Bitwise reproducible for a given number of threads. On a GPU for a given card and library, as
+/// long as the cache directory keeps the algorithm that was chosen for the shape.
 ///
 /// # Source
 /// Every projection of the Llama block.
@@ -33,7 +34,8 @@ pub fn linear_fwd(x: &Tensor, weight: &Tensor) -> Result<Tensor> {
     forward(x, weight, x.dtype())
 }
 
-/// [`linear_fwd`] with a result in `f32` on a GPU too: for logits, whose small differences are what is measured.
+/// [`linear_fwd`] with a result in `f32` on a GPU too: for logits, whose small differences are what
+/// is measured.
 ///
 /// # Errors
 /// As [`linear_fwd`].
@@ -48,7 +50,9 @@ fn forward(x: &Tensor, weight: &Tensor, dtype: DType) -> Result<Tensor> {
     let mut out = Tensor::for_output_on(&x.device(), dtype, with_last_dim(x, outputs));
     match x.device() {
         Device::Cuda(gpu) => cuda::forward(&gpu, x, weight, &mut out)?,
-        Device::Cpu => cpu::forward(x.as_slice(), weight.as_slice(), out.as_mut_slice(), inputs, outputs),
+        Device::Cpu => {
+            cpu::forward(x.as_slice(), weight.as_slice(), out.as_mut_slice(), inputs, outputs)
+        }
     }
     Ok(out)
 }
@@ -62,7 +66,8 @@ fn forward(x: &Tensor, weight: &Tensor, dtype: DType) -> Result<Tensor> {
 /// `f32`, or `bf16` on a GPU; accumulated in `f32`.
 ///
 /// # Errors
-/// [`KernelError::Shape`](crate::KernelError::Shape) as in [`linear_fwd`], or if `dout` and `dx` differ in their number of rows.
+/// [`KernelError::Shape`](crate::KernelError::Shape) as in [`linear_fwd`], or if `dout` and `dx`
+/// differ in their number of rows.
 ///
 /// # Determinism
 /// As [`linear_fwd`].
@@ -74,7 +79,13 @@ pub fn linear_bwd_input(dout: &Tensor, weight: &Tensor, dx: &mut Tensor) -> Resu
     match dout.device() {
         Device::Cuda(gpu) => cuda::backward_input(&gpu, dout, weight, dx)?,
         Device::Cpu => {
-            cpu::backward_input(dout.as_slice(), weight.as_slice(), dx.as_mut_slice(), inputs, outputs);
+            cpu::backward_input(
+                dout.as_slice(),
+                weight.as_slice(),
+                dx.as_mut_slice(),
+                inputs,
+                outputs,
+            );
         }
     }
     Ok(())
@@ -89,7 +100,8 @@ pub fn linear_bwd_input(dout: &Tensor, weight: &Tensor, dx: &mut Tensor) -> Resu
 /// `f32`; on a GPU `dout` and `x` are `bf16` and `dweight` is `f32`. Accumulated in `f32`.
 ///
 /// # Errors
-/// [`KernelError::Shape`](crate::KernelError::Shape) as in [`linear_fwd`], or if `dout` and `x` differ in their number of rows.
+/// [`KernelError::Shape`](crate::KernelError::Shape) as in [`linear_fwd`], or if `dout` and `x`
+/// differ in their number of rows.
 ///
 /// # Determinism
 /// As [`linear_fwd`].
@@ -101,7 +113,13 @@ pub fn linear_bwd_weight(dout: &Tensor, x: &Tensor, dweight: &mut Tensor) -> Res
     match dout.device() {
         Device::Cuda(gpu) => cuda::backward_weight(&gpu, dout, x, dweight)?,
         Device::Cpu => {
-            cpu::backward_weight(dout.as_slice(), x.as_slice(), dweight.as_mut_slice(), inputs, outputs);
+            cpu::backward_weight(
+                dout.as_slice(),
+                x.as_slice(),
+                dweight.as_mut_slice(),
+                inputs,
+                outputs,
+            );
         }
     }
     Ok(())

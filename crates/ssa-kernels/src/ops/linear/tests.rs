@@ -20,7 +20,8 @@ fn matches_the_reference() {
         linear_bwd_weight(&dout, &x, &mut dweight).unwrap();
 
         let expected = reference::forward(&to_f64(&x), &to_f64(&weight), inputs);
-        let (edx, edweight) = reference::backward(&to_f64(&dout), &to_f64(&x), &to_f64(&weight), inputs);
+        let (edx, edweight) =
+            reference::backward(&to_f64(&dout), &to_f64(&x), &to_f64(&weight), inputs);
         assert_close("y", out.as_slice(), &expected, Tolerance::F32);
         assert_close("dx", dx.as_slice(), &edx, Tolerance::F32);
         assert_close("dweight", dweight.as_slice(), &edweight, Tolerance::F32);

@@ -1,4 +1,5 @@
-//! RMSNorm on the CPU: rows in parallel, each in two vectorised passes while it is in the first cache.
+//! RMSNorm on the CPU: rows in parallel, each in two vectorised passes while it is in the first
+//! cache.
 
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
@@ -6,8 +7,8 @@ use rayon::prelude::*;
 use crate::cpu::elementwise::rows_per_chunk;
 use crate::cpu::simd::{dispatch, dot_simd};
 
-/// Rows that share one partial sum of `dweight`. The sum of so few terms is safe in `f32`, and the buffer of
-/// partial sums stays below 2 % of the size of `x`.
+/// Rows that share one partial sum of `dweight`. The sum of so few terms is safe in `f32`, and the
+/// buffer of partial sums stays below 2 % of the size of `x`.
 const ROWS: usize = 64;
 
 /// What the forward pass saw and left behind.

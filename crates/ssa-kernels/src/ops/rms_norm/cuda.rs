@@ -16,8 +16,8 @@ pub(crate) static MODULE: Module = Module {
     ],
 };
 
-/// Warps over whose rows the backward pass sums in registers: 8 on each of 132 multiprocessors. A constant, so that results do
-/// not depend on the card.
+/// Warps over whose rows the backward pass sums in registers: 8 on each of 132 multiprocessors. A
+/// constant, so that results do not depend on the card.
 const BACKWARD_WARPS: usize = 1056;
 
 /// How the kernels divide rows of `hidden` elements among threads.
@@ -79,7 +79,15 @@ pub(super) fn add_forward(
     let (layout, rows) = (Layout::new(weight.len()), x.rows());
     let kernel = layout.kernel(gpu, "add_rms_norm_fwd")?;
     let launch = kernel.launch([rows.div_ceil(layout.rows()), 1, 1], layout.threads());
-    launch.in_place(x).input(residual).input(weight).output(out).output(rstd).i64(rows).f32(eps).run()
+    launch
+        .in_place(x)
+        .input(residual)
+        .input(weight)
+        .output(out)
+        .output(rstd)
+        .i64(rows)
+        .f32(eps)
+        .run()
 }
 
 pub(super) fn backward(

@@ -6,7 +6,9 @@ pub mod reference;
 #[cfg(test)]
 mod tests;
 
-use crate::checks::{axes, check_last, check_positive, check_rows, check_shape, dtypes, same_device};
+use crate::checks::{
+    axes, check_last, check_positive, check_rows, check_shape, dtypes, same_device,
+};
 use crate::{DType, Device, Result, Tensor};
 
 /// What [`rms_norm_fwd`] returns.
@@ -21,21 +23,23 @@ pub struct RmsNormOutput {
 /// `out = x * rstd * weight` with `rstd = 1 / sqrt(mean(x^2) + eps)` per row.
 ///
 /// # Shapes
-/// `x` `[B, T, hidden]` (any leading axes), `weight` `[hidden]`; returns `out` like `x` and `rstd` `[B, T]`.
+/// `x` `[B, T, hidden]` (any leading axes), `weight` `[hidden]`; returns `out` like `x` and `rstd`
+/// `[B, T]`.
 ///
 /// # Dtypes
-/// `f32`, or `bf16` with `rstd` in `f32` on a GPU; the sum of squares of a row accumulates in `f32`, one partial sum per
-/// vector lane.
+/// `f32`, or `bf16` with `rstd` in `f32` on a GPU; the sum of squares of a row accumulates in
+/// `f32`, one partial sum per vector lane.
 ///
 /// # Edge cases
 /// A row of zeros stays zero. No rows: an empty result.
 ///
 /// # Errors
-/// [`KernelError::Shape`](crate::KernelError::Shape) if `weight` is not a vector as long as the rows of `x`,
-/// [`KernelError::Value`](crate::KernelError::Value) if the rows are empty.
+/// [`KernelError::Shape`](crate::KernelError::Shape) if `weight` is not a vector as long as the
+/// rows of `x`, [`KernelError::Value`](crate::KernelError::Value) if the rows are empty.
 ///
 /// # Determinism
-/// Bitwise reproducible for any number of threads: each row belongs to one thread. On a GPU too: to one warp or block.
+/// Bitwise reproducible for any number of threads: each row belongs to one thread. On a GPU too: to
+/// one warp or block.
 ///
 /// # Source
 /// `LlamaRMSNorm` of the released model; <https://arxiv.org/abs/1910.07467>, equation 4.
@@ -53,17 +57,23 @@ pub fn rms_norm_fwd(x: &Tensor, weight: &Tensor, eps: f32) -> Result<RmsNormOutp
             cuda::forward(&gpu, x, weight, eps, &mut out, &mut rstd)?;
         }
         Device::Cpu => {
-            cpu::forward(x.as_slice(), weight.as_slice(), eps, out.as_mut_slice(), rstd.as_mut_slice());
+            cpu::forward(
+                x.as_slice(),
+                weight.as_slice(),
+                eps,
+                out.as_mut_slice(),
+                rstd.as_mut_slice(),
+            );
         }
     }
     Ok(RmsNormOutput { out, rstd })
 }
 
-/// The residual stream and its norm: `sum = x + residual`, then [`rms_norm_fwd`] of `sum`. Returns both; the buffer of `x`
-/// becomes the sum.
+/// The residual stream and its norm: `sum = x + residual`, then [`rms_norm_fwd`] of `sum`. Returns
+/// both; the buffer of `x` becomes the sum.
 ///
-/// On a GPU the sum does not travel to memory and back in between: 8 bytes an element instead of 10. The norm is that of the
-/// rounded sum, which [`rms_norm_bwd`] is given.
+/// On a GPU the sum does not travel to memory and back in between: 8 bytes an element instead of
+/// 10. The norm is that of the rounded sum, which [`rms_norm_bwd`] is given.
 ///
 /// # Shapes
 /// `x`, `residual` `[B, T, hidden]` (any leading axes), `weight` `[hidden]`.
@@ -72,7 +82,8 @@ pub fn rms_norm_fwd(x: &Tensor, weight: &Tensor, eps: f32) -> Result<RmsNormOutp
 /// As [`rms_norm_fwd`].
 ///
 /// # Errors
-/// As [`rms_norm_fwd`], and [`KernelError::Shape`](crate::KernelError::Shape) if the shapes of `x` and `residual` differ.
+/// As [`rms_norm_fwd`], and [`KernelError::Shape`](crate::KernelError::Shape) if the shapes of `x`
+/// and `residual` differ.
 ///
 /// # Determinism
 /// As [`rms_norm_fwd`].
@@ -105,23 +116,25 @@ pub fn add_rms_norm_fwd(
     Ok((x, norm))
 }
 
-/// Gradients `dx += rstd (weight dout - xhat mean(weight dout xhat))` and `dweight += sum over rows of dout
-/// xhat`, with `xhat = x rstd`. The folder's `README.md` derives them.
+/// Gradients `dx += rstd (weight dout - xhat mean(weight dout xhat))` and `dweight += sum over rows
+/// of dout xhat`, with `xhat = x rstd`. The folder's `README.md` derives them.
 ///
 /// # Shapes
-/// `dout`, `x`, `dx` `[B, T, hidden]` (any leading axes), `weight`, `dweight` `[hidden]`, `rstd` `[B, T]`.
+/// `dout`, `x`, `dx` `[B, T, hidden]` (any leading axes), `weight`, `dweight` `[hidden]`, `rstd`
+/// `[B, T]`.
 ///
 /// # Dtypes
-/// `f32`, on a GPU `bf16` with `rstd` and `dweight` in `f32`; the mean of a row in `f32` by vector lanes, `dweight` in `f32`
-/// over 64 rows at a time (on a GPU, over those of a block) and in `f64` over those sums.
+/// `f32`, on a GPU `bf16` with `rstd` and `dweight` in `f32`; the mean of a row in `f32` by vector
+/// lanes, `dweight` in `f32` over 64 rows at a time (on a GPU, over those of a block) and in `f64`
+/// over those sums.
 ///
 /// # Errors
-/// As [`rms_norm_fwd`], and [`KernelError::Shape`](crate::KernelError::Shape) if the other tensors do not fit
-/// `x`.
+/// As [`rms_norm_fwd`], and [`KernelError::Shape`](crate::KernelError::Shape) if the other tensors
+/// do not fit `x`.
 ///
 /// # Determinism
-/// Bitwise reproducible for any number of threads, and on a GPU: the partial sums of `dweight` are cut by shape alone and
-/// added in order.
+/// Bitwise reproducible for any number of threads, and on a GPU: the partial sums of `dweight` are
+/// cut by shape alone and added in order.
 pub fn rms_norm_bwd(
     dout: &Tensor,
     x: &Tensor,
@@ -138,12 +151,16 @@ pub fn rms_norm_bwd(
     check_rows(OP, "dx", dx, x.rows(), hidden)?;
     check_shape(OP, "rstd", rstd, row_shape(x))?;
     check_shape(OP, "dweight", dweight, &[hidden])?;
-    let tensors = [("dout", dout), ("weight", weight), ("rstd", rstd), ("dx", &*dx), ("dweight", &*dweight)];
+    let tensors =
+        [("dout", dout), ("weight", weight), ("rstd", rstd), ("dx", &*dx), ("dweight", &*dweight)];
     same_device(OP, x, &tensors)?;
     match x.device() {
         Device::Cuda(gpu) => {
             let [bf16, f32] = [DType::Bf16, DType::F32];
-            dtypes(OP, &[("dout", dout, bf16), ("x", x, bf16), ("weight", weight, bf16), ("dx", dx, bf16)])?;
+            dtypes(
+                OP,
+                &[("dout", dout, bf16), ("x", x, bf16), ("weight", weight, bf16), ("dx", dx, bf16)],
+            )?;
             dtypes(OP, &[("rstd", rstd, f32), ("dweight", dweight, f32)])?;
             cuda::backward(&gpu, Saved { x, weight, rstd }, dout, dx, dweight)?;
         }

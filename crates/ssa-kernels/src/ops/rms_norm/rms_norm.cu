@@ -1,15 +1,17 @@
-// Root-mean-square normalisation of rows of HIDDEN bf16 elements, forward (with or without the residual addition before
-// it) and backward.
+// Root-mean-square normalisation of rows of HIDDEN bf16 elements, forward (with or without the
+// residual addition before it) and backward.
 //
-// Defines: HIDDEN; ROW_WARPS, the warps that share a row, so that a lane holds at most 8 vectors of 16 bytes. Below 2048
-// elements that is one and no barrier is needed; at 2048 two were 3 % faster than one, four 12 % slower backward. A block has
-// THREADS threads and GROUPS rows at a time.
+// Defines: HIDDEN; ROW_WARPS, the warps that share a row, so that a lane holds at most 8 vectors of
+// 16 bytes. Below 2048 elements that is one and no barrier is needed; at 2048 two were 3 % faster
+// than one, four 12 % slower backward. A block has THREADS threads and GROUPS rows at a time.
 //
-// Bytes an element: forward 4, with addition 8, backward 8 (6 where the gradient holds nothing yet). A whole row is in
-// flight before the first use, kept packed as bf16: 8 loads a lane forward, 24 backward.
+// Bytes an element: forward 4, with addition 8, backward 8 (6 where the gradient holds nothing
+// yet). A whole row is in flight before the first use, kept packed as bf16: 8 loads a lane forward,
+// 24 backward.
 //
-// dweight: a warp adds its rows to sums in registers (row r belongs to group r mod groups of the grid), a block adds its
-// groups in order, and rms_norm_dweight adds the blocks' partial rows in order in f64. The grid depends on the shape alone.
+// dweight: a warp adds its rows to sums in registers (row r belongs to group r mod groups of the
+// grid), a block adds its groups in order, and rms_norm_dweight adds the blocks' partial rows in
+// order in f64. The grid depends on the shape alone.
 #include "common.cuh"
 
 constexpr int VEC = HIDDEN % 8 == 0 ? 8 : 1;
@@ -187,7 +189,8 @@ rms_norm_bwd(const bf16* dout, const bf16* x, const bf16* weight, const float* r
     store_partial(sums, partial);
 }
 
-// dweight from the partial rows: a block takes 32 columns, its 8 warps every eighth partial row each, in order.
+// dweight from the partial rows: a block takes 32 columns, its 8 warps every eighth partial row
+// each, in order.
 constexpr int DWEIGHT_WARPS = 8;
 
 extern "C" __global__ void __launch_bounds__(DWEIGHT_WARPS * WARP)

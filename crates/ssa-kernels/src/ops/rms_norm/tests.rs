@@ -4,7 +4,8 @@ use super::*;
 use crate::ops::testing::{dot, normal_f64, plus_one, tensor, to_f64, with_threads};
 
 /// B, T, hidden; the last two end in a partial chunk of rows.
-const SHAPES: [(usize, usize, usize); 5] = [(1, 1, 1), (2, 3, 2), (1, 63, 17), (1, 100, 64), (3, 43, 256)];
+const SHAPES: [(usize, usize, usize); 5] =
+    [(1, 1, 1), (2, 3, 2), (1, 63, 17), (1, 100, 64), (3, 43, 256)];
 const EPS: f32 = 1e-5;
 
 fn backward(dout: &Tensor, x: &Tensor, weight: &Tensor) -> (Tensor, Tensor) {
@@ -27,7 +28,8 @@ fn matches_the_reference() {
         assert_eq!(output.rstd.shape(), [batch, tokens]);
         let eps = f64::from(EPS);
         let (out, rstd) = reference::forward(&to_f64(&x), &to_f64(&weight), eps);
-        let (edx, edweight) = reference::backward(&to_f64(&dout), &to_f64(&x), &to_f64(&weight), eps);
+        let (edx, edweight) =
+            reference::backward(&to_f64(&dout), &to_f64(&x), &to_f64(&weight), eps);
         assert_close("out", output.out.as_slice(), &out, Tolerance::F32);
         assert_close("rstd", output.rstd.as_slice(), &rstd, Tolerance::F32);
         // With one element per row dx is a difference of equals, as large as the rounding of rstd.
@@ -95,7 +97,14 @@ fn wrong_shapes_are_refused() {
 
     let [w, r] = [Tensor::zeros([3]), Tensor::zeros([1, 2])];
     let bwd = |dout: &[usize], rstd: &Tensor, dx: &[usize], dweight: &[usize]| {
-        rms_norm_bwd(&Tensor::zeros(dout), &x, &w, rstd, &mut Tensor::zeros(dx), &mut Tensor::zeros(dweight))
+        rms_norm_bwd(
+            &Tensor::zeros(dout),
+            &x,
+            &w,
+            rstd,
+            &mut Tensor::zeros(dx),
+            &mut Tensor::zeros(dweight),
+        )
     };
     assert!(bwd(&[1, 2, 3], &r, &[1, 2, 3], &[3]).is_ok());
     assert!(bwd(&[1, 1, 3], &r, &[1, 2, 3], &[3]).is_err());

@@ -29,9 +29,9 @@ pub use table::{RopeScaling, RopeTable};
 /// Positions restart at each document, whose first token is not rotated.
 ///
 /// # Errors
-/// [`KernelError::Shape`] if `x` does not have four axes or its heads are not as long as the table's,
-/// [`KernelError::Value`] if there are no heads, if `documents` covers another number of tokens, or if a
-/// document is longer than the table.
+/// [`KernelError::Shape`] if `x` does not have four axes or its heads are not as long as the
+/// table's, [`KernelError::Value`] if there are no heads, if `documents` covers another number of
+/// tokens, or if a document is longer than the table.
 ///
 /// # Determinism
 /// Bitwise reproducible for any number of threads: elements are independent.
@@ -52,8 +52,8 @@ pub fn rope_fwd(x: &mut Tensor, documents: &Documents, table: &RopeTable) -> Res
 
 /// Gradient of [`rope_fwd`]: the inverse rotation, in place.
 ///
-/// The exception to the rule that a backward adds: the rotation has one input and overwrites it, so its
-/// gradient overwrites the gradient of its output.
+/// The exception to the rule that a backward adds: the rotation has one input and overwrites it, so
+/// its gradient overwrites the gradient of its output.
 ///
 /// # Shapes
 /// As [`rope_fwd`], with `dx` for `x`.
@@ -98,8 +98,14 @@ fn check(
     }
     let longest = documents.ranges().map(|range| range.len()).max().unwrap_or(0);
     if longest > table.positions() {
-        let expected = format!("at most {} tokens per document, the length of the table", table.positions());
-        return Err(KernelError::value(op, "documents", expected, format!("a document of {longest} tokens")));
+        let expected =
+            format!("at most {} tokens per document, the length of the table", table.positions());
+        return Err(KernelError::value(
+            op,
+            "documents",
+            expected,
+            format!("a document of {longest} tokens"),
+        ));
     }
     Ok(())
 }

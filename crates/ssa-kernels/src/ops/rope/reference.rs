@@ -1,6 +1,7 @@
 //! `f64` definition of the rotation.
 
-/// Rotates heads of `2 * inv_freq.len()` elements; `x` holds `heads` of them per entry of `positions`.
+/// Rotates heads of `2 * inv_freq.len()` elements; `x` holds `heads` of them per entry of
+/// `positions`.
 pub fn forward(x: &[f64], positions: &[usize], heads: usize, inv_freq: &[f64]) -> Vec<f64> {
     rotate(x, positions, heads, inv_freq, 1.0)
 }

@@ -1,4 +1,5 @@
-//! Rotation angles: frequencies, their scaling for long contexts, and the table of cosines and sines.
+//! Rotation angles: frequencies, their scaling for long contexts, and the table of cosines and
+//! sines.
 
 use std::f64::consts::TAU;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,10 +12,10 @@ use crate::{KernelError, Result};
 pub enum RopeScaling {
     /// They are not.
     None,
-    /// The `llama3` type of Hugging Face configurations. With `L = original_max_position_embeddings`, a
-    /// frequency whose wavelength is below `L / high_freq_factor` stays, one whose wavelength is above `L /
-    /// low_freq_factor` is divided by `factor`, and between the two it is interpolated linearly in `L /
-    /// wavelength`.
+    /// The `llama3` type of Hugging Face configurations. With `L =
+    /// original_max_position_embeddings`, a frequency whose wavelength is below `L /
+    /// high_freq_factor` stays, one whose wavelength is above `L / low_freq_factor` is divided by
+    /// `factor`, and between the two it is interpolated linearly in `L / wavelength`.
     Llama3 {
         /// Divisor of low frequencies.
         factor: f64,
@@ -28,18 +29,27 @@ pub enum RopeScaling {
 }
 
 impl RopeScaling {
-    /// The angle per position of each of the `head_dim / 2` pairs: `theta^(-2i / head_dim)`, scaled.
+    /// The angle per position of each of the `head_dim / 2` pairs: `theta^(-2i / head_dim)`,
+    /// scaled.
     pub fn inverse_frequencies(&self, head_dim: usize, theta: f64) -> Vec<f64> {
-        (0..head_dim / 2).map(|i| self.scale(theta.powf(-2.0 * i as f64 / head_dim as f64))).collect()
+        (0..head_dim / 2)
+            .map(|i| self.scale(theta.powf(-2.0 * i as f64 / head_dim as f64)))
+            .collect()
     }
 
     fn scale(&self, frequency: f64) -> f64 {
         match *self {
             Self::None => frequency,
-            Self::Llama3 { factor, low_freq_factor, high_freq_factor, original_max_position_embeddings } => {
+            Self::Llama3 {
+                factor,
+                low_freq_factor,
+                high_freq_factor,
+                original_max_position_embeddings,
+            } => {
                 let turns = original_max_position_embeddings as f64 * frequency / TAU;
                 // 0 at and below the low border, 1 at and above the high one.
-                let keep = ((turns - low_freq_factor) / (high_freq_factor - low_freq_factor)).clamp(0.0, 1.0);
+                let keep = ((turns - low_freq_factor) / (high_freq_factor - low_freq_factor))
+                    .clamp(0.0, 1.0);
                 (1.0 - keep) * frequency / factor + keep * frequency
             }
         }
@@ -48,7 +58,12 @@ impl RopeScaling {
     fn check(&self, op: &'static str) -> Result<()> {
         match *self {
             Self::None => Ok(()),
-            Self::Llama3 { factor, low_freq_factor, high_freq_factor, original_max_position_embeddings } => {
+            Self::Llama3 {
+                factor,
+                low_freq_factor,
+                high_freq_factor,
+                original_max_position_embeddings,
+            } => {
                 check_above(op, "factor", factor, 0.0)?;
                 check_above(op, "low_freq_factor", low_freq_factor, 0.0)?;
                 check_above(op, "high_freq_factor", high_freq_factor, low_freq_factor)?;
@@ -77,9 +92,14 @@ impl RopeTable {
     /// The table of positions `0..positions`, computed in `f64` and stored in `f32`.
     ///
     /// # Errors
-    /// [`KernelError::Value`] if `head_dim` is zero or odd, or if `theta` or a number of `scaling` is not
-    /// positive and finite or its `high_freq_factor` not above its `low_freq_factor`.
-    pub fn new(head_dim: usize, theta: f64, scaling: &RopeScaling, positions: usize) -> Result<Self> {
+    /// [`KernelError::Value`] if `head_dim` is zero or odd, or if `theta` or a number of `scaling`
+    /// is not positive and finite or its `high_freq_factor` not above its `low_freq_factor`.
+    pub fn new(
+        head_dim: usize,
+        theta: f64,
+        scaling: &RopeScaling,
+        positions: usize,
+    ) -> Result<Self> {
         const OP: &str = "RopeTable::new";
         if head_dim == 0 || !head_dim.is_multiple_of(2) {
             return Err(KernelError::value(OP, "head_dim", "even and at least 2", head_dim));
@@ -87,7 +107,8 @@ impl RopeTable {
         check_above(OP, "theta", theta, 0.0)?;
         scaling.check(OP)?;
         let frequencies = scaling.inverse_frequencies(head_dim, theta);
-        let angles = (0..positions).flat_map(|position| frequencies.iter().map(move |f| position as f64 * f));
+        let angles = (0..positions)
+            .flat_map(|position| frequencies.iter().map(move |f| position as f64 * f));
         let (cos, sin) = angles.map(|angle| (angle.cos() as f32, angle.sin() as f32)).unzip();
         Ok(Self { head_dim, positions, cos, sin, copies: Arc::default() })
     }

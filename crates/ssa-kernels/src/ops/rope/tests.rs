@@ -37,7 +37,8 @@ fn matches_the_reference() {
 #[test]
 fn pairs_are_halves_of_a_head() {
     // Position 1, first frequency 1: the pair is elements 0 and 2, not 0 and 1.
-    let mut x = Tensor::from_vec(vec![0.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0], [1, 2, 1, 4]).unwrap();
+    let mut x =
+        Tensor::from_vec(vec![0.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0], [1, 2, 1, 4]).unwrap();
     rope_fwd(&mut x, &Documents::rows(1, 2), &table(4)).unwrap();
     let expected = [0.0, 0.0, 0.0, 0.0, 1f64.cos(), 0.0, 1f64.sin(), 0.0];
     assert_close("out", x.as_slice(), &expected, Tolerance::F32);
@@ -71,7 +72,9 @@ fn reference_passes_gradcheck() {
     let [x, dout] = [24, 24].map(|len| normal_f64(&mut random, len));
     let (positions, inv_freq) = ([0, 3, 50], [1.0, 0.3]);
     let dx = reference::backward(&dout, &positions, 2, &inv_freq);
-    assert_gradient("dx", &x, &dx, |x| dot(&reference::forward(x, &positions, 2, &inv_freq), &dout));
+    assert_gradient("dx", &x, &dx, |x| {
+        dot(&reference::forward(x, &positions, 2, &inv_freq), &dout)
+    });
 }
 
 /// Values of an independent computation with the three branches of the Hugging Face function.
@@ -110,7 +113,12 @@ fn wrong_arguments_are_refused() {
     assert!(new(4, 0.0, &RopeScaling::None).is_err());
     assert!(new(4, f64::NAN, &RopeScaling::None).is_err());
     let llama3 = |factor, low_freq_factor, high_freq_factor, original_max_position_embeddings| {
-        RopeScaling::Llama3 { factor, low_freq_factor, high_freq_factor, original_max_position_embeddings }
+        RopeScaling::Llama3 {
+            factor,
+            low_freq_factor,
+            high_freq_factor,
+            original_max_position_embeddings,
+        }
     };
     assert!(new(4, THETA, &llama3(4.0, 1.0, 4.0, 8192)).is_ok());
     for bad in [

@@ -20,7 +20,9 @@ pub(super) fn backward(dout: &[f32], gate: &[f32], up: &[f32], dgate: &mut [f32]
         .zip(dout.par_chunks(CHUNK))
         .zip(gate.par_chunks(CHUNK))
         .zip(up.par_chunks(CHUNK))
-        .for_each(|((((dgate, dup), dout), gate), up)| dispatch(Backward { dout, gate, up, dgate, dup }));
+        .for_each(|((((dgate, dup), dout), gate), up)| {
+            dispatch(Backward { dout, gate, up, dgate, dup })
+        });
 }
 
 /// Slices of vectors, or of the `f32` left over when `T = f32`.
@@ -73,8 +75,13 @@ impl WithSimd for Backward<'_> {
         let (dgate, dgate_tail) = S::as_mut_simd_f32s(self.dgate);
         let (dup, dup_tail) = S::as_mut_simd_f32s(self.dup);
         Backward { dout, gate, up, dgate, dup }.run(simd);
-        let tail =
-            Backward { dout: dout_tail, gate: gate_tail, up: up_tail, dgate: dgate_tail, dup: dup_tail };
+        let tail = Backward {
+            dout: dout_tail,
+            gate: gate_tail,
+            up: up_tail,
+            dgate: dgate_tail,
+            dup: dup_tail,
+        };
         tail.run(Scalar);
     }
 }
@@ -84,7 +91,8 @@ impl<T: Copy> Backward<'_, T> {
     fn run<S: Simd<f32s = T>>(self, simd: S) {
         let one = simd.splat_f32s(1.0);
         let inputs = self.dout.iter().zip(self.gate).zip(self.up);
-        for (((&dout, &gate), &up), (dgate, dup)) in inputs.zip(self.dgate.iter_mut().zip(self.dup)) {
+        for (((&dout, &gate), &up), (dgate, dup)) in inputs.zip(self.dgate.iter_mut().zip(self.dup))
+        {
             let s = sigmoid_simd(simd, gate);
             let slope = simd.mul_f32s(s, simd.mul_add_f32s(gate, simd.sub_f32s(one, s), one));
             *dgate = simd.mul_add_f32s(simd.mul_f32s(dout, up), slope, *dgate);

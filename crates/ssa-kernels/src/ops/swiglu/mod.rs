@@ -43,14 +43,15 @@ pub fn swiglu_fwd(gate: &Tensor, up: &Tensor) -> Result<Tensor> {
     Ok(out)
 }
 
-/// Gradients `dup += dout silu(gate)` and `dgate += dout up s (1 + gate (1 - s))` with `s = sigmoid(gate)`.
+/// Gradients `dup += dout silu(gate)` and `dgate += dout up s (1 + gate (1 - s))` with `s =
+/// sigmoid(gate)`.
 ///
 /// # Shapes
 /// All tensors have the shape of `gate`.
 ///
 /// # Dtypes
-/// `f32`, or `bf16` on a GPU. The sigmoid is computed again rather than stored: the op reads memory faster than it could reread
-/// it.
+/// `f32`, or `bf16` on a GPU. The sigmoid is computed again rather than stored: the op reads memory
+/// faster than it could reread it.
 ///
 /// # Errors
 /// [`KernelError::Shape`](crate::KernelError::Shape) if the shapes differ.
@@ -101,8 +102,8 @@ pub struct SwigluGrads {
 
 /// The gradients of [`swiglu_bwd`] from zero, and the result of the forward pass once more.
 ///
-/// Who keeps `gate` and `up` but not their product needs all three; one pass gives them. On a GPU `out` takes the buffer of
-/// `dout`: 12 bytes an element instead of 16, and one buffer less.
+/// Who keeps `gate` and `up` but not their product needs all three; one pass gives them. On a GPU
+/// `out` takes the buffer of `dout`: 12 bytes an element instead of 16, and one buffer less.
 ///
 /// # Shapes
 /// All tensors have the shape of `gate`.

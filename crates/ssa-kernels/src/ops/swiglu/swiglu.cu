@@ -1,7 +1,8 @@
 // The gated activation silu(gate) * up, forward and backward, bf16.
 //
-// One pass, eight elements a thread and turn; occupancy keeps enough loads in flight. Bytes an element: forward 6, backward
-// 10 into gradients that hold nothing yet, 12 with the activation computed again.
+// One pass, eight elements a thread and turn; occupancy keeps enough loads in flight. Bytes an
+// element: forward 6, backward 10 into gradients that hold nothing yet, 12 with the activation
+// computed again.
 #include "common.cuh"
 
 struct Forward {

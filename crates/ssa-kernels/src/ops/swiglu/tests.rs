@@ -59,8 +59,9 @@ fn gradients_are_added() {
 fn results_do_not_depend_on_threads() {
     let mut random = Random::new(3);
     let [gate, up, dout] = [(); 3].map(|()| tensor(&mut random, [50_000]));
-    let run =
-        |threads| with_threads(threads, || (swiglu_fwd(&gate, &up).unwrap(), backward(&dout, &gate, &up)));
+    let run = |threads| {
+        with_threads(threads, || (swiglu_fwd(&gate, &up).unwrap(), backward(&dout, &gate, &up)))
+    };
     assert_eq!(run(1), run(5));
 }
 
@@ -77,7 +78,9 @@ fn reference_passes_gradcheck() {
 fn wrong_shapes_are_refused() {
     let [x, y] = [Tensor::zeros([2, 3]), Tensor::zeros([3, 2])];
     assert!(swiglu_fwd(&x, &y).is_err());
-    let bwd = |dout, up, mut dgate: Tensor, mut dup: Tensor| swiglu_bwd(dout, &x, up, &mut dgate, &mut dup);
+    let bwd = |dout, up, mut dgate: Tensor, mut dup: Tensor| {
+        swiglu_bwd(dout, &x, up, &mut dgate, &mut dup)
+    };
     assert!(bwd(&x, &x, x.clone(), x.clone()).is_ok());
     assert!(bwd(&y, &x, x.clone(), x.clone()).is_err());
     assert!(bwd(&x, &y, x.clone(), x.clone()).is_err());

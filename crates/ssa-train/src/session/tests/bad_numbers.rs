@@ -9,11 +9,15 @@ fn bad_rows_are_passed_over_and_counted() {
     let path = directory.path().join("run");
     let (run, trainer) = begin(&path, &plan, &[4, 5]);
     let mut session = Session::new(&run, trainer).unwrap();
-    let skipped = all(&mut session).iter().filter(|event| matches!(event, Event::Skipped(_))).count();
+    let skipped =
+        all(&mut session).iter().filter(|event| matches!(event, Event::Skipped(_))).count();
     let trainer = session.finish().unwrap();
     assert_eq!(skipped, 2);
     assert_eq!(trainer.bad_steps(), crate::BadSteps { skipped: 2, in_row: 0, rollbacks: 0 });
-    assert_eq!(metrics(&path).iter().map(|step| step.step).collect::<Vec<_>>(), [1, 2, 3, 4, 5, 6, 7, 8]);
+    assert_eq!(
+        metrics(&path).iter().map(|step| step.step).collect::<Vec<_>>(),
+        [1, 2, 3, 4, 5, 6, 7, 8]
+    );
     assert_eq!(events(&run), ["started", "skipped 4", "skipped 4", "trained 8"]);
     // Two steps of four rows were read without effect.
     assert_eq!(run.checkpoints().newest().unwrap().unwrap().state().rows_read, 40);
@@ -48,7 +52,10 @@ fn too_many_in_a_row_go_back_to_the_checkpoint() {
     });
     assert_eq!(back, Some((4, 2)));
     assert_eq!(trainer.bad_steps(), crate::BadSteps { skipped: 3, in_row: 0, rollbacks: 1 });
-    assert_eq!(metrics(&path).iter().map(|step| step.step).collect::<Vec<_>>(), [1, 2, 3, 4, 5, 6, 7, 8]);
+    assert_eq!(
+        metrics(&path).iter().map(|step| step.step).collect::<Vec<_>>(),
+        [1, 2, 3, 4, 5, 6, 7, 8]
+    );
     let story = ["started", "skipped 4", "skipped 4", "skipped 4", "back 3 2", "trained 8"];
     assert_eq!(events(&run), story);
 }
@@ -82,9 +89,12 @@ fn a_run_stops_with_a_diagnosis_if_going_back_does_not_help() {
     assert_eq!(diagnosis.bad.rows.len(), 4);
     assert_eq!(diagnosis.place, "the weight model.embed_tokens.weight");
     let message = last.to_string();
-    for part in
-        ["step 3: the ", "rows ", "after going back to the checkpoint of step 2", "optimizer.learning_rate"]
-    {
+    for part in [
+        "step 3: the ",
+        "rows ",
+        "after going back to the checkpoint of step 2",
+        "optimizer.learning_rate",
+    ] {
         assert!(message.contains(part), "`{part}` is not in {message}");
     }
     assert!(session.next().is_none());

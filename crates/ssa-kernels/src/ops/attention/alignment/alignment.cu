@@ -1,8 +1,8 @@
 // The alignment loss between two attention outputs [tokens, WIDTH] bf16, and its gradient.
 //
-// A block takes tokens blockIdx.x, blockIdx.x + gridDim.x, ...; the grid depends on the shape alone. Distances are f32,
-// a thread's sums f64, one partial sum a block; another kernel adds those in order. Bytes an element: forward 4, backward
-// 8 into gradients that hold nothing yet.
+// A block takes tokens blockIdx.x, blockIdx.x + gridDim.x, ...; the grid depends on the shape
+// alone. Distances are f32, a thread's sums f64, one partial sum a block; another kernel adds those
+// in order. Bytes an element: forward 4, backward 8 into gradients that hold nothing yet.
 #include "common.cuh"
 #include "alignment.cuh"
 

@@ -34,7 +34,9 @@ pub(super) fn backward(
     out: &mut [f32],
 ) {
     match kind {
-        AlignmentKind::SmoothL1 => add(full, sparse, valid, width, out, |d| scale * d.clamp(-1.0, 1.0)),
+        AlignmentKind::SmoothL1 => {
+            add(full, sparse, valid, width, out, |d| scale * d.clamp(-1.0, 1.0))
+        }
         AlignmentKind::Mse => add(full, sparse, valid, width, out, |d| scale * 2.0 * d),
     }
 }
@@ -46,7 +48,8 @@ fn sum(
     width: usize,
     distance: impl Fn(f64) -> f64 + Sync,
 ) -> f64 {
-    /// Partial sums of a chunk; element `i` of a token goes to sum `i % LANES`, which a compiler can vectorise.
+    /// Partial sums of a chunk; element `i` of a token goes to sum `i % LANES`, which a compiler
+    /// can vectorise.
     const LANES: usize = 8;
     let chunk = tokens_per_chunk(width);
     let sums: Vec<f64> = full
@@ -56,7 +59,8 @@ fn sum(
         .map(|(index, (full, sparse))| {
             let mut lanes = [0.0; LANES];
             let tokens = full.chunks_exact(width).zip(sparse.chunks_exact(width));
-            for (_, (full, sparse)) in tokens.enumerate().filter(|(t, _)| is_valid(valid, index * chunk + t))
+            for (_, (full, sparse)) in
+                tokens.enumerate().filter(|(t, _)| is_valid(valid, index * chunk + t))
             {
                 for (full, sparse) in full.chunks(LANES).zip(sparse.chunks(LANES)) {
                     for ((lane, full), sparse) in lanes.iter_mut().zip(full).zip(sparse) {
@@ -80,16 +84,18 @@ fn add(
 ) {
     let chunk = tokens_per_chunk(width);
     let inputs = full.par_chunks(chunk * width).zip(sparse.par_chunks(chunk * width));
-    out.par_chunks_mut(chunk * width).zip(inputs).enumerate().for_each(|(index, (out, (full, sparse)))| {
-        let inputs = full.chunks_exact(width).zip(sparse.chunks_exact(width));
-        for (t, (out, (full, sparse))) in out.chunks_exact_mut(width).zip(inputs).enumerate() {
-            if is_valid(valid, index * chunk + t) {
-                for ((out, full), sparse) in out.iter_mut().zip(full).zip(sparse) {
-                    *out += gradient(full - sparse);
+    out.par_chunks_mut(chunk * width).zip(inputs).enumerate().for_each(
+        |(index, (out, (full, sparse)))| {
+            let inputs = full.chunks_exact(width).zip(sparse.chunks_exact(width));
+            for (t, (out, (full, sparse))) in out.chunks_exact_mut(width).zip(inputs).enumerate() {
+                if is_valid(valid, index * chunk + t) {
+                    for ((out, full), sparse) in out.iter_mut().zip(full).zip(sparse) {
+                        *out += gradient(full - sparse);
+                    }
                 }
             }
-        }
-    });
+        },
+    );
 }
 
 /// Whole tokens of a parallel chunk.

@@ -11,8 +11,8 @@ pub(crate) static MODULE: Module = Module {
     variants: &[&[("WIDTH", 60), ("MSE", 1)], &[("WIDTH", 2048), ("MSE", 0)]],
 };
 
-/// The most blocks that take tokens in turn, each with one partial sum: 16 on each of 132 multiprocessors. A constant, so that
-/// results do not depend on the card.
+/// The most blocks that take tokens in turn, each with one partial sum: 16 on each of 132
+/// multiprocessors. A constant, so that results do not depend on the card.
 pub(in super::super) const BLOCKS: usize = 2112;
 
 /// The macro that chooses the distance.

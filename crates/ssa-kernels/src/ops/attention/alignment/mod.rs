@@ -49,8 +49,8 @@ impl AlignmentOptions {
         }
     }
 
-    /// What the derivative of the distance at `full - sparse` is multiplied by in the gradients of the full and the sparse
-    /// output; None for the one that is not pulled.
+    /// What the derivative of the distance at `full - sparse` is multiplied by in the gradients of
+    /// the full and the sparse output; None for the one that is not pulled.
     pub(super) fn factors(&self, scale: f32) -> [Option<f32>; 2] {
         match self.direction {
             AlignmentDirection::Both => [Some(scale), Some(-scale)],
@@ -60,17 +60,19 @@ impl AlignmentOptions {
     }
 }
 
-/// The sum over valid tokens, heads and dimensions of `distance(full - sparse)`, once per direction.
+/// The sum over valid tokens, heads and dimensions of `distance(full - sparse)`, once per
+/// direction.
 ///
 /// [`AlignmentDirection::Both`] has two terms of equal value: `distance(full - sg(sparse))` and
-/// `distance(sparse - sg(full))`. The caller divides by the elements of the whole step to obtain a mean.
+/// `distance(sparse - sg(full))`. The caller divides by the elements of the whole step to obtain a
+/// mean.
 ///
 /// # Shapes
 /// `full` and `sparse` `[B, T, HQ, D]`; `valid`, if given, has one entry for each of the N tokens.
 ///
 /// # Dtypes
-/// `f32` inputs; differences and their sum are `f64`. On a GPU `bf16` inputs, differences and sums of eight of them `f32`, the
-/// sum over those `f64`.
+/// `f32` inputs; differences and their sum are `f64`. On a GPU `bf16` inputs, differences and sums
+/// of eight of them `f32`, the sum over those `f64`.
 ///
 /// # Edge cases
 /// No valid token: 0. Elements of other tokens are not read.
@@ -79,7 +81,8 @@ impl AlignmentOptions {
 /// [`KernelError`] if the shapes differ, have not four axes, or `valid` has another length.
 ///
 /// # Determinism
-/// Bitwise reproducible, whatever the number of threads, and on a GPU: partial sums are cut by shape and added in order.
+/// Bitwise reproducible, whatever the number of threads, and on a GPU: partial sums are cut by
+/// shape and added in order.
 ///
 /// # Source
 /// The paper's alignment loss. Padding counts in the released code; here `valid` excludes it.
@@ -92,11 +95,15 @@ pub fn alignment_fwd(
     let width = check_pair("alignment_fwd", full, sparse, valid)?;
     match full.device() {
         Device::Cuda(gpu) => {
-            dtypes("alignment_fwd", &[("full", full, DType::Bf16), ("sparse", sparse, DType::Bf16)])?;
+            dtypes(
+                "alignment_fwd",
+                &[("full", full, DType::Bf16), ("sparse", sparse, DType::Bf16)],
+            )?;
             cuda::forward(&gpu, full, sparse, valid, options.kind, options.terms())
         }
         Device::Cpu => {
-            let one_sided = cpu::forward(full.as_slice(), sparse.as_slice(), valid, width, options.kind);
+            let one_sided =
+                cpu::forward(full.as_slice(), sparse.as_slice(), valid, width, options.kind);
             Ok(Scalar::new(options.terms() * one_sided))
         }
     }
@@ -104,8 +111,9 @@ pub fn alignment_fwd(
 
 /// Adds `scale` times the gradients of [`alignment_fwd`] to `dfull` and `dsparse`.
 ///
-/// With `g` the derivative of the distance at `full - sparse`: `dfull += scale g` unless the direction is
-/// [`AlignmentDirection::SparseToFull`], `dsparse -= scale g` unless it is [`AlignmentDirection::FullToSparse`].
+/// With `g` the derivative of the distance at `full - sparse`: `dfull += scale g` unless the
+/// direction is [`AlignmentDirection::SparseToFull`], `dsparse -= scale g` unless it is
+/// [`AlignmentDirection::FullToSparse`].
 ///
 /// # Shapes
 /// `full`, `sparse`, `dfull` and `dsparse` `[B, T, HQ, D]`; `valid` as in the forward.
@@ -144,7 +152,10 @@ pub fn alignment_bwd(
             dtypes(op, &[("full", full, bf16), ("sparse", sparse, bf16)])?;
             dtypes(op, &[("dfull", dfull, bf16), ("dsparse", dsparse, bf16)])?;
             let [full_factor, sparse_factor] = options.factors(scale);
-            let pulls = Pulls { dfull: full_factor.map(|_| dfull), dsparse: sparse_factor.map(|_| dsparse) };
+            let pulls = Pulls {
+                dfull: full_factor.map(|_| dfull),
+                dsparse: sparse_factor.map(|_| dsparse),
+            };
             cuda::backward(&gpu, full, sparse, valid, options.kind, scale, pulls)
         }
         Device::Cpu => {
@@ -166,8 +177,14 @@ struct Pulls<'a> {
     dsparse: Option<&'a mut Tensor>,
 }
 
-/// Checks the inputs and returns the elements of a token, HQ * D (1 if there are none: chunks need a size).
-fn check_pair(op: &'static str, full: &Tensor, sparse: &Tensor, valid: Option<&[bool]>) -> Result<usize> {
+/// Checks the inputs and returns the elements of a token, HQ * D (1 if there are none: chunks need
+/// a size).
+fn check_pair(
+    op: &'static str,
+    full: &Tensor,
+    sparse: &Tensor,
+    valid: Option<&[bool]>,
+) -> Result<usize> {
     let [batch, tokens, q_heads, head_dim] = axes(op, "full", full, "[B, T, HQ, D]")?;
     check_shape(op, "sparse", sparse, full.shape())?;
     same_device(op, full, &[("sparse", sparse)])?;

@@ -12,8 +12,11 @@ use crate::ops::testing::{normal_f64, tensor, to_f64};
 const SHAPES: [[usize; 4]; 4] = [[1, 1, 1, 2], [2, 63, 3, 6], [1, 100, 16, 16], [1, 130, 4, 64]];
 
 fn all_options() -> Vec<AlignmentOptions> {
-    let directions =
-        [AlignmentDirection::Both, AlignmentDirection::FullToSparse, AlignmentDirection::SparseToFull];
+    let directions = [
+        AlignmentDirection::Both,
+        AlignmentDirection::FullToSparse,
+        AlignmentDirection::SparseToFull,
+    ];
     [AlignmentKind::SmoothL1, AlignmentKind::Mse]
         .into_iter()
         .flat_map(|kind| directions.map(|direction| AlignmentOptions { kind, direction }))
@@ -24,7 +27,12 @@ fn every_third(tokens: usize) -> Vec<bool> {
     (0..tokens).map(|token| token % 3 == 0).collect()
 }
 
-fn sum_of(full: &Tensor, sparse: &Tensor, valid: Option<&[bool]>, options: &AlignmentOptions) -> f64 {
+fn sum_of(
+    full: &Tensor,
+    sparse: &Tensor,
+    valid: Option<&[bool]>,
+    options: &AlignmentOptions,
+) -> f64 {
     alignment_fwd(full, sparse, valid, options).unwrap().value().unwrap()
 }
 
@@ -40,12 +48,16 @@ fn matches_the_reference() {
                 let [full64, sparse64] = [to_f64(&full), to_f64(&sparse)];
                 let sum = sum_of(&full, &sparse, valid.as_deref(), &options);
                 let expected = reference::forward(&full64, &sparse64, &everywhere, width, &options);
-                assert!((sum - expected).abs() <= 1e-12 * expected, "{options:?}: {sum}, not {expected}");
+                assert!(
+                    (sum - expected).abs() <= 1e-12 * expected,
+                    "{options:?}: {sum}, not {expected}"
+                );
 
                 let mut grads = [Tensor::zeros(shape), Tensor::zeros(shape)];
                 let [dfull, dsparse] = &mut grads;
                 for _ in 0..2 {
-                    alignment_bwd(&full, &sparse, valid.as_deref(), &options, 0.5, dfull, dsparse).unwrap();
+                    alignment_bwd(&full, &sparse, valid.as_deref(), &options, 0.5, dfull, dsparse)
+                        .unwrap();
                 }
                 // Added twice at half the scale.
                 let (edfull, edsparse) =
@@ -66,7 +78,9 @@ fn gradients_stop_at_the_other_output() {
     let valid = every_third(tokens);
     for options in all_options() {
         let one_sided = AlignmentOptions { direction: AlignmentDirection::FullToSparse, ..options };
-        let term = |full: &[f64], sparse: &[f64]| reference::forward(full, sparse, &valid, width, &one_sided);
+        let term = |full: &[f64], sparse: &[f64]| {
+            reference::forward(full, sparse, &valid, width, &one_sided)
+        };
         let (dfull, dsparse) = reference::backward(&full, &sparse, &valid, width, &options, 1.0);
         let zeros = vec![0.0; tokens * width];
         match options.direction {
@@ -85,7 +99,8 @@ fn tokens_that_are_not_valid_are_not_read() {
     let shape = [1, 3, 1, 2];
     let full = Tensor::from_vec(vec![0.0, 0.0, f32::NAN, f32::NAN, 3.0, 0.5], shape).unwrap();
     let sparse = Tensor::zeros(shape);
-    let options = AlignmentOptions { kind: AlignmentKind::SmoothL1, direction: AlignmentDirection::Both };
+    let options =
+        AlignmentOptions { kind: AlignmentKind::SmoothL1, direction: AlignmentDirection::Both };
     let valid = [true, false, true];
     assert_eq!(sum_of(&full, &sparse, Some(&valid), &options), 2.0 * (2.5 + 0.125));
     let mut grads = [Tensor::zeros(shape), Tensor::zeros(shape)];
@@ -100,7 +115,8 @@ fn tokens_that_are_not_valid_are_not_read() {
 fn threads_do_not_matter() {
     let mut random = Random::new(8);
     let [full, sparse] = [(); 2].map(|()| tensor(&mut random, [2, 300, 4, 64]));
-    let options = AlignmentOptions { kind: AlignmentKind::SmoothL1, direction: AlignmentDirection::Both };
+    let options =
+        AlignmentOptions { kind: AlignmentKind::SmoothL1, direction: AlignmentDirection::Both };
     let sums = [1, 5].map(|threads| {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
         pool.install(|| sum_of(&full, &sparse, None, &options))
@@ -123,7 +139,8 @@ fn empty_outputs_align() {
 
 #[test]
 fn wrong_shapes_are_refused() {
-    let options = AlignmentOptions { kind: AlignmentKind::Mse, direction: AlignmentDirection::Both };
+    let options =
+        AlignmentOptions { kind: AlignmentKind::Mse, direction: AlignmentDirection::Both };
     let [good, bad] = [Tensor::zeros([1, 2, 3, 4]), Tensor::zeros([1, 2, 3, 2])];
     assert!(alignment_fwd(&good, &bad, None, &options).is_err());
     assert!(alignment_fwd(&good, &good, Some(&[true]), &options).is_err());
@@ -136,7 +153,8 @@ fn wrong_shapes_are_refused() {
     assert!(backward(&good, &good).is_ok());
 }
 
-/// Both streams of a layer, gated and aligned, against the released code: the loss and the gradients of q, k, v and gate.
+/// Both streams of a layer, gated and aligned, against the released code: the loss and the
+/// gradients of q, k, v and gate.
 #[test]
 fn matches_the_released_code() {
     let options = AlignmentOptions::default();
@@ -160,7 +178,10 @@ fn matches_the_released_code() {
         }
         let mut grads = AttentionGrads::zeros_like(&q, &k, &v);
         full_attention_bwd(&douts[0], &q, &k, &v, &full, documents, scale, &mut grads).unwrap();
-        sparse_attention_bwd(&douts[1], &q, &k, &v, &sparse, &indices, documents, scale, &mut grads).unwrap();
+        sparse_attention_bwd(
+            &douts[1], &q, &k, &v, &sparse, &indices, documents, scale, &mut grads,
+        )
+        .unwrap();
 
         let expected = f64::from(case.golden.tensor("align_loss").values[0]);
         assert!(
@@ -168,12 +189,15 @@ fn matches_the_released_code() {
             "{}: {loss}, expected {expected}",
             case.name
         );
-        for (name, grad) in [("dq", &grads.dq), ("dk", &grads.dk), ("dv", &grads.dv), ("dgate", &dgate)] {
+        for (name, grad) in
+            [("dq", &grads.dq), ("dk", &grads.dk), ("dv", &grads.dv), ("dgate", &dgate)]
+        {
             let expected = case.golden.tensor(&format!("{name}_align"));
             let largest = expected.values.iter().fold(0f32, |max, value| max.max(value.abs()));
             let error = max_error(grad.as_slice(), &expected.values) / f64::from(largest);
             println!("{} {name}_align: {error:.1e}", case.name);
-            // Relative to the largest element: the mean over all elements makes every gradient tiny.
+            // Relative to the largest element: the mean over all elements makes every gradient
+            // tiny.
             assert!(error < 2e-5, "{} {name}_align differs by {error:.1e}", case.name);
         }
     }

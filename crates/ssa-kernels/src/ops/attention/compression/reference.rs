@@ -1,10 +1,16 @@
 //! `f64` definition of compression attention.
 
-use super::super::reference::{Inputs, backward as attention_backward, forward as attention_forward};
+use super::super::reference::{
+    Inputs, backward as attention_backward, forward as attention_forward,
+};
 use crate::Documents;
 
 /// Returns `(out, lse)`; k and v of the inputs are pooled, `[C, H, D]`.
-pub fn forward(inputs: &Inputs<'_>, documents: &Documents, block_size: usize) -> (Vec<f64>, Vec<f64>) {
+pub fn forward(
+    inputs: &Inputs<'_>,
+    documents: &Documents,
+    block_size: usize,
+) -> (Vec<f64>, Vec<f64>) {
     attention_forward(inputs, visible(documents, block_size))
 }
 

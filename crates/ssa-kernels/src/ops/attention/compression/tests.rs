@@ -27,7 +27,8 @@ fn run(inputs: &Inputs, block_size: usize) -> (AttentionOutput, AttentionGrads) 
 #[test]
 fn matches_the_reference() {
     for case in CASES {
-        // Every token a block, partial last blocks, more blocks than a key tile holds, no complete block.
+        // Every token a block, partial last blocks, more blocks than a key tile holds, no complete
+        // block.
         for block_size in [1, 3, 16, 1000] {
             println!("{case:?}, block size {block_size}");
             let inputs = pooled(case, block_size);
@@ -69,8 +70,9 @@ fn reference_passes_gradcheck() {
         ReferenceInputs { q, k, v, q_heads: 3, kv_heads: 1, head_dim: 2, softmax_scale: 0.7 }
     }
     let (dq, dk, dv) = reference::backward(&dout, &inputs(&q, &k, &v), &documents, 2);
-    let loss =
-        |q: &[f64], k: &[f64], v: &[f64]| dot(&reference::forward(&inputs(q, k, v), &documents, 2).0, &dout);
+    let loss = |q: &[f64], k: &[f64], v: &[f64]| {
+        dot(&reference::forward(&inputs(q, k, v), &documents, 2).0, &dout)
+    };
     assert_gradient("dq", &q, &dq, |q| loss(q, &k, &v));
     assert_gradient("dk", &k, &dk, |k| loss(&q, k, &v));
     assert_gradient("dv", &v, &dv, |v| loss(&q, &k, v));

@@ -1,7 +1,7 @@
 //! Causal softmax attention over whole documents.
 //!
-//! It runs on the kernel that [`window`](super::window) and [`compression`](super::compression) attention share
-//! (`tiled/` beside this folder).
+//! It runs on the kernel that [`window`](super::window) and [`compression`](super::compression)
+//! attention share (`tiled/` beside this folder).
 
 pub mod reference;
 #[cfg(test)]
@@ -15,10 +15,12 @@ use crate::{Documents, Result, Tensor};
 ///
 /// For query head `h * G + g` at token `t`, over the keys `j <= t` of its document:
 ///
-/// `s_j = softmax_scale q_t . k_j`, `lse_t = ln sum_j e^(s_j)`, `out_t = sum_j e^(s_j - lse_t) v_j`.
+/// `s_j = softmax_scale q_t . k_j`, `lse_t = ln sum_j e^(s_j)`, `out_t = sum_j e^(s_j - lse_t)
+/// v_j`.
 ///
 /// # Shapes
-/// `q` `[B, T, HQ, D]`, `k` and `v` `[B, T, H, D]`; returns `out` `[B, T, HQ, D]` and `lse` `[B, T, HQ]`.
+/// `q` `[B, T, HQ, D]`, `k` and `v` `[B, T, H, D]`; returns `out` `[B, T, HQ, D]` and `lse` `[B, T,
+/// HQ]`.
 ///
 /// # Dtypes
 /// `f32`. Products, softmax sums and the output accumulate in `f32`, tile by tile of keys.
@@ -27,8 +29,8 @@ use crate::{Documents, Result, Tensor};
 /// No tokens: an empty result. The first token of a document returns its own value.
 ///
 /// # Errors
-/// [`KernelError`](crate::KernelError) if the shapes disagree, HQ is no multiple of H, D is 0, or the documents do
-/// not cover the tokens.
+/// [`KernelError`](crate::KernelError) if the shapes disagree, HQ is no multiple of H, D is 0, or
+/// the documents do not cover the tokens.
 ///
 /// # Determinism
 /// Bitwise reproducible, whatever the number of threads.
@@ -49,15 +51,17 @@ pub fn full_attention_fwd(
 
 /// Adds the gradients of [`full_attention_fwd`] to `grads`.
 ///
-/// With `p_j = e^(s_j - lse_t)` and `ds_j = p_j (dout_t . v_j - dout_t . out_t)`, summed over everything that
-/// shares an input: `dv_j += p_j dout_t`, `dq_t += softmax_scale ds_j k_j`, `dk_j += softmax_scale ds_j q_t`.
+/// With `p_j = e^(s_j - lse_t)` and `ds_j = p_j (dout_t . v_j - dout_t . out_t)`, summed over
+/// everything that shares an input: `dv_j += p_j dout_t`, `dq_t += softmax_scale ds_j k_j`, `dk_j
+/// += softmax_scale ds_j q_t`.
 ///
 /// # Shapes
-/// `dout` `[B, T, HQ, D]`; `q`, `k`, `v` as in the forward; `output` is what the forward returned; `grads` has
-/// the shapes of `q`, `k` and `v`.
+/// `dout` `[B, T, HQ, D]`; `q`, `k`, `v` as in the forward; `output` is what the forward returned;
+/// `grads` has the shapes of `q`, `k` and `v`.
 ///
 /// # Dtypes
-/// `f32`, accumulated in `f32`. The probabilities are computed again from `lse`; extra memory is linear in T.
+/// `f32`, accumulated in `f32`. The probabilities are computed again from `lse`; extra memory is
+/// linear in T.
 ///
 /// # Edge cases
 /// No tokens: nothing is added.
@@ -66,8 +70,8 @@ pub fn full_attention_fwd(
 /// As [`full_attention_fwd`], and if `dout`, `output` or `grads` do not have these shapes.
 ///
 /// # Determinism
-/// Bitwise reproducible, whatever the number of threads: query tiles are dealt to a number of tasks that depends
-/// on the documents alone, and their key gradients are added in order.
+/// Bitwise reproducible, whatever the number of threads: query tiles are dealt to a number of tasks
+/// that depends on the documents alone, and their key gradients are added in order.
 ///
 /// # Source
 /// As the forward.

@@ -1,6 +1,8 @@
 //! `f64` definition of full attention.
 
-use super::super::reference::{Inputs, backward as attention_backward, forward as attention_forward};
+use super::super::reference::{
+    Inputs, backward as attention_backward, forward as attention_forward,
+};
 use crate::Documents;
 
 /// Returns `(out, lse)`.
@@ -9,12 +11,17 @@ pub fn forward(inputs: &Inputs<'_>, documents: &Documents) -> (Vec<f64>, Vec<f64
 }
 
 /// Gradients `(dq, dk, dv)` for an upstream gradient `dout`.
-pub fn backward(dout: &[f64], inputs: &Inputs<'_>, documents: &Documents) -> (Vec<f64>, Vec<f64>, Vec<f64>) {
+pub fn backward(
+    dout: &[f64],
+    inputs: &Inputs<'_>,
+    documents: &Documents,
+) -> (Vec<f64>, Vec<f64>, Vec<f64>) {
     attention_backward(dout, inputs, visible(documents))
 }
 
 /// The tokens of the document that are not behind the query.
 fn visible(documents: &Documents) -> impl Fn(usize, usize) -> Vec<usize> {
-    let starts: Vec<usize> = documents.ranges().flat_map(|range| vec![range.start; range.len()]).collect();
+    let starts: Vec<usize> =
+        documents.ranges().flat_map(|range| vec![range.start; range.len()]).collect();
     move |token, _| (starts[token]..=token).collect()
 }

@@ -53,7 +53,8 @@ impl Inputs {
     pub(in crate::ops::attention) fn new(case: Case) -> Self {
         let Case { batch, tokens, kv_heads, group, head_dim, longest_document } = case;
         let mut random = Random::new(7);
-        let [q, dout] = [(); 2].map(|()| tensor(&mut random, [batch, tokens, kv_heads * group, head_dim]));
+        let [q, dout] =
+            [(); 2].map(|()| tensor(&mut random, [batch, tokens, kv_heads * group, head_dim]));
         let [k, v] = [(); 2].map(|()| tensor(&mut random, [batch, tokens, kv_heads, head_dim]));
         let documents = if longest_document == 0 {
             Documents::rows(batch, tokens)
@@ -85,7 +86,8 @@ impl Inputs {
         assert_close("out", output.out.as_slice(), &out, Tolerance::F32);
         assert_close("lse", output.lse.as_slice(), &lse, Tolerance::F32);
         let (dq, dk, dv) = backward(&dout, &inputs, &self.documents);
-        let [dq, dk, dv] = [dq, dk, dv].map(|gradient| gradient.iter().map(|x| x + 1.0).collect::<Vec<_>>());
+        let [dq, dk, dv] =
+            [dq, dk, dv].map(|gradient| gradient.iter().map(|x| x + 1.0).collect::<Vec<_>>());
         // Gradients of keys and values sum over every query that sees them.
         assert_close("dq", grads.dq.as_slice(), &dq, Tolerance::F32.scaled(2.0));
         assert_close("dk", grads.dk.as_slice(), &dk, Tolerance::F32.scaled(5.0));
@@ -154,8 +156,15 @@ fn reference_passes_gradcheck() {
     let mut random = Random::new(3);
     let [q, dout] = [(); 2].map(|()| normal_f64(&mut random, 9 * 4 * 2));
     let [k, v] = [(); 2].map(|()| normal_f64(&mut random, 9 * 2 * 2));
-    let inputs =
-        ReferenceInputs { q: &q, k: &k, v: &v, q_heads: 4, kv_heads: 2, head_dim: 2, softmax_scale: 0.7 };
+    let inputs = ReferenceInputs {
+        q: &q,
+        k: &k,
+        v: &v,
+        q_heads: 4,
+        kv_heads: 2,
+        head_dim: 2,
+        softmax_scale: 0.7,
+    };
     let (dq, dk, dv) = reference::backward(&dout, &inputs, &documents);
     let loss = |inputs: ReferenceInputs<'_>| dot(&reference::forward(&inputs, &documents).0, &dout);
     assert_gradient("dq", &q, &dq, |q| loss(ReferenceInputs { q, ..inputs }));
@@ -193,7 +202,8 @@ fn wrong_shapes_are_refused() {
 #[test]
 fn matches_the_released_code() {
     let folder = golden_dir().join("ops");
-    let files = std::fs::read_dir(&folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
+    let files =
+        std::fs::read_dir(&folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
     let mut cases = 0;
     for path in files.map(|file| file.unwrap().path()) {
         if path.extension().is_some_and(|extension| extension == "safetensors") {
@@ -222,7 +232,8 @@ fn check_golden(golden: &Golden) {
 
     let output = full_attention_fwd(&q, &k, &v, &documents, softmax_scale).unwrap();
     let heads = dout.as_slice().chunks(head_dim).zip(output.out.as_slice().chunks(head_dim));
-    let dgate: Vec<f32> = heads.map(|(dout, out)| dout.iter().zip(out).map(|(a, b)| a * b).sum()).collect();
+    let dgate: Vec<f32> =
+        heads.map(|(dout, out)| dout.iter().zip(out).map(|(a, b)| a * b).sum()).collect();
     let dout = Tensor::from_vec(gated(&dout), q.shape()).unwrap();
     let mut grads = AttentionGrads::zeros_like(&q, &k, &v);
     full_attention_bwd(&dout, &q, &k, &v, &output, &documents, softmax_scale, &mut grads).unwrap();

@@ -47,7 +47,8 @@ pub(super) fn backward(
         return Ok(());
     }
     let valid = upload_valid(gpu, alignment.valid)?;
-    let [full_factor, sparse_factor] = alignment.options.factors(scale).map(|factor| factor.unwrap_or(0.0));
+    let [full_factor, sparse_factor] =
+        alignment.options.factors(scale).map(|factor| factor.unwrap_or(0.0));
     let kernel = kernel(gpu, "gated_pair_bwd", pair, alignment)?;
     let launch = kernel.launch([tokens, 1, 1], THREADS).input(dmixed).input(pair.full);
     let launch = launch.input(pair.sparse).input(pair.gate).optional(valid.as_ref()).i64(tokens);
@@ -63,7 +64,11 @@ fn kernel(
 ) -> Result<Kernel> {
     let head_dim = pair.full.last_dim() as i64;
     let gated = i64::from(alignment.gated);
-    gpu.kernel(&MODULE, name, &[("HEAD_DIM", head_dim), ("GATED", gated), mse(alignment.options.kind)])
+    gpu.kernel(
+        &MODULE,
+        name,
+        &[("HEAD_DIM", head_dim), ("GATED", gated), mse(alignment.options.kind)],
+    )
 }
 
 /// Tokens and heads.

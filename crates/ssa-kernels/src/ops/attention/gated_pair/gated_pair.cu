@@ -1,11 +1,14 @@
-// The gate of full and sparse attention, which the two share, and the alignment loss between them, in one pass each way.
+// The gate of full and sparse attention, which the two share, and the alignment loss between them,
+// in one pass each way.
 //
-// full, sparse, mixed [tokens, heads, HEAD_DIM] bf16, gate [tokens, heads] f32. `mixed` is the gated output of the one that
-// goes on. Apart from MSE, GATED says whether gated outputs are compared or the bare ones.
+// full, sparse, mixed [tokens, heads, HEAD_DIM] bf16, gate [tokens, heads] f32. `mixed` is the
+// gated output of the one that goes on. Apart from MSE, GATED says whether gated outputs are
+// compared or the bare ones.
 //
-// Bytes an element: forward 6, backward 10, where separate kernels for gates, sums and loss would move 16 and more than 40.
-// A block takes tokens blockIdx.x, blockIdx.x + gridDim.x, ...; the grid depends on the shape alone. Neighbouring lanes
-// share a head (RowLayout), so that the sums over a head need no barrier.
+// Bytes an element: forward 6, backward 10, where separate kernels for gates, sums and loss would
+// move 16 and more than 40. A block takes tokens blockIdx.x, blockIdx.x + gridDim.x, ...; the grid
+// depends on the shape alone. Neighbouring lanes share a head (RowLayout), so that the sums over a
+// head need no barrier.
 #include "common.cuh"
 #include "alignment.cuh"
 
@@ -47,8 +50,9 @@ gated_pair_fwd(const bf16* full, const bf16* sparse, const float* gate, const u8
     if (threadIdx.x == 0) partial[blockIdx.x] = sum;
 }
 
-// From the gradient of `mixed` and the alignment loss to those of both outputs and the gate. full_scale and sparse_scale are
-// what the loss's slope at full - sparse is multiplied by, 0 for the one that is not pulled.
+// From the gradient of `mixed` and the alignment loss to those of both outputs and the gate.
+// full_scale and sparse_scale are what the loss's slope at full - sparse is multiplied by, 0 for
+// the one that is not pulled.
 extern "C" __global__ void __launch_bounds__(THREADS)
 gated_pair_bwd(const bf16* dmixed, const bf16* full, const bf16* sparse, const float* gate, const u8* valid, i64 tokens,
                int heads, int chosen, float full_scale, float sparse_scale, bf16* dfull, int add_full, bf16* dsparse,

@@ -1,8 +1,9 @@
-//! Full and sparse attention of one layer behind the gate they share: the output of the one that goes on, and the alignment
-//! loss between the two, in one pass each way.
+//! Full and sparse attention of one layer behind the gate they share: the output of the one that
+//! goes on, and the alignment loss between the two, in one pass each way.
 //!
-//! The same as gates ([`gate`](crate::ops::gate)) and [`alignment`](super::alignment) one after the other, which is what the CPU
-//! does. A GPU would spend more time on the passes over memory in between than on anything else in them.
+//! The same as gates ([`gate`](crate::ops::gate)) and [`alignment`](super::alignment) one after the
+//! other, which is what the CPU does. A GPU would spend more time on the passes over memory in
+//! between than on anything else in them.
 
 pub(crate) mod cuda;
 pub mod reference;
@@ -64,28 +65,34 @@ pub struct GatedPairGrads<'a> {
 /// As the fields of [`GatedPair`] say; returns `[B, T, HQ, D]` and a number.
 ///
 /// # Dtypes
-/// `f32`; differences and their sum `f64`. On a GPU outputs are `bf16` and the gate `f32`; gated values are compared in `f32`
-/// before they are rounded, sums of eight distances are `f32`, the sum over those `f64`.
+/// `f32`; differences and their sum `f64`. On a GPU outputs are `bf16` and the gate `f32`; gated
+/// values are compared in `f32` before they are rounded, sums of eight distances are `f32`, the sum
+/// over those `f64`.
 ///
 /// # Edge cases
-/// No tokens: an empty result and 0. Tokens that are not valid do not count in the sum; their output is computed.
+/// No tokens: an empty result and 0. Tokens that are not valid do not count in the sum; their
+/// output is computed.
 ///
 /// # Errors
-/// [`KernelError`](crate::KernelError) if the shapes do not fit, `valid` has another length, or the tensors do not lie on one
-/// device.
+/// [`KernelError`](crate::KernelError) if the shapes do not fit, `valid` has another length, or the
+/// tensors do not lie on one device.
 ///
 /// # Determinism
 /// Bitwise reproducible, whatever the number of threads, and on a GPU.
 ///
 /// # Source
 /// The released attention module; the paper's alignment loss.
-pub fn gated_pair_fwd(pair: &GatedPair<'_>, alignment: &PairAlignment<'_>) -> Result<(Tensor, Scalar)> {
+pub fn gated_pair_fwd(
+    pair: &GatedPair<'_>,
+    alignment: &PairAlignment<'_>,
+) -> Result<(Tensor, Scalar)> {
     check("gated_pair_fwd", pair, alignment)?;
     match pair.gate.device() {
         Device::Cuda(gpu) => cuda::forward(&gpu, pair, alignment),
         Device::Cpu => {
             let gated = gated_outputs(pair)?;
-            let compared = if alignment.gated { [&gated[0], &gated[1]] } else { [pair.full, pair.sparse] };
+            let compared =
+                if alignment.gated { [&gated[0], &gated[1]] } else { [pair.full, pair.sparse] };
             let sum = alignment_fwd(compared[0], compared[1], alignment.valid, alignment.options)?;
             let [full, sparse] = gated;
             Ok((if pair.chosen == Stream::Full { full } else { sparse }, sum))
@@ -93,11 +100,13 @@ pub fn gated_pair_fwd(pair: &GatedPair<'_>, alignment: &PairAlignment<'_>) -> Re
     }
 }
 
-/// Gradients of [`gated_pair_fwd`] for `dmixed`, the gradient of its output, and `scale`, that of the alignment sum.
+/// Gradients of [`gated_pair_fwd`] for `dmixed`, the gradient of its output, and `scale`, that of
+/// the alignment sum.
 ///
-/// With `a` the gradient of `scale` times the loss at the values compared (see [`alignment_bwd`]) and `d` = `dmixed` for the one
-/// that goes on, 0 for the other: `dout += gate (d + a)` and `dgate += sum_d (d + a) out` if gated values are compared, `dout +=
-/// gate d + a` and `dgate += sum_d d out` if bare ones are; `dgate` is the sum over both.
+/// With `a` the gradient of `scale` times the loss at the values compared (see [`alignment_bwd`])
+/// and `d` = `dmixed` for the one that goes on, 0 for the other: `dout += gate (d + a)` and `dgate
+/// += sum_d (d + a) out` if gated values are compared, `dout += gate d + a` and `dgate += sum_d d
+/// out` if bare ones are; `dgate` is the sum over both.
 ///
 /// # Shapes
 /// `dmixed` and the gradients of the outputs `[B, T, HQ, D]`, `dgate` `[B, T, HQ]`.
@@ -181,7 +190,11 @@ fn check(op: &'static str, pair: &GatedPair<'_>, alignment: &PairAlignment<'_>) 
     let dtype = pair.full.device().dtype();
     dtypes(
         op,
-        &[("full", pair.full, dtype), ("sparse", pair.sparse, dtype), ("gate", pair.gate, DType::F32)],
+        &[
+            ("full", pair.full, dtype),
+            ("sparse", pair.sparse, dtype),
+            ("gate", pair.gate, DType::F32),
+        ],
     )?;
     check_valid(op, alignment.valid, batch * tokens)
 }

@@ -43,11 +43,14 @@ pub fn forward(pair: &Pair<'_>) -> (Vec<f64>, f64) {
     (if pair.chosen == Stream::Full { full } else { sparse }, sum)
 }
 
-/// Gradients `(dfull, dsparse, dgate)` for an upstream gradient `dmixed` and the factor of the alignment sum.
+/// Gradients `(dfull, dsparse, dgate)` for an upstream gradient `dmixed` and the factor of the
+/// alignment sum.
 pub fn backward(dmixed: &[f64], pair: &Pair<'_>, scale: f64) -> (Vec<f64>, Vec<f64>, Vec<f64>) {
     let [gated_full, gated_sparse] = pair.gated_outputs();
-    let (a, b) = if pair.gated { (&gated_full[..], &gated_sparse[..]) } else { (pair.full, pair.sparse) };
-    let (pull_full, pull_sparse) = alignment::backward(a, b, pair.valid, pair.width(), pair.options, scale);
+    let (a, b) =
+        if pair.gated { (&gated_full[..], &gated_sparse[..]) } else { (pair.full, pair.sparse) };
+    let (pull_full, pull_sparse) =
+        alignment::backward(a, b, pair.valid, pair.width(), pair.options, scale);
     let sides = [(pair.full, pull_full, Stream::Full), (pair.sparse, pull_sparse, Stream::Sparse)];
     let mut dgate = vec![0.0; pair.gate.len()];
     let [dfull, dsparse] = sides.map(|(out, pull, stream)| {

@@ -10,8 +10,13 @@ const DIRECTIONS: [AlignmentDirection; 3] =
 fn every_option() -> impl Iterator<Item = (AlignmentOptions, bool, Stream)> {
     [AlignmentKind::SmoothL1, AlignmentKind::Mse].into_iter().flat_map(|kind| {
         DIRECTIONS.into_iter().flat_map(move |direction| {
-            [(true, Stream::Full), (true, Stream::Sparse), (false, Stream::Full), (false, Stream::Sparse)]
-                .map(|(gated, chosen)| (AlignmentOptions { kind, direction }, gated, chosen))
+            [
+                (true, Stream::Full),
+                (true, Stream::Sparse),
+                (false, Stream::Full),
+                (false, Stream::Sparse),
+            ]
+            .map(|(gated, chosen)| (AlignmentOptions { kind, direction }, gated, chosen))
         })
     })
 }
@@ -45,11 +50,13 @@ fn matches_the_reference_and_adds() {
 
             let [mut dfull, mut dsparse, mut dgate] = [&full, &full, &gate].map(Tensor::zeros_like);
             for _ in 0..2 {
-                let grads = GatedPairGrads { dfull: &mut dfull, dsparse: &mut dsparse, dgate: &mut dgate };
+                let grads =
+                    GatedPairGrads { dfull: &mut dfull, dsparse: &mut dsparse, dgate: &mut dgate };
                 gated_pair_bwd(&dmixed, &pair, &alignment, 0.5, grads).unwrap();
             }
             let (edfull, edsparse, edgate) = reference::backward(&dmixed64, &exact, 0.5);
-            let twice = |values: Vec<f64>| values.into_iter().map(|value| 2.0 * value).collect::<Vec<_>>();
+            let twice =
+                |values: Vec<f64>| values.into_iter().map(|value| 2.0 * value).collect::<Vec<_>>();
             assert_close("dfull", dfull.as_slice(), &twice(edfull), Tolerance::F32);
             assert_close("dsparse", dsparse.as_slice(), &twice(edsparse), Tolerance::F32);
             assert_close("dgate", dgate.as_slice(), &twice(edgate), Tolerance::F32);
@@ -59,9 +66,9 @@ fn matches_the_reference_and_adds() {
 
 #[test]
 fn reference_passes_gradcheck() {
-    // With both directions pulled, both terms vary together and their gradients are those of the sum as a whole only where
-    // each output is varied in its own term: so the gate and the output are checked with the loss switched off, and the
-    // loss by the tests of the op it comes from.
+    // With both directions pulled, both terms vary together and their gradients are those of the
+    // sum as a whole only where each output is varied in its own term: so the gate and the output
+    // are checked with the loss switched off, and the loss by the tests of the op it comes from.
     let mut random = Random::new(2);
     let [full, sparse, gate, dmixed] = [12, 12, 4, 12].map(|len| normal_f64(&mut random, len));
     let options = AlignmentOptions::default();

@@ -35,7 +35,8 @@ pub(super) fn backward(dpooled: &[f32], blocks: &Blocks, width: usize, dx: &mut 
         parts.push(part);
         rest = after;
     }
-    let tasks = parts.into_par_iter().with_min_len(BLOCKS_PER_TASK).zip(dpooled.par_chunks_exact(width));
+    let tasks =
+        parts.into_par_iter().with_min_len(BLOCKS_PER_TASK).zip(dpooled.par_chunks_exact(width));
     tasks.for_each(|(dx, dpooled)| {
         let mean = width as f32 / dx.len() as f32;
         for dx in dx.chunks_exact_mut(width) {

@@ -13,32 +13,34 @@ use crate::{DType, Device, Documents, KernelError, Result, Tensor};
 /// `pooled[c, h, d] = mean over the tokens t of block c of x[t, h, d]`.
 ///
 /// # Shapes
-/// `x` `[B, T, H, D]`; returns `[C, H, D]` with C = `documents.blocks(block_size)`: the blocks of the first document,
-/// then those of the second, and so on.
+/// `x` `[B, T, H, D]`; returns `[C, H, D]` with C = `documents.blocks(block_size)`: the blocks of
+/// the first document, then those of the second, and so on.
 ///
 /// # Dtypes
-/// That of `x`; a block is summed in `f32`, on the CPU in the order of its tokens, on a GPU eight sums are formed of every
-/// eighth token and added in order. [`mean_pool_f32_fwd`] keeps the sums in `f32`.
+/// That of `x`; a block is summed in `f32`, on the CPU in the order of its tokens, on a GPU eight
+/// sums are formed of every eighth token and added in order. [`mean_pool_f32_fwd`] keeps the sums
+/// in `f32`.
 ///
 /// # Edge cases
 /// A partial last block is the mean of the tokens it has.
 ///
 /// # Errors
-/// [`KernelError::Shape`] if `x` does not have four axes, [`KernelError::Value`] if `block_size` is zero or the
-/// documents do not cover the tokens of `x`.
+/// [`KernelError::Shape`] if `x` does not have four axes, [`KernelError::Value`] if `block_size` is
+/// zero or the documents do not cover the tokens of `x`.
 ///
 /// # Determinism
 /// Bitwise reproducible: the order of a block's sum depends on its length alone.
 ///
 /// # Source
-/// The pooled keys of the selection and compression branches, section 3 of the SSA paper (arXiv 2511.20102).
+/// The pooled keys of the selection and compression branches, section 3 of the SSA paper (arXiv
+/// 2511.20102).
 pub fn mean_pool_fwd(x: &Tensor, documents: &Documents, block_size: usize) -> Result<Tensor> {
     forward("mean_pool_fwd", x, documents, block_size, x.dtype())
 }
 
 /// As [`mean_pool_fwd`], with means in `f32` on every device: what
-/// [`select_blocks`](super::selection::select_blocks) ranks by. Rounded to `bf16` they would move scores by 2^-9 of their
-/// size, and near ties with them.
+/// [`select_blocks`](super::selection::select_blocks) ranks by. Rounded to `bf16` they would move
+/// scores by 2^-9 of their size, and near ties with them.
 ///
 /// # Errors
 /// As [`mean_pool_fwd`].
@@ -67,7 +69,8 @@ fn forward(
     Ok(pooled)
 }
 
-/// Gradient of [`mean_pool_fwd`]: `dx[t, h, d] += dpooled[c, h, d] / (tokens of block c)` for every t of c.
+/// Gradient of [`mean_pool_fwd`]: `dx[t, h, d] += dpooled[c, h, d] / (tokens of block c)` for every
+/// t of c.
 ///
 /// # Shapes
 /// `dpooled` `[C, H, D]`, `dx` `[B, T, H, D]`.
@@ -76,7 +79,8 @@ fn forward(
 /// `f32` on the CPU, `bf16` on a GPU; products and sums in `f32`.
 ///
 /// # Errors
-/// As [`mean_pool_fwd`] with `dx` in the place of `x`; [`KernelError::Shape`] if `dpooled` is not `[C, H, D]`.
+/// As [`mean_pool_fwd`] with `dx` in the place of `x`; [`KernelError::Shape`] if `dpooled` is not
+/// `[C, H, D]`.
 ///
 /// # Determinism
 /// Bitwise reproducible.

@@ -1,10 +1,11 @@
-// Block means and their gradient. x and dx [N, WIDTH] bf16 with WIDTH = H * D, pooled and dpooled [C, WIDTH] bf16, or f32 for
-// selection: it ranks blocks by their means, and rounding those to bf16 would move a score by 2^-9 of its size, more than the
-// distance of many neighbouring ranks. They are 1 / block_size of the bytes read.
+// Block means and their gradient. x and dx [N, WIDTH] bf16 with WIDTH = H * D, pooled and dpooled
+// [C, WIDTH] bf16, or f32 for selection: it ranks blocks by their means, and rounding those to bf16
+// would move a score by 2^-9 of its size, more than the distance of many neighbouring ranks. They
+// are 1 / block_size of the bytes read.
 //
-// Forward: a block of threads owns one block of tokens and 16 vectors, one a thread, and takes 8 rows at a time; the 8 sums are
-// added in order. Bytes: x once. `block_start` [C + 1] is the first token of every block. A vector is 8 elements, or one
-// where rows are no multiple of 8.
+// Forward: a block of threads owns one block of tokens and 16 vectors, one a thread, and takes 8
+// rows at a time; the 8 sums are added in order. Bytes: x once. `block_start` [C + 1] is the first
+// token of every block. A vector is 8 elements, or one where rows are no multiple of 8.
 #include "common.cuh"
 
 // Given as a macro: WIDTH.

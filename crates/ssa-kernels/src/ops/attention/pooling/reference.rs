@@ -7,8 +7,9 @@ pub fn forward(x: &[f64], documents: &Documents, block_size: usize, width: usize
     let mut pooled = Vec::new();
     for document in documents.ranges() {
         for block in x[document.start * width..document.end * width].chunks(block_size * width) {
-            let mean =
-                |i| block.iter().skip(i).step_by(width).sum::<f64>() * width as f64 / block.len() as f64;
+            let mean = |i| {
+                block.iter().skip(i).step_by(width).sum::<f64>() * width as f64 / block.len() as f64
+            };
             pooled.extend((0..width).map(mean));
         }
     }
@@ -16,13 +17,19 @@ pub fn forward(x: &[f64], documents: &Documents, block_size: usize, width: usize
 }
 
 /// Gradient `dx` for an upstream gradient `dpooled`.
-pub fn backward(dpooled: &[f64], documents: &Documents, block_size: usize, width: usize) -> Vec<f64> {
+pub fn backward(
+    dpooled: &[f64],
+    documents: &Documents,
+    block_size: usize,
+    width: usize,
+) -> Vec<f64> {
     let mut dx = Vec::new();
     let mut dpooled = dpooled.chunks(width);
     for document in documents.ranges() {
         for start in document.clone().step_by(block_size) {
             let tokens = block_size.min(document.end - start);
-            let mean: Vec<f64> = dpooled.next().into_iter().flatten().map(|d| d / tokens as f64).collect();
+            let mean: Vec<f64> =
+                dpooled.next().into_iter().flatten().map(|d| d / tokens as f64).collect();
             dx.extend(mean.repeat(tokens));
         }
     }

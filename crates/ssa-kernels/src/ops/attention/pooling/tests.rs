@@ -47,5 +47,8 @@ fn wrong_arguments_are_refused() {
     assert!(mean_pool_fwd(&x, &documents, 0).is_err());
     assert!(mean_pool_fwd(&x, &Documents::rows(1, 3), 2).is_err());
     assert!(mean_pool_fwd(&Tensor::zeros([4, 1, 2]), &documents, 2).is_err());
-    assert!(mean_pool_bwd(&Tensor::zeros([3, 1, 2]), &documents, 2, &mut Tensor::zeros_like(&x)).is_err());
+    assert!(
+        mean_pool_bwd(&Tensor::zeros([3, 1, 2]), &documents, 2, &mut Tensor::zeros_like(&x))
+            .is_err()
+    );
 }

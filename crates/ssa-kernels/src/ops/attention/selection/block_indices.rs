@@ -7,14 +7,16 @@ use crate::checks::check_positive;
 use crate::cuda::{Buffer, Gpu};
 use crate::{Device, Documents, KernelError, Result};
 
-/// The selected blocks of every token and key/value head, checked once against the documents they belong to.
+/// The selected blocks of every token and key/value head, checked once against the documents they
+/// belong to.
 ///
-/// Stored as `[B, T, H, K]`: ascending block numbers, counted from the token's document, then -1 in unused slots.
-/// The invariants, on which the attention ops rely without looking again: the numbers strictly ascend, none lies
-/// behind the token, and the last used one is the token's own block. So every token sees at least itself, and only
-/// its last block needs a causal mask.
+/// Stored as `[B, T, H, K]`: ascending block numbers, counted from the token's document, then -1 in
+/// unused slots. The invariants, on which the attention ops rely without looking again: the numbers
+/// strictly ascend, none lies behind the token, and the last used one is the token's own block. So
+/// every token sees at least itself, and only its last block needs a causal mask.
 ///
-/// A selection made on a GPU stays there, and cloning it copies nothing; [`BlockIndices::to_host`] brings it back.
+/// A selection made on a GPU stays there, and cloning it copies nothing; [`BlockIndices::to_host`]
+/// brings it back.
 #[derive(Clone)]
 pub struct BlockIndices {
     indices: Storage,
@@ -34,8 +36,8 @@ impl BlockIndices {
     /// Takes over indices `[B, T, H, K]` in the layout of this type; K is `block_counts`.
     ///
     /// # Errors
-    /// [`KernelError::Value`] if a size is zero, the number of elements is not B * T * H * K, or a row breaks an
-    /// invariant of this type.
+    /// [`KernelError::Value`] if a size is zero, the number of elements is not B * T * H * K, or a
+    /// row breaks an invariant of this type.
     pub fn from_vec(
         indices: Vec<i32>,
         documents: &Documents,
@@ -49,15 +51,21 @@ impl BlockIndices {
         check_positive(OP, "block_counts", block_counts)?;
         let len = documents.total_tokens() * kv_heads * block_counts;
         if indices.len() != len {
-            return Err(KernelError::value(OP, "indices", format!("{len} elements"), indices.len()));
+            return Err(KernelError::value(
+                OP,
+                "indices",
+                format!("{len} elements"),
+                indices.len(),
+            ));
         }
         for (position, heads) in
             documents.positions().into_iter().zip(indices.chunks(kv_heads * block_counts))
         {
             let current = position / block_size;
             if let Some(row) = heads.chunks(block_counts).find(|row| !is_selection(row, current)) {
-                let expected =
-                    format!("strictly ascending blocks that end with {current}, the token's own, then -1");
+                let expected = format!(
+                    "strictly ascending blocks that end with {current}, the token's own, then -1"
+                );
                 return Err(KernelError::value(OP, "indices", expected, format!("{row:?}")));
             }
         }
@@ -79,8 +87,9 @@ impl BlockIndices {
         for position in documents.positions() {
             let current = (position / block_size) as i32;
             for _ in 0..kv_heads {
-                indices
-                    .extend((0..block_counts as i32).map(|block| if block <= current { block } else { -1 }));
+                indices.extend(
+                    (0..block_counts as i32).map(|block| if block <= current { block } else { -1 }),
+                );
             }
         }
         let indices = Storage::Host(indices);
@@ -113,7 +122,8 @@ impl BlockIndices {
     /// [`KernelError::Cuda`] if work queued on the GPU before has failed.
     pub fn to_host(&self) -> Result<Cow<'_, Self>> {
         let Storage::Device(buffer) = &self.indices else { return Ok(Cow::Borrowed(self)) };
-        let mut indices = vec![0; self.documents.total_tokens() * self.kv_heads * self.block_counts];
+        let mut indices =
+            vec![0; self.documents.total_tokens() * self.kv_heads * self.block_counts];
         buffer.read(&mut indices)?;
         Ok(Cow::Owned(Self { indices: Storage::Host(indices), ..self.clone() }))
     }
@@ -142,7 +152,8 @@ impl BlockIndices {
         }
     }
 
-    /// The ascending blocks that one token, counted over the whole batch, selects for one key/value head.
+    /// The ascending blocks that one token, counted over the whole batch, selects for one key/value
+    /// head.
     ///
     /// # Panics
     /// As [`BlockIndices::as_slice`].
@@ -184,7 +195,8 @@ impl BlockIndices {
     }
 }
 
-/// The same sizes, documents and blocks, wherever they are; one that cannot be read is equal to none.
+/// The same sizes, documents and blocks, wherever they are; one that cannot be read is equal to
+/// none.
 impl PartialEq for BlockIndices {
     fn eq(&self, other: &Self) -> bool {
         let sizes = |x: &Self| [x.kv_heads, x.block_size, x.block_counts];
@@ -228,13 +240,15 @@ mod tests {
         assert_eq!(indices.selected(1, 1), [0]);
         assert_eq!(indices.selected(4, 0), [0, 1, 2]);
         assert_eq!(indices.selected(5, 1), [0]);
-        let copy = BlockIndices::from_vec(indices.as_slice().to_vec(), &documents, 2, 2, 3).unwrap();
+        let copy =
+            BlockIndices::from_vec(indices.as_slice().to_vec(), &documents, 2, 2, 3).unwrap();
         assert_eq!(copy, indices);
     }
 
     #[test]
     fn rows_that_are_no_selection_are_refused() {
-        // One document of 4 tokens in blocks of 2; the row given is that of the last token, in block 1.
+        // One document of 4 tokens in blocks of 2; the row given is that of the last token, in
+        // block 1.
         let documents = Documents::rows(1, 4);
         let check = |row: [i32; 2]| {
             let indices = [[0, -1], [0, -1], [0, 1], row].concat();

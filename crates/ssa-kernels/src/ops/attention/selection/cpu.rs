@@ -1,4 +1,5 @@
-//! Block selection on the CPU: one matrix product scores a tile of tokens against all blocks before them.
+//! Block selection on the CPU: one matrix product scores a tile of tokens against all blocks before
+//! them.
 
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
@@ -14,7 +15,8 @@ use crate::ops::attention::shape::AttentionShape;
 pub(super) fn select(call: &Call<'_>) -> Vec<i32> {
     let row = call.shape.kv_heads * call.slots;
     let mut indices = vec![0; call.shape.total_tokens() * row];
-    let tiles = Blocks::new(call.documents, call.options.block_size).tiles(tokens_per_tile(call.shape));
+    let tiles =
+        Blocks::new(call.documents, call.options.block_size).tiles(tokens_per_tile(call.shape));
     split_by_tile(&mut indices, tiles, row).into_par_iter().for_each_init(
         Scratch::default,
         |scratch, (tile, indices)| {
@@ -46,12 +48,20 @@ impl Call<'_> {
             return self.select_all(tile, indices);
         }
         for kv_head in 0..kv_heads {
-            gather_group(&mut scratch.q, self.q.as_slice(), self.shape, tile, kv_head, self.softmax_scale);
+            gather_group(
+                &mut scratch.q,
+                self.q.as_slice(),
+                self.shape,
+                tile,
+                kv_head,
+                self.softmax_scale,
+            );
             let means = means(self.k_pooled.as_slice(), self.shape, tile, kv_head, complete);
             score(&mut scratch.scores, &scratch.q, means, self.shape, complete);
             for (index, token) in tile.tokens.clone().enumerate() {
                 let current = tile.position(token) / block_size;
-                let rows = index * self.shape.group() * complete..(index + 1) * self.shape.group() * complete;
+                let rows = index * self.shape.group() * complete
+                    ..(index + 1) * self.shape.group() * complete;
                 scratch.importance.clear();
                 scratch.importance.resize(current, 0.0);
                 dispatch(Importance {
@@ -79,7 +89,8 @@ impl Call<'_> {
     }
 }
 
-/// `importance[c] += sum over rows of exp(score_c) / sum of exp over the first complete`; destroys the scores.
+/// `importance[c] += sum over rows of exp(score_c) / sum of exp over the first complete`; destroys
+/// the scores.
 struct Importance<'a> {
     scores: &'a mut [f32],
     /// Elements of a row of scores.

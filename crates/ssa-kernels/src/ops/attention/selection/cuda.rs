@@ -38,11 +38,17 @@ pub(super) fn select(op: &'static str, gpu: &Gpu, call: &Call<'_>) -> Result<Blo
     dtypes(op, &[("q", q, DType::Bf16)])?;
     let head_dim = padded_head_dim(op, &shape, STEP)?;
     if head_dim != shape.head_dim {
-        let (q, k_pooled) = (&resized_rows(gpu, q, head_dim)?, &resized_rows(gpu, k_pooled, head_dim)?);
-        return select(op, gpu, &Call { q, k_pooled, shape: AttentionShape { head_dim, ..shape }, ..*call });
+        let (q, k_pooled) =
+            (&resized_rows(gpu, q, head_dim)?, &resized_rows(gpu, k_pooled, head_dim)?);
+        return select(
+            op,
+            gpu,
+            &Call { q, k_pooled, shape: AttentionShape { head_dim, ..shape }, ..*call },
+        );
     }
     let block_size = options.block_size;
-    let longest = documents.ranges().map(|range| range.len()).max().unwrap_or(0).div_ceil(block_size);
+    let longest =
+        documents.ranges().map(|range| range.len()).max().unwrap_or(0).div_ceil(block_size);
     let defines = [
         ("HEAD_DIM", shape.head_dim as i64),
         ("GROUP", shape.group() as i64),
@@ -60,7 +66,8 @@ pub(super) fn select(op: &'static str, gpu: &Gpu, call: &Call<'_>) -> Result<Blo
     let [query_bytes, importance_bytes] = bytes(tile);
     let tiles = tiles(documents, gpu, tile)?;
     let tile_count = tiles.bytes() / size_of::<[i32; 2]>();
-    // Importances lie in shared memory, or in device memory for a bounded number of blocks of threads.
+    // Importances lie in shared memory, or in device memory for a bounded number of blocks of
+    // threads.
     let (mut scratch, mut grid, mut shared) = (None, tile_count, query_bytes + importance_bytes);
     if shared > SHARED {
         let at_once = 2 * gpu.properties().multiprocessors / shape.kv_heads;
@@ -116,7 +123,8 @@ fn split_means(gpu: &Gpu, call: &Call<'_>, defines: &[(&'static str, i64)]) -> R
     Ok(means)
 }
 
-/// First token and number of tokens of every tile; those with the most blocks before them, and so the most work, first.
+/// First token and number of tokens of every tile; those with the most blocks before them, and so
+/// the most work, first.
 fn tiles(documents: &Documents, gpu: &Gpu, tokens: usize) -> Result<std::sync::Arc<Buffer>> {
     documents.device_table(gpu, "selection_tiles", tokens, || {
         let mut tiles = Blocks::new(documents, tokens).tiles(tokens);

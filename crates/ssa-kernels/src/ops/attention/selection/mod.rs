@@ -1,4 +1,5 @@
-//! Block selection: which blocks of keys each token attends to. The README of this folder explains the algorithm.
+//! Block selection: which blocks of keys each token attends to. The README of this folder explains
+//! the algorithm.
 
 mod block_indices;
 mod cpu;
@@ -20,9 +21,10 @@ use crate::{Device, Documents, KernelError, Result, Tensor};
 pub enum SelectionRule {
     /// The `block_counts` most important.
     Exact,
-    /// What the released kernel computes, for parity with checkpoints trained by it. It equals [`Self::Exact`] only
-    /// while `block_counts` rounded up to a power of two is at most half of `block_size`, or within the first
-    /// `block_size` blocks of a document when `block_counts` is a power of two.
+    /// What the released kernel computes, for parity with checkpoints trained by it. It equals
+    /// [`Self::Exact`] only while `block_counts` rounded up to a power of two is at most half of
+    /// `block_size`, or within the first `block_size` blocks of a document when `block_counts` is a
+    /// power of two.
     Reference,
 }
 
@@ -43,7 +45,8 @@ impl SelectionOptions {
         check_positive(op, "block_counts", self.block_counts)?;
         if self.rule == SelectionRule::Reference {
             if self.block_size < 2 || !self.block_size.is_power_of_two() {
-                let expected = "a power of two, at least 2, as the released kernel needs (or the exact rule)";
+                let expected =
+                    "a power of two, at least 2, as the released kernel needs (or the exact rule)";
                 return Err(KernelError::value(op, "block_size", expected, self.block_size));
             }
             if self.block_counts > self.block_size {
@@ -86,33 +89,39 @@ struct Call<'a> {
 /// I_c   = sum_h exp(s_hc - lse_h)               for earlier blocks, c < floor(t / block_size)
 /// ```
 ///
-/// The token's own block floor(t / block_size) and the `block_counts - 1` others with the largest I are selected; of
-/// equal ones, the lower. [`SelectionRule::Reference`] departs from "largest" as the released kernel does.
+/// The token's own block floor(t / block_size) and the `block_counts - 1` others with the largest I
+/// are selected; of equal ones, the lower. [`SelectionRule::Reference`] departs from "largest" as
+/// the released kernel does.
 ///
 /// # Shapes
-/// `q` `[B, T, HQ, D]`, `k_pooled` `[C, H, D]` from [`mean_pool_f32_fwd`](super::pooling::mean_pool_f32_fwd); returns indices
-/// `[B, T, H, K]`. K is `block_counts` (rounded up to a power of two by the reference rule), but no more than the blocks
+/// `q` `[B, T, HQ, D]`, `k_pooled` `[C, H, D]` from
+/// [`mean_pool_f32_fwd`](super::pooling::mean_pool_f32_fwd); returns indices `[B, T, H, K]`. K is
+/// `block_counts` (rounded up to a power of two by the reference rule), but no more than the blocks
 /// of the longest document.
 ///
 /// # Dtypes
-/// `f32`, accumulated in `f32`: importances that differ by rounding only may be ranked either way. On a GPU `q` is `bf16`, and
-/// `k_pooled` `f32` (taken as the sum of two `bf16`, up to 2^-17 of it) or `bf16`.
+/// `f32`, accumulated in `f32`: importances that differ by rounding only may be ranked either way.
+/// On a GPU `q` is `bf16`, and `k_pooled` `f32` (taken as the sum of two `bf16`, up to 2^-17 of it)
+/// or `bf16`.
 ///
 /// # Edge cases
-/// Fewer blocks than `block_counts`: all of them. At the last token of a block, its own block is complete and counts in
-/// lse. Unselected is every block behind the token, always.
+/// Fewer blocks than `block_counts`: all of them. At the last token of a block, its own block is
+/// complete and counts in lse. Unselected is every block behind the token, always.
 ///
 /// # Errors
-/// [`KernelError::Shape`] if `q` and `k_pooled` do not fit each other and the documents, [`KernelError::Value`] if
-/// `block_size` or `block_counts` is zero, HQ is no multiple of H, or the reference rule is asked for a `block_size` that
-/// is no power of two or a `block_counts` above `block_size`; on a GPU also if D is above 256.
+/// [`KernelError::Shape`] if `q` and `k_pooled` do not fit each other and the documents,
+/// [`KernelError::Value`] if `block_size` or `block_counts` is zero, HQ is no multiple of H, or the
+/// reference rule is asked for a `block_size` that is no power of two or a `block_counts` above
+/// `block_size`; on a GPU also if D is above 256.
 ///
 /// # Determinism
-/// Bitwise reproducible: for any number of threads, since every token is scored by one thread; on a GPU, since sums are made in an
-/// order that the shapes decide. Equal scores give equal importances, and so the lower block, on both.
+/// Bitwise reproducible: for any number of threads, since every token is scored by one thread; on a
+/// GPU, since sums are made in an order that the shapes decide. Equal scores give equal
+/// importances, and so the lower block, on both.
 ///
 /// # Source
-/// Section 3 of the SSA paper (arXiv 2511.20102) and its released top-k kernel; no gradient passes through.
+/// Section 3 of the SSA paper (arXiv 2511.20102) and its released top-k kernel; no gradient passes
+/// through.
 pub fn select_blocks(
     q: &Tensor,
     k_pooled: &Tensor,
@@ -121,7 +130,8 @@ pub fn select_blocks(
     softmax_scale: f32,
 ) -> Result<BlockIndices> {
     const OP: &str = "select_blocks";
-    let shape = AttentionShape::of_query_and_pooled(OP, q, k_pooled, documents, options.block_size)?;
+    let shape =
+        AttentionShape::of_query_and_pooled(OP, q, k_pooled, documents, options.block_size)?;
     check_positive(OP, "head_dim", shape.head_dim)?;
     options.check(OP)?;
     let longest = documents.ranges().map(|range| range.len()).max().unwrap_or(1);

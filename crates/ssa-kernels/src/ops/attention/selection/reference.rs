@@ -32,8 +32,11 @@ pub fn importance(inputs: &Inputs<'_>, documents: &Documents, block_size: usize)
                 let mut sum = vec![0.0; position / block_size];
                 for head in kv_head * group..(kv_head + 1) * group {
                     let score = |block| inputs.score(token, head, first_block + block, kv_head);
-                    let total: f64 = (0..(position + 1) / block_size).map(|block| score(block).exp()).sum();
-                    sum.iter_mut().enumerate().for_each(|(block, sum)| *sum += score(block).exp() / total);
+                    let total: f64 =
+                        (0..(position + 1) / block_size).map(|block| score(block).exp()).sum();
+                    sum.iter_mut()
+                        .enumerate()
+                        .for_each(|(block, sum)| *sum += score(block).exp() / total);
                 }
                 importance.push(sum);
             }
@@ -43,10 +46,15 @@ pub fn importance(inputs: &Inputs<'_>, documents: &Documents, block_size: usize)
     importance
 }
 
-/// The ascending blocks selected by a token with these importances; its own block is `importance.len()`.
+/// The ascending blocks selected by a token with these importances; its own block is
+/// `importance.len()`.
 pub fn select(importance: &[f64], options: &SelectionOptions) -> Vec<i32> {
-    let mut ranked: Vec<(i32, f64)> =
-        importance.iter().chain([&f64::INFINITY]).enumerate().map(|(block, i)| (block as i32, *i)).collect();
+    let mut ranked: Vec<(i32, f64)> = importance
+        .iter()
+        .chain([&f64::INFINITY])
+        .enumerate()
+        .map(|(block, i)| (block as i32, *i))
+        .collect();
     // Stable, so that equal blocks stay in ascending order.
     let sort = |list: &mut Vec<(i32, f64)>| list.sort_by(|a, b| b.1.total_cmp(&a.1));
     if options.rule == SelectionRule::Reference {
@@ -73,7 +81,8 @@ pub fn select(importance: &[f64], options: &SelectionOptions) -> Vec<i32> {
 impl Inputs<'_> {
     fn score(&self, token: usize, head: usize, block: usize, kv_head: usize) -> f64 {
         let q = &self.q[(token * self.q_heads + head) * self.head_dim..][..self.head_dim];
-        let k = &self.k_pooled[(block * self.kv_heads + kv_head) * self.head_dim..][..self.head_dim];
+        let k =
+            &self.k_pooled[(block * self.kv_heads + kv_head) * self.head_dim..][..self.head_dim];
         self.softmax_scale * q.iter().zip(k).map(|(q, k)| q * k).sum::<f64>()
     }
 }

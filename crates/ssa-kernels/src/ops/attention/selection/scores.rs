@@ -4,8 +4,8 @@ use crate::cpu::gemm::{Matrix, MatrixMut, Output, Threads, matmul};
 use crate::ops::attention::blocks::Tile;
 use crate::ops::attention::shape::AttentionShape;
 
-/// Query rows (tokens times heads of a group) of a tile: enough for its products to run at full speed, few enough
-/// for its scores to stay in the core's own cache at a thousand blocks.
+/// Query rows (tokens times heads of a group) of a tile: enough for its products to run at full
+/// speed, few enough for its scores to stay in the core's own cache at a thousand blocks.
 const ROWS_PER_TILE: usize = 128;
 
 /// Tokens of a tile.
@@ -44,7 +44,12 @@ pub(super) fn means<'a>(
     blocks: usize,
 ) -> Matrix<'a> {
     let start = (tile.first_block * shape.kv_heads + kv_head) * shape.head_dim;
-    Matrix::with_row_stride(&pooled[start..], blocks, shape.head_dim, shape.kv_heads * shape.head_dim)
+    Matrix::with_row_stride(
+        &pooled[start..],
+        blocks,
+        shape.head_dim,
+        shape.kv_heads * shape.head_dim,
+    )
 }
 
 /// `scores = rows meansᵀ` `[rows, blocks]` for gathered rows.

@@ -5,35 +5,41 @@
 //
 // A block of 8 warps owns TILE tokens (8, fewer where importances are long) and one key/value head.
 //
-// Scores are computed transposed, 16 blocks as rows by 8 heads as columns, so that the sum over heads is a sum over a lane's own
-// accumulators and two shuffles. The warps share the blocks of TOKENS tokens in turn, sets of 16 dealt round, and keep all their
-// scores in registers: up to CHUNK = 512 blocks (T 8192 at 16) every score is computed once, for maximum, sum and importance
-// (ONE_PASS). Beyond, a first pass finds maximum and sum and a second computes the scores again. Neither ever leaves the chip;
-// importances wait in shared memory until all TILE tokens have theirs, then each warp ranks those of one token.
+// Scores are computed transposed, 16 blocks as rows by 8 heads as columns, so that the sum over
+// heads is a sum over a lane's own accumulators and two shuffles. The warps share the blocks of
+// TOKENS tokens in turn, sets of 16 dealt round, and keep all their scores in registers: up to
+// CHUNK = 512 blocks (T 8192 at 16) every score is computed once, for maximum, sum and importance
+// (ONE_PASS). Beyond, a first pass finds maximum and sum and a second computes the scores again.
+// Neither ever leaves the chip; importances wait in shared memory until all TILE tokens have
+// theirs, then each warp ranks those of one token.
 //
-// Precision: q is bf16, the means are f32, split into bf16 high + low that equal them up to 2^-17: two products of tensor
-// cores give scores with the error of f32 sums, where means rounded to bf16 would give 2^-9. (One tf32 product costs as
-// much as two of bf16 and has 2^-11.) `split_means` does it once; in the main kernel it would be a third of the
-// instructions. Equal blocks get equal bits: every block's score, exponential and sum over heads is formed by the same
-// operations in the same order, and relative to the same maximum.
+// Precision: q is bf16, the means are f32, split into bf16 high + low that equal them up to 2^-17:
+// two products of tensor cores give scores with the error of f32 sums, where means rounded to bf16
+// would give 2^-9. (One tf32 product costs as much as two of bf16 and has 2^-11.) `split_means`
+// does it once; in the main kernel it would be a third of the instructions. Equal blocks get equal
+// bits: every block's score, exponential and sum over heads is formed by the same operations in the
+// same order, and relative to the same maximum.
 //
-// Ranking: importances are not negative, so their bits order like their values. The threshold is found by bisection of
-// the bits, counting with one reduction of the warp a step, and stops at the first that splits off the right number (about
-// 15 steps); among equal bits at the threshold the lower blocks are taken. The `reference` rule ranks the blocks of earlier
-// chunks and those of the last one alone first (see the README), then the survivors.
+// Ranking: importances are not negative, so their bits order like their values. The threshold is
+// found by bisection of the bits, counting with one reduction of the warp a step, and stops at the
+// first that splits off the right number (about 15 steps); among equal bits at the threshold the
+// lower blocks are taken. The `reference` rule ranks the blocks of earlier chunks and those of the
+// last one alone first (see the README), then the survivors.
 //
-// Where a document has more blocks than shared memory holds importances for, they lie in device memory, one tile for each
-// block of the grid, which then is bounded and takes tile after tile.
+// Where a document has more blocks than shared memory holds importances for, they lie in device
+// memory, one tile for each block of the grid, which then is bounded and takes tile after tile.
 #include "rows.cuh"
 
-// Given as macros: HEAD_DIM, GROUP, REFERENCE_RULE, ONE_PASS (every document has at most CHUNK blocks).
+// Given as macros: HEAD_DIM, GROUP, REFERENCE_RULE, ONE_PASS (every document has at most CHUNK
+// blocks).
 
 constexpr int WARPS = 8, THREADS = WARPS * WARP;
 // Heads are taken 16 at a time, in sets of 8 columns.
 constexpr int HEAD_SETS = GROUP <= 8 ? 1 : 2;
 constexpr int HEADS = 8 * HEAD_SETS;
 constexpr int PASSES = (GROUP + HEADS - 1) / HEADS;
-// Tokens scored at a time, and sets of 16 blocks of a warp: 64 accumulators, 32 where other things need the registers.
+// Tokens scored at a time, and sets of 16 blocks of a warp: 64 accumulators, 32 where other things
+// need the registers.
 constexpr int TOKENS = HEAD_DIM <= 64 ? 4 / HEAD_SETS : 1;
 constexpr int SETS = ONE_PASS && HEAD_DIM <= 128 ? 4 : 2;
 constexpr int CHUNK = WARPS * SETS * 16;
@@ -45,8 +51,8 @@ constexpr int CACHED = 16;
 
 typedef float Scores[TOKENS][SETS][HEAD_SETS][4];
 
-// What a lane loads of a row of queries at once, in shared memory as operand b: column g is a head. One for every token of a
-// tile, set of heads, vector of a row and lane.
+// What a lane loads of a row of queries at once, in shared memory as operand b: column g is a head.
+// One for every token of a tile, set of heads, vector of a row and lane.
 typedef Vector<VECTOR>::Type QueryVector;
 constexpr int VECTORS = WORDS / VECTOR;
 constexpr int TOKEN_VECTORS = HEAD_SETS * VECTORS * WARP;
@@ -57,8 +63,8 @@ struct Group {
     const QueryVector* queries;
 };
 
-// Means of the document's blocks for one key/value head, rows of `high` and, HEAD_DIM further, `low`; for each lane from the
-// first element that it loads of row g.
+// Means of the document's blocks for one key/value head, rows of `high` and, HEAD_DIM further,
+// `low`; for each lane from the first element that it loads of row g.
 struct Means {
     const bf16* rows;
     int stride, blocks;
@@ -82,7 +88,8 @@ DEVICE void stage_queries(QueryVector* staged, const bf16* q, int first_token, i
 // First of the 16 blocks that are set `set` of this warp in a chunk.
 DEVICE int first_block_of(int chunk, int set) { return chunk * CHUNK + (set * WARPS + int(threadIdx.x) / WARP) * 16; }
 
-// Volatile, since all sets need the same queries, and the compiler would keep them in the registers that the scores need.
+// Volatile, since all sets need the same queries, and the compiler would keep them in the registers
+// that the scores need.
 template <int COUNT> DEVICE void load_again(u32 (&x)[COUNT], const void* shared) {
     if constexpr (COUNT == 4) {
         asm volatile("ld.volatile.shared.v4.u32 {%0,%1,%2,%3}, [%4];"
@@ -134,7 +141,8 @@ DEVICE void score(Scores& s, const Group& group, const Means& means, int chunk) 
                 for (int i = 0; i < 4; ++i) s[t][m][n][i] = 0.0f;
             }
         }
-        // Rows of blocks that are not complete or belong to the next document are read and not used.
+        // Rows of blocks that are not complete or belong to the next document are read and not
+        // used.
         const bf16* row = means.rows + first * means.stride;
 #pragma unroll
         for (int vector = 0; vector < VECTORS; ++vector) {
@@ -154,13 +162,14 @@ DEVICE void score(Scores& s, const Group& group, const Means& means, int chunk) 
     }
 }
 
-// One value of every column (token, head): a lane holds those of columns 2c and 2c + 1 of every token and set of heads.
+// One value of every column (token, head): a lane holds those of columns 2c and 2c + 1 of every
+// token and set of heads.
 typedef float Columns[TOKENS][HEAD_SETS][2];
 constexpr int OWN_COLUMNS = TOKENS * HEAD_SETS * 2;
 static_assert(OWN_COLUMNS <= 8, "the 8 lanes of a column hold one column each after a reduction");
 
-// Reduces columns over the 8 lanes of each, halving what a lane holds in each step, then over the warps through shared
-// memory [WARPS, WARP], and gives every lane its columns back.
+// Reduces columns over the 8 lanes of each, halving what a lane holds in each step, then over the
+// warps through shared memory [WARPS, WARP], and gives every lane its columns back.
 template <bool MAXIMUM> DEVICE void reduce_columns(Columns& columns, float* shared) {
     const int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
     float (&x)[OWN_COLUMNS] = reinterpret_cast<float (&)[OWN_COLUMNS]>(columns);
@@ -213,8 +222,8 @@ template <typename F> DEVICE void for_all(F f) {
     }
 }
 
-// What softmax needs of every column: `top`, the largest score, and `weight`, 1 / sum of 2^(scale (score - top)).
-// With ONE_PASS the scores become these exponentials, else they are lost.
+// What softmax needs of every column: `top`, the largest score, and `weight`, 1 / sum of 2^(scale
+// (score - top)). With ONE_PASS the scores become these exponentials, else they are lost.
 DEVICE void normalise(Scores& s, Columns& top, Columns& weight, const Group& group, const Means& means, int chunks,
                       float scale, float (*shared)[WARPS * WARP]) {
     for_all([&](int t, int n, int i) { top[t][n][i] = LOWEST, weight[t][n][i] = 0.0f; });
@@ -234,7 +243,8 @@ DEVICE void normalise(Scores& s, Columns& top, Columns& weight, const Group& gro
         for_scores(s, chunk, means.blocks,
                    [&](float x, int t, int n, int i) { top[t][n][i] = fmaxf(top[t][n][i], x); });
         for_all([&](int t, int n, int i) { weight[t][n][i] *= exp2_approx((own[t][n][i] - top[t][n][i]) * scale); });
-        // The difference first: `top` may still be LOWEST, whose product with the scale is not exact.
+        // The difference first: `top` may still be LOWEST, whose product with the scale is not
+        // exact.
         for_scores(s, chunk, means.blocks, [&](float x, int t, int n, int i) {
             weight[t][n][i] += exp2_approx((x - top[t][n][i]) * scale);
         });
@@ -247,7 +257,8 @@ DEVICE void normalise(Scores& s, Columns& top, Columns& weight, const Group& gro
     for_all([&](int t, int n, int i) { weight[t][n][i] = 1.0f / weight[t][n][i]; });
 }
 
-// Adds the heads of one pass to the importances of TOKENS tokens. `importance` are their rows of `width`.
+// Adds the heads of one pass to the importances of TOKENS tokens. `importance` are their rows of
+// `width`.
 DEVICE void add_importance(float* importance, int width, const Group& group, const Means& means, int first_head, float scale,
                            float (*shared)[WARPS * WARP]) {
     const int g = threadIdx.x % WARP / 4, c = threadIdx.x % 4;
@@ -287,10 +298,11 @@ DEVICE void add_importance(float* importance, int width, const Group& group, con
     }
 }
 
-// ---- Ranking: one warp, one token --------------------------------------------------------------------------------------
+// ---- Ranking: one warp, one token
+// --------------------------------------------------------------------------------------
 
-// Keys of blocks: bits of the importance + 1, or 0 for those that are not (or no longer) candidates. Block i * 32 + lane is
-// register i, those beyond CACHED * 32 stay where they are.
+// Keys of blocks: bits of the importance + 1, or 0 for those that are not (or no longer)
+// candidates. Block i * 32 + lane is register i, those beyond CACHED * 32 stay where they are.
 struct Ranking {
     u32 cached[CACHED];
     u32* rest;
@@ -303,7 +315,8 @@ struct Ranking {
         for (int b = CACHED * WARP + lane; b < count; b += WARP) rest[b] += 1;
     }
 
-    // Applies f(key, block) to all blocks, 32 at a time; block and key may be beyond the last, then the key is 0.
+    // Applies f(key, block) to all blocks, 32 at a time; block and key may be beyond the last, then
+    // the key is 0.
     template <typename F> DEVICE_MEMBER void for_each(F f) {
         const int lane = threadIdx.x % WARP;
 #pragma unroll
@@ -327,8 +340,8 @@ struct Ranking {
         return __reduce_add_sync(ALL_LANES, n);
     }
 
-    // A key that more than `wanted` of the lanes' largest keys reach, and so more than `wanted` keys: cheap to find, and
-    // mostly close to the threshold.
+    // A key that more than `wanted` of the lanes' largest keys reach, and so more than `wanted`
+    // keys: cheap to find, and mostly close to the threshold.
     DEVICE u32 bound(u32 most, u32 high, int wanted) {
         u32 low = 0;
         // A bound to 2^-9 of the value is as good as any.
@@ -413,8 +426,8 @@ DEVICE void split_rows(const T* __restrict__ means, bf16* __restrict__ split, i6
     store8(high + HEAD_DIM, rest);
 }
 
-// Means [rows, HEAD_DIM] as [padded_rows, 2, HEAD_DIM], high and low: 16 H rows of zeros follow, so that sets of 16 blocks may
-// end anywhere.
+// Means [rows, HEAD_DIM] as [padded_rows, 2, HEAD_DIM], high and low: 16 H rows of zeros follow, so
+// that sets of 16 blocks may end anywhere.
 extern "C" __global__ void __launch_bounds__(THREADS)
 split_means(const float* __restrict__ means, bf16* __restrict__ split, i64 rows, i64 padded_rows) {
     split_rows(means, split, rows, padded_rows);
@@ -433,10 +446,11 @@ struct Work {
     int complete[8];
 };
 
-// tiles [tile_count] x (first token, tokens), each within a document, the ones with most blocks first. `tile`: the most
-// tokens of one, a multiple of TOKENS. `width`: row of importances, a multiple of 16. `scratch`: null, or
-// [gridDim.x * gridDim.y, tile, width] f32. Grid: (tiles or fewer, H). Dynamic shared memory: queries, tile * HEADS * HEAD_DIM
-// bf16, then [tile, width] f32, or nothing with `scratch`.
+// tiles [tile_count] x (first token, tokens), each within a document, the ones with most blocks
+// first. `tile`: the most tokens of one, a multiple of TOKENS. `width`: row of importances, a
+// multiple of 16. `scratch`: null, or [gridDim.x * gridDim.y, tile, width] f32. Grid: (tiles or
+// fewer, H). Dynamic shared memory: queries, tile * HEADS * HEAD_DIM bf16, then [tile, width] f32,
+// or nothing with `scratch`.
 extern "C" __global__ void __launch_bounds__(THREADS, 2)
 select_blocks(const bf16* __restrict__ q, const bf16* __restrict__ means_in, const int2* __restrict__ tiles,
               const int* __restrict__ document_start, const int* __restrict__ first_block, float* __restrict__ scratch,
@@ -448,7 +462,8 @@ select_blocks(const bf16* __restrict__ q, const bf16* __restrict__ means_in, con
     const int kv_head = blockIdx.y, warp = threadIdx.x / WARP;
     float* importance = scratch ? scratch + (i64(blockIdx.y) * gridDim.x + blockIdx.x) * tile * width
                                 : reinterpret_cast<float*>(queries + tile * TOKEN_VECTORS);
-    // The largest score belongs to the largest exponential only under a positive scale: a negative one turns q round.
+    // The largest score belongs to the largest exponential only under a positive scale: a negative
+    // one turns q round.
     const u32 sign = softmax_scale < 0.0f ? 0x80008000u : 0;
     const float scale = fabsf(softmax_scale) * LOG2_E;
 
@@ -474,7 +489,8 @@ select_blocks(const bf16* __restrict__ q, const bf16* __restrict__ means_in, con
                 stage_queries(queries, q, work.first_token, work.tokens, kv_heads * GROUP, kv_head * GROUP, pass * HEADS, sign);
                 __syncthreads();
                 for (int t0 = 0; t0 < work.tokens; t0 += TOKENS) {
-                    // Beyond the last token of a short tile, whatever lies there is scored and not ranked.
+                    // Beyond the last token of a short tile, whatever lies there is scored and not
+                    // ranked.
                     const Group group{work.complete + t0, queries + t0 * TOKEN_VECTORS};
                     add_importance(importance + i64(t0) * width, width, group, means, pass * HEADS, scale, columns);
                 }

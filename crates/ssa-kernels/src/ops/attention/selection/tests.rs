@@ -46,7 +46,8 @@ fn importance(
 /// The rows of a selection, in the order of the reference's importances.
 fn rows(indices: &BlockIndices) -> impl Iterator<Item = &[i32]> {
     let heads = indices.kv_heads();
-    (0..indices.documents().total_tokens() * heads).map(move |row| indices.selected(row / heads, row % heads))
+    (0..indices.documents().total_tokens() * heads)
+        .map(move |row| indices.selected(row / heads, row % heads))
 }
 
 #[test]
@@ -64,18 +65,25 @@ fn the_most_important_blocks_are_selected() {
             let indices = select_blocks(&q, &k_pooled, &documents, &options, scale).unwrap();
             for (row, importance) in rows(&indices).zip(&importance) {
                 assert_eq!(row.len(), block_counts.min(importance.len() + 1), "{sizes:?}");
-                // Importances of f32 and f64 differ by rounding, which may swap near ties: the test allows only those.
-                let (selected, dropped): (Vec<_>, Vec<_>) =
-                    importance.iter().enumerate().partition(|(block, _)| row.contains(&(*block as i32)));
+                // Importances of f32 and f64 differ by rounding, which may swap near ties: the test
+                // allows only those.
+                let (selected, dropped): (Vec<_>, Vec<_>) = importance
+                    .iter()
+                    .enumerate()
+                    .partition(|(block, _)| row.contains(&(*block as i32)));
                 let least = selected.iter().map(|(_, i)| **i).fold(f64::INFINITY, f64::min);
                 let most = dropped.iter().map(|(_, i)| **i).fold(0.0, f64::max);
-                assert!(least >= most - 1e-5 * (1.0 + most), "{sizes:?}: kept {least}, dropped {most}");
+                assert!(
+                    least >= most - 1e-5 * (1.0 + most),
+                    "{sizes:?}: kept {least}, dropped {most}"
+                );
             }
         }
     }
 }
 
-/// Scores that are small integers times the (positive) query: equal where the integers are, else far apart.
+/// Scores that are small integers times the (positive) query: equal where the integers are, else
+/// far apart.
 fn integer_case(random: &mut Random, tokens: usize, block_size: usize, levels: u32) -> [Tensor; 2] {
     let blocks = tokens.div_ceil(block_size);
     let levels = random.below(levels, blocks).into_iter();
@@ -86,7 +94,8 @@ fn integer_case(random: &mut Random, tokens: usize, block_size: usize, levels: u
 
 #[test]
 fn equals_the_reference_without_near_ties() {
-    // Few levels make many exact ties, which must go to the lower block; many levels make almost none.
+    // Few levels make many exact ties, which must go to the lower block; many levels make almost
+    // none.
     for levels in [1, 3, 40] {
         for (tokens, block_size, block_counts) in
             [(300, 4, 3), (300, 4, 4), (900, 16, 5), (900, 16, 12), (90, 2, 1)]
@@ -98,7 +107,11 @@ fn equals_the_reference_without_near_ties() {
                 let options = options(block_size, block_counts, rule);
                 let indices = select_blocks(&q, &k_pooled, &documents, &options, scale).unwrap();
                 for (row, importance) in rows(&indices).zip(&importance) {
-                    assert_eq!(row, reference::select(importance, &options), "{options:?}: {importance:?}");
+                    assert_eq!(
+                        row,
+                        reference::select(importance, &options),
+                        "{options:?}: {importance:?}"
+                    );
                 }
             }
         }
@@ -110,7 +123,8 @@ fn equal_blocks_go_to_the_lower_index() {
     let documents = Documents::rows(1, 40);
     let [q, k_pooled] = integer_case(&mut Random::new(3), 40, 4, 1);
     let indices =
-        select_blocks(&q, &k_pooled, &documents, &options(4, 3, SelectionRule::Exact), 1.0).unwrap();
+        select_blocks(&q, &k_pooled, &documents, &options(4, 3, SelectionRule::Exact), 1.0)
+            .unwrap();
     assert_eq!(indices.selected(3, 0), [0]);
     assert_eq!(indices.selected(11, 0), [0, 1, 2]);
     assert_eq!(indices.selected(39, 0), [0, 1, 9]);
@@ -125,7 +139,8 @@ fn matches_the_released_code() {
         let agrees = |rule| {
             let options = options(case.block_size, case.block_counts, rule);
             let indices =
-                select_blocks(&q, &k_pooled, &case.documents, &options, case.softmax_scale()).unwrap();
+                select_blocks(&q, &k_pooled, &case.documents, &options, case.softmax_scale())
+                    .unwrap();
             rows(&indices).eq(rows(&released))
         };
         assert!(agrees(SelectionRule::Reference), "{}: reference rule", case.name);
@@ -151,7 +166,9 @@ fn any_budget_is_legal() {
     }
     let empty = Documents::rows(1, 0);
     let [q, k_pooled] = [Tensor::zeros([1, 0, 2, 4]), Tensor::zeros([0, 1, 4])];
-    assert!(select_blocks(&q, &k_pooled, &empty, &options(4, 2, SelectionRule::Exact), 1.0).is_ok());
+    assert!(
+        select_blocks(&q, &k_pooled, &empty, &options(4, 2, SelectionRule::Exact), 1.0).is_ok()
+    );
 }
 
 #[test]

@@ -5,8 +5,9 @@ use std::collections::BinaryHeap;
 
 use super::{SelectionOptions, SelectionRule};
 
-/// A block ordered by importance, then by descending number: the larger of two is the one to select. Importances are
-/// sums of exponentials and so not negative, for which the bits of an `f32` order like its value.
+/// A block ordered by importance, then by descending number: the larger of two is the one to
+/// select. Importances are sums of exponentials and so not negative, for which the bits of an `f32`
+/// order like its value.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Ranked(u64);
 
@@ -30,13 +31,20 @@ pub(super) struct Selector {
 
 impl Selector {
     /// Writes the selection of a token whose own block is `importance.len()` to `slots`.
-    pub(super) fn select(&mut self, importance: &[f32], options: &SelectionOptions, slots: &mut [i32]) {
+    pub(super) fn select(
+        &mut self,
+        importance: &[f32],
+        options: &SelectionOptions,
+        slots: &mut [i32],
+    ) {
         let current = importance.len();
         let others = slots.len() - 1;
         self.chosen.clear();
         match options.rule {
             SelectionRule::Exact => self.choose(importance, 0, others),
-            SelectionRule::Reference => self.choose_as_released(importance, options.block_size, others),
+            SelectionRule::Reference => {
+                self.choose_as_released(importance, options.block_size, others)
+            }
         }
         let (used, unused) = slots.split_at_mut(self.chosen.len() + 1);
         used[0] = current as i32;
@@ -45,10 +53,10 @@ impl Selector {
         unused.fill(-1);
     }
 
-    /// The released kernel goes through the blocks in chunks of `size` and carries a sorted list of `size` entries: of
-    /// each new chunk the best half is merged with the best half of the list. So the halves that are left at the end
-    /// are those of the last chunk, which holds the token's own block, and of all blocks before it. A single chunk is
-    /// taken whole.
+    /// The released kernel goes through the blocks in chunks of `size` and carries a sorted list of
+    /// `size` entries: of each new chunk the best half is merged with the best half of the list. So
+    /// the halves that are left at the end are those of the last chunk, which holds the token's own
+    /// block, and of all blocks before it. A single chunk is taken whole.
     fn choose_as_released(&mut self, importance: &[f32], size: usize, others: usize) {
         let last_chunk = importance.len() / size * size;
         if last_chunk == 0 {

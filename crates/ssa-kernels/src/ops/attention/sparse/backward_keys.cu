@@ -1,24 +1,29 @@
-// Sparse attention, gradients of k and v. q, dout [N, HQ, D], k, v, dk, dv [N, H, D] bf16; lse, delta [N, HQ] f32.
+// Sparse attention, gradients of k and v. q, dout [N, HQ, D], k, v, dk, dv [N, H, D] bf16; lse,
+// delta [N, HQ] f32.
 //
 //     p_j = exp(scale q . k_j - lse),   ds_j = p_j (dout . v_j - delta),   dv_j = sum p_j dout,   dk_j = scale sum ds_j q
 //
-// Key-centric: a warp keeps the gradients of 16 keys of a block in registers and walks the tokens that chose the block, in
-// order, 16 heads at a time. Scores are computed transposed (keys are the rows), so that p and ds are operands as they come:
-// k q', v dout', p dout, ds q are four products of 16x16 by HEAD_DIM, and q and dout of a token, 2 KB each at 16 x 64, go
-// from the caches into registers once for all of them (rows.cuh). Bytes of a random selection: 4 KB for each (token, head,
-// slot), as in the forward.
+// Key-centric: a warp keeps the gradients of 16 keys of a block in registers and walks the tokens
+// that chose the block, in order, 16 heads at a time. Scores are computed transposed (keys are the
+// rows), so that p and ds are operands as they come: k q', v dout', p dout, ds q are four products
+// of 16x16 by HEAD_DIM, and q and dout of a token, 2 KB each at 16 x 64, go from the caches into
+// registers once for all of them (rows.cuh). Bytes of a random selection: 4 KB for each (token,
+// head, slot), as in the forward.
 //
-// Lists differ in length: of a random selection by 4.5, of a trained one, whose first block anybody may choose, by any factor. So
-// blocks of threads do not own lists but equal segments of SEGMENT pairs of the sorted array. A list that ends where it
-// began is written at once. One that a border cuts is left in pieces, in f32, one per segment: `sparse_bwd_keys_sum` adds
-// them in order. A segment holds at most two pieces: of the list it begins with and of the list it ends with.
+// Lists differ in length: of a random selection by 4.5, of a trained one, whose first block anybody
+// may choose, by any factor. So blocks of threads do not own lists but equal segments of SEGMENT
+// pairs of the sorted array. A list that ends where it began is written at once. One that a border
+// cuts is left in pieces, in f32, one per segment: `sparse_bwd_keys_sum` adds them in order. A
+// segment holds at most two pieces: of the list it begins with and of the list it ends with.
 //
-// Within a block of 4 warps, a list of blocks of 64 keys and more has one warp per 16 keys, all reading the same tokens; for
-// smaller ones the segment is cut by tokens, and the warps' sums are added in order in shared memory.
+// Within a block of 4 warps, a list of blocks of 64 keys and more has one warp per 16 keys, all
+// reading the same tokens; for smaller ones the segment is cut by tokens, and the warps' sums are
+// added in order in shared memory.
 #include "pair.cuh"
 #include "rows.cuh"
 
-// Given as macros: HEAD_DIM, GROUP, BLOCK_SIZE, SLICE (elements of the head that one warp accumulates, a divisor).
+// Given as macros: HEAD_DIM, GROUP, BLOCK_SIZE, SLICE (elements of the head that one warp
+// accumulates, a divisor).
 
 constexpr int WARPS = 4, THREADS = WARPS * WARP;
 constexpr int WORDS = Row<HEAD_DIM>::WORDS, SLICE_WORDS = Row<SLICE>::WORDS;
@@ -66,8 +71,8 @@ DEVICE void add_to_gradient(bf16* gradient, const Keys& keys, int slice, int wor
     }
 }
 
-// k and v of 16 keys as operand a, in shared memory: they would take WORDS * 4 registers for the whole walk. WORDS vectors of
-// 16 bytes a lane, each {x[0][2s], x[1][2s], x[0][2s+1], x[1][2s+1]}.
+// k and v of 16 keys as operand a, in shared memory: they would take WORDS * 4 registers for the
+// whole walk. WORDS vectors of 16 bytes a lane, each {x[0][2s], x[1][2s], x[0][2s+1], x[1][2s+1]}.
 DEVICE void stage_operand(uint4* staged, const bf16* from, const Keys& keys, int kv_heads) {
     const int lane = threadIdx.x % WARP, g = lane / 4, c = lane % 4;
     u32 x[2][WORDS];
@@ -104,7 +109,8 @@ struct Inputs {
 // What one token brings for 16 heads of its group.
 struct Token {
     u32 query[2][WORDS], upstream[2][WORDS];
-    // Of heads 8 r + 2 c and + 1, the columns of transposed scores; infinity gives heads beyond the group weight 0.
+    // Of heads 8 r + 2 c and + 1, the columns of transposed scores; infinity gives heads beyond the
+    // group weight 0.
     float lse[2][2], delta[2][2];
     i64 first_row;
     int token, last_head;
@@ -143,7 +149,8 @@ DEVICE void add_token(float (&dk)[SLICE_WORDS][4], float (&dv)[SLICE_WORDS][4], 
 #pragma unroll
         for (int i = 0; i < 4; ++i) s[r][i] = exp2_approx(s[r][i] * in.scale - x.lse[r][i % 2] * LOG2_E);
     }
-    // Only the block that holds the token reaches beyond it. Rows that are no keys of the block are not stored.
+    // Only the block that holds the token reaches beyond it. Rows that are no keys of the block are
+    // not stored.
     if (x.token < keys.first + 15) {
 #pragma unroll
         for (int r = 0; r < 2; ++r) {
@@ -258,7 +265,8 @@ sparse_bwd_keys(const bf16* __restrict__ dout, const bf16* __restrict__ q, const
     }
 }
 
-// Adds up the lists that were left in pieces, a word a warp. Grid: (lists, KEY_TILES * 2 * SLICE_WORDS / WARPS, slices).
+// Adds up the lists that were left in pieces, a word a warp. Grid: (lists, KEY_TILES * 2 *
+// SLICE_WORDS / WARPS, slices).
 extern "C" __global__ void __launch_bounds__(THREADS)
 sparse_bwd_keys_sum(const float* __restrict__ pieces, const int* __restrict__ starts, const int* __restrict__ block_start,
                     bf16* __restrict__ dk_out, int add_dk, bf16* __restrict__ dv_out, int add_dv, int kv_heads, int segment,
@@ -269,7 +277,8 @@ sparse_bwd_keys_sum(const float* __restrict__ pieces, const int* __restrict__ st
     if (begin == end || from == to) return;
     const int tile = blockIdx.y / TURNS, word = blockIdx.y % TURNS * WARPS + threadIdx.x / WARP;
     const int at = word * WARP + threadIdx.x % WARP;
-    // The list begins in the second piece of its first segment and goes on in the first of the others.
+    // The list begins in the second piece of its first segment and goes on in the first of the
+    // others.
     const float4* x = reinterpret_cast<const float4*>(pieces + piece_offset(2 * i64(from) + 1, tile, blockIdx.z)) + at;
     float4 total = *x;
     x = reinterpret_cast<const float4*>(pieces + piece_offset(2 * i64(from) + 2, tile, blockIdx.z)) + at;

@@ -1,14 +1,16 @@
-// Sparse attention, gradient of q, and delta = dout . out for the gradients of k and v. q, out, dout, dq [N, HQ, D], k, v
-// [N, H, D] bf16; lse, delta [N, HQ] f32.
+// Sparse attention, gradient of q, and delta = dout . out for the gradients of k and v. q, out,
+// dout, dq [N, HQ, D], k, v [N, H, D] bf16; lse, delta [N, HQ] f32.
 //
 //     p_j = exp(scale q . k_j - lse),   ds_j = p_j (dout . v_j - delta),   dq = scale sum_j ds_j k_j
 //
-// A warp owns one token and 16 heads and walks its own keys, as in the forward (there the argument). Queries and dout are
-// operands in registers for all steps; a step of 16 keys takes three products, q k', dout v' and ds k, of which the last
-// gets k by transposing the registers of the first. out is read once here, so delta needs no kernel of its own.
+// A warp owns one token and 16 heads and walks its own keys, as in the forward (there the
+// argument). Queries and dout are operands in registers for all steps; a step of 16 keys takes
+// three products, q k', dout v' and ds k, of which the last gets k by transposing the registers of
+// the first. out is read once here, so delta needs no kernel of its own.
 #include "selected_keys.cuh"
 
-// Given as macros: HEAD_DIM, GROUP, BLOCK_SIZE, SLICE (elements of the head that one warp accumulates, a divisor).
+// Given as macros: HEAD_DIM, GROUP, BLOCK_SIZE, SLICE (elements of the head that one warp
+// accumulates, a divisor).
 
 // Sum over a row of products of pairs, of both rows of a lane.
 DEVICE float dot_rows(const u32 (&a)[WORDS], const u32 (&b)[WORDS]) {

@@ -1,26 +1,31 @@
-// Sparse attention, forward. q, out [N, HQ, D], k, v [N, H, D] bf16, lse [N, HQ] f32, indices [N, H, slots].
+// Sparse attention, forward. q, out [N, HQ, D], k, v [N, H, D] bf16, lse [N, HQ] f32, indices [N,
+// H, slots].
 //
-// A warp owns one token and 16 heads of one key/value head: its 16 query rows are the M of mma.m16n8k16, and stay in
-// registers. It walks its own blocks, 16 keys at a time, independently of all other warps: no shared memory, no barrier.
-// Keys and values go from the caches straight into operand registers (rows.cuh).
+// A warp owns one token and 16 heads of one key/value head: its 16 query rows are the M of
+// mma.m16n8k16, and stay in registers. It walks its own blocks, 16 keys at a time, independently of
+// all other warps: no shared memory, no barrier. Keys and values go from the caches straight into
+// operand registers (rows.cuh).
 //
-// Neighbouring tokens choose mostly the same blocks (a trained model's 8 tokens 1.8 times as many as one), and the 8 warps
-// of a block are 8 neighbouring tokens that walk in the same ascending order. So the first level cache is the tile that
-// they share: it holds all that a staged union of their blocks would hold, without the barriers of a ring and without idle
-// warps where tokens disagree. Random selections are then bound by the second level: N H K block_size D 4 bytes
-// (1.07 GB at T 8192, 16 x 16, 2 x 64, about 0.15-0.2 ms), shared ones by the products.
+// Neighbouring tokens choose mostly the same blocks (a trained model's 8 tokens 1.8 times as many
+// as one), and the 8 warps of a block are 8 neighbouring tokens that walk in the same ascending
+// order. So the first level cache is the tile that they share: it holds all that a staged union of
+// their blocks would hold, without the barriers of a ring and without idle warps where tokens
+// disagree. Random selections are then bound by the second level: N H K block_size D 4 bytes (1.07
+// GB at T 8192, 16 x 16, 2 x 64, about 0.15-0.2 ms), shared ones by the products.
 //
-// Keys are numbered through the selected blocks, 0 .. visible: every block but the last lies before the token, so the
-// visible ones are a prefix, and only the last step of 16 has a mask. If block_size is no multiple of 16, a step takes its
-// keys from several blocks.
+// Keys are numbered through the selected blocks, 0 .. visible: every block but the last lies before
+// the token, so the visible ones are a prefix, and only the last step of 16 has a mask. If
+// block_size is no multiple of 16, a step takes its keys from several blocks.
 //
-// Softmax: the maximum that exponents are taken relative to is raised only when a score exceeds it by 2^8, which is rare
-// after the first block; then everything is rescaled. The result is the same sum, its terms at most 256.
+// Softmax: the maximum that exponents are taken relative to is raised only when a score exceeds it
+// by 2^8, which is rare after the first block; then everything is rescaled. The result is the same
+// sum, its terms at most 256.
 //
 // head_dim above 128: the output is cut into slices, one warp each, which repeat the scores.
 #include "selected_keys.cuh"
 
-// Given as macros: HEAD_DIM, GROUP, BLOCK_SIZE, SLICE (elements of the head that one warp accumulates, a divisor).
+// Given as macros: HEAD_DIM, GROUP, BLOCK_SIZE, SLICE (elements of the head that one warp
+// accumulates, a divisor).
 
 extern "C" __global__ void __launch_bounds__(THREADS, HEAD_DIM <= 64 ? 4 : 2)
 sparse_fwd(const bf16* __restrict__ q, const bf16* __restrict__ k, const bf16* __restrict__ v,

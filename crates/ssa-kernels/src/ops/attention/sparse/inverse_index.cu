@@ -1,12 +1,13 @@
-// The inverse of a selection: for every block and key/value head (a *list*, number block * H + head), the tokens that chose
-// it, ascending. A stable radix sort of all (list, token) pairs by list: linear in T, no atomics on device memory, and the
-// order is that of the tokens, so gradients of keys are summed in an order that the selection alone decides.
+// The inverse of a selection: for every block and key/value head (a *list*, number block * H +
+// head), the tokens that chose it, ascending. A stable radix sort of all (list, token) pairs by
+// list: linear in T, no atomics on device memory, and the order is that of the tokens, so gradients
+// of keys are summed in an order that the selection alone decides.
 //
-// Pairs come in the order (token, head, slot); unused slots get the list number `lists`, which sorts behind all others.
-// One pass takes RADIX_BITS bits: at 2 x 512 blocks all of them. A pass is three kernels over tiles of TILE pairs:
-//   count     how often each digit occurs in each tile                     [DIGITS, tiles]
-//   scan      exclusive sums along the tiles of a digit, and its total     one block per digit
-//   scatter   rank of each pair among equal digits of its tile, by warp matches in order; then it moves
+// Pairs come in the order (token, head, slot); unused slots get the list number `lists`, which
+// sorts behind all others. One pass takes RADIX_BITS bits: at 2 x 512 blocks all of them. A pass is
+// three kernels over tiles of TILE pairs: count how often each digit occurs in each tile [DIGITS,
+// tiles] scan exclusive sums along the tiles of a digit, and its total one block per digit scatter
+// rank of each pair among equal digits of its tile, by warp matches in order; then it moves
 // `list_starts` finds where each list begins.
 #include "pair.cuh"
 
@@ -93,7 +94,8 @@ extern "C" __global__ void __launch_bounds__(THREADS)
 scatter_pairs(const int* __restrict__ indices, const int* __restrict__ first_block, const Pair* __restrict__ pairs_in,
               const int* __restrict__ counts, const int* __restrict__ totals, Pair* __restrict__ pairs_out, i64 pairs,
               int kv_heads, int slots, int lists, int shift) {
-    // How many pairs of each digit each warp has, later where its next one goes; [WARPS + 1, DIGITS].
+    // How many pairs of each digit each warp has, later where its next one goes; [WARPS + 1,
+    // DIGITS].
     extern __shared__ int next[];
     const Selection selection{indices, first_block, pairs, kv_heads, slots, u32(lists)};
     const int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;

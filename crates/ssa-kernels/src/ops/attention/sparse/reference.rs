@@ -1,6 +1,8 @@
 //! `f64` definition of attention over selected blocks.
 
-use super::super::reference::{Inputs, backward as attention_backward, forward as attention_forward};
+use super::super::reference::{
+    Inputs, backward as attention_backward, forward as attention_forward,
+};
 use super::super::selection::BlockIndices;
 
 /// Returns `(out, lse)`.
@@ -19,8 +21,11 @@ pub fn backward(
 
 /// The tokens of the selected blocks that are not behind the query.
 fn visible(block_indices: &BlockIndices) -> impl Fn(usize, usize) -> Vec<usize> {
-    let starts: Vec<usize> =
-        block_indices.documents().ranges().flat_map(|range| vec![range.start; range.len()]).collect();
+    let starts: Vec<usize> = block_indices
+        .documents()
+        .ranges()
+        .flat_map(|range| vec![range.start; range.len()])
+        .collect();
     let block_size = block_indices.block_size();
     move |token, kv_head| {
         let first = |block: &i32| starts[token] + *block as usize * block_size;

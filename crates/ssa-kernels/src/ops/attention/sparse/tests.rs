@@ -9,7 +9,8 @@ use super::super::reference as attention;
 use super::*;
 use crate::ops::testing::{dot, normal_f64, tensor, to_f64};
 
-/// B, T, HQ, H, D, block_size, block_counts: groups, head sizes and blocks off the vector lengths, partial last blocks.
+/// B, T, HQ, H, D, block_size, block_counts: groups, head sizes and blocks off the vector lengths,
+/// partial last blocks.
 const SHAPES: [[usize; 7]; 9] = [
     [1, 1, 1, 1, 2, 16, 4],
     [1, 63, 3, 1, 6, 16, 2],
@@ -45,10 +46,21 @@ impl Inputs {
 
     fn run(&self) -> (AttentionOutput, AttentionGrads) {
         let Self { q, k, v, dout, documents, block_indices, softmax_scale } = self;
-        let output = sparse_attention_fwd(q, k, v, block_indices, documents, *softmax_scale).unwrap();
+        let output =
+            sparse_attention_fwd(q, k, v, block_indices, documents, *softmax_scale).unwrap();
         let mut grads = AttentionGrads::zeros_like(q, k, v);
-        sparse_attention_bwd(dout, q, k, v, &output, block_indices, documents, *softmax_scale, &mut grads)
-            .unwrap();
+        sparse_attention_bwd(
+            dout,
+            q,
+            k,
+            v,
+            &output,
+            block_indices,
+            documents,
+            *softmax_scale,
+            &mut grads,
+        )
+        .unwrap();
         (output, grads)
     }
 
@@ -104,7 +116,8 @@ fn matches_the_reference() {
             let (output, grads) = inputs.run();
             inputs.with_f64(|reference_inputs, dout| {
                 let (out, lse) = reference::forward(reference_inputs, &inputs.block_indices);
-                let (dq, dk, dv) = reference::backward(dout, reference_inputs, &inputs.block_indices);
+                let (dq, dk, dv) =
+                    reference::backward(dout, reference_inputs, &inputs.block_indices);
                 let name = |name: &str| format!("{name} of {sizes:?}");
                 assert_close(&name("out"), output.out.as_slice(), &out, Tolerance::F32);
                 assert_close(&name("lse"), output.lse.as_slice(), &lse, Tolerance::F32);
@@ -130,11 +143,22 @@ fn matches_the_released_code() {
             let values = rows.flat_map(|(x, gate)| x.iter().map(move |x| x * gate)).collect();
             Tensor::from_vec(values, x.shape()).unwrap()
         };
-        let output = sparse_attention_fwd(&q, &k, &v, &block_indices, &case.documents, scale).unwrap();
+        let output =
+            sparse_attention_fwd(&q, &k, &v, &block_indices, &case.documents, scale).unwrap();
         let mut grads = AttentionGrads::zeros_like(&q, &k, &v);
         let dout = gated(&dout);
-        sparse_attention_bwd(&dout, &q, &k, &v, &output, &block_indices, &case.documents, scale, &mut grads)
-            .unwrap();
+        sparse_attention_bwd(
+            &dout,
+            &q,
+            &k,
+            &v,
+            &output,
+            &block_indices,
+            &case.documents,
+            scale,
+            &mut grads,
+        )
+        .unwrap();
         for (name, actual) in [
             ("out_sparse", &gated(&output.out)),
             ("dq_sparse", &grads.dq),
@@ -144,7 +168,12 @@ fn matches_the_released_code() {
             // The released kernel computes in f32 as well, in another order.
             let tolerance = Tolerance { atol: 1e-4, rtol: 1e-4 };
             let expected = case.golden.tensor(name).to_f64();
-            assert_close(&format!("{name} of {}", case.name), actual.as_slice(), &expected, tolerance);
+            assert_close(
+                &format!("{name} of {}", case.name),
+                actual.as_slice(),
+                &expected,
+                tolerance,
+            );
         }
     }
 }
@@ -159,8 +188,18 @@ fn gradients_are_added() {
     for grad in [&mut added.dq, &mut added.dk, &mut added.dv] {
         grad.fill(1.0);
     }
-    sparse_attention_bwd(dout, q, k, v, &output, block_indices, documents, *softmax_scale, &mut added)
-        .unwrap();
+    sparse_attention_bwd(
+        dout,
+        q,
+        k,
+        v,
+        &output,
+        block_indices,
+        documents,
+        *softmax_scale,
+        &mut added,
+    )
+    .unwrap();
     for (added, once) in [(added.dq, once.dq), (added.dk, once.dk), (added.dv, once.dv)] {
         let expected: Vec<f64> = to_f64(&once).iter().map(|value| value + 1.0).collect();
         assert_close("gradient, added to ones", added.as_slice(), &expected, Tolerance::F32);
@@ -173,9 +212,17 @@ fn reference_passes_gradcheck() {
     let documents = Documents::from_cu_seqlens(vec![0, 7, 8]).unwrap();
     let block_indices = random_indices(&mut random, &documents, 1, 2, 2);
     let [q, k, v, dout] = [32, 16, 16, 32].map(|len| normal_f64(&mut random, len));
-    let inputs =
-        attention::Inputs { q: &q, k: &k, v: &v, q_heads: 2, kv_heads: 1, head_dim: 2, softmax_scale: 0.7 };
-    let loss = |inputs: attention::Inputs<'_>| dot(&reference::forward(&inputs, &block_indices).0, &dout);
+    let inputs = attention::Inputs {
+        q: &q,
+        k: &k,
+        v: &v,
+        q_heads: 2,
+        kv_heads: 1,
+        head_dim: 2,
+        softmax_scale: 0.7,
+    };
+    let loss =
+        |inputs: attention::Inputs<'_>| dot(&reference::forward(&inputs, &block_indices).0, &dout);
     let (dq, dk, dv) = reference::backward(&dout, &inputs, &block_indices);
     assert_gradient("dq", &q, &dq, |q| loss(attention::Inputs { q, ..inputs }));
     assert_gradient("dk", &k, &dk, |k| loss(attention::Inputs { k, ..inputs }));
@@ -192,11 +239,13 @@ fn no_tokens_give_an_empty_result() {
 
 #[test]
 fn scores_far_from_zero_stay_finite() {
-    let mut inputs = Inputs::new(&mut Random::new(5), [1, 40, 2, 1, 4, 4, 3], Documents::rows(1, 40));
+    let mut inputs =
+        Inputs::new(&mut Random::new(5), [1, 40, 2, 1, 4, 4, 3], Documents::rows(1, 40));
     inputs.softmax_scale = -300.0;
     let (output, _) = inputs.run();
-    let (out, _) =
-        inputs.with_f64(|reference_inputs, _| reference::forward(reference_inputs, &inputs.block_indices));
+    let (out, _) = inputs.with_f64(|reference_inputs, _| {
+        reference::forward(reference_inputs, &inputs.block_indices)
+    });
     // Scores near 1000 carry an error of 1e-4, and weights the same relative one.
     assert_close("out", output.out.as_slice(), &out, Tolerance::F32.scaled(100.0));
 }
@@ -209,7 +258,8 @@ fn wrong_arguments_are_refused() {
     let other_documents = Documents::rows(2, 2);
     let [two_heads, others] =
         [BlockIndices::all(&documents, 2, 2), BlockIndices::all(&other_documents, 1, 2)];
-    let forward = |q, k, v, indices, documents| sparse_attention_fwd(q, k, v, indices, documents, 1.0);
+    let forward =
+        |q, k, v, indices, documents| sparse_attention_fwd(q, k, v, indices, documents, 1.0);
     let output = forward(&q, &k, &k, &indices, &documents).unwrap();
     assert!(forward(&q, &k, &q, &indices, &documents).is_err());
     assert!(forward(&q, &k, &k, &two_heads, &documents).is_err());
@@ -228,7 +278,9 @@ fn wrong_arguments_are_refused() {
 /// B = 1, T, HQ, H, D, block_size, block_counts.
 fn sizes() -> impl Strategy<Value = [usize; 7]> {
     (1..150usize, 1..5usize, 1..3usize, 1..40usize, 1..20usize, 1..6usize).prop_map(
-        |(tokens, group, heads, dim, size, counts)| [1, tokens, group * heads, heads, dim, size, counts],
+        |(tokens, group, heads, dim, size, counts)| {
+            [1, tokens, group * heads, heads, dim, size, counts]
+        },
     )
 }
 
@@ -275,7 +327,8 @@ proptest! {
 
     #[test]
     fn documents_do_not_see_each_other(sizes in sizes(), seed in 0..1000u64) {
-        // The batch with its documents in reverse order gives the same rows, in reverse order of documents.
+        // The batch with its documents in reverse order gives the same rows, in reverse order of
+        // documents.
         let mut random = Random::new(seed);
         let documents = Documents::from_cu_seqlens(random.cu_seqlens(sizes[1], 60)).unwrap();
         let inputs = Inputs::new(&mut random, sizes, documents.clone());

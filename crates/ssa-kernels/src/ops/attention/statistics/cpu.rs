@@ -16,7 +16,9 @@ impl Comparison<'_> {
         let rows: Vec<Row> = starts
             .into_par_iter()
             .enumerate()
-            .flat_map_iter(|(token, start)| dispatch(Token { call: self, norms: &norms, start, token }))
+            .flat_map_iter(|(token, start)| {
+                dispatch(Token { call: self, norms: &norms, start, token })
+            })
             .collect();
         let column = |value: fn(&Row) -> f64| rows.iter().map(|row| value(row) as f32).collect();
         AttentionStatistics {
@@ -42,7 +44,8 @@ struct Row {
     identity_error: f64,
 }
 
-/// All query heads of one token. It implements `WithSimd` only to be compiled for the processor's instruction set.
+/// All query heads of one token. It implements `WithSimd` only to be compiled for the processor's
+/// instruction set.
 struct Token<'a> {
     call: &'a Comparison<'a>,
     /// `|v_j|` per token and key/value head.
@@ -122,8 +125,11 @@ impl Token<'_> {
         let difference: Vec<f64> =
             full.out.iter().zip(&h_sparse).map(|(x, sparse)| x / full.sum - sparse).collect();
         // delta * mu_tail is the dropped part of the full output.
-        let predicted =
-            dropped.out.iter().zip(&h_sparse).map(|(x, sparse)| x / full.sum - dropped_mass * sparse);
+        let predicted = dropped
+            .out
+            .iter()
+            .zip(&h_sparse)
+            .map(|(x, sparse)| x / full.sum - dropped_mass * sparse);
         Row {
             sparsity: sparse.sum * (sparse.max - full.max).exp() / full.sum,
             entropy_bits: (lse - score_sum / full.sum) / std::f64::consts::LN_2,

@@ -104,8 +104,8 @@ fn defines(comparison: &Comparison<'_>) -> [(&'static str, i64); 1] {
     [("HEAD_DIM", comparison.shape.head_dim as i64)]
 }
 
-/// What the kernel lays out in shared memory: keys, a slice of values and value norms in `f64`, then queries in `bf16`. At
-/// most 98.25 KiB, which every card has.
+/// What the kernel lays out in shared memory: keys, a slice of values and value norms in `f64`,
+/// then queries in `bf16`. At most 98.25 KiB, which every card has.
 fn shared_bytes(head_dim: usize) -> usize {
     let padded = head_dim.next_multiple_of(8);
     let slice = padded.div_ceil(padded.div_ceil(SLICE)).next_multiple_of(8);

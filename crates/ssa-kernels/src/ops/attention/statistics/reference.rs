@@ -6,8 +6,11 @@ use super::super::selection::BlockIndices;
 /// The fields of [`AttentionStatistics`](super::AttentionStatistics) in `f64`, in their order.
 pub fn statistics(inputs: &Inputs<'_>, block_indices: &BlockIndices) -> [Vec<f64>; 7] {
     let Inputs { q, k, v, q_heads, kv_heads, head_dim, softmax_scale } = *inputs;
-    let starts: Vec<usize> =
-        block_indices.documents().ranges().flat_map(|range| vec![range.start; range.len()]).collect();
+    let starts: Vec<usize> = block_indices
+        .documents()
+        .ranges()
+        .flat_map(|range| vec![range.start; range.len()])
+        .collect();
     let is_selected = |token: usize, kv_head: usize, key: usize| {
         let block = (key - starts[token]) / block_indices.block_size();
         block_indices.selected(token, kv_head).contains(&(block as i32))
@@ -26,7 +29,8 @@ pub fn statistics(inputs: &Inputs<'_>, block_indices: &BlockIndices) -> [Vec<f64
         let mut tail = vec![0.0; head_dim];
         for key in starts[token]..=token {
             let [k, v] = [k, v].map(|x| row(x, key * kv_heads + kv_head));
-            let score = softmax_scale * row(q, query).iter().zip(k).map(|(q, k)| q * k).sum::<f64>();
+            let score =
+                softmax_scale * row(q, query).iter().zip(k).map(|(q, k)| q * k).sum::<f64>();
             let p = (score - lse).exp();
             entropy -= if p > 0.0 { p * p.log2() } else { 0.0 };
             if is_selected(token, kv_head, key) {
@@ -37,7 +41,8 @@ pub fn statistics(inputs: &Inputs<'_>, block_indices: &BlockIndices) -> [Vec<f64
                 tail.iter_mut().zip(v).for_each(|(tail, v)| *tail += p * v);
             }
         }
-        let difference: Vec<f64> = h_full.iter().zip(&h_sparse).map(|(full, sparse)| full - sparse).collect();
+        let difference: Vec<f64> =
+            h_full.iter().zip(&h_sparse).map(|(full, sparse)| full - sparse).collect();
         let predicted = tail.iter().zip(&h_sparse).map(|(tail, sparse)| tail - delta * sparse);
         let error: Vec<f64> = difference.iter().zip(predicted).map(|(a, b)| a - b).collect();
         let bound = delta * (largest + norm(&h_sparse));

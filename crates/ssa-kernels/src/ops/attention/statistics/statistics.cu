@@ -1,23 +1,28 @@
-// How sparse attention differs from full attention, for every query; the formulas are those of reference.rs.
-// q [N, HQ, D], k, v [N, H, D] bf16, indices [N, H, slots], norms [N, H] f64, fields [7, N, HQ] f32.
+// How sparse attention differs from full attention, for every query; the formulas are those of
+// reference.rs. q [N, HQ, D], k, v [N, H, D] bf16, indices [N, H, slots], norms [N, H] f64, fields
+// [7, N, HQ] f32.
 //
-// Everything is f64, as on the CPU: distances and dropped masses are differences of nearly equal numbers, and the identity
-// error is nothing but rounding. The products are mma.m8n8k4 in f64, exact products added in f64.
+// Everything is f64, as on the CPU: distances and dropped masses are differences of nearly equal
+// numbers, and the identity error is nothing but rounding. The products are mma.m8n8k4 in f64,
+// exact products added in f64.
 //
-// A block of 4 warps owns 32 packed rows of one document and key/value head; row p * GROUP + g is query head g of position
-// p, so that the heads of a token, which share a selection, lie side by side. A warp owns 8 rows. The block walks the keys 32
-// at a time, staged in shared memory as f64: they are converted once for 32 rows. Of every key a warp takes the score once
-// and its value twice: into the full output, and into the sparse or the dropped one. The three are summed apart, and the
-// sparse softmax has a maximum of its own: neither attention is derived from the other. Where 8 rows agree on 8 keys, as
-// those of a token do in blocks of 8 or more, two products of the three remain.
+// A block of 4 warps owns 32 packed rows of one document and key/value head; row p * GROUP + g is
+// query head g of position p, so that the heads of a token, which share a selection, lie side by
+// side. A warp owns 8 rows. The block walks the keys 32 at a time, staged in shared memory as f64:
+// they are converted once for 32 rows. Of every key a warp takes the score once and its value
+// twice: into the full output, and into the sparse or the dropped one. The three are summed apart,
+// and the sparse softmax has a maximum of its own: neither attention is derived from the other.
+// Where 8 rows agree on 8 keys, as those of a token do in blocks of 8 or more, two products of the
+// three remain.
 //
-// Three outputs of 64 columns are 96 registers, so larger heads are cut into slices, for each of which scores are computed
-// again.
+// Three outputs of 64 columns are 96 registers, so larger heads are cut into slices, for each of
+// which scores are computed again.
 //
-// Pairs are T^2 / 2 a head, each 3 D multiply-adds (4 D at D 128) and one or two exponentials. At T 8192, 32 heads and D 64
-// that is 2.1e11: 6 ms at the 67 TFLOP/s of an H100, which takes 23 ms (predicted 20-40, since an exponential is some thirty
-// instructions and no copy overlaps its own block's products), 68 ms at D 128, and 1.6 ms and 353 ms at T 2048 and 32768.
-// Cards with an f64 rate of 1/64 should take half a second.
+// Pairs are T^2 / 2 a head, each 3 D multiply-adds (4 D at D 128) and one or two exponentials. At T
+// 8192, 32 heads and D 64 that is 2.1e11: 6 ms at the 67 TFLOP/s of an H100, which takes 23 ms
+// (predicted 20-40, since an exponential is some thirty instructions and no copy overlaps its own
+// block's products), 68 ms at D 128, and 1.6 ms and 353 ms at T 2048 and 32768. Cards with an f64
+// rate of 1/64 should take half a second.
 #include "common.cuh"
 
 #ifndef HEAD_DIM
@@ -30,15 +35,17 @@ constexpr int KEYS = 32, GROUPS = KEYS / 8;
 constexpr int PADDED = ceil_div(HEAD_DIM, 8) * 8;
 constexpr int SLICES = ceil_div(PADDED, 64), SLICE = ceil_div(PADDED, 8 * SLICES) * 8;
 constexpr int COLUMN_TILES = SLICE / 8, STEPS = PADDED / 4;
-// Rows in shared memory, elements. An operand of k is 8 rows of 4 columns, one of v every other of 8 rows with 8 columns:
-// with these lengths 16 lanes hit 16 different pairs of banks. Queries stay bf16, which one conversion for 4 products costs.
+// Rows in shared memory, elements. An operand of k is 8 rows of 4 columns, one of v every other of
+// 8 rows with 8 columns: with these lengths 16 lanes hit 16 different pairs of banks. Queries stay
+// bf16, which one conversion for 4 products costs.
 constexpr int K_STRIDE = PADDED + 4, V_STRIDE = SLICE + 2, Q_STRIDE = PADDED + 8;
 constexpr int BLOCKS_AT_ONCE = HEAD_DIM <= 64 ? 3 : 2;
 static_assert(HEAD_DIM >= 1 && HEAD_DIM <= 256, "larger heads have no place in registers");
 
 DEVICE double minus_infinity() { return __longlong_as_double(0xfff0000000000000ll); }
 
-// d += a b: lane 4 g + c holds a (row g, column c), b (row c, column g) and d (row g, columns 2c and 2c + 1).
+// d += a b: lane 4 g + c holds a (row g, column c), b (row c, column g) and d (row g, columns 2c
+// and 2c + 1).
 DEVICE void mma_f64(double (&d)[2], double a, double b) {
     asm volatile("mma.sync.aligned.m8n8k4.row.col.f64.f64.f64.f64 {%0,%1}, {%2}, {%3}, {%0,%1};"
                  : "+d"(d[0]), "+d"(d[1]) : "d"(a), "d"(b));
@@ -52,7 +59,8 @@ DEVICE double row_max(double x) {
 
 DEVICE double row_sum(double x) { return lanes_sum<4>(x); }
 
-// A weighted sum of values under weights e^(score - max) of a row. `sum` is the share of this lane's keys.
+// A weighted sum of values under weights e^(score - max) of a row. `sum` is the share of this
+// lane's keys.
 struct Softmax {
     double max, sum, out[COLUMN_TILES][2];
 
@@ -122,7 +130,8 @@ DEVICE void stage(double* to, const bf16* __restrict__ from, i64 row_stride, int
     }
 }
 
-// The three outputs of a warp's 8 rows, and what is summed on the way. `dropped` is relative to the maximum of `full`.
+// The three outputs of a warp's 8 rows, and what is summed on the way. `dropped` is relative to the
+// maximum of `full`.
 struct Rows {
     Softmax full, sparse, dropped;
     // Sum of weight times score, and the largest |v| dropped, of this lane's keys.
@@ -149,8 +158,9 @@ struct Rows {
         }
     }
 
-    // Adds values of 8 keys, of which lane 4 g + c has the weights of 2c and 2c + 1. A product takes its 4 keys in the order
-    // in which accumulators hold their scores: 0, 2, 4, 6 and then 1, 3, 5, 7.
+    // Adds values of 8 keys, of which lane 4 g + c has the weights of 2c and 2c + 1. A product
+    // takes its 4 keys in the order in which accumulators hold their scores: 0, 2, 4, 6 and then 1,
+    // 3, 5, 7.
     template <bool SPARSE, bool DROPPED>
     DEVICE_MEMBER void add(const double (&p)[2], const double (&p_sparse)[2], const double (&p_dropped)[2], const double* values) {
 #pragma unroll
@@ -165,7 +175,8 @@ struct Rows {
         }
     }
 
-    // Adds a tile: scores, one bit for every key that is visible and one for every key that is selected.
+    // Adds a tile: scores, one bit for every key that is visible and one for every key that is
+    // selected.
     DEVICE_MEMBER void add_tile(const double (&s)[GROUPS][2], u32 visible, u32 selected, const double* values, const double* norms) {
         const int c = threadIdx.x % 4;
 #pragma unroll
@@ -193,7 +204,8 @@ struct Rows {
     }
 };
 
-// What a row's fields are made of, at the end of a slice; squared norms are sums over the slices so far, of this lane's columns.
+// What a row's fields are made of, at the end of a slice; squared norms are sums over the slices so
+// far, of this lane's columns.
 struct Comparison {
     double full_sum, sparse_sum, delta, score_sum, largest, full_max, sparse_max;
     double distance, h_sparse, error;
@@ -248,7 +260,8 @@ value_norms(const bf16* __restrict__ v, double* __restrict__ norms, i64 rows) {
     if (threadIdx.x % WARP == 0) norms[row] = sqrt(sum);
 }
 
-// Grid: (tiles, H). A tile is (first token of the document, its tokens, unused, first packed row), the longest walk first.
+// Grid: (tiles, H). A tile is (first token of the document, its tokens, unused, first packed row),
+// the longest walk first.
 extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS_AT_ONCE)
 attention_statistics(const bf16* __restrict__ q, const bf16* __restrict__ k, const bf16* __restrict__ v,
                      const double* __restrict__ norms, const int* __restrict__ indices, const int4* __restrict__ tiles,

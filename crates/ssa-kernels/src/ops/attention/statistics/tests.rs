@@ -27,14 +27,16 @@ impl Case {
             let current = (position / block_size) as i32;
             for _ in 0..kv_heads {
                 let coins = random.below(2, current as usize);
-                let mut row: Vec<i32> = (0..current).filter(|&block| coins[block as usize] == 1).collect();
+                let mut row: Vec<i32> =
+                    (0..current).filter(|&block| coins[block as usize] == 1).collect();
                 row.push(current);
                 row.resize(block_counts, -1);
                 indices.extend(row);
             }
         }
         let block_indices =
-            BlockIndices::from_vec(indices, &documents, kv_heads, block_size, block_counts).unwrap();
+            BlockIndices::from_vec(indices, &documents, kv_heads, block_size, block_counts)
+                .unwrap();
         Self { q, k, v, documents, block_indices, softmax_scale: 0.4 }
     }
 
@@ -46,9 +48,12 @@ impl Case {
 
 #[test]
 fn matches_the_reference_and_the_theorem() {
-    for (sizes, block_size) in
-        [([1, 1, 1, 1, 2], 4), ([2, 63, 2, 3, 6], 5), ([1, 100, 1, 16, 16], 16), ([3, 20, 2, 1, 64], 1)]
-    {
+    for (sizes, block_size) in [
+        ([1, 1, 1, 1, 2], 4),
+        ([2, 63, 2, 3, 6], 5),
+        ([1, 100, 1, 16, 16], 16),
+        ([3, 20, 2, 1, 64], 1),
+    ] {
         let case = Case::new(sizes, block_size);
         let statistics = case.run();
         let [q, k, v] = [&case.q, &case.k, &case.v].map(to_f64);
@@ -68,7 +73,12 @@ fn matches_the_reference_and_the_theorem() {
         assert_close("sparsity", &statistics.sparsity, &sparsity, tolerance);
         assert_close("entropy_bits", &statistics.entropy_bits, &entropy, tolerance);
         assert_close("dropped_mass", &statistics.dropped_mass, &delta, tolerance);
-        assert_close("max_dropped_value_norm", &statistics.max_dropped_value_norm, &largest, tolerance);
+        assert_close(
+            "max_dropped_value_norm",
+            &statistics.max_dropped_value_norm,
+            &largest,
+            tolerance,
+        );
         assert_close("distance", &statistics.distance, &distance, tolerance);
         assert_close("bound", &statistics.bound, &bound, tolerance);
         assert!(error.iter().all(|&error| error < 1e-13));
@@ -100,7 +110,9 @@ fn equal_scores_have_the_entropy_of_the_uniform_distribution() {
     let mut case = Case::new([1, 40, 1, 2, 4], 8);
     case.q.fill(0.0);
     let statistics = case.run();
-    for (position, heads) in case.documents.positions().into_iter().zip(statistics.entropy_bits.chunks(2)) {
+    for (position, heads) in
+        case.documents.positions().into_iter().zip(statistics.entropy_bits.chunks(2))
+    {
         let expected = vec![((position + 1) as f64).log2(); 2];
         assert_close("entropy_bits", heads, &expected, Tolerance::F32);
     }

@@ -1,19 +1,24 @@
 // Backward of attention over a range of keys per query, what belongs to keys:
 //
-//   dv_j += sum_r p_rj dout_r,   dk_j += softmax_scale sum_r ds_rj q_r   (p and ds: backward_queries.cu)
+//   dv_j += sum_r p_rj dout_r, dk_j += softmax_scale sum_r ds_rj q_r (p and ds:
+//   backward_queries.cu)
 //
-// over all rows r, tokens and heads of the group alike, that see key j. A block takes TILE_KEYS keys and a piece of the list of rows
-// that see them; a warp keeps k, v, dk and dv of its keys in registers. Scores are computed transposed, [keys, rows], so
-// that they are, rounded, the first operand of dv += P^T dout without a way through shared memory.
+// over all rows r, tokens and heads of the group alike, that see key j. A block takes TILE_KEYS
+// keys and a piece of the list of rows that see them; a warp keeps k, v, dk and dv of its keys in
+// registers. Scores are computed transposed, [keys, rows], so that they are, rounded, the first
+// operand of dv += P^T dout without a way through shared memory.
 //
-// The first keys of a document are seen by all of it: their rows are cut into pieces of about equal size (by the
-// host, from shapes alone), each of which writes a partial sum in f32; `attention_sum_keys` adds those in order.
+// The first keys of a document are seen by all of it: their rows are cut into pieces of about equal
+// size (by the host, from shapes alone), each of which writes a partial sum in f32;
+// `attention_sum_keys` adds those in order.
 //
-// Above 128 columns the accumulators do not fit: blockIdx.y selects a part of the columns, and scores are computed again.
+// Above 128 columns the accumulators do not fit: blockIdx.y selects a part of the columns, and
+// scores are computed again.
 #include "key_tile.cuh"
 
-// Given as macros: KEY_TILES, WARPS, TILE_ROWS of a tile in shared memory and STEP_ROWS whose scores are in registers, whether
-// values stay in registers beside the keys (VALUES_IN_REGISTERS), STAGES of the ring, MIN_BLOCKS of a multiprocessor.
+// Given as macros: KEY_TILES, WARPS, TILE_ROWS of a tile in shared memory and STEP_ROWS whose
+// scores are in registers, whether values stay in registers beside the keys (VALUES_IN_REGISTERS),
+// STAGES of the ring, MIN_BLOCKS of a multiprocessor.
 
 constexpr int THREADS = WARPS * WARP;
 constexpr int WARP_KEYS = 16 * KEY_TILES;

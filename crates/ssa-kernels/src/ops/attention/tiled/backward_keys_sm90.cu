@@ -1,7 +1,9 @@
-// tiled/backward_keys.cu for warpgroup products (sm_90a), HEAD_DIM 64 or 128: the same function, arguments and list of pieces.
+// tiled/backward_keys.cu for warpgroup products (sm_90a), HEAD_DIM 64 or 128: the same function,
+// arguments and list of pieces.
 //
-// A warpgroup owns 64 keys. The scores of a tile of rows are computed while p and ds of the tile before are multiplied with
-// its dout and q, which are, read transposed, the second operands of dv and dk.
+// A warpgroup owns 64 keys. The scores of a tile of rows are computed while p and ds of the tile
+// before are multiplied with its dout and q, which are, read transposed, the second operands of dv
+// and dk.
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL // elsewhere the module is empty
 #include "attention_sm90.cuh"
 #include "key_tile.cuh"

@@ -3,20 +3,22 @@
 //   delta_r = dout_r . out_r,   p_rj = e^(s_rj - lse_r),   ds_rj = p_rj (dout_r . v_j - delta_r),
 //   dq_r += softmax_scale sum_j ds_rj k_j
 //
-// A block takes TILE_ROWS packed rows as in the forward and walks the keys; q and dout stay in registers where they fit, ds
-// is, rounded, the first operand of dq += ds K. With backward_keys.cu this computes S and dP twice: seven products a
-// tile instead of five, but nothing is summed between blocks, so no atomics and no pass over partial dq.
+// A block takes TILE_ROWS packed rows as in the forward and walks the keys; q and dout stay in
+// registers where they fit, ds is, rounded, the first operand of dq += ds K. With backward_keys.cu
+// this computes S and dP twice: seven products a tile instead of five, but nothing is summed
+// between blocks, so no atomics and no pass over partial dq.
 #include "query_tile.cuh"
 
-// Given as macros: ROW_TILES, WARPS, KEYS of a tile in shared memory and STEP_KEYS whose scores are in registers, STAGES of
-// the ring, MIN_BLOCKS of a multiprocessor.
+// Given as macros: ROW_TILES, WARPS, KEYS of a tile in shared memory and STEP_KEYS whose scores are
+// in registers, STAGES of the ring, MIN_BLOCKS of a multiprocessor.
 
 constexpr int THREADS = WARPS * WARP;
 constexpr int WARP_ROWS = 16 * ROW_TILES;
 constexpr int TILE_ROWS = WARPS * WARP_ROWS;
 constexpr int STEP_COLUMNS = STEP_KEYS / 8;
 constexpr bool ROWS_IN_REGISTERS = ROW_TILES * DEPTH_STEPS <= 8;
-// Shared memory: the rows of q (and at the end of dq), those of dout, then the ring of key and value tiles.
+// Shared memory: the rows of q (and at the end of dq), those of dout, then the ring of key and
+// value tiles.
 constexpr int STAGE_BYTES = 2 * TILE_BYTES<KEYS>;
 
 extern __shared__ __align__(1024) u8 shared[];

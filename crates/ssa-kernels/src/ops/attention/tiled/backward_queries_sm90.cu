@@ -1,6 +1,8 @@
-// tiled/backward_queries.cu for warpgroup products (sm_90a), HEAD_DIM 64 or 128: dq, with the same arguments and tiles list.
+// tiled/backward_queries.cu for warpgroup products (sm_90a), HEAD_DIM 64 or 128: dq, with the same
+// arguments and tiles list.
 //
-// As in forward_sm90.cu, the scores of a tile are computed while ds of the tile before is multiplied with its keys.
+// As in forward_sm90.cu, the scores of a tile are computed while ds of the tile before is
+// multiplied with its keys.
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL // elsewhere the module is empty
 #include "attention_sm90.cuh"
 #include "query_tile.cuh"

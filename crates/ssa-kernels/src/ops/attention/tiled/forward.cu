@@ -1,16 +1,20 @@
-// Attention over a range of keys per query, forward: online softmax over key tiles (README.md of this folder).
+// Attention over a range of keys per query, forward: online softmax over key tiles (README.md of
+// this folder).
 //
-//   out[r] = sum_j e^(s_rj - lse_r) v_j,   lse_r = ln sum_j e^(s_rj),   s_rj = softmax_scale q_r . k_j
+//   out[r] = sum_j e^(s_rj - lse_r) v_j, lse_r = ln sum_j e^(s_rj), s_rj = softmax_scale q_r . k_j
 //
-// A block takes TILE_ROWS packed rows (attention.cuh) of one document and key/value head, a warp 16 * ROW_TILES of them, and walks
-// the keys from the last to the first, so that the tiles which need a mask come first. Keys and values arrive in a ring
-// of STAGES tiles by cp.async. Scores, probabilities and outputs never leave the registers: the accumulator of
-// S = Q K^T is, rounded, the first operand of O += P V.
+// A block takes TILE_ROWS packed rows (attention.cuh) of one document and key/value head, a warp 16
+// * ROW_TILES of them, and walks the keys from the last to the first, so that the tiles which need
+// a mask come first. Keys and values arrive in a ring of STAGES tiles by cp.async. Scores,
+// probabilities and outputs never leave the registers: the accumulator of S = Q K^T is, rounded,
+// the first operand of O += P V.
 //
-// 32 rows a warp instead of 16 halve what the products read from shared memory, which would bound the kernel otherwise.
+// 32 rows a warp instead of 16 halve what the products read from shared memory, which would bound
+// the kernel otherwise.
 #include "query_tile.cuh"
 
-// Given as macros: ROW_TILES, WARPS, KEYS of a tile, STAGES of the ring, MIN_BLOCKS of a multiprocessor.
+// Given as macros: ROW_TILES, WARPS, KEYS of a tile, STAGES of the ring, MIN_BLOCKS of a
+// multiprocessor.
 
 constexpr int THREADS = WARPS * WARP;
 constexpr int WARP_ROWS = 16 * ROW_TILES;
@@ -97,7 +101,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS) tiled_attentio
 #pragma unroll
             for (int half = 0; half < 2; ++half) reference[m][half] = softmax.reference(m, half, scale);
 
-        // Exponentials are taken right before the product that uses them: they overlap with the one before.
+        // Exponentials are taken right before the product that uses them: they overlap with the one
+        // before.
 #pragma unroll
         for (int n = 0; n < KEY_COLUMNS; n += 2) {
 #pragma unroll
@@ -119,8 +124,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS) tiled_attentio
         }
     }
 
-    // The rows of a warp in the tile of q are its own, so they can take the output. (A block without keys has yet to see its
-    // q arrive.)
+    // The rows of a warp in the tile of q are its own, so they can take the output. (A block
+    // without keys has yet to see its q arrive.)
     copy_async_wait<0>();
     __syncthreads();
     softmax.finish(o, lse, own, scale);

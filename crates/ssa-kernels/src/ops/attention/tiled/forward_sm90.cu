@@ -1,8 +1,10 @@
-// tiled/forward.cu for warpgroup products (sm_90a), HEAD_DIM 64 or 128: the same function, arguments and tiles list.
+// tiled/forward.cu for warpgroup products (sm_90a), HEAD_DIM 64 or 128: the same function,
+// arguments and tiles list.
 //
-// A block is WARPGROUPS warpgroups of 64 packed rows. Q, K and V are read from shared memory by the tensor cores. The scores of
-// a tile are computed while the probabilities of the tile before are multiplied with its values, and the exponentials of one
-// warpgroup overlap with the products of the others.
+// A block is WARPGROUPS warpgroups of 64 packed rows. Q, K and V are read from shared memory by the
+// tensor cores. The scores of a tile are computed while the probabilities of the tile before are
+// multiplied with its values, and the exponentials of one warpgroup overlap with the products of
+// the others.
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL // elsewhere the module is empty
 #include "attention_sm90.cuh"
 #include "query_tile.cuh"
@@ -69,7 +71,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS) tiled_attentio
         float factor[2];
 #pragma unroll
         for (int half = 0; half < 2; ++half) {
-            // Four partial maxima and sums: one chain of dependent operations would wait for itself.
+            // Four partial maxima and sums: one chain of dependent operations would wait for
+            // itself.
             float x[4];
 #pragma unroll
             for (int i = 0; i < 4; ++i) x[i] = s[0][i / 2][2 * half + i % 2];

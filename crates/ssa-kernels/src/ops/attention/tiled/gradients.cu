@@ -1,9 +1,9 @@
-// The two small kernels around the backward passes of attention: what the gradients of scores need of a row, and the sum of
-// partial gradients of keys. Both are bound by memory.
+// The two small kernels around the backward passes of attention: what the gradients of scores need
+// of a row, and the sum of partial gradients of keys. Both are bound by memory.
 #include "attention.cuh"
 
-// Writes lse / ln 2 and delta of every row, `[H, N, GROUP]`, so that packed rows lie in a row. A query that saw no key gets
-// infinity: its probabilities come out as zero.
+// Writes lse / ln 2 and delta of every row, `[H, N, GROUP]`, so that packed rows lie in a row. A
+// query that saw no key gets infinity: its probabilities come out as zero.
 extern "C" __global__ void __launch_bounds__(256) attention_row_statistics(
     const bf16* out, const bf16* dout, const float* lse, float2* statistics, int tokens, int kv_heads
 ) {

@@ -1,5 +1,5 @@
-//! Attention in which every query sees a range of consecutive keys of its document: full, window and compression
-//! attention are this kernel with different ranges.
+//! Attention in which every query sees a range of consecutive keys of its document: full, window
+//! and compression attention are this kernel with different ranges.
 
 mod cpu;
 pub(crate) mod cuda;

@@ -2,7 +2,8 @@
 
 use std::ops::Range;
 
-/// The range of keys that a query sees, by its position in its document. It never reaches past the query.
+/// The range of keys that a query sees, by its position in its document. It never reaches past the
+/// query.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::ops::attention) enum Visibility {
     /// Keys are tokens: the last `window_size`, the query's own included. At least 1.
@@ -26,10 +27,13 @@ impl Visibility {
         }
     }
 
-    /// The keys of its document that the query at a position sees; neither end moves back as positions advance.
+    /// The keys of its document that the query at a position sees; neither end moves back as
+    /// positions advance.
     pub(super) fn seen(self, position: usize) -> Range<usize> {
         match self {
-            Self::Tokens { window_size } => (position + 1).saturating_sub(window_size)..position + 1,
+            Self::Tokens { window_size } => {
+                (position + 1).saturating_sub(window_size)..position + 1
+            }
             Self::Blocks { block_size } => 0..(position + 1) / block_size,
         }
     }

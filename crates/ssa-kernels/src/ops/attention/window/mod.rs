@@ -11,18 +11,19 @@ use crate::{Documents, Result, Tensor};
 
 /// Causal attention over the last `window_size` tokens of each query's document, its own included.
 ///
-/// [`full_attention_fwd`](super::full::full_attention_fwd) with the keys `t - window_size < j <= t`, by the same
-/// kernel; keys outside all windows of a tile cost nothing.
+/// [`full_attention_fwd`](super::full::full_attention_fwd) with the keys `t - window_size < j <=
+/// t`, by the same kernel; keys outside all windows of a tile cost nothing.
 ///
 /// # Shapes
-/// `q` `[B, T, HQ, D]`, `k` and `v` `[B, T, H, D]`; returns `out` `[B, T, HQ, D]` and `lse` `[B, T, HQ]`.
+/// `q` `[B, T, HQ, D]`, `k` and `v` `[B, T, H, D]`; returns `out` `[B, T, HQ, D]` and `lse` `[B, T,
+/// HQ]`.
 ///
 /// # Dtypes
 /// `f32`. Products, softmax sums and the output accumulate in `f32`, tile by tile of keys.
 ///
 /// # Edge cases
-/// No tokens: an empty result. A window of one token returns the values, one as long as the document is full
-/// attention.
+/// No tokens: an empty result. A window of one token returns the values, one as long as the
+/// document is full attention.
 ///
 /// # Errors
 /// [`KernelError`](crate::KernelError) as in full attention, and if `window_size` is 0.
@@ -48,11 +49,12 @@ pub fn window_attention_fwd(
 
 /// Adds the gradients of [`window_attention_fwd`] to `grads`.
 ///
-/// The formula is that of [`full_attention_bwd`](super::full::full_attention_bwd) over the keys of the window.
+/// The formula is that of [`full_attention_bwd`](super::full::full_attention_bwd) over the keys of
+/// the window.
 ///
 /// # Shapes
-/// `dout` `[B, T, HQ, D]`; `q`, `k`, `v` as in the forward; `output` is what the forward returned; `grads` has
-/// the shapes of `q`, `k` and `v`.
+/// `dout` `[B, T, HQ, D]`; `q`, `k`, `v` as in the forward; `output` is what the forward returned;
+/// `grads` has the shapes of `q`, `k` and `v`.
 ///
 /// # Dtypes
 /// `f32`, accumulated in `f32`.

@@ -1,10 +1,16 @@
 //! `f64` definition of window attention.
 
-use super::super::reference::{Inputs, backward as attention_backward, forward as attention_forward};
+use super::super::reference::{
+    Inputs, backward as attention_backward, forward as attention_forward,
+};
 use crate::Documents;
 
 /// Returns `(out, lse)`.
-pub fn forward(inputs: &Inputs<'_>, documents: &Documents, window_size: usize) -> (Vec<f64>, Vec<f64>) {
+pub fn forward(
+    inputs: &Inputs<'_>,
+    documents: &Documents,
+    window_size: usize,
+) -> (Vec<f64>, Vec<f64>) {
     attention_forward(inputs, visible(documents, window_size))
 }
 
@@ -20,6 +26,7 @@ pub fn backward(
 
 /// The last `window_size` tokens of the document up to the query's own.
 fn visible(documents: &Documents, window_size: usize) -> impl Fn(usize, usize) -> Vec<usize> {
-    let starts: Vec<usize> = documents.ranges().flat_map(|range| vec![range.start; range.len()]).collect();
+    let starts: Vec<usize> =
+        documents.ranges().flat_map(|range| vec![range.start; range.len()]).collect();
     move |token, _| (starts[token]..=token).filter(|key| token - key < window_size).collect()
 }

@@ -6,7 +6,18 @@ fn run(inputs: &Inputs, window_size: usize) -> (AttentionOutput, AttentionGrads)
     let Inputs { q, k, v, dout, documents, softmax_scale } = inputs;
     let output = window_attention_fwd(q, k, v, documents, window_size, *softmax_scale).unwrap();
     let mut grads = inputs.ones();
-    window_attention_bwd(dout, q, k, v, &output, documents, window_size, *softmax_scale, &mut grads).unwrap();
+    window_attention_bwd(
+        dout,
+        q,
+        k,
+        v,
+        &output,
+        documents,
+        window_size,
+        *softmax_scale,
+        &mut grads,
+    )
+    .unwrap();
     (output, grads)
 }
 

@@ -1,18 +1,20 @@
 //! The backward pass, in two parallel phases per chunk of tokens.
 //!
-//! A token gives gradients to the keys it selected, so tasks over tokens would collide on them. Phase 1 therefore
-//! runs over tokens, adds to dq and keeps the probabilities and score gradients; phase 2 runs over blocks of keys and
-//! adds up what the tokens that selected each block left for it, in the order of the tokens. That needs no private
-//! copies of dk and dv, no atomics and no second computation of the scores, and the result does not depend on the
-//! number of threads: chunks are cut by size alone.
+//! A token gives gradients to the keys it selected, so tasks over tokens would collide on them.
+//! Phase 1 therefore runs over tokens, adds to dq and keeps the probabilities and score gradients;
+//! phase 2 runs over blocks of keys and adds up what the tokens that selected each block left for
+//! it, in the order of the tokens. That needs no private copies of dk and dv, no atomics and no
+//! second computation of the scores, and the result does not depend on the number of threads:
+//! chunks are cut by size alone.
 
 use super::Call;
 use super::packed::Packed;
 use crate::ops::attention::selection::BlockIndices;
 use crate::ops::attention::shape::{AttentionGrads, AttentionOutput, AttentionShape};
 
-/// Probabilities that a chunk keeps (and as many gradients): 1 MiB each, so that phase 2 finds them in the caches.
-/// Eight times as many cost a third of the speed; 60 tokens, at the sizes of the paper, still feed many threads.
+/// Probabilities that a chunk keeps (and as many gradients): 1 MiB each, so that phase 2 finds them
+/// in the caches. Eight times as many cost a third of the speed; 60 tokens, at the sizes of the
+/// paper, still feed many threads.
 const SCORES_PER_CHUNK: usize = 1 << 18;
 
 /// The keys and values in the layouts that phase 1 needs.
@@ -81,7 +83,13 @@ pub(in super::super) fn backward(
             dout: &dout[elements.clone()],
         };
         chunk.start = start;
-        super::queries::run_phase(&call, &keys, queries, &mut chunk, &mut dq.as_mut_slice()[elements]);
+        super::queries::run_phase(
+            &call,
+            &keys,
+            queries,
+            &mut chunk,
+            &mut dq.as_mut_slice()[elements],
+        );
         super::keys::run_phase(&call, &chunk, end - start, dk.as_mut_slice(), dv.as_mut_slice());
     }
 }

@@ -22,13 +22,17 @@ pub(in super::super) fn forward(
     let AttentionShape { q_heads, kv_heads, head_dim, .. } = shape;
     let k = Packed::transposed(k, &call.blocks, call.block_size, kv_heads, head_dim);
     let v = Packed::blocks(v, &call.blocks, call.block_size, kv_heads, head_dim);
-    let rows = q.par_chunks_exact(q_heads * head_dim).zip(out.par_chunks_exact_mut(q_heads * head_dim));
-    rows.zip(lse.par_chunks_exact_mut(q_heads)).with_min_len(TOKENS_PER_TASK).enumerate().for_each_init(
-        || Scratch::new(&call),
-        |scratch, (token, ((q, out), lse))| {
-            dispatch(ForwardToken { call: &call, k: &k, v: &v, token, q, out, lse, scratch });
-        },
-    );
+    let rows =
+        q.par_chunks_exact(q_heads * head_dim).zip(out.par_chunks_exact_mut(q_heads * head_dim));
+    rows.zip(lse.par_chunks_exact_mut(q_heads))
+        .with_min_len(TOKENS_PER_TASK)
+        .enumerate()
+        .for_each_init(
+            || Scratch::new(&call),
+            |scratch, (token, ((q, out), lse))| {
+                dispatch(ForwardToken { call: &call, k: &k, v: &v, token, q, out, lse, scratch });
+            },
+        );
 }
 
 /// Buffers of one query group.

@@ -8,10 +8,12 @@ use super::backward::Chunk;
 use super::tiles::{TransposedSum, run};
 use crate::cpu::simd::dispatch;
 
-/// Queries whose rows pass by once per tile of the gradient: few enough to stay in the core's own cache.
+/// Queries whose rows pass by once per tile of the gradient: few enough to stay in the core's own
+/// cache.
 const QUERIES_PER_PASS: usize = 8;
 
-/// A query group that selected a block. The order is that of the work: by block, then key/value head, then token.
+/// A query group that selected a block. The order is that of the work: by block, then key/value
+/// head, then token.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Entry {
     block: u32,
@@ -22,7 +24,13 @@ struct Entry {
 }
 
 /// Adds what the first `tokens` tokens of the chunk contribute to dk and dv.
-pub(super) fn run_phase(call: &Call<'_>, chunk: &Chunk, tokens: usize, dk: &mut [f32], dv: &mut [f32]) {
+pub(super) fn run_phase(
+    call: &Call<'_>,
+    chunk: &Chunk,
+    tokens: usize,
+    dk: &mut [f32],
+    dv: &mut [f32],
+) {
     let entries = entries(call, chunk.start, tokens);
     let width = call.shape.kv_heads * call.shape.head_dim;
     let mut blocks = Vec::new();
@@ -43,7 +51,8 @@ pub(super) fn run_phase(call: &Call<'_>, chunk: &Chunk, tokens: usize, dk: &mut 
         },
         |scratch, (entries, dk, dv)| {
             for entries in entries.chunk_by(|a, b| a.kv_head == b.kv_head) {
-                for (weights, x, out) in [(&chunk.ds, &chunk.q, &mut *dk), (&chunk.p, &chunk.dout, &mut *dv)]
+                for (weights, x, out) in
+                    [(&chunk.ds, &chunk.q, &mut *dk), (&chunk.p, &chunk.dout, &mut *dv)]
                 {
                     dispatch(BlockGradient { call, entries, weights, x, out, scratch });
                 }
@@ -78,7 +87,8 @@ struct Scratch {
     sum: Vec<f32>,
 }
 
-/// `out[j] += sum over entries and heads of weights[j] * x` for the tokens j of one block and key/value head.
+/// `out[j] += sum over entries and heads of weights[j] * x` for the tokens j of one block and
+/// key/value head.
 struct BlockGradient<'a> {
     call: &'a Call<'a>,
     entries: &'a [Entry],
@@ -102,7 +112,8 @@ impl WithSimd for BlockGradient<'_> {
         for entries in entries.chunks(QUERIES_PER_PASS) {
             scratch.rows.clear();
             scratch.rows.extend(entries.iter().map(|entry| {
-                let row = entry.token as usize * call.shape.q_heads + entry.kv_head as usize * group;
+                let row =
+                    entry.token as usize * call.shape.q_heads + entry.kv_head as usize * group;
                 (row * call.scores_stride() + entry.slot as usize * call.slot(), row * call.dim())
             }));
             let mut product = TransposedSum {
@@ -117,7 +128,9 @@ impl WithSimd for BlockGradient<'_> {
             run(simd, call.block_size, call.dim(), &mut product);
         }
         let kv_head = entries[0].kv_head as usize;
-        for (out, sum) in out.chunks_exact_mut(heads * dim).zip(scratch.sum.chunks_exact(call.dim())) {
+        for (out, sum) in
+            out.chunks_exact_mut(heads * dim).zip(scratch.sum.chunks_exact(call.dim()))
+        {
             let out = &mut out[kv_head * dim..(kv_head + 1) * dim];
             out.iter_mut().zip(sum).for_each(|(out, sum)| *out += sum);
         }

@@ -1,12 +1,14 @@
 //! Sparse attention on the CPU.
 //!
-//! Every (token, key/value head) is computed on its own: its G query rows against K blocks. A pre-pass copies every
-//! block once into a padded matrix ([`packed`]), so that the products ([`tiles`]) run on whole vectors at any size;
-//! the copies take as much memory as k and v and a small part of the time.
+//! Every (token, key/value head) is computed on its own: its G query rows against K blocks. A
+//! pre-pass copies every block once into a padded matrix ([`packed`]), so that the products
+//! ([`tiles`]) run on whole vectors at any size; the copies take as much memory as k and v and a
+//! small part of the time.
 //!
-//! Neighbouring tokens could share the blocks they have in common in one larger product. Trained selections of 8
-//! neighbours have a union of about 1.8 times the blocks of one, though, so that would pay 1.8 times the arithmetic,
-//! and the products of one token already run near the speed of a large one.
+//! Neighbouring tokens could share the blocks they have in common in one larger product. Trained
+//! selections of 8 neighbours have a union of about 1.8 times the blocks of one, though, so that
+//! would pay 1.8 times the arithmetic, and the products of one token already run near the speed of
+//! a large one.
 
 mod backward;
 mod forward;
@@ -60,36 +62,42 @@ impl<'a> Call<'a> {
         padded(self.block_size)
     }
 
-    /// Elements from one row of scores to the next. The odd vector keeps the rows of a group out of the same cache
-    /// sets, which the powers of two that block sizes and counts tend to be would fill.
+    /// Elements from one row of scores to the next. The odd vector keeps the rows of a group out of
+    /// the same cache sets, which the powers of two that block sizes and counts tend to be would
+    /// fill.
     fn scores_stride(&self) -> usize {
         self.block_indices.block_counts() * self.slot() + padded(1)
     }
 
-    /// Numbers of the packed matrices of the selected blocks, into `matrices`; returns how many tokens of the last
-    /// one, the token's own, are not behind it.
+    /// Numbers of the packed matrices of the selected blocks, into `matrices`; returns how many
+    /// tokens of the last one, the token's own, are not behind it.
     fn select(&self, token: usize, kv_head: usize, matrices: &mut Vec<usize>) -> usize {
         let first = self.first_blocks[token];
         let selected = self.block_indices.selected(token, kv_head);
         let matrix = |block: &i32| (first + *block as usize) * self.shape.kv_heads + kv_head;
         matrices.clear();
         matrices.extend(selected.iter().map(matrix));
-        selected.last().map_or(0, |last| token + 1 - self.blocks.range(first + *last as usize).start)
+        selected
+            .last()
+            .map_or(0, |last| token + 1 - self.blocks.range(first + *last as usize).start)
     }
 
-    /// Sets the scores of padding and of later tokens in one row of scores to negative infinity. Only the last slot
-    /// has later tokens: all others hold whole blocks.
+    /// Sets the scores of padding and of later tokens in one row of scores to negative infinity.
+    /// Only the last slot has later tokens: all others hold whole blocks.
     fn mask(&self, scores: &mut [f32], visible: usize) {
         let slot = self.slot();
         if self.block_size < slot {
-            scores.chunks_exact_mut(slot).for_each(|slot| slot[self.block_size..].fill(f32::NEG_INFINITY));
+            scores
+                .chunks_exact_mut(slot)
+                .for_each(|slot| slot[self.block_size..].fill(f32::NEG_INFINITY));
         }
         let last = scores.len() - slot + visible;
         scores[last..].fill(f32::NEG_INFINITY);
     }
 }
 
-/// Copies contiguous rows of `dim` elements into rows of `padded(dim)`, times `factor`; the padding stays as it is.
+/// Copies contiguous rows of `dim` elements into rows of `padded(dim)`, times `factor`; the padding
+/// stays as it is.
 #[inline(always)]
 fn pad_rows(padded_rows: &mut [f32], rows: &[f32], dim: usize, factor: f32) {
     for (out, row) in padded_rows.chunks_exact_mut(padded(dim)).zip(rows.chunks_exact(dim)) {

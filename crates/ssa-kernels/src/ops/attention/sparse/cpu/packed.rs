@@ -4,7 +4,8 @@ use rayon::prelude::*;
 
 use super::super::super::blocks::Blocks;
 
-/// Rows are padded to this many elements: the widest vector (AVX-512), and a multiple of every narrower one.
+/// Rows are padded to this many elements: the widest vector (AVX-512), and a multiple of every
+/// narrower one.
 const LANES: usize = 16;
 
 /// Rounds a row length up to whole vectors.
@@ -12,8 +13,8 @@ pub(super) fn padded(len: usize) -> usize {
     len.next_multiple_of(LANES)
 }
 
-/// One matrix per block and key/value head, `[C, H, rows, width]`. Padding is zero: the tokens a partial last block
-/// lacks and the columns up to a whole vector.
+/// One matrix per block and key/value head, `[C, H, rows, width]`. Padding is zero: the tokens a
+/// partial last block lacks and the columns up to a whole vector.
 pub(super) struct Packed {
     data: Vec<f32>,
     rows: usize,
@@ -22,7 +23,13 @@ pub(super) struct Packed {
 
 impl Packed {
     /// `x` `[N, H, D]` as matrices `[block_size, padded D]`.
-    pub(super) fn blocks(x: &[f32], blocks: &Blocks, block_size: usize, heads: usize, dim: usize) -> Self {
+    pub(super) fn blocks(
+        x: &[f32],
+        blocks: &Blocks,
+        block_size: usize,
+        heads: usize,
+        dim: usize,
+    ) -> Self {
         Self::new(blocks, heads, block_size, padded(dim), |block, head, width, matrix| {
             for (token, row) in blocks.range(block).zip(matrix.chunks_exact_mut(width)) {
                 row[..dim].copy_from_slice(&x[(token * heads + head) * dim..][..dim]);

@@ -33,7 +33,21 @@ pub(super) fn run_phase(
         },
         |scratch, (token, ((q, dout), (out, lse), (kept_q, kept_dout), (p, ds), dq))| {
             let token = start + token;
-            dispatch(Token { call, keys, token, q, dout, out, lse, kept_q, kept_dout, p, ds, dq, scratch });
+            dispatch(Token {
+                call,
+                keys,
+                token,
+                q,
+                dout,
+                out,
+                lse,
+                kept_q,
+                kept_dout,
+                p,
+                ds,
+                dq,
+                scratch,
+            });
         },
     );
 }
@@ -80,13 +94,15 @@ impl WithSimd for Token<'_> {
                 (&self.kept_q[rows.clone()], &self.keys.k_transposed, &mut *p),
                 (&self.kept_dout[rows], &self.keys.v_transposed, &mut *ds),
             ] {
-                let (matrices, x_stride, out_stride) = (&scratch.matrices, call.dim(), call.scores_stride());
+                let (matrices, x_stride, out_stride) =
+                    (&scratch.matrices, call.dim(), call.scores_stride());
                 let mut product = RowsTimesEach { x, x_stride, packed, matrices, out, out_stride };
                 run(simd, group, call.slot(), &mut product);
             }
             let used = scratch.matrices.len() * call.slot();
-            let strided =
-                p.chunks_exact_mut(call.scores_stride()).zip(ds.chunks_exact_mut(call.scores_stride()));
+            let strided = p
+                .chunks_exact_mut(call.scores_stride())
+                .zip(ds.chunks_exact_mut(call.scores_stride()));
             for (head, (p, ds)) in heads.clone().zip(strided) {
                 let (p, ds) = (&mut p[..used], &mut ds[..used]);
                 call.mask(p, visible);

@@ -1,22 +1,26 @@
 //! Matrix products of one query group with selected blocks, held in registers.
 //!
-//! The matrices are tiny (16 x 64 times 64 x 16 at the sizes of the paper), so a general matrix product would spend
-//! its time packing. Instead every operand is padded once to whole vectors, and each product walks its output in
-//! tiles of `R` rows by `V` vectors that stay in registers while the inner dimension passes by: one load of `V`
-//! vectors and `R` broadcasts feed `R * V` multiply-adds.
+//! The matrices are tiny (16 x 64 times 64 x 16 at the sizes of the paper), so a general matrix
+//! product would spend its time packing. Instead every operand is padded once to whole vectors, and
+//! each product walks its output in tiles of `R` rows by `V` vectors that stay in registers while
+//! the inner dimension passes by: one load of `V` vectors and `R` broadcasts feed `R * V`
+//! multiply-adds.
 
 use pulp::Simd;
 
 use super::packed::Packed;
 
-/// A product that can compute one tile of its output: `R` rows from `row`, `V` vectors from vector `column`.
+/// A product that can compute one tile of its output: `R` rows from `row`, `V` vectors from vector
+/// `column`.
 pub(super) trait Product {
     fn tile<S: Simd, const R: usize, const V: usize>(&mut self, simd: S, row: usize, column: usize);
 }
 
-/// Calls the product for every tile of an output of `rows` rows of `width` elements, a multiple of the vector.
+/// Calls the product for every tile of an output of `rows` rows of `width` elements, a multiple of
+/// the vector.
 ///
-/// A tile of 8 x 2 needs 16 accumulators; where there are only 16 registers in all, 4 x 2 is the largest that fits.
+/// A tile of 8 x 2 needs 16 accumulators; where there are only 16 registers in all, 4 x 2 is the
+/// largest that fits.
 #[inline(always)]
 pub(super) fn run<S: Simd>(simd: S, rows: usize, width: usize, product: &mut impl Product) {
     let vectors = width / S::F32_LANES;
@@ -58,8 +62,8 @@ fn run_column<S: Simd, const V: usize>(
     }
 }
 
-/// `out[r, m * width ..] = x[r] matrix_m` for every selected matrix m `[D, width]`: scores of a query group, side
-/// by side.
+/// `out[r, m * width ..] = x[r] matrix_m` for every selected matrix m `[D, width]`: scores of a
+/// query group, side by side.
 pub(super) struct RowsTimesEach<'a> {
     /// `[rows, x_stride]`, of which the first D columns count.
     pub(super) x: &'a [f32],
@@ -73,7 +77,12 @@ pub(super) struct RowsTimesEach<'a> {
 
 impl Product for RowsTimesEach<'_> {
     #[inline(always)]
-    fn tile<S: Simd, const R: usize, const V: usize>(&mut self, simd: S, row: usize, column: usize) {
+    fn tile<S: Simd, const R: usize, const V: usize>(
+        &mut self,
+        simd: S,
+        row: usize,
+        column: usize,
+    ) {
         let width = self.packed.width();
         for (slot, &matrix) in self.matrices.iter().enumerate() {
             let mut tile = [[simd.splat_f32s(0.0); V]; R];
@@ -91,8 +100,8 @@ impl Product for RowsTimesEach<'_> {
     }
 }
 
-/// `out[r] = sum_m x[r, m * slot_stride ..] matrix_m` over the selected matrices `[block_size, width]`: the values
-/// of the selected blocks, weighted.
+/// `out[r] = sum_m x[r, m * slot_stride ..] matrix_m` over the selected matrices `[block_size,
+/// width]`: the values of the selected blocks, weighted.
 pub(super) struct SumOfEach<'a> {
     /// `[rows, x_stride]`, a slot of `slot_stride` columns for every matrix.
     pub(super) x: &'a [f32],
@@ -106,7 +115,12 @@ pub(super) struct SumOfEach<'a> {
 
 impl Product for SumOfEach<'_> {
     #[inline(always)]
-    fn tile<S: Simd, const R: usize, const V: usize>(&mut self, simd: S, row: usize, column: usize) {
+    fn tile<S: Simd, const R: usize, const V: usize>(
+        &mut self,
+        simd: S,
+        row: usize,
+        column: usize,
+    ) {
         let width = self.packed.width();
         let mut tile = [[simd.splat_f32s(0.0); V]; R];
         for (slot, &matrix) in self.matrices.iter().enumerate() {
@@ -123,8 +137,8 @@ impl Product for SumOfEach<'_> {
     }
 }
 
-/// `out[j] += sum over entries and rows r of weights[r, j] * x[r]`: what the queries that selected a block give back
-/// to its tokens.
+/// `out[j] += sum over entries and rows r of weights[r, j] * x[r]`: what the queries that selected
+/// a block give back to its tokens.
 pub(super) struct TransposedSum<'a> {
     /// Where each entry's rows begin in `weights` and in `x`.
     pub(super) entries: &'a [(usize, usize)],
@@ -141,7 +155,12 @@ pub(super) struct TransposedSum<'a> {
 
 impl Product for TransposedSum<'_> {
     #[inline(always)]
-    fn tile<S: Simd, const R: usize, const V: usize>(&mut self, simd: S, row: usize, column: usize) {
+    fn tile<S: Simd, const R: usize, const V: usize>(
+        &mut self,
+        simd: S,
+        row: usize,
+        column: usize,
+    ) {
         let vectors = self.width / S::F32_LANES;
         let offset = column * S::F32_LANES;
         let mut tile = load::<S, R, V>(simd, self.out, row, self.width, offset);
@@ -187,7 +206,13 @@ fn multiply_add<S: Simd, const R: usize, const V: usize>(
 
 /// Rows `row .. row + R` of `x`, columns `offset .. offset + len`.
 #[inline(always)]
-fn rows<const R: usize>(x: &[f32], row: usize, stride: usize, offset: usize, len: usize) -> [&[f32]; R] {
+fn rows<const R: usize>(
+    x: &[f32],
+    row: usize,
+    stride: usize,
+    offset: usize,
+    len: usize,
+) -> [&[f32]; R] {
     let mut rows: [&[f32]; R] = [&[]; R];
     for (r, slice) in rows.iter_mut().enumerate() {
         *slice = &x[(row + r) * stride + offset..][..len];

@@ -55,12 +55,20 @@ impl InverseIndex {
         for shift in (0..bits).step_by(RADIX_BITS) {
             let mut next = gpu.alloc::<[u32; 2]>(pairs)?;
             let kernel = gpu.kernel(&MODULE, "count_digits", &[])?;
-            let launch = kernel.launch([tiles, 1, 1], THREADS).buffer(indices).buffer(&first_blocks);
+            let launch =
+                kernel.launch([tiles, 1, 1], THREADS).buffer(indices).buffer(&first_blocks);
             let launch = match &sorted {
                 Some(sorted) => launch.buffer(sorted),
                 None => launch.null(),
             };
-            launch.buffer_mut(&mut counts).i64(pairs).i32(kv_heads).i32(slots).i32(lists).i32(shift).run()?;
+            launch
+                .buffer_mut(&mut counts)
+                .i64(pairs)
+                .i32(kv_heads)
+                .i32(slots)
+                .i32(lists)
+                .i32(shift)
+                .run()?;
             gpu.kernel(&MODULE, "scan_tiles", &[])?
                 .launch([if tiles == 0 { 0 } else { DIGITS }, 1, 1], THREADS)
                 .buffer_mut(&mut counts)
@@ -68,8 +76,11 @@ impl InverseIndex {
                 .i32(tiles)
                 .run()?;
             let kernel = gpu.kernel(&MODULE, "scatter_pairs", &[])?;
-            let launch =
-                kernel.launch([tiles, 1, 1], THREADS).shared(SHARED).buffer(indices).buffer(&first_blocks);
+            let launch = kernel
+                .launch([tiles, 1, 1], THREADS)
+                .shared(SHARED)
+                .buffer(indices)
+                .buffer(&first_blocks);
             let launch = match &sorted {
                 Some(sorted) => launch.buffer(sorted),
                 None => launch.null(),

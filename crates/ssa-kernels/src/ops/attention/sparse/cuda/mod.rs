@@ -29,8 +29,11 @@ pub(crate) static BACKWARD_QUERIES: Module = Module {
     source: include_str!("../backward_queries.cu"),
     variants: VARIANTS,
 };
-pub(crate) static BACKWARD_KEYS: Module =
-    Module { name: "sparse_backward_keys", source: include_str!("../backward_keys.cu"), variants: VARIANTS };
+pub(crate) static BACKWARD_KEYS: Module = Module {
+    name: "sparse_backward_keys",
+    source: include_str!("../backward_keys.cu"),
+    variants: VARIANTS,
+};
 
 /// Warps of a block of the kernels, and threads of a warp.
 const WARPS: usize = 4;
@@ -63,16 +66,24 @@ impl<'a> Inputs<'a> {
     }
 
     fn check(&self, op: &'static str) -> Result<()> {
-        dtypes(op, &[("q", self.q, DType::Bf16), ("k", self.k, DType::Bf16), ("v", self.v, DType::Bf16)])
+        dtypes(
+            op,
+            &[("q", self.q, DType::Bf16), ("k", self.k, DType::Bf16), ("v", self.v, DType::Bf16)],
+        )
     }
 
-    /// Elements of the head that one warp accumulates: all, or a divisor where registers do not hold them.
+    /// Elements of the head that one warp accumulates: all, or a divisor where registers do not
+    /// hold them.
     fn slice(&self) -> usize {
         let head_dim = self.shape.head_dim;
         if head_dim <= 128 {
             return head_dim;
         }
-        (1..=4).rev().map(|rows| rows * ROWS).find(|slice| head_dim.is_multiple_of(*slice)).unwrap_or(ROWS)
+        (1..=4)
+            .rev()
+            .map(|rows| rows * ROWS)
+            .find(|slice| head_dim.is_multiple_of(*slice))
+            .unwrap_or(ROWS)
     }
 
     fn defines(&self) -> [(&'static str, i64); 4] {
@@ -201,8 +212,8 @@ fn backward_keys(
 ) -> Result<()> {
     let Inputs { q, k, v, block_indices, shape, softmax_scale } = inputs;
     let (block_size, key_tiles) = (block_indices.block_size(), inputs.key_tiles());
-    // Pieces take memory in proportion to segments times block size: neither small segments nor long blocks may make
-    // it more than a few times the index.
+    // Pieces take memory in proportion to segments times block size: neither small segments nor
+    // long blocks may make it more than a few times the index.
     let segment = (index.pairs / SEGMENTS).next_power_of_two().max(SEGMENT).max(2 * block_size);
     let segments = index.pairs.div_ceil(segment);
     let mut pieces = gpu.alloc::<f32>(2 * segments * key_tiles * ROWS * 2 * shape.head_dim)?;

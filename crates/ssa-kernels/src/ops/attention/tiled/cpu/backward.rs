@@ -12,8 +12,8 @@ use crate::cpu::simd::{dispatch, dot_simd, exp_simd};
 use crate::ops::attention::shape::{AttentionGrads, AttentionOutput};
 use crate::ops::attention::tiled::{TiledCall, Visibility};
 
-/// Tasks to aim for over all documents, whatever the machine. Each holds key gradients of its document, so together
-/// they take at most `TASKS + 1` times the memory of `dk` and `dv`.
+/// Tasks to aim for over all documents, whatever the machine. Each holds key gradients of its
+/// document, so together they take at most `TASKS + 1` times the memory of `dk` and `dv`.
 const TASKS: u128 = 16;
 
 /// A query tile and its part of `dq`.
@@ -100,12 +100,18 @@ struct Rows {
 #[derive(Clone, Copy)]
 struct RowState {
     lse: f32,
-    /// `dout . out`, which is also the mean of the probabilities' gradients under the probabilities.
+    /// `dout . out`, which is also the mean of the probabilities' gradients under the
+    /// probabilities.
     delta: f32,
 }
 
 impl Rows {
-    fn new(call: &TiledCall<'_>, upstream: &Upstream<'_>, tile: &QueryTile, kv_head: usize) -> Self {
+    fn new(
+        call: &TiledCall<'_>,
+        upstream: &Upstream<'_>,
+        tile: &QueryTile,
+        kv_head: usize,
+    ) -> Self {
         let shape = &call.shape;
         let (group, head_dim) = (shape.group(), shape.head_dim);
         let rows = tile.queries.len() * group;
@@ -119,7 +125,8 @@ impl Rows {
         let out = gather(&upstream.output.out);
         let lse = upstream.output.lse.as_slice();
         let state = (0..rows).map(|row| {
-            let head = (tile.queries.start + row / group) * shape.q_heads + kv_head * group + row % group;
+            let head =
+                (tile.queries.start + row / group) * shape.q_heads + kv_head * group + row % group;
             let row = row * head_dim..(row + 1) * head_dim;
             RowState { lse: lse[head], delta: dispatch(Dot(&dout[row.clone()], &out[row])) }
         });
@@ -201,8 +208,8 @@ impl WithSimd for Dot<'_> {
     }
 }
 
-/// Turns scores into probabilities, `p = e^(s - lse)`, and their gradients into those of the scores,
-/// `ds = p (dp - delta)`.
+/// Turns scores into probabilities, `p = e^(s - lse)`, and their gradients into those of the
+/// scores, `ds = p (dp - delta)`.
 struct SoftmaxGradient<'a> {
     scores: &'a mut [f32],
     dscores: &'a mut [f32],
@@ -219,7 +226,8 @@ impl WithSimd for SoftmaxGradient<'_> {
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
         let columns = self.keys.len();
-        let rows = self.scores.chunks_exact_mut(columns).zip(self.dscores.chunks_exact_mut(columns));
+        let rows =
+            self.scores.chunks_exact_mut(columns).zip(self.dscores.chunks_exact_mut(columns));
         for (index, ((p, ds), state)) in rows.zip(self.state).enumerate() {
             let query = self.tile.queries.start + index / self.group;
             let seen = self.tile.visible(self.visibility, query, self.keys);

@@ -12,7 +12,10 @@ use crate::ops::attention::shape::AttentionOutput;
 use crate::ops::attention::tiled::{TiledCall, Visibility};
 
 /// Writes `out` and `lse` of every token.
-pub(in crate::ops::attention::tiled) fn forward(call: &TiledCall<'_>, output: &mut AttentionOutput) {
+pub(in crate::ops::attention::tiled) fn forward(
+    call: &TiledCall<'_>,
+    output: &mut AttentionOutput,
+) {
     let shape = &call.shape;
     let tiles = QueryTile::partition(call);
     let out = split_by_tiles(output.out.as_mut_slice(), &tiles, shape.q_heads * shape.head_dim);
@@ -29,7 +32,8 @@ pub(in crate::ops::attention::tiled) fn forward(call: &TiledCall<'_>, output: &m
     });
 }
 
-/// The rows `(token, head of the group)` of one query tile and key/value head, and their softmax so far.
+/// The rows `(token, head of the group)` of one query tile and key/value head, and their softmax so
+/// far.
 struct Rows {
     /// `[rows, D]`.
     q: Vec<f32>,
@@ -64,7 +68,13 @@ impl Rows {
     }
 
     /// Takes in one tile of keys.
-    fn attend(&mut self, call: &TiledCall<'_>, tile: &QueryTile, kv_head: usize, keys: &Range<usize>) {
+    fn attend(
+        &mut self,
+        call: &TiledCall<'_>,
+        tile: &QueryTile,
+        kv_head: usize,
+        keys: &Range<usize>,
+    ) {
         let shape = &call.shape;
         let (rows, head_dim) = (self.state.len(), shape.head_dim);
         let scores = &mut self.scores[..rows * keys.len()];
@@ -112,8 +122,8 @@ impl Rows {
     }
 }
 
-/// Turns a tile of scores into probabilities relative to the largest score so far, and brings the sums and the
-/// output of earlier tiles to that scale.
+/// Turns a tile of scores into probabilities relative to the largest score so far, and brings the
+/// sums and the output of earlier tiles to that scale.
 struct OnlineSoftmax<'a> {
     scores: &'a mut [f32],
     out: &'a mut [f32],
@@ -130,8 +140,10 @@ impl WithSimd for OnlineSoftmax<'_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        let rows =
-            self.scores.chunks_exact_mut(self.keys.len()).zip(self.out.chunks_exact_mut(self.head_dim));
+        let rows = self
+            .scores
+            .chunks_exact_mut(self.keys.len())
+            .zip(self.out.chunks_exact_mut(self.head_dim));
         for (index, ((scores, out), state)) in rows.zip(self.state).enumerate() {
             let query = self.tile.queries.start + index / self.group;
             let seen = self.tile.visible(self.visibility, query, self.keys);

@@ -11,7 +11,8 @@ use crate::ops::attention::tiled::{TiledCall, Visibility};
 const TILE_ROWS: usize = 256;
 /// Tokens of a query tile: half of them are keys that a query on the diagonal meets for nothing.
 const MAX_TILE_TOKENS: usize = 64;
-/// Keys of a key tile: the two tiles of scores of a backward take 256 KiB then, which a second-level cache holds.
+/// Keys of a key tile: the two tiles of scores of a backward take 256 KiB then, which a
+/// second-level cache holds.
 const TILE_KEYS: usize = 128;
 
 /// Consecutive queries of one document.
@@ -44,14 +45,22 @@ impl QueryTile {
     }
 
     /// Tiles of the keys that some query of this tile sees.
-    pub(super) fn key_tiles(&self, visibility: Visibility) -> impl Iterator<Item = Range<usize>> + use<> {
+    pub(super) fn key_tiles(
+        &self,
+        visibility: Visibility,
+    ) -> impl Iterator<Item = Range<usize>> + use<> {
         let first = self.seen(visibility, self.queries.start).start;
         let end = self.seen(visibility, self.queries.end - 1).end;
         (first..end).step_by(TILE_KEYS).map(move |start| start..end.min(start + TILE_KEYS))
     }
 
     /// The columns of a key tile that a query sees.
-    pub(super) fn visible(&self, visibility: Visibility, query: usize, keys: &Range<usize>) -> Range<usize> {
+    pub(super) fn visible(
+        &self,
+        visibility: Visibility,
+        query: usize,
+        keys: &Range<usize>,
+    ) -> Range<usize> {
         let seen = self.seen(visibility, query);
         let end = seen.end.clamp(keys.start, keys.end);
         let first = seen.start.clamp(keys.start, end);

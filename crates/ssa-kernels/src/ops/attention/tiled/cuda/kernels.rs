@@ -1,4 +1,5 @@
-//! Which kernel and tile sizes fit a call and a card. The numbers behind the choices are in the README of the folder above.
+//! Which kernel and tile sizes fit a call and a card. The numbers behind the choices are in the
+//! README of the folder above.
 
 use crate::cuda::{Gpu, Module};
 use crate::ops::attention::shape::AttentionShape;
@@ -33,7 +34,10 @@ const fn warpgroups([warpgroups, keys, stages, min_blocks]: [i64; 4]) -> [Define
     [("WARPGROUPS", warpgroups), ("KEYS", keys), ("STAGES", stages), ("MIN_BLOCKS", min_blocks)]
 }
 
-const fn with_step<const N: usize, const M: usize>(tiles: [Define; N], step: Define) -> [Define; M] {
+const fn with_step<const N: usize, const M: usize>(
+    tiles: [Define; N],
+    step: Define,
+) -> [Define; M] {
     let mut defines = [step; M];
     let mut index = 0;
     while index < N {
@@ -112,12 +116,13 @@ pub(crate) static QUERIES_SM90: Module = Module {
 pub(crate) static KEYS_SM90: Module = Module {
     name: "tiled_attention_backward_keys_sm90",
     source: include_str!("../backward_keys_sm90.cu"),
-    // At 128 columns some registers spill, 108 bytes, where the accumulators leave none; it is still 1.6 times as fast as
-    // products of warps.
+    // At 128 columns some registers spill, 108 bytes, where the accumulators leave none; it is
+    // still 1.6 times as fast as products of warps.
     variants: &[&variant::<3, 5>(64, KEYS_SM90_64)],
 };
 
-/// A module and the tile sizes that it is compiled with: the only place where they are written down.
+/// A module and the tile sizes that it is compiled with: the only place where they are written
+/// down.
 #[derive(Clone, Copy)]
 pub(in crate::ops::attention) struct Variant {
     pub(in crate::ops::attention) module: &'static Module,
@@ -159,7 +164,10 @@ impl Variant {
 
     /// A tile size; 0 where the kernel has no such.
     pub(in crate::ops::attention) fn get(&self, name: &str) -> usize {
-        self.tiles.iter().find(|(define, _)| *define == name).map_or(0, |&(_, value)| value as usize)
+        self.tiles
+            .iter()
+            .find(|(define, _)| *define == name)
+            .map_or(0, |&(_, value)| value as usize)
     }
 
     pub(in crate::ops::attention) fn threads(&self) -> usize {
@@ -197,7 +205,8 @@ pub(in crate::ops::attention) fn sizes(shape: &AttentionShape) -> [Define; 2] {
     [("HEAD_DIM", shape.head_dim as i64), ("GROUP", shape.group() as i64)]
 }
 
-/// Whether the tensor cores take operands from shared memory: an H100 and its like, not what came after.
+/// Whether the tensor cores take operands from shared memory: an H100 and its like, not what came
+/// after.
 pub(in crate::ops::attention) fn has_warpgroups(gpu: &Gpu) -> bool {
     gpu.properties().compute_capability == 90
 }
@@ -218,7 +227,8 @@ pub(super) fn check_shared(
         return Ok(bytes);
     }
     let (what, device) = (format!("attention with head_dim {}", shape.head_dim), gpu.to_string());
-    let remedy = "its multiprocessors have too little shared memory: use another card or --device cpu";
+    let remedy =
+        "its multiprocessors have too little shared memory: use another card or --device cpu";
     Err(KernelError::Unsupported { op, what, device, remedy })
 }
 

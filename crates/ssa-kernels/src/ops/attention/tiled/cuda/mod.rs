@@ -3,7 +3,9 @@
 mod kernels;
 mod tables;
 
-pub(crate) use kernels::{FORWARD, FORWARD_SM90, GRADIENTS, KEYS, KEYS_SM90, QUERIES, QUERIES_SM90};
+pub(crate) use kernels::{
+    FORWARD, FORWARD_SM90, GRADIENTS, KEYS, KEYS_SM90, QUERIES, QUERIES_SM90,
+};
 pub(in crate::ops::attention) use tables::{KeyTiles, entries, row_tiles};
 
 use std::sync::Arc;
@@ -43,8 +45,8 @@ pub(super) fn forward(gpu: &Gpu, call: &TiledCall<'_>, output: &mut AttentionOut
         .run()
 }
 
-/// The tiles of query rows, and the bytes of shared memory of a block that keeps `resident` tensors of such rows beside its ring
-/// of keys and values.
+/// The tiles of query rows, and the bytes of shared memory of a block that keeps `resident` tensors
+/// of such rows beside its ring of keys and values.
 fn query_tiles(
     gpu: &Gpu,
     call: &TiledCall<'_>,
@@ -52,7 +54,8 @@ fn query_tiles(
     resident: usize,
 ) -> Result<(Arc<Buffer>, usize)> {
     let shape = &call.shape;
-    let tiles = row_tiles(gpu, call.documents, call.visibility, shape.group(), variant.tile_rows())?;
+    let tiles =
+        row_tiles(gpu, call.documents, call.visibility, shape.group(), variant.tile_rows())?;
     let rows = resident * variant.tile_rows() + variant.get("STAGES") * 2 * variant.get("KEYS");
     let shared = rows * row_bytes(shape.head_dim) + variant.barrier_bytes();
     Ok((tiles, check_shared(call.op, gpu, shape, shared)?))
@@ -67,7 +70,9 @@ pub(super) fn backward(
     grads: &mut AttentionGrads,
 ) -> Result<()> {
     check_scale(call.op, call.softmax_scale)?;
-    if let Some(padded) = PaddedHeads::new(call.op, gpu, [call.q, call.k, call.v], &call.shape, STEP)? {
+    if let Some(padded) =
+        PaddedHeads::new(call.op, gpu, [call.q, call.k, call.v], &call.shape, STEP)?
+    {
         return padded.backward(dout, output, grads, |dout, output, grads| {
             backward(gpu, &call.with(&padded), dout, output, grads)
         });
@@ -170,8 +175,8 @@ fn backward_keys(
     gradients.sum(gpu, shape, &tiles)
 }
 
-/// Where gradients of keys and values go. Two launches write them, each other tiles, so both need to know whether there
-/// is something to add to.
+/// Where gradients of keys and values go. Two launches write them, each other tiles, so both need
+/// to know whether there is something to add to.
 pub(in crate::ops::attention) struct KeyGradients<'a> {
     pub(in crate::ops::attention) dk: &'a mut Tensor,
     pub(in crate::ops::attention) add_dk: usize,
@@ -188,8 +193,8 @@ impl<'a> KeyGradients<'a> {
         tiles: &KeyTiles<'_>,
         grads: &'a mut AttentionGrads,
     ) -> Result<Self> {
-        let partial =
-            gpu.alloc::<f32>(tiles.slots() * shape.kv_heads * 2 * tiles.tile_keys * shape.head_dim)?;
+        let partial = gpu
+            .alloc::<f32>(tiles.slots() * shape.kv_heads * 2 * tiles.tile_keys * shape.head_dim)?;
         let (_, add_dk) = grads.dk.device_accumulate()?;
         let (_, add_dv) = grads.dv.device_accumulate()?;
         let AttentionGrads { dk, dv, .. } = grads;

@@ -1,4 +1,5 @@
-//! How a call is cut into blocks of a GPU: lists made on the host once per batch, longest work first.
+//! How a call is cut into blocks of a GPU: lists made on the host once per batch, longest work
+//! first.
 
 use std::cmp::Reverse;
 use std::ops::Range;
@@ -10,8 +11,9 @@ use crate::{Documents, Result};
 
 /// Rows of a piece of a key tile's list of rows: not less than this,
 const SHORTEST_PIECE: usize = 1024;
-/// and so many that about this many pieces come out: several for every multiprocessor of any card, so that the last ones end
-/// together, and few enough that partial sums cost little. It depends on no card, so neither do results.
+/// and so many that about this many pieces come out: several for every multiprocessor of any card,
+/// so that the last ones end together, and few enough that partial sums cost little. It depends on
+/// no card, so neither do results.
 const PIECES: usize = 512;
 
 /// A document as tables see it.
@@ -55,19 +57,24 @@ pub(in crate::ops::attention) fn row_tiles(
     group: usize,
     tile_rows: usize,
 ) -> Result<Arc<Buffer>> {
-    all.device_table_of(gpu, "attention row tiles", &parameters(visibility, [group, tile_rows, 0]), || {
-        let mut tiles = Vec::new();
-        for document in documents(all, visibility) {
-            let rows = document.tokens * group;
-            for row in (0..rows).step_by(tile_rows) {
-                let last = (rows.min(row + tile_rows) - 1) / group;
-                let keys = visibility.seen(last).end - visibility.seen(row / group).start;
-                tiles.push((keys, [document.start, document.tokens, document.first_key, row]));
+    all.device_table_of(
+        gpu,
+        "attention row tiles",
+        &parameters(visibility, [group, tile_rows, 0]),
+        || {
+            let mut tiles = Vec::new();
+            for document in documents(all, visibility) {
+                let rows = document.tokens * group;
+                for row in (0..rows).step_by(tile_rows) {
+                    let last = (rows.min(row + tile_rows) - 1) / group;
+                    let keys = visibility.seen(last).end - visibility.seen(row / group).start;
+                    tiles.push((keys, [document.start, document.tokens, document.first_key, row]));
+                }
             }
-        }
-        tiles.sort_by_key(|&(keys, _)| Reverse(keys));
-        tiles.into_iter().flat_map(|(_, entry)| entry.map(|value| value as i32)).collect()
-    })
+            tiles.sort_by_key(|&(keys, _)| Reverse(keys));
+            tiles.into_iter().flat_map(|(_, entry)| entry.map(|value| value as i32)).collect()
+        },
+    )
 }
 
 /// The tiles of keys, and the rows that see them in pieces.
@@ -80,11 +87,11 @@ pub(in crate::ops::attention) struct KeyTiles<'a> {
 }
 
 impl KeyTiles<'_> {
-    /// Two entries a piece: `(first token, tokens, first key, first key of the tile)` and `(first row, end of the rows, slot of
-    /// the partial sum or -1, keys)`.
+    /// Two entries a piece: `(first token, tokens, first key, first key of the tile)` and `(first
+    /// row, end of the rows, slot of the partial sum or -1, keys)`.
     ///
-    /// Rows are cut at multiples of one length in every document, and pieces of that length come in the order of
-    /// rows: blocks that run at the same time read the same rows.
+    /// Rows are cut at multiples of one length in every document, and pieces of that length come in
+    /// the order of rows: blocks that run at the same time read the same rows.
     pub(in crate::ops::attention) fn pieces(&self, gpu: &Gpu) -> Result<Arc<Buffer>> {
         self.table(gpu, "attention key pieces", || {
             let length = self.piece_length();
@@ -118,7 +125,9 @@ impl KeyTiles<'_> {
                 let count = cuts(&rows, length).len();
                 if count > 1 {
                     let keys = self.tile_keys.min(document.keys - key);
-                    sums.extend([document.first_key + key, keys, slot, count].map(|value| value as i32));
+                    sums.extend(
+                        [document.first_key + key, keys, slot, count].map(|value| value as i32),
+                    );
                     slot += count;
                 }
             }
@@ -132,7 +141,12 @@ impl KeyTiles<'_> {
         self.tiles().map(|(_, _, rows)| cuts(&rows, length).len()).filter(|&count| count > 1).sum()
     }
 
-    fn table(&self, gpu: &Gpu, name: &'static str, build: impl FnOnce() -> Vec<i32>) -> Result<Arc<Buffer>> {
+    fn table(
+        &self,
+        gpu: &Gpu,
+        name: &'static str,
+        build: impl FnOnce() -> Vec<i32>,
+    ) -> Result<Arc<Buffer>> {
         let parameters = parameters(self.visibility, [self.group, self.kv_heads, self.tile_keys]);
         self.documents.device_table_of(gpu, name, &parameters, build)
     }
@@ -178,7 +192,8 @@ mod tests {
             (3..9, vec![(3, 4), (4, 8), (8, 9)]),
             (4..12, vec![(4, 8), (8, 12)]),
         ] {
-            let pieces: Vec<_> = cuts(&rows, 4).into_iter().map(|piece| (piece.start, piece.end)).collect();
+            let pieces: Vec<_> =
+                cuts(&rows, 4).into_iter().map(|piece| (piece.start, piece.end)).collect();
             assert_eq!(pieces, expected);
         }
     }
@@ -192,12 +207,19 @@ mod tests {
             Visibility::Tokens { window_size: 7 },
             Visibility::Blocks { block_size: 4 },
         ] {
-            let tiles = KeyTiles { documents: &documents, visibility, group: 3, kv_heads: 1, tile_keys: 16 };
+            let tiles = KeyTiles {
+                documents: &documents,
+                visibility,
+                group: 3,
+                kv_heads: 1,
+                tile_keys: 16,
+            };
             for (document, key, rows) in tiles.tiles() {
                 for position in 0..document.tokens {
                     let seen = visibility.seen(position);
                     let meets = seen.start < document.keys.min(key + 16) && seen.end > key;
-                    let inside = rows.contains(&(3 * position)) && rows.contains(&(3 * position + 2));
+                    let inside =
+                        rows.contains(&(3 * position)) && rows.contains(&(3 * position + 2));
                     assert_eq!(meets, inside, "{visibility:?} key {key} position {position}");
                 }
             }

@@ -6,9 +6,10 @@
 //! caller          batches in order -> shards, manifest, progress
 //! ```
 //!
-//! The files depend on the inputs, the tokenizer and the settings alone, not on the number of threads or on
-//! interruptions: a document is never divided, a shard ends with the first document that fills it, and the
-//! file `preparation.json`, which is written anew after each shard, says where to go on.
+//! The files depend on the inputs, the tokenizer and the settings alone, not on the number of
+//! threads or on interruptions: a document is never divided, a shard ends with the first document
+//! that fills it, and the file `preparation.json`, which is written anew after each shard, says
+//! where to go on.
 
 mod output;
 mod pipeline;
@@ -43,7 +44,8 @@ pub struct PrepareOptions {
 /// How far a preparation is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PrepareProgress {
-    /// Bytes of the files, as they are stored, whose documents are written, those of earlier runs included.
+    /// Bytes of the files, as they are stored, whose documents are written, those of earlier runs
+    /// included.
     pub bytes: u64,
     /// Bytes of all files, as far as their sizes are known.
     pub total_bytes: u64,
@@ -70,18 +72,21 @@ pub struct Prepared {
 
 /// Tokenises the documents of `inputs` (see [`find_sources`]) into shards in `options.output`.
 ///
-/// Every document ends with the tokenizer's end-of-document token. Documents without text are counted and
-/// left out. With several parts, each machine takes whole files if there are at least as many files as parts,
-/// else every n-th document; all may write into one directory, or be copied together.
+/// Every document ends with the tokenizer's end-of-document token. Documents without text are
+/// counted and left out. With several parts, each machine takes whole files if there are at least
+/// as many files as parts, else every n-th document; all may write into one directory, or be copied
+/// together.
 ///
-/// An interrupted run is resumed by the same call: it goes on after the last whole shard and gives the same
-/// files as one that was never interrupted. A run that fails at a bad document keeps its whole shards, too.
+/// An interrupted run is resumed by the same call: it goes on after the last whole shard and gives
+/// the same files as one that was never interrupted. A run that fails at a bad document keeps its
+/// whole shards, too.
 ///
 /// # Errors
-/// [`DataError::Setting`] for a setting out of its range; what [`find_sources`], [`Source::records`] and
-/// [`Record::into_text`](crate::Record::into_text) report; [`DataError::BadRecord`] for a document that the
-/// tokenizer refuses; [`DataError::NoText`] if there is none; [`DataError::Exists`] if the directory holds
-/// another corpus; [`DataError::PreparationChanged`] if it holds one that was begun otherwise;
+/// [`DataError::Setting`] for a setting out of its range; what [`find_sources`],
+/// [`Source::records`] and [`Record::into_text`](crate::Record::into_text) report;
+/// [`DataError::BadRecord`] for a document that the tokenizer refuses; [`DataError::NoText`] if
+/// there is none; [`DataError::Exists`] if the directory holds another corpus;
+/// [`DataError::PreparationChanged`] if it holds one that was begun otherwise;
 /// [`DataError::InUse`]; [`DataError::Write`].
 pub fn prepare(
     inputs: &[PathBuf],
@@ -123,8 +128,8 @@ fn check(options: &PrepareOptions) -> Result<()> {
 #[derive(Debug)]
 struct Work {
     sources: Vec<Source>,
-    /// None: every record. Else those whose number, counted on from the number of the source, is the part's
-    /// turn.
+    /// None: every record. Else those whose number, counted on from the number of the source, is
+    /// the part's turn.
     every: Option<Part>,
 }
 
@@ -142,7 +147,9 @@ impl Work {
     }
 
     fn takes(&self, Position { source, record }: Position) -> bool {
-        self.every.is_none_or(|part| (source as u64 + record) % part.count as u64 == part.index as u64 - 1)
+        self.every.is_none_or(|part| {
+            (source as u64 + record) % part.count as u64 == part.index as u64 - 1
+        })
     }
 
     fn sums(&self) -> Vec<SourceSum> {

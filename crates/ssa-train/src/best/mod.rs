@@ -7,9 +7,9 @@
 //!   best.json                        step and losses
 //! ```
 //!
-//! Weights and numbers change together: they are written to `best.partial/`, the old directory is renamed to
-//! `best.previous/`, the new one to `best/`, and the old one removed. Whatever happens in between, one of the three is
-//! whole, and [`RunDir::best`] puts it in its place.
+//! Weights and numbers change together: they are written to `best.partial/`, the old directory is
+//! renamed to `best.previous/`, the new one to `best/`, and the old one removed. Whatever happens
+//! in between, one of the three is whole, and [`RunDir::best`] puts it in its place.
 
 use std::fs;
 use std::io::Write;
@@ -54,7 +54,8 @@ impl RunDir {
     /// The best weights so far; none before the first validation.
     ///
     /// # Errors
-    /// [`TrainError::Io`] names the file that cannot be read or does not hold what this crate wrote.
+    /// [`TrainError::Io`] names the file that cannot be read or does not hold what this crate
+    /// wrote.
     pub fn best(&self) -> Result<Option<Best>> {
         self.settle_best()?;
         let path = self.path().join(BEST).join(NUMBERS);
@@ -69,10 +70,12 @@ impl RunDir {
     /// Keeps `model` with its tokenizer and numbers as the best weights, instead of those before.
     ///
     /// # Errors
-    /// [`TrainError::Model`], [`TrainError::Data`] or [`TrainError::Io`] name the file; the weights before are then still there.
+    /// [`TrainError::Model`], [`TrainError::Data`] or [`TrainError::Io`] name the file; the weights
+    /// before are then still there.
     pub fn save_best(&self, model: &Model, tokenizer: &Tokenizer, best: &Best) -> Result<()> {
         self.settle_best()?;
-        let [kept, partial, previous] = [BEST, PARTIAL, PREVIOUS].map(|name| self.path().join(name));
+        let [kept, partial, previous] =
+            [BEST, PARTIAL, PREVIOUS].map(|name| self.path().join(name));
         model.save(&partial).map_err(TrainError::with_remedy)?;
         copy_tokenizer(tokenizer, &partial)?;
         let numbers = serde_json::to_string_pretty(best)
@@ -89,10 +92,13 @@ impl RunDir {
 
     /// Ends what an interrupted [`save_best`](Self::save_best) began.
     fn settle_best(&self) -> Result<()> {
-        let [kept, partial, previous] = [BEST, PARTIAL, PREVIOUS].map(|name| self.path().join(name));
+        let [kept, partial, previous] =
+            [BEST, PARTIAL, PREVIOUS].map(|name| self.path().join(name));
         if !kept.exists() {
             // The old weights step aside only once the new ones are whole.
-            let whole = [&partial, &previous].into_iter().find(|directory| directory.join(NUMBERS).exists());
+            let whole = [&partial, &previous]
+                .into_iter()
+                .find(|directory| directory.join(NUMBERS).exists());
             if let Some(whole) = whole {
                 fs::rename(whole, &kept).map_err(TrainError::io("rename", whole))?;
             }

@@ -1,15 +1,17 @@
-//! Where to cut for tokenizers that write a space as a mark (`\u{2581}`), as those of Llama 2, Mistral and Gemma do.
+//! Where to cut for tokenizers that write a space as a mark (`\u{2581}`), as those of Llama 2,
+//! Mistral and Gemma do.
 //!
-//! They do not split a text into words: merges may join anything to anything, as far as the result is a token. So
-//! if no token holds a character `c` before a mark, nothing is ever joined across `c` and a space, and the two sides
-//! can be encoded on their own. In published vocabularies `c` can be any character but a mark and one or two more.
+//! They do not split a text into words: merges may join anything to anything, as far as the result
+//! is a token. So if no token holds a character `c` before a mark, nothing is ever joined across
+//! `c` and a space, and the two sides can be encoded on their own. In published vocabularies `c`
+//! can be any character but a mark and one or two more.
 //!
 //! What else looks at both sides is kept away from the cut:
 //!
-//! * tokens that are found in the raw text before anything else (`</s>`): they have no space inside, and no cut is
-//!   made where one could end or begin;
-//! * a mark that is put in front of every text ([`Prefix::Always`]): a later piece is encoded without its space, for
-//!   which that mark then stands.
+//! * tokens that are found in the raw text before anything else (`</s>`): they have no space
+//!   inside, and no cut is made where one could end or begin;
+//! * a mark that is put in front of every text ([`Prefix::Always`]): a later piece is encoded
+//!   without its space, for which that mark then stands.
 
 use std::collections::HashSet;
 
@@ -42,7 +44,8 @@ pub(super) struct Marks {
 }
 
 impl Marks {
-    /// The places to cut of the tokenizer that a `tokenizer.json` defines; none if it is not of this kind.
+    /// The places to cut of the tokenizer that a `tokenizer.json` defines; none if it is not of
+    /// this kind.
     pub(super) fn of(definition: &Value) -> Option<Self> {
         let vocabulary = definition["model"]["vocab"].as_object()?;
         let marks_spaces = is_plain_bpe(&definition["model"]) && vocabulary.contains_key(MARK_TEXT);
@@ -53,7 +56,9 @@ impl Marks {
         };
         let mut before = HashSet::from([' ', MARK]);
         for token in vocabulary.keys() {
-            before.extend(token.match_indices(MARK).filter_map(|(at, _)| token[..at].chars().next_back()));
+            before.extend(
+                token.match_indices(MARK).filter_map(|(at, _)| token[..at].chars().next_back()),
+            );
         }
         before.extend(added.iter().filter_map(|token| token.chars().next_back()));
         let after = added.iter().filter_map(|token| token.chars().next()).collect();
@@ -94,11 +99,15 @@ fn prefix(normalizer: &Value, pre_tokenizer: &Value) -> Option<Prefix> {
         None => &[],
     };
     let replaces = |step: &Value| {
-        step["type"] == "Replace" && step["pattern"]["String"] == " " && step["content"] == MARK_TEXT
+        step["type"] == "Replace"
+            && step["pattern"]["String"] == " "
+            && step["content"] == MARK_TEXT
     };
     let prepends = |step: &Value| step["type"] == "Prepend" && step["prepend"] == MARK_TEXT;
     match (steps, pre_tokenizer["type"].as_str()) {
-        ([], Some("Metaspace")) => (pre_tokenizer["replacement"] == MARK_TEXT).then_some(Prefix::UnlessSpace),
+        ([], Some("Metaspace")) => {
+            (pre_tokenizer["replacement"] == MARK_TEXT).then_some(Prefix::UnlessSpace)
+        }
         ([first, second], None) if prepends(first) && replaces(second) => Some(Prefix::Always),
         ([step], None) if replaces(step) => Some(Prefix::UnlessSpace),
         // No space is left that it could split at.

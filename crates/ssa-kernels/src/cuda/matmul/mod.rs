@@ -1,9 +1,9 @@
 //! Matrix products through cuBLASLt, in the row-major terms of the rest of the crate.
 //!
-//! The library offers several algorithms for a product. The first time a product of some shape is asked for, the best
-//! candidates are timed and the fastest is kept, in memory and in the cache directory: the same shape runs the same
-//! algorithm in every later process, and results can be repeated bit for bit. Algorithms that add partial sums in the
-//! output's type are left out.
+//! The library offers several algorithms for a product. The first time a product of some shape is
+//! asked for, the best candidates are timed and the fastest is kept, in memory and in the cache
+//! directory: the same shape runs the same algorithm in every later process, and results can be
+//! repeated bit for bit. Algorithms that add partial sums in the output's type are left out.
 
 mod algorithms;
 mod descriptors;
@@ -22,7 +22,8 @@ use crate::{DType, KernelError, Result, Tensor};
 /// What cuBLASLt may use beside the matrices; NVIDIA advises 32 MiB on Hopper.
 const WORKSPACE: usize = 32 << 20;
 
-/// A matrix that is read: row-major, `row_stride` elements from row to row, perhaps to be taken transposed.
+/// A matrix that is read: row-major, `row_stride` elements from row to row, perhaps to be taken
+/// transposed.
 #[derive(Clone, Copy)]
 pub(crate) struct Matrix<'a> {
     address: u64,
@@ -45,7 +46,15 @@ impl<'a> Matrix<'a> {
         assert_fits(tensor.len(), offset, [rows, columns], row_stride);
         let dtype = tensor.dtype();
         let address = tensor.device_input()? + (offset * dtype.size()) as u64;
-        Ok(Self { address, dtype, rows, columns, row_stride, transposed: false, tensor: PhantomData })
+        Ok(Self {
+            address,
+            dtype,
+            rows,
+            columns,
+            row_stride,
+            transposed: false,
+            tensor: PhantomData,
+        })
     }
 
     /// A whole tensor as a matrix.
@@ -81,7 +90,15 @@ impl<'a> MatrixMut<'a> {
     pub(crate) fn output(tensor: &'a mut Tensor, [rows, columns]: [usize; 2]) -> Result<Self> {
         assert_fits(tensor.len(), 0, [rows, columns], columns);
         let (address, dtype) = (tensor.device_output()?, tensor.dtype());
-        Ok(Self { address, dtype, rows, columns, row_stride: columns, add: false, tensor: PhantomData })
+        Ok(Self {
+            address,
+            dtype,
+            rows,
+            columns,
+            row_stride: columns,
+            add: false,
+            tensor: PhantomData,
+        })
     }
 
     /// A whole tensor, added to.
@@ -91,7 +108,8 @@ impl<'a> MatrixMut<'a> {
         Ok(Self { address, dtype, rows, columns, row_stride: columns, add, tensor: PhantomData })
     }
 
-    /// Some rows of a tensor, added to; `offset` and `row_stride` as in [`Matrix::with_row_stride`].
+    /// Some rows of a tensor, added to; `offset` and `row_stride` as in
+    /// [`Matrix::with_row_stride`].
     pub(crate) fn accumulate_rows(
         tensor: &'a mut Tensor,
         offset: usize,
@@ -134,7 +152,8 @@ pub(super) struct Matmul {
     algorithms: Algorithms,
 }
 
-// SAFETY: the handle may be used from any thread, one at a time; the lock around this struct sees to it.
+// SAFETY: the handle may be used from any thread, one at a time; the lock around this struct sees
+// to it.
 unsafe impl Send for Matmul {}
 
 impl Matmul {
@@ -148,8 +167,15 @@ impl Matmul {
 /// `out = alpha a b`, or `out += alpha a b` where `out` is added to; sums in `f32`.
 ///
 /// # Errors
-/// [`KernelError::Cuda`] if the library refuses the product, [`KernelError::OutOfMemory`] for its workspace.
-pub(crate) fn matmul(gpu: &Gpu, out: MatrixMut<'_>, alpha: f32, a: Matrix<'_>, b: Matrix<'_>) -> Result<()> {
+/// [`KernelError::Cuda`] if the library refuses the product, [`KernelError::OutOfMemory`] for its
+/// workspace.
+pub(crate) fn matmul(
+    gpu: &Gpu,
+    out: MatrixMut<'_>,
+    alpha: f32,
+    a: Matrix<'_>,
+    b: Matrix<'_>,
+) -> Result<()> {
     let ([m, k], [k2, n]) = (a.sizes(), b.sizes());
     assert_eq!(k, k2, "inner sizes of a product agree");
     assert_eq!([out.rows, out.columns], [m, n], "output of a product has its shape");
@@ -157,7 +183,8 @@ pub(crate) fn matmul(gpu: &Gpu, out: MatrixMut<'_>, alpha: f32, a: Matrix<'_>, b
     if m == 0 || n == 0 {
         return Ok(());
     }
-    let alignment = [a.address, b.address, out.address].map(|address| 1 << address.trailing_zeros().min(8));
+    let alignment =
+        [a.address, b.address, out.address].map(|address| 1 << address.trailing_zeros().min(8));
     let key = Key {
         sizes: [m, n, k],
         row_strides: [a.row_stride, b.row_stride, out.row_stride],
@@ -170,7 +197,8 @@ pub(crate) fn matmul(gpu: &Gpu, out: MatrixMut<'_>, alpha: f32, a: Matrix<'_>, b
     let mut state = gpu.matmul_state();
     let Matmul { handle, products, algorithms } = &mut *state;
     let addresses = [a.address, b.address, out.address];
-    let call = Call { gpu, handle: *handle, workspace: gpu.alloc::<u8>(WORKSPACE)?, alpha, addresses };
+    let call =
+        Call { gpu, handle: *handle, workspace: gpu.alloc::<u8>(WORKSPACE)?, alpha, addresses };
     let (descriptors, algorithm) = match products.entry(key) {
         std::collections::hash_map::Entry::Occupied(entry) => entry.into_mut(),
         std::collections::hash_map::Entry::Vacant(entry) => {
@@ -205,8 +233,8 @@ impl Call<'_> {
         let pointer = |address: u64| address as *mut std::ffi::c_void;
         let [a, b, _] = self.addresses;
         // A row-major matrix read by columns is its transpose, and (a b)ᵀ = bᵀ aᵀ: so b goes first.
-        // SAFETY: descriptors and handle are open; the matrices lie inside their tensors (checked on construction); the workspace
-        // has the size that the algorithm was chosen for.
+        // SAFETY: descriptors and handle are open; the matrices lie inside their tensors (checked
+        // on construction); the workspace has the size that the algorithm was chosen for.
         let status = unsafe {
             result::matmul(
                 self.handle,

@@ -4,8 +4,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use ssa_data::{
-    Corpus, Document, DocumentSplit, Manifest, ManifestCheck, Mixture, PackOptions, PackedRows, Packing,
-    Remainder, Split, TokenSource, Tokenizer, pack_documents, read_documents, text_bytes,
+    Corpus, Document, DocumentSplit, Manifest, ManifestCheck, Mixture, PackOptions, PackedRows,
+    Packing, Remainder, Split, TokenSource, Tokenizer, pack_documents, read_documents, text_bytes,
     unigram_bits_per_byte,
 };
 
@@ -27,8 +27,8 @@ pub struct RunData {
 pub struct HeldOutData {
     /// At least one part, for each corpus one.
     pub parts: Vec<HeldOutRows>,
-    /// Bits per byte of the held-out text if every byte is predicted by its frequency in the training text alone; none
-    /// for corpora and for tokens other than bytes.
+    /// Bits per byte of the held-out text if every byte is predicted by its frequency in the
+    /// training text alone; none for corpora and for tokens other than bytes.
     pub baseline_bits_per_byte: Option<f64>,
 }
 
@@ -71,17 +71,21 @@ struct HeldOut {
 }
 
 impl TrainPlan {
-    /// Opens the data that the configuration names and packs it into rows. Of shards only the indices are read,
-    /// unless their checksums are to be verified.
+    /// Opens the data that the configuration names and packs it into rows. Of shards only the
+    /// indices are read, unless their checksums are to be verified.
     ///
     /// # Errors
-    /// [`TrainError::Data`](crate::TrainError::Data) names the file, or says that there is too little text.
+    /// [`TrainError::Data`](crate::TrainError::Data) names the file, or says that there is too
+    /// little text.
     pub fn open_data(&self) -> Result<RunData> {
         let sources = self.open_sources()?;
         let (train, names) = match &sources {
-            Sources::Text(text) => (self.training_rows(&text.train)?.into(), vec!["text".to_owned()]),
+            Sources::Text(text) => {
+                (self.training_rows(&text.train)?.into(), vec!["text".to_owned()])
+            }
             Sources::Corpora(corpora) => {
-                let parts = corpora.iter().map(|corpus| Ok((self.pack_corpus(corpus)?, corpus.weight)));
+                let parts =
+                    corpora.iter().map(|corpus| Ok((self.pack_corpus(corpus)?, corpus.weight)));
                 let names = corpora.iter().map(|corpus| corpus.name.clone()).collect();
                 (Mixture::new(parts.collect::<Result<_>>()?)?, names)
             }
@@ -105,8 +109,14 @@ impl TrainPlan {
         let splits = data.valid_corpora.is_empty() && data.valid_paths.is_empty();
         let corpora = data.corpora.iter().map(|corpus| {
             let source = self.open_corpus(&corpus.path)?;
-            let split = splits.then(|| source.split(data.held_out_fraction, self.seed())).transpose()?;
-            Ok(OpenCorpus { name: corpus.path.display().to_string(), source, weight: corpus.weight, split })
+            let split =
+                splits.then(|| source.split(data.held_out_fraction, self.seed())).transpose()?;
+            Ok(OpenCorpus {
+                name: corpus.path.display().to_string(),
+                source,
+                weight: corpus.weight,
+                split,
+            })
         });
         Ok(Sources::Corpora(corpora.collect::<Result<_>>()?))
     }
@@ -114,10 +124,17 @@ impl TrainPlan {
     fn open_corpus(&self, path: &Path) -> Result<Arc<TokenSource>> {
         if let Some(manifest) = Manifest::read(path)? {
             let verify = self.config().data.verify_checksums;
-            manifest.check(path, if verify { ManifestCheck::Everything } else { ManifestCheck::Indices })?;
+            manifest.check(
+                path,
+                if verify { ManifestCheck::Everything } else { ManifestCheck::Indices },
+            )?;
         }
         let tokenizer = self.tokenizer();
-        Ok(Arc::new(TokenSource::shards(Corpus::open(path)?, tokenizer.vocab_size(), tokenizer.eos())))
+        Ok(Arc::new(TokenSource::shards(
+            Corpus::open(path)?,
+            tokenizer.vocab_size(),
+            tokenizer.eos(),
+        )))
     }
 
     fn pack_corpus(&self, corpus: &OpenCorpus) -> Result<PackedRows> {
@@ -141,18 +158,22 @@ impl TrainPlan {
             match sources {
                 Sources::Text(text) => {
                     if matches!(self.tokenizer(), Tokenizer::Bytes) {
-                        baseline_bits_per_byte = Some(unigram_bits_per_byte(&text.train, &text.held_out));
+                        baseline_bits_per_byte =
+                            Some(unigram_bits_per_byte(&text.train, &text.held_out));
                     }
                     vec![self.held_out_text(&text.held_out)?]
                 }
                 Sources::Corpora(_) if !data.valid_paths.is_empty() => {
                     vec![self.held_out_text(&read_documents(&data.valid_paths)?)?]
                 }
-                Sources::Corpora(corpora) => corpora.into_iter().filter_map(OpenCorpus::held_out).collect(),
+                Sources::Corpora(corpora) => {
+                    corpora.into_iter().filter_map(OpenCorpus::held_out).collect()
+                }
             }
         };
         let total: f64 = parts.iter().map(|part| part.weight).sum();
-        let parts = parts.into_iter().map(|part| self.pack_part(part, total)).collect::<Result<_>>()?;
+        let parts =
+            parts.into_iter().map(|part| self.pack_part(part, total)).collect::<Result<_>>()?;
         Ok(HeldOutData { parts, baseline_bits_per_byte })
     }
 
@@ -181,14 +202,17 @@ impl TrainPlan {
     fn pack_part(&self, part: HeldOut, total_weight: f64) -> Result<HeldOutRows> {
         let options = PackOptions {
             packing: Packing::Concat,
-            // Every row is evaluated, or a sample that should not depend on the run more than the split does.
+            // Every row is evaluated, or a sample that should not depend on the run more than the
+            // split does.
             seed: 0,
             remainder: Remainder::Pad,
             ..self.training_options()
         };
         let bytes_per_target = match part.bytes_per_target {
             Some(known) => known,
-            None => part.source.bytes_per_target(&part.documents, self.tokenizer(), DECODED_TOKENS)?,
+            None => {
+                part.source.bytes_per_target(&part.documents, self.tokenizer(), DECODED_TOKENS)?
+            }
         };
         let tokens = self.config().evaluation.tokens as f64 * part.weight / total_weight;
         let rows = pack_documents(part.source, &part.documents, &options)?;

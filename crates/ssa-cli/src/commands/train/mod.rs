@@ -58,8 +58,11 @@ pub(crate) fn run(args: &TrainArgs, choice: DeviceChoice) -> Result<()> {
     signals.end_at_once();
 
     let baseline = data.held_out.baseline_bits_per_byte;
-    let evaluation =
-        if args.no_eval { None } else { Some(evaluate(&plan, &model, baseline, &held_out, display)?) };
+    let evaluation = if args.no_eval {
+        None
+    } else {
+        Some(evaluate(&plan, &model, baseline, &held_out, display)?)
+    };
     let summary = summarise(&plan, &model, &run_dir, &training, evaluation)?;
     finish(&summary, training.steps(), &plan, &run_dir)
 }
@@ -81,15 +84,20 @@ fn evaluate(
     let rule = plan.objective().attention.selection.rule;
     let analysed = EvalBatch::covering(batches, plan.config().evaluation.analysis_tokens);
 
-    let options =
-        PerplexityOptions { budgets: plan.budgets().to_vec(), rule, sparsity_batches: analysed.len() };
+    let options = PerplexityOptions {
+        budgets: plan.budgets().to_vec(),
+        rule,
+        sparsity_batches: analysed.len(),
+    };
     let progress = BatchProgress::new(display, "evaluating", batches.len());
-    let perplexity = ssa_eval::perplexity(model, batches, &options, &mut |done| progress.done(done));
+    let perplexity =
+        ssa_eval::perplexity(model, batches, &options, &mut |done| progress.done(done));
     progress.finish();
 
     let progress = BatchProgress::new(display, "analysing", analysed.len());
     let trained = model.config().trained_budget();
-    let analysis = ssa_eval::analyze(model, analysed, trained, rule, &mut |done| progress.done(done));
+    let analysis =
+        ssa_eval::analyze(model, analysed, trained, rule, &mut |done| progress.done(done));
     progress.finish();
     Ok(Evaluation { baseline_bits_per_byte, perplexity: perplexity?, analysis: analysis? })
 }
@@ -123,18 +131,26 @@ fn summarise(
         baseline_bits_per_byte,
         evaluation: perplexity,
         analysis,
-        config: toml::from_str(&plan.config().to_toml()).context("the resolved configuration is not TOML")?,
+        config: toml::from_str(&plan.config().to_toml())
+            .context("the resolved configuration is not TOML")?,
     })
 }
 
-/// Writes the report and the summary, and shows the table. The summary comes last: with it the run is finished.
-fn finish(summary: &Summary, steps: &[StepPoint], plan: &TrainPlan, run_dir: &RunDir) -> Result<()> {
+/// Writes the report and the summary, and shows the table. The summary comes last: with it the run
+/// is finished.
+fn finish(
+    summary: &Summary,
+    steps: &[StepPoint],
+    plan: &TrainPlan,
+    run_dir: &RunDir,
+) -> Result<()> {
     let page = report::render(summary, steps, &plan.config().to_toml())?;
     let path = run_dir.path().join("report.html");
     write_whole(&path, page.as_bytes())?;
     summary.write(&run_dir.path().join("summary.json"))?;
     if let Some(evaluation) = &summary.evaluation {
-        let table = results_table(evaluation, summary.baseline_bits_per_byte, Some(summary.trained_budget));
+        let table =
+            results_table(evaluation, summary.baseline_bits_per_byte, Some(summary.trained_budget));
         print(&render(&table))?;
     }
     print(&format!("report: {}", path.display()))

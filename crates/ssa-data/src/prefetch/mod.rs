@@ -6,11 +6,12 @@ use std::thread::{self, JoinHandle};
 
 use crate::{Batch, DataError, Loader, Result};
 
-/// Serves the batches of a [`Loader`], each read before it is asked for as long as they are asked for in order.
+/// Serves the batches of a [`Loader`], each read before it is asked for as long as they are asked
+/// for in order.
 ///
-/// Any index may be asked for at any time; the result is the same as the loader's own. After a jump (a resumed run, a
-/// step taken back) reading ahead starts anew from there. At most `depth` batches wait in memory, and one more is
-/// being read.
+/// Any index may be asked for at any time; the result is the same as the loader's own. After a jump
+/// (a resumed run, a step taken back) reading ahead starts anew from there. At most `depth` batches
+/// wait in memory, and one more is being read.
 #[derive(Debug)]
 pub struct Prefetch {
     loader: Arc<Loader>,
@@ -48,8 +49,8 @@ impl Prefetch {
     /// Batch `index`: waits only if it has not been read yet.
     ///
     /// # Errors
-    /// What [`Loader::batch`] reports for this batch, and not before it is asked for; the same batch may be asked for
-    /// again. [`DataError::ReaderStopped`] if no thread can be started.
+    /// What [`Loader::batch`] reports for this batch, and not before it is asked for; the same
+    /// batch may be asked for again. [`DataError::ReaderStopped`] if no thread can be started.
     pub fn batch(&mut self, index: u64) -> Result<Batch> {
         let ahead = match self.ahead.take() {
             Some(ahead) if ahead.next == index => ahead,
@@ -102,7 +103,8 @@ impl Ahead {
         }
     }
 
-    /// Ends the thread, which notices when it has read the batch at hand; returns the message if it panicked.
+    /// Ends the thread, which notices when it has read the batch at hand; returns the message if it
+    /// panicked.
     fn stop(&mut self) -> Option<String> {
         drop(self.batches.take());
         let panic = self.thread.take()?.join().err()?;

@@ -7,7 +7,8 @@
 //!   -> documents  Record::into_text
 //! ```
 //!
-//! Nothing is read as a whole but one record, whose size is bounded by [`InputOptions::max_document_bytes`].
+//! Nothing is read as a whole but one record, whose size is bounded by
+//! [`InputOptions::max_document_bytes`].
 
 mod compressed;
 mod find;
@@ -33,8 +34,8 @@ use crate::{DataError, Document, Message, Result, Tokenizer};
 #[serde(rename_all = "lowercase")]
 pub enum Format {
     /// By the ending of the name: `.jsonl`, `.ndjson` and `.json` hold a JSON object on every line,
-    /// `.parquet` is Parquet, and every other file is text. In a directory, only `.txt`, `.md`, `.jsonl`,
-    /// `.ndjson` and `.parquet` are taken. The standard input has no name.
+    /// `.parquet` is Parquet, and every other file is text. In a directory, only `.txt`, `.md`,
+    /// `.jsonl`, `.ndjson` and `.parquet` are taken. The standard input has no name.
     #[default]
     Auto,
     /// Every file is one document. In a directory, every file that is not binary is taken.
@@ -50,8 +51,8 @@ pub struct InputOptions {
     pub format: Format,
     /// Key of a JSON object, or column of a Parquet file, that holds the text.
     pub text_field: String,
-    /// Key or column that holds a conversation, a list of `{role, content}`, which is read instead of the
-    /// text.
+    /// Key or column that holds a conversation, a list of `{role, content}`, which is read instead
+    /// of the text.
     pub conversations_field: Option<String>,
     /// The largest document, JSON line or file of text, which must fit in memory.
     pub max_document_bytes: u64,
@@ -113,8 +114,8 @@ impl Source {
     /// The records, in order. `read` counts the bytes read so far of the file as it is stored.
     ///
     /// # Errors
-    /// The file cannot be opened, or is no Parquet file, or has no such column. The iterator ends at its
-    /// first error: a file that is damaged or cut short, or a record that is too large.
+    /// The file cannot be opened, or is no Parquet file, or has no such column. The iterator ends
+    /// at its first error: a file that is damaged or cut short, or a record that is too large.
     pub fn records(&self, options: &InputOptions, read: Arc<AtomicU64>) -> Result<Records> {
         let path = match &self.place {
             Place::File(path) => Some(path.clone()),
@@ -123,7 +124,9 @@ impl Source {
         };
         let (name, limit) = (self.name.as_str(), options.max_document_bytes);
         let records: Box<dyn Iterator<Item = Result<Payload>> + Send> = match (self.content, path) {
-            (Content::Parquet, Some(path)) => Box::new(parquet::records(&path, name, options, read)?),
+            (Content::Parquet, Some(path)) => {
+                Box::new(parquet::records(&path, name, options, read)?)
+            }
             (Content::Jsonl, path) => {
                 Box::new(lines::lines(compressed::open(path, name, read)?, name, limit))
             }
@@ -155,7 +158,11 @@ impl Iterator for Records {
 
 impl fmt::Debug for Records {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_struct("Records").field("name", &self.name).field("number", &self.number).finish()
+        formatter
+            .debug_struct("Records")
+            .field("name", &self.name)
+            .field("number", &self.number)
+            .finish()
     }
 }
 
@@ -196,11 +203,14 @@ impl Record {
     /// The text, which may be empty. A conversation becomes text as `tokenizer` says.
     ///
     /// # Errors
-    /// [`DataError::BadRecord`] if the line is no JSON object, has no such key or the key holds something
-    /// else, or the tokenizer's chat template refuses the conversation.
+    /// [`DataError::BadRecord`] if the line is no JSON object, has no such key or the key holds
+    /// something else, or the tokenizer's chat template refuses the conversation.
     pub fn into_text(self, options: &InputOptions, tokenizer: &Tokenizer) -> Result<Vec<u8>> {
         let Self { name, number, content, payload } = self;
-        let bad = |cause: String| DataError::BadRecord { record: describe(&name, number, content), cause };
+        let bad = |cause: String| DataError::BadRecord {
+            record: describe(&name, number, content),
+            cause,
+        };
         let messages = match payload {
             Payload::Text(text) => return Ok(text),
             Payload::Messages(messages) => messages,
@@ -232,8 +242,8 @@ fn describe(name: &str, number: u64, content: Content) -> String {
 /// The documents of all sources, one after another, those without text left out.
 ///
 /// # Errors
-/// The items are errors where [`Source::records`] and [`Record::into_text`] are; the first should be the
-/// last item taken.
+/// The items are errors where [`Source::records`] and [`Record::into_text`] are; the first should
+/// be the last item taken.
 pub fn documents<'a>(
     sources: &'a Sources,
     options: &'a InputOptions,

@@ -49,8 +49,8 @@ struct Sibling {
     size: Option<u64>,
 }
 
-/// The files that an address names, with their full names and sizes: those that match its pattern, or without
-/// a pattern those that are `wanted`. Nothing is downloaded yet.
+/// The files that an address names, with their full names and sizes: those that match its pattern,
+/// or without a pattern those that are `wanted`. Nothing is downloaded yet.
 pub(super) fn list(
     address: &str,
     wanted: impl Fn(&str) -> bool,
@@ -87,7 +87,10 @@ fn list_with(
     let pattern = pattern
         .map(|pattern| glob::Pattern::new(pattern).map(|parsed| (pattern, parsed)))
         .transpose()
-        .map_err(|error| DataError::BadPattern { pattern: address.to_owned(), cause: error.to_string() })?;
+        .map_err(|error| DataError::BadPattern {
+            pattern: address.to_owned(),
+            cause: error.to_string(),
+        })?;
     let mut found: Vec<_> = siblings
         .into_iter()
         .filter(|Sibling { rfilename, .. }| match &pattern {
@@ -113,9 +116,11 @@ pub(super) fn download(file: &HubFile) -> Result<PathBuf> {
 }
 
 fn download_with(api: ApiBuilder, HubFile { dataset, commit, file }: &HubFile) -> Result<PathBuf> {
-    connect(api).and_then(|api| api.repo(repo(dataset, commit)).get(file)).map_err(|error| DataError::Hub {
-        name: format!("{SCHEME}datasets/{dataset}@{commit}/{file}"),
-        cause: error.to_string(),
+    connect(api).and_then(|api| api.repo(repo(dataset, commit)).get(file)).map_err(|error| {
+        DataError::Hub {
+            name: format!("{SCHEME}datasets/{dataset}@{commit}/{file}"),
+            cause: error.to_string(),
+        }
     })
 }
 
@@ -130,7 +135,10 @@ fn repo(dataset: &str, revision: &str) -> Repo {
 fn listing(repo: &ApiRepo) -> Result<Listing, String> {
     let response = repo.info_request().query("blobs", "true").call();
     let mut response = response.map_err(|error| error.to_string())?;
-    response.body_mut().read_json().map_err(|error| format!("the answer is not a list of files ({error})"))
+    response
+        .body_mut()
+        .read_json()
+        .map_err(|error| format!("the answer is not a list of files ({error})"))
 }
 
 fn parse(address: &str) -> Option<Address<'_>> {
@@ -142,7 +150,8 @@ fn parse(address: &str) -> Option<Address<'_>> {
     let (revision, path) = match rest.strip_prefix('@') {
         None => (None, rest.strip_prefix('/')),
         Some(rest) => {
-            // The revisions that the hub itself makes have slashes: refs/convert/parquet, refs/pr/1.
+            // The revisions that the hub itself makes have slashes: refs/convert/parquet,
+            // refs/pr/1.
             let parts = if rest.starts_with("refs/") { 3 } else { 1 };
             let end = rest.match_indices('/').nth(parts - 1).map_or(rest.len(), |(at, _)| at);
             (Some(rest[..end].to_owned()), rest[end..].strip_prefix('/'))

@@ -1,4 +1,5 @@
-//! What a directory of shards holds, in one file beside them, or in one for each machine that made a part.
+//! What a directory of shards holds, in one file beside them, or in one for each machine that made
+//! a part.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
@@ -17,7 +18,8 @@ use crate::{DataError, Format, Result, Tokenizer};
 const MANIFEST: &str = "manifest.json";
 const VERSION: u32 = 1;
 
-/// `manifest.json`: written when all shards are whole, so that its presence says that the corpus is.
+/// `manifest.json`: written when all shards are whole, so that its presence says that the corpus
+/// is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Manifest {
@@ -102,15 +104,16 @@ pub struct ShardSum {
 /// How much of the shards a check reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ManifestCheck {
-    /// The checksums of the indices and the sizes of the rest: finds whatever is missing, cut short or in another's
-    /// place.
+    /// The checksums of the indices and the sizes of the rest: finds whatever is missing, cut short
+    /// or in another's place.
     Indices,
     /// The checksums of all files.
     Everything,
 }
 
 impl Manifest {
-    /// The manifest of shards made by `tokenizer`. `eos_token` is the name of the end of documents, if one was given.
+    /// The manifest of shards made by `tokenizer`. `eos_token` is the name of the end of documents,
+    /// if one was given.
     pub fn new(
         tokenizer: &Tokenizer,
         eos_token: Option<&str>,
@@ -146,11 +149,13 @@ impl Manifest {
         self.settings.as_ref().map_or(Part::WHOLE, |settings| settings.part)
     }
 
-    /// Reads the manifest of a directory, or of all parts of the corpus in it as one; none if there is none.
+    /// Reads the manifest of a directory, or of all parts of the corpus in it as one; none if there
+    /// is none.
     ///
     /// # Errors
-    /// [`DataError::Unreadable`]; [`DataError::WrongManifest`] if it is no manifest or the parts are not of one corpus;
-    /// [`DataError::Unfinished`] if a preparation was interrupted; [`DataError::MissingPart`].
+    /// [`DataError::Unreadable`]; [`DataError::WrongManifest`] if it is no manifest or the parts
+    /// are not of one corpus; [`DataError::Unfinished`] if a preparation was interrupted;
+    /// [`DataError::MissingPart`].
     pub fn read(directory: &Path) -> Result<Option<Self>> {
         if !directory.is_dir() {
             return Ok(None);
@@ -164,7 +169,8 @@ impl Manifest {
             return Ok(None);
         };
         let mut whole = Self::read_file(&first)?;
-        let mut missing: Vec<Part> = whole.part().all().filter(|part| *part != whole.part()).collect();
+        let mut missing: Vec<Part> =
+            whole.part().all().filter(|part| *part != whole.part()).collect();
         for path in paths {
             let other = Self::read_file(&path)?;
             missing.retain(|part| *part != other.part());
@@ -195,9 +201,10 @@ impl Manifest {
         let wrong = |cause: String| Err(DataError::WrongManifest { path: path.to_owned(), cause });
         match serde_json::from_slice::<Self>(&text) {
             Ok(manifest) if manifest.version == VERSION => Ok(manifest),
-            Ok(manifest) => {
-                wrong(format!("it has version {}, and this program reads {VERSION}", manifest.version))
-            }
+            Ok(manifest) => wrong(format!(
+                "it has version {}, and this program reads {VERSION}",
+                manifest.version
+            )),
             Err(error) => wrong(format!("it is no manifest of a corpus ({error})")),
         }
     }
@@ -213,11 +220,15 @@ impl Manifest {
     /// Loads the tokenizer that made the corpus, from the copy beside the manifest.
     ///
     /// # Errors
-    /// What [`Tokenizer::load`] reports; [`DataError::WrongManifest`] if the copy is not what made the corpus.
+    /// What [`Tokenizer::load`] reports; [`DataError::WrongManifest`] if the copy is not what made
+    /// the corpus.
     pub fn load_tokenizer(&self, directory: &Path) -> Result<Tokenizer> {
         let expected = &self.tokenizer;
-        let copy =
-            if expected.sha256.is_some() { directory.join(TOKENIZER_JSON) } else { PathBuf::from(BYTES) };
+        let copy = if expected.sha256.is_some() {
+            directory.join(TOKENIZER_JSON)
+        } else {
+            PathBuf::from(BYTES)
+        };
         let tokenizer = Tokenizer::load(&copy, expected.eos_token.as_deref())?;
         let found = (tokenizer.sha256(), tokenizer.vocab_size(), tokenizer.eos());
         if found == (expected.sha256.as_deref(), expected.vocab_size, expected.eos_token_id) {
@@ -238,8 +249,9 @@ impl Manifest {
     /// Compares the files of a directory with the manifest.
     ///
     /// # Errors
-    /// [`DataError::Missing`], [`DataError::Unreadable`] or [`DataError::DamagedShard`] names the first file that is
-    /// not what it should be, [`DataError::WrongManifest`] a shard that is not listed.
+    /// [`DataError::Missing`], [`DataError::Unreadable`] or [`DataError::DamagedShard`] names the
+    /// first file that is not what it should be, [`DataError::WrongManifest`] a shard that is not
+    /// listed.
     pub fn check(&self, directory: &Path, check: ManifestCheck) -> Result<()> {
         let listed: BTreeSet<&str> = self.shards.iter().map(|shard| shard.name.as_str()).collect();
         for path in super::corpus::indices(directory)? {
@@ -257,7 +269,11 @@ impl Manifest {
         for shard in &self.shards {
             let stem = directory.join(&shard.name);
             check_file(&with_extension(&stem, "idx"), &shard.idx, true)?;
-            check_file(&with_extension(&stem, "bin"), &shard.bin, check == ManifestCheck::Everything)?;
+            check_file(
+                &with_extension(&stem, "bin"),
+                &shard.bin,
+                check == ManifestCheck::Everything,
+            )?;
         }
         Ok(())
     }
@@ -281,7 +297,9 @@ fn check_file(path: &Path, expected: &FileSum, sum: bool) -> Result<()> {
     if bytes != expected.bytes {
         return damaged(format!("it has {bytes} bytes where {MANIFEST} has {}", expected.bytes));
     }
-    if sum && file_sum(path).map_err(|source| DataError::from_open(path, source))? != expected.sha256 {
+    if sum
+        && file_sum(path).map_err(|source| DataError::from_open(path, source))? != expected.sha256
+    {
         return damaged(format!("its checksum is not the one in {MANIFEST}"));
     }
     Ok(())

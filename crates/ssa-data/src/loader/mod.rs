@@ -10,7 +10,8 @@ pub struct Batch {
     pub ids: Vec<u32>,
     /// Target of every token, or [`IGNORE_INDEX`], `[N]`.
     pub labels: Vec<i32>,
-    /// Borders of the attention documents, strictly ascending from 0 to N; every border of a row is one.
+    /// Borders of the attention documents, strictly ascending from 0 to N; every border of a row is
+    /// one.
     pub cu_seqlens: Vec<usize>,
     /// Whether a token is not padding, `[N]`.
     pub valid: Vec<bool>,
@@ -22,7 +23,11 @@ pub struct Batch {
 
 impl Batch {
     /// Joins `count` rows of `tokens` tokens each.
-    fn from_rows(rows: impl Iterator<Item = Result<PackedRow>>, count: usize, tokens: usize) -> Result<Self> {
+    fn from_rows(
+        rows: impl Iterator<Item = Result<PackedRow>>,
+        count: usize,
+        tokens: usize,
+    ) -> Result<Self> {
         let room = count * tokens;
         let mut batch = Self {
             ids: Vec::with_capacity(room),
@@ -58,7 +63,8 @@ impl PackedRows {
     /// Batches of up to `batch_size` rows that cover every row once, in order: for evaluation.
     ///
     /// # Errors
-    /// [`DataError::Setting`] if `batch_size` is 0. An item is an error where [`PackedRows::row`] is.
+    /// [`DataError::Setting`] if `batch_size` is 0. An item is an error where [`PackedRows::row`]
+    /// is.
     pub fn sequential_batches(
         &self,
         batch_size: usize,
@@ -68,17 +74,22 @@ impl PackedRows {
         Ok(batches.map(move |batch| {
             let start = batch * batch_size;
             let end = self.len().min(start + batch_size);
-            Batch::from_rows((start..end).map(|row| self.row(row)), end - start, self.sequence_length())
+            Batch::from_rows(
+                (start..end).map(|row| self.row(row)),
+                end - start,
+                self.sequence_length(),
+            )
         }))
     }
 }
 
 /// Draws training batches without end.
 ///
-/// Each epoch is a new random order of all rows (of a corpus, if several are mixed); epochs follow each other without a
-/// gap, so a batch may begin in one and end in the next, and every row is used equally often whatever the batch
-/// size. Batch `index` is a pure function of (rows, batch size, seed, index) that takes no longer for a late batch
-/// than for the first: a resumed run needs only the index to go on.
+/// Each epoch is a new random order of all rows (of a corpus, if several are mixed); epochs follow
+/// each other without a gap, so a batch may begin in one and end in the next, and every row is used
+/// equally often whatever the batch size. Batch `index` is a pure function of (rows, batch size,
+/// seed, index) that takes no longer for a late batch than for the first: a resumed run needs only
+/// the index to go on.
 #[derive(Clone, Debug)]
 pub struct Loader {
     mixture: Mixture,
@@ -117,8 +128,8 @@ impl Loader {
     /// [`DataError::DamagedShard`] names the file if a token is not in the vocabulary.
     pub fn batch(&self, index: u64) -> Result<Batch> {
         let first = self.first_row(index);
-        let rows =
-            (0..self.batch_size as u64).map(|row| self.mixture.row(self.seed, first.wrapping_add(row)));
+        let rows = (0..self.batch_size as u64)
+            .map(|row| self.mixture.row(self.seed, first.wrapping_add(row)));
         Batch::from_rows(rows, self.batch_size, self.mixture.sequence_length())
     }
 
@@ -137,7 +148,11 @@ impl Loader {
 }
 
 fn check_batch_size(batch_size: usize) -> Result<()> {
-    if batch_size > 0 { Ok(()) } else { Err(DataError::setting("batch_size", "at least 1", batch_size)) }
+    if batch_size > 0 {
+        Ok(())
+    } else {
+        Err(DataError::setting("batch_size", "at least 1", batch_size))
+    }
 }
 
 #[cfg(test)]

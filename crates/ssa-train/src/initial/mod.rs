@@ -7,15 +7,17 @@ use ssa_model::{Model, ModelConfig};
 use crate::{Result, TrainError, TrainPlan, verify_model};
 
 impl TrainPlan {
-    /// The model to start from: random weights by the seed, or those of the checkpoint `model.init_from`.
+    /// The model to start from: random weights by the seed, or those of the checkpoint
+    /// `model.init_from`.
     ///
-    /// A checkpoint gives its weights; the longest document, the scaling of RoPE, blocks, window and method are as
-    /// configured, which is how a model is trained on for a longer context, another budget or by another method.
+    /// A checkpoint gives its weights; the longest document, the scaling of RoPE, blocks, window
+    /// and method are as configured, which is how a model is trained on for a longer context,
+    /// another budget or by another method.
     ///
     /// # Errors
     /// [`TrainError::Vocabulary`] if the data has tokens that the checkpoint does not know,
-    /// [`TrainError::InitFrom`] if anything else differs, [`TrainError::Model`] if the checkpoint cannot be read,
-    /// [`TrainError::Checkpoint`] if it is not as it was written.
+    /// [`TrainError::InitFrom`] if anything else differs, [`TrainError::Model`] if the checkpoint
+    /// cannot be read, [`TrainError::Checkpoint`] if it is not as it was written.
     pub fn initial_model(&self) -> Result<Model> {
         match self.init_from() {
             None => Ok(Model::init(self.model().clone(), self.seed())?),
@@ -31,7 +33,8 @@ impl TrainPlan {
 }
 
 impl TrainPlan {
-    /// A checkpoint must know every token of the data. More rows than tokens are usual: they pad the matrix.
+    /// A checkpoint must know every token of the data. More rows than tokens are usual: they pad
+    /// the matrix.
     fn check_vocabulary(&self, directory: &Path, checkpoint: &ModelConfig) -> Result<()> {
         let needed = self.tokenizer().vocab_size();
         if checkpoint.vocab_size >= needed {
@@ -43,7 +46,11 @@ impl TrainPlan {
 }
 
 /// The shapes of all weights and what they mean follow from these keys.
-fn check_same_function(directory: &Path, configured: &ModelConfig, checkpoint: &ModelConfig) -> Result<()> {
+fn check_same_function(
+    directory: &Path,
+    configured: &ModelConfig,
+    checkpoint: &ModelConfig,
+) -> Result<()> {
     let keys = |config: &ModelConfig| {
         [
             ("vocab_size", config.vocab_size.to_string()),

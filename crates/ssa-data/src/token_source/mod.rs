@@ -10,8 +10,8 @@ use crate::{DataError, Result};
 
 /// Documents as tokens, numbered from 0, each ended by the end-of-document token.
 ///
-/// The numbering follows from the content (documents in memory) or from the names of the shards, and never from the
-/// order in which a file system or a list of arguments happens to name files.
+/// The numbering follows from the content (documents in memory) or from the names of the shards,
+/// and never from the order in which a file system or a list of arguments happens to name files.
 #[derive(Debug)]
 pub enum TokenSource {
     /// All tokens in memory.
@@ -45,18 +45,20 @@ pub struct DocumentSplit {
 }
 
 impl TokenSource {
-    /// Documents given without their end, which is appended here. Documents without tokens are left out.
+    /// Documents given without their end, which is appended here. Documents without tokens are left
+    /// out.
     pub fn in_memory(documents: &[Vec<u32>], eos: u32) -> Self {
         let with_text = documents.iter().filter(|ids| !ids.is_empty());
         let mut documents: Vec<Vec<u32>> =
             with_text.map(|ids| ids.iter().copied().chain([eos]).collect()).collect();
-        // Equal documents cannot be told apart, so this numbering depends on nothing but the content.
+        // Equal documents cannot be told apart, so this numbering depends on nothing but the
+        // content.
         documents.sort_unstable();
         Self::Memory(TokenTable { documents, eos })
     }
 
-    /// The documents of shards, whose tokens must be below `vocab_size`. `eos` fills up rows; documents are taken
-    /// as they are stored, with their ends or without.
+    /// The documents of shards, whose tokens must be below `vocab_size`. `eos` fills up rows;
+    /// documents are taken as they are stored, with their ends or without.
     pub fn shards(corpus: Corpus, vocab_size: usize, eos: u32) -> Self {
         Self::Shards(ShardSource { corpus, vocab_size, eos })
     }
@@ -95,8 +97,10 @@ impl TokenSource {
     pub fn all_documents(&self) -> Result<Vec<u32>> {
         match u32::try_from(self.documents()) {
             Ok(count) => Ok((0..count).collect()),
-            Err(_) => Err(self
-                .too_large(format!("it has {} documents, at most 2^32 - 1 are possible", self.documents()))),
+            Err(_) => Err(self.too_large(format!(
+                "it has {} documents, at most 2^32 - 1 are possible",
+                self.documents()
+            ))),
         }
     }
 
@@ -129,14 +133,16 @@ impl TokenSource {
         }
     }
 
-    /// Holds whole documents out: each with probability `fraction`, decided by a hash of the seed, the name of its
-    /// shard and its number there. A document's side therefore stays the same when shards are added or moved.
+    /// Holds whole documents out: each with probability `fraction`, decided by a hash of the seed,
+    /// the name of its shard and its number there. A document's side therefore stays the same when
+    /// shards are added or moved.
     ///
-    /// At least one document stays on each side: where the hashes hold out none or all, the nearest one moves.
+    /// At least one document stays on each side: where the hashes hold out none or all, the nearest
+    /// one moves.
     ///
     /// # Errors
-    /// [`DataError::Setting`] if the fraction is not strictly between 0 and 1; [`DataError::TooFewDocuments`] for
-    /// fewer than two documents.
+    /// [`DataError::Setting`] if the fraction is not strictly between 0 and 1;
+    /// [`DataError::TooFewDocuments`] for fewer than two documents.
     pub fn split(&self, fraction: f64, seed: u64) -> Result<DocumentSplit> {
         if !(fraction > 0.0 && fraction < 1.0) {
             let expected = "a number between 0 and 1, both excluded";
@@ -144,7 +150,10 @@ impl TokenSource {
         }
         let all = self.all_documents()?;
         if all.len() < 2 {
-            return Err(DataError::TooFewDocuments { source_name: self.name(), documents: all.len() });
+            return Err(DataError::TooFewDocuments {
+                source_name: self.name(),
+                documents: all.len(),
+            });
         }
         let hashes = self.hashes(seed);
         let extreme = |largest: bool| {
@@ -165,9 +174,11 @@ impl TokenSource {
     fn hashes(&self, seed: u64) -> Vec<u64> {
         let key = generator(seed, Purpose::HeldOut, 1).next_u64();
         match self {
-            Self::Memory(table) => {
-                table.documents.iter().map(|ids| hash(key, ids.iter().map(|&id| u64::from(id)))).collect()
-            }
+            Self::Memory(table) => table
+                .documents
+                .iter()
+                .map(|ids| hash(key, ids.iter().map(|&id| u64::from(id))))
+                .collect(),
             Self::Shards(source) => {
                 source.corpus.shards().iter().flat_map(|shard| hashes(key, shard)).collect()
             }
@@ -193,7 +204,8 @@ impl ShardSource {
     }
 }
 
-/// Hashes of the documents of a shard, by the name of its file without directories and their numbers.
+/// Hashes of the documents of a shard, by the name of its file without directories and their
+/// numbers.
 fn hashes(key: u64, shard: &ShardReader) -> impl Iterator<Item = u64> + use<> {
     let name = shard.path().file_name().map_or(&[][..], |name| name.as_encoded_bytes());
     let name = hash(key, name.iter().map(|&byte| u64::from(byte)));

@@ -8,8 +8,8 @@ use ssa_data::Tokenizer;
 use ssa_kernels::ops::attention::alignment::AlignmentOptions;
 use ssa_kernels::ops::attention::selection::SelectionOptions;
 use ssa_model::{
-    AttentionMode, AttentionOptions, Method, ModelConfig, ModelError, ModelSettings, Objective, RopeScaling,
-    SparseBudget,
+    AttentionMode, AttentionOptions, Method, ModelConfig, ModelError, ModelSettings, Objective,
+    RopeScaling, SparseBudget,
 };
 
 use crate::batch_ramp::BatchRamp;
@@ -24,8 +24,8 @@ mod checks;
 mod tests;
 mod tokenizer;
 
-/// A configuration that can run: every value is checked, alone and with the others, so the code that uses it checks
-/// nothing again.
+/// A configuration that can run: every value is checked, alone and with the others, so the code
+/// that uses it checks nothing again.
 #[derive(Clone, Debug)]
 pub struct TrainPlan {
     config: TrainConfig,
@@ -39,12 +39,12 @@ pub struct TrainPlan {
 }
 
 impl TrainPlan {
-    /// Checks a configuration. The tokenizer of the data decides on the size of the vocabulary and is loaded; nothing
-    /// else is read.
+    /// Checks a configuration. The tokenizer of the data decides on the size of the vocabulary and
+    /// is loaded; nothing else is read.
     ///
     /// # Errors
-    /// [`ConfigError::Value`] names the first key whose value cannot work, and what would; [`ConfigError::Data`] the
-    /// file if a tokenizer cannot be loaded.
+    /// [`ConfigError::Value`] names the first key whose value cannot work, and what would;
+    /// [`ConfigError::Data`] the file if a tokenizer cannot be loaded.
     pub fn new(config: TrainConfig) -> Result<Self, ConfigError> {
         checks::check(&config)?;
         let tokenizer = choose_tokenizer(&config.data)?;
@@ -129,8 +129,9 @@ impl TrainPlan {
         &self.batches
     }
 
-    /// Share of the micro-batches and layers of some steps, counted from 0, that run on full attention. It follows from
-    /// the draw alone, so it is the same for a resumed run; 0 for no steps.
+    /// Share of the micro-batches and layers of some steps, counted from 0, that run on full
+    /// attention. It follows from the draw alone, so it is the same for a resumed run; 0 for no
+    /// steps.
     pub fn full_stream_share(&self, steps: Range<usize>) -> f64 {
         let layers = self.model.num_hidden_layers;
         let (mut full, mut all) = (0, 0);
@@ -189,7 +190,8 @@ fn schedule(config: &TrainConfig) -> Schedule {
     }
 }
 
-/// The model's own configuration; its checks are those of the model crate, told with the keys of ours.
+/// The model's own configuration; its checks are those of the model crate, told with the keys of
+/// ours.
 fn model_config(config: &TrainConfig, tokenizer: &Tokenizer) -> Result<ModelConfig, ConfigError> {
     let section = &config.model;
     let method = config.objective.method;
@@ -222,7 +224,9 @@ fn model_config(config: &TrainConfig, tokenizer: &Tokenizer) -> Result<ModelConf
         rms_norm_eps: section.rms_norm_eps,
         rope_theta: section.rope_theta,
         rope_scaling,
-        max_position_embeddings: section.max_position_embeddings.unwrap_or(config.data.sequence_length),
+        max_position_embeddings: section
+            .max_position_embeddings
+            .unwrap_or(config.data.sequence_length),
         initializer_range: section.initializer_range,
         tie_word_embeddings: section.tie_word_embeddings,
         block_size: section.block_size,
@@ -258,7 +262,10 @@ fn objective(config: &TrainConfig, model: &ModelConfig) -> Objective {
             ..model.attention_options(AttentionMode::Sparse)
         },
         alpha: section.alpha as f32,
-        alignment: AlignmentOptions { kind: section.alignment, direction: section.alignment_direction },
+        alignment: AlignmentOptions {
+            kind: section.alignment,
+            direction: section.alignment_direction,
+        },
         gated_alignment: section.alignment_on == AlignmentInput::Gated,
         z_loss: section.z_loss as f32,
         recompute: config.training.recompute,

@@ -18,17 +18,18 @@ pub struct Split {
     pub held_out: Vec<Document>,
 }
 
-/// Holds out about `held_out_fraction` of the bytes of text. The same documents, fraction and seed give the
-/// same split.
+/// Holds out about `held_out_fraction` of the bytes of text. The same documents, fraction and seed
+/// give the same split.
 ///
-/// With at least ten documents that have text, whole documents are held out, so that nothing of a held-out
-/// text was seen in training: they are taken in a seeded random order until the wanted number of bytes is
-/// reached. A document that would carry the held-out part beyond twice that number is passed over, unless
-/// none is small enough: then it is the smallest. At least one document stays on each side.
+/// With at least ten documents that have text, whole documents are held out, so that nothing of a
+/// held-out text was seen in training: they are taken in a seeded random order until the wanted
+/// number of bytes is reached. A document that would carry the held-out part beyond twice that
+/// number is passed over, unless none is small enough: then it is the smallest. At least one
+/// document stays on each side.
 ///
-/// With fewer documents, the end of each becomes a held-out document of its own, `<name>#held-out`. The cut
-/// is moved back to the border of a UTF-8 character; a document of one byte stays in training. The seed does
-/// not matter.
+/// With fewer documents, the end of each becomes a held-out document of its own, `<name>#held-out`.
+/// The cut is moved back to the border of a UTF-8 character; a document of one byte stays in
+/// training. The seed does not matter.
 ///
 /// # Errors
 /// [`DataError::Setting`] if the fraction is not strictly between 0 and 1; [`DataError::NoText`] or
@@ -94,7 +95,9 @@ fn by_tail(documents: Vec<Document>, fraction: f64) -> Split {
     for mut document in documents {
         if document.text.len() >= 2 {
             let tail = document.text.split_off(cut(&document.text, fraction));
-            split.held_out.push(Document { name: format!("{}#held-out", document.name), text: tail });
+            split
+                .held_out
+                .push(Document { name: format!("{}#held-out", document.name), text: tail });
         }
         split.train.push(document);
     }

@@ -71,7 +71,8 @@ fn prepare(args: &PrepareArgs, threads: Option<usize>) -> Result<()> {
 }
 
 fn summarise(output: &PrepareOutput) -> Result<()> {
-    let PrepareOutput { documents, tokens, text_bytes, shards, resumed_shards, seconds, .. } = output;
+    let PrepareOutput { documents, tokens, text_bytes, shards, resumed_shards, seconds, .. } =
+        output;
     print(&format!(
         "{documents} documents, {} bytes of text, {} tokens, {shards} shards in {}",
         amount(*text_bytes),
@@ -86,7 +87,10 @@ fn summarise(output: &PrepareOutput) -> Result<()> {
     }
     if let Some(first) = output.skipped_files.first() {
         let count = output.skipped_files.len();
-        print(&format!("{count} files of other kinds were passed over, such as {}", first.display()))?;
+        print(&format!(
+            "{count} files of other kinds were passed over, such as {}",
+            first.display()
+        ))?;
     }
     print(&format!("{seconds:.1} s"))
 }
@@ -95,12 +99,14 @@ fn train_tokenizer(args: &TrainTokenizerArgs) -> Result<()> {
     let InputArgs { inputs, .. } = &args.input;
     let input = args.input.options();
     let sources = find_sources(inputs, &input)?;
-    let options = TrainTokenizerOptions { vocab_size: args.vocab_size, min_frequency: args.min_frequency };
+    let options =
+        TrainTokenizerOptions { vocab_size: args.vocab_size, min_frequency: args.min_frequency };
     let start = Instant::now();
     let mut bar = AmountProgress::new(Display::choose(false), "reading");
-    let vocab_size = train(documents(&sources, &input, &Tokenizer::Bytes), &args.output, &options, |bytes| {
-        bar.set(0, bytes, 0, || format!("{} bytes of text", amount(bytes)));
-    });
+    let vocab_size =
+        train(documents(&sources, &input, &Tokenizer::Bytes), &args.output, &options, |bytes| {
+            bar.set(0, bytes, 0, || format!("{} bytes of text", amount(bytes)));
+        });
     bar.finish();
     let (vocab_size, seconds) = (vocab_size?, start.elapsed().as_secs_f64());
     if vocab_size < args.vocab_size {

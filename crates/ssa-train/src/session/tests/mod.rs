@@ -26,14 +26,17 @@ fn run_plan(more: &[&str]) -> TrainPlan {
     plan(&[&RUN[..], more].concat())
 }
 
-/// 60 rows of one document each. Those of `bad_steps`, counted from 1 in a run without bad steps, hold poison.
+/// 60 rows of one document each. Those of `bad_steps`, counted from 1 in a run without bad steps,
+/// hold poison.
 fn rows(plan: &TrainPlan, bad_steps: &[usize]) -> PackedRows {
     let clean = pack_rows(plan, &[]);
-    let mut trainer = Trainer::new(plan.clone(), plan.initial_model().unwrap(), clean.clone()).unwrap();
+    let mut trainer =
+        Trainer::new(plan.clone(), plan.initial_model().unwrap(), clean.clone()).unwrap();
     let mut bad = Vec::new();
     for step in bad_steps {
         trainer.cursor = (step - 1) as u64 * plan.batches().micro_batches(0) as u64;
-        let document = |place: RowPlace| clean.row(place.row).unwrap().ids()[0] as usize - usize::from(b'a');
+        let document =
+            |place: RowPlace| clean.row(place.row).unwrap().ids()[0] as usize - usize::from(b'a');
         bad.extend(trainer.next_rows().into_iter().map(document));
     }
     pack_rows(plan, &bad)
@@ -120,7 +123,11 @@ fn last_checkpoint(path: &Path) -> Vec<Vec<u8>> {
 }
 
 /// A run without interruption; returns its last checkpoint and metrics.
-fn straight(path: &Path, plan: &TrainPlan, bad_steps: &[usize]) -> (Vec<Vec<u8>>, Vec<StepMetrics>) {
+fn straight(
+    path: &Path,
+    plan: &TrainPlan,
+    bad_steps: &[usize],
+) -> (Vec<Vec<u8>>, Vec<StepMetrics>) {
     let (run, trainer) = begin(path, plan, bad_steps);
     let mut session = Session::new(&run, trainer).unwrap();
     all(&mut session);
@@ -189,8 +196,11 @@ fn a_step_that_is_given_up_leaves_no_trace() {
 #[test]
 fn time_saves_too() {
     let directory = tempdir().unwrap();
-    let plan =
-        run_plan(&["checkpoint.every_steps=0", "checkpoint.every_minutes=1e-9", "checkpoint.keep_last=9"]);
+    let plan = run_plan(&[
+        "checkpoint.every_steps=0",
+        "checkpoint.every_minutes=1e-9",
+        "checkpoint.keep_last=9",
+    ]);
     straight(directory.path().join("run").as_path(), &plan, &[]);
     let checkpoints = crate::Checkpoints::of_run(&directory.path().join("run"));
     assert_eq!(checkpoints.steps().unwrap(), [1, 2, 3, 4, 5, 6, 7, 8]);
@@ -222,8 +232,11 @@ fn a_changed_configuration_is_refused_unless_allowed() {
     assert_eq!(run.config().unwrap(), *changed.config());
     // From now on that is its configuration, although the checkpoint is older.
     check(&[]).unwrap();
-    let story =
-        ["started", "interrupted 4", "changed training.steps is 12, was 8 optimizer.beta1 is 0.8, was 0.9"];
+    let story = [
+        "started",
+        "interrupted 4",
+        "changed training.steps is 12, was 8 optimizer.beta1 is 0.8, was 0.9",
+    ];
     assert_eq!(events(&run), story);
 }
 

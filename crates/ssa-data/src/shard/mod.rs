@@ -6,8 +6,8 @@
 //!     tokenizer.json           a copy of the tokenizer that made them
 //! ```
 //!
-//! A pair that another program wrote needs no manifest. Everything is memory-mapped: opening a corpus costs a
-//! pass over its indices, and tokens are read when they are asked for.
+//! A pair that another program wrote needs no manifest. Everything is memory-mapped: opening a
+//! corpus costs a pass over its indices, and tokens are read when they are asked for.
 
 mod corpus;
 mod idx;

@@ -35,13 +35,14 @@ pub enum Tokenizer {
 impl Tokenizer {
     /// The tokenizer of this name: `bytes`, a `tokenizer.json`, or a directory that holds one.
     ///
-    /// `eos_token` names the token that ends every document; without it, `tokenizer_config.json` beside the
-    /// tokenizer does, or one of the names that published tokenizers use. Tokens that this file declares in
-    /// `added_tokens_decoder` and the tokenizer lacks are added.
+    /// `eos_token` names the token that ends every document; without it, `tokenizer_config.json`
+    /// beside the tokenizer does, or one of the names that published tokenizers use. Tokens that
+    /// this file declares in `added_tokens_decoder` and the tokenizer lacks are added.
     ///
     /// # Errors
-    /// [`DataError::Missing`] or [`DataError::Unreadable`] if a file is, [`DataError::DamagedTokenizer`] if it
-    /// is no tokenizer, [`DataError::NoEosToken`] if nothing says which token ends a document.
+    /// [`DataError::Missing`] or [`DataError::Unreadable`] if a file is,
+    /// [`DataError::DamagedTokenizer`] if it is no tokenizer, [`DataError::NoEosToken`] if nothing
+    /// says which token ends a document.
     pub fn load(path: &Path, eos_token: Option<&str>) -> Result<Self> {
         if path == Path::new(BYTES) {
             return match eos_token {
@@ -86,7 +87,8 @@ impl Tokenizer {
         }
     }
 
-    /// An encoder for one thread. Each keeps a cache of its own, so that threads never wait for each other.
+    /// An encoder for one thread. Each keeps a cache of its own, so that threads never wait for
+    /// each other.
     pub fn encoder(&self) -> Encoder<'_> {
         Encoder::new(self)
     }
@@ -115,8 +117,8 @@ impl Tokenizer {
         }
     }
 
-    /// A conversation as one text: by the tokenizer's chat template if it has one, else as paragraphs
-    /// `role: content`.
+    /// A conversation as one text: by the tokenizer's chat template if it has one, else as
+    /// paragraphs `role: content`.
     ///
     /// # Errors
     /// [`DataError::ChatTemplate`] if the template refuses the conversation.

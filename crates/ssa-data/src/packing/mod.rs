@@ -20,19 +20,19 @@ use crate::{DataError, Result, TokenSource};
 /// The label of a token that has no target; the cross-entropy leaves it out.
 pub const IGNORE_INDEX: i32 = -100;
 
-/// How documents become rows. Whatever the way, no token is lost or used twice, and every token of a document but
-/// its first is a target exactly once: where a document is cut, the last token before the cut has the first one
-/// after it as its target.
+/// How documents become rows. Whatever the way, no token is lost or used twice, and every token of
+/// a document but its first is a target exactly once: where a document is cut, the last token
+/// before the cut has the first one after it as its target.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Packing {
     /// Documents one behind the other, cut where a row ends: nothing is wasted.
     #[default]
     Concat,
-    /// Documents are kept whole: each goes, longest first, to the row with the least room that takes it. Only a
-    /// document longer than a row is cut, into whole rows and a rest.
+    /// Documents are kept whole: each goes, longest first, to the row with the least room that
+    /// takes it. Only a document longer than a row is cut, into whole rows and a rest.
     BestFit,
-    /// Documents one after another; one that does not fit any more starts a new row. A document longer than a row
-    /// is cut into whole rows and a rest, which the next documents follow.
+    /// Documents one after another; one that does not fit any more starts a new row. A document
+    /// longer than a row is cut into whole rows and a rest, which the next documents follow.
     Greedy,
 }
 
@@ -66,8 +66,8 @@ impl FromStr for Packing {
     }
 }
 
-/// What becomes of the last, partial row of [`Packing::Concat`]. The other ways leave room in many rows, and pad
-/// them all.
+/// What becomes of the last, partial row of [`Packing::Concat`]. The other ways leave room in many
+/// rows, and pad them all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Remainder {
     /// It is left out: for training, where every row should be whole.
@@ -91,9 +91,9 @@ pub struct PackOptions {
 
 /// Rows of equal length: at least one.
 ///
-/// A row is described by the documents in it, 4 bytes and 8 more for each document or part of one, and its tokens
-/// are read from the source when it is asked for. Ten billion tokens in documents of a thousand take about 110 MB in
-/// rows of 4096.
+/// A row is described by the documents in it, 4 bytes and 8 more for each document or part of one,
+/// and its tokens are read from the source when it is asked for. Ten billion tokens in documents of
+/// a thousand take about 110 MB in rows of 4096.
 #[derive(Clone, Debug)]
 pub struct PackedRows {
     source: Arc<TokenSource>,
@@ -116,13 +116,14 @@ pub fn pack(documents: &[Vec<u32>], eos: u32, options: &PackOptions) -> Result<P
     pack_documents(Arc::new(source), &all, options)
 }
 
-/// Packs some documents of a source, each once, in a random order that the seed decides. Documents without tokens are
-/// left out. No token is read.
+/// Packs some documents of a source, each once, in a random order that the seed decides. Documents
+/// without tokens are left out. No token is read.
 ///
 /// # Errors
-/// [`DataError::Setting`] if `sequence_length` is below 2 (a row of one token may have no target at all) or above
-/// 2^31, [`DataError::NoText`] if there is no token, [`DataError::ShorterThanOneRow`] if [`Remainder::Drop`] would
-/// leave no row, and [`DataError::TooLarge`] for a document of 2^32 tokens or more.
+/// [`DataError::Setting`] if `sequence_length` is below 2 (a row of one token may have no target at
+/// all) or above 2^31, [`DataError::NoText`] if there is no token, [`DataError::ShorterThanOneRow`]
+/// if [`Remainder::Drop`] would leave no row, and [`DataError::TooLarge`] for a document of 2^32
+/// tokens or more.
 pub fn pack_documents(
     source: Arc<TokenSource>,
     documents: &[u32],
@@ -158,18 +159,30 @@ pub fn pack_documents(
         index.pop();
     }
     if index.rows() == 0 {
-        return Err(DataError::ShorterThanOneRow { tokens: tokens as usize, needed: sequence_length });
+        return Err(DataError::ShorterThanOneRow {
+            tokens: tokens as usize,
+            needed: sequence_length,
+        });
     }
     let dropped_tokens = if drops { partial } else { 0 };
     let (rows, tokens) = (index.rows(), tokens - dropped_tokens);
-    Ok(PackedRows { source, index: Arc::new(index), rows, sequence_length, packing, tokens, dropped_tokens })
+    Ok(PackedRows {
+        source,
+        index: Arc::new(index),
+        rows,
+        sequence_length,
+        packing,
+        tokens,
+        dropped_tokens,
+    })
 }
 
 /// The lengths of the documents, read in the order in which they lie on disk.
 fn document_lengths(source: &TokenSource, documents: &[u32]) -> Result<Vec<u32>> {
     let length = |&document: &u32| {
         let tokens = source.document_tokens(document);
-        let cause = || format!("document {document} has {tokens} tokens, and fewer than 2^32 are possible");
+        let cause =
+            || format!("document {document} has {tokens} tokens, and fewer than 2^32 are possible");
         u32::try_from(tokens).map_err(|_| source.too_large(cause()))
     };
     documents.iter().map(length).collect()
@@ -193,14 +206,14 @@ impl PackedRows {
         PackedRow::read(&self.source, self.index.row(index), self.sequence_length)
     }
 
-    /// The first rows, at least one of them. The documents of rows were put in random order, so these are a sample of
-    /// all for [`Packing::Concat`] and [`Packing::Greedy`].
+    /// The first rows, at least one of them. The documents of rows were put in random order, so
+    /// these are a sample of all for [`Packing::Concat`] and [`Packing::Greedy`].
     pub fn first(&self, rows: usize) -> Self {
         let rows = rows.clamp(1, self.len());
         let tokens = (0..rows).map(|row| {
             let pieces = self.index.row(row).iter();
-            let lengths =
-                pieces.map(|piece| self.source.document_tokens(piece.document) - piece.offset as usize);
+            let lengths = pieces
+                .map(|piece| self.source.document_tokens(piece.document) - piece.offset as usize);
             lengths.sum::<usize>().min(self.sequence_length) as u64
         });
         let tokens = tokens.sum();

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 
 use crate::{DataError, Result};
 
-/// How much of a file is read before it is asked whether it is binary, so that a folder with large model
-/// files or archives costs little.
+/// How much of a file is read before it is asked whether it is binary, so that a folder with large
+/// model files or archives costs little.
 pub(crate) const PROBE_BYTES: u64 = 8192;
 
 /// A text with a name.
@@ -27,19 +27,18 @@ pub fn text_bytes(documents: &[Document]) -> usize {
 
 /// Reads each file as one document, and directories recursively in sorted order.
 ///
-/// * Inside a directory, hidden entries (a leading dot), empty files, files with a NUL byte (binary) and
-///   whatever is
-///   not a file (sockets, pipes, links to nothing) are skipped.
-/// * A file that is named itself is taken, also when it is hidden, binary or a pipe, but not if its name says that it is
-///   compressed or Parquet: no one means those bytes.
-/// * Links are followed, and every file and directory is read once however many paths lead to it. So a loop
-///   of
-///   links ends, and a file given twice cannot end up on both sides of a held-out split.
+/// * Inside a directory, hidden entries (a leading dot), empty files, files with a NUL byte
+///   (binary) and whatever is not a file (sockets, pipes, links to nothing) are skipped.
+/// * A file that is named itself is taken, also when it is hidden, binary or a pipe, but not if its
+///   name says that it is compressed or Parquet: no one means those bytes.
+/// * Links are followed, and every file and directory is read once however many paths lead to it.
+///   So a loop of links ends, and a file given twice cannot end up on both sides of a held-out
+///   split.
 ///
 /// # Errors
-/// A path is missing, unreadable, an empty file or one that has to be prepared, a directory holds no text, or `paths` is empty. An
-/// unreadable entry below a directory is an error too: silently training on less text than was asked for
-/// would be worse.
+/// A path is missing, unreadable, an empty file or one that has to be prepared, a directory holds
+/// no text, or `paths` is empty. An unreadable entry below a directory is an error too: silently
+/// training on less text than was asked for would be worse.
 pub fn read_documents(paths: &[PathBuf]) -> Result<Vec<Document>> {
     if paths.is_empty() {
         return Err(DataError::NoPaths);
@@ -83,8 +82,8 @@ impl Reader {
         Ok(())
     }
 
-    /// Reads a file of a directory, or a whole directory, unless it was met before; says whether it holds
-    /// text.
+    /// Reads a file of a directory, or a whole directory, unless it was met before; says whether it
+    /// holds text.
     fn holds_text(&mut self, path: &Path, metadata: &Metadata) -> Result<bool> {
         let key = canonical(path);
         if let Some(&known) = self.met.get(&key) {
@@ -147,8 +146,8 @@ pub(crate) fn canonical(path: &Path) -> PathBuf {
 
 /// The entries of a directory, in the order of their names.
 pub(crate) fn entries(directory: &Path) -> Result<Vec<PathBuf>> {
-    let entries: io::Result<Vec<PathBuf>> =
-        fs::read_dir(directory).and_then(|entries| entries.map(|entry| Ok(entry?.path())).collect());
+    let entries: io::Result<Vec<PathBuf>> = fs::read_dir(directory)
+        .and_then(|entries| entries.map(|entry| Ok(entry?.path())).collect());
     let mut entries = entries.map_err(|source| DataError::from_open(directory, source))?;
     entries.sort();
     Ok(entries)

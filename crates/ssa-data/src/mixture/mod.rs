@@ -6,11 +6,11 @@ use crate::{DataError, PackedRow, PackedRows, Result};
 
 /// An endless stream of rows, drawn from several corpora by weight.
 ///
-/// Row `index` of the stream is a pure function of (corpora, weights, seed, index), found in constant time. Which
-/// corpus it comes from follows from the weights alone: after any number of rows each corpus has given its share up
-/// to rounding (by less than the number of corpora), so that proportions hold within every batch, as far as whole
-/// rows can, and exactly in the long run. Each corpus goes through its own epochs, every one a new random order of all
-/// its rows.
+/// Row `index` of the stream is a pure function of (corpora, weights, seed, index), found in
+/// constant time. Which corpus it comes from follows from the weights alone: after any number of
+/// rows each corpus has given its share up to rounding (by less than the number of corpora), so
+/// that proportions hold within every batch, as far as whole rows can, and exactly in the long run.
+/// Each corpus goes through its own epochs, every one a new random order of all its rows.
 #[derive(Clone, Debug)]
 pub struct Mixture {
     corpora: Vec<Part>,
@@ -47,16 +47,24 @@ impl Mixture {
     /// Corpora with their weights: positive numbers in any unit.
     ///
     /// # Errors
-    /// [`DataError::Mixture`] if there is none, a weight is not a positive number, or rows differ in length.
+    /// [`DataError::Mixture`] if there is none, a weight is not a positive number, or rows differ
+    /// in length.
     pub fn new(corpora: Vec<(PackedRows, f64)>) -> Result<Self> {
         let refused = |cause: String| Err(DataError::Mixture { cause });
         let Some(sequence_length) = corpora.first().map(|(rows, _)| rows.sequence_length()) else {
             return refused("there is none; name at least one".to_owned());
         };
-        if let Some((rows, _)) = corpora.iter().find(|(rows, _)| rows.sequence_length() != sequence_length) {
-            return refused(format!("rows have {sequence_length} and {} tokens", rows.sequence_length()));
+        if let Some((rows, _)) =
+            corpora.iter().find(|(rows, _)| rows.sequence_length() != sequence_length)
+        {
+            return refused(format!(
+                "rows have {sequence_length} and {} tokens",
+                rows.sequence_length()
+            ));
         }
-        if let Some((_, weight)) = corpora.iter().find(|(_, weight)| !(*weight > 0.0 && weight.is_finite())) {
+        if let Some((_, weight)) =
+            corpora.iter().find(|(_, weight)| !(*weight > 0.0 && weight.is_finite()))
+        {
             return refused(format!("a weight is {weight}, and weights are positive numbers"));
         }
         // Scaled first: sums of huge weights stay finite.

@@ -35,15 +35,17 @@ pub enum Event {
     },
 }
 
-/// Runs the steps of a trainer that are left and keeps in the run directory what is needed to go on after a crash.
+/// Runs the steps of a trainer that are left and keeps in the run directory what is needed to go on
+/// after a crash.
 ///
-/// An iterator over what happens. After the last event comes [`finish`](Self::finish), or at any time before
-/// [`interrupt`](Self::interrupt). A session that is only dropped leaves what a killed program leaves: the last
-/// checkpoint.
+/// An iterator over what happens. After the last event comes [`finish`](Self::finish), or at any
+/// time before [`interrupt`](Self::interrupt). A session that is only dropped leaves what a killed
+/// program leaves: the last checkpoint.
 ///
 /// # Determinism
-/// A run that is interrupted and resumed gives bitwise the weights and metrics (but for times) of one that is not,
-/// as long as no roll-back is involved: that goes to the newest checkpoint, and interruptions make checkpoints.
+/// A run that is interrupted and resumed gives bitwise the weights and metrics (but for times) of
+/// one that is not, as long as no roll-back is involved: that goes to the newest checkpoint, and
+/// interruptions make checkpoints.
 pub struct Session<'a> {
     run_dir: &'a RunDir,
     trainer: Trainer,
@@ -64,7 +66,8 @@ pub struct Session<'a> {
 }
 
 impl<'a> Session<'a> {
-    /// Goes on where the trainer stands: at the first step of a new run, or behind the newest checkpoint.
+    /// Goes on where the trainer stands: at the first step of a new run, or behind the newest
+    /// checkpoint.
     ///
     /// # Errors
     /// [`TrainError::Io`] or [`TrainError::Metrics`] name the file.
@@ -98,7 +101,8 @@ impl<'a> Session<'a> {
         self.writer.observe(Arc::new(observer));
     }
 
-    /// Ends before the next event once `flag` is set, also within a step: then [`interrupt`](Self::interrupt).
+    /// Ends before the next event once `flag` is set, also within a step: then
+    /// [`interrupt`](Self::interrupt).
     pub fn stop_on(&mut self, flag: Arc<AtomicBool>) {
         self.trainer.stop_on(flag);
     }
@@ -126,8 +130,9 @@ impl<'a> Session<'a> {
         std::mem::take(&mut self.history)
     }
 
-    /// Logs the step that was yielded last together with what was measured after it, and saves it if that is due. A
-    /// step that is not kept by the time of the next call is logged without measurements.
+    /// Logs the step that was yielded last together with what was measured after it, and saves it
+    /// if that is due. A step that is not kept by the time of the next call is logged without
+    /// measurements.
     ///
     /// # Errors
     /// [`TrainError::Io`] names the file; [`TrainError::Checkpoint`].
@@ -183,7 +188,8 @@ impl<'a> Session<'a> {
         by_steps || (every_minutes > 0.0 && self.saved_at.elapsed() >= pause)
     }
 
-    /// Begins to save the present step, unless that has a checkpoint already or is the beginning, which needs none.
+    /// Begins to save the present step, unless that has a checkpoint already or is the beginning,
+    /// which needs none.
     fn save(&mut self) -> Result<()> {
         let step = self.trainer.done();
         if step > 0 && self.saved != Some(step) {
@@ -218,7 +224,12 @@ impl<'a> Session<'a> {
                 let place = self.trainer.first_bad_value()?;
                 self.journal.write(RunEvent::Diverged { step: bad.step, place: place.clone() })?;
                 let rolled_back_to = self.rolled_back_to;
-                Err(TrainError::Diverged(Box::new(Diagnosis { bad, in_row, rolled_back_to, place })))
+                Err(TrainError::Diverged(Box::new(Diagnosis {
+                    bad,
+                    in_row,
+                    rolled_back_to,
+                    place,
+                })))
             }
         }
     }

@@ -7,7 +7,9 @@ use std::time::Instant;
 
 use ssa_data::{Batch, Loader, Mixture, Prefetch};
 use ssa_kernels::{DType, Device, Documents};
-use ssa_model::{AttentionMode, Input, Method, Model, Parameters, StepLosses, StepScale, TrainBatch};
+use ssa_model::{
+    AttentionMode, Input, Method, Model, Parameters, StepLosses, StepScale, TrainBatch,
+};
 
 use crate::checkpoint::BadSteps;
 use crate::flops::StepFlops;
@@ -27,7 +29,8 @@ const TERA: f64 = 1e12;
 
 /// Trains a model step by step.
 ///
-/// It is an iterator over the steps of the plan, so that the caller decides what to show and when to stop:
+/// It is an iterator over the steps of the plan, so that the caller decides what to show and when
+/// to stop:
 ///
 /// ```no_run
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -46,8 +49,8 @@ const TERA: f64 = 1e12;
 /// ```
 ///
 /// # Determinism
-/// The same plan, model and rows give bitwise the same weights and losses, whatever the number of threads. Cutting
-/// a step into micro-batches changes results by rounding only.
+/// The same plan, model and rows give bitwise the same weights and losses, whatever the number of
+/// threads. Cutting a step into micro-batches changes results by rounding only.
 pub struct Trainer {
     pub(crate) plan: TrainPlan,
     pub(crate) model: Model,
@@ -125,7 +128,8 @@ impl Trainer {
         Ok(self)
     }
 
-    /// The model with `f32` weights on the CPU: what is saved. On a GPU [`model`](Self::model) has them rounded.
+    /// The model with `f32` weights on the CPU: what is saved. On a GPU [`model`](Self::model) has
+    /// them rounded.
     ///
     /// # Errors
     /// [`TrainError::Kernel`] if the device fails.
@@ -154,21 +158,23 @@ impl Trainer {
         self.done
     }
 
-    /// Gives up the step at hand as soon as `flag` is set: between two micro-batches, so that nobody waits for the rest of
-    /// a long step.
+    /// Gives up the step at hand as soon as `flag` is set: between two micro-batches, so that
+    /// nobody waits for the rest of a long step.
     pub fn stop_on(&mut self, flag: Arc<AtomicBool>) {
         self.stop = flag;
     }
 
     /// Runs one optimiser step.
     ///
-    /// All micro-batches are fetched before the first is run: the denominators of the means are those of the whole
-    /// step, so rows with few targets weigh the same whichever micro-batch they fall into.
+    /// All micro-batches are fetched before the first is run: the denominators of the means are
+    /// those of the whole step, so rows with few targets weigh the same whichever micro-batch they
+    /// fall into.
     ///
     /// # Errors
-    /// [`TrainError::NotFinite`] if a loss or the gradient is not a number any more; weights and moments then stay as
-    /// they were, and the same step fails again unless [`pass_over`](Self::pass_over) passes over its rows.
-    /// [`TrainError::Stopped`] if it was given up, which changes nothing either.
+    /// [`TrainError::NotFinite`] if a loss or the gradient is not a number any more; weights and
+    /// moments then stay as they were, and the same step fails again unless
+    /// [`pass_over`](Self::pass_over) passes over its rows. [`TrainError::Stopped`] if it was given
+    /// up, which changes nothing either.
     pub fn step(&mut self) -> Result<StepMetrics> {
         let start = Instant::now();
         let batches = self.micro_batches()?;
@@ -246,7 +252,8 @@ impl Trainer {
             let streams = self.plan.streams().streams(self.done as u64, index as u64, layers);
             let batch = train_batch(batch)?;
             let objective = self.plan.objective();
-            let losses = self.model.train_step(&batch, objective, &streams, scale, &mut self.grads)?;
+            let losses =
+                self.model.train_step(&batch, objective, &streams, scale, &mut self.grads)?;
             totals.add(&losses, &streams);
         }
         Ok(totals)
@@ -290,7 +297,8 @@ impl StepTotals {
         let layers = self.alignment_per_layer.iter_mut().zip(&losses.alignment_per_layer);
         layers.for_each(|(total, share)| *total += share);
         self.streams += streams.len();
-        self.full_streams += streams.iter().filter(|&&stream| stream == AttentionMode::Full).count();
+        self.full_streams +=
+            streams.iter().filter(|&&stream| stream == AttentionMode::Full).count();
     }
 }
 

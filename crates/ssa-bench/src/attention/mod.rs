@@ -34,7 +34,8 @@ pub struct AttentionRow {
     pub part: &'static str,
     /// The budget, where the part has one.
     pub budget: Option<SparseBudget>,
-    /// Which blocks are selected, where it matters: `random` inputs have no locality, `local` ones that of trained models.
+    /// Which blocks are selected, where it matters: `random` inputs have no locality, `local` ones
+    /// that of trained models.
     pub selection: Option<&'static str>,
     /// How long it takes; none if it failed.
     #[serde(flatten)]
@@ -49,7 +50,8 @@ pub struct AttentionRow {
 
 /// Measures the parts of attention one by one, and selection with sparse attention as a whole.
 ///
-/// A part that the device has no kernel or no memory for is a row with the reason; the others are measured all the same.
+/// A part that the device has no kernel or no memory for is a row with the reason; the others are
+/// measured all the same.
 ///
 /// # Errors
 /// The device fails.
@@ -161,7 +163,12 @@ impl Bench<'_> {
             Ok(timing) => {
                 let tflops = part.flops.map(|flops| timing.per_second(flops) / TERA);
                 let gb_per_s = part.bytes.map(|bytes| timing.per_second(bytes) / GIGA);
-                self.push(AttentionRow { timing: Some(timing), tflops, gb_per_s, ..self.row(part) });
+                self.push(AttentionRow {
+                    timing: Some(timing),
+                    tflops,
+                    gb_per_s,
+                    ..self.row(part)
+                });
                 Ok(())
             }
             Err(error) => self.failed(part, error),

@@ -47,7 +47,8 @@ const CHECKPOINT: &str = "checkpoint";
 const SUMMARY: &str = "summary.json";
 const REPORT: &str = "report.html";
 
-/// First line of a run's `config.toml`: by it a directory is known to hold a run that may be overwritten.
+/// First line of a run's `config.toml`: by it a directory is known to hold a run that may be
+/// overwritten.
 const MARK: &str = "# The resolved configuration of a training run of `ssa`.";
 
 /// What to do with a run directory that exists.
@@ -59,7 +60,8 @@ pub enum Existing {
     Replace,
 }
 
-/// The directory of a run, ready to be written to and locked against other programs until this value is dropped.
+/// The directory of a run, ready to be written to and locked against other programs until this
+/// value is dropped.
 #[derive(Debug)]
 pub struct RunDir {
     path: PathBuf,
@@ -67,7 +69,8 @@ pub struct RunDir {
 }
 
 impl RunDir {
-    /// Creates `<parent>/<name>-<UTC time>`, with `-2`, `-3`, ... appended if runs start in the same second.
+    /// Creates `<parent>/<name>-<UTC time>`, with `-2`, `-3`, ... appended if runs start in the
+    /// same second.
     ///
     /// # Errors
     /// [`TrainError::Io`] if a directory cannot be created.
@@ -93,13 +96,13 @@ impl RunDir {
         }
     }
 
-    /// Creates the directory `path` and its parents. An empty one, such as a run leaves that is killed in its first
-    /// instant, counts as none.
+    /// Creates the directory `path` and its parents. An empty one, such as a run leaves that is
+    /// killed in its first instant, counts as none.
     ///
     /// # Errors
     /// [`TrainError::Exists`] if there is something of this name and `existing` says to refuse;
-    /// [`TrainError::NotARun`] if it should be replaced but no run wrote it; [`TrainError::Locked`];
-    /// [`TrainError::Io`].
+    /// [`TrainError::NotARun`] if it should be replaced but no run wrote it;
+    /// [`TrainError::Locked`]; [`TrainError::Io`].
     pub fn create_named(path: &Path, existing: Existing) -> Result<Self> {
         if let Some(parent) = path.parent() {
             fs::create_dir_all(parent).map_err(TrainError::io("create the directory", parent))?;
@@ -125,7 +128,8 @@ impl RunDir {
         Ok(run)
     }
 
-    /// Opens the directory of a run that is to be continued, and clears away what an interrupted save left there.
+    /// Opens the directory of a run that is to be continued, and clears away what an interrupted
+    /// save left there.
     ///
     /// # Errors
     /// [`TrainError::NoRun`] if no run was begun there; [`TrainError::Locked`]; [`TrainError::Io`].
@@ -154,8 +158,9 @@ impl RunDir {
         }
     }
 
-    /// Opens the newest run of `parent` that is not finished and has exactly this configuration; none if there is
-    /// none. Runs that another program works on, and directories that no run wrote, are passed by.
+    /// Opens the newest run of `parent` that is not finished and has exactly this configuration;
+    /// none if there is none. Runs that another program works on, and directories that no run
+    /// wrote, are passed by.
     ///
     /// # Errors
     /// [`TrainError::Io`].
@@ -271,7 +276,8 @@ impl RunDir {
         self.path.join(JOURNAL)
     }
 
-    /// Starts a TensorBoard event file in `tensorboard/` for a session whose first step, counted from 1, is `first_step`.
+    /// Starts a TensorBoard event file in `tensorboard/` for a session whose first step, counted
+    /// from 1, is `first_step`.
     ///
     /// # Errors
     /// [`TrainError::Io`] names the file.
@@ -289,7 +295,8 @@ impl RunDir {
     }
 }
 
-/// A directory in which no run has begun: it is empty, but for what one that was killed at once leaves.
+/// A directory in which no run has begun: it is empty, but for what one that was killed at once
+/// leaves.
 fn is_vacant(path: &Path) -> Result<bool> {
     if !path.is_dir() {
         return Ok(false);
