@@ -23,8 +23,8 @@ fn a_failed_write_of_the_best_weights_loses_no_validation() {
     let Some(calls) = strace::calls(directory.path(), &traced) else { return };
     let expected = leftovers(&directory.path().join("straight"));
     let best: Vec<_> = calls.iter().filter(|call| call.line.contains("best")).collect();
-    assert!(best.len() >= 4, "directories are made and renamed: {}", best.len());
-    for (number, call) in best.into_iter().enumerate() {
+    assert!(best.len() >= 20, "directories are made and renamed: {}", best.len());
+    for (number, call) in best.into_iter().step_by(4).enumerate() {
         let name = format!("run-{number}");
         let failed = strace::fail(directory.path(), &arguments(&name), call);
         failed.fails(3, &["best", "No space left on device", "hint: free some space"]);
