@@ -32,9 +32,9 @@ pub enum EvalError {
     /// An op failed.
     #[error(transparent)]
     Kernel(#[from] KernelError),
-    /// The report's template failed; only a defect of this crate can cause it.
-    #[error("the report could not be rendered")]
-    Template(#[from] minijinja::Error),
+    /// The report cannot be rendered: a bug.
+    #[error(transparent)]
+    Report(#[from] ssa_report::RenderError),
     /// The summary could not be turned into JSON.
     #[error("cannot write {path} as JSON", path = path.display())]
     Json {
