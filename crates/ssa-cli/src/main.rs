@@ -13,8 +13,9 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::Parser;
 
-/// A training step allocates the same large buffers over and over. The system allocator returns each
-/// to the kernel and faults it in again page by page, which took a tenth of the demo's CPU time.
+/// A training step allocates the same large buffers over and over. The system allocator returns
+/// each to the kernel and faults it in again page by page, which took a tenth of the demo's CPU
+/// time.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

@@ -303,8 +303,8 @@ fn a_checkpoint_is_trained_on_for_a_longer_context() {
         fs::read(directory.path().join(run).join("checkpoint/model.safetensors")).unwrap()
     };
     assert!(weights("base") != weights("long"), "it was trained");
-    // It starts from what was learnt: random weights would have the loss of a uniform distribution,
-    // 5.55 nats.
+    // It starts from what was learned: random weights would have the loss of a uniform
+    // distribution, 5.55 nats.
     let first = &lines(&directory.path().join("long/metrics.jsonl"))[0];
     let last = lines(&directory.path().join("base/metrics.jsonl")).remove(5);
     let loss = |step: &Value| step["cross_entropy"].as_f64().unwrap();

@@ -12,7 +12,8 @@ use ssa_model::ModelError;
 pub enum EvalError {
     /// There is nothing to average over.
     #[error(
-        "no row of the evaluation data has a target token: give a longer text or a shorter sequence length"
+        "no row of the evaluation data has a target token\n\
+         hint: use more text, or a smaller --sequence-length"
     )]
     NoTargets,
     /// A logit is not finite, so no metric of it is either.

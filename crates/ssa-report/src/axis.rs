@@ -45,7 +45,7 @@ impl Axis {
         }
         let (from, to) = (spacing.forward(low), spacing.forward(high));
         // A single value still needs a span: a hundredth of itself, so that its ticks tell it from
-        // its neighbours.
+        // its neighbors.
         let span = if to > from { to - from } else { (0.01 * from.abs()).max(1e-3) };
         let room = 0.06 * span;
         Self { label: label.into(), spacing, low: from - room, high: to + room }

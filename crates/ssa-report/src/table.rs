@@ -99,8 +99,8 @@ impl Table {
 
     /// The table as text, at most `width` columns of a terminal wide if it is given.
     ///
-    /// Where it does not fit, columns are left out by their [rank](Column::rank) and named below the
-    /// table. If that is not enough, the cells of text columns wrap.
+    /// Where it does not fit, columns are left out by their [rank](Column::rank) and named below
+    /// the table. If that is not enough, the cells of text columns wrap.
     pub fn to_text(&self, width: Option<usize>) -> String {
         let mut shown: Vec<usize> = (0..self.columns.len()).collect();
         let mut table = self.layout(&shown);

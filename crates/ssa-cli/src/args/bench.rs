@@ -12,8 +12,8 @@ use super::{ComputeArgs, parse_positive};
 /// Measure attention, matrix products and whole training steps on this machine's device.
 ///
 /// Times are medians after a warm-up, on rotating random inputs to defeat the L2 cache. Rates are
-/// compared with a large square matrix product and a large addition, both measured first. On the CPU
-/// pass small sizes.
+/// compared with a large square matrix product and a large addition, both measured first. On the
+/// CPU pass small sizes.
 #[derive(Debug, Args)]
 pub(crate) struct BenchArgs {
     #[command(subcommand)]
@@ -52,8 +52,8 @@ Examples:
   ssa bench attention
   ssa bench attention --device cpu --tokens 1024 --heads 16/1 --json attention.json")]
 pub(crate) struct BenchAttentionArgs {
-    /// Lengths of the row. Powers of two from 2048 to 131072 on a GPU by default, 512 and 2048 on the
-    /// CPU.
+    /// Lengths of the row. Powers of two from 2048 to 131072 on a GPU by default, 512 and 2048 on
+    /// the CPU.
     #[arg(long, value_name = "N,...", value_delimiter = ',', value_parser = parse_positive)]
     pub(crate) tokens: Vec<usize>,
     /// Budgets of sparse attention: block size x number of blocks.
@@ -88,8 +88,8 @@ pub(crate) struct BenchGemmArgs {
 
 /// Measure whole optimizer steps on random tokens: forward, backward, clipping, AdamW.
 ///
-/// The trainer of `ssa train` runs them, with one document per row. For method ssa the stream is drawn
-/// as in training, and each stream is reported by itself.
+/// The trainer of `ssa train` runs them, with one document per row. For method ssa the stream is
+/// drawn as in training, and each stream is reported by itself.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -99,8 +99,8 @@ pub(crate) struct BenchStepArgs {
     /// Model: ssa-1b or ssa-300m.
     #[arg(long, value_name = "NAME", default_value = "ssa-1b", conflicts_with = "config")]
     pub(crate) preset: String,
-    /// Take model, objective and optimizer from this configuration of `ssa train` instead. Its data is
-    /// not opened; the vocabulary is `model.vocab_size`, or that of `data.tokenizer`.
+    /// Take model, objective and optimizer from this configuration of `ssa train` instead. Its data
+    /// is not opened; the vocabulary is `model.vocab_size`, or that of `data.tokenizer`.
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
     /// Method: full, moba, nsa or ssa; that of the configuration by default, ssa for a preset.

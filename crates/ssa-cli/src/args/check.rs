@@ -12,8 +12,8 @@ use super::ComputeArgs;
 /// are the losses and gradients of whole training steps of small models. The tolerance is twice the
 /// error of a plain bf16 computation. Outputs are filled with NaN beforehand, gradients are also
 /// accumulated, and everything runs twice and must give the same bits. Training steps are compared
-/// under the blocks that the device selected, which must be as important as the best up to rounding.
-/// Exits with code 1 if a check fails.
+/// under the blocks that the device selected, which must be as important as the best up to
+/// rounding. Exits with code 1 if a check fails.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -24,8 +24,8 @@ pub(crate) struct SelftestArgs {
     /// Run only the checks whose name contains this.
     #[arg(long, value_name = "NAME", default_value = "", hide_default_value = true)]
     pub(crate) filter: String,
-    /// Also check the golden cases of this directory, such as tests/golden of the repository: logits,
-    /// losses and gradients of the released code.
+    /// Also check the golden cases of this directory, such as tests/golden of the repository:
+    /// logits, losses and gradients of the released code.
     #[arg(long, value_name = "DIR")]
     pub(crate) golden: Option<PathBuf>,
     /// Print every comparison, not only the worst of each operation and those that failed.

@@ -60,7 +60,7 @@ pub(crate) struct AnalyzeArgs {
     /// trained one.
     #[arg(long, value_name = "BUDGET")]
     pub(crate) budget: Option<SparseBudget>,
-    /// Tokens to analyse, rounded up to whole batches.
+    /// Tokens to analyze, rounded up to whole batches.
     #[arg(long, value_name = "N", default_value = "8192", value_parser = parse_positive)]
     pub(crate) tokens: usize,
 }

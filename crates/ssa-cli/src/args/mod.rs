@@ -46,7 +46,8 @@ const ENVIRONMENT: [(&str, &str); 5] = [
 /// Train and evaluate language models with Sparse Sparse Attention.
 ///
 /// One model runs on full attention and on sparse attention at any budget. A budget is written
-/// BLOCK_SIZExBLOCK_COUNT: with 16x4 every query attends to 4 blocks of 16 tokens, its own included.
+/// BLOCK_SIZExBLOCK_COUNT: with 16x4 every query attends to 4 blocks of 16 tokens, its own
+/// included.
 ///
 /// Results go to standard output, progress and errors to standard error. Progress is redrawn on a
 /// terminal and printed line by line elsewhere.
@@ -182,7 +183,8 @@ mod tests {
         }
         assert!(
             std::fs::read_to_string(path).unwrap() == reference::page(),
-            "docs/reference/cli.md is out of date; run: SSA_UPDATE_DOCS=1 cargo test --release -p ssa-cli"
+            "docs/reference/cli.md is out of date\n\
+             hint: run SSA_UPDATE_DOCS=1 cargo test --release -p ssa-cli"
         );
     }
 }

@@ -43,7 +43,8 @@ fn devices() -> Result<()> {
     };
     if count == 0 {
         return print(
-            "devices   cpu only: the driver shows no GPU; check nvidia-smi and CUDA_VISIBLE_DEVICES",
+            "devices   cpu only: the driver shows no GPU\n\
+             hint: check the output of nvidia-smi, and the variable CUDA_VISIBLE_DEVICES",
         );
     }
     for ordinal in 0..count {

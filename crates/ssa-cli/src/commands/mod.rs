@@ -62,8 +62,8 @@ fn check_budgets(budgets: &[SparseBudget], rule: SelectionRule) -> Result<()> {
     match budgets.iter().find(refused).filter(|_| rule == SelectionRule::Reference) {
         None => Ok(()),
         Some(budget) => Err(UsageError(format!(
-            "the budget {budget} does not exist with reference selection, which takes at most as many \
-             blocks as a block has tokens ({})\n\
+            "the budget {budget} does not exist with reference selection, which takes at most as \
+             many blocks as a block has tokens ({})\n\
              hint: lower the number of blocks, or use exact selection",
             budget.block_size()
         ))

@@ -28,7 +28,7 @@ pub(super) fn cross_entropy_chart(steps: &[StepPoint]) -> Option<Chart> {
     let y = Axis::spanning("cross-entropy, nats per token", Spacing::Linear, values);
     let mut chart = Chart::new(
         "Cross-entropy of the training batches by step",
-        "Dots are single steps; lines are means over neighbouring steps of the same stream.",
+        "Dots are single steps; lines are means over neighboring steps of the same stream.",
         Axis::tight("optimizer step", 0.0, last),
         y,
     );

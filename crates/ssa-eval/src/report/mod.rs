@@ -46,8 +46,8 @@ pub fn render(summary: &Summary, steps: &[StepPoint], config_toml: &str) -> Resu
 fn quality(evaluation: &Perplexity, summary: &Summary) -> Section {
     let (trained, baseline) = (summary.trained_budget, summary.baseline_bits_per_byte);
     let mut blocks = vec![note(format!(
-        "Measured on {}. A budget of 16x4 lets every query attend to 4 blocks of 16 tokens: its own \
-         and the three whose keys match best.",
+        "Measured on {}. A budget of 16x4 lets every query attend to 4 blocks of 16 tokens: its \
+         own and the three whose keys match best.",
         facts::coverage(evaluation)
     ))];
     if let Some(chart) = budgets::budget_chart(evaluation, trained) {
@@ -59,8 +59,8 @@ fn quality(evaluation: &Perplexity, summary: &Summary) -> Section {
     }
     blocks.push(Block::Table { table: table::results_table(evaluation, baseline, Some(trained)) });
     blocks.push(note(
-        "Sparsity is the share of the full-attention weight that lies on the selected blocks, under \
-         the hidden states of the row's mode (for full attention: the blocks of the trained budget). \
+        "Sparsity is the share of the full-attention weight on the selected blocks, under the \
+         hidden states of the row's mode (for full attention: the blocks of the trained budget). \
          KL is the mean divergence of the sparse next-token distribution from that of full \
          attention.",
     ));
@@ -76,8 +76,9 @@ fn training(steps: &[StepPoint]) -> Option<Section> {
             .to_owned(),
     }];
     if let Some(chart) = curves::alignment_chart(steps) {
-        let caption = "Alignment loss on a logarithmic axis: how far the outputs of full and sparse \
-                       attention are apart, as a mean over layers, tokens, heads and dimensions.";
+        let caption = "Alignment loss on a logarithmic axis: how far the outputs of full and \
+                       sparse attention are apart, as a mean over layers, tokens, heads and \
+                       dimensions.";
         blocks.push(Block::Figure { chart, caption: caption.to_owned() });
     }
     Some(section("Training", blocks))
@@ -106,10 +107,10 @@ fn attention(analysis: &Analysis) -> Section {
         blocks.push(Block::Table { table: table::layers_table(states) });
     }
     blocks.push(note(
-        "Distance is |h_full \u{2212} h_sparse| of a head's outputs; by Theorem 1 it is at most the \
-         dropped mass times (largest dropped |v| + |h_sparse|), the bound. The last two columns are \
-         rounding: the largest excess over the bound, and the error of the identity h_full \u{2212} \
-         h_sparse = dropped mass \u{d7} (mean dropped value \u{2212} h_sparse).",
+        "Distance is |h_full \u{2212} h_sparse| of a head's outputs; by Theorem 1 it is at most \
+         the dropped mass times (largest dropped |v| + |h_sparse|), the bound. The last two \
+         columns are rounding: the largest excess over the bound, and the error of the identity \
+         h_full \u{2212} h_sparse = dropped mass \u{d7} (mean dropped value \u{2212} h_sparse).",
     ));
     section("What sparse attention drops", blocks)
 }

@@ -79,7 +79,8 @@ impl Paths {
             _ => None,
         };
         match (word, next) {
-            ("use", _) => {
+            // `impl Trait + use<'a>` imports nothing.
+            ("use", _) if !tokens.get(at + 1).is_some_and(|token| is_punct(token, '<')) => {
                 let end = tokens[at..].iter().position(|token| is_punct(token, ';')).unwrap();
                 let exported = is_exported(&tokens[..at]);
                 self.use_tree(&[], &tokens[at + 1..at + end], exported);
@@ -181,6 +182,7 @@ fn paths_are_found_wherever_they_are() {
          use crate::other::*; #[cfg(test)] use crate::hidden::X;
          struct Item { field: super::Sibling }
          fn f() { let x = crate::deep::g::<u8>(1); my_macro!(super::in_macro::Y); x.len() }
+         fn g() -> impl Sized + use<> {}
          #[cfg(test)] fn t() { crate::hidden::f() }",
     );
     assert_eq!(paths.children, BTreeSet::from(["child".to_owned()]));

@@ -3,7 +3,17 @@
 use crate::files;
 
 /// Paths whose spelling is still to be corrected.
-const ALLOWED: [&str; 1] = [
+const ALLOWED: [&str; 11] = [
+    "crates/ssa-bench/",
+    "crates/ssa-cli/src/commands/data/inspect.rs",
+    "crates/ssa-cli/src/commands/train/",
+    "crates/ssa-data/",
+    "crates/ssa-eval/src/",
+    "crates/ssa-kernels/",
+    "crates/ssa-model/",
+    "crates/ssa-selftest/",
+    "crates/ssa-train/",
+    "docs/reference/config.md",
     // The British words that this test looks for.
     "crates/ssa-testkit/tests/house/spelling.rs",
 ];

