@@ -178,8 +178,7 @@ fn view_and_tables_fit_narrow_terminals() {
             let shown = shown.collect::<String>().trim().chars().count();
             assert!(shown <= columns, "{shown} of {columns}: {line:?}");
         }
-        let hidden = text.contains(&format!("not shown in {columns} columns: "));
-        assert_eq!(hidden, columns == 60, "{text}");
+        assert!(text.contains(&format!("not shown in {columns} columns: ")), "{text}");
     }
 }
 

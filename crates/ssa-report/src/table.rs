@@ -140,6 +140,8 @@ impl Table {
             table.add_row(shown.iter().map(|&index| cell(index, &row.cells[index])));
         }
         for (column, &index) in table.column_iter_mut().zip(shown) {
+            // With the junction, two spaces between columns.
+            column.set_padding((1, 0));
             if !self.columns[index].text {
                 column.set_constraint(ColumnConstraint::ContentWidth);
             }
@@ -182,13 +184,13 @@ mod tests {
 
     #[test]
     fn a_table_that_fits_is_whole() {
-        let rule = "─".repeat(53);
+        let rule = "─".repeat(48);
         let expected = [
             &rule,
-            " mode     budget   bits/byte   perplexity   KL, nats",
+            " mode    budget  bits/byte  perplexity  KL, nats",
             &rule,
-            " full          –      1.6118        3.056          –",
-            " sparse     16x4      1.6198        3.073     0.0034",
+            " full         –     1.6118       3.056         –",
+            " sparse    16x4     1.6198       3.073    0.0034",
             &rule,
         ];
         let whole = results().to_text(None);

@@ -12,15 +12,17 @@ use crate::files;
 use crate::paths::Paths;
 
 /// Files of cycles that are still to be cut: without them there is none.
-const ALLOWED: [&str; 9] = [
+const ALLOWED: [&str; 11] = [
     "crates/ssa-data/src/tokenizer/pieces.rs",
     "crates/ssa-kernels/src/checks.rs",
-    "crates/ssa-kernels/src/cuda/buffer.rs",
+    "crates/ssa-kernels/src/cuda/elementwise.rs",
+    "crates/ssa-kernels/src/cuda/gpu.rs",
     "crates/ssa-kernels/src/cuda/modules.rs",
     "crates/ssa-kernels/src/ops/attention/sparse/cpu/backward.rs",
+    "crates/ssa-kernels/src/ops/cross_entropy/predictions.rs",
     "crates/ssa-model/src/config/rope_scaling.rs",
     "crates/ssa-model/src/options.rs",
-    "crates/ssa-train/src/diagnosis.rs",
+    "crates/ssa-train/src/error.rs",
     "crates/ssa-train/src/run_dir/remove.rs",
 ];
 
