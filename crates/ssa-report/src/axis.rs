@@ -1,8 +1,10 @@
-//! Axes: from numbers to positions, and the ticks a reader needs.
+//! Axes of charts: from numbers to positions, and the ticks a reader needs.
+
+use crate::number::group_digits;
 
 /// How an axis spaces its numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Spacing {
+pub enum Spacing {
     /// Equal differences are equally far apart.
     Linear,
     /// Doublings are equally far apart.
@@ -15,9 +17,9 @@ pub(super) enum Spacing {
 
 /// One axis of a chart.
 #[derive(Clone, Debug)]
-pub(super) struct Axis {
+pub struct Axis {
     /// What is measured, with its unit.
-    pub(super) label: String,
+    pub(crate) label: String,
     spacing: Spacing,
     low: f64,
     high: f64,
@@ -27,7 +29,7 @@ impl Axis {
     /// An axis that spans `values` with a little room around them. Values that are not finite, or
     /// not positive on a logarithmic axis, do not count; an axis of no values spans 0 to 1 (1 to 2
     /// if logarithmic).
-    pub(super) fn spanning(
+    pub fn spanning(
         label: impl Into<String>,
         spacing: Spacing,
         values: impl Iterator<Item = f64>,
@@ -43,31 +45,31 @@ impl Axis {
         }
         let (from, to) = (spacing.forward(low), spacing.forward(high));
         // A single value still needs a span: a hundredth of itself, so that its ticks tell it from
-        // its neighbours.
+        // its neighbors.
         let span = if to > from { to - from } else { (0.01 * from.abs()).max(1e-3) };
         let room = 0.06 * span;
         Self { label: label.into(), spacing, low: from - room, high: to + room }
     }
 
     /// The same axis, ending exactly at its outermost values.
-    pub(super) fn tight(label: impl Into<String>, low: f64, high: f64) -> Self {
+    pub fn tight(label: impl Into<String>, low: f64, high: f64) -> Self {
         let high = if high > low { high } else { low + 1.0 };
         Self { label: label.into(), spacing: Spacing::Linear, low, high }
     }
 
     /// An axis of the whole numbers `0 .. count`, ticked at whole numbers only.
-    pub(super) fn counting(label: impl Into<String>, count: usize) -> Self {
+    pub fn counting(label: impl Into<String>, count: usize) -> Self {
         let high = count.saturating_sub(1) as f64;
         Self { label: label.into(), spacing: Spacing::Counting, low: -0.25, high: high + 0.25 }
     }
 
     /// Where a value lies: 0 at the low end, 1 at the high end. NaN for what the axis cannot show.
-    pub(super) fn position(&self, value: f64) -> f64 {
+    pub(crate) fn position(&self, value: f64) -> f64 {
         (self.spacing.forward(value) - self.low) / (self.high - self.low)
     }
 
     /// Values worth a label, with the label.
-    pub(super) fn ticks(&self) -> Vec<(f64, String)> {
+    pub(crate) fn ticks(&self) -> Vec<(f64, String)> {
         match self.spacing {
             Spacing::Linear => self.linear_ticks(nice_step((self.high - self.low) / 5.0)),
             Spacing::Counting => {
@@ -85,7 +87,7 @@ impl Axis {
         (first..=last)
             .map(|index| {
                 let value = index as f64 * step;
-                (value, thousands(&format!("{value:.decimals$}")))
+                (value, group_digits(&format!("{value:.decimals$}")))
             })
             .collect()
     }
@@ -97,7 +99,7 @@ impl Axis {
             .step_by(stride)
             .map(|power| {
                 let value = f64::from(power).exp2();
-                (value, thousands(&format!("{value}")))
+                (value, group_digits(&format!("{value}")))
             })
             .collect()
     }
@@ -147,24 +149,6 @@ fn significant(value: f64) -> String {
     }
 }
 
-/// Thin spaces between groups of three digits before the decimal point.
-pub(super) fn thousands(number: &str) -> String {
-    let (whole, fraction) = number.split_once('.').map_or((number, None), |(w, f)| (w, Some(f)));
-    let (sign, digits) = whole.strip_prefix('-').map_or(("", whole), |digits| ("\u{2212}", digits));
-    let mut out = String::from(sign);
-    for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && digits.len() > 4 && (digits.len() - index).is_multiple_of(3) {
-            out.push('\u{202f}');
-        }
-        out.push(digit);
-    }
-    if let Some(fraction) = fraction {
-        out.push('.');
-        out.push_str(fraction);
-    }
-    out
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -202,12 +186,5 @@ mod tests {
                 assert!(axis.ticks().len() < 30, "{values:?} {spacing:?}");
             }
         }
-    }
-
-    #[test]
-    fn digits_are_grouped() {
-        assert_eq!(thousands("1234567.5"), "1\u{202f}234\u{202f}567.5");
-        assert_eq!(thousands("1234"), "1234");
-        assert_eq!(thousands("-12345"), "\u{2212}12\u{202f}345");
     }
 }
