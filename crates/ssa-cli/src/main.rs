@@ -31,7 +31,9 @@ fn main() -> ExitCode {
             };
         }
     };
-    match commands::run(cli) {
+    let run =
+        signals::ignore_file_size_limit().map_err(Into::into).and_then(|()| commands::run(cli));
+    match run {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => exit::report(&error),
     }

@@ -1,8 +1,7 @@
 //! The error type of this crate.
 
-use std::path::PathBuf;
-
 use ssa_data::DataError;
+use ssa_files::FileError;
 use ssa_kernels::KernelError;
 use ssa_model::ModelError;
 
@@ -36,12 +35,7 @@ pub enum EvalError {
     /// The report cannot be rendered: a bug.
     #[error(transparent)]
     Report(#[from] ssa_report::RenderError),
-    /// The summary could not be turned into JSON.
-    #[error("cannot write {path} as JSON", path = path.display())]
-    Json {
-        /// The file.
-        path: PathBuf,
-        /// The cause.
-        source: serde_json::Error,
-    },
+    /// The summary could not be written.
+    #[error(transparent)]
+    File(#[from] FileError),
 }
