@@ -15,7 +15,7 @@ use std::path::Path;
 use common::{ssa, workplace};
 use serde_json::Value;
 use ssa_data::{
-    Document, Manifest, ShardSum, ShardWriter, TokenType, Tokenizer, TrainTokenizerOptions,
+    Document, Manifest, ShardFiles, ShardSum, ShardWriter, TokenType, Tokenizer, TrainTokenizerOptions,
     read_documents, train_tokenizer,
 };
 
@@ -48,7 +48,7 @@ fn make_corpus(directory: &Path, name: &str, tokenizer: &Tokenizer) {
             writer.push(&ids).unwrap();
         }
         let (documents, tokens) = (writer.documents() as u64, writer.tokens());
-        let [bin, idx] = writer.finish().unwrap();
+        let ShardFiles { bin, idx, bytes } = writer.finish().unwrap();
         shards.push(ShardSum {
             name: (*name).to_owned(),
             documents,

@@ -11,7 +11,7 @@
 //! covers only some rows may divide by its number of targets. The end of a document costs bits but
 //! is no byte of text.
 
-use crate::{ByteTokenizer, Document};
+use ssa_text::{ByteTokenizer, Document};
 
 /// Bits per byte of `text_bytes` bytes whose targets cost `nll` nats in all. NaN or infinite for no
 /// bytes.

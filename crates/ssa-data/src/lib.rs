@@ -42,6 +42,7 @@
 mod bits_per_byte;
 mod corpus;
 mod error;
+mod file_sum;
 mod input;
 mod inspect;
 mod loader;
@@ -53,16 +54,18 @@ mod prepare;
 mod random;
 mod shard;
 mod snapshot;
-mod source;
 mod split;
 mod token_source;
-mod tokenizer;
 
 pub use bits_per_byte::{bits_per_byte, unigram_bits_per_byte};
-pub use corpus::{TOKENIZER_FILES, corpus_tokenizer};
+pub use corpus::corpus_tokenizer;
 pub use error::DataError;
-pub use input::{Format, InputOptions, Record, Records, Source, Sources, documents, find_sources};
-pub use inspect::{CorpusStatistics, decode_row, statistics, verify};
+pub use file_sum::FileSum;
+pub use input::{
+    Format, InputOptions, Record, Records, Source, Sources, documents, find_sources, load_tokenizer,
+    read_documents,
+};
+pub use inspect::{TokenCounts, count_tokens, decode_row, verify};
 pub use loader::{Batch, Loader};
 pub use mixture::{Mixture, RowPlace};
 pub use packing::{
@@ -71,16 +74,16 @@ pub use packing::{
 pub use prefetch::Prefetch;
 pub use prepare::{PrepareOptions, PrepareProgress, Prepared, SHARD_TOKENS, prepare};
 pub use shard::{
-    Corpus, FileSum, Manifest, ManifestCheck, Part, PrepareSettings, ShardReader, ShardSum,
-    ShardWriter, SourceSum, TokenType, TokenizerSum, Tokens,
+    Corpus, Manifest, ManifestCheck, Part, PrepareSettings, ShardFiles, ShardReader,
+    ShardSum, ShardWriter, SourceSum, TokenType, TokenizerSum, Tokens,
 };
 pub use snapshot::{decode_snapshot, encode_snapshot, snapshot};
-pub use source::{Document, read_documents, text_bytes};
 pub use split::{Split, split};
 pub use token_source::{DocumentSplit, ShardSource, TokenSource, TokenTable};
-pub use tokenizer::{
-    BYTES, ByteTokenizer, Encoder, HfTokenizer, Message, Tokenizer, TrainTokenizerOptions,
-    train_tokenizer,
+// Half of what this crate does is done with them, so its users need not name the other crate.
+pub use ssa_text::{
+    BYTES, ByteTokenizer, Conversation, Document, Encoder, HfTokenizer, TOKENIZER_FILES, TextError,
+    Tokenizer, TrainTokenizerOptions, text_bytes, train_tokenizer,
 };
 
 /// Result of every fallible function in this crate.

@@ -93,17 +93,17 @@ fn several_machines_share_the_work() {
     let place = Place::new();
     place.write("in.jsonl", (0..10).map(|number| line(&number.to_string())).collect::<String>());
     for part in ["1/3", "3/3"] {
-        place.ssa(&format!("data prepare in.jsonl --output out --shard {part}")).succeeds();
+        place.ssa(&format!("data prepare in.jsonl --output out --part {part}")).succeeds();
     }
     let missing =
         ["out/manifest-002-of-003.json: not here, but other parts", "prepare that part too"];
     place.ssa("data inspect out").fails(3, &missing);
-    place.ssa("data prepare in.jsonl --output out --shard 2/3").succeeds();
+    place.ssa("data prepare in.jsonl --output out --part 2/3").succeeds();
     let expected: Vec<_> = (0..10).map(|number| number.to_string()).collect();
     assert_eq!(texts(&place, "out"), expected);
     for wrong in ["0/3", "4/3", "1", "1/0", "a/b"] {
-        let run = place.ssa(&format!("data prepare in.jsonl --output x --shard {wrong}"));
-        run.fails(2, &["--shard", "expected i/n with i from 1 to n"]);
+        let run = place.ssa(&format!("data prepare in.jsonl --output x --part {wrong}"));
+        run.fails(2, &["--part", "expected i/n with i from 1 to n"]);
     }
 }
 

@@ -2,7 +2,8 @@
 
 use crate::permutation::Permutation;
 use crate::random::Purpose;
-use crate::{DataError, PackedRow, PackedRows, Result};
+use crate::packing::{PackedRow, PackedRows};
+use crate::{DataError, Result};
 
 /// An endless stream of rows, drawn from several corpora by weight.
 ///

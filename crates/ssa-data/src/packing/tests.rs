@@ -354,7 +354,8 @@ fn bad_inputs_are_named() {
         "the corpus has 31 tokens (end-of-document tokens included) but one row needs 32; set \
          `sequence_length` to 31 or less, or add text"
     );
-    assert!(pack(&distinct(&[20, 0, 9]), EOS, &options(31, Remainder::Drop)).is_ok());
+    let one_row = pack(&distinct(&[20, 0, 9]), EOS, &options(31, Remainder::Drop)).unwrap();
+    assert_eq!(one_row.len(), 1);
     assert_eq!(
         message(&[vec![1]], options(1, Remainder::Pad)),
         "`sequence_length` is 1, expected from 2 to 2^31"

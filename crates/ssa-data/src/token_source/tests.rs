@@ -90,7 +90,7 @@ fn bad_inputs_are_named() {
     }
     let message = source.split(0.5, 0).unwrap_err().to_string();
     assert!(
-        message.starts_with("the text: with 1 document no whole document can be held out"),
+        message.starts_with("the text: cannot hold out a document: there are 1"),
         "{message}"
     );
     let directory = tempfile::tempdir().unwrap();

@@ -11,7 +11,7 @@ use anyhow::Result;
 use serde::Serialize;
 use ssa_data::{
     PrepareOptions, Prepared, Tokenizer, TrainTokenizerOptions, documents, find_sources,
-    prepare as prepare_corpus, train_tokenizer as train,
+    load_tokenizer, prepare as prepare_corpus, train_tokenizer as train,
 };
 
 use crate::args::{DataCommand, InputArgs, PrepareArgs, TrainTokenizerArgs};
@@ -40,12 +40,12 @@ struct PrepareOutput {
 }
 
 fn prepare(args: &PrepareArgs, threads: Option<usize>) -> Result<()> {
-    let tokenizer = Tokenizer::load(&args.tokenizer, args.eos_token.as_deref())?;
+    let tokenizer = load_tokenizer(&args.tokenizer, args.eos_token.as_deref())?;
     let options = PrepareOptions {
         input: args.input.options(),
         output: args.output.clone(),
         shard_tokens: args.shard_tokens,
-        part: args.shard,
+        part: args.part,
         threads: threads.unwrap_or_else(|| thread::available_parallelism().map_or(1, NonZero::get)),
     };
     let start = Instant::now();
@@ -88,7 +88,7 @@ fn summarise(output: &PrepareOutput) -> Result<()> {
     if let Some(first) = output.skipped_files.first() {
         let count = output.skipped_files.len();
         print(&format!(
-            "{count} files of other kinds were passed over, such as {}",
+            "{count} files of other kinds were skipped, such as {}",
             first.display()
         ))?;
     }

@@ -17,8 +17,6 @@ use std::collections::HashSet;
 
 use serde_json::Value;
 
-use super::pieces::{MAX_PIECE_BYTES, is_plain_bpe};
-
 /// Stands for a space.
 const MARK: char = '\u{2581}';
 /// The same as the tokenizer's file has it.
@@ -35,7 +33,7 @@ enum Prefix {
 
 /// The places to cut of one tokenizer.
 #[derive(Debug)]
-pub(super) struct Marks {
+pub(crate) struct Marks {
     prefix: Prefix,
     /// Characters that a cut must not follow.
     before: HashSet<char>,
@@ -44,11 +42,11 @@ pub(super) struct Marks {
 }
 
 impl Marks {
-    /// The places to cut of the tokenizer that a `tokenizer.json` defines; none if it is not of
+    /// The places to cut of the tokenizer that a `tokenizer.json` defines; `None` if it is not of
     /// this kind.
     pub(super) fn of(definition: &Value) -> Option<Self> {
         let vocabulary = definition["model"]["vocab"].as_object()?;
-        let marks_spaces = is_plain_bpe(&definition["model"]) && vocabulary.contains_key(MARK_TEXT);
+        let marks_spaces = vocabulary.contains_key(MARK_TEXT);
         let prefix = prefix(&definition["normalizer"], &definition["pre_tokenizer"])?;
         let added = match &definition["added_tokens"] {
             Value::Array(tokens) => tokens.iter().map(raw_token).collect::<Option<Vec<_>>>()?,
@@ -78,15 +76,14 @@ impl Marks {
         }
     }
 
-    /// The length of the first piece of a text.
+    /// The length of the first piece of a text: all of it where there is no place to cut.
     pub(super) fn piece(&self, text: &str) -> usize {
-        let limit = text.floor_char_boundary(MAX_PIECE_BYTES);
         let allows = |&(at, _): &(usize, &str)| {
             let (before, after) = (text[..at].chars().next_back(), text[at + 1..].chars().next());
             before.is_some_and(|before| !self.before.contains(&before))
                 && after.is_some_and(|after| !self.after.contains(&after))
         };
-        text[..limit].match_indices(' ').find(allows).map_or(limit, |(at, _)| at)
+        text.match_indices(' ').find(allows).map_or(text.len(), |(at, _)| at)
     }
 }
 
@@ -124,6 +121,3 @@ fn raw_token(token: &Value) -> Option<&str> {
     let plain = ["lstrip", "rstrip", "single_word", "normalized"].into_iter().all(unset);
     token["content"].as_str().filter(|content| plain && !content.contains(' '))
 }
-
-#[cfg(test)]
-mod tests;

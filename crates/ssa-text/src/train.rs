@@ -11,15 +11,18 @@ use tokenizers::pre_tokenizers::sequence::Sequence;
 use tokenizers::pre_tokenizers::split::{Split, SplitPattern};
 use tokenizers::{AddedToken, SplitDelimiterBehavior};
 
-use super::files::{TOKENIZER_CONFIG, TOKENIZER_JSON};
-use super::pieces::{TRAINED_PATTERN, piece_of_any};
-use crate::{DataError, Document, Result};
+use crate::cuts::{MAX_PIECE_BYTES, TRAINED_PATTERN, piece_at_space};
+use crate::document::Document;
+use crate::tokenizer::{TOKENIZER_CONFIG, TOKENIZER_JSON};
+use crate::{Result, TextError};
 
 /// The token that ends a document in tokenizers trained here.
 const EOS_TOKEN: &str = "<|endoftext|>";
 /// Text read at most: the trainer counts pairs in 32 bits, and more text changes no merge worth
 /// having.
 const MAX_TEXT_BYTES: u64 = 16 << 30;
+/// Bytes handed to the trainer at a time.
+const TEXT_BYTES: usize = 1 << 20;
 
 /// How to train a tokenizer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,25 +43,25 @@ pub struct TrainTokenizerOptions {
 /// far.
 ///
 /// # Errors
-/// [`DataError::Setting`] if `vocab_size` is below 257, the first error of `documents`,
-/// [`DataError::NotUtf8`] for a document that is not, [`DataError::NoText`] if there is none, and
-/// [`DataError::Exists`] or [`DataError::Write`] if a file is there already or cannot be written.
-pub fn train_tokenizer(
-    documents: impl Iterator<Item = Result<Document>> + Send,
+/// [`TextError::Setting`] if `vocab_size` is below 257, the first error of `documents`,
+/// [`TextError::NotUtf8`] for a document that is not, [`TextError::NoText`] if there is none, and
+/// [`TextError::Exists`] or [`TextError::Write`] if a file is there already or cannot be written.
+pub fn train_tokenizer<E: From<TextError> + Send>(
+    documents: impl Iterator<Item = Result<Document, E>> + Send,
     directory: &Path,
     options: &TrainTokenizerOptions,
     mut progress: impl FnMut(u64) + Send,
-) -> Result<usize> {
+) -> Result<usize, E> {
     if options.vocab_size < 257 {
-        return Err(DataError::setting("vocab_size", "at least 257", options.vocab_size));
+        return Err(TextError::setting("vocab_size", "at least 257", options.vocab_size).into());
     }
     for name in [TOKENIZER_JSON, TOKENIZER_CONFIG] {
         let path = directory.join(name);
         if path.exists() {
-            return Err(DataError::Exists { path });
+            return Err(TextError::Exists { path }.into());
         }
     }
-    let failed = |error: tokenizers::Error| DataError::TrainTokenizer { cause: error.to_string() };
+    let failed = |error: tokenizers::Error| TextError::Train { cause: error.to_string() };
     let mut tokenizer = untrained().map_err(failed)?;
     let mut trainer: TrainerWrapper = BpeTrainer::builder()
         .vocab_size(options.vocab_size)
@@ -69,7 +72,7 @@ pub fn train_tokenizer(
         .build()
         .into();
     let (mut bytes, mut failure) = (0, None);
-    let texts = Texts { documents, rest: String::new(), failure: &mut failure };
+    let texts = Texts { documents, text: String::new(), at: 0, failure: &mut failure };
     let texts = texts
         .inspect(|text| {
             bytes += text.len() as u64;
@@ -85,7 +88,7 @@ pub fn train_tokenizer(
     }
     trained.map_err(failed)?;
     if bytes == 0 {
-        return Err(DataError::NoText);
+        return Err(TextError::NoText.into());
     }
     write(&tokenizer, directory)?;
     Ok(tokenizer.get_vocab_size(true))
@@ -109,46 +112,72 @@ fn untrained() -> tokenizers::Result<tokenizers::Tokenizer> {
 fn write(tokenizer: &tokenizers::Tokenizer, directory: &Path) -> Result<()> {
     let write = |name: &str, text: String| {
         let path = directory.join(name);
-        fs::write(&path, text).map_err(|source| DataError::write(&path, source))
+        fs::write(&path, text).map_err(|source| TextError::write(&path, source))
     };
-    fs::create_dir_all(directory).map_err(|source| DataError::write(directory, source))?;
+    fs::create_dir_all(directory).map_err(|source| TextError::write(directory, source))?;
     let definition = tokenizer
         .to_string(true)
-        .map_err(|error| DataError::TrainTokenizer { cause: error.to_string() })?;
+        .map_err(|error| TextError::Train { cause: error.to_string() })?;
     let config = json!({ "tokenizer_class": "PreTrainedTokenizerFast", "eos_token": EOS_TOKEN });
     write(TOKENIZER_CONFIG, format!("{config:#}\n"))?;
     write(TOKENIZER_JSON, definition)
 }
 
-/// The documents as texts of bounded length. Ends at the first error, which it leaves in `failure`:
-/// the trainer's iterator cannot carry one.
-struct Texts<'a, I> {
+/// The documents as texts of about [`TEXT_BYTES`], cut where the tokenizer to be trained never joins
+/// anything. Ends at the first error, which it leaves in `failure`: the trainer's iterator cannot
+/// carry one.
+struct Texts<'a, I, E> {
     documents: I,
-    rest: String,
-    failure: &'a mut Option<DataError>,
+    text: String,
+    /// Bytes of `text` that are taken.
+    at: usize,
+    failure: &'a mut Option<E>,
 }
 
-impl<I: Iterator<Item = Result<Document>>> Texts<'_, I> {
-    fn next_document(&mut self) -> Option<String> {
-        let document = self.documents.next()?.and_then(|document| {
-            String::from_utf8(document.text).map_err(|_| DataError::NotUtf8 { name: document.name })
-        });
-        document.map_err(|error| *self.failure = Some(error)).ok()
+impl<I, E> Texts<'_, I, E>
+where
+    I: Iterator<Item = Result<Document, E>>,
+    E: From<TextError>,
+{
+    fn next_document(&mut self) -> Option<Result<String, E>> {
+        Some(self.documents.next()?.and_then(|Document { name, text }| {
+            String::from_utf8(text).map_err(|error| {
+                let position = error.utf8_error().valid_up_to();
+                TextError::NotUtf8 { name: Some(name), position }.into()
+            })
+        }))
+    }
+
+    fn next_text(&mut self) -> Option<Result<String, E>> {
+        while self.at == self.text.len() {
+            match self.next_document()? {
+                Ok(text) => (self.text, self.at) = (text, 0),
+                Err(error) => return Some(Err(error)),
+            }
+        }
+        let start = self.at;
+        while self.at < self.text.len() && self.at - start < TEXT_BYTES {
+            let bytes = piece_at_space(&self.text[self.at..]);
+            if bytes > MAX_PIECE_BYTES {
+                return Some(Err(TextError::TooLong { bytes, limit: MAX_PIECE_BYTES }.into()));
+            }
+            self.at += bytes;
+        }
+        Some(Ok(self.text[start..self.at].to_owned()))
     }
 }
 
-impl<I: Iterator<Item = Result<Document>>> Iterator for Texts<'_, I> {
+impl<I, E> Iterator for Texts<'_, I, E>
+where
+    I: Iterator<Item = Result<Document, E>>,
+    E: From<TextError>,
+{
     type Item = String;
 
     fn next(&mut self) -> Option<String> {
-        while self.rest.is_empty() {
-            if self.failure.is_some() {
-                return None;
-            }
-            self.rest = self.next_document()?;
+        if self.failure.is_some() {
+            return None;
         }
-        let piece = piece_of_any(&self.rest);
-        let rest = self.rest.split_off(piece);
-        Some(std::mem::replace(&mut self.rest, rest))
+        self.next_text()?.map_err(|error| *self.failure = Some(error)).ok()
     }
 }

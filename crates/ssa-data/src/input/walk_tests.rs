@@ -1,5 +1,6 @@
 use std::fs;
 
+use ssa_text::text_bytes;
 use tempfile::TempDir;
 
 use super::*;
@@ -48,22 +49,22 @@ fn directories_are_walked_in_sorted_order_and_skip_what_is_no_text() {
 }
 
 #[test]
-fn what_has_to_be_prepared_first_is_refused_by_name() {
+fn what_is_not_what_its_name_says_is_refused_by_name() {
     let folder =
         folder(&[("a.jsonl.gz", b"\x1f\x8b"), ("b.txt.zst", b"x"), ("c.parquet", b"PAR1")]);
-    for path in paths(&folder, ["a.jsonl.gz", "b.txt.zst", "c.parquet"]) {
+    for (path, cause) in paths(&folder, ["a.jsonl.gz", "b.txt.zst", "c.parquet"]).into_iter().zip([
+        "the compressed file ends too early",
+        "its name ends with .zst, but it does not start like such a file",
+        "Parquet error",
+    ]) {
         let error = message(std::slice::from_ref(&path));
-        assert!(
-            error
-                .starts_with(&format!("{}: not plain text; turn it into a corpus", path.display())),
-            "{error}"
-        );
+        assert!(error.starts_with(&format!("{}: {cause}", path.display())), "{error}");
     }
 }
 
 #[test]
 fn a_nul_beyond_the_probe_is_binary_too() {
-    let size = PROBE_BYTES as usize + 10;
+    let size = kind::PROBE_BYTES + 10;
     let mut late = vec![b'x'; size];
     let folder = folder(&[("text", &late)]);
     late[size - 1] = 0;
@@ -99,28 +100,29 @@ fn faults_name_the_path_and_the_remedy() {
     assert_eq!(
         message(&paths(&folder, ["nowhere"])),
         format!(
-            "{}: no such file or directory; check the spelling and the folder the path is relative to",
+            "{}: no such file or directory\nhint: check the spelling; relative paths start at the \
+             working directory",
             at("nowhere")
         )
     );
     assert_eq!(
         message(&paths(&folder, ["empty"])),
         format!(
-            "{}: the file is empty; leave it out, or check what should have written it",
+            "{}: the file is empty\nhint: leave it out, or check what should have written it",
             at("empty")
         )
     );
     let error = message(&paths(&folder, ["only"]));
     assert!(
         error.starts_with(&format!(
-            "{}: no text file in this directory; hidden entries",
+            "{}: nothing to read: hidden entries, empty and binary files",
             at("only")
         ))
     );
     assert!(error.ends_with("name such a file itself if it is meant"), "{error}");
     // Text found before does not excuse a directory without any; text that was read under another
     // name does.
-    assert!(message(&paths(&folder, ["only/.hidden", "only"])).contains("no text file"));
+    assert!(message(&paths(&folder, ["only/.hidden", "only"])).contains("nothing to read"));
     assert_eq!(read_documents(&paths(&folder, ["only/binary", "only"])).unwrap().len(), 1);
 }
 

@@ -1,6 +1,7 @@
 //! The built-in tokenizer.
 
-use crate::{DataError, Document, Result};
+use crate::document::Document;
+use crate::{Result, TextError};
 
 /// One token per byte: ids 0..=255 are the byte values, 256 ends a document.
 ///
@@ -14,7 +15,7 @@ impl ByteTokenizer {
     /// Number of ids: 256 byte values and the end of document.
     pub const VOCAB_SIZE: usize = 257;
 
-    /// The ids of a text, without [`EOS`](Self::EOS): [`pack`](crate::pack) appends it.
+    /// The ids of a text, without [`EOS`](Self::EOS), which packing appends.
     pub fn encode(&self, text: &[u8]) -> Vec<u32> {
         text.iter().map(|&byte| u32::from(byte)).collect()
     }
@@ -27,14 +28,14 @@ impl ByteTokenizer {
     /// The bytes of the ids; [`EOS`](Self::EOS) stands for no text and is left out.
     ///
     /// # Errors
-    /// [`DataError::UnknownToken`] for an id above [`EOS`](Self::EOS).
+    /// [`TextError::UnknownToken`] for an id above [`EOS`](Self::EOS).
     pub fn decode(&self, ids: &[u32]) -> Result<Vec<u8>> {
         let mut text = Vec::with_capacity(ids.len());
         for &id in ids {
             match u8::try_from(id) {
                 Ok(byte) => text.push(byte),
                 Err(_) if id == Self::EOS => {}
-                Err(_) => return Err(DataError::UnknownToken { id, vocab_size: Self::VOCAB_SIZE }),
+                Err(_) => return Err(TextError::UnknownToken { id, vocab_size: Self::VOCAB_SIZE }),
             }
         }
         Ok(text)
@@ -67,7 +68,7 @@ mod tests {
         let error = ByteTokenizer.decode(&[1, 257]).unwrap_err().to_string();
         assert_eq!(
             error,
-            "token 257 does not exist in a vocabulary of 257; decode with the tokenizer that made the tokens"
+            "token 257 does not exist in a vocabulary of 257\nhint: use the tokenizer that made the tokens"
         );
     }
 }
