@@ -2,9 +2,9 @@
 """Renders chat templates with Jinja2, set up as transformers sets it up, and writes what CI compares.
 
     pip install jinja2
-    python3 tests/python/chat_templates.py OUTPUT TEMPLATE.jinja...
+    python3 tests/python/chat_templates.py OUTPUT TEMPLATE...
 
-writes OUTPUT/NAME.json for each template: its source, and for each of the conversations below what
+writes OUTPUT/NAME.json for each template, a .jinja file or one written before: its source, and for each of the conversations below what
 Jinja2 renders, or null where the template refuses the conversation. `cargo test -p ssa-text` renders
 the same with ssa and compares byte by byte; SSA_CHAT_TEMPLATES=OUTPUT adds a folder of such files.
 """
@@ -129,6 +129,8 @@ def main():
     env = environment()
     for path in templates:
         source = path.read_text(encoding="utf-8")
+        if path.suffix == ".json":
+            source = json.loads(source)["template"]
         print(path.stem, file=sys.stderr)
         cases = [{"messages": messages, "tools": tools,
                   "expected": render(env, source, messages, tools)}

@@ -15,8 +15,8 @@ use std::path::Path;
 use common::{ssa, workplace};
 use serde_json::Value;
 use ssa_data::{
-    Document, Manifest, ShardFiles, ShardSum, ShardWriter, TokenType, Tokenizer, TrainTokenizerOptions,
-    read_documents, train_tokenizer,
+    Document, Manifest, ShardFiles, ShardSum, ShardWriter, TokenType, Tokenizer,
+    TrainTokenizerOptions, read_documents, train_tokenizer,
 };
 
 /// Trains a tokenizer of at most 300 tokens on the text of the workplace, into `tokenizer/`.

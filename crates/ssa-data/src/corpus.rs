@@ -4,11 +4,11 @@ use std::path::Path;
 
 use ssa_text::{TOKENIZER_JSON, Tokenizer};
 
+use crate::Result;
 use crate::permutation::Permutation;
 use crate::random::Purpose;
 use crate::shard::Manifest;
 use crate::token_source::TokenSource;
-use crate::Result;
 
 /// The tokenizer that a corpus of shards comes with: the one of its manifest, or a `tokenizer.json`
 /// beside it. `None` for a corpus that another program wrote.

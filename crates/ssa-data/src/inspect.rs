@@ -174,6 +174,17 @@ mod tests {
         );
     }
 
+    /// Memory goes by the ids that occur, not by the largest.
+    #[test]
+    fn a_huge_id_is_counted_like_any_other() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut writer = ShardWriter::create(&folder.path().join("x"), TokenType::U32).unwrap();
+        writer.push(&[7, i32::MAX.cast_unsigned(), 7]).unwrap();
+        writer.finish().unwrap();
+        let counts = count_tokens(&Corpus::open(folder.path()).unwrap(), 9, &mut |_, _| ());
+        assert_eq!(counts.most_frequent, [(7, 2), (i32::MAX.cast_unsigned(), 1)]);
+    }
+
     #[test]
     fn rows_are_decoded_by_document() {
         let texts = decode_row(&Tokenizer::Bytes, &[104, 105, 256, 0xff], &[0, 3, 4]).unwrap();

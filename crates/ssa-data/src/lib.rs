@@ -62,8 +62,8 @@ pub use corpus::corpus_tokenizer;
 pub use error::DataError;
 pub use file_sum::FileSum;
 pub use input::{
-    Format, InputOptions, Record, Records, Source, Sources, documents, find_sources, load_tokenizer,
-    read_documents,
+    Format, InputOptions, Record, Records, Source, Sources, documents, find_sources,
+    load_tokenizer, read_documents,
 };
 pub use inspect::{TokenCounts, count_tokens, decode_row, verify};
 pub use loader::{Batch, Loader};
@@ -74,8 +74,8 @@ pub use packing::{
 pub use prefetch::Prefetch;
 pub use prepare::{PrepareOptions, PrepareProgress, Prepared, SHARD_TOKENS, prepare};
 pub use shard::{
-    Corpus, Manifest, ManifestCheck, Part, PrepareSettings, ShardFiles, ShardReader,
-    ShardSum, ShardWriter, SourceSum, TokenType, TokenizerSum, Tokens,
+    Corpus, Manifest, ManifestCheck, Part, PrepareSettings, ShardFiles, ShardReader, ShardSum,
+    ShardWriter, SourceSum, TokenType, TokenizerSum, Tokens,
 };
 pub use snapshot::{decode_snapshot, encode_snapshot, snapshot};
 pub use split::{Split, split};

@@ -118,19 +118,16 @@ mod tests {
 
     #[test]
     fn json_is_read_as_python_reads_it() {
-        let text = br#"{"b": [1, -2.5, NaN, -Infinity, 18446744073709551616], "a": "\u00e9", "b": {}}"#;
+        let text =
+            br#"{"b": [1, -2.5, NaN, -Infinity, 18446744073709551616], "a": "\u00e9", "b": {}}"#;
         let Ok(Json::Object(entries)) = Json::parse(text) else { panic!("an object") };
         let keys: Vec<_> = entries.iter().map(|(key, _)| key.as_str()).collect();
         assert_eq!(keys, ["b", "a"]);
         assert_eq!(entries[0].1, Json::Object(vec![]), "the last of equal keys");
         assert_eq!(entries[1].1, Json::String("\u{e9}".to_owned()));
         let list = Json::parse(b"[1, -2.5, -Infinity, 18446744073709551616]").unwrap();
-        let expected = [
-            Json::Int(1),
-            Json::Float(-2.5),
-            Json::Float(f64::NEG_INFINITY),
-            Json::Int(1 << 64),
-        ];
+        let expected =
+            [Json::Int(1), Json::Float(-2.5), Json::Float(f64::NEG_INFINITY), Json::Int(1 << 64)];
         assert_eq!(list, Json::List(expected.to_vec()));
         let nan = Json::parse(b"NaN").unwrap();
         assert!(matches!(nan, Json::Float(value) if value.is_nan()));

@@ -115,9 +115,8 @@ fn write(tokenizer: &tokenizers::Tokenizer, directory: &Path) -> Result<()> {
         fs::write(&path, text).map_err(|source| TextError::write(&path, source))
     };
     fs::create_dir_all(directory).map_err(|source| TextError::write(directory, source))?;
-    let definition = tokenizer
-        .to_string(true)
-        .map_err(|error| TextError::Train { cause: error.to_string() })?;
+    let definition =
+        tokenizer.to_string(true).map_err(|error| TextError::Train { cause: error.to_string() })?;
     let config = json!({ "tokenizer_class": "PreTrainedTokenizerFast", "eos_token": EOS_TOKEN });
     write(TOKENIZER_CONFIG, format!("{config:#}\n"))?;
     write(TOKENIZER_JSON, definition)

@@ -96,7 +96,7 @@ fn several_machines_share_the_work() {
         place.ssa(&format!("data prepare in.jsonl --output out --part {part}")).succeeds();
     }
     let missing =
-        ["out/manifest-002-of-003.json: not here, but other parts", "prepare that part too"];
+        ["out/manifest-002-of-003.json: missing, although other parts", "prepare that part, too"];
     place.ssa("data inspect out").fails(3, &missing);
     place.ssa("data prepare in.jsonl --output out --part 2/3").succeeds();
     let expected: Vec<_> = (0..10).map(|number| number.to_string()).collect();
@@ -116,7 +116,7 @@ fn a_hub_that_cannot_be_reached_is_an_error() {
     let output = command.args(["data", "prepare", name, "--output", "out"]).output().unwrap();
     assert_eq!(output.status.code(), Some(3));
     let stderr = String::from_utf8(output.stderr).unwrap();
-    let begins = format!("error: {name}: the Hugging Face hub gives no such data: ");
+    let begins = format!("error: {name}: not found on the Hugging Face Hub: ");
     assert!(
         stderr.starts_with(&begins) && stderr.contains("check the name and the network"),
         "{stderr}"

@@ -66,11 +66,7 @@ enum Found<'a> {
 }
 
 /// The value of a field that has to be there; `None` for a blank line.
-fn required<'a>(
-    object: &'a [u8],
-    field: &str,
-    setting: &str,
-) -> Result<Option<&'a [u8]>, String> {
+fn required<'a>(object: &'a [u8], field: &str, setting: &str) -> Result<Option<&'a [u8]>, String> {
     if object.trim_ascii().is_empty() {
         return Ok(None);
     }

@@ -65,20 +65,40 @@ const TO_TEXT: &str = "convert it to plain text first";
 const TABLE: &str = "convert it to Parquet or JSON lines first";
 
 /// Kinds of files that are known and not read: endings, and what to do about them.
-const FOREIGN_ENDINGS: [(&[&str], &str, &str); 8] = [
+const FOREIGN_ENDINGS: [(&[&str], &str, &str); 9] = [
     (&["csv", "tsv"], "a table of comma- or tab-separated values", TO_JSONL),
     (&["zip", "tar", "tgz", "tbz2", "txz", "7z", "rar"], "an archive", UNPACK),
-    (&["br", "lz4", "lzma", "sz", "z", "lzo"], "compressed in a way that is not read",
-     "unpack it, or compress it with gzip or zstd"),
-    (&["arrow", "feather", "avro", "orc", "h5", "hdf5", "xlsx", "xls", "ods", "sqlite", "db"],
-     "a table of another format", TABLE),
-    (&["pdf", "epub", "docx", "doc", "odt", "rtf", "pptx"], "a document of an office program",
-     TO_TEXT),
-    (&["pkl", "pickle", "npy", "npz", "pt", "pth", "safetensors", "gguf", "bin", "idx"],
-     "binary data", "leave it out"),
+    (
+        &["br", "lz4", "lzma", "sz", "z", "lzo"],
+        "compressed in a way that is not read",
+        "unpack it, or compress it with gzip or zstd",
+    ),
+    (
+        &["arrow", "feather", "avro", "orc", "h5", "hdf5", "xlsx", "xls", "ods", "sqlite", "db"],
+        "a table of another format",
+        TABLE,
+    ),
+    (
+        &["pdf", "epub", "docx", "doc", "odt", "rtf", "pptx"],
+        "a document of an office program",
+        TO_TEXT,
+    ),
+    (
+        &["pkl", "pickle", "npy", "npz", "pt", "pth", "safetensors", "gguf", "bin", "idx"],
+        "binary data",
+        "leave it out",
+    ),
+    (
+        &["html", "htm", "xhtml"],
+        "a page of markup",
+        "extract its text; or pass --format text to take it as it is",
+    ),
     (&["ipynb"], "a notebook", "convert it with `jupyter nbconvert --to markdown`"),
-    (&["png", "jpg", "jpeg", "gif", "webp", "mp3", "wav", "mp4"], "an image, sound or film",
-     "leave it out"),
+    (
+        &["png", "jpg", "jpeg", "gif", "webp", "mp3", "wav", "mp4"],
+        "an image, sound or film",
+        "leave it out",
+    ),
 ];
 
 /// The same by their first bytes.
@@ -155,8 +175,7 @@ pub(super) fn content(
     if start.get(257..262) == Some(b"ustar") {
         return Err(Refusal::new("a tar archive", UNPACK));
     }
-    if let Some((_, what, hint)) =
-        FOREIGN_BYTES.iter().find(|(magic, ..)| start.starts_with(magic))
+    if let Some((_, what, hint)) = FOREIGN_BYTES.iter().find(|(magic, ..)| start.starts_with(magic))
     {
         return Err(Refusal::new(*what, *hint));
     }

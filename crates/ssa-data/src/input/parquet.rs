@@ -85,8 +85,7 @@ impl Wanted {
                 (messages, "conversations_field", Some(tools))
             }
         };
-        let column =
-            project(schema.get_fields(), field).ok_or_else(|| missing(field, setting))?;
+        let column = project(schema.get_fields(), field).ok_or_else(|| missing(field, setting))?;
         let mut columns = vec![column];
         if let Some(tools) = tools.and_then(|tools| project(schema.get_fields(), tools)) {
             // Two columns of one struct are one column with two fields.

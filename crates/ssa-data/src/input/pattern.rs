@@ -40,9 +40,10 @@ pub(super) fn expand(pattern: &Path) -> Result<Vec<Result<PathBuf>>, String> {
             paths.into_iter().flat_map(expand).collect()
         };
         // What does not exist does not match.
-        paths.retain(|path| path.as_ref().map_or(true, |path| {
-            path.as_os_str().is_empty() || path.symlink_metadata().is_ok()
-        }));
+        paths.retain(|path| {
+            path.as_ref()
+                .map_or(true, |path| path.as_os_str().is_empty() || path.symlink_metadata().is_ok())
+        });
     }
     Ok(paths)
 }

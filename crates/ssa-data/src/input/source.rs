@@ -9,9 +9,9 @@ use std::sync::atomic::AtomicU64;
 use ssa_text::{Conversation, Tokenizer};
 
 use super::kind::Content;
+use super::stream::{Opened, Stream};
 use super::sum::ReadSum;
 use super::walk::canonical;
-use super::stream::{Opened, Stream};
 use super::{InputOptions, field, hub, lines, parquet, refused, stream, values};
 use crate::file_sum::FileSum;
 use crate::{DataError, Result};

@@ -56,8 +56,7 @@ pub(super) fn open(
         _ => super::lines::damaged(name, &source),
     };
     let (start, file) = peek(Counted { inner: file, sum }).map_err(unreadable)?;
-    let compression =
-        kind::compression(name, &start).map_err(|refusal| refused(name, refusal))?;
+    let compression = kind::compression(name, &start).map_err(|refusal| refused(name, refusal))?;
     let (start, reader) = if compression == Compression::None {
         (start, file)
     } else {
@@ -91,9 +90,7 @@ fn open_file(path: &Path) -> Result<File> {
 }
 
 /// The first bytes of a stream, and the stream with them.
-fn peek(
-    mut reader: impl Read + Send + 'static,
-) -> io::Result<(Vec<u8>, Box<dyn BufRead + Send>)> {
+fn peek(mut reader: impl Read + Send + 'static) -> io::Result<(Vec<u8>, Box<dyn BufRead + Send>)> {
     let mut start = Vec::with_capacity(PROBE_BYTES);
     reader.by_ref().take(PROBE_BYTES as u64).read_to_end(&mut start)?;
     let whole = Cursor::new(start.clone()).chain(reader);
@@ -140,10 +137,8 @@ pub(super) fn read_all(path: Option<&Path>, name: &str, sum: &Arc<ReadSum>) -> R
         Some(path) => Box::new(open_file(path)?),
         None => Box::new(io::stdin()),
     };
-    let mut file = BufReader::with_capacity(
-        BUFFER_BYTES,
-        Counted { inner: file, sum: Arc::clone(sum) },
-    );
+    let mut file =
+        BufReader::with_capacity(BUFFER_BYTES, Counted { inner: file, sum: Arc::clone(sum) });
     io::copy(&mut file, &mut io::sink()).map_err(|error| super::lines::damaged(name, &error))?;
     Ok(())
 }

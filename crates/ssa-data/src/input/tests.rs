@@ -147,6 +147,9 @@ fn conversations_are_read_from_lines_and_rows() {
         ::parquet::basic::Compression::SNAPPY,
         ::parquet::basic::Compression::GZIP(::parquet::basic::GzipLevel::default()),
         ::parquet::basic::Compression::ZSTD(::parquet::basic::ZstdLevel::default()),
+        ::parquet::basic::Compression::BROTLI(::parquet::basic::BrotliLevel::default()),
+        ::parquet::basic::Compression::LZ4,
+        ::parquet::basic::Compression::LZ4_RAW,
     ] {
         let folder = folder(&[("a.jsonl", line), ("b.parquet", &parquet(compression))]);
         let both = "user: Hi\n\nassistant: Hello\n\n";
@@ -212,11 +215,18 @@ fn inputs_that_name_nothing_are_faults() {
     assert!(find_sources(&[], &options).unwrap_err().to_string().starts_with("no path was given"));
     assert!(message(&at("none"), &options).contains("none: no such file or directory"));
     assert!(message(&at("empty.txt"), &options).contains("empty.txt: the file is empty"));
-    assert!(message(&at("d"), &options).contains("/d: nothing to read: hidden entries, empty and binary files"));
     assert!(
-        message(&at("*.none"), &options).contains("*.none: no file matches\nhint: check the pattern")
+        message(&at("d"), &options)
+            .contains("/d: nothing to read: hidden entries, empty and binary files")
     );
-    assert!(message(&at("[.none"), &options).contains("[.none: the pattern is wrong: unclosed character class"));
+    assert!(
+        message(&at("*.none"), &options)
+            .contains("*.none: no file matches\nhint: check the pattern")
+    );
+    assert!(
+        message(&at("[.none"), &options)
+            .contains("[.none: the pattern is wrong: unclosed character class")
+    );
     let error = message(Path::new("-"), &options);
     assert_eq!(error, "`format` is auto, expected text or jsonl for the standard input");
 }
@@ -266,7 +276,11 @@ fn damaged_files_are_named() {
     for (name, bytes, cause) in [
         ("x.jsonl.gz", gzip(&lines)[..200].to_vec(), "the compressed file ends too early"),
         ("x.txt.gz", gzip(&lines)[..200].to_vec(), "the compressed file ends too early"),
-        ("x.txt.gz", lines.clone(), "its name ends with .gz, but it does not start like such a file"),
+        (
+            "x.txt.gz",
+            lines.clone(),
+            "its name ends with .gz, but it does not start like such a file",
+        ),
         ("x.jsonl.zst", zstd(&lines)[..40].to_vec(), ""),
         ("x.jsonl.zst", lines.clone(), ""),
         ("x.parquet", whole[..whole.len() - 1].to_vec(), "Parquet error"),
@@ -372,11 +386,8 @@ fn a_document_is_as_large_as_allowed_and_no_larger() {
 #[test]
 fn content_and_ending_decide_together() {
     let object = b"{\"text\":\"one\"}\n{\"text\":\"two\"}\n";
-    let utf16: Vec<u8> = str::from_utf8(object)
-        .unwrap()
-        .encode_utf16()
-        .flat_map(u16::to_le_bytes)
-        .collect();
+    let utf16: Vec<u8> =
+        str::from_utf8(object).unwrap().encode_utf16().flat_map(u16::to_le_bytes).collect();
     let both = ["one", "two"];
     let options = InputOptions::default();
     for (name, bytes) in [
@@ -387,12 +398,18 @@ fn content_and_ending_decide_together() {
         ("part-00000", object.to_vec()),
         ("a.jsonl.1", object.to_vec()),
         ("a.json", b"[{\"text\":\"one\"}, {\"text\":\"two\"}]".to_vec()),
-        ("a.json", b"[\n {\n \"text\": \"one\" }\n,\n{\"text\":\"two\", \"x\": [\"]\"]}\n]\n".to_vec()),
+        (
+            "a.json",
+            b"[\n {\n \"text\": \"one\" }\n,\n{\"text\":\"two\", \"x\": [\"]\"]}\n]\n".to_vec(),
+        ),
         ("a.json", b"{\n \"text\": \"one\"\n}\n{\n \"text\": \"two\"\n}".to_vec()),
         ("a.jsonl", utf16.clone()),
         ("a.jsonl", [b"\xff\xfe", &utf16[..]].concat()),
         ("a.jsonl.gz", gzip(&utf16)),
-        ("a.jsonl", b"{\"text\":\"one\",\"score\":NaN}\n{\"score\":-Infinity,\"text\":\"two\"}".to_vec()),
+        (
+            "a.jsonl",
+            b"{\"text\":\"one\",\"score\":NaN}\n{\"score\":-Infinity,\"text\":\"two\"}".to_vec(),
+        ),
     ] {
         let folder = folder(&[(name, &bytes)]);
         assert_eq!(texts(&[&folder.path().join(name)], &options), both, "{name}");
@@ -462,7 +479,8 @@ fn fields_are_found_by_paths() {
 fn patterns_match_names_that_are_not_utf8() {
     use std::ffi::OsStr;
     use std::os::unix::ffi::OsStrExt;
-    let folder = folder(&[("a.jsonl", b"{\"text\":\"one\"}"), (".b.jsonl", b"{}"), ("c.txt", b"c")]);
+    let folder =
+        folder(&[("a.jsonl", b"{\"text\":\"one\"}"), (".b.jsonl", b"{}"), ("c.txt", b"c")]);
     let odd = folder.path().join(OsStr::from_bytes(b"caf\xe9.jsonl"));
     fs::write(odd, "{\"text\":\"two\"}").unwrap();
     let options = InputOptions::default();
@@ -474,11 +492,18 @@ fn patterns_match_names_that_are_not_utf8() {
 fn whole_messages_reach_the_template() {
     let template = "{% for m in messages %}{{ m.role }}:{{ m.content }}{{ m.tool_calls | tojson }}{% endfor %}{{ tools | tojson }}";
     let folder = folder(&[
-        ("tokenizer.json", br#"{"version": "1.0", "added_tokens": [], "model": {"type": "WordLevel",
-            "vocab": {"</s>": 0}, "unk_token": "</s>"}}"#),
+        (
+            "tokenizer.json",
+            br#"{"version": "1.0", "added_tokens": [], "model": {"type": "WordLevel",
+            "vocab": {"</s>": 0}, "unk_token": "</s>"}}"#,
+        ),
         ("chat_template.jinja", template.as_bytes()),
-        ("c.jsonl", br#"{"messages": [{"role": "u", "content": null, "tool_calls": [{"z": 1, "a": "<"}]}],
-            "tools": "[{\"name\": \"t\"}]"}"#.as_slice()),
+        (
+            "c.jsonl",
+            br#"{"messages": [{"role": "u", "content": null, "tool_calls": [{"z": 1, "a": "<"}]}],
+            "tools": "[{\"name\": \"t\"}]"}"#
+                .as_slice(),
+        ),
     ]);
     let lines = fs::read_to_string(folder.path().join("c.jsonl")).unwrap().replace('\n', " ");
     fs::write(folder.path().join("c.jsonl"), lines).unwrap();

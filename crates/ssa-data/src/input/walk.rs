@@ -117,9 +117,13 @@ impl Finder {
         if metadata.is_file() {
             if metadata.len() == 0 {
                 let hint = "leave it out, or check what should have written it";
-                return Err(DataError::input(path.display().to_string(), "the file is empty", hint));
+                return Err(DataError::input(
+                    path.display().to_string(),
+                    "the file is empty",
+                    hint,
+                ));
             }
-            if let Opened::Refused(refusal) = self.open(path)? {
+            if let Some(Opened::Refused(refusal)) = self.open(path)? {
                 return Err(refused(&path.display().to_string(), refusal));
             }
         }
@@ -191,8 +195,9 @@ impl Finder {
     fn take_entry(&mut self, path: &Path, metadata: &Metadata) -> Result<bool> {
         let taken = metadata.len() > 0
             && match self.open(path)? {
-                Opened::Refused(_) => false,
-                Opened::Stream(stream) => {
+                Some(Opened::Refused(_)) => false,
+                None => true,
+                Some(Opened::Stream(stream)) => {
                     let name = path.to_string_lossy();
                     kind::is_taken_in_directory(&name, &stream.start, stream.content, self.format)
                 }
@@ -205,8 +210,13 @@ impl Finder {
         Ok(taken)
     }
 
-    fn open(&self, path: &Path) -> Result<Opened> {
-        stream::open(Some(path), &path.to_string_lossy(), self.format, Arc::default())
+    /// Opens a file to look at its start. `None` if it is damaged, which will be an error when it is
+    /// its turn to be read.
+    fn open(&self, path: &Path) -> Result<Option<Opened>> {
+        match stream::open(Some(path), &path.to_string_lossy(), self.format, Arc::default()) {
+            Err(DataError::Input { .. }) => Ok(None),
+            opened => opened.map(Some),
+        }
     }
 
     fn push(&mut self, path: &Path, metadata: &Metadata, listed: bool) {

@@ -113,12 +113,10 @@ fn faults_name_the_path_and_the_remedy() {
         )
     );
     let error = message(&paths(&folder, ["only"]));
-    assert!(
-        error.starts_with(&format!(
-            "{}: nothing to read: hidden entries, empty and binary files",
-            at("only")
-        ))
-    );
+    assert!(error.starts_with(&format!(
+        "{}: nothing to read: hidden entries, empty and binary files",
+        at("only")
+    )));
     assert!(error.ends_with("name such a file itself if it is meant"), "{error}");
     // Text found before does not excuse a directory without any; text that was read under another
     // name does.

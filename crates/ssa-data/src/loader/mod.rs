@@ -1,7 +1,7 @@
 //! Batches of rows.
 
-use crate::packing::{IGNORE_INDEX, PackedRow, PackedRows};
 use crate::mixture::{Mixture, RowPlace};
+use crate::packing::{IGNORE_INDEX, PackedRow, PackedRows};
 use crate::{DataError, Result};
 
 /// Some rows as one step of a model takes them: N = `batch` * `tokens` tokens in row order.

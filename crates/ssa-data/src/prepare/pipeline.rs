@@ -260,9 +260,9 @@ fn append(
             encode_tokens(ids, token_type, bytes)
         })
         .map_err(|error| match error {
-            DataError::Text(
-                error @ (TextError::NotUtf8 { .. } | TextError::TooLong { .. }),
-            ) => DataError::input(name, error.to_string(), ""),
+            DataError::Text(error @ (TextError::NotUtf8 { .. } | TextError::TooLong { .. })) => {
+                DataError::input(name, error.to_string(), "")
+            }
             error => error,
         })?;
     // A chat template may have written the end already.

@@ -19,8 +19,7 @@ use crate::shard::{
 };
 use crate::{DataError, Result};
 
-const CONTINUE_HINT: &str =
-    "give the same again to continue, or choose another output directory";
+const CONTINUE_HINT: &str = "give the same again to continue, or choose another output directory";
 
 /// A place in the sources.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -216,12 +215,7 @@ fn compare(path: &Path, begun: &Preparation, now: &Manifest) -> Result<()> {
 }
 
 /// Checks that the sources that were read to their ends still hold the same, on several threads.
-fn compare_sums(
-    path: &Path,
-    work: &Work,
-    begun: &Preparation,
-    threads: usize,
-) -> Result<()> {
+fn compare_sums(path: &Path, work: &Work, begun: &Preparation, threads: usize) -> Result<()> {
     let sums = begun.manifest.sources.iter().take(begun.resume_at.source);
     let read: Vec<_> = work
         .sources
@@ -265,8 +259,9 @@ impl PrepareSettings {
         let format = |settings: &Self| format!("format {:?}", settings.format).to_lowercase();
         let shard_tokens = |settings: &Self| format!("shard_tokens {}", settings.shard_tokens);
         let text_field = |settings: &Self| format!("text_field `{}`", settings.text_field);
-        let conversations =
-            |settings: &Self| format!("conversations_field {}", quoted(&settings.conversations_field));
+        let conversations = |settings: &Self| {
+            format!("conversations_field {}", quoted(&settings.conversations_field))
+        };
         [
             (part(self.part), part(other.part)),
             (format(self), format(other)),

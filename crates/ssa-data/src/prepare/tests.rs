@@ -15,7 +15,6 @@ use crate::input::Format;
 use crate::shard::Corpus;
 use crate::snapshot::snapshot;
 
-
 /// Small shards, so that there are several.
 pub(crate) fn options(output: &Path) -> PrepareOptions {
     PrepareOptions {
@@ -151,7 +150,9 @@ fn an_interrupted_run_ends_like_a_straight_one() {
         fs::write(broken.output.join("00099.bin.partial"), "x").unwrap();
         let error = Manifest::read(&broken.output).unwrap_err().to_string();
         assert!(
-            error.contains("preparation.json: the preparation of this corpus was interrupted; run"),
+            error.contains(
+                "preparation.json: the preparation of this corpus was interrupted\nhint: run"
+            ),
             "{error}"
         );
     }
@@ -265,7 +266,10 @@ fn another_preparation_is_never_mixed_in() {
 
     let error = message(&[&at("a.txt")], &options);
     assert!(error.starts_with(&format!("{begun}{}", at("b.jsonl").display())), "{error}");
-    assert!(error.contains("not the end of the inputs\nhint: give the same again to continue"), "{error}");
+    assert!(
+        error.contains("not the end of the inputs\nhint: give the same again to continue"),
+        "{error}"
+    );
     let other = PrepareOptions { shard_tokens: 7, ..options.clone() };
     let error = message(&[&at("a.txt"), &at("b.jsonl")], &other);
     assert!(
@@ -382,7 +386,10 @@ fn a_tokenizer_goes_with_its_tokens() {
         .unwrap_err()
         .to_string();
     assert!(
-        error.starts_with(&format!("{}: not UTF-8 at byte 3\nhint: convert", at("bad.txt").display())),
+        error.starts_with(&format!(
+            "{}: not UTF-8 at byte 3\nhint: convert",
+            at("bad.txt").display()
+        )),
         "{error}"
     );
     fs::write(at("bad.txt"), "caf\u{e9}").unwrap();
@@ -459,7 +466,10 @@ fn another_content_of_the_same_size_is_noticed() {
     assert!(error.contains("2.jsonl, line 6: not valid JSON"), "{error}");
     fs::write(at("2.jsonl"), lines("sECOND") + "{").unwrap();
     let error = run(&inputs, &broken).unwrap_err().to_string();
-    assert!(error.contains("2.jsonl: it has changed since documents of it were written"), "{error}");
+    assert!(
+        error.contains("2.jsonl: it has changed since documents of it were written"),
+        "{error}"
+    );
     fs::write(at("2.jsonl"), lines("second") + " ").unwrap();
     fs::write(at("1.jsonl"), lines("FIRST")).unwrap();
     let error = run(&inputs, &broken).unwrap_err().to_string();
@@ -477,7 +487,8 @@ fn a_state_that_was_changed_is_refused() {
     run(&[&at("a.jsonl")], &options).unwrap_err();
     let state = at("out/preparation.json");
     let original = fs::read_to_string(&state).unwrap();
-    for (before, after) in [("\"record\": 2", "\"record\": 9"), ("\"source\": 0", "\"source\": 2")] {
+    for (before, after) in [("\"record\": 2", "\"record\": 9"), ("\"source\": 0", "\"source\": 2")]
+    {
         assert!(original.contains(before), "{original}");
         fs::write(&state, original.replace(before, after)).unwrap();
         let error = run(&[&at("a.jsonl")], &options).unwrap_err().to_string();
@@ -496,7 +507,10 @@ fn only_a_new_or_empty_directory_is_taken() {
     let error = run(&[&at("a.txt")], &options(&at("out"))).unwrap_err();
     assert!(error.is_usage());
     let error = error.to_string();
-    assert!(error.contains("out: the directory holds other files, such as 00000.bin.partial"), "{error}");
+    assert!(
+        error.contains("out: the directory holds other files, such as 00000.bin.partial"),
+        "{error}"
+    );
     assert_eq!(fs::read_to_string(at("out/00000.bin.partial")).unwrap(), "mine");
     fs::remove_file(at("out/00000.bin.partial")).unwrap();
     assert_eq!(run(&[&at("a.txt")], &options(&at("out"))).unwrap().manifest.documents(), 1);
@@ -515,7 +529,12 @@ fn another_tokenizer_is_told_in_words() {
     let tokenizer = Tokenizer::load(&at("t"), None).unwrap();
     let error = prepare(&[at("a.txt")], &tokenizer, &options(&at("out")), &mut |_| ());
     let error = error.unwrap_err().to_string();
-    assert!(error.contains("was started with the tokenizer `bytes`, not a tokenizer.json of 2 tokens (SHA-256 "), "{error}");
+    assert!(
+        error.contains(
+            "was started with the tokenizer `bytes`, not a tokenizer.json of 2 tokens (SHA-256 "
+        ),
+        "{error}"
+    );
     assert!(error.contains("..) with `</s>` at the end of documents"), "{error}");
 }
 
@@ -533,7 +552,8 @@ fn a_document_has_one_end_and_its_bytes_are_those_of_the_text() {
     fs::write(at("t/tokenizer_config.json"), config).unwrap();
     let tokenizer = Tokenizer::load(&at("t"), None).unwrap();
     fs::write(at("c.jsonl"), r#"{"m": [{"content": "a"}, {"content": "\u2460"}]}"#).unwrap();
-    let input = InputOptions { conversations_field: Some("m".to_owned()), ..InputOptions::default() };
+    let input =
+        InputOptions { conversations_field: Some("m".to_owned()), ..InputOptions::default() };
     let options = PrepareOptions { input, ..options(&at("out")) };
     let manifest = prepare(&[at("c.jsonl")], &tokenizer, &options, &mut |_| ()).unwrap().manifest;
     let corpus = Corpus::open(&at("out")).unwrap();

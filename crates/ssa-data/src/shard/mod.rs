@@ -26,8 +26,8 @@ pub use manifest::{Manifest, ManifestCheck, PrepareSettings, ShardSum, SourceSum
 pub use part::Part;
 pub(crate) use part::PartFiles;
 pub use reader::{ShardReader, Tokens};
-pub use writer::{ShardFiles, ShardWriter};
 pub(crate) use writer::encode_tokens;
+pub use writer::{ShardFiles, ShardWriter};
 
 #[cfg(test)]
 mod tests;

@@ -121,12 +121,10 @@ fn an_id_that_does_not_fit_is_refused() {
     for (token_type, id) in [(TokenType::U16, 1 << 16), (TokenType::U32, 1 << 31)] {
         let mut writer = ShardWriter::create(&folder.path().join("x"), token_type).unwrap();
         writer.push(&[id - 1]).unwrap();
-        assert!(
-            matches!(
-                writer.push(&[id]),
-                Err(DataError::Text(TextError::UnknownToken { id: named, .. })) if named == id
-            )
-        );
+        assert!(matches!(
+            writer.push(&[id]),
+            Err(DataError::Text(TextError::UnknownToken { id: named, .. })) if named == id
+        ));
     }
     assert_eq!(TokenType::for_vocabulary(65_536), TokenType::U16);
     assert_eq!(TokenType::for_vocabulary(65_537), TokenType::U32);
@@ -200,7 +198,10 @@ fn a_missing_corpus_is_said_to_be_missing() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("none");
     let error = Corpus::open(&path).unwrap_err().to_string();
-    assert!(error.starts_with(&format!("{}: no such file or directory", path.display())), "{error}");
+    assert!(
+        error.starts_with(&format!("{}: no such file or directory", path.display())),
+        "{error}"
+    );
 }
 
 #[test]

@@ -87,7 +87,8 @@ impl ShardWriter {
     /// [`DataError::Write`] if the disk refuses.
     pub fn finish(self) -> Result<ShardFiles> {
         let Self { stem, bin, token_type, lengths, text_bytes, .. } = self;
-        let bytes = if text_bytes.is_empty() { None } else { Some(write_bytes(&stem, &text_bytes)?) };
+        let bytes =
+            if text_bytes.is_empty() { None } else { Some(write_bytes(&stem, &text_bytes)?) };
         let mut idx = SummedFile::create(&with_extension(&stem, "idx.partial"))?;
         let failed = |source| DataError::write(&with_extension(&stem, "idx"), source);
         write_index(&mut idx, token_type, &lengths).map_err(failed)?;

@@ -51,9 +51,8 @@ pub fn split(documents: Vec<Document>, held_out_fraction: f64, seed: u64) -> Res
     let count = documents.len();
     let split = by_tail(documents, held_out_fraction);
     if split.held_out.is_empty() {
-        let cause = format!(
-            "{bytes} bytes of text in {count} documents are too little to hold a part out"
-        );
+        let cause =
+            format!("{bytes} bytes of text in {count} documents are too little to hold a part out");
         return Err(DataError::amount(cause, "add text, at least one document of two bytes"));
     }
     Ok(split)

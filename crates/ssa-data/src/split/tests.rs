@@ -129,14 +129,14 @@ fn bad_inputs_are_named() {
             )
         );
     }
-    assert_eq!(message(vec![], 0.1), "the documents hold no text at all; add files with text");
+    assert_eq!(message(vec![], 0.1), "the documents hold no text\nhint: add files with text");
     assert_eq!(
         message(of_lengths(&[0; 12]), 0.1),
-        "the documents hold no text at all; add files with text"
+        "the documents hold no text\nhint: add files with text"
     );
     assert_eq!(
         message(of_lengths(&[1, 0, 1]), 0.1),
-        "2 bytes of text in 3 documents are too little to hold a part out; add text, at least one \
+        "2 bytes of text in 3 documents are too little to hold a part out\nhint: add text, at least one \
          document of two bytes"
     );
 }

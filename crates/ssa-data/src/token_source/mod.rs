@@ -158,11 +158,8 @@ impl TokenSource {
         }
         let all = self.all_documents()?;
         if all.len() < 2 {
-            let cause = format!(
-                "{}: cannot hold out a document: there are {}",
-                self.name(),
-                all.len()
-            );
+            let cause =
+                format!("{}: cannot hold out a document: there are {}", self.name(), all.len());
             let hint = "add documents, or name other text to evaluate on (data.valid_corpora)";
             return Err(DataError::amount(cause, hint));
         }

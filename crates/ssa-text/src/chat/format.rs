@@ -117,9 +117,8 @@ pub(super) fn printf(
         .filter_map(|argument| usize::try_from(argument.clone()).ok());
     charge(state, widths.chain(starred).fold(0, usize::saturating_add))?;
     let (text, arguments) = as_text(text, arguments);
-    format(FormatStyle::Printf, &text, &arguments).map_err(|error| {
-        invalid(error.detail().map_or_else(|| error.to_string(), str::to_owned))
-    })
+    format(FormatStyle::Printf, &text, &arguments)
+        .map_err(|error| invalid(error.detail().map_or_else(|| error.to_string(), str::to_owned)))
 }
 
 /// The format with `%r` as `%s`, and the arguments of both as Python writes them.

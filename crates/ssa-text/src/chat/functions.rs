@@ -76,7 +76,8 @@ fn percent(state: &State<'_, '_>, left: &Value, right: &Value) -> Result<Value, 
     match (f64::try_from(left.clone()), f64::try_from(right.clone())) {
         (Ok(left), Ok(right)) if right != 0.0 => {
             let rest = left % right;
-            let rest = if rest != 0.0 && (rest < 0.0) != (right < 0.0) { rest + right } else { rest };
+            let rest =
+                if rest != 0.0 && (rest < 0.0) != (right < 0.0) { rest + right } else { rest };
             Ok(Value::from(rest))
         }
         _ => Err(invalid(format!("cannot compute {} % {}", left.kind(), right.kind()))),

@@ -105,9 +105,7 @@ fn string_method(
             let (sign, digits) = text.split_at(usize::from(signed));
             Value::from(sign.to_owned() + &"0".repeat(missing) + digits)
         }
-        "isdecimal" => {
-            Value::from(!text.is_empty() && text.chars().all(|c| c.is_ascii_digit()))
-        }
+        "isdecimal" => Value::from(!text.is_empty() && text.chars().all(|c| c.is_ascii_digit())),
         _ => return Ok(None),
     }))
 }

@@ -7,7 +7,8 @@
 //! that it lacks.
 //!
 //! A template is foreign code: its instructions and the bytes it makes are bounded by fuel, and so
-//! is the depth of its calls.
+//! is the depth of its calls. It runs on a stack that even the deepest value that this fuel can build
+//! does not overflow when it is dropped.
 
 mod conversation;
 mod format;
@@ -18,6 +19,7 @@ mod tojson;
 
 use std::path::PathBuf;
 use std::sync::OnceLock;
+use std::thread;
 
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::Value;
@@ -29,9 +31,12 @@ use crate::panics::catch_panic;
 use crate::{Json, Result, TextError};
 
 /// What a template may use: one unit is an instruction or 64 bytes of strings and lists.
-const BASE_FUEL: u64 = 8 << 20;
+const BASE_FUEL: u64 = 2 << 20;
 /// Additional units for every byte of the conversation.
 const FUEL_PER_BYTE: u64 = 8;
+const MAX_FUEL: u64 = 32 << 20;
+/// Bytes of stack for each unit: a level of nesting costs several units, and less than 300 bytes.
+const STACK_PER_FUEL: u64 = 32;
 /// Nested calls of macros and levels of nested values.
 const RECURSION_LIMIT: usize = 200;
 const NAME: &str = "chat_template";
@@ -80,20 +85,27 @@ impl ChatTemplate {
             return Err(failed("there is no template named `default`".to_owned()));
         };
         let environment = template.environment().map_err(|cause| failed(cause.clone()))?;
+        let bytes = conversation.bytes() as u64;
+        let fuel = BASE_FUEL.saturating_add(bytes.saturating_mul(FUEL_PER_BYTE)).min(MAX_FUEL);
         // The engine is not known to panic; a template must not be what proves otherwise.
-        catch_panic(|| self.render_with(environment, conversation))
-            .unwrap_or_else(Err)
-            .map_err(failed)
+        let render = || catch_panic(|| self.render_with(environment, conversation, fuel));
+        let rendered = thread::scope(|scope| {
+            let stack = (fuel * STACK_PER_FUEL) as usize;
+            let thread = thread::Builder::new().stack_size(stack).spawn_scoped(scope, render);
+            let thread = thread.map_err(|error| format!("no thread to render it: {error}"))?;
+            thread.join().unwrap_or_else(|_| Err("it ended the engine".to_owned()))
+        });
+        rendered.and_then(|text| text).map_err(failed)
     }
 
     fn render_with(
         &self,
         environment: &Environment<'static>,
         conversation: &Conversation,
+        fuel: u64,
     ) -> Result<String, String> {
         let mut environment = environment.clone();
-        let bytes = conversation.bytes() as u64;
-        environment.set_fuel(Some(BASE_FUEL.saturating_add(bytes.saturating_mul(FUEL_PER_BYTE))));
+        environment.set_fuel(Some(fuel));
         let context = context! {
             messages => conversation.messages().to_template(),
             tools => conversation.tools().map_or(Value::from(()), Json::to_template),

@@ -16,8 +16,23 @@ const FILTERED: &str = ")|__iterable";
 
 /// Words that end an operand.
 const KEYWORDS: [&str; 17] = [
-    "if", "elif", "else", "for", "in", "not", "and", "or", "is", "set", "do", "call", "filter",
-    "with", "recursive", "macro", "print",
+    "if",
+    "elif",
+    "else",
+    "for",
+    "in",
+    "not",
+    "and",
+    "or",
+    "is",
+    "set",
+    "do",
+    "call",
+    "filter",
+    "with",
+    "recursive",
+    "macro",
+    "print",
 ];
 
 /// A token of an expression or statement.
@@ -116,9 +131,9 @@ fn tokens<'a>(source: &'a str, from: usize, end: &str) -> (Vec<Token<'a>>, usize
         }
         let length = match first {
             '\'' | '"' => string_length(rest, first),
-            c if c.is_alphanumeric() || c == '_' => rest
-                .find(|c: char| !c.is_alphanumeric() && c != '_')
-                .unwrap_or(rest.len()),
+            c if c.is_alphanumeric() || c == '_' => {
+                rest.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(rest.len())
+            }
             c if c.is_whitespace() => {
                 at += c.len_utf8();
                 continue;
@@ -241,18 +256,29 @@ mod tests {
         for (source, expected) in [
             ("{%- generation -%}x{% endgeneration %}", "{%- with -%}x{% endwith %}"),
             ("{{ generation }}{# {% generation %} #}", "{{ generation }}{# {% generation %} #}"),
-            ("{% raw %}{% generation %}{{ a % b }}{% endraw %}{{ a%b }}",
-             "{% raw %}{% generation %}{{ a % b }}{% endraw %}{{ __percent(a,b) }}"),
+            (
+                "{% raw %}{% generation %}{{ a % b }}{% endraw %}{{ a%b }}",
+                "{% raw %}{% generation %}{{ a % b }}{% endraw %}{{ __percent(a,b) }}",
+            ),
             ("{{ '%s' % x | upper + 'y' }}", "{{ __percent('%s' , x | upper) + 'y' }}"),
-            ("{{ a + b * c % d % -e ** 2 }}", "{{ a + __percent(__percent(b * c , d) , -e ** 2) }}"),
+            (
+                "{{ a + b * c % d % -e ** 2 }}",
+                "{{ a + __percent(__percent(b * c , d) , -e ** 2) }}",
+            ),
             ("{%- if loop.index0 % 2 == 0 -%}", "{%- if __percent(loop.index0 , 2) == 0 -%}"),
-            ("{{ f(x, '%s %s' % (a, b)) if c else 1 % 2 }}",
-             "{{ f(x, __percent('%s %s' , (a, b))) if c else __percent(1 , 2) }}"),
+            (
+                "{{ f(x, '%s %s' % (a, b)) if c else 1 % 2 }}",
+                "{{ f(x, __percent('%s %s' , (a, b))) if c else __percent(1 , 2) }}",
+            ),
             ("{{ {'a': {'b': 5 % 3}} }}", "{{ {'a': {'b': __percent(5 , 3)}} }}"),
-            ("{%- for k, v in m.items() if k % 2 -%}",
-             "{%- for k, v in (m.items())|__iterable if __percent(k , 2) -%}"),
-            ("{% for x in a if b recursive %}{{ loop(x) }}",
-             "{% for x in (a)|__iterable if b recursive %}{{ loop(x) }}"),
+            (
+                "{%- for k, v in m.items() if k % 2 -%}",
+                "{%- for k, v in (m.items())|__iterable if __percent(k , 2) -%}",
+            ),
+            (
+                "{% for x in a if b recursive %}{{ loop(x) }}",
+                "{% for x in (a)|__iterable if b recursive %}{{ loop(x) }}",
+            ),
             ("50 % {of} it {{ \"a % b\" }}", "50 % {of} it {{ \"a % b\" }}"),
             ("{%- set x = '}}' %}{{ x - 1 }}", "{%- set x = '}}' %}{{ x - 1 }}"),
         ] {

@@ -76,7 +76,9 @@ impl Writer<'_> {
             ValueKind::String => self.string(value.as_str().unwrap_or_default())?,
             ValueKind::Seq => {
                 let items: Vec<Value> = value.try_iter()?.collect();
-                self.block(('[', ']'), &items, depth, |writer, item| writer.value(item, depth + 1))?;
+                self.block(('[', ']'), &items, depth, |writer, item| {
+                    writer.value(item, depth + 1)
+                })?;
             }
             ValueKind::Map => {
                 let mut keys: Vec<Value> = value.try_iter()?.collect();

@@ -25,15 +25,8 @@ pub const TOKENIZER_FILES: [&str; 4] =
     [TOKENIZER_JSON, TOKENIZER_CONFIG, SPECIAL_TOKENS_MAP, CHAT_TEMPLATE];
 
 /// The special tokens that templates know by name.
-const SPECIAL_TOKENS: [&str; 7] = [
-    "bos_token",
-    "eos_token",
-    "unk_token",
-    "sep_token",
-    "pad_token",
-    "cls_token",
-    "mask_token",
-];
+const SPECIAL_TOKENS: [&str; 7] =
+    ["bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"];
 
 /// What lies beside a `tokenizer.json`; null where there is no such file.
 #[derive(Debug)]
@@ -139,8 +132,7 @@ pub(super) fn copy(tokenizer: &Path, directory: &Path) -> Result<()> {
     fs::create_dir_all(directory).map_err(|source| TextError::write(directory, source))?;
     for name in TOKENIZER_FILES {
         let is_tokenizer = name == TOKENIZER_JSON;
-        let file =
-            if is_tokenizer { tokenizer.to_owned() } else { tokenizer.with_file_name(name) };
+        let file = if is_tokenizer { tokenizer.to_owned() } else { tokenizer.with_file_name(name) };
         let bytes = match fs::read(&file) {
             Ok(bytes) => bytes,
             Err(source) if source.kind() == ErrorKind::NotFound && !is_tokenizer => continue,

@@ -130,8 +130,7 @@ impl HfTokenizer {
 fn parse(bytes: &[u8], config: &Config) -> Result<Parsed, String> {
     let mut definition: Value = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
     limits::check(&definition)?;
-    let mut inner =
-        tokenizers::Tokenizer::from_bytes(bytes).map_err(|error| error.to_string())?;
+    let mut inner = tokenizers::Tokenizer::from_bytes(bytes).map_err(|error| error.to_string())?;
     // A file saved after use can ask to cut or pad every text, which would lose or invent tokens.
     inner.with_truncation(None).map_err(|error| error.to_string())?;
     inner.with_padding(None);

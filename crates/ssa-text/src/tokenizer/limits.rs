@@ -45,7 +45,8 @@ fn check_expression(pattern: &str) -> Result<(), String> {
         let named = pattern[..open].ends_with(|c: char| c.is_ascii_alphabetic())
             && pattern[..open - 1].ends_with('\\');
         let Some(counts) = pattern[open + 1..].split_once('}').filter(|_| !named) else { continue };
-        let largest = counts.0.split(',').filter_map(|count| count.trim().parse::<u64>().ok()).max();
+        let largest =
+            counts.0.split(',').filter_map(|count| count.trim().parse::<u64>().ok()).max();
         product = product.saturating_mul(largest.unwrap_or(1).max(1));
     }
     if product <= MAX_REPETITIONS {

@@ -6,8 +6,8 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::*;
-use crate::cuts::{Cuts, MAX_PIECE_BYTES, PATTERNS};
 use crate::Json;
+use crate::cuts::{Cuts, MAX_PIECE_BYTES, PATTERNS};
 use crate::train::{TrainTokenizerOptions, train_tokenizer};
 
 /// A tokenizer trained on this crate's own text.
@@ -194,21 +194,30 @@ fn tokens_of_white_space_do_not_lie_across_a_cut() {
 /// Tokenizers of other families, which are never cut.
 #[test]
 fn other_families_have_the_tokens_of_the_whole_text() {
-    let words: Vec<&str> = vec!["<unk>", "</s>", "\u{2581}", "\u{2581}a", "a", "b", "ab", "##b", "!"];
+    let words: Vec<&str> =
+        vec!["<unk>", "</s>", "\u{2581}", "\u{2581}a", "a", "b", "ab", "##b", "!"];
     let numbered: serde_json::Map<_, _> =
         words.iter().enumerate().map(|(id, word)| ((*word).to_owned(), id.into())).collect();
     let scored: Vec<Value> = words.iter().map(|word| json!([word, -1.0])).collect();
     let metaspace = |scheme: &str| json!({ "type": "Metaspace", "replacement": "\u{2581}", "prepend_scheme": scheme, "split": true });
     let lower = json!({ "type": "BertNormalizer", "clean_text": true, "handle_chinese_chars": true,
         "strip_accents": null, "lowercase": true });
-    let unigram = json!({ "type": "Unigram", "unk_id": 0, "vocab": scored, "byte_fallback": false });
+    let unigram =
+        json!({ "type": "Unigram", "unk_id": 0, "vocab": scored, "byte_fallback": false });
     let definitions = [
         (Value::Null, metaspace("always"), unigram.clone()),
         (json!({ "type": "NFKC" }), metaspace("first"), unigram),
-        (lower, json!({ "type": "BertPreTokenizer" }), json!({ "type": "WordPiece", "vocab": numbered,
-            "unk_token": "<unk>", "continuing_subword_prefix": "##", "max_input_chars_per_word": 100 })),
-        (Value::Null, json!({ "type": "Whitespace" }),
-         json!({ "type": "WordLevel", "vocab": numbered, "unk_token": "<unk>" })),
+        (
+            lower,
+            json!({ "type": "BertPreTokenizer" }),
+            json!({ "type": "WordPiece", "vocab": numbered,
+            "unk_token": "<unk>", "continuing_subword_prefix": "##", "max_input_chars_per_word": 100 }),
+        ),
+        (
+            Value::Null,
+            json!({ "type": "Whitespace" }),
+            json!({ "type": "WordLevel", "vocab": numbered, "unk_token": "<unk>" }),
+        ),
     ];
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("tokenizer.json");
@@ -285,7 +294,9 @@ fn the_end_of_document_is_found_or_asked_for() {
     fs::write(&config, r#"{"eos_token": "<|im_end|>"}"#).unwrap();
     let error = eos(None).unwrap_err().to_string();
     assert!(
-        error.contains("the vocabulary has no token `<|im_end|>` to end documents\nhint: name the token"),
+        error.contains(
+            "the vocabulary has no token `<|im_end|>` to end documents\nhint: name the token"
+        ),
         "{error}"
     );
     fs::remove_file(&config).unwrap();
@@ -417,10 +428,14 @@ fn without_a_template_only_text_is_written() {
     let text = Tokenizer::Bytes.render(&conversation(parts)).unwrap();
     assert_eq!(text, "a: xy\n\nb: \n\nc: \n\nd: z\n\n");
     for (messages, cause) in [
-        (r#"[{"role": "a", "content": null, "tool_calls": [{}]}]"#,
-         "`tool_calls` of message 0 needs a chat template"),
-        (r#"[{"role": "a"}, {"role": "a", "content": [{"type": "image"}]}]"#,
-         "`content` of message 1 needs a chat template"),
+        (
+            r#"[{"role": "a", "content": null, "tool_calls": [{}]}]"#,
+            "`tool_calls` of message 0 needs a chat template",
+        ),
+        (
+            r#"[{"role": "a"}, {"role": "a", "content": [{"type": "image"}]}]"#,
+            "`content` of message 1 needs a chat template",
+        ),
         (r#"[{"content": "a"}]"#, "message 0 has no `role`"),
     ] {
         let error = Tokenizer::Bytes.render(&conversation(messages)).unwrap_err().to_string();
@@ -462,11 +477,11 @@ fn templates_are_bounded() {
 fn a_nested_value_does_not_overflow_the_stack() {
     let folder = tempfile::tempdir().unwrap();
     let path = trained(&folder);
-    let template = "{% set ns = namespace(x=[]) %}{% for i in range(50000) %}{% set ns.x = [ns.x] %}{% endfor %}ok";
-    fs::write(path.join("chat_template.jinja"), template).unwrap();
+    let nested = "{% set ns = namespace(x=[]) %}{% for i in range(9999) %}{% for j in range(9999) %}{% set ns.x = [ns.x] %}{% endfor %}{% endfor %}";
+    fs::write(path.join("chat_template.jinja"), nested).unwrap();
     let messages = conversation(r#"[{"role": "user", "content": "hello"}]"#);
-    let rendered = Tokenizer::load(&path, None).unwrap().render(&messages);
-    assert!(rendered.is_err() || rendered.is_ok_and(|text| text == "ok"));
+    let error = Tokenizer::load(&path, None).unwrap().render(&messages).unwrap_err().to_string();
+    assert!(error.contains("fuel"), "{error}");
 }
 
 #[test]
@@ -501,7 +516,10 @@ fn what_a_file_asks_for_is_bounded() {
     let path = trained(&folder).join("tokenizer.json");
     let original: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
     let changes: [(fn(&mut Value), &str); 2] = [
-        (|definition| definition["model"]["vocab"]["zz"] = json!(4_000_000_000_u32), "its largest id is"),
+        (
+            |definition| definition["model"]["vocab"]["zz"] = json!(4_000_000_000_u32),
+            "its largest id is",
+        ),
         (
             |definition| {
                 definition["pre_tokenizer"]["pretokenizers"][0]["pattern"]["Regex"] =
@@ -516,4 +534,28 @@ fn what_a_file_asks_for_is_bounded() {
         let error = Tokenizer::load(&path, None).unwrap_err().to_string();
         assert!(error.contains(cause), "{error}");
     }
+}
+
+#[test]
+fn a_text_that_is_refused_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let tokenizer = Tokenizer::load(&trained(&folder), None).unwrap();
+    let documents = [("a.txt", &b"good"[..]), ("4.txt", b"caf\xe9")]
+        .map(|(name, text)| Document { name: name.to_owned(), text: text.to_vec() });
+    let error = tokenizer.encode_documents(&documents).unwrap_err().to_string();
+    assert!(error.starts_with("4.txt: not UTF-8 at byte 3\nhint: "), "{error}");
+    // A text that ends with the token has no other end.
+    let ended = Document { name: "x".to_owned(), text: b"a<|endoftext|>".to_vec() };
+    let ids = tokenizer.encode_documents(&[ended]).unwrap();
+    assert_eq!(ids, [tokenizer.encode(b"a").unwrap()]);
+}
+
+#[test]
+fn templates_know_the_date() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = trained(&folder);
+    let messages = conversation(r#"[{"role": "user", "content": "hello"}]"#);
+    fs::write(path.join("chat_template.jinja"), "{{ strftime_now('%Y-%m-%d') }}").unwrap();
+    let date = Tokenizer::load(&path, None).unwrap().render(&messages).unwrap();
+    assert!(date.len() == 10 && date.starts_with("20"), "{date}");
 }

@@ -33,7 +33,15 @@ fn describe(directory: &Path) {
         let ShardFiles { bin, idx, bytes } = writer.finish().unwrap();
         let (documents, tokens) = (shard.documents() as u64, shard.tokens());
         let name = stem.file_name().unwrap().to_str().unwrap().to_owned();
-        shards.push(ShardSum { name, documents, tokens, text_bytes: tokens - documents, bin, idx, bytes });
+        shards.push(ShardSum {
+            name,
+            documents,
+            tokens,
+            text_bytes: tokens - documents,
+            bin,
+            idx,
+            bytes,
+        });
     }
     Manifest::new(&Tokenizer::Bytes, None, shards, vec![]).write(directory).unwrap();
 }

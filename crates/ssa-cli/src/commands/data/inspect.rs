@@ -112,8 +112,7 @@ fn count(corpus: &Corpus, tokenizer: Option<&Tokenizer>) -> Result<Counts> {
         progress.set(0, done as u64, all as u64, || format!("{} documents", amount(done as u64)));
     });
     progress.finish();
-    let TokenCounts { quartiles, tokens_by_length, distinct_tokens, most_frequent, .. } =
-        counted;
+    let TokenCounts { quartiles, tokens_by_length, distinct_tokens, most_frequent, .. } = counted;
     let named = most_frequent.into_iter().map(|(id, count)| {
         let token = tokenizer.map(|tokenizer| tokenizer.decode(&[id])).transpose()?;
         Ok(FrequentToken { id, token, count })

@@ -87,10 +87,7 @@ fn summarise(output: &PrepareOutput) -> Result<()> {
     }
     if let Some(first) = output.skipped_files.first() {
         let count = output.skipped_files.len();
-        print(&format!(
-            "{count} files of other kinds were skipped, such as {}",
-            first.display()
-        ))?;
+        print(&format!("{count} files of other kinds were skipped, such as {}", first.display()))?;
     }
     print(&format!("{seconds:.1} s"))
 }

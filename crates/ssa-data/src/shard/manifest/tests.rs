@@ -142,5 +142,8 @@ fn the_count_of_parts_is_not_believed() {
     manifest.settings = Some(settings(3, 2));
     fs::write(&name, serde_json::to_string(&manifest).unwrap()).unwrap();
     let message = Manifest::read(directory.path()).unwrap_err().to_string();
-    assert!(message.contains("manifest.json: it is of part 3/2, which does not exist"), "{message}");
+    assert!(
+        message.contains("manifest.json: it is of part 3/2, which does not exist"),
+        "{message}"
+    );
 }
