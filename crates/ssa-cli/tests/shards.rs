@@ -15,7 +15,7 @@ use std::path::Path;
 use common::{ssa, workplace};
 use serde_json::Value;
 use ssa_data::{
-    Document, Manifest, ShardFiles, ShardSum, ShardWriter, TokenType, Tokenizer,
+    DataError, Document, Manifest, ShardFiles, ShardSum, ShardWriter, TokenType, Tokenizer,
     TrainTokenizerOptions, read_documents, train_tokenizer,
 };
 
@@ -23,7 +23,8 @@ use ssa_data::{
 fn make_tokenizer(directory: &Path) -> Tokenizer {
     let target = directory.join("tokenizer");
     let options = TrainTokenizerOptions { vocab_size: 300, min_frequency: 2 };
-    train_tokenizer(documents(directory).into_iter().map(Ok), &target, &options, |_| {}).unwrap();
+    let documents = documents(directory).into_iter().map(Ok::<_, DataError>);
+    train_tokenizer(documents, &target, &options, |_| {}).unwrap();
     Tokenizer::load(&target, None).unwrap()
 }
 
@@ -56,6 +57,7 @@ fn make_corpus(directory: &Path, name: &str, tokenizer: &Tokenizer) {
             text_bytes: 0,
             bin,
             idx,
+            bytes,
         });
     }
     Manifest::new(tokenizer, None, shards, vec![]).write(&target).unwrap();

@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use ssa_files::FileError;
 use ssa_text::TextError;
 
 /// Why text could not be turned into rows of tokens.
@@ -55,17 +56,9 @@ pub enum DataError {
         /// What the system said.
         source: io::Error,
     },
-    /// The system refuses to write a file.
-    #[error(
-        "{}: cannot be written: {source}\nhint: check the free space and permissions there",
-        path.display()
-    )]
-    Write {
-        /// The file.
-        path: PathBuf,
-        /// What the system said.
-        source: io::Error,
-    },
+    /// A file or directory cannot be written.
+    #[error(transparent)]
+    File(#[from] FileError),
     /// A file, record, pattern or address cannot be read as text.
     #[error("{name}: {cause}{}", hint_line(hint))]
     Input {
@@ -171,10 +164,6 @@ impl DataError {
             io::ErrorKind::NotFound => Self::Missing { path: path.to_owned() },
             _ => Self::Read { path: path.to_owned(), source },
         }
-    }
-
-    pub(crate) fn write(path: &Path, source: io::Error) -> Self {
-        Self::Write { path: path.to_owned(), source }
     }
 
     pub(crate) fn setting(

@@ -11,11 +11,3 @@ pub struct FileSum {
     /// SHA-256, in hexadecimal digits.
     pub sha256: String,
 }
-
-/// The digits of a sum.
-pub(crate) fn hexadecimal(sum: &[u8]) -> String {
-    sum.iter()
-        .flat_map(|byte| [byte >> 4, byte & 15])
-        .map(|digit| char::from(b"0123456789abcdef"[usize::from(digit)]))
-        .collect()
-}

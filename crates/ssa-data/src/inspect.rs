@@ -117,6 +117,7 @@ mod tests {
 
     use super::*;
     use crate::prepare::tests::{options, prepare_lines};
+    use crate::shard::{ShardWriter, TokenType};
 
     fn corpus(lines: &[&str]) -> (TempDir, Corpus) {
         let folder = tempfile::tempdir().unwrap();
@@ -148,7 +149,7 @@ mod tests {
         ] {
             let folder = tempfile::tempdir().unwrap();
             let stem = folder.path().join("x");
-            let mut writer = crate::ShardWriter::create(&stem, crate::TokenType::U16).unwrap();
+            let mut writer = ShardWriter::create(&stem, TokenType::U16).unwrap();
             ids.iter().for_each(|ids| writer.push(ids).unwrap());
             writer.finish().unwrap();
             let shard = ShardReader::open(&stem).unwrap();

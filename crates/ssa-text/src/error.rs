@@ -4,6 +4,8 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use ssa_files::FileError;
+
 /// Why a tokenizer cannot be loaded, trained or applied.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -45,17 +47,9 @@ pub enum TextError {
         /// What the system said.
         source: io::Error,
     },
-    /// The system refuses to write a file.
-    #[error(
-        "{}: cannot be written: {source}\nhint: check the free space and permissions there",
-        path.display()
-    )]
-    Write {
-        /// The file.
-        path: PathBuf,
-        /// What the system said.
-        source: io::Error,
-    },
+    /// A file or directory cannot be written.
+    #[error(transparent)]
+    File(#[from] FileError),
     /// A file is not a tokenizer that can be used.
     #[error("{}: not a usable tokenizer: {cause}\nhint: {hint}", path.display())]
     Tokenizer {
@@ -159,10 +153,6 @@ impl TextError {
             io::ErrorKind::NotFound => Self::Missing { path: path.to_owned() },
             _ => Self::Read { path: path.to_owned(), source },
         }
-    }
-
-    pub(crate) fn write(path: &Path, source: io::Error) -> Self {
-        Self::Write { path: path.to_owned(), source }
     }
 
     /// The error of a `tokenizer.json` that is damaged or asks for what is not possible.

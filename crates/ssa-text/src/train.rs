@@ -1,6 +1,5 @@
 //! Training a byte-level BPE tokenizer.
 
-use std::fs;
 use std::path::Path;
 
 use serde_json::json;
@@ -45,7 +44,7 @@ pub struct TrainTokenizerOptions {
 /// # Errors
 /// [`TextError::Setting`] if `vocab_size` is below 257, the first error of `documents`,
 /// [`TextError::NotUtf8`] for a document that is not, [`TextError::NoText`] if there is none, and
-/// [`TextError::Exists`] or [`TextError::Write`] if a file is there already or cannot be written.
+/// [`TextError::Exists`] or [`TextError::File`] if a file is there already or cannot be written.
 pub fn train_tokenizer<E: From<TextError> + Send>(
     documents: impl Iterator<Item = Result<Document, E>> + Send,
     directory: &Path,
@@ -110,16 +109,12 @@ fn untrained() -> tokenizers::Result<tokenizers::Tokenizer> {
 }
 
 fn write(tokenizer: &tokenizers::Tokenizer, directory: &Path) -> Result<()> {
-    let write = |name: &str, text: String| {
-        let path = directory.join(name);
-        fs::write(&path, text).map_err(|source| TextError::write(&path, source))
-    };
-    fs::create_dir_all(directory).map_err(|source| TextError::write(directory, source))?;
+    ssa_files::create_directories(directory)?;
     let definition =
         tokenizer.to_string(true).map_err(|error| TextError::Train { cause: error.to_string() })?;
     let config = json!({ "tokenizer_class": "PreTrainedTokenizerFast", "eos_token": EOS_TOKEN });
-    write(TOKENIZER_CONFIG, format!("{config:#}\n"))?;
-    write(TOKENIZER_JSON, definition)
+    ssa_files::write(&directory.join(TOKENIZER_CONFIG), format!("{config:#}\n"))?;
+    Ok(ssa_files::write(&directory.join(TOKENIZER_JSON), definition)?)
 }
 
 /// The documents as texts of about [`TEXT_BYTES`], cut where the tokenizer to be trained never joins

@@ -4,9 +4,9 @@ use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use sha2::{Digest, Sha256};
+use ssa_files::Sha256;
 
-use crate::file_sum::{FileSum, hexadecimal};
+use crate::file_sum::FileSum;
 
 /// What an error of a source that has changed says.
 const CHANGED: &str = "it has changed since documents of it were written";
@@ -45,7 +45,7 @@ impl ReadSum {
     /// Bytes read and their sum.
     pub(crate) fn so_far(&self) -> FileSum {
         let state = self.state();
-        FileSum { bytes: state.bytes, sha256: hexadecimal(&state.sum.clone().finalize()) }
+        FileSum { bytes: state.bytes, sha256: state.sum.clone().finish().to_string() }
     }
 
     /// Whether all that was expected has been read.
@@ -79,7 +79,7 @@ impl ReadSum {
             state.add(start);
             bytes = rest;
             if state.bytes == length {
-                if hexadecimal(&state.sum.clone().finalize()) != sha256 {
+                if state.sum.clone().finish().to_string() != sha256 {
                     return Err(io::Error::other(CHANGED));
                 }
                 state.expected = None;

@@ -1,22 +1,19 @@
 //! What a preparation keeps on the disk to continue with.
 
-use std::fs::{self, File, TryLockError};
-use std::io::ErrorKind;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
+use ssa_files::{FileError, Lock, LockError, Operation, Sha256};
 use ssa_text::Tokenizer;
 
 use super::{PrepareOptions, Work};
-use crate::file_sum::{FileSum, hexadecimal};
+use crate::file_sum::FileSum;
 use crate::input::entries;
-use crate::shard::{
-    Manifest, ManifestCheck, Part, PartFiles, PrepareSettings, SourceSum, write_json,
-};
+use crate::shard::{Manifest, ManifestCheck, Part, PartFiles, PrepareSettings, SourceSum};
 use crate::{DataError, Result};
 
 const CONTINUE_HINT: &str = "give the same again to continue, or choose another output directory";
@@ -67,27 +64,21 @@ impl Preparation {
 
     pub(super) fn write(&mut self, directory: &Path) -> Result<()> {
         let path = directory.join(self.manifest.part().preparation_name());
-        self.sha256 = self.sum().map_err(|source| DataError::write(&path, source.into()))?;
-        write_json(&path, self)
+        let sum = self.sum().map_err(|error| FileError::at(Operation::Write, &path)(error.into()));
+        self.sha256 = sum?;
+        Ok(ssa_files::write_json(&path, self)?)
     }
 
     fn sum(&self) -> serde_json::Result<String> {
         let json = serde_json::to_vec(&(&self.resume_at, &self.read, &self.manifest))?;
-        Ok(hexadecimal(&Sha256::digest(json)))
+        Ok(Sha256::of(json).to_string())
     }
 
     /// Writes the manifest in place of the state.
     pub(super) fn complete(self, directory: &Path) -> Result<Manifest> {
         self.manifest.write(directory)?;
-        remove_if_there(&directory.join(self.manifest.part().preparation_name()))?;
+        ssa_files::remove_file(&directory.join(self.manifest.part().preparation_name()))?;
         Ok(self.manifest)
-    }
-}
-
-fn remove_if_there(path: &Path) -> Result<()> {
-    match fs::remove_file(path) {
-        Err(source) if source.kind() != ErrorKind::NotFound => Err(DataError::write(path, source)),
-        _ => Ok(()),
     }
 }
 
@@ -96,19 +87,20 @@ pub(super) struct Begun {
     pub(super) preparation: Preparation,
     /// Whether there is nothing left to do.
     pub(super) complete: bool,
-    _lock: Lock,
+    _lock: PartLock,
 }
 
 /// Takes hold of the output directory and finds out where to continue.
 pub(super) fn begin(work: &Work, tokenizer: &Tokenizer, options: &PrepareOptions) -> Result<Begun> {
     let directory = &options.output;
-    fs::create_dir_all(directory).map_err(|source| DataError::write(directory, source))?;
-    let _lock = Lock::take(directory, options.part)?;
+    ssa_files::create_directories(directory)?;
+    let _lock = PartLock::take(directory, options.part)?;
     let (path, state) = (
         directory.join(options.part.manifest_name()),
         directory.join(options.part.preparation_name()),
     );
     refuse_other_files(directory, options.part, path.exists() || state.exists())?;
+    ssa_files::remove_leftovers(directory)?;
 
     let eos_token = tokenizer.eos_token();
     let mut fresh = Manifest::new(tokenizer, eos_token.as_deref(), Vec::new(), work.sums());
@@ -118,7 +110,7 @@ pub(super) fn begin(work: &Work, tokenizer: &Tokenizer, options: &PrepareOptions
         let preparation = Preparation::new(end, Manifest::read_file(&path)?);
         compare(&path, &preparation, &fresh)?;
         compare_sums(&path, work, &preparation, options.threads)?;
-        remove_if_there(&state)?;
+        ssa_files::remove_file(&state)?;
         return Ok(Begun { preparation, complete: true, _lock });
     }
     let begun = if state.exists() { Some(Preparation::read(&state)?) } else { None };
@@ -275,30 +267,26 @@ impl PrepareSettings {
 }
 
 /// The right to write a part of a corpus, until it is dropped or the process ends.
-struct Lock {
-    path: PathBuf,
-    _file: File,
-}
+struct PartLock(Lock);
 
-impl Lock {
+impl PartLock {
     fn take(directory: &Path, part: Part) -> Result<Self> {
         let path = directory.join(part.preparation_name()).with_extension("lock");
-        let file = File::create(&path).map_err(|source| DataError::write(&path, source))?;
-        match file.try_lock() {
-            Err(TryLockError::WouldBlock) => Err(DataError::Corpus {
+        match Lock::take(&path) {
+            Ok(lock) => Ok(Self(lock)),
+            Err(LockError::Held { .. }) => Err(DataError::Corpus {
                 path: directory.to_owned(),
                 cause: "another `ssa data prepare` is writing here".to_owned(),
                 hint: "wait for it, or choose another output directory",
             }),
-            // Some network file systems have no locks: there the user takes care.
-            Ok(()) | Err(TryLockError::Error(_)) => Ok(Self { path, _file: file }),
+            Err(LockError::File(error)) => Err(error.into()),
         }
     }
 }
 
-impl Drop for Lock {
+impl Drop for PartLock {
     fn drop(&mut self) {
-        // Best effort: an unlocked file that stays does no harm.
-        let _ = fs::remove_file(&self.path);
+        // A corpus is complete without it, and a file that stays does no harm.
+        let _ = ssa_files::remove_file(self.0.path());
     }
 }

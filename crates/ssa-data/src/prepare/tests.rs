@@ -3,14 +3,13 @@ use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
-use sha2::{Digest, Sha256};
+use ssa_files::Sha256;
 use ssa_text::{TrainTokenizerOptions, train_tokenizer};
 use tempfile::TempDir;
 
 use super::state::Preparation;
 use super::*;
 use crate::corpus::corpus_tokenizer;
-use crate::file_sum::hexadecimal;
 use crate::input::Format;
 use crate::shard::Corpus;
 use crate::snapshot::snapshot;
@@ -103,7 +102,7 @@ fn documents_become_shards_and_a_manifest() {
     let name = folder.path().join("a/out.jsonl").display().to_string();
     let bytes = fs::metadata(&name).ok().map(|metadata| metadata.len());
     let source = SourceSum {
-        sha256: Some(hexadecimal(&Sha256::digest(fs::read(&name).unwrap()))),
+        sha256: Some(Sha256::of(fs::read(&name).unwrap()).to_string()),
         name,
         bytes,
         documents: 4,
@@ -147,7 +146,9 @@ fn an_interrupted_run_ends_like_a_straight_one() {
         }));
         assert!(killed.is_err());
         // A process that is really killed leaves this behind.
-        fs::write(broken.output.join("00099.bin.partial"), "x").unwrap();
+        fs::write(broken.output.join(".ssa-partial-0123456789ab"), "x").unwrap();
+        // And this is a file of the user.
+        fs::write(broken.output.join("00000.bin.partial"), "mine").unwrap();
         let error = Manifest::read(&broken.output).unwrap_err().to_string();
         assert!(
             error.contains(
@@ -170,7 +171,9 @@ fn an_interrupted_run_ends_like_a_straight_one() {
             && first.bytes == first.resumed_bytes
             && first.bytes < first.total_bytes
     );
-    fs::remove_file(broken.output.join("00099.bin.partial")).unwrap();
+    let mine = broken.output.join("00000.bin.partial");
+    assert_eq!(fs::read(&mine).unwrap(), b"mine");
+    fs::remove_file(mine).unwrap();
     assert!(files(&straight.output) == files(&broken.output));
 
     // Ended between its last two steps, a run leaves its state, too.

@@ -21,7 +21,6 @@ mod writer;
 
 pub use corpus::Corpus;
 pub use idx::TokenType;
-pub(crate) use manifest::write_json;
 pub use manifest::{Manifest, ManifestCheck, PrepareSettings, ShardSum, SourceSum, TokenizerSum};
 pub use part::Part;
 pub(crate) use part::PartFiles;

@@ -127,9 +127,11 @@ impl Config {
     }
 }
 
-/// Copies the files of a tokenizer into a directory; each appears under its name when it is whole.
-pub(super) fn copy(tokenizer: &Path, directory: &Path) -> Result<()> {
-    fs::create_dir_all(directory).map_err(|source| TextError::write(directory, source))?;
+/// Copies the files of a tokenizer into a directory and returns their names; each is replaced as a
+/// whole.
+pub(super) fn copy(tokenizer: &Path, directory: &Path) -> Result<Vec<&'static str>> {
+    ssa_files::create_directories(directory)?;
+    let mut copied = Vec::new();
     for name in TOKENIZER_FILES {
         let is_tokenizer = name == TOKENIZER_JSON;
         let file = if is_tokenizer { tokenizer.to_owned() } else { tokenizer.with_file_name(name) };
@@ -138,12 +140,10 @@ pub(super) fn copy(tokenizer: &Path, directory: &Path) -> Result<()> {
             Err(source) if source.kind() == ErrorKind::NotFound && !is_tokenizer => continue,
             Err(source) => return Err(TextError::Read { path: file, source }),
         };
-        let (target, partial) = (directory.join(name), directory.join(format!("{name}.partial")));
-        fs::write(&partial, bytes)
-            .and_then(|()| fs::rename(&partial, &target))
-            .map_err(|source| TextError::write(&target, source))?;
+        ssa_files::write(&directory.join(name), bytes)?;
+        copied.push(name);
     }
-    Ok(())
+    Ok(copied)
 }
 
 fn token_text(token: &Value) -> Option<&str> {

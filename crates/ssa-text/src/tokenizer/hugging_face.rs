@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
-use sha2::{Digest, Sha256};
+use ssa_files::Sha256;
 
 use super::files::{self, Config, TOKENIZER_CONFIG, TOKENIZER_JSON};
 use super::{foreign, limits};
@@ -64,7 +64,7 @@ impl HfTokenizer {
             cuts: Cuts::of(&definition),
             eos: find_eos(&inner, &file, &config, eos_token)?,
             chat_template: config.chat_template(eos_token)?,
-            sha256: hexadecimal(&Sha256::digest(&bytes)),
+            sha256: Sha256::of(&bytes).to_string(),
             path: file,
             inner,
             vocab_size,
@@ -92,7 +92,7 @@ impl HfTokenizer {
         &self.sha256
     }
 
-    pub(super) fn copy_to(&self, directory: &Path) -> Result<()> {
+    pub(super) fn copy_to(&self, directory: &Path) -> Result<Vec<&'static str>> {
         files::copy(&self.path, directory)
     }
 
@@ -159,8 +159,4 @@ fn find_eos(
             missing(format!("no {TOKENIZER_CONFIG} beside it says which token ends a document"))
         }),
     }
-}
-
-fn hexadecimal(sum: &[u8]) -> String {
-    sum.iter().map(|byte| format!("{byte:02x}")).collect()
 }

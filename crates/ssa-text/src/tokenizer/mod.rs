@@ -158,13 +158,14 @@ impl Tokenizer {
     }
 
     /// Copies the files of the tokenizer into a directory, where [`Tokenizer::load`] finds them
-    /// again; each appears under its name when it is whole. The tokenizer `bytes` has no files.
+    /// again, and returns their names; each file is replaced as a whole. The tokenizer `bytes` has
+    /// no files.
     ///
     /// # Errors
-    /// [`TextError::Read`] or [`TextError::Write`] names the file.
-    pub fn copy_to(&self, directory: &Path) -> Result<()> {
+    /// [`TextError::Read`] or [`TextError::File`] names the file.
+    pub fn copy_to(&self, directory: &Path) -> Result<Vec<&'static str>> {
         match self {
-            Self::Bytes => Ok(()),
+            Self::Bytes => Ok(Vec::new()),
             Self::Hf(tokenizer) => tokenizer.copy_to(directory),
         }
     }
