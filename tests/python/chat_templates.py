@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
-"""Renders chat templates with Jinja2, set up as transformers sets it up, and writes what CI compares.
+"""Renders chat templates with Jinja2 as transformers sets it up, and writes what CI compares.
 
     pip install jinja2
     python3 tests/python/chat_templates.py OUTPUT TEMPLATE...
 
-writes OUTPUT/NAME.json for each template, a .jinja file or one written before: its source, and for each of the conversations below what
-Jinja2 renders, or null where the template refuses the conversation. `cargo test -p ssa-text` renders
-the same with ssa and compares byte by byte; SSA_CHAT_TEMPLATES=OUTPUT adds a folder of such files.
+writes OUTPUT/NAME.json for each template, a .jinja file or one written before: its source, and for
+each of the conversations below what Jinja2 renders, or null where the template refuses the
+conversation. `cargo test -p ssa-text` renders the same with ssa and compares byte by byte;
+SSA_CHAT_TEMPLATES=OUTPUT adds a folder of such files.
 """
 
 import json

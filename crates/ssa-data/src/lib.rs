@@ -3,7 +3,7 @@
 //! ```text
 //! documents  read_documents, snapshot      a name and bytes of text each
 //!   -> split       split                   a training and a held-out part
-//!   -> tokens      ByteTokenizer           ids of each document: TokenSource, in memory or in shards
+//!   -> tokens      Tokenizer               ids of each document: TokenSource, in memory or shards
 //!   -> rows        pack, pack_documents    rows of one length, borders of documents kept
 //!   -> batches     Loader, sequential_batches; Mixture for several corpora, Prefetch to read ahead
 //! ```
@@ -18,8 +18,8 @@
 //! # fn main() -> Result<(), ssa_data::DataError> {
 //! let parts = split(snapshot()?, 0.1, 7)?;
 //! let tokens = ByteTokenizer.encode_documents(&parts.train);
-//! let options =
-//!     PackOptions { sequence_length: 256, packing: Packing::Concat, seed: 7, remainder: Remainder::Drop };
+//! let (packing, remainder) = (Packing::Concat, Remainder::Drop);
+//! let options = PackOptions { sequence_length: 256, packing, seed: 7, remainder };
 //! let rows = pack(&tokens, ByteTokenizer::EOS, &options)?;
 //! let loader = Loader::new(rows, 4, 7)?;
 //! let batch = loader.batch(0)?;
@@ -28,7 +28,8 @@
 //!
 //! // Evaluation keeps the last, partial row and sees every row once.
 //! let tokens = ByteTokenizer.encode_documents(&parts.held_out);
-//! let rows = pack(&tokens, ByteTokenizer::EOS, &PackOptions { remainder: Remainder::Pad, ..options })?;
+//! let options = PackOptions { remainder: Remainder::Pad, ..options };
+//! let rows = pack(&tokens, ByteTokenizer::EOS, &options)?;
 //! let mut targets = 0;
 //! for batch in rows.sequential_batches(4)? {
 //!     targets += batch?.target_tokens();

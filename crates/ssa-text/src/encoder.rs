@@ -141,7 +141,7 @@ impl Words {
 fn piece_length(tokenizer: &HfTokenizer, text: &str) -> Result<usize> {
     let bytes = tokenizer.cuts().piece(text);
     if bytes > MAX_PIECE_BYTES {
-        return Err(TextError::TooLong { bytes, limit: MAX_PIECE_BYTES });
+        return Err(TextError::TooLong { name: None, bytes, limit: MAX_PIECE_BYTES });
     }
     Ok(bytes)
 }

@@ -97,7 +97,7 @@ pub enum TextError {
     #[error(
         "{}not UTF-8 at byte {position}\nhint: convert the text, for example with iconv, or use \
          the tokenizer `bytes`",
-        name.as_ref().map(|name| format!("{name}: ")).unwrap_or_default()
+        prefix(name)
     )]
     NotUtf8 {
         /// Name of the document, where it is known.
@@ -107,11 +107,14 @@ pub enum TextError {
     },
     /// A text has too long a stretch that has to be encoded in one piece.
     #[error(
-        "{bytes} bytes have to be encoded in one piece, at most {limit} are possible: this \
+        "{}{bytes} bytes have to be encoded in one piece, at most {limit} are possible: this \
          tokenizer is not known to allow a cut there without changing tokens\nhint: split the \
-         document, or leave it out"
+         document, or leave it out",
+        prefix(name)
     )]
     TooLong {
+        /// Name of the document, where it is known.
+        name: Option<String>,
         /// Bytes of the stretch.
         bytes: usize,
         /// Bytes possible.
@@ -130,6 +133,10 @@ pub enum TextError {
     },
 }
 
+fn prefix(name: &Option<String>) -> String {
+    name.as_ref().map(|name| format!("{name}: ")).unwrap_or_default()
+}
+
 impl TextError {
     /// Whether a setting, and not a file, has to be changed.
     pub fn is_usage(&self) -> bool {
@@ -142,6 +149,9 @@ impl TextError {
         match self {
             Self::NotUtf8 { name: None, position } => {
                 Self::NotUtf8 { name: Some(document.to_owned()), position }
+            }
+            Self::TooLong { name: None, bytes, limit } => {
+                Self::TooLong { name: Some(document.to_owned()), bytes, limit }
             }
             other => other,
         }

@@ -71,7 +71,8 @@ pub fn train_tokenizer<E: From<TextError> + Send>(
         .build()
         .into();
     let (mut bytes, mut failure) = (0, None);
-    let texts = Texts { documents, text: String::new(), at: 0, failure: &mut failure };
+    let texts =
+        Texts { documents, name: String::new(), text: String::new(), at: 0, failure: &mut failure };
     let texts = texts
         .inspect(|text| {
             bytes += text.len() as u64;
@@ -117,11 +118,12 @@ fn write(tokenizer: &tokenizers::Tokenizer, directory: &Path) -> Result<()> {
     Ok(ssa_files::write(&directory.join(TOKENIZER_JSON), definition)?)
 }
 
-/// The documents as texts of about [`TEXT_BYTES`], cut where the tokenizer to be trained never joins
-/// anything. Ends at the first error, which it leaves in `failure`: the trainer's iterator cannot
-/// carry one.
+/// The documents as texts of about [`TEXT_BYTES`], cut where the tokenizer to be trained never
+/// joins anything. Ends at the first error, which it leaves in `failure`: the trainer's iterator
+/// cannot carry one.
 struct Texts<'a, I, E> {
     documents: I,
+    name: String,
     text: String,
     /// Bytes of `text` that are taken.
     at: usize,
@@ -133,31 +135,34 @@ where
     I: Iterator<Item = Result<Document, E>>,
     E: From<TextError>,
 {
-    fn next_document(&mut self) -> Option<Result<String, E>> {
-        Some(self.documents.next()?.and_then(|Document { name, text }| {
-            String::from_utf8(text).map_err(|error| {
-                let position = error.utf8_error().valid_up_to();
-                TextError::NotUtf8 { name: Some(name), position }.into()
-            })
-        }))
+    /// Takes the next document; false if there is none.
+    fn next_document(&mut self) -> Result<bool, E> {
+        let Some(document) = self.documents.next() else { return Ok(false) };
+        let Document { name, text } = document?;
+        (self.name, self.at) = (name, 0);
+        self.text = String::from_utf8(text).map_err(|error| {
+            let position = error.utf8_error().valid_up_to();
+            TextError::NotUtf8 { name: Some(self.name.clone()), position }
+        })?;
+        Ok(true)
     }
 
-    fn next_text(&mut self) -> Option<Result<String, E>> {
+    fn next_text(&mut self) -> Result<Option<String>, E> {
         while self.at == self.text.len() {
-            match self.next_document()? {
-                Ok(text) => (self.text, self.at) = (text, 0),
-                Err(error) => return Some(Err(error)),
+            if !self.next_document()? {
+                return Ok(None);
             }
         }
         let start = self.at;
         while self.at < self.text.len() && self.at - start < TEXT_BYTES {
             let bytes = piece_at_space(&self.text[self.at..]);
             if bytes > MAX_PIECE_BYTES {
-                return Some(Err(TextError::TooLong { bytes, limit: MAX_PIECE_BYTES }.into()));
+                let name = Some(self.name.clone());
+                return Err(TextError::TooLong { name, bytes, limit: MAX_PIECE_BYTES }.into());
             }
             self.at += bytes;
         }
-        Some(Ok(self.text[start..self.at].to_owned()))
+        Ok(Some(self.text[start..self.at].to_owned()))
     }
 }
 
@@ -172,6 +177,9 @@ where
         if self.failure.is_some() {
             return None;
         }
-        self.next_text()?.map_err(|error| *self.failure = Some(error)).ok()
+        self.next_text().unwrap_or_else(|error| {
+            *self.failure = Some(error);
+            None
+        })
     }
 }

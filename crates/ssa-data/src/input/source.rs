@@ -52,7 +52,10 @@ impl Source {
 
     /// Whether it is a file below a directory.
     pub(crate) fn is_below(&self, directory: &Path) -> bool {
-        matches!(&self.place, Place::File(path) if canonical(path).starts_with(canonical(directory)))
+        match &self.place {
+            Place::File(path) => canonical(path).starts_with(canonical(directory)),
+            Place::Hub(_) | Place::Stdin => false,
+        }
     }
 
     /// Whether its content has to be compared when it is read again: the name of a file of the hub

@@ -44,8 +44,8 @@ pub fn read_documents(paths: &[PathBuf]) -> Result<Vec<Document>> {
 /// `{..}` and `**`, `hf://datasets/OWNER/NAME[@REVISION][/PATTERN]`, and `-`, the standard input.
 ///
 /// * A path that exists is never taken as a pattern.
-/// * A file that is named itself is taken, also when it is hidden, binary or a pipe, unless it is of
-///   a kind that is not read.
+/// * A file that is named itself is taken, also when it is hidden, binary or a pipe, unless it is
+///   of a kind that is not read.
 /// * Inside a directory, hidden entries (a leading dot), empty files, binary ones, those of kinds
 ///   that are not read and whatever is not a file (sockets, pipes, links to nothing) are skipped.
 /// * Links are followed, and every file and directory is taken once however many paths lead to it.
@@ -164,8 +164,8 @@ impl Finder {
         let (cause, hint) = match self.format {
             Format::Jsonl => ("nothing to read", "name files that do not end with .jsonl"),
             Format::Auto | Format::Text => (
-                "nothing to read: hidden entries, empty and binary files and those of unknown kinds \
-                 are skipped",
+                "nothing to read: hidden entries, empty and binary files and those of kinds that \
+                 are not read are skipped",
                 "name such a file itself if it is meant",
             ),
         };
@@ -210,8 +210,8 @@ impl Finder {
         Ok(taken)
     }
 
-    /// Opens a file to look at its start. `None` if it is damaged, which will be an error when it is
-    /// its turn to be read.
+    /// Opens a file to look at its start. `None` if it is damaged, which will be an error when it
+    /// is its turn to be read.
     fn open(&self, path: &Path) -> Result<Option<Opened>> {
         match stream::open(Some(path), &path.to_string_lossy(), self.format, Arc::default()) {
             Err(DataError::Input { .. }) => Ok(None),

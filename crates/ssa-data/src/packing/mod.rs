@@ -122,8 +122,8 @@ pub fn pack(documents: &[Vec<u32>], eos: u32, options: &PackOptions) -> Result<P
 ///
 /// # Errors
 /// [`DataError::Setting`] if `sequence_length` is below 2 (a row of one token may have no target at
-/// all) or above 2^31; [`DataError::Amount`] if there is no token, if [`Remainder::Drop`] would leave
-/// no row, and for a document of 2^32 tokens or more.
+/// all) or above 2^31; [`DataError::Amount`] if there is no token, if [`Remainder::Drop`] would
+/// leave no row, and for a document of 2^32 tokens or more.
 pub fn pack_documents(
     source: Arc<TokenSource>,
     documents: &[u32],

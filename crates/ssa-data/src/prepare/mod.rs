@@ -1,7 +1,7 @@
 //! From files to shards: many threads, bounded memory, resumable.
 //!
 //! ```text
-//! reader thread   sources -> batches of records, still undecoded     (waits when too much is under way)
+//! reader thread   sources -> batches of undecoded records   (waits when too much is under way)
 //! worker threads  batch -> tokens of its documents, as stored
 //! caller          batches in order -> shards, manifest, progress
 //! ```
@@ -9,13 +9,14 @@
 //! The files depend on the inputs, the tokenizer and the settings alone, not on the number of
 //! threads or on interruptions: a document is never divided, a shard ends with the first document
 //! that fills it, and the file `preparation.json`, which is written anew after each shard, says
-//! where to continue and what had been read until then: a source that has changed since is an error.
+//! where to continue and what had been read until then: a source that has changed since is an
+//! error.
 //!
-//! Memory: the records under way (32 MiB, and 2 MiB for each thread) with their tokens, or one larger
-//! document alone. A document of N bytes takes about 2 N to read, N more for the one read ahead, and
-//! 2 N (vocabularies up to 65,536) or 4 N as tokens of one byte each. A tokenizer needs about a
-//! hundred times the largest piece that it has to encode at once, which is at most 16 MiB: most
-//! tokenizers encode words, others whole documents.
+//! Memory: the records under way (32 MiB, and 2 MiB for each thread) with their tokens, or one
+//! larger document alone. A document of N bytes takes about 2 N to read, N more for the one read
+//! ahead, and 2 N (vocabularies up to 65,536) or 4 N as tokens of one byte each. A tokenizer needs
+//! about a hundred times the largest piece that it has to encode at once, which is at most 16 MiB:
+//! most tokenizers encode words, others whole documents.
 
 mod output;
 mod pipeline;
@@ -84,17 +85,17 @@ pub struct Prepared {
 /// as many files as parts, else every n-th document; all may write into one directory, or be copied
 /// together. The directory has to be new or empty but for them.
 ///
-/// An interrupted run is resumed by the same call: it continues after the last whole shard and gives
-/// the same files as one that was never interrupted. What had been read before must not have changed,
-/// which is found out by reading it once more. A run that fails at a bad document keeps its whole
-/// shards, too.
+/// An interrupted run is resumed by the same call: it continues after the last whole shard and
+/// gives the same files as one that was never interrupted. What had been read before must not have
+/// changed, which is found out by reading it once more. A run that fails at a bad document keeps
+/// its whole shards, too.
 ///
 /// # Errors
 /// [`DataError::Setting`] for a setting out of its range; what [`find_sources`],
 /// [`Source::records`] and [`Record::into_text`](crate::Record::into_text) report;
-/// [`DataError::Input`] for a document that the tokenizer refuses; [`DataError::Amount`] if there is
-/// no text; [`DataError::Output`] if the directory holds other files, or a corpus that was started
-/// otherwise; [`DataError::Corpus`] if another process writes there; [`DataError::Write`].
+/// [`DataError::Input`] for a document that the tokenizer refuses; [`DataError::Amount`] if there
+/// is no text; [`DataError::Output`] if the directory holds other files, or a corpus that was
+/// started otherwise; [`DataError::Corpus`] if another process writes there; [`DataError::Write`].
 pub fn prepare(
     inputs: &[PathBuf],
     tokenizer: &Tokenizer,

@@ -128,7 +128,8 @@ impl Index {
         for (sequence, (length, pointer)) in self.lengths().zip(self.pointers()).enumerate() {
             if u64::try_from(pointer) != Ok(tokens * width) {
                 return Err(format!(
-                    "sequence {sequence} does not start where the one before ends (byte {pointer} instead of {})",
+                    "sequence {sequence} does not start where the one before ends (byte {pointer} \
+                     instead of {})",
                     tokens * width
                 ));
             }

@@ -23,9 +23,9 @@ const TEMPLATE_KEYS: [&str; 7] = [
 ];
 
 impl Conversation {
-    /// A conversation: a list of messages, each an object with whatever keys its template knows, and
-    /// the definitions of tools, as a list or as a string that holds one as JSON. `null` stands for
-    /// no messages, and for no tools.
+    /// A conversation: a list of messages, each an object with whatever keys its template knows,
+    /// and the definitions of tools, as a list or as a string that holds one as JSON. `null` stands
+    /// for no messages, and for no tools.
     ///
     /// # Errors
     /// [`TextError::Conversation`] if they are something else.

@@ -1,7 +1,7 @@
 //! Notations of Jinja2 that minijinja lacks or reads differently, as others that it has:
 //!
-//! * `{% generation %}` and `{% endgeneration %}`, transformers' own statement around what the model
-//!   said, become `{% with %}` and `{% endwith %}`: a scope that changes no text;
+//! * `{% generation %}` and `{% endgeneration %}`, transformers' own statement around what the
+//!   model said, become `{% with %}` and `{% endwith %}`: a scope that changes no text;
 //! * `a % b`, which formats if `a` is a string, becomes the call [`PERCENT`]`(a, b)`;
 //! * `{% for x in a %}`, which fails for `none`, becomes `{% for x in (a)|`[`ITERABLE`]` %}`.
 

@@ -110,8 +110,8 @@ fn choose(
         })
         .collect();
     if found.is_empty() {
-        let hint = "name the files with a pattern: .txt, .md, .jsonl, .ndjson (also compressed) and \
-                    .parquet files are taken without one";
+        let hint = "name the files with a pattern; without one .txt, .md, .jsonl, .ndjson (also \
+                    compressed) and .parquet files are taken";
         return Err(DataError::input(address, "nothing to read", hint));
     }
     found.sort_by(|a, b| a.1.cmp(&b.1));

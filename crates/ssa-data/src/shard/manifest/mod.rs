@@ -176,8 +176,8 @@ impl Manifest {
         self.settings.as_ref().map_or(Part::WHOLE, |settings| settings.part)
     }
 
-    /// Reads the manifest of a directory, or of all parts of the corpus in it as one; `None` if there
-    /// is no manifest.
+    /// Reads the manifest of a directory, or of all parts of the corpus in it as one; `None` if
+    /// there is no manifest.
     ///
     /// # Errors
     /// [`DataError::Read`]; [`DataError::Corpus`] if it is no manifest, the parts are not of one
@@ -272,8 +272,8 @@ impl Manifest {
             return Ok(tokenizer);
         }
         let cause = format!(
-            "the corpus was made with a tokenizer of {} tokens, of which {} ends documents, but {} has \
-             {} tokens, of which {} does, or is another one",
+            "the corpus was made with a tokenizer of {} tokens, of which {} ends documents, but {} \
+             has {} tokens, of which {} does, or is another one",
             expected.vocab_size,
             expected.eos_token_id,
             copy.display(),
@@ -286,8 +286,8 @@ impl Manifest {
     /// Compares the files of a directory with the manifest.
     ///
     /// # Errors
-    /// [`DataError::Missing`], [`DataError::Read`] or [`DataError::Corpus`] names the first file that
-    /// is not what it should be, or a shard that is not listed.
+    /// [`DataError::Missing`], [`DataError::Read`] or [`DataError::Corpus`] names the first file
+    /// that is not what it should be, or a shard that is not listed.
     pub fn check(&self, directory: &Path, check: ManifestCheck) -> Result<()> {
         let listed: BTreeSet<&str> = self.shards.iter().map(|shard| shard.name.as_str()).collect();
         for path in super::corpus::indices(directory)? {
