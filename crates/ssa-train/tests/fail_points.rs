@@ -1,8 +1,8 @@
 //! A process that dies, or a disk that fails, at any operation on a file leaves a run that can be
 //! resumed, and that ends as if nothing had happened.
 //!
-//! The test runs itself as a child: the test [`child`] does a run, and stops or fails where the
-//! environment tells it to.
+//! The test runs itself as a child process: the test [`child`] does a run, and stops or fails where
+//! the environment says.
 
 #![allow(
     clippy::unwrap_used,
@@ -126,7 +126,7 @@ fn arm(run: PathBuf) {
     });
 }
 
-/// Counts the points of the modes into a file beside the run.
+/// Counts the points of both modes into a file next to the run.
 fn count(run: PathBuf) {
     let file = run.with_file_name(COUNT);
     let passed = [Fault::Abort, Fault::Error].map(|mode| (mode, AtomicUsize::new(0)));
@@ -219,7 +219,7 @@ fn for_every_point(points: usize, check: impl Fn(usize) + Sync) {
     println!("{points} points");
 }
 
-/// The run goes on after a fault and ends as if there had been none.
+/// The run is resumed after a fault and ends as if there had been none.
 fn check_resumed(path: &Path, expected: &(Vec<Vec<u8>>, Vec<String>), point: usize) {
     check_latest(path);
     assert!(run_child(path, None).status.success(), "the run resumes after point {point}");

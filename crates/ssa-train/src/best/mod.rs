@@ -32,7 +32,7 @@ const NUMBERS: &str = "best.json";
 /// What is known about the best weights.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Best {
-    /// Optimiser steps done.
+    /// Optimizer steps done.
     pub step: usize,
     /// The attention whose bits per byte decided.
     pub by: AttentionMode,
@@ -46,8 +46,8 @@ impl Best {
         self.validation.under(self.by).map_or(f64::INFINITY, |loss| loss.bits_per_byte)
     }
 
-    /// The best weights of a run so far; none before the first validation. Completes a save that
-    /// was interrupted.
+    /// The best weights of a run so far, if there was a validation. Completes a save that was
+    /// interrupted.
     ///
     /// # Errors
     /// [`TrainError::File`](crate::TrainError::File) names the file that cannot be read or does not

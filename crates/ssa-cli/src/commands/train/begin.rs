@@ -6,9 +6,7 @@ use anyhow::Result;
 use ssa_data::Corpus;
 use ssa_model::Method;
 use ssa_train::config::WeightedCorpus;
-use ssa_train::{
-    Checkpoint, Existing, Remaining, RunData, RunDir, TrainConfig, TrainPlan, Trainer,
-};
+use ssa_train::{Checkpoint, Existing, RunData, RunDir, TrainConfig, TrainPlan, Trainer};
 
 use crate::args::TrainArgs;
 use crate::display::note;
@@ -59,10 +57,10 @@ impl Beginning {
     }
 
     fn go_on(plan: TrainPlan, run_dir: RunDir, args: &TrainArgs) -> Result<Option<Self>> {
-        let checkpoint = match run_dir.resume(plan.config(), &args.allow_change)? {
-            Remaining::Nothing => return Ok(None),
-            Remaining::After(checkpoint) => checkpoint,
+        let Some(point) = run_dir.resume(plan.config(), &args.allow_change)? else {
+            return Ok(None);
         };
+        let checkpoint = point.checkpoint;
         let allowed = args.allow_change.clone();
         Ok(Some(Self { plan, allowed, begun: Some(Begun { run_dir, checkpoint }) }))
     }
