@@ -143,17 +143,20 @@ proptest! {
         packing in any_packing(),
     ) {
         let documents = distinct(&lengths);
-        let total: usize = lengths.iter().filter(|&&length| length > 0).map(|length| length + 1).sum();
+        let with_ends = lengths.iter().filter(|&&length| length > 0).map(|length| length + 1);
+        let total: usize = with_ends.sum();
         let drop = !pad && packing == Packing::Concat;
         let remainder = if pad { Remainder::Pad } else { Remainder::Drop };
         prop_assume!(total >= if drop { sequence_length } else { 1 });
-        let rows = pack(&documents, EOS, &PackOptions { sequence_length, packing, seed, remainder }).unwrap();
+        let options = PackOptions { sequence_length, packing, seed, remainder };
+        let rows = pack(&documents, EOS, &options).unwrap();
 
         let mut valid = 0;
         for row in all(&rows) {
             prop_assert_eq!(row.ids().len(), sequence_length);
             prop_assert_eq!(row.labels().count(), sequence_length);
-            prop_assert_eq!((row.cu_seqlens()[0], row.cu_seqlens().last()), (0, Some(&sequence_length)));
+            let borders = row.cu_seqlens();
+            prop_assert_eq!((borders[0], borders.last()), (0, Some(&sequence_length)));
             prop_assert!(row.cu_seqlens().is_sorted_by(|a, b| a < b));
             prop_assert!(row.cu_seqlens().contains(&row.valid_tokens()), "padding is a document");
             prop_assert!(row.labels().skip(row.valid_tokens()).all(|label| label == IGNORE_INDEX));
