@@ -7,8 +7,8 @@ mod scale;
 #[cfg(test)]
 mod tests;
 
-use crate::checks::{dtypes, same_device};
-use crate::{DType, Device, Result, Scalar, Tensor};
+use crate::checks::dtypes;
+use crate::{DType, Device, Result, Scalar, Scalars, Tensor};
 
 pub use scale::GradScale;
 
@@ -34,36 +34,45 @@ pub use scale::GradScale;
 /// # Source
 /// `torch.nn.utils.clip_grad_norm_`.
 pub fn grad_norm<'a>(grads: impl IntoIterator<Item = &'a Tensor>) -> Result<Scalar> {
-    Ok(clipped_grad_norm(grads, f64::INFINITY)?.0)
+    let grads: Vec<&Tensor> = grads.into_iter().collect();
+    let device = grads.first().map_or(Device::Cpu, |grad| grad.device());
+    Ok(clipped_grad_norm(grads, f64::INFINITY, &Scalars::new(&device))?.0)
 }
 
-/// [`grad_norm`] and the factor that clips gradients to it: [`clip_factor`] where the norm is
-/// finite, NaN where it is not.
+/// [`grad_norm`] and the factor that clips gradients to it: [`clip_factor`] where the norm and all
+/// of `sums`, the losses of the step, are finite, and NaN where one is not.
 ///
-/// On a GPU both stay there, so that the step that uses the factor
-/// ([`adamw_step`](crate::ops::adamw::adamw_step)) is queued without waiting. That step changes
-/// nothing if the factor is NaN.
+/// [`adamw_step`](crate::ops::adamw::adamw_step) changes nothing if the factor is NaN. So the
+/// decision to skip a bad step needs no host: on a GPU norm and factor stay there, and the update is
+/// queued without waiting.
 ///
 /// # Errors
-/// As [`grad_norm`].
+/// As [`grad_norm`]; [`KernelError::Device`](crate::KernelError::Device) if `sums` is on another
+/// device than the gradients.
 ///
 /// # Determinism
 /// As [`grad_norm`].
 pub fn clipped_grad_norm<'a>(
     grads: impl IntoIterator<Item = &'a Tensor>,
     max_norm: f64,
+    sums: &Scalars,
 ) -> Result<(Scalar, GradScale)> {
-    const OP: &str = "grad_norm";
+    const OP: &str = "clipped_grad_norm";
     let grads: Vec<&Tensor> = grads.into_iter().collect();
+    let device = sums.device();
     for grad in &grads {
-        same_device(OP, grads[0], &[("grads", grad)])?;
+        if grad.device() != device {
+            return Err(sums.elsewhere(OP, "grads", &grad.device()));
+        }
         dtypes(OP, &[("grads", grad, DType::F32)])?;
     }
-    match grads.first().map_or(Device::Cpu, |grad| grad.device()) {
-        Device::Cuda(gpu) => cuda::norm_and_clip(&gpu, &grads, max_norm),
+    match device {
+        Device::Cuda(gpu) => cuda::norm_and_clip(&gpu, &grads, max_norm, sums),
         Device::Cpu => {
             let norm = cpu::sum_of_squares(grads.into_iter().map(Tensor::as_slice)).sqrt();
-            let factor = if norm.is_finite() { clip_factor(norm, max_norm) } else { f32::NAN };
+            let sums = sums.on_host().unwrap_or_default();
+            let finite = norm.is_finite() && sums.iter().all(|sum| sum.is_finite());
+            let factor = if finite { clip_factor(norm, max_norm) } else { f32::NAN };
             Ok((Scalar::new(norm), GradScale::new(factor)))
         }
     }
