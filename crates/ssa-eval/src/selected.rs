@@ -9,6 +9,6 @@ pub(crate) fn select(
     layer: &LayerAttention<'_>,
     selection: &SelectionOptions,
 ) -> Result<BlockIndices, ModelError> {
-    let k_pooled = mean_pool_f32_fwd(layer.k, layer.documents, selection.block_size)?;
+    let k_pooled = mean_pool_f32_fwd(layer.k, layer.documents, selection.budget.block_size())?;
     Ok(select_blocks(layer.q, &k_pooled, layer.documents, selection, layer.softmax_scale)?)
 }

@@ -27,7 +27,8 @@ pub(crate) fn of_device(
     };
     let mut selections = Vec::new();
     model.forward_observed(input, options, &mut |layer| {
-        let k_pooled = mean_pool_f32_fwd(layer.k, documents, options.selection.block_size)?;
+        let k_pooled =
+            mean_pool_f32_fwd(layer.k, documents, options.selection.budget.block_size())?;
         let selected =
             select_blocks(layer.q, &k_pooled, documents, &options.selection, layer.softmax_scale)?;
         selections.push(selected.to_host()?.into_owned());
@@ -86,7 +87,7 @@ fn shortfall(
     // The released rule gives earlier blocks and those of the last chunk a share each.
     let share = |block: i32| match options.rule {
         SelectionRule::Exact => 0,
-        SelectionRule::Reference => block as usize / options.block_size,
+        SelectionRule::Reference => block as usize / options.budget.block_size(),
     };
     let only_in = |of: &[i32], other: &[i32]| -> Vec<i32> {
         of.iter().copied().filter(|block| !other.contains(block)).collect()
@@ -102,12 +103,15 @@ fn shortfall(
 
 #[cfg(test)]
 mod tests {
+    use ssa_model::SparseBudget;
+
     use super::*;
 
     #[test]
     fn a_shortfall_is_what_the_worst_block_lacks() {
         let shortfall = |best: &[i32], selected: &[i32], rule| {
-            let options = SelectionOptions { block_size: 2, block_counts: 3, rule };
+            let budget = SparseBudget::new(2, 3).unwrap();
+            let options = SelectionOptions { budget, rule };
             shortfall(&[0.5, 1.0, 0.25, 0.75], best, selected, &options)
         };
         assert_eq!(shortfall(&[1, 3, 4], &[1, 3, 4], SelectionRule::Exact), 0.0);

@@ -15,7 +15,7 @@
 
 use rayon::prelude::*;
 use ssa_kernels::ops::attention::selection::BlockIndices;
-use ssa_model::{Model, ModelError, Parameters, StepLosses};
+use ssa_model::{Losses, Model, ModelError, Parameters};
 
 use crate::plain::{Rounding, TrainStep};
 use crate::{Context, selection};
@@ -24,7 +24,7 @@ use crate::{Context, selection};
 const UNITS: [f64; 3] = [1.0, 1.259_921_049_894_873_2, 1.587_401_051_968_199_4];
 
 /// One of the losses of a step.
-type Loss = fn(&StepLosses) -> f64;
+type Loss = fn(&Losses) -> f64;
 
 const LOSSES: [(&str, Loss); 3] = [
     ("cross-entropy", |losses| losses.cross_entropy),
@@ -39,7 +39,7 @@ pub(crate) fn check_step(
     step: &TrainStep,
     model: &Model,
     exact: &Model,
-) -> Result<(StepLosses, Parameters), ModelError> {
+) -> Result<(Losses, Parameters), ModelError> {
     let (losses, grads) = step.run(model)?;
     let selections = selection::of_device(model, step.batch.input(), &step.options())?;
     compare(context, step, exact, (&losses, &grads), &selections)?;
@@ -51,7 +51,7 @@ pub(crate) fn compare(
     context: &mut Context<'_>,
     step: &TrainStep,
     exact: &Model,
-    (losses, grads): (&StepLosses, &Parameters),
+    (losses, grads): (&Losses, &Parameters),
     selections: &[BlockIndices],
 ) -> Result<(), ModelError> {
     let plain = plain(|rounding| step.plain(exact, rounding, Some(selections)))?;

@@ -39,7 +39,7 @@ pub enum RunEvent {
         /// Every key with its new and old value.
         keys: Vec<String>,
     },
-    /// A step's numbers were bad; its rows were passed over.
+    /// A step was not finite; its rows were skipped.
     Skipped {
         /// The step, counted from 1. It was tried again on the next rows.
         step: usize,

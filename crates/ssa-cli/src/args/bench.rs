@@ -7,7 +7,7 @@ use std::str::FromStr;
 use clap::{Args, Subcommand};
 use ssa_model::{Method, SparseBudget};
 
-use super::parse_positive;
+use super::{named, parse_positive};
 
 /// Measure what this machine's device does: parts of attention, matrix products, whole training
 /// steps.
@@ -88,8 +88,8 @@ pub(crate) struct BenchStepArgs {
     /// Take model, objective and optimiser from this configuration of `ssa train` instead.
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
-    /// Method: full, moba, nsa or ssa; without it the configuration's, ssa for a preset.
-    #[arg(long, value_name = "METHOD")]
+    /// Method; without it the configuration's, ssa for a preset.
+    #[arg(long, value_name = "METHOD", value_parser = named::<Method>())]
     pub(crate) method: Option<Method>,
     /// Budget of sparse attention; without it the model's.
     #[arg(long, value_name = "BUDGET")]

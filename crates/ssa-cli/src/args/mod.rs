@@ -11,7 +11,9 @@ mod held_out;
 mod selftest;
 mod train;
 
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Parser, Subcommand};
+use ssa_names::Named;
 
 pub(crate) use analyze::AnalyzeArgs;
 pub(crate) use bench::{
@@ -61,6 +63,13 @@ pub(crate) enum Command {
     Selftest(SelftestArgs),
     Bench(BenchArgs),
     Doctor(DoctorArgs),
+}
+
+/// Accepts the names of a closed set. Help and completions list them, and an unknown one is answered
+/// with the nearest.
+fn named<T: Named + Send + Sync>() -> impl TypedValueParser<Value = T> {
+    PossibleValuesParser::new(T::ALL.iter().map(|value| value.name()))
+        .try_map(|name| T::from_name(&name))
 }
 
 /// A size that must be at least `minimum`.

@@ -22,16 +22,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use serde::{Deserialize, Serialize};
-
 pub use find::{Sources, find_sources};
 
 use crate::source::canonical;
 use crate::{DataError, Document, Message, Result, Tokenizer};
 
 /// How files and the standard input are read.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Format {
     /// By the ending of the name: `.jsonl`, `.ndjson` and `.json` hold a JSON object on every line,
     /// `.parquet` is Parquet, and every other file is text. In a directory, only `.txt`, `.md`,
@@ -43,6 +40,8 @@ pub enum Format {
     /// Every line is a JSON object.
     Jsonl,
 }
+
+ssa_names::names!(Format: "input format" { Auto = "auto", Text = "text", Jsonl = "jsonl" });
 
 /// What to read of the inputs.
 #[derive(Clone, Debug, PartialEq, Eq)]

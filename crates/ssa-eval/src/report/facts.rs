@@ -1,7 +1,7 @@
 //! The few numbers and sentences a reader looks for first.
 
 use serde::Serialize;
-use ssa_model::{AttentionMode, Method};
+use ssa_model::AttentionMode;
 
 use super::scale::thousands;
 use crate::{BudgetResult, Perplexity, Summary};
@@ -15,13 +15,7 @@ pub(super) struct Tile {
 }
 
 pub(super) fn title(summary: &Summary) -> String {
-    let name = match summary.method {
-        Method::Full => "Full attention",
-        Method::Moba => "MoBA",
-        Method::Nsa => "Native sparse attention",
-        Method::Ssa => "Sparse sparse attention",
-    };
-    format!("{name}, {} parameters", abbreviated(summary.parameters as f64))
+    format!("{}, {} parameters", summary.method.title(), abbreviated(summary.parameters as f64))
 }
 
 pub(super) fn subtitle(summary: &Summary) -> String {

@@ -1,5 +1,6 @@
 //! The parameters of a model: which tensors there are, their names on disk and their shapes.
 
+mod init;
 #[cfg(test)]
 mod tests;
 

@@ -1,4 +1,4 @@
-//! One attention of a layer, after `attention/branch.rs` of the model's crate.
+//! One attention of a layer, after `method/kinds/` of the model's crate.
 
 use ssa_kernels::Documents;
 use ssa_kernels::ops::attention::pooling;
@@ -10,7 +10,7 @@ use ssa_model::{AttentionOptions, DocumentMasking, LayerParameters, ModelConfig,
 use super::Rounding;
 use super::attention::{self, Roundings, Visible};
 
-/// The kinds of attention over the same q, k and v.
+/// The kinds of attention that have a reference here.
 #[derive(Clone, Copy, PartialEq)]
 pub(super) enum Kind {
     Full,
@@ -18,6 +18,13 @@ pub(super) enum Kind {
     Compression,
     Window,
 }
+
+ssa_names::names!(Kind: "attention" {
+    Full = "full",
+    Sparse = "sparse",
+    Compression = "compression",
+    Window = "window",
+});
 
 impl Kind {
     pub(super) fn gate(self) -> GateBranch {
@@ -99,7 +106,7 @@ impl Shared<'_> {
         rows.iter_mut().for_each(|row| row.resize(slots, -1));
         let (documents, kv_heads) =
             (self.documents_of(Kind::Sparse), self.config.num_key_value_heads);
-        Ok(BlockIndices::from_vec(rows.concat(), documents, kv_heads, options.block_size, slots)?)
+        Ok(BlockIndices::from_vec(rows.concat(), documents, kv_heads, self.block_size(), slots)?)
     }
 
     /// Gradients of q, k and v.
@@ -163,7 +170,7 @@ impl Shared<'_> {
     }
 
     pub(super) fn block_size(&self) -> usize {
-        self.options.selection.block_size
+        self.options.selection.budget.block_size()
     }
 
     fn kv_width(&self) -> usize {

@@ -206,14 +206,14 @@ impl<'a> Session<'a> {
     fn get_past(&mut self, bad: BadStep) -> Result<Event> {
         let in_row = self.trainer.bad_steps().in_row + 1;
         if in_row < self.trainer.plan().config().training.max_bad_steps {
-            self.pass_over(&bad)?;
+            self.skip_rows(&bad)?;
             return Ok(Event::Skipped(bad));
         }
         self.writer.wait()?;
         match self.roll_back_target()? {
             Some(checkpoint) => {
                 let to = checkpoint.state().step;
-                self.pass_over(&bad)?;
+                self.skip_rows(&bad)?;
                 self.journal.write(RunEvent::RolledBack { step: self.trainer.done(), to })?;
                 self.trainer.roll_back(&checkpoint)?;
                 self.log = RunLog::open(self.run_dir, self.trainer.plan(), to)?.0;
@@ -234,8 +234,8 @@ impl<'a> Session<'a> {
         }
     }
 
-    fn pass_over(&mut self, bad: &BadStep) -> Result<()> {
-        self.trainer.pass_over();
+    fn skip_rows(&mut self, bad: &BadStep) -> Result<()> {
+        self.trainer.skip_rows();
         self.journal.write(RunEvent::Skipped {
             step: bad.step,
             what: bad.what.to_owned(),

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use ssa_data::{Corpus, Mixture};
-use ssa_model::Method;
+use ssa_model::AttentionMode;
 use ssa_train::config::WeightedCorpus;
 use ssa_train::{Checkpoint, Existing, RunDir, TrainConfig, TrainPlan, Trainer};
 
@@ -119,12 +119,12 @@ pub(super) fn plan(args: &TrainArgs) -> Result<TrainPlan> {
             corpora.into_iter().map(|path| WeightedCorpus { path, weight: 1.0 }).collect();
     }
     let plan = TrainPlan::new(config)?;
-    if plan.config().objective.method == Method::Nsa && plan.budgets().is_empty() && !args.no_eval {
-        return Err(UsageError(
-            "method nsa has no full attention, so there is nothing to evaluate without a budget; add one to \
-             evaluation.budgets, or pass --no-eval"
-                .to_owned(),
-        )
+    let method = plan.config().objective.method;
+    if !method.has_mode(AttentionMode::Full) && plan.budgets().is_empty() && !args.no_eval {
+        return Err(UsageError(format!(
+            "method {method} has no full attention, so there is nothing to evaluate without a budget\n\
+             hint: add one to evaluation.budgets, or pass --no-eval"
+        ))
         .into());
     }
     Ok(plan)

@@ -9,7 +9,7 @@
 //! ```
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
-use ssa_model::{AttentionMode, Method};
+use ssa_model::AttentionMode;
 use ssa_train::{Measurements, ModeLoss, Probe, StepMetrics, TrainPlan, Validation};
 
 use super::super::progress::bar_style;
@@ -54,7 +54,11 @@ impl Live {
         Self {
             bar,
             loss: curve("loss", String::new()),
-            alignment: (plan.config().objective.method == Method::Ssa)
+            alignment: plan
+                .config()
+                .objective
+                .method
+                .is_aligned()
                 .then(|| curve("alignment", String::new())),
             sparsity: curve("sparsity", turn(monitoring.probe_every)),
             validation: curve("validation", turn(monitoring.validate_every)),

@@ -10,19 +10,11 @@ pub mod reference;
 #[cfg(test)]
 mod tests;
 
+use super::AttentionMode;
 use super::alignment::{AlignmentOptions, alignment_bwd, alignment_fwd, check_valid};
 use crate::checks::{axes, check_positive, check_shape, dtypes, same_device};
 use crate::ops::gate::{gate_apply_bwd, gate_apply_fwd};
 use crate::{DType, Device, Result, Scalar, Tensor};
-
-/// One of the two attentions.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stream {
-    /// Full attention.
-    Full,
-    /// Sparse attention.
-    Sparse,
-}
 
 /// The two outputs and their gate.
 #[derive(Clone, Copy, Debug)]
@@ -33,8 +25,8 @@ pub struct GatedPair<'a> {
     pub sparse: &'a Tensor,
     /// The gate of both `[B, T, HQ]`.
     pub gate: &'a Tensor,
-    /// Whose gated output goes on.
-    pub chosen: Stream,
+    /// Whose gated output feeds the next layer.
+    pub chosen: AttentionMode,
 }
 
 /// What the alignment loss compares.
@@ -95,7 +87,7 @@ pub fn gated_pair_fwd(
                 if alignment.gated { [&gated[0], &gated[1]] } else { [pair.full, pair.sparse] };
             let sum = alignment_fwd(compared[0], compared[1], alignment.valid, alignment.options)?;
             let [full, sparse] = gated;
-            Ok((if pair.chosen == Stream::Full { full } else { sparse }, sum))
+            Ok((if pair.chosen == AttentionMode::Full { full } else { sparse }, sum))
         }
     }
 }
@@ -167,8 +159,8 @@ fn backward_by_parts(
     let GatedPairGrads { dfull, dsparse, dgate } = grads;
     let (valid, options) = (alignment.valid, alignment.options);
     let mut dgated = match pair.chosen {
-        Stream::Full => [dmixed.clone(), Tensor::zeros_like(dmixed)],
-        Stream::Sparse => [Tensor::zeros_like(dmixed), dmixed.clone()],
+        AttentionMode::Full => [dmixed.clone(), Tensor::zeros_like(dmixed)],
+        AttentionMode::Sparse => [Tensor::zeros_like(dmixed), dmixed.clone()],
     };
     let [dgated_full, dgated_sparse] = &mut dgated;
     if alignment.gated {

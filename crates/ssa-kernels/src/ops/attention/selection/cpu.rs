@@ -15,8 +15,8 @@ use crate::ops::attention::shape::AttentionShape;
 pub(super) fn select(call: &Call<'_>) -> Vec<i32> {
     let row = call.shape.kv_heads * call.slots;
     let mut indices = vec![0; call.shape.total_tokens() * row];
-    let tiles =
-        Blocks::new(call.documents, call.options.block_size).tiles(tokens_per_tile(call.shape));
+    let tiles = Blocks::new(call.documents, call.options.budget.block_size())
+        .tiles(tokens_per_tile(call.shape));
     split_by_tile(&mut indices, tiles, row).into_par_iter().for_each_init(
         Scratch::default,
         |scratch, (tile, indices)| {
@@ -41,7 +41,7 @@ impl Call<'_> {
     /// Fills `indices` `[tokens of the tile, H, slots]`.
     fn select_tile(&self, tile: &Tile, indices: &mut [i32], scratch: &mut Scratch) {
         let AttentionShape { kv_heads, .. } = self.shape;
-        let block_size = self.options.block_size;
+        let block_size = self.options.budget.block_size();
         let complete = complete_blocks(tile, tile.tokens.end - 1, block_size);
         let last_block = tile.position(tile.tokens.end - 1) / block_size;
         if last_block < self.slots {
@@ -80,7 +80,7 @@ impl Call<'_> {
     fn select_all(&self, tile: &Tile, indices: &mut [i32]) {
         let rows = indices.chunks_exact_mut(self.shape.kv_heads * self.slots);
         for (token, rows) in tile.tokens.clone().zip(rows) {
-            let current = tile.position(token) / self.options.block_size;
+            let current = tile.position(token) / self.options.budget.block_size();
             for row in rows.chunks_exact_mut(self.slots) {
                 row.fill(-1);
                 (0..).zip(&mut row[..=current]).for_each(|(block, slot)| *slot = block);

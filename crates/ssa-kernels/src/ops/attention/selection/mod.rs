@@ -2,6 +2,7 @@
 //! the algorithm.
 
 mod block_indices;
+mod budget;
 mod cpu;
 pub(crate) mod cuda;
 pub mod reference;
@@ -11,6 +12,7 @@ mod tests;
 mod top;
 
 pub use block_indices::BlockIndices;
+pub use budget::{InvalidBudget, SparseBudget};
 
 use super::shape::AttentionShape;
 use crate::checks::{check_positive, same_device};
@@ -28,43 +30,43 @@ pub enum SelectionRule {
     Reference,
 }
 
-/// The receptive field of sparse attention.
+ssa_names::names!(SelectionRule: "selection rule" { Exact = "exact", Reference = "reference" });
+
+/// How many blocks a token attends to, and which.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SelectionOptions {
-    /// Tokens of a block.
-    pub block_size: usize,
-    /// Blocks a token attends to, its own included.
-    pub block_counts: usize,
+    /// Size and number of the blocks.
+    pub budget: SparseBudget,
     /// How they are chosen.
     pub rule: SelectionRule,
 }
 
 impl SelectionOptions {
     fn check(&self, op: &'static str) -> Result<()> {
-        check_positive(op, "block_size", self.block_size)?;
-        check_positive(op, "block_counts", self.block_counts)?;
+        let (block_size, block_counts) = (self.budget.block_size(), self.budget.block_counts());
         if self.rule == SelectionRule::Reference {
-            if self.block_size < 2 || !self.block_size.is_power_of_two() {
+            if block_size < 2 || !block_size.is_power_of_two() {
                 let expected =
                     "a power of two, at least 2, as the released kernel needs (or the exact rule)";
-                return Err(KernelError::value(op, "block_size", expected, self.block_size));
+                return Err(KernelError::value(op, "block_size", expected, block_size));
             }
-            if self.block_counts > self.block_size {
+            if block_counts > block_size {
                 let expected = format!(
-                    "at most the block size of {}, all that the released kernel can select (or the exact rule)",
-                    self.block_size
+                    "at most the block size of {block_size}, all that the released kernel can select \
+                     (or the exact rule)"
                 );
-                return Err(KernelError::value(op, "block_counts", expected, self.block_counts));
+                return Err(KernelError::value(op, "block_counts", expected, block_counts));
             }
         }
         Ok(())
     }
 
     /// Blocks the rule selects where there are enough.
-    fn budget(&self) -> usize {
+    fn selected_blocks(&self) -> usize {
+        let block_counts = self.budget.block_counts();
         match self.rule {
-            SelectionRule::Exact => self.block_counts,
-            SelectionRule::Reference => self.block_counts.next_power_of_two(),
+            SelectionRule::Exact => block_counts,
+            SelectionRule::Reference => block_counts.next_power_of_two(),
         }
     }
 }
@@ -110,9 +112,9 @@ struct Call<'a> {
 ///
 /// # Errors
 /// [`KernelError::Shape`] if `q` and `k_pooled` do not fit each other and the documents,
-/// [`KernelError::Value`] if `block_size` or `block_counts` is zero, HQ is no multiple of H, or the
-/// reference rule is asked for a `block_size` that is no power of two or a `block_counts` above
-/// `block_size`; on a GPU also if D is above 256.
+/// [`KernelError::Value`] if HQ is not a multiple of H, or the reference rule is asked for a
+/// `block_size` that is not a power of two or a `block_counts` above `block_size`; on a GPU also if D
+/// is above 256.
 ///
 /// # Determinism
 /// Bitwise reproducible: for any number of threads, since every token is scored by one thread; on a
@@ -130,17 +132,17 @@ pub fn select_blocks(
     softmax_scale: f32,
 ) -> Result<BlockIndices> {
     const OP: &str = "select_blocks";
-    let shape =
-        AttentionShape::of_query_and_pooled(OP, q, k_pooled, documents, options.block_size)?;
+    let block_size = options.budget.block_size();
+    let shape = AttentionShape::of_query_and_pooled(OP, q, k_pooled, documents, block_size)?;
     check_positive(OP, "head_dim", shape.head_dim)?;
     options.check(OP)?;
     let longest = documents.ranges().map(|range| range.len()).max().unwrap_or(1);
-    let slots = options.budget().min(longest.div_ceil(options.block_size));
+    let slots = options.selected_blocks().min(longest.div_ceil(block_size));
     same_device(OP, q, &[("k_pooled", k_pooled)])?;
     let call = Call { q, k_pooled, documents, options, shape, slots, softmax_scale };
     let indices = match q.device() {
         Device::Cuda(gpu) => return cuda::select(OP, &gpu, &call),
         Device::Cpu => cpu::select(&call),
     };
-    BlockIndices::from_vec(indices, documents, shape.kv_heads, options.block_size, slots)
+    BlockIndices::from_vec(indices, documents, shape.kv_heads, block_size, slots)
 }

@@ -21,7 +21,7 @@ const SHAPES: [[usize; 7]; 7] = [
 const RULES: [SelectionRule; 2] = [SelectionRule::Exact, SelectionRule::Reference];
 
 fn options(block_size: usize, block_counts: usize, rule: SelectionRule) -> SelectionOptions {
-    SelectionOptions { block_size, block_counts, rule }
+    SelectionOptions { budget: SparseBudget::new(block_size, block_counts).unwrap(), rule }
 }
 
 /// The importances of the reference, and its softmax scale.
@@ -154,7 +154,7 @@ fn any_budget_is_legal() {
     let documents = Documents::from_cu_seqlens(vec![0, 1, 8, 20]).unwrap();
     let mut random = Random::new(4);
     let (q, k) = (tensor(&mut random, [1, 20, 2, 4]), tensor(&mut random, [1, 20, 1, 4]));
-    for (block_size, block_counts) in [(1, 1), (3, usize::MAX), (usize::MAX, 1), (50, 7)] {
+    for (block_size, block_counts) in [(1, 1), (3, usize::MAX / 3), (usize::MAX, 1), (50, 7)] {
         let k_pooled = mean_pool_fwd(&k, &documents, block_size).unwrap();
         let options = options(block_size, block_counts, SelectionRule::Exact);
         let indices = select_blocks(&q, &k_pooled, &documents, &options, 0.5).unwrap();
@@ -180,8 +180,6 @@ fn wrong_arguments_are_refused() {
     };
     let [exact, released] = RULES;
     assert!(select(&q, &k_pooled, &documents, 4, 2, exact).is_ok());
-    assert!(select(&q, &k_pooled, &documents, 4, 0, exact).is_err());
-    assert!(select(&q, &k_pooled, &documents, 0, 2, exact).is_err());
     assert!(select(&q, &k_pooled, &documents, 2, 2, exact).is_err());
     assert!(select(&q, &k_pooled, &Documents::rows(2, 4), 4, 2, exact).is_ok());
     assert!(select(&q, &k_pooled, &Documents::rows(1, 7), 4, 2, exact).is_err());

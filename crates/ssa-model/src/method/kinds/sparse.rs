@@ -1,0 +1,50 @@
+//! Attention over the tokens of the selected blocks.
+
+use ssa_kernels::DType;
+use ssa_kernels::ops::attention::pooling::mean_pool_f32_fwd;
+use ssa_kernels::ops::attention::selection::select_blocks;
+use ssa_kernels::ops::attention::sparse::{sparse_attention_bwd, sparse_attention_fwd};
+use ssa_kernels::ops::gate::GateBranch;
+
+use crate::Result;
+use crate::method::keys::AttendedKeys;
+use crate::method::kind::{AttentionInputs, AttentionKind, AttentionSizes, SavedAttention};
+
+/// Over the tokens of the blocks whose mean keys matter most to the query. It shares its gate with
+/// [`Full`](super::Full).
+#[derive(Debug)]
+pub struct Sparse;
+
+impl AttentionKind for Sparse {
+    fn name(&self) -> &'static str {
+        "sparse"
+    }
+
+    fn gate(&self) -> GateBranch {
+        GateBranch::Selection
+    }
+
+    fn keys(&self, sizes: &AttentionSizes) -> AttendedKeys {
+        AttendedKeys::Selected {
+            size: sizes.budget.block_size() as u64,
+            counts: sizes.budget.block_counts() as u64,
+        }
+    }
+
+    fn saved_bytes(&self, sizes: &AttentionSizes, dtype: DType) -> usize {
+        let indices = sizes.kv_heads * sizes.budget.block_counts();
+        sizes.output_bytes(dtype) + indices * size_of::<i32>()
+    }
+
+    fn forward(&self, inputs: &AttentionInputs<'_>) -> Result<SavedAttention> {
+        let &AttentionInputs { q, k, v, documents, softmax_scale: scale, selection, .. } = inputs;
+        let k_pooled = mean_pool_f32_fwd(k, documents, selection.budget.block_size())?;
+        let blocks = select_blocks(q, &k_pooled, documents, selection, scale)?;
+        let output = sparse_attention_fwd(q, k, v, &blocks, documents, scale)?;
+        Ok(SavedAttention::new(output, move |dout, output, inputs, grads| {
+            let &AttentionInputs { q, k, v, documents, softmax_scale: scale, .. } = inputs;
+            sparse_attention_bwd(dout, q, k, v, output, &blocks, documents, scale, grads)?;
+            Ok(())
+        }))
+    }
+}
