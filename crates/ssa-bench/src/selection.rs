@@ -11,14 +11,14 @@ const RUN: usize = 64;
 /// Far blocks to choose from, in multiples of the blocks of a token.
 const POOL: usize = 4;
 
-/// Blocks for one row of `tokens` tokens that neighbours share to the degree they do in trained
+/// Blocks for one row of `tokens` tokens that neighbors share to the degree they do in trained
 /// models.
 ///
-/// Measured on models of 18 million parameters at 16x16, 8 neighbouring tokens select about 1.8
-/// times as many different blocks as one of them, 64 about 3.7 times; about three quarters lie
+/// Measured on models of 18 million parameters at 16x16, 8 neighboring tokens select about 1.8
+/// times as many different blocks as one of them, 64 about 3.7 times; about three quarters are
 /// among the last 16. So here each token takes three quarters of its blocks, its own among them,
 /// from as many last ones as it selects at all, at random; the other quarter stays the same for
-/// three tokens each and comes from a pool of four times the number selected, drawn anew every 64
+/// three tokens each and comes from a pool of four times the number selected, drawn again every 64
 /// tokens from all blocks before.
 ///
 /// # Errors
@@ -73,26 +73,26 @@ mod tests {
 
     use super::*;
 
-    /// Mean size of the union of the blocks of so many neighbours, in multiples of the blocks of
+    /// Mean size of the union of the blocks of this many neighbors, in multiples of the blocks of
     /// one.
-    fn union_of(indices: &BlockIndices, tokens: std::ops::Range<usize>, neighbours: usize) -> f64 {
-        let groups: Vec<usize> = tokens.step_by(neighbours).collect();
+    fn union_of(indices: &BlockIndices, tokens: std::ops::Range<usize>, neighbors: usize) -> f64 {
+        let groups: Vec<usize> = tokens.step_by(neighbors).collect();
         let union = |&first: &usize| {
-            let blocks = (first..first + neighbours).flat_map(|token| indices.selected(token, 1));
+            let blocks = (first..first + neighbors).flat_map(|token| indices.selected(token, 1));
             blocks.collect::<BTreeSet<_>>().len() as f64
         };
         groups.iter().map(union).sum::<f64>() / groups.len() as f64 / indices.block_counts() as f64
     }
 
     #[test]
-    fn neighbours_share_blocks_as_in_trained_models() {
+    fn neighbors_share_blocks_as_in_trained_models() {
         let indices = local_selection(4096, 2, SparseBudget::new(16, 16).unwrap()).unwrap();
         let measured = [(2, 1.22), (4, 1.47), (8, 1.79), (16, 2.19), (32, 2.83), (64, 3.78)];
-        for (neighbours, expected) in measured {
-            let union = union_of(&indices, 2048..4096, neighbours);
+        for (neighbors, expected) in measured {
+            let union = union_of(&indices, 2048..4096, neighbors);
             assert!(
                 (union / expected - 1.0).abs() < 0.1,
-                "{neighbours} neighbours: {union}, not {expected}"
+                "{neighbors} neighbors: {union}, not {expected}"
             );
         }
     }

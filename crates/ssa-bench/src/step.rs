@@ -1,4 +1,4 @@
-//! Whole optimiser steps.
+//! Whole optimizer steps.
 
 use serde::Serialize;
 use ssa_data::{PackOptions, PackedRows, Packing, Remainder, pack};
@@ -12,7 +12,7 @@ use crate::Result;
 use crate::peaks::TERA;
 use crate::timing::median;
 
-/// Batches of random rows that take turns.
+/// Batches of random rows to rotate through.
 const BATCHES: usize = 4;
 /// If the stream draw favors one side too much, the other one is measured with fewer steps.
 const PATIENCE: usize = 4;
@@ -54,26 +54,26 @@ pub struct StepReport {
     pub parameters: usize,
     /// One for each stream.
     pub rows: Vec<StepRow>,
-    /// The most device memory in tensors and scratch, bytes; none on the CPU.
+    /// The most device memory in tensors and scratch, bytes; `None` on the CPU.
     pub peak_bytes: Option<usize>,
     /// The most that the pool held for them, bytes.
     pub peak_reserved_bytes: Option<usize>,
-    /// How often the host waited for the GPU, per step; none on the CPU.
-    pub host_waits_per_step: Option<f64>,
-    /// How the kernels came to be; none on the CPU.
+    /// How often the host waited for the GPU in the last step; `None` on the CPU.
+    pub host_waits: Option<u64>,
+    /// Kernels that were compiled or read from the cache; `None` on the CPU.
     pub kernels: Option<KernelReport>,
 }
 
-/// How the kernels of a measurement came to be.
+/// Kernels of a measurement that were compiled or read from the cache.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct KernelReport {
     /// Modules that were compiled.
     pub compiled: usize,
-    /// What that took, seconds.
+    /// Seconds for that.
     pub compile_seconds: f64,
     /// Modules that were read from the cache.
     pub cached: usize,
-    /// What that took, seconds.
+    /// Seconds for that.
     pub read_seconds: f64,
 }
 
@@ -97,7 +97,7 @@ struct Stream {
 
 /// Runs the training steps of a plan on random ids instead of its data, one document per row, and
 /// measures them: forward, backward, clipping and the optimizer, as [`Trainer`] runs them. Streams
-/// are drawn as in training, and each is counted by itself.
+/// are drawn as in training, and each is measured separately.
 ///
 /// # Errors
 /// What training fails with: no place on the device, a loss that is not finite.
@@ -118,15 +118,16 @@ pub fn step(
     let mut trainer = Trainer::new(plan, model, rows)?.to_device(device)?;
     let each = settings.warm_up + settings.steps;
     let mut streams: Vec<Stream> = Vec::new();
-    let waits_before = host_waits(device);
+    let mut waits = None;
     while (trainer.done() < PATIENCE * expected * each)
         && (streams.len() < expected || streams.iter().any(|stream| stream.ms.len() < each))
     {
+        let before = host_waits(device);
         let metrics = trainer.step()?;
+        waits = host_waits(device).zip(before).map(|(after, before)| after - before);
         observe(&metrics);
         record(&mut streams, &metrics);
     }
-    let waits = host_waits(device).zip(waits_before).map(|(after, before)| after - before);
     let (memory, kernels) = match device {
         Device::Cuda(gpu) => {
             let memory = gpu.memory_use().map_err(ssa_train::TrainError::from)?;
@@ -139,7 +140,7 @@ pub fn step(
         rows: streams.into_iter().map(|stream| stream.summary(settings.warm_up)).collect(),
         peak_bytes: memory.map(|memory| memory.peak),
         peak_reserved_bytes: memory.map(|memory| memory.reserved_peak),
-        host_waits_per_step: waits.map(|waits| waits as f64 / trainer.done() as f64),
+        host_waits: waits,
         kernels,
     })
 }

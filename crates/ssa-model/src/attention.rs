@@ -57,7 +57,7 @@ pub(crate) struct QueryKeyValue {
     pub(crate) v: Tensor,
 }
 
-/// What the backward needs besides the normed input.
+/// What the backward needs in addition to the normed input.
 pub(crate) struct AttentionSaved {
     qkv: QueryKeyValue,
     gates: Gates,
@@ -167,8 +167,8 @@ fn rows_of_tokens(heads: Tensor) -> Result<Tensor> {
 }
 
 impl AttentionSaved {
-    /// Sum of the alignment loss over the valid tokens, heads and dimensions of this layer; none if
-    /// it was not asked for or the layer does not compute both streams.
+    /// Sum of the alignment loss over the valid tokens, heads and dimensions of this layer. `None` if
+    /// it was not requested or the layer does not compute both streams.
     pub(crate) fn take_alignment_sum(&mut self) -> Option<Scalar> {
         self.alignment_sum.take()
     }

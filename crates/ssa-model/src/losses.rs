@@ -66,7 +66,7 @@ impl StepLosses {
     }
 
     /// The sums so far.
-    /// [`clipped_grad_norm`](ssa_kernels::ops::grad_norm::clipped_grad_norm) tells from them whether
+    /// [`clipped_grad_norm`](ssa_kernels::ops::grad_norm::clipped_grad_norm) decides by them whether
     /// the step applies.
     pub fn sums(&self) -> &Scalars {
         &self.sums

@@ -46,7 +46,7 @@ pub enum GoldenError {
     Model(#[from] ModelError),
 }
 
-/// A model and what the released code makes of it.
+/// A model and the results of the released code for it.
 pub struct Case {
     /// Name of its directory.
     pub name: String,
@@ -174,7 +174,7 @@ pub fn total_loss(losses: &Losses) -> f64 {
 
 /// Checks every case of a directory on a device. The files are what the step in `f64` must give, up
 /// to their own `f32`; the device is compared with that step as in the checks of whole models. Here
-/// the weights are rounded to `bf16` besides, by the device and by plain computations.
+/// the weights are also rounded to `bf16`, by the device and by plain computations.
 ///
 /// # Errors
 /// [`GoldenError`] names the file that is wrong, or the device has failed.

@@ -69,8 +69,8 @@ pub const SUITES: &[Suite] = &[
 /// comes.
 ///
 /// # Errors
-/// The device fails in a way that makes going on pointless; a wrong result is an [`Outcome`], not
-/// an error.
+/// The device fails so that no further check can run. A wrong result is an [`Outcome`], not an
+/// error.
 pub fn run(
     device: &Device,
     filter: &str,

@@ -46,7 +46,7 @@ pub(crate) fn check_step(
     Ok((losses, grads))
 }
 
-/// Compares what a computation has made of a step, with the blocks it has selected.
+/// Compares the results of a step, and the blocks it selected.
 pub(crate) fn compare(
     context: &mut Context<'_>,
     step: &TrainStep,
@@ -78,7 +78,7 @@ pub(crate) fn compare(
     Ok(())
 }
 
-/// What plain computations make of the same thing.
+/// The results of plain computations of the same thing.
 pub(crate) fn plain<T: Send>(
     compute: impl Fn(Rounding) -> Result<T, ModelError> + Sync,
 ) -> Result<Vec<T>, ModelError> {

@@ -1,4 +1,4 @@
-//! How much memory a training step takes, before it is run.
+//! How much memory a training step takes, estimated before it runs.
 
 use ssa_kernels::Device;
 use ssa_kernels::ops::cross_entropy;
@@ -19,7 +19,7 @@ pub struct MemoryEstimate {
     pub gradients: usize,
     /// What the layers keep between forward and backward.
     pub activations: usize,
-    /// What the layer or the head at work takes beside that.
+    /// Workspace of the layer or the head that is being computed.
     pub working: usize,
     /// The sum at the fullest moment.
     pub peak: usize,
@@ -59,7 +59,7 @@ impl Sizes {
         let count: usize =
             parameter_shapes(model).iter().map(|(_, shape)| shape.iter().product::<usize>()).sum();
         let element = device.dtype().size();
-        // On a GPU the weights' lower halves lie beside the moments.
+        // On a GPU the optimizer also keeps the lower halves of the weights.
         let residue = F32 - element;
         let (hidden, feed_forward) = (model.hidden_size, model.intermediate_size);
         let queries = model.num_attention_heads * model.head_dim;
@@ -97,7 +97,7 @@ impl MemoryEstimate {
         let tokens = rows * step.tokens;
         let kept = if step.recompute { sizes.input_of_layer } else { sizes.layer };
         let activations = tokens * kept * sizes.layers;
-        // With recomputation the layer at work is there whole.
+        // With recomputation the current layer is in memory as a whole.
         let layer_working =
             tokens * (sizes.layer_working + if step.recompute { sizes.layer } else { 0 });
         let head_working = cross_entropy::workspace_bytes(device, tokens, step.model.vocab_size)

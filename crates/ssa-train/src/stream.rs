@@ -13,7 +13,7 @@ const PURPOSE: &[u8; 24] = b"ssa-train: stream draw 1";
 /// What shares one draw.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StreamScope {
-    /// All micro-batches and layers of an optimiser step.
+    /// All micro-batches and layers of an optimizer step.
     Step,
     /// All layers of a micro-batch.
     MicroBatch,

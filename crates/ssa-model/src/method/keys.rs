@@ -38,7 +38,7 @@ impl AttendedKeys {
             Self::Selected { size, counts } => {
                 let (blocks, rest) = (tokens / size, tokens % size);
                 let others = counts.saturating_sub(1);
-                // A query of block b attends to min(b, others) whole blocks besides its own.
+                // A query of block b attends to min(b, others) whole blocks in addition to its own.
                 let near = blocks.min(others);
                 let whole = up_to_before(near) + (blocks - near) * others;
                 let own = blocks * up_to(size) + up_to(rest);

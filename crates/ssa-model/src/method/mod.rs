@@ -91,7 +91,7 @@ impl Method {
     /// The methods that settings can name.
     pub const ALL: &'static [Self] = &[Self::FULL, Self::MOBA, Self::NSA, Self::SSA];
 
-    /// A method of one's own. Settings cannot name it.
+    /// A method that is not in [`Method::ALL`]. Settings cannot name it.
     pub const fn new(spec: &'static MethodSpec) -> Self {
         Self(spec)
     }

@@ -49,7 +49,7 @@ fn both_listings_agree_with_the_shapes() {
         assert_eq!(named_mut, shapes);
         let count: usize = shapes.iter().map(|(_, shape)| shape.iter().product::<usize>()).sum();
         assert_eq!(parameters.count(), count);
-        assert!(parameters.check(&config).is_ok());
+        parameters.check(&config).unwrap();
     }
 }
 

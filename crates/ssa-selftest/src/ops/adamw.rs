@@ -1,4 +1,4 @@
-//! The optimiser's update on split master weights, and the clipping that it takes over.
+//! The optimizer's update on split master weights, with clipping and the decision to skip.
 
 use ssa_kernels::ops::adamw::{
     AdamwOptions, Moments, adamw_step, join_master, reference, split_master,

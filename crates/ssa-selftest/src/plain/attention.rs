@@ -127,7 +127,7 @@ fn keys(inputs: &Inputs<'_>, visible: &Visible, query: usize) -> Vec<usize> {
     visible.keys(token, kv_head).iter().map(|key| key * kv_heads + kv_head).collect()
 }
 
-/// The softmax of a query's scores and its log-normaliser.
+/// The softmax of a query's scores and its log-normalizer.
 fn probabilities(
     inputs: &Inputs<'_>,
     query: usize,

@@ -57,7 +57,7 @@ pub(super) struct Branch {
     pub(super) gated: Vec<f64>,
 }
 
-/// What a layer finds the blocks worth: by token and key/value head, that of every block before the
+/// The importance of the blocks to a layer: by token and key/value head, of every block before the
 /// token's own.
 pub(crate) type Importance = Vec<Vec<f64>>;
 
@@ -153,7 +153,7 @@ impl Shared<'_> {
         }
     }
 
-    /// Two programs never round alike inside: one that sees all tokens at once has other largest
+    /// Two programs never round alike inside: one that sees all tokens together has other largest
     /// scores on its way, and so other units of its probabilities, than one that walks through
     /// blocks.
     fn roundings(&self, kind: Kind) -> Roundings {

@@ -14,7 +14,7 @@ use super::layer::Saved;
 use super::ops::add_to_weight;
 use super::{Rounding, cross_entropy};
 
-/// What a model is asked for.
+/// A training step of one micro-batch.
 pub(crate) struct TrainStep {
     pub(crate) batch: TrainBatch,
     pub(crate) objective: Objective,
@@ -22,7 +22,7 @@ pub(crate) struct TrainStep {
     pub(crate) denominators: LossDenominators,
 }
 
-/// What a plain computation makes of it.
+/// The result of a plain computation.
 pub(crate) struct PlainStep {
     pub(crate) losses: Losses,
     pub(crate) grads: Parameters,
@@ -45,7 +45,7 @@ impl TrainStep {
         Ok((losses.read()?, grads))
     }
 
-    /// The same by a plain computation; the model lies on the CPU. It attends to the blocks of
+    /// The same by a plain computation; the model is on the CPU. It attends to the blocks of
     /// `selections`, one for each layer, or makes its own selections.
     pub(crate) fn plain(
         &self,

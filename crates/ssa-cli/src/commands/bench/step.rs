@@ -62,8 +62,8 @@ pub(super) fn run(args: &BenchStepArgs, choice: DeviceChoice) -> Result<()> {
         let [peak, reserved] = [peak, reserved].map(|bytes| bytes as f64 / 1e9);
         print(&format!("peak memory {peak:.1} GB in buffers, {reserved:.1} GB reserved"))?;
     }
-    if let Some(waits) = report.host_waits_per_step {
-        print(&format!("waits of the host for the GPU: {waits:.2} a step"))?;
+    if let Some(waits) = report.host_waits {
+        print(&format!("host waits for the GPU in the last step: {waits}"))?;
     }
     if let Some(kernels) = report.kernels {
         print(&format!(
