@@ -66,7 +66,7 @@ impl Scalars {
     /// Appends a number. On a GPU the copy is queued.
     ///
     /// # Errors
-    /// [`KernelError::Device`] if the number is on another device, [`KernelError::OutOfMemory`].
+    /// [`KernelError::Argument`] if the number is on another device, [`KernelError::OutOfMemory`].
     pub fn push(&mut self, scalar: &Scalar) -> Result<()> {
         match (&mut self.0, &scalar.0) {
             (List::Host(values), Place::Host(value)) => values.push(*value),
@@ -80,7 +80,8 @@ impl Scalars {
                     Place::Host(_) => Device::Cpu,
                     Place::Cuda(buffer) => Device::Cuda(buffer.gpu().clone()),
                 };
-                return Err(self.elsewhere("Scalars::push", "scalar", &actual));
+                let expected = self.device();
+                return Err(KernelError::device("Scalars::push", "scalar", expected, actual));
             }
         }
         Ok(())
@@ -136,17 +137,6 @@ impl Scalars {
             List::Host(_) => None,
             List::Cuda { buffer, .. } => buffer.as_ref(),
         }
-    }
-
-    /// The error for `argument` of an op, which is on another device than this list.
-    pub(crate) fn elsewhere(
-        &self,
-        op: &'static str,
-        argument: &'static str,
-        actual: &Device,
-    ) -> KernelError {
-        let (expected, actual) = (self.device().to_string(), actual.to_string());
-        KernelError::Device { op, argument, expected, actual }
     }
 }
 

@@ -8,7 +8,7 @@
 use ssa_kernels::ops::attention::gated_pair::{
     GatedPair, GatedPairGrads, PairAlignment, gated_pair_bwd, gated_pair_fwd,
 };
-use ssa_kernels::ops::attention::{AttentionGrads, AttentionMode};
+use ssa_kernels::ops::attention::{AttentionCall, AttentionGrads, AttentionMode};
 use ssa_kernels::ops::gate::{GateBranch, gate_apply_bwd, gate_apply_fwd, gate_bwd, gate_fwd};
 use ssa_kernels::ops::linear::{linear_bwd_input, linear_bwd_weight, linear_fwd};
 use ssa_kernels::ops::rope::{RopeTable, rope_bwd, rope_fwd};
@@ -38,12 +38,9 @@ impl<'a> AttentionContext<'a> {
             (DocumentMasking::Both, _) | (_, AttentionMode::Full) => self.documents,
             (DocumentMasking::FullOnly, AttentionMode::Sparse) => self.rows,
         };
+        let QueryKeyValue { q, k, v } = qkv;
         AttentionInputs {
-            q: &qkv.q,
-            k: &qkv.k,
-            v: &qkv.v,
-            documents,
-            softmax_scale: self.softmax_scale,
+            call: AttentionCall { q, k, v, documents, softmax_scale: self.softmax_scale },
             selection: &self.options.selection,
             window_size: self.options.window_size,
         }
@@ -243,7 +240,7 @@ impl AttentionSaved {
         linear_bwd_weight(dout, &self.mixed()?, &mut grads.o_proj)?;
         let QueryKeyValue { q, k, v } = &self.qkv;
         let mixed_shape = [x.shape()[0], x.shape()[1], weights.o_proj.shape()[1]];
-        let mut dmixed = Tensor::zeros_on(&x.device(), x.dtype(), mixed_shape);
+        let mut dmixed = Tensor::zeros_on(&x.device(), x.dtype(), mixed_shape)?;
         linear_bwd_input(dout, &weights.o_proj, &mut dmixed)?;
         let dmixed = dmixed.reshape(q.shape())?;
 

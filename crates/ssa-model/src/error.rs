@@ -4,6 +4,7 @@ use std::fmt::Display;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
+use ssa_files::FileError;
 use ssa_kernels::KernelError;
 use ssa_kernels::ops::attention::AttentionMode;
 use ssa_kernels::ops::attention::selection::InvalidBudget;
@@ -16,10 +17,13 @@ use ssa_names::UnknownName;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ModelError {
-    /// The operating system refused to read or write a file.
+    /// A file or folder could not be written.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// The operating system refused to read a file.
     #[error("cannot {action} {}: {reason}", path.display())]
     Io {
-        /// What was tried: `read`, `write` or `create`.
+        /// What was tried.
         action: &'static str,
         /// The file or folder.
         path: PathBuf,

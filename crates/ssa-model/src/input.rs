@@ -44,7 +44,7 @@ impl Input {
         if batch.checked_mul(tokens) != Some(ids.len()) {
             return Err(InputError::Ids { ids: ids.len(), batch, tokens }.into());
         }
-        Self::new(ids, batch, tokens, Documents::rows(batch, tokens))
+        Self::new(ids, batch, tokens, Documents::rows(batch, tokens)?)
     }
 
     /// The token ids in row order.

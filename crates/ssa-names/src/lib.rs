@@ -102,6 +102,7 @@ macro_rules! names {
     ($type:ident: $kind:literal {
         $($variant:ident = $name:literal $(| $former:literal)*),+ $(,)?
     }) => {
+        #[allow(unreachable_pub, reason = "the type may be private")]
         impl $type {
             /// Every value.
             pub const ALL: &'static [Self] = &[$(Self::$variant),+];

@@ -64,7 +64,7 @@ fn waits(context: &mut Context<'_>, plan: &TrainPlan) -> Result<()> {
 /// A step that is not finite is refused, and leaves the weights as they were.
 fn bad_step(context: &mut Context<'_>, plan: &TrainPlan) -> Result<()> {
     let mut model = plan.initial_model().map_err(device_error)?;
-    model.parameters_mut().norm.fill(f32::INFINITY);
+    model.parameters_mut().norm.as_mut_slice()?.fill(f32::INFINITY);
     let mut trainer = trainer(context, plan, model)?;
     let before = trainer.master_model().map_err(device_error)?;
     let refused = match trainer.step() {

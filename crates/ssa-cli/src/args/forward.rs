@@ -6,7 +6,7 @@ use clap::Args;
 use ssa_kernels::ops::attention::selection::SelectionRule;
 use ssa_model::{AttentionMode, Method};
 
-use super::{named, parse_positive};
+use super::{ComputeArgs, named, parse_positive};
 
 /// Run one forward, and if asked one backward, and write plain tensors: for parity with other code.
 ///
@@ -15,6 +15,12 @@ use super::{named, parse_positive};
 /// loss for every parameter, as `grad.<parameter name>`. Each row of the input is one document; the
 /// label of a token is the one that follows it.
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  ssa forward --model runs/demo/checkpoint --input ids.safetensors --attention sparse \\
+      --output logits.safetensors
+  ssa forward --model runs/demo/checkpoint --input ids.safetensors --attention full \\
+      --train-stream sparse --grads --output step.safetensors")]
 pub(crate) struct ForwardArgs {
     /// Checkpoint directory in Hugging Face layout (config.json, model.safetensors).
     #[arg(long, value_name = "DIR")]
@@ -30,7 +36,8 @@ pub(crate) struct ForwardArgs {
     pub(crate) method: Option<Method>,
     /// Rule that selects blocks: exact top-k, or the approximation of the released kernel, for
     /// parity with published checkpoints.
-    #[arg(long, value_name = "RULE", default_value_t = SelectionRule::Exact, value_parser = named::<SelectionRule>())]
+    #[arg(long, value_name = "RULE", default_value_t = SelectionRule::Exact)]
+    #[arg(value_parser = named::<SelectionRule>())]
     pub(crate) selection: SelectionRule,
     /// Tokens of a block; without it the checkpoint's.
     #[arg(long, value_name = "N", value_parser = parse_positive)]
@@ -45,7 +52,8 @@ pub(crate) struct ForwardArgs {
     #[arg(long, requires = "train_stream")]
     pub(crate) grads: bool,
     /// Weight of the alignment loss (method ssa) [default: 10].
-    #[arg(long, value_name = "X", requires = "train_stream", allow_negative_numbers = true, value_parser = parse_alpha)]
+    #[arg(long, value_name = "X", requires = "train_stream", allow_negative_numbers = true)]
+    #[arg(value_parser = parse_alpha)]
     pub(crate) alpha: Option<f32>,
     /// Safetensors file to write.
     #[arg(long, value_name = "FILE")]
@@ -53,6 +61,8 @@ pub(crate) struct ForwardArgs {
     /// Replace --output if it exists.
     #[arg(long)]
     pub(crate) overwrite: bool,
+    #[command(flatten)]
+    pub(crate) compute: ComputeArgs,
 }
 
 fn parse_alpha(text: &str) -> Result<f32, String> {

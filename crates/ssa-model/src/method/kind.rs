@@ -3,9 +3,9 @@
 use std::fmt::Debug;
 
 use ssa_kernels::ops::attention::selection::{SelectionOptions, SparseBudget};
-use ssa_kernels::ops::attention::{AttentionGrads, AttentionOutput};
+use ssa_kernels::ops::attention::{AttentionCall, AttentionGrads, AttentionOutput};
 use ssa_kernels::ops::gate::GateBranch;
-use ssa_kernels::{DType, Documents, Tensor};
+use ssa_kernels::{DType, Tensor};
 
 use super::keys::AttendedKeys;
 use crate::Result;
@@ -45,16 +45,9 @@ pub trait AttentionKind: Debug + Sync {
 /// What the attentions of a layer compute from.
 #[derive(Clone, Copy)]
 pub struct AttentionInputs<'a> {
-    /// Queries after RoPE `[B, T, HQ, D]`.
-    pub q: &'a Tensor,
-    /// AttendedKeys after RoPE `[B, T, H, D]`.
-    pub k: &'a Tensor,
-    /// Values `[B, T, H, D]`.
-    pub v: &'a Tensor,
-    /// The documents that bound it: whole rows where the masking ignores borders.
-    pub documents: &'a Documents,
-    /// `head_dim^-0.5`.
-    pub softmax_scale: f32,
+    /// q `[B, T, HQ, D]` and k `[B, T, H, D]` after RoPE, v `[B, T, H, D]`, and the documents that
+    /// bound the attention: whole rows where the masking ignores borders.
+    pub call: AttentionCall<'a>,
     /// Budget and rule of block selection.
     pub selection: &'a SelectionOptions,
     /// Tokens of the sliding window.

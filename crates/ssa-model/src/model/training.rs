@@ -77,7 +77,7 @@ impl Model {
         grads: &mut Parameters,
     ) -> Result<()> {
         let plans = self.plans(objective, streams)?;
-        let rows = Documents::rows(batch.input().batch(), batch.input().tokens());
+        let rows = Documents::rows(batch.input().batch(), batch.input().tokens())?;
         let context = self.context(batch.input(), &objective.attention, &rows)?;
         let alignment = PairAlignment {
             options: &objective.alignment,

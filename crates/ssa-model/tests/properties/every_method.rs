@@ -15,7 +15,7 @@ use crate::small_model::{
 #[track_caller]
 fn assert_same_gradients(actual: &Parameters, expected: &Parameters, tolerance: f64) {
     for ((name, actual), (_, expected)) in actual.named().into_iter().zip(expected.named()) {
-        let error = max_error(actual.as_slice(), expected.as_slice());
+        let error = max_error(actual.as_slice().unwrap(), expected.as_slice().unwrap());
         assert!(error <= tolerance, "gradient of {name} differs by {error:.2e}");
     }
 }
@@ -51,7 +51,7 @@ fn sparse_attention_over_all_blocks_is_full_attention() {
     let mut sparse = model.config().attention_options(AttentionMode::Sparse);
     sparse.selection.budget = SparseBudget::new(4, 13).unwrap();
     let [full, sparse] = [full, sparse].map(|options| model.forward(&input, &options).unwrap());
-    assert!(max_error(full.as_slice(), sparse.as_slice()) < 2e-5);
+    assert!(max_error(full.as_slice().unwrap(), sparse.as_slice().unwrap()) < 2e-5);
 }
 
 #[test]
@@ -82,7 +82,7 @@ fn micro_batches_add_up_to_the_whole_step() {
         let whole =
             batch(both, 2, Documents::from_cu_seqlens(vec![0, 1, 2, 3, 40, 80]).unwrap(), None);
         let first = batch(a, 1, Documents::from_cu_seqlens(vec![0, 1, 2, 3, 40]).unwrap(), None);
-        let second = batch(b, 1, Documents::rows(1, 40), None);
+        let second = batch(b, 1, Documents::rows(1, 40).unwrap(), None);
         let denominators = LossDenominators { target_tokens: 36 + 39, valid_tokens: 80 };
         let objective = objective(&model);
         for mode in method.modes() {
@@ -102,7 +102,7 @@ fn padding_counts_nowhere() {
     let objective = objective(&model);
     let real = ids(8, 30);
     let denominators = LossDenominators { target_tokens: 29, valid_tokens: 30 };
-    let plain = batch(real.clone(), 1, Documents::rows(1, 30), None);
+    let plain = batch(real.clone(), 1, Documents::rows(1, 30).unwrap(), None);
     let padded: Vec<u32> = real.iter().copied().chain([0; 10]).collect();
     let documents = Documents::from_cu_seqlens(vec![0, 30, 40]).unwrap();
     let mut labels = labels(&padded, &documents);

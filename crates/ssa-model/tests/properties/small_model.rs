@@ -72,7 +72,7 @@ pub(crate) fn step(
     batches: &[&TrainBatch],
     denominators: LossDenominators,
 ) -> (Losses, Parameters) {
-    let mut grads = Parameters::zeros(model.config());
+    let mut grads = Parameters::zeros(model.config()).unwrap();
     let mut losses = model.step_losses(objective, denominators);
     for batch in batches {
         model.train_step(batch, objective, &[mode; 2], &mut losses, &mut grads).unwrap();
@@ -99,7 +99,7 @@ pub(crate) fn assert_gradients(
     let (_, grads) = loss(model);
     let names: Vec<String> = grads.named().into_iter().map(|(name, _)| name).collect();
     for (index, name) in names.iter().enumerate() {
-        let gradient = grads.named()[index].1.as_slice().to_vec();
+        let gradient = grads.named()[index].1.to_vec().unwrap();
         let norm = gradient.iter().map(|&g| f64::from(g).powi(2)).sum::<f64>().sqrt();
         if norm < 1e-3 {
             continue;
@@ -109,14 +109,12 @@ pub(crate) fn assert_gradients(
         let mut moved = |sign: f64| {
             let original = model.parameters().named()[index].1.clone();
             let mut parameters = model.parameters_mut().named_mut();
-            for (value, g) in parameters[index].1.as_mut_slice().iter_mut().zip(&gradient) {
+            let values = parameters[index].1.as_mut_slice().unwrap();
+            for (value, g) in values.iter_mut().zip(&gradient) {
                 *value += (sign * STEP * f64::from(*g) / norm) as f32;
             }
             let value = loss(&*model).0;
-            model.parameters_mut().named_mut()[index]
-                .1
-                .as_mut_slice()
-                .copy_from_slice(original.as_slice());
+            *model.parameters_mut().named_mut()[index].1 = original;
             value
         };
         let numeric = (moved(1.0) - moved(-1.0)) / (2.0 * STEP);

@@ -1,11 +1,11 @@
 //! Attention over the means of complete blocks.
 
 use ssa_kernels::DType;
-use ssa_kernels::ops::attention::AttentionGrads;
 use ssa_kernels::ops::attention::compression::{
     compression_attention_bwd, compression_attention_fwd,
 };
 use ssa_kernels::ops::attention::pooling::{mean_pool_bwd, mean_pool_fwd};
+use ssa_kernels::ops::attention::{AttentionCall, AttentionGrads};
 use ssa_kernels::ops::gate::GateBranch;
 
 use crate::Result;
@@ -35,19 +35,19 @@ impl AttentionKind for Compression {
     }
 
     fn forward(&self, inputs: &AttentionInputs<'_>) -> Result<SavedAttention> {
-        let &AttentionInputs { q, k, v, documents, softmax_scale: scale, selection, .. } = inputs;
-        let size = selection.budget.block_size();
+        let AttentionCall { k, v, documents, .. } = inputs.call;
+        let size = inputs.selection.budget.block_size();
         let k_pooled = mean_pool_fwd(k, documents, size)?;
         let v_pooled = mean_pool_fwd(v, documents, size)?;
-        let output = compression_attention_fwd(q, &k_pooled, &v_pooled, documents, size, scale)?;
+        let call = AttentionCall { k: &k_pooled, v: &v_pooled, ..inputs.call };
+        let output = compression_attention_fwd(&call, size)?;
         Ok(SavedAttention::new(output, move |dout, output, inputs, grads| {
-            let &AttentionInputs { q, documents, softmax_scale: scale, .. } = inputs;
-            let (k, v) = (&k_pooled, &v_pooled);
-            let mut pooled = AttentionGrads::zeros_like(q, k, v);
-            compression_attention_bwd(dout, q, k, v, output, documents, size, scale, &mut pooled)?;
+            let call = AttentionCall { k: &k_pooled, v: &v_pooled, ..inputs.call };
+            let mut pooled = AttentionGrads::zeros_like(call.q, call.k, call.v);
+            compression_attention_bwd(dout, &call, size, output, &mut pooled)?;
             grads.dq.add_assign(&pooled.dq)?;
-            mean_pool_bwd(&pooled.dk, documents, size, &mut grads.dk)?;
-            mean_pool_bwd(&pooled.dv, documents, size, &mut grads.dv)?;
+            mean_pool_bwd(&pooled.dk, call.documents, size, &mut grads.dk)?;
+            mean_pool_bwd(&pooled.dv, call.documents, size, &mut grads.dv)?;
             Ok(())
         }))
     }

@@ -25,12 +25,9 @@ impl AttentionKind for Full {
     }
 
     fn forward(&self, inputs: &AttentionInputs<'_>) -> Result<SavedAttention> {
-        let &AttentionInputs { q, k, v, documents, softmax_scale, .. } = inputs;
-        let output = full_attention_fwd(q, k, v, documents, softmax_scale)?;
+        let output = full_attention_fwd(&inputs.call)?;
         Ok(SavedAttention::new(output, |dout, output, inputs, grads| {
-            let &AttentionInputs { q, k, v, documents, softmax_scale, .. } = inputs;
-            full_attention_bwd(dout, q, k, v, output, documents, softmax_scale, grads)?;
-            Ok(())
+            Ok(full_attention_bwd(dout, &inputs.call, output, grads)?)
         }))
     }
 }

@@ -1,8 +1,8 @@
 //! Attention over the tokens of the selected blocks.
 
 use ssa_kernels::DType;
-use ssa_kernels::ops::attention::pooling::mean_pool_f32_fwd;
-use ssa_kernels::ops::attention::selection::select_blocks;
+use ssa_kernels::ops::attention::AttentionCall;
+use ssa_kernels::ops::attention::selection::select_by_means;
 use ssa_kernels::ops::attention::sparse::{sparse_attention_bwd, sparse_attention_fwd};
 use ssa_kernels::ops::gate::GateBranch;
 
@@ -37,14 +37,11 @@ impl AttentionKind for Sparse {
     }
 
     fn forward(&self, inputs: &AttentionInputs<'_>) -> Result<SavedAttention> {
-        let &AttentionInputs { q, k, v, documents, softmax_scale: scale, selection, .. } = inputs;
-        let k_pooled = mean_pool_f32_fwd(k, documents, selection.budget.block_size())?;
-        let blocks = select_blocks(q, &k_pooled, documents, selection, scale)?;
-        let output = sparse_attention_fwd(q, k, v, &blocks, documents, scale)?;
+        let AttentionCall { q, k, documents, softmax_scale, .. } = inputs.call;
+        let blocks = select_by_means(q, k, documents, inputs.selection, softmax_scale)?;
+        let output = sparse_attention_fwd(&inputs.call, &blocks)?;
         Ok(SavedAttention::new(output, move |dout, output, inputs, grads| {
-            let &AttentionInputs { q, k, v, documents, softmax_scale: scale, .. } = inputs;
-            sparse_attention_bwd(dout, q, k, v, output, &blocks, documents, scale, grads)?;
-            Ok(())
+            Ok(sparse_attention_bwd(dout, &inputs.call, &blocks, output, grads)?)
         }))
     }
 }

@@ -29,13 +29,9 @@ impl AttentionKind for Window {
     }
 
     fn forward(&self, inputs: &AttentionInputs<'_>) -> Result<SavedAttention> {
-        let &AttentionInputs { q, k, v, documents, softmax_scale: scale, window_size, .. } = inputs;
-        let output = window_attention_fwd(q, k, v, documents, window_size, scale)?;
+        let output = window_attention_fwd(&inputs.call, inputs.window_size)?;
         Ok(SavedAttention::new(output, |dout, output, inputs, grads| {
-            let &AttentionInputs { q, k, v, documents, softmax_scale: scale, window_size, .. } =
-                inputs;
-            window_attention_bwd(dout, q, k, v, output, documents, window_size, scale, grads)?;
-            Ok(())
+            Ok(window_attention_bwd(dout, &inputs.call, inputs.window_size, output, grads)?)
         }))
     }
 }

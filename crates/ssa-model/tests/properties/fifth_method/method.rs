@@ -21,9 +21,9 @@ impl AttentionKind for Mean {
     }
 
     fn forward(&self, inputs: &AttentionInputs<'_>) -> Result<SavedAttention> {
-        let output = mean_attention_fwd(inputs.q, inputs.v, inputs.documents)?;
+        let output = mean_attention_fwd(&inputs.call)?;
         Ok(SavedAttention::new(output, |dout, _, inputs, grads| {
-            Ok(mean_attention_bwd(dout, inputs.v, inputs.documents, grads)?)
+            Ok(mean_attention_bwd(dout, &inputs.call, grads)?)
         }))
     }
 }

@@ -1,34 +1,28 @@
 //! The op folder of the fifth method: attention with equal weights.
 
-use ssa_kernels::ops::attention::{AttentionGrads, AttentionOutput};
+use ssa_kernels::ops::attention::{AttentionCall, AttentionGrads, AttentionOutput};
 use ssa_kernels::{Documents, KernelError, Tensor};
 
 /// `out[t, hq]` is the mean of `v[s, h]` over the tokens `s <= t` of the document. `q` gives the
 /// shape `[B, T, HQ, D]`, `v` is `[B, T, H, D]`.
 pub(crate) fn mean_attention_fwd(
-    q: &Tensor,
-    v: &Tensor,
-    documents: &Documents,
+    &AttentionCall { q, v, documents, .. }: &AttentionCall<'_>,
 ) -> Result<AttentionOutput, KernelError> {
     let mut out = vec![0.0; q.len()];
-    for_each_pair(q, v, documents, |to, from, weight| {
-        out[to] += weight * v.as_slice()[from];
-    });
-    let lse = Tensor::zeros(&q.shape()[..3]);
+    let values = v.as_slice()?;
+    for_each_pair(q, v, documents, |to, from, weight| out[to] += weight * values[from]);
+    let lse = Tensor::zeros(&q.shape()[..3])?;
     Ok(AttentionOutput { out: Tensor::from_vec(out, q.shape())?, lse })
 }
 
 /// Adds the gradient of `v` for the gradient `dout` of the output.
 pub(crate) fn mean_attention_bwd(
     dout: &Tensor,
-    v: &Tensor,
-    documents: &Documents,
+    &AttentionCall { v, documents, .. }: &AttentionCall<'_>,
     grads: &mut AttentionGrads,
 ) -> Result<(), KernelError> {
-    let dv = grads.dv.as_mut_slice();
-    for_each_pair(dout, v, documents, |from, to, weight| {
-        dv[to] += weight * dout.as_slice()[from];
-    });
+    let (dv, douts) = (grads.dv.as_mut_slice()?, dout.as_slice()?);
+    for_each_pair(dout, v, documents, |from, to, weight| dv[to] += weight * douts[from]);
     Ok(())
 }
 
