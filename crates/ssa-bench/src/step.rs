@@ -29,8 +29,8 @@ pub struct StepSettings {
 /// The steps that ran on one stream.
 #[derive(Clone, Debug, Serialize)]
 pub struct StepRow {
-    /// The attention that fed the next layer: `full`, `sparse`, or `mixed` where layers or micro-batches
-    /// differ.
+    /// The attention that fed the next layer: `full`, `sparse`, or `mixed` where layers or
+    /// micro-batches differ.
     pub stream: &'static str,
     /// Steps measured.
     pub steps: usize,

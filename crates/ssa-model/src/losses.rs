@@ -15,8 +15,8 @@ pub struct LossDenominators {
 
 /// The loss sums of the micro-batches of an optimizer step, on the device of the model.
 ///
-/// [`Model::train_step`](crate::Model::train_step) adds to them. Reading them waits for the device, so they are read once, at
-/// the end of the step.
+/// [`Model::train_step`](crate::Model::train_step) adds to them. Reading them waits for
+/// the device, so they are read once, at the end of the step.
 #[derive(Debug)]
 pub struct StepLosses {
     /// For each micro-batch the sums of the cross-entropy, of z-loss, and of the alignment loss of
@@ -66,8 +66,8 @@ impl StepLosses {
     }
 
     /// The sums so far.
-    /// [`clipped_grad_norm`](ssa_kernels::ops::grad_norm::clipped_grad_norm) decides by them whether
-    /// the step applies.
+    /// [`clipped_grad_norm`](ssa_kernels::ops::grad_norm::clipped_grad_norm) decides by them
+    /// whether the step applies.
     pub fn sums(&self) -> &Scalars {
         &self.sums
     }

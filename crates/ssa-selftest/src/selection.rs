@@ -12,8 +12,8 @@ use crate::Context;
 use crate::plain::Importance;
 
 /// The selection of every layer, from the queries and keys that the device computes there. A
-/// training step computes the same ones, bit for bit: the selection depends only on the stream that feeds the
-/// next layer.
+/// training step computes the same ones, bit for bit: the
+/// selection depends only on the stream that feeds the next layer.
 pub(crate) fn of_device(
     model: &Model,
     input: &Input,

@@ -7,8 +7,8 @@
 /// otherwise:  full
 /// ```
 ///
-/// with the steps `s` counted from 0. It is a function of the step alone, so a resumed run continues
-/// the ramp.
+/// with the steps `s` counted from 0. It is a function of the step alone, so a resumed run
+/// continues the ramp.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BatchRamp {
     /// Rows of a micro-batch; it divides the two sizes below.

@@ -48,8 +48,8 @@ impl fmt::Display for Diagnosis {
         };
         write!(
             f,
-            "{}; {} bad steps in a row, {back}; the first bad value is in {}. The weights are those \
-             before the bad steps",
+            "{}; {} bad steps in a row, {back}; the first bad value is in {}. The weights are \
+             those before the bad steps",
             self.bad, self.in_row, self.place
         )
     }

@@ -96,8 +96,8 @@ Environment:
     text
 }
 
-/// Accepts the names of a closed set. Help and completions list them, and an unknown one is answered
-/// with the nearest.
+/// Accepts the names of a closed set. Help and completions list them, and the error for an unknown
+/// name suggests the nearest.
 fn named<T: Named + Send + Sync>() -> impl TypedValueParser<Value = T> {
     PossibleValuesParser::new(T::ALL.iter().map(|value| value.name()))
         .try_map(|name| T::from_name(&name))

@@ -49,7 +49,7 @@ pub struct ModelSettings {
     pub initializer_range: f64,
     /// Whether the output layer is the embedding matrix.
     pub tie_word_embeddings: bool,
-    /// The budget of sparse attention that the model is trained at: `block_size` and `block_counts`.
+    /// Budget of sparse attention that the model is trained at: `block_size` and `block_counts`.
     pub budget: SparseBudget,
     /// Tokens of the sliding window; 0 for methods that have none.
     pub window_size: usize,

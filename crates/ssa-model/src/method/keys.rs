@@ -5,8 +5,8 @@
 pub enum AttendedKeys {
     /// All.
     All,
-    /// Those of at most `counts` blocks of `size` tokens: the query's own block up to the query, and
-    /// whole blocks before it.
+    /// Those of at most `counts` blocks of `size` tokens: the query's own block up to the query,
+    /// and whole blocks before it.
     Selected {
         /// Tokens of a block.
         size: u64,

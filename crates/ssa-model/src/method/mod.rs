@@ -192,8 +192,8 @@ impl Method {
     /// What a layer computes in a training step in which the mode `stream` feeds the next layer.
     ///
     /// # Errors
-    /// [`OptionsError::NoSuchMode`]; [`OptionsError::NotAlignable`] for a [`Training::Aligned`] that
-    /// is not of one attention in each mode with a common gate.
+    /// [`OptionsError::NoSuchMode`]; [`OptionsError::NotAlignable`] for a [`Training::Aligned`]
+    /// that is not of one attention in each mode with a common gate.
     pub fn training_plan(self, stream: AttentionMode) -> Result<LayerPlan> {
         if !self.is_aligned() {
             return self.inference_plan(stream);

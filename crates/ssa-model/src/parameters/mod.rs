@@ -108,7 +108,7 @@ fn layer_tensor(layer: usize, name: &str) -> String {
 }
 
 /// All parameters of a model, or one buffer of the same shape per parameter: gradients and
-/// optimiser moments.
+/// optimizer moments.
 #[derive(Clone, Debug)]
 pub struct Parameters {
     /// Embedding matrix `[V, hidden]`, and the output layer where that is tied to it.

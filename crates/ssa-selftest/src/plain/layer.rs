@@ -1,4 +1,5 @@
-//! A layer, forward and backward, after `layer.rs`, `attention.rs` and `mlp.rs` of the model's crate.
+//! A layer, forward and backward, after `layer.rs`, `attention.rs` and `mlp.rs` of the model's
+//! crate.
 
 use ssa_kernels::Tensor;
 use ssa_kernels::ops::attention::alignment::reference as alignment;

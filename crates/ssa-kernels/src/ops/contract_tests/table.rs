@@ -510,7 +510,8 @@ pub(super) static OPS: &[Op] = &[
         _ = "valid" Given "B T";
     },
     op! { gated_pair_bwd, |case, _| gated_pair_bwd(
-            dmixed, &GatedPair { full, sparse, gate, chosen: AttentionMode::Full }, &case.alignment(),
+            dmixed, &GatedPair { full, sparse, gate, chosen: AttentionMode::Full },
+            &case.alignment(),
             1.0, GatedPairGrads { dfull, dsparse, dgate },
         ),
         full = "pair.full" Act "B T HQ D";

@@ -41,8 +41,8 @@ constexpr int FINISH_THREADS = 1024;
 // norm = sqrt(sum of partial), and clip = min(1, max_norm / (norm + 1e-6)), NaN unless the norm and
 // the `count` numbers of `losses` are finite.
 extern "C" __global__ void __launch_bounds__(FINISH_THREADS)
-grad_norm_finish(const double* partial, i64 partials, double max_norm, const double* losses, i64 count, double* norm,
-                 float* clip) {
+grad_norm_finish(const double* partial, i64 partials, double max_norm, const double* losses,
+                 i64 count, double* norm, float* clip) {
     double sum = 0.0, defect = 0.0;
 #pragma unroll 4
     for (i64 i = threadIdx.x; i < partials; i += FINISH_THREADS) sum += partial[i];

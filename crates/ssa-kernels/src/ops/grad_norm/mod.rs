@@ -43,8 +43,8 @@ pub fn grad_norm<'a>(grads: impl IntoIterator<Item = &'a Tensor>) -> Result<Scal
 /// of `sums`, the losses of the step, are finite, and NaN where one is not.
 ///
 /// [`adamw_step`](crate::ops::adamw::adamw_step) changes nothing if the factor is NaN. So the
-/// decision to skip a bad step needs no host: on a GPU norm and factor stay there, and the update is
-/// queued without waiting.
+/// decision to skip a bad step needs no host: on a GPU norm and factor stay there, and the update
+/// is queued without waiting.
 ///
 /// # Shapes
 /// As [`grad_norm`].
