@@ -14,8 +14,10 @@ pub mod window;
 mod blocks;
 #[cfg(test)]
 mod golden;
+mod mode;
 mod padding;
 mod shape;
 pub(crate) mod tiled;
 
+pub use mode::AttentionMode;
 pub use shape::{AttentionCall, AttentionGrads, AttentionOutput};

@@ -1,6 +1,6 @@
 //! Gate and alignment loss of the two streams on a GPU: whole tokens by block.
 
-use super::{GatedPair, GatedPairGrads, PairAlignment, Stream};
+use super::{AttentionMode, GatedPair, GatedPairGrads, PairAlignment};
 use crate::cuda::elementwise::{THREADS, sum};
 use crate::cuda::{Gpu, Kernel, Module};
 use crate::ops::attention::alignment::cuda::{BLOCKS, mse, upload_valid};
@@ -77,5 +77,5 @@ fn sizes(pair: &GatedPair<'_>) -> [usize; 2] {
 }
 
 fn chosen(pair: &GatedPair<'_>) -> usize {
-    usize::from(pair.chosen == Stream::Sparse)
+    usize::from(pair.chosen == AttentionMode::Sparse)
 }

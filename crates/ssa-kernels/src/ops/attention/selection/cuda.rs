@@ -48,7 +48,7 @@ pub(super) fn select(
             &SelectionCall { q, k_pooled, shape: AttentionShape { head_dim, ..shape }, ..*call },
         );
     }
-    let block_size = options.block_size;
+    let block_size = options.budget.block_size();
     let longest =
         documents.ranges().map(|range| range.len()).max().unwrap_or(0).div_ceil(block_size);
     let defines = [
