@@ -21,11 +21,11 @@ struct Inner {
     /// Ascending, from 0 to N, one more entry than documents.
     cu_seqlens: Vec<usize>,
     /// What GPU kernels look up, made when first asked for.
-    tables: Mutex<HashMap<TableKey, Arc<Buffer>>>,
+    tables: Mutex<HashMap<TableKey, Arc<Buffer<i32>>>>,
 }
 
-/// The GPU, the name of a table and the numbers that it depends on.
-type TableKey = (usize, &'static str, Vec<usize>);
+/// The stream of a GPU, the name of a table and the numbers that it depends on.
+type TableKey = (u64, &'static str, Vec<usize>);
 
 impl PartialEq for Documents {
     fn eq(&self, other: &Self) -> bool {
@@ -106,7 +106,7 @@ impl Documents {
         name: &'static str,
         parameter: usize,
         build: impl FnOnce() -> Vec<i32>,
-    ) -> Result<Arc<Buffer>> {
+    ) -> Result<Arc<Buffer<i32>>> {
         self.device_table_of(gpu, name, &[parameter], build)
     }
 
@@ -117,8 +117,8 @@ impl Documents {
         name: &'static str,
         parameters: &[usize],
         build: impl FnOnce() -> Vec<i32>,
-    ) -> Result<Arc<Buffer>> {
-        let key = (gpu.properties().ordinal, name, parameters.to_vec());
+    ) -> Result<Arc<Buffer<i32>>> {
+        let key = (gpu.id(), name, parameters.to_vec());
         let mut tables = self.0.tables.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(table) = tables.get(&key) {
             return Ok(table.clone());
@@ -129,7 +129,7 @@ impl Documents {
     }
 
     /// For every token the first token of its document, `i32` `[N]` on a GPU.
-    pub(crate) fn device_starts(&self, gpu: &Gpu) -> Result<Arc<Buffer>> {
+    pub(crate) fn device_starts(&self, gpu: &Gpu) -> Result<Arc<Buffer<i32>>> {
         self.device_table(gpu, "starts", 0, || {
             self.ranges()
                 .flat_map(|range| std::iter::repeat_n(range.start as i32, range.len()))

@@ -7,9 +7,12 @@ pub mod embedding;
 pub mod gate;
 pub mod grad_norm;
 pub mod linear;
+mod modules;
 pub mod rms_norm;
 pub mod rope;
 pub mod swiglu;
 
 #[cfg(test)]
 pub(crate) mod testing;
+
+pub use modules::MODULES;

@@ -1,5 +1,7 @@
 //! A dense, row-major tensor.
 
+mod cuda;
+mod positional;
 mod storage;
 
 use self::storage::{CudaStorage, Storage};
@@ -94,6 +96,9 @@ impl Tensor {
     /// A copy on a device. On a GPU the elements are rounded to `dtype`; on the CPU they are `f32`,
     /// which holds each of the types exactly.
     ///
+    /// Between two streams of one GPU the copy shares the memory: the other stream waits for the
+    /// work that is queued here, and no byte is copied until one of the two tensors is written.
+    ///
     /// # Errors
     /// [`KernelError::OutOfMemory`], or [`KernelError::Cuda`] if work queued before has failed.
     pub fn to_device(&self, device: &Device, dtype: DType) -> Result<Self> {
@@ -104,13 +109,20 @@ impl Tensor {
                 Storage::Cuda(storage) if storage.gpu == *gpu && storage.dtype == dtype => {
                     self.storage.clone()
                 }
-                Storage::Cuda(storage) => {
-                    match crate::cuda::elementwise::converted(gpu, self, dtype)? {
+                Storage::Cuda(storage) if storage.gpu == *gpu => {
+                    match self.converted_on_gpu(gpu, dtype)? {
                         Some(converted) => return Ok(converted),
                         None => {
                             Storage::Cuda(CudaStorage::upload(gpu, dtype, &storage.download()?)?)
                         }
                     }
+                }
+                Storage::Cuda(storage) if storage.gpu.shares_device(gpu) => {
+                    let storage = Storage::Cuda(storage.on_stream(gpu)?);
+                    return Self { shape: self.shape.clone(), storage }.to_device(device, dtype);
+                }
+                Storage::Cuda(storage) => {
+                    Storage::Cuda(CudaStorage::upload(gpu, dtype, &storage.download()?)?)
                 }
             },
         };
@@ -255,7 +267,11 @@ impl Tensor {
                 crate::cpu::elementwise::add_assign(values, others);
                 Ok(())
             }
-            _ => crate::cuda::elementwise::add_assign(self, other),
+            (_, Storage::Cuda(storage)) => self.add_assign_on_gpu(&storage.gpu, other),
+            (Storage::Cuda(storage), Storage::Cpu(_)) => {
+                let gpu = storage.gpu.clone();
+                self.add_assign_on_gpu(&gpu, other)
+            }
         }
     }
 }
@@ -269,45 +285,5 @@ impl PartialEq for Tensor {
             (Storage::Cpu(a), Storage::Cpu(b)) => a == b,
             _ => matches!((self.to_vec(), other.to_vec()), (Ok(a), Ok(b)) if a == b),
         }
-    }
-}
-
-/// Addresses for kernels; only ops that have dispatched on the device ask for them.
-impl Tensor {
-    /// Where the elements can be read.
-    pub(crate) fn device_input(&self) -> Result<u64> {
-        match &self.storage {
-            Storage::Cuda(storage) => storage.input(),
-            Storage::Cpu(_) => Err(self.not_on_a_gpu()),
-        }
-    }
-
-    /// Where every element will be written.
-    pub(crate) fn device_output(&mut self) -> Result<u64> {
-        match &mut self.storage {
-            Storage::Cuda(storage) => storage.output(),
-            Storage::Cpu(_) => Err(self.not_on_a_gpu()),
-        }
-    }
-
-    /// Where the elements can be changed.
-    pub(crate) fn device_in_place(&mut self) -> Result<u64> {
-        match &mut self.storage {
-            Storage::Cuda(storage) => storage.in_place(),
-            Storage::Cpu(_) => Err(self.not_on_a_gpu()),
-        }
-    }
-
-    /// Where a gradient is to be added, and whether there is something to add to.
-    pub(crate) fn device_accumulate(&mut self) -> Result<(u64, bool)> {
-        match &mut self.storage {
-            Storage::Cuda(storage) => storage.accumulate(),
-            Storage::Cpu(_) => Err(self.not_on_a_gpu()),
-        }
-    }
-
-    fn not_on_a_gpu(&self) -> KernelError {
-        let (op, actual) = ("a kernel launch", Device::Cpu.to_string());
-        KernelError::Device { op, argument: "tensor", expected: "a GPU".to_owned(), actual }
     }
 }

@@ -96,7 +96,9 @@ fn check_fixed_keys(keys: &Keys<'_>) -> Result<()> {
             return Err(keys.error("model_type", expected));
         }
         _ => {
-            return Err(keys.error("model_type", "\"llama-nsa\", the only architecture implemented"));
+            return Err(
+                keys.error("model_type", "\"llama-nsa\", the only architecture implemented")
+            );
         }
     }
     for key in ["attention_bias", "mlp_bias"] {

@@ -56,7 +56,7 @@ fn several_steps(context: &mut Context<'_>, len: usize) -> Result<()> {
         let grad = context.f32_tensor(grads, &[len])?;
         // A known factor, and one that the device computes.
         let (scale, factor) = if step % 2 == 0 {
-            let (norm, scale) = clipped_grad_norm([&grad], 0.5)?;
+            let (norm, scale) = clipped_grad_norm([&grad], 0.5, &[])?;
             (scale, clip_factor(norm.value()?, 0.5))
         } else {
             (GradScale::new(0.25), 0.25)
@@ -75,7 +75,7 @@ fn several_steps(context: &mut Context<'_>, len: usize) -> Result<()> {
     }
 
     let bad = context.f32_tensor(vec![f32::NAN; len], &[len])?;
-    let (_, scale) = clipped_grad_norm([&bad], 1.0)?;
+    let (_, scale) = clipped_grad_norm([&bad], 1.0, &[])?;
     let (param_before, m_before) = (param.clone(), m.clone());
     let moments = Moments { m: &mut m, v: &mut v };
     adamw_step(&mut param, residue.as_mut(), &bad, moments, &OPTIONS, 5, &scale)?;

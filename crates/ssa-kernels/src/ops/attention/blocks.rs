@@ -85,7 +85,7 @@ pub(crate) fn device_first_blocks(
     documents: &Documents,
     gpu: &Gpu,
     block_size: usize,
-) -> Result<Arc<Buffer>> {
+) -> Result<Arc<Buffer<i32>>> {
     documents.device_table(gpu, "first_blocks", block_size, || {
         Blocks::new(documents, block_size)
             .first_blocks()
@@ -100,7 +100,7 @@ pub(crate) fn device_block_starts(
     documents: &Documents,
     gpu: &Gpu,
     block_size: usize,
-) -> Result<Arc<Buffer>> {
+) -> Result<Arc<Buffer<i32>>> {
     documents.device_table(gpu, "block_starts", block_size, || {
         Blocks::new(documents, block_size).starts.into_iter().map(|start| start as i32).collect()
     })

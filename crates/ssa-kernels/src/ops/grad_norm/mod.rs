@@ -34,24 +34,26 @@ pub use scale::GradScale;
 /// # Source
 /// `torch.nn.utils.clip_grad_norm_`.
 pub fn grad_norm<'a>(grads: impl IntoIterator<Item = &'a Tensor>) -> Result<Scalar> {
-    Ok(clipped_grad_norm(grads, f64::INFINITY)?.0)
+    Ok(clipped_grad_norm(grads, f64::INFINITY, &[])?.0)
 }
 
-/// [`grad_norm`] and the factor that clips gradients to it: [`clip_factor`] where the norm is
-/// finite, NaN where it is not.
+/// [`grad_norm`] and the factor that clips gradients to it: [`clip_factor`] if the norm and all
+/// `guards`, such as the losses of the step, are finite, else NaN.
 ///
 /// On a GPU both stay there, so that the step that uses the factor
 /// ([`adamw_step`](crate::ops::adamw::adamw_step)) is queued without waiting. That step changes
 /// nothing if the factor is NaN.
 ///
 /// # Errors
-/// As [`grad_norm`].
+/// As [`grad_norm`], and [`KernelError::Device`](crate::KernelError::Device) if a guard is on
+/// another GPU.
 ///
 /// # Determinism
 /// As [`grad_norm`].
 pub fn clipped_grad_norm<'a>(
     grads: impl IntoIterator<Item = &'a Tensor>,
     max_norm: f64,
+    guards: &[&Scalar],
 ) -> Result<(Scalar, GradScale)> {
     const OP: &str = "grad_norm";
     let grads: Vec<&Tensor> = grads.into_iter().collect();
@@ -60,10 +62,12 @@ pub fn clipped_grad_norm<'a>(
         dtypes(OP, &[("grads", grad, DType::F32)])?;
     }
     match grads.first().map_or(Device::Cpu, |grad| grad.device()) {
-        Device::Cuda(gpu) => cuda::norm_and_clip(&gpu, &grads, max_norm),
+        Device::Cuda(gpu) => cuda::norm_and_clip(&gpu, &grads, max_norm, guards),
         Device::Cpu => {
             let norm = cpu::sum_of_squares(grads.into_iter().map(Tensor::as_slice)).sqrt();
-            let factor = if norm.is_finite() { clip_factor(norm, max_norm) } else { f32::NAN };
+            let finite = Scalar::values(guards)?.into_iter().all(f64::is_finite);
+            let factor =
+                if finite && norm.is_finite() { clip_factor(norm, max_norm) } else { f32::NAN };
             Ok((Scalar::new(norm), GradScale::new(factor)))
         }
     }

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use crate::cuda::Buffer;
+use crate::cuda::{Buffer, Gpu, Input};
+use crate::{KernelError, Result};
 
 /// What a gradient is multiplied by before it is used: a known number, or one that a GPU computes
 /// when its turn comes, so that clipping by the global norm does not wait for the norm.
@@ -12,7 +13,7 @@ pub struct GradScale(Place);
 #[derive(Clone, Debug)]
 enum Place {
     Host(f32),
-    Cuda(Arc<Buffer>),
+    Cuda(Arc<Buffer<f32>>),
 }
 
 impl GradScale {
@@ -22,7 +23,7 @@ impl GradScale {
     }
 
     /// The `f32` that a buffer begins with.
-    pub(super) fn on_gpu(buffer: Buffer) -> Self {
+    pub(super) fn on_gpu(buffer: Buffer<f32>) -> Self {
         Self(Place::Cuda(Arc::new(buffer)))
     }
 
@@ -34,11 +35,20 @@ impl GradScale {
         }
     }
 
-    /// Where a GPU puts it.
-    pub(crate) fn buffer(&self) -> Option<&Buffer> {
+    /// The number on a GPU, for a kernel on the same stream; None if it is known.
+    ///
+    /// # Errors
+    /// [`KernelError::Device`] if another stream computes it.
+    pub(crate) fn input(&self, gpu: &Gpu) -> Result<Option<Input<'_, f32>>> {
         match &self.0 {
-            Place::Host(_) => None,
-            Place::Cuda(buffer) => Some(buffer),
+            Place::Host(_) => Ok(None),
+            Place::Cuda(buffer) if buffer.gpu() == gpu => Ok(Some(buffer.input())),
+            Place::Cuda(buffer) => Err(KernelError::Device {
+                op: "a kernel launch",
+                argument: "grad_scale",
+                expected: gpu.to_string(),
+                actual: buffer.gpu().to_string(),
+            }),
         }
     }
 }

@@ -56,11 +56,11 @@ fn clipping_only_shrinks() {
 fn the_factor_clips_a_finite_norm_only() {
     let grad = Tensor::from_vec(vec![3.0, 4.0], [2]).unwrap();
     for max_norm in [1.0, 10.0] {
-        let (norm, scale) = clipped_grad_norm([&grad], max_norm).unwrap();
+        let (norm, scale) = clipped_grad_norm([&grad], max_norm, &[]).unwrap();
         assert_eq!(norm.value().unwrap(), 5.0);
         assert_eq!(scale.known(), Some(clip_factor(5.0, max_norm)));
     }
     let infinite = Tensor::from_vec(vec![f32::INFINITY], [1]).unwrap();
-    let (_, scale) = clipped_grad_norm([&infinite], 1.0).unwrap();
+    let (_, scale) = clipped_grad_norm([&infinite], 1.0, &[]).unwrap();
     assert!(scale.known().is_some_and(f32::is_nan));
 }

@@ -74,8 +74,8 @@ impl RopeScaling {
     }
 }
 
-/// Copies on GPUs, by the number of the GPU.
-type Copies = Vec<(usize, Arc<Buffer>)>;
+/// Copies on GPUs, by the number of the stream.
+type Copies = Vec<(u64, Arc<Buffer<f32>>)>;
 
 /// Cosines and sines of every angle up to a length, shared by all layers and heads.
 #[derive(Clone, Debug)]
@@ -131,14 +131,14 @@ impl RopeTable {
     }
 
     /// All cosines, then all sines, on a GPU; copied the first time.
-    pub(super) fn device(&self, gpu: &Gpu) -> Result<Arc<Buffer>> {
-        let ordinal = gpu.properties().ordinal;
+    pub(super) fn device(&self, gpu: &Gpu) -> Result<Arc<Buffer<f32>>> {
+        let id = gpu.id();
         let mut copies = self.copies.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((_, copy)) = copies.iter().find(|(of, _)| *of == ordinal) {
+        if let Some((_, copy)) = copies.iter().find(|(of, _)| *of == id) {
             return Ok(copy.clone());
         }
         let copy = Arc::new(gpu.upload(&[&self.cos[..], &self.sin].concat())?);
-        copies.push((ordinal, copy.clone()));
+        copies.push((id, copy.clone()));
         Ok(copy)
     }
 }

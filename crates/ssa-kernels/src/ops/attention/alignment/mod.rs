@@ -1,13 +1,13 @@
 //! The alignment loss between the outputs of full and sparse attention.
 
 mod cpu;
-pub(crate) mod cuda;
 pub mod reference;
 #[cfg(test)]
 mod tests;
 
-use crate::checks::{axes, check_shape, dtypes, same_device};
-use crate::{DType, Device, KernelError, Result, Scalar, Tensor};
+use crate::checks::{axes, check_shape, same_device};
+use crate::cuda::Gpu;
+use crate::{Device, KernelError, Result, Scalar, Tensor};
 
 /// The distance between two elements that differ by `d`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -71,18 +71,18 @@ impl AlignmentOptions {
 /// `full` and `sparse` `[B, T, HQ, D]`; `valid`, if given, has one entry for each of the N tokens.
 ///
 /// # Dtypes
-/// `f32` inputs; differences and their sum are `f64`. On a GPU `bf16` inputs, differences and sums
-/// of eight of them `f32`, the sum over those `f64`.
+/// `f32` inputs; differences and their sum are `f64`.
 ///
 /// # Edge cases
 /// No valid token: 0. Elements of other tokens are not read.
 ///
 /// # Errors
-/// [`KernelError`] if the shapes differ, have not four axes, or `valid` has another length.
+/// [`KernelError`] if the shapes differ, have not four axes, or `valid` has another length;
+/// [`KernelError::Unsupported`] on a GPU, where [`gated_pair`](super::gated_pair) computes it.
 ///
 /// # Determinism
-/// Bitwise reproducible, whatever the number of threads, and on a GPU: partial sums are cut by
-/// shape and added in order.
+/// Bitwise reproducible, whatever the number of threads: partial sums are cut by shape and added in
+/// order.
 ///
 /// # Source
 /// The paper's alignment loss. Padding counts in the released code; here `valid` excludes it.
@@ -94,13 +94,7 @@ pub fn alignment_fwd(
 ) -> Result<Scalar> {
     let width = check_pair("alignment_fwd", full, sparse, valid)?;
     match full.device() {
-        Device::Cuda(gpu) => {
-            dtypes(
-                "alignment_fwd",
-                &[("full", full, DType::Bf16), ("sparse", sparse, DType::Bf16)],
-            )?;
-            cuda::forward(&gpu, full, sparse, valid, options.kind, options.terms())
-        }
+        Device::Cuda(gpu) => Err(not_on_a_gpu("alignment_fwd", &gpu)),
         Device::Cpu => {
             let one_sided =
                 cpu::forward(full.as_slice(), sparse.as_slice(), valid, width, options.kind);
@@ -119,7 +113,7 @@ pub fn alignment_fwd(
 /// `full`, `sparse`, `dfull` and `dsparse` `[B, T, HQ, D]`; `valid` as in the forward.
 ///
 /// # Dtypes
-/// `f32`, or `bf16` on a GPU.
+/// `f32`.
 ///
 /// # Edge cases
 /// Nothing is added where a token is not valid.
@@ -147,17 +141,7 @@ pub fn alignment_bwd(
     check_shape(op, "dsparse", dsparse, full.shape())?;
     same_device(op, full, &[("dfull", dfull), ("dsparse", dsparse)])?;
     match full.device() {
-        Device::Cuda(gpu) => {
-            let bf16 = DType::Bf16;
-            dtypes(op, &[("full", full, bf16), ("sparse", sparse, bf16)])?;
-            dtypes(op, &[("dfull", dfull, bf16), ("dsparse", dsparse, bf16)])?;
-            let [full_factor, sparse_factor] = options.factors(scale);
-            let pulls = Pulls {
-                dfull: full_factor.map(|_| dfull),
-                dsparse: sparse_factor.map(|_| dsparse),
-            };
-            cuda::backward(&gpu, full, sparse, valid, options.kind, scale, pulls)
-        }
+        Device::Cuda(gpu) => Err(not_on_a_gpu(op, &gpu)),
         Device::Cpu => {
             let [full, sparse] = [full.as_slice(), sparse.as_slice()];
             for (gradient, factor) in [dfull, dsparse].into_iter().zip(options.factors(scale)) {
@@ -171,10 +155,14 @@ pub fn alignment_bwd(
     }
 }
 
-/// The gradients that the loss pulls at.
-struct Pulls<'a> {
-    dfull: Option<&'a mut Tensor>,
-    dsparse: Option<&'a mut Tensor>,
+/// A GPU computes the loss together with the gate, in a quarter of the passes over memory.
+fn not_on_a_gpu(op: &'static str, gpu: &Gpu) -> KernelError {
+    KernelError::Unsupported {
+        op,
+        what: "the alignment loss without a gate".to_owned(),
+        device: gpu.to_string(),
+        remedy: "use gated_pair",
+    }
 }
 
 /// Checks the inputs and returns the elements of a token, HQ * D (1 if there are none: chunks need

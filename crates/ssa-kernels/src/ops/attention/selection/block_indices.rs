@@ -29,7 +29,7 @@ pub struct BlockIndices {
 #[derive(Clone)]
 enum Storage {
     Host(Vec<i32>),
-    Device(Arc<Buffer>),
+    Device(Arc<Buffer<i32>>),
 }
 
 impl BlockIndices {
@@ -98,7 +98,7 @@ impl BlockIndices {
 
     /// Takes over what a kernel that keeps the invariants has written: `i32` `[B, T, H, K]`.
     pub(crate) fn from_device(
-        indices: Buffer,
+        indices: Buffer<i32>,
         documents: &Documents,
         kv_heads: usize,
         block_size: usize,
@@ -141,7 +141,7 @@ impl BlockIndices {
     }
 
     /// The indices on a GPU; copied there if they are in host memory.
-    pub(crate) fn on_gpu(&self, op: &'static str, gpu: &Gpu) -> Result<Arc<Buffer>> {
+    pub(crate) fn on_gpu(&self, op: &'static str, gpu: &Gpu) -> Result<Arc<Buffer<i32>>> {
         match &self.indices {
             Storage::Host(indices) => Ok(Arc::new(gpu.upload(indices)?)),
             Storage::Device(buffer) if buffer.gpu() == gpu => Ok(buffer.clone()),

@@ -1,12 +1,19 @@
 //! Which tokens chose a block.
 
-use crate::cuda::{Buffer, Gpu, Module};
+use crate::cuda::{Buffer, Gpu, Module, device_struct};
 use crate::ops::attention::blocks::device_first_blocks;
+use crate::ops::attention::headers;
 use crate::ops::attention::selection::BlockIndices;
 use crate::{KernelError, Result};
 
-pub(crate) static MODULE: Module =
-    Module { name: "inverse_index", source: include_str!("../inverse_index.cu"), variants: &[&[]] };
+pub(crate) static MODULE: Module = Module {
+    name: "inverse_index",
+    source: include_str!("../inverse_index.cu"),
+    headers: &[&headers::PAIR],
+    constants: &[],
+    structs: &[],
+    variants: &[&[]],
+};
 
 /// Threads of a block of the kernels and pairs that one takes.
 const THREADS: usize = 256;
@@ -17,12 +24,19 @@ const DIGITS: usize = 1 << RADIX_BITS;
 /// Shared memory of the last kernel of a pass: counts of 8 warps and one row more.
 const SHARED: usize = (THREADS / 32 + 1) * DIGITS * size_of::<i32>();
 
+device_struct! {
+    /// A token and the list of a block and key/value head that it chose.
+    pub(super) struct Pair {
+        list: u32,
+        token: u32,
+    }
+}
+
 /// For every list (block times H plus head) the tokens that chose the block, ascending.
 pub(super) struct InverseIndex {
-    /// (list, token), `u32` each.
-    pub(super) sorted: Buffer,
+    pub(super) sorted: Buffer<Pair>,
     /// First pair of every list, then the number of pairs that are used, `i32`.
-    pub(super) starts: Buffer,
+    pub(super) starts: Buffer<i32>,
     /// Number of lists.
     pub(super) lists: usize,
     /// Slots of the selection.
@@ -35,7 +49,7 @@ impl InverseIndex {
         op: &'static str,
         gpu: &Gpu,
         block_indices: &BlockIndices,
-        indices: &Buffer,
+        indices: &Buffer<i32>,
     ) -> Result<Self> {
         let (documents, kv_heads) = (block_indices.documents(), block_indices.kv_heads());
         let slots = block_indices.block_counts();
@@ -49,11 +63,11 @@ impl InverseIndex {
         let tiles = pairs.div_ceil(TILE);
         let mut counts = gpu.alloc::<i32>(DIGITS * tiles)?;
         let mut totals = gpu.alloc::<i32>(DIGITS)?;
-        let mut sorted: Option<Buffer> = None;
+        let mut sorted: Option<Buffer<Pair>> = None;
         // Unused slots have the number `lists`.
         let bits = lists.checked_ilog2().map_or(1, |bits| bits as usize + 1);
         for shift in (0..bits).step_by(RADIX_BITS) {
-            let mut next = gpu.alloc::<[u32; 2]>(pairs)?;
+            let mut next = gpu.alloc::<Pair>(pairs)?;
             let kernel = gpu.kernel(&MODULE, "count_digits", &[])?;
             let launch =
                 kernel.launch([tiles, 1, 1], THREADS).buffer(indices).buffer(&first_blocks);
@@ -99,7 +113,7 @@ impl InverseIndex {
         }
         let sorted = match sorted {
             Some(sorted) => sorted,
-            None => gpu.alloc::<[u32; 2]>(0)?,
+            None => gpu.alloc::<Pair>(0)?,
         };
         let mut starts = gpu.alloc::<i32>(lists + 1)?;
         gpu.kernel(&MODULE, "list_starts", &[])?

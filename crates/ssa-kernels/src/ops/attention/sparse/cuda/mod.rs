@@ -11,6 +11,7 @@ use super::super::shape::{AttentionGrads, AttentionOutput, AttentionShape};
 use crate::checks::dtypes;
 use crate::cuda::{Buffer, Gpu, Module};
 use crate::ops::attention::blocks::device_block_starts;
+use crate::ops::attention::headers;
 use crate::{DType, Result, Tensor};
 
 /// Shapes whose registers are checked: the paper's at several block sizes, and a larger head.
@@ -22,16 +23,28 @@ const VARIANTS: &[&[(&str, i64)]] = &[
     &[("HEAD_DIM", 128), ("GROUP", 16), ("BLOCK_SIZE", 16), ("SLICE", 128)],
 ];
 
-pub(crate) static FORWARD: Module =
-    Module { name: "sparse_forward", source: include_str!("../forward.cu"), variants: VARIANTS };
+pub(crate) static FORWARD: Module = Module {
+    name: "sparse_forward",
+    source: include_str!("../forward.cu"),
+    headers: &[&headers::SELECTED_KEYS],
+    constants: &[],
+    structs: &[],
+    variants: VARIANTS,
+};
 pub(crate) static BACKWARD_QUERIES: Module = Module {
     name: "sparse_backward_queries",
     source: include_str!("../backward_queries.cu"),
+    headers: &[&headers::SELECTED_KEYS],
+    constants: &[],
+    structs: &[],
     variants: VARIANTS,
 };
 pub(crate) static BACKWARD_KEYS: Module = Module {
     name: "sparse_backward_keys",
     source: include_str!("../backward_keys.cu"),
+    headers: &[&headers::PAIR, &headers::ROWS],
+    constants: &[],
+    structs: &[],
     variants: VARIANTS,
 };
 
@@ -176,9 +189,9 @@ fn backward_queries(
     dout: &Tensor,
     inputs: &Inputs<'_>,
     output: &AttentionOutput,
-    indices: &Buffer,
+    indices: &Buffer<i32>,
     dq: &mut Tensor,
-) -> Result<Buffer> {
+) -> Result<Buffer<f32>> {
     let Inputs { q, k, v, block_indices, shape, softmax_scale } = inputs;
     let mut delta = gpu.alloc::<f32>(output.lse.len())?;
     gpu.kernel(&BACKWARD_QUERIES, "sparse_bwd_queries", &inputs.defines())?
@@ -206,7 +219,7 @@ fn backward_keys(
     dout: &Tensor,
     inputs: &Inputs<'_>,
     lse: &Tensor,
-    delta: &Buffer,
+    delta: &Buffer<f32>,
     index: &InverseIndex,
     [dk, dv]: [&mut Tensor; 2],
 ) -> Result<()> {

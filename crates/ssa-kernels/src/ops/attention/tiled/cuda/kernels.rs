@@ -2,6 +2,7 @@
 //! README of the folder above.
 
 use crate::cuda::{Gpu, Module};
+use crate::ops::attention::headers;
 use crate::ops::attention::shape::AttentionShape;
 use crate::{KernelError, Result};
 
@@ -86,36 +87,57 @@ const KEYS_SM90_128: [Define; 3] = key_warpgroups([2, 3, 0]);
 pub(crate) static FORWARD: Module = Module {
     name: "tiled_attention_forward",
     source: include_str!("../forward.cu"),
+    headers: &[&headers::QUERY_TILE],
+    constants: &[],
+    structs: &[],
     variants: &[&variant::<5, 7>(64, FORWARD_64), &variant::<5, 7>(128, FORWARD_128)],
 };
 pub(crate) static QUERIES: Module = Module {
     name: "tiled_attention_backward_queries",
     source: include_str!("../backward_queries.cu"),
+    headers: &[&headers::QUERY_TILE],
+    constants: &[],
+    structs: &[],
     variants: &[&variant::<6, 8>(64, QUERIES_64), &variant::<6, 8>(128, QUERIES_128)],
 };
 pub(crate) static KEYS: Module = Module {
     name: "tiled_attention_backward_keys",
     source: include_str!("../backward_keys.cu"),
+    headers: &[&headers::KEY_TILE],
+    constants: &[],
+    structs: &[],
     variants: &[&variant::<7, 9>(64, KEYS_64), &variant::<7, 9>(128, KEYS_128)],
 };
 pub(crate) static GRADIENTS: Module = Module {
     name: "attention_gradients",
     source: include_str!("../gradients.cu"),
+    headers: &[&headers::ATTENTION],
+    constants: &[],
+    structs: &[],
     variants: &[&variant::<0, 2>(64, []), &variant::<0, 2>(128, [])],
 };
 pub(crate) static FORWARD_SM90: Module = Module {
     name: "tiled_attention_forward_sm90",
     source: include_str!("../forward_sm90.cu"),
+    headers: &[&headers::ATTENTION_SM90, &headers::QUERY_TILE],
+    constants: &[],
+    structs: &[],
     variants: &[&variant::<4, 6>(64, FORWARD_SM90_64), &variant::<4, 6>(128, FORWARD_SM90_128)],
 };
 pub(crate) static QUERIES_SM90: Module = Module {
     name: "tiled_attention_backward_queries_sm90",
     source: include_str!("../backward_queries_sm90.cu"),
+    headers: &[&headers::ATTENTION_SM90, &headers::QUERY_TILE],
+    constants: &[],
+    structs: &[],
     variants: &[&variant::<4, 6>(64, QUERIES_SM90_64), &variant::<4, 6>(128, QUERIES_SM90_128)],
 };
 pub(crate) static KEYS_SM90: Module = Module {
     name: "tiled_attention_backward_keys_sm90",
     source: include_str!("../backward_keys_sm90.cu"),
+    headers: &[&headers::ATTENTION_SM90, &headers::KEY_TILE],
+    constants: &[],
+    structs: &[],
     // At 128 columns some registers spill, 108 bytes, where the accumulators leave none; it is
     // still 1.6 times as fast as products of warps.
     variants: &[&variant::<3, 5>(64, KEYS_SM90_64)],

@@ -52,7 +52,7 @@ fn query_tiles(
     call: &TiledCall<'_>,
     variant: &Variant,
     resident: usize,
-) -> Result<(Arc<Buffer>, usize)> {
+) -> Result<(Arc<Buffer<i32>>, usize)> {
     let shape = &call.shape;
     let tiles =
         row_tiles(gpu, call.documents, call.visibility, shape.group(), variant.tile_rows())?;
@@ -88,7 +88,7 @@ pub(in crate::ops::attention) fn row_statistics(
     shape: &AttentionShape,
     output: &AttentionOutput,
     dout: &Tensor,
-) -> Result<Buffer> {
+) -> Result<Buffer<[f32; 2]>> {
     let rows = shape.total_tokens() * shape.q_heads;
     let mut statistics = gpu.alloc::<[f32; 2]>(rows)?;
     let rows_of_a_block = 256 / (shape.head_dim / 8).next_power_of_two();
@@ -108,7 +108,7 @@ fn backward_queries(
     gpu: &Gpu,
     call: &TiledCall<'_>,
     dout: &Tensor,
-    statistics: &Buffer,
+    statistics: &Buffer<[f32; 2]>,
     dq: &mut Tensor,
 ) -> Result<()> {
     let shape = &call.shape;
@@ -135,7 +135,7 @@ fn backward_keys(
     gpu: &Gpu,
     call: &TiledCall<'_>,
     dout: &Tensor,
-    statistics: &Buffer,
+    statistics: &Buffer<[f32; 2]>,
     grads: &mut AttentionGrads,
 ) -> Result<()> {
     let shape = &call.shape;
@@ -183,7 +183,7 @@ pub(in crate::ops::attention) struct KeyGradients<'a> {
     pub(in crate::ops::attention) dv: &'a mut Tensor,
     pub(in crate::ops::attention) add_dv: usize,
     /// `[slots, H, 2, keys of a tile, D]` of `f32`.
-    pub(in crate::ops::attention) partial: Buffer,
+    pub(in crate::ops::attention) partial: Buffer<f32>,
 }
 
 impl<'a> KeyGradients<'a> {

@@ -45,8 +45,8 @@ fn parameters(visibility: Visibility, rest: [usize; 3]) -> [usize; 5] {
 }
 
 /// Number of entries of four integers.
-pub(in crate::ops::attention) fn entries(table: &Buffer) -> usize {
-    table.bytes() / size_of::<[i32; 4]>()
+pub(in crate::ops::attention) fn entries(table: &Buffer<i32>) -> usize {
+    table.len() / 4
 }
 
 /// `(first token, tokens, first key, first row)` of every tile of packed rows.
@@ -56,7 +56,7 @@ pub(in crate::ops::attention) fn row_tiles(
     visibility: Visibility,
     group: usize,
     tile_rows: usize,
-) -> Result<Arc<Buffer>> {
+) -> Result<Arc<Buffer<i32>>> {
     all.device_table_of(
         gpu,
         "attention row tiles",
@@ -92,7 +92,7 @@ impl KeyTiles<'_> {
     ///
     /// Rows are cut at multiples of one length in every document, and pieces of that length come in
     /// the order of rows: blocks that run at the same time read the same rows.
-    pub(in crate::ops::attention) fn pieces(&self, gpu: &Gpu) -> Result<Arc<Buffer>> {
+    pub(in crate::ops::attention) fn pieces(&self, gpu: &Gpu) -> Result<Arc<Buffer<i32>>> {
         self.table(gpu, "attention key pieces", || {
             let length = self.piece_length();
             let (mut pieces, mut slot) = (Vec::new(), 0);
@@ -117,7 +117,7 @@ impl KeyTiles<'_> {
     }
 
     /// `(first key over the batch, keys, first slot, slots)` of every tile whose rows are cut.
-    pub(in crate::ops::attention) fn sums(&self, gpu: &Gpu) -> Result<Arc<Buffer>> {
+    pub(in crate::ops::attention) fn sums(&self, gpu: &Gpu) -> Result<Arc<Buffer<i32>>> {
         self.table(gpu, "attention key sums", || {
             let length = self.piece_length();
             let (mut sums, mut slot) = (Vec::new(), 0);
@@ -146,7 +146,7 @@ impl KeyTiles<'_> {
         gpu: &Gpu,
         name: &'static str,
         build: impl FnOnce() -> Vec<i32>,
-    ) -> Result<Arc<Buffer>> {
+    ) -> Result<Arc<Buffer<i32>>> {
         let parameters = parameters(self.visibility, [self.group, self.kv_heads, self.tile_keys]);
         self.documents.device_table_of(gpu, name, &parameters, build)
     }
