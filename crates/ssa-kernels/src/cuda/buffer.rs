@@ -177,11 +177,6 @@ impl<T: Element> Buffer<T> {
         self.memory.gpu()
     }
 
-    /// Where it begins.
-    pub(crate) fn address(&self) -> sys::CUdeviceptr {
-        self.memory.address()
-    }
-
     /// Number of elements.
     pub(crate) fn len(&self) -> usize {
         self.len

@@ -32,7 +32,6 @@ pub(crate) mod library;
 pub(crate) mod matmul;
 mod module;
 mod parameters;
-mod positional;
 mod properties;
 mod row_layout;
 mod staging;

@@ -1,7 +1,6 @@
 //! A dense, row-major tensor.
 
 mod cuda;
-mod positional;
 mod storage;
 
 use self::storage::{CudaStorage, Storage};

@@ -1,5 +1,5 @@
-//! How a call is cut into blocks of a GPU: lists made on the host once per batch, longest work
-//! first.
+//! How a call is divided into blocks of threads: tables built on the host once per batch, longest
+//! work first.
 
 use std::cmp::Reverse;
 use std::ops::Range;
@@ -35,13 +35,13 @@ fn documents(documents: &Documents, visibility: Visibility) -> impl Iterator<Ite
     })
 }
 
-/// What a table depends on beside the documents.
+/// What a table depends on besides the documents.
 fn parameters(visibility: Visibility, rest: [usize; 3]) -> [usize; 5] {
-    let (kind, reach) = match visibility {
+    let (kind, window_or_block) = match visibility {
         Visibility::Tokens { window_size } => (0, window_size),
         Visibility::Blocks { block_size } => (1, block_size),
     };
-    [kind, reach, rest[0], rest[1], rest[2]]
+    [kind, window_or_block, rest[0], rest[1], rest[2]]
 }
 
 /// Number of entries of four integers.
@@ -78,12 +78,12 @@ pub(in crate::ops::attention) fn row_tiles(
 }
 
 /// The tiles of keys, and the rows that see them in pieces.
-pub(in crate::ops::attention) struct KeyTiles<'a> {
-    pub(in crate::ops::attention) documents: &'a Documents,
-    pub(in crate::ops::attention) visibility: Visibility,
-    pub(in crate::ops::attention) group: usize,
-    pub(in crate::ops::attention) kv_heads: usize,
-    pub(in crate::ops::attention) tile_keys: usize,
+pub(super) struct KeyTiles<'a> {
+    pub(super) documents: &'a Documents,
+    pub(super) visibility: Visibility,
+    pub(super) group: usize,
+    pub(super) kv_heads: usize,
+    pub(super) tile_keys: usize,
 }
 
 impl KeyTiles<'_> {
@@ -92,7 +92,7 @@ impl KeyTiles<'_> {
     ///
     /// Rows are cut at multiples of one length in every document, and pieces of that length come in
     /// the order of rows: blocks that run at the same time read the same rows.
-    pub(in crate::ops::attention) fn pieces(&self, gpu: &Gpu) -> Result<Arc<Buffer<i32>>> {
+    pub(super) fn pieces(&self, gpu: &Gpu) -> Result<Arc<Buffer<i32>>> {
         self.table(gpu, "attention key pieces", || {
             let length = self.piece_length();
             let (mut pieces, mut slot) = (Vec::new(), 0);
@@ -117,7 +117,7 @@ impl KeyTiles<'_> {
     }
 
     /// `(first key over the batch, keys, first slot, slots)` of every tile whose rows are cut.
-    pub(in crate::ops::attention) fn sums(&self, gpu: &Gpu) -> Result<Arc<Buffer<i32>>> {
+    pub(super) fn sums(&self, gpu: &Gpu) -> Result<Arc<Buffer<i32>>> {
         self.table(gpu, "attention key sums", || {
             let length = self.piece_length();
             let (mut sums, mut slot) = (Vec::new(), 0);
@@ -136,7 +136,7 @@ impl KeyTiles<'_> {
     }
 
     /// Number of partial sums.
-    pub(in crate::ops::attention) fn slots(&self) -> usize {
+    pub(super) fn slots(&self) -> usize {
         let length = self.piece_length();
         self.tiles().map(|(_, _, rows)| cuts(&rows, length).len()).filter(|&count| count > 1).sum()
     }
