@@ -44,7 +44,7 @@ impl Scalar {
     /// The numbers of several scalars; those on a GPU cost one wait together.
     ///
     /// # Errors
-    /// As [`value`](Self::value); [`KernelError::Device`] if they are on different GPUs.
+    /// As [`value`](Self::value); [`KernelError::Argument`] if they are on different GPUs.
     pub fn values(scalars: &[&Self]) -> Result<Vec<f64>> {
         let gpu = scalars.iter().find_map(|scalar| match &scalar.0 {
             Place::Host(_) => None,
@@ -76,17 +76,14 @@ impl Scalar {
     /// Those of the scalars that are not known, for a kernel.
     ///
     /// # Errors
-    /// [`KernelError::Device`] if another stream computes one of them.
+    /// [`KernelError::Argument`] if another stream computes one of them.
     pub(crate) fn inputs<'a>(gpu: &Gpu, scalars: &[&'a Self]) -> Result<Vec<Input<'a, f64>>> {
         let input = |scalar: &&'a Self| match &scalar.0 {
             Place::Host(_) => None,
             Place::Cuda(buffer) if buffer.gpu() == gpu => Some(Ok(buffer.input())),
-            Place::Cuda(buffer) => Some(Err(KernelError::Device {
-                op: "a kernel launch",
-                argument: "scalar",
-                expected: gpu.to_string(),
-                actual: buffer.gpu().to_string(),
-            })),
+            Place::Cuda(buffer) => {
+                Some(Err(KernelError::device("a kernel launch", "scalar", gpu, buffer.gpu())))
+            }
         };
         scalars.iter().filter_map(input).collect()
     }

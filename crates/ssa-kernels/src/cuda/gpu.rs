@@ -29,8 +29,6 @@ pub struct Gpu(Arc<GpuStream>);
 
 /// A stream, and what belongs to it alone.
 struct GpuStream {
-    /// A number that no other stream of this process has.
-    id: u64,
     /// Before `stream`: it waits for the copies in flight.
     staging: Staging,
     stream: Arc<CudaStream>,
@@ -78,7 +76,7 @@ impl Gpu {
     ///
     /// # Errors
     /// [`KernelError::Library`] names a library that is missing and what to install;
-    /// [`KernelError::Value`] if there is no such device or it is older than compute capability
+    /// [`KernelError::Argument`] if there is no such device or it is older than compute capability
     /// 8.0; [`KernelError::Cuda`] if it cannot be opened.
     pub fn open(ordinal: usize, cache: KernelCache) -> Result<Self> {
         let properties = properties(ordinal)?;
@@ -119,13 +117,11 @@ impl Gpu {
     }
 
     fn on_device(device: Arc<GpuDevice>) -> Result<Self> {
-        static STREAMS: AtomicU64 = AtomicU64::new(0);
         let stream = device
             .context
             .new_stream()
             .map_err(|error| KernelError::cuda("cuStreamCreate", error))?;
-        let id = STREAMS.fetch_add(1, Ordering::Relaxed);
-        Ok(Self(Arc::new(GpuStream { id, staging: Staging::default(), stream, device })))
+        Ok(Self(Arc::new(GpuStream { staging: Staging::default(), stream, device })))
     }
 
     /// The properties of the device.
@@ -222,11 +218,6 @@ impl Gpu {
     /// Where the kernels of this process came from.
     pub fn kernel_times(&self) -> KernelTimes {
         *self.0.device.kernel_times.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// A number that no other stream of this process has: what caches of device memory go by.
-    pub(crate) fn id(&self) -> u64 {
-        self.0.id
     }
 
     /// Whether two handles are streams of the same opened device.

@@ -1,7 +1,7 @@
 //! The checked form of a configuration.
 
 use std::ops::Range;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use ssa_data::Tokenizer;
@@ -13,7 +13,7 @@ use ssa_model::{
 };
 
 use crate::batch_ramp::BatchRamp;
-use crate::config::{AlignmentInput, ConfigError, TrainConfig};
+use crate::config::{AlignmentInput, ConfigError, DataSection, TrainConfig};
 use crate::optimizer::OptimizerOptions;
 use crate::schedule::Schedule;
 use crate::stream::StreamDraw;
@@ -29,6 +29,8 @@ mod tokenizer;
 #[derive(Clone, Debug)]
 pub struct TrainPlan {
     config: TrainConfig,
+    /// The configuration with the paths that are read.
+    resolved: TrainConfig,
     tokenizer: Arc<Tokenizer>,
     model: ModelConfig,
     objective: Objective,
@@ -46,8 +48,19 @@ impl TrainPlan {
     /// [`ConfigError::Value`] names the first key whose value cannot work, and what would;
     /// [`ConfigError::Data`] the file if a tokenizer cannot be loaded.
     pub fn new(config: TrainConfig) -> Result<Self, ConfigError> {
+        Self::in_directory(config, Path::new(""))
+    }
+
+    /// The same, with relative paths that start from `directory` as far as they exist there
+    /// ([`TrainConfig::in_directory`]). The configuration stays as it is.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn in_directory(config: TrainConfig, directory: &Path) -> Result<Self, ConfigError> {
         checks::check(&config)?;
-        let tokenizer = choose_tokenizer(&config.data)?;
+        config.check_paths()?;
+        let resolved = config.in_directory(directory);
+        let tokenizer = choose_tokenizer(&resolved.data)?;
         let model = model_config(&config, &tokenizer)?;
         let settings = &config.optimizer;
         Ok(Self {
@@ -71,12 +84,18 @@ impl TrainPlan {
             tokenizer: Arc::new(tokenizer),
             model,
             config,
+            resolved,
         })
     }
 
     /// The configuration the plan was made from.
     pub fn config(&self) -> &TrainConfig {
         &self.config
+    }
+
+    /// Where the data is.
+    pub(crate) fn data(&self) -> &DataSection {
+        &self.resolved.data
     }
 
     /// Seed of the run.
@@ -96,7 +115,7 @@ impl TrainPlan {
 
     /// Checkpoint to take the initial weights from, if not random.
     pub fn init_from(&self) -> Option<&PathBuf> {
-        self.config.model.init_from.as_ref()
+        self.resolved.model.init_from.as_ref()
     }
 
     /// What is minimised.

@@ -91,10 +91,9 @@ fn take(
 ) -> Result<()> {
     match event {
         Event::Step(metrics) => {
-            let measured = monitor.after(session.trainer().model(), metrics.step);
-            // The step is logged also if what came after it failed.
-            session.keep(measured.as_ref().cloned().unwrap_or_default())?;
-            progress.step(&metrics, &measured?);
+            let measured = monitor.after(session.trainer().model(), metrics.step)?;
+            session.keep(measured.clone())?;
+            progress.step(&metrics, &measured);
             training.add(&metrics);
         }
         Event::Skipped(bad) => progress.note(&format!("{bad}; passed over")),

@@ -76,7 +76,7 @@ pub(super) fn forward(
     let blocks = if heads > 0 { tokens.min(BLOCKS) } else { 0 };
     let mut partial = gpu.alloc(blocks)?;
     let valid = upload_valid(gpu, alignment.valid)?;
-    let mut mixed = Tensor::for_output_like(pair.full, pair.full.shape());
+    let mut mixed = Tensor::for_output_like(pair.full, pair.full.shape())?;
     gpu.launch(
         Launch::new([blocks, 1, 1], THREADS).defines(&defines_of(pair, alignment)),
         GatedPairFwd {

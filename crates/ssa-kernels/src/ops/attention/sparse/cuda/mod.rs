@@ -13,10 +13,9 @@ use self::tiling::{ROWS, THREADS, Tiling, WARPS};
 use super::super::padding::PaddedHeads;
 use super::super::selection::BlockIndices;
 use super::super::shape::{AttentionGrads, AttentionOutput, AttentionShape};
-use crate::checks::dtypes;
 use crate::cuda::{Buffer, Gpu, Launch, int};
 use crate::ops::attention::blocks::device_block_starts;
-use crate::{DType, Result, Tensor};
+use crate::{Result, Tensor};
 
 /// The shortest segment of the inverse index in pairs, and about how many segments a large index
 /// has.
@@ -44,13 +43,6 @@ impl<'a> Inputs<'a> {
         Self { q: &padded.q, k: &padded.k, v: &padded.v, shape: padded.shape, ..*self }
     }
 
-    fn check(&self, op: &'static str) -> Result<()> {
-        dtypes(
-            op,
-            &[("q", self.q, DType::Bf16), ("k", self.k, DType::Bf16), ("v", self.v, DType::Bf16)],
-        )
-    }
-
     fn tiling(&self) -> Tiling {
         Tiling {
             head_dim: self.shape.head_dim,
@@ -73,7 +65,6 @@ pub(super) fn forward(
     inputs: &Inputs<'_>,
     output: &mut AttentionOutput,
 ) -> Result<()> {
-    inputs.check(op)?;
     if let Some(padded) = inputs.padded(op, gpu)? {
         return padded.forward(output, |output| forward(op, gpu, &inputs.with(&padded), output));
     }
@@ -106,19 +97,6 @@ pub(super) fn backward(
     output: &AttentionOutput,
     grads: &mut AttentionGrads,
 ) -> Result<()> {
-    inputs.check(op)?;
-    let AttentionGrads { dq, dk, dv } = &*grads;
-    dtypes(
-        op,
-        &[
-            ("dout", dout, DType::Bf16),
-            ("output.out", &output.out, DType::Bf16),
-            ("output.lse", &output.lse, DType::F32),
-            ("grads.dq", dq, DType::Bf16),
-            ("grads.dk", dk, DType::Bf16),
-            ("grads.dv", dv, DType::Bf16),
-        ],
-    )?;
     if let Some(padded) = inputs.padded(op, gpu)? {
         return padded.backward(dout, output, grads, |dout, output, grads| {
             backward(op, gpu, dout, &inputs.with(&padded), output, grads)
