@@ -4,7 +4,7 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use ssa_data::DataError;
+use ssa_data::{DataError, TextError};
 use ssa_eval::EvalError;
 use ssa_model::ModelError;
 use ssa_train::{ConfigError, RunDir, TrainError, TrainPlan};
@@ -148,6 +148,9 @@ fn kind(error: &(dyn std::error::Error + 'static)) -> Option<Exit> {
     if let Some(error) = error.downcast_ref::<DataError>() {
         return Some(data_kind(error));
     }
+    if let Some(error) = error.downcast_ref::<TextError>() {
+        return Some(if error.is_usage() { Exit::Usage } else { Exit::Data });
+    }
     if let Some(error) = error.downcast_ref::<io::Error>() {
         let broken = error.kind() == io::ErrorKind::BrokenPipe;
         return Some(if broken { Exit::Success } else { Exit::Data });
@@ -215,13 +218,7 @@ fn model_kind(error: &ModelError) -> Exit {
 }
 
 fn data_kind(error: &DataError) -> Exit {
-    match error {
-        DataError::Setting { .. }
-        | DataError::NoPaths
-        | DataError::Exists { .. }
-        | DataError::PreparationChanged { .. } => Exit::Usage,
-        _ => Exit::Data,
-    }
+    if error.is_usage() { Exit::Usage } else { Exit::Data }
 }
 
 #[cfg(test)]
@@ -269,7 +266,7 @@ mod tests {
             anyhow::Error::from(io::Error::from(io::ErrorKind::BrokenPipe)).context("outer");
         assert_eq!(classify(&broken), Exit::Success);
         assert_eq!(classify(&anyhow::anyhow!("other")), Exit::Failure);
-        let nested = EvalError::Data(DataError::NoText);
+        let nested = EvalError::Data(DataError::Missing { path: PathBuf::new() });
         assert_eq!(classify(&nested.into()), Exit::Data);
     }
 }

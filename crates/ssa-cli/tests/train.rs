@@ -236,7 +236,7 @@ fn unusable_text_is_named() {
     };
     check("absent.txt", &["absent.txt", "no such file"]);
     check("empty.txt", &["empty.txt", "empty"]);
-    check("hollow", &["hollow", "no text file"]);
+    check("hollow", &["hollow", "nothing to read"]);
     check("short.txt", &["one row needs 64", "sequence_length"]);
     #[cfg(unix)]
     {

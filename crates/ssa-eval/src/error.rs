@@ -1,6 +1,6 @@
 //! The error type of this crate.
 
-use ssa_data::DataError;
+use ssa_data::{DataError, TextError};
 use ssa_files::FileError;
 use ssa_kernels::KernelError;
 use ssa_model::ModelError;
@@ -38,4 +38,10 @@ pub enum EvalError {
     /// The summary could not be written.
     #[error(transparent)]
     File(#[from] FileError),
+}
+
+impl From<TextError> for EvalError {
+    fn from(error: TextError) -> Self {
+        Self::Data(error.into())
+    }
 }

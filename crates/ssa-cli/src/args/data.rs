@@ -35,14 +35,15 @@ Examples:
 pub(crate) struct PrepareArgs {
     #[command(flatten)]
     pub(crate) input: InputArgs,
-    /// Directory for the shards, new or of a run to be continued.
+    /// Directory for the shards: new, empty, or of an interrupted run to be continued.
     #[arg(long, value_name = "DIR")]
     pub(crate) output: PathBuf,
-    /// What makes tokens of text: `bytes`, a tokenizer.json, or a directory with one.
+    /// What makes tokens of text: `bytes`, a tokenizer.json, a directory with one, or a model of the
+    /// Hugging Face Hub (OWNER/NAME, or hf://OWNER/NAME[@REVISION]).
     #[arg(long, value_name = "NAME", default_value = ssa_data::BYTES)]
     pub(crate) tokenizer: PathBuf,
-    /// Token that ends every document; without it as the tokenizer_config.json beside the tokenizer
-    /// says.
+    /// Token that ends every document (default: as the tokenizer_config.json beside the tokenizer
+    /// says).
     #[arg(long, value_name = "TOKEN")]
     pub(crate) eos_token: Option<String>,
     /// Tokens after which a shard ends with the document.
@@ -53,7 +54,7 @@ pub(crate) struct PrepareArgs {
     /// directory.
     #[arg(long, value_name = "I/N", default_value = "1/1", hide_default_value = true)]
     #[arg(value_parser = parse_part)]
-    pub(crate) shard: Part,
+    pub(crate) part: Part,
     /// Print JSON instead of a summary.
     #[arg(long)]
     pub(crate) json: bool,
@@ -110,7 +111,8 @@ pub(crate) struct InspectArgs {
     /// Seed of the order of documents.
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub(crate) seed: u64,
-    /// Tokenizer of a corpus that another program made: a tokenizer.json, or a directory with one.
+    /// Tokenizer of a corpus that another program made: a tokenizer.json, a directory with one, or
+    /// a model of the Hugging Face Hub.
     #[arg(long, value_name = "NAME")]
     pub(crate) tokenizer: Option<PathBuf>,
     /// Leave out the checksums and the figures, which take as long as reading everything.
@@ -124,18 +126,19 @@ pub(crate) struct InspectArgs {
 /// Where text comes from.
 #[derive(Debug, Args)]
 pub(crate) struct InputArgs {
-    /// Files (.txt, .md, .jsonl, .parquet; also with .gz or .zst), directories, patterns, `-` for
-    /// standard input, or `hf://datasets/OWNER/NAME[@REVISION][/PATTERN]`.
+    /// Files (text, JSON lines, JSON, Parquet; also compressed: .gz, .zst, .bz2, .xz), directories,
+    /// patterns, `-` for standard input, or `hf://datasets/OWNER/NAME[@REVISION][/PATTERN]`.
     #[arg(value_name = "INPUT", required = true)]
     pub(crate) inputs: Vec<PathBuf>,
     /// How files are read.
     #[arg(long, value_enum, default_value_t = InputFormat::Auto)]
     pub(crate) format: InputFormat,
-    /// Key of a JSON object, or column of a Parquet file, that holds the text.
+    /// Key of a JSON object, or column of a Parquet file, that holds the text; dots lead into nested
+    /// objects (data.body).
     #[arg(long, value_name = "NAME", default_value = "text")]
     pub(crate) text_field: String,
-    /// Key or column that holds a conversation, a list of {role, content}, to be read instead; it
-    /// becomes text by the tokenizer's chat template.
+    /// Key or column that holds a conversation, a list of messages, to be read instead; it becomes
+    /// text by the tokenizer's chat template, with the `tools` beside it.
     #[arg(long, value_name = "NAME", conflicts_with = "text_field")]
     pub(crate) conversations_field: Option<String>,
     /// Largest document; it must fit in memory.
@@ -146,11 +149,11 @@ pub(crate) struct InputArgs {
 /// [`Format`] as a flag.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum InputFormat {
-    /// By the ending of the name; in directories only files of a known kind.
+    /// By content and name: Parquet, JSON lines, JSON, or else text.
     Auto,
     /// Every file is one document.
     Text,
-    /// Every line is a JSON object.
+    /// JSON lines, an array of objects, or objects over several lines.
     Jsonl,
 }
 

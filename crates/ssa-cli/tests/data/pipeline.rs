@@ -19,7 +19,7 @@ fn a_tokenizer_is_trained_and_its_corpus_trained_on() {
     assert!(trained.stdout.contains("320 tokens in tokenizer"), "{}", trained.stdout);
     // Nothing is overwritten.
     let again = place.ssa("data train-tokenizer text --vocab-size 300 --output tokenizer");
-    again.fails(2, &["tokenizer/tokenizer.json: exists already"]);
+    again.fails(2, &["tokenizer/tokenizer.json: already exists"]);
 
     let made = place.json(
         "data prepare text more.jsonl --tokenizer tokenizer --shard-tokens 4000 --output corpus",

@@ -15,7 +15,8 @@ pub use row::PackedRow;
 
 use crate::permutation::Permutation;
 use crate::random::Purpose;
-use crate::{DataError, Result, TokenSource};
+use crate::token_source::TokenSource;
+use crate::{DataError, Result};
 
 /// The label of a token that has no target; the cross-entropy leaves it out.
 pub const IGNORE_INDEX: i32 = -100;
@@ -25,7 +26,7 @@ pub const IGNORE_INDEX: i32 = -100;
 /// before the cut has the first one after it as its target.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Packing {
-    /// Documents one behind the other, cut where a row ends: nothing is wasted.
+    /// Documents concatenated and split at row boundaries: nothing is wasted.
     #[default]
     Concat,
     /// Documents are kept whole: each goes, longest first, to the row with the least room that
@@ -121,9 +122,8 @@ pub fn pack(documents: &[Vec<u32>], eos: u32, options: &PackOptions) -> Result<P
 ///
 /// # Errors
 /// [`DataError::Setting`] if `sequence_length` is below 2 (a row of one token may have no target at
-/// all) or above 2^31, [`DataError::NoText`] if there is no token, [`DataError::ShorterThanOneRow`]
-/// if [`Remainder::Drop`] would leave no row, and [`DataError::TooLarge`] for a document of 2^32
-/// tokens or more.
+/// all) or above 2^31; [`DataError::Amount`] if there is no token, if [`Remainder::Drop`] would
+/// leave no row, and for a document of 2^32 tokens or more.
 pub fn pack_documents(
     source: Arc<TokenSource>,
     documents: &[u32],
@@ -136,7 +136,7 @@ pub fn pack_documents(
     let lengths = document_lengths(&source, documents)?;
     let tokens = lengths.iter().map(|&length| u64::from(length)).sum::<u64>();
     if tokens == 0 {
-        return Err(DataError::NoText);
+        return Err(DataError::no_text());
     }
     if documents.len() as u64 + tokens.div_ceil(sequence_length as u64) > u64::from(u32::MAX) {
         let cause = format!("{} documents and {tokens} tokens make too many rows", documents.len());
@@ -159,10 +159,12 @@ pub fn pack_documents(
         index.pop();
     }
     if index.rows() == 0 {
-        return Err(DataError::ShorterThanOneRow {
-            tokens: tokens as usize,
-            needed: sequence_length,
-        });
+        let cause = format!(
+            "the corpus has {tokens} tokens (ends of documents included) but one row needs \
+             {sequence_length}"
+        );
+        let hint = format!("set `sequence_length` to {tokens} or less, or add text");
+        return Err(DataError::amount(cause, hint));
     }
     let dropped_tokens = if drops { partial } else { 0 };
     let (rows, tokens) = (index.rows(), tokens - dropped_tokens);
@@ -198,7 +200,7 @@ impl PackedRows {
     /// Row `index`, its tokens read from the source.
     ///
     /// # Errors
-    /// [`DataError::DamagedShard`] names the file if a token is not in the vocabulary.
+    /// [`DataError::Corpus`] names the file if a token is not in the vocabulary.
     ///
     /// # Panics
     /// If `index` is not below [`len`](Self::len), as for a slice.

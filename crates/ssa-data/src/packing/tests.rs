@@ -351,16 +351,17 @@ fn bad_inputs_are_named() {
         |documents: &[Vec<u32>], options| pack(documents, EOS, &options).unwrap_err().to_string();
     assert_eq!(
         message(&distinct(&[20, 0, 9]), options(32, Remainder::Drop)),
-        "the corpus has 31 tokens (end-of-document tokens included) but one row needs 32; set \
+        "the corpus has 31 tokens (ends of documents included) but one row needs 32\nhint: set \
          `sequence_length` to 31 or less, or add text"
     );
-    assert!(pack(&distinct(&[20, 0, 9]), EOS, &options(31, Remainder::Drop)).is_ok());
+    let one_row = pack(&distinct(&[20, 0, 9]), EOS, &options(31, Remainder::Drop)).unwrap();
+    assert_eq!(one_row.len(), 1);
     assert_eq!(
         message(&[vec![1]], options(1, Remainder::Pad)),
         "`sequence_length` is 1, expected from 2 to 2^31"
     );
     for nothing in [vec![], vec![vec![]]] {
-        let expected = "the documents hold no text at all; add files with text";
+        let expected = "the documents hold no text\nhint: add files with text";
         assert_eq!(message(&nothing, options(8, Remainder::Pad)), expected);
     }
 }

@@ -1,7 +1,7 @@
 use std::collections::HashSet;
 use std::fs;
 
-use ssa_data::{ByteTokenizer, Loader, ShardSum, ShardWriter, TokenType};
+use ssa_data::{ByteTokenizer, Loader, ShardFiles, ShardSum, ShardWriter, TokenType};
 use tempfile::{TempDir, tempdir};
 
 use super::*;
@@ -30,10 +30,18 @@ fn describe(directory: &Path) {
         let mut writer = ShardWriter::create(&stem, TokenType::U16).unwrap();
         (0..shard.documents())
             .for_each(|document| writer.push(&shard.document(document).to_vec()).unwrap());
-        let [bin, idx] = writer.finish().unwrap();
+        let ShardFiles { bin, idx, bytes } = writer.finish().unwrap();
         let (documents, tokens) = (shard.documents() as u64, shard.tokens());
         let name = stem.file_name().unwrap().to_str().unwrap().to_owned();
-        shards.push(ShardSum { name, documents, tokens, text_bytes: tokens - documents, bin, idx });
+        shards.push(ShardSum {
+            name,
+            documents,
+            tokens,
+            text_bytes: tokens - documents,
+            bin,
+            idx,
+            bytes,
+        });
     }
     Manifest::new(&Tokenizer::Bytes, None, shards, vec![]).write(directory).unwrap();
 }

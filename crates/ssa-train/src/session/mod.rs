@@ -169,6 +169,7 @@ impl<'a> Session<'a> {
     /// # Errors
     /// [`TrainError::CheckpointNotSaved`]; [`TrainError::File`].
     pub fn interrupt(mut self) -> Result<()> {
+        self.run_dir.check_lock()?;
         self.keep(Measurements::default())?;
         self.save()?;
         self.saver.wait()?;
@@ -180,6 +181,7 @@ impl<'a> Session<'a> {
     /// # Errors
     /// As [`interrupt`](Self::interrupt).
     pub fn finish(mut self) -> Result<Trainer> {
+        self.run_dir.check_lock()?;
         self.keep(Measurements::default())?;
         self.save()?;
         self.saver.wait()?;

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use anyhow::Result;
 use serde::Serialize;
 use ssa_data::{
-    Corpus, CorpusStatistics, Manifest, ManifestCheck, PackOptions, Remainder, TokenSource,
-    Tokenizer, corpus_tokenizer, pack_documents, statistics, verify,
+    Corpus, Manifest, ManifestCheck, PackOptions, Remainder, TokenCounts, TokenSource, Tokenizer,
+    corpus_tokenizer, count_tokens, load_tokenizer, pack_documents, verify,
 };
 use ssa_report::number::counted;
 use ssa_report::{Column, NONE, Row, Table};
@@ -29,7 +29,7 @@ struct Output {
     documents: usize,
     tokens: u64,
     text_bytes: Option<u64>,
-    statistics: Option<Statistics>,
+    statistics: Option<Counts>,
     packing: &'static str,
     utilization: f64,
     rows: Vec<Vec<Piece>>,
@@ -44,7 +44,7 @@ enum Check {
 }
 
 #[derive(Serialize)]
-struct Statistics {
+struct Counts {
     quartiles: [usize; 5],
     tokens_by_length: Vec<u64>,
     distinct_tokens: usize,
@@ -72,7 +72,7 @@ pub(super) fn run(args: &InspectArgs) -> Result<()> {
     let corpus = Corpus::open(&args.corpus)?;
     let check = check(&corpus, manifest.as_ref(), args.quick)?;
     let tokenizer = match &args.tokenizer {
-        Some(path) => Some(Tokenizer::load(path, None)?),
+        Some(path) => Some(load_tokenizer(path, None)?),
         None => corpus_tokenizer(&args.corpus)?,
     };
     let statistics = if args.quick { None } else { Some(count(&corpus, tokenizer.as_ref())?) };
@@ -107,20 +107,19 @@ fn check(corpus: &Corpus, manifest: Option<&Manifest>, quick: bool) -> Result<Ch
     }
 }
 
-fn count(corpus: &Corpus, tokenizer: Option<&Tokenizer>) -> Result<Statistics> {
+fn count(corpus: &Corpus, tokenizer: Option<&Tokenizer>) -> Result<Counts> {
     let mut progress = AmountProgress::new(Display::choose(false), "counting");
-    let counted = statistics(corpus, MOST_FREQUENT, &mut |done, all| {
+    let counts = count_tokens(corpus, MOST_FREQUENT, &mut |done, all| {
         progress.set(0, done as u64, all as u64, || vec![counted(done, "document")]);
     });
     progress.finish();
-    let CorpusStatistics { quartiles, tokens_by_length, distinct_tokens, most_frequent, .. } =
-        counted;
+    let TokenCounts { quartiles, tokens_by_length, distinct_tokens, most_frequent, .. } = counts;
     let named = most_frequent.into_iter().map(|(id, count)| {
         let token = tokenizer.map(|tokenizer| tokenizer.decode(&[id])).transpose()?;
         Ok(FrequentToken { id, token, count })
     });
     let most_frequent = named.collect::<Result<_>>()?;
-    Ok(Statistics { quartiles, tokens_by_length, distinct_tokens, most_frequent })
+    Ok(Counts { quartiles, tokens_by_length, distinct_tokens, most_frequent })
 }
 
 /// The share of the rows' tokens that are not padding, and the first rows.

@@ -11,7 +11,7 @@ use anyhow::Result;
 use serde::Serialize;
 use ssa_data::{
     PrepareOptions, Prepared, Tokenizer, TrainTokenizerOptions, documents, find_sources,
-    prepare as prepare_corpus, train_tokenizer as train,
+    load_tokenizer, prepare as prepare_corpus, train_tokenizer as train,
 };
 use ssa_report::number::{counted, duration};
 
@@ -43,12 +43,12 @@ struct PrepareOutput {
 
 fn prepare(args: &PrepareArgs) -> Result<()> {
     start_threads(&args.threads)?;
-    let tokenizer = Tokenizer::load(&args.tokenizer, args.eos_token.as_deref())?;
+    let tokenizer = load_tokenizer(&args.tokenizer, args.eos_token.as_deref())?;
     let options = PrepareOptions {
         input: args.input.options(),
         output: args.output.clone(),
         shard_tokens: args.shard_tokens,
-        part: args.shard,
+        part: args.part,
         threads: args
             .threads
             .threads

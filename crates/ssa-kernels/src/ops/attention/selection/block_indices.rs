@@ -64,7 +64,7 @@ impl BlockIndices {
             }
         }
         let slots = Slots::Host(Arc::new(indices));
-        Ok(Self { slots, documents: documents.clone(), kv_heads, block_size, block_counts })
+        Ok(Self::new(slots, documents, [kv_heads, block_size, block_counts]))
     }
 
     /// Every block up to the token's own, under which sparse attention equals full attention.
@@ -87,7 +87,7 @@ impl BlockIndices {
             }
         }
         let slots = Slots::Host(Arc::new(indices));
-        Ok(Self { slots, documents: documents.clone(), kv_heads, block_size, block_counts })
+        Ok(Self::new(slots, documents, [kv_heads, block_size, block_counts]))
     }
 
     /// Takes over what a kernel that keeps the invariants has written: `i32` `[B, T, H, K]`.
@@ -99,6 +99,13 @@ impl BlockIndices {
         block_counts: usize,
     ) -> Self {
         let slots = Slots::Cuda(Arc::new(indices));
+        Self::new(slots, documents, [kv_heads, block_size, block_counts])
+    }
+
+    fn new(slots: Slots, documents: &Documents, sizes: [usize; 3]) -> Self {
+        let [kv_heads, block_size, block_counts] = sizes;
+        // A larger block holds every document as well, but kernels compute with 32-bit integers.
+        let block_size = block_size.min(Documents::MAX_TOKENS);
         Self { slots, documents: documents.clone(), kv_heads, block_size, block_counts }
     }
 
