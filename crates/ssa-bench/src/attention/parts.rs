@@ -146,6 +146,11 @@ fn pairs(indices: &BlockIndices) -> Result<usize, KernelError> {
     Ok(rows.map(|(row, blocks)| seen((row / heads, blocks))).sum())
 }
 
+/// Two tensors of a set that are shaped like an output.
+fn pair<'a>(full: &'a Tensor, sparse: &'a Tensor, gate: &'a Tensor) -> GatedPair<'a> {
+    GatedPair { full, sparse, gate, chosen: Stream::Sparse }
+}
+
 pub(super) fn gate_and_alignment(bench: &mut Bench<'_>, inputs: &Inputs) -> Result<()> {
     let device = bench.meter.device().clone();
     let q_bytes = bench.tokens * inputs.q_width * device.dtype().size();
@@ -156,16 +161,14 @@ pub(super) fn gate_and_alignment(bench: &mut Bench<'_>, inputs: &Inputs) -> Resu
     let Some(gate) = bench.need(part, gate)? else { return Ok(()) };
     let options = AlignmentOptions::default();
     let alignment = PairAlignment { options: &options, gated: true, valid: None };
-    // The two tensors of a set that are shaped like an output.
-    let pair = |full, sparse| GatedPair { full, sparse, gate: &gate, chosen: Stream::Sparse };
     bench.measure(part, inputs, |_, [full, .., sparse]| {
-        gated_pair_fwd(&pair(full, sparse), &alignment).map(drop)
+        gated_pair_fwd(&pair(full, sparse, &gate), &alignment).map(drop)
     })?;
     let part = Part::new("gate and alignment backward").bytes(5 * q_bytes);
     bench.measure(part, inputs, |_, [full, .., sparse]| {
         let [mut dfull, mut dsparse, mut dgate] = [full, sparse, &gate].map(Tensor::zeros_like);
         let grads = GatedPairGrads { dfull: &mut dfull, dsparse: &mut dsparse, dgate: &mut dgate };
-        gated_pair_bwd(sparse, &pair(full, sparse), &alignment, 1e-3, grads)
+        gated_pair_bwd(sparse, &pair(full, sparse, &gate), &alignment, 1e-3, grads)
     })?;
 
     let part = Part::new("gate forward").bytes(2 * q_bytes);

@@ -39,17 +39,11 @@ impl GradScale {
     ///
     /// # Errors
     /// [`KernelError::Argument`] if another stream computes it.
-    pub(crate) fn input(
-        &self,
-        op: &'static str,
-        gpu: &Gpu,
-    ) -> Result<Option<Input<'_, f32>>> {
+    pub(crate) fn input(&self, op: &'static str, gpu: &Gpu) -> Result<Option<Input<'_, f32>>> {
         match &self.0 {
             Factor::Host(_) => Ok(None),
             Factor::Cuda(buffer) if buffer.gpu() == gpu => Ok(Some(buffer.input())),
-            Factor::Cuda(buffer) => {
-                Err(KernelError::device(op, "grad_scale", gpu, buffer.gpu()))
-            }
+            Factor::Cuda(buffer) => Err(KernelError::device(op, "grad_scale", gpu, buffer.gpu())),
         }
     }
 }
