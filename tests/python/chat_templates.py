@@ -85,8 +85,8 @@ CONVERSATIONS = [
       {"role": "assistant", "content": "",
        "tool_calls": [call("get_weather", {"city": "Zürich", "days": 2, "unit": None})]},
       {"role": "tool", "name": "get_weather", "tool_call_id": "call_1",
-       "content": "{\"t\": 7.5, \"sky\": \"<b>grey</b>\"}"},
-      {"role": "assistant", "content": "7.5 degrees, grey."}], TOOLS),
+       "content": "{\"t\": 7.5, \"sky\": \"<b>gray</b>\"}"},
+      {"role": "assistant", "content": "7.5 degrees, gray."}], TOOLS),
     ([{"role": "user", "content": "Add and look."},
       {"role": "assistant", "content": None, "reasoning_content": "Two calls.", "tool_calls": [
           call("add", {"a": 1, "b": -2.5, "deep": {"list": [True, None, 1e-7]}}, "abcdefgh1"),

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use ssa_data::{DataError, TextError};
 use ssa_eval::EvalError;
+use ssa_kernels::ops::attention::selection::InvalidBudget;
 use ssa_model::ModelError;
 use ssa_train::{ConfigError, RunDir, TrainError, TrainPlan};
 
@@ -161,7 +162,7 @@ fn kind(error: &(dyn std::error::Error + 'static)) -> Option<Exit> {
     if error.is::<Interrupted>() {
         return Some(Exit::Interrupted);
     }
-    if error.is::<UsageError>() {
+    if error.is::<UsageError>() || error.is::<InvalidBudget>() {
         return Some(Exit::Usage);
     }
     (error.is::<FileError>() || error.is::<ssa_files::FileError>()).then_some(Exit::Data)

@@ -84,11 +84,11 @@ fn a_run_on_corpora_is_whole_and_can_be_evaluated() {
     make_corpus(directory.path(), "code", &tokenizer);
 
     let corpora = "{ path = \"web\", weight = 3 }, { path = \"code\", weight = 1 }";
-    let run = ssa(directory.path(), on(corpora, &["--set", "data.packing=best_fit"])).succeeds();
+    let run = ssa(directory.path(), on(corpora, &["--set", "data.packing=best-fit"])).succeeds();
     for text in [
         "web: 75.0 % of the rows",
         "code: 25.0 % of the rows",
-        "best_fit",
+        "best-fit",
         "% used",
         "to evaluate on",
     ] {

@@ -6,10 +6,10 @@
 //! bits per byte = (sum of -log2 p over all target tokens) / (bytes of text)
 //! ```
 //!
-//! The first token of a document is never a target, its end always is, and counts in the sum. With one token per byte the
-//! number of targets of a document therefore equals its number of bytes, so that a measurement that
-//! covers only some rows may divide by its number of targets. The end of a document costs bits but
-//! is no byte of text.
+//! The first token of a document is never a target, its end always is, and counts in the sum. With
+//! one token per byte the number of targets of a document therefore equals its number of bytes, so
+//! that a measurement that covers only some rows may divide by its number of targets. The end of a
+//! document costs bits but is no byte of text.
 
 use ssa_text::{ByteTokenizer, Document};
 

@@ -22,7 +22,7 @@ use ssa_kernels::ops::attention::compression::compression_attention_fwd;
 use ssa_kernels::ops::attention::full::{full_attention_bwd, full_attention_fwd};
 use ssa_kernels::ops::attention::pooling::mean_pool_fwd;
 use ssa_kernels::ops::attention::selection::{
-    BlockIndices, SelectionOptions, SelectionRule, select_blocks,
+    BlockIndices, SelectionOptions, SelectionRule, SparseBudget, select_blocks,
 };
 use ssa_kernels::ops::attention::sparse::{sparse_attention_bwd, sparse_attention_fwd};
 use ssa_kernels::ops::attention::window::window_attention_fwd;
@@ -58,10 +58,10 @@ const fn long(tokens: usize) -> Size {
 
 /// The budget of the paper: blocks of 16 tokens, 16 of them.
 const SELECTION: SelectionOptions =
-    SelectionOptions { block_size: 16, block_counts: 16, rule: SelectionRule::Exact };
+    SelectionOptions { budget: SparseBudget::PAPER, rule: SelectionRule::Exact };
 const WINDOW_SIZE: usize = 128;
 
-/// BenchInputs of one measurement.
+/// Inputs of one measurement.
 struct BenchInputs {
     size: Size,
     q: Tensor,
@@ -121,7 +121,7 @@ impl BenchInputs {
 
     fn select(&self) -> BlockIndices {
         let Self { q, k, documents, softmax_scale, .. } = self;
-        let pooled = mean_pool_fwd(k, documents, SELECTION.block_size).unwrap();
+        let pooled = mean_pool_fwd(k, documents, SELECTION.budget.block_size()).unwrap();
         select_blocks(q, &pooled, documents, &SELECTION, *softmax_scale).unwrap()
     }
 
@@ -140,10 +140,10 @@ impl BenchInputs {
     }
 
     fn compression_fwd(&self) -> AttentionOutput {
-        let pool = |x| mean_pool_fwd(x, &self.documents, SELECTION.block_size).unwrap();
+        let pool = |x| mean_pool_fwd(x, &self.documents, SELECTION.budget.block_size()).unwrap();
         let (k, v) = (pool(&self.k), pool(&self.v));
         let call = AttentionCall { k: &k, v: &v, ..self.call() };
-        compression_attention_fwd(&call, SELECTION.block_size).unwrap()
+        compression_attention_fwd(&call, SELECTION.budget.block_size()).unwrap()
     }
 
     fn window_fwd(&self) -> AttentionOutput {

@@ -65,7 +65,7 @@ pub use cuda::Gpu;
 pub use device::{DType, Device};
 pub use documents::Documents;
 pub use error::{KernelError, Refusal};
-pub use scalar::Scalar;
+pub use scalar::{PendingScalars, Scalar, Scalars};
 pub use tensor::Tensor;
 
 /// Result of every fallible function in this crate.

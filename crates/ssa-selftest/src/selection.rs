@@ -12,8 +12,8 @@ use crate::Context;
 use crate::plain::Importance;
 
 /// The selection of every layer, from the queries and keys that the device computes there. A
-/// training step computes the same ones, bit for bit: only the stream that goes on decides about
-/// them.
+/// training step computes the same ones, bit for bit: the
+/// selection depends only on the stream that feeds the next layer.
 pub(crate) fn of_device(
     model: &Model,
     input: &Input,
@@ -83,7 +83,7 @@ fn shortfall(
     // The released rule gives earlier blocks and those of the last chunk a share each.
     let share = |block: i32| match options.rule {
         SelectionRule::Exact => 0,
-        SelectionRule::Reference => block as usize / options.block_size,
+        SelectionRule::Reference => block as usize / options.budget.block_size(),
     };
     let only_in = |of: &[i32], other: &[i32]| -> Vec<i32> {
         of.iter().copied().filter(|block| !other.contains(block)).collect()
@@ -99,12 +99,15 @@ fn shortfall(
 
 #[cfg(test)]
 mod tests {
+    use ssa_model::SparseBudget;
+
     use super::*;
 
     #[test]
     fn a_shortfall_is_what_the_worst_block_lacks() {
         let shortfall = |best: &[i32], selected: &[i32], rule| {
-            let options = SelectionOptions { block_size: 2, block_counts: 3, rule };
+            let budget = SparseBudget::new(2, 3).unwrap();
+            let options = SelectionOptions { budget, rule };
             shortfall(&[0.5, 1.0, 0.25, 0.75], best, selected, &options)
         };
         assert_eq!(shortfall(&[1, 3, 4], &[1, 3, 4], SelectionRule::Exact), 0.0);

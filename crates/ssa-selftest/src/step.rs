@@ -15,7 +15,7 @@
 
 use rayon::prelude::*;
 use ssa_kernels::ops::attention::selection::HostBlockIndices;
-use ssa_model::{Model, ModelError, Parameters, StepLosses};
+use ssa_model::{Losses, Model, ModelError, Parameters};
 
 use crate::plain::{Rounding, TrainStep};
 use crate::{Context, selection};
@@ -24,7 +24,7 @@ use crate::{Context, selection};
 const UNITS: [f64; 3] = [1.0, 1.259_921_049_894_873_2, 1.587_401_051_968_199_4];
 
 /// One of the losses of a step.
-type Loss = fn(&StepLosses) -> f64;
+type Loss = fn(&Losses) -> f64;
 
 const LOSSES: [(&str, Loss); 3] = [
     ("cross-entropy", |losses| losses.cross_entropy),
@@ -39,19 +39,19 @@ pub(crate) fn check_step(
     step: &TrainStep,
     model: &Model,
     exact: &Model,
-) -> Result<(StepLosses, Parameters), ModelError> {
+) -> Result<(Losses, Parameters), ModelError> {
     let (losses, grads) = step.run(model)?;
     let selections = selection::of_device(model, step.batch.input(), &step.options())?;
     compare(context, step, exact, (&losses, &grads), &selections)?;
     Ok((losses, grads))
 }
 
-/// Compares what a computation has made of a step, with the blocks it has selected.
+/// Compares the results of a step, and the blocks it selected.
 pub(crate) fn compare(
     context: &mut Context<'_>,
     step: &TrainStep,
     exact: &Model,
-    (losses, grads): (&StepLosses, &Parameters),
+    (losses, grads): (&Losses, &Parameters),
     selections: &[HostBlockIndices],
 ) -> Result<(), ModelError> {
     let plain = plain(|rounding| step.plain(exact, rounding, Some(selections)))?;
@@ -80,7 +80,7 @@ pub(crate) fn compare(
     Ok(())
 }
 
-/// What plain computations make of the same thing.
+/// The results of plain computations of the same thing.
 pub(crate) fn plain<T: Send>(
     compute: impl Fn(Rounding) -> Result<T, ModelError> + Sync,
 ) -> Result<Vec<T>, ModelError> {

@@ -68,8 +68,8 @@ mod tests {
         let error = ByteTokenizer.decode(&[1, 257]).unwrap_err().to_string();
         assert_eq!(
             error,
-            "token 257 does not exist in a vocabulary of 257\nhint: use the tokenizer that made the \
-             tokens"
+            "token 257 does not exist in a vocabulary of 257\nhint: use the tokenizer that made \
+             the tokens"
         );
     }
 }

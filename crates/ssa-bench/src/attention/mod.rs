@@ -38,7 +38,7 @@ pub struct AttentionRow {
     /// Which blocks are selected, where it matters: `random` inputs have no locality, `local` ones
     /// that of trained models.
     pub selection: Option<&'static str>,
-    /// How long it takes; none if it failed.
+    /// How long it takes; `None` if it failed.
     #[serde(flatten)]
     pub timing: Option<Timing>,
     /// Operations of the formulas over the time, where products decide.
@@ -81,7 +81,7 @@ pub fn attention(
     Ok(rows)
 }
 
-/// Sets of inputs that take turns.
+/// Sets of inputs to rotate through.
 struct Inputs {
     /// q, k, v and the gradient of the output.
     sets: Vec<[Tensor; 4]>,
@@ -127,7 +127,7 @@ impl Inputs {
     }
 }
 
-/// What is measured, and the work by which its rate is told.
+/// What is measured, and the work that its rate is computed from.
 #[derive(Clone, Copy)]
 struct Part {
     name: &'static str,

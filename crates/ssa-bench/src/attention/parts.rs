@@ -7,12 +7,12 @@
 use ssa_kernels::ops::attention::alignment::AlignmentOptions;
 use ssa_kernels::ops::attention::full::{full_attention_bwd, full_attention_fwd};
 use ssa_kernels::ops::attention::gated_pair::{
-    GatedPair, GatedPairGrads, PairAlignment, Stream, gated_pair_bwd, gated_pair_fwd,
+    GatedPair, GatedPairGrads, PairAlignment, gated_pair_bwd, gated_pair_fwd,
 };
 use ssa_kernels::ops::attention::pooling::mean_pool_fwd;
 use ssa_kernels::ops::attention::selection::{BlockIndices, SelectionRule, select_blocks};
 use ssa_kernels::ops::attention::sparse::{sparse_attention_bwd, sparse_attention_fwd};
-use ssa_kernels::ops::attention::{AttentionGrads, AttentionOutput};
+use ssa_kernels::ops::attention::{AttentionGrads, AttentionMode, AttentionOutput};
 use ssa_kernels::ops::gate::{gate_apply_bwd, gate_apply_fwd};
 use ssa_kernels::{DType, KernelError, Tensor};
 use ssa_model::SparseBudget;
@@ -148,7 +148,7 @@ fn pairs(indices: &BlockIndices) -> Result<usize, KernelError> {
 
 /// Two tensors of a set that are shaped like an output.
 fn pair<'a>(full: &'a Tensor, sparse: &'a Tensor, gate: &'a Tensor) -> GatedPair<'a> {
-    GatedPair { full, sparse, gate, chosen: Stream::Sparse }
+    GatedPair { full, sparse, gate, chosen: AttentionMode::Sparse }
 }
 
 pub(super) fn gate_and_alignment(bench: &mut Bench<'_>, inputs: &Inputs) -> Result<()> {

@@ -7,7 +7,7 @@ use std::str::FromStr;
 use clap::{Args, Subcommand};
 use ssa_model::{Method, SparseBudget};
 
-use super::{ComputeArgs, parse_positive};
+use super::{ComputeArgs, named, parse_positive};
 
 /// Measure attention, matrix products and whole training steps on this machine's device.
 ///
@@ -103,8 +103,8 @@ pub(crate) struct BenchStepArgs {
     /// is not opened; the vocabulary is `model.vocab_size`, or that of `data.tokenizer`.
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
-    /// Method: full, moba, nsa or ssa; that of the configuration by default, ssa for a preset.
-    #[arg(long, value_name = "METHOD")]
+    /// Method; that of the configuration by default, ssa for a preset.
+    #[arg(long, value_name = "METHOD", value_parser = named::<Method>())]
     pub(crate) method: Option<Method>,
     /// Budget of sparse attention; that of the model by default.
     #[arg(long, value_name = "BUDGET")]

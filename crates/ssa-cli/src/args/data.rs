@@ -2,10 +2,10 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Subcommand, ValueEnum};
+use clap::{Args, Subcommand};
 use ssa_data::{Format, InputOptions, Packing, Part, SHARD_TOKENS};
 
-use super::{ThreadsArgs, parse_positive, parse_size};
+use super::{ThreadsArgs, named, parse_positive, parse_size};
 
 /// Prepare text for training: tokenize it into shards, train a tokenizer, inspect a corpus.
 #[derive(Debug, Args)]
@@ -105,8 +105,9 @@ pub(crate) struct InspectArgs {
     #[arg(long, value_name = "N", default_value = "256")]
     #[arg(value_parser = |text: &str| parse_size(text, 2))]
     pub(crate) sequence_length: usize,
-    /// How documents are packed into rows: concat, best-fit or greedy.
-    #[arg(long, value_name = "PACKING", default_value = "concat")]
+    /// How documents are packed into rows.
+    #[arg(long, value_name = "PACKING", default_value_t = Packing::Concat)]
+    #[arg(value_parser = named::<Packing>())]
     pub(crate) packing: Packing,
     /// Seed of the order of documents.
     #[arg(long, value_name = "N", default_value_t = 0)]
@@ -130,9 +131,12 @@ pub(crate) struct InputArgs {
     /// patterns, `-` for standard input, or `hf://datasets/OWNER/NAME[@REVISION][/PATTERN]`.
     #[arg(value_name = "INPUT", required = true)]
     pub(crate) inputs: Vec<PathBuf>,
-    /// How files are read.
-    #[arg(long, value_enum, default_value_t = InputFormat::Auto)]
-    pub(crate) format: InputFormat,
+    /// How files are read: by content and name, as Parquet, JSON lines, JSON or else text (auto);
+    /// every file as one document (text); as JSON lines, an array of objects, or objects over
+    /// several lines (jsonl).
+    #[arg(long, value_name = "FORMAT", default_value_t = Format::Auto)]
+    #[arg(value_parser = named::<Format>())]
+    pub(crate) format: Format,
     /// Key of a JSON object, or column of a Parquet file, that holds the text; dots lead into nested
     /// objects (data.body).
     #[arg(long, value_name = "NAME", default_value = "text")]
@@ -146,26 +150,11 @@ pub(crate) struct InputArgs {
     pub(crate) max_document_bytes: usize,
 }
 
-/// [`Format`] as a flag.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum InputFormat {
-    /// By content and name: Parquet, JSON lines, JSON, or else text.
-    Auto,
-    /// Every file is one document.
-    Text,
-    /// JSON lines, an array of objects, or objects over several lines.
-    Jsonl,
-}
-
 impl InputArgs {
     /// The flags as the library takes them.
     pub(crate) fn options(&self) -> InputOptions {
         InputOptions {
-            format: match self.format {
-                InputFormat::Auto => Format::Auto,
-                InputFormat::Text => Format::Text,
-                InputFormat::Jsonl => Format::Jsonl,
-            },
+            format: self.format,
             text_field: self.text_field.clone(),
             conversations_field: self.conversations_field.clone(),
             max_document_bytes: self.max_document_bytes as u64,

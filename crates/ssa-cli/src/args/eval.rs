@@ -6,7 +6,7 @@ use clap::{Args, Subcommand};
 use ssa_kernels::ops::attention::selection::SelectionRule;
 use ssa_model::SparseBudget;
 
-use super::{ComputeArgs, parse_positive, parse_size};
+use super::{ComputeArgs, named, parse_positive, parse_size};
 
 /// Measure a checkpoint on held-out text.
 #[derive(Debug, Args)]
@@ -82,30 +82,14 @@ pub(crate) struct HeldOutArgs {
     /// Rows computed at once. Results do not depend on it.
     #[arg(long, value_name = "N", default_value = "4", value_parser = parse_positive)]
     pub(crate) batch_size: usize,
-    /// Rule that selects blocks: exact top-k, or the approximation of the released kernel.
-    #[arg(long, value_enum, default_value_t = Selection::Exact)]
-    pub(crate) selection: Selection,
+    /// Rule that selects blocks: exact top-k, or the approximation of the released kernel, for
+    /// parity with published checkpoints.
+    #[arg(long, value_name = "RULE", default_value_t = SelectionRule::Exact)]
+    #[arg(value_parser = named::<SelectionRule>())]
+    pub(crate) selection: SelectionRule,
     /// Print JSON instead of a table.
     #[arg(long)]
     pub(crate) json: bool,
     #[command(flatten)]
     pub(crate) compute: ComputeArgs,
-}
-
-/// [`SelectionRule`] as a flag.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub(crate) enum Selection {
-    /// The blocks of the largest importance.
-    Exact,
-    /// The approximation of the released kernel, for parity with published checkpoints.
-    Reference,
-}
-
-impl From<Selection> for SelectionRule {
-    fn from(selection: Selection) -> Self {
-        match selection {
-            Selection::Exact => Self::Exact,
-            Selection::Reference => Self::Reference,
-        }
-    }
 }

@@ -3,9 +3,10 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use ssa_kernels::ops::attention::selection::SelectionRule;
 use ssa_model::{AttentionMode, Method};
 
-use super::{ComputeArgs, Selection, parse_positive};
+use super::{ComputeArgs, named, parse_positive};
 
 /// Run one forward, and if asked one backward, and write plain tensors: for parity with other code.
 ///
@@ -27,23 +28,25 @@ pub(crate) struct ForwardArgs {
     /// Safetensors file with `input_ids` [B, T], I32 or I64.
     #[arg(long, value_name = "FILE")]
     pub(crate) input: PathBuf,
-    /// Attention that the logits are computed with: full or sparse.
-    #[arg(long, value_name = "MODE")]
+    /// Attention that the logits are computed with.
+    #[arg(long, value_name = "MODE", value_parser = named::<AttentionMode>())]
     pub(crate) attention: AttentionMode,
-    /// Method: full, moba, nsa or ssa; without it the checkpoint's.
-    #[arg(long, value_name = "METHOD")]
+    /// Method; without it the checkpoint's.
+    #[arg(long, value_name = "METHOD", value_parser = named::<Method>())]
     pub(crate) method: Option<Method>,
-    /// Rule that selects blocks: exact top-k, or the approximation of the released kernel.
-    #[arg(long, value_enum, default_value_t = Selection::Exact)]
-    pub(crate) selection: Selection,
+    /// Rule that selects blocks: exact top-k, or the approximation of the released kernel, for
+    /// parity with published checkpoints.
+    #[arg(long, value_name = "RULE", default_value_t = SelectionRule::Exact)]
+    #[arg(value_parser = named::<SelectionRule>())]
+    pub(crate) selection: SelectionRule,
     /// Tokens of a block; without it the checkpoint's.
     #[arg(long, value_name = "N", value_parser = parse_positive)]
     pub(crate) block_size: Option<usize>,
     /// Blocks a query attends to, its own included; without it the checkpoint's.
     #[arg(long, value_name = "N", value_parser = parse_positive)]
     pub(crate) block_counts: Option<usize>,
-    /// Also compute the losses of a training step that ran this stream: full or sparse.
-    #[arg(long, value_name = "MODE")]
+    /// Also compute the losses of a training step that ran this stream.
+    #[arg(long, value_name = "MODE", value_parser = named::<AttentionMode>())]
     pub(crate) train_stream: Option<AttentionMode>,
     /// Also write the gradients of that loss.
     #[arg(long, requires = "train_stream")]

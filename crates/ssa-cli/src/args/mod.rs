@@ -14,7 +14,9 @@ mod train;
 
 use std::fmt::Write;
 
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Parser, Subcommand};
+use ssa_names::Named;
 
 pub(crate) use about::{CompletionsArgs, ConfigArgs, ManArgs};
 pub(crate) use bench::{
@@ -25,7 +27,7 @@ pub(crate) use compute::{ComputeArgs, DeviceChoice, ThreadsArgs};
 pub(crate) use data::{
     DataArgs, DataCommand, InputArgs, InspectArgs, PrepareArgs, TrainTokenizerArgs,
 };
-pub(crate) use eval::{AnalyzeArgs, EvalArgs, EvalCommand, HeldOutArgs, PerplexityArgs, Selection};
+pub(crate) use eval::{AnalyzeArgs, EvalArgs, EvalCommand, HeldOutArgs, PerplexityArgs};
 pub(crate) use forward::ForwardArgs;
 pub(crate) use train::TrainArgs;
 
@@ -92,6 +94,13 @@ Environment:
         writeln!(text, "  {code}  {meaning}").ok();
     }
     text
+}
+
+/// Accepts the names of a closed set. Help and completions list them, and the error for an unknown
+/// name suggests the nearest.
+fn named<T: Named + Send + Sync>() -> impl TypedValueParser<Value = T> {
+    PossibleValuesParser::new(T::ALL.iter().map(|value| value.name()))
+        .try_map(|name| T::from_name(&name))
 }
 
 /// A size that must be at least `minimum`.

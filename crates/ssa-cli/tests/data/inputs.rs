@@ -155,9 +155,8 @@ fn json_lines_are_trained_and_measured_on_by_their_texts() {
     let text = "a text of some words ".repeat(15);
     place.write("held.jsonl", line(&text).repeat(9));
     place.ssa("train tiny.toml --no-eval --data held.jsonl --run-dir run").succeeds();
-    let measured = place.json(
-        "eval perplexity --model run/checkpoint --budgets 8x2 --data held.jsonl",
-    );
+    let measured =
+        place.json("eval perplexity --model run/checkpoint --budgets 8x2 --data held.jsonl");
     assert_eq!(measured["bytes"].as_f64(), Some((9 * text.len()) as f64));
 }
 

@@ -47,9 +47,9 @@ fn a_tokenizer_is_trained_and_its_corpus_trained_on() {
     assert_eq!((&quick["check"], &quick["statistics"]), (&json!("sizes"), &Value::Null));
 
     let run = place
-        .ssa("train tiny.toml --data corpus --run-dir run --set data.packing=best_fit")
+        .ssa("train tiny.toml --data corpus --run-dir run --set data.packing=best-fit")
         .succeeds();
-    for text in ["corpus: ", "rows of 64 tokens (best_fit", "% used)"] {
+    for text in ["corpus: ", "rows of 64 tokens (best-fit", "% used)"] {
         assert!(run.stderr.contains(text), "`{text}` is not in:\n{}", run.stderr);
     }
     let config: Value =

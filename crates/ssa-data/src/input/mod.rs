@@ -26,7 +26,6 @@ mod walk;
 
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
 use ssa_text::{Document, Tokenizer};
 
 pub use hub::load_tokenizer;
@@ -40,8 +39,7 @@ use kind::Refusal;
 use source::Payload;
 
 /// How files and the standard input are read.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Format {
     /// By content and name: Parquet, JSON lines, JSON (an array of objects, or objects over several
     /// lines), or else text. In a directory, what is neither is skipped, and so are single `.json`
@@ -53,6 +51,8 @@ pub enum Format {
     /// JSON lines, an array of objects, or objects over several lines.
     Jsonl,
 }
+
+ssa_names::names!(Format: "input format" { Auto = "auto", Text = "text", Jsonl = "jsonl" });
 
 /// What to read of the inputs.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -44,8 +44,8 @@ type Column<'a> = (&'a [ByteArray], &'a [i16], Option<&'a [i16]>);
 
 /// A Parquet file with a number, a text that may be missing, and a conversation.
 fn parquet(compression: ::parquet::basic::Compression) -> Vec<u8> {
-    let schema =
-        "message rows { required int64 id; optional binary text (STRING); optional group chat (LIST) {
+    let schema = "message rows { required int64 id; optional binary text (STRING);
+        optional group chat (LIST) {
         repeated group list { optional group element {
             optional binary role (STRING); optional binary content (STRING); } } } }";
     let schema = Arc::new(parse_message_type(schema).unwrap());
@@ -97,7 +97,9 @@ fn message(path: &Path, options: &InputOptions) -> String {
     read(&[path], options).unwrap_err().to_string()
 }
 
-const LINES: &[u8] = b"\xef\xbb\xbf{\"text\":\"one\"}\n\n{\"id\":[1,{\"a\":null}],\"text\":\"t\\u0077o\\n\"}\n{\"text\":\"\"}\n{\"text\":null}\n{\"text\":\"last\"}";
+const LINES: &[u8] = b"\xef\xbb\xbf{\"text\":\"one\"}\n\n\
+    {\"id\":[1,{\"a\":null}],\"text\":\"t\\u0077o\\n\"}\n\
+    {\"text\":\"\"}\n{\"text\":null}\n{\"text\":\"last\"}";
 
 #[test]
 fn every_kind_of_file_gives_its_documents() {
@@ -340,7 +342,8 @@ fn columns_that_are_not_there_or_of_another_kind_are_named() {
     for (options, cause) in [
         (
             text("body"),
-            ": no column `body`, only `id`, `text`, `chat`\nhint: name the right one with `text_field`",
+            ": no column `body`, only `id`, `text`, `chat`\nhint: name the right one with \
+             `text_field`",
         ),
         (
             chat("body"),
@@ -490,7 +493,8 @@ fn patterns_match_names_that_are_not_utf8() {
 
 #[test]
 fn whole_messages_reach_the_template() {
-    let template = "{% for m in messages %}{{ m.role }}:{{ m.content }}{{ m.tool_calls | tojson }}{% endfor %}{{ tools | tojson }}";
+    let template = "{% for m in messages %}{{ m.role }}:{{ m.content }}\
+        {{ m.tool_calls | tojson }}{% endfor %}{{ tools | tojson }}";
     let folder = folder(&[
         (
             "tokenizer.json",

@@ -6,8 +6,6 @@ mod greedy;
 mod index;
 mod row;
 
-use std::fmt;
-use std::str::FromStr;
 use std::sync::Arc;
 
 use index::RowIndex;
@@ -37,35 +35,12 @@ pub enum Packing {
     Greedy,
 }
 
-impl Packing {
-    /// Every way to pack.
-    pub const ALL: [Self; 3] = [Self::Concat, Self::BestFit, Self::Greedy];
-
-    /// `concat`, `best_fit` or `greedy`.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Concat => "concat",
-            Self::BestFit => "best_fit",
-            Self::Greedy => "greedy",
-        }
-    }
-}
-
-impl fmt::Display for Packing {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
-}
-
-impl FromStr for Packing {
-    type Err = DataError;
-
-    /// The packing of this name; a hyphen stands for the underscore too.
-    fn from_str(name: &str) -> Result<Self> {
-        let found = Self::ALL.into_iter().find(|packing| packing.name() == name.replace('-', "_"));
-        found.ok_or_else(|| DataError::setting("packing", "concat, best_fit or greedy", name))
-    }
-}
+// The configuration of a run of version 0.1.0 says `best_fit`.
+ssa_names::names!(Packing: "packing" {
+    Concat = "concat",
+    BestFit = "best-fit" | "best_fit",
+    Greedy = "greedy",
+});
 
 /// What becomes of the last, partial row of [`Packing::Concat`]. The other ways leave room in many
 /// rows, and pad them all.

@@ -546,13 +546,16 @@ fn a_document_has_one_end_and_its_bytes_are_those_of_the_text() {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name);
     fs::create_dir(at("t")).unwrap();
-    let definition = r#"{"version": "1.0", "normalizer": {"type": "NFKC"}, "pre_tokenizer": {"type": "Whitespace"},
+    let definition = r#"{"version": "1.0", "normalizer": {"type": "NFKC"},
+        "pre_tokenizer": {"type": "Whitespace"},
         "added_tokens": [{"id": 0, "content": "</s>", "special": true, "normalized": false,
             "single_word": false, "lstrip": false, "rstrip": false}],
-        "model": {"type": "WordLevel", "vocab": {"</s>": 0, "a": 1, "1": 2}, "unk_token": "</s>"}}"#;
+        "model": {"type": "WordLevel", "vocab": {"</s>": 0, "a": 1, "1": 2},
+            "unk_token": "</s>"}}"#;
     fs::write(at("t/tokenizer.json"), definition).unwrap();
-    let config = r#"{"eos_token": "</s>", "chat_template": "{% for m in messages %}{{ m.content }}{{ eos_token }}{% endfor %}"}"#;
-    fs::write(at("t/tokenizer_config.json"), config).unwrap();
+    let template = "{% for m in messages %}{{ m.content }}{{ eos_token }}{% endfor %}";
+    let config = serde_json::json!({ "eos_token": "</s>", "chat_template": template });
+    fs::write(at("t/tokenizer_config.json"), config.to_string()).unwrap();
     let tokenizer = Tokenizer::load(&at("t"), None).unwrap();
     fs::write(at("c.jsonl"), r#"{"m": [{"content": "a"}, {"content": "\u2460"}]}"#).unwrap();
     let input =

@@ -1,19 +1,13 @@
 //! The numbers and sentences a reader looks for first.
 
-use ssa_model::{AttentionMode, Method};
+use ssa_model::AttentionMode;
 use ssa_report::Tile;
 use ssa_report::number::{abbreviated, counted, duration, grouped};
 
 use crate::{BudgetResult, Perplexity, Summary};
 
 pub(super) fn title(summary: &Summary) -> String {
-    let name = match summary.method {
-        Method::Full => "Full attention",
-        Method::Moba => "MoBA",
-        Method::Nsa => "Native sparse attention",
-        Method::Ssa => "Sparse sparse attention",
-    };
-    format!("{name}, {} parameters", abbreviated(summary.parameters as f64))
+    format!("{}, {} parameters", summary.method.title(), abbreviated(summary.parameters as f64))
 }
 
 pub(super) fn subtitle(summary: &Summary) -> String {

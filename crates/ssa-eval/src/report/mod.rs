@@ -55,7 +55,7 @@ fn quality(evaluation: &Perplexity, summary: &Summary) -> Section {
             format!(" Predicting each byte by its frequency alone needs {bits:.4} bits per byte.")
         });
         let caption = format!("Lower is better; the ring marks the budget of training.{baseline}");
-        blocks.push(Block::Figure { chart, caption });
+        blocks.push(Block::figure(chart, caption));
     }
     blocks.push(Block::Table { table: table::results_table(evaluation, baseline, Some(trained)) });
     blocks.push(note(
@@ -69,17 +69,16 @@ fn quality(evaluation: &Perplexity, summary: &Summary) -> Section {
 
 /// The losses by step. `None` without steps.
 fn training(steps: &[StepPoint]) -> Option<Section> {
-    let mut blocks = vec![Block::Figure {
-        chart: curves::cross_entropy_chart(steps)?,
-        caption: "Cross-entropy of the training batches. Dots are single steps, lines are means \
-                  over neighboring steps of the same stream."
-            .to_owned(),
-    }];
+    let mut blocks = vec![Block::figure(
+        curves::cross_entropy_chart(steps)?,
+        "Cross-entropy of the training batches. Dots are single steps, lines are means over \
+         neighboring steps of the same stream.",
+    )];
     if let Some(chart) = curves::alignment_chart(steps) {
         let caption = "Alignment loss on a logarithmic axis: how far the outputs of full and \
                        sparse attention are apart, as a mean over layers, tokens, heads and \
                        dimensions.";
-        blocks.push(Block::Figure { chart, caption: caption.to_owned() });
+        blocks.push(Block::figure(chart, caption));
     }
     Some(section("Training", blocks))
 }
@@ -92,13 +91,10 @@ fn attention(analysis: &Analysis) -> Section {
             counted(analysis.tokens, "token"),
             analysis.budget
         )),
-        Block::Figure {
-            chart: layers::sparsity_chart(analysis),
-            caption:
-                "The share of the full-attention weight that lies on the selected blocks. At 1 \
-                      nothing is lost."
-                    .to_owned(),
-        },
+        Block::figure(
+            layers::sparsity_chart(analysis),
+            "The share of the full-attention weight on the selected blocks. At 1 nothing is lost.",
+        ),
     ];
     for states in &analysis.hidden_states {
         blocks.push(Block::Subheading {

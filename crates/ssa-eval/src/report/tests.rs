@@ -58,7 +58,7 @@ fn summary() -> Summary {
         commit: "0123456789ab".to_owned(),
         started: "2026-11-23T18:00:00Z".to_owned(),
         machine: Machine { cpu: "Some CPU".to_owned(), threads: 2 },
-        method: Method::Ssa,
+        method: Method::SSA,
         trained_budget: trained,
         parameters: 1_234_567,
         steps: 300,
@@ -137,7 +137,7 @@ fn a_run_without_evaluation_still_has_a_page() {
 
 #[test]
 fn a_method_without_full_attention_has_no_comparison() {
-    let mut summary = Summary { method: Method::Nsa, ..summary() };
+    let mut summary = Summary { method: Method::NSA, ..summary() };
     let evaluation = summary.evaluation.as_mut().unwrap();
     evaluation.results.remove(0);
     evaluation.results.iter_mut().for_each(|result| result.kl_full_sparse = None);

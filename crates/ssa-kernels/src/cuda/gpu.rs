@@ -10,6 +10,7 @@ use super::cache::{KernelCache, Origin};
 use super::kernel::Kernels;
 use super::library::{Library, driver_message};
 use super::matmul::Matmul;
+use super::page_locked::{PageLocked, PageLockedPool};
 use super::parameters::Element;
 use super::properties::{GpuProperties, properties};
 use super::staging::Staging;
@@ -43,6 +44,7 @@ pub(super) struct GpuDevice {
     context: Arc<CudaContext>,
     matmul: Mutex<Matmul>,
     kernel_times: Mutex<KernelTimes>,
+    page_locked: PageLockedPool,
     poison: AtomicBool,
     host_waits: AtomicU64,
 }
@@ -102,6 +104,7 @@ impl Gpu {
             context,
             matmul,
             kernel_times: Mutex::default(),
+            page_locked: PageLockedPool::default(),
             poison: AtomicBool::new(false),
             host_waits: AtomicU64::new(0),
         }))
@@ -144,18 +147,24 @@ impl Gpu {
     /// # Errors
     /// [`KernelError::Cuda`] if any of it failed.
     pub fn synchronize(&self) -> Result<()> {
-        self.count_wait();
+        self.count_host_wait();
         self.0.stream.synchronize().map_err(|error| KernelError::cuda("running kernels", error))
     }
 
     /// How often the host has waited for the device so far: for results, and for copies from
-    /// memory that is not page-locked. A training step waits once.
+    /// memory that is not page-locked. A training step waits once, at its end.
     pub fn host_waits(&self) -> u64 {
         self.0.device.host_waits.load(Ordering::Relaxed)
     }
 
-    pub(super) fn count_wait(&self) {
+    /// Every call that blocks until the device is done with something counts itself here.
+    pub(super) fn count_host_wait(&self) {
         self.0.device.host_waits.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Page-locked host memory for a copy.
+    pub(super) fn page_locked(&self, bytes: usize) -> Result<PageLocked> {
+        self.0.device.page_locked.take(&self.0.device.context, bytes)
     }
 
     /// Device memory in use.

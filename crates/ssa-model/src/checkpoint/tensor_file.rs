@@ -40,7 +40,7 @@ impl TensorFile {
     /// Opens a file and checks its header.
     ///
     /// # Errors
-    /// [`ModelError::Io`]; [`ModelError::Damaged`] if the header cannot be read or tells another
+    /// [`ModelError::Io`]; [`ModelError::Damaged`] if the header cannot be read or states another
     /// size than the file has.
     pub fn open(path: &Path) -> Result<Self> {
         let io_error = || ModelError::io("read", path);

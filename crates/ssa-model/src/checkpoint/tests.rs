@@ -17,7 +17,7 @@ use crate::testing::{small_config, small_settings};
 /// A tensor of a weight file: name, type, shape and bytes.
 type Stored = (String, Dtype, Vec<usize>, Vec<u8>);
 
-/// A saved model, its parameters and the folder it lies in.
+/// A saved model, its parameters and its folder.
 fn saved(settings: ModelSettings) -> (TempDir, Parameters) {
     let config = ModelConfig::new(settings).unwrap();
     let parameters = Parameters::init(&config, 1).unwrap();

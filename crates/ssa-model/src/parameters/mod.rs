@@ -1,5 +1,6 @@
 //! The parameters of a model: which tensors there are, their names on disk and their shapes.
 
+mod init;
 #[cfg(test)]
 mod tests;
 
@@ -107,7 +108,7 @@ fn layer_tensor(layer: usize, name: &str) -> String {
 }
 
 /// All parameters of a model, or one buffer of the same shape per parameter: gradients and
-/// optimiser moments.
+/// optimizer moments.
 #[derive(Clone, Debug)]
 pub struct Parameters {
     /// Embedding matrix `[V, hidden]`, and the output layer where that is tied to it.
@@ -116,7 +117,7 @@ pub struct Parameters {
     pub layers: Vec<LayerParameters>,
     /// Weight of the last RMS norm, `[hidden]`.
     pub norm: Tensor,
-    /// Output layer `[V, hidden]`; none if tied to the embedding.
+    /// Output layer `[V, hidden]`; `None` if tied to the embedding.
     pub lm_head: Option<Tensor>,
 }
 
@@ -150,7 +151,7 @@ impl Parameters {
         Ok(same)
     }
 
-    /// Makes another tensor of every tensor; `make` is told its name on disk.
+    /// Makes another tensor of every tensor; `make` gets its name on disk.
     ///
     /// # Errors
     /// The first of `make`.
@@ -174,15 +175,15 @@ impl Parameters {
     /// A copy on a device.
     ///
     /// # Errors
-    /// [`ModelError::Kernel`] if the device has no place for it.
+    /// [`ModelError::Kernel`] if the device is out of memory.
     pub fn to_device(&self, device: &Device, dtype: DType) -> Result<Self> {
         self.try_map(|_, tensor| Ok(tensor.to_device(device, dtype)?))
     }
 
-    /// These parameters on the CPU: a copy if they lie elsewhere.
+    /// These parameters on the CPU: a copy if they are on another device.
     ///
     /// # Errors
-    /// [`ModelError::Kernel`] if the device they lie on fails.
+    /// [`ModelError::Kernel`] if their device fails.
     pub fn on_host(&self) -> Result<Cow<'_, Self>> {
         match self.device() {
             Device::Cpu => Ok(Cow::Borrowed(self)),
@@ -190,7 +191,7 @@ impl Parameters {
         }
     }
 
-    /// Where they lie.
+    /// Their device.
     pub fn device(&self) -> Device {
         self.embed_tokens.device()
     }

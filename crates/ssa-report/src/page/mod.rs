@@ -67,7 +67,7 @@ pub enum Block {
     /// A chart with a caption.
     Figure {
         /// The chart.
-        chart: Chart,
+        chart: Box<Chart>,
         /// The caption.
         caption: String,
     },
@@ -86,6 +86,13 @@ pub enum Block {
         /// The text.
         text: String,
     },
+}
+
+impl Block {
+    /// A chart with a caption.
+    pub fn figure(chart: Chart, caption: impl Into<String>) -> Self {
+        Self::Figure { chart: Box::new(chart), caption: caption.into() }
+    }
 }
 
 impl Page {
@@ -136,7 +143,7 @@ mod tests {
                 blocks: vec![
                     Block::Note { text: "a note".to_owned() },
                     Block::Subheading { text: "deeper".to_owned() },
-                    Block::Figure { chart, caption: "what it shows".to_owned() },
+                    Block::figure(chart, "what it shows"),
                     Block::Table { table },
                     Block::Facts { facts: vec![("seed", "1".to_owned())] },
                     Block::Code { text: "name = \"<script>\"".to_owned() },

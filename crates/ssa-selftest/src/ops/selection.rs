@@ -9,7 +9,7 @@
 use ssa_kernels::ops::attention::pooling;
 use ssa_kernels::ops::attention::selection::reference::{self, SelectionInputs};
 use ssa_kernels::ops::attention::selection::{
-    HostBlockIndices, SelectionOptions, SelectionRule, select_blocks, select_by_means,
+    HostBlockIndices, SelectionOptions, SelectionRule, SparseBudget, select_blocks, select_by_means,
 };
 use ssa_kernels::{Documents, Tensor};
 
@@ -52,7 +52,8 @@ pub(crate) fn run(context: &mut Context<'_>) -> Result<()> {
             for [tokens, block_size, block_counts] in
                 [[300, 4, 3], [300, 4, 4], [900, 16, 5], [900, 16, 12], [90, 2, 1], [1300, 2, 2]]
             {
-                let options = SelectionOptions { block_size, block_counts, rule };
+                let budget = SparseBudget::new(block_size, block_counts)?;
+                let options = SelectionOptions { budget, rule };
                 determined(context, tokens, levels, &options)?;
             }
         }
@@ -83,7 +84,7 @@ fn random(context: &mut Context<'_>, shape: [usize; 7]) -> Result<()> {
         softmax_scale: f64::from(softmax_scale),
     };
     let importance = reference::importance(&inputs, &documents, block_size);
-    let options = SelectionOptions { block_size, block_counts, rule: SelectionRule::Exact };
+    let options = SparseBudget::new(block_size, block_counts)?.selection(SelectionRule::Exact);
     let select = || select_by_means(&q, &k, &documents, &options, softmax_scale)?.to_host();
     let selection = select()?;
     context.check("same bits", usize::from(select()? != selection));
@@ -116,8 +117,9 @@ fn determined(
     options: &SelectionOptions,
 ) -> Result<()> {
     const HEAD_DIM: usize = 16;
-    let SelectionOptions { block_size, block_counts, rule } = *options;
-    context.case(format!("{rule:?} rule, {levels} levels, T {tokens} {block_size}x{block_counts}"));
+    let SelectionOptions { budget, rule } = *options;
+    let block_size = budget.block_size();
+    context.case(format!("{rule} rule, {levels} levels, T {tokens} {budget}"));
     let documents = Documents::rows(1, tokens)?;
     let unit = |value: f32| [vec![value], vec![0.0; HEAD_DIM - 1]].concat();
     let means: Vec<f32> = context

@@ -122,7 +122,7 @@ fn keys(inputs: &AttentionInputs<'_>, visible: &Visible, query: usize) -> Vec<us
     visible.keys(token, kv_head).iter().map(|key| key * kv_heads + kv_head).collect()
 }
 
-/// The softmax of a query's scores and its log-normaliser.
+/// The softmax of a query's scores and its log-normalizer.
 fn probabilities(
     inputs: &AttentionInputs<'_>,
     query: usize,

@@ -1,4 +1,4 @@
-//! One attention of a layer, after `attention/branch.rs` of the model's crate.
+//! One attention of a layer, after `method/kinds/` of the model's crate.
 
 use ssa_kernels::Documents;
 use ssa_kernels::ops::attention::pooling;
@@ -12,7 +12,7 @@ use ssa_model::{AttentionOptions, DocumentMasking, LayerParameters, ModelConfig,
 use super::Rounding;
 use super::attention::{self, Roundings, Visible};
 
-/// The kinds of attention over the same q, k and v.
+/// The kinds of attention that have a reference here.
 #[derive(Clone, Copy, PartialEq)]
 pub(super) enum Kind {
     Full,
@@ -20,6 +20,13 @@ pub(super) enum Kind {
     Compression,
     Window,
 }
+
+ssa_names::names!(Kind: "attention" {
+    Full = "full",
+    Sparse = "sparse",
+    Compression = "compression",
+    Window = "window",
+});
 
 impl Kind {
     pub(super) fn gate(self) -> GateBranch {
@@ -52,7 +59,7 @@ pub(super) struct Branch {
     pub(super) gated: Vec<f64>,
 }
 
-/// What a layer finds the blocks worth: by token and key/value head, that of every block before the
+/// The importance of the blocks to a layer: by token and key/value head, of every block before the
 /// token's own.
 pub(crate) type Importance = Vec<Vec<f64>>;
 
@@ -101,7 +108,7 @@ impl Shared<'_> {
         rows.iter_mut().for_each(|row| row.resize(slots, -1));
         let (documents, kv_heads) =
             (self.documents_of(Kind::Sparse), self.config.num_key_value_heads);
-        let (rows, size) = (rows.concat(), options.block_size);
+        let (rows, size) = (rows.concat(), self.block_size());
         Ok(BlockIndices::from_vec(rows, documents, kv_heads, size, slots)?.to_host()?)
     }
 
@@ -149,7 +156,7 @@ impl Shared<'_> {
         }
     }
 
-    /// Two programs never round alike inside: one that sees all tokens at once has other largest
+    /// Two programs never round alike inside: one that sees all tokens together has other largest
     /// scores on its way, and so other units of its probabilities, than one that walks through
     /// blocks.
     fn roundings(&self, kind: Kind) -> Roundings {
@@ -166,7 +173,7 @@ impl Shared<'_> {
     }
 
     pub(super) fn block_size(&self) -> usize {
-        self.options.selection.block_size
+        self.options.selection.budget.block_size()
     }
 
     fn kv_width(&self) -> usize {

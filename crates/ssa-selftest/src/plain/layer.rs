@@ -1,4 +1,5 @@
-//! A layer, forward and backward, after `layer.rs`, `attention/` and `mlp.rs` of the model's crate.
+//! A layer, forward and backward, after `layer.rs`, `attention.rs` and `mlp.rs` of the model's
+//! crate.
 
 use ssa_kernels::Tensor;
 use ssa_kernels::ops::attention::alignment::reference as alignment;
@@ -53,8 +54,8 @@ impl Shared<'_> {
         self.config.rms_norm_eps
     }
 
-    /// The layer's output; `plan` lists attentions and whether their gated output goes on. Without
-    /// a `selection` the layer makes its own.
+    /// The layer's output; `plan` lists attentions and whether their gated output feeds the next
+    /// layer. Without a `selection` the layer makes its own.
     pub(super) fn forward(
         &self,
         x: Vec<f64>,

@@ -28,7 +28,8 @@ fn definition(normalizer: &Value, pre_tokenizer: &Value) -> Value {
     let vocabulary: serde_json::Map<_, _> =
         vocabulary.into_iter().enumerate().map(|(id, token)| (token, id.into())).collect();
     let added = |id: usize, content: &str| {
-        json!({ "id": id, "content": content, "special": true, "normalized": false, "single_word": false,
+        json!({ "id": id, "content": content, "special": true, "normalized": false,
+            "single_word": false,
             "lstrip": false, "rstrip": false })
     };
     json!({
@@ -38,8 +39,10 @@ fn definition(normalizer: &Value, pre_tokenizer: &Value) -> Value {
         "pre_tokenizer": pre_tokenizer,
         "post_processor": null,
         "decoder": null,
-        "model": { "type": "BPE", "vocab": vocabulary, "merges": merges, "unk_token": "<unk>", "fuse_unk": true,
-            "byte_fallback": false, "dropout": null, "continuing_subword_prefix": null, "end_of_word_suffix": null },
+        "model": { "type": "BPE", "vocab": vocabulary, "merges": merges, "unk_token": "<unk>",
+            "fuse_unk": true,
+            "byte_fallback": false, "dropout": null, "continuing_subword_prefix": null,
+            "end_of_word_suffix": null },
     })
 }
 
@@ -47,9 +50,13 @@ fn definition(normalizer: &Value, pre_tokenizer: &Value) -> Value {
 fn steps() -> Vec<(Value, Value)> {
     let prepend = json!({ "type": "Prepend", "prepend": MARK_TEXT });
     let replace = json!({ "type": "Replace", "pattern": { "String": " " }, "content": MARK_TEXT });
-    let split = json!({ "type": "Split", "pattern": { "String": " " }, "behavior": "MergedWithPrevious",
+    let split = json!({ "type": "Split", "pattern": { "String": " " },
+        "behavior": "MergedWithPrevious",
         "invert": false });
-    let metaspace = |scheme: &str, split: bool| json!({ "type": "Metaspace", "replacement": MARK_TEXT, "prepend_scheme": scheme, "split": split });
+    let metaspace = |scheme: &str, split: bool| {
+        json!({ "type": "Metaspace", "replacement": MARK_TEXT, "prepend_scheme": scheme,
+            "split": split })
+    };
     let both = json!({ "type": "Sequence", "normalizers": [prepend, replace] });
     vec![
         (both, Value::Null),

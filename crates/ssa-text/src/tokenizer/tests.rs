@@ -36,9 +36,15 @@ pub(crate) fn uncut(tokenizer: &Tokenizer, text: &str) -> Vec<u32> {
 
 /// Steps before BPE as published tokenizers have them, for which cutting is allowed.
 fn pre_tokenizers() -> Vec<Value> {
-    let split = |pattern: &str| json!({ "type": "Split", "pattern": { "Regex": pattern }, "behavior": "Isolated", "invert": false });
-    let bytes = json!({ "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": false });
-    let gpt2 = json!({ "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true });
+    let split = |pattern: &str| {
+        json!({ "type": "Split", "pattern": { "Regex": pattern }, "behavior": "Isolated",
+            "invert": false })
+    };
+    let byte_level = |use_regex: bool| {
+        json!({ "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true,
+            "use_regex": use_regex })
+    };
+    let (bytes, gpt2) = (byte_level(false), byte_level(true));
     let digits = json!({ "type": "Digits", "individual_digits": true });
     let sequence = |steps: &[&Value]| json!({ "type": "Sequence", "pretokenizers": steps });
     let mut all = vec![gpt2.clone(), sequence(&[&digits, &gpt2])];
@@ -199,7 +205,10 @@ fn other_families_have_the_tokens_of_the_whole_text() {
     let numbered: serde_json::Map<_, _> =
         words.iter().enumerate().map(|(id, word)| ((*word).to_owned(), id.into())).collect();
     let scored: Vec<Value> = words.iter().map(|word| json!([word, -1.0])).collect();
-    let metaspace = |scheme: &str| json!({ "type": "Metaspace", "replacement": "\u{2581}", "prepend_scheme": scheme, "split": true });
+    let metaspace = |scheme: &str| {
+        json!({ "type": "Metaspace", "replacement": "\u{2581}", "prepend_scheme": scheme,
+            "split": true })
+    };
     let lower = json!({ "type": "BertNormalizer", "clean_text": true, "handle_chinese_chars": true,
         "strip_accents": null, "lowercase": true });
     let unigram =
@@ -211,7 +220,8 @@ fn other_families_have_the_tokens_of_the_whole_text() {
             lower,
             json!({ "type": "BertPreTokenizer" }),
             json!({ "type": "WordPiece", "vocab": numbered,
-            "unk_token": "<unk>", "continuing_subword_prefix": "##", "max_input_chars_per_word": 100 }),
+            "unk_token": "<unk>", "continuing_subword_prefix": "##",
+                "max_input_chars_per_word": 100 }),
         ),
         (
             Value::Null,
@@ -319,7 +329,8 @@ fn tokens_of_the_configuration_are_added() {
     let declare = |id: &str, content: &str| {
         edit(&path.join("tokenizer_config.json"), |config| {
             config["added_tokens_decoder"] = json!({
-                "0": { "content": "<|endoftext|>", "single_word": false, "lstrip": false, "rstrip": false,
+                "0": { "content": "<|endoftext|>", "single_word": false, "lstrip": false,
+                    "rstrip": false,
                     "normalized": false, "special": true },
                 id: { "content": content, "single_word": false, "lstrip": false, "rstrip": false,
                     "normalized": false, "special": true },
@@ -333,9 +344,10 @@ fn tokens_of_the_configuration_are_added() {
     assert!(matches!(hf.cuts(), Cuts::Words));
     let ids = tokenizer.encode(b"a b<|im_end|>").unwrap();
     assert_eq!((ids.last(), ids == uncut(&tokenizer, "a b<|im_end|>")), (Some(&600), true));
-    assert!(
-        matches!(declare("600", "<|im end|>").unwrap(), Tokenizer::Hf(hf) if matches!(hf.cuts(), Cuts::Unknown))
-    );
+    assert!(matches!(
+        declare("600", "<|im end|>").unwrap(),
+        Tokenizer::Hf(hf) if matches!(hf.cuts(), Cuts::Unknown)
+    ));
     let error = declare("700", "<|im_end|>").unwrap_err().to_string();
     assert!(
         error.contains("gives `<|im_end|>` the id 700, but the next free id is 600"),
@@ -354,7 +366,8 @@ fn settings_that_would_cut_or_pad_texts_are_ignored() {
     let path = trained(&folder).join("tokenizer.json");
     let expected = Tokenizer::load(&path, None).unwrap().encode(b"a few words").unwrap();
     edit(&path, |definition| {
-        definition["truncation"] = json!({ "direction": "Right", "max_length": 1, "strategy": "LongestFirst", "stride": 0 });
+        definition["truncation"] = json!({ "direction": "Right", "max_length": 1,
+            "strategy": "LongestFirst", "stride": 0 });
         definition["padding"] = json!({ "strategy": { "Fixed": 64 }, "direction": "Right",
             "pad_to_multiple_of": null, "pad_id": 0, "pad_type_id": 0, "pad_token": "x" });
     });
@@ -395,7 +408,10 @@ fn conversations_use_the_template_of_the_tokenizer() {
     assert_eq!(render().unwrap(), "user:  Hi \n\nassistant: Hello\n\n");
     assert_eq!(Tokenizer::Bytes.render(&messages).unwrap(), render().unwrap());
 
-    let template = "{% for message in messages %}\n  {% if message['role'] == 'x' %}{{ raise_exception('no x') }}{% endif %}\n{{ '<|' + message.role + '|>' + message['content'].strip() + eos_token }}\n{% endfor %}\n{% if add_generation_prompt %}never{% endif %}";
+    let template = "{% for message in messages %}\n  \
+        {% if message['role'] == 'x' %}{{ raise_exception('no x') }}{% endif %}\n\
+        {{ '<|' + message.role + '|>' + message['content'].strip() + eos_token }}\n\
+        {% endfor %}\n{% if add_generation_prompt %}never{% endif %}";
     let expected = "<|user|>Hi<|endoftext|>\n<|assistant|>Hello<|endoftext|>\n";
     let config = path.join("tokenizer_config.json");
     edit(&config, |config| config["chat_template"] = json!(template));
@@ -423,8 +439,10 @@ fn conversations_use_the_template_of_the_tokenizer() {
 
 #[test]
 fn without_a_template_only_text_is_written() {
-    let parts = r#"[{"role": "a", "content": [{"type": "text", "text": "x"}, {"type": "text", "text": "y"}]},
-        {"role": "b", "content": null}, {"role": "c"}, {"role": "d", "content": "z", "tool_calls": null}]"#;
+    let parts = r#"[
+        {"role": "a", "content": [{"type": "text", "text": "x"}, {"type": "text", "text": "y"}]},
+        {"role": "b", "content": null}, {"role": "c"},
+        {"role": "d", "content": "z", "tool_calls": null}]"#;
     let text = Tokenizer::Bytes.render(&conversation(parts)).unwrap();
     assert_eq!(text, "a: xy\n\nb: \n\nc: \n\nd: z\n\n");
     for (messages, cause) in [
@@ -459,8 +477,10 @@ fn templates_are_bounded() {
     let messages = conversation(r#"[{"role": "user", "content": "hello"}]"#);
     for template in [
         "{{ messages|tojson(indent=99999999999) }}",
-        "{% set ns = namespace(x='x') %}{% for i in range(99) %}{% set ns.x = ns.x ~ ns.x %}{% endfor %}",
-        "{% for a in range(9999) %}{% for b in range(9999) %}{% for c in range(9999) %}{% endfor %}{% endfor %}{% endfor %}",
+        "{% set ns = namespace(x='x') %}\
+         {% for i in range(99) %}{% set ns.x = ns.x ~ ns.x %}{% endfor %}",
+        "{% for a in range(9999) %}{% for b in range(9999) %}{% for c in range(9999) %}\
+         {% endfor %}{% endfor %}{% endfor %}",
         "{{ 'x' * 9999999999 }}",
         "{{ 'x'.center(99999999999) }}",
         "{{ '%099999999999d' % 1 }}",
@@ -477,7 +497,8 @@ fn templates_are_bounded() {
 fn a_nested_value_does_not_overflow_the_stack() {
     let folder = tempfile::tempdir().unwrap();
     let path = trained(&folder);
-    let nested = "{% set ns = namespace(x=[]) %}{% for i in range(9999) %}{% for j in range(9999) %}{% set ns.x = [ns.x] %}{% endfor %}{% endfor %}";
+    let nested = "{% set ns = namespace(x=[]) %}{% for i in range(9999) %}\
+        {% for j in range(9999) %}{% set ns.x = [ns.x] %}{% endfor %}{% endfor %}";
     fs::write(path.join("chat_template.jinja"), nested).unwrap();
     let messages = conversation(r#"[{"role": "user", "content": "hello"}]"#);
     let error = Tokenizer::load(&path, None).unwrap().render(&messages).unwrap_err().to_string();

@@ -118,7 +118,10 @@ fn a_save_that_fails_anywhere_leaves_one_whole() {
         let found = Best::load(&run).unwrap().unwrap();
         let weights = Model::load(&run.join(BEST)).unwrap();
         let expected = if found.step == 10 { &first } else { &second };
-        assert!(weights.parameters().same_elements(expected.parameters()).unwrap(), "operation {failing}");
+        assert!(
+            weights.parameters().same_elements(expected.parameters()).unwrap(),
+            "operation {failing}"
+        );
         assert_eq!(names(&run), ["best"]);
         best(20, 0.5).save(&run, &second, &Tokenizer::Bytes).unwrap();
         assert_eq!(Best::load(&run).unwrap().unwrap().step, 20);

@@ -145,7 +145,7 @@ fn only_as_much_is_evaluated_as_asked_for() {
 #[test]
 fn packing_is_as_configured_for_training_and_concat_for_evaluation() {
     let directory = corpora();
-    for packing in Packing::ALL {
+    for &packing in Packing::ALL {
         let data =
             plan(&directory, &format!("packing = \"{packing}\"\n{BOTH}")).open_data().unwrap();
         assert!(data.train.corpora().all(|rows| rows.packing() == packing));

@@ -3,7 +3,7 @@
 use anyhow::Result;
 use serde::Serialize;
 use ssa_bench::{Effort, Meter, Peaks, StepReport, StepSettings};
-use ssa_model::{Method, ModelSettings};
+use ssa_model::{Method, ModelSettings, SparseBudget};
 use ssa_report::number::{counted, grouped};
 use ssa_report::{Column, Row, Table};
 use ssa_train::{TrainConfig, TrainPlan};
@@ -20,8 +20,7 @@ const PRESET_TOKENS: usize = 8192;
 struct Settings<'a> {
     model: &'a str,
     method: Method,
-    block_size: usize,
-    block_counts: usize,
+    budget: SparseBudget,
     tokens: usize,
     batch: usize,
     recompute: bool,
@@ -35,8 +34,7 @@ pub(super) fn run(args: &BenchStepArgs, choice: DeviceChoice) -> Result<()> {
     let settings = Settings {
         model: &name,
         method: plan.config().objective.method,
-        block_size: plan.model().block_size,
-        block_counts: plan.model().block_counts,
+        budget: plan.model().budget,
         tokens: plan.sequence_length(),
         batch: args.batch,
         recompute: plan.objective().recompute,
@@ -64,6 +62,9 @@ pub(super) fn run(args: &BenchStepArgs, choice: DeviceChoice) -> Result<()> {
         let reserved = report.peak_reserved_bytes.unwrap_or(peak);
         let [peak, reserved] = [peak, reserved].map(|bytes| bytes as f64 / 1e9);
         print(&format!("peak memory {peak:.1} GB in buffers, {reserved:.1} GB reserved"))?;
+    }
+    if let Some(waits) = report.host_waits {
+        print(&format!("host waits for the GPU in the last step: {waits}"))?;
     }
     if let Some(kernels) = report.kernels {
         print(&format!(
@@ -117,8 +118,8 @@ fn preset(name: &str) -> Result<TrainConfig> {
     model.num_attention_heads = settings.num_attention_heads;
     model.num_key_value_heads = settings.num_key_value_heads;
     model.head_dim = settings.head_dim;
-    model.block_size = settings.block_size;
-    model.block_counts = settings.block_counts;
+    model.block_size = settings.budget.block_size();
+    model.block_counts = settings.budget.block_counts();
     config.data.sequence_length = PRESET_TOKENS;
     Ok(config)
 }

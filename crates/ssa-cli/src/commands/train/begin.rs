@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use ssa_data::Corpus;
-use ssa_model::Method;
+use ssa_model::AttentionMode;
 use ssa_train::config::WeightedCorpus;
 use ssa_train::{Checkpoint, Existing, RunData, RunDir, TrainConfig, TrainPlan, Trainer};
 
@@ -119,12 +119,12 @@ pub(super) fn plan(args: &TrainArgs) -> Result<TrainPlan> {
         None => PathBuf::new(),
     };
     let plan = TrainPlan::in_directory(config, &directory)?;
-    if plan.config().objective.method == Method::Nsa && plan.budgets().is_empty() && !args.no_eval {
-        return Err(UsageError(
-            "method nsa has no full attention, so there is nothing to evaluate without a budget; add one to \
-             evaluation.budgets, or pass --no-eval"
-                .to_owned(),
-        )
+    let method = plan.config().objective.method;
+    if !method.has_mode(AttentionMode::Full) && plan.budgets().is_empty() && !args.no_eval {
+        return Err(UsageError(format!(
+            "method {method} has no full attention, so there is nothing to evaluate without a \
+             budget\nhint: add one to evaluation.budgets, or pass --no-eval"
+        ))
         .into());
     }
     Ok(plan)

@@ -96,7 +96,7 @@ fn evaluate(
     progress.finish();
 
     let mut progress = BatchProgress::new(display, "analyzing", analysed.len());
-    let trained = model.config().trained_budget();
+    let trained = model.config().budget;
     let analysis =
         ssa_eval::analyze(model, analysed, trained, rule, &mut |done| progress.done(done));
     progress.finish();
@@ -123,7 +123,7 @@ fn summarise(
         started,
         machine: Machine::current(rayon::current_num_threads()),
         method: model.config().attention_method,
-        trained_budget: model.config().trained_budget(),
+        trained_budget: model.config().budget,
         parameters: model.parameters().count(),
         steps: training.steps().len() as u64,
         train_tokens: tokens,

@@ -12,7 +12,7 @@
 
 use std::env;
 
-use ssa_model::{AttentionMode, Method};
+use ssa_model::AttentionMode;
 use ssa_report::number::clock;
 use ssa_train::{Measurements, ModeLoss, Probe, StepMetrics, TrainPlan, Validation};
 
@@ -79,7 +79,7 @@ impl Live {
             steps: plan.steps(),
             pace: [None, None, None],
             loss: Curve::new("loss", Line::default()),
-            alignment: (plan.config().objective.method == Method::Ssa)
+            alignment: (plan.config().objective.method.is_aligned())
                 .then(|| Curve::new("alignment", Line::default())),
             sparsity: Curve::new("sparsity", turn(monitoring.probe_every)),
             validation: Curve::new("validation", turn(monitoring.validate_every)),

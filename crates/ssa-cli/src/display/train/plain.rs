@@ -1,6 +1,5 @@
 //! A line for every few steps and for everything that is measured.
 
-use ssa_model::Method;
 use ssa_report::number::clock;
 use ssa_train::{Measurements, Probe, StepMetrics, Validation};
 
@@ -24,7 +23,7 @@ fn step_line(facts: &Facts, metrics: &StepMetrics) -> String {
     let width = facts.steps.to_string().len();
     let mut line =
         format!("step {:>width$}/{}  loss {:.4}", metrics.step, facts.steps, metrics.loss);
-    if facts.method == Method::Ssa {
+    if facts.method.is_aligned() {
         line += &format!(
             "  cross-entropy {:.4} {:8}  alignment {:.5}",
             metrics.cross_entropy,

@@ -65,7 +65,8 @@ fn hub() -> String {
 fn answer(target: &str) -> String {
     let (status, headers, body) = match target {
         "/api/datasets/a/b/revision/main?blobs=true" => {
-            let files = r#"[{"rfilename":"z.jsonl","size":13},{"rfilename":"d/x.jsonl","size":5},{"rfilename":"LICENSE","size":1}]"#;
+            let files = r#"[{"rfilename":"z.jsonl","size":13},
+                {"rfilename":"d/x.jsonl","size":5},{"rfilename":"LICENSE","size":1}]"#;
             ("200 OK", String::new(), format!(r#"{{"sha":"c0ffee","siblings":{files}}}"#))
         }
         "/api/datasets/a/odd/revision/main?blobs=true" => {

@@ -15,8 +15,10 @@ mod blocks;
 #[cfg(test)]
 mod golden;
 mod headers;
+mod mode;
 mod padding;
 mod shape;
 pub(crate) mod tiled;
 
+pub use mode::AttentionMode;
 pub use shape::{AttentionCall, AttentionGrads, AttentionOutput};

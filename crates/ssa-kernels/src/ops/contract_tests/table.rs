@@ -9,16 +9,16 @@ use crate::ops::attention::alignment::{AlignmentOptions, alignment_bwd, alignmen
 use crate::ops::attention::compression::{compression_attention_bwd, compression_attention_fwd};
 use crate::ops::attention::full::{full_attention_bwd, full_attention_fwd};
 use crate::ops::attention::gated_pair::{
-    GatedPair, GatedPairGrads, PairAlignment, Stream, gated_pair_bwd, gated_pair_fwd,
+    GatedPair, GatedPairGrads, PairAlignment, gated_pair_bwd, gated_pair_fwd,
 };
 use crate::ops::attention::pooling::{mean_pool_bwd, mean_pool_f32_fwd, mean_pool_fwd};
 use crate::ops::attention::selection::{
-    BlockIndices, SelectionOptions, SelectionRule, select_blocks, select_by_means,
+    BlockIndices, SelectionOptions, SelectionRule, SparseBudget, select_blocks, select_by_means,
 };
 use crate::ops::attention::sparse::{sparse_attention_bwd, sparse_attention_fwd};
 use crate::ops::attention::statistics::attention_statistics;
 use crate::ops::attention::window::{window_attention_bwd, window_attention_fwd};
-use crate::ops::attention::{AttentionCall, AttentionGrads, AttentionOutput};
+use crate::ops::attention::{AttentionCall, AttentionGrads, AttentionMode, AttentionOutput};
 use crate::ops::cross_entropy::{
     compare_predictions, linear_cross_entropy_fwd, linear_cross_entropy_fwd_bwd,
     linear_cross_entropy_losses,
@@ -30,7 +30,11 @@ use crate::ops::linear::{linear_bwd_input, linear_bwd_weight, linear_fwd, linear
 use crate::ops::rms_norm::{add_rms_norm_fwd, rms_norm_bwd, rms_norm_fwd};
 use crate::ops::rope::{RopeScaling, RopeTable, rope_bwd, rope_fwd};
 use crate::ops::swiglu::{swiglu_bwd, swiglu_bwd_with_out, swiglu_fwd};
-use crate::{Documents, Result, Tensor};
+use crate::{Device, Documents, Result, Scalars, Tensor};
+
+fn selection() -> SelectionOptions {
+    SparseBudget::new(BLOCK_SIZE, 2).unwrap().selection(SelectionRule::Exact)
+}
 
 /// The element type of an argument.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -102,8 +106,6 @@ pub(super) struct Case {
 }
 
 const BLOCK_SIZE: usize = 2;
-const SELECTION: SelectionOptions =
-    SelectionOptions { block_size: BLOCK_SIZE, block_counts: 2, rule: SelectionRule::Exact };
 const ADAMW: AdamwOptions =
     AdamwOptions { lr: 0.1, beta1: 0.9, beta2: 0.9, eps: 1e-8, weight_decay: 0.0 };
 const ALIGNMENT: AlignmentOptions = AlignmentOptions {
@@ -307,7 +309,7 @@ pub(super) static OPS: &[Op] = &[
         a = "grads" F32 "?1 ?2";
         b = "grads" F32 "?3";
     },
-    op! { clipped_grad_norm, |_, _| clipped_grad_norm([&*a, &*b], 1.0),
+    op! { clipped_grad_norm, |_, _| clipped_grad_norm([&*a, &*b], 1.0, &Scalars::new(&Device::Cpu)),
         a = "grads" F32 "?1 ?2";
         b = "grads" F32 "?3";
     },
@@ -379,13 +381,13 @@ pub(super) static OPS: &[Op] = &[
         dx = "dx" Act "B T H D";
         _ = "documents" Given "B T";
     },
-    op! { select_blocks, |case, _| select_blocks(q, k_pooled, &case.documents, &SELECTION, 1.0),
+    op! { select_blocks, |case, _| select_blocks(q, k_pooled, &case.documents, &selection(), 1.0),
         q = "q" Act "B T HQ D";
         _ = "documents" Given "B T";
         _ = "block_size" Given "C";
         k_pooled = "k_pooled" Float "C H D";
     },
-    op! { select_by_means, |case, _| select_by_means(q, k, &case.documents, &SELECTION, 1.0),
+    op! { select_by_means, |case, _| select_by_means(q, k, &case.documents, &selection(), 1.0),
         q = "q" Act "B T HQ D";
         k = "k" Act "B T H D";
         _ = "documents" Given "B T";
@@ -500,7 +502,7 @@ pub(super) static OPS: &[Op] = &[
         dsparse = "dsparse" Act "B T ?HQ ?D";
     },
     op! { gated_pair_fwd, |case, _| gated_pair_fwd(
-            &GatedPair { full, sparse, gate, chosen: Stream::Full }, &case.alignment()
+            &GatedPair { full, sparse, gate, chosen: AttentionMode::Full }, &case.alignment()
         ),
         full = "pair.full" Act "B T HQ D";
         sparse = "pair.sparse" Act "B T HQ D";
@@ -508,7 +510,8 @@ pub(super) static OPS: &[Op] = &[
         _ = "valid" Given "B T";
     },
     op! { gated_pair_bwd, |case, _| gated_pair_bwd(
-            dmixed, &GatedPair { full, sparse, gate, chosen: Stream::Full }, &case.alignment(),
+            dmixed, &GatedPair { full, sparse, gate, chosen: AttentionMode::Full },
+            &case.alignment(),
             1.0, GatedPairGrads { dfull, dsparse, dgate },
         ),
         full = "pair.full" Act "B T HQ D";

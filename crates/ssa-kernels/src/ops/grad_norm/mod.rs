@@ -8,7 +8,7 @@ mod scale;
 mod tests;
 
 use crate::contract::{Args, Axis};
-use crate::{Device, Result, Scalar, Tensor};
+use crate::{Device, KernelError, Result, Scalar, Scalars, Tensor};
 
 pub use scale::GradScale;
 
@@ -34,15 +34,17 @@ pub use scale::GradScale;
 /// # Source
 /// `torch.nn.utils.clip_grad_norm_`.
 pub fn grad_norm<'a>(grads: impl IntoIterator<Item = &'a Tensor>) -> Result<Scalar> {
-    Ok(norm_and_clip("grad_norm", grads, f64::INFINITY, &[])?.0)
+    let grads: Vec<&Tensor> = grads.into_iter().collect();
+    let device = grads.first().map_or(Device::Cpu, |grad| grad.device());
+    Ok(norm_and_clip("grad_norm", grads, f64::INFINITY, &Scalars::new(&device))?.0)
 }
 
-/// [`grad_norm`] and the factor that clips gradients to it: [`clip_factor`] if the norm and all
-/// `guards`, such as the losses of the step, are finite, else NaN.
+/// [`grad_norm`] and the factor that clips gradients to it: [`clip_factor`] where the norm and all
+/// of `sums`, the losses of the step, are finite, and NaN where one is not.
 ///
-/// On a GPU both stay there, so that the step that uses the factor
-/// ([`adamw_step`](crate::ops::adamw::adamw_step)) can be queued without waiting. That step changes
-/// nothing if the factor is NaN.
+/// [`adamw_step`](crate::ops::adamw::adamw_step) changes nothing if the factor is NaN. So the
+/// decision to skip a bad step needs no host: on a GPU norm and factor stay there, and the update
+/// is queued without waiting.
 ///
 /// # Shapes
 /// As [`grad_norm`].
@@ -54,8 +56,8 @@ pub fn grad_norm<'a>(grads: impl IntoIterator<Item = &'a Tensor>) -> Result<Scal
 /// As [`grad_norm`]. `max_norm` infinity: the factor of a finite norm is 1.
 ///
 /// # Errors
-/// As [`grad_norm`], and [`KernelError::Argument`](crate::KernelError::Argument) if a guard is on
-/// another GPU.
+/// As [`grad_norm`]; [`KernelError::Device`](crate::KernelError::Device) if `sums` is on another
+/// device than the gradients.
 ///
 /// # Determinism
 /// As [`grad_norm`].
@@ -65,31 +67,34 @@ pub fn grad_norm<'a>(grads: impl IntoIterator<Item = &'a Tensor>) -> Result<Scal
 pub fn clipped_grad_norm<'a>(
     grads: impl IntoIterator<Item = &'a Tensor>,
     max_norm: f64,
-    guards: &[&Scalar],
+    sums: &Scalars,
 ) -> Result<(Scalar, GradScale)> {
-    norm_and_clip("clipped_grad_norm", grads, max_norm, guards)
+    norm_and_clip("clipped_grad_norm", grads, max_norm, sums)
 }
 
 fn norm_and_clip<'a>(
     op: &'static str,
     grads: impl IntoIterator<Item = &'a Tensor>,
     max_norm: f64,
-    guards: &[&Scalar],
+    sums: &Scalars,
 ) -> Result<(Scalar, GradScale)> {
     let grads: Vec<&Tensor> = grads.into_iter().collect();
     let call = grads
         .iter()
         .fold(Args::new(op), |args, grad| args.f32("grads", grad, [Axis::Anything]))
         .check()?;
+    if sums.device() != *call.device() {
+        return Err(KernelError::device(op, "sums", call.device(), sums.device()));
+    }
     match call.device() {
-        Device::Cuda(gpu) => cuda::norm_and_clip(gpu, &grads, max_norm, guards),
+        Device::Cuda(gpu) => cuda::norm_and_clip(gpu, &grads, max_norm, sums),
         Device::Cpu => {
             let slices: Vec<&[f32]> =
                 grads.into_iter().map(Tensor::as_slice).collect::<Result<_>>()?;
             let norm = cpu::sum_of_squares(slices.into_iter()).sqrt();
-            let finite = Scalar::values(guards)?.into_iter().all(f64::is_finite);
-            let factor =
-                if finite && norm.is_finite() { clip_factor(norm, max_norm) } else { f32::NAN };
+            let sums = sums.on_host().unwrap_or_default();
+            let finite = norm.is_finite() && sums.iter().all(|sum| sum.is_finite());
+            let factor = if finite { clip_factor(norm, max_norm) } else { f32::NAN };
             Ok((Scalar::new(norm), GradScale::new(factor)))
         }
     }

@@ -93,7 +93,7 @@ fn a_run_stops_with_a_diagnosis_if_going_back_does_not_help() {
     for part in [
         "step 3: the ",
         "rows ",
-        "after going back to the checkpoint of step 2",
+        "after rolling back to the checkpoint of step 2",
         "optimizer.learning_rate",
     ] {
         assert!(message.contains(part), "`{part}` is not in {message}");
@@ -113,6 +113,6 @@ fn the_diagnosis_names_the_first_bad_layer() {
     norm.as_mut_slice().unwrap().fill(f32::MAX);
     let mut session = Session::new(&run, trainer).unwrap();
     let message = session.next().unwrap().unwrap_err().to_string();
-    assert!(message.contains("and there is no checkpoint to go back to"), "{message}");
+    assert!(message.contains("and there is no checkpoint to roll back to"), "{message}");
     assert!(message.contains("the queries of layer 1 of micro-batch 0 (rows "), "{message}");
 }

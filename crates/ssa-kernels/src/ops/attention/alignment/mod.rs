@@ -38,6 +38,14 @@ pub enum AlignmentDirection {
     SparseToFull,
 }
 
+ssa_names::names!(AlignmentKind: "alignment loss" { SmoothL1 = "smooth_l1", Mse = "mse" });
+
+ssa_names::names!(AlignmentDirection: "alignment direction" {
+    Both = "both",
+    FullToSparse = "full_to_sparse",
+    SparseToFull = "sparse_to_full",
+});
+
 /// The form of the alignment loss. The paper's is smooth L1 in both directions.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct AlignmentOptions {

@@ -2,7 +2,7 @@
 
 use half::bf16;
 
-use super::{GatedPair, GatedPairGrads, PairAlignment, Stream};
+use super::{AttentionMode, GatedPair, GatedPairGrads, PairAlignment};
 use crate::cuda::elementwise::{THREADS, sum};
 use crate::cuda::{
     Buffer, Define, Gpu, Gradient, Input, Launch, Module, Output, RowLayout, constants, int,
@@ -151,5 +151,5 @@ fn upload_valid(gpu: &Gpu, valid: Option<&[bool]>) -> Result<Option<Buffer<u8>>>
 }
 
 fn takes_sparse(pair: &GatedPair<'_>) -> i32 {
-    i32::from(pair.chosen == Stream::Sparse)
+    i32::from(pair.chosen == AttentionMode::Sparse)
 }

@@ -10,19 +10,11 @@ pub mod reference;
 #[cfg(test)]
 mod tests;
 
+use super::AttentionMode;
 use super::alignment::{AlignmentOptions, alignment_bwd, alignment_fwd, valid_args};
 use crate::contract::{Args, B, D, HQ, T};
 use crate::ops::gate::{gate_apply_bwd, gate_apply_fwd};
 use crate::{Device, Result, Scalar, Tensor};
-
-/// One of the two attentions.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stream {
-    /// Full attention.
-    Full,
-    /// Sparse attention.
-    Sparse,
-}
 
 /// The two outputs and their gate.
 #[derive(Clone, Copy, Debug)]
@@ -34,7 +26,7 @@ pub struct GatedPair<'a> {
     /// The gate of both `[B, T, HQ]`.
     pub gate: &'a Tensor,
     /// The one whose gated output feeds the next layer.
-    pub chosen: Stream,
+    pub chosen: AttentionMode,
 }
 
 /// What the alignment loss compares.
@@ -97,7 +89,7 @@ pub fn gated_pair_fwd(
                 if alignment.gated { [&gated[0], &gated[1]] } else { [pair.full, pair.sparse] };
             let sum = alignment_fwd(compared[0], compared[1], alignment.valid, alignment.options)?;
             let [full, sparse] = gated;
-            Ok((if pair.chosen == Stream::Full { full } else { sparse }, sum))
+            Ok((if pair.chosen == AttentionMode::Full { full } else { sparse }, sum))
         }
     }
 }
@@ -172,8 +164,8 @@ fn backward_by_parts(
     let GatedPairGrads { dfull, dsparse, dgate } = grads;
     let (valid, options) = (alignment.valid, alignment.options);
     let mut dgated = match pair.chosen {
-        Stream::Full => [dmixed.clone(), Tensor::zeros_like(dmixed)],
-        Stream::Sparse => [Tensor::zeros_like(dmixed), dmixed.clone()],
+        AttentionMode::Full => [dmixed.clone(), Tensor::zeros_like(dmixed)],
+        AttentionMode::Sparse => [Tensor::zeros_like(dmixed), dmixed.clone()],
     };
     let [dgated_full, dgated_sparse] = &mut dgated;
     if alignment.gated {

@@ -7,14 +7,14 @@ use crate::ops::testing::{assert_refused, dot, normal_f64, tensor, to_f64, value
 const DIRECTIONS: [AlignmentDirection; 3] =
     [AlignmentDirection::Both, AlignmentDirection::FullToSparse, AlignmentDirection::SparseToFull];
 
-fn every_option() -> impl Iterator<Item = (AlignmentOptions, bool, Stream)> {
+fn every_option() -> impl Iterator<Item = (AlignmentOptions, bool, AttentionMode)> {
     [AlignmentKind::SmoothL1, AlignmentKind::Mse].into_iter().flat_map(|kind| {
         DIRECTIONS.into_iter().flat_map(move |direction| {
             [
-                (true, Stream::Full),
-                (true, Stream::Sparse),
-                (false, Stream::Full),
-                (false, Stream::Sparse),
+                (true, AttentionMode::Full),
+                (true, AttentionMode::Sparse),
+                (false, AttentionMode::Full),
+                (false, AttentionMode::Sparse),
             ]
             .map(|(gated, chosen)| (AlignmentOptions { kind, direction }, gated, chosen))
         })
@@ -72,10 +72,10 @@ fn reference_passes_gradcheck() {
     let mut random = Random::new(2);
     let [full, sparse, gate, dmixed] = [12, 12, 4, 12].map(|len| normal_f64(&mut random, len));
     let options = AlignmentOptions::default();
-    for chosen in [Stream::Full, Stream::Sparse] {
+    for chosen in [AttentionMode::Full, AttentionMode::Sparse] {
         fn pair<'a>(
             [full, sparse, gate]: [&'a [f64]; 3],
-            chosen: Stream,
+            chosen: AttentionMode,
             options: &'a AlignmentOptions,
         ) -> reference::Pair<'a> {
             let valid = &[true; 2];
@@ -98,7 +98,10 @@ fn wrong_shapes_are_refused() {
         (AlignmentOptions::default(), zeros([1, 2, 3, 4]), zeros([1, 2, 3]));
     let alignment = PairAlignment { options: &options, gated: true, valid: None };
     let run = |full: &Tensor, gate: &Tensor, alignment: &PairAlignment<'_>| {
-        gated_pair_fwd(&GatedPair { full, sparse: &good, gate, chosen: Stream::Full }, alignment)
+        gated_pair_fwd(
+            &GatedPair { full, sparse: &good, gate, chosen: AttentionMode::Full },
+            alignment,
+        )
     };
     run(&good, &gate, &alignment).unwrap();
     assert_refused(run(&zeros([1, 2, 4, 3]), &gate, &alignment), "pair.sparse");

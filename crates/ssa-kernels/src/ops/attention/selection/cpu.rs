@@ -22,7 +22,7 @@ pub(super) fn select(call: &SelectionCall<'_>) -> Result<Vec<i32>> {
     let selection = Selection { q, k_pooled, options, shape, slots, softmax_scale };
     let row = shape.kv_heads * slots;
     let mut indices = vec![0; shape.total_tokens() * row];
-    let tiles = Blocks::new(documents, options.block_size).tiles(tokens_per_tile(shape));
+    let tiles = Blocks::new(documents, options.budget.block_size()).tiles(tokens_per_tile(shape));
     split_by_tile(&mut indices, tiles, row)
         .into_par_iter()
         .for_each_init(SelectionScratch::default, |scratch, (tile, indices)| {
@@ -56,7 +56,7 @@ impl Selection<'_> {
     /// Fills `indices` `[tokens of the tile, H, slots]`.
     fn select_tile(&self, tile: &Tile, indices: &mut [i32], scratch: &mut SelectionScratch) {
         let AttentionShape { kv_heads, .. } = self.shape;
-        let block_size = self.options.block_size;
+        let block_size = self.options.budget.block_size();
         let complete = complete_blocks(tile, tile.tokens.end - 1, block_size);
         let last_block = tile.position(tile.tokens.end - 1) / block_size;
         if last_block < self.slots {
@@ -88,7 +88,7 @@ impl Selection<'_> {
     fn select_all(&self, tile: &Tile, indices: &mut [i32]) {
         let rows = indices.chunks_exact_mut(self.shape.kv_heads * self.slots);
         for (token, rows) in tile.tokens.clone().zip(rows) {
-            let current = tile.position(token) / self.options.block_size;
+            let current = tile.position(token) / self.options.budget.block_size();
             for row in rows.chunks_exact_mut(self.slots) {
                 row.fill(-1);
                 (0..).zip(&mut row[..=current]).for_each(|(block, slot)| *slot = block);

@@ -134,7 +134,7 @@ pub(super) fn select(
         let shape = AttentionShape { head_dim, ..shape };
         return select(op, gpu, &SelectionCall { q, k_pooled, shape, ..*call });
     }
-    let block_size = options.block_size;
+    let block_size = options.budget.block_size();
     let longest =
         documents.ranges().map(|range| range.len()).max().unwrap_or(0).div_ceil(block_size);
     let specialization = Specialization::of(&shape, options.rule, longest);

@@ -2,6 +2,7 @@
 //! the algorithm.
 
 mod block_indices;
+mod budget;
 mod cpu;
 pub(crate) mod cuda;
 pub mod reference;
@@ -11,6 +12,7 @@ mod tests;
 mod top;
 
 pub use block_indices::{BlockIndices, HostBlockIndices};
+pub use budget::{InvalidBudget, SparseBudget};
 
 use super::pooling::mean_pool_f32_fwd;
 use super::shape::{AttentionShape, BLOCK_KEYS, TOKEN_KEYS};
@@ -29,48 +31,43 @@ pub enum SelectionRule {
     Reference,
 }
 
-/// The receptive field of sparse attention.
+ssa_names::names!(SelectionRule: "selection rule" { Exact = "exact", Reference = "reference" });
+
+/// How many blocks a token attends to, and which.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SelectionOptions {
-    /// Tokens of a block.
-    pub block_size: usize,
-    /// Blocks that a token attends to, including its own.
-    pub block_counts: usize,
+    /// Size and number of the blocks.
+    pub budget: SparseBudget,
     /// The rule that chooses them.
     pub rule: SelectionRule,
 }
 
 impl SelectionOptions {
     fn check(&self, op: &'static str) -> Result<()> {
-        for (name, value) in [("block_size", self.block_size), ("block_counts", self.block_counts)]
-        {
-            if value == 0 {
-                return Err(KernelError::value(op, name, "at least 1", value));
-            }
-        }
+        let (block_size, block_counts) = (self.budget.block_size(), self.budget.block_counts());
         if self.rule == SelectionRule::Reference {
-            if self.block_size < 2 || !self.block_size.is_power_of_two() {
+            if block_size < 2 || !block_size.is_power_of_two() {
                 let expected =
                     "a power of two, at least 2, as the released kernel needs (or the exact rule)";
-                return Err(KernelError::value(op, "block_size", expected, self.block_size));
+                return Err(KernelError::value(op, "block_size", expected, block_size));
             }
-            if self.block_counts > self.block_size {
+            if block_counts > block_size {
                 let expected = format!(
-                    "at most the block size of {}, all that the released kernel can select (or \
-                     the exact rule)",
-                    self.block_size
+                    "at most the block size of {block_size}, all that the released kernel can \
+                     select (or the exact rule)"
                 );
-                return Err(KernelError::value(op, "block_counts", expected, self.block_counts));
+                return Err(KernelError::value(op, "block_counts", expected, block_counts));
             }
         }
         Ok(())
     }
 
     /// Blocks the rule selects where there are enough.
-    fn budget(&self) -> usize {
+    fn selected_blocks(&self) -> usize {
+        let block_counts = self.budget.block_counts();
         match self.rule {
-            SelectionRule::Exact => self.block_counts,
-            SelectionRule::Reference => self.block_counts.next_power_of_two(),
+            SelectionRule::Exact => block_counts,
+            SelectionRule::Reference => block_counts.next_power_of_two(),
         }
     }
 }
@@ -116,7 +113,7 @@ struct SelectionCall<'a> {
 ///
 /// # Errors
 /// [`KernelError::Argument`] if an argument does not have this shape or type or is on another
-/// device, if `block_size` or `block_counts` is zero, or if the reference rule gets a `block_size`
+/// device, or if the reference rule gets a `block_size`
 /// that is not a power of two or a `block_counts` above `block_size`; on a GPU also if D is above
 /// 256.
 ///
@@ -137,7 +134,7 @@ pub fn select_blocks(
 ) -> Result<BlockIndices> {
     const OP: &str = "select_blocks";
     options.check(OP)?;
-    let block_size = options.block_size;
+    let block_size = options.budget.block_size();
     let checked = Args::new(OP)
         .act("q", q, [B, T, HQ, D])
         .documents(documents)
@@ -145,7 +142,7 @@ pub fn select_blocks(
         .float("k_pooled", k_pooled, BLOCK_KEYS)
         .check()?;
     let shape = AttentionShape::of(&checked)?;
-    let slots = options.budget().min(documents.longest().max(1).div_ceil(block_size));
+    let slots = options.selected_blocks().min(documents.longest().max(1).div_ceil(block_size));
     let call = SelectionCall { q, k_pooled, documents, options, shape, slots, softmax_scale };
     match checked.device() {
         Device::Cuda(gpu) => cuda::select(OP, gpu, &call),
@@ -191,6 +188,6 @@ pub fn select_by_means(
         .act("k", k, TOKEN_KEYS)
         .documents(documents)
         .check()?;
-    let k_pooled = mean_pool_f32_fwd(k, documents, options.block_size)?;
+    let k_pooled = mean_pool_f32_fwd(k, documents, options.budget.block_size())?;
     select_blocks(q, &k_pooled, documents, options, softmax_scale)
 }

@@ -63,12 +63,12 @@ pub fn select(importance: &[f64], options: &SelectionOptions) -> Vec<i32> {
     let sort = |list: &mut Vec<(i32, f64)>| list.sort_by(|a, b| b.1.total_cmp(&a.1));
     if options.rule == SelectionRule::Reference {
         let mut running = Vec::new();
-        for chunk in ranked.chunks(options.block_size) {
+        for chunk in ranked.chunks(options.budget.block_size()) {
             let mut chunk = chunk.to_vec();
             sort(&mut chunk);
             if !running.is_empty() {
-                running.truncate(options.block_size / 2);
-                chunk.truncate(options.block_size / 2);
+                running.truncate(options.budget.block_size() / 2);
+                chunk.truncate(options.budget.block_size() / 2);
             }
             running.extend(chunk);
             sort(&mut running);
@@ -76,7 +76,7 @@ pub fn select(importance: &[f64], options: &SelectionOptions) -> Vec<i32> {
         ranked = running;
     }
     sort(&mut ranked);
-    ranked.truncate(options.budget());
+    ranked.truncate(options.selected_blocks());
     let mut blocks: Vec<i32> = ranked.into_iter().map(|(block, _)| block).collect();
     blocks.sort();
     blocks

@@ -1,42 +1,83 @@
 //! The attention half of a layer: projections, RoPE, the planned attentions, their gates, and the
 //! output projection.
 //!
-//! All four methods run through this code. A [`plan`] says which attentions a layer computes from
-//! the same q, k and v and which of them go on; training ssa computes two, sends one on, and aligns
-//! them.
+//! Every method runs through this code. A [`LayerPlan`] says which attentions a layer computes from
+//! the same q, k and v and which of them feed the next layer; training ssa computes two, feeds one,
+//! and aligns them.
 
-mod branch;
-pub(crate) mod plan;
-
-use ssa_kernels::ops::attention::AttentionGrads;
 use ssa_kernels::ops::attention::gated_pair::{
-    GatedPair, GatedPairGrads, PairAlignment, Stream, gated_pair_bwd, gated_pair_fwd,
+    GatedPair, GatedPairGrads, PairAlignment, gated_pair_bwd, gated_pair_fwd,
 };
+use ssa_kernels::ops::attention::{AttentionCall, AttentionGrads, AttentionMode};
 use ssa_kernels::ops::gate::{GateBranch, gate_apply_bwd, gate_apply_fwd, gate_bwd, gate_fwd};
 use ssa_kernels::ops::linear::{linear_bwd_input, linear_bwd_weight, linear_fwd};
-use ssa_kernels::ops::rope::{rope_bwd, rope_fwd};
-use ssa_kernels::{Scalar, Tensor};
+use ssa_kernels::ops::rope::{RopeTable, rope_bwd, rope_fwd};
+use ssa_kernels::{Documents, Scalar, Tensor};
 
-pub(crate) use branch::{AttentionContext, Branch, QueryKeyValue};
-use plan::{AttentionKind, PlannedAttention};
-
+use crate::method::{AttentionInputs, LayerPlan, PlannedAttention, SavedAttention};
+use crate::options::{AttentionOptions, DocumentMasking};
 use crate::{LayerParameters, Result};
 
-/// What the backward needs besides the normed input.
+/// What stays the same over all layers of a call.
+#[derive(Clone, Copy)]
+pub(crate) struct AttentionContext<'a> {
+    pub(crate) options: &'a AttentionOptions,
+    pub(crate) documents: &'a Documents,
+    /// One document per row: what the sparse stream sees under [`DocumentMasking::FullOnly`].
+    pub(crate) rows: &'a Documents,
+    pub(crate) rope: &'a RopeTable,
+    pub(crate) head_dim: usize,
+    /// `head_dim^-0.5`.
+    pub(crate) softmax_scale: f32,
+}
+
+impl<'a> AttentionContext<'a> {
+    /// What an attention of a mode computes from.
+    fn inputs(&self, qkv: &'a QueryKeyValue, mode: AttentionMode) -> AttentionInputs<'a> {
+        let documents = match (self.options.document_masking, mode) {
+            (DocumentMasking::Both, _) | (_, AttentionMode::Full) => self.documents,
+            (DocumentMasking::FullOnly, AttentionMode::Sparse) => self.rows,
+        };
+        let QueryKeyValue { q, k, v } = qkv;
+        AttentionInputs {
+            call: AttentionCall { q, k, v, documents, softmax_scale: self.softmax_scale },
+            selection: &self.options.selection,
+            window_size: self.options.window_size,
+        }
+    }
+}
+
+/// The inputs of every attention of a layer, after RoPE.
+pub(crate) struct QueryKeyValue {
+    pub(crate) q: Tensor,
+    pub(crate) k: Tensor,
+    pub(crate) v: Tensor,
+}
+
+/// What the backward needs in addition to the normed input.
 pub(crate) struct AttentionSaved {
     qkv: QueryKeyValue,
     gates: Gates,
     branches: Vec<Branch>,
+    /// The mode whose gated outputs feed the next layer.
+    stream: AttentionMode,
     alignment_sum: Option<Scalar>,
+}
+
+/// A computed attention.
+struct Branch {
+    mode: AttentionMode,
+    gate: GateBranch,
+    saved: SavedAttention,
 }
 
 /// The sigmoid gates `[B, T, HQ]` in use.
 struct Gates(Vec<(GateBranch, Tensor)>);
 
 impl Gates {
-    fn forward(x: &Tensor, weights: &LayerParameters, plan: &[PlannedAttention]) -> Result<Self> {
+    fn forward(x: &Tensor, weights: &LayerParameters, plan: &LayerPlan) -> Result<Self> {
         let mut gates = Self(Vec::new());
-        for branch in plan.iter().map(|planned| planned.kind.gate()) {
+        for branch in plan.attentions().iter().map(|planned| planned.kind.gate()) {
             if gates.0.iter().all(|(present, _)| *present != branch) {
                 gates.0.push((branch, gate_fwd(x, &weights.g_proj, branch)?));
             }
@@ -48,18 +89,17 @@ impl Gates {
         Self(other.0.iter().map(|(branch, gate)| (*branch, Tensor::zeros_like(gate))).collect())
     }
 
-    /// The gate of an attention: full and sparse share one.
-    fn of(&self, kind: AttentionKind) -> &Tensor {
-        &self.0[self.index(kind)].1
+    fn get(&self, branch: GateBranch) -> &Tensor {
+        &self.0[self.index(branch)].1
     }
 
-    fn of_mut(&mut self, kind: AttentionKind) -> &mut Tensor {
-        let index = self.index(kind);
+    fn get_mut(&mut self, branch: GateBranch) -> &mut Tensor {
+        let index = self.index(branch);
         &mut self.0[index].1
     }
 
-    fn index(&self, kind: AttentionKind) -> usize {
-        self.0.iter().take_while(|(branch, _)| *branch != kind.gate()).count()
+    fn index(&self, branch: GateBranch) -> usize {
+        self.0.iter().take_while(|(present, _)| *present != branch).count()
     }
 }
 
@@ -87,18 +127,23 @@ pub(crate) fn project(
 /// Runs the planned attentions on projected inputs and returns the layer's attention output `[B, T,
 /// hidden]`.
 ///
-/// With `alignment` a layer of both streams also sums the alignment loss between them.
+/// With `alignment`, a layer of both streams also sums the alignment loss between them.
 pub(crate) fn forward(
     x: &Tensor,
     qkv: QueryKeyValue,
     weights: &LayerParameters,
-    plan: &[PlannedAttention],
+    plan: &LayerPlan,
     context: &AttentionContext<'_>,
     alignment: Option<&PairAlignment<'_>>,
 ) -> Result<(Tensor, AttentionSaved)> {
     let gates = Gates::forward(x, weights, plan)?;
-    let branches = branch::forward(plan, &qkv, context)?;
-    let mut saved = AttentionSaved { qkv, gates, branches, alignment_sum: None };
+    let compute = |planned: &PlannedAttention| {
+        let saved = planned.kind.forward(&context.inputs(&qkv, planned.mode))?;
+        Ok(Branch { mode: planned.mode, gate: planned.kind.gate(), saved })
+    };
+    let branches = plan.attentions().iter().map(compute).collect::<Result<_>>()?;
+    let stream = plan.stream();
+    let mut saved = AttentionSaved { qkv, gates, branches, stream, alignment_sum: None };
     let mixed = match (saved.pair(), alignment) {
         (Some(pair), Some(alignment)) => {
             let (mixed, sum) = gated_pair_fwd(&pair, alignment)?;
@@ -119,18 +164,18 @@ fn rows_of_tokens(heads: Tensor) -> Result<Tensor> {
 }
 
 impl AttentionSaved {
-    /// Sum of the alignment loss over the valid tokens, heads and dimensions of this layer; none if
-    /// it was not asked for or the layer does not compute both streams.
+    /// Sum of the alignment loss over the valid tokens, heads and dimensions of this layer. `None` if
+    /// it was not requested or the layer does not compute both streams.
     pub(crate) fn take_alignment_sum(&mut self) -> Option<Scalar> {
         self.alignment_sum.take()
     }
 
-    /// The input of the output projection `[B, T, HQ * D]`: the sum of the gated outputs that go
-    /// on.
+    /// The input of the output projection `[B, T, HQ * D]`: the sum of the gated outputs of the
+    /// stream.
     fn mixed(&self) -> Result<Tensor> {
         let mut mixed: Option<Tensor> = None;
-        for branch in self.branches.iter().filter(|branch| branch.contributes) {
-            let gated = gate_apply_fwd(&branch.output.out, self.gates.of(branch.kind))?;
+        for branch in self.branches.iter().filter(|branch| branch.mode == self.stream) {
+            let gated = gate_apply_fwd(branch.saved.out(), self.gates.get(branch.gate))?;
             match &mut mixed {
                 None => mixed = Some(gated),
                 Some(sum) => sum.add_assign(&gated)?,
@@ -139,51 +184,40 @@ impl AttentionSaved {
         rows_of_tokens(mixed.unwrap_or_else(|| Tensor::zeros_like(&self.qkv.q)))
     }
 
-    /// The outputs of full and sparse attention with their gate, if the layer computed both and one
-    /// goes on.
+    /// The outputs of the two streams with their gate, if the layer computed both.
     fn pair(&self) -> Option<GatedPair<'_>> {
-        let [full, sparse] = self.branches.as_slice() else { return None };
-        let is_pair = [full.kind, sparse.kind] == [AttentionKind::Full, AttentionKind::Sparse];
-        let chosen = match [full.contributes, sparse.contributes] {
-            [true, false] => Stream::Full,
-            [false, true] => Stream::Sparse,
-            _ => return None,
-        };
-        let gate = self.gates.of(full.kind);
-        is_pair.then_some(GatedPair {
-            full: &full.output.out,
-            sparse: &sparse.output.out,
-            gate,
-            chosen,
-        })
+        match self.branches.as_slice() {
+            [full, sparse] if full.mode != sparse.mode => Some(GatedPair {
+                full: full.saved.out(),
+                sparse: sparse.saved.out(),
+                gate: self.gates.get(full.gate),
+                chosen: self.stream,
+            }),
+            _ => None,
+        }
     }
 
-    /// The gradients of the attentions' outputs and of the gates.
+    /// The gradients of the attentions' outputs and of the gates. The alignment comes with the
+    /// factor of its sum in the loss.
     fn outputs_backward(
         &self,
         dmixed: &Tensor,
-        alignment: Option<(&PairAlignment<'_>, f32)>,
+        (alignment, scale): (&PairAlignment<'_>, f32),
     ) -> Result<(Vec<Tensor>, Gates)> {
         let mut dgates = Gates::zeros_like(&self.gates);
         let mut douts: Vec<Tensor> =
             self.branches.iter().map(|_| Tensor::zeros_like(dmixed)).collect();
-        match (self.pair(), alignment, douts.as_mut_slice()) {
-            (Some(pair), Some((alignment, scale)), [dfull, dsparse]) => {
-                let dgate = dgates.of_mut(AttentionKind::Full);
-                gated_pair_bwd(
-                    dmixed,
-                    &pair,
-                    alignment,
-                    scale,
-                    GatedPairGrads { dfull, dsparse, dgate },
-                )?;
+        match (self.pair(), self.branches.as_slice(), douts.as_mut_slice()) {
+            (Some(pair), [full, _], [dfull, dsparse]) => {
+                let dgate = dgates.get_mut(full.gate);
+                let grads = GatedPairGrads { dfull, dsparse, dgate };
+                gated_pair_bwd(dmixed, &pair, alignment, scale, grads)?;
             }
-            _ => {
-                let contributing =
-                    self.branches.iter().zip(&mut douts).filter(|(branch, _)| branch.contributes);
-                for (branch, dout) in contributing {
-                    let (gate, dgate) = (self.gates.of(branch.kind), dgates.of_mut(branch.kind));
-                    gate_apply_bwd(dmixed, &branch.output.out, gate, dout, dgate)?;
+            (_, branches, douts) => {
+                let fed = branches.iter().zip(douts).filter(|(it, _)| it.mode == self.stream);
+                for (branch, dout) in fed {
+                    let (gate, dgate) = (self.gates.get(branch.gate), dgates.get_mut(branch.gate));
+                    gate_apply_bwd(dmixed, branch.saved.out(), gate, dout, dgate)?;
                 }
             }
         }
@@ -200,7 +234,7 @@ impl AttentionSaved {
         x: &Tensor,
         weights: &LayerParameters,
         context: &AttentionContext<'_>,
-        alignment: Option<(&PairAlignment<'_>, f32)>,
+        alignment: (&PairAlignment<'_>, f32),
         grads: &mut LayerParameters,
     ) -> Result<Tensor> {
         linear_bwd_weight(dout, &self.mixed()?, &mut grads.o_proj)?;
@@ -212,7 +246,10 @@ impl AttentionSaved {
 
         let (douts, dgates) = self.outputs_backward(&dmixed, alignment)?;
         let mut dqkv = AttentionGrads::zeros_like(q, k, v);
-        branch::backward(&self.branches, &douts, &self.qkv, context, &mut dqkv)?;
+        for (branch, dout) in self.branches.iter().zip(&douts) {
+            let inputs = context.inputs(&self.qkv, branch.mode);
+            branch.saved.backward(dout, &inputs, &mut dqkv)?;
+        }
         rope_bwd(&mut dqkv.dq, context.documents, context.rope)?;
         rope_bwd(&mut dqkv.dk, context.documents, context.rope)?;
 

@@ -6,7 +6,8 @@ use rand_distr::{Distribution, StandardNormal};
 use rayon::prelude::*;
 use ssa_kernels::Tensor;
 
-use crate::{ModelConfig, Parameters, Result};
+use super::Parameters;
+use crate::{ModelConfig, Result};
 
 impl Parameters {
     /// Fresh parameters: matrices from N(0, `initializer_range`²), norm weights 1.

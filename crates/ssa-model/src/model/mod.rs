@@ -1,5 +1,7 @@
 //! The decoder: embedding, layers, final norm and head.
 
+mod training;
+
 use std::path::Path;
 
 use ssa_kernels::ops::embedding::embedding_fwd;
@@ -8,10 +10,12 @@ use ssa_kernels::ops::rms_norm::rms_norm_fwd;
 use ssa_kernels::ops::rope::RopeTable;
 use ssa_kernels::{Device, Documents, Tensor};
 
-use crate::attention::AttentionContext;
-use crate::attention::plan::single_stream;
+use crate::attention::{AttentionContext, QueryKeyValue};
+use crate::error::InputError;
 use crate::layer::{self, LayerContext};
-use crate::{AttentionOptions, Input, ModelConfig, ModelError, Parameters, Result, checkpoint};
+use crate::{AttentionOptions, Input, ModelConfig, Parameters, Result, checkpoint};
+
+pub use training::Objective;
 
 /// A language model: its configuration, its weights and what follows from them.
 pub struct Model {
@@ -78,13 +82,13 @@ impl Model {
     /// A copy on a device, in the type that the device computes in.
     ///
     /// # Errors
-    /// [`ModelError::Kernel`] if the device has no place for it.
+    /// [`ModelError::Kernel`](crate::ModelError::Kernel) if the device is out of memory.
     pub fn to_device(&self, device: &Device) -> Result<Self> {
         let parameters = self.parameters.to_device(device, device.dtype())?;
         Ok(Self { config: self.config.clone(), parameters, rope: self.rope.clone() })
     }
 
-    /// Where the weights lie and everything is computed.
+    /// The device of the weights, where everything is computed.
     pub fn device(&self) -> Device {
         self.parameters.device()
     }
@@ -99,7 +103,7 @@ impl Model {
         &self.parameters
     }
 
-    /// The weights, for an optimiser.
+    /// The weights, for an optimizer.
     pub fn parameters_mut(&mut self) -> &mut Parameters {
         &mut self.parameters
     }
@@ -123,12 +127,12 @@ impl Model {
         options: &AttentionOptions,
         observer: &mut dyn FnMut(LayerAttention<'_>) -> Result<()>,
     ) -> Result<Tensor> {
-        let plan = single_stream(options.method, options.mode)?;
+        let plan = options.method.inference_plan(options.mode)?;
         let rows = Documents::rows(input.batch(), input.tokens())?;
         let context = self.context(input, options, &rows)?;
         let mut x = self.embed(input)?;
         for (index, weights) in self.parameters.layers.iter().enumerate() {
-            let observe = |qkv: &crate::attention::QueryKeyValue| {
+            let observe = |qkv: &QueryKeyValue| {
                 observer(LayerAttention {
                     layer: index,
                     q: &qkv.q,
@@ -167,12 +171,8 @@ impl Model {
     ) -> Result<LayerContext<'a>> {
         let longest = input.documents().ranges().map(|range| range.len()).max().unwrap_or(0);
         if longest > self.rope.positions() {
-            return Err(ModelError::Input {
-                message: format!(
-                    "a document of {longest} tokens is longer than the model's max_position_embeddings of {}",
-                    self.rope.positions()
-                ),
-            });
+            let positions = self.rope.positions();
+            return Err(InputError::DocumentTooLong { tokens: longest, positions }.into());
         }
         let attention = AttentionContext {
             options,
