@@ -1,8 +1,7 @@
 //! The error type of this crate.
 
-use std::path::PathBuf;
-
-use ssa_data::DataError;
+use ssa_data::{DataError, TextError};
+use ssa_files::FileError;
 use ssa_kernels::KernelError;
 use ssa_model::ModelError;
 
@@ -12,7 +11,8 @@ use ssa_model::ModelError;
 pub enum EvalError {
     /// There is nothing to average over.
     #[error(
-        "no row of the evaluation data has a target token: give a longer text or a shorter sequence length"
+        "no row of the evaluation data has a target token\n\
+         hint: use more text, or a smaller --sequence-length"
     )]
     NoTargets,
     /// A logit is not finite, so no metric of it is either.
@@ -32,15 +32,16 @@ pub enum EvalError {
     /// An op failed.
     #[error(transparent)]
     Kernel(#[from] KernelError),
-    /// The report's template failed; only a defect of this crate can cause it.
-    #[error("the report could not be rendered")]
-    Template(#[from] minijinja::Error),
-    /// The summary could not be turned into JSON.
-    #[error("cannot write {path} as JSON", path = path.display())]
-    Json {
-        /// The file.
-        path: PathBuf,
-        /// The cause.
-        source: serde_json::Error,
-    },
+    /// The report cannot be rendered: a bug.
+    #[error(transparent)]
+    Report(#[from] ssa_report::RenderError),
+    /// The summary could not be written.
+    #[error(transparent)]
+    File(#[from] FileError),
+}
+
+impl From<TextError> for EvalError {
+    fn from(error: TextError) -> Self {
+        Self::Data(error.into())
+    }
 }

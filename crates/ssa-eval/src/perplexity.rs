@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use ssa_data::bits_per_byte;
 use ssa_kernels::Tensor;
 use ssa_kernels::ops::attention::selection::{SelectionOptions, SelectionRule};
-use ssa_model::{AttentionMode, AttentionOptions, Method, Model, SparseBudget};
+use ssa_model::{AttentionMode, AttentionOptions, Model, SparseBudget};
 
 use crate::scoring::{Score, add_scores};
 use crate::sparsity::{SparsitySum, forward_with_sparsity};
@@ -77,8 +77,8 @@ pub struct PerplexityOptions {
 
 /// Evaluates `model` on all batches. `progress` is told the number of batches done after each.
 ///
-/// Full attention is evaluated once per batch and serves all budgets as reference. A model of
-/// method `nsa` has no full attention: its results have no such row and no divergences.
+/// Full attention is evaluated once per batch and serves all budgets as reference. A model
+/// whose method has no full attention gets no such row and no divergences.
 ///
 /// # Errors
 /// [`EvalError::NoTargets`] without any target token, [`EvalError::NotFinite`] for a diverged
@@ -133,7 +133,7 @@ struct Mode {
 
 fn modes(model: &Model, options: &PerplexityOptions) -> Vec<Mode> {
     let config = model.config();
-    let full = (config.attention_method != Method::Nsa).then(|| {
+    let full = config.attention_method.has_mode(AttentionMode::Full).then(|| {
         let attention = config.attention_options(AttentionMode::Full);
         let selection = SelectionOptions { rule: options.rule, ..attention.selection };
         Mode { budget: None, attention, selection }

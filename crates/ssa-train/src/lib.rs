@@ -4,8 +4,8 @@
 //! TrainConfig  a TOML file and --set overrides: right keys, right types
 //!   -> TrainPlan   checked: values that work together, the model, the objective
 //!   -> Trainer     an iterator over optimiser steps
-//!   -> RunDir      a directory on disk that one run at a time works in
-//!   -> Session     a trainer in a run directory: keeps logs and checkpoints, gets past bad numbers
+//!   -> RunDir      a directory on disk that one process at a time works in
+//!   -> Session     a trainer in a run directory: logs, checkpoints, recovery from bad steps
 //! ```
 //!
 //! Nothing here prints: [`Session`] yields [`Event`]s and the caller shows them. Nothing here
@@ -15,25 +15,26 @@
 mod batch_ramp;
 mod best;
 mod checkpoint;
+mod clock;
 pub mod config;
 mod data;
 mod diagnosis;
-mod durable;
 mod error;
+mod fingerprint;
 mod flops;
 mod initial;
 mod journal;
 mod lock;
-mod log;
 mod measurements;
 mod memory;
 mod metrics;
+mod model_files;
 mod optimizer;
 mod plan;
-mod resume;
 mod run_dir;
 mod schedule;
 mod session;
+mod step_log;
 mod stream;
 mod tensorboard;
 mod text;
@@ -41,9 +42,7 @@ mod trainer;
 
 pub use batch_ramp::BatchRamp;
 pub use best::Best;
-pub use checkpoint::{
-    BadSteps, Checkpoint, CheckpointError, Checkpoints, RunState, SaveStep, verify_model,
-};
+pub use checkpoint::{BadSteps, Checkpoint, CheckpointError, Checkpoints, RunState, verify_model};
 pub use config::{ConfigError, TrainConfig, apply_overrides};
 pub use data::{HeldOutData, HeldOutRows, RunData};
 pub use diagnosis::{BadStep, Diagnosis};
@@ -51,14 +50,13 @@ pub use error::TrainError;
 pub use journal::{JournalEntry, RunEvent};
 pub use measurements::{Measurements, ModeLoss, Probe, ProbedAttention, ProbedStates, Validation};
 pub use memory::{MemoryEstimate, StepShape};
-pub use metrics::{KeptSteps, LoggedStep, MetricsWriter, StepMetrics};
+pub use metrics::{LoggedStep, StepMetrics};
 pub use optimizer::{DecayedWeights, Optimizer, OptimizerOptions};
 pub use plan::TrainPlan;
-pub use run_dir::{Existing, RunDir};
+pub use run_dir::{Existing, ResumePoint, RunDir};
 pub use schedule::{Schedule, ScheduleShape};
 pub use session::{Event, Session};
 pub use stream::{StreamDraw, StreamScope};
-pub use tensorboard::EventWriter;
 pub use trainer::Trainer;
 
 /// Result of every fallible function in this crate except for the configuration, which has

@@ -15,7 +15,7 @@ impl TrainPlan {
     /// [`TrainError::Data`](crate::TrainError::Data) names the file, or says that there is too
     /// little text.
     pub fn text(&self) -> Result<Split> {
-        let data = &self.config().data;
+        let data = self.data();
         let documents =
             if data.paths.is_empty() { snapshot()? } else { read_documents(&data.paths)? };
         if data.valid_paths.is_empty() {

@@ -7,12 +7,12 @@
 use ssa_kernels::ops::attention::alignment::AlignmentOptions;
 use ssa_kernels::ops::attention::full::{full_attention_bwd, full_attention_fwd};
 use ssa_kernels::ops::attention::gated_pair::{
-    GatedPair, GatedPairGrads, PairAlignment, Stream, gated_pair_bwd, gated_pair_fwd,
+    GatedPair, GatedPairGrads, PairAlignment, gated_pair_bwd, gated_pair_fwd,
 };
 use ssa_kernels::ops::attention::pooling::mean_pool_fwd;
 use ssa_kernels::ops::attention::selection::{BlockIndices, SelectionRule, select_blocks};
 use ssa_kernels::ops::attention::sparse::{sparse_attention_bwd, sparse_attention_fwd};
-use ssa_kernels::ops::attention::{AttentionGrads, AttentionOutput};
+use ssa_kernels::ops::attention::{AttentionGrads, AttentionMode, AttentionOutput};
 use ssa_kernels::ops::gate::{gate_apply_bwd, gate_apply_fwd};
 use ssa_kernels::{DType, KernelError, Tensor};
 use ssa_model::SparseBudget;
@@ -26,11 +26,11 @@ const BACKWARD_PRODUCTS: f64 = 5.0;
 pub(super) fn full(bench: &mut Bench<'_>, inputs: &Inputs) -> Result<()> {
     let tokens = bench.tokens as f64;
     let product = 2.0 * inputs.q_width as f64 * tokens * (tokens + 1.0) / 2.0;
-    let (documents, scale) = (&inputs.documents, inputs.softmax_scale);
-    let forward = |[q, k, v, _]: &[Tensor; 4]| full_attention_fwd(q, k, v, documents, scale);
-    let backward = |[q, k, v, dout]: &[Tensor; 4], output: &AttentionOutput| {
+    let forward = |set: &[Tensor; 4]| full_attention_fwd(&inputs.call(set));
+    let backward = |set: &[Tensor; 4], output: &AttentionOutput| {
+        let [q, k, v, dout] = set;
         let mut grads = AttentionGrads::zeros_like(q, k, v);
-        full_attention_bwd(dout, q, k, v, output, documents, scale, &mut grads)
+        full_attention_bwd(dout, &inputs.call(set), output, &mut grads)
     };
 
     let part = Part::new("full forward").flops(FORWARD_PRODUCTS * product);
@@ -115,21 +115,21 @@ fn given_blocks<'a>(
 
 fn sparse_forward(
     inputs: &Inputs,
-    [q, k, v, _]: &[Tensor; 4],
+    set: &[Tensor; 4],
     indices: &BlockIndices,
 ) -> Result<AttentionOutput, KernelError> {
-    sparse_attention_fwd(q, k, v, indices, &inputs.documents, inputs.softmax_scale)
+    sparse_attention_fwd(&inputs.call(set), indices)
 }
 
 fn sparse_backward(
     inputs: &Inputs,
-    [q, k, v, dout]: &[Tensor; 4],
+    set: &[Tensor; 4],
     output: &AttentionOutput,
     indices: &BlockIndices,
 ) -> Result<(), KernelError> {
+    let [q, k, v, dout] = set;
     let mut grads = AttentionGrads::zeros_like(q, k, v);
-    let (documents, scale) = (&inputs.documents, inputs.softmax_scale);
-    sparse_attention_bwd(dout, q, k, v, output, indices, documents, scale, &mut grads)
+    sparse_attention_bwd(dout, &inputs.call(set), indices, output, &mut grads)
 }
 
 /// Pairs of a query and a key that it sees, over all tokens and key/value heads.
@@ -146,6 +146,11 @@ fn pairs(indices: &BlockIndices) -> Result<usize, KernelError> {
     Ok(rows.map(|(row, blocks)| seen((row / heads, blocks))).sum())
 }
 
+/// Two tensors of a set that are shaped like an output.
+fn pair<'a>(full: &'a Tensor, sparse: &'a Tensor, gate: &'a Tensor) -> GatedPair<'a> {
+    GatedPair { full, sparse, gate, chosen: AttentionMode::Sparse }
+}
+
 pub(super) fn gate_and_alignment(bench: &mut Bench<'_>, inputs: &Inputs) -> Result<()> {
     let device = bench.meter.device().clone();
     let q_bytes = bench.tokens * inputs.q_width * device.dtype().size();
@@ -156,16 +161,14 @@ pub(super) fn gate_and_alignment(bench: &mut Bench<'_>, inputs: &Inputs) -> Resu
     let Some(gate) = bench.need(part, gate)? else { return Ok(()) };
     let options = AlignmentOptions::default();
     let alignment = PairAlignment { options: &options, gated: true, valid: None };
-    // The two tensors of a set that are shaped like an output.
-    let pair = |full, sparse| GatedPair { full, sparse, gate: &gate, chosen: Stream::Sparse };
     bench.measure(part, inputs, |_, [full, .., sparse]| {
-        gated_pair_fwd(&pair(full, sparse), &alignment).map(drop)
+        gated_pair_fwd(&pair(full, sparse, &gate), &alignment).map(drop)
     })?;
     let part = Part::new("gate and alignment backward").bytes(5 * q_bytes);
     bench.measure(part, inputs, |_, [full, .., sparse]| {
         let [mut dfull, mut dsparse, mut dgate] = [full, sparse, &gate].map(Tensor::zeros_like);
         let grads = GatedPairGrads { dfull: &mut dfull, dsparse: &mut dsparse, dgate: &mut dgate };
-        gated_pair_bwd(sparse, &pair(full, sparse), &alignment, 1e-3, grads)
+        gated_pair_bwd(sparse, &pair(full, sparse, &gate), &alignment, 1e-3, grads)
     })?;
 
     let part = Part::new("gate forward").bytes(2 * q_bytes);

@@ -3,11 +3,10 @@
 use anyhow::Result;
 use ssa_kernels::DType;
 use ssa_kernels::ops::attention::alignment::{AlignmentDirection, AlignmentKind, AlignmentOptions};
-use ssa_kernels::ops::attention::selection::SelectionOptions;
 use ssa_kernels::ops::cross_entropy::IGNORE_INDEX;
 use ssa_model::{
-    AttentionMode, AttentionOptions, Input, Method, Model, Objective, Parameters, SparseBudget,
-    StepScale, TrainBatch,
+    AttentionMode, AttentionOptions, Input, LossDenominators, Method, Model, Objective, Parameters,
+    SparseBudget, TrainBatch,
 };
 
 use super::device;
@@ -37,24 +36,26 @@ pub(crate) fn run(args: &ForwardArgs, device: DeviceChoice) -> Result<()> {
 fn attention_options(args: &ForwardArgs, model: &Model) -> Result<AttentionOptions> {
     let config = model.config();
     let method = args.method.unwrap_or(config.attention_method);
-    let selection = SelectionOptions {
-        block_size: args.block_size.unwrap_or(config.block_size),
-        block_counts: args.block_counts.unwrap_or(config.block_counts),
-        rule: args.selection.into(),
-    };
-    let budget = SparseBudget::new(selection.block_size, selection.block_counts)?;
+    let budget = SparseBudget::new(
+        args.block_size.unwrap_or(config.budget.block_size()),
+        args.block_counts.unwrap_or(config.budget.block_counts()),
+    )?;
+    let selection = budget.selection(args.selection);
     super::check_budgets(&[budget], selection.rule)?;
-    if method == Method::Nsa && config.window_size == 0 {
+    if method.uses_window() && config.window_size == 0 {
         return Err(UsageError(format!(
-            "method nsa needs a window, but window_size is 0 in {}; set it there",
+            "method {method} needs a window, but window_size is 0 in {0}\n\
+             hint: set window_size in {0}",
             args.model.join("config.json").display()
         ))
         .into());
     }
-    if method == Method::Nsa && args.attention == AttentionMode::Full {
-        return Err(UsageError(
-            "method nsa has no full attention; pass --attention sparse".to_owned(),
-        )
+    if !method.has_mode(args.attention) {
+        return Err(UsageError(format!(
+            "method {method} has no {} attention\nhint: pass --attention {}",
+            args.attention,
+            method.main_mode()
+        ))
         .into());
     }
     if let Some(stream) = args.train_stream {
@@ -65,16 +66,12 @@ fn attention_options(args: &ForwardArgs, model: &Model) -> Result<AttentionOptio
 
 /// Each method trains certain streams only.
 fn check_stream(method: Method, stream: AttentionMode) -> Result<()> {
-    let only = match method {
-        Method::Full => AttentionMode::Full,
-        Method::Moba | Method::Nsa => AttentionMode::Sparse,
-        Method::Ssa => return Ok(()),
-    };
-    if stream == only {
+    if method.trains_on(stream) {
         return Ok(());
     }
+    let only = method.main_mode();
     Err(UsageError(format!(
-        "method {method} trains on {only} attention only; pass --train-stream {only}"
+        "method {method} trains on {only} attention only\nhint: pass --train-stream {only}"
     ))
     .into())
 }
@@ -100,11 +97,13 @@ fn train(
     };
     let labels = next_tokens(&input);
     let target_tokens = labels.iter().filter(|&&label| label != IGNORE_INDEX).count();
-    let scale = StepScale { target_tokens, valid_tokens: input.len() };
+    let denominators = LossDenominators { target_tokens, valid_tokens: input.len() };
     let batch = TrainBatch::new(input, labels, None)?;
-    let mut grads = Parameters::zeros_on(model.config(), &model.device(), DType::F32);
+    let mut grads = Parameters::zeros_on(model.config(), &model.device(), DType::F32)?;
     let streams = vec![stream; model.config().num_hidden_layers];
-    let losses = model.train_step(&batch, &objective, &streams, &scale, &mut grads)?;
+    let mut losses = model.step_losses(&objective, denominators);
+    model.train_step(&batch, &objective, &streams, &mut losses, &mut grads)?;
+    let losses = losses.read()?;
 
     let loss = losses.cross_entropy + f64::from(objective.alpha) * losses.alignment;
     let scalars = [

@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use ssa_data::{BYTES, Corpus, Tokenizer, read_documents};
 use ssa_eval::EvalBatch;
 use ssa_model::{Model, ModelConfig};
-use ssa_train::{HeldOutData, TrainConfig, TrainPlan};
+use ssa_train::{HeldOutData, RunDir, TrainConfig, TrainPlan};
 
 use super::device;
 use crate::args::{DeviceChoice, HeldOutArgs};
@@ -96,7 +96,9 @@ fn run_config(checkpoint: &Path) -> Result<Option<TrainConfig>> {
     let mut places = [within, beside].into_iter().flatten();
     let ours = places
         .find(|(place, proof)| place.join(proof).is_file() && place.join("config.toml").is_file());
-    Ok(ours.map(|(place, _)| TrainConfig::load(&place.join("config.toml"), &[])).transpose()?)
+    let Some((place, _)) = ours else { return Ok(None) };
+    let config = TrainConfig::load(&place.join("config.toml"), &[])?;
+    Ok(Some(config.in_directory(&RunDir::working_directory_of(place)?)))
 }
 
 fn sequence_length(

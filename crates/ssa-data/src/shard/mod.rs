@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! DIR/00000.bin  00000.idx     tokens and borders of whole documents, any number of pairs
+//!     00000.bytes              bytes of text of each document
 //!     manifest.json            what they are: tokenizer, counts, checksums, sources
 //!     tokenizer.json           a copy of the tokenizer that made them
 //! ```
@@ -15,17 +16,17 @@ mod manifest;
 mod mapped;
 mod part;
 mod reader;
+mod text_bytes;
 mod writer;
 
 pub use corpus::Corpus;
 pub use idx::TokenType;
-pub(crate) use manifest::write_json;
 pub use manifest::{Manifest, ManifestCheck, PrepareSettings, ShardSum, SourceSum, TokenizerSum};
 pub use part::Part;
 pub(crate) use part::PartFiles;
 pub use reader::{ShardReader, Tokens};
-pub use writer::{FileSum, ShardWriter};
-pub(crate) use writer::{encode_tokens, hexadecimal};
+pub(crate) use writer::encode_tokens;
+pub use writer::{ShardFiles, ShardWriter};
 
 #[cfg(test)]
 mod tests;

@@ -1,24 +1,14 @@
 //! Writing one shard.
 
-use std::fs::{self, File};
-use std::io::{self, BufWriter, Write};
+use std::io::{self, BufWriter, IntoInnerError, Write};
 use std::path::{Path, PathBuf};
 
-use sha2::{Digest, Sha256};
+use ssa_files::{FileError, Operation, Sha256, StagedFile};
+use ssa_text::TextError;
 
-use super::TokenType;
-use super::idx::write_index;
-use crate::{DataError, Result};
-
-/// The size and the SHA-256 of a file.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct FileSum {
-    /// Bytes.
-    pub bytes: u64,
-    /// SHA-256, in hexadecimal digits.
-    pub sha256: String,
-}
+use super::idx::{TokenType, write_index};
+use crate::Result;
+use crate::file_sum::FileSum;
 
 /// Writes documents to a `.bin`/`.idx` pair.
 ///
@@ -31,17 +21,31 @@ pub struct ShardWriter {
     bin: SummedFile,
     token_type: TokenType,
     lengths: Vec<u32>,
+    /// Bytes of the text of each document; empty if they are not known.
+    text_bytes: Vec<u32>,
     tokens: u64,
+}
+
+/// What the files of a shard hold.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ShardFiles {
+    /// The tokens.
+    pub bin: FileSum,
+    /// The index.
+    pub idx: FileSum,
+    /// Bytes of text of each document, if they are known.
+    pub bytes: Option<FileSum>,
 }
 
 impl ShardWriter {
     /// Starts the pair `stem`.bin and `stem`.idx.
     ///
     /// # Errors
-    /// [`DataError::Write`] if the file cannot be made.
+    /// [`DataError::File`](crate::DataError::File) if the file cannot be created.
     pub fn create(stem: &Path, token_type: TokenType) -> Result<Self> {
-        let bin = SummedFile::create(&with_extension(stem, "bin.partial"))?;
-        Ok(Self { stem: stem.to_owned(), bin, token_type, lengths: Vec::new(), tokens: 0 })
+        let bin = SummedFile::create(&with_extension(stem, "bin"))?;
+        let (lengths, text_bytes) = (Vec::new(), Vec::new());
+        Ok(Self { stem: stem.to_owned(), bin, token_type, lengths, text_bytes, tokens: 0 })
     }
 
     /// Number of tokens so far.
@@ -57,40 +61,49 @@ impl ShardWriter {
     /// Appends a document.
     ///
     /// # Errors
-    /// [`DataError::UnknownToken`] for an id that the type of token cannot hold,
-    /// [`DataError::Write`] if the disk refuses.
+    /// [`DataError::Text`](crate::DataError::Text) for an id that the type of token cannot hold,
+    /// [`DataError::File`](crate::DataError::File) if the file cannot be written.
     pub fn push(&mut self, ids: &[u32]) -> Result<()> {
         let mut bytes = Vec::with_capacity(ids.len() * self.token_type.bytes());
         encode_tokens(ids, self.token_type, &mut bytes)?;
-        let length = u32::try_from(ids.len()).unwrap_or(u32::MAX);
-        self.push_encoded(&bytes, &[length])
+        self.push_encoded(&bytes, None)
     }
 
-    /// Appends documents of these lengths whose tokens are `bytes`, of the shard's type.
-    pub(crate) fn push_encoded(&mut self, bytes: &[u8], lengths: &[u32]) -> Result<()> {
-        let tokens: u64 = lengths.iter().map(|&length| u64::from(length)).sum();
-        assert_eq!(
-            bytes.len() as u64,
-            tokens * self.token_type.bytes() as u64,
-            "lengths must fit the tokens"
-        );
+    /// Appends a document whose tokens are `bytes`, of the shard's type, and whose text has so many
+    /// bytes: known of all documents of a shard, or of none.
+    pub(crate) fn push_encoded(&mut self, bytes: &[u8], text_bytes: Option<u32>) -> Result<()> {
+        let tokens = bytes.len() / self.token_type.bytes();
         self.bin.write(bytes)?;
-        self.lengths.extend_from_slice(lengths);
-        self.tokens += tokens;
+        self.lengths.push(u32::try_from(tokens).unwrap_or(u32::MAX));
+        self.text_bytes.extend(text_bytes);
+        self.tokens += tokens as u64;
         Ok(())
     }
 
-    /// Ends the shard; returns what `.bin` and `.idx` hold.
+    /// Ends the shard; returns what its files hold.
     ///
     /// # Errors
-    /// [`DataError::Write`] if the disk refuses.
-    pub fn finish(self) -> Result<[FileSum; 2]> {
-        let Self { stem, bin, token_type, lengths, .. } = self;
-        let mut idx = SummedFile::create(&with_extension(&stem, "idx.partial"))?;
-        let failed = |source| DataError::write(&with_extension(&stem, "idx"), source);
-        write_index(&mut idx, token_type, &lengths).map_err(failed)?;
-        Ok([bin.finish(&with_extension(&stem, "bin"))?, idx.finish(&with_extension(&stem, "idx"))?])
+    /// [`DataError::File`](crate::DataError::File) if a file cannot be written.
+    pub fn finish(self) -> Result<ShardFiles> {
+        let Self { stem, bin, token_type, lengths, text_bytes, .. } = self;
+        let bytes =
+            if text_bytes.is_empty() { None } else { Some(write_bytes(&stem, &text_bytes)?) };
+        let path = with_extension(&stem, "idx");
+        let mut idx = SummedFile::create(&path)?;
+        write_index(&mut idx, token_type, &lengths)
+            .map_err(FileError::at(Operation::Write, &path))?;
+        let bin = bin.finish()?;
+        Ok(ShardFiles { bin, idx: idx.finish()?, bytes })
     }
+}
+
+/// Writes the bytes of text of each document.
+fn write_bytes(stem: &Path, text_bytes: &[u32]) -> Result<FileSum> {
+    let mut file = SummedFile::create(&with_extension(stem, "bytes"))?;
+    for number in text_bytes {
+        SummedFile::write(&mut file, &number.to_le_bytes())?;
+    }
+    file.finish()
 }
 
 /// Appends the stored form of tokens to `bytes`.
@@ -100,7 +113,7 @@ pub(crate) fn encode_tokens(ids: &[u32], token_type: TokenType, bytes: &mut Vec<
         TokenType::U32 => i32::MAX.cast_unsigned(),
     };
     if let Some(&id) = ids.iter().find(|&&id| id > limit) {
-        return Err(DataError::UnknownToken { id, vocab_size: limit as usize + 1 });
+        return Err(TextError::UnknownToken { id, vocab_size: limit as usize + 1 }.into());
     }
     match token_type {
         TokenType::U16 => bytes.extend(ids.iter().flat_map(|&id| (id as u16).to_le_bytes())),
@@ -117,37 +130,31 @@ pub(super) fn with_extension(stem: &Path, extension: &str) -> PathBuf {
     PathBuf::from(path)
 }
 
-/// A file under a provisional name that counts and sums what is written to it.
+/// A file that counts and sums what is written to it.
 #[derive(Debug)]
 struct SummedFile {
     path: PathBuf,
-    file: BufWriter<File>,
+    file: BufWriter<StagedFile>,
     sum: Sha256,
     bytes: u64,
-    finished: bool,
 }
 
 impl SummedFile {
     fn create(path: &Path) -> Result<Self> {
-        let file = File::create(path).map_err(|source| DataError::write(path, source))?;
-        let file = BufWriter::with_capacity(1 << 20, file);
-        Ok(Self { path: path.to_owned(), file, sum: Sha256::new(), bytes: 0, finished: false })
+        let file = BufWriter::with_capacity(1 << 20, StagedFile::create(path)?);
+        Ok(Self { path: path.to_owned(), file, sum: Sha256::default(), bytes: 0 })
     }
 
     fn write(&mut self, bytes: &[u8]) -> Result<()> {
-        self.write_all(bytes).map_err(|source| DataError::write(&self.path, source))
+        let written = self.write_all(bytes);
+        Ok(written.map_err(FileError::at(Operation::Write, &self.path))?)
     }
 
-    /// Gives the file its name once its bytes are on the disk.
-    fn finish(mut self, path: &Path) -> Result<FileSum> {
-        self.file
-            .flush()
-            .and_then(|()| self.file.get_ref().sync_data())
-            .and_then(|()| fs::rename(&self.path, path))
-            .map_err(|source| DataError::write(path, source))?;
-        self.finished = true;
-        let sha256 = hexadecimal(&std::mem::take(&mut self.sum).finalize());
-        Ok(FileSum { bytes: self.bytes, sha256 })
+    /// Gives the file its name once its bytes are on disk.
+    fn finish(self) -> Result<FileSum> {
+        let file = self.file.into_inner().map_err(IntoInnerError::into_error);
+        file.map_err(FileError::at(Operation::Write, &self.path))?.commit()?;
+        Ok(FileSum { bytes: self.bytes, sha256: self.sum.finish().to_string() })
     }
 }
 
@@ -162,21 +169,4 @@ impl Write for SummedFile {
     fn flush(&mut self) -> io::Result<()> {
         self.file.flush()
     }
-}
-
-impl Drop for SummedFile {
-    fn drop(&mut self) {
-        if !self.finished {
-            // Best effort: the provisional name is never read, and the next run writes over it.
-            let _ = fs::remove_file(&self.path);
-        }
-    }
-}
-
-/// The digits of a sum.
-pub(crate) fn hexadecimal(sum: &[u8]) -> String {
-    sum.iter()
-        .flat_map(|byte| [byte >> 4, byte & 15])
-        .map(|digit| char::from(b"0123456789abcdef"[usize::from(digit)]))
-        .collect()
 }

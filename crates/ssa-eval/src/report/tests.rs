@@ -58,7 +58,7 @@ fn summary() -> Summary {
         commit: "0123456789ab".to_owned(),
         started: "2026-11-23T18:00:00Z".to_owned(),
         machine: Machine { cpu: "Some CPU".to_owned(), threads: 2 },
-        method: Method::Ssa,
+        method: Method::SSA,
         trained_budget: trained,
         parameters: 1_234_567,
         steps: 300,
@@ -115,7 +115,7 @@ fn the_page_is_whole_and_self_contained() {
     {
         assert!(page.contains(text), "{text} is missing");
     }
-    assert_eq!(page.matches("<svg").count(), 4);
+    assert_eq!(page.matches("<svg role=\"img\"").count(), 4);
     for outside in ["<script", "<link", "src=", "url(", "@import"] {
         assert!(!page.contains(outside), "{outside} must not occur");
     }
@@ -137,7 +137,7 @@ fn a_run_without_evaluation_still_has_a_page() {
 
 #[test]
 fn a_method_without_full_attention_has_no_comparison() {
-    let mut summary = Summary { method: Method::Nsa, ..summary() };
+    let mut summary = Summary { method: Method::NSA, ..summary() };
     let evaluation = summary.evaluation.as_mut().unwrap();
     evaluation.results.remove(0);
     evaluation.results.iter_mut().for_each(|result| result.kl_full_sparse = None);
@@ -154,12 +154,12 @@ fn tables_have_one_cell_per_column() {
     let evaluation = summary.evaluation.as_ref().unwrap();
     let results =
         results_table(evaluation, summary.baseline_bits_per_byte, Some(summary.trained_budget));
-    assert_eq!(results.rows.len(), 7);
+    assert_eq!(results.rows().len(), 7);
     let layers = layers_table(&summary.analysis.as_ref().unwrap().hidden_states[0]);
-    assert_eq!(layers.rows.len(), 5);
+    assert_eq!(layers.rows().len(), 5);
     for table in [results, layers] {
-        assert!(table.rows.iter().all(|row| row.cells.len() == table.header.len()));
-        assert_eq!(table.rows.iter().filter(|row| row.emphasis).count(), 1);
+        assert!(table.rows().iter().all(|row| row.cells().len() == table.columns().len()));
+        assert_eq!(table.rows().iter().filter(|row| row.is_emphasized()).count(), 1);
     }
 }
 

@@ -130,6 +130,23 @@ impl Memory {
         self.gpu.synchronize()
     }
 
+    /// Copies the first `bytes` bytes of other memory of the same stream to byte `offset`.
+    fn copy_from(&mut self, offset: usize, source: &Self, bytes: usize) -> Result<()> {
+        let fits = offset.checked_add(bytes).is_some_and(|end| end <= self.bytes);
+        if !fits || bytes > source.bytes {
+            let expected = format!("at most {} bytes", self.bytes.min(source.bytes));
+            return Err(KernelError::value("a copy", "bytes", expected, bytes));
+        }
+        if bytes == 0 {
+            return Ok(());
+        }
+        let (stream, target) = (self.gpu.stream()?, self.address() + offset as u64);
+        // SAFETY: both have this many bytes there, and the copy is in stream order before either is
+        // freed.
+        unsafe { result::memcpy_dtod_async(target, source.address(), bytes, stream) }
+            .map_err(|error| KernelError::cuda("cuMemcpyDtoDAsync", error))
+    }
+
     fn check_fits<T>(&self, values: &[T]) -> Result<()> {
         if size_of_val(values) <= self.bytes {
             return Ok(());
@@ -177,11 +194,6 @@ impl<T: Element> Buffer<T> {
         self.memory.gpu()
     }
 
-    /// Where it begins.
-    pub(crate) fn address(&self) -> sys::CUdeviceptr {
-        self.memory.address()
-    }
-
     /// Number of elements.
     pub(crate) fn len(&self) -> usize {
         self.len
@@ -213,6 +225,17 @@ impl<T: Element> Buffer<T> {
     /// Copies host values into the beginning.
     pub(crate) fn write(&mut self, values: &[T]) -> Result<()> {
         self.memory.write(values)
+    }
+
+    /// Copies the first `len` elements of another buffer of the same stream to element `offset`.
+    pub(crate) fn copy_from(&mut self, offset: usize, source: &Self, len: usize) -> Result<()> {
+        let element = size_of::<T>();
+        self.memory.copy_from(offset * element, &source.memory, len * element)
+    }
+
+    /// The memory of the elements.
+    pub(super) fn memory(&self) -> &Memory {
+        &self.memory
     }
 
     /// Copies the beginning into host values; waits for all work before.

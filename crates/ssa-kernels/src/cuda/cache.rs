@@ -1,16 +1,15 @@
 //! Compiled kernels on disk.
 //!
 //! One file per (source, headers, macros, architecture, version of NVRTC), under a name made of
-//! their hash, so that no file is ever changed in place. A file is written under a temporary name
-//! and renamed: processes that compile the same kernel at the same time write the same file. It
-//! begins with a checksum; if that does not match, the kernel is compiled again.
+//! their hash, so that nothing is ever changed in place. Each is written as a whole: processes that
+//! compile the same kernel at the same time put the same file there. It begins with a checksum; one
+//! that does not match is compiled again.
 
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
 
-use sha2::{Digest, Sha256};
+use ssa_files::{FileError, Sha256, hexadecimal};
 
 use super::compile::{compile, options};
 use super::library::nvrtc_version;
@@ -90,7 +89,7 @@ impl KernelCache {
 
 /// Everything that the machine code depends on.
 fn key(module: &Module, defines: &[Define], arch: &str) -> String {
-    let mut hash = Sha256::new();
+    let mut hash = Sha256::default();
     let headers = module.header_texts().into_iter();
     let headers = headers.flat_map(|(name, text)| [name.to_owned(), text]);
     let parts = [module.source.to_owned(), nvrtc_version()]
@@ -101,12 +100,7 @@ fn key(module: &Module, defines: &[Define], arch: &str) -> String {
         hash.update(part.len().to_le_bytes());
         hash.update(part);
     }
-    hex(&hash.finalize()[..16])
-}
-
-/// Two hexadecimal digits for each byte.
-pub(super) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    hexadecimal(&hash.finish().as_bytes()[..16])
 }
 
 /// Bytes of the checksum that a file begins with.
@@ -118,24 +112,17 @@ fn verified(mut file: Vec<u8>) -> Option<Vec<u8>> {
         return None;
     }
     let cubin = file.split_off(CHECKSUM);
-    (Sha256::digest(&cubin).as_slice() == file).then_some(cubin)
+    (Sha256::of(&cubin).as_bytes()[..] == file).then_some(cubin)
 }
 
-/// Writes a file that appears under its name only when it is complete.
-fn store(directory: &Path, path: &Path, cubin: &[u8]) -> std::io::Result<()> {
-    static FILES: AtomicU64 = AtomicU64::new(0);
-    fs::create_dir_all(directory)?;
-    let unique = format!("{}-{}.tmp", std::process::id(), FILES.fetch_add(1, Ordering::Relaxed));
-    let temporary = directory.join(unique);
-    let written = fs::File::create_new(&temporary).and_then(|mut file| {
-        file.write_all(&Sha256::digest(cubin))?;
+/// Writes machine code and its checksum, and removes what killed processes left in the directory.
+fn store(directory: &Path, path: &Path, cubin: &[u8]) -> Result<(), FileError> {
+    ssa_files::create_directories(directory)?;
+    ssa_files::remove_leftovers(directory)?;
+    ssa_files::write_with(path, |file| {
+        file.write_all(Sha256::of(cubin).as_bytes())?;
         file.write_all(cubin)
-    });
-    let renamed = written.and_then(|()| fs::rename(&temporary, path));
-    if renamed.is_err() {
-        let _ = fs::remove_file(&temporary);
-    }
-    renamed
+    })
 }
 
 #[cfg(test)]

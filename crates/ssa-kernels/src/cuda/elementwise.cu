@@ -55,10 +55,3 @@ sum_f64(const Sum p) {
     sum = block_sum<SUM_THREADS>(sum);
     if (threadIdx.x == 0) *p.out = p.factor * sum;
 }
-
-// A thread for each number.
-extern "C" __global__ void __launch_bounds__(GATHERED)
-gather_f64(const __grid_constant__ Gather p) {
-    const int i = threadIdx.x;
-    if (i < p.count) p.out[p.first + i] = *p.from[i];
-}

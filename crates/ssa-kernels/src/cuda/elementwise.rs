@@ -11,8 +11,8 @@ pub(crate) static MODULE: Module = Module {
     name: "elementwise",
     source: include_str!("elementwise.cu"),
     headers: &[],
-    constants: constants![THREADS, SUM_THREADS, GATHERED],
-    structs: structs![AddAssign<f32>, ToBf16, ToF32, ResizeRows<f32>, Sum, Gather],
+    constants: constants![THREADS, SUM_THREADS],
+    structs: structs![AddAssign<f32>, ToBf16, ToF32, ResizeRows<f32>, Sum],
     variants: &[&[]],
 };
 
@@ -21,9 +21,6 @@ pub(crate) const THREADS: usize = 256;
 
 /// Threads of the block that sums.
 const SUM_THREADS: usize = 1024;
-
-/// Numbers that one launch gathers.
-const GATHERED: usize = 64;
 
 /// The launch of such a kernel: a thread for every eight of `len` elements.
 pub(crate) fn pieces(len: usize) -> Launch<'static> {
@@ -83,17 +80,6 @@ kernel! {
     }
 }
 
-kernel! {
-    /// `out[first + i] = *from[i]` for the first `count` of `from`.
-    "gather_f64" in MODULE:
-    struct Gather<'a> {
-        from: [Option<Input<'a, f64>>; GATHERED],
-        out: Output<'a, f64>,
-        first: i32,
-        count: i32,
-    }
-}
-
 /// Writes rows of `to` elements from rows of `from`: their beginning, or all of them and zeros.
 /// `len` elements of `out`.
 pub(crate) fn resize_rows<T>(
@@ -119,17 +105,4 @@ pub(crate) fn sum(gpu: &Gpu, values: &Buffer<f64>, factor: f64) -> Result<Buffer
     let launch = Launch::new([1, 1, 1], SUM_THREADS);
     gpu.launch(launch, Sum { x: values.input(), out, factor, len })?;
     Ok(total)
-}
-
-/// The first elements of several buffers in one.
-pub(crate) fn gather(gpu: &Gpu, from: &[Input<'_, f64>]) -> Result<Buffer<f64>> {
-    let mut out = gpu.alloc(from.len())?;
-    for (chunk, inputs) in from.chunks(GATHERED).enumerate() {
-        let mut from = [None; GATHERED];
-        from.iter_mut().zip(inputs).for_each(|(to, input)| *to = Some(*input));
-        let (first, count) = (int("first", chunk * GATHERED)?, int("count", inputs.len())?);
-        let launch = Launch::new([1, 1, 1], GATHERED);
-        gpu.launch(launch, Gather { from, out: out.output(), first, count })?;
-    }
-    Ok(out)
 }

@@ -64,7 +64,7 @@ impl Stopwatch {
     /// [`KernelError::Cuda`] if the work failed.
     pub fn stop(self) -> Result<f64> {
         record(&self.stop, &self.gpu)?;
-        self.gpu.count_wait();
+        self.gpu.count_host_wait();
         let milliseconds = self.start.elapsed_ms(&self.stop);
         milliseconds.map(f64::from).map_err(|error| KernelError::cuda("running kernels", error))
     }

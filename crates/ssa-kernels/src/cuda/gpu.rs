@@ -10,6 +10,7 @@ use super::cache::{KernelCache, Origin};
 use super::kernel::Kernels;
 use super::library::{Library, driver_message};
 use super::matmul::Matmul;
+use super::page_locked::{PageLocked, PageLockedPool};
 use super::parameters::Element;
 use super::properties::{GpuProperties, properties};
 use super::staging::Staging;
@@ -29,8 +30,6 @@ pub struct Gpu(Arc<GpuStream>);
 
 /// A stream, and what belongs to it alone.
 struct GpuStream {
-    /// A number that no other stream of this process has.
-    id: u64,
     /// Before `stream`: it waits for the copies in flight.
     staging: Staging,
     stream: Arc<CudaStream>,
@@ -45,6 +44,7 @@ pub(super) struct GpuDevice {
     context: Arc<CudaContext>,
     matmul: Mutex<Matmul>,
     kernel_times: Mutex<KernelTimes>,
+    page_locked: PageLockedPool,
     poison: AtomicBool,
     host_waits: AtomicU64,
 }
@@ -78,7 +78,7 @@ impl Gpu {
     ///
     /// # Errors
     /// [`KernelError::Library`] names a library that is missing and what to install;
-    /// [`KernelError::Value`] if there is no such device or it is older than compute capability
+    /// [`KernelError::Argument`] if there is no such device or it is older than compute capability
     /// 8.0; [`KernelError::Cuda`] if it cannot be opened.
     pub fn open(ordinal: usize, cache: KernelCache) -> Result<Self> {
         let properties = properties(ordinal)?;
@@ -104,6 +104,7 @@ impl Gpu {
             context,
             matmul,
             kernel_times: Mutex::default(),
+            page_locked: PageLockedPool::default(),
             poison: AtomicBool::new(false),
             host_waits: AtomicU64::new(0),
         }))
@@ -119,13 +120,11 @@ impl Gpu {
     }
 
     fn on_device(device: Arc<GpuDevice>) -> Result<Self> {
-        static STREAMS: AtomicU64 = AtomicU64::new(0);
         let stream = device
             .context
             .new_stream()
             .map_err(|error| KernelError::cuda("cuStreamCreate", error))?;
-        let id = STREAMS.fetch_add(1, Ordering::Relaxed);
-        Ok(Self(Arc::new(GpuStream { id, staging: Staging::default(), stream, device })))
+        Ok(Self(Arc::new(GpuStream { staging: Staging::default(), stream, device })))
     }
 
     /// The properties of the device.
@@ -148,18 +147,24 @@ impl Gpu {
     /// # Errors
     /// [`KernelError::Cuda`] if any of it failed.
     pub fn synchronize(&self) -> Result<()> {
-        self.count_wait();
+        self.count_host_wait();
         self.0.stream.synchronize().map_err(|error| KernelError::cuda("running kernels", error))
     }
 
     /// How often the host has waited for the device so far: for results, and for copies from
-    /// memory that is not page-locked. A training step waits once.
+    /// memory that is not page-locked. A training step waits once, at its end.
     pub fn host_waits(&self) -> u64 {
         self.0.device.host_waits.load(Ordering::Relaxed)
     }
 
-    pub(super) fn count_wait(&self) {
+    /// Every call that blocks until the device is done with something counts itself here.
+    pub(super) fn count_host_wait(&self) {
         self.0.device.host_waits.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Page-locked host memory for a copy.
+    pub(super) fn page_locked(&self, bytes: usize) -> Result<PageLocked> {
+        self.0.device.page_locked.take(&self.0.device.context, bytes)
     }
 
     /// Device memory in use.
@@ -222,11 +227,6 @@ impl Gpu {
     /// Where the kernels of this process came from.
     pub fn kernel_times(&self) -> KernelTimes {
         *self.0.device.kernel_times.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// A number that no other stream of this process has: what caches of device memory go by.
-    pub(crate) fn id(&self) -> u64 {
-        self.0.id
     }
 
     /// Whether two handles are streams of the same opened device.

@@ -36,17 +36,24 @@ pub(crate) struct Launch<'a> {
     threads: usize,
     shared: usize,
     defines: &'a [Define],
+    kernel: Option<&'static Kernel>,
 }
 
 impl<'a> Launch<'a> {
     /// `grid` blocks of `threads` threads. A grid without blocks does nothing.
     pub(crate) fn new(grid: [usize; 3], threads: usize) -> Self {
-        Self { grid, threads, shared: 0, defines: &[] }
+        Self { grid, threads, shared: 0, defines: &[], kernel: None }
     }
 
     /// Dynamic shared memory of a block, bytes.
     pub(crate) fn shared(self, bytes: usize) -> Self {
         Self { shared: bytes, ..self }
+    }
+
+    /// Launches a kernel of another module that takes the same parameters as the one that
+    /// [`kernel!`](super::kernel) declares.
+    pub(crate) fn kernel(self, kernel: &'static Kernel) -> Self {
+        Self { kernel: Some(kernel), ..self }
     }
 
     /// The macros that the module is compiled with.
@@ -66,7 +73,8 @@ impl Gpu {
         let mut parameters = parameters;
         // SAFETY: the kernel's only parameter has the layout of `P`, which borrows the memory that
         // it points to.
-        unsafe { self.queue(P::kernel(), launch, &mut [(&raw mut parameters).cast()]) }
+        let kernel = launch.kernel.unwrap_or_else(P::kernel);
+        unsafe { self.queue(kernel, launch, &mut [(&raw mut parameters).cast()]) }
     }
 
     /// # Safety
@@ -78,7 +86,7 @@ impl Gpu {
         launch: Launch<'_>,
         parameters: &mut [*mut c_void],
     ) -> Result<()> {
-        let Launch { grid: [x, y, z], threads, shared, defines } = launch;
+        let Launch { grid: [x, y, z], threads, shared, defines, .. } = launch;
         if launch.grid.contains(&0) {
             return Ok(());
         }

@@ -31,9 +31,10 @@ mod kernel;
 pub(crate) mod library;
 pub(crate) mod matmul;
 mod module;
+mod page_locked;
 mod parameters;
-mod positional;
 mod properties;
+mod readback;
 mod row_layout;
 mod staging;
 
@@ -53,4 +54,5 @@ pub(crate) use parameters::{
     declaration, device_struct, int, kernel, parameter_group, shared_struct, structs,
 };
 pub use properties::{GpuProperties, count, properties};
+pub(crate) use readback::Readback;
 pub(crate) use row_layout::{RowLayout, WARP};

@@ -29,7 +29,7 @@ impl Staging {
         let stream = gpu.stream()?;
         if bytes.len() > LARGEST {
             // The driver stages pageable memory itself, and waits for the stream to do so.
-            gpu.count_wait();
+            gpu.count_host_wait();
             // SAFETY: the caller's memory has room for the bytes, and the driver has read pageable
             // ones when it returns.
             return unsafe { result::memcpy_htod_async(to, bytes, stream) }.map_err(failed);

@@ -13,6 +13,8 @@ pub mod rope;
 pub mod swiglu;
 
 #[cfg(test)]
+mod contract_tests;
+#[cfg(test)]
 pub(crate) mod testing;
 
 pub use modules::MODULES;

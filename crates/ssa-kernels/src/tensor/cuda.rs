@@ -9,6 +9,9 @@ use crate::cuda::matmul::{GpuMatrix, GpuMatrixMut, Rows};
 use crate::cuda::{Element, Gpu, Gradient, Input, Output, Parameters};
 use crate::{DType, Device, KernelError, Result};
 
+/// Where the addresses of tensors go.
+const LAUNCH: &str = "a kernel launch";
+
 /// A type that elements of tensors have on a GPU.
 pub(crate) trait TensorElement: Element {
     const DTYPE: DType;
@@ -65,29 +68,23 @@ impl Tensor {
         if self.dtype() == dtype {
             return Ok(());
         }
-        let expected = format!("{dtype} elements");
-        Err(KernelError::value("a kernel launch", "tensor", expected, self.dtype()))
+        Err(KernelError::dtype(LAUNCH, "tensor", dtype, self.dtype()))
     }
 
     pub(super) fn cuda_storage(&self) -> Result<&CudaStorage> {
         match &self.storage {
             Storage::Cuda(storage) => Ok(storage),
-            Storage::Cpu(_) => Err(not_on_a_gpu()),
+            _ => Err(self.not_on(LAUNCH, "a GPU")),
         }
     }
 
     pub(super) fn cuda_storage_mut(&mut self) -> Result<&mut CudaStorage> {
+        let elsewhere = self.not_on(LAUNCH, "a GPU");
         match &mut self.storage {
             Storage::Cuda(storage) => Ok(storage),
-            Storage::Cpu(_) => Err(not_on_a_gpu()),
+            _ => Err(elsewhere),
         }
     }
-}
-
-fn not_on_a_gpu() -> KernelError {
-    let (op, argument) = ("a kernel launch", "tensor");
-    let (expected, actual) = ("a GPU".to_owned(), Device::Cpu.to_string());
-    KernelError::Device { op, argument, expected, actual }
 }
 
 /// The elements as matrices of [`matmul`](crate::cuda::matmul::matmul).
@@ -141,7 +138,7 @@ impl Tensor {
     /// A copy on the same GPU in another floating-point type; None unless both types are such.
     pub(super) fn converted_on_gpu(&self, gpu: &Gpu, dtype: DType) -> Result<Option<Self>> {
         let (launch, len) = (pieces(self.len()), self.len() as i64);
-        let mut out = Self::for_output_on(&Device::Cuda(gpu.clone()), dtype, self.shape());
+        let mut out = Self::for_output_on(&Device::Cuda(gpu.clone()), dtype, self.shape())?;
         match (self.dtype(), dtype) {
             (DType::F32, DType::Bf16) => {
                 gpu.launch(launch, ToBf16 { x: self.input()?, out: out.output()?, len })?;
@@ -160,7 +157,7 @@ impl Tensor {
         let mut shape = self.shape().to_vec();
         let from = shape.pop().unwrap_or(1);
         shape.push(row);
-        let mut out = Self::for_output_like(self, shape);
+        let mut out = Self::for_output_like(self, shape)?;
         let len = out.len();
         match self.dtype() {
             DType::F32 => {

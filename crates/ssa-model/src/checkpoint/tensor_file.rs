@@ -11,9 +11,9 @@ use half::{bf16, f16};
 use safetensors::Dtype;
 use safetensors::tensor::{Metadata, TensorInfo};
 use serde_json::{Map, Value, json};
+use ssa_files::StagedFile;
 use ssa_kernels::Tensor;
 
-use super::replace_file;
 use crate::{ModelError, Result};
 
 /// Bytes of the buffer: large enough that system calls do not matter, small enough to stay in
@@ -40,7 +40,7 @@ impl TensorFile {
     /// Opens a file and checks its header.
     ///
     /// # Errors
-    /// [`ModelError::Io`]; [`ModelError::Damaged`] if the header cannot be read or tells another
+    /// [`ModelError::Io`]; [`ModelError::Damaged`] if the header cannot be read or states another
     /// size than the file has.
     pub fn open(path: &Path) -> Result<Self> {
         let io_error = || ModelError::io("read", path);
@@ -155,22 +155,26 @@ impl TensorFile {
 }
 
 /// Writes tensors as `F32` into a safetensors file, in the order given, and replaces the file as a
-/// whole ([`replace_file`]). The same tensors and metadata give the same bytes.
+/// whole. The same tensors and metadata give the same bytes.
 ///
 /// # Errors
-/// [`ModelError::Io`].
+/// [`ModelError::File`], or [`ModelError::Kernel`] if a tensor is not on the CPU.
 pub fn write_tensors(
     path: &Path,
     tensors: &[(String, &Tensor)],
     metadata: &[(&str, &str)],
 ) -> Result<()> {
-    let header = header(tensors, metadata);
-    replace_file(path, |file| {
+    let tensors = tensors
+        .iter()
+        .map(|(name, tensor)| Ok((name.as_str(), tensor.shape(), tensor.as_slice()?)))
+        .collect::<Result<Vec<_>>>()?;
+    let header = header(&tensors, metadata);
+    let write = |file: &mut StagedFile| {
         file.write_all(&(header.len() as u64).to_le_bytes())?;
         file.write_all(header.as_bytes())?;
         let mut buffer = vec![0; BUFFER];
-        for (_, tensor) in tensors {
-            for values in tensor.as_slice().chunks(BUFFER / size_of::<f32>()) {
+        for (_, _, values) in &tensors {
+            for values in values.chunks(BUFFER / size_of::<f32>()) {
                 let bytes = &mut buffer[..size_of_val(values)];
                 for (bytes, value) in bytes.as_chunks_mut().0.iter_mut().zip(values) {
                     *bytes = value.to_le_bytes();
@@ -179,18 +183,19 @@ pub fn write_tensors(
             }
         }
         Ok(())
-    })
+    };
+    Ok(ssa_files::write_with(path, write)?)
 }
 
-fn header(tensors: &[(String, &Tensor)], metadata: &[(&str, &str)]) -> String {
+fn header(tensors: &[(&str, &[usize], &[f32])], metadata: &[(&str, &str)]) -> String {
     let metadata: Map<String, Value> =
         metadata.iter().map(|&(key, value)| (key.to_owned(), value.into())).collect();
     let mut header = Map::from_iter([("__metadata__".to_owned(), Value::Object(metadata))]);
     let mut start = 0;
-    for (name, tensor) in tensors {
-        let end = start + size_of_val(tensor.as_slice());
-        let info = json!({ "dtype": "F32", "shape": tensor.shape(), "data_offsets": [start, end] });
-        header.insert(name.clone(), info);
+    for &(name, shape, values) in tensors {
+        let end = start + size_of_val(values);
+        let info = json!({ "dtype": "F32", "shape": shape, "data_offsets": [start, end] });
+        header.insert(name.to_owned(), info);
         start = end;
     }
     let mut header = Value::Object(header).to_string();

@@ -102,7 +102,7 @@ impl TrainPlan {
     }
 
     fn open_sources(&self) -> Result<Sources> {
-        let data = &self.config().data;
+        let data = self.data();
         if data.corpora.is_empty() {
             return Ok(Sources::Text(self.text()?));
         }
@@ -123,7 +123,7 @@ impl TrainPlan {
 
     fn open_corpus(&self, path: &Path) -> Result<Arc<TokenSource>> {
         if let Some(manifest) = Manifest::read(path)? {
-            let verify = self.config().data.verify_checksums;
+            let verify = self.data().verify_checksums;
             manifest.check(
                 path,
                 if verify { ManifestCheck::Everything } else { ManifestCheck::Indices },
@@ -150,7 +150,7 @@ impl TrainPlan {
 
     /// Packs what is held out of `sources`, or what the configuration names instead.
     fn pack_held_out(&self, sources: Sources) -> Result<HeldOutData> {
-        let data = &self.config().data;
+        let data = self.data();
         let mut baseline_bits_per_byte = None;
         let parts: Vec<HeldOut> = if !data.valid_corpora.is_empty() {
             data.valid_corpora.iter().map(|path| self.open_valid(path)).collect::<Result<_>>()?

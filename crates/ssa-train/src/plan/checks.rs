@@ -3,7 +3,6 @@
 use std::collections::HashSet;
 
 use ssa_kernels::ops::attention::selection::SelectionRule;
-use ssa_model::{AttentionMode, Method};
 
 use crate::config::{ConfigError, TrainConfig};
 use crate::schedule::ScheduleShape;
@@ -252,15 +251,15 @@ fn check_decay(config: &TrainConfig) -> Check {
 }
 
 fn check_monitoring(config: &TrainConfig) -> Check {
-    let monitoring = &config.monitoring;
+    let (monitoring, method) = (&config.monitoring, config.objective.method);
     at_least(1, "monitoring.probe_tokens", monitoring.probe_tokens)?;
     at_least(1, "monitoring.validation_tokens", monitoring.validation_tokens)?;
     monitoring.peak_tflops.map_or(Ok(()), |peak| positive("monitoring.peak_tflops", peak))?;
     require(
-        monitoring.best_by != Some(AttentionMode::Full) || config.objective.method != Method::Nsa,
+        monitoring.best_by.is_none_or(|mode| method.has_mode(mode)),
         "monitoring.best_by",
         "full",
-        "sparse with objective.method = \"nsa\", which has no full attention",
+        format!("sparse with objective.method = \"{method}\", which has no full attention"),
     )
 }
 

@@ -1,19 +1,18 @@
 //! The checked form of a configuration.
 
 use std::ops::Range;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use ssa_data::Tokenizer;
 use ssa_kernels::ops::attention::alignment::AlignmentOptions;
-use ssa_kernels::ops::attention::selection::SelectionOptions;
 use ssa_model::{
-    AttentionMode, AttentionOptions, Method, ModelConfig, ModelError, ModelSettings, Objective,
+    AttentionMode, AttentionOptions, ModelConfig, ModelError, ModelSettings, Objective,
     RopeScaling, SparseBudget,
 };
 
 use crate::batch_ramp::BatchRamp;
-use crate::config::{AlignmentInput, ConfigError, TrainConfig};
+use crate::config::{AlignmentInput, ConfigError, DataSection, TrainConfig};
 use crate::optimizer::OptimizerOptions;
 use crate::schedule::Schedule;
 use crate::stream::StreamDraw;
@@ -29,6 +28,8 @@ mod tokenizer;
 #[derive(Clone, Debug)]
 pub struct TrainPlan {
     config: TrainConfig,
+    /// The configuration with the paths that are read.
+    resolved: TrainConfig,
     tokenizer: Arc<Tokenizer>,
     model: ModelConfig,
     objective: Objective,
@@ -46,8 +47,19 @@ impl TrainPlan {
     /// [`ConfigError::Value`] names the first key whose value cannot work, and what would;
     /// [`ConfigError::Data`] the file if a tokenizer cannot be loaded.
     pub fn new(config: TrainConfig) -> Result<Self, ConfigError> {
+        Self::in_directory(config, Path::new(""))
+    }
+
+    /// The same, with relative paths that start from `directory` as far as they exist there
+    /// ([`TrainConfig::in_directory`]). The configuration stays as it is.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn in_directory(config: TrainConfig, directory: &Path) -> Result<Self, ConfigError> {
         checks::check(&config)?;
-        let tokenizer = choose_tokenizer(&config.data)?;
+        config.check_paths()?;
+        let resolved = config.in_directory(directory);
+        let tokenizer = choose_tokenizer(&resolved.data)?;
         let model = model_config(&config, &tokenizer)?;
         let settings = &config.optimizer;
         Ok(Self {
@@ -71,12 +83,18 @@ impl TrainPlan {
             tokenizer: Arc::new(tokenizer),
             model,
             config,
+            resolved,
         })
     }
 
     /// The configuration the plan was made from.
     pub fn config(&self) -> &TrainConfig {
         &self.config
+    }
+
+    /// Where the data is.
+    pub(crate) fn data(&self) -> &DataSection {
+        &self.resolved.data
     }
 
     /// Seed of the run.
@@ -96,7 +114,7 @@ impl TrainPlan {
 
     /// Checkpoint to take the initial weights from, if not random.
     pub fn init_from(&self) -> Option<&PathBuf> {
-        self.config.model.init_from.as_ref()
+        self.resolved.model.init_from.as_ref()
     }
 
     /// What is minimised.
@@ -147,12 +165,7 @@ impl TrainPlan {
 
     /// Attention whose validation loss decides which weights are the best.
     pub fn best_by(&self) -> AttentionMode {
-        let own = if self.config.objective.method == Method::Full {
-            AttentionMode::Full
-        } else {
-            AttentionMode::Sparse
-        };
-        self.config.monitoring.best_by.unwrap_or(own)
+        self.config.monitoring.best_by.unwrap_or(self.config.objective.method.main_mode())
     }
 
     /// Tokens of a row.
@@ -213,6 +226,18 @@ fn model_config(config: &TrainConfig, tokenizer: &Tokenizer) -> Result<ModelConf
             ),
         });
     }
+    let budget = SparseBudget::new(section.block_size, section.block_counts).map_err(|_| {
+        let (key, value, expected) = match (section.block_size, section.block_counts) {
+            (0, _) => ("model.block_size", 0, "at least 1"),
+            (_, 0) => ("model.block_counts", 0, "at least 1"),
+            (_, counts) => {
+                let expected = "a number whose product with model.block_size fits in 64 bits";
+                ("model.block_counts", counts, expected)
+            }
+        };
+        let (key, value) = (key.to_owned(), value.to_string());
+        ConfigError::Value { key, value, expected: expected.to_owned() }
+    })?;
     let settings = ModelSettings {
         vocab_size,
         hidden_size: section.hidden_size,
@@ -229,9 +254,8 @@ fn model_config(config: &TrainConfig, tokenizer: &Tokenizer) -> Result<ModelConf
             .unwrap_or(config.data.sequence_length),
         initializer_range: section.initializer_range,
         tie_word_embeddings: section.tie_word_embeddings,
-        block_size: section.block_size,
-        block_counts: section.block_counts,
-        window_size: if method == Method::Nsa { section.window_size } else { 0 },
+        budget,
+        window_size: if method.uses_window() { section.window_size } else { 0 },
         attention_method: method,
         bos_token_id: None,
         eos_token_id: vec![tokenizer.eos()],
@@ -250,11 +274,7 @@ fn model_config(config: &TrainConfig, tokenizer: &Tokenizer) -> Result<ModelConf
 
 fn objective(config: &TrainConfig, model: &ModelConfig) -> Objective {
     let section = &config.objective;
-    let selection = SelectionOptions {
-        block_size: model.block_size,
-        block_counts: model.block_counts,
-        rule: section.selection,
-    };
+    let selection = model.budget.selection(section.selection);
     Objective {
         attention: AttentionOptions {
             selection,

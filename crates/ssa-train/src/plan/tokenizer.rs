@@ -2,14 +2,14 @@
 
 use std::path::Path;
 
-use ssa_data::{BYTES, DataError, Tokenizer, corpus_tokenizer};
+use ssa_data::{DataError, Tokenizer, corpus_tokenizer, load_tokenizer};
 
 use crate::config::{ConfigError, DataSection};
 
 /// The tokenizer of all data: the one that the corpora were made with, which must be one and the
 /// same, else `data.tokenizer`, else bytes.
 pub(super) fn choose_tokenizer(data: &DataSection) -> Result<Tokenizer, ConfigError> {
-    let named = data.tokenizer.as_deref().map(|path| Tokenizer::load(path, None)).transpose()?;
+    let named = data.tokenizer.as_deref().map(|path| load_tokenizer(path, None)).transpose()?;
     let mut chosen = named.map(|tokenizer| ("data.tokenizer".to_owned(), tokenizer));
     let mut without = None;
     let corpora = data.corpora.iter().map(|corpus| &corpus.path).chain(&data.valid_corpora);
@@ -22,8 +22,8 @@ pub(super) fn choose_tokenizer(data: &DataSection) -> Result<Tokenizer, ConfigEr
     }
     match (chosen, without) {
         (Some((_, tokenizer)), _) => Ok(tokenizer),
-        (None, Some(path)) => Err(DataError::UnknownTokenizer { path: path.clone() }.into()),
-        (None, None) => Ok(Tokenizer::load(Path::new(BYTES), None)?),
+        (None, Some(path)) => Err(DataError::unknown_tokenizer(path).into()),
+        (None, None) => Ok(Tokenizer::Bytes),
     }
 }
 
@@ -36,10 +36,5 @@ fn check_same(
     if own.sha256() == chosen.sha256() && own.eos() == chosen.eos() {
         return Ok(());
     }
-    Err(DataError::OtherTokenizer {
-        path: path.to_owned(),
-        vocab_size: own.vocab_size(),
-        other: name.to_owned(),
-        other_vocab_size: chosen.vocab_size(),
-    })
+    Err(DataError::other_tokenizer(path, own.vocab_size(), name, chosen.vocab_size()))
 }

@@ -3,10 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
-use ssa_data::{Corpus, Mixture};
-use ssa_model::Method;
+use ssa_data::Corpus;
+use ssa_model::AttentionMode;
 use ssa_train::config::WeightedCorpus;
-use ssa_train::{Checkpoint, Existing, RunDir, TrainConfig, TrainPlan, Trainer};
+use ssa_train::{Checkpoint, Existing, RunData, RunDir, TrainConfig, TrainPlan, Trainer};
 
 use crate::args::TrainArgs;
 use crate::display::note;
@@ -57,23 +57,17 @@ impl Beginning {
     }
 
     fn go_on(plan: TrainPlan, run_dir: RunDir, args: &TrainArgs) -> Result<Option<Self>> {
-        let checkpoint = run_dir.checkpoints().newest()?;
-        let done = checkpoint.as_ref().map(|checkpoint| checkpoint.state().step);
-        // Without a checkpoint a finished run could only be done again from its beginning.
-        let is_done = done.is_none_or(|done| done >= plan.steps());
-        if run_dir.is_finished() && is_done {
+        let Some(point) = run_dir.resume(plan.config(), &args.allow_change)? else {
             return Ok(None);
-        }
-        run_dir.continue_with(plan.config(), checkpoint.as_ref(), &args.allow_change)?;
-        if run_dir.is_finished() {
-            run_dir.reopen()?;
-        }
+        };
+        let checkpoint = point.checkpoint;
         let allowed = args.allow_change.clone();
         Ok(Some(Self { plan, allowed, begun: Some(Begun { run_dir, checkpoint }) }))
     }
 
     /// The trainer where the run stands.
-    pub(super) fn trainer(&self, rows: Mixture) -> Result<Trainer> {
+    pub(super) fn trainer(&self, data: &RunData) -> Result<Trainer> {
+        let rows = data.train.clone();
         let plan = self.plan.clone();
         match self.begun.as_ref().and_then(|begun| begun.checkpoint.as_ref()) {
             None => {
@@ -82,6 +76,8 @@ impl Beginning {
             }
             Some(checkpoint) => {
                 checkpoint.check_text(&rows, &self.allowed)?;
+                let held_out = data.held_out.parts.iter().map(|part| &part.rows);
+                checkpoint.check_held_out(held_out, &self.allowed)?;
                 Ok(Trainer::resume(plan, checkpoint, rows)?)
             }
         }
@@ -118,13 +114,17 @@ pub(super) fn plan(args: &TrainArgs) -> Result<TrainPlan> {
         config.data.corpora =
             corpora.into_iter().map(|path| WeightedCorpus { path, weight: 1.0 }).collect();
     }
-    let plan = TrainPlan::new(config)?;
-    if plan.config().objective.method == Method::Nsa && plan.budgets().is_empty() && !args.no_eval {
-        return Err(UsageError(
-            "method nsa has no full attention, so there is nothing to evaluate without a budget; add one to \
-             evaluation.budgets, or pass --no-eval"
-                .to_owned(),
-        )
+    let directory = match &args.resume {
+        Some(run) => RunDir::working_directory_of(run)?,
+        None => PathBuf::new(),
+    };
+    let plan = TrainPlan::in_directory(config, &directory)?;
+    let method = plan.config().objective.method;
+    if !method.has_mode(AttentionMode::Full) && plan.budgets().is_empty() && !args.no_eval {
+        return Err(UsageError(format!(
+            "method {method} has no full attention, so there is nothing to evaluate without a \
+             budget\nhint: add one to evaluation.budgets, or pass --no-eval"
+        ))
         .into());
     }
     Ok(plan)

@@ -10,14 +10,13 @@ pub(super) fn describe(trainer: &Trainer, data: &RunData, run_dir: &RunDir) {
     let (plan, model) = (trainer.plan(), trainer.model());
     let config = model.config();
     note(&format!(
-        "{}: {} parameters, {} layers, {} query heads on {}, blocks {}x{}",
+        "{}: {} parameters, {} layers, {} query heads on {}, blocks {}",
         config.attention_method,
         model.parameters().count(),
         config.num_hidden_layers,
         config.num_attention_heads,
         config.num_key_value_heads,
-        config.block_size,
-        config.block_counts,
+        config.budget,
     ));
     describe_data(data);
     note(&format!(

@@ -38,7 +38,7 @@ pub(crate) fn run(args: &TrainArgs, choice: DeviceChoice) -> Result<()> {
     // Everything that can be wrong with the text is found before the run directory exists.
     let data = plan.open_data()?;
     let held_out = held_out_batches(&data.held_out, plan.config().evaluation.batch_size)?;
-    let trainer = beginning.trainer(data.train.clone())?.to_device(&device)?;
+    let trainer = beginning.trainer(&data)?.to_device(&device)?;
     let run_dir = beginning.into_run_dir(args)?;
     describe(&trainer, &data, &run_dir);
 
@@ -46,6 +46,7 @@ pub(crate) fn run(args: &TrainArgs, choice: DeviceChoice) -> Result<()> {
     let signals = Signals::catch()?;
     let mut session = Session::new(&run_dir, trainer)?;
     session.stop_on(signals.flag());
+    session.set_held_out(data.held_out.parts.iter().map(|part| &part.rows))?;
     let history = session.take_history();
     let monitor = Monitor::new(&plan, &run_dir, &held_out, &history)?;
     let mut training = Training::new(&plan, &history);
@@ -89,13 +90,13 @@ fn evaluate(
         rule,
         sparsity_batches: analysed.len(),
     };
-    let progress = BatchProgress::new(display, "evaluating", batches.len());
+    let mut progress = BatchProgress::new(display, "evaluating", batches.len());
     let perplexity =
         ssa_eval::perplexity(model, batches, &options, &mut |done| progress.done(done));
     progress.finish();
 
-    let progress = BatchProgress::new(display, "analysing", analysed.len());
-    let trained = model.config().trained_budget();
+    let mut progress = BatchProgress::new(display, "analyzing", analysed.len());
+    let trained = model.config().budget;
     let analysis =
         ssa_eval::analyze(model, analysed, trained, rule, &mut |done| progress.done(done));
     progress.finish();
@@ -122,7 +123,7 @@ fn summarise(
         started,
         machine: Machine::current(rayon::current_num_threads()),
         method: model.config().attention_method,
-        trained_budget: model.config().trained_budget(),
+        trained_budget: model.config().budget,
         parameters: model.parameters().count(),
         steps: training.steps().len() as u64,
         train_tokens: tokens,
@@ -145,6 +146,7 @@ fn finish(
     run_dir: &RunDir,
 ) -> Result<()> {
     let page = report::render(summary, steps, &plan.config().to_toml())?;
+    run_dir.check_lock()?;
     let path = run_dir.path().join("report.html");
     write_whole(&path, page.as_bytes())?;
     summary.write(&run_dir.path().join("summary.json"))?;

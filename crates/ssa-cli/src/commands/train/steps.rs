@@ -91,13 +91,12 @@ fn take(
 ) -> Result<()> {
     match event {
         Event::Step(metrics) => {
-            let measured = monitor.after(session.trainer().model(), metrics.step);
-            // The step is logged also if what came after it failed.
-            session.keep(measured.as_ref().cloned().unwrap_or_default())?;
-            progress.step(&metrics, &measured?);
+            let measured = monitor.after(session.trainer().model(), metrics.step)?;
+            session.keep(measured.clone())?;
+            progress.step(&metrics, &measured);
             training.add(&metrics);
         }
-        Event::Skipped(bad) => progress.note(&format!("{bad}; passed over")),
+        Event::Skipped(bad) => progress.note(&format!("{bad}; skipped")),
         Event::RolledBack { bad, to } => {
             progress.note(&format!("{bad}; going back to the checkpoint of step {to}"));
             monitor.go_back(to);
@@ -117,6 +116,6 @@ fn step_point(metrics: &StepMetrics, method: Method) -> StepPoint {
         step: metrics.step as u64,
         stream,
         cross_entropy: metrics.cross_entropy,
-        alignment_loss: (method == Method::Ssa).then_some(metrics.alignment),
+        alignment_loss: method.is_aligned().then_some(metrics.alignment),
     }
 }

@@ -81,7 +81,7 @@ pub(super) fn step(
             grad: grad.input()?,
             m: moments.m.in_place()?,
             v: moments.v.in_place()?,
-            clip: grad_scale.input(gpu)?,
+            clip: grad_scale.input("adamw_step", gpu)?,
             grad_scale: grad_scale.known().unwrap_or(1.0),
             beta1: coefficients.beta1,
             one_minus_beta1: coefficients.one_minus_beta1,
@@ -98,8 +98,8 @@ pub(super) fn step(
 
 pub(super) fn split(gpu: &Gpu, master: &Tensor) -> Result<(Tensor, Tensor)> {
     let device = Device::Cuda(gpu.clone());
-    let [mut param, mut residue] = [DType::Bf16, DType::I16]
-        .map(|dtype| Tensor::for_output_on(&device, dtype, master.shape()));
+    let half = |dtype| Tensor::for_output_on(&device, dtype, master.shape());
+    let (mut param, mut residue) = (half(DType::Bf16)?, half(DType::I16)?);
     let len = master.len();
     gpu.launch(
         pieces(len),
@@ -114,7 +114,7 @@ pub(super) fn split(gpu: &Gpu, master: &Tensor) -> Result<(Tensor, Tensor)> {
 }
 
 pub(super) fn join(gpu: &Gpu, param: &Tensor, residue: &Tensor) -> Result<Tensor> {
-    let mut master = Tensor::for_output_on(&Device::Cuda(gpu.clone()), DType::F32, param.shape());
+    let mut master = Tensor::for_output_on(&Device::Cuda(gpu.clone()), DType::F32, param.shape())?;
     let len = param.len();
     gpu.launch(
         pieces(len),

@@ -22,16 +22,18 @@ headers! {
     WGMMA = "wgmma.cuh" includes [MMA];
     /// Rows in registers.
     ROWS = "rows.cuh" includes [MMA];
+    /// Online softmax of scores in registers.
+    ONLINE_SOFTMAX = "online_softmax.cuh" includes [MMA];
     /// Rows of queries and keys of tiled attention.
-    ATTENTION = "attention.cuh" includes [MMA];
-    /// The same for warpgroups.
-    ATTENTION_SM90 = "attention_sm90.cuh" includes [ATTENTION, WGMMA];
+    ATTENTION = "attention.cuh" includes [COMMON];
+    /// Tiles in shared memory for products of warps.
+    TILE = "tile.cuh" includes [ATTENTION, MMA];
+    /// Tiles in shared memory for products of warpgroups.
+    SWIZZLED_TILE = "swizzled_tile.cuh" includes [TILE, WGMMA];
     /// A tile of keys, for the backward pass of keys.
-    KEY_TILE = "key_tile.cuh" includes [ATTENTION];
+    KEY_TILE = "key_tile.cuh" includes [TILE];
     /// A tile of packed query rows.
-    QUERY_TILE = "query_tile.cuh" includes [ATTENTION];
+    QUERY_TILE = "query_tile.cuh" includes [ONLINE_SOFTMAX, TILE];
     /// The selected keys of a token.
     SELECTED_KEYS = "selected_keys.cuh" includes [ROWS];
-    /// An entry of the inverse index.
-    PAIR = "pair.cuh" includes [COMMON];
 }

@@ -1,9 +1,9 @@
 //! The norm on a GPU: one partial sum for each chunk of each tensor, then their sum.
 
 use super::GradScale;
-use crate::cuda::elementwise::{THREADS, gather};
-use crate::cuda::{Gpu, Input, Launch, Module, Output, constants, int, kernel, structs};
-use crate::{Result, Scalar, Tensor};
+use crate::cuda::elementwise::THREADS;
+use crate::cuda::{Buffer, Gpu, Input, Launch, Module, Output, constants, kernel, structs};
+use crate::{Result, Scalar, Scalars, Tensor};
 
 pub(crate) static MODULE: Module = Module {
     name: "grad_norm",
@@ -37,23 +37,22 @@ kernel! {
     "grad_norm_finish" in MODULE:
     struct GradNormFinish<'a> {
         partial: Input<'a, f64>,
-        /// Numbers that have to be finite.
-        guards: Input<'a, f64>,
+        /// The losses of the step, which have to be finite.
+        sums: Option<Input<'a, f64>>,
         norm: Output<'a, f64>,
         clip: Output<'a, f32>,
         partials: i64,
-        guard_count: i32,
+        sum_count: i64,
         max_norm: f64,
     }
 }
 
-/// The norm and the factor that clips it to `max_norm`, NaN unless the norm and the guards are
-/// finite.
+/// The norm, and the factor that clips it to `max_norm` if it and all of `sums` are finite.
 pub(super) fn norm_and_clip(
     gpu: &Gpu,
     grads: &[&Tensor],
     max_norm: f64,
-    guards: &[&Scalar],
+    sums: &Scalars,
 ) -> Result<(Scalar, GradScale)> {
     let chunks = |grad: &Tensor| grad.len().div_ceil(CHUNK);
     let partials: usize = grads.iter().map(|grad| chunks(grad)).sum();
@@ -71,20 +70,16 @@ pub(super) fn norm_and_clip(
         )?;
         first += chunks(grad);
     }
-    // A factor of NaN lets the step change nothing.
-    let known_finite = guards.iter().filter_map(|guard| guard.known()).all(f64::is_finite);
-    let max_norm = if known_finite { max_norm } else { f64::NAN };
-    let guards = gather(gpu, &Scalar::inputs(gpu, guards)?)?;
     let (mut norm, mut clip) = (gpu.alloc(1)?, gpu.alloc(1)?);
     gpu.launch(
         Launch::new([1, 1, 1], FINISH_THREADS),
         GradNormFinish {
             partial: partial.input(),
-            guards: guards.input(),
+            sums: sums.buffer().map(Buffer::input),
             norm: norm.output(),
             clip: clip.output(),
             partials: partials as i64,
-            guard_count: int("guards", guards.len())?,
+            sum_count: sums.len() as i64,
             max_norm,
         },
     )?;

@@ -38,7 +38,7 @@ grad_norm_partial(const GradNormPartial p) {
 DEVICE bool is_finite(double x) { return fabs(x) < double(infinity()); }
 
 // norm = sqrt(sum of partial), and clip = min(1, max_norm / (norm + 1e-6)), NaN unless the norm and
-// all guards are finite.
+// all sums are finite.
 extern "C" __global__ void __launch_bounds__(FINISH_THREADS)
 grad_norm_finish(const GradNormFinish p) {
     double sum = 0.0;
@@ -46,7 +46,7 @@ grad_norm_finish(const GradNormFinish p) {
     for (i64 i = threadIdx.x; i < p.partials; i += FINISH_THREADS) sum += p.partial[i];
     sum = block_sum<FINISH_THREADS>(sum);
     bool finite = is_finite(sum);
-    for (int i = threadIdx.x; i < p.guard_count; i += FINISH_THREADS) finite &= is_finite(p.guards[i]);
+    for (i64 i = threadIdx.x; i < p.sum_count; i += FINISH_THREADS) finite &= is_finite(p.sums[i]);
     finite = __syncthreads_and(finite);
     if (threadIdx.x > 0) return;
     const double norm = sqrt(sum), factor = p.max_norm / (norm + 1e-6);

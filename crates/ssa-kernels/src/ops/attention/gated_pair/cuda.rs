@@ -2,7 +2,7 @@
 
 use half::bf16;
 
-use super::{GatedPair, GatedPairGrads, PairAlignment, Stream};
+use super::{AttentionMode, GatedPair, GatedPairGrads, PairAlignment};
 use crate::cuda::elementwise::{THREADS, sum};
 use crate::cuda::{
     Buffer, Define, Gpu, Gradient, Input, Launch, Module, Output, RowLayout, constants, int,
@@ -76,7 +76,7 @@ pub(super) fn forward(
     let blocks = if heads > 0 { tokens.min(BLOCKS) } else { 0 };
     let mut partial = gpu.alloc(blocks)?;
     let valid = upload_valid(gpu, alignment.valid)?;
-    let mut mixed = Tensor::for_output_like(pair.full, pair.full.shape());
+    let mut mixed = Tensor::for_output_like(pair.full, pair.full.shape())?;
     gpu.launch(
         Launch::new([blocks, 1, 1], THREADS).defines(&defines_of(pair, alignment)),
         GatedPairFwd {
@@ -151,5 +151,5 @@ fn upload_valid(gpu: &Gpu, valid: Option<&[bool]>) -> Result<Option<Buffer<u8>>>
 }
 
 fn takes_sparse(pair: &GatedPair<'_>) -> i32 {
-    i32::from(pair.chosen == Stream::Sparse)
+    i32::from(pair.chosen == AttentionMode::Sparse)
 }

@@ -1,13 +1,18 @@
-// What a block of the query-centric kernels owns: a tile of packed rows, and the keys that they
-// see.
+// The tile of packed rows that a block of the query-centric kernels owns, and the keys it sees.
 #pragma once
-#include "attention.cuh"
+#include "online_softmax.cuh"
+#include "tile.cuh"
+
+constexpr int WARP_ROWS = TILE_ROWS / WARPS;
+// Row tiles of a warp.
+constexpr int ROW_TILES = WARP_ROWS / 16;
+static_assert(TILE_ROWS == WARPS * ROW_TILES * 16, "a warp owns whole row tiles");
 
 // TILE_ROWS rows of one document and key/value head, WARP_ROWS of them a warp's, which walk their
-// keys in tiles of WALK_KEYS. Grid: entries of `tiles` * kv_heads. An entry is: first token and
+// keys in tiles of TILE_KEYS. Grid: entries of `tiles` * kv_heads. An entry is: first token and
 // number of tokens of the document, its first key, first row of the tile.
-template <int TILE_ROWS, int WARP_ROWS, int WALK_KEYS> struct QueryTile {
-    int document_start, kv_head, reach;
+struct QueryTile {
+    int document_start, kv_head, window_or_block;
     // Packed rows of the document, and the first of the tile.
     int rows, first_row;
     PackedRows row_index;
@@ -16,24 +21,41 @@ template <int TILE_ROWS, int WARP_ROWS, int WALK_KEYS> struct QueryTile {
     int lane, warp_row;
     // Keys that some row of the tile sees.
     int keys_begin, keys_end, key_tiles;
-    // Keys outside this range are behind a border for some row of the warp.
+    // Keys outside this range are masked for some row of the warp.
     int all_see_from, all_see_to;
 
-    DEVICE_MEMBER QueryTile(const int4* tiles, int kv_heads, int reach)
-        : QueryTile(tiles[blockIdx.x / kv_heads], blockIdx.x % kv_heads, kv_heads, reach) {}
+    DEVICE_MEMBER QueryTile(const int4* tiles, int kv_heads, int window_or_block)
+        : QueryTile(tiles[blockIdx.x / kv_heads], blockIdx.x % kv_heads, kv_heads,
+                    window_or_block) {}
 
     DEVICE_MEMBER int warp_first_row() const { return first_row + warp_row; }
+    // The row of the document that is row 16 m + 8 half + lane / 4 of the warp.
+    DEVICE_MEMBER int row(int m, int half) const {
+        return warp_first_row() + 16 * m + 8 * half + lane / 4;
+    }
 
-    // Removes the scores that rows of the warp have with keys they do not see. The columns of `s`
-    // are the keys from `key` on.
-    template <int M, int N> DEVICE_MEMBER void mask(float (&s)[M][N][4], int key) const {
+    // Loads lse / ln 2 and delta of the warp's rows from `[H, N, GROUP]`.
+    DEVICE_MEMBER void load_statistics(float2 (&x)[ROW_TILES][2], const float2* statistics,
+                                       int tokens) const {
+        statistics += statistics_row(kv_head, tokens, document_start);
+#pragma unroll
+        for (int m = 0; m < ROW_TILES; ++m)
+#pragma unroll
+            for (int half = 0; half < 2; ++half)
+                x[m][half] = statistics[min(row(m, half), rows - 1)];
+    }
+
+    // Masks the scores of rows of the warp with keys they do not see. The columns of `s` are the
+    // keys from `key` on.
+    template <int N> DEVICE_MEMBER void mask(float (&s)[ROW_TILES][N][4], int key) const {
         if (key >= all_see_from && key + 8 * N <= all_see_to) return;
 #pragma unroll
-        for (int m = 0; m < M; ++m)
+        for (int m = 0; m < ROW_TILES; ++m)
 #pragma unroll
             for (int half = 0; half < 2; ++half) {
-                const int position = min(warp_first_row() + 16 * m + 8 * half + lane / 4, rows - 1) / GROUP;
-                const int from = seen_from(position, reach) - key, to = seen_to(position, reach) - key;
+                const int position = min(row(m, half), rows - 1) / GROUP;
+                const int from = seen_from(position, window_or_block) - key;
+                const int to = seen_to(position, window_or_block) - key;
 #pragma unroll
                 for (int n = 0; n < N; ++n)
 #pragma unroll
@@ -44,116 +66,67 @@ template <int TILE_ROWS, int WARP_ROWS, int WALK_KEYS> struct QueryTile {
             }
     }
 
-    // Writes the rows of the warp in whole chunks, by way of their place in the tile of q at
-    // `shared`. `add` as of gradients.
-    template <int M, int N>
-    DEVICE_MEMBER void write(u8* shared, bf16* to, const float (&x)[M][N][4], float factor, int add) const {
+    // Divides the outputs of the warp's rows by their sums (a row without keys has zeros) and
+    // writes their lse.
+    DEVICE_MEMBER void finish(const OnlineSoftmax<ROW_TILES, ExactMaximum>& softmax,
+                              float (&o)[ROW_TILES][DEPTH_COLUMNS][4], float* lse) const {
+#pragma unroll
+        for (int m = 0; m < ROW_TILES; ++m)
+#pragma unroll
+            for (int half = 0; half < 2; ++half) {
+                const float total = softmax.total(m, half);
+                scale_row(o[m], half, softmax.normalizer(total));
+                if (lane % 4 == 0 && row(m, half) < rows)
+                    lse[row_index(row(m, half))] = softmax.lse(m, half, total);
+            }
+    }
+
+    // Writes the rows of the warp to `[N, HQ, HEAD_DIM]` in whole chunks, through the warp's rows
+    // of the tile at `shared`. `add` as for gradients.
+    DEVICE_MEMBER void write(u8* shared, bf16* to, const float (&x)[ROW_TILES][DEPTH_COLUMNS][4],
+                             float factor, int add) const {
+        using WarpTile = Tile<WARP_ROWS>;
         u8* tile = shared + warp_row * ROW_BYTES;
 #pragma unroll
-        for (int m = 0; m < M; ++m)
+        for (int m = 0; m < ROW_TILES; ++m)
 #pragma unroll
             for (int half = 0; half < 2; ++half)
 #pragma unroll
-                for (int n = 0; n < N; ++n)
-                    *reinterpret_cast<u32*>(tile + swizzle<ROW_BYTES>(16 * m + 8 * half + lane / 4, n) + lane % 4 * 4) =
+                for (int n = 0; n < DEPTH_COLUMNS; ++n) {
+                    u8* chunk = tile + WarpTile::offset(16 * m + 8 * half + lane / 4, n);
+                    *reinterpret_cast<u32*>(chunk + lane % 4 * 4) =
                         pack_bf16(x[m][n][2 * half] * factor, x[m][n][2 * half + 1] * factor);
+                }
         __syncwarp();
         for (int i = lane; i < WARP_ROWS * (HEAD_DIM / 8); i += WARP) {
             const int row = i / (HEAD_DIM / 8), chunk = i % (HEAD_DIM / 8);
             if (warp_first_row() + row >= rows) break;
-            const u8* source = tile + swizzle<ROW_BYTES>(row, chunk);
-            uint4* target = reinterpret_cast<uint4*>(to + row_index(warp_first_row() + row) * HEAD_DIM + chunk * 8);
+            const u8* source = tile + WarpTile::offset(row, chunk);
+            bf16* target = to + row_index(warp_first_row() + row) * HEAD_DIM + chunk * 8;
             if (add) {
                 float sum[8];
                 load8(sum, reinterpret_cast<const bf16*>(source));
-                accumulate8(reinterpret_cast<bf16*>(target), sum, 1);
+                accumulate8(target, sum, 1);
             } else {
-                *target = *reinterpret_cast<const uint4*>(source);
+                *reinterpret_cast<uint4*>(target) = *reinterpret_cast<const uint4*>(source);
             }
         }
         __syncwarp();
     }
 
 private:
-    DEVICE_MEMBER QueryTile(int4 entry, int kv_head, int kv_heads, int reach)
-        : document_start(entry.x), kv_head(kv_head), reach(reach), rows(entry.y * GROUP), first_row(entry.w),
-          row_index(entry.x, kv_head, kv_heads), key_index(entry.z, kv_head, kv_heads), lane(threadIdx.x % WARP),
+    DEVICE_MEMBER QueryTile(int4 entry, int kv_head, int kv_heads, int window_or_block)
+        : document_start(entry.x), kv_head(kv_head), window_or_block(window_or_block),
+          rows(entry.y * GROUP), first_row(entry.w), row_index(entry.x, kv_head, kv_heads),
+          key_index(entry.z, kv_head, kv_heads), lane(threadIdx.x % WARP),
           warp_row(threadIdx.x / WARP * WARP_ROWS) {
         const int last_row = min(first_row + TILE_ROWS, rows) - 1;
-        keys_end = seen_to(last_row / GROUP, reach);
-        keys_begin = seen_from(first_row / GROUP, reach) / WALK_KEYS * WALK_KEYS;
-        key_tiles = (keys_end - keys_begin + WALK_KEYS - 1) / WALK_KEYS;
-        all_see_from = seen_from((min(warp_first_row() + WARP_ROWS, rows) - 1) / GROUP, reach);
-        all_see_to = seen_to(warp_first_row() / GROUP, reach);
-    }
-};
-
-// ---- Online softmax of the two rows that a lane holds of each row tile
-// ---------------------------------------------------
-
-// Scores are scaled by `scale` = softmax_scale / ln 2 on their way into 2^x, so that no product is
-// spent on it.
-template <int M> struct Softmax {
-    float largest[M][2], sum[M][2];
-
-    DEVICE_MEMBER Softmax() {
-#pragma unroll
-        for (int m = 0; m < M; ++m) largest[m][0] = largest[m][1] = -infinity(), sum[m][0] = sum[m][1] = 0.0f;
-    }
-
-    // What to subtract from scaled scores: finite also where a row has seen nothing.
-    DEVICE_MEMBER float reference(int m, int half, float scale) const {
-        return largest[m][half] == -infinity() ? 0.0f : largest[m][half] * scale;
-    }
-
-    // Takes in the largest scores that a lane found in a tile, and moves what was summed to the new
-    // reference.
-    template <int N>
-    DEVICE_MEMBER void advance(float (&o)[M][N][4], const float (&found)[M][2], float scale) {
-        float next[M][2];
-        bool moved = false;
-#pragma unroll
-        for (int m = 0; m < M; ++m)
-#pragma unroll
-            for (int half = 0; half < 2; ++half) {
-                next[m][half] = fmaxf(largest[m][half], quad_max(found[m][half]));
-                moved |= next[m][half] > largest[m][half];
-            }
-        // After the first few tiles new largest scores are rare.
-        if (!__any_sync(ALL_LANES, moved)) return;
-#pragma unroll
-        for (int m = 0; m < M; ++m)
-#pragma unroll
-            for (int half = 0; half < 2; ++half) {
-                const float old = largest[m][half];
-                largest[m][half] = next[m][half];
-                const float factor = exp2_approx(old * scale - reference(m, half, scale));
-                sum[m][half] *= factor;
-#pragma unroll
-                for (int n = 0; n < N; ++n) {
-                    o[m][n][2 * half] *= factor;
-                    o[m][n][2 * half + 1] *= factor;
-                }
-            }
-    }
-
-    // Divides the outputs of a row by its sum (a row without keys has zeros) and writes its lse.
-    template <int N, typename Tile>
-    DEVICE_MEMBER void finish(float (&o)[M][N][4], float* lse, const Tile& own, float scale) {
-#pragma unroll
-        for (int m = 0; m < M; ++m)
-#pragma unroll
-            for (int half = 0; half < 2; ++half) {
-                const float total = quad_sum(sum[m][half]);
-                const float factor = total > 0.0f ? 1.0f / total : 0.0f;
-#pragma unroll
-                for (int n = 0; n < N; ++n) {
-                    o[m][n][2 * half] *= factor;
-                    o[m][n][2 * half + 1] *= factor;
-                }
-                const int row = own.warp_first_row() + 16 * m + 8 * half + own.lane / 4;
-                if (own.lane % 4 == 0 && row < own.rows)
-                    lse[own.row_index(row)] = total > 0.0f ? (largest[m][half] * scale + __log2f(total)) * LN_2 : -infinity();
-            }
+        keys_end = seen_to(last_row / GROUP, window_or_block);
+        const int first_seen = seen_from(first_row / GROUP, window_or_block);
+        keys_begin = first_seen / TILE_KEYS * TILE_KEYS;
+        key_tiles = (keys_end - keys_begin + TILE_KEYS - 1) / TILE_KEYS;
+        const int warp_last_row = min(warp_first_row() + WARP_ROWS, rows) - 1;
+        all_see_from = seen_from(warp_last_row / GROUP, window_or_block);
+        all_see_to = seen_to(warp_first_row() / GROUP, window_or_block);
     }
 };

@@ -2,7 +2,6 @@
 
 use half::bf16;
 
-use crate::checks::dtypes;
 use crate::cuda::{
     Define, Gpu, Gradient, Input, Launch, Module, Output, RowLayout, constants, int, kernel,
     structs,
@@ -48,14 +47,12 @@ kernel! {
 
 /// Writes the means `[C, width]` in the type of `pooled`.
 pub(super) fn forward(
-    op: &'static str,
     gpu: &Gpu,
     x: &Tensor,
     documents: &Documents,
     block_size: usize,
     pooled: &mut Tensor,
 ) -> Result<()> {
-    dtypes(op, &[("x", x, DType::Bf16)])?;
     let (blocks, width) = (pooled.shape()[0], width(pooled));
     let starts = device_block_starts(documents, gpu, block_size)?;
     let defines = defines(width);
@@ -75,14 +72,12 @@ pub(super) fn forward(
 }
 
 pub(super) fn backward(
-    op: &'static str,
     gpu: &Gpu,
     dpooled: &Tensor,
     documents: &Documents,
     block_size: usize,
     dx: &mut Tensor,
 ) -> Result<()> {
-    dtypes(op, &[("dpooled", dpooled, DType::Bf16), ("dx", dx, DType::Bf16)])?;
     let (blocks, width) = (dpooled.shape()[0], width(dpooled));
     let starts = device_block_starts(documents, gpu, block_size)?;
     let vectors = blocks * RowLayout::new(width).vectors();

@@ -4,8 +4,7 @@ use std::sync::Arc;
 
 use half::bf16;
 
-use super::{BlockIndices, Call, SelectionRule};
-use crate::checks::dtypes;
+use super::{BlockIndices, SelectionCall, SelectionRule};
 use crate::cuda::{
     Buffer, Define, Gpu, Input, Launch, Module, Output, WARP, constants, int, kernel, structs,
 };
@@ -122,17 +121,20 @@ impl Specialization {
 }
 
 /// Writes the selection of every token.
-pub(super) fn select(op: &'static str, gpu: &Gpu, call: &Call<'_>) -> Result<BlockIndices> {
-    let &Call { q, k_pooled, documents, options, shape, slots, softmax_scale } = call;
-    dtypes(op, &[("q", q, DType::Bf16)])?;
+pub(super) fn select(
+    op: &'static str,
+    gpu: &Gpu,
+    call: &SelectionCall<'_>,
+) -> Result<BlockIndices> {
+    let &SelectionCall { q, k_pooled, documents, options, shape, slots, softmax_scale } = call;
     let head_dim = padded_head_dim(op, &shape, STEP)?;
     if head_dim != shape.head_dim {
         let (q, k_pooled) =
             (&q.with_row_len(gpu, head_dim)?, &k_pooled.with_row_len(gpu, head_dim)?);
         let shape = AttentionShape { head_dim, ..shape };
-        return select(op, gpu, &Call { q, k_pooled, shape, ..*call });
+        return select(op, gpu, &SelectionCall { q, k_pooled, shape, ..*call });
     }
-    let block_size = options.block_size;
+    let block_size = options.budget.block_size();
     let longest =
         documents.ranges().map(|range| range.len()).max().unwrap_or(0).div_ceil(block_size);
     let specialization = Specialization::of(&shape, options.rule, longest);
@@ -209,10 +211,16 @@ fn split_means(
     Ok(buffer)
 }
 
+/// Key of the tiles of so many tokens.
+#[derive(PartialEq)]
+struct SelectionTiles {
+    tokens: usize,
+}
+
 /// First token and number of tokens of every tile; those with the most blocks before them, and so
 /// the most work, first.
 fn tiles(documents: &Documents, gpu: &Gpu, tokens: usize) -> Result<Arc<Buffer<i32>>> {
-    documents.device_table(gpu, "selection_tiles", tokens, || {
+    documents.tables().get(gpu, SelectionTiles { tokens }, || {
         let mut tiles = Blocks::new(documents, tokens).tiles(tokens);
         tiles.sort_by_key(|tile| std::cmp::Reverse(tile.position(tile.tokens.start)));
         tiles.iter().flat_map(|tile| [tile.tokens.start as i32, tile.tokens.len() as i32]).collect()

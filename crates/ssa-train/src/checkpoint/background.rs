@@ -1,0 +1,86 @@
+//! Saving in the background.
+
+use std::panic;
+use std::thread::{self, JoinHandle};
+
+use ssa_files::{FileError, Operation};
+
+use super::{Checkpoints, Retention, Snapshot};
+use crate::lock::RunLock;
+use crate::{Result, TrainError};
+
+/// Saves checkpoints on a thread of its own, one at a time: a second one waits for the first before
+/// it is even copied, so memory never holds more than one snapshot.
+pub(crate) struct BackgroundSaver {
+    checkpoints: Checkpoints,
+    retention: Retention,
+    lock: RunLock,
+    in_flight: Option<JoinHandle<Result<()>>>,
+}
+
+impl BackgroundSaver {
+    pub(crate) fn new(checkpoints: Checkpoints, retention: Retention, lock: RunLock) -> Self {
+        Self { checkpoints, retention, lock, in_flight: None }
+    }
+
+    /// Waits for the save in flight, takes a snapshot and begins to save it.
+    ///
+    /// # Errors
+    /// As [`wait`](Self::wait), and what taking the snapshot returns.
+    pub(crate) fn save(&mut self, snapshot: impl FnOnce() -> Result<Snapshot>) -> Result<()> {
+        self.wait()?;
+        let snapshot = snapshot()?;
+        let (checkpoints, lock) = (self.checkpoints.clone(), self.lock.clone());
+        let retention = self.retention;
+        let job = move || save(&checkpoints, &snapshot, retention, &lock);
+        let thread = thread::Builder::new().name("checkpoint".to_owned()).spawn(job);
+        let error = FileError::at(Operation::Write, self.checkpoints.directory());
+        self.in_flight = Some(thread.map_err(error)?);
+        Ok(())
+    }
+
+    /// Waits until nothing is in flight.
+    ///
+    /// # Errors
+    /// [`TrainError::CheckpointNotSaved`] if the save in flight failed.
+    pub(crate) fn wait(&mut self) -> Result<()> {
+        match self.in_flight.take() {
+            None => Ok(()),
+            Some(thread) => thread.join().unwrap_or_else(|payload| panic::resume_unwind(payload)),
+        }
+    }
+
+    /// Reports a save that has ended, without waiting.
+    ///
+    /// # Errors
+    /// As [`wait`](Self::wait).
+    pub(crate) fn poll(&mut self) -> Result<()> {
+        if self.in_flight.as_ref().is_some_and(JoinHandle::is_finished) {
+            self.wait()
+        } else {
+            Ok(())
+        }
+    }
+}
+
+impl Drop for BackgroundSaver {
+    /// A run that ends with another error still completes the checkpoint it began.
+    fn drop(&mut self) {
+        if let Some(thread) = self.in_flight.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+fn save(
+    checkpoints: &Checkpoints,
+    snapshot: &Snapshot,
+    retention: Retention,
+    lock: &RunLock,
+) -> Result<()> {
+    checkpoints.save(snapshot, retention, lock).map_err(|source| {
+        let older = checkpoints.steps().unwrap_or_default().last().copied();
+        let (step, source) = (snapshot.state.step, Box::new(source));
+        TrainError::CheckpointNotSaved { step, older, source }
+    })
+}
