@@ -51,7 +51,7 @@ fn attention() {
             "pooling",
             "selection",
             "sparse forward",
-            "alignment backward",
+            "gate and alignment backward",
         ] {
             assert!(parts.contains(&part), "{part}: {parts:?}");
         }

@@ -4,32 +4,38 @@ use std::any::Any;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::Result;
-use crate::cuda::{Buffer, Gpu};
+use crate::cuda::{Buffer, Element, Gpu};
 
 /// Tables that GPU kernels look up. Each is built when a kernel first asks for it and lives as long
 /// as the data that it depends on, which owns the cache.
 ///
 /// The type of a key says which table it is, its value says for which parameters.
-#[derive(Debug, Default)]
-pub(crate) struct DeviceCache(Mutex<Vec<Entry>>);
+#[derive(Debug)]
+pub(crate) struct DeviceCache<T>(Mutex<Vec<Entry<T>>>);
 
 #[derive(Debug)]
-struct Entry {
+struct Entry<T> {
     key: Box<dyn Any + Send>,
-    table: Arc<Buffer>,
+    table: Arc<Buffer<T>>,
 }
 
-impl DeviceCache {
+impl<T> Default for DeviceCache<T> {
+    fn default() -> Self {
+        Self(Mutex::default())
+    }
+}
+
+impl<T: Element> DeviceCache<T> {
     /// The table of this key on a GPU.
     ///
     /// # Errors
     /// [`KernelError::OutOfMemory`](crate::KernelError::OutOfMemory) if the GPU has no room for it.
-    pub(crate) fn get<K: PartialEq + Send + 'static, T: Copy>(
+    pub(crate) fn get<K: PartialEq + Send + 'static>(
         &self,
         gpu: &Gpu,
         key: K,
         build: impl FnOnce() -> Vec<T>,
-    ) -> Result<Arc<Buffer>> {
+    ) -> Result<Arc<Buffer<T>>> {
         let mut entries = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         // A batch has a dozen tables at most.
         let found = entries

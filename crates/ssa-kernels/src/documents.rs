@@ -22,7 +22,7 @@ pub struct Documents(Arc<Inner>);
 struct Inner {
     /// Ascending, from 0 to N, one more entry than documents.
     cu_seqlens: Vec<usize>,
-    tables: DeviceCache,
+    tables: DeviceCache<i32>,
 }
 
 /// Key of the first token of the document of every token.
@@ -138,12 +138,12 @@ impl Documents {
     }
 
     /// Tables of kernels on a GPU that depend on these documents.
-    pub(crate) fn tables(&self) -> &DeviceCache {
+    pub(crate) fn tables(&self) -> &DeviceCache<i32> {
         &self.0.tables
     }
 
-    /// For every token the first token of its document, `i32` `[N]` on a GPU.
-    pub(crate) fn device_starts(&self, gpu: &Gpu) -> Result<Arc<Buffer>> {
+    /// For every token the first token of its document, `[N]` on a GPU.
+    pub(crate) fn device_starts(&self, gpu: &Gpu) -> Result<Arc<Buffer<i32>>> {
         self.tables().get(gpu, DocumentStarts, || {
             self.starts().into_iter().map(|start| start as i32).collect()
         })

@@ -10,7 +10,7 @@ pub struct Scalar(Place);
 #[derive(Debug)]
 enum Place {
     Host(f64),
-    Cuda(Buffer),
+    Cuda(Buffer<f64>),
 }
 
 impl Scalar {
@@ -19,8 +19,8 @@ impl Scalar {
         Self(Place::Host(value))
     }
 
-    /// The `f64` at the beginning of a buffer.
-    pub(crate) fn on_gpu(buffer: Buffer) -> Self {
+    /// The first element of a buffer.
+    pub(crate) fn on_gpu(buffer: Buffer<f64>) -> Self {
         Self(Place::Cuda(buffer))
     }
 
@@ -48,7 +48,7 @@ pub struct Scalars(List);
 #[derive(Debug)]
 enum List {
     Host(Vec<f64>),
-    Cuda { gpu: Gpu, buffer: Option<Buffer>, len: usize },
+    Cuda { gpu: Gpu, buffer: Option<Buffer<f64>>, len: usize },
 }
 
 /// Numbers that a first GPU buffer has room for.
@@ -72,7 +72,7 @@ impl Scalars {
             (List::Host(values), Place::Host(value)) => values.push(*value),
             (List::Cuda { gpu, buffer, len }, Place::Cuda(source)) if source.gpu() == gpu => {
                 let list = with_room(gpu, buffer, *len)?;
-                list.copy_from(*len * size_of::<f64>(), source, size_of::<f64>())?;
+                list.copy_from(*len, source, 1)?;
                 *len += 1;
             }
             (_, source) => {
@@ -118,7 +118,7 @@ impl Scalars {
             List::Host(values) => Pending::Host(values.clone()),
             List::Cuda { buffer: None, .. } => Pending::Host(Vec::new()),
             List::Cuda { buffer: Some(buffer), len, .. } => {
-                Pending::Cuda(Readback::start(buffer, len * size_of::<f64>())?)
+                Pending::Cuda(Readback::start(buffer, *len)?)
             }
         }))
     }
@@ -132,7 +132,7 @@ impl Scalars {
     }
 
     /// The numbers on a GPU; none for an empty list and on the CPU.
-    pub(crate) fn buffer(&self) -> Option<&Buffer> {
+    pub(crate) fn buffer(&self) -> Option<&Buffer<f64>> {
         match &self.0 {
             List::Host(_) => None,
             List::Cuda { buffer, .. } => buffer.as_ref(),
@@ -141,17 +141,20 @@ impl Scalars {
 }
 
 /// The buffer of a list of `len` numbers, with room for one more.
-fn with_room<'a>(gpu: &Gpu, buffer: &'a mut Option<Buffer>, len: usize) -> Result<&'a mut Buffer> {
-    let bytes = len * size_of::<f64>();
+fn with_room<'a>(
+    gpu: &Gpu,
+    buffer: &'a mut Option<Buffer<f64>>,
+    len: usize,
+) -> Result<&'a mut Buffer<f64>> {
     let full = match buffer.take() {
-        Some(buffer_with_room) if bytes < buffer_with_room.bytes() => {
+        Some(buffer_with_room) if len < buffer_with_room.len() => {
             return Ok(buffer.insert(buffer_with_room));
         }
         full => full,
     };
-    let mut larger = gpu.alloc::<f64>((2 * len).max(FIRST_CAPACITY))?;
+    let mut larger = gpu.alloc((2 * len).max(FIRST_CAPACITY))?;
     if let Some(full) = full {
-        larger.copy_from(0, &full, bytes)?;
+        larger.copy_from(0, &full, len)?;
     }
     Ok(buffer.insert(larger))
 }

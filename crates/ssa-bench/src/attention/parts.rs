@@ -4,12 +4,15 @@
 //! products in a forward (scores, and values by their weights), five in a backward. Pairs of query
 //! and key are counted as the definitions count them, without what a tile computes in vain.
 
-use ssa_kernels::ops::attention::alignment::{AlignmentOptions, alignment_bwd, alignment_fwd};
+use ssa_kernels::ops::attention::alignment::AlignmentOptions;
 use ssa_kernels::ops::attention::full::{full_attention_bwd, full_attention_fwd};
+use ssa_kernels::ops::attention::gated_pair::{
+    GatedPair, GatedPairGrads, PairAlignment, gated_pair_bwd, gated_pair_fwd,
+};
 use ssa_kernels::ops::attention::pooling::mean_pool_fwd;
 use ssa_kernels::ops::attention::selection::{BlockIndices, SelectionRule, select_blocks};
 use ssa_kernels::ops::attention::sparse::{sparse_attention_bwd, sparse_attention_fwd};
-use ssa_kernels::ops::attention::{AttentionGrads, AttentionOutput};
+use ssa_kernels::ops::attention::{AttentionGrads, AttentionMode, AttentionOutput};
 use ssa_kernels::ops::gate::{gate_apply_bwd, gate_apply_fwd};
 use ssa_kernels::{DType, KernelError, Tensor};
 use ssa_model::SparseBudget;
@@ -143,26 +146,32 @@ fn pairs(indices: &BlockIndices) -> Result<usize, KernelError> {
     Ok(rows.map(|(row, blocks)| seen((row / heads, blocks))).sum())
 }
 
+/// Two tensors of a set that are shaped like an output.
+fn pair<'a>(full: &'a Tensor, sparse: &'a Tensor, gate: &'a Tensor) -> GatedPair<'a> {
+    GatedPair { full, sparse, gate, chosen: AttentionMode::Sparse }
+}
+
 pub(super) fn gate_and_alignment(bench: &mut Bench<'_>, inputs: &Inputs) -> Result<()> {
     let device = bench.meter.device().clone();
     let q_bytes = bench.tokens * inputs.q_width * device.dtype().size();
-    let options = AlignmentOptions::default();
-    // The two tensors of a set that are shaped like an output.
-    let part = Part::new("alignment forward").bytes(2 * q_bytes);
-    bench.measure(part, inputs, |_, [full, .., sparse]| {
-        alignment_fwd(full, sparse, None, &options).map(drop)
-    })?;
-    let part = Part::new("alignment backward").bytes(4 * q_bytes);
-    bench.measure(part, inputs, |_, [full, .., sparse]| {
-        let [mut dfull, mut dsparse] = [Tensor::zeros_like(full), Tensor::zeros_like(sparse)];
-        alignment_bwd(full, sparse, None, &options, 1e-3, &mut dfull, &mut dsparse)
-    })?;
-
     let shape = inputs.sets[0][0].shape();
     let gate = Tensor::from_vec(vec![0.5; shape[..3].iter().product()], &shape[..3])
         .and_then(|gate| gate.to_device(&device, DType::F32));
-    let part = Part::new("gate forward").bytes(2 * q_bytes);
+    let part = Part::new("gate and alignment forward").bytes(3 * q_bytes);
     let Some(gate) = bench.need(part, gate)? else { return Ok(()) };
+    let options = AlignmentOptions::default();
+    let alignment = PairAlignment { options: &options, gated: true, valid: None };
+    bench.measure(part, inputs, |_, [full, .., sparse]| {
+        gated_pair_fwd(&pair(full, sparse, &gate), &alignment).map(drop)
+    })?;
+    let part = Part::new("gate and alignment backward").bytes(5 * q_bytes);
+    bench.measure(part, inputs, |_, [full, .., sparse]| {
+        let [mut dfull, mut dsparse, mut dgate] = [full, sparse, &gate].map(Tensor::zeros_like);
+        let grads = GatedPairGrads { dfull: &mut dfull, dsparse: &mut dsparse, dgate: &mut dgate };
+        gated_pair_bwd(sparse, &pair(full, sparse, &gate), &alignment, 1e-3, grads)
+    })?;
+
+    let part = Part::new("gate forward").bytes(2 * q_bytes);
     bench.measure(part, inputs, |_, [out, ..]| gate_apply_fwd(out, &gate).map(drop))?;
     let part = Part::new("gate backward").bytes(3 * q_bytes);
     bench.measure(part, inputs, |_, [out, .., dgated]| {

@@ -2,6 +2,7 @@
 
 use anyhow::Result;
 use ssa_kernels::cuda::{self, Library, compile_all};
+use ssa_kernels::ops::MODULES;
 
 use ssa_report::number::{bytes, counted};
 
@@ -71,7 +72,7 @@ fn compile(args: &DoctorArgs) -> Result<()> {
     let mut faults = 0;
     for arch in &args.compile {
         let (mut kernels, mut seconds) = (0, 0.0);
-        for module in compile_all(arch)? {
+        for module in compile_all(MODULES, arch)? {
             seconds += module.seconds;
             for kernel in &module.kernels {
                 kernels += 1;

@@ -1,25 +1,32 @@
 //! Device memory.
 
+use std::marker::PhantomData;
+use std::num::NonZeroU64;
+use std::sync::Arc;
+
 use cudarc::driver::{result, sys};
 
-use super::Gpu;
+use super::parameters::{Element, Input, Output};
+use super::{Event, Gpu};
 use crate::{KernelError, Result};
 
-/// Device memory with one owner, from the driver's pool. It is given back in stream order: kernels
-/// that were queued before may still use it.
-pub(crate) struct Buffer {
+/// Device memory with one owner, from the driver's pool, which frees it in the order of its stream:
+/// kernels that were queued before may still use it.
+pub(crate) struct Memory {
     gpu: Gpu,
-    address: sys::CUdeviceptr,
+    address: NonZeroU64,
     bytes: usize,
+    /// The owner of the memory, if this only reads it from another stream.
+    source: Option<Arc<Memory>>,
 }
 
-impl Buffer {
+impl Memory {
     /// Memory that holds anything (NaN where the GPU poisons outputs).
-    pub(super) fn uninitialised(gpu: &Gpu, bytes: usize) -> Result<Self> {
+    pub(crate) fn uninitialized(gpu: &Gpu, bytes: usize) -> Result<Self> {
         let stream = gpu.stream()?;
         // The pool refuses zero bytes.
         let allocated = bytes.max(1);
-        // SAFETY: the stream is the GPU's own and open as long as `gpu` is.
+        // SAFETY: the stream belongs to the GPU and is open as long as `gpu` is.
         let address = match unsafe { result::malloc_async(stream, allocated) } {
             Ok(address) => address,
             Err(error) if error.0 == sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY => {
@@ -27,47 +34,63 @@ impl Buffer {
             }
             Err(error) => return Err(KernelError::cuda("cuMemAllocAsync", error)),
         };
-        let mut buffer = Self { gpu: gpu.clone(), address, bytes };
+        let address = NonZeroU64::new(address).ok_or_else(|| gpu.out_of_memory(bytes))?;
+        let mut memory = Self { gpu: gpu.clone(), address, bytes, source: None };
         if gpu.poisons_outputs() {
-            buffer.fill_bytes(0xff)?;
+            memory.fill_bytes(0xff)?;
         }
-        Ok(buffer)
+        Ok(memory)
     }
 
     /// A copy in memory of its own.
     pub(crate) fn duplicate(&self) -> Result<Self> {
-        let mut copy = Self::uninitialised(&self.gpu, self.bytes)?;
-        copy.copy_from(0, self, self.bytes)?;
+        let copy = Self::uninitialized(&self.gpu, self.bytes)?;
+        let stream = self.gpu.stream()?;
+        let (to, from) = (copy.address.get(), self.address.get());
+        // SAFETY: both have this many bytes, and the copy is in stream order before either is
+        // freed.
+        unsafe { result::memcpy_dtod_async(to, from, self.bytes, stream) }
+            .map_err(|error| KernelError::cuda("cuMemcpyDtoDAsync", error))?;
         Ok(copy)
     }
 
-    /// Copies the first `bytes` bytes of another buffer of the same GPU to byte `offset`.
-    pub(crate) fn copy_from(&mut self, offset: usize, source: &Self, bytes: usize) -> Result<()> {
-        let fits = offset.checked_add(bytes).is_some_and(|end| end <= self.bytes);
-        assert!(fits && bytes <= source.bytes, "both buffers have the bytes that are copied");
-        if bytes == 0 {
-            return Ok(());
-        }
-        let (stream, target) = (self.gpu.stream()?, self.address + offset as u64);
-        // SAFETY: both buffers have this many bytes there, and the copy is in stream order before
-        // either is given back.
-        unsafe { result::memcpy_dtod_async(target, source.address, bytes, stream) }
-            .map_err(|error| KernelError::cuda("cuMemcpyDtoDAsync", error))
+    /// The same memory for reading on another stream of the device. That stream waits for what is
+    /// queued here; when the result is dropped, this stream waits for what was queued there. So the
+    /// owner may overwrite or free the memory afterwards.
+    pub(crate) fn shared_with(self: &Arc<Self>, gpu: &Gpu) -> Result<Self> {
+        Event::record(&self.gpu)?.wait(gpu)?;
+        let Self { address, bytes, .. } = **self;
+        Ok(Self { gpu: gpu.clone(), address, bytes, source: Some(self.clone()) })
     }
 
-    /// The GPU it lies on.
+    /// Whether another stream owns the memory.
+    pub(crate) fn is_shared(&self) -> bool {
+        self.source.is_some()
+    }
+
+    /// The stream that uses it.
     pub(crate) fn gpu(&self) -> &Gpu {
         &self.gpu
     }
 
-    /// Where it begins.
-    pub(crate) fn address(&self) -> sys::CUdeviceptr {
-        self.address
+    /// The elements, for a kernel that reads them.
+    pub(crate) fn input<T: Element>(&self) -> Input<'_, T> {
+        Input::at(self.address)
+    }
+
+    /// The elements, for a kernel that writes them; the caller owns the memory.
+    pub(crate) fn output<T: Element>(&self) -> Output<'_, T> {
+        Output::at(self.address)
     }
 
     /// Its size in bytes.
     pub(crate) fn bytes(&self) -> usize {
         self.bytes
+    }
+
+    /// The beginning of the memory.
+    pub(crate) fn address(&self) -> sys::CUdeviceptr {
+        self.address.get()
     }
 
     /// Sets every byte.
@@ -76,50 +99,147 @@ impl Buffer {
             return Ok(());
         }
         let stream = self.gpu.stream()?;
-        // SAFETY: the buffer has this many bytes and is borrowed mutably.
-        unsafe { result::memset_d8_async(self.address, byte, self.bytes, stream) }
+        // SAFETY: the memory has this many bytes and is borrowed mutably.
+        unsafe { result::memset_d8_async(self.address(), byte, self.bytes, stream) }
             .map_err(|error| KernelError::cuda("cuMemsetD8Async", error))
     }
 
     /// Copies host values into the beginning.
-    pub(crate) fn write<T: Copy>(&mut self, values: &[T]) -> Result<()> {
-        assert!(size_of_val(values) <= self.bytes, "values fit into their buffer");
+    pub(crate) fn write<T: Element>(&mut self, values: &[T]) -> Result<()> {
+        self.check_fits(values)?;
         if values.is_empty() {
             return Ok(());
         }
-        let stream = self.gpu.stream()?;
-        // SAFETY: the values fit (checked above); from pageable memory the driver has taken them
-        // when it returns.
-        unsafe { result::memcpy_htod_async(self.address, values, stream) }
-            .map_err(|error| KernelError::cuda("cuMemcpyHtoDAsync", error))
+        // SAFETY: an element is plain data, so its bytes can be read as such.
+        let bytes = unsafe {
+            std::slice::from_raw_parts(values.as_ptr().cast::<u8>(), size_of_val(values))
+        };
+        self.gpu.staging().copy(&self.gpu, self.address(), bytes)
     }
 
     /// Copies the beginning into host values; waits for all work before.
-    pub(crate) fn read<T: Copy>(&self, values: &mut [T]) -> Result<()> {
-        assert!(size_of_val(values) <= self.bytes, "a buffer holds the values that are read");
+    pub(crate) fn read<T: Element>(&self, values: &mut [T]) -> Result<()> {
+        self.check_fits(values)?;
         if !values.is_empty() {
             let stream = self.gpu.stream()?;
-            // SAFETY: the buffer holds this many bytes (checked above), and `T` is plain data that
-            // any bytes make.
-            unsafe { result::memcpy_dtoh_async(values, self.address, stream) }
+            // SAFETY: the memory holds this many bytes (checked above), and all bit patterns are
+            // values of `T`.
+            unsafe { result::memcpy_dtoh_async(values, self.address(), stream) }
                 .map_err(|error| KernelError::cuda("cuMemcpyDtoHAsync", error))?;
         }
         self.gpu.synchronize()
     }
+
+    /// Copies the first `bytes` bytes of other memory of the same stream to byte `offset`.
+    fn copy_from(&mut self, offset: usize, source: &Self, bytes: usize) -> Result<()> {
+        let fits = offset.checked_add(bytes).is_some_and(|end| end <= self.bytes);
+        if !fits || bytes > source.bytes {
+            let expected = format!("at most {} bytes", self.bytes.min(source.bytes));
+            return Err(KernelError::value("a copy", "bytes", expected, bytes));
+        }
+        if bytes == 0 {
+            return Ok(());
+        }
+        let (stream, target) = (self.gpu.stream()?, self.address() + offset as u64);
+        // SAFETY: both have this many bytes there, and the copy is in stream order before either is
+        // freed.
+        unsafe { result::memcpy_dtod_async(target, source.address(), bytes, stream) }
+            .map_err(|error| KernelError::cuda("cuMemcpyDtoDAsync", error))
+    }
+
+    fn check_fits<T>(&self, values: &[T]) -> Result<()> {
+        if size_of_val(values) <= self.bytes {
+            return Ok(());
+        }
+        let expected = format!("at most {} bytes", self.bytes);
+        Err(KernelError::value("a copy", "values", expected, size_of_val(values)))
+    }
 }
 
-impl Drop for Buffer {
+impl Drop for Memory {
     fn drop(&mut self) {
         // A failure means that the device is lost, which the next call reports.
-        if let Ok(stream) = self.gpu.stream() {
-            // SAFETY: the address came from this pool and is given back once.
-            let _ = unsafe { result::free_async(self.address, stream) };
+        if let Some(owner) = &self.source {
+            let _ = Event::record(&self.gpu).and_then(|event| event.wait(&owner.gpu));
+        } else if let Ok(stream) = self.gpu.stream() {
+            // SAFETY: the address came from this pool and is freed once.
+            let _ = unsafe { result::free_async(self.address(), stream) };
         }
     }
 }
 
-impl std::fmt::Debug for Buffer {
+impl std::fmt::Debug for Memory {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Buffer({} bytes on {})", self.bytes, self.gpu)
+        write!(f, "{} bytes on {}", self.bytes, self.gpu)
+    }
+}
+
+/// Device memory that holds elements of one type.
+#[derive(Debug)]
+pub(crate) struct Buffer<T> {
+    memory: Memory,
+    len: usize,
+    elements: PhantomData<T>,
+}
+
+impl<T: Element> Buffer<T> {
+    /// Memory that holds anything.
+    pub(super) fn uninitialized(gpu: &Gpu, len: usize) -> Result<Self> {
+        let bytes = len.checked_mul(size_of::<T>()).ok_or_else(|| gpu.out_of_memory(usize::MAX))?;
+        Ok(Self { memory: Memory::uninitialized(gpu, bytes)?, len, elements: PhantomData })
+    }
+
+    /// The stream it belongs to.
+    pub(crate) fn gpu(&self) -> &Gpu {
+        self.memory.gpu()
+    }
+
+    /// Number of elements.
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// The elements, for a kernel that reads them.
+    pub(crate) fn input(&self) -> Input<'_, T> {
+        self.memory.input()
+    }
+
+    /// The elements, for a kernel that writes them.
+    pub(crate) fn output(&mut self) -> Output<'_, T> {
+        self.memory.output()
+    }
+
+    /// The elements in groups of N, such as the `int4` entries of a table of `int`.
+    pub(crate) fn groups<const N: usize>(&self) -> Input<'_, [T; N]>
+    where
+        [T; N]: Element,
+    {
+        self.memory.input()
+    }
+
+    /// Sets every byte to zero.
+    pub(crate) fn fill_zero(&mut self) -> Result<()> {
+        self.memory.fill_bytes(0)
+    }
+
+    /// Copies host values into the beginning.
+    pub(crate) fn write(&mut self, values: &[T]) -> Result<()> {
+        self.memory.write(values)
+    }
+
+    /// Copies the first `len` elements of another buffer of the same stream to element `offset`.
+    pub(crate) fn copy_from(&mut self, offset: usize, source: &Self, len: usize) -> Result<()> {
+        let element = size_of::<T>();
+        self.memory.copy_from(offset * element, &source.memory, len * element)
+    }
+
+    /// The memory of the elements.
+    pub(super) fn memory(&self) -> &Memory {
+        &self.memory
+    }
+
+    /// Copies the beginning into host values; waits for all work before.
+    pub(crate) fn read(&self, values: &mut [T]) -> Result<()> {
+        self.memory.read(values)
     }
 }

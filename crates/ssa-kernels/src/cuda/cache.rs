@@ -13,7 +13,7 @@ use ssa_files::{FileError, Sha256, hexadecimal};
 
 use super::compile::{compile, options};
 use super::library::nvrtc_version;
-use super::{HEADERS, Module};
+use super::module::{Define, Module};
 use crate::Result;
 
 /// Where machine code came from.
@@ -30,12 +30,12 @@ pub struct KernelCache {
 }
 
 impl KernelCache {
-    /// Keeps them in a directory, which is made when the first is kept.
+    /// Keeps them in a directory, which is created when the first is stored.
     pub fn at(directory: impl Into<PathBuf>) -> Self {
         Self { directory: Some(directory.into()) }
     }
 
-    /// Compiles anew in every process.
+    /// Keeps none: every process compiles its own.
     pub fn none() -> Self {
         Self { directory: None }
     }
@@ -62,36 +62,36 @@ impl KernelCache {
         sizes.fold((0, 0), |(count, bytes), size| (count + 1, bytes + size))
     }
 
-    /// The machine code of a module: from disk if it is there and whole, compiled and kept
-    /// otherwise.
+    /// The machine code of a module: from disk if there is a valid file, else compiled and stored.
     ///
     /// # Errors
-    /// [`KernelError::Compile`](crate::KernelError::Compile). A disk that cannot be read or written
-    /// only costs time.
+    /// [`KernelError::Compile`](crate::KernelError::Compile). If the disk cannot be read or
+    /// written, compiling again only costs time.
     pub(super) fn cubin(
         &self,
         module: &Module,
-        defines: &[(&'static str, i64)],
+        defines: &[Define],
         arch: &str,
     ) -> Result<(Vec<u8>, Origin)> {
         let Some(directory) = &self.directory else {
             return Ok((compile(module, defines, arch)?.cubin, Origin::Compiler));
         };
         let path = directory.join(format!("{}-{}.cubin", module.name, key(module, defines, arch)));
-        if let Some(cubin) = fs::read(&path).ok().and_then(unsealed) {
+        if let Some(cubin) = fs::read(&path).ok().and_then(verified) {
             return Ok((cubin, Origin::Disk));
         }
         let cubin = compile(module, defines, arch)?.cubin;
-        // A cache that cannot be written is no reason not to run.
-        let _ = keep(directory, &path, &cubin);
+        // The program runs without a cache, too.
+        let _ = store(directory, &path, &cubin);
         Ok((cubin, Origin::Compiler))
     }
 }
 
 /// Everything that the machine code depends on.
-fn key(module: &Module, defines: &[(&'static str, i64)], arch: &str) -> String {
+fn key(module: &Module, defines: &[Define], arch: &str) -> String {
     let mut hash = Sha256::default();
-    let headers = HEADERS.iter().flat_map(|(name, text)| [*name, *text]).map(str::to_owned);
+    let headers = module.header_texts().into_iter();
+    let headers = headers.flat_map(|(name, text)| [name.to_owned(), text]);
     let parts = [module.source.to_owned(), nvrtc_version()]
         .into_iter()
         .chain(headers)
@@ -103,9 +103,11 @@ fn key(module: &Module, defines: &[(&'static str, i64)], arch: &str) -> String {
     hexadecimal(&hash.finish().as_bytes()[..16])
 }
 
+/// Bytes of the checksum that a file begins with.
 const CHECKSUM: usize = 32;
 
-fn unsealed(mut file: Vec<u8>) -> Option<Vec<u8>> {
+/// The machine code in a file, if the checksum matches.
+fn verified(mut file: Vec<u8>) -> Option<Vec<u8>> {
     if file.len() <= CHECKSUM {
         return None;
     }
@@ -114,7 +116,7 @@ fn unsealed(mut file: Vec<u8>) -> Option<Vec<u8>> {
 }
 
 /// Writes machine code and its checksum, and removes what killed processes left in the directory.
-fn keep(directory: &Path, path: &Path, cubin: &[u8]) -> Result<(), FileError> {
+fn store(directory: &Path, path: &Path, cubin: &[u8]) -> Result<(), FileError> {
     ssa_files::create_directories(directory)?;
     ssa_files::remove_leftovers(directory)?;
     ssa_files::write_with(path, |file| {
@@ -128,26 +130,26 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_damaged_file_does_not_count() {
+    fn a_damaged_file_is_rejected() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("a.cubin");
-        keep(directory.path(), &path, b"machine code").unwrap();
+        store(directory.path(), &path, b"machine code").unwrap();
         let whole = fs::read(&path).unwrap();
-        assert_eq!(unsealed(whole.clone()).unwrap(), b"machine code");
+        assert_eq!(verified(whole.clone()).unwrap(), b"machine code");
         for length in 0..whole.len() {
-            assert_eq!(unsealed(whole[..length].to_vec()), None, "cut to {length}");
+            assert_eq!(verified(whole[..length].to_vec()), None, "cut to {length}");
         }
         for byte in 0..whole.len() {
             let mut flipped = whole.clone();
             flipped[byte] ^= 1;
-            assert_eq!(unsealed(flipped), None, "flipped at {byte}");
+            assert_eq!(verified(flipped), None, "flipped at {byte}");
         }
         assert_eq!(KernelCache::at(directory.path()).contents(), (1, whole.len() as u64));
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1, "no temporary file is left");
     }
 
     #[test]
-    fn writers_at_once_leave_one_whole_file() {
+    fn concurrent_writers_leave_one_complete_file() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("a.cubin");
         let cubin = vec![7; 1 << 16];
@@ -155,9 +157,9 @@ mod tests {
             for _ in 0..8 {
                 scope.spawn(|| {
                     for _ in 0..20 {
-                        keep(directory.path(), &path, &cubin).unwrap();
-                        // Whoever reads in between finds a whole file, never a part of one.
-                        assert_eq!(unsealed(fs::read(&path).unwrap()).as_ref(), Some(&cubin));
+                        store(directory.path(), &path, &cubin).unwrap();
+                        // A reader finds a complete file at any time.
+                        assert_eq!(verified(fs::read(&path).unwrap()).as_ref(), Some(&cubin));
                     }
                 });
             }

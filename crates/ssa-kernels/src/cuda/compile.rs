@@ -6,16 +6,16 @@ use std::ptr;
 use cudarc::nvrtc::sys;
 
 use super::library::Library;
-use super::{HEADERS, Module, modules};
+use super::module::{Define, Module};
 use crate::{KernelError, Result};
 
-/// A module that was compiled ahead, for a check.
+/// A module that was compiled ahead of time, for a check.
 #[derive(Clone, Debug)]
 pub struct CompiledModule {
     /// Name of the module and its macros.
     pub name: String,
-    /// Size of the machine code, bytes.
-    pub bytes: usize,
+    /// Machine code.
+    pub cubin: Vec<u8>,
     /// Seconds it took.
     pub seconds: f64,
     /// Every kernel with what the compiler reports of it.
@@ -29,19 +29,19 @@ pub struct KernelReport {
     pub name: String,
     /// Registers of a thread.
     pub registers: usize,
-    /// Bytes of registers that were moved to memory, stores and loads.
+    /// Bytes of spill stores and loads.
     pub spilled: usize,
     /// Bytes of the stack of a thread.
     pub stack: usize,
 }
 
-/// Compiles every variant of every module for an architecture such as `sm_90a`. No GPU is needed.
+/// Compiles every variant of these modules for an architecture such as `sm_90a`. No GPU is needed.
 ///
 /// # Errors
 /// [`KernelError::Library`] without NVRTC, [`KernelError::Compile`] with the compiler's messages.
-pub fn compile_all(arch: &str) -> Result<Vec<CompiledModule>> {
+pub fn compile_all(modules: &[&Module], arch: &str) -> Result<Vec<CompiledModule>> {
     Library::Nvrtc.load()?;
-    let variants = modules::ALL
+    let variants = modules
         .iter()
         .flat_map(|module| module.variants.iter().map(move |defines| (*module, *defines)));
     variants
@@ -52,7 +52,7 @@ pub fn compile_all(arch: &str) -> Result<Vec<CompiledModule>> {
                 defines.iter().map(|(name, value)| format!(" {name}={value}")).collect();
             Ok(CompiledModule {
                 name: format!("{}{macros}", module.name),
-                bytes: cubin.len(),
+                cubin,
                 seconds: start.elapsed().as_secs_f64(),
                 kernels: reports(&log),
             })
@@ -67,9 +67,11 @@ pub(super) struct Compiled {
 }
 
 /// The options of a compilation, part of the key under which its result is kept.
-pub(super) fn options(defines: &[(&'static str, i64)], arch: &str) -> Vec<String> {
+pub(super) fn options(defines: &[Define], arch: &str) -> Vec<String> {
     let fixed = [
         "--std=c++17".to_owned(),
+        // Generic lambdas take no annotation.
+        "--device-as-default-execution-space".to_owned(),
         "--ptxas-options=-v".to_owned(),
         format!("--gpu-architecture={arch}"),
     ];
@@ -79,23 +81,18 @@ pub(super) fn options(defines: &[(&'static str, i64)], arch: &str) -> Vec<String
         .collect()
 }
 
-pub(super) fn compile(
-    module: &Module,
-    defines: &[(&'static str, i64)],
-    arch: &str,
-) -> Result<Compiled> {
+pub(super) fn compile(module: &Module, defines: &[Define], arch: &str) -> Result<Compiled> {
     let failed =
         |log: String| KernelError::Compile { module: module.name, arch: arch.to_owned(), log };
     let text = |text: &str| {
         CString::new(text).map_err(|_| failed("a source contains a zero byte".to_owned()))
     };
     let (source, name) = (text(module.source)?, text(&format!("{}.cu", module.name))?);
-    let header_texts = HEADERS.map(|(_, source)| text(source));
-    let header_names = HEADERS.map(|(name, _)| text(name));
-    let [header_texts, header_names]: [Vec<CString>; 2] = [
-        header_texts.into_iter().collect::<Result<_>>()?,
-        header_names.into_iter().collect::<Result<_>>()?,
-    ];
+    let headers = module.header_texts();
+    let header_texts: Vec<CString> =
+        headers.iter().map(|(_, header)| text(header)).collect::<Result<_>>()?;
+    let header_names: Vec<CString> =
+        headers.iter().map(|(name, _)| text(name)).collect::<Result<_>>()?;
     let options: Vec<CString> =
         options(defines, arch).iter().map(|option| text(option)).collect::<Result<_>>()?;
 
@@ -151,7 +148,7 @@ impl Program {
             return String::new();
         }
         let mut log = vec![0_u8; size];
-        // SAFETY: the buffer has the size that was told.
+        // SAFETY: the buffer has the size that the library asked for.
         let status = unsafe { sys::nvrtcGetProgramLog(self.0, log.as_mut_ptr().cast()) };
         if status != sys::nvrtcResult::NVRTC_SUCCESS {
             return String::new();
@@ -167,7 +164,7 @@ impl Program {
             return Err(status);
         }
         let mut cubin = vec![0_u8; size];
-        // SAFETY: the buffer has the size that was told.
+        // SAFETY: the buffer has the size that the library asked for.
         let status = unsafe { sys::nvrtcGetCUBIN(self.0, cubin.as_mut_ptr().cast()) };
         if status == sys::nvrtcResult::NVRTC_SUCCESS { Ok(cubin) } else { Err(status) }
     }

@@ -1,85 +1,108 @@
-//! Whole tensors element by element, and sums of partial results.
+//! Whole buffers element by element, and sums of partial results.
 
-use super::{Buffer, Gpu, Module};
-use crate::{DType, Device, KernelError, Result, Scalar, Tensor};
+use half::bf16;
 
-pub(super) static MODULE: Module =
-    Module { name: "elementwise", source: include_str!("elementwise.cu"), variants: &[&[]] };
+use super::module::{Module, constants};
+use super::parameters::{Input, Output, Parameters, int, kernel, structs};
+use super::{Buffer, Gpu, Launch};
+use crate::Result;
 
-/// Threads of a block of every kernel that goes over elements by `for_each_piece`.
+pub(crate) static MODULE: Module = Module {
+    name: "elementwise",
+    source: include_str!("elementwise.cu"),
+    headers: &[],
+    constants: constants![THREADS, SUM_THREADS],
+    structs: structs![AddAssign<f32>, ToBf16, ToF32, ResizeRows<f32>, Sum],
+    variants: &[&[]],
+};
+
+/// Threads of a block of every kernel that visits elements by `for_each_piece`.
 pub(crate) const THREADS: usize = 256;
 
-/// The grid of such a kernel: a thread for every eight of `len` elements.
-pub(crate) fn grid(len: usize) -> [usize; 3] {
-    [len.div_ceil(8 * THREADS), 1, 1]
+/// Threads of the block that sums.
+const SUM_THREADS: usize = 1024;
+
+/// The launch of such a kernel: a thread for every eight of `len` elements.
+pub(crate) fn pieces(len: usize) -> Launch<'static> {
+    Launch::new([len.div_ceil(8 * THREADS), 1, 1], THREADS)
 }
 
-/// `x += y` for tensors of one shape, type and GPU.
-pub(crate) fn add_assign(x: &mut Tensor, y: &Tensor) -> Result<()> {
-    const OP: &str = "Tensor::add_assign";
-    let Device::Cuda(gpu) = x.device() else {
-        return Err(KernelError::device(OP, "self", "a GPU", Device::Cpu));
-    };
-    let name = match x.dtype() {
-        DType::F32 => "add_assign_f32",
-        DType::Bf16 => "add_assign_bf16",
-        DType::I16 => return Err(KernelError::value(OP, "self", "f32 or bf16", DType::I16)),
-    };
-    let len = x.len();
-    gpu.kernel(&MODULE, name, &[])?.launch(grid(len), THREADS).in_place(x).input(y).i64(len).run()
+kernel! {
+    /// `x += other`.
+    "add_assign_f32" for f32, "add_assign_bf16" for bf16 in MODULE:
+    pub(crate) struct AddAssign<'a, T> {
+        pub(crate) x: Output<'a, T>,
+        pub(crate) other: Input<'a, T>,
+        pub(crate) len: i64,
+    }
 }
 
-/// A copy of `x` on the GPU in another floating-point type; None unless `x` lies there and both
-/// types are such.
-pub(crate) fn converted(gpu: &Gpu, x: &Tensor, dtype: DType) -> Result<Option<Tensor>> {
-    let device = Device::Cuda(gpu.clone());
-    let name = match (x.dtype(), dtype) {
-        (DType::F32, DType::Bf16) if x.device() == device => "f32_to_bf16",
-        (DType::Bf16, DType::F32) if x.device() == device => "bf16_to_f32",
-        _ => return Ok(None),
-    };
-    let (len, mut out) = (x.len(), Tensor::for_output_on(&device, dtype, x.shape())?);
-    gpu.kernel(&MODULE, name, &[])?
-        .launch(grid(len), THREADS)
-        .input(x)
-        .output(&mut out)
-        .i64(len)
-        .run()?;
-    Ok(Some(out))
+kernel! {
+    /// `out = x`, rounded to the nearest.
+    "f32_to_bf16" in MODULE:
+    pub(crate) struct ToBf16<'a> {
+        pub(crate) x: Input<'a, f32>,
+        pub(crate) out: Output<'a, bf16>,
+        pub(crate) len: i64,
+    }
 }
 
-/// `x` with rows of another length: longer ones end in zeros, shorter ones are the beginning.
-pub(crate) fn resized_rows(gpu: &Gpu, x: &Tensor, row: usize) -> Result<Tensor> {
-    let name = match x.dtype() {
-        DType::F32 => "resize_rows_f32",
-        DType::Bf16 => "resize_rows_bf16",
-        DType::I16 => {
-            return Err(KernelError::value("resized_rows", "x", "f32 or bf16", DType::I16));
-        }
-    };
-    let mut shape = x.shape().to_vec();
-    let from = shape.pop().unwrap_or(1);
-    shape.push(row);
-    let mut out = Tensor::for_output_like(x, shape)?;
-    let len = out.len();
-    gpu.kernel(&MODULE, name, &[])?
-        .launch([len.div_ceil(THREADS), 1, 1], THREADS)
-        .input(x)
-        .output(&mut out)
-        .i32(from)
-        .i32(row)
-        .i64(len)
-        .run()?;
-    Ok(out)
+kernel! {
+    /// `out = x`, exactly.
+    "bf16_to_f32" in MODULE:
+    pub(crate) struct ToF32<'a> {
+        pub(crate) x: Input<'a, bf16>,
+        pub(crate) out: Output<'a, f32>,
+        pub(crate) len: i64,
+    }
 }
 
-/// `factor` times the sum of the first `len` values (`f64`) of a buffer, in an order that depends
-/// on `len` alone.
-pub(crate) fn sum(gpu: &Gpu, values: &Buffer, len: usize, factor: f64) -> Result<Scalar> {
-    const SUM_THREADS: usize = 1024;
-    let mut total = gpu.alloc::<f64>(1)?;
-    let kernel = gpu.kernel(&MODULE, "sum_f64", &[])?;
-    let launch = kernel.launch([1, 1, 1], SUM_THREADS).buffer(values).i64(len).f64(factor);
-    launch.buffer_mut(&mut total).run()?;
-    Ok(Scalar::on_gpu(total))
+kernel! {
+    /// Rows of `to` elements from rows of `from`; `len` elements of `out`.
+    "resize_rows_f32" for f32, "resize_rows_bf16" for bf16 in MODULE:
+    pub(crate) struct ResizeRows<'a, T> {
+        x: Input<'a, T>,
+        out: Output<'a, T>,
+        from: i32,
+        to: i32,
+        len: i64,
+    }
+}
+
+kernel! {
+    /// `out = factor * sum of the first len elements of x`.
+    "sum_f64" in MODULE:
+    struct Sum<'a> {
+        x: Input<'a, f64>,
+        out: Output<'a, f64>,
+        factor: f64,
+        len: i64,
+    }
+}
+
+/// Writes rows of `to` elements from rows of `from`: their beginning, or all of them and zeros.
+/// `len` elements of `out`.
+pub(crate) fn resize_rows<T>(
+    gpu: &Gpu,
+    x: Input<'_, T>,
+    out: Output<'_, T>,
+    [from, to]: [usize; 2],
+    len: usize,
+) -> Result<()>
+where
+    for<'a> ResizeRows<'a, T>: Parameters,
+{
+    let launch = Launch::new([len.div_ceil(THREADS), 1, 1], THREADS);
+    let [from, to] = [int("from", from)?, int("to", to)?];
+    gpu.launch(launch, ResizeRows { x, out, from, to, len: len as i64 })
+}
+
+/// `factor` times the sum of all values of a buffer, in an order that depends on their number
+/// alone.
+pub(crate) fn sum(gpu: &Gpu, values: &Buffer<f64>, factor: f64) -> Result<Buffer<f64>> {
+    let mut total = gpu.alloc(1)?;
+    let (out, len) = (total.output(), values.len() as i64);
+    let launch = Launch::new([1, 1, 1], SUM_THREADS);
+    gpu.launch(launch, Sum { x: values.input(), out, factor, len })?;
+    Ok(total)
 }

@@ -1,15 +1,49 @@
-//! Time as the device sees it.
+//! Points in the work of a stream: order between streams, and time.
 
-use cudarc::driver::{result, sys};
+use cudarc::driver::{CudaEvent, sys};
 
 use super::Gpu;
 use crate::{KernelError, Result};
 
+/// A point in the work of a stream: everything that was queued on it so far.
+pub struct Event(CudaEvent);
+
+impl Event {
+    /// The point after everything that is queued on the stream of `gpu`.
+    ///
+    /// # Errors
+    /// [`KernelError::Cuda`] if the driver refuses.
+    pub fn record(gpu: &Gpu) -> Result<Self> {
+        let event = create(gpu, sys::CUevent_flags::CU_EVENT_DISABLE_TIMING)?;
+        record(&event, gpu)?;
+        Ok(Self(event))
+    }
+
+    /// Makes the stream of `gpu` start what is queued on it from now on only after this point. The
+    /// host does not wait.
+    ///
+    /// # Errors
+    /// [`KernelError::Cuda`] if the driver refuses.
+    pub fn wait(&self, gpu: &Gpu) -> Result<()> {
+        let waits = gpu.cuda_stream().wait(&self.0);
+        waits.map_err(|error| KernelError::cuda("cuStreamWaitEvent", error))
+    }
+}
+
+fn create(gpu: &Gpu, flags: sys::CUevent_flags) -> Result<CudaEvent> {
+    let event = gpu.context().new_event(Some(flags));
+    event.map_err(|error| KernelError::cuda("cuEventCreate", error))
+}
+
+fn record(event: &CudaEvent, gpu: &Gpu) -> Result<()> {
+    event.record(gpu.cuda_stream()).map_err(|error| KernelError::cuda("cuEventRecord", error))
+}
+
 /// Measures the time that queued work takes on the device.
 pub struct Stopwatch {
     gpu: Gpu,
-    start: sys::CUevent,
-    stop: sys::CUevent,
+    start: CudaEvent,
+    stop: CudaEvent,
 }
 
 impl Stopwatch {
@@ -18,15 +52,9 @@ impl Stopwatch {
     /// # Errors
     /// [`KernelError::Cuda`] if the driver refuses.
     pub fn start(gpu: &Gpu) -> Result<Self> {
-        let stream = gpu.stream()?;
-        let create = || {
-            result::event::create(sys::CUevent_flags::CU_EVENT_DEFAULT)
-                .map_err(|error| KernelError::cuda("cuEventCreate", error))
-        };
-        let stopwatch = Self { gpu: gpu.clone(), start: create()?, stop: create()? };
-        // SAFETY: event and stream are of this context and open.
-        unsafe { result::event::record(stopwatch.start, stream) }
-            .map_err(|error| KernelError::cuda("cuEventRecord", error))?;
+        let [start, stop] = [(); 2].map(|()| create(gpu, sys::CUevent_flags::CU_EVENT_DEFAULT));
+        let stopwatch = Self { gpu: gpu.clone(), start: start?, stop: stop? };
+        record(&stopwatch.start, gpu)?;
         Ok(stopwatch)
     }
 
@@ -35,26 +63,9 @@ impl Stopwatch {
     /// # Errors
     /// [`KernelError::Cuda`] if the work failed.
     pub fn stop(self) -> Result<f64> {
-        let failed = |error| KernelError::cuda("running kernels", error);
-        let stream = self.gpu.stream()?;
-        // SAFETY: event and stream are of this context and open.
-        unsafe { result::event::record(self.stop, stream) }.map_err(failed)?;
+        record(&self.stop, &self.gpu)?;
         self.gpu.count_host_wait();
-        // SAFETY: the event was recorded.
-        unsafe { result::event::synchronize(self.stop) }.map_err(failed)?;
-        // SAFETY: both events were recorded and have passed.
-        let milliseconds =
-            unsafe { result::event::elapsed(self.start, self.stop) }.map_err(failed)?;
-        Ok(f64::from(milliseconds))
-    }
-}
-
-impl Drop for Stopwatch {
-    fn drop(&mut self) {
-        for event in [self.start, self.stop] {
-            // SAFETY: the event is open and not used after this. A failure means that the device is
-            // lost.
-            let _ = unsafe { result::event::destroy(event) };
-        }
+        let milliseconds = self.start.elapsed_ms(&self.stop);
+        milliseconds.map(f64::from).map_err(|error| KernelError::cuda("running kernels", error))
     }
 }

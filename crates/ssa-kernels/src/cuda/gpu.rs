@@ -1,54 +1,64 @@
-//! An opened device.
+//! An opened device and its streams.
 
-use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use cudarc::driver::{CudaContext, CudaStream, result, sys};
 
-use super::Module;
-use super::buffer::Buffer;
+use super::buffer::{Buffer, Memory};
 use super::cache::{KernelCache, Origin};
-use super::launch::{Kernel, LoadedModule};
+use super::kernel::Kernels;
 use super::library::{Library, driver_message};
 use super::matmul::Matmul;
 use super::page_locked::{PageLocked, PageLockedPool};
+use super::parameters::Element;
 use super::properties::{GpuProperties, properties};
+use super::staging::Staging;
 use crate::{KernelError, Result};
 
-/// An opened GPU with one stream. Cloning gives another handle to the same.
+/// An opened GPU with one stream. Cloning gives another handle to the same stream.
 ///
-/// Work is queued and runs in order; only reading results waits for it. So an error inside a kernel
-/// shows at the next reading.
+/// Work is queued and runs in the order of the stream; only reading results waits for it. So an
+/// error inside a kernel shows at the next reading.
+///
+/// Two handles are equal if they are clones of each other. Streams of the same device
+/// ([`with_stream`](Self::with_stream)) are different: ops refuse to mix their tensors, and
+/// [`Tensor::to_device`](crate::Tensor::to_device) hands a tensor from one to the other in the
+/// order of both.
 #[derive(Clone)]
-pub struct Gpu(Arc<Inner>);
+pub struct Gpu(Arc<GpuStream>);
 
-struct Inner {
-    properties: GpuProperties,
-    context: Arc<CudaContext>,
+/// A stream, and what belongs to it alone.
+struct GpuStream {
+    /// Before `stream`: it waits for the copies in flight.
+    staging: Staging,
     stream: Arc<CudaStream>,
-    cache: KernelCache,
-    modules: Mutex<HashMap<ModuleKey, Arc<LoadedModule>>>,
+    device: Arc<GpuDevice>,
+}
+
+/// What all streams of a device share.
+pub(super) struct GpuDevice {
+    pub(super) properties: GpuProperties,
+    pub(super) cache: KernelCache,
+    pub(super) kernels: Kernels,
+    context: Arc<CudaContext>,
     matmul: Mutex<Matmul>,
     kernel_times: Mutex<KernelTimes>,
     page_locked: PageLockedPool,
-    host_waits: AtomicU64,
     poison: AtomicBool,
+    host_waits: AtomicU64,
 }
 
-type ModuleKey = (&'static str, Vec<(&'static str, i64)>);
-
-/// How kernels came to be in this process.
+/// Where the kernels of this process came from.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct KernelTimes {
     /// Modules that were compiled.
     pub compiled: usize,
-    /// What that took.
+    /// Seconds that compiling took.
     pub compile_seconds: f64,
     /// Modules that were read from the cache.
     pub cached: usize,
-    /// What that took.
+    /// Seconds that reading took.
     pub read_seconds: f64,
 }
 
@@ -57,9 +67,9 @@ pub struct KernelTimes {
 pub struct MemoryUse {
     /// Bytes in tensors and scratch now.
     pub used: usize,
-    /// The most there ever were.
+    /// The maximum of `used` so far.
     pub peak: usize,
-    /// The most the pool ever held, with what lies between buffers.
+    /// The most bytes that the pool ever held, including gaps between buffers.
     pub reserved_peak: usize,
 }
 
@@ -83,62 +93,78 @@ impl Gpu {
         }
         Library::Nvrtc.load()?;
         Library::CublasLt.load()?;
-        let failed = |error| KernelError::cuda("opening the GPU", error);
-        let context = CudaContext::new(ordinal).map_err(failed)?;
-        let stream = context.new_stream().map_err(failed)?;
+        let context = CudaContext::new(ordinal)
+            .map_err(|error| KernelError::cuda("opening the GPU", error))?;
         keep_freed_memory(&context)?;
-        let matmul = Matmul::new(&properties, &cache)?;
-        Ok(Self(Arc::new(Inner {
+        let matmul = Mutex::new(Matmul::new(&properties, &cache)?);
+        Self::on_device(Arc::new(GpuDevice {
             properties,
-            context,
-            stream,
             cache,
-            modules: Mutex::default(),
+            kernels: Kernels::new(),
+            context,
+            matmul,
             kernel_times: Mutex::default(),
-            matmul: Mutex::new(matmul),
             page_locked: PageLockedPool::default(),
-            host_waits: AtomicU64::new(0),
             poison: AtomicBool::new(false),
-        })))
+            host_waits: AtomicU64::new(0),
+        }))
     }
 
-    /// What the device is.
+    /// The same device with a new stream, whose work runs beside that of all others. An
+    /// [`Event`](super::Event) orders work of two streams.
+    ///
+    /// # Errors
+    /// [`KernelError::Cuda`] if the driver refuses.
+    pub fn with_stream(&self) -> Result<Self> {
+        Self::on_device(self.0.device.clone())
+    }
+
+    fn on_device(device: Arc<GpuDevice>) -> Result<Self> {
+        let stream = device
+            .context
+            .new_stream()
+            .map_err(|error| KernelError::cuda("cuStreamCreate", error))?;
+        Ok(Self(Arc::new(GpuStream { staging: Staging::default(), stream, device })))
+    }
+
+    /// The properties of the device.
     pub fn properties(&self) -> &GpuProperties {
-        &self.0.properties
+        &self.0.device.properties
     }
 
     /// Fills every new output with NaN from now on, so that an element that is never written cannot
     /// pass for a result.
     pub fn poison_outputs(&self, poison: bool) {
-        self.0.poison.store(poison, Ordering::Relaxed);
+        self.0.device.poison.store(poison, Ordering::Relaxed);
     }
 
     pub(super) fn poisons_outputs(&self) -> bool {
-        self.0.poison.load(Ordering::Relaxed)
+        self.0.device.poison.load(Ordering::Relaxed)
     }
 
-    /// Waits until all work is done.
+    /// Waits until all work of the stream is done.
     ///
     /// # Errors
-    /// [`KernelError::Cuda`] if something on the way failed.
+    /// [`KernelError::Cuda`] if any of it failed.
     pub fn synchronize(&self) -> Result<()> {
         self.count_host_wait();
         self.0.stream.synchronize().map_err(|error| KernelError::cuda("running kernels", error))
     }
 
-    /// How often the host has waited for this GPU so far. A training step waits once, at its end.
+    /// How often the host has waited for the device so far: for results, and for copies from
+    /// memory that is not page-locked. A training step waits once, at its end.
     pub fn host_waits(&self) -> u64 {
-        self.0.host_waits.load(Ordering::Relaxed)
+        self.0.device.host_waits.load(Ordering::Relaxed)
     }
 
     /// Every call that blocks until the device is done with something counts itself here.
     pub(super) fn count_host_wait(&self) {
-        self.0.host_waits.fetch_add(1, Ordering::Relaxed);
+        self.0.device.host_waits.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Page-locked host memory for a copy.
     pub(super) fn page_locked(&self, bytes: usize) -> Result<PageLocked> {
-        self.0.page_locked.take(&self.0.context, bytes)
+        self.0.device.page_locked.take(&self.0.device.context, bytes)
     }
 
     /// Device memory in use.
@@ -162,17 +188,17 @@ impl Gpu {
         })
     }
 
-    /// Takes memory for buffers that are still to come, so that none of them has to ask the device,
-    /// which other programs use as well.
+    /// Reserves memory for buffers that are still to come, so that none of them has to ask the
+    /// device, which other programs use as well.
     ///
     /// # Errors
     /// [`KernelError::OutOfMemory`] if the device does not have so much.
     pub fn reserve(&self, bytes: usize) -> Result<()> {
-        // What is given back stays in the pool.
-        drop(Buffer::uninitialised(self, bytes)?);
+        // What is freed stays in the pool.
+        drop(Memory::uninitialized(self, bytes)?);
         let (mut peak, pool) = (0_u64, self.pool()?);
         let attribute = sys::CUmemPool_attribute_enum::CU_MEMPOOL_ATTR_USED_MEM_HIGH;
-        // SAFETY: the attribute is a 64-bit number, which 0 sets to what is in use now.
+        // SAFETY: the attribute is a 64-bit number, which 0 resets to what is in use now.
         unsafe { result::mem_pool::set_attribute(pool, attribute, (&raw mut peak).cast()) }
             .map_err(|error| KernelError::cuda("cuMemPoolSetAttribute", error))
     }
@@ -182,96 +208,94 @@ impl Gpu {
     /// # Errors
     /// [`KernelError::Cuda`] if the driver does not answer.
     pub fn memory_info(&self) -> Result<(usize, usize)> {
-        self.0.context.mem_get_info().map_err(|error| KernelError::cuda("cuMemGetInfo", error))
+        let info = self.0.device.context.mem_get_info();
+        info.map_err(|error| KernelError::cuda("cuMemGetInfo", error))
     }
 
-    /// Uninitialised memory for `len` values of type `T`.
-    pub(crate) fn alloc<T: Copy>(&self, len: usize) -> Result<Buffer> {
-        let bytes =
-            len.checked_mul(size_of::<T>()).ok_or_else(|| self.out_of_memory(usize::MAX))?;
-        Buffer::uninitialised(self, bytes)
+    /// Uninitialized memory for `len` elements.
+    pub(crate) fn alloc<T: Element>(&self, len: usize) -> Result<Buffer<T>> {
+        Buffer::uninitialized(self, len)
     }
 
     /// A copy of host values on the device.
-    pub(crate) fn upload<T: Copy>(&self, values: &[T]) -> Result<Buffer> {
-        let mut buffer = self.alloc::<T>(values.len())?;
+    pub(crate) fn upload<T: Element>(&self, values: &[T]) -> Result<Buffer<T>> {
+        let mut buffer = self.alloc(values.len())?;
         buffer.write(values)?;
         Ok(buffer)
     }
 
-    /// A kernel of a module, compiled with these macros if it is not yet.
-    pub(crate) fn kernel(
-        &self,
-        module: &'static Module,
-        function: &'static str,
-        defines: &[(&'static str, i64)],
-    ) -> Result<Kernel> {
-        let key = (module.name, defines.to_vec());
-        let mut modules = self.0.modules.lock().unwrap_or_else(PoisonError::into_inner);
-        let loaded = match modules.get(&key) {
-            Some(loaded) => loaded.clone(),
-            None => {
-                let start = Instant::now();
-                let (cubin, origin) =
-                    self.0.cache.cubin(module, defines, &self.0.properties.arch())?;
-                let loaded = Arc::new(LoadedModule::load(self, &cubin)?);
-                self.count_kernels(origin, start.elapsed().as_secs_f64());
-                modules.insert(key, loaded.clone());
-                loaded
-            }
-        };
-        drop(modules);
-        loaded.kernel(self, function)
-    }
-
-    /// How kernels came to be so far.
+    /// Where the kernels of this process came from.
     pub fn kernel_times(&self) -> KernelTimes {
-        *self.0.kernel_times.lock().unwrap_or_else(PoisonError::into_inner)
+        *self.0.device.kernel_times.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn count_kernels(&self, origin: Origin, seconds: f64) {
-        let mut times = self.0.kernel_times.lock().unwrap_or_else(PoisonError::into_inner);
-        match origin {
-            Origin::Compiler => {
-                (times.compiled, times.compile_seconds) =
-                    (times.compiled + 1, times.compile_seconds + seconds)
-            }
-            Origin::Disk => {
-                (times.cached, times.read_seconds) =
-                    (times.cached + 1, times.read_seconds + seconds)
-            }
-        }
+    /// Whether two handles are streams of the same opened device.
+    pub(crate) fn shares_device(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0.device, &other.0.device)
     }
 
-    pub(super) fn matmul_state(&self) -> std::sync::MutexGuard<'_, Matmul> {
-        self.0.matmul.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(super) fn device(&self) -> &GpuDevice {
+        &self.0.device
     }
 
-    /// Makes the device the current one of this thread and returns its stream.
+    pub(super) fn context(&self) -> &Arc<CudaContext> {
+        &self.0.device.context
+    }
+
+    pub(super) fn cuda_stream(&self) -> &CudaStream {
+        &self.0.stream
+    }
+
+    pub(super) fn staging(&self) -> &Staging {
+        &self.0.staging
+    }
+
+    pub(super) fn matmul_state(&self) -> MutexGuard<'_, Matmul> {
+        self.0.device.matmul.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Makes the device the current one of this thread and returns the stream.
     pub(super) fn stream(&self) -> Result<sys::CUstream> {
-        self.bind()?;
+        self.0.device.bind()?;
         Ok(self.0.stream.cu_stream())
     }
 
-    pub(super) fn bind(&self) -> Result<()> {
-        self.0.context.bind_to_thread().map_err(|error| KernelError::cuda("cuCtxSetCurrent", error))
-    }
-
-    /// What to say when memory runs out.
+    /// The error for an allocation that fails.
     pub(super) fn out_of_memory(&self, bytes: usize) -> KernelError {
         let (free, total) = self.memory_info().unwrap_or((0, 0));
         KernelError::OutOfMemory { device: self.to_string(), bytes, free, total }
     }
 
     fn pool(&self) -> Result<sys::CUmemoryPool> {
-        self.bind()?;
-        default_pool(&self.0.context)
+        self.0.device.bind()?;
+        default_pool(&self.0.device.context)
+    }
+}
+
+impl GpuDevice {
+    /// Makes the device the current one of this thread.
+    pub(super) fn bind(&self) -> Result<()> {
+        self.context.bind_to_thread().map_err(|error| KernelError::cuda("cuCtxSetCurrent", error))
+    }
+
+    pub(super) fn count_module(&self, origin: Origin, seconds: f64) {
+        let mut times = self.kernel_times.lock().unwrap_or_else(PoisonError::into_inner);
+        match origin {
+            Origin::Compiler => {
+                times.compiled += 1;
+                times.compile_seconds += seconds;
+            }
+            Origin::Disk => {
+                times.cached += 1;
+                times.read_seconds += seconds;
+            }
+        }
     }
 }
 
 impl PartialEq for Gpu {
     fn eq(&self, other: &Self) -> bool {
-        self.0.properties.ordinal == other.0.properties.ordinal
+        Arc::ptr_eq(&self.0, &other.0)
     }
 }
 
@@ -279,13 +303,13 @@ impl Eq for Gpu {}
 
 impl std::fmt::Debug for Gpu {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_tuple("Gpu").field(&self.0.properties).finish()
+        f.debug_tuple("Gpu").field(self.properties()).finish()
     }
 }
 
 impl std::fmt::Display for Gpu {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "cuda:{}", self.0.properties.ordinal)
+        write!(f, "cuda:{}", self.properties().ordinal)
     }
 }
 
@@ -295,7 +319,7 @@ fn default_pool(context: &CudaContext) -> Result<sys::CUmemoryPool> {
         .map_err(|error| KernelError::cuda("cuDeviceGetDefaultMemPool", error))
 }
 
-/// Lets the pool keep what is given back: a step takes the same buffers again and again.
+/// Lets the pool keep freed memory: a step allocates the same buffers again and again.
 fn keep_freed_memory(context: &CudaContext) -> Result<()> {
     let pool = default_pool(context)?;
     let mut threshold = u64::MAX;

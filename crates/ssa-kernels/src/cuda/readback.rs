@@ -3,7 +3,7 @@
 use cudarc::driver::{result, sys};
 
 use super::page_locked::PageLocked;
-use super::{Buffer, Gpu};
+use super::{Buffer, Element, Gpu};
 use crate::{KernelError, Result};
 
 /// A copy that is on its way from the device to the host.
@@ -20,12 +20,12 @@ pub(crate) struct Readback {
 unsafe impl Send for Readback {}
 
 impl Readback {
-    /// Queues a copy of the first `bytes` bytes of a buffer.
+    /// Queues a copy of the first `len` elements of a buffer, or of all if it has fewer.
     ///
     /// # Errors
     /// [`KernelError::Cuda`] if the driver refuses.
-    pub(crate) fn start(buffer: &Buffer, bytes: usize) -> Result<Self> {
-        assert!(bytes <= buffer.bytes(), "a buffer holds the bytes that are read");
+    pub(crate) fn start<T: Element>(buffer: &Buffer<T>, len: usize) -> Result<Self> {
+        let bytes = len.min(buffer.len()) * size_of::<T>();
         let gpu = buffer.gpu().clone();
         let (stream, host) = (gpu.stream()?, gpu.page_locked(bytes)?);
         let copied = result::event::create(sys::CUevent_flags::CU_EVENT_DISABLE_TIMING)
@@ -34,7 +34,11 @@ impl Readback {
         // SAFETY: source and destination have this many bytes. The destination is not used before
         // the event has passed: `wait` and `drop` wait for it.
         unsafe {
-            result::memcpy_dtoh_async(readback.host.bytes_mut(bytes), buffer.address(), stream)
+            result::memcpy_dtoh_async(
+                readback.host.bytes_mut(bytes),
+                buffer.memory().address(),
+                stream,
+            )
         }
         .map_err(|error| KernelError::cuda("cuMemcpyDtoHAsync", error))?;
         // SAFETY: event and stream belong to the same context and are open.
@@ -48,7 +52,7 @@ impl Readback {
     /// # Errors
     /// [`KernelError::Cuda`] if work queued before the copy failed.
     pub(crate) fn wait(&mut self) -> Result<&[u8]> {
-        self.gpu.bind()?;
+        self.gpu.device().bind()?;
         self.gpu.count_host_wait();
         // SAFETY: the event is open; one that was never recorded counts as passed.
         unsafe { result::event::synchronize(self.copied) }
@@ -59,7 +63,7 @@ impl Readback {
 
 impl Drop for Readback {
     fn drop(&mut self) {
-        if self.gpu.bind().is_err() {
+        if self.gpu.device().bind().is_err() {
             return;
         }
         // The copy must not run into memory that has another user by then. A failure means that the

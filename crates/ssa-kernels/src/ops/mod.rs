@@ -7,6 +7,7 @@ pub mod embedding;
 pub mod gate;
 pub mod grad_norm;
 pub mod linear;
+mod modules;
 pub mod rms_norm;
 pub mod rope;
 pub mod swiglu;
@@ -15,3 +16,5 @@ pub mod swiglu;
 mod contract_tests;
 #[cfg(test)]
 pub(crate) mod testing;
+
+pub use modules::MODULES;

@@ -1,5 +1,6 @@
 //! A dense, row-major tensor.
 
+mod cuda;
 mod location;
 mod storage;
 #[cfg(test)]
@@ -118,6 +119,9 @@ impl Tensor {
 
     /// A copy on a device. On a GPU the elements are rounded to `dtype`.
     ///
+    /// Between two streams of one GPU the copy shares the memory: the other stream waits for the
+    /// work that is queued here, and no byte is copied until one of the two tensors is written.
+    ///
     /// # Errors
     /// [`KernelError::Argument`] if the device does not hold elements of this type (the CPU holds
     /// `f32`, into which every type converts exactly), [`KernelError::OutOfMemory`], or
@@ -132,12 +136,21 @@ impl Tensor {
                 Storage::Cuda(storage) if storage.gpu == *gpu && storage.dtype == dtype => {
                     self.storage.clone()
                 }
-                _ => match crate::cuda::elementwise::converted(gpu, self, dtype)? {
-                    Some(converted) => return Ok(converted),
-                    None => Storage::Cuda(
-                        self.with_host_values(|values| CudaStorage::upload(gpu, dtype, values))?,
-                    ),
-                },
+                Storage::Cuda(storage) if storage.gpu == *gpu => {
+                    match self.converted_on_gpu(gpu, dtype)? {
+                        Some(converted) => return Ok(converted),
+                        None => {
+                            Storage::Cuda(CudaStorage::upload(gpu, dtype, &storage.download()?)?)
+                        }
+                    }
+                }
+                Storage::Cuda(storage) if storage.gpu.shares_device(gpu) => {
+                    let storage = Storage::Cuda(storage.on_stream(gpu)?);
+                    return Self { shape: self.shape.clone(), storage }.to_device(device, dtype);
+                }
+                _ => Storage::Cuda(
+                    self.with_host_values(|values| CudaStorage::upload(gpu, dtype, values))?,
+                ),
             },
         };
         Ok(Self { shape: self.shape.clone(), storage })
@@ -315,51 +328,17 @@ impl Tensor {
                 crate::cpu::elementwise::add_assign(values, others);
                 Ok(())
             }
-            _ => crate::cuda::elementwise::add_assign(self, other),
+            (_, Storage::Cuda(storage)) => self.add_assign_on_gpu(&storage.gpu, other),
+            _ => Err(self.not_on("Tensor::add_assign", "a GPU")),
         }
     }
 }
 
-/// Addresses for kernels; only ops that have dispatched on the device ask for them.
 impl Tensor {
-    /// Where the elements can be read.
-    pub(crate) fn device_input(&self) -> Result<u64> {
-        match &self.storage {
-            Storage::Cuda(storage) => storage.input(),
-            _ => Err(self.not_on(LAUNCH, "a GPU")),
-        }
-    }
-
-    /// Where every element will be written.
-    pub(crate) fn device_output(&mut self) -> Result<u64> {
-        self.cuda_storage()?.output()
-    }
-
-    /// Where the elements can be changed.
-    pub(crate) fn device_in_place(&mut self) -> Result<u64> {
-        self.cuda_storage()?.in_place()
-    }
-
-    /// Where a gradient is to be added, and whether there is something to add to.
-    pub(crate) fn device_accumulate(&mut self) -> Result<(u64, bool)> {
-        self.cuda_storage()?.accumulate()
-    }
-
-    fn cuda_storage(&mut self) -> Result<&mut CudaStorage> {
-        let elsewhere = self.not_on(LAUNCH, "a GPU");
-        match &mut self.storage {
-            Storage::Cuda(storage) => Ok(storage),
-            _ => Err(elsewhere),
-        }
-    }
-
-    fn not_on(&self, op: &'static str, expected: impl ToString) -> KernelError {
+    pub(super) fn not_on(&self, op: &'static str, expected: impl ToString) -> KernelError {
         KernelError::device(op, "self", expected, self.location())
     }
 }
-
-/// Where the addresses of tensors go.
-const LAUNCH: &str = "a kernel launch";
 
 /// The number of elements of a shape that memory can hold.
 fn element_count(op: &'static str, dtype: DType, shape: &[usize]) -> Result<usize> {

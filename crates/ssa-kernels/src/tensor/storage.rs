@@ -4,7 +4,7 @@ use std::sync::{Arc, OnceLock};
 
 use half::bf16;
 
-use crate::cuda::{Buffer, Gpu};
+use crate::cuda::{Gpu, Memory};
 use crate::{DType, Result};
 
 /// The elements of a tensor.
@@ -42,41 +42,39 @@ pub(super) struct CudaStorage {
     pub(super) dtype: DType,
     len: usize,
     /// Empty while all elements are zero.
-    buffer: OnceLock<Arc<Buffer>>,
+    memory: OnceLock<Arc<Memory>>,
 }
 
 impl CudaStorage {
     pub(super) fn zeros(gpu: &Gpu, dtype: DType, len: usize) -> Self {
-        Self { gpu: gpu.clone(), dtype, len, buffer: OnceLock::new() }
+        Self { gpu: gpu.clone(), dtype, len, memory: OnceLock::new() }
     }
 
     pub(super) fn upload(gpu: &Gpu, dtype: DType, values: &[f32]) -> Result<Self> {
-        let storage = Self::zeros(gpu, dtype, values.len());
-        let buffer = match dtype {
-            DType::F32 => gpu.upload(values)?,
-            DType::Bf16 => {
-                gpu.upload(&values.iter().map(|&value| bf16::from_f32(value)).collect::<Vec<_>>())?
-            }
-            DType::I16 => {
-                gpu.upload(&values.iter().map(|&value| value as i16).collect::<Vec<_>>())?
-            }
-        };
-        Ok(storage.with(buffer))
+        let mut storage = Self::zeros(gpu, dtype, values.len());
+        let mut memory = storage.allocate()?;
+        match dtype {
+            DType::F32 => memory.write(values)?,
+            DType::Bf16 => memory.write(&converted(values, bf16::from_f32))?,
+            DType::I16 => memory.write(&converted(values, |value| value as i16))?,
+        }
+        storage.set(memory);
+        Ok(storage)
     }
 
     pub(super) fn download(&self) -> Result<Vec<f32>> {
         let mut values = vec![0.0_f32; self.len];
-        let Some(buffer) = self.buffer.get() else { return Ok(values) };
+        let Some(memory) = self.memory.get() else { return Ok(values) };
         match self.dtype {
-            DType::F32 => buffer.read(&mut values)?,
+            DType::F32 => memory.read(&mut values)?,
             DType::Bf16 => {
                 let mut halves = vec![bf16::ZERO; self.len];
-                buffer.read(&mut halves)?;
+                memory.read(&mut halves)?;
                 values.iter_mut().zip(halves).for_each(|(value, half)| *value = half.to_f32());
             }
             DType::I16 => {
                 let mut integers = vec![0_i16; self.len];
-                buffer.read(&mut integers)?;
+                memory.read(&mut integers)?;
                 values
                     .iter_mut()
                     .zip(integers)
@@ -86,70 +84,74 @@ impl CudaStorage {
         Ok(values)
     }
 
-    /// Makes all elements zero and gives the memory back.
-    pub(super) fn clear(&mut self) {
-        self.buffer = OnceLock::new();
+    /// The same elements on another stream of the device, in memory that both share until one of
+    /// them writes.
+    pub(super) fn on_stream(&self, gpu: &Gpu) -> Result<Self> {
+        let mut storage = Self::zeros(gpu, self.dtype, self.len);
+        if let Some(memory) = self.memory.get() {
+            storage.set(memory.shared_with(gpu)?);
+        }
+        Ok(storage)
     }
 
-    /// Where the elements can be read.
-    pub(super) fn input(&self) -> Result<u64> {
-        if let Some(buffer) = self.buffer.get() {
-            return Ok(buffer.address());
+    /// Makes all elements zero and frees the memory.
+    pub(super) fn clear(&mut self) {
+        self.memory = OnceLock::new();
+    }
+
+    /// Memory from which the elements can be read.
+    pub(super) fn input(&self) -> Result<&Memory> {
+        if let Some(memory) = self.memory.get() {
+            return Ok(memory);
         }
         let mut zeros = self.allocate()?;
         zeros.fill_bytes(0)?;
-        Ok(self.buffer.get_or_init(|| Arc::new(zeros)).address())
+        Ok(self.memory.get_or_init(|| Arc::new(zeros)))
     }
 
-    /// Where every element will be written.
-    pub(super) fn output(&mut self) -> Result<u64> {
-        if self.owned().is_none() {
-            let buffer = self.allocate()?;
-            self.set(buffer);
+    /// Memory of this tensor alone, of which every element will be written.
+    pub(super) fn output(&mut self) -> Result<&Memory> {
+        if !self.owns_memory() {
+            let memory = self.allocate()?;
+            self.set(memory);
         }
         self.input()
     }
 
-    /// Where the elements can be changed.
-    pub(super) fn in_place(&mut self) -> Result<u64> {
-        self.own()?;
-        self.input()
-    }
-
-    /// Where a gradient is to be added, and whether there is something to add to.
-    pub(super) fn accumulate(&mut self) -> Result<(u64, bool)> {
-        let add = self.buffer.get().is_some();
-        Ok((if add { self.in_place()? } else { self.output()? }, add))
-    }
-
-    fn with(mut self, buffer: Buffer) -> Self {
-        self.set(buffer);
-        self
-    }
-
-    fn set(&mut self, buffer: Buffer) {
-        self.buffer = OnceLock::from(Arc::new(buffer));
-    }
-
-    fn allocate(&self) -> Result<Buffer> {
-        match self.dtype {
-            DType::F32 => self.gpu.alloc::<f32>(self.len),
-            DType::Bf16 | DType::I16 => self.gpu.alloc::<u16>(self.len),
-        }
-    }
-
-    /// The buffer, if no copy shares it.
-    fn owned(&mut self) -> Option<&mut Buffer> {
-        self.buffer.get_mut().and_then(Arc::get_mut)
-    }
-
-    /// Leaves a shared buffer to the others.
-    fn own(&mut self) -> Result<()> {
-        let Some(shared) = self.buffer.get_mut() else { return Ok(()) };
-        if Arc::get_mut(shared).is_none() {
+    /// Memory of this tensor alone, in which the elements can be changed.
+    pub(super) fn in_place(&mut self) -> Result<&Memory> {
+        if !self.owns_memory()
+            && let Some(shared) = self.memory.get()
+        {
             let copy = shared.duplicate()?;
             self.set(copy);
         }
-        Ok(())
+        self.input()
     }
+
+    /// Memory of this tensor alone to which a gradient is added, and whether there is something to
+    /// add to.
+    pub(super) fn accumulate(&mut self) -> Result<(&Memory, bool)> {
+        let add = self.memory.get().is_some();
+        Ok((if add { self.in_place()? } else { self.output()? }, add))
+    }
+
+    fn set(&mut self, memory: Memory) {
+        self.memory = OnceLock::from(Arc::new(memory));
+    }
+
+    fn allocate(&self) -> Result<Memory> {
+        let bytes = self.len.checked_mul(self.dtype.size());
+        Memory::uninitialized(&self.gpu, bytes.unwrap_or(usize::MAX))
+    }
+
+    /// Whether there is memory that no copy shares.
+    fn owns_memory(&mut self) -> bool {
+        let memory = self.memory.get_mut().and_then(Arc::get_mut);
+        memory.is_some_and(|memory| !memory.is_shared())
+    }
+}
+
+fn converted<T>(values: &[f32], convert: impl Fn(f32) -> T) -> Vec<T> {
+    values.iter().map(|&value| convert(value)).collect()
 }

@@ -53,10 +53,10 @@ fn elements_on_a_gpu_are_not_in_host_memory() {
     assert_refused(on_gpu().as_mut_slice(), "self");
     let error = on_gpu().as_slice().unwrap_err().to_string();
     assert_eq!(error, "Tensor::as_slice: `self` is on simulated:0, expected cpu");
-    assert_refused(zeros([2]).device_input(), "self");
-    assert_refused(zeros([2]).device_output(), "self");
-    assert_refused(zeros([2]).device_in_place(), "self");
-    assert_refused(zeros([2]).device_accumulate(), "self");
+    assert_refused(zeros([2]).input::<f32>(), "self");
+    assert_refused(zeros([2]).output::<f32>(), "self");
+    assert_refused(zeros([2]).in_place::<f32>(), "self");
+    assert_refused(zeros([2]).gradient::<f32>(), "self");
 }
 
 #[test]

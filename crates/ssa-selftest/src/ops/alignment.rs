@@ -1,9 +1,10 @@
-//! The alignment loss: every kind and direction, with tokens that do not count.
+//! The alignment loss: every kind and direction, with tokens that do not count. A GPU computes it in
+//! one pass with the gate, which `gated_pair` checks.
 
-use ssa_kernels::Tensor;
 use ssa_kernels::ops::attention::alignment::{
     AlignmentDirection, AlignmentKind, AlignmentOptions, alignment_bwd, alignment_fwd, reference,
 };
+use ssa_kernels::{Device, Tensor};
 
 use crate::{Context, Result, added_twice, twice};
 
@@ -22,6 +23,9 @@ pub(super) fn every_option() -> impl Iterator<Item = AlignmentOptions> {
 }
 
 pub(crate) fn run(context: &mut Context<'_>) -> Result<()> {
+    if *context.device() != Device::Cpu {
+        return Ok(());
+    }
     for [tokens, heads, head_dim] in SHAPES {
         let shape = [1, tokens, heads, head_dim];
         let (full, full_exact) = context.normal(&shape, 1.0)?;

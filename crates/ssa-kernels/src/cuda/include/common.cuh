@@ -3,6 +3,7 @@
 #pragma once
 
 typedef unsigned char u8;
+typedef short i16;
 typedef unsigned short u16;
 typedef unsigned int u32;
 typedef unsigned long long u64;
@@ -90,8 +91,13 @@ DEVICE void store8(float* p, const float (&x)[8]) {
     reinterpret_cast<float4*>(p)[1] = make_float4(x[4], x[5], x[6], x[7]);
 }
 
-// Adds to a gradient, or sets one that holds nothing yet. Every gradient a kernel is given comes
-// with this flag.
+// A gradient that a kernel adds to if `add`, or else, since it is still zero, sets.
+template <typename T> struct Gradient {
+    T* at;
+    int add;
+};
+
+// Adds to a gradient if `add`, or else sets it.
 template <typename T> DEVICE void accumulate8(T* p, float (&x)[8], int add) {
     if (add) {
         float old[8];
@@ -106,20 +112,14 @@ template <typename T> DEVICE void accumulate(T* p, float x, int add) {
     store(p, add ? to_float(*p) + x : x);
 }
 
+template <typename T> DEVICE void accumulate(const Gradient<T>& gradient, i64 at, float x) {
+    accumulate(gradient.at + at, x, gradient.add);
+}
+
 // ---- Rows and elements of any number
 // -------------------------------------------------------------------------------------
 
 DEVICE constexpr int ceil_div(int a, int b) { return (a + b - 1) / b; }
-
-// One thread's share of a row of LENGTH elements, which LANES neighbouring lanes of a warp divide
-// among themselves. Rows whose length is no multiple of 8 are not aligned: they are read element by
-// element.
-template <int LENGTH> struct RowLayout {
-    static constexpr int VEC = LENGTH % 8 == 0 ? 8 : 1;
-    static constexpr int PIECES = LENGTH / VEC;
-    static constexpr int LANES = PIECES > 16 ? 32 : PIECES > 8 ? 16 : PIECES > 4 ? 8 : PIECES > 2 ? 4 : PIECES > 1 ? 2 : 1;
-    static constexpr int PER_LANE = ceil_div(PIECES, LANES);
-};
 
 // VEC = 8 elements by 16-byte accesses, or VEC = 1.
 template <int VEC, typename T> DEVICE void load_vec(float (&x)[VEC], const T* p) {
@@ -137,14 +137,42 @@ template <int VEC, typename T> DEVICE void accumulate_vec(T* p, float (&x)[VEC],
     else accumulate(p, x[0], add);
 }
 
-// Calls work.piece<8>(at) for every eight elements and work.piece<1>(at) for each of the rest, one
-// call a thread. The grid has a thread for every eight elements, in whole blocks: a thread that
-// goes on to a second piece was up to 6 % slower.
+template <int VEC, typename T> DEVICE void accumulate_vec(const Gradient<T>& gradient, i64 at, float (&x)[VEC]) {
+    accumulate_vec<VEC>(gradient.at + at, x, gradient.add);
+}
+
+// How LANE_COUNT neighboring lanes of a warp divide a row of LENGTH elements in vectors of
+// VECTOR_LENGTH. The host chooses both: `RowLayout` in Rust.
+template <int LENGTH, int VECTOR_LENGTH, int LANE_COUNT> struct RowLayout {
+    static constexpr int VEC = VECTOR_LENGTH, LANES = LANE_COUNT;
+    static constexpr int PIECES = LENGTH / VEC, PER_LANE = ceil_div(PIECES, LANES);
+
+    // Calls work(at) for every vector of this lane in a row; lanes that have no row (not `inside`)
+    // do nothing.
+    template <typename Work> static DEVICE_MEMBER void for_each_vector(i64 row, bool inside, Work work) {
+        const int lane = threadIdx.x % LANES;
+#pragma unroll
+        for (int i = 0; i < PER_LANE; ++i) {
+            const int piece = lane + i * LANES;
+            if (!inside || piece >= PIECES) break;
+            work(row * LENGTH + piece * VEC);
+        }
+    }
+};
+
+// A number as an argument that a generic lambda can use as a constant: its `value`.
+template <int N> struct Constant {
+    static constexpr int value = N;
+};
+
+// Calls work(Constant<8>{}, at) for every eight elements and work(Constant<1>{}, at) for each of
+// the rest, one call a thread. The grid has a thread for every eight elements, in whole blocks:
+// threads that took a second piece each were up to 6 % slower.
 template <typename Work> DEVICE void for_each_piece(i64 len, Work work) {
     const i64 thread = i64(blockIdx.x) * blockDim.x + threadIdx.x, whole = len / 8;
-    if (thread < whole) work.template piece<8>(8 * thread);
+    if (thread < whole) work(Constant<8>{}, 8 * thread);
     const i64 rest = 8 * whole + thread;
-    if (rest < len) work.template piece<1>(rest);
+    if (rest < len) work(Constant<1>{}, rest);
 }
 
 // ---- Reductions, in an order that depends on the shape alone

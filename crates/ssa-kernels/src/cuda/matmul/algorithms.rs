@@ -13,7 +13,7 @@ use super::descriptors::{Descriptors, Preference};
 use super::{Call, Key, WORKSPACE, failed};
 use crate::cuda::cache::KernelCache;
 use crate::cuda::library::cublaslt_version;
-use crate::cuda::{Buffer, GpuProperties, Stopwatch};
+use crate::cuda::{GpuProperties, Memory, Stopwatch};
 use crate::{KernelError, Result};
 
 /// Candidates that are timed.
@@ -171,7 +171,7 @@ fn fastest(
         return Ok(*only);
     }
     let ([m, n, _], [_, _, stride]) = (key.sizes, key.row_strides);
-    let scratch = Buffer::uninitialised(call.gpu, ((m - 1) * stride + n) * key.output.size())?;
+    let scratch = Memory::uninitialized(call.gpu, ((m - 1) * stride + n) * key.output.size())?;
     let mut best = (f64::INFINITY, candidates[0]);
     for algorithm in candidates {
         if call.run(descriptors, algorithm, scratch.address(), key.add).is_err() {

@@ -16,50 +16,71 @@ use cudarc::cublaslt::{result, sys};
 use self::algorithms::Algorithms;
 use self::descriptors::Descriptors;
 use super::cache::KernelCache;
-use super::{Buffer, Gpu, GpuProperties};
-use crate::{DType, KernelError, Result, Tensor};
+use super::{Gpu, GpuProperties, Memory};
+use crate::{DType, KernelError, Result};
 
-/// What cuBLASLt may use beside the matrices; NVIDIA advises 32 MiB on Hopper.
+/// Name of the op in errors.
+const OP: &str = "matmul";
+
+/// Bytes of scratch memory that cuBLASLt may use; NVIDIA recommends 32 MiB on Hopper.
 const WORKSPACE: usize = 32 << 20;
 
-/// A matrix that is read: row-major, `row_stride` elements from row to row, perhaps to be taken
-/// transposed.
-#[derive(Clone, Copy)]
-pub(crate) struct Matrix<'a> {
-    address: u64,
-    dtype: DType,
-    rows: usize,
-    columns: usize,
-    row_stride: usize,
-    transposed: bool,
-    tensor: PhantomData<&'a Tensor>,
+/// Where a row-major matrix lies in a tensor, in elements.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Rows {
+    /// The first element.
+    pub(crate) offset: usize,
+    /// Rows and columns.
+    pub(crate) sizes: [usize; 2],
+    /// Distance between rows.
+    pub(crate) stride: usize,
 }
 
-impl<'a> Matrix<'a> {
-    /// `rows` rows inside a tensor, the first of them `offset` elements from its beginning.
-    pub(crate) fn with_row_stride(
-        tensor: &'a Tensor,
-        offset: usize,
-        [rows, columns]: [usize; 2],
-        row_stride: usize,
-    ) -> Result<Self> {
-        assert_fits(tensor.len(), offset, [rows, columns], row_stride);
-        let dtype = tensor.dtype();
-        let address = tensor.device_input()? + (offset * dtype.size()) as u64;
-        Ok(Self {
-            address,
-            dtype,
-            rows,
-            columns,
-            row_stride,
-            transposed: false,
-            tensor: PhantomData,
-        })
+/// A matrix at the beginning of a tensor, its rows without gaps.
+impl From<[usize; 2]> for Rows {
+    fn from(sizes: [usize; 2]) -> Self {
+        Self { offset: 0, sizes, stride: sizes[1] }
+    }
+}
+
+impl Rows {
+    /// Refuses rows that overlap or end outside of the memory.
+    fn check(&self, memory: &Memory, dtype: DType) -> Result<()> {
+        let Self { offset, sizes: [rows, columns], stride } = *self;
+        let end = rows.checked_sub(1).map_or(Some(0), |last| {
+            last.checked_mul(stride)?.checked_add(offset)?.checked_add(columns)
+        });
+        let inside = end.is_some_and(|end| end <= memory.bytes() / dtype.size());
+        if inside && (columns <= stride || rows <= 1) {
+            return Ok(());
+        }
+        let expected = format!("{} elements with rows that do not overlap", end.unwrap_or(0));
+        let actual = format!("{} elements, {self:?}", memory.bytes() / dtype.size());
+        Err(KernelError::value(OP, "matrix", expected, actual))
     }
 
-    /// A whole tensor as a matrix.
-    pub(crate) fn new(tensor: &'a Tensor, sizes: [usize; 2]) -> Result<Self> {
-        Self::with_row_stride(tensor, 0, sizes, sizes[1])
+    /// The address of the first element.
+    fn address(&self, memory: &Memory, dtype: DType) -> u64 {
+        memory.address() + (self.offset * dtype.size()) as u64
+    }
+}
+
+/// A matrix that is read.
+#[derive(Clone, Copy)]
+pub(crate) struct GpuMatrix<'a> {
+    address: u64,
+    dtype: DType,
+    rows: Rows,
+    transposed: bool,
+    memory: PhantomData<&'a Memory>,
+}
+
+impl<'a> GpuMatrix<'a> {
+    /// Rows inside memory that holds elements of this type.
+    pub(crate) fn new(memory: &'a Memory, dtype: DType, rows: Rows) -> Result<Self> {
+        rows.check(memory, dtype)?;
+        let address = rows.address(memory, dtype);
+        Ok(Self { address, dtype, rows, transposed: false, memory: PhantomData })
     }
 
     /// The transposed matrix.
@@ -69,66 +90,28 @@ impl<'a> Matrix<'a> {
 
     /// Rows and columns as the product sees them.
     fn sizes(&self) -> [usize; 2] {
-        if self.transposed { [self.columns, self.rows] } else { [self.rows, self.columns] }
+        let [rows, columns] = self.rows.sizes;
+        if self.transposed { [columns, rows] } else { [rows, columns] }
     }
 }
 
 /// A matrix that is written.
-pub(crate) struct MatrixMut<'a> {
+pub(crate) struct GpuMatrixMut<'a> {
     address: u64,
     dtype: DType,
-    rows: usize,
-    columns: usize,
-    row_stride: usize,
+    rows: Rows,
     /// Whether the product is added to what is there.
     add: bool,
-    tensor: PhantomData<&'a mut Tensor>,
+    memory: PhantomData<&'a mut Memory>,
 }
 
-impl<'a> MatrixMut<'a> {
-    /// A whole tensor, overwritten.
-    pub(crate) fn output(tensor: &'a mut Tensor, [rows, columns]: [usize; 2]) -> Result<Self> {
-        assert_fits(tensor.len(), 0, [rows, columns], columns);
-        let (address, dtype) = (tensor.device_output()?, tensor.dtype());
-        Ok(Self {
-            address,
-            dtype,
-            rows,
-            columns,
-            row_stride: columns,
-            add: false,
-            tensor: PhantomData,
-        })
+impl<'a> GpuMatrixMut<'a> {
+    /// As [`GpuMatrix::new`], for memory that the caller owns.
+    pub(crate) fn new(memory: &'a Memory, dtype: DType, rows: Rows, add: bool) -> Result<Self> {
+        rows.check(memory, dtype)?;
+        let address = rows.address(memory, dtype);
+        Ok(Self { address, dtype, rows, add, memory: PhantomData })
     }
-
-    /// A whole tensor, added to.
-    pub(crate) fn accumulate(tensor: &'a mut Tensor, [rows, columns]: [usize; 2]) -> Result<Self> {
-        assert_fits(tensor.len(), 0, [rows, columns], columns);
-        let ((address, add), dtype) = (tensor.device_accumulate()?, tensor.dtype());
-        Ok(Self { address, dtype, rows, columns, row_stride: columns, add, tensor: PhantomData })
-    }
-
-    /// Some rows of a tensor, added to; `offset` and `row_stride` as in
-    /// [`Matrix::with_row_stride`].
-    pub(crate) fn accumulate_rows(
-        tensor: &'a mut Tensor,
-        offset: usize,
-        [rows, columns]: [usize; 2],
-        row_stride: usize,
-    ) -> Result<Self> {
-        assert_fits(tensor.len(), offset, [rows, columns], row_stride);
-        let dtype = tensor.dtype();
-        let address = tensor.device_in_place()? + (offset * dtype.size()) as u64;
-        Ok(Self { address, dtype, rows, columns, row_stride, add: true, tensor: PhantomData })
-    }
-}
-
-fn assert_fits(len: usize, offset: usize, [rows, columns]: [usize; 2], row_stride: usize) {
-    assert!(columns <= row_stride || rows <= 1, "rows of a matrix do not overlap");
-    assert!(
-        rows == 0 || offset + (rows - 1) * row_stride + columns <= len,
-        "a matrix lies inside its tensor"
-    );
 }
 
 /// Everything that decides which algorithm is fastest.
@@ -167,19 +150,26 @@ impl Matmul {
 /// `out = alpha a b`, or `out += alpha a b` where `out` is added to; sums in `f32`.
 ///
 /// # Errors
-/// [`KernelError::Cuda`] if the library refuses the product, [`KernelError::OutOfMemory`] for its
-/// workspace.
+/// [`KernelError::Shape`] or [`KernelError::Value`] if sizes or types do not agree,
+/// [`KernelError::Cuda`] if the library refuses the product, [`KernelError::OutOfMemory`] if there
+/// is no room for its workspace.
 pub(crate) fn matmul(
     gpu: &Gpu,
-    out: MatrixMut<'_>,
+    out: GpuMatrixMut<'_>,
     alpha: f32,
-    a: Matrix<'_>,
-    b: Matrix<'_>,
+    a: GpuMatrix<'_>,
+    b: GpuMatrix<'_>,
 ) -> Result<()> {
-    let ([m, k], [k2, n]) = (a.sizes(), b.sizes());
-    assert_eq!(k, k2, "inner sizes of a product agree");
-    assert_eq!([out.rows, out.columns], [m, n], "output of a product has its shape");
-    assert_eq!(a.dtype, b.dtype, "inputs of a product have one type");
+    let ([m, k], [inner, n]) = (a.sizes(), b.sizes());
+    if inner != k {
+        return Err(KernelError::shape(OP, "b", format!("[{k}, ..]"), &b.sizes()));
+    }
+    if out.rows.sizes != [m, n] {
+        return Err(KernelError::shape(OP, "out", format!("[{m}, {n}]"), &out.rows.sizes));
+    }
+    if a.dtype != b.dtype {
+        return Err(KernelError::value(OP, "b", format!("{} elements", a.dtype), b.dtype));
+    }
     if m == 0 || n == 0 {
         return Ok(());
     }
@@ -187,7 +177,7 @@ pub(crate) fn matmul(
         [a.address, b.address, out.address].map(|address| 1 << address.trailing_zeros().min(8));
     let key = Key {
         sizes: [m, n, k],
-        row_strides: [a.row_stride, b.row_stride, out.row_stride],
+        row_strides: [a.rows.stride, b.rows.stride, out.rows.stride],
         transposed: [a.transposed, b.transposed],
         inputs: a.dtype,
         output: out.dtype,
@@ -197,8 +187,8 @@ pub(crate) fn matmul(
     let mut state = gpu.matmul_state();
     let Matmul { handle, products, algorithms } = &mut *state;
     let addresses = [a.address, b.address, out.address];
-    let call =
-        Call { gpu, handle: *handle, workspace: gpu.alloc::<u8>(WORKSPACE)?, alpha, addresses };
+    let workspace = Memory::uninitialized(gpu, WORKSPACE)?;
+    let call = Call { gpu, handle: *handle, workspace, alpha, addresses };
     let (descriptors, algorithm) = match products.entry(key) {
         std::collections::hash_map::Entry::Occupied(entry) => entry.into_mut(),
         std::collections::hash_map::Entry::Vacant(entry) => {
@@ -214,7 +204,7 @@ pub(crate) fn matmul(
 struct Call<'a> {
     gpu: &'a Gpu,
     handle: sys::cublasLtHandle_t,
-    workspace: Buffer,
+    workspace: Memory,
     alpha: f32,
     /// Of a, b and the output.
     addresses: [u64; 3],

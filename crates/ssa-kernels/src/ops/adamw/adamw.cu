@@ -1,25 +1,18 @@
-// One AdamW update of a tensor: bf16 parameters whose f32 masters are completed by 16 bits beside
-// them.
+// One AdamW update of a tensor: bf16 parameters whose f32 masters are completed by 16 more bits.
 //
-// The master's bits are (parameter << 16) + residue, residue signed, so the parameter is the master
-// rounded to the nearest bf16 (half away from zero) and nothing is lost. Bytes an element: reads 2
-// + 2 + 4 + 4 + 4, writes 2 + 2 + 4 + 4: 28.
+// The bits of a master are (parameter << 16) + residue, residue signed, so the parameter is the
+// master rounded to the nearest bf16 (half away from zero) and nothing is lost. Bytes an element:
+// reads 2 + 2 + 4 + 4 + 4, writes 2 + 2 + 4 + 4: 28.
 #include "common.cuh"
-
-typedef short i16;
-
-struct Coefficients {
-    float grad_scale, beta1, one_minus_beta1, beta2, one_minus_beta2;
-    // 1 - lr weight_decay; lr / (1 - beta1^t); 1 / sqrt(1 - beta2^t).
-    float keep, step_size, v_correction, eps;
-};
+#include "params.cuh"
 
 struct Split {
-    u16 param;
-    u16 residue;
+    u16 param, residue;
 };
 
-DEVICE float join(Split s) { return __uint_as_float((u32(s.param) << 16) + u32(int(i16(s.residue)))); }
+DEVICE float join(Split s) {
+    return __uint_as_float((u32(s.param) << 16) + u32(int(i16(s.residue))));
+}
 
 DEVICE Split split(float master) {
     // Rounding the bits of a NaN up could turn them into a number.
@@ -28,30 +21,31 @@ DEVICE Split split(float master) {
     return {u16(high), u16(bits - (high << 16))};
 }
 
-// Eight or one of the 16-bit halves of masters.
-template <int VEC> DEVICE void load_halves(u16 (&x)[VEC], const u16* p) {
+// Eight or one of the 16-bit halves of masters, whichever half it is.
+template <int VEC> DEVICE void load_halves(u16 (&x)[VEC], const void* half) {
     if constexpr (VEC == 8) {
-        const uint4 raw = *reinterpret_cast<const uint4*>(p);
+        const uint4 raw = *static_cast<const uint4*>(half);
         const u32 words[4] = {raw.x, raw.y, raw.z, raw.w};
 #pragma unroll
         for (int i = 0; i < 4; ++i) x[2 * i] = u16(words[i]), x[2 * i + 1] = u16(words[i] >> 16);
     } else {
-        x[0] = *p;
+        x[0] = *static_cast<const u16*>(half);
     }
 }
 
-template <int VEC> DEVICE void store_halves(u16* p, const u16 (&x)[VEC]) {
+template <int VEC> DEVICE void store_halves(void* half, const u16 (&x)[VEC]) {
     if constexpr (VEC == 8) {
         u32 words[4];
 #pragma unroll
         for (int i = 0; i < 4; ++i) words[i] = u32(x[2 * i]) | u32(x[2 * i + 1]) << 16;
-        *reinterpret_cast<uint4*>(p) = make_uint4(words[0], words[1], words[2], words[3]);
+        *static_cast<uint4*>(half) = make_uint4(words[0], words[1], words[2], words[3]);
     } else {
-        *p = x[0];
+        *static_cast<u16*>(half) = x[0];
     }
 }
 
-template <int VEC> DEVICE void load_masters(float (&x)[VEC], const u16* param, const u16* residue) {
+template <int VEC>
+DEVICE void load_masters(float (&x)[VEC], const bf16* param, const i16* residue) {
     u16 high[VEC], low[VEC];
     load_halves<VEC>(high, param);
     load_halves<VEC>(low, residue);
@@ -59,7 +53,8 @@ template <int VEC> DEVICE void load_masters(float (&x)[VEC], const u16* param, c
     for (int e = 0; e < VEC; ++e) x[e] = join({high[e], low[e]});
 }
 
-template <int VEC> DEVICE void store_masters(u16* param, u16* residue, const float (&x)[VEC]) {
+template <int VEC>
+DEVICE void store_masters(bf16* param, i16* residue, const float (&x)[VEC]) {
     u16 high[VEC], low[VEC];
 #pragma unroll
     for (int e = 0; e < VEC; ++e) {
@@ -70,72 +65,51 @@ template <int VEC> DEVICE void store_masters(u16* param, u16* residue, const flo
     store_halves<VEC>(residue, low);
 }
 
-struct Update {
-    u16 *param, *residue;
-    const float* grad;
-    float *m, *v;
-    Coefficients c;
-
-    template <int VEC> DEVICE_MEMBER void piece(i64 at) const {
-        float p[VEC], g[VEC], first[VEC], second[VEC];
-        load_masters<VEC>(p, param + at, residue + at);
-        load_vec<VEC>(g, grad + at);
-        load_vec<VEC>(first, m + at);
-        load_vec<VEC>(second, v + at);
+// `clip`, if given, is a further factor of the gradient. Where it is not finite, the gradient or a
+// loss was not, and nothing changes.
+extern "C" __global__ void __launch_bounds__(THREADS)
+adamw(const AdamW p) {
+    float grad_scale = p.grad_scale;
+    if (p.clip) {
+        grad_scale *= *p.clip;
+        if (!(fabsf(*p.clip) < infinity())) return;
+    }
+    for_each_piece(p.len, [&](auto vec, i64 at) {
+        constexpr int VEC = vec.value;
+        float x[VEC], g[VEC], m[VEC], v[VEC];
+        load_masters<VEC>(x, p.param + at, p.residue + at);
+        load_vec<VEC>(g, p.grad + at);
+        load_vec<VEC>(m, p.m + at);
+        load_vec<VEC>(v, p.v + at);
 #pragma unroll
         for (int e = 0; e < VEC; ++e) {
-            const float scaled = g[e] * c.grad_scale;
-            first[e] = c.beta1 * first[e] + c.one_minus_beta1 * scaled;
-            second[e] = c.beta2 * second[e] + c.one_minus_beta2 * (scaled * scaled);
-            p[e] = c.keep * p[e] - c.step_size * first[e] / (sqrtf(second[e]) * c.v_correction + c.eps);
+            const float scaled = g[e] * grad_scale;
+            m[e] = p.beta1 * m[e] + p.one_minus_beta1 * scaled;
+            v[e] = p.beta2 * v[e] + p.one_minus_beta2 * (scaled * scaled);
+            x[e] = p.keep * x[e] - p.step_size * m[e] / (sqrtf(v[e]) * p.v_correction + p.eps);
         }
-        store_vec<VEC>(m + at, first);
-        store_vec<VEC>(v + at, second);
-        store_masters<VEC>(param + at, residue + at, p);
-    }
-};
-
-// `clip`, if given, is a further factor of the gradient that lies on the device. Where it is not
-// finite, the gradient was not, and nothing changes.
-extern "C" __global__ void __launch_bounds__(256)
-adamw(u16* param, u16* residue, const float* grad, float* m, float* v, const float* clip, float grad_scale, float beta1,
-      float one_minus_beta1, float beta2, float one_minus_beta2, float keep, float step_size, float v_correction, float eps,
-      i64 len) {
-    Coefficients c = {grad_scale, beta1, one_minus_beta1, beta2, one_minus_beta2, keep, step_size, v_correction, eps};
-    if (clip) {
-        c.grad_scale *= *clip;
-        if (!(fabsf(*clip) < infinity())) return;
-    }
-    for_each_piece(len, Update{param, residue, grad, m, v, c});
+        store_vec<VEC>(p.m + at, m);
+        store_vec<VEC>(p.v + at, v);
+        store_masters<VEC>(p.param + at, p.residue + at, x);
+    });
 }
 
-struct SplitMaster {
-    const float* master;
-    u16 *param, *residue;
-
-    template <int VEC> DEVICE_MEMBER void piece(i64 at) const {
+extern "C" __global__ void __launch_bounds__(THREADS)
+split_master(const SplitMaster p) {
+    for_each_piece(p.len, [&](auto vec, i64 at) {
+        constexpr int VEC = vec.value;
         float x[VEC];
-        load_vec<VEC>(x, master + at);
-        store_masters<VEC>(param + at, residue + at, x);
-    }
-};
-
-extern "C" __global__ void __launch_bounds__(256) split_master(const float* master, u16* param, u16* residue, i64 len) {
-    for_each_piece(len, SplitMaster{master, param, residue});
+        load_vec<VEC>(x, p.master + at);
+        store_masters<VEC>(p.param + at, p.residue + at, x);
+    });
 }
 
-struct JoinMaster {
-    const u16 *param, *residue;
-    float* master;
-
-    template <int VEC> DEVICE_MEMBER void piece(i64 at) const {
+extern "C" __global__ void __launch_bounds__(THREADS)
+join_master(const JoinMaster p) {
+    for_each_piece(p.len, [&](auto vec, i64 at) {
+        constexpr int VEC = vec.value;
         float x[VEC];
-        load_masters<VEC>(x, param + at, residue + at);
-        store_vec<VEC>(master + at, x);
-    }
-};
-
-extern "C" __global__ void __launch_bounds__(256)
-join_master(const u16* param, const u16* residue, float* master, i64 len) {
-    for_each_piece(len, JoinMaster{param, residue, master});
+        load_masters<VEC>(x, p.param + at, p.residue + at);
+        store_vec<VEC>(p.master + at, x);
+    });
 }

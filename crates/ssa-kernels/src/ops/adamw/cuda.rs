@@ -1,13 +1,67 @@
 //! The update on a GPU: one pass over parameters, residues, gradient and moments.
 
+use half::bf16;
+
 use super::{Coefficients, Moments};
-use crate::cuda::elementwise::{THREADS, grid};
-use crate::cuda::{Gpu, Module};
+use crate::cuda::elementwise::{THREADS, pieces};
+use crate::cuda::{Gpu, Input, Module, Output, constants, kernel, structs};
 use crate::ops::grad_norm::GradScale;
 use crate::{DType, Device, Result, Tensor};
 
-pub(crate) static MODULE: Module =
-    Module { name: "adamw", source: include_str!("adamw.cu"), variants: &[&[]] };
+pub(crate) static MODULE: Module = Module {
+    name: "adamw",
+    source: include_str!("adamw.cu"),
+    headers: &[],
+    constants: constants![THREADS],
+    structs: structs![AdamW, SplitMaster, JoinMaster],
+    variants: &[&[]],
+};
+
+kernel! {
+    /// One update of a tensor; the coefficients are those of [`Coefficients`].
+    "adamw" in MODULE:
+    struct AdamW<'a> {
+        param: Output<'a, bf16>,
+        residue: Output<'a, i16>,
+        grad: Input<'a, f32>,
+        m: Output<'a, f32>,
+        v: Output<'a, f32>,
+        /// A further factor of the gradient.
+        clip: Option<Input<'a, f32>>,
+        grad_scale: f32,
+        beta1: f32,
+        one_minus_beta1: f32,
+        beta2: f32,
+        one_minus_beta2: f32,
+        keep: f32,
+        step_size: f32,
+        v_correction: f32,
+        eps: f32,
+        len: i64,
+    }
+}
+
+kernel! {
+    /// Splits `f32` masters in two halves.
+    "split_master" in MODULE:
+    struct SplitMaster<'a> {
+        master: Input<'a, f32>,
+        param: Output<'a, bf16>,
+        residue: Output<'a, i16>,
+        len: i64,
+    }
+}
+
+kernel! {
+    /// Joins the halves of masters.
+    "join_master" in MODULE:
+    struct JoinMaster<'a> {
+        param: Input<'a, bf16>,
+        residue: Input<'a, i16>,
+        master: Output<'a, f32>,
+        len: i64,
+    }
+}
 
 pub(super) fn step(
     gpu: &Gpu,
@@ -15,16 +69,31 @@ pub(super) fn step(
     residue: &mut Tensor,
     grad: &Tensor,
     moments: Moments<'_>,
-    c: Coefficients,
+    coefficients: Coefficients,
     grad_scale: &GradScale,
 ) -> Result<()> {
-    let kernel = gpu.kernel(&MODULE, "adamw", &[])?;
     let len = param.len();
-    let launch = kernel.launch(grid(len), THREADS).in_place(param).in_place(residue).input(grad);
-    let launch = launch.in_place(moments.m).in_place(moments.v);
-    let launch = launch.optional(grad_scale.buffer()).f32(grad_scale.known().unwrap_or(1.0));
-    let launch = launch.f32(c.beta1).f32(c.one_minus_beta1).f32(c.beta2).f32(c.one_minus_beta2);
-    launch.f32(c.keep).f32(c.step_size).f32(c.v_correction).f32(c.eps).i64(len).run()
+    gpu.launch(
+        pieces(len),
+        AdamW {
+            param: param.in_place()?,
+            residue: residue.in_place()?,
+            grad: grad.input()?,
+            m: moments.m.in_place()?,
+            v: moments.v.in_place()?,
+            clip: grad_scale.input("adamw_step", gpu)?,
+            grad_scale: grad_scale.known().unwrap_or(1.0),
+            beta1: coefficients.beta1,
+            one_minus_beta1: coefficients.one_minus_beta1,
+            beta2: coefficients.beta2,
+            one_minus_beta2: coefficients.one_minus_beta2,
+            keep: coefficients.keep,
+            step_size: coefficients.step_size,
+            v_correction: coefficients.v_correction,
+            eps: coefficients.eps,
+            len: len as i64,
+        },
+    )
 }
 
 pub(super) fn split(gpu: &Gpu, master: &Tensor) -> Result<(Tensor, Tensor)> {
@@ -32,17 +101,29 @@ pub(super) fn split(gpu: &Gpu, master: &Tensor) -> Result<(Tensor, Tensor)> {
     let half = |dtype| Tensor::for_output_on(&device, dtype, master.shape());
     let (mut param, mut residue) = (half(DType::Bf16)?, half(DType::I16)?);
     let len = master.len();
-    let kernel = gpu.kernel(&MODULE, "split_master", &[])?;
-    let launch = kernel.launch(grid(len), THREADS).input(master);
-    launch.output(&mut param).output(&mut residue).i64(len).run()?;
+    gpu.launch(
+        pieces(len),
+        SplitMaster {
+            master: master.input()?,
+            param: param.output()?,
+            residue: residue.output()?,
+            len: len as i64,
+        },
+    )?;
     Ok((param, residue))
 }
 
 pub(super) fn join(gpu: &Gpu, param: &Tensor, residue: &Tensor) -> Result<Tensor> {
     let mut master = Tensor::for_output_on(&Device::Cuda(gpu.clone()), DType::F32, param.shape())?;
     let len = param.len();
-    let kernel = gpu.kernel(&MODULE, "join_master", &[])?;
-    let launch = kernel.launch(grid(len), THREADS).input(param).input(residue);
-    launch.output(&mut master).i64(len).run()?;
+    gpu.launch(
+        pieces(len),
+        JoinMaster {
+            param: param.input()?,
+            residue: residue.input()?,
+            master: master.output()?,
+            len: len as i64,
+        },
+    )?;
     Ok(master)
 }

@@ -92,11 +92,6 @@ pub fn adamw_step(
     match call.device() {
         Device::Cuda(gpu) => {
             let residue = residue.ok_or_else(|| missing_residue(OP))?;
-            if let Some(scale) = grad_scale.buffer()
-                && scale.gpu() != gpu
-            {
-                return Err(KernelError::device(OP, "grad_scale", gpu, scale.gpu()));
-            }
             if is_skipped(grad_scale) {
                 return Ok(());
             }

@@ -97,7 +97,7 @@ pub(crate) fn device_first_blocks(
     documents: &Documents,
     gpu: &Gpu,
     block_size: usize,
-) -> Result<Arc<Buffer>> {
+) -> Result<Arc<Buffer<i32>>> {
     documents.tables().get(gpu, FirstBlocks { block_size }, || {
         Blocks::new(documents, block_size)
             .first_blocks()
@@ -112,7 +112,7 @@ pub(crate) fn device_block_starts(
     documents: &Documents,
     gpu: &Gpu,
     block_size: usize,
-) -> Result<Arc<Buffer>> {
+) -> Result<Arc<Buffer<i32>>> {
     documents.tables().get(gpu, BlockStarts { block_size }, || {
         Blocks::new(documents, block_size).starts.into_iter().map(|start| start as i32).collect()
     })

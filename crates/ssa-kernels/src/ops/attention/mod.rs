@@ -14,6 +14,7 @@ pub mod window;
 mod blocks;
 #[cfg(test)]
 mod golden;
+mod headers;
 mod mode;
 mod padding;
 mod shape;

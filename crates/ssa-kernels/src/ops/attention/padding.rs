@@ -6,7 +6,6 @@
 
 use super::shape::{AttentionGrads, AttentionOutput, AttentionShape};
 use crate::cuda::Gpu;
-use crate::cuda::elementwise::resized_rows;
 use crate::{KernelError, Result, Tensor};
 
 /// The longest head that kernels hold.
@@ -54,7 +53,7 @@ impl<'a> PaddedHeads<'a> {
         if head_dim == shape.head_dim {
             return Ok(None);
         }
-        let pad = |x| resized_rows(gpu, x, head_dim);
+        let pad = |x| Tensor::with_row_len(x, gpu, head_dim);
         let shape = AttentionShape { head_dim, ..*shape };
         Ok(Some(Self { gpu, q: pad(q)?, k: pad(k)?, v: pad(v)?, shape }))
     }
@@ -67,7 +66,7 @@ impl<'a> PaddedHeads<'a> {
     ) -> Result<()> {
         let mut padded = AttentionOutput::for_output(&self.q, self.shape)?;
         forward(&mut padded)?;
-        output.out = resized_rows(self.gpu, &padded.out, output.out.last_dim())?;
+        output.out = padded.out.with_row_len(self.gpu, output.out.last_dim())?;
         output.lse = padded.lse;
         Ok(())
     }
@@ -81,12 +80,12 @@ impl<'a> PaddedHeads<'a> {
         grads: &mut AttentionGrads,
         backward: impl FnOnce(&Tensor, &AttentionOutput, &mut AttentionGrads) -> Result<()>,
     ) -> Result<()> {
-        let pad = |x| resized_rows(self.gpu, x, self.shape.head_dim);
+        let pad = |x: &Tensor| x.with_row_len(self.gpu, self.shape.head_dim);
         let output = AttentionOutput { out: pad(&output.out)?, lse: output.lse.clone() };
         let mut padded =
             AttentionGrads { dq: pad(&grads.dq)?, dk: pad(&grads.dk)?, dv: pad(&grads.dv)? };
         backward(&pad(dout)?, &output, &mut padded)?;
-        let cut = |x: &Tensor| resized_rows(self.gpu, x, dout.last_dim());
+        let cut = |x: &Tensor| x.with_row_len(self.gpu, dout.last_dim());
         *grads =
             AttentionGrads { dq: cut(&padded.dq)?, dk: cut(&padded.dk)?, dv: cut(&padded.dv)? };
         Ok(())

@@ -12,10 +12,9 @@
 // piece are taken one by one. Everything is f32 but the sum over threads and the loss, which are
 // f64.
 #include "common.cuh"
+#include "params.cuh"
 
-constexpr int THREADS = 1024;
 constexpr int UNROLL = 4;
-constexpr int IGNORE_INDEX = -100;
 
 // The sum of 2^(z log2(e) + offset) over the logits seen, offset = -log2(e) * their maximum as
 // rounded, so that the exact logarithm of the sum of exponentials is (log2(sum) - offset) /
@@ -68,26 +67,22 @@ DEVICE void unpack8(float (&x)[8], const uint4& raw) {
     }
 }
 
-struct Statistics {
-    double lse, loss;
-};
-
-// Combines the threads for the logit `target` of the label.
-DEVICE Statistics combine(Running own, float target) {
-    own.rescale(-block_max<THREADS>(own.max) * LOG2_E);
+// The logarithm of the sum of exponentials over the row, from those of the threads.
+DEVICE double combine(Running running) {
+    running.rescale(-block_max<THREADS>(running.max) * LOG2_E);
     // The maximum of a row that holds a NaN ignores it; its sum does not.
-    const double sum = block_sum<THREADS>(double(own.sum));
-    const double lse = (log2(sum) - double(own.offset)) / double(LOG2_E);
-    return {lse, lse - double(target)};
+    const double sum = block_sum<THREADS>(double(running.sum));
+    return (log2(sum) - double(running.offset)) / double(LOG2_E);
 }
 
-DEVICE void write_statistics(const Statistics& s, double* loss, double* lse_square) {
+// Writes the results of a token: lse - target for the logit `target` of the label, and lse^2.
+DEVICE void write_losses(double* loss, double* lse_square, i64 token, double lse, double target) {
     if (threadIdx.x > 0) return;
-    *loss = s.loss;
-    *lse_square = s.lse * s.lse;
+    loss[token] = lse - target;
+    lse_square[token] = lse * lse;
 }
 
-// Statistics of a row of bf16; its first `cached` pieces are copied to `cache`.
+// Scans a row of bf16; its first `cached` pieces are copied to `cache`.
 DEVICE Running scan(const bf16* z, const Row& row, uint4* cache, int cached) {
     const u32 NOTHING = 0xff80ff80u;
     Running running;
@@ -133,7 +128,7 @@ DEVICE Running scan(const float* z, const Row& row) {
     return running;
 }
 
-struct Gradient {
+struct LogitGradient {
     // dz = exp(z - lse) * softmax_scale - (column == label) * target_scale, the first product as
     // one power of 2.
     float lse_shift, softmax_scale, target_scale;
@@ -145,7 +140,8 @@ struct Gradient {
     }
 };
 
-DEVICE void write_gradient(bf16* z, const Row& row, const uint4* cache, int cached, const Gradient& gradient) {
+DEVICE void write_gradient(bf16* z, const Row& row, const uint4* cache, int cached,
+                           const LogitGradient& gradient) {
     uint4* whole = reinterpret_cast<uint4*>(z + row.head);
     for (int first = threadIdx.x; first < row.pieces; first += UNROLL * THREADS) {
         uint4 raw[UNROLL];
@@ -180,63 +176,63 @@ DEVICE void clear(bf16* z, const Row& row) {
 // Loss and gradient of grad_scale * (loss + z_loss * lse^2); the logits become the gradient. Row r
 // of the chunk is token first + r of labels and results.
 extern "C" __global__ void __launch_bounds__(THREADS, 1)
-cross_entropy_fwd_bwd(bf16* logits, i64 stride, int vocab, const int* labels, float grad_scale, float z_loss, int cached,
-                      i64 first, double* loss, double* lse_square) {
+cross_entropy_fwd_bwd(const CrossEntropyFwdBwd p) {
     extern __shared__ uint4 cache[];
-    const i64 token = first + blockIdx.x;
-    bf16* z = logits + blockIdx.x * stride;
-    const Row row(z, vocab);
-    const int label = labels[token];
+    const i64 token = p.first + blockIdx.x;
+    bf16* z = p.logits + blockIdx.x * p.stride;
+    const Row row(z, p.vocab);
+    const int label = p.labels[token];
     if (label == IGNORE_INDEX) {
         clear(z, row);
-        write_statistics({0.0, 0.0}, loss + token, lse_square + token);
+        write_losses(p.loss, p.lse_square, token, 0.0, 0.0);
         return;
     }
+    // Every thread reads the label's logit before the barriers of `combine`, and the row is
+    // overwritten after them.
     const float target = to_float(z[label]);
-    const Statistics s = combine(scan(z, row, cache, cached), target);
-    write_statistics(s, loss + token, lse_square + token);
-    const float lse_shift = -float(s.lse) * LOG2_E, softmax_scale = grad_scale * fmaf(2.0f * z_loss, float(s.lse), 1.0f);
-    write_gradient(z, row, cache, cached, {lse_shift, softmax_scale, grad_scale, label});
+    const double lse = combine(scan(z, row, cache, p.cached));
+    write_losses(p.loss, p.lse_square, token, lse, double(target));
+    const float lse_shift = -float(lse) * LOG2_E;
+    const float softmax_scale = p.grad_scale * fmaf(2.0f * p.z_loss, float(lse), 1.0f);
+    write_gradient(z, row, cache, p.cached, {lse_shift, softmax_scale, p.grad_scale, label});
 }
 
 // The loss alone, of logits in f32.
 extern "C" __global__ void __launch_bounds__(THREADS, 1)
-cross_entropy_fwd(const float* logits, i64 stride, int vocab, const int* labels, i64 first, double* loss,
-                  double* lse_square) {
-    const i64 token = first + blockIdx.x;
-    const float* z = logits + blockIdx.x * stride;
-    const Row row(z, vocab);
-    const int label = labels[token];
-    if (label == IGNORE_INDEX) return write_statistics({0.0, 0.0}, loss + token, lse_square + token);
-    write_statistics(combine(scan(z, row), z[label]), loss + token, lse_square + token);
+cross_entropy_fwd(const CrossEntropyFwd p) {
+    const i64 token = p.first + blockIdx.x;
+    const float* z = p.logits + blockIdx.x * p.stride;
+    const Row row(z, p.vocab);
+    const int label = p.labels[token];
+    if (label == IGNORE_INDEX) return write_losses(p.loss, p.lse_square, token, 0.0, 0.0);
+    const double lse = combine(scan(z, row));
+    write_losses(p.loss, p.lse_square, token, lse, double(z[label]));
 }
 
-// The loss of prediction q and its divergence sum_v p (log p - log q) from the prediction `first`;
-// without `others` q is the first itself and both are of one row. Rows of `vocab` elements, one a
-// block.
+// The loss of prediction q and its divergence sum_v p (log p - log q) from the prediction p; without
+// q it is p itself. Rows of `vocab` elements, one a block.
 extern "C" __global__ void __launch_bounds__(THREADS, 1)
-compare_predictions(const float* first, const float* others, int vocab, const int* labels, i64 first_token, double* loss,
-                    double* divergence) {
-    const i64 token = first_token + blockIdx.x;
-    const int label = labels[token];
+compare_predictions(const ComparePredictions p) {
+    const i64 token = p.first + blockIdx.x;
+    const int label = p.labels[token];
     if (label == IGNORE_INDEX) {
-        if (threadIdx.x == 0) loss[token] = divergence[token] = 0.0;
+        if (threadIdx.x == 0) p.loss[token] = p.divergence[token] = 0.0;
         return;
     }
-    const float* p = first + i64(blockIdx.x) * vocab;
-    const double lse_p = combine(scan(p, Row(p, vocab)), 0.0f).lse;
-    if (others == nullptr) {
-        if (threadIdx.x == 0) loss[token] = lse_p - double(p[label]), divergence[token] = 0.0;
+    const float* logits_p = p.p + i64(blockIdx.x) * p.vocab;
+    const double lse_p = combine(scan(logits_p, Row(logits_p, p.vocab)));
+    if (p.q == nullptr) {
+        if (threadIdx.x == 0) p.loss[token] = lse_p - double(logits_p[label]), p.divergence[token] = 0.0;
         return;
     }
-    const float* q = others + i64(blockIdx.x) * vocab;
-    const double lse_q = combine(scan(q, Row(q, vocab)), 0.0f).lse;
+    const float* logits_q = p.q + i64(blockIdx.x) * p.vocab;
+    const double lse_q = combine(scan(logits_q, Row(logits_q, p.vocab)));
     double sum = 0.0;
 #pragma unroll 4
-    for (int v = threadIdx.x; v < vocab; v += THREADS) {
-        const double log_p = double(p[v]) - lse_p, log_q = double(q[v]) - lse_q;
+    for (int v = threadIdx.x; v < p.vocab; v += THREADS) {
+        const double log_p = double(logits_p[v]) - lse_p, log_q = double(logits_q[v]) - lse_q;
         sum += double(exp2_approx(float(log_p) * LOG2_E)) * (log_p - log_q);
     }
     sum = block_sum<THREADS>(sum);
-    if (threadIdx.x == 0) loss[token] = lse_q - double(q[label]), divergence[token] = sum;
+    if (threadIdx.x == 0) p.loss[token] = lse_q - double(logits_q[label]), p.divergence[token] = sum;
 }

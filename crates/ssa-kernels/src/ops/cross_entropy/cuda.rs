@@ -1,19 +1,77 @@
 //! Linear map and cross-entropy on a GPU, one chunk of tokens at a time.
 
+use half::bf16;
+
 use super::{CrossEntropy, IGNORE_INDEX, PredictionScore};
 use crate::cuda::elementwise::sum;
-use crate::cuda::matmul::{Matrix, MatrixMut, matmul};
-use crate::cuda::{Buffer, Gpu, Module};
-use crate::{DType, Device, Result, Tensor};
+use crate::cuda::matmul::{Rows, matmul};
+use crate::cuda::{Buffer, Gpu, Input, Launch, Module, Output, constants, int, kernel, structs};
+use crate::{DType, Device, Result, Scalar, Tensor};
 
-pub(crate) static MODULE: Module =
-    Module { name: "cross_entropy", source: include_str!("cross_entropy.cu"), variants: &[&[]] };
+pub(crate) static MODULE: Module = Module {
+    name: "cross_entropy",
+    source: include_str!("cross_entropy.cu"),
+    headers: &[],
+    constants: constants![THREADS, IGNORE_INDEX],
+    structs: structs![CrossEntropyFwdBwd, CrossEntropyFwd, ComparePredictions],
+    variants: &[&[]],
+};
+
+kernel! {
+    /// Losses of a chunk of tokens, whose logits become their gradient.
+    "cross_entropy_fwd_bwd" in MODULE:
+    struct CrossEntropyFwdBwd<'a> {
+        logits: Output<'a, bf16>,
+        /// Of all tokens, as the results.
+        labels: Input<'a, i32>,
+        loss: Output<'a, f64>,
+        lse_square: Output<'a, f64>,
+        /// The first token of the chunk.
+        first: i64,
+        /// Distance of the rows of logits.
+        stride: i64,
+        vocab: i32,
+        /// Pieces of 16 bytes of a row that shared memory keeps.
+        cached: i32,
+        grad_scale: f32,
+        z_loss: f32,
+    }
+}
+
+kernel! {
+    /// Losses of a chunk of tokens.
+    "cross_entropy_fwd" in MODULE:
+    struct CrossEntropyFwd<'a> {
+        logits: Input<'a, f32>,
+        labels: Input<'a, i32>,
+        loss: Output<'a, f64>,
+        lse_square: Output<'a, f64>,
+        first: i64,
+        stride: i64,
+        vocab: i32,
+    }
+}
+
+kernel! {
+    /// Losses of a prediction q of a chunk of tokens, and its divergence from the prediction p;
+    /// without q, those of p.
+    "compare_predictions" in MODULE:
+    struct ComparePredictions<'a> {
+        p: Input<'a, f32>,
+        q: Option<Input<'a, f32>>,
+        labels: Input<'a, i32>,
+        loss: Output<'a, f64>,
+        divergence: Output<'a, f64>,
+        first: i64,
+        vocab: i32,
+    }
+}
 
 /// Bytes of the logits of a chunk. Every chunk reads and writes the gradient of the whole weight
 /// once more, so chunks are as large as memory bears: 4096 tokens of a vocabulary of 128k.
 const CHUNK_BYTES: usize = 1 << 30;
 
-/// Threads of a block, as in the source.
+/// Threads of a block.
 const THREADS: usize = 1024;
 
 /// Shared memory that the kernel uses besides the row it keeps, rounded up.
@@ -31,32 +89,31 @@ pub(super) struct Gradients<'a> {
 /// What every token contributes, `f64` `[N]` each; zero where ignored.
 pub(super) struct Losses {
     gpu: Gpu,
-    tokens: usize,
-    loss: Buffer,
-    lse_square: Buffer,
+    loss: Buffer<f64>,
+    lse_square: Buffer<f64>,
 }
 
 impl Losses {
     /// Zeros.
     fn new(gpu: &Gpu, tokens: usize) -> Result<Self> {
-        let [mut loss, mut lse_square] = [gpu.alloc::<f64>(tokens)?, gpu.alloc::<f64>(tokens)?];
-        loss.fill_bytes(0)?;
-        lse_square.fill_bytes(0)?;
-        Ok(Self { gpu: gpu.clone(), tokens, loss, lse_square })
+        let [mut loss, mut lse_square] = [gpu.alloc(tokens)?, gpu.alloc(tokens)?];
+        loss.fill_zero()?;
+        lse_square.fill_zero()?;
+        Ok(Self { gpu: gpu.clone(), loss, lse_square })
     }
 
-    /// Their sums, which nobody waits for.
+    /// Their sums, which the host does not wait for.
     pub(super) fn summary(&self, targets: usize) -> Result<CrossEntropy> {
         Ok(CrossEntropy {
-            loss_sum: sum(&self.gpu, &self.loss, self.tokens, 1.0)?,
-            lse_square_sum: sum(&self.gpu, &self.lse_square, self.tokens, 1.0)?,
+            loss_sum: Scalar::on_gpu(sum(&self.gpu, &self.loss, 1.0)?),
+            lse_square_sum: Scalar::on_gpu(sum(&self.gpu, &self.lse_square, 1.0)?),
             targets,
         })
     }
 
     /// The loss of every token.
     pub(super) fn to_vec(&self) -> Result<Vec<f32>> {
-        let mut losses = vec![0.0_f64; self.tokens];
+        let mut losses = vec![0.0; self.loss.len()];
         self.loss.read(&mut losses)?;
         Ok(losses.into_iter().map(|loss| loss as f32).collect())
     }
@@ -82,27 +139,26 @@ pub(super) fn losses(
             continue;
         }
         let (first, count) = (chunk * tokens, chunk_labels.len());
-        let x = Matrix::with_row_stride(x, first * hidden, [count, hidden], hidden)?;
-        let weight = Matrix::new(weight, [vocab, hidden])?;
-        matmul(gpu, MatrixMut::output(&mut logits, [count, vocab])?, 1.0, x, weight.t())?;
+        let x = x.matrix(rows(first, [count, hidden]))?;
+        let weight = weight.matrix([vocab, hidden])?;
+        let product = logits.output_matrix([count, vocab])?;
+        matmul(gpu, product, 1.0, x, weight.t())?;
         let factors = gradients.as_ref().map(|gradients| (gradients.scale, gradients.z_loss));
-        cross_entropy(
-            gpu,
-            &mut logits,
-            [count, vocab],
-            &labels_on_gpu,
-            first,
-            &mut losses,
-            factors,
-        )?;
+        let chunk = Chunk { first, count, vocab };
+        cross_entropy(gpu, &mut logits, chunk, &labels_on_gpu, &mut losses, factors)?;
         if let Some(Gradients { dx, dweight, .. }) = &mut gradients {
-            let dlogits = Matrix::with_row_stride(&logits, 0, [count, vocab], vocab)?;
-            let dx = MatrixMut::accumulate_rows(dx, first * hidden, [count, hidden], hidden)?;
+            let dlogits = logits.matrix([count, vocab])?;
+            let dx = dx.gradient_rows(rows(first, [count, hidden]))?;
             matmul(gpu, dx, 1.0, dlogits, weight)?;
-            matmul(gpu, MatrixMut::accumulate(dweight, [vocab, hidden])?, 1.0, dlogits.t(), x)?;
+            matmul(gpu, dweight.gradient_matrix([vocab, hidden])?, 1.0, dlogits.t(), x)?;
         }
     }
     Ok(losses)
+}
+
+/// Rows of a matrix from row `first` on.
+fn rows(first: usize, sizes: [usize; 2]) -> Rows {
+    Rows { offset: first * sizes[1], sizes, stride: sizes[1] }
 }
 
 /// Losses of several predictions and their divergences from the first.
@@ -120,38 +176,45 @@ pub(super) fn compare(
     let [mut first, mut others] = [logits()?, logits()?];
     let mut scores =
         xs.iter().map(|_| Scores::new(gpu, labels.len())).collect::<Result<Vec<_>>>()?;
-    let kernel = gpu.kernel(&MODULE, "compare_predictions", &[])?;
     for (chunk, labels) in labels.chunks(tokens).enumerate() {
         let (start, count) = (chunk * tokens, labels.len());
         for (index, (x, scores)) in xs.iter().zip(&mut scores).enumerate() {
             let logits = if index == 0 { &mut first } else { &mut others };
-            let x = Matrix::with_row_stride(x, start * hidden, [count, hidden], hidden)?;
-            let product = MatrixMut::output(logits, [count, vocab])?;
-            matmul(gpu, product, 1.0, x, Matrix::new(weight, [vocab, hidden])?.t())?;
-            let launch = kernel.launch([count, 1, 1], THREADS).input(&first);
-            let launch = if index == 0 { launch.null() } else { launch.input(&others) };
-            let launch = launch.i32(vocab).buffer(&labels_on_gpu).i64(start);
-            launch.buffer_mut(&mut scores.loss).buffer_mut(&mut scores.divergence).run()?;
+            let x = x.matrix(rows(start, [count, hidden]))?;
+            let product = logits.output_matrix([count, vocab])?;
+            matmul(gpu, product, 1.0, x, weight.matrix([vocab, hidden])?.t())?;
+            gpu.launch(
+                Launch::new([count, 1, 1], THREADS),
+                ComparePredictions {
+                    p: first.input()?,
+                    q: if index == 0 { None } else { Some(others.input()?) },
+                    labels: labels_on_gpu.input(),
+                    loss: scores.loss.output(),
+                    divergence: scores.divergence.output(),
+                    first: start as i64,
+                    vocab: int("vocab", vocab)?,
+                },
+            )?;
         }
     }
-    scores.iter().map(|scores| scores.sums(gpu, labels.len())).collect()
+    scores.iter().map(|scores| scores.sums(gpu)).collect()
 }
 
 /// What every token adds to a [`PredictionScore`], `f64` `[N]` each.
 struct Scores {
-    loss: Buffer,
-    divergence: Buffer,
+    loss: Buffer<f64>,
+    divergence: Buffer<f64>,
 }
 
 impl Scores {
     fn new(gpu: &Gpu, tokens: usize) -> Result<Self> {
-        Ok(Self { loss: gpu.alloc::<f64>(tokens)?, divergence: gpu.alloc::<f64>(tokens)? })
+        Ok(Self { loss: gpu.alloc(tokens)?, divergence: gpu.alloc(tokens)? })
     }
 
-    fn sums(&self, gpu: &Gpu, tokens: usize) -> Result<PredictionScore> {
+    fn sums(&self, gpu: &Gpu) -> Result<PredictionScore> {
         Ok(PredictionScore {
-            loss_sum: sum(gpu, &self.loss, tokens, 1.0)?,
-            divergence_sum: sum(gpu, &self.divergence, tokens, 1.0)?,
+            loss_sum: Scalar::on_gpu(sum(gpu, &self.loss, 1.0)?),
+            divergence_sum: Scalar::on_gpu(sum(gpu, &self.divergence, 1.0)?),
         })
     }
 }
@@ -169,31 +232,49 @@ pub(super) fn chunk_tokens(vocab: usize, dtype: DType) -> usize {
     if tokens >= 256 { tokens / 256 * 256 } else { 256 }
 }
 
-/// Losses of the chunk that begins with token `first`; with factors (scale and z-loss), the logits
-/// become the gradient.
+/// Consecutive tokens whose logits are in memory.
+#[derive(Clone, Copy)]
+struct Chunk {
+    first: usize,
+    count: usize,
+    vocab: usize,
+}
+
+/// Losses of a chunk; with factors (scale and z-loss), the logits become the gradient.
 fn cross_entropy(
     gpu: &Gpu,
     logits: &mut Tensor,
-    [rows, vocab]: [usize; 2],
-    labels: &Buffer,
-    first: usize,
+    chunk: Chunk,
+    labels: &Buffer<i32>,
     losses: &mut Losses,
     gradient_factors: Option<(f32, f32)>,
 ) -> Result<()> {
-    let Some((scale, z_loss)) = gradient_factors else {
-        let kernel = gpu.kernel(&MODULE, "cross_entropy_fwd", &[])?;
-        let launch = kernel.launch([rows, 1, 1], THREADS).input(logits).i64(vocab).i32(vocab);
-        let launch = launch.buffer(labels).i64(first).buffer_mut(&mut losses.loss);
-        return launch.buffer_mut(&mut losses.lse_square).run();
+    let Chunk { first, count, vocab } = chunk;
+    let launch = Launch::new([count, 1, 1], THREADS);
+    let (labels, first, stride) = (labels.input(), first as i64, vocab as i64);
+    let (loss, lse_square) = (losses.loss.output(), losses.lse_square.output());
+    let Some((grad_scale, z_loss)) = gradient_factors else {
+        let (logits, vocab) = (logits.input()?, int("vocab", vocab)?);
+        let parameters = CrossEntropyFwd { logits, labels, loss, lse_square, first, stride, vocab };
+        return gpu.launch(launch, parameters);
     };
     // Pieces of 16 bytes that a block keeps between its two passes over a row.
     let cached = (vocab / 8).min(gpu.properties().shared_memory.saturating_sub(STATIC_SHARED) / 16);
-    let kernel = gpu.kernel(&MODULE, "cross_entropy_fwd_bwd", &[])?;
-    let launch = kernel.launch([rows, 1, 1], THREADS).shared(16 * cached);
-    let launch =
-        launch.in_place(logits).i64(vocab).i32(vocab).buffer(labels).f32(scale).f32(z_loss);
-    let launch = launch.i32(cached).i64(first).buffer_mut(&mut losses.loss);
-    launch.buffer_mut(&mut losses.lse_square).run()
+    gpu.launch(
+        launch.shared(16 * cached),
+        CrossEntropyFwdBwd {
+            logits: logits.in_place()?,
+            labels,
+            loss,
+            lse_square,
+            first,
+            stride,
+            vocab: int("vocab", vocab)?,
+            cached: int("cached", cached)?,
+            grad_scale,
+            z_loss,
+        },
+    )
 }
 
 #[cfg(test)]

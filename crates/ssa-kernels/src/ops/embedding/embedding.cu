@@ -9,39 +9,38 @@
 // pieces save (16384 tokens of a Zipf law on an H100: 67 instead of 74 us; all tokens of one id: 46
 // instead of 59 us).
 //
-// A block takes 8 columns a thread (1 where rows are no multiple of 8), all columns within
+// A block takes ROW_VEC columns a thread (given as a macro, as HIDDEN), all columns within
 // blockIdx.y. Bytes: forward 4 an element; backward 2 an element of dout and 8 an element of each
 // row of the gradient that occurs.
 #include "common.cuh"
+#include "params.cuh"
 
-constexpr int VEC = HIDDEN % 8 == 0 ? 8 : 1;
+constexpr int VEC = ROW_VEC;
 constexpr int PIECES = HIDDEN / VEC;
 
 // A warp copies a row.
-extern "C" __global__ void __launch_bounds__(256) embedding_fwd(const u32* ids, const bf16* weight, bf16* out, i64 tokens) {
+extern "C" __global__ void __launch_bounds__(THREADS)
+embedding_fwd(const EmbeddingFwd p) {
     const int lane = threadIdx.x % WARP;
     const i64 token = (i64(blockIdx.x) * blockDim.x + threadIdx.x) / WARP;
-    if (token >= tokens) return;
-    const bf16* from = weight + i64(ids[token]) * HIDDEN;
-    bf16* to = out + token * HIDDEN;
+    if (token >= p.tokens) return;
+    const bf16* from = p.weight + i64(p.ids[token]) * HIDDEN;
+    bf16* to = p.out + token * HIDDEN;
 #pragma unroll 8
     for (int piece = lane; piece < PIECES; piece += WARP) {
-        if constexpr (VEC == 8) reinterpret_cast<uint4*>(to)[piece] = reinterpret_cast<const uint4*>(from)[piece];
-        else to[piece] = from[piece];
+        if constexpr (VEC == 8) {
+            reinterpret_cast<uint4*>(to)[piece] = reinterpret_cast<const uint4*>(from)[piece];
+        } else {
+            to[piece] = from[piece];
+        }
     }
 }
 
-// Tokens begin..end of the sorted list have the same id. `slot` is the partial row to write, or -1
-// to add to dweight.
-struct Run {
-    int id, begin, end, slot;
-};
-
-extern "C" __global__ void __launch_bounds__(256, 4)
-embedding_bwd(const bf16* dout, const int* sorted_tokens, const Run* runs, float* partial, float* dweight) {
+extern "C" __global__ void __launch_bounds__(THREADS, 4)
+embedding_bwd(const EmbeddingBwd p) {
     const int column = (blockIdx.y * blockDim.x + threadIdx.x) * VEC;
     if (column >= HIDDEN) return;
-    const Run run = runs[blockIdx.x];
+    const Run run = p.runs[blockIdx.x];
     float sum[VEC] = {};
     // The loads of a turn are issued before its first addition.
     constexpr int UNROLL = 8;
@@ -49,7 +48,9 @@ embedding_bwd(const bf16* dout, const int* sorted_tokens, const Run* runs, float
     for (; i + UNROLL <= run.end; i += UNROLL) {
         float x[UNROLL][VEC];
 #pragma unroll
-        for (int u = 0; u < UNROLL; ++u) load_vec<VEC>(x[u], dout + i64(sorted_tokens[i + u]) * HIDDEN + column);
+        for (int u = 0; u < UNROLL; ++u) {
+            load_vec<VEC>(x[u], p.dout + i64(p.sorted_tokens[i + u]) * HIDDEN + column);
+        }
 #pragma unroll
         for (int u = 0; u < UNROLL; ++u)
 #pragma unroll
@@ -57,27 +58,27 @@ embedding_bwd(const bf16* dout, const int* sorted_tokens, const Run* runs, float
     }
     for (; i < run.end; ++i) {
         float x[VEC];
-        load_vec<VEC>(x, dout + i64(sorted_tokens[i]) * HIDDEN + column);
+        load_vec<VEC>(x, p.dout + i64(p.sorted_tokens[i]) * HIDDEN + column);
 #pragma unroll
         for (int e = 0; e < VEC; ++e) sum[e] += x[e];
     }
-    if (run.slot < 0) accumulate_vec<VEC>(dweight + i64(run.id) * HIDDEN + column, sum, 1);
-    else store_vec<VEC>(partial + i64(run.slot) * HIDDEN + column, sum);
+    if (run.slot < 0) accumulate_vec<VEC>(p.dweight + i64(run.id) * HIDDEN + column, sum, 1);
+    else store_vec<VEC>(p.partial + i64(run.slot) * HIDDEN + column, sum);
 }
 
-// The partial rows begin..end belong to one id.
-extern "C" __global__ void __launch_bounds__(256)
-embedding_bwd_combine(const float* partial, const Run* groups, float* dweight) {
+// Each group is the partial rows of one id.
+extern "C" __global__ void __launch_bounds__(THREADS)
+embedding_bwd_combine(const EmbeddingBwdCombine p) {
     const int column = (blockIdx.y * blockDim.x + threadIdx.x) * VEC;
     if (column >= HIDDEN) return;
-    const Run group = groups[blockIdx.x];
+    const Run group = p.groups[blockIdx.x];
     float sum[VEC] = {};
 #pragma unroll 8
     for (int slot = group.begin; slot < group.end; ++slot) {
         float x[VEC];
-        load_vec<VEC>(x, partial + i64(slot) * HIDDEN + column);
+        load_vec<VEC>(x, p.partial + i64(slot) * HIDDEN + column);
 #pragma unroll
         for (int e = 0; e < VEC; ++e) sum[e] += x[e];
     }
-    accumulate_vec<VEC>(dweight + i64(group.id) * HIDDEN + column, sum, 1);
+    accumulate_vec<VEC>(p.dweight + i64(group.id) * HIDDEN + column, sum, 1);
 }

@@ -1,17 +1,73 @@
 //! Gates on a GPU. The rows of a branch lie 3 rows apart, which a matrix product takes as a row
 //! stride.
 
+use half::bf16;
+
 use super::GateBranch;
-use crate::cuda::elementwise::{THREADS, grid};
-use crate::cuda::matmul::{Matrix, MatrixMut, matmul};
-use crate::cuda::{Gpu, Module};
+use crate::cuda::elementwise::{THREADS, pieces};
+use crate::cuda::matmul::{GpuMatrix, Rows, matmul};
+use crate::cuda::{
+    Gpu, Gradient, Input, Launch, Module, Output, RowLayout, constants, kernel, structs,
+};
 use crate::{DType, Result, Tensor};
 
 pub(crate) static MODULE: Module = Module {
     name: "gate",
     source: include_str!("gate.cu"),
-    variants: &[&[], &[("HEAD_DIM", 6)], &[("HEAD_DIM", 64)], &[("HEAD_DIM", 128)]],
+    headers: &[],
+    constants: constants![THREADS],
+    structs: structs![GateSigmoid, GateSigmoidBwd, GateApplyFwd, GateApplyBwd],
+    variants: &[
+        &[],
+        &RowLayout::new(6).defines("HEAD_DIM"),
+        &RowLayout::new(64).defines("HEAD_DIM"),
+        &RowLayout::new(128).defines("HEAD_DIM"),
+    ],
 };
+
+kernel! {
+    /// `x = sigmoid(x)`.
+    "gate_sigmoid" in MODULE:
+    struct GateSigmoid<'a> {
+        x: Output<'a, f32>,
+        len: i64,
+    }
+}
+
+kernel! {
+    /// `ds = dgate gate (1 - gate)`.
+    "gate_sigmoid_bwd" in MODULE:
+    struct GateSigmoidBwd<'a> {
+        gate: Input<'a, f32>,
+        dgate: Input<'a, f32>,
+        ds: Output<'a, bf16>,
+        len: i64,
+    }
+}
+
+kernel! {
+    /// `gated = gate * out`; a row is a head of a token.
+    "gate_apply_fwd" in MODULE:
+    struct GateApplyFwd<'a> {
+        out: Input<'a, bf16>,
+        gate: Input<'a, f32>,
+        gated: Output<'a, bf16>,
+        rows: i64,
+    }
+}
+
+kernel! {
+    /// Adds to the gradients of both factors.
+    "gate_apply_bwd" in MODULE:
+    struct GateApplyBwd<'a> {
+        out: Input<'a, bf16>,
+        gate: Input<'a, f32>,
+        dgated: Input<'a, bf16>,
+        dout: Gradient<'a, bf16>,
+        dgate: Gradient<'a, f32>,
+        rows: i64,
+    }
+}
 
 pub(super) fn forward(
     gpu: &Gpu,
@@ -21,15 +77,11 @@ pub(super) fn forward(
     gate: &mut Tensor,
 ) -> Result<()> {
     let (tokens, heads, hidden) = (gate.rows(), gate.last_dim(), x.last_dim());
-    let rows = branch_rows(g_proj, branch, heads)?;
-    let out = MatrixMut::output(gate, [tokens, heads])?;
-    matmul(gpu, out, 1.0, Matrix::new(x, [tokens, hidden])?, rows.t())?;
+    let rows = branch_matrix(g_proj, branch, heads)?;
+    let out = gate.output_matrix([tokens, heads])?;
+    matmul(gpu, out, 1.0, x.matrix([tokens, hidden])?, rows.t())?;
     let len = gate.len();
-    gpu.kernel(&MODULE, "gate_sigmoid", &[])?
-        .launch(grid(len), THREADS)
-        .in_place(gate)
-        .i64(len)
-        .run()
+    gpu.launch(pieces(len), GateSigmoid { x: gate.in_place()?, len: len as i64 })
 }
 
 /// What the forward pass saw and left behind.
@@ -52,28 +104,35 @@ pub(super) fn backward(
     let (tokens, heads, hidden) = (gate.rows(), gate.last_dim(), x.last_dim());
     let mut ds = Tensor::for_output_on(&x.device(), DType::Bf16, gate.shape())?;
     let len = gate.len();
-    let kernel = gpu.kernel(&MODULE, "gate_sigmoid_bwd", &[])?;
-    kernel.launch(grid(len), THREADS).input(dgate).input(gate).output(&mut ds).i64(len).run()?;
+    gpu.launch(
+        pieces(len),
+        GateSigmoidBwd {
+            gate: gate.input()?,
+            dgate: dgate.input()?,
+            ds: ds.output()?,
+            len: len as i64,
+        },
+    )?;
 
-    let ds = Matrix::new(&ds, [tokens, heads])?;
-    let rows = branch_rows(g_proj, branch, heads)?;
-    matmul(gpu, MatrixMut::accumulate(dx, [tokens, hidden])?, 1.0, ds, rows)?;
-    let offset = branch.first_row() * hidden;
-    let drows = MatrixMut::accumulate_rows(dg_proj, offset, [heads, hidden], 3 * hidden)?;
-    matmul(gpu, drows, 1.0, ds.t(), Matrix::new(x, [tokens, hidden])?)
+    let ds = ds.matrix([tokens, heads])?;
+    let rows = branch_matrix(g_proj, branch, heads)?;
+    matmul(gpu, dx.gradient_matrix([tokens, hidden])?, 1.0, ds, rows)?;
+    let drows = dg_proj.gradient_rows(branch_rows(branch, heads, hidden))?;
+    matmul(gpu, drows, 1.0, ds.t(), x.matrix([tokens, hidden])?)
 }
 
-fn branch_rows(g_proj: &Tensor, branch: GateBranch, heads: usize) -> Result<Matrix<'_>> {
-    let hidden = g_proj.last_dim();
-    Matrix::with_row_stride(g_proj, branch.first_row() * hidden, [heads, hidden], 3 * hidden)
+/// The rows of a branch in the projection of all gates, which interleaves three branches.
+fn branch_rows(branch: GateBranch, heads: usize, hidden: usize) -> Rows {
+    Rows { offset: branch.first_row() * hidden, sizes: [heads, hidden], stride: 3 * hidden }
 }
 
-/// The grid of a kernel with a group of lanes for every row of `head_dim` elements (`RowLayout` in
-/// the source).
-fn row_grid(rows: usize, head_dim: usize) -> [usize; 3] {
-    let pieces = if head_dim.is_multiple_of(8) { head_dim / 8 } else { head_dim };
-    let lanes = pieces.next_power_of_two().min(32);
-    [rows.div_ceil(THREADS / lanes), 1, 1]
+fn branch_matrix(g_proj: &Tensor, branch: GateBranch, heads: usize) -> Result<GpuMatrix<'_>> {
+    g_proj.matrix(branch_rows(branch, heads, g_proj.last_dim()))
+}
+
+/// The launch of a kernel with a group of lanes for every row.
+fn rows_launch(rows: usize, layout: RowLayout) -> Launch<'static> {
+    Launch::new([rows.div_ceil(THREADS / layout.lanes()), 1, 1], THREADS)
 }
 
 pub(super) fn apply_forward(
@@ -82,10 +141,16 @@ pub(super) fn apply_forward(
     gate: &Tensor,
     gated: &mut Tensor,
 ) -> Result<()> {
-    let (rows, head_dim) = (gate.len(), out.last_dim());
-    let kernel = gpu.kernel(&MODULE, "gate_apply_fwd", &[("HEAD_DIM", head_dim as i64)])?;
-    let launch = kernel.launch(row_grid(rows, head_dim), THREADS);
-    launch.input(out).input(gate).output(gated).i64(rows).run()
+    let (rows, layout) = (gate.len(), RowLayout::new(out.last_dim()));
+    gpu.launch(
+        rows_launch(rows, layout).defines(&layout.defines("HEAD_DIM")),
+        GateApplyFwd {
+            out: out.input()?,
+            gate: gate.input()?,
+            gated: gated.output()?,
+            rows: rows as i64,
+        },
+    )
 }
 
 pub(super) fn apply_backward(
@@ -96,9 +161,16 @@ pub(super) fn apply_backward(
     dout: &mut Tensor,
     dgate: &mut Tensor,
 ) -> Result<()> {
-    let (rows, head_dim) = (gate.len(), out.last_dim());
-    let kernel = gpu.kernel(&MODULE, "gate_apply_bwd", &[("HEAD_DIM", head_dim as i64)])?;
-    let launch =
-        kernel.launch(row_grid(rows, head_dim), THREADS).input(dgated).input(out).input(gate);
-    launch.accumulate(dout).accumulate(dgate).i64(rows).run()
+    let (rows, layout) = (gate.len(), RowLayout::new(out.last_dim()));
+    gpu.launch(
+        rows_launch(rows, layout).defines(&layout.defines("HEAD_DIM")),
+        GateApplyBwd {
+            out: out.input()?,
+            gate: gate.input()?,
+            dgated: dgated.input()?,
+            dout: dout.gradient()?,
+            dgate: dgate.gradient()?,
+            rows: rows as i64,
+        },
+    )
 }

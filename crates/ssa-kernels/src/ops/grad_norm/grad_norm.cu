@@ -4,16 +4,15 @@
 // tensors write to one list in the order of the tensors (a tensor's own from `first`), which the
 // last kernel adds in a fixed order. Bytes an element: 4; 64 bytes a thread are in flight.
 #include "common.cuh"
+#include "params.cuh"
 
-constexpr int THREADS = 256;
 constexpr int UNROLL = 4;
-constexpr int CHUNK = 32768;
 
 extern "C" __global__ void __launch_bounds__(THREADS)
-grad_norm_partial(const float* grad, i64 len, double* partial, i64 first) {
+grad_norm_partial(const GradNormPartial p) {
     const i64 begin = i64(blockIdx.x) * CHUNK;
-    const int count = int(len - begin < CHUNK ? len - begin : CHUNK);
-    const float* x = grad + begin;
+    const int count = int(p.len - begin < CHUNK ? p.len - begin : CHUNK);
+    const float* x = p.grad + begin;
     const float4* whole = reinterpret_cast<const float4*>(x);
     double sums[UNROLL] = {};
     for (int piece = threadIdx.x; piece < count / 4; piece += UNROLL * THREADS) {
@@ -33,26 +32,24 @@ grad_norm_partial(const float* grad, i64 len, double* partial, i64 first) {
     const int rest = count / 4 * 4 + threadIdx.x;
     if (rest < count) sum += double(x[rest]) * double(x[rest]);
     sum = block_sum<THREADS>(sum);
-    if (threadIdx.x == 0) partial[first + blockIdx.x] = sum;
+    if (threadIdx.x == 0) p.partial[p.first + blockIdx.x] = sum;
 }
 
-constexpr int FINISH_THREADS = 1024;
+DEVICE bool is_finite(double x) { return fabs(x) < double(infinity()); }
 
 // norm = sqrt(sum of partial), and clip = min(1, max_norm / (norm + 1e-6)), NaN unless the norm and
-// the `count` numbers of `losses` are finite.
+// all sums are finite.
 extern "C" __global__ void __launch_bounds__(FINISH_THREADS)
-grad_norm_finish(const double* partial, i64 partials, double max_norm, const double* losses,
-                 i64 count, double* norm, float* clip) {
-    double sum = 0.0, defect = 0.0;
+grad_norm_finish(const GradNormFinish p) {
+    double sum = 0.0;
 #pragma unroll 4
-    for (i64 i = threadIdx.x; i < partials; i += FINISH_THREADS) sum += partial[i];
-    // 0 for a finite number, NaN for every other.
-    for (i64 i = threadIdx.x; i < count; i += FINISH_THREADS) defect += losses[i] - losses[i];
+    for (i64 i = threadIdx.x; i < p.partials; i += FINISH_THREADS) sum += p.partial[i];
     sum = block_sum<FINISH_THREADS>(sum);
-    defect = block_sum<FINISH_THREADS>(defect);
+    bool finite = is_finite(sum);
+    for (i64 i = threadIdx.x; i < p.sum_count; i += FINISH_THREADS) finite &= is_finite(p.sums[i]);
+    finite = __syncthreads_and(finite);
     if (threadIdx.x > 0) return;
-    const double root = sqrt(sum), factor = max_norm / (root + 1e-6);
-    const bool finite = root < double(infinity()) && defect == 0.0;
-    *norm = root;
-    *clip = !finite ? __int_as_float(0x7fffffff) : factor > 1.0 ? 1.0f : float(factor);
+    const double norm = sqrt(sum), factor = p.max_norm / (norm + 1e-6);
+    *p.norm = norm;
+    *p.clip = !finite ? __int_as_float(0x7fffffff) : factor > 1.0 ? 1.0f : float(factor);
 }

@@ -1,13 +1,13 @@
 //! Linear maps on a GPU: one matrix product each.
 
 use crate::cuda::Gpu;
-use crate::cuda::matmul::{Matrix, MatrixMut, matmul};
+use crate::cuda::matmul::matmul;
 use crate::{Result, Tensor};
 
 pub(super) fn forward(gpu: &Gpu, x: &Tensor, weight: &Tensor, out: &mut Tensor) -> Result<()> {
     let out_sizes = sizes(out);
-    let (x, weight) = (Matrix::new(x, sizes(x))?, Matrix::new(weight, sizes(weight))?);
-    matmul(gpu, MatrixMut::output(out, out_sizes)?, 1.0, x, weight.t())
+    let (x, weight) = (x.matrix(sizes(x))?, weight.matrix(sizes(weight))?);
+    matmul(gpu, out.output_matrix(out_sizes)?, 1.0, x, weight.t())
 }
 
 pub(super) fn backward_input(
@@ -17,8 +17,8 @@ pub(super) fn backward_input(
     dx: &mut Tensor,
 ) -> Result<()> {
     let dx_sizes = sizes(dx);
-    let (dout, weight) = (Matrix::new(dout, sizes(dout))?, Matrix::new(weight, sizes(weight))?);
-    matmul(gpu, MatrixMut::accumulate(dx, dx_sizes)?, 1.0, dout, weight)
+    let (dout, weight) = (dout.matrix(sizes(dout))?, weight.matrix(sizes(weight))?);
+    matmul(gpu, dx.gradient_matrix(dx_sizes)?, 1.0, dout, weight)
 }
 
 pub(super) fn backward_weight(
@@ -28,8 +28,8 @@ pub(super) fn backward_weight(
     dweight: &mut Tensor,
 ) -> Result<()> {
     let dweight_sizes = sizes(dweight);
-    let (dout, x) = (Matrix::new(dout, sizes(dout))?, Matrix::new(x, sizes(x))?);
-    matmul(gpu, MatrixMut::accumulate(dweight, dweight_sizes)?, 1.0, dout.t(), x)
+    let (dout, x) = (dout.matrix(sizes(dout))?, x.matrix(sizes(x))?);
+    matmul(gpu, dweight.gradient_matrix(dweight_sizes)?, 1.0, dout.t(), x)
 }
 
 fn sizes(tensor: &Tensor) -> [usize; 2] {

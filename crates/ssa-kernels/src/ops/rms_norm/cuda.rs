@@ -1,18 +1,26 @@
 //! RMSNorm on a GPU.
 
+use half::bf16;
+
 use super::Saved;
-use crate::cuda::{Gpu, Kernel, Module};
+use crate::cuda::{
+    Define, Gpu, Gradient, Input, Launch, Module, Output, RowLayout, WARP, constants, int, kernel,
+    parameter_group, structs,
+};
 use crate::{Result, Tensor};
 
 pub(crate) static MODULE: Module = Module {
     name: "rms_norm",
     source: include_str!("rms_norm.cu"),
+    headers: &[],
+    constants: constants![DWEIGHT_WARPS],
+    structs: structs![Norm, RmsNormFwd, AddRmsNormFwd, RmsNormBwd, RmsNormDweight],
     variants: &[
-        &[("HIDDEN", 63), ("ROW_WARPS", 1)],
-        &[("HIDDEN", 1024), ("ROW_WARPS", 1)],
-        &[("HIDDEN", 2048), ("ROW_WARPS", 2)],
-        &[("HIDDEN", 4096), ("ROW_WARPS", 2)],
-        &[("HIDDEN", 8192), ("ROW_WARPS", 4)],
+        &Layout::new(63).defines(),
+        &Layout::new(1024).defines(),
+        &Layout::new(2048).defines(),
+        &Layout::new(4096).defines(),
+        &Layout::new(8192).defines(),
     ],
 };
 
@@ -20,35 +28,102 @@ pub(crate) static MODULE: Module = Module {
 /// constant, so that results do not depend on the card.
 const BACKWARD_WARPS: usize = 1056;
 
+/// Warps of a block that adds the partial sums of `dweight`.
+const DWEIGHT_WARPS: usize = 8;
+
+parameter_group! {
+    /// What both forwards share.
+    struct Norm<'a> {
+        weight: Input<'a, bf16>,
+        out: Output<'a, bf16>,
+        rstd: Output<'a, f32>,
+        rows: i64,
+        eps: f32,
+    }
+}
+
+kernel! {
+    /// `out = norm(x)`.
+    "rms_norm_fwd" in MODULE:
+    struct RmsNormFwd<'a> {
+        x: Input<'a, bf16>,
+        norm: Norm<'a>,
+    }
+}
+
+kernel! {
+    /// `x += residual`, then `out = norm(x)`.
+    "add_rms_norm_fwd" in MODULE:
+    struct AddRmsNormFwd<'a> {
+        x: Output<'a, bf16>,
+        residual: Input<'a, bf16>,
+        norm: Norm<'a>,
+    }
+}
+
+kernel! {
+    /// Adds to `dx`; a row of sums for `dweight` from each block.
+    "rms_norm_bwd" in MODULE:
+    struct RmsNormBwd<'a> {
+        x: Input<'a, bf16>,
+        weight: Input<'a, bf16>,
+        rstd: Input<'a, f32>,
+        dout: Input<'a, bf16>,
+        dx: Gradient<'a, bf16>,
+        partial: Output<'a, f32>,
+        rows: i64,
+    }
+}
+
+kernel! {
+    /// Adds the rows of sums to `dweight`.
+    "rms_norm_dweight" in MODULE:
+    struct RmsNormDweight<'a> {
+        partial: Input<'a, f32>,
+        dweight: Gradient<'a, f32>,
+        partials: i32,
+    }
+}
+
 /// How the kernels divide rows of `hidden` elements among threads.
+#[derive(Clone, Copy)]
 struct Layout {
     hidden: usize,
     /// Warps that share a row: a lane holds at most 8 vectors of 16 bytes.
     row_warps: usize,
+    block_warps: usize,
 }
 
 impl Layout {
-    fn new(hidden: usize) -> Self {
-        // Rows that are no multiple of 8 are read element by element.
-        let vectors = if hidden.is_multiple_of(8) { hidden / 8 } else { hidden };
+    const fn new(hidden: usize) -> Self {
         // Two warps are 3 % faster than one where a warp would just do.
-        let row_warps =
-            if vectors < 256 { 1 } else { vectors.div_ceil(256).next_power_of_two().clamp(2, 32) };
-        Self { hidden, row_warps }
+        let (row_warps, block_warps) = match RowLayout::new(hidden).vectors() {
+            ..256 => (1, 4),
+            ..=512 => (2, 2),
+            ..=1024 => (4, 4),
+            ..=2048 => (8, 8),
+            ..=4096 => (16, 16),
+            _ => (32, 32),
+        };
+        Self { hidden, row_warps, block_warps }
     }
 
-    fn threads(&self) -> usize {
-        32 * if self.row_warps == 1 { 4 } else { self.row_warps }
+    const fn defines(self) -> [Define; 4] {
+        [
+            ("HIDDEN", self.hidden as i64),
+            ("ROW_VEC", RowLayout::new(self.hidden).vec() as i64),
+            ("ROW_WARPS", self.row_warps as i64),
+            ("BLOCK_WARPS", self.block_warps as i64),
+        ]
     }
 
     /// Rows of a block.
-    fn rows(&self) -> usize {
-        self.threads() / (32 * self.row_warps)
+    fn rows(self) -> usize {
+        self.block_warps / self.row_warps
     }
 
-    fn kernel(&self, gpu: &Gpu, name: &'static str) -> Result<Kernel> {
-        let defines = [("HIDDEN", self.hidden as i64), ("ROW_WARPS", self.row_warps as i64)];
-        gpu.kernel(&MODULE, name, &defines)
+    fn launch(self, blocks: usize) -> Launch<'static> {
+        Launch::new([blocks, 1, 1], WARP * self.block_warps)
     }
 }
 
@@ -61,9 +136,11 @@ pub(super) fn forward(
     rstd: &mut Tensor,
 ) -> Result<()> {
     let (layout, rows) = (Layout::new(weight.len()), x.rows());
-    let kernel = layout.kernel(gpu, "rms_norm_fwd")?;
-    let launch = kernel.launch([rows.div_ceil(layout.rows()), 1, 1], layout.threads());
-    launch.input(x).input(weight).output(out).output(rstd).i64(rows).f32(eps).run()
+    let norm = norm(weight, out, rstd, rows, eps)?;
+    gpu.launch(
+        layout.launch(rows.div_ceil(layout.rows())).defines(&layout.defines()),
+        RmsNormFwd { x: x.input()?, norm },
+    )
 }
 
 /// Adds `residual` to `x` first.
@@ -77,17 +154,22 @@ pub(super) fn add_forward(
     rstd: &mut Tensor,
 ) -> Result<()> {
     let (layout, rows) = (Layout::new(weight.len()), x.rows());
-    let kernel = layout.kernel(gpu, "add_rms_norm_fwd")?;
-    let launch = kernel.launch([rows.div_ceil(layout.rows()), 1, 1], layout.threads());
-    launch
-        .in_place(x)
-        .input(residual)
-        .input(weight)
-        .output(out)
-        .output(rstd)
-        .i64(rows)
-        .f32(eps)
-        .run()
+    let norm = norm(weight, out, rstd, rows, eps)?;
+    gpu.launch(
+        layout.launch(rows.div_ceil(layout.rows())).defines(&layout.defines()),
+        AddRmsNormFwd { x: x.in_place()?, residual: residual.input()?, norm },
+    )
+}
+
+fn norm<'a>(
+    weight: &'a Tensor,
+    out: &'a mut Tensor,
+    rstd: &'a mut Tensor,
+    rows: usize,
+    eps: f32,
+) -> Result<Norm<'a>> {
+    let (weight, out, rstd) = (weight.input()?, out.output()?, rstd.output()?);
+    Ok(Norm { weight, out, rstd, rows: rows as i64, eps })
 }
 
 pub(super) fn backward(
@@ -102,13 +184,26 @@ pub(super) fn backward(
     if rows == 0 {
         return Ok(());
     }
-    let blocks = rows.div_ceil(layout.rows()).min(BACKWARD_WARPS * 32 / layout.threads());
-    let mut partial = gpu.alloc::<f32>(blocks * hidden)?;
-    let kernel = layout.kernel(gpu, "rms_norm_bwd")?;
-    let launch = kernel.launch([blocks, 1, 1], layout.threads());
-    let launch = launch.input(dout).input(x).input(weight).input(rstd).accumulate(dx);
-    launch.buffer_mut(&mut partial).i64(rows).run()?;
-    let kernel = layout.kernel(gpu, "rms_norm_dweight")?;
-    let launch = kernel.launch([hidden.div_ceil(32), 1, 1], 256);
-    launch.buffer(&partial).i32(blocks).accumulate(dweight).run()
+    let blocks = rows.div_ceil(layout.rows()).min(BACKWARD_WARPS / layout.block_warps);
+    let mut partial = gpu.alloc(blocks * hidden)?;
+    gpu.launch(
+        layout.launch(blocks).defines(&layout.defines()),
+        RmsNormBwd {
+            x: x.input()?,
+            weight: weight.input()?,
+            rstd: rstd.input()?,
+            dout: dout.input()?,
+            dx: dx.gradient()?,
+            partial: partial.output(),
+            rows: rows as i64,
+        },
+    )?;
+    gpu.launch(
+        Launch::new([hidden.div_ceil(WARP), 1, 1], DWEIGHT_WARPS * WARP).defines(&layout.defines()),
+        RmsNormDweight {
+            partial: partial.input(),
+            dweight: dweight.gradient()?,
+            partials: int("partials", blocks)?,
+        },
+    )
 }

@@ -1,9 +1,10 @@
-// Root-mean-square normalisation of rows of HIDDEN bf16 elements, forward (with or without the
+// Root-mean-square normalization of rows of HIDDEN bf16 elements, forward (with or without the
 // residual addition before it) and backward.
 //
-// Defines: HIDDEN; ROW_WARPS, the warps that share a row, so that a lane holds at most 8 vectors of
-// 16 bytes. Below 2048 elements that is one and no barrier is needed; at 2048 two were 3 % faster
-// than one, four 12 % slower backward. A block has THREADS threads and GROUPS rows at a time.
+// Given as macros: HIDDEN; ROW_VEC, elements of a vector; ROW_WARPS, the warps that share a row, so
+// that a lane holds at most 8 vectors of 16 bytes; BLOCK_WARPS. Below 2048 elements a warp has a
+// row and no barrier is needed; at 2048 two warps were 3 % faster than one, four 12 % slower
+// backward. A block takes GROUPS rows at a time.
 //
 // Bytes an element: forward 4, with addition 8, backward 8 (6 where the gradient holds nothing
 // yet). A whole row is in flight before the first use, kept packed as bf16: 8 loads a lane forward,
@@ -13,12 +14,13 @@
 // grid), a block adds its groups in order, and rms_norm_dweight adds the blocks' partial rows in
 // order in f64. The grid depends on the shape alone.
 #include "common.cuh"
+#include "params.cuh"
 
-constexpr int VEC = HIDDEN % 8 == 0 ? 8 : 1;
+constexpr int VEC = ROW_VEC;
 constexpr int PIECES = HIDDEN / VEC;
 constexpr int ROW_THREADS = WARP * ROW_WARPS;
 constexpr int PER_THREAD = ceil_div(PIECES, ROW_THREADS);
-constexpr int THREADS = ROW_WARPS == 1 ? 4 * WARP : ROW_THREADS;
+constexpr int THREADS = WARP * BLOCK_WARPS;
 constexpr int GROUPS = THREADS / ROW_THREADS;
 
 // VEC elements as they lie in memory.
@@ -64,11 +66,12 @@ DEVICE float row_sum(float x) {
     else return block_sum<THREADS>(x);
 }
 
+// With ADD, x becomes x + residual, rounded, and `out` is the norm of that.
 template <bool ADD>
-DEVICE void normalise(bf16* x, const bf16* residual, const bf16* weight, bf16* out, float* rstd, i64 rows, float eps) {
+DEVICE void normalize(bf16* x, const bf16* residual, const Norm& norm) {
     const int lane = threadIdx.x % ROW_THREADS;
     const i64 row = i64(blockIdx.x) * GROUPS + threadIdx.x / ROW_THREADS;
-    if (row >= rows) return;
+    if (row >= norm.rows) return;
     const i64 at = row * HIDDEN;
     float values[PER_THREAD][VEC];
     {
@@ -94,29 +97,28 @@ DEVICE void normalise(bf16* x, const bf16* residual, const bf16* weight, bf16* o
     for (int i = 0; i < PER_THREAD; ++i)
 #pragma unroll
         for (int e = 0; e < VEC; ++e) sum = fmaf(values[i][e], values[i][e], sum);
-    const float scale = 1.0f / sqrtf(row_sum(sum) * (1.0f / HIDDEN) + eps);
-    if (lane == 0) rstd[row] = scale;
+    const float scale = 1.0f / sqrtf(row_sum(sum) * (1.0f / HIDDEN) + norm.eps);
+    if (lane == 0) norm.rstd[row] = scale;
 #pragma unroll
     for (int i = 0; i < PER_THREAD; ++i) {
         const int piece = lane + i * ROW_THREADS;
         if (piece >= PIECES) break;
         float w[VEC];
-        load_vec<VEC>(w, weight + piece * VEC);
+        load_vec<VEC>(w, norm.weight + piece * VEC);
 #pragma unroll
         for (int e = 0; e < VEC; ++e) w[e] *= values[i][e] * scale;
-        store_vec<VEC>(out + at + piece * VEC, w);
+        store_vec<VEC>(norm.out + at + piece * VEC, w);
     }
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS)
-rms_norm_fwd(const bf16* x, const bf16* weight, bf16* out, float* rstd, i64 rows, float eps) {
-    normalise<false>(const_cast<bf16*>(x), nullptr, weight, out, rstd, rows, eps);
+rms_norm_fwd(const RmsNormFwd p) {
+    normalize<false>(const_cast<bf16*>(p.x), nullptr, p.norm);
 }
 
-// x becomes x + residual, rounded; out is the norm of that.
 extern "C" __global__ void __launch_bounds__(THREADS)
-add_rms_norm_fwd(bf16* x, const bf16* residual, const bf16* weight, bf16* out, float* rstd, i64 rows, float eps) {
-    normalise<true>(x, residual, weight, out, rstd, rows, eps);
+add_rms_norm_fwd(const AddRmsNormFwd p) {
+    normalize<true>(p.x, p.residual, p.norm);
 }
 
 // Adds this block's rows to partial[blockIdx.x], a row of HIDDEN sums.
@@ -143,18 +145,17 @@ DEVICE void store_partial(const float (&sums)[PER_THREAD][VEC], float* partial) 
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS, ROW_WARPS == 1 ? 2 : 1)
-rms_norm_bwd(const bf16* dout, const bf16* x, const bf16* weight, const float* rstd, bf16* dx, int add, float* partial,
-             i64 rows) {
+rms_norm_bwd(const RmsNormBwd p) {
     const int lane = threadIdx.x % ROW_THREADS;
     const i64 first = i64(blockIdx.x) * GROUPS + threadIdx.x / ROW_THREADS;
     float sums[PER_THREAD][VEC] = {};
-    for (i64 row = first; row < rows; row += i64(gridDim.x) * GROUPS) {
+    for (i64 row = first; row < p.rows; row += i64(gridDim.x) * GROUPS) {
         const i64 at = row * HIDDEN;
         Packed packed_x[PER_THREAD], packed_dout[PER_THREAD], old[PER_THREAD];
-        load_row(packed_x, x + at, lane);
-        load_row(packed_dout, dout + at, lane);
-        if (add) load_row(old, dx + at, lane);
-        const float scale = rstd[row];
+        load_row(packed_x, p.x + at, lane);
+        load_row(packed_dout, p.dout + at, lane);
+        if (p.dx.add) load_row(old, p.dx.at + at, lane);
+        const float scale = p.rstd[row];
         float dot = 0.0f;
 #pragma unroll
         for (int i = 0; i < PER_THREAD; ++i) {
@@ -163,7 +164,7 @@ rms_norm_bwd(const bf16* dout, const bf16* x, const bf16* weight, const float* r
             float xs[VEC], douts[VEC], w[VEC];
             unpack(xs, packed_x[i]);
             unpack(douts, packed_dout[i]);
-            load_vec<VEC>(w, weight + piece * VEC);
+            load_vec<VEC>(w, p.weight + piece * VEC);
 #pragma unroll
             for (int e = 0; e < VEC; ++e) {
                 dot = fmaf(w[e] * douts[e], xs[e], dot);
@@ -179,34 +180,34 @@ rms_norm_bwd(const bf16* dout, const bf16* x, const bf16* weight, const float* r
             float xs[VEC], douts[VEC], w[VEC], result[VEC] = {};
             unpack(xs, packed_x[i]);
             unpack(douts, packed_dout[i]);
-            load_vec<VEC>(w, weight + piece * VEC);
-            if (add) unpack(result, old[i]);
+            load_vec<VEC>(w, p.weight + piece * VEC);
+            if (p.dx.add) unpack(result, old[i]);
 #pragma unroll
             for (int e = 0; e < VEC; ++e) result[e] += fmaf(scale * w[e], douts[e], -pull * xs[e]);
-            store_vec<VEC>(dx + at + piece * VEC, result);
+            store_vec<VEC>(p.dx.at + at + piece * VEC, result);
         }
     }
-    store_partial(sums, partial);
+    store_partial(sums, p.partial);
 }
 
-// dweight from the partial rows: a block takes 32 columns, its 8 warps every eighth partial row
-// each, in order.
-constexpr int DWEIGHT_WARPS = 8;
-
+// dweight from the partial rows: a block takes 32 columns, its warps every DWEIGHT_WARPS-th partial
+// row each, in order.
 extern "C" __global__ void __launch_bounds__(DWEIGHT_WARPS * WARP)
-rms_norm_dweight(const float* partial, int partials, float* dweight, int add) {
+rms_norm_dweight(const RmsNormDweight p) {
     __shared__ double shared[DWEIGHT_WARPS][WARP];
     const int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
     const int column = blockIdx.x * WARP + lane;
     double sum = 0.0;
     if (column < HIDDEN) {
 #pragma unroll 8
-        for (int row = warp; row < partials; row += DWEIGHT_WARPS) sum += partial[i64(row) * HIDDEN + column];
+        for (int row = warp; row < p.partials; row += DWEIGHT_WARPS) {
+            sum += p.partial[i64(row) * HIDDEN + column];
+        }
     }
     shared[warp][lane] = sum;
     __syncthreads();
     if (warp > 0 || column >= HIDDEN) return;
 #pragma unroll
     for (int i = 1; i < DWEIGHT_WARPS; ++i) sum += shared[i][lane];
-    accumulate(dweight + column, float(sum), add);
+    accumulate(p.dweight, column, float(sum));
 }

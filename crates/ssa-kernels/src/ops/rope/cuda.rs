@@ -1,16 +1,39 @@
 //! The rotation on a GPU.
 
+use half::bf16;
+
 use super::RopeTable;
-use crate::cuda::{Gpu, Module};
+use crate::cuda::elementwise::THREADS;
+use crate::cuda::{
+    Define, Gpu, Input, Launch, Module, Output, RowLayout, constants, int, kernel, structs,
+};
 use crate::{Documents, Result, Tensor};
 
 pub(crate) static MODULE: Module = Module {
     name: "rope",
     source: include_str!("rope.cu"),
-    variants: &[&[("HEAD_DIM", 6)], &[("HEAD_DIM", 64)], &[("HEAD_DIM", 128)]],
+    headers: &[],
+    constants: constants![THREADS],
+    structs: structs![Rope],
+    variants: &[&defines(6), &defines(64), &defines(128)],
 };
 
-const THREADS: usize = 256;
+kernel! {
+    /// Rotates every head in place.
+    "rope" in MODULE:
+    struct Rope<'a> {
+        x: Output<'a, bf16>,
+        table: Input<'a, f32>,
+        /// For every token the first token of its document.
+        document_start: Input<'a, i32>,
+        tokens: i64,
+        /// Rows of the table.
+        positions: i64,
+        heads: i32,
+        tokens_per_block: i32,
+        sign: f32,
+    }
+}
 
 /// `sign` is 1 forward and -1 backward.
 pub(super) fn rotate(
@@ -20,12 +43,25 @@ pub(super) fn rotate(
     table: &RopeTable,
     sign: f32,
 ) -> Result<()> {
-    let (tokens, heads, half) = (documents.total_tokens(), x.shape()[2], table.head_dim() / 2);
-    let vectors = if half.is_multiple_of(8) { half / 8 } else { half };
+    let (tokens, heads, head_dim) = (documents.total_tokens(), x.shape()[2], table.head_dim());
+    let vectors = RowLayout::new(head_dim / 2).vectors();
     let tokens_per_block = (THREADS / (heads * vectors)).max(1);
     let (angles, starts) = (table.device(gpu)?, documents.device_starts(gpu)?);
-    let kernel = gpu.kernel(&MODULE, "rope", &[("HEAD_DIM", table.head_dim() as i64)])?;
-    let launch = kernel.launch([tokens.div_ceil(tokens_per_block), 1, 1], THREADS);
-    let launch = launch.in_place(x).buffer(&angles).buffer(&starts).i64(tokens).i32(heads);
-    launch.i64(table.positions()).i32(tokens_per_block).f32(sign).run()
+    gpu.launch(
+        Launch::new([tokens.div_ceil(tokens_per_block), 1, 1], THREADS).defines(&defines(head_dim)),
+        Rope {
+            x: x.in_place()?,
+            table: angles.input(),
+            document_start: starts.input(),
+            tokens: tokens as i64,
+            positions: table.positions() as i64,
+            heads: int("heads", heads)?,
+            tokens_per_block: int("tokens_per_block", tokens_per_block)?,
+            sign,
+        },
+    )
+}
+
+const fn defines(head_dim: usize) -> [Define; 2] {
+    [("HEAD_DIM", head_dim as i64), ("ROW_VEC", RowLayout::new(head_dim / 2).vec() as i64)]
 }

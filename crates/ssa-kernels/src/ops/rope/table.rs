@@ -86,7 +86,7 @@ pub struct RopeTable {
     /// `[positions, head_dim / 2]`.
     cos: Vec<f32>,
     sin: Vec<f32>,
-    copies: Arc<DeviceCache>,
+    copies: Arc<DeviceCache<f32>>,
 }
 
 impl RopeTable {
@@ -137,7 +137,7 @@ impl RopeTable {
     }
 
     /// All cosines, then all sines, on a GPU; copied the first time.
-    pub(super) fn device(&self, gpu: &Gpu) -> Result<Arc<Buffer>> {
+    pub(super) fn device(&self, gpu: &Gpu) -> Result<Arc<Buffer<f32>>> {
         self.copies.get(gpu, (), || [&self.cos[..], &self.sin].concat())
     }
 }

@@ -1,17 +1,50 @@
 //! The gated activation on a GPU.
 
+use half::bf16;
+
 use super::SwigluGrads;
-use crate::cuda::elementwise::{THREADS, grid};
-use crate::cuda::{Gpu, Module};
+use crate::cuda::elementwise::{THREADS, pieces};
+use crate::cuda::{Gpu, Gradient, Input, Module, Output, constants, kernel, structs};
 use crate::{Result, Tensor};
 
-pub(crate) static MODULE: Module =
-    Module { name: "swiglu", source: include_str!("swiglu.cu"), variants: &[&[]] };
+pub(crate) static MODULE: Module = Module {
+    name: "swiglu",
+    source: include_str!("swiglu.cu"),
+    headers: &[],
+    constants: constants![THREADS],
+    structs: structs![SwigluFwd, SwigluBwd],
+    variants: &[&[]],
+};
+
+kernel! {
+    /// `out = silu(gate) * up`.
+    "swiglu_fwd" in MODULE:
+    struct SwigluFwd<'a> {
+        gate: Input<'a, bf16>,
+        up: Input<'a, bf16>,
+        out: Output<'a, bf16>,
+        len: i64,
+    }
+}
+
+kernel! {
+    /// Adds to both gradients and, where `out` is given, computes the activation again.
+    "swiglu_bwd" in MODULE:
+    struct SwigluBwd<'a> {
+        dout: Input<'a, bf16>,
+        gate: Input<'a, bf16>,
+        up: Input<'a, bf16>,
+        dgate: Gradient<'a, bf16>,
+        dup: Gradient<'a, bf16>,
+        out: Option<Output<'a, bf16>>,
+        len: i64,
+    }
+}
 
 pub(super) fn forward(gpu: &Gpu, gate: &Tensor, up: &Tensor, out: &mut Tensor) -> Result<()> {
-    let kernel = gpu.kernel(&MODULE, "swiglu_fwd", &[])?;
     let len = gate.len();
-    kernel.launch(grid(len), THREADS).input(gate).input(up).output(out).i64(len).run()
+    let (gate, up, out) = (gate.input()?, up.input()?, out.output()?);
+    gpu.launch(pieces(len), SwigluFwd { gate, up, out, len: len as i64 })
 }
 
 pub(super) fn backward(
@@ -22,10 +55,19 @@ pub(super) fn backward(
     dgate: &mut Tensor,
     dup: &mut Tensor,
 ) -> Result<()> {
-    let kernel = gpu.kernel(&MODULE, "swiglu_bwd", &[])?;
     let len = gate.len();
-    let launch = kernel.launch(grid(len), THREADS).input(dout).input(gate).input(up);
-    launch.accumulate(dgate).accumulate(dup).null().i64(len).run()
+    gpu.launch(
+        pieces(len),
+        SwigluBwd {
+            dout: dout.input()?,
+            gate: gate.input()?,
+            up: up.input()?,
+            dgate: dgate.gradient()?,
+            dup: dup.gradient()?,
+            out: None,
+            len: len as i64,
+        },
+    )
 }
 
 /// The activation takes the place of `dout`.
@@ -35,12 +77,20 @@ pub(super) fn backward_with_out(
     gate: &Tensor,
     up: &Tensor,
 ) -> Result<SwigluGrads> {
-    let kernel = gpu.kernel(&MODULE, "swiglu_bwd", &[])?;
     let [mut dgate, mut dup] = [Tensor::zeros_like(gate), Tensor::zeros_like(gate)];
     let len = gate.len();
-    // In place first: it may move `dout` to memory of its own.
-    dout.device_in_place()?;
-    let launch = kernel.launch(grid(len), THREADS).input(&dout).input(gate).input(up);
-    launch.accumulate(&mut dgate).accumulate(&mut dup).in_place(&mut dout).i64(len).run()?;
+    let out = dout.in_place()?;
+    gpu.launch(
+        pieces(len),
+        SwigluBwd {
+            dout: out.as_input(),
+            gate: gate.input()?,
+            up: up.input()?,
+            dgate: dgate.gradient()?,
+            dup: dup.gradient()?,
+            out: Some(out),
+            len: len as i64,
+        },
+    )?;
     Ok(SwigluGrads { dgate, dup, out: dout })
 }

@@ -1,13 +1,13 @@
 //! The alignment loss between the outputs of full and sparse attention.
 
 mod cpu;
-pub(crate) mod cuda;
 pub mod reference;
 #[cfg(test)]
 mod tests;
 
 use crate::contract::{Args, Axis, B, Checked, Sizes, T};
-use crate::{Device, Result, Scalar, Tensor};
+use crate::cuda::Gpu;
+use crate::{Device, KernelError, Result, Scalar, Tensor};
 
 /// Query heads, of which there may be none.
 const HEADS: Axis = Axis::Named("HQ", Sizes::Any);
@@ -86,19 +86,19 @@ impl AlignmentOptions {
 /// `full` and `sparse` `[B, T, HQ, D]`; `valid`, if given, has one entry for each of the N tokens.
 ///
 /// # Dtypes
-/// `f32` inputs; differences and their sum are `f64`. On a GPU inputs are `bf16`, differences and
-/// sums of eight of them are `f32`, and the sum over those is `f64`.
+/// `f32` inputs; differences and their sum are `f64`.
 ///
 /// # Edge cases
 /// No valid token, or no elements at all: 0. Elements of other tokens are not read.
 ///
 /// # Errors
-/// [`KernelError::Argument`](crate::KernelError::Argument) if an argument does not have this shape
-/// or type, or is on another device.
+/// [`KernelError::Argument`] if an argument does not have this shape or type, or is on another
+/// device; [`KernelError::Unsupported`] on a GPU, where [`gated_pair`](super::gated_pair) computes
+/// the loss.
 ///
 /// # Determinism
-/// Bitwise reproducible for any number of threads, and on a GPU: shapes alone decide the partial
-/// sums, which are added in order.
+/// Bitwise reproducible for any number of threads: shapes alone decide the partial sums, which are
+/// added in order.
 ///
 /// # Source
 /// The alignment loss of the SSA paper (arXiv 2511.20102). Padding counts in the released code;
@@ -111,7 +111,7 @@ pub fn alignment_fwd(
 ) -> Result<Scalar> {
     let call = args("alignment_fwd", full, sparse, valid).check()?;
     match call.device() {
-        Device::Cuda(gpu) => cuda::forward(gpu, full, sparse, valid, options.kind, options.terms()),
+        Device::Cuda(gpu) => Err(not_on_a_gpu("alignment_fwd", gpu)),
         Device::Cpu => {
             let (full, sparse) = (full.as_slice()?, sparse.as_slice()?);
             let one_sided = cpu::forward(full, sparse, valid, width(&call)?, options.kind);
@@ -130,7 +130,7 @@ pub fn alignment_fwd(
 /// `full`, `sparse`, `dfull` and `dsparse` `[B, T, HQ, D]`; `valid` as in the forward.
 ///
 /// # Dtypes
-/// `f32`, or `bf16` on a GPU.
+/// `f32`.
 ///
 /// # Edge cases
 /// Nothing is added for a token that is not valid.
@@ -139,7 +139,7 @@ pub fn alignment_fwd(
 /// As [`alignment_fwd`].
 ///
 /// # Determinism
-/// Bitwise reproducible for any number of threads, and on a GPU: elements are independent.
+/// Bitwise reproducible for any number of threads: elements are independent.
 ///
 /// # Source
 /// As [`alignment_fwd`].
@@ -152,19 +152,13 @@ pub fn alignment_bwd(
     dfull: &mut Tensor,
     dsparse: &mut Tensor,
 ) -> Result<()> {
-    let call = args("alignment_bwd", full, sparse, valid)
+    const OP: &str = "alignment_bwd";
+    let call = args(OP, full, sparse, valid)
         .act("dfull", dfull, OUTPUTS)
         .act("dsparse", dsparse, OUTPUTS)
         .check()?;
     match call.device() {
-        Device::Cuda(gpu) => {
-            let [full_factor, sparse_factor] = options.factors(scale);
-            let pulls = Pulls {
-                dfull: full_factor.map(|_| dfull),
-                dsparse: sparse_factor.map(|_| dsparse),
-            };
-            cuda::backward(gpu, full, sparse, valid, options.kind, scale, pulls)
-        }
+        Device::Cuda(gpu) => Err(not_on_a_gpu(OP, gpu)),
         Device::Cpu => {
             let (full, sparse) = (full.as_slice()?, sparse.as_slice()?);
             for (gradient, factor) in [dfull, dsparse].into_iter().zip(options.factors(scale)) {
@@ -179,10 +173,14 @@ pub fn alignment_bwd(
     }
 }
 
-/// The gradients that receive something.
-struct Pulls<'a> {
-    dfull: Option<&'a mut Tensor>,
-    dsparse: Option<&'a mut Tensor>,
+/// A GPU computes the loss together with the gate, in a quarter of the passes over memory.
+fn not_on_a_gpu(op: &'static str, gpu: &Gpu) -> KernelError {
+    KernelError::Unsupported {
+        op,
+        what: "the alignment loss without a gate".to_owned(),
+        device: gpu.to_string(),
+        remedy: "use gated_pair",
+    }
 }
 
 /// The rows of the table that both directions share.

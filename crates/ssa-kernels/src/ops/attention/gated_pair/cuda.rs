@@ -1,21 +1,71 @@
-//! Gate and alignment loss of the two streams on a GPU: whole tokens by block.
+//! Gate and alignment loss of full and sparse attention on a GPU: whole tokens by block.
+
+use half::bf16;
 
 use super::{AttentionMode, GatedPair, GatedPairGrads, PairAlignment};
 use crate::cuda::elementwise::{THREADS, sum};
-use crate::cuda::{Gpu, Kernel, Module};
-use crate::ops::attention::alignment::cuda::{BLOCKS, mse, upload_valid};
+use crate::cuda::{
+    Buffer, Define, Gpu, Gradient, Input, Launch, Module, Output, RowLayout, constants, int,
+    kernel, structs,
+};
+use crate::ops::attention::alignment::AlignmentKind;
 use crate::{Result, Scalar, Tensor};
 
 pub(crate) static MODULE: Module = Module {
     name: "gated_pair",
     source: include_str!("gated_pair.cu"),
+    headers: &[],
+    constants: constants![THREADS],
+    structs: structs![GatedPairFwd, GatedPairBwd],
     variants: &[
-        &[("HEAD_DIM", 20), ("GATED", 1), ("MSE", 1)],
-        &[("HEAD_DIM", 64), ("GATED", 1), ("MSE", 0)],
-        &[("HEAD_DIM", 64), ("GATED", 0), ("MSE", 0)],
-        &[("HEAD_DIM", 128), ("GATED", 1), ("MSE", 0)],
+        &defines(20, true, true),
+        &defines(64, true, false),
+        &defines(64, false, false),
+        &defines(128, true, false),
     ],
 };
+
+/// The most blocks that take tokens in turn, each with one partial sum: 16 on each of 132
+/// multiprocessors. A constant, so that results do not depend on the card.
+const BLOCKS: usize = 2112;
+
+kernel! {
+    /// The gated output that feeds the next layer, and partial sums of the alignment loss.
+    "gated_pair_fwd" in MODULE:
+    struct GatedPairFwd<'a> {
+        full: Input<'a, bf16>,
+        sparse: Input<'a, bf16>,
+        gate: Input<'a, f32>,
+        /// Which tokens count in the loss; all if null.
+        valid: Option<Input<'a, u8>>,
+        mixed: Output<'a, bf16>,
+        partial: Output<'a, f64>,
+        tokens: i64,
+        heads: i32,
+        /// Whether `mixed` is the sparse output: 0 or 1.
+        takes_sparse: i32,
+    }
+}
+
+kernel! {
+    /// Adds to the gradients of both outputs and their gate.
+    "gated_pair_bwd" in MODULE:
+    struct GatedPairBwd<'a> {
+        full: Input<'a, bf16>,
+        sparse: Input<'a, bf16>,
+        gate: Input<'a, f32>,
+        dmixed: Input<'a, bf16>,
+        valid: Option<Input<'a, u8>>,
+        dfull: Gradient<'a, bf16>,
+        dsparse: Gradient<'a, bf16>,
+        dgate: Gradient<'a, f32>,
+        tokens: i64,
+        heads: i32,
+        takes_sparse: i32,
+        full_scale: f32,
+        sparse_scale: f32,
+    }
+}
 
 pub(super) fn forward(
     gpu: &Gpu,
@@ -24,14 +74,24 @@ pub(super) fn forward(
 ) -> Result<(Tensor, Scalar)> {
     let [tokens, heads] = sizes(pair);
     let blocks = if heads > 0 { tokens.min(BLOCKS) } else { 0 };
-    let mut partial = gpu.alloc::<f64>(blocks)?;
+    let mut partial = gpu.alloc(blocks)?;
     let valid = upload_valid(gpu, alignment.valid)?;
     let mut mixed = Tensor::for_output_like(pair.full, pair.full.shape())?;
-    let kernel = kernel(gpu, "gated_pair_fwd", pair, alignment)?;
-    let launch = kernel.launch([blocks, 1, 1], THREADS).input(pair.full).input(pair.sparse);
-    let launch = launch.input(pair.gate).optional(valid.as_ref()).i64(tokens).i32(heads);
-    launch.i32(chosen(pair)).output(&mut mixed).buffer_mut(&mut partial).run()?;
-    Ok((mixed, sum(gpu, &partial, blocks, alignment.options.terms())?))
+    gpu.launch(
+        Launch::new([blocks, 1, 1], THREADS).defines(&defines_of(pair, alignment)),
+        GatedPairFwd {
+            full: pair.full.input()?,
+            sparse: pair.sparse.input()?,
+            gate: pair.gate.input()?,
+            valid: valid.as_ref().map(Buffer::input),
+            mixed: mixed.output()?,
+            partial: partial.output(),
+            tokens: tokens as i64,
+            heads: int("heads", heads)?,
+            takes_sparse: takes_sparse(pair),
+        },
+    )?;
+    Ok((mixed, Scalar::on_gpu(sum(gpu, &partial, alignment.options.terms())?)))
 }
 
 pub(super) fn backward(
@@ -47,28 +107,36 @@ pub(super) fn backward(
         return Ok(());
     }
     let valid = upload_valid(gpu, alignment.valid)?;
-    let [full_factor, sparse_factor] =
+    let [full_scale, sparse_scale] =
         alignment.options.factors(scale).map(|factor| factor.unwrap_or(0.0));
-    let kernel = kernel(gpu, "gated_pair_bwd", pair, alignment)?;
-    let launch = kernel.launch([tokens, 1, 1], THREADS).input(dmixed).input(pair.full);
-    let launch = launch.input(pair.sparse).input(pair.gate).optional(valid.as_ref()).i64(tokens);
-    let launch = launch.i32(heads).i32(chosen(pair)).f32(full_factor).f32(sparse_factor);
-    launch.accumulate(grads.dfull).accumulate(grads.dsparse).accumulate(grads.dgate).run()
+    gpu.launch(
+        Launch::new([tokens, 1, 1], THREADS).defines(&defines_of(pair, alignment)),
+        GatedPairBwd {
+            full: pair.full.input()?,
+            sparse: pair.sparse.input()?,
+            gate: pair.gate.input()?,
+            dmixed: dmixed.input()?,
+            valid: valid.as_ref().map(Buffer::input),
+            dfull: grads.dfull.gradient()?,
+            dsparse: grads.dsparse.gradient()?,
+            dgate: grads.dgate.gradient()?,
+            tokens: tokens as i64,
+            heads: int("heads", heads)?,
+            takes_sparse: takes_sparse(pair),
+            full_scale,
+            sparse_scale,
+        },
+    )
 }
 
-fn kernel(
-    gpu: &Gpu,
-    name: &'static str,
-    pair: &GatedPair<'_>,
-    alignment: &PairAlignment<'_>,
-) -> Result<Kernel> {
-    let head_dim = pair.full.last_dim() as i64;
-    let gated = i64::from(alignment.gated);
-    gpu.kernel(
-        &MODULE,
-        name,
-        &[("HEAD_DIM", head_dim), ("GATED", gated), mse(alignment.options.kind)],
-    )
+const fn defines(head_dim: usize, gated: bool, mse: bool) -> [Define; 5] {
+    let [length, vec, lanes] = RowLayout::new(head_dim).defines("HEAD_DIM");
+    [length, vec, lanes, ("GATED", gated as i64), ("MSE", mse as i64)]
+}
+
+fn defines_of(pair: &GatedPair<'_>, alignment: &PairAlignment<'_>) -> [Define; 5] {
+    let mse = alignment.options.kind == AlignmentKind::Mse;
+    defines(pair.full.last_dim(), alignment.gated, mse)
 }
 
 /// Tokens and heads.
@@ -76,6 +144,12 @@ fn sizes(pair: &GatedPair<'_>) -> [usize; 2] {
     [pair.gate.rows(), pair.gate.last_dim()]
 }
 
-fn chosen(pair: &GatedPair<'_>) -> usize {
-    usize::from(pair.chosen == AttentionMode::Sparse)
+/// Which tokens count, one byte each, on the GPU.
+fn upload_valid(gpu: &Gpu, valid: Option<&[bool]>) -> Result<Option<Buffer<u8>>> {
+    let bytes = |valid: &[bool]| valid.iter().map(|&valid| u8::from(valid)).collect::<Vec<_>>();
+    valid.map(|valid| gpu.upload(&bytes(valid))).transpose()
+}
+
+fn takes_sparse(pair: &GatedPair<'_>) -> i32 {
+    i32::from(pair.chosen == AttentionMode::Sparse)
 }

@@ -3,23 +3,24 @@
 // would move a score by 2^-9 of its size, more than the distance of many neighbouring ranks. They
 // are 1 / block_size of the bytes read.
 //
-// Forward: a block of threads owns one block of tokens and 16 vectors, one a thread, and takes 8
-// rows at a time; the 8 sums are added in order. Bytes: x once. `block_start` [C + 1] is the first
-// token of every block. A vector is 8 elements, or one where rows are no multiple of 8.
+// Forward: a block of threads owns one block of tokens and COLUMNS vectors, one a thread, and takes
+// ROWS rows at a time; the sums of the rows are added in order. Bytes: x once. `block_start` [C + 1]
+// is the first token of every block. A vector is ROW_VEC elements.
 #include "common.cuh"
+#include "params.cuh"
 
-// Given as a macro: WIDTH.
+// Given as macros: WIDTH, ROW_VEC.
 
-constexpr int THREADS = 128;
-constexpr int VEC = RowLayout<WIDTH>::VEC, VECTORS = WIDTH / VEC;
-constexpr int COLUMNS = 16, ROWS = THREADS / COLUMNS;
+constexpr int VEC = ROW_VEC, VECTORS = WIDTH / VEC;
+constexpr int ROWS = THREADS / COLUMNS;
 
-template <typename T> DEVICE void pool(const bf16* __restrict__ x, const int* __restrict__ block_start, T* __restrict__ pooled) {
+template <typename T> DEVICE void pool(const MeanPoolFwd<T>& p) {
     __shared__ __align__(16) float sums[ROWS][COLUMNS][VEC];
     const i64 block = blockIdx.x;
     const int column = threadIdx.x % COLUMNS, first_row = threadIdx.x / COLUMNS;
     const int vector = blockIdx.y * COLUMNS + column;
-    const int start = block_start[block], end = block_start[block + 1];
+    const bf16* __restrict__ x = p.x;
+    const int start = p.block_start[block], end = p.block_start[block + 1];
     float sum[VEC] = {};
     if (vector < VECTORS) {
 #pragma unroll 4
@@ -43,37 +44,32 @@ template <typename T> DEVICE void pool(const bf16* __restrict__ x, const int* __
     const float mean = 1.0f / float(end - start);
 #pragma unroll
     for (int i = 0; i < VEC; ++i) sum[i] *= mean;
-    store_vec<VEC>(pooled + block * WIDTH + vector * VEC, sum);
+    store_vec<VEC>(p.pooled + block * WIDTH + vector * VEC, sum);
 }
 
-// Grid: (C, VECTORS / 16).
+// Grid: (C, VECTORS / COLUMNS).
 extern "C" __global__ void __launch_bounds__(THREADS)
-mean_pool_fwd(const bf16* __restrict__ x, const int* __restrict__ block_start, bf16* __restrict__ pooled) {
-    pool(x, block_start, pooled);
-}
+mean_pool_fwd(const MeanPoolFwd<bf16> p) { pool(p); }
 
 extern "C" __global__ void __launch_bounds__(THREADS)
-mean_pool_f32_fwd(const bf16* __restrict__ x, const int* __restrict__ block_start, float* __restrict__ pooled) {
-    pool(x, block_start, pooled);
-}
+mean_pool_f32_fwd(const MeanPoolFwd<float> p) { pool(p); }
 
 // One thread owns one vector of a block.
 extern "C" __global__ void __launch_bounds__(THREADS)
-mean_pool_bwd(const bf16* __restrict__ dpooled, const int* __restrict__ block_start, bf16* __restrict__ dx, int add,
-              int blocks) {
+mean_pool_bwd(const MeanPoolBwd p) {
     const i64 item = i64(blockIdx.x) * THREADS + threadIdx.x, block = item / VECTORS;
     const int column = int(item % VECTORS) * VEC;
-    if (block >= blocks) return;
-    const int start = block_start[block], end = block_start[block + 1];
+    if (block >= p.blocks) return;
+    const int start = p.block_start[block], end = p.block_start[block + 1];
     const float mean = 1.0f / float(end - start);
     float row[VEC];
-    load_vec<VEC>(row, dpooled + block * WIDTH + column);
+    load_vec<VEC>(row, p.dpooled + block * WIDTH + column);
 #pragma unroll
     for (int i = 0; i < VEC; ++i) row[i] *= mean;
     for (int token = start; token < end; ++token) {
         float sum[VEC];
 #pragma unroll
         for (int i = 0; i < VEC; ++i) sum[i] = row[i];
-        accumulate_vec<VEC>(dx + i64(token) * WIDTH + column, sum, add);
+        accumulate_vec<VEC>(p.dx, i64(token) * WIDTH + column, sum);
     }
 }

@@ -30,7 +30,7 @@ pub struct BlockIndices {
 #[derive(Clone)]
 enum Slots {
     Host(Arc<Vec<i32>>),
-    Cuda(Arc<Buffer>),
+    Cuda(Arc<Buffer<i32>>),
 }
 
 impl BlockIndices {
@@ -92,7 +92,7 @@ impl BlockIndices {
 
     /// Takes over what a kernel that keeps the invariants has written: `i32` `[B, T, H, K]`.
     pub(crate) fn from_device(
-        indices: Buffer,
+        indices: Buffer<i32>,
         documents: &Documents,
         kv_heads: usize,
         block_size: usize,
@@ -151,7 +151,7 @@ impl BlockIndices {
     }
 
     /// The indices on a GPU; copied there if they are in host memory.
-    pub(crate) fn on_gpu(&self, op: &'static str, gpu: &Gpu) -> Result<Arc<Buffer>> {
+    pub(crate) fn on_gpu(&self, op: &'static str, gpu: &Gpu) -> Result<Arc<Buffer<i32>>> {
         match &self.slots {
             Slots::Host(slots) => Ok(Arc::new(gpu.upload(slots.as_slice())?)),
             Slots::Cuda(buffer) if buffer.gpu() == gpu => Ok(buffer.clone()),

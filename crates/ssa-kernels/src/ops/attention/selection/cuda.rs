@@ -1,35 +1,124 @@
 //! Block selection on a GPU; the source explains its design.
 
+use std::sync::Arc;
+
+use half::bf16;
+
 use super::{BlockIndices, SelectionCall, SelectionRule};
-use crate::cuda::elementwise::resized_rows;
-use crate::cuda::{Buffer, Gpu, Module};
+use crate::cuda::{
+    Buffer, Define, Gpu, Input, Launch, Module, Output, WARP, constants, int, kernel, structs,
+};
 use crate::ops::attention::blocks::{Blocks, device_first_blocks};
+use crate::ops::attention::headers;
 use crate::ops::attention::padding::padded_head_dim;
 use crate::ops::attention::shape::AttentionShape;
-use crate::{DType, Documents, Result};
+use crate::{DType, Documents, Result, Tensor};
 
 pub(crate) static MODULE: Module = Module {
     name: "selection",
     source: include_str!("selection.cu"),
+    headers: &[&headers::ROWS],
+    constants: constants![WARPS, SET, TILE],
+    structs: structs![SplitMeans<f32>, SelectBlocks],
     variants: &[
-        &[("HEAD_DIM", 64), ("GROUP", 16), ("REFERENCE_RULE", 0), ("ONE_PASS", 1)],
-        &[("HEAD_DIM", 64), ("GROUP", 16), ("REFERENCE_RULE", 0), ("ONE_PASS", 0)],
-        &[("HEAD_DIM", 64), ("GROUP", 16), ("REFERENCE_RULE", 1), ("ONE_PASS", 1)],
-        &[("HEAD_DIM", 128), ("GROUP", 16), ("REFERENCE_RULE", 0), ("ONE_PASS", 1)],
-        &[("HEAD_DIM", 128), ("GROUP", 16), ("REFERENCE_RULE", 0), ("ONE_PASS", 0)],
+        &Specialization::new(64, 16, false, true).defines(),
+        &Specialization::new(64, 16, false, false).defines(),
+        &Specialization::new(64, 16, true, true).defines(),
+        &Specialization::new(128, 16, false, true).defines(),
+        &Specialization::new(128, 16, false, false).defines(),
     ],
 };
 
-/// Threads of a block of the kernels.
-const THREADS: usize = 256;
+/// Warps of a block of the kernels.
+const WARPS: usize = 8;
 /// Elements of a head that a product takes at once.
 const STEP: usize = 16;
 /// Blocks that a set of rows of a product takes.
 const SET: usize = 16;
+/// The most tokens that a block of threads takes at a time.
+const TILE: usize = 8;
 /// Shared memory that a block of threads can have on every card, bytes.
 const SHARED: usize = 96 << 10;
-/// Device memory for importances where shared memory does not hold them, bytes at most.
+/// The most device memory for importances where shared memory does not hold them, bytes.
 const SCRATCH: usize = 256 << 20;
+
+kernel! {
+    /// Means as sums of two `bf16`, with rows of zeros behind the last.
+    "split_means" for f32, "split_means_bf16" for bf16 in MODULE:
+    struct SplitMeans<'a, T> {
+        means: Input<'a, T>,
+        split: Output<'a, bf16>,
+        rows: i64,
+        padded_rows: i64,
+    }
+}
+
+kernel! {
+    /// The selection of every token.
+    "select_blocks" in MODULE:
+    struct SelectBlocks<'a> {
+        q: Input<'a, bf16>,
+        means: Input<'a, bf16>,
+        /// First token and number of tokens.
+        tiles: Input<'a, [i32; 2]>,
+        document_start: Input<'a, i32>,
+        first_block: Input<'a, i32>,
+        /// Importances that shared memory does not hold.
+        scratch: Option<Output<'a, f32>>,
+        indices: Output<'a, i32>,
+        tile_count: i32,
+        tile: i32,
+        width: i32,
+        kv_heads: i32,
+        block_size: i32,
+        slots: i32,
+        softmax_scale: f32,
+    }
+}
+
+/// What the kernels are compiled for.
+#[derive(Clone, Copy)]
+struct Specialization {
+    head_dim: usize,
+    group: usize,
+    reference_rule: bool,
+    /// Whether registers hold the scores of every document.
+    one_pass: bool,
+}
+
+impl Specialization {
+    const fn new(head_dim: usize, group: usize, reference_rule: bool, one_pass: bool) -> Self {
+        Self { head_dim, group, reference_rule, one_pass }
+    }
+
+    /// That of a call whose longest document has this many blocks.
+    fn of(shape: &AttentionShape, rule: SelectionRule, longest: usize) -> Self {
+        let reference_rule = rule == SelectionRule::Reference;
+        let one_pass = Self::new(shape.head_dim, shape.group(), reference_rule, true);
+        Self { one_pass: longest <= WARPS * one_pass.sets() * SET, ..one_pass }
+    }
+
+    /// Sets of 16 blocks whose scores a warp keeps in registers; fewer where they are full.
+    const fn sets(self) -> usize {
+        if self.one_pass && self.head_dim <= 128 { 4 } else { 2 }
+    }
+
+    /// Sets of 8 heads that are taken at a time.
+    const fn head_sets(self) -> usize {
+        if self.group <= 8 { 1 } else { 2 }
+    }
+
+    const fn defines(self) -> [Define; 6] {
+        [
+            ("HEAD_DIM", self.head_dim as i64),
+            ("GROUP", self.group as i64),
+            ("REFERENCE_RULE", self.reference_rule as i64),
+            ("ONE_PASS", self.one_pass as i64),
+            ("HEAD_SETS", self.head_sets() as i64),
+            ("SETS", self.sets() as i64),
+        ]
+    }
+}
 
 /// Writes the selection of every token.
 pub(super) fn select(
@@ -41,92 +130,85 @@ pub(super) fn select(
     let head_dim = padded_head_dim(op, &shape, STEP)?;
     if head_dim != shape.head_dim {
         let (q, k_pooled) =
-            (&resized_rows(gpu, q, head_dim)?, &resized_rows(gpu, k_pooled, head_dim)?);
-        return select(
-            op,
-            gpu,
-            &SelectionCall { q, k_pooled, shape: AttentionShape { head_dim, ..shape }, ..*call },
-        );
+            (&q.with_row_len(gpu, head_dim)?, &k_pooled.with_row_len(gpu, head_dim)?);
+        let shape = AttentionShape { head_dim, ..shape };
+        return select(op, gpu, &SelectionCall { q, k_pooled, shape, ..*call });
     }
     let block_size = options.budget.block_size();
     let longest =
         documents.ranges().map(|range| range.len()).max().unwrap_or(0).div_ceil(block_size);
-    let defines = [
-        ("HEAD_DIM", shape.head_dim as i64),
-        ("GROUP", shape.group() as i64),
-        ("REFERENCE_RULE", i64::from(options.rule == SelectionRule::Reference)),
-        ("ONE_PASS", i64::from(longest <= blocks_in_registers(shape.head_dim))),
-    ];
-    let means = split_means(gpu, call, &defines)?;
-    let mut indices = gpu.alloc::<i32>(shape.total_tokens() * shape.kv_heads * slots)?;
+    let specialization = Specialization::of(&shape, options.rule, longest);
+    let defines = specialization.defines();
+    let means = split_means(gpu, k_pooled, &shape, &defines)?;
+    let mut indices = gpu.alloc(shape.total_tokens() * shape.kv_heads * slots)?;
 
     let width = longest.next_multiple_of(SET);
     // Queries of a tile and the heads of one pass; importances of a tile.
-    let heads = if shape.group() <= 8 { 8 } else { 16 };
-    let bytes = |tile| [tile * heads * shape.head_dim * 2, tile * width * size_of::<f32>()];
-    let tile = if bytes(8).iter().sum::<usize>() <= SHARED { 8 } else { 4 };
+    let heads = 8 * specialization.head_sets();
+    let bytes =
+        |tile| [tile * heads * head_dim * size_of::<bf16>(), tile * width * size_of::<f32>()];
+    let tile = if bytes(TILE).iter().sum::<usize>() <= SHARED { TILE } else { TILE / 2 };
     let [query_bytes, importance_bytes] = bytes(tile);
     let tiles = tiles(documents, gpu, tile)?;
-    let tile_count = tiles.bytes() / size_of::<[i32; 2]>();
+    let tile_count = tiles.len() / 2;
     // Importances lie in shared memory, or in device memory for a bounded number of blocks of
     // threads.
     let (mut scratch, mut grid, mut shared) = (None, tile_count, query_bytes + importance_bytes);
     if shared > SHARED {
         let at_once = 2 * gpu.properties().multiprocessors / shape.kv_heads;
         grid = at_once.min(SCRATCH / (importance_bytes * shape.kv_heads)).max(1).min(tile_count);
-        scratch = Some(gpu.alloc::<f32>(grid * shape.kv_heads * tile * width)?);
+        scratch = Some(gpu.alloc(grid * shape.kv_heads * tile * width)?);
         shared = query_bytes;
     }
-    let kernel = gpu.kernel(&MODULE, "select_blocks", &defines)?;
-    let launch = kernel
-        .launch([grid, shape.kv_heads, 1], THREADS)
-        .shared(shared)
-        .input(q)
-        .buffer(&means)
-        .buffer(&tiles)
-        .buffer(&*documents.device_starts(gpu)?)
-        .buffer(&*device_first_blocks(documents, gpu, block_size)?);
-    let launch = match &mut scratch {
-        Some(scratch) => launch.buffer_mut(scratch),
-        None => launch.null(),
-    };
-    launch
-        .buffer_mut(&mut indices)
-        .i32(tile_count)
-        .i32(tile)
-        .i32(width)
-        .i32(shape.kv_heads)
-        .i32(block_size)
-        .i32(slots)
-        .f32(softmax_scale)
-        .run()?;
+    let document_start = documents.device_starts(gpu)?;
+    let first_block = device_first_blocks(documents, gpu, block_size)?;
+    gpu.launch(
+        Launch::new([grid, shape.kv_heads, 1], WARPS * WARP).shared(shared).defines(&defines),
+        SelectBlocks {
+            q: q.input()?,
+            means: means.input(),
+            tiles: tiles.groups(),
+            document_start: document_start.input(),
+            first_block: first_block.input(),
+            scratch: scratch.as_mut().map(Buffer::output),
+            indices: indices.output(),
+            tile_count: int("tile_count", tile_count)?,
+            tile: int("tile", tile)?,
+            width: int("width", width)?,
+            kv_heads: int("kv_heads", shape.kv_heads)?,
+            block_size: int("block_size", block_size)?,
+            slots: int("slots", slots)?,
+            softmax_scale,
+        },
+    )?;
     Ok(BlockIndices::from_device(indices, documents, shape.kv_heads, block_size, slots))
-}
-
-/// Blocks of which one block of threads keeps all scores in registers.
-fn blocks_in_registers(head_dim: usize) -> usize {
-    if head_dim <= 128 { 512 } else { 256 }
 }
 
 /// The means as sums of two `bf16`, `[C + 16, H, 2, D]`.
 fn split_means(
     gpu: &Gpu,
-    call: &SelectionCall<'_>,
-    defines: &[(&'static str, i64)],
-) -> Result<Buffer> {
-    let name = if call.k_pooled.dtype() == DType::F32 { "split_means" } else { "split_means_bf16" };
-    let head_dim = call.shape.head_dim;
-    let rows = call.k_pooled.rows();
-    let padded = rows + SET * call.shape.kv_heads;
-    let mut means = gpu.alloc::<u16>(padded * 2 * head_dim)?;
-    gpu.kernel(&MODULE, name, defines)?
-        .launch([(padded * head_dim / 8).div_ceil(THREADS), 1, 1], THREADS)
-        .input(call.k_pooled)
-        .buffer_mut(&mut means)
-        .i64(rows)
-        .i64(padded)
-        .run()?;
-    Ok(means)
+    means: &Tensor,
+    shape: &AttentionShape,
+    defines: &[Define],
+) -> Result<Buffer<bf16>> {
+    let (rows, head_dim) = (means.rows(), shape.head_dim);
+    let padded = rows + SET * shape.kv_heads;
+    let mut buffer = gpu.alloc(padded * 2 * head_dim)?;
+    let threads = WARPS * WARP;
+    let launch = Launch::new([(padded * head_dim / 8).div_ceil(threads), 1, 1], threads);
+    let launch = launch.defines(defines);
+    let (split, rows, padded_rows) = (buffer.output(), rows as i64, padded as i64);
+    match means.dtype() {
+        DType::F32 => {
+            let means = means.input::<f32>()?;
+            gpu.launch(launch, SplitMeans { means, split, rows, padded_rows })?;
+        }
+        _ => {
+            let means = means.input::<bf16>()?;
+            gpu.launch(launch, SplitMeans { means, split, rows, padded_rows })?;
+        }
+    }
+    Ok(buffer)
 }
 
 /// Key of the tiles of so many tokens.
@@ -137,7 +219,7 @@ struct SelectionTiles {
 
 /// First token and number of tokens of every tile; those with the most blocks before them, and so
 /// the most work, first.
-fn tiles(documents: &Documents, gpu: &Gpu, tokens: usize) -> Result<std::sync::Arc<Buffer>> {
+fn tiles(documents: &Documents, gpu: &Gpu, tokens: usize) -> Result<Arc<Buffer<i32>>> {
     documents.tables().get(gpu, SelectionTiles { tokens }, || {
         let mut tiles = Blocks::new(documents, tokens).tiles(tokens);
         tiles.sort_by_key(|tile| std::cmp::Reverse(tile.position(tile.tokens.start)));

@@ -3,15 +3,16 @@
 //     s_hc = scale q_h . k_c,  lse_h over complete blocks c < (t+1)/b,  I_c = sum_h exp(s_hc - lse_h) for c < t/b
 //     selected: t/b and the slots - 1 others with the largest I, of equal ones the lower
 //
-// A block of 8 warps owns TILE tokens (8, fewer where importances are long) and one key/value head.
+// A block of 8 warps owns a tile of tokens (TILE, fewer where importances are long) and one key/value
+// head.
 //
 // Scores are computed transposed, 16 blocks as rows by 8 heads as columns, so that the sum over
 // heads is a sum over a lane's own accumulators and two shuffles. The warps share the blocks of
 // TOKENS tokens in turn, sets of 16 dealt round, and keep all their scores in registers: up to
 // CHUNK = 512 blocks (T 8192 at 16) every score is computed once, for maximum, sum and importance
 // (ONE_PASS). Beyond, a first pass finds maximum and sum and a second computes the scores again.
-// Neither ever leaves the chip; importances wait in shared memory until all TILE tokens have
-// theirs, then each warp ranks those of one token.
+// Neither ever leaves the chip; importances wait in shared memory until all tokens of the tile
+// have theirs, then each warp ranks those of one token.
 //
 // Precision: q is bf16, the means are f32, split into bf16 high + low that equal them up to 2^-17:
 // two products of tensor cores give scores with the error of f32 sums, where means rounded to bf16
@@ -29,20 +30,19 @@
 // Where a document has more blocks than shared memory holds importances for, they lie in device
 // memory, one tile for each block of the grid, which then is bounded and takes tile after tile.
 #include "rows.cuh"
+#include "params.cuh"
 
-// Given as macros: HEAD_DIM, GROUP, REFERENCE_RULE, ONE_PASS (every document has at most CHUNK
-// blocks).
+// Given as macros: HEAD_DIM; GROUP; REFERENCE_RULE; ONE_PASS (every document has at most CHUNK
+// blocks); HEAD_SETS, sets of 8 columns of heads that are taken at a time; SETS, sets of 16 blocks
+// of a warp.
 
-constexpr int WARPS = 8, THREADS = WARPS * WARP;
-// Heads are taken 16 at a time, in sets of 8 columns.
-constexpr int HEAD_SETS = GROUP <= 8 ? 1 : 2;
+constexpr int THREADS = WARPS * WARP;
 constexpr int HEADS = 8 * HEAD_SETS;
 constexpr int PASSES = (GROUP + HEADS - 1) / HEADS;
-// Tokens scored at a time, and sets of 16 blocks of a warp: 64 accumulators, 32 where other things
-// need the registers.
+// Tokens scored at a time: 64 accumulators, 32 where other things need the registers.
 constexpr int TOKENS = HEAD_DIM <= 64 ? 4 / HEAD_SETS : 1;
-constexpr int SETS = ONE_PASS && HEAD_DIM <= 128 ? 4 : 2;
-constexpr int CHUNK = WARPS * SETS * 16;
+constexpr int CHUNK = WARPS * SETS * SET;
+static_assert(SET == 16, "a product has 16 rows");
 constexpr int WORDS = Row<HEAD_DIM>::WORDS, VECTOR = Row<HEAD_DIM>::VECTOR;
 // In place of negative infinity, whose differences are not numbers.
 constexpr float LOWEST = -1e30f;
@@ -77,7 +77,8 @@ DEVICE void stage_queries(QueryVector* staged, const bf16* q, int first_token, i
     for (int item = threadIdx.x / WARP; item < tokens * HEAD_SETS * VECTORS; item += WARPS) {
         const int vector = item % VECTORS, set = item / VECTORS % HEAD_SETS, token = item / (VECTORS * HEAD_SETS);
         const i64 row = (first_token + token) * token_rows + first_row + min(first_head + 8 * set + lane / 4, GROUP - 1);
-        QueryVector x = *reinterpret_cast<const QueryVector*>(q + row * HEAD_DIM + Row<HEAD_DIM>::first(vector * VECTOR, lane % 4));
+        const bf16* from = q + row * HEAD_DIM + Row<HEAD_DIM>::first(vector * VECTOR, lane % 4);
+        QueryVector x = __ldg(reinterpret_cast<const QueryVector*>(from));
         u32 (&words)[VECTOR] = reinterpret_cast<u32 (&)[VECTOR]>(x);
 #pragma unroll
         for (int i = 0; i < VECTOR; ++i) words[i] ^= sign;
@@ -222,36 +223,37 @@ template <typename F> DEVICE void for_all(F f) {
     }
 }
 
-// What softmax needs of every column: `top`, the largest score, and `weight`, 1 / sum of 2^(scale
-// (score - top)). With ONE_PASS the scores become these exponentials, else they are lost.
-DEVICE void normalise(Scores& s, Columns& top, Columns& weight, const Group& group, const Means& means, int chunks,
+// What softmax needs of every column: `column_max`, the largest score, and `weight`, 1 / sum of
+// 2^(scale (score - column_max)). With ONE_PASS the scores become these exponentials, else they are
+// lost.
+DEVICE void normalize(Scores& s, Columns& column_max, Columns& weight, const Group& group, const Means& means, int chunks,
                       float scale, float (*shared)[WARPS * WARP]) {
-    for_all([&](int t, int n, int i) { top[t][n][i] = LOWEST, weight[t][n][i] = 0.0f; });
+    for_all([&](int t, int n, int i) { column_max[t][n][i] = LOWEST, weight[t][n][i] = 0.0f; });
 #if ONE_PASS
     score(s, group, means, 0);
-    for_scores(s, 0, means.blocks, [&](float x, int t, int n, int i) { top[t][n][i] = fmaxf(top[t][n][i], x); });
-    reduce_columns<true>(top, shared[0]);
+    for_scores(s, 0, means.blocks, [&](float x, int t, int n, int i) { column_max[t][n][i] = fmaxf(column_max[t][n][i], x); });
+    reduce_columns<true>(column_max, shared[0]);
     for_scores(s, 0, means.blocks, [&](float& x, int t, int n, int i) {
-        x = exp2_approx(x * scale - top[t][n][i] * scale);
+        x = exp2_approx(x * scale - column_max[t][n][i] * scale);
         weight[t][n][i] += x;
     });
 #else
-    Columns own;
+    Columns old_max;
     for (int chunk = 0; chunk < chunks; ++chunk) {
         score(s, group, means, chunk);
-        for_all([&](int t, int n, int i) { own[t][n][i] = top[t][n][i]; });
+        for_all([&](int t, int n, int i) { old_max[t][n][i] = column_max[t][n][i]; });
         for_scores(s, chunk, means.blocks,
-                   [&](float x, int t, int n, int i) { top[t][n][i] = fmaxf(top[t][n][i], x); });
-        for_all([&](int t, int n, int i) { weight[t][n][i] *= exp2_approx((own[t][n][i] - top[t][n][i]) * scale); });
-        // The difference first: `top` may still be LOWEST, whose product with the scale is not
+                   [&](float x, int t, int n, int i) { column_max[t][n][i] = fmaxf(column_max[t][n][i], x); });
+        for_all([&](int t, int n, int i) { weight[t][n][i] *= exp2_approx((old_max[t][n][i] - column_max[t][n][i]) * scale); });
+        // The difference first: `column_max` may still be LOWEST, whose product with the scale is not
         // exact.
         for_scores(s, chunk, means.blocks, [&](float x, int t, int n, int i) {
-            weight[t][n][i] += exp2_approx((x - top[t][n][i]) * scale);
+            weight[t][n][i] += exp2_approx((x - column_max[t][n][i]) * scale);
         });
     }
-    for_all([&](int t, int n, int i) { own[t][n][i] = top[t][n][i]; });
-    reduce_columns<true>(top, shared[0]);
-    for_all([&](int t, int n, int i) { weight[t][n][i] *= exp2_approx((own[t][n][i] - top[t][n][i]) * scale); });
+    for_all([&](int t, int n, int i) { old_max[t][n][i] = column_max[t][n][i]; });
+    reduce_columns<true>(column_max, shared[0]);
+    for_all([&](int t, int n, int i) { weight[t][n][i] *= exp2_approx((old_max[t][n][i] - column_max[t][n][i]) * scale); });
 #endif
     reduce_columns<false>(weight, shared[1]);
     for_all([&](int t, int n, int i) { weight[t][n][i] = 1.0f / weight[t][n][i]; });
@@ -264,8 +266,8 @@ DEVICE void add_importance(float* importance, int width, const Group& group, con
     const int g = threadIdx.x % WARP / 4, c = threadIdx.x % 4;
     const int chunks = ONE_PASS ? 1 : (means.blocks + CHUNK - 1) / CHUNK;
     Scores s;
-    Columns top, weight;
-    normalise(s, top, weight, group, means, chunks, scale, shared);
+    Columns column_max, weight;
+    normalize(s, column_max, weight, group, means, chunks, scale, shared);
     // Heads beyond the group weigh nothing.
     for_all([&](int t, int n, int i) {
         if (GROUP % HEADS != 0 && first_head + 8 * n + 2 * c + i >= GROUP) weight[t][n][i] = 0.0f;
@@ -274,7 +276,7 @@ DEVICE void add_importance(float* importance, int width, const Group& group, con
 #if !ONE_PASS
         score(s, group, means, chunk);
         for_scores(s, chunk, means.blocks,
-                   [&](float& x, int t, int n, int i) { x = exp2_approx(x * scale - top[t][n][i] * scale); });
+                   [&](float& x, int t, int n, int i) { x = exp2_approx(x * scale - column_max[t][n][i] * scale); });
 #endif
 #pragma unroll
         for (int m = 0; m < SETS; ++m) {
@@ -412,38 +414,33 @@ DEVICE void rank_token(float* importance, int current, int block_size, int slots
     ranking.emit(slots_out, slots, current);
 }
 
-template <typename T>
-DEVICE void split_rows(const T* __restrict__ means, bf16* __restrict__ split, i64 rows, i64 padded_rows) {
+// Means [rows, HEAD_DIM] as [padded_rows, 2, HEAD_DIM], high and low: 16 H rows of zeros follow, so
+// that sets of 16 blocks may end anywhere.
+template <typename T> DEVICE void split_rows(const SplitMeans<T>& p) {
     constexpr int VECTORS = HEAD_DIM / 8;
     const i64 item = i64(blockIdx.x) * THREADS + threadIdx.x, row = item / VECTORS;
-    if (row >= padded_rows) return;
+    if (row >= p.padded_rows) return;
     float x[8] = {}, rest[8];
-    if (row < rows) load8(x, means + item * 8);
+    if (row < p.rows) load8(x, p.means + item * 8);
 #pragma unroll
     for (int i = 0; i < 8; ++i) rest[i] = x[i] - to_float(to_bf16(x[i]));
-    bf16* high = split + item * 8 + row * HEAD_DIM;
+    bf16* high = p.split + item * 8 + row * HEAD_DIM;
     store8(high, x);
     store8(high + HEAD_DIM, rest);
 }
 
-// Means [rows, HEAD_DIM] as [padded_rows, 2, HEAD_DIM], high and low: 16 H rows of zeros follow, so
-// that sets of 16 blocks may end anywhere.
 extern "C" __global__ void __launch_bounds__(THREADS)
-split_means(const float* __restrict__ means, bf16* __restrict__ split, i64 rows, i64 padded_rows) {
-    split_rows(means, split, rows, padded_rows);
-}
+split_means(const SplitMeans<float> p) { split_rows(p); }
 
 extern "C" __global__ void __launch_bounds__(THREADS)
-split_means_bf16(const bf16* __restrict__ means, bf16* __restrict__ split, i64 rows, i64 padded_rows) {
-    split_rows(means, split, rows, padded_rows);
-}
+split_means_bf16(const SplitMeans<bf16> p) { split_rows(p); }
 
 // A tile and one key/value head. In shared memory: registers are full.
 struct Work {
     const bf16* means;
     int first_token, tokens, start, blocks;
     // Complete blocks of every token.
-    int complete[8];
+    int complete[TILE];
 };
 
 // tiles [tile_count] x (first token, tokens), each within a document, the ones with most blocks
@@ -452,58 +449,56 @@ struct Work {
 // fewer, H). Dynamic shared memory: queries, tile * HEADS * HEAD_DIM bf16, then [tile, width] f32,
 // or nothing with `scratch`.
 extern "C" __global__ void __launch_bounds__(THREADS, 2)
-select_blocks(const bf16* __restrict__ q, const bf16* __restrict__ means_in, const int2* __restrict__ tiles,
-              const int* __restrict__ document_start, const int* __restrict__ first_block, float* __restrict__ scratch,
-              int* __restrict__ indices, int tile_count, int tile, int width, int kv_heads, int block_size, int slots,
-              float softmax_scale) {
+select_blocks(const __grid_constant__ SelectBlocks p) {
     extern __shared__ QueryVector queries[];
     __shared__ float columns[2][WARPS * WARP];
     __shared__ Work work;
     const int kv_head = blockIdx.y, warp = threadIdx.x / WARP;
-    float* importance = scratch ? scratch + (i64(blockIdx.y) * gridDim.x + blockIdx.x) * tile * width
-                                : reinterpret_cast<float*>(queries + tile * TOKEN_VECTORS);
-    // The largest score belongs to the largest exponential only under a positive scale: a negative
-    // one turns q round.
-    const u32 sign = softmax_scale < 0.0f ? 0x80008000u : 0;
-    const float scale = fabsf(softmax_scale) * LOG2_E;
+    float* importance = p.scratch ? p.scratch + (i64(blockIdx.y) * gridDim.x + blockIdx.x) * p.tile * p.width
+                                  : reinterpret_cast<float*>(queries + p.tile * TOKEN_VECTORS);
+    // The largest score has the largest exponential only under a positive scale: with a negative
+    // one, q changes its sign.
+    const u32 sign = p.softmax_scale < 0.0f ? 0x80008000u : 0;
+    const float scale = fabsf(p.softmax_scale) * LOG2_E;
 
-    for (int index = blockIdx.x; index < tile_count; index += gridDim.x) {
+    for (int index = blockIdx.x; index < p.tile_count; index += gridDim.x) {
         if (threadIdx.x == 0) {
-            const int first_token = tiles[index].x, start = document_start[first_token];
-            const i64 row = i64(first_block[first_token]) * kv_heads + kv_head;
-            work.means = means_in + row * (2 * HEAD_DIM);
-            work.first_token = first_token, work.tokens = tiles[index].y, work.start = start;
-            work.blocks = (first_token + tiles[index].y - start) / block_size;
+            const int2 tile = __ldg(p.tiles + index);
+            const int first_token = tile.x, start = __ldg(p.document_start + first_token);
+            const i64 row = i64(__ldg(p.first_block + first_token)) * p.kv_heads + kv_head;
+            work.means = p.means + row * (2 * HEAD_DIM);
+            work.first_token = first_token, work.tokens = tile.y, work.start = start;
+            work.blocks = (first_token + tile.y - start) / p.block_size;
         }
-        if (threadIdx.x < tile) {
-            const int first_token = tiles[index].x, last = tiles[index].y - 1;
-            work.complete[threadIdx.x] =
-                (first_token + min(int(threadIdx.x), last) - document_start[first_token] + 1) / block_size;
+        if (threadIdx.x < p.tile) {
+            const int2 tile = __ldg(p.tiles + index);
+            const int last = min(int(threadIdx.x), tile.y - 1), start = __ldg(p.document_start + tile.x);
+            work.complete[threadIdx.x] = (tile.x + last - start + 1) / p.block_size;
         }
         __syncthreads();
-        if ((work.first_token + work.tokens - 1 - work.start) / block_size >= slots) {
-            const int lane = threadIdx.x % WARP, stride = kv_heads * 2 * HEAD_DIM;
+        if ((work.first_token + work.tokens - 1 - work.start) / p.block_size >= p.slots) {
+            const int lane = threadIdx.x % WARP, stride = p.kv_heads * 2 * HEAD_DIM;
             const Means means{work.means + lane / 4 * stride + Row<HEAD_DIM>::first(0, lane % 4), stride, work.blocks};
             for (int pass = 0; pass < PASSES; ++pass) {
                 if (pass > 0) __syncthreads();
-                stage_queries(queries, q, work.first_token, work.tokens, kv_heads * GROUP, kv_head * GROUP, pass * HEADS, sign);
+                stage_queries(queries, p.q, work.first_token, work.tokens, p.kv_heads * GROUP, kv_head * GROUP, pass * HEADS, sign);
                 __syncthreads();
                 for (int t0 = 0; t0 < work.tokens; t0 += TOKENS) {
                     // Beyond the last token of a short tile, whatever lies there is scored and not
                     // ranked.
                     const Group group{work.complete + t0, queries + t0 * TOKEN_VECTORS};
-                    add_importance(importance + i64(t0) * width, width, group, means, pass * HEADS, scale, columns);
+                    add_importance(importance + i64(t0) * p.width, p.width, group, means, pass * HEADS, scale, columns);
                 }
             }
         }
         __syncthreads();
         for (int t = warp; t < work.tokens; t += WARPS) {
-            const int token = work.first_token + t, current = (token - work.start) / block_size;
-            int* slots_out = indices + (i64(token) * kv_heads + kv_head) * slots;
-            if (current < slots) {
-                for (int slot = threadIdx.x % WARP; slot < slots; slot += WARP) slots_out[slot] = slot <= current ? slot : -1;
+            const int token = work.first_token + t, current = (token - work.start) / p.block_size;
+            int* slots_out = p.indices + (i64(token) * p.kv_heads + kv_head) * p.slots;
+            if (current < p.slots) {
+                for (int slot = threadIdx.x % WARP; slot < p.slots; slot += WARP) slots_out[slot] = slot <= current ? slot : -1;
             } else {
-                rank_token(importance + i64(t) * width, current, block_size, slots, slots_out);
+                rank_token(importance + i64(t) * p.width, current, p.block_size, p.slots, slots_out);
             }
         }
         __syncthreads();

@@ -1,41 +1,42 @@
 // Sparse attention, gradients of k and v. q, dout [N, HQ, D], k, v, dk, dv [N, H, D] bf16; lse,
 // delta [N, HQ] f32.
 //
-//     p_j = exp(scale q . k_j - lse),   ds_j = p_j (dout . v_j - delta),   dv_j = sum p_j dout,   dk_j = scale sum ds_j q
+//     p_j = exp(scale q . k_j - lse),   ds_j = p_j (dout . v_j - delta)
+//     dv_j = sum p_j dout,   dk_j = scale sum ds_j q
 //
 // Key-centric: a warp keeps the gradients of 16 keys of a block in registers and walks the tokens
-// that chose the block, in order, 16 heads at a time. Scores are computed transposed (keys are the
-// rows), so that p and ds are operands as they come: k q', v dout', p dout, ds q are four products
-// of 16x16 by HEAD_DIM, and q and dout of a token, 2 KB each at 16 x 64, go from the caches into
-// registers once for all of them (rows.cuh). Bytes of a random selection: 4 KB for each (token,
-// head, slot), as in the forward.
+// that selected the block, in order, 16 heads at a time. Scores are computed transposed (keys are
+// the rows), so that p and ds are operands as they come: k q', v dout', p dout, ds q are four
+// products of 16x16 by HEAD_DIM, and q and dout of a token, 2 KB each at 16 x 64, go from the
+// caches into registers once for all of them (rows.cuh). Bytes of a random selection: 4 KB for each
+// (token, head, slot), as in the forward.
 //
-// Lists differ in length: of a random selection by 4.5, of a trained one, whose first block anybody
-// may choose, by any factor. So blocks of threads do not own lists but equal segments of SEGMENT
-// pairs of the sorted array. A list that ends where it began is written at once. One that a border
-// cuts is left in pieces, in f32, one per segment: `sparse_bwd_keys_sum` adds them in order. A
-// segment holds at most two pieces: of the list it begins with and of the list it ends with.
+// Lists differ in length: of a random selection by 4.5, of a trained one, whose first block any
+// token may select, by any factor. So blocks of threads do not own lists but equal segments of the
+// sorted array of pairs. A list inside a segment is written directly. One that a border cuts is
+// left in pieces, in f32, one per segment: `sparse_bwd_keys_sum` adds them in order. A segment
+// holds at most two pieces: of the list it begins with and of the list it ends with.
 //
 // Within a block of 4 warps, a list of blocks of 64 keys and more has one warp per 16 keys, all
 // reading the same tokens; for smaller ones the segment is cut by tokens, and the warps' sums are
 // added in order in shared memory.
-#include "pair.cuh"
+//
+// Given as macros: HEAD_DIM; GROUP and HEAD_TILES, as in selected_keys.cuh; BLOCK_SIZE; KEY_TILES,
+// tiles of 16 keys of a block; TILES_AT_ONCE, those that the warps of a block hold; SLICE, elements
+// of the head that a warp accumulates, a divisor; SHARED_BYTES of a block; PIECE_LENGTH, f32 of a
+// piece; SUM_BLOCKS, blocks that add up a key tile of a list. WARPS is a constant.
+#include "params.cuh"
 #include "rows.cuh"
 
-// Given as macros: HEAD_DIM, GROUP, BLOCK_SIZE, SLICE (elements of the head that one warp
-// accumulates, a divisor).
-
-constexpr int WARPS = 4, THREADS = WARPS * WARP;
+constexpr int THREADS = WARPS * WARP;
 constexpr int WORDS = Row<HEAD_DIM>::WORDS, SLICE_WORDS = Row<SLICE>::WORDS;
-constexpr int HEAD_TILES = (GROUP + 15) / 16;
-// Sets of 16 keys in a block, those that the warps hold at a time, and warps that share one.
-constexpr int KEY_TILES = (BLOCK_SIZE + 15) / 16;
-constexpr int TILES_AT_ONCE = KEY_TILES >= 4 ? 4 : KEY_TILES == 1 ? 1 : 2;
+// Warps that share a key tile.
 constexpr int PARTS = WARPS / TILES_AT_ONCE;
-// f32 of a piece: dk and dv of all keys of a block, as accumulators hold them.
-constexpr int PIECE = KEY_TILES * (HEAD_DIM / SLICE) * 2 * SLICE_WORDS * 4 * WARP;
+// Operands k and v of every warp, WORDS vectors of 16 bytes a lane; between lists, the warps' sums.
+static_assert(WARPS * WORDS * WARP * 16 == SHARED_BYTES, "");
+extern __shared__ uint4 shared[];
 
-// A set of 16 keys of a list.
+// 16 keys of a list.
 struct Keys {
     int first, end, kv_head;
 
@@ -52,22 +53,26 @@ struct Keys {
     }
 };
 
-// Where the accumulators of a slice of 16 keys lie in a piece.
+// f32 of a slice of dk and dv of 16 keys, as accumulators hold them.
+constexpr int TILE_LENGTH = 2 * SLICE_WORDS * 4 * WARP;
+static_assert(KEY_TILES * (HEAD_DIM / SLICE) * TILE_LENGTH == PIECE_LENGTH, "");
+
+// Where the accumulators of a slice of a key tile begin in a piece.
 DEVICE i64 piece_offset(i64 piece, int tile, int slice) {
-    return piece * PIECE + (i64(tile) * (HEAD_DIM / SLICE) + slice) * (2 * SLICE_WORDS * 4 * WARP);
+    return piece * PIECE_LENGTH + (i64(tile) * (HEAD_DIM / SLICE) + slice) * TILE_LENGTH;
 }
 
 // Two elements of two rows of a gradient.
-DEVICE void add_to_gradient(bf16* gradient, const Keys& keys, int slice, int word, const float4& x, float factor, int add,
-                            int kv_heads) {
+DEVICE void add_to_gradient(Gradient<bf16> gradient, const Keys& keys, int slice, int word,
+                            const float4& x, float factor, int kv_heads) {
     const int g = threadIdx.x % WARP / 4, c = threadIdx.x % 4;
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
         if (!keys.has(g + 8 * half)) continue;
-        const i64 row = keys.row(g + 8 * half, kv_heads);
-        u32* p = reinterpret_cast<u32*>(gradient + row * HEAD_DIM + slice * SLICE + Row<SLICE>::first(word, c));
+        bf16* row = gradient.at + keys.row(g + 8 * half, kv_heads) * HEAD_DIM;
+        u32* p = reinterpret_cast<u32*>(row + slice * SLICE + Row<SLICE>::first(word, c));
         const float2 value = half ? make_float2(x.z, x.w) : make_float2(x.x, x.y);
-        *p = accumulate_bf16(p, value.x * factor, value.y * factor, add);
+        *p = accumulate_bf16(p, value.x * factor, value.y * factor, gradient.add);
     }
 }
 
@@ -77,10 +82,12 @@ DEVICE void stage_operand(uint4* staged, const bf16* from, const Keys& keys, int
     const int lane = threadIdx.x % WARP, g = lane / 4, c = lane % 4;
     u32 x[2][WORDS];
 #pragma unroll
-    for (int half = 0; half < 2; ++half) Row<HEAD_DIM>::load(x[half], from + keys.row(g + 8 * half, kv_heads) * HEAD_DIM, c);
+    for (int half = 0; half < 2; ++half)
+        Row<HEAD_DIM>::load(x[half], from + keys.row(g + 8 * half, kv_heads) * HEAD_DIM, c);
 #pragma unroll
     for (int s = 0; s < WORDS / 2; ++s) {
-        staged[s * WARP + lane] = make_uint4(x[0][2 * s], x[1][2 * s], x[0][2 * s + 1], x[1][2 * s + 1]);
+        staged[s * WARP + lane] =
+            make_uint4(x[0][2 * s], x[1][2 * s], x[0][2 * s + 1], x[1][2 * s + 1]);
     }
 }
 
@@ -99,17 +106,10 @@ DEVICE void mma_staged(float (&d)[2][4], const uint4* staged, const u32 (&x)[2][
     }
 }
 
-struct Inputs {
-    const bf16 *dout, *q;
-    const float *lse, *delta;
-    int kv_heads, slice;
-    float scale;
-};
-
-// What one token brings for 16 heads of its group.
+// One token's q and dout of 16 heads of its group.
 struct Token {
     u32 query[2][WORDS], upstream[2][WORDS];
-    // Of heads 8 r + 2 c and + 1, the columns of transposed scores; infinity gives heads beyond the
+    // Of heads 8 r + 2 c and + 1, the columns of transposed scores; infinity gives heads past the
     // group weight 0.
     float lse[2][2], delta[2][2];
     i64 first_row;
@@ -119,37 +119,41 @@ struct Token {
         const int head = threadIdx.x % WARP / 4 + 8 * r;
         return (first_row + (GROUP % 16 == 0 ? head : min(head, last_head))) * HEAD_DIM;
     }
-    DEVICE_MEMBER void load(const Inputs& in, int kv_head, int which_token, int first_head) {
+    DEVICE_MEMBER void load(const SparseBwdKeys& p, int kv_head, int which_token, int first_head) {
         const int c = threadIdx.x % 4;
         token = which_token;
         last_head = GROUP - 1 - first_head;
-        first_row = (i64(token) * in.kv_heads + kv_head) * GROUP + first_head;
+        first_row = (i64(token) * p.kv_heads + kv_head) * GROUP + first_head;
 #pragma unroll
         for (int r = 0; r < 2; ++r) {
-            Row<HEAD_DIM>::load_alternating(query[r], in.q + row(r), c);
-            Row<HEAD_DIM>::load_alternating(upstream[r], in.dout + row(r), c);
+            Row<HEAD_DIM>::load_alternating(query[r], p.q + row(r), c);
+            Row<HEAD_DIM>::load_alternating(upstream[r], p.dout + row(r), c);
 #pragma unroll
             for (int i = 0; i < 2; ++i) {
                 const int head = 8 * r + 2 * c + i;
                 const bool exists = GROUP % 16 == 0 || head <= last_head;
-                lse[r][i] = exists ? in.lse[first_row + head] : infinity();
-                delta[r][i] = exists ? in.delta[first_row + head] : 0.0f;
+                lse[r][i] = exists ? p.lse[first_row + head] : infinity();
+                delta[r][i] = exists ? p.delta[first_row + head] : 0.0f;
             }
         }
     }
 };
 
-DEVICE void add_token(float (&dk)[SLICE_WORDS][4], float (&dv)[SLICE_WORDS][4], const Inputs& in, const uint4* staged,
-                      const Keys& keys, const Token& x) {
-    const int g = threadIdx.x % WARP / 4, c = threadIdx.x % 4, column = in.slice * SLICE;
+// Adds a token's part to a slice of the gradients of 16 keys.
+DEVICE void add_token(float (&dk)[SLICE_WORDS][4], float (&dv)[SLICE_WORDS][4],
+                      const SparseBwdKeys& p, const uint4* staged, const Keys& keys,
+                      const Token& x) {
+    const int g = threadIdx.x % WARP / 4, c = threadIdx.x % 4, column = int(blockIdx.z) * SLICE;
+    const float scale = p.softmax_scale * LOG2_E;
     float s[2][4] = {}, ds[2][4] = {};
     mma_staged(s, staged, x.query);
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
 #pragma unroll
-        for (int i = 0; i < 4; ++i) s[r][i] = exp2_approx(s[r][i] * in.scale - x.lse[r][i % 2] * LOG2_E);
+        for (int i = 0; i < 4; ++i)
+            s[r][i] = exp2_approx(s[r][i] * scale - x.lse[r][i % 2] * LOG2_E);
     }
-    // Only the block that holds the token reaches beyond it. Rows that are no keys of the block are
+    // Only the block that holds the token extends past it. Rows that are no keys of the block are
     // not stored.
     if (x.token < keys.first + 15) {
 #pragma unroll
@@ -161,91 +165,89 @@ DEVICE void add_token(float (&dk)[SLICE_WORDS][4], float (&dv)[SLICE_WORDS][4], 
         }
     }
     mma_staged(ds, staged + WORDS / 2 * WARP, x.upstream);
-    u32 p[4];
-    pack_operand(p, s[0], s[1]);
-    mma_transposed_slice<SLICE>(dv, p, x.upstream, in.dout + x.row(0) + column, in.dout + x.row(1) + column, c);
+    u32 operand[4];
+    pack_operand(operand, s[0], s[1]);
+    const bf16 *dout = p.dout + column, *q = p.q + column;
+    mma_transposed_slice<SLICE>(dv, operand, x.upstream, dout + x.row(0), dout + x.row(1), c);
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
 #pragma unroll
         for (int i = 0; i < 4; ++i) ds[r][i] = s[r][i] * (ds[r][i] - x.delta[r][i % 2]);
     }
-    pack_operand(p, ds[0], ds[1]);
-    mma_transposed_slice<SLICE>(dk, p, x.query, in.q + x.row(0) + column, in.q + x.row(1) + column, c);
+    pack_operand(operand, ds[0], ds[1]);
+    mma_transposed_slice<SLICE>(dk, operand, x.query, q + x.row(0), q + x.row(1), c);
 }
 
-// Walks pairs from .. to.
-DEVICE void walk(float (&dk)[SLICE_WORDS][4], float (&dv)[SLICE_WORDS][4], const Inputs& in, const uint4* staged,
-                 const Keys& keys, const Pair* pairs, int from, int to) {
-    int next = from < to ? int(pairs[from].token) : 0;
+// Walks the pairs `from..to` of one list.
+DEVICE void walk(float (&dk)[SLICE_WORDS][4], float (&dv)[SLICE_WORDS][4], const SparseBwdKeys& p,
+                 const uint4* staged, const Keys& keys, int from, int to) {
+    int next = from < to ? int(p.pairs[from].token) : 0;
     for (int i = from; i < to; ++i) {
         const int token = next;
-        next = int(pairs[min(i + 1, to - 1)].token);
+        next = int(p.pairs[min(i + 1, to - 1)].token);
         for (int head = 0; head < HEAD_TILES; ++head) {
             Token x;
-            x.load(in, keys.kv_head, token, 16 * head);
-            add_token(dk, dv, in, staged, keys, x);
+            x.load(p, keys.kv_head, token, 16 * head);
+            add_token(dk, dv, p, staged, keys, x);
         }
     }
 }
 
 // Grid: (segments, sets of TILES_AT_ONCE key tiles, slices of the head).
 extern "C" __global__ void __launch_bounds__(THREADS, HEAD_DIM <= 64 ? 3 : 2)
-sparse_bwd_keys(const bf16* __restrict__ dout, const bf16* __restrict__ q, const bf16* __restrict__ k,
-                const bf16* __restrict__ v, const float* __restrict__ lse, const float* __restrict__ delta,
-                const Pair* __restrict__ pairs, const int* __restrict__ starts, const int* __restrict__ block_start,
-                float* __restrict__ pieces, bf16* __restrict__ dk_out, int add_dk, bf16* __restrict__ dv_out, int add_dv,
-                int lists, int kv_heads, int segment, float softmax_scale) {
-    // Operands k and v of every warp; between lists, its sums. WARPS * WORDS * 512 bytes.
-    extern __shared__ uint4 shared[];
+sparse_bwd_keys(const SparseBwdKeys p) {
     const int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
     const int part = warp % PARTS, tile = blockIdx.y * TILES_AT_ONCE + warp / PARTS;
     const bool has_tile = tile < KEY_TILES;
     uint4* staged = shared + warp * (WORDS * WARP);
     float4* sums = reinterpret_cast<float4*>(shared);
-    const Inputs in{dout, q, lse, delta, kv_heads, int(blockIdx.z), softmax_scale * LOG2_E};
 
-    const i64 first = i64(blockIdx.x) * segment;
-    const int last = int(min(first + segment, i64(starts[lists])));
+    const i64 first = i64(blockIdx.x) * p.segment;
+    const int last = int(min(first + p.segment, i64(p.starts[p.lists])));
     for (int begin = int(first); begin < last;) {
-        const u32 list = pairs[begin].list;
-        const int list_begin = starts[list], list_end = starts[list + 1];
+        const u32 list = p.pairs[begin].list;
+        const int list_begin = p.starts[list], list_end = p.starts[list + 1];
         const int end = min(list_end, last), count = end - begin;
-        const Keys keys(list, min(tile, KEY_TILES - 1), block_start, kv_heads);
-        stage_operand(staged, k, keys, kv_heads);
-        stage_operand(staged + WORDS / 2 * WARP, v, keys, kv_heads);
+        const Keys keys(list, min(tile, KEY_TILES - 1), p.block_start, p.kv_heads);
+        stage_operand(staged, p.k, keys, p.kv_heads);
+        stage_operand(staged + WORDS / 2 * WARP, p.v, keys, p.kv_heads);
         __syncwarp();
 
         float dk[SLICE_WORDS][4] = {}, dv[SLICE_WORDS][4] = {};
-        const int from = begin + int(i64(count) * part / PARTS), to = begin + int(i64(count) * (part + 1) / PARTS);
-        if (has_tile) walk(dk, dv, in, staged, keys, pairs, from, to);
+        const int from = begin + int(i64(count) * part / PARTS);
+        const int to = begin + int(i64(count) * (part + 1) / PARTS);
+        if (has_tile) walk(dk, dv, p, staged, keys, from, to);
 
         const bool whole = begin == list_begin && end == list_end;
         // The piece of a list that began in an earlier segment comes first.
         const i64 piece = 2 * i64(blockIdx.x) + (begin == list_begin ? 1 : 0);
-        float4* piece_out = reinterpret_cast<float4*>(pieces + piece_offset(piece, tile, blockIdx.z));
-        constexpr int EACH = (SLICE_WORDS + PARTS - 1) / PARTS;
+        float4* piece_out =
+            reinterpret_cast<float4*>(p.pieces + piece_offset(piece, tile, blockIdx.z));
+        // Each warp of a key tile sums some of the words of all.
+        constexpr int WORDS_OF_WARP = (SLICE_WORDS + PARTS - 1) / PARTS;
 #pragma unroll
         for (int which = 0; which < 2; ++which) {
-            // Each warp of a set sums some of the words of all.
             if constexpr (PARTS > 1) {
                 __syncthreads();
 #pragma unroll
                 for (int w = 0; w < SLICE_WORDS; ++w) {
                     const float* x = which ? dv[w] : dk[w];
-                    sums[(warp * SLICE_WORDS + w) * WARP + lane] = make_float4(x[0], x[1], x[2], x[3]);
+                    sums[(warp * SLICE_WORDS + w) * WARP + lane] =
+                        make_float4(x[0], x[1], x[2], x[3]);
                 }
                 __syncthreads();
             }
 #pragma unroll
-            for (int j = 0; j < (PARTS > 1 ? EACH : SLICE_WORDS); ++j) {
-                const int w = PARTS > 1 ? part * EACH + j : j;
+            for (int j = 0; j < WORDS_OF_WARP; ++j) {
+                const int w = PARTS > 1 ? part * WORDS_OF_WARP + j : j;
                 if (w >= SLICE_WORDS || !has_tile) continue;
                 float4 total;
                 if constexpr (PARTS > 1) {
                     total = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
 #pragma unroll
                     for (int other = 0; other < PARTS; ++other) {
-                        const float4 x = sums[((warp - part + other) * SLICE_WORDS + w) * WARP + lane];
+                        const int owner = warp - part + other;
+                        const float4 x = sums[(owner * SLICE_WORDS + w) * WARP + lane];
                         total.x += x.x, total.y += x.y, total.z += x.z, total.w += x.w;
                     }
                 } else {
@@ -253,8 +255,8 @@ sparse_bwd_keys(const bf16* __restrict__ dout, const bf16* __restrict__ q, const
                     total = make_float4(x[0], x[1], x[2], x[3]);
                 }
                 if (whole) {
-                    add_to_gradient(which ? dv_out : dk_out, keys, blockIdx.z, w, total, which ? 1.0f : softmax_scale,
-                                    which ? add_dv : add_dk, kv_heads);
+                    add_to_gradient(which ? p.dv : p.dk, keys, blockIdx.z, w, total,
+                                    which ? 1.0f : p.softmax_scale, p.kv_heads);
                 } else {
                     piece_out[(which * SLICE_WORDS + w) * WARP + lane] = total;
                 }
@@ -265,31 +267,34 @@ sparse_bwd_keys(const bf16* __restrict__ dout, const bf16* __restrict__ q, const
     }
 }
 
-// Adds up the lists that were left in pieces, a word a warp. Grid: (lists, KEY_TILES * 2 *
-// SLICE_WORDS / WARPS, slices).
+// Adds up the lists that were left in pieces, a word a warp. Grid: (lists, KEY_TILES * SUM_BLOCKS,
+// slices).
 extern "C" __global__ void __launch_bounds__(THREADS)
-sparse_bwd_keys_sum(const float* __restrict__ pieces, const int* __restrict__ starts, const int* __restrict__ block_start,
-                    bf16* __restrict__ dk_out, int add_dk, bf16* __restrict__ dv_out, int add_dv, int kv_heads, int segment,
-                    float softmax_scale) {
-    constexpr int TURNS = 2 * SLICE_WORDS / WARPS;
-    const int begin = starts[blockIdx.x], end = starts[blockIdx.x + 1];
-    const int from = begin / segment, to = (end - 1) / segment;
+sparse_bwd_keys_sum(const SparseBwdKeysSum p) {
+    static_assert(SUM_BLOCKS * WARPS == 2 * SLICE_WORDS, "");
+    const int begin = p.starts[blockIdx.x], end = p.starts[blockIdx.x + 1];
+    const int from = begin / p.segment, to = (end - 1) / p.segment;
     if (begin == end || from == to) return;
-    const int tile = blockIdx.y / TURNS, word = blockIdx.y % TURNS * WARPS + threadIdx.x / WARP;
+    const int tile = blockIdx.y / SUM_BLOCKS;
+    const int word = blockIdx.y % SUM_BLOCKS * WARPS + threadIdx.x / WARP;
     const int at = word * WARP + threadIdx.x % WARP;
-    // The list begins in the second piece of its first segment and goes on in the first of the
+    // The list begins in the second piece of its first segment and continues in the first of the
     // others.
-    const float4* x = reinterpret_cast<const float4*>(pieces + piece_offset(2 * i64(from) + 1, tile, blockIdx.z)) + at;
-    float4 total = *x;
-    x = reinterpret_cast<const float4*>(pieces + piece_offset(2 * i64(from) + 2, tile, blockIdx.z)) + at;
+    const auto piece = [&](i64 index) {
+        return reinterpret_cast<const float4*>(p.pieces + piece_offset(index, tile, blockIdx.z)) +
+               at;
+    };
+    float4 total = *piece(2 * i64(from) + 1);
+    const float4* x = piece(2 * i64(from) + 2);
 #pragma unroll 8
     for (int s = from + 1; s <= to; ++s) {
         const float4 value = *x;
         total.x += value.x, total.y += value.y, total.z += value.z, total.w += value.w;
-        x += 2 * (PIECE / 4);
+        x += 2 * (PIECE_LENGTH / 4);
     }
-    const Keys keys(blockIdx.x, tile, block_start, kv_heads);
-    const bool value = word >= SLICE_WORDS;
-    add_to_gradient(value ? dv_out : dk_out, keys, blockIdx.z, value ? word - SLICE_WORDS : word, total,
-                    value ? 1.0f : softmax_scale, value ? add_dv : add_dk, kv_heads);
+    const Keys keys(blockIdx.x, tile, p.block_start, p.kv_heads);
+    const bool is_dv = word >= SLICE_WORDS;
+    const Gradient<bf16> gradient{is_dv ? p.dv.at : p.dk.at, is_dv ? p.dv.add : p.dk.add};
+    add_to_gradient(gradient, keys, blockIdx.z, is_dv ? word - SLICE_WORDS : word, total,
+                    is_dv ? 1.0f : p.softmax_scale, p.kv_heads);
 }

@@ -1,7 +1,11 @@
 //! Statistics on a GPU; the source explains its design.
 
+use half::bf16;
+
 use super::{AttentionStatistics, Comparison};
-use crate::cuda::{Buffer, Gpu, Module};
+use crate::cuda::{
+    Buffer, Define, Gpu, Input, Launch, Module, Output, WARP, constants, int, kernel, structs,
+};
 use crate::ops::attention::tiled::Visibility;
 use crate::ops::attention::tiled::cuda::{entries, row_tiles};
 use crate::{KernelError, Result};
@@ -9,27 +13,108 @@ use crate::{KernelError, Result};
 pub(crate) static MODULE: Module = Module {
     name: "statistics",
     source: include_str!("statistics.cu"),
+    headers: &[],
+    constants: constants![WARPS, ROWS, KEYS, LARGEST_HEAD],
+    structs: structs![ValueNorms, CompareAttention],
     variants: &[
-        &[("HEAD_DIM", 1)],
-        &[("HEAD_DIM", 20)],
-        &[("HEAD_DIM", 64)],
-        &[("HEAD_DIM", 80)],
-        &[("HEAD_DIM", 128)],
-        &[("HEAD_DIM", 256)],
+        &Layout::new(1).defines(),
+        &Layout::new(20).defines(),
+        &Layout::new(64).defines(),
+        &Layout::new(80).defines(),
+        &Layout::new(128).defines(),
+        &Layout::new(256).defines(),
     ],
 };
 
-/// Warps of a block of the kernels, and threads of a warp.
+/// Warps of a block of the kernels.
 const WARPS: usize = 4;
-const WARP: usize = 32;
 /// Packed rows and keys of a tile.
 const ROWS: usize = 32;
 const KEYS: usize = 32;
-/// The largest head, and columns of a slice at most.
+/// The largest head.
 const LARGEST_HEAD: usize = 256;
-const SLICE: usize = 64;
 /// Fields of the statistics.
 const FIELDS: usize = 7;
+
+kernel! {
+    /// `|v|` of every token and key/value head, a row each.
+    "value_norms" in MODULE:
+    struct ValueNorms<'a> {
+        v: Input<'a, bf16>,
+        norms: Output<'a, f64>,
+        rows: i64,
+    }
+}
+
+kernel! {
+    /// All fields of every query.
+    "attention_statistics" in MODULE:
+    struct CompareAttention<'a> {
+        q: Input<'a, bf16>,
+        k: Input<'a, bf16>,
+        v: Input<'a, bf16>,
+        norms: Input<'a, f64>,
+        indices: Input<'a, i32>,
+        tiles: Input<'a, [i32; 4]>,
+        /// `[FIELDS, rows]`.
+        fields: Output<'a, f32>,
+        rows: i64,
+        kv_heads: i32,
+        group_size: i32,
+        block_size: i32,
+        slots: i32,
+        softmax_scale: f32,
+    }
+}
+
+/// How the kernel cuts heads into slices and lays out shared memory: keys, a slice of values and
+/// value norms in `f64`, then queries in `bf16`. At most 98.25 KiB, which every card has.
+#[derive(Clone, Copy)]
+struct Layout {
+    head_dim: usize,
+    /// The head in whole steps of products.
+    padded: usize,
+    slices: usize,
+    /// Columns of a slice, at most 64.
+    slice: usize,
+}
+
+impl Layout {
+    const fn new(head_dim: usize) -> Self {
+        let padded = head_dim.next_multiple_of(8);
+        let slices = padded.div_ceil(64);
+        Self { head_dim, padded, slices, slice: padded.div_ceil(slices).next_multiple_of(8) }
+    }
+
+    const fn k_stride(self) -> usize {
+        self.padded + 4
+    }
+
+    const fn v_stride(self) -> usize {
+        self.slice + 2
+    }
+
+    const fn q_stride(self) -> usize {
+        self.padded + 8
+    }
+
+    const fn defines(self) -> [Define; 7] {
+        [
+            ("HEAD_DIM", self.head_dim as i64),
+            ("PADDED", self.padded as i64),
+            ("SLICES", self.slices as i64),
+            ("SLICE", self.slice as i64),
+            ("K_STRIDE", self.k_stride() as i64),
+            ("V_STRIDE", self.v_stride() as i64),
+            ("Q_STRIDE", self.q_stride() as i64),
+        ]
+    }
+
+    fn shared_bytes(self) -> usize {
+        let numbers = KEYS * (self.k_stride() + self.v_stride() + 1);
+        numbers * size_of::<f64>() + ROWS * self.q_stride() * size_of::<bf16>()
+    }
+}
 
 pub(super) fn compare(
     op: &'static str,
@@ -48,42 +133,46 @@ pub(super) fn compare(
     let visibility = Visibility::Tokens { window_size: usize::MAX };
     let tiles = row_tiles(gpu, documents, visibility, shape.group(), ROWS)?;
     let norms = value_norms(gpu, comparison)?;
-    let mut fields = gpu.alloc::<f32>(FIELDS * rows)?;
-    gpu.kernel(&MODULE, "attention_statistics", &defines(comparison))?
-        .launch([entries(&tiles), shape.kv_heads, 1], WARPS * WARP)
-        .shared(shared_bytes(shape.head_dim))
-        .input(q)
-        .input(k)
-        .input(v)
-        .buffer(&norms)
-        .buffer(&*block_indices.on_gpu(op, gpu)?)
-        .buffer(&tiles)
-        .buffer_mut(&mut fields)
-        .i64(rows)
-        .i32(shape.kv_heads)
-        .i32(shape.group())
-        .i32(block_indices.block_size())
-        .i32(block_indices.block_counts())
-        .f32(softmax_scale)
-        .run()?;
+    let indices = block_indices.on_gpu(op, gpu)?;
+    let mut fields = gpu.alloc(FIELDS * rows)?;
+    let layout = Layout::new(shape.head_dim);
+    gpu.launch(
+        Launch::new([entries(&tiles), shape.kv_heads, 1], WARPS * WARP)
+            .shared(layout.shared_bytes())
+            .defines(&layout.defines()),
+        CompareAttention {
+            q: q.input()?,
+            k: k.input()?,
+            v: v.input()?,
+            norms: norms.input(),
+            indices: indices.input(),
+            tiles: tiles.groups(),
+            fields: fields.output(),
+            rows: rows as i64,
+            kv_heads: int("kv_heads", shape.kv_heads)?,
+            group_size: int("group_size", shape.group())?,
+            block_size: int("block_size", block_indices.block_size())?,
+            slots: int("slots", block_indices.block_counts())?,
+            softmax_scale,
+        },
+    )?;
     read(&fields, rows)
 }
 
-/// `|v|` of every token and key/value head, `f64` `[N, H]`.
-fn value_norms(gpu: &Gpu, comparison: &Comparison<'_>) -> Result<Buffer> {
+/// `|v|` of every token and key/value head, `[N, H]`.
+fn value_norms(gpu: &Gpu, comparison: &Comparison<'_>) -> Result<Buffer<f64>> {
     let rows = comparison.shape.total_tokens() * comparison.shape.kv_heads;
-    let mut norms = gpu.alloc::<f64>(rows)?;
-    gpu.kernel(&MODULE, "value_norms", &defines(comparison))?
-        .launch([rows.div_ceil(WARPS), 1, 1], WARPS * WARP)
-        .input(comparison.v)
-        .buffer_mut(&mut norms)
-        .i64(rows)
-        .run()?;
+    let mut norms = gpu.alloc(rows)?;
+    gpu.launch(
+        Launch::new([rows.div_ceil(WARPS), 1, 1], WARPS * WARP)
+            .defines(&Layout::new(comparison.shape.head_dim).defines()),
+        ValueNorms { v: comparison.v.input()?, norms: norms.output(), rows: rows as i64 },
+    )?;
     Ok(norms)
 }
 
-/// Brings all fields to the host at once.
-fn read(fields: &Buffer, rows: usize) -> Result<AttentionStatistics> {
+/// Copies all fields to the host in one go.
+fn read(fields: &Buffer<f32>, rows: usize) -> Result<AttentionStatistics> {
     let mut values = vec![0.0; FIELDS * rows];
     fields.read(&mut values)?;
     let field = |index: usize| values[index * rows..(index + 1) * rows].to_vec();
@@ -96,16 +185,4 @@ fn read(fields: &Buffer, rows: usize) -> Result<AttentionStatistics> {
         bound: field(5),
         identity_error: field(6),
     })
-}
-
-fn defines(comparison: &Comparison<'_>) -> [(&'static str, i64); 1] {
-    [("HEAD_DIM", comparison.shape.head_dim as i64)]
-}
-
-/// What the kernel lays out in shared memory: keys, a slice of values and value norms in `f64`,
-/// then queries in `bf16`. At most 98.25 KiB, which every card has.
-fn shared_bytes(head_dim: usize) -> usize {
-    let padded = head_dim.next_multiple_of(8);
-    let slice = padded.div_ceil(padded.div_ceil(SLICE)).next_multiple_of(8);
-    KEYS * (padded + 4 + slice + 2 + 1) * size_of::<f64>() + ROWS * (padded + 8) * size_of::<u16>()
 }

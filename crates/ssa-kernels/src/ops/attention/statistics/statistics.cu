@@ -24,23 +24,22 @@
 // block's products), 68 ms at D 128, and 1.6 ms and 353 ms at T 2048 and 32768. Cards with an f64
 // rate of 1/64 should take half a second.
 #include "common.cuh"
+#include "params.cuh"
 
-#ifndef HEAD_DIM
-#define HEAD_DIM 64
-#endif
-constexpr int WARPS = 4, THREADS = WARPS * WARP;
-constexpr int WARP_ROWS = 8, ROWS = WARPS * WARP_ROWS;
-// Keys of a tile, in groups of the 8 columns of a product.
-constexpr int KEYS = 32, GROUPS = KEYS / 8;
-constexpr int PADDED = ceil_div(HEAD_DIM, 8) * 8;
-constexpr int SLICES = ceil_div(PADDED, 64), SLICE = ceil_div(PADDED, 8 * SLICES) * 8;
+// Given as macros: HEAD_DIM; PADDED, the head in whole steps of products; SLICES of SLICE columns;
+// K_STRIDE, V_STRIDE and Q_STRIDE, elements between rows in shared memory. An operand of k is 8 rows
+// of 4 columns, one of v every other of 8 rows with 8 columns: with strides of PADDED + 4 and
+// SLICE + 2, 16 lanes hit 16 different pairs of banks. Queries stay bf16, which costs one
+// conversion for 4 products.
+
+constexpr int THREADS = WARPS * WARP;
+constexpr int WARP_ROWS = ROWS / WARPS;
+static_assert(WARP_ROWS == 8, "products have 8 rows");
+// The keys of a tile, in groups of the 8 columns of a product.
+constexpr int GROUPS = KEYS / 8;
 constexpr int COLUMN_TILES = SLICE / 8, STEPS = PADDED / 4;
-// Rows in shared memory, elements. An operand of k is 8 rows of 4 columns, one of v every other of
-// 8 rows with 8 columns: with these lengths 16 lanes hit 16 different pairs of banks. Queries stay
-// bf16, which one conversion for 4 products costs.
-constexpr int K_STRIDE = PADDED + 4, V_STRIDE = SLICE + 2, Q_STRIDE = PADDED + 8;
 constexpr int BLOCKS_AT_ONCE = HEAD_DIM <= 64 ? 3 : 2;
-static_assert(HEAD_DIM >= 1 && HEAD_DIM <= 256, "larger heads have no place in registers");
+static_assert(HEAD_DIM >= 1 && HEAD_DIM <= LARGEST_HEAD, "larger heads do not fit into registers");
 
 DEVICE double minus_infinity() { return __longlong_as_double(0xfff0000000000000ll); }
 
@@ -89,7 +88,7 @@ struct Cursor {
         : blocks(blocks), slots(slots), block_size(block_size), slot(-1) { next(); }
     DEVICE_MEMBER void next() {
         ++slot;
-        const int block = slot < slots ? blocks[slot] : -1;
+        const int block = slot < slots ? __ldg(blocks + slot) : -1;
         first = block < 0 ? 0x7fffffff : block * block_size;
     }
     DEVICE_MEMBER bool holds(int key) {
@@ -100,7 +99,7 @@ struct Cursor {
 
 // WIDTH columns from `column` on of KEYS rows, as f64; zeros beyond `rows` and HEAD_DIM.
 template <int WIDTH, int STRIDE>
-DEVICE void stage(double* to, const bf16* __restrict__ from, i64 row_stride, int rows, int column) {
+DEVICE void stage(double* to, const bf16* from, i64 row_stride, int rows, int column) {
     constexpr int VEC = HEAD_DIM % 2 == 0 ? 2 : 1;
     constexpr int PIECES = KEYS * WIDTH / VEC, PER_THREAD = ceil_div(PIECES, THREADS);
     // All loads before the first store, but not more of them than a few registers hold.
@@ -114,8 +113,8 @@ DEVICE void stage(double* to, const bf16* __restrict__ from, i64 row_stride, int
             x[i] = 0;
             if (piece < PIECES && row < rows && at < HEAD_DIM) {
                 const bf16* p = from + row * row_stride + at;
-                if constexpr (VEC == 2) x[i] = *reinterpret_cast<const u32*>(p);
-                else x[i] = p->bits;
+                if constexpr (VEC == 2) x[i] = __ldg(reinterpret_cast<const u32*>(p));
+                else x[i] = __ldg(&p->bits);
             }
         }
 #pragma unroll
@@ -206,7 +205,7 @@ struct Rows {
 
 // What a row's fields are made of, at the end of a slice; squared norms are sums over the slices so
 // far, of this lane's columns.
-struct Comparison {
+struct RowStatistics {
     double full_sum, sparse_sum, delta, score_sum, largest, full_max, sparse_max;
     double distance, h_sparse, error;
 
@@ -248,57 +247,56 @@ struct Comparison {
 
 // |v| of every token and key/value head, a warp each.
 extern "C" __global__ void __launch_bounds__(THREADS)
-value_norms(const bf16* __restrict__ v, double* __restrict__ norms, i64 rows) {
+value_norms(const ValueNorms p) {
     const i64 row = i64(blockIdx.x) * WARPS + threadIdx.x / WARP;
-    if (row >= rows) return;
+    if (row >= p.rows) return;
     double sum = 0.0;
     for (int at = threadIdx.x % WARP; at < HEAD_DIM; at += WARP) {
-        const double x = to_float(v[row * HEAD_DIM + at]);
+        const double x = to_float(p.v[row * HEAD_DIM + at]);
         sum += x * x;
     }
     sum = warp_sum(sum);
-    if (threadIdx.x % WARP == 0) norms[row] = sqrt(sum);
+    if (threadIdx.x % WARP == 0) p.norms[row] = sqrt(sum);
 }
 
 // Grid: (tiles, H). A tile is (first token of the document, its tokens, unused, first packed row),
 // the longest walk first.
 extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS_AT_ONCE)
-attention_statistics(const bf16* __restrict__ q, const bf16* __restrict__ k, const bf16* __restrict__ v,
-                     const double* __restrict__ norms, const int* __restrict__ indices, const int4* __restrict__ tiles,
-                     float* __restrict__ fields, i64 rows, int kv_heads, int group_size, int block_size, int slots, float softmax_scale) {
+attention_statistics(const __grid_constant__ CompareAttention p) {
     extern __shared__ __align__(16) double shared[];
     double* const k_tile = shared;
     double* const v_tile = k_tile + KEYS * K_STRIDE;
     double* const norm_tile = v_tile + KEYS * V_STRIDE;
     bf16* const q_tile = reinterpret_cast<bf16*>(norm_tile + KEYS);
-    const int4 tile = tiles[blockIdx.x];
-    const int start = tile.x, last_row = tile.y * group_size - 1, kv_head = blockIdx.y;
+    const int4 tile = __ldg(p.tiles + blockIdx.x);
+    const int start = tile.x, last_row = tile.y * p.group_size - 1, kv_head = blockIdx.y;
     const int g = threadIdx.x % WARP / 4, c = threadIdx.x % 4;
     // Rows beyond the document repeat its last one and are not written.
     const int packed = tile.w + threadIdx.x / WARP * WARP_ROWS + g, row = min(packed, last_row);
-    const int position = row / group_size;
-    const int keys = min(tile.w + ROWS - 1, last_row) / group_size + 1;
-    const i64 key_row = i64(start) * kv_heads + kv_head, token_row = key_row + i64(position) * kv_heads;
-    const i64 query = token_row * group_size + row % group_size;
+    const int position = row / p.group_size;
+    const int keys = min(tile.w + ROWS - 1, last_row) / p.group_size + 1;
+    const i64 key_row = i64(start) * p.kv_heads + kv_head, token_row = key_row + i64(position) * p.kv_heads;
+    const i64 query = token_row * p.group_size + row % p.group_size;
 
     // A lane reads what it wrote.
     bf16* const q_row = q_tile + (threadIdx.x / WARP * WARP_ROWS + g) * Q_STRIDE;
-    for (int at = c; at < PADDED; at += 4) q_row[at] = at < HEAD_DIM ? q[query * HEAD_DIM + at] : bf16{0};
+    for (int at = c; at < PADDED; at += 4) q_row[at] = at < HEAD_DIM ? bf16{__ldg(&p.q[query * HEAD_DIM + at].bits)} : bf16{0};
 
-    Comparison comparison = {};
+    RowStatistics statistics = {};
 #pragma unroll 1
     for (int slice = 0; slice < SLICES; ++slice) {
         Rows sums;
         sums.clear();
-        Cursor cursor(indices + token_row * slots, slots, block_size);
+        Cursor cursor(p.indices + token_row * p.slots, p.slots, p.block_size);
 #pragma unroll 1
         for (int first = 0; first < keys; first += KEYS) {
-            const i64 from = key_row + i64(first) * kv_heads;
+            const i64 from = key_row + i64(first) * p.kv_heads;
+            const i64 row_stride = i64(p.kv_heads) * HEAD_DIM;
             const int here = min(KEYS, keys - first);
             __syncthreads();
-            stage<PADDED, K_STRIDE>(k_tile, k + from * HEAD_DIM, i64(kv_heads) * HEAD_DIM, here, 0);
-            stage<SLICE, V_STRIDE>(v_tile, v + from * HEAD_DIM, i64(kv_heads) * HEAD_DIM, here, slice * SLICE);
-            if (threadIdx.x < here) norm_tile[threadIdx.x] = norms[from + i64(threadIdx.x) * kv_heads];
+            stage<PADDED, K_STRIDE>(k_tile, p.k + from * HEAD_DIM, row_stride, here, 0);
+            stage<SLICE, V_STRIDE>(v_tile, p.v + from * HEAD_DIM, row_stride, here, slice * SLICE);
+            if (threadIdx.x < here) norm_tile[threadIdx.x] = __ldg(p.norms + from + i64(threadIdx.x) * p.kv_heads);
             __syncthreads();
 
             double s[GROUPS][2] = {};
@@ -306,7 +304,9 @@ attention_statistics(const bf16* __restrict__ q, const bf16* __restrict__ k, con
             for (int step = 0; step < STEPS; ++step) {
                 const double a = to_float(q_row[4 * step + c]);
 #pragma unroll
-                for (int group = 0; group < GROUPS; ++group) mma_f64(s[group], a, k_tile[(8 * group + g) * K_STRIDE + 4 * step + c]);
+                for (int group = 0; group < GROUPS; ++group) {
+                    mma_f64(s[group], a, k_tile[(8 * group + g) * K_STRIDE + 4 * step + c]);
+                }
             }
             u32 visible = 0, selected = 0;
             double full_max = minus_infinity(), sparse_max = minus_infinity();
@@ -316,7 +316,7 @@ attention_statistics(const bf16* __restrict__ q, const bf16* __restrict__ k, con
                 for (int e = 0; e < 2; ++e) {
                     const int key = first + 8 * group + 2 * c + e;
                     const u32 bit = 1u << (2 * group + e);
-                    s[group][e] *= double(softmax_scale);
+                    s[group][e] *= double(p.softmax_scale);
                     if (key > position) continue;
                     visible |= bit;
                     full_max = fmax(full_max, s[group][e]);
@@ -328,7 +328,7 @@ attention_statistics(const bf16* __restrict__ q, const bf16* __restrict__ k, con
             sums.raise(full_max, sparse_max);
             sums.add_tile(s, visible, selected, v_tile, norm_tile);
         }
-        comparison.add(sums);
+        statistics.add(sums);
     }
-    comparison.write(fields, query, rows, c == 0 && packed <= last_row);
+    statistics.write(p.fields, query, p.rows, c == 0 && packed <= last_row);
 }

@@ -1,46 +1,25 @@
 //! Sparse attention on a GPU; the sources explain their designs.
 
 mod inverse_index;
+mod parameters;
+mod tiling;
 
 pub(crate) use inverse_index::MODULE as INVERSE_INDEX;
+pub(crate) use parameters::{BACKWARD_KEYS, BACKWARD_QUERIES, FORWARD};
 
 use self::inverse_index::InverseIndex;
+use self::parameters::{SparseBwdKeys, SparseBwdKeysSum, SparseBwdQueries, SparseFwd};
+use self::tiling::{ROWS, THREADS, Tiling, WARPS};
 use super::super::padding::PaddedHeads;
 use super::super::selection::BlockIndices;
 use super::super::shape::{AttentionGrads, AttentionOutput, AttentionShape};
-use crate::cuda::{Buffer, Gpu, Module};
+use crate::cuda::{Buffer, Gpu, Launch, int};
 use crate::ops::attention::blocks::device_block_starts;
 use crate::{Result, Tensor};
 
-/// Shapes whose registers are checked: the paper's at several block sizes, and a larger head.
-const VARIANTS: &[&[(&str, i64)]] = &[
-    &[("HEAD_DIM", 64), ("GROUP", 16), ("BLOCK_SIZE", 16), ("SLICE", 64)],
-    &[("HEAD_DIM", 64), ("GROUP", 16), ("BLOCK_SIZE", 32), ("SLICE", 64)],
-    &[("HEAD_DIM", 64), ("GROUP", 16), ("BLOCK_SIZE", 64), ("SLICE", 64)],
-    &[("HEAD_DIM", 64), ("GROUP", 16), ("BLOCK_SIZE", 128), ("SLICE", 64)],
-    &[("HEAD_DIM", 128), ("GROUP", 16), ("BLOCK_SIZE", 16), ("SLICE", 128)],
-];
-
-pub(crate) static FORWARD: Module =
-    Module { name: "sparse_forward", source: include_str!("../forward.cu"), variants: VARIANTS };
-pub(crate) static BACKWARD_QUERIES: Module = Module {
-    name: "sparse_backward_queries",
-    source: include_str!("../backward_queries.cu"),
-    variants: VARIANTS,
-};
-pub(crate) static BACKWARD_KEYS: Module = Module {
-    name: "sparse_backward_keys",
-    source: include_str!("../backward_keys.cu"),
-    variants: VARIANTS,
-};
-
-/// Warps of a block of the kernels, and threads of a warp.
-const WARPS: usize = 4;
-const WARP: usize = 32;
-/// Rows of a product, heads or keys, and elements of a head that it takes at once.
-const ROWS: usize = 16;
-/// Pairs of a segment of the inverse index, at least, and segments of a large one, about.
-const SEGMENT: usize = 128;
+/// The shortest segment of the inverse index in pairs, and about how many segments a large index
+/// has.
+const SHORTEST_SEGMENT: usize = 128;
 const SEGMENTS: usize = 4096;
 
 /// Inputs, as the kernels take them.
@@ -64,41 +43,19 @@ impl<'a> Inputs<'a> {
         Self { q: &padded.q, k: &padded.k, v: &padded.v, shape: padded.shape, ..*self }
     }
 
-    /// Elements of the head that one warp accumulates: all, or a divisor where registers do not
-    /// hold them.
-    fn slice(&self) -> usize {
-        let head_dim = self.shape.head_dim;
-        if head_dim <= 128 {
-            return head_dim;
+    fn tiling(&self) -> Tiling {
+        Tiling {
+            head_dim: self.shape.head_dim,
+            group: self.shape.group(),
+            block_size: self.block_indices.block_size(),
         }
-        (1..=4)
-            .rev()
-            .map(|rows| rows * ROWS)
-            .find(|slice| head_dim.is_multiple_of(*slice))
-            .unwrap_or(ROWS)
-    }
-
-    fn defines(&self) -> [(&'static str, i64); 4] {
-        [
-            ("HEAD_DIM", self.shape.head_dim as i64),
-            ("GROUP", self.shape.group() as i64),
-            ("BLOCK_SIZE", self.block_indices.block_size() as i64),
-            ("SLICE", self.slice() as i64),
-        ]
-    }
-
-    fn slices(&self) -> usize {
-        self.shape.head_dim / self.slice()
     }
 
     /// One warp for each token, 16 heads of a group and slice.
     fn query_grid(&self) -> [usize; 3] {
-        let groups = self.shape.kv_heads * self.shape.group().div_ceil(ROWS);
-        [self.shape.total_tokens().div_ceil(WARPS), groups, self.slices()]
-    }
-
-    fn key_tiles(&self) -> usize {
-        self.block_indices.block_size().div_ceil(ROWS)
+        let tiling = self.tiling();
+        let tokens = self.shape.total_tokens().div_ceil(WARPS);
+        [tokens, self.shape.kv_heads * tiling.head_tiles(), tiling.slices()]
     }
 }
 
@@ -111,21 +68,25 @@ pub(super) fn forward(
     if let Some(padded) = inputs.padded(op, gpu)? {
         return padded.forward(output, |output| forward(op, gpu, &inputs.with(&padded), output));
     }
-    let Inputs { q, k, v, block_indices, shape, softmax_scale } = inputs;
-    gpu.kernel(&FORWARD, "sparse_fwd", &inputs.defines())?
-        .launch(inputs.query_grid(), WARPS * WARP)
-        .input(q)
-        .input(k)
-        .input(v)
-        .buffer(&*block_indices.on_gpu(op, gpu)?)
-        .buffer(&*block_indices.documents().device_starts(gpu)?)
-        .output(&mut output.out)
-        .output(&mut output.lse)
-        .i32(shape.total_tokens())
-        .i32(shape.kv_heads)
-        .i32(block_indices.block_counts())
-        .f32(*softmax_scale)
-        .run()
+    let &Inputs { q, k, v, block_indices, shape, softmax_scale } = inputs;
+    let indices = block_indices.on_gpu(op, gpu)?;
+    let document_start = block_indices.documents().device_starts(gpu)?;
+    gpu.launch(
+        Launch::new(inputs.query_grid(), THREADS).defines(&inputs.tiling().defines()),
+        SparseFwd {
+            q: q.input()?,
+            k: k.input()?,
+            v: v.input()?,
+            out: output.out.output()?,
+            lse: output.lse.output()?,
+            indices: indices.input(),
+            document_start: document_start.input(),
+            tokens: int("B * T", shape.total_tokens())?,
+            kv_heads: int("H", shape.kv_heads)?,
+            slots: int("K", block_indices.block_counts())?,
+            softmax_scale,
+        },
+    )
 }
 
 pub(super) fn backward(
@@ -154,28 +115,31 @@ fn backward_queries(
     dout: &Tensor,
     inputs: &Inputs<'_>,
     output: &AttentionOutput,
-    indices: &Buffer,
+    indices: &Buffer<i32>,
     dq: &mut Tensor,
-) -> Result<Buffer> {
-    let Inputs { q, k, v, block_indices, shape, softmax_scale } = inputs;
-    let mut delta = gpu.alloc::<f32>(output.lse.len())?;
-    gpu.kernel(&BACKWARD_QUERIES, "sparse_bwd_queries", &inputs.defines())?
-        .launch(inputs.query_grid(), WARPS * WARP)
-        .input(dout)
-        .input(q)
-        .input(k)
-        .input(v)
-        .input(&output.out)
-        .input(&output.lse)
-        .buffer(indices)
-        .buffer(&*block_indices.documents().device_starts(gpu)?)
-        .buffer_mut(&mut delta)
-        .accumulate(dq)
-        .i32(shape.total_tokens())
-        .i32(shape.kv_heads)
-        .i32(block_indices.block_counts())
-        .f32(*softmax_scale)
-        .run()?;
+) -> Result<Buffer<f32>> {
+    let &Inputs { q, k, v, block_indices, shape, softmax_scale } = inputs;
+    let mut delta = gpu.alloc(output.lse.len())?;
+    let document_start = block_indices.documents().device_starts(gpu)?;
+    gpu.launch(
+        Launch::new(inputs.query_grid(), THREADS).defines(&inputs.tiling().defines()),
+        SparseBwdQueries {
+            q: q.input()?,
+            k: k.input()?,
+            v: v.input()?,
+            out: output.out.input()?,
+            lse: output.lse.input()?,
+            dout: dout.input()?,
+            indices: indices.input(),
+            document_start: document_start.input(),
+            delta: delta.output(),
+            dq: dq.gradient()?,
+            tokens: int("B * T", shape.total_tokens())?,
+            kv_heads: int("H", shape.kv_heads)?,
+            slots: int("K", block_indices.block_counts())?,
+            softmax_scale,
+        },
+    )?;
     Ok(delta)
 }
 
@@ -184,58 +148,60 @@ fn backward_keys(
     dout: &Tensor,
     inputs: &Inputs<'_>,
     lse: &Tensor,
-    delta: &Buffer,
+    delta: &Buffer<f32>,
     index: &InverseIndex,
     [dk, dv]: [&mut Tensor; 2],
 ) -> Result<()> {
-    let Inputs { q, k, v, block_indices, shape, softmax_scale } = inputs;
-    let (block_size, key_tiles) = (block_indices.block_size(), inputs.key_tiles());
+    let &Inputs { q, k, v, block_indices, shape, softmax_scale } = inputs;
+    let (block_size, tiling) = (block_indices.block_size(), inputs.tiling());
     // Pieces take memory in proportion to segments times block size: neither small segments nor
     // long blocks may make it more than a few times the index.
-    let segment = (index.pairs / SEGMENTS).next_power_of_two().max(SEGMENT).max(2 * block_size);
+    let shortest = SHORTEST_SEGMENT.max(2 * block_size);
+    let segment = (index.pairs / SEGMENTS).next_power_of_two().max(shortest);
     let segments = index.pairs.div_ceil(segment);
-    let mut pieces = gpu.alloc::<f32>(2 * segments * key_tiles * ROWS * 2 * shape.head_dim)?;
-    let starts = device_block_starts(block_indices.documents(), gpu, block_size)?;
-    let defines = inputs.defines();
-    // Both kernels write a part of the gradients each, so whether they add is asked once.
-    let (_, add_dk) = dk.device_accumulate()?;
-    let (_, add_dv) = dv.device_accumulate()?;
-
-    let tiles_at_once = if key_tiles >= WARPS { WARPS } else { key_tiles.min(2) };
-    gpu.kernel(&BACKWARD_KEYS, "sparse_bwd_keys", &defines)?
-        .launch([segments, key_tiles.div_ceil(tiles_at_once), inputs.slices()], WARPS * WARP)
-        .shared(WARPS * WARP * 2 * shape.head_dim)
-        .input(dout)
-        .input(q)
-        .input(k)
-        .input(v)
-        .input(lse)
-        .buffer(delta)
-        .buffer(&index.sorted)
-        .buffer(&index.starts)
-        .buffer(&starts)
-        .buffer_mut(&mut pieces)
-        .in_place(dk)
-        .i32(usize::from(add_dk))
-        .in_place(dv)
-        .i32(usize::from(add_dv))
-        .i32(index.lists)
-        .i32(shape.kv_heads)
-        .i32(segment)
-        .f32(*softmax_scale)
-        .run()?;
-    let words = 2 * inputs.slice() / 8;
-    gpu.kernel(&BACKWARD_KEYS, "sparse_bwd_keys_sum", &defines)?
-        .launch([index.lists, key_tiles * words / WARPS, inputs.slices()], WARPS * WARP)
-        .buffer(&pieces)
-        .buffer(&index.starts)
-        .buffer(&starts)
-        .in_place(dk)
-        .i32(usize::from(add_dk))
-        .in_place(dv)
-        .i32(usize::from(add_dv))
-        .i32(shape.kv_heads)
-        .i32(segment)
-        .f32(*softmax_scale)
-        .run()
+    let mut pieces = gpu.alloc::<f32>(2 * segments * tiling.piece_len())?;
+    let block_start = device_block_starts(block_indices.documents(), gpu, block_size)?;
+    let defines = tiling.defines();
+    let (kv_heads, segment) = (int("H", shape.kv_heads)?, int("pairs of a segment", segment)?);
+    // Both kernels write a part of the gradients each, so both need to know whether there is
+    // something to add to.
+    let (mut dk, mut dv) = (dk.gradient()?, dv.gradient()?);
+    let key_tile_sets = tiling.key_tiles().div_ceil(tiling.key_tiles_at_once());
+    gpu.launch(
+        Launch::new([segments, key_tile_sets, tiling.slices()], THREADS)
+            .shared(tiling.shared_bytes())
+            .defines(&defines),
+        SparseBwdKeys {
+            q: q.input()?,
+            k: k.input()?,
+            v: v.input()?,
+            lse: lse.input()?,
+            dout: dout.input()?,
+            delta: delta.input(),
+            pairs: index.sorted.input(),
+            starts: index.starts.input(),
+            block_start: block_start.input(),
+            pieces: pieces.output(),
+            dk: dk.reborrow(),
+            dv: dv.reborrow(),
+            lists: int("blocks * H", index.lists)?,
+            kv_heads,
+            segment,
+            softmax_scale,
+        },
+    )?;
+    let sum_grid = [index.lists, tiling.key_tiles() * tiling.sum_blocks(), tiling.slices()];
+    gpu.launch(
+        Launch::new(sum_grid, THREADS).defines(&defines),
+        SparseBwdKeysSum {
+            pieces: pieces.input(),
+            starts: index.starts.input(),
+            block_start: block_start.input(),
+            dk,
+            dv,
+            kv_heads,
+            segment,
+            softmax_scale,
+        },
+    )
 }

@@ -1,22 +1,30 @@
-//! The kernels of a GPU.
+//! Attention tile by tile on a GPU.
 
-mod kernels;
+mod parameters;
 mod tables;
+mod tile;
+mod variant;
 
-pub(crate) use kernels::{
+pub(crate) use parameters::{
     FORWARD, FORWARD_SM90, GRADIENTS, KEYS, KEYS_SM90, QUERIES, QUERIES_SM90,
 };
-pub(in crate::ops::attention) use tables::{KeyTiles, entries, row_tiles};
+pub(in crate::ops::attention) use tables::{entries, row_tiles};
 
 use std::sync::Arc;
 
-use kernels::{Define, Variant, check_scale, check_shared, row_bytes, sizes};
+use half::bf16;
+use parameters::{
+    AttentionInputs, AttentionRowStatistics, AttentionSumKeys, THREADS, TiledAttentionBwdKeys,
+    TiledAttentionBwdQueries, TiledAttentionFwd, gradient_defines,
+};
+use tables::KeyTiles;
+use variant::Variant;
 
 use super::{TiledCall, Visibility};
-use crate::cuda::{Buffer, Gpu};
+use crate::cuda::{Buffer, Gpu, Gradient, Launch, Parameters, RowLayout, int};
 use crate::ops::attention::padding::PaddedHeads;
 use crate::ops::attention::shape::{AttentionGrads, AttentionOutput, AttentionShape};
-use crate::{Result, Tensor};
+use crate::{KernelError, Result, Tensor};
 
 /// Elements of a head that kernels load at once.
 const STEP: usize = 8;
@@ -29,36 +37,11 @@ pub(super) fn forward(gpu: &Gpu, call: &TiledCall<'_>, output: &mut AttentionOut
         return padded.forward(output, |output| forward(gpu, &call.with(&padded), output));
     }
     let variant = Variant::forward(gpu, shape.head_dim);
-    let (tiles, shared) = query_tiles(gpu, call, &variant, 1)?;
-    gpu.kernel(variant.module, "tiled_attention_fwd", &defines(call, &variant))?
-        .launch([entries(&tiles) * shape.kv_heads, 1, 1], variant.threads())
-        .shared(shared)
-        .input(call.q)
-        .input(call.k)
-        .input(call.v)
-        .output(&mut output.out)
-        .output(&mut output.lse)
-        .buffer(&tiles)
-        .i32(shape.kv_heads)
-        .i32(reach(call.visibility))
-        .f32(call.softmax_scale)
-        .run()
-}
-
-/// The tiles of query rows, and the bytes of shared memory of a block that keeps `resident` tensors
-/// of such rows beside its ring of keys and values.
-fn query_tiles(
-    gpu: &Gpu,
-    call: &TiledCall<'_>,
-    variant: &Variant,
-    resident: usize,
-) -> Result<(Arc<Buffer>, usize)> {
-    let shape = &call.shape;
-    let tiles =
-        row_tiles(gpu, call.documents, call.visibility, shape.group(), variant.tile_rows())?;
-    let rows = resident * variant.tile_rows() + variant.get("STAGES") * 2 * variant.get("KEYS");
-    let shared = rows * row_bytes(shape.head_dim) + variant.barrier_bytes();
-    Ok((tiles, check_shared(call.op, gpu, shape, shared)?))
+    let tiles = call.query_tiles(gpu, &variant)?;
+    let grid = [entries(&tiles) * shape.kv_heads, 1, 1];
+    let (out, lse) = (output.out.output()?, output.lse.output()?);
+    let (inputs, tiles) = (call.inputs()?, tiles.groups());
+    call.launch(gpu, &variant, grid, TiledAttentionFwd { inputs, out, lse, tiles })
 }
 
 /// Adds to the gradients.
@@ -82,25 +65,28 @@ pub(super) fn backward(
     backward_keys(gpu, call, dout, &statistics, grads)
 }
 
-/// Of every query the logarithm of its softmax sum and `dout . out`.
-pub(in crate::ops::attention) fn row_statistics(
+/// lse / ln 2 and `dout . out` of every query, `[H, N, GROUP]`.
+fn row_statistics(
     gpu: &Gpu,
     shape: &AttentionShape,
     output: &AttentionOutput,
     dout: &Tensor,
-) -> Result<Buffer> {
+) -> Result<Buffer<[f32; 2]>> {
     let rows = shape.total_tokens() * shape.q_heads;
-    let mut statistics = gpu.alloc::<[f32; 2]>(rows)?;
-    let rows_of_a_block = 256 / (shape.head_dim / 8).next_power_of_two();
-    gpu.kernel(&GRADIENTS, "attention_row_statistics", &sizes(shape))?
-        .launch([rows.div_ceil(rows_of_a_block), 1, 1], 256)
-        .input(&output.out)
-        .input(dout)
-        .input(&output.lse)
-        .buffer_mut(&mut statistics)
-        .i32(shape.total_tokens())
-        .i32(shape.kv_heads)
-        .run()?;
+    let mut statistics = gpu.alloc(rows)?;
+    let rows_per_block = THREADS / RowLayout::new(shape.head_dim).lanes();
+    gpu.launch(
+        Launch::new([rows.div_ceil(rows_per_block), 1, 1], THREADS)
+            .defines(&gradient_defines(shape.head_dim, shape.group())),
+        AttentionRowStatistics {
+            out: output.out.input()?,
+            lse: output.lse.input()?,
+            dout: dout.input()?,
+            statistics: statistics.output(),
+            tokens: int("B * T", shape.total_tokens())?,
+            kv_heads: int("H", shape.kv_heads)?,
+        },
+    )?;
     Ok(statistics)
 }
 
@@ -108,34 +94,27 @@ fn backward_queries(
     gpu: &Gpu,
     call: &TiledCall<'_>,
     dout: &Tensor,
-    statistics: &Buffer,
+    statistics: &Buffer<[f32; 2]>,
     dq: &mut Tensor,
 ) -> Result<()> {
-    let shape = &call.shape;
-    let variant = Variant::backward_queries(gpu, shape.head_dim);
-    let (tiles, shared) = query_tiles(gpu, call, &variant, 2)?;
-    gpu.kernel(variant.module, "tiled_attention_bwd_queries", &defines(call, &variant))?
-        .launch([entries(&tiles) * shape.kv_heads, 1, 1], variant.threads())
-        .shared(shared)
-        .input(call.q)
-        .input(call.k)
-        .input(call.v)
-        .input(dout)
-        .buffer(statistics)
-        .accumulate(dq)
-        .buffer(&tiles)
-        .i32(shape.total_tokens())
-        .i32(shape.kv_heads)
-        .i32(reach(call.visibility))
-        .f32(call.softmax_scale)
-        .run()
+    let variant = Variant::backward_queries(gpu, call.shape.head_dim);
+    let tiles = call.query_tiles(gpu, &variant)?;
+    let grid = [entries(&tiles) * call.shape.kv_heads, 1, 1];
+    let parameters = TiledAttentionBwdQueries {
+        inputs: call.inputs()?,
+        dout: dout.input()?,
+        statistics: statistics.input(),
+        tiles: tiles.groups(),
+        dq: dq.gradient()?,
+    };
+    call.launch(gpu, &variant, grid, parameters)
 }
 
 fn backward_keys(
     gpu: &Gpu,
     call: &TiledCall<'_>,
     dout: &Tensor,
-    statistics: &Buffer,
+    statistics: &Buffer<[f32; 2]>,
     grads: &mut AttentionGrads,
 ) -> Result<()> {
     let shape = &call.shape;
@@ -145,83 +124,51 @@ fn backward_keys(
         visibility: call.visibility,
         group: shape.group(),
         kv_heads: shape.kv_heads,
-        tile_keys: variant.tile_keys(),
+        tile_keys: variant.tile.keys,
     };
     let pieces = tiles.pieces(gpu)?;
-    let mut gradients = KeyGradients::new(gpu, shape, &tiles, grads)?;
-    let stage = variant.streamed_rows() * (2 * row_bytes(shape.head_dim) + size_of::<[f32; 2]>());
-    let shared = 2 * tiles.tile_keys * row_bytes(shape.head_dim) + variant.get("STAGES") * stage;
-    let shared = check_shared(call.op, gpu, shape, shared + variant.barrier_bytes())?;
-    let parts = if shape.head_dim <= 128 { 1 } else { 2 };
-    gpu.kernel(variant.module, "tiled_attention_bwd_keys", &defines(call, &variant))?
-        .launch([entries(&pieces) / 2 * shape.kv_heads, parts, 1], variant.threads())
-        .shared(shared)
-        .input(call.q)
-        .input(call.k)
-        .input(call.v)
-        .input(dout)
-        .buffer(statistics)
-        .in_place(gradients.dk)
-        .i32(gradients.add_dk)
-        .in_place(gradients.dv)
-        .i32(gradients.add_dv)
-        .buffer_mut(&mut gradients.partial)
-        .buffer(&pieces)
-        .i32(shape.total_tokens())
-        .i32(shape.kv_heads)
-        .i32(reach(call.visibility))
-        .f32(call.softmax_scale)
-        .run()?;
-    gradients.sum(gpu, shape, &tiles)
+    let partial_len = tiles.slots() * shape.kv_heads * 2 * tiles.tile_keys * shape.head_dim;
+    let mut partial = gpu.alloc::<f32>(partial_len)?;
+    let AttentionGrads { dk, dv, .. } = grads;
+    // Two launches write the gradients, each different tiles, so both need to know whether there is
+    // something to add to.
+    let (mut dk, mut dv) = (dk.gradient()?, dv.gradient()?);
+    let grid = [entries(&pieces) / 2 * shape.kv_heads, variant.tile.parts, 1];
+    let parameters = TiledAttentionBwdKeys {
+        inputs: call.inputs()?,
+        dout: dout.input()?,
+        statistics: statistics.input(),
+        pieces: pieces.groups(),
+        dk: dk.reborrow(),
+        dv: dv.reborrow(),
+        partial: partial.output(),
+    };
+    call.launch(gpu, &variant, grid, parameters)?;
+    sum_keys(gpu, shape, &tiles, &partial, [dk, dv])
 }
 
-/// Where gradients of keys and values go. Two launches write them, each other tiles, so both need
-/// to know whether there is something to add to.
-pub(in crate::ops::attention) struct KeyGradients<'a> {
-    pub(in crate::ops::attention) dk: &'a mut Tensor,
-    pub(in crate::ops::attention) add_dk: usize,
-    pub(in crate::ops::attention) dv: &'a mut Tensor,
-    pub(in crate::ops::attention) add_dv: usize,
-    /// `[slots, H, 2, keys of a tile, D]` of `f32`.
-    pub(in crate::ops::attention) partial: Buffer,
-}
-
-impl<'a> KeyGradients<'a> {
-    pub(in crate::ops::attention) fn new(
-        gpu: &Gpu,
-        shape: &AttentionShape,
-        tiles: &KeyTiles<'_>,
-        grads: &'a mut AttentionGrads,
-    ) -> Result<Self> {
-        let partial = gpu
-            .alloc::<f32>(tiles.slots() * shape.kv_heads * 2 * tiles.tile_keys * shape.head_dim)?;
-        let (_, add_dk) = grads.dk.device_accumulate()?;
-        let (_, add_dv) = grads.dv.device_accumulate()?;
-        let AttentionGrads { dk, dv, .. } = grads;
-        Ok(Self { dk, add_dk: add_dk.into(), dv, add_dv: add_dv.into(), partial })
-    }
-
-    /// Adds up what was written to `partial`.
-    pub(in crate::ops::attention) fn sum(
-        self,
-        gpu: &Gpu,
-        shape: &AttentionShape,
-        tiles: &KeyTiles<'_>,
-    ) -> Result<()> {
-        let sums = tiles.sums(gpu)?;
-        let chunks = 2 * tiles.tile_keys * (shape.head_dim / 8);
-        gpu.kernel(&GRADIENTS, "attention_sum_keys", &sizes(shape))?
-            .launch([entries(&sums) * shape.kv_heads, chunks.div_ceil(256), 1], 256)
-            .buffer(&self.partial)
-            .in_place(self.dk)
-            .i32(self.add_dk)
-            .in_place(self.dv)
-            .i32(self.add_dv)
-            .buffer(&sums)
-            .i32(tiles.tile_keys)
-            .i32(shape.kv_heads)
-            .run()
-    }
+/// Adds the partial sums of key tiles whose rows were cut into pieces.
+fn sum_keys(
+    gpu: &Gpu,
+    shape: &AttentionShape,
+    tiles: &KeyTiles<'_>,
+    partial: &Buffer<f32>,
+    [dk, dv]: [Gradient<'_, bf16>; 2],
+) -> Result<()> {
+    let sums = tiles.sums(gpu)?;
+    let chunks = 2 * tiles.tile_keys * RowLayout::new(shape.head_dim).vectors();
+    gpu.launch(
+        Launch::new([entries(&sums) * shape.kv_heads, chunks.div_ceil(THREADS), 1], THREADS)
+            .defines(&gradient_defines(shape.head_dim, shape.group())),
+        AttentionSumKeys {
+            partial: partial.input(),
+            tiles: sums.groups(),
+            dk,
+            dv,
+            tile_keys: int("keys of a tile", tiles.tile_keys)?,
+            kv_heads: int("H", shape.kv_heads)?,
+        },
+    )
 }
 
 impl<'a> TiledCall<'a> {
@@ -229,17 +176,50 @@ impl<'a> TiledCall<'a> {
     fn with(&self, padded: &'a PaddedHeads<'_>) -> Self {
         Self { q: &padded.q, k: &padded.k, v: &padded.v, shape: padded.shape, ..*self }
     }
-}
 
-fn defines(call: &TiledCall<'_>, variant: &Variant) -> Vec<Define> {
-    let keys_are_blocks = matches!(call.visibility, Visibility::Blocks { .. });
-    [variant.defines(&call.shape), vec![("KEYS_ARE_BLOCKS", keys_are_blocks.into())]].concat()
-}
-
-/// The window in tokens or the size of a block, as kernels take it.
-fn reach(visibility: Visibility) -> usize {
-    match visibility {
-        Visibility::Tokens { window_size } => window_size.min(i32::MAX as usize),
-        Visibility::Blocks { block_size } => block_size.min(i32::MAX as usize),
+    /// The arguments of every pass.
+    fn inputs(&self) -> Result<AttentionInputs<'a>> {
+        let (Visibility::Tokens { window_size: window_or_block }
+        | Visibility::Blocks { block_size: window_or_block }) = self.visibility;
+        Ok(AttentionInputs {
+            q: self.q.input()?,
+            k: self.k.input()?,
+            v: self.v.input()?,
+            tokens: int("B * T", self.shape.total_tokens())?,
+            kv_heads: int("H", self.shape.kv_heads)?,
+            window_or_block: window_or_block.min(i32::MAX as usize) as i32,
+            softmax_scale: self.softmax_scale,
+        })
     }
+
+    /// The tiles of query rows of a kernel.
+    fn query_tiles(&self, gpu: &Gpu, variant: &Variant) -> Result<Arc<Buffer<i32>>> {
+        row_tiles(gpu, self.documents, self.visibility, self.shape.group(), variant.tile.rows)
+    }
+
+    /// Launches a kernel of a variant.
+    fn launch<P: Parameters>(
+        &self,
+        gpu: &Gpu,
+        variant: &Variant,
+        grid: [usize; 3],
+        parameters: P,
+    ) -> Result<()> {
+        let shape = &self.shape;
+        let keys_are_blocks = matches!(self.visibility, Visibility::Blocks { .. });
+        let defines = variant.tile.defines(shape.head_dim, shape.group(), keys_are_blocks);
+        let launch = Launch::new(grid, variant.tile.threads())
+            .kernel(variant.kernel)
+            .shared(variant.shared_bytes(self.op, gpu, shape)?)
+            .defines(&defines);
+        gpu.launch(launch, parameters)
+    }
+}
+
+/// Refuses a scale under which the largest product is not the largest score.
+fn check_scale(op: &'static str, softmax_scale: f32) -> Result<()> {
+    if softmax_scale <= 0.0 || !softmax_scale.is_finite() {
+        return Err(KernelError::value(op, "softmax_scale", "positive on a GPU", softmax_scale));
+    }
+    Ok(())
 }

@@ -36,8 +36,8 @@ fn documents(documents: &Documents, visibility: Visibility) -> impl Iterator<Ite
 }
 
 /// Number of entries of four integers.
-pub(in crate::ops::attention) fn entries(table: &Buffer) -> usize {
-    table.bytes() / size_of::<[i32; 4]>()
+pub(in crate::ops::attention) fn entries(table: &Buffer<i32>) -> usize {
+    table.len() / 4
 }
 
 /// `(first token, tokens, first key, first row)` of every tile of packed rows.
@@ -47,7 +47,7 @@ pub(in crate::ops::attention) fn row_tiles(
     visibility: Visibility,
     group: usize,
     tile_rows: usize,
-) -> Result<Arc<Buffer>> {
+) -> Result<Arc<Buffer<i32>>> {
     all.tables().get(gpu, RowTiles { visibility, group, tile_rows }, || {
         let mut tiles = Vec::new();
         for document in documents(all, visibility) {
@@ -72,12 +72,12 @@ struct RowTiles {
 }
 
 /// The tiles of keys, and the rows that see them in pieces.
-pub(in crate::ops::attention) struct KeyTiles<'a> {
-    pub(in crate::ops::attention) documents: &'a Documents,
-    pub(in crate::ops::attention) visibility: Visibility,
-    pub(in crate::ops::attention) group: usize,
-    pub(in crate::ops::attention) kv_heads: usize,
-    pub(in crate::ops::attention) tile_keys: usize,
+pub(super) struct KeyTiles<'a> {
+    pub(super) documents: &'a Documents,
+    pub(super) visibility: Visibility,
+    pub(super) group: usize,
+    pub(super) kv_heads: usize,
+    pub(super) tile_keys: usize,
 }
 
 impl KeyTiles<'_> {
@@ -86,7 +86,7 @@ impl KeyTiles<'_> {
     ///
     /// Rows are cut at multiples of one length in every document, and pieces of that length come in
     /// the order of rows: blocks that run at the same time read the same rows.
-    pub(in crate::ops::attention) fn pieces(&self, gpu: &Gpu) -> Result<Arc<Buffer>> {
+    pub(super) fn pieces(&self, gpu: &Gpu) -> Result<Arc<Buffer<i32>>> {
         self.documents.tables().get(gpu, KeyPieces(self.key()), || {
             let length = self.piece_length();
             let (mut pieces, mut slot) = (Vec::new(), 0);
@@ -111,7 +111,7 @@ impl KeyTiles<'_> {
     }
 
     /// `(first key over the batch, keys, first slot, slots)` of every tile whose rows are cut.
-    pub(in crate::ops::attention) fn sums(&self, gpu: &Gpu) -> Result<Arc<Buffer>> {
+    pub(super) fn sums(&self, gpu: &Gpu) -> Result<Arc<Buffer<i32>>> {
         self.documents.tables().get(gpu, KeySums(self.key()), || {
             let length = self.piece_length();
             let (mut sums, mut slot) = (Vec::new(), 0);
@@ -130,7 +130,7 @@ impl KeyTiles<'_> {
     }
 
     /// Number of partial sums.
-    pub(in crate::ops::attention) fn slots(&self) -> usize {
+    pub(super) fn slots(&self) -> usize {
         let length = self.piece_length();
         self.tiles().map(|(_, _, rows)| cuts(&rows, length).len()).filter(|&count| count > 1).sum()
     }

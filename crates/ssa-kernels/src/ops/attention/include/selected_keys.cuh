@@ -1,22 +1,24 @@
-// What the query-centric kernels of sparse attention share: which rows of q a warp owns, and the
-// keys it walks. HEAD_DIM, GROUP and BLOCK_SIZE are defined by the caller.
+// What the query-centric kernels of sparse attention share: the heads that a warp owns, and the
+// keys it walks.
+//
+// Given as macros: HEAD_DIM; GROUP, query heads per key/value head; HEAD_TILES, tiles of 16 of
+// them; BLOCK_SIZE; SLICE, elements of the head that a warp accumulates, a divisor. WARPS of a
+// block is a constant.
 #pragma once
 #include "rows.cuh"
 
-constexpr int WARPS = 4, THREADS = WARPS * WARP;
+constexpr int THREADS = WARPS * WARP;
 constexpr int WORDS = Row<HEAD_DIM>::WORDS;
-// Heads of a group are taken 16 at a time.
-constexpr int HEAD_TILES = (GROUP + 15) / 16;
+constexpr int SLICE_WORDS = Row<SLICE>::WORDS;
 
-// The token and the 16 heads of a warp. Grid: (tokens / warps of a block, H * HEAD_TILES, slices of
-// the output).
-struct Owner {
+// The token and the 16 heads of a warp. Grid: (tokens / WARPS, H * HEAD_TILES, slices of the head).
+struct HeadTile {
     int token, kv_head, first_head, g, c;
     i64 first_row;
     bool valid;
 
-    DEVICE_MEMBER Owner(int tokens, int kv_heads) {
-        token = blockIdx.x * (THREADS / WARP) + threadIdx.x / WARP;
+    DEVICE_MEMBER HeadTile(int tokens, int kv_heads) {
+        token = blockIdx.x * WARPS + threadIdx.x / WARP;
         kv_head = blockIdx.y / HEAD_TILES;
         first_head = blockIdx.y % HEAD_TILES * 16;
         g = threadIdx.x % WARP / 4;
@@ -29,28 +31,29 @@ struct Owner {
     }
     // The row of q that is row g + 8 half here.
     DEVICE_MEMBER i64 row(int half) const { return first_row + g + 8 * half; }
-    // Rows beyond the group repeat its last head; their results go nowhere.
+    // Rows past the group repeat its last head; their results are not stored.
     DEVICE_MEMBER void load_rows(u32 (&x)[2][WORDS], const bf16* from) const {
 #pragma unroll
         for (int half = 0; half < 2; ++half) {
-            const int head = GROUP % 16 == 0 ? g + 8 * half : min(g + 8 * half, GROUP - 1 - first_head);
+            const int row = g + 8 * half;
+            const int head = GROUP % 16 == 0 ? row : min(row, GROUP - 1 - first_head);
             Row<HEAD_DIM>::load(x[half], from + (first_row + head) * HEAD_DIM, c);
         }
     }
 };
 
-// The keys of a token's selected blocks, numbered through.
+// The keys of a token's selected blocks, numbered consecutively.
 struct SelectedKeys {
     const int* indices;
     i64 row_stride;
     int start, position, visible, steps, g, c;
 
-    DEVICE_MEMBER SelectedKeys(const Owner& own, const int* all_indices, const int* document_start, int slots,
-                                            int kv_heads)
-        : row_stride(i64(kv_heads) * HEAD_DIM), g(own.g), c(own.c) {
-        indices = all_indices + (i64(own.token) * kv_heads + own.kv_head) * slots;
-        start = document_start[own.token];
-        position = own.token - start;
+    DEVICE_MEMBER SelectedKeys(const HeadTile& tile, const int* all_indices,
+                               const int* document_start, int slots, int kv_heads)
+        : row_stride(i64(kv_heads) * HEAD_DIM), g(tile.g), c(tile.c) {
+        indices = all_indices + (i64(tile.token) * kv_heads + tile.kv_head) * slots;
+        start = document_start[tile.token];
+        position = tile.token - start;
         int used = 0;
         for (int first = 0; first < slots; first += WARP) {
             const int slot = first + threadIdx.x % WARP;
@@ -59,7 +62,7 @@ struct SelectedKeys {
         visible = (used - 1) * BLOCK_SIZE + position % BLOCK_SIZE + 1;
         steps = (visible + 15) / 16;
     }
-    // Tokens of keys 16 step + g and + 8; beyond the visible ones the last of them, the token
+    // Tokens of the keys 16 step + g and + 8; past the visible ones the last of them, the token
     // itself.
     DEVICE_MEMBER void rows(i64 (&at)[2], int step) const {
         int block = 0;
@@ -71,11 +74,12 @@ struct SelectedKeys {
             at[r] = start + i64(block) * BLOCK_SIZE + key % BLOCK_SIZE;
         }
     }
-    // The row of token `at` of a tensor of keys or values, given from its head (or a slice of that)
-    // on.
+    // The row of token `at` of keys or values; `head` points to the first row of their head, or to
+    // a slice of it.
     DEVICE_MEMBER const bf16* row(const bf16* head, i64 at) const { return head + at * row_stride; }
     // Loads the rows of two tokens, as many columns as `x` holds.
-    template <int N> DEVICE_MEMBER void load(u32 (&x)[2][N], const bf16* head, const i64 (&at)[2]) const {
+    template <int N>
+    DEVICE_MEMBER void load(u32 (&x)[2][N], const bf16* head, const i64 (&at)[2]) const {
 #pragma unroll
         for (int r = 0; r < 2; ++r) Row<8 * N>::load(x[r], row(head, at[r]), c);
     }

@@ -32,15 +32,16 @@ template <int D> struct Row {
     // First of the two elements in register w of lane c.
     DEVICE int first(int w, int c) { return (w / VECTOR * 4 + c) * 2 * VECTOR + w % VECTOR * 2; }
 
+    // The row is not written while the kernel runs.
     DEVICE void load(u32 (&x)[WORDS], const bf16* row, int c) {
 #pragma unroll
         for (int w = 0; w < WORDS; w += VECTOR) {
             const bf16* p = row + first(w, c);
             if constexpr (VECTOR == 4) {
-                const uint4 raw = *reinterpret_cast<const uint4*>(p);
+                const uint4 raw = __ldg(reinterpret_cast<const uint4*>(p));
                 x[w] = raw.x, x[w + 1] = raw.y, x[w + 2] = raw.z, x[w + 3] = raw.w;
             } else {
-                const uint2 raw = *reinterpret_cast<const uint2*>(p);
+                const uint2 raw = __ldg(reinterpret_cast<const uint2*>(p));
                 x[w] = raw.x, x[w + 1] = raw.y;
             }
         }
@@ -58,8 +59,8 @@ template <int D> struct Row {
 #pragma unroll
             for (int w = 0; w < WORDS; w += 8) {
                 const bf16* p = row + first(w, c);
-                const uint4 a = *reinterpret_cast<const uint4*>(p + (odd ? 32 : 0));
-                const uint4 b = *reinterpret_cast<const uint4*>(p + (odd ? 0 : 32));
+                const uint4 a = __ldg(reinterpret_cast<const uint4*>(p + (odd ? 32 : 0)));
+                const uint4 b = __ldg(reinterpret_cast<const uint4*>(p + (odd ? 0 : 32)));
                 x[w] = odd ? b.x : a.x, x[w + 1] = odd ? b.y : a.y, x[w + 2] = odd ? b.z : a.z, x[w + 3] = odd ? b.w : a.w;
                 x[w + 4] = odd ? a.x : b.x, x[w + 5] = odd ? a.y : b.y, x[w + 6] = odd ? a.z : b.z, x[w + 7] = odd ? a.w : b.w;
             }

@@ -3,17 +3,26 @@
 #pragma once
 #include "common.cuh"
 
-// Fragments of mma.m16n8k16 as lanes hold them, with g = lane / 4 and c = lane % 4: a[0] (row g,
-// columns 2c, 2c+1) a[1] (row g + 8, same) a[2], a[3]: columns + 8 b[0] (rows 2c, 2c+1 of column g)
-// b[1]: rows + 8 d[0], d[1] (row g, columns 2c, 2c+1) d[2], d[3]: row g + 8 So two neighbouring
-// accumulator tiles of 8 columns are, rounded and packed, the `a` of a next product.
+// Fragments of mma.m16n8k16 as lanes hold them, with g = lane / 4 and c = lane % 4:
+//
+//   a[0]         row g, columns 2c and 2c + 1
+//   a[1]         row g + 8, the same columns
+//   a[2], a[3]   the same rows, columns + 8
+//   b[0]         rows 2c and 2c + 1 of column g
+//   b[1]         rows + 8
+//   d[0], d[1]   row g, columns 2c and 2c + 1
+//   d[2], d[3]   row g + 8
+//
+// So two neighboring accumulator tiles of 8 columns are, rounded and packed, the `a` of a next
+// product.
 DEVICE void mma(float (&d)[4], const u32 (&a)[4], const u32 (&b)[2]) {
-    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 "
+                 "{%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
                  : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
                  : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 }
 
-// Two neighbouring accumulator tiles, rounded, as the `a` of a next product.
+// Two neighboring accumulator tiles, rounded, as the `a` of a next product.
 DEVICE void pack_operand(u32 (&a)[4], const float (&left)[4], const float (&right)[4]) {
     a[0] = pack_bf16(left[0], left[1]);
     a[1] = pack_bf16(left[2], left[3]);
@@ -31,7 +40,7 @@ DEVICE float quad_max(float x) {
     return fmaxf(x, __shfl_xor_sync(ALL_LANES, x, 2));
 }
 
-// The address of shared memory as PTX wants it.
+// An address in shared memory, as PTX instructions take it.
 DEVICE u32 shared_address(const void* p) { return u32(__cvta_generic_to_shared(p)); }
 
 // Four 8x8 matrices; lane l gives the address of row l % 8 of matrix l / 8, 16 bytes of shared
@@ -51,32 +60,38 @@ DEVICE void ldmatrix4_trans(u32& r0, u32& r1, u32& r2, u32& r3, u32 address) {
 // is read and zeros are written.
 DEVICE void copy_async16(u32 to_shared, const void* from, bool valid = true) {
     const u32 bytes = valid ? 16 : 0;
-    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to_shared), "l"(from), "r"(bytes) : "memory");
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to_shared), "l"(from),
+                 "r"(bytes)
+                 : "memory");
 }
 
 // Eight bytes in the same way, through L1.
 DEVICE void copy_async8(u32 to_shared, const void* from, bool valid) {
     const u32 bytes = valid ? 8 : 0;
-    asm volatile("cp.async.ca.shared.global [%0], [%1], 8, %2;" ::"r"(to_shared), "l"(from), "r"(bytes) : "memory");
+    asm volatile("cp.async.ca.shared.global [%0], [%1], 8, %2;" ::"r"(to_shared), "l"(from),
+                 "r"(bytes)
+                 : "memory");
 }
 
 DEVICE void copy_async_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 
-// Waits until at most PENDING of the latest groups are under way.
-template <int PENDING> DEVICE void copy_async_wait() { asm volatile("cp.async.wait_group %0;" ::"n"(PENDING) : "memory"); }
+// Waits until at most PENDING of the latest groups are in flight.
+template <int PENDING> DEVICE void copy_async_wait() {
+    asm volatile("cp.async.wait_group %0;" ::"n"(PENDING) : "memory");
+}
 
 // Waits until all copies that this thread started have arrived, whether they are in a group or not.
 DEVICE void copy_async_wait_all() { asm volatile("cp.async.wait_all;" ::: "memory"); }
 
-// Byte offset of the 16-byte chunk `chunk` of row `row` in a tile of ROW_BYTES a row. Chunks are
-// exchanged within a row by exclusive or with the row's number, so that the eight rows of an
-// ldmatrix lie in different banks.
-template <int ROW_BYTES> DEVICE u32 swizzle(int row, int chunk) {
-    constexpr int CHUNKS = ROW_BYTES / 16;
-    static_assert(CHUNKS >= 2 && (CHUNKS & (CHUNKS - 1)) == 0, "rows of a swizzled tile are a power of two of chunks");
-    // Rows shorter than 128 bytes share a line of banks: their exchange changes every 8 / CHUNKS
-    // rows.
+// Byte offset of the 16-byte chunk `chunk` of row `row` in a tile whose rows have BYTES bytes.
+// Chunks are swapped within a row by exclusive or with the row's number, so that the eight rows of
+// an ldmatrix are in different banks.
+template <int BYTES> DEVICE u32 swizzle(int row, int chunk) {
+    constexpr int CHUNKS = BYTES / 16;
+    static_assert(CHUNKS >= 2 && (CHUNKS & (CHUNKS - 1)) == 0, "a row is a power of two of chunks");
+    // Rows shorter than 128 bytes share a line of banks: their chunks are swapped differently only
+    // every 8 / CHUNKS rows.
     constexpr int MASK = CHUNKS < 8 ? CHUNKS - 1 : 7;
     constexpr int ROWS_PER_LINE = CHUNKS < 8 ? 8 / CHUNKS : 1;
-    return u32(row * ROW_BYTES + ((chunk ^ ((row / ROWS_PER_LINE) & MASK)) * 16));
+    return u32(row * BYTES + ((chunk ^ ((row / ROWS_PER_LINE) & MASK)) * 16));
 }

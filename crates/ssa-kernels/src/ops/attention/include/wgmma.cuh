@@ -1,32 +1,57 @@
-// Tensor core products of warpgroups (sm_90a): the second operand, and where not in registers the
-// first, come straight from shared memory, so that fragments cost neither registers nor loads. A
+// Tensor core products of warpgroups (sm_90a): the second operand, and where it is not in registers
+// the first, are read from shared memory, so that fragments cost neither registers nor loads. A
 // source that includes this compiles for sm_90a alone.
 #pragma once
 #include "mma.cuh"
 
-// Tiles are slabs of 64 columns: rows of 128 bytes whose chunks are exchanged as `swizzle<128>`
-// does, which is the 128-byte mode of the hardware where a slab is aligned to 1024 bytes.
-template <int ROWS> DEVICE u32 slab_swizzle(int row, int chunk) {
-    return u32(chunk / 8 * (ROWS * 128)) + swizzle<128>(row, chunk % 8);
+constexpr int WARPGROUP = 4 * WARP;
+// Rows of a product of a warpgroup.
+constexpr int WARPGROUP_ROWS = 64;
+
+// Operands consist of swizzle atoms: 8 rows of 128 bytes (64 columns) whose chunks are swapped as
+// `swizzle<128>` does, which is the 128-byte mode of the hardware where an atom is aligned to its
+// size.
+constexpr int ATOM_ROW_BYTES = 128;
+constexpr int ATOM_BYTES = 8 * ATOM_ROW_BYTES;
+
+// Describes 64 columns of atoms, one after the other along the rows: `address` of the first one,
+// `column_bytes` from there to the next 64 columns (used where columns are not the depth of the
+// product and exceed 64).
+DEVICE u64 atom_descriptor(u32 address, u32 column_bytes) {
+    return u64((address & 0x3ffff) >> 4) | u64(column_bytes >> 4) << 16 |
+           u64(ATOM_BYTES >> 4) << 32 | u64(1) << 62;
 }
 
-// Describes 64 columns of a slab: `address` of its first row, `slab_bytes` from one slab to the
-// next (used where columns are not the depth of the product and exceed 64). Groups of 8 rows are
-// 1024 bytes apart.
-DEVICE u64 slab_descriptor(u32 address, u32 slab_bytes) {
-    return u64((address & 0x3ffff) >> 4) | u64(slab_bytes >> 4) << 16 | u64(1024 >> 4) << 32 | u64(1) << 62;
-}
+// An operand of ROWS rows whose columns are the depth of the product.
+template <int ROWS> struct DepthOperand {
+    u64 descriptor;
 
-// Orders registers written before against products issued after; then products; then commit; then
+    // Steps of 16 columns: 32 bytes within the atoms, then the next column of atoms.
+    DEVICE_MEMBER u64 step(int step) const {
+        return descriptor + ((step % 4 * 32 + step / 4 * (ROWS * ATOM_ROW_BYTES)) >> 4);
+    }
+};
+
+// A second operand whose rows are the depth of the product.
+struct RowOperand {
+    u64 descriptor;
+
+    // Steps of 16 rows, two atoms.
+    DEVICE_MEMBER u64 step(int step) const { return descriptor + (step * (2 * ATOM_BYTES) >> 4); }
+};
+
+// Order of use: fence (registers written before against products issued after), products, commit,
 // wait.
 DEVICE void wgmma_fence() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
 DEVICE void wgmma_commit() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
-template <int PENDING> DEVICE void wgmma_wait() { asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(PENDING) : "memory"); }
+template <int PENDING> DEVICE void wgmma_wait() {
+    asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(PENDING) : "memory");
+}
 // Makes shared memory written by ordinary instructions and cp.async visible to the products of this
 // thread's warpgroup.
 DEVICE void fence_async_proxy() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
-// Registers that products still write must not be moved across a wait by the compiler.
-template <int N> DEVICE void pin(float (&d)[N][4]) {
+// Keeps the compiler from moving registers that products still write across a wait.
+template <int N> DEVICE void fence_registers(float (&d)[N][4]) {
 #pragma unroll
     for (int n = 0; n < N; ++n)
 #pragma unroll
@@ -34,34 +59,38 @@ template <int N> DEVICE void pin(float (&d)[N][4]) {
 }
 
 // An accumulator as operands of an asm statement: their names in its text, and the registers.
-#define WGMMA_NAMES_32 \
+#define WGMMA_NAMES_32                                                      \
     "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, " \
     "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31"
-#define WGMMA_NAMES_64 \
-    WGMMA_NAMES_32 ", %32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, " \
+#define WGMMA_NAMES_64                                                                  \
+    WGMMA_NAMES_32                                                                      \
+    ", %32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, " \
     "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63"
 #define WGMMA_D4(n) "+f"(d[n][0]), "+f"(d[n][1]), "+f"(d[n][2]), "+f"(d[n][3])
 #define WGMMA_D16(n) WGMMA_D4(n), WGMMA_D4(n + 1), WGMMA_D4(n + 2), WGMMA_D4(n + 3)
 
 // d (+)= A B^T, 16 deep: 64 rows of A against N rows of B, both with the depth along their columns.
-// Lanes hold d as `mma` does, warp w of the warpgroup the rows 16 w ...
+// Lanes hold d as `mma` does, warp w of the warpgroup the rows from 16 w on.
 template <int N> DEVICE void wgmma(float (&d)[N / 8][4], u64 a, u64 b, int accumulate) {
     static_assert(N == 64 || N == 128, "");
     if constexpr (N == 64) {
         asm volatile("{.reg .pred p; setp.ne.b32 p, %34, 0;"
-                     "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 {" WGMMA_NAMES_32 "}, %32, %33, p, 1, 1, 0, 0;}"
+                     "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 {" WGMMA_NAMES_32
+                     "}, %32, %33, p, 1, 1, 0, 0;}"
                      : WGMMA_D16(0), WGMMA_D16(4)
                      : "l"(a), "l"(b), "r"(accumulate));
     } else {
         asm volatile("{.reg .pred p; setp.ne.b32 p, %66, 0;"
-                     "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 {" WGMMA_NAMES_64 "}, %64, %65, p, 1, 1, 0, 0;}"
+                     "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 {" WGMMA_NAMES_64
+                     "}, %64, %65, p, 1, 1, 0, 0;}"
                      : WGMMA_D16(0), WGMMA_D16(4), WGMMA_D16(8), WGMMA_D16(12)
                      : "l"(a), "l"(b), "r"(accumulate));
     }
 }
 
-// d (+)= A B^T, A in registers as of `mma`.
-template <int N> DEVICE void wgmma_rows(float (&d)[N / 8][4], const u32 (&a)[4], u64 b, int accumulate) {
+// The same with A in registers, as for `mma`.
+template <int N>
+DEVICE void wgmma_rows(float (&d)[N / 8][4], const u32 (&a)[4], u64 b, int accumulate) {
     static_assert(N == 64 || N == 128, "");
     if constexpr (N == 64) {
         asm volatile("{.reg .pred p; setp.ne.b32 p, %37, 0;"
@@ -78,8 +107,9 @@ template <int N> DEVICE void wgmma_rows(float (&d)[N / 8][4], const u32 (&a)[4],
     }
 }
 
-// d += A B, 16 deep: A in registers as of `mma`, B 16 rows of N columns.
-template <int N> DEVICE void wgmma_rows_columns(float (&d)[N / 8][4], const u32 (&a)[4], u64 b) {
+// d += A B, 16 deep: A in registers, as for `mma`, B 16 rows of N columns.
+template <int N>
+DEVICE void wgmma_rows_columns(float (&d)[N / 8][4], const u32 (&a)[4], u64 b) {
     static_assert(N == 64 || N == 128, "");
     if constexpr (N == 64) {
         asm volatile("wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 {" WGMMA_NAMES_32
@@ -93,11 +123,3 @@ template <int N> DEVICE void wgmma_rows_columns(float (&d)[N / 8][4], const u32 
                      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
     }
 }
-
-// Steps of 16 along the depth of a tile of ROWS rows: 32 bytes within a slab, then the next slab.
-template <int ROWS> DEVICE u64 depth_step(u64 descriptor, int step) {
-    return descriptor + ((step % 4 * 32 + step / 4 * (ROWS * 128)) >> 4);
-}
-
-// Steps of 16 along the rows of a tile.
-DEVICE u64 row_step(u64 descriptor, int step) { return descriptor + (step * 2048 >> 4); }

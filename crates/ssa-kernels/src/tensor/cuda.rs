@@ -1,0 +1,176 @@
+//! Tensors on a GPU: their elements as kernels take them, and the ops of this module.
+
+use half::bf16;
+
+use super::Tensor;
+use super::storage::{CudaStorage, Storage};
+use crate::cuda::elementwise::{AddAssign, ToBf16, ToF32, pieces, resize_rows};
+use crate::cuda::matmul::{GpuMatrix, GpuMatrixMut, Rows};
+use crate::cuda::{Element, Gpu, Gradient, Input, Output, Parameters};
+use crate::{DType, Device, KernelError, Result};
+
+/// Where the addresses of tensors go.
+const LAUNCH: &str = "a kernel launch";
+
+/// A type that elements of tensors have on a GPU.
+pub(crate) trait TensorElement: Element {
+    const DTYPE: DType;
+}
+
+impl TensorElement for f32 {
+    const DTYPE: DType = DType::F32;
+}
+
+impl TensorElement for bf16 {
+    const DTYPE: DType = DType::Bf16;
+}
+
+impl TensorElement for i16 {
+    const DTYPE: DType = DType::I16;
+}
+
+/// The elements as kernels take them; only ops that have dispatched on the device ask for them.
+/// The kernel's parameter says the type, and a tensor of another type is refused.
+impl Tensor {
+    /// The elements, for a kernel that reads them.
+    pub(crate) fn input<T: TensorElement>(&self) -> Result<Input<'_, T>> {
+        Ok(self.typed::<T>()?.input()?.input())
+    }
+
+    /// The elements, for a kernel that writes all of them.
+    pub(crate) fn output<T: TensorElement>(&mut self) -> Result<Output<'_, T>> {
+        Ok(self.typed_mut::<T>()?.output()?.output())
+    }
+
+    /// The elements, for a kernel that changes some of them in place.
+    pub(crate) fn in_place<T: TensorElement>(&mut self) -> Result<Output<'_, T>> {
+        Ok(self.typed_mut::<T>()?.in_place()?.output())
+    }
+
+    /// The elements of a gradient, for a kernel that adds to it or, if it is still zero, sets every
+    /// element.
+    pub(crate) fn gradient<T: TensorElement>(&mut self) -> Result<Gradient<'_, T>> {
+        let (memory, add) = self.typed_mut::<T>()?.accumulate()?;
+        Ok(Gradient::new(memory.output(), add))
+    }
+
+    fn typed<T: TensorElement>(&self) -> Result<&CudaStorage> {
+        self.check_dtype(T::DTYPE)?;
+        self.cuda_storage()
+    }
+
+    fn typed_mut<T: TensorElement>(&mut self) -> Result<&mut CudaStorage> {
+        self.check_dtype(T::DTYPE)?;
+        self.cuda_storage_mut()
+    }
+
+    fn check_dtype(&self, dtype: DType) -> Result<()> {
+        if self.dtype() == dtype {
+            return Ok(());
+        }
+        Err(KernelError::dtype(LAUNCH, "tensor", dtype, self.dtype()))
+    }
+
+    pub(super) fn cuda_storage(&self) -> Result<&CudaStorage> {
+        match &self.storage {
+            Storage::Cuda(storage) => Ok(storage),
+            _ => Err(self.not_on(LAUNCH, "a GPU")),
+        }
+    }
+
+    pub(super) fn cuda_storage_mut(&mut self) -> Result<&mut CudaStorage> {
+        let elsewhere = self.not_on(LAUNCH, "a GPU");
+        match &mut self.storage {
+            Storage::Cuda(storage) => Ok(storage),
+            _ => Err(elsewhere),
+        }
+    }
+}
+
+/// The elements as matrices of [`matmul`](crate::cuda::matmul::matmul).
+impl Tensor {
+    /// A matrix that is read.
+    pub(crate) fn matrix(&self, rows: impl Into<Rows>) -> Result<GpuMatrix<'_>> {
+        GpuMatrix::new(self.cuda_storage()?.input()?, self.dtype(), rows.into())
+    }
+
+    /// A matrix that is the whole tensor and is overwritten.
+    pub(crate) fn output_matrix(&mut self, sizes: [usize; 2]) -> Result<GpuMatrixMut<'_>> {
+        let dtype = self.dtype();
+        GpuMatrixMut::new(self.cuda_storage_mut()?.output()?, dtype, sizes.into(), false)
+    }
+
+    /// A matrix that is the whole tensor, to which a gradient is added.
+    pub(crate) fn gradient_matrix(&mut self, sizes: [usize; 2]) -> Result<GpuMatrixMut<'_>> {
+        let dtype = self.dtype();
+        let (memory, add) = self.cuda_storage_mut()?.accumulate()?;
+        GpuMatrixMut::new(memory, dtype, sizes.into(), add)
+    }
+
+    /// Some rows of the tensor, to which a gradient is added.
+    pub(crate) fn gradient_rows(&mut self, rows: Rows) -> Result<GpuMatrixMut<'_>> {
+        let dtype = self.dtype();
+        GpuMatrixMut::new(self.cuda_storage_mut()?.in_place()?, dtype, rows, true)
+    }
+}
+
+impl Tensor {
+    /// `self += other` for tensors of one shape, type and GPU.
+    pub(super) fn add_assign_on_gpu(&mut self, gpu: &Gpu, other: &Self) -> Result<()> {
+        match self.dtype() {
+            DType::F32 => self.add_elements::<f32>(gpu, other),
+            DType::Bf16 => self.add_elements::<bf16>(gpu, other),
+            DType::I16 => {
+                Err(KernelError::value("Tensor::add_assign", "self", "f32 or bf16", DType::I16))
+            }
+        }
+    }
+
+    fn add_elements<T: TensorElement>(&mut self, gpu: &Gpu, other: &Self) -> Result<()>
+    where
+        for<'a> AddAssign<'a, T>: Parameters,
+    {
+        let len = self.len();
+        let (x, other) = (self.in_place::<T>()?, other.input::<T>()?);
+        gpu.launch(pieces(len), AddAssign { x, other, len: len as i64 })
+    }
+
+    /// A copy on the same GPU in another floating-point type; None unless both types are such.
+    pub(super) fn converted_on_gpu(&self, gpu: &Gpu, dtype: DType) -> Result<Option<Self>> {
+        let (launch, len) = (pieces(self.len()), self.len() as i64);
+        let mut out = Self::for_output_on(&Device::Cuda(gpu.clone()), dtype, self.shape())?;
+        match (self.dtype(), dtype) {
+            (DType::F32, DType::Bf16) => {
+                gpu.launch(launch, ToBf16 { x: self.input()?, out: out.output()?, len })?;
+            }
+            (DType::Bf16, DType::F32) => {
+                gpu.launch(launch, ToF32 { x: self.input()?, out: out.output()?, len })?;
+            }
+            _ => return Ok(None),
+        }
+        Ok(Some(out))
+    }
+
+    /// A copy on the same GPU whose last axis has another size: longer rows end in zeros, shorter
+    /// ones are the beginning.
+    pub(crate) fn with_row_len(&self, gpu: &Gpu, row: usize) -> Result<Self> {
+        let mut shape = self.shape().to_vec();
+        let from = shape.pop().unwrap_or(1);
+        shape.push(row);
+        let mut out = Self::for_output_like(self, shape)?;
+        let len = out.len();
+        match self.dtype() {
+            DType::F32 => {
+                resize_rows::<f32>(gpu, self.input()?, out.output()?, [from, row], len)?;
+            }
+            DType::Bf16 => {
+                resize_rows::<bf16>(gpu, self.input()?, out.output()?, [from, row], len)?;
+            }
+            DType::I16 => {
+                let expected = "f32 or bf16";
+                return Err(KernelError::value("with_row_len", "x", expected, DType::I16));
+            }
+        }
+        Ok(out)
+    }
+}
