@@ -107,7 +107,7 @@ fn measure(
     })?;
     let weight_gradient = meter.measure(sets, |set| {
         let [x, weight, dout] = &operands[set];
-        linear_bwd_weight(dout, x, &mut Tensor::zeros_on(device, DType::F32, weight.shape()))
+        linear_bwd_weight(dout, x, &mut Tensor::zeros_on(device, DType::F32, weight.shape())?)
     })?;
     let flops = 2.0 * rows as f64 * inputs as f64 * outputs as f64;
     let row = |pass, timing: Timing| {

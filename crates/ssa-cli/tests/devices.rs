@@ -70,7 +70,7 @@ fn golden_cases_are_checked_if_they_are_whole() {
 fn a_dry_run_tells_memory_and_trains_nothing() {
     let place = common::workplace();
     let run = common::ssa(place.path(), ["train", "tiny.toml", "--dry-run"]).succeeds();
-    for part in ["weights", "optimiser", "activations", "peak", "largest micro_batch_size"] {
+    for part in ["weights", "optimizer", "activations", "peak", "largest micro_batch_size"] {
         assert!(run.stdout.contains(part), "`{part}` is not in:\n{}", run.stdout);
     }
     assert!(!place.path().join("runs").exists());

@@ -11,7 +11,8 @@ use ssa_model::ModelError;
 pub enum EvalError {
     /// There is nothing to average over.
     #[error(
-        "no row of the evaluation data has a target token: give a longer text or a shorter sequence length"
+        "no row of the evaluation data has a target token\n\
+         hint: use more text, or a smaller --sequence-length"
     )]
     NoTargets,
     /// A logit is not finite, so no metric of it is either.
@@ -31,9 +32,9 @@ pub enum EvalError {
     /// An op failed.
     #[error(transparent)]
     Kernel(#[from] KernelError),
-    /// The report's template failed; only a defect of this crate can cause it.
-    #[error("the report could not be rendered")]
-    Template(#[from] minijinja::Error),
+    /// The report cannot be rendered: a bug.
+    #[error(transparent)]
+    Report(#[from] ssa_report::RenderError),
     /// The summary could not be written.
     #[error(transparent)]
     File(#[from] FileError),

@@ -14,7 +14,6 @@ mod error;
 mod perplexity;
 pub mod report;
 mod scoring;
-mod selected;
 mod sparsity;
 mod statistics;
 mod summary;

@@ -1,12 +1,12 @@
 //! Attention sparsity from two logarithms, without a look at single weights.
 
 use ssa_kernels::Tensor;
+use ssa_kernels::ops::attention::AttentionCall;
 use ssa_kernels::ops::attention::full::full_attention_fwd;
-use ssa_kernels::ops::attention::selection::SelectionOptions;
+use ssa_kernels::ops::attention::selection::{SelectionOptions, select_by_means};
 use ssa_kernels::ops::attention::sparse::sparse_attention_fwd;
 use ssa_model::{AttentionOptions, LayerAttention, Model, ModelError};
 
-use crate::selected::select;
 use crate::{EvalBatch, Result};
 
 /// A streaming mean over tokens, query heads and layers.
@@ -55,10 +55,11 @@ pub(crate) fn forward_with_sparsity(
     sparsity: &mut SparsitySum,
 ) -> Result<Tensor> {
     let mut observe = |layer: LayerAttention<'_>| -> Result<(), ModelError> {
-        let block_indices = select(&layer, selection)?;
         let LayerAttention { q, k, v, documents, softmax_scale, .. } = layer;
-        let full = full_attention_fwd(q, k, v, documents, softmax_scale)?;
-        let sparse = sparse_attention_fwd(q, k, v, &block_indices, documents, softmax_scale)?;
+        let block_indices = select_by_means(q, k, documents, selection, softmax_scale)?;
+        let call = AttentionCall { q, k, v, documents, softmax_scale };
+        let full = full_attention_fwd(&call)?;
+        let sparse = sparse_attention_fwd(&call, &block_indices)?;
         sparsity.add(&full.lse, &sparse.lse, &batch.valid)
     };
     Ok(model.forward_observed(&batch.input, attention, &mut observe)?)

@@ -171,7 +171,7 @@ fn the_theory_holds_in_every_layer() {
 #[test]
 fn what_cannot_be_measured_is_an_error() {
     let mut diverged = model(Method::Ssa);
-    diverged.parameters_mut().norm.fill(f32::NAN);
+    diverged.parameters_mut().norm.as_mut_slice().unwrap().fill(f32::NAN);
     let error = evaluate(&diverged, 2, &["4x2"]).unwrap_err();
     assert!(matches!(&error, EvalError::NotFinite { batch: 0, .. }), "{error}");
     let empty = Document { name: "empty".to_owned(), text: vec![] };

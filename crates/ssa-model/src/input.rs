@@ -44,9 +44,10 @@ impl Input {
     /// Rows that hold one document each.
     ///
     /// # Errors
-    /// [`ModelError::Input`] if the number of ids is not `batch * tokens` or is zero.
+    /// [`ModelError::Input`] if the number of ids is not `batch * tokens` or is zero,
+    /// [`ModelError::Kernel`] if it is more than [`Documents::MAX_TOKENS`].
     pub fn rows(ids: Vec<u32>, batch: usize, tokens: usize) -> Result<Self> {
-        Self::new(ids, batch, tokens, Documents::rows(batch, tokens))
+        Self::new(ids, batch, tokens, Documents::rows(batch, tokens)?)
     }
 
     /// The token ids in row order.

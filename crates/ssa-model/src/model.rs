@@ -54,7 +54,7 @@ impl Model {
     /// # Errors
     /// As [`Model::new`].
     pub fn init(config: ModelConfig, seed: u64) -> Result<Self> {
-        let parameters = Parameters::init(&config, seed);
+        let parameters = Parameters::init(&config, seed)?;
         Self::new(config, parameters)
     }
 
@@ -124,7 +124,7 @@ impl Model {
         observer: &mut dyn FnMut(LayerAttention<'_>) -> Result<()>,
     ) -> Result<Tensor> {
         let plan = single_stream(options.method, options.mode)?;
-        let rows = Documents::rows(input.batch(), input.tokens());
+        let rows = Documents::rows(input.batch(), input.tokens())?;
         let context = self.context(input, options, &rows)?;
         let mut x = self.embed(input)?;
         for (index, weights) in self.parameters.layers.iter().enumerate() {

@@ -86,7 +86,7 @@ impl Model {
         grads: &mut Parameters,
     ) -> Result<StepLosses> {
         let plans = self.plans(objective, streams)?;
-        let rows = Documents::rows(batch.input().batch(), batch.input().tokens());
+        let rows = Documents::rows(batch.input().batch(), batch.input().tokens())?;
         let context = self.context(batch.input(), &objective.attention, &rows)?;
         let alignment = PairAlignment {
             options: &objective.alignment,

@@ -242,7 +242,8 @@ fn check_files(context: &mut Context<'_>, case: &Case, stream: &str) -> Result<(
     let error = (case.loss(&format!("train_loss.{stream}")) - loss).abs();
     context.outcome("loss in the file", error, FILE_TOLERANCE * loss);
     let error = |(name, grad): (String, &Tensor)| -> Result<f64, GoldenError> {
-        Ok(relative(&case.tensor(&format!("grad.{stream}.{name}"))?.values, grad.as_slice()))
+        let expected = &case.tensor(&format!("grad.{stream}.{name}"))?.values;
+        Ok(relative(expected, grad.as_slice().map_err(ModelError::from)?))
     };
     let errors = exact.grads.named().into_iter().map(error).collect::<Result<Vec<_>, _>>()?;
     context.outcome("gradients in the file", worst(errors.into_iter()), FILE_TOLERANCE);

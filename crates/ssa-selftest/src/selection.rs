@@ -2,10 +2,9 @@
 //! rounding lets them be.
 
 use ssa_kernels::Documents;
-use ssa_kernels::ops::attention::pooling::mean_pool_f32_fwd;
 use ssa_kernels::ops::attention::selection::reference::select;
 use ssa_kernels::ops::attention::selection::{
-    BlockIndices, SelectionOptions, SelectionRule, select_blocks,
+    HostBlockIndices, SelectionOptions, SelectionRule, select_by_means,
 };
 use ssa_model::{AttentionOptions, DocumentMasking, Input, Model, ModelError};
 
@@ -19,18 +18,16 @@ pub(crate) fn of_device(
     model: &Model,
     input: &Input,
     options: &AttentionOptions,
-) -> Result<Vec<BlockIndices>, ModelError> {
-    let rows = Documents::rows(input.batch(), input.tokens());
+) -> Result<Vec<HostBlockIndices>, ModelError> {
+    let rows = Documents::rows(input.batch(), input.tokens())?;
     let documents = match options.document_masking {
         DocumentMasking::Both => input.documents(),
         DocumentMasking::FullOnly => &rows,
     };
     let mut selections = Vec::new();
     model.forward_observed(input, options, &mut |layer| {
-        let k_pooled = mean_pool_f32_fwd(layer.k, documents, options.selection.block_size)?;
-        let selected =
-            select_blocks(layer.q, &k_pooled, documents, &options.selection, layer.softmax_scale)?;
-        selections.push(selected.to_host()?.into_owned());
+        let (q, k, scale) = (layer.q, layer.k, layer.softmax_scale);
+        selections.push(select_by_means(q, k, documents, &options.selection, scale)?.to_host()?);
         Ok(())
     })?;
     Ok(selections)
@@ -41,7 +38,7 @@ pub(crate) fn of_device(
 /// without sparse attention.
 pub(crate) fn check(
     context: &mut Context<'_>,
-    selections: &[BlockIndices],
+    selections: &[HostBlockIndices],
     exact: &[Importance],
     plain: &[Vec<Importance>],
     options: &SelectionOptions,

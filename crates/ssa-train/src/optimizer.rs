@@ -51,8 +51,11 @@ pub struct Optimizer {
 
 impl Optimizer {
     /// An optimiser with zero moments.
-    pub fn new(options: OptimizerOptions, config: &ModelConfig) -> Self {
-        Self::restored(options, Parameters::zeros(config), Parameters::zeros(config), 0)
+    ///
+    /// # Errors
+    /// As [`Parameters::zeros`].
+    pub fn new(options: OptimizerOptions, config: &ModelConfig) -> Result<Self> {
+        Ok(Self::restored(options, Parameters::zeros(config)?, Parameters::zeros(config)?, 0))
     }
 
     /// An optimiser that goes on after `steps` steps with the moments it had then.
@@ -75,7 +78,7 @@ impl Optimizer {
             moments.try_map(|_, tensor| -> Result<Tensor> {
                 // Zeros need not travel.
                 if self.steps == 0 {
-                    return Ok(Tensor::zeros_on(device, DType::F32, tensor.shape()));
+                    return Ok(Tensor::zeros_on(device, DType::F32, tensor.shape())?);
                 }
                 Ok(tensor.to_device(device, DType::F32)?)
             })
@@ -91,9 +94,10 @@ impl Optimizer {
         self.residues = match device {
             Device::Cpu => None,
             _ => Some(weights.try_map(|_, weight| -> Result<Tensor> {
-                Ok(residues
-                    .next()
-                    .unwrap_or_else(|| Tensor::zeros_on(device, DType::I16, weight.shape())))
+                match residues.next() {
+                    Some(residue) => Ok(residue),
+                    None => Ok(Tensor::zeros_on(device, DType::I16, weight.shape())?),
+                }
             })?),
         };
         Ok(weights)
@@ -199,8 +203,10 @@ mod tests {
     }
 
     fn filled(config: &ModelConfig, value: f32) -> Parameters {
-        let mut parameters = Parameters::zeros(config);
-        parameters.named_mut().into_iter().for_each(|(_, tensor)| tensor.fill(value));
+        let mut parameters = Parameters::zeros(config).unwrap();
+        for (_, tensor) in parameters.named_mut() {
+            tensor.as_mut_slice().unwrap().fill(value);
+        }
         parameters
     }
 
@@ -214,12 +220,14 @@ mod tests {
         };
         for decayed in [DecayedWeights::Matrices, DecayedWeights::Layers, DecayedWeights::All] {
             let mut weights = filled(&config, 1.0);
-            let zeros = Parameters::zeros(&config);
+            let zeros = Parameters::zeros(&config).unwrap();
             let options = OptimizerOptions { decayed, ..OPTIONS };
-            Optimizer::new(options, &config).step(&mut weights, &zeros, 0.0, 0.1).unwrap();
+            let mut optimizer = Optimizer::new(options, &config).unwrap();
+            optimizer.step(&mut weights, &zeros, 0.0, 0.1).unwrap();
             for (name, tensor) in weights.named() {
                 let expected = if expects(decayed, &name) { 0.95 } else { 1.0 };
-                let close = tensor.as_slice().iter().all(|value| (value - expected).abs() < 1e-6);
+                let values = tensor.as_slice().unwrap();
+                let close = values.iter().all(|value| (value - expected).abs() < 1e-6);
                 assert!(close, "{decayed:?} {name}");
             }
         }
@@ -233,7 +241,7 @@ mod tests {
         assert!((norm - (grads.count() as f64).sqrt()).abs() < 1e-6 * norm);
 
         // AdamW's first step hides the length of a gradient; its first moment does not.
-        let mut optimizer = Optimizer::new(OPTIONS, &config);
+        let mut optimizer = Optimizer::new(OPTIONS, &config).unwrap();
         optimizer.step(&mut filled(&config, 1.0), &grads, norm, 0.1).unwrap();
         let length = Optimizer::norm(&optimizer.m).unwrap() / 0.1;
         assert!((length - 1.0).abs() < 1e-3, "{length}");

@@ -3,6 +3,7 @@
 mod parts;
 
 use serde::Serialize;
+use ssa_kernels::ops::attention::AttentionCall;
 use ssa_kernels::{Documents, KernelError, Tensor};
 use ssa_model::SparseBudget;
 
@@ -107,8 +108,14 @@ impl Inputs {
         let sets = (0..count)
             .map(|_| Ok([tensor(q_heads)?, tensor(kv_heads)?, tensor(kv_heads)?, tensor(q_heads)?]))
             .collect::<Result<_, KernelError>>()?;
-        let (documents, softmax_scale) = (Documents::rows(1, tokens), (head_dim as f32).powf(-0.5));
+        let (documents, softmax_scale) =
+            (Documents::rows(1, tokens)?, (head_dim as f32).powf(-0.5));
         Ok(Self { sets, documents, softmax_scale, q_width, kv_width, kv_heads })
+    }
+
+    /// The attention call of a set.
+    fn call<'a>(&'a self, [q, k, v, _]: &'a [Tensor; 4]) -> AttentionCall<'a> {
+        AttentionCall { q, k, v, documents: &self.documents, softmax_scale: self.softmax_scale }
     }
 
     /// Something made of every set, to be measured with.
@@ -185,7 +192,9 @@ impl Bench<'_> {
         if let KernelError::Cuda { .. } = error {
             return Err(error.into());
         }
-        self.push(AttentionRow { error: Some(error.to_string()), ..self.row(part) });
+        // A table cell has room for the message, not for its hint.
+        let message = error.to_string().lines().next().map(str::to_owned);
+        self.push(AttentionRow { error: message, ..self.row(part) });
         Ok(())
     }
 

@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand, ValueEnum};
 use ssa_data::{Format, InputOptions, Packing, Part, SHARD_TOKENS};
 
-use super::{parse_positive, parse_size};
+use super::{ThreadsArgs, parse_positive, parse_size};
 
-/// Prepare text for training: tokenise it into shards, train a tokenizer, look at a corpus.
+/// Prepare text for training: tokenize it into shards, train a tokenizer, inspect a corpus.
 #[derive(Debug, Args)]
 pub(crate) struct DataArgs {
     #[command(subcommand)]
@@ -21,12 +21,17 @@ pub(crate) enum DataCommand {
     Inspect(InspectArgs),
 }
 
-/// Tokenise text into shards that training reads.
+/// Tokenize text into shards that training reads.
 ///
 /// The shards are Megatron .bin and .idx files with a manifest.json and a copy of the tokenizer
 /// beside them. The files do not depend on the number of threads. A run that was interrupted is
 /// continued by the same command, after its last whole shard.
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  ssa data prepare notes/ --output corpus
+  ssa data prepare 'web/*.jsonl.zst' --text-field body --tokenizer llama3/ --output corpus
+  zcat dump.gz | ssa data prepare - --format jsonl --output corpus")]
 pub(crate) struct PrepareArgs {
     #[command(flatten)]
     pub(crate) input: InputArgs,
@@ -41,15 +46,19 @@ pub(crate) struct PrepareArgs {
     #[arg(long, value_name = "TOKEN")]
     pub(crate) eos_token: Option<String>,
     /// Tokens after which a shard ends with the document.
-    #[arg(long, value_name = "N", default_value_t = SHARD_TOKENS, value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "N", default_value_t = SHARD_TOKENS)]
+    #[arg(value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) shard_tokens: u64,
     /// Do only this part of the work, such as 1/4 to 4/4 on four machines; all may write into one
     /// directory.
-    #[arg(long, value_name = "I/N", default_value = "1/1", hide_default_value = true, value_parser = parse_part)]
+    #[arg(long, value_name = "I/N", default_value = "1/1", hide_default_value = true)]
+    #[arg(value_parser = parse_part)]
     pub(crate) shard: Part,
     /// Print JSON instead of a summary.
     #[arg(long)]
     pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) threads: ThreadsArgs,
 }
 
 /// Train a byte-level BPE tokenizer.
@@ -57,6 +66,9 @@ pub(crate) struct PrepareArgs {
 /// Writes tokenizer.json and tokenizer_config.json. The end of a document is the token
 /// <|endoftext|>, which has id 0.
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  ssa data train-tokenizer notes/ --vocab-size 8192 --output tokenizer")]
 pub(crate) struct TrainTokenizerArgs {
     #[command(flatten)]
     pub(crate) input: InputArgs,
@@ -67,13 +79,20 @@ pub(crate) struct TrainTokenizerArgs {
     #[arg(long, value_name = "DIR")]
     pub(crate) output: PathBuf,
     /// How often a pair must occur to be merged.
-    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "N", default_value_t = 2)]
+    #[arg(value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) min_frequency: u64,
+    #[command(flatten)]
+    pub(crate) threads: ThreadsArgs,
 }
 
 /// Check a corpus against its manifest, and show what is in it: figures about its tokens, and rows
 /// as training sees them.
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  ssa data inspect corpus
+  ssa data inspect corpus --rows 5 --sequence-length 512 --packing best-fit")]
 pub(crate) struct InspectArgs {
     /// Directory with shards, or a single .bin or .idx file.
     #[arg(value_name = "CORPUS")]
@@ -82,7 +101,8 @@ pub(crate) struct InspectArgs {
     #[arg(long, value_name = "N", default_value_t = 2)]
     pub(crate) rows: usize,
     /// Tokens of a row.
-    #[arg(long, value_name = "N", default_value = "256", value_parser = |text: &str| parse_size(text, 2))]
+    #[arg(long, value_name = "N", default_value = "256")]
+    #[arg(value_parser = |text: &str| parse_size(text, 2))]
     pub(crate) sequence_length: usize,
     /// How documents are packed into rows: concat, best-fit or greedy.
     #[arg(long, value_name = "PACKING", default_value = "concat")]

@@ -5,8 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 use ssa_model::{AttentionMode, Method};
 
-use super::held_out::Selection;
-use super::parse_positive;
+use super::{ComputeArgs, Selection, parse_positive};
 
 /// Run one forward, and if asked one backward, and write plain tensors: for parity with other code.
 ///
@@ -15,6 +14,12 @@ use super::parse_positive;
 /// loss for every parameter, as `grad.<parameter name>`. Each row of the input is one document; the
 /// label of a token is the one that follows it.
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  ssa forward --model runs/demo/checkpoint --input ids.safetensors --attention sparse \\
+      --output logits.safetensors
+  ssa forward --model runs/demo/checkpoint --input ids.safetensors --attention full \\
+      --train-stream sparse --grads --output step.safetensors")]
 pub(crate) struct ForwardArgs {
     /// Checkpoint directory in Hugging Face layout (config.json, model.safetensors).
     #[arg(long, value_name = "DIR")]
@@ -44,7 +49,8 @@ pub(crate) struct ForwardArgs {
     #[arg(long, requires = "train_stream")]
     pub(crate) grads: bool,
     /// Weight of the alignment loss (method ssa) [default: 10].
-    #[arg(long, value_name = "X", requires = "train_stream", allow_negative_numbers = true, value_parser = parse_alpha)]
+    #[arg(long, value_name = "X", requires = "train_stream", allow_negative_numbers = true)]
+    #[arg(value_parser = parse_alpha)]
     pub(crate) alpha: Option<f32>,
     /// Safetensors file to write.
     #[arg(long, value_name = "FILE")]
@@ -52,6 +58,8 @@ pub(crate) struct ForwardArgs {
     /// Replace --output if it exists.
     #[arg(long)]
     pub(crate) overwrite: bool,
+    #[command(flatten)]
+    pub(crate) compute: ComputeArgs,
 }
 
 fn parse_alpha(text: &str) -> Result<f32, String> {

@@ -27,7 +27,7 @@ pub(crate) fn run(args: &AnalyzeArgs, device: DeviceChoice) -> Result<()> {
     let budget = args.budget.unwrap_or_else(|| held_out.model.config().trained_budget());
     check_budgets(&[budget], rule)?;
     let batches = EvalBatch::covering(&held_out.batches, args.tokens);
-    let progress = BatchProgress::new(Display::choose(false), "analysing", batches.len());
+    let mut progress = BatchProgress::new(Display::choose(false), "analyzing", batches.len());
     let result =
         ssa_eval::analyze(&held_out.model, batches, budget, rule, &mut |done| progress.done(done));
     progress.finish();

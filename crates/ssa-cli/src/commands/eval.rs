@@ -46,7 +46,7 @@ pub(crate) fn perplexity(args: &PerplexityArgs, device: DeviceChoice) -> Result<
     let sparsity_batches = EvalBatch::covering(batches, args.analysis_tokens).len();
     let options = PerplexityOptions { budgets, rule, sparsity_batches };
     let start = Instant::now();
-    let progress = BatchProgress::new(Display::choose(false), "evaluating", batches.len());
+    let mut progress = BatchProgress::new(Display::choose(false), "evaluating", batches.len());
     let result =
         ssa_eval::perplexity(&held_out.model, batches, &options, &mut |done| progress.done(done));
     progress.finish();

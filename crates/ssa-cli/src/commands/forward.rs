@@ -102,7 +102,7 @@ fn train(
     let target_tokens = labels.iter().filter(|&&label| label != IGNORE_INDEX).count();
     let scale = StepScale { target_tokens, valid_tokens: input.len() };
     let batch = TrainBatch::new(input, labels, None)?;
-    let mut grads = Parameters::zeros_on(model.config(), &model.device(), DType::F32);
+    let mut grads = Parameters::zeros_on(model.config(), &model.device(), DType::F32)?;
     let streams = vec![stream; model.config().num_hidden_layers];
     let losses = model.train_step(&batch, &objective, &streams, &scale, &mut grads)?;
 

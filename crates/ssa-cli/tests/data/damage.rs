@@ -147,7 +147,8 @@ fn bad_text_is_named_and_what_was_done_before_is_kept() {
     for (name, bad, corrected, message) in cases {
         place.write(&format!("bad/{name}"), bad);
         let prepare = format!(
-            "data prepare good.jsonl bad/{name} --tokenizer tokenizer --shard-tokens 5000 --output out"
+            "data prepare good.jsonl bad/{name} --tokenizer tokenizer --shard-tokens 5000 \
+             --output out"
         );
         place.ssa(&prepare).fails(3, &[message]);
         let kept = place.files("out");

@@ -43,9 +43,9 @@ fn files_directories_and_patterns_are_read() {
     let again = place.ssa("data prepare in more/x*.txt more/x1.txt --output out").succeeds();
     for text in [
         "10 documents",
-        "1 shards were there already",
-        "1 documents without text",
-        "such as in/notes.html",
+        "1 shard already complete",
+        "1 document without text",
+        "1 file of other kinds skipped, such as in/notes.html",
     ] {
         assert!(again.stdout.contains(text), "`{text}` is not in:\n{}", again.stdout);
     }

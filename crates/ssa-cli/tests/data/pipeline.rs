@@ -34,12 +34,12 @@ fn a_tokenizer_is_trained_and_its_corpus_trained_on() {
     check_inspection(&inspected, documents, tokens);
     let shown = place.ssa("data inspect corpus --rows 1 --sequence-length 64").succeeds().stdout;
     for text in [
-        "all files are what the manifest says",
+        "all files match the manifest",
         "72 documents",
         "quartiles",
         "most frequent",
         "row 0",
-        "concat uses",
+        "row utilization (concat): ",
     ] {
         assert!(shown.contains(text), "`{text}` is not in:\n{shown}");
     }

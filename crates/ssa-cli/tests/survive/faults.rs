@@ -124,7 +124,7 @@ fn settings_of_a_finished_run_are_not_ignored() {
     }
     leftovers(&directory.path().join("out")).must_equal(&before);
     // An allowed change of the evaluation evaluates again.
-    let evaluate = ["--threads", "1", "train", "--resume", "out"];
+    let evaluate = ["train", "--threads", "1", "--resume", "out"];
     let budgets = ["--set", "evaluation.budgets=[\"8x1\"]", "--allow-change", "evaluation.budgets"];
     ssa(directory.path(), with(&evaluate, &budgets)).succeeds();
     let summary = fs::read_to_string(directory.path().join("out/summary.json")).unwrap();

@@ -115,7 +115,7 @@ fn the_page_is_whole_and_self_contained() {
     {
         assert!(page.contains(text), "{text} is missing");
     }
-    assert_eq!(page.matches("<svg").count(), 4);
+    assert_eq!(page.matches("<svg role=\"img\"").count(), 4);
     for outside in ["<script", "<link", "src=", "url(", "@import"] {
         assert!(!page.contains(outside), "{outside} must not occur");
     }
@@ -154,12 +154,12 @@ fn tables_have_one_cell_per_column() {
     let evaluation = summary.evaluation.as_ref().unwrap();
     let results =
         results_table(evaluation, summary.baseline_bits_per_byte, Some(summary.trained_budget));
-    assert_eq!(results.rows.len(), 7);
+    assert_eq!(results.rows().len(), 7);
     let layers = layers_table(&summary.analysis.as_ref().unwrap().hidden_states[0]);
-    assert_eq!(layers.rows.len(), 5);
+    assert_eq!(layers.rows().len(), 5);
     for table in [results, layers] {
-        assert!(table.rows.iter().all(|row| row.cells.len() == table.header.len()));
-        assert_eq!(table.rows.iter().filter(|row| row.emphasis).count(), 1);
+        assert!(table.rows().iter().all(|row| row.cells().len() == table.columns().len()));
+        assert_eq!(table.rows().iter().filter(|row| row.is_emphasized()).count(), 1);
     }
 }
 

@@ -65,7 +65,7 @@ impl Gpu {
     ///
     /// # Errors
     /// [`KernelError::Library`] names a library that is missing and what to install;
-    /// [`KernelError::Value`] if there is no such device or it is older than compute capability
+    /// [`KernelError::Argument`] if there is no such device or it is older than compute capability
     /// 8.0; [`KernelError::Cuda`] if it cannot be opened.
     pub fn open(ordinal: usize, cache: KernelCache) -> Result<Self> {
         let properties = properties(ordinal)?;
@@ -166,7 +166,9 @@ impl Gpu {
 
     /// Uninitialised memory for `len` values of type `T`.
     pub(crate) fn alloc<T: Copy>(&self, len: usize) -> Result<Buffer> {
-        Buffer::uninitialised(self, len * size_of::<T>())
+        let bytes =
+            len.checked_mul(size_of::<T>()).ok_or_else(|| self.out_of_memory(usize::MAX))?;
+        Buffer::uninitialised(self, bytes)
     }
 
     /// A copy of host values on the device.

@@ -4,11 +4,11 @@ use ssa_kernels::ops::attention::compression::{
     compression_attention_bwd, compression_attention_fwd,
 };
 use ssa_kernels::ops::attention::full::{full_attention_bwd, full_attention_fwd};
-use ssa_kernels::ops::attention::pooling::{mean_pool_bwd, mean_pool_f32_fwd, mean_pool_fwd};
-use ssa_kernels::ops::attention::selection::{BlockIndices, select_blocks};
+use ssa_kernels::ops::attention::pooling::{mean_pool_bwd, mean_pool_fwd};
+use ssa_kernels::ops::attention::selection::{BlockIndices, select_by_means};
 use ssa_kernels::ops::attention::sparse::{sparse_attention_bwd, sparse_attention_fwd};
 use ssa_kernels::ops::attention::window::{window_attention_bwd, window_attention_fwd};
-use ssa_kernels::ops::attention::{AttentionGrads, AttentionOutput};
+use ssa_kernels::ops::attention::{AttentionCall, AttentionGrads, AttentionOutput};
 use ssa_kernels::ops::rope::RopeTable;
 use ssa_kernels::{Documents, Tensor};
 
@@ -75,8 +75,7 @@ pub(crate) fn forward(
 fn select(qkv: &QueryKeyValue, context: &AttentionContext<'_>) -> Result<BlockIndices> {
     let documents = context.documents_of(AttentionKind::Sparse);
     let selection = &context.options.selection;
-    let k_pooled = mean_pool_f32_fwd(&qkv.k, documents, selection.block_size)?;
-    Ok(select_blocks(&qkv.q, &k_pooled, documents, selection, context.softmax_scale)?)
+    Ok(select_by_means(&qkv.q, &qkv.k, documents, selection, context.softmax_scale)?)
 }
 
 /// Adds the gradients of q, k and v for the gradients `douts` of the ungated outputs.
@@ -102,29 +101,25 @@ impl Branch {
     ) -> Result<Self> {
         let QueryKeyValue { q, k, v } = qkv;
         let documents = context.documents_of(planned.kind);
-        let scale = context.softmax_scale;
-        let selection = &context.options.selection;
+        let call = AttentionCall { q, k, v, documents, softmax_scale: context.softmax_scale };
         let (output, state) = match planned.kind {
-            AttentionKind::Full => {
-                (full_attention_fwd(q, k, v, documents, scale)?, BranchState::Full)
-            }
+            AttentionKind::Full => (full_attention_fwd(&call)?, BranchState::Full),
             AttentionKind::Sparse => {
                 let block_indices = select(qkv, context)?;
-                let output = sparse_attention_fwd(q, k, v, &block_indices, documents, scale)?;
+                let output = sparse_attention_fwd(&call, &block_indices)?;
                 (output, BranchState::Sparse { block_indices })
             }
             AttentionKind::Compression => {
-                let block_size = selection.block_size;
+                let block_size = context.options.selection.block_size;
                 let k_pooled = mean_pool_fwd(k, documents, block_size)?;
                 let v_pooled = mean_pool_fwd(v, documents, block_size)?;
-                let output = compression_attention_fwd(
-                    q, &k_pooled, &v_pooled, documents, block_size, scale,
-                )?;
+                let call = AttentionCall { k: &k_pooled, v: &v_pooled, ..call };
+                let output = compression_attention_fwd(&call, block_size)?;
                 (output, BranchState::Compression { k_pooled, v_pooled })
             }
             AttentionKind::Window => {
                 let window_size = context.options.window_size;
-                (window_attention_fwd(q, k, v, documents, window_size, scale)?, BranchState::Window)
+                (window_attention_fwd(&call, window_size)?, BranchState::Window)
             }
         };
         Ok(Self { kind: planned.kind, contributes: planned.contributes, output, state })
@@ -140,52 +135,21 @@ impl Branch {
     ) -> Result<()> {
         let QueryKeyValue { q, k, v } = qkv;
         let documents = context.documents_of(self.kind);
-        let scale = context.softmax_scale;
+        let call = AttentionCall { q, k, v, documents, softmax_scale: context.softmax_scale };
         match &self.state {
-            BranchState::Full => {
-                full_attention_bwd(dout, q, k, v, &self.output, documents, scale, grads)?
-            }
+            BranchState::Full => full_attention_bwd(dout, &call, &self.output, grads)?,
             BranchState::Sparse { block_indices } => {
-                sparse_attention_bwd(
-                    dout,
-                    q,
-                    k,
-                    v,
-                    &self.output,
-                    block_indices,
-                    documents,
-                    scale,
-                    grads,
-                )?;
+                sparse_attention_bwd(dout, &call, block_indices, &self.output, grads)?;
             }
             BranchState::Window => {
                 let window_size = context.options.window_size;
-                window_attention_bwd(
-                    dout,
-                    q,
-                    k,
-                    v,
-                    &self.output,
-                    documents,
-                    window_size,
-                    scale,
-                    grads,
-                )?;
+                window_attention_bwd(dout, &call, window_size, &self.output, grads)?;
             }
             BranchState::Compression { k_pooled, v_pooled } => {
                 let block_size = context.options.selection.block_size;
                 let mut pooled = AttentionGrads::zeros_like(q, k_pooled, v_pooled);
-                compression_attention_bwd(
-                    dout,
-                    q,
-                    k_pooled,
-                    v_pooled,
-                    &self.output,
-                    documents,
-                    block_size,
-                    scale,
-                    &mut pooled,
-                )?;
+                let call = AttentionCall { k: k_pooled, v: v_pooled, ..call };
+                compression_attention_bwd(dout, &call, block_size, &self.output, &mut pooled)?;
                 grads.dq.add_assign(&pooled.dq)?;
                 mean_pool_bwd(&pooled.dk, documents, block_size, &mut grads.dk)?;
                 mean_pool_bwd(&pooled.dv, documents, block_size, &mut grads.dv)?;

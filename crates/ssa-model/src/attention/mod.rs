@@ -206,7 +206,7 @@ impl AttentionSaved {
         linear_bwd_weight(dout, &self.mixed()?, &mut grads.o_proj)?;
         let QueryKeyValue { q, k, v } = &self.qkv;
         let mixed_shape = [x.shape()[0], x.shape()[1], weights.o_proj.shape()[1]];
-        let mut dmixed = Tensor::zeros_on(&x.device(), x.dtype(), mixed_shape);
+        let mut dmixed = Tensor::zeros_on(&x.device(), x.dtype(), mixed_shape)?;
         linear_bwd_input(dout, &weights.o_proj, &mut dmixed)?;
         let dmixed = dmixed.reshape(q.shape())?;
 

@@ -40,7 +40,7 @@ impl Sizes {
 macro_rules! layer_parameters {
     ($($(#[doc = $doc:literal])+ $field:ident: $name:literal [$($size:ident),+];)+) => {
         /// The parameters of one decoder block. Matrices are `[outputs, inputs]`.
-        #[derive(Clone, Debug, PartialEq)]
+        #[derive(Clone, Debug)]
         pub struct LayerParameters {
             $($(#[doc = $doc])+ pub $field: Tensor,)+
         }
@@ -108,7 +108,7 @@ fn layer_tensor(layer: usize, name: &str) -> String {
 
 /// All parameters of a model, or one buffer of the same shape per parameter: gradients and
 /// optimiser moments.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub struct Parameters {
     /// Embedding matrix `[V, hidden]`, and the output layer where that is tied to it.
     pub embed_tokens: Tensor,
@@ -122,17 +122,32 @@ pub struct Parameters {
 
 impl Parameters {
     /// Zeros.
-    pub fn zeros(config: &ModelConfig) -> Self {
-        let Ok(zeros) = Self::build(config, |_, shape| Ok::<_, Infallible>(Tensor::zeros(shape)));
-        zeros
+    ///
+    /// # Errors
+    /// [`ModelError::Kernel`] if a tensor would take more than `isize::MAX` bytes.
+    pub fn zeros(config: &ModelConfig) -> Result<Self> {
+        Self::build(config, |_, shape| Ok(Tensor::zeros(shape)?))
     }
 
-    /// Zeros on a device: gradients and moments are `f32` everywhere.
-    pub fn zeros_on(config: &ModelConfig, device: &Device, dtype: DType) -> Self {
-        let Ok(zeros) = Self::build(config, |_, shape| {
-            Ok::<_, Infallible>(Tensor::zeros_on(device, dtype, shape))
-        });
-        zeros
+    /// Zeros on a device: gradients and moments are `f32` on every device.
+    ///
+    /// # Errors
+    /// As [`Parameters::zeros`], and if the device does not hold elements of this type.
+    pub fn zeros_on(config: &ModelConfig, device: &Device, dtype: DType) -> Result<Self> {
+        Self::build(config, |_, shape| Ok(Tensor::zeros_on(device, dtype, shape)?))
+    }
+
+    /// Whether two sets of parameters have the same names, shapes, types and elements.
+    ///
+    /// # Errors
+    /// [`ModelError::Kernel`] if a device that holds one of them fails.
+    pub fn same_elements(&self, other: &Self) -> Result<bool> {
+        let (ours, theirs) = (self.named(), other.named());
+        let mut same = ours.len() == theirs.len();
+        for ((name, tensor), (other_name, other)) in ours.into_iter().zip(theirs) {
+            same = same && name == other_name && tensor.same_elements(other)?;
+        }
+        Ok(same)
     }
 
     /// Makes another tensor of every tensor; `make` is told its name on disk.
@@ -287,7 +302,7 @@ pub fn parameter_shapes(config: &ModelConfig) -> Vec<(String, Vec<usize>)> {
     let mut shapes = Vec::new();
     let record = |name: &str, shape: &[usize]| {
         shapes.push((name.to_owned(), shape.to_vec()));
-        Ok::<_, Infallible>(Tensor::zeros([0]))
+        Ok::<_, Infallible>(Tensor::default())
     };
     let Ok(_) = Parameters::build(config, record);
     shapes

@@ -46,7 +46,8 @@ fn several_steps(context: &mut Context<'_>, len: usize) -> Result<()> {
     let master = context.f32_tensor(values.clone(), &[len])?;
     let (mut param, mut residue) = split_master(&master)?;
     let device = context.device();
-    let [mut m, mut v] = [(); 2].map(|()| Tensor::zeros_on(device, DType::F32, [len]));
+    let mut m = Tensor::zeros_on(device, DType::F32, [len])?;
+    let mut v = Tensor::zeros_like(&m);
     let zeros = vec![0.0; len];
     let param_exact = values.iter().map(|&value| f64::from(value)).collect();
     let mut state = reference::State { param: param_exact, m: zeros.clone(), v: zeros };

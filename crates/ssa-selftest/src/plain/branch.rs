@@ -2,8 +2,10 @@
 
 use ssa_kernels::Documents;
 use ssa_kernels::ops::attention::pooling;
-use ssa_kernels::ops::attention::reference::Inputs;
-use ssa_kernels::ops::attention::selection::{BlockIndices, reference as selection};
+use ssa_kernels::ops::attention::reference::AttentionInputs;
+use ssa_kernels::ops::attention::selection::{
+    BlockIndices, HostBlockIndices, reference as selection,
+};
 use ssa_kernels::ops::gate::{GateBranch, reference as gate};
 use ssa_model::{AttentionOptions, DocumentMasking, LayerParameters, ModelConfig, ModelError};
 
@@ -62,7 +64,7 @@ impl Shared<'_> {
         norm: &[f64],
         qkv: &[Vec<f64>; 3],
         weights: &LayerParameters,
-    ) -> Branch {
+    ) -> Result<Branch, ModelError> {
         let documents = self.documents_of(kind);
         let mean =
             |x| pooling::reference::forward(x, documents, self.block_size(), self.kv_width());
@@ -70,9 +72,9 @@ impl Shared<'_> {
             .then(|| [&qkv[1], &qkv[2]].map(|values| self.rounding.matrix(mean(values))));
         let inputs = self.inputs(qkv, pooled.as_ref());
         let (out, _) = attention::forward(&inputs, &visible, self.roundings(kind));
-        let gate = self.rounding.gate(norm, &weights.g_proj, kind.gate());
+        let gate = self.rounding.gate(norm, &weights.g_proj, kind.gate())?;
         let gated = self.rounding.matrix(gate::apply_forward(&out, &gate, self.config.head_dim));
-        Branch { kind, contributes, visible, pooled, out, gate, gated }
+        Ok(Branch { kind, contributes, visible, pooled, out, gate, gated })
     }
 
     /// By exact means of the keys, as programs find it that keep those in `f32`.
@@ -80,7 +82,7 @@ impl Shared<'_> {
         let documents = self.documents_of(Kind::Sparse);
         let k_pooled =
             pooling::reference::forward(k, documents, self.block_size(), self.kv_width());
-        let inputs = selection::Inputs {
+        let inputs = selection::SelectionInputs {
             q,
             k_pooled: &k_pooled,
             q_heads: self.config.num_attention_heads,
@@ -91,7 +93,7 @@ impl Shared<'_> {
         selection::importance(&inputs, documents, self.block_size())
     }
 
-    pub(super) fn select(&self, importance: &Importance) -> Result<BlockIndices, ModelError> {
+    pub(super) fn select(&self, importance: &Importance) -> Result<HostBlockIndices, ModelError> {
         let options = &self.options.selection;
         let mut rows: Vec<_> =
             importance.iter().map(|row| selection::select(row, options)).collect();
@@ -99,7 +101,8 @@ impl Shared<'_> {
         rows.iter_mut().for_each(|row| row.resize(slots, -1));
         let (documents, kv_heads) =
             (self.documents_of(Kind::Sparse), self.config.num_key_value_heads);
-        Ok(BlockIndices::from_vec(rows.concat(), documents, kv_heads, options.block_size, slots)?)
+        let (rows, size) = (rows.concat(), options.block_size);
+        Ok(BlockIndices::from_vec(rows, documents, kv_heads, size, slots)?.to_host()?)
     }
 
     /// Gradients of q, k and v.
@@ -133,9 +136,9 @@ impl Shared<'_> {
         &self,
         [q, k, v]: &'b [Vec<f64>; 3],
         pooled: Option<&'b [Vec<f64>; 2]>,
-    ) -> Inputs<'b> {
+    ) -> AttentionInputs<'b> {
         let [k, v] = pooled.map_or([k, v], |[k, v]| [k, v]);
-        Inputs {
+        AttentionInputs {
             q,
             k,
             v,

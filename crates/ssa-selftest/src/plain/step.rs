@@ -1,7 +1,7 @@
 //! A training step, forward and backward, after `training.rs` and `model.rs` of the model's crate.
 
 use ssa_kernels::ops::attention::gated_pair::PairAlignment;
-use ssa_kernels::ops::attention::selection::BlockIndices;
+use ssa_kernels::ops::attention::selection::HostBlockIndices;
 use ssa_kernels::ops::embedding;
 use ssa_kernels::{DType, Documents};
 use ssa_model::{
@@ -39,7 +39,7 @@ impl TrainStep {
     /// Losses and gradients by the model itself, on its device.
     pub(crate) fn run(&self, model: &Model) -> Result<(StepLosses, Parameters), ModelError> {
         let streams = vec![self.stream; model.config().num_hidden_layers];
-        let mut grads = Parameters::zeros_on(model.config(), &model.device(), DType::F32);
+        let mut grads = Parameters::zeros_on(model.config(), &model.device(), DType::F32)?;
         let losses =
             model.train_step(&self.batch, &self.objective, &streams, &self.scale, &mut grads)?;
         Ok((losses, grads))
@@ -51,7 +51,7 @@ impl TrainStep {
         &self,
         model: &Model,
         rounding: Rounding,
-        selections: Option<&[BlockIndices]>,
+        selections: Option<&[HostBlockIndices]>,
     ) -> Result<PlainStep, ModelError> {
         let (weights, config) = (model.parameters(), model.config());
         let (batch, objective, scale) = (&self.batch, &self.objective, &self.scale);
@@ -62,19 +62,19 @@ impl TrainStep {
             gated: objective.gated_alignment,
             valid: Some(valid),
         };
-        let shared = shared(model, batch.input(), &objective.attention, rounding);
+        let shared = shared(model, batch.input(), &objective.attention, rounding)?;
         let plan = training_plan(objective.attention.method, self.stream);
         let (x, saved) = forward(model, batch.input(), &shared, &plan, selections)?;
 
-        let mut grads = Parameters::zeros(config);
+        let mut grads = Parameters::zeros(config)?;
         let target_share = 1.0 / scale.target_tokens.max(1) as f64;
-        let norm = rounding.rms_norm(&x, &weights.norm, config.rms_norm_eps);
-        let head = rounding.weight(weights.head().as_slice());
+        let norm = rounding.rms_norm(&x, &weights.norm, config.rms_norm_eps)?;
+        let head = rounding.weight(weights.head().as_slice()?);
         let factors = [target_share, f64::from(objective.z_loss)];
         let loss = cross_entropy(&norm, &head, batch.labels(), factors, rounding);
-        add_to_weight(grads.head_mut(), &loss.dweight);
+        add_to_weight(grads.head_mut(), &loss.dweight)?;
         let (dnorm, weight) = (rounding.matrix(loss.dx), (&weights.norm, config.rms_norm_eps));
-        let mut dx = rounding.rms_norm_backward(&dnorm, &x, weight, &mut grads.norm);
+        let mut dx = rounding.rms_norm_backward(&dnorm, &x, weight, &mut grads.norm)?;
 
         let layers = config.num_hidden_layers as f64;
         let width = config.num_attention_heads * config.head_dim;
@@ -83,7 +83,13 @@ impl TrainStep {
         for ((saved, weights), grads) in
             saved.iter().zip(&weights.layers).zip(&mut grads.layers).rev()
         {
-            shared.backward(&mut dx, saved, weights, (&alignment, valid, alignment_scale), grads);
+            shared.backward(
+                &mut dx,
+                saved,
+                weights,
+                (&alignment, valid, alignment_scale),
+                grads,
+            )?;
         }
         let dembedding = embedding::reference::backward(
             &dx,
@@ -91,7 +97,7 @@ impl TrainStep {
             config.vocab_size,
             config.hidden_size,
         );
-        add_to_weight(&mut grads.embed_tokens, &dembedding);
+        add_to_weight(&mut grads.embed_tokens, &dembedding)?;
         let alignment_per_layer: Vec<f64> =
             saved.iter().map(|saved| mean * saved.alignment(&alignment, valid)).collect();
         let losses = StepLosses {
@@ -111,14 +117,14 @@ pub(crate) fn logits(
     input: &Input,
     options: &AttentionOptions,
     rounding: Rounding,
-    selections: Option<&[BlockIndices]>,
+    selections: Option<&[HostBlockIndices]>,
 ) -> Result<Vec<f64>, ModelError> {
-    let shared = shared(model, input, options, rounding);
+    let shared = shared(model, input, options, rounding)?;
     let plan = inference_plan(options.method, options.mode);
     let (x, _) = forward(model, input, &shared, &plan, selections)?;
     let weights = model.parameters();
-    Ok(rounding
-        .linear(&rounding.rms_norm(&x, &weights.norm, model.config().rms_norm_eps), weights.head()))
+    let norm = rounding.rms_norm(&x, &weights.norm, model.config().rms_norm_eps)?;
+    Ok(rounding.linear(&norm, weights.head())?)
 }
 
 fn shared<'a>(
@@ -126,9 +132,9 @@ fn shared<'a>(
     input: &'a Input,
     options: &'a AttentionOptions,
     rounding: Rounding,
-) -> Shared<'a> {
-    let rows = Documents::rows(input.batch(), input.tokens());
-    Shared { config: model.config(), options, documents: input.documents(), rows, rounding }
+) -> Result<Shared<'a>, ModelError> {
+    let rows = Documents::rows(input.batch(), input.tokens())?;
+    Ok(Shared { config: model.config(), options, documents: input.documents(), rows, rounding })
 }
 
 /// Embedding and layers: the residual stream and what every layer keeps.
@@ -137,10 +143,10 @@ fn forward(
     input: &Input,
     shared: &Shared<'_>,
     plan: &[(Kind, bool)],
-    selections: Option<&[BlockIndices]>,
+    selections: Option<&[HostBlockIndices]>,
 ) -> Result<(Vec<f64>, Vec<Saved>), ModelError> {
     let weights = model.parameters();
-    let embedding = shared.rounding.weight(weights.embed_tokens.as_slice());
+    let embedding = shared.rounding.weight(weights.embed_tokens.as_slice()?);
     let mut x = embedding::reference::forward(input.ids(), &embedding, shared.config.hidden_size);
     let mut kept = Vec::new();
     for (layer, weights) in weights.layers.iter().enumerate() {

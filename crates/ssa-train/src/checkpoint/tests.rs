@@ -56,10 +56,12 @@ fn a_checkpoint_holds_everything() {
     let resumed = Trainer::resume(trainer.plan().clone(), &newest, rows(trainer.plan())).unwrap();
     let [theirs, ours] = [resumed, trainer].map(|trainer| trainer.snapshot().unwrap());
     assert_eq!(theirs.state, ours.state);
-    assert!(theirs.parameters == ours.parameters && theirs.m == ours.m && theirs.v == ours.v);
+    let pairs =
+        [(&theirs.parameters, &ours.parameters), (&theirs.m, &ours.m), (&theirs.v, &ours.v)];
+    assert!(pairs.iter().all(|(theirs, ours)| theirs.same_elements(ours).unwrap()));
     // The model is one that others can load.
     let model = ssa_model::Model::load(newest.path()).unwrap();
-    assert!(*model.parameters() == ours.parameters);
+    assert!(model.parameters().same_elements(&ours.parameters).unwrap());
 }
 
 #[cfg(unix)]

@@ -93,8 +93,8 @@ impl Trainer {
         let micro_batch_size = plan.batches().micro_batch_size;
         let loader = Loader::new(rows, micro_batch_size, plan.seed())?;
         let batches = Prefetch::new(loader, plan.batches().full / micro_batch_size * STEPS_AHEAD)?;
-        let optimizer = Optimizer::new(*plan.optimizer(), model.config());
-        let grads = Parameters::zeros(model.config());
+        let optimizer = Optimizer::new(*plan.optimizer(), model.config())?;
+        let grads = Parameters::zeros(model.config())?;
         let bad_steps = BadSteps::default();
         let flops = StepFlops::new(&plan);
         Ok(Self {
@@ -124,7 +124,7 @@ impl Trainer {
         let masters = self.optimizer.masters(self.model.parameters())?;
         let weights = self.optimizer.move_to(&masters, device)?;
         *self.model.parameters_mut() = weights;
-        self.grads = Parameters::zeros_on(self.model.config(), device, DType::F32);
+        self.grads = Parameters::zeros_on(self.model.config(), device, DType::F32)?;
         Ok(self)
     }
 

@@ -3,14 +3,15 @@
 use anyhow::Result;
 use serde::Serialize;
 use ssa_bench::{Effort, Meter, Peaks, StepReport, StepSettings};
-use ssa_eval::report::table::{Row, Table};
 use ssa_model::{Method, ModelSettings};
+use ssa_report::number::{counted, grouped};
+use ssa_report::{Column, Row, Table};
 use ssa_train::{TrainConfig, TrainPlan};
 
 use super::{percent, print_peaks, rate, record};
 use crate::args::{BenchStepArgs, DeviceChoice};
 use crate::commands::device;
-use crate::display::{amount, note, print, render};
+use crate::display::{note, print, render};
 
 /// Tokens of a row of a preset.
 const PRESET_TOKENS: usize = 8192;
@@ -51,11 +52,11 @@ pub(super) fn run(args: &BenchStepArgs, choice: DeviceChoice) -> Result<()> {
         note(&format!("step {done}: {:.1} ms, loss {:.3}", metrics.seconds * 1e3, metrics.loss));
     })?;
     print(&format!(
-        "{name}, {}, {} rows of {} tokens, {} parameters",
+        "{name}, {}, {} of {}, {}",
         settings.method,
-        settings.batch,
-        settings.tokens,
-        amount(report.parameters as u64)
+        counted(settings.batch, "row"),
+        counted(settings.tokens, "token"),
+        counted(report.parameters, "parameter")
     ))?;
     print_peaks(&peaks)?;
     print(&render(&table(&report, &peaks)))?;
@@ -66,7 +67,7 @@ pub(super) fn run(args: &BenchStepArgs, choice: DeviceChoice) -> Result<()> {
     }
     if let Some(kernels) = report.kernels {
         print(&format!(
-            "kernels: {} compiled in {:.1} s, {} from the cache in {:.2} s",
+            "kernels: {} compiled in {:.1} s, {} read from the cache in {:.2} s",
             kernels.compiled, kernels.compile_seconds, kernels.cached, kernels.read_seconds
         ))?;
     }
@@ -123,20 +124,25 @@ fn preset(name: &str) -> Result<TrainConfig> {
 }
 
 fn table(report: &StepReport, peaks: &Peaks) -> Table {
-    let header = vec!["stream", "steps", "ms", "tok/s", "TFLOP/s", "MFU", "loss"];
+    let columns = vec![
+        Column::text("stream"),
+        Column::number("steps").rank(1),
+        Column::number("ms"),
+        Column::number("tok/s"),
+        Column::number("TFLOP/s"),
+        Column::number("MFU"),
+        Column::number("loss").rank(2),
+    ];
     let cells = |row: &ssa_bench::StepRow| {
         vec![
             row.stream.to_owned(),
             row.steps.to_string(),
             format!("{:.1}", row.ms),
-            amount(row.tokens_per_second.round() as u64),
+            grouped(row.tokens_per_second.round() as u64),
             rate(Some(row.tflops)),
             percent(Some(row.tflops), peaks.tflops),
             format!("{:.3}", row.loss),
         ]
     };
-    Table {
-        header,
-        rows: report.rows.iter().map(|row| Row { cells: cells(row), emphasis: false }).collect(),
-    }
+    Table::new(columns, report.rows.iter().map(|row| Row::new(cells(row))))
 }

@@ -3,8 +3,8 @@
 use std::fs;
 
 use anyhow::Result;
-use indicatif::HumanBytes;
 use ssa_kernels::Device;
+use ssa_report::number::bytes;
 use ssa_train::{MemoryEstimate, StepShape, TrainPlan};
 
 use crate::args::DeviceChoice;
@@ -42,8 +42,8 @@ pub(super) fn reserve(plan: &TrainPlan, device: &Device) -> Result<()> {
     };
     Err(UsageError(format!(
         "a step of {rows} rows takes about {} on {device}, where {} are free; {remedy}",
-        HumanBytes(peak as u64),
-        HumanBytes(free as u64)
+        bytes(peak),
+        bytes(free)
     ))
     .into())
 }
@@ -53,7 +53,7 @@ pub(super) fn dry_run(plan: &TrainPlan, choice: DeviceChoice) -> Result<()> {
     let device = device::open(choice)?;
     let rows = plan.batches().micro_batch_size;
     let free = free_memory(&device)?;
-    let free_text = free.map_or("unknown".to_owned(), |bytes| HumanBytes(bytes as u64).to_string());
+    let free_text = free.map_or("unknown".to_owned(), bytes);
     print(&format!(
         "device {device}, free memory {free_text}; rows of {} tokens",
         plan.sequence_length()
@@ -62,12 +62,11 @@ pub(super) fn dry_run(plan: &TrainPlan, choice: DeviceChoice) -> Result<()> {
     let estimates =
         [false, true].map(|recompute| MemoryEstimate::new(&shape(plan, recompute), rows, &device));
     let line = |name: &str, part: fn(&MemoryEstimate) -> usize| {
-        let [keep, recompute] =
-            estimates.map(|estimate| HumanBytes(part(&estimate) as u64).to_string());
+        let [keep, recompute] = estimates.map(|estimate| bytes(part(&estimate)));
         print(&format!("{name:28} {keep:>14} {recompute:>14}"))
     };
     line("weights", |estimate| estimate.parameters)?;
-    line("optimiser", |estimate| estimate.optimizer)?;
+    line("optimizer", |estimate| estimate.optimizer)?;
     line("gradients", |estimate| estimate.gradients)?;
     line(&format!("activations, {rows} rows at once"), |estimate| estimate.activations)?;
     line("layer or head at work", |estimate| estimate.working)?;

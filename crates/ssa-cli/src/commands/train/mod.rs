@@ -90,12 +90,12 @@ fn evaluate(
         rule,
         sparsity_batches: analysed.len(),
     };
-    let progress = BatchProgress::new(display, "evaluating", batches.len());
+    let mut progress = BatchProgress::new(display, "evaluating", batches.len());
     let perplexity =
         ssa_eval::perplexity(model, batches, &options, &mut |done| progress.done(done));
     progress.finish();
 
-    let progress = BatchProgress::new(display, "analysing", analysed.len());
+    let mut progress = BatchProgress::new(display, "analyzing", analysed.len());
     let trained = model.config().trained_budget();
     let analysis =
         ssa_eval::analyze(model, analysed, trained, rule, &mut |done| progress.done(done));

@@ -1,6 +1,7 @@
 //! A line for every few steps and for everything that is measured.
 
 use ssa_model::Method;
+use ssa_report::number::clock;
 use ssa_train::{Measurements, Probe, StepMetrics, Validation};
 
 use super::super::note;
@@ -25,13 +26,14 @@ fn step_line(facts: &Facts, metrics: &StepMetrics) -> String {
         format!("step {:>width$}/{}  loss {:.4}", metrics.step, facts.steps, metrics.loss);
     if facts.method == Method::Ssa {
         line += &format!(
-            "  cross-entropy {:.4} ({})  alignment {:.5}",
+            "  cross-entropy {:.4} {:8}  alignment {:.5}",
             metrics.cross_entropy,
-            stream(metrics),
+            format!("({})", stream(metrics)),
             metrics.alignment
         );
     }
-    line + &format!("  {}  eta {}", facts.speed(metrics), facts.left(metrics.step))
+    let mfu = Facts::mfu(metrics).map_or_else(String::new, |mfu| format!("  {mfu}"));
+    line + &format!("  {}{mfu}  eta {}", facts.speed(), clock(facts.left(metrics.step)))
 }
 
 fn probe_line(probe: &Probe) -> String {

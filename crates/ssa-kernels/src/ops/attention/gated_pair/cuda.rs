@@ -26,7 +26,7 @@ pub(super) fn forward(
     let blocks = if heads > 0 { tokens.min(BLOCKS) } else { 0 };
     let mut partial = gpu.alloc::<f64>(blocks)?;
     let valid = upload_valid(gpu, alignment.valid)?;
-    let mut mixed = Tensor::for_output_like(pair.full, pair.full.shape());
+    let mut mixed = Tensor::for_output_like(pair.full, pair.full.shape())?;
     let kernel = kernel(gpu, "gated_pair_fwd", pair, alignment)?;
     let launch = kernel.launch([blocks, 1, 1], THREADS).input(pair.full).input(pair.sparse);
     let launch = launch.input(pair.gate).optional(valid.as_ref()).i64(tokens).i32(heads);

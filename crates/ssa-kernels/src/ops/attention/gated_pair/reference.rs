@@ -15,7 +15,7 @@ pub struct Pair<'a> {
     pub gate: &'a [f64],
     /// Elements of a head.
     pub head_dim: usize,
-    /// Whose gated output goes on.
+    /// The one whose gated output feeds the next layer.
     pub chosen: Stream,
     /// Compare gated outputs.
     pub gated: bool,
@@ -35,7 +35,7 @@ impl Pair<'_> {
     }
 }
 
-/// The output that goes on, and the alignment sum.
+/// The chosen output after the gate, and the alignment sum.
 pub fn forward(pair: &Pair<'_>) -> (Vec<f64>, f64) {
     let [full, sparse] = pair.gated_outputs();
     let (a, b) = if pair.gated { (&full[..], &sparse[..]) } else { (pair.full, pair.sparse) };

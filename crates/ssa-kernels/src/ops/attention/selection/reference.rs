@@ -5,7 +5,7 @@ use crate::Documents;
 
 /// The inputs of selection as plain row-major slices.
 #[derive(Clone, Copy, Debug)]
-pub struct Inputs<'a> {
+pub struct SelectionInputs<'a> {
     /// `[N, HQ, D]`.
     pub q: &'a [f64],
     /// `[C, H, D]`.
@@ -21,7 +21,11 @@ pub struct Inputs<'a> {
 }
 
 /// The importance of every block before the token's own, for every `token * H + kv_head`.
-pub fn importance(inputs: &Inputs<'_>, documents: &Documents, block_size: usize) -> Vec<Vec<f64>> {
+pub fn importance(
+    inputs: &SelectionInputs<'_>,
+    documents: &Documents,
+    block_size: usize,
+) -> Vec<Vec<f64>> {
     let group = inputs.q_heads / inputs.kv_heads;
     let mut importance = Vec::new();
     let mut first_block = 0;
@@ -78,7 +82,7 @@ pub fn select(importance: &[f64], options: &SelectionOptions) -> Vec<i32> {
     blocks
 }
 
-impl Inputs<'_> {
+impl SelectionInputs<'_> {
     fn score(&self, token: usize, head: usize, block: usize, kv_head: usize) -> f64 {
         let q = &self.q[(token * self.q_heads + head) * self.head_dim..][..self.head_dim];
         let k =
