@@ -28,7 +28,9 @@ pub fn local_selection(
     kv_heads: usize,
     budget: SparseBudget,
 ) -> Result<BlockIndices, KernelError> {
-    let (size, counts) = (budget.block_size(), budget.block_counts());
+    let size = budget.block_size();
+    // No token has more blocks than there are.
+    let counts = budget.block_counts().min(tokens.div_ceil(size));
     let near = (3 * counts).div_ceil(4);
     let mut random = Random::new(2);
     let mut below = |bound: usize| random.below(bound.max(1) as u32, 1)[0] as usize;
@@ -104,6 +106,8 @@ mod tests {
         {
             local_selection(tokens, 2, SparseBudget::new(size, counts).unwrap()).unwrap();
         }
+        let budget = SparseBudget::new(16, SparseBudget::LARGEST_PART).unwrap();
+        assert_eq!(local_selection(64, 2, budget).unwrap().block_counts(), 4);
         assert_eq!(
             local_selection(5, 1, SparseBudget::new(2, 2).unwrap()).unwrap().selected(0, 0),
             [0]

@@ -49,6 +49,11 @@ pub(crate) struct UsageError(pub(crate) String);
 #[error("{0}")]
 pub(crate) struct FileError(pub(crate) String);
 
+/// A result is not finite.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct NotFiniteError(pub(crate) String);
+
 /// A signal ended training after a step; everything is saved.
 #[derive(Debug, thiserror::Error)]
 #[error(
@@ -123,6 +128,9 @@ fn kind(error: &(dyn std::error::Error + 'static)) -> Option<Exit> {
     if error.is::<UsageError>() {
         return Some(Exit::Usage);
     }
+    if error.is::<NotFiniteError>() {
+        return Some(Exit::NotFinite);
+    }
     error.is::<FileError>().then_some(Exit::Data)
 }
 
@@ -165,9 +173,10 @@ fn eval_kind(error: &EvalError) -> Exit {
 
 fn model_kind(error: &ModelError) -> Exit {
     match error {
-        ModelError::UnknownName { .. } | ModelError::Options { .. } | ModelError::Budget { .. } => {
-            Exit::Usage
-        }
+        ModelError::UnknownName { .. }
+        | ModelError::Options { .. }
+        | ModelError::Budget { .. }
+        | ModelError::Selection { .. } => Exit::Usage,
         // An op that refuses its arguments behind all checks is a defect of the program.
         ModelError::Kernel(_) => Exit::Failure,
         _ => Exit::Data,

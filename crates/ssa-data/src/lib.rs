@@ -6,6 +6,7 @@
 //!   -> tokens      ByteTokenizer           ids of each document: TokenSource, in memory or in shards
 //!   -> rows        pack, pack_documents    rows of one length, borders of documents kept
 //!   -> batches     Loader, sequential_batches; Mixture for several corpora, Prefetch to read ahead
+//! DatasetOptions   all of it for a run: what to train on and what to measure on
 //! ```
 //!
 //! Each step is a function of its arguments and, where it draws, of a seed: nothing here has hidden
@@ -41,6 +42,7 @@
 
 mod bits_per_byte;
 mod corpus;
+mod dataset;
 mod error;
 mod input;
 mod inspect;
@@ -60,6 +62,10 @@ mod tokenizer;
 
 pub use bits_per_byte::{bits_per_byte, unigram_bits_per_byte};
 pub use corpus::{TOKENIZER_FILES, corpus_tokenizer};
+pub use dataset::{
+    Dataset, DatasetOptions, HELD_OUT_FRACTION, HeldOut, HeldOutPart, HeldOutSource, TrainSource,
+    common_tokenizer,
+};
 pub use error::DataError;
 pub use input::{Format, InputOptions, Record, Records, Source, Sources, documents, find_sources};
 pub use inspect::{CorpusStatistics, decode_row, statistics, verify};

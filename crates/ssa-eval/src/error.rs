@@ -12,11 +12,15 @@ use ssa_model::ModelError;
 pub enum EvalError {
     /// There is nothing to average over.
     #[error(
-        "no row of the evaluation data has a target token: give a longer text or a shorter sequence length"
+        "no row of the evaluation data has a target token\nhint: give a longer text or a shorter \
+         sequence length"
     )]
     NoTargets,
     /// A logit is not finite, so no metric of it is either.
-    #[error("the {mode} loss of batch {batch} is not finite: the weights hold a diverged model")]
+    #[error(
+        "the {mode} loss of batch {batch} is not finite: the model has diverged, or its weights \
+         are damaged"
+    )]
     NotFinite {
         /// Which inference mode, with its budget.
         mode: String,
@@ -32,7 +36,7 @@ pub enum EvalError {
     /// An op failed.
     #[error(transparent)]
     Kernel(#[from] KernelError),
-    /// The report's template failed; only a defect of this crate can cause it.
+    /// The report's template failed: a bug of this crate.
     #[error("the report could not be rendered")]
     Template(#[from] minijinja::Error),
     /// The summary could not be turned into JSON.

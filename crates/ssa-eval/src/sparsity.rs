@@ -1,13 +1,14 @@
-//! Attention sparsity from two logarithms, without a look at single weights.
+//! Attention sparsity from two logarithms, without looking at single weights.
 
 use ssa_kernels::Tensor;
 use ssa_kernels::ops::attention::full::full_attention_fwd;
-use ssa_kernels::ops::attention::selection::SelectionOptions;
+use ssa_kernels::ops::attention::pooling::mean_pool_f32_fwd;
+use ssa_kernels::ops::attention::selection::{BlockIndices, SelectionOptions, select_blocks};
 use ssa_kernels::ops::attention::sparse::sparse_attention_fwd;
 use ssa_model::{AttentionOptions, LayerAttention, Model, ModelError};
 
-use crate::selected::select;
-use crate::{EvalBatch, Result};
+use crate::Result;
+use crate::batch::EvalBatch;
 
 /// A streaming mean over tokens, query heads and layers.
 #[derive(Clone, Copy, Debug, Default)]
@@ -17,8 +18,8 @@ pub(crate) struct SparsitySum {
 }
 
 impl SparsitySum {
-    /// The share of full attention that lies on the selected tokens is `exp(lse_sparse -
-    /// lse_full)`: both softmax have the same numerators there.
+    /// The share of full attention on the selected tokens is `exp(lse_sparse - lse_full)`: both
+    /// softmax have the same numerators there.
     fn add(
         &mut self,
         lse_full: &Tensor,
@@ -39,10 +40,19 @@ impl SparsitySum {
         Ok(())
     }
 
-    /// The mean so far; none before the first token.
+    /// The mean so far; `None` before the first token.
     pub(crate) fn mean(&self) -> Option<f64> {
         (self.pairs > 0).then(|| self.sum / self.pairs as f64)
     }
+}
+
+/// The blocks that sparse attention would select in an observed layer, by pooled keys.
+pub(crate) fn select(
+    layer: &LayerAttention<'_>,
+    selection: &SelectionOptions,
+) -> Result<BlockIndices, ModelError> {
+    let k_pooled = mean_pool_f32_fwd(layer.k, layer.documents, selection.block_size)?;
+    Ok(select_blocks(layer.q, &k_pooled, layer.documents, selection, layer.softmax_scale)?)
 }
 
 /// A forward pass that also adds the attention sparsity of every layer if `selection` chose the

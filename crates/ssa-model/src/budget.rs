@@ -20,12 +20,16 @@ pub struct SparseBudget {
 }
 
 impl SparseBudget {
+    /// The largest block size, and the largest number of blocks: 2^20.
+    pub const LARGEST_PART: usize = 1 << 20;
+
     /// A budget from its two parts.
     ///
     /// # Errors
-    /// [`ModelError::Budget`] if a part is 0.
+    /// [`ModelError::Budget`] unless both are from 1 to [`Self::LARGEST_PART`].
     pub fn new(block_size: usize, block_counts: usize) -> Result<Self, ModelError> {
-        if block_size == 0 || block_counts == 0 || block_size.checked_mul(block_counts).is_none() {
+        let possible = 1..=Self::LARGEST_PART;
+        if !possible.contains(&block_size) || !possible.contains(&block_counts) {
             return Err(ModelError::Budget { text: format!("{block_size}x{block_counts}") });
         }
         Ok(Self { block_size, block_counts })
@@ -44,6 +48,31 @@ impl SparseBudget {
     /// The largest number of tokens a query attends to.
     pub fn receptive_field(self) -> usize {
         self.block_size * self.block_counts
+    }
+
+    /// Checks that a selection rule can serve the budget: the kernel behind
+    /// [`SelectionRule::Reference`] works on blocks of a power of two of tokens and on lists of a
+    /// power of two of blocks, which are no longer than a block.
+    ///
+    /// # Errors
+    /// [`ModelError::Selection`] names the part of the budget.
+    pub fn check(self, rule: SelectionRule) -> Result<(), ModelError> {
+        let refuse = |part, expected: String| {
+            Err(ModelError::Selection { budget: self.to_string(), part, expected })
+        };
+        match rule {
+            SelectionRule::Exact => Ok(()),
+            _ if self.block_size < 2 || !self.block_size.is_power_of_two() => {
+                refuse("block_size", "a power of two of at least 2".to_owned())
+            }
+            _ if self.block_counts > self.block_size => {
+                refuse("block_counts", format!("at most block_size ({})", self.block_size))
+            }
+            _ if !self.block_counts.is_power_of_two() => {
+                refuse("block_counts", "a power of two".to_owned())
+            }
+            SelectionRule::Reference => Ok(()),
+        }
     }
 
     /// The same budget as options of block selection.
@@ -112,6 +141,24 @@ mod tests {
     }
 
     #[test]
+    fn the_reference_rule_serves_powers_of_two_up_to_the_block_size() {
+        let check = |text: &str, rule| text.parse::<SparseBudget>().unwrap().check(rule);
+        for text in ["16x1", "16x4", "16x16", "2x2"] {
+            check(text, SelectionRule::Reference).unwrap();
+        }
+        for (text, part) in [
+            ("12x2", "block_size"),
+            ("1x1", "block_size"),
+            ("16x3", "block_counts"),
+            ("16x32", "block_counts"),
+        ] {
+            check(text, SelectionRule::Exact).unwrap();
+            let error = check(text, SelectionRule::Reference).unwrap_err().to_string();
+            assert!(error.contains(text) && error.contains(part), "{error}");
+        }
+    }
+
+    #[test]
     fn anything_else_is_refused_with_the_form() {
         for text in [
             "",
@@ -125,6 +172,7 @@ mod tests {
             "-1x4",
             " 16x4",
             "99999999999x99999999999",
+            "16x1048577",
         ] {
             let error = text.parse::<SparseBudget>().unwrap_err().to_string();
             assert!(error.contains("BLOCK_SIZExBLOCK_COUNTS"), "{text}: {error}");

@@ -132,12 +132,25 @@ pub enum ModelError {
     },
     /// A budget is not of the form `16x4`.
     #[error(
-        "`{text}` is not a sparse budget: write BLOCK_SIZExBLOCK_COUNTS with both at least 1, such as 16x4 for \
-         4 blocks of 16 tokens"
+        "`{text}` is not a sparse budget\nhint: write BLOCK_SIZExBLOCK_COUNTS with both from 1 to \
+         1048576, such as 16x4 for 4 blocks of 16 tokens"
     )]
     Budget {
         /// What was given.
         text: String,
+    },
+    /// A selection rule cannot serve a budget.
+    #[error(
+        "the budget {budget} is impossible with reference selection: {part} must be {expected}\n\
+         hint: change the budget, or use exact selection"
+    )]
+    Selection {
+        /// The budget.
+        budget: String,
+        /// `block_size` or `block_counts`.
+        part: &'static str,
+        /// The values that the rule can serve.
+        expected: String,
     },
     /// An op refused its arguments.
     #[error(transparent)]

@@ -27,6 +27,7 @@ mod mlp;
 mod model;
 mod options;
 mod parameters;
+mod rope;
 #[cfg(test)]
 mod testing;
 mod training;
@@ -37,7 +38,7 @@ pub use error::ModelError;
 pub use input::{Input, TrainBatch};
 pub use model::{LayerAttention, Model};
 pub use options::{AttentionMode, AttentionOptions, DocumentMasking, Method};
-pub use parameters::{LayerParameters, Parameters, parameter_shapes};
+pub use parameters::{LayerParameters, Parameters, parameter_count, parameter_shapes};
 pub use training::{Objective, StepLosses, StepScale};
 
 /// Result of every fallible function in this crate.

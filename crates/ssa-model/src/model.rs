@@ -1,6 +1,7 @@
 //! The decoder: embedding, layers, final norm and head.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use ssa_kernels::ops::embedding::embedding_fwd;
 use ssa_kernels::ops::linear::linear_fwd_f32;
@@ -11,13 +12,14 @@ use ssa_kernels::{Device, Documents, Tensor};
 use crate::attention::AttentionContext;
 use crate::attention::plan::single_stream;
 use crate::layer::{self, LayerContext};
+use crate::rope::GrowingRopeTable;
 use crate::{AttentionOptions, Input, ModelConfig, ModelError, Parameters, Result, checkpoint};
 
 /// A language model: its configuration, its weights and what follows from them.
 pub struct Model {
     config: ModelConfig,
     parameters: Parameters,
-    rope: RopeTable,
+    rope: Arc<GrowingRopeTable>,
 }
 
 /// The inputs of one layer's attention, shown to an observer of [`Model::forward_observed`].
@@ -43,9 +45,7 @@ impl Model {
     /// A weight does not have the shape the configuration gives it.
     pub fn new(config: ModelConfig, parameters: Parameters) -> Result<Self> {
         parameters.check(&config)?;
-        let positions = config.max_position_embeddings;
-        let rope =
-            RopeTable::new(config.head_dim, config.rope_theta, &config.rope_scaling, positions)?;
+        let rope = Arc::new(GrowingRopeTable::new(&config)?);
         Ok(Self { config, parameters, rope })
     }
 
@@ -125,7 +125,8 @@ impl Model {
     ) -> Result<Tensor> {
         let plan = single_stream(options.method, options.mode)?;
         let rows = Documents::rows(input.batch(), input.tokens());
-        let context = self.context(input, options, &rows)?;
+        let rope = self.rope_for(input)?;
+        let context = self.context(input, options, &rows, &rope);
         let mut x = self.embed(input)?;
         for (index, weights) in self.parameters.layers.iter().enumerate() {
             let observe = |qkv: &crate::attention::QueryKeyValue| {
@@ -158,30 +159,37 @@ impl Model {
         Ok(embedding_fwd(input.ids(), &self.parameters.embed_tokens, shape)?)
     }
 
-    /// What all layers of a call share.
-    pub(crate) fn context<'a>(
-        &'a self,
-        input: &'a Input,
-        options: &'a AttentionOptions,
-        rows: &'a Documents,
-    ) -> Result<LayerContext<'a>> {
+    /// The RoPE table for the documents of an input.
+    pub(crate) fn rope_for(&self, input: &Input) -> Result<Arc<RopeTable>> {
         let longest = input.documents().ranges().map(|range| range.len()).max().unwrap_or(0);
-        if longest > self.rope.positions() {
+        let positions = self.config.max_position_embeddings;
+        if longest > positions {
             return Err(ModelError::Input {
                 message: format!(
-                    "a document of {longest} tokens is longer than the model's max_position_embeddings of {}",
-                    self.rope.positions()
+                    "a document of {longest} tokens is longer than the model's \
+                     max_position_embeddings of {positions}"
                 ),
             });
         }
+        self.rope.covering(longest, &self.config)
+    }
+
+    /// What all layers of a call share.
+    pub(crate) fn context<'a>(
+        &self,
+        input: &'a Input,
+        options: &'a AttentionOptions,
+        rows: &'a Documents,
+        rope: &'a RopeTable,
+    ) -> LayerContext<'a> {
         let attention = AttentionContext {
             options,
             documents: input.documents(),
             rows,
-            rope: &self.rope,
+            rope,
             head_dim: self.config.head_dim,
             softmax_scale: self.config.softmax_scale(),
         };
-        Ok(LayerContext { attention, rms_norm_eps: self.config.rms_norm_eps as f32 })
+        LayerContext { attention, rms_norm_eps: self.config.rms_norm_eps as f32 }
     }
 }

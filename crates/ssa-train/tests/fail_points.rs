@@ -17,7 +17,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use ssa_train::{Checkpoint, Existing, RunDir, SaveStep, Session, TrainConfig, TrainPlan, Trainer};
+use ssa_train::{
+    Checkpoint, Existing, RunDir, SaveStep, Session, TrainConfig, TrainPlan, Trainer, initial_model,
+};
 
 /// The directory of the child's run.
 const RUN: &str = "SSA_TEST_RUN";
@@ -53,7 +55,7 @@ fn train(path: &Path) {
     let mut config = TrainConfig::parse(CONFIG, "test", &[]).unwrap();
     config.data.paths = vec![path.with_file_name("text.txt")];
     let plan = TrainPlan::new(config).unwrap();
-    let rows = plan.training_rows(&plan.text().unwrap().train).unwrap();
+    let rows = plan.open_data().unwrap().train;
     let (run, checkpoint): (RunDir, Option<Checkpoint>) = if RunDir::holds_unfinished_run(path) {
         let run = RunDir::open(path).unwrap();
         let checkpoint = run.checkpoints().newest().unwrap();
@@ -66,7 +68,7 @@ fn train(path: &Path) {
     };
     let trainer = match checkpoint {
         Some(checkpoint) => Trainer::resume(plan, &checkpoint, rows).unwrap(),
-        None => Trainer::new(plan.clone(), plan.initial_model().unwrap(), rows).unwrap(),
+        None => Trainer::new(plan.clone(), initial_model(&plan).unwrap(), rows).unwrap(),
     };
     let mut session = Session::new(&run, trainer).unwrap();
     if let Ok(point) = env::var(ABORT_AFTER) {

@@ -7,9 +7,9 @@ use super::HeldOutArgs;
 
 /// Compare full and sparse attention inside every layer of a checkpoint.
 ///
-/// Under the hidden states of full and of sparse inference: how much of the full-attention weight
-/// lies on the selected blocks, how concentrated full attention is, how far the outputs of both are
-/// apart, and the bound of Theorem 1 on that distance.
+/// Under the hidden states of full and of sparse inference: the full-attention weight on the
+/// selected blocks, the entropy of full attention, the distance between the outputs of both, and
+/// the bound of Theorem 1 on that distance.
 #[derive(Debug, Args)]
 pub(crate) struct AnalyzeArgs {
     #[command(flatten)]
@@ -18,7 +18,7 @@ pub(crate) struct AnalyzeArgs {
     /// trained one.
     #[arg(long, value_name = "BUDGET")]
     pub(crate) budget: Option<SparseBudget>,
-    /// Tokens to analyse, rounded up to whole batches.
+    /// Tokens to analyze, rounded up to whole batches.
     #[arg(long, value_name = "N", default_value = "8192", value_parser = super::parse_positive)]
     pub(crate) tokens: usize,
 }

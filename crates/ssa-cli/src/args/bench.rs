@@ -7,12 +7,12 @@ use std::str::FromStr;
 use clap::{Args, Subcommand};
 use ssa_model::{Method, SparseBudget};
 
-use super::parse_positive;
+use super::{parse_positive, parse_tokens};
 
 /// Measure what this machine's device does: parts of attention, matrix products, whole training
 /// steps.
 ///
-/// Times are medians after a warm-up, on random inputs that take turns so that no cache holds them.
+/// Times are medians after a warm-up, on rotating random inputs, to defeat the L2 cache.
 /// Shares are of a large square matrix product and of a large addition, both measured first. On the
 /// CPU pass small sizes.
 #[derive(Debug, Args)]
@@ -48,16 +48,22 @@ pub(crate) struct RecordArgs {
 pub(crate) struct BenchAttentionArgs {
     /// Lengths of the row. Without it powers of two from 2048 to 131072 on a GPU, 512 and 2048 on
     /// the CPU.
-    #[arg(long, value_name = "N,...", value_delimiter = ',', value_parser = parse_positive)]
+    #[arg(long, value_name = "N,...", value_delimiter = ',', value_parser = parse_tokens)]
     pub(crate) tokens: Vec<usize>,
     /// Budgets of sparse attention, block size x number of blocks.
-    #[arg(long, value_name = "BUDGET,...", value_delimiter = ',', default_value = "16x16,64x16")]
+    #[arg(
+        long = "budget",
+        alias = "budgets",
+        value_name = "BUDGET,...",
+        value_delimiter = ',',
+        default_value = "16x16,64x16"
+    )]
     pub(crate) budgets: Vec<SparseBudget>,
     /// Query heads / key/value heads.
     #[arg(long, value_name = "HQ/H", default_value_t = Heads { q_heads: 32, kv_heads: 2 })]
     pub(crate) heads: Heads,
     /// Dimensions of a head.
-    #[arg(long, value_name = "N", default_value_t = 64, value_parser = parse_positive)]
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = parse_head_dim)]
     pub(crate) head_dim: usize,
     #[command(flatten)]
     pub(crate) record: RecordArgs,
@@ -70,13 +76,13 @@ pub(crate) struct BenchGemmArgs {
     #[arg(long, value_name = "NAME,...", value_delimiter = ',', default_value = "ssa-1b,ssa-300m")]
     pub(crate) presets: Vec<String>,
     /// Tokens of a micro-batch.
-    #[arg(long, value_name = "N", default_value_t = 16384, value_parser = parse_positive)]
+    #[arg(long, value_name = "N", default_value_t = 16384, value_parser = parse_tokens)]
     pub(crate) tokens: usize,
     #[command(flatten)]
     pub(crate) record: RecordArgs,
 }
 
-/// Measure whole optimiser steps on random ids: forward, backward, clipping, AdamW.
+/// Measure whole optimizer steps on random ids: forward, backward, clipping, AdamW.
 ///
 /// For ssa the coin is drawn as in training, and the steps of each stream are counted by
 /// themselves.
@@ -85,7 +91,7 @@ pub(crate) struct BenchStepArgs {
     /// Model to train: ssa-1b or ssa-300m.
     #[arg(long, value_name = "NAME", default_value = "ssa-1b", conflicts_with = "config")]
     pub(crate) preset: String,
-    /// Take model, objective and optimiser from this configuration of `ssa train` instead.
+    /// Take model, objective and optimizer from this configuration of `ssa train` instead.
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
     /// Method: full, moba, nsa or ssa; without it the configuration's, ssa for a preset.
@@ -95,22 +101,33 @@ pub(crate) struct BenchStepArgs {
     #[arg(long, value_name = "BUDGET")]
     pub(crate) budget: Option<SparseBudget>,
     /// Tokens of a row; without it the configuration's, 8192 for a preset.
-    #[arg(long, value_name = "N", value_parser = parse_positive)]
+    #[arg(long, value_name = "N", value_parser = parse_tokens)]
     pub(crate) tokens: Option<usize>,
-    /// Rows of a step, computed at once.
+    /// Rows of a step, computed together.
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = parse_positive)]
     pub(crate) batch: usize,
     /// Steps of each stream to measure.
     #[arg(long, value_name = "N", default_value_t = 20, value_parser = parse_positive)]
     pub(crate) steps: usize,
     /// Steps of each stream to run before.
-    #[arg(long, value_name = "N", default_value_t = 3)]
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = parse_warm_up)]
     pub(crate) warm_up: usize,
     /// Keep only the input of each layer and compute the rest again in the backward.
     #[arg(long)]
     pub(crate) recompute: bool,
     #[command(flatten)]
     pub(crate) record: RecordArgs,
+}
+
+/// The most heads, and the most dimensions of a head, as of a model.
+const LARGEST_HEAD_SIZE: usize = 1 << 12;
+
+fn parse_warm_up(text: &str) -> Result<usize, String> {
+    super::parse_size(text, 0, super::LARGEST_COUNT)
+}
+
+fn parse_head_dim(text: &str) -> Result<usize, String> {
+    super::parse_size(text, 1, LARGEST_HEAD_SIZE)
 }
 
 /// Numbers of query and of key/value heads, as in `32/2`.
@@ -128,11 +145,14 @@ impl FromStr for Heads {
             text.split_once('/').and_then(|(q, kv)| Some((q.parse().ok()?, kv.parse().ok()?)));
         numbers
             .filter(|&(q_heads, kv_heads): &(usize, usize)| {
-                q_heads > 0 && kv_heads > 0 && q_heads % kv_heads == 0
+                (1..=LARGEST_HEAD_SIZE).contains(&q_heads)
+                    && kv_heads > 0
+                    && q_heads % kv_heads == 0
             })
             .map(|(q_heads, kv_heads)| Self { q_heads, kv_heads })
             .ok_or_else(|| {
-                "expected two whole numbers such as 32/2, the second a divisor of the first"
+                "expected two whole numbers of at most 4096 such as 32/2, the second a divisor of \
+                 the first"
                     .to_owned()
             })
     }
@@ -152,8 +172,9 @@ mod tests {
     fn heads_are_two_numbers_that_fit() {
         assert_eq!("32/2".parse(), Ok(Heads { q_heads: 32, kv_heads: 2 }));
         assert_eq!(Heads { q_heads: 6, kv_heads: 3 }.to_string(), "6/3");
-        for bad in ["", "32", "32/", "0/1", "4/0", "5/2", "2/4", "a/b"] {
-            assert!(bad.parse::<Heads>().is_err(), "{bad}");
+        for bad in ["", "32", "32/", "0/1", "4/0", "5/2", "2/4", "a/b", "4097/1"] {
+            let message = bad.parse::<Heads>().unwrap_err();
+            assert!(message.contains("such as 32/2"), "{bad}: {message}");
         }
     }
 }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand, ValueEnum};
 use ssa_data::{Format, InputOptions, Packing, Part, SHARD_TOKENS};
 
-use super::{parse_positive, parse_size};
+use super::{LARGEST_VOCABULARY, LONGEST_ROW, parse_positive, parse_size};
 
 /// Prepare text for training: tokenise it into shards, train a tokenizer, look at a corpus.
 #[derive(Debug, Args)]
@@ -61,7 +61,7 @@ pub(crate) struct TrainTokenizerArgs {
     #[command(flatten)]
     pub(crate) input: InputArgs,
     /// Tokens of the vocabulary: 256 bytes, the end of a document, and as many merges as are left.
-    #[arg(long, value_name = "N", value_parser = |text: &str| parse_size(text, 257))]
+    #[arg(long, value_name = "N", value_parser = |text: &str| parse_size(text, 257, LARGEST_VOCABULARY))]
     pub(crate) vocab_size: usize,
     /// Directory for the tokenizer.
     #[arg(long, value_name = "DIR")]
@@ -82,7 +82,7 @@ pub(crate) struct InspectArgs {
     #[arg(long, value_name = "N", default_value_t = 2)]
     pub(crate) rows: usize,
     /// Tokens of a row.
-    #[arg(long, value_name = "N", default_value = "256", value_parser = |text: &str| parse_size(text, 2))]
+    #[arg(long, value_name = "N", default_value = "256", value_parser = |text: &str| parse_size(text, 2, LONGEST_ROW))]
     pub(crate) sequence_length: usize,
     /// How documents are packed into rows: concat, best-fit or greedy.
     #[arg(long, value_name = "PACKING", default_value = "concat")]

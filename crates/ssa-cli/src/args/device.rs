@@ -54,7 +54,8 @@ mod tests {
             assert_eq!(text.parse(), Ok(choice));
         }
         for bad in ["", "gpu", "cuda:", "cuda:x", "cuda:-1", "cpu:0", "CUDA"] {
-            assert!(bad.parse::<DeviceChoice>().is_err(), "{bad}");
+            let message = bad.parse::<DeviceChoice>().unwrap_err();
+            assert!(message.contains("cuda:N"), "{bad}: {message}");
         }
     }
 }

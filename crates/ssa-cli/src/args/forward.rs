@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use ssa_model::{AttentionMode, Method};
+use ssa_model::{AttentionMode, Method, SparseBudget};
 
 use super::held_out::Selection;
 use super::parse_positive;
@@ -16,7 +16,8 @@ use super::parse_positive;
 /// label of a token is the one that follows it.
 #[derive(Debug, Args)]
 pub(crate) struct ForwardArgs {
-    /// Checkpoint directory in Hugging Face layout (config.json, model.safetensors).
+    /// Checkpoint directory in Hugging Face layout (config.json, model.safetensors), or the
+    /// directory of a run: then its trained model, or its last checkpoint if it is not finished.
     #[arg(long, value_name = "DIR")]
     pub(crate) model: PathBuf,
     /// Safetensors file with `input_ids` [B, T], I32 or I64.
@@ -31,11 +32,15 @@ pub(crate) struct ForwardArgs {
     /// Rule that selects blocks: exact top-k, or the approximation of the released kernel.
     #[arg(long, value_enum, default_value_t = Selection::Exact)]
     pub(crate) selection: Selection,
-    /// Tokens of a block; without it the checkpoint's.
-    #[arg(long, value_name = "N", value_parser = parse_positive)]
+    /// Budget of sparse attention, block size x number of blocks, such as 16x4; without it the
+    /// checkpoint's.
+    #[arg(long, value_name = "BUDGET", conflicts_with_all = ["block_size", "block_counts"])]
+    pub(crate) budget: Option<SparseBudget>,
+    /// The first part of --budget alone.
+    #[arg(long, hide = true, value_name = "N", value_parser = parse_positive)]
     pub(crate) block_size: Option<usize>,
-    /// Blocks a query attends to, its own included; without it the checkpoint's.
-    #[arg(long, value_name = "N", value_parser = parse_positive)]
+    /// The second part of --budget alone.
+    #[arg(long, hide = true, value_name = "N", value_parser = parse_positive)]
     pub(crate) block_counts: Option<usize>,
     /// Also compute the losses of a training step that ran this stream: full or sparse.
     #[arg(long, value_name = "MODE")]
@@ -44,7 +49,13 @@ pub(crate) struct ForwardArgs {
     #[arg(long, requires = "train_stream")]
     pub(crate) grads: bool,
     /// Weight of the alignment loss (method ssa) [default: 10].
-    #[arg(long, value_name = "X", requires = "train_stream", allow_negative_numbers = true, value_parser = parse_alpha)]
+    #[arg(
+        long,
+        value_name = "X",
+        requires = "train_stream",
+        allow_negative_numbers = true,
+        value_parser = parse_alpha
+    )]
     pub(crate) alpha: Option<f32>,
     /// Safetensors file to write.
     #[arg(long, value_name = "FILE")]

@@ -8,6 +8,7 @@ mod doctor;
 mod eval;
 mod forward;
 mod held_out;
+mod hints;
 mod selftest;
 mod train;
 
@@ -25,6 +26,7 @@ pub(crate) use doctor::DoctorArgs;
 pub(crate) use eval::{EvalArgs, EvalCommand, PerplexityArgs};
 pub(crate) use forward::ForwardArgs;
 pub(crate) use held_out::HeldOutArgs;
+pub(crate) use hints::with_hint;
 pub(crate) use selftest::SelftestArgs;
 pub(crate) use train::TrainArgs;
 
@@ -40,8 +42,8 @@ output), 4 a loss that is not finite, 5 interrupted by a signal with everything 
 #[derive(Debug, Parser)]
 #[command(name = "ssa", version = VERSION, max_term_width = 100, after_help = EXIT_CODES)]
 pub(crate) struct Cli {
-    /// Threads to compute with; all cores without it. Results do not depend on it.
-    #[arg(long, global = true, display_order = 100, value_name = "N", value_parser = parse_positive)]
+    /// Threads to compute with, at most 4096; all cores without it. Results do not depend on it.
+    #[arg(long, global = true, display_order = 100, value_name = "N", value_parser = parse_threads)]
     pub(crate) threads: Option<usize>,
     /// Where to compute: auto (the first GPU if there is one), cpu, cuda or cuda:N.
     #[arg(long, global = true, display_order = 100, value_name = "DEVICE", default_value_t = DeviceChoice::Auto)]
@@ -55,7 +57,9 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     Data(DataArgs),
     Train(TrainArgs),
+    #[command(alias = "evaluate")]
     Eval(EvalArgs),
+    #[command(alias = "analyse")]
     Analyze(AnalyzeArgs),
     Forward(ForwardArgs),
     Selftest(SelftestArgs),
@@ -63,14 +67,33 @@ pub(crate) enum Command {
     Doctor(DoctorArgs),
 }
 
-/// A size that must be at least `minimum`.
-fn parse_size(text: &str, minimum: usize) -> Result<usize, String> {
-    let size = text.parse().ok().filter(|&size| size >= minimum);
-    size.ok_or_else(|| format!("expected a whole number of at least {minimum}"))
+/// The largest number of anything that is only counted.
+const LARGEST_COUNT: usize = 1 << 40;
+/// The largest number of tokens of a row.
+const LONGEST_ROW: usize = 1 << 24;
+/// The largest vocabulary, as of a model.
+const LARGEST_VOCABULARY: usize = 1 << 24;
+/// The largest number of threads.
+const MOST_THREADS: usize = 1 << 12;
+
+/// A size from `minimum` to `maximum`.
+fn parse_size(text: &str, minimum: usize, maximum: usize) -> Result<usize, String> {
+    let size = text.parse().ok().filter(|size| (minimum..=maximum).contains(size));
+    size.ok_or_else(|| {
+        format!("expected a whole number of at least {minimum} and at most {maximum}")
+    })
 }
 
 fn parse_positive(text: &str) -> Result<usize, String> {
-    parse_size(text, 1)
+    parse_size(text, 1, LARGEST_COUNT)
+}
+
+fn parse_tokens(text: &str) -> Result<usize, String> {
+    parse_size(text, 1, LONGEST_ROW)
+}
+
+fn parse_threads(text: &str) -> Result<usize, String> {
+    parse_size(text, 1, MOST_THREADS)
 }
 
 #[cfg(test)]

@@ -7,17 +7,21 @@ mod device;
 mod doctor;
 mod eval;
 mod forward;
+mod free_memory;
 mod held_out;
-mod monitor;
+mod memory;
+mod model;
 mod selftest;
 mod train;
+
+use std::env;
+use std::ffi::OsString;
 
 use anyhow::{Context, Result};
 use ssa_kernels::ops::attention::selection::SelectionRule;
 use ssa_model::SparseBudget;
 
 use crate::args::{Cli, Command, EvalCommand};
-use crate::exit::UsageError;
 
 /// Runs the command line.
 pub(crate) fn run(cli: Cli) -> Result<()> {
@@ -43,14 +47,19 @@ pub(crate) fn run(cli: Cli) -> Result<()> {
 
 /// Refuses budgets that the selection rule cannot serve, before any work is done.
 fn check_budgets(budgets: &[SparseBudget], rule: SelectionRule) -> Result<()> {
-    let refused = |budget: &&SparseBudget| budget.block_counts() > budget.block_size();
-    match budgets.iter().find(refused).filter(|_| rule == SelectionRule::Reference) {
-        None => Ok(()),
-        Some(budget) => Err(UsageError(format!(
-            "the budget {budget} does not exist with reference selection: it takes at most as many blocks as a block \
-             has tokens ({}); lower the number of blocks, or use exact selection",
-            budget.block_size()
-        ))
-        .into()),
-    }
+    Ok(budgets.iter().try_for_each(|budget| budget.check(rule))?)
+}
+
+/// The command line of this program, as a shell would read it.
+fn command_line() -> String {
+    let quoted = |argument: OsString| {
+        let text = argument.to_string_lossy().into_owned();
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_./:=,@%+".contains(&byte);
+        match text.bytes().all(plain) && !text.is_empty() {
+            true => text,
+            false => format!("'{}'", text.replace('\'', "'\\''")),
+        }
+    };
+    let arguments = env::args_os().skip(1).map(quoted);
+    ["ssa".to_owned()].into_iter().chain(arguments).collect::<Vec<_>>().join(" ")
 }

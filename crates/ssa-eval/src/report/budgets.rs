@@ -9,7 +9,10 @@ use ssa_model::SparseBudget;
 const CLASSES: [&str; 3] = ["sparse", "alignment", "mixed"];
 
 /// One line per block size, full attention as a level. None without a sparse result.
-pub(super) fn budget_chart(evaluation: &Perplexity, trained: SparseBudget) -> Option<String> {
+pub(super) fn budget_chart(
+    evaluation: &Perplexity,
+    trained: Option<SparseBudget>,
+) -> Option<String> {
     let points: Vec<(SparseBudget, f64)> = evaluation
         .results
         .iter()
@@ -32,7 +35,10 @@ pub(super) fn budget_chart(evaluation: &Perplexity, trained: SparseBudget) -> Op
     );
     let mut chart = Chart::new(
         "Bits per byte by sparse budget",
-        "Lower is better. The ring marks the budget the model was trained at.",
+        match trained {
+            Some(_) => "Lower is better. The ring marks the budget the model was trained at.",
+            None => "Lower is better. The model was trained without sparse attention.",
+        },
         x,
         y,
     );
@@ -42,7 +48,7 @@ pub(super) fn budget_chart(evaluation: &Perplexity, trained: SparseBudget) -> Op
     let mut sizes: Vec<usize> = points.iter().map(|(budget, _)| budget.block_size()).collect();
     // The trained block size comes first and alone has labels: those of several lines would
     // collide.
-    sizes.sort_unstable_by_key(|&size| (size != trained.block_size(), size));
+    sizes.sort_unstable_by_key(|&size| (Some(size) != trained.map(SparseBudget::block_size), size));
     sizes.dedup();
     for (index, &size) in sizes.iter().enumerate() {
         let class = CLASSES[index.min(CLASSES.len() - 1)];
@@ -60,8 +66,8 @@ pub(super) fn budget_chart(evaluation: &Perplexity, trained: SparseBudget) -> Op
     Some(chart.finish())
 }
 
-fn mark(budget: SparseBudget, bits: f64, trained: SparseBudget, labelled: bool) -> Mark {
-    let emphasis = budget == trained;
+fn mark(budget: SparseBudget, bits: f64, trained: Option<SparseBudget>, labelled: bool) -> Mark {
+    let emphasis = Some(budget) == trained;
     let note = if emphasis { ", the trained budget" } else { "" };
     Mark {
         x: budget.receptive_field() as f64,

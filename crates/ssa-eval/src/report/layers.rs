@@ -4,7 +4,7 @@ use ssa_model::AttentionMode;
 
 use super::chart::{Chart, Mark};
 use super::scale::{Axis, Spacing};
-use crate::{Analysis, HiddenStates};
+use crate::{Analysis, ModeAttention};
 
 /// One line per inference mode that produced the hidden states.
 pub(super) fn sparsity_chart(analysis: &Analysis) -> String {
@@ -14,7 +14,7 @@ pub(super) fn sparsity_chart(analysis: &Analysis) -> String {
         states.iter().flat_map(|states| &states.layers).map(|means| means.attention_sparsity);
     let mut chart = Chart::new(
         "Attention sparsity by layer",
-        "The share of the full-attention weight that lies on the selected blocks; 1 means that nothing is lost.",
+        "The share of the full-attention weight on the selected blocks; 1 means that nothing is lost.",
         Axis::counting("layer", layers),
         Axis::spanning("attention sparsity", Spacing::Linear, values),
     );
@@ -29,7 +29,7 @@ pub(super) fn sparsity_chart(analysis: &Analysis) -> String {
     chart.finish()
 }
 
-fn points(states: &HiddenStates) -> impl Iterator<Item = (f64, f64)> {
+fn points(states: &ModeAttention) -> impl Iterator<Item = (f64, f64)> {
     states.layers.iter().enumerate().map(|(layer, means)| (layer as f64, means.attention_sparsity))
 }
 

@@ -15,6 +15,7 @@ use minijinja::value::{Serde, Value};
 use minijinja::{Environment, context};
 
 pub use curves::StepPoint;
+pub use facts::caption;
 
 use crate::{Result, Summary};
 
@@ -51,11 +52,8 @@ pub fn render(summary: &Summary, steps: &[StepPoint], config_toml: &str) -> Resu
 fn results(summary: &Summary) -> Option<Value> {
     let evaluation = summary.evaluation.as_ref()?;
     let chart = budgets::budget_chart(evaluation, summary.trained_budget);
-    let table = table::results_table(
-        evaluation,
-        summary.baseline_bits_per_byte,
-        Some(summary.trained_budget),
-    );
+    let table =
+        table::results_table(evaluation, summary.baseline_bits_per_byte, summary.trained_budget);
     Some(context! {
         chart => chart.map(Value::from_safe_string),
         table => Serde(table),

@@ -1,6 +1,6 @@
 //! The tables of a run as text cells: the same for the page, the terminal and documentation.
 
-use crate::{Analysis, AttentionMeans, BudgetResult, HiddenStates, Perplexity};
+use crate::{Analysis, AttentionMeans, BudgetResult, ModeAttention, Perplexity};
 use ssa_model::SparseBudget;
 
 /// A table of text. The first column is left-aligned, all others hold numbers.
@@ -68,18 +68,8 @@ fn result_row(result: &BudgetResult, trained: Option<SparseBudget>) -> Row {
 }
 
 /// The layers of an analysis and their mean, under the hidden states of one inference mode.
-pub fn layers_table(states: &HiddenStates) -> Table {
-    let header = vec![
-        "layer",
-        "sparsity",
-        "entropy, bits",
-        "dropped mass",
-        "distance",
-        "bound",
-        "bound holds",
-        "max violation",
-        "identity error",
-    ];
+pub fn layers_table(states: &ModeAttention) -> Table {
+    let header = [&["layer"], AttentionMeans::TITLES].concat();
     let layers = states.layers.iter().enumerate();
     let mut rows: Vec<_> =
         layers.map(|(layer, means)| means_row(layer.to_string(), means, false)).collect();
@@ -88,25 +78,7 @@ pub fn layers_table(states: &HiddenStates) -> Table {
 }
 
 fn means_row(name: String, means: &AttentionMeans, emphasis: bool) -> Row {
-    Row {
-        cells: vec![
-            name,
-            format!("{:.4}", means.attention_sparsity),
-            format!("{:.3}", means.entropy_bits),
-            format!("{:.4}", means.dropped_mass),
-            format!("{:.4}", means.distance),
-            format!("{:.4}", means.bound),
-            format!("{:.2} %", 100.0 * means.bound_holds),
-            rounding_error(means.max_violation),
-            rounding_error(means.identity_error),
-        ],
-        emphasis,
-    }
-}
-
-/// The order of magnitude is all that counts.
-fn rounding_error(value: f64) -> String {
-    if value == 0.0 { "0".to_owned() } else { format!("{value:.1e}") }
+    Row { cells: [vec![name], means.cells()].concat(), emphasis }
 }
 
 /// What an analysis covered, in a line.

@@ -4,7 +4,7 @@ use ssa_model::{AttentionMode, Method, SparseBudget};
 
 use super::table::{layers_table, results_table};
 use super::{StepPoint, render};
-use crate::{Analysis, AttentionMeans, BudgetResult, HiddenStates, Machine, Perplexity, Summary};
+use crate::{Analysis, AttentionMeans, BudgetResult, Machine, ModeAttention, Perplexity, Summary};
 
 fn result(budget: Option<&str>, bits_per_byte: f64, kl: Option<f64>) -> BudgetResult {
     let budget: Option<SparseBudget> = budget.map(|budget| budget.parse().unwrap());
@@ -34,9 +34,9 @@ fn layer(attention_sparsity: f64) -> AttentionMeans {
     }
 }
 
-fn states(mode: AttentionMode, sparsities: &[f64]) -> HiddenStates {
+fn states(mode: AttentionMode, sparsities: &[f64]) -> ModeAttention {
     let mean = sparsities.iter().sum::<f64>() / sparsities.len() as f64;
-    HiddenStates {
+    ModeAttention {
         mode,
         overall: layer(mean),
         layers: sparsities.iter().map(|&value| layer(value)).collect(),
@@ -44,7 +44,7 @@ fn states(mode: AttentionMode, sparsities: &[f64]) -> HiddenStates {
 }
 
 fn summary() -> Summary {
-    let trained = "16x4".parse().unwrap();
+    let trained: SparseBudget = "16x4".parse().unwrap();
     let results = vec![
         result(None, 1.6118, None),
         result(Some("16x1"), 2.0519, Some(0.31)),
@@ -56,10 +56,16 @@ fn summary() -> Summary {
     Summary {
         version: "0.1.0".to_owned(),
         commit: "0123456789ab".to_owned(),
+        run: "demo".to_owned(),
+        command: "ssa train configs/demo.toml --set run.seed=7".to_owned(),
         started: "2026-11-23T18:00:00Z".to_owned(),
         machine: Machine { cpu: "Some CPU".to_owned(), threads: 2 },
+        device: "cpu".to_owned(),
+        seed: 7,
+        data: vec!["built-in text".to_owned()],
+        held_out: vec!["held-out part of built-in text".to_owned()],
         method: Method::Ssa,
-        trained_budget: trained,
+        trained_budget: Some(trained),
         parameters: 1_234_567,
         steps: 300,
         train_tokens: 2_457_600,
@@ -149,11 +155,30 @@ fn a_method_without_full_attention_has_no_comparison() {
 }
 
 #[test]
+fn the_page_says_where_the_run_comes_from() {
+    let page = render(&summary(), &[], "").unwrap();
+    for fact in ["demo.toml --set run.seed=7", "built-in text", "cpu", "demo"] {
+        assert!(page.contains(fact), "{fact} is missing");
+    }
+    let caption = super::caption(&summary());
+    for fact in ["demo", "ssa", "built-in text", "seed 7", "cpu"] {
+        assert!(caption.contains(fact), "{fact} is not in {caption}");
+    }
+}
+
+#[test]
+fn a_model_trained_without_sparse_attention_marks_no_budget() {
+    let summary = Summary { method: Method::Full, trained_budget: None, ..summary() };
+    let page = render(&summary, &steps(10), "").unwrap();
+    assert!(page.contains("Quality by budget") && !page.contains("(trained)"));
+    assert!(page.contains("trained without sparse attention"));
+}
+
+#[test]
 fn tables_have_one_cell_per_column() {
     let summary = summary();
     let evaluation = summary.evaluation.as_ref().unwrap();
-    let results =
-        results_table(evaluation, summary.baseline_bits_per_byte, Some(summary.trained_budget));
+    let results = results_table(evaluation, summary.baseline_bits_per_byte, summary.trained_budget);
     assert_eq!(results.rows.len(), 7);
     let layers = layers_table(&summary.analysis.as_ref().unwrap().hidden_states[0]);
     assert_eq!(layers.rows.len(), 5);

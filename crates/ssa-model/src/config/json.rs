@@ -96,7 +96,9 @@ fn check_fixed_keys(keys: &Keys<'_>) -> Result<()> {
             return Err(keys.error("model_type", expected));
         }
         _ => {
-            return Err(keys.error("model_type", "\"llama-nsa\", the only architecture implemented"));
+            return Err(
+                keys.error("model_type", "\"llama-nsa\", the only architecture implemented")
+            );
         }
     }
     for key in ["attention_bias", "mlp_bias"] {
@@ -105,8 +107,9 @@ fn check_fixed_keys(keys: &Keys<'_>) -> Result<()> {
         }
     }
     match keys.text("hidden_act")? {
-        None | Some("silu") => Ok(()),
-        Some(_) => Err(keys.error("hidden_act", "\"silu\"")),
+        // transformers knows the same function under both names.
+        None | Some("silu" | "swish") => Ok(()),
+        Some(_) => Err(keys.error("hidden_act", "\"silu\" or \"swish\"")),
     }
 }
 
@@ -200,15 +203,15 @@ impl<'a> Keys<'a> {
     }
 
     fn token(&self, key: &str) -> Result<Option<u32>> {
-        self.read(key, "a token number", token)
+        Ok(self.read(key, "a token number", token)?.flatten())
     }
 
     fn tokens(&self, key: &str) -> Result<Vec<u32>> {
         let tokens = self.read(key, "a token number or a list of them", |value| match value {
-            Value::Array(list) => list.iter().map(token).collect(),
+            Value::Array(list) => list.iter().map(token).collect::<Option<Vec<_>>>(),
             single => token(single).map(|token| vec![token]),
         })?;
-        Ok(tokens.unwrap_or_default())
+        Ok(tokens.unwrap_or_default().into_iter().flatten().collect())
     }
 
     fn object(&self, key: &str) -> Result<Option<Keys<'a>>> {
@@ -236,6 +239,10 @@ impl<'a> Keys<'a> {
     }
 }
 
-fn token(value: &Value) -> Option<u32> {
-    value.as_u64()?.try_into().ok()
+/// A token number; -1 means "none", as in many published files.
+fn token(value: &Value) -> Option<Option<u32>> {
+    match value.as_i64()? {
+        -1 => Some(None),
+        number => number.try_into().ok().map(Some),
+    }
 }

@@ -22,7 +22,7 @@ use ssa_model::{AttentionMode, Model};
 
 use crate::durable::{copy_tokenizer, sync_names};
 use crate::run_dir::{remove_files, remove_model_files};
-use crate::{Result, RunDir, TrainError, Validation};
+use crate::{Measurements, Result, RunDir, TrainError};
 
 const BEST: &str = "best";
 const PARTIAL: &str = "best.partial";
@@ -40,14 +40,7 @@ pub struct Best {
     /// The attention whose bits per byte decided.
     pub by: AttentionMode,
     /// The validation after that step.
-    pub validation: Validation,
-}
-
-impl Best {
-    /// The number that decided: the lower, the better.
-    pub fn bits_per_byte(&self) -> f64 {
-        self.validation.under(self.by).map_or(f64::INFINITY, |loss| loss.bits_per_byte)
-    }
+    pub validation: Measurements,
 }
 
 impl RunDir {

@@ -5,16 +5,16 @@ use std::sync::{Arc, Mutex};
 use tempfile::{TempDir, tempdir};
 
 use super::*;
-use crate::TrainError;
-use crate::Trainer;
+use crate::initial_model::initial_model;
 use crate::trainer::tests::{plan, rows};
+use crate::{TrainError, Trainer};
 
 const KEEP_ALL: Keep = Keep { last: usize::MAX, every: 0 };
 
 /// A trainer that has done some steps.
 fn trained(steps: usize) -> Trainer {
     let plan = plan(&[]);
-    let (model, rows) = (plan.initial_model().unwrap(), rows(&plan));
+    let (model, rows) = (initial_model(&plan).unwrap(), rows(&plan));
     let mut trainer = Trainer::new(plan, model, rows).unwrap();
     (0..steps).for_each(|_| {
         trainer.step().unwrap();

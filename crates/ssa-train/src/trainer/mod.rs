@@ -23,7 +23,7 @@ mod state;
 pub(crate) mod tests;
 
 /// Steps whose batches are read before they are needed: one would do unless a disk pauses.
-const STEPS_AHEAD: usize = 2;
+pub(crate) const STEPS_AHEAD: usize = 2;
 
 const TERA: f64 = 1e12;
 
@@ -34,11 +34,11 @@ const TERA: f64 = 1e12;
 ///
 /// ```no_run
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// use ssa_train::{TrainConfig, TrainPlan, Trainer};
+/// use ssa_train::{TrainConfig, TrainPlan, Trainer, initial_model};
 ///
 /// let plan = TrainPlan::new(TrainConfig::default())?;
 /// let data = plan.open_data()?;
-/// let model = plan.initial_model()?;
+/// let model = initial_model(&plan)?;
 /// let mut trainer = Trainer::new(plan, model, data.train)?;
 /// for metrics in &mut trainer {
 ///     println!("{}", metrics?.loss);
@@ -208,7 +208,7 @@ impl Trainer {
             effective_alpha: alpha,
             learning_rate,
             grad_norm: norm,
-            full_streams: totals.full_streams as f64 / totals.streams as f64,
+            full_stream_fraction: totals.full_streams as f64 / totals.streams as f64,
             skipped_steps: self.bad_steps.skipped,
             tokens: scale.valid_tokens,
             seconds,

@@ -9,8 +9,9 @@
 //! ```
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use ssa_eval::{ModeLoss, Monitored, Probe, Validation};
 use ssa_model::{AttentionMode, Method};
-use ssa_train::{Measurements, ModeLoss, Probe, StepMetrics, TrainPlan, Validation};
+use ssa_train::{StepMetrics, TrainPlan};
 
 use super::super::progress::bar_style;
 use super::sparkline::{Series, sparkline};
@@ -28,8 +29,8 @@ pub(super) struct Live {
     validation: Curve,
     best_by: AttentionMode,
     best: Option<(usize, f64)>,
-    /// Share of steps on full attention before the last probe.
-    full_streams: Option<f64>,
+    /// Fraction of steps on full attention before the last probe.
+    full_stream_fraction: Option<f64>,
 }
 
 /// A line with a curve of all values so far and a text about the last.
@@ -60,19 +61,19 @@ impl Live {
             validation: curve("validation", turn(monitoring.validate_every)),
             best_by: plan.best_by(),
             best: None,
-            full_streams: None,
+            full_stream_fraction: None,
         }
     }
 
     /// Shows a step that has just been done.
-    pub(super) fn show(&mut self, facts: &Facts, metrics: &StepMetrics, measured: &Measurements) {
-        self.remember(metrics, measured);
+    pub(super) fn show(&mut self, facts: &Facts, metrics: &StepMetrics, monitored: &Monitored) {
+        self.remember(metrics, monitored);
         self.bar.set_message(format!("{}  eta {}", facts.speed(metrics), facts.left(metrics.step)));
     }
 
     /// Shows a step, done by whatever program.
-    pub(super) fn remember(&mut self, metrics: &StepMetrics, measured: &Measurements) {
-        if let Some(probe) = &measured.probe {
+    pub(super) fn remember(&mut self, metrics: &StepMetrics, monitored: &Monitored) {
+        if let Some(probe) = &monitored.probe {
             self.probe(probe);
         }
         self.loss.push(
@@ -88,8 +89,8 @@ impl Live {
         );
         if let Some(alignment) = &mut self.alignment {
             let layers = sparkline(&metrics.alignment_per_layer, WIDTH);
-            let streams = self.full_streams;
-            let streams = streams
+            let streams = self
+                .full_stream_fraction
                 .map_or_else(String::new, |share| format!("  full streams {:.0} %", 100.0 * share));
             let text = format!(
                 "{:.5}  by layer {layers}  alpha {}{streams}",
@@ -97,7 +98,7 @@ impl Live {
             );
             alignment.push(metrics.alignment, text);
         }
-        if let Some(validation) = &measured.validation {
+        if let Some(validation) = &monitored.validation {
             self.validation(metrics.step, validation);
         }
         self.bar.set_position(metrics.step as u64);
@@ -122,7 +123,7 @@ impl Live {
             sparkline(&layers, WIDTH),
             first.overall.entropy_bits,
         );
-        self.full_streams = Some(probe.full_streams);
+        self.full_stream_fraction = Some(probe.full_stream_fraction);
         self.sparsity.push(first.overall.attention_sparsity, text);
     }
 

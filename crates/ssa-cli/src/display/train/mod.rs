@@ -8,8 +8,9 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use indicatif::FormattedDuration;
+use ssa_eval::Monitored;
 use ssa_model::Method;
-use ssa_train::{LoggedStep, Measurements, StepMetrics, TrainPlan};
+use ssa_train::{LoggedStep, StepMetrics, TrainPlan};
 
 use super::{Display, note};
 use live::Live;
@@ -53,7 +54,11 @@ impl TrainProgress {
             Display::Plain => View::Plain,
             Display::Terminal => {
                 let mut live = Live::new(plan);
-                history.iter().for_each(|step| live.remember(&step.metrics, &step.measured));
+                for step in history {
+                    // A measurement that cannot be read leaves a gap in a curve.
+                    let monitored = step.measured.view().unwrap_or_default();
+                    live.remember(&step.metrics, &monitored);
+                }
                 View::Live(Box::new(live))
             }
         };
@@ -61,11 +66,11 @@ impl TrainProgress {
     }
 
     /// Shows a finished step and what was measured after it.
-    pub(crate) fn step(&mut self, metrics: &StepMetrics, measured: &Measurements) {
+    pub(crate) fn step(&mut self, metrics: &StepMetrics, monitored: &Monitored) {
         self.facts.add(metrics);
         match &mut self.view {
-            View::Plain => plain::show(&self.facts, metrics, measured),
-            View::Live(live) => live.show(&self.facts, metrics, measured),
+            View::Plain => plain::show(&self.facts, metrics, monitored),
+            View::Live(live) => live.show(&self.facts, metrics, monitored),
         }
     }
 
@@ -119,7 +124,7 @@ impl Facts {
 
 /// The stream of a step in a word of six letters, so that lines stay aligned.
 fn stream(metrics: &StepMetrics) -> &'static str {
-    match metrics.full_streams {
+    match metrics.full_stream_fraction {
         1.0 => "full  ",
         0.0 => "sparse",
         _ => "mixed ",

@@ -1,20 +1,21 @@
 //! A line for every few steps and for everything that is measured.
 
+use ssa_eval::{Monitored, Probe, Validation};
 use ssa_model::Method;
-use ssa_train::{Measurements, Probe, StepMetrics, Validation};
+use ssa_train::StepMetrics;
 
 use super::super::note;
 use super::{Facts, stream};
 
-pub(super) fn show(facts: &Facts, metrics: &StepMetrics, measured: &Measurements) {
+pub(super) fn show(facts: &Facts, metrics: &StepMetrics, monitored: &Monitored) {
     if metrics.step.is_multiple_of(facts.log_every) || metrics.step == facts.steps {
         note(&step_line(facts, metrics));
     }
     let width = facts.steps.to_string().len();
-    if let Some(probe) = &measured.probe {
+    if let Some(probe) = &monitored.probe {
         note(&format!("probe {:>width$}  {}", metrics.step, probe_line(probe)));
     }
-    if let Some(validation) = &measured.validation {
+    if let Some(validation) = &monitored.validation {
         note(&format!("valid {:>width$}  {}", metrics.step, validation_line(validation)));
     }
 }
@@ -49,7 +50,7 @@ fn probe_line(probe: &Probe) -> String {
         ));
     }
     parts.extend(probe.kl_full_sparse.map(|kl| format!("KL {kl:.4}")));
-    parts.push(format!("{:.0} % full streams", 100.0 * probe.full_streams));
+    parts.push(format!("{:.0} % full streams", 100.0 * probe.full_stream_fraction));
     parts.join("; ")
 }
 
