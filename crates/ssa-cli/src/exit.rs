@@ -131,7 +131,7 @@ fn kind(error: &(dyn std::error::Error + 'static)) -> Option<Exit> {
     if error.is::<NotFiniteError>() {
         return Some(Exit::NotFinite);
     }
-    error.is::<FileError>().then_some(Exit::Data)
+    (error.is::<FileError>() || error.is::<ssa_files::FileError>()).then_some(Exit::Data)
 }
 
 fn config_kind(error: &ConfigError) -> Exit {
@@ -152,9 +152,11 @@ fn train_kind(error: &TrainError) -> Exit {
         | TrainError::Locked { .. }
         | TrainError::ConfigChanged { .. }
         | TrainError::Config(_) => Exit::Usage,
-        TrainError::Io { .. } | TrainError::Checkpoint(_) | TrainError::Metrics { .. } => {
-            Exit::Data
-        }
+        TrainError::File(_)
+        | TrainError::LockLost { .. }
+        | TrainError::Checkpoint(_)
+        | TrainError::CheckpointNotSaved { .. }
+        | TrainError::Metrics { .. } => Exit::Data,
         TrainError::Model(error) => model_kind(error),
         TrainError::Data(error) => data_kind(error),
         _ => Exit::Failure,
@@ -164,7 +166,7 @@ fn train_kind(error: &TrainError) -> Exit {
 fn eval_kind(error: &EvalError) -> Exit {
     match error {
         EvalError::NotFinite { .. } => Exit::NotFinite,
-        EvalError::NoTargets | EvalError::Json { .. } => Exit::Data,
+        EvalError::NoTargets | EvalError::File(_) => Exit::Data,
         EvalError::Model(error) => model_kind(error),
         EvalError::Data(error) => data_kind(error),
         _ => Exit::Failure,

@@ -27,7 +27,9 @@ fn main() -> ExitCode {
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
         }
     };
-    match commands::run(cli) {
+    let run =
+        signals::ignore_file_size_limit().map_err(Into::into).and_then(|()| commands::run(cli));
+    match run {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => exit::report(&error),
     }

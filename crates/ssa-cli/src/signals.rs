@@ -1,14 +1,23 @@
 //! SIGTERM and SIGINT while training: the first asks to save and end, the second ends at once.
+//! SIGXFSZ is ignored.
 
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, Result};
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGINT, SIGTERM, SIGXFSZ};
 use signal_hook::flag;
 
 /// What a shell adds to the number of the signal that ended a program.
 const BY_SIGNAL: i32 = 128;
+
+/// Makes a write beyond the limit on the size of files (`ulimit -f`) an error, as on a full disk,
+/// instead of the end of the process without a word.
+pub(crate) fn ignore_file_size_limit() -> io::Result<()> {
+    // A handler that does nothing of note: it sets a flag that nobody reads.
+    flag::register(SIGXFSZ, Arc::default()).map(drop)
+}
 
 /// The signals caught from now on.
 pub(crate) struct Signals {

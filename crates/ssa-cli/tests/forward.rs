@@ -146,6 +146,20 @@ fn an_output_is_not_overwritten_unasked() {
         .fails(3, &["cannot write", "absent"]);
 }
 
+/// While a file is written it has a name that no file of the user has.
+#[test]
+fn files_beside_the_output_stay() {
+    let case = golden_case(CASE);
+    let directory = tempfile::tempdir().unwrap();
+    let (input, output) = (directory.path().join("ids"), directory.path().join("out"));
+    write_i64(&input, &[1, 3], &[1, 2, 3]);
+    let mine = ["out.partial", "out.tmp", ".out.tmp"].map(|name| directory.path().join(name));
+    mine.iter().for_each(|path| fs::write(path, "mine").unwrap());
+    ssa(directory.path(), arguments(&case, &input, &output, &["--attention", "full"])).succeeds();
+    mine.iter().for_each(|path| assert_eq!(fs::read(path).unwrap(), b"mine"));
+    assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 5, "and nothing else is left");
+}
+
 #[test]
 fn a_full_disk_is_told() {
     let full = Path::new("/dev/full");

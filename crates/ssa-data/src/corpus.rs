@@ -1,6 +1,7 @@
 //! What is known about a corpus of shards: its tokenizer, and through it the text.
 
 use std::fs;
+use std::io::ErrorKind;
 use std::path::Path;
 
 use crate::permutation::Permutation;
@@ -76,13 +77,15 @@ impl Tokenizer {
     }
 
     /// Copies the files of the tokenizer into a directory, where [`Tokenizer::load`] finds them
-    /// again; each appears under its name when it is whole. The tokenizer `bytes` has no files.
+    /// again, and returns their names; each file is replaced as a whole. The tokenizer `bytes` has
+    /// no files.
     ///
     /// # Errors
-    /// [`DataError::Unreadable`] or [`DataError::Write`] names the file.
-    pub fn copy_to(&self, directory: &Path) -> Result<()> {
-        let Self::Hf(tokenizer) = self else { return Ok(()) };
-        fs::create_dir_all(directory).map_err(|source| DataError::write(directory, source))?;
+    /// [`DataError::Unreadable`] or [`DataError::File`] names the file.
+    pub fn copy_to(&self, directory: &Path) -> Result<Vec<&'static str>> {
+        let Self::Hf(tokenizer) = self else { return Ok(vec![]) };
+        ssa_files::create_directories(directory)?;
+        let mut copied = Vec::new();
         for name in TOKENIZER_FILES {
             let file = if name == TOKENIZER_JSON {
                 tokenizer.path().to_owned()
@@ -91,19 +94,14 @@ impl Tokenizer {
             };
             let bytes = match fs::read(&file) {
                 Ok(bytes) => bytes,
-                Err(source)
-                    if source.kind() == std::io::ErrorKind::NotFound && name != TOKENIZER_JSON =>
-                {
+                Err(source) if source.kind() == ErrorKind::NotFound && name != TOKENIZER_JSON => {
                     continue;
                 }
                 Err(source) => return Err(DataError::Unreadable { path: file, source }),
             };
-            let (target, partial) =
-                (directory.join(name), directory.join(format!("{name}.partial")));
-            fs::write(&partial, bytes)
-                .and_then(|()| fs::rename(&partial, &target))
-                .map_err(|source| DataError::write(&target, source))?;
+            ssa_files::write(&directory.join(name), bytes)?;
+            copied.push(name);
         }
-        Ok(())
+        Ok(copied)
     }
 }

@@ -3,6 +3,8 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use ssa_files::FileError;
+
 /// Why text could not be turned into rows of tokens.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -131,14 +133,9 @@ pub enum DataError {
         /// What is wrong with it.
         cause: String,
     },
-    /// A file cannot be written.
-    #[error("{}: cannot be written: {source}; check the free space and permissions there", path.display())]
-    Write {
-        /// The file.
-        path: PathBuf,
-        /// What the system said.
-        source: io::Error,
-    },
+    /// A file or directory cannot be written.
+    #[error(transparent)]
+    File(#[from] FileError),
     /// A directory holds no shard.
     #[error("{}: no shard (.bin and .idx files) in this directory; make some with `ssa data prepare`", path.display())]
     NoShards {
@@ -371,10 +368,6 @@ impl DataError {
             io::ErrorKind::NotFound => Self::Missing { path: path.to_owned() },
             _ => Self::Unreadable { path: path.to_owned(), source },
         }
-    }
-
-    pub(crate) fn write(path: &Path, source: io::Error) -> Self {
-        Self::Write { path: path.to_owned(), source }
     }
 
     pub(crate) fn setting(

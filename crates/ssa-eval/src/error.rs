@@ -1,8 +1,7 @@
 //! The error type of this crate.
 
-use std::path::PathBuf;
-
 use ssa_data::DataError;
+use ssa_files::FileError;
 use ssa_kernels::KernelError;
 use ssa_model::ModelError;
 
@@ -39,12 +38,7 @@ pub enum EvalError {
     /// The report's template failed: a bug of this crate.
     #[error("the report could not be rendered")]
     Template(#[from] minijinja::Error),
-    /// The summary could not be turned into JSON.
-    #[error("cannot write {path} as JSON", path = path.display())]
-    Json {
-        /// The file.
-        path: PathBuf,
-        /// The cause.
-        source: serde_json::Error,
-    },
+    /// The summary could not be written.
+    #[error(transparent)]
+    File(#[from] FileError),
 }

@@ -1,13 +1,11 @@
 //! The summary of a training run, for programs.
 
-use std::io::Write;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
-use ssa_model::checkpoint::replace_file;
 use ssa_model::{Method, SparseBudget};
 
-use crate::{Analysis, EvalError, Perplexity, Result};
+use crate::{Analysis, Perplexity, Result};
 
 /// `summary.json` of a run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -82,12 +80,9 @@ impl Summary {
     /// Writes the summary as indented JSON; the file appears when it is whole.
     ///
     /// # Errors
-    /// [`EvalError::Model`] if the file cannot be written, [`EvalError::Json`] if a number has no
-    /// JSON form.
+    /// [`EvalError::File`](crate::EvalError::File) if the file cannot be written.
     pub fn write(&self, path: &Path) -> Result<()> {
-        let json = serde_json::to_string_pretty(self)
-            .map_err(|source| EvalError::Json { path: path.to_owned(), source })?;
-        Ok(replace_file(path, |file| file.write_all((json + "\n").as_bytes()))?)
+        Ok(ssa_files::write_json(path, self)?)
     }
 }
 

@@ -3,6 +3,7 @@
 use std::fmt::Display;
 use std::path::{Path, PathBuf};
 
+use ssa_files::FileError;
 use ssa_kernels::KernelError;
 
 /// What was wrong with a configuration, a checkpoint or the input of a model.
@@ -12,10 +13,13 @@ use ssa_kernels::KernelError;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ModelError {
-    /// The operating system refused to read or write a file.
+    /// A file or folder could not be written.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// The operating system refused to read a file.
     #[error("cannot {action} {}: {reason}", path.display())]
     Io {
-        /// What was tried: `read`, `write` or `create`.
+        /// What was tried.
         action: &'static str,
         /// The file or folder.
         path: PathBuf,

@@ -1,9 +1,9 @@
 //! Errors of a training run.
 
-use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use ssa_data::DataError;
+use ssa_files::FileError;
 use ssa_kernels::KernelError;
 use ssa_model::ModelError;
 
@@ -51,9 +51,10 @@ pub enum TrainError {
         /// Key, configured value and checkpoint value of each difference.
         differences: Vec<String>,
     },
-    /// Another program works in the run directory.
+    /// Another process works in the run directory.
     #[error(
-        "{} is in use by process {holder}, which holds the lock {}; wait for it or stop it, or name another run directory",
+        "{} is in use by process {holder}, which holds the lock {}\nhint: wait for it or stop it, \
+         or name another run directory",
         directory.display(),
         file.display()
     )]
@@ -62,21 +63,34 @@ pub enum TrainError {
         directory: PathBuf,
         /// The file that is locked.
         file: PathBuf,
-        /// Number of the process as the file tells it.
+        /// Number of the process, as the file tells it.
         holder: String,
     },
+    /// The run directory or its lock has been removed or replaced while the run used it.
+    #[error(
+        "{} was removed or replaced while the run held it, so another process may write to {}\n\
+         hint: if the directory is still there, stop other processes and resume the run",
+        file.display(),
+        directory.display()
+    )]
+    LockLost {
+        /// The directory.
+        directory: PathBuf,
+        /// The file that was locked.
+        file: PathBuf,
+    },
     /// There is no run in the directory.
-    #[error("{}: no run to continue here: {reason}; name the directory of a run", path.display())]
+    #[error("{}: no run to resume: {reason}\nhint: name the directory of a run", path.display())]
     NoRun {
         /// The directory.
         path: PathBuf,
         /// What shows it.
         reason: &'static str,
     },
-    /// A run should continue with other settings than it had.
+    /// A run should be resumed with other settings than it had.
     #[error(
-        "{}: the configuration has changed: {}; continue with the settings of the run, start another run, or allow the \
-         change by {}",
+        "{}: the configuration has changed: {}\nhint: resume with the settings of the run, start \
+         another run, or allow the change with {}",
         place.display(),
         list(differences),
         flags(differences)
@@ -88,7 +102,11 @@ pub enum TrainError {
         differences: Vec<Difference>,
     },
     /// A line of the metrics cannot be read back.
-    #[error("{}, line {line}: {reason}; correct the line, or remove the file to go on without the earlier steps", path.display())]
+    #[error(
+        "{}, line {line}: {reason}\nhint: correct the line, or remove the file to resume without \
+         the earlier steps",
+        path.display()
+    )]
     Metrics {
         /// The file.
         path: PathBuf,
@@ -97,9 +115,19 @@ pub enum TrainError {
         /// What is wrong with it.
         reason: String,
     },
-    /// A checkpoint is unusable or could not be saved.
+    /// A checkpoint is unusable.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
+    /// A checkpoint could not be saved.
+    #[error("the checkpoint of step {step} could not be saved: {source}\nhint: {}", kept(*older))]
+    CheckpointNotSaved {
+        /// The step.
+        step: usize,
+        /// The step of the newest checkpoint there is.
+        older: Option<usize>,
+        /// The reason.
+        source: Box<TrainError>,
+    },
     /// The checkpoint to start from has fewer tokens than the data.
     #[error(
         "{}: the checkpoint has a vocabulary of {vocab_size}, but the tokenizer of the data has one \
@@ -116,13 +144,19 @@ pub enum TrainError {
         needed: usize,
     },
     /// The named run directory exists.
-    #[error("{} exists; name another run directory, or pass --overwrite to replace the run in it", path.display())]
+    #[error(
+        "{} exists\nhint: name another run directory, or pass --overwrite to replace the run in it",
+        path.display()
+    )]
     Exists {
         /// The directory.
         path: PathBuf,
     },
     /// The directory to overwrite was not written by a run.
-    #[error("{} is not a run directory and is not overwritten: {reason}; name another directory", path.display())]
+    #[error(
+        "{} is not a run directory and is not overwritten: {reason}\nhint: name another directory",
+        path.display()
+    )]
     NotARun {
         /// The directory.
         path: PathBuf,
@@ -130,17 +164,8 @@ pub enum TrainError {
         reason: &'static str,
     },
     /// A file or directory could not be read or written.
-    #[error("cannot {action} {}: {source}; {remedy}", path.display())]
-    Io {
-        /// What was tried, as a verb.
-        action: &'static str,
-        /// The file or directory.
-        path: PathBuf,
-        /// What to do about it.
-        remedy: &'static str,
-        /// The reason.
-        source: io::Error,
-    },
+    #[error(transparent)]
+    File(#[from] FileError),
     /// The model refused its input, or a checkpoint could not be read or written.
     #[error(transparent)]
     Model(#[from] ModelError),
@@ -164,32 +189,12 @@ fn flags(differences: &[Difference]) -> String {
     flags.collect::<Vec<_>>().join(" ")
 }
 
-impl TrainError {
-    /// For `map_err`: the model's error names the file and the reason, to which this adds what to
-    /// do about it.
-    pub(crate) fn with_remedy(error: ModelError) -> Self {
-        match error {
-            ModelError::Io { action, path, reason } => Self::io(action, &path)(reason),
-            other => Self::Model(other),
+/// What a run that cannot save a checkpoint still has.
+fn kept(older: Option<usize>) -> String {
+    match older {
+        Some(step) => {
+            format!("the checkpoint of step {step} is whole, and the run can be resumed from it")
         }
-    }
-
-    /// For `map_err`: names the file and what to do about the usual reasons.
-    pub(crate) fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
-        move |source| {
-            let remedy = match source.kind() {
-                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-                    "free some space or name a run directory on another disk"
-                }
-                io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
-                    "name a run directory that you may write to"
-                }
-                io::ErrorKind::NotADirectory | io::ErrorKind::AlreadyExists => {
-                    "name a run directory whose parents are directories"
-                }
-                _ => "check the disk, or name another run directory",
-            };
-            Self::Io { action, path: path.to_owned(), remedy, source }
-        }
+        None => "the run can be resumed from its beginning".to_owned(),
     }
 }

@@ -1,13 +1,15 @@
-//! The story of a run: when it began, was interrupted, continued, met bad numbers, ended.
+//! The history of a run: when it started, was interrupted, resumed, skipped a step, ended.
 
-use std::fs::{self, File};
-use std::io::{ErrorKind, Read, Seek, SeekFrom, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use ssa_files::JsonLines;
 
-use crate::{Result, TrainError};
+use crate::Result;
+use crate::clock::now;
+
+/// Name of the journal in a run directory.
+pub(crate) const JOURNAL: &str = "journal.jsonl";
 
 /// A line of `journal.jsonl`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -23,9 +25,14 @@ pub struct JournalEntry {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum RunEvent {
-    /// The first program began.
-    Started,
-    /// Another program continued.
+    /// The first process started.
+    Started {
+        /// Its working directory, from which the relative paths of the configuration start; none
+        /// if the name is not UTF-8.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        directory: Option<String>,
+    },
+    /// Another process resumed the run.
     Resumed {
         /// Steps done by then.
         step: usize,
@@ -34,35 +41,35 @@ pub enum RunEvent {
     },
     /// The configuration was changed, as allowed.
     Changed {
-        /// SHA-256 of the configuration of the checkpoint that the run continued from.
+        /// SHA-256 of the configuration of the checkpoint that the run resumed from.
         from: String,
         /// Every key with its new and old value.
         keys: Vec<String>,
     },
-    /// A step's numbers were bad; its rows were passed over.
+    /// The loss or gradient of a step was not finite; its rows were skipped.
     Skipped {
         /// The step, counted from 1. It was tried again on the next rows.
         step: usize,
-        /// What was not a number.
+        /// What was not finite.
         what: String,
         /// Its value.
         value: String,
         /// Its rows, each as the number of its corpus and its own.
         rows: Vec<(usize, usize)>,
     },
-    /// Too many bad steps in a row: weights and moments became those of a checkpoint again.
+    /// Too many such steps in a row: weights and moments are those of a checkpoint again.
     RolledBack {
         /// Steps done before.
         step: usize,
         /// Steps done after.
         to: usize,
     },
-    /// A signal ended the program; everything is saved.
+    /// A signal ended the process; everything is saved.
     Interrupted {
         /// Steps done.
         step: usize,
     },
-    /// Going back did not help.
+    /// The roll-back did not help.
     Diverged {
         /// The step that cannot be done.
         step: usize,
@@ -79,79 +86,61 @@ pub enum RunEvent {
 /// Appends to `journal.jsonl`.
 #[derive(Debug)]
 pub(crate) struct Journal {
-    path: PathBuf,
-    file: File,
+    lines: JsonLines,
 }
 
 impl Journal {
-    /// Opens the journal, or starts it.
-    pub(crate) fn open(path: &Path) -> Result<Self> {
-        let file = File::options().create(true).append(true).read(true).open(path);
-        let mut journal =
-            Self { path: path.to_owned(), file: file.map_err(TrainError::io("open", path))? };
-        if journal.ends_within_a_line().map_err(TrainError::io("read", path))? {
-            journal.append(b"\n")?;
-        }
-        Ok(journal)
+    /// Opens the journal of a run, or starts it.
+    pub(crate) fn open(run: &Path) -> Result<Self> {
+        Ok(Self { lines: JsonLines::open(&run.join(JOURNAL))? })
     }
 
-    /// Appends an event that happens now.
+    /// Appends an event that happens now; it is on disk when this returns.
     pub(crate) fn write(&mut self, event: RunEvent) -> Result<()> {
-        let time = Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
-        let line =
-            serde_json::to_string(&JournalEntry { time, event }).map_err(std::io::Error::from);
-        let line = line.map_err(TrainError::io("write", &self.path))?;
-        self.append((line + "\n").as_bytes())
-    }
-
-    fn append(&mut self, bytes: &[u8]) -> Result<()> {
-        let written = self.file.write_all(bytes).and_then(|()| self.file.sync_data());
-        written.map_err(TrainError::io("write", &self.path))
-    }
-
-    /// A program that was killed may have left half a line, which must not swallow the next one.
-    fn ends_within_a_line(&mut self) -> std::io::Result<bool> {
-        if self.file.metadata()?.len() == 0 {
-            return Ok(false);
-        }
-        let mut last = [0];
-        self.file.seek(SeekFrom::End(-1))?;
-        self.file.read_exact(&mut last)?;
-        Ok(last != *b"\n")
+        let time = now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
+        self.lines.append(&JournalEntry { time, event })?;
+        Ok(self.lines.sync()?)
     }
 }
 
-/// Everything in a journal, oldest first; nothing if there is none. Lines that were cut short are
-/// left out.
-pub(crate) fn read_journal(path: &Path) -> Result<Vec<JournalEntry>> {
-    match fs::read_to_string(path) {
-        Ok(text) => Ok(text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()),
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(vec![]),
-        Err(error) => Err(TrainError::io("read", path)(error)),
-    }
+/// Everything in the journal of a run, oldest first; nothing if there is none. Lines that were cut
+/// short are left out.
+pub(crate) fn read_journal(run: &Path) -> Result<Vec<JournalEntry>> {
+    let lines = ssa_files::read_lines(&run.join(JOURNAL))?;
+    Ok(lines.text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect())
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]
     fn half_a_line_is_left_behind() {
         let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("journal.jsonl");
-        assert_eq!(read_journal(&path).unwrap(), []);
-        Journal::open(&path).unwrap().write(RunEvent::Started).unwrap();
+        let (run, path) = (directory.path(), directory.path().join(JOURNAL));
+        assert_eq!(read_journal(run).unwrap(), []);
+        let started = RunEvent::Started { directory: None };
+        Journal::open(run).unwrap().write(started.clone()).unwrap();
         fs::write(&path, fs::read_to_string(&path).unwrap() + "{\"time\":\"2026-").unwrap();
-        let mut journal = Journal::open(&path).unwrap();
+        let mut journal = Journal::open(run).unwrap();
         let resumed = RunEvent::Resumed { step: 3, lost_steps: 1 };
         journal.write(resumed.clone()).unwrap();
         let events: Vec<RunEvent> =
-            read_journal(&path).unwrap().into_iter().map(|entry| entry.event).collect();
-        assert_eq!(events, [RunEvent::Started, resumed]);
+            read_journal(run).unwrap().into_iter().map(|entry| entry.event).collect();
+        assert_eq!(events, [started, resumed]);
         let text = fs::read_to_string(&path).unwrap();
         assert!(
             text.lines().last().unwrap().contains(r#""event":"resumed","step":3,"lost_steps":1"#),
             "{text}"
         );
+    }
+
+    #[test]
+    fn entries_of_older_versions_are_read() {
+        let entry: JournalEntry =
+            serde_json::from_str(r#"{"time":"2026-01-31T15:45:02Z","event":"started"}"#).unwrap();
+        assert_eq!(entry.event, RunEvent::Started { directory: None });
     }
 }

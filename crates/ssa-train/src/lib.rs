@@ -4,7 +4,7 @@
 //! TrainConfig  a TOML file and --set overrides: right keys, right types
 //!   -> TrainPlan   checked values: the model, the objective, the schedule, the data
 //!   -> Trainer     an iterator over optimizer steps
-//!   -> RunDir      a directory on disk that one run at a time works in
+//!   -> RunDir      a directory on disk that one process at a time works in
 //!   -> Session     a trainer in a run directory: logs, checkpoints, recovery from bad steps
 //! ```
 //!
@@ -15,33 +15,32 @@
 mod batch_ramp;
 mod best;
 mod checkpoint;
+mod clock;
 pub mod config;
 mod diagnosis;
-mod durable;
 mod error;
+mod fingerprint;
 mod flops;
 mod initial_model;
 mod journal;
 mod lock;
-mod log;
 mod measurements;
 mod memory;
 mod metrics;
+mod model_files;
 mod optimizer;
 mod plan;
-mod resume;
 mod run_dir;
 mod schedule;
 mod session;
+mod step_log;
 mod stream;
 mod tensorboard;
 mod trainer;
 
 pub use batch_ramp::BatchRamp;
 pub use best::Best;
-pub use checkpoint::{
-    BadSteps, Checkpoint, CheckpointError, Checkpoints, RunState, SaveStep, verify_model,
-};
+pub use checkpoint::{BadSteps, Checkpoint, CheckpointError, Checkpoints, RunState, verify_model};
 pub use config::{ConfigError, TrainConfig, apply_overrides};
 pub use diagnosis::{BadStep, Diagnosis};
 pub use error::TrainError;
@@ -49,14 +48,13 @@ pub use initial_model::initial_model;
 pub use journal::{JournalEntry, RunEvent};
 pub use measurements::Measurements;
 pub use memory::{MemoryEstimate, StepShape};
-pub use metrics::{KeptSteps, LoggedStep, MetricsWriter, StepMetrics};
+pub use metrics::{LoggedStep, StepMetrics};
 pub use optimizer::{DecayedWeights, Optimizer, OptimizerOptions};
 pub use plan::TrainPlan;
-pub use run_dir::{Existing, RunDir};
+pub use run_dir::{Existing, Remaining, RunDir};
 pub use schedule::{Schedule, ScheduleShape};
 pub use session::{Event, Session};
 pub use stream::{StreamDraw, StreamScope};
-pub use tensorboard::EventWriter;
 pub use trainer::Trainer;
 
 /// Result of every fallible function in this crate except for the configuration, which has

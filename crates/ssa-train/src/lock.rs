@@ -1,75 +1,57 @@
-//! One run per directory.
+//! One process per run directory.
 
-use std::fs::{File, TryLockError};
-use std::io::{Read, Seek, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use ssa_files::{Lock, LockError};
 
 use crate::{Result, TrainError};
 
-/// Name of the file that is locked. It stays in the directory: removing it would let a third
-/// process lock a new file while a second still waits on the old one.
+/// Name of the file that is locked. It stays in the directory.
 pub(crate) const LOCK: &str = "run.lock";
 
-/// The right to write to a run directory, until it is dropped.
-///
-/// The lock is the operating system's, so it ends with the process however that ends; the number in
-/// the file only tells people who holds it.
-#[derive(Debug)]
+/// The right to write to a run directory, until the last clone is dropped.
+#[derive(Clone, Debug)]
 pub(crate) struct RunLock {
-    file: File,
+    directory: PathBuf,
+    lock: Arc<Lock>,
 }
 
 impl RunLock {
     /// Takes the lock of a directory.
     ///
     /// # Errors
-    /// [`TrainError::Locked`] names the process that has it; [`TrainError::Io`].
+    /// [`TrainError::Locked`] names the process that holds it; [`TrainError::File`].
     pub(crate) fn take(directory: &Path) -> Result<Self> {
-        let path = directory.join(LOCK);
-        let error = |action| TrainError::io(action, &path);
-        let mut options = File::options();
-        let mut file = options
-            .create(true)
-            .read(true)
-            .write(true)
-            .truncate(false)
-            .open(&path)
-            .map_err(error("open"))?;
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                let mut holder = String::new();
-                // Who holds it is a courtesy; that somebody does is known.
-                let _ = file.read_to_string(&mut holder);
-                let holder =
-                    if holder.trim().is_empty() { "unknown" } else { holder.trim() }.to_owned();
-                return Err(TrainError::Locked {
-                    directory: directory.to_owned(),
-                    file: path,
-                    holder,
-                });
+        match Lock::take(&directory.join(LOCK)) {
+            Ok(lock) => Ok(Self { directory: directory.to_owned(), lock: Arc::new(lock) }),
+            Err(LockError::Held { path, holder }) => {
+                Err(TrainError::Locked { directory: directory.to_owned(), file: path, holder })
             }
-            Err(TryLockError::Error(reason)) => return Err(error("lock")(reason)),
+            Err(LockError::File(error)) => Err(error.into()),
         }
-        file.set_len(0)
-            .and_then(|()| file.rewind())
-            .and_then(|()| writeln!(file, "{}", std::process::id()))
-            .map_err(error("write"))?;
-        Ok(Self { file })
     }
-}
 
-impl Drop for RunLock {
-    /// Closing the file is not enough where a child process holds a copy of it, if only until it
-    /// runs its own program.
-    fn drop(&mut self) {
-        // What cannot be unlocked is unlocked by the end of the process.
-        let _ = self.file.unlock();
+    /// Checks that the directory and the lock are still there. To be called before every write:
+    /// without the lock another process may work in the directory.
+    ///
+    /// # Errors
+    /// [`TrainError::LockLost`].
+    pub(crate) fn check(&self) -> Result<()> {
+        if self.lock.is_intact()? {
+            return Ok(());
+        }
+        Err(TrainError::LockLost {
+            directory: self.directory.clone(),
+            file: self.lock.path().to_owned(),
+        })
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]
@@ -84,20 +66,18 @@ mod tests {
     }
 
     #[test]
-    fn a_copy_of_the_file_does_not_prolong_the_lock() {
-        let directory = tempfile::tempdir().unwrap();
-        let lock = RunLock::take(directory.path()).unwrap();
-        let _inherited = lock.file.try_clone().unwrap();
-        drop(lock);
-        RunLock::take(directory.path()).unwrap();
-    }
-
-    #[test]
-    fn the_file_of_a_dead_process_is_no_lock() {
-        let directory = tempfile::tempdir().unwrap();
-        std::fs::write(directory.path().join(LOCK), "4194304999\n").unwrap();
-        let _lock = RunLock::take(directory.path()).unwrap();
-        let holder = std::fs::read_to_string(directory.path().join(LOCK)).unwrap();
-        assert_eq!(holder, format!("{}\n", std::process::id()));
+    fn a_lock_that_was_removed_is_noticed() {
+        let parent = tempfile::tempdir().unwrap();
+        let directory = parent.path().join("run");
+        fs::create_dir(&directory).unwrap();
+        let lock = RunLock::take(&directory).unwrap();
+        lock.check().unwrap();
+        fs::remove_file(directory.join(LOCK)).unwrap();
+        let _second = RunLock::take(&directory).unwrap();
+        assert!(matches!(lock.check(), Err(TrainError::LockLost { .. })));
+        let lock = RunLock::take(parent.path()).unwrap();
+        fs::remove_dir_all(parent.path()).unwrap();
+        let message = lock.check().unwrap_err().to_string();
+        assert!(message.contains("run.lock was removed or replaced"), "{message}");
     }
 }

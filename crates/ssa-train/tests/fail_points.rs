@@ -1,8 +1,8 @@
-//! A program that dies at any step of saving a checkpoint leaves a run that can be continued, and
-//! that ends as if nothing had happened.
+//! A process that dies, or a disk that fails, at any operation on a file leaves a run that can be
+//! resumed, and that ends as if nothing had happened.
 //!
-//! The test runs itself as a child: the test [`child`] does a run, and aborts where the environment
-//! tells it to.
+//! The test runs itself as a child: the test [`child`] does a run, and stops or fails where the
+//! environment tells it to.
 
 #![allow(
     clippy::unwrap_used,
@@ -13,18 +13,24 @@
 
 use std::env;
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Output};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
 
+use ssa_files::{Operation, intercept};
 use ssa_train::{
-    Checkpoint, Existing, RunDir, SaveStep, Session, TrainConfig, TrainPlan, Trainer, initial_model,
+    Checkpoint, Existing, RunDir, Session, TrainConfig, TrainError, TrainPlan, Trainer,
+    initial_model,
 };
 
 /// The directory of the child's run.
 const RUN: &str = "SSA_TEST_RUN";
-/// The step of saving after which the child aborts, counted over all saves of the run.
-const ABORT_AFTER: &str = "SSA_TEST_ABORT_AFTER";
+/// What happens to the child: `MODE POINT`.
+const FAULT: &str = "SSA_TEST_FAULT";
+/// Where a child that only counts writes the number of points.
+const COUNT: &str = "points";
 
 /// Four steps, each saved; only the newest checkpoint stays.
 const CONFIG: &str = "
@@ -47,59 +53,120 @@ const CONFIG: &str = "
     [evaluation]
     budgets = [\"4x2\"]";
 
-/// Steps of saving in all: the first save has nothing old to remove.
-const POINTS: usize = 8 + 3 * SaveStep::ALL.len();
+/// The most deaths that a run needs to end, if each is at a later point of a save.
+const MOST_ATTEMPTS: usize = 200;
 
-/// Begins the run, or continues it.
-fn train(path: &Path) {
-    let mut config = TrainConfig::parse(CONFIG, "test", &[]).unwrap();
+/// What happens at a point.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Fault {
+    /// The process dies before the operation.
+    Abort,
+    /// The operation fails once.
+    Error,
+    /// Nothing: points are counted.
+    None,
+}
+
+impl Fault {
+    /// Whether an operation is a point. A process that dies before a sync leaves what one leaves
+    /// that dies before the next operation.
+    fn counts(self, operation: Operation) -> bool {
+        let syncs = matches!(operation, Operation::Sync | Operation::SyncDirectory);
+        self == Self::Error || !syncs
+    }
+}
+
+/// Starts the run, or resumes it.
+fn train(path: &Path) -> Result<(), TrainError> {
+    let mut config = TrainConfig::parse(CONFIG, "test", &[])?;
     config.data.paths = vec![path.with_file_name("text.txt")];
-    let plan = TrainPlan::new(config).unwrap();
-    let rows = plan.open_data().unwrap().train;
+    let plan = TrainPlan::new(config)?;
+    let rows = plan.open_data()?.train;
     let (run, checkpoint): (RunDir, Option<Checkpoint>) = if RunDir::holds_unfinished_run(path) {
-        let run = RunDir::open(path).unwrap();
-        let checkpoint = run.checkpoints().newest().unwrap();
-        run.continue_with(plan.config(), checkpoint.as_ref(), &[]).unwrap();
+        let run = RunDir::open(path)?;
+        let checkpoint = run.checkpoints().newest()?;
+        run.continue_with(plan.config(), checkpoint.as_ref(), &[])?;
         (run, checkpoint)
     } else {
-        let run = RunDir::create_named(path, Existing::Refuse).unwrap();
-        run.write_config(plan.config()).unwrap();
+        let run = RunDir::create_named(path, Existing::Refuse)?;
+        run.write_config(plan.config())?;
         (run, None)
     };
     let trainer = match checkpoint {
-        Some(checkpoint) => Trainer::resume(plan, &checkpoint, rows).unwrap(),
-        None => Trainer::new(plan.clone(), initial_model(&plan).unwrap(), rows).unwrap(),
+        Some(checkpoint) => Trainer::resume(plan, &checkpoint, rows)?,
+        None => Trainer::new(plan.clone(), initial_model(&plan)?, rows)?,
     };
-    let mut session = Session::new(&run, trainer).unwrap();
-    if let Ok(point) = env::var(ABORT_AFTER) {
-        let left = AtomicUsize::new(point.parse().unwrap());
-        session.observe_saving(move |_| {
-            if left.fetch_sub(1, Ordering::SeqCst) == 0 {
-                std::process::abort();
-            }
-        });
+    let mut session = Session::new(&run, trainer)?;
+    for event in session.by_ref() {
+        event?;
     }
-    session.by_ref().for_each(|event| {
-        event.unwrap();
+    session.finish().map(drop)
+}
+
+/// Hooks the fault of the environment into every operation on the run.
+fn arm(run: PathBuf) {
+    let fault = env::var(FAULT).unwrap();
+    let (mode, point) = fault.split_once(' ').unwrap();
+    let point: usize = point.parse().unwrap();
+    let mode = match mode {
+        "abort" => Fault::Abort,
+        "error" => Fault::Error,
+        _ => Fault::None,
+    };
+    let passed = AtomicUsize::new(0);
+    intercept(move |operation, path| {
+        if !path.starts_with(&run) || !mode.counts(operation) {
+            return Ok(());
+        }
+        let is_point = passed.fetch_add(1, Ordering::SeqCst) == point;
+        match mode {
+            Fault::Abort if is_point => std::process::abort(),
+            Fault::Error if is_point => Err(io::Error::other("injected")),
+            _ => Ok(()),
+        }
     });
-    session.finish().unwrap();
+}
+
+/// Counts the points of the modes into a file beside the run.
+fn count(run: PathBuf) {
+    let file = run.with_file_name(COUNT);
+    let passed = [Fault::Abort, Fault::Error].map(|mode| (mode, AtomicUsize::new(0)));
+    intercept(move |operation, path| {
+        if path.starts_with(&run) {
+            for (mode, passed) in &passed {
+                passed.fetch_add(usize::from(mode.counts(operation)), Ordering::SeqCst);
+            }
+            let counts = passed.each_ref().map(|(_, count)| count.load(Ordering::SeqCst));
+            fs::write(&file, format!("{} {}", counts[0], counts[1]))?;
+        }
+        Ok(())
+    });
 }
 
 /// Not a test of its own: the body of the child.
 #[test]
 fn child() {
-    if let Ok(path) = env::var(RUN) {
-        train(Path::new(&path));
+    let Ok(path) = env::var(RUN) else { return };
+    let path = PathBuf::from(path);
+    match env::var(FAULT).as_deref() {
+        Ok("count") => count(path.clone()),
+        Ok(_) => arm(path.clone()),
+        Err(_) => {}
+    }
+    if let Err(error) = train(&path) {
+        println!("{error}");
+        std::process::exit(3);
     }
 }
 
-fn run_child(path: &Path, abort_after: Option<usize>) -> bool {
+fn run_child(path: &Path, fault: Option<&str>) -> Output {
     let mut command = Command::new(env::current_exe().unwrap());
-    command.args(["--exact", "child", "--test-threads=1"]).env(RUN, path).env_remove(ABORT_AFTER);
-    if let Some(point) = abort_after {
-        command.env(ABORT_AFTER, point.to_string());
+    command.args(["--exact", "child", "--test-threads=1", "--nocapture"]);
+    command.env(RUN, path).env_remove(FAULT);
+    if let Some(fault) = fault {
+        command.env(FAULT, fault);
     }
-    command.output().unwrap().status.success()
+    command.output().unwrap()
 }
 
 /// What must be the same in the end: weights and moments, and the metrics without their times.
@@ -121,30 +188,87 @@ fn check_latest(path: &Path) {
     }
 }
 
-#[test]
-fn every_step_of_saving_survives_the_death_of_the_program() {
+/// A directory with the text, and how a run ends that is left alone.
+fn expected() -> (tempfile::TempDir, (Vec<Vec<u8>>, Vec<String>), [usize; 2]) {
     let directory = tempfile::tempdir().unwrap();
     let text = "the quick brown fox jumps over the lazy dog and the sun and the moon. ".repeat(20);
     fs::write(directory.path().join("text.txt"), text).unwrap();
-    let at = |name: &str| directory.path().join(name);
-    assert!(run_child(&at("straight"), None));
-    let expected = result(&at("straight"));
+    let straight = directory.path().join("straight");
+    assert!(run_child(&straight, Some("count")).status.success());
+    let expected = result(&straight);
     assert_eq!(expected.1.len(), 4);
-    for point in 0..POINTS {
-        let path = at(&format!("point-{point}"));
-        assert!(!run_child(&path, Some(point)), "point {point} is one");
-        check_latest(&path);
-        assert!(run_child(&path, None), "the run continues after point {point}");
-        assert!(result(&path) == expected, "point {point}");
-        check_latest(&path);
-        let names = fs::read_dir(path.join("checkpoints")).unwrap().count();
-        assert_eq!(names, 2, "nothing is left over after point {point}");
+    let counts = fs::read_to_string(directory.path().join(COUNT)).unwrap();
+    let (abort, error) = counts.split_once(' ').unwrap();
+    (directory, expected, [abort, error].map(|count| count.parse().unwrap()))
+}
+
+/// Runs every point, on two threads.
+fn for_every_point(points: usize, check: impl Fn(usize) + Sync) {
+    let next = AtomicUsize::new(0);
+    thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                loop {
+                    match next.fetch_add(1, Ordering::SeqCst) {
+                        point if point < points => check(point),
+                        _ => break,
+                    }
+                }
+            });
+        }
+    });
+    println!("{points} points");
+}
+
+/// The run goes on after a fault and ends as if there had been none.
+fn check_resumed(path: &Path, expected: &(Vec<Vec<u8>>, Vec<String>), point: usize) {
+    check_latest(path);
+    assert!(run_child(path, None).status.success(), "the run resumes after point {point}");
+    assert!(result(path) == *expected, "point {point}");
+    check_latest(path);
+    for (directory, entries) in [("checkpoints", 2), ("checkpoint", 2), ("", 7)] {
+        let names: Vec<_> = fs::read_dir(path.join(directory)).unwrap().collect();
+        assert_eq!(names.len(), entries, "nothing is left over after point {point}: {names:?}");
     }
-    assert!(run_child(&at("whole"), Some(POINTS)), "there is no further point");
-    // Dying again and again, each time at a later step of a save, gets there too.
+    fs::remove_dir_all(path).unwrap();
+}
+
+#[test]
+fn every_operation_survives_the_death_of_the_process() {
+    let (directory, expected, [points, _]) = expected();
+    let at = |name: &str| directory.path().join(name);
+    assert!(points >= 38, "{points}");
+    for_every_point(points, |point| {
+        let path = at(&format!("point-{point}"));
+        let status = run_child(&path, Some(&format!("abort {point}"))).status;
+        assert!(!status.success(), "point {point} is one");
+        check_resumed(&path, &expected, point);
+    });
+    let beyond = run_child(&at("whole"), Some(&format!("abort {points}")));
+    assert!(beyond.status.success(), "there is no further point");
+    // Dying again and again, each time at a later point of a save, gets there too.
     let path = at("often");
-    let deaths = (0..POINTS).take_while(|point| !run_child(&path, Some(point % 8))).count();
-    assert!(deaths > 8, "{deaths}");
-    while !run_child(&path, None) {}
+    let dies = |point: &usize| !run_child(&path, Some(&format!("abort {point}"))).status.success();
+    let deaths = (0..MOST_ATTEMPTS).take_while(dies).count();
+    assert!((9..MOST_ATTEMPTS).contains(&deaths), "{deaths}");
     assert!(result(&path) == expected);
+}
+
+#[test]
+fn every_operation_may_fail() {
+    let (directory, expected, [_, points]) = expected();
+    for_every_point(points, |point| {
+        let path = directory.path().join(format!("point-{point}"));
+        let output = run_child(&path, Some(&format!("error {point}")));
+        if output.status.success() {
+            // A failed unlock or removal at the end of a process.
+            assert!(result(&path) == expected, "point {point}");
+        } else {
+            let text = String::from_utf8(output.stdout).unwrap();
+            let place = path.display().to_string();
+            assert_eq!(output.status.code(), Some(3), "point {point}: {text}");
+            assert!(text.contains(&place) && text.contains("injected"), "point {point}: {text}");
+        }
+        check_resumed(&path, &expected, point);
+    });
 }

@@ -10,7 +10,7 @@ use ssa_data::{
 };
 use ssa_eval::EvalBatch;
 use ssa_model::{Method, Model, ModelConfig, SparseBudget};
-use ssa_train::{MemoryEstimate, TrainConfig};
+use ssa_train::{MemoryEstimate, RunDir, TrainConfig};
 
 use super::memory;
 use super::model::{self, LoadedModel};
@@ -105,7 +105,9 @@ fn run_config(checkpoint: &Path) -> Result<Option<TrainConfig>> {
     let mut places = [within, above].into_iter().flatten();
     let found = places
         .find(|(place, proof)| place.join(proof).is_file() && place.join("config.toml").is_file());
-    Ok(found.map(|(place, _)| TrainConfig::load(&place.join("config.toml"), &[])).transpose()?)
+    let Some((place, _)) = found else { return Ok(None) };
+    let config = TrainConfig::load(&place.join("config.toml"), &[])?;
+    Ok(Some(config.in_directory(&RunDir::working_directory_of(place)?)))
 }
 
 fn sequence_length(

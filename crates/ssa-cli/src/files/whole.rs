@@ -1,12 +1,12 @@
 //! Output files that appear under their name only when they are whole.
 
 use std::fs;
-use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::Result;
+use ssa_files::{FileError, Operation};
 
-use crate::exit::{FileError, UsageError};
+use crate::exit::UsageError;
 
 /// Refuses an output that exists, unless it may be overwritten or is no regular file (a pipe or
 /// device keeps nothing).
@@ -28,31 +28,17 @@ pub(crate) fn check_writable(path: &Path, overwrite: bool) -> Result<()> {
     }
 }
 
-/// Writes a file: next to its place first, then under its name. A pipe or device is written to
-/// directly.
+/// Replaces a file as a whole. A pipe or device is written to directly.
 ///
 /// # Errors
-/// A message that names the file and the reason. Nothing is left behind.
+/// [`ssa_files::FileError`]. Nothing is left behind.
 pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
-    let special = fs::metadata(path).is_ok_and(|metadata| !metadata.is_file());
-    let result = if special { fs::write(path, bytes) } else { write_and_rename(path, bytes) };
-    result.map_err(|error| FileError(format!("cannot write {}: {error}", path.display())).into())
-}
-
-fn write_and_rename(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let partial = partial(path);
-    let result = fs::write(&partial, bytes).and_then(|()| fs::rename(&partial, path));
-    if result.is_err() {
-        // The first error is the one to tell.
-        let _ = fs::remove_file(&partial);
+    if fs::metadata(path).is_ok_and(|metadata| !metadata.is_file()) {
+        fs::write(path, bytes).map_err(FileError::at(Operation::Write, path))?;
+    } else {
+        ssa_files::write(path, bytes)?;
     }
-    result
-}
-
-fn partial(path: &Path) -> PathBuf {
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(".partial");
-    path.with_file_name(name)
+    Ok(())
 }
 
 #[cfg(test)]

@@ -11,7 +11,9 @@
 #[path = "../common/mod.rs"]
 mod common;
 mod damage;
+mod faults;
 mod kills;
 mod program;
 mod signals;
+mod strace;
 mod tensorboard;

@@ -66,6 +66,11 @@ impl HeldOut {
         Ok(Self { parts, baseline_bits_per_byte: None })
     }
 
+    /// The rows of each part.
+    pub fn rows(&self) -> impl Iterator<Item = &PackedRows> {
+        self.parts.iter().map(|part| &part.rows)
+    }
+
     /// Tokens of all rows, padding excluded.
     pub fn tokens(&self) -> u64 {
         self.parts.iter().map(|part| part.rows.valid_tokens()).sum()

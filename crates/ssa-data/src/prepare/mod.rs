@@ -87,7 +87,7 @@ pub struct Prepared {
 /// [`DataError::BadRecord`] for a document that the tokenizer refuses; [`DataError::NoText`] if
 /// there is none; [`DataError::Exists`] if the directory holds another corpus;
 /// [`DataError::PreparationChanged`] if it holds one that was begun otherwise;
-/// [`DataError::InUse`]; [`DataError::Write`].
+/// [`DataError::InUse`]; [`DataError::File`].
 pub fn prepare(
     inputs: &[PathBuf],
     tokenizer: &Tokenizer,

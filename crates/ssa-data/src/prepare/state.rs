@@ -1,13 +1,13 @@
 //! What a preparation keeps on the disk to go on with.
 
-use std::fs::{self, File, TryLockError};
-use std::io::ErrorKind;
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+use ssa_files::{Lock, LockError};
 
 use super::{PrepareOptions, Work};
-use crate::shard::{PartFiles, write_json};
+use crate::shard::PartFiles;
 use crate::{
     DataError, Manifest, ManifestCheck, Part, PrepareSettings, Result, SourceSum, Tokenizer,
 };
@@ -42,21 +42,14 @@ impl Preparation {
     }
 
     pub(super) fn write(&self, directory: &Path) -> Result<()> {
-        write_json(&directory.join(self.manifest.part().preparation_name()), self)
+        Ok(ssa_files::write_json(&directory.join(self.manifest.part().preparation_name()), self)?)
     }
 
     /// Writes the manifest in place of the state.
     pub(super) fn complete(self, directory: &Path) -> Result<Manifest> {
         self.manifest.write(directory)?;
-        remove_if_there(&directory.join(self.manifest.part().preparation_name()))?;
+        ssa_files::remove_file(&directory.join(self.manifest.part().preparation_name()))?;
         Ok(self.manifest)
-    }
-}
-
-fn remove_if_there(path: &Path) -> Result<()> {
-    match fs::remove_file(path) {
-        Err(source) if source.kind() != ErrorKind::NotFound => Err(DataError::write(path, source)),
-        _ => Ok(()),
     }
 }
 
@@ -65,19 +58,20 @@ pub(super) struct Begun {
     pub(super) preparation: Preparation,
     /// Whether there is nothing left to do.
     pub(super) complete: bool,
-    _lock: Lock,
+    _lock: PartLock,
 }
 
 /// Takes hold of the output directory and finds out where to go on.
 pub(super) fn begin(work: &Work, tokenizer: &Tokenizer, options: &PrepareOptions) -> Result<Begun> {
     let directory = &options.output;
-    fs::create_dir_all(directory).map_err(|source| DataError::write(directory, source))?;
-    let _lock = Lock::take(directory, options.part)?;
+    ssa_files::create_directories(directory)?;
+    let _lock = PartLock::take(directory, options.part)?;
     let (path, state) = (
         directory.join(options.part.manifest_name()),
         directory.join(options.part.preparation_name()),
     );
     refuse_other_corpora(directory, options.part, path.exists() || state.exists())?;
+    ssa_files::remove_leftovers(directory)?;
 
     let eos_token = tokenizer.eos_token();
     let mut fresh = Manifest::new(tokenizer, eos_token.as_deref(), Vec::new(), work.sums());
@@ -86,7 +80,7 @@ pub(super) fn begin(work: &Work, tokenizer: &Tokenizer, options: &PrepareOptions
         let end = Position { source: work.sources.len(), record: 0 };
         let preparation = Preparation { resume_at: end, manifest: Manifest::read_file(&path)? };
         compare(&path, &preparation, &fresh)?;
-        remove_if_there(&state)?;
+        ssa_files::remove_file(&state)?;
         return Ok(Begun { preparation, complete: true, _lock });
     }
     let begun = if state.exists() { Some(Preparation::read(&state)?) } else { None };
@@ -159,26 +153,22 @@ fn compare(path: &Path, begun: &Preparation, now: &Manifest) -> Result<()> {
 }
 
 /// The right to write a part of a corpus, until it is dropped or the process ends.
-struct Lock {
-    path: PathBuf,
-    _file: File,
-}
+struct PartLock(Lock);
 
-impl Lock {
+impl PartLock {
     fn take(directory: &Path, part: Part) -> Result<Self> {
         let path = directory.join(part.preparation_name()).with_extension("lock");
-        let file = File::create(&path).map_err(|source| DataError::write(&path, source))?;
-        match file.try_lock() {
-            Err(TryLockError::WouldBlock) => Err(DataError::InUse { path: directory.to_owned() }),
-            // Some network file systems have no locks: there the user takes care.
-            Ok(()) | Err(TryLockError::Error(_)) => Ok(Self { path, _file: file }),
+        match Lock::take(&path) {
+            Ok(lock) => Ok(Self(lock)),
+            Err(LockError::Held { .. }) => Err(DataError::InUse { path: directory.to_owned() }),
+            Err(LockError::File(error)) => Err(error.into()),
         }
     }
 }
 
-impl Drop for Lock {
+impl Drop for PartLock {
     fn drop(&mut self) {
-        // Best effort: an unlocked file that stays does no harm.
-        let _ = fs::remove_file(&self.path);
+        // A corpus is complete without it, and a file that stays does no harm.
+        let _ = ssa_files::remove_file(self.0.path());
     }
 }

@@ -125,7 +125,9 @@ fn an_interrupted_run_ends_like_a_straight_one() {
         }));
         assert!(killed.is_err());
         // A process that is really killed leaves this behind.
-        fs::write(broken.output.join("00099.bin.partial"), "x").unwrap();
+        fs::write(broken.output.join(".ssa-partial-0123456789ab"), "x").unwrap();
+        // And this is a file of the user.
+        fs::write(broken.output.join("00000.bin.partial"), "mine").unwrap();
         let error = Manifest::read(&broken.output).unwrap_err().to_string();
         assert!(
             error.contains("preparation.json: the preparation of this corpus was interrupted; run"),
@@ -146,7 +148,9 @@ fn an_interrupted_run_ends_like_a_straight_one() {
             && first.bytes == first.resumed_bytes
             && first.bytes < first.total_bytes
     );
-    fs::remove_file(broken.output.join("00099.bin.partial")).unwrap();
+    let mine = broken.output.join("00000.bin.partial");
+    assert_eq!(fs::read(&mine).unwrap(), b"mine");
+    fs::remove_file(mine).unwrap();
     assert!(files(&straight.output) == files(&broken.output));
 
     // Ended between its last two steps, a run leaves its state, too.

@@ -19,13 +19,12 @@ mod writer;
 
 pub use corpus::Corpus;
 pub use idx::TokenType;
-pub(crate) use manifest::write_json;
 pub use manifest::{Manifest, ManifestCheck, PrepareSettings, ShardSum, SourceSum, TokenizerSum};
 pub use part::Part;
 pub(crate) use part::PartFiles;
 pub use reader::{ShardReader, Tokens};
+pub(crate) use writer::encode_tokens;
 pub use writer::{FileSum, ShardWriter};
-pub(crate) use writer::{encode_tokens, hexadecimal};
 
 #[cfg(test)]
 mod tests;

@@ -1,10 +1,9 @@
 //! Writing one shard.
 
-use std::fs::{self, File};
-use std::io::{self, BufWriter, Write};
+use std::io::{self, BufWriter, IntoInnerError, Write};
 use std::path::{Path, PathBuf};
 
-use sha2::{Digest, Sha256};
+use ssa_files::{FileError, Operation, Sha256, StagedFile};
 
 use super::TokenType;
 use super::idx::write_index;
@@ -38,9 +37,9 @@ impl ShardWriter {
     /// Starts the pair `stem`.bin and `stem`.idx.
     ///
     /// # Errors
-    /// [`DataError::Write`] if the file cannot be made.
+    /// [`DataError::File`] if the file cannot be created.
     pub fn create(stem: &Path, token_type: TokenType) -> Result<Self> {
-        let bin = SummedFile::create(&with_extension(stem, "bin.partial"))?;
+        let bin = SummedFile::create(&with_extension(stem, "bin"))?;
         Ok(Self { stem: stem.to_owned(), bin, token_type, lengths: Vec::new(), tokens: 0 })
     }
 
@@ -58,7 +57,7 @@ impl ShardWriter {
     ///
     /// # Errors
     /// [`DataError::UnknownToken`] for an id that the type of token cannot hold,
-    /// [`DataError::Write`] if the disk refuses.
+    /// [`DataError::File`] if the file cannot be written.
     pub fn push(&mut self, ids: &[u32]) -> Result<()> {
         let mut bytes = Vec::with_capacity(ids.len() * self.token_type.bytes());
         encode_tokens(ids, self.token_type, &mut bytes)?;
@@ -83,13 +82,14 @@ impl ShardWriter {
     /// Ends the shard; returns what `.bin` and `.idx` hold.
     ///
     /// # Errors
-    /// [`DataError::Write`] if the disk refuses.
+    /// [`DataError::File`] if the file cannot be written.
     pub fn finish(self) -> Result<[FileSum; 2]> {
         let Self { stem, bin, token_type, lengths, .. } = self;
-        let mut idx = SummedFile::create(&with_extension(&stem, "idx.partial"))?;
-        let failed = |source| DataError::write(&with_extension(&stem, "idx"), source);
-        write_index(&mut idx, token_type, &lengths).map_err(failed)?;
-        Ok([bin.finish(&with_extension(&stem, "bin"))?, idx.finish(&with_extension(&stem, "idx"))?])
+        let path = with_extension(&stem, "idx");
+        let mut idx = SummedFile::create(&path)?;
+        write_index(&mut idx, token_type, &lengths)
+            .map_err(FileError::at(Operation::Write, &path))?;
+        Ok([bin.finish()?, idx.finish()?])
     }
 }
 
@@ -117,37 +117,31 @@ pub(super) fn with_extension(stem: &Path, extension: &str) -> PathBuf {
     PathBuf::from(path)
 }
 
-/// A file under a provisional name that counts and sums what is written to it.
+/// A file that counts and sums what is written to it.
 #[derive(Debug)]
 struct SummedFile {
     path: PathBuf,
-    file: BufWriter<File>,
+    file: BufWriter<StagedFile>,
     sum: Sha256,
     bytes: u64,
-    finished: bool,
 }
 
 impl SummedFile {
     fn create(path: &Path) -> Result<Self> {
-        let file = File::create(path).map_err(|source| DataError::write(path, source))?;
-        let file = BufWriter::with_capacity(1 << 20, file);
-        Ok(Self { path: path.to_owned(), file, sum: Sha256::new(), bytes: 0, finished: false })
+        let file = BufWriter::with_capacity(1 << 20, StagedFile::create(path)?);
+        Ok(Self { path: path.to_owned(), file, sum: Sha256::default(), bytes: 0 })
     }
 
     fn write(&mut self, bytes: &[u8]) -> Result<()> {
-        self.write_all(bytes).map_err(|source| DataError::write(&self.path, source))
+        let written = self.write_all(bytes);
+        Ok(written.map_err(FileError::at(Operation::Write, &self.path))?)
     }
 
-    /// Gives the file its name once its bytes are on the disk.
-    fn finish(mut self, path: &Path) -> Result<FileSum> {
-        self.file
-            .flush()
-            .and_then(|()| self.file.get_ref().sync_data())
-            .and_then(|()| fs::rename(&self.path, path))
-            .map_err(|source| DataError::write(path, source))?;
-        self.finished = true;
-        let sha256 = hexadecimal(&std::mem::take(&mut self.sum).finalize());
-        Ok(FileSum { bytes: self.bytes, sha256 })
+    /// Gives the file its name once its bytes are on disk.
+    fn finish(self) -> Result<FileSum> {
+        let file = self.file.into_inner().map_err(IntoInnerError::into_error);
+        file.map_err(FileError::at(Operation::Write, &self.path))?.commit()?;
+        Ok(FileSum { bytes: self.bytes, sha256: self.sum.finish().to_string() })
     }
 }
 
@@ -162,21 +156,4 @@ impl Write for SummedFile {
     fn flush(&mut self) -> io::Result<()> {
         self.file.flush()
     }
-}
-
-impl Drop for SummedFile {
-    fn drop(&mut self) {
-        if !self.finished {
-            // Best effort: the provisional name is never read, and the next run writes over it.
-            let _ = fs::remove_file(&self.path);
-        }
-    }
-}
-
-/// The digits of a sum.
-pub(crate) fn hexadecimal(sum: &[u8]) -> String {
-    sum.iter()
-        .flat_map(|byte| [byte >> 4, byte & 15])
-        .map(|digit| char::from(b"0123456789abcdef"[usize::from(digit)]))
-        .collect()
 }

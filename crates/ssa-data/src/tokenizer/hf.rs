@@ -4,14 +4,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
-use sha2::{Digest, Sha256};
+use ssa_files::Sha256;
 
 use super::Message;
 use super::chat::{self, ChatTemplate};
 use super::files::{TOKENIZER_CONFIG, TOKENIZER_JSON};
 use super::files::{add_declared_tokens, read_config, read_template, special_token};
 use super::pieces::Cuts;
-use crate::shard::hexadecimal;
 use crate::{DataError, Result};
 
 /// What published tokenizers call the token that ends a document, for files that do not say.
@@ -81,7 +80,7 @@ impl HfTokenizer {
         let vocab_size = inner.get_vocab(true).values().max().map_or(0, |&id| id as usize + 1);
         Ok(Self {
             cuts: Cuts::of(&definition),
-            sha256: hexadecimal(&Sha256::digest(&bytes)),
+            sha256: Sha256::of(&bytes).to_string(),
             path,
             inner,
             vocab_size,

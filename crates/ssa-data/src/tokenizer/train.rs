@@ -1,6 +1,5 @@
 //! Training a byte-level BPE tokenizer.
 
-use std::fs;
 use std::path::Path;
 
 use serde_json::json;
@@ -42,7 +41,7 @@ pub struct TrainTokenizerOptions {
 /// # Errors
 /// [`DataError::Setting`] if `vocab_size` is below 257, the first error of `documents`,
 /// [`DataError::NotUtf8`] for a document that is not, [`DataError::NoText`] if there is none, and
-/// [`DataError::Exists`] or [`DataError::Write`] if a file is there already or cannot be written.
+/// [`DataError::Exists`] or [`DataError::File`] if a file is there already or cannot be written.
 pub fn train_tokenizer(
     documents: impl Iterator<Item = Result<Document>> + Send,
     directory: &Path,
@@ -107,17 +106,13 @@ fn untrained() -> tokenizers::Result<tokenizers::Tokenizer> {
 }
 
 fn write(tokenizer: &tokenizers::Tokenizer, directory: &Path) -> Result<()> {
-    let write = |name: &str, text: String| {
-        let path = directory.join(name);
-        fs::write(&path, text).map_err(|source| DataError::write(&path, source))
-    };
-    fs::create_dir_all(directory).map_err(|source| DataError::write(directory, source))?;
+    ssa_files::create_directories(directory)?;
     let definition = tokenizer
         .to_string(true)
         .map_err(|error| DataError::TrainTokenizer { cause: error.to_string() })?;
     let config = json!({ "tokenizer_class": "PreTrainedTokenizerFast", "eos_token": EOS_TOKEN });
-    write(TOKENIZER_CONFIG, format!("{config:#}\n"))?;
-    write(TOKENIZER_JSON, definition)
+    ssa_files::write(&directory.join(TOKENIZER_CONFIG), format!("{config:#}\n"))?;
+    Ok(ssa_files::write(&directory.join(TOKENIZER_JSON), definition)?)
 }
 
 /// The documents as texts of bounded length. Ends at the first error, which it leaves in `failure`:

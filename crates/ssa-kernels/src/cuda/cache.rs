@@ -1,16 +1,15 @@
 //! Compiled kernels on disk.
 //!
 //! One file per (source, headers, macros, architecture, version of NVRTC), under a name made of
-//! their hash, so that nothing is ever changed in place. A file is written under a name of its own
-//! and renamed: processes that compile the same kernel at once each put the same file there. It
-//! begins with a checksum; one that does not match is compiled again.
+//! their hash, so that nothing is ever changed in place. Each is written as a whole: processes that
+//! compile the same kernel at the same time put the same file there. It begins with a checksum; one
+//! that does not match is compiled again.
 
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
 
-use sha2::{Digest, Sha256};
+use ssa_files::{FileError, Sha256, hexadecimal};
 
 use super::compile::{compile, options};
 use super::library::nvrtc_version;
@@ -91,7 +90,7 @@ impl KernelCache {
 
 /// Everything that the machine code depends on.
 fn key(module: &Module, defines: &[(&'static str, i64)], arch: &str) -> String {
-    let mut hash = Sha256::new();
+    let mut hash = Sha256::default();
     let headers = HEADERS.iter().flat_map(|(name, text)| [*name, *text]).map(str::to_owned);
     let parts = [module.source.to_owned(), nvrtc_version()]
         .into_iter()
@@ -101,12 +100,7 @@ fn key(module: &Module, defines: &[(&'static str, i64)], arch: &str) -> String {
         hash.update(part.len().to_le_bytes());
         hash.update(part);
     }
-    hex(&hash.finalize()[..16])
-}
-
-/// Two hexadecimal digits for each byte.
-pub(super) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    hexadecimal(&hash.finish().as_bytes()[..16])
 }
 
 const CHECKSUM: usize = 32;
@@ -116,24 +110,17 @@ fn unsealed(mut file: Vec<u8>) -> Option<Vec<u8>> {
         return None;
     }
     let cubin = file.split_off(CHECKSUM);
-    (Sha256::digest(&cubin).as_slice() == file).then_some(cubin)
+    (Sha256::of(&cubin).as_bytes()[..] == file).then_some(cubin)
 }
 
-/// Writes a whole file under its name, or none.
-fn keep(directory: &Path, path: &Path, cubin: &[u8]) -> std::io::Result<()> {
-    static FILES: AtomicU64 = AtomicU64::new(0);
-    fs::create_dir_all(directory)?;
-    let unique = format!("{}-{}.tmp", std::process::id(), FILES.fetch_add(1, Ordering::Relaxed));
-    let temporary = directory.join(unique);
-    let written = fs::File::create_new(&temporary).and_then(|mut file| {
-        file.write_all(&Sha256::digest(cubin))?;
+/// Writes machine code and its checksum, and removes what killed processes left in the directory.
+fn keep(directory: &Path, path: &Path, cubin: &[u8]) -> Result<(), FileError> {
+    ssa_files::create_directories(directory)?;
+    ssa_files::remove_leftovers(directory)?;
+    ssa_files::write_with(path, |file| {
+        file.write_all(Sha256::of(cubin).as_bytes())?;
         file.write_all(cubin)
-    });
-    let renamed = written.and_then(|()| fs::rename(&temporary, path));
-    if renamed.is_err() {
-        let _ = fs::remove_file(&temporary);
-    }
-    renamed
+    })
 }
 
 #[cfg(test)]

@@ -1,13 +1,11 @@
 //! Models on disk: Hugging Face folders with `config.json` and safetensors weights.
 
-mod replace;
 mod tensor_file;
 #[cfg(test)]
 mod tests;
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use ssa_kernels::Tensor;
@@ -15,7 +13,6 @@ use ssa_kernels::Tensor;
 use crate::parameters::LM_HEAD;
 use crate::{ModelConfig, ModelError, Parameters, Result, parameter_shapes};
 
-pub use replace::replace_file;
 pub use tensor_file::{TensorFile, write_tensors};
 
 const CONFIG: &str = "config.json";
@@ -23,19 +20,19 @@ const WEIGHTS: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";
 
 /// Writes `config.json` and `model.safetensors` (`f32`) into a folder, which is made if need be.
-/// Each file is replaced as a whole ([`replace_file`]), the configuration last.
+/// Each file is replaced as a whole, the configuration last.
 ///
 /// # Errors
-/// [`ModelError::Io`] with the file, for example where the disk is full; [`ModelError::Parameters`]
+/// [`ModelError::File`], for example where the disk is full; [`ModelError::Parameters`]
 /// if the parameters are not those of the configuration.
 pub fn save(dir: &Path, config: &ModelConfig, parameters: &Parameters) -> Result<()> {
     parameters.check(config)?;
-    fs::create_dir_all(dir).map_err(ModelError::io("create", dir))?;
+    ssa_files::create_directories(dir)?;
     // The entry that transformers insists on: the tensors are laid out as PyTorch's are.
     let metadata = [("format", "pt")];
     write_tensors(&dir.join(WEIGHTS), &parameters.named(), &metadata)?;
     let config = format!("{:#}\n", config.to_json());
-    replace_file(&dir.join(CONFIG), |file| file.write_all(config.as_bytes()))
+    Ok(ssa_files::write(&dir.join(CONFIG), config)?)
 }
 
 /// Reads a folder: `config.json` and either `model.safetensors` or, without that, the shards named

@@ -11,9 +11,9 @@ use half::{bf16, f16};
 use safetensors::Dtype;
 use safetensors::tensor::{Metadata, TensorInfo};
 use serde_json::{Map, Value, json};
+use ssa_files::StagedFile;
 use ssa_kernels::Tensor;
 
-use super::replace_file;
 use crate::{ModelError, Result};
 
 /// Bytes of the buffer: large enough that system calls do not matter, small enough to stay in
@@ -155,17 +155,17 @@ impl TensorFile {
 }
 
 /// Writes tensors as `F32` into a safetensors file, in the order given, and replaces the file as a
-/// whole ([`replace_file`]). The same tensors and metadata give the same bytes.
+/// whole. The same tensors and metadata give the same bytes.
 ///
 /// # Errors
-/// [`ModelError::Io`].
+/// [`ModelError::File`].
 pub fn write_tensors(
     path: &Path,
     tensors: &[(String, &Tensor)],
     metadata: &[(&str, &str)],
 ) -> Result<()> {
     let header = header(tensors, metadata);
-    replace_file(path, |file| {
+    let write = |file: &mut StagedFile| {
         file.write_all(&(header.len() as u64).to_le_bytes())?;
         file.write_all(header.as_bytes())?;
         let mut buffer = vec![0; BUFFER];
@@ -179,7 +179,8 @@ pub fn write_tensors(
             }
         }
         Ok(())
-    })
+    };
+    Ok(ssa_files::write_with(path, write)?)
 }
 
 fn header(tensors: &[(String, &Tensor)], metadata: &[(&str, &str)]) -> String {

@@ -9,33 +9,30 @@
 //!
 //! Weights and numbers change together: they are written to `best.partial/`, the old directory is
 //! renamed to `best.previous/`, the new one to `best/`, and the old one removed. Whatever happens
-//! in between, one of the three is whole, and [`RunDir::best`] puts it in its place.
+//! in between, one of the three is whole, and [`Best::load`] puts it in its place.
 
 use std::fs;
-use std::io::Write;
+use std::io::{self, ErrorKind};
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 use ssa_data::Tokenizer;
-use ssa_model::checkpoint::replace_file;
+use ssa_files::{FileError, Operation};
 use ssa_model::{AttentionMode, Model};
 
-use crate::durable::{copy_tokenizer, sync_names};
-use crate::run_dir::{remove_files, remove_model_files};
-use crate::{Measurements, Result, RunDir, TrainError};
+use crate::measurements::Measurements;
+use crate::{Result, model_files};
 
 const BEST: &str = "best";
 const PARTIAL: &str = "best.partial";
 const PREVIOUS: &str = "best.previous";
+/// Written last.
 const NUMBERS: &str = "best.json";
 
-/// Removed first and written last: a directory that has the numbers is whole.
-const NUMBER_FILES: [&str; 2] = [NUMBERS, "best.json.tmp"];
-
-/// What is known of the best weights.
+/// What is known about the best weights.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Best {
-    /// Optimiser steps done.
+    /// Optimizer steps done.
     pub step: usize,
     /// The attention whose bits per byte decided.
     pub by: AttentionMode,
@@ -43,62 +40,76 @@ pub struct Best {
     pub validation: Measurements,
 }
 
-impl RunDir {
-    /// The best weights so far; none before the first validation.
+impl Best {
+    /// The best weights of a run so far; `None` before the first validation. Completes a save that
+    /// was interrupted.
     ///
     /// # Errors
-    /// [`TrainError::Io`] names the file that cannot be read or does not hold what this crate
-    /// wrote.
-    pub fn best(&self) -> Result<Option<Best>> {
-        self.settle_best()?;
-        let path = self.path().join(BEST).join(NUMBERS);
+    /// [`TrainError::File`](crate::TrainError::File) names the file that cannot be read or does not
+    /// hold what this crate wrote.
+    pub(crate) fn load(run: &Path) -> Result<Option<Self>> {
+        settle(run)?;
+        let path = run.join(BEST).join(NUMBERS);
         if !path.exists() {
             return Ok(None);
         }
-        let text = fs::read_to_string(&path).map_err(TrainError::io("read", &path))?;
-        let best = serde_json::from_str(&text).map_err(std::io::Error::from);
-        Ok(Some(best.map_err(TrainError::io("read", &path))?))
+        let parse = |text: String| serde_json::from_str(&text).map_err(io::Error::from);
+        let best = fs::read_to_string(&path).and_then(parse);
+        Ok(Some(best.map_err(FileError::at(Operation::Read, &path))?))
     }
 
-    /// Keeps `model` with its tokenizer and numbers as the best weights, instead of those before.
+    /// Saves `model` with its tokenizer and these numbers as the best weights of a run, in place of
+    /// those before.
     ///
     /// # Errors
-    /// [`TrainError::Model`], [`TrainError::Data`] or [`TrainError::Io`] name the file; the weights
-    /// before are then still there.
-    pub fn save_best(&self, model: &Model, tokenizer: &Tokenizer, best: &Best) -> Result<()> {
-        self.settle_best()?;
-        let [kept, partial, previous] =
-            [BEST, PARTIAL, PREVIOUS].map(|name| self.path().join(name));
-        model.save(&partial).map_err(TrainError::with_remedy)?;
-        copy_tokenizer(tokenizer, &partial)?;
-        let numbers = serde_json::to_string_pretty(best)
-            .map_err(std::io::Error::from)
-            .map_err(TrainError::io("write", &partial))?;
-        replace_file(&partial.join(NUMBERS), |file| file.write_all((numbers + "\n").as_bytes()))?;
+    /// [`TrainError`](crate::TrainError) names the file; the weights before are then still there.
+    pub(crate) fn save(&self, run: &Path, model: &Model, tokenizer: &Tokenizer) -> Result<()> {
+        settle(run)?;
+        let [kept, partial, previous] = [BEST, PARTIAL, PREVIOUS].map(|name| run.join(name));
+        if !partial.exists() {
+            ssa_files::create_directory(&partial)?;
+        }
+        model.save(&partial)?;
+        tokenizer.copy_to(&partial)?;
+        ssa_files::write_json(&partial.join(NUMBERS), self)?;
         if kept.exists() {
-            fs::rename(&kept, &previous).map_err(TrainError::io("rename", &kept))?;
+            ssa_files::rename(&kept, &previous)?;
         }
-        fs::rename(&partial, &kept).map_err(TrainError::io("rename", &partial))?;
-        sync_names(self.path());
-        remove_model(&previous)
+        ssa_files::rename(&partial, &kept)?;
+        discard(&previous, &kept)
     }
+}
 
-    /// Ends what an interrupted [`save_best`](Self::save_best) began.
-    fn settle_best(&self) -> Result<()> {
-        let [kept, partial, previous] =
-            [BEST, PARTIAL, PREVIOUS].map(|name| self.path().join(name));
-        if !kept.exists() {
-            // The old weights step aside only once the new ones are whole.
-            let whole = [&partial, &previous]
-                .into_iter()
-                .find(|directory| directory.join(NUMBERS).exists());
-            if let Some(whole) = whole {
-                fs::rename(whole, &kept).map_err(TrainError::io("rename", whole))?;
-            }
+/// Completes what an interrupted [`Best::save`] began.
+fn settle(run: &Path) -> Result<()> {
+    let [kept, partial, previous] = [BEST, PARTIAL, PREVIOUS].map(|name| run.join(name));
+    if !kept.exists() {
+        // The old weights are renamed only when the new ones are whole.
+        let whole =
+            [&partial, &previous].into_iter().find(|directory| directory.join(NUMBERS).exists());
+        if let Some(whole) = whole {
+            ssa_files::rename(whole, &kept)?;
         }
-        remove_model(&partial)?;
-        remove_model(&previous)
     }
+    discard(&partial, &kept)?;
+    discard(&previous, &kept)
+}
+
+/// Removes a directory of weights. Files of the user in it, such as notes, move to `kept`.
+fn discard(directory: &Path, kept: &Path) -> Result<()> {
+    remove_model(directory)?;
+    let entries = match fs::read_dir(directory) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        entries => entries.map_err(FileError::at(Operation::Read, directory))?,
+    };
+    for entry in entries {
+        let entry = entry.map_err(FileError::at(Operation::Read, directory))?;
+        let target = kept.join(entry.file_name());
+        if kept.exists() && !target.exists() {
+            ssa_files::rename(&entry.path(), &target)?;
+        }
+    }
+    Ok(ssa_files::remove_directory_if_empty(directory)?)
 }
 
 /// Removes the best weights of a run and what an interrupted save left of them.
@@ -107,8 +118,9 @@ pub(crate) fn remove(run: &Path) -> Result<()> {
 }
 
 fn remove_model(directory: &Path) -> Result<()> {
-    remove_files(directory, &NUMBER_FILES)?;
-    remove_model_files(directory)
+    // First: a directory that has the numbers is whole.
+    ssa_files::remove_file(&directory.join(NUMBERS))?;
+    model_files::remove(directory)
 }
 
 #[cfg(test)]

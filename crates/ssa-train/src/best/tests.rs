@@ -1,8 +1,15 @@
+use std::io::ErrorKind;
+use std::sync::atomic::Ordering::Relaxed;
+
 use serde_json::json;
+use ssa_files::{Operation, intercept};
 use tempfile::tempdir;
 
 use super::*;
-use crate::{Existing, TrainConfig, TrainPlan, initial_model};
+use crate::config::TrainConfig;
+use crate::initial_model::initial_model;
+use crate::plan::TrainPlan;
+use crate::run_dir::{Existing, RunDir};
 
 fn model(seed: &str) -> Model {
     let small =
@@ -86,6 +93,50 @@ fn an_interrupted_save_is_settled() {
     place(&new, BEST);
     place(&old, PREVIOUS);
     settles_to(Some(20));
+}
+
+/// Whatever operation fails, the weights before are there, and the next save replaces them.
+#[test]
+fn a_save_that_fails_anywhere_leaves_one_whole() {
+    let directory = tempdir().unwrap();
+    let [first, second] = ["run.seed=1", "run.seed=2"].map(model);
+    for failing in 0.. {
+        let run = directory.path().join(failing.to_string());
+        fs::create_dir(&run).unwrap();
+        best(10, 1.0).save(&run, &first, &Tokenizer::Bytes).unwrap();
+        let left = std::sync::atomic::AtomicUsize::new(failing);
+        let root = run.clone();
+        intercept(move |operation, path| {
+            let counts = path.starts_with(&root) && operation != Operation::Sync;
+            let fails = counts
+                && left.fetch_update(Relaxed, Relaxed, |left| Some(left.wrapping_sub(1))) == Ok(0);
+            if fails { Err(ErrorKind::StorageFull.into()) } else { Ok(()) }
+        });
+        if best(20, 0.5).save(&run, &second, &Tokenizer::Bytes).is_ok() {
+            assert!(failing > 10, "{failing} operations");
+            break;
+        }
+        let found = Best::load(&run).unwrap().unwrap();
+        let weights = Model::load(&run.join(BEST)).unwrap();
+        let expected = if found.step == 10 { &first } else { &second };
+        assert!(weights.parameters() == expected.parameters(), "operation {failing}");
+        assert_eq!(names(&run), ["best"]);
+        best(20, 0.5).save(&run, &second, &Tokenizer::Bytes).unwrap();
+        assert_eq!(Best::load(&run).unwrap().unwrap().step, 20);
+    }
+}
+
+#[test]
+fn notes_of_the_user_stay_with_the_best_weights() {
+    let directory = tempdir().unwrap();
+    let run = directory.path();
+    for step in [10, 20, 30] {
+        best(step, 1.0).save(run, &model("run.seed=1"), &Tokenizer::Bytes).unwrap();
+        fs::write(run.join("best").join(format!("{step}.txt")), "mine").unwrap();
+    }
+    assert_eq!(names(run), ["best"]);
+    let expected = ["10.txt", "20.txt", "30.txt", "best.json", "config.json", "model.safetensors"];
+    assert_eq!(names(&run.join(BEST)), expected);
 }
 
 #[test]

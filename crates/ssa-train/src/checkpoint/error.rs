@@ -1,17 +1,22 @@
 //! What can be wrong with a checkpoint.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// Why a checkpoint cannot be used. Nothing is changed on disk when one of these is found.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum CheckpointError {
     /// A file is missing, cut short or altered.
-    #[error("{} is damaged: {problem}; {}", file.display(), remedy(checkpoint, *older))]
+    #[error(
+        "{} is damaged: {problem}\nhint: restore it from a copy, or remove {} to continue {}",
+        file.display(),
+        checkpoint.display(),
+        older.map_or_else(|| "from the beginning".to_owned(), |step| format!("from step {step}"))
+    )]
     Damaged {
         /// The file.
         file: PathBuf,
-        /// What does not fit.
+        /// What is wrong.
         problem: String,
         /// The checkpoint it belongs to.
         checkpoint: PathBuf,
@@ -19,17 +24,20 @@ pub enum CheckpointError {
         older: Option<usize>,
     },
     /// A file of a checkpoint that is only read for its model is altered.
-    #[error("{} is damaged: {problem}; restore it from a copy, or take another checkpoint", file.display())]
+    #[error(
+        "{} is damaged: {problem}\nhint: restore it from a copy, or take another checkpoint",
+        file.display()
+    )]
     DamagedModel {
         /// The file.
         file: PathBuf,
-        /// What does not fit.
+        /// What is wrong.
         problem: String,
     },
-    /// The checkpoint has another format than this program writes.
+    /// The checkpoint has a format that this program does not read.
     #[error(
-        "{} has format {found}, this program reads format {expected}; continue the run with version {program} of the \
-         program, which wrote it",
+        "{} has format {found}, this program reads format {newest} and older ones\nhint: resume \
+         the run with version {program}, which wrote it",
         file.display()
     )]
     Format {
@@ -37,44 +45,23 @@ pub enum CheckpointError {
         file: PathBuf,
         /// The format of the checkpoint.
         found: u64,
-        /// The format known here.
-        expected: u64,
+        /// The newest format known here.
+        newest: u64,
         /// The version that wrote it.
         program: String,
     },
-    /// A checkpoint could not be saved.
-    #[error("the checkpoint of step {step} could not be saved: {source}; {}", kept(*older))]
-    NotSaved {
-        /// The step.
-        step: usize,
-        /// The step of the newest checkpoint there is.
-        older: Option<usize>,
-        /// The reason.
-        source: Box<crate::TrainError>,
-    },
     /// The text differs from the text that the run read before.
     #[error(
-        "the training text is not the one that {} was trained on; restore the text, or pass --allow-change data.paths to \
-         go on with another one",
+        "the {which} text is not the one that {} was trained with\nhint: restore the text, or \
+         pass --allow-change data.{key} to continue with another one",
         checkpoint.display()
     )]
     Text {
         /// The checkpoint.
         checkpoint: PathBuf,
+        /// Which text: training or held-out.
+        which: &'static str,
+        /// The key of `[data]` that names it.
+        key: &'static str,
     },
-}
-
-fn remedy(checkpoint: &Path, older: Option<usize>) -> String {
-    let from =
-        older.map_or_else(|| "from the beginning".to_owned(), |step| format!("from step {step}"));
-    format!("restore it from a copy, or remove {} to continue {from}", checkpoint.display())
-}
-
-fn kept(older: Option<usize>) -> String {
-    match older {
-        Some(step) => {
-            format!("the checkpoint of step {step} is whole, and the run can be resumed from it")
-        }
-        None => "the run can be resumed from its beginning".to_owned(),
-    }
 }

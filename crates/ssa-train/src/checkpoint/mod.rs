@@ -1,8 +1,8 @@
-//! Checkpoints: everything a run needs to go on as if it had never stopped.
+//! Checkpoints: everything a run needs to resume as if it had never stopped.
 //!
 //! ```text
 //! checkpoints/
-//!   latest -> step-200     the newest one
+//!   latest -> step-200     the newest one, for people; nothing here reads it
 //!   step-200/              a directory of this form is whole: it got its name last
 //!     config.json            the model in Hugging Face layout
 //!     model.safetensors
@@ -15,6 +15,7 @@
 //! Random numbers need no file of their own: every draw is a function of the run's seed and of the
 //! step or of the rows read, so configuration and state hold all there is.
 
+mod background;
 mod error;
 mod restore;
 mod save;
@@ -22,24 +23,23 @@ mod state;
 mod sums;
 #[cfg(test)]
 mod tests;
-mod writer;
+mod text;
 
 use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
+use ssa_files::{FileError, Operation, Sha256};
+
 use crate::config::TrainConfig;
-use crate::run_dir::remove_if_empty;
 use crate::{Result, TrainError};
 
 pub use error::CheckpointError;
-pub use save::SaveStep;
 pub use state::{BadSteps, RunState};
 
+pub(crate) use background::BackgroundSaver;
 pub(crate) use restore::Restored;
-pub(crate) use save::{Keep, Snapshot};
-pub(crate) use sums::{Digest, sha256};
-pub(crate) use writer::Writer;
+pub(crate) use save::{Retention, Snapshot};
 
 const DIRECTORY: &str = "checkpoints";
 const LATEST: &str = "latest";
@@ -86,25 +86,20 @@ impl Checkpoints {
     /// The steps that have a checkpoint, ascending.
     ///
     /// # Errors
-    /// [`TrainError::Io`] if the directory cannot be read.
+    /// [`TrainError::File`] if the directory cannot be read.
     pub fn steps(&self) -> Result<Vec<usize>> {
-        let mut steps: Vec<usize> = self
-            .entries()?
-            .iter()
-            .filter_map(|name| name.strip_prefix("step-")?.parse().ok())
-            .collect();
+        let mut steps: Vec<usize> =
+            self.entries()?.iter().filter_map(|name| step_of(name)).collect();
+        steps.retain(|step| self.path(*step).is_dir());
         steps.sort_unstable();
         Ok(steps)
     }
 
     /// The newest checkpoint, verified; none if none was saved yet.
     ///
-    /// The directories decide, not the link `latest`: after a crash between the two the newest
-    /// directory is whole.
-    ///
     /// # Errors
     /// [`TrainError::Checkpoint`] names the file that is damaged and what to do;
-    /// [`TrainError::Io`].
+    /// [`TrainError::File`].
     pub fn newest(&self) -> Result<Option<Checkpoint>> {
         let steps = self.steps()?;
         let Some((&step, older)) = steps.split_last() else { return Ok(None) };
@@ -124,25 +119,25 @@ impl Checkpoints {
     pub(crate) fn remove_partial(&self) -> Result<()> {
         for name in self.entries()? {
             if is_partial(&name) {
-                remove(&self.directory.join(name))?;
+                ssa_files::remove_tree(&self.directory.join(name))?;
             }
         }
-        Ok(())
+        Ok(ssa_files::remove_leftovers(&self.directory)?)
     }
 
     /// Removes all checkpoints and nothing else; the directory too, if it is then empty.
     pub(crate) fn remove_all(&self) -> Result<()> {
         for step in self.steps()? {
-            remove(&self.path(step))?;
+            ssa_files::remove_tree(&self.path(step))?;
         }
         self.remove_partial()?;
-        remove(&self.directory.join(LATEST))?;
-        remove_if_empty(&self.directory)
+        ssa_files::remove_tree(&self.directory.join(LATEST))?;
+        Ok(ssa_files::remove_directory_if_empty(&self.directory)?)
     }
 
     /// Names of all entries; none where there is no directory yet.
     fn entries(&self) -> Result<Vec<String>> {
-        let error = || TrainError::io("read", &self.directory);
+        let error = || FileError::at(Operation::Read, &self.directory);
         let entries = match fs::read_dir(&self.directory) {
             Err(reason) if reason.kind() == ErrorKind::NotFound => return Ok(vec![]),
             entries => entries.map_err(error())?,
@@ -150,7 +145,7 @@ impl Checkpoints {
         let name = |entry: std::io::Result<fs::DirEntry>| {
             entry.map(|entry| entry.file_name().into_string().unwrap_or_default())
         };
-        entries.map(name).collect::<Result<_, _>>().map_err(error())
+        Ok(entries.map(name).collect::<Result<_, _>>().map_err(error())?)
     }
 }
 
@@ -171,7 +166,7 @@ impl Checkpoint {
         let text = read(STATE).map_err(|reason| damaged(STATE, reason.to_string()))?;
         let state = RunState::parse(&text, &path.join(STATE))?;
         let text = read(RUN_CONFIG).map_err(|reason| damaged(RUN_CONFIG, reason.to_string()))?;
-        if sha256(text.as_bytes()) != state.config_sha256 {
+        if Sha256::of(&text).to_string() != state.config_sha256 {
             let problem = "it is not the configuration that state.json was written with".to_owned();
             return Err(damaged(RUN_CONFIG, problem).into());
         }
@@ -215,30 +210,21 @@ pub fn verify_model(directory: &Path) -> Result<()> {
         .map_err(damaged)?)
 }
 
-/// `step-N.tmp` or `latest.tmp`: being written or being removed.
-fn is_partial(name: &str) -> bool {
-    let stem = name.strip_suffix(".tmp");
-    stem.is_some_and(|stem| stem == LATEST || stem.starts_with("step-"))
+/// The step of a directory's name. Only the name that [`Checkpoints::path`] gives is one: beside
+/// `step-40`, a `step-040` is a copy that somebody made.
+fn step_of(name: &str) -> Option<usize> {
+    let step = name.strip_prefix("step-")?.parse().ok()?;
+    (name == format!("step-{step}")).then_some(step)
 }
 
-/// The name of a file or directory while it is not whole.
+/// `step-N.tmp`: being written or being removed.
+fn is_partial(name: &str) -> bool {
+    name.strip_suffix(".tmp").is_some_and(|stem| step_of(stem).is_some())
+}
+
+/// The name of a checkpoint while it is not whole.
 fn partial(path: &Path) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(".tmp");
     name.into()
-}
-
-/// Removes a file, a link or a directory of ours, if it is there. A link is never followed.
-fn remove(path: &Path) -> Result<()> {
-    let result = match path.symlink_metadata() {
-        Ok(metadata) if metadata.is_dir() => fs::remove_dir_all(path),
-        Ok(_) => fs::remove_file(path),
-        Err(error) => Err(error),
-    };
-    match result {
-        Err(error) if error.kind() != ErrorKind::NotFound => {
-            Err(TrainError::io("remove", path)(error))
-        }
-        _ => Ok(()),
-    }
 }

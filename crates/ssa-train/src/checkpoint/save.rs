@@ -1,18 +1,15 @@
 //! Writing a checkpoint so that it is whole or not there.
 
-use std::fs;
-use std::io::{self, Write};
 use std::path::Path;
 
 use ssa_kernels::Tensor;
 use ssa_model::Parameters;
-use ssa_model::checkpoint::{replace_file, write_tensors};
+use ssa_model::checkpoint::write_tensors;
 
-use super::{
-    Checkpoints, FILES, LATEST, OPTIMIZER, RUN_CONFIG, RunState, STATE, partial, remove, sums,
-};
-use crate::durable::{copy_tokenizer, sync_names};
-use crate::{Result, TrainError, TrainPlan};
+use super::{Checkpoints, FILES, LATEST, OPTIMIZER, RUN_CONFIG, RunState, STATE, partial, sums};
+use crate::Result;
+use crate::lock::RunLock;
+use crate::plan::TrainPlan;
 
 /// A copy of all that a checkpoint holds, taken between two steps.
 pub(crate) struct Snapshot {
@@ -23,147 +20,96 @@ pub(crate) struct Snapshot {
     pub(crate) state: RunState,
 }
 
-/// Which checkpoints stay.
+/// Which checkpoints are kept.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Keep {
-    /// So many of the newest.
+pub(crate) struct Retention {
+    /// This many of the newest.
     pub(crate) last: usize,
-    /// Those of steps that this number divides; 0 for none.
+    /// Those whose step is a multiple of this; 0 for none.
     pub(crate) every: usize,
 }
 
-/// What has just been done while a checkpoint is saved, in this order. Whatever the last of them is
-/// when a program dies, a whole checkpoint is the newest one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SaveStep {
-    /// The directory exists under a temporary name.
-    Begun,
-    /// The model is written.
-    ModelWritten,
-    /// The moments are written.
-    OptimizerWritten,
-    /// The configuration is written.
-    ConfigWritten,
-    /// The state is written.
-    StateWritten,
-    /// The checksums are written.
-    SumsWritten,
-    /// The directory has its name.
-    Renamed,
-    /// `latest` points to it.
-    LatestMoved,
-    /// A checkpoint that need not be kept has lost its name.
-    OldSetAside,
-    /// Its files are removed.
-    OldRemoved,
-}
-
-impl SaveStep {
-    /// All of them, in order.
-    pub const ALL: [Self; 10] = [
-        Self::Begun,
-        Self::ModelWritten,
-        Self::OptimizerWritten,
-        Self::ConfigWritten,
-        Self::StateWritten,
-        Self::SumsWritten,
-        Self::Renamed,
-        Self::LatestMoved,
-        Self::OldSetAside,
-        Self::OldRemoved,
-    ];
-}
-
 impl Checkpoints {
-    /// Saves a checkpoint, points `latest` to it and removes those that need not be kept.
+    /// Saves a checkpoint, points `latest` to it and removes those that need not be kept. Whatever
+    /// the last operation is when the process dies, a whole checkpoint is the newest one.
     ///
     /// # Errors
-    /// [`TrainError::Io`] or [`TrainError::Model`] names the file; then the checkpoints are those
-    /// of before.
+    /// [`TrainError`](crate::TrainError) names the file; then the checkpoints are those of before.
     pub(super) fn save(
         &self,
         snapshot: &Snapshot,
-        keep: Keep,
-        observe: &dyn Fn(SaveStep),
+        retention: Retention,
+        lock: &RunLock,
     ) -> Result<()> {
         let path = self.path(snapshot.state.step);
         let temporary = partial(&path);
-        remove(&temporary)?;
-        if let Err(error) = write_files(&temporary, snapshot, observe) {
+        lock.check()?;
+        let written = self.begin(&temporary).and_then(|()| write_files(&temporary, snapshot));
+        if let Err(error) = written {
             // On a full disk the next attempt needs the space; the first error is the one to tell.
-            let _ = remove(&temporary);
+            let _ = ssa_files::remove_tree(&temporary);
             return Err(error);
         }
-        fs::rename(&temporary, &path).map_err(TrainError::io("write", &path))?;
-        sync_names(&self.directory);
-        observe(SaveStep::Renamed);
+        // Writing took a while.
+        lock.check()?;
+        ssa_files::rename(&temporary, &path)?;
         self.point_latest(snapshot.state.step)?;
-        sync_names(&self.directory);
-        observe(SaveStep::LatestMoved);
-        self.remove_old(keep, observe)
+        self.remove_old(retention)
     }
 
     /// Completes a save that ended between the new checkpoint's name and the removal of the old
     /// ones.
-    pub(crate) fn tidy(&self, keep: Keep) -> Result<()> {
+    pub(crate) fn tidy(&self, retention: Retention) -> Result<()> {
         match self.steps()?.last() {
             None => Ok(()),
-            Some(&newest) => {
-                self.point_latest(newest).and_then(|()| self.remove_old(keep, &|_| ()))
-            }
+            Some(&newest) => self.point_latest(newest).and_then(|()| self.remove_old(retention)),
         }
     }
 
-    fn point_latest(&self, step: usize) -> Result<()> {
-        let link = self.directory.join(LATEST);
-        let temporary = partial(&link);
-        remove(&temporary)?;
-        point(&temporary, &format!("step-{step}"))
-            .and_then(|()| fs::rename(&temporary, &link))
-            .map_err(TrainError::io("write", &link))
+    /// Creates a fresh directory. The directory of the run is there: if it is not, someone has
+    /// removed it, and it is not made again.
+    fn begin(&self, temporary: &Path) -> Result<()> {
+        if !self.directory.exists() {
+            ssa_files::create_directory(&self.directory)?;
+        }
+        ssa_files::remove_tree(temporary)?;
+        Ok(ssa_files::create_directory(temporary)?)
     }
 
-    fn remove_old(&self, keep: Keep, observe: &dyn Fn(SaveStep)) -> Result<()> {
+    fn point_latest(&self, step: usize) -> Result<()> {
+        let latest = self.directory.join(LATEST);
+        // In a copy of a run the link may have become a copy of the checkpoint.
+        if latest.symlink_metadata().is_ok_and(|found| found.is_dir()) {
+            ssa_files::remove_tree(&latest)?;
+        }
+        Ok(ssa_files::replace_link(&format!("step-{step}"), &latest)?)
+    }
+
+    fn remove_old(&self, retention: Retention) -> Result<()> {
         let steps = self.steps()?;
-        let old = &steps[..steps.len().saturating_sub(keep.last)];
-        for step in old.iter().filter(|&&step| keep.every == 0 || step % keep.every != 0) {
+        let old = &steps[..steps.len().saturating_sub(retention.last)];
+        let is_kept = |step: usize| retention.every > 0 && step.is_multiple_of(retention.every);
+        for step in old.iter().filter(|step| !is_kept(**step)) {
             let path = self.path(*step);
             let aside = partial(&path);
             // Without its name first: a directory removed half way must not look like a checkpoint.
-            fs::rename(&path, &aside).map_err(TrainError::io("remove", &path))?;
-            sync_names(&self.directory);
-            observe(SaveStep::OldSetAside);
-            remove(&aside)?;
-            observe(SaveStep::OldRemoved);
+            ssa_files::rename(&path, &aside)?;
+            ssa_files::remove_tree(&aside)?;
         }
         Ok(())
     }
 }
 
-/// Writes all files into a fresh directory, each synced to disk, and syncs the directory.
-fn write_files(directory: &Path, snapshot: &Snapshot, observe: &dyn Fn(SaveStep)) -> Result<()> {
-    fs::create_dir_all(directory).map_err(TrainError::io("create", directory))?;
-    // The directory of all checkpoints may be new as well.
-    directory.ancestors().skip(1).take(2).for_each(sync_names);
-    observe(SaveStep::Begun);
-    ssa_model::checkpoint::save(directory, snapshot.plan.model(), &snapshot.parameters)
-        .map_err(TrainError::with_remedy)?;
-    let tokenizer = copy_tokenizer(snapshot.plan.tokenizer(), directory)?;
-    observe(SaveStep::ModelWritten);
+/// Writes all files of a checkpoint into a directory.
+fn write_files(directory: &Path, snapshot: &Snapshot) -> Result<()> {
+    ssa_model::checkpoint::save(directory, snapshot.plan.model(), &snapshot.parameters)?;
+    let tokenizer = snapshot.plan.tokenizer().copy_to(directory)?;
     let moments: Vec<(String, &Tensor)> =
         moments("m", &snapshot.m).chain(moments("v", &snapshot.v)).collect();
-    write_tensors(&directory.join(OPTIMIZER), &moments, &[]).map_err(TrainError::with_remedy)?;
-    observe(SaveStep::OptimizerWritten);
-    write_text(&directory.join(RUN_CONFIG), &snapshot.plan.config().to_toml())?;
-    observe(SaveStep::ConfigWritten);
-    let state = serde_json::to_string_pretty(&snapshot.state).map_err(io::Error::from);
-    let path = directory.join(STATE);
-    write_text(&path, &(state.map_err(TrainError::io("write", &path))? + "\n"))?;
-    observe(SaveStep::StateWritten);
-    sums::write(directory, &[&FILES[..], &tokenizer].concat())?;
-    sync_names(directory);
-    observe(SaveStep::SumsWritten);
-    Ok(())
+    write_tensors(&directory.join(OPTIMIZER), &moments, &[])?;
+    ssa_files::write(&directory.join(RUN_CONFIG), snapshot.plan.config().to_toml())?;
+    ssa_files::write_json(&directory.join(STATE), &snapshot.state)?;
+    sums::write(directory, &[&FILES[..], &tokenizer].concat())
 }
 
 fn moments<'a>(
@@ -171,19 +117,4 @@ fn moments<'a>(
     moments: &'a Parameters,
 ) -> impl Iterator<Item = (String, &'a Tensor)> {
     moments.named().into_iter().map(move |(name, tensor)| (format!("{which}.{name}"), tensor))
-}
-
-fn write_text(path: &Path, text: &str) -> Result<()> {
-    replace_file(path, |file| file.write_all(text.as_bytes())).map_err(TrainError::with_remedy)
-}
-
-#[cfg(unix)]
-fn point(link: &Path, target: &str) -> io::Result<()> {
-    std::os::unix::fs::symlink(target, link)
-}
-
-/// Links need a privilege on some systems: a file with the name tells as much.
-#[cfg(not(unix))]
-fn point(link: &Path, target: &str) -> io::Result<()> {
-    fs::write(link, target)
 }

@@ -1,15 +1,19 @@
 use std::fs;
+use std::io::{self, ErrorKind};
 use std::sync::mpsc;
 use std::sync::{Arc, Mutex};
 
+use ssa_files::{Operation, intercept};
 use tempfile::{TempDir, tempdir};
 
 use super::*;
+use crate::TrainError;
 use crate::initial_model::initial_model;
+use crate::lock::{LOCK, RunLock};
+use crate::trainer::Trainer;
 use crate::trainer::tests::{plan, rows};
-use crate::{TrainError, Trainer};
 
-const KEEP_ALL: Keep = Keep { last: usize::MAX, every: 0 };
+const KEEP_ALL: Retention = Retention { last: usize::MAX, every: 0 };
 
 /// A trainer that has done some steps.
 fn trained(steps: usize) -> Trainer {
@@ -26,10 +30,11 @@ fn trained(steps: usize) -> Trainer {
 fn two_checkpoints() -> (TempDir, Checkpoints, Trainer) {
     let directory = tempdir().unwrap();
     let checkpoints = Checkpoints::of_run(directory.path());
+    let lock = RunLock::take(directory.path()).unwrap();
     let mut trainer = trained(1);
-    checkpoints.save(&trainer.snapshot().unwrap(), KEEP_ALL, &|_| ()).unwrap();
+    checkpoints.save(&trainer.snapshot().unwrap(), KEEP_ALL, &lock).unwrap();
     trainer.step().unwrap();
-    checkpoints.save(&trainer.snapshot().unwrap(), KEEP_ALL, &|_| ()).unwrap();
+    checkpoints.save(&trainer.snapshot().unwrap(), KEEP_ALL, &lock).unwrap();
     (directory, checkpoints, trainer)
 }
 
@@ -112,11 +117,24 @@ fn another_format_is_refused() {
     let (_directory, checkpoints, _) = two_checkpoints();
     let path = checkpoints.path(2);
     let state =
-        fs::read_to_string(path.join(STATE)).unwrap().replace("\"format\": 1", "\"format\": 2");
+        fs::read_to_string(path.join(STATE)).unwrap().replace("\"format\": 2", "\"format\": 3");
     fs::write(path.join(STATE), state).unwrap();
     sums::write(&path, &FILES).unwrap();
     let message = checkpoints.newest().unwrap_err().to_string();
-    assert!(message.contains("state.json has format 2, this program reads format 1"), "{message}");
+    assert!(message.contains("state.json has format 3, this program reads format 2"), "{message}");
+}
+
+/// Format 1 knows nothing of held-out text.
+#[test]
+fn the_format_before_is_read() {
+    let (_directory, checkpoints, trainer) = two_checkpoints();
+    let path = checkpoints.path(2);
+    let state = fs::read_to_string(path.join(STATE)).unwrap();
+    fs::write(path.join(STATE), state.replace("\"format\": 2", "\"format\": 1")).unwrap();
+    sums::write(&path, &FILES).unwrap();
+    let checkpoint = checkpoints.newest().unwrap().unwrap();
+    assert_eq!((checkpoint.state().step, &checkpoint.state().held_out_sha256), (2, &None));
+    checkpoint.check_held_out([&rows(trainer.plan())], &[]).unwrap();
 }
 
 #[test]
@@ -149,28 +167,129 @@ fn a_model_of_other_sizes_is_refused_by_tensor() {
 fn old_checkpoints_make_room() {
     let directory = tempdir().unwrap();
     let checkpoints = Checkpoints::of_run(directory.path());
+    let lock = RunLock::take(directory.path()).unwrap();
     let mut snapshot = trained(0).snapshot().unwrap();
     for step in 1..=7 {
         snapshot.state.step = step;
-        checkpoints.save(&snapshot, Keep { last: 2, every: 3 }, &|_| ()).unwrap();
+        checkpoints.save(&snapshot, Retention { last: 2, every: 3 }, &lock).unwrap();
     }
     assert_eq!(checkpoints.steps().unwrap(), [3, 6, 7]);
     assert_eq!(names(checkpoints.directory()), ["latest", "step-3", "step-6", "step-7"]);
 }
 
 #[test]
+fn only_names_of_ours_are_checkpoints() {
+    let (directory, checkpoints, trainer) = two_checkpoints();
+    let copies = ["step-02", "step-+2", "step-2-copy", "step-x.tmp", "step-02.tmp"];
+    for copy in copies {
+        fs::create_dir(checkpoints.directory().join(copy)).unwrap();
+    }
+    assert_eq!(checkpoints.steps().unwrap(), [1, 2]);
+    let lock = RunLock::take(directory.path()).unwrap();
+    let mut snapshot = trainer.snapshot().unwrap();
+    snapshot.state.step = 3;
+    checkpoints.save(&snapshot, Retention { last: 1, every: 0 }, &lock).unwrap();
+    checkpoints.remove_partial().unwrap();
+    assert_eq!(checkpoints.steps().unwrap(), [3]);
+    for copy in copies {
+        assert!(checkpoints.directory().join(copy).is_dir(), "{copy}");
+    }
+}
+
+/// `cp -rL` turns the link into a copy of what it points to.
+#[test]
+fn a_link_that_became_a_directory_is_made_again() {
+    let (_directory, checkpoints, _) = two_checkpoints();
+    let latest = checkpoints.directory().join(LATEST);
+    for what in ["a directory", "a file", "nothing"] {
+        ssa_files::remove_tree(&latest).unwrap();
+        match what {
+            "a directory" => {
+                fs::create_dir(&latest).unwrap();
+                fs::write(latest.join(STATE), "copy").unwrap();
+            }
+            "a file" => fs::write(&latest, "step-2").unwrap(),
+            _ => {}
+        }
+        checkpoints.tidy(KEEP_ALL).unwrap();
+        assert!(Checkpoint::open(&latest).is_ok(), "{what}");
+    }
+}
+
+#[test]
+fn a_file_system_without_links_has_a_file_instead() {
+    let (directory, checkpoints, _) = two_checkpoints();
+    let root = directory.path().to_owned();
+    intercept(move |operation, path| match operation {
+        Operation::Link if path.starts_with(&root) => Err(ErrorKind::PermissionDenied.into()),
+        _ => Ok(()),
+    });
+    checkpoints.tidy(KEEP_ALL).unwrap();
+    assert_eq!(fs::read_to_string(checkpoints.directory().join(LATEST)).unwrap(), "step-2");
+    assert_eq!(checkpoints.newest().unwrap().unwrap().state().step, 2);
+}
+
+/// Until its name is on disk, the new checkpoint is none, and the old ones must stay.
+#[test]
+fn old_checkpoints_stay_until_the_new_one_is_on_disk() {
+    let (directory, checkpoints, trainer) = two_checkpoints();
+    let lock = RunLock::take(directory.path()).unwrap();
+    let mut snapshot = trainer.snapshot().unwrap();
+    snapshot.state.step = 3;
+    let (root, renamed) = (checkpoints.directory().to_owned(), checkpoints.path(3));
+    intercept(move |operation, path| {
+        let fails = operation == Operation::SyncDirectory && path == root && renamed.exists();
+        if fails { Err(io::Error::other("broken")) } else { Ok(()) }
+    });
+    let keep_one = Retention { last: 1, every: 0 };
+    let error = checkpoints.save(&snapshot, keep_one, &lock).unwrap_err();
+    let message = error.to_string();
+    assert!(message.starts_with("cannot sync the directory ") && message.contains("broken"));
+    assert_eq!(checkpoints.steps().unwrap(), [1, 2, 3]);
+}
+
+#[test]
+fn nothing_is_saved_without_the_lock() {
+    let (directory, checkpoints, trainer) = two_checkpoints();
+    let lock = RunLock::take(directory.path()).unwrap();
+    let mut snapshot = trainer.snapshot().unwrap();
+    snapshot.state.step = 3;
+    // Taken away while the files are written.
+    let (file, optimizer) = (directory.path().join(LOCK), checkpoints.directory().to_owned());
+    intercept(move |operation, path| {
+        if operation == Operation::Rename && path == optimizer.join("step-3.tmp").join(OPTIMIZER) {
+            fs::remove_file(&file)?;
+        }
+        Ok(())
+    });
+    for _ in 0..2 {
+        let error = checkpoints.save(&snapshot, KEEP_ALL, &lock).unwrap_err();
+        assert!(matches!(error, TrainError::LockLost { .. }), "{error}");
+        assert_eq!(checkpoints.steps().unwrap(), [1, 2]);
+    }
+    // The directory is not made again.
+    fs::remove_dir_all(directory.path()).unwrap();
+    let error = checkpoints.save(&snapshot, KEEP_ALL, &lock).unwrap_err();
+    assert!(matches!(error, TrainError::LockLost { .. }), "{error}");
+    assert!(!directory.path().exists());
+}
+
+#[test]
 fn a_failure_leaves_the_checkpoints_of_before_and_names_them() {
-    let (_directory, checkpoints, mut trainer) = two_checkpoints();
+    let (directory, checkpoints, mut trainer) = two_checkpoints();
     trainer.step().unwrap();
     // Nothing can be renamed onto a file.
     fs::write(checkpoints.path(3), "in the way").unwrap();
-    let mut writer = Writer::new(checkpoints.clone(), KEEP_ALL);
-    writer.save(|| trainer.snapshot()).unwrap();
-    let message = writer.wait().unwrap_err().to_string();
+    let lock = RunLock::take(directory.path()).unwrap();
+    let mut saver = BackgroundSaver::new(checkpoints.clone(), KEEP_ALL, lock);
+    saver.save(|| trainer.snapshot()).unwrap();
+    let message = saver.wait().unwrap_err().to_string();
     assert!(
         message.starts_with("the checkpoint of step 3 could not be saved: cannot write "),
         "{message}"
     );
+    let whole = "\nhint: the checkpoint of step 2 is whole, and the run can be resumed from it";
+    assert!(message.ends_with(whole), "{message}");
     fs::remove_file(checkpoints.path(3)).unwrap();
     checkpoints.remove_partial().unwrap();
     assert_eq!(checkpoints.newest().unwrap().unwrap().state().step, 2);
@@ -179,40 +298,48 @@ fn a_failure_leaves_the_checkpoints_of_before_and_names_them() {
 #[test]
 fn one_snapshot_at_a_time_and_the_trainer_goes_on_meanwhile() {
     let directory = tempdir().unwrap();
-    let mut writer = Writer::new(Checkpoints::of_run(directory.path()), KEEP_ALL);
+    let lock = RunLock::take(directory.path()).unwrap();
+    let checkpoints = Checkpoints::of_run(directory.path());
+    let mut saver = BackgroundSaver::new(checkpoints.clone(), KEEP_ALL, lock);
     let (release, blocked) = mpsc::channel::<()>();
     let blocked = Mutex::new(blocked);
     let log = Arc::new(Mutex::new(Vec::new()));
-    let seen = log.clone();
-    writer.observe(Arc::new(move |step| match step {
-        SaveStep::ModelWritten => blocked.lock().unwrap().recv().unwrap(),
-        SaveStep::LatestMoved => seen.lock().unwrap().push("saved"),
-        _ => {}
-    }));
+    let (seen, root) = (log.clone(), checkpoints.directory().to_owned());
+    intercept(move |operation, path| {
+        if operation == Operation::Rename && path.starts_with(&root) {
+            if path.ends_with(OPTIMIZER) {
+                blocked.lock().unwrap().recv().unwrap();
+            } else if path.ends_with(LATEST) {
+                seen.lock().unwrap().push("saved");
+            }
+        }
+        Ok(())
+    });
     let snapshot = |step| {
         log.lock().unwrap().push("copied");
         let mut snapshot = trained(0).snapshot().unwrap();
         snapshot.state.step = step;
         snapshot
     };
-    writer.save(|| Ok(snapshot(1))).unwrap();
+    saver.save(|| Ok(snapshot(1))).unwrap();
     // The first save is held up, and yet the caller is here.
-    writer.poll().unwrap();
+    saver.poll().unwrap();
     assert_eq!(*log.lock().unwrap(), ["copied"]);
     (0..2).for_each(|_| release.send(()).unwrap());
-    writer.save(|| Ok(snapshot(2))).unwrap();
-    writer.wait().unwrap();
+    saver.save(|| Ok(snapshot(2))).unwrap();
+    saver.wait().unwrap();
     assert_eq!(*log.lock().unwrap(), ["copied", "saved", "copied", "saved"]);
 }
 
 #[test]
 fn checksums_are_those_of_sha256sum() {
-    assert_eq!(sha256(b"abc"), "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+    let abc = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+    assert_eq!(Sha256::of("abc").to_string(), abc);
     let (_directory, checkpoints, _) = two_checkpoints();
     let text = fs::read_to_string(checkpoints.path(2).join(SUMS)).unwrap();
     let line = text.lines().next().unwrap();
     let config = fs::read(checkpoints.path(2).join(MODEL_CONFIG)).unwrap();
-    assert_eq!(line, format!("{}  config.json", sha256(&config)));
+    assert_eq!(line, format!("{}  config.json", Sha256::of(&config)));
 }
 
 #[test]

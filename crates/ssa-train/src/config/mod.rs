@@ -6,6 +6,7 @@ mod error;
 mod leaves;
 mod monitoring;
 mod overrides;
+mod paths;
 mod reference;
 mod schema;
 mod sections;

@@ -1,7 +1,7 @@
 //! The checked form of a configuration.
 
 use std::ops::Range;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use ssa_data::{Dataset, Tokenizer};
@@ -28,6 +28,8 @@ mod tests;
 #[derive(Clone, Debug)]
 pub struct TrainPlan {
     config: TrainConfig,
+    /// The configuration with the paths that are read.
+    resolved: TrainConfig,
     tokenizer: Arc<Tokenizer>,
     model: ModelConfig,
     objective: Objective,
@@ -45,8 +47,19 @@ impl TrainPlan {
     /// [`ConfigError::Value`] names the first key whose value cannot work, and what would;
     /// [`ConfigError::Data`] the file if a tokenizer cannot be loaded.
     pub fn new(config: TrainConfig) -> Result<Self, ConfigError> {
+        Self::in_directory(config, Path::new(""))
+    }
+
+    /// The same, with relative paths that start from `directory` as far as they exist there
+    /// ([`TrainConfig::in_directory`]). The configuration stays as it is.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn in_directory(config: TrainConfig, directory: &Path) -> Result<Self, ConfigError> {
         checks::check(&config)?;
-        let tokenizer = config.data.load_tokenizer()?;
+        config.check_paths()?;
+        let resolved = config.in_directory(directory);
+        let tokenizer = resolved.data.load_tokenizer()?;
         let model = model_config(&config, &tokenizer)?;
         let settings = &config.optimizer;
         Ok(Self {
@@ -70,6 +83,7 @@ impl TrainPlan {
             tokenizer: Arc::new(tokenizer),
             model,
             config,
+            resolved,
         })
     }
 
@@ -93,7 +107,7 @@ impl TrainPlan {
     /// # Errors
     /// [`TrainError::Data`] names the file, or says that there is too little text.
     pub fn open_data(&self) -> Result<Dataset, TrainError> {
-        Ok(self.config.dataset_options().open(&self.tokenizer)?)
+        Ok(self.resolved.dataset_options().open(&self.tokenizer)?)
     }
 
     /// The model to train.
@@ -103,7 +117,7 @@ impl TrainPlan {
 
     /// Checkpoint to take the initial weights from, if not random.
     pub fn init_from(&self) -> Option<&PathBuf> {
-        self.config.model.init_from.as_ref()
+        self.resolved.model.init_from.as_ref()
     }
 
     /// What is minimized.

@@ -2,70 +2,67 @@
 //!
 //! ```text
 //! runs/ssa-20260131-154502/
-//!   run.lock         held by the program that works here
+//!   run.lock         locked by the process that works here
 //!   config.toml      the configuration with all defaults; usable as input again
 //!   metrics.jsonl    one JSON object per optimiser step
-//!   journal.jsonl    beginning, interruptions, bad steps, end
+//!   journal.jsonl    start, interruptions, skipped steps, end
 //!   tensorboard/     the metrics as event files
-//!   checkpoints/     what a run needs to go on
+//!   checkpoints/     what a run needs to resume
 //!   best/            the weights of the lowest validation loss, and best.json
 //!   checkpoint/      the trained model in Hugging Face layout, and its tokenizer
 //!   report.html      \
-//!   summary.json     / what evaluation adds; with the summary the run is finished
+//!   summary.json     / what evaluation adds; a run with a summary is finished
 //! ```
 
 mod remove;
+mod resume;
 #[cfg(test)]
 mod tests;
 
 use std::fs;
-use std::io::{ErrorKind, Write};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 use ssa_data::Tokenizer;
+use ssa_files::{FileError, Operation};
 use ssa_model::Model;
-use ssa_model::checkpoint::replace_file;
 
+use crate::best::Best;
 use crate::checkpoint::Checkpoints;
-use crate::config::TrainConfig;
-use crate::durable::{copy_tokenizer, sync_names};
-use crate::journal::{JournalEntry, read_journal};
+use crate::clock::now;
+use crate::config::{ConfigError, TrainConfig};
+use crate::journal::{JournalEntry, RunEvent, read_journal};
 use crate::lock::{LOCK, RunLock};
-use crate::metrics::{KeptSteps, MetricsWriter};
-use crate::tensorboard::EventWriter;
-use crate::{ConfigError, Result, TrainError};
+use crate::{Result, TrainError};
 
-pub(crate) use remove::{remove_files, remove_if_empty, remove_model_files};
+pub use resume::Remaining;
 
 const CONFIG: &str = "config.toml";
-const PARTIAL_CONFIG: &str = "config.toml.tmp";
-const METRICS: &str = "metrics.jsonl";
-const JOURNAL: &str = "journal.jsonl";
-const TENSORBOARD: &str = "tensorboard";
 const CHECKPOINT: &str = "checkpoint";
 const SUMMARY: &str = "summary.json";
 const REPORT: &str = "report.html";
 
-/// First line of a run's `config.toml`: by it a directory is known to hold a run that may be
-/// overwritten.
+/// First line of a run's `config.toml`. It marks the directory as a run that may be overwritten.
 const MARK: &str = "# The resolved configuration of a training run of `ssa`.";
 
 /// What to do with a run directory that exists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Existing {
-    /// Refuse: nothing is overwritten unasked.
+    /// Refuse.
     Refuse,
     /// Remove the files of the run in it, and nothing else.
     Replace,
 }
 
-/// The directory of a run, ready to be written to and locked against other programs until this
-/// value is dropped.
+/// The directory of a run, locked against other processes until this value is dropped.
+///
+/// This is the roof over everything in the directory: checkpoints, logs and weights know their own
+/// files and not this type.
 #[derive(Debug)]
 pub struct RunDir {
     path: PathBuf,
-    _lock: RunLock,
+    lock: RunLock,
 }
 
 impl RunDir {
@@ -73,69 +70,66 @@ impl RunDir {
     /// same second.
     ///
     /// # Errors
-    /// [`TrainError::Io`] if a directory cannot be created.
+    /// [`TrainError::File`] if a directory cannot be created.
     pub fn create(parent: &Path, name: &str) -> Result<Self> {
-        Self::create_at(parent, name, Timestamp::now())
+        Self::create_at(parent, name, now())
     }
 
     fn create_at(parent: &Path, name: &str, start: Timestamp) -> Result<Self> {
-        fs::create_dir_all(parent).map_err(TrainError::io("create the directory", parent))?;
+        ssa_files::create_directories(parent)?;
         let stem = format!("{name}-{}", start.strftime("%Y%m%d-%H%M%S"));
         let mut path = parent.join(&stem);
         let mut runs = 1;
         // Creating decides who owns a name: asking first whether it is free would be a race.
         loop {
-            match fs::create_dir(&path) {
-                Ok(()) => return Self::lock(&path),
-                Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+            match ssa_files::create_directory(&path) {
+                Err(error) if error.source.kind() == ErrorKind::AlreadyExists => {
                     runs += 1;
                     path = parent.join(format!("{stem}-{runs}"));
                 }
-                Err(error) => return Err(TrainError::io("create the directory", &path)(error)),
+                created => {
+                    created?;
+                    return Self::lock(&path);
+                }
             }
         }
     }
 
-    /// Creates the directory `path` and its parents. An empty one, such as a run leaves that is
-    /// killed in its first instant, counts as none.
+    /// Creates the directory `path` and its parents, or takes an empty one, such as a run leaves
+    /// that is killed in its first instant.
     ///
     /// # Errors
     /// [`TrainError::Exists`] if there is something of this name and `existing` says to refuse;
     /// [`TrainError::NotARun`] if it should be replaced but no run wrote it;
-    /// [`TrainError::Locked`]; [`TrainError::Io`].
+    /// [`TrainError::Locked`]; [`TrainError::File`].
     pub fn create_named(path: &Path, existing: Existing) -> Result<Self> {
-        if let Some(parent) = path.parent() {
-            fs::create_dir_all(parent).map_err(TrainError::io("create the directory", parent))?;
-        }
-        match fs::create_dir(path) {
-            Err(error) if error.kind() != ErrorKind::AlreadyExists => {
-                return Err(TrainError::io("create the directory", path)(error));
-            }
-            _ => {}
+        if !path.exists() {
+            ssa_files::create_directories(path)?;
         }
         let check = || match existing {
             Existing::Refuse if is_vacant(path)? => Ok(()),
             Existing::Refuse => Err(TrainError::Exists { path: path.to_owned() }),
             Existing::Replace => remove::check_is_run(path),
         };
-        // Before the lock, which writes a file; and behind it, since only then nobody else writes.
+        // Before the lock, which writes a file; and after it, since only then nobody else writes.
         check()?;
         let run = Self::lock(path)?;
         check()?;
+        ssa_files::remove_leftovers(path)?;
         if existing == Existing::Replace {
             remove::remove_run(path)?;
         }
         Ok(run)
     }
 
-    /// Opens the directory of a run that is to be continued, and clears away what an interrupted
-    /// save left there.
+    /// Opens the directory of a run to resume it, and removes what a killed process left there.
     ///
     /// # Errors
-    /// [`TrainError::NoRun`] if no run was begun there; [`TrainError::Locked`]; [`TrainError::Io`].
+    /// [`TrainError::NoRun`] if there is no run; [`TrainError::Locked`]; [`TrainError::File`].
     pub fn open(path: &Path) -> Result<Self> {
         Self::config_path_of(path)?;
         let run = Self::lock(path)?;
+        ssa_files::remove_leftovers(path)?;
         run.checkpoints().remove_partial()?;
         Ok(run)
     }
@@ -143,7 +137,7 @@ impl RunDir {
     /// The configuration of the run in a directory, which is neither locked nor changed.
     ///
     /// # Errors
-    /// [`TrainError::NoRun`] if no run was begun there; [`TrainError::Io`].
+    /// [`TrainError::NoRun`] if there is no run; [`TrainError::File`].
     pub fn config_path_of(path: &Path) -> Result<PathBuf> {
         let refuse = |reason| Err(TrainError::NoRun { path: path.to_owned(), reason });
         if !path.is_dir() {
@@ -154,19 +148,38 @@ impl RunDir {
             Ok(text) if text.starts_with(MARK) => Ok(config),
             Ok(_) => refuse("its config.toml was not written by a run"),
             Err(error) if error.kind() == ErrorKind::NotFound => refuse("it has no config.toml"),
-            Err(error) => Err(TrainError::io("read", &config)(error)),
+            Err(error) => Err(FileError::at(Operation::Read, &config)(error).into()),
         }
     }
 
-    /// Opens the newest run of `parent` that is not finished and has exactly this configuration;
-    /// none if there is none. Runs that another program works on, and directories that no run
-    /// wrote, are passed by.
+    /// The directory that a run was started in, from which the relative paths of its configuration
+    /// start; empty if that is unknown. `path` is the directory of the run or of a model in it.
     ///
     /// # Errors
-    /// [`TrainError::Io`].
+    /// [`TrainError::File`].
+    pub fn working_directory_of(path: &Path) -> Result<PathBuf> {
+        let started = |entry: JournalEntry| match entry.event {
+            RunEvent::Started { directory } => directory.map(PathBuf::from),
+            _ => None,
+        };
+        // RUN, RUN/checkpoint or RUN/checkpoints/step-N.
+        for directory in path.ancestors().take(3) {
+            if let Some(found) = read_journal(directory)?.into_iter().find_map(started) {
+                return Ok(found);
+            }
+        }
+        Ok(PathBuf::new())
+    }
+
+    /// Opens the newest run of `parent` that is not finished and has exactly this configuration,
+    /// if there is one. Runs that another process works on, and directories that no run wrote, are
+    /// skipped.
+    ///
+    /// # Errors
+    /// [`TrainError::File`].
     pub fn open_unfinished(parent: &Path, config: &TrainConfig) -> Result<Option<Self>> {
         let prefix = format!("{}-", config.run.name);
-        let error = || TrainError::io("read", parent);
+        let error = || FileError::at(Operation::Read, parent);
         let entries = match fs::read_dir(parent) {
             Err(reason) if reason.kind() == ErrorKind::NotFound => return Ok(None),
             entries => entries.map_err(error())?,
@@ -193,16 +206,29 @@ impl RunDir {
         Ok(None)
     }
 
-    /// Whether a directory holds a run that was begun and is not finished.
+    /// Whether a directory holds a run that was started and is not finished.
     pub fn holds_unfinished_run(path: &Path) -> bool {
-        let begun = fs::read_to_string(path.join(CONFIG)).is_ok_and(|text| text.starts_with(MARK));
-        begun && !path.join(SUMMARY).exists()
+        let started =
+            fs::read_to_string(path.join(CONFIG)).is_ok_and(|text| text.starts_with(MARK));
+        started && !path.join(SUMMARY).exists()
     }
 
     fn lock(path: &Path) -> Result<Self> {
-        // The directory may be new, and a run must not be lost with its name.
-        path.parent().into_iter().for_each(sync_names);
-        Ok(Self { path: path.to_owned(), _lock: RunLock::take(path)? })
+        Ok(Self { path: path.to_owned(), lock: RunLock::take(path)? })
+    }
+
+    /// Checks that the directory and its lock are still there, which whoever writes to the
+    /// directory by its path does first.
+    ///
+    /// # Errors
+    /// [`TrainError::LockLost`].
+    pub fn check_lock(&self) -> Result<()> {
+        self.lock.check()
+    }
+
+    /// The lock, for those that write in the background.
+    pub(crate) fn shared_lock(&self) -> RunLock {
+        self.lock.clone()
     }
 
     /// The directory.
@@ -215,7 +241,7 @@ impl RunDir {
         self.path.join(CHECKPOINT)
     }
 
-    /// The checkpoints to continue from.
+    /// The checkpoints to resume from.
     pub fn checkpoints(&self) -> Checkpoints {
         Checkpoints::of_run(&self.path)
     }
@@ -225,12 +251,15 @@ impl RunDir {
         self.path.join(SUMMARY).exists()
     }
 
-    /// Removes summary and report: a finished run is to be trained further.
+    /// Removes summary and report, so that a finished run can be trained further.
     ///
     /// # Errors
-    /// [`TrainError::Io`] names the file.
+    /// [`TrainError::File`].
     pub fn reopen(&self) -> Result<()> {
-        [SUMMARY, REPORT].iter().try_for_each(|file| remove::remove_file(&self.path.join(file)))
+        for file in [SUMMARY, REPORT] {
+            ssa_files::remove_file(&self.path.join(file))?;
+        }
+        Ok(())
     }
 
     /// The file of the configuration.
@@ -249,62 +278,63 @@ impl RunDir {
     /// Writes the resolved configuration.
     ///
     /// # Errors
-    /// [`TrainError::Io`] names the file.
+    /// [`TrainError::File`].
     pub fn write_config(&self, config: &TrainConfig) -> Result<()> {
         let text = format!("{MARK}\n\n{}", config.to_toml());
-        replace_file(&self.path.join(CONFIG), |file| file.write_all(text.as_bytes()))
-            .map_err(TrainError::with_remedy)
-    }
-
-    /// Opens `metrics.jsonl` of a run that has done `done` steps, or starts it.
-    ///
-    /// # Errors
-    /// As [`MetricsWriter::resume`].
-    pub fn metrics(&self, done: usize) -> Result<(MetricsWriter, KeptSteps)> {
-        MetricsWriter::resume(&self.path.join(METRICS), done)
+        Ok(ssa_files::write(&self.path.join(CONFIG), text)?)
     }
 
     /// What has happened to the run, oldest first.
     ///
     /// # Errors
-    /// [`TrainError::Io`] names the file.
+    /// [`TrainError::File`].
     pub fn journal(&self) -> Result<Vec<JournalEntry>> {
-        read_journal(&self.journal_path())
+        read_journal(&self.path)
     }
 
-    pub(crate) fn journal_path(&self) -> PathBuf {
-        self.path.join(JOURNAL)
-    }
-
-    /// Starts a TensorBoard event file in `tensorboard/` for a session whose first step, counted
-    /// from 1, is `first_step`.
+    /// The best weights so far; none before the first validation.
     ///
     /// # Errors
-    /// [`TrainError::Io`] names the file.
-    pub fn events(&self, first_step: usize) -> Result<EventWriter> {
-        EventWriter::create(&self.path.join(TENSORBOARD), first_step)
+    /// [`TrainError::File`] names the file that cannot be read or does not hold what this crate
+    /// wrote.
+    pub fn best(&self) -> Result<Option<Best>> {
+        Best::load(&self.path)
+    }
+
+    /// Saves `model` with its tokenizer and numbers as the best weights, in place of those before.
+    ///
+    /// # Errors
+    /// [`TrainError::LockLost`]; [`TrainError::Model`], [`TrainError::Data`] or
+    /// [`TrainError::File`] name the file; the weights before are then still there.
+    pub fn save_best(&self, model: &Model, tokenizer: &Tokenizer, best: &Best) -> Result<()> {
+        self.check_lock()?;
+        best.save(&self.path, model, tokenizer)
     }
 
     /// Writes the model and the files of its tokenizer to `checkpoint/`.
     ///
     /// # Errors
-    /// [`TrainError::Io`] or [`TrainError::Data`] names the file.
+    /// [`TrainError::LockLost`]; [`TrainError::Model`], [`TrainError::Data`] or
+    /// [`TrainError::File`] name the file.
     pub fn save(&self, model: &Model, tokenizer: &Tokenizer) -> Result<()> {
-        copy_tokenizer(tokenizer, &self.checkpoint())?;
-        model.save(&self.checkpoint()).map_err(TrainError::with_remedy)
+        self.check_lock()?;
+        ssa_files::create_directories(&self.checkpoint())?;
+        ssa_files::remove_leftovers(&self.checkpoint())?;
+        tokenizer.copy_to(&self.checkpoint())?;
+        Ok(model.save(&self.checkpoint())?)
     }
 }
 
-/// A directory in which no run has begun: it is empty, but for what one that was killed at once
-/// leaves.
+/// Whether no run has started in a directory: it is empty, or holds what a run leaves that is
+/// killed in its first instant.
 fn is_vacant(path: &Path) -> Result<bool> {
     if !path.is_dir() {
         return Ok(false);
     }
-    let error = || TrainError::io("read", path);
+    let error = || FileError::at(Operation::Read, path);
     for entry in fs::read_dir(path).map_err(error())? {
         let name = entry.map_err(error())?.file_name();
-        if ![LOCK, PARTIAL_CONFIG].iter().any(|ours| name == *ours) {
+        if name != LOCK && !name.to_str().is_some_and(ssa_files::is_temporary) {
             return Ok(false);
         }
     }

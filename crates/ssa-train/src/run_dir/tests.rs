@@ -1,6 +1,7 @@
 use tempfile::tempdir;
 
 use super::*;
+use crate::step_log::{METRICS, StepLog};
 
 fn names(path: &Path) -> Vec<String> {
     let mut names: Vec<String> = fs::read_dir(path)
@@ -15,7 +16,7 @@ fn names(path: &Path) -> Vec<String> {
 fn finished_run(path: &Path) -> RunDir {
     let run = RunDir::create_named(path, Existing::Refuse).unwrap();
     run.write_config(&TrainConfig::default()).unwrap();
-    run.metrics(0).unwrap();
+    StepLog::open(run.path(), 0, false).unwrap();
     fs::create_dir(run.checkpoint()).unwrap();
     let checkpoint = run.checkpoints().path(7);
     fs::create_dir_all(&checkpoint).unwrap();
@@ -66,8 +67,7 @@ fn an_existing_directory_is_refused() {
     finished_run(&path);
     let before = names(&path);
     let message = RunDir::create_named(&path, Existing::Refuse).unwrap_err().to_string();
-    let expected =
-        "run exists; name another run directory, or pass --overwrite to replace the run in it";
+    let expected = "run exists\nhint: name another run directory, or pass --overwrite to replace the run in it";
     assert!(message.ends_with(expected), "{message}");
     assert_eq!(names(&path), before);
 }
@@ -94,7 +94,7 @@ fn a_run_is_opened_by_one_program_and_cleared_of_halves() {
     let path = directory.path().join("run");
     let message = RunDir::open(&path).unwrap_err().to_string();
     assert!(
-        message.ends_with("there is no such directory; name the directory of a run"),
+        message.ends_with("there is no such directory\nhint: name the directory of a run"),
         "{message}"
     );
     drop(finished_run(&path));
@@ -117,10 +117,11 @@ fn a_run_killed_at_once_leaves_an_empty_directory_behind() {
     let directory = tempdir().unwrap();
     let path = directory.path().join("run");
     drop(RunDir::create_named(&path, Existing::Refuse).unwrap());
-    fs::write(path.join(PARTIAL_CONFIG), "# The res").unwrap();
+    fs::write(path.join(".ssa-partial-0123456789ab"), "# The res").unwrap();
     let run = RunDir::create_named(&path, Existing::Refuse).unwrap();
     run.write_config(&TrainConfig::default()).unwrap();
     assert!(RunDir::holds_unfinished_run(&path));
+    assert_eq!(names(&path), [CONFIG, LOCK]);
 }
 
 #[test]
@@ -171,7 +172,7 @@ fn what_no_run_wrote_is_never_overwritten() {
     ] {
         let message = RunDir::create_named(path, Existing::Replace).unwrap_err().to_string();
         let expected = format!(
-            "is not a run directory and is not overwritten: {reason}; name another directory"
+            "is not a run directory and is not overwritten: {reason}\nhint: name another directory"
         );
         assert!(message.ends_with(&expected), "{message}");
     }
@@ -190,7 +191,8 @@ fn a_link_is_not_followed_out_of_the_run() {
     let elsewhere = directory.path().join("elsewhere");
     fs::rename(&checkpoint, &elsewhere).unwrap();
     std::os::unix::fs::symlink(&elsewhere, &checkpoint).unwrap();
-    assert!(RunDir::create_named(&path, Existing::Replace).is_err());
+    let error = RunDir::create_named(&path, Existing::Replace).unwrap_err();
+    assert!(matches!(error, TrainError::NotARun { .. }), "{error}");
     assert_eq!(names(&elsewhere), ["config.json", "model.safetensors", "tokenizer.json"]);
 }
 
@@ -201,10 +203,13 @@ fn io_errors_name_the_path_and_a_remedy() {
     fs::write(&file, "x").unwrap();
     let message = RunDir::create(&file, "demo").unwrap_err().to_string();
     assert!(message.contains(&file.display().to_string()), "{message}");
-    assert!(message.contains("name a run directory whose parents are directories"), "{message}");
+    assert!(message.contains("use a path whose parents are directories"), "{message}");
 
-    let full =
-        TrainError::io("write", Path::new("runs/a"))(ErrorKind::StorageFull.into()).to_string();
+    let full = FileError::at(Operation::Write, Path::new("runs/a"));
+    let full = TrainError::from(full(ErrorKind::StorageFull.into())).to_string();
     assert!(full.starts_with("cannot write runs/a: "), "{full}");
-    assert!(full.ends_with("; free some space or name a run directory on another disk"), "{full}");
+    assert!(
+        full.ends_with("\nhint: free some space, or use a directory on another disk"),
+        "{full}"
+    );
 }

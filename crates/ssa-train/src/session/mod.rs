@@ -4,14 +4,19 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
-use crate::checkpoint::{Checkpoint, Keep, SaveStep, Writer};
+use ssa_data::PackedRows;
+
+use crate::checkpoint::{BackgroundSaver, Checkpoint, Retention};
 use crate::config::CheckpointSection;
 use crate::diagnosis::{BadStep, Diagnosis};
+use crate::fingerprint::held_out_fingerprint;
 use crate::journal::{Journal, RunEvent};
-use crate::log::RunLog;
 use crate::measurements::Measurements;
 use crate::metrics::{LoggedStep, StepMetrics};
-use crate::{Result, RunDir, TrainError, Trainer};
+use crate::run_dir::RunDir;
+use crate::step_log::StepLog;
+use crate::trainer::Trainer;
+use crate::{Result, TrainError};
 
 #[cfg(test)]
 mod tests;
@@ -50,12 +55,14 @@ pub enum Event {
 pub struct Session<'a> {
     run_dir: &'a RunDir,
     trainer: Trainer,
-    log: RunLog,
+    log: StepLog,
     history: Vec<LoggedStep>,
     /// A step that is done but not logged yet.
     pending: Option<StepMetrics>,
     journal: Journal,
-    writer: Writer,
+    saver: BackgroundSaver,
+    /// Fingerprint of the held-out rows; none unless they are known.
+    held_out_sha256: Option<String>,
     settings: CheckpointSection,
     /// Step of the newest checkpoint, if there is one, saved or being saved.
     saved: Option<usize>,
@@ -70,20 +77,25 @@ impl<'a> Session<'a> {
     /// Starts where the trainer is: at the first step of a new run, or after the newest checkpoint.
     ///
     /// # Errors
-    /// [`TrainError::Io`] or [`TrainError::Metrics`] name the file.
+    /// [`TrainError::File`] or [`TrainError::Metrics`] name the file.
     pub fn new(run_dir: &'a RunDir, trainer: Trainer) -> Result<Self> {
-        let (log, kept) = RunLog::open(run_dir, trainer.plan(), trainer.done())?;
-        let is_resumed = !run_dir.journal()?.is_empty();
-        let resumed = RunEvent::Resumed { step: trainer.done(), lost_steps: kept.cut };
-        let mut journal = Journal::open(&run_dir.journal_path())?;
-        journal.write(if is_resumed { resumed } else { RunEvent::Started })?;
+        let tensorboard = trainer.plan().config().monitoring.tensorboard;
+        let (log, kept) = StepLog::open(run_dir.path(), trainer.done(), tensorboard)?;
+        let event = if run_dir.journal()?.is_empty() {
+            RunEvent::Started { directory: working_directory() }
+        } else {
+            RunEvent::Resumed { step: trainer.done(), lost_steps: kept.cut }
+        };
+        let mut journal = Journal::open(run_dir.path())?;
+        journal.write(event)?;
         let settings = trainer.plan().config().checkpoint.clone();
-        let keep = Keep { last: settings.keep_last, every: settings.keep_every };
-        run_dir.checkpoints().tidy(keep)?;
+        let retention = Retention { last: settings.keep_last, every: settings.keep_every };
+        run_dir.checkpoints().tidy(retention)?;
         Ok(Self {
             saved: run_dir.checkpoints().steps()?.last().copied(),
             saved_at: Instant::now(),
-            writer: Writer::new(run_dir.checkpoints(), keep),
+            saver: BackgroundSaver::new(run_dir.checkpoints(), retention, run_dir.shared_lock()),
+            held_out_sha256: None,
             run_dir,
             trainer,
             log,
@@ -96,9 +108,17 @@ impl<'a> Session<'a> {
         })
     }
 
-    /// Calls `observer` after every step of saving, on the thread that saves.
-    pub fn observe_saving(&mut self, observer: impl Fn(SaveStep) + Send + Sync + 'static) {
-        self.writer.observe(Arc::new(observer));
+    /// Records what the caller measures on, so that a resumed run measures on the same
+    /// ([`Checkpoint::check_held_out`]).
+    ///
+    /// # Errors
+    /// [`TrainError::Data`] if a row cannot be read.
+    pub fn set_held_out<'r>(
+        &mut self,
+        rows: impl IntoIterator<Item = &'r PackedRows>,
+    ) -> Result<()> {
+        self.held_out_sha256 = Some(held_out_fingerprint(rows)?);
+        Ok(())
     }
 
     /// Ends before the next event once `flag` is set, even within a step. Call
@@ -120,7 +140,7 @@ impl<'a> Session<'a> {
     /// Saves the current model to `checkpoint/`, for a run that ends with an error.
     ///
     /// # Errors
-    /// [`TrainError::Io`] names the file.
+    /// [`TrainError::File`] names the file.
     pub fn save_model(&self) -> Result<()> {
         self.run_dir.save(&self.trainer.master_model()?, self.trainer.plan().tokenizer())
     }
@@ -132,11 +152,14 @@ impl<'a> Session<'a> {
 
     /// Logs the step that was yielded last, with what was measured after it, and saves a checkpoint
     /// if one is due. A step that is not kept before the next event is logged without measurements.
+    /// If measuring fails, drop the session instead: the step is then neither logged nor saved, and
+    /// a resumed run does it again and measures again.
     ///
     /// # Errors
-    /// [`TrainError::Io`] names the file; [`TrainError::Checkpoint`].
+    /// [`TrainError::File`]; [`TrainError::LockLost`]; [`TrainError::CheckpointNotSaved`].
     pub fn keep(&mut self, measured: Measurements) -> Result<()> {
         let Some(metrics) = self.pending.take() else { return Ok(()) };
+        self.run_dir.check_lock()?;
         self.log.write(&LoggedStep { metrics, measured })?;
         if self.is_due() { self.save() } else { Ok(()) }
     }
@@ -144,22 +167,22 @@ impl<'a> Session<'a> {
     /// Saves everything so that the run can be resumed, and records it in the journal.
     ///
     /// # Errors
-    /// [`TrainError::Checkpoint`] if the checkpoint cannot be saved.
+    /// [`TrainError::CheckpointNotSaved`]; [`TrainError::File`].
     pub fn interrupt(mut self) -> Result<()> {
         self.keep(Measurements::default())?;
         self.save()?;
-        self.writer.wait()?;
+        self.saver.wait()?;
         self.journal.write(RunEvent::Interrupted { step: self.trainer.done() })
     }
 
     /// Saves the last checkpoint and the model, once all steps are done; returns the trainer.
     ///
     /// # Errors
-    /// As [`interrupt`](Self::interrupt); [`TrainError::Io`].
+    /// As [`interrupt`](Self::interrupt).
     pub fn finish(mut self) -> Result<Trainer> {
         self.keep(Measurements::default())?;
         self.save()?;
-        self.writer.wait()?;
+        self.saver.wait()?;
         self.save_model()?;
         self.journal.write(RunEvent::Trained { step: self.trainer.done() })?;
         Ok(self.trainer)
@@ -167,7 +190,7 @@ impl<'a> Session<'a> {
 
     /// Runs one step, or recovers from a bad one.
     fn advance(&mut self) -> Result<Event> {
-        self.writer.poll()?;
+        self.saver.poll()?;
         match self.trainer.step() {
             Ok(metrics) => {
                 self.pending = Some(metrics.clone());
@@ -193,7 +216,11 @@ impl<'a> Session<'a> {
         if step > 0 && self.saved != Some(step) {
             // A checkpoint must never be ahead of the metrics.
             self.log.sync()?;
-            self.writer.save(|| self.trainer.snapshot())?;
+            self.saver.save(|| {
+                let mut snapshot = self.trainer.snapshot()?;
+                snapshot.state.held_out_sha256.clone_from(&self.held_out_sha256);
+                Ok(snapshot)
+            })?;
             self.saved = Some(step);
             self.saved_at = Instant::now();
         }
@@ -207,14 +234,15 @@ impl<'a> Session<'a> {
             self.pass_over(&bad)?;
             return Ok(Event::Skipped(bad));
         }
-        self.writer.wait()?;
+        self.saver.wait()?;
         match self.roll_back_target()? {
             Some(checkpoint) => {
                 let to = checkpoint.state().step;
                 self.pass_over(&bad)?;
                 self.journal.write(RunEvent::RolledBack { step: self.trainer.done(), to })?;
                 self.trainer.roll_back(&checkpoint)?;
-                self.log = RunLog::open(self.run_dir, self.trainer.plan(), to)?.0;
+                let tensorboard = self.trainer.plan().config().monitoring.tensorboard;
+                self.log = StepLog::open(self.run_dir.path(), to, tensorboard)?.0;
                 self.rolled_back_to = Some(to);
                 Ok(Event::RolledBack { bad, to })
             }
@@ -247,6 +275,11 @@ impl<'a> Session<'a> {
         let newest = self.run_dir.checkpoints().newest()?;
         Ok(newest.filter(|checkpoint| self.rolled_back_to != Some(checkpoint.state().step)))
     }
+}
+
+/// The working directory, unless it is gone or its name is not UTF-8.
+fn working_directory() -> Option<String> {
+    std::env::current_dir().ok()?.into_os_string().into_string().ok()
 }
 
 /// Runs the remaining steps. An error is the last item; a stop ends the iterator without one.

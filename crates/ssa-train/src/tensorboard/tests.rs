@@ -125,11 +125,11 @@ fn summaries(path: &Path, first_step: u64) -> Vec<(u64, BTreeMap<String, f32>)> 
 fn event_files_hold_every_number() {
     assert_eq!(checksum(b"123456789"), 0xe306_9283, "the decoder itself");
     let directory = tempfile::tempdir().unwrap();
-    let mut writer = EventWriter::create(&directory.path().join("tensorboard"), 1).unwrap();
+    let mut writer = EventWriter::create(directory.path(), 1).unwrap();
     writer.write(&step(1), &Measurements::default()).unwrap();
     writer.write(&step(300), &measured()).unwrap();
 
-    let summaries = summaries(writer.path(), 1);
+    let summaries = summaries(writer.file.path(), 1);
     assert_eq!(summaries.iter().map(|(step, _)| *step).collect::<Vec<_>>(), [1, 300]);
     let (first, second) = (&summaries[0].1, &summaries[1].1);
     for (tag, value) in [
@@ -178,7 +178,7 @@ fn numbers_of_any_kind_are_written() {
     (metrics.loss, metrics.grad_norm) = (f64::NAN, f64::INFINITY);
     metrics.corpus_epochs = vec![0.5, 2.0];
     writer.write(&metrics, &Measurements::default()).unwrap();
-    let (step, scalars) = summaries(writer.path(), 1).remove(0);
+    let (step, scalars) = summaries(writer.file.path(), 1).remove(0);
     assert_eq!(step, i64::MAX as u64);
     assert_eq!((scalars["data_epochs/corpus_00"], scalars["data_epochs/corpus_01"]), (0.5, 2.0));
     assert!(scalars["train/loss"].is_nan() && scalars["optimizer/grad_norm"] == f32::INFINITY);
@@ -187,16 +187,16 @@ fn numbers_of_any_kind_are_written() {
 #[test]
 fn every_session_has_its_file_and_foreign_files_stay() {
     let directory = tempfile::tempdir().unwrap();
-    let path = directory.path().join("tensorboard");
-    remove(&path).unwrap();
-    let first = EventWriter::create(&path, 1).unwrap();
-    let second = EventWriter::create(&path, 7).unwrap();
-    assert!(first.path() < second.path());
-    assert!(summaries(second.path(), 7).is_empty());
+    let (run, path) = (directory.path(), directory.path().join("tensorboard"));
+    remove(run).unwrap();
+    let first = EventWriter::create(run, 1).unwrap();
+    let second = EventWriter::create(run, 7).unwrap();
+    assert!(first.file.path() < second.file.path());
+    assert!(summaries(second.file.path(), 7).is_empty());
     fs::write(path.join("notes.txt"), "x").unwrap();
-    remove(&path).unwrap();
+    remove(run).unwrap();
     assert_eq!(fs::read_dir(&path).unwrap().count(), 1);
     fs::remove_file(path.join("notes.txt")).unwrap();
-    remove(&path).unwrap();
+    remove(run).unwrap();
     assert!(!path.exists());
 }

@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use ssa_data::{Batch, Loader, Mixture, Prefetch};
 use ssa_kernels::{DType, Device, Documents};
@@ -12,10 +12,10 @@ use ssa_model::{
 };
 
 use crate::checkpoint::BadSteps;
+use crate::fingerprint::fingerprint;
 use crate::flops::StepFlops;
 use crate::metrics::StepMetrics;
 use crate::optimizer::Optimizer;
-use crate::resume::fingerprint;
 use crate::{Result, TrainError, TrainPlan};
 
 mod state;
@@ -196,7 +196,7 @@ impl Trainer {
         self.done += 1;
         self.bad_steps.in_row = 0;
         let (corpus_epochs, epoch) = self.epochs();
-        let seconds = start.elapsed().as_secs_f64();
+        let seconds = positive_seconds(start.elapsed());
         let tflops = flops / seconds / TERA;
         Ok(StepMetrics {
             step: self.done,
@@ -300,6 +300,11 @@ impl StepTotals {
         self.full_streams +=
             streams.iter().filter(|&&stream| stream == AttentionMode::Full).count();
     }
+}
+
+/// The length of a step, which rates divide by. A clock that stands still counts a nanosecond.
+fn positive_seconds(elapsed: Duration) -> f64 {
+    elapsed.max(Duration::from_nanos(1)).as_secs_f64()
 }
 
 /// The denominators of the means over all micro-batches of a step.

@@ -1,11 +1,12 @@
 //! Taking a trainer's state out and putting it back.
 
 use ssa_data::{Mixture, RowPlace};
+use ssa_files::Sha256;
 use ssa_kernels::{DType, Device};
 use ssa_model::{Model, Parameters};
 
 use super::Trainer;
-use crate::checkpoint::{BadSteps, Checkpoint, Restored, RunState, Snapshot, sha256};
+use crate::checkpoint::{BadSteps, Checkpoint, Restored, RunState, Snapshot};
 use crate::optimizer::Optimizer;
 use crate::{Result, TrainPlan};
 
@@ -79,8 +80,9 @@ impl Trainer {
             state: RunState {
                 format: RunState::FORMAT,
                 program: env!("CARGO_PKG_VERSION").to_owned(),
-                config_sha256: sha256(self.plan.config().to_toml().as_bytes()),
+                config_sha256: Sha256::of(self.plan.config().to_toml()).to_string(),
                 text_sha256: self.text_sha256.clone(),
+                held_out_sha256: None,
                 step: self.done,
                 optimizer_steps: self.optimizer.steps(),
                 rows_read: self.rows_read(),

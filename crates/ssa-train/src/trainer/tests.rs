@@ -279,3 +279,10 @@ fn a_loss_that_is_no_number_stops_the_run_and_leaves_the_weights() {
     assert_eq!(trainer.done(), 1);
     assert!(trainer.next().is_none());
 }
+
+#[test]
+fn a_clock_that_stands_still_gives_finite_rates() {
+    let seconds = positive_seconds(Duration::ZERO);
+    assert!(seconds > 0.0 && (1e24 / seconds).is_finite());
+    assert_eq!(positive_seconds(Duration::from_millis(250)), 0.25);
+}

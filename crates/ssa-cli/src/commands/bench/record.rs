@@ -1,6 +1,9 @@
 //! The raw numbers of a run as JSON.
 
+use std::time::SystemTime;
+
 use anyhow::{Context, Result};
+use jiff::Timestamp;
 use serde::Serialize;
 use ssa_bench::Peaks;
 use ssa_kernels::Device;
@@ -47,9 +50,10 @@ pub(super) fn write(
         _ => (None, [].as_slice()),
     };
     let version = |library: &Library| Some((library.name(), library.status().found.ok()?.version));
+    let now = Timestamp::try_from(SystemTime::now()).context("the clock shows no valid year")?;
     let record = Record {
         bench,
-        date: jiff::Timestamp::now().to_string(),
+        date: now.to_string(),
         version: env!("CARGO_PKG_VERSION"),
         commit: env!("SSA_COMMIT"),
         device: device.to_string(),

@@ -53,6 +53,7 @@ pub(crate) fn run(args: &TrainArgs, choice: DeviceChoice) -> Result<()> {
         None => Trainer::new(plan.clone(), initial_model(&plan)?, rows)?,
         Some(checkpoint) => {
             checkpoint.check_text(&rows, &args.allow_change)?;
+            checkpoint.check_held_out(data.held_out.rows(), &args.allow_change)?;
             Trainer::resume(plan.clone(), checkpoint, rows)?
         }
     };
@@ -68,6 +69,7 @@ pub(crate) fn run(args: &TrainArgs, choice: DeviceChoice) -> Result<()> {
     let signals = Signals::catch()?;
     let mut session = Session::new(&run_dir, trainer)?;
     session.stop_on(signals.flag());
+    session.set_held_out(data.held_out.rows())?;
     let past = session.take_history();
     let mut monitor = Monitor::new(&plan, &run_dir, &held_out, &past)?;
     let mut history = StepHistory::new(&plan, &past);

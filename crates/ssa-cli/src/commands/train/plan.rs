@@ -26,7 +26,11 @@ pub(super) fn load(args: &TrainArgs) -> Result<TrainPlan> {
         config.data.corpora =
             corpora.into_iter().map(|path| WeightedCorpus { path, weight: 1.0 }).collect();
     }
-    let plan = TrainPlan::new(config)?;
+    let directory = match &args.resume {
+        Some(run) => RunDir::working_directory_of(run)?,
+        None => PathBuf::new(),
+    };
+    let plan = TrainPlan::in_directory(config, &directory)?;
     check_evaluation(&plan, args)?;
     Ok(plan)
 }

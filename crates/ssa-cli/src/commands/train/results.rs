@@ -99,6 +99,7 @@ pub(super) fn write(
     run_dir: &RunDir,
 ) -> Result<()> {
     let page = report::render(summary, points, &plan.config().to_toml())?;
+    run_dir.check_lock()?;
     let path = run_dir.path().join("report.html");
     write_whole(&path, page.as_bytes())?;
     summary.write(&run_dir.path().join("summary.json"))?;

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use anyhow::Result;
-use ssa_train::{Checkpoint, Existing, RunDir, TrainPlan};
+use ssa_train::{Checkpoint, Existing, Remaining, RunDir, TrainPlan};
 
 use crate::args::TrainArgs;
 use crate::display::note;
@@ -50,18 +50,10 @@ pub(super) fn find(args: &TrainArgs, plan: &TrainPlan) -> Result<RunStart> {
 }
 
 fn resume(args: &TrainArgs, plan: &TrainPlan, run_dir: RunDir) -> Result<RunStart> {
-    let checkpoint = run_dir.checkpoints().newest()?;
-    let done = checkpoint.as_ref().map(|checkpoint| checkpoint.state().step);
-    // Without a checkpoint a finished run could only be trained again from its first step.
-    let has_all_steps = done.is_none_or(|done| done >= plan.steps());
-    if run_dir.is_finished() && has_all_steps {
-        return Ok(RunStart::Finished);
-    }
-    run_dir.continue_with(plan.config(), checkpoint.as_ref(), &args.allow_change)?;
-    if run_dir.is_finished() {
-        run_dir.reopen()?;
-    }
-    Ok(RunStart::Resume(Resume { run_dir, checkpoint }))
+    Ok(match run_dir.resume(plan.config(), &args.allow_change)? {
+        Remaining::Nothing => RunStart::Finished,
+        Remaining::After(checkpoint) => RunStart::Resume(Resume { run_dir, checkpoint }),
+    })
 }
 
 /// Creates the directory of a new run.

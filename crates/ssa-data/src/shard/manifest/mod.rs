@@ -2,15 +2,14 @@
 //! a part.
 
 use std::collections::BTreeSet;
-use std::fs::{self, File};
-use std::io::{self, Read};
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
+use ssa_files::Sha256;
 
 use super::part::{Part, PartFiles};
-use super::writer::{FileSum, hexadecimal, with_extension};
+use super::writer::{FileSum, with_extension};
 use crate::tokenizer::{BYTES, TOKENIZER_JSON};
 use crate::{DataError, Format, Result, Tokenizer};
 
@@ -209,12 +208,12 @@ impl Manifest {
         }
     }
 
-    /// Writes the manifest, under its name when it is whole.
+    /// Writes the manifest, which is replaced as a whole.
     ///
     /// # Errors
-    /// [`DataError::Write`] names the file.
+    /// [`DataError::File`] names the file.
     pub fn write(&self, directory: &Path) -> Result<()> {
-        write_json(&directory.join(self.part().manifest_name()), self)
+        Ok(ssa_files::write_json(&directory.join(self.part().manifest_name()), self)?)
     }
 
     /// Loads the tokenizer that made the corpus, from the copy beside the manifest.
@@ -279,41 +278,18 @@ impl Manifest {
     }
 }
 
-/// Writes a value as JSON, under its name when it is whole.
-pub(crate) fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {
-    let partial = with_extension(path, "partial");
-    let write = || {
-        let text = serde_json::to_string_pretty(value)? + "\n";
-        fs::write(&partial, text)?;
-        File::open(&partial)?.sync_all()?;
-        fs::rename(&partial, path)
-    };
-    write().map_err(|source| DataError::write(path, source))
-}
-
 fn check_file(path: &Path, expected: &FileSum, sum: bool) -> Result<()> {
     let damaged = |cause: String| Err(DataError::DamagedShard { path: path.to_owned(), cause });
     let bytes = fs::metadata(path).map_err(|source| DataError::from_open(path, source))?.len();
     if bytes != expected.bytes {
         return damaged(format!("it has {bytes} bytes where {MANIFEST} has {}", expected.bytes));
     }
-    if sum
-        && file_sum(path).map_err(|source| DataError::from_open(path, source))? != expected.sha256
-    {
+    let sum_of =
+        |path| Sha256::of_file(path).map_err(|error| DataError::from_open(path, error.source));
+    if sum && sum_of(path)?.to_string() != expected.sha256 {
         return damaged(format!("its checksum is not the one in {MANIFEST}"));
     }
     Ok(())
-}
-
-/// The SHA-256 of a file, read in pieces.
-fn file_sum(path: &Path) -> io::Result<String> {
-    let (mut file, mut sum, mut piece) = (File::open(path)?, Sha256::new(), vec![0; 1 << 20]);
-    loop {
-        match file.read(&mut piece)? {
-            0 => return Ok(hexadecimal(&sum.finalize())),
-            count => sum.update(&piece[..count]),
-        }
-    }
 }
 
 #[cfg(test)]

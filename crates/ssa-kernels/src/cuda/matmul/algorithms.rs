@@ -7,11 +7,11 @@ use std::mem::MaybeUninit;
 use std::path::{Path, PathBuf};
 
 use cudarc::cublaslt::sys;
-use sha2::{Digest, Sha256};
+use ssa_files::{Sha256, hexadecimal};
 
 use super::descriptors::{Descriptors, Preference};
 use super::{Call, Key, WORKSPACE, failed};
-use crate::cuda::cache::{KernelCache, hex};
+use crate::cuda::cache::KernelCache;
 use crate::cuda::library::cublaslt_version;
 use crate::cuda::{Buffer, GpuProperties, Stopwatch};
 use crate::{KernelError, Result};
@@ -34,8 +34,8 @@ pub(super) struct Algorithms {
 
 impl Algorithms {
     pub(super) fn open(properties: &GpuProperties, cache: &KernelCache) -> Self {
-        let card = Sha256::digest(format!("{} cuBLASLt {}", properties.name, cublaslt_version()));
-        let name = format!("matmul-{}.txt", hex(&card[..8]));
+        let card = Sha256::of(format!("{} cuBLASLt {}", properties.name, cublaslt_version()));
+        let name = format!("matmul-{}.txt", hexadecimal(&card.as_bytes()[..8]));
         let file = cache.directory().map(|directory| directory.join(name));
         let text = file.as_ref().and_then(|file| fs::read_to_string(file).ok()).unwrap_or_default();
         let mut kept = HashMap::new();
@@ -84,12 +84,12 @@ fn text(algorithm: &sys::cublasLtMatmulAlgo_t) -> String {
 }
 
 fn parse(line: &str) -> Option<(String, sys::cublasLtMatmulAlgo_t)> {
-    let (key, hexadecimal) = line.split_once(" = ")?;
+    let (key, digits) = line.split_once(" = ")?;
     let mut data = [0; 8];
-    if hexadecimal.len() != 16 * data.len() || !hexadecimal.is_ascii() {
+    if digits.len() != 16 * data.len() || !digits.is_ascii() {
         return None;
     }
-    for (word, digits) in data.iter_mut().zip(hexadecimal.as_bytes().chunks(16)) {
+    for (word, digits) in data.iter_mut().zip(digits.as_bytes().chunks(16)) {
         *word = u64::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()?;
     }
     Some((key.to_owned(), sys::cublasLtMatmulAlgo_t { data }))

@@ -104,7 +104,7 @@ fn metrics(path: &Path) -> Vec<StepMetrics> {
 
 fn events(run: &RunDir) -> Vec<String> {
     let name = |event| match event {
-        RunEvent::Started => "started".to_owned(),
+        RunEvent::Started { .. } => "started".to_owned(),
         RunEvent::Resumed { step, lost_steps } => format!("resumed {step} {lost_steps}"),
         RunEvent::Changed { keys, .. } => format!("changed {}", keys.join(" ")),
         RunEvent::Skipped { step, .. } => format!("skipped {step}"),

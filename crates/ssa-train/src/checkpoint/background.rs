@@ -1,45 +1,40 @@
 //! Saving in the background.
 
 use std::panic;
-use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
-use super::{CheckpointError, Checkpoints, Keep, SaveStep, Snapshot};
-use crate::{Result, TrainError};
+use ssa_files::{FileError, Operation};
 
-/// Told each step of saving, on the thread that saves.
-pub(crate) type Observer = Arc<dyn Fn(SaveStep) + Send + Sync>;
+use super::{Checkpoints, Retention, Snapshot};
+use crate::lock::RunLock;
+use crate::{Result, TrainError};
 
 /// Saves checkpoints on a thread of its own, one at a time: a second one waits for the first before
 /// it is even copied, so memory never holds more than one snapshot.
-pub(crate) struct Writer {
+pub(crate) struct BackgroundSaver {
     checkpoints: Checkpoints,
-    keep: Keep,
-    observer: Observer,
+    retention: Retention,
+    lock: RunLock,
     in_flight: Option<JoinHandle<Result<()>>>,
 }
 
-impl Writer {
-    pub(crate) fn new(checkpoints: Checkpoints, keep: Keep) -> Self {
-        Self { checkpoints, keep, observer: Arc::new(|_| ()), in_flight: None }
-    }
-
-    pub(crate) fn observe(&mut self, observer: Observer) {
-        self.observer = observer;
+impl BackgroundSaver {
+    pub(crate) fn new(checkpoints: Checkpoints, retention: Retention, lock: RunLock) -> Self {
+        Self { checkpoints, retention, lock, in_flight: None }
     }
 
     /// Waits for the save in flight, takes a snapshot and begins to save it.
     ///
     /// # Errors
-    /// As [`Writer::wait`], and what taking the snapshot returns.
+    /// As [`wait`](Self::wait), and what taking the snapshot returns.
     pub(crate) fn save(&mut self, snapshot: impl FnOnce() -> Result<Snapshot>) -> Result<()> {
         self.wait()?;
         let snapshot = snapshot()?;
-        let (checkpoints, keep, observer) =
-            (self.checkpoints.clone(), self.keep, self.observer.clone());
-        let job = move || save(&checkpoints, &snapshot, keep, &*observer);
+        let (checkpoints, lock) = (self.checkpoints.clone(), self.lock.clone());
+        let retention = self.retention;
+        let job = move || save(&checkpoints, &snapshot, retention, &lock);
         let thread = thread::Builder::new().name("checkpoint".to_owned()).spawn(job);
-        let error = TrainError::io("start a thread to write", self.checkpoints.directory());
+        let error = FileError::at(Operation::Write, self.checkpoints.directory());
         self.in_flight = Some(thread.map_err(error)?);
         Ok(())
     }
@@ -47,7 +42,7 @@ impl Writer {
     /// Waits until nothing is in flight.
     ///
     /// # Errors
-    /// [`TrainError::Checkpoint`] if the save in flight failed.
+    /// [`TrainError::CheckpointNotSaved`] if the save in flight failed.
     pub(crate) fn wait(&mut self) -> Result<()> {
         match self.in_flight.take() {
             None => Ok(()),
@@ -58,7 +53,7 @@ impl Writer {
     /// Reports a save that has ended, without waiting.
     ///
     /// # Errors
-    /// As [`Writer::wait`].
+    /// As [`wait`](Self::wait).
     pub(crate) fn poll(&mut self) -> Result<()> {
         if self.in_flight.as_ref().is_some_and(JoinHandle::is_finished) {
             self.wait()
@@ -68,7 +63,7 @@ impl Writer {
     }
 }
 
-impl Drop for Writer {
+impl Drop for BackgroundSaver {
     /// A run that ends with another error still completes the checkpoint it began.
     fn drop(&mut self) {
         if let Some(thread) = self.in_flight.take() {
@@ -80,12 +75,12 @@ impl Drop for Writer {
 fn save(
     checkpoints: &Checkpoints,
     snapshot: &Snapshot,
-    keep: Keep,
-    observe: &dyn Fn(SaveStep),
+    retention: Retention,
+    lock: &RunLock,
 ) -> Result<()> {
-    checkpoints.save(snapshot, keep, observe).map_err(|source| {
+    checkpoints.save(snapshot, retention, lock).map_err(|source| {
         let older = checkpoints.steps().unwrap_or_default().last().copied();
-        CheckpointError::NotSaved { step: snapshot.state.step, older, source: Box::new(source) }
-            .into()
+        let (step, source) = (snapshot.state.step, Box::new(source));
+        TrainError::CheckpointNotSaved { step, older, source }
     })
 }

@@ -1,0 +1,47 @@
+//! Files that survive a crash: whole-file writes, checksums, locks and JSON lines.
+//!
+//! ```text
+//! StagedFile, write, write_json   a file is replaced as a whole, or not at all
+//! AppendFile, JsonLines           a log grows by whole records
+//! create_directory, rename, ...   names that outlast a power failure
+//! Sha256                          checksums, in the form that `sha256sum` prints
+//! Lock                            one process at a time
+//! intercept                       hooks that tests use to fail or to stop at any operation
+//! ```
+//!
+//! # Durability
+//! There is one level. A new or replaced file is on disk under its name when the call returns: its
+//! content is synced before the rename, its directory after it, and a failed sync is an error. The
+//! same holds for a created directory and for a rename. An appended record is on disk after
+//! [`AppendFile::sync`]. Removals are not synced: a removed file may come back after a power
+//! failure, so nothing may depend on its absence.
+//!
+//! Every error is a [`FileError`], which names the operation and the file.
+
+mod append;
+mod directory;
+mod error;
+mod json;
+mod lock;
+mod operation;
+mod staged;
+mod sum;
+mod temporary;
+#[cfg(test)]
+mod tests;
+
+pub use append::AppendFile;
+pub use directory::{
+    create_directories, create_directory, remove_directory_if_empty, remove_file, remove_files,
+    remove_tree, rename, replace_link, sync_directory,
+};
+pub use error::FileError;
+pub use json::{JsonLines, Lines, read_lines, write_json};
+pub use lock::{Lock, LockError};
+pub use operation::{Hook, Operation, intercept};
+pub use staged::{StagedFile, write, write_with};
+pub use sum::{Sha256, Sha256Sum, hexadecimal};
+pub use temporary::{is_temporary, remove_leftovers};
+
+/// Result of the functions in this crate.
+pub type Result<T, E = FileError> = std::result::Result<T, E>;

@@ -1,0 +1,168 @@
+//! Locks between processes.
+
+use std::fs::{self, File, TryLockError};
+use std::io::{self, ErrorKind, Read, Seek, Write};
+use std::path::{Path, PathBuf};
+
+use crate::operation::{Operation, perform};
+use crate::{FileError, Result};
+
+/// A locked file, until the value is dropped.
+///
+/// The lock is the operating system's, so it ends with the process however that ends, and the file
+/// alone means nothing; the number in it tells people which process holds the lock. On a file
+/// system without locks every process gets one.
+#[derive(Debug)]
+pub struct Lock {
+    path: PathBuf,
+    file: File,
+}
+
+/// Why a lock cannot be taken.
+#[derive(Debug, thiserror::Error)]
+pub enum LockError {
+    /// Another process holds it.
+    #[error("{} is locked by process {holder}", path.display())]
+    Held {
+        /// The locked file.
+        path: PathBuf,
+        /// Number of the process, as the file tells it.
+        holder: String,
+    },
+    /// The file cannot be opened or written.
+    #[error(transparent)]
+    File(#[from] FileError),
+}
+
+impl Lock {
+    /// Locks a file, which is created if it does not exist.
+    ///
+    /// # Errors
+    /// [`LockError`].
+    pub fn take(path: &Path) -> Result<Self, LockError> {
+        loop {
+            let mut options = File::options();
+            let options = options.create(true).read(true).write(true).truncate(false);
+            let mut file = perform(Operation::Create, path, || options.open(path))?;
+            match file.try_lock() {
+                // An error means that the file system has no locks.
+                Ok(()) | Err(TryLockError::Error(_)) => {}
+                Err(TryLockError::WouldBlock) => {
+                    return Err(LockError::Held { path: path.to_owned(), holder: holder(file) });
+                }
+            }
+            // The holder before may have removed the file after it was opened here.
+            if !is_name_of(path, &file).map_err(FileError::at(Operation::Lock, path))? {
+                continue;
+            }
+            perform(Operation::Write, path, || {
+                file.set_len(0)?;
+                file.rewind()?;
+                writeln!(file, "{}", std::process::id())
+            })?;
+            return Ok(Self { path: path.to_owned(), file });
+        }
+    }
+
+    /// The locked file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Whether the path still names the locked file. If not, someone has removed or replaced it,
+    /// and another process can hold a lock of the same path.
+    ///
+    /// # Errors
+    /// [`FileError`] names the file.
+    pub fn is_intact(&self) -> Result<bool> {
+        is_name_of(&self.path, &self.file).map_err(FileError::at(Operation::Lock, &self.path))
+    }
+}
+
+impl Drop for Lock {
+    /// Closing the file is not enough where a child process holds a copy of it, if only until it
+    /// runs its own program.
+    fn drop(&mut self) {
+        // What cannot be unlocked is unlocked by the end of the process.
+        let _ = self.file.unlock();
+    }
+}
+
+/// What a lock file tells about the process that holds it. That somebody does is known anyway, so
+/// a file that cannot be read is no error.
+fn holder(mut file: File) -> String {
+    let mut text = String::new();
+    let _ = file.read_to_string(&mut text);
+    if text.trim().is_empty() { "unknown".to_owned() } else { text.trim().to_owned() }
+}
+
+/// Whether a path names an open file.
+fn is_name_of(path: &Path, file: &File) -> io::Result<bool> {
+    match fs::metadata(path) {
+        Ok(found) => Ok(is_same(&found, &file.metadata()?)),
+        Err(error) if [ErrorKind::NotFound, ErrorKind::NotADirectory].contains(&error.kind()) => {
+            Ok(false)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+#[cfg(unix)]
+fn is_same(left: &fs::Metadata, right: &fs::Metadata) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    (left.dev(), left.ino()) == (right.dev(), right.ino())
+}
+
+/// Elsewhere an open file cannot be replaced.
+#[cfg(not(unix))]
+fn is_same(_left: &fs::Metadata, _right: &fs::Metadata) -> bool {
+    true
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_has_one_holder_at_a_time() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("lock");
+        let lock = Lock::take(&path).unwrap();
+        let message = Lock::take(&path).unwrap_err().to_string();
+        assert!(message.contains(&format!("process {}", std::process::id())), "{message}");
+        drop(lock);
+        Lock::take(&path).unwrap();
+    }
+
+    #[test]
+    fn a_copy_of_the_file_does_not_prolong_the_lock() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("lock");
+        let lock = Lock::take(&path).unwrap();
+        let _inherited = lock.file.try_clone().unwrap();
+        drop(lock);
+        Lock::take(&path).unwrap();
+    }
+
+    #[test]
+    fn the_file_of_a_dead_process_is_no_lock() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("lock");
+        fs::write(&path, "4194304999\n").unwrap();
+        let _lock = Lock::take(&path).unwrap();
+        let holder = fs::read_to_string(&path).unwrap();
+        assert_eq!(holder, format!("{}\n", std::process::id()));
+    }
+
+    #[test]
+    fn a_lock_whose_file_is_gone_is_not_intact() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("lock");
+        let lock = Lock::take(&path).unwrap();
+        assert!(lock.is_intact().unwrap());
+        fs::remove_file(&path).unwrap();
+        assert!(!lock.is_intact().unwrap());
+        let second = Lock::take(&path).unwrap();
+        assert!(!lock.is_intact().unwrap() && second.is_intact().unwrap());
+    }
+}

@@ -1,0 +1,18 @@
+//! The files of a model and its tokenizer in a directory.
+
+use std::path::Path;
+
+use ssa_data::TOKENIZER_FILES;
+
+use crate::Result;
+
+/// Removes a model and its tokenizer from a directory, what killed processes left of them, and the
+/// directory if nothing else is in it.
+///
+/// # Errors
+/// [`TrainError::File`](crate::TrainError::File).
+pub(crate) fn remove(directory: &Path) -> Result<()> {
+    ssa_files::remove_leftovers(directory)?;
+    ssa_files::remove_files(directory, &["model.safetensors", "config.json"])?;
+    Ok(ssa_files::remove_files(directory, &TOKENIZER_FILES)?)
+}

@@ -1,0 +1,100 @@
+//! Whether a run may be resumed with a configuration.
+
+use std::path::Path;
+
+use ssa_files::Sha256;
+
+use super::RunDir;
+use crate::checkpoint::Checkpoint;
+use crate::config::{Difference, TrainConfig};
+use crate::journal::{Journal, RunEvent, read_journal};
+use crate::{Result, TrainError};
+
+/// What is left to do of a run that was started before.
+#[derive(Clone, Debug)]
+pub enum Remaining {
+    /// Nothing.
+    Nothing,
+    /// The steps after a checkpoint, or all if there is none; or only the evaluation.
+    After(Option<Checkpoint>),
+}
+
+impl RunDir {
+    /// Resumes the run with a configuration, which becomes that of the run. A finished run is
+    /// resumed if that changes anything, and loses its summary and report.
+    ///
+    /// # Errors
+    /// As [`continue_with`](Self::continue_with) and [`Checkpoints::newest`]; [`TrainError::NoRun`]
+    /// for a finished run whose checkpoints are gone.
+    ///
+    /// [`Checkpoints::newest`]: crate::Checkpoints::newest
+    pub fn resume(&self, config: &TrainConfig, allowed: &[String]) -> Result<Remaining> {
+        let checkpoint = self.checkpoints().newest()?;
+        if self.is_finished() {
+            if self.config()? == *config {
+                return Ok(Remaining::Nothing);
+            }
+            refuse(&self.config_path(), &config.differences(&self.config()?), allowed)?;
+            if checkpoint.is_none() {
+                let reason = "it is finished, and its checkpoints are gone";
+                return Err(TrainError::NoRun { path: self.path.clone(), reason });
+            }
+        }
+        self.continue_with(config, checkpoint.as_ref(), allowed)?;
+        self.reopen()?;
+        Ok(Remaining::After(checkpoint))
+    }
+
+    /// Makes `config` the configuration of the run, unless it differs in a key that is not among
+    /// `allowed`.
+    ///
+    /// It is compared with the configuration of the run, and with that of the checkpoint unless the
+    /// run is known to have had it: so a checkpoint from elsewhere is noticed.
+    ///
+    /// # Errors
+    /// [`TrainError::ConfigChanged`] lists the keys; [`TrainError::File`].
+    pub fn continue_with(
+        &self,
+        config: &TrainConfig,
+        checkpoint: Option<&Checkpoint>,
+        allowed: &[String],
+    ) -> Result<()> {
+        let current = self.config()?;
+        let changed = config.differences(&current);
+        refuse(&self.config_path(), &changed, allowed)?;
+        let mut from = Sha256::of(current.to_toml()).to_string();
+        let mut differences = changed.clone();
+        if let Some(checkpoint) = checkpoint {
+            from.clone_from(&checkpoint.state().config_sha256);
+            if !self.had_config(&from)? {
+                differences = config.differences(checkpoint.config());
+                refuse(checkpoint.path(), &differences, allowed)?;
+            }
+        }
+        if !differences.is_empty() {
+            // Before the new configuration is there: from then on the checkpoint's is an older one.
+            let keys = differences.iter().map(Difference::to_string).collect();
+            Journal::open(&self.path)?.write(RunEvent::Changed { from, keys })?;
+        }
+        if changed.is_empty() { Ok(()) } else { self.write_config(config) }
+    }
+
+    /// Whether the journal says that the run once resumed from a checkpoint of this configuration.
+    fn had_config(&self, sha256: &str) -> Result<bool> {
+        let is_it = |event| matches!(event, RunEvent::Changed { from, .. } if from == sha256);
+        Ok(read_journal(&self.path)?.into_iter().any(|entry| is_it(entry.event)))
+    }
+}
+
+fn refuse(place: &Path, differences: &[Difference], allowed: &[String]) -> Result<()> {
+    let refused: Vec<Difference> = differences
+        .iter()
+        .filter(|difference| !allowed.contains(&difference.key))
+        .cloned()
+        .collect();
+    if refused.is_empty() {
+        Ok(())
+    } else {
+        Err(TrainError::ConfigChanged { place: place.to_owned(), differences: refused })
+    }
+}
