@@ -19,7 +19,7 @@ use crate::exit::Interrupted;
 use crate::signals::Signals;
 use history::StepHistory;
 use monitor::Monitor;
-use start::RunStart;
+use start::{Resume, RunStart};
 
 pub(crate) fn run(args: &TrainArgs, choice: DeviceChoice) -> Result<()> {
     // The plan: the configuration, checked. Nothing is written yet.
@@ -49,13 +49,13 @@ pub(crate) fn run(args: &TrainArgs, choice: DeviceChoice) -> Result<()> {
 
     // The trainer: fresh weights, or those of the checkpoint.
     let rows = data.train.clone();
-    let trainer = match resume.as_ref().and_then(|resume| resume.checkpoint.as_ref()) {
-        None => Trainer::new(plan.clone(), initial_model(&plan)?, rows)?,
-        Some(checkpoint) => {
+    let trainer = match &resume {
+        Some(Resume { checkpoint: Some(checkpoint), .. }) => {
             checkpoint.check_text(&rows, &args.allow_change)?;
             checkpoint.check_held_out(data.held_out.rows(), &args.allow_change)?;
             Trainer::resume(plan.clone(), checkpoint, rows)?
         }
+        _ => Trainer::new(plan.clone(), initial_model(&plan)?, rows)?,
     };
     let trainer = trainer.to_device(&device)?;
     let run_dir = match resume {
