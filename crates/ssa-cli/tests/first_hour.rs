@@ -111,7 +111,7 @@ fn a_run_says_what_it_reads() {
         "training text: text: ",
         " passes",
         "held-out text: held-out part of text: ",
-        "probes 64",
+        "probes use the first 64",
         "warning: ",
         "held-out tokens are too few",
         "hint: hold out more",

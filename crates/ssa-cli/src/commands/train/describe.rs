@@ -1,9 +1,9 @@
 //! What a run is about to do, in words.
 
 use anyhow::Result;
-use ssa_data::{Dataset, HeldOut};
+use ssa_data::{Dataset, HeldOut, HeldOutPart, PackedRows};
 use ssa_kernels::Device;
-use ssa_model::{ModelConfig, parameter_count};
+use ssa_model::{Method, ModelConfig, parameter_count};
 use ssa_train::{BatchRamp, RunDir, TrainPlan, Trainer};
 
 use crate::display::{amount, note, print};
@@ -56,14 +56,17 @@ fn lines(plan: &TrainPlan, data: &Dataset, device: &Device) -> Vec<String> {
 }
 
 fn model_line(config: &ModelConfig) -> String {
+    let budget = match config.attention_method {
+        Method::Full => String::new(),
+        _ => format!(" at budget {}", config.trained_budget()),
+    };
     format!(
-        "model: {}, {} parameters, {} layers, {} query heads on {} key/value heads, budget {}",
+        "model: {}{budget}, {} parameters, {} layers, {} query heads on {} key/value heads",
         config.attention_method,
         amount(parameter_count(config)),
         config.num_hidden_layers,
         config.num_attention_heads,
         config.num_key_value_heads,
-        config.trained_budget(),
     )
 }
 
@@ -76,28 +79,29 @@ fn rows_of_steps(batches: &BatchRamp) -> String {
 
 /// One line for each corpus.
 fn training_lines(data: &Dataset, passes: &[f64]) -> Vec<String> {
-    let corpora = data.train.corpora().zip(data.train.shares()).zip(&data.names).zip(passes);
-    let line = |(((rows, share), name), passes): (((&ssa_data::PackedRows, f64), _), _)| {
-        let share = match data.names.len() {
+    let shares: Vec<f64> = data.train.shares().collect();
+    let line = |(corpus, rows): (usize, &PackedRows)| {
+        let share = match shares.len() {
             1 => String::new(),
-            _ => format!("{:.1} % of the batches, ", 100.0 * share),
+            _ => format!("{:.1} % of the batches, ", 100.0 * shares[corpus]),
         };
         format!(
-            "training text: {name}: {share}{} tokens in {} rows of {} ({}, {:.1} % used), \
-             {passes:.2} passes",
+            "training text: {}: {share}{} tokens in {} rows of {} ({}, {:.1} % used), {:.2} passes",
+            data.names[corpus],
             amount(rows.valid_tokens()),
             amount(rows.len() as u64),
             rows.sequence_length(),
             rows.packing(),
             100.0 * rows.utilisation(),
+            passes[corpus],
         )
     };
-    corpora.map(line).collect()
+    data.train.corpora().enumerate().map(line).collect()
 }
 
 /// One line for each part, one on how much of it is used, and a warning if it is too little.
 fn held_out_lines(plan: &TrainPlan, held_out: &HeldOut) -> Vec<String> {
-    let part = |part: &ssa_data::HeldOutPart| {
+    let part = |part: &HeldOutPart| {
         format!("held-out text: {}: {} tokens", part.name, amount(part.total_tokens))
     };
     let mut lines: Vec<String> = held_out.parts.iter().map(part).collect();
@@ -106,14 +110,13 @@ fn held_out_lines(plan: &TrainPlan, held_out: &HeldOut) -> Vec<String> {
     let partial = [
         ("probes", monitoring.probe_every, monitoring.probe_tokens as u64),
         ("validations", monitoring.validate_every, monitoring.validation_tokens as u64),
-        ("the evaluation", 1, held_out.tokens()),
+        ("results", 1, held_out.tokens()),
     ];
     let partial = partial.into_iter().filter(|&(_, every, tokens)| every > 0 && tokens < total);
     let partial: Vec<_> =
-        partial.map(|(who, _, tokens)| format!("{who} {}", amount(tokens))).collect();
+        partial.map(|(who, _, tokens)| format!("{who} use the first {}", amount(tokens))).collect();
     if !partial.is_empty() {
-        let list = partial.join(", ");
-        lines.push(format!("held-out text: of {} tokens use {list}", amount(total)));
+        lines.push(format!("held-out text: {}", partial.join(", ")));
     }
     if total < MEANINGFUL_TOKENS {
         let total = amount(total);
