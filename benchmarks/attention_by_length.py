@@ -3,7 +3,8 @@
     cargo bench -p ssa-kernels --bench attention
     python3 benchmarks/attention_by_length.py --out benchmarks/results/<date>-attention
 
-Reads criterion's medians under target/criterion and writes <out>.json and <out>.svg; prints a Markdown table.
+Reads criterion's medians under target/criterion and writes <out>.json and <out>.svg; prints a
+Markdown table.
 """
 
 import argparse
@@ -15,7 +16,7 @@ from pathlib import Path
 from peers.machine import cpu_name
 
 GROUPS = {"attention_fwd": "forward", "attention_fwd_bwd": "forward + backward"}
-COLOURS = {"full": "#888888", "sparse": "#d1495b"}
+COLORS = {"full": "#888888", "sparse": "#d1495b"}
 WIDTH, HEIGHT, MARGIN = 420, 300, 48
 
 
@@ -33,7 +34,10 @@ def read(criterion: Path) -> dict[str, dict[str, dict[int, float]]]:
 
 
 def table(times: dict[str, dict[str, dict[int, float]]]) -> str:
-    head = "| T | full fwd | sparse fwd | (of which selection) | speed-up | full fwd+bwd | sparse fwd+bwd | speed-up |"
+    head = (
+        "| T | full fwd | sparse fwd | (of which selection) | speed-up "
+        "| full fwd+bwd | sparse fwd+bwd | speed-up |"
+    )
     lines = [head, "|" + "---|" * 8]
     forward, both = times["attention_fwd"], times["attention_fwd_bwd"]
     for tokens in sorted(forward["full"]):
@@ -49,7 +53,7 @@ def table(times: dict[str, dict[str, dict[int, float]]]) -> str:
 def panel(times: dict[str, dict[int, float]], title: str, left: int) -> list[str]:
     """One log-log chart."""
     lengths = sorted(times["full"])
-    values = [times[method][tokens] for method in COLOURS for tokens in lengths]
+    values = [times[method][tokens] for method in COLORS for tokens in lengths]
     low, high = math.floor(math.log10(min(values))), math.ceil(math.log10(max(values)))
 
     def x(tokens: int) -> float:
@@ -57,33 +61,56 @@ def panel(times: dict[str, dict[int, float]], title: str, left: int) -> list[str
         return left + MARGIN + share * (WIDTH - 2 * MARGIN)
 
     def y(milliseconds: float) -> float:
-        return HEIGHT - MARGIN - (math.log10(milliseconds) - low) / (high - low) * (HEIGHT - 2 * MARGIN)
+        return (
+            HEIGHT
+            - MARGIN
+            - (math.log10(milliseconds) - low) / (high - low) * (HEIGHT - 2 * MARGIN)
+        )
 
-    parts = [f'<text x="{left + WIDTH / 2}" y="24" text-anchor="middle" font-weight="600">{title}</text>']
+    parts = [
+        f'<text x="{left + WIDTH / 2}" y="24" text-anchor="middle" font-weight="600">{title}</text>'
+    ]
     for power in range(low, high + 1):
-        parts.append(f'<line x1="{x(lengths[0])}" x2="{x(lengths[-1])}" y1="{y(10**power)}" y2="{y(10**power)}" stroke="#ddd"/>')
-        parts.append(f'<text x="{x(lengths[0]) - 6}" y="{y(10**power) + 4}" text-anchor="end">{10**power:g}</text>')
+        start, end, level = x(lengths[0]), x(lengths[-1]), y(10**power)
+        parts.append(f'<line x1="{start}" x2="{end}" y1="{level}" y2="{level}" stroke="#ddd"/>')
+        parts.append(
+            f'<text x="{start - 6}" y="{level + 4}" text-anchor="end">{10**power:g}</text>'
+        )
     for tokens in lengths:
-        parts.append(f'<text x="{x(tokens)}" y="{HEIGHT - MARGIN + 18}" text-anchor="middle">{tokens}</text>')
-    for method, colour in COLOURS.items():
+        parts.append(
+            f'<text x="{x(tokens)}" y="{HEIGHT - MARGIN + 18}" text-anchor="middle">{tokens}</text>'
+        )
+    for method, color in COLORS.items():
         points = " ".join(f"{x(tokens):.1f},{y(times[method][tokens]):.1f}" for tokens in lengths)
-        parts.append(f'<polyline points="{points}" fill="none" stroke="{colour}" stroke-width="2"/>')
+        parts.append(
+            f'<polyline points="{points}" fill="none" stroke="{color}" stroke-width="2"/>'
+        )
         end = (x(lengths[-1]) - 4, y(times[method][lengths[-1]]) - 8)
-        parts.append(f'<text x="{end[0]:.1f}" y="{end[1]:.1f}" text-anchor="end" fill="{colour}">{method}</text>')
+        parts.append(
+            f'<text x="{end[0]:.1f}" y="{end[1]:.1f}" text-anchor="end" fill="{color}">'
+            f"{method}</text>"
+        )
     return parts
 
 
 def plot(times: dict[str, dict[str, dict[int, float]]]) -> str:
-    panels = [part for i, (group, title) in enumerate(GROUPS.items())
-              for part in panel(times[group], f"{title}, ms by tokens", i * WIDTH)]
+    panels = [
+        part
+        for i, (group, title) in enumerate(GROUPS.items())
+        for part in panel(times[group], f"{title}, ms by tokens", i * WIDTH)
+    ]
     size = f'width="{2 * WIDTH}" height="{HEIGHT}" viewBox="0 0 {2 * WIDTH} {HEIGHT}"'
     style = 'font-family="system-ui, sans-serif" font-size="11" fill="#444"'
-    return f'<svg xmlns="http://www.w3.org/2000/svg" {size} {style}>\n' \
-           f'<rect width="100%" height="100%" fill="#fff"/>\n' + "\n".join(panels) + "\n</svg>\n"
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" {size} {style}>\n'
+        f'<rect width="100%" height="100%" fill="#fff"/>\n' + "\n".join(panels) + "\n</svg>\n"
+    )
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--criterion", type=Path, default=Path("target/criterion"))
     parser.add_argument("--out", type=Path, required=True, help="path without suffix")
     parser.add_argument("--note", default="", help="how it was run: cores, commit")

@@ -1,9 +1,11 @@
-"""Trains the same configuration with `ssa` and with PyTorch on the same cores, by turns, and compares.
+"""Trains the same configuration with `ssa` and with PyTorch on the same cores, by turns, and
+compares.
 
     python3 benchmarks/compare_cpu.py --ssa target/release/ssa
 
-Builds nothing. Every round runs each side once, in the same order, so that a change of the machine's speed
-meets all of them. Writes all runs to benchmarks/results/<date>-cpu-demo.json and prints a table of medians.
+Builds nothing. Every round runs each side once, in the same order, so that a change of the
+machine's speed meets all of them. Writes all runs to benchmarks/results/<date>-cpu-demo.json and
+prints a table of medians.
 """
 
 import argparse
@@ -24,7 +26,11 @@ sys.path.insert(0, str(BENCHMARKS / "peers"))
 
 from machine import cpu_name  # noqa: E402 (found by the line above)
 
-SIDES = {"ssa": "ssa", "torch": "PyTorch, eager", "torch_compile": "PyTorch, compiled but for attention"}
+SIDES = {
+    "ssa": "ssa",
+    "torch": "PyTorch, eager",
+    "torch_compile": "PyTorch, compiled but for attention",
+}
 STEP_FIELDS = ("step", "seconds", "loss", "cross_entropy", "alignment", "tokens")
 
 
@@ -43,7 +49,14 @@ def command(side: str, arguments: argparse.Namespace, directory: Path) -> list[s
         base = [binary, "train", str(arguments.config), *options]
     else:
         script = str(BENCHMARKS / "peers/train_demo.py")
-        options = ["--steps", steps, "--skip", str(arguments.skip), "--threads", str(threads(arguments))]
+        options = [
+            "--steps",
+            steps,
+            "--skip",
+            str(arguments.skip),
+            "--threads",
+            str(threads(arguments)),
+        ]
         base = [sys.executable, script, "--config", str(arguments.config), *options]
         base += ["--out", str(directory / "report.json")]
         base += ["--compile"] if side == "torch_compile" else []
@@ -59,12 +72,16 @@ def run_side(side: str, arguments: argparse.Namespace) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as name, tempfile.TemporaryFile() as log:
         directory = Path(name)
         full_command = command(side, arguments, directory)
-        process = subprocess.Popen(full_command, cwd=REPOSITORY, env=environment, stdout=log, stderr=log)
+        process = subprocess.Popen(
+            full_command, cwd=REPOSITORY, env=environment, stdout=log, stderr=log
+        )
         # wait4 and not Popen.wait: it returns the resources of this one child.
         _, status, usage = os.wait4(process.pid, 0)
         if status != 0:
             log.seek(0)
-            raise SystemExit(f"{' '.join(full_command)} failed:\n{log.read().decode(errors='replace')}")
+            raise SystemExit(
+                f"{' '.join(full_command)} failed:\n{log.read().decode(errors='replace')}"
+            )
         if side == "ssa":
             lines = (directory / "run/metrics.jsonl").read_text().splitlines()
             report: dict[str, Any] = {"steps": [json.loads(line) for line in lines]}
@@ -86,7 +103,9 @@ def run_side(side: str, arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def output_of(*words: str) -> str:
-    return subprocess.run(words, cwd=REPOSITORY, check=True, capture_output=True, text=True).stdout.strip()
+    return subprocess.run(
+        words, cwd=REPOSITORY, check=True, capture_output=True, text=True
+    ).stdout.strip()
 
 
 def describe(arguments: argparse.Namespace, runs: list[dict[str, Any]]) -> dict[str, Any]:
@@ -139,19 +158,27 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--config", type=Path, default=REPOSITORY / "configs/demo.toml")
     parser.add_argument("--data", type=Path, help="text for both sides (default: the demo corpus)")
     parser.add_argument("--steps", type=int, default=40)
-    parser.add_argument("--skip", type=int, default=5, help="first steps of each run left out of the medians")
+    parser.add_argument(
+        "--skip", type=int, default=5, help="first steps of each run left out of the medians"
+    )
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--cores", default="0,1", help="cores for both sides, one thread each")
-    parser.add_argument("--no-compile", action="store_true", help="leave out the side with torch.compile")
+    parser.add_argument(
+        "--no-compile", action="store_true", help="leave out the side with torch.compile"
+    )
     parser.add_argument("--out", type=Path, help="default: benchmarks/results/<date>-cpu-demo.json")
     arguments = parser.parse_args()
     if arguments.steps <= arguments.skip:
         parser.error("--steps must exceed --skip")
     arguments.config = arguments.config.resolve()
     arguments.data = arguments.data and arguments.data.resolve()
-    arguments.out = arguments.out or BENCHMARKS / f"results/{datetime.now(UTC):%Y-%m-%d}-cpu-demo.json"
+    arguments.out = (
+        arguments.out or BENCHMARKS / f"results/{datetime.now(UTC):%Y-%m-%d}-cpu-demo.json"
+    )
     if arguments.out.exists():
-        parser.error(f"{arguments.out} exists: recorded runs are kept; name another file with --out")
+        parser.error(
+            f"{arguments.out} exists: recorded runs are kept; name another file with --out"
+        )
     return arguments
 
 
@@ -162,7 +189,10 @@ def main() -> None:
     for round_number in range(1, arguments.rounds + 1):
         for side in sides:
             run = {"round": round_number, **run_side(side, arguments)}
-            print(f"round {round_number}, {side}: {run['median_seconds']:.3f} s a step", file=sys.stderr)
+            print(
+                f"round {round_number}, {side}: {run['median_seconds']:.3f} s a step",
+                file=sys.stderr,
+            )
             runs.append(run)
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     arguments.out.write_text(json.dumps(describe(arguments, runs), indent=1) + "\n")

@@ -1,11 +1,14 @@
-"""Prepares the same text with `ssa data prepare` and with `datasets.map` on the same cores, by turns, and compares.
+"""Prepares the same text with `ssa data prepare` and with `datasets.map` on the same cores, by
+turns, and compares.
 
-    python3 benchmarks/compare_data.py --ssa target/release/ssa --input text.jsonl.zst --tokenizer tokenizer.json \
-        --eos '<|end_of_text|>' --out benchmarks/results/<date>-data-<tokenizer>.json
+    python3 benchmarks/compare_data.py --ssa target/release/ssa --input text.jsonl.zst \
+        --tokenizer tokenizer.json --eos '<|end_of_text|>' \
+        --out benchmarks/results/<date>-data-<tokenizer>.json
 
-Builds nothing. Every round runs each side once, in the same order, so that a change of the machine's speed meets all
-of them. Fails unless both sides give the same tokens. Seconds of `ssa` are those of the whole process; those of the
-Python sides leave out the start of Python and its imports, while their processor time includes it.
+Builds nothing. Every round runs each side once, in the same order, so that a change of the
+machine's speed meets all of them. Fails unless both sides give the same tokens. Seconds of `ssa`
+are those of the whole process; those of the Python sides leave out the start of Python and its
+imports, while their processor time includes it.
 """
 
 import argparse
@@ -41,10 +44,32 @@ def cores(arguments: argparse.Namespace) -> str:
 
 def command(side: str, arguments: argparse.Namespace, directory: Path) -> list[str]:
     if side == "ssa":
-        options = ["--tokenizer", arguments.tokenizer, "--eos-token", arguments.eos, "--threads", cores(arguments)]
-        base = [arguments.ssa, "data", "prepare", arguments.input, *options, "--output", directory / "shards"]
+        options = [
+            "--tokenizer",
+            arguments.tokenizer,
+            "--eos-token",
+            arguments.eos,
+            "--threads",
+            cores(arguments),
+        ]
+        base = [
+            arguments.ssa,
+            "data",
+            "prepare",
+            arguments.input,
+            *options,
+            "--output",
+            directory / "shards",
+        ]
     else:
-        options = ["--tokenizer", arguments.tokenizer, "--eos", arguments.eos, "--cores", cores(arguments)]
+        options = [
+            "--tokenizer",
+            arguments.tokenizer,
+            "--eos",
+            arguments.eos,
+            "--cores",
+            cores(arguments),
+        ]
         options += ["--input", arguments.input, "--mode", side, "--out", directory / "report.json"]
         base = [sys.executable, BENCHMARKS / "peers/datasets_map.py", *options]
     return ["taskset", "-c", arguments.cores, *map(str, base)]
@@ -78,7 +103,9 @@ def run_side(side: str, arguments: argparse.Namespace) -> dict[str, Any]:
         seconds = time.perf_counter() - start
         if status != 0:
             log.seek(0)
-            raise SystemExit(f"{' '.join(full_command)} failed:\n{log.read().decode(errors='replace')}")
+            raise SystemExit(
+                f"{' '.join(full_command)} failed:\n{log.read().decode(errors='replace')}"
+            )
         process_report = {
             "seconds": seconds,
             "cpu_seconds": usage.ru_utime + usage.ru_stime,
@@ -125,7 +152,9 @@ def markdown(runs: list[dict[str, Any]]) -> str:
 
 def describe(arguments: argparse.Namespace, runs: list[dict[str, Any]]) -> dict[str, Any]:
     """Everything needed to judge the numbers later."""
-    version = subprocess.run([arguments.ssa, "--version"], check=True, capture_output=True, text=True)
+    version = subprocess.run(
+        [arguments.ssa, "--version"], check=True, capture_output=True, text=True
+    )
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "cpu": cpu_name(),
@@ -159,7 +188,9 @@ def parse_arguments() -> argparse.Namespace:
     if "ssa" not in arguments.sides:
         parser.error("--sides needs ssa, to which the others are compared")
     if arguments.out.exists():
-        parser.error(f"{arguments.out} exists: recorded runs are kept; name another file with --out")
+        parser.error(
+            f"{arguments.out} exists: recorded runs are kept; name another file with --out"
+        )
     return arguments
 
 

@@ -3,9 +3,9 @@
     cargo build --release
     python3 benchmarks/gpu.py --ssa target/release/ssa --out benchmarks/results/<date>-<card>
 
-Every command writes its raw numbers into --out; one that fails is named and the others run all the same. With
---only-table nothing is run: the table is that of the files there. Python needs torch; with fla-core and liger-kernel
-installed too the peers are faster (see benchmarks/README.md).
+Every command writes its raw numbers into --out; one that fails is named and the others run all the
+same. With --only-table nothing is run: the table is that of the files there. Python needs torch;
+with fla-core and liger-kernel installed too the peers are faster (see benchmarks/README.md).
 """
 
 import argparse
@@ -29,22 +29,48 @@ def commands(arguments: argparse.Namespace) -> dict[str, list[str]]:
         return [ssa, "bench", *words, "--json", str(out / f"{name}.json"), "--overwrite"]
 
     def peer(name: str, script: str, *words: str) -> list[str]:
-        return [python, "-W", "ignore", str(PEERS / script), *words, "--out", str(out / f"{name}.json")]
+        return [
+            python,
+            "-W",
+            "ignore",
+            str(PEERS / script),
+            *words,
+            "--out",
+            str(out / f"{name}.json"),
+        ]
 
-    shape = ["--preset", arguments.preset, "--tokens", str(arguments.tokens), "--batch", str(arguments.batch)]
+    shape = [
+        "--preset",
+        arguments.preset,
+        "--tokens",
+        str(arguments.tokens),
+        "--batch",
+        str(arguments.batch),
+    ]
     shape += ["--steps", str(arguments.steps)]
     every = {
-        ATTENTION: own(ATTENTION, "attention", "--tokens", ",".join(lengths), "--budgets", ",".join(budgets)),
+        ATTENTION: own(
+            ATTENTION, "attention", "--tokens", ",".join(lengths), "--budgets", ",".join(budgets)
+        ),
         "gemm": own("gemm", "gemm", "--presets", arguments.preset),
     }
-    every |= {f"{STEP}-{name}": own(f"{STEP}-{name}", "step", *shape, "--method", name) for name in arguments.methods}
+    every |= {
+        f"{STEP}-{name}": own(f"{STEP}-{name}", "step", *shape, "--method", name)
+        for name in arguments.methods
+    }
     peer_methods = [method for method in arguments.methods if method != "nsa"]
     if arguments.peers:
         every[f"{ATTENTION}-torch"] = peer(
             f"{ATTENTION}-torch", "attention_gpu.py", "--lengths", *lengths, "--budgets", *budgets
         )
         every[f"{STEP}-torch"] = peer(
-            f"{STEP}-torch", "train_step_gpu.py", *shape, "--methods", *peer_methods, "--states", *arguments.states
+            f"{STEP}-torch",
+            "train_step_gpu.py",
+            *shape,
+            "--methods",
+            *peer_methods,
+            "--states",
+            *arguments.states,
         )
     return every
 
@@ -92,10 +118,13 @@ def attention_table(out: Path) -> list[str]:
                 continue
             peers[key] = min(row[passes]["ms"], peers.get(key, float("inf")))
     names = [name for _, name in own] + [name for _, name, _ in peers]
-    wanted = [name for name in dict.fromkeys(names) if name.startswith(("full", "selection + sparse"))]
+    wanted = [
+        name for name in dict.fromkeys(names) if name.startswith(("full", "selection + sparse"))
+    ]
     wanted = [name for name in wanted if name != "full backward"]
     lines = [
-        "| T | attention | ssa, ms | FlashAttention-2 | cuDNN | PyTorch/fla sparse | fastest peer / ssa |",
+        "| T | attention | ssa, ms | FlashAttention-2 | cuDNN | PyTorch/fla sparse "
+        "| fastest peer / ssa |",
         "|---|---|---|---|---|---|---|",
     ]
     for tokens in sorted({tokens for tokens, *_ in [*own, *peers]}):
@@ -110,12 +139,17 @@ def attention_table(out: Path) -> list[str]:
 
 
 def with_mean(rows: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Where both streams were measured, also the mean of their times: a run draws each half of the time."""
+    """Where both streams were measured, also the mean of their times: a run draws each half of the
+    time."""
     if {"full", "sparse"} <= rows.keys():
         ms = sum(rows[stream]["ms"] for stream in ("full", "sparse")) / 2
         tokens = rows["full"]["tokens_per_second"] * rows["full"]["ms"]
         peak = max((rows[stream].get("peak_bytes") or 0) for stream in ("full", "sparse"))
-        rows["half of each"] = {"ms": ms, "tokens_per_second": tokens / ms, "peak_bytes": peak or None}
+        rows["half of each"] = {
+            "ms": ms,
+            "tokens_per_second": tokens / ms,
+            "peak_bytes": peak or None,
+        }
     return rows
 
 
@@ -126,7 +160,10 @@ def step_table(out: Path) -> list[str]:
         record = json.loads(path.read_text())
         if record.get("bench") == "step":
             results = record["results"]
-            rows = {row["stream"]: {**row, "peak_bytes": results["peak_bytes"]} for row in results["rows"]}
+            rows = {
+                row["stream"]: {**row, "peak_bytes": results["peak_bytes"]}
+                for row in results["rows"]
+            }
             own[record["settings"]["method"]] = with_mean(rows)
     peers: dict[tuple[str, str], dict[str, dict[str, Any]]] = {}
     for row in read(out, f"{STEP}-torch").get("rows", []):
@@ -134,8 +171,8 @@ def step_table(out: Path) -> list[str]:
             peers.setdefault((row["method"], row["state"]), {})[row["stream"]] = row
     peers = {key: with_mean(rows) for key, rows in peers.items()}
     lines = [
-        "| method | stream | ssa, tok/s | peak, GB | PyTorch f32 state | peak, GB | PyTorch bf16 state | peak, GB | "
-        "ssa / f32 | ssa / bf16 |",
+        "| method | stream | ssa, tok/s | peak, GB | PyTorch f32 state | peak, GB "
+        "| PyTorch bf16 state | peak, GB | ssa / f32 | ssa / bf16 |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for method in dict.fromkeys([*own, *(method for method, _ in peers)]):
@@ -164,12 +201,16 @@ def main() -> None:
     parser.add_argument("--budgets", nargs="+", default=["16x16", "64x16"])
     parser.add_argument("--preset", default="ssa-1b")
     parser.add_argument("--methods", nargs="+", default=["full", "ssa"])
-    parser.add_argument("--states", nargs="+", default=["f32", "bf16"], help="of PyTorch's weights and moments")
+    parser.add_argument(
+        "--states", nargs="+", default=["f32", "bf16"], help="of PyTorch's weights and moments"
+    )
     parser.add_argument("--tokens", type=int, default=8192)
     parser.add_argument("--batch", type=int, default=2)
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--peers", action=argparse.BooleanOptionalAction, default=True)
-    parser.add_argument("--only", nargs="+", help="run these alone: the names of files in --out, such as step-ssa")
+    parser.add_argument(
+        "--only", nargs="+", help="run these alone: the names of files in --out, such as step-ssa"
+    )
     parser.add_argument("--only-table", action="store_true")
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
@@ -177,7 +218,9 @@ def main() -> None:
         for name, command in commands(arguments).items():
             if not arguments.only or name in arguments.only:
                 run(name, command, arguments.out)
-    records = [read(arguments.out, name) for name in (ATTENTION, f"{STEP}-torch", f"{ATTENTION}-torch")]
+    records = [
+        read(arguments.out, name) for name in (ATTENTION, f"{STEP}-torch", f"{ATTENTION}-torch")
+    ]
     card = next((record["card"] for record in records if record.get("card")), "no record")
     print("\n".join([card, "", *attention_table(arguments.out), "", *step_table(arguments.out)]))
 

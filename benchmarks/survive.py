@@ -1,10 +1,12 @@
-"""Kills a training run at random instants and compares what it ends with to a run that was left alone.
+"""Kills a training run at random instants and compares what it ends with to a run that was left
+alone.
 
-    python3 benchmarks/survive.py --ssa target/release/ssa --device cuda --kills 12 --out survive.json
+    python3 benchmarks/survive.py --ssa target/release/ssa --device cuda --kills 12 --out
+    survive.json
 
-The same command is started again after every SIGKILL, SIGTERM and SIGINT, until the run ends. With --move the run also
-changes between --device and the CPU; then only the steps before the first move can be equal, and the losses of the rest
-are compared. On Linux; fails unless the weights are equal.
+The same command is started again after every SIGKILL, SIGTERM and SIGINT, until the run ends. With
+--move the run also changes between --device and the CPU; then only the steps before the first move
+can be equal, and the losses of the rest are compared. On Linux; fails unless the weights are equal.
 """
 
 import argparse
@@ -23,13 +25,33 @@ from run_story import compare, entries
 
 SIGNALS = {"SIGKILL": signal.SIGKILL, "SIGTERM": signal.SIGTERM, "SIGINT": signal.SIGINT}
 SAVED = 5
-QUIET = ["--plain", "--no-eval", "--set", "monitoring.probe_every=0", "--set", "monitoring.validate_every=0"]
+QUIET = [
+    "--plain",
+    "--no-eval",
+    "--set",
+    "monitoring.probe_every=0",
+    "--set",
+    "monitoring.validate_every=0",
+]
 
 
 def command(arguments: argparse.Namespace, run: Path, device: str) -> list[str]:
-    settings = [f"training.steps={arguments.steps}", f"checkpoint.every_steps={arguments.save_every}"]
+    settings = [
+        f"training.steps={arguments.steps}",
+        f"checkpoint.every_steps={arguments.save_every}",
+    ]
     words = [word for setting in settings for word in ("--set", setting)]
-    return [str(arguments.ssa), "train", str(arguments.config), "--device", device, "--run-dir", str(run), *QUIET, *words]
+    return [
+        str(arguments.ssa),
+        "train",
+        str(arguments.config),
+        "--device",
+        device,
+        "--run-dir",
+        str(run),
+        *QUIET,
+        *words,
+    ]
 
 
 def steps(run: Path) -> list[dict]:
@@ -48,7 +70,9 @@ def fail(what: str, log: Path) -> None:
 def straight(arguments: argparse.Namespace, run: Path) -> None:
     log = run.with_suffix(".log")
     with log.open("w") as out:
-        if subprocess.run(command(arguments, run, arguments.device), stdout=out, stderr=out).returncode:
+        if subprocess.run(
+            command(arguments, run, arguments.device), stdout=out, stderr=out
+        ).returncode:
             fail("the straight run fails", log)
 
 
@@ -77,16 +101,22 @@ def interrupted(arguments: argparse.Namespace, run: Path) -> list[dict]:
             return stops
         if target is None or code not in (SAVED, -SIGNALS[name]):
             fail(f"the program ends by itself with {code}", log)
-        stops.append({"signal": name, "exit": code, "device": device, "steps_logged": len(steps(run))})
+        stops.append(
+            {"signal": name, "exit": code, "device": device, "steps_logged": len(steps(run))}
+        )
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--ssa", type=Path, default=Path("target/release/ssa"))
     parser.add_argument("--config", type=Path, default=Path("configs/demo.toml"))
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--steps", type=int, default=1500)
-    parser.add_argument("--save-every", type=int, default=20, help="steps from checkpoint to checkpoint")
+    parser.add_argument(
+        "--save-every", type=int, default=20, help="steps from checkpoint to checkpoint"
+    )
     parser.add_argument("--kills", type=int, default=12)
     parser.add_argument("--seed", type=int, default=0, help="of the instants and the signals")
     parser.add_argument("--move", action="store_true", help="by turns on the CPU and on --device")
@@ -107,7 +137,11 @@ def main() -> None:
             "steps": arguments.steps,
             "seconds": {"alone": middle - start, "interrupted": seconds},
             "stops": stops,
-            "resumed_from": [entry.get("step") for entry in entries(killed / "journal.jsonl") if entry["event"] == "resumed"],
+            "resumed_from": [
+                entry.get("step")
+                for entry in entries(killed / "journal.jsonl")
+                if entry["event"] == "resumed"
+            ],
             "metrics": compare(steps(killed), steps(alone)),
             "sha256": {"alone": digest(alone), "interrupted": digest(killed)},
             "last_losses": {run.name: steps(run)[-1]["loss"] for run in (alone, killed)},

@@ -2,11 +2,12 @@
 
     python3 attention_gpu.py --out attention-torch.json
 
-bf16, inputs N(0, 1). Full attention is scaled_dot_product_attention with one backend forced: FlashAttention-2 and cuDNN,
-with keys and values repeated for every query head or shared (enable_gqa), whichever is faster. Sparse attention is the
-one of sparse_gpu.py and, with fla-core, also its own way: pooling, compression attention for the softmax sums, top-k and
-selected attention (block_counts at most half of block_size, rounded to powers of two).
-`local` selections are like those of trained models: see local_indices. The backward is timed with its forward.
+bf16, inputs N(0, 1). Full attention is scaled_dot_product_attention with one backend forced:
+FlashAttention-2 and cuDNN, with keys and values repeated for every query head or shared
+(enable_gqa), whichever is faster. Sparse attention is the one of sparse_gpu.py and, with fla-core,
+also its own way: pooling, compression attention for the softmax sums, top-k and selected attention
+(block_counts at most half of block_size, rounded to powers of two). `local` selections are like
+those of trained models: see local_indices. The backward is timed with its forward.
 """
 
 import argparse
@@ -35,16 +36,21 @@ def sdpa(backend: SDPBackend, shared: bool, q: Tensor, k: Tensor, v: Tensor) -> 
         k, v = (x.repeat_interleave(group, dim=2) for x in (k, v))
     q, k, v = (x.transpose(1, 2) for x in (q, k, v))
     with sdpa_kernel(backend):
-        return F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=shared).transpose(1, 2)
+        return F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=shared).transpose(
+            1, 2
+        )
 
 
-def select_and_attend(block_size: int, block_counts: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+def select_and_attend(
+    block_size: int, block_counts: int, q: Tensor, k: Tensor, v: Tensor
+) -> Tensor:
     indices = sparse_gpu.select(q.detach(), k.detach(), block_size, block_counts)
     return sparse_gpu.sparse_attention(q, k, v, indices, block_size)
 
 
 def fla_selection(block_size: int, block_counts: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Selection and attention of fla-core; its compression attention is computed for the softmax sums alone."""
+    """Selection and attention of fla-core; its compression attention is computed for the softmax
+    sums alone."""
     from fla.ops.nsa.compression import parallel_nsa_compression
     from fla.ops.nsa.parallel import parallel_nsa_topk
     from fla.ops.utils.pooling import mean_pooling
@@ -57,10 +63,12 @@ def fla_selection(block_size: int, block_counts: int, q: Tensor, k: Tensor, v: T
     return sparse_gpu.sparse_attention(q, k, v, indices, block_size)
 
 
-def local_indices(tokens: int, heads: int, block_size: int, block_counts: int, device: str) -> Tensor:
-    """Selections [1, T, H, K] that neighbours share as in trained models, like those of `ssa bench attention`: three quarters
-    of the blocks from as many last ones as are selected at all, anew for each token; the others for three tokens each from a
-    pool drawn anew every 64 tokens."""
+def local_indices(
+    tokens: int, heads: int, block_size: int, block_counts: int, device: str
+) -> Tensor:
+    """Selections [1, T, H, K] that neighbors share as in trained models, like those of `ssa bench
+    attention`: three quarters of the blocks from as many last ones as are selected at all, anew for
+    each token; the others for three tokens each from a pool drawn anew every 64 tokens."""
     near, stay, run, choice = -(-3 * block_counts // 4), 3, 64, 4 * block_counts
     far = block_counts - near
     generator = torch.Generator(device).manual_seed(2)
@@ -108,16 +116,22 @@ def calls_of(arguments: argparse.Namespace, tokens: int) -> dict[str, Call]:
     calls: dict[str, Call] = {}
     for name, backend in BACKENDS.items():
         for shared in (False, True):
-            calls[f"full {name} {'shared' if shared else 'repeated'}"] = partial(sdpa, backend, shared)
+            calls[f"full {name} {'shared' if shared else 'repeated'}"] = partial(
+                sdpa, backend, shared
+            )
     device = arguments.device
     for budget in arguments.budgets:
         block_size, block_counts = (int(number) for number in budget.split("x"))
         calls[f"select + sparse {budget}"] = partial(select_and_attend, block_size, block_counts)
         if sparse_gpu.HAS_FLA:
-            calls[f"fla select + sparse {budget}"] = partial(fla_selection, block_size, block_counts)
+            calls[f"fla select + sparse {budget}"] = partial(
+                fla_selection, block_size, block_counts
+            )
         local = local_indices(tokens, arguments.kv_heads, block_size, block_counts, device)
         calls[f"sparse {budget} local"] = partial(
-            lambda indices, size, q, k, v: sparse_gpu.sparse_attention(q, k, v, indices, size), local, block_size
+            lambda indices, size, q, k, v: sparse_gpu.sparse_attention(q, k, v, indices, size),
+            local,
+            block_size,
         )
     return calls
 
@@ -133,7 +147,10 @@ def measure_length(tokens: int, arguments: argparse.Namespace, report: Report) -
         values = torch.randn(shape, generator=generator, device=arguments.device).to(dtype)
         return values.requires_grad_(place < 3)
 
-    sets = [[tensor(shape, place) for place, shape in enumerate(shapes)] for _ in range(input_sets(size))]
+    sets = [
+        [tensor(shape, place) for place, shape in enumerate(shapes)]
+        for _ in range(input_sets(size))
+    ]
     for name, call in calls_of(arguments, tokens).items():
         report.add({"tokens": tokens, "name": name, **passes(call, sets)})
 
@@ -141,9 +158,11 @@ def measure_length(tokens: int, arguments: argparse.Namespace, report: Report) -
 def markdown(rows: list[dict[str, Any]]) -> str:
     lines = ["| T | attention | forward, ms | forward + backward, ms |", "|---|---|---|---|"]
     for row in rows:
-        cells = [row["error"], "-"] if "error" in row else [
-            f"{row[name]['ms']:.2f}" for name in ("forward", "forward_backward")
-        ]
+        cells = (
+            [row["error"], "-"]
+            if "error" in row
+            else [f"{row[name]['ms']:.2f}" for name in ("forward", "forward_backward")]
+        )
         lines.append(f"| {row['tokens']} | {row['name']} | {' | '.join(cells)} |")
     return "\n".join(lines)
 

@@ -2,10 +2,10 @@
 
     python3 check_golden.py --golden DIR      # DIR/model/<case>/{config.json,model,expected}...
 
-Cases: ssa (both streams), moba and full. Those that need the released kernel's inexact selection are left
-out, as is nsa, which torch_ssa.py does not implement. Logits must agree within 2e-4, losses within 2e-5,
-gradients within 1e-4 of the largest entry of their tensor, or of 1e-2 where that is smaller: a tensor whose
-terms cancel carries their rounding.
+Cases: ssa (both streams), moba and full. Those that need the released kernel's inexact selection
+are left out, as is nsa, which torch_ssa.py does not implement. Logits must agree within 2e-4,
+losses within 2e-5, gradients within 1e-4 of the largest entry of their tensor, or of 1e-2 where
+that is smaller: a tensor whose terms cancel carries their rounding.
 """
 
 import argparse
@@ -19,7 +19,16 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from formulations import sparse_gathered, sparse_masked, sparse_tiled
-from torch_ssa import IGNORE_INDEX, Documents, Method, ModelConfig, SsaModel, Stream, losses, streams_of
+from torch_ssa import (
+    IGNORE_INDEX,
+    Documents,
+    Method,
+    ModelConfig,
+    SsaModel,
+    Stream,
+    losses,
+    streams_of,
+)
 
 ALPHA = 10.0
 SMALLEST_SCALE = 1e-2
@@ -32,7 +41,8 @@ CASES: list[tuple[str, Method, dict[str, Stream]]] = [
 
 
 def relative_error(grad: Tensor | None, expected: Tensor) -> float:
-    """The largest difference in units of the largest entry; infinite without a gradient or with a NaN."""
+    """The largest difference in units of the largest entry; infinite without a gradient or with a
+    NaN."""
     if grad is None or not grad.isfinite().all():
         return math.inf
     return ((grad - expected).abs().max() / expected.abs().max().clamp(min=SMALLEST_SCALE)).item()
@@ -49,7 +59,9 @@ def check_stream(
     rows, tokens = ids.shape
     labels = torch.cat([ids[:, 1:], torch.full((rows, 1), IGNORE_INDEX)], dim=1)
     output = model(ids.flatten(), Documents([tokens] * rows), streams_of(method, stream))
-    cross_entropy, alignment = losses(output, labels.flatten(), config, rows * (tokens - 1), rows * tokens)
+    cross_entropy, alignment = losses(
+        output, labels.flatten(), config, rows * (tokens - 1), rows * tokens
+    )
     loss = cross_entropy + ALPHA * alignment
     loss.backward()
 

@@ -1,17 +1,18 @@
-"""Tokenises a file of JSON lines the usual Python way: `datasets` and the fast `tokenizers`.
+"""Tokenizes a file of JSON lines the usual Python way: `datasets` and the fast `tokenizers`.
 
-    python3 benchmarks/peers/datasets_map.py --input text.jsonl.zst --tokenizer tokenizer.json --eos '</s>' \
-        --cores 2 --mode processes --out report.json
+    python3 benchmarks/peers/datasets_map.py --input text.jsonl.zst --tokenizer tokenizer.json \
+        --eos '</s>' --cores 2 --mode processes --out report.json
 
 Modes, each the fastest way we found to write it:
 
 * `processes`: `datasets.map(num_proc=cores)`, one tokenizer thread in each process;
 * `threads`: `datasets.map` in one process, whose tokenizer encodes a batch on `cores` threads;
-* `bare`: no pipeline at all. The texts are in memory, the ids are counted and dropped: what the tokenizer alone
-  takes.
+* `bare`: no pipeline at all. The texts are in memory, the ids are counted and dropped: what the
+  tokenizer alone takes.
 
-Offsets are not computed (`encode_batch_fast`), ids are stored as 32 bits, other columns are not read into the map,
-and a document ends with the token `--eos`. The times leave out the start of Python and its imports.
+Offsets are not computed (`encode_batch_fast`), ids are stored as 32 bits, other columns are not
+read into the map, and a document ends with the token `--eos`. The times leave out the start of
+Python and its imports.
 """
 
 import argparse
@@ -101,7 +102,11 @@ def bare(cache: str) -> dict[str, Any]:
         encodings = tokenizer.encode_batch_fast(batch, add_special_tokens=False)
         count += sum(len(encoding) + 1 for encoding in encodings)
     seconds = time.perf_counter() - start
-    return {"seconds": seconds, "cpu_seconds": time.process_time() - start_of_process, "tokens": count}
+    return {
+        "seconds": seconds,
+        "cpu_seconds": time.process_time() - start_of_process,
+        "tokens": count,
+    }
 
 
 def main() -> None:

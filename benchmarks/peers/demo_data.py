@@ -1,4 +1,5 @@
-"""Rows of byte tokens for the demo: documents packed by concatenation, as `ssa train` packs them."""
+"""Rows of byte tokens for the demo: documents packed by concatenation, as `ssa train` packs
+them."""
 
 import gzip
 import json
@@ -32,7 +33,8 @@ def read_documents(path: Path) -> list[bytes]:
 
 
 def pack(documents: list[bytes], sequence_length: int, seed: int) -> list[Row]:
-    """Ends, shuffles and concatenates the documents and cuts rows; a partial last one is dropped."""
+    """Ends, shuffles and concatenates the documents and cuts rows; a partial last one is
+    dropped."""
     documents = random.Random(seed).sample(documents, len(documents))
     ids = torch.cat([torch.tensor([*document, END_OF_DOCUMENT]) for document in documents])
     labels = ids.roll(-1).masked_fill(ids == END_OF_DOCUMENT, IGNORE_INDEX)

@@ -1,4 +1,5 @@
-"""The record of a run on a GPU: written again after every row, so that a run cut short loses nothing."""
+"""The record of a run on a GPU: written again after every row, so that a run cut short loses
+nothing."""
 
 import argparse
 import json
@@ -8,7 +9,8 @@ from machine import describe_gpu_run
 
 
 class Report:
-    """Rows under the date, commit, card, versions and settings of the run, in the file of `--out` if there is one."""
+    """Rows under the date, commit, card, versions and settings of the run, in the file of `--out`
+    if there is one."""
 
     def __init__(self, arguments: argparse.Namespace, libraries: dict[str, bool]) -> None:
         self.out = arguments.out

@@ -1,8 +1,8 @@
 """Times calls on the device that PyTorch uses, the way `ssa bench` does.
 
-A sample is several calls in a row between two events, enough of them to take a few milliseconds, so that the time to
-launch them is hidden where the device is the slower side. Calls take turns over sets of inputs that do not fit into the
-second-level cache together.
+A sample is several calls in a row between two events, enough of them to take a few milliseconds, so
+that the time to launch them is hidden where the device is the slower side. Calls take turns over
+sets of inputs that do not fit into the second-level cache together.
 """
 
 import time

@@ -11,7 +11,8 @@ def cpu_name() -> str:
     """The processor's own name where Linux knows it."""
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     return next(
-        (line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine()
+        (line.split(":")[1].strip() for line in lines if line.startswith("model name")),
+        platform.machine(),
     )
 
 
@@ -20,7 +21,9 @@ def describe_gpu_run() -> dict[str, Any]:
     import torch  # The other scripts that ask for the machine need no PyTorch.
 
     folder = Path(__file__).parent
-    git = subprocess.run(["git", "rev-parse", "--short=12", "HEAD"], cwd=folder, capture_output=True, text=True)
+    git = subprocess.run(
+        ["git", "rev-parse", "--short=12", "HEAD"], cwd=folder, capture_output=True, text=True
+    )
     gpu = torch.cuda.is_available()
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),

@@ -1,8 +1,9 @@
 """The model of `ssa train` in PyTorch for a GPU, as fast as PyTorch allows.
 
-The same network as torch_ssa.py, whose attention goes document by document: here every row is one document and rows are
-computed together. Matrices are cast to the type of what they are multiplied with, so the weights may be f32 (masters, with
-f32 gradients) or bf16. Layers are compiled one by one and share their code; the head and the loss never hold all logits.
+The same network as torch_ssa.py, whose attention goes document by document: here every row is one
+document and rows are computed together. Matrices are cast to the type of what they are multiplied
+with, so the weights may be f32 (masters, with f32 gradients) or bf16. Layers are compiled one by
+one and share their code; the head and the loss never hold all logits.
 """
 
 import importlib.util
@@ -25,7 +26,8 @@ PRESETS = {
 
 
 def share_key_values() -> bool:
-    """Whether the attention backends that are allowed take fewer key/value heads than query heads."""
+    """Whether the attention backends that are allowed take fewer key/value heads than query
+    heads."""
     if not torch.cuda.is_available():
         return True
     q = torch.zeros(1, 4, 128, 64, dtype=torch.bfloat16, device="cuda", requires_grad=True)
@@ -47,7 +49,9 @@ class Linear(nn.Linear):
 
 class RmsNorm(nn.RMSNorm):
     def forward(self, x: Tensor) -> Tensor:
-        return F.rms_norm(x.float(), self.normalized_shape, self.weight.float(), self.eps).to(x.dtype)
+        return F.rms_norm(x.float(), self.normalized_shape, self.weight.float(), self.eps).to(
+            x.dtype
+        )
 
 
 class Attention(nn.Module):
@@ -69,23 +73,30 @@ class Attention(nn.Module):
             group = q.shape[2] // k.shape[2]
             k, v = (x.repeat_interleave(group, dim=2) for x in (k, v))
         q, k, v = (x.transpose(1, 2) for x in (q, k, v))
-        return F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=self.shared).transpose(1, 2)
+        return F.scaled_dot_product_attention(
+            q, k, v, is_causal=True, enable_gqa=self.shared
+        ).transpose(1, 2)
 
     def sparse(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        indices = select_op(q.detach(), k.detach(), self.config.block_size, self.config.block_counts)
+        indices = select_op(
+            q.detach(), k.detach(), self.config.block_size, self.config.block_counts
+        )
         return sparse_attention(q, k, v, indices, self.config.block_size)
 
     def forward(
         self, x: Tensor, rotary: tuple[Tensor, Tensor], streams: tuple[Stream, ...]
     ) -> tuple[Tensor, Tensor | None]:
-        """The output of the first stream and the sum of SmoothL1 between the two, if there are two."""
+        """The output of the first stream and the sum of SmoothL1 between the two, if there are
+        two."""
         q, k, v = (
             proj(x).unflatten(-1, (-1, self.config.head_dim))
             for proj in (self.q_proj, self.k_proj, self.v_proj)
         )
         gate = F.linear(x, self.g_proj.weight[1::3].to(x.dtype)).sigmoid().unsqueeze(-1)
         q, k = rotate(q, rotary), rotate(k, rotary)
-        outputs = [(self.full if stream == "full" else self.sparse)(q, k, v) * gate for stream in streams]
+        outputs = [
+            (self.full if stream == "full" else self.sparse)(q, k, v) * gate for stream in streams
+        ]
         alignment = None
         if len(outputs) == 2:
             alignment = F.smooth_l1_loss(outputs[0].float(), outputs[1].float(), reduction="sum")
@@ -128,8 +139,9 @@ class Layer(nn.Module):
 
 
 class ChunkedCrossEntropy(torch.autograd.Function):
-    """Mean cross-entropy of a linear head. Gradients are computed along, chunk by chunk, so that only the logits of one
-    chunk exist: what Liger's kernel does too, which is used instead where it is installed."""
+    """Mean cross-entropy of a linear head. Gradients are computed along, chunk by chunk, so that
+    only the logits of one chunk exist: what Liger's kernel does too, which is used instead where it
+    is installed."""
 
     CHUNK = 2048
 
@@ -164,7 +176,9 @@ def loss_of_logits_eager(logits: Tensor, labels: Tensor, count: Tensor) -> tuple
     return loss, gradient.to(logits.dtype)
 
 
-loss_of_logits = torch.compile(loss_of_logits_eager) if torch.cuda.is_available() else loss_of_logits_eager
+loss_of_logits = (
+    torch.compile(loss_of_logits_eager) if torch.cuda.is_available() else loss_of_logits_eager
+)
 
 
 class SsaModel(nn.Module):
@@ -193,7 +207,11 @@ class SsaModel(nn.Module):
         return torch.cat([cos, cos], -1).unsqueeze(1), torch.cat([-sin, sin], -1).unsqueeze(1)
 
     def forward(
-        self, ids: Tensor, labels: Tensor, rotary: tuple[Tensor, Tensor], streams: tuple[Stream, ...]
+        self,
+        ids: Tensor,
+        labels: Tensor,
+        rotary: tuple[Tensor, Tensor],
+        streams: tuple[Stream, ...],
     ) -> tuple[Tensor, Tensor]:
         """Mean cross-entropy and mean alignment loss of `ids` [B, T]."""
         x = F.embedding(ids, self.embed_tokens.weight).to(self.dtype)

@@ -1,7 +1,8 @@
-"""Block-sparse attention for PyTorch on a GPU: exact selection in PyTorch, attention by the kernels of `fla-core`.
+"""Block-sparse attention for PyTorch on a GPU: exact selection in PyTorch, attention by the kernels
+of `fla-core`.
 
-Without `fla-core`, or on a CPU, attention is one dense call with a mask: right, and slow. q is [B, T, HQ, D], k and v
-are [B, T, H, D]; every row is one document.
+Without `fla-core`, or on a CPU, attention is one dense call with a mask: right, and slow. q is [B,
+T, HQ, D], k and v are [B, T, H, D]; every row is one document.
 """
 
 import torch
@@ -41,34 +42,56 @@ def select(q: Tensor, k: Tensor, block_size: int, block_counts: int) -> Tensor:
     tile = min(tokens, max(1, SCORES // (rows * group * max(1, tokens // block_size))))
     run = compiled_select if q.is_cuda else select_blocks
     indices = run(queries, keys, block_size, block_counts, tile)
-    return indices.unflatten(0, (k.shape[0], k.shape[2])).transpose(1, 2).to(torch.int32).contiguous()
+    return (
+        indices.unflatten(0, (k.shape[0], k.shape[2])).transpose(1, 2).to(torch.int32).contiguous()
+    )
 
 
 if HAS_FLA:
     # As operators of their own, so that torch.compile does not look into them and breaks no graph.
     @torch.library.custom_op("ssa_peers::sparse_fwd", mutates_args=())
-    def fla_forward(q: Tensor, k: Tensor, v: Tensor, indices: Tensor, block_size: int) -> tuple[Tensor, Tensor]:
+    def fla_forward(
+        q: Tensor, k: Tensor, v: Tensor, indices: Tensor, block_size: int
+    ) -> tuple[Tensor, Tensor]:
         scale = q.shape[-1] ** -0.5
         q, k, v = q.contiguous(), k.contiguous(), v.contiguous()
         return parallel_nsa_fwd(q, k, v, indices, indices.shape[-1], block_size, scale)
 
     @fla_forward.register_fake
-    def _(q: Tensor, k: Tensor, v: Tensor, indices: Tensor, block_size: int) -> tuple[Tensor, Tensor]:
+    def _(
+        q: Tensor, k: Tensor, v: Tensor, indices: Tensor, block_size: int
+    ) -> tuple[Tensor, Tensor]:
         return q.new_empty(q.shape), q.new_empty(q.shape[:-1], dtype=torch.float32)
 
     @torch.library.custom_op("ssa_peers::sparse_bwd", mutates_args=())
     def fla_backward(
-        dout: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: Tensor, indices: Tensor, block_size: int
+        dout: Tensor,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        out: Tensor,
+        lse: Tensor,
+        indices: Tensor,
+        block_size: int,
     ) -> tuple[Tensor, Tensor, Tensor]:
         scale = q.shape[-1] ** -0.5
         q, k, v, dout = q.contiguous(), k.contiguous(), v.contiguous(), dout.contiguous()
-        grads = parallel_nsa_bwd(q, k, v, out, lse, dout, indices, indices.shape[-1], block_size, scale)
+        grads = parallel_nsa_bwd(
+            q, k, v, out, lse, dout, indices, indices.shape[-1], block_size, scale
+        )
         dq, dk, dv = (grad.to(q.dtype) for grad in grads)
         return dq, dk, dv
 
     @fla_backward.register_fake
     def _(
-        dout: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: Tensor, indices: Tensor, block_size: int
+        dout: Tensor,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        out: Tensor,
+        lse: Tensor,
+        indices: Tensor,
+        block_size: int,
     ) -> tuple[Tensor, Tensor, Tensor]:
         return q.new_empty(q.shape), k.new_empty(k.shape), v.new_empty(v.shape)
 

@@ -1,10 +1,12 @@
-"""Sparse Sparse Attention in PyTorch for the CPU: the same maths as `ssa train`, as fast as PyTorch allows.
+"""Sparse Sparse Attention in PyTorch for the CPU: the same maths as `ssa train`, as fast as PyTorch
+allows.
 
-Parameter names are those of the Hugging Face checkpoints. Tokens of a batch lie in one axis N, cut into
-documents by their lengths: attention, block borders and positions restart at each document.
+Parameter names are those of the Hugging Face checkpoints. Tokens of a batch lie in one axis N, cut
+into documents by their lengths: attention, block borders and positions restart at each document.
 
-Chosen by the CPU time of one thread on the demo configuration (AVX-512 server core, torch 2.15, shared
-machine; seconds a step, fastest of two runs of five steps; only the order is meant to be relied on):
+Chosen by the CPU time of one thread on the demo configuration (AVX-512 server core, torch 2.15,
+shared machine; seconds a step, fastest of two runs of five steps; only the order is meant to be
+relied on):
 
     sparse_gathered, compiled around attention      2.6
     sparse_gathered                                 2.7
@@ -79,7 +81,11 @@ class Attention(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
-        hidden, query_heads, head_dim = config.hidden_size, config.num_attention_heads, config.head_dim
+        hidden, query_heads, head_dim = (
+            config.hidden_size,
+            config.num_attention_heads,
+            config.head_dim,
+        )
         self.q_proj = nn.Linear(hidden, query_heads * head_dim, bias=False)
         self.k_proj = nn.Linear(hidden, config.num_key_value_heads * head_dim, bias=False)
         self.v_proj = nn.Linear(hidden, config.num_key_value_heads * head_dim, bias=False)
@@ -128,7 +134,8 @@ class Mlp(nn.Module):
 
 
 class Layer(nn.Module):
-    """One Llama block. Head and tail, around the attention, have fixed shapes and can be compiled."""
+    """One Llama block. Head and tail, around the attention, have fixed shapes and can be
+    compiled."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -136,7 +143,9 @@ class Layer(nn.Module):
         self.self_attn = Attention(config)
         self.post_attention_layernorm = nn.RMSNorm(config.hidden_size, config.rms_norm_eps)
         self.mlp = Mlp(config)
-        self.head = torch.compile(self.before_attention) if config.compiled else self.before_attention
+        self.head = (
+            torch.compile(self.before_attention) if config.compiled else self.before_attention
+        )
         self.tail = torch.compile(self.after_attention) if config.compiled else self.after_attention
 
     def before_attention(self, x: Tensor, rotary: Rotary) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -147,7 +156,9 @@ class Layer(nn.Module):
     ) -> tuple[Tensor, Tensor | None]:
         """The layer's output and the sum of SmoothL1 between the gated streams."""
         chosen = chosen * gate
-        alignment = None if other is None else F.smooth_l1_loss(chosen, other * gate, reduction="sum")
+        alignment = (
+            None if other is None else F.smooth_l1_loss(chosen, other * gate, reduction="sum")
+        )
         x = x + self.self_attn.o_proj(chosen.flatten(1))
         return x + self.mlp(self.post_attention_layernorm(x)), alignment
 
@@ -189,7 +200,9 @@ class SsaModel(nn.Module):
         half = torch.arange(0, self.config.head_dim, 2, dtype=torch.float64) / self.config.head_dim
         angles = torch.outer(documents.positions.double(), self.config.rope_theta**-half)
         cos, sin = angles.cos().float(), angles.sin().float()
-        return Rotary(torch.cat([cos, cos], -1).unsqueeze(1), torch.cat([-sin, sin], -1).unsqueeze(1))
+        return Rotary(
+            torch.cat([cos, cos], -1).unsqueeze(1), torch.cat([-sin, sin], -1).unsqueeze(1)
+        )
 
     def forward(self, ids: Tensor, documents: Documents, streams: tuple[Stream, ...]) -> Output:
         """`ids` is [N]; the first of `streams` goes on, a second one is only aligned with it."""
@@ -219,6 +232,8 @@ def losses(
     output: Output, labels: Tensor, config: ModelConfig, target_tokens: int, valid_tokens: int
 ) -> tuple[Tensor, Tensor]:
     """This batch's share of the cross-entropy and alignment means of a step of that many tokens."""
-    cross_entropy = F.cross_entropy(output.logits, labels, ignore_index=IGNORE_INDEX, reduction="sum")
+    cross_entropy = F.cross_entropy(
+        output.logits, labels, ignore_index=IGNORE_INDEX, reduction="sum"
+    )
     width = config.num_hidden_layers * config.num_attention_heads * config.head_dim
     return cross_entropy / target_tokens, output.alignment_sum / (valid_tokens * width)

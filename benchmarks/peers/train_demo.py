@@ -2,9 +2,9 @@
 
     python3 train_demo.py --config ../../configs/demo.toml --steps 30 --out torch.json
 
-Takes the TOML file of `ssa train`. Differences from it: the stream draw, the order of rows and the initial
-weights come from other random generators, nothing is held out, and alignment is always SmoothL1 on gated
-outputs in both directions. Methods: ssa, moba, full.
+Takes the TOML file of `ssa train`. Differences from it: the stream draw, the order of rows and the
+initial weights come from other random generators, nothing is held out, and alignment is always
+SmoothL1 on gated outputs in both directions. Methods: ssa, moba, full.
 """
 
 import argparse
@@ -25,7 +25,16 @@ import torch
 import formulations
 from demo_data import VOCABULARY, Row, pack, read_documents
 from machine import cpu_name
-from torch_ssa import IGNORE_INDEX, Documents, Method, ModelConfig, SsaModel, Stream, losses, streams_of
+from torch_ssa import (
+    IGNORE_INDEX,
+    Documents,
+    Method,
+    ModelConfig,
+    SsaModel,
+    Stream,
+    losses,
+    streams_of,
+)
 
 SNAPSHOT = Path(__file__).parents[2] / "crates/ssa-data/corpus/snapshot.jsonl.gz"
 SPARSE = {
@@ -79,14 +88,18 @@ class Recipe:
 
     def learning_rate_at(self, step: int, steps: int) -> float:
         """Linear warm-up, then half a cosine; steps count from 0."""
-        warmup = round(self.warmup_fraction * steps) if self.warmup_steps is None else self.warmup_steps
+        warmup = (
+            round(self.warmup_fraction * steps) if self.warmup_steps is None else self.warmup_steps
+        )
         if step < warmup:
             return self.learning_rate * (step + 1) / (warmup + 1)
         cosine = 0.5 * (1 + math.cos(math.pi * (step - warmup) / (steps - warmup)))
         return self.min_learning_rate + (self.learning_rate - self.min_learning_rate) * cosine
 
     def stream_at(self, step: int) -> Stream:
-        return "full" if random.Random(f"{self.seed}/{step}").random() < self.full_ratio else "sparse"
+        return (
+            "full" if random.Random(f"{self.seed}/{step}").random() < self.full_ratio else "sparse"
+        )
 
 
 class Trainer:
@@ -103,7 +116,7 @@ class Trainer:
         self.optimizer = torch.optim.AdamW(groups, betas=betas, eps=recipe.eps, fused=True)
 
     def step(self, rows: list[Row], stream: Stream, learning_rate: float) -> dict[str, float]:
-        """One optimiser step over all micro-batches of `rows`."""
+        """One optimizer step over all micro-batches of `rows`."""
         model, recipe = self.model, self.recipe
         targets = sum(int((row.labels != IGNORE_INDEX).sum()) for row in rows)
         tokens = len(rows) * recipe.sequence_length
@@ -126,7 +139,12 @@ class Trainer:
         self.optimizer.zero_grad()
         cross_entropy, alignment = totals.tolist()
         loss = cross_entropy + recipe.alpha * alignment
-        return {"loss": loss, "cross_entropy": cross_entropy, "alignment": alignment, "tokens": tokens}
+        return {
+            "loss": loss,
+            "cross_entropy": cross_entropy,
+            "alignment": alignment,
+            "tokens": tokens,
+        }
 
 
 def peak_rss() -> int:
@@ -148,8 +166,12 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--sparse", choices=SPARSE, default="gathered", help="formulation of sparse attention"
     )
-    parser.add_argument("--compile", action="store_true", help="torch.compile everything but the attention")
-    parser.add_argument("--out", type=Path, help="write the JSON report here (default: standard output)")
+    parser.add_argument(
+        "--compile", action="store_true", help="torch.compile everything but the attention"
+    )
+    parser.add_argument(
+        "--out", type=Path, help="write the JSON report here (default: standard output)"
+    )
     arguments = parser.parse_args()
     if arguments.steps <= arguments.skip:
         parser.error("--steps must exceed --skip")
@@ -178,7 +200,13 @@ def main() -> None:
         seconds = time.perf_counter() - start
         rate = measured["tokens"] / seconds
         steps.append(
-            {"step": step + 1, "stream": stream, **measured, "seconds": seconds, "tokens_per_second": rate}
+            {
+                "step": step + 1,
+                "stream": stream,
+                **measured,
+                "seconds": seconds,
+                "tokens_per_second": rate,
+            }
         )
 
     counted = steps[arguments.skip :]

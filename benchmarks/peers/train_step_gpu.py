@@ -2,10 +2,11 @@
 
     python3 train_step_gpu.py --preset ssa-1b --out step-torch.json
 
-A step is forward, backward, clipping and fused AdamW on random ids, one document per row. Layers are compiled, full
-attention is cuDNN's, sparse attention fla-core's after an exact selection, the loss Liger's or chunked. `bf16` keeps weights,
-gradients and moments in bf16; `f32` keeps all of them in f32 and multiplies in bf16, as `ssa train` does. For ssa both
-streams are timed; a run draws each half of the time.
+A step is forward, backward, clipping and fused AdamW on random ids, one document per row. Layers
+are compiled, full attention is cuDNN's, sparse attention fla-core's after an exact selection, the
+loss Liger's or chunked. `bf16` keeps weights, gradients and moments in bf16; `f32` keeps all of
+them in f32 and multiplies in bf16, as `ssa train` does. For ssa both streams are timed; a run draws
+each half of the time.
 """
 
 import argparse
@@ -44,7 +45,7 @@ def batch(arguments: argparse.Namespace, vocabulary: int) -> tuple[torch.Tensor,
 
 
 class Run:
-    """A model with its optimiser."""
+    """A model with its optimizer."""
 
     def __init__(self, arguments: argparse.Namespace, state: str) -> None:
         self.arguments = arguments
@@ -52,7 +53,9 @@ class Run:
         cuda = arguments.device == "cuda"
         activations = torch.bfloat16 if cuda else torch.float32
         with torch.device(arguments.device):
-            self.model = SsaModel(PRESETS[arguments.preset], activations).to(STATES[state] if cuda else torch.float32)
+            self.model = SsaModel(PRESETS[arguments.preset], activations).to(
+                STATES[state] if cuda else torch.float32
+            )
         if arguments.compile:
             for layer in self.model.layers:
                 layer.compile(dynamic=False)
@@ -91,7 +94,9 @@ class Run:
             "fastest": min(seconds) * 1e3,
             "steps": len(seconds),
             "tokens_per_second": self.arguments.batch * self.arguments.tokens / middle,
-            "peak_bytes": torch.cuda.max_memory_allocated() if self.arguments.device == "cuda" else None,
+            "peak_bytes": torch.cuda.max_memory_allocated()
+            if self.arguments.device == "cuda"
+            else None,
             "warm_up_seconds": warm - start,
             "losses": [float(losses[0]), float(losses[-1])],
         }
@@ -99,7 +104,11 @@ class Run:
 
 def measure(arguments: argparse.Namespace, method: Method, state: str, report: Report) -> None:
     run = Run(arguments, state)
-    streams: dict[Method, tuple[Stream, ...]] = {"full": ("full",), "moba": ("sparse",), "ssa": ("full", "sparse")}
+    streams: dict[Method, tuple[Stream, ...]] = {
+        "full": ("full",),
+        "moba": ("sparse",),
+        "ssa": ("full", "sparse"),
+    }
     for stream in streams[method]:
         row: dict[str, Any] = {"method": method, "stream": stream, "state": state}
         try:
@@ -115,14 +124,18 @@ def main() -> None:
     )
     default = "cuda" if torch.cuda.is_available() else "cpu"
     parser.add_argument("--preset", choices=PRESETS, default="ssa-1b")
-    parser.add_argument("--methods", nargs="+", choices=["full", "moba", "ssa"], default=["full", "ssa"])
+    parser.add_argument(
+        "--methods", nargs="+", choices=["full", "moba", "ssa"], default=["full", "ssa"]
+    )
     parser.add_argument("--states", nargs="+", choices=STATES, default=["bf16", "f32"])
     parser.add_argument("--tokens", type=int, default=8192)
     parser.add_argument("--batch", type=int, default=2)
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--warmup", type=int, default=4)
     parser.add_argument("--device", choices=["cuda", "cpu"], default=default)
-    parser.add_argument("--compile", action=argparse.BooleanOptionalAction, default=default == "cuda")
+    parser.add_argument(
+        "--compile", action=argparse.BooleanOptionalAction, default=default == "cuda"
+    )
     parser.add_argument("--out", type=Path, help="write all rows here as JSON")
     arguments = parser.parse_args()
     use_cudnn_attention() if arguments.device == "cuda" else None

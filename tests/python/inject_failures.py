@@ -137,8 +137,8 @@ def prepare_inputs(ssa, directory):
     (directory / "text.txt").write_text("\n".join(lines))
     docs = "".join(json.dumps({"text": line}) + "\n" for line in lines)
     (directory / "docs.jsonl").write_text(docs)
-    train = ["data", "train-tokenizer", "docs.jsonl", "--vocab-size", "280", "--output", "tokenizer"]
-    code, text = call([ssa, *train], directory)
+    train = ["data", "train-tokenizer", "docs.jsonl", "--vocab-size", "280"]
+    code, text = call([ssa, *train, "--output", "tokenizer"], directory)
     assert code == 0, text
 
 
@@ -157,7 +157,7 @@ def places(job):
         counts[thread, syscall] += 1
         # Relative names belong to the working directory too.
         arguments = rest.split(" = ")[0]
-        if str(job.directory) in arguments or '"' in arguments and '"/' not in arguments:
+        if str(job.directory) in arguments or re.search(r'"[^"/]', arguments.split('"/')[0]):
             found.add((syscall, counts[thread, syscall]))
     shutil.rmtree(output)
     return [Place(job, *place, error) for place in sorted(found) for error in ERRORS]
@@ -173,10 +173,16 @@ def check(number, place, expected):
         code, text = call([*strace, *job.command(output)], job.directory)
         stopped = code != 0
         if stopped:
-            message = next((line for line in text.splitlines() if line.startswith("error: ")), "")
-            if code not in DOCUMENTED:
+            # Not only at the start of a line: the call that fails may end the line before.
+            found = re.search(r"error: .*", text)
+            message = found.group() if found else ""
+            # A call of another thread may have the number of one of the system's loader.
+            if code == 127 and "loading shared libraries" in text:
+                message = text
+            elif code not in DOCUMENTED:
                 return f"exit code {code}: {text[-300:]}", stopped
-            if not re.search(r"[\w.-]+[/.]\w+", message):
+            # Another thread's call of the same number may be to standard output.
+            if not re.search(r"[\w.-]+[/.]\w+|standard output", message):
                 return f"no file is named: {text[-300:]}", stopped
             if not job.is_complete(output):
                 code, text = call(job.command(output), job.directory)
@@ -220,7 +226,9 @@ def main():
         failures, stopped = [], 0
         with concurrent.futures.ThreadPoolExecutor(arguments.jobs) as pool:
             tasks = {pool.submit(check, i, p, expected[p.job]): p for i, p in enumerate(todo)}
-            for task in concurrent.futures.as_completed(tasks):
+            for number, task in enumerate(concurrent.futures.as_completed(tasks), 1):
+                if number % 250 == 0:
+                    print(f"{number} of {len(todo)}", flush=True)
                 place, (problem, stops) = tasks[task], task.result()
                 stopped += stops
                 if problem:

@@ -9,7 +9,7 @@ use crate::inputs::Normal;
 use crate::peaks::TERA;
 use crate::{Meter, Result, Timing};
 
-/// Rows of logits that are held at once.
+/// Rows of logits that are in memory at a time.
 const HEAD_ROWS: usize = 4096;
 
 /// One pass of one product.
@@ -39,7 +39,7 @@ struct Product {
     outputs: usize,
 }
 
-/// The products of a step of `rows` tokens; the head sees at most 4096 at once.
+/// The products of a step of `rows` tokens; the head gets at most 4096 at a time.
 fn products(config: &ModelConfig, rows: usize) -> [Product; 6] {
     let (hidden, feed_forward) = (config.hidden_size, config.intermediate_size);
     let queries = config.num_attention_heads * config.head_dim;
@@ -70,7 +70,7 @@ pub fn gemm_bytes(config: &ModelConfig, rows: usize) -> usize {
 /// training calls them: gradients are written where nothing was yet.
 ///
 /// # Errors
-/// The device fails, or has no place for the tensors.
+/// The device fails or is out of memory.
 pub fn gemm(
     meter: &Meter,
     config: &ModelConfig,
@@ -117,7 +117,7 @@ fn measure(
     })?;
     let weight_gradient = meter.measure(sets, |set| {
         let [x, weight, dout] = &operands[set];
-        linear_bwd_weight(dout, x, &mut Tensor::zeros_on(device, DType::F32, weight.shape()))
+        linear_bwd_weight(dout, x, &mut Tensor::zeros_on(device, DType::F32, weight.shape())?)
     })?;
     let flops = 2.0 * rows as f64 * inputs as f64 * outputs as f64;
     let row = |pass, timing: Timing| {

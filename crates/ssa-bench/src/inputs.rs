@@ -47,8 +47,10 @@ mod tests {
         let mut normal = Normal::new();
         let first = normal.tensor(&Device::Cpu, &[LENGTH - 1]).unwrap();
         let second = normal.tensor(&Device::Cpu, &[3, LENGTH]).unwrap();
-        assert_eq!(second.as_slice()[1], first.as_slice()[0]);
-        assert_eq!(second.as_slice()[LENGTH + 1], first.as_slice()[0]);
-        assert_eq!(normal.tensor(&Device::Cpu, &[2]).unwrap().as_slice()[1], first.as_slice()[0]);
+        let third = normal.tensor(&Device::Cpu, &[2]).unwrap();
+        let [first, second, third] = [&first, &second, &third].map(|x| x.as_slice().unwrap());
+        assert_eq!(second[1], first[0]);
+        assert_eq!(second[LENGTH + 1], first[0]);
+        assert_eq!(third[1], first[0]);
     }
 }

@@ -4,7 +4,7 @@
 //! Everything goes through the public functions that training uses, on inputs that look like real
 //! ones: normal random numbers, and for sparse attention both selections without any locality, the
 //! worst case, and selections like those of trained models ([`local_selection`]). Times are medians
-//! over samples of a few milliseconds, taken after a warm-up, on inputs that take turns so that the
+//! over samples of a few milliseconds, taken after a warm-up, on rotating inputs so that the
 //! second-level cache holds none of them ([`Meter`]). Shares are of what the device was measured to
 //! do at best ([`Peaks`]), not of a data sheet.
 //!

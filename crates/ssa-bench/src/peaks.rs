@@ -23,7 +23,7 @@ impl Peaks {
     /// Measures both; takes less than a second on a GPU.
     ///
     /// # Errors
-    /// The device fails, or has no place for the tensors (1 GB on a GPU).
+    /// The device fails or is out of memory (the tensors take 1 GB on a GPU).
     pub fn measure(meter: &Meter) -> Result<Self> {
         let device = meter.device();
         let (size, elements) = match device {

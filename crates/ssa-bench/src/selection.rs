@@ -22,12 +22,13 @@ const POOL: usize = 4;
 /// tokens from all blocks before.
 ///
 /// # Errors
-/// [`KernelError::Value`] if there is no token or no head.
+/// [`KernelError::Argument`] if there is no token or no head.
 pub fn local_selection(
     tokens: usize,
     kv_heads: usize,
     budget: SparseBudget,
 ) -> Result<BlockIndices, KernelError> {
+    let documents = Documents::rows(1, tokens)?;
     let size = budget.block_size();
     // No token has more blocks than there are.
     let counts = budget.block_counts().min(tokens.div_ceil(size));
@@ -66,18 +67,29 @@ pub fn local_selection(
         row.dedup();
         slots.iter_mut().zip(&row).for_each(|(slot, &block)| *slot = block as i32);
     }
-    BlockIndices::from_vec(indices, &Documents::rows(1, tokens), kv_heads, size, counts)
+    BlockIndices::from_vec(indices, &documents, kv_heads, size, counts)
 }
 
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
 
+    use ssa_kernels::ops::attention::selection::HostBlockIndices;
+
     use super::*;
+
+    fn selection(tokens: usize, kv_heads: usize, budget: [usize; 2]) -> HostBlockIndices {
+        let budget = SparseBudget::new(budget[0], budget[1]).unwrap();
+        local_selection(tokens, kv_heads, budget).unwrap().to_host().unwrap()
+    }
 
     /// Mean size of the union of the blocks of so many neighbours, in multiples of the blocks of
     /// one.
-    fn union_of(indices: &BlockIndices, tokens: std::ops::Range<usize>, neighbours: usize) -> f64 {
+    fn union_of(
+        indices: &HostBlockIndices,
+        tokens: std::ops::Range<usize>,
+        neighbours: usize,
+    ) -> f64 {
         let groups: Vec<usize> = tokens.step_by(neighbours).collect();
         let union = |&first: &usize| {
             let blocks = (first..first + neighbours).flat_map(|token| indices.selected(token, 1));
@@ -88,7 +100,7 @@ mod tests {
 
     #[test]
     fn neighbours_share_blocks_as_in_trained_models() {
-        let indices = local_selection(4096, 2, SparseBudget::new(16, 16).unwrap()).unwrap();
+        let indices = selection(4096, 2, [16, 16]);
         let measured = [(2, 1.22), (4, 1.47), (8, 1.79), (16, 2.19), (32, 2.83), (64, 3.78)];
         for (neighbours, expected) in measured {
             let union = union_of(&indices, 2048..4096, neighbours);
@@ -104,13 +116,8 @@ mod tests {
         for (tokens, [size, counts]) in
             [(1, [16, 16]), (100, [16, 4]), (63, [64, 1]), (1000, [7, 3])]
         {
-            local_selection(tokens, 2, SparseBudget::new(size, counts).unwrap()).unwrap();
+            selection(tokens, 2, [size, counts]);
         }
-        let budget = SparseBudget::new(16, SparseBudget::LARGEST_PART).unwrap();
-        assert_eq!(local_selection(64, 2, budget).unwrap().block_counts(), 4);
-        assert_eq!(
-            local_selection(5, 1, SparseBudget::new(2, 2).unwrap()).unwrap().selected(0, 0),
-            [0]
-        );
+        assert_eq!(selection(5, 1, [2, 2]).selected(0, 0), [0]);
     }
 }

@@ -1,10 +1,10 @@
-//! Whole optimiser steps.
+//! Whole optimizer steps.
 
 use serde::Serialize;
 use ssa_data::{PackOptions, PackedRows, Packing, Remainder, pack};
 use ssa_kernels::Device;
 use ssa_kernels::cuda::KernelTimes;
-use ssa_model::{Method, parameter_count};
+use ssa_model::parameter_count;
 use ssa_testkit::Random;
 use ssa_train::{StepMetrics, TrainPlan, Trainer, initial_model};
 
@@ -12,9 +12,9 @@ use crate::Result;
 use crate::peaks::TERA;
 use crate::timing::median;
 
-/// Batches of random rows that take turns.
+/// Batches of random rows to rotate through.
 const BATCHES: usize = 4;
-/// Where the coin falls too often on one side, the other has to do with fewer steps.
+/// If the stream draw favors one side too much, the other one is measured with fewer steps.
 const PATIENCE: usize = 4;
 
 /// How many steps are measured.
@@ -29,8 +29,8 @@ pub struct StepSettings {
 /// The steps that ran on one stream.
 #[derive(Clone, Debug, Serialize)]
 pub struct StepRow {
-    /// The attention that went on: `full`, `sparse`, or `mixed` where layers or micro-batches
-    /// differ.
+    /// The attention that fed the next layer: `full`, `sparse`, or `mixed` where layers or
+    /// micro-batches differ.
     pub stream: &'static str,
     /// Steps measured.
     pub steps: usize,
@@ -54,24 +54,26 @@ pub struct StepReport {
     pub parameters: usize,
     /// One for each stream.
     pub rows: Vec<StepRow>,
-    /// The most device memory in tensors and scratch, bytes; none on the CPU.
+    /// The most device memory in tensors and scratch, bytes; `None` on the CPU.
     pub peak_bytes: Option<usize>,
     /// The most that the pool held for them, bytes.
     pub peak_reserved_bytes: Option<usize>,
-    /// How the kernels came to be; none on the CPU.
+    /// How often the host waited for the GPU in the last step; `None` on the CPU.
+    pub host_waits: Option<u64>,
+    /// Kernels that were compiled or read from the cache; `None` on the CPU.
     pub kernels: Option<KernelReport>,
 }
 
-/// How the kernels of a measurement came to be.
+/// Kernels of a measurement that were compiled or read from the cache.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct KernelReport {
     /// Modules that were compiled.
     pub compiled: usize,
-    /// What that took, seconds.
+    /// Seconds for that.
     pub compile_seconds: f64,
     /// Modules that were read from the cache.
     pub cached: usize,
-    /// What that took, seconds.
+    /// Seconds for that.
     pub read_seconds: f64,
 }
 
@@ -94,8 +96,8 @@ struct Stream {
 }
 
 /// Runs the training steps of a plan on random ids instead of its data, one document per row, and
-/// measures them: forward, backward, clipping and the optimiser, as [`Trainer`] runs them. For ssa
-/// the coin is drawn as in training and each stream is counted by itself.
+/// measures them: forward, backward, clipping and the optimizer, as [`Trainer`] runs them. Streams
+/// are drawn as in training, and each is measured separately.
 ///
 /// # Errors
 /// What training fails with: no place on the device, a loss that is not finite.
@@ -107,16 +109,19 @@ pub fn step(
 ) -> Result<StepReport> {
     let parameters = parameter_count(plan.model()) as usize;
     let (share, method) = (plan.config().objective.full_ratio, plan.objective().attention.method);
-    let expected = if method == Method::Ssa && share > 0.0 && share < 1.0 { 2 } else { 1 };
+    let expected = if method.is_aligned() && share > 0.0 && share < 1.0 { 2 } else { 1 };
     let rows = random_rows(&plan)?;
     let model = initial_model(&plan)?;
     let mut trainer = Trainer::new(plan, model, rows)?.to_device(device)?;
     let each = settings.warm_up + settings.steps;
     let mut streams: Vec<Stream> = Vec::new();
+    let mut waits = None;
     while (trainer.done() < PATIENCE * expected * each)
         && (streams.len() < expected || streams.iter().any(|stream| stream.ms.len() < each))
     {
+        let before = host_waits(device);
         let metrics = trainer.step()?;
+        waits = host_waits(device).zip(before).map(|(after, before)| after - before);
         observe(&metrics);
         record(&mut streams, &metrics);
     }
@@ -132,8 +137,16 @@ pub fn step(
         rows: streams.into_iter().map(|stream| stream.summary(settings.warm_up)).collect(),
         peak_bytes: memory.map(|memory| memory.peak),
         peak_reserved_bytes: memory.map(|memory| memory.reserved_peak),
+        host_waits: waits,
         kernels,
     })
+}
+
+fn host_waits(device: &Device) -> Option<u64> {
+    match device {
+        Device::Cuda(gpu) => Some(gpu.host_waits()),
+        _ => None,
+    }
 }
 
 fn record(streams: &mut Vec<Stream>, metrics: &StepMetrics) {

@@ -66,7 +66,7 @@ impl Meter {
         &self.device
     }
 
-    /// Measures `call`, which is told which of `sets` sets of inputs to use: they take turns, after
+    /// Measures `call` with the index of one of `sets` sets of inputs: they rotate, after
     /// each has been used once to warm up.
     ///
     /// # Errors
@@ -93,7 +93,7 @@ impl Meter {
         Ok(Timing { ms, fastest, samples: samples.len(), calls })
     }
 
-    /// How many sets of inputs of so many bytes it takes to spill the second-level cache twice
+    /// How many sets of inputs of this many bytes it takes to spill the L2 cache twice
     /// over.
     pub fn sets(&self, bytes: usize) -> usize {
         match &self.device {

@@ -4,16 +4,16 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use ssa_data::DataError;
+use ssa_data::{DataError, TextError};
 use ssa_eval::EvalError;
+use ssa_kernels::ops::attention::selection::InvalidBudget;
 use ssa_model::ModelError;
 use ssa_train::{ConfigError, RunDir, TrainError, TrainPlan};
 
-/// What the exit code tells a script.
+/// What the exit code means to a script.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Exit {
-    /// Nobody reads the output any more: no failure, and nobody to tell.
-    BrokenPipe,
+    Success,
     /// Any other failure.
     Failure,
     /// Flags or configuration are wrong.
@@ -22,14 +22,17 @@ enum Exit {
     Data,
     /// A loss is not finite.
     NotFinite,
-    /// A signal ended a run that can be continued.
+    /// A signal ended a run that can be resumed.
     Interrupted,
 }
 
 impl Exit {
+    const ALL: [Self; 6] =
+        [Self::Success, Self::Failure, Self::Usage, Self::Data, Self::NotFinite, Self::Interrupted];
+
     fn code(self) -> u8 {
         match self {
-            Self::BrokenPipe => 0,
+            Self::Success => 0,
             Self::Failure => 1,
             Self::Usage => 2,
             Self::Data => 3,
@@ -37,9 +40,25 @@ impl Exit {
             Self::Interrupted => 5,
         }
     }
+
+    fn meaning(self) -> &'static str {
+        match self {
+            Self::Success => "success; also if the reader of standard output is gone",
+            Self::Failure => "any other failure",
+            Self::Usage => "wrong flags or configuration; nothing was computed or written",
+            Self::Data => "unusable data: text, checkpoints, input or output files",
+            Self::NotFinite => "a loss is not finite: the model has diverged",
+            Self::Interrupted => "training was interrupted by a signal; everything is saved",
+        }
+    }
 }
 
-/// Flags that are each right but do not fit together, or not to the checkpoint.
+/// Every exit code of the program with its meaning.
+pub(crate) fn codes() -> impl Iterator<Item = (u8, &'static str)> {
+    Exit::ALL.into_iter().map(|exit| (exit.code(), exit.meaning()))
+}
+
+/// Flags that are valid by themselves but not together, or not with the checkpoint.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub(crate) struct UsageError(pub(crate) String);
@@ -57,7 +76,8 @@ pub(crate) struct NotFiniteError(pub(crate) String);
 /// A signal ended training after a step; everything is saved.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "interrupted after step {step} of {steps}; everything is saved, continue with: ssa train --resume {}",
+    "interrupted after step {step} of {steps}; everything is saved\n\
+     hint: resume with `ssa train --resume {}`",
     run_dir.display()
 )]
 pub(crate) struct Interrupted {
@@ -75,26 +95,45 @@ impl Interrupted {
 /// Tells the user why the program failed; returns the code to exit with.
 pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
     let exit = classify(error);
-    if exit != Exit::BrokenPipe {
-        // With nowhere to write to, the code still tells.
+    if exit != Exit::Success {
+        // If standard error cannot be written to, the exit code still tells.
         let _ = write_message(&mut io::stderr().lock(), error);
     }
     ExitCode::from(exit.code())
 }
 
+/// Writes the message of an error, one line for each cause that it does not contain, and the hints
+/// of all of them, each once. `docs/style.md` defines how errors and hints are written.
 fn write_message(out: &mut impl Write, error: &anyhow::Error) -> io::Result<()> {
-    let mut told = error.to_string();
-    let what = if classify(error) == Exit::Interrupted { "" } else { "error: " };
-    writeln!(out, "{what}{told}")?;
+    let mut hints = Vec::new();
+    let mut shown = split_hints(&error.to_string(), &mut hints);
+    let prefix = if classify(error) == Exit::Interrupted { "" } else { "error: " };
+    writeln!(out, "{prefix}{shown}")?;
     for cause in error.chain().skip(1) {
-        let text = cause.to_string();
+        let text = split_hints(&cause.to_string(), &mut hints);
         // Most errors of this workspace already contain their cause.
-        if !told.contains(&text) {
+        if !shown.contains(&text) {
             writeln!(out, "  caused by: {text}")?;
         }
-        told = text;
+        shown = text;
     }
-    Ok(())
+    hints.iter().try_for_each(|hint| writeln!(out, "{HINT}{hint}"))
+}
+
+/// What a line of an error begins with that says what to do about it.
+const HINT: &str = "hint: ";
+
+/// The text of an error without its hint lines, which go to `hints` unless they are there.
+fn split_hints(text: &str, hints: &mut Vec<String>) -> String {
+    let mut message = Vec::new();
+    for line in text.lines() {
+        match line.strip_prefix(HINT) {
+            None => message.push(line),
+            Some(hint) if hints.iter().any(|known| known == hint) => {}
+            Some(hint) => hints.push(hint.to_owned()),
+        }
+    }
+    message.join("\n")
 }
 
 /// The first error of the chain whose kind is known decides.
@@ -115,9 +154,12 @@ fn kind(error: &(dyn std::error::Error + 'static)) -> Option<Exit> {
     if let Some(error) = error.downcast_ref::<DataError>() {
         return Some(data_kind(error));
     }
+    if let Some(error) = error.downcast_ref::<TextError>() {
+        return Some(if error.is_usage() { Exit::Usage } else { Exit::Data });
+    }
     if let Some(error) = error.downcast_ref::<io::Error>() {
         let broken = error.kind() == io::ErrorKind::BrokenPipe;
-        return Some(if broken { Exit::BrokenPipe } else { Exit::Data });
+        return Some(if broken { Exit::Success } else { Exit::Data });
     }
     if let Some(error) = error.downcast_ref::<ConfigError>() {
         return Some(config_kind(error));
@@ -125,7 +167,7 @@ fn kind(error: &(dyn std::error::Error + 'static)) -> Option<Exit> {
     if error.is::<Interrupted>() {
         return Some(Exit::Interrupted);
     }
-    if error.is::<UsageError>() {
+    if error.is::<UsageError>() || error.is::<InvalidBudget>() {
         return Some(Exit::Usage);
     }
     if error.is::<NotFiniteError>() {
@@ -175,24 +217,17 @@ fn eval_kind(error: &EvalError) -> Exit {
 
 fn model_kind(error: &ModelError) -> Exit {
     match error {
-        ModelError::UnknownName { .. }
-        | ModelError::Options { .. }
-        | ModelError::Budget { .. }
-        | ModelError::Selection { .. } => Exit::Usage,
-        // An op that refuses its arguments behind all checks is a defect of the program.
+        ModelError::UnknownName { .. } | ModelError::Options { .. } | ModelError::Budget { .. } => {
+            Exit::Usage
+        }
+        // An op that rejects arguments which passed all checks is a bug.
         ModelError::Kernel(_) => Exit::Failure,
         _ => Exit::Data,
     }
 }
 
 fn data_kind(error: &DataError) -> Exit {
-    match error {
-        DataError::Setting { .. }
-        | DataError::NoPaths
-        | DataError::Exists { .. }
-        | DataError::PreparationChanged { .. } => Exit::Usage,
-        _ => Exit::Data,
-    }
+    if error.is_usage() { Exit::Usage } else { Exit::Data }
 }
 
 #[cfg(test)]
@@ -208,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn the_chain_is_told_without_repetition() {
+    fn causes_are_not_repeated() {
         let cause = || io::Error::other("disk on fire");
         let error = anyhow::Error::from(cause()).context("cannot write x");
         assert_eq!(message(&error), "error: cannot write x\n  caused by: disk on fire\n");
@@ -217,14 +252,30 @@ mod tests {
     }
 
     #[test]
+    fn hints_come_last_and_once() {
+        let cause = || io::Error::other("disk on fire\nhint: call the fire brigade");
+        let error = anyhow::Error::from(cause()).context("cannot write x\nhint: run");
+        assert_eq!(
+            message(&error),
+            "error: cannot write x\n  caused by: disk on fire\nhint: run\n\
+             hint: call the fire brigade\n"
+        );
+        let error = anyhow::Error::from(cause()).context(format!("cannot write x: {}", cause()));
+        assert_eq!(
+            message(&error),
+            "error: cannot write x: disk on fire\nhint: call the fire brigade\n"
+        );
+    }
+
+    #[test]
     fn context_does_not_hide_the_kind() {
         let error = Err::<(), _>(UsageError("no".to_owned())).context("outer").unwrap_err();
         assert_eq!(classify(&error), Exit::Usage);
         let broken =
             anyhow::Error::from(io::Error::from(io::ErrorKind::BrokenPipe)).context("outer");
-        assert_eq!(classify(&broken), Exit::BrokenPipe);
+        assert_eq!(classify(&broken), Exit::Success);
         assert_eq!(classify(&anyhow::anyhow!("other")), Exit::Failure);
-        let nested = EvalError::Data(DataError::NoText);
+        let nested = EvalError::Data(DataError::Missing { path: PathBuf::new() });
         assert_eq!(classify(&nested.into()), Exit::Data);
     }
 }

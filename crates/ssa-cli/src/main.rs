@@ -7,13 +7,15 @@ mod exit;
 mod files;
 mod signals;
 
+use std::io::{self, Write};
 use std::process::ExitCode;
 
+use anyhow::Context;
 use clap::Parser;
 
-/// A training step allocates the same large buffers over and over. The system's allocator gives
-/// each back to the kernel and gets it again page by page, which took a tenth of the demo's
-/// processor time.
+/// A training step allocates the same large buffers over and over. The system allocator returns
+/// each to the kernel and faults it in again page by page, which took a tenth of the demo's CPU
+/// time.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
@@ -21,10 +23,13 @@ fn main() -> ExitCode {
     let cli = match args::Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
-            // Help and version are "errors" that exit with 0. A reader that has gone is none.
+            // Help and version are "errors" of clap that go to standard output and exit with 0.
             let error = args::with_hint(error);
-            let _ = error.print();
-            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
+            let printed = error.print().and_then(|()| io::stdout().flush());
+            return match printed.context("cannot write to standard output") {
+                Err(failure) if !error.use_stderr() => exit::report(&failure),
+                _ => ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2)),
+            };
         }
     };
     let run =

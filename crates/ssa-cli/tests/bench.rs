@@ -17,7 +17,7 @@ use serde_json::Value;
 /// The record and the text of a run on the CPU.
 fn bench(arguments: &[&str]) -> (Value, String) {
     let directory = common::workplace();
-    let all = [&["--device", "cpu", "bench"], arguments, &["--json", "out.json"]].concat();
+    let all = [&["bench"], arguments, &["--device", "cpu", "--json", "out.json"]].concat();
     let run = common::ssa(directory.path(), &all).succeeds();
     let record: Value =
         serde_json::from_slice(&fs::read(directory.path().join("out.json")).unwrap()).unwrap();

@@ -1,5 +1,4 @@
-//! The help of every verb, as kept in `tests/help/`. After a change on purpose:
-//! SSA_UPDATE_SNAPSHOTS=1 cargo test.
+//! What the program says about itself: help, version, configuration keys, completions, man pages.
 
 #![allow(
     clippy::unwrap_used,
@@ -10,66 +9,92 @@
 
 mod common;
 
-use std::fs;
+use std::fs::OpenOptions;
 use std::path::Path;
 
-fn check(name: &str, arguments: &[&str]) {
-    let run = common::ssa(Path::new("."), arguments).succeeds();
-    assert_eq!(run.stderr, "");
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/help").join(format!("{name}.txt"));
-    if std::env::var_os("SSA_UPDATE_SNAPSHOTS").is_some() {
-        fs::write(&path, &run.stdout).unwrap();
+use common::ssa;
+
+#[test]
+fn help_goes_to_standard_output() {
+    for arguments in [&["--help"][..], &["train", "--help"], &["data", "prepare", "-h"], &["help"]]
+    {
+        let run = ssa(Path::new("."), arguments).succeeds();
+        assert_eq!(run.stderr, "");
+        assert!(run.stdout.contains("Usage: ssa"), "{}", run.stdout);
     }
-    let expected = fs::read_to_string(&path).unwrap_or_default();
-    assert_eq!(run.stdout, expected, "{} differs; update it if that is meant", path.display());
 }
 
 #[test]
-fn program() {
-    check("ssa", &["--help"]);
+fn help_has_examples_environment_and_exit_codes() {
+    let help = ssa(Path::new("."), ["--help"]).succeeds().stdout;
+    for part in ["ssa train configs/demo.toml", "SSA_CACHE_DIR", "  4  a loss is not finite"] {
+        assert!(help.contains(part), "`{part}` is not in:\n{help}");
+    }
+    assert!(help.lines().all(|line| line.chars().count() <= 100), "{help}");
 }
 
 #[test]
-fn data() {
-    check("data", &["data", "--help"]);
-    check("data-prepare", &["data", "prepare", "--help"]);
-    check("data-train-tokenizer", &["data", "train-tokenizer", "--help"]);
-    check("data-inspect", &["data", "inspect", "--help"]);
+fn flags_are_refused_where_they_do_nothing() {
+    for arguments in [
+        &["doctor", "--threads", "2"][..],
+        &["data", "inspect", "corpus", "--device", "cpu"],
+        &["data", "prepare", "text", "--output", "corpus", "--device", "cpu"],
+        &["config", "--device", "cpu"],
+    ] {
+        ssa(Path::new("."), arguments).fails(2, &["unexpected argument"]);
+    }
 }
 
 #[test]
-fn train() {
-    check("train", &["train", "--help"]);
+fn configuration_keys_are_listed_with_types_and_defaults() {
+    let all = ssa(Path::new("."), ["config"]).succeeds().stdout;
+    let line =
+        |key: &str| all.lines().find(|line| line.trim().starts_with(key)).unwrap().to_owned();
+    assert!(line("training.steps").ends_with("200"), "{all}");
+    assert!(line("training.recompute").contains("true or false"), "{all}");
+    let one = ssa(Path::new("."), ["config", "optimizer", "run.seed"]).succeeds().stdout;
+    for part in ["optimizer.learning_rate\n  type: ", "run.seed\n", "  default: 0\n"] {
+        assert!(one.contains(part), "`{part}` is not in:\n{one}");
+    }
+    assert!(!one.contains("training.steps\n"), "{one}");
+    let json = ssa(Path::new("."), ["config", "training.steps", "--json"]).succeeds().stdout;
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(json.as_array().unwrap().len(), 1);
+    assert_eq!(json[0]["key"], "training.steps");
+    ssa(Path::new("."), ["config", "training.stepz"]).fails(2, &["did you mean `training.steps`"]);
+    ssa(Path::new("."), ["config", "lr"]).fails(2, &["unknown key `lr`"]);
 }
 
 #[test]
-fn eval() {
-    check("eval", &["eval", "--help"]);
-    check("eval-perplexity", &["eval", "perplexity", "--help"]);
+fn completions_and_man_pages_are_printed() {
+    for (shell, part) in [("bash", "complete -F"), ("zsh", "#compdef ssa"), ("fish", "complete -c")]
+    {
+        let script = ssa(Path::new("."), ["completions", shell]).succeeds().stdout;
+        assert!(script.contains(part) && script.contains("train-tokenizer"), "{shell}");
+    }
+    let page = ssa(Path::new("."), ["man"]).succeeds().stdout;
+    assert!(page.contains(".TH ssa 1") && page.contains("ssa\\-train(1)"), "{page}");
+    let page = ssa(Path::new("."), ["man", "data", "prepare"]).succeeds().stdout;
+    assert!(page.contains("ssa\\-data\\-prepare") && page.contains("eos\\-token"), "{page}");
+    ssa(Path::new("."), ["man", "data", "bake"]).fails(2, &["`data bake`", "ssa --help"]);
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn output_that_cannot_be_written_is_an_error() {
+    for arguments in [&["--version"][..], &["--help"], &["config"], &["completions", "zsh"]] {
+        let full = OpenOptions::new().write(true).open("/dev/full").unwrap();
+        let output = common::command(Path::new(".")).args(arguments).stdout(full).output().unwrap();
+        let message = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(3), "{arguments:?}: {message}");
+        assert!(message.starts_with("error: cannot write to standard output"), "{message}");
+    }
 }
 
 #[test]
-fn analyze() {
-    check("analyze", &["analyze", "--help"]);
-}
-
-#[test]
-fn forward() {
-    check("forward", &["forward", "--help"]);
-}
-
-#[test]
-fn bench() {
-    check("bench", &["bench", "--help"]);
-    check("bench-attention", &["bench", "attention", "--help"]);
-    check("bench-gemm", &["bench", "gemm", "--help"]);
-    check("bench-step", &["bench", "step", "--help"]);
-}
-
-#[test]
-fn selftest_and_doctor() {
-    check("selftest", &["selftest", "--help"]);
-    check("doctor", &["doctor", "--help"]);
+fn hints_have_a_line_of_their_own() {
+    let run = ssa(Path::new("."), ["man", "bake"]).fails(2, &[]);
+    assert_eq!(run.stderr, "error: ssa man: no verb `bake`\nhint: run `ssa --help`\n");
 }
 
 #[test]

@@ -99,12 +99,13 @@ fn probes_and_validations_are_logged_when_due() {
     }
 }
 
-/// What a terminal of 130 columns is sent, where `script` can make one.
+/// What a terminal of so many columns is sent, where `script` can make one.
 #[cfg(target_os = "linux")]
-fn on_a_terminal(directory: &Path, arguments: &[&str]) -> Option<String> {
+fn on_a_terminal(columns: usize, directory: &Path, arguments: &[&str]) -> Option<String> {
     let program = common::command(directory);
     let quoted = arguments.iter().map(|argument| format!(" '{argument}'")).collect::<String>();
-    let line = format!("stty cols 130 rows 30; '{}'{quoted}", program.get_program().display());
+    let line =
+        format!("stty cols {columns} rows 30; '{}'{quoted}", program.get_program().display());
     let mut script = std::process::Command::new("script");
     script.args(["-q", "-e", "-c", &line, "/dev/null"]).current_dir(directory);
     let output = script.stdin(std::process::Stdio::null()).env("TERM", "xterm").output().ok()?;
@@ -118,7 +119,7 @@ fn on_a_terminal(directory: &Path, arguments: &[&str]) -> Option<String> {
 fn a_terminal_shows_curves_that_a_continued_run_goes_on_with() {
     let directory = workplace();
     let named = [&train("out")[..], &WATCHED].concat();
-    let Some(text) = on_a_terminal(directory.path(), &named) else {
+    let Some(text) = on_a_terminal(130, directory.path(), &named) else {
         return println!("skipped: no script");
     };
     // The bars of the last frame, one behind the other.
@@ -140,7 +141,7 @@ fn a_terminal_shows_curves_that_a_continued_run_goes_on_with() {
 
     let more = ["train", "--resume", "out", "--no-eval", "--set", "training.steps=7"];
     let more = [&more[..], &["--allow-change", "training.steps"]].concat();
-    let text = on_a_terminal(directory.path(), &more).unwrap();
+    let text = on_a_terminal(130, directory.path(), &more).unwrap();
     let last = frame(&text, " 7/7  ");
     let curve = last.split("loss ").nth(1).unwrap().split("  cross-entropy").next().unwrap();
     assert_eq!(
@@ -149,9 +150,36 @@ fn a_terminal_shows_curves_that_a_continued_run_goes_on_with() {
         "{curve:?}"
     );
 
-    let plain =
-        on_a_terminal(directory.path(), &[&train("plain")[..], &["--plain"]].concat()).unwrap();
+    let plain = on_a_terminal(130, directory.path(), &[&train("plain")[..], &["--plain"]].concat())
+        .unwrap();
     assert!(plain.contains("step 6/6  loss ") && !plain.contains('\u{2581}'), "{plain:?}");
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn view_and_tables_fit_narrow_terminals() {
+    let directory = workplace();
+    for columns in [60, 80] {
+        let name = format!("at-{columns}");
+        let arguments = ["train", "tiny.toml", "--run-dir", &name];
+        let arguments = [&arguments[..], &WATCHED].concat();
+        let Some(text) = on_a_terminal(columns, directory.path(), &arguments) else {
+            return println!("skipped: no script");
+        };
+        assert!(text.contains(" 6/6  ") && text.contains("8x8"), "{text}");
+        let drawn = |line: &&str| line.contains(['\u{2500}', '\u{2501}', '\u{2581}']);
+        for line in text.lines().filter(drawn) {
+            // Colors and movements of the cursor take no columns.
+            let parts = line.split("\x1b[").enumerate();
+            let shown = parts.map(|(index, part)| match index {
+                0 => part,
+                _ => part.split_once(['m', 'A', 'J', 'K']).unwrap().1,
+            });
+            let shown = shown.collect::<String>().trim().chars().count();
+            assert!(shown <= columns, "{shown} of {columns}: {line:?}");
+        }
+        assert!(text.contains(&format!("not shown in {columns} columns: ")), "{text}");
+    }
 }
 
 #[test]
@@ -274,8 +302,8 @@ fn a_checkpoint_is_trained_on_for_a_longer_context() {
         fs::read(directory.path().join(run).join("checkpoint/model.safetensors")).unwrap()
     };
     assert!(weights("base") != weights("long"), "it was trained");
-    // It starts from what was learnt: random weights would have the loss of a uniform distribution,
-    // 5.55 nats.
+    // It starts from what was learned: random weights would have the loss of a uniform
+    // distribution, 5.55 nats.
     let first = &lines(&directory.path().join("long/metrics.jsonl"))[0];
     let last = lines(&directory.path().join("base/metrics.jsonl")).remove(5);
     let loss = |step: &Value| step["cross_entropy"].as_f64().unwrap();

@@ -15,15 +15,16 @@ use std::path::Path;
 use common::{ssa, workplace};
 use serde_json::Value;
 use ssa_data::{
-    Document, Manifest, ShardSum, ShardWriter, TokenType, Tokenizer, TrainTokenizerOptions,
-    read_documents, train_tokenizer,
+    DataError, Document, Manifest, ShardFiles, ShardSum, ShardWriter, TokenType, Tokenizer,
+    TrainTokenizerOptions, read_documents, train_tokenizer,
 };
 
 /// Trains a tokenizer of at most 300 tokens on the text of the workplace, into `tokenizer/`.
 fn make_tokenizer(directory: &Path) -> Tokenizer {
     let target = directory.join("tokenizer");
     let options = TrainTokenizerOptions { vocab_size: 300, min_frequency: 2 };
-    train_tokenizer(documents(directory).into_iter().map(Ok), &target, &options, |_| {}).unwrap();
+    let documents = documents(directory).into_iter().map(Ok::<_, DataError>);
+    train_tokenizer(documents, &target, &options, |_| {}).unwrap();
     Tokenizer::load(&target, None).unwrap()
 }
 
@@ -48,7 +49,7 @@ fn make_corpus(directory: &Path, name: &str, tokenizer: &Tokenizer) {
             writer.push(&ids).unwrap();
         }
         let (documents, tokens) = (writer.documents() as u64, writer.tokens());
-        let [bin, idx] = writer.finish().unwrap();
+        let ShardFiles { bin, idx, bytes } = writer.finish().unwrap();
         shards.push(ShardSum {
             name: (*name).to_owned(),
             documents,
@@ -56,6 +57,7 @@ fn make_corpus(directory: &Path, name: &str, tokenizer: &Tokenizer) {
             text_bytes: 0,
             bin,
             idx,
+            bytes,
         });
     }
     Manifest::new(tokenizer, None, shards, vec![]).write(&target).unwrap();
@@ -82,11 +84,11 @@ fn a_run_on_corpora_is_whole_and_can_be_evaluated() {
     make_corpus(directory.path(), "code", &tokenizer);
 
     let corpora = "{ path = \"web\", weight = 3 }, { path = \"code\", weight = 1 }";
-    let run = ssa(directory.path(), on(corpora, &["--set", "data.packing=best_fit"])).succeeds();
+    let run = ssa(directory.path(), on(corpora, &["--set", "data.packing=best-fit"])).succeeds();
     for text in [
         "web: 75.0 % of the rows",
         "code: 25.0 % of the rows",
-        "best_fit",
+        "best-fit",
         "% used",
         "to evaluate on",
     ] {

@@ -236,7 +236,7 @@ fn unusable_text_is_named() {
     };
     check("absent.txt", &["absent.txt", "no such file"]);
     check("empty.txt", &["empty.txt", "empty"]);
-    check("hollow", &["hollow", "no text file"]);
+    check("hollow", &["hollow", "nothing to read"]);
     check("short.txt", &["one row needs 64", "sequence_length"]);
     #[cfg(unix)]
     {
@@ -315,8 +315,14 @@ fn evaluation_refuses_what_cannot_be_evaluated() {
     eval(&["--model", model, "--selection", "reference", "--budgets", "4x8"])
         .fails(2, &["4x8", "reference"]);
     eval(&["--model", model, "--data", "absent"]).fails(3, &["absent"]);
-    ssa(&directory.path().join("out"), ["eval", "perplexity", "--model", "checkpoint"])
-        .fails(3, &["pass --data", "caused by: text: no such file"]);
+    // The run's text is found from any directory, as long as it exists.
+    let elsewhere =
+        || ssa(&directory.path().join("out"), ["eval", "perplexity", "--model", "checkpoint"]);
+    elsewhere().succeeds();
+    let [text, gone] = ["text", "gone"].map(|name| directory.path().join(name));
+    fs::rename(&text, &gone).unwrap();
+    elsewhere().fails(3, &["pass --data", "caused by: text: no such file"]);
+    fs::rename(&gone, &text).unwrap();
     eval(&["--model", "text"]).fails(3, &["config.json"]);
     let golden = common::golden_case("ssa_bs16_k4_T200");
     eval(&["--model", golden.to_str().unwrap()]).fails(3, &["vocabulary of 96", "257"]);

@@ -59,7 +59,7 @@ fn packed(source: &Arc<TokenSource>, packing: Packing) -> PackedRows {
 fn packing(criterion: &mut Criterion, source: &Arc<TokenSource>) {
     let mut group = criterion.benchmark_group("pack");
     group.throughput(Throughput::Elements(TOKENS)).sample_size(10);
-    for packing in Packing::ALL {
+    for &packing in Packing::ALL {
         let rows = packed(source, packing);
         eprintln!(
             "{packing}: {} documents in {} rows, {:.2} % used, {:.1} bytes of index a row",

@@ -3,15 +3,15 @@
 //! Everywhere in this project it is
 //!
 //! ```text
-//! bits per byte = (sum of -log2 p over all target tokens, ends of documents included) / (bytes of text)
+//! bits per byte = (sum of -log2 p over all target tokens) / (bytes of text)
 //! ```
 //!
-//! The first token of a document is never a target, its end always is. With one token per byte the
-//! number of targets of a document therefore equals its number of bytes, so that a measurement that
-//! covers only some rows may divide by its number of targets. The end of a document costs bits but
-//! is no byte of text.
+//! The first token of a document is never a target, its end always is, and counts in the sum. With
+//! one token per byte the number of targets of a document therefore equals its number of bytes, so
+//! that a measurement that covers only some rows may divide by its number of targets. The end of a
+//! document costs bits but is no byte of text.
 
-use crate::{ByteTokenizer, Document};
+use ssa_text::{ByteTokenizer, Document};
 
 /// Bits per byte of `text_bytes` bytes whose targets cost `nll` nats in all. NaN or infinite for no
 /// bytes.

@@ -1,22 +1,25 @@
 //! Looking at a corpus: are the files what the manifest says, and what is in them.
 
-use crate::{
-    Corpus, DataError, Manifest, ManifestCheck, Result, ShardReader, Tokenizer, TokenizerSum,
-};
+use std::collections::HashMap;
+
+use ahash::RandomState;
+use ssa_text::Tokenizer;
+
+use crate::shard::{Corpus, Manifest, ManifestCheck, ShardReader, TokenizerSum};
+use crate::{DataError, Result};
 
 /// Checks a corpus against its manifest: the sums of all files, that every token is in the
 /// vocabulary, and that every document ends as it should.
 ///
 /// # Errors
-/// As [`Manifest::check`]; [`DataError::DamagedShard`] names the first shard with a wrong token.
+/// As [`Manifest::check`]; [`DataError::Corpus`] names the first shard with a wrong token.
 pub fn verify(corpus: &Corpus, manifest: &Manifest) -> Result<()> {
     manifest.check(corpus.path(), ManifestCheck::Everything)?;
     corpus.shards().iter().try_for_each(|shard| check_tokens(shard, &manifest.tokenizer))
 }
 
 fn check_tokens(shard: &ShardReader, tokenizer: &TokenizerSum) -> Result<()> {
-    let damaged =
-        |cause: String| Err(DataError::DamagedShard { path: shard.path().to_owned(), cause });
+    let damaged = |cause: String| Err(DataError::damaged_shard(shard.path(), cause));
     for document in 0..shard.documents() {
         let tokens = shard.document(document);
         if let Some(id) = tokens.max().filter(|&id| id as usize >= tokenizer.vocab_size) {
@@ -35,9 +38,9 @@ fn check_tokens(shard: &ShardReader, tokenizer: &TokenizerSum) -> Result<()> {
     Ok(())
 }
 
-/// Figures about the tokens of a corpus.
+/// How many documents and tokens a corpus has, and which.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct CorpusStatistics {
+pub struct TokenCounts {
     /// Number of documents.
     pub documents: usize,
     /// Number of tokens.
@@ -56,15 +59,16 @@ pub struct CorpusStatistics {
 
 /// Reads all tokens of a corpus and counts them. `most_frequent` ids are listed; `progress` is told
 /// the documents read and their number.
-pub fn statistics(
+pub fn count_tokens(
     corpus: &Corpus,
     most_frequent: usize,
     progress: &mut dyn FnMut(usize, usize),
-) -> CorpusStatistics {
+) -> TokenCounts {
     let documents = corpus.documents();
     let mut lengths = Vec::with_capacity(documents);
     let mut tokens_by_length = Vec::new();
-    let mut counts: Vec<u64> = Vec::new();
+    // By the ids that occur: one damaged id must not take memory for all below it.
+    let mut counts: HashMap<u32, u64, RandomState> = HashMap::default();
     let mut ids = Vec::new();
     for document in 0..documents {
         ids.clear();
@@ -74,11 +78,7 @@ pub fn statistics(
         tokens_by_length.resize(tokens_by_length.len().max(powers), 0);
         tokens_by_length[..powers].iter_mut().for_each(|tokens| *tokens += ids.len() as u64);
         for &id in &ids {
-            let id = id as usize;
-            if id >= counts.len() {
-                counts.resize(id + 1, 0);
-            }
-            counts[id] += 1;
+            *counts.entry(id).or_default() += 1;
         }
         progress(document + 1, documents);
     }
@@ -86,12 +86,11 @@ pub fn statistics(
     let quartile = |quarter: usize| {
         lengths.get((documents.saturating_sub(1)) * quarter / 4).copied().unwrap_or(0)
     };
-    let mut occurring: Vec<(u32, u64)> =
-        (0..).zip(counts).filter(|&(_, count)| count > 0).collect();
+    let mut occurring: Vec<(u32, u64)> = counts.into_iter().collect();
     let distinct_tokens = occurring.len();
     occurring.sort_unstable_by_key(|&(id, count)| (std::cmp::Reverse(count), id));
     occurring.truncate(most_frequent);
-    CorpusStatistics {
+    TokenCounts {
         documents,
         tokens: corpus.tokens(),
         quartiles: std::array::from_fn(quartile),
@@ -106,7 +105,8 @@ pub fn statistics(
 /// # Errors
 /// As [`Tokenizer::decode`].
 pub fn decode_row(tokenizer: &Tokenizer, ids: &[u32], cu_seqlens: &[usize]) -> Result<Vec<String>> {
-    cu_seqlens.windows(2).map(|border| tokenizer.decode(&ids[border[0]..border[1]])).collect()
+    let texts = cu_seqlens.windows(2).map(|border| tokenizer.decode(&ids[border[0]..border[1]]));
+    Ok(texts.collect::<Result<_, _>>()?)
 }
 
 #[cfg(test)]
@@ -117,6 +117,7 @@ mod tests {
 
     use super::*;
     use crate::prepare::tests::{options, prepare_lines};
+    use crate::shard::{ShardWriter, TokenType};
 
     fn corpus(lines: &[&str]) -> (TempDir, Corpus) {
         let folder = tempfile::tempdir().unwrap();
@@ -148,7 +149,7 @@ mod tests {
         ] {
             let folder = tempfile::tempdir().unwrap();
             let stem = folder.path().join("x");
-            let mut writer = crate::ShardWriter::create(&stem, crate::TokenType::U16).unwrap();
+            let mut writer = ShardWriter::create(&stem, TokenType::U16).unwrap();
             ids.iter().for_each(|ids| writer.push(ids).unwrap());
             writer.finish().unwrap();
             let shard = ShardReader::open(&stem).unwrap();
@@ -158,12 +159,12 @@ mod tests {
     }
 
     #[test]
-    fn statistics_count_documents_and_tokens() {
+    fn documents_and_tokens_are_counted() {
         let (_folder, corpus) = corpus(&["aaa", "b", "aabbbbb", ""]);
-        let statistics = statistics(&corpus, 2, &mut |_, _| ());
+        let counts = count_tokens(&corpus, 2, &mut |_, _| ());
         assert_eq!(
-            statistics,
-            CorpusStatistics {
+            counts,
+            TokenCounts {
                 documents: 3,
                 tokens: 14,
                 quartiles: [2, 2, 4, 4, 8],
@@ -172,6 +173,17 @@ mod tests {
                 most_frequent: vec![(98, 6), (97, 5)],
             }
         );
+    }
+
+    /// Memory goes by the ids that occur, not by the largest.
+    #[test]
+    fn a_huge_id_is_counted_like_any_other() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut writer = ShardWriter::create(&folder.path().join("x"), TokenType::U32).unwrap();
+        writer.push(&[7, i32::MAX.cast_unsigned(), 7]).unwrap();
+        writer.finish().unwrap();
+        let counts = count_tokens(&Corpus::open(folder.path()).unwrap(), 9, &mut |_, _| ());
+        assert_eq!(counts.most_frequent, [(7, 2), (i32::MAX.cast_unsigned(), 1)]);
     }
 
     #[test]

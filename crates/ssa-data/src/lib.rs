@@ -3,7 +3,7 @@
 //! ```text
 //! documents  read_documents, snapshot      a name and bytes of text each
 //!   -> split       split                   a training and a held-out part
-//!   -> tokens      ByteTokenizer           ids of each document: TokenSource, in memory or in shards
+//!   -> tokens      Tokenizer               ids of each document: TokenSource, in memory or shards
 //!   -> rows        pack, pack_documents    rows of one length, borders of documents kept
 //!   -> batches     Loader, sequential_batches; Mixture for several corpora, Prefetch to read ahead
 //! DatasetOptions   all of it for a run: what to train on and what to measure on
@@ -19,8 +19,8 @@
 //! # fn main() -> Result<(), ssa_data::DataError> {
 //! let parts = split(snapshot()?, 0.1, 7)?;
 //! let tokens = ByteTokenizer.encode_documents(&parts.train);
-//! let options =
-//!     PackOptions { sequence_length: 256, packing: Packing::Concat, seed: 7, remainder: Remainder::Drop };
+//! let (packing, remainder) = (Packing::Concat, Remainder::Drop);
+//! let options = PackOptions { sequence_length: 256, packing, seed: 7, remainder };
 //! let rows = pack(&tokens, ByteTokenizer::EOS, &options)?;
 //! let loader = Loader::new(rows, 4, 7)?;
 //! let batch = loader.batch(0)?;
@@ -29,7 +29,8 @@
 //!
 //! // Evaluation keeps the last, partial row and sees every row once.
 //! let tokens = ByteTokenizer.encode_documents(&parts.held_out);
-//! let rows = pack(&tokens, ByteTokenizer::EOS, &PackOptions { remainder: Remainder::Pad, ..options })?;
+//! let options = PackOptions { remainder: Remainder::Pad, ..options };
+//! let rows = pack(&tokens, ByteTokenizer::EOS, &options)?;
 //! let mut targets = 0;
 //! for batch in rows.sequential_batches(4)? {
 //!     targets += batch?.target_tokens();
@@ -44,6 +45,7 @@ mod bits_per_byte;
 mod corpus;
 mod dataset;
 mod error;
+mod file_sum;
 mod input;
 mod inspect;
 mod loader;
@@ -55,20 +57,22 @@ mod prepare;
 mod random;
 mod shard;
 mod snapshot;
-mod source;
 mod split;
 mod token_source;
-mod tokenizer;
 
 pub use bits_per_byte::{bits_per_byte, unigram_bits_per_byte};
-pub use corpus::{TOKENIZER_FILES, corpus_tokenizer};
+pub use corpus::corpus_tokenizer;
 pub use dataset::{
     Dataset, DatasetOptions, HELD_OUT_FRACTION, HeldOut, HeldOutPart, HeldOutSource, TrainSource,
     common_tokenizer,
 };
 pub use error::DataError;
-pub use input::{Format, InputOptions, Record, Records, Source, Sources, documents, find_sources};
-pub use inspect::{CorpusStatistics, decode_row, statistics, verify};
+pub use file_sum::FileSum;
+pub use input::{
+    Format, InputOptions, Record, Records, Source, Sources, documents, find_sources,
+    load_tokenizer, read_documents,
+};
+pub use inspect::{TokenCounts, count_tokens, decode_row, verify};
 pub use loader::{Batch, Loader};
 pub use mixture::{Mixture, RowPlace};
 pub use packing::{
@@ -77,16 +81,16 @@ pub use packing::{
 pub use prefetch::Prefetch;
 pub use prepare::{PrepareOptions, PrepareProgress, Prepared, SHARD_TOKENS, prepare};
 pub use shard::{
-    Corpus, FileSum, Manifest, ManifestCheck, Part, PrepareSettings, ShardReader, ShardSum,
+    Corpus, Manifest, ManifestCheck, Part, PrepareSettings, ShardFiles, ShardReader, ShardSum,
     ShardWriter, SourceSum, TokenType, TokenizerSum, Tokens,
 };
 pub use snapshot::{decode_snapshot, encode_snapshot, snapshot};
-pub use source::{Document, read_documents, text_bytes};
 pub use split::{Split, split};
 pub use token_source::{DocumentSplit, ShardSource, TokenSource, TokenTable};
-pub use tokenizer::{
-    BYTES, ByteTokenizer, Encoder, HfTokenizer, Message, Tokenizer, TrainTokenizerOptions,
-    train_tokenizer,
+// Half of what this crate does is done with them, so its users need not name the other crate.
+pub use ssa_text::{
+    BYTES, ByteTokenizer, Conversation, Document, Encoder, HfTokenizer, TOKENIZER_FILES, TextError,
+    Tokenizer, TrainTokenizerOptions, text_bytes, train_tokenizer,
 };
 
 /// Result of every fallible function in this crate.

@@ -6,7 +6,9 @@ use flate2::read::MultiGzDecoder;
 use flate2::{Compression, GzBuilder};
 use serde::{Deserialize, Serialize};
 
-use crate::{DataError, Document, Result};
+use ssa_text::{Document, TextError};
+
+use crate::{DataError, Result};
 
 static SNAPSHOT: &[u8] = include_bytes!("../corpus/snapshot.jsonl.gz");
 
@@ -24,7 +26,7 @@ struct Line {
 /// to the next. `corpus/README.md` of this crate says what it holds and when to refresh it.
 ///
 /// # Errors
-/// [`DataError::CorruptSnapshot`] if the program was built with a damaged file.
+/// [`DataError::Snapshot`] if the program was built with a damaged file.
 pub fn snapshot() -> Result<Vec<Document>> {
     decode_snapshot(SNAPSHOT)
 }
@@ -32,10 +34,14 @@ pub fn snapshot() -> Result<Vec<Document>> {
 /// Reads a snapshot: gzip'd lines of `{"path": .., "text": ..}`.
 ///
 /// # Errors
-/// [`DataError::CorruptSnapshot`] if the bytes are no such file, are cut short, or hold no
+/// [`DataError::Snapshot`] if the bytes are no such file, are cut short, or hold no
 /// document.
 pub fn decode_snapshot(compressed: &[u8]) -> Result<Vec<Document>> {
-    let corrupt = |cause: String| DataError::CorruptSnapshot { cause };
+    let corrupt = |cause: String| DataError::Snapshot {
+        cause: format!("damaged: {cause}"),
+        hint: "restore crates/ssa-data/corpus/snapshot.jsonl.gz from version control and build \
+               again",
+    };
     let mut lines = String::new();
     MultiGzDecoder::new(compressed)
         .read_to_string(&mut lines)
@@ -58,16 +64,19 @@ pub fn decode_snapshot(compressed: &[u8]) -> Result<Vec<Document>> {
 /// no time and no system is recorded.
 ///
 /// # Errors
-/// [`DataError::NotUtf8`] for a document that JSON cannot hold, [`DataError::SnapshotWrite`] if
-/// writing fails.
+/// [`DataError::Text`] for a document that is not UTF-8, [`DataError::Snapshot`] if writing fails.
 pub fn encode_snapshot(documents: &[Document], out: impl Write) -> Result<()> {
-    let failed = |source| DataError::SnapshotWrite { source };
+    let failed = |source: std::io::Error| DataError::Snapshot {
+        cause: format!("cannot be written: {source}"),
+        hint: "check the free space and permissions there",
+    };
     let mut gzip = GzBuilder::new().mtime(0).write(out, Compression::best());
     for document in documents {
         let path = document.name.clone();
-        let Ok(text) = String::from_utf8(document.text.clone()) else {
-            return Err(DataError::NotUtf8 { name: path });
-        };
+        let text = String::from_utf8(document.text.clone()).map_err(|error| {
+            let position = error.utf8_error().valid_up_to();
+            TextError::NotUtf8 { name: Some(document.name.clone()), position }
+        })?;
         let line = Line { path, text };
         serde_json::to_writer(&mut gzip, &line).map_err(|error| failed(error.into()))?;
         gzip.write_all(b"\n").map_err(failed)?;
@@ -148,6 +157,6 @@ mod tests {
 
         let full: &mut [u8] = &mut [0; 3];
         let error = encode_snapshot(&[document("a", "b")], full).unwrap_err().to_string();
-        assert!(error.starts_with("the corpus snapshot cannot be written: "), "{error}");
+        assert!(error.starts_with("corpus snapshot: cannot be written: "), "{error}");
     }
 }

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use ssa_kernels::Tensor;
 use ssa_kernels::ops::attention::selection::SelectionRule;
-use ssa_model::{AttentionMode, AttentionOptions, Method, Model, SparseBudget};
+use ssa_model::{AttentionMode, AttentionOptions, Model, SparseBudget};
 
 use crate::attention_means::{AttentionMeans, AttentionSums, forward_with_statistics};
 use crate::batch::EvalBatch;
@@ -68,10 +68,7 @@ pub fn analyze(
 ) -> Result<Analysis> {
     let config = model.config();
     let selection = budget.selection(rule);
-    let modes: &[AttentionMode] = match config.attention_method {
-        Method::Nsa => &[AttentionMode::Sparse],
-        Method::Full | Method::Moba | Method::Ssa => &[AttentionMode::Full, AttentionMode::Sparse],
-    };
+    let modes: Vec<AttentionMode> = config.attention_method.modes().collect();
     let has_full = modes.len() > 1;
     let mut sums = vec![vec![AttentionSums::default(); config.num_hidden_layers]; modes.len()];
     let mut scores = vec![Score::default(); modes.len()];

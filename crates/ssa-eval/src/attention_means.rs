@@ -5,13 +5,13 @@
 
 use serde::{Deserialize, Serialize};
 use ssa_kernels::Tensor;
-use ssa_kernels::ops::attention::selection::SelectionOptions;
+use ssa_kernels::ops::attention::AttentionCall;
+use ssa_kernels::ops::attention::selection::{SelectionOptions, select_by_means};
 use ssa_kernels::ops::attention::statistics::{AttentionStatistics, attention_statistics};
 use ssa_model::{AttentionOptions, LayerAttention, Model, ModelError};
 
 use crate::Result;
 use crate::batch::EvalBatch;
-use crate::sparsity::select;
 
 /// How the values of all (token, query head) pairs become one number.
 #[derive(Clone, Copy)]
@@ -190,9 +190,10 @@ pub(crate) fn forward_with_statistics(
     layers: &mut [AttentionSums],
 ) -> Result<Tensor> {
     let mut observe = |layer: LayerAttention<'_>| -> Result<(), ModelError> {
-        let block_indices = select(&layer, selection)?;
         let LayerAttention { q, k, v, documents, softmax_scale, .. } = layer;
-        let statistics = attention_statistics(q, k, v, &block_indices, documents, softmax_scale)?;
+        let block_indices = select_by_means(q, k, documents, selection, softmax_scale)?;
+        let call = AttentionCall { q, k, v, documents, softmax_scale };
+        let statistics = attention_statistics(&call, &block_indices)?;
         layers[layer.layer].add(&statistics, &batch.valid);
         Ok(())
     };

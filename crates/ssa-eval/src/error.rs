@@ -1,6 +1,6 @@
 //! The error type of this crate.
 
-use ssa_data::DataError;
+use ssa_data::{DataError, TextError};
 use ssa_files::FileError;
 use ssa_kernels::KernelError;
 use ssa_model::ModelError;
@@ -11,8 +11,8 @@ use ssa_model::ModelError;
 pub enum EvalError {
     /// There is nothing to average over.
     #[error(
-        "no row of the evaluation data has a target token\nhint: give a longer text or a shorter \
-         sequence length"
+        "no row of the evaluation data has a target token\n\
+         hint: use more text, or a smaller --sequence-length"
     )]
     NoTargets,
     /// A logit is not finite, so no metric of it is either.
@@ -35,10 +35,16 @@ pub enum EvalError {
     /// An op failed.
     #[error(transparent)]
     Kernel(#[from] KernelError),
-    /// The report's template failed: a bug of this crate.
-    #[error("the report could not be rendered")]
-    Template(#[from] minijinja::Error),
+    /// The report cannot be rendered: a bug.
+    #[error(transparent)]
+    Report(#[from] ssa_report::RenderError),
     /// The summary could not be written.
     #[error(transparent)]
     File(#[from] FileError),
+}
+
+impl From<TextError> for EvalError {
+    fn from(error: TextError) -> Self {
+        Self::Data(error.into())
+    }
 }

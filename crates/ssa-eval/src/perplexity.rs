@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use ssa_data::bits_per_byte;
 use ssa_kernels::Tensor;
 use ssa_kernels::ops::attention::selection::{SelectionOptions, SelectionRule};
-use ssa_model::{AttentionMode, AttentionOptions, Method, Model, SparseBudget};
+use ssa_model::{AttentionMode, AttentionOptions, Model, SparseBudget};
 
 use crate::batch::EvalBatch;
 use crate::losses::{Score, add_scores, check_finite};
@@ -79,8 +79,8 @@ pub struct PerplexityOptions {
 
 /// Evaluates `model` on all batches. `progress` receives the number of batches done after each.
 ///
-/// Full attention is evaluated once per batch and serves all budgets as reference. A model of
-/// method `nsa` has no full attention: its results have no such row and no divergences.
+/// Full attention is evaluated once per batch and serves all budgets as reference. A model
+/// whose method has no full attention gets no such row and no divergences.
 ///
 /// # Errors
 /// [`EvalError::NoTargets`] without any target token, [`EvalError::NotFinite`] for a diverged
@@ -136,7 +136,7 @@ struct Mode {
 
 fn modes(model: &Model, options: &PerplexityOptions) -> Vec<Mode> {
     let config = model.config();
-    let full = (config.attention_method != Method::Nsa).then(|| {
+    let full = config.attention_method.has_mode(AttentionMode::Full).then(|| {
         let attention = config.attention_options(AttentionMode::Full);
         let selection = SelectionOptions { rule: options.rule, ..attention.selection };
         Mode { budget: None, receptive_field: None, attention, selection }
@@ -145,8 +145,9 @@ fn modes(model: &Model, options: &PerplexityOptions) -> Vec<Mode> {
         let selection = budget.selection(options.rule);
         let attention =
             AttentionOptions { selection, ..config.attention_options(AttentionMode::Sparse) };
-        // Compression attention reads the mean of every earlier block.
-        let reads_all = config.attention_method == Method::Nsa;
+        // A method without full attention reads a summary of every earlier block instead.
+        let method = config.attention_method;
+        let reads_all = !method.has_mode(AttentionMode::Full);
         let receptive_field = (!reads_all).then(|| budget.receptive_field());
         Mode { budget: Some(budget), receptive_field, attention, selection }
     });

@@ -1,14 +1,13 @@
-//! Attention sparsity from two logarithms, without looking at single weights.
+//! Attention sparsity from two logarithms, without a look at single weights.
 
 use ssa_kernels::Tensor;
+use ssa_kernels::ops::attention::AttentionCall;
 use ssa_kernels::ops::attention::full::full_attention_fwd;
-use ssa_kernels::ops::attention::pooling::mean_pool_f32_fwd;
-use ssa_kernels::ops::attention::selection::{BlockIndices, SelectionOptions, select_blocks};
+use ssa_kernels::ops::attention::selection::{SelectionOptions, select_by_means};
 use ssa_kernels::ops::attention::sparse::sparse_attention_fwd;
 use ssa_model::{AttentionOptions, LayerAttention, Model, ModelError};
 
-use crate::Result;
-use crate::batch::EvalBatch;
+use crate::{EvalBatch, Result};
 
 /// A streaming mean over tokens, query heads and layers.
 #[derive(Clone, Copy, Debug, Default)]
@@ -18,8 +17,8 @@ pub(crate) struct SparsitySum {
 }
 
 impl SparsitySum {
-    /// The share of full attention on the selected tokens is `exp(lse_sparse - lse_full)`: both
-    /// softmax have the same numerators there.
+    /// The share of full attention that lies on the selected tokens is `exp(lse_sparse -
+    /// lse_full)`: both softmax have the same numerators there.
     fn add(
         &mut self,
         lse_full: &Tensor,
@@ -40,19 +39,10 @@ impl SparsitySum {
         Ok(())
     }
 
-    /// The mean so far; `None` before the first token.
+    /// The mean so far; none before the first token.
     pub(crate) fn mean(&self) -> Option<f64> {
         (self.pairs > 0).then(|| self.sum / self.pairs as f64)
     }
-}
-
-/// The blocks that sparse attention would select in an observed layer, by pooled keys.
-pub(crate) fn select(
-    layer: &LayerAttention<'_>,
-    selection: &SelectionOptions,
-) -> Result<BlockIndices, ModelError> {
-    let k_pooled = mean_pool_f32_fwd(layer.k, layer.documents, selection.block_size)?;
-    Ok(select_blocks(layer.q, &k_pooled, layer.documents, selection, layer.softmax_scale)?)
 }
 
 /// A forward pass that also adds the attention sparsity of every layer if `selection` chose the
@@ -65,10 +55,11 @@ pub(crate) fn forward_with_sparsity(
     sparsity: &mut SparsitySum,
 ) -> Result<Tensor> {
     let mut observe = |layer: LayerAttention<'_>| -> Result<(), ModelError> {
-        let block_indices = select(&layer, selection)?;
         let LayerAttention { q, k, v, documents, softmax_scale, .. } = layer;
-        let full = full_attention_fwd(q, k, v, documents, softmax_scale)?;
-        let sparse = sparse_attention_fwd(q, k, v, &block_indices, documents, softmax_scale)?;
+        let block_indices = select_by_means(q, k, documents, selection, softmax_scale)?;
+        let call = AttentionCall { q, k, v, documents, softmax_scale };
+        let full = full_attention_fwd(&call)?;
+        let sparse = sparse_attention_fwd(&call, &block_indices)?;
         sparsity.add(&full.lse, &sparse.lse, &batch.valid)
     };
     Ok(model.forward_observed(&batch.input, attention, &mut observe)?)

@@ -32,9 +32,8 @@ fn model(method: Method) -> Model {
         max_position_embeddings: 64,
         initializer_range: 0.4,
         tie_word_embeddings: true,
-        block_size: 4,
-        block_counts: 2,
-        window_size: if method == Method::Nsa { 6 } else { 0 },
+        budget: SparseBudget::new(4, 2).unwrap(),
+        window_size: if method.uses_window() { 6 } else { 0 },
         attention_method: method,
         bos_token_id: None,
         eos_token_id: vec![256],
@@ -74,7 +73,7 @@ fn evaluate(model: &Model, batch_size: usize, list: &[&str]) -> Result<Perplexit
 
 #[test]
 fn the_loss_is_that_of_the_fused_head() {
-    let model = model(Method::Ssa);
+    let model = model(Method::SSA);
     let (mut nll, mut targets) = (0.0, 0);
     for batch in batches(2) {
         let options = model.config().attention_options(AttentionMode::Sparse);
@@ -96,7 +95,7 @@ fn the_loss_is_that_of_the_fused_head() {
 
 #[test]
 fn a_budget_of_everything_is_full_attention() {
-    let found = evaluate(&model(Method::Ssa), 2, &["4x1", "4x16", "64x1"]).unwrap();
+    let found = evaluate(&model(Method::SSA), 2, &["4x1", "4x16", "64x1"]).unwrap();
     let full = found.full().unwrap().clone();
     assert_eq!((full.budget, full.receptive_field, full.kl_full_sparse), (None, None, None));
     let [narrow, rest @ ..] = &found.results[1..] else { panic!("three budgets") };
@@ -111,7 +110,7 @@ fn a_budget_of_everything_is_full_attention() {
 
 #[test]
 fn batches_only_decide_what_runs_together() {
-    let model = model(Method::Moba);
+    let model = model(Method::MOBA);
     let [one, three] = [1, 3].map(|size| evaluate(&model, size, &["4x1", "2x3"]).unwrap());
     assert_eq!((one.targets, one.bytes, one.rows), (three.targets, three.bytes, three.rows));
     for (one, three) in one.results.iter().zip(&three.results) {
@@ -125,11 +124,11 @@ fn batches_only_decide_what_runs_together() {
 
 #[test]
 fn nsa_has_no_full_attention_to_compare_with() {
-    let found = evaluate(&model(Method::Nsa), 2, &["4x2"]).unwrap();
+    let found = evaluate(&model(Method::NSA), 2, &["4x2"]).unwrap();
     assert!(found.full().is_none() && found.results.len() == 1);
     assert!(found.results[0].kl_full_sparse.is_none());
     let analysis = analyze(
-        &model(Method::Nsa),
+        &model(Method::NSA),
         &batches(2),
         "4x2".parse().unwrap(),
         SelectionRule::Exact,
@@ -141,7 +140,7 @@ fn nsa_has_no_full_attention_to_compare_with() {
 
 #[test]
 fn the_theory_holds_in_every_layer() {
-    let model = model(Method::Ssa);
+    let model = model(Method::SSA);
     let mut progress = vec![];
     let budget = "4x2".parse().unwrap();
     let analysis =
@@ -174,8 +173,8 @@ fn the_theory_holds_in_every_layer() {
 
 #[test]
 fn what_cannot_be_measured_is_an_error() {
-    let mut diverged = model(Method::Ssa);
-    diverged.parameters_mut().norm.fill(f32::NAN);
+    let mut diverged = model(Method::SSA);
+    diverged.parameters_mut().norm.as_mut_slice().unwrap().fill(f32::NAN);
     let error = evaluate(&diverged, 2, &["4x2"]).unwrap_err();
     assert!(matches!(&error, EvalError::NotFinite { batch: 0, .. }), "{error}");
     let budget = "4x2".parse().unwrap();
@@ -191,6 +190,6 @@ fn what_cannot_be_measured_is_an_error() {
     );
     let options =
         PerplexityOptions { budgets: vec![], rule: SelectionRule::Exact, sparsity_batches: 0 };
-    let none = perplexity(&model(Method::Ssa), &[], &options, &mut |_| ());
+    let none = perplexity(&model(Method::SSA), &[], &options, &mut |_| ());
     assert!(matches!(none, Err(EvalError::NoTargets)));
 }

@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 
 use crate::Result;
 use crate::directory::sync_parent;
-use crate::operation::{Operation, perform};
+use crate::intercept::perform;
+use crate::operation::Operation;
 
 /// A file that is appended to. Every record is handed to the system before the call returns, so
 /// that others can follow and a crash of the process loses nothing; [`sync`](Self::sync) makes
@@ -71,7 +72,7 @@ impl AppendFile {
         perform(Operation::Sync, &self.path, || self.file.sync_data())
     }
 
-    /// The last byte; none if the file is empty.
+    /// The last byte, if there is one.
     pub(crate) fn last_byte(&mut self) -> io::Result<Option<u8>> {
         if self.file.metadata()?.len() == 0 {
             return Ok(None);

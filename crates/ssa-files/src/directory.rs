@@ -5,9 +5,10 @@ use std::fs::{self, File};
 use std::io::{self, ErrorKind};
 use std::path::Path;
 
-use crate::operation::{Operation, perform};
-use crate::temporary;
-use crate::{FileError, Result};
+use crate::Result;
+use crate::error::FileError;
+use crate::intercept::perform;
+use crate::operation::Operation;
 
 /// Creates one directory, whose parent must exist.
 ///
@@ -45,43 +46,6 @@ pub fn rename(from: &Path, to: &Path) -> Result<()> {
         sync_parent(from)?;
     }
     sync_parent(to)
-}
-
-/// Makes the symbolic link `link` to `target`, instead of one that is there. Where the file system
-/// has no links, `link` becomes a file that holds the target.
-///
-/// # Errors
-/// [`FileError`] names the link.
-pub fn replace_link(target: &str, link: &Path) -> Result<()> {
-    let stage = || {
-        temporary::name()
-            .make_in(link.parent().unwrap_or(Path::new("")), |staged| symlink(target, staged))
-    };
-    match perform(Operation::Link, link, stage) {
-        Ok(staged) => {
-            let rename = || staged.into_temp_path().persist(link).map_err(|failed| failed.error);
-            perform(Operation::Rename, link, rename)?;
-            sync_parent(link)
-        }
-        Err(error) if has_no_links(&error.source) => crate::write(link, target),
-        Err(error) => Err(error),
-    }
-}
-
-/// FAT and some network file systems say so by one of these.
-fn has_no_links(error: &io::Error) -> bool {
-    matches!(error.kind(), ErrorKind::Unsupported | ErrorKind::PermissionDenied)
-}
-
-#[cfg(unix)]
-fn symlink(target: &str, link: &Path) -> io::Result<()> {
-    std::os::unix::fs::symlink(target, link)
-}
-
-/// Links need a privilege on some systems.
-#[cfg(not(unix))]
-fn symlink(_target: &str, _link: &Path) -> io::Result<()> {
-    Err(ErrorKind::Unsupported.into())
 }
 
 /// Waits until the names in a directory are on disk. Does nothing where the system or the file
@@ -156,7 +120,7 @@ fn absent_is_fine(result: io::Result<()>) -> io::Result<()> {
     }
 }
 
-/// The names in a directory, in no order; none if it does not exist.
+/// The names in a directory, in no order; empty if it does not exist.
 pub(crate) fn entries(directory: &Path) -> Result<Vec<OsString>> {
     let list = || match fs::read_dir(directory) {
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(vec![]),

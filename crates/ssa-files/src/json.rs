@@ -6,8 +6,11 @@ use std::path::Path;
 
 use serde::Serialize;
 
+use crate::Result;
+use crate::append::AppendFile;
+use crate::error::FileError;
 use crate::operation::Operation;
-use crate::{AppendFile, FileError, Result};
+use crate::staged::write;
 
 /// Replaces a file by a value as indented JSON.
 ///
@@ -15,7 +18,7 @@ use crate::{AppendFile, FileError, Result};
 /// [`FileError`] names the file.
 pub fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {
     let text = serde_json::to_string_pretty(value).map_err(io::Error::from);
-    crate::write(path, text.map_err(FileError::at(Operation::Write, path))? + "\n")
+    write(path, text.map_err(FileError::at(Operation::Write, path))? + "\n")
 }
 
 /// A log of one JSON value a line.

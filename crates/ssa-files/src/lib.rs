@@ -21,7 +21,9 @@
 mod append;
 mod directory;
 mod error;
+mod intercept;
 mod json;
+mod link;
 mod lock;
 mod operation;
 mod staged;
@@ -33,12 +35,14 @@ mod tests;
 pub use append::AppendFile;
 pub use directory::{
     create_directories, create_directory, remove_directory_if_empty, remove_file, remove_files,
-    remove_tree, rename, replace_link, sync_directory,
+    remove_tree, rename, sync_directory,
 };
 pub use error::FileError;
+pub use intercept::{Hook, intercept};
 pub use json::{JsonLines, Lines, read_lines, write_json};
+pub use link::replace_link;
 pub use lock::{Lock, LockError};
-pub use operation::{Hook, Operation, intercept};
+pub use operation::Operation;
 pub use staged::{StagedFile, write, write_with};
 pub use sum::{Sha256, Sha256Sum, hexadecimal};
 pub use temporary::{is_temporary, remove_leftovers};

@@ -4,13 +4,15 @@ use std::fs::{self, File, TryLockError};
 use std::io::{self, ErrorKind, Read, Seek, Write};
 use std::path::{Path, PathBuf};
 
-use crate::operation::{Operation, perform};
-use crate::{FileError, Result};
+use crate::Result;
+use crate::error::FileError;
+use crate::intercept::perform;
+use crate::operation::Operation;
 
 /// A locked file, until the value is dropped.
 ///
 /// The lock is the operating system's, so it ends with the process however that ends, and the file
-/// alone means nothing; the number in it tells people which process holds the lock. On a file
+/// alone means nothing; the number in it shows people which process holds the lock. On a file
 /// system without locks every process gets one.
 #[derive(Debug)]
 pub struct Lock {
@@ -26,7 +28,7 @@ pub enum LockError {
     Held {
         /// The locked file.
         path: PathBuf,
-        /// Number of the process, as the file tells it.
+        /// ID of the process, as the file has it.
         holder: String,
     },
     /// The file cannot be opened or written.
@@ -88,8 +90,8 @@ impl Drop for Lock {
     }
 }
 
-/// What a lock file tells about the process that holds it. That somebody does is known anyway, so
-/// a file that cannot be read is no error.
+/// The ID of the process that holds a lock, from its file. Only messages use it, so a file that
+/// cannot be read is no error.
 fn holder(mut file: File) -> String {
     let mut text = String::new();
     let _ = file.read_to_string(&mut text);

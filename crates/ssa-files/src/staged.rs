@@ -6,10 +6,12 @@ use std::path::{Path, PathBuf};
 use tempfile::NamedTempFile;
 
 use crate::directory::sync_parent;
-use crate::operation::{Operation, announce, perform};
-use crate::{FileError, Result, temporary};
+use crate::error::FileError;
+use crate::intercept::{announce, perform};
+use crate::operation::Operation;
+use crate::{Result, temporary};
 
-/// A file that is being written, under a temporary name beside its own.
+/// A file that is being written, under a temporary name in the directory of its own.
 ///
 /// [`commit`](Self::commit) gives it its name, replacing a file that is there. A value that is
 /// dropped before leaves nothing. A process that is killed leaves the temporary file, for

@@ -11,10 +11,11 @@ use std::path::Path;
 
 use sha2::Digest;
 
+use crate::Result;
+use crate::error::FileError;
 use crate::operation::Operation;
-use crate::{FileError, Result};
 
-/// Bytes read at once.
+/// Bytes per read.
 const BUFFER: usize = 1 << 20;
 
 /// A checksum being computed.
@@ -51,7 +52,7 @@ impl Sha256 {
         read().map_err(FileError::at(Operation::Read, path))
     }
 
-    /// Adds bytes behind those before.
+    /// Appends bytes.
     pub fn update(&mut self, bytes: impl AsRef<[u8]>) {
         self.0.update(bytes);
     }

@@ -1,4 +1,4 @@
-//! The names of files that do not have their own yet, and what killed writers leave behind.
+//! The names of files that do not have their own yet, and the files that killed writers leave.
 
 use std::fs::{self, File, TryLockError};
 use std::io::{self, ErrorKind};
@@ -6,9 +6,10 @@ use std::path::Path;
 
 use tempfile::{Builder, NamedTempFile};
 
+use crate::Result;
 use crate::directory::{entries, remove_file};
+use crate::error::FileError;
 use crate::operation::Operation;
-use crate::{FileError, Result};
 
 /// Every temporary name is this and [`RANDOM_CHARACTERS`] random letters and digits. A name that is
 /// taken is never used.
@@ -22,7 +23,8 @@ pub(crate) fn name() -> Builder<'static, 'static> {
     builder
 }
 
-/// Creates a file under a temporary name beside `path`. It is locked as long as its writer lives.
+/// Creates a file under a temporary name in the directory of `path`. It is locked as long as its
+/// writer lives.
 pub(crate) fn create_beside(path: &Path) -> io::Result<NamedTempFile> {
     name().make_in(path.parent().unwrap_or(Path::new("")), create_locked)
 }

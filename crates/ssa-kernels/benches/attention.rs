@@ -22,11 +22,11 @@ use ssa_kernels::ops::attention::compression::compression_attention_fwd;
 use ssa_kernels::ops::attention::full::{full_attention_bwd, full_attention_fwd};
 use ssa_kernels::ops::attention::pooling::mean_pool_fwd;
 use ssa_kernels::ops::attention::selection::{
-    BlockIndices, SelectionOptions, SelectionRule, select_blocks,
+    BlockIndices, SelectionOptions, SelectionRule, SparseBudget, select_blocks,
 };
 use ssa_kernels::ops::attention::sparse::{sparse_attention_bwd, sparse_attention_fwd};
 use ssa_kernels::ops::attention::window::window_attention_fwd;
-use ssa_kernels::ops::attention::{AttentionGrads, AttentionOutput};
+use ssa_kernels::ops::attention::{AttentionCall, AttentionGrads, AttentionOutput};
 use ssa_kernels::ops::linear::linear_fwd;
 use ssa_kernels::{Documents, Tensor};
 use ssa_testkit::Random;
@@ -58,11 +58,11 @@ const fn long(tokens: usize) -> Size {
 
 /// The budget of the paper: blocks of 16 tokens, 16 of them.
 const SELECTION: SelectionOptions =
-    SelectionOptions { block_size: 16, block_counts: 16, rule: SelectionRule::Exact };
+    SelectionOptions { budget: SparseBudget::PAPER, rule: SelectionRule::Exact };
 const WINDOW_SIZE: usize = 128;
 
 /// Inputs of one measurement.
-struct Inputs {
+struct BenchInputs {
     size: Size,
     q: Tensor,
     k: Tensor,
@@ -72,7 +72,7 @@ struct Inputs {
     softmax_scale: f32,
 }
 
-impl Inputs {
+impl BenchInputs {
     fn new(size: Size) -> Self {
         let mut random = Random::new(1);
         let [batch, tokens, head_dim] = [size.batch, size.tokens, size.head_dim];
@@ -86,7 +86,7 @@ impl Inputs {
             k: tensor(size.kv_heads),
             v: tensor(size.kv_heads),
             dout: tensor(size.q_heads),
-            documents: Documents::rows(batch, tokens),
+            documents: Documents::rows(batch, tokens).unwrap(),
             softmax_scale: (head_dim as f32).powf(-0.5),
         }
     }
@@ -102,61 +102,52 @@ impl Inputs {
         BenchmarkId::new(method, format!("B{batch} T{tokens} HQ{q_heads} H{kv_heads} D{head_dim}"))
     }
 
+    fn call(&self) -> AttentionCall<'_> {
+        let Self { q, k, v, documents, softmax_scale, .. } = self;
+        AttentionCall { q, k, v, documents, softmax_scale: *softmax_scale }
+    }
+
     fn full_fwd(&self) -> AttentionOutput {
-        full_attention_fwd(&self.q, &self.k, &self.v, &self.documents, self.softmax_scale).unwrap()
+        full_attention_fwd(&self.call()).unwrap()
     }
 
     fn full_fwd_bwd(&self) -> AttentionGrads {
-        let Self { q, k, v, dout, documents, softmax_scale, .. } = self;
+        let Self { q, k, v, dout, .. } = self;
         let output = self.full_fwd();
         let mut grads = AttentionGrads::zeros_like(q, k, v);
-        full_attention_bwd(dout, q, k, v, &output, documents, *softmax_scale, &mut grads).unwrap();
+        full_attention_bwd(dout, &self.call(), &output, &mut grads).unwrap();
         grads
     }
 
     fn select(&self) -> BlockIndices {
         let Self { q, k, documents, softmax_scale, .. } = self;
-        let pooled = mean_pool_fwd(k, documents, SELECTION.block_size).unwrap();
+        let pooled = mean_pool_fwd(k, documents, SELECTION.budget.block_size()).unwrap();
         select_blocks(q, &pooled, documents, &SELECTION, *softmax_scale).unwrap()
     }
 
     fn sparse_fwd(&self) -> (BlockIndices, AttentionOutput) {
-        let Self { q, k, v, documents, softmax_scale, .. } = self;
         let block_indices = self.select();
-        let output =
-            sparse_attention_fwd(q, k, v, &block_indices, documents, *softmax_scale).unwrap();
+        let output = sparse_attention_fwd(&self.call(), &block_indices).unwrap();
         (block_indices, output)
     }
 
     fn sparse_fwd_bwd(&self) -> AttentionGrads {
-        let Self { q, k, v, dout, documents, softmax_scale, .. } = self;
+        let Self { q, k, v, dout, .. } = self;
         let (indices, output) = self.sparse_fwd();
         let mut grads = AttentionGrads::zeros_like(q, k, v);
-        sparse_attention_bwd(
-            dout,
-            q,
-            k,
-            v,
-            &output,
-            &indices,
-            documents,
-            *softmax_scale,
-            &mut grads,
-        )
-        .unwrap();
+        sparse_attention_bwd(dout, &self.call(), &indices, &output, &mut grads).unwrap();
         grads
     }
 
     fn compression_fwd(&self) -> AttentionOutput {
-        let Self { q, k, v, documents, softmax_scale, .. } = self;
-        let [k, v] = [k, v].map(|x| mean_pool_fwd(x, documents, SELECTION.block_size).unwrap());
-        compression_attention_fwd(q, &k, &v, documents, SELECTION.block_size, *softmax_scale)
-            .unwrap()
+        let pool = |x| mean_pool_fwd(x, &self.documents, SELECTION.budget.block_size()).unwrap();
+        let (k, v) = (pool(&self.k), pool(&self.v));
+        let call = AttentionCall { k: &k, v: &v, ..self.call() };
+        compression_attention_fwd(&call, SELECTION.budget.block_size()).unwrap()
     }
 
     fn window_fwd(&self) -> AttentionOutput {
-        let Self { q, k, v, documents, softmax_scale, .. } = self;
-        window_attention_fwd(q, k, v, documents, WINDOW_SIZE, *softmax_scale).unwrap()
+        window_attention_fwd(&self.call(), WINDOW_SIZE).unwrap()
     }
 }
 
@@ -165,12 +156,12 @@ fn over_sizes(
     c: &mut Criterion,
     name: &str,
     products: usize,
-    mut methods: impl FnMut(&mut BenchmarkGroup<'_, WallTime>, &Inputs),
+    mut methods: impl FnMut(&mut BenchmarkGroup<'_, WallTime>, &BenchInputs),
 ) {
     let mut group = c.benchmark_group(name);
     group.sample_size(10);
     for size in SIZES {
-        let inputs = Inputs::new(size);
+        let inputs = BenchInputs::new(size);
         group.throughput(Throughput::Elements(inputs.operations(products)));
         methods(&mut group, &inputs);
     }

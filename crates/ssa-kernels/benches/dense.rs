@@ -104,7 +104,7 @@ fn gate(group: &mut BenchmarkGroup<'_, WallTime>) {
 fn alignment(group: &mut BenchmarkGroup<'_, WallTime>) {
     let [full, mut dfull] = [(); 2].map(|()| tensor([1, N, HEADS, HIDDEN / HEADS]));
     let [mut sparse, mut dsparse] = [(); 2].map(|()| tensor([1, N, HEADS, HIDDEN / HEADS]));
-    sparse.as_mut_slice().reverse();
+    sparse.as_mut_slice().unwrap().reverse();
     let options = AlignmentOptions::default();
     group.throughput(bytes(&[&full; 2]));
     group.bench_function("alignment_fwd", |b| {
@@ -132,7 +132,7 @@ fn rms_norm(group: &mut BenchmarkGroup<'_, WallTime>) -> Result<()> {
 }
 
 fn rope(group: &mut BenchmarkGroup<'_, WallTime>) -> Result<()> {
-    let documents = Documents::rows(4, N / 4);
+    let documents = Documents::rows(4, N / 4).unwrap();
     let table = RopeTable::new(HIDDEN / HEADS, 500_000.0, &RopeScaling::None, N / 4)?;
     let mut x = tensor([4, N / 4, HEADS, HIDDEN / HEADS]);
     group.throughput(bytes(&[&x, &x]));
@@ -180,7 +180,7 @@ fn cross_entropy(group: &mut BenchmarkGroup<'_, WallTime>, vocab: usize) {
 fn adamw(group: &mut BenchmarkGroup<'_, WallTime>) {
     let options = AdamwOptions { lr: 1e-3, beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_decay: 0.1 };
     let [mut param, grad] = [(); 2].map(|()| tensor([8 << 20]));
-    let [mut m, mut v] = [(); 2].map(|()| Tensor::zeros([8 << 20]));
+    let [mut m, mut v] = [(); 2].map(|()| Tensor::zeros([8 << 20]).unwrap());
     group.throughput(bytes(&[&grad; 7]));
     group.bench_function("adamw", |b| {
         b.iter(|| {
@@ -200,10 +200,7 @@ fn adamw(group: &mut BenchmarkGroup<'_, WallTime>) {
 
 /// Standard normal values.
 fn tensor<const R: usize>(shape: [usize; R]) -> Tensor {
-    let values = Random::new(1).normal(shape.iter().product());
-    let mut tensor = Tensor::zeros(shape);
-    tensor.as_mut_slice().copy_from_slice(&values);
-    tensor
+    Tensor::from_vec(Random::new(1).normal(shape.iter().product()), shape).unwrap()
 }
 
 fn bytes(tensors: &[&Tensor]) -> Throughput {

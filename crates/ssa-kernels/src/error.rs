@@ -1,60 +1,36 @@
-//! The error type shared by all ops.
+//! The error type of all ops.
 
-/// What was wrong with the arguments of an op. Ops check all arguments before they touch any
-/// output.
+use crate::DType;
+
+/// Why an op did not compute its result.
 #[derive(Debug, thiserror::Error, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum KernelError {
-    /// A tensor does not have the shape the op needs.
-    #[error("{op}: `{argument}` has shape {actual:?}, expected {expected}")]
-    Shape {
+    /// An argument breaks the contract of the op. Ops check all arguments before they write to any
+    /// of them.
+    #[error("{op}: `{argument}` {refusal}")]
+    Argument {
         /// Name of the op.
         op: &'static str,
-        /// Name of the argument as in the op's signature.
+        /// Name of the argument as in the documentation of the op.
         argument: &'static str,
-        /// The shape needed, as text with axis letters or sizes.
-        expected: String,
-        /// The shape given.
-        actual: Vec<usize>,
-    },
-    /// A number is outside the range the op is defined on.
-    #[error("{op}: `{argument}` is {actual}, expected {expected}")]
-    Value {
-        /// Name of the op.
-        op: &'static str,
-        /// Name of the argument as in the op's signature.
-        argument: &'static str,
-        /// The range allowed.
-        expected: String,
-        /// The value given.
-        actual: String,
-    },
-    /// A tensor is not where the others of the call are.
-    #[error("{op}: `{argument}` is on {actual}, expected {expected}")]
-    Device {
-        /// Name of the op.
-        op: &'static str,
-        /// Name of the argument as in the op's signature.
-        argument: &'static str,
-        /// The device of the others.
-        expected: String,
-        /// Where it is.
-        actual: String,
+        /// What is wrong with it.
+        refusal: Refusal,
     },
     /// An op has no kernel for this device.
-    #[error("{op}: {what} is not available on {device}; {remedy}")]
+    #[error("{op}: {what} is not available on {device}\nhint: {remedy}")]
     Unsupported {
         /// Name of the op.
         op: &'static str,
-        /// What is asked for.
+        /// What the caller asked for.
         what: String,
         /// The device.
         device: String,
         /// What to do.
         remedy: &'static str,
     },
-    /// A library that the GPU needs cannot be used.
-    #[error("{name} cannot be used: {cause}; {remedy}")]
+    /// The program cannot use a library that the GPU needs.
+    #[error("{name} cannot be used: {cause}\nhint: {remedy}")]
     Library {
         /// Its name.
         name: &'static str,
@@ -63,35 +39,36 @@ pub enum KernelError {
         /// What to install.
         remedy: &'static str,
     },
-    /// A GPU's memory is full.
+    /// The memory of a GPU is full.
     #[error(
-        "{device} is out of memory: {} more are needed, {} of {} are free; use a smaller micro-batch or shorter rows, recompute \
-         activations, or stop other programs on this GPU",
+        "{device} is out of memory: {} more needed, {} of {} free\nhint: use a smaller \
+         micro-batch or shorter rows, recompute activations, or stop other programs on this GPU",
         gib(*bytes), gib(*free), gib(*total)
     )]
     OutOfMemory {
         /// The device.
         device: String,
-        /// Bytes that were asked for.
+        /// Bytes requested.
         bytes: usize,
-        /// Bytes that are free.
+        /// Bytes free.
         free: usize,
         /// Bytes of the device.
         total: usize,
     },
-    /// A kernel does not compile: a fault of this program or of the compiler found.
+    /// A kernel does not compile: a bug of this program or of the compiler.
     #[error(
-        "kernels `{module}` do not compile for {arch}; please report this together with `ssa doctor`:\n{log}"
+        "kernels `{module}` do not compile for {arch}:\n{log}\nhint: report this together with \
+         the output of `ssa doctor`"
     )]
     Compile {
         /// Name of the source.
         module: &'static str,
         /// The architecture.
         arch: String,
-        /// The compiler's messages.
+        /// The messages of the compiler.
         log: String,
     },
-    /// A call of the driver or of a library failed, or a kernel before it.
+    /// A call of the driver or of a library failed, or a kernel queued before it.
     #[error("{call} failed: {message}")]
     Cuda {
         /// The call.
@@ -101,18 +78,81 @@ pub enum KernelError {
     },
 }
 
-fn gib(bytes: usize) -> String {
-    format!("{:.2} GiB", bytes as f64 / (1_u64 << 30) as f64)
+/// What is wrong with an argument.
+#[derive(Debug, thiserror::Error, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Refusal {
+    /// The axes do not have the sizes that the other arguments ask for.
+    #[error("has shape {actual:?}, expected {expected}")]
+    Shape {
+        /// The shape needed, as text with axis letters and sizes.
+        expected: String,
+        /// The shape given.
+        actual: Vec<usize>,
+    },
+    /// The elements have another type than the op reads.
+    #[error("holds {actual} elements, expected {expected}")]
+    DType {
+        /// The type needed.
+        expected: String,
+        /// The type given.
+        actual: DType,
+    },
+    /// The argument is on another device than the rest of the call.
+    #[error("is on {actual}, expected {expected}")]
+    Device {
+        /// The device of the call.
+        expected: String,
+        /// The device of the argument.
+        actual: String,
+    },
+    /// A number is outside the range on which the op is defined.
+    #[error("is {actual}, expected {expected}")]
+    Value {
+        /// The range allowed.
+        expected: String,
+        /// The value given.
+        actual: String,
+    },
 }
 
 impl KernelError {
+    /// The name of the argument that an op refused; none if a device failed.
+    pub fn argument(&self) -> Option<&'static str> {
+        match self {
+            Self::Argument { argument, .. } => Some(argument),
+            _ => None,
+        }
+    }
+
     pub(crate) fn shape(
         op: &'static str,
         argument: &'static str,
         expected: impl Into<String>,
         actual: &[usize],
     ) -> Self {
-        Self::Shape { op, argument, expected: expected.into(), actual: actual.to_vec() }
+        let refusal = Refusal::Shape { expected: expected.into(), actual: actual.to_vec() };
+        Self::Argument { op, argument, refusal }
+    }
+
+    pub(crate) fn dtype(
+        op: &'static str,
+        argument: &'static str,
+        expected: impl ToString,
+        actual: DType,
+    ) -> Self {
+        let refusal = Refusal::DType { expected: expected.to_string(), actual };
+        Self::Argument { op, argument, refusal }
+    }
+
+    pub(crate) fn device(
+        op: &'static str,
+        argument: &'static str,
+        expected: impl ToString,
+        actual: impl ToString,
+    ) -> Self {
+        let (expected, actual) = (expected.to_string(), actual.to_string());
+        Self::Argument { op, argument, refusal: Refusal::Device { expected, actual } }
     }
 
     pub(crate) fn value(
@@ -121,6 +161,11 @@ impl KernelError {
         expected: impl Into<String>,
         actual: impl ToString,
     ) -> Self {
-        Self::Value { op, argument, expected: expected.into(), actual: actual.to_string() }
+        let refusal = Refusal::Value { expected: expected.into(), actual: actual.to_string() };
+        Self::Argument { op, argument, refusal }
     }
+}
+
+fn gib(bytes: usize) -> String {
+    format!("{:.2} GiB", bytes as f64 / (1_u64 << 30) as f64)
 }

@@ -20,30 +20,41 @@
 //! | F | width of the feed-forward layer |
 //! | V | vocabulary |
 //!
-//! Activations lie as `[B, T, heads, D]`, row-major. Query head `h * G + g` belongs to key/value
-//! head `h`.
+//! Activations are `[B, T, heads, D]`, row-major. Query head `h * G + g` belongs to key/value head
+//! `h`.
+//!
+//! # Contracts
+//!
+//! The documentation of an op states the shape and type of every argument, edge cases, errors and
+//! determinism. Every op checks all of its arguments before it writes to any: see
+//! [`KernelError::Argument`]. No argument makes a function of this crate panic; only the functions
+//! in the `reference` modules, which define results for tests, take matching sizes for granted.
+//!
+//! Tensors without elements are legal where they mean "no tokens": B, T, C and leading axes may be
+//! 0, all other axes are at least 1 unless an op says otherwise.
 //!
 //! # Conventions
 //!
 //! * An op is a folder under [`ops`]: `mod.rs` holds its documentation, checks and dispatch,
-//!   `reference.rs` the shortest correct code in `f64` (never optimised: it defines the result),
+//!   `reference.rs` the shortest correct code in `f64` (never optimized: it defines the result),
 //!   `cpu.rs` the fast path.
-//! * A `*_fwd` function returns fresh tensors. A `*_bwd` function **adds** to every gradient buffer
-//!   it is given, so that gradients from several uses of a tensor, or several micro-batches, need
-//!   no extra pass.
-//! * On the CPU everything is `f32`; on a GPU weights, activations and their gradients are `bf16`,
-//!   and statistics of a row or a query (`rstd`, `lse`, gates), weight gradients and moments are
-//!   `f32`. All tensors of a call lie on one device.
-//! * `f32` storage on the CPU; reductions longer than one head or one row accumulate in `f64` or in
-//!   blocked `f32` as each op states.
-//! * Results do not depend on the number of threads: work is cut into pieces by shape alone and
+//! * A `*_fwd` function returns new tensors. A `*_bwd` function **adds** to every gradient buffer
+//!   it gets, so that gradients from several uses of a tensor, or several micro-batches, need no
+//!   extra pass.
+//! * On the CPU everything is `f32`. On a GPU weights, activations and their gradients are `bf16`;
+//!   statistics of a row or a query (`rstd`, `lse`, gates), weight gradients and moments are `f32`.
+//!   All tensors of a call are on one device.
+//! * Reductions longer than one head or one row accumulate in `f64` or in blocked `f32`, as each op
+//!   states.
+//! * Results do not depend on the number of threads: shapes alone decide how work is split, and
 //!   partial results are combined in index order.
 //! * Document borders are part of every attention call: see [`Documents`].
 
-mod checks;
+mod contract;
 mod cpu;
 pub mod cuda;
 mod device;
+mod device_cache;
 mod documents;
 mod error;
 pub mod ops;
@@ -53,8 +64,8 @@ mod tensor;
 pub use cuda::Gpu;
 pub use device::{DType, Device};
 pub use documents::Documents;
-pub use error::KernelError;
-pub use scalar::Scalar;
+pub use error::{KernelError, Refusal};
+pub use scalar::{PendingScalars, Scalar, Scalars};
 pub use tensor::Tensor;
 
 /// Result of every fallible function in this crate.

@@ -1,10 +1,14 @@
 //! The error type of this crate.
 
 use std::fmt::Display;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use ssa_files::FileError;
 use ssa_kernels::KernelError;
+use ssa_kernels::ops::attention::AttentionMode;
+use ssa_kernels::ops::attention::selection::InvalidBudget;
+use ssa_names::UnknownName;
 
 /// What was wrong with a configuration, a checkpoint or the input of a model.
 ///
@@ -47,19 +51,12 @@ pub enum ModelError {
         expected: String,
     },
     /// A word is not one of the names of a setting.
-    #[error("unknown {what} `{given}`, expected {}{}", list(expected), suggestion(given, expected))]
-    UnknownName {
-        /// The setting.
-        what: &'static str,
-        /// The word given.
-        given: String,
-        /// The names there are.
-        expected: Vec<&'static str>,
-    },
+    #[error(transparent)]
+    UnknownName(#[from] UnknownName),
     /// A folder has no weights that this crate can read.
     #[error(
-        "{} has neither model.safetensors nor model.safetensors.index.json; weights in other formats \
-         (pytorch_model.bin) must be converted to safetensors first",
+        "{} has neither model.safetensors nor model.safetensors.index.json\n\
+         hint: convert weights in other formats (pytorch_model.bin) to safetensors first",
         path.display()
     )]
     NoWeights {
@@ -67,7 +64,10 @@ pub enum ModelError {
         path: PathBuf,
     },
     /// A weight file is cut short, or was never one.
-    #[error("{} is damaged or no weight file: {problem}; download or copy it again", path.display())]
+    #[error(
+        "{} is corrupt or not a safetensors file: {problem}\nhint: download or copy it again",
+        path.display()
+    )]
     Damaged {
         /// The file.
         path: PathBuf,
@@ -84,7 +84,8 @@ pub enum ModelError {
     },
     /// The checkpoint has tensors that the model lacks: loading the rest would give another model.
     #[error(
-        "{} has tensors that a model of its config.json has not: {}; do the two files belong together?",
+        "{} has tensors that config.json does not describe: {}\n\
+         hint: check that the two files belong to the same model",
         path.display(),
         first_few(names)
     )]
@@ -95,7 +96,10 @@ pub enum ModelError {
         names: Vec<String>,
     },
     /// A tensor of a checkpoint does not have the shape that its `config.json` implies.
-    #[error("{}: tensor `{name}` has shape {actual:?}, the configuration asks for {expected:?}", path.display())]
+    #[error(
+        "{}: tensor `{name}` has shape {actual:?}, the configuration asks for {expected:?}",
+        path.display()
+    )]
     TensorShape {
         /// The file.
         path: PathBuf,
@@ -123,39 +127,14 @@ pub enum ModelError {
         problem: String,
     },
     /// Tokens, documents, labels and masks of a call do not fit each other or the model.
-    #[error("{message}")]
-    Input {
-        /// What does not fit.
-        message: String,
-    },
+    #[error(transparent)]
+    Input(#[from] InputError),
     /// A call asks for attentions that the method does not have.
-    #[error("{message}")]
-    Options {
-        /// What is impossible, and what to ask for instead.
-        message: String,
-    },
+    #[error(transparent)]
+    Options(#[from] OptionsError),
     /// A budget is not of the form `16x4`.
-    #[error(
-        "`{text}` is not a sparse budget\nhint: write BLOCK_SIZExBLOCK_COUNTS with both from 1 to \
-         1048576, such as 16x4 for 4 blocks of 16 tokens"
-    )]
-    Budget {
-        /// What was given.
-        text: String,
-    },
-    /// A selection rule cannot serve a budget.
-    #[error(
-        "the budget {budget} is impossible with reference selection: {part} must be {expected}\n\
-         hint: change the budget, or use exact selection"
-    )]
-    Selection {
-        /// The budget.
-        budget: String,
-        /// `block_size` or `block_counts`.
-        part: &'static str,
-        /// The values that the rule can serve.
-        expected: String,
-    },
+    #[error(transparent)]
+    Budget(#[from] InvalidBudget),
     /// An op refused its arguments.
     #[error(transparent)]
     Kernel(#[from] KernelError),
@@ -193,26 +172,88 @@ fn first_few(names: &[String]) -> String {
     }
 }
 
-/// "`a`, `b` or `c`".
-fn list(names: &[&str]) -> String {
-    match names {
-        [] => String::new(),
-        [only] => format!("`{only}`"),
-        [init @ .., last] => {
-            let init: Vec<_> = init.iter().map(|name| format!("`{name}`")).collect();
-            format!("{} or `{last}`", init.join(", "))
-        }
-    }
+/// Tokens, documents, labels and masks that do not fit each other or the model.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum InputError {
+    /// There are not as many ids as rows and tokens say, or none.
+    #[error("{ids} ids given for {batch} rows of {tokens} tokens")]
+    Ids {
+        /// Ids given.
+        ids: usize,
+        /// Rows.
+        batch: usize,
+        /// Tokens of a row.
+        tokens: usize,
+    },
+    /// The documents are those of another number of tokens.
+    #[error("the documents cover {covered} tokens, but there are {ids}")]
+    Documents {
+        /// Tokens in the documents.
+        covered: usize,
+        /// Ids given.
+        ids: usize,
+    },
+    /// A document is in more than one row.
+    #[error("the document at tokens {range:?} crosses the end of a row of {tokens}")]
+    DocumentCrossesRow {
+        /// Tokens of the document.
+        range: Range<usize>,
+        /// Tokens of a row.
+        tokens: usize,
+    },
+    /// A list does not have one entry for each token.
+    #[error("{list} has {len} entries for {tokens} tokens")]
+    Length {
+        /// Its name.
+        list: &'static str,
+        /// Its entries.
+        len: usize,
+        /// Tokens of the input.
+        tokens: usize,
+    },
+    /// A document has more tokens than the model has positions.
+    #[error(
+        "a document of {tokens} tokens is longer than the model's max_position_embeddings of \
+         {positions}"
+    )]
+    DocumentTooLong {
+        /// Tokens of the document.
+        tokens: usize,
+        /// Positions of the model.
+        positions: usize,
+    },
 }
 
-/// The name that was probably meant, if one is close.
-fn suggestion(given: &str, names: &[&str]) -> String {
-    const CLOSE: f64 = 0.8;
-    let similarity = |name: &str| strsim::jaro_winkler(&given.to_lowercase(), name);
-    names
-        .iter()
-        .map(|name| (similarity(name), name))
-        .filter(|(similarity, _)| *similarity >= CLOSE)
-        .max_by(|a, b| a.0.total_cmp(&b.0))
-        .map_or_else(String::new, |(_, name)| format!(" (did you mean `{name}`?)"))
+/// A call asks for attentions that the method does not have.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum OptionsError {
+    /// The method has no attention of this mode.
+    #[error("method {method} has no {mode} attention\nhint: use attention mode {has}")]
+    NoSuchMode {
+        /// The method.
+        method: &'static str,
+        /// The mode asked for.
+        mode: AttentionMode,
+        /// A mode that it has.
+        has: AttentionMode,
+    },
+    /// A method is declared as aligned, but its modes cannot be.
+    #[error(
+        "method `{method}` cannot align its outputs: that takes one attention in each mode, with a \
+         common gate"
+    )]
+    NotAlignable {
+        /// The method.
+        method: &'static str,
+    },
+    /// A training step does not name a stream for every layer.
+    #[error("{streams} streams given for {layers} layers")]
+    StreamCount {
+        /// Streams given.
+        streams: usize,
+        /// Layers of the model.
+        layers: usize,
+    },
 }

@@ -2,7 +2,8 @@
 
 use ssa_kernels::Documents;
 
-use crate::{ModelError, Result};
+use crate::Result;
+use crate::error::InputError;
 
 /// The tokens of one call: `batch` rows of `tokens` ids with the documents inside them.
 #[derive(Clone, Debug)]
@@ -18,35 +19,32 @@ impl Input {
     /// row.
     ///
     /// # Errors
-    /// [`ModelError::Input`] says which of them disagree.
+    /// [`InputError`] says which of them disagree.
     pub fn new(ids: Vec<u32>, batch: usize, tokens: usize, documents: Documents) -> Result<Self> {
-        let refuse = |message: String| Err(ModelError::Input { message });
-        if ids.is_empty() || ids.len() != batch * tokens {
-            return refuse(format!("{} ids given for {batch} rows of {tokens} tokens", ids.len()));
+        if ids.is_empty() || batch.checked_mul(tokens) != Some(ids.len()) {
+            return Err(InputError::Ids { ids: ids.len(), batch, tokens }.into());
         }
         if documents.total_tokens() != ids.len() {
-            let total = documents.total_tokens();
-            return refuse(format!(
-                "the documents cover {total} tokens, but there are {}",
-                ids.len()
-            ));
+            let covered = documents.total_tokens();
+            return Err(InputError::Documents { covered, ids: ids.len() }.into());
         }
-        if let Some(range) =
-            documents.ranges().find(|range| range.start / tokens != (range.end - 1) / tokens)
-        {
-            return refuse(format!(
-                "the document at tokens {range:?} crosses the end of a row of {tokens}"
-            ));
+        let crossing =
+            documents.ranges().find(|range| range.start / tokens != (range.end - 1) / tokens);
+        match crossing {
+            Some(range) => Err(InputError::DocumentCrossesRow { range, tokens }.into()),
+            None => Ok(Self { ids, batch, tokens, documents }),
         }
-        Ok(Self { ids, batch, tokens, documents })
     }
 
     /// Rows that hold one document each.
     ///
     /// # Errors
-    /// [`ModelError::Input`] if the number of ids is not `batch * tokens` or is zero.
+    /// [`InputError::Ids`] if the number of ids is not `batch * tokens` or is zero.
     pub fn rows(ids: Vec<u32>, batch: usize, tokens: usize) -> Result<Self> {
-        Self::new(ids, batch, tokens, Documents::rows(batch, tokens))
+        if batch.checked_mul(tokens) != Some(ids.len()) {
+            return Err(InputError::Ids { ids: ids.len(), batch, tokens }.into());
+        }
+        Self::new(ids, batch, tokens, Documents::rows(batch, tokens)?)
     }
 
     /// The token ids in row order.
@@ -94,13 +92,12 @@ impl TrainBatch {
     /// tokens that are not padding; `None` means all.
     ///
     /// # Errors
-    /// [`ModelError::Input`] if a length differs from the number of tokens.
+    /// [`InputError::Length`] if a length differs from the number of tokens.
     pub fn new(input: Input, labels: Vec<i32>, valid: Option<Vec<bool>>) -> Result<Self> {
-        for (name, len) in [("labels", Some(labels.len())), ("valid", valid.as_ref().map(Vec::len))]
-        {
+        let lengths = [("labels", Some(labels.len())), ("valid", valid.as_ref().map(Vec::len))];
+        for (list, len) in lengths {
             if let Some(len) = len.filter(|&len| len != input.len()) {
-                let message = format!("{name} has {len} entries for {} tokens", input.len());
-                return Err(ModelError::Input { message });
+                return Err(InputError::Length { list, len, tokens: input.len() }.into());
             }
         }
         Ok(Self { input, labels, valid })
@@ -125,14 +122,38 @@ impl TrainBatch {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ModelError;
 
     #[test]
     fn documents_stay_inside_rows() {
-        let documents = |offsets: &[usize]| Documents::from_cu_seqlens(offsets.to_vec()).unwrap();
-        assert!(Input::new(vec![0; 8], 2, 4, documents(&[0, 1, 4, 8])).is_ok());
-        for (batch, offsets) in [(2, [0, 3, 5, 8]), (2, [0, 2, 4, 7]), (3, [0, 2, 4, 8])] {
-            assert!(Input::new(vec![0; 8], batch, 4, documents(&offsets)).is_err());
+        let input = |batch, offsets: [usize; 4]| {
+            let documents = Documents::from_cu_seqlens(offsets.to_vec()).unwrap();
+            Input::new(vec![0; 8], batch, 4, documents)
+        };
+        assert_eq!(input(2, [0, 1, 4, 8]).unwrap().documents().len(), 3);
+        let refused = |result: Result<Input>| match result {
+            Err(ModelError::Input(error)) => error,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(
+            refused(input(2, [0, 3, 5, 8])),
+            InputError::DocumentCrossesRow { range: 3..5, tokens: 4 }
+        );
+        assert_eq!(refused(input(2, [0, 2, 4, 7])), InputError::Documents { covered: 7, ids: 8 });
+        let ids = |ids, batch, tokens| InputError::Ids { ids, batch, tokens };
+        assert_eq!(refused(input(3, [0, 2, 4, 8])), ids(8, 3, 4));
+        assert_eq!(refused(Input::rows(vec![], 0, 4)), ids(0, 0, 4));
+        assert_eq!(refused(Input::rows(vec![0], usize::MAX, 3)), ids(1, usize::MAX, 3));
+    }
+
+    #[test]
+    fn labels_and_mask_have_one_entry_per_token() {
+        let input = Input::rows(vec![0; 8], 2, 4).unwrap();
+        for (list, labels, valid) in [("labels", 7, 8), ("valid", 8, 9)] {
+            let result = TrainBatch::new(input.clone(), vec![0; labels], Some(vec![true; valid]));
+            let Err(ModelError::Input(error)) = result else { panic!("{result:?}") };
+            let len = labels + valid - 8;
+            assert_eq!(error, InputError::Length { list, len, tokens: 8 });
         }
-        assert!(Input::rows(vec![], 0, 4).is_err());
     }
 }

@@ -4,8 +4,8 @@ use ssa_kernels::ops::attention::gated_pair::PairAlignment;
 use ssa_kernels::ops::rms_norm::{RmsNormOutput, add_rms_norm_fwd, rms_norm_bwd, rms_norm_fwd};
 use ssa_kernels::{Scalar, Tensor};
 
-use crate::attention::plan::PlannedAttention;
 use crate::attention::{self, AttentionContext, AttentionSaved, QueryKeyValue};
+use crate::method::LayerPlan;
 use crate::mlp::{self, MlpSaved};
 use crate::{LayerParameters, Result};
 
@@ -45,7 +45,7 @@ impl LayerSaved {
 pub(crate) fn forward(
     x: Tensor,
     weights: &LayerParameters,
-    plan: &[PlannedAttention],
+    plan: &LayerPlan,
     context: &LayerContext<'_>,
     alignment: Option<&PairAlignment<'_>>,
     observe: impl FnOnce(&QueryKeyValue) -> Result<()>,
@@ -69,7 +69,7 @@ pub(crate) fn backward(
     saved: &LayerSaved,
     weights: &LayerParameters,
     context: &LayerContext<'_>,
-    alignment: Option<(&PairAlignment<'_>, f32)>,
+    alignment: (&PairAlignment<'_>, f32),
     grads: &mut LayerParameters,
 ) -> Result<()> {
     let norm = &saved.mlp_norm;

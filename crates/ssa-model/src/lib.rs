@@ -9,20 +9,19 @@
 //! * [`ModelConfig`] is a checked configuration; [`ModelSettings`] are its values before the check.
 //! * [`Parameters`] are the tensors of a model, and also its gradients.
 //! * [`checkpoint`] reads and writes models; [`Parameters::init`] makes fresh ones.
-//! * [`Method`], [`AttentionMode`] and [`DocumentMasking`] are the words of the method;
-//!   [`AttentionOptions`] says how one call uses them.
+//! * [`Method`] says which attentions a model has and how training uses them; a method is data, a
+//!   [`MethodSpec`] built from [`AttentionKind`]s. [`AttentionOptions`] say how one call uses them.
 //! * [`Model`] runs: [`Model::forward`] for inference, [`Model::train_step`] for one micro-batch
-//!   forward and backward. The file `attention/plan.rs` is the only place where the four methods
-//!   differ.
+//!   forward and backward, whose losses stay on the device as [`StepLosses`].
 
 mod attention;
-mod budget;
 pub mod checkpoint;
 mod config;
 mod error;
-mod init;
 mod input;
 mod layer;
+mod losses;
+mod method;
 mod mlp;
 mod model;
 mod options;
@@ -30,16 +29,20 @@ mod parameters;
 mod rope;
 #[cfg(test)]
 mod testing;
-mod training;
 
-pub use budget::SparseBudget;
 pub use config::{ModelConfig, ModelSettings, RopeScaling};
-pub use error::ModelError;
+pub use error::{InputError, ModelError, OptionsError};
 pub use input::{Input, TrainBatch};
-pub use model::{LayerAttention, Model};
-pub use options::{AttentionMode, AttentionOptions, DocumentMasking, Method};
+pub use losses::{LossDenominators, Losses, PendingLosses, StepLosses};
+pub use method::{
+    AttendedKeys, AttentionInputs, AttentionKind, AttentionSizes, Compression, Full, LayerPlan,
+    Method, MethodSpec, PlannedAttention, SavedAttention, Sparse, Training, Window,
+};
+pub use model::{LayerAttention, Model, Objective};
+pub use options::{AttentionOptions, DocumentMasking};
 pub use parameters::{LayerParameters, Parameters, parameter_count, parameter_shapes};
-pub use training::{Objective, StepLosses, StepScale};
+pub use ssa_kernels::ops::attention::AttentionMode;
+pub use ssa_kernels::ops::attention::selection::SparseBudget;
 
 /// Result of every fallible function in this crate.
 pub type Result<T, E = ModelError> = std::result::Result<T, E>;

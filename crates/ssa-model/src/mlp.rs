@@ -6,7 +6,7 @@ use ssa_kernels::ops::swiglu::{SwigluGrads, swiglu_bwd_with_out, swiglu_fwd};
 
 use crate::{LayerParameters, Result};
 
-/// What the backward needs besides the input.
+/// What the backward needs in addition to the input.
 pub(crate) struct MlpSaved {
     /// `x W_gateᵀ`, `[B, T, F]`.
     gate: Tensor,

@@ -1,6 +1,6 @@
 //! Models small enough for tests, with sizes that all differ so that no two can be confused.
 
-use crate::{Method, ModelConfig, ModelSettings, RopeScaling};
+use crate::{Method, ModelConfig, ModelSettings, RopeScaling, SparseBudget};
 
 pub(crate) fn small_settings() -> ModelSettings {
     ModelSettings {
@@ -17,10 +17,9 @@ pub(crate) fn small_settings() -> ModelSettings {
         max_position_embeddings: 512,
         initializer_range: 0.02,
         tie_word_embeddings: true,
-        block_size: 4,
-        block_counts: 3,
+        budget: SparseBudget::new(4, 3).unwrap(),
         window_size: 0,
-        attention_method: Method::Ssa,
+        attention_method: Method::SSA,
         bos_token_id: None,
         eos_token_id: vec![96],
     }

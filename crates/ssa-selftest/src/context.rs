@@ -58,7 +58,7 @@ impl<'a> Context<'a> {
         }
     }
 
-    /// An error of one case is a failed outcome; a device that is lost is the end.
+    /// An error in a case is a failed outcome; a lost device ends the checks.
     pub(crate) fn finish(mut self, result: Result<()>) -> Result<Vec<Outcome>> {
         match result {
             Ok(()) => {}
@@ -117,7 +117,7 @@ impl<'a> Context<'a> {
         exact: &[f64],
         plain: &[f64],
     ) -> Result<()> {
-        // No number is within an allowance that is not one.
+        // Nothing is within a tolerance of NaN.
         let plain_error = if plain.len() == exact.len() {
             max_error(plain.iter().copied(), exact)
         } else {

@@ -18,8 +18,8 @@ use ssa_kernels::ops::attention::selection::SelectionRule;
 use ssa_kernels::ops::cross_entropy::IGNORE_INDEX;
 use ssa_kernels::{Device, Tensor};
 use ssa_model::{
-    AttentionMode, AttentionOptions, Input, Method, Model, ModelError, Objective, Parameters,
-    StepLosses, StepScale, TrainBatch,
+    AttentionMode, AttentionOptions, Input, LossDenominators, Losses, Method, Model, ModelError,
+    Objective, Parameters, TrainBatch,
 };
 use ssa_testkit::{Golden, GoldenTensor};
 
@@ -46,7 +46,7 @@ pub enum GoldenError {
     Model(#[from] ModelError),
 }
 
-/// A model and what the released code makes of it.
+/// A model and the results of the released code for it.
 pub struct Case {
     /// Name of its directory.
     pub name: String,
@@ -83,7 +83,7 @@ impl Case {
         let streaming = name.ends_with("streaming_topk");
         Ok(Self {
             model: Model::load(directory)?,
-            method: name.split('_').next().unwrap_or_default().parse()?,
+            method: name.split('_').next().unwrap_or_default().parse().map_err(ModelError::from)?,
             rule: if streaming { SelectionRule::Reference } else { SelectionRule::Exact },
             expected: Golden::open(&directory.join("expected.safetensors"))
                 .map_err(GoldenError::File)?,
@@ -100,10 +100,7 @@ impl Case {
 
     /// Options of a stream named in the files; `eval` and `train` stand for a method's only stream.
     pub fn options(&self, stream: &str) -> AttentionOptions {
-        let mode = match (stream, self.method) {
-            ("full", _) | (_, Method::Full) => AttentionMode::Full,
-            _ => AttentionMode::Sparse,
-        };
+        let mode = stream.parse::<AttentionMode>().unwrap_or(self.method.main_mode());
         let mut options = self.model.config().attention_options(mode);
         options.method = self.method;
         options.selection.rule = self.rule;
@@ -140,11 +137,7 @@ impl Case {
     ///
     /// # Errors
     /// As [`Case::input`], and what the model fails with.
-    pub fn step(
-        &self,
-        model: &Model,
-        stream: &str,
-    ) -> Result<(StepLosses, Parameters), GoldenError> {
+    pub fn step(&self, model: &Model, stream: &str) -> Result<(Losses, Parameters), GoldenError> {
         Ok(self.train_step(stream)?.run(model)?)
     }
 
@@ -165,7 +158,7 @@ impl Case {
                 z_loss: 0.0,
                 recompute: false,
             },
-            scale: StepScale {
+            denominators: LossDenominators {
                 target_tokens: labels.len() - input.batch(),
                 valid_tokens: labels.len(),
             },
@@ -175,13 +168,13 @@ impl Case {
 }
 
 /// The loss that the files hold.
-pub fn total_loss(losses: &StepLosses) -> f64 {
+pub fn total_loss(losses: &Losses) -> f64 {
     losses.cross_entropy + ALPHA * losses.alignment
 }
 
 /// Checks every case of a directory on a device. The files are what the step in `f64` must give, up
 /// to their own `f32`; the device is compared with that step as in the checks of whole models. Here
-/// the weights are rounded to `bf16` besides, by the device and by plain computations.
+/// the weights are also rounded to `bf16`, by the device and by plain computations.
 ///
 /// # Errors
 /// [`GoldenError`] names the file that is wrong, or the device has failed.
@@ -242,7 +235,8 @@ fn check_files(context: &mut Context<'_>, case: &Case, stream: &str) -> Result<(
     let error = (case.loss(&format!("train_loss.{stream}")) - loss).abs();
     context.outcome("loss in the file", error, FILE_TOLERANCE * loss);
     let error = |(name, grad): (String, &Tensor)| -> Result<f64, GoldenError> {
-        Ok(relative(&case.tensor(&format!("grad.{stream}.{name}"))?.values, grad.as_slice()))
+        let expected = &case.tensor(&format!("grad.{stream}.{name}"))?.values;
+        Ok(relative(expected, grad.as_slice().map_err(ModelError::from)?))
     };
     let errors = exact.grads.named().into_iter().map(error).collect::<Result<Vec<_>, _>>()?;
     context.outcome("gradients in the file", worst(errors.into_iter()), FILE_TOLERANCE);

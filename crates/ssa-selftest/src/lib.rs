@@ -1,4 +1,4 @@
-//! Checks of every operation and of a whole training step on the device of the user.
+//! Checks of every operation, of whole models and of training steps on the device of the user.
 //!
 //! A GPU, its driver and its libraries differ from machine to machine, and tests that run where the
 //! program is built say little about them. So the checks ship with the program: `ssa selftest`.
@@ -22,6 +22,7 @@ mod ops;
 mod plain;
 mod selection;
 mod step;
+mod trainer;
 
 pub use context::{Context, Outcome};
 pub use plain::{added_twice, bf16, round, twice};
@@ -61,14 +62,15 @@ pub const SUITES: &[Suite] = &[
     Suite { name: "sparse_attention", run: ops::sparse::run },
     Suite { name: "attention_statistics", run: ops::statistics::run },
     Suite { name: "model", run: model::run },
+    Suite { name: "trainer", run: trainer::run },
 ];
 
 /// Runs the suites whose name contains `filter` on a device. `observe` sees every outcome as it
 /// comes.
 ///
 /// # Errors
-/// The device fails in a way that makes going on pointless; a wrong result is an [`Outcome`], not
-/// an error.
+/// The device fails so that no further check can run. A wrong result is an [`Outcome`], not an
+/// error.
 pub fn run(
     device: &Device,
     filter: &str,

@@ -2,10 +2,9 @@
 //! rounding lets them be.
 
 use ssa_kernels::Documents;
-use ssa_kernels::ops::attention::pooling::mean_pool_f32_fwd;
 use ssa_kernels::ops::attention::selection::reference::select;
 use ssa_kernels::ops::attention::selection::{
-    BlockIndices, SelectionOptions, SelectionRule, select_blocks,
+    HostBlockIndices, SelectionOptions, SelectionRule, select_by_means,
 };
 use ssa_model::{AttentionOptions, DocumentMasking, Input, Model, ModelError};
 
@@ -13,24 +12,22 @@ use crate::Context;
 use crate::plain::Importance;
 
 /// The selection of every layer, from the queries and keys that the device computes there. A
-/// training step computes the same ones, bit for bit: only the stream that goes on decides about
-/// them.
+/// training step computes the same ones, bit for bit: the
+/// selection depends only on the stream that feeds the next layer.
 pub(crate) fn of_device(
     model: &Model,
     input: &Input,
     options: &AttentionOptions,
-) -> Result<Vec<BlockIndices>, ModelError> {
-    let rows = Documents::rows(input.batch(), input.tokens());
+) -> Result<Vec<HostBlockIndices>, ModelError> {
+    let rows = Documents::rows(input.batch(), input.tokens())?;
     let documents = match options.document_masking {
         DocumentMasking::Both => input.documents(),
         DocumentMasking::FullOnly => &rows,
     };
     let mut selections = Vec::new();
     model.forward_observed(input, options, &mut |layer| {
-        let k_pooled = mean_pool_f32_fwd(layer.k, documents, options.selection.block_size)?;
-        let selected =
-            select_blocks(layer.q, &k_pooled, documents, &options.selection, layer.softmax_scale)?;
-        selections.push(selected.to_host()?.into_owned());
+        let (q, k, scale) = (layer.q, layer.k, layer.softmax_scale);
+        selections.push(select_by_means(q, k, documents, &options.selection, scale)?.to_host()?);
         Ok(())
     })?;
     Ok(selections)
@@ -41,7 +38,7 @@ pub(crate) fn of_device(
 /// without sparse attention.
 pub(crate) fn check(
     context: &mut Context<'_>,
-    selections: &[BlockIndices],
+    selections: &[HostBlockIndices],
     exact: &[Importance],
     plain: &[Vec<Importance>],
     options: &SelectionOptions,
@@ -86,7 +83,7 @@ fn shortfall(
     // The released rule gives earlier blocks and those of the last chunk a share each.
     let share = |block: i32| match options.rule {
         SelectionRule::Exact => 0,
-        SelectionRule::Reference => block as usize / options.block_size,
+        SelectionRule::Reference => block as usize / options.budget.block_size(),
     };
     let only_in = |of: &[i32], other: &[i32]| -> Vec<i32> {
         of.iter().copied().filter(|block| !other.contains(block)).collect()
@@ -102,12 +99,15 @@ fn shortfall(
 
 #[cfg(test)]
 mod tests {
+    use ssa_model::SparseBudget;
+
     use super::*;
 
     #[test]
     fn a_shortfall_is_what_the_worst_block_lacks() {
         let shortfall = |best: &[i32], selected: &[i32], rule| {
-            let options = SelectionOptions { block_size: 2, block_counts: 3, rule };
+            let budget = SparseBudget::new(2, 3).unwrap();
+            let options = SelectionOptions { budget, rule };
             shortfall(&[0.5, 1.0, 0.25, 0.75], best, selected, &options)
         };
         assert_eq!(shortfall(&[1, 3, 4], &[1, 3, 4], SelectionRule::Exact), 0.0);

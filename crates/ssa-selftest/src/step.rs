@@ -14,8 +14,8 @@
 //! errors counts.
 
 use rayon::prelude::*;
-use ssa_kernels::ops::attention::selection::BlockIndices;
-use ssa_model::{Model, ModelError, Parameters, StepLosses};
+use ssa_kernels::ops::attention::selection::HostBlockIndices;
+use ssa_model::{Losses, Model, ModelError, Parameters};
 
 use crate::plain::{Rounding, TrainStep};
 use crate::{Context, selection};
@@ -24,7 +24,7 @@ use crate::{Context, selection};
 const UNITS: [f64; 3] = [1.0, 1.259_921_049_894_873_2, 1.587_401_051_968_199_4];
 
 /// One of the losses of a step.
-type Loss = fn(&StepLosses) -> f64;
+type Loss = fn(&Losses) -> f64;
 
 const LOSSES: [(&str, Loss); 3] = [
     ("cross-entropy", |losses| losses.cross_entropy),
@@ -39,20 +39,20 @@ pub(crate) fn check_step(
     step: &TrainStep,
     model: &Model,
     exact: &Model,
-) -> Result<(StepLosses, Parameters), ModelError> {
+) -> Result<(Losses, Parameters), ModelError> {
     let (losses, grads) = step.run(model)?;
     let selections = selection::of_device(model, step.batch.input(), &step.options())?;
     compare(context, step, exact, (&losses, &grads), &selections)?;
     Ok((losses, grads))
 }
 
-/// Compares what a computation has made of a step, with the blocks it has selected.
+/// Compares the results of a step, and the blocks it selected.
 pub(crate) fn compare(
     context: &mut Context<'_>,
     step: &TrainStep,
     exact: &Model,
-    (losses, grads): (&StepLosses, &Parameters),
-    selections: &[BlockIndices],
+    (losses, grads): (&Losses, &Parameters),
+    selections: &[HostBlockIndices],
 ) -> Result<(), ModelError> {
     let plain = plain(|rounding| step.plain(exact, rounding, Some(selections)))?;
     let exact = step.plain(exact, Rounding::None, Some(selections))?;
@@ -68,17 +68,19 @@ pub(crate) fn compare(
     for (index, ((name, grad), (_, exact))) in
         grads.named().into_iter().zip(exact.grads.named()).enumerate()
     {
+        let exact = exact.as_slice()?;
         let errors =
-            plain_grads.iter().map(|named| relative(named[index].1.as_slice(), exact.as_slice()));
-        let error = relative(&grad.to_vec()?, exact.as_slice());
-        context.outcome(&format!("d {name}"), error, allowed(errors));
+            plain_grads.iter().map(|named| Ok(relative(named[index].1.as_slice()?, exact)));
+        let errors = errors.collect::<Result<Vec<_>, ModelError>>()?;
+        let error = relative(&grad.to_vec()?, exact);
+        context.outcome(&format!("d {name}"), error, allowed(errors.into_iter()));
     }
     let plain: Vec<_> = plain.into_iter().map(|plain| plain.importance).collect();
     selection::check(context, selections, &exact.importance, &plain, &step.options().selection);
     Ok(())
 }
 
-/// What plain computations make of the same thing.
+/// The results of plain computations of the same thing.
 pub(crate) fn plain<T: Send>(
     compute: impl Fn(Rounding) -> Result<T, ModelError> + Sync,
 ) -> Result<Vec<T>, ModelError> {

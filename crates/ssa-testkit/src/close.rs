@@ -42,7 +42,8 @@ pub fn assert_close(name: &str, actual: &[f32], expected: &[f64], tolerance: Tol
         && excess > 0.0
     {
         panic!(
-            "{name}: element {index} of {} is {}, expected {} (allowed {tolerance:?}, over by {excess:.3e})",
+            "{name}: element {index} of {} is {}, expected {} (allowed {tolerance:?}, over by \
+             {excess:.3e})",
             actual.len(),
             actual[index],
             expected[index],

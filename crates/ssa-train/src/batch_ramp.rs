@@ -1,4 +1,4 @@
-//! Rows of the optimiser steps: a batch that may grow over the first of them.
+//! Rows of the optimizer steps: a batch that can grow over the first of them.
 
 /// How many rows each step has.
 ///
@@ -7,11 +7,11 @@
 /// otherwise:  full
 /// ```
 ///
-/// with the steps `s` counted from 0. It is a function of the step alone, so a resumed run ramps on
-/// where it stopped.
+/// with the steps `s` counted from 0. It is a function of the step alone, so a resumed run
+/// continues the ramp.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BatchRamp {
-    /// Rows computed at once; it divides the two sizes below.
+    /// Rows of a micro-batch; it divides the two sizes below.
     pub micro_batch_size: usize,
     /// Rows of the first step, at most `full`.
     pub start: usize,

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use ssa_data::DataError;
+use ssa_data::{DataError, TextError};
 use ssa_files::FileError;
 use ssa_kernels::KernelError;
 use ssa_model::ModelError;
@@ -178,6 +178,12 @@ pub enum TrainError {
     /// An op refused its arguments.
     #[error(transparent)]
     Kernel(#[from] KernelError),
+}
+
+impl From<TextError> for TrainError {
+    fn from(error: TextError) -> Self {
+        Self::Data(error.into())
+    }
 }
 
 fn list(differences: &[Difference]) -> String {

@@ -1,4 +1,4 @@
-//! What tells one text from another.
+//! Recognizing a text by a hash of its rows.
 
 use ssa_data::{Mixture, PackedRows};
 use ssa_files::Sha256;

@@ -1,7 +1,9 @@
 //! The work of a training step, for a share of what a device could do at best (MFU).
 
 use ssa_data::Batch;
-use ssa_model::{DocumentMasking, Method, ModelConfig};
+use ssa_model::{
+    AttendedKeys, AttentionMode, AttentionSizes, DocumentMasking, Method, ModelConfig,
+};
 
 use crate::TrainPlan;
 
@@ -16,7 +18,7 @@ const PER_PRODUCT: f64 = 6.0;
 /// ```
 ///
 /// The pairs of a query with the keys it attends to are counted document by document, for each
-/// attention that the method computes: both for ssa, all three for nsa. What is not counted:
+/// attention that the method computes in training. What is not counted:
 /// padding, a forward that is run again to save memory, the choice of blocks, and everything
 /// elementwise.
 ///
@@ -25,44 +27,33 @@ const PER_PRODUCT: f64 = 6.0;
 pub(crate) struct StepFlops {
     per_token: f64,
     per_pair: f64,
-    keys: Vec<Keys>,
-    /// Whether attention other than full sees whole rows instead of documents.
-    rows: bool,
+    attentions: Vec<CountedAttention>,
 }
 
-/// Which keys a query attends to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Keys {
-    /// All up to itself.
-    All,
-    /// Those of at most `counts` blocks, its own up to itself and whole ones before.
-    Selected { size: u64, counts: u64 },
-    /// One for each complete block, its own if it is the last of it.
-    Complete { size: u64 },
-    /// The last ones, itself included.
-    Last(u64),
+/// An attention that the method computes in training.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct CountedAttention {
+    keys: AttendedKeys,
+    /// Whether it sees whole rows instead of documents.
+    whole_rows: bool,
 }
 
 impl StepFlops {
     pub(crate) fn new(plan: &TrainPlan) -> Self {
         let (model, attention) = (plan.model(), &plan.objective().attention);
-        let [size, counts] = [attention.selection.block_size, attention.selection.block_counts];
-        let selected = Keys::Selected { size: size as u64, counts: counts as u64 };
-        let keys = match attention.method {
-            Method::Full => vec![Keys::All],
-            Method::Moba => vec![selected],
-            Method::Ssa => vec![Keys::All, selected],
-            Method::Nsa => {
-                let window = Keys::Last(model.window_size as u64);
-                vec![Keys::Complete { size: size as u64 }, selected, window]
-            }
-        };
+        let sizes =
+            AttentionSizes { budget: attention.selection.budget, ..model.attention_sizes() };
+        let full_only = attention.document_masking == DocumentMasking::FullOnly;
+        let attentions = attention.method.training_attentions();
+        let counted = attentions.iter().map(|planned| CountedAttention {
+            keys: planned.kind.keys(&sizes),
+            whole_rows: full_only && planned.mode == AttentionMode::Sparse,
+        });
         let width = (model.num_attention_heads * model.head_dim * model.num_hidden_layers) as f64;
         Self {
             per_token: PER_PRODUCT * multiplied_weights(model, attention.method),
             per_pair: PER_PRODUCT * 2.0 * width,
-            keys,
-            rows: attention.document_masking == DocumentMasking::FullOnly,
+            attentions: counted.collect(),
         }
     }
 
@@ -77,49 +68,13 @@ impl StepFlops {
         let documents = documents.filter(|border| batch.valid[border[0]]);
         let documents: Vec<u64> = documents.map(|border| (border[1] - border[0]) as u64).collect();
         let rows: Vec<u64> = batch.valid.chunks(batch.tokens.max(1)).map(valid_tokens).collect();
-        let pairs = |keys: &Keys| {
-            let lengths = if self.rows && *keys != Keys::All { &rows } else { &documents };
-            lengths.iter().map(|&length| keys.pairs(length) as f64).sum::<f64>()
+        let pairs = |attention: &CountedAttention| {
+            let lengths = if attention.whole_rows { &rows } else { &documents };
+            lengths.iter().map(|&length| attention.keys.pairs(length) as f64).sum::<f64>()
         };
-        let pairs: f64 = self.keys.iter().map(pairs).sum();
+        let pairs: f64 = self.attentions.iter().map(pairs).sum();
         batch.valid_tokens() as f64 * self.per_token + pairs * self.per_pair
     }
-}
-
-impl Keys {
-    /// Pairs of query and key in a document of so many tokens.
-    fn pairs(self, tokens: u64) -> u64 {
-        match self {
-            Self::All => up_to(tokens),
-            Self::Last(window) => {
-                let short = tokens.min(window);
-                up_to(short) + (tokens - short) * window
-            }
-            Self::Complete { size } => {
-                let (blocks, rest) = (tokens / size, tokens % size);
-                size * up_to_before(blocks) + blocks + rest * blocks
-            }
-            Self::Selected { size, counts } => {
-                let (blocks, rest) = (tokens / size, tokens % size);
-                let others = counts.saturating_sub(1);
-                // A query of block b attends to min(b, others) whole blocks besides its own.
-                let near = blocks.min(others);
-                let whole = up_to_before(near) + (blocks - near) * others;
-                let own = blocks * up_to(size) + up_to(rest);
-                size * size * whole + rest * size * near + own
-            }
-        }
-    }
-}
-
-/// `1 + 2 + ... + n`.
-fn up_to(n: u64) -> u64 {
-    n * (n + 1) / 2
-}
-
-/// `0 + 1 + ... + (n - 1)`.
-fn up_to_before(n: u64) -> u64 {
-    n * n.saturating_sub(1) / 2
 }
 
 fn valid_tokens(row: &[bool]) -> u64 {
@@ -130,7 +85,7 @@ fn valid_tokens(row: &[bool]) -> u64 {
 fn multiplied_weights(model: &ModelConfig, method: Method) -> f64 {
     let queries = model.num_attention_heads * model.head_dim;
     let keys = model.num_key_value_heads * model.head_dim;
-    let gates = model.num_attention_heads * if method == Method::Nsa { 3 } else { 1 };
+    let gates = model.num_attention_heads * method.training_gates().len();
     // Queries and output; keys and values; the gates; the feed-forward layer's three.
     let layer = model.hidden_size * (2 * queries + 2 * keys + gates + 3 * model.intermediate_size);
     (layer * model.num_hidden_layers + model.vocab_size * model.hidden_size) as f64
@@ -140,36 +95,6 @@ fn multiplied_weights(model: &ModelConfig, method: Method) -> f64 {
 mod tests {
     use super::*;
     use crate::trainer::tests::plan;
-
-    /// The pairs of one query at position `t`, by the definition.
-    fn keys_of(keys: Keys, t: u64) -> u64 {
-        match keys {
-            Keys::All => t + 1,
-            Keys::Last(window) => (t + 1).min(window),
-            Keys::Complete { size } => (t + 1) / size,
-            Keys::Selected { size, counts } => (t / size).min(counts - 1) * size + t % size + 1,
-        }
-    }
-
-    #[test]
-    fn pairs_are_counted_as_if_one_by_one() {
-        let selected = |size, counts| Keys::Selected { size, counts };
-        let kinds = [
-            Keys::All,
-            Keys::Last(1),
-            Keys::Last(7),
-            Keys::Complete { size: 4 },
-            selected(4, 1),
-            selected(4, 3),
-            selected(5, 64),
-        ];
-        for keys in kinds {
-            for tokens in 0..70 {
-                let expected: u64 = (0..tokens).map(|t| keys_of(keys, t)).sum();
-                assert_eq!(keys.pairs(tokens), expected, "{keys:?} of {tokens}");
-            }
-        }
-    }
 
     fn batch(documents: &[usize], padding: usize) -> Batch {
         let tokens = documents.iter().sum::<usize>() + padding;
@@ -197,7 +122,7 @@ mod tests {
         assert_eq!(saved, pairs * 12.0 * width);
         assert_eq!(count("full", &[], &cut), count("full", &[], &padded));
         // Both attentions on top of one set of matrices.
-        let matrices = 32.0 * PER_PRODUCT * multiplied_weights(model, Method::Ssa);
+        let matrices = 32.0 * PER_PRODUCT * multiplied_weights(model, Method::SSA);
         let both = count("full", &[], &cut) + count("moba", &[], &cut);
         assert_eq!(count("ssa", &[], &cut), both - matrices);
         let rows = ["objective.document_masking=full_only"];

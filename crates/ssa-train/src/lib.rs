@@ -51,7 +51,7 @@ pub use memory::{MemoryEstimate, StepShape};
 pub use metrics::{LoggedStep, StepMetrics};
 pub use optimizer::{DecayedWeights, Optimizer, OptimizerOptions};
 pub use plan::TrainPlan;
-pub use run_dir::{Existing, Remaining, RunDir};
+pub use run_dir::{Existing, ResumePoint, RunDir};
 pub use schedule::{Schedule, ScheduleShape};
 pub use session::{Event, Session};
 pub use stream::{StreamDraw, StreamScope};

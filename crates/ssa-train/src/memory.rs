@@ -1,4 +1,4 @@
-//! How much memory a training step takes, before it is run.
+//! How much memory a training step takes, estimated before it runs.
 
 use ssa_kernels::Device;
 use ssa_kernels::ops::cross_entropy;
@@ -22,7 +22,7 @@ pub struct MemoryEstimate {
     pub gradients: usize,
     /// What the layers keep between forward and backward.
     pub activations: usize,
-    /// What the layer or the head at work takes beside that.
+    /// Workspace of the layer or the head that is being computed.
     pub working: usize,
     /// The sum at the fullest moment.
     pub peak: usize,
@@ -33,7 +33,7 @@ pub struct MemoryEstimate {
 pub struct StepShape<'a> {
     /// The model.
     pub model: &'a ModelConfig,
-    /// The attentions that run; with [`Method::Ssa`] both streams.
+    /// The method, which says what attentions run.
     pub method: Method,
     /// Tokens of a row.
     pub tokens: usize,
@@ -72,26 +72,23 @@ impl Sizes {
         let model = step.model;
         let count = parameter_count(model) as usize;
         let element = device.dtype().size();
-        // On a GPU the weights' lower halves lie beside the moments.
+        // On a GPU the optimizer also keeps the lower halves of the weights.
         let residue = F32 - element;
         let (hidden, feed_forward) = (model.hidden_size, model.intermediate_size);
         let queries = model.num_attention_heads * model.head_dim;
         let keys = model.num_key_value_heads * model.head_dim;
-        let (branches, gates, selections) = match step.method {
-            Method::Full => (1, 1, 0),
-            Method::Moba => (1, 1, 1),
-            Method::Ssa => (2, 1, 1),
-            Method::Nsa => (3, 3, 1),
-        };
-        // Input and normed input of both halves, q, k, v, the branches' outputs, gate and up.
-        let kept = 4 * hidden + queries + 2 * keys + branches * queries + 2 * feed_forward;
-        let statistics = 2
-            + (gates + branches) * model.num_attention_heads
-            + selections * model.num_key_value_heads * model.block_counts;
+        let attentions = step.method.training_attentions();
+        let sizes = model.attention_sizes();
+        let attentions_saved: usize =
+            attentions.iter().map(|planned| planned.kind.saved_bytes(&sizes, device.dtype())).sum();
+        // Input and normed input of both halves, q, k, v, gate and up of the feed-forward layer.
+        let kept = 4 * hidden + queries + 2 * keys + 2 * feed_forward;
+        // Of both norms, and the gates.
+        let statistics = 2 + step.method.training_gates().len() * model.num_attention_heads;
         // The product of gate and up and three gradients of its size, or as many of the queries'
-        // size for each branch.
+        // size for each attention.
         let feed_forward_working = 4 * feed_forward;
-        let attention_working = (2 + 3 * branches) * queries + 4 * keys;
+        let attention_working = (2 + 3 * attentions.len()) * queries + 4 * keys;
         let gradients = count * F32;
         Self {
             parameters: count * element,
@@ -99,7 +96,7 @@ impl Sizes {
             gradients,
             head_gradient: model.vocab_size * hidden * F32,
             input_of_layer: hidden * element,
-            layer: kept * element + statistics * F32,
+            layer: kept * element + statistics * F32 + attentions_saved,
             layer_working: (feed_forward_working.max(attention_working) + 3 * hidden) * element,
             layers: model.num_hidden_layers,
         }
@@ -186,7 +183,7 @@ mod tests {
     #[test]
     fn a_cpu_holds_four_copies_of_the_weights() {
         let model = model();
-        let step = StepShape { model: &model, method: Method::Ssa, tokens: 8192, recompute: false };
+        let step = StepShape { model: &model, method: Method::SSA, tokens: 8192, recompute: false };
         let estimate = MemoryEstimate::new(&step, 1, &Device::Cpu);
         let weights = estimate.parameters;
         assert_eq!((estimate.optimizer, estimate.gradients), (2 * weights, weights));
@@ -198,7 +195,7 @@ mod tests {
     fn recomputation_and_fewer_rows_take_less() {
         let model = model();
         let at = |recompute, rows| {
-            let step = StepShape { model: &model, method: Method::Ssa, tokens: 8192, recompute };
+            let step = StepShape { model: &model, method: Method::SSA, tokens: 8192, recompute };
             MemoryEstimate::new(&step, rows, &Device::Cpu)
         };
         assert!(at(true, 8).peak < at(false, 8).peak / 2);
@@ -209,7 +206,7 @@ mod tests {
     #[test]
     fn the_largest_micro_batch_just_fits() {
         let model = model();
-        for method in [Method::Full, Method::Moba, Method::Nsa, Method::Ssa] {
+        for &method in Method::ALL {
             let step = StepShape { model: &model, method, tokens: 8192, recompute: true };
             let budget = 80 * GB;
             let rows = MemoryEstimate::largest_micro_batch(&step, budget, &Device::Cpu);

@@ -1,8 +1,8 @@
-//! The optimiser over all weights of a model.
+//! The optimizer over all weights of a model.
 
 use ssa_kernels::ops::adamw::{AdamwOptions, Moments, adamw_step, join_master, split_master};
-use ssa_kernels::ops::grad_norm::{GradScale, clip_factor, grad_norm};
-use ssa_kernels::{DType, Device, Tensor};
+use ssa_kernels::ops::grad_norm::{GradScale, clipped_grad_norm};
+use ssa_kernels::{DType, Device, Scalar, Scalars, Tensor};
 use ssa_model::{ModelConfig, Parameters};
 
 use crate::Result;
@@ -19,7 +19,13 @@ pub enum DecayedWeights {
     All,
 }
 
-/// Constants of the optimiser over a run.
+ssa_names::names!(DecayedWeights: "set of decayed weights" {
+    Matrices = "matrices",
+    Layers = "layers",
+    All = "all",
+});
+
+/// Constants of the optimizer over a run.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct OptimizerOptions {
     /// Decay of the mean of the gradients.
@@ -39,7 +45,7 @@ pub struct OptimizerOptions {
 /// AdamW with its moments.
 ///
 /// It works on `f32` master weights everywhere. On a GPU a model computes with their upper halves,
-/// and the lower ones, the residues, lie here.
+/// and the optimizer keeps the lower ones, the residues.
 #[derive(Clone, Debug)]
 pub struct Optimizer {
     options: OptimizerOptions,
@@ -50,12 +56,15 @@ pub struct Optimizer {
 }
 
 impl Optimizer {
-    /// An optimiser with zero moments.
-    pub fn new(options: OptimizerOptions, config: &ModelConfig) -> Self {
-        Self::restored(options, Parameters::zeros(config), Parameters::zeros(config), 0)
+    /// An optimizer with zero moments.
+    ///
+    /// # Errors
+    /// As [`Parameters::zeros`].
+    pub fn new(options: OptimizerOptions, config: &ModelConfig) -> Result<Self> {
+        Ok(Self::restored(options, Parameters::zeros(config)?, Parameters::zeros(config)?, 0))
     }
 
-    /// An optimiser that goes on after `steps` steps with the moments it had then.
+    /// An optimizer that continues after `steps` steps with the moments it had then.
     pub(crate) fn restored(
         options: OptimizerOptions,
         m: Parameters,
@@ -69,13 +78,13 @@ impl Optimizer {
     /// compute with.
     ///
     /// # Errors
-    /// [`TrainError::Kernel`](crate::TrainError::Kernel) if the device has no place for them.
+    /// [`TrainError::Kernel`](crate::TrainError::Kernel) if the device is out of memory.
     pub(crate) fn move_to(&mut self, masters: &Parameters, device: &Device) -> Result<Parameters> {
         let moved = |moments: &Parameters| {
             moments.try_map(|_, tensor| -> Result<Tensor> {
-                // Zeros need not travel.
+                // Zeros need no copy.
                 if self.steps == 0 {
-                    return Ok(Tensor::zeros_on(device, DType::F32, tensor.shape()));
+                    return Ok(Tensor::zeros_on(device, DType::F32, tensor.shape())?);
                 }
                 Ok(tensor.to_device(device, DType::F32)?)
             })
@@ -91,9 +100,10 @@ impl Optimizer {
         self.residues = match device {
             Device::Cpu => None,
             _ => Some(weights.try_map(|_, weight| -> Result<Tensor> {
-                Ok(residues
-                    .next()
-                    .unwrap_or_else(|| Tensor::zeros_on(device, DType::I16, weight.shape())))
+                match residues.next() {
+                    Some(residue) => Ok(residue),
+                    None => Ok(Tensor::zeros_on(device, DType::I16, weight.shape())?),
+                }
             })?),
         };
         Ok(weights)
@@ -121,28 +131,33 @@ impl Optimizer {
         self.steps
     }
 
-    /// L2 norm of a gradient over all tensors.
+    /// L2 norm of a gradient over all tensors, and the factor that scales it down to the largest
+    /// norm allowed: NaN unless the norm and all of `losses` are finite.
     ///
     /// # Errors
     /// [`TrainError::Kernel`](crate::TrainError::Kernel) if a GPU fails.
-    pub fn norm(grads: &Parameters) -> Result<f64> {
-        Ok(grad_norm(grads.named().into_iter().map(|(_, tensor)| tensor))?.value()?)
+    pub fn clipped_norm(
+        &self,
+        grads: &Parameters,
+        losses: &Scalars,
+    ) -> Result<(Scalar, GradScale)> {
+        let grads = grads.named().into_iter().map(|(_, tensor)| tensor);
+        Ok(clipped_grad_norm(grads, self.options.max_grad_norm, losses)?)
     }
 
-    /// One step against a gradient of norm `norm`, scaled down if that exceeds the largest norm
-    /// allowed.
+    /// Queues the next step, against a gradient times `scale`. If that is NaN, the step changes
+    /// nothing; if it is not, [`confirm_step`](Self::confirm_step) must follow.
     ///
     /// # Errors
     /// [`TrainError::Kernel`](crate::TrainError::Kernel) if weights and gradients differ in shape.
-    pub fn step(
+    pub fn queue_step(
         &mut self,
         parameters: &mut Parameters,
         grads: &Parameters,
-        norm: f64,
+        scale: &GradScale,
         learning_rate: f64,
     ) -> Result<()> {
-        self.steps += 1;
-        let clip = GradScale::new(clip_factor(norm, self.options.max_grad_norm));
+        let step = self.steps + 1;
         let moments = self.m.named_mut().into_iter().zip(self.v.named_mut());
         let mut residues = self.residues.iter_mut().flat_map(Parameters::named_mut);
         let tensors = parameters.named_mut().into_iter().zip(grads.named()).zip(moments);
@@ -159,9 +174,14 @@ impl Optimizer {
                 },
             };
             let residue = residues.next().map(|(_, residue)| residue);
-            adamw_step(parameter, residue, grad, Moments { m, v }, &options, self.steps, &clip)?;
+            adamw_step(parameter, residue, grad, Moments { m, v }, &options, step, scale)?;
         }
         Ok(())
+    }
+
+    /// Counts the queued step, once it is known that it changed the weights.
+    pub fn confirm_step(&mut self) {
+        self.steps += 1;
     }
 }
 
@@ -199,9 +219,22 @@ mod tests {
     }
 
     fn filled(config: &ModelConfig, value: f32) -> Parameters {
-        let mut parameters = Parameters::zeros(config);
-        parameters.named_mut().into_iter().for_each(|(_, tensor)| tensor.fill(value));
+        let mut parameters = Parameters::zeros(config).unwrap();
+        for (_, tensor) in parameters.named_mut() {
+            tensor.as_mut_slice().unwrap().fill(value);
+        }
         parameters
+    }
+
+    fn norm(optimizer: &Optimizer, grads: &Parameters) -> f64 {
+        let losses = Scalars::new(&Device::Cpu);
+        optimizer.clipped_norm(grads, &losses).unwrap().0.value().unwrap()
+    }
+
+    fn step(optimizer: &mut Optimizer, weights: &mut Parameters, grads: &Parameters) {
+        let (_, scale) = optimizer.clipped_norm(grads, &Scalars::new(&Device::Cpu)).unwrap();
+        optimizer.queue_step(weights, grads, &scale, 0.1).unwrap();
+        optimizer.confirm_step();
     }
 
     #[test]
@@ -214,12 +247,13 @@ mod tests {
         };
         for decayed in [DecayedWeights::Matrices, DecayedWeights::Layers, DecayedWeights::All] {
             let mut weights = filled(&config, 1.0);
-            let zeros = Parameters::zeros(&config);
+            let zeros = Parameters::zeros(&config).unwrap();
             let options = OptimizerOptions { decayed, ..OPTIONS };
-            Optimizer::new(options, &config).step(&mut weights, &zeros, 0.0, 0.1).unwrap();
+            step(&mut Optimizer::new(options, &config).unwrap(), &mut weights, &zeros);
             for (name, tensor) in weights.named() {
                 let expected = if expects(decayed, &name) { 0.95 } else { 1.0 };
-                let close = tensor.as_slice().iter().all(|value| (value - expected).abs() < 1e-6);
+                let values = tensor.as_slice().unwrap();
+                let close = values.iter().all(|value| (value - expected).abs() < 1e-6);
                 assert!(close, "{decayed:?} {name}");
             }
         }
@@ -229,13 +263,33 @@ mod tests {
     fn the_gradient_is_clipped_as_a_whole() {
         let config = config();
         let grads = filled(&config, 1.0);
-        let norm = Optimizer::norm(&grads).unwrap();
+        let mut optimizer = Optimizer::new(OPTIONS, &config).unwrap();
+        let norm = norm(&optimizer, &grads);
         assert!((norm - (grads.count() as f64).sqrt()).abs() < 1e-6 * norm);
 
         // AdamW's first step hides the length of a gradient; its first moment does not.
-        let mut optimizer = Optimizer::new(OPTIONS, &config);
-        optimizer.step(&mut filled(&config, 1.0), &grads, norm, 0.1).unwrap();
-        let length = Optimizer::norm(&optimizer.m).unwrap() / 0.1;
+        step(&mut optimizer, &mut filled(&config, 1.0), &grads);
+        let length = self::norm(&optimizer, &optimizer.m) / 0.1;
         assert!((length - 1.0).abs() < 1e-3, "{length}");
+    }
+
+    #[test]
+    fn a_step_with_a_loss_that_is_not_finite_changes_nothing() {
+        let config = config();
+        let (mut weights, grads) = (filled(&config, 1.0), filled(&config, 1.0));
+        let mut optimizer = Optimizer::new(OPTIONS, &config).unwrap();
+        step(&mut optimizer, &mut weights, &grads);
+        let before = (weights.clone(), optimizer.m.clone(), optimizer.v.clone());
+        let mut losses = Scalars::new(&Device::Cpu);
+        losses.push(&Scalar::new(f64::INFINITY)).unwrap();
+        let (norm, scale) = optimizer.clipped_norm(&grads, &losses).unwrap();
+        assert!(norm.value().unwrap().is_finite());
+        optimizer.queue_step(&mut weights, &grads, &scale, 0.1).unwrap();
+        for (now, before) in
+            [(&weights, &before.0), (&optimizer.m, &before.1), (&optimizer.v, &before.2)]
+        {
+            assert!(now.same_elements(before).unwrap());
+        }
+        assert_eq!(optimizer.steps, 1);
     }
 }

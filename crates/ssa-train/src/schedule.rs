@@ -12,6 +12,8 @@ pub enum ScheduleShape {
     Wsd,
 }
 
+ssa_names::names!(ScheduleShape: "learning-rate schedule" { Cosine = "cosine", Wsd = "wsd" });
+
 /// Linear warm-up to the highest learning rate, then a way down to the lowest.
 ///
 /// ```text

@@ -1,19 +1,19 @@
-//! Which attention a step runs on: the coin of SSA.
+//! Which attention feeds the next layer in a step: the random draw of SSA.
 //!
 //! The draw is a pure function of seed, step and (for the finer scopes) micro-batch or layer. No
-//! state is carried along, so all ranks and a resumed run agree without talking to each other.
+//! state is kept, so all ranks and a resumed run agree without communication.
 
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use ssa_model::{AttentionMode, Method};
+use ssa_model::{AttentionMode, Method, Training};
 
-/// Keeps the coin independent of the other uses of a run's seed (weights, order of the data).
+/// Keeps the draw independent of the other uses of a run's seed (weights, order of the data).
 const PURPOSE: &[u8; 24] = b"ssa-train: stream draw 1";
 
-/// How far one draw reaches.
+/// What shares one draw.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StreamScope {
-    /// All micro-batches and layers of an optimiser step.
+    /// All micro-batches and layers of an optimizer step.
     Step,
     /// All layers of a micro-batch.
     MicroBatch,
@@ -21,8 +21,14 @@ pub enum StreamScope {
     Layer,
 }
 
-/// Draws the stream: full attention with probability `full_ratio` for ssa, always the method's own
-/// otherwise.
+ssa_names::names!(StreamScope: "scope of the stream draw" {
+    Step = "step",
+    MicroBatch = "micro_batch",
+    Layer = "layer",
+});
+
+/// Draws the stream of methods that train on both: full attention with probability `full_ratio`.
+/// Other methods have one stream.
 #[derive(Clone, Debug, PartialEq)]
 pub struct StreamDraw {
     seed: u64,
@@ -31,13 +37,12 @@ pub struct StreamDraw {
 }
 
 impl StreamDraw {
-    /// The draw of a method. `full_ratio` is used by ssa alone: `full` always runs full, `moba` and
-    /// `nsa` sparse.
+    /// The draw of a method. Only methods that train on both streams use `full_ratio`.
     pub fn new(method: Method, seed: u64, full_ratio: f64, scope: StreamScope) -> Self {
-        let full_ratio = match method {
-            Method::Full => 1.0,
-            Method::Moba | Method::Nsa => 0.0,
-            Method::Ssa => full_ratio,
+        let full_ratio = match method.training() {
+            Training::Single(AttentionMode::Full) => 1.0,
+            Training::Single(AttentionMode::Sparse) => 0.0,
+            Training::Aligned => full_ratio,
         };
         Self { seed, full_ratio, scope }
     }
@@ -51,7 +56,7 @@ impl StreamDraw {
         }
     }
 
-    /// Coin number `index` of a step: ChaCha with the step as its stream and the index as its block
+    /// Draw number `index` of a step: ChaCha with the step as its stream and the index as its block
     /// counter.
     fn draw(&self, step: u64, index: u64) -> AttentionMode {
         let mut key = [0; 32];
@@ -60,8 +65,7 @@ impl StreamDraw {
         let mut generator = ChaCha8Rng::from_seed(key);
         generator.set_stream(step);
         generator.set_word_pos(u128::from(index) * 16);
-        // 53 random bits as a number in [0, 1): never below 0, always below 1, so both ratios are
-        // exact.
+        // 53 random bits as a number in [0, 1), so that the ratios 0 and 1 are exact.
         let uniform = (generator.next_u64() >> 11) as f64 / (1u64 << 53) as f64;
         if uniform < self.full_ratio { AttentionMode::Full } else { AttentionMode::Sparse }
     }
@@ -74,7 +78,7 @@ mod tests {
     const STEPS: u64 = 4000;
 
     fn ssa(full_ratio: f64, scope: StreamScope) -> StreamDraw {
-        StreamDraw::new(Method::Ssa, 7, full_ratio, scope)
+        StreamDraw::new(Method::SSA, 7, full_ratio, scope)
     }
 
     fn full_share(draw: &StreamDraw) -> f64 {
@@ -101,7 +105,7 @@ mod tests {
     #[test]
     fn other_methods_never_toss() {
         let share = |method| full_share(&StreamDraw::new(method, 7, 0.5, StreamScope::Step));
-        assert_eq!([Method::Full, Method::Moba, Method::Nsa].map(share), [1.0, 0.0, 0.0]);
+        assert_eq!([Method::FULL, Method::MOBA, Method::NSA].map(share), [1.0, 0.0, 0.0]);
     }
 
     #[test]
@@ -111,7 +115,7 @@ mod tests {
         let backwards: Vec<_> =
             (0..100).rev().map(|step| draw.clone().streams(step, 1, 2)).collect();
         assert!(forwards.iter().eq(backwards.iter().rev()));
-        let other = StreamDraw::new(Method::Ssa, 8, 0.5, StreamScope::MicroBatch);
+        let other = StreamDraw::new(Method::SSA, 8, 0.5, StreamScope::MicroBatch);
         assert_ne!(forwards, (0..100).map(|step| other.streams(step, 1, 2)).collect::<Vec<_>>());
     }
 
@@ -139,7 +143,7 @@ mod tests {
     #[test]
     fn the_draw_of_a_seed_is_pinned() {
         // Another sequence would silently change what every published seed means.
-        let draw = StreamDraw::new(Method::Ssa, 0, 0.5, StreamScope::Step);
+        let draw = StreamDraw::new(Method::SSA, 0, 0.5, StreamScope::Step);
         let toss =
             |step| if draw.streams(step, 0, 1)[0] == AttentionMode::Full { 'F' } else { 's' };
         assert_eq!((0..16).map(toss).collect::<String>(), "FFsFsFFFFsssFssF");

@@ -1,8 +1,8 @@
 //! A process that dies, or a disk that fails, at any operation on a file leaves a run that can be
 //! resumed, and that ends as if nothing had happened.
 //!
-//! The test runs itself as a child: the test [`child`] does a run, and stops or fails where the
-//! environment tells it to.
+//! The test runs itself as a child process: the test [`child`] does a run, and stops or fails where
+//! the environment says.
 
 #![allow(
     clippy::unwrap_used,
@@ -127,7 +127,7 @@ fn arm(run: PathBuf) {
     });
 }
 
-/// Counts the points of the modes into a file beside the run.
+/// Counts the points of both modes into a file next to the run.
 fn count(run: PathBuf) {
     let file = run.with_file_name(COUNT);
     let passed = [Fault::Abort, Fault::Error].map(|mode| (mode, AtomicUsize::new(0)));
@@ -169,15 +169,23 @@ fn run_child(path: &Path, fault: Option<&str>) -> Output {
     command.output().unwrap()
 }
 
-/// What must be the same in the end: weights and moments, and the metrics without their times.
-fn result(path: &Path) -> (Vec<Vec<u8>>, Vec<String>) {
-    let files = ["model.safetensors", "optimizer.safetensors", "state.json", "SHA256SUMS"];
-    let mut bytes =
-        files.map(|file| fs::read(path.join("checkpoints/step-4").join(file)).unwrap()).to_vec();
-    bytes.push(fs::read(path.join("checkpoint/model.safetensors")).unwrap());
-    let metrics = fs::read_to_string(path.join("metrics.jsonl")).unwrap();
+/// What must be the same in the end.
+#[derive(PartialEq)]
+struct Outcome {
+    /// Weights, moments and state.
+    files: Vec<Vec<u8>>,
+    /// The metrics without their times.
+    metrics: Vec<String>,
+}
+
+fn outcome(path: &Path) -> Outcome {
+    let names = ["model.safetensors", "optimizer.safetensors", "state.json", "SHA256SUMS"];
+    let mut files: Vec<Vec<u8>> =
+        names.map(|name| fs::read(path.join("checkpoints/step-4").join(name)).unwrap()).to_vec();
+    files.push(fs::read(path.join("checkpoint/model.safetensors")).unwrap());
+    let text = fs::read_to_string(path.join("metrics.jsonl")).unwrap();
     let timeless = |line: &str| line.split(",\"seconds\"").next().unwrap().to_owned();
-    (bytes, metrics.lines().map(timeless).collect())
+    Outcome { files, metrics: text.lines().map(timeless).collect() }
 }
 
 /// `latest`, if it is there, leads to a checkpoint that is whole.
@@ -188,18 +196,26 @@ fn check_latest(path: &Path) {
     }
 }
 
-/// A directory with the text, and how a run ends that is left alone.
-fn expected() -> (tempfile::TempDir, (Vec<Vec<u8>>, Vec<String>), [usize; 2]) {
+/// A directory for runs, with the text, and a run that is left alone.
+struct Undisturbed {
+    directory: tempfile::TempDir,
+    outcome: Outcome,
+    /// Points at which it can die, and at which it can fail.
+    points: [usize; 2],
+}
+
+fn undisturbed() -> Undisturbed {
     let directory = tempfile::tempdir().unwrap();
     let text = "the quick brown fox jumps over the lazy dog and the sun and the moon. ".repeat(20);
     fs::write(directory.path().join("text.txt"), text).unwrap();
     let straight = directory.path().join("straight");
     assert!(run_child(&straight, Some("count")).status.success());
-    let expected = result(&straight);
-    assert_eq!(expected.1.len(), 4);
+    let outcome = outcome(&straight);
+    assert_eq!(outcome.metrics.len(), 4);
     let counts = fs::read_to_string(directory.path().join(COUNT)).unwrap();
     let (abort, error) = counts.split_once(' ').unwrap();
-    (directory, expected, [abort, error].map(|count| count.parse().unwrap()))
+    let points = [abort, error].map(|count| count.parse().unwrap());
+    Undisturbed { directory, outcome, points }
 }
 
 /// Runs every point, on two threads.
@@ -217,14 +233,13 @@ fn for_every_point(points: usize, check: impl Fn(usize) + Sync) {
             });
         }
     });
-    println!("{points} points");
 }
 
-/// The run goes on after a fault and ends as if there had been none.
-fn check_resumed(path: &Path, expected: &(Vec<Vec<u8>>, Vec<String>), point: usize) {
+/// The run is resumed after a fault and ends as if there had been none.
+fn check_resumed(path: &Path, expected: &Outcome, point: usize) {
     check_latest(path);
     assert!(run_child(path, None).status.success(), "the run resumes after point {point}");
-    assert!(result(path) == *expected, "point {point}");
+    assert!(outcome(path) == *expected, "point {point}");
     check_latest(path);
     for (directory, entries) in [("checkpoints", 2), ("checkpoint", 2), ("", 7)] {
         let names: Vec<_> = fs::read_dir(path.join(directory)).unwrap().collect();
@@ -235,7 +250,7 @@ fn check_resumed(path: &Path, expected: &(Vec<Vec<u8>>, Vec<String>), point: usi
 
 #[test]
 fn every_operation_survives_the_death_of_the_process() {
-    let (directory, expected, [points, _]) = expected();
+    let Undisturbed { directory, outcome: expected, points: [points, _] } = undisturbed();
     let at = |name: &str| directory.path().join(name);
     assert!(points >= 38, "{points}");
     for_every_point(points, |point| {
@@ -251,18 +266,19 @@ fn every_operation_survives_the_death_of_the_process() {
     let dies = |point: &usize| !run_child(&path, Some(&format!("abort {point}"))).status.success();
     let deaths = (0..MOST_ATTEMPTS).take_while(dies).count();
     assert!((9..MOST_ATTEMPTS).contains(&deaths), "{deaths}");
-    assert!(result(&path) == expected);
+    assert!(outcome(&path) == expected);
+    println!("{points} points");
 }
 
 #[test]
 fn every_operation_may_fail() {
-    let (directory, expected, [_, points]) = expected();
+    let Undisturbed { directory, outcome: expected, points: [_, points] } = undisturbed();
     for_every_point(points, |point| {
         let path = directory.path().join(format!("point-{point}"));
         let output = run_child(&path, Some(&format!("error {point}")));
         if output.status.success() {
             // A failed unlock or removal at the end of a process.
-            assert!(result(&path) == expected, "point {point}");
+            assert!(outcome(&path) == expected, "point {point}");
         } else {
             let text = String::from_utf8(output.stdout).unwrap();
             let place = path.display().to_string();
@@ -271,4 +287,5 @@ fn every_operation_may_fail() {
         }
         check_resumed(&path, &expected, point);
     });
+    println!("{points} points");
 }

@@ -3,6 +3,7 @@
 mod parts;
 
 use serde::Serialize;
+use ssa_kernels::ops::attention::AttentionCall;
 use ssa_kernels::{Documents, KernelError, Tensor};
 use ssa_model::SparseBudget;
 
@@ -37,7 +38,7 @@ pub struct AttentionRow {
     /// Which blocks are selected, where it matters: `random` inputs have no locality, `local` ones
     /// that of trained models.
     pub selection: Option<&'static str>,
-    /// How long it takes; none if it failed.
+    /// How long it takes; `None` if it failed.
     #[serde(flatten)]
     pub timing: Option<Timing>,
     /// Operations of the formulas over the time, where products decide.
@@ -88,7 +89,7 @@ pub fn attention(
     Ok(rows)
 }
 
-/// Sets of inputs that take turns.
+/// Sets of inputs to rotate through.
 struct Inputs {
     /// q, k, v and the gradient of the output.
     sets: Vec<[Tensor; 4]>,
@@ -115,8 +116,14 @@ impl Inputs {
         let sets = (0..count)
             .map(|_| Ok([tensor(q_heads)?, tensor(kv_heads)?, tensor(kv_heads)?, tensor(q_heads)?]))
             .collect::<Result<_, KernelError>>()?;
-        let (documents, softmax_scale) = (Documents::rows(1, tokens), (head_dim as f32).powf(-0.5));
+        let (documents, softmax_scale) =
+            (Documents::rows(1, tokens)?, (head_dim as f32).powf(-0.5));
         Ok(Self { sets, documents, softmax_scale, q_width, kv_width, kv_heads })
+    }
+
+    /// The attention call of a set.
+    fn call<'a>(&'a self, [q, k, v, _]: &'a [Tensor; 4]) -> AttentionCall<'a> {
+        AttentionCall { q, k, v, documents: &self.documents, softmax_scale: self.softmax_scale }
     }
 
     /// Something made of every set, to be measured with.
@@ -128,7 +135,7 @@ impl Inputs {
     }
 }
 
-/// What is measured, and the work by which its rate is told.
+/// What is measured, and the work that its rate is computed from.
 #[derive(Clone, Copy)]
 struct Part {
     name: &'static str,
@@ -193,7 +200,9 @@ impl Bench<'_> {
         if let KernelError::Cuda { .. } = error {
             return Err(error.into());
         }
-        self.push(AttentionRow { error: Some(error.to_string()), ..self.row(part) });
+        // A table cell has room for the message, not for its hint.
+        let message = error.to_string().lines().next().map(str::to_owned);
+        self.push(AttentionRow { error: message, ..self.row(part) });
         Ok(())
     }
 

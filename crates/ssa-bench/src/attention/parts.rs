@@ -23,11 +23,11 @@ const BACKWARD_PRODUCTS: f64 = 5.0;
 pub(super) fn full(bench: &mut Bench<'_>, inputs: &Inputs) -> Result<()> {
     let tokens = bench.tokens as f64;
     let product = 2.0 * inputs.q_width as f64 * tokens * (tokens + 1.0) / 2.0;
-    let (documents, scale) = (&inputs.documents, inputs.softmax_scale);
-    let forward = |[q, k, v, _]: &[Tensor; 4]| full_attention_fwd(q, k, v, documents, scale);
-    let backward = |[q, k, v, dout]: &[Tensor; 4], output: &AttentionOutput| {
+    let forward = |set: &[Tensor; 4]| full_attention_fwd(&inputs.call(set));
+    let backward = |set: &[Tensor; 4], output: &AttentionOutput| {
+        let [q, k, v, dout] = set;
         let mut grads = AttentionGrads::zeros_like(q, k, v);
-        full_attention_bwd(dout, q, k, v, output, documents, scale, &mut grads)
+        full_attention_bwd(dout, &inputs.call(set), output, &mut grads)
     };
 
     let part = Part::new("full forward").flops(FORWARD_PRODUCTS * product);
@@ -112,21 +112,21 @@ fn given_blocks<'a>(
 
 fn sparse_forward(
     inputs: &Inputs,
-    [q, k, v, _]: &[Tensor; 4],
+    set: &[Tensor; 4],
     indices: &BlockIndices,
 ) -> Result<AttentionOutput, KernelError> {
-    sparse_attention_fwd(q, k, v, indices, &inputs.documents, inputs.softmax_scale)
+    sparse_attention_fwd(&inputs.call(set), indices)
 }
 
 fn sparse_backward(
     inputs: &Inputs,
-    [q, k, v, dout]: &[Tensor; 4],
+    set: &[Tensor; 4],
     output: &AttentionOutput,
     indices: &BlockIndices,
 ) -> Result<(), KernelError> {
+    let [q, k, v, dout] = set;
     let mut grads = AttentionGrads::zeros_like(q, k, v);
-    let (documents, scale) = (&inputs.documents, inputs.softmax_scale);
-    sparse_attention_bwd(dout, q, k, v, output, indices, documents, scale, &mut grads)
+    sparse_attention_bwd(dout, &inputs.call(set), indices, output, &mut grads)
 }
 
 /// Pairs of a query and a key that it sees, over all tokens and key/value heads.

@@ -1,9 +1,12 @@
-//! `ssa eval`.
+//! `ssa eval` and `ssa analyze`: a checkpoint on text that it was not trained on.
+
+use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
+use ssa_kernels::ops::attention::selection::SelectionRule;
 use ssa_model::SparseBudget;
 
-use super::HeldOutArgs;
+use super::{ComputeArgs, named, parse_positive, parse_size};
 
 /// Measure a checkpoint on held-out text.
 #[derive(Debug, Args)]
@@ -23,6 +26,10 @@ pub(crate) enum EvalCommand {
 /// of the text. KL is the divergence of the sparse next-token distribution from that of full
 /// attention, in nats per token.
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  ssa eval perplexity --model runs/demo/checkpoint
+  ssa eval perplexity --model runs/demo/checkpoint --data notes/ --budgets 16x4,16x8")]
 pub(crate) struct PerplexityArgs {
     #[command(flatten)]
     pub(crate) held_out: HeldOutArgs,
@@ -34,4 +41,55 @@ pub(crate) struct PerplexityArgs {
     /// costs more than the losses, which always use all of the text.
     #[arg(long, value_name = "N", default_value_t = 8192)]
     pub(crate) analysis_tokens: usize,
+}
+
+/// Compare full and sparse attention inside every layer of a checkpoint.
+///
+/// Under the hidden states of full and of sparse inference: how much of the full-attention weight
+/// lies on the selected blocks, how concentrated full attention is, how far the outputs of both are
+/// apart, and the bound of Theorem 1 on that distance.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  ssa analyze --model runs/demo/checkpoint
+  ssa analyze --model runs/demo/checkpoint --budget 16x8 --json")]
+pub(crate) struct AnalyzeArgs {
+    #[command(flatten)]
+    pub(crate) held_out: HeldOutArgs,
+    /// Budget of sparse attention, block size x number of blocks, such as 16x4; without it the
+    /// trained one.
+    #[arg(long, value_name = "BUDGET")]
+    pub(crate) budget: Option<SparseBudget>,
+    /// Tokens to analyze, rounded up to whole batches.
+    #[arg(long, value_name = "N", default_value = "8192", value_parser = parse_positive)]
+    pub(crate) tokens: usize,
+}
+
+/// What both verbs share: a checkpoint, and text to measure it on.
+#[derive(Debug, Args)]
+pub(crate) struct HeldOutArgs {
+    /// Checkpoint directory in Hugging Face layout (config.json, model.safetensors).
+    #[arg(long, value_name = "DIR")]
+    pub(crate) model: PathBuf,
+    /// Text to measure on, files or directories, or corpora made by `ssa data prepare`. Without it
+    /// the text held out by the run that the checkpoint belongs to, as its config.toml says;
+    /// without such a run, the held-out part of the built-in corpus by the default seed and share.
+    #[arg(long, value_name = "PATH", num_args = 1..)]
+    pub(crate) data: Vec<PathBuf>,
+    /// Tokens of a row; without it as in the run, else the model's longest document, at most 1024.
+    #[arg(long, value_name = "N", value_parser = |text: &str| parse_size(text, 2, super::LONGEST_ROW))]
+    pub(crate) sequence_length: Option<usize>,
+    /// Rows computed at once. Results do not depend on it.
+    #[arg(long, value_name = "N", default_value = "4", value_parser = parse_positive)]
+    pub(crate) batch_size: usize,
+    /// Rule that selects blocks: exact top-k, or the approximation of the released kernel, for
+    /// parity with published checkpoints.
+    #[arg(long, value_name = "RULE", default_value_t = SelectionRule::Exact)]
+    #[arg(value_parser = named::<SelectionRule>())]
+    pub(crate) selection: SelectionRule,
+    /// Print JSON instead of a table.
+    #[arg(long)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) compute: ComputeArgs,
 }

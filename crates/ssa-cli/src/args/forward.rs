@@ -3,10 +3,10 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use ssa_kernels::ops::attention::selection::SelectionRule;
 use ssa_model::{AttentionMode, Method, SparseBudget};
 
-use super::held_out::Selection;
-use super::parse_positive;
+use super::{ComputeArgs, named, parse_positive};
 
 /// Run one forward, and if asked one backward, and write plain tensors: for parity with other code.
 ///
@@ -15,6 +15,12 @@ use super::parse_positive;
 /// loss for every parameter, as `grad.<parameter name>`. Each row of the input is one document; the
 /// label of a token is the one that follows it.
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  ssa forward --model runs/demo/checkpoint --input ids.safetensors --attention sparse \\
+      --output logits.safetensors
+  ssa forward --model runs/demo/checkpoint --input ids.safetensors --attention full \\
+      --train-stream sparse --grads --output step.safetensors")]
 pub(crate) struct ForwardArgs {
     /// Checkpoint directory in Hugging Face layout (config.json, model.safetensors), or the
     /// directory of a run: then its trained model, or its last checkpoint if it is not finished.
@@ -23,15 +29,17 @@ pub(crate) struct ForwardArgs {
     /// Safetensors file with `input_ids` [B, T], I32 or I64.
     #[arg(long, value_name = "FILE")]
     pub(crate) input: PathBuf,
-    /// Attention that the logits are computed with: full or sparse.
-    #[arg(long, value_name = "MODE")]
+    /// Attention that the logits are computed with.
+    #[arg(long, value_name = "MODE", value_parser = named::<AttentionMode>())]
     pub(crate) attention: AttentionMode,
-    /// Method: full, moba, nsa or ssa; without it the checkpoint's.
-    #[arg(long, value_name = "METHOD")]
+    /// Method; without it the checkpoint's.
+    #[arg(long, value_name = "METHOD", value_parser = named::<Method>())]
     pub(crate) method: Option<Method>,
-    /// Rule that selects blocks: exact top-k, or the approximation of the released kernel.
-    #[arg(long, value_enum, default_value_t = Selection::Exact)]
-    pub(crate) selection: Selection,
+    /// Rule that selects blocks: exact top-k, or the approximation of the released kernel, for
+    /// parity with published checkpoints.
+    #[arg(long, value_name = "RULE", default_value_t = SelectionRule::Exact)]
+    #[arg(value_parser = named::<SelectionRule>())]
+    pub(crate) selection: SelectionRule,
     /// Budget of sparse attention, block size x number of blocks, such as 16x4; without it the
     /// checkpoint's.
     #[arg(long, value_name = "BUDGET", conflicts_with_all = ["block_size", "block_counts"])]
@@ -42,20 +50,15 @@ pub(crate) struct ForwardArgs {
     /// The second part of --budget alone.
     #[arg(long, hide = true, value_name = "N", value_parser = parse_positive)]
     pub(crate) block_counts: Option<usize>,
-    /// Also compute the losses of a training step that ran this stream: full or sparse.
-    #[arg(long, value_name = "MODE")]
+    /// Also compute the losses of a training step that ran this stream.
+    #[arg(long, value_name = "MODE", value_parser = named::<AttentionMode>())]
     pub(crate) train_stream: Option<AttentionMode>,
     /// Also write the gradients of that loss.
     #[arg(long, requires = "train_stream")]
     pub(crate) grads: bool,
     /// Weight of the alignment loss (method ssa) [default: 10].
-    #[arg(
-        long,
-        value_name = "X",
-        requires = "train_stream",
-        allow_negative_numbers = true,
-        value_parser = parse_alpha
-    )]
+    #[arg(long, value_name = "X", requires = "train_stream", allow_negative_numbers = true)]
+    #[arg(value_parser = parse_alpha)]
     pub(crate) alpha: Option<f32>,
     /// Safetensors file to write.
     #[arg(long, value_name = "FILE")]
@@ -63,6 +66,8 @@ pub(crate) struct ForwardArgs {
     /// Replace --output if it exists.
     #[arg(long)]
     pub(crate) overwrite: bool,
+    #[command(flatten)]
+    pub(crate) compute: ComputeArgs,
 }
 
 fn parse_alpha(text: &str) -> Result<f32, String> {

@@ -1,53 +1,63 @@
-//! The command line: one file per verb. What only one flag decides is checked here, by clap.
+//! The command line: one file per group of verbs. What depends on a single flag is checked here, by
+//! clap. The documentation comments are the help, the man pages and the reference page.
 
-mod analyze;
+mod about;
 mod bench;
+mod check;
+mod compute;
 mod data;
-mod device;
-mod doctor;
 mod eval;
 mod forward;
-mod held_out;
 mod hints;
-mod selftest;
+#[cfg(test)]
+mod reference;
 mod train;
 
-use clap::{Parser, Subcommand};
+use std::fmt::Write;
 
-pub(crate) use analyze::AnalyzeArgs;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+use clap::{Parser, Subcommand};
+use ssa_names::Named;
+
+pub(crate) use about::{CompletionsArgs, ConfigArgs, ManArgs};
 pub(crate) use bench::{
     BenchArgs, BenchAttentionArgs, BenchCommand, BenchGemmArgs, BenchStepArgs, RecordArgs,
 };
+pub(crate) use check::{DoctorArgs, SelftestArgs};
+pub(crate) use compute::{ComputeArgs, DeviceChoice, ThreadsArgs};
 pub(crate) use data::{
     DataArgs, DataCommand, InputArgs, InspectArgs, PrepareArgs, TrainTokenizerArgs,
 };
-pub(crate) use device::DeviceChoice;
-pub(crate) use doctor::DoctorArgs;
-pub(crate) use eval::{EvalArgs, EvalCommand, PerplexityArgs};
+pub(crate) use eval::{AnalyzeArgs, EvalArgs, EvalCommand, HeldOutArgs, PerplexityArgs};
 pub(crate) use forward::ForwardArgs;
-pub(crate) use held_out::HeldOutArgs;
 pub(crate) use hints::with_hint;
-pub(crate) use selftest::SelftestArgs;
 pub(crate) use train::TrainArgs;
+
+use crate::exit;
 
 /// Version of the program and the commit it was built from.
 const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (", env!("SSA_COMMIT"), ")");
 
-const EXIT_CODES: &str = "\
-Exit codes: 0 done, 1 other failure, 2 wrong flags or configuration, 3 unusable data (files, checkpoints, input or \
-output), 4 a loss that is not finite, 5 interrupted by a signal with everything saved.";
+/// The variables that the program reads, with their meaning.
+const ENVIRONMENT: [(&str, &str); 5] = [
+    ("SSA_CACHE_DIR", "where compiled GPU kernels are kept; ~/.cache/ssa by default"),
+    ("HF_HOME", "cache of the Hugging Face Hub"),
+    ("HF_TOKEN", "token for private data on the Hugging Face Hub"),
+    ("CUDA_VISIBLE_DEVICES", "GPUs that may be used"),
+    ("NO_COLOR", "if set, progress has no colors"),
+];
 
-/// Train and evaluate language models with Sparse Sparse Attention: one model that runs on full
-/// attention and on sparse attention at any budget.
+/// Train and evaluate language models with Sparse Sparse Attention.
+///
+/// One model runs on full attention and on sparse attention at any budget. A budget is written
+/// BLOCK_SIZExBLOCK_COUNT: with 16x4 every query attends to 4 blocks of 16 tokens, its own
+/// included.
+///
+/// Results go to standard output, progress and errors to standard error. Progress is redrawn on a
+/// terminal and printed line by line elsewhere.
 #[derive(Debug, Parser)]
-#[command(name = "ssa", version = VERSION, max_term_width = 100, after_help = EXIT_CODES)]
+#[command(name = "ssa", version = VERSION, max_term_width = 100, after_help = closing_help())]
 pub(crate) struct Cli {
-    /// Threads to compute with, at most 4096; all cores without it. Results do not depend on it.
-    #[arg(long, global = true, display_order = 100, value_name = "N", value_parser = parse_threads)]
-    pub(crate) threads: Option<usize>,
-    /// Where to compute: auto (the first GPU if there is one), cpu, cuda or cuda:N.
-    #[arg(long, global = true, display_order = 100, value_name = "DEVICE", default_value_t = DeviceChoice::Auto)]
-    pub(crate) device: DeviceChoice,
     #[command(subcommand)]
     pub(crate) command: Command,
 }
@@ -55,16 +65,46 @@ pub(crate) struct Cli {
 /// The verbs; each is described where its flags are.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    Data(DataArgs),
     Train(TrainArgs),
     #[command(alias = "evaluate")]
     Eval(EvalArgs),
     #[command(alias = "analyse")]
     Analyze(AnalyzeArgs),
+    Data(DataArgs),
+    Config(ConfigArgs),
     Forward(ForwardArgs),
     Selftest(SelftestArgs),
     Bench(BenchArgs),
     Doctor(DoctorArgs),
+    Completions(CompletionsArgs),
+    Man(ManArgs),
+}
+
+/// What stands below the verbs: examples, environment and exit codes.
+fn closing_help() -> String {
+    let mut text = "\
+Examples:
+  ssa train configs/demo.toml
+  ssa train --help
+
+Environment:
+"
+    .to_owned();
+    for (name, meaning) in ENVIRONMENT {
+        writeln!(text, "  {name:<20}  {meaning}").ok();
+    }
+    text += "\nExit codes:\n";
+    for (code, meaning) in exit::codes() {
+        writeln!(text, "  {code}  {meaning}").ok();
+    }
+    text
+}
+
+/// Accepts the names of a closed set. Help and completions list them, and the error for an unknown
+/// name suggests the nearest.
+fn named<T: Named + Send + Sync>() -> impl TypedValueParser<Value = T> {
+    PossibleValuesParser::new(T::ALL.iter().map(|value| value.name()))
+        .try_map(|name| T::from_name(&name))
 }
 
 /// The largest number of anything that is only counted.
@@ -73,8 +113,6 @@ const LARGEST_COUNT: usize = 1 << 40;
 const LONGEST_ROW: usize = 1 << 24;
 /// The largest vocabulary, as of a model.
 const LARGEST_VOCABULARY: usize = 1 << 24;
-/// The largest number of threads.
-const MOST_THREADS: usize = 1 << 12;
 
 /// A size from `minimum` to `maximum`.
 fn parse_size(text: &str, minimum: usize, maximum: usize) -> Result<usize, String> {
@@ -88,31 +126,20 @@ fn parse_positive(text: &str) -> Result<usize, String> {
     parse_size(text, 1, LARGEST_COUNT)
 }
 
-fn parse_tokens(text: &str) -> Result<usize, String> {
-    parse_size(text, 1, LONGEST_ROW)
-}
-
-fn parse_threads(text: &str) -> Result<usize, String> {
-    parse_size(text, 1, MOST_THREADS)
-}
-
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
+    use clap::{CommandFactory, Parser};
 
-    use super::Cli;
+    use super::{Cli, reference};
 
-    const REFERENCE: &str = include_str!("../../../../docs/reference/cli.md");
-
-    /// Every flag of a verb and of the verbs below it, with the name of the verb.
-    fn flags(verb: &str, command: &clap::Command) -> Vec<(String, String)> {
-        let own = command.get_arguments().filter_map(|argument| argument.get_long());
-        let own = own.filter(|flag| !["help", "version"].contains(flag));
-        let mut all: Vec<_> = own.map(|flag| (verb.to_owned(), format!("--{flag}"))).collect();
-        for inner in command.get_subcommands() {
-            all.extend(flags(&format!("{verb} {}", inner.get_name()), inner));
+    /// The leaves of the tree of verbs, each with its name on the command line.
+    fn verbs(name: &str, command: &clap::Command) -> Vec<(String, clap::Command)> {
+        let inner =
+            |command: &clap::Command| verbs(&format!("{name} {}", command.get_name()), command);
+        match command.has_subcommands() {
+            false => vec![(name.to_owned(), command.clone())],
+            true => command.get_subcommands().flat_map(inner).collect(),
         }
-        all
     }
 
     #[test]
@@ -121,14 +148,65 @@ mod tests {
     }
 
     #[test]
-    fn the_reference_page_has_every_verb_and_flag() {
-        for (verb, flag) in flags("ssa", &Cli::command()) {
-            let heading =
-                if verb == "ssa" { "## Everywhere".to_owned() } else { format!("## `{verb}`\n") };
-            let section =
-                REFERENCE.split_once(&heading).map(|(_, rest)| rest.split("\n## ").next());
-            let section = section.flatten().unwrap_or_else(|| panic!("no section on {verb}"));
-            assert!(section.contains(&flag), "{flag} is missing in the section on {verb}");
+    fn every_verb_has_examples_that_work() {
+        for (verb, command) in verbs("ssa", &Cli::command()) {
+            let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            let help = help.replace("\\\n      ", "");
+            let examples = reference::examples(&help);
+            assert!(!examples.is_empty(), "{verb} has no example");
+            for example in examples {
+                // What a shell runs: the command between a pipe and a redirection.
+                let start = example.find("ssa ").unwrap_or_else(|| panic!("{example}"));
+                let end =
+                    example[start..].find(" | ").into_iter().chain(example[start..].find(" > "));
+                let command = &example[start..start + end.min().unwrap_or(example.len() - start)];
+                assert!(command.starts_with(&verb), "{verb}: {example}");
+                Cli::try_parse_from(command.split(' ').map(|word| word.trim_matches('\'')))
+                    .unwrap_or_else(|error| panic!("{example}: {error}"));
+            }
         }
+    }
+
+    #[test]
+    fn flags_are_only_where_they_do_something() {
+        for (verb, command) in verbs("ssa", &Cli::command()) {
+            let has =
+                |flag| command.get_arguments().any(|argument| argument.get_long() == Some(flag));
+            let on_device = ["train", "eval", "analyze", "forward", "selftest", "bench"];
+            let on_device = on_device.iter().any(|name| verb.starts_with(&format!("ssa {name}")));
+            let on_cpu = ["ssa data prepare", "ssa data train-tokenizer"].contains(&&*verb);
+            assert_eq!(has("device"), on_device, "{verb}");
+            assert_eq!(has("threads"), on_device || on_cpu, "{verb}");
+        }
+    }
+
+    #[test]
+    fn the_reference_page_has_every_verb_and_flag() {
+        let page = reference::page();
+        for (verb, command) in verbs("ssa", &Cli::command()) {
+            let heading = format!("\n## `{verb}`\n");
+            let section =
+                page.split_once(&heading).and_then(|(_, rest)| rest.split("\n## ").next());
+            let section = section.unwrap_or_else(|| panic!("no section on {verb}"));
+            for flag in command.get_arguments().filter_map(|argument| argument.get_long()) {
+                // `--shard` is not there because `--shard-tokens` is.
+                let ends = [" ", "`", ","].map(|end| format!("`--{flag}{end}"));
+                let found = ends.iter().any(|text| section.contains(text));
+                assert!(found || flag == "help", "--{flag} is missing in the section on {verb}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_reference_page_is_up_to_date() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/reference/cli.md");
+        if std::env::var_os("SSA_UPDATE_DOCS").is_some() {
+            std::fs::write(path, reference::page()).unwrap();
+        }
+        assert!(
+            std::fs::read_to_string(path).unwrap() == reference::page(),
+            "docs/reference/cli.md is out of date\n\
+             hint: run SSA_UPDATE_DOCS=1 cargo test --release -p ssa-cli"
+        );
     }
 }

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use super::ComputeArgs;
+
 /// Train a model, evaluate it on held-out text and write a report.
 ///
 /// The run is reproducible: the same configuration, text and program give the same weights,
@@ -16,6 +18,11 @@ use clap::Args;
 /// command, or --resume, continues. A second signal ends the program immediately. If the loss stays
 /// non-finite, the run exits with code 4.
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  ssa train configs/demo.toml
+  ssa train configs/demo.toml --data notes/ --run-dir runs/notes --set training.steps=500
+  ssa train --resume runs/notes")]
 pub(crate) struct TrainArgs {
     /// Configuration file (TOML), such as configs/demo.toml.
     #[arg(value_name = "CONFIG")]
@@ -54,4 +61,6 @@ pub(crate) struct TrainArgs {
     /// Skip the evaluation after training.
     #[arg(long)]
     pub(crate) no_eval: bool,
+    #[command(flatten)]
+    pub(crate) compute: ComputeArgs,
 }

@@ -27,10 +27,10 @@ pub(crate) fn run(args: &AnalyzeArgs, device: DeviceChoice) -> Result<()> {
     let rule = args.held_out.selection.into();
     check_budgets(args.budget.as_slice(), rule)?;
     let subject = Subject::load(&args.held_out, device)?;
-    let budget = args.budget.unwrap_or_else(|| subject.model.config().trained_budget());
+    let budget = args.budget.unwrap_or_else(|| subject.model.config().budget);
     check_budgets(&[budget], rule)?;
     let batches = EvalBatch::covering(&subject.batches, args.tokens);
-    let progress = BatchProgress::new(Display::choose(false), "analyzing", batches.len());
+    let mut progress = BatchProgress::new(Display::choose(false), "analyzing", batches.len());
     let result =
         ssa_eval::analyze(&subject.model, batches, budget, rule, &mut |done| progress.done(done));
     progress.finish();

@@ -3,17 +3,18 @@
 use anyhow::Result;
 use ssa_kernels::cuda::{self, Library, compile_all};
 
+use ssa_report::number::{bytes, counted};
+
 use super::device::kernel_cache;
 use crate::args::DoctorArgs;
 use crate::display::print;
-use indicatif::HumanBytes;
 
 pub(crate) fn run(args: &DoctorArgs) -> Result<()> {
     if !args.compile.is_empty() {
         return compile(args);
     }
     print(&format!("ssa       {} ({})", env!("CARGO_PKG_VERSION"), env!("SSA_COMMIT")))?;
-    print(&format!("cpu       {} threads", rayon::current_num_threads()))?;
+    print(&format!("cpu       {}", counted(rayon::current_num_threads(), "thread")))?;
     for library in Library::ALL {
         let line = match library.status().found {
             Ok(file) => {
@@ -26,27 +27,30 @@ pub(crate) fn run(args: &DoctorArgs) -> Result<()> {
     }
     devices()?;
     let cache = kernel_cache();
-    let (kernels, bytes) = cache.contents();
-    let place = cache
-        .directory()
-        .map_or("none: set HOME or SSA_CACHE_DIR".to_owned(), |path| path.display().to_string());
-    print(&format!("kernels   {kernels} compiled, {} in {place}", HumanBytes(bytes)))
+    let (kernels, size) = cache.contents();
+    print(&match cache.directory() {
+        Some(path) => {
+            format!("kernels   {kernels} compiled, {} in {}", bytes(size), path.display())
+        }
+        None => "kernels   not kept on disk: set HOME or SSA_CACHE_DIR".to_owned(),
+    })
 }
 
 fn devices() -> Result<()> {
     let count = match cuda::count() {
         Ok(count) => count,
-        Err(_) => return print("devices   cpu only: without the driver no GPU can be seen"),
+        Err(_) => return print("devices   cpu only: NVIDIA driver not found"),
     };
     if count == 0 {
         return print(
-            "devices   cpu only: the driver shows no GPU (see nvidia-smi, and CUDA_VISIBLE_DEVICES)",
+            "devices   cpu only: the driver shows no GPU\n\
+             hint: check the output of nvidia-smi, and the variable CUDA_VISIBLE_DEVICES",
         );
     }
     for ordinal in 0..count {
         let gpu = cuda::properties(ordinal)?;
         let usable = if gpu.compute_capability < 80 {
-            "; too old: compute capability 8.0 is needed"
+            "; too old: compute capability 8.0 is required"
         } else {
             ""
         };
@@ -55,14 +59,14 @@ fn devices() -> Result<()> {
             gpu.name,
             gpu.arch(),
             gpu.multiprocessors,
-            HumanBytes(gpu.memory as u64),
-            HumanBytes(gpu.l2_cache as u64),
+            bytes(gpu.memory),
+            bytes(gpu.l2_cache),
         ))?;
     }
     Ok(())
 }
 
-/// Compiles everything ahead; a machine without a GPU can check all kernels this way.
+/// Compiles all kernels, which needs no GPU.
 fn compile(args: &DoctorArgs) -> Result<()> {
     let mut faults = 0;
     for arch in &args.compile {
@@ -80,12 +84,13 @@ fn compile(args: &DoctorArgs) -> Result<()> {
                 }
             }
         }
-        print(&format!("{arch}: {kernels} kernels compiled in {seconds:.1} s"))?;
+        print(&format!("{arch}: {} compiled in {seconds:.1} s", counted(kernels, "kernel")))?;
     }
     anyhow::ensure!(
         faults == 0,
-        "{faults} kernels move more than {} bytes of registers to memory",
-        args.max_spill
+        "{} spill more than {} of registers",
+        counted(faults, "kernel"),
+        counted(args.max_spill, "byte")
     );
     Ok(())
 }

@@ -38,9 +38,9 @@ pub(crate) fn perplexity(args: &PerplexityArgs, device: DeviceChoice) -> Result<
     let subject = Subject::load(&args.held_out, device)?;
     let config = subject.model.config();
     // Attention sparsity under full attention is measured at the model's own budget.
-    check_budgets(&[config.trained_budget()], rule)?;
+    check_budgets(&[config.budget], rule)?;
     let budgets = if args.budgets.is_empty() {
-        default_budgets(config.trained_budget(), rule)?
+        default_budgets(config.budget, rule)?
     } else {
         args.budgets.clone()
     };
@@ -49,7 +49,7 @@ pub(crate) fn perplexity(args: &PerplexityArgs, device: DeviceChoice) -> Result<
     let sparsity_batches = EvalBatch::covering(batches, args.analysis_tokens).len();
     let options = PerplexityOptions { budgets, rule, sparsity_batches };
     let start = Instant::now();
-    let progress = BatchProgress::new(Display::choose(false), "evaluating", batches.len());
+    let mut progress = BatchProgress::new(Display::choose(false), "evaluating", batches.len());
     let result =
         ssa_eval::perplexity(&subject.model, batches, &options, &mut |done| progress.done(done));
     progress.finish();
@@ -83,6 +83,6 @@ fn default_budgets(trained: SparseBudget, rule: SelectionRule) -> Result<Vec<Spa
     counts.dedup();
     let budgets = counts.into_iter().map(|counts| SparseBudget::new(trained.block_size(), counts));
     let mut budgets = budgets.collect::<Result<Vec<_>, _>>()?;
-    budgets.retain(|budget| budget.check(rule).is_ok());
+    budgets.retain(|budget| budget.refused_by(rule).is_none());
     Ok(budgets)
 }

@@ -7,9 +7,10 @@ use ssa_kernels::ops::attention::alignment::{AlignmentDirection, AlignmentKind, 
 use ssa_kernels::ops::cross_entropy::IGNORE_INDEX;
 use ssa_kernels::{DType, Device, Tensor};
 use ssa_model::{
-    AttentionMode, AttentionOptions, Input, Method, Model, ModelConfig, Objective, Parameters,
-    SparseBudget, StepScale, TrainBatch,
+    AttentionMode, AttentionOptions, Input, LossDenominators, Method, Model, ModelConfig,
+    Objective, Parameters, SparseBudget, TrainBatch,
 };
+
 use ssa_train::{MemoryEstimate, StepShape};
 
 use super::memory;
@@ -62,7 +63,7 @@ fn attention_options(
     config: &ModelConfig,
 ) -> Result<AttentionOptions> {
     let method = args.method.unwrap_or(config.attention_method);
-    let trained = config.trained_budget();
+    let trained = config.budget;
     let budget = match args.budget {
         Some(budget) => budget,
         None => SparseBudget::new(
@@ -70,22 +71,22 @@ fn attention_options(
             args.block_counts.unwrap_or(trained.block_counts()),
         )?,
     };
-    let rule = args.selection.into();
-    budget.check(rule)?;
-    let selection = budget.selection(rule);
-    if method == Method::Nsa && config.window_size == 0 {
+    super::check_budgets(&[budget], args.selection)?;
+    let selection = budget.selection(args.selection);
+    if method.uses_window() && config.window_size == 0 {
         return Err(UsageError(format!(
-            "{}: window_size is 0, but method nsa needs a window\nhint: set it to 128, for \
-             example",
+            "method {method} needs a window, but window_size is 0 in {0}\n\
+             hint: set window_size in {0}",
             directory.join("config.json").display()
         ))
         .into());
     }
-    if method == Method::Nsa && args.attention == AttentionMode::Full {
-        return Err(UsageError(
-            "--attention full: method nsa has no full attention\nhint: pass --attention sparse"
-                .to_owned(),
-        )
+    if !method.has_mode(args.attention) {
+        return Err(UsageError(format!(
+            "method {method} has no {} attention\nhint: pass --attention {}",
+            args.attention,
+            method.main_mode()
+        ))
         .into());
     }
     if let Some(stream) = args.train_stream {
@@ -96,17 +97,12 @@ fn attention_options(
 
 /// Each method trains certain streams only.
 fn check_stream(method: Method, stream: AttentionMode) -> Result<()> {
-    let only = match method {
-        Method::Full => AttentionMode::Full,
-        Method::Moba | Method::Nsa => AttentionMode::Sparse,
-        Method::Ssa => return Ok(()),
-    };
-    if stream == only {
+    if method.trains_on(stream) {
         return Ok(());
     }
+    let only = method.main_mode();
     Err(UsageError(format!(
-        "--train-stream {stream}: method {method} trains on {only} attention only\nhint: pass \
-         --train-stream {only}"
+        "method {method} trains on {only} attention only\nhint: pass --train-stream {only}"
     ))
     .into())
 }
@@ -132,11 +128,13 @@ fn train(
     };
     let labels = next_tokens(&input);
     let target_tokens = labels.iter().filter(|&&label| label != IGNORE_INDEX).count();
-    let scale = StepScale { target_tokens, valid_tokens: input.len() };
+    let denominators = LossDenominators { target_tokens, valid_tokens: input.len() };
     let batch = TrainBatch::new(input, labels, None)?;
-    let mut grads = Parameters::zeros_on(model.config(), &model.device(), DType::F32);
+    let mut grads = Parameters::zeros_on(model.config(), &model.device(), DType::F32)?;
     let streams = vec![stream; model.config().num_hidden_layers];
-    let losses = model.train_step(&batch, &objective, &streams, &scale, &mut grads)?;
+    let mut losses = model.step_losses(&objective, denominators);
+    model.train_step(&batch, &objective, &streams, &mut losses, &mut grads)?;
+    let losses = losses.read()?;
 
     let loss = losses.cross_entropy + f64::from(objective.alpha) * losses.alignment;
     if !loss.is_finite() {

@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use ssa_data::{
     BYTES, Corpus, DatasetOptions, HeldOut, Tokenizer, TrainSource, common_tokenizer,
-    read_documents,
+    load_tokenizer, read_documents,
 };
 use ssa_eval::EvalBatch;
-use ssa_model::{Method, Model, ModelConfig, SparseBudget};
+use ssa_model::{AttentionMode, Model, ModelConfig, SparseBudget};
 use ssa_train::{MemoryEstimate, RunDir, TrainConfig};
 
 use super::memory;
@@ -59,7 +59,7 @@ impl Subject {
     /// The budget of sparse attention in training; `None` for a model that was trained without.
     pub(super) fn trained_budget(&self) -> Option<SparseBudget> {
         let config = self.model.config();
-        (config.attention_method != Method::Full).then(|| config.trained_budget())
+        config.attention_method.trains_on(AttentionMode::Sparse).then_some(config.budget)
     }
 
     /// What a table is about, in a line.
@@ -136,7 +136,7 @@ fn given(
 ) -> Result<(HeldOut, String)> {
     let own = directory.join("tokenizer.json");
     let tokenizer = if own.is_file() { directory } else { Path::new(BYTES) };
-    let tokenizer = Tokenizer::load(tokenizer, None)?;
+    let tokenizer = load_tokenizer(tokenizer, None)?;
     let corpora = args.data.iter().filter(|path| Corpus::is_at(path)).count();
     let held_out = if corpora == 0 {
         check_vocabulary(directory, config, &tokenizer)?;

@@ -1,8 +1,8 @@
 //! What has to fit into the memory of a device, checked before the work.
 
 use anyhow::Result;
-use indicatif::HumanBytes;
 use ssa_kernels::Device;
+use ssa_report::number;
 use ssa_train::{MemoryEstimate, StepShape, TrainPlan};
 
 use super::free_memory::free_memory;
@@ -18,8 +18,8 @@ pub(super) fn require(
     match free_memory(device)? {
         Some(free) if bytes as u64 > free => Err(UsageError(format!(
             "{what} would take {} of memory on {device}, where {} are free\nhint: {}",
-            HumanBytes(bytes as u64),
-            HumanBytes(free),
+            number::bytes(bytes),
+            number::bytes(free as usize),
             remedy(free)
         ))
         .into()),

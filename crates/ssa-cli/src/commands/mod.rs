@@ -1,5 +1,6 @@
 //! What each verb does: one file per verb.
 
+mod about;
 mod analyze;
 mod bench;
 mod data;
@@ -20,34 +21,55 @@ use std::ffi::OsString;
 use anyhow::{Context, Result};
 use ssa_kernels::ops::attention::selection::SelectionRule;
 use ssa_model::SparseBudget;
+use ssa_report::number::counted;
 
-use crate::args::{Cli, Command, EvalCommand};
+use crate::args::{Cli, Command, ComputeArgs, DeviceChoice, EvalCommand, ThreadsArgs};
+use crate::exit::UsageError;
 
 /// Runs the command line.
 pub(crate) fn run(cli: Cli) -> Result<()> {
-    if let Some(threads) = cli.threads {
-        rayon::ThreadPoolBuilder::new()
-            .num_threads(threads)
-            .build_global()
-            .with_context(|| format!("cannot start {threads} threads"))?;
-    }
     match cli.command {
-        Command::Data(args) => data::run(&args.command, cli.threads),
-        Command::Train(args) => train::run(&args, cli.device),
+        Command::Train(args) => train::run(&args, start(&args.compute)?),
         Command::Eval(args) => match args.command {
-            EvalCommand::Perplexity(args) => eval::perplexity(&args, cli.device),
+            EvalCommand::Perplexity(args) => {
+                eval::perplexity(&args, start(&args.held_out.compute)?)
+            }
         },
-        Command::Analyze(args) => analyze::run(&args, cli.device),
-        Command::Forward(args) => forward::run(&args, cli.device),
-        Command::Selftest(args) => selftest::run(&args, cli.device),
-        Command::Bench(args) => bench::run(&args, cli.device),
+        Command::Analyze(args) => analyze::run(&args, start(&args.held_out.compute)?),
+        Command::Data(args) => data::run(&args.command),
+        Command::Config(args) => about::config(&args),
+        Command::Forward(args) => forward::run(&args, start(&args.compute)?),
+        Command::Selftest(args) => selftest::run(&args, start(&args.compute)?),
+        Command::Bench(args) => bench::run(&args),
         Command::Doctor(args) => doctor::run(&args),
+        Command::Completions(args) => about::completions(&args),
+        Command::Man(args) => about::man(&args),
     }
+}
+
+/// Starts the threads that a verb computes with; returns its device.
+fn start(args: &ComputeArgs) -> Result<DeviceChoice> {
+    start_threads(&args.threads)?;
+    Ok(args.device)
+}
+
+fn start_threads(args: &ThreadsArgs) -> Result<()> {
+    let Some(threads) = args.threads else { return Ok(()) };
+    rayon::ThreadPoolBuilder::new()
+        .num_threads(threads)
+        .build_global()
+        .with_context(|| format!("cannot start {}", counted(threads, "thread")))
 }
 
 /// Refuses budgets that the selection rule cannot serve, before any work is done.
 fn check_budgets(budgets: &[SparseBudget], rule: SelectionRule) -> Result<()> {
-    Ok(budgets.iter().try_for_each(|budget| budget.check(rule))?)
+    let refused = budgets.iter().find_map(|budget| Some((budget, budget.refused_by(rule)?)));
+    let Some((budget, (part, expected))) = refused else { return Ok(()) };
+    Err(UsageError(format!(
+        "the budget {budget} is impossible with reference selection: {part} must be {expected}\n\
+         hint: change the budget, or use exact selection"
+    ))
+    .into())
 }
 
 /// The command line of this program, as a shell would read it.

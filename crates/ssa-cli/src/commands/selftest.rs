@@ -2,12 +2,14 @@
 
 use anyhow::Result;
 use ssa_kernels::Device;
+use ssa_report::number::counted;
+use ssa_report::{Column, Row, Table};
 use ssa_selftest::Outcome;
 use ssa_selftest::golden::{GoldenError, run_golden};
 
 use super::device;
 use crate::args::{DeviceChoice, SelftestArgs};
-use crate::display::{note, print};
+use crate::display::{note, print, render};
 use crate::exit::{FileError, UsageError};
 
 pub(crate) fn run(args: &SelftestArgs, choice: DeviceChoice) -> Result<()> {
@@ -29,29 +31,19 @@ pub(crate) fn run(args: &SelftestArgs, choice: DeviceChoice) -> Result<()> {
     shown?;
     if outcomes.is_empty() {
         return Err(UsageError(format!(
-            "no check has `{}` in its name; leave out --filter to run all",
+            "--filter: no check has `{}` in its name\nhint: leave out --filter to run all checks",
             args.filter
         ))
         .into());
     }
-    print(&format!(
-        "{:24} {:>6} {:>6}  {:>10} {:>10}  worst",
-        "op", "checks", "failed", "error", "allowed"
-    ))?;
-    let mut rest = outcomes.as_slice();
-    while let Some(first) = rest.first() {
-        let (group, others) =
-            rest.split_at(rest.iter().take_while(|outcome| outcome.op == first.op).count());
-        rest = others;
-        print(&summary(group, first))?;
-    }
+    print(&render(&table(&outcomes)))?;
     let failed = outcomes.iter().filter(|outcome| !outcome.passed()).count();
     print(&format!("{} passed, {failed} failed", outcomes.len() - failed))?;
-    anyhow::ensure!(failed == 0, "{failed} checks failed on {device}");
+    anyhow::ensure!(failed == 0, "{} failed on {device}", counted(failed, "check"));
     Ok(())
 }
 
-/// A directory that is no golden directory is a wrong file; a device that fails is neither.
+/// A directory without golden cases is a wrong file; a device that fails is not.
 fn golden_error(error: GoldenError) -> anyhow::Error {
     match error {
         GoldenError::File(problem) => FileError(problem).into(),
@@ -59,19 +51,32 @@ fn golden_error(error: GoldenError) -> anyhow::Error {
     }
 }
 
-/// The line of an op: its worst comparison.
-fn summary(group: &[Outcome], first: &Outcome) -> String {
+/// One row for each op: its worst comparison.
+fn table(outcomes: &[Outcome]) -> Table {
+    let columns = vec![
+        Column::text("op"),
+        Column::number("checks").rank(1),
+        Column::number("failed"),
+        Column::number("error"),
+        Column::number("allowed"),
+        Column::text("worst comparison").rank(2),
+    ];
+    let groups = outcomes.chunk_by(|left, right| left.op == right.op);
+    Table::new(columns, groups.filter_map(row))
+}
+
+fn row(group: &[Outcome]) -> Option<Row> {
+    let worst = group.iter().max_by(|a, b| a.share().total_cmp(&b.share()))?;
     let failed = group.iter().filter(|outcome| !outcome.passed()).count();
-    let worst = group.iter().max_by(|a, b| a.share().total_cmp(&b.share())).unwrap_or(first);
-    format!(
-        "{:24} {:6} {failed:6}  {:10.2e} {:10.2e}  {}: {}",
-        first.op,
-        group.len(),
-        worst.error,
-        worst.allowed,
-        worst.case,
-        worst.what
-    )
+    let cells = vec![
+        worst.op.to_string(),
+        group.len().to_string(),
+        failed.to_string(),
+        format!("{:.2e}", worst.error),
+        format!("{:.2e}", worst.allowed),
+        format!("{}: {}", worst.case, worst.what),
+    ];
+    Some(Row::new(cells).emphasized(failed > 0))
 }
 
 fn line(outcome: &Outcome) -> String {

@@ -1,11 +1,11 @@
-//! What people see: results on standard output, progress on standard error.
+//! What users see: results on standard output, progress and messages on standard error.
 
+mod line;
 mod output;
 mod progress;
-mod tables;
+mod screen;
 mod train;
 
-pub(crate) use output::{print, print_json};
-pub(crate) use progress::{AmountProgress, BatchProgress, Display, amount, note};
-pub(crate) use tables::render;
+pub(crate) use output::{print, print_json, render, write_bytes};
+pub(crate) use progress::{AmountProgress, BatchProgress, Display, note};
 pub(crate) use train::TrainProgress;

@@ -1,13 +1,17 @@
-//! Progress: standard error. A bar that redraws itself on a terminal, plain lines elsewhere.
+//! Progress: standard error. Lines that are redrawn on a terminal, plain lines elsewhere.
 
+use std::env;
 use std::io::{self, IsTerminal, Write};
 use std::time::{Duration, Instant};
 
-use indicatif::{FormattedDuration, HumanCount, ProgressBar, ProgressStyle};
+use ssa_report::number::{clock, counted};
 
-/// A line of information.
+use super::line::{Line, bar};
+use super::screen::Screen;
+
+/// Writes a line of information.
 pub(crate) fn note(text: &str) {
-    // Progress nobody can read is no reason to stop.
+    // Progress that nobody can read is no reason to stop.
     let _ = writeln!(io::stderr().lock(), "{text}");
 }
 
@@ -21,41 +25,61 @@ pub(crate) enum Display {
 }
 
 impl Display {
-    /// In place if standard error is a terminal, unless plain lines are asked for.
+    /// In place if standard error is a terminal that can do so, unless plain lines are asked for.
     pub(crate) fn choose(plain: bool) -> Self {
-        if plain || !io::stderr().is_terminal() { Self::Plain } else { Self::Terminal }
+        let dumb = env::var_os("TERM").is_some_and(|term| term == "dumb");
+        if plain || dumb || !io::stderr().is_terminal() { Self::Plain } else { Self::Terminal }
     }
+}
+
+/// Columns of the bar of a terminal of this width.
+fn bar_width(width: usize) -> usize {
+    (width / 4).clamp(8, 40)
 }
 
 /// Progress over the batches of an evaluation.
 pub(crate) struct BatchProgress {
-    bar: Option<ProgressBar>,
+    what: &'static str,
+    batches: usize,
+    start: Instant,
+    /// `None` if progress is plain lines.
+    screen: Option<Screen>,
 }
 
 impl BatchProgress {
     pub(crate) fn new(display: Display, what: &'static str, batches: usize) -> Self {
-        if display == Display::Plain {
-            note(&format!("{what}: {batches} batches"));
-            return Self { bar: None };
-        }
-        let style = bar_style("{bar:28} {pos}/{len}  {msg}  eta {eta}");
-        let bar = ProgressBar::new(batches as u64).with_style(style).with_message(what);
-        Self { bar: Some(bar) }
+        let screen = match display {
+            Display::Terminal => Some(Screen::default()),
+            Display::Plain => {
+                note(&format!("{what}: {}", counted(batches, "batch")));
+                None
+            }
+        };
+        Self { what, batches, start: Instant::now(), screen }
     }
 
-    /// Shows that so many batches are done.
-    pub(crate) fn done(&self, batches: usize) {
-        if let Some(bar) = &self.bar {
-            bar.set_position(batches as u64);
-        }
+    /// Shows how many batches are done.
+    pub(crate) fn done(&mut self, done: usize) {
+        let Some(screen) = &mut self.screen else { return };
+        let rest = self.batches.saturating_sub(done);
+        let left = time_left(self.start.elapsed(), done as u64, rest as u64);
+        let (what, batches) = (self.what, self.batches);
+        screen.draw(|width| vec![batch_line(what, done, batches, left, width)]);
     }
 
-    /// Removes the bar.
-    pub(crate) fn finish(&self) {
-        if let Some(bar) = &self.bar {
-            bar.finish_and_clear();
-        }
+    /// Removes the line.
+    pub(crate) fn finish(&mut self) {
+        self.screen.iter_mut().for_each(Screen::clear);
     }
+}
+
+fn batch_line(what: &str, done: usize, batches: usize, left: f64, width: usize) -> String {
+    Line::default()
+        .field(1, what)
+        .field(3, bar(bar_width(width), done as f64 / batches as f64))
+        .field(0, format!("{done}/{batches}"))
+        .field(2, format!("eta {}", clock(left)))
+        .fit(width)
 }
 
 /// Seconds between two plain lines.
@@ -64,73 +88,72 @@ const PLAIN_SECONDS: u64 = 10;
 /// Progress over bytes or documents, of which some may have been done before.
 pub(crate) struct AmountProgress {
     what: &'static str,
-    bar: Option<ProgressBar>,
     start: Instant,
     last_line: Instant,
+    /// `None` if progress is plain lines.
+    screen: Option<Screen>,
 }
 
 impl AmountProgress {
     pub(crate) fn new(display: Display, what: &'static str) -> Self {
-        let bar = (display == Display::Terminal).then(ProgressBar::no_length);
         let now = Instant::now();
-        Self { what, bar, start: now, last_line: now }
+        let screen = (display == Display::Terminal).then(Screen::default);
+        Self { what, start: now, last_line: now, screen }
     }
 
     /// Shows that `done` of `total` are done, the first `resumed` of them before; a total of 0 is
-    /// not known.
+    /// unknown. `counts` says what came of it, the most important first.
     pub(crate) fn set(
         &mut self,
         resumed: u64,
         done: u64,
         total: u64,
-        message: impl Fn() -> String,
+        counts: impl Fn() -> Vec<String>,
     ) {
-        let left =
-            left(self.start.elapsed(), done.saturating_sub(resumed), total.saturating_sub(done));
-        let known = total > 0;
-        if let Some(bar) = &self.bar {
-            if known && bar.length() != Some(total) {
-                bar.set_style(bar_style("{bar:28} {percent:>3} %  {msg}"));
-                bar.set_length(total);
+        let rest = total.saturating_sub(done);
+        let left = time_left(self.start.elapsed(), done.saturating_sub(resumed), rest);
+        let share = (total > 0).then(|| done as f64 / total as f64);
+        match &mut self.screen {
+            Some(screen) => {
+                let what = self.what;
+                screen.draw(|width| vec![amount_line(what, share, left, counts(), width)]);
             }
-            bar.set_position(done);
-            let eta = if known { format!("  eta {left}") } else { String::new() };
-            bar.set_message(format!("{}: {}{eta}", self.what, message()));
-        } else if self.last_line.elapsed().as_secs() >= PLAIN_SECONDS {
-            self.last_line = Instant::now();
-            let share = if known {
-                format!("{:.0} %, eta {left}, ", 100.0 * done as f64 / total as f64)
-            } else {
-                String::new()
-            };
-            note(&format!("{}: {share}{}", self.what, message()));
+            None if self.last_line.elapsed().as_secs() >= PLAIN_SECONDS => {
+                self.last_line = Instant::now();
+                let share = share.map_or_else(String::new, |share| {
+                    format!("{:.0} %, eta {}, ", 100.0 * share, clock(left))
+                });
+                note(&format!("{}: {share}{}", self.what, counts().join(", ")));
+            }
+            None => {}
         }
     }
 
-    /// Removes the bar.
-    pub(crate) fn finish(&self) {
-        if let Some(bar) = &self.bar {
-            bar.finish_and_clear();
-        }
+    /// Removes the line.
+    pub(crate) fn finish(&mut self) {
+        self.screen.iter_mut().for_each(Screen::clear);
     }
 }
 
-/// The time that `rest` will take if `done` took `elapsed`.
-fn left(elapsed: Duration, done: u64, rest: u64) -> FormattedDuration {
-    let seconds = if done == 0 { 0.0 } else { elapsed.as_secs_f64() / done as f64 * rest as f64 };
-    FormattedDuration(Duration::from_secs_f64(seconds.round()))
+fn amount_line(
+    what: &str,
+    share: Option<f64>,
+    left: f64,
+    counts: Vec<String>,
+    width: usize,
+) -> String {
+    let line = Line::default()
+        .field(1, what)
+        .optional(4, share.map(|share| bar(bar_width(width), share)))
+        .optional(0, share.map(|share| format!("{:>3.0} %", 100.0 * share)));
+    let line =
+        counts.into_iter().zip(2..).fold(line, |line, (count, rank)| line.field(rank, count));
+    line.optional(1, share.map(|_| format!("eta {}", clock(left)))).fit(width)
 }
 
-/// A large number with groups of three digits.
-pub(crate) fn amount(number: u64) -> String {
-    HumanCount(number).to_string()
-}
-
-/// The looks of a bar.
-pub(super) fn bar_style(template: &str) -> ProgressStyle {
-    let style =
-        ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
-    style.progress_chars("\u{2501}\u{2578}\u{2500}")
+/// The seconds that `rest` will take if `done` took `elapsed`.
+fn time_left(elapsed: Duration, done: u64, rest: u64) -> f64 {
+    if done == 0 { 0.0 } else { elapsed.as_secs_f64() / done as f64 * rest as f64 }
 }
 
 #[cfg(test)]
@@ -139,10 +162,30 @@ mod tests {
 
     #[test]
     fn the_time_left_follows_from_what_this_run_has_done() {
-        let left = |seconds, done, rest| left(Duration::from_secs(seconds), done, rest).to_string();
+        let left = |seconds, done, rest| clock(time_left(Duration::from_secs(seconds), done, rest));
         assert_eq!(left(10, 100, 300), "00:00:30");
         assert_eq!(left(7200, 1, 1), "02:00:00");
         assert_eq!(left(10, 0, 300), "00:00:00", "not known yet");
         assert_eq!(left(10, 100, 0), "00:00:00");
+    }
+
+    #[test]
+    fn lines_fit_their_terminal() {
+        let batches = |width| batch_line("evaluating", 3, 12, 90.0, width);
+        assert_eq!(batches(80), "evaluating  ━━━━━───────────────  3/12  eta 00:01:30");
+        assert_eq!(batches(40), "evaluating  3/12  eta 00:01:30");
+        assert_eq!(batches(20), "evaluating  3/12");
+        let counts = || vec!["1,234,567 tokens".to_owned(), "3 shards".to_owned()];
+        let amounts = |share, width| amount_line("preparing", share, 90.0, counts(), width);
+        assert_eq!(
+            amounts(Some(0.25), 80),
+            "preparing  ━━━━━───────────────   25 %  1,234,567 tokens  3 shards  eta 00:01:30"
+        );
+        assert_eq!(
+            amounts(Some(0.25), 60),
+            "preparing   25 %  1,234,567 tokens  3 shards  eta 00:01:30"
+        );
+        assert_eq!(amounts(Some(0.25), 35), "preparing   25 %  eta 00:01:30");
+        assert_eq!(amounts(None, 35), "preparing  1,234,567 tokens");
     }
 }

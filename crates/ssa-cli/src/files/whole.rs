@@ -31,7 +31,7 @@ pub(crate) fn check_writable(path: &Path, overwrite: bool) -> Result<()> {
 /// Replaces a file as a whole. A pipe or device is written to directly.
 ///
 /// # Errors
-/// [`ssa_files::FileError`]. Nothing is left behind.
+/// [`ssa_files::FileError`]. No part of the file is left.
 pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
     if fs::metadata(path).is_ok_and(|metadata| !metadata.is_file()) {
         fs::write(path, bytes).map_err(FileError::at(Operation::Write, path))?;
@@ -56,7 +56,8 @@ mod tests {
         write_whole(&path, b"two").unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"two");
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1, "nothing else is left");
-        assert!(check_writable(directory.path(), true).is_err());
+        let message = check_writable(directory.path(), true).unwrap_err().to_string();
+        assert!(message.contains("is a directory"), "{message}");
         let absent = directory.path().join("absent/out.bin");
         assert!(write_whole(&absent, b"x").unwrap_err().to_string().contains("absent"));
     }

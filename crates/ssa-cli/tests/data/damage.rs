@@ -15,7 +15,7 @@ fn with_corpus() -> Place {
         (0..12).map(|n| line(&format!("{n:02} and nothing more"))).collect::<String>(),
     );
     place.ssa("data prepare in.jsonl --shard-tokens 60 --output corpus").succeeds();
-    assert_eq!(place.files("corpus").len(), 9);
+    assert_eq!(place.files("corpus").len(), 13);
     place
 }
 
@@ -52,7 +52,7 @@ fn shards_that_are_not_what_the_manifest_says_are_named() {
         (cut_index, "corpus/00001.idx: it ", true),
         (lose, "corpus/00001.bin: no such file", true),
         (other, "corpus/00001.bin: it has ", true),
-        (no_json, "corpus/manifest.json: it is no manifest of a corpus", true),
+        (no_json, "corpus/manifest.json: not a manifest of a corpus", true),
         (
             vocabulary,
             "corpus/manifest.json: the corpus was made with a tokenizer of 99 tokens",
@@ -105,7 +105,7 @@ fn bad_text_is_named_and_what_was_done_before_is_kept() {
             "a.txt",
             b"caf\xe9".to_vec(),
             b"cafe".to_vec(),
-            "bad/a.txt: not UTF-8 at byte 3; convert the text",
+            "bad/a.txt: not UTF-8 at byte 3\nhint: convert the text",
         ),
         (
             "b.jsonl",
@@ -147,7 +147,8 @@ fn bad_text_is_named_and_what_was_done_before_is_kept() {
     for (name, bad, corrected, message) in cases {
         place.write(&format!("bad/{name}"), bad);
         let prepare = format!(
-            "data prepare good.jsonl bad/{name} --tokenizer tokenizer --shard-tokens 5000 --output out"
+            "data prepare good.jsonl bad/{name} --tokenizer tokenizer --shard-tokens 5000 \
+             --output out"
         );
         place.ssa(&prepare).fails(3, &[message]);
         let kept = place.files("out");
@@ -162,7 +163,7 @@ fn bad_text_is_named_and_what_was_done_before_is_kept() {
             .fails(3, &["out/preparation.json", "run the same `ssa data prepare` again"]);
         place
             .ssa("data prepare good.jsonl --output out")
-            .fails(2, &["out/preparation.json: this preparation was begun with"]);
+            .fails(2, &["out/preparation.json: this preparation was started with"]);
 
         // Corrected, it goes on from there.
         place.write(&format!("bad/{name}"), corrected);
@@ -181,7 +182,7 @@ fn nothing_to_read_is_an_error_and_leaves_nothing() {
     for (input, message) in [
         ("empty.txt", "empty.txt: the file is empty"),
         ("absent.jsonl", "absent.jsonl: no such file or directory"),
-        ("folder", "folder: nothing to read; .txt, .md, .jsonl"),
+        ("folder", "folder: nothing to read: hidden entries"),
         ("*.parquet", "*.parquet: no file matches"),
     ] {
         place.ssa(&format!("data prepare {input} --output out")).fails(3, &[message]);
@@ -191,7 +192,7 @@ fn nothing_to_read_is_an_error_and_leaves_nothing() {
             .fails(3, &[message]);
         assert!(!place.at("out").exists());
     }
-    place.ssa("data prepare blank.jsonl --output out").fails(3, &["hold no text at all"]);
+    place.ssa("data prepare blank.jsonl --output out").fails(3, &["hold no text"]);
     place
         .ssa("data prepare blank.jsonl --tokenizer absent.json --output out")
         .fails(3, &["absent.json: no such file"]);

@@ -2,6 +2,7 @@
 
 use serde_json::json;
 
+use crate::common::workplace;
 use crate::place::{Place, gzip, line, parquet, row_texts, zstd};
 
 /// All documents of a corpus, in the order of its files.
@@ -43,9 +44,9 @@ fn files_directories_and_patterns_are_read() {
     let again = place.ssa("data prepare in more/x*.txt more/x1.txt --output out").succeeds();
     for text in [
         "10 documents",
-        "1 shards were there already",
-        "1 documents without text",
-        "such as in/notes.html",
+        "1 shard already complete",
+        "1 document without text",
+        "1 file of other kinds skipped, such as in/notes.html",
     ] {
         assert!(again.stdout.contains(text), "`{text}` is not in:\n{}", again.stdout);
     }
@@ -93,17 +94,17 @@ fn several_machines_share_the_work() {
     let place = Place::new();
     place.write("in.jsonl", (0..10).map(|number| line(&number.to_string())).collect::<String>());
     for part in ["1/3", "3/3"] {
-        place.ssa(&format!("data prepare in.jsonl --output out --shard {part}")).succeeds();
+        place.ssa(&format!("data prepare in.jsonl --output out --part {part}")).succeeds();
     }
     let missing =
-        ["out/manifest-002-of-003.json: not here, but other parts", "prepare that part too"];
+        ["out/manifest-002-of-003.json: missing, although other parts", "prepare that part, too"];
     place.ssa("data inspect out").fails(3, &missing);
-    place.ssa("data prepare in.jsonl --output out --shard 2/3").succeeds();
+    place.ssa("data prepare in.jsonl --output out --part 2/3").succeeds();
     let expected: Vec<_> = (0..10).map(|number| number.to_string()).collect();
     assert_eq!(texts(&place, "out"), expected);
     for wrong in ["0/3", "4/3", "1", "1/0", "a/b"] {
-        let run = place.ssa(&format!("data prepare in.jsonl --output x --shard {wrong}"));
-        run.fails(2, &["--shard", "expected i/n with i from 1 to n"]);
+        let run = place.ssa(&format!("data prepare in.jsonl --output x --part {wrong}"));
+        run.fails(2, &["--part", "expected i/n with i from 1 to n"]);
     }
 }
 
@@ -116,10 +117,57 @@ fn a_hub_that_cannot_be_reached_is_an_error() {
     let output = command.args(["data", "prepare", name, "--output", "out"]).output().unwrap();
     assert_eq!(output.status.code(), Some(3));
     let stderr = String::from_utf8(output.stderr).unwrap();
-    let begins = format!("error: {name}: the Hugging Face hub gives no such data: ");
+    let begins = format!("error: {name}: not found on the Hugging Face Hub: ");
     assert!(
         stderr.starts_with(&begins) && stderr.contains("check the name and the network"),
         "{stderr}"
     );
     assert!(!place.at("out").exists());
+}
+
+#[test]
+fn the_cache_of_the_hub_serves_offline() {
+    let place = Place::new();
+    let snapshot = "hf/hub/datasets--foo--bar/snapshots/0123456789abcdef0123456789abcdef01234567";
+    place.write(&format!("{snapshot}/a.jsonl"), line("cached"));
+    let name = "hf://datasets/foo/bar@0123456789abcdef0123456789abcdef01234567/a.jsonl";
+    let mut command = crate::common::command(place.path());
+    command.env("HF_HUB_OFFLINE", "1").env("HF_HOME", place.at("hf"));
+    let output = command.args(["data", "prepare", name, "--output", "out"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(texts(&place, "out"), ["cached"]);
+
+    let mut command = crate::common::command(place.path());
+    command.env("HF_HUB_OFFLINE", "1").env("HF_HOME", place.at("hf"));
+    let arguments = ["data", "prepare", "in.txt", "--tokenizer", "foo/bar", "--output", "x"];
+    let output = command.args(arguments).output().unwrap();
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert!(
+        stderr.contains("hf://foo/bar@main: not found on the Hugging Face Hub: no tokenizer.json"),
+        "{stderr}"
+    );
+}
+
+/// The same file means the same to every verb.
+#[test]
+fn json_lines_are_trained_and_measured_on_by_their_texts() {
+    let place = Place::of(workplace());
+    let text = "a text of some words ".repeat(15);
+    place.write("held.jsonl", line(&text).repeat(9));
+    place.ssa("train tiny.toml --no-eval --data held.jsonl --run-dir run").succeeds();
+    let measured =
+        place.json("eval perplexity --model run/checkpoint --budgets 8x2 --data held.jsonl");
+    assert_eq!(measured["bytes"].as_f64(), Some((9 * text.len()) as f64));
+}
+
+#[test]
+fn a_text_that_the_tokenizer_refuses_is_named() {
+    let place = Place::of(workplace());
+    place.ssa("data train-tokenizer text --vocab-size 300 --output tok").succeeds();
+    place.write("data/a.txt", "fine");
+    place.write("data/b.txt", b"caf\xe9");
+    let train = "train tiny.toml --data data --set data.tokenizer=tok --run-dir run";
+    place.ssa(train).fails(3, &["data/b.txt: not UTF-8 at byte 3"]);
+    let train = "data train-tokenizer data --vocab-size 300 --output other";
+    place.ssa(train).fails(3, &["data/b.txt: not UTF-8 at byte 3"]);
 }

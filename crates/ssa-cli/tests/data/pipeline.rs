@@ -19,7 +19,7 @@ fn a_tokenizer_is_trained_and_its_corpus_trained_on() {
     assert!(trained.stdout.contains("320 tokens in tokenizer"), "{}", trained.stdout);
     // Nothing is overwritten.
     let again = place.ssa("data train-tokenizer text --vocab-size 300 --output tokenizer");
-    again.fails(2, &["tokenizer/tokenizer.json: exists already"]);
+    again.fails(2, &["tokenizer/tokenizer.json: already exists"]);
 
     let made = place.json(
         "data prepare text more.jsonl --tokenizer tokenizer --shard-tokens 4000 --output corpus",
@@ -34,12 +34,12 @@ fn a_tokenizer_is_trained_and_its_corpus_trained_on() {
     check_inspection(&inspected, documents, tokens);
     let shown = place.ssa("data inspect corpus --rows 1 --sequence-length 64").succeeds().stdout;
     for text in [
-        "all files are what the manifest says",
+        "all files match the manifest",
         "72 documents",
         "quartiles",
         "most frequent",
         "row 0",
-        "concat uses",
+        "row utilization (concat): ",
     ] {
         assert!(shown.contains(text), "`{text}` is not in:\n{shown}");
     }
@@ -47,9 +47,9 @@ fn a_tokenizer_is_trained_and_its_corpus_trained_on() {
     assert_eq!((&quick["check"], &quick["statistics"]), (&json!("sizes"), &Value::Null));
 
     let run = place
-        .ssa("train tiny.toml --data corpus --run-dir run --set data.packing=best_fit")
+        .ssa("train tiny.toml --data corpus --run-dir run --set data.packing=best-fit")
         .succeeds();
-    for text in ["corpus: ", "rows of 64 tokens (best_fit", "% used)"] {
+    for text in ["corpus: ", "rows of 64 tokens (best-fit", "% used)"] {
         assert!(run.stderr.contains(text), "`{text}` is not in:\n{}", run.stderr);
     }
     let config: Value =

@@ -237,7 +237,8 @@ fn a_full_disk_leaves_the_checkpoint_before() {
     let run = directory.path().join("disk/out");
     fs::create_dir(directory.path().join("disk")).unwrap();
     let script = format!(
-        "mount -t tmpfs -o size=900k tmpfs disk && cp -r out disk/out && rm -r disk/out/checkpoints/step-{older} && \
+        "mount -t tmpfs -o size=900k tmpfs disk && cp -r out disk/out && \
+         rm -r disk/out/checkpoints/step-{older} && \
          {{ \"$@\"; echo code $?; ls disk/out/checkpoints; rm -r out; cp -r disk/out out; }}"
     );
     let program = command(directory.path());

@@ -20,11 +20,13 @@ use crate::strace;
 fn a_failed_write_of_the_best_weights_loses_no_validation() {
     let directory = workplace();
     let traced = arguments("straight");
-    let Some(calls) = strace::calls(directory.path(), &traced) else { return };
+    let Some(calls) = strace::calls(directory.path(), &traced) else {
+        return println!("skipped: no strace");
+    };
     let expected = leftovers(&directory.path().join("straight"));
     let best: Vec<_> = calls.iter().filter(|call| call.line.contains("best")).collect();
-    assert!(best.len() >= 4, "directories are made and renamed: {}", best.len());
-    for (number, call) in best.into_iter().enumerate() {
+    assert!(best.len() >= 20, "directories are made and renamed: {}", best.len());
+    for (number, call) in best.into_iter().step_by(4).enumerate() {
         let name = format!("run-{number}");
         let failed = strace::fail(directory.path(), &arguments(&name), call);
         failed.fails(3, &["best", "No space left on device", "hint: free some space"]);
@@ -122,7 +124,7 @@ fn settings_of_a_finished_run_are_not_ignored() {
     }
     leftovers(&directory.path().join("out")).must_equal(&before);
     // An allowed change of the evaluation evaluates again.
-    let evaluate = ["--threads", "1", "train", "--resume", "out"];
+    let evaluate = ["train", "--threads", "1", "--resume", "out"];
     let budgets = ["--set", "evaluation.budgets=[\"8x1\"]", "--allow-change", "evaluation.budgets"];
     ssa(directory.path(), with(&evaluate, &budgets)).succeeds();
     let summary = fs::read_to_string(directory.path().join("out/summary.json")).unwrap();

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use ssa_testkit::Random;
 
 use crate::common::{ssa, workplace};
-use crate::program::{Leftovers, arguments, journal, leftovers, start, straight, with};
+use crate::program::{Leftovers, arguments, journal, leftovers, start, straight};
 
 /// How many kills: a few for every day, or as many as the environment asks for.
 fn kills() -> usize {
@@ -63,9 +63,9 @@ fn kill_until_done(
             ssa(directory, arguments(name)).succeeds();
             return;
         }
-        // Instead of the one thread that the arguments begin with.
-        let threads = ["1", "2"][tally.kills % 2];
-        let arguments = with(&["--threads", threads], &arguments(name)[2..]);
+        let mut arguments = arguments(name);
+        let threads = arguments.iter().position(|argument| *argument == "--threads").unwrap();
+        arguments[threads + 1] = ["1", "2"][tally.kills % 2];
         let mut child = start(directory, &arguments);
         sleep(window.mul_f64(f64::from(random.below(1000, 1)[0]) / 1000.0));
         child.kill().unwrap();

@@ -33,14 +33,14 @@ pub(crate) fn unnamed() -> Vec<&'static str> {
         "monitoring.probe_tokens=64",
         "monitoring.validation_tokens=64",
     ];
-    let mut arguments = vec!["--threads", "1", "train", "tiny.toml", "--no-eval"];
+    let mut arguments = vec!["train", "tiny.toml", "--threads", "1", "--no-eval"];
     arguments.extend(settings.iter().flat_map(|setting| ["--set", setting]));
     arguments
 }
 
 /// The arguments that continue a run.
 pub(crate) fn resume(run: &str) -> [&str; 6] {
-    ["--threads", "1", "train", "--resume", run, "--no-eval"]
+    ["train", "--threads", "1", "--resume", run, "--no-eval"]
 }
 
 /// The same with more settings, which a continued run must be allowed to have.

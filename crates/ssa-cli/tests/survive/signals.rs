@@ -23,7 +23,7 @@ fn a_signal_saves_and_the_run_goes_on_to_the_same_end() {
         let stopped = end(child);
         assert_eq!(stopped.code, 5, "{}", stopped.stderr);
         let message =
-            format!("of 24; everything is saved, continue with: ssa train --resume {name}");
+            format!("of 24; everything is saved\nhint: resume with `ssa train --resume {name}`\n");
         assert!(stopped.stderr.contains("interrupted after step "), "{}", stopped.stderr);
         assert!(
             stopped.stderr.contains(&message) && !stopped.stderr.contains("error"),

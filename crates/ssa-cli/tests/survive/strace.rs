@@ -40,7 +40,6 @@ pub(crate) fn fail(directory: &Path, arguments: &[&str], call: &Call) -> Run {
 fn strace(directory: &Path, options: &[&str], arguments: &[&str]) -> Option<Run> {
     let probe = Command::new("strace").args(["-o", "/dev/null", "true"]).output();
     if !probe.is_ok_and(|output| output.status.success()) {
-        println!("skipped: strace is not available");
         return None;
     }
     let program = command(directory);

@@ -21,7 +21,8 @@ except ImportError:
     sys.exit(77)
 events = EventAccumulator(sys.argv[1], size_guidance={'scalars': 0}).Reload()
 tags = events.Tags()['scalars']
-print(json.dumps({tag: [[event.step, event.value] for event in events.Scalars(tag)] for tag in tags}))
+points = {tag: [[event.step, event.value] for event in events.Scalars(tag)] for tag in tags}
+print(json.dumps(points))
 ";
 
 type Scalars = BTreeMap<String, Vec<(u64, f64)>>;

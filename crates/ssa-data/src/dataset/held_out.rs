@@ -5,9 +5,8 @@ use std::sync::Arc;
 
 use super::open_corpus;
 use crate::packing::{PackOptions, PackedRows, Packing, Remainder, pack_documents};
-use crate::source::{Document, text_bytes};
 use crate::token_source::TokenSource;
-use crate::{Result, Tokenizer};
+use crate::{Document, Result, Tokenizer, text_bytes};
 
 /// Data to measure on.
 #[derive(Clone, Debug)]

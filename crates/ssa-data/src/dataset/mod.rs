@@ -10,11 +10,11 @@ pub use held_out::{HeldOut, HeldOutPart};
 pub use tokenizer::common_tokenizer;
 
 use crate::bits_per_byte::unigram_bits_per_byte;
+use crate::input::read_documents;
 use crate::mixture::Mixture;
 use crate::packing::{PackOptions, PackedRows, Packing, Remainder, pack, pack_documents};
 use crate::shard::{Corpus, Manifest, ManifestCheck};
 use crate::snapshot::snapshot;
-use crate::source::read_documents;
 use crate::split::{Split, split};
 use crate::token_source::{DocumentSplit, TokenSource};
 use crate::{Result, Tokenizer};

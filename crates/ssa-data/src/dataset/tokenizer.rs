@@ -9,8 +9,8 @@ use crate::{DataError, Result, Tokenizer};
 /// `named` one, which stands for corpora that do not come with theirs. `None` without any.
 ///
 /// # Errors
-/// [`DataError::OtherTokenizer`] names the corpus that was made with another one,
-/// [`DataError::UnknownTokenizer`] one that has none; otherwise as [`corpus_tokenizer`].
+/// [`DataError`] names the corpus that was made with another one, or that has none; otherwise as
+/// [`corpus_tokenizer`].
 pub fn common_tokenizer<'a>(
     corpora: impl IntoIterator<Item = &'a PathBuf>,
     named: Option<(String, Tokenizer)>,
@@ -26,7 +26,7 @@ pub fn common_tokenizer<'a>(
     }
     match (chosen, without) {
         (Some((_, tokenizer)), _) => Ok(Some(tokenizer)),
-        (None, Some(path)) => Err(DataError::UnknownTokenizer { path: path.clone() }),
+        (None, Some(path)) => Err(DataError::unknown_tokenizer(path)),
         (None, None) => Ok(None),
     }
 }
@@ -35,10 +35,5 @@ fn check_same(path: &Path, own: &Tokenizer, name: &str, chosen: &Tokenizer) -> R
     if own.sha256() == chosen.sha256() && own.eos() == chosen.eos() {
         return Ok(());
     }
-    Err(DataError::OtherTokenizer {
-        path: path.to_owned(),
-        vocab_size: own.vocab_size(),
-        other: name.to_owned(),
-        other_vocab_size: chosen.vocab_size(),
-    })
+    Err(DataError::other_tokenizer(path, own.vocab_size(), name, chosen.vocab_size()))
 }

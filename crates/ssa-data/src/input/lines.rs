@@ -20,7 +20,7 @@ pub(super) fn lines(
         }
         let line = read_line(&mut reader, &name, limit, &mut first).transpose();
         ended = !matches!(line, Some(Ok(_)));
-        line.map(|line| line.map(Payload::Line))
+        line.map(|line| line.map(Payload::Object))
     })
 }
 
@@ -62,14 +62,18 @@ pub(super) fn whole(
     })
 }
 
-fn damaged(name: &str, error: &io::Error) -> DataError {
+pub(super) fn damaged(name: &str, error: &io::Error) -> DataError {
     let cause = match error.kind() {
         io::ErrorKind::UnexpectedEof => "the compressed file ends too early".to_owned(),
         _ => error.to_string(),
     };
-    DataError::DamagedSource { name: name.to_owned(), cause }
+    DataError::input(name, cause, "get the file again, or leave it out")
 }
 
-fn too_large(name: &str, limit: u64) -> DataError {
-    DataError::DocumentTooLarge { name: name.to_owned(), limit }
+pub(super) fn too_large(name: &str, limit: u64) -> DataError {
+    let cause = format!(
+        "a document (a JSON object, a row, or a file of text) is larger than {limit} bytes"
+    );
+    let hint = "split it, or raise `max_document_bytes` if that much memory can be spared";
+    DataError::input(name, cause, hint)
 }

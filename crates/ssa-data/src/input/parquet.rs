@@ -1,130 +1,261 @@
-//! One column of a Parquet file.
+//! Columns of a Parquet file.
 
 use std::fs::File;
-use std::panic::{self, AssertUnwindSafe};
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 
+use ::parquet::basic::Repetition;
 use ::parquet::errors::ParquetError;
 use ::parquet::file::reader::{FileReader, SerializedFileReader};
 use ::parquet::record::reader::RowIter;
 use ::parquet::record::{Field, Row};
-use ::parquet::schema::types::Type;
+use ::parquet::schema::types::{Type, TypePtr};
+use ssa_text::{Conversation, Json, catch_panic};
 
-use super::json::list;
-use super::{InputOptions, Payload, count};
-use crate::{DataError, Message, Result};
+use super::InputOptions;
+use super::field::{beside, list};
+use super::source::Payload;
+use super::sum::ReadSum;
+use crate::{DataError, Result};
+
+/// What is read of each row.
+enum Wanted {
+    Text(String),
+    Conversation { messages: String, tools: String },
+}
 
 /// Opens a file; its records are its rows.
 pub(super) fn records(
     path: &Path,
     name: &str,
     options: &InputOptions,
-    read: Arc<AtomicU64>,
+    sum: Arc<ReadSum>,
 ) -> Result<impl Iterator<Item = Result<Payload>> + Send + use<>> {
     let name = name.to_owned();
     let file = File::open(path).map_err(|source| DataError::from_open(path, source))?;
     let bytes = file.metadata().map_or(0, |metadata| metadata.len());
-    let reader = SerializedFileReader::new(file).map_err(|error| damaged(&name, &error))?;
+    let opened = catch_panic(|| SerializedFileReader::new(file));
+    let reader = flatten(opened).map_err(|error| damaged(&name, &error))?;
     let rows = reader.metadata().file_metadata().num_rows().max(1).unsigned_abs();
-    let (column, setting) = match &options.conversations_field {
-        Some(field) => (field, "conversations_field"),
-        None => (&options.text_field, "text_field"),
+    let wanted = match &options.conversations_field {
+        Some(field) => {
+            Wanted::Conversation { messages: field.clone(), tools: beside(field, "tools") }
+        }
+        None => Wanted::Text(options.text_field.clone()),
     };
-    let projection = project(&reader, column).map_err(|columns| DataError::NoColumn {
-        name: name.clone(),
-        column: column.clone(),
-        columns: list(&columns),
-        setting,
-    })?;
+    let schema = reader.metadata().file_metadata().schema();
+    let projection = wanted.project(schema).map_err(|error| no_column(&name, schema, &error))?;
     let iterator = RowIter::from_file_into(Box::new(reader));
     let mut iterator =
         iterator.project(Some(projection)).map_err(|error| damaged(&name, &error))?;
-    let conversations = options.conversations_field.is_some();
     let limit = options.max_document_bytes;
     // The file is read by row groups; its rows are the finest measure of progress there is.
     let mut row_number = 0;
-    let rows_in_order = std::iter::from_fn(move || next_row(&mut iterator));
+    // The iterator is not used again after an error, so what a panic left of it is never seen.
+    let rows_in_order = std::iter::from_fn(move || {
+        catch_panic(|| iterator.next())
+            .unwrap_or_else(|cause| Some(Err(ParquetError::General(contradiction(&cause)))))
+    });
     Ok(rows_in_order.map(move |row| {
         let row = row.map_err(|error| damaged(&name, &error))?;
-        let before = bytes * row_number / rows;
+        // A product of a file's size and its rows can have more than 64 bits.
+        let share = |row: u64| (u128::from(bytes) * u128::from(row) / u128::from(rows)) as u64;
+        let before = share(row_number);
         row_number += 1;
-        count(&read, bytes * row_number / rows - before);
-        let payload = payload(row, conversations).map_err(|cause| DataError::BadRecord {
-            record: format!("{name}, row {row_number}"),
-            cause,
-        })?;
+        sum.count(share(row_number).saturating_sub(before));
+        let payload = wanted
+            .payload(row)
+            .map_err(|cause| DataError::input(format!("{name}, row {row_number}"), cause, ""))?;
         match &payload {
             Payload::Text(text) if text.len() as u64 > limit => {
-                Err(DataError::DocumentTooLarge { name: name.clone(), limit })
+                Err(super::lines::too_large(&name, limit))
             }
             _ => Ok(payload),
         }
     }))
 }
 
-/// The next row. The decoder panics on some kinds of damage, which is an error of the file like any
-/// other.
-fn next_row(rows: &mut RowIter<'static>) -> Option<Result<Row, ParquetError>> {
-    // The iterator is not used again after an error, so what the panic left of it is never seen.
-    panic::catch_unwind(AssertUnwindSafe(|| rows.next())).unwrap_or_else(|_| {
-        Some(Err(ParquetError::General("the file contradicts itself".to_owned())))
+impl Wanted {
+    /// The part of the schema with the columns of interest, or the column that is not there.
+    fn project(&self, schema: &Type) -> Result<Type, MissingColumn> {
+        let missing = |column: &str, setting| MissingColumn { column: column.to_owned(), setting };
+        let (field, setting, tools) = match self {
+            Self::Text(field) => (field, "text_field", None),
+            Self::Conversation { messages, tools } => {
+                (messages, "conversations_field", Some(tools))
+            }
+        };
+        let column = project(schema.get_fields(), field).ok_or_else(|| missing(field, setting))?;
+        let mut columns = vec![column];
+        if let Some(tools) = tools.and_then(|tools| project(schema.get_fields(), tools)) {
+            // Two columns of one struct are one column with two fields.
+            columns = match (&columns[0], tools) {
+                (first, tools) if first.name() == tools.name() => {
+                    vec![merge(first, &tools).ok_or_else(|| missing(field, setting))?]
+                }
+                (first, tools) => vec![Arc::clone(first), tools],
+            };
+        }
+        Type::group_type_builder(schema.name())
+            .with_fields(columns)
+            .build()
+            .map_err(|_| missing(field, setting))
+    }
+
+    fn payload(&self, row: Row) -> Result<Payload, String> {
+        let row: Vec<(String, Field)> = row.into_columns();
+        match self {
+            Self::Text(field) => text(find(&row, field), field).map(Payload::Text),
+            Self::Conversation { messages, tools } => {
+                let value = |field: &str| match find(&row, field) {
+                    Some(value) => json(value).map_err(|cause| format!("`{field}`: {cause}")),
+                    None => Ok(Json::Null),
+                };
+                Conversation::new(value(messages)?, Some(value(tools)?))
+                    .map(Payload::Conversation)
+                    .map_err(|error| format!("`{messages}`: {error}"))
+            }
+        }
+    }
+}
+
+struct MissingColumn {
+    column: String,
+    setting: &'static str,
+}
+
+/// The column of a name, or of a path through structs, with nothing else in these.
+fn project(fields: &[TypePtr], name: &str) -> Option<TypePtr> {
+    if let Some(field) = fields.iter().find(|field| field.name() == name) {
+        return Some(Arc::clone(field));
+    }
+    fields.iter().filter(|field| field.is_group()).find_map(|field| {
+        let rest = name.strip_prefix(field.name())?.strip_prefix('.')?;
+        group(field, vec![project(field.get_fields(), rest)?])
     })
 }
 
-/// The schema with one column, or else the names of all.
-fn project(reader: &impl FileReader, column: &str) -> Result<Type, Vec<String>> {
-    let schema = reader.metadata().file_metadata().schema();
-    let names = || schema.get_fields().iter().map(|field| field.name().to_owned()).collect();
-    let field =
-        schema.get_fields().iter().find(|field| field.name() == column).ok_or_else(names)?;
-    Type::group_type_builder(schema.name())
-        .with_fields(vec![Arc::clone(field)])
+/// Two structs of one column as one.
+fn merge(first: &TypePtr, second: &TypePtr) -> Option<TypePtr> {
+    if !first.is_group() || !second.is_group() {
+        return None;
+    }
+    let mut fields = first.get_fields().to_vec();
+    for field in second.get_fields() {
+        match fields.iter_mut().find(|known| known.name() == field.name()) {
+            Some(known) => *known = merge(known, field)?,
+            None => fields.push(Arc::clone(field)),
+        }
+    }
+    group(first, fields)
+}
+
+fn group(like: &Type, fields: Vec<TypePtr>) -> Option<TypePtr> {
+    let info = like.get_basic_info();
+    let repetition = if info.has_repetition() { info.repetition() } else { Repetition::OPTIONAL };
+    Type::group_type_builder(like.name())
+        .with_repetition(repetition)
+        .with_fields(fields)
         .build()
-        .map_err(|_| names())
+        .ok()
+        .map(Arc::new)
 }
 
-fn payload(row: Row, conversation: bool) -> Result<Payload, String> {
-    let field = row.into_columns().pop().map_or(Field::Null, |(_, field)| field);
-    if conversation {
-        messages(field).map(Payload::Messages)
-    } else {
-        text(field).map(Payload::Text)
+/// The value of a name, or of a path through structs.
+fn find<'a>(row: &'a [(String, Field)], name: &str) -> Option<&'a Field> {
+    if let Some((_, field)) = row.iter().find(|(column, _)| column == name) {
+        return Some(field);
     }
+    row.iter().find_map(|(column, field)| {
+        let rest = name.strip_prefix(column.as_str())?.strip_prefix('.')?;
+        match field {
+            Field::Group(_) => in_struct(field, rest),
+            Field::Null => Some(field),
+            _ => None,
+        }
+    })
 }
 
-fn text(field: Field) -> Result<Vec<u8>, String> {
+fn in_struct<'a>(field: &'a Field, name: &str) -> Option<&'a Field> {
+    let Field::Group(row) = field else { return None };
+    row.get_column_iter().find_map(|(column, field)| {
+        if column == name {
+            return Some(field);
+        }
+        in_struct(field, name.strip_prefix(column.as_str())?.strip_prefix('.')?)
+    })
+}
+
+fn text(field: Option<&Field>, name: &str) -> Result<Vec<u8>, String> {
     match field {
-        Field::Null => Ok(Vec::new()),
-        Field::Str(text) => Ok(text.into_bytes()),
-        Field::Bytes(bytes) => Ok(bytes.data().to_vec()),
-        _ => Err("the column holds no text; name one that does with `text_field`".to_owned()),
+        None | Some(Field::Null) => Ok(Vec::new()),
+        Some(Field::Str(text)) => Ok(text.clone().into_bytes()),
+        Some(Field::Bytes(bytes)) => Ok(bytes.data().to_vec()),
+        Some(_) => Err(format!(
+            "the column `{name}` holds no text\nhint: name one that does with `text_field`"
+        )),
     }
 }
 
-fn messages(field: Field) -> Result<Vec<Message>, String> {
-    match field {
-        Field::Null => Ok(Vec::new()),
-        Field::ListInternal(messages) => messages.elements().iter().map(message).collect(),
-        _ => Err(NO_CONVERSATION.to_owned()),
-    }
+fn json(field: &Field) -> Result<Json, String> {
+    Ok(match field {
+        Field::Null => Json::Null,
+        Field::Bool(value) => Json::Bool(*value),
+        Field::Byte(value) => Json::Int((*value).into()),
+        Field::Short(value) => Json::Int((*value).into()),
+        Field::Int(value) => Json::Int((*value).into()),
+        Field::Long(value) => Json::Int((*value).into()),
+        Field::UByte(value) => Json::Int((*value).into()),
+        Field::UShort(value) => Json::Int((*value).into()),
+        Field::UInt(value) => Json::Int((*value).into()),
+        Field::ULong(value) => Json::Int((*value).into()),
+        Field::Float(value) => Json::Float((*value).into()),
+        Field::Double(value) => Json::Float(*value),
+        Field::Str(text) => Json::String(text.clone()),
+        Field::Bytes(bytes) => match String::from_utf8(bytes.data().to_vec()) {
+            Ok(text) => Json::String(text),
+            Err(_) => return Err("bytes that are not UTF-8".to_owned()),
+        },
+        Field::Group(row) => {
+            let entries = row.get_column_iter().map(|(key, value)| Ok((key.clone(), json(value)?)));
+            Json::Object(entries.collect::<Result<_, String>>()?)
+        }
+        Field::ListInternal(items) => {
+            Json::List(items.elements().iter().map(json).collect::<Result<_, _>>()?)
+        }
+        Field::MapInternal(entries) => {
+            let entries = entries.entries().iter().map(|(key, value)| match json(key)? {
+                Json::String(key) => Ok((key, json(value)?)),
+                _ => Err("a map whose keys are no strings".to_owned()),
+            });
+            Json::Object(entries.collect::<Result<_, String>>()?)
+        }
+        other => return Err(format!("a value that JSON does not have ({other})")),
+    })
 }
 
-const NO_CONVERSATION: &str =
-    "the column holds no list of {role, content}; name one that does with `conversations_field`";
+fn no_column(name: &str, schema: &Type, missing: &MissingColumn) -> DataError {
+    let columns: Vec<&str> = schema.get_fields().iter().map(|field| field.name()).collect();
+    DataError::input(
+        name,
+        format!("no column `{}`, only {}", missing.column, list(&columns)),
+        format!("name the right one with `{}`", missing.setting),
+    )
+}
 
-fn message(field: &Field) -> Result<Message, String> {
-    let Field::Group(row) = field else {
-        return Err(NO_CONVERSATION.to_owned());
-    };
-    let part = |wanted: &str| match row.get_column_iter().find(|(name, _)| *name == wanted) {
-        Some((_, Field::Str(text))) => Ok(text.clone()),
-        _ => Err(NO_CONVERSATION.to_owned()),
-    };
-    Ok(Message { role: part("role")?, content: part("content")? })
+fn flatten<T>(result: Result<Result<T, ParquetError>, String>) -> Result<T, ParquetError> {
+    result.unwrap_or_else(|cause| Err(ParquetError::General(contradiction(&cause))))
+}
+
+fn contradiction(cause: &str) -> String {
+    format!("the file contradicts itself ({cause})")
 }
 
 fn damaged(name: &str, error: &ParquetError) -> DataError {
-    DataError::DamagedSource { name: name.to_owned(), cause: error.to_string() }
+    let cause = error.to_string();
+    if cause.contains("codec") || cause.contains("Disabled feature") || cause.contains("LZO") {
+        let hint = "write it again with another codec: snappy, gzip, zstd, lz4 and brotli are read";
+        return DataError::input(name, cause, hint);
+    }
+    DataError::input(name, cause, "get the file again, or leave it out")
 }

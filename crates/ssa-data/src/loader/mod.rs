@@ -1,7 +1,8 @@
 //! Batches of rows.
 
+use crate::mixture::{Mixture, RowPlace};
 use crate::packing::{IGNORE_INDEX, PackedRow, PackedRows};
-use crate::{DataError, Mixture, Result, RowPlace};
+use crate::{DataError, Result};
 
 /// Some rows as one step of a model takes them: N = `batch` * `tokens` tokens in row order.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -125,7 +126,7 @@ impl Loader {
     /// Batch `index`, from 0.
     ///
     /// # Errors
-    /// [`DataError::DamagedShard`] names the file if a token is not in the vocabulary.
+    /// [`DataError::Corpus`] names the file if a token is not in the vocabulary.
     pub fn batch(&self, index: u64) -> Result<Batch> {
         let first = self.first_row(index);
         let rows = (0..self.batch_size as u64)

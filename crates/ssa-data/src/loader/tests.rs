@@ -60,7 +60,8 @@ proptest! {
             prop_assert_eq!(&epoch, &expected);
         }
         for index in 0..u64::from(count) {
-            prop_assert_eq!(loader.epochs(index), [(index * batch_size as u64) as f64 / f64::from(count)]);
+            let epochs = (index * batch_size as u64) as f64 / f64::from(count);
+            prop_assert_eq!(loader.epochs(index), [epochs]);
             prop_assert_eq!(batch(&loader, index).batch, batch_size);
         }
     }

@@ -1,8 +1,9 @@
 //! Rows of several corpora in given proportions.
 
+use crate::packing::{PackedRow, PackedRows};
 use crate::permutation::Permutation;
 use crate::random::Purpose;
-use crate::{DataError, PackedRow, PackedRows, Result};
+use crate::{DataError, Result};
 
 /// An endless stream of rows, drawn from several corpora by weight.
 ///

@@ -6,8 +6,6 @@ mod greedy;
 mod index;
 mod row;
 
-use std::fmt;
-use std::str::FromStr;
 use std::sync::Arc;
 
 use index::RowIndex;
@@ -15,7 +13,8 @@ pub use row::PackedRow;
 
 use crate::permutation::Permutation;
 use crate::random::Purpose;
-use crate::{DataError, Result, TokenSource};
+use crate::token_source::TokenSource;
+use crate::{DataError, Result};
 
 /// The label of a token that has no target; the cross-entropy leaves it out.
 pub const IGNORE_INDEX: i32 = -100;
@@ -25,7 +24,7 @@ pub const IGNORE_INDEX: i32 = -100;
 /// before the cut has the first one after it as its target.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Packing {
-    /// Documents one behind the other, cut where a row ends: nothing is wasted.
+    /// Documents concatenated and split at row boundaries: nothing is wasted.
     #[default]
     Concat,
     /// Documents are kept whole: each goes, longest first, to the row with the least room that
@@ -36,35 +35,12 @@ pub enum Packing {
     Greedy,
 }
 
-impl Packing {
-    /// Every way to pack.
-    pub const ALL: [Self; 3] = [Self::Concat, Self::BestFit, Self::Greedy];
-
-    /// `concat`, `best_fit` or `greedy`.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Concat => "concat",
-            Self::BestFit => "best_fit",
-            Self::Greedy => "greedy",
-        }
-    }
-}
-
-impl fmt::Display for Packing {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
-}
-
-impl FromStr for Packing {
-    type Err = DataError;
-
-    /// The packing of this name; a hyphen stands for the underscore too.
-    fn from_str(name: &str) -> Result<Self> {
-        let found = Self::ALL.into_iter().find(|packing| packing.name() == name.replace('-', "_"));
-        found.ok_or_else(|| DataError::setting("packing", "concat, best_fit or greedy", name))
-    }
-}
+// The configuration of a run of version 0.1.0 says `best_fit`.
+ssa_names::names!(Packing: "packing" {
+    Concat = "concat",
+    BestFit = "best-fit" | "best_fit",
+    Greedy = "greedy",
+});
 
 /// What becomes of the last, partial row of [`Packing::Concat`]. The other ways leave room in many
 /// rows, and pad them all.
@@ -121,9 +97,8 @@ pub fn pack(documents: &[Vec<u32>], eos: u32, options: &PackOptions) -> Result<P
 ///
 /// # Errors
 /// [`DataError::Setting`] if `sequence_length` is below 2 (a row of one token may have no target at
-/// all) or above 2^31, [`DataError::NoText`] if there is no token, [`DataError::ShorterThanOneRow`]
-/// if [`Remainder::Drop`] would leave no row, and [`DataError::TooLarge`] for a document of 2^32
-/// tokens or more.
+/// all) or above 2^31; [`DataError::Amount`] if there is no token, if [`Remainder::Drop`] would
+/// leave no row, and for a document of 2^32 tokens or more.
 pub fn pack_documents(
     source: Arc<TokenSource>,
     documents: &[u32],
@@ -136,7 +111,7 @@ pub fn pack_documents(
     let lengths = document_lengths(&source, documents)?;
     let tokens = lengths.iter().map(|&length| u64::from(length)).sum::<u64>();
     if tokens == 0 {
-        return Err(DataError::NoText);
+        return Err(DataError::no_text());
     }
     if documents.len() as u64 + tokens.div_ceil(sequence_length as u64) > u64::from(u32::MAX) {
         let cause = format!("{} documents and {tokens} tokens make too many rows", documents.len());
@@ -159,10 +134,12 @@ pub fn pack_documents(
         index.pop();
     }
     if index.rows() == 0 {
-        return Err(DataError::ShorterThanOneRow {
-            tokens: tokens as usize,
-            needed: sequence_length,
-        });
+        let cause = format!(
+            "the corpus has {tokens} tokens (ends of documents included) but one row needs \
+             {sequence_length}"
+        );
+        let hint = format!("set `sequence_length` to {tokens} or less, or add text");
+        return Err(DataError::amount(cause, hint));
     }
     let dropped_tokens = if drops { partial } else { 0 };
     let (rows, tokens) = (index.rows(), tokens - dropped_tokens);
@@ -198,7 +175,7 @@ impl PackedRows {
     /// Row `index`, its tokens read from the source.
     ///
     /// # Errors
-    /// [`DataError::DamagedShard`] names the file if a token is not in the vocabulary.
+    /// [`DataError::Corpus`] names the file if a token is not in the vocabulary.
     ///
     /// # Panics
     /// If `index` is not below [`len`](Self::len), as for a slice.

@@ -2,7 +2,8 @@
 
 use super::IGNORE_INDEX;
 use super::index::Piece;
-use crate::{Result, TokenSource};
+use crate::Result;
+use crate::token_source::TokenSource;
 
 /// One row of tokens and the attention documents in it.
 #[derive(Clone, Debug, PartialEq, Eq)]

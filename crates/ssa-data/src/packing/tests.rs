@@ -40,7 +40,7 @@ fn row(rows: &PackedRows, index: usize) -> (Vec<u32>, Vec<i32>, Vec<usize>) {
 #[test]
 fn a_long_document_goes_on_in_the_next_row() {
     const X: i32 = IGNORE_INDEX;
-    for packing in Packing::ALL {
+    for &packing in Packing::ALL {
         let rows = packed_by(packing, &[vec![1, 2, 3, 4, 5, 6, 7, 8]], 4);
         assert_eq!(row(&rows, 0), (vec![1, 2, 3, 4], vec![2, 3, 4, 5], vec![0, 4]));
         assert_eq!(row(&rows, 1), (vec![5, 6, 7, 8], vec![6, 7, 8, EOS as i32], vec![0, 4]));
@@ -54,7 +54,7 @@ fn a_long_document_goes_on_in_the_next_row() {
 
 #[test]
 fn short_documents_share_a_row() {
-    for packing in Packing::ALL {
+    for &packing in Packing::ALL {
         let rows = packed_by(packing, &[vec![1], vec![1], vec![]], 5);
         let labels = vec![EOS as i32, IGNORE_INDEX, EOS as i32, IGNORE_INDEX, IGNORE_INDEX];
         assert_eq!(row(&rows, 0), (vec![1, EOS, 1, EOS, EOS], labels, vec![0, 2, 4, 5]));
@@ -108,7 +108,7 @@ fn a_greedy_row_ends_before_the_document_that_does_not_fit() {
 #[test]
 fn the_seed_orders_the_documents() {
     let documents = distinct(&[3; 20]);
-    for packing in Packing::ALL {
+    for &packing in Packing::ALL {
         let options = PackOptions { packing, ..options(8, Remainder::Pad) };
         let packed = |seed| all(&pack(&documents, EOS, &PackOptions { seed, ..options }).unwrap());
         assert_eq!(packed(1), packed(1));
@@ -130,7 +130,7 @@ fn the_order_of_documents_in_memory_does_not_count() {
 }
 
 fn any_packing() -> impl Strategy<Value = Packing> {
-    prop::sample::select(&Packing::ALL[..])
+    prop::sample::select(Packing::ALL)
 }
 
 proptest! {
@@ -143,17 +143,20 @@ proptest! {
         packing in any_packing(),
     ) {
         let documents = distinct(&lengths);
-        let total: usize = lengths.iter().filter(|&&length| length > 0).map(|length| length + 1).sum();
+        let with_ends = lengths.iter().filter(|&&length| length > 0).map(|length| length + 1);
+        let total: usize = with_ends.sum();
         let drop = !pad && packing == Packing::Concat;
         let remainder = if pad { Remainder::Pad } else { Remainder::Drop };
         prop_assume!(total >= if drop { sequence_length } else { 1 });
-        let rows = pack(&documents, EOS, &PackOptions { sequence_length, packing, seed, remainder }).unwrap();
+        let options = PackOptions { sequence_length, packing, seed, remainder };
+        let rows = pack(&documents, EOS, &options).unwrap();
 
         let mut valid = 0;
         for row in all(&rows) {
             prop_assert_eq!(row.ids().len(), sequence_length);
             prop_assert_eq!(row.labels().count(), sequence_length);
-            prop_assert_eq!((row.cu_seqlens()[0], row.cu_seqlens().last()), (0, Some(&sequence_length)));
+            let borders = row.cu_seqlens();
+            prop_assert_eq!((borders[0], borders.last()), (0, Some(&sequence_length)));
             prop_assert!(row.cu_seqlens().is_sorted_by(|a, b| a < b));
             prop_assert!(row.cu_seqlens().contains(&row.valid_tokens()), "padding is a document");
             prop_assert!(row.labels().skip(row.valid_tokens()).all(|label| label == IGNORE_INDEX));
@@ -247,8 +250,8 @@ fn concat_uses_more_of_its_rows_than_best_fit_and_that_more_than_greedy() {
             .map(|number| 1 + (crate::random::mix(seed << 32 | number) % 700) as usize)
             .collect();
         let documents = distinct(&lengths);
-        let [concat, best_fit, greedy] =
-            Packing::ALL.map(|packing| packed_by(packing, &documents, 512).utilisation());
+        let [concat, best_fit, greedy] = [Packing::Concat, Packing::BestFit, Packing::Greedy]
+            .map(|packing| packed_by(packing, &documents, 512).utilisation());
         assert!(concat >= best_fit && best_fit > greedy, "{concat} {best_fit} {greedy}");
         assert!(best_fit > 0.97, "{best_fit}");
     }
@@ -279,7 +282,7 @@ fn shards_pack_like_documents_in_memory() {
             5000,
             EOS,
         ));
-        for packing in Packing::ALL {
+        for &packing in Packing::ALL {
             let options = PackOptions { packing, ..options(16, Remainder::Pad) };
             let all_documents = source.all_documents().unwrap();
             let rows = pack_documents(Arc::clone(&source), &all_documents, &options).unwrap();
@@ -290,7 +293,7 @@ fn shards_pack_like_documents_in_memory() {
 
 #[test]
 fn the_first_rows_are_rows_too() {
-    for packing in Packing::ALL {
+    for &packing in Packing::ALL {
         let rows = packed_by(packing, &distinct(&[30, 4, 5, 1, 9, 12, 2]), 16);
         for count in [0, 1, 3, 100] {
             let first = rows.first(count);
@@ -337,12 +340,14 @@ fn a_row_is_described_in_few_bytes() {
 
 #[test]
 fn packings_have_names() {
-    for packing in Packing::ALL {
+    for &packing in Packing::ALL {
         assert_eq!(packing.to_string().parse::<Packing>().unwrap(), packing);
     }
-    assert_eq!("best-fit".parse::<Packing>().unwrap(), Packing::BestFit);
+    // The spelling of version 0.1.0, in the configuration of its runs.
+    assert_eq!("best_fit".parse::<Packing>().unwrap(), Packing::BestFit);
+    assert_eq!(Packing::BestFit.to_string(), "best-fit");
     let message = "first".parse::<Packing>().unwrap_err().to_string();
-    assert_eq!(message, "`packing` is first, expected concat, best_fit or greedy");
+    assert_eq!(message, "unknown packing `first`, expected `concat`, `best-fit` or `greedy`");
 }
 
 #[test]
@@ -351,16 +356,17 @@ fn bad_inputs_are_named() {
         |documents: &[Vec<u32>], options| pack(documents, EOS, &options).unwrap_err().to_string();
     assert_eq!(
         message(&distinct(&[20, 0, 9]), options(32, Remainder::Drop)),
-        "the corpus has 31 tokens (end-of-document tokens included) but one row needs 32; set \
+        "the corpus has 31 tokens (ends of documents included) but one row needs 32\nhint: set \
          `sequence_length` to 31 or less, or add text"
     );
-    assert!(pack(&distinct(&[20, 0, 9]), EOS, &options(31, Remainder::Drop)).is_ok());
+    let one_row = pack(&distinct(&[20, 0, 9]), EOS, &options(31, Remainder::Drop)).unwrap();
+    assert_eq!(one_row.len(), 1);
     assert_eq!(
         message(&[vec![1]], options(1, Remainder::Pad)),
         "`sequence_length` is 1, expected from 2 to 2^31"
     );
     for nothing in [vec![], vec![vec![]]] {
-        let expected = "the documents hold no text at all; add files with text";
+        let expected = "the documents hold no text\nhint: add files with text";
         assert_eq!(message(&nothing, options(8, Remainder::Pad)), expected);
     }
 }

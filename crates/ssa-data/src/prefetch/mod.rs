@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread::{self, JoinHandle};
 
-use crate::{Batch, DataError, Loader, Result};
+use crate::loader::{Batch, Loader};
+use crate::{DataError, Result};
 
 /// Serves the batches of a [`Loader`], each read before it is asked for as long as they are asked
 /// for in order.

@@ -1,7 +1,7 @@
 //! From files to shards: many threads, bounded memory, resumable.
 //!
 //! ```text
-//! reader thread   sources -> batches of records, still undecoded     (waits when too much is under way)
+//! reader thread   sources -> batches of undecoded records   (waits when too much is under way)
 //! worker threads  batch -> tokens of its documents, as stored
 //! caller          batches in order -> shards, manifest, progress
 //! ```
@@ -9,7 +9,14 @@
 //! The files depend on the inputs, the tokenizer and the settings alone, not on the number of
 //! threads or on interruptions: a document is never divided, a shard ends with the first document
 //! that fills it, and the file `preparation.json`, which is written anew after each shard, says
-//! where to go on.
+//! where to continue and what had been read until then: a source that has changed since is an
+//! error.
+//!
+//! Memory: the records under way (32 MiB, and 2 MiB for each thread) with their tokens, or one
+//! larger document alone. A document of N bytes takes about 2 N to read, N more for the one read
+//! ahead, and 2 N (vocabularies up to 65,536) or 4 N as tokens of one byte each. A tokenizer needs
+//! about a hundred times the largest piece that it has to encode at once, which is at most 16 MiB:
+//! most tokenizers encode words, others whole documents.
 
 mod output;
 mod pipeline;
@@ -17,10 +24,11 @@ mod state;
 
 use std::path::PathBuf;
 
-use crate::{
-    DataError, InputOptions, Manifest, Part, PrepareSettings, Result, Source, SourceSum, Tokenizer,
-    find_sources,
-};
+use ssa_text::Tokenizer;
+
+use crate::input::{InputOptions, Source, find_sources};
+use crate::shard::{Manifest, Part, PrepareSettings, SourceSum};
+use crate::{DataError, Result};
 use state::Position;
 
 /// Tokens of a shard unless asked for otherwise: 256 or 512 MB.
@@ -37,7 +45,7 @@ pub struct PrepareOptions {
     pub shard_tokens: u64,
     /// This machine's part of the work.
     pub part: Part,
-    /// Threads that tokenise, at least 1.
+    /// Threads that tokenize, at least 1.
     pub threads: usize,
 }
 
@@ -66,28 +74,28 @@ pub struct Prepared {
     pub manifest: Manifest,
     /// Shards that earlier runs had made: all of them if there was nothing left to do.
     pub shards_before: usize,
-    /// Files passed over below directories.
+    /// Files skipped below directories.
     pub skipped: Vec<PathBuf>,
 }
 
-/// Tokenises the documents of `inputs` (see [`find_sources`]) into shards in `options.output`.
+/// Tokenizes the documents of `inputs` (see [`find_sources`]) into shards in `options.output`.
 ///
 /// Every document ends with the tokenizer's end-of-document token. Documents without text are
 /// counted and left out. With several parts, each machine takes whole files if there are at least
 /// as many files as parts, else every n-th document; all may write into one directory, or be copied
-/// together.
+/// together. The directory has to be new or empty but for them.
 ///
-/// An interrupted run is resumed by the same call: it goes on after the last whole shard and gives
-/// the same files as one that was never interrupted. A run that fails at a bad document keeps its
-/// whole shards, too.
+/// An interrupted run is resumed by the same call: it continues after the last whole shard and
+/// gives the same files as one that was never interrupted. What had been read before must not have
+/// changed, which is found out by reading it once more. A run that fails at a bad document keeps
+/// its whole shards, too.
 ///
 /// # Errors
 /// [`DataError::Setting`] for a setting out of its range; what [`find_sources`],
 /// [`Source::records`] and [`Record::into_text`](crate::Record::into_text) report;
-/// [`DataError::BadRecord`] for a document that the tokenizer refuses; [`DataError::NoText`] if
-/// there is none; [`DataError::Exists`] if the directory holds another corpus;
-/// [`DataError::PreparationChanged`] if it holds one that was begun otherwise;
-/// [`DataError::InUse`]; [`DataError::File`].
+/// [`DataError::Input`] for a document that the tokenizer refuses; [`DataError::Amount`] if there
+/// is no text; [`DataError::Output`] if the directory holds other files, or a corpus that was
+/// started otherwise; [`DataError::Corpus`] if another process writes there; [`DataError::Write`].
 pub fn prepare(
     inputs: &[PathBuf],
     tokenizer: &Tokenizer,
@@ -156,6 +164,7 @@ impl Work {
         let sum = |source: &Source| SourceSum {
             name: source.name().to_owned(),
             bytes: source.bytes(),
+            sha256: None,
             documents: 0,
             empty_documents: 0,
             text_bytes: 0,

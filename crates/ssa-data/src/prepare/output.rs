@@ -1,9 +1,13 @@
 //! Writing the shards of a preparation.
 
+use ssa_text::Tokenizer;
+
 use super::pipeline::{self, EncodedBatch, EncodedDocument};
 use super::state::{Position, Preparation};
 use super::{PrepareOptions, PrepareProgress, Work};
-use crate::{DataError, Manifest, Part, Result, ShardSum, ShardWriter, TokenType, Tokenizer};
+use crate::file_sum::FileSum;
+use crate::shard::{Manifest, Part, ShardFiles, ShardSum, ShardWriter, TokenType};
+use crate::{DataError, Result};
 
 /// Makes all shards that are still missing; returns the complete manifest.
 pub(super) fn write(
@@ -13,8 +17,8 @@ pub(super) fn write(
     options: &PrepareOptions,
     report: &mut dyn FnMut(&PrepareProgress),
 ) -> Result<Manifest> {
-    let Preparation { resume_at: start, manifest } = &preparation;
-    let start = *start;
+    let Preparation { resume_at: start, read, manifest, .. } = &preparation;
+    let (start, read) = (*start, read.clone());
     let resumed_bytes = work.bytes_before(start.source);
     let progress = PrepareProgress {
         bytes: resumed_bytes,
@@ -26,7 +30,7 @@ pub(super) fn write(
     };
     report(&progress);
     let mut output = Output { options, preparation, shard: None, text_bytes: 0, progress };
-    pipeline::run(work, start, tokenizer, options, |batch| {
+    pipeline::run(work, start, read, tokenizer, options, |batch| {
         output.take(&batch)?;
         report(&output.progress);
         Ok(())
@@ -37,7 +41,7 @@ pub(super) fn write(
 struct Output<'a> {
     options: &'a PrepareOptions,
     preparation: Preparation,
-    /// The shard being written; none between two.
+    /// The shard being written; `None` between two.
     shard: Option<ShardWriter>,
     /// Bytes of text in that shard.
     text_bytes: u64,
@@ -54,8 +58,12 @@ impl Output<'_> {
             rest = after;
             self.count(document);
             if document.tokens > 0 {
-                self.push(document, bytes, token_type)?;
+                self.push(document, bytes, &batch.read_sums)?;
             }
+        }
+        // Only now: a shard that ended in this batch must not speak of sources after its end.
+        for (source, sum) in &batch.read_sums {
+            self.preparation.manifest.sources[*source].sha256 = Some(sum.sha256.clone());
         }
         Ok(())
     }
@@ -77,21 +85,29 @@ impl Output<'_> {
         &mut self,
         document: &EncodedDocument,
         bytes: &[u8],
-        token_type: TokenType,
+        read_sums: &[(usize, FileSum)],
     ) -> Result<()> {
         let shard = match &mut self.shard {
             Some(shard) => shard,
             none => {
                 let name = self.options.part.shard_name(self.preparation.manifest.shards.len());
+                let vocab_size = self.preparation.manifest.tokenizer.vocab_size;
+                let token_type = TokenType::for_vocabulary(vocab_size);
                 none.insert(ShardWriter::create(&self.options.output.join(name), token_type)?)
             }
         };
-        shard.push_encoded(bytes, &[document.tokens])?;
+        // Documents have fewer than 2^31 bytes.
+        shard.push_encoded(bytes, Some(document.text_bytes as u32))?;
         self.text_bytes += document.text_bytes;
         if shard.tokens() >= self.options.shard_tokens {
             let Position { source, record } = document.position;
             self.end_shard()?;
             self.preparation.resume_at = Position { source, record: record + 1 };
+            for (number, sum) in read_sums.iter().filter(|(number, _)| *number < source) {
+                self.preparation.manifest.sources[*number].sha256 = Some(sum.sha256.clone());
+            }
+            let read = read_sums.iter().find(|(number, _)| *number == source);
+            self.preparation.read = read.map(|(_, sum)| sum.clone());
             self.preparation.write(&self.options.output)?;
         }
         Ok(())
@@ -104,8 +120,8 @@ impl Output<'_> {
             let name = self.options.part.shard_name(shards.len());
             let (documents, tokens) = (shard.documents() as u64, shard.tokens());
             let text_bytes = std::mem::take(&mut self.text_bytes);
-            let [bin, idx] = shard.finish()?;
-            shards.push(ShardSum { name, documents, tokens, text_bytes, bin, idx });
+            let ShardFiles { bin, idx, bytes } = shard.finish()?;
+            shards.push(ShardSum { name, documents, tokens, text_bytes, bin, idx, bytes });
             self.progress.shards += 1;
         }
         Ok(())
@@ -115,7 +131,7 @@ impl Output<'_> {
         self.end_shard()?;
         // With many parts, one may well have got nothing.
         if self.preparation.manifest.shards.is_empty() && self.options.part == Part::WHOLE {
-            return Err(DataError::NoText);
+            return Err(DataError::no_text());
         }
         self.preparation.complete(&self.options.output)
     }

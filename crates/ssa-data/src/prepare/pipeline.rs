@@ -5,11 +5,14 @@ use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
 
+use ssa_text::{Encoder, TextError, Tokenizer};
+
 use super::state::Position;
 use super::{PrepareOptions, Work};
+use crate::file_sum::FileSum;
+use crate::input::{InputOptions, ReadSum, Record};
 use crate::shard::{TokenType, encode_tokens};
-use crate::tokenizer::Encoder;
-use crate::{DataError, InputOptions, Record, Result, Tokenizer};
+use crate::{DataError, Result};
 
 /// Bytes of records after which a batch ends: large enough that handing it over costs nothing,
 /// small enough that all threads have work.
@@ -27,13 +30,17 @@ pub(super) struct EncodedBatch {
     pub(super) bytes: Vec<u8>,
     /// How far the files are read after these records.
     pub(super) read: u64,
+    /// What had been read of the sources of these records, and of those read without any.
+    pub(super) read_sums: ReadSums,
     /// What is wrong with the record that follows these.
     fault: Option<DataError>,
 }
 
+/// What has been read of sources, by their numbers.
+type ReadSums = Vec<(usize, FileSum)>;
+
 /// What became of one record.
 pub(super) struct EncodedDocument {
-    /// Where it lies.
     pub(super) position: Position,
     /// Number of its tokens: 0 if it has no text.
     pub(super) tokens: u32,
@@ -45,6 +52,7 @@ struct Task {
     records: Vec<(Position, Record)>,
     answer: Sender<EncodedBatch>,
     read: u64,
+    read_sums: ReadSums,
 }
 
 /// A batch under way, in order.
@@ -53,10 +61,12 @@ struct Ticket {
     bytes: usize,
 }
 
-/// Reads and tokenises all records from `start` on, and gives them to `consume` in order.
+/// Reads and tokenizes all records from `start` on, and gives them to `consume` in order. `read` is
+/// what had been read of the source at `start`.
 pub(super) fn run(
     work: &Work,
     start: Position,
+    read: Option<FileSum>,
     tokenizer: &Tokenizer,
     options: &PrepareOptions,
     mut consume: impl FnMut(EncodedBatch) -> Result<()>,
@@ -68,7 +78,7 @@ pub(super) fn run(
     let task_queue = Mutex::new(task_queue);
     thread::scope(|scope| {
         let reader = Reader { work, options: &options.input, budget: &budget, tasks, tickets };
-        scope.spawn(move || reader.read(start));
+        scope.spawn(move || reader.read(start, read));
         for _ in 0..options.threads {
             scope.spawn(|| serve(&task_queue, tokenizer, &options.input, &budget));
         }
@@ -95,13 +105,14 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    fn read(&self, start: Position) {
+    fn read(&self, start: Position, before: Option<FileSum>) {
         let read = Arc::new(AtomicU64::new(self.work.bytes_before(start.source)));
         let mut batch = Batch::default();
+        let mut before = before;
         for number in start.source..self.work.sources.len() {
             let first = if number == start.source { start.record } else { 0 };
-            let finished = self.read_source(number, first, &read, &mut batch);
-            match finished {
+            let sum = ReadSum::new(Arc::clone(&read), before.take());
+            match self.read_source(number, first, &sum, &mut batch) {
                 Ok(true) => {}
                 // The consumer has stopped.
                 Ok(false) => return,
@@ -110,11 +121,8 @@ impl Reader<'_> {
                     if self.send(&mut batch, &read) {
                         let (answer, ticket) = mpsc::channel();
                         let read = read.load(Ordering::Relaxed);
-                        let _ = answer.send(EncodedBatch {
-                            read,
-                            fault: Some(error),
-                            ..Default::default()
-                        });
+                        let fault = Some(error);
+                        let _ = answer.send(EncodedBatch { read, fault, ..Default::default() });
                         let _ = self.tickets.send(Ticket { answer: ticket, bytes: 0 });
                     }
                     return;
@@ -129,11 +137,11 @@ impl Reader<'_> {
         &self,
         number: usize,
         first: u64,
-        read: &Arc<AtomicU64>,
+        sum: &Arc<ReadSum>,
         batch: &mut Batch,
     ) -> Result<bool> {
         let source = &self.work.sources[number];
-        for record in source.records(self.options, Arc::clone(read))? {
+        for record in source.summed_records(self.options, Arc::clone(sum))? {
             let record = record?;
             let position = Position { source: number, record: record.number() };
             if position.record < first || !self.work.takes(position) {
@@ -141,21 +149,26 @@ impl Reader<'_> {
             }
             batch.bytes += record.bytes();
             batch.records.push((position, record));
-            if batch.bytes >= BATCH_BYTES && !self.send(batch, read) {
-                return Ok(false);
+            // What follows the last shard is kept back till its source is known to be the same.
+            if batch.bytes >= BATCH_BYTES && sum.is_verified() {
+                batch.note(number, source.can_change().then(|| sum.so_far()));
+                if !self.send(batch, sum.total()) {
+                    return Ok(false);
+                }
             }
         }
+        batch.note(number, source.can_change().then(|| sum.so_far()));
         Ok(true)
     }
 
     /// Sends a batch, once there is room for it; false if nobody wants more.
     fn send(&self, batch: &mut Batch, read: &AtomicU64) -> bool {
-        let Batch { records, bytes } = std::mem::take(batch);
-        if records.is_empty() {
+        let Batch { records, bytes, read_sums } = std::mem::take(batch);
+        if records.is_empty() && read_sums.is_empty() {
             return true;
         }
         let (answer, ticket) = mpsc::channel();
-        let task = Task { records, answer, read: read.load(Ordering::Relaxed) };
+        let task = Task { records, answer, read: read.load(Ordering::Relaxed), read_sums };
         self.budget.take(bytes)
             && self.tickets.send(Ticket { answer: ticket, bytes }).is_ok()
             && self.tasks.send(task).is_ok()
@@ -166,6 +179,14 @@ impl Reader<'_> {
 struct Batch {
     records: Vec<(Position, Record)>,
     bytes: usize,
+    read_sums: ReadSums,
+}
+
+impl Batch {
+    fn note(&mut self, source: usize, sum: Option<FileSum>) {
+        self.read_sums.retain(|(number, _)| *number != source);
+        self.read_sums.extend(sum.map(|sum| (source, sum)));
+    }
 }
 
 /// A worker thread.
@@ -180,13 +201,14 @@ fn serve(
         // The lock is held while waiting: the next worker in line waits for the lock instead of for
         // a task.
         let task = tasks.lock().unwrap_or_else(PoisonError::into_inner).recv();
-        let Ok(Task { records, answer, read }) = task else {
+        let Ok(Task { records, answer, read, read_sums }) = task else {
             return;
         };
         if budget.is_closed() {
             return;
         }
-        let _ = answer.send(encode(records, &mut encoder, options, read));
+        let batch = EncodedBatch { read, read_sums, ..Default::default() };
+        let _ = answer.send(encode(records, &mut encoder, options, batch));
     }
 }
 
@@ -195,15 +217,12 @@ fn encode(
     records: Vec<(Position, Record)>,
     encoder: &mut Encoder<'_>,
     options: &InputOptions,
-    read: u64,
+    mut batch: EncodedBatch,
 ) -> EncodedBatch {
-    let documents = Vec::with_capacity(records.len());
-    let mut batch = EncodedBatch { documents, read, ..Default::default() };
-    let mut ids = Vec::new();
+    batch.documents.reserve(records.len());
     for (position, record) in records {
-        match append(record, encoder, options, &mut ids, &mut batch.bytes) {
-            Ok(text_bytes) => {
-                let tokens = ids.len() as u32;
+        match append(record, encoder, options, &mut batch.bytes) {
+            Ok((tokens, text_bytes)) => {
                 batch.documents.push(EncodedDocument { position, tokens, text_bytes });
             }
             Err(error) => {
@@ -215,30 +234,44 @@ fn encode(
     batch
 }
 
-/// Appends the stored tokens of a record to `bytes`, and leaves them in `ids`; returns the bytes of
-/// its text.
+/// Appends the tokens of a record as they are stored, with one end of document; returns how many
+/// they are, and the bytes of its text.
 fn append(
     record: Record,
     encoder: &mut Encoder<'_>,
     options: &InputOptions,
-    ids: &mut Vec<u32>,
     bytes: &mut Vec<u8>,
-) -> Result<u64> {
+) -> Result<(u32, u64)> {
     let tokenizer = encoder.tokenizer();
+    let token_type = TokenType::for_vocabulary(tokenizer.vocab_size());
     let name = record.describe();
     let text = record.into_text(options, tokenizer)?;
-    ids.clear();
-    if !text.is_empty() {
-        encoder.append(&text, ids).map_err(|error| match error {
-            DataError::TextNotUtf8 { .. } => {
-                DataError::BadRecord { record: name, cause: error.to_string() }
+    if text.is_empty() {
+        return Ok((0, 0));
+    }
+    if matches!(tokenizer, Tokenizer::Bytes) {
+        bytes.reserve((text.len() + 1) * token_type.bytes());
+    }
+    let start = bytes.len();
+    let mut last = None;
+    encoder
+        .encode(&text, |ids| {
+            last = ids.last().copied().or(last);
+            encode_tokens(ids, token_type, bytes)
+        })
+        .map_err(|error| match error {
+            DataError::Text(error @ (TextError::NotUtf8 { .. } | TextError::TooLong { .. })) => {
+                DataError::input(name, error.to_string(), "")
             }
             error => error,
         })?;
-        ids.push(tokenizer.eos());
+    // A chat template may have written the end already.
+    if last != Some(tokenizer.eos()) {
+        encode_tokens(&[tokenizer.eos()], token_type, bytes)?;
     }
-    encode_tokens(ids, TokenType::for_vocabulary(tokenizer.vocab_size()), bytes)?;
-    Ok(text.len() as u64)
+    // Fewer than 2^31, as a document has fewer bytes.
+    let tokens = ((bytes.len() - start) / token_type.bytes()) as u32;
+    Ok((tokens, text.len() as u64))
 }
 
 /// Bounds the bytes under way from the reader to the consumer.

@@ -1,16 +1,22 @@
-//! What a preparation keeps on the disk to go on with.
+//! What a preparation keeps on the disk to continue with.
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::thread;
 
 use serde::{Deserialize, Serialize};
-use ssa_files::{Lock, LockError};
+use ssa_files::{FileError, Lock, LockError, Operation, Sha256};
+use ssa_text::Tokenizer;
 
 use super::{PrepareOptions, Work};
-use crate::shard::PartFiles;
-use crate::{
-    DataError, Manifest, ManifestCheck, Part, PrepareSettings, Result, SourceSum, Tokenizer,
-};
+use crate::file_sum::FileSum;
+use crate::input::entries;
+use crate::shard::{Manifest, ManifestCheck, Part, PartFiles, PrepareSettings, SourceSum};
+use crate::{DataError, Result};
+
+const CONTINUE_HINT: &str = "give the same again to continue, or choose another output directory";
 
 /// A place in the sources.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -29,20 +35,43 @@ pub(super) struct Position {
 pub(super) struct Preparation {
     /// The first record that is in no whole shard.
     pub(super) resume_at: Position,
+    /// What had been read of its source by then, if the source can change.
+    pub(super) read: Option<FileSum>,
     pub(super) manifest: Manifest,
+    /// Checksum of all the rest.
+    sha256: String,
 }
 
 impl Preparation {
-    fn read(path: &Path) -> Result<Self> {
-        let bytes = fs::read(path).map_err(|source| DataError::from_open(path, source))?;
-        serde_json::from_slice(&bytes).map_err(|error| {
-            let cause = format!("it is no state of a preparation ({error})");
-            DataError::WrongManifest { path: path.to_owned(), cause }
-        })
+    pub(super) fn new(resume_at: Position, manifest: Manifest) -> Self {
+        Self { resume_at, read: None, manifest, sha256: String::new() }
     }
 
-    pub(super) fn write(&self, directory: &Path) -> Result<()> {
-        Ok(ssa_files::write_json(&directory.join(self.manifest.part().preparation_name()), self)?)
+    fn read(path: &Path) -> Result<Self> {
+        let bytes = fs::read(path).map_err(|source| DataError::from_open(path, source))?;
+        let damaged = |cause: String| DataError::Corpus {
+            path: path.to_owned(),
+            cause,
+            hint: "remove the output directory and prepare the corpus again",
+        };
+        let state: Self = serde_json::from_slice(&bytes)
+            .map_err(|error| damaged(format!("not the state of a preparation: {error}")))?;
+        if state.sum().ok().as_ref() != Some(&state.sha256) {
+            return Err(damaged("its checksum is wrong: it has been changed".to_owned()));
+        }
+        Ok(state)
+    }
+
+    pub(super) fn write(&mut self, directory: &Path) -> Result<()> {
+        let path = directory.join(self.manifest.part().preparation_name());
+        let sum = self.sum().map_err(|error| FileError::at(Operation::Write, &path)(error.into()));
+        self.sha256 = sum?;
+        Ok(ssa_files::write_json(&path, self)?)
+    }
+
+    fn sum(&self) -> serde_json::Result<String> {
+        let json = serde_json::to_vec(&(&self.resume_at, &self.read, &self.manifest))?;
+        Ok(Sha256::of(json).to_string())
     }
 
     /// Writes the manifest in place of the state.
@@ -61,7 +90,7 @@ pub(super) struct Begun {
     _lock: PartLock,
 }
 
-/// Takes hold of the output directory and finds out where to go on.
+/// Takes hold of the output directory and finds out where to continue.
 pub(super) fn begin(work: &Work, tokenizer: &Tokenizer, options: &PrepareOptions) -> Result<Begun> {
     let directory = &options.output;
     ssa_files::create_directories(directory)?;
@@ -70,7 +99,7 @@ pub(super) fn begin(work: &Work, tokenizer: &Tokenizer, options: &PrepareOptions
         directory.join(options.part.manifest_name()),
         directory.join(options.part.preparation_name()),
     );
-    refuse_other_corpora(directory, options.part, path.exists() || state.exists())?;
+    refuse_other_files(directory, options.part, path.exists() || state.exists())?;
     ssa_files::remove_leftovers(directory)?;
 
     let eos_token = tokenizer.eos_token();
@@ -78,60 +107,85 @@ pub(super) fn begin(work: &Work, tokenizer: &Tokenizer, options: &PrepareOptions
     fresh.settings = Some(PrepareSettings::of(options));
     if path.exists() {
         let end = Position { source: work.sources.len(), record: 0 };
-        let preparation = Preparation { resume_at: end, manifest: Manifest::read_file(&path)? };
+        let preparation = Preparation::new(end, Manifest::read_file(&path)?);
         compare(&path, &preparation, &fresh)?;
+        compare_sums(&path, work, &preparation, options.threads)?;
         ssa_files::remove_file(&state)?;
         return Ok(Begun { preparation, complete: true, _lock });
     }
     let begun = if state.exists() { Some(Preparation::read(&state)?) } else { None };
-    // A preparation without a whole shard has nothing to go on with.
+    // A preparation without a whole shard has nothing to continue with.
     if let Some(mut preparation) = begun.filter(|begun| !begun.manifest.shards.is_empty()) {
         compare(&state, &preparation, &fresh)?;
+        compare_sums(&state, work, &preparation, options.threads)?;
         preparation.manifest.check_shards(directory, ManifestCheck::Indices)?;
         for (source, now) in preparation.manifest.sources.iter_mut().zip(fresh.sources) {
             source.bytes = now.bytes;
         }
         return Ok(Begun { preparation, complete: false, _lock });
     }
+    let mut preparation = Preparation::new(Position::default(), fresh);
+    preparation.write(directory)?;
     // Tokens are worth nothing without their tokenizer.
     tokenizer.copy_to(directory)?;
-    let preparation = Preparation { resume_at: Position::default(), manifest: fresh };
-    preparation.write(directory)?;
     Ok(Begun { preparation, complete: false, _lock })
 }
 
-/// Refuses a directory with shards or manifests that are not of this corpus.
-fn refuse_other_corpora(directory: &Path, part: Part, begun: bool) -> Result<()> {
-    let ours = |path: &PathBuf| {
+/// Refuses a directory with files that are not of this corpus.
+fn refuse_other_files(directory: &Path, part: Part, begun: bool) -> Result<()> {
+    let exists = |path: PathBuf| {
+        let hint = "choose another directory, or move the file away";
+        Err(DataError::Output { path, cause: "already exists".to_owned(), hint })
+    };
+    let ours = |path: &Path| {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         part.shares_directory_with(&name)
     };
     let PartFiles { manifests, preparations } = PartFiles::of(directory)?;
+    let parts_are_here = !manifests.is_empty();
     if let Some(path) = manifests.into_iter().chain(preparations).find(|path| !ours(path)) {
-        return Err(DataError::Exists { path });
+        return exists(path);
     }
-    for path in crate::source::entries(directory)? {
-        let shard = path.extension().is_some_and(|extension| extension == "idx");
+    for path in entries(directory)? {
+        let has = |extension: &str| path.extension().is_some_and(|found| found == extension);
         // Those of other parts lie here by right, those of this part if it was begun.
-        if shard && !(ours(&path) && (begun || part != Part::WHOLE)) {
-            return Err(DataError::Exists { path });
+        if has("idx") && !(ours(&path) && (begun || part != Part::WHOLE)) {
+            return exists(path);
+        }
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let of_parts = part != Part::WHOLE
+            && (ours(&path)
+                || (parts_are_here && ssa_text::TOKENIZER_FILES.contains(&name.as_ref())));
+        if !begun && !of_parts && !has("lock") && !name.starts_with('.') {
+            return Err(DataError::Output {
+                path: directory.to_owned(),
+                cause: format!("the directory holds other files, such as {name}"),
+                hint: "choose a new or empty directory",
+            });
         }
     }
     Ok(())
 }
 
-/// Checks that a preparation was begun as this one would be.
-fn compare(path: &Path, begun: &Preparation, now: &Manifest) -> Result<()> {
-    let Preparation { resume_at, manifest: begun } = begun;
-    let changed = |before: String, now: String| {
-        Err(DataError::PreparationChanged { path: path.to_owned(), before, now })
-    };
-    if begun.tokenizer != now.tokenizer {
-        let (before, now) = (&begun.tokenizer, &now.tokenizer);
-        return changed(format!("the tokenizer {before:?}"), format!("{now:?}"));
+fn changed(path: &Path, before: &str, now: &str) -> DataError {
+    DataError::Output {
+        path: path.to_owned(),
+        cause: format!("this preparation was started with {before}, not {now}"),
+        hint: CONTINUE_HINT,
     }
-    if begun.settings != now.settings {
-        return changed(format!("{:?}", begun.settings), format!("{:?}", now.settings));
+}
+
+/// Checks that a preparation was started as this one would be.
+fn compare(path: &Path, begun: &Preparation, now: &Manifest) -> Result<()> {
+    let Preparation { resume_at, manifest: begun, .. } = begun;
+    if begun.tokenizer != now.tokenizer {
+        let (before, now) = (begun.tokenizer.to_string(), now.tokenizer.to_string());
+        return Err(changed(path, &before, &now));
+    }
+    if let (Some(before), Some(now)) = (&begun.settings, &now.settings)
+        && let Some((before, now)) = before.difference(now)
+    {
+        return Err(changed(path, &before, &now));
     }
     let name = |source: Option<&SourceSum>| match source {
         None => "the end of the inputs".to_owned(),
@@ -146,10 +200,70 @@ fn compare(path: &Path, begun: &Preparation, now: &Manifest) -> Result<()> {
         let same = |key: fn(&SourceSum) -> Option<u64>| before.map(key) == after.map(key);
         let same_name = before.map(|source| &source.name) == after.map(|source| &source.name);
         if !same_name || (number < read && !same(|source| source.bytes)) {
-            return changed(name(before), name(after));
+            return Err(changed(path, &name(before), &name(after)));
         }
     }
     Ok(())
+}
+
+/// Checks that the sources that were read to their ends still hold the same, on several threads.
+fn compare_sums(path: &Path, work: &Work, begun: &Preparation, threads: usize) -> Result<()> {
+    let sums = begun.manifest.sources.iter().take(begun.resume_at.source);
+    let read: Vec<_> = work
+        .sources
+        .iter()
+        .zip(sums)
+        .filter_map(|(source, sum)| Some((source, sum.sha256.as_ref()?)))
+        .collect();
+    let (next, first_error) = (AtomicUsize::new(0), Mutex::new(None));
+    let fail = |error: DataError| {
+        next.store(read.len(), Ordering::Relaxed);
+        first_error.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+    };
+    let compare_next = || {
+        while let Some((source, expected)) = read.get(next.fetch_add(1, Ordering::Relaxed)) {
+            match source.sum() {
+                Ok(sum) if sum.sha256 == **expected => {}
+                Ok(_) => fail(DataError::Output {
+                    path: path.to_owned(),
+                    cause: format!("{} has changed since it was prepared", source.name()),
+                    hint: CONTINUE_HINT,
+                }),
+                Err(error) => fail(error),
+            }
+        }
+    };
+    thread::scope(|scope| {
+        for _ in 0..threads.min(read.len()) {
+            scope.spawn(compare_next);
+        }
+    });
+    first_error.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), Err)
+}
+
+impl PrepareSettings {
+    /// The first setting that differs, as it is here and as it is there.
+    fn difference(&self, other: &Self) -> Option<(String, String)> {
+        let quoted = |field: &Option<String>| {
+            field.as_ref().map_or_else(|| "nothing".to_owned(), |field| format!("`{field}`"))
+        };
+        let part = |part: Part| format!("part {}/{}", part.index, part.count);
+        let format = |settings: &Self| format!("format {:?}", settings.format).to_lowercase();
+        let shard_tokens = |settings: &Self| format!("shard_tokens {}", settings.shard_tokens);
+        let text_field = |settings: &Self| format!("text_field `{}`", settings.text_field);
+        let conversations = |settings: &Self| {
+            format!("conversations_field {}", quoted(&settings.conversations_field))
+        };
+        [
+            (part(self.part), part(other.part)),
+            (format(self), format(other)),
+            (text_field(self), text_field(other)),
+            (conversations(self), conversations(other)),
+            (shard_tokens(self), shard_tokens(other)),
+        ]
+        .into_iter()
+        .find(|(before, now)| before != now)
+    }
 }
 
 /// The right to write a part of a corpus, until it is dropped or the process ends.
@@ -160,7 +274,11 @@ impl PartLock {
         let path = directory.join(part.preparation_name()).with_extension("lock");
         match Lock::take(&path) {
             Ok(lock) => Ok(Self(lock)),
-            Err(LockError::Held { .. }) => Err(DataError::InUse { path: directory.to_owned() }),
+            Err(LockError::Held { .. }) => Err(DataError::Corpus {
+                path: directory.to_owned(),
+                cause: "another `ssa data prepare` is writing here".to_owned(),
+                hint: "wait for it, or choose another output directory",
+            }),
             Err(LockError::File(error)) => Err(error.into()),
         }
     }

@@ -3,11 +3,16 @@ use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
+use ssa_files::Sha256;
+use ssa_text::{TrainTokenizerOptions, train_tokenizer};
 use tempfile::TempDir;
 
 use super::state::Preparation;
 use super::*;
-use crate::{Corpus, Format, TrainTokenizerOptions, corpus_tokenizer, snapshot, train_tokenizer};
+use crate::corpus::corpus_tokenizer;
+use crate::input::Format;
+use crate::shard::Corpus;
+use crate::snapshot::snapshot;
 
 /// Small shards, so that there are several.
 pub(crate) fn options(output: &Path) -> PrepareOptions {
@@ -70,7 +75,16 @@ fn documents_become_shards_and_a_manifest() {
     fs::create_dir(folder.path().join("a")).unwrap();
     let prepared = prepare_lines(&["abc", "", "d", "efgh", "\u{e9}"], &options(&output)).unwrap();
     let names: Vec<_> = files(&output).into_keys().collect();
-    assert_eq!(names, ["00000.bin", "00000.idx", "00001.bin", "00001.idx", "manifest.json"]);
+    let expected = [
+        "00000.bin",
+        "00000.bytes",
+        "00000.idx",
+        "00001.bin",
+        "00001.bytes",
+        "00001.idx",
+        "manifest.json",
+    ];
+    assert_eq!(names, expected);
 
     let corpus = Corpus::open(&output).unwrap();
     assert_eq!(texts(&corpus), ["abc", "d", "efgh", "\u{e9}"]);
@@ -87,8 +101,15 @@ fn documents_become_shards_and_a_manifest() {
     assert_eq!(manifest.text_bytes(), 10);
     let name = folder.path().join("a/out.jsonl").display().to_string();
     let bytes = fs::metadata(&name).ok().map(|metadata| metadata.len());
-    let source =
-        SourceSum { name, bytes, documents: 4, empty_documents: 1, text_bytes: 10, tokens: 14 };
+    let source = SourceSum {
+        sha256: Some(Sha256::of(fs::read(&name).unwrap()).to_string()),
+        name,
+        bytes,
+        documents: 4,
+        empty_documents: 1,
+        text_bytes: 10,
+        tokens: 14,
+    };
     assert_eq!(manifest.sources, [source]);
     assert_eq!(prepared.shards_before, 0);
     assert!(matches!(corpus_tokenizer(&output).unwrap(), Some(Tokenizer::Bytes)));
@@ -130,7 +151,9 @@ fn an_interrupted_run_ends_like_a_straight_one() {
         fs::write(broken.output.join("00000.bin.partial"), "mine").unwrap();
         let error = Manifest::read(&broken.output).unwrap_err().to_string();
         assert!(
-            error.contains("preparation.json: the preparation of this corpus was interrupted; run"),
+            error.contains(
+                "preparation.json: the preparation of this corpus was interrupted\nhint: run"
+            ),
             "{error}"
         );
     }
@@ -199,7 +222,7 @@ fn parts_make_the_whole_together() {
                 let error = Manifest::read(&output).unwrap_err().to_string();
                 assert!(
                     error.contains(&format!(
-                        "manifest-{count:03}-of-{count:03}.json: not here, but"
+                        "manifest-{count:03}-of-{count:03}.json: missing, although"
                     )),
                     "{error}"
                 );
@@ -237,21 +260,25 @@ fn another_preparation_is_never_mixed_in() {
     fs::write(at("a.txt"), "abcdefgh").unwrap();
     fs::write(at("b.jsonl"), "{\"text\":\"a\"}\n{").unwrap();
     let options = options(&at("out"));
-    assert!(run(&[&at("a.txt"), &at("b.jsonl")], &options).is_err());
+    let error = run(&[&at("a.txt"), &at("b.jsonl")], &options).unwrap_err().to_string();
+    assert!(error.contains("b.jsonl, line 2: not valid JSON"), "{error}");
     let message =
         |inputs: &[&Path], options: &PrepareOptions| run(inputs, options).unwrap_err().to_string();
     let begun =
-        format!("{}: this preparation was begun with ", at("out/preparation.json").display());
+        format!("{}: this preparation was started with ", at("out/preparation.json").display());
 
     let error = message(&[&at("a.txt")], &options);
     assert!(error.starts_with(&format!("{begun}{}", at("b.jsonl").display())), "{error}");
-    assert!(error.contains("not the end of the inputs; give the same again to go on"), "{error}");
+    assert!(
+        error.contains("not the end of the inputs\nhint: give the same again to continue"),
+        "{error}"
+    );
     let other = PrepareOptions { shard_tokens: 7, ..options.clone() };
     let error = message(&[&at("a.txt"), &at("b.jsonl")], &other);
     assert!(
         error.starts_with(&begun)
-            && error.contains("shard_tokens: 6")
-            && error.contains("shard_tokens: 7")
+            && error.contains("shard_tokens 6")
+            && error.contains("shard_tokens 7")
     );
     fs::write(at("a.txt"), "changed").unwrap();
     let error = message(&[&at("a.txt"), &at("b.jsonl")], &options);
@@ -263,14 +290,14 @@ fn another_preparation_is_never_mixed_in() {
     let part = PrepareOptions { part: Part::new(1, 2).unwrap(), ..options.clone() };
     let error = message(&[&at("a.txt")], &part);
     assert!(
-        error.starts_with(&format!("{}: exists already", at("out/preparation.json").display())),
+        error.starts_with(&format!("{}: already exists", at("out/preparation.json").display())),
         "{error}"
     );
     fs::remove_file(at("out/preparation.json")).unwrap();
     for options in [&options, &part] {
         let error = message(&[&at("a.txt")], options);
         assert!(
-            error.starts_with(&format!("{}: exists already", at("out/00000.idx").display())),
+            error.starts_with(&format!("{}: already exists", at("out/00000.idx").display())),
             "{error}"
         );
     }
@@ -282,7 +309,8 @@ fn a_shard_that_changed_since_is_not_built_upon() {
     let output = folder.path().join("out");
     let input = folder.path().join("a.jsonl");
     fs::write(&input, "{\"text\":\"abcdefg\"}\n{").unwrap();
-    assert!(run(&[&input], &options(&output)).is_err());
+    let error = run(&[&input], &options(&output)).unwrap_err().to_string();
+    assert!(error.contains("a.jsonl, line 2: not valid JSON"), "{error}");
     fs::write(output.join("00000.bin"), "short").unwrap();
     let error = run(&[&input], &options(&output)).unwrap_err().to_string();
     assert!(
@@ -303,9 +331,9 @@ fn two_processes_do_not_write_one_corpus() {
             refused
                 .get_or_insert_with(|| run(&[&input], &options(&output)).unwrap_err().to_string());
         });
-    assert!(first.is_ok());
+    assert_eq!(first.unwrap().manifest.documents(), 1);
     assert!(refused.unwrap().contains("another `ssa data prepare` is writing here"));
-    assert_eq!(files(&output).len(), 3, "the lock is gone");
+    assert_eq!(files(&output).len(), 4, "the lock is gone");
 }
 
 #[test]
@@ -313,7 +341,7 @@ fn the_output_may_lie_in_the_input() {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("a.txt"), "a").unwrap();
     let options = options(&folder.path().join("out"));
-    assert!(run(&[folder.path()], &options).is_ok());
+    assert_eq!(run(&[folder.path()], &options).unwrap().shards_before, 0);
     fs::write(folder.path().join("out/notes.txt"), "n").unwrap();
     assert_eq!(run(&[folder.path()], &options).unwrap().shards_before, 1);
 }
@@ -325,17 +353,15 @@ fn settings_and_texts_out_of_range_are_named() {
     let message = |texts: &[&str], options: &PrepareOptions| {
         prepare_lines(texts, options).unwrap_err().to_string()
     };
-    assert!(message(&["", ""], &options).contains("no text at all"));
-    assert!(
-        prepare_lines(&["later"], &options).is_ok(),
-        "nothing was lost, so nothing stands in the way"
-    );
+    assert!(message(&["", ""], &options).contains("the documents hold no text"));
+    let later = prepare_lines(&["later"], &options).unwrap();
+    assert_eq!(later.manifest.documents(), 1, "nothing was lost, so nothing stands in the way");
     let zero = PrepareOptions { threads: 0, ..options.clone() };
     assert_eq!(message(&["a"], &zero), "`threads` is 0, expected at least 1");
     let zero = PrepareOptions { shard_tokens: 0, ..options.clone() };
     assert_eq!(message(&["a"], &zero), "`shard_tokens` is 0, expected at least 1");
     let part = PrepareOptions { part: Part { index: 3, count: 2 }, ..options.clone() };
-    assert_eq!(message(&["a"], &part), "`shard` is 3/2, expected i/n with i from 1 to n");
+    assert_eq!(message(&["a"], &part), "`part` is 3/2, expected i/n with i from 1 to n");
     let input = InputOptions { max_document_bytes: 1 << 31, ..InputOptions::default() };
     assert!(
         message(&["a"], &PrepareOptions { input, ..options })
@@ -349,7 +375,7 @@ fn a_tokenizer_goes_with_its_tokens() {
     let at = |name: &str| folder.path().join(name);
     let train = TrainTokenizerOptions { vocab_size: 500, min_frequency: 2 };
     train_tokenizer(
-        snapshot().unwrap().into_iter().take(10).map(Ok),
+        snapshot().unwrap().into_iter().take(10).map(Ok::<_, DataError>),
         &at("tokenizer"),
         &train,
         |_| (),
@@ -363,7 +389,10 @@ fn a_tokenizer_goes_with_its_tokens() {
         .unwrap_err()
         .to_string();
     assert!(
-        error.starts_with(&format!("{}: not UTF-8 at byte 3; convert", at("bad.txt").display())),
+        error.starts_with(&format!(
+            "{}: not UTF-8 at byte 3\nhint: convert",
+            at("bad.txt").display()
+        )),
         "{error}"
     );
     fs::write(at("bad.txt"), "caf\u{e9}").unwrap();
@@ -414,4 +443,129 @@ fn a_long_line_and_the_standard_formats_pass_through() {
     let line = folder.path().join("out.jsonl");
     run(&[&line], &options).unwrap();
     assert_eq!(Corpus::open(&options.output).unwrap().documents(), 1);
+}
+
+#[test]
+fn another_content_of_the_same_size_is_noticed() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    // Finished.
+    fs::write(at("a.jsonl"), "{\"text\":\"aaa\"}").unwrap();
+    let finished = options(&at("out"));
+    run(&[&at("a.jsonl")], &finished).unwrap();
+    assert_eq!(run(&[&at("a.jsonl")], &finished).unwrap().shards_before, 1);
+    fs::write(at("a.jsonl"), "{\"text\":\"bbb\"}").unwrap();
+    let error = run(&[&at("a.jsonl")], &finished).unwrap_err();
+    assert!(error.is_usage());
+    assert!(error.to_string().contains("a.jsonl has changed since it was prepared"), "{error}");
+
+    // Interrupted within a file, and after one.
+    let lines = |word: &str| format!("{{\"text\":\"{word}\"}}\n").repeat(5);
+    fs::write(at("1.jsonl"), lines("first")).unwrap();
+    fs::write(at("2.jsonl"), lines("second") + "{").unwrap();
+    let broken = options(&at("broken"));
+    let inputs = [&*at("1.jsonl"), &*at("2.jsonl")];
+    let error = run(&inputs, &broken).unwrap_err().to_string();
+    assert!(error.contains("2.jsonl, line 6: not valid JSON"), "{error}");
+    fs::write(at("2.jsonl"), lines("sECOND") + "{").unwrap();
+    let error = run(&inputs, &broken).unwrap_err().to_string();
+    assert!(
+        error.contains("2.jsonl: it has changed since documents of it were written"),
+        "{error}"
+    );
+    fs::write(at("2.jsonl"), lines("second") + " ").unwrap();
+    fs::write(at("1.jsonl"), lines("FIRST")).unwrap();
+    let error = run(&inputs, &broken).unwrap_err().to_string();
+    assert!(error.contains("1.jsonl has changed since it was prepared"), "{error}");
+    fs::write(at("1.jsonl"), lines("first")).unwrap();
+    assert_eq!(run(&inputs, &broken).unwrap().manifest.documents(), 10);
+}
+
+#[test]
+fn a_state_that_was_changed_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    fs::write(at("a.jsonl"), "{\"text\":\"abcdefgh\"}\n{\"text\":\"abcdefgh\"}\n{").unwrap();
+    let options = options(&at("out"));
+    run(&[&at("a.jsonl")], &options).unwrap_err();
+    let state = at("out/preparation.json");
+    let original = fs::read_to_string(&state).unwrap();
+    for (before, after) in [("\"record\": 2", "\"record\": 9"), ("\"source\": 0", "\"source\": 2")]
+    {
+        assert!(original.contains(before), "{original}");
+        fs::write(&state, original.replace(before, after)).unwrap();
+        let error = run(&[&at("a.jsonl")], &options).unwrap_err().to_string();
+        let expected = format!("{}: its checksum is wrong", state.display());
+        assert!(error.starts_with(&expected), "{error}");
+    }
+}
+
+#[test]
+fn only_a_new_or_empty_directory_is_taken() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    fs::write(at("a.txt"), "a").unwrap();
+    fs::create_dir(at("out")).unwrap();
+    fs::write(at("out/00000.bin.partial"), "mine").unwrap();
+    let error = run(&[&at("a.txt")], &options(&at("out"))).unwrap_err();
+    assert!(error.is_usage());
+    let error = error.to_string();
+    assert!(
+        error.contains("out: the directory holds other files, such as 00000.bin.partial"),
+        "{error}"
+    );
+    assert_eq!(fs::read_to_string(at("out/00000.bin.partial")).unwrap(), "mine");
+    fs::remove_file(at("out/00000.bin.partial")).unwrap();
+    assert_eq!(run(&[&at("a.txt")], &options(&at("out"))).unwrap().manifest.documents(), 1);
+}
+
+#[test]
+fn another_tokenizer_is_told_in_words() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    fs::write(at("a.txt"), "a").unwrap();
+    fs::create_dir(at("t")).unwrap();
+    let definition = r#"{"version": "1.0", "added_tokens": [], "model": {"type": "WordLevel",
+        "vocab": {"</s>": 0, "a": 1}, "unk_token": "</s>"}}"#;
+    fs::write(at("t/tokenizer.json"), definition).unwrap();
+    run(&[&at("a.txt")], &options(&at("out"))).unwrap();
+    let tokenizer = Tokenizer::load(&at("t"), None).unwrap();
+    let error = prepare(&[at("a.txt")], &tokenizer, &options(&at("out")), &mut |_| ());
+    let error = error.unwrap_err().to_string();
+    assert!(
+        error.contains(
+            "was started with the tokenizer `bytes`, not a tokenizer.json of 2 tokens (SHA-256 "
+        ),
+        "{error}"
+    );
+    assert!(error.contains("..) with `</s>` at the end of documents"), "{error}");
+}
+
+#[test]
+fn a_document_has_one_end_and_its_bytes_are_those_of_the_text() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    fs::create_dir(at("t")).unwrap();
+    let definition = r#"{"version": "1.0", "normalizer": {"type": "NFKC"},
+        "pre_tokenizer": {"type": "Whitespace"},
+        "added_tokens": [{"id": 0, "content": "</s>", "special": true, "normalized": false,
+            "single_word": false, "lstrip": false, "rstrip": false}],
+        "model": {"type": "WordLevel", "vocab": {"</s>": 0, "a": 1, "1": 2},
+            "unk_token": "</s>"}}"#;
+    fs::write(at("t/tokenizer.json"), definition).unwrap();
+    let template = "{% for m in messages %}{{ m.content }}{{ eos_token }}{% endfor %}";
+    let config = serde_json::json!({ "eos_token": "</s>", "chat_template": template });
+    fs::write(at("t/tokenizer_config.json"), config.to_string()).unwrap();
+    let tokenizer = Tokenizer::load(&at("t"), None).unwrap();
+    fs::write(at("c.jsonl"), r#"{"m": [{"content": "a"}, {"content": "\u2460"}]}"#).unwrap();
+    let input =
+        InputOptions { conversations_field: Some("m".to_owned()), ..InputOptions::default() };
+    let options = PrepareOptions { input, ..options(&at("out")) };
+    let manifest = prepare(&[at("c.jsonl")], &tokenizer, &options, &mut |_| ()).unwrap().manifest;
+    let corpus = Corpus::open(&at("out")).unwrap();
+    assert_eq!(corpus.document(0).to_vec(), [1, 0, 2, 0]);
+    // The circled digit has three bytes, and becomes one when it is normalized.
+    assert_eq!((manifest.text_bytes(), corpus.text_bytes(0)), (12, Some(12)));
+    let source = crate::token_source::TokenSource::shards(corpus, 3, 0);
+    assert_eq!(source.bytes_per_target(&[0], &tokenizer, 99).unwrap(), 4.0);
 }

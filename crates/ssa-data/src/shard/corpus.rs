@@ -32,9 +32,13 @@ impl Corpus {
     /// its files or by their common path without extension.
     ///
     /// # Errors
-    /// What [`ShardReader::open`] reports; [`DataError::NoShards`] for a directory without an
-    /// index.
+    /// What [`ShardReader::open`] reports; [`DataError::Corpus`] for a directory without an index;
+    /// [`DataError::Missing`] if there is nothing of this name.
     pub fn open(path: &Path) -> Result<Self> {
+        let (bin, idx) = pair(path);
+        if !path.exists() && !bin.exists() && !idx.exists() {
+            return Err(DataError::Missing { path: path.to_owned() });
+        }
         let shards =
             if path.is_dir() { open_directory(path)? } else { vec![ShardReader::open(path)?] };
         let starts = shards
@@ -86,6 +90,12 @@ impl Corpus {
         shard.document_tokens(document)
     }
 
+    /// Bytes of the text of a document, if the shard was made with it.
+    pub(crate) fn text_bytes(&self, document: usize) -> Option<u64> {
+        let (shard, document) = self.shard_of(document);
+        shard.text_bytes(document)
+    }
+
     /// The shard of a document and its number there.
     ///
     /// # Panics
@@ -99,14 +109,18 @@ impl Corpus {
 fn open_directory(directory: &Path) -> Result<Vec<ShardReader>> {
     let indices = indices(directory)?;
     if indices.is_empty() {
-        return Err(DataError::NoShards { path: directory.to_owned() });
+        return Err(DataError::Corpus {
+            path: directory.to_owned(),
+            cause: "no shard (.bin and .idx files) in this directory".to_owned(),
+            hint: "make some with `ssa data prepare`",
+        });
     }
     indices.iter().map(|path| ShardReader::open(path)).collect()
 }
 
 /// The index files of a directory, in the order of their names.
 pub(super) fn indices(directory: &Path) -> Result<Vec<PathBuf>> {
-    let unreadable = |source| DataError::Unreadable { path: directory.to_owned(), source };
+    let unreadable = |source| DataError::Read { path: directory.to_owned(), source };
     let mut indices = Vec::new();
     for entry in directory.read_dir().map_err(unreadable)? {
         let path = entry.map_err(unreadable)?.path();

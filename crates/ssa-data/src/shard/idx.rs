@@ -81,7 +81,7 @@ impl Index {
     /// Maps and checks an index.
     pub(super) fn open(path: &Path) -> Result<Self> {
         let map = Mapped::open(path).map_err(|source| DataError::from_open(path, source))?;
-        Self::parse(map).map_err(|cause| DataError::DamagedShard { path: path.to_owned(), cause })
+        Self::parse(map).map_err(|cause| DataError::damaged_shard(path, cause))
     }
 
     fn parse(map: Mapped) -> Result<Self, String> {
@@ -128,7 +128,8 @@ impl Index {
         for (sequence, (length, pointer)) in self.lengths().zip(self.pointers()).enumerate() {
             if u64::try_from(pointer) != Ok(tokens * width) {
                 return Err(format!(
-                    "sequence {sequence} does not start where the one before ends (byte {pointer} instead of {})",
+                    "sequence {sequence} does not start where the one before ends (byte {pointer} \
+                     instead of {})",
                     tokens * width
                 ));
             }
@@ -151,6 +152,11 @@ impl Index {
                 self.sequences
             ))
         }
+    }
+
+    /// Whether the file still is as long as it was.
+    pub(super) fn is_whole(&self) -> bool {
+        self.map.is_whole()
     }
 
     pub(super) fn token_type(&self) -> TokenType {

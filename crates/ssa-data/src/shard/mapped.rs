@@ -9,7 +9,10 @@ use memmap2::Mmap;
 
 /// A whole file as bytes, read by the system page by page when it is looked at.
 #[derive(Debug)]
-pub(crate) struct Mapped(Mmap);
+pub(crate) struct Mapped {
+    map: Mmap,
+    file: File,
+}
 
 impl Mapped {
     pub(crate) fn open(path: &Path) -> io::Result<Self> {
@@ -18,13 +21,18 @@ impl Mapped {
         // file meanwhile, which no program can promise for a file system it shares; shards are
         // written under another name and renamed when whole, so that nothing in this project
         // changes one in place. The bytes are used as plain numbers that are checked against their
-        // ranges: a change by others can give wrong tokens or end the process (a file cut short),
-        // and not break memory.
+        // ranges: a change by others can give wrong tokens or end the process (a file cut short
+        // between `is_whole` and the reading), and not break memory.
         let map = unsafe { Mmap::map(&file) }?;
-        Ok(Self(map))
+        Ok(Self { map, file })
     }
 
     pub(crate) fn bytes(&self) -> &[u8] {
-        &self.0
+        &self.map
+    }
+
+    /// Whether the file still is as long as its mapping: reading beyond its end would be fatal.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.file.metadata().is_ok_and(|metadata| metadata.len() >= self.map.len() as u64)
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! DIR/00000.bin  00000.idx     tokens and borders of whole documents, any number of pairs
+//!     00000.bytes              bytes of text of each document
 //!     manifest.json            what they are: tokenizer, counts, checksums, sources
 //!     tokenizer.json           a copy of the tokenizer that made them
 //! ```
@@ -15,6 +16,7 @@ mod manifest;
 mod mapped;
 mod part;
 mod reader;
+mod text_bytes;
 mod writer;
 
 pub use corpus::Corpus;
@@ -24,7 +26,7 @@ pub use part::Part;
 pub(crate) use part::PartFiles;
 pub use reader::{ShardReader, Tokens};
 pub(crate) use writer::encode_tokens;
-pub use writer::{FileSum, ShardWriter};
+pub use writer::{ShardFiles, ShardWriter};
 
 #[cfg(test)]
 mod tests;

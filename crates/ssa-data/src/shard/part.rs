@@ -1,6 +1,7 @@
 //! How the preparation of a corpus is divided over machines, and the names of the files that follow
 //! from it.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -29,16 +30,24 @@ impl Part {
     /// # Errors
     /// [`DataError::Setting`] unless `index` is from 1 to `count`.
     pub fn new(index: usize, count: usize) -> Result<Self> {
-        if (1..=count).contains(&index) {
-            Ok(Self { index, count })
+        let part = Self { index, count };
+        if part.is_valid() {
+            Ok(part)
         } else {
-            Err(DataError::setting("shard", "i/n with i from 1 to n", format!("{index}/{count}")))
+            Err(DataError::setting("part", "i/n with i from 1 to n", format!("{index}/{count}")))
         }
     }
 
-    /// All parts of the same whole.
-    pub fn all(self) -> impl Iterator<Item = Self> {
-        (1..=self.count).map(move |index| Self { index, ..self })
+    /// The first part of the same whole that is not among these. It takes no longer than there are
+    /// parts present, whatever their count says.
+    pub(crate) fn first_missing(self, present: &BTreeSet<Self>) -> Option<Self> {
+        let parts = (1..=self.count).map(|index| Self { index, ..self });
+        parts.take(present.len() + 1).find(|part| !present.contains(part))
+    }
+
+    /// Whether the numbers can be those of a part.
+    pub(crate) fn is_valid(self) -> bool {
+        (1..=self.count).contains(&self.index)
     }
 
     /// The name of its manifest.
@@ -81,7 +90,7 @@ pub(crate) struct PartFiles {
 
 impl PartFiles {
     pub(crate) fn of(directory: &Path) -> Result<Self> {
-        let mut files = crate::source::entries(directory)?;
+        let mut files = crate::input::entries(directory)?;
         files.retain(|path| path.extension().is_some_and(|extension| extension == "json"));
         let starting_with = |start: &str| {
             let is_one = |path: &&PathBuf| {

@@ -3,9 +3,9 @@
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use super::TokenType;
-use super::idx::Index;
+use super::idx::{Index, TokenType};
 use super::mapped::Mapped;
+use super::text_bytes;
 use crate::{DataError, Result};
 
 /// Consecutive tokens of a shard, still as they lie on disk.
@@ -86,15 +86,17 @@ pub struct ShardReader {
     bin_path: PathBuf,
     bin: Mapped,
     index: Index,
+    /// Bytes of the text of each document, where they are known.
+    text_bytes: Option<Vec<u32>>,
 }
 
 impl ShardReader {
     /// Opens a pair by either of its files or by their common path without extension.
     ///
     /// # Errors
-    /// [`DataError::Missing`] or [`DataError::Unreadable`] if a file is,
-    /// [`DataError::DamagedShard`] if the index is no whole Megatron index or the tokens are not as
-    /// many as it says (one file cut short, or the two files not of one pair).
+    /// [`DataError::Missing`] or [`DataError::Read`] if a file is missing or unreadable,
+    /// [`DataError::Corpus`] if the index is no whole Megatron index or the tokens are not as many
+    /// as it says (one file cut short, or the two files not of one pair).
     pub fn open(path: &Path) -> Result<Self> {
         let (bin_path, idx_path) = pair(path);
         let index = Index::open(&idx_path)?;
@@ -107,14 +109,28 @@ impl ShardReader {
                 "it has {actual} bytes where its index {} has {expected}",
                 idx_path.display()
             );
-            return Err(DataError::DamagedShard { path: bin_path, cause });
+            return Err(DataError::damaged_shard(&bin_path, cause));
         }
-        Ok(Self { bin_path, bin, index })
+        let text_bytes = text_bytes::read(&bin_path.with_extension("bytes"), index.documents())?;
+        Ok(Self { bin_path, bin, index, text_bytes })
     }
 
     /// The file with the tokens.
     pub fn path(&self) -> &Path {
         &self.bin_path
+    }
+
+    /// Checks that nobody has cut the files short since they were opened.
+    pub(crate) fn check_whole(&self) -> Result<()> {
+        if self.bin.is_whole() && self.index.is_whole() {
+            return Ok(());
+        }
+        Err(DataError::damaged_shard(&self.bin_path, "it has become shorter while it was in use"))
+    }
+
+    /// Bytes of the text of a document, if they are known.
+    pub(crate) fn text_bytes(&self, document: usize) -> Option<u64> {
+        Some(u64::from(*self.text_bytes.as_ref()?.get(document)?))
     }
 
     /// How a token is stored.

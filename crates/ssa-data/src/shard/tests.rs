@@ -4,6 +4,8 @@ use std::path::{Path, PathBuf};
 use proptest::prelude::*;
 use tempfile::TempDir;
 
+use ssa_text::TextError;
+
 use super::*;
 use crate::DataError;
 
@@ -100,7 +102,8 @@ fn sums_are_those_of_the_files_and_nothing_provisional_stays() {
     let folder = tempfile::tempdir().unwrap();
     let mut writer = ShardWriter::create(&folder.path().join("x"), TokenType::U16).unwrap();
     writer.push(&[0x6261, 0x0063]).unwrap();
-    let [bin, idx] = writer.finish().unwrap();
+    let ShardFiles { bin, idx, bytes } = writer.finish().unwrap();
+    assert_eq!(bytes, None, "nothing is known about the text");
     // SHA-256 of "abc\0".
     assert_eq!(bin.sha256, "dc1114cd074914bd872cc1f9a23ec910ea2203bc79779ab2e17da25782a624fc");
     assert_eq!((bin.bytes, idx.bytes), (4, 34 + 4 + 8 + 16));
@@ -118,9 +121,10 @@ fn an_id_that_does_not_fit_is_refused() {
     for (token_type, id) in [(TokenType::U16, 1 << 16), (TokenType::U32, 1 << 31)] {
         let mut writer = ShardWriter::create(&folder.path().join("x"), token_type).unwrap();
         writer.push(&[id - 1]).unwrap();
-        assert!(
-            matches!(writer.push(&[id]), Err(DataError::UnknownToken { id: named, .. }) if named == id)
-        );
+        assert!(matches!(
+            writer.push(&[id]),
+            Err(DataError::Text(TextError::UnknownToken { id: named, .. })) if named == id
+        ));
     }
     assert_eq!(TokenType::for_vocabulary(65_536), TokenType::U16);
     assert_eq!(TokenType::for_vocabulary(65_537), TokenType::U32);
@@ -187,4 +191,44 @@ fn missing_files_are_named() {
         error.starts_with(&format!("{}: no such file", with(&stem, "bin").display())),
         "{error}"
     );
+}
+
+#[test]
+fn a_missing_corpus_is_said_to_be_missing() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("none");
+    let error = Corpus::open(&path).unwrap_err().to_string();
+    assert!(
+        error.starts_with(&format!("{}: no such file or directory", path.display())),
+        "{error}"
+    );
+}
+
+#[test]
+fn the_bytes_of_texts_are_kept_beside_the_tokens() {
+    let folder = tempfile::tempdir().unwrap();
+    let stem = folder.path().join("x");
+    let mut writer = ShardWriter::create(&stem, TokenType::U16).unwrap();
+    writer.push_encoded(&[1, 0, 2, 0], Some(7)).unwrap();
+    writer.push_encoded(&[3, 0], Some(300)).unwrap();
+    let bytes = writer.finish().unwrap().bytes.unwrap();
+    assert_eq!(bytes.bytes, 8);
+    let corpus = Corpus::open(folder.path()).unwrap();
+    assert_eq!([0, 1].map(|document| corpus.text_bytes(document)), [Some(7), Some(300)]);
+    fs::write(with(&stem, "bytes"), [0; 7]).unwrap();
+    let error = Corpus::open(folder.path()).unwrap_err().to_string();
+    assert!(error.contains("x.bytes: it has 7 bytes for 2 documents"), "{error}");
+    fs::remove_file(with(&stem, "bytes")).unwrap();
+    assert_eq!(Corpus::open(folder.path()).unwrap().text_bytes(0), None);
+}
+
+#[test]
+fn a_shard_that_shrinks_while_it_is_open_is_an_error() {
+    let folder = tempfile::tempdir().unwrap();
+    let stem = write(&folder, "x", TokenType::U16, &[vec![1, 2], vec![3]]);
+    let shard = ShardReader::open(&stem).unwrap();
+    shard.check_whole().unwrap();
+    fs::OpenOptions::new().write(true).open(with(&stem, "bin")).unwrap().set_len(0).unwrap();
+    let error = shard.check_whole().unwrap_err().to_string();
+    assert!(error.contains("x.bin: it has become shorter while it was in use"), "{error}");
 }

@@ -4,20 +4,11 @@ use std::io::{self, BufWriter, IntoInnerError, Write};
 use std::path::{Path, PathBuf};
 
 use ssa_files::{FileError, Operation, Sha256, StagedFile};
+use ssa_text::TextError;
 
-use super::TokenType;
-use super::idx::write_index;
-use crate::{DataError, Result};
-
-/// The size and the SHA-256 of a file.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct FileSum {
-    /// Bytes.
-    pub bytes: u64,
-    /// SHA-256, in hexadecimal digits.
-    pub sha256: String,
-}
+use super::idx::{TokenType, write_index};
+use crate::Result;
+use crate::file_sum::FileSum;
 
 /// Writes documents to a `.bin`/`.idx` pair.
 ///
@@ -30,17 +21,31 @@ pub struct ShardWriter {
     bin: SummedFile,
     token_type: TokenType,
     lengths: Vec<u32>,
+    /// Bytes of the text of each document; empty if they are not known.
+    text_bytes: Vec<u32>,
     tokens: u64,
+}
+
+/// What the files of a shard hold.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ShardFiles {
+    /// The tokens.
+    pub bin: FileSum,
+    /// The index.
+    pub idx: FileSum,
+    /// Bytes of text of each document, if they are known.
+    pub bytes: Option<FileSum>,
 }
 
 impl ShardWriter {
     /// Starts the pair `stem`.bin and `stem`.idx.
     ///
     /// # Errors
-    /// [`DataError::File`] if the file cannot be created.
+    /// [`DataError::File`](crate::DataError::File) if the file cannot be created.
     pub fn create(stem: &Path, token_type: TokenType) -> Result<Self> {
         let bin = SummedFile::create(&with_extension(stem, "bin"))?;
-        Ok(Self { stem: stem.to_owned(), bin, token_type, lengths: Vec::new(), tokens: 0 })
+        let (lengths, text_bytes) = (Vec::new(), Vec::new());
+        Ok(Self { stem: stem.to_owned(), bin, token_type, lengths, text_bytes, tokens: 0 })
     }
 
     /// Number of tokens so far.
@@ -56,41 +61,49 @@ impl ShardWriter {
     /// Appends a document.
     ///
     /// # Errors
-    /// [`DataError::UnknownToken`] for an id that the type of token cannot hold,
-    /// [`DataError::File`] if the file cannot be written.
+    /// [`DataError::Text`](crate::DataError::Text) for an id that the type of token cannot hold,
+    /// [`DataError::File`](crate::DataError::File) if the file cannot be written.
     pub fn push(&mut self, ids: &[u32]) -> Result<()> {
         let mut bytes = Vec::with_capacity(ids.len() * self.token_type.bytes());
         encode_tokens(ids, self.token_type, &mut bytes)?;
-        let length = u32::try_from(ids.len()).unwrap_or(u32::MAX);
-        self.push_encoded(&bytes, &[length])
+        self.push_encoded(&bytes, None)
     }
 
-    /// Appends documents of these lengths whose tokens are `bytes`, of the shard's type.
-    pub(crate) fn push_encoded(&mut self, bytes: &[u8], lengths: &[u32]) -> Result<()> {
-        let tokens: u64 = lengths.iter().map(|&length| u64::from(length)).sum();
-        assert_eq!(
-            bytes.len() as u64,
-            tokens * self.token_type.bytes() as u64,
-            "lengths must fit the tokens"
-        );
+    /// Appends a document whose tokens are `bytes`, of the shard's type, and whose text has so many
+    /// bytes: known of all documents of a shard, or of none.
+    pub(crate) fn push_encoded(&mut self, bytes: &[u8], text_bytes: Option<u32>) -> Result<()> {
+        let tokens = bytes.len() / self.token_type.bytes();
         self.bin.write(bytes)?;
-        self.lengths.extend_from_slice(lengths);
-        self.tokens += tokens;
+        self.lengths.push(u32::try_from(tokens).unwrap_or(u32::MAX));
+        self.text_bytes.extend(text_bytes);
+        self.tokens += tokens as u64;
         Ok(())
     }
 
-    /// Ends the shard; returns what `.bin` and `.idx` hold.
+    /// Ends the shard; returns what its files hold.
     ///
     /// # Errors
-    /// [`DataError::File`] if the file cannot be written.
-    pub fn finish(self) -> Result<[FileSum; 2]> {
-        let Self { stem, bin, token_type, lengths, .. } = self;
+    /// [`DataError::File`](crate::DataError::File) if a file cannot be written.
+    pub fn finish(self) -> Result<ShardFiles> {
+        let Self { stem, bin, token_type, lengths, text_bytes, .. } = self;
+        let bytes =
+            if text_bytes.is_empty() { None } else { Some(write_bytes(&stem, &text_bytes)?) };
         let path = with_extension(&stem, "idx");
         let mut idx = SummedFile::create(&path)?;
         write_index(&mut idx, token_type, &lengths)
             .map_err(FileError::at(Operation::Write, &path))?;
-        Ok([bin.finish()?, idx.finish()?])
+        let bin = bin.finish()?;
+        Ok(ShardFiles { bin, idx: idx.finish()?, bytes })
     }
+}
+
+/// Writes the bytes of text of each document.
+fn write_bytes(stem: &Path, text_bytes: &[u32]) -> Result<FileSum> {
+    let mut file = SummedFile::create(&with_extension(stem, "bytes"))?;
+    for number in text_bytes {
+        SummedFile::write(&mut file, &number.to_le_bytes())?;
+    }
+    file.finish()
 }
 
 /// Appends the stored form of tokens to `bytes`.
@@ -100,7 +113,7 @@ pub(crate) fn encode_tokens(ids: &[u32], token_type: TokenType, bytes: &mut Vec<
         TokenType::U32 => i32::MAX.cast_unsigned(),
     };
     if let Some(&id) = ids.iter().find(|&&id| id > limit) {
-        return Err(DataError::UnknownToken { id, vocab_size: limit as usize + 1 });
+        return Err(TextError::UnknownToken { id, vocab_size: limit as usize + 1 }.into());
     }
     match token_type {
         TokenType::U16 => bytes.extend(ids.iter().flat_map(|&id| (id as u16).to_le_bytes())),

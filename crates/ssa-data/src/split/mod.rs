@@ -1,10 +1,10 @@
 //! Holding documents out of training.
 
 use rand::seq::SliceRandom;
+use ssa_text::{Document, text_bytes};
 
 use crate::random::{Purpose, generator};
-use crate::source::text_bytes;
-use crate::{DataError, Document, Result};
+use crate::{DataError, Result};
 
 /// From this many documents on, whole documents are held out.
 pub(crate) const BY_DOCUMENT_FROM: usize = 10;
@@ -32,8 +32,8 @@ pub struct Split {
 /// training. The seed does not matter.
 ///
 /// # Errors
-/// [`DataError::Setting`] if the fraction is not strictly between 0 and 1; [`DataError::NoText`] or
-/// [`DataError::TooShortToSplit`] if there is not a byte for each side.
+/// [`DataError::Setting`] if the fraction is not strictly between 0 and 1; [`DataError::Amount`] if
+/// there is not a byte for each side.
 pub fn split(documents: Vec<Document>, held_out_fraction: f64, seed: u64) -> Result<Split> {
     if !(held_out_fraction > 0.0 && held_out_fraction < 1.0) {
         let expected = "a number between 0 and 1, both excluded";
@@ -41,7 +41,7 @@ pub fn split(documents: Vec<Document>, held_out_fraction: f64, seed: u64) -> Res
     }
     let bytes = text_bytes(&documents);
     if bytes == 0 {
-        return Err(DataError::NoText);
+        return Err(DataError::no_text());
     }
     let with_text = documents.iter().filter(|document| !document.text.is_empty()).count();
     if with_text >= BY_DOCUMENT_FROM {
@@ -51,7 +51,9 @@ pub fn split(documents: Vec<Document>, held_out_fraction: f64, seed: u64) -> Res
     let count = documents.len();
     let split = by_tail(documents, held_out_fraction);
     if split.held_out.is_empty() {
-        return Err(DataError::TooShortToSplit { bytes, documents: count });
+        let cause =
+            format!("{bytes} bytes of text in {count} documents are too little to hold a part out");
+        return Err(DataError::amount(cause, "add text, at least one document of two bytes"));
     }
     Ok(split)
 }

@@ -36,7 +36,8 @@ proptest! {
         prop_assert!(text_bytes(&parts.train) > 0 && text_bytes(&parts.held_out) > 0);
         // Merging the parts back in the order of the corpus gives the corpus: nothing lost, nothing
         // twice.
-        let (mut train, mut held_out) = (parts.train.iter().peekable(), parts.held_out.iter().peekable());
+        let [mut train, mut held_out] =
+            [&parts.train, &parts.held_out].map(|part| part.iter().peekable());
         for document in &all {
             let found = train.next_if_eq(&document).or_else(|| held_out.next_if_eq(&document));
             prop_assert_eq!(found, Some(document));
@@ -44,7 +45,8 @@ proptest! {
         prop_assert!(train.next().is_none() && held_out.next().is_none());
         // Not more than twice the wanted bytes, unless a single smallest document is.
         let wanted = (fraction * text_bytes(&all) as f64).round().max(1.0);
-        prop_assert!(parts.held_out.len() == 1 || text_bytes(&parts.held_out) as f64 <= 2.0 * wanted);
+        let held_out = text_bytes(&parts.held_out) as f64;
+        prop_assert!(parts.held_out.len() == 1 || held_out <= 2.0 * wanted);
         prop_assert_eq!(split(all, fraction, seed).unwrap(), parts);
     }
 
@@ -110,8 +112,8 @@ fn one_document_is_held_out_at_least_and_one_trained_on() {
 fn characters_are_not_cut() {
     for fraction in [0.1, 0.3, 0.5, 0.62, 0.9] {
         let parts = split(documents(&["aé€😀z".repeat(9).into_bytes()]), fraction, 0).unwrap();
-        assert!(std::str::from_utf8(&parts.train[0].text).is_ok());
-        assert!(std::str::from_utf8(&parts.held_out[0].text).is_ok());
+        std::str::from_utf8(&parts.train[0].text).unwrap();
+        std::str::from_utf8(&parts.held_out[0].text).unwrap();
     }
     // A single character can only be cut.
     let parts = split(documents(&["é".into()]), 0.5, 0).unwrap();
@@ -129,14 +131,15 @@ fn bad_inputs_are_named() {
             )
         );
     }
-    assert_eq!(message(vec![], 0.1), "the documents hold no text at all; add files with text");
+    assert_eq!(message(vec![], 0.1), "the documents hold no text\nhint: add files with text");
     assert_eq!(
         message(of_lengths(&[0; 12]), 0.1),
-        "the documents hold no text at all; add files with text"
+        "the documents hold no text\nhint: add files with text"
     );
     assert_eq!(
         message(of_lengths(&[1, 0, 1]), 0.1),
-        "2 bytes of text in 3 documents are too little to hold a part out; add text, at least one \
+        "2 bytes of text in 3 documents are too little to hold a part out\nhint: add text, at \
+         least one \
          document of two bytes"
     );
 }

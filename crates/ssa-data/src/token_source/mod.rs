@@ -93,7 +93,7 @@ impl TokenSource {
     /// The numbers of all documents.
     ///
     /// # Errors
-    /// [`DataError::TooLarge`] if there are 2^32 or more.
+    /// [`DataError::Amount`] if there are 2^32 or more.
     pub fn all_documents(&self) -> Result<Vec<u32>> {
         match u32::try_from(self.documents()) {
             Ok(count) => Ok((0..count).collect()),
@@ -105,7 +105,14 @@ impl TokenSource {
     }
 
     pub(crate) fn too_large(&self, cause: String) -> DataError {
-        DataError::TooLarge { source_name: self.name(), cause }
+        let hint = "split the corpus into several, which `data.corpora` mixes";
+        DataError::amount(format!("{}: {cause}", self.name()), hint)
+    }
+
+    /// Bytes of text of some documents, where that is known: for shards that were made with it.
+    pub fn text_bytes(&self, documents: &[u32]) -> Option<u64> {
+        let Self::Shards(source) = self else { return None };
+        documents.iter().map(|&document| source.corpus.text_bytes(document as usize)).sum()
     }
 
     /// What to call the source in messages.
@@ -119,7 +126,8 @@ impl TokenSource {
     /// Appends a part of a document to `ids`.
     ///
     /// # Errors
-    /// [`DataError::DamagedShard`] names the file if a token is not in the vocabulary.
+    /// [`DataError::Corpus`] names the file if a token is not in the vocabulary, or the file has
+    /// become shorter.
     ///
     /// # Panics
     /// If there is no such document or part, as for a slice.
@@ -142,7 +150,7 @@ impl TokenSource {
     ///
     /// # Errors
     /// [`DataError::Setting`] if the fraction is not strictly between 0 and 1;
-    /// [`DataError::TooFewDocuments`] for fewer than two documents.
+    /// [`DataError::Amount`] for fewer than two documents.
     pub fn split(&self, fraction: f64, seed: u64) -> Result<DocumentSplit> {
         if !(fraction > 0.0 && fraction < 1.0) {
             let expected = "a number between 0 and 1, both excluded";
@@ -150,10 +158,10 @@ impl TokenSource {
         }
         let all = self.all_documents()?;
         if all.len() < 2 {
-            return Err(DataError::TooFewDocuments {
-                source_name: self.name(),
-                documents: all.len(),
-            });
+            let cause =
+                format!("{}: cannot hold out a document: there are {}", self.name(), all.len());
+            let hint = "add documents, or name other text to evaluate on (data.valid_corpora)";
+            return Err(DataError::amount(cause, hint));
         }
         let hashes = self.hashes(seed);
         let extreme = |largest: bool| {
@@ -189,17 +197,18 @@ impl TokenSource {
 impl ShardSource {
     fn read(&self, document: usize, part: Range<usize>, ids: &mut Vec<u32>) -> Result<()> {
         let start = ids.len();
+        self.corpus.shard_of(document).0.check_whole()?;
         self.corpus.document(document).slice(part).append_to(ids);
         match ids[start..].iter().find(|&&id| id as usize >= self.vocab_size) {
             None => Ok(()),
-            Some(id) => Err(DataError::DamagedShard {
-                path: self.corpus.shard_of(document).0.path().to_owned(),
-                cause: format!(
-                    "it holds token {id}, and its tokenizer has a vocabulary of {}: the file is damaged, or belongs \
-                     to another tokenizer",
+            Some(id) => {
+                let cause = format!(
+                    "it holds token {id}, but its tokenizer has a vocabulary of {}: the file is \
+                     damaged, or belongs to another tokenizer",
                     self.vocab_size
-                ),
-            }),
+                );
+                Err(DataError::damaged_shard(self.corpus.shard_of(document).0.path(), cause))
+            }
         }
     }
 }

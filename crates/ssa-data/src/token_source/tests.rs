@@ -89,10 +89,7 @@ fn bad_inputs_are_named() {
         assert!(message.starts_with("`held_out_fraction` is "), "{message}");
     }
     let message = source.split(0.5, 0).unwrap_err().to_string();
-    assert!(
-        message.starts_with("the text: with 1 document no whole document can be held out"),
-        "{message}"
-    );
+    assert!(message.starts_with("the text: cannot hold out a document: there are 1"), "{message}");
     let directory = tempfile::tempdir().unwrap();
     write_shard(directory.path(), "00000", 1);
     let message = open(directory.path()).split(0.5, 0).unwrap_err().to_string();

@@ -1,18 +1,19 @@
 //! Bits per byte against what sparse attention may look at.
 
-use super::chart::{Chart, Mark};
-use super::scale::{Axis, Spacing};
+use ssa_model::{AttentionMode, SparseBudget};
+use ssa_report::{Axis, Chart, Color, Mark, Spacing};
+
+use super::mode_color;
 use crate::Perplexity;
-use ssa_model::SparseBudget;
 
-/// Colours for the lines of up to three block sizes; more share the last.
-const CLASSES: [&str; 3] = ["sparse", "alignment", "mixed"];
+/// The lines of up to three block sizes; more share the last color.
+const COLORS: [Color; 3] = [Color::Orange, Color::Teal, Color::Violet];
 
-/// One line per block size, full attention as a level. None without a sparse result.
+/// One line per block size, full attention as a level. `None` without a sparse result.
 pub(super) fn budget_chart(
     evaluation: &Perplexity,
     trained: Option<SparseBudget>,
-) -> Option<String> {
+) -> Option<Chart> {
     let points: Vec<(SparseBudget, f64)> = evaluation
         .results
         .iter()
@@ -35,45 +36,41 @@ pub(super) fn budget_chart(
     );
     let mut chart = Chart::new(
         "Bits per byte by sparse budget",
-        match trained {
-            Some(_) => "Lower is better. The ring marks the budget the model was trained at.",
-            None => "Lower is better. The model was trained without sparse attention.",
-        },
+        "Lower is better. The ring marks the budget the model was trained at.",
         x,
         y,
     );
     if let Some(full) = full {
-        chart.level("full", full, &format!("full attention {full:.4}"));
+        chart.level(mode_color(AttentionMode::Full), full, format!("full attention {full:.4}"));
     }
     let mut sizes: Vec<usize> = points.iter().map(|(budget, _)| budget.block_size()).collect();
-    // The trained block size comes first and alone has labels: those of several lines would
-    // collide.
+    // Only the trained block size, which comes first, has labels: those of several lines collide.
     sizes.sort_unstable_by_key(|&size| (Some(size) != trained.map(SparseBudget::block_size), size));
     sizes.dedup();
     for (index, &size) in sizes.iter().enumerate() {
-        let class = CLASSES[index.min(CLASSES.len() - 1)];
+        let color = COLORS[index.min(COLORS.len() - 1)];
         let mut line: Vec<_> =
             points.iter().filter(|(budget, _)| budget.block_size() == size).collect();
         line.sort_by_key(|(budget, _)| budget.block_counts());
         let path: Vec<_> =
             line.iter().map(|(budget, bits)| (budget.receptive_field() as f64, *bits)).collect();
-        chart.line(class, &path);
-        let marks: Vec<_> =
+        chart.line(color, &path);
+        let marks =
             line.iter().map(|(budget, bits)| mark(*budget, *bits, trained, index == 0)).collect();
-        chart.marks(class, &marks);
-        chart.legend(class, format!("sparse, blocks of {size}"));
+        chart.marks(color, marks);
+        chart.legend(color, format!("sparse, blocks of {size}"));
     }
-    Some(chart.finish())
+    Some(chart)
 }
 
-fn mark(budget: SparseBudget, bits: f64, trained: Option<SparseBudget>, labelled: bool) -> Mark {
+fn mark(budget: SparseBudget, bits: f64, trained: Option<SparseBudget>, labeled: bool) -> Mark {
     let emphasis = Some(budget) == trained;
     let note = if emphasis { ", the trained budget" } else { "" };
     Mark {
         x: budget.receptive_field() as f64,
         y: bits,
         tooltip: format!("{budget}: {bits:.4} bits per byte{note}"),
-        label: labelled.then(|| format!("{bits:.3}")),
+        label: labeled.then(|| format!("{bits:.3}")),
         emphasis,
     }
 }

@@ -1,44 +1,44 @@
 //! The losses of a run, step by step.
 
 use ssa_model::AttentionMode;
+use ssa_report::{Axis, Chart, Color, Spacing};
 
-use super::chart::Chart;
-use super::scale::{Axis, Spacing};
+use super::mode_color;
 
-/// The losses of one optimiser step.
+/// The losses of one optimizer step.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct StepPoint {
     /// Number of the step, from 1.
     pub step: u64,
-    /// The stream the step ran; none if layers or micro-batches differed.
+    /// The stream of the step; `None` if layers or micro-batches differed.
     pub stream: Option<AttentionMode>,
     /// Mean cross-entropy in nats per target token.
     pub cross_entropy: f64,
-    /// Mean alignment loss, before its weight; none for methods without one.
+    /// Mean alignment loss, before its weight; `None` for methods without one.
     pub alignment_loss: Option<f64>,
 }
 
-/// More dots than this only make the file larger.
+/// More dots than this only make the page larger.
 const MAX_DOTS: usize = 1500;
 
-/// Cross-entropy by step, one smooth line per stream. None without steps.
-pub(super) fn cross_entropy_chart(steps: &[StepPoint]) -> Option<String> {
+/// Cross-entropy by step, one smooth line per stream. `None` without steps.
+pub(super) fn cross_entropy_chart(steps: &[StepPoint]) -> Option<Chart> {
     let last = steps.last()?.step as f64;
     let values = steps.iter().map(|point| point.cross_entropy);
     let y = Axis::spanning("cross-entropy, nats per token", Spacing::Linear, values);
     let mut chart = Chart::new(
         "Cross-entropy of the training batches by step",
-        "Dots are single steps; lines are means over neighbouring steps of the same stream.",
-        Axis::tight("optimiser step", 0.0, last),
+        "Dots are single steps; lines are means over neighboring steps of the same stream.",
+        Axis::tight("optimizer step", 0.0, last),
         y,
     );
     let streams = [
-        (Some(AttentionMode::Full), "full"),
-        (Some(AttentionMode::Sparse), "sparse"),
-        (None, "mixed"),
+        (Some(AttentionMode::Full), "full stream", mode_color(AttentionMode::Full)),
+        (Some(AttentionMode::Sparse), "sparse stream", mode_color(AttentionMode::Sparse)),
+        (None, "mixed stream", Color::Violet),
     ];
     let mut lines = vec![];
-    for (stream, name) in streams {
+    for (stream, name, color) in streams {
         let points: Vec<_> = steps
             .iter()
             .filter(|point| point.stream == stream)
@@ -47,18 +47,19 @@ pub(super) fn cross_entropy_chart(steps: &[StepPoint]) -> Option<String> {
         if points.is_empty() {
             continue;
         }
-        chart.dots(name, &thinned(&points));
-        chart.legend(name, format!("{name} stream"));
-        lines.push((name, smoothed(&points)));
+        chart.dots(color, &thinned(&points));
+        chart.legend(color, name);
+        lines.push((color, smoothed(&points)));
     }
-    for (name, line) in lines {
-        chart.line(name, &line);
+    // All lines are drawn over all dots.
+    for (color, line) in lines {
+        chart.line(color, &line);
     }
-    Some(chart.finish())
+    Some(chart)
 }
 
-/// Alignment loss by step on a logarithmic axis. None if the method has none.
-pub(super) fn alignment_chart(steps: &[StepPoint]) -> Option<String> {
+/// Alignment loss by step on a logarithmic axis. `None` if the method has none.
+pub(super) fn alignment_chart(steps: &[StepPoint]) -> Option<Chart> {
     let points: Vec<_> = steps
         .iter()
         .filter_map(|point| Some((point.step as f64, point.alignment_loss?)))
@@ -75,19 +76,19 @@ pub(super) fn alignment_chart(steps: &[StepPoint]) -> Option<String> {
     );
     let mut chart = Chart::new(
         "Alignment loss by step",
-        "Distance between the outputs of full and sparse attention; both axes start at the first step.",
-        Axis::tight("optimiser step", 0.0, last),
+        "Distance between the outputs of full and sparse attention.",
+        Axis::tight("optimizer step", 0.0, last),
         y,
     );
-    chart.dots("alignment", &thinned(&points));
-    chart.line("alignment", &smoothed(&points));
-    chart.legend("alignment", "full vs sparse outputs");
-    Some(chart.finish())
+    chart.dots(Color::Teal, &thinned(&points));
+    chart.line(Color::Teal, &smoothed(&points));
+    chart.legend(Color::Teal, "full vs. sparse outputs");
+    Some(chart)
 }
 
-/// Means over a window around each point: a fortieth of the points to either side. Towards the
-/// start, where losses fall steeply, the window shrinks and stays centred; at the end, where they
-/// are flat, it is cut off, since a mean of few points would show noise.
+/// Means over a window around each point: a fortieth of the points to either side. Near the start,
+/// where losses fall steeply, the window shrinks and stays centered; at the end, where they are
+/// flat, it is cut off, since a mean of few points would show noise.
 fn smoothed(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
     let reach = points.len() / 40;
     let mut sums = vec![0.0];
@@ -135,7 +136,7 @@ mod tests {
     fn charts_exist_only_where_there_is_something_to_show() {
         let point = StepPoint { step: 1, stream: None, cross_entropy: 5.0, alignment_loss: None };
         assert!(cross_entropy_chart(&[]).is_none());
-        assert!(cross_entropy_chart(&[point]).unwrap().contains("mixed stream"));
+        assert!(format!("{:?}", cross_entropy_chart(&[point]).unwrap()).contains("mixed stream"));
         assert!(alignment_chart(&[point]).is_none());
     }
 }

@@ -1,32 +1,31 @@
 //! Attention sparsity layer by layer.
 
 use ssa_model::AttentionMode;
+use ssa_report::{Axis, Chart, Mark, Spacing};
 
-use super::chart::{Chart, Mark};
-use super::scale::{Axis, Spacing};
+use super::mode_color;
 use crate::{Analysis, ModeAttention};
 
 /// One line per inference mode that produced the hidden states.
-pub(super) fn sparsity_chart(analysis: &Analysis) -> String {
+pub(super) fn sparsity_chart(analysis: &Analysis) -> Chart {
     let states = &analysis.hidden_states;
     let layers = states.iter().map(|states| states.layers.len()).max().unwrap_or(0);
     let values =
         states.iter().flat_map(|states| &states.layers).map(|means| means.attention_sparsity);
     let mut chart = Chart::new(
         "Attention sparsity by layer",
-        "The share of the full-attention weight on the selected blocks; 1 means that nothing is lost.",
+        "The share of the full-attention weight on the selected blocks; at 1 nothing is lost.",
         Axis::counting("layer", layers),
         Axis::spanning("attention sparsity", Spacing::Linear, values),
     );
     for states in states {
-        let class = if states.mode == AttentionMode::Full { "full" } else { "sparse" };
+        let color = mode_color(states.mode);
         let points: Vec<_> = points(states).collect();
-        chart.line(class, &points);
-        let marks: Vec<_> = points.iter().map(|&point| mark(states.mode, point)).collect();
-        chart.marks(class, &marks);
-        chart.legend(class, format!("under {} inference", states.mode));
+        chart.line(color, &points);
+        chart.marks(color, points.iter().map(|&point| mark(states.mode, point)).collect());
+        chart.legend(color, format!("under {} inference", states.mode));
     }
-    chart.finish()
+    chart
 }
 
 fn points(states: &ModeAttention) -> impl Iterator<Item = (f64, f64)> {

@@ -1,83 +1,129 @@
-//! The report of a run: one HTML page that needs nothing else, and the tables shared with the
-//! terminal.
+//! What the report of a run says; how it looks is up to `ssa-report`.
 
 mod budgets;
-mod chart;
 mod curves;
 mod facts;
 mod layers;
-mod scale;
 pub mod table;
 #[cfg(test)]
 mod tests;
 
-use minijinja::value::{Serde, Value};
-use minijinja::{Environment, context};
+use ssa_model::AttentionMode;
+use ssa_report::number::counted;
+use ssa_report::{Block, Color, Page, Section};
 
 pub use curves::StepPoint;
 pub use facts::caption;
 
-use crate::{Result, Summary};
-
-/// The page, with its style sheet and without script.
-const TEMPLATE: &str = include_str!("template.html");
+use crate::{Analysis, Perplexity, Result, Summary};
 
 /// Renders the page of a run. `steps` are its losses in order, `config_toml` its resolved
 /// configuration.
 ///
-/// The page is self-contained: style and charts are inline, nothing is loaded and no script runs.
-///
 /// # Errors
-/// [`EvalError::Template`](crate::EvalError::Template) if the template does not fit its data: a
-/// defect.
+/// [`EvalError::Report`](crate::EvalError::Report) if the page cannot be rendered: a bug.
 pub fn render(summary: &Summary, steps: &[StepPoint], config_toml: &str) -> Result<String> {
-    // The name ends in .html: everything that is not marked safe is escaped.
-    let mut environment = Environment::new();
-    environment.add_template("report.html", TEMPLATE)?;
-    let page = context! {
-        title => facts::title(summary),
-        subtitle => facts::subtitle(summary),
-        headline => facts::headline(summary),
-        tiles => Serde(facts::tiles(summary)),
-        results => results(summary),
-        cross_entropy_chart => curves::cross_entropy_chart(steps).map(Value::from_safe_string),
-        alignment_chart => curves::alignment_chart(steps).map(Value::from_safe_string),
-        attention => attention(summary),
-        provenance => Serde(facts::provenance(summary)),
-        config => config_toml.trim_end(),
+    let sections = [
+        summary.evaluation.as_ref().map(|evaluation| quality(evaluation, summary)),
+        training(steps),
+        summary.analysis.as_ref().map(attention),
+        Some(section("Provenance", vec![Block::Facts { facts: facts::provenance(summary) }])),
+        Some(section(
+            "Configuration",
+            vec![Block::Code { text: config_toml.trim_end().to_owned() }],
+        )),
+    ];
+    let page = Page {
+        title: facts::title(summary),
+        subtitle: facts::subtitle(summary),
+        headline: facts::headline(summary),
+        tiles: facts::tiles(summary),
+        sections: sections.into_iter().flatten().collect(),
     };
-    Ok(environment.get_template("report.html")?.render(page)?)
+    Ok(page.render()?)
 }
 
-fn results(summary: &Summary) -> Option<Value> {
-    let evaluation = summary.evaluation.as_ref()?;
-    let chart = budgets::budget_chart(evaluation, summary.trained_budget);
-    let table =
-        table::results_table(evaluation, summary.baseline_bits_per_byte, summary.trained_budget);
-    Some(context! {
-        chart => chart.map(Value::from_safe_string),
-        table => Serde(table),
-        coverage => facts::coverage(evaluation),
-        baseline => summary.baseline_bits_per_byte.map(|bits| format!("{bits:.4}")),
-    })
+/// Loss and perplexity by budget.
+fn quality(evaluation: &Perplexity, summary: &Summary) -> Section {
+    let (trained, baseline) = (summary.trained_budget, summary.baseline_bits_per_byte);
+    let mut blocks = vec![note(format!(
+        "Measured on {}. A budget of 16x4 lets every query attend to 4 blocks of 16 tokens: its \
+         own and the three whose keys match best.",
+        facts::coverage(evaluation)
+    ))];
+    if let Some(chart) = budgets::budget_chart(evaluation, trained) {
+        let baseline = baseline.map_or_else(String::new, |bits| {
+            format!(" Predicting each byte by its frequency alone needs {bits:.4} bits per byte.")
+        });
+        let caption = format!("Lower is better; the ring marks the budget of training.{baseline}");
+        blocks.push(Block::figure(chart, caption));
+    }
+    blocks.push(Block::Table { table: table::results_table(evaluation, baseline, trained) });
+    blocks.push(note(
+        "Sparsity is the share of the full-attention weight on the selected blocks, under the \
+         hidden states of the row's mode (for full attention: the blocks of the trained budget). \
+         KL is the mean divergence of the sparse next-token distribution from that of full \
+         attention.",
+    ));
+    section("Quality by budget", blocks)
 }
 
-fn attention(summary: &Summary) -> Option<Value> {
-    let analysis = summary.analysis.as_ref()?;
-    let tables: Vec<_> = analysis
-        .hidden_states
-        .iter()
-        .map(|states| {
-            context! {
-                mode => states.mode.to_string(),
-                table => Serde(table::layers_table(states)),
-            }
-        })
-        .collect();
-    Some(context! {
-        budget => analysis.budget.to_string(),
-        tokens => scale::thousands(&analysis.tokens.to_string()),
-        chart => Value::from_safe_string(layers::sparsity_chart(analysis)),
-        tables => tables,
-    })
+/// The losses by step. `None` without steps.
+fn training(steps: &[StepPoint]) -> Option<Section> {
+    let mut blocks = vec![Block::figure(
+        curves::cross_entropy_chart(steps)?,
+        "Cross-entropy of the training batches. Dots are single steps, lines are means over \
+         neighboring steps of the same stream.",
+    )];
+    if let Some(chart) = curves::alignment_chart(steps) {
+        let caption = "Alignment loss on a logarithmic axis: how far the outputs of full and \
+                       sparse attention are apart, as a mean over layers, tokens, heads and \
+                       dimensions.";
+        blocks.push(Block::figure(chart, caption));
+    }
+    Some(section("Training", blocks))
+}
+
+/// Full and sparse attention compared layer by layer.
+fn attention(analysis: &Analysis) -> Section {
+    let mut blocks = vec![
+        note(format!(
+            "Full and sparse attention compared inside every layer, on {}, at a budget of {}.",
+            counted(analysis.tokens, "token"),
+            analysis.budget
+        )),
+        Block::figure(
+            layers::sparsity_chart(analysis),
+            "The share of the full-attention weight on the selected blocks. At 1 nothing is lost.",
+        ),
+    ];
+    for states in &analysis.hidden_states {
+        blocks.push(Block::Subheading {
+            text: format!("Under the hidden states of {} inference", states.mode),
+        });
+        blocks.push(Block::Table { table: table::layers_table(states) });
+    }
+    blocks.push(note(
+        "Distance is |h_full \u{2212} h_sparse| of a head's outputs; by Theorem 1 it is at most \
+         the dropped mass times (largest dropped |v| + |h_sparse|), the bound. The last two \
+         columns are rounding: the largest excess over the bound, and the error of the identity \
+         h_full \u{2212} h_sparse = dropped mass \u{d7} (mean dropped value \u{2212} h_sparse).",
+    ));
+    section("What sparse attention drops", blocks)
+}
+
+fn section(heading: &'static str, blocks: Vec<Block>) -> Section {
+    Section { heading, blocks }
+}
+
+fn note(text: impl Into<String>) -> Block {
+    Block::Note { text: text.into() }
+}
+
+/// The color of an attention mode in every chart.
+fn mode_color(mode: AttentionMode) -> Color {
+    match mode {
+        AttentionMode::Full => Color::Blue,
+        AttentionMode::Sparse => Color::Orange,
+    }
 }

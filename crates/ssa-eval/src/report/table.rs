@@ -1,28 +1,10 @@
-//! The tables of a run as text cells: the same for the page, the terminal and documentation.
+//! The tables of a run: the same for the page, the terminal and documentation.
+
+use ssa_model::SparseBudget;
+use ssa_report::number::counted;
+use ssa_report::{Column, NONE, Row, Table};
 
 use crate::{Analysis, AttentionMeans, BudgetResult, ModeAttention, Perplexity};
-use ssa_model::SparseBudget;
-
-/// A table of text. The first column is left-aligned, all others hold numbers.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
-pub struct Table {
-    /// What each column holds.
-    pub header: Vec<&'static str>,
-    /// The rows from top to bottom.
-    pub rows: Vec<Row>,
-}
-
-/// A row of a [`Table`].
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
-pub struct Row {
-    /// One cell per column.
-    pub cells: Vec<String>,
-    /// The row the reader should look at first: the trained budget, the mean of all layers.
-    pub emphasis: bool,
-}
-
-/// What stands in a cell that has no value.
-const NONE: &str = "\u{2013}";
 
 /// Results by mode and budget, the baseline first.
 pub fn results_table(
@@ -30,55 +12,54 @@ pub fn results_table(
     baseline_bits_per_byte: Option<f64>,
     trained: Option<SparseBudget>,
 ) -> Table {
-    let header = vec![
-        "mode",
-        "budget",
-        "receptive field",
-        "bits/byte",
-        "perplexity",
-        "sparsity",
-        "KL, nats",
+    let columns = vec![
+        Column::text("mode"),
+        Column::number("budget"),
+        Column::number("receptive field").rank(2),
+        Column::number("bits/byte"),
+        Column::number("perplexity").rank(1),
+        Column::number("sparsity").rank(3),
+        Column::number("KL, nats").rank(4),
     ];
     let baseline = baseline_bits_per_byte.map(|bits| {
-        let mut cells = vec![NONE.to_owned(); header.len()];
+        let mut cells = vec![NONE.to_owned(); columns.len()];
         cells[0] = "byte frequencies".to_owned();
         cells[3] = format!("{bits:.4}");
-        Row { cells, emphasis: false }
+        Row::new(cells)
     });
     let results = evaluation.results.iter().map(|result| result_row(result, trained));
-    Table { header, rows: baseline.into_iter().chain(results).collect() }
+    Table::new(columns, baseline.into_iter().chain(results))
 }
 
 fn result_row(result: &BudgetResult, trained: Option<SparseBudget>) -> Row {
     let emphasis = result.budget.is_some() && result.budget == trained;
     let note = if emphasis { " (trained)" } else { "" };
     let or_none = |text: Option<String>| text.unwrap_or_else(|| NONE.to_owned());
-    Row {
-        cells: vec![
-            result.mode.to_string(),
-            or_none(result.budget.map(|budget| format!("{budget}{note}"))),
-            result.receptive_field.map_or_else(|| "all".to_owned(), |tokens| tokens.to_string()),
-            format!("{:.4}", result.bits_per_byte),
-            format!("{:.3}", result.perplexity),
-            or_none(result.attention_sparsity.map(|sparsity| format!("{sparsity:.3}"))),
-            or_none(result.kl_full_sparse.map(|kl| format!("{kl:.4}"))),
-        ],
-        emphasis,
-    }
+    Row::new(vec![
+        result.mode.to_string(),
+        or_none(result.budget.map(|budget| format!("{budget}{note}"))),
+        result.receptive_field.map_or_else(|| "all".to_owned(), |tokens| tokens.to_string()),
+        format!("{:.4}", result.bits_per_byte),
+        format!("{:.3}", result.perplexity),
+        or_none(result.attention_sparsity.map(|sparsity| format!("{sparsity:.3}"))),
+        or_none(result.kl_full_sparse.map(|kl| format!("{kl:.4}"))),
+    ])
+    .emphasized(emphasis)
 }
 
 /// The layers of an analysis and their mean, under the hidden states of one inference mode.
 pub fn layers_table(states: &ModeAttention) -> Table {
-    let header = [&["layer"], AttentionMeans::TITLES].concat();
+    let metrics = AttentionMeans::TITLES.iter().enumerate();
+    let metrics = metrics.map(|(rank, title)| Column::number(*title).rank(rank as u8));
+    let columns = [Column::text("layer")].into_iter().chain(metrics).collect();
     let layers = states.layers.iter().enumerate();
-    let mut rows: Vec<_> =
-        layers.map(|(layer, means)| means_row(layer.to_string(), means, false)).collect();
-    rows.push(means_row("all".to_owned(), &states.overall, true));
-    Table { header, rows }
+    let layers = layers.map(|(layer, means)| means_row(layer.to_string(), means));
+    let overall = means_row("all".to_owned(), &states.overall).emphasized(true);
+    Table::new(columns, layers.chain([overall]))
 }
 
-fn means_row(name: String, means: &AttentionMeans, emphasis: bool) -> Row {
-    Row { cells: [vec![name], means.cells()].concat(), emphasis }
+fn means_row(name: String, means: &AttentionMeans) -> Row {
+    Row::new([vec![name], means.cells()].concat())
 }
 
 /// What an analysis covered, in a line.
@@ -86,5 +67,5 @@ pub fn analysis_caption(analysis: &Analysis) -> String {
     let kl = analysis
         .kl_full_sparse
         .map_or_else(String::new, |kl| format!(", KL(full || sparse) {kl:.4} nats"));
-    format!("budget {}, {} tokens{kl}", analysis.budget, analysis.tokens)
+    format!("budget {}, {}{kl}", analysis.budget, counted(analysis.tokens, "token"))
 }

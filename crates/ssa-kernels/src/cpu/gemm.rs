@@ -7,7 +7,7 @@ use gemm::Parallelism;
 /// A read-only matrix inside a slice: element `(i, j)` is `data[i * row_stride + j *
 /// column_stride]`.
 #[derive(Clone, Copy)]
-pub(crate) struct Matrix<'a> {
+pub(crate) struct HostMatrix<'a> {
     data: &'a [f32],
     rows: usize,
     columns: usize,
@@ -15,8 +15,8 @@ pub(crate) struct Matrix<'a> {
     column_stride: usize,
 }
 
-impl<'a> Matrix<'a> {
-    /// A row-major matrix whose rows lie `row_stride` elements apart.
+impl<'a> HostMatrix<'a> {
+    /// A row-major matrix whose rows are `row_stride` elements apart.
     pub(crate) fn with_row_stride(
         data: &'a [f32],
         rows: usize,
@@ -45,15 +45,15 @@ impl<'a> Matrix<'a> {
 }
 
 /// A writable row-major matrix inside a slice.
-pub(crate) struct MatrixMut<'a> {
+pub(crate) struct HostMatrixMut<'a> {
     data: &'a mut [f32],
     rows: usize,
     columns: usize,
     row_stride: usize,
 }
 
-impl<'a> MatrixMut<'a> {
-    /// A row-major matrix whose rows lie `row_stride` elements apart.
+impl<'a> HostMatrixMut<'a> {
+    /// A row-major matrix whose rows are `row_stride` elements apart.
     pub(crate) fn with_row_stride(
         data: &'a mut [f32],
         rows: usize,
@@ -88,11 +88,11 @@ pub(crate) enum Output {
 
 /// `out = alpha a b` or `out += alpha a b`.
 pub(crate) fn matmul(
-    out: MatrixMut<'_>,
+    out: HostMatrixMut<'_>,
     mode: Output,
     alpha: f32,
-    a: Matrix<'_>,
-    b: Matrix<'_>,
+    a: HostMatrix<'_>,
+    b: HostMatrix<'_>,
     threads: Threads,
 ) {
     assert_eq!(a.columns, b.rows, "inner sizes of a product agree");
@@ -101,7 +101,7 @@ pub(crate) fn matmul(
         Threads::All => Parallelism::Rayon(0),
         Threads::One => Parallelism::None,
     };
-    // SAFETY: each matrix was checked on construction to lie inside its slice, the output is
+    // SAFETY: each matrix was checked on construction to be inside its slice, the output is
     // borrowed mutably so it overlaps neither input, and with `Overwrite` the old output is not
     // read.
     unsafe {
@@ -132,7 +132,7 @@ pub(crate) fn matmul(
 fn assert_fits(len: usize, rows: usize, columns: usize, row_stride: usize) {
     assert!(columns <= row_stride || rows <= 1, "rows of a matrix do not overlap");
     if rows > 0 && columns > 0 {
-        assert!((rows - 1) * row_stride + columns <= len, "a matrix lies inside its slice");
+        assert!((rows - 1) * row_stride + columns <= len, "a matrix is inside its slice");
     }
 }
 
@@ -146,11 +146,11 @@ mod tests {
         let a = [1.0, 2.0, 9.0, 3.0, 4.0, 9.0];
         let b = [1.0, 1.0, 0.0, 2.0];
         let mut out = [f32::NAN; 4];
-        let a = Matrix::with_row_stride(&a, 2, 2, 3);
-        let b = Matrix::new(&b, 2, 2);
-        matmul(MatrixMut::new(&mut out, 2, 2), Output::Overwrite, 1.0, a, b, Threads::One);
+        let a = HostMatrix::with_row_stride(&a, 2, 2, 3);
+        let b = HostMatrix::new(&b, 2, 2);
+        matmul(HostMatrixMut::new(&mut out, 2, 2), Output::Overwrite, 1.0, a, b, Threads::One);
         assert_eq!(out, [1.0, 5.0, 3.0, 11.0]);
-        matmul(MatrixMut::new(&mut out, 2, 2), Output::Add, 2.0, a.t(), b.t(), Threads::All);
+        matmul(HostMatrixMut::new(&mut out, 2, 2), Output::Add, 2.0, a.t(), b.t(), Threads::All);
         assert_eq!(out, [1.0 + 8.0, 5.0 + 12.0, 3.0 + 12.0, 11.0 + 16.0]);
     }
 }

@@ -1,5 +1,4 @@
-//! What the CPU paths of several ops share: matrix products, vectorised loops and the rules of
-//! parallel work.
+//! Matrix products, vectorized loops and parallel loops of the CPU paths of several ops.
 
 pub(crate) mod elementwise;
 pub(crate) mod gemm;

@@ -83,7 +83,7 @@ mod tests {
 
     #[test]
     fn the_order_of_addition_is_that_of_the_addends() {
-        // 1 is lost beside 1e8 in f32, so the order shows.
+        // 1e8 + 1 rounds to 1e8 in f32, so the order shows.
         let sum = |values: [f32; 3]| {
             let mut out = [0.0];
             let addends = values.map(|task| Addend { range: 0..1, task }).into();

@@ -1,8 +1,7 @@
-//! Vectorised row operations, written once for every instruction set with `pulp`.
+//! Vectorized row operations, written once for every instruction set with `pulp`.
 //!
-//! Each public function dispatches on the processor found at run time; code that is already inside
-//! a dispatched loop calls the `*_simd` form instead, so that everything inlines into one
-//! instruction set.
+//! [`dispatch`] compiles an operation for the processor found at run time; code inside it calls the
+//! `*_simd` functions, so that everything inlines into one instruction set.
 
 use pulp::{Arch, Simd, WithSimd};
 

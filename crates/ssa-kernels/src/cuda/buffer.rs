@@ -36,13 +36,23 @@ impl Buffer {
 
     /// A copy in memory of its own.
     pub(crate) fn duplicate(&self) -> Result<Self> {
-        let copy = Self::uninitialised(&self.gpu, self.bytes)?;
-        let stream = self.gpu.stream()?;
-        // SAFETY: both buffers have this many bytes, and the copy is in stream order before either
-        // is given back.
-        unsafe { result::memcpy_dtod_async(copy.address, self.address, self.bytes, stream) }
-            .map_err(|error| KernelError::cuda("cuMemcpyDtoDAsync", error))?;
+        let mut copy = Self::uninitialised(&self.gpu, self.bytes)?;
+        copy.copy_from(0, self, self.bytes)?;
         Ok(copy)
+    }
+
+    /// Copies the first `bytes` bytes of another buffer of the same GPU to byte `offset`.
+    pub(crate) fn copy_from(&mut self, offset: usize, source: &Self, bytes: usize) -> Result<()> {
+        let fits = offset.checked_add(bytes).is_some_and(|end| end <= self.bytes);
+        assert!(fits && bytes <= source.bytes, "both buffers have the bytes that are copied");
+        if bytes == 0 {
+            return Ok(());
+        }
+        let (stream, target) = (self.gpu.stream()?, self.address + offset as u64);
+        // SAFETY: both buffers have this many bytes there, and the copy is in stream order before
+        // either is given back.
+        unsafe { result::memcpy_dtod_async(target, source.address, bytes, stream) }
+            .map_err(|error| KernelError::cuda("cuMemcpyDtoDAsync", error))
     }
 
     /// The GPU it lies on.

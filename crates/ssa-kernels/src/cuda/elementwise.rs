@@ -18,16 +18,8 @@ pub(crate) fn grid(len: usize) -> [usize; 3] {
 pub(crate) fn add_assign(x: &mut Tensor, y: &Tensor) -> Result<()> {
     const OP: &str = "Tensor::add_assign";
     let Device::Cuda(gpu) = x.device() else {
-        return Err(KernelError::Device {
-            op: OP,
-            argument: "self",
-            expected: "a GPU".to_owned(),
-            actual: "cpu".to_owned(),
-        });
+        return Err(KernelError::device(OP, "self", "a GPU", Device::Cpu));
     };
-    if x.dtype() != y.dtype() {
-        return Err(KernelError::value(OP, "other", x.dtype().to_string(), y.dtype()));
-    }
     let name = match x.dtype() {
         DType::F32 => "add_assign_f32",
         DType::Bf16 => "add_assign_bf16",
@@ -46,7 +38,7 @@ pub(crate) fn converted(gpu: &Gpu, x: &Tensor, dtype: DType) -> Result<Option<Te
         (DType::Bf16, DType::F32) if x.device() == device => "bf16_to_f32",
         _ => return Ok(None),
     };
-    let (len, mut out) = (x.len(), Tensor::for_output_on(&device, dtype, x.shape()));
+    let (len, mut out) = (x.len(), Tensor::for_output_on(&device, dtype, x.shape())?);
     gpu.kernel(&MODULE, name, &[])?
         .launch(grid(len), THREADS)
         .input(x)
@@ -68,7 +60,7 @@ pub(crate) fn resized_rows(gpu: &Gpu, x: &Tensor, row: usize) -> Result<Tensor> 
     let mut shape = x.shape().to_vec();
     let from = shape.pop().unwrap_or(1);
     shape.push(row);
-    let mut out = Tensor::for_output_like(x, shape);
+    let mut out = Tensor::for_output_like(x, shape)?;
     let len = out.len();
     gpu.kernel(&MODULE, name, &[])?
         .launch([len.div_ceil(THREADS), 1, 1], THREADS)

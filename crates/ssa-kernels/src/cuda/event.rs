@@ -39,6 +39,7 @@ impl Stopwatch {
         let stream = self.gpu.stream()?;
         // SAFETY: event and stream are of this context and open.
         unsafe { result::event::record(self.stop, stream) }.map_err(failed)?;
+        self.gpu.count_host_wait();
         // SAFETY: the event was recorded.
         unsafe { result::event::synchronize(self.stop) }.map_err(failed)?;
         // SAFETY: both events were recorded and have passed.

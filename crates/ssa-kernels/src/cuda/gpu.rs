@@ -1,7 +1,7 @@
 //! An opened device.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
@@ -13,6 +13,7 @@ use super::cache::{KernelCache, Origin};
 use super::launch::{Kernel, LoadedModule};
 use super::library::{Library, driver_message};
 use super::matmul::Matmul;
+use super::page_locked::{PageLocked, PageLockedPool};
 use super::properties::{GpuProperties, properties};
 use crate::{KernelError, Result};
 
@@ -31,6 +32,8 @@ struct Inner {
     modules: Mutex<HashMap<ModuleKey, Arc<LoadedModule>>>,
     matmul: Mutex<Matmul>,
     kernel_times: Mutex<KernelTimes>,
+    page_locked: PageLockedPool,
+    host_waits: AtomicU64,
     poison: AtomicBool,
 }
 
@@ -65,7 +68,7 @@ impl Gpu {
     ///
     /// # Errors
     /// [`KernelError::Library`] names a library that is missing and what to install;
-    /// [`KernelError::Value`] if there is no such device or it is older than compute capability
+    /// [`KernelError::Argument`] if there is no such device or it is older than compute capability
     /// 8.0; [`KernelError::Cuda`] if it cannot be opened.
     pub fn open(ordinal: usize, cache: KernelCache) -> Result<Self> {
         let properties = properties(ordinal)?;
@@ -93,6 +96,8 @@ impl Gpu {
             modules: Mutex::default(),
             kernel_times: Mutex::default(),
             matmul: Mutex::new(matmul),
+            page_locked: PageLockedPool::default(),
+            host_waits: AtomicU64::new(0),
             poison: AtomicBool::new(false),
         })))
     }
@@ -117,7 +122,23 @@ impl Gpu {
     /// # Errors
     /// [`KernelError::Cuda`] if something on the way failed.
     pub fn synchronize(&self) -> Result<()> {
+        self.count_host_wait();
         self.0.stream.synchronize().map_err(|error| KernelError::cuda("running kernels", error))
+    }
+
+    /// How often the host has waited for this GPU so far. A training step waits once, at its end.
+    pub fn host_waits(&self) -> u64 {
+        self.0.host_waits.load(Ordering::Relaxed)
+    }
+
+    /// Every call that blocks until the device is done with something counts itself here.
+    pub(super) fn count_host_wait(&self) {
+        self.0.host_waits.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Page-locked host memory for a copy.
+    pub(super) fn page_locked(&self, bytes: usize) -> Result<PageLocked> {
+        self.0.page_locked.take(&self.0.context, bytes)
     }
 
     /// Device memory in use.
@@ -166,7 +187,9 @@ impl Gpu {
 
     /// Uninitialised memory for `len` values of type `T`.
     pub(crate) fn alloc<T: Copy>(&self, len: usize) -> Result<Buffer> {
-        Buffer::uninitialised(self, len * size_of::<T>())
+        let bytes =
+            len.checked_mul(size_of::<T>()).ok_or_else(|| self.out_of_memory(usize::MAX))?;
+        Buffer::uninitialised(self, bytes)
     }
 
     /// A copy of host values on the device.

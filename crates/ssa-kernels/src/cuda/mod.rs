@@ -30,7 +30,9 @@ mod launch;
 pub(crate) mod library;
 pub(crate) mod matmul;
 mod modules;
+mod page_locked;
 mod properties;
+mod readback;
 
 pub(crate) use buffer::Buffer;
 pub use cache::KernelCache;
@@ -40,6 +42,7 @@ pub use gpu::{Gpu, KernelTimes, MemoryUse};
 pub(crate) use launch::Kernel;
 pub use library::{Library, LibraryStatus};
 pub use properties::{GpuProperties, count, properties};
+pub(crate) use readback::Readback;
 
 /// The source of some kernels.
 #[derive(Debug)]

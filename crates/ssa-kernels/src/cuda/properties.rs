@@ -46,7 +46,7 @@ pub fn count() -> Result<usize> {
 /// The properties of a GPU.
 ///
 /// # Errors
-/// As [`count`], and [`KernelError::Value`] if there is no such device.
+/// As [`count`], and [`KernelError::Argument`] if there is no such device.
 pub fn properties(ordinal: usize) -> Result<GpuProperties> {
     let count = count()?;
     if ordinal >= count {

@@ -12,4 +12,6 @@ pub mod rope;
 pub mod swiglu;
 
 #[cfg(test)]
+mod contract_tests;
+#[cfg(test)]
 pub(crate) mod testing;

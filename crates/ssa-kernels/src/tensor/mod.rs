@@ -1,117 +1,143 @@
 //! A dense, row-major tensor.
 
+mod location;
 mod storage;
+#[cfg(test)]
+mod tests;
+
+pub(crate) use self::location::Location;
 
 use self::storage::{CudaStorage, Storage};
+use crate::contract::{Args, LEADING, addressable_len};
 use crate::{DType, Device, KernelError, Result};
 
-/// A dense, contiguous, row-major tensor with one owner: `f32` on the CPU; `bf16` or `f32` on a
-/// GPU.
+/// A dense, contiguous, row-major tensor with one owner: `f32` on the CPU; `bf16`, `f32` or `i16`
+/// on a GPU.
 ///
 /// There are no views and no broadcasting: an op that needs a part of a tensor says so in its
-/// signature. This keeps "what does this buffer hold" answerable from the shape alone.
+/// signature. So the shape alone says what a buffer holds.
 ///
 /// On a GPU, zeros take no memory until they are written or read, and a copy takes none until one
 /// of the two is changed.
+///
+/// A tensor is never larger than `isize::MAX` bytes, and neither is one with any of its axes: so
+/// products of sizes do not overflow. The default is a tensor without elements.
 #[derive(Clone, Debug)]
 pub struct Tensor {
     shape: Vec<usize>,
     storage: Storage,
 }
 
+impl Default for Tensor {
+    fn default() -> Self {
+        Self { shape: vec![0], storage: Storage::Cpu(Vec::new()) }
+    }
+}
+
 impl Tensor {
     /// A tensor of zeros on the CPU.
-    pub fn zeros(shape: impl Into<Vec<usize>>) -> Self {
-        let shape = shape.into();
-        let storage = Storage::Cpu(vec![0.0; shape.iter().product()]);
-        Self { shape, storage }
+    ///
+    /// # Errors
+    /// [`KernelError::Argument`] if the elements would take more than `isize::MAX` bytes.
+    pub fn zeros(shape: impl Into<Vec<usize>>) -> Result<Self> {
+        Self::zeros_on(&Device::Cpu, DType::F32, shape)
     }
 
-    /// A tensor of zeros. On the CPU every tensor is `f32`, whatever `dtype` says.
-    pub fn zeros_on(device: &Device, dtype: DType, shape: impl Into<Vec<usize>>) -> Self {
+    /// A tensor of zeros on a device.
+    ///
+    /// # Errors
+    /// As [`Tensor::zeros`], and if the device does not hold elements of this type: the CPU holds
+    /// `f32` only.
+    pub fn zeros_on(device: &Device, dtype: DType, shape: impl Into<Vec<usize>>) -> Result<Self> {
+        const OP: &str = "Tensor::zeros_on";
         let shape = shape.into();
-        match device {
-            Device::Cpu => Self::zeros(shape),
-            Device::Cuda(gpu) => {
-                let storage = CudaStorage::zeros(gpu, dtype, shape.iter().product());
-                Self { shape, storage: Storage::Cuda(storage) }
+        let len = element_count(OP, dtype, &shape)?;
+        let storage = match device {
+            Device::Cpu => {
+                check_host_dtype(OP, dtype)?;
+                Storage::Cpu(vec![0.0; len])
             }
-        }
+            Device::Cuda(gpu) => Storage::Cuda(CudaStorage::zeros(gpu, dtype, len)),
+        };
+        Ok(Self { shape, storage })
     }
 
     /// A tensor of zeros like `other`: shape, type and device.
     pub fn zeros_like(other: &Self) -> Self {
-        Self::zeros_on(&other.device(), other.dtype(), other.shape.clone())
+        Self { shape: other.shape.clone(), storage: other.storage.zeros_like() }
     }
 
-    /// An output buffer of which every element will be written.
+    /// An output buffer of which the op will write every element.
     ///
-    /// Builds with debug assertions, and this crate's own tests, fill it with NaN so that an
-    /// element an op forgets to write cannot pass for a result. On a GPU
+    /// Builds with debug assertions, and the tests of this crate, fill it with NaN, so that an
+    /// element that an op forgets to write cannot pass for a result. On a GPU
     /// [`Gpu::poison_outputs`](crate::Gpu::poison_outputs) does so.
-    pub(crate) fn for_output(shape: impl Into<Vec<usize>>) -> Self {
-        let mut tensor = Self::zeros(shape);
-        if cfg!(any(test, debug_assertions)) {
-            tensor.as_mut_slice().fill(f32::NAN);
-        }
-        tensor
-    }
-
-    /// As [`Tensor::for_output`], on a device.
     pub(crate) fn for_output_on(
         device: &Device,
         dtype: DType,
         shape: impl Into<Vec<usize>>,
-    ) -> Self {
-        match device {
-            Device::Cpu => Self::for_output(shape),
-            Device::Cuda(_) => Self::zeros_on(device, dtype, shape),
+    ) -> Result<Self> {
+        let mut tensor = Self::zeros_on(device, dtype, shape)?;
+        if cfg!(any(test, debug_assertions))
+            && let Storage::Cpu(values) = &mut tensor.storage
+        {
+            values.fill(f32::NAN);
         }
+        Ok(tensor)
     }
 
-    /// As [`Tensor::for_output`], with the device and type of `other`.
-    pub(crate) fn for_output_like(other: &Self, shape: impl Into<Vec<usize>>) -> Self {
+    /// As [`Tensor::for_output_on`], with the device and type of `other`.
+    pub(crate) fn for_output_like(other: &Self, shape: impl Into<Vec<usize>>) -> Result<Self> {
         Self::for_output_on(&other.device(), other.dtype(), shape)
     }
 
     /// Takes ownership of `data` as a tensor of the given shape, on the CPU.
     ///
     /// # Errors
-    /// The number of elements is not the product of the shape.
+    /// [`KernelError::Argument`] if the number of elements is not the product of the shape.
     pub fn from_vec(data: Vec<f32>, shape: impl Into<Vec<usize>>) -> Result<Self> {
+        const OP: &str = "Tensor::from_vec";
         let shape = shape.into();
-        if shape.iter().product::<usize>() != data.len() {
-            return Err(KernelError::shape(
-                "Tensor::from_vec",
-                "data",
-                format!("{} elements", data.len()),
-                &shape,
-            ));
+        if element_count(OP, DType::F32, &shape)? != data.len() {
+            let expected = format!("a shape of {} elements", data.len());
+            return Err(KernelError::shape(OP, "shape", expected, &shape));
         }
         Ok(Self { shape, storage: Storage::Cpu(data) })
     }
 
-    /// A copy on a device. On a GPU the elements are rounded to `dtype`; on the CPU they are `f32`,
-    /// which holds each of the types exactly.
+    /// A tensor that claims a place and a type that it does not have, to try the checks of ops. It
+    /// has no elements in host memory.
+    #[cfg(test)]
+    pub(crate) fn simulated(
+        location: Location<'static>,
+        dtype: DType,
+        shape: impl Into<Vec<usize>>,
+    ) -> Self {
+        Self { shape: shape.into(), storage: Storage::Simulated(location, dtype) }
+    }
+
+    /// A copy on a device. On a GPU the elements are rounded to `dtype`.
     ///
     /// # Errors
-    /// [`KernelError::OutOfMemory`], or [`KernelError::Cuda`] if work queued before has failed.
+    /// [`KernelError::Argument`] if the device does not hold elements of this type (the CPU holds
+    /// `f32`, into which every type converts exactly), [`KernelError::OutOfMemory`], or
+    /// [`KernelError::Cuda`] if work queued before has failed.
     pub fn to_device(&self, device: &Device, dtype: DType) -> Result<Self> {
         let storage = match device {
-            Device::Cpu => Storage::Cpu(self.to_vec()?),
+            Device::Cpu => {
+                check_host_dtype("Tensor::to_device", dtype)?;
+                Storage::Cpu(self.to_vec()?)
+            }
             Device::Cuda(gpu) => match &self.storage {
-                Storage::Cpu(values) => Storage::Cuda(CudaStorage::upload(gpu, dtype, values)?),
                 Storage::Cuda(storage) if storage.gpu == *gpu && storage.dtype == dtype => {
                     self.storage.clone()
                 }
-                Storage::Cuda(storage) => {
-                    match crate::cuda::elementwise::converted(gpu, self, dtype)? {
-                        Some(converted) => return Ok(converted),
-                        None => {
-                            Storage::Cuda(CudaStorage::upload(gpu, dtype, &storage.download()?)?)
-                        }
-                    }
-                }
+                _ => match crate::cuda::elementwise::converted(gpu, self, dtype)? {
+                    Some(converted) => return Ok(converted),
+                    None => Storage::Cuda(
+                        self.with_host_values(|values| CudaStorage::upload(gpu, dtype, values))?,
+                    ),
+                },
             },
         };
         Ok(Self { shape: self.shape.clone(), storage })
@@ -124,19 +150,35 @@ impl Tensor {
     pub fn into_host(self) -> Result<Self> {
         match &self.storage {
             Storage::Cpu(_) => Ok(self),
-            Storage::Cuda(_) => self.to_device(&Device::Cpu, DType::F32),
+            _ => self.to_device(&Device::Cpu, DType::F32),
         }
     }
 
     /// The elements in row-major order, copied to the host; on a GPU this waits for all work
-    /// before.
+    /// queued before.
     ///
     /// # Errors
     /// [`KernelError::Cuda`] if work queued before has failed.
     pub fn to_vec(&self) -> Result<Vec<f32>> {
+        self.with_host_values(|values| Ok(values.to_vec()))
+    }
+
+    /// As [`Tensor::to_vec`], without a copy on the CPU.
+    ///
+    /// # Errors
+    /// As [`Tensor::to_vec`].
+    pub fn into_vec(self) -> Result<Vec<f32>> {
+        match self.storage {
+            Storage::Cpu(values) => Ok(values),
+            _ => self.to_vec(),
+        }
+    }
+
+    /// Calls `use_values` with the elements in row-major order; on a GPU with a copy of them.
+    fn with_host_values<R>(&self, use_values: impl FnOnce(&[f32]) -> Result<R>) -> Result<R> {
         match &self.storage {
-            Storage::Cpu(values) => Ok(values.clone()),
-            Storage::Cuda(storage) => storage.download(),
+            Storage::Cuda(storage) => use_values(&storage.download()?),
+            _ => use_values(self.as_slice()?),
         }
     }
 
@@ -165,62 +207,76 @@ impl Tensor {
         self.shape.iter().rev().skip(1).product()
     }
 
-    /// Where the tensor lives.
+    /// The device that holds the elements.
     pub fn device(&self) -> Device {
+        self.location().device().unwrap_or(Device::Cpu)
+    }
+
+    /// The device that holds the elements, borrowed.
+    pub(crate) fn location(&self) -> Location<'_> {
         match &self.storage {
-            Storage::Cpu(_) => Device::Cpu,
-            Storage::Cuda(storage) => Device::Cuda(storage.gpu.clone()),
+            Storage::Cpu(_) => Location::Cpu,
+            Storage::Cuda(storage) => Location::Cuda(&storage.gpu),
+            #[cfg(test)]
+            Storage::Simulated(location, _) => *location,
         }
     }
 
-    /// The type of its elements.
+    /// The type of the elements.
     pub fn dtype(&self) -> DType {
         match &self.storage {
             Storage::Cpu(_) => DType::F32,
             Storage::Cuda(storage) => storage.dtype,
+            #[cfg(test)]
+            Storage::Simulated(_, dtype) => *dtype,
         }
     }
 
     /// The elements in row-major order.
     ///
-    /// # Panics
-    /// If the tensor lives on a GPU: whoever asks has to know, since a copy ([`Tensor::to_vec`])
-    /// takes time.
-    pub fn as_slice(&self) -> &[f32] {
+    /// # Errors
+    /// [`KernelError::Argument`] if they are on a GPU: use [`Tensor::to_vec`], which copies them.
+    pub fn as_slice(&self) -> Result<&[f32]> {
         match &self.storage {
-            Storage::Cpu(values) => values,
-            Storage::Cuda(_) => {
-                unreachable!("elements of a tensor on a GPU are not in host memory")
-            }
+            Storage::Cpu(values) => Ok(values),
+            _ => Err(self.not_on("Tensor::as_slice", Device::Cpu)),
         }
     }
 
     /// The elements in row-major order, writable.
     ///
-    /// # Panics
-    /// As [`Tensor::as_slice`].
-    pub fn as_mut_slice(&mut self) -> &mut [f32] {
+    /// # Errors
+    /// [`KernelError::Argument`] if they are on a GPU.
+    pub fn as_mut_slice(&mut self) -> Result<&mut [f32]> {
+        let elsewhere = self.not_on("Tensor::as_mut_slice", Device::Cpu);
         match &mut self.storage {
-            Storage::Cpu(values) => values,
-            Storage::Cuda(_) => {
-                unreachable!("elements of a tensor on a GPU are not in host memory")
-            }
+            Storage::Cpu(values) => Ok(values),
+            _ => Err(elsewhere),
         }
+    }
+
+    /// Whether two tensors have the same shape, type and elements (a NaN equals nothing). Tensors
+    /// on a GPU are copied to the host, which waits for all work queued before.
+    ///
+    /// # Errors
+    /// [`KernelError::Cuda`] if work queued before has failed.
+    pub fn same_elements(&self, other: &Self) -> Result<bool> {
+        if self.shape != other.shape || self.dtype() != other.dtype() {
+            return Ok(false);
+        }
+        self.with_host_values(|ours| other.with_host_values(|theirs| Ok(ours == theirs)))
     }
 
     /// The same elements under another shape.
     ///
     /// # Errors
-    /// The number of elements differs.
+    /// [`KernelError::Argument`] if the number of elements differs.
     pub fn reshape(mut self, shape: impl Into<Vec<usize>>) -> Result<Self> {
+        const OP: &str = "Tensor::reshape";
         let shape = shape.into();
-        if shape.iter().product::<usize>() != self.len() {
-            return Err(KernelError::shape(
-                "Tensor::reshape",
-                "self",
-                format!("{shape:?}"),
-                &self.shape,
-            ));
+        if element_count(OP, self.dtype(), &shape)? != self.len() {
+            let expected = format!("a shape of {} elements", self.len());
+            return Err(KernelError::shape(OP, "shape", expected, &shape));
         }
         self.shape = shape;
         Ok(self)
@@ -231,25 +287,29 @@ impl Tensor {
         match &mut self.storage {
             Storage::Cpu(values) => values.fill(0.0),
             Storage::Cuda(storage) => storage.clear(),
+            #[cfg(test)]
+            Storage::Simulated(..) => {}
         }
-    }
-
-    /// Sets every element of a tensor on the CPU.
-    ///
-    /// # Panics
-    /// As [`Tensor::as_slice`].
-    pub fn fill(&mut self, value: f32) {
-        self.as_mut_slice().fill(value);
     }
 
     /// Adds `other` element by element: residual connections and gradient sums.
     ///
+    /// # Shapes
+    /// Both tensors have the same shape.
+    ///
+    /// # Dtypes
+    /// `f32`, or `bf16` on a GPU; both tensors have the same type.
+    ///
     /// # Errors
-    /// The shapes or devices differ, or the GPU refuses.
+    /// [`KernelError::Argument`] if shapes, types or devices differ.
+    ///
+    /// # Determinism
+    /// Exact up to the rounding of each sum: elements are independent.
     pub fn add_assign(&mut self, other: &Self) -> Result<()> {
-        const OP: &str = "Tensor::add_assign";
-        crate::checks::check_shape(OP, "other", other, &self.shape)?;
-        crate::checks::same_device(OP, self, &[("other", other)])?;
+        Args::new("Tensor::add_assign")
+            .float("self", self, [LEADING])
+            .typed("other", other, self.dtype(), [LEADING])
+            .check()?;
         match (&mut self.storage, &other.storage) {
             (Storage::Cpu(values), Storage::Cpu(others)) => {
                 crate::cpu::elementwise::add_assign(values, others);
@@ -260,54 +320,60 @@ impl Tensor {
     }
 }
 
-/// The same shape, type and elements. Tensors on a GPU are copied to the host for it; one that
-/// cannot be is equal to none.
-impl PartialEq for Tensor {
-    fn eq(&self, other: &Self) -> bool {
-        let same = self.shape == other.shape && self.dtype() == other.dtype();
-        same && match (&self.storage, &other.storage) {
-            (Storage::Cpu(a), Storage::Cpu(b)) => a == b,
-            _ => matches!((self.to_vec(), other.to_vec()), (Ok(a), Ok(b)) if a == b),
-        }
-    }
-}
-
 /// Addresses for kernels; only ops that have dispatched on the device ask for them.
 impl Tensor {
     /// Where the elements can be read.
     pub(crate) fn device_input(&self) -> Result<u64> {
         match &self.storage {
             Storage::Cuda(storage) => storage.input(),
-            Storage::Cpu(_) => Err(self.not_on_a_gpu()),
+            _ => Err(self.not_on(LAUNCH, "a GPU")),
         }
     }
 
     /// Where every element will be written.
     pub(crate) fn device_output(&mut self) -> Result<u64> {
-        match &mut self.storage {
-            Storage::Cuda(storage) => storage.output(),
-            Storage::Cpu(_) => Err(self.not_on_a_gpu()),
-        }
+        self.cuda_storage()?.output()
     }
 
     /// Where the elements can be changed.
     pub(crate) fn device_in_place(&mut self) -> Result<u64> {
-        match &mut self.storage {
-            Storage::Cuda(storage) => storage.in_place(),
-            Storage::Cpu(_) => Err(self.not_on_a_gpu()),
-        }
+        self.cuda_storage()?.in_place()
     }
 
     /// Where a gradient is to be added, and whether there is something to add to.
     pub(crate) fn device_accumulate(&mut self) -> Result<(u64, bool)> {
+        self.cuda_storage()?.accumulate()
+    }
+
+    fn cuda_storage(&mut self) -> Result<&mut CudaStorage> {
+        let elsewhere = self.not_on(LAUNCH, "a GPU");
         match &mut self.storage {
-            Storage::Cuda(storage) => storage.accumulate(),
-            Storage::Cpu(_) => Err(self.not_on_a_gpu()),
+            Storage::Cuda(storage) => Ok(storage),
+            _ => Err(elsewhere),
         }
     }
 
-    fn not_on_a_gpu(&self) -> KernelError {
-        let (op, actual) = ("a kernel launch", Device::Cpu.to_string());
-        KernelError::Device { op, argument: "tensor", expected: "a GPU".to_owned(), actual }
+    fn not_on(&self, op: &'static str, expected: impl ToString) -> KernelError {
+        KernelError::device(op, "self", expected, self.location())
     }
+}
+
+/// Where the addresses of tensors go.
+const LAUNCH: &str = "a kernel launch";
+
+/// The number of elements of a shape that memory can hold.
+fn element_count(op: &'static str, dtype: DType, shape: &[usize]) -> Result<usize> {
+    addressable_len(dtype.size(), shape).ok_or_else(|| {
+        let expected = format!("at most {} bytes of {dtype}", isize::MAX);
+        KernelError::shape(op, "shape", expected, shape)
+    })
+}
+
+/// Refuses element types that tensors on the CPU do not hold.
+fn check_host_dtype(op: &'static str, dtype: DType) -> Result<()> {
+    let expected = Device::Cpu.dtype();
+    if dtype == expected {
+        return Ok(());
+    }
+    Err(KernelError::value(op, "dtype", format!("{expected} on {}", Device::Cpu), dtype))
 }

@@ -1,4 +1,4 @@
-//! What a tensor's elements lie in.
+//! The memory of a tensor.
 
 use std::sync::{Arc, OnceLock};
 
@@ -12,19 +12,36 @@ use crate::{DType, Result};
 pub(super) enum Storage {
     Cpu(Vec<f32>),
     Cuda(CudaStorage),
+    /// No memory: a tensor to try the checks of ops with.
+    #[cfg(test)]
+    Simulated(super::Location<'static>, DType),
+}
+
+impl Storage {
+    /// Zeros of the same number and type in the same place.
+    pub(super) fn zeros_like(&self) -> Self {
+        match self {
+            Self::Cpu(values) => Self::Cpu(vec![0.0; values.len()]),
+            Self::Cuda(storage) => {
+                Self::Cuda(CudaStorage::zeros(&storage.gpu, storage.dtype, storage.len))
+            }
+            #[cfg(test)]
+            Self::Simulated(location, dtype) => Self::Simulated(*location, *dtype),
+        }
+    }
 }
 
 /// Elements on a GPU.
 ///
 /// A tensor of zeros has no memory until it is written or read: the first op that adds to a
-/// gradient sets it instead, and neither a clearing nor a reading pass is spent. Copies share their
-/// memory until one of them is written.
+/// gradient sets it instead, which saves a pass that clears the memory and one that reads it.
+/// Copies share their memory until one of them is written.
 #[derive(Clone, Debug)]
 pub(super) struct CudaStorage {
     pub(super) gpu: Gpu,
     pub(super) dtype: DType,
     len: usize,
-    /// None while all elements are zero.
+    /// Empty while all elements are zero.
     buffer: OnceLock<Arc<Buffer>>,
 }
 

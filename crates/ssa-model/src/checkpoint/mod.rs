@@ -137,8 +137,9 @@ fn shard_path(dir: &Path, index: &Path, shard: &str) -> Result<PathBuf> {
     if Path::new(shard).file_name() == Some(shard.as_ref()) {
         Ok(dir.join(shard))
     } else {
-        let problem =
-            format!("it places tensors in `{shard}`, which is not the name of a file beside it");
+        let problem = format!(
+            "it places tensors in `{shard}`, which is not the name of a file in the same folder"
+        );
         Err(ModelError::Damaged { path: index.to_owned(), problem })
     }
 }

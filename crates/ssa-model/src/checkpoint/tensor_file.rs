@@ -40,7 +40,7 @@ impl TensorFile {
     /// Opens a file and checks its header.
     ///
     /// # Errors
-    /// [`ModelError::Io`]; [`ModelError::Damaged`] if the header cannot be read or tells another
+    /// [`ModelError::Io`]; [`ModelError::Damaged`] if the header cannot be read or states another
     /// size than the file has.
     pub fn open(path: &Path) -> Result<Self> {
         let io_error = || ModelError::io("read", path);
@@ -158,19 +158,23 @@ impl TensorFile {
 /// whole. The same tensors and metadata give the same bytes.
 ///
 /// # Errors
-/// [`ModelError::File`].
+/// [`ModelError::File`], or [`ModelError::Kernel`] if a tensor is not on the CPU.
 pub fn write_tensors(
     path: &Path,
     tensors: &[(String, &Tensor)],
     metadata: &[(&str, &str)],
 ) -> Result<()> {
-    let header = header(tensors, metadata);
+    let tensors = tensors
+        .iter()
+        .map(|(name, tensor)| Ok((name.as_str(), tensor.shape(), tensor.as_slice()?)))
+        .collect::<Result<Vec<_>>>()?;
+    let header = header(&tensors, metadata);
     let write = |file: &mut StagedFile| {
         file.write_all(&(header.len() as u64).to_le_bytes())?;
         file.write_all(header.as_bytes())?;
         let mut buffer = vec![0; BUFFER];
-        for (_, tensor) in tensors {
-            for values in tensor.as_slice().chunks(BUFFER / size_of::<f32>()) {
+        for (_, _, values) in &tensors {
+            for values in values.chunks(BUFFER / size_of::<f32>()) {
                 let bytes = &mut buffer[..size_of_val(values)];
                 for (bytes, value) in bytes.as_chunks_mut().0.iter_mut().zip(values) {
                     *bytes = value.to_le_bytes();
@@ -183,15 +187,15 @@ pub fn write_tensors(
     Ok(ssa_files::write_with(path, write)?)
 }
 
-fn header(tensors: &[(String, &Tensor)], metadata: &[(&str, &str)]) -> String {
+fn header(tensors: &[(&str, &[usize], &[f32])], metadata: &[(&str, &str)]) -> String {
     let metadata: Map<String, Value> =
         metadata.iter().map(|&(key, value)| (key.to_owned(), value.into())).collect();
     let mut header = Map::from_iter([("__metadata__".to_owned(), Value::Object(metadata))]);
     let mut start = 0;
-    for (name, tensor) in tensors {
-        let end = start + size_of_val(tensor.as_slice());
-        let info = json!({ "dtype": "F32", "shape": tensor.shape(), "data_offsets": [start, end] });
-        header.insert(name.clone(), info);
+    for &(name, shape, values) in tensors {
+        let end = start + size_of_val(values);
+        let info = json!({ "dtype": "F32", "shape": shape, "data_offsets": [start, end] });
+        header.insert(name.to_owned(), info);
         start = end;
     }
     let mut header = Value::Object(header).to_string();

@@ -3,9 +3,11 @@
 use std::path::Path;
 
 use serde_json::{Map, Value, json};
+use ssa_names::UnknownName;
 
+use super::keys::Keys;
 use super::{ModelConfig, ModelSettings, RopeScaling, rope_scaling};
-use crate::{Method, ModelError, Result};
+use crate::{Method, ModelError, Result, SparseBudget};
 
 const MODEL_TYPE: &str = "llama-nsa";
 
@@ -42,7 +44,7 @@ impl ModelConfig {
     /// # Errors
     /// [`ModelError::Config`].
     pub fn from_json(origin: &str, map: &Map<String, Value>) -> Result<Self> {
-        let keys = Keys { origin, prefix: String::new(), map };
+        let keys = Keys::new(origin, map);
         check_fixed_keys(&keys)?;
         Self::checked(settings(&keys)?, origin)
     }
@@ -60,8 +62,8 @@ impl ModelConfig {
             "attention_bias": false,
             "attention_dropout": 0.0,
             "attention_method": self.attention_method,
-            "block_counts": self.block_counts,
-            "block_size": self.block_size,
+            "block_counts": self.budget.block_counts(),
+            "block_size": self.budget.block_size(),
             "bos_token_id": self.bos_token_id,
             "eos_token_id": eos_token_id,
             "head_dim": self.head_dim,
@@ -107,9 +109,8 @@ fn check_fixed_keys(keys: &Keys<'_>) -> Result<()> {
         }
     }
     match keys.text("hidden_act")? {
-        // transformers knows the same function under both names.
-        None | Some("silu" | "swish") => Ok(()),
-        Some(_) => Err(keys.error("hidden_act", "\"silu\" or \"swish\"")),
+        None | Some("silu") => Ok(()),
+        Some(_) => Err(keys.error("hidden_act", "\"silu\"")),
     }
 }
 
@@ -129,9 +130,9 @@ fn settings(keys: &Keys<'_>) -> Result<ModelSettings> {
     let inner_theta = rope.as_ref().map_or(Ok(None), |rope| rope.number("rope_theta"))?;
     let attention_method = match keys.text("attention_method")? {
         None => Method::default(),
-        Some(name) => name.parse().map_err(|_| {
-            let names: Vec<_> = Method::ALL.iter().map(|method| method.name()).collect();
-            keys.error("attention_method", &format!("one of {}", names.join(", ")))
+        Some(name) => name.parse().map_err(|unknown: UnknownName| {
+            let expected = format!("one of {}", unknown.expected.join(", "));
+            keys.error("attention_method", &expected)
         })?,
     };
     Ok(ModelSettings {
@@ -148,8 +149,7 @@ fn settings(keys: &Keys<'_>) -> Result<ModelSettings> {
         max_position_embeddings: keys.size("max_position_embeddings")?.unwrap_or(2048),
         initializer_range: keys.number("initializer_range")?.unwrap_or(0.02),
         tie_word_embeddings: keys.flag("tie_word_embeddings")?.unwrap_or(false),
-        block_size: keys.required("block_size", Keys::size)?,
-        block_counts: keys.required("block_counts", Keys::size)?,
+        budget: budget(keys)?,
         window_size: keys.size("window_size")?.unwrap_or(0),
         attention_method,
         bos_token_id: keys.token("bos_token_id")?,
@@ -157,92 +157,12 @@ fn settings(keys: &Keys<'_>) -> Result<ModelSettings> {
     })
 }
 
-/// The keys of one JSON object. `null` counts as absent, as Hugging Face writes it for "not set".
-pub(super) struct Keys<'a> {
-    origin: &'a str,
-    /// Path of the object within the file, with a dot at its end.
-    prefix: String,
-    map: &'a Map<String, Value>,
-}
-
-impl<'a> Keys<'a> {
-    fn get(&self, key: &str) -> Option<&'a Value> {
-        self.map.get(key).filter(|value| !value.is_null())
-    }
-
-    fn read<T>(
-        &self,
-        key: &str,
-        expected: &str,
-        read: impl Fn(&'a Value) -> Option<T>,
-    ) -> Result<Option<T>> {
-        match self.get(key) {
-            None => Ok(None),
-            Some(value) => read(value).map(Some).ok_or_else(|| self.error(key, expected)),
-        }
-    }
-
-    pub(super) fn has(&self, key: &str) -> bool {
-        self.get(key).is_some()
-    }
-
-    pub(super) fn text(&self, key: &str) -> Result<Option<&'a str>> {
-        self.read(key, "a string", Value::as_str)
-    }
-
-    pub(super) fn number(&self, key: &str) -> Result<Option<f64>> {
-        self.read(key, "a number", Value::as_f64)
-    }
-
-    pub(super) fn size(&self, key: &str) -> Result<Option<usize>> {
-        self.read(key, "a whole number", |value| value.as_u64()?.try_into().ok())
-    }
-
-    fn flag(&self, key: &str) -> Result<Option<bool>> {
-        self.read(key, "true or false", Value::as_bool)
-    }
-
-    fn token(&self, key: &str) -> Result<Option<u32>> {
-        Ok(self.read(key, "a token number", token)?.flatten())
-    }
-
-    fn tokens(&self, key: &str) -> Result<Vec<u32>> {
-        let tokens = self.read(key, "a token number or a list of them", |value| match value {
-            Value::Array(list) => list.iter().map(token).collect::<Option<Vec<_>>>(),
-            single => token(single).map(|token| vec![token]),
-        })?;
-        Ok(tokens.unwrap_or_default().into_iter().flatten().collect())
-    }
-
-    fn object(&self, key: &str) -> Result<Option<Keys<'a>>> {
-        let map = self.read(key, "an object or null", Value::as_object)?;
-        Ok(map.map(|map| Keys {
-            origin: self.origin,
-            prefix: format!("{}{key}.", self.prefix),
-            map,
-        }))
-    }
-
-    /// Reads a key with one of the methods above and insists that it is there.
-    pub(super) fn required<T>(
-        &self,
-        key: &str,
-        read: impl Fn(&Self, &str) -> Result<Option<T>>,
-    ) -> Result<T> {
-        read(self, key)?.ok_or_else(|| self.error(key, "a value"))
-    }
-
-    /// The error for a key whose value is not as expected.
-    pub(super) fn error(&self, key: &str, expected: &str) -> ModelError {
-        let value = self.get(key).map_or_else(|| "missing".to_owned(), Value::to_string);
-        ModelError::config(self.origin, format!("{}{key}", self.prefix), value, expected)
-    }
-}
-
-/// A token number; -1 means "none", as in many published files.
-fn token(value: &Value) -> Option<Option<u32>> {
-    match value.as_i64()? {
-        -1 => Some(None),
-        number => number.try_into().ok().map(Some),
-    }
+fn budget(keys: &Keys<'_>) -> Result<SparseBudget> {
+    let block_size = keys.required("block_size", Keys::size)?;
+    let block_counts = keys.required("block_counts", Keys::size)?;
+    SparseBudget::new(block_size, block_counts).map_err(|_| match (block_size, block_counts) {
+        (0, _) => keys.error("block_size", "at least 1"),
+        (_, 0) => keys.error("block_counts", "at least 1"),
+        _ => keys.error("block_counts", "a number whose product with block_size fits in 64 bits"),
+    })
 }

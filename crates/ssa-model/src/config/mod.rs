@@ -1,15 +1,20 @@
 //! The configuration of a model and its checks.
 
 mod json;
+mod keys;
 mod rope_scaling;
 #[cfg(test)]
 mod tests;
 
 use std::ops::Deref;
 
-use crate::{Method, ModelError, Result, SparseBudget};
-
+use ssa_kernels::ops::attention::selection::{SelectionOptions, SelectionRule};
 pub use ssa_kernels::ops::rope::RopeScaling;
+use ssa_names::UnknownName;
+
+use crate::method::{AttentionSizes, Method};
+use crate::options::{AttentionOptions, DocumentMasking};
+use crate::{AttentionMode, ModelError, Result, SparseBudget};
 
 /// The values of a configuration, under the names of Hugging Face's `config.json`.
 ///
@@ -44,11 +49,9 @@ pub struct ModelSettings {
     pub initializer_range: f64,
     /// Whether the output layer is the embedding matrix.
     pub tie_word_embeddings: bool,
-    /// Tokens of a block of keys, at most 2^20.
-    pub block_size: usize,
-    /// K, blocks selected per token, the current one included; at most 2^20.
-    pub block_counts: usize,
-    /// Tokens of the sliding window of [`Method::Nsa`]; 0 for the other methods, which have none.
+    /// Budget of sparse attention that the model is trained at: `block_size` and `block_counts`.
+    pub budget: SparseBudget,
+    /// Tokens of the sliding window; 0 for methods that have none.
     pub window_size: usize,
     /// The attentions the model was made for. This project's own key, `ssa` where absent.
     pub attention_method: Method,
@@ -76,10 +79,9 @@ impl ModelSettings {
             max_position_embeddings: 131_072,
             initializer_range: 0.02,
             tie_word_embeddings: true,
-            block_size: 16,
-            block_counts: 16,
+            budget: SparseBudget::PAPER,
             window_size: 0,
-            attention_method: Method::Ssa,
+            attention_method: Method::SSA,
             bos_token_id: Some(128_000),
             eos_token_id: vec![128_001],
         }
@@ -104,11 +106,11 @@ impl ModelSettings {
         match name {
             "ssa-1b" => Ok(Self::ssa_1b()),
             "ssa-300m" => Ok(Self::ssa_300m()),
-            _ => Err(ModelError::UnknownName {
-                what: "model preset",
+            _ => Err(ModelError::UnknownName(UnknownName {
+                kind: "model preset",
                 given: name.to_owned(),
                 expected: vec!["ssa-1b", "ssa-300m"],
-            }),
+            })),
         }
     }
 }
@@ -118,7 +120,7 @@ impl ModelSettings {
 ///
 /// It reads like the [`ModelSettings`] inside it (`config.hidden_size`) and cannot be changed. For
 /// a variant, change a copy of the settings and check that: `ModelConfig::new(ModelSettings {
-/// block_counts: 8, ..config.settings() })?`.
+/// tie_word_embeddings: true, ..config.settings() })?`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ModelConfig(ModelSettings);
 
@@ -149,13 +151,37 @@ impl ModelConfig {
         (self.head_dim as f64).sqrt().recip() as f32
     }
 
+    /// How attention ran in training, in this mode and under the exact selection rule.
+    pub fn attention_options(&self, mode: AttentionMode) -> AttentionOptions {
+        AttentionOptions {
+            method: self.attention_method,
+            mode,
+            selection: SelectionOptions { budget: self.budget, rule: SelectionRule::Exact },
+            window_size: self.window_size,
+            document_masking: DocumentMasking::Both,
+        }
+    }
+
+    /// The sizes of its attentions.
+    pub fn attention_sizes(&self) -> AttentionSizes {
+        AttentionSizes {
+            q_heads: self.num_attention_heads,
+            kv_heads: self.num_key_value_heads,
+            head_dim: self.head_dim,
+            budget: self.budget,
+            window_size: self.window_size,
+        }
+    }
+
     /// Checks settings that came from `origin`, which errors name.
     fn checked(settings: ModelSettings, origin: &str) -> Result<Self> {
         check_sizes(&settings, origin)?;
         check_numbers(&settings, origin)?;
         rope_scaling::check(&settings.rope_scaling, origin)?;
-        if settings.attention_method == Method::Nsa && settings.window_size == 0 {
-            let expected = "at least 1 for the attention method nsa (the paper uses 128)";
+        let method = settings.attention_method;
+        if method.uses_window() && settings.window_size == 0 {
+            let expected =
+                format!("at least 1 for the attention method {method} (the paper uses 128)");
             return Err(ModelError::config(origin, "window_size", 0, expected));
         }
         Ok(Self(settings))
@@ -191,8 +217,6 @@ fn check_sizes(settings: &ModelSettings, origin: &str) -> Result<()> {
         ("num_key_value_heads", settings.num_key_value_heads, MOST_HEADS),
         ("head_dim", settings.head_dim, LARGEST_HEAD),
         ("max_position_embeddings", settings.max_position_embeddings, MOST_POSITIONS),
-        ("block_size", settings.block_size, SparseBudget::LARGEST_PART),
-        ("block_counts", settings.block_counts, SparseBudget::LARGEST_PART),
     ];
     for (key, size, largest) in sizes {
         if size == 0 {

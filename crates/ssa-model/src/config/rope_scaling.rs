@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use ssa_kernels::ops::rope::RopeScaling;
 
 use super::MOST_POSITIONS;
-use super::json::Keys;
+use super::keys::Keys;
 use crate::{ModelError, Result};
 
 /// Reads the object under `rope_scaling` or `rope_parameters`.

@@ -53,6 +53,11 @@ fn impossible_values_name_file_key_and_value() {
         ("head_dim", json!(7), "`head_dim` is 7, expected an even number"),
         ("block_size", json!(0), "`block_size` is 0, expected at least 1"),
         ("block_counts", json!(0), "`block_counts` is 0, expected at least 1"),
+        (
+            "block_counts",
+            json!(u64::MAX),
+            "`block_counts` is 18446744073709551615, expected a number whose product",
+        ),
         ("rms_norm_eps", json!(0.0), "`rms_norm_eps` is 0, expected a positive number"),
         ("rope_theta", json!("big"), "`rope_theta` is \"big\", expected a number"),
         (
@@ -166,10 +171,9 @@ fn missing_keys_have_the_released_defaults() {
         max_position_embeddings: 2048,
         initializer_range: 0.02,
         tie_word_embeddings: false,
-        block_size: 16,
-        block_counts: 4,
+        budget: SparseBudget::new(16, 4).unwrap(),
         window_size: 0,
-        attention_method: Method::Ssa,
+        attention_method: Method::SSA,
         bos_token_id: None,
         eos_token_id: vec![],
     };
@@ -233,7 +237,7 @@ fn presets_have_the_published_sizes() {
         assert_eq!((count + 500_000) / 1_000_000, millions, "{name}: {count}");
     }
     let error = ModelSettings::preset("ssa-2b").unwrap_err().to_string();
-    assert!(error.contains("`ssa-1b` or `ssa-300m` (did you mean `ssa-1b`?)"), "{error}");
+    assert!(error.contains("`ssa-1b` or `ssa-300m`\nhint: did you mean `ssa-1b`?"), "{error}");
     assert_eq!(ModelConfig::new(ModelSettings::ssa_1b()).unwrap().softmax_scale(), 0.125);
 }
 
@@ -274,8 +278,7 @@ fn settings() -> impl Strategy<Value = ModelSettings> {
                 rope_scaling,
                 initializer_range: range,
                 tie_word_embeddings: blocks.3,
-                block_size: blocks.0,
-                block_counts: blocks.1,
+                budget: SparseBudget::new(blocks.0, blocks.1).unwrap(),
                 window_size: blocks.2,
                 attention_method,
                 bos_token_id: bos,

@@ -1,5 +1,6 @@
 //! The parameters of a model: which tensors there are, their names on disk and their shapes.
 
+mod init;
 #[cfg(test)]
 mod tests;
 
@@ -40,7 +41,7 @@ impl Sizes {
 macro_rules! layer_parameters {
     ($($(#[doc = $doc:literal])+ $field:ident: $name:literal [$($size:ident),+];)+) => {
         /// The parameters of one decoder block. Matrices are `[outputs, inputs]`.
-        #[derive(Clone, Debug, PartialEq)]
+        #[derive(Clone, Debug)]
         pub struct LayerParameters {
             $($(#[doc = $doc])+ pub $field: Tensor,)+
         }
@@ -107,8 +108,8 @@ fn layer_tensor(layer: usize, name: &str) -> String {
 }
 
 /// All parameters of a model, or one buffer of the same shape per parameter: gradients and
-/// optimiser moments.
-#[derive(Clone, Debug, PartialEq)]
+/// optimizer moments.
+#[derive(Clone, Debug)]
 pub struct Parameters {
     /// Embedding matrix `[V, hidden]`, and the output layer where that is tied to it.
     pub embed_tokens: Tensor,
@@ -116,26 +117,41 @@ pub struct Parameters {
     pub layers: Vec<LayerParameters>,
     /// Weight of the last RMS norm, `[hidden]`.
     pub norm: Tensor,
-    /// Output layer `[V, hidden]`; none if tied to the embedding.
+    /// Output layer `[V, hidden]`; `None` if tied to the embedding.
     pub lm_head: Option<Tensor>,
 }
 
 impl Parameters {
     /// Zeros.
-    pub fn zeros(config: &ModelConfig) -> Self {
-        let Ok(zeros) = Self::build(config, |_, shape| Ok::<_, Infallible>(Tensor::zeros(shape)));
-        zeros
+    ///
+    /// # Errors
+    /// [`ModelError::Kernel`] if a tensor would take more than `isize::MAX` bytes.
+    pub fn zeros(config: &ModelConfig) -> Result<Self> {
+        Self::build(config, |_, shape| Ok(Tensor::zeros(shape)?))
     }
 
-    /// Zeros on a device: gradients and moments are `f32` everywhere.
-    pub fn zeros_on(config: &ModelConfig, device: &Device, dtype: DType) -> Self {
-        let Ok(zeros) = Self::build(config, |_, shape| {
-            Ok::<_, Infallible>(Tensor::zeros_on(device, dtype, shape))
-        });
-        zeros
+    /// Zeros on a device: gradients and moments are `f32` on every device.
+    ///
+    /// # Errors
+    /// As [`Parameters::zeros`], and if the device does not hold elements of this type.
+    pub fn zeros_on(config: &ModelConfig, device: &Device, dtype: DType) -> Result<Self> {
+        Self::build(config, |_, shape| Ok(Tensor::zeros_on(device, dtype, shape)?))
     }
 
-    /// Makes another tensor of every tensor; `make` is told its name on disk.
+    /// Whether two sets of parameters have the same names, shapes, types and elements.
+    ///
+    /// # Errors
+    /// [`ModelError::Kernel`] if a device that holds one of them fails.
+    pub fn same_elements(&self, other: &Self) -> Result<bool> {
+        let (ours, theirs) = (self.named(), other.named());
+        let mut same = ours.len() == theirs.len();
+        for ((name, tensor), (other_name, other)) in ours.into_iter().zip(theirs) {
+            same = same && name == other_name && tensor.same_elements(other)?;
+        }
+        Ok(same)
+    }
+
+    /// Makes another tensor of every tensor; `make` gets its name on disk.
     ///
     /// # Errors
     /// The first of `make`.
@@ -159,15 +175,15 @@ impl Parameters {
     /// A copy on a device.
     ///
     /// # Errors
-    /// [`ModelError::Kernel`] if the device has no place for it.
+    /// [`ModelError::Kernel`] if the device is out of memory.
     pub fn to_device(&self, device: &Device, dtype: DType) -> Result<Self> {
         self.try_map(|_, tensor| Ok(tensor.to_device(device, dtype)?))
     }
 
-    /// These parameters on the CPU: a copy if they lie elsewhere.
+    /// These parameters on the CPU: a copy if they are on another device.
     ///
     /// # Errors
-    /// [`ModelError::Kernel`] if the device they lie on fails.
+    /// [`ModelError::Kernel`] if their device fails.
     pub fn on_host(&self) -> Result<Cow<'_, Self>> {
         match self.device() {
             Device::Cpu => Ok(Cow::Borrowed(self)),
@@ -175,7 +191,7 @@ impl Parameters {
         }
     }
 
-    /// Where they lie.
+    /// Their device.
     pub fn device(&self) -> Device {
         self.embed_tokens.device()
     }
@@ -293,7 +309,7 @@ pub fn parameter_shapes(config: &ModelConfig) -> Vec<(String, Vec<usize>)> {
     let mut shapes = Vec::new();
     let record = |name: &str, shape: &[usize]| {
         shapes.push((name.to_owned(), shape.to_vec()));
-        Ok::<_, Infallible>(Tensor::zeros([0]))
+        Ok::<_, Infallible>(Tensor::default())
     };
     let Ok(_) = Parameters::build(config, record);
     shapes

@@ -1,11 +1,12 @@
-//! The optimiser's update on split master weights, and the clipping that it takes over.
+//! The optimizer's update on split master weights, with clipping and the decision to skip.
 
 use ssa_kernels::ops::adamw::{
     AdamwOptions, Moments, adamw_step, join_master, reference, split_master,
 };
 use ssa_kernels::ops::grad_norm::{GradScale, clip_factor, clipped_grad_norm};
-use ssa_kernels::{DType, Device, Tensor};
+use ssa_kernels::{DType, Device, Scalars, Tensor};
 
+use super::grad_norm::norm_of;
 use crate::{Context, Result};
 
 const OPTIONS: AdamwOptions =
@@ -46,7 +47,8 @@ fn several_steps(context: &mut Context<'_>, len: usize) -> Result<()> {
     let master = context.f32_tensor(values.clone(), &[len])?;
     let (mut param, mut residue) = split_master(&master)?;
     let device = context.device();
-    let [mut m, mut v] = [(); 2].map(|()| Tensor::zeros_on(device, DType::F32, [len]));
+    let mut m = Tensor::zeros_on(device, DType::F32, [len])?;
+    let mut v = Tensor::zeros_like(&m);
     let zeros = vec![0.0; len];
     let param_exact = values.iter().map(|&value| f64::from(value)).collect();
     let mut state = reference::State { param: param_exact, m: zeros.clone(), v: zeros };
@@ -56,7 +58,7 @@ fn several_steps(context: &mut Context<'_>, len: usize) -> Result<()> {
         let grad = context.f32_tensor(grads, &[len])?;
         // A known factor, and one that the device computes.
         let (scale, factor) = if step % 2 == 0 {
-            let (norm, scale) = clipped_grad_norm([&grad], 0.5)?;
+            let (norm, scale) = clipped_grad_norm([&grad], 0.5, &Scalars::new(device))?;
             (scale, clip_factor(norm.value()?, 0.5))
         } else {
             (GradScale::new(0.25), 0.25)
@@ -74,11 +76,18 @@ fn several_steps(context: &mut Context<'_>, len: usize) -> Result<()> {
         context.compare("param", &param, &state.param, &plain)?;
     }
 
+    // A gradient that is not finite, and a loss that is not.
+    let good = context.f32_tensor(vec![1.0; len], &[len])?;
     let bad = context.f32_tensor(vec![f32::NAN; len], &[len])?;
-    let (_, scale) = clipped_grad_norm([&bad], 1.0)?;
-    let (param_before, m_before) = (param.clone(), m.clone());
-    let moments = Moments { m: &mut m, v: &mut v };
-    adamw_step(&mut param, residue.as_mut(), &bad, moments, &OPTIONS, 5, &scale)?;
-    context.compare_bits("a step with NaN: param", &param, &param_before)?;
-    context.compare_bits("a step with NaN: m", &m, &m_before)
+    let mut losses = Scalars::new(device);
+    for (what, grad, loss) in [("NaN", &bad, 1.0), ("a NaN loss", &good, f32::NAN)] {
+        losses.push(&norm_of(context, loss)?)?;
+        let (_, scale) = clipped_grad_norm([grad], 1.0, &losses)?;
+        let (param_before, m_before) = (param.clone(), m.clone());
+        let moments = Moments { m: &mut m, v: &mut v };
+        adamw_step(&mut param, residue.as_mut(), grad, moments, &OPTIONS, 5, &scale)?;
+        context.compare_bits(&format!("a step with {what}: param"), &param, &param_before)?;
+        context.compare_bits(&format!("a step with {what}: m"), &m, &m_before)?;
+    }
+    Ok(())
 }

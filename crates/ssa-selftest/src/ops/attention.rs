@@ -4,9 +4,9 @@ use ssa_kernels::ops::attention::compression::{
     self, compression_attention_bwd, compression_attention_fwd,
 };
 use ssa_kernels::ops::attention::full::{self, full_attention_bwd, full_attention_fwd};
-use ssa_kernels::ops::attention::reference::Inputs;
+use ssa_kernels::ops::attention::reference::AttentionInputs as ExactInputs;
 use ssa_kernels::ops::attention::window::{self, window_attention_bwd, window_attention_fwd};
-use ssa_kernels::ops::attention::{AttentionGrads, AttentionOutput};
+use ssa_kernels::ops::attention::{AttentionCall, AttentionGrads, AttentionOutput};
 use ssa_kernels::{Documents, Tensor};
 
 use crate::plain::attention::{self as plain, Roundings, Visible};
@@ -103,12 +103,19 @@ impl AttentionInputs {
         Ok(Self { q, k, v, scale, exact: [exact_q, exact_k, exact_v] })
     }
 
+    /// The call of an op on these inputs.
+    pub(super) fn call<'a>(&'a self, documents: &'a Documents) -> AttentionCall<'a> {
+        let Self { q, k, v, scale, .. } = self;
+        AttentionCall { q, k, v, documents, softmax_scale: *scale }
+    }
+
     /// As the references take them.
-    pub(super) fn exact(&self) -> Inputs<'_> {
+    pub(super) fn exact(&self) -> ExactInputs<'_> {
         let heads = |x: &Tensor| x.shape()[x.shape().len() - 2];
         let [q, k, v] = &self.exact;
         let (q_heads, kv_heads, head_dim) = (heads(&self.q), heads(&self.k), self.q.last_dim());
-        Inputs { q, k, v, q_heads, kv_heads, head_dim, softmax_scale: f64::from(self.scale) }
+        let softmax_scale = f64::from(self.scale);
+        ExactInputs { q, k, v, q_heads, kv_heads, head_dim, softmax_scale }
     }
 }
 
@@ -141,33 +148,24 @@ fn check(context: &mut Context<'_>, kind: Kind, sizes: &Sizes) -> Result<()> {
     let q_shape = [rows, tokens, kv_heads * group, head_dim];
     let inputs = AttentionInputs::new(context, &q_shape, &k_shape)?;
     let (dout, exact_dout) = context.normal(&q_shape, 1.0)?;
-    let AttentionInputs { q, k, v, scale, .. } = &inputs;
-    let (scale, inputs) = (*scale, inputs.exact());
+    let (call, inputs) = (inputs.call(&documents), inputs.exact());
 
     let forward = || match kind {
-        Kind::Full => full_attention_fwd(q, k, v, &documents, scale),
-        Kind::Window(window_size) => window_attention_fwd(q, k, v, &documents, window_size, scale),
-        Kind::Compression(block_size) => {
-            compression_attention_fwd(q, k, v, &documents, block_size, scale)
-        }
+        Kind::Full => full_attention_fwd(&call),
+        Kind::Window(window_size) => window_attention_fwd(&call, window_size),
+        Kind::Compression(block_size) => compression_attention_fwd(&call, block_size),
     };
     let backward = |output: &AttentionOutput| -> Result<AttentionGrads> {
-        let mut grads = AttentionGrads::zeros_like(q, k, v);
+        let mut grads = AttentionGrads::zeros_like(call.q, call.k, call.v);
         // Once sets, once adds.
         for _ in 0..2 {
             match kind {
-                Kind::Full => {
-                    full_attention_bwd(&dout, q, k, v, output, &documents, scale, &mut grads)?;
-                }
+                Kind::Full => full_attention_bwd(&dout, &call, output, &mut grads)?,
                 Kind::Window(size) => {
-                    window_attention_bwd(
-                        &dout, q, k, v, output, &documents, size, scale, &mut grads,
-                    )?;
+                    window_attention_bwd(&dout, &call, size, output, &mut grads)?;
                 }
                 Kind::Compression(size) => {
-                    compression_attention_bwd(
-                        &dout, q, k, v, output, &documents, size, scale, &mut grads,
-                    )?;
+                    compression_attention_bwd(&dout, &call, size, output, &mut grads)?;
                 }
             }
         }

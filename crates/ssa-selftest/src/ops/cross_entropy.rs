@@ -41,7 +41,7 @@ fn gradients(
     z_loss: f32,
 ) -> Result<([Tensor; 2], [f64; 2])> {
     let mut dx = Tensor::zeros_like(x);
-    let mut dweight = Tensor::zeros_on(&x.device(), DType::F32, weight.shape());
+    let mut dweight = Tensor::zeros_on(&x.device(), DType::F32, weight.shape())?;
     let loss =
         linear_cross_entropy_fwd_bwd(x, weight, labels, SCALE, z_loss, &mut dx, &mut dweight)?;
     Ok(([dx, dweight], [loss.loss_sum.value()?, loss.lse_square_sum.value()?]))

@@ -31,7 +31,7 @@ pub(crate) fn run(context: &mut Context<'_>) -> Result<()> {
 
         let device = context.device();
         let backward = || -> Result<Tensor> {
-            let mut dweight = Tensor::zeros_on(device, DType::F32, [vocab, hidden]);
+            let mut dweight = Tensor::zeros_on(device, DType::F32, [vocab, hidden])?;
             for _ in 0..2 {
                 embedding_bwd(&dout, &ids, &mut dweight)?;
             }

@@ -50,7 +50,7 @@ fn projection(
     let device = context.device();
     let backward = || -> Result<[Tensor; 2]> {
         let mut dx = Tensor::zeros_like(&x);
-        let mut dg_proj = Tensor::zeros_on(device, DType::F32, g_proj.shape());
+        let mut dg_proj = Tensor::zeros_on(device, DType::F32, g_proj.shape())?;
         for _ in 0..2 {
             gate_bwd(&dgate, &gate, &x, &g_proj, branch, &mut dx, &mut dg_proj)?;
         }

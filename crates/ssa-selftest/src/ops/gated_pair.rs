@@ -1,8 +1,9 @@
 //! Gates and alignment of the two streams in one pass.
 
 use ssa_kernels::Tensor;
+use ssa_kernels::ops::attention::AttentionMode;
 use ssa_kernels::ops::attention::gated_pair::{
-    GatedPair, GatedPairGrads, PairAlignment, Stream, gated_pair_bwd, gated_pair_fwd, reference,
+    GatedPair, GatedPairGrads, PairAlignment, gated_pair_bwd, gated_pair_fwd, reference,
 };
 
 use super::alignment::every_option;
@@ -16,10 +17,10 @@ pub(crate) fn run(context: &mut Context<'_>) -> Result<()> {
         let inputs = Inputs::new(context, shape)?;
         for options in every_option() {
             for (gated, chosen) in [
-                (true, Stream::Full),
-                (true, Stream::Sparse),
-                (false, Stream::Full),
-                (false, Stream::Sparse),
+                (true, AttentionMode::Full),
+                (true, AttentionMode::Sparse),
+                (false, AttentionMode::Full),
+                (false, AttentionMode::Sparse),
             ] {
                 let [tokens, heads, head_dim] = shape;
                 let what = if gated { "gated" } else { "bare" };
@@ -27,7 +28,7 @@ pub(crate) fn run(context: &mut Context<'_>) -> Result<()> {
                 context.case(format!(
                     "{kind:?} {direction:?} {what} {chosen:?}, {tokens} x {heads} x {head_dim}"
                 ));
-                let valid = (chosen == Stream::Sparse).then_some(&inputs.valid[..]);
+                let valid = (chosen == AttentionMode::Sparse).then_some(&inputs.valid[..]);
                 let alignment = PairAlignment { options: &options, gated, valid };
                 inputs.check(context, &alignment, chosen)?;
             }
@@ -63,7 +64,7 @@ impl Inputs {
         &self,
         context: &mut Context<'_>,
         alignment: &PairAlignment<'_>,
-        chosen: Stream,
+        chosen: AttentionMode,
     ) -> Result<()> {
         const SCALE: f32 = 0.25;
         let pair =

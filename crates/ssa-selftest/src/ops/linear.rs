@@ -24,7 +24,7 @@ pub(crate) fn run(context: &mut Context<'_>) -> Result<()> {
         let device = context.device();
         let backward = || -> Result<[Tensor; 2]> {
             let mut dx = Tensor::zeros_like(&x);
-            let mut dweight = Tensor::zeros_on(device, DType::F32, [outputs, inputs]);
+            let mut dweight = Tensor::zeros_on(device, DType::F32, [outputs, inputs])?;
             for _ in 0..2 {
                 linear_bwd_input(&dout, &weight, &mut dx)?;
                 linear_bwd_weight(&dout, &x, &mut dweight)?;

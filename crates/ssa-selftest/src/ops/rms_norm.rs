@@ -54,7 +54,7 @@ fn gradients(
     norm: &RmsNormOutput,
 ) -> Result<[Tensor; 2]> {
     let mut dx = Tensor::zeros_like(x);
-    let mut dweight = Tensor::zeros_on(&x.device(), DType::F32, weight.shape());
+    let mut dweight = Tensor::zeros_on(&x.device(), DType::F32, weight.shape())?;
     for _ in 0..2 {
         rms_norm_bwd(dout, x, weight, &norm.rstd, &mut dx, &mut dweight)?;
     }

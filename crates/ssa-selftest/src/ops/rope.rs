@@ -21,12 +21,13 @@ pub(crate) fn run(context: &mut Context<'_>) -> Result<()> {
     for [batch, tokens, heads, head_dim] in SHAPES {
         let count = batch * tokens;
         let lengths = context.random().cu_seqlens(count, tokens.min(97));
-        for documents in [Documents::rows(batch, tokens), Documents::from_cu_seqlens(lengths)?] {
+        for documents in [Documents::rows(batch, tokens)?, Documents::from_cu_seqlens(lengths)?] {
             let packed = documents.len();
             context
                 .case(format!("{count} tokens, {packed} documents, {heads} heads of {head_dim}"));
             let table = RopeTable::new(head_dim, THETA, &RopeScaling::None, tokens)?;
-            let frequencies = RopeScaling::None.inverse_frequencies(head_dim, THETA);
+            let frequencies: Vec<f64> =
+                RopeScaling::None.inverse_frequencies(head_dim, THETA).collect();
             let (x, exact) = context.normal(&[batch, tokens, heads, head_dim], 1.0)?;
             let (mut rotated, mut back) = (x.clone(), x.clone());
             rope_fwd(&mut rotated, &documents, &table)?;

@@ -6,10 +6,10 @@
 //! in `f32`. Where importances are equal or far apart, the selection is determined and must be that
 //! of the reference.
 
-use ssa_kernels::ops::attention::pooling::{self, mean_pool_f32_fwd};
-use ssa_kernels::ops::attention::selection::reference::{self, Inputs};
+use ssa_kernels::ops::attention::pooling;
+use ssa_kernels::ops::attention::selection::reference::{self, SelectionInputs};
 use ssa_kernels::ops::attention::selection::{
-    BlockIndices, SelectionOptions, SelectionRule, select_blocks,
+    HostBlockIndices, SelectionOptions, SelectionRule, SparseBudget, select_blocks, select_by_means,
 };
 use ssa_kernels::{Documents, Tensor};
 
@@ -52,7 +52,8 @@ pub(crate) fn run(context: &mut Context<'_>) -> Result<()> {
             for [tokens, block_size, block_counts] in
                 [[300, 4, 3], [300, 4, 4], [900, 16, 5], [900, 16, 12], [90, 2, 1], [1300, 2, 2]]
             {
-                let options = SelectionOptions { block_size, block_counts, rule };
+                let budget = SparseBudget::new(block_size, block_counts)?;
+                let options = SelectionOptions { budget, rule };
                 determined(context, tokens, levels, &options)?;
             }
         }
@@ -66,7 +67,7 @@ fn random(context: &mut Context<'_>, shape: [usize; 7]) -> Result<()> {
         "T {tokens} HQ {q_heads} H {kv_heads} D {head_dim} {block_size}x{block_counts}, documents to {longest}"
     ));
     let documents = match longest {
-        longest if longest == tokens => Documents::rows(1, tokens),
+        longest if longest == tokens => Documents::rows(1, tokens)?,
         longest => Documents::from_cu_seqlens(context.random().cu_seqlens(tokens, longest))?,
     };
     let (q, exact_q) = context.normal(&[1, tokens, q_heads, head_dim], 1.0)?;
@@ -74,7 +75,7 @@ fn random(context: &mut Context<'_>, shape: [usize; 7]) -> Result<()> {
     let softmax_scale = (head_dim as f32).powf(-0.5);
     let exact_means =
         pooling::reference::forward(&exact_k, &documents, block_size, kv_heads * head_dim);
-    let inputs = Inputs {
+    let inputs = SelectionInputs {
         q: &exact_q,
         k_pooled: &exact_means,
         q_heads,
@@ -83,15 +84,11 @@ fn random(context: &mut Context<'_>, shape: [usize; 7]) -> Result<()> {
         softmax_scale: f64::from(softmax_scale),
     };
     let importance = reference::importance(&inputs, &documents, block_size);
-    let options = SelectionOptions { block_size, block_counts, rule: SelectionRule::Exact };
-    let select = || -> Result<BlockIndices> {
-        let k_pooled = mean_pool_f32_fwd(&k, &documents, block_size)?;
-        select_blocks(&q, &k_pooled, &documents, &options, softmax_scale)
-    };
+    let options = SparseBudget::new(block_size, block_counts)?.selection(SelectionRule::Exact);
+    let select = || select_by_means(&q, &k, &documents, &options, softmax_scale)?.to_host();
     let selection = select()?;
     context.check("same bits", usize::from(select()? != selection));
 
-    let selection = selection.to_host()?;
     let (mut malformed, mut worst) = (0, 0.0_f64);
     for (row, importance) in rows(&selection).zip(&importance) {
         let current = importance.len() as i32;
@@ -120,9 +117,10 @@ fn determined(
     options: &SelectionOptions,
 ) -> Result<()> {
     const HEAD_DIM: usize = 16;
-    let SelectionOptions { block_size, block_counts, rule } = *options;
-    context.case(format!("{rule:?} rule, {levels} levels, T {tokens} {block_size}x{block_counts}"));
-    let documents = Documents::rows(1, tokens);
+    let SelectionOptions { budget, rule } = *options;
+    let block_size = budget.block_size();
+    context.case(format!("{rule} rule, {levels} levels, T {tokens} {budget}"));
+    let documents = Documents::rows(1, tokens)?;
     let unit = |value: f32| [vec![value], vec![0.0; HEAD_DIM - 1]].concat();
     let means: Vec<f32> = context
         .random()
@@ -134,7 +132,7 @@ fn determined(
     let exact_means: Vec<f64> = means.iter().map(|&mean| f64::from(mean)).collect();
     let k_pooled: Tensor =
         context.f32_tensor(means, &[tokens.div_ceil(block_size), 1, HEAD_DIM])?;
-    let inputs = Inputs {
+    let inputs = SelectionInputs {
         q: &exact_q,
         k_pooled: &exact_means,
         q_heads: 2,
@@ -153,7 +151,7 @@ fn determined(
 }
 
 /// The selected blocks of every token and key/value head.
-fn rows(selection: &BlockIndices) -> impl Iterator<Item = &[i32]> {
+fn rows(selection: &HostBlockIndices) -> impl Iterator<Item = &[i32]> {
     let heads = selection.kv_heads();
     (0..selection.documents().total_tokens() * heads)
         .map(move |row| selection.selected(row / heads, row % heads))

@@ -48,30 +48,20 @@ fn check(context: &mut Context<'_>, shape: [usize; 7]) -> Result<()> {
     let q_shape = [1, tokens, q_heads, head_dim];
     let inputs = AttentionInputs::new(context, &q_shape, &[1, tokens, kv_heads, head_dim])?;
     let (dout, exact_dout) = context.normal(&q_shape, 1.0)?;
-    let AttentionInputs { q, k, v, scale, .. } = &inputs;
-    let (scale, inputs) = (*scale, inputs.exact());
-    let forward = || sparse_attention_fwd(q, k, v, &block_indices, &documents, scale);
+    let (call, inputs) = (inputs.call(&documents), inputs.exact());
+    let forward = || sparse_attention_fwd(&call, &block_indices);
     let backward = |output: &AttentionOutput| -> Result<AttentionGrads> {
-        let mut grads = AttentionGrads::zeros_like(q, k, v);
+        let mut grads = AttentionGrads::zeros_like(call.q, call.k, call.v);
         // Once sets, once adds.
         for _ in 0..2 {
-            sparse_attention_bwd(
-                &dout,
-                q,
-                k,
-                v,
-                output,
-                &block_indices,
-                &documents,
-                scale,
-                &mut grads,
-            )?;
+            sparse_attention_bwd(&dout, &call, &block_indices, output, &mut grads)?;
         }
         Ok(grads)
     };
-    let (exact_out, exact_lse) = reference::forward(&inputs, &block_indices);
-    let (dq, dk, dv) = reference::backward(&exact_dout, &inputs, &block_indices);
-    let visible = Visible::sparse(block_indices.clone());
+    let selected = block_indices.to_host()?;
+    let (exact_out, exact_lse) = reference::forward(&inputs, &selected);
+    let (dq, dk, dv) = reference::backward(&exact_dout, &inputs, &selected);
+    let visible = Visible::sparse(selected);
     let (plain_out, plain_lse) = attention::forward(&inputs, &visible, Roundings::BF16);
     let plain_grads =
         attention::backward(&exact_dout, &plain_out, &inputs, &visible, Roundings::BF16);
@@ -116,7 +106,7 @@ pub(super) fn selection(
     ));
     let documents = Documents::from_cu_seqlens(context.random().cu_seqlens(tokens, longest))?;
     let block_indices = match block_counts {
-        0 => BlockIndices::all(&documents, kv_heads, block_size),
+        0 => BlockIndices::all(&documents, kv_heads, block_size)?,
         _ => random_selection(context, &documents, kv_heads, block_size, block_counts)?,
     };
     Ok((documents, block_indices))

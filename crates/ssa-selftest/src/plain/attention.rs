@@ -4,8 +4,8 @@
 use std::ops::Range;
 
 use ssa_kernels::Documents;
-use ssa_kernels::ops::attention::reference::Inputs;
-use ssa_kernels::ops::attention::selection::BlockIndices;
+use ssa_kernels::ops::attention::reference::AttentionInputs;
+use ssa_kernels::ops::attention::selection::HostBlockIndices;
 
 use super::Rounding;
 
@@ -14,7 +14,7 @@ pub(crate) enum Visible {
     /// In a row, for every token.
     Ranges(Vec<Range<usize>>),
     /// Those of selected blocks; `starts` is where the document of a token begins.
-    Blocks { block_indices: BlockIndices, starts: Vec<usize> },
+    Blocks { block_indices: HostBlockIndices, starts: Vec<usize> },
 }
 
 impl Visible {
@@ -25,7 +25,7 @@ impl Visible {
     pub(crate) fn window(documents: &Documents, window_size: usize) -> Self {
         let first = |start: usize, token: usize| start.max((token + 1).saturating_sub(window_size));
         let row = |(token, start)| first(start, token)..token + 1;
-        Self::Ranges(starts(documents).into_iter().enumerate().map(row).collect())
+        Self::Ranges(documents.starts().into_iter().enumerate().map(row).collect())
     }
 
     pub(crate) fn compression(documents: &Documents, block_size: usize) -> Self {
@@ -38,8 +38,8 @@ impl Visible {
         Self::Ranges(ranges)
     }
 
-    pub(crate) fn sparse(block_indices: BlockIndices) -> Self {
-        Self::Blocks { starts: starts(block_indices.documents()), block_indices }
+    pub(crate) fn sparse(block_indices: HostBlockIndices) -> Self {
+        Self::Blocks { starts: block_indices.documents().starts(), block_indices }
     }
 
     fn keys(&self, token: usize, kv_head: usize) -> Vec<usize> {
@@ -54,11 +54,6 @@ impl Visible {
             }
         }
     }
-}
-
-/// Where the document of every token begins.
-fn starts(documents: &Documents) -> Vec<usize> {
-    documents.ranges().flat_map(|range| std::iter::repeat_n(range.start, range.len())).collect()
 }
 
 /// What attention rounds how.
@@ -76,7 +71,7 @@ impl Roundings {
 
 /// Returns `(out, lse)`.
 pub(crate) fn forward(
-    inputs: &Inputs<'_>,
+    inputs: &AttentionInputs<'_>,
     visible: &Visible,
     roundings: Roundings,
 ) -> (Vec<f64>, Vec<f64>) {
@@ -97,11 +92,11 @@ pub(crate) fn forward(
 pub(crate) fn backward(
     dout: &[f64],
     out: &[f64],
-    inputs: &Inputs<'_>,
+    inputs: &AttentionInputs<'_>,
     visible: &Visible,
     roundings: Roundings,
 ) -> [Vec<f64>; 3] {
-    let Inputs { q, k, v, head_dim, softmax_scale, .. } = *inputs;
+    let AttentionInputs { q, k, v, head_dim, softmax_scale, .. } = *inputs;
     let round = |value| roundings.inside.number(value);
     let [mut dq, mut dk, mut dv] = [q, k, v].map(|values| vec![0.0; values.len()]);
     for (query, dq) in dq.chunks_mut(head_dim).enumerate() {
@@ -121,20 +116,20 @@ pub(crate) fn backward(
 }
 
 /// The rows of k and v that row `query` of q sees.
-fn keys(inputs: &Inputs<'_>, visible: &Visible, query: usize) -> Vec<usize> {
-    let Inputs { q_heads, kv_heads, .. } = *inputs;
+fn keys(inputs: &AttentionInputs<'_>, visible: &Visible, query: usize) -> Vec<usize> {
+    let AttentionInputs { q_heads, kv_heads, .. } = *inputs;
     let (token, kv_head) = (query / q_heads, query % q_heads / (q_heads / kv_heads));
     visible.keys(token, kv_head).iter().map(|key| key * kv_heads + kv_head).collect()
 }
 
-/// The softmax of a query's scores and its log-normaliser.
+/// The softmax of a query's scores and its log-normalizer.
 fn probabilities(
-    inputs: &Inputs<'_>,
+    inputs: &AttentionInputs<'_>,
     query: usize,
     keys: &[usize],
     rounding: Rounding,
 ) -> (Vec<f64>, f64) {
-    let Inputs { q, k, head_dim, softmax_scale, .. } = *inputs;
+    let AttentionInputs { q, k, head_dim, softmax_scale, .. } = *inputs;
     let q = row(q, query, head_dim);
     let score = |&key: &usize| rounding.number(softmax_scale * dot(q, row(k, key, head_dim)));
     let scores: Vec<f64> = keys.iter().map(score).collect();

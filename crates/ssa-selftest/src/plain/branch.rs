@@ -1,16 +1,18 @@
-//! One attention of a layer, after `attention/branch.rs` of the model's crate.
+//! One attention of a layer, after `method/kinds/` of the model's crate.
 
 use ssa_kernels::Documents;
 use ssa_kernels::ops::attention::pooling;
-use ssa_kernels::ops::attention::reference::Inputs;
-use ssa_kernels::ops::attention::selection::{BlockIndices, reference as selection};
+use ssa_kernels::ops::attention::reference::AttentionInputs;
+use ssa_kernels::ops::attention::selection::{
+    BlockIndices, HostBlockIndices, reference as selection,
+};
 use ssa_kernels::ops::gate::{GateBranch, reference as gate};
 use ssa_model::{AttentionOptions, DocumentMasking, LayerParameters, ModelConfig, ModelError};
 
 use super::Rounding;
 use super::attention::{self, Roundings, Visible};
 
-/// The kinds of attention over the same q, k and v.
+/// The kinds of attention that have a reference here.
 #[derive(Clone, Copy, PartialEq)]
 pub(super) enum Kind {
     Full,
@@ -18,6 +20,13 @@ pub(super) enum Kind {
     Compression,
     Window,
 }
+
+ssa_names::names!(Kind: "attention" {
+    Full = "full",
+    Sparse = "sparse",
+    Compression = "compression",
+    Window = "window",
+});
 
 impl Kind {
     pub(super) fn gate(self) -> GateBranch {
@@ -50,7 +59,7 @@ pub(super) struct Branch {
     pub(super) gated: Vec<f64>,
 }
 
-/// What a layer finds the blocks worth: by token and key/value head, that of every block before the
+/// The importance of the blocks to a layer: by token and key/value head, of every block before the
 /// token's own.
 pub(crate) type Importance = Vec<Vec<f64>>;
 
@@ -62,7 +71,7 @@ impl Shared<'_> {
         norm: &[f64],
         qkv: &[Vec<f64>; 3],
         weights: &LayerParameters,
-    ) -> Branch {
+    ) -> Result<Branch, ModelError> {
         let documents = self.documents_of(kind);
         let mean =
             |x| pooling::reference::forward(x, documents, self.block_size(), self.kv_width());
@@ -70,9 +79,9 @@ impl Shared<'_> {
             .then(|| [&qkv[1], &qkv[2]].map(|values| self.rounding.matrix(mean(values))));
         let inputs = self.inputs(qkv, pooled.as_ref());
         let (out, _) = attention::forward(&inputs, &visible, self.roundings(kind));
-        let gate = self.rounding.gate(norm, &weights.g_proj, kind.gate());
+        let gate = self.rounding.gate(norm, &weights.g_proj, kind.gate())?;
         let gated = self.rounding.matrix(gate::apply_forward(&out, &gate, self.config.head_dim));
-        Branch { kind, contributes, visible, pooled, out, gate, gated }
+        Ok(Branch { kind, contributes, visible, pooled, out, gate, gated })
     }
 
     /// By exact means of the keys, as programs find it that keep those in `f32`.
@@ -80,7 +89,7 @@ impl Shared<'_> {
         let documents = self.documents_of(Kind::Sparse);
         let k_pooled =
             pooling::reference::forward(k, documents, self.block_size(), self.kv_width());
-        let inputs = selection::Inputs {
+        let inputs = selection::SelectionInputs {
             q,
             k_pooled: &k_pooled,
             q_heads: self.config.num_attention_heads,
@@ -91,7 +100,7 @@ impl Shared<'_> {
         selection::importance(&inputs, documents, self.block_size())
     }
 
-    pub(super) fn select(&self, importance: &Importance) -> Result<BlockIndices, ModelError> {
+    pub(super) fn select(&self, importance: &Importance) -> Result<HostBlockIndices, ModelError> {
         let options = &self.options.selection;
         let mut rows: Vec<_> =
             importance.iter().map(|row| selection::select(row, options)).collect();
@@ -99,7 +108,8 @@ impl Shared<'_> {
         rows.iter_mut().for_each(|row| row.resize(slots, -1));
         let (documents, kv_heads) =
             (self.documents_of(Kind::Sparse), self.config.num_key_value_heads);
-        Ok(BlockIndices::from_vec(rows.concat(), documents, kv_heads, options.block_size, slots)?)
+        let (rows, size) = (rows.concat(), self.block_size());
+        Ok(BlockIndices::from_vec(rows, documents, kv_heads, size, slots)?.to_host()?)
     }
 
     /// Gradients of q, k and v.
@@ -133,9 +143,9 @@ impl Shared<'_> {
         &self,
         [q, k, v]: &'b [Vec<f64>; 3],
         pooled: Option<&'b [Vec<f64>; 2]>,
-    ) -> Inputs<'b> {
+    ) -> AttentionInputs<'b> {
         let [k, v] = pooled.map_or([k, v], |[k, v]| [k, v]);
-        Inputs {
+        AttentionInputs {
             q,
             k,
             v,
@@ -146,7 +156,7 @@ impl Shared<'_> {
         }
     }
 
-    /// Two programs never round alike inside: one that sees all tokens at once has other largest
+    /// Two programs never round alike inside: one that sees all tokens together has other largest
     /// scores on its way, and so other units of its probabilities, than one that walks through
     /// blocks.
     fn roundings(&self, kind: Kind) -> Roundings {
@@ -163,7 +173,7 @@ impl Shared<'_> {
     }
 
     pub(super) fn block_size(&self) -> usize {
-        self.options.selection.block_size
+        self.options.selection.budget.block_size()
     }
 
     fn kv_width(&self) -> usize {

@@ -1,9 +1,10 @@
-//! A layer, forward and backward, after `layer.rs`, `attention/` and `mlp.rs` of the model's crate.
+//! A layer, forward and backward, after `layer.rs`, `attention.rs` and `mlp.rs` of the model's
+//! crate.
 
 use ssa_kernels::Tensor;
 use ssa_kernels::ops::attention::alignment::reference as alignment;
 use ssa_kernels::ops::attention::gated_pair::PairAlignment;
-use ssa_kernels::ops::attention::selection::BlockIndices;
+use ssa_kernels::ops::attention::selection::HostBlockIndices;
 use ssa_kernels::ops::gate::{GateBranch, reference as gate};
 use ssa_kernels::ops::{rope, swiglu};
 use ssa_model::{LayerParameters, ModelError};
@@ -53,19 +54,20 @@ impl Shared<'_> {
         self.config.rms_norm_eps
     }
 
-    /// The layer's output; `plan` lists attentions and whether their gated output goes on. Without
-    /// a `selection` the layer makes its own.
+    /// The layer's output; `plan` lists attentions and whether their gated output feeds the next
+    /// layer. Without a `selection` the layer makes its own.
     pub(super) fn forward(
         &self,
         x: Vec<f64>,
         weights: &LayerParameters,
         plan: &[(Kind, bool)],
-        selection: Option<&BlockIndices>,
+        selection: Option<&HostBlockIndices>,
     ) -> Result<(Vec<f64>, Saved), ModelError> {
         let rounding = self.rounding;
-        let norm = rounding.rms_norm(&x, &weights.input_layernorm, self.eps());
-        let [q, k, v] = [&weights.q_proj, &weights.k_proj, &weights.v_proj]
-            .map(|weight| rounding.linear(&norm, weight));
+        let norm = rounding.rms_norm(&x, &weights.input_layernorm, self.eps())?;
+        let project = |weight| rounding.linear(&norm, weight);
+        let (q, k, v) =
+            (project(&weights.q_proj)?, project(&weights.k_proj)?, project(&weights.v_proj)?);
         let qkv =
             [self.rope(&q, rope::reference::forward), self.rope(&k, rope::reference::forward), v];
         let sparse = plan.iter().any(|(kind, _)| *kind == Kind::Sparse);
@@ -83,19 +85,19 @@ impl Shared<'_> {
                     Visible::window(self.documents_of(kind), self.options.window_size)
                 }
             };
-            branches.push(self.branch((kind, contributes), visible, &norm, &qkv, weights));
+            branches.push(self.branch((kind, contributes), visible, &norm, &qkv, weights)?);
         }
         let mut contributing = branches.iter().filter(|branch| branch.contributes);
         let mut mixed = contributing.next().map_or(Vec::new(), |branch| branch.gated.clone());
         contributing.for_each(|branch| rounding.add(&mut mixed, &branch.gated));
-        let mut middle = rounding.linear(&mixed, &weights.o_proj);
+        let mut middle = rounding.linear(&mixed, &weights.o_proj)?;
         rounding.add(&mut middle, &x);
 
-        let mlp_norm = rounding.rms_norm(&middle, &weights.post_attention_layernorm, self.eps());
-        let [gate, up] =
-            [&weights.gate_proj, &weights.up_proj].map(|weight| rounding.linear(&mlp_norm, weight));
+        let mlp_norm = rounding.rms_norm(&middle, &weights.post_attention_layernorm, self.eps())?;
+        let gate = rounding.linear(&mlp_norm, &weights.gate_proj)?;
+        let up = rounding.linear(&mlp_norm, &weights.up_proj)?;
         let hidden = rounding.matrix(swiglu::reference::forward(&gate, &up));
-        let mut out = rounding.linear(&hidden, &weights.down_proj);
+        let mut out = rounding.linear(&hidden, &weights.down_proj)?;
         rounding.add(&mut out, &middle);
         Ok((
             out,
@@ -112,26 +114,32 @@ impl Shared<'_> {
         weights: &LayerParameters,
         alignment: (&PairAlignment<'_>, &[bool], f64),
         grads: &mut LayerParameters,
-    ) {
+    ) -> Result<(), ModelError> {
         let rounding = self.rounding;
-        let dhidden =
-            rounding.linear_backward(dx, &saved.hidden, &weights.down_proj, &mut grads.down_proj);
+        let dhidden = rounding.linear_backward(
+            dx,
+            &saved.hidden,
+            &weights.down_proj,
+            &mut grads.down_proj,
+        )?;
         let (dgate, dup) = swiglu::reference::backward(&dhidden, &saved.gate, &saved.up);
         let [dgate, dup] = [dgate, dup].map(|values| rounding.matrix(values));
         let x = &saved.mlp_norm;
         let mut dnorm =
-            rounding.linear_backward(&dgate, x, &weights.gate_proj, &mut grads.gate_proj);
-        let through_up = rounding.linear_backward(&dup, x, &weights.up_proj, &mut grads.up_proj);
+            rounding.linear_backward(&dgate, x, &weights.gate_proj, &mut grads.gate_proj)?;
+        let through_up = rounding.linear_backward(&dup, x, &weights.up_proj, &mut grads.up_proj)?;
         rounding.add(&mut dnorm, &through_up);
         let weight = (&weights.post_attention_layernorm, self.eps());
         let dweight = &mut grads.post_attention_layernorm;
-        rounding.add(dx, &rounding.rms_norm_backward(&dnorm, &saved.middle, weight, dweight));
+        rounding.add(dx, &rounding.rms_norm_backward(&dnorm, &saved.middle, weight, dweight)?);
 
-        let dmixed = rounding.linear_backward(dx, &saved.mixed, &weights.o_proj, &mut grads.o_proj);
-        let dnorm = self.attention_backward(&dmixed, saved, weights, alignment, grads);
+        let dmixed =
+            rounding.linear_backward(dx, &saved.mixed, &weights.o_proj, &mut grads.o_proj)?;
+        let dnorm = self.attention_backward(&dmixed, saved, weights, alignment, grads)?;
         let (weight, dweight) =
             ((&weights.input_layernorm, self.eps()), &mut grads.input_layernorm);
-        rounding.add(dx, &rounding.rms_norm_backward(&dnorm, &saved.x, weight, dweight));
+        rounding.add(dx, &rounding.rms_norm_backward(&dnorm, &saved.x, weight, dweight)?);
+        Ok(())
     }
 
     /// The gradient of the normed input.
@@ -142,7 +150,7 @@ impl Shared<'_> {
         weights: &LayerParameters,
         alignment: (&PairAlignment<'_>, &[bool], f64),
         grads: &mut LayerParameters,
-    ) -> Vec<f64> {
+    ) -> Result<Vec<f64>, ModelError> {
         let (rounding, hidden) = (self.rounding, self.config.hidden_size);
         let mut dqkv = saved.qkv.each_ref().map(|values| vec![0.0; values.len()]);
         let mut dgates: Vec<(GateBranch, &[f64], Vec<f64>)> = Vec::new();
@@ -161,10 +169,10 @@ impl Shared<'_> {
 
         let mut dx = vec![0.0; saved.norm.len()];
         for (branch, gate, dgate) in dgates {
-            let g_proj = rounding.weight(weights.g_proj.as_slice());
+            let g_proj = rounding.weight(weights.g_proj.as_slice()?);
             let (through_gate, dweight) =
                 gate_backward(&dgate, gate, &saved.norm, (&g_proj, branch), hidden, rounding);
-            add_to_weight(&mut grads.g_proj, &dweight);
+            add_to_weight(&mut grads.g_proj, &dweight)?;
             rounding.add(&mut dx, &rounding.matrix(through_gate));
         }
         let projections: [(Vec<f64>, &Tensor, &mut Tensor); 3] = [
@@ -173,9 +181,9 @@ impl Shared<'_> {
             (dv, &weights.v_proj, &mut grads.v_proj),
         ];
         for (dout, weight, dweight) in projections {
-            rounding.add(&mut dx, &rounding.linear_backward(&dout, &saved.norm, weight, dweight));
+            rounding.add(&mut dx, &rounding.linear_backward(&dout, &saved.norm, weight, dweight)?);
         }
-        dx
+        Ok(dx)
     }
 
     /// Gradients `(dout, dgate)` of a branch; `pull` is that of the alignment loss, on the gated
@@ -209,8 +217,8 @@ impl Shared<'_> {
         let config = self.config;
         let positions = self.documents.positions();
         let heads = x.len() / positions.len() / config.head_dim;
-        let frequencies =
-            config.rope_scaling.inverse_frequencies(config.head_dim, config.rope_theta);
+        let frequencies: Vec<f64> =
+            config.rope_scaling.inverse_frequencies(config.head_dim, config.rope_theta).collect();
         self.rounding.matrix(by(x, &positions, heads, &frequencies))
     }
 }

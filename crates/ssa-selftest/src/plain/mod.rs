@@ -1,5 +1,4 @@
-//! What a plain computation in `bf16` makes of ops and of whole steps: one that keeps every matrix
-//! in `bf16`.
+//! Ops and whole steps by a plain computation in `bf16`: one that keeps every matrix in `bf16`.
 //!
 //! All of it is computed in `f64` by the references of the ops, and [`Rounding`] says what becomes
 //! of each result. Without rounding the same code is the definition of a step.

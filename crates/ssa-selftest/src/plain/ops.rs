@@ -6,15 +6,13 @@ use ssa_kernels::ops::gate::GateBranch;
 use ssa_kernels::ops::{linear, rms_norm};
 
 use super::Rounding;
+use crate::Result;
 
 impl Rounding {
     /// `x Wᵀ`.
-    pub(super) fn linear(self, x: &[f64], weight: &Tensor) -> Vec<f64> {
-        self.matrix(linear::reference::forward(
-            x,
-            &self.weight(weight.as_slice()),
-            weight.last_dim(),
-        ))
+    pub(super) fn linear(self, x: &[f64], weight: &Tensor) -> Result<Vec<f64>> {
+        let values = self.weight(weight.as_slice()?);
+        Ok(self.matrix(linear::reference::forward(x, &values, weight.last_dim())))
     }
 
     /// Adds to `dweight` and returns `dx`.
@@ -24,15 +22,16 @@ impl Rounding {
         x: &[f64],
         weight: &Tensor,
         dweight: &mut Tensor,
-    ) -> Vec<f64> {
-        let values = self.weight(weight.as_slice());
+    ) -> Result<Vec<f64>> {
+        let values = self.weight(weight.as_slice()?);
         let (dx, added) = linear::reference::backward(dout, x, &values, weight.last_dim());
-        add_to_weight(dweight, &added);
-        self.matrix(dx)
+        add_to_weight(dweight, &added)?;
+        Ok(self.matrix(dx))
     }
 
-    pub(super) fn rms_norm(self, x: &[f64], weight: &Tensor, eps: f64) -> Vec<f64> {
-        self.matrix(rms_norm::reference::forward(x, &self.weight(weight.as_slice()), eps).0)
+    pub(super) fn rms_norm(self, x: &[f64], weight: &Tensor, eps: f64) -> Result<Vec<f64>> {
+        let values = self.weight(weight.as_slice()?);
+        Ok(self.matrix(rms_norm::reference::forward(x, &values, eps).0))
     }
 
     /// Adds to `dweight` and returns `dx`.
@@ -42,19 +41,19 @@ impl Rounding {
         x: &[f64],
         (weight, eps): (&Tensor, f64),
         dweight: &mut Tensor,
-    ) -> Vec<f64> {
-        let (dx, added) =
-            rms_norm::reference::backward(dout, x, &self.weight(weight.as_slice()), eps);
-        add_to_weight(dweight, &added);
-        self.matrix(dx)
+    ) -> Result<Vec<f64>> {
+        let values = self.weight(weight.as_slice()?);
+        let (dx, added) = rms_norm::reference::backward(dout, x, &values, eps);
+        add_to_weight(dweight, &added)?;
+        Ok(self.matrix(dx))
     }
 
     /// `sigmoid(x Wᵀ)` of the rows of a branch, whose product is a matrix of its own.
-    pub(super) fn gate(self, x: &[f64], g_proj: &Tensor, branch: GateBranch) -> Vec<f64> {
+    pub(super) fn gate(self, x: &[f64], g_proj: &Tensor, branch: GateBranch) -> Result<Vec<f64>> {
         let hidden = g_proj.last_dim();
-        let rows = branch_rows(&self.weight(g_proj.as_slice()), branch, hidden);
+        let rows = branch_rows(&self.weight(g_proj.as_slice()?), branch, hidden);
         let logits = self.matrix(linear::reference::forward(x, &rows, hidden));
-        self.matrix(logits.iter().map(|logit| 1.0 / (1.0 + (-logit).exp())).collect())
+        Ok(self.matrix(logits.iter().map(|logit| 1.0 / (1.0 + (-logit).exp())).collect()))
     }
 
     pub(super) fn add(self, sum: &mut Vec<f64>, values: &[f64]) {
@@ -64,8 +63,9 @@ impl Rounding {
 }
 
 /// Gradients of weights are `f32` sums everywhere.
-pub(super) fn add_to_weight(dweight: &mut Tensor, values: &[f64]) {
-    dweight.as_mut_slice().iter_mut().zip(values).for_each(|(sum, value)| *sum += *value as f32);
+pub(super) fn add_to_weight(dweight: &mut Tensor, values: &[f64]) -> Result<()> {
+    dweight.as_mut_slice()?.iter_mut().zip(values).for_each(|(sum, value)| *sum += *value as f32);
+    Ok(())
 }
 
 fn branch_rows(g_proj: &[f64], branch: GateBranch, hidden: usize) -> Vec<f64> {

@@ -1,12 +1,12 @@
-//! A training step, forward and backward, after `training.rs` and `model.rs` of the model's crate.
+//! A training step, forward and backward, after `model/` of the model's crate.
 
 use ssa_kernels::ops::attention::gated_pair::PairAlignment;
-use ssa_kernels::ops::attention::selection::BlockIndices;
+use ssa_kernels::ops::attention::selection::HostBlockIndices;
 use ssa_kernels::ops::embedding;
 use ssa_kernels::{DType, Documents};
 use ssa_model::{
-    AttentionMode, AttentionOptions, Input, Method, Model, ModelError, Objective, Parameters,
-    StepLosses, StepScale, TrainBatch,
+    AttentionMode, AttentionOptions, Input, LayerPlan, LossDenominators, Losses, Model, ModelError,
+    Objective, Parameters, PlannedAttention, TrainBatch,
 };
 
 use super::branch::{Importance, Kind, Shared};
@@ -14,17 +14,17 @@ use super::layer::Saved;
 use super::ops::add_to_weight;
 use super::{Rounding, cross_entropy};
 
-/// What a model is asked for.
+/// A training step of one micro-batch.
 pub(crate) struct TrainStep {
     pub(crate) batch: TrainBatch,
     pub(crate) objective: Objective,
     pub(crate) stream: AttentionMode,
-    pub(crate) scale: StepScale,
+    pub(crate) denominators: LossDenominators,
 }
 
-/// What a plain computation makes of it.
+/// The result of a plain computation.
 pub(crate) struct PlainStep {
-    pub(crate) losses: StepLosses,
+    pub(crate) losses: Losses,
     pub(crate) grads: Parameters,
     /// Layer by layer.
     pub(crate) importance: Vec<Importance>,
@@ -37,24 +37,24 @@ impl TrainStep {
     }
 
     /// Losses and gradients by the model itself, on its device.
-    pub(crate) fn run(&self, model: &Model) -> Result<(StepLosses, Parameters), ModelError> {
+    pub(crate) fn run(&self, model: &Model) -> Result<(Losses, Parameters), ModelError> {
         let streams = vec![self.stream; model.config().num_hidden_layers];
-        let mut grads = Parameters::zeros_on(model.config(), &model.device(), DType::F32);
-        let losses =
-            model.train_step(&self.batch, &self.objective, &streams, &self.scale, &mut grads)?;
-        Ok((losses, grads))
+        let mut grads = Parameters::zeros_on(model.config(), &model.device(), DType::F32)?;
+        let mut losses = model.step_losses(&self.objective, self.denominators);
+        model.train_step(&self.batch, &self.objective, &streams, &mut losses, &mut grads)?;
+        Ok((losses.read()?, grads))
     }
 
-    /// The same by a plain computation; the model lies on the CPU. It attends to the blocks of
+    /// The same by a plain computation; the model is on the CPU. It attends to the blocks of
     /// `selections`, one for each layer, or makes its own selections.
     pub(crate) fn plain(
         &self,
         model: &Model,
         rounding: Rounding,
-        selections: Option<&[BlockIndices]>,
+        selections: Option<&[HostBlockIndices]>,
     ) -> Result<PlainStep, ModelError> {
         let (weights, config) = (model.parameters(), model.config());
-        let (batch, objective, scale) = (&self.batch, &self.objective, &self.scale);
+        let (batch, objective, denominators) = (&self.batch, &self.objective, &self.denominators);
         let everywhere = vec![true; batch.labels().len()];
         let valid = batch.valid().unwrap_or(&everywhere);
         let alignment = PairAlignment {
@@ -62,28 +62,34 @@ impl TrainStep {
             gated: objective.gated_alignment,
             valid: Some(valid),
         };
-        let shared = shared(model, batch.input(), &objective.attention, rounding);
-        let plan = training_plan(objective.attention.method, self.stream);
+        let shared = shared(model, batch.input(), &objective.attention, rounding)?;
+        let plan = references(&objective.attention.method.training_plan(self.stream)?)?;
         let (x, saved) = forward(model, batch.input(), &shared, &plan, selections)?;
 
-        let mut grads = Parameters::zeros(config);
-        let target_share = 1.0 / scale.target_tokens.max(1) as f64;
-        let norm = rounding.rms_norm(&x, &weights.norm, config.rms_norm_eps);
-        let head = rounding.weight(weights.head().as_slice());
+        let mut grads = Parameters::zeros(config)?;
+        let target_share = 1.0 / denominators.target_tokens.max(1) as f64;
+        let norm = rounding.rms_norm(&x, &weights.norm, config.rms_norm_eps)?;
+        let head = rounding.weight(weights.head().as_slice()?);
         let factors = [target_share, f64::from(objective.z_loss)];
         let loss = cross_entropy(&norm, &head, batch.labels(), factors, rounding);
-        add_to_weight(grads.head_mut(), &loss.dweight);
+        add_to_weight(grads.head_mut(), &loss.dweight)?;
         let (dnorm, weight) = (rounding.matrix(loss.dx), (&weights.norm, config.rms_norm_eps));
-        let mut dx = rounding.rms_norm_backward(&dnorm, &x, weight, &mut grads.norm);
+        let mut dx = rounding.rms_norm_backward(&dnorm, &x, weight, &mut grads.norm)?;
 
         let layers = config.num_hidden_layers as f64;
         let width = config.num_attention_heads * config.head_dim;
-        let mean = 1.0 / (scale.valid_tokens.max(1) * width) as f64;
+        let mean = 1.0 / (denominators.valid_tokens.max(1) * width) as f64;
         let alignment_scale = f64::from(objective.alpha) * mean / layers;
         for ((saved, weights), grads) in
             saved.iter().zip(&weights.layers).zip(&mut grads.layers).rev()
         {
-            shared.backward(&mut dx, saved, weights, (&alignment, valid, alignment_scale), grads);
+            shared.backward(
+                &mut dx,
+                saved,
+                weights,
+                (&alignment, valid, alignment_scale),
+                grads,
+            )?;
         }
         let dembedding = embedding::reference::backward(
             &dx,
@@ -91,10 +97,10 @@ impl TrainStep {
             config.vocab_size,
             config.hidden_size,
         );
-        add_to_weight(&mut grads.embed_tokens, &dembedding);
+        add_to_weight(&mut grads.embed_tokens, &dembedding)?;
         let alignment_per_layer: Vec<f64> =
             saved.iter().map(|saved| mean * saved.alignment(&alignment, valid)).collect();
-        let losses = StepLosses {
+        let losses = Losses {
             cross_entropy: target_share * loss.losses.iter().sum::<f64>(),
             z_loss: target_share * loss.lse_squares.iter().sum::<f64>(),
             alignment: alignment_per_layer.iter().sum::<f64>() / layers,
@@ -111,14 +117,14 @@ pub(crate) fn logits(
     input: &Input,
     options: &AttentionOptions,
     rounding: Rounding,
-    selections: Option<&[BlockIndices]>,
+    selections: Option<&[HostBlockIndices]>,
 ) -> Result<Vec<f64>, ModelError> {
-    let shared = shared(model, input, options, rounding);
-    let plan = inference_plan(options.method, options.mode);
+    let shared = shared(model, input, options, rounding)?;
+    let plan = references(&options.method.inference_plan(options.mode)?)?;
     let (x, _) = forward(model, input, &shared, &plan, selections)?;
     let weights = model.parameters();
-    Ok(rounding
-        .linear(&rounding.rms_norm(&x, &weights.norm, model.config().rms_norm_eps), weights.head()))
+    let norm = rounding.rms_norm(&x, &weights.norm, model.config().rms_norm_eps)?;
+    Ok(rounding.linear(&norm, weights.head())?)
 }
 
 fn shared<'a>(
@@ -126,9 +132,9 @@ fn shared<'a>(
     input: &'a Input,
     options: &'a AttentionOptions,
     rounding: Rounding,
-) -> Shared<'a> {
-    let rows = Documents::rows(input.batch(), input.tokens());
-    Shared { config: model.config(), options, documents: input.documents(), rows, rounding }
+) -> Result<Shared<'a>, ModelError> {
+    let rows = Documents::rows(input.batch(), input.tokens())?;
+    Ok(Shared { config: model.config(), options, documents: input.documents(), rows, rounding })
 }
 
 /// Embedding and layers: the residual stream and what every layer keeps.
@@ -137,10 +143,10 @@ fn forward(
     input: &Input,
     shared: &Shared<'_>,
     plan: &[(Kind, bool)],
-    selections: Option<&[BlockIndices]>,
+    selections: Option<&[HostBlockIndices]>,
 ) -> Result<(Vec<f64>, Vec<Saved>), ModelError> {
     let weights = model.parameters();
-    let embedding = shared.rounding.weight(weights.embed_tokens.as_slice());
+    let embedding = shared.rounding.weight(weights.embed_tokens.as_slice()?);
     let mut x = embedding::reference::forward(input.ids(), &embedding, shared.config.hidden_size);
     let mut kept = Vec::new();
     for (layer, weights) in weights.layers.iter().enumerate() {
@@ -152,25 +158,10 @@ fn forward(
     Ok((x, kept))
 }
 
-fn inference_plan(method: Method, mode: AttentionMode) -> Vec<(Kind, bool)> {
-    match (method, mode) {
-        (Method::Nsa, _) => {
-            vec![(Kind::Compression, true), (Kind::Sparse, true), (Kind::Window, true)]
-        }
-        (_, AttentionMode::Full) => vec![(Kind::Full, true)],
-        (_, AttentionMode::Sparse) => vec![(Kind::Sparse, true)],
-    }
-}
-
-fn training_plan(method: Method, stream: AttentionMode) -> Vec<(Kind, bool)> {
-    let goes_on = |mode| stream == mode;
-    match method {
-        Method::Ssa => {
-            vec![
-                (Kind::Full, goes_on(AttentionMode::Full)),
-                (Kind::Sparse, goes_on(AttentionMode::Sparse)),
-            ]
-        }
-        _ => inference_plan(method, stream),
-    }
+/// The references of the attentions of a layer, and whether their gated outputs feed the next one.
+fn references(plan: &LayerPlan) -> Result<Vec<(Kind, bool)>, ModelError> {
+    let reference = |planned: &PlannedAttention| {
+        Ok((planned.kind.name().parse::<Kind>()?, planned.mode == plan.stream()))
+    };
+    plan.attentions().iter().map(reference).collect()
 }

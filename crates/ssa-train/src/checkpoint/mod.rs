@@ -95,7 +95,7 @@ impl Checkpoints {
         Ok(steps)
     }
 
-    /// The newest checkpoint, verified; none if none was saved yet.
+    /// The newest checkpoint, verified, if one has been saved.
     ///
     /// # Errors
     /// [`TrainError::Checkpoint`] names the file that is damaged and what to do;
@@ -115,7 +115,7 @@ impl Checkpoints {
         Ok(Some(checkpoint))
     }
 
-    /// Removes what interrupted saving or removal left behind.
+    /// Removes what an interrupted save or removal left.
     pub(crate) fn remove_partial(&self) -> Result<()> {
         for name in self.entries()? {
             if is_partial(&name) {
@@ -210,7 +210,7 @@ pub fn verify_model(directory: &Path) -> Result<()> {
         .map_err(damaged)?)
 }
 
-/// The step of a directory's name. Only the name that [`Checkpoints::path`] gives is one: beside
+/// The step of a directory's name, if it is exactly what [`Checkpoints::path`] gives: next to
 /// `step-40`, a `step-040` is a copy that somebody made.
 fn step_of(name: &str) -> Option<usize> {
     let step = name.strip_prefix("step-")?.parse().ok()?;

@@ -33,7 +33,7 @@ impl Checkpoint {
 
 fn read(path: &Path, prefix: &str, model: &ModelConfig) -> Result<Parameters> {
     let file = TensorFile::open(path)?;
-    let mut parameters = Parameters::zeros(model);
+    let mut parameters = Parameters::zeros(model)?;
     for (name, tensor) in parameters.named_mut() {
         let name = format!("{prefix}{name}");
         file.check(&name, tensor.shape())?;

@@ -19,7 +19,7 @@ pub struct RunState {
     pub config_sha256: String,
     /// SHA-256 of the rows trained on.
     pub text_sha256: String,
-    /// SHA-256 of the rows measured on; none if nothing was measured, and in format 1.
+    /// SHA-256 of the rows measured on; absent if nothing was measured, and in format 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub held_out_sha256: Option<String>,
     /// Optimizer steps done, by which the schedule and the stream draw are indexed.

@@ -2,7 +2,9 @@
 
 use std::path::PathBuf;
 
-use ssa_data::{DatasetOptions, HeldOutSource, Tokenizer, TrainSource, common_tokenizer};
+use ssa_data::{
+    DatasetOptions, HeldOutSource, Tokenizer, TrainSource, common_tokenizer, load_tokenizer,
+};
 use toml::{Table, Value};
 
 use super::error::ConfigError;
@@ -51,8 +53,7 @@ impl DataSection {
     /// [`ConfigError::Data`] names the file that cannot be loaded, or the corpora whose tokenizers
     /// differ.
     pub fn load_tokenizer(&self) -> Result<Tokenizer, ConfigError> {
-        let named =
-            self.tokenizer.as_deref().map(|path| Tokenizer::load(path, None)).transpose()?;
+        let named = self.tokenizer.as_deref().map(|path| load_tokenizer(path, None)).transpose()?;
         let named = named.map(|tokenizer| ("data.tokenizer".to_owned(), tokenizer));
         let corpora = self.corpora.iter().map(|corpus| &corpus.path).chain(&self.valid_corpora);
         Ok(common_tokenizer(corpora, named)?.unwrap_or(Tokenizer::Bytes))

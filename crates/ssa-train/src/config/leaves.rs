@@ -135,96 +135,37 @@ impl<T: Leaf> Leaf for Vec<T> {
     }
 }
 
-/// A closed set of words.
-trait Choice: Copy + PartialEq {
-    /// Every word with its meaning.
-    fn words() -> Vec<(&'static str, Self)>;
+/// The types whose values have names: a key takes one of them.
+macro_rules! named_leaves {
+    ($($type:ty),+ $(,)?) => {
+        $(impl Leaf for $type {
+            fn expected() -> String {
+                let names: Vec<String> =
+                    Self::ALL.iter().map(|value| format!("\"{value}\"")).collect();
+                format!("one of {}", names.join(", "))
+            }
+
+            fn from_toml(value: &Value) -> Option<Self> {
+                value.as_str()?.parse().ok()
+            }
+
+            fn to_toml(&self) -> Value {
+                Value::String(self.to_string())
+            }
+        })+
+    };
 }
 
-impl<T: Choice> Leaf for T {
-    fn expected() -> String {
-        let words: Vec<String> = T::words().iter().map(|(word, _)| format!("\"{word}\"")).collect();
-        format!("one of {}", words.join(", "))
-    }
-
-    fn from_toml(value: &Value) -> Option<Self> {
-        let given = value.as_str()?;
-        T::words().into_iter().find(|(word, _)| *word == given).map(|(_, choice)| choice)
-    }
-
-    fn to_toml(&self) -> Value {
-        let word =
-            T::words().into_iter().find(|(_, choice)| choice == self).map_or("", |(word, _)| word);
-        Value::String(word.to_owned())
-    }
-}
-
-impl Choice for Method {
-    fn words() -> Vec<(&'static str, Self)> {
-        Self::ALL.iter().map(|method| (method.name(), *method)).collect()
-    }
-}
-
-impl Choice for AttentionMode {
-    fn words() -> Vec<(&'static str, Self)> {
-        Self::ALL.iter().map(|mode| (mode.name(), *mode)).collect()
-    }
-}
-
-impl Choice for Packing {
-    fn words() -> Vec<(&'static str, Self)> {
-        Self::ALL.iter().map(|packing| (packing.name(), *packing)).collect()
-    }
-}
-
-impl Choice for DocumentMasking {
-    fn words() -> Vec<(&'static str, Self)> {
-        Self::ALL.iter().map(|masking| (masking.name(), *masking)).collect()
-    }
-}
-
-impl Choice for AlignmentKind {
-    fn words() -> Vec<(&'static str, Self)> {
-        vec![("smooth_l1", Self::SmoothL1), ("mse", Self::Mse)]
-    }
-}
-
-impl Choice for AlignmentDirection {
-    fn words() -> Vec<(&'static str, Self)> {
-        vec![
-            ("both", Self::Both),
-            ("full_to_sparse", Self::FullToSparse),
-            ("sparse_to_full", Self::SparseToFull),
-        ]
-    }
-}
-
-impl Choice for AlignmentInput {
-    fn words() -> Vec<(&'static str, Self)> {
-        vec![("gated", Self::Gated), ("ungated", Self::Ungated)]
-    }
-}
-
-impl Choice for StreamScope {
-    fn words() -> Vec<(&'static str, Self)> {
-        vec![("step", Self::Step), ("micro_batch", Self::MicroBatch), ("layer", Self::Layer)]
-    }
-}
-
-impl Choice for ScheduleShape {
-    fn words() -> Vec<(&'static str, Self)> {
-        vec![("cosine", Self::Cosine), ("wsd", Self::Wsd)]
-    }
-}
-
-impl Choice for DecayedWeights {
-    fn words() -> Vec<(&'static str, Self)> {
-        vec![("matrices", Self::Matrices), ("layers", Self::Layers), ("all", Self::All)]
-    }
-}
-
-impl Choice for SelectionRule {
-    fn words() -> Vec<(&'static str, Self)> {
-        vec![("exact", Self::Exact), ("reference", Self::Reference)]
-    }
-}
+named_leaves!(
+    Method,
+    AttentionMode,
+    Packing,
+    DocumentMasking,
+    AlignmentKind,
+    AlignmentDirection,
+    AlignmentInput,
+    StreamScope,
+    ScheduleShape,
+    DecayedWeights,
+    SelectionRule,
+);

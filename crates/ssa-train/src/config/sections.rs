@@ -152,7 +152,7 @@ section! {
         /// cross their borders.
         pub sequence_length: usize = 1024,
         /// How training text becomes rows: `concat` (documents concatenated and split at row
-        /// boundaries), `best_fit` (documents kept whole where they fit, in the row with the least
+        /// boundaries), `best-fit` (documents kept whole where they fit, in the row with the least
         /// room for them) or `greedy` (as released: documents one after another, a new row when the
         /// next one does not fit). Evaluation always uses `concat`.
         pub packing: Packing = Packing::Concat,
@@ -168,12 +168,17 @@ pub enum AlignmentInput {
     Ungated,
 }
 
+ssa_names::names!(AlignmentInput: "input of the alignment loss" {
+    Gated = "gated",
+    Ungated = "ungated",
+});
+
 section! {
     /// What is minimized, and by which attention.
     pub struct ObjectiveSection {
         /// Attention to train: `full`, `moba` (only sparse), `nsa` (compression, selection and
         /// window under three gates) or `ssa` (full and sparse, aligned).
-        pub method: Method = Method::Ssa,
+        pub method: Method = Method::SSA,
         /// Weight of the alignment loss (method `ssa`); 0 switches it off. Both losses are means
         /// over the whole optimizer step, so this weight does not depend on the number of
         /// micro-batches.

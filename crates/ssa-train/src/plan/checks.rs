@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use ssa_model::{AttentionMode, Method, ModelError, SparseBudget};
+use ssa_model::SparseBudget;
 
 use crate::config::{ConfigError, TrainConfig};
 use crate::schedule::ScheduleShape;
@@ -93,9 +93,7 @@ fn check_attention(config: &TrainConfig) -> Check {
     let Ok(budget) = SparseBudget::new(model.block_size, model.block_counts) else {
         return Ok(());
     };
-    let Err(ModelError::Selection { part, expected, .. }) = budget.check(rule) else {
-        return Ok(());
-    };
+    let Some((part, expected)) = budget.refused_by(rule) else { return Ok(()) };
     let value = if part == "block_size" { model.block_size } else { model.block_counts };
     require(false, &format!("model.{part}"), value, with_reference(&expected))
 }
@@ -275,17 +273,17 @@ fn check_decay(config: &TrainConfig) -> Check {
 }
 
 fn check_monitoring(config: &TrainConfig) -> Check {
-    let monitoring = &config.monitoring;
+    let (monitoring, method) = (&config.monitoring, config.objective.method);
     count_or_zero("monitoring.probe_every", monitoring.probe_every)?;
     count_or_zero("monitoring.validate_every", monitoring.validate_every)?;
     count("monitoring.probe_tokens", monitoring.probe_tokens)?;
     count("monitoring.validation_tokens", monitoring.validation_tokens)?;
     monitoring.peak_tflops.map_or(Ok(()), |peak| positive("monitoring.peak_tflops", peak))?;
     require(
-        monitoring.best_by != Some(AttentionMode::Full) || config.objective.method != Method::Nsa,
+        monitoring.best_by.is_none_or(|mode| method.has_mode(mode)),
         "monitoring.best_by",
         "full",
-        "sparse with objective.method = \"nsa\", which has no full attention",
+        format!("sparse with objective.method = \"{method}\", which has no full attention"),
     )
 }
 
@@ -295,9 +293,7 @@ fn check_evaluation(config: &TrainConfig) -> Check {
     for budget in &evaluation.budgets {
         let key = "evaluation.budgets";
         require(seen.insert(*budget), key, format!("{budget} twice"), "every budget once")?;
-        if let Err(ModelError::Selection { part, expected, .. }) =
-            budget.check(config.objective.selection)
-        {
+        if let Some((part, expected)) = budget.refused_by(config.objective.selection) {
             require(false, key, budget, with_reference(&format!("{part} {expected}")))?;
         }
     }

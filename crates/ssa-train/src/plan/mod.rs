@@ -6,9 +6,8 @@ use std::sync::Arc;
 
 use ssa_data::{Dataset, Tokenizer};
 use ssa_kernels::ops::attention::alignment::AlignmentOptions;
-use ssa_kernels::ops::attention::selection::SelectionOptions;
 use ssa_model::{
-    AttentionMode, AttentionOptions, Method, ModelConfig, ModelError, ModelSettings, Objective,
+    AttentionMode, AttentionOptions, ModelConfig, ModelError, ModelSettings, Objective,
     RopeScaling, SparseBudget,
 };
 
@@ -168,12 +167,7 @@ impl TrainPlan {
 
     /// Attention whose validation loss decides which weights are the best.
     pub fn best_by(&self) -> AttentionMode {
-        let own = if self.config.objective.method == Method::Full {
-            AttentionMode::Full
-        } else {
-            AttentionMode::Sparse
-        };
-        self.config.monitoring.best_by.unwrap_or(own)
+        self.config.monitoring.best_by.unwrap_or(self.config.objective.method.main_mode())
     }
 
     /// Tokens of a row.
@@ -234,6 +228,18 @@ fn model_config(config: &TrainConfig, tokenizer: &Tokenizer) -> Result<ModelConf
             ),
         });
     }
+    let budget = SparseBudget::new(section.block_size, section.block_counts).map_err(|_| {
+        let (key, value, expected) = match (section.block_size, section.block_counts) {
+            (0, _) => ("model.block_size", 0, "at least 1"),
+            (_, 0) => ("model.block_counts", 0, "at least 1"),
+            (_, counts) => {
+                let expected = "a number whose product with model.block_size fits in 64 bits";
+                ("model.block_counts", counts, expected)
+            }
+        };
+        let (key, value) = (key.to_owned(), value.to_string());
+        ConfigError::Value { key, value, expected: expected.to_owned() }
+    })?;
     let settings = ModelSettings {
         vocab_size,
         hidden_size: section.hidden_size,
@@ -250,9 +256,8 @@ fn model_config(config: &TrainConfig, tokenizer: &Tokenizer) -> Result<ModelConf
             .unwrap_or(config.data.sequence_length),
         initializer_range: section.initializer_range,
         tie_word_embeddings: section.tie_word_embeddings,
-        block_size: section.block_size,
-        block_counts: section.block_counts,
-        window_size: if method == Method::Nsa { section.window_size } else { 0 },
+        budget,
+        window_size: if method.uses_window() { section.window_size } else { 0 },
         attention_method: method,
         bos_token_id: None,
         eos_token_id: vec![tokenizer.eos()],
@@ -271,11 +276,7 @@ fn model_config(config: &TrainConfig, tokenizer: &Tokenizer) -> Result<ModelConf
 
 fn objective(config: &TrainConfig, model: &ModelConfig) -> Objective {
     let section = &config.objective;
-    let selection = SelectionOptions {
-        block_size: model.block_size,
-        block_counts: model.block_counts,
-        rule: section.selection,
-    };
+    let selection = model.budget.selection(section.selection);
     Objective {
         attention: AttentionOptions {
             selection,

@@ -4,7 +4,7 @@
 //! runs/ssa-20260131-154502/
 //!   run.lock         locked by the process that works here
 //!   config.toml      the configuration with all defaults; usable as input again
-//!   metrics.jsonl    one JSON object per optimiser step
+//!   metrics.jsonl    one JSON object per optimizer step
 //!   journal.jsonl    start, interruptions, skipped steps, end
 //!   tensorboard/     the metrics as event files
 //!   checkpoints/     what a run needs to resume
@@ -36,7 +36,7 @@ use crate::journal::{JournalEntry, RunEvent, read_journal};
 use crate::lock::{LOCK, RunLock};
 use crate::{Result, TrainError};
 
-pub use resume::Remaining;
+pub use resume::ResumePoint;
 
 const CONFIG: &str = "config.toml";
 const CHECKPOINT: &str = "checkpoint";
@@ -292,7 +292,7 @@ impl RunDir {
         read_journal(&self.path)
     }
 
-    /// The best weights so far; none before the first validation.
+    /// The best weights so far, if there was a validation.
     ///
     /// # Errors
     /// [`TrainError::File`] names the file that cannot be read or does not hold what this crate

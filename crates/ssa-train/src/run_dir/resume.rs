@@ -10,29 +10,28 @@ use crate::config::{Difference, TrainConfig};
 use crate::journal::{Journal, RunEvent, read_journal};
 use crate::{Result, TrainError};
 
-/// What is left to do of a run that was started before.
+/// Where a run resumes: steps are left, or only the evaluation.
 #[derive(Clone, Debug)]
-pub enum Remaining {
-    /// Nothing.
-    Nothing,
-    /// The steps after a checkpoint, or all if there is none; or only the evaluation.
-    After(Option<Checkpoint>),
+pub struct ResumePoint {
+    /// The newest checkpoint; `None` if the run stopped before its first.
+    pub checkpoint: Option<Checkpoint>,
 }
 
 impl RunDir {
-    /// Resumes the run with a configuration, which becomes that of the run. A finished run is
-    /// resumed if that changes anything, and loses its summary and report.
+    /// Resumes the run with a configuration, which becomes that of the run. A finished run has
+    /// nothing left to do (`None`), unless the configuration changes: then it is resumed, and loses
+    /// its summary and report.
     ///
     /// # Errors
     /// As [`continue_with`](Self::continue_with) and [`Checkpoints::newest`]; [`TrainError::NoRun`]
     /// for a finished run whose checkpoints are gone.
     ///
     /// [`Checkpoints::newest`]: crate::Checkpoints::newest
-    pub fn resume(&self, config: &TrainConfig, allowed: &[String]) -> Result<Remaining> {
+    pub fn resume(&self, config: &TrainConfig, allowed: &[String]) -> Result<Option<ResumePoint>> {
         let checkpoint = self.checkpoints().newest()?;
         if self.is_finished() {
             if self.config()? == *config {
-                return Ok(Remaining::Nothing);
+                return Ok(None);
             }
             refuse(&self.config_path(), &config.differences(&self.config()?), allowed)?;
             if checkpoint.is_none() {
@@ -42,7 +41,7 @@ impl RunDir {
         }
         self.continue_with(config, checkpoint.as_ref(), allowed)?;
         self.reopen()?;
-        Ok(Remaining::After(checkpoint))
+        Ok(Some(ResumePoint { checkpoint }))
     }
 
     /// Makes `config` the configuration of the run, unless it differs in a key that is not among

@@ -113,7 +113,7 @@ fn a_run_is_opened_by_one_program_and_cleared_of_halves() {
 }
 
 #[test]
-fn a_run_killed_at_once_leaves_an_empty_directory_behind() {
+fn a_run_killed_in_its_first_instant_leaves_a_vacant_directory() {
     let directory = tempdir().unwrap();
     let path = directory.path().join("run");
     drop(RunDir::create_named(&path, Existing::Refuse).unwrap());

@@ -169,6 +169,7 @@ impl<'a> Session<'a> {
     /// # Errors
     /// [`TrainError::CheckpointNotSaved`]; [`TrainError::File`].
     pub fn interrupt(mut self) -> Result<()> {
+        self.run_dir.check_lock()?;
         self.keep(Measurements::default())?;
         self.save()?;
         self.saver.wait()?;
@@ -180,6 +181,7 @@ impl<'a> Session<'a> {
     /// # Errors
     /// As [`interrupt`](Self::interrupt).
     pub fn finish(mut self) -> Result<Trainer> {
+        self.run_dir.check_lock()?;
         self.keep(Measurements::default())?;
         self.save()?;
         self.saver.wait()?;
@@ -231,14 +233,14 @@ impl<'a> Session<'a> {
     fn recover(&mut self, bad: BadStep) -> Result<Event> {
         let in_row = self.trainer.bad_steps().in_row + 1;
         if in_row < self.trainer.plan().config().training.max_bad_steps {
-            self.pass_over(&bad)?;
+            self.skip_rows(&bad)?;
             return Ok(Event::Skipped(bad));
         }
         self.saver.wait()?;
         match self.roll_back_target()? {
             Some(checkpoint) => {
                 let to = checkpoint.state().step;
-                self.pass_over(&bad)?;
+                self.skip_rows(&bad)?;
                 self.journal.write(RunEvent::RolledBack { step: self.trainer.done(), to })?;
                 self.trainer.roll_back(&checkpoint)?;
                 let tensorboard = self.trainer.plan().config().monitoring.tensorboard;
@@ -260,8 +262,8 @@ impl<'a> Session<'a> {
         }
     }
 
-    fn pass_over(&mut self, bad: &BadStep) -> Result<()> {
-        self.trainer.pass_over();
+    fn skip_rows(&mut self, bad: &BadStep) -> Result<()> {
+        self.trainer.skip_rows();
         self.journal.write(RunEvent::Skipped {
             step: bad.step,
             what: bad.what.to_owned(),

@@ -18,7 +18,7 @@ pub(super) struct Event<'a> {
     pub(super) what: What<'a>,
 }
 
-/// What an event tells.
+/// The content of an event.
 pub(super) enum What<'a> {
     /// The version of the format.
     FileVersion,

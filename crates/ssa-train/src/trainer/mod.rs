@@ -7,9 +7,7 @@ use std::time::{Duration, Instant};
 
 use ssa_data::{Batch, Loader, Mixture, Prefetch};
 use ssa_kernels::{DType, Device, Documents};
-use ssa_model::{
-    AttentionMode, Input, Method, Model, Parameters, StepLosses, StepScale, TrainBatch,
-};
+use ssa_model::{Input, LossDenominators, Losses, Model, Parameters, StepLosses, TrainBatch};
 
 use crate::checkpoint::BadSteps;
 use crate::fingerprint::fingerprint;
@@ -18,6 +16,7 @@ use crate::metrics::StepMetrics;
 use crate::optimizer::Optimizer;
 use crate::{Result, TrainError, TrainPlan};
 
+mod bad_value;
 mod state;
 #[cfg(test)]
 pub(crate) mod tests;
@@ -26,6 +25,12 @@ pub(crate) mod tests;
 pub(crate) const STEPS_AHEAD: usize = 2;
 
 const TERA: f64 = 1e12;
+
+// What the data calls "no target" must be what the loss ignores.
+const _: () = assert!(
+    ssa_data::IGNORE_INDEX == ssa_kernels::ops::cross_entropy::IGNORE_INDEX,
+    "data and kernels mark a label that is not a target by the same number"
+);
 
 /// Trains a model step by step.
 ///
@@ -61,25 +66,14 @@ pub struct Trainer {
     pub(crate) grads: Parameters,
     /// Steps done.
     pub(crate) done: usize,
-    /// Micro-batches read, also those of steps that failed and were passed over.
+    /// Micro-batches read, also those of skipped steps.
     pub(crate) cursor: u64,
     bad_steps: BadSteps,
     text_sha256: String,
-    /// Set by others: the step at hand is given up.
+    /// Set from outside: the current step is abandoned.
     stop: Arc<AtomicBool>,
     /// Set by an error: the iterator ends after it.
     failed: bool,
-}
-
-/// Sums over the micro-batches of a step.
-#[derive(Default)]
-struct StepTotals {
-    cross_entropy: f64,
-    alignment: f64,
-    alignment_per_layer: Vec<f64>,
-    z_loss: f64,
-    streams: usize,
-    full_streams: usize,
 }
 
 impl Trainer {
@@ -93,8 +87,8 @@ impl Trainer {
         let micro_batch_size = plan.batches().micro_batch_size;
         let loader = Loader::new(rows, micro_batch_size, plan.seed())?;
         let batches = Prefetch::new(loader, plan.batches().full / micro_batch_size * STEPS_AHEAD)?;
-        let optimizer = Optimizer::new(*plan.optimizer(), model.config());
-        let grads = Parameters::zeros(model.config());
+        let optimizer = Optimizer::new(*plan.optimizer(), model.config())?;
+        let grads = Parameters::zeros(model.config())?;
         let bad_steps = BadSteps::default();
         let flops = StepFlops::new(&plan);
         Ok(Self {
@@ -113,10 +107,10 @@ impl Trainer {
         })
     }
 
-    /// Moves everything to a device, where the steps then run.
+    /// Moves everything to a device, on which the steps then run.
     ///
     /// # Errors
-    /// [`TrainError::Kernel`] if the device has no place for it.
+    /// [`TrainError::Kernel`] if the device is out of memory.
     pub fn to_device(mut self, device: &Device) -> Result<Self> {
         if self.model.device() == *device {
             return Ok(self);
@@ -124,7 +118,7 @@ impl Trainer {
         let masters = self.optimizer.masters(self.model.parameters())?;
         let weights = self.optimizer.move_to(&masters, device)?;
         *self.model.parameters_mut() = weights;
-        self.grads = Parameters::zeros_on(self.model.config(), device, DType::F32);
+        self.grads = Parameters::zeros_on(self.model.config(), device, DType::F32)?;
         Ok(self)
     }
 
@@ -158,40 +152,47 @@ impl Trainer {
         self.done
     }
 
-    /// Gives up the step at hand as soon as `flag` is set: between two micro-batches, so that
-    /// nobody waits for the rest of a long step.
+    /// Abandons the current step once `flag` is set: between two micro-batches, so that nobody
+    /// waits for the rest of a long step.
     pub fn stop_on(&mut self, flag: Arc<AtomicBool>) {
         self.stop = flag;
     }
 
-    /// Runs one optimiser step.
+    /// Runs one optimizer step.
     ///
     /// All micro-batches are fetched before the first is run: the denominators of the means are
     /// those of the whole step, so rows with few targets weigh the same whichever micro-batch they
     /// fall into.
     ///
+    /// On a GPU everything up to the update of the weights is queued without waiting. The update
+    /// itself depends on the losses and the norm: the device decides whether it applies, and the
+    /// host reads them once, while the update runs.
+    ///
     /// # Errors
-    /// [`TrainError::NotFinite`] if a loss or the gradient is not a number any more; weights and
-    /// moments then stay as they were, and the same step fails again unless
-    /// [`pass_over`](Self::pass_over) passes over its rows. [`TrainError::Stopped`] if it was given
-    /// up, which changes nothing either.
+    /// [`TrainError::NotFinite`] if a loss or the gradient is not finite; weights and moments then
+    /// stay as they were, and the same step fails again unless its rows are skipped
+    /// ([`skip_rows`](Self::skip_rows)). [`TrainError::Stopped`] if it was abandoned, which changes
+    /// nothing either.
     pub fn step(&mut self) -> Result<StepMetrics> {
         let start = Instant::now();
         let batches = self.micro_batches()?;
-        let scale = step_scale(&batches);
+        let denominators = denominators(&batches);
         let flops = self.flops.of(&batches);
-        let totals = self.accumulate(batches, &scale)?;
+        let losses = self.accumulate(batches, denominators)?;
+        let learning_rate = self.plan.schedule().learning_rate(self.done);
+        let (losses, norm) = self.update(losses, learning_rate)?;
+
         let alpha = self.alpha();
-        let z_loss = f64::from(self.plan.objective().z_loss) * totals.z_loss;
-        let loss = totals.cross_entropy + alpha * totals.alignment + z_loss;
-        let norm = Optimizer::norm(&self.grads)?;
-        self.check_finite("the cross-entropy", totals.cross_entropy)?;
-        self.check_finite("the alignment loss", totals.alignment)?;
+        let z_loss = f64::from(self.plan.objective().z_loss) * losses.z_loss;
+        let loss = losses.cross_entropy + alpha * losses.alignment + z_loss;
+        // A mean is finite exactly if its sums are, by which the device has decided.
+        self.check_finite("the cross-entropy", losses.cross_entropy)?;
+        self.check_finite("the alignment loss", losses.alignment)?;
         self.check_finite("the z-loss", z_loss)?;
         self.check_finite("the gradient norm", norm)?;
 
-        let learning_rate = self.plan.schedule().learning_rate(self.done);
-        self.optimizer.step(self.model.parameters_mut(), &self.grads, norm, learning_rate)?;
+        self.optimizer.confirm_step();
+        let full_streams = self.plan.full_stream_fraction(self.done..self.done + 1);
         self.cursor = self.indices().end;
         self.done += 1;
         self.bad_steps.in_row = 0;
@@ -201,18 +202,18 @@ impl Trainer {
         Ok(StepMetrics {
             step: self.done,
             loss,
-            cross_entropy: totals.cross_entropy,
-            alignment: totals.alignment,
-            alignment_per_layer: totals.alignment_per_layer,
-            z_loss: totals.z_loss,
+            cross_entropy: losses.cross_entropy,
+            alignment: losses.alignment,
+            alignment_per_layer: losses.alignment_per_layer,
+            z_loss: losses.z_loss,
             effective_alpha: alpha,
             learning_rate,
             grad_norm: norm,
-            full_stream_fraction: totals.full_streams as f64 / totals.streams as f64,
+            full_stream_fraction: full_streams,
             skipped_steps: self.bad_steps.skipped,
-            tokens: scale.valid_tokens,
+            tokens: denominators.valid_tokens,
             seconds,
-            tokens_per_second: scale.valid_tokens as f64 / seconds,
+            tokens_per_second: denominators.valid_tokens as f64 / seconds,
             tflops,
             mfu: self.plan.config().monitoring.peak_tflops.map(|peak| tflops / peak),
             epoch,
@@ -229,7 +230,7 @@ impl Trainer {
         self.cursor..self.cursor + self.plan.batches().micro_batches(self.done) as u64
     }
 
-    /// Rows read so far, also those of steps that failed and were passed over.
+    /// Rows read so far, also those of skipped steps.
     fn rows_read(&self) -> u64 {
         self.cursor * self.plan.batches().micro_batch_size as u64
     }
@@ -240,29 +241,42 @@ impl Trainer {
         (mixture.epochs(drawn), drawn as f64 / mixture.rows() as f64)
     }
 
-    /// Fills the gradient buffer with the gradient of the step.
-    fn accumulate(&mut self, batches: Vec<Batch>, scale: &StepScale) -> Result<StepTotals> {
+    /// Fills the gradient buffer with the gradient of the step; returns its losses.
+    fn accumulate(
+        &mut self,
+        batches: Vec<Batch>,
+        denominators: LossDenominators,
+    ) -> Result<StepLosses> {
         self.grads.fill_zero();
         let layers = self.model.config().num_hidden_layers;
-        let mut totals = StepTotals::default();
+        let objective = self.plan.objective();
+        let mut losses = self.model.step_losses(objective, denominators);
         for (index, batch) in batches.into_iter().enumerate() {
             if self.stop.load(Ordering::Relaxed) {
                 return Err(TrainError::Stopped);
             }
             let streams = self.plan.streams().streams(self.done as u64, index as u64, layers);
             let batch = train_batch(batch)?;
-            let objective = self.plan.objective();
-            let losses =
-                self.model.train_step(&batch, objective, &streams, scale, &mut self.grads)?;
-            totals.add(&losses, &streams);
+            self.model.train_step(&batch, objective, &streams, &mut losses, &mut self.grads)?;
         }
-        Ok(totals)
+        Ok(losses)
+    }
+
+    /// Updates the weights, unless a loss or the gradient is not finite; returns the losses and the
+    /// norm.
+    fn update(&mut self, losses: StepLosses, learning_rate: f64) -> Result<(Losses, f64)> {
+        let (norm, scale) = self.optimizer.clipped_norm(&self.grads, losses.sums())?;
+        let pending = losses.start_read([&norm])?;
+        let parameters = self.model.parameters_mut();
+        self.optimizer.queue_step(parameters, &self.grads, &scale, learning_rate)?;
+        let (losses, [norm]) = pending.wait()?;
+        Ok((losses, norm))
     }
 
     /// The weight of the alignment loss, 0 for methods that have none.
     fn alpha(&self) -> f64 {
         let objective = self.plan.objective();
-        if objective.attention.method == Method::Ssa { f64::from(objective.alpha) } else { 0.0 }
+        if objective.attention.method.is_aligned() { f64::from(objective.alpha) } else { 0.0 }
     }
 
     fn check_finite(&self, what: &'static str, value: f64) -> Result<()> {
@@ -288,34 +302,20 @@ impl Iterator for Trainer {
     }
 }
 
-impl StepTotals {
-    fn add(&mut self, losses: &StepLosses, streams: &[AttentionMode]) {
-        self.cross_entropy += losses.cross_entropy;
-        self.alignment += losses.alignment;
-        self.z_loss += losses.z_loss;
-        self.alignment_per_layer.resize(losses.alignment_per_layer.len(), 0.0);
-        let layers = self.alignment_per_layer.iter_mut().zip(&losses.alignment_per_layer);
-        layers.for_each(|(total, share)| *total += share);
-        self.streams += streams.len();
-        self.full_streams +=
-            streams.iter().filter(|&&stream| stream == AttentionMode::Full).count();
-    }
-}
-
 /// The length of a step, which rates divide by. A clock that stands still counts a nanosecond.
 fn positive_seconds(elapsed: Duration) -> f64 {
     elapsed.max(Duration::from_nanos(1)).as_secs_f64()
 }
 
 /// The denominators of the means over all micro-batches of a step.
-fn step_scale(batches: &[Batch]) -> StepScale {
-    StepScale {
+fn denominators(batches: &[Batch]) -> LossDenominators {
+    LossDenominators {
         target_tokens: batches.iter().map(Batch::target_tokens).sum(),
         valid_tokens: batches.iter().map(Batch::valid_tokens).sum(),
     }
 }
 
-pub(crate) fn train_batch(batch: Batch) -> Result<TrainBatch> {
+fn train_batch(batch: Batch) -> Result<TrainBatch> {
     let documents = Documents::from_cu_seqlens(batch.cu_seqlens)?;
     let input = Input::new(batch.ids, batch.batch, batch.tokens, documents)?;
     Ok(TrainBatch::new(input, batch.labels, Some(batch.valid))?)

@@ -1,4 +1,4 @@
-//! Taking a trainer's state out and putting it back.
+//! Saving and restoring the state of a trainer.
 
 use ssa_data::{Mixture, RowPlace};
 use ssa_files::Sha256;
@@ -11,7 +11,7 @@ use crate::optimizer::Optimizer;
 use crate::{Result, TrainPlan};
 
 impl Trainer {
-    /// A trainer that goes on from a checkpoint.
+    /// A trainer that continues from a checkpoint.
     ///
     /// # Errors
     /// [`TrainError::Model`](crate::TrainError::Model) names the file and the tensor that does not
@@ -28,20 +28,20 @@ impl Trainer {
         trainer.optimizer =
             Optimizer::restored(*trainer.plan.optimizer(), m, v, state.optimizer_steps);
         trainer.done = state.step;
-        // Rows and not batches, so that a run may go on with batches of another size.
+        // Rows and not batches, so that a run can continue with batches of another size.
         trainer.cursor = state.rows_read.div_ceil(trainer.plan.batches().micro_batch_size as u64);
         trainer.bad_steps = state.bad_steps;
         Ok(trainer)
     }
 
-    /// Passes over the rows of a step that failed: the step will be tried on the next ones.
-    pub fn pass_over(&mut self) {
+    /// Skips the rows of a step that failed: the step will be tried on the next ones.
+    pub fn skip_rows(&mut self) {
         self.cursor = self.indices().end;
         self.bad_steps.skipped += 1;
         self.bad_steps.in_row += 1;
     }
 
-    /// Steps whose numbers were bad.
+    /// Steps that were not finite.
     pub fn bad_steps(&self) -> BadSteps {
         self.bad_steps
     }
@@ -51,8 +51,8 @@ impl Trainer {
         self.indices().flat_map(|index| self.batches.loader().row_places(index)).collect()
     }
 
-    /// Takes weights, moments and step back to a checkpoint. Rows already read are not read again:
-    /// among them are those that made the numbers bad.
+    /// Rolls weights, moments and step back to a checkpoint. Rows already read are not read again:
+    /// among them are those that led to the bad steps.
     pub(crate) fn roll_back(&mut self, checkpoint: &Checkpoint) -> Result<()> {
         let Restored { parameters, m, v } = checkpoint.restore(self.plan.model())?;
         let state = checkpoint.state();

@@ -2,10 +2,10 @@
 
 use anyhow::Result;
 use ssa_bench::{AttentionRow, AttentionSettings, Effort, Meter, Peaks};
-use ssa_eval::report::table::{Row, Table};
 use ssa_kernels::Device;
+use ssa_report::{Column, NONE, Row, Table};
 
-use super::{NONE, percent, print_peaks, rate, record};
+use super::{percent, print_peaks, rate, record};
 use crate::args::{BenchAttentionArgs, DeviceChoice};
 use crate::commands::{device, memory};
 use crate::display::{note, print, render};
@@ -58,7 +58,15 @@ fn label(row: &AttentionRow) -> String {
 }
 
 fn table(rows: &[AttentionRow], peaks: &Peaks) -> Table {
-    let header = vec!["part", "tokens", "ms", "TFLOP/s", "of peak", "GB/s", "of peak"];
+    let columns = vec![
+        Column::text("part"),
+        Column::number("tokens"),
+        Column::number("ms"),
+        Column::number("TFLOP/s"),
+        Column::number("of peak").rank(3),
+        Column::number("GB/s").rank(1),
+        Column::number("of peak").rank(2),
+    ];
     let cells = |row: &AttentionRow| {
         let ms = row.timing.as_ref().map_or(NONE.to_owned(), |timing| format!("{:.3}", timing.ms));
         vec![
@@ -71,8 +79,5 @@ fn table(rows: &[AttentionRow], peaks: &Peaks) -> Table {
             percent(row.gb_per_s, peaks.gb_per_s),
         ]
     };
-    Table {
-        header,
-        rows: rows.iter().map(|row| Row { cells: cells(row), emphasis: false }).collect(),
-    }
+    Table::new(columns, rows.iter().map(|row| Row::new(cells(row))))
 }

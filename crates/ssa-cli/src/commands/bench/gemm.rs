@@ -3,8 +3,8 @@
 use anyhow::Result;
 use serde::Serialize;
 use ssa_bench::{Effort, GemmRow, Meter, Peaks};
-use ssa_eval::report::table::{Row, Table};
 use ssa_model::{ModelConfig, ModelSettings};
+use ssa_report::{Column, Row, Table};
 
 use super::{percent, print_peaks, rate, record};
 use crate::args::{BenchGemmArgs, DeviceChoice};
@@ -53,7 +53,14 @@ pub(super) fn run(args: &BenchGemmArgs, choice: DeviceChoice) -> Result<()> {
 }
 
 fn table(rows: &[GemmRow], peaks: &Peaks) -> Table {
-    let header = vec!["product", "pass", "rows x inputs x outputs", "ms", "TFLOP/s", "of peak"];
+    let columns = vec![
+        Column::text("product"),
+        Column::number("pass"),
+        Column::number("rows x inputs x outputs").rank(1),
+        Column::number("ms"),
+        Column::number("TFLOP/s"),
+        Column::number("of peak").rank(2),
+    ];
     let cells = |row: &GemmRow| {
         vec![
             row.product.to_owned(),
@@ -64,8 +71,5 @@ fn table(rows: &[GemmRow], peaks: &Peaks) -> Table {
             percent(Some(row.tflops), peaks.tflops),
         ]
     };
-    Table {
-        header,
-        rows: rows.iter().map(|row| Row { cells: cells(row), emphasis: false }).collect(),
-    }
+    Table::new(columns, rows.iter().map(|row| Row::new(cells(row))))
 }

@@ -7,22 +7,21 @@ mod step;
 
 use anyhow::Result;
 use ssa_bench::Peaks;
+use ssa_report::NONE;
 
-use crate::args::{BenchArgs, BenchCommand, DeviceChoice};
+use super::start;
+use crate::args::{BenchArgs, BenchCommand};
 use crate::display::print;
 
-pub(crate) fn run(args: &BenchArgs, device: DeviceChoice) -> Result<()> {
+pub(crate) fn run(args: &BenchArgs) -> Result<()> {
     match &args.command {
-        BenchCommand::Attention(args) => attention::run(args, device),
-        BenchCommand::Gemm(args) => gemm::run(args, device),
-        BenchCommand::Step(args) => step::run(args, device),
+        BenchCommand::Attention(args) => attention::run(args, start(&args.record.compute)?),
+        BenchCommand::Gemm(args) => gemm::run(args, start(&args.record.compute)?),
+        BenchCommand::Step(args) => step::run(args, start(&args.record.compute)?),
     }
 }
 
-/// What stands in a cell that has no value.
-const NONE: &str = "\u{2013}";
-
-/// A rate: three digits or more.
+/// A rate with at least three digits.
 fn rate(value: Option<f64>) -> String {
     match value {
         None => NONE.to_owned(),
@@ -39,7 +38,7 @@ fn percent(value: Option<f64>, of: f64) -> String {
 
 fn print_peaks(peaks: &Peaks) -> Result<()> {
     print(&format!(
-        "at best: {} TFLOP/s (square matrix product), {} GB/s (addition)",
+        "peak: {} TFLOP/s (square matrix product), {} GB/s (addition)",
         rate(Some(peaks.tflops)),
         rate(Some(peaks.gb_per_s))
     ))

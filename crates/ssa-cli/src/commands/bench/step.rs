@@ -3,14 +3,15 @@
 use anyhow::Result;
 use serde::Serialize;
 use ssa_bench::{Effort, Meter, Peaks, StepReport, StepSettings};
-use ssa_eval::report::table::{Row, Table};
-use ssa_model::{Method, ModelSettings};
+use ssa_model::{Method, ModelSettings, SparseBudget};
+use ssa_report::number::{counted, grouped};
+use ssa_report::{Column, Row, Table};
 use ssa_train::{TrainConfig, TrainPlan};
 
 use super::{percent, print_peaks, rate, record};
 use crate::args::{BenchStepArgs, DeviceChoice};
 use crate::commands::{device, memory};
-use crate::display::{amount, note, print, render};
+use crate::display::{note, print, render};
 
 /// Tokens of a row of a preset.
 const PRESET_TOKENS: usize = 8192;
@@ -19,8 +20,7 @@ const PRESET_TOKENS: usize = 8192;
 struct Settings<'a> {
     model: &'a str,
     method: Method,
-    block_size: usize,
-    block_counts: usize,
+    budget: SparseBudget,
     tokens: usize,
     batch: usize,
     recompute: bool,
@@ -34,8 +34,7 @@ pub(super) fn run(args: &BenchStepArgs, choice: DeviceChoice) -> Result<()> {
     let settings = Settings {
         model: &name,
         method: plan.config().objective.method,
-        block_size: plan.model().block_size,
-        block_counts: plan.model().block_counts,
+        budget: plan.model().budget,
         tokens: plan.sequence_length(),
         batch: args.batch,
         recompute: plan.objective().recompute,
@@ -52,11 +51,11 @@ pub(super) fn run(args: &BenchStepArgs, choice: DeviceChoice) -> Result<()> {
         note(&format!("step {done}: {:.1} ms, loss {:.3}", metrics.seconds * 1e3, metrics.loss));
     })?;
     print(&format!(
-        "{name}, {}, {} rows of {} tokens, {} parameters",
+        "{name}, {}, {} of {}, {}",
         settings.method,
-        settings.batch,
-        settings.tokens,
-        amount(report.parameters as u64)
+        counted(settings.batch, "row"),
+        counted(settings.tokens, "token"),
+        counted(report.parameters, "parameter")
     ))?;
     print_peaks(&peaks)?;
     print(&render(&table(&report, &peaks)))?;
@@ -65,9 +64,12 @@ pub(super) fn run(args: &BenchStepArgs, choice: DeviceChoice) -> Result<()> {
         let [peak, reserved] = [peak, reserved].map(|bytes| bytes as f64 / 1e9);
         print(&format!("peak memory {peak:.1} GB in buffers, {reserved:.1} GB reserved"))?;
     }
+    if let Some(waits) = report.host_waits {
+        print(&format!("host waits for the GPU in the last step: {waits}"))?;
+    }
     if let Some(kernels) = report.kernels {
         print(&format!(
-            "kernels: {} compiled in {:.1} s, {} from the cache in {:.2} s",
+            "kernels: {} compiled in {:.1} s, {} read from the cache in {:.2} s",
             kernels.compiled, kernels.compile_seconds, kernels.cached, kernels.read_seconds
         ))?;
     }
@@ -117,27 +119,32 @@ fn preset(name: &str) -> Result<TrainConfig> {
     model.num_attention_heads = settings.num_attention_heads;
     model.num_key_value_heads = settings.num_key_value_heads;
     model.head_dim = settings.head_dim;
-    model.block_size = settings.block_size;
-    model.block_counts = settings.block_counts;
+    model.block_size = settings.budget.block_size();
+    model.block_counts = settings.budget.block_counts();
     config.data.sequence_length = PRESET_TOKENS;
     Ok(config)
 }
 
 fn table(report: &StepReport, peaks: &Peaks) -> Table {
-    let header = vec!["stream", "steps", "ms", "tok/s", "TFLOP/s", "MFU", "loss"];
+    let columns = vec![
+        Column::text("stream"),
+        Column::number("steps").rank(1),
+        Column::number("ms"),
+        Column::number("tok/s"),
+        Column::number("TFLOP/s"),
+        Column::number("MFU"),
+        Column::number("loss").rank(2),
+    ];
     let cells = |row: &ssa_bench::StepRow| {
         vec![
             row.stream.to_owned(),
             row.steps.to_string(),
             format!("{:.1}", row.ms),
-            amount(row.tokens_per_second.round() as u64),
+            grouped(row.tokens_per_second.round() as u64),
             rate(Some(row.tflops)),
             percent(Some(row.tflops), peaks.tflops),
             format!("{:.3}", row.loss),
         ]
     };
-    Table {
-        header,
-        rows: report.rows.iter().map(|row| Row { cells: cells(row), emphasis: false }).collect(),
-    }
+    Table::new(columns, report.rows.iter().map(|row| Row::new(cells(row))))
 }

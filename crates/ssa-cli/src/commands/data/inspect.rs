@@ -5,13 +5,14 @@ use std::sync::Arc;
 use anyhow::Result;
 use serde::Serialize;
 use ssa_data::{
-    Corpus, CorpusStatistics, Manifest, ManifestCheck, PackOptions, Remainder, TokenSource,
-    Tokenizer, corpus_tokenizer, pack_documents, statistics, verify,
+    Corpus, Manifest, ManifestCheck, PackOptions, Remainder, TokenCounts, TokenSource, Tokenizer,
+    corpus_tokenizer, count_tokens, load_tokenizer, pack_documents, verify,
 };
-use ssa_eval::report::table::{Row, Table};
+use ssa_report::number::counted;
+use ssa_report::{Column, NONE, Row, Table};
 
 use crate::args::InspectArgs;
-use crate::display::{AmountProgress, Display, amount, print, print_json, render};
+use crate::display::{AmountProgress, Display, print, print_json, render};
 
 /// Ids listed as the most frequent.
 const MOST_FREQUENT: usize = 10;
@@ -28,9 +29,9 @@ struct Output {
     documents: usize,
     tokens: u64,
     text_bytes: Option<u64>,
-    statistics: Option<Statistics>,
+    statistics: Option<Counts>,
     packing: &'static str,
-    utilisation: f64,
+    utilization: f64,
     rows: Vec<Vec<Piece>>,
 }
 
@@ -43,7 +44,7 @@ enum Check {
 }
 
 #[derive(Serialize)]
-struct Statistics {
+struct Counts {
     quartiles: [usize; 5],
     tokens_by_length: Vec<u64>,
     distinct_tokens: usize,
@@ -61,7 +62,7 @@ struct FrequentToken {
 #[derive(Serialize)]
 struct Piece {
     tokens: [usize; 2],
-    /// None for a corpus without a tokenizer.
+    /// `None` for a corpus without a tokenizer.
     text: Option<String>,
     ids: Vec<u32>,
 }
@@ -71,12 +72,12 @@ pub(super) fn run(args: &InspectArgs) -> Result<()> {
     let corpus = Corpus::open(&args.corpus)?;
     let check = check(&corpus, manifest.as_ref(), args.quick)?;
     let tokenizer = match &args.tokenizer {
-        Some(path) => Some(Tokenizer::load(path, None)?),
+        Some(path) => Some(load_tokenizer(path, None)?),
         None => corpus_tokenizer(&args.corpus)?,
     };
     let statistics = if args.quick { None } else { Some(count(&corpus, tokenizer.as_ref())?) };
     let (shards, documents, tokens) = (corpus.shards().len(), corpus.documents(), corpus.tokens());
-    let (utilisation, rows) = rows(corpus, tokenizer.as_ref(), args)?;
+    let (utilization, rows) = rows(corpus, tokenizer.as_ref(), args)?;
     let output = Output {
         corpus: args.corpus.display().to_string(),
         check,
@@ -86,7 +87,7 @@ pub(super) fn run(args: &InspectArgs) -> Result<()> {
         text_bytes: manifest.map(|manifest| manifest.text_bytes()),
         statistics,
         packing: args.packing.name(),
-        utilisation,
+        utilization,
         rows,
     };
     if args.json { print_json(&output) } else { show(&output) }
@@ -106,20 +107,19 @@ fn check(corpus: &Corpus, manifest: Option<&Manifest>, quick: bool) -> Result<Ch
     }
 }
 
-fn count(corpus: &Corpus, tokenizer: Option<&Tokenizer>) -> Result<Statistics> {
+fn count(corpus: &Corpus, tokenizer: Option<&Tokenizer>) -> Result<Counts> {
     let mut progress = AmountProgress::new(Display::choose(false), "counting");
-    let counted = statistics(corpus, MOST_FREQUENT, &mut |done, all| {
-        progress.set(0, done as u64, all as u64, || format!("{} documents", amount(done as u64)));
+    let counts = count_tokens(corpus, MOST_FREQUENT, &mut |done, all| {
+        progress.set(0, done as u64, all as u64, || vec![counted(done, "document")]);
     });
     progress.finish();
-    let CorpusStatistics { quartiles, tokens_by_length, distinct_tokens, most_frequent, .. } =
-        counted;
+    let TokenCounts { quartiles, tokens_by_length, distinct_tokens, most_frequent, .. } = counts;
     let named = most_frequent.into_iter().map(|(id, count)| {
         let token = tokenizer.map(|tokenizer| tokenizer.decode(&[id])).transpose()?;
         Ok(FrequentToken { id, token, count })
     });
     let most_frequent = named.collect::<Result<_>>()?;
-    Ok(Statistics { quartiles, tokens_by_length, distinct_tokens, most_frequent })
+    Ok(Counts { quartiles, tokens_by_length, distinct_tokens, most_frequent })
 }
 
 /// The share of the rows' tokens that are not padding, and the first rows.
@@ -154,32 +154,33 @@ fn rows(
 fn show(output: &Output) -> Result<()> {
     print(match output.check {
         Check::Checksums => {
-            "all files are what the manifest says: checksums, vocabulary, ends of documents"
+            "all files match the manifest: checksums, vocabulary, ends of documents"
         }
-        Check::Sizes => "sizes and indices are what the manifest says",
-        Check::NoManifest => "there is no manifest to check the files by",
+        Check::Sizes => "sizes and indices match the manifest",
+        Check::NoManifest => "no manifest to check the files against",
     })?;
     let text = output.text_bytes.map(|bytes| {
         let each = bytes as f64 / output.tokens as f64;
-        format!(", {} bytes of text ({each:.2} a token)", amount(bytes))
+        format!(", {} of text ({each:.2} per token)", counted(bytes, "byte"))
     });
     print(&format!(
-        "{} shards, {} documents, {} tokens{}",
-        output.shards,
-        output.documents,
-        amount(output.tokens),
+        "{}, {}, {}{}",
+        counted(output.shards, "shard"),
+        counted(output.documents, "document"),
+        counted(output.tokens, "token"),
         text.unwrap_or_default()
     ))?;
     if let Some(statistics) = &output.statistics {
         let [shortest, first, median, third, longest] = statistics.quartiles;
         print(&format!(
-            "tokens of a document: {shortest} to {longest}, quartiles {first}, {median}, {third}"
+            "tokens per document: {shortest} to {longest}, quartiles {first}, {median}, {third}"
         ))?;
         print(&render(&by_length(&statistics.tokens_by_length, output.tokens)))?;
-        print(&format!("{} different tokens; the most frequent:", statistics.distinct_tokens))?;
+        let distinct = counted(statistics.distinct_tokens, "distinct token");
+        print(&format!("{distinct}; the most frequent:"))?;
         print(&render(&most_frequent(&statistics.most_frequent, output.tokens)))?;
     }
-    print(&format!("{} uses {:.2} % of the rows", output.packing, 100.0 * output.utilisation))?;
+    print(&format!("row utilization ({}): {:.2} %", output.packing, 100.0 * output.utilization))?;
     output.rows.iter().enumerate().try_for_each(|(number, row)| show_row(number, row))
 }
 
@@ -196,23 +197,24 @@ fn share(part: u64, whole: u64) -> String {
     format!("{:.2} %", 100.0 * part as f64 / whole as f64)
 }
 
-/// How much of the corpus lies in long documents, by powers of four.
+/// How much of the corpus is in long documents, by powers of four.
 fn by_length(tokens_by_length: &[u64], tokens: u64) -> Table {
     let rows = (0..tokens_by_length.len()).step_by(2).map(|power| {
         let cells = vec![
-            format!("{} tokens or more", 1_u64 << power),
+            format!("{} or more", counted(1_u64 << power, "token")),
             share(tokens_by_length[power], tokens),
         ];
-        Row { cells, emphasis: false }
+        Row::new(cells)
     });
-    Table { header: vec!["in documents of", "tokens"], rows: rows.collect() }
+    Table::new(vec![Column::text("in documents of"), Column::number("tokens")], rows)
 }
 
 fn most_frequent(frequent: &[FrequentToken], tokens: u64) -> Table {
     let rows = frequent.iter().map(|FrequentToken { id, token, count }| {
-        let name =
-            token.as_ref().map_or_else(|| "\u{2013}".to_owned(), |token| format!("{token:?}"));
-        Row { cells: vec![name, id.to_string(), share(*count, tokens)], emphasis: false }
+        let name = token.as_ref().map_or_else(|| NONE.to_owned(), |token| format!("{token:?}"));
+        Row::new(vec![name, id.to_string(), share(*count, tokens)])
     });
-    Table { header: vec!["token", "id", "share"], rows: rows.collect() }
+    let columns =
+        vec![Column::text("token"), Column::number("id").rank(1), Column::number("share")];
+    Table::new(columns, rows)
 }

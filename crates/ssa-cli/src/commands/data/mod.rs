@@ -11,15 +11,17 @@ use anyhow::Result;
 use serde::Serialize;
 use ssa_data::{
     PrepareOptions, Prepared, Tokenizer, TrainTokenizerOptions, documents, find_sources,
-    prepare as prepare_corpus, train_tokenizer as train,
+    load_tokenizer, prepare as prepare_corpus, train_tokenizer as train,
 };
+use ssa_report::number::{counted, duration};
 
+use super::start_threads;
 use crate::args::{DataCommand, InputArgs, PrepareArgs, TrainTokenizerArgs};
-use crate::display::{AmountProgress, Display, amount, print, print_json};
+use crate::display::{AmountProgress, Display, print, print_json};
 
-pub(crate) fn run(command: &DataCommand, threads: Option<usize>) -> Result<()> {
+pub(crate) fn run(command: &DataCommand) -> Result<()> {
     match command {
-        DataCommand::Prepare(args) => prepare(args, threads),
+        DataCommand::Prepare(args) => prepare(args),
         DataCommand::TrainTokenizer(args) => train_tokenizer(args),
         DataCommand::Inspect(args) => inspect::run(args),
     }
@@ -39,20 +41,24 @@ struct PrepareOutput {
     seconds: f64,
 }
 
-fn prepare(args: &PrepareArgs, threads: Option<usize>) -> Result<()> {
-    let tokenizer = Tokenizer::load(&args.tokenizer, args.eos_token.as_deref())?;
+fn prepare(args: &PrepareArgs) -> Result<()> {
+    start_threads(&args.threads)?;
+    let tokenizer = load_tokenizer(&args.tokenizer, args.eos_token.as_deref())?;
     let options = PrepareOptions {
         input: args.input.options(),
         output: args.output.clone(),
         shard_tokens: args.shard_tokens,
-        part: args.shard,
-        threads: threads.unwrap_or_else(|| thread::available_parallelism().map_or(1, NonZero::get)),
+        part: args.part,
+        threads: args
+            .threads
+            .threads
+            .unwrap_or_else(|| thread::available_parallelism().map_or(1, NonZero::get)),
     };
     let start = Instant::now();
     let mut bar = AmountProgress::new(Display::choose(false), "preparing");
     let prepared = prepare_corpus(&args.input.inputs, &tokenizer, &options, &mut |progress| {
-        let message = || format!("{} tokens, {} shards", amount(progress.tokens), progress.shards);
-        bar.set(progress.resumed_bytes, progress.bytes, progress.total_bytes, message);
+        let counts = || vec![counted(progress.tokens, "token"), counted(progress.shards, "shard")];
+        bar.set(progress.resumed_bytes, progress.bytes, progress.total_bytes, counts);
     });
     bar.finish();
     let Prepared { manifest, shards_before, skipped } = prepared?;
@@ -67,35 +73,36 @@ fn prepare(args: &PrepareArgs, threads: Option<usize>) -> Result<()> {
         skipped_files: skipped,
         seconds: start.elapsed().as_secs_f64(),
     };
-    if args.json { print_json(&output) } else { summarise(&output) }
+    if args.json { print_json(&output) } else { summarize(&output) }
 }
 
-fn summarise(output: &PrepareOutput) -> Result<()> {
-    let PrepareOutput { documents, tokens, text_bytes, shards, resumed_shards, seconds, .. } =
-        output;
+fn summarize(output: &PrepareOutput) -> Result<()> {
     print(&format!(
-        "{documents} documents, {} bytes of text, {} tokens, {shards} shards in {}",
-        amount(*text_bytes),
-        amount(*tokens),
+        "{}, {} of text, {}, {} in {}",
+        counted(output.documents, "document"),
+        counted(output.text_bytes, "byte"),
+        counted(output.tokens, "token"),
+        counted(output.shards, "shard"),
         output.output.display()
     ))?;
-    if *resumed_shards > 0 {
-        print(&format!("{resumed_shards} shards were there already"))?;
+    if output.resumed_shards > 0 {
+        print(&format!("{} already complete", counted(output.resumed_shards, "shard")))?;
     }
     if output.empty_documents > 0 {
-        print(&format!("{} documents without text were left out", output.empty_documents))?;
+        print(&format!("{} without text skipped", counted(output.empty_documents, "document")))?;
     }
     if let Some(first) = output.skipped_files.first() {
-        let count = output.skipped_files.len();
         print(&format!(
-            "{count} files of other kinds were passed over, such as {}",
+            "{} of other kinds skipped, such as {}",
+            counted(output.skipped_files.len(), "file"),
             first.display()
         ))?;
     }
-    print(&format!("{seconds:.1} s"))
+    print(&duration(output.seconds))
 }
 
 fn train_tokenizer(args: &TrainTokenizerArgs) -> Result<()> {
+    start_threads(&args.threads)?;
     let InputArgs { inputs, .. } = &args.input;
     let input = args.input.options();
     let sources = find_sources(inputs, &input)?;
@@ -105,13 +112,20 @@ fn train_tokenizer(args: &TrainTokenizerArgs) -> Result<()> {
     let mut bar = AmountProgress::new(Display::choose(false), "reading");
     let vocab_size =
         train(documents(&sources, &input, &Tokenizer::Bytes), &args.output, &options, |bytes| {
-            bar.set(0, bytes, 0, || format!("{} bytes of text", amount(bytes)));
+            bar.set(0, bytes, 0, || vec![format!("{} of text", counted(bytes, "byte"))]);
         });
     bar.finish();
     let (vocab_size, seconds) = (vocab_size?, start.elapsed().as_secs_f64());
     if vocab_size < args.vocab_size {
         let asked = args.vocab_size;
-        print(&format!("the text has pairs for {vocab_size} tokens only, of {asked} asked for"))?;
+        print(&format!(
+            "the text has pairs for only {vocab_size} of the {asked} tokens asked for"
+        ))?;
     }
-    print(&format!("{vocab_size} tokens in {}, {seconds:.1} s", args.output.display()))
+    print(&format!(
+        "{} in {}, {}",
+        counted(vocab_size, "token"),
+        args.output.display(),
+        duration(seconds)
+    ))
 }

@@ -3,10 +3,12 @@
 use anyhow::Result;
 use ssa_data::{Dataset, HeldOut, HeldOutPart, PackedRows};
 use ssa_kernels::Device;
-use ssa_model::{Method, ModelConfig, parameter_count};
+use ssa_model::{AttentionMode, ModelConfig, parameter_count};
 use ssa_train::{BatchRamp, RunDir, TrainPlan, Trainer};
 
-use crate::display::{amount, note, print};
+use ssa_report::number::grouped;
+
+use crate::display::{note, print};
 
 /// Below this, chance decides the second digit of a loss: with a standard deviation of 2.5 bits per
 /// token, bits per byte have a standard error of 0.025 at this many tokens.
@@ -45,7 +47,7 @@ fn lines(plan: &TrainPlan, data: &Dataset, device: &Device) -> Vec<String> {
     lines.extend(held_out_lines(plan, &data.held_out));
     lines.push(format!(
         "training: {} steps of {} rows on {}",
-        amount(plan.steps() as u64),
+        grouped(plan.steps() as u64),
         rows_of_steps(plan.batches()),
         match device {
             Device::Cpu => format!("{} threads", rayon::current_num_threads()),
@@ -56,14 +58,13 @@ fn lines(plan: &TrainPlan, data: &Dataset, device: &Device) -> Vec<String> {
 }
 
 fn model_line(config: &ModelConfig) -> String {
-    let budget = match config.attention_method {
-        Method::Full => String::new(),
-        _ => format!(" at budget {}", config.trained_budget()),
-    };
+    let trains_sparse = config.attention_method.trains_on(AttentionMode::Sparse);
+    let budget =
+        if trains_sparse { format!(" at budget {}", config.budget) } else { String::new() };
     format!(
         "model: {}{budget}, {} parameters, {} layers, {} query heads on {} key/value heads",
         config.attention_method,
-        amount(parameter_count(config)),
+        grouped(parameter_count(config)),
         config.num_hidden_layers,
         config.num_attention_heads,
         config.num_key_value_heads,
@@ -88,8 +89,8 @@ fn training_lines(data: &Dataset, passes: &[f64]) -> Vec<String> {
         format!(
             "training text: {}: {share}{} tokens in {} rows of {} ({}, {:.1} % used), {:.2} passes",
             data.names[corpus],
-            amount(rows.valid_tokens()),
-            amount(rows.len() as u64),
+            grouped(rows.valid_tokens()),
+            grouped(rows.len() as u64),
             rows.sequence_length(),
             rows.packing(),
             100.0 * rows.utilisation(),
@@ -102,7 +103,7 @@ fn training_lines(data: &Dataset, passes: &[f64]) -> Vec<String> {
 /// One line for each part, one on how much of it is used, and a warning if it is too little.
 fn held_out_lines(plan: &TrainPlan, held_out: &HeldOut) -> Vec<String> {
     let part = |part: &HeldOutPart| {
-        format!("held-out text: {}: {} tokens", part.name, amount(part.total_tokens))
+        format!("held-out text: {}: {} tokens", part.name, grouped(part.total_tokens))
     };
     let mut lines: Vec<String> = held_out.parts.iter().map(part).collect();
     let total = held_out.total_tokens();
@@ -113,13 +114,14 @@ fn held_out_lines(plan: &TrainPlan, held_out: &HeldOut) -> Vec<String> {
         ("results", 1, held_out.tokens()),
     ];
     let partial = partial.into_iter().filter(|&(_, every, tokens)| every > 0 && tokens < total);
-    let partial: Vec<_> =
-        partial.map(|(who, _, tokens)| format!("{who} use the first {}", amount(tokens))).collect();
+    let partial: Vec<_> = partial
+        .map(|(who, _, tokens)| format!("{who} use the first {}", grouped(tokens)))
+        .collect();
     if !partial.is_empty() {
         lines.push(format!("held-out text: {}", partial.join(", ")));
     }
     if total < MEANINGFUL_TOKENS {
-        let total = amount(total);
+        let total = grouped(total);
         lines.push(format!(
             "warning: {total} held-out tokens are too few to compare losses: chance changes their \
              second digit\nhint: hold out more (data.held_out_fraction), or name data.valid_paths"

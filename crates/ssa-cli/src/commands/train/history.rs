@@ -55,6 +55,6 @@ fn step_point(metrics: &StepMetrics, method: Method) -> StepPoint {
         step: metrics.step as u64,
         stream,
         cross_entropy: metrics.cross_entropy,
-        alignment_loss: (method == Method::Ssa).then_some(metrics.alignment),
+        alignment_loss: method.is_aligned().then_some(metrics.alignment),
     }
 }

@@ -1,8 +1,8 @@
 //! The memory that a run takes of its device.
 
 use anyhow::Result;
-use indicatif::HumanBytes;
 use ssa_kernels::Device;
+use ssa_report::number::bytes;
 use ssa_train::{MemoryEstimate, TrainPlan};
 
 use crate::commands::free_memory::free_memory;
@@ -21,13 +21,12 @@ pub(super) fn reserve(plan: &TrainPlan, device: &Device) -> Result<()> {
 /// Prints what a step takes with and without recomputation, for a dry run.
 pub(super) fn print_estimate(plan: &TrainPlan, device: &Device) -> Result<()> {
     let free = free_memory(device)?;
-    let free_text = free.map_or("unknown".to_owned(), |bytes| HumanBytes(bytes).to_string());
+    let free_text = free.map_or("unknown".to_owned(), |free| bytes(free as usize));
     print(&format!("device {device}, free memory {free_text}"))?;
     print(&format!("{:28} {:>14} {:>14}", "", "keep all", "recompute"))?;
     let estimates = [false, true].map(|recompute| estimate_step(plan, recompute, device));
     let line = |name: &str, part: fn(&MemoryEstimate) -> usize| {
-        let [keep, recompute] =
-            estimates.map(|estimate| HumanBytes(part(&estimate) as u64).to_string());
+        let [keep, recompute] = estimates.map(|estimate| bytes(part(&estimate)));
         print(&format!("{name:28} {keep:>14} {recompute:>14}"))
     };
     let rows = plan.batches().micro_batch_size;

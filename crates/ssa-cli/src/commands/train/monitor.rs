@@ -34,7 +34,7 @@ impl<'a> Monitor<'a> {
         let mut monitor = Self {
             plan,
             run_dir,
-            budget: plan.model().trained_budget(),
+            budget: plan.model().budget,
             rule: plan.objective().attention.selection.rule,
             probed: EvalBatch::covering(held_out, settings.probe_tokens),
             validated: EvalBatch::covering(held_out, settings.validation_tokens),

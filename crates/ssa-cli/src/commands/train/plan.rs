@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use ssa_data::{Corpus, TrainSource};
-use ssa_model::{Method, parameter_count};
+use ssa_model::{AttentionMode, parameter_count};
 use ssa_train::config::WeightedCorpus;
 use ssa_train::{RunDir, TrainConfig, TrainPlan};
 
@@ -55,7 +55,7 @@ fn config_path(args: &TrainArgs) -> Result<PathBuf> {
 
 /// A method without full attention has nothing to evaluate without a budget.
 fn check_evaluation(plan: &TrainPlan, args: &TrainArgs) -> Result<()> {
-    if plan.objective().attention.method != Method::Nsa
+    if plan.objective().attention.method.has_mode(AttentionMode::Full)
         || !plan.budgets().is_empty()
         || args.no_eval
     {

@@ -6,7 +6,7 @@ use ssa_eval::report;
 use ssa_eval::report::StepPoint;
 use ssa_eval::report::table::results_table;
 use ssa_eval::{Analysis, EvalBatch, Machine, Perplexity, PerplexityOptions, Summary};
-use ssa_model::{Method, Model};
+use ssa_model::{AttentionMode, Model};
 use ssa_train::{RunDir, TrainPlan};
 
 use super::describe::device_name;
@@ -36,13 +36,13 @@ pub(super) fn evaluate(
         rule,
         sparsity_batches: analyzed.len(),
     };
-    let progress = BatchProgress::new(display, "evaluating", batches.len());
+    let mut progress = BatchProgress::new(display, "evaluating", batches.len());
     let perplexity =
         ssa_eval::perplexity(model, batches, &options, &mut |done| progress.done(done));
     progress.finish();
 
-    let progress = BatchProgress::new(display, "analyzing", analyzed.len());
-    let budget = model.config().trained_budget();
+    let mut progress = BatchProgress::new(display, "analyzing", analyzed.len());
+    let budget = model.config().budget;
     let analysis =
         ssa_eval::analyze(model, analyzed, budget, rule, &mut |done| progress.done(done));
     progress.finish();
@@ -76,7 +76,10 @@ pub(super) fn summarize(
         data: data.names.clone(),
         held_out: data.held_out.parts.iter().map(|part| part.name.clone()).collect(),
         method: config.attention_method,
-        trained_budget: (config.attention_method != Method::Full).then(|| config.trained_budget()),
+        trained_budget: config
+            .attention_method
+            .trains_on(AttentionMode::Sparse)
+            .then_some(config.budget),
         parameters: model.parameters().count(),
         steps: history.points().len() as u64,
         train_tokens: tokens,

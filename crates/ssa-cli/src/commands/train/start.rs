@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use anyhow::Result;
-use ssa_train::{Checkpoint, Existing, Remaining, RunDir, TrainPlan};
+use ssa_train::{Checkpoint, Existing, RunDir, TrainPlan};
 
 use crate::args::TrainArgs;
 use crate::display::note;
@@ -51,8 +51,11 @@ pub(super) fn find(args: &TrainArgs, plan: &TrainPlan) -> Result<RunStart> {
 
 fn resume(args: &TrainArgs, plan: &TrainPlan, run_dir: RunDir) -> Result<RunStart> {
     Ok(match run_dir.resume(plan.config(), &args.allow_change)? {
-        Remaining::Nothing => RunStart::Finished,
-        Remaining::After(checkpoint) => RunStart::Resume(Resume { run_dir, checkpoint }),
+        None => RunStart::Finished,
+        Some(point) => {
+            let checkpoint = point.checkpoint;
+            RunStart::Resume(Resume { run_dir, checkpoint })
+        }
     })
 }
 

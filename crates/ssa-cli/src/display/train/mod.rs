@@ -5,9 +5,8 @@ mod plain;
 mod sparkline;
 
 use std::collections::VecDeque;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use indicatif::FormattedDuration;
 use ssa_eval::Monitored;
 use ssa_model::Method;
 use ssa_train::{LoggedStep, StepMetrics, TrainPlan};
@@ -15,7 +14,7 @@ use ssa_train::{LoggedStep, StepMetrics, TrainPlan};
 use super::{Display, note};
 use live::Live;
 
-/// Shows a training run to people.
+/// Shows a training run.
 pub(crate) struct TrainProgress {
     facts: Facts,
     view: View,
@@ -35,12 +34,12 @@ struct Facts {
     start: Instant,
     /// Steps shown. A resumed run has done others before.
     shown: usize,
-    /// Tokens and seconds of the last `log_every` steps, without what is measured between them.
+    /// Tokens and seconds of the last `log_every` steps, without measurements.
     recent: VecDeque<(usize, f64)>,
 }
 
 impl TrainProgress {
-    /// `history` are the steps done before, whose curves go on.
+    /// `history` are the steps done before, with which the curves begin.
     pub(crate) fn new(plan: &TrainPlan, display: Display, history: &[LoggedStep]) -> Self {
         let facts = Facts {
             steps: plan.steps(),
@@ -66,25 +65,25 @@ impl TrainProgress {
     }
 
     /// Shows a finished step and what was measured after it.
-    pub(crate) fn step(&mut self, metrics: &StepMetrics, monitored: &Monitored) {
+    pub(crate) fn step(&mut self, metrics: &StepMetrics, measured: &Monitored) {
         self.facts.add(metrics);
         match &mut self.view {
-            View::Plain => plain::show(&self.facts, metrics, monitored),
-            View::Live(live) => live.show(&self.facts, metrics, monitored),
+            View::Plain => plain::show(&self.facts, metrics, measured),
+            View::Live(live) => live.show(&self.facts, metrics, measured),
         }
     }
 
     /// Shows a line that is worth keeping on the terminal.
-    pub(crate) fn note(&self, text: &str) {
-        match &self.view {
+    pub(crate) fn note(&mut self, text: &str) {
+        match &mut self.view {
             View::Plain => note(text),
             View::Live(live) => live.note(text),
         }
     }
 
     /// Leaves the last state on the terminal.
-    pub(crate) fn finish(&self) {
-        if let View::Live(live) = &self.view {
+    pub(crate) fn finish(&mut self) {
+        if let View::Live(live) = &mut self.view {
             live.finish();
         }
     }
@@ -102,31 +101,33 @@ impl Facts {
         self.recent.push_back((metrics.tokens, metrics.seconds));
     }
 
-    /// Tokens per second of the last steps, and the last step's share of what the device can do if
-    /// that is known.
-    fn speed(&self, metrics: &StepMetrics) -> String {
-        let mfu = metrics.mfu.map_or_else(String::new, |mfu| format!("  mfu {:.1} %", 100.0 * mfu));
+    /// Tokens per second of the last steps.
+    fn speed(&self) -> String {
         let (tokens, seconds) =
             self.recent.iter().fold((0, 0.0), |sum, step| (sum.0 + step.0, sum.1 + step.1));
-        format!("{:.0} tok/s{mfu}", tokens as f64 / seconds)
+        format!("{:.0} tok/s", tokens as f64 / seconds)
     }
 
-    /// The time left, if steps and measurements go on as fast as so far.
-    fn left(&self, step: usize) -> FormattedDuration {
+    /// The share of the device's peak that a step reached, if the peak is known.
+    fn mfu(metrics: &StepMetrics) -> Option<String> {
+        metrics.mfu.map(|mfu| format!("mfu {:.1} %", 100.0 * mfu))
+    }
+
+    /// The seconds left after a step, at the mean pace of steps and measurements so far.
+    fn left(&self, step: usize) -> f64 {
         let seconds = match self.shown {
             0 | 1 => self.recent.back().map_or(0.0, |&(_, seconds)| seconds),
             shown => self.start.elapsed().as_secs_f64() / (shown - 1) as f64,
         };
-        let left = seconds * self.steps.saturating_sub(step) as f64;
-        FormattedDuration(Duration::try_from_secs_f64(left.round()).unwrap_or(Duration::MAX))
+        seconds * self.steps.saturating_sub(step) as f64
     }
 }
 
-/// The stream of a step in a word of six letters, so that lines stay aligned.
+/// The stream of a step in a word.
 fn stream(metrics: &StepMetrics) -> &'static str {
     match metrics.full_stream_fraction {
-        1.0 => "full  ",
+        1.0 => "full",
         0.0 => "sparse",
-        _ => "mixed ",
+        _ => "mixed",
     }
 }

@@ -1,21 +1,21 @@
 //! A line for every few steps and for everything that is measured.
 
 use ssa_eval::{Monitored, Probe, Validation};
-use ssa_model::Method;
+use ssa_report::number::clock;
 use ssa_train::StepMetrics;
 
 use super::super::note;
 use super::{Facts, stream};
 
-pub(super) fn show(facts: &Facts, metrics: &StepMetrics, monitored: &Monitored) {
+pub(super) fn show(facts: &Facts, metrics: &StepMetrics, measured: &Monitored) {
     if metrics.step.is_multiple_of(facts.log_every) || metrics.step == facts.steps {
         note(&step_line(facts, metrics));
     }
     let width = facts.steps.to_string().len();
-    if let Some(probe) = &monitored.probe {
+    if let Some(probe) = &measured.probe {
         note(&format!("probe {:>width$}  {}", metrics.step, probe_line(probe)));
     }
-    if let Some(validation) = &monitored.validation {
+    if let Some(validation) = &measured.validation {
         note(&format!("valid {:>width$}  {}", metrics.step, validation_line(validation)));
     }
 }
@@ -24,15 +24,16 @@ fn step_line(facts: &Facts, metrics: &StepMetrics) -> String {
     let width = facts.steps.to_string().len();
     let mut line =
         format!("step {:>width$}/{}  loss {:.4}", metrics.step, facts.steps, metrics.loss);
-    if facts.method == Method::Ssa {
+    if facts.method.is_aligned() {
         line += &format!(
-            "  cross-entropy {:.4} ({})  alignment {:.5}",
+            "  cross-entropy {:.4} {:8}  alignment {:.5}",
             metrics.cross_entropy,
-            stream(metrics),
+            format!("({})", stream(metrics)),
             metrics.alignment
         );
     }
-    line + &format!("  {}  eta {}", facts.speed(metrics), facts.left(metrics.step))
+    let mfu = Facts::mfu(metrics).map_or_else(String::new, |mfu| format!("  {mfu}"));
+    line + &format!("  {}{mfu}  eta {}", facts.speed(), clock(facts.left(metrics.step)))
 }
 
 fn probe_line(probe: &Probe) -> String {

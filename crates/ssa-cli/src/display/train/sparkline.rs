@@ -4,17 +4,17 @@ const LEVELS: [char; 8] = [
     '\u{2581}', '\u{2582}', '\u{2583}', '\u{2584}', '\u{2585}', '\u{2586}', '\u{2587}', '\u{2588}',
 ];
 
-/// Entries of a series at most: many times the characters of a curve.
+/// Most entries of a series: several times the columns of a wide terminal.
 const LONGEST: usize = 1024;
 
-/// All numbers of a run, as means of ever longer pieces, so that a curve of a million steps costs
-/// no more than one of a thousand.
+/// All numbers of a run as means of ever longer pieces, so that a curve of a million steps costs no
+/// more than one of a thousand.
 #[derive(Debug)]
 pub(super) struct Series {
     means: Vec<f64>,
     /// Numbers in an entry.
     piece: usize,
-    /// Sum and count of the numbers that make no piece yet.
+    /// Sum and count of the numbers of the unfinished piece.
     rest: (f64, usize),
 }
 
@@ -42,8 +42,8 @@ impl Series {
     }
 }
 
-/// The curve of some numbers in at most `width` characters, from their least to their greatest;
-/// each character is the mean of its share of them. What is not a number leaves a gap.
+/// The curve of some numbers in at most `width` characters, scaled from their minimum to their
+/// maximum; each character is the mean of its share of them. NaN and infinity leave a gap.
 pub(super) fn sparkline(values: &[f64], width: usize) -> String {
     let columns = values.len().min(width);
     let means: Vec<f64> = (0..columns)
@@ -57,7 +57,7 @@ pub(super) fn sparkline(values: &[f64], width: usize) -> String {
     let (least, greatest) =
         (finite().fold(f64::INFINITY, f64::min), finite().fold(f64::NEG_INFINITY, f64::max));
     let level = |mean: f64| {
-        // A constant lies in the middle.
+        // A constant is drawn in the middle.
         let height = if greatest > least { (mean - least) / (greatest - least) } else { 0.5 };
         LEVELS[((height * LEVELS.len() as f64) as usize).min(LEVELS.len() - 1)]
     };

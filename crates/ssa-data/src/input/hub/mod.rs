@@ -1,24 +1,28 @@
-//! Data sets of the Hugging Face hub, by name.
+//! Data sets and tokenizers of the Hugging Face Hub, by name.
+//!
+//! With `HF_HUB_OFFLINE` set, names are looked up in the cache alone, as huggingface_hub does: what
+//! an earlier download of the same revision left there.
+
+mod offline;
+mod tokenizer;
 
 use std::env;
 use std::path::PathBuf;
 
 use hf_hub::api::sync::{Api, ApiBuilder, ApiError, ApiRepo};
-use hf_hub::{Repo, RepoType};
+use hf_hub::{Cache, Repo, RepoType};
 use serde::Deserialize;
 
-use super::Place;
+pub use tokenizer::load_tokenizer;
+
+use super::pattern;
 use crate::{DataError, Result};
 
-/// How the name of something on the hub starts.
+/// How the name of something on the Hub starts.
 pub(super) const SCHEME: &str = "hf://";
 
-/// How patterns match: a `*` stays inside a folder, as in a shell.
-pub(super) const MATCH: glob::MatchOptions = glob::MatchOptions {
-    case_sensitive: true,
-    require_literal_separator: true,
-    require_literal_leading_dot: false,
-};
+const HINT: &str = "check the name and the network; log in for private data (`hf auth login`, or \
+                    set HF_TOKEN); files that you already have can be given by their paths";
 
 /// A file of a data set at one commit.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,11 +58,21 @@ struct Sibling {
 pub(super) fn list(
     address: &str,
     wanted: impl Fn(&str) -> bool,
-) -> Result<Vec<(Place, String, Option<u64>)>> {
-    list_with(from_env(), address, wanted)
+) -> Result<Vec<(HubFile, String, Option<u64>)>> {
+    let parsed = parse(address).ok_or_else(|| {
+        let cause = format!("expected {SCHEME}datasets/OWNER/NAME[@REVISION][/PATTERN]");
+        DataError::input(address, cause, "")
+    })?;
+    let listing = if offline::is_set() {
+        offline::listing(&Cache::from_env(), &parsed.dataset, parsed.revision())
+    } else {
+        online_listing(from_env(), &parsed)
+    };
+    let listing = listing.map_err(|cause| failed(address, &cause))?;
+    choose(address, &parsed, listing, wanted)
 }
 
-/// Where the hub, its cache and the user's token are, as other programs find them.
+/// Where the Hub, its cache and the user's token are, as other programs find them.
 fn from_env() -> ApiBuilder {
     let api = ApiBuilder::from_env();
     // The crate takes only the token that a login has left in a file.
@@ -68,60 +82,74 @@ fn from_env() -> ApiBuilder {
     }
 }
 
-fn list_with(
-    api: ApiBuilder,
+fn online_listing(api: ApiBuilder, address: &Address<'_>) -> Result<Listing, String> {
+    let repo = repo(&address.dataset, address.revision());
+    listing(&connect(api).map_err(|error| error.to_string())?.repo(repo))
+}
+
+fn choose(
     address: &str,
+    Address { dataset, pattern, .. }: &Address<'_>,
+    Listing { sha, siblings }: Listing,
     wanted: impl Fn(&str) -> bool,
-) -> Result<Vec<(Place, String, Option<u64>)>> {
-    let failed = |cause: String| DataError::Hub { name: address.to_owned(), cause };
-    let Address { dataset, revision, pattern } = parse(address).ok_or_else(|| {
-        let pattern = address.to_owned();
-        DataError::BadPattern {
-            pattern,
-            cause: format!("expected {SCHEME}datasets/OWNER/NAME[@REVISION][/PATTERN]"),
-        }
-    })?;
-    let repo = repo(&dataset, revision.as_deref().unwrap_or("main"));
-    let listing = listing(&connect(api).map_err(|error| failed(error.to_string()))?.repo(repo));
-    let Listing { sha, siblings } = listing.map_err(failed)?;
+) -> Result<Vec<(HubFile, String, Option<u64>)>> {
     let pattern = pattern
-        .map(|pattern| glob::Pattern::new(pattern).map(|parsed| (pattern, parsed)))
+        .map(|pattern| pattern::matcher(pattern).map(|matcher| (pattern, matcher)))
         .transpose()
-        .map_err(|error| DataError::BadPattern {
-            pattern: address.to_owned(),
-            cause: error.to_string(),
-        })?;
+        .map_err(|cause| DataError::input(address, cause, "check the pattern"))?;
     let mut found: Vec<_> = siblings
         .into_iter()
         .filter(|Sibling { rfilename, .. }| match &pattern {
-            Some((name, pattern)) => name == rfilename || pattern.matches_with(rfilename, MATCH),
+            Some((name, matcher)) => name == rfilename || matcher.is_match(rfilename),
             None => wanted(rfilename),
         })
         .map(|Sibling { rfilename, size }| {
             let name = format!("{SCHEME}datasets/{dataset}@{sha}/{rfilename}");
             let file = HubFile { dataset: dataset.clone(), commit: sha.clone(), file: rfilename };
-            (Place::Hub(file), name, size)
+            (file, name, size)
         })
         .collect();
     if found.is_empty() {
-        return Err(DataError::NoSources { path: address.to_owned() });
+        let hint = "name the files with a pattern; without one .txt, .md, .jsonl, .ndjson (also \
+                    compressed) and .parquet files are taken";
+        return Err(DataError::input(address, "nothing to read", hint));
     }
     found.sort_by(|a, b| a.1.cmp(&b.1));
     Ok(found)
 }
 
-/// Downloads a file, unless the hub's cache has it (`HF_HOME`, or `~/.cache/huggingface`).
+/// Downloads a file, unless the cache of the Hub has it (`HF_HOME`, or `~/.cache/huggingface`).
 pub(super) fn download(file: &HubFile) -> Result<PathBuf> {
+    let HubFile { dataset, commit, file: name } = file;
+    if offline::is_set() {
+        let cached = Cache::from_env().repo(repo(dataset, commit)).get(name);
+        let cause = "it is not in the cache, and HF_HUB_OFFLINE is set";
+        return cached.ok_or_else(|| failed(&file.address(), cause));
+    }
     download_with(from_env(), file)
 }
 
-fn download_with(api: ApiBuilder, HubFile { dataset, commit, file }: &HubFile) -> Result<PathBuf> {
-    connect(api).and_then(|api| api.repo(repo(dataset, commit)).get(file)).map_err(|error| {
-        DataError::Hub {
-            name: format!("{SCHEME}datasets/{dataset}@{commit}/{file}"),
-            cause: error.to_string(),
-        }
-    })
+fn download_with(api: ApiBuilder, file: &HubFile) -> Result<PathBuf> {
+    let repo = repo(&file.dataset, &file.commit);
+    connect(api)
+        .and_then(|api| api.repo(repo).get(&file.file))
+        .map_err(|error| failed(&file.address(), &error.to_string()))
+}
+
+fn failed(name: &str, cause: &str) -> DataError {
+    DataError::input(name, format!("not found on the Hugging Face Hub: {cause}"), HINT)
+}
+
+impl HubFile {
+    fn address(&self) -> String {
+        format!("{SCHEME}datasets/{}@{}/{}", self.dataset, self.commit, self.file)
+    }
+}
+
+impl Address<'_> {
+    fn revision(&self) -> &str {
+        self.revision.as_deref().unwrap_or("main")
+    }
 }
 
 fn connect(api: ApiBuilder) -> Result<Api, ApiError> {

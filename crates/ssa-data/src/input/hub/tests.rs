@@ -65,7 +65,8 @@ fn hub() -> String {
 fn answer(target: &str) -> String {
     let (status, headers, body) = match target {
         "/api/datasets/a/b/revision/main?blobs=true" => {
-            let files = r#"[{"rfilename":"z.jsonl","size":13},{"rfilename":"d/x.jsonl","size":5},{"rfilename":"LICENSE","size":1}]"#;
+            let files = r#"[{"rfilename":"z.jsonl","size":13},
+                {"rfilename":"d/x.jsonl","size":5},{"rfilename":"LICENSE","size":1}]"#;
             ("200 OK", String::new(), format!(r#"{{"sha":"c0ffee","siblings":{files}}}"#))
         }
         "/api/datasets/a/odd/revision/main?blobs=true" => {
@@ -83,6 +84,16 @@ fn answer(target: &str) -> String {
         "HTTP/1.1 {status}\r\n{headers}content-length: {}\r\nconnection: close\r\n\r\n{body}",
         body.len()
     )
+}
+
+fn list_with(
+    api: ApiBuilder,
+    address: &str,
+    wanted: impl Fn(&str) -> bool,
+) -> Result<Vec<(HubFile, String, Option<u64>)>> {
+    let parsed = parse(address).unwrap();
+    let listing = online_listing(api, &parsed).map_err(|cause| failed(address, &cause))?;
+    choose(address, &parsed, listing, wanted)
 }
 
 fn builder(endpoint: &str, cache: &TempDir) -> ApiBuilder {
@@ -105,20 +116,20 @@ fn files_are_listed_at_one_commit_and_downloaded() {
     assert_eq!(names("hf://datasets/a/b/*"), ["LICENSE", "z.jsonl"]);
     assert_eq!(names("hf://datasets/a/b/**/x.jsonl"), ["d/x.jsonl"]);
 
-    let (place, _, bytes) =
+    let (file, _, bytes) =
         list_with(builder(&endpoint, &cache), "hf://datasets/a/b/z.jsonl", |_| false)
             .unwrap()
             .remove(0);
     assert_eq!(bytes, Some(13));
-    let Place::Hub(file) = place else { panic!("a file of the hub") };
     let path = download_with(builder(&endpoint, &cache), &file).unwrap();
     assert_eq!(fs::read(path).unwrap(), b"{\"text\":\"hi\"}");
     // Now from the cache: no server listens there.
-    assert!(download_with(builder("http://127.0.0.1:1", &cache), &file).is_ok());
+    let cached = download_with(builder("http://127.0.0.1:1", &cache), &file).unwrap();
+    assert_eq!(fs::read(cached).unwrap(), b"{\"text\":\"hi\"}");
     let missing = HubFile { file: "x".to_owned(), ..file };
     let error = download_with(builder(&endpoint, &cache), &missing).unwrap_err().to_string();
     assert!(
-        error.starts_with("hf://datasets/a/b@c0ffee/x: the Hugging Face hub gives no such data: "),
+        error.starts_with("hf://datasets/a/b@c0ffee/x: not found on the Hugging Face Hub: "),
         "{error}"
     );
 }
@@ -136,12 +147,34 @@ fn faults_name_the_address_and_what_to_do() {
     ] {
         let error = error(endpoint, address);
         assert!(
-            error.starts_with(&format!("{address}: the Hugging Face hub gives no such data: ")),
+            error.starts_with(&format!("{address}: not found on the Hugging Face Hub: ")),
             "{error}"
         );
         assert!(error.contains(cause) && error.ends_with("can be given by their paths"), "{error}");
     }
     let nothing = error(&endpoint, "hf://datasets/a/b/none*");
-    assert!(nothing.starts_with("hf://datasets/a/b/none*: nothing to read; "), "{nothing}");
-    assert!(error(&endpoint, "hf://datasets/a/b/[").contains("check the pattern"));
+    assert!(nothing.starts_with("hf://datasets/a/b/none*: nothing to read\nhint: "), "{nothing}");
+    assert!(error(&endpoint, "hf://datasets/a/b/[").contains("hint: check the pattern"));
+}
+
+#[test]
+fn the_cache_serves_without_a_network() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join("datasets--a--b").join(name);
+    let write = |name: &str, text: &str| {
+        fs::create_dir_all(at(name).parent().unwrap()).unwrap();
+        fs::write(at(name), text).unwrap();
+    };
+    write("refs/main", "c0ffee");
+    write("snapshots/c0ffee/a.jsonl", "{\"text\":\"hi\"}");
+    write("snapshots/c0ffee/d/b.txt", "b");
+    let cache = Cache::new(folder.path().to_owned());
+    for revision in ["main", "c0ffee"] {
+        let Listing { sha, mut siblings } = offline::listing(&cache, "a/b", revision).unwrap();
+        siblings.sort_by(|a, b| a.rfilename.cmp(&b.rfilename));
+        let names: Vec<_> = siblings.iter().map(|file| file.rfilename.as_str()).collect();
+        assert_eq!((sha.as_str(), names), ("c0ffee", vec!["a.jsonl", "d/b.txt"]));
+    }
+    let cause = offline::listing(&cache, "a/b", "v2").err().unwrap();
+    assert!(cause.starts_with("v2 is not in the cache "), "{cause}");
 }

@@ -2,16 +2,19 @@
 //! a part.
 
 use std::collections::BTreeSet;
+use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use ssa_files::Sha256;
+use ssa_text::{BYTES, TOKENIZER_JSON, Tokenizer};
 
 use super::part::{Part, PartFiles};
-use super::writer::{FileSum, with_extension};
-use crate::tokenizer::{BYTES, TOKENIZER_JSON};
-use crate::{DataError, Format, Result, Tokenizer};
+use super::writer::with_extension;
+use crate::file_sum::FileSum;
+use crate::input::Format;
+use crate::{DataError, Result};
 
 /// How messages call the file.
 const MANIFEST: &str = "manifest.json";
@@ -50,7 +53,7 @@ pub struct PrepareSettings {
     pub shard_tokens: u64,
 }
 
-/// What came of one source.
+/// Totals of one source.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SourceSum {
@@ -58,6 +61,10 @@ pub struct SourceSum {
     pub name: String,
     /// Size of the file as it is stored, if it has one.
     pub bytes: Option<u64>,
+    /// SHA-256 of what was read, once all of it was; `None` for files of the Hub, whose names say
+    /// which commit they are of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sha256: Option<String>,
     /// Documents written.
     pub documents: u64,
     /// Documents left out because they hold no text.
@@ -72,7 +79,7 @@ pub struct SourceSum {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TokenizerSum {
-    /// SHA-256 of the `tokenizer.json` beside the manifest; none for the tokenizer `bytes`.
+    /// SHA-256 of the `tokenizer.json` beside the manifest; `None` for the tokenizer `bytes`.
     pub sha256: Option<String>,
     /// Number of ids: every token is below.
     pub vocab_size: usize,
@@ -98,6 +105,27 @@ pub struct ShardSum {
     pub bin: FileSum,
     /// The index.
     pub idx: FileSum,
+    /// Bytes of text of each document, if they are known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes: Option<FileSum>,
+}
+
+impl fmt::Display for TokenizerSum {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.sha256 {
+            None => write!(f, "the tokenizer `{BYTES}`")?,
+            Some(sha256) => write!(
+                f,
+                "a tokenizer.json of {} tokens (SHA-256 {}..)",
+                self.vocab_size,
+                sha256.get(..12).unwrap_or(sha256)
+            )?,
+        }
+        match &self.eos_token {
+            Some(token) => write!(f, " with `{token}` at the end of documents"),
+            None => Ok(()),
+        }
+    }
 }
 
 /// How much of the shards a check reads.
@@ -148,35 +176,41 @@ impl Manifest {
         self.settings.as_ref().map_or(Part::WHOLE, |settings| settings.part)
     }
 
-    /// Reads the manifest of a directory, or of all parts of the corpus in it as one; none if there
-    /// is none.
+    /// Reads the manifest of a directory, or of all parts of the corpus in it as one; `None` if
+    /// there is no manifest.
     ///
     /// # Errors
-    /// [`DataError::Unreadable`]; [`DataError::WrongManifest`] if it is no manifest or the parts
-    /// are not of one corpus; [`DataError::Unfinished`] if a preparation was interrupted;
-    /// [`DataError::MissingPart`].
+    /// [`DataError::Read`]; [`DataError::Corpus`] if it is no manifest, the parts are not of one
+    /// corpus or not all there, or a preparation was interrupted.
     pub fn read(directory: &Path) -> Result<Option<Self>> {
         if !directory.is_dir() {
             return Ok(None);
         }
         let found = PartFiles::of(directory)?;
         if let Some(path) = found.preparations.into_iter().next() {
-            return Err(DataError::Unfinished { path });
+            return Err(DataError::Corpus {
+                path,
+                cause: "the preparation of this corpus was interrupted".to_owned(),
+                hint: "run the same `ssa data prepare` again to finish it",
+            });
         }
         let mut paths = found.manifests.into_iter();
         let Some(first) = paths.next() else {
             return Ok(None);
         };
         let mut whole = Self::read_file(&first)?;
-        let mut missing: Vec<Part> =
-            whole.part().all().filter(|part| *part != whole.part()).collect();
+        let mut present = BTreeSet::from([whole.part()]);
         for path in paths {
             let other = Self::read_file(&path)?;
-            missing.retain(|part| *part != other.part());
-            whole.append(other).map_err(|cause| DataError::WrongManifest { path, cause })?;
+            present.insert(other.part());
+            whole.append(other).map_err(|cause| DataError::wrong_manifest(&path, cause))?;
         }
-        if let Some(part) = missing.first() {
-            return Err(DataError::MissingPart { path: directory.join(part.manifest_name()) });
+        if let Some(part) = whole.part().first_missing(&present) {
+            return Err(DataError::Corpus {
+                path: directory.join(part.manifest_name()),
+                cause: "missing, although other parts of the same corpus are here".to_owned(),
+                hint: "prepare that part, too, or copy it here",
+            });
         }
         if let Some(settings) = &mut whole.settings {
             settings.part = Part::WHOLE;
@@ -197,14 +231,18 @@ impl Manifest {
     /// Reads one file.
     pub(crate) fn read_file(path: &Path) -> Result<Self> {
         let text = fs::read(path).map_err(|source| DataError::from_open(path, source))?;
-        let wrong = |cause: String| Err(DataError::WrongManifest { path: path.to_owned(), cause });
+        let wrong = |cause: String| Err(DataError::wrong_manifest(path, cause));
         match serde_json::from_slice::<Self>(&text) {
+            Ok(manifest) if !manifest.part().is_valid() => {
+                let Part { index, count } = manifest.part();
+                wrong(format!("it is of part {index}/{count}, which does not exist"))
+            }
             Ok(manifest) if manifest.version == VERSION => Ok(manifest),
             Ok(manifest) => wrong(format!(
-                "it has version {}, and this program reads {VERSION}",
+                "it has version {}, but this program reads {VERSION}",
                 manifest.version
             )),
-            Err(error) => wrong(format!("it is no manifest of a corpus ({error})")),
+            Err(error) => wrong(format!("not a manifest of a corpus: {error}")),
         }
     }
 
@@ -219,8 +257,8 @@ impl Manifest {
     /// Loads the tokenizer that made the corpus, from the copy beside the manifest.
     ///
     /// # Errors
-    /// What [`Tokenizer::load`] reports; [`DataError::WrongManifest`] if the copy is not what made
-    /// the corpus.
+    /// What [`Tokenizer::load`] reports; [`DataError::Corpus`] if the copy is not what made the
+    /// corpus.
     pub fn load_tokenizer(&self, directory: &Path) -> Result<Tokenizer> {
         let expected = &self.tokenizer;
         let copy = if expected.sha256.is_some() {
@@ -234,30 +272,29 @@ impl Manifest {
             return Ok(tokenizer);
         }
         let cause = format!(
-            "the corpus was made with a tokenizer of {} tokens of which {} ends documents, and {} is another one, of \
-             {} and {}",
+            "the corpus was made with a tokenizer of {} tokens, of which {} ends documents, but {} \
+             has {} tokens, of which {} does, or is another one",
             expected.vocab_size,
             expected.eos_token_id,
             copy.display(),
             tokenizer.vocab_size(),
             tokenizer.eos()
         );
-        Err(DataError::WrongManifest { path: directory.join(MANIFEST), cause })
+        Err(DataError::wrong_manifest(&directory.join(MANIFEST), cause))
     }
 
     /// Compares the files of a directory with the manifest.
     ///
     /// # Errors
-    /// [`DataError::Missing`], [`DataError::Unreadable`] or [`DataError::DamagedShard`] names the
-    /// first file that is not what it should be, [`DataError::WrongManifest`] a shard that is not
-    /// listed.
+    /// [`DataError::Missing`], [`DataError::Read`] or [`DataError::Corpus`] names the first file
+    /// that is not what it should be, or a shard that is not listed.
     pub fn check(&self, directory: &Path, check: ManifestCheck) -> Result<()> {
         let listed: BTreeSet<&str> = self.shards.iter().map(|shard| shard.name.as_str()).collect();
         for path in super::corpus::indices(directory)? {
             let name = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
             if !listed.contains(name) {
                 let cause = format!("it does not list the shard {}", path.display());
-                return Err(DataError::WrongManifest { path: directory.join(MANIFEST), cause });
+                return Err(DataError::wrong_manifest(&directory.join(MANIFEST), cause));
             }
         }
         self.check_shards(directory, check)
@@ -273,13 +310,16 @@ impl Manifest {
                 &shard.bin,
                 check == ManifestCheck::Everything,
             )?;
+            if let Some(bytes) = &shard.bytes {
+                check_file(&with_extension(&stem, "bytes"), bytes, true)?;
+            }
         }
         Ok(())
     }
 }
 
 fn check_file(path: &Path, expected: &FileSum, sum: bool) -> Result<()> {
-    let damaged = |cause: String| Err(DataError::DamagedShard { path: path.to_owned(), cause });
+    let damaged = |cause: String| Err(DataError::damaged_shard(path, cause));
     let bytes = fs::metadata(path).map_err(|source| DataError::from_open(path, source))?.len();
     if bytes != expected.bytes {
         return damaged(format!("it has {bytes} bytes where {MANIFEST} has {}", expected.bytes));

@@ -1,6 +1,8 @@
+use ssa_text::ByteTokenizer;
+
 use super::*;
-use crate::ByteTokenizer;
-use crate::shard::{ShardWriter, TokenType};
+
+use crate::shard::{ShardFiles, ShardWriter, TokenType};
 
 /// Three shards of byte tokens with their manifest. The second and third are equally large.
 fn corpus() -> (tempfile::TempDir, Manifest) {
@@ -13,7 +15,7 @@ fn corpus() -> (tempfile::TempDir, Manifest) {
             writer.push(&ids).unwrap();
         }
         let (documents, tokens) = (writer.documents() as u64, writer.tokens());
-        let [bin, idx] = writer.finish().unwrap();
+        let ShardFiles { bin, idx, bytes } = writer.finish().unwrap();
         ShardSum {
             name: name.to_owned(),
             documents,
@@ -21,6 +23,7 @@ fn corpus() -> (tempfile::TempDir, Manifest) {
             text_bytes: tokens - documents,
             bin,
             idx,
+            bytes,
         }
     };
     let shards: [(&str, &[&str]); 3] =
@@ -100,11 +103,11 @@ fn what_is_no_manifest_is_named() {
     };
     for text in ["", "[]", "{\"version\": 1}", "{\"version\": 1, \"shards\": 3}"] {
         let message = message(text);
-        assert!(message.contains("manifest.json: it is no manifest of a corpus"), "{message}");
+        assert!(message.contains("manifest.json: not a manifest of a corpus"), "{message}");
     }
     let newer = serde_json::to_string(&Manifest { version: 2, ..manifest }).unwrap();
     let message = message(&newer);
-    assert!(message.contains("it has version 2, and this program reads 1"), "{message}");
+    assert!(message.contains("it has version 2, but this program reads 1"), "{message}");
 }
 
 #[test]
@@ -119,4 +122,28 @@ fn another_tokenizer_is_named() {
     manifest.tokenizer.sha256 = Some("0".to_owned());
     let message = manifest.load_tokenizer(directory.path()).unwrap_err().to_string();
     assert!(message.contains("tokenizer.json: no such file"), "{message}");
+}
+
+#[test]
+fn the_count_of_parts_is_not_believed() {
+    let (directory, mut manifest) = corpus();
+    let settings = |index, count| PrepareSettings {
+        part: Part { index, count },
+        format: Format::Auto,
+        text_field: "text".to_owned(),
+        conversations_field: None,
+        shard_tokens: 1,
+    };
+    manifest.settings = Some(settings(1, 1 << 40));
+    let name = directory.path().join(MANIFEST);
+    fs::write(&name, serde_json::to_string(&manifest).unwrap()).unwrap();
+    let message = Manifest::read(directory.path()).unwrap_err().to_string();
+    assert!(message.contains("manifest-002-of-1099511627776.json: missing"), "{message}");
+    manifest.settings = Some(settings(3, 2));
+    fs::write(&name, serde_json::to_string(&manifest).unwrap()).unwrap();
+    let message = Manifest::read(directory.path()).unwrap_err().to_string();
+    assert!(
+        message.contains("manifest.json: it is of part 3/2, which does not exist"),
+        "{message}"
+    );
 }

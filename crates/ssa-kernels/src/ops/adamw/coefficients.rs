@@ -1,4 +1,4 @@
-//! What every element of a step shares.
+//! The coefficients that all elements of a step share.
 
 use super::AdamwOptions;
 

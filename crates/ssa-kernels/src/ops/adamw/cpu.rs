@@ -1,4 +1,4 @@
-//! The update on the CPU: one pass over four buffers, which memory bounds; chunks in parallel.
+//! The update on the CPU: one memory-bound pass over four buffers, chunks in parallel.
 
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;

@@ -29,8 +29,8 @@ pub(super) fn step(
 
 pub(super) fn split(gpu: &Gpu, master: &Tensor) -> Result<(Tensor, Tensor)> {
     let device = Device::Cuda(gpu.clone());
-    let [mut param, mut residue] = [DType::Bf16, DType::I16]
-        .map(|dtype| Tensor::for_output_on(&device, dtype, master.shape()));
+    let half = |dtype| Tensor::for_output_on(&device, dtype, master.shape());
+    let (mut param, mut residue) = (half(DType::Bf16)?, half(DType::I16)?);
     let len = master.len();
     let kernel = gpu.kernel(&MODULE, "split_master", &[])?;
     let launch = kernel.launch(grid(len), THREADS).input(master);
@@ -39,7 +39,7 @@ pub(super) fn split(gpu: &Gpu, master: &Tensor) -> Result<(Tensor, Tensor)> {
 }
 
 pub(super) fn join(gpu: &Gpu, param: &Tensor, residue: &Tensor) -> Result<Tensor> {
-    let mut master = Tensor::for_output_on(&Device::Cuda(gpu.clone()), DType::F32, param.shape());
+    let mut master = Tensor::for_output_on(&Device::Cuda(gpu.clone()), DType::F32, param.shape())?;
     let len = param.len();
     let kernel = gpu.kernel(&MODULE, "join_master", &[])?;
     let launch = kernel.launch(grid(len), THREADS).input(param).input(residue);

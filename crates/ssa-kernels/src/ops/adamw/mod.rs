@@ -1,4 +1,4 @@
-//! The AdamW optimiser: Adam with decoupled weight decay.
+//! The AdamW optimizer: Adam with decoupled weight decay.
 
 mod coefficients;
 mod cpu;
@@ -8,11 +8,11 @@ pub mod reference;
 mod tests;
 
 use self::coefficients::Coefficients;
-use crate::checks::{check_shape, dtypes, same_device};
+use crate::contract::{Args, LEADING};
 use crate::ops::grad_norm::GradScale;
 use crate::{DType, Device, KernelError, Result, Tensor};
 
-/// Settings of one update. They may change from step to step and from tensor to tensor.
+/// Settings of one update. They may differ between steps and between tensors.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct AdamwOptions {
     /// Learning rate.
@@ -28,7 +28,7 @@ pub struct AdamwOptions {
     pub weight_decay: f32,
 }
 
-/// Decayed means of a tensor's gradient and of its square.
+/// Decayed means of the gradient of a tensor and of its square.
 #[derive(Debug)]
 pub struct Moments<'a> {
     /// First moment.
@@ -47,25 +47,26 @@ pub struct Moments<'a> {
 ///         with m_hat = m / (1 - beta1^t), v_hat = v / (1 - beta2^t)
 /// ```
 ///
-/// On a GPU `param` is the `bf16` part of a master weight, and `residue` what [`split_master`] cut
-/// off: the master is updated, in `f32`, and split again.
+/// On a GPU `param` is the `bf16` half of a master weight, and `residue` the other half from
+/// [`split_master`]: the master is updated in `f32` and split again.
 ///
 /// # Shapes
-/// All tensors have the shape of `param`. The moments are zeros before the first step.
+/// `param`, `residue`, `grad`, `m`, `v` `[..]` (any shape, the same for all). The moments are zeros
+/// before the first step.
 ///
 /// # Dtypes
-/// `f32`; bias corrections in `f64`. On a GPU `param` is `bf16` and `residue` `i16`.
+/// `f32`; bias corrections in `f64`. On a GPU `param` is `bf16` and `residue` `i16`; the CPU has no
+/// residues.
 ///
 /// # Edge cases
-/// A NaN in the gradient reaches the parameter: skip such a step before calling. Or leave that to
-/// `grad_scale`: where it is not finite, nothing changes, and
-/// [`clipped_grad_norm`](crate::ops::grad_norm::clipped_grad_norm) makes it so.
+/// A NaN in the gradient reaches the parameter: skip such a step before calling, or leave it to
+/// `grad_scale`. If that is not finite, nothing changes, and
+/// [`clipped_grad_norm`](crate::ops::grad_norm::clipped_grad_norm) returns NaN for such gradients.
 ///
 /// # Errors
-/// [`KernelError::Shape`] if the shapes differ. [`KernelError::Value`] if `step` is 0 (steps count
-/// from 1) or a beta is not in `0..1`; if `residue` is missing on a GPU, or given on the CPU.
-/// [`KernelError::Device`] if the tensors, or a scale that a GPU computes, do not lie on one
-/// device.
+/// [`KernelError::Argument`] if an argument does not have this shape or type or is on another
+/// device, if `step` is 0 (steps count from 1), if a beta is not in `0..1`, or if `residue` is
+/// missing on a GPU.
 ///
 /// # Determinism
 /// Bitwise reproducible for any number of threads, and on a GPU: elements are independent.
@@ -82,124 +83,131 @@ pub fn adamw_step(
     grad_scale: &GradScale,
 ) -> Result<()> {
     const OP: &str = "adamw_step";
-    check(param, grad, &moments, options, step)?;
-    if grad_scale.known().is_some_and(|scale| !scale.is_finite()) {
-        return Ok(());
-    }
-    let coefficients = Coefficients::new(options, step);
-    match (param.device(), residue) {
-        (Device::Cuda(gpu), Some(residue)) => {
-            check_master(OP, param, residue)?;
-            let (m, v) = (&*moments.m, &*moments.v);
-            dtypes(OP, &[("grad", grad, DType::F32), ("m", m, DType::F32), ("v", v, DType::F32)])?;
-            cuda::step(&gpu, param, residue, grad, moments, coefficients, grad_scale)
+    let call = master_args(OP, param, residue.as_deref())
+        .f32("grad", grad, [LEADING])
+        .f32("m", moments.m, [LEADING])
+        .f32("v", moments.v, [LEADING])
+        .check()?;
+    check_options(OP, options, step)?;
+    match call.device() {
+        Device::Cuda(gpu) => {
+            let residue = residue.ok_or_else(|| missing_residue(OP))?;
+            if let Some(scale) = grad_scale.buffer()
+                && scale.gpu() != gpu
+            {
+                return Err(KernelError::device(OP, "grad_scale", gpu, scale.gpu()));
+            }
+            if is_skipped(grad_scale) {
+                return Ok(());
+            }
+            let coefficients = Coefficients::new(options, step);
+            cuda::step(gpu, param, residue, grad, moments, coefficients, grad_scale)
         }
-        (Device::Cuda(_), None) => {
-            Err(KernelError::value(OP, "residue", "the rest of the master weights", "none"))
-        }
-        (Device::Cpu, None) => {
-            let Some(grad_scale) = grad_scale.known() else {
-                let (expected, actual) = (Device::Cpu.to_string(), "a GPU".to_owned());
-                return Err(KernelError::Device {
-                    op: OP,
-                    argument: "grad_scale",
-                    expected,
-                    actual,
-                });
-            };
-            let (m, v) = (moments.m.as_mut_slice(), moments.v.as_mut_slice());
-            cpu::step(param.as_mut_slice(), grad.as_slice(), m, v, coefficients, grad_scale);
+        Device::Cpu => {
+            let scale = grad_scale
+                .known()
+                .ok_or_else(|| KernelError::device(OP, "grad_scale", Device::Cpu, "a GPU"))?;
+            if is_skipped(grad_scale) {
+                return Ok(());
+            }
+            let (m, v) = (moments.m.as_mut_slice()?, moments.v.as_mut_slice()?);
+            let coefficients = Coefficients::new(options, step);
+            cpu::step(param.as_mut_slice()?, grad.as_slice()?, m, v, coefficients, scale);
             Ok(())
-        }
-        (Device::Cpu, Some(_)) => {
-            Err(KernelError::value(OP, "residue", "none: the CPU keeps weights in f32", "some"))
         }
     }
 }
 
-/// Splits `f32` master weights for a GPU: `bf16` parameters, which are the masters rounded to the
-/// nearest, half away from zero, and the 16 bits that are missing in them, as signed integers.
-/// Nothing is lost: the bits of a master are `(param << 16) + residue`. On the CPU the master
-/// weights are the parameters.
+/// Splits `f32` master weights for a GPU into `bf16` parameters, the masters rounded to the nearest
+/// (half away from zero), and the 16 bits that these lack, as signed integers. Nothing is lost: the
+/// bits of a master are `(param << 16) + residue`. On the CPU the master weights are the
+/// parameters.
 ///
 /// # Shapes
-/// Any.
+/// `master` `[..]` (any shape); returns one or two such tensors.
 ///
 /// # Dtypes
-/// `f32` to `bf16` and `i16`.
+/// `f32` to `bf16` and `i16`; on the CPU `f32` to `f32` and no residue.
 ///
 /// # Edge cases
-/// A NaN stays one; which of them is lost. A number that `bf16` rounds to infinity has an infinite
-/// parameter and an exact master.
+/// A NaN stays a NaN, perhaps with another payload. A number that `bf16` rounds to infinity has an
+/// infinite parameter and an exact master.
 ///
 /// # Errors
-/// [`KernelError::Value`] if the elements are not `f32`.
+/// [`KernelError::Argument`] if the elements are not `f32`.
 ///
 /// # Determinism
 /// Exact.
+///
+/// # Source
+/// The master weights of mixed-precision training (arXiv 1710.03740), kept in two halves.
 pub fn split_master(master: &Tensor) -> Result<(Tensor, Option<Tensor>)> {
-    match master.device() {
+    let call = Args::new("split_master").f32("master", master, [LEADING]).check()?;
+    match call.device() {
         Device::Cuda(gpu) => {
-            dtypes("split_master", &[("master", master, DType::F32)])?;
-            let (param, residue) = cuda::split(&gpu, master)?;
+            let (param, residue) = cuda::split(gpu, master)?;
             Ok((param, Some(residue)))
         }
         Device::Cpu => Ok((master.clone(), None)),
     }
 }
 
-/// The master weights that [`split_master`] has split, `f32` on the same device.
+/// The master weights that [`split_master`] has split.
+///
+/// # Shapes
+/// `param`, `residue` `[..]` (any shape, the same for both); returns the same.
+///
+/// # Dtypes
+/// `bf16` and `i16` to `f32`; on the CPU `f32` and no residue to `f32`.
+///
+/// # Edge cases
+/// As [`split_master`].
 ///
 /// # Errors
-/// [`KernelError::Shape`] if the shapes differ, [`KernelError::Value`] if `residue` is missing on a
-/// GPU, given on the CPU or one of the two has the wrong type.
+/// [`KernelError::Argument`] if an argument does not have this shape or type or is on another
+/// device, or if `residue` is missing on a GPU.
 ///
 /// # Determinism
 /// Exact.
+///
+/// # Source
+/// As [`split_master`].
 pub fn join_master(param: &Tensor, residue: Option<&Tensor>) -> Result<Tensor> {
     const OP: &str = "join_master";
-    match (param.device(), residue) {
-        (Device::Cuda(gpu), Some(residue)) => {
-            check_master(OP, param, residue)?;
-            cuda::join(&gpu, param, residue)
-        }
-        (Device::Cpu, None) => Ok(param.clone()),
-        (Device::Cuda(_), None) => {
-            Err(KernelError::value(OP, "residue", "the rest of the master weights", "none"))
-        }
-        (Device::Cpu, Some(_)) => {
-            Err(KernelError::value(OP, "residue", "none: the CPU keeps weights in f32", "some"))
-        }
+    let call = master_args(OP, param, residue).check()?;
+    match call.device() {
+        Device::Cuda(gpu) => cuda::join(gpu, param, residue.ok_or_else(|| missing_residue(OP))?),
+        Device::Cpu => Ok(param.clone()),
     }
 }
 
-fn check(
-    param: &Tensor,
-    grad: &Tensor,
-    moments: &Moments<'_>,
-    options: &AdamwOptions,
-    step: u64,
-) -> Result<()> {
-    const OP: &str = "adamw_step";
-    let others = [("grad", grad), ("m", &*moments.m), ("v", &*moments.v)];
-    for (name, tensor) in others {
-        check_shape(OP, name, tensor, param.shape())?;
+/// The two halves of master weights.
+fn master_args<'a>(op: &'static str, param: &'a Tensor, residue: Option<&'a Tensor>) -> Args<'a> {
+    let args = Args::new(op).act("param", param, [LEADING]);
+    match residue {
+        // No tensor on the CPU is `i16`, so that a residue there is refused.
+        Some(residue) => args.typed("residue", residue, DType::I16, [LEADING]),
+        None => args,
     }
-    same_device(OP, param, &others)?;
+}
+
+fn missing_residue(op: &'static str) -> KernelError {
+    KernelError::value(op, "residue", "the low halves of the master weights", "missing")
+}
+
+/// Whether this factor makes a step change nothing, as far as the host knows.
+fn is_skipped(grad_scale: &GradScale) -> bool {
+    grad_scale.known().is_some_and(|scale| !scale.is_finite())
+}
+
+fn check_options(op: &'static str, options: &AdamwOptions, step: u64) -> Result<()> {
     if step == 0 {
-        return Err(KernelError::value(OP, "step", "at least 1", step));
+        return Err(KernelError::value(op, "step", "at least 1", step));
     }
     for (name, beta) in [("beta1", options.beta1), ("beta2", options.beta2)] {
         if !(0.0..1.0).contains(&beta) {
-            return Err(KernelError::value(OP, name, "at least 0 and below 1", beta));
+            return Err(KernelError::value(op, name, "at least 0 and below 1", beta));
         }
     }
     Ok(())
-}
-
-/// The two halves of master weights on a GPU fit.
-fn check_master(op: &'static str, param: &Tensor, residue: &Tensor) -> Result<()> {
-    check_shape(op, "residue", residue, param.shape())?;
-    same_device(op, param, &[("residue", residue)])?;
-    dtypes(op, &[("param", param, DType::Bf16), ("residue", residue, DType::I16)])
 }

@@ -1,4 +1,4 @@
-//! The blocks of all documents under one numbering.
+//! The blocks of all documents, numbered over the batch.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::cuda::{Buffer, Gpu};
 use crate::{Documents, Result};
 
-/// The blocks of `block_size` tokens of all documents, numbered through the batch: block `c` of a
+/// The blocks of `block_size` tokens of all documents, numbered over the batch: block `c` of a
 /// document is block `first + c` here, which is also its row in pooled tensors `[C, H, D]`.
 pub(crate) struct Blocks {
     /// First token of every block, then N.
@@ -80,13 +80,25 @@ impl Blocks {
     }
 }
 
+/// Key of the first block of the document of every token.
+#[derive(PartialEq)]
+struct FirstBlocks {
+    block_size: usize,
+}
+
+/// Key of the first token of every block.
+#[derive(PartialEq)]
+struct BlockStarts {
+    block_size: usize,
+}
+
 /// For every token the first block of its document, `i32` `[N]` on a GPU.
 pub(crate) fn device_first_blocks(
     documents: &Documents,
     gpu: &Gpu,
     block_size: usize,
 ) -> Result<Arc<Buffer>> {
-    documents.device_table(gpu, "first_blocks", block_size, || {
+    documents.tables().get(gpu, FirstBlocks { block_size }, || {
         Blocks::new(documents, block_size)
             .first_blocks()
             .into_iter()
@@ -101,12 +113,12 @@ pub(crate) fn device_block_starts(
     gpu: &Gpu,
     block_size: usize,
 ) -> Result<Arc<Buffer>> {
-    documents.device_table(gpu, "block_starts", block_size, || {
+    documents.tables().get(gpu, BlockStarts { block_size }, || {
         Blocks::new(documents, block_size).starts.into_iter().map(|start| start as i32).collect()
     })
 }
 
-/// Cuts a buffer that holds `width` elements per token into the parts of the tiles.
+/// Splits a buffer that holds `width` elements per token into the parts of the tiles.
 pub(crate) fn split_by_tile<T>(
     mut data: &mut [T],
     tiles: Vec<Tile>,
@@ -146,7 +158,7 @@ mod tests {
 
     #[test]
     fn a_batch_without_tokens_has_no_blocks() {
-        let blocks = Blocks::new(&Documents::rows(0, 3), 2);
+        let blocks = Blocks::new(&Documents::rows(0, 3).unwrap(), 2);
         assert_eq!(blocks.len(), 0);
         assert!(blocks.tiles(4).is_empty() && blocks.first_blocks().is_empty());
     }

@@ -30,7 +30,7 @@ impl Case {
             };
             Self {
                 name: path.file_stem().unwrap().to_string_lossy().into_owned(),
-                documents: Documents::rows(batch, tokens),
+                documents: Documents::rows(batch, tokens).unwrap(),
                 block_size: golden.usize("block_size"),
                 block_counts: golden.usize("block_counts"),
                 golden,

@@ -1,4 +1,4 @@
-//! Attention methods, their parts and the losses and measurements taken between them.
+//! Attention methods and their parts, and losses and measurements that compare them.
 
 pub mod alignment;
 pub mod compression;
@@ -14,8 +14,10 @@ pub mod window;
 mod blocks;
 #[cfg(test)]
 mod golden;
+mod mode;
 mod padding;
 mod shape;
 pub(crate) mod tiled;
 
-pub use shape::{AttentionGrads, AttentionOutput};
+pub use mode::AttentionMode;
+pub use shape::{AttentionCall, AttentionGrads, AttentionOutput};

@@ -15,7 +15,7 @@ const LONGEST: usize = 256;
 /// The length at which kernels with steps of `step` elements compute these heads.
 ///
 /// # Errors
-/// [`KernelError::Value`] for heads that are too long.
+/// [`KernelError::Argument`] for heads that are too long.
 pub(super) fn padded_head_dim(
     op: &'static str,
     shape: &AttentionShape,
@@ -65,7 +65,7 @@ impl<'a> PaddedHeads<'a> {
         output: &mut AttentionOutput,
         forward: impl FnOnce(&mut AttentionOutput) -> Result<()>,
     ) -> Result<()> {
-        let mut padded = AttentionOutput::for_output(&self.q, self.shape);
+        let mut padded = AttentionOutput::for_output(&self.q, self.shape)?;
         forward(&mut padded)?;
         output.out = resized_rows(self.gpu, &padded.out, output.out.last_dim())?;
         output.lse = padded.lse;

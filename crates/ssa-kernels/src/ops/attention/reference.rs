@@ -5,7 +5,7 @@
 
 /// The inputs of attention as plain row-major slices.
 #[derive(Clone, Copy, Debug)]
-pub struct Inputs<'a> {
+pub struct AttentionInputs<'a> {
     /// `[N, HQ, D]`.
     pub q: &'a [f64],
     /// `[S, H, D]`, S keys of which each query sees some.
@@ -27,7 +27,7 @@ pub struct Inputs<'a> {
 /// `out = sum_j p_j v_j` with `p = softmax(softmax_scale * q . k_j)`; zero, and lse negative
 /// infinity, without keys.
 pub fn forward(
-    inputs: &Inputs<'_>,
+    inputs: &AttentionInputs<'_>,
     visible: impl Fn(usize, usize) -> Vec<usize>,
 ) -> (Vec<f64>, Vec<f64>) {
     let mut out = vec![0.0; inputs.q.len()];
@@ -47,7 +47,7 @@ pub fn forward(
 /// (dout . v_j - dout . out)`, `dq = scale sum ds_j k_j`, `dk_j = scale sum ds_j q`.
 pub fn backward(
     dout: &[f64],
-    inputs: &Inputs<'_>,
+    inputs: &AttentionInputs<'_>,
     visible: impl Fn(usize, usize) -> Vec<usize>,
 ) -> (Vec<f64>, Vec<f64>, Vec<f64>) {
     let width = inputs.head_dim;
@@ -70,7 +70,7 @@ pub fn backward(
     (dq, dk, dv)
 }
 
-impl<'a> Inputs<'a> {
+impl<'a> AttentionInputs<'a> {
     fn row(&self, data: &'a [f64], row: usize) -> &'a [f64] {
         &data[row * self.head_dim..(row + 1) * self.head_dim]
     }

@@ -1,36 +1,78 @@
 //! The arguments and results that all attention ops share.
 
-use crate::checks::{axes, check_positive, check_shape};
-use crate::{DType, Documents, KernelError, Result, Tensor};
+use crate::contract::{Args, Axis, B, C, Checked, D, H, HQ, T};
+use crate::{DType, Documents, Result, Tensor};
+
+/// The inputs of an attention op.
+#[derive(Clone, Copy, Debug)]
+pub struct AttentionCall<'a> {
+    /// Queries `[B, T, HQ, D]`.
+    pub q: &'a Tensor,
+    /// Keys: `[B, T, H, D]`, or means of blocks `[C, H, D]` in compression attention.
+    pub k: &'a Tensor,
+    /// Values, in the shape of the keys.
+    pub v: &'a Tensor,
+    /// The documents that bound attention, over N = B * T tokens.
+    pub documents: &'a Documents,
+    /// Factor of every score, usually `D^-0.5`.
+    pub softmax_scale: f32,
+}
+
+impl<'a> AttentionCall<'a> {
+    /// The table of a call with keys and values for every token.
+    pub(crate) fn args(&self, op: &'static str) -> Args<'a> {
+        Args::new(op)
+            .act("q", self.q, [B, T, HQ, D])
+            .act("k", self.k, TOKEN_KEYS)
+            .act("v", self.v, TOKEN_KEYS)
+            .documents(self.documents)
+    }
+
+    /// The table of a call with keys and values for every block of `block_size` tokens.
+    pub(crate) fn pooled_args(&self, op: &'static str, block_size: usize) -> Args<'a> {
+        Args::new(op)
+            .act("q", self.q, [B, T, HQ, D])
+            .documents(self.documents)
+            .positive("block_size", block_size)
+            .size("block_size", C, self.documents.blocks(block_size))
+            .act("k", self.k, BLOCK_KEYS)
+            .act("v", self.v, BLOCK_KEYS)
+    }
+}
+
+/// The axes of keys and values per token.
+pub(crate) const TOKEN_KEYS: &[Axis] = &[B, T, H, D];
+/// The axes of keys and values per block.
+pub(crate) const BLOCK_KEYS: &[Axis] = &[C, H, D];
 
 /// What an attention forward returns and its backward needs.
 #[derive(Clone, Debug)]
 pub struct AttentionOutput {
     /// Attention output `[B, T, HQ, D]`, before any gate.
     pub out: Tensor,
-    /// Natural logarithm of the softmax denominator of every query, `[B, T, HQ]`; negative infinity
-    /// where a query sees no key (its output is zero).
+    /// Natural logarithm of the softmax denominator of every query, `[B, T, HQ]`, in `f32`;
+    /// negative infinity where a query sees no key (its output is zero).
     pub lse: Tensor,
 }
 
 impl AttentionOutput {
-    /// The place of the outputs for queries `q`.
-    pub(crate) fn for_output(q: &Tensor, shape: AttentionShape) -> Self {
-        Self {
-            out: Tensor::for_output_like(q, shape.q_shape()),
-            lse: Tensor::for_output_on(&q.device(), DType::F32, shape.lse_shape()),
-        }
+    /// New tensors for the results of a call.
+    pub(crate) fn for_output(q: &Tensor, shape: AttentionShape) -> Result<Self> {
+        Ok(Self {
+            out: Tensor::for_output_like(q, shape.q_shape())?,
+            lse: Tensor::for_output_on(&q.device(), DType::F32, shape.lse_shape())?,
+        })
     }
 }
 
 /// Gradients of the inputs of attention. Backward functions add to them.
 #[derive(Clone, Debug)]
 pub struct AttentionGrads {
-    /// `[B, T, HQ, D]`.
+    /// Gradient of the queries, in their shape.
     pub dq: Tensor,
-    /// `[B, T, H, D]`.
+    /// Gradient of the keys, in their shape.
     pub dk: Tensor,
-    /// `[B, T, H, D]`.
+    /// Gradient of the values, in their shape.
     pub dv: Tensor,
 }
 
@@ -41,7 +83,24 @@ impl AttentionGrads {
     }
 }
 
-/// The checked sizes of an attention call.
+/// Adds to the table of a call what every backward takes in addition to the inputs; `keys` are the
+/// axes of keys and values.
+pub(crate) fn backward_args<'a>(
+    args: Args<'a>,
+    keys: &[Axis],
+    dout: &'a Tensor,
+    output: &'a AttentionOutput,
+    grads: &'a AttentionGrads,
+) -> Args<'a> {
+    args.act("dout", dout, [B, T, HQ, D])
+        .act("output.out", &output.out, [B, T, HQ, D])
+        .f32("output.lse", &output.lse, [B, T, HQ])
+        .act("grads.dq", &grads.dq, [B, T, HQ, D])
+        .act("grads.dk", &grads.dk, keys)
+        .act("grads.dv", &grads.dv, keys)
+}
+
+/// The sizes of a checked attention call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct AttentionShape {
     /// B.
@@ -57,64 +116,10 @@ pub(crate) struct AttentionShape {
 }
 
 impl AttentionShape {
-    /// Checks q `[B, T, HQ, D]`, k and v `[B, T, H, D]` against each other and the documents.
-    pub(crate) fn new(
-        op: &'static str,
-        q: &Tensor,
-        k: &Tensor,
-        v: &Tensor,
-        documents: &Documents,
-    ) -> Result<Self> {
-        let shape = Self::of_query_and_key(op, q, k, documents)?;
-        if v.shape() != k.shape() {
-            return Err(KernelError::shape(op, "v", format!("{:?}", k.shape()), v.shape()));
-        }
-        Ok(shape)
-    }
-
-    /// Checks q and k alone, for ops that use no values.
-    pub(crate) fn of_query_and_key(
-        op: &'static str,
-        q: &Tensor,
-        k: &Tensor,
-        documents: &Documents,
-    ) -> Result<Self> {
-        let [batch, tokens, q_heads, head_dim] = axes(op, "q", q, "[B, T, HQ, D]")?;
-        let [_, _, kv_heads, _] = axes(op, "k", k, "[B, T, H, D]")?;
-        if k.shape() != [batch, tokens, kv_heads, head_dim] {
-            let expected = format!("[{batch}, {tokens}, H, {head_dim}]");
-            return Err(KernelError::shape(op, "k", expected, k.shape()));
-        }
-        Self { batch, tokens, q_heads, kv_heads, head_dim }.checked(op, documents)
-    }
-
-    /// Checks q `[B, T, HQ, D]` against block means `[C, H, D]`.
-    pub(crate) fn of_query_and_pooled(
-        op: &'static str,
-        q: &Tensor,
-        k_pooled: &Tensor,
-        documents: &Documents,
-        block_size: usize,
-    ) -> Result<Self> {
-        let [batch, tokens, q_heads, head_dim] = axes(op, "q", q, "[B, T, HQ, D]")?;
-        let [_, kv_heads, _] = axes(op, "k_pooled", k_pooled, "[C, H, D]")?;
-        check_positive(op, "block_size", block_size)?;
-        check_shape(op, "k_pooled", k_pooled, &[documents.blocks(block_size), kv_heads, head_dim])?;
-        Self { batch, tokens, q_heads, kv_heads, head_dim }.checked(op, documents)
-    }
-
-    fn checked(self, op: &'static str, documents: &Documents) -> Result<Self> {
-        let Self { q_heads, kv_heads, .. } = self;
-        check_positive(op, "head_dim", self.head_dim)?;
-        if kv_heads == 0 || q_heads == 0 || !q_heads.is_multiple_of(kv_heads) {
-            let expected = format!("a positive multiple of the {kv_heads} key/value heads");
-            return Err(KernelError::value(op, "q_heads", expected, q_heads));
-        }
-        if documents.total_tokens() != self.total_tokens() {
-            let expected = format!("documents over {} tokens", self.total_tokens());
-            return Err(KernelError::value(op, "documents", expected, documents.total_tokens()));
-        }
-        Ok(self)
+    /// The sizes of a call.
+    pub(crate) fn of(call: &Checked) -> Result<Self> {
+        let [batch, tokens, q_heads, kv_heads, head_dim] = call.sizes([B, T, HQ, H, D])?;
+        Ok(Self { batch, tokens, q_heads, kv_heads, head_dim })
     }
 
     /// N = B * T.

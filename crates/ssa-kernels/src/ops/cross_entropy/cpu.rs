@@ -4,23 +4,22 @@ use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
 use super::IGNORE_INDEX;
-use crate::Tensor;
-use crate::cpu::gemm::{Matrix, MatrixMut, Output, Threads, matmul};
+use crate::cpu::gemm::{HostMatrix, HostMatrixMut, Output, Threads, matmul};
 use crate::cpu::simd::{dispatch, exp_row_simd, max_row_simd};
 
 /// Logits of one chunk, 4 MB: they stay in the cache between the product that writes them and those
 /// that read them.
 const CHUNK_LOGITS: usize = 1 << 20;
 
-/// Tokens of a chunk at least. Every chunk reads the weight twice and its gradient once, and writes
-/// that back; with large vocabularies this, and not the logits, is what a small chunk would wait
-/// for. `README.md` has measurements.
+/// Fewest tokens of a chunk. Every chunk reads the weight twice and reads and writes its gradient
+/// once; with large vocabularies these passes, not the logits, would bound a small chunk.
+/// `README.md` has measurements.
 const MIN_CHUNK_TOKENS: usize = 256;
 
-/// Exponentials that are summed in `f32` before they join the `f64` sum of their row.
+/// Exponentials whose sum is `f32` before it enters the `f64` sum of their row.
 const COLUMNS: usize = 4096;
 
-/// Where the gradients of `scale * (sum of losses + z_loss * sum of squared log-normalisers)` are
+/// Where the gradients of `scale * (sum of losses + z_loss * sum of squared log-normalizers)` are
 /// added.
 pub(super) struct Gradients<'a> {
     pub(super) scale: f32,
@@ -29,12 +28,19 @@ pub(super) struct Gradients<'a> {
     pub(super) dweight: &'a mut [f32],
 }
 
+/// The weight `[V, hidden]` of the output layer.
+pub(super) struct Head<'a> {
+    pub(super) weight: &'a [f32],
+    pub(super) vocab: usize,
+    pub(super) hidden: usize,
+}
+
 /// What a token contributes; both zero where ignored.
 #[derive(Clone, Copy, Default)]
 pub(super) struct TokenLoss {
     /// Its negative log-likelihood.
     pub(super) loss: f64,
-    /// The square of its log-normaliser.
+    /// The square of its log-normalizer.
     pub(super) lse_square: f64,
 }
 
@@ -45,13 +51,13 @@ pub(super) fn chunk_tokens(vocab: usize) -> usize {
 
 /// The loss of every token.
 pub(super) fn losses(
-    x: &Tensor,
-    weight: &Tensor,
+    x: &[f32],
+    head: &Head<'_>,
     labels: &[i32],
     mut gradients: Option<Gradients<'_>>,
 ) -> Vec<TokenLoss> {
-    let (vocab, hidden) = (weight.rows(), weight.last_dim());
-    let weight = Matrix::new(weight.as_slice(), vocab, hidden);
+    let &Head { weight, vocab, hidden } = head;
+    let weight = HostMatrix::new(weight, vocab, hidden);
     let tokens = chunk_tokens(vocab).min(labels.len().max(1));
     let mut logits = vec![0.0; tokens * vocab];
     let mut losses = vec![TokenLoss::default(); labels.len()];
@@ -64,16 +70,16 @@ pub(super) fn losses(
         let count = labels.len();
         let rows = chunk * tokens * hidden..(chunk * tokens + count) * hidden;
         let logits = &mut logits[..count * vocab];
-        let x = Matrix::new(&x.as_slice()[rows.clone()], count, hidden);
-        let product = MatrixMut::new(logits, count, vocab);
+        let x = HostMatrix::new(&x[rows.clone()], count, hidden);
+        let product = HostMatrixMut::new(logits, count, vocab);
         matmul(product, Output::Overwrite, 1.0, x, weight.t(), Threads::All);
         let factors = gradients.as_ref().map(|gradients| (gradients.scale, gradients.z_loss));
         cross_entropy(logits, labels, losses, factors);
         if let Some(Gradients { dx, dweight, .. }) = &mut gradients {
-            let dlogits = Matrix::new(logits, count, vocab);
-            let dx = MatrixMut::new(&mut dx[rows], count, hidden);
+            let dlogits = HostMatrix::new(logits, count, vocab);
+            let dx = HostMatrixMut::new(&mut dx[rows], count, hidden);
             matmul(dx, Output::Add, 1.0, dlogits, weight, Threads::All);
-            let dweight = MatrixMut::new(dweight, vocab, hidden);
+            let dweight = HostMatrixMut::new(dweight, vocab, hidden);
             matmul(dweight, Output::Add, 1.0, dlogits.t(), x, Threads::All);
         }
     }

@@ -19,7 +19,7 @@ const THREADS: usize = 1024;
 /// Shared memory that the kernel uses besides the row it keeps, rounded up.
 const STATIC_SHARED: usize = 1024;
 
-/// Where the gradients of `scale * (sum of losses + z_loss * sum of squared log-normalisers)` are
+/// Where the gradients of `scale * (sum of losses + z_loss * sum of squared log-normalizers)` are
 /// added.
 pub(super) struct Gradients<'a> {
     pub(super) scale: f32,
@@ -76,7 +76,7 @@ pub(super) fn losses(
     let labels_on_gpu = gpu.upload(labels)?;
     let dtype = if gradients.is_some() { DType::Bf16 } else { DType::F32 };
     let tokens = chunk_tokens(vocab, dtype).min(labels.len().max(1));
-    let mut logits = Tensor::for_output_on(&Device::Cuda(gpu.clone()), dtype, [tokens, vocab]);
+    let mut logits = Tensor::for_output_on(&Device::Cuda(gpu.clone()), dtype, [tokens, vocab])?;
     for (chunk, chunk_labels) in labels.chunks(tokens).enumerate() {
         if chunk_labels.iter().all(|&label| label == IGNORE_INDEX) {
             continue;
@@ -116,8 +116,8 @@ pub(super) fn compare(
     let labels_on_gpu = gpu.upload(labels)?;
     let tokens = chunk_tokens(vocab, DType::F32).min(labels.len().max(1));
     let device = Device::Cuda(gpu.clone());
-    let [mut first, mut others] =
-        [(); 2].map(|()| Tensor::for_output_on(&device, DType::F32, [tokens, vocab]));
+    let logits = || Tensor::for_output_on(&device, DType::F32, [tokens, vocab]);
+    let [mut first, mut others] = [logits()?, logits()?];
     let mut scores =
         xs.iter().map(|_| Scores::new(gpu, labels.len())).collect::<Result<Vec<_>>>()?;
     let kernel = gpu.kernel(&MODULE, "compare_predictions", &[])?;
@@ -158,13 +158,14 @@ impl Scores {
 
 /// Bytes of the logits of a chunk in training, and of the labels and results of all tokens.
 pub(super) fn workspace_bytes(tokens: usize, vocab: usize) -> usize {
-    let logits = chunk_tokens(vocab, DType::Bf16).min(tokens) * vocab;
-    logits * DType::Bf16.size() + tokens * (size_of::<i32>() + 2 * size_of::<f64>())
+    let logits = chunk_tokens(vocab, DType::Bf16).min(tokens).saturating_mul(vocab);
+    let of_tokens = tokens.saturating_mul(size_of::<i32>() + 2 * size_of::<f64>());
+    logits.saturating_mul(DType::Bf16.size()).saturating_add(of_tokens)
 }
 
 /// Tokens of a chunk for a vocabulary: whole tiles of the matrix products.
 pub(super) fn chunk_tokens(vocab: usize, dtype: DType) -> usize {
-    let tokens = CHUNK_BYTES / (vocab * dtype.size());
+    let tokens = CHUNK_BYTES / vocab.saturating_mul(dtype.size());
     if tokens >= 256 { tokens / 256 * 256 } else { 256 }
 }
 

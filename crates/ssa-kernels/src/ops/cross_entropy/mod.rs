@@ -12,8 +12,8 @@ mod tests;
 
 pub use predictions::{PredictionScore, compare_predictions};
 
-use crate::checks::{axes, check_last, check_positive, check_shape, dtypes, same_device};
-use crate::{DType, Device, KernelError, Result, Scalar, Tensor};
+use crate::contract::{Args, Checked, HIDDEN, LEADING, V};
+use crate::{Device, KernelError, Result, Scalar, Tensor};
 
 /// The label of a token that is not a target.
 pub const IGNORE_INDEX: i32 = -100;
@@ -33,27 +33,26 @@ pub struct CrossEntropy {
 /// targets n of lse[n]^2` with `z = x Wᵀ` and `lse[n] = log(sum_v exp(z[n, v]))`.
 ///
 /// # Shapes
-/// `x` `[B, T, hidden]` (any leading axes, N rows), `weight` `[V, hidden]`, `labels` N entries:
-/// what each token should predict, or [`IGNORE_INDEX`].
+/// `x` `[.., hidden]` with N rows, `weight` `[V, hidden]`, `labels` N entries: what each token
+/// should predict, or [`IGNORE_INDEX`].
 ///
 /// # Dtypes
-/// `f32` logits, accumulated in `f32` by the matrix product; sums of exponentials in `f32` over
-/// 4096 entries (on a GPU, over those of a thread) and in `f64` over those; losses in `f64`. On a
-/// GPU `x` and `weight` are `bf16`.
+/// `f32`, or `bf16` on a GPU. Logits are `f32`, accumulated in `f32` by the matrix product; sums of
+/// exponentials accumulate in `f32` over 4096 entries (on a GPU, over those of a thread) and in
+/// `f64` over those; losses are `f64`.
 ///
 /// # Edge cases
 /// No targets: zero. A logit that is NaN or positive infinity makes the loss of its token NaN,
 /// whatever its label.
 ///
 /// # Errors
-/// [`KernelError::Shape`] if `weight` is not a matrix or its rows are not as long as those of `x`.
-/// [`KernelError::Value`] if it is empty, if the number of labels is not N, or if a label is
-/// neither below V nor [`IGNORE_INDEX`]; the message names its position.
+/// [`KernelError::Argument`] if an argument does not have this shape or type or is on another
+/// device, or if a label is neither below V nor [`IGNORE_INDEX`]; the message names its position.
 ///
 /// # Determinism
-/// Bitwise reproducible for any number of threads: the chunks of tokens are cut by shape alone and
-/// added in order, and no product splits its sums. On a GPU as its matrix products are: see
-/// [`linear_fwd`](crate::ops::linear::linear_fwd).
+/// Bitwise reproducible for any number of threads: shapes alone decide the chunks of tokens, which
+/// are added in order, and the matrix products are those of
+/// [`linear_fwd`](crate::ops::linear::linear_fwd). On a GPU as `linear_fwd`.
 ///
 /// # Source
 /// The first term of the training loss; the released code calls a fused linear cross-entropy of the
@@ -63,10 +62,14 @@ pub fn linear_cross_entropy_fwd(
     weight: &Tensor,
     labels: &[i32],
 ) -> Result<CrossEntropy> {
-    check("linear_cross_entropy_fwd", x, weight, labels)?;
-    match x.device() {
-        Device::Cuda(gpu) => cuda::losses(&gpu, x, weight, labels, None)?.summary(targets(labels)),
-        Device::Cpu => Ok(summary(&cpu::losses(x, weight, labels, None), labels)),
+    const OP: &str = "linear_cross_entropy_fwd";
+    let call = args(OP, x, weight, labels).check()?;
+    check_labels(OP, &call, labels)?;
+    match call.device() {
+        Device::Cuda(gpu) => cuda::losses(gpu, x, weight, labels, None)?.summary(targets(labels)),
+        Device::Cpu => {
+            Ok(summary(&cpu::losses(x.as_slice()?, &head(&call, weight)?, labels, None), labels))
+        }
     }
 }
 
@@ -78,21 +81,29 @@ pub fn linear_cross_entropy_fwd(
 /// # Dtypes
 /// As [`linear_cross_entropy_fwd`], rounded to `f32` at the end.
 ///
+/// # Edge cases
+/// As [`linear_cross_entropy_fwd`].
+///
 /// # Errors
 /// As [`linear_cross_entropy_fwd`].
 ///
 /// # Determinism
+/// As [`linear_cross_entropy_fwd`].
+///
+/// # Source
 /// As [`linear_cross_entropy_fwd`].
 pub fn linear_cross_entropy_losses(
     x: &Tensor,
     weight: &Tensor,
     labels: &[i32],
 ) -> Result<Vec<f32>> {
-    check("linear_cross_entropy_losses", x, weight, labels)?;
-    match x.device() {
-        Device::Cuda(gpu) => cuda::losses(&gpu, x, weight, labels, None)?.to_vec(),
+    const OP: &str = "linear_cross_entropy_losses";
+    let call = args(OP, x, weight, labels).check()?;
+    check_labels(OP, &call, labels)?;
+    match call.device() {
+        Device::Cuda(gpu) => cuda::losses(gpu, x, weight, labels, None)?.to_vec(),
         Device::Cpu => {
-            let losses = cpu::losses(x, weight, labels, None);
+            let losses = cpu::losses(x.as_slice()?, &head(&call, weight)?, labels, None);
             Ok(losses.into_iter().map(|token| token.loss as f32).collect())
         }
     }
@@ -102,32 +113,31 @@ pub fn linear_cross_entropy_losses(
 /// pass: `dz = grad_scale ((1 + 2 z_loss lse) softmax(z) - onehot(label))`, zero rows where the
 /// label is [`IGNORE_INDEX`]; `dx += dz W`, `dweight += dzᵀ x`.
 ///
-/// `z_loss` holds the normaliser near 1 (`lse` near 0), which the cross-entropy alone leaves free
-/// to drift.
+/// `z_loss` holds the normalizer near 1 (`lse` near 0), which the cross-entropy alone lets drift.
 ///
-/// `grad_scale` is what a mean over targets, or the weight of the loss, would pass back: it must be
-/// known in advance, and in training it is (the targets of a step are counted before its forward).
+/// `grad_scale` is the gradient of the loss sum, such as the reciprocal of the number of targets.
+/// The caller has to know it in advance, and in training it does: the targets of a step are counted
+/// before its forward pass.
 ///
 /// # Shapes
-/// As [`linear_cross_entropy_fwd`]; `dx` as `x`, `dweight` as `weight`.
+/// As [`linear_cross_entropy_fwd`]; `dx` `[.., hidden]`, `dweight` `[V, hidden]`.
 ///
 /// # Dtypes
-/// As [`linear_cross_entropy_fwd`]; gradients in `f32`, added to the buffers once per chunk of
-/// tokens. On a GPU the logits and their gradient are `bf16`, as is `dx`.
+/// As [`linear_cross_entropy_fwd`]; gradients are `f32`, added to the buffers once per chunk of
+/// tokens. On a GPU the logits, their gradient and `dx` are `bf16`, and `dweight` is `f32`.
 ///
 /// # Edge cases
 /// No targets: zero, and the gradients stay as they are. `z_loss` 0: bitwise the gradients of the
 /// cross-entropy alone.
 ///
 /// # Errors
-/// As [`linear_cross_entropy_fwd`], and [`KernelError::Shape`] if a gradient does not fit its
-/// tensor.
+/// As [`linear_cross_entropy_fwd`].
 ///
 /// # Determinism
 /// As [`linear_cross_entropy_fwd`].
 ///
 /// # Source
-/// z-loss: PaLM (arXiv 2204.02311), section 5.
+/// As [`linear_cross_entropy_fwd`]; z-loss: PaLM (arXiv 2204.02311), section 5.
 pub fn linear_cross_entropy_fwd_bwd(
     x: &Tensor,
     weight: &Tensor,
@@ -138,48 +148,52 @@ pub fn linear_cross_entropy_fwd_bwd(
     dweight: &mut Tensor,
 ) -> Result<CrossEntropy> {
     const OP: &str = "linear_cross_entropy_fwd_bwd";
-    check(OP, x, weight, labels)?;
-    check_shape(OP, "dx", dx, x.shape())?;
-    check_shape(OP, "dweight", dweight, weight.shape())?;
-    same_device(OP, x, &[("dx", dx), ("dweight", dweight)])?;
-    match x.device() {
+    let call = args(OP, x, weight, labels)
+        .act("dx", dx, [LEADING, HIDDEN])
+        .f32("dweight", dweight, [V, HIDDEN])
+        .check()?;
+    check_labels(OP, &call, labels)?;
+    match call.device() {
         Device::Cuda(gpu) => {
-            dtypes(OP, &[("dx", dx, DType::Bf16), ("dweight", dweight, DType::F32)])?;
             let gradients = cuda::Gradients { scale: grad_scale, z_loss, dx, dweight };
-            cuda::losses(&gpu, x, weight, labels, Some(gradients))?.summary(targets(labels))
+            cuda::losses(gpu, x, weight, labels, Some(gradients))?.summary(targets(labels))
         }
         Device::Cpu => {
-            let (dx, dweight) = (dx.as_mut_slice(), dweight.as_mut_slice());
+            let (dx, dweight) = (dx.as_mut_slice()?, dweight.as_mut_slice()?);
             let gradients = cpu::Gradients { scale: grad_scale, z_loss, dx, dweight };
-            Ok(summary(&cpu::losses(x, weight, labels, Some(gradients)), labels))
+            let losses = cpu::losses(x.as_slice()?, &head(&call, weight)?, labels, Some(gradients));
+            Ok(summary(&losses, labels))
         }
     }
 }
 
-/// Bytes that [`linear_cross_entropy_fwd_bwd`] takes on a device besides the tensors it is given:
-/// the logits of a chunk, and what it keeps of every token.
+/// Bytes that [`linear_cross_entropy_fwd_bwd`] takes on a device in addition to its arguments: the
+/// logits of a chunk, and what it keeps of every token. `usize::MAX` if they are more than that.
 pub fn workspace_bytes(device: &Device, tokens: usize, vocab: usize) -> usize {
     let vocab = vocab.max(1);
     match device {
         Device::Cuda(_) => cuda::workspace_bytes(tokens, vocab),
         Device::Cpu => {
-            let logits = cpu::chunk_tokens(vocab).min(tokens) * vocab;
-            logits * size_of::<f32>() + tokens * size_of::<cpu::TokenLoss>()
+            let logits = cpu::chunk_tokens(vocab).min(tokens).saturating_mul(vocab);
+            let losses = tokens.saturating_mul(size_of::<cpu::TokenLoss>());
+            logits.saturating_mul(size_of::<f32>()).saturating_add(losses)
         }
     }
 }
 
-fn check(op: &'static str, x: &Tensor, weight: &Tensor, labels: &[i32]) -> Result<()> {
-    let [vocab, hidden] = axes(op, "weight", weight, "[V, hidden]")?;
-    check_positive(op, "V", vocab)?;
-    check_positive(op, "hidden", hidden)?;
-    check_last(op, "x", x, hidden)?;
-    same_device(op, x, &[("weight", weight)])?;
-    dtypes(op, &[("x", x, x.device().dtype()), ("weight", weight, x.device().dtype())])?;
-    if labels.len() != x.rows() {
-        let expected = format!("{} labels, one per row of `x`", x.rows());
-        return Err(KernelError::value(op, "labels", expected, format!("{} labels", labels.len())));
-    }
+/// The rows of the table that all functions of this module share.
+fn args<'a>(op: &'static str, x: &'a Tensor, weight: &'a Tensor, labels: &[i32]) -> Args<'a> {
+    Args::new(op).act("x", x, [LEADING, HIDDEN]).act("weight", weight, [V, HIDDEN]).entries(
+        "labels",
+        labels.len(),
+        "labels",
+        [LEADING],
+    )
+}
+
+/// Every label is below V or [`IGNORE_INDEX`].
+fn check_labels(op: &'static str, call: &Checked, labels: &[i32]) -> Result<()> {
+    let [vocab] = call.sizes([V])?;
     let legal = |label: i32| {
         label == IGNORE_INDEX || usize::try_from(label).is_ok_and(|label| label < vocab)
     };
@@ -191,6 +205,12 @@ fn check(op: &'static str, x: &Tensor, weight: &Tensor, labels: &[i32]) -> Resul
             Err(KernelError::value(op, "labels", expected, actual))
         }
     }
+}
+
+/// The weight of the output layer on the CPU.
+fn head<'a>(call: &Checked, weight: &'a Tensor) -> Result<cpu::Head<'a>> {
+    let [vocab, hidden] = call.sizes([V, HIDDEN])?;
+    Ok(cpu::Head { weight: weight.as_slice()?, vocab, hidden })
 }
 
 fn summary(losses: &[cpu::TokenLoss], labels: &[i32]) -> CrossEntropy {

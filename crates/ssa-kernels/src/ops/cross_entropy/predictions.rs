@@ -1,13 +1,13 @@
-//! How several predictions of the same tokens score, and how far they are from the first.
+//! The losses of several predictions of the same tokens, and their divergences from the first.
 
 use rayon::prelude::*;
 
-use super::{IGNORE_INDEX, check, cuda};
-use crate::checks::check_shape;
+use super::{IGNORE_INDEX, check_labels, cuda};
+use crate::contract::{Args, HIDDEN, LEADING, V};
 use crate::ops::linear::linear_fwd_f32;
 use crate::{Device, Result, Scalar, Tensor};
 
-/// Logits that the CPU holds at once for each prediction: 16 MiB.
+/// Logits of a chunk of tokens that the CPU holds for each prediction: 16 MiB.
 const CHUNK_LOGITS: usize = 1 << 22;
 
 /// Sums over targets.
@@ -23,26 +23,24 @@ pub struct PredictionScore {
 /// -log p_i[n, labels[n]]` and `divergence_sum = sum_n sum_v p_0[n, v] log(p_0[n, v] / p_i[n, v])`.
 ///
 /// # Shapes
-/// Every `x` `[B, T, hidden]` (any leading axes, N rows, the same for all), `weight` `[V, hidden]`,
-/// `labels` N entries: what each token should predict, or [`IGNORE_INDEX`]. Returns an entry per
-/// `x`.
+/// Every one of `xs` `[.., hidden]` with N rows, `weight` `[V, hidden]`, `labels` N entries: what
+/// each token should predict, or [`IGNORE_INDEX`]. Returns an entry per prediction.
 ///
 /// # Dtypes
-/// Logits are `f32`, accumulated in `f32`; logarithms of sums and everything after them is `f64` on
-/// the CPU. On a GPU `x` and `weight` are `bf16`, probabilities are `f32` and so is each thread's
-/// share of a sum of exponentials; all other sums are `f64`.
+/// `f32`, or `bf16` on a GPU. Logits are `f32`, accumulated in `f32`; logarithms of sums and
+/// everything after them are `f64` on the CPU. On a GPU probabilities are `f32` and so is each
+/// thread's part of a sum of exponentials; all other sums are `f64`.
 ///
 /// # Edge cases
 /// No predictions: an empty list. No targets: zeros. The divergence of the first is 0. A logit that
 /// is NaN or positive infinity makes the sums NaN.
 ///
 /// # Errors
-/// As [`linear_cross_entropy_fwd`](super::linear_cross_entropy_fwd), and
-/// [`KernelError::Shape`](crate::KernelError::Shape) if the predictions differ in shape.
+/// As [`linear_cross_entropy_fwd`](super::linear_cross_entropy_fwd).
 ///
 /// # Determinism
-/// Bitwise reproducible for any number of threads: tokens are scored alone and summed in order. On
-/// a GPU as [`linear_fwd`](crate::ops::linear::linear_fwd).
+/// Bitwise reproducible for any number of threads: every token has a score of its own, and scores
+/// are added in order. On a GPU as [`linear_fwd`](crate::ops::linear::linear_fwd).
 ///
 /// # Source
 /// The divergence between inference modes in the evaluation of the SSA paper (arXiv 2511.20102).
@@ -52,13 +50,18 @@ pub fn compare_predictions(
     labels: &[i32],
 ) -> Result<Vec<PredictionScore>> {
     const OP: &str = "compare_predictions";
-    let Some(first) = xs.first() else { return Ok(Vec::new()) };
-    for x in xs {
-        check(OP, x, weight, labels)?;
-        check_shape(OP, "x", x, first.shape())?;
+    if xs.is_empty() {
+        return Ok(Vec::new());
     }
-    match weight.device() {
-        Device::Cuda(gpu) => cuda::compare(&gpu, xs, weight, labels),
+    let args = Args::new(OP).act("weight", weight, [V, HIDDEN]);
+    let call = xs
+        .iter()
+        .fold(args, |args, x| args.act("xs", x, [LEADING, HIDDEN]))
+        .entries("labels", labels.len(), "labels", [LEADING])
+        .check()?;
+    check_labels(OP, &call, labels)?;
+    match call.device() {
+        Device::Cuda(gpu) => cuda::compare(gpu, xs, weight, labels),
         Device::Cpu => on_cpu(xs, weight, labels),
     }
 }
@@ -84,29 +87,30 @@ fn on_cpu(xs: &[&Tensor], weight: &Tensor, labels: &[i32]) -> Result<Vec<Predict
     Ok(sums.into_iter().map(score).collect())
 }
 
-/// The logits of some consecutive tokens with the logarithms of their normalisers.
+/// The logits of some consecutive tokens with the logarithms of their normalizers.
 struct Logits {
-    values: Tensor,
+    values: Vec<f32>,
+    vocab: usize,
     log_sums: Vec<f64>,
 }
 
 impl Logits {
-    /// Of `tokens` tokens from `start` on.
+    /// The logits of `tokens` tokens from `start`.
     fn of(x: &Tensor, weight: &Tensor, start: usize, tokens: usize) -> Result<Self> {
         let hidden = weight.last_dim();
-        let rows = x.as_slice()[start * hidden..(start + tokens) * hidden].to_vec();
-        let values = linear_fwd_f32(&Tensor::from_vec(rows, [tokens, hidden])?, weight)?;
-        let log_sums = values.as_slice().par_chunks(weight.rows()).map(log_sum_exp).collect();
-        Ok(Self { values, log_sums })
+        let rows = x.as_slice()?[start * hidden..(start + tokens) * hidden].to_vec();
+        let logits = linear_fwd_f32(&Tensor::from_vec(rows, [tokens, hidden])?, weight)?;
+        let (values, vocab) = (logits.into_vec()?, weight.rows());
+        let log_sums = values.par_chunks(vocab).map(log_sum_exp).collect();
+        Ok(Self { values, vocab, log_sums })
     }
 
     fn row(&self, token: usize) -> (&[f32], f64) {
-        let vocab = self.values.last_dim();
-        (&self.values.as_slice()[token * vocab..][..vocab], self.log_sums[token])
+        (&self.values[token * self.vocab..][..self.vocab], self.log_sums[token])
     }
 
-    /// Per token its loss and its divergence from `first` (0 without one), zeros where it is no
-    /// target.
+    /// The loss of every token and its divergence from `first` (0 without one); zeros where the
+    /// token is not a target.
     fn scores(&self, labels: &[i32], first: Option<&Self>) -> Vec<(f64, f64)> {
         let score = |(token, &label): (usize, &i32)| {
             if label == IGNORE_INDEX {
@@ -126,7 +130,7 @@ fn log_sum_exp(logits: &[f32]) -> f64 {
     max + logits.iter().map(|&logit| (f64::from(logit) - max).exp()).sum::<f64>().ln()
 }
 
-/// `KL(p || q)` in nats of two rows of logits with the logarithms of their normalisers.
+/// `KL(p || q)` in nats of two rows of logits with the logarithms of their normalizers.
 fn divergence((p, p_log_sum): (&[f32], f64), (q, q_log_sum): (&[f32], f64)) -> f64 {
     let term = |(&p, &q): (&f32, &f32)| {
         let (log_p, log_q) = (f64::from(p) - p_log_sum, f64::from(q) - q_log_sum);
@@ -139,6 +143,7 @@ fn divergence((p, p_log_sum): (&[f32], f64), (q, q_log_sum): (&[f32], f64)) -> f
 mod tests {
     use super::*;
     use crate::ops::cross_entropy::reference;
+    use crate::ops::testing::{assert_refused, to_f64, zeros};
     use ssa_testkit::Random;
 
     #[test]
@@ -166,8 +171,7 @@ mod tests {
         let (p, q, weight) = (tensor(tokens), tensor(tokens), tensor(vocab));
         let labels: Vec<i32> =
             (0..tokens as i32).map(|n| if n % 4 == 1 { IGNORE_INDEX } else { n * 2 }).collect();
-        let exact = |x: &Tensor| x.as_slice().iter().map(|&x| f64::from(x)).collect::<Vec<_>>();
-        let (exact_p, exact_q, exact_weight) = (exact(&p), exact(&q), exact(&weight));
+        let (exact_p, exact_q, exact_weight) = (to_f64(&p), to_f64(&q), to_f64(&weight));
 
         let scores = compare_predictions(&[&p, &q], &weight, &labels).unwrap();
         let sums = |score: &PredictionScore| {
@@ -187,13 +191,9 @@ mod tests {
 
     #[test]
     fn predictions_of_different_shapes_are_refused() {
-        let weight = Tensor::zeros([5, 4]);
-        let error = compare_predictions(
-            &[&Tensor::zeros([2, 1, 4]), &Tensor::zeros([1, 2, 4])],
-            &weight,
-            &[0, 1],
-        );
-        assert!(error.unwrap_err().to_string().contains('x'));
+        let weight = zeros([5, 4]);
+        let xs = [&zeros([2, 1, 4]), &zeros([1, 2, 4])];
+        assert_refused(compare_predictions(&xs, &weight, &[0, 1]), "xs");
         assert!(compare_predictions(&[], &weight, &[]).unwrap().is_empty());
     }
 }

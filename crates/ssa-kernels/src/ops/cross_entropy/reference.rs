@@ -1,4 +1,4 @@
-//! `f64` definition of the loss, with all logits at once.
+//! `f64` definition of the loss, with all logits in one matrix.
 
 use super::IGNORE_INDEX;
 use crate::ops::linear;
@@ -13,7 +13,7 @@ pub fn losses(x: &[f64], weight: &[f64], labels: &[i32], hidden: usize) -> Vec<f
     .collect()
 }
 
-/// The square of the log-normaliser of every token, zero where ignored.
+/// The square of the log-normalizer of every token, zero where ignored.
 pub fn lse_squares(x: &[f64], weight: &[f64], labels: &[i32], hidden: usize) -> Vec<f64> {
     let logits = linear::reference::forward(x, weight, hidden);
     let rows = logits.chunks(weight.len() / hidden).zip(labels);
@@ -39,7 +39,7 @@ pub fn divergences(
 }
 
 /// Gradients `(dx, dweight)` of the sum of all losses and `z_loss` times the sum of all squared
-/// log-normalisers.
+/// log-normalizers.
 pub fn backward(
     x: &[f64],
     weight: &[f64],

@@ -1,7 +1,10 @@
 use ssa_testkit::{Random, Tolerance, assert_close, assert_gradient};
 
 use super::*;
-use crate::ops::testing::{normal_f64, plus_one, tensor, to_f64, with_threads};
+use crate::ops::testing::{
+    assert_refused, assert_same, normal_f64, ones_like, plus_one, tensor, to_f64, values,
+    values_mut, with_threads, zeros,
+};
 
 const SCALE: f32 = 0.25;
 const Z_LOSS: f32 = 0.125;
@@ -12,7 +15,7 @@ fn random_labels(random: &mut Random, vocab: usize, tokens: usize) -> Vec<i32> {
     labels.map(|(n, label)| if n % 5 == 3 { IGNORE_INDEX } else { label as i32 }).collect()
 }
 
-/// The sums of losses and of squared log-normalisers, and the number of targets.
+/// The sums of losses and of squared log-normalizers, and the number of targets.
 fn numbers(loss: &CrossEntropy) -> (f64, f64, usize) {
     (loss.loss_sum.value().unwrap(), loss.lse_square_sum.value().unwrap(), loss.targets)
 }
@@ -56,8 +59,8 @@ fn check(tokens: usize, vocab: usize, hidden: usize) {
             reference::backward(&to_f64(&x), &to_f64(&weight), &labels, hidden, f64::from(z_loss));
         let scaled =
             |gradient: Vec<f64>| gradient.iter().map(|g| f64::from(SCALE) * g).collect::<Vec<_>>();
-        assert_close("dx", dx.as_slice(), &scaled(edx), Tolerance::F32);
-        assert_close("dweight", dweight.as_slice(), &scaled(edweight), Tolerance::F32);
+        assert_close("dx", values(&dx), &scaled(edx), Tolerance::F32);
+        assert_close("dweight", values(&dweight), &scaled(edweight), Tolerance::F32);
     }
 }
 
@@ -96,7 +99,7 @@ fn large_logits_neither_overflow_nor_lose_the_loss() {
     // The logits themselves are rounded to 2.4e-4.
     assert_close("losses", &losses, &expected, Tolerance { atol: 5e-4, rtol: 1e-6 });
     let (_, dx, dweight) = fwd_bwd(&x, &weight, &labels, Z_LOSS);
-    assert!(dx.as_slice().iter().chain(dweight.as_slice()).all(|value| value.is_finite()));
+    assert!(values(&dx).iter().chain(values(&dweight)).all(|value| value.is_finite()));
 }
 
 #[test]
@@ -104,10 +107,10 @@ fn nan_is_not_hidden() {
     let mut random = Random::new(2);
     let x = tensor(&mut random, [1, 4, 3]);
     let mut weight = tensor(&mut random, [40, 3]);
-    weight.as_mut_slice()[60] = f32::NAN;
+    values_mut(&mut weight)[60] = f32::NAN;
     let (loss, dx, _) = fwd_bwd(&x, &weight, &[0, 1, 2, 3], 0.0);
     assert!(loss.0.is_nan());
-    assert!(dx.as_slice().iter().all(|value| value.is_nan()));
+    assert!(values(&dx).iter().all(|value| value.is_nan()));
 }
 
 #[test]
@@ -116,9 +119,9 @@ fn ignored_tokens_leave_gradients_alone() {
     let (x, weight) = (tensor(&mut random, [2, 2, 3]), tensor(&mut random, [7, 3]));
     let (loss, dx, dweight) = fwd_bwd(&x, &weight, &[IGNORE_INDEX; 4], Z_LOSS);
     assert_eq!(loss, (0.0, 0.0, 0));
-    assert!(dx.as_slice().iter().chain(dweight.as_slice()).all(|&value| value == 0.0));
+    assert!(values(&dx).iter().chain(values(&dweight)).all(|&value| value == 0.0));
     let (_, dx, _) = fwd_bwd(&x, &weight, &[IGNORE_INDEX, 3, IGNORE_INDEX, IGNORE_INDEX], Z_LOSS);
-    let written: Vec<bool> = dx.as_slice().iter().map(|&value| value != 0.0).collect();
+    let written: Vec<bool> = values(&dx).iter().map(|&value| value != 0.0).collect();
     assert_eq!(written, [[false; 3], [true; 3], [false; 3], [false; 3]].concat());
 }
 
@@ -128,13 +131,11 @@ fn gradients_are_added() {
     let (x, weight) = (tensor(&mut random, [1, 4, 3]), tensor(&mut random, [7, 3]));
     let labels = [1, 6, IGNORE_INDEX, 0];
     let (_, once_dx, once_dweight) = fwd_bwd(&x, &weight, &labels, Z_LOSS);
-    let [mut dx, mut dweight] = [Tensor::zeros_like(&x), Tensor::zeros_like(&weight)];
-    dx.fill(1.0);
-    dweight.fill(1.0);
+    let [mut dx, mut dweight] = [ones_like(&x), ones_like(&weight)];
     linear_cross_entropy_fwd_bwd(&x, &weight, &labels, SCALE, Z_LOSS, &mut dx, &mut dweight)
         .unwrap();
-    assert_close("dx", dx.as_slice(), &plus_one(&once_dx), Tolerance::F32);
-    assert_close("dweight", dweight.as_slice(), &plus_one(&once_dweight), Tolerance::F32);
+    assert_close("dx", values(&dx), &plus_one(&once_dx), Tolerance::F32);
+    assert_close("dweight", values(&dweight), &plus_one(&once_dweight), Tolerance::F32);
 }
 
 #[test]
@@ -143,7 +144,10 @@ fn results_do_not_depend_on_threads() {
     let (x, weight) = (tensor(&mut random, [1, 700, 64]), tensor(&mut random, [4500, 64]));
     let labels = random_labels(&mut random, 4500, 700);
     let run = |threads| with_threads(threads, || fwd_bwd(&x, &weight, &labels, Z_LOSS));
-    assert_eq!(run(1), run(5));
+    let ((loss, dx, dweight), (expected_loss, expected_dx, expected_dweight)) = (run(1), run(5));
+    assert_eq!(loss, expected_loss);
+    assert_same(&dx, &expected_dx);
+    assert_same(&dweight, &expected_dweight);
 }
 
 #[test]
@@ -165,28 +169,37 @@ fn reference_passes_gradcheck() {
 
 #[test]
 fn no_tokens_give_zero() {
-    let (loss, ..) = fwd_bwd(&Tensor::zeros([0, 5, 3]), &Tensor::zeros([7, 3]), &[], Z_LOSS);
+    let (loss, ..) = fwd_bwd(&zeros([0, 5, 3]), &zeros([7, 3]), &[], Z_LOSS);
     assert_eq!(loss, (0.0, 0.0, 0));
 }
 
 #[test]
 fn wrong_arguments_are_refused() {
-    let (x, weight) = (Tensor::zeros([1, 3, 4]), Tensor::zeros([7, 4]));
-    assert!(linear_cross_entropy_fwd(&x, &Tensor::zeros([7, 5]), &[0; 3]).is_err());
-    assert!(linear_cross_entropy_fwd(&x, &Tensor::zeros([28]), &[0; 3]).is_err());
-    assert!(linear_cross_entropy_fwd(&x, &Tensor::zeros([0, 4]), &[IGNORE_INDEX; 3]).is_err());
-    assert!(linear_cross_entropy_fwd(&x, &weight, &[0; 4]).is_err());
-    assert!(linear_cross_entropy_losses(&x, &weight, &[0, -1, 0]).is_err());
+    let (x, weight) = (zeros([1, 3, 4]), zeros([7, 4]));
+    assert_refused(linear_cross_entropy_fwd(&x, &zeros([7, 5]), &[0; 3]), "weight");
+    assert_refused(linear_cross_entropy_fwd(&x, &zeros([28]), &[0; 3]), "weight");
+    assert_refused(linear_cross_entropy_fwd(&x, &zeros([0, 4]), &[IGNORE_INDEX; 3]), "weight");
+    assert_refused(linear_cross_entropy_fwd(&x, &weight, &[0; 4]), "labels");
+    assert_refused(linear_cross_entropy_losses(&x, &weight, &[0, -1, 0]), "labels");
     let error = linear_cross_entropy_losses(&x, &weight, &[0, 1, 7]).unwrap_err();
     assert!(
         error.to_string().contains("`labels` is 7 at position 2, expected labels in 0..7 or -100"),
         "{error}"
     );
     let bwd = |dx: &[usize], dweight: &[usize]| {
-        let [mut dx, mut dweight] = [Tensor::zeros(dx), Tensor::zeros(dweight)];
+        let [mut dx, mut dweight] = [zeros(dx), zeros(dweight)];
         linear_cross_entropy_fwd_bwd(&x, &weight, &[0; 3], 1.0, 0.0, &mut dx, &mut dweight)
     };
-    assert!(bwd(&[1, 3, 4], &[7, 4]).is_ok());
-    assert!(bwd(&[1, 4, 3], &[7, 4]).is_err());
-    assert!(bwd(&[1, 3, 4], &[4, 7]).is_err());
+    bwd(&[1, 3, 4], &[7, 4]).unwrap();
+    assert_refused(bwd(&[1, 4, 3], &[7, 4]), "dx");
+    assert_refused(bwd(&[1, 3, 4], &[4, 7]), "dweight");
+}
+
+#[test]
+fn workspaces_of_any_size_are_counted() {
+    let gpu_bytes = cuda::workspace_bytes;
+    for (tokens, vocab) in [(0, 0), (usize::MAX, 1), (1, usize::MAX), (usize::MAX, usize::MAX)] {
+        let bytes = workspace_bytes(&Device::Cpu, tokens, vocab);
+        assert!(bytes >= tokens && gpu_bytes(tokens, vocab.max(1)) >= tokens, "{bytes}");
+    }
 }

@@ -4,15 +4,15 @@
 pub(super) struct TokensById {
     /// All tokens.
     pub(super) tokens: Vec<u32>,
-    /// Where the tokens of each id end.
+    /// The end of each id's tokens in the list.
     ends: Vec<usize>,
 }
 
 impl TokensById {
     /// A counting sort.
     pub(super) fn new(ids: &[u32], vocab: usize) -> Self {
-        // After counting, `ends[id]` is where the tokens of `id` begin; placing them moves it to
-        // where they end.
+        // After counting, `ends[id]` is the begin of the tokens of `id`; placing them moves it to
+        // their end.
         let mut ends = vec![0; vocab + 1];
         for &id in ids {
             ends[id as usize + 1] += 1;
@@ -28,7 +28,7 @@ impl TokensById {
         Self { tokens, ends }
     }
 
-    /// Where the tokens of an id lie.
+    /// The positions of an id's tokens in the list.
     pub(super) fn range(&self, id: usize) -> std::ops::Range<usize> {
         let begin = if id == 0 { 0 } else { self.ends[id - 1] };
         begin..self.ends[id]

@@ -7,8 +7,8 @@ pub mod reference;
 #[cfg(test)]
 mod tests;
 
-use crate::checks::{axes, check_positive, check_rows, dtypes, same_device};
-use crate::{DType, Device, KernelError, Result, Tensor};
+use crate::contract::{Args, B, HIDDEN, LEADING, T, V};
+use crate::{Device, Documents, KernelError, Result, Tensor};
 
 /// `out[b, t] = weight[ids[b * T + t]]`.
 ///
@@ -22,9 +22,8 @@ use crate::{DType, Device, KernelError, Result, Tensor};
 /// No tokens: an empty result.
 ///
 /// # Errors
-/// [`KernelError::Shape`] if `weight` is not a matrix. [`KernelError::Value`] if its rows are
-/// empty, if the number of ids is not B * T, or if an id is not below V; the message names its
-/// position.
+/// [`KernelError::Argument`] if an argument does not have this shape or type, or if an id is not
+/// below V; the message names its position.
 ///
 /// # Determinism
 /// Exact.
@@ -33,21 +32,18 @@ use crate::{DType, Device, KernelError, Result, Tensor};
 /// `embed_tokens` of the Llama model.
 pub fn embedding_fwd(ids: &[u32], weight: &Tensor, shape: [usize; 2]) -> Result<Tensor> {
     const OP: &str = "embedding_fwd";
-    let [vocab, hidden] = axes(OP, "weight", weight, "[V, hidden]")?;
-    check_positive(OP, "hidden", hidden)?;
-    let [batch, tokens] = shape;
-    if ids.len() != batch * tokens {
-        let expected = format!("{batch} * {tokens} ids");
-        return Err(KernelError::value(OP, "ids", expected, format!("{} ids", ids.len())));
-    }
+    let call = Args::new(OP)
+        .act("weight", weight, [V, HIDDEN])
+        .size("shape", B, shape[0])
+        .size("shape", T, shape[1])
+        .entries("ids", ids.len(), "ids", [B, T])
+        .check()?;
+    let [vocab, hidden] = call.sizes([V, HIDDEN])?;
     check_ids(OP, ids, vocab)?;
-    let mut out = Tensor::for_output_like(weight, [batch, tokens, hidden]);
-    match weight.device() {
-        Device::Cuda(gpu) => {
-            dtypes(OP, &[("weight", weight, DType::Bf16)])?;
-            cuda::forward(&gpu, ids, weight, &mut out)?;
-        }
-        Device::Cpu => cpu::forward(ids, weight.as_slice(), out.as_mut_slice(), hidden),
+    let mut out = call.new_act([B, T, HIDDEN])?;
+    match call.device() {
+        Device::Cuda(gpu) => cuda::forward(gpu, ids, weight, &mut out)?,
+        Device::Cpu => cpu::forward(ids, weight.as_slice()?, out.as_mut_slice()?, hidden),
     }
     Ok(out)
 }
@@ -56,36 +52,46 @@ pub fn embedding_fwd(ids: &[u32], weight: &Tensor, shape: [usize; 2]) -> Result<
 /// with ids[n] = v`.
 ///
 /// # Shapes
-/// `dout` `[B, T, hidden]`, `ids` N = B * T entries, `dweight` `[V, hidden]`.
+/// `dout` `[.., hidden]` with N rows, `ids` N entries, `dweight` `[V, hidden]`.
 ///
 /// # Dtypes
-/// `f32`, on a GPU `dout` in `bf16`; accumulated in `f32`.
+/// `f32`; on a GPU `dout` is `bf16` and `dweight` is `f32`. Accumulated in `f32`.
 ///
 /// # Edge cases
 /// Rows of ids that do not occur stay as they are.
 ///
 /// # Errors
-/// [`KernelError::Shape`] if `dweight` is not a matrix or `dout` does not have N rows of `hidden`
-/// elements, [`KernelError::Value`] if the rows are empty or an id is not below V.
+/// As [`embedding_fwd`], and if N is more than [`Documents::MAX_TOKENS`].
 ///
 /// # Determinism
-/// Bitwise reproducible for any number of threads: each row is summed by one thread, in token
-/// order. On a GPU too: tokens are added in order 64 at a time, and those sums in order.
+/// Bitwise reproducible for any number of threads: one thread sums each row, in token order. On a
+/// GPU bitwise reproducible: the order of the sums follows from the ids.
+///
+/// # Source
+/// As [`embedding_fwd`].
 pub fn embedding_bwd(dout: &Tensor, ids: &[u32], dweight: &mut Tensor) -> Result<()> {
     const OP: &str = "embedding_bwd";
-    let [vocab, hidden] = axes(OP, "dweight", dweight, "[V, hidden]")?;
-    check_positive(OP, "hidden", hidden)?;
-    check_rows(OP, "dout", dout, ids.len(), hidden)?;
+    let call = Args::new(OP)
+        .act("dout", dout, [LEADING, HIDDEN])
+        .entries("ids", ids.len(), "ids", [LEADING])
+        .f32("dweight", dweight, [V, HIDDEN])
+        .check()?;
+    let [vocab, hidden] = call.sizes([V, HIDDEN])?;
+    check_tokens(OP, ids.len())?;
     check_ids(OP, ids, vocab)?;
-    same_device(OP, dout, &[("dweight", dweight)])?;
-    match dout.device() {
-        Device::Cuda(gpu) => {
-            dtypes(OP, &[("dout", dout, DType::Bf16), ("dweight", dweight, DType::F32)])?;
-            cuda::backward(&gpu, dout, ids, dweight)?;
-        }
-        Device::Cpu => cpu::backward(dout.as_slice(), ids, dweight.as_mut_slice(), hidden),
+    match call.device() {
+        Device::Cuda(gpu) => cuda::backward(gpu, dout, ids, dweight)?,
+        Device::Cpu => cpu::backward(dout.as_slice()?, ids, dweight.as_mut_slice()?, hidden),
     }
     Ok(())
+}
+
+/// Tokens are sorted by 32-bit numbers.
+fn check_tokens(op: &'static str, tokens: usize) -> Result<()> {
+    if tokens <= Documents::MAX_TOKENS {
+        return Ok(());
+    }
+    Err(KernelError::value(op, "ids", format!("at most {} ids", Documents::MAX_TOKENS), tokens))
 }
 
 fn check_ids(op: &'static str, ids: &[u32], vocab: usize) -> Result<()> {

@@ -1,29 +1,43 @@
-//! Gates on the CPU. The rows of a branch lie 3 rows apart, which a matrix product takes as a row
+//! Gates on the CPU. The rows of a branch are 3 rows apart: a matrix product takes that as a row
 //! stride.
 
 use pulp::{Scalar, Simd, WithSimd};
 use rayon::prelude::*;
 
-use super::GateBranch;
 use crate::cpu::elementwise::{CHUNK, rows_per_chunk};
-use crate::cpu::gemm::{Matrix, MatrixMut, Output, Threads, matmul};
+use crate::cpu::gemm::{HostMatrix, HostMatrixMut, Output, Threads, matmul};
 use crate::cpu::simd::{axpy_simd, dispatch, dot_simd, sigmoid_simd};
 
-pub(super) fn forward(
-    x: &[f32],
-    g_proj: &[f32],
-    branch: GateBranch,
-    heads: usize,
-    gate: &mut [f32],
-) {
-    let rows = branch_rows(g_proj, branch, heads);
-    let tokens = gate.len() / heads;
+/// The rows of `g_proj` `[3 * HQ, hidden]` that belong to a branch.
+#[derive(Clone, Copy)]
+pub(super) struct BranchRows {
+    /// The first of them.
+    pub(super) first: usize,
+    /// Their number, HQ.
+    pub(super) heads: usize,
+    pub(super) hidden: usize,
+}
+
+impl BranchRows {
+    fn of(self, g_proj: &[f32]) -> HostMatrix<'_> {
+        let Self { first, heads, hidden } = self;
+        HostMatrix::with_row_stride(&g_proj[first * hidden..], heads, hidden, 3 * hidden)
+    }
+
+    fn of_mut(self, g_proj: &mut [f32]) -> HostMatrixMut<'_> {
+        let Self { first, heads, hidden } = self;
+        HostMatrixMut::with_row_stride(&mut g_proj[first * hidden..], heads, hidden, 3 * hidden)
+    }
+}
+
+pub(super) fn forward(x: &[f32], g_proj: &[f32], rows: BranchRows, gate: &mut [f32]) {
+    let tokens = gate.len() / rows.heads;
     matmul(
-        MatrixMut::new(gate, tokens, heads),
+        HostMatrixMut::new(gate, tokens, rows.heads),
         Output::Overwrite,
         1.0,
-        Matrix::new(x, tokens, hidden(g_proj, heads)),
-        rows.t(),
+        HostMatrix::new(x, tokens, rows.hidden),
+        rows.of(g_proj).t(),
         Threads::All,
     );
     gate.par_chunks_mut(CHUNK).for_each(|gate| dispatch(Sigmoid(gate)));
@@ -39,51 +53,28 @@ pub(super) fn sigmoid_backward(dgate: &[f32], gate: &[f32]) -> Vec<f32> {
         .collect()
 }
 
-pub(super) fn backward_input(
-    ds: &[f32],
-    g_proj: &[f32],
-    branch: GateBranch,
-    heads: usize,
-    dx: &mut [f32],
-) {
-    let tokens = ds.len() / heads;
+pub(super) fn backward_input(ds: &[f32], g_proj: &[f32], rows: BranchRows, dx: &mut [f32]) {
+    let tokens = ds.len() / rows.heads;
     matmul(
-        MatrixMut::new(dx, tokens, hidden(g_proj, heads)),
+        HostMatrixMut::new(dx, tokens, rows.hidden),
         Output::Add,
         1.0,
-        Matrix::new(ds, tokens, heads),
-        branch_rows(g_proj, branch, heads),
+        HostMatrix::new(ds, tokens, rows.heads),
+        rows.of(g_proj),
         Threads::All,
     );
 }
 
-pub(super) fn backward_weight(
-    ds: &[f32],
-    x: &[f32],
-    branch: GateBranch,
-    heads: usize,
-    dg_proj: &mut [f32],
-) {
-    let tokens = ds.len() / heads;
-    let hidden = hidden(dg_proj, heads);
-    let rows = &mut dg_proj[branch.first_row() * hidden..];
+pub(super) fn backward_weight(ds: &[f32], x: &[f32], rows: BranchRows, dg_proj: &mut [f32]) {
+    let tokens = ds.len() / rows.heads;
     matmul(
-        MatrixMut::with_row_stride(rows, heads, hidden, 3 * hidden),
+        rows.of_mut(dg_proj),
         Output::Add,
         1.0,
-        Matrix::new(ds, tokens, heads).t(),
-        Matrix::new(x, tokens, hidden),
+        HostMatrix::new(ds, tokens, rows.heads).t(),
+        HostMatrix::new(x, tokens, rows.hidden),
         Threads::All,
     );
-}
-
-fn branch_rows(g_proj: &[f32], branch: GateBranch, heads: usize) -> Matrix<'_> {
-    let hidden = hidden(g_proj, heads);
-    Matrix::with_row_stride(&g_proj[branch.first_row() * hidden..], heads, hidden, 3 * hidden)
-}
-
-fn hidden(g_proj: &[f32], heads: usize) -> usize {
-    g_proj.len() / (3 * heads)
 }
 
 struct Sigmoid<'a>(&'a mut [f32]);
@@ -118,35 +109,36 @@ pub(super) fn apply_forward(out: &[f32], gate: &[f32], head_dim: usize, gated: &
     );
 }
 
-/// What the forward pass saw.
+/// Heads and their gates, one gate for `head_dim` elements.
 #[derive(Clone, Copy)]
-pub(super) struct Saved<'a> {
+pub(super) struct GatedHeads<'a> {
     pub(super) out: &'a [f32],
     pub(super) gate: &'a [f32],
     pub(super) head_dim: usize,
 }
 
 pub(super) fn apply_backward(
-    saved: Saved<'_>,
+    heads: GatedHeads<'_>,
     dgated: &[f32],
     dout: &mut [f32],
     dgate: &mut [f32],
 ) {
-    let Saved { out, gate, head_dim } = saved;
-    let heads = rows_per_chunk(head_dim);
-    let chunk = heads * head_dim;
+    let GatedHeads { out, gate, head_dim } = heads;
+    let rows = rows_per_chunk(head_dim);
+    let chunk = rows * head_dim;
     dout.par_chunks_mut(chunk)
-        .zip(dgate.par_chunks_mut(heads))
+        .zip(dgate.par_chunks_mut(rows))
         .zip(dgated.par_chunks(chunk))
         .zip(out.par_chunks(chunk))
-        .zip(gate.par_chunks(heads))
+        .zip(gate.par_chunks(rows))
         .for_each(|((((dout, dgate), dgated), out), gate)| {
-            dispatch(ApplyBackward { saved: Saved { out, gate, head_dim }, dgated, dout, dgate });
+            let heads = GatedHeads { out, gate, head_dim };
+            dispatch(ApplyBackward { heads, dgated, dout, dgate });
         });
 }
 
 struct ApplyBackward<'a> {
-    saved: Saved<'a>,
+    heads: GatedHeads<'a>,
     dgated: &'a [f32],
     dout: &'a mut [f32],
     dgate: &'a mut [f32],
@@ -157,7 +149,7 @@ impl WithSimd for ApplyBackward<'_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        let Saved { out, gate, head_dim } = self.saved;
+        let GatedHeads { out, gate, head_dim } = self.heads;
         let inputs = self.dgated.chunks_exact(head_dim).zip(out.chunks_exact(head_dim)).zip(gate);
         let outputs = self.dout.chunks_exact_mut(head_dim).zip(self.dgate);
         for (((dgated, out), &gate), (dout, dgate)) in inputs.zip(outputs) {

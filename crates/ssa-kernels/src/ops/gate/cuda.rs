@@ -50,7 +50,7 @@ pub(super) fn backward(
 ) -> Result<()> {
     let Projection { gate, x, g_proj, branch } = projection;
     let (tokens, heads, hidden) = (gate.rows(), gate.last_dim(), x.last_dim());
-    let mut ds = Tensor::for_output_on(&x.device(), DType::Bf16, gate.shape());
+    let mut ds = Tensor::for_output_on(&x.device(), DType::Bf16, gate.shape())?;
     let len = gate.len();
     let kernel = gpu.kernel(&MODULE, "gate_sigmoid_bwd", &[])?;
     kernel.launch(grid(len), THREADS).input(dgate).input(gate).output(&mut ds).i64(len).run()?;

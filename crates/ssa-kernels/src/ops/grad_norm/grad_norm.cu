@@ -38,16 +38,21 @@ grad_norm_partial(const float* grad, i64 len, double* partial, i64 first) {
 
 constexpr int FINISH_THREADS = 1024;
 
-// norm = sqrt(sum of partial), and clip = min(1, max_norm / (norm + 1e-6)), NaN unless the norm is
-// finite.
+// norm = sqrt(sum of partial), and clip = min(1, max_norm / (norm + 1e-6)), NaN unless the norm and
+// the `count` numbers of `losses` are finite.
 extern "C" __global__ void __launch_bounds__(FINISH_THREADS)
-grad_norm_finish(const double* partial, i64 partials, double max_norm, double* norm, float* clip) {
-    double sum = 0.0;
+grad_norm_finish(const double* partial, i64 partials, double max_norm, const double* losses,
+                 i64 count, double* norm, float* clip) {
+    double sum = 0.0, defect = 0.0;
 #pragma unroll 4
     for (i64 i = threadIdx.x; i < partials; i += FINISH_THREADS) sum += partial[i];
+    // 0 for a finite number, NaN for every other.
+    for (i64 i = threadIdx.x; i < count; i += FINISH_THREADS) defect += losses[i] - losses[i];
     sum = block_sum<FINISH_THREADS>(sum);
+    defect = block_sum<FINISH_THREADS>(defect);
     if (threadIdx.x > 0) return;
     const double root = sqrt(sum), factor = max_norm / (root + 1e-6);
+    const bool finite = root < double(infinity()) && defect == 0.0;
     *norm = root;
-    *clip = !(root < double(infinity())) ? __int_as_float(0x7fffffff) : factor > 1.0 ? 1.0f : float(factor);
+    *clip = !finite ? __int_as_float(0x7fffffff) : factor > 1.0 ? 1.0f : float(factor);
 }

@@ -7,25 +7,25 @@ mod scale;
 #[cfg(test)]
 mod tests;
 
-use crate::checks::{dtypes, same_device};
-use crate::{DType, Device, Result, Scalar, Tensor};
+use crate::contract::{Args, Axis};
+use crate::{Device, KernelError, Result, Scalar, Scalars, Tensor};
 
 pub use scale::GradScale;
 
 /// `sqrt(sum over all elements of all tensors of g²)`.
 ///
 /// # Shapes
-/// Any.
+/// Every one of `grads` `[..]`, each of any shape.
 ///
 /// # Dtypes
-/// `f32` elements, squared and accumulated in `f64`: no overflow below infinity.
+/// `f32` elements; squares and their sum are `f64`: no overflow below infinity.
 ///
 /// # Edge cases
 /// Zero for no elements. A NaN makes the norm NaN, an infinity (and no NaN) makes it infinite.
 ///
 /// # Errors
-/// [`KernelError::Device`](crate::KernelError::Device) if the tensors do not lie on one device,
-/// [`KernelError::Value`](crate::KernelError::Value) if one is not `f32`.
+/// [`KernelError::Argument`](crate::KernelError::Argument) if a tensor is not `f32` or the tensors
+/// are not on one device.
 ///
 /// # Determinism
 /// Bitwise reproducible for any number of threads, and on a GPU: blocks of fixed length, added in
@@ -34,36 +34,67 @@ pub use scale::GradScale;
 /// # Source
 /// `torch.nn.utils.clip_grad_norm_`.
 pub fn grad_norm<'a>(grads: impl IntoIterator<Item = &'a Tensor>) -> Result<Scalar> {
-    Ok(clipped_grad_norm(grads, f64::INFINITY)?.0)
+    let grads: Vec<&Tensor> = grads.into_iter().collect();
+    let device = grads.first().map_or(Device::Cpu, |grad| grad.device());
+    Ok(norm_and_clip("grad_norm", grads, f64::INFINITY, &Scalars::new(&device))?.0)
 }
 
-/// [`grad_norm`] and the factor that clips gradients to it: [`clip_factor`] where the norm is
-/// finite, NaN where it is not.
+/// [`grad_norm`] and the factor that clips gradients to it: [`clip_factor`] where the norm and all
+/// of `sums`, the losses of the step, are finite, and NaN where one is not.
 ///
-/// On a GPU both stay there, so that the step that uses the factor
-/// ([`adamw_step`](crate::ops::adamw::adamw_step)) is queued without waiting. That step changes
-/// nothing if the factor is NaN.
+/// [`adamw_step`](crate::ops::adamw::adamw_step) changes nothing if the factor is NaN. So the
+/// decision to skip a bad step needs no host: on a GPU norm and factor stay there, and the update
+/// is queued without waiting.
 ///
-/// # Errors
+/// # Shapes
 /// As [`grad_norm`].
 ///
+/// # Dtypes
+/// As [`grad_norm`]; the factor is `f32`.
+///
+/// # Edge cases
+/// As [`grad_norm`]. `max_norm` infinity: the factor of a finite norm is 1.
+///
+/// # Errors
+/// As [`grad_norm`]; [`KernelError::Device`](crate::KernelError::Device) if `sums` is on another
+/// device than the gradients.
+///
 /// # Determinism
+/// As [`grad_norm`].
+///
+/// # Source
 /// As [`grad_norm`].
 pub fn clipped_grad_norm<'a>(
     grads: impl IntoIterator<Item = &'a Tensor>,
     max_norm: f64,
+    sums: &Scalars,
 ) -> Result<(Scalar, GradScale)> {
-    const OP: &str = "grad_norm";
+    norm_and_clip("clipped_grad_norm", grads, max_norm, sums)
+}
+
+fn norm_and_clip<'a>(
+    op: &'static str,
+    grads: impl IntoIterator<Item = &'a Tensor>,
+    max_norm: f64,
+    sums: &Scalars,
+) -> Result<(Scalar, GradScale)> {
     let grads: Vec<&Tensor> = grads.into_iter().collect();
-    for grad in &grads {
-        same_device(OP, grads[0], &[("grads", grad)])?;
-        dtypes(OP, &[("grads", grad, DType::F32)])?;
+    let call = grads
+        .iter()
+        .fold(Args::new(op), |args, grad| args.f32("grads", grad, [Axis::Anything]))
+        .check()?;
+    if sums.device() != *call.device() {
+        return Err(KernelError::device(op, "sums", call.device(), sums.device()));
     }
-    match grads.first().map_or(Device::Cpu, |grad| grad.device()) {
-        Device::Cuda(gpu) => cuda::norm_and_clip(&gpu, &grads, max_norm),
+    match call.device() {
+        Device::Cuda(gpu) => cuda::norm_and_clip(gpu, &grads, max_norm, sums),
         Device::Cpu => {
-            let norm = cpu::sum_of_squares(grads.into_iter().map(Tensor::as_slice)).sqrt();
-            let factor = if norm.is_finite() { clip_factor(norm, max_norm) } else { f32::NAN };
+            let slices: Vec<&[f32]> =
+                grads.into_iter().map(Tensor::as_slice).collect::<Result<_>>()?;
+            let norm = cpu::sum_of_squares(slices.into_iter()).sqrt();
+            let sums = sums.on_host().unwrap_or_default();
+            let finite = norm.is_finite() && sums.iter().all(|sum| sum.is_finite());
+            let factor = if finite { clip_factor(norm, max_norm) } else { f32::NAN };
             Ok((Scalar::new(norm), GradScale::new(factor)))
         }
     }
@@ -76,6 +107,9 @@ pub fn clipped_grad_norm<'a>(
 ///
 /// # Edge cases
 /// NaN for a NaN norm and zero for an infinite one: check the norm before applying either.
+///
+/// # Determinism
+/// Exact.
 ///
 /// # Source
 /// `torch.nn.utils.clip_grad_norm_`.

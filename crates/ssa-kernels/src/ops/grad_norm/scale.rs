@@ -1,44 +1,44 @@
-//! The factor of a gradient.
+//! The factor that multiplies gradients.
 
 use std::sync::Arc;
 
 use crate::cuda::Buffer;
 
-/// What a gradient is multiplied by before it is used: a known number, or one that a GPU computes
-/// when its turn comes, so that clipping by the global norm does not wait for the norm.
+/// The factor that multiplies a gradient before the optimizer uses it: a number of the host, or one
+/// that a GPU computes in stream order, so that the host does not wait for the norm to clip by it.
 #[derive(Clone, Debug)]
-pub struct GradScale(Place);
+pub struct GradScale(Factor);
 
 #[derive(Clone, Debug)]
-enum Place {
+enum Factor {
     Host(f32),
     Cuda(Arc<Buffer>),
 }
 
 impl GradScale {
-    /// A number that is known.
+    /// A number of the host.
     pub fn new(value: f32) -> Self {
-        Self(Place::Host(value))
+        Self(Factor::Host(value))
     }
 
-    /// The `f32` that a buffer begins with.
+    /// The first `f32` of a buffer.
     pub(super) fn on_gpu(buffer: Buffer) -> Self {
-        Self(Place::Cuda(Arc::new(buffer)))
+        Self(Factor::Cuda(Arc::new(buffer)))
     }
 
-    /// The number, if it is known.
+    /// The number, if the host has it.
     pub(crate) fn known(&self) -> Option<f32> {
         match &self.0 {
-            Place::Host(value) => Some(*value),
-            Place::Cuda(_) => None,
+            Factor::Host(value) => Some(*value),
+            Factor::Cuda(_) => None,
         }
     }
 
-    /// Where a GPU puts it.
+    /// The buffer that a GPU writes it to.
     pub(crate) fn buffer(&self) -> Option<&Buffer> {
         match &self.0 {
-            Place::Host(_) => None,
-            Place::Cuda(buffer) => Some(buffer),
+            Factor::Host(_) => None,
+            Factor::Cuda(buffer) => Some(buffer),
         }
     }
 }

@@ -1,10 +1,16 @@
 use ssa_testkit::Random;
 
 use super::*;
-use crate::ops::testing::{tensor, to_f64, with_threads};
+use crate::ops::testing::{tensor, to_f64, values_mut, with_threads, zeros};
 
 fn norm_of<'a>(grads: impl IntoIterator<Item = &'a Tensor>) -> f64 {
     grad_norm(grads).unwrap().value().unwrap()
+}
+
+fn sums(values: &[f64]) -> Scalars {
+    let mut sums = Scalars::new(&Device::Cpu);
+    values.iter().for_each(|&value| sums.push(&Scalar::new(value)).unwrap());
+    sums
 }
 
 #[test]
@@ -27,10 +33,10 @@ fn large_values_do_not_overflow() {
 #[test]
 fn nan_and_infinity_propagate() {
     for index in [0, 17, 99] {
-        let mut grad = Tensor::zeros([100]);
-        grad.as_mut_slice()[index] = f32::NEG_INFINITY;
+        let mut grad = zeros([100]);
+        values_mut(&mut grad)[index] = f32::NEG_INFINITY;
         assert_eq!(norm_of([&grad]), f64::INFINITY);
-        grad.as_mut_slice()[index] = f32::NAN;
+        values_mut(&mut grad)[index] = f32::NAN;
         assert!(norm_of([&grad]).is_nan());
     }
 }
@@ -56,11 +62,21 @@ fn clipping_only_shrinks() {
 fn the_factor_clips_a_finite_norm_only() {
     let grad = Tensor::from_vec(vec![3.0, 4.0], [2]).unwrap();
     for max_norm in [1.0, 10.0] {
-        let (norm, scale) = clipped_grad_norm([&grad], max_norm).unwrap();
+        let (norm, scale) = clipped_grad_norm([&grad], max_norm, &sums(&[1.0])).unwrap();
         assert_eq!(norm.value().unwrap(), 5.0);
         assert_eq!(scale.known(), Some(clip_factor(5.0, max_norm)));
     }
     let infinite = Tensor::from_vec(vec![f32::INFINITY], [1]).unwrap();
-    let (_, scale) = clipped_grad_norm([&infinite], 1.0).unwrap();
+    let (_, scale) = clipped_grad_norm([&infinite], 1.0, &sums(&[])).unwrap();
     assert!(scale.known().is_some_and(f32::is_nan));
+}
+
+#[test]
+fn a_loss_that_is_not_finite_makes_the_factor_nan() {
+    let grad = Tensor::from_vec(vec![3.0, 4.0], [2]).unwrap();
+    for bad in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY] {
+        let (norm, scale) = clipped_grad_norm([&grad], 1.0, &sums(&[2.0, bad, 3.0])).unwrap();
+        assert_eq!(norm.value().unwrap(), 5.0);
+        assert!(scale.known().is_some_and(f32::is_nan), "{bad}");
+    }
 }

@@ -6,8 +6,8 @@ pub mod reference;
 #[cfg(test)]
 mod tests;
 
-use crate::checks::{axes, check_last, check_rows, same_device};
-use crate::{DType, Device, Result, Tensor};
+use crate::contract::{Args, Checked, I, LEADING, O};
+use crate::{Device, Result, Tensor};
 
 /// `y = x Wᵀ`.
 ///
@@ -15,43 +15,65 @@ use crate::{DType, Device, Result, Tensor};
 /// `x` `[.., I]`, `weight` `[O, I]`; returns `[.., O]`.
 ///
 /// # Dtypes
-/// `f32`, or `bf16` on a GPU; accumulated in `f32` by the matrix product.
+/// `f32`, or `bf16` on a GPU; the matrix product accumulates in `f32`.
 ///
 /// # Edge cases
 /// No rows: an empty result.
 ///
 /// # Errors
-/// [`KernelError::Shape`](crate::KernelError::Shape) if `weight` is not a matrix or its rows are
-/// not as long as those of `x`.
+/// [`KernelError::Argument`](crate::KernelError::Argument) if an argument does not have this shape
+/// or type, or is on another device.
 ///
 /// # Determinism
-/// Bitwise reproducible for a given number of threads. On a GPU for a given card and library, as
-/// long as the cache directory keeps the algorithm that was chosen for the shape.
+/// Bitwise reproducible for any number of threads: they share rows and columns of the result, and
+/// the order of the sums depends on the shapes and the processor alone. On a GPU bitwise
+/// reproducible for a given card and library, as long as the cache directory keeps the algorithm
+/// chosen for the shape.
 ///
 /// # Source
 /// Every projection of the Llama block.
 pub fn linear_fwd(x: &Tensor, weight: &Tensor) -> Result<Tensor> {
-    forward(x, weight, x.dtype())
+    let call = check_fwd("linear_fwd", x, weight)?;
+    let out = call.new_act([LEADING, O])?;
+    forward(&call, x, weight, out)
 }
 
-/// [`linear_fwd`] with a result in `f32` on a GPU too: for logits, whose small differences are what
-/// is measured.
+/// [`linear_fwd`] with a result in `f32` on every device: for logits, of which evaluation measures
+/// small differences.
+///
+/// # Shapes
+/// As [`linear_fwd`].
+///
+/// # Dtypes
+/// As [`linear_fwd`]; the result is not rounded to `bf16`.
+///
+/// # Edge cases
+/// As [`linear_fwd`].
 ///
 /// # Errors
 /// As [`linear_fwd`].
+///
+/// # Determinism
+/// As [`linear_fwd`].
+///
+/// # Source
+/// As [`linear_fwd`].
 pub fn linear_fwd_f32(x: &Tensor, weight: &Tensor) -> Result<Tensor> {
-    forward(x, weight, DType::F32)
+    let call = check_fwd("linear_fwd_f32", x, weight)?;
+    let out = call.new_f32([LEADING, O])?;
+    forward(&call, x, weight, out)
 }
 
-fn forward(x: &Tensor, weight: &Tensor, dtype: DType) -> Result<Tensor> {
-    let [outputs, inputs] = axes("linear_fwd", "weight", weight, "[O, I]")?;
-    check_last("linear_fwd", "x", x, inputs)?;
-    same_device("linear_fwd", x, &[("weight", weight)])?;
-    let mut out = Tensor::for_output_on(&x.device(), dtype, with_last_dim(x, outputs));
-    match x.device() {
-        Device::Cuda(gpu) => cuda::forward(&gpu, x, weight, &mut out)?,
+fn check_fwd(op: &'static str, x: &Tensor, weight: &Tensor) -> Result<Checked> {
+    Args::new(op).act("x", x, [LEADING, I]).act("weight", weight, [O, I]).check()
+}
+
+fn forward(call: &Checked, x: &Tensor, weight: &Tensor, mut out: Tensor) -> Result<Tensor> {
+    match call.device() {
+        Device::Cuda(gpu) => cuda::forward(gpu, x, weight, &mut out)?,
         Device::Cpu => {
-            cpu::forward(x.as_slice(), weight.as_slice(), out.as_mut_slice(), inputs, outputs)
+            let sizes = call.sizes([I, O])?;
+            cpu::forward(x.as_slice()?, weight.as_slice()?, out.as_mut_slice()?, sizes);
         }
     }
     Ok(out)
@@ -65,27 +87,28 @@ fn forward(x: &Tensor, weight: &Tensor, dtype: DType) -> Result<Tensor> {
 /// # Dtypes
 /// `f32`, or `bf16` on a GPU; accumulated in `f32`.
 ///
+/// # Edge cases
+/// No rows: nothing is added.
+///
 /// # Errors
-/// [`KernelError::Shape`](crate::KernelError::Shape) as in [`linear_fwd`], or if `dout` and `dx`
-/// differ in their number of rows.
+/// As [`linear_fwd`].
 ///
 /// # Determinism
 /// As [`linear_fwd`].
+///
+/// # Source
+/// As [`linear_fwd`].
 pub fn linear_bwd_input(dout: &Tensor, weight: &Tensor, dx: &mut Tensor) -> Result<()> {
-    let [outputs, inputs] = axes("linear_bwd_input", "weight", weight, "[O, I]")?;
-    check_last("linear_bwd_input", "dout", dout, outputs)?;
-    check_rows("linear_bwd_input", "dx", dx, dout.rows(), inputs)?;
-    same_device("linear_bwd_input", dout, &[("weight", weight), ("dx", dx)])?;
-    match dout.device() {
-        Device::Cuda(gpu) => cuda::backward_input(&gpu, dout, weight, dx)?,
+    let call = Args::new("linear_bwd_input")
+        .act("dout", dout, [LEADING, O])
+        .act("weight", weight, [O, I])
+        .act("dx", dx, [LEADING, I])
+        .check()?;
+    match call.device() {
+        Device::Cuda(gpu) => cuda::backward_input(gpu, dout, weight, dx)?,
         Device::Cpu => {
-            cpu::backward_input(
-                dout.as_slice(),
-                weight.as_slice(),
-                dx.as_mut_slice(),
-                inputs,
-                outputs,
-            );
+            let sizes = call.sizes([I, O])?;
+            cpu::backward_input(dout.as_slice()?, weight.as_slice()?, dx.as_mut_slice()?, sizes);
         }
     }
     Ok(())
@@ -99,36 +122,29 @@ pub fn linear_bwd_input(dout: &Tensor, weight: &Tensor, dx: &mut Tensor) -> Resu
 /// # Dtypes
 /// `f32`; on a GPU `dout` and `x` are `bf16` and `dweight` is `f32`. Accumulated in `f32`.
 ///
+/// # Edge cases
+/// No rows: nothing is added.
+///
 /// # Errors
-/// [`KernelError::Shape`](crate::KernelError::Shape) as in [`linear_fwd`], or if `dout` and `x`
-/// differ in their number of rows.
+/// As [`linear_fwd`].
 ///
 /// # Determinism
 /// As [`linear_fwd`].
+///
+/// # Source
+/// As [`linear_fwd`].
 pub fn linear_bwd_weight(dout: &Tensor, x: &Tensor, dweight: &mut Tensor) -> Result<()> {
-    let [outputs, inputs] = axes("linear_bwd_weight", "dweight", dweight, "[O, I]")?;
-    check_last("linear_bwd_weight", "dout", dout, outputs)?;
-    check_rows("linear_bwd_weight", "x", x, dout.rows(), inputs)?;
-    same_device("linear_bwd_weight", dout, &[("x", x), ("dweight", dweight)])?;
-    match dout.device() {
-        Device::Cuda(gpu) => cuda::backward_weight(&gpu, dout, x, dweight)?,
+    let call = Args::new("linear_bwd_weight")
+        .act("dout", dout, [LEADING, O])
+        .act("x", x, [LEADING, I])
+        .f32("dweight", dweight, [O, I])
+        .check()?;
+    match call.device() {
+        Device::Cuda(gpu) => cuda::backward_weight(gpu, dout, x, dweight)?,
         Device::Cpu => {
-            cpu::backward_weight(
-                dout.as_slice(),
-                x.as_slice(),
-                dweight.as_mut_slice(),
-                inputs,
-                outputs,
-            );
+            let sizes = call.sizes([I, O])?;
+            cpu::backward_weight(dout.as_slice()?, x.as_slice()?, dweight.as_mut_slice()?, sizes);
         }
     }
     Ok(())
-}
-
-fn with_last_dim(x: &Tensor, last: usize) -> Vec<usize> {
-    let mut shape = x.shape().to_vec();
-    if let Some(size) = shape.last_mut() {
-        *size = last;
-    }
-    shape
 }

@@ -1,4 +1,4 @@
-//! RMSNorm on the CPU: rows in parallel, each in two vectorised passes while it is in the first
+//! RMSNorm on the CPU: rows in parallel, each in two vectorized passes while it is in the first
 //! cache.
 
 use pulp::{Simd, WithSimd};
@@ -11,9 +11,9 @@ use crate::cpu::simd::{dispatch, dot_simd};
 /// buffer of partial sums stays below 2 % of the size of `x`.
 const ROWS: usize = 64;
 
-/// What the forward pass saw and left behind.
+/// The input of the forward pass and the statistic that it saved.
 #[derive(Clone, Copy)]
-pub(super) struct Saved<'a> {
+pub(super) struct SavedRows<'a> {
     pub(super) x: &'a [f32],
     pub(super) weight: &'a [f32],
     pub(super) rstd: &'a [f32],
@@ -28,8 +28,8 @@ pub(super) fn forward(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32], rstd
         .for_each(|((out, x), rstd)| dispatch(Forward { x, weight, eps, out, rstd }));
 }
 
-pub(super) fn backward(saved: Saved<'_>, dout: &[f32], dx: &mut [f32], dweight: &mut [f32]) {
-    let Saved { x, weight, rstd } = saved;
+pub(super) fn backward(saved: SavedRows<'_>, dout: &[f32], dx: &mut [f32], dweight: &mut [f32]) {
+    let SavedRows { x, weight, rstd } = saved;
     let hidden = weight.len();
     let chunk = ROWS * hidden;
     let mut partials = vec![0.0; rstd.len().div_ceil(ROWS) * hidden];
@@ -39,7 +39,7 @@ pub(super) fn backward(saved: Saved<'_>, dout: &[f32], dx: &mut [f32], dweight: 
         .zip(rstd.par_chunks(ROWS))
         .zip(partials.par_chunks_exact_mut(hidden))
         .for_each(|((((dx, dout), x), rstd), dweight)| {
-            dispatch(Backward { saved: Saved { x, weight, rstd }, dout, dx, dweight });
+            dispatch(Backward { saved: SavedRows { x, weight, rstd }, dout, dx, dweight });
         });
     let mut sum: Vec<f64> = dweight.iter().map(|&value| f64::from(value)).collect();
     for partial in partials.chunks_exact(hidden) {
@@ -77,7 +77,7 @@ impl WithSimd for Forward<'_> {
 }
 
 struct Backward<'a> {
-    saved: Saved<'a>,
+    saved: SavedRows<'a>,
     dout: &'a [f32],
     dx: &'a mut [f32],
     dweight: &'a mut [f32],
@@ -88,7 +88,7 @@ impl WithSimd for Backward<'_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        let Saved { x, weight, rstd } = self.saved;
+        let SavedRows { x, weight, rstd } = self.saved;
         let hidden = weight.len();
         let rows = x.chunks_exact(hidden).zip(self.dout.chunks_exact(hidden)).zip(rstd);
         for (((x, dout), &rstd), dx) in rows.zip(self.dx.chunks_exact_mut(hidden)) {

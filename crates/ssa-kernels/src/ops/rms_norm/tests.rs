@@ -1,7 +1,10 @@
 use ssa_testkit::{Random, Tolerance, assert_close, assert_gradient};
 
 use super::*;
-use crate::ops::testing::{dot, normal_f64, plus_one, tensor, to_f64, with_threads};
+use crate::ops::testing::{
+    assert_refused, assert_same, dot, normal_f64, ones_like, plus_one, tensor, to_f64, values,
+    with_threads, zeros,
+};
 
 /// B, T, hidden; the last two end in a partial chunk of rows.
 const SHAPES: [(usize, usize, usize); 5] =
@@ -30,20 +33,20 @@ fn matches_the_reference() {
         let (out, rstd) = reference::forward(&to_f64(&x), &to_f64(&weight), eps);
         let (edx, edweight) =
             reference::backward(&to_f64(&dout), &to_f64(&x), &to_f64(&weight), eps);
-        assert_close("out", output.out.as_slice(), &out, Tolerance::F32);
-        assert_close("rstd", output.rstd.as_slice(), &rstd, Tolerance::F32);
+        assert_close("out", values(&output.out), &out, Tolerance::F32);
+        assert_close("rstd", values(&output.rstd), &rstd, Tolerance::F32);
         // With one element per row dx is a difference of equals, as large as the rounding of rstd.
-        assert_close("dx", dx.as_slice(), &edx, Tolerance::F32);
-        assert_close("dweight", dweight.as_slice(), &edweight, Tolerance::F32);
+        assert_close("dx", values(&dx), &edx, Tolerance::F32);
+        assert_close("dweight", values(&dweight), &edweight, Tolerance::F32);
     }
 }
 
 #[test]
 fn a_row_of_zeros_stays_zero() {
-    let x = Tensor::zeros([1, 2, 5]);
+    let x = zeros([1, 2, 5]);
     let output = rms_norm_fwd(&x, &Tensor::from_vec(vec![1.0; 5], [5]).unwrap(), EPS).unwrap();
-    assert_eq!(output.out, x);
-    assert!(output.rstd.as_slice().iter().all(|rstd| rstd.is_finite()));
+    assert_same(&output.out, &x);
+    assert!(values(&output.rstd).iter().all(|rstd| rstd.is_finite()));
 }
 
 #[test]
@@ -53,12 +56,10 @@ fn gradients_are_added() {
     let weight = tensor(&mut random, [6]);
     let (once_dx, once_dweight) = backward(&dout, &x, &weight);
     let rstd = rms_norm_fwd(&x, &weight, EPS).unwrap().rstd;
-    let [mut dx, mut dweight] = [Tensor::zeros_like(&x), Tensor::zeros_like(&weight)];
-    dx.fill(1.0);
-    dweight.fill(1.0);
+    let [mut dx, mut dweight] = [ones_like(&x), ones_like(&weight)];
     rms_norm_bwd(&dout, &x, &weight, &rstd, &mut dx, &mut dweight).unwrap();
-    assert_close("dx", dx.as_slice(), &plus_one(&once_dx), Tolerance::F32);
-    assert_close("dweight", dweight.as_slice(), &plus_one(&once_dweight), Tolerance::F32);
+    assert_close("dx", values(&dx), &plus_one(&once_dx), Tolerance::F32);
+    assert_close("dweight", values(&dweight), &plus_one(&once_dweight), Tolerance::F32);
 }
 
 #[test]
@@ -67,7 +68,9 @@ fn gradients_do_not_depend_on_threads() {
     let [x, dout] = [(); 2].map(|()| tensor(&mut random, [1, 1000, 24]));
     let weight = tensor(&mut random, [24]);
     let run = |threads| with_threads(threads, || backward(&dout, &x, &weight));
-    assert_eq!(run(1), run(5));
+    let ((dx, dweight), (expected_dx, expected_dweight)) = (run(1), run(5));
+    assert_same(&dx, &expected_dx);
+    assert_same(&dweight, &expected_dweight);
 }
 
 #[test]
@@ -83,32 +86,25 @@ fn reference_passes_gradcheck() {
 
 #[test]
 fn no_rows_give_an_empty_result() {
-    let [x, weight] = [Tensor::zeros([0, 4, 3]), Tensor::zeros([3])];
+    let [x, weight] = [zeros([0, 4, 3]), zeros([3])];
     assert!(rms_norm_fwd(&x, &weight, EPS).unwrap().out.is_empty());
-    assert_eq!(backward(&x, &x, &weight).1, weight);
+    assert_same(&backward(&x, &x, &weight).1, &weight);
 }
 
 #[test]
 fn wrong_shapes_are_refused() {
-    let x = Tensor::zeros([1, 2, 3]);
-    assert!(rms_norm_fwd(&x, &Tensor::zeros([4]), EPS).is_err());
-    assert!(rms_norm_fwd(&x, &Tensor::zeros([1, 3]), EPS).is_err());
-    assert!(rms_norm_fwd(&Tensor::zeros([2, 0]), &Tensor::zeros([0]), EPS).is_err());
+    let x = zeros([1, 2, 3]);
+    assert_refused(rms_norm_fwd(&x, &zeros([4]), EPS), "weight");
+    assert_refused(rms_norm_fwd(&x, &zeros([1, 3]), EPS), "weight");
+    assert_refused(rms_norm_fwd(&zeros([2, 0]), &zeros([0]), EPS), "x");
 
-    let [w, r] = [Tensor::zeros([3]), Tensor::zeros([1, 2])];
+    let [w, r] = [zeros([3]), zeros([1, 2])];
     let bwd = |dout: &[usize], rstd: &Tensor, dx: &[usize], dweight: &[usize]| {
-        rms_norm_bwd(
-            &Tensor::zeros(dout),
-            &x,
-            &w,
-            rstd,
-            &mut Tensor::zeros(dx),
-            &mut Tensor::zeros(dweight),
-        )
+        rms_norm_bwd(&zeros(dout), &x, &w, rstd, &mut zeros(dx), &mut zeros(dweight))
     };
-    assert!(bwd(&[1, 2, 3], &r, &[1, 2, 3], &[3]).is_ok());
-    assert!(bwd(&[1, 1, 3], &r, &[1, 2, 3], &[3]).is_err());
-    assert!(bwd(&[1, 2, 3], &Tensor::zeros([2, 2]), &[1, 2, 3], &[3]).is_err());
-    assert!(bwd(&[1, 2, 3], &r, &[1, 2, 4], &[3]).is_err());
-    assert!(bwd(&[1, 2, 3], &r, &[1, 2, 3], &[2]).is_err());
+    bwd(&[1, 2, 3], &r, &[1, 2, 3], &[3]).unwrap();
+    assert_refused(bwd(&[1, 1, 3], &r, &[1, 2, 3], &[3]), "x");
+    assert_refused(bwd(&[1, 2, 3], &zeros([2, 2]), &[1, 2, 3], &[3]), "rstd");
+    assert_refused(bwd(&[1, 2, 3], &r, &[1, 2, 4], &[3]), "dx");
+    assert_refused(bwd(&[1, 2, 3], &r, &[1, 2, 3], &[2]), "dweight");
 }

@@ -1,23 +1,22 @@
-//! The rotation on the CPU: tokens in parallel, pairs vectorised.
+//! The rotation on the CPU: tokens in parallel, pairs vectorized.
 
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
-use super::RopeTable;
-use crate::Tensor;
+use super::{Direction, RopeTable};
 use crate::cpu::elementwise::rows_per_chunk;
 use crate::cpu::simd::dispatch;
 
-#[derive(Clone, Copy)]
-pub(super) enum Direction {
-    Forward,
-    Backward,
-}
-
-pub(super) fn rotate(x: &mut Tensor, positions: &[usize], table: &RopeTable, direction: Direction) {
-    let width = x.shape()[2] * table.head_dim();
+pub(super) fn rotate(
+    x: &mut [f32],
+    heads: usize,
+    positions: &[usize],
+    table: &RopeTable,
+    direction: Direction,
+) {
+    let width = heads * table.head_dim();
     let tokens = rows_per_chunk(width);
-    x.as_mut_slice().par_chunks_mut(tokens * width).zip(positions.par_chunks(tokens)).for_each(
+    x.par_chunks_mut(tokens * width).zip(positions.par_chunks(tokens)).for_each(
         |(x, positions)| {
             dispatch(Rotate { x, width, positions, table, direction });
         },
@@ -38,10 +37,7 @@ impl WithSimd for Rotate<'_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, _: S) {
-        let sign = match self.direction {
-            Direction::Forward => 1.0,
-            Direction::Backward => -1.0,
-        };
+        let sign = self.direction.sign();
         for (token, &position) in self.x.chunks_exact_mut(self.width).zip(self.positions) {
             let (cos, sin) = self.table.at(position);
             for head in token.chunks_exact_mut(self.table.head_dim()) {

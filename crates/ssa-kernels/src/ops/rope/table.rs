@@ -2,19 +2,21 @@
 //! sines.
 
 use std::f64::consts::TAU;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
+use crate::contract::addressable_len;
 use crate::cuda::{Buffer, Gpu};
+use crate::device_cache::DeviceCache;
 use crate::{KernelError, Result};
 
-/// How the frequencies are changed for contexts longer than those of the first training.
+/// The change of the frequencies for contexts longer than those of pretraining.
 #[derive(Clone, Debug, PartialEq)]
 pub enum RopeScaling {
-    /// They are not.
+    /// No change.
     None,
     /// The `llama3` type of Hugging Face configurations. With `L =
-    /// original_max_position_embeddings`, a frequency whose wavelength is below `L /
-    /// high_freq_factor` stays, one whose wavelength is above `L / low_freq_factor` is divided by
+    /// original_max_position_embeddings`, a frequency with a wavelength below `L /
+    /// high_freq_factor` stays, one with a wavelength above `L / low_freq_factor` is divided by
     /// `factor`, and between the two it is interpolated linearly in `L / wavelength`.
     Llama3 {
         /// Divisor of low frequencies.
@@ -23,7 +25,7 @@ pub enum RopeScaling {
         low_freq_factor: f64,
         /// Turns within `L` above which a frequency counts as high.
         high_freq_factor: f64,
-        /// Context length `L` of the first training.
+        /// Context length `L` of pretraining.
         original_max_position_embeddings: usize,
     },
 }
@@ -31,10 +33,12 @@ pub enum RopeScaling {
 impl RopeScaling {
     /// The angle per position of each of the `head_dim / 2` pairs: `theta^(-2i / head_dim)`,
     /// scaled.
-    pub fn inverse_frequencies(&self, head_dim: usize, theta: f64) -> Vec<f64> {
-        (0..head_dim / 2)
-            .map(|i| self.scale(theta.powf(-2.0 * i as f64 / head_dim as f64)))
-            .collect()
+    pub fn inverse_frequencies(
+        &self,
+        head_dim: usize,
+        theta: f64,
+    ) -> impl ExactSizeIterator<Item = f64> + Clone + '_ {
+        (0..head_dim / 2).map(move |i| self.scale(theta.powf(-2.0 * i as f64 / head_dim as f64)))
     }
 
     fn scale(&self, frequency: f64) -> f64 {
@@ -74,9 +78,6 @@ impl RopeScaling {
     }
 }
 
-/// Copies on GPUs, by the number of the GPU.
-type Copies = Vec<(usize, Arc<Buffer>)>;
-
 /// Cosines and sines of every angle up to a length, shared by all layers and heads.
 #[derive(Clone, Debug)]
 pub struct RopeTable {
@@ -85,15 +86,16 @@ pub struct RopeTable {
     /// `[positions, head_dim / 2]`.
     cos: Vec<f32>,
     sin: Vec<f32>,
-    copies: Arc<Mutex<Copies>>,
+    copies: Arc<DeviceCache>,
 }
 
 impl RopeTable {
     /// The table of positions `0..positions`, computed in `f64` and stored in `f32`.
     ///
     /// # Errors
-    /// [`KernelError::Value`] if `head_dim` is zero or odd, or if `theta` or a number of `scaling`
-    /// is not positive and finite or its `high_freq_factor` not above its `low_freq_factor`.
+    /// [`KernelError::Argument`] if `head_dim` is zero or odd, if the table would take more than
+    /// `isize::MAX` bytes, if `theta` or a number of `scaling` is not positive and finite, or if
+    /// `high_freq_factor` is not above `low_freq_factor`.
     pub fn new(
         head_dim: usize,
         theta: f64,
@@ -106,7 +108,11 @@ impl RopeTable {
         }
         check_above(OP, "theta", theta, 0.0)?;
         scaling.check(OP)?;
-        let frequencies = scaling.inverse_frequencies(head_dim, theta);
+        if addressable_len(size_of::<f32>(), &[positions, head_dim]).is_none() {
+            let expected = format!("a table of heads of {head_dim} elements that memory can hold");
+            return Err(KernelError::value(OP, "positions", expected, positions));
+        }
+        let frequencies: Vec<f64> = scaling.inverse_frequencies(head_dim, theta).collect();
         let angles = (0..positions)
             .flat_map(|position| frequencies.iter().map(move |f| position as f64 * f));
         let (cos, sin) = angles.map(|angle| (angle.cos() as f32, angle.sin() as f32)).unzip();
@@ -132,14 +138,7 @@ impl RopeTable {
 
     /// All cosines, then all sines, on a GPU; copied the first time.
     pub(super) fn device(&self, gpu: &Gpu) -> Result<Arc<Buffer>> {
-        let ordinal = gpu.properties().ordinal;
-        let mut copies = self.copies.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((_, copy)) = copies.iter().find(|(of, _)| *of == ordinal) {
-            return Ok(copy.clone());
-        }
-        let copy = Arc::new(gpu.upload(&[&self.cos[..], &self.sin].concat())?);
-        copies.push((ordinal, copy.clone()));
-        Ok(copy)
+        self.copies.get(gpu, (), || [&self.cos[..], &self.sin].concat())
     }
 }
 

@@ -6,39 +6,36 @@ pub mod reference;
 #[cfg(test)]
 mod tests;
 
-use crate::checks::{check_shape, dtypes, same_device};
-use crate::{DType, Device, Result, Tensor};
+use crate::contract::{Args, LEADING};
+use crate::{Device, Result, Tensor};
 
 /// `out = silu(gate) * up` with `silu(x) = x sigmoid(x)`.
 ///
 /// # Shapes
-/// `gate`, `up` `[B, T, F]` (any shape); returns the same.
+/// `gate`, `up` `[..]` (any shape, the same for both; in a model `[B, T, F]`); returns the same.
 ///
 /// # Dtypes
 /// `f32`, or `bf16` on a GPU; the sigmoid has a relative error below 4e-7 in `f32`.
 ///
 /// # Edge cases
-/// No overflow for any finite `gate`. NaN stays NaN.
+/// No overflow for any finite `gate`. NaN stays NaN. No elements: an empty result.
 ///
 /// # Errors
-/// [`KernelError::Shape`](crate::KernelError::Shape) if the shapes differ.
+/// [`KernelError::Argument`](crate::KernelError::Argument) if an argument does not have this shape
+/// or type, or is on another device.
 ///
 /// # Determinism
-/// Bitwise reproducible for any number of threads: elements are independent.
+/// Bitwise reproducible for any number of threads, and on a GPU: elements are independent.
 ///
 /// # Source
 /// `LlamaMLP` of the released model; <https://arxiv.org/abs/2002.05202>, equation 5.
 pub fn swiglu_fwd(gate: &Tensor, up: &Tensor) -> Result<Tensor> {
-    const OP: &str = "swiglu_fwd";
-    check_shape(OP, "up", up, gate.shape())?;
-    same_device(OP, gate, &[("up", up)])?;
-    let mut out = Tensor::for_output_like(gate, gate.shape());
-    match gate.device() {
-        Device::Cuda(gpu) => {
-            dtypes(OP, &[("gate", gate, DType::Bf16), ("up", up, DType::Bf16)])?;
-            cuda::forward(&gpu, gate, up, &mut out)?;
-        }
-        Device::Cpu => cpu::forward(gate.as_slice(), up.as_slice(), out.as_mut_slice()),
+    let call =
+        Args::new("swiglu_fwd").act("gate", gate, [LEADING]).act("up", up, [LEADING]).check()?;
+    let mut out = call.new_act([LEADING])?;
+    match call.device() {
+        Device::Cuda(gpu) => cuda::forward(gpu, gate, up, &mut out)?,
+        Device::Cpu => cpu::forward(gate.as_slice()?, up.as_slice()?, out.as_mut_slice()?),
     }
     Ok(out)
 }
@@ -47,16 +44,21 @@ pub fn swiglu_fwd(gate: &Tensor, up: &Tensor) -> Result<Tensor> {
 /// sigmoid(gate)`.
 ///
 /// # Shapes
-/// All tensors have the shape of `gate`.
+/// `dout`, `gate`, `up`, `dgate`, `dup` `[..]` (any shape, the same for all).
 ///
 /// # Dtypes
-/// `f32`, or `bf16` on a GPU. The sigmoid is computed again rather than stored: the op reads memory
-/// faster than it could reread it.
+/// As [`swiglu_fwd`]. The op recomputes the sigmoid instead of reading it back: memory bounds it.
+///
+/// # Edge cases
+/// As [`swiglu_fwd`].
 ///
 /// # Errors
-/// [`KernelError::Shape`](crate::KernelError::Shape) if the shapes differ.
+/// As [`swiglu_fwd`].
 ///
 /// # Determinism
+/// As [`swiglu_fwd`].
+///
+/// # Source
 /// As [`swiglu_fwd`].
 pub fn swiglu_bwd(
     dout: &Tensor,
@@ -65,25 +67,21 @@ pub fn swiglu_bwd(
     dgate: &mut Tensor,
     dup: &mut Tensor,
 ) -> Result<()> {
-    const OP: &str = "swiglu_bwd";
-    check_shape(OP, "dout", dout, gate.shape())?;
-    check_shape(OP, "up", up, gate.shape())?;
-    check_shape(OP, "dgate", dgate, gate.shape())?;
-    check_shape(OP, "dup", dup, gate.shape())?;
-    same_device(OP, gate, &[("dout", dout), ("up", up), ("dgate", dgate), ("dup", dup)])?;
-    match gate.device() {
-        Device::Cuda(gpu) => {
-            let bf16 = DType::Bf16;
-            dtypes(OP, &[("dout", dout, bf16), ("gate", gate, bf16), ("up", up, bf16)])?;
-            dtypes(OP, &[("dgate", dgate, bf16), ("dup", dup, bf16)])?;
-            cuda::backward(&gpu, dout, gate, up, dgate, dup)?;
-        }
+    let call = Args::new("swiglu_bwd")
+        .act("dout", dout, [LEADING])
+        .act("gate", gate, [LEADING])
+        .act("up", up, [LEADING])
+        .act("dgate", dgate, [LEADING])
+        .act("dup", dup, [LEADING])
+        .check()?;
+    match call.device() {
+        Device::Cuda(gpu) => cuda::backward(gpu, dout, gate, up, dgate, dup)?,
         Device::Cpu => cpu::backward(
-            dout.as_slice(),
-            gate.as_slice(),
-            up.as_slice(),
-            dgate.as_mut_slice(),
-            dup.as_mut_slice(),
+            dout.as_slice()?,
+            gate.as_slice()?,
+            up.as_slice()?,
+            dgate.as_mut_slice()?,
+            dup.as_mut_slice()?,
         ),
     }
     Ok(())
@@ -96,37 +94,41 @@ pub struct SwigluGrads {
     pub dgate: Tensor,
     /// Gradient of `up`.
     pub dup: Tensor,
-    /// The result of the forward pass, computed again: what the gradient of the next weight needs.
+    /// The result of the forward pass, recomputed: the gradient of the next weight needs it.
     pub out: Tensor,
 }
 
-/// The gradients of [`swiglu_bwd`] from zero, and the result of the forward pass once more.
+/// The gradients of [`swiglu_bwd`] in new tensors, and the result of the forward pass again.
 ///
-/// Who keeps `gate` and `up` but not their product needs all three; one pass gives them. On a GPU
-/// `out` takes the buffer of `dout`: 12 bytes an element instead of 16, and one buffer less.
+/// A layer that keeps `gate` and `up` but not their product needs all three; one pass gives them.
+/// On a GPU `out` takes the buffer of `dout`: 12 bytes an element instead of 16, and one buffer
+/// less.
 ///
 /// # Shapes
-/// All tensors have the shape of `gate`.
+/// `dout`, `gate`, `up` `[..]` (any shape, the same for all); returns three such tensors.
 ///
 /// # Dtypes
 /// As [`swiglu_bwd`].
 ///
+/// # Edge cases
+/// As [`swiglu_fwd`].
+///
 /// # Errors
-/// [`KernelError::Shape`](crate::KernelError::Shape) if the shapes differ.
+/// As [`swiglu_fwd`].
 ///
 /// # Determinism
 /// As [`swiglu_fwd`].
+///
+/// # Source
+/// As [`swiglu_fwd`].
 pub fn swiglu_bwd_with_out(dout: Tensor, gate: &Tensor, up: &Tensor) -> Result<SwigluGrads> {
-    const OP: &str = "swiglu_bwd_with_out";
-    check_shape(OP, "dout", &dout, gate.shape())?;
-    check_shape(OP, "up", up, gate.shape())?;
-    same_device(OP, gate, &[("dout", &dout), ("up", up)])?;
-    match gate.device() {
-        Device::Cuda(gpu) => {
-            let bf16 = DType::Bf16;
-            dtypes(OP, &[("dout", &dout, bf16), ("gate", gate, bf16), ("up", up, bf16)])?;
-            cuda::backward_with_out(&gpu, dout, gate, up)
-        }
+    let call = Args::new("swiglu_bwd_with_out")
+        .act("dout", &dout, [LEADING])
+        .act("gate", gate, [LEADING])
+        .act("up", up, [LEADING])
+        .check()?;
+    match call.device() {
+        Device::Cuda(gpu) => cuda::backward_with_out(gpu, dout, gate, up),
         Device::Cpu => {
             let [mut dgate, mut dup] = [Tensor::zeros_like(gate), Tensor::zeros_like(gate)];
             swiglu_bwd(&dout, gate, up, &mut dgate, &mut dup)?;

@@ -3,8 +3,8 @@ use std::fs;
 use std::path::Path;
 
 use ssa_data::{
-    ByteTokenizer, Corpus, Loader, Manifest, PackedRows, Packing, ShardSum, ShardWriter, TokenType,
-    Tokenizer,
+    ByteTokenizer, Corpus, Loader, Manifest, PackedRows, Packing, ShardFiles, ShardSum,
+    ShardWriter, TokenType, Tokenizer,
 };
 use tempfile::{TempDir, tempdir};
 
@@ -33,10 +33,18 @@ fn describe(directory: &Path) {
         let mut writer = ShardWriter::create(&stem, TokenType::U16).unwrap();
         (0..shard.documents())
             .for_each(|document| writer.push(&shard.document(document).to_vec()).unwrap());
-        let [bin, idx] = writer.finish().unwrap();
+        let ShardFiles { bin, idx, bytes } = writer.finish().unwrap();
         let (documents, tokens) = (shard.documents() as u64, shard.tokens());
         let name = stem.file_name().unwrap().to_str().unwrap().to_owned();
-        shards.push(ShardSum { name, documents, tokens, text_bytes: tokens - documents, bin, idx });
+        shards.push(ShardSum {
+            name,
+            documents,
+            tokens,
+            text_bytes: tokens - documents,
+            bin,
+            idx,
+            bytes,
+        });
     }
     Manifest::new(&Tokenizer::Bytes, None, shards, vec![]).write(directory).unwrap();
 }
@@ -140,7 +148,7 @@ fn only_as_much_is_evaluated_as_asked_for() {
 #[test]
 fn packing_is_as_configured_for_training_and_concat_for_evaluation() {
     let directory = corpora();
-    for packing in Packing::ALL {
+    for &packing in Packing::ALL {
         let data =
             plan(&directory, &format!("packing = \"{packing}\"\n{BOTH}")).open_data().unwrap();
         assert!(data.train.corpora().all(|rows| rows.packing() == packing));

@@ -1,6 +1,6 @@
 use ssa_kernels::ops::attention::alignment::{AlignmentDirection, AlignmentKind};
 use ssa_kernels::ops::attention::selection::SelectionRule;
-use ssa_model::DocumentMasking;
+use ssa_model::{DocumentMasking, Method};
 
 mod data;
 
@@ -56,10 +56,10 @@ fn settings_reach_the_objective() {
     let attention = &objective.attention;
     assert_eq!(
         (attention.method, attention.document_masking),
-        (Method::Nsa, DocumentMasking::FullOnly)
+        (Method::NSA, DocumentMasking::FullOnly)
     );
     let selection = attention.selection;
-    assert_eq!((selection.block_size, selection.block_counts, attention.window_size), (8, 4, 5));
+    assert_eq!((selection.budget.to_string().as_str(), attention.window_size), ("8x4", 5));
     assert_eq!(selection.rule, SelectionRule::Reference);
     assert_eq!(objective.alignment.kind, AlignmentKind::Mse);
     assert_eq!(objective.alignment.direction, AlignmentDirection::SparseToFull);

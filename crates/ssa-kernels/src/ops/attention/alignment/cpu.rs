@@ -48,8 +48,8 @@ fn sum(
     width: usize,
     distance: impl Fn(f64) -> f64 + Sync,
 ) -> f64 {
-    /// Partial sums of a chunk; element `i` of a token goes to sum `i % LANES`, which a compiler
-    /// can vectorise.
+    /// Partial sums of a chunk; element `i` of a token enters sum `i % LANES`, so that the compiler
+    /// can vectorize.
     const LANES: usize = 8;
     let chunk = tokens_per_chunk(width);
     let sums: Vec<f64> = full

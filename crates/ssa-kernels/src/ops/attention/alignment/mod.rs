@@ -6,8 +6,15 @@ pub mod reference;
 #[cfg(test)]
 mod tests;
 
-use crate::checks::{axes, check_shape, dtypes, same_device};
-use crate::{DType, Device, KernelError, Result, Scalar, Tensor};
+use crate::contract::{Args, Axis, B, Checked, Sizes, T};
+use crate::{Device, Result, Scalar, Tensor};
+
+/// Query heads, of which there may be none.
+const HEADS: Axis = Axis::Named("HQ", Sizes::Any);
+/// Elements of a head, of which there may be none.
+const ELEMENTS: Axis = Axis::Named("D", Sizes::Any);
+/// The axes of every tensor of the loss.
+const OUTPUTS: [Axis; 4] = [B, T, HEADS, ELEMENTS];
 
 /// The distance between two elements that differ by `d`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -19,10 +26,10 @@ pub enum AlignmentKind {
     Mse,
 }
 
-/// Which output is pulled towards the other, whose gradient is stopped.
+/// Which output receives a gradient towards the other, whose gradient is stopped.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum AlignmentDirection {
-    /// Each towards the other: the sum of both one-sided terms.
+    /// Both: the sum of the two one-sided terms.
     #[default]
     Both,
     /// Only the full output receives a gradient.
@@ -31,17 +38,25 @@ pub enum AlignmentDirection {
     SparseToFull,
 }
 
+ssa_names::names!(AlignmentKind: "alignment loss" { SmoothL1 = "smooth_l1", Mse = "mse" });
+
+ssa_names::names!(AlignmentDirection: "alignment direction" {
+    Both = "both",
+    FullToSparse = "full_to_sparse",
+    SparseToFull = "sparse_to_full",
+});
+
 /// The form of the alignment loss. The paper's is smooth L1 in both directions.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct AlignmentOptions {
     /// Distance between elements.
     pub kind: AlignmentKind,
-    /// Who is pulled.
+    /// Which output receives a gradient.
     pub direction: AlignmentDirection,
 }
 
 impl AlignmentOptions {
-    /// One-sided terms of the loss.
+    /// Number of one-sided terms of the loss.
     pub(super) fn terms(&self) -> f64 {
         match self.direction {
             AlignmentDirection::Both => 2.0,
@@ -49,8 +64,8 @@ impl AlignmentOptions {
         }
     }
 
-    /// What the derivative of the distance at `full - sparse` is multiplied by in the gradients of
-    /// the full and the sparse output; None for the one that is not pulled.
+    /// Factors of the derivative of the distance at `full - sparse` in the gradients of the full
+    /// and the sparse output; `None` for an output without a gradient.
     pub(super) fn factors(&self, scale: f32) -> [Option<f32>; 2] {
         match self.direction {
             AlignmentDirection::Both => [Some(scale), Some(-scale)],
@@ -71,39 +86,35 @@ impl AlignmentOptions {
 /// `full` and `sparse` `[B, T, HQ, D]`; `valid`, if given, has one entry for each of the N tokens.
 ///
 /// # Dtypes
-/// `f32` inputs; differences and their sum are `f64`. On a GPU `bf16` inputs, differences and sums
-/// of eight of them `f32`, the sum over those `f64`.
+/// `f32` inputs; differences and their sum are `f64`. On a GPU inputs are `bf16`, differences and
+/// sums of eight of them are `f32`, and the sum over those is `f64`.
 ///
 /// # Edge cases
-/// No valid token: 0. Elements of other tokens are not read.
+/// No valid token, or no elements at all: 0. Elements of other tokens are not read.
 ///
 /// # Errors
-/// [`KernelError`] if the shapes differ, have not four axes, or `valid` has another length.
+/// [`KernelError::Argument`](crate::KernelError::Argument) if an argument does not have this shape
+/// or type, or is on another device.
 ///
 /// # Determinism
-/// Bitwise reproducible, whatever the number of threads, and on a GPU: partial sums are cut by
-/// shape and added in order.
+/// Bitwise reproducible for any number of threads, and on a GPU: shapes alone decide the partial
+/// sums, which are added in order.
 ///
 /// # Source
-/// The paper's alignment loss. Padding counts in the released code; here `valid` excludes it.
+/// The alignment loss of the SSA paper (arXiv 2511.20102). Padding counts in the released code;
+/// here `valid` excludes it.
 pub fn alignment_fwd(
     full: &Tensor,
     sparse: &Tensor,
     valid: Option<&[bool]>,
     options: &AlignmentOptions,
 ) -> Result<Scalar> {
-    let width = check_pair("alignment_fwd", full, sparse, valid)?;
-    match full.device() {
-        Device::Cuda(gpu) => {
-            dtypes(
-                "alignment_fwd",
-                &[("full", full, DType::Bf16), ("sparse", sparse, DType::Bf16)],
-            )?;
-            cuda::forward(&gpu, full, sparse, valid, options.kind, options.terms())
-        }
+    let call = args("alignment_fwd", full, sparse, valid).check()?;
+    match call.device() {
+        Device::Cuda(gpu) => cuda::forward(gpu, full, sparse, valid, options.kind, options.terms()),
         Device::Cpu => {
-            let one_sided =
-                cpu::forward(full.as_slice(), sparse.as_slice(), valid, width, options.kind);
+            let (full, sparse) = (full.as_slice()?, sparse.as_slice()?);
+            let one_sided = cpu::forward(full, sparse, valid, width(&call)?, options.kind);
             Ok(Scalar::new(options.terms() * one_sided))
         }
     }
@@ -122,16 +133,16 @@ pub fn alignment_fwd(
 /// `f32`, or `bf16` on a GPU.
 ///
 /// # Edge cases
-/// Nothing is added where a token is not valid.
+/// Nothing is added for a token that is not valid.
 ///
 /// # Errors
-/// As [`alignment_fwd`], and if a gradient has another shape.
+/// As [`alignment_fwd`].
 ///
 /// # Determinism
-/// Bitwise reproducible, whatever the number of threads.
+/// Bitwise reproducible for any number of threads, and on a GPU: elements are independent.
 ///
 /// # Source
-/// As the forward.
+/// As [`alignment_fwd`].
 pub fn alignment_bwd(
     full: &Tensor,
     sparse: &Tensor,
@@ -141,28 +152,25 @@ pub fn alignment_bwd(
     dfull: &mut Tensor,
     dsparse: &mut Tensor,
 ) -> Result<()> {
-    let op = "alignment_bwd";
-    let width = check_pair(op, full, sparse, valid)?;
-    check_shape(op, "dfull", dfull, full.shape())?;
-    check_shape(op, "dsparse", dsparse, full.shape())?;
-    same_device(op, full, &[("dfull", dfull), ("dsparse", dsparse)])?;
-    match full.device() {
+    let call = args("alignment_bwd", full, sparse, valid)
+        .act("dfull", dfull, OUTPUTS)
+        .act("dsparse", dsparse, OUTPUTS)
+        .check()?;
+    match call.device() {
         Device::Cuda(gpu) => {
-            let bf16 = DType::Bf16;
-            dtypes(op, &[("full", full, bf16), ("sparse", sparse, bf16)])?;
-            dtypes(op, &[("dfull", dfull, bf16), ("dsparse", dsparse, bf16)])?;
             let [full_factor, sparse_factor] = options.factors(scale);
             let pulls = Pulls {
                 dfull: full_factor.map(|_| dfull),
                 dsparse: sparse_factor.map(|_| dsparse),
             };
-            cuda::backward(&gpu, full, sparse, valid, options.kind, scale, pulls)
+            cuda::backward(gpu, full, sparse, valid, options.kind, scale, pulls)
         }
         Device::Cpu => {
-            let [full, sparse] = [full.as_slice(), sparse.as_slice()];
+            let (full, sparse) = (full.as_slice()?, sparse.as_slice()?);
             for (gradient, factor) in [dfull, dsparse].into_iter().zip(options.factors(scale)) {
                 if let Some(factor) = factor {
-                    let gradient = gradient.as_mut_slice();
+                    let gradient = gradient.as_mut_slice()?;
+                    let width = width(&call)?;
                     cpu::backward(full, sparse, valid, width, options.kind, factor, gradient);
                 }
             }
@@ -171,34 +179,32 @@ pub fn alignment_bwd(
     }
 }
 
-/// The gradients that the loss pulls at.
+/// The gradients that receive something.
 struct Pulls<'a> {
     dfull: Option<&'a mut Tensor>,
     dsparse: Option<&'a mut Tensor>,
 }
 
-/// Checks the inputs and returns the elements of a token, HQ * D (1 if there are none: chunks need
-/// a size).
-fn check_pair(
+/// The rows of the table that both directions share.
+fn args<'a>(
     op: &'static str,
-    full: &Tensor,
-    sparse: &Tensor,
+    full: &'a Tensor,
+    sparse: &'a Tensor,
     valid: Option<&[bool]>,
-) -> Result<usize> {
-    let [batch, tokens, q_heads, head_dim] = axes(op, "full", full, "[B, T, HQ, D]")?;
-    check_shape(op, "sparse", sparse, full.shape())?;
-    same_device(op, full, &[("sparse", sparse)])?;
-    check_valid(op, valid, batch * tokens)?;
-    Ok((q_heads * head_dim).max(1))
+) -> Args<'a> {
+    valid_args(Args::new(op).act("full", full, OUTPUTS).act("sparse", sparse, OUTPUTS), valid)
 }
 
-/// `valid`, if given, has an entry for every token.
-pub(super) fn check_valid(op: &'static str, valid: Option<&[bool]>, tokens: usize) -> Result<()> {
+/// Adds a list of valid tokens to a table.
+pub(super) fn valid_args<'a>(args: Args<'a>, valid: Option<&[bool]>) -> Args<'a> {
     match valid {
-        Some(valid) if valid.len() != tokens => {
-            let expected = format!("one entry for each of {tokens} tokens");
-            Err(KernelError::value(op, "valid", expected, format!("{} entries", valid.len())))
-        }
-        _ => Ok(()),
+        Some(valid) => args.entries("valid", valid.len(), "entries", [B, T]),
+        None => args,
     }
+}
+
+/// The elements of a token, HQ * D (1 if there are none: chunks need a size).
+fn width(call: &Checked) -> Result<usize> {
+    let [heads, elements] = call.sizes([HEADS, ELEMENTS])?;
+    Ok((heads * elements).max(1))
 }

@@ -2,11 +2,13 @@ use ssa_testkit::{Random, Tolerance, assert_close, assert_gradient, max_error};
 
 use super::super::full::{full_attention_bwd, full_attention_fwd};
 use super::super::golden::Case;
-use super::super::shape::AttentionGrads;
+use super::super::shape::{AttentionCall, AttentionGrads};
 use super::super::sparse::{sparse_attention_bwd, sparse_attention_fwd};
 use super::*;
 use crate::ops::gate::{gate_apply_bwd, gate_apply_fwd};
-use crate::ops::testing::{normal_f64, tensor, to_f64};
+use crate::ops::testing::{
+    assert_refused, normal_f64, tensor, to_f64, values, with_threads, zeros,
+};
 
 /// B, T, HQ, D; the last one spans several chunks.
 const SHAPES: [[usize; 4]; 4] = [[1, 1, 1, 2], [2, 63, 3, 6], [1, 100, 16, 16], [1, 130, 4, 64]];
@@ -53,7 +55,7 @@ fn matches_the_reference() {
                     "{options:?}: {sum}, not {expected}"
                 );
 
-                let mut grads = [Tensor::zeros(shape), Tensor::zeros(shape)];
+                let mut grads = [zeros(shape), zeros(shape)];
                 let [dfull, dsparse] = &mut grads;
                 for _ in 0..2 {
                     alignment_bwd(&full, &sparse, valid.as_deref(), &options, 0.5, dfull, dsparse)
@@ -62,8 +64,8 @@ fn matches_the_reference() {
                 // Added twice at half the scale.
                 let (edfull, edsparse) =
                     reference::backward(&full64, &sparse64, &everywhere, width, &options, 1.0);
-                assert_close("dfull", dfull.as_slice(), &edfull, Tolerance::F32);
-                assert_close("dsparse", dsparse.as_slice(), &edsparse, Tolerance::F32);
+                assert_close("dfull", values(&dfull), &edfull, Tolerance::F32);
+                assert_close("dsparse", values(&dsparse), &edsparse, Tolerance::F32);
             }
         }
     }
@@ -98,29 +100,27 @@ fn gradients_stop_at_the_other_output() {
 fn tokens_that_are_not_valid_are_not_read() {
     let shape = [1, 3, 1, 2];
     let full = Tensor::from_vec(vec![0.0, 0.0, f32::NAN, f32::NAN, 3.0, 0.5], shape).unwrap();
-    let sparse = Tensor::zeros(shape);
+    let sparse = zeros(shape);
     let options =
         AlignmentOptions { kind: AlignmentKind::SmoothL1, direction: AlignmentDirection::Both };
     let valid = [true, false, true];
     assert_eq!(sum_of(&full, &sparse, Some(&valid), &options), 2.0 * (2.5 + 0.125));
-    let mut grads = [Tensor::zeros(shape), Tensor::zeros(shape)];
+    let mut grads = [zeros(shape), zeros(shape)];
     let [dfull, dsparse] = &mut grads;
     alignment_bwd(&full, &sparse, Some(&valid), &options, 2.0, dfull, dsparse).unwrap();
-    assert_eq!(dfull.as_slice(), [0.0, 0.0, 0.0, 0.0, 2.0, 1.0]);
-    assert_eq!(dsparse.as_slice(), [0.0, 0.0, 0.0, 0.0, -2.0, -1.0]);
+    assert_eq!(values(&dfull), [0.0, 0.0, 0.0, 0.0, 2.0, 1.0]);
+    assert_eq!(values(&dsparse), [0.0, 0.0, 0.0, 0.0, -2.0, -1.0]);
     assert_eq!(sum_of(&full, &sparse, Some(&[false; 3]), &options), 0.0);
 }
 
 #[test]
-fn threads_do_not_matter() {
+fn results_do_not_depend_on_threads() {
     let mut random = Random::new(8);
     let [full, sparse] = [(); 2].map(|()| tensor(&mut random, [2, 300, 4, 64]));
     let options =
         AlignmentOptions { kind: AlignmentKind::SmoothL1, direction: AlignmentDirection::Both };
-    let sums = [1, 5].map(|threads| {
-        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-        pool.install(|| sum_of(&full, &sparse, None, &options))
-    });
+    let sums =
+        [1, 5].map(|threads| with_threads(threads, || sum_of(&full, &sparse, None, &options)));
     assert_eq!(sums[0].to_bits(), sums[1].to_bits());
 }
 
@@ -128,11 +128,11 @@ fn threads_do_not_matter() {
 fn empty_outputs_align() {
     for options in all_options() {
         for shape in [[0, 4, 2, 2], [1, 4, 0, 2]] {
-            let mut grads = [Tensor::zeros(shape), Tensor::zeros(shape)];
+            let mut grads = [zeros(shape), zeros(shape)];
             let [dfull, dsparse] = &mut grads;
-            let empty = Tensor::zeros(shape);
+            let empty = zeros(shape);
             assert_eq!(sum_of(&empty, &empty, None, &options), 0.0);
-            assert!(alignment_bwd(&empty, &empty, None, &options, 1.0, dfull, dsparse).is_ok());
+            alignment_bwd(&empty, &empty, None, &options, 1.0, dfull, dsparse).unwrap();
         }
     }
 }
@@ -141,16 +141,16 @@ fn empty_outputs_align() {
 fn wrong_shapes_are_refused() {
     let options =
         AlignmentOptions { kind: AlignmentKind::Mse, direction: AlignmentDirection::Both };
-    let [good, bad] = [Tensor::zeros([1, 2, 3, 4]), Tensor::zeros([1, 2, 3, 2])];
-    assert!(alignment_fwd(&good, &bad, None, &options).is_err());
-    assert!(alignment_fwd(&good, &good, Some(&[true]), &options).is_err());
-    assert!(alignment_fwd(&Tensor::zeros([4]), &Tensor::zeros([4]), None, &options).is_err());
+    let [good, bad] = [zeros([1, 2, 3, 4]), zeros([1, 2, 3, 2])];
+    assert_refused(alignment_fwd(&good, &bad, None, &options), "sparse");
+    assert_refused(alignment_fwd(&good, &good, Some(&[true]), &options), "valid");
+    assert_refused(alignment_fwd(&zeros([4]), &zeros([4]), None, &options), "full");
     let backward = |dfull: &Tensor, dsparse: &Tensor| {
         alignment_bwd(&good, &good, None, &options, 1.0, &mut dfull.clone(), &mut dsparse.clone())
     };
-    assert!(backward(&bad, &good).is_err());
-    assert!(backward(&good, &bad).is_err());
-    assert!(backward(&good, &good).is_ok());
+    assert_refused(backward(&bad, &good), "dfull");
+    assert_refused(backward(&good, &bad), "dsparse");
+    backward(&good, &good).unwrap();
 }
 
 /// Both streams of a layer, gated and aligned, against the released code: the loss and the
@@ -162,8 +162,9 @@ fn matches_the_released_code() {
         let [q, k, v, gate] = ["q", "k", "v", "gate"].map(|name| case.tensor(name));
         let (documents, scale) = (&case.documents, case.softmax_scale());
         let indices = case.block_indices();
-        let full = full_attention_fwd(&q, &k, &v, documents, scale).unwrap();
-        let sparse = sparse_attention_fwd(&q, &k, &v, &indices, documents, scale).unwrap();
+        let call = AttentionCall { q: &q, k: &k, v: &v, documents, softmax_scale: scale };
+        let full = full_attention_fwd(&call).unwrap();
+        let sparse = sparse_attention_fwd(&call, &indices).unwrap();
         let gated = [&full, &sparse].map(|output| gate_apply_fwd(&output.out, &gate).unwrap());
         let mean = 1.0 / q.len() as f64;
         let loss = sum_of(&gated[0], &gated[1], None, &options) * mean;
@@ -177,11 +178,8 @@ fn matches_the_released_code() {
             gate_apply_bwd(dgated, &output.out, &gate, dout, &mut dgate).unwrap();
         }
         let mut grads = AttentionGrads::zeros_like(&q, &k, &v);
-        full_attention_bwd(&douts[0], &q, &k, &v, &full, documents, scale, &mut grads).unwrap();
-        sparse_attention_bwd(
-            &douts[1], &q, &k, &v, &sparse, &indices, documents, scale, &mut grads,
-        )
-        .unwrap();
+        full_attention_bwd(&douts[0], &call, &full, &mut grads).unwrap();
+        sparse_attention_bwd(&douts[1], &call, &indices, &sparse, &mut grads).unwrap();
 
         let expected = f64::from(case.golden.tensor("align_loss").values[0]);
         assert!(
@@ -194,7 +192,7 @@ fn matches_the_released_code() {
         {
             let expected = case.golden.tensor(&format!("{name}_align"));
             let largest = expected.values.iter().fold(0f32, |max, value| max.max(value.abs()));
-            let error = max_error(grad.as_slice(), &expected.values) / f64::from(largest);
+            let error = max_error(values(&grad), &expected.values) / f64::from(largest);
             println!("{} {name}_align: {error:.1e}", case.name);
             // Relative to the largest element: the mean over all elements makes every gradient
             // tiny.

@@ -1,13 +1,13 @@
 //! `f64` definition of compression attention.
 
 use super::super::reference::{
-    Inputs, backward as attention_backward, forward as attention_forward,
+    AttentionInputs, backward as attention_backward, forward as attention_forward,
 };
 use crate::Documents;
 
 /// Returns `(out, lse)`; k and v of the inputs are pooled, `[C, H, D]`.
 pub fn forward(
-    inputs: &Inputs<'_>,
+    inputs: &AttentionInputs<'_>,
     documents: &Documents,
     block_size: usize,
 ) -> (Vec<f64>, Vec<f64>) {
@@ -17,7 +17,7 @@ pub fn forward(
 /// Gradients `(dq, dk_pooled, dv_pooled)` for an upstream gradient `dout`.
 pub fn backward(
     dout: &[f64],
-    inputs: &Inputs<'_>,
+    inputs: &AttentionInputs<'_>,
     documents: &Documents,
     block_size: usize,
 ) -> (Vec<f64>, Vec<f64>, Vec<f64>) {

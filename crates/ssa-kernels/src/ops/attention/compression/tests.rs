@@ -1,26 +1,28 @@
 use ssa_testkit::{Random, assert_gradient};
 
-use super::super::full::tests::{CASES, Case, Inputs};
+use super::super::full::tests::{CASES, Case, RandomAttention};
 use super::super::pooling::mean_pool_fwd;
-use super::super::reference::Inputs as ReferenceInputs;
+use super::super::reference::AttentionInputs;
 use super::*;
-use crate::ops::testing::{dot, normal_f64, with_threads};
+use crate::Documents;
+use crate::ops::testing::{
+    assert_refused, assert_same, dot, normal_f64, values, with_threads, zeros,
+};
 
-/// Inputs of a case with pooled keys and values.
-fn pooled(case: Case, block_size: usize) -> Inputs {
-    let mut inputs = Inputs::new(case);
+/// RandomAttention of a case with pooled keys and values.
+fn pooled(case: Case, block_size: usize) -> RandomAttention {
+    let mut inputs = RandomAttention::new(case);
     for x in [&mut inputs.k, &mut inputs.v] {
         *x = mean_pool_fwd(x, &inputs.documents, block_size).unwrap();
     }
     inputs
 }
 
-fn run(inputs: &Inputs, block_size: usize) -> (AttentionOutput, AttentionGrads) {
-    let Inputs { q, k, v, dout, documents, softmax_scale } = inputs;
-    let output = compression_attention_fwd(q, k, v, documents, block_size, *softmax_scale).unwrap();
+fn run(inputs: &RandomAttention, block_size: usize) -> (AttentionOutput, AttentionGrads) {
+    let output = compression_attention_fwd(&inputs.call(), block_size).unwrap();
     let mut grads = inputs.ones();
-    let args = (documents, block_size, *softmax_scale);
-    compression_attention_bwd(dout, q, k, v, &output, args.0, args.1, args.2, &mut grads).unwrap();
+    compression_attention_bwd(&inputs.dout, &inputs.call(), block_size, &output, &mut grads)
+        .unwrap();
     (output, grads)
 }
 
@@ -45,7 +47,7 @@ fn matches_the_reference() {
 fn a_token_without_a_complete_block_has_zero_output() {
     let inputs = pooled(CASES[1], 4);
     let (output, _) = run(&inputs, 4);
-    let (lse, out) = (output.lse.as_slice(), output.out.as_slice());
+    let (lse, out) = (values(&output.lse), values(&output.out));
     let first_seen = 3 * inputs.q.shape()[2];
     assert!(lse[..first_seen].iter().all(|lse| *lse == f32::NEG_INFINITY));
     assert!(lse[first_seen].is_finite());
@@ -53,11 +55,13 @@ fn a_token_without_a_complete_block_has_zero_output() {
 }
 
 #[test]
-fn threads_change_nothing() {
+fn results_do_not_depend_on_threads() {
     let inputs = pooled(CASES[6], 3);
     let [one, three] = [1, 3].map(|threads| with_threads(threads, || run(&inputs, 3)));
-    assert_eq!(one.0.out, three.0.out);
-    assert_eq!([one.1.dq, one.1.dk, one.1.dv], [three.1.dq, three.1.dk, three.1.dv]);
+    let tensors = |(output, grads): (AttentionOutput, AttentionGrads)| {
+        [output.out, output.lse, grads.dq, grads.dk, grads.dv]
+    };
+    tensors(one).iter().zip(&tensors(three)).for_each(|(a, b)| assert_same(a, b));
 }
 
 #[test]
@@ -66,8 +70,8 @@ fn reference_passes_gradcheck() {
     let documents = Documents::from_cu_seqlens(vec![0, 5, 6, 11]).unwrap();
     // 7 blocks of two tokens, 3 query heads on one key/value head of size 2.
     let [q, k, v, dout] = [66, 14, 14, 66].map(|len| normal_f64(&mut random, len));
-    fn inputs<'a>(q: &'a [f64], k: &'a [f64], v: &'a [f64]) -> ReferenceInputs<'a> {
-        ReferenceInputs { q, k, v, q_heads: 3, kv_heads: 1, head_dim: 2, softmax_scale: 0.7 }
+    fn inputs<'a>(q: &'a [f64], k: &'a [f64], v: &'a [f64]) -> AttentionInputs<'a> {
+        AttentionInputs { q, k, v, q_heads: 3, kv_heads: 1, head_dim: 2, softmax_scale: 0.7 }
     }
     let (dq, dk, dv) = reference::backward(&dout, &inputs(&q, &k, &v), &documents, 2);
     let loss = |q: &[f64], k: &[f64], v: &[f64]| {
@@ -80,13 +84,20 @@ fn reference_passes_gradcheck() {
 
 #[test]
 fn wrong_arguments_are_refused() {
-    let (q, pooled) = (Tensor::zeros([2, 3, 4, 2]), Tensor::zeros([4, 2, 2]));
-    let documents = Documents::rows(2, 3);
+    let (q, pooled) = (zeros([2, 3, 4, 2]), zeros([4, 2, 2]));
+    let documents = Documents::rows(2, 3).unwrap();
     let forward = |pooled: &Tensor, block_size| {
-        compression_attention_fwd(&q, pooled, pooled, &documents, block_size, 1.0)
+        let call = AttentionCall {
+            q: &q,
+            k: pooled,
+            v: pooled,
+            documents: &documents,
+            softmax_scale: 1.0,
+        };
+        compression_attention_fwd(&call, block_size)
     };
-    assert!(forward(&pooled, 2).is_ok());
-    assert!(forward(&pooled, 3).is_err());
-    assert!(forward(&pooled, 0).is_err());
-    assert!(forward(&Tensor::zeros([4, 3, 2]), 2).is_err());
+    forward(&pooled, 2).unwrap();
+    assert_refused(forward(&pooled, 3), "k");
+    assert_refused(forward(&pooled, 0), "block_size");
+    assert_refused(forward(&zeros([4, 3, 2]), 2), "k");
 }

@@ -1,6 +1,6 @@
 //! Gate and alignment loss of the two streams on a GPU: whole tokens by block.
 
-use super::{GatedPair, GatedPairGrads, PairAlignment, Stream};
+use super::{AttentionMode, GatedPair, GatedPairGrads, PairAlignment};
 use crate::cuda::elementwise::{THREADS, sum};
 use crate::cuda::{Gpu, Kernel, Module};
 use crate::ops::attention::alignment::cuda::{BLOCKS, mse, upload_valid};
@@ -26,7 +26,7 @@ pub(super) fn forward(
     let blocks = if heads > 0 { tokens.min(BLOCKS) } else { 0 };
     let mut partial = gpu.alloc::<f64>(blocks)?;
     let valid = upload_valid(gpu, alignment.valid)?;
-    let mut mixed = Tensor::for_output_like(pair.full, pair.full.shape());
+    let mut mixed = Tensor::for_output_like(pair.full, pair.full.shape())?;
     let kernel = kernel(gpu, "gated_pair_fwd", pair, alignment)?;
     let launch = kernel.launch([blocks, 1, 1], THREADS).input(pair.full).input(pair.sparse);
     let launch = launch.input(pair.gate).optional(valid.as_ref()).i64(tokens).i32(heads);
@@ -77,5 +77,5 @@ fn sizes(pair: &GatedPair<'_>) -> [usize; 2] {
 }
 
 fn chosen(pair: &GatedPair<'_>) -> usize {
-    usize::from(pair.chosen == Stream::Sparse)
+    usize::from(pair.chosen == AttentionMode::Sparse)
 }

@@ -1,6 +1,6 @@
 //! `f64` definition of the pair: gates and alignment one after the other.
 
-use super::Stream;
+use crate::ops::attention::AttentionMode;
 use crate::ops::attention::alignment::{AlignmentOptions, reference as alignment};
 use crate::ops::gate::reference as gate;
 
@@ -15,8 +15,8 @@ pub struct Pair<'a> {
     pub gate: &'a [f64],
     /// Elements of a head.
     pub head_dim: usize,
-    /// Whose gated output goes on.
-    pub chosen: Stream,
+    /// The one whose gated output feeds the next layer.
+    pub chosen: AttentionMode,
     /// Compare gated outputs.
     pub gated: bool,
     /// Which tokens count.
@@ -35,12 +35,12 @@ impl Pair<'_> {
     }
 }
 
-/// The output that goes on, and the alignment sum.
+/// The chosen output after the gate, and the alignment sum.
 pub fn forward(pair: &Pair<'_>) -> (Vec<f64>, f64) {
     let [full, sparse] = pair.gated_outputs();
     let (a, b) = if pair.gated { (&full[..], &sparse[..]) } else { (pair.full, pair.sparse) };
     let sum = alignment::forward(a, b, pair.valid, pair.width(), pair.options);
-    (if pair.chosen == Stream::Full { full } else { sparse }, sum)
+    (if pair.chosen == AttentionMode::Full { full } else { sparse }, sum)
 }
 
 /// Gradients `(dfull, dsparse, dgate)` for an upstream gradient `dmixed` and the factor of the
@@ -51,7 +51,10 @@ pub fn backward(dmixed: &[f64], pair: &Pair<'_>, scale: f64) -> (Vec<f64>, Vec<f
         if pair.gated { (&gated_full[..], &gated_sparse[..]) } else { (pair.full, pair.sparse) };
     let (pull_full, pull_sparse) =
         alignment::backward(a, b, pair.valid, pair.width(), pair.options, scale);
-    let sides = [(pair.full, pull_full, Stream::Full), (pair.sparse, pull_sparse, Stream::Sparse)];
+    let sides = [
+        (pair.full, pull_full, AttentionMode::Full),
+        (pair.sparse, pull_sparse, AttentionMode::Sparse),
+    ];
     let mut dgate = vec![0.0; pair.gate.len()];
     let [dfull, dsparse] = sides.map(|(out, pull, stream)| {
         let through = |i: usize| if pair.chosen == stream { dmixed[i] } else { 0.0 };

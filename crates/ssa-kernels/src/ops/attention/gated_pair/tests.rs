@@ -2,19 +2,19 @@ use ssa_testkit::{Random, Tolerance, assert_close, assert_gradient};
 
 use super::super::alignment::{AlignmentDirection, AlignmentKind};
 use super::*;
-use crate::ops::testing::{dot, normal_f64, tensor, to_f64};
+use crate::ops::testing::{assert_refused, dot, normal_f64, tensor, to_f64, values, zeros};
 
 const DIRECTIONS: [AlignmentDirection; 3] =
     [AlignmentDirection::Both, AlignmentDirection::FullToSparse, AlignmentDirection::SparseToFull];
 
-fn every_option() -> impl Iterator<Item = (AlignmentOptions, bool, Stream)> {
+fn every_option() -> impl Iterator<Item = (AlignmentOptions, bool, AttentionMode)> {
     [AlignmentKind::SmoothL1, AlignmentKind::Mse].into_iter().flat_map(|kind| {
         DIRECTIONS.into_iter().flat_map(move |direction| {
             [
-                (true, Stream::Full),
-                (true, Stream::Sparse),
-                (false, Stream::Full),
-                (false, Stream::Sparse),
+                (true, AttentionMode::Full),
+                (true, AttentionMode::Sparse),
+                (false, AttentionMode::Full),
+                (false, AttentionMode::Sparse),
             ]
             .map(|(gated, chosen)| (AlignmentOptions { kind, direction }, gated, chosen))
         })
@@ -45,7 +45,7 @@ fn matches_the_reference_and_adds() {
             };
             let (mixed, sum) = gated_pair_fwd(&pair, &alignment).unwrap();
             let (expected, expected_sum) = reference::forward(&exact);
-            assert_close("mixed", mixed.as_slice(), &expected, Tolerance::F32);
+            assert_close("mixed", values(&mixed), &expected, Tolerance::F32);
             assert!((sum.value().unwrap() - expected_sum).abs() <= 1e-6 * expected_sum);
 
             let [mut dfull, mut dsparse, mut dgate] = [&full, &full, &gate].map(Tensor::zeros_like);
@@ -57,9 +57,9 @@ fn matches_the_reference_and_adds() {
             let (edfull, edsparse, edgate) = reference::backward(&dmixed64, &exact, 0.5);
             let twice =
                 |values: Vec<f64>| values.into_iter().map(|value| 2.0 * value).collect::<Vec<_>>();
-            assert_close("dfull", dfull.as_slice(), &twice(edfull), Tolerance::F32);
-            assert_close("dsparse", dsparse.as_slice(), &twice(edsparse), Tolerance::F32);
-            assert_close("dgate", dgate.as_slice(), &twice(edgate), Tolerance::F32);
+            assert_close("dfull", values(&dfull), &twice(edfull), Tolerance::F32);
+            assert_close("dsparse", values(&dsparse), &twice(edsparse), Tolerance::F32);
+            assert_close("dgate", values(&dgate), &twice(edgate), Tolerance::F32);
         }
     }
 }
@@ -72,10 +72,10 @@ fn reference_passes_gradcheck() {
     let mut random = Random::new(2);
     let [full, sparse, gate, dmixed] = [12, 12, 4, 12].map(|len| normal_f64(&mut random, len));
     let options = AlignmentOptions::default();
-    for chosen in [Stream::Full, Stream::Sparse] {
+    for chosen in [AttentionMode::Full, AttentionMode::Sparse] {
         fn pair<'a>(
             [full, sparse, gate]: [&'a [f64]; 3],
-            chosen: Stream,
+            chosen: AttentionMode,
             options: &'a AlignmentOptions,
         ) -> reference::Pair<'a> {
             let valid = &[true; 2];
@@ -95,13 +95,17 @@ fn reference_passes_gradcheck() {
 #[test]
 fn wrong_shapes_are_refused() {
     let (options, good, gate) =
-        (AlignmentOptions::default(), Tensor::zeros([1, 2, 3, 4]), Tensor::zeros([1, 2, 3]));
+        (AlignmentOptions::default(), zeros([1, 2, 3, 4]), zeros([1, 2, 3]));
     let alignment = PairAlignment { options: &options, gated: true, valid: None };
     let run = |full: &Tensor, gate: &Tensor, alignment: &PairAlignment<'_>| {
-        gated_pair_fwd(&GatedPair { full, sparse: &good, gate, chosen: Stream::Full }, alignment)
+        gated_pair_fwd(
+            &GatedPair { full, sparse: &good, gate, chosen: AttentionMode::Full },
+            alignment,
+        )
     };
-    assert!(run(&good, &gate, &alignment).is_ok());
-    assert!(run(&Tensor::zeros([1, 2, 4, 3]), &gate, &alignment).is_err());
-    assert!(run(&good, &Tensor::zeros([1, 3, 2]), &alignment).is_err());
-    assert!(run(&good, &gate, &PairAlignment { valid: Some(&[true]), ..alignment }).is_err());
+    run(&good, &gate, &alignment).unwrap();
+    assert_refused(run(&zeros([1, 2, 4, 3]), &gate, &alignment), "pair.sparse");
+    assert_refused(run(&good, &zeros([1, 3, 2]), &alignment), "pair.gate");
+    let short = PairAlignment { valid: Some(&[true]), ..alignment };
+    assert_refused(run(&good, &gate, &short), "valid");
 }

@@ -1,16 +1,13 @@
-//! Block means on the CPU: one parallel task per block, vectorised over heads and dimensions.
+//! Block means on the CPU: one parallel task per block, vectorized over heads and dimensions.
 
 use rayon::prelude::*;
 
 use super::super::blocks::Blocks;
 
-/// Blocks that one task takes at least; a single block is too little work to schedule.
+/// Fewest blocks of a task: a single block is too little work to schedule.
 const BLOCKS_PER_TASK: usize = 8;
 
 pub(super) fn forward(x: &[f32], blocks: &Blocks, width: usize, pooled: &mut [f32]) {
-    if width == 0 {
-        return;
-    }
     let pooled = pooled.par_chunks_exact_mut(width).with_min_len(BLOCKS_PER_TASK);
     pooled.enumerate().for_each(|(block, pooled)| {
         let tokens = blocks.range(block);
@@ -24,10 +21,7 @@ pub(super) fn forward(x: &[f32], blocks: &Blocks, width: usize, pooled: &mut [f3
 }
 
 pub(super) fn backward(dpooled: &[f32], blocks: &Blocks, width: usize, dx: &mut [f32]) {
-    if width == 0 {
-        return;
-    }
-    // Blocks differ in length, so dx is cut by hand.
+    // Blocks differ in length, so no iterator of rayon splits dx.
     let mut parts = Vec::with_capacity(blocks.len());
     let mut rest = dx;
     for block in 0..blocks.len() {

@@ -1,6 +1,5 @@
 //! Block means on a GPU; the source explains its design.
 
-use crate::checks::dtypes;
 use crate::cuda::{Gpu, Module};
 use crate::ops::attention::blocks::device_block_starts;
 use crate::{DType, Documents, Result, Tensor};
@@ -18,14 +17,12 @@ const COLUMNS: usize = 16;
 
 /// Writes the means `[C, width]` in the type of `pooled`.
 pub(super) fn forward(
-    op: &'static str,
     gpu: &Gpu,
     x: &Tensor,
     documents: &Documents,
     block_size: usize,
     pooled: &mut Tensor,
 ) -> Result<()> {
-    dtypes(op, &[("x", x, DType::Bf16)])?;
     let (blocks, width) = (pooled.shape()[0], width(pooled));
     let name = match pooled.dtype() {
         DType::F32 => "mean_pool_f32_fwd",
@@ -40,14 +37,12 @@ pub(super) fn forward(
 }
 
 pub(super) fn backward(
-    op: &'static str,
     gpu: &Gpu,
     dpooled: &Tensor,
     documents: &Documents,
     block_size: usize,
     dx: &mut Tensor,
 ) -> Result<()> {
-    dtypes(op, &[("dpooled", dpooled, DType::Bf16), ("dx", dx, DType::Bf16)])?;
     let (blocks, width) = (dpooled.shape()[0], width(dpooled));
     gpu.kernel(&MODULE, "mean_pool_bwd", &[("WIDTH", width as i64)])?
         .launch([(blocks * vectors(width)).div_ceil(THREADS), 1, 1], THREADS)

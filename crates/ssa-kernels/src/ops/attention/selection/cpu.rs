@@ -4,31 +4,46 @@
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
-use super::Call;
 use super::scores::{complete_blocks, gather_group, means, score, tokens_per_tile};
 use super::top::Selector;
+use super::{SelectionCall, SelectionOptions};
+use crate::Result;
 use crate::cpu::simd::{axpy_simd, dispatch, exp_row_simd, max_row_simd};
 use crate::ops::attention::blocks::{Blocks, Tile, split_by_tile};
 use crate::ops::attention::shape::AttentionShape;
 
 /// Returns the indices `[B, T, H, slots]`.
-pub(super) fn select(call: &Call<'_>) -> Vec<i32> {
-    let row = call.shape.kv_heads * call.slots;
-    let mut indices = vec![0; call.shape.total_tokens() * row];
-    let tiles =
-        Blocks::new(call.documents, call.options.block_size).tiles(tokens_per_tile(call.shape));
-    split_by_tile(&mut indices, tiles, row).into_par_iter().for_each_init(
-        Scratch::default,
-        |scratch, (tile, indices)| {
-            call.select_tile(&tile, indices, scratch);
-        },
-    );
-    indices
+///
+/// # Errors
+/// A tensor is not on the CPU.
+pub(super) fn select(call: &SelectionCall<'_>) -> Result<Vec<i32>> {
+    let &SelectionCall { q, k_pooled, documents, options, shape, slots, softmax_scale } = call;
+    let (q, k_pooled) = (q.as_slice()?, k_pooled.as_slice()?);
+    let selection = Selection { q, k_pooled, options, shape, slots, softmax_scale };
+    let row = shape.kv_heads * slots;
+    let mut indices = vec![0; shape.total_tokens() * row];
+    let tiles = Blocks::new(documents, options.budget.block_size()).tiles(tokens_per_tile(shape));
+    split_by_tile(&mut indices, tiles, row)
+        .into_par_iter()
+        .for_each_init(SelectionScratch::default, |scratch, (tile, indices)| {
+            selection.select_tile(&tile, indices, scratch)
+        });
+    Ok(indices)
+}
+
+/// A [`SelectionCall`] whose tensors are on the CPU.
+struct Selection<'a> {
+    q: &'a [f32],
+    k_pooled: &'a [f32],
+    options: &'a SelectionOptions,
+    shape: AttentionShape,
+    slots: usize,
+    softmax_scale: f32,
 }
 
 /// Buffers of one tile.
 #[derive(Default)]
-struct Scratch {
+struct SelectionScratch {
     /// Scaled queries of one group `[tokens * G, D]`.
     q: Vec<f32>,
     /// `[tokens * G, complete blocks]`.
@@ -37,26 +52,19 @@ struct Scratch {
     selector: Selector,
 }
 
-impl Call<'_> {
+impl Selection<'_> {
     /// Fills `indices` `[tokens of the tile, H, slots]`.
-    fn select_tile(&self, tile: &Tile, indices: &mut [i32], scratch: &mut Scratch) {
+    fn select_tile(&self, tile: &Tile, indices: &mut [i32], scratch: &mut SelectionScratch) {
         let AttentionShape { kv_heads, .. } = self.shape;
-        let block_size = self.options.block_size;
+        let block_size = self.options.budget.block_size();
         let complete = complete_blocks(tile, tile.tokens.end - 1, block_size);
         let last_block = tile.position(tile.tokens.end - 1) / block_size;
         if last_block < self.slots {
             return self.select_all(tile, indices);
         }
         for kv_head in 0..kv_heads {
-            gather_group(
-                &mut scratch.q,
-                self.q.as_slice(),
-                self.shape,
-                tile,
-                kv_head,
-                self.softmax_scale,
-            );
-            let means = means(self.k_pooled.as_slice(), self.shape, tile, kv_head, complete);
+            gather_group(&mut scratch.q, self.q, self.shape, tile, kv_head, self.softmax_scale);
+            let means = means(self.k_pooled, self.shape, tile, kv_head, complete);
             score(&mut scratch.scores, &scratch.q, means, self.shape, complete);
             for (index, token) in tile.tokens.clone().enumerate() {
                 let current = tile.position(token) / block_size;
@@ -80,7 +88,7 @@ impl Call<'_> {
     fn select_all(&self, tile: &Tile, indices: &mut [i32]) {
         let rows = indices.chunks_exact_mut(self.shape.kv_heads * self.slots);
         for (token, rows) in tile.tokens.clone().zip(rows) {
-            let current = tile.position(token) / self.options.block_size;
+            let current = tile.position(token) / self.options.budget.block_size();
             for row in rows.chunks_exact_mut(self.slots) {
                 row.fill(-1);
                 (0..).zip(&mut row[..=current]).for_each(|(block, slot)| *slot = block);

@@ -1,7 +1,6 @@
 //! Block selection on a GPU; the source explains its design.
 
-use super::{BlockIndices, Call, SelectionRule};
-use crate::checks::dtypes;
+use super::{BlockIndices, SelectionCall, SelectionRule};
 use crate::cuda::elementwise::resized_rows;
 use crate::cuda::{Buffer, Gpu, Module};
 use crate::ops::attention::blocks::{Blocks, device_first_blocks};
@@ -33,9 +32,12 @@ const SHARED: usize = 96 << 10;
 const SCRATCH: usize = 256 << 20;
 
 /// Writes the selection of every token.
-pub(super) fn select(op: &'static str, gpu: &Gpu, call: &Call<'_>) -> Result<BlockIndices> {
-    let &Call { q, k_pooled, documents, options, shape, slots, softmax_scale } = call;
-    dtypes(op, &[("q", q, DType::Bf16)])?;
+pub(super) fn select(
+    op: &'static str,
+    gpu: &Gpu,
+    call: &SelectionCall<'_>,
+) -> Result<BlockIndices> {
+    let &SelectionCall { q, k_pooled, documents, options, shape, slots, softmax_scale } = call;
     let head_dim = padded_head_dim(op, &shape, STEP)?;
     if head_dim != shape.head_dim {
         let (q, k_pooled) =
@@ -43,10 +45,10 @@ pub(super) fn select(op: &'static str, gpu: &Gpu, call: &Call<'_>) -> Result<Blo
         return select(
             op,
             gpu,
-            &Call { q, k_pooled, shape: AttentionShape { head_dim, ..shape }, ..*call },
+            &SelectionCall { q, k_pooled, shape: AttentionShape { head_dim, ..shape }, ..*call },
         );
     }
-    let block_size = options.block_size;
+    let block_size = options.budget.block_size();
     let longest =
         documents.ranges().map(|range| range.len()).max().unwrap_or(0).div_ceil(block_size);
     let defines = [
@@ -107,7 +109,11 @@ fn blocks_in_registers(head_dim: usize) -> usize {
 }
 
 /// The means as sums of two `bf16`, `[C + 16, H, 2, D]`.
-fn split_means(gpu: &Gpu, call: &Call<'_>, defines: &[(&'static str, i64)]) -> Result<Buffer> {
+fn split_means(
+    gpu: &Gpu,
+    call: &SelectionCall<'_>,
+    defines: &[(&'static str, i64)],
+) -> Result<Buffer> {
     let name = if call.k_pooled.dtype() == DType::F32 { "split_means" } else { "split_means_bf16" };
     let head_dim = call.shape.head_dim;
     let rows = call.k_pooled.rows();
@@ -123,10 +129,16 @@ fn split_means(gpu: &Gpu, call: &Call<'_>, defines: &[(&'static str, i64)]) -> R
     Ok(means)
 }
 
+/// Key of the tiles of so many tokens.
+#[derive(PartialEq)]
+struct SelectionTiles {
+    tokens: usize,
+}
+
 /// First token and number of tokens of every tile; those with the most blocks before them, and so
 /// the most work, first.
 fn tiles(documents: &Documents, gpu: &Gpu, tokens: usize) -> Result<std::sync::Arc<Buffer>> {
-    documents.device_table(gpu, "selection_tiles", tokens, || {
+    documents.tables().get(gpu, SelectionTiles { tokens }, || {
         let mut tiles = Blocks::new(documents, tokens).tiles(tokens);
         tiles.sort_by_key(|tile| std::cmp::Reverse(tile.position(tile.tokens.start)));
         tiles.iter().flat_map(|tile| [tile.tokens.start as i32, tile.tokens.len() as i32]).collect()

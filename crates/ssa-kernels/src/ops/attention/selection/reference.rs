@@ -5,7 +5,7 @@ use crate::Documents;
 
 /// The inputs of selection as plain row-major slices.
 #[derive(Clone, Copy, Debug)]
-pub struct Inputs<'a> {
+pub struct SelectionInputs<'a> {
     /// `[N, HQ, D]`.
     pub q: &'a [f64],
     /// `[C, H, D]`.
@@ -21,7 +21,11 @@ pub struct Inputs<'a> {
 }
 
 /// The importance of every block before the token's own, for every `token * H + kv_head`.
-pub fn importance(inputs: &Inputs<'_>, documents: &Documents, block_size: usize) -> Vec<Vec<f64>> {
+pub fn importance(
+    inputs: &SelectionInputs<'_>,
+    documents: &Documents,
+    block_size: usize,
+) -> Vec<Vec<f64>> {
     let group = inputs.q_heads / inputs.kv_heads;
     let mut importance = Vec::new();
     let mut first_block = 0;
@@ -59,12 +63,12 @@ pub fn select(importance: &[f64], options: &SelectionOptions) -> Vec<i32> {
     let sort = |list: &mut Vec<(i32, f64)>| list.sort_by(|a, b| b.1.total_cmp(&a.1));
     if options.rule == SelectionRule::Reference {
         let mut running = Vec::new();
-        for chunk in ranked.chunks(options.block_size) {
+        for chunk in ranked.chunks(options.budget.block_size()) {
             let mut chunk = chunk.to_vec();
             sort(&mut chunk);
             if !running.is_empty() {
-                running.truncate(options.block_size / 2);
-                chunk.truncate(options.block_size / 2);
+                running.truncate(options.budget.block_size() / 2);
+                chunk.truncate(options.budget.block_size() / 2);
             }
             running.extend(chunk);
             sort(&mut running);
@@ -72,13 +76,13 @@ pub fn select(importance: &[f64], options: &SelectionOptions) -> Vec<i32> {
         ranked = running;
     }
     sort(&mut ranked);
-    ranked.truncate(options.budget());
+    ranked.truncate(options.selected_blocks());
     let mut blocks: Vec<i32> = ranked.into_iter().map(|(block, _)| block).collect();
     blocks.sort();
     blocks
 }
 
-impl Inputs<'_> {
+impl SelectionInputs<'_> {
     fn score(&self, token: usize, head: usize, block: usize, kv_head: usize) -> f64 {
         let q = &self.q[(token * self.q_heads + head) * self.head_dim..][..self.head_dim];
         let k =

@@ -1,11 +1,11 @@
 //! The scores of a tile of queries against the block means `[C, H, D]` of their document.
 
-use crate::cpu::gemm::{Matrix, MatrixMut, Output, Threads, matmul};
+use crate::cpu::gemm::{HostMatrix, HostMatrixMut, Output, Threads, matmul};
 use crate::ops::attention::blocks::Tile;
 use crate::ops::attention::shape::AttentionShape;
 
 /// Query rows (tokens times heads of a group) of a tile: enough for its products to run at full
-/// speed, few enough for its scores to stay in the core's own cache at a thousand blocks.
+/// speed, few enough for its scores to stay in the L2 cache at a thousand blocks.
 const ROWS_PER_TILE: usize = 128;
 
 /// Tokens of a tile.
@@ -13,7 +13,7 @@ pub(super) fn tokens_per_tile(shape: AttentionShape) -> usize {
     (ROWS_PER_TILE / shape.group()).max(1)
 }
 
-/// Complete blocks of a token's document: those that end before it or with it.
+/// Complete blocks of a token's document: those that end at or before the token.
 pub(super) fn complete_blocks(tile: &Tile, token: usize, block_size: usize) -> usize {
     (tile.position(token) + 1) / block_size
 }
@@ -42,9 +42,9 @@ pub(super) fn means<'a>(
     tile: &Tile,
     kv_head: usize,
     blocks: usize,
-) -> Matrix<'a> {
+) -> HostMatrix<'a> {
     let start = (tile.first_block * shape.kv_heads + kv_head) * shape.head_dim;
-    Matrix::with_row_stride(
+    HostMatrix::with_row_stride(
         &pooled[start..],
         blocks,
         shape.head_dim,
@@ -56,17 +56,17 @@ pub(super) fn means<'a>(
 pub(super) fn score(
     scores: &mut Vec<f32>,
     rows: &[f32],
-    means: Matrix<'_>,
+    means: HostMatrix<'_>,
     shape: AttentionShape,
     blocks: usize,
 ) {
     let count = rows.len() / shape.head_dim;
     scores.resize(count * blocks, 0.0);
     matmul(
-        MatrixMut::new(scores, count, blocks),
+        HostMatrixMut::new(scores, count, blocks),
         Output::Overwrite,
         1.0,
-        Matrix::new(rows, count, shape.head_dim),
+        HostMatrix::new(rows, count, shape.head_dim),
         means.t(),
         Threads::One,
     );

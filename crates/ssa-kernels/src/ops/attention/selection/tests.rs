@@ -1,11 +1,10 @@
 use proptest::prelude::*;
-use rayon::ThreadPoolBuilder;
 use ssa_testkit::Random;
 
 use super::super::golden::Case;
 use super::super::pooling::mean_pool_fwd;
 use super::*;
-use crate::ops::testing::{tensor, to_f64};
+use crate::ops::testing::{assert_refused, tensor, to_f64, with_threads, zeros};
 
 /// B, T, HQ, H, D, block_size, block_counts.
 const SHAPES: [[usize; 7]; 7] = [
@@ -21,7 +20,7 @@ const SHAPES: [[usize; 7]; 7] = [
 const RULES: [SelectionRule; 2] = [SelectionRule::Exact, SelectionRule::Reference];
 
 fn options(block_size: usize, block_counts: usize, rule: SelectionRule) -> SelectionOptions {
-    SelectionOptions { block_size, block_counts, rule }
+    SelectionOptions { budget: SparseBudget::new(block_size, block_counts).unwrap(), rule }
 }
 
 /// The importances of the reference, and its softmax scale.
@@ -32,7 +31,7 @@ fn importance(
     block_size: usize,
 ) -> (Vec<Vec<f64>>, f32) {
     let softmax_scale = (q.last_dim() as f32).powf(-0.5);
-    let inputs = reference::Inputs {
+    let inputs = reference::SelectionInputs {
         q: &to_f64(q),
         k_pooled: &to_f64(k_pooled),
         q_heads: q.shape()[2],
@@ -44,10 +43,21 @@ fn importance(
 }
 
 /// The rows of a selection, in the order of the reference's importances.
-fn rows(indices: &BlockIndices) -> impl Iterator<Item = &[i32]> {
+fn rows(indices: &HostBlockIndices) -> impl Iterator<Item = &[i32]> {
     let heads = indices.kv_heads();
     (0..indices.documents().total_tokens() * heads)
         .map(move |row| indices.selected(row / heads, row % heads))
+}
+
+/// The selection of a legal call, in host memory.
+fn select(
+    q: &Tensor,
+    k_pooled: &Tensor,
+    documents: &Documents,
+    options: &SelectionOptions,
+    softmax_scale: f32,
+) -> HostBlockIndices {
+    select_blocks(q, k_pooled, documents, options, softmax_scale).unwrap().to_host().unwrap()
 }
 
 #[test]
@@ -56,13 +66,13 @@ fn the_most_important_blocks_are_selected() {
         let [batch, tokens, q_heads, kv_heads, head_dim, block_size, block_counts] = sizes;
         let mut random = Random::new(1);
         let packed = Documents::from_cu_seqlens(random.cu_seqlens(batch * tokens, 60)).unwrap();
-        for documents in [Documents::rows(batch, tokens), packed] {
+        for documents in [Documents::rows(batch, tokens).unwrap(), packed] {
             let q = tensor(&mut random, [batch, tokens, q_heads, head_dim]);
             let k = tensor(&mut random, [batch, tokens, kv_heads, head_dim]);
             let k_pooled = mean_pool_fwd(&k, &documents, block_size).unwrap();
             let (importance, scale) = importance(&q, &k_pooled, &documents, block_size);
             let options = options(block_size, block_counts, SelectionRule::Exact);
-            let indices = select_blocks(&q, &k_pooled, &documents, &options, scale).unwrap();
+            let indices = select(&q, &k_pooled, &documents, &options, scale);
             for (row, importance) in rows(&indices).zip(&importance) {
                 assert_eq!(row.len(), block_counts.min(importance.len() + 1), "{sizes:?}");
                 // Importances of f32 and f64 differ by rounding, which may swap near ties: the test
@@ -102,10 +112,10 @@ fn equals_the_reference_without_near_ties() {
         {
             for rule in RULES {
                 let [q, k_pooled] = integer_case(&mut Random::new(2), tokens, block_size, levels);
-                let documents = Documents::rows(1, tokens);
+                let documents = Documents::rows(1, tokens).unwrap();
                 let (importance, scale) = importance(&q, &k_pooled, &documents, block_size);
                 let options = options(block_size, block_counts, rule);
-                let indices = select_blocks(&q, &k_pooled, &documents, &options, scale).unwrap();
+                let indices = select(&q, &k_pooled, &documents, &options, scale);
                 for (row, importance) in rows(&indices).zip(&importance) {
                     assert_eq!(
                         row,
@@ -120,11 +130,10 @@ fn equals_the_reference_without_near_ties() {
 
 #[test]
 fn equal_blocks_go_to_the_lower_index() {
-    let documents = Documents::rows(1, 40);
+    let documents = Documents::rows(1, 40).unwrap();
     let [q, k_pooled] = integer_case(&mut Random::new(3), 40, 4, 1);
-    let indices =
-        select_blocks(&q, &k_pooled, &documents, &options(4, 3, SelectionRule::Exact), 1.0)
-            .unwrap();
+    let options = options(4, 3, SelectionRule::Exact);
+    let indices = select(&q, &k_pooled, &documents, &options, 1.0);
     assert_eq!(indices.selected(3, 0), [0]);
     assert_eq!(indices.selected(11, 0), [0, 1, 2]);
     assert_eq!(indices.selected(39, 0), [0, 1, 9]);
@@ -135,12 +144,10 @@ fn matches_the_released_code() {
     for case in Case::all() {
         let [q, k] = ["q", "k"].map(|name| case.tensor(name));
         let k_pooled = mean_pool_fwd(&k, &case.documents, case.block_size).unwrap();
-        let released = case.block_indices();
+        let released = case.block_indices().to_host().unwrap();
         let agrees = |rule| {
             let options = options(case.block_size, case.block_counts, rule);
-            let indices =
-                select_blocks(&q, &k_pooled, &case.documents, &options, case.softmax_scale())
-                    .unwrap();
+            let indices = select(&q, &k_pooled, &case.documents, &options, case.softmax_scale());
             rows(&indices).eq(rows(&released))
         };
         assert!(agrees(SelectionRule::Reference), "{}: reference rule", case.name);
@@ -154,58 +161,76 @@ fn any_budget_is_legal() {
     let documents = Documents::from_cu_seqlens(vec![0, 1, 8, 20]).unwrap();
     let mut random = Random::new(4);
     let (q, k) = (tensor(&mut random, [1, 20, 2, 4]), tensor(&mut random, [1, 20, 1, 4]));
-    for (block_size, block_counts) in [(1, 1), (3, usize::MAX), (usize::MAX, 1), (50, 7)] {
+    for (block_size, block_counts) in [(1, 1), (3, usize::MAX / 3), (usize::MAX, 1), (50, 7)] {
         let k_pooled = mean_pool_fwd(&k, &documents, block_size).unwrap();
         let options = options(block_size, block_counts, SelectionRule::Exact);
-        let indices = select_blocks(&q, &k_pooled, &documents, &options, 0.5).unwrap();
+        let indices = select(&q, &k_pooled, &documents, &options, 0.5);
         if block_counts > 1 {
-            assert_eq!(indices, BlockIndices::all(&documents, 1, block_size));
+            let all = BlockIndices::all(&documents, 1, block_size).unwrap();
+            assert_eq!(indices, all.to_host().unwrap());
         } else {
             assert!(rows(&indices).all(|row| row.len() == 1));
         }
     }
-    let empty = Documents::rows(1, 0);
-    let [q, k_pooled] = [Tensor::zeros([1, 0, 2, 4]), Tensor::zeros([0, 1, 4])];
-    assert!(
-        select_blocks(&q, &k_pooled, &empty, &options(4, 2, SelectionRule::Exact), 1.0).is_ok()
-    );
+    let empty = Documents::rows(1, 0).unwrap();
+    let [q, k_pooled] = [zeros([1, 0, 2, 4]), zeros([0, 1, 4])];
+    select(&q, &k_pooled, &empty, &options(4, 2, SelectionRule::Exact), 1.0);
+}
+
+#[test]
+fn selection_by_means_pools_the_keys() {
+    let mut random = Random::new(5);
+    let documents = Documents::from_cu_seqlens(random.cu_seqlens(90, 40)).unwrap();
+    let (q, k) = (tensor(&mut random, [2, 45, 6, 8]), tensor(&mut random, [2, 45, 2, 8]));
+    let options = options(4, 3, SelectionRule::Exact);
+    let k_pooled = mean_pool_fwd(&k, &documents, 4).unwrap();
+    let by_means = select_by_means(&q, &k, &documents, &options, 0.3).unwrap();
+    let expected = select(&q, &k_pooled, &documents, &options, 0.3);
+    assert_eq!(by_means.to_host().unwrap(), expected);
 }
 
 #[test]
 fn wrong_arguments_are_refused() {
-    let documents = Documents::rows(1, 8);
-    let [q, k_pooled] = [Tensor::zeros([1, 8, 2, 4]), Tensor::zeros([2, 1, 4])];
-    let select = |q: &Tensor, k: &Tensor, documents: &Documents, size, counts, rule| {
-        select_blocks(q, k, documents, &options(size, counts, rule), 1.0)
+    let rows = |batch, tokens| Documents::rows(batch, tokens).unwrap();
+    let documents = rows(1, 8);
+    let [q, k_pooled] = [zeros([1, 8, 2, 4]), zeros([2, 1, 4])];
+    let select = |k: &Tensor, documents: &Documents, size, counts, rule| {
+        select_blocks(&q, k, documents, &options(size, counts, rule), 1.0)
     };
     let [exact, released] = RULES;
-    assert!(select(&q, &k_pooled, &documents, 4, 2, exact).is_ok());
-    assert!(select(&q, &k_pooled, &documents, 4, 0, exact).is_err());
-    assert!(select(&q, &k_pooled, &documents, 0, 2, exact).is_err());
-    assert!(select(&q, &k_pooled, &documents, 2, 2, exact).is_err());
-    assert!(select(&q, &k_pooled, &Documents::rows(2, 4), 4, 2, exact).is_ok());
-    assert!(select(&q, &k_pooled, &Documents::rows(1, 7), 4, 2, exact).is_err());
-    assert!(select(&q, &Tensor::zeros([2, 3, 4]), &documents, 4, 2, exact).is_err());
-    assert!(select(&q, &Tensor::zeros([2, 1, 3]), &documents, 4, 2, exact).is_err());
-    assert!(select(&q, &k_pooled, &documents, 4, 4, released).is_ok());
-    assert!(select(&q, &k_pooled, &documents, 4, 5, released).is_err());
-    assert!(select(&q, &Tensor::zeros([3, 1, 4]), &documents, 3, 2, released).is_err());
-    assert!(select(&q, &Tensor::zeros([8, 1, 4]), &documents, 1, 1, released).is_err());
+    select(&k_pooled, &documents, 4, 2, exact).unwrap();
+    assert_refused(select(&k_pooled, &documents, 2, 2, exact), "k_pooled");
+    select(&k_pooled, &rows(2, 4), 4, 2, exact).unwrap();
+    assert_refused(select(&k_pooled, &rows(1, 7), 4, 2, exact), "documents");
+    assert_refused(select(&zeros([2, 3, 4]), &documents, 4, 2, exact), "k_pooled");
+    assert_refused(select(&zeros([2, 1, 3]), &documents, 4, 2, exact), "k_pooled");
+    select(&k_pooled, &documents, 4, 4, released).unwrap();
+    assert_refused(select(&k_pooled, &documents, 4, 5, released), "block_counts");
+    assert_refused(select(&zeros([3, 1, 4]), &documents, 3, 2, released), "block_size");
+    assert_refused(select(&zeros([8, 1, 4]), &documents, 1, 1, released), "block_size");
+    let by_means = |k: &Tensor, options| select_by_means(&q, k, &documents, &options, 1.0);
+    by_means(&zeros([1, 8, 1, 4]), options(4, 2, exact)).unwrap();
+    assert_refused(by_means(&zeros([1, 8, 3, 4]), options(4, 2, exact)), "k");
 }
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(12))]
 
     #[test]
-    fn threads_do_not_change_the_selection(tokens in 1..400usize, size in 1..9usize, counts in 1..9usize, seed in 0..1000u64) {
+    fn threads_do_not_change_the_selection(
+        tokens in 1..400usize,
+        size in 1..9usize,
+        counts in 1..9usize,
+        seed in 0..1000u64,
+    ) {
         let mut random = Random::new(seed);
         let documents = Documents::from_cu_seqlens(random.cu_seqlens(tokens, 200)).unwrap();
-        let (q, k) = (tensor(&mut random, [1, tokens, 6, 8]), tensor(&mut random, [1, tokens, 2, 8]));
+        let q = tensor(&mut random, [1, tokens, 6, 8]);
+        let k = tensor(&mut random, [1, tokens, 2, 8]);
         let k_pooled = mean_pool_fwd(&k, &documents, size).unwrap();
+        let options = options(size, counts, SelectionRule::Exact);
         let [one, three] = [1, 3].map(|threads| {
-            let pool = ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-            let options = options(size, counts, SelectionRule::Exact);
-            pool.install(|| select_blocks(&q, &k_pooled, &documents, &options, 0.3).unwrap())
+            with_threads(threads, || select(&q, &k_pooled, &documents, &options, 0.3))
         });
         prop_assert_eq!(one, three);
     }

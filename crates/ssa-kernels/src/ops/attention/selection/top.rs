@@ -43,7 +43,7 @@ impl Selector {
         match options.rule {
             SelectionRule::Exact => self.choose(importance, 0, others),
             SelectionRule::Reference => {
-                self.choose_as_released(importance, options.block_size, others)
+                self.choose_as_released(importance, options.budget.block_size(), others)
             }
         }
         let (used, unused) = slots.split_at_mut(self.chosen.len() + 1);

@@ -1,13 +1,17 @@
 use std::collections::BTreeSet;
 
 use proptest::prelude::*;
-use rayon::ThreadPoolBuilder;
 use ssa_testkit::{Random, Tolerance, assert_close, assert_gradient};
 
 use super::super::golden::Case;
 use super::super::reference as attention;
+use super::super::selection::HostBlockIndices;
 use super::*;
-use crate::ops::testing::{dot, normal_f64, tensor, to_f64};
+use crate::Documents;
+use crate::ops::testing::{
+    assert_refused, assert_same, dot, normal_f64, ones_like, plus_one, tensor, to_f64, values,
+    with_threads, zeros,
+};
 
 /// B, T, HQ, H, D, block_size, block_counts: groups, head sizes and blocks off the vector lengths,
 /// partial last blocks.
@@ -24,7 +28,7 @@ const SHAPES: [[usize; 7]; 9] = [
 ];
 
 /// The tensors of one call.
-struct Inputs {
+struct SparseInputs {
     q: Tensor,
     k: Tensor,
     v: Tensor,
@@ -34,7 +38,7 @@ struct Inputs {
     softmax_scale: f32,
 }
 
-impl Inputs {
+impl SparseInputs {
     fn new(random: &mut Random, sizes: [usize; 7], documents: Documents) -> Self {
         let [batch, tokens, q_heads, kv_heads, head_dim, block_size, block_counts] = sizes;
         let [q, dout] = [(); 2].map(|()| tensor(random, [batch, tokens, q_heads, head_dim]));
@@ -45,29 +49,26 @@ impl Inputs {
     }
 
     fn run(&self) -> (AttentionOutput, AttentionGrads) {
-        let Self { q, k, v, dout, documents, block_indices, softmax_scale } = self;
-        let output =
-            sparse_attention_fwd(q, k, v, block_indices, documents, *softmax_scale).unwrap();
+        let Self { q, k, v, dout, block_indices, .. } = self;
+        let output = sparse_attention_fwd(&self.call(), block_indices).unwrap();
         let mut grads = AttentionGrads::zeros_like(q, k, v);
-        sparse_attention_bwd(
-            dout,
-            q,
-            k,
-            v,
-            &output,
-            block_indices,
-            documents,
-            *softmax_scale,
-            &mut grads,
-        )
-        .unwrap();
+        sparse_attention_bwd(dout, &self.call(), block_indices, &output, &mut grads).unwrap();
         (output, grads)
     }
 
+    fn call(&self) -> AttentionCall<'_> {
+        let Self { q, k, v, documents, softmax_scale, .. } = self;
+        AttentionCall { q, k, v, documents, softmax_scale: *softmax_scale }
+    }
+
+    fn host_indices(&self) -> HostBlockIndices {
+        self.block_indices.to_host().unwrap()
+    }
+
     /// Calls `check` with the inputs of the reference and dout.
-    fn with_f64<R>(&self, check: impl FnOnce(&attention::Inputs<'_>, &[f64]) -> R) -> R {
+    fn with_f64<R>(&self, check: impl FnOnce(&attention::AttentionInputs<'_>, &[f64]) -> R) -> R {
         let [q, k, v, dout] = [&self.q, &self.k, &self.v, &self.dout].map(to_f64);
-        let inputs = attention::Inputs {
+        let inputs = attention::AttentionInputs {
             q: &q,
             k: &k,
             v: &v,
@@ -111,21 +112,21 @@ fn matches_the_reference() {
         let tokens = sizes[0] * sizes[1];
         let packed = Documents::from_cu_seqlens(random.cu_seqlens(tokens, 50)).unwrap();
         let ones = Documents::from_cu_seqlens((0..=tokens).collect()).unwrap();
-        for documents in [Documents::rows(sizes[0], sizes[1]), packed, ones] {
-            let inputs = Inputs::new(&mut random, sizes, documents);
+        for documents in [Documents::rows(sizes[0], sizes[1]).unwrap(), packed, ones] {
+            let inputs = SparseInputs::new(&mut random, sizes, documents);
             let (output, grads) = inputs.run();
             inputs.with_f64(|reference_inputs, dout| {
-                let (out, lse) = reference::forward(reference_inputs, &inputs.block_indices);
-                let (dq, dk, dv) =
-                    reference::backward(dout, reference_inputs, &inputs.block_indices);
+                let indices = inputs.host_indices();
+                let (out, lse) = reference::forward(reference_inputs, &indices);
+                let (dq, dk, dv) = reference::backward(dout, reference_inputs, &indices);
                 let name = |name: &str| format!("{name} of {sizes:?}");
-                assert_close(&name("out"), output.out.as_slice(), &out, Tolerance::F32);
-                assert_close(&name("lse"), output.lse.as_slice(), &lse, Tolerance::F32);
+                assert_close(&name("out"), values(&output.out), &out, Tolerance::F32);
+                assert_close(&name("lse"), values(&output.lse), &lse, Tolerance::F32);
                 // A key's gradient sums over all queries that selected it, terms of order one each.
                 let tolerance = Tolerance::F32.scaled(4.0);
-                assert_close(&name("dq"), grads.dq.as_slice(), &dq, tolerance);
-                assert_close(&name("dk"), grads.dk.as_slice(), &dk, tolerance);
-                assert_close(&name("dv"), grads.dv.as_slice(), &dv, tolerance);
+                assert_close(&name("dq"), values(&grads.dq), &dq, tolerance);
+                assert_close(&name("dk"), values(&grads.dk), &dk, tolerance);
+                assert_close(&name("dv"), values(&grads.dv), &dv, tolerance);
             });
         }
     }
@@ -138,27 +139,17 @@ fn matches_the_released_code() {
         let (block_indices, scale) = (case.block_indices(), case.softmax_scale());
         // The file holds the gated output; its gradient passes through the gate first.
         let gated = |x: &Tensor| {
-            let gates = gate.as_slice().iter();
-            let rows = x.as_slice().chunks(x.last_dim()).zip(gates);
+            let gates = values(&gate).iter();
+            let rows = values(&x).chunks(x.last_dim()).zip(gates);
             let values = rows.flat_map(|(x, gate)| x.iter().map(move |x| x * gate)).collect();
             Tensor::from_vec(values, x.shape()).unwrap()
         };
-        let output =
-            sparse_attention_fwd(&q, &k, &v, &block_indices, &case.documents, scale).unwrap();
+        let documents = &case.documents;
+        let call = AttentionCall { q: &q, k: &k, v: &v, documents, softmax_scale: scale };
+        let output = sparse_attention_fwd(&call, &block_indices).unwrap();
         let mut grads = AttentionGrads::zeros_like(&q, &k, &v);
         let dout = gated(&dout);
-        sparse_attention_bwd(
-            &dout,
-            &q,
-            &k,
-            &v,
-            &output,
-            &block_indices,
-            &case.documents,
-            scale,
-            &mut grads,
-        )
-        .unwrap();
+        sparse_attention_bwd(&dout, &call, &block_indices, &output, &mut grads).unwrap();
         for (name, actual) in [
             ("out_sparse", &gated(&output.out)),
             ("dq_sparse", &grads.dq),
@@ -170,7 +161,7 @@ fn matches_the_released_code() {
             let expected = case.golden.tensor(name).to_f64();
             assert_close(
                 &format!("{name} of {}", case.name),
-                actual.as_slice(),
+                values(&actual),
                 &expected,
                 tolerance,
             );
@@ -181,28 +172,15 @@ fn matches_the_released_code() {
 #[test]
 fn gradients_are_added() {
     let mut random = Random::new(2);
-    let inputs = Inputs::new(&mut random, [1, 40, 4, 2, 8, 4, 3], Documents::rows(1, 40));
-    let Inputs { q, k, v, dout, documents, block_indices, softmax_scale } = &inputs;
+    let inputs =
+        SparseInputs::new(&mut random, [1, 40, 4, 2, 8, 4, 3], Documents::rows(1, 40).unwrap());
     let (output, once) = inputs.run();
-    let mut added = AttentionGrads::zeros_like(q, k, v);
-    for grad in [&mut added.dq, &mut added.dk, &mut added.dv] {
-        grad.fill(1.0);
-    }
-    sparse_attention_bwd(
-        dout,
-        q,
-        k,
-        v,
-        &output,
-        block_indices,
-        documents,
-        *softmax_scale,
-        &mut added,
-    )
-    .unwrap();
+    let [dq, dk, dv] = [&inputs.q, &inputs.k, &inputs.v].map(ones_like);
+    let mut added = AttentionGrads { dq, dk, dv };
+    let SparseInputs { dout, block_indices, .. } = &inputs;
+    sparse_attention_bwd(dout, &inputs.call(), block_indices, &output, &mut added).unwrap();
     for (added, once) in [(added.dq, once.dq), (added.dk, once.dk), (added.dv, once.dv)] {
-        let expected: Vec<f64> = to_f64(&once).iter().map(|value| value + 1.0).collect();
-        assert_close("gradient, added to ones", added.as_slice(), &expected, Tolerance::F32);
+        assert_close("gradient, added to ones", values(&added), &plus_one(&once), Tolerance::F32);
     }
 }
 
@@ -210,9 +188,9 @@ fn gradients_are_added() {
 fn reference_passes_gradcheck() {
     let mut random = Random::new(3);
     let documents = Documents::from_cu_seqlens(vec![0, 7, 8]).unwrap();
-    let block_indices = random_indices(&mut random, &documents, 1, 2, 2);
+    let block_indices = random_indices(&mut random, &documents, 1, 2, 2).to_host().unwrap();
     let [q, k, v, dout] = [32, 16, 16, 32].map(|len| normal_f64(&mut random, len));
-    let inputs = attention::Inputs {
+    let inputs = attention::AttentionInputs {
         q: &q,
         k: &k,
         v: &v,
@@ -221,58 +199,73 @@ fn reference_passes_gradcheck() {
         head_dim: 2,
         softmax_scale: 0.7,
     };
-    let loss =
-        |inputs: attention::Inputs<'_>| dot(&reference::forward(&inputs, &block_indices).0, &dout);
+    let loss = |inputs: attention::AttentionInputs<'_>| {
+        dot(&reference::forward(&inputs, &block_indices).0, &dout)
+    };
     let (dq, dk, dv) = reference::backward(&dout, &inputs, &block_indices);
-    assert_gradient("dq", &q, &dq, |q| loss(attention::Inputs { q, ..inputs }));
-    assert_gradient("dk", &k, &dk, |k| loss(attention::Inputs { k, ..inputs }));
-    assert_gradient("dv", &v, &dv, |v| loss(attention::Inputs { v, ..inputs }));
+    assert_gradient("dq", &q, &dq, |q| loss(attention::AttentionInputs { q, ..inputs }));
+    assert_gradient("dk", &k, &dk, |k| loss(attention::AttentionInputs { k, ..inputs }));
+    assert_gradient("dv", &v, &dv, |v| loss(attention::AttentionInputs { v, ..inputs }));
 }
 
 #[test]
 fn no_tokens_give_an_empty_result() {
-    let documents = Documents::rows(1, 0);
-    let inputs = Inputs::new(&mut Random::new(4), [1, 0, 2, 1, 4, 16, 2], documents);
+    let documents = Documents::rows(1, 0).unwrap();
+    let inputs = SparseInputs::new(&mut Random::new(4), [1, 0, 2, 1, 4, 16, 2], documents);
     let (output, grads) = inputs.run();
     assert!(output.out.is_empty() && output.lse.is_empty() && grads.dk.is_empty());
 }
 
 #[test]
 fn scores_far_from_zero_stay_finite() {
-    let mut inputs =
-        Inputs::new(&mut Random::new(5), [1, 40, 2, 1, 4, 4, 3], Documents::rows(1, 40));
+    let mut inputs = SparseInputs::new(
+        &mut Random::new(5),
+        [1, 40, 2, 1, 4, 4, 3],
+        Documents::rows(1, 40).unwrap(),
+    );
     inputs.softmax_scale = -300.0;
     let (output, _) = inputs.run();
     let (out, _) = inputs.with_f64(|reference_inputs, _| {
-        reference::forward(reference_inputs, &inputs.block_indices)
+        reference::forward(reference_inputs, &inputs.host_indices())
     });
     // Scores near 1000 carry an error of 1e-4, and weights the same relative one.
-    assert_close("out", output.out.as_slice(), &out, Tolerance::F32.scaled(100.0));
+    assert_close("out", values(&output.out), &out, Tolerance::F32.scaled(100.0));
 }
 
 #[test]
 fn wrong_arguments_are_refused() {
-    let [q, k] = [Tensor::zeros([1, 4, 2, 2]), Tensor::zeros([1, 4, 1, 2])];
-    let documents = Documents::rows(1, 4);
-    let indices = BlockIndices::all(&documents, 1, 2);
-    let other_documents = Documents::rows(2, 2);
-    let [two_heads, others] =
-        [BlockIndices::all(&documents, 2, 2), BlockIndices::all(&other_documents, 1, 2)];
-    let forward =
-        |q, k, v, indices, documents| sparse_attention_fwd(q, k, v, indices, documents, 1.0);
-    let output = forward(&q, &k, &k, &indices, &documents).unwrap();
-    assert!(forward(&q, &k, &q, &indices, &documents).is_err());
-    assert!(forward(&q, &k, &k, &two_heads, &documents).is_err());
-    assert!(forward(&q, &k, &k, &others, &documents).is_err());
-    assert!(forward(&q, &k, &k, &indices, &other_documents).is_err());
+    let [q, k] = [zeros([1, 4, 2, 2]), zeros([1, 4, 1, 2])];
+    let documents = Documents::rows(1, 4).unwrap();
+    let other_documents = Documents::rows(2, 2).unwrap();
+    let all = |documents, heads| BlockIndices::all(documents, heads, 2).unwrap();
+    let indices = all(&documents, 1);
+    let call = AttentionCall { q: &q, k: &k, v: &k, documents: &documents, softmax_scale: 1.0 };
+    let output = sparse_attention_fwd(&call, &indices).unwrap();
+    let wrong = AttentionCall { v: &q, ..call };
+    assert_refused(sparse_attention_fwd(&wrong, &indices), "v");
+    assert_refused(sparse_attention_fwd(&call, &all(&documents, 2)), "block_indices");
+    assert_refused(sparse_attention_fwd(&call, &all(&other_documents, 1)), "block_indices");
+    let wrong = AttentionCall { documents: &other_documents, ..call };
+    assert_refused(sparse_attention_fwd(&wrong, &indices), "block_indices");
 
-    let backward = |dout, mut grads| {
-        sparse_attention_bwd(dout, &q, &k, &k, &output, &indices, &documents, 1.0, &mut grads)
+    let backward = |dout, grads: [&Tensor; 3]| {
+        let mut grads = AttentionGrads::zeros_like(grads[0], grads[1], grads[2]);
+        sparse_attention_bwd(dout, &call, &indices, &output, &mut grads)
     };
-    assert!(backward(&q, AttentionGrads::zeros_like(&q, &k, &k)).is_ok());
-    assert!(backward(&k, AttentionGrads::zeros_like(&q, &k, &k)).is_err());
-    assert!(backward(&q, AttentionGrads::zeros_like(&q, &q, &k)).is_err());
-    assert!(backward(&q, AttentionGrads::zeros_like(&q, &k, &q)).is_err());
+    backward(&q, [&q, &k, &k]).unwrap();
+    assert_refused(backward(&k, [&q, &k, &k]), "dout");
+    assert_refused(backward(&q, [&q, &q, &k]), "grads.dk");
+    assert_refused(backward(&q, [&q, &k, &q]), "grads.dv");
+}
+
+#[test]
+fn selections_with_more_slots_than_memory_can_hold_are_refused() {
+    // Without tokens a selection has no slots in memory, however many a row has.
+    let documents = Documents::rows(1, 0).unwrap();
+    let indices = BlockIndices::from_vec(vec![], &documents, 1, 16, 1 << 60).unwrap();
+    let [q, k] = [zeros([1, 0, 8, 2]), zeros([1, 0, 1, 2])];
+    let call = AttentionCall { q: &q, k: &k, v: &k, documents: &documents, softmax_scale: 1.0 };
+    assert_refused(sparse_attention_fwd(&call, &indices), "block_indices");
 }
 
 /// B = 1, T, HQ, H, D, block_size, block_counts.
@@ -291,21 +284,21 @@ proptest! {
     fn all_blocks_selected_is_full_attention(sizes in sizes(), seed in 0..1000u64) {
         let mut random = Random::new(seed);
         let documents = Documents::from_cu_seqlens(random.cu_seqlens(sizes[1], 60)).unwrap();
-        let mut inputs = Inputs::new(&mut random, sizes, documents);
-        inputs.block_indices = BlockIndices::all(&inputs.documents, sizes[3], sizes[5]);
+        let mut inputs = SparseInputs::new(&mut random, sizes, documents);
+        inputs.block_indices =
+            BlockIndices::all(&inputs.documents, sizes[3], sizes[5]).unwrap();
         let (output, grads) = inputs.run();
-        let starts: Vec<usize> =
-            inputs.documents.ranges().flat_map(|range| vec![range.start; range.len()]).collect();
+        let starts = inputs.documents.starts();
         inputs.with_f64(|reference_inputs, dout| {
             let causal = |token: usize, _| (starts[token]..=token).collect();
             let (out, lse) = attention::forward(reference_inputs, causal);
             let (dq, dk, dv) = attention::backward(dout, reference_inputs, causal);
             let tolerance = Tolerance::F32.scaled(4.0);
-            assert_close("out", output.out.as_slice(), &out, tolerance);
-            assert_close("lse", output.lse.as_slice(), &lse, tolerance);
-            assert_close("dq", grads.dq.as_slice(), &dq, tolerance);
-            assert_close("dk", grads.dk.as_slice(), &dk, tolerance);
-            assert_close("dv", grads.dv.as_slice(), &dv, tolerance);
+            assert_close("out", values(&output.out), &out, tolerance);
+            assert_close("lse", values(&output.lse), &lse, tolerance);
+            assert_close("dq", values(&grads.dq), &dq, tolerance);
+            assert_close("dk", values(&grads.dk), &dk, tolerance);
+            assert_close("dv", values(&grads.dv), &dv, tolerance);
         });
     }
 
@@ -313,16 +306,12 @@ proptest! {
     fn threads_do_not_change_a_bit(sizes in sizes(), seed in 0..1000u64) {
         let mut random = Random::new(seed);
         let documents = Documents::from_cu_seqlens(random.cu_seqlens(sizes[1], 60)).unwrap();
-        let inputs = Inputs::new(&mut random, sizes, documents);
+        let inputs = SparseInputs::new(&mut random, sizes, documents);
         let [one, three] = [1, 3].map(|threads| {
-            let pool = ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-            pool.install(|| inputs.run())
+            let (output, grads) = with_threads(threads, || inputs.run());
+            [output.out, output.lse, grads.dq, grads.dk, grads.dv]
         });
-        prop_assert_eq!(one.0.out, three.0.out);
-        prop_assert_eq!(one.0.lse, three.0.lse);
-        prop_assert_eq!(one.1.dq, three.1.dq);
-        prop_assert_eq!(one.1.dk, three.1.dk);
-        prop_assert_eq!(one.1.dv, three.1.dv);
+        one.iter().zip(&three).for_each(|(a, b)| assert_same(a, b));
     }
 
     #[test]
@@ -331,34 +320,42 @@ proptest! {
         // documents.
         let mut random = Random::new(seed);
         let documents = Documents::from_cu_seqlens(random.cu_seqlens(sizes[1], 60)).unwrap();
-        let inputs = Inputs::new(&mut random, sizes, documents.clone());
+        let inputs = SparseInputs::new(&mut random, sizes, documents.clone());
         let reversed = |x: &[f32]| -> Vec<f32> {
             let width = x.len() / sizes[1];
             let rows = documents.ranges().collect::<Vec<_>>().into_iter().rev();
             rows.flat_map(|range| x[range.start * width..range.end * width].to_vec()).collect()
         };
-        let reversed_tensor = |x: &Tensor| Tensor::from_vec(reversed(x.as_slice()), x.shape()).unwrap();
-        let cu_seqlens = documents.cu_seqlens().iter().rev().map(|offset| sizes[1] - offset).collect();
+        let reversed_tensor =
+            |x: &Tensor| Tensor::from_vec(reversed(values(x)), x.shape()).unwrap();
+        let cu_seqlens =
+            documents.cu_seqlens().iter().rev().map(|offset| sizes[1] - offset).collect();
         let reversed_documents = Documents::from_cu_seqlens(cu_seqlens).unwrap();
         // Block numbers are exact in f32.
-        let indices: Vec<f32> = inputs.block_indices.as_slice().iter().map(|&block| block as f32).collect();
+        let indices: Vec<f32> =
+            inputs.host_indices().as_slice().iter().map(|&block| block as f32).collect();
         let indices = reversed(&indices).iter().map(|&block| block as i32).collect();
-        let permuted = Inputs {
+        let [heads, size, counts] = [sizes[3], sizes[5], sizes[6]];
+        let permuted = SparseInputs {
             q: reversed_tensor(&inputs.q),
             k: reversed_tensor(&inputs.k),
             v: reversed_tensor(&inputs.v),
             dout: reversed_tensor(&inputs.dout),
-            block_indices: BlockIndices::from_vec(indices, &reversed_documents, sizes[3], sizes[5], sizes[6]).unwrap(),
+            block_indices: BlockIndices::from_vec(
+                indices, &reversed_documents, heads, size, counts,
+            )
+            .unwrap(),
             documents: reversed_documents,
             softmax_scale: inputs.softmax_scale,
         };
         let ((output, grads), (permuted_output, permuted_grads)) = (inputs.run(), permuted.run());
-        prop_assert_eq!(reversed_tensor(&output.out), permuted_output.out);
-        prop_assert_eq!(reversed_tensor(&output.lse), permuted_output.lse);
-        prop_assert_eq!(reversed_tensor(&grads.dq), permuted_grads.dq);
+        assert_same(&reversed_tensor(&output.out), &permuted_output.out);
+        assert_same(&reversed_tensor(&output.lse), &permuted_output.lse);
+        assert_same(&reversed_tensor(&grads.dq), &permuted_grads.dq);
         // The chunks of the backward are cut elsewhere, which changes the rounding of a key's sum.
         for (grad, permuted) in [(grads.dk, permuted_grads.dk), (grads.dv, permuted_grads.dv)] {
-            assert_close("dk, dv", permuted.as_slice(), &to_f64(&reversed_tensor(&grad)), Tolerance::F32);
+            let expected = to_f64(&reversed_tensor(&grad));
+            assert_close("dk, dv", values(&permuted), &expected, Tolerance::F32);
         }
     }
 }

@@ -3,38 +3,49 @@
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
-use super::{AttentionStatistics, Comparison};
-use crate::Tensor;
+use super::AttentionStatistics;
 use crate::cpu::simd::dispatch;
+use crate::ops::attention::selection::HostBlockIndices;
+use crate::ops::attention::shape::AttentionShape;
 
-impl Comparison<'_> {
-    pub(super) fn run(&self) -> AttentionStatistics {
-        let norms: Vec<f64> =
-            self.v.as_slice().par_chunks(self.shape.head_dim.max(1)).map(norm_f32).collect();
-        let starts: Vec<usize> =
-            self.documents.ranges().flat_map(|range| vec![range.start; range.len()]).collect();
-        let rows: Vec<Row> = starts
-            .into_par_iter()
-            .enumerate()
-            .flat_map_iter(|(token, start)| {
-                dispatch(Token { call: self, norms: &norms, start, token })
-            })
-            .collect();
-        let column = |value: fn(&Row) -> f64| rows.iter().map(|row| value(row) as f32).collect();
-        AttentionStatistics {
-            sparsity: column(|row| row.sparsity),
-            entropy_bits: column(|row| row.entropy_bits),
-            dropped_mass: column(|row| row.dropped_mass),
-            max_dropped_value_norm: column(|row| row.max_dropped_value_norm),
-            distance: column(|row| row.distance),
-            bound: column(|row| row.bound),
-            identity_error: column(|row| row.identity_error),
-        }
+/// A checked call on the CPU.
+pub(super) struct ComparisonSlices<'a> {
+    /// `[N, HQ, D]`.
+    pub(super) q: &'a [f32],
+    /// `[N, H, D]`.
+    pub(super) k: &'a [f32],
+    /// `[N, H, D]`.
+    pub(super) v: &'a [f32],
+    pub(super) block_indices: &'a HostBlockIndices,
+    pub(super) softmax_scale: f32,
+    pub(super) shape: AttentionShape,
+}
+
+pub(super) fn compare(call: &ComparisonSlices<'_>) -> AttentionStatistics {
+    let norms: Vec<f64> = call.v.par_chunks(call.shape.head_dim).map(norm_f32).collect();
+    let starts = call.block_indices.documents().starts();
+    let rows: Vec<HeadStatistics> = starts
+        .into_par_iter()
+        .enumerate()
+        .flat_map_iter(|(token, start)| {
+            dispatch(TokenStatistics { call, norms: &norms, start, token })
+        })
+        .collect();
+    let column =
+        |value: fn(&HeadStatistics) -> f64| rows.iter().map(|row| value(row) as f32).collect();
+    AttentionStatistics {
+        sparsity: column(|row| row.sparsity),
+        entropy_bits: column(|row| row.entropy_bits),
+        dropped_mass: column(|row| row.dropped_mass),
+        max_dropped_value_norm: column(|row| row.max_dropped_value_norm),
+        distance: column(|row| row.distance),
+        bound: column(|row| row.bound),
+        identity_error: column(|row| row.identity_error),
     }
 }
 
 /// The statistics of one token and query head.
-struct Row {
+struct HeadStatistics {
     sparsity: f64,
     entropy_bits: f64,
     dropped_mass: f64,
@@ -44,10 +55,10 @@ struct Row {
     identity_error: f64,
 }
 
-/// All query heads of one token. It implements `WithSimd` only to be compiled for the processor's
-/// instruction set.
-struct Token<'a> {
-    call: &'a Comparison<'a>,
+/// All query heads of one token. It implements `WithSimd` so that the compiler uses the instruction
+/// set of the processor.
+struct TokenStatistics<'a> {
+    call: &'a ComparisonSlices<'a>,
     /// `|v_j|` per token and key/value head.
     norms: &'a [f64],
     /// First token of the document.
@@ -55,11 +66,11 @@ struct Token<'a> {
     token: usize,
 }
 
-impl WithSimd for Token<'_> {
-    type Output = Vec<Row>;
+impl WithSimd for TokenStatistics<'_> {
+    type Output = Vec<HeadStatistics>;
 
     #[inline(always)]
-    fn with_simd<S: Simd>(self, _: S) -> Vec<Row> {
+    fn with_simd<S: Simd>(self, _: S) -> Vec<HeadStatistics> {
         let shape = &self.call.shape;
         let mut rows = Vec::with_capacity(shape.q_heads);
         for kv_head in 0..shape.kv_heads {
@@ -72,8 +83,8 @@ impl WithSimd for Token<'_> {
     }
 }
 
-impl Token<'_> {
-    /// Whether each key of the document up to the token lies in a selected block.
+impl TokenStatistics<'_> {
+    /// For each key of the document up to the token, whether a selected block holds it.
     fn selected(&self, kv_head: usize) -> Vec<bool> {
         let mut selected = vec![false; self.token + 1 - self.start];
         let block_size = self.call.block_indices.block_size();
@@ -86,7 +97,7 @@ impl Token<'_> {
     }
 
     #[inline(always)]
-    fn row(&self, head: usize, kv_head: usize, selected: &[bool]) -> Row {
+    fn row(&self, head: usize, kv_head: usize, selected: &[bool]) -> HeadStatistics {
         let shape = &self.call.shape;
         let (kv_heads, head_dim) = (shape.kv_heads, shape.head_dim);
         let q = head_row(self.call.q, self.token * shape.q_heads + head, head_dim);
@@ -130,7 +141,7 @@ impl Token<'_> {
             .iter()
             .zip(&h_sparse)
             .map(|(x, sparse)| x / full.sum - dropped_mass * sparse);
-        Row {
+        HeadStatistics {
             sparsity: sparse.sum * (sparse.max - full.max).exp() / full.sum,
             entropy_bits: (lse - score_sum / full.sum) / std::f64::consts::LN_2,
             dropped_mass,
@@ -142,7 +153,7 @@ impl Token<'_> {
     }
 }
 
-/// A softmax-weighted sum of values, relative to a maximum that is known beforehand.
+/// A softmax-weighted sum of values, relative to a maximum known in advance.
 struct Softmax {
     max: f64,
     sum: f64,
@@ -167,11 +178,11 @@ impl Softmax {
 }
 
 #[inline(always)]
-fn head_row(x: &Tensor, row: usize, head_dim: usize) -> &[f32] {
-    &x.as_slice()[row * head_dim..(row + 1) * head_dim]
+fn head_row(x: &[f32], row: usize, head_dim: usize) -> &[f32] {
+    &x[row * head_dim..(row + 1) * head_dim]
 }
 
-/// `a . b` in eight partial sums, which a compiler can vectorise.
+/// `a . b` in eight partial sums, which a compiler can vectorize.
 #[inline(always)]
 fn dot(a: &[f64], b: &[f32]) -> f64 {
     let (a_chunks, a_tail) = a.as_chunks::<8>();

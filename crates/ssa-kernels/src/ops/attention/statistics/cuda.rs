@@ -1,11 +1,10 @@
 //! Statistics on a GPU; the source explains its design.
 
 use super::{AttentionStatistics, Comparison};
-use crate::checks::dtypes;
 use crate::cuda::{Buffer, Gpu, Module};
 use crate::ops::attention::tiled::Visibility;
 use crate::ops::attention::tiled::cuda::{entries, row_tiles};
-use crate::{DType, KernelError, Result};
+use crate::{KernelError, Result};
 
 pub(crate) static MODULE: Module = Module {
     name: "statistics",
@@ -42,7 +41,6 @@ pub(super) fn compare(
         let expected = format!("up to {LARGEST_HEAD} on a GPU");
         return Err(KernelError::value(op, "head_dim", expected, shape.head_dim));
     }
-    dtypes(op, &[("q", q, DType::Bf16), ("k", k, DType::Bf16), ("v", v, DType::Bf16)])?;
     let rows = shape.total_tokens() * shape.q_heads;
     if rows == 0 {
         return Ok(AttentionStatistics::default());

@@ -1,4 +1,4 @@
-//! Measurements of how full and sparse attention differ, for analysis.
+//! Measurements of the difference between full and sparse attention, for analysis.
 
 mod cpu;
 pub(crate) mod cuda;
@@ -7,14 +7,13 @@ pub mod reference;
 mod tests;
 
 use super::selection::BlockIndices;
-use super::shape::AttentionShape;
-use crate::checks::same_device;
-use crate::{Device, Documents, KernelError, Result, Tensor};
+use super::shape::{AttentionCall, AttentionShape};
+use crate::{Device, Documents, Result, Tensor};
 
 /// One number per token and query head, each `[N * HQ]`.
 ///
-/// `p` is the full-attention distribution of a query, a key is dropped if it lies in no selected
-/// block, `h_full` and `h_sparse` are the outputs of full and sparse attention, and `|.|` is the
+/// `p` is the full-attention distribution of a query, a key is dropped if no selected block holds
+/// it, `h_full` and `h_sparse` are the outputs of full and sparse attention, and `|.|` is the
 /// Euclidean norm.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct AttentionStatistics {
@@ -22,21 +21,21 @@ pub struct AttentionStatistics {
     pub sparsity: Vec<f32>,
     /// Entropy of `p` in bits.
     pub entropy_bits: Vec<f32>,
-    /// `delta`: the sum of `p` over dropped keys, summed as such because `1 - sparsity` would
+    /// `delta`: the sum of `p` over dropped keys, summed directly because `1 - sparsity` would
     /// cancel.
     pub dropped_mass: Vec<f32>,
-    /// The largest `|v_j|` of a dropped key, 0 if none is dropped.
+    /// The largest `|v_j|` of a dropped key, 0 if no key is dropped.
     pub max_dropped_value_norm: Vec<f32>,
     /// `|h_full - h_sparse|`.
     pub distance: Vec<f32>,
     /// The bound on `distance`: `delta (max_dropped_value_norm + |h_sparse|)`.
     pub bound: Vec<f32>,
     /// `|h_full - h_sparse - delta (mu_tail - h_sparse)|` with `mu_tail` the mean of dropped values
-    /// under `p`; zero but for rounding.
+    /// under `p`; zero up to rounding.
     pub identity_error: Vec<f32>,
 }
 
-/// A checked call.
+/// A checked call on a GPU.
 struct Comparison<'a> {
     q: &'a Tensor,
     k: &'a Tensor,
@@ -54,61 +53,48 @@ struct Comparison<'a> {
 /// the scores, each with its own maximum: neither output is derived from the other.
 ///
 /// # Shapes
-/// `q` `[B, T, HQ, D]`, `k` and `v` `[B, T, H, D]`; the documents are those of `block_indices`.
-/// Each field of the result has N * HQ entries, token by token.
+/// As [`sparse_attention_fwd`](super::sparse::sparse_attention_fwd). Each field of the result has N
+/// * HQ entries, token by token.
 ///
 /// # Dtypes
-/// `f32` inputs, on a GPU `bf16`; results in host memory in `f32`. Everything between is `f64` on
-/// both: distances and dropped masses are differences of nearly equal numbers. The CPU takes the
-/// maximum of a softmax before it sums, a GPU raises it on the way. Extra memory on a GPU: 28 bytes
-/// a query head and 8 a value; waits for it.
+/// `f32`, or `bf16` on a GPU; results in host memory in `f32`. Everything between is `f64` on both:
+/// distances and dropped masses are differences of nearly equal numbers. The CPU finds the maximum
+/// of a softmax before it sums, a GPU while it sums. Extra memory on a GPU: 28 bytes a query head
+/// and 8 a value. The op waits for the GPU.
 ///
 /// # Edge cases
-/// No tokens: empty lists. Every key selected: mass 1, and zeros where something is dropped
-/// otherwise.
+/// No tokens: empty lists. Every key selected: `sparsity` is 1, and what depends on dropped keys is
+/// 0.
 ///
 /// # Errors
-/// [`KernelError`] if the shapes disagree, tensors lie on different devices, or `block_indices` was
-/// made for other documents or key/value heads; on a GPU for heads of more than 256 elements.
+/// As [`sparse_attention_fwd`](super::sparse::sparse_attention_fwd).
 ///
 /// # Determinism
-/// Bitwise reproducible, whatever the number of threads, and on any card: sums have a fixed order.
+/// Bitwise reproducible for any number of threads, and on any GPU: sums have a fixed order.
 ///
 /// # Source
-/// Attention sparsity, attention entropy and Theorem 1 of the paper.
+/// Attention sparsity, attention entropy and Theorem 1 of the SSA paper (arXiv 2511.20102).
 pub fn attention_statistics(
-    q: &Tensor,
-    k: &Tensor,
-    v: &Tensor,
+    call: &AttentionCall<'_>,
     block_indices: &BlockIndices,
-    documents: &Documents,
-    softmax_scale: f32,
 ) -> Result<AttentionStatistics> {
-    let op = "attention_statistics";
-    let shape = AttentionShape::new(op, q, k, v, documents)?;
-    same_device(op, q, &[("k", k), ("v", v)])?;
-    if block_indices.documents() != documents {
-        let (expected, actual) =
-            ("a selection for the same documents", block_indices.documents().len());
-        return Err(KernelError::value(
-            op,
-            "block_indices",
-            expected,
-            format!("one for {actual} documents"),
-        ));
-    }
-    if block_indices.kv_heads() != shape.kv_heads {
-        let expected = format!("a selection for {} key/value heads", shape.kv_heads);
-        return Err(KernelError::value(op, "block_indices", expected, block_indices.kv_heads()));
-    }
-    match q.device() {
+    const OP: &str = "attention_statistics";
+    let checked = call.args(OP).check()?;
+    let shape = AttentionShape::of(&checked)?;
+    block_indices.check_fits(OP, call.documents, shape.kv_heads)?;
+    let &AttentionCall { q, k, v, documents, softmax_scale } = call;
+    match checked.device() {
         Device::Cuda(gpu) => {
             let comparison = Comparison { q, k, v, block_indices, documents, softmax_scale, shape };
-            cuda::compare(op, &gpu, &comparison)
+            cuda::compare(OP, gpu, &comparison)
         }
-        Device::Cpu => {
-            let block_indices = &*block_indices.to_host()?;
-            Ok(Comparison { q, k, v, block_indices, documents, softmax_scale, shape }.run())
-        }
+        Device::Cpu => Ok(cpu::compare(&cpu::ComparisonSlices {
+            q: q.as_slice()?,
+            k: k.as_slice()?,
+            v: v.as_slice()?,
+            block_indices: &block_indices.to_host()?,
+            softmax_scale,
+            shape,
+        })),
     }
 }

@@ -1,16 +1,12 @@
 //! `f64` definition of the statistics, by way of the references of both attentions.
 
-use super::super::reference::{Inputs, forward};
-use super::super::selection::BlockIndices;
+use super::super::reference::{AttentionInputs, forward};
+use super::super::selection::HostBlockIndices;
 
 /// The fields of [`AttentionStatistics`](super::AttentionStatistics) in `f64`, in their order.
-pub fn statistics(inputs: &Inputs<'_>, block_indices: &BlockIndices) -> [Vec<f64>; 7] {
-    let Inputs { q, k, v, q_heads, kv_heads, head_dim, softmax_scale } = *inputs;
-    let starts: Vec<usize> = block_indices
-        .documents()
-        .ranges()
-        .flat_map(|range| vec![range.start; range.len()])
-        .collect();
+pub fn statistics(inputs: &AttentionInputs<'_>, block_indices: &HostBlockIndices) -> [Vec<f64>; 7] {
+    let AttentionInputs { q, k, v, q_heads, kv_heads, head_dim, softmax_scale } = *inputs;
+    let starts = block_indices.documents().starts();
     let is_selected = |token: usize, kv_head: usize, key: usize| {
         let block = (key - starts[token]) / block_indices.block_size();
         block_indices.selected(token, kv_head).contains(&(block as i32))

@@ -1,8 +1,8 @@
 use ssa_testkit::{Random, Tolerance, assert_close};
 
-use super::super::reference::Inputs;
+use super::super::reference::AttentionInputs;
 use super::*;
-use crate::ops::testing::{tensor, to_f64};
+use crate::ops::testing::{assert_refused, tensor, to_f64};
 
 /// Inputs of one comparison.
 struct Case {
@@ -41,8 +41,12 @@ impl Case {
     }
 
     fn run(&self) -> AttentionStatistics {
-        let Self { q, k, v, documents, block_indices, softmax_scale } = self;
-        attention_statistics(q, k, v, block_indices, documents, *softmax_scale).unwrap()
+        attention_statistics(&self.call(), &self.block_indices).unwrap()
+    }
+
+    fn call(&self) -> AttentionCall<'_> {
+        let Self { q, k, v, documents, softmax_scale, .. } = self;
+        AttentionCall { q, k, v, documents, softmax_scale: *softmax_scale }
     }
 }
 
@@ -57,7 +61,7 @@ fn matches_the_reference_and_the_theorem() {
         let case = Case::new(sizes, block_size);
         let statistics = case.run();
         let [q, k, v] = [&case.q, &case.k, &case.v].map(to_f64);
-        let inputs = Inputs {
+        let inputs = AttentionInputs {
             q: &q,
             k: &k,
             v: &v,
@@ -67,7 +71,7 @@ fn matches_the_reference_and_the_theorem() {
             softmax_scale: f64::from(case.softmax_scale),
         };
         let [sparsity, entropy, delta, largest, distance, bound, error] =
-            reference::statistics(&inputs, &case.block_indices);
+            reference::statistics(&inputs, &case.block_indices.to_host().unwrap());
         // Only the rounding of the results to f32 separates the two.
         let tolerance = Tolerance { atol: 1e-12, rtol: 1e-7 };
         assert_close("sparsity", &statistics.sparsity, &sparsity, tolerance);
@@ -95,7 +99,7 @@ fn matches_the_reference_and_the_theorem() {
 #[test]
 fn nothing_is_dropped_when_all_blocks_are_selected() {
     let mut case = Case::new([2, 63, 2, 3, 6], 5);
-    case.block_indices = BlockIndices::all(&case.documents, 2, 5);
+    case.block_indices = BlockIndices::all(&case.documents, 2, 5).unwrap();
     let statistics = case.run();
     let expected = vec![0.0; 2 * 63 * 6];
     assert_eq!(statistics.dropped_mass, expected);
@@ -108,7 +112,7 @@ fn nothing_is_dropped_when_all_blocks_are_selected() {
 #[test]
 fn equal_scores_have_the_entropy_of_the_uniform_distribution() {
     let mut case = Case::new([1, 40, 1, 2, 4], 8);
-    case.q.fill(0.0);
+    case.q.fill_zero();
     let statistics = case.run();
     for (position, heads) in
         case.documents.positions().into_iter().zip(statistics.entropy_bits.chunks(2))
@@ -120,12 +124,13 @@ fn equal_scores_have_the_entropy_of_the_uniform_distribution() {
 
 #[test]
 fn a_selection_without_weight_still_has_an_output() {
-    // All weight lies on the dropped key: relative to it, e^-2000 of the selected one is 0 in f64.
-    let documents = Documents::rows(1, 2);
+    // The dropped key has all the weight: next to it, e^-2000 of the selected one is 0 in f64.
+    let documents = Documents::rows(1, 2).unwrap();
     let one = |values: [f32; 2]| Tensor::from_vec(values.to_vec(), [1, 2, 1, 1]).unwrap();
     let [q, k, v] = [one([0.0, 1.0]), one([2000.0, 0.0]), one([3.0, 5.0])];
     let block_indices = BlockIndices::from_vec(vec![0, 1], &documents, 1, 1, 1).unwrap();
-    let statistics = attention_statistics(&q, &k, &v, &block_indices, &documents, 1.0).unwrap();
+    let call = AttentionCall { q: &q, k: &k, v: &v, documents: &documents, softmax_scale: 1.0 };
+    let statistics = attention_statistics(&call, &block_indices).unwrap();
     assert_eq!(statistics.sparsity, [1.0, 0.0]);
     assert_eq!(statistics.dropped_mass, [0.0, 1.0]);
     assert_eq!(statistics.entropy_bits, [0.0, 0.0]);
@@ -137,10 +142,12 @@ fn a_selection_without_weight_still_has_an_output() {
 #[test]
 fn other_documents_and_heads_are_refused() {
     let case = Case::new([2, 63, 2, 3, 6], 5);
-    let Case { q, k, v, documents, .. } = &case;
-    let run = |block_indices| attention_statistics(q, k, v, &block_indices, documents, 1.0);
-    assert!(run(BlockIndices::all(&Documents::rows(2, 63), 2, 5)).is_err());
-    assert!(run(BlockIndices::all(documents, 1, 5)).is_err());
-    assert!(run(BlockIndices::all(documents, 2, 5)).is_ok());
-    assert!(attention_statistics(q, k, q, &case.block_indices, documents, 1.0).is_err());
+    let (call, documents) = (case.call(), &case.documents);
+    let run = |indices: Result<BlockIndices>| attention_statistics(&call, &indices.unwrap());
+    let rows = Documents::rows(2, 63).unwrap();
+    assert_refused(run(BlockIndices::all(&rows, 2, 5)), "block_indices");
+    assert_refused(run(BlockIndices::all(documents, 1, 5)), "block_indices");
+    run(BlockIndices::all(documents, 2, 5)).unwrap();
+    let wrong = AttentionCall { v: call.q, ..call };
+    assert_refused(attention_statistics(&wrong, &case.block_indices), "v");
 }

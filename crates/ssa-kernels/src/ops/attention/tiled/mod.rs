@@ -5,10 +5,13 @@ mod cpu;
 pub(crate) mod cuda;
 mod visibility;
 
-pub(super) use visibility::Visibility;
+pub(crate) use visibility::Visibility;
 
-use super::shape::{AttentionGrads, AttentionOutput, AttentionShape};
-use crate::checks::check_shape;
+use super::shape::{
+    AttentionCall, AttentionGrads, AttentionOutput, AttentionShape, BLOCK_KEYS, TOKEN_KEYS,
+    backward_args,
+};
+use crate::contract::{Args, Axis};
 use crate::{Device, Documents, Result, Tensor};
 
 /// A checked call.
@@ -28,54 +31,75 @@ pub(super) struct TiledCall<'a> {
 }
 
 impl<'a> TiledCall<'a> {
-    /// Checks the arguments of an op.
-    pub(super) fn new(
+    fn new(
         op: &'static str,
-        q: &'a Tensor,
-        k: &'a Tensor,
-        v: &'a Tensor,
-        documents: &'a Documents,
+        call: &AttentionCall<'a>,
         visibility: Visibility,
-        softmax_scale: f32,
-    ) -> Result<Self> {
-        let shape = match visibility {
-            Visibility::Tokens { .. } => AttentionShape::new(op, q, k, v, documents)?,
-            Visibility::Blocks { block_size } => {
-                check_shape(op, "v_pooled", v, k.shape())?;
-                AttentionShape::of_query_and_pooled(op, q, k, documents, block_size)?
-            }
-        };
-        Ok(Self { op, q, k, v, documents, visibility, softmax_scale, shape })
+        shape: AttentionShape,
+    ) -> Self {
+        let &AttentionCall { q, k, v, documents, softmax_scale } = call;
+        Self { op, q, k, v, documents, visibility, softmax_scale, shape }
     }
 }
 
-/// Computes the attention.
-pub(super) fn tiled_fwd(call: &TiledCall<'_>) -> Result<AttentionOutput> {
-    let mut output = AttentionOutput::for_output(call.q, call.shape);
-    match call.q.device() {
-        Device::Cuda(gpu) => cuda::forward(&gpu, call, &mut output)?,
-        Device::Cpu => cpu::forward(call, &mut output),
+/// The table of the inputs, and the axes of keys and values.
+fn args<'a>(
+    op: &'static str,
+    call: &AttentionCall<'a>,
+    visibility: Visibility,
+) -> (Args<'a>, &'static [Axis]) {
+    match visibility {
+        Visibility::Tokens { window_size } => {
+            (call.args(op).positive("window_size", window_size), TOKEN_KEYS)
+        }
+        Visibility::Blocks { block_size } => (call.pooled_args(op, block_size), BLOCK_KEYS),
+    }
+}
+
+/// Checks the arguments and computes the attention.
+pub(super) fn tiled_fwd(
+    op: &'static str,
+    call: &AttentionCall<'_>,
+    visibility: Visibility,
+) -> Result<AttentionOutput> {
+    let checked = args(op, call, visibility).0.check()?;
+    let shape = AttentionShape::of(&checked)?;
+    let call = TiledCall::new(op, call, visibility, shape);
+    let mut output = AttentionOutput::for_output(call.q, shape)?;
+    match checked.device() {
+        Device::Cuda(gpu) => cuda::forward(gpu, &call, &mut output)?,
+        Device::Cpu => {
+            let (out, lse) = (output.out.as_mut_slice()?, output.lse.as_mut_slice()?);
+            cpu::forward(&cpu::TiledSlices::new(&call)?, out, lse);
+        }
     }
     Ok(output)
 }
 
-/// Checks the arguments that a backward takes beside the inputs, and adds to the gradients.
+/// Checks the arguments and adds to the gradients.
 pub(super) fn tiled_bwd(
-    call: &TiledCall<'_>,
+    op: &'static str,
     dout: &Tensor,
+    call: &AttentionCall<'_>,
+    visibility: Visibility,
     output: &AttentionOutput,
     grads: &mut AttentionGrads,
 ) -> Result<()> {
-    let op = call.op;
-    check_shape(op, "dout", dout, &call.shape.q_shape())?;
-    check_shape(op, "output.out", &output.out, &call.shape.q_shape())?;
-    check_shape(op, "output.lse", &output.lse, &call.shape.lse_shape())?;
-    check_shape(op, "grads.dq", &grads.dq, &call.shape.q_shape())?;
-    check_shape(op, "grads.dk", &grads.dk, call.k.shape())?;
-    check_shape(op, "grads.dv", &grads.dv, call.v.shape())?;
-    match call.q.device() {
-        Device::Cuda(gpu) => cuda::backward(&gpu, call, dout, output, grads)?,
-        Device::Cpu => cpu::backward(call, dout, output, grads),
+    let (args, keys) = args(op, call, visibility);
+    let checked = backward_args(args, keys, dout, output, grads).check()?;
+    let call = TiledCall::new(op, call, visibility, AttentionShape::of(&checked)?);
+    match checked.device() {
+        Device::Cuda(gpu) => cuda::backward(gpu, &call, dout, output, grads),
+        Device::Cpu => {
+            let upstream = cpu::Upstream {
+                dout: dout.as_slice()?,
+                out: output.out.as_slice()?,
+                lse: output.lse.as_slice()?,
+            };
+            let AttentionGrads { dq, dk, dv } = grads;
+            let grads = [dq.as_mut_slice()?, dk.as_mut_slice()?, dv.as_mut_slice()?];
+            cpu::backward(&cpu::TiledSlices::new(&call)?, upstream, grads);
+            Ok(())
+        }
     }
-    Ok(())
 }

@@ -2,10 +2,9 @@
 
 use std::ops::Range;
 
-/// The range of keys that a query sees, by its position in its document. It never reaches past the
-/// query.
+/// The range of keys that a query sees, by its position in its document. It ends at the query.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::ops::attention) enum Visibility {
+pub(crate) enum Visibility {
     /// Keys are tokens: the last `window_size`, the query's own included. At least 1.
     Tokens {
         /// `usize::MAX` for full attention.

@@ -4,47 +4,39 @@ pub mod reference;
 #[cfg(test)]
 mod tests;
 
-use super::shape::{AttentionGrads, AttentionOutput};
-use super::tiled::{TiledCall, Visibility, tiled_bwd, tiled_fwd};
-use crate::checks::check_positive;
-use crate::{Documents, Result, Tensor};
+use super::shape::{AttentionCall, AttentionGrads, AttentionOutput};
+use super::tiled::{Visibility, tiled_bwd, tiled_fwd};
+use crate::{Result, Tensor};
 
-/// Causal attention over the last `window_size` tokens of each query's document, its own included.
+/// Causal attention over the last `window_size` tokens of each query's document, including the
+/// token of the query.
 ///
 /// [`full_attention_fwd`](super::full::full_attention_fwd) with the keys `t - window_size < j <=
 /// t`, by the same kernel; keys outside all windows of a tile cost nothing.
 ///
 /// # Shapes
-/// `q` `[B, T, HQ, D]`, `k` and `v` `[B, T, H, D]`; returns `out` `[B, T, HQ, D]` and `lse` `[B, T,
-/// HQ]`.
+/// As [`full_attention_fwd`](super::full::full_attention_fwd).
 ///
 /// # Dtypes
-/// `f32`. Products, softmax sums and the output accumulate in `f32`, tile by tile of keys.
+/// As [`full_attention_fwd`](super::full::full_attention_fwd).
 ///
 /// # Edge cases
-/// No tokens: an empty result. A window of one token returns the values, one as long as the
+/// No tokens: an empty result. A window of one token returns the values; a window as long as the
 /// document is full attention.
 ///
 /// # Errors
-/// [`KernelError`](crate::KernelError) as in full attention, and if `window_size` is 0.
+/// As [`full_attention_fwd`](super::full::full_attention_fwd), and if `window_size` is 0.
 ///
 /// # Determinism
-/// Bitwise reproducible, whatever the number of threads.
+/// As [`full_attention_fwd`](super::full::full_attention_fwd).
 ///
 /// # Source
-/// The sliding window branch of NSA.
+/// The sliding window branch of NSA (arXiv 2502.11089).
 pub fn window_attention_fwd(
-    q: &Tensor,
-    k: &Tensor,
-    v: &Tensor,
-    documents: &Documents,
+    call: &AttentionCall<'_>,
     window_size: usize,
-    softmax_scale: f32,
 ) -> Result<AttentionOutput> {
-    let op = "window_attention_fwd";
-    check_positive(op, "window_size", window_size)?;
-    let visibility = Visibility::Tokens { window_size };
-    tiled_fwd(&TiledCall::new(op, q, k, v, documents, visibility, softmax_scale)?)
+    tiled_fwd("window_attention_fwd", call, Visibility::Tokens { window_size })
 }
 
 /// Adds the gradients of [`window_attention_fwd`] to `grads`.
@@ -53,37 +45,29 @@ pub fn window_attention_fwd(
 /// the window.
 ///
 /// # Shapes
-/// `dout` `[B, T, HQ, D]`; `q`, `k`, `v` as in the forward; `output` is what the forward returned;
-/// `grads` has the shapes of `q`, `k` and `v`.
+/// As [`full_attention_bwd`](super::full::full_attention_bwd).
 ///
 /// # Dtypes
-/// `f32`, accumulated in `f32`.
+/// As [`full_attention_bwd`](super::full::full_attention_bwd).
 ///
 /// # Edge cases
 /// No tokens: nothing is added.
 ///
 /// # Errors
-/// As [`window_attention_fwd`], and if `dout`, `output` or `grads` do not have these shapes.
+/// As [`window_attention_fwd`].
 ///
 /// # Determinism
-/// Bitwise reproducible, whatever the number of threads.
+/// As [`full_attention_bwd`](super::full::full_attention_bwd).
 ///
 /// # Source
-/// As the forward.
+/// As [`window_attention_fwd`].
 pub fn window_attention_bwd(
     dout: &Tensor,
-    q: &Tensor,
-    k: &Tensor,
-    v: &Tensor,
-    output: &AttentionOutput,
-    documents: &Documents,
+    call: &AttentionCall<'_>,
     window_size: usize,
-    softmax_scale: f32,
+    output: &AttentionOutput,
     grads: &mut AttentionGrads,
 ) -> Result<()> {
-    let op = "window_attention_bwd";
-    check_positive(op, "window_size", window_size)?;
     let visibility = Visibility::Tokens { window_size };
-    let call = TiledCall::new(op, q, k, v, documents, visibility, softmax_scale)?;
-    tiled_bwd(&call, dout, output, grads)
+    tiled_bwd("window_attention_bwd", dout, call, visibility, output, grads)
 }

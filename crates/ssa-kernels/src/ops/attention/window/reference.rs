@@ -1,13 +1,13 @@
 //! `f64` definition of window attention.
 
 use super::super::reference::{
-    Inputs, backward as attention_backward, forward as attention_forward,
+    AttentionInputs, backward as attention_backward, forward as attention_forward,
 };
 use crate::Documents;
 
 /// Returns `(out, lse)`.
 pub fn forward(
-    inputs: &Inputs<'_>,
+    inputs: &AttentionInputs<'_>,
     documents: &Documents,
     window_size: usize,
 ) -> (Vec<f64>, Vec<f64>) {
@@ -17,7 +17,7 @@ pub fn forward(
 /// Gradients `(dq, dk, dv)` for an upstream gradient `dout`.
 pub fn backward(
     dout: &[f64],
-    inputs: &Inputs<'_>,
+    inputs: &AttentionInputs<'_>,
     documents: &Documents,
     window_size: usize,
 ) -> (Vec<f64>, Vec<f64>, Vec<f64>) {
@@ -26,7 +26,6 @@ pub fn backward(
 
 /// The last `window_size` tokens of the document up to the query's own.
 fn visible(documents: &Documents, window_size: usize) -> impl Fn(usize, usize) -> Vec<usize> {
-    let starts: Vec<usize> =
-        documents.ranges().flat_map(|range| vec![range.start; range.len()]).collect();
+    let starts = documents.starts();
     move |token, _| (starts[token]..=token).filter(|key| token - key < window_size).collect()
 }

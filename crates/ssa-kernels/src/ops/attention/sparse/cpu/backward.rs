@@ -7,14 +7,13 @@
 //! second computation of the scores, and the result does not depend on the number of threads:
 //! chunks are cut by size alone.
 
-use super::Call;
+use super::SparseContext;
 use super::packed::Packed;
-use crate::ops::attention::selection::BlockIndices;
-use crate::ops::attention::shape::{AttentionGrads, AttentionOutput, AttentionShape};
+use super::queries::Queries;
 
 /// Probabilities that a chunk keeps (and as many gradients): 1 MiB each, so that phase 2 finds them
-/// in the caches. Eight times as many cost a third of the speed; 60 tokens, at the sizes of the
-/// paper, still feed many threads.
+/// in the caches. Eight times as many are a third slower; at the sizes of the paper a chunk is 60
+/// tokens, enough for many threads.
 const SCORES_PER_CHUNK: usize = 1 << 18;
 
 /// The keys and values in the layouts that phase 1 needs.
@@ -24,15 +23,7 @@ pub(super) struct Keys {
     pub(super) v_transposed: Packed,
 }
 
-/// The rows of a chunk that phase 1 reads.
-pub(super) struct Queries<'a> {
-    pub(super) q: &'a [f32],
-    pub(super) out: &'a [f32],
-    pub(super) lse: &'a [f32],
-    pub(super) dout: &'a [f32],
-}
-
-/// What phase 1 leaves for phase 2, for every token of a chunk.
+/// What phase 1 computes for phase 2, for every token of a chunk.
 pub(super) struct Chunk {
     /// First token of the chunk.
     pub(super) start: usize,
@@ -46,50 +37,44 @@ pub(super) struct Chunk {
     pub(super) ds: Vec<f32>,
 }
 
-pub(in super::super) fn backward(
-    dout: &[f32],
-    [q, k, v]: [&[f32]; 3],
-    output: &AttentionOutput,
-    shape: AttentionShape,
-    block_indices: &BlockIndices,
-    softmax_scale: f32,
-    grads: &mut AttentionGrads,
+/// Adds to the gradients of q, k and v.
+pub(crate) fn backward(
+    context: &SparseContext<'_>,
+    queries: Queries<'_>,
+    [k, v]: [&[f32]; 2],
+    [dq, dk, dv]: [&mut [f32]; 3],
 ) {
-    let call = Call::new(shape, block_indices, softmax_scale);
-    let (heads, dim) = (shape.kv_heads, shape.head_dim);
+    let shape = context.shape;
+    if shape.total_tokens() == 0 {
+        return;
+    }
+    let (heads, dim, block_size) = (shape.kv_heads, shape.head_dim, context.block_size);
     let keys = Keys {
-        k: Packed::blocks(k, &call.blocks, call.block_size, heads, dim),
-        k_transposed: Packed::transposed(k, &call.blocks, call.block_size, heads, dim),
-        v_transposed: Packed::transposed(v, &call.blocks, call.block_size, heads, dim),
+        k: Packed::blocks(k, &context.blocks, block_size, heads, dim),
+        k_transposed: Packed::transposed(k, &context.blocks, block_size, heads, dim),
+        v_transposed: Packed::transposed(v, &context.blocks, block_size, heads, dim),
     };
-    let scores_per_token = shape.q_heads * call.scores_stride();
+    let scores_per_token = shape.q_heads * context.scores_stride();
     let tokens = (SCORES_PER_CHUNK / scores_per_token).min(shape.total_tokens()).max(1);
     let mut chunk = Chunk {
         start: 0,
-        q: vec![0.0; tokens * shape.q_heads * call.dim()],
-        dout: vec![0.0; tokens * shape.q_heads * call.dim()],
+        q: vec![0.0; tokens * shape.q_heads * context.dim()],
+        dout: vec![0.0; tokens * shape.q_heads * context.dim()],
         p: vec![0.0; tokens * scores_per_token],
         ds: vec![0.0; tokens * scores_per_token],
     };
-    let AttentionGrads { dq, dk, dv } = grads;
     for start in (0..shape.total_tokens()).step_by(tokens) {
         let end = shape.total_tokens().min(start + tokens);
         let rows = start * shape.q_heads..end * shape.q_heads;
         let elements = rows.start * dim..rows.end * dim;
         let queries = Queries {
-            q: &q[elements.clone()],
-            out: &output.out.as_slice()[elements.clone()],
-            lse: &output.lse.as_slice()[rows],
-            dout: &dout[elements.clone()],
+            q: &queries.q[elements.clone()],
+            out: &queries.out[elements.clone()],
+            lse: &queries.lse[rows],
+            dout: &queries.dout[elements.clone()],
         };
         chunk.start = start;
-        super::queries::run_phase(
-            &call,
-            &keys,
-            queries,
-            &mut chunk,
-            &mut dq.as_mut_slice()[elements],
-        );
-        super::keys::run_phase(&call, &chunk, end - start, dk.as_mut_slice(), dv.as_mut_slice());
+        super::queries::run_phase(context, &keys, queries, &mut chunk, &mut dq[elements]);
+        super::keys::run_phase(context, &chunk, end - start, dk, dv);
     }
 }

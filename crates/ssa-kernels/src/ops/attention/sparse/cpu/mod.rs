@@ -5,10 +5,9 @@
 //! ([`tiles`]) run on whole vectors at any size; the copies take as much memory as k and v and a
 //! small part of the time.
 //!
-//! Neighbouring tokens could share the blocks they have in common in one larger product. Trained
-//! selections of 8 neighbours have a union of about 1.8 times the blocks of one, though, so that
-//! would pay 1.8 times the arithmetic, and the products of one token already run near the speed of
-//! a large one.
+//! Neighboring tokens could share the blocks they have in common in one larger product. But trained
+//! selections of 8 neighbors have a union of about 1.8 times the blocks of one: that would cost 1.8
+//! times the arithmetic, and the products of one token already run near the speed of a large one.
 
 mod backward;
 mod forward;
@@ -19,21 +18,23 @@ mod tiles;
 
 pub(super) use backward::backward;
 pub(super) use forward::forward;
+pub(super) use queries::Queries;
 
 use packed::padded;
 
 use super::super::blocks::Blocks;
-use super::super::selection::BlockIndices;
+use super::super::selection::HostBlockIndices;
 use super::super::shape::AttentionShape;
-use crate::Documents;
+use crate::contract::addressable_len;
+use crate::{KernelError, Result};
 
-/// Tokens of a parallel task at least: enough work to hide its scheduling at small budgets.
+/// Fewest tokens of a parallel task: enough work to hide its scheduling at small budgets.
 const TOKENS_PER_TASK: usize = 4;
 
 /// What all tasks of a call share.
-struct Call<'a> {
+pub(super) struct SparseContext<'a> {
     shape: AttentionShape,
-    block_indices: &'a BlockIndices,
+    block_indices: &'a HostBlockIndices,
     softmax_scale: f32,
     blocks: Blocks,
     /// First block of the document of every token.
@@ -42,14 +43,27 @@ struct Call<'a> {
     block_size: usize,
 }
 
-impl<'a> Call<'a> {
-    fn new(shape: AttentionShape, block_indices: &'a BlockIndices, softmax_scale: f32) -> Self {
-        let documents: &Documents = block_indices.documents();
-        let longest = documents.ranges().map(|range| range.len()).max().unwrap_or(1);
-        let block_size = block_indices.block_size().min(longest);
+impl<'a> SparseContext<'a> {
+    /// # Errors
+    /// Memory cannot hold the scores of a token.
+    pub(super) fn new(
+        op: &'static str,
+        shape: AttentionShape,
+        block_indices: &'a HostBlockIndices,
+        softmax_scale: f32,
+    ) -> Result<Self> {
+        let documents = block_indices.documents();
+        let block_size = block_indices.block_size().min(documents.longest().max(1));
+        // A slot in `padded` elements and one vector more.
+        let scores = [shape.q_heads, block_indices.block_counts(), padded(block_size) + padded(1)];
+        if addressable_len(size_of::<f32>(), &scores).is_none() {
+            let expected = format!("fewer slots for {} heads", shape.q_heads);
+            let slots = format!("a selection of {} slots", block_indices.block_counts());
+            return Err(KernelError::value(op, "block_indices", expected, slots));
+        }
         let blocks = Blocks::new(documents, block_size);
         let first_blocks = blocks.first_blocks();
-        Self { shape, block_indices, softmax_scale, blocks, first_blocks, block_size }
+        Ok(Self { shape, block_indices, softmax_scale, blocks, first_blocks, block_size })
     }
 
     /// Elements of a padded row of q, v or out.
@@ -62,15 +76,14 @@ impl<'a> Call<'a> {
         padded(self.block_size)
     }
 
-    /// Elements from one row of scores to the next. The odd vector keeps the rows of a group out of
-    /// the same cache sets, which the powers of two that block sizes and counts tend to be would
-    /// fill.
+    /// Elements from one row of scores to the next. The extra vector keeps the rows of a group out
+    /// of the same cache sets: block sizes and counts tend to be powers of two.
     fn scores_stride(&self) -> usize {
         self.block_indices.block_counts() * self.slot() + padded(1)
     }
 
-    /// Numbers of the packed matrices of the selected blocks, into `matrices`; returns how many
-    /// tokens of the last one, the token's own, are not behind it.
+    /// Writes the numbers of the packed matrices of the selected blocks to `matrices` and returns
+    /// how many tokens of the last one, the token's own, the token sees.
     fn select(&self, token: usize, kv_head: usize, matrices: &mut Vec<usize>) -> usize {
         let first = self.first_blocks[token];
         let selected = self.block_indices.selected(token, kv_head);
@@ -83,7 +96,7 @@ impl<'a> Call<'a> {
     }
 
     /// Sets the scores of padding and of later tokens in one row of scores to negative infinity.
-    /// Only the last slot has later tokens: all others hold whole blocks.
+    /// Only the last slot has later tokens: all others hold complete blocks.
     fn mask(&self, scores: &mut [f32], visible: usize) {
         let slot = self.slot();
         if self.block_size < slot {

@@ -1,4 +1,4 @@
-//! Blocks of keys or values, each copied into a padded matrix of its own.
+//! Blocks of keys or values, each copied into its own padded matrix.
 
 use rayon::prelude::*;
 
@@ -13,8 +13,8 @@ pub(super) fn padded(len: usize) -> usize {
     len.next_multiple_of(LANES)
 }
 
-/// One matrix per block and key/value head, `[C, H, rows, width]`. Padding is zero: the tokens a
-/// partial last block lacks and the columns up to a whole vector.
+/// One matrix per block and key/value head, `[C, H, rows, width]`. Padding is zero: the missing
+/// tokens of a partial last block and the columns up to a whole vector.
 pub(super) struct Packed {
     data: Vec<f32>,
     rows: usize,

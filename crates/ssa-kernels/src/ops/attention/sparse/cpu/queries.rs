@@ -3,22 +3,34 @@
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
-use super::backward::{Chunk, Keys, Queries};
+use super::backward::{Chunk, Keys};
 use super::tiles::{RowsTimesEach, SumOfEach, run};
-use super::{Call, TOKENS_PER_TASK, pad_rows};
+use super::{SparseContext, TOKENS_PER_TASK, pad_rows};
 use crate::cpu::simd::{dispatch, dot_simd, exp_row_simd};
+
+/// What the backward reads of every query, or of those of a chunk.
+pub(crate) struct Queries<'a> {
+    /// `[tokens, HQ, D]`.
+    pub(crate) q: &'a [f32],
+    /// `[tokens, HQ, D]`.
+    pub(crate) out: &'a [f32],
+    /// `[tokens, HQ]`.
+    pub(crate) lse: &'a [f32],
+    /// `[tokens, HQ, D]`.
+    pub(crate) dout: &'a [f32],
+}
 
 /// Adds to dq of the chunk's tokens and fills the chunk.
 pub(super) fn run_phase(
-    call: &Call<'_>,
+    context: &SparseContext<'_>,
     keys: &Keys,
     queries: Queries<'_>,
     chunk: &mut Chunk,
     dq: &mut [f32],
 ) {
-    let heads = call.shape.q_heads;
-    let (width, padded_width) = (heads * call.shape.head_dim, heads * call.dim());
-    let scores = heads * call.scores_stride();
+    let heads = context.shape.q_heads;
+    let (width, padded_width) = (heads * context.shape.head_dim, heads * context.dim());
+    let scores = heads * context.scores_stride();
     let inputs = (queries.q.par_chunks_exact(width), queries.dout.par_chunks_exact(width));
     let outputs = (queries.out.par_chunks_exact(width), queries.lse.par_chunks_exact(heads));
     let kept_rows =
@@ -27,14 +39,14 @@ pub(super) fn run_phase(
     let tokens = (inputs, outputs, kept_rows, kept_scores, dq.par_chunks_exact_mut(width));
     let start = chunk.start;
     tokens.into_par_iter().with_min_len(TOKENS_PER_TASK).enumerate().for_each_init(
-        || Scratch {
-            matrices: Vec::with_capacity(call.block_indices.block_counts()),
-            dq: vec![0.0; call.shape.group() * call.dim()],
+        || QueryScratch {
+            matrices: Vec::with_capacity(context.block_indices.block_counts()),
+            dq: vec![0.0; context.shape.group() * context.dim()],
         },
         |scratch, (token, ((q, dout), (out, lse), (kept_q, kept_dout), (p, ds), dq))| {
             let token = start + token;
-            dispatch(Token {
-                call,
+            dispatch(BackwardToken {
+                context,
                 keys,
                 token,
                 q,
@@ -53,14 +65,14 @@ pub(super) fn run_phase(
 }
 
 /// Buffers of one query group.
-struct Scratch {
+struct QueryScratch {
     matrices: Vec<usize>,
     dq: Vec<f32>,
 }
 
 /// All heads of one token.
-struct Token<'a> {
-    call: &'a Call<'a>,
+struct BackwardToken<'a> {
+    context: &'a SparseContext<'a>,
     keys: &'a Keys,
     token: usize,
     q: &'a [f32],
@@ -72,40 +84,40 @@ struct Token<'a> {
     p: &'a mut [f32],
     ds: &'a mut [f32],
     dq: &'a mut [f32],
-    scratch: &'a mut Scratch,
+    scratch: &'a mut QueryScratch,
 }
 
-impl WithSimd for Token<'_> {
+impl WithSimd for BackwardToken<'_> {
     type Output = ();
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        let Self { call, scratch, .. } = self;
-        let (group, dim) = (call.shape.group(), call.shape.head_dim);
-        pad_rows(self.kept_q, self.q, dim, call.softmax_scale);
+        let Self { context, scratch, .. } = self;
+        let (group, dim) = (context.shape.group(), context.shape.head_dim);
+        pad_rows(self.kept_q, self.q, dim, context.softmax_scale);
         pad_rows(self.kept_dout, self.dout, dim, 1.0);
-        for kv_head in 0..call.shape.kv_heads {
-            let visible = call.select(self.token, kv_head, &mut scratch.matrices);
+        for kv_head in 0..context.shape.kv_heads {
+            let visible = context.select(self.token, kv_head, &mut scratch.matrices);
             let heads = kv_head * group..(kv_head + 1) * group;
-            let scores = heads.start * call.scores_stride()..heads.end * call.scores_stride();
-            let rows = heads.start * call.dim()..heads.end * call.dim();
+            let scores = heads.start * context.scores_stride()..heads.end * context.scores_stride();
+            let rows = heads.start * context.dim()..heads.end * context.dim();
             let (p, ds) = (&mut self.p[scores.clone()], &mut self.ds[scores]);
             for (x, packed, out) in [
                 (&self.kept_q[rows.clone()], &self.keys.k_transposed, &mut *p),
                 (&self.kept_dout[rows], &self.keys.v_transposed, &mut *ds),
             ] {
                 let (matrices, x_stride, out_stride) =
-                    (&scratch.matrices, call.dim(), call.scores_stride());
+                    (&scratch.matrices, context.dim(), context.scores_stride());
                 let mut product = RowsTimesEach { x, x_stride, packed, matrices, out, out_stride };
-                run(simd, group, call.slot(), &mut product);
+                run(simd, group, context.slot(), &mut product);
             }
-            let used = scratch.matrices.len() * call.slot();
+            let used = scratch.matrices.len() * context.slot();
             let strided = p
-                .chunks_exact_mut(call.scores_stride())
-                .zip(ds.chunks_exact_mut(call.scores_stride()));
+                .chunks_exact_mut(context.scores_stride())
+                .zip(ds.chunks_exact_mut(context.scores_stride()));
             for (head, (p, ds)) in heads.clone().zip(strided) {
                 let (p, ds) = (&mut p[..used], &mut ds[..used]);
-                call.mask(p, visible);
+                context.mask(p, visible);
                 exp_row_simd(simd, p, 1.0, self.lse[head]);
                 let row = head * dim..(head + 1) * dim;
                 let delta = dot_simd(simd, &self.dout[row.clone()], &self.out[row]);
@@ -113,16 +125,16 @@ impl WithSimd for Token<'_> {
             }
             let mut product = SumOfEach {
                 x: ds,
-                x_stride: call.scores_stride(),
-                slot_stride: call.slot(),
+                x_stride: context.scores_stride(),
+                slot_stride: context.slot(),
                 packed: &self.keys.k,
                 matrices: &scratch.matrices,
                 out: &mut scratch.dq,
             };
-            run(simd, group, call.dim(), &mut product);
+            run(simd, group, context.dim(), &mut product);
             let dq = self.dq[heads.start * dim..heads.end * dim].chunks_exact_mut(dim);
-            for (dq, sum) in dq.zip(scratch.dq.chunks_exact(call.dim())) {
-                dq.iter_mut().zip(sum).for_each(|(dq, sum)| *dq += call.softmax_scale * sum);
+            for (dq, sum) in dq.zip(scratch.dq.chunks_exact(context.dim())) {
+                dq.iter_mut().zip(sum).for_each(|(dq, sum)| *dq += context.softmax_scale * sum);
             }
         }
     }

@@ -2,9 +2,8 @@
 //!
 //! The matrices are tiny (16 x 64 times 64 x 16 at the sizes of the paper), so a general matrix
 //! product would spend its time packing. Instead every operand is padded once to whole vectors, and
-//! each product walks its output in tiles of `R` rows by `V` vectors that stay in registers while
-//! the inner dimension passes by: one load of `V` vectors and `R` broadcasts feed `R * V`
-//! multiply-adds.
+//! each product computes its output in tiles of `R` rows by `V` vectors that stay in registers for
+//! the whole inner loop: one load of `V` vectors and `R` broadcasts feed `R * V` multiply-adds.
 
 use pulp::Simd;
 

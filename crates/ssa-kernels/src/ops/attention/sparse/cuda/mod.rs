@@ -8,10 +8,9 @@ use self::inverse_index::InverseIndex;
 use super::super::padding::PaddedHeads;
 use super::super::selection::BlockIndices;
 use super::super::shape::{AttentionGrads, AttentionOutput, AttentionShape};
-use crate::checks::dtypes;
 use crate::cuda::{Buffer, Gpu, Module};
 use crate::ops::attention::blocks::device_block_starts;
-use crate::{DType, Result, Tensor};
+use crate::{Result, Tensor};
 
 /// Shapes whose registers are checked: the paper's at several block sizes, and a larger head.
 const VARIANTS: &[&[(&str, i64)]] = &[
@@ -65,13 +64,6 @@ impl<'a> Inputs<'a> {
         Self { q: &padded.q, k: &padded.k, v: &padded.v, shape: padded.shape, ..*self }
     }
 
-    fn check(&self, op: &'static str) -> Result<()> {
-        dtypes(
-            op,
-            &[("q", self.q, DType::Bf16), ("k", self.k, DType::Bf16), ("v", self.v, DType::Bf16)],
-        )
-    }
-
     /// Elements of the head that one warp accumulates: all, or a divisor where registers do not
     /// hold them.
     fn slice(&self) -> usize {
@@ -116,7 +108,6 @@ pub(super) fn forward(
     inputs: &Inputs<'_>,
     output: &mut AttentionOutput,
 ) -> Result<()> {
-    inputs.check(op)?;
     if let Some(padded) = inputs.padded(op, gpu)? {
         return padded.forward(output, |output| forward(op, gpu, &inputs.with(&padded), output));
     }
@@ -145,19 +136,6 @@ pub(super) fn backward(
     output: &AttentionOutput,
     grads: &mut AttentionGrads,
 ) -> Result<()> {
-    inputs.check(op)?;
-    let AttentionGrads { dq, dk, dv } = &*grads;
-    dtypes(
-        op,
-        &[
-            ("dout", dout, DType::Bf16),
-            ("output.out", &output.out, DType::Bf16),
-            ("output.lse", &output.lse, DType::F32),
-            ("grads.dq", dq, DType::Bf16),
-            ("grads.dk", dk, DType::Bf16),
-            ("grads.dv", dv, DType::Bf16),
-        ],
-    )?;
     if let Some(padded) = inputs.padded(op, gpu)? {
         return padded.backward(dout, output, grads, |dout, output, grads| {
             backward(op, gpu, dout, &inputs.with(&padded), output, grads)

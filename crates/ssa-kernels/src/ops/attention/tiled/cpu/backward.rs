@@ -4,13 +4,12 @@ use std::ops::Range;
 
 use pulp::{Simd, WithSimd};
 
+use super::TiledSlices;
 use super::tiles::{QueryTile, gather_rows, key_tile, split_by_tiles};
-use crate::Tensor;
-use crate::cpu::gemm::{Matrix, MatrixMut, Output, Threads, matmul};
+use crate::cpu::gemm::{HostMatrix, HostMatrixMut, Output, Threads, matmul};
 use crate::cpu::ordered_sum::{Addend, add_in_order};
 use crate::cpu::simd::{dispatch, dot_simd, exp_simd};
-use crate::ops::attention::shape::{AttentionGrads, AttentionOutput};
-use crate::ops::attention::tiled::{TiledCall, Visibility};
+use crate::ops::attention::tiled::Visibility;
 
 /// Tasks to aim for over all documents, whatever the machine. Each holds key gradients of its
 /// document, so together they take at most `TASKS + 1` times the memory of `dk` and `dv`.
@@ -22,29 +21,28 @@ struct TileTask<'a> {
     dq: &'a mut [f32],
 }
 
-/// What the backward reads beside the inputs of the forward.
-struct Upstream<'a> {
-    dout: &'a Tensor,
-    output: &'a AttentionOutput,
+/// What the backward reads in addition to the inputs of the forward.
+pub(crate) struct Upstream<'a> {
+    /// `[N, HQ, D]`.
+    pub(crate) dout: &'a [f32],
+    /// `[N, HQ, D]`.
+    pub(crate) out: &'a [f32],
+    /// `[N, HQ]`.
+    pub(crate) lse: &'a [f32],
 }
 
-/// Adds to all three gradients.
-pub(in crate::ops::attention::tiled) fn backward(
-    call: &TiledCall<'_>,
-    dout: &Tensor,
-    output: &AttentionOutput,
-    grads: &mut AttentionGrads,
-) {
+/// Adds to the gradients of q, k and v.
+pub(crate) fn backward(call: &TiledSlices<'_>, upstream: Upstream<'_>, grads: [&mut [f32]; 3]) {
     let shape = &call.shape;
+    let [dq, dk, dv] = grads;
     let tiles = QueryTile::partition(call);
-    let dq = split_by_tiles(grads.dq.as_mut_slice(), &tiles, shape.q_heads * shape.head_dim);
+    let dq = split_by_tiles(dq, &tiles, shape.q_heads * shape.head_dim);
     let tasks = tiles.into_iter().zip(dq).map(|(tile, dq)| TileTask { tile, dq }).collect();
     let addends = deal(call, tasks);
-    let upstream = Upstream { dout, output };
-    add_in_order([grads.dk.as_mut_slice(), grads.dv.as_mut_slice()], addends, |tasks, [dk, dv]| {
+    add_in_order([dk, dv], addends, |tasks, [dk, dv]| {
         for task in tasks {
             for kv_head in 0..shape.kv_heads {
-                let mut rows = Rows::new(call, &upstream, &task.tile, kv_head);
+                let mut rows = BackwardRows::new(call, &upstream, &task.tile, kv_head);
                 for keys in task.tile.key_tiles(call.visibility) {
                     rows.attend(call, &task.tile, kv_head, &keys, dk, dv);
                 }
@@ -57,7 +55,7 @@ pub(in crate::ops::attention::tiled) fn backward(
 /// Deals the tiles of each document to a number of tasks in proportion to its share of the work.
 ///
 /// A tile's work grows with its position, so tiles go out in the order 0 1 2 .. 2 1 0 0 1 2 ..
-fn deal<'a>(call: &TiledCall<'_>, tasks: Vec<TileTask<'a>>) -> Vec<Addend<Vec<TileTask<'a>>>> {
+fn deal<'a>(call: &TiledSlices<'_>, tasks: Vec<TileTask<'a>>) -> Vec<Addend<Vec<TileTask<'a>>>> {
     let work = |document: &Range<usize>| {
         let seen = call.visibility.seen(document.len() - 1).len();
         (document.len() * seen.max(1)) as u128
@@ -83,7 +81,7 @@ fn deal<'a>(call: &TiledCall<'_>, tasks: Vec<TileTask<'a>>) -> Vec<Addend<Vec<Ti
 }
 
 /// The rows `(token, head of the group)` of one query tile and key/value head.
-struct Rows {
+struct BackwardRows {
     /// `[rows, D]`.
     q: Vec<f32>,
     /// `[rows, D]`.
@@ -94,20 +92,20 @@ struct Rows {
     scores: Vec<f32>,
     /// `[rows, keys of a tile]`: gradients of the probabilities, then of the scores.
     dscores: Vec<f32>,
-    state: Vec<RowState>,
+    state: Vec<ScoreState>,
 }
 
 #[derive(Clone, Copy)]
-struct RowState {
+struct ScoreState {
     lse: f32,
     /// `dout . out`, which is also the mean of the probabilities' gradients under the
     /// probabilities.
     delta: f32,
 }
 
-impl Rows {
+impl BackwardRows {
     fn new(
-        call: &TiledCall<'_>,
+        call: &TiledSlices<'_>,
         upstream: &Upstream<'_>,
         tile: &QueryTile,
         kv_head: usize,
@@ -115,20 +113,22 @@ impl Rows {
         let shape = &call.shape;
         let (group, head_dim) = (shape.group(), shape.head_dim);
         let rows = tile.queries.len() * group;
-        let gather = |x: &Tensor| {
+        let gather = |x: &[f32]| {
             let mut packed = vec![0.0; rows * head_dim];
-            let x = &x.as_slice()[tile.queries.start * shape.q_heads * head_dim..];
+            let x = &x[tile.queries.start * shape.q_heads * head_dim..];
             gather_rows(&mut packed, x, shape, kv_head);
             packed
         };
         let dout = gather(upstream.dout);
-        let out = gather(&upstream.output.out);
-        let lse = upstream.output.lse.as_slice();
+        let out = gather(upstream.out);
         let state = (0..rows).map(|row| {
             let head =
                 (tile.queries.start + row / group) * shape.q_heads + kv_head * group + row % group;
             let row = row * head_dim..(row + 1) * head_dim;
-            RowState { lse: lse[head], delta: dispatch(Dot(&dout[row.clone()], &out[row])) }
+            ScoreState {
+                lse: upstream.lse[head],
+                delta: dispatch(Dot(&dout[row.clone()], &out[row])),
+            }
         });
         let state = state.collect();
         let longest = tile.key_tiles(call.visibility).map(|keys| keys.len()).max().unwrap_or(0);
@@ -145,7 +145,7 @@ impl Rows {
     /// Takes in one tile of keys; `dk` and `dv` begin at the document's first key.
     fn attend(
         &mut self,
-        call: &TiledCall<'_>,
+        call: &TiledSlices<'_>,
         tile: &QueryTile,
         kv_head: usize,
         keys: &Range<usize>,
@@ -156,18 +156,18 @@ impl Rows {
         let (rows, columns, head_dim) = (self.state.len(), keys.len(), shape.head_dim);
         let token = shape.kv_heads * head_dim;
         let offset = (keys.start - tile.keys.start) * token + kv_head * head_dim;
-        let dk = MatrixMut::with_row_stride(&mut dk[offset..], columns, head_dim, token);
-        let dv = MatrixMut::with_row_stride(&mut dv[offset..], columns, head_dim, token);
+        let dk = HostMatrixMut::with_row_stride(&mut dk[offset..], columns, head_dim, token);
+        let dv = HostMatrixMut::with_row_stride(&mut dv[offset..], columns, head_dim, token);
         let [k, v] = [call.k, call.v].map(|x| key_tile(x, shape, kv_head, keys));
         let scores = &mut self.scores[..rows * columns];
         let dscores = &mut self.dscores[..rows * columns];
-        let q = Matrix::new(&self.q, rows, head_dim);
-        let dout = Matrix::new(&self.dout, rows, head_dim);
+        let q = HostMatrix::new(&self.q, rows, head_dim);
+        let dout = HostMatrix::new(&self.dout, rows, head_dim);
         let scale = call.softmax_scale;
 
-        let out = MatrixMut::new(scores, rows, columns);
+        let out = HostMatrixMut::new(scores, rows, columns);
         matmul(out, Output::Overwrite, scale, q, k.t(), Threads::One);
-        let out = MatrixMut::new(dscores, rows, columns);
+        let out = HostMatrixMut::new(dscores, rows, columns);
         matmul(out, Output::Overwrite, 1.0, dout, v.t(), Threads::One);
         dispatch(SoftmaxGradient {
             scores,
@@ -178,16 +178,16 @@ impl Rows {
             keys,
             visibility: call.visibility,
         });
-        let probabilities = Matrix::new(scores, rows, columns);
-        let dscores = Matrix::new(dscores, rows, columns);
+        let probabilities = HostMatrix::new(scores, rows, columns);
+        let dscores = HostMatrix::new(dscores, rows, columns);
         matmul(dv, Output::Add, 1.0, probabilities.t(), dout, Threads::One);
         matmul(dk, Output::Add, scale, dscores.t(), q, Threads::One);
-        let dq = MatrixMut::new(&mut self.dq, rows, head_dim);
+        let dq = HostMatrixMut::new(&mut self.dq, rows, head_dim);
         matmul(dq, Output::Add, scale, dscores, k, Threads::One);
     }
 
     /// Adds the gradient of the queries to the tile's part of `dq`.
-    fn add_to(&self, call: &TiledCall<'_>, kv_head: usize, dq: &mut [f32]) {
+    fn add_to(&self, call: &TiledSlices<'_>, kv_head: usize, dq: &mut [f32]) {
         let width = call.shape.group() * call.shape.head_dim;
         let tokens = dq.chunks_exact_mut(call.shape.q_heads * call.shape.head_dim);
         for (token, row) in tokens.zip(self.dq.chunks_exact(width)) {
@@ -213,7 +213,7 @@ impl WithSimd for Dot<'_> {
 struct SoftmaxGradient<'a> {
     scores: &'a mut [f32],
     dscores: &'a mut [f32],
-    state: &'a [RowState],
+    state: &'a [ScoreState],
     group: usize,
     tile: &'a QueryTile,
     keys: &'a Range<usize>,
@@ -241,7 +241,7 @@ impl WithSimd for SoftmaxGradient<'_> {
 }
 
 #[inline(always)]
-fn softmax_gradient_row<S: Simd>(simd: S, p: &mut [f32], ds: &mut [f32], state: &RowState) {
+fn softmax_gradient_row<S: Simd>(simd: S, p: &mut [f32], ds: &mut [f32], state: &ScoreState) {
     let (p_head, p_tail) = S::as_mut_simd_f32s(p);
     let (ds_head, ds_tail) = S::as_mut_simd_f32s(ds);
     for (p, ds) in p_head.iter_mut().zip(ds_head) {
@@ -259,7 +259,7 @@ fn softmax_gradient_simd<S: Simd>(
     simd: S,
     score: S::f32s,
     dp: S::f32s,
-    state: &RowState,
+    state: &ScoreState,
 ) -> (S::f32s, S::f32s) {
     let p = exp_simd(simd, simd.sub_f32s(score, simd.splat_f32s(state.lse)));
     (p, simd.mul_f32s(p, simd.sub_f32s(dp, simd.splat_f32s(state.delta))))

@@ -5,25 +5,22 @@ use std::ops::Range;
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
+use super::TiledSlices;
 use super::tiles::{QueryTile, gather_rows, key_tile, split_by_tiles};
-use crate::cpu::gemm::{Matrix, MatrixMut, Output, Threads, matmul};
+use crate::cpu::gemm::{HostMatrix, HostMatrixMut, Output, Threads, matmul};
 use crate::cpu::simd::{dispatch, exp_row_simd, max_row_simd};
-use crate::ops::attention::shape::AttentionOutput;
-use crate::ops::attention::tiled::{TiledCall, Visibility};
+use crate::ops::attention::tiled::Visibility;
 
 /// Writes `out` and `lse` of every token.
-pub(in crate::ops::attention::tiled) fn forward(
-    call: &TiledCall<'_>,
-    output: &mut AttentionOutput,
-) {
+pub(crate) fn forward(call: &TiledSlices<'_>, out: &mut [f32], lse: &mut [f32]) {
     let shape = &call.shape;
     let tiles = QueryTile::partition(call);
-    let out = split_by_tiles(output.out.as_mut_slice(), &tiles, shape.q_heads * shape.head_dim);
-    let lse = split_by_tiles(output.lse.as_mut_slice(), &tiles, shape.q_heads);
+    let out = split_by_tiles(out, &tiles, shape.q_heads * shape.head_dim);
+    let lse = split_by_tiles(lse, &tiles, shape.q_heads);
     // Tiles differ in work and each is large, so every one is worth a task of its own.
     (&tiles, out, lse).into_par_iter().with_max_len(1).for_each(|(tile, out, lse)| {
         for kv_head in 0..shape.kv_heads {
-            let mut rows = Rows::new(call, tile, kv_head);
+            let mut rows = ForwardRows::new(call, tile, kv_head);
             for keys in tile.key_tiles(call.visibility) {
                 rows.attend(call, tile, kv_head, &keys);
             }
@@ -34,43 +31,43 @@ pub(in crate::ops::attention::tiled) fn forward(
 
 /// The rows `(token, head of the group)` of one query tile and key/value head, and their softmax so
 /// far.
-struct Rows {
+struct ForwardRows {
     /// `[rows, D]`.
     q: Vec<f32>,
     /// `[rows, keys of a tile]`: scores, then probabilities relative to `max`.
     scores: Vec<f32>,
     /// `[rows, D]`: sum of values under these probabilities.
     out: Vec<f32>,
-    state: Vec<RowState>,
+    state: Vec<SoftmaxState>,
 }
 
 #[derive(Clone, Copy)]
-struct RowState {
+struct SoftmaxState {
     /// Largest score seen.
     max: f32,
     /// Sum of `e^(score - max)`.
     sum: f32,
 }
 
-impl Rows {
-    fn new(call: &TiledCall<'_>, tile: &QueryTile, kv_head: usize) -> Self {
+impl ForwardRows {
+    fn new(call: &TiledSlices<'_>, tile: &QueryTile, kv_head: usize) -> Self {
         let rows = tile.queries.len() * call.shape.group();
         let mut q = vec![0.0; rows * call.shape.head_dim];
         let token = call.shape.q_heads * call.shape.head_dim;
-        gather_rows(&mut q, &call.q.as_slice()[tile.queries.start * token..], &call.shape, kv_head);
+        gather_rows(&mut q, &call.q[tile.queries.start * token..], &call.shape, kv_head);
         let longest = tile.key_tiles(call.visibility).map(|keys| keys.len()).max().unwrap_or(0);
         Self {
             out: vec![0.0; q.len()],
             q,
             scores: vec![0.0; rows * longest],
-            state: vec![RowState { max: f32::NEG_INFINITY, sum: 0.0 }; rows],
+            state: vec![SoftmaxState { max: f32::NEG_INFINITY, sum: 0.0 }; rows],
         }
     }
 
     /// Takes in one tile of keys.
     fn attend(
         &mut self,
-        call: &TiledCall<'_>,
+        call: &TiledSlices<'_>,
         tile: &QueryTile,
         kv_head: usize,
         keys: &Range<usize>,
@@ -79,10 +76,10 @@ impl Rows {
         let (rows, head_dim) = (self.state.len(), shape.head_dim);
         let scores = &mut self.scores[..rows * keys.len()];
         matmul(
-            MatrixMut::new(scores, rows, keys.len()),
+            HostMatrixMut::new(scores, rows, keys.len()),
             Output::Overwrite,
             call.softmax_scale,
-            Matrix::new(&self.q, rows, head_dim),
+            HostMatrix::new(&self.q, rows, head_dim),
             key_tile(call.k, shape, kv_head, keys).t(),
             Threads::One,
         );
@@ -97,17 +94,17 @@ impl Rows {
             visibility: call.visibility,
         });
         matmul(
-            MatrixMut::new(&mut self.out, rows, head_dim),
+            HostMatrixMut::new(&mut self.out, rows, head_dim),
             Output::Add,
             1.0,
-            Matrix::new(scores, rows, keys.len()),
+            HostMatrix::new(scores, rows, keys.len()),
             key_tile(call.v, shape, kv_head, keys),
             Threads::One,
         );
     }
 
     /// Divides by the softmax sums and writes the tile's part of the results.
-    fn finish(&self, call: &TiledCall<'_>, kv_head: usize, out: &mut [f32], lse: &mut [f32]) {
+    fn finish(&self, call: &TiledSlices<'_>, kv_head: usize, out: &mut [f32], lse: &mut [f32]) {
         let (group, head_dim) = (call.shape.group(), call.shape.head_dim);
         for (row, state) in self.state.iter().enumerate() {
             let head = row / group * call.shape.q_heads + kv_head * group + row % group;
@@ -127,7 +124,7 @@ impl Rows {
 struct OnlineSoftmax<'a> {
     scores: &'a mut [f32],
     out: &'a mut [f32],
-    state: &'a mut [RowState],
+    state: &'a mut [SoftmaxState],
     head_dim: usize,
     group: usize,
     tile: &'a QueryTile,

@@ -2,17 +2,16 @@
 
 use std::ops::Range;
 
-use crate::Tensor;
-use crate::cpu::gemm::Matrix;
+use super::TiledSlices;
+use crate::cpu::gemm::HostMatrix;
 use crate::ops::attention::shape::AttentionShape;
-use crate::ops::attention::tiled::{TiledCall, Visibility};
+use crate::ops::attention::tiled::Visibility;
 
 /// Rows of a query tile: enough to share the cost of packing a key tile.
 const TILE_ROWS: usize = 256;
-/// Tokens of a query tile: half of them are keys that a query on the diagonal meets for nothing.
+/// Tokens of a query tile: on the diagonal, a query computes half as many scores in vain.
 const MAX_TILE_TOKENS: usize = 64;
-/// Keys of a key tile: the two tiles of scores of a backward take 256 KiB then, which a
-/// second-level cache holds.
+/// Keys of a key tile: the two score tiles of a backward take 256 KiB, which fit the L2 cache.
 const TILE_KEYS: usize = 128;
 
 /// Consecutive queries of one document.
@@ -28,7 +27,7 @@ pub(super) struct QueryTile {
 
 impl QueryTile {
     /// Cuts all documents, in order.
-    pub(super) fn partition(call: &TiledCall<'_>) -> Vec<Self> {
+    pub(super) fn partition(call: &TiledSlices<'_>) -> Vec<Self> {
         let tokens = (TILE_ROWS / call.shape.group()).clamp(1, MAX_TILE_TOKENS);
         let mut tiles = Vec::new();
         let mut first_key = 0;
@@ -99,12 +98,12 @@ pub(super) fn gather_rows(rows: &mut [f32], x: &[f32], shape: &AttentionShape, k
 
 /// The rows of one key/value head in a tile of keys or values: `[keys, D]`, in place.
 pub(super) fn key_tile<'a>(
-    x: &'a Tensor,
+    x: &'a [f32],
     shape: &AttentionShape,
     kv_head: usize,
     keys: &Range<usize>,
-) -> Matrix<'a> {
+) -> HostMatrix<'a> {
     let token = shape.kv_heads * shape.head_dim;
     let start = keys.start * token + kv_head * shape.head_dim;
-    Matrix::with_row_stride(&x.as_slice()[start..], keys.len(), shape.head_dim, token)
+    HostMatrix::with_row_stride(&x[start..], keys.len(), shape.head_dim, token)
 }

@@ -35,15 +35,6 @@ fn documents(documents: &Documents, visibility: Visibility) -> impl Iterator<Ite
     })
 }
 
-/// What a table depends on beside the documents.
-fn parameters(visibility: Visibility, rest: [usize; 3]) -> [usize; 5] {
-    let (kind, reach) = match visibility {
-        Visibility::Tokens { window_size } => (0, window_size),
-        Visibility::Blocks { block_size } => (1, block_size),
-    };
-    [kind, reach, rest[0], rest[1], rest[2]]
-}
-
 /// Number of entries of four integers.
 pub(in crate::ops::attention) fn entries(table: &Buffer) -> usize {
     table.bytes() / size_of::<[i32; 4]>()
@@ -57,24 +48,27 @@ pub(in crate::ops::attention) fn row_tiles(
     group: usize,
     tile_rows: usize,
 ) -> Result<Arc<Buffer>> {
-    all.device_table_of(
-        gpu,
-        "attention row tiles",
-        &parameters(visibility, [group, tile_rows, 0]),
-        || {
-            let mut tiles = Vec::new();
-            for document in documents(all, visibility) {
-                let rows = document.tokens * group;
-                for row in (0..rows).step_by(tile_rows) {
-                    let last = (rows.min(row + tile_rows) - 1) / group;
-                    let keys = visibility.seen(last).end - visibility.seen(row / group).start;
-                    tiles.push((keys, [document.start, document.tokens, document.first_key, row]));
-                }
+    all.tables().get(gpu, RowTiles { visibility, group, tile_rows }, || {
+        let mut tiles = Vec::new();
+        for document in documents(all, visibility) {
+            let rows = document.tokens * group;
+            for row in (0..rows).step_by(tile_rows) {
+                let last = (rows.min(row + tile_rows) - 1) / group;
+                let keys = visibility.seen(last).end - visibility.seen(row / group).start;
+                tiles.push((keys, [document.start, document.tokens, document.first_key, row]));
             }
-            tiles.sort_by_key(|&(keys, _)| Reverse(keys));
-            tiles.into_iter().flat_map(|(_, entry)| entry.map(|value| value as i32)).collect()
-        },
-    )
+        }
+        tiles.sort_by_key(|&(keys, _)| Reverse(keys));
+        tiles.into_iter().flat_map(|(_, entry)| entry.map(|value| value as i32)).collect()
+    })
+}
+
+/// Key of the tiles of packed rows.
+#[derive(PartialEq)]
+struct RowTiles {
+    visibility: Visibility,
+    group: usize,
+    tile_rows: usize,
 }
 
 /// The tiles of keys, and the rows that see them in pieces.
@@ -93,7 +87,7 @@ impl KeyTiles<'_> {
     /// Rows are cut at multiples of one length in every document, and pieces of that length come in
     /// the order of rows: blocks that run at the same time read the same rows.
     pub(in crate::ops::attention) fn pieces(&self, gpu: &Gpu) -> Result<Arc<Buffer>> {
-        self.table(gpu, "attention key pieces", || {
+        self.documents.tables().get(gpu, KeyPieces(self.key()), || {
             let length = self.piece_length();
             let (mut pieces, mut slot) = (Vec::new(), 0);
             for (document, key, rows) in self.tiles() {
@@ -118,7 +112,7 @@ impl KeyTiles<'_> {
 
     /// `(first key over the batch, keys, first slot, slots)` of every tile whose rows are cut.
     pub(in crate::ops::attention) fn sums(&self, gpu: &Gpu) -> Result<Arc<Buffer>> {
-        self.table(gpu, "attention key sums", || {
+        self.documents.tables().get(gpu, KeySums(self.key()), || {
             let length = self.piece_length();
             let (mut sums, mut slot) = (Vec::new(), 0);
             for (document, key, rows) in self.tiles() {
@@ -141,14 +135,10 @@ impl KeyTiles<'_> {
         self.tiles().map(|(_, _, rows)| cuts(&rows, length).len()).filter(|&count| count > 1).sum()
     }
 
-    fn table(
-        &self,
-        gpu: &Gpu,
-        name: &'static str,
-        build: impl FnOnce() -> Vec<i32>,
-    ) -> Result<Arc<Buffer>> {
-        let parameters = parameters(self.visibility, [self.group, self.kv_heads, self.tile_keys]);
-        self.documents.device_table_of(gpu, name, &parameters, build)
+    /// What the tables depend on in addition to the documents.
+    fn key(&self) -> KeyTilesKey {
+        let &Self { visibility, group, kv_heads, tile_keys, .. } = self;
+        KeyTilesKey { visibility, group, kv_heads, tile_keys }
     }
 
     fn piece_length(&self) -> usize {
@@ -167,6 +157,22 @@ impl KeyTiles<'_> {
         })
     }
 }
+
+#[derive(PartialEq)]
+struct KeyTilesKey {
+    visibility: Visibility,
+    group: usize,
+    kv_heads: usize,
+    tile_keys: usize,
+}
+
+/// Key of [`KeyTiles::pieces`].
+#[derive(PartialEq)]
+struct KeyPieces(KeyTilesKey);
+
+/// Key of [`KeyTiles::sums`].
+#[derive(PartialEq)]
+struct KeySums(KeyTilesKey);
 
 /// The pieces of a list of rows; one without rows is one piece, whose sum is zero.
 fn cuts(rows: &Range<usize>, length: usize) -> Vec<Range<usize>> {

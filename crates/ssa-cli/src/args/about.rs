@@ -1,0 +1,45 @@
+//! What the program says about itself: `ssa config`, `ssa completions` and `ssa man`.
+
+use clap::Args;
+use clap_complete::Shell;
+
+/// List the keys of the training configuration with their types and defaults.
+///
+/// With the names of sections or keys, shows those with their meaning.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  ssa config
+  ssa config optimizer training.steps")]
+pub(crate) struct ConfigArgs {
+    /// Sections or keys to explain, such as `optimizer` or `training.steps`.
+    #[arg(value_name = "NAME")]
+    pub(crate) names: Vec<String>,
+    /// Print JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Print a completion script for a shell.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  ssa completions bash > ~/.local/share/bash-completion/completions/ssa
+  ssa completions zsh > ~/.zfunc/_ssa
+  ssa completions fish > ~/.config/fish/completions/ssa.fish")]
+pub(crate) struct CompletionsArgs {
+    /// The shell.
+    pub(crate) shell: Shell,
+}
+
+/// Print the man page of the program or of a verb.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  ssa man data prepare | man -l -
+  ssa man train > ~/.local/share/man/man1/ssa-train.1")]
+pub(crate) struct ManArgs {
+    /// The verb, such as `data prepare`; the program itself without one.
+    #[arg(value_name = "VERB")]
+    pub(crate) verb: Vec<String>,
+}

@@ -1,0 +1,50 @@
+//! The cache of the Hub, without the network.
+
+use std::env;
+use std::fs;
+use std::io;
+use std::path::Path;
+
+use hf_hub::Cache;
+
+use super::{Listing, Sibling, repo};
+
+/// Whether the user forbids the network.
+pub(super) fn is_set() -> bool {
+    env::var("HF_HUB_OFFLINE").is_ok_and(|value| {
+        ["1", "ON", "YES", "TRUE"].contains(&value.to_ascii_uppercase().as_str())
+    })
+}
+
+/// The files that the cache has of a revision: a branch, a tag or a commit.
+pub(super) fn listing(cache: &Cache, dataset: &str, revision: &str) -> Result<Listing, String> {
+    let folder = cache.path().join(repo(dataset, revision).folder_name());
+    let named = fs::read_to_string(folder.join("refs").join(revision));
+    let commit = named.map_or_else(|_| revision.to_owned(), |commit| commit.trim().to_owned());
+    let snapshot = folder.join("snapshots").join(&commit);
+    if !snapshot.is_dir() {
+        let folder = folder.display();
+        return Err(format!("{revision} is not in the cache {folder}, and HF_HUB_OFFLINE is set"));
+    }
+    let mut siblings = Vec::new();
+    walk(&snapshot, "", &mut siblings)
+        .map_err(|error| format!("{}: {error}", snapshot.display()))?;
+    Ok(Listing { sha: commit, siblings })
+}
+
+/// Adds the files of a folder, by their paths inside of the snapshot.
+fn walk(folder: &Path, prefix: &str, files: &mut Vec<Sibling>) -> io::Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        let Ok(name) = entry.file_name().into_string() else { continue };
+        let rfilename = format!("{prefix}{name}");
+        // Files are links to blobs.
+        let metadata = fs::metadata(entry.path())?;
+        if metadata.is_dir() {
+            walk(&entry.path(), &format!("{rfilename}/"), files)?;
+        } else {
+            files.push(Sibling { rfilename, size: Some(metadata.len()) });
+        }
+    }
+    Ok(())
+}

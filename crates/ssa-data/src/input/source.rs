@@ -1,0 +1,232 @@
+//! Sources and their records.
+
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+
+use ssa_text::{Conversation, Tokenizer};
+
+use super::kind::Content;
+use super::stream::{Opened, Stream};
+use super::sum::ReadSum;
+use super::walk::canonical;
+use super::{InputOptions, field, hub, lines, parquet, refused, stream, values};
+use crate::file_sum::FileSum;
+use crate::{DataError, Result};
+
+/// Where bytes come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Place {
+    File(PathBuf),
+    /// Downloaded when it is opened.
+    Hub(hub::HubFile),
+    Stdin,
+}
+
+/// A file with documents, or the standard input.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Source {
+    pub(super) name: String,
+    pub(super) place: Place,
+    pub(super) bytes: Option<u64>,
+    /// Whether it was found in a directory, where binary files are skipped.
+    pub(super) listed: bool,
+}
+
+impl Source {
+    pub(super) fn new(name: String, place: Place, bytes: Option<u64>) -> Self {
+        Self { name, place, bytes, listed: false }
+    }
+
+    /// The name, for messages.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Size of the file as it is stored; `None` for the standard input and for pipes.
+    pub fn bytes(&self) -> Option<u64> {
+        self.bytes
+    }
+
+    /// Whether it is a file below a directory.
+    pub(crate) fn is_below(&self, directory: &Path) -> bool {
+        match &self.place {
+            Place::File(path) => canonical(path).starts_with(canonical(directory)),
+            Place::Hub(_) | Place::Stdin => false,
+        }
+    }
+
+    /// Whether its content has to be compared when it is read again: the name of a file of the hub
+    /// names a commit.
+    pub(crate) fn can_change(&self) -> bool {
+        !matches!(self.place, Place::Hub(_))
+    }
+
+    /// Size and checksum of what is stored.
+    pub(crate) fn sum(&self) -> Result<FileSum> {
+        let sum = ReadSum::new(Arc::default(), None);
+        stream::read_all(self.path()?.as_deref(), &self.name, &sum)?;
+        Ok(sum.so_far())
+    }
+
+    /// The records, in order. `read` counts the bytes read so far of the file as it is stored.
+    ///
+    /// # Errors
+    /// The file cannot be opened, is of a kind that is not read, or has no such column. The
+    /// iterator ends at its first error: a file that is damaged or cut short, or a record that is
+    /// too large.
+    pub fn records(&self, options: &InputOptions, read: Arc<AtomicU64>) -> Result<Records> {
+        self.summed_records(options, ReadSum::new(read, None))
+    }
+
+    /// The records, while `sum` follows what is read.
+    pub(crate) fn summed_records(
+        &self,
+        options: &InputOptions,
+        sum: Arc<ReadSum>,
+    ) -> Result<Records> {
+        let path = self.path()?;
+        let (name, limit) = (self.name.as_str(), options.max_document_bytes);
+        let opened = stream::open(path.as_deref(), name, options.format, Arc::clone(&sum))?;
+        let Stream { content, mut reader, .. } = match opened {
+            Opened::Stream(stream) => stream,
+            Opened::Refused(refusal) => return Err(refused(name, refusal)),
+        };
+        let records: Box<dyn Iterator<Item = Result<Payload>> + Send> = match (content, path) {
+            (Content::Parquet, Some(path)) => {
+                // Its rows are not read in the order of its bytes: those are summed first.
+                sum.stop_counting();
+                io::copy(&mut reader, &mut io::sink())
+                    .map_err(|error| lines::damaged(name, &error))?;
+                Box::new(parquet::records(&path, name, options, sum)?)
+            }
+            (Content::Parquet, None) => {
+                let cause = "Parquet cannot be read from the standard input";
+                return Err(DataError::input(name, cause, "name the file"));
+            }
+            (Content::Lines, _) => Box::new(lines::lines(reader, name, limit)),
+            (Content::Values, _) => Box::new(values::values(reader, name, limit)),
+            (Content::Text, _) => {
+                let listed = self.listed;
+                Box::new(lines::whole(reader, name, limit).map(move |text| match text {
+                    // Binary after all, which its start did not show.
+                    Ok(Payload::Text(text)) if listed && text.contains(&0) => {
+                        Ok(Payload::Text(Vec::new()))
+                    }
+                    text => text,
+                }))
+            }
+        };
+        Ok(Records { name: name.into(), number: 0, content, records })
+    }
+
+    fn path(&self) -> Result<Option<PathBuf>> {
+        match &self.place {
+            Place::File(path) => Ok(Some(path.clone())),
+            Place::Hub(file) => hub::download(file).map(Some),
+            Place::Stdin => Ok(None),
+        }
+    }
+}
+
+/// The records of a source.
+pub struct Records {
+    name: Arc<str>,
+    number: u64,
+    content: Content,
+    records: Box<dyn Iterator<Item = Result<Payload>> + Send>,
+}
+
+impl Iterator for Records {
+    type Item = Result<Record>;
+
+    fn next(&mut self) -> Option<Result<Record>> {
+        let payload = self.records.next()?;
+        let number = self.number;
+        self.number += 1;
+        let (name, content) = (Arc::clone(&self.name), self.content);
+        Some(payload.map(|payload| Record { name, number, content, payload }))
+    }
+}
+
+impl fmt::Debug for Records {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("Records")
+            .field("name", &self.name)
+            .field("number", &self.number)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What a record holds before it is decoded.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Payload {
+    Text(Vec<u8>),
+    /// A JSON object.
+    Object(Vec<u8>),
+    Conversation(Conversation),
+}
+
+/// A document before it is decoded.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Record {
+    name: Arc<str>,
+    number: u64,
+    content: Content,
+    payload: Payload,
+}
+
+impl Record {
+    /// Position in its source, from 0.
+    pub fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// Bytes of memory it takes.
+    pub fn bytes(&self) -> usize {
+        match &self.payload {
+            Payload::Text(bytes) | Payload::Object(bytes) => bytes.len(),
+            Payload::Conversation(conversation) => conversation.bytes(),
+        }
+    }
+
+    /// The text, which may be empty. A conversation becomes text as `tokenizer` says.
+    ///
+    /// # Errors
+    /// [`DataError::Input`] names the record if it is not a JSON object, has no such key or the key
+    /// holds something else, or the tokenizer's chat template refuses the conversation.
+    pub fn into_text(self, options: &InputOptions, tokenizer: &Tokenizer) -> Result<Vec<u8>> {
+        let name = self.describe();
+        let bad = |cause: String| DataError::input(name, cause, "");
+        let conversation = match self.payload {
+            Payload::Text(text) => return Ok(text),
+            Payload::Conversation(conversation) => conversation,
+            Payload::Object(object) => match &options.conversations_field {
+                None => return field::text(&object, &options.text_field).map_err(bad),
+                Some(field) => match field::conversation(&object, field) {
+                    Ok(conversation) => conversation,
+                    Err(cause) => return Err(bad(cause)),
+                },
+            },
+        };
+        if conversation.is_empty() {
+            return Ok(Vec::new());
+        }
+        let text = tokenizer.render(&conversation);
+        text.map(String::into_bytes).map_err(|error| bad(error.to_string()))
+    }
+
+    /// The name, for messages.
+    pub fn describe(&self) -> String {
+        let (name, number) = (&self.name, self.number + 1);
+        match self.content {
+            Content::Text => name.to_string(),
+            Content::Lines => format!("{name}, line {number}"),
+            Content::Values => format!("{name}, object {number}"),
+            Content::Parquet => format!("{name}, row {number}"),
+        }
+    }
+}

@@ -1,0 +1,144 @@
+//! Files as streams of bytes, decompressed and in UTF-8.
+
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Cursor, Read};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, mpsc};
+use std::thread;
+use std::time::Duration;
+
+use bzip2::bufread::MultiBzDecoder;
+use flate2::bufread::MultiGzDecoder;
+use lzma_rust2::XzReader;
+
+use super::kind::{self, Compression, Content, PROBE_BYTES, Refusal};
+use super::sum::ReadSum;
+use super::utf16::{self, Utf16};
+use super::{Format, refused};
+use crate::{DataError, Result};
+
+const BUFFER_BYTES: usize = 1 << 18;
+/// The largest window of zstd, as a power of two: what `zstd --long=31` uses.
+const ZSTD_WINDOW_LOG: u32 = if cfg!(target_pointer_width = "64") { 31 } else { 27 };
+/// How long a named pipe may have no writer.
+const PIPE_WAIT: Duration = Duration::from_secs(10);
+
+/// A file that is read, or why it is not.
+pub(super) enum Opened {
+    Stream(Stream),
+    Refused(Refusal),
+}
+
+/// A stream and what it holds. What is Parquet is not decoded here.
+pub(super) struct Stream {
+    pub(super) reader: Box<dyn BufRead + Send>,
+    pub(super) content: Content,
+    /// The first bytes of it.
+    pub(super) start: Vec<u8>,
+}
+
+/// Opens a file, or without a path the standard input. The name decides with the content: a file of
+/// the hub can lie in a cache under another.
+pub(super) fn open(
+    path: Option<&Path>,
+    name: &str,
+    format: Format,
+    sum: Arc<ReadSum>,
+) -> Result<Opened> {
+    let file: Box<dyn Read + Send> = match path {
+        Some(path) => Box::new(open_file(path)?),
+        None => Box::new(io::stdin()),
+    };
+    let unreadable = |source: io::Error| match path {
+        Some(path) if source.raw_os_error().is_some() => {
+            DataError::Read { path: path.to_owned(), source }
+        }
+        _ => super::lines::damaged(name, &source),
+    };
+    let (start, file) = peek(Counted { inner: file, sum }).map_err(unreadable)?;
+    let compression = kind::compression(name, &start).map_err(|refusal| refused(name, refusal))?;
+    let (start, reader) = if compression == Compression::None {
+        (start, file)
+    } else {
+        peek(decompress(file, compression).map_err(unreadable)?).map_err(unreadable)?
+    };
+    let (start, reader) = match utf16::detect(&start) {
+        None => (start, reader),
+        Some(order) => peek(Utf16::new(reader, order)).map_err(unreadable)?,
+    };
+    Ok(match kind::content(name, &start, compression, format) {
+        Ok(content) => Opened::Stream(Stream { reader, content, start }),
+        Err(refusal) => Opened::Refused(refusal),
+    })
+}
+
+/// Opens a file, and a named pipe only if somebody writes to it.
+fn open_file(path: &Path) -> Result<File> {
+    let open = |path: PathBuf| File::open(path);
+    let is_file = path.metadata().map_or(true, |metadata| metadata.is_file());
+    let opened = if is_file {
+        open(path.to_owned())
+    } else {
+        let (sender, receiver) = mpsc::channel();
+        let path = path.to_owned();
+        // Opening a pipe waits for a writer: the thread that does so is left behind.
+        thread::spawn(move || sender.send(open(path)));
+        let nobody = || io::Error::other("a pipe that nobody writes to");
+        receiver.recv_timeout(PIPE_WAIT).unwrap_or_else(|_| Err(nobody()))
+    };
+    opened.map_err(|source| DataError::from_open(path, source))
+}
+
+/// The first bytes of a stream, and the stream with them.
+fn peek(mut reader: impl Read + Send + 'static) -> io::Result<(Vec<u8>, Box<dyn BufRead + Send>)> {
+    let mut start = Vec::with_capacity(PROBE_BYTES);
+    reader.by_ref().take(PROBE_BYTES as u64).read_to_end(&mut start)?;
+    let whole = Cursor::new(start.clone()).chain(reader);
+    Ok((start, Box::new(BufReader::with_capacity(BUFFER_BYTES, whole))))
+}
+
+fn decompress(
+    file: Box<dyn BufRead + Send>,
+    compression: Compression,
+) -> io::Result<Box<dyn Read + Send>> {
+    Ok(match compression {
+        Compression::None => Box::new(file),
+        Compression::Gzip => Box::new(MultiGzDecoder::new(file)),
+        Compression::Bzip2 => Box::new(MultiBzDecoder::new(file)),
+        Compression::Xz => Box::new(XzReader::new(file, true)),
+        Compression::Zstd => {
+            let mut decoder = zstd::Decoder::with_buffer(file)?;
+            decoder.window_log_max(ZSTD_WINDOW_LOG)?;
+            Box::new(decoder)
+        }
+    })
+}
+
+/// Counts and sums the bytes that are read.
+struct Counted<R> {
+    inner: R,
+    sum: Arc<ReadSum>,
+}
+
+impl<R: Read> Read for Counted<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let bytes = self.inner.read(buffer)?;
+        // None are the end, unless none were asked for.
+        if bytes > 0 || !buffer.is_empty() {
+            self.sum.add(&buffer[..bytes])?;
+        }
+        Ok(bytes)
+    }
+}
+
+/// Reads all bytes of a file as they are stored.
+pub(super) fn read_all(path: Option<&Path>, name: &str, sum: &Arc<ReadSum>) -> Result<()> {
+    let file: Box<dyn Read + Send> = match path {
+        Some(path) => Box::new(open_file(path)?),
+        None => Box::new(io::stdin()),
+    };
+    let mut file =
+        BufReader::with_capacity(BUFFER_BYTES, Counted { inner: file, sum: Arc::clone(sum) });
+    io::copy(&mut file, &mut io::sink()).map_err(|error| super::lines::damaged(name, &error))?;
+    Ok(())
+}

@@ -1,0 +1,121 @@
+//! UTF-16 as UTF-8.
+
+use std::collections::VecDeque;
+use std::io::{self, BufRead, Read};
+
+/// The order of the two bytes of a unit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum ByteOrder {
+    Little,
+    Big,
+}
+
+/// Whether a text is UTF-16: it says so with a mark at its start, or is JSON in which every other
+/// byte is zero.
+pub(super) fn detect(start: &[u8]) -> Option<ByteOrder> {
+    match start {
+        [0xff, 0xfe, 0, 0, ..] => None,
+        [0xff, 0xfe, ..] => Some(ByteOrder::Little),
+        [0xfe, 0xff, ..] => Some(ByteOrder::Big),
+        [b'{' | b'[', 0, second, 0, ..] if *second != 0 => Some(ByteOrder::Little),
+        [0, b'{' | b'[', 0, second, ..] if *second != 0 => Some(ByteOrder::Big),
+        _ => None,
+    }
+}
+
+/// Reads UTF-16, without its mark, as UTF-8.
+pub(super) struct Utf16 {
+    reader: Box<dyn BufRead + Send>,
+    order: ByteOrder,
+    ready: VecDeque<u8>,
+    /// The first half of a pair.
+    high: Option<u16>,
+    started: bool,
+}
+
+impl Utf16 {
+    pub(super) fn new(reader: Box<dyn BufRead + Send>, order: ByteOrder) -> Self {
+        Self { reader, order, ready: VecDeque::new(), high: None, started: false }
+    }
+
+    /// The next unit; `None` at the end.
+    fn unit(&mut self) -> io::Result<Option<u16>> {
+        let mut bytes = [0; 2];
+        match self.reader.read(&mut bytes[..1])? {
+            0 => return Ok(None),
+            _ => self.reader.read_exact(&mut bytes[1..])?,
+        }
+        Ok(Some(match self.order {
+            ByteOrder::Little => u16::from_le_bytes(bytes),
+            ByteOrder::Big => u16::from_be_bytes(bytes),
+        }))
+    }
+
+    /// Decodes one character; false at the end.
+    fn decode(&mut self) -> io::Result<bool> {
+        let lone = || io::Error::new(io::ErrorKind::InvalidData, "UTF-16 with half a character");
+        let Some(unit) = self.unit()? else {
+            return if self.high.is_some() { Err(lone()) } else { Ok(false) };
+        };
+        let mark = !std::mem::replace(&mut self.started, true) && unit == 0xfeff;
+        if mark {
+            return Ok(true);
+        }
+        let units = match self.high.take() {
+            Some(high) => vec![high, unit],
+            None if (0xd800..0xdc00).contains(&unit) => {
+                self.high = Some(unit);
+                return Ok(true);
+            }
+            None => vec![unit],
+        };
+        let text = String::from_utf16(&units).map_err(|_| lone())?;
+        self.ready.extend(text.as_bytes());
+        Ok(true)
+    }
+}
+
+impl Read for Utf16 {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        while self.ready.len() < buffer.len() && self.decode()? {}
+        self.ready.read(buffer)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Cursor;
+
+    use super::*;
+
+    fn read(bytes: Vec<u8>) -> io::Result<String> {
+        let order = detect(&bytes).unwrap();
+        let mut text = String::new();
+        Utf16::new(Box::new(Cursor::new(bytes)), order).read_to_string(&mut text)?;
+        Ok(text)
+    }
+
+    #[test]
+    fn both_orders_are_read_and_halves_refused() {
+        let text = "{\"text\": \"caf\u{e9} \u{1f600}\"}\n";
+        let units = || text.encode_utf16();
+        let little: Vec<u8> = units().flat_map(u16::to_le_bytes).collect();
+        let big: Vec<u8> = units().flat_map(u16::to_be_bytes).collect();
+        for bytes in [
+            little.clone(),
+            big.clone(),
+            [b"\xff\xfe", &little[..]].concat(),
+            [b"\xfe\xff", &big[..]].concat(),
+        ] {
+            assert_eq!(read(bytes).unwrap(), text);
+        }
+        for wrong in [&b"\xff\xfea\0b"[..], b"\xff\xfe\x00\xd8", b"\xff\xfe\x00\xd8a\0"] {
+            assert!(matches!(
+                read(wrong.to_vec()).unwrap_err().kind(),
+                io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof
+            ));
+        }
+        assert_eq!(detect(b"\xff\xfe\0\0"), None, "UTF-32");
+        assert_eq!(detect(b"plain"), None);
+    }
+}

@@ -1,0 +1,251 @@
+//! From the inputs a user names to sources, in an order that depends on names alone.
+
+use std::collections::HashSet;
+use std::fs::{self, Metadata};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use ssa_text::{Document, Tokenizer};
+
+use super::source::{Place, Source};
+use super::stream::Opened;
+use super::{Format, InputOptions, documents, hub, kind, pattern, refused, stream};
+use crate::{DataError, Result};
+
+/// What the inputs hold.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Sources {
+    /// The sources, in the order of the inputs, and by name below a directory or pattern.
+    pub sources: Vec<Source>,
+    /// Files skipped below a directory: of a kind that is not read, binary or empty.
+    pub skipped: Vec<PathBuf>,
+}
+
+impl Sources {
+    /// Size of all files as they are stored, as far as it is known.
+    pub fn bytes(&self) -> u64 {
+        self.sources.iter().filter_map(Source::bytes).sum()
+    }
+}
+
+/// Reads the documents of files and directories into memory, as [`find_sources`] finds them by
+/// default: the text of plain files, and the field `text` of JSON and Parquet.
+///
+/// # Errors
+/// As [`find_sources`] and [`documents`].
+pub fn read_documents(paths: &[PathBuf]) -> Result<Vec<Document>> {
+    let options = InputOptions::default();
+    let sources = find_sources(paths, &options)?;
+    documents(&sources, &options, &Tokenizer::Bytes).collect()
+}
+
+/// Finds the sources of inputs: files, directories (recursively), patterns with `*`, `?`, `[..]`,
+/// `{..}` and `**`, `hf://datasets/OWNER/NAME[@REVISION][/PATTERN]`, and `-`, the standard input.
+///
+/// * A path that exists is never taken as a pattern.
+/// * A file that is named itself is taken, also when it is hidden, binary or a pipe, unless it is
+///   of a kind that is not read.
+/// * Inside a directory, hidden entries (a leading dot), empty files, binary ones, those of kinds
+///   that are not read and whatever is not a file (sockets, pipes, links to nothing) are skipped.
+/// * Links are followed, and every file and directory is taken once however many paths lead to it.
+///   So a loop of links ends, and a file given twice cannot end up on both sides of a split.
+///
+/// # Errors
+/// An input names nothing, cannot be read, is an empty file or of a kind that is not read, or holds
+/// nothing; the hub cannot be reached or has no such data set; the standard input is given without
+/// a format. An unreadable entry below a directory is an error, too: silently training on less text
+/// than was asked for would be worse.
+pub fn find_sources(inputs: &[PathBuf], options: &InputOptions) -> Result<Sources> {
+    if inputs.is_empty() {
+        return Err(DataError::NoPaths);
+    }
+    let found = Sources::default();
+    let mut finder =
+        Finder { format: options.format, found, met: HashSet::new(), taken: HashSet::new() };
+    for input in inputs {
+        finder.take_input(input)?;
+    }
+    Ok(finder.found)
+}
+
+struct Finder {
+    format: Format,
+    found: Sources,
+    /// Canonical path of every directory met so far.
+    met: HashSet<PathBuf>,
+    /// Canonical path of every file taken.
+    taken: HashSet<PathBuf>,
+}
+
+impl Finder {
+    fn take_input(&mut self, input: &Path) -> Result<()> {
+        let name = input.to_str().unwrap_or_default();
+        if name == "-" {
+            return self.take_stdin();
+        }
+        if name.starts_with(hub::SCHEME) {
+            let files = hub::list(name, |file| kind::is_data_by_name(file, self.format))?;
+            let sources = files
+                .into_iter()
+                .map(|(file, name, bytes)| Source::new(name, Place::Hub(file), bytes));
+            self.found.sources.extend(sources);
+            return Ok(());
+        }
+        match fs::metadata(input) {
+            Ok(metadata) if metadata.is_dir() => self.take_directory(input),
+            Ok(metadata) => self.take_named(input, &metadata),
+            Err(_) if pattern::is_pattern(input) => self.take_pattern(input),
+            Err(source) => Err(DataError::from_open(input, source)),
+        }
+    }
+
+    fn take_stdin(&mut self) -> Result<()> {
+        if self.format == Format::Auto {
+            let expected = "text or jsonl for the standard input";
+            return Err(DataError::setting("format", expected, "auto"));
+        }
+        if self.taken.insert(PathBuf::from("-")) {
+            let name = "standard input".to_owned();
+            self.found.sources.push(Source::new(name, Place::Stdin, None));
+        }
+        Ok(())
+    }
+
+    /// Takes a file that was named itself, whatever it holds, as far as it is read.
+    fn take_named(&mut self, path: &Path, metadata: &Metadata) -> Result<()> {
+        if metadata.is_file() {
+            if metadata.len() == 0 {
+                let hint = "leave it out, or check what should have written it";
+                return Err(DataError::input(
+                    path.display().to_string(),
+                    "the file is empty",
+                    hint,
+                ));
+            }
+            if let Some(Opened::Refused(refusal)) = self.open(path)? {
+                return Err(refused(&path.display().to_string(), refusal));
+            }
+        }
+        self.push(path, metadata, false);
+        Ok(())
+    }
+
+    fn take_pattern(&mut self, input: &Path) -> Result<()> {
+        let bad = |cause: String| {
+            let hint = "check the pattern; relative ones start at the working directory";
+            DataError::input(input.display().to_string(), cause, hint)
+        };
+        let mut found = false;
+        for path in pattern::expand(input).map_err(bad)? {
+            let path = path?;
+            let metadata =
+                fs::metadata(&path).map_err(|source| DataError::from_open(&path, source))?;
+            if metadata.is_dir() {
+                found |= self.walk(&path)?;
+            } else if metadata.is_file() && metadata.len() == 0 {
+                self.found.skipped.push(path);
+            } else {
+                self.take_named(&path, &metadata)?;
+                found = true;
+            }
+        }
+        if found { Ok(()) } else { Err(bad("no file matches".to_owned())) }
+    }
+
+    fn take_directory(&mut self, directory: &Path) -> Result<()> {
+        let known = |finder: &Self| {
+            let directory = canonical(directory);
+            finder.taken.iter().any(|file| file.starts_with(&directory))
+        };
+        if self.walk(directory)? || known(self) {
+            return Ok(());
+        }
+        let (cause, hint) = match self.format {
+            Format::Jsonl => ("nothing to read", "name files that do not end with .jsonl"),
+            Format::Auto | Format::Text => (
+                "nothing to read: hidden entries, empty and binary files and those of kinds that \
+                 are not read are skipped",
+                "name such a file itself if it is meant",
+            ),
+        };
+        Err(DataError::input(directory.display().to_string(), cause, hint))
+    }
+
+    /// Takes the files of a directory; says whether any was.
+    fn walk(&mut self, directory: &Path) -> Result<bool> {
+        // A loop of links ends here.
+        if !self.met.insert(canonical(directory)) {
+            return Ok(false);
+        }
+        let mut found = false;
+        for path in entries(directory)?.iter().filter(|path| !is_hidden(path)) {
+            match fs::metadata(path) {
+                Ok(metadata) if metadata.is_dir() => found |= self.walk(path)?,
+                Ok(metadata) if metadata.is_file() => found |= self.take_entry(path, &metadata)?,
+                Ok(_) => {}
+                Err(_) if path.is_symlink() => {}
+                Err(source) => return Err(DataError::from_open(path, source)),
+            }
+        }
+        Ok(found)
+    }
+
+    /// Takes a file of a directory if it is not empty and of a kind that is read.
+    fn take_entry(&mut self, path: &Path, metadata: &Metadata) -> Result<bool> {
+        let taken = metadata.len() > 0
+            && match self.open(path)? {
+                Some(Opened::Refused(_)) => false,
+                None => true,
+                Some(Opened::Stream(stream)) => {
+                    let name = path.to_string_lossy();
+                    kind::is_taken_in_directory(&name, &stream.start, stream.content, self.format)
+                }
+            };
+        if taken {
+            self.push(path, metadata, true);
+        } else {
+            self.found.skipped.push(path.to_owned());
+        }
+        Ok(taken)
+    }
+
+    /// Opens a file to look at its start. `None` if it is damaged, which will be an error when it
+    /// is its turn to be read.
+    fn open(&self, path: &Path) -> Result<Option<Opened>> {
+        match stream::open(Some(path), &path.to_string_lossy(), self.format, Arc::default()) {
+            Err(DataError::Input { .. }) => Ok(None),
+            opened => opened.map(Some),
+        }
+    }
+
+    fn push(&mut self, path: &Path, metadata: &Metadata, listed: bool) {
+        if self.taken.insert(canonical(path)) {
+            let bytes = metadata.is_file().then_some(metadata.len());
+            let (name, place) = (path.display().to_string(), Place::File(path.to_owned()));
+            self.found.sources.push(Source { listed, ..Source::new(name, place, bytes) });
+        }
+    }
+}
+
+/// One name per file. A pipe such as `/dev/fd/63` has no canonical path and stands for itself.
+pub(crate) fn canonical(path: &Path) -> PathBuf {
+    fs::canonicalize(path).unwrap_or_else(|_| path.to_owned())
+}
+
+/// The entries of a directory, in the order of their names.
+pub(crate) fn entries(directory: &Path) -> Result<Vec<PathBuf>> {
+    let entries: io::Result<Vec<PathBuf>> = fs::read_dir(directory)
+        .and_then(|entries| entries.map(|entry| Ok(entry?.path())).collect());
+    let mut entries = entries.map_err(|source| DataError::from_open(directory, source))?;
+    entries.sort();
+    Ok(entries)
+}
+
+pub(super) fn is_hidden(path: &Path) -> bool {
+    path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."))
+}
+
+#[cfg(test)]
+#[path = "walk_tests.rs"]
+mod tests;

@@ -1,0 +1,24 @@
+//! How many bytes of text each document of a shard stands for: the file `.bytes` beside its pair.
+//!
+//! One little-endian `u32` for each document. Bits per byte divide by these numbers: decoded tokens
+//! would give others where a tokenizer changes the text.
+
+use std::fs;
+use std::io::ErrorKind;
+use std::path::Path;
+
+use crate::{DataError, Result};
+
+/// Reads the numbers of a shard; `None` if the shard was made without them.
+pub(super) fn read(path: &Path, documents: usize) -> Result<Option<Vec<u32>>> {
+    let bytes = match fs::read(path) {
+        Ok(bytes) => bytes,
+        Err(source) if source.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(source) => return Err(DataError::Read { path: path.to_owned(), source }),
+    };
+    if bytes.len() as u64 != documents as u64 * 4 {
+        let cause = format!("it has {} bytes for {documents} documents", bytes.len());
+        return Err(DataError::damaged_shard(path, cause));
+    }
+    Ok(Some(bytes.as_chunks().0.iter().map(|&number| u32::from_le_bytes(number)).collect()))
+}

@@ -1,0 +1,228 @@
+//! Every public op refuses every argument that breaks its contract, and names it.
+//!
+//! [`table`] states the contracts of all ops a second time. The tests break every entry in every
+//! way: another device, every other element type, another rank, every axis too long or empty.
+//! [`sources`] reads the source of the ops, so that none is missing from the table, nor any of its
+//! tensors.
+
+mod sources;
+mod table;
+
+use proptest::prelude::*;
+
+use self::table::{Case, Entry, OPS, Op, Role};
+use crate::tensor::Location;
+use crate::{DType, KernelError, Result, Tensor};
+
+const DTYPES: [DType; 3] = [DType::F32, DType::Bf16, DType::I16];
+
+/// One place where the tests call the ops.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Place {
+    Cpu,
+    Gpu,
+}
+
+impl Place {
+    fn other(self) -> Self {
+        match self {
+            Self::Cpu => Self::Gpu,
+            Self::Gpu => Self::Cpu,
+        }
+    }
+
+    /// The types that an argument may have here.
+    fn dtypes(self, role: Role) -> &'static [DType] {
+        match (role, self) {
+            (Role::Act | Role::Float, Self::Cpu) | (Role::F32 | Role::Same, _) => &[DType::F32],
+            (Role::Act, Self::Gpu) => &[DType::Bf16],
+            (Role::Float, Self::Gpu) => &[DType::F32, DType::Bf16],
+            (Role::LowHalf, _) => &[DType::I16],
+            (Role::Given, _) => &[],
+        }
+    }
+
+    /// Whether calls have this argument here: the CPU has no low halves of master weights.
+    fn has(self, entry: &Entry) -> bool {
+        entry.role != Role::LowHalf || self == Self::Gpu
+    }
+
+    fn tensor(self, dtype: DType, shape: &[usize]) -> Tensor {
+        match (self, dtype) {
+            (Self::Cpu, DType::F32) => Tensor::zeros(shape).unwrap(),
+            (Self::Cpu, _) => Tensor::simulated(Location::Cpu, dtype, shape),
+            (Self::Gpu, _) => Tensor::simulated(Location::Simulated, dtype, shape),
+        }
+    }
+}
+
+/// A call of an op, one tensor for every [`Op::tensors`].
+struct Call<'a> {
+    op: &'a Op,
+    case: &'a Case,
+    place: Place,
+    tensors: Vec<Tensor>,
+}
+
+impl<'a> Call<'a> {
+    /// A legal call.
+    fn legal(op: &'a Op, case: &'a Case, place: Place) -> Self {
+        let tensor = |entry: &Entry| {
+            let dtype = if place.has(entry) { place.dtypes(entry.role)[0] } else { DType::F32 };
+            place.tensor(dtype, &case.shape(entry))
+        };
+        Self { op, case, place, tensors: op.tensors().map(tensor).collect() }
+    }
+
+    /// The call with another tensor in the place of one.
+    fn with(mut self, index: usize, tensor: Tensor) -> Self {
+        self.tensors[index] = tensor;
+        self
+    }
+
+    /// The call with a tensor of another shape in the place of one.
+    fn with_shape(self, index: usize, shape: &[usize]) -> Self {
+        let tensor = self.place.tensor(self.tensors[index].dtype(), shape);
+        self.with(index, tensor)
+    }
+
+    fn run(mut self) -> Result<()> {
+        (self.op.run)(&mut self.tensors, self.case, self.place == Place::Gpu)
+    }
+
+    /// Asserts that the op refuses the argument, or accepts the call if there is none.
+    fn expect(self, argument: Option<&str>, what: &str) {
+        let Self { op, place, .. } = self;
+        let name = op.name;
+        let last = |path: &'static str| path.rsplit("::").next().unwrap_or(path);
+        match (self.run(), argument) {
+            (Err(KernelError::Argument { op, argument: refused, refusal }), Some(argument)) => {
+                assert_eq!(last(op), name, "{name} on {place:?}, {what}");
+                assert_eq!(refused, argument, "{name} on {place:?}, {what}: {refusal}");
+            }
+            (Ok(()), None) => assert_eq!(place, Place::Cpu, "{name}: no kernel ran on a GPU"),
+            (Err(KernelError::Unsupported { op, .. }), None) => {
+                assert_eq!((last(op), place), (name, Place::Gpu), "{what}");
+            }
+            (result, expected) => {
+                panic!("{name} on {place:?}, {what}: {result:?}, expected {expected:?}")
+            }
+        }
+    }
+}
+
+/// The argument that is refused if one axis of an entry has another size: the entry itself if an
+/// earlier one has this axis, else the next one that has it. `None` if no other has it.
+fn refused_for(op: &'static Op, place: Place, index: usize, axis: &str) -> Option<&'static str> {
+    let (before, rest) = op.entries.split_at(index);
+    if axis.starts_with("3*") || before.iter().any(|entry| entry.depends_on(axis)) {
+        return Some(op.entries[index].name);
+    }
+    let mut after = rest[1..].iter().filter(|entry| place.has(entry));
+    after.find(|entry| entry.depends_on(axis)).map(|entry| entry.name)
+}
+
+/// Calls `check` for every op, place and tensor argument that the op has there: with the index
+/// among the tensors and the index among the entries.
+fn for_every_tensor(mut check: impl FnMut(&'static Op, Place, usize, usize)) {
+    for op in OPS {
+        for place in [Place::Cpu, Place::Gpu] {
+            let entries = op.entries.iter().enumerate();
+            let tensors = entries.filter(|(_, entry)| entry.role != Role::Given);
+            for (tensor, (index, entry)) in tensors.enumerate() {
+                if place.has(entry) {
+                    check(op, place, tensor, index);
+                }
+            }
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(8))]
+
+    #[test]
+    fn legal_calls_are_accepted(case in Case::any()) {
+        for op in OPS {
+            for place in [Place::Cpu, Place::Gpu] {
+                Call::legal(op, &case, place).expect(None, "a legal call");
+            }
+        }
+    }
+
+    #[test]
+    fn another_device_is_refused(case in Case::any()) {
+        for_every_tensor(|op, place, tensor, index| {
+            let entry = &op.entries[index];
+            let shape = case.shape(entry);
+            let elsewhere = place.other().tensor(place.other().dtypes(entry.role)[0], &shape);
+            // The first tensor decides the device of the call.
+            let mut others = op.tensors().skip(1).filter(|entry| place.has(entry));
+            let refused = if tensor > 0 { Some(entry) } else { others.next() };
+            if let Some(refused) = refused {
+                let call = Call::legal(op, &case, place).with(tensor, elsewhere);
+                call.expect(Some(refused.name), &format!("{} elsewhere", entry.name));
+            }
+        });
+    }
+
+    #[test]
+    fn every_other_type_is_refused(case in Case::any()) {
+        for_every_tensor(|op, place, tensor, index| {
+            let entry = &op.entries[index];
+            for dtype in DTYPES {
+                let legal = place.dtypes(entry.role);
+                let other = place.tensor(dtype, &case.shape(entry));
+                let call = Call::legal(op, &case, place).with(tensor, other);
+                let refused = if !legal.contains(&dtype) {
+                    Some(entry)
+                } else {
+                    // Another legal type, but not that of the argument that has to agree.
+                    op.tensors().find(|other| other.role == Role::Same && dtype != legal[0])
+                };
+                let refused = refused.map(|entry| entry.name);
+                call.expect(refused, &format!("{} of {dtype}", entry.name));
+            }
+        });
+    }
+
+    #[test]
+    fn another_rank_is_refused(case in Case::any()) {
+        for_every_tensor(|op, place, tensor, index| {
+            let entry = &op.entries[index];
+            let shape = case.shape(entry);
+            for other in [shape[1..].to_vec(), [&[2], &shape[..]].concat()] {
+                let refused = match entry.axes().next() {
+                    Some("..") => refused_for(op, place, index, ".."),
+                    Some(axis) if axis.starts_with('?') => None,
+                    _ => Some(entry.name),
+                };
+                let what = format!("{} of shape {other:?}", entry.name);
+                Call::legal(op, &case, place).with_shape(tensor, &other).expect(refused, &what);
+            }
+        });
+    }
+
+    #[test]
+    fn another_size_of_an_axis_is_refused(case in Case::any()) {
+        for_every_tensor(|op, place, tensor, index| {
+            let entry = &op.entries[index];
+            let shape = case.shape(entry);
+            for (position, axis) in case.axes(entry).into_iter().enumerate() {
+                for size in [shape[position] + 1, 0] {
+                    let mut other = shape.clone();
+                    other[position] = size;
+                    // Most axes are never empty, whatever the other arguments have.
+                    let refused = if size == 0 && !table::may_be_empty(axis) {
+                        Some(entry.name)
+                    } else {
+                        refused_for(op, place, index, axis)
+                    };
+                    let what = format!("{} of shape {other:?}", entry.name);
+                    let call = Call::legal(op, &case, place).with_shape(tensor, &other);
+                    call.expect(refused, &what);
+                }
+            }
+        });
+    }
+}

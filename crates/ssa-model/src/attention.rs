@@ -1,0 +1,271 @@
+//! The attention half of a layer: projections, RoPE, the planned attentions, their gates, and the
+//! output projection.
+//!
+//! Every method runs through this code. A [`LayerPlan`] says which attentions a layer computes from
+//! the same q, k and v and which of them feed the next layer; training ssa computes two, feeds one,
+//! and aligns them.
+
+use ssa_kernels::ops::attention::gated_pair::{
+    GatedPair, GatedPairGrads, PairAlignment, gated_pair_bwd, gated_pair_fwd,
+};
+use ssa_kernels::ops::attention::{AttentionCall, AttentionGrads, AttentionMode};
+use ssa_kernels::ops::gate::{GateBranch, gate_apply_bwd, gate_apply_fwd, gate_bwd, gate_fwd};
+use ssa_kernels::ops::linear::{linear_bwd_input, linear_bwd_weight, linear_fwd};
+use ssa_kernels::ops::rope::{RopeTable, rope_bwd, rope_fwd};
+use ssa_kernels::{Documents, Scalar, Tensor};
+
+use crate::method::{AttentionInputs, LayerPlan, PlannedAttention, SavedAttention};
+use crate::options::{AttentionOptions, DocumentMasking};
+use crate::{LayerParameters, Result};
+
+/// What stays the same over all layers of a call.
+#[derive(Clone, Copy)]
+pub(crate) struct AttentionContext<'a> {
+    pub(crate) options: &'a AttentionOptions,
+    pub(crate) documents: &'a Documents,
+    /// One document per row: what the sparse stream sees under [`DocumentMasking::FullOnly`].
+    pub(crate) rows: &'a Documents,
+    pub(crate) rope: &'a RopeTable,
+    pub(crate) head_dim: usize,
+    /// `head_dim^-0.5`.
+    pub(crate) softmax_scale: f32,
+}
+
+impl<'a> AttentionContext<'a> {
+    /// What an attention of a mode computes from.
+    fn inputs(&self, qkv: &'a QueryKeyValue, mode: AttentionMode) -> AttentionInputs<'a> {
+        let documents = match (self.options.document_masking, mode) {
+            (DocumentMasking::Both, _) | (_, AttentionMode::Full) => self.documents,
+            (DocumentMasking::FullOnly, AttentionMode::Sparse) => self.rows,
+        };
+        let QueryKeyValue { q, k, v } = qkv;
+        AttentionInputs {
+            call: AttentionCall { q, k, v, documents, softmax_scale: self.softmax_scale },
+            selection: &self.options.selection,
+            window_size: self.options.window_size,
+        }
+    }
+}
+
+/// The inputs of every attention of a layer, after RoPE.
+pub(crate) struct QueryKeyValue {
+    pub(crate) q: Tensor,
+    pub(crate) k: Tensor,
+    pub(crate) v: Tensor,
+}
+
+/// What the backward needs in addition to the normed input.
+pub(crate) struct AttentionSaved {
+    qkv: QueryKeyValue,
+    gates: Gates,
+    branches: Vec<Branch>,
+    /// The mode whose gated outputs feed the next layer.
+    stream: AttentionMode,
+    alignment_sum: Option<Scalar>,
+}
+
+/// A computed attention.
+struct Branch {
+    mode: AttentionMode,
+    gate: GateBranch,
+    saved: SavedAttention,
+}
+
+/// The sigmoid gates `[B, T, HQ]` in use.
+struct Gates(Vec<(GateBranch, Tensor)>);
+
+impl Gates {
+    fn forward(x: &Tensor, weights: &LayerParameters, plan: &LayerPlan) -> Result<Self> {
+        let mut gates = Self(Vec::new());
+        for branch in plan.attentions().iter().map(|planned| planned.kind.gate()) {
+            if gates.0.iter().all(|(present, _)| *present != branch) {
+                gates.0.push((branch, gate_fwd(x, &weights.g_proj, branch)?));
+            }
+        }
+        Ok(gates)
+    }
+
+    fn zeros_like(other: &Self) -> Self {
+        Self(other.0.iter().map(|(branch, gate)| (*branch, Tensor::zeros_like(gate))).collect())
+    }
+
+    fn get(&self, branch: GateBranch) -> &Tensor {
+        &self.0[self.index(branch)].1
+    }
+
+    fn get_mut(&mut self, branch: GateBranch) -> &mut Tensor {
+        let index = self.index(branch);
+        &mut self.0[index].1
+    }
+
+    fn index(&self, branch: GateBranch) -> usize {
+        self.0.iter().take_while(|(present, _)| *present != branch).count()
+    }
+}
+
+/// Projects the normed input `x` `[B, T, hidden]` to q, k and v and rotates q and k.
+pub(crate) fn project(
+    x: &Tensor,
+    weights: &LayerParameters,
+    context: &AttentionContext<'_>,
+) -> Result<QueryKeyValue> {
+    let head_dim = context.head_dim;
+    let heads = |weight: &Tensor| -> Result<Tensor> {
+        let shape = [x.shape()[0], x.shape()[1], weight.shape()[0] / head_dim, head_dim];
+        Ok(linear_fwd(x, weight)?.reshape(shape)?)
+    };
+    let mut qkv = QueryKeyValue {
+        q: heads(&weights.q_proj)?,
+        k: heads(&weights.k_proj)?,
+        v: heads(&weights.v_proj)?,
+    };
+    rope_fwd(&mut qkv.q, context.documents, context.rope)?;
+    rope_fwd(&mut qkv.k, context.documents, context.rope)?;
+    Ok(qkv)
+}
+
+/// Runs the planned attentions on projected inputs and returns the layer's attention output `[B, T,
+/// hidden]`.
+///
+/// With `alignment`, a layer of both streams also sums the alignment loss between them.
+pub(crate) fn forward(
+    x: &Tensor,
+    qkv: QueryKeyValue,
+    weights: &LayerParameters,
+    plan: &LayerPlan,
+    context: &AttentionContext<'_>,
+    alignment: Option<&PairAlignment<'_>>,
+) -> Result<(Tensor, AttentionSaved)> {
+    let gates = Gates::forward(x, weights, plan)?;
+    let compute = |planned: &PlannedAttention| {
+        let saved = planned.kind.forward(&context.inputs(&qkv, planned.mode))?;
+        Ok(Branch { mode: planned.mode, gate: planned.kind.gate(), saved })
+    };
+    let branches = plan.attentions().iter().map(compute).collect::<Result<_>>()?;
+    let stream = plan.stream();
+    let mut saved = AttentionSaved { qkv, gates, branches, stream, alignment_sum: None };
+    let mixed = match (saved.pair(), alignment) {
+        (Some(pair), Some(alignment)) => {
+            let (mixed, sum) = gated_pair_fwd(&pair, alignment)?;
+            saved.alignment_sum = Some(sum);
+            rows_of_tokens(mixed)?
+        }
+        _ => saved.mixed()?,
+    };
+    let out = linear_fwd(&mixed, &weights.o_proj)?;
+    Ok((out, saved))
+}
+
+/// The heads of each token `[B, T, HQ, D]` as one row `[B, T, HQ * D]`.
+fn rows_of_tokens(heads: Tensor) -> Result<Tensor> {
+    let [batch, tokens] = [heads.shape()[0], heads.shape()[1]];
+    let width = heads.len() / (batch * tokens);
+    Ok(heads.reshape([batch, tokens, width])?)
+}
+
+impl AttentionSaved {
+    /// Sum of the alignment loss over the valid tokens, heads and dimensions of this layer. `None` if
+    /// it was not requested or the layer does not compute both streams.
+    pub(crate) fn take_alignment_sum(&mut self) -> Option<Scalar> {
+        self.alignment_sum.take()
+    }
+
+    /// The input of the output projection `[B, T, HQ * D]`: the sum of the gated outputs of the
+    /// stream.
+    fn mixed(&self) -> Result<Tensor> {
+        let mut mixed: Option<Tensor> = None;
+        for branch in self.branches.iter().filter(|branch| branch.mode == self.stream) {
+            let gated = gate_apply_fwd(branch.saved.out(), self.gates.get(branch.gate))?;
+            match &mut mixed {
+                None => mixed = Some(gated),
+                Some(sum) => sum.add_assign(&gated)?,
+            }
+        }
+        rows_of_tokens(mixed.unwrap_or_else(|| Tensor::zeros_like(&self.qkv.q)))
+    }
+
+    /// The outputs of the two streams with their gate, if the layer computed both.
+    fn pair(&self) -> Option<GatedPair<'_>> {
+        match self.branches.as_slice() {
+            [full, sparse] if full.mode != sparse.mode => Some(GatedPair {
+                full: full.saved.out(),
+                sparse: sparse.saved.out(),
+                gate: self.gates.get(full.gate),
+                chosen: self.stream,
+            }),
+            _ => None,
+        }
+    }
+
+    /// The gradients of the attentions' outputs and of the gates. The alignment comes with the
+    /// factor of its sum in the loss.
+    fn outputs_backward(
+        &self,
+        dmixed: &Tensor,
+        (alignment, scale): (&PairAlignment<'_>, f32),
+    ) -> Result<(Vec<Tensor>, Gates)> {
+        let mut dgates = Gates::zeros_like(&self.gates);
+        let mut douts: Vec<Tensor> =
+            self.branches.iter().map(|_| Tensor::zeros_like(dmixed)).collect();
+        match (self.pair(), self.branches.as_slice(), douts.as_mut_slice()) {
+            (Some(pair), [full, _], [dfull, dsparse]) => {
+                let dgate = dgates.get_mut(full.gate);
+                let grads = GatedPairGrads { dfull, dsparse, dgate };
+                gated_pair_bwd(dmixed, &pair, alignment, scale, grads)?;
+            }
+            (_, branches, douts) => {
+                let fed = branches.iter().zip(douts).filter(|(it, _)| it.mode == self.stream);
+                for (branch, dout) in fed {
+                    let (gate, dgate) = (self.gates.get(branch.gate), dgates.get_mut(branch.gate));
+                    gate_apply_bwd(dmixed, branch.saved.out(), gate, dout, dgate)?;
+                }
+            }
+        }
+        Ok((douts, dgates))
+    }
+
+    /// Adds to the weight gradients and returns the gradient of the normed input.
+    ///
+    /// `dout` is the gradient of the layer's attention output; `alignment` comes with the factor of
+    /// its sum in the loss.
+    pub(crate) fn backward(
+        &self,
+        dout: &Tensor,
+        x: &Tensor,
+        weights: &LayerParameters,
+        context: &AttentionContext<'_>,
+        alignment: (&PairAlignment<'_>, f32),
+        grads: &mut LayerParameters,
+    ) -> Result<Tensor> {
+        linear_bwd_weight(dout, &self.mixed()?, &mut grads.o_proj)?;
+        let QueryKeyValue { q, k, v } = &self.qkv;
+        let mixed_shape = [x.shape()[0], x.shape()[1], weights.o_proj.shape()[1]];
+        let mut dmixed = Tensor::zeros_on(&x.device(), x.dtype(), mixed_shape)?;
+        linear_bwd_input(dout, &weights.o_proj, &mut dmixed)?;
+        let dmixed = dmixed.reshape(q.shape())?;
+
+        let (douts, dgates) = self.outputs_backward(&dmixed, alignment)?;
+        let mut dqkv = AttentionGrads::zeros_like(q, k, v);
+        for (branch, dout) in self.branches.iter().zip(&douts) {
+            let inputs = context.inputs(&self.qkv, branch.mode);
+            branch.saved.backward(dout, &inputs, &mut dqkv)?;
+        }
+        rope_bwd(&mut dqkv.dq, context.documents, context.rope)?;
+        rope_bwd(&mut dqkv.dk, context.documents, context.rope)?;
+
+        let mut dx = Tensor::zeros_like(x);
+        for ((branch, gate), (_, dgate)) in self.gates.0.iter().zip(&dgates.0) {
+            gate_bwd(dgate, gate, x, &weights.g_proj, *branch, &mut dx, &mut grads.g_proj)?;
+        }
+        for (dhead, weight, dweight) in [
+            (dqkv.dq, &weights.q_proj, &mut grads.q_proj),
+            (dqkv.dk, &weights.k_proj, &mut grads.k_proj),
+            (dqkv.dv, &weights.v_proj, &mut grads.v_proj),
+        ] {
+            let dhead = dhead.reshape([x.shape()[0], x.shape()[1], weight.shape()[0]])?;
+            linear_bwd_weight(&dhead, x, dweight)?;
+            linear_bwd_input(&dhead, weight, &mut dx)?;
+        }
+        Ok(dx)
+    }
+}

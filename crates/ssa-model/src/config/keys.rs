@@ -1,0 +1,96 @@
+//! Reading the keys of a JSON object.
+
+use serde_json::{Map, Value};
+
+use crate::{ModelError, Result};
+
+/// The keys of one JSON object. `null` counts as absent, as Hugging Face writes it for "not set".
+pub(super) struct Keys<'a> {
+    origin: &'a str,
+    /// Path of the object within the file, with a dot at its end.
+    prefix: String,
+    map: &'a Map<String, Value>,
+}
+
+impl<'a> Keys<'a> {
+    /// The keys of the object at the root of `origin`, which errors name.
+    pub(super) fn new(origin: &'a str, map: &'a Map<String, Value>) -> Self {
+        Self { origin, prefix: String::new(), map }
+    }
+
+    fn get(&self, key: &str) -> Option<&'a Value> {
+        self.map.get(key).filter(|value| !value.is_null())
+    }
+
+    fn read<T>(
+        &self,
+        key: &str,
+        expected: &str,
+        read: impl Fn(&'a Value) -> Option<T>,
+    ) -> Result<Option<T>> {
+        match self.get(key) {
+            None => Ok(None),
+            Some(value) => read(value).map(Some).ok_or_else(|| self.error(key, expected)),
+        }
+    }
+
+    pub(super) fn has(&self, key: &str) -> bool {
+        self.get(key).is_some()
+    }
+
+    pub(super) fn text(&self, key: &str) -> Result<Option<&'a str>> {
+        self.read(key, "a string", Value::as_str)
+    }
+
+    pub(super) fn number(&self, key: &str) -> Result<Option<f64>> {
+        self.read(key, "a number", Value::as_f64)
+    }
+
+    pub(super) fn size(&self, key: &str) -> Result<Option<usize>> {
+        self.read(key, "a whole number", |value| value.as_u64()?.try_into().ok())
+    }
+
+    pub(super) fn flag(&self, key: &str) -> Result<Option<bool>> {
+        self.read(key, "true or false", Value::as_bool)
+    }
+
+    pub(super) fn token(&self, key: &str) -> Result<Option<u32>> {
+        self.read(key, "a token number", token)
+    }
+
+    pub(super) fn tokens(&self, key: &str) -> Result<Vec<u32>> {
+        let tokens = self.read(key, "a token number or a list of them", |value| match value {
+            Value::Array(list) => list.iter().map(token).collect(),
+            single => token(single).map(|token| vec![token]),
+        })?;
+        Ok(tokens.unwrap_or_default())
+    }
+
+    pub(super) fn object(&self, key: &str) -> Result<Option<Keys<'a>>> {
+        let map = self.read(key, "an object or null", Value::as_object)?;
+        Ok(map.map(|map| Keys {
+            origin: self.origin,
+            prefix: format!("{}{key}.", self.prefix),
+            map,
+        }))
+    }
+
+    /// Reads a key with one of the methods above and insists that it is there.
+    pub(super) fn required<T>(
+        &self,
+        key: &str,
+        read: impl Fn(&Self, &str) -> Result<Option<T>>,
+    ) -> Result<T> {
+        read(self, key)?.ok_or_else(|| self.error(key, "a value"))
+    }
+
+    /// The error for a key whose value is not as expected.
+    pub(super) fn error(&self, key: &str, expected: &str) -> ModelError {
+        let value = self.get(key).map_or_else(|| "missing".to_owned(), Value::to_string);
+        ModelError::config(self.origin, format!("{}{key}", self.prefix), value, expected)
+    }
+}
+
+fn token(value: &Value) -> Option<u32> {
+    value.as_u64()?.try_into().ok()
+}

@@ -1,0 +1,11 @@
+//! The kinds of attention there are, one file each.
+
+mod compression;
+mod full;
+mod sparse;
+mod window;
+
+pub use compression::Compression;
+pub use full::Full;
+pub use sparse::Sparse;
+pub use window::Window;

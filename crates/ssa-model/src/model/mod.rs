@@ -1,0 +1,194 @@
+//! The decoder: embedding, layers, final norm and head.
+
+mod training;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use ssa_kernels::ops::embedding::embedding_fwd;
+use ssa_kernels::ops::linear::linear_fwd_f32;
+use ssa_kernels::ops::rms_norm::rms_norm_fwd;
+use ssa_kernels::ops::rope::RopeTable;
+use ssa_kernels::{Device, Documents, Tensor};
+
+use crate::attention::{AttentionContext, QueryKeyValue};
+use crate::error::InputError;
+use crate::layer::{self, LayerContext};
+use crate::rope::GrowingRopeTable;
+use crate::{AttentionOptions, Input, ModelConfig, Parameters, Result, checkpoint};
+
+pub use training::Objective;
+
+/// A language model: its configuration, its weights and what follows from them.
+pub struct Model {
+    config: ModelConfig,
+    parameters: Parameters,
+    rope: Arc<GrowingRopeTable>,
+}
+
+/// The inputs of one layer's attention, shown to an observer of [`Model::forward_observed`].
+pub struct LayerAttention<'a> {
+    /// Index of the layer.
+    pub layer: usize,
+    /// Queries after RoPE `[B, T, HQ, D]`.
+    pub q: &'a Tensor,
+    /// Keys after RoPE `[B, T, H, D]`.
+    pub k: &'a Tensor,
+    /// Values `[B, T, H, D]`.
+    pub v: &'a Tensor,
+    /// Documents of the input.
+    pub documents: &'a Documents,
+    /// `head_dim^-0.5`.
+    pub softmax_scale: f32,
+}
+
+impl Model {
+    /// A model of the given weights.
+    ///
+    /// # Errors
+    /// A weight does not have the shape the configuration gives it.
+    pub fn new(config: ModelConfig, parameters: Parameters) -> Result<Self> {
+        parameters.check(&config)?;
+        let rope = Arc::new(GrowingRopeTable::new(&config)?);
+        Ok(Self { config, parameters, rope })
+    }
+
+    /// A model with fresh random weights; the same seed gives the same weights.
+    ///
+    /// # Errors
+    /// As [`Model::new`].
+    pub fn init(config: ModelConfig, seed: u64) -> Result<Self> {
+        let parameters = Parameters::init(&config, seed)?;
+        Self::new(config, parameters)
+    }
+
+    /// Reads a checkpoint directory in Hugging Face layout.
+    ///
+    /// # Errors
+    /// A file is missing, damaged or does not fit the configuration; the error names it.
+    pub fn load(directory: &Path) -> Result<Self> {
+        let (config, parameters) = checkpoint::load(directory)?;
+        Self::new(config, parameters)
+    }
+
+    /// Writes a checkpoint directory in Hugging Face layout.
+    ///
+    /// # Errors
+    /// A file cannot be written; the error names it.
+    pub fn save(&self, directory: &Path) -> Result<()> {
+        checkpoint::save(directory, &self.config, self.parameters.on_host()?.as_ref())
+    }
+
+    /// A copy on a device, in the type that the device computes in.
+    ///
+    /// # Errors
+    /// [`ModelError::Kernel`](crate::ModelError::Kernel) if the device is out of memory.
+    pub fn to_device(&self, device: &Device) -> Result<Self> {
+        let parameters = self.parameters.to_device(device, device.dtype())?;
+        Ok(Self { config: self.config.clone(), parameters, rope: self.rope.clone() })
+    }
+
+    /// The device of the weights, where everything is computed.
+    pub fn device(&self) -> Device {
+        self.parameters.device()
+    }
+
+    /// The configuration.
+    pub fn config(&self) -> &ModelConfig {
+        &self.config
+    }
+
+    /// The weights.
+    pub fn parameters(&self) -> &Parameters {
+        &self.parameters
+    }
+
+    /// The weights, for an optimizer.
+    pub fn parameters_mut(&mut self) -> &mut Parameters {
+        &mut self.parameters
+    }
+
+    /// The hidden states after the final norm, `[B, T, hidden]`.
+    ///
+    /// # Errors
+    /// Ids outside the vocabulary, documents longer than the model's positions, or impossible
+    /// options.
+    pub fn forward(&self, input: &Input, options: &AttentionOptions) -> Result<Tensor> {
+        self.forward_observed(input, options, &mut |_| Ok(()))
+    }
+
+    /// [`Model::forward`], showing the inputs of every layer's attention to `observer` on the way.
+    ///
+    /// # Errors
+    /// As [`Model::forward`], and what the observer returns.
+    pub fn forward_observed(
+        &self,
+        input: &Input,
+        options: &AttentionOptions,
+        observer: &mut dyn FnMut(LayerAttention<'_>) -> Result<()>,
+    ) -> Result<Tensor> {
+        let plan = options.method.inference_plan(options.mode)?;
+        let rows = Documents::rows(input.batch(), input.tokens())?;
+        let rope = self.rope_for(input)?;
+        let context = self.context(input, options, &rows, &rope);
+        let mut x = self.embed(input)?;
+        for (index, weights) in self.parameters.layers.iter().enumerate() {
+            let observe = |qkv: &QueryKeyValue| {
+                observer(LayerAttention {
+                    layer: index,
+                    q: &qkv.q,
+                    k: &qkv.k,
+                    v: &qkv.v,
+                    documents: input.documents(),
+                    softmax_scale: context.attention.softmax_scale,
+                })
+            };
+            (x, _) = layer::forward(x, weights, &plan, &context, None, observe)?;
+        }
+        Ok(rms_norm_fwd(&x, &self.parameters.norm, context.rms_norm_eps)?.out)
+    }
+
+    /// Next-token logits `[B, T, V]` of hidden states, in `f32` on every device. Training and
+    /// evaluation never call this: they fuse the head with the loss.
+    ///
+    /// # Errors
+    /// `hidden` is not as wide as the model.
+    pub fn logits(&self, hidden: &Tensor) -> Result<Tensor> {
+        Ok(linear_fwd_f32(hidden, self.parameters.head())?)
+    }
+
+    /// Embeds the ids of an input.
+    pub(crate) fn embed(&self, input: &Input) -> Result<Tensor> {
+        let shape = [input.batch(), input.tokens()];
+        Ok(embedding_fwd(input.ids(), &self.parameters.embed_tokens, shape)?)
+    }
+
+    /// The RoPE table for the documents of an input.
+    pub(crate) fn rope_for(&self, input: &Input) -> Result<Arc<RopeTable>> {
+        let longest = input.documents().ranges().map(|range| range.len()).max().unwrap_or(0);
+        let positions = self.config.max_position_embeddings;
+        if longest > positions {
+            return Err(InputError::DocumentTooLong { tokens: longest, positions }.into());
+        }
+        self.rope.covering(longest, &self.config)
+    }
+
+    /// What all layers of a call share.
+    pub(crate) fn context<'a>(
+        &self,
+        input: &'a Input,
+        options: &'a AttentionOptions,
+        rows: &'a Documents,
+        rope: &'a RopeTable,
+    ) -> LayerContext<'a> {
+        let attention = AttentionContext {
+            options,
+            documents: input.documents(),
+            rows,
+            rope,
+            head_dim: self.config.head_dim,
+            softmax_scale: self.config.softmax_scale(),
+        };
+        LayerContext { attention, rms_norm_eps: self.config.rms_norm_eps as f32 }
+    }
+}

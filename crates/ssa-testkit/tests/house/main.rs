@@ -1,0 +1,17 @@
+//! Rules that hold for the whole repository: line width, spelling and the direction of imports.
+//!
+//! They read the files of the repository only; no network and no git.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "helpers of tests fail by panicking"
+)]
+
+mod crates;
+mod files;
+mod modules;
+mod paths;
+mod spelling;
+mod width;

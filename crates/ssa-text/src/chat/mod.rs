@@ -1,0 +1,152 @@
+//! Conversations as text, as transformers' `apply_chat_template` renders them.
+//!
+//! The template language is Jinja2 as transformers sets it up: `trim_blocks` and `lstrip_blocks`,
+//! loop controls, `{% generation %}`, `raise_exception`, `strftime_now` (in UTC), and a `tojson`
+//! that is Python's `json.dumps`. minijinja runs the templates; [`functions`], [`methods`] and
+//! [`format`] replace what it does differently from Python, [`rewrite`] translates the two
+//! notations that it lacks.
+//!
+//! A template is foreign code: its instructions and the bytes it makes are bounded by fuel, and so
+//! is the depth of its calls. It runs on a stack that even the deepest value that this fuel can
+//! build does not overflow when it is dropped.
+
+mod conversation;
+mod format;
+mod functions;
+mod methods;
+mod rewrite;
+mod tojson;
+
+use std::path::PathBuf;
+use std::sync::OnceLock;
+use std::thread;
+
+use minijinja::syntax::SyntaxConfig;
+use minijinja::value::Value;
+use minijinja::{AutoEscape, Environment, Error, context};
+
+pub use conversation::Conversation;
+
+use crate::panics::catch_panic;
+use crate::{Json, Result, TextError};
+
+/// What a template may use: one unit is an instruction or 64 bytes of strings and lists.
+const BASE_FUEL: u64 = 2 << 20;
+/// Additional units for every byte of the conversation.
+const FUEL_PER_BYTE: u64 = 8;
+const MAX_FUEL: u64 = 32 << 20;
+/// Bytes of stack for each unit: a level of nesting costs several units, and less than 300 bytes.
+const STACK_PER_FUEL: u64 = 32;
+/// Nested calls of macros and levels of nested values.
+const RECURSION_LIMIT: usize = 200;
+const NAME: &str = "chat_template";
+
+/// The chat templates of a tokenizer. They are parsed when they are first used.
+#[derive(Debug)]
+pub(crate) struct ChatTemplate {
+    /// The file that holds them.
+    path: PathBuf,
+    default: Option<Compiled>,
+    /// Used instead of `default` where a conversation comes with tools.
+    tool_use: Option<Compiled>,
+    /// `bos_token`, `eos_token` and so on, as far as the tokenizer has them.
+    special_tokens: Vec<(String, Value)>,
+}
+
+#[derive(Debug)]
+struct Compiled {
+    source: Vec<u8>,
+    environment: OnceLock<Result<Environment<'static>, String>>,
+}
+
+impl ChatTemplate {
+    pub(crate) fn new(
+        path: PathBuf,
+        default: Option<Vec<u8>>,
+        tool_use: Option<Vec<u8>>,
+        special_tokens: Vec<(String, Json)>,
+    ) -> Self {
+        let compiled = |source: Vec<u8>| Compiled { source, environment: OnceLock::new() };
+        let special_tokens =
+            special_tokens.into_iter().map(|(name, token)| (name, token.to_template())).collect();
+        Self {
+            path,
+            default: default.map(compiled),
+            tool_use: tool_use.map(compiled),
+            special_tokens,
+        }
+    }
+
+    /// The text of a conversation.
+    pub(crate) fn render(&self, conversation: &Conversation) -> Result<String> {
+        let failed = |cause| TextError::ChatTemplate { path: self.path.clone(), cause };
+        let tool_use = self.tool_use.as_ref().filter(|_| conversation.tools().is_some());
+        let Some(template) = tool_use.or(self.default.as_ref()) else {
+            return Err(failed("there is no template named `default`".to_owned()));
+        };
+        let environment = template.environment().map_err(|cause| failed(cause.clone()))?;
+        let bytes = conversation.bytes() as u64;
+        let fuel = BASE_FUEL.saturating_add(bytes.saturating_mul(FUEL_PER_BYTE)).min(MAX_FUEL);
+        // The engine is not known to panic; a template must not be what proves otherwise.
+        let render = || catch_panic(|| self.render_with(environment, conversation, fuel));
+        let rendered = thread::scope(|scope| {
+            let stack = (fuel * STACK_PER_FUEL) as usize;
+            let thread = thread::Builder::new().stack_size(stack).spawn_scoped(scope, render);
+            let thread = thread.map_err(|error| format!("no thread to render it: {error}"))?;
+            thread.join().unwrap_or_else(|_| Err("it ended the engine".to_owned()))
+        });
+        rendered.and_then(|text| text).map_err(failed)
+    }
+
+    fn render_with(
+        &self,
+        environment: &Environment<'static>,
+        conversation: &Conversation,
+        fuel: u64,
+    ) -> Result<String, String> {
+        let mut environment = environment.clone();
+        environment.set_fuel(Some(fuel));
+        let context = context! {
+            messages => conversation.messages().to_template(),
+            tools => conversation.tools().map_or(Value::from(()), Json::to_template),
+            documents => Value::from(()),
+            add_generation_prompt => false,
+            ..Value::from_pairs(self.special_tokens.iter().cloned())
+        };
+        let template = environment.get_template(NAME);
+        template.and_then(|template| template.render(context)).map_err(|error| describe(&error))
+    }
+}
+
+impl Compiled {
+    fn environment(&self) -> Result<&Environment<'static>, &String> {
+        self.environment.get_or_init(|| compile(&self.source)).as_ref()
+    }
+}
+
+fn compile(source: &[u8]) -> Result<Environment<'static>, String> {
+    let source = str::from_utf8(source).map_err(|error| format!("not UTF-8: {error}"))?;
+    let mut environment = Environment::new();
+    let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
+    environment.set_syntax(syntax.map_err(|error| error.to_string())?);
+    environment.set_auto_escape_callback(|_| AutoEscape::None);
+    environment.set_recursion_limit(RECURSION_LIMIT);
+    environment.set_unknown_method_callback(methods::call);
+    functions::add_to(&mut environment);
+    let source = rewrite::to_minijinja(source);
+    let added = catch_panic(|| environment.add_template_owned(NAME, source));
+    added?.map_err(|error| describe(&error))?;
+    Ok(environment)
+}
+
+/// What the engine says, with the line of the template.
+fn describe(error: &Error) -> String {
+    let mut text = error.detail().map_or_else(|| error.kind().to_string(), str::to_owned);
+    if let Some(line) = error.line() {
+        text = format!("line {line}: {text}");
+    }
+    match std::error::Error::source(error) {
+        Some(source) => format!("{text}: {source}"),
+        None => text,
+    }
+}

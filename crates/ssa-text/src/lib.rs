@@ -1,0 +1,46 @@
+//! From text to token ids and back, without any input format, download or training code.
+//!
+//! ```text
+//! text           Tokenizer::encode, Encoder::append      -> ids
+//! ids            Tokenizer::decode                       -> text
+//! conversation   Tokenizer::render                       -> text, as transformers renders it
+//! documents      train_tokenizer                         -> tokenizer.json
+//! ```
+//!
+//! A server can use this crate alone: it depends on neither Parquet, compression nor the network.
+//!
+//! ```
+//! use ssa_text::{Conversation, Tokenizer};
+//!
+//! # fn main() -> Result<(), ssa_text::TextError> {
+//! let messages = br#"[{"role": "user", "content": "Hi"}]"#;
+//! let conversation = Conversation::from_json(messages)?;
+//! assert_eq!(Tokenizer::Bytes.render(&conversation)?, "user: Hi\n\n");
+//! assert_eq!(Tokenizer::Bytes.encode(b"Hi")?, [72, 105]);
+//! # Ok(())
+//! # }
+//! ```
+
+mod bytes;
+mod chat;
+mod cuts;
+mod document;
+mod encoder;
+mod error;
+mod json;
+mod panics;
+mod tokenizer;
+mod train;
+
+pub use bytes::ByteTokenizer;
+pub use chat::Conversation;
+pub use document::{Document, text_bytes};
+pub use encoder::Encoder;
+pub use error::TextError;
+pub use json::Json;
+pub use panics::catch_panic;
+pub use tokenizer::{BYTES, HfTokenizer, TOKENIZER_FILES, TOKENIZER_JSON, Tokenizer};
+pub use train::{TrainTokenizerOptions, train_tokenizer};
+
+/// Result of every fallible function in this crate.
+pub type Result<T, E = TextError> = std::result::Result<T, E>;

@@ -1,0 +1,175 @@
+//! Any tokenizer behind one type.
+
+mod files;
+mod foreign;
+mod hugging_face;
+mod limits;
+
+use std::path::Path;
+
+pub(crate) use files::TOKENIZER_CONFIG;
+pub use files::{TOKENIZER_FILES, TOKENIZER_JSON};
+pub use hugging_face::HfTokenizer;
+
+use crate::bytes::ByteTokenizer;
+use crate::chat::Conversation;
+use crate::document::Document;
+use crate::encoder::Encoder;
+use crate::{Result, TextError};
+
+/// The name that stands for [`ByteTokenizer`] where a path to a tokenizer is expected.
+pub const BYTES: &str = "bytes";
+
+/// Any tokenizer.
+#[derive(Debug)]
+pub enum Tokenizer {
+    /// One token per byte.
+    Bytes,
+    /// A `tokenizer.json`.
+    Hf(Box<HfTokenizer>),
+}
+
+impl Tokenizer {
+    /// The tokenizer of this name: `bytes`, a `tokenizer.json`, or a directory that holds one.
+    ///
+    /// `eos_token` names the token that ends every document; without it, `tokenizer_config.json`
+    /// beside the tokenizer does, or one of the names that published tokenizers use. Tokens that
+    /// this file declares in `added_tokens_decoder` and the tokenizer lacks are added.
+    ///
+    /// # Errors
+    /// [`TextError::Missing`] or [`TextError::Read`] if a file is missing or unreadable,
+    /// [`TextError::Tokenizer`] if it is not a `tokenizer.json`, is damaged, or asks for ids or
+    /// expressions beyond all use, [`TextError::NoEosToken`] if nothing says which token ends a
+    /// document.
+    pub fn load(path: &Path, eos_token: Option<&str>) -> Result<Self> {
+        if path == Path::new(BYTES) {
+            return match eos_token {
+                None => Ok(Self::Bytes),
+                Some(token) => {
+                    Err(TextError::setting("eos_token", "nothing for the tokenizer `bytes`", token))
+                }
+            };
+        }
+        HfTokenizer::load(path, eos_token).map(|tokenizer| Self::Hf(Box::new(tokenizer)))
+    }
+
+    /// Number of ids: every id is below.
+    pub fn vocab_size(&self) -> usize {
+        match self {
+            Self::Bytes => ByteTokenizer::VOCAB_SIZE,
+            Self::Hf(tokenizer) => tokenizer.vocab_size(),
+        }
+    }
+
+    /// The id that ends every document.
+    pub fn eos(&self) -> u32 {
+        match self {
+            Self::Bytes => ByteTokenizer::EOS,
+            Self::Hf(tokenizer) => tokenizer.eos(),
+        }
+    }
+
+    /// The name of that id; none for bytes, where it has none.
+    pub fn eos_token(&self) -> Option<String> {
+        match self {
+            Self::Bytes => None,
+            Self::Hf(tokenizer) => tokenizer.eos_token(),
+        }
+    }
+
+    /// SHA-256 of `tokenizer.json`; none for bytes, which has no file.
+    pub fn sha256(&self) -> Option<&str> {
+        match self {
+            Self::Bytes => None,
+            Self::Hf(tokenizer) => Some(tokenizer.sha256()),
+        }
+    }
+
+    /// An encoder for one thread. Each keeps a cache of its own, so that threads never wait for
+    /// each other.
+    pub fn encoder(&self) -> Encoder<'_> {
+        Encoder::new(self)
+    }
+
+    /// The ids of a text, without the id that ends a document.
+    ///
+    /// # Errors
+    /// As [`Encoder::append`].
+    pub fn encode(&self, text: &[u8]) -> Result<Vec<u32>> {
+        let mut ids = Vec::new();
+        self.encoder().append(text, &mut ids)?;
+        Ok(ids)
+    }
+
+    /// The text of the ids, special tokens spelled out. Bytes that are not UTF-8 become U+FFFD.
+    ///
+    /// # Errors
+    /// [`TextError::UnknownToken`] for an id that is not in the vocabulary.
+    pub fn decode(&self, ids: &[u32]) -> Result<String> {
+        Ok(String::from_utf8_lossy(&self.decode_bytes(ids)?).into_owned())
+    }
+
+    /// The text of the ids as bytes: those of the tokenizer `bytes` as they were.
+    ///
+    /// # Errors
+    /// As [`decode`](Self::decode).
+    pub fn decode_bytes(&self, ids: &[u32]) -> Result<Vec<u8>> {
+        if let Some(&id) = ids.iter().find(|&&id| id as usize >= self.vocab_size()) {
+            return Err(TextError::UnknownToken { id, vocab_size: self.vocab_size() });
+        }
+        match self {
+            Self::Bytes => ByteTokenizer.decode(ids),
+            Self::Hf(tokenizer) => tokenizer.decode(ids).map(String::into_bytes),
+        }
+    }
+
+    /// A conversation as one text: by the tokenizer's chat template if it has one, as transformers
+    /// renders it, else as paragraphs `role: content`.
+    ///
+    /// # Errors
+    /// [`TextError::ChatTemplate`] if the template is wrong, exceeds its limits or refuses the
+    /// conversation, [`TextError::Conversation`] if there is no template and the messages need one.
+    pub fn render(&self, conversation: &Conversation) -> Result<String> {
+        match self {
+            Self::Hf(tokenizer) => tokenizer.render(conversation),
+            Self::Bytes => conversation.paragraphs(),
+        }
+    }
+
+    /// The ids of each document, in order, without the id that ends it, even if the text itself
+    /// ends with that token.
+    ///
+    /// # Errors
+    /// As [`Encoder::append`]; the message names the document.
+    pub fn encode_documents(&self, documents: &[Document]) -> Result<Vec<Vec<u32>>> {
+        if matches!(self, Self::Bytes) {
+            return Ok(ByteTokenizer.encode_documents(documents));
+        }
+        let mut encoder = self.encoder();
+        let encode = |document: &Document| {
+            let mut ids = Vec::new();
+            encoder
+                .append(&document.text, &mut ids)
+                .map_err(|error| error.in_document(&document.name))?;
+            ids.pop_if(|id| *id == self.eos());
+            Ok(ids)
+        };
+        documents.iter().map(encode).collect()
+    }
+
+    /// Copies the files of the tokenizer into a directory, where [`Tokenizer::load`] finds them
+    /// again, and returns their names; each file is replaced as a whole. The tokenizer `bytes` has
+    /// no files.
+    ///
+    /// # Errors
+    /// [`TextError::Read`] or [`TextError::File`] names the file.
+    pub fn copy_to(&self, directory: &Path) -> Result<Vec<&'static str>> {
+        match self {
+            Self::Bytes => Ok(Vec::new()),
+            Self::Hf(tokenizer) => tokenizer.copy_to(directory),
+        }
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests;
