@@ -56,6 +56,16 @@ fn products(config: &ModelConfig, rows: usize) -> [Product; 6] {
     ]
 }
 
+/// Bytes that the largest product takes on the CPU, its inputs, output and gradients together.
+pub fn gemm_bytes(config: &ModelConfig, rows: usize) -> usize {
+    let elements = |product: &Product| {
+        let Product { rows, inputs, outputs, .. } = product;
+        rows * (inputs + outputs) + inputs * outputs
+    };
+    // Two sets of inputs and results, and the gradients.
+    products(config, rows).iter().map(elements).max().unwrap_or(0) * 6 * size_of::<f32>()
+}
+
 /// Measures the products of a step of `rows` tokens of a model, forward and both gradients, as
 /// training calls them: gradients are written where nothing was yet.
 ///

@@ -18,8 +18,8 @@ mod selection;
 mod step;
 mod timing;
 
-pub use attention::{AttentionRow, AttentionSettings, attention};
-pub use gemm::{GemmRow, gemm};
+pub use attention::{AttentionRow, AttentionSettings, attention, attention_bytes};
+pub use gemm::{GemmRow, gemm, gemm_bytes};
 pub use peaks::Peaks;
 pub use selection::local_selection;
 pub use step::{KernelReport, StepReport, StepRow, StepSettings, step};

@@ -29,7 +29,9 @@ pub fn local_selection(
     budget: SparseBudget,
 ) -> Result<BlockIndices, KernelError> {
     let documents = Documents::rows(1, tokens)?;
-    let (size, counts) = (budget.block_size(), budget.block_counts());
+    let size = budget.block_size();
+    // No token has more blocks than there are.
+    let counts = budget.block_counts().min(tokens.div_ceil(size));
     let near = (3 * counts).div_ceil(4);
     let mut random = Random::new(2);
     let mut below = |bound: usize| random.below(bound.max(1) as u32, 1)[0] as usize;

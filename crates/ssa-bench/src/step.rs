@@ -4,9 +4,9 @@ use serde::Serialize;
 use ssa_data::{PackOptions, PackedRows, Packing, Remainder, pack};
 use ssa_kernels::Device;
 use ssa_kernels::cuda::KernelTimes;
-use ssa_model::parameter_shapes;
+use ssa_model::parameter_count;
 use ssa_testkit::Random;
-use ssa_train::{StepMetrics, TrainPlan, Trainer};
+use ssa_train::{StepMetrics, TrainPlan, Trainer, initial_model};
 
 use crate::Result;
 use crate::peaks::TERA;
@@ -107,14 +107,11 @@ pub fn step(
     settings: StepSettings,
     observe: &mut dyn FnMut(&StepMetrics),
 ) -> Result<StepReport> {
-    let parameters = parameter_shapes(plan.model())
-        .iter()
-        .map(|(_, shape)| shape.iter().product::<usize>())
-        .sum();
+    let parameters = parameter_count(plan.model()) as usize;
     let (share, method) = (plan.config().objective.full_ratio, plan.objective().attention.method);
     let expected = if method.is_aligned() && share > 0.0 && share < 1.0 { 2 } else { 1 };
     let rows = random_rows(&plan)?;
-    let model = plan.initial_model()?;
+    let model = initial_model(&plan)?;
     let mut trainer = Trainer::new(plan, model, rows)?.to_device(device)?;
     let each = settings.warm_up + settings.steps;
     let mut streams: Vec<Stream> = Vec::new();
@@ -153,7 +150,7 @@ fn host_waits(device: &Device) -> Option<u64> {
 }
 
 fn record(streams: &mut Vec<Stream>, metrics: &StepMetrics) {
-    let name = match metrics.full_streams {
+    let name = match metrics.full_stream_fraction {
         1.0 => "full",
         0.0 => "sparse",
         _ => "mixed",

@@ -68,6 +68,11 @@ pub(crate) struct UsageError(pub(crate) String);
 #[error("{0}")]
 pub(crate) struct FileError(pub(crate) String);
 
+/// A result is not finite.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct NotFiniteError(pub(crate) String);
+
 /// A signal ended training after a step; everything is saved.
 #[derive(Debug, thiserror::Error)]
 #[error(
@@ -164,6 +169,9 @@ fn kind(error: &(dyn std::error::Error + 'static)) -> Option<Exit> {
     }
     if error.is::<UsageError>() || error.is::<InvalidBudget>() {
         return Some(Exit::Usage);
+    }
+    if error.is::<NotFiniteError>() {
+        return Some(Exit::NotFinite);
     }
     (error.is::<FileError>() || error.is::<ssa_files::FileError>()).then_some(Exit::Data)
 }

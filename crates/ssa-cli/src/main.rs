@@ -24,6 +24,7 @@ fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => {
             // Help and version are "errors" of clap that go to standard output and exit with 0.
+            let error = args::with_hint(error);
             let printed = error.print().and_then(|()| io::stdout().flush());
             return match printed.context("cannot write to standard output") {
                 Err(failure) if !error.use_stderr() => exit::report(&failure),

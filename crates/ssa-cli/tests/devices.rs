@@ -73,6 +73,16 @@ fn a_dry_run_tells_memory_and_trains_nothing() {
     for part in ["weights", "optimizer", "activations", "peak", "largest micro_batch_size"] {
         assert!(run.stdout.contains(part), "`{part}` is not in:\n{}", run.stdout);
     }
+    for part in ["training text: text: ", "held-out text: ", "passes", "verdict: this run can be"] {
+        assert!(run.stdout.contains(part), "`{part}` is not in:\n{}", run.stdout);
+    }
+    // It fails as the run would.
+    let dry = |more: &[&str]| {
+        common::ssa(place.path(), ["train", "tiny.toml", "--dry-run"].iter().chain(more))
+    };
+    dry(&["--data", "absent"]).fails(3, &["absent"]);
+    let huge = ["--set", "data.sequence_length=16777216", "--set", "training.batch_size=1048576"];
+    dry(&huge).fails(2, &["of memory on cpu", "are free", "hint: set "]);
     assert!(!place.path().join("runs").exists());
 
     // A run that was finished keeps its configuration and its results, whatever else the arguments

@@ -114,7 +114,7 @@ fn the_budget_method_and_rule_can_be_changed() {
     };
     let full = logits("full", &["--attention", "full"]);
     assert_eq!(full.shape, [2, 20, 96]);
-    let all = logits("all", &["--attention", "sparse", "--block-size", "5", "--block-counts", "4"]);
+    let all = logits("all", &["--attention", "sparse", "--budget", "5x4"]);
     let one = logits("one", &["--attention", "sparse", "--block-size", "5", "--block-counts", "1"]);
     let threads = logits("threads", &["--attention", "full", "--threads", "1", "--method", "moba"]);
     assert!(max_error(&all.values, &full.values) < 1e-4, "all blocks selected is full attention");

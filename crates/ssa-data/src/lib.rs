@@ -6,6 +6,7 @@
 //!   -> tokens      Tokenizer               ids of each document: TokenSource, in memory or shards
 //!   -> rows        pack, pack_documents    rows of one length, borders of documents kept
 //!   -> batches     Loader, sequential_batches; Mixture for several corpora, Prefetch to read ahead
+//! DatasetOptions   all of it for a run: what to train on and what to measure on
 //! ```
 //!
 //! Each step is a function of its arguments and, where it draws, of a seed: nothing here has hidden
@@ -42,6 +43,7 @@
 
 mod bits_per_byte;
 mod corpus;
+mod dataset;
 mod error;
 mod file_sum;
 mod input;
@@ -60,6 +62,10 @@ mod token_source;
 
 pub use bits_per_byte::{bits_per_byte, unigram_bits_per_byte};
 pub use corpus::corpus_tokenizer;
+pub use dataset::{
+    Dataset, DatasetOptions, HELD_OUT_FRACTION, HeldOut, HeldOutPart, HeldOutSource, TrainSource,
+    common_tokenizer,
+};
 pub use error::DataError;
 pub use file_sum::FileSum;
 pub use input::{

@@ -1,53 +1,64 @@
-//! How well sparse attention stands for full attention, layer by layer.
+//! How well sparse attention approximates full attention, layer by layer.
 
 use serde::{Deserialize, Serialize};
 use ssa_kernels::Tensor;
 use ssa_kernels::ops::attention::selection::SelectionRule;
 use ssa_model::{AttentionMode, AttentionOptions, Model, SparseBudget};
 
-use crate::scoring::{Score, add_scores};
-use crate::statistics::{AttentionMeans, AttentionSums, forward_with_statistics};
-use crate::{EvalBatch, EvalError, Result};
+use crate::attention_means::{AttentionMeans, AttentionSums, forward_with_statistics};
+use crate::batch::EvalBatch;
+use crate::losses::{Score, add_scores, check_finite};
+use crate::{EvalError, Result};
 
 /// The analysis of a model at one sparse budget.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Analysis {
     /// The budget that selects the blocks, and that sparse inference runs at.
     pub budget: SparseBudget,
-    /// Tokens analysed.
+    /// Tokens analyzed.
     pub tokens: usize,
-    /// One entry per inference mode whose hidden states were analysed: full (unless the method has
-    /// none), sparse.
-    pub hidden_states: Vec<HiddenStates>,
+    /// One entry per inference mode: full (unless the method has none), sparse.
+    pub hidden_states: Vec<ModeAttention>,
     /// Mean over target tokens of `KL(p_full || p_sparse)` of the next-token distributions, in
     /// nats.
     pub kl_full_sparse: Option<f64>,
 }
 
-/// Attention under the hidden states of one inference mode.
+/// Full and sparse attention computed from the hidden states of one inference mode.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct HiddenStates {
-    /// The inference mode that produced the hidden states. Both attentions are computed from them
-    /// all the same.
+pub struct ModeAttention<M = AttentionMeans> {
+    /// The inference mode that produced the hidden states.
     pub mode: AttentionMode,
     /// Means over all layers.
-    pub overall: AttentionMeans,
+    pub overall: M,
     /// Means of each layer, the first layer first.
-    pub layers: Vec<AttentionMeans>,
+    pub layers: Vec<M>,
+}
+
+impl<M> ModeAttention<M> {
+    /// The same with other means.
+    pub fn map<N>(&self, to: impl Fn(&M) -> N) -> ModeAttention<N> {
+        ModeAttention {
+            mode: self.mode,
+            overall: to(&self.overall),
+            layers: self.layers.iter().map(to).collect(),
+        }
+    }
 }
 
 impl Analysis {
     /// The entry of one inference mode.
-    pub fn under(&self, mode: AttentionMode) -> Option<&HiddenStates> {
-        self.hidden_states.iter().find(|states| states.mode == mode)
+    pub fn under(&self, mode: AttentionMode) -> Option<&ModeAttention> {
+        self.hidden_states.iter().find(|attention| attention.mode == mode)
     }
 }
 
-/// Analyses `model` on all batches at one budget. `progress` is told the number of batches done
+/// Analyzes `model` on all batches at one budget. `progress` receives the number of batches done
 /// after each.
 ///
 /// # Errors
-/// [`EvalError::NoTargets`] without any target token, and whatever the model refuses.
+/// [`EvalError::NoTargets`] without any target token, [`EvalError::NotFinite`] for a diverged
+/// model, and whatever the model refuses.
 pub fn analyze(
     model: &Model,
     batches: &[EvalBatch],
@@ -69,9 +80,13 @@ pub fn analyze(
             };
         let hidden = modes.iter().zip(&mut sums).map(&mut forward).collect::<Result<Vec<_>>>()?;
         add_scores(model, &hidden, &batch.labels, &mut scores)?;
+        check_finite(&scores, index, |mode| match modes[mode] {
+            AttentionMode::Full => "full-attention".to_owned(),
+            AttentionMode::Sparse => format!("sparse {budget}"),
+        })?;
         progress(index + 1);
     }
-    let hidden_states = modes.iter().zip(&sums).map(|(&mode, layers)| hidden_states(mode, layers));
+    let hidden_states = modes.iter().zip(&sums).map(|(&mode, layers)| mode_attention(mode, layers));
     let sparse = scores.last().copied().unwrap_or_default();
     Ok(Analysis {
         budget,
@@ -81,8 +96,8 @@ pub fn analyze(
     })
 }
 
-fn hidden_states(mode: AttentionMode, layers: &[AttentionSums]) -> Option<HiddenStates> {
-    Some(HiddenStates {
+fn mode_attention(mode: AttentionMode, layers: &[AttentionSums]) -> Option<ModeAttention> {
+    Some(ModeAttention {
         mode,
         overall: AttentionSums::overall(layers)?,
         layers: layers.iter().map(AttentionSums::means).collect::<Option<_>>()?,

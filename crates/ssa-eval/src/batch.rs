@@ -1,8 +1,6 @@
 //! What is evaluated.
 
-use ssa_data::{
-    Batch, Document, PackOptions, PackedRows, Packing, Remainder, Tokenizer, pack, text_bytes,
-};
+use ssa_data::{Batch, HeldOut, HeldOutPart};
 use ssa_kernels::Documents;
 use ssa_model::Input;
 
@@ -22,47 +20,27 @@ pub struct EvalBatch {
 }
 
 impl EvalBatch {
-    /// Packs documents into rows of `sequence_length` tokens and these into batches of up to
-    /// `batch_size` rows. Every byte of the documents is in exactly one batch; the last row may be
-    /// padded.
-    ///
-    /// # Errors
-    /// [`EvalError::Data`](crate::EvalError::Data) without text, for impossible sizes, or if the
-    /// tokenizer refuses a document.
-    pub fn pack(
-        documents: &[Document],
-        tokenizer: &Tokenizer,
-        sequence_length: usize,
-        batch_size: usize,
-    ) -> Result<Vec<Self>> {
-        // Every row is evaluated, so the order of documents only decides where rows cut them.
-        let options = PackOptions {
-            sequence_length,
-            packing: Packing::Concat,
-            seed: 0,
-            remainder: Remainder::Pad,
-        };
-        let ids = tokenizer.encode_documents(documents)?;
-        let rows = pack(&ids, tokenizer.eos(), &options)?;
-        // The first token of a document is no target, its end is one.
-        let targets: usize = ids.iter().map(Vec::len).sum();
-        Self::from_rows(&rows, text_bytes(documents) as f64 / targets as f64, batch_size)
-    }
-
-    /// Batches of up to `batch_size` rows of any tokens, of which every target stands for so many
-    /// bytes of text.
+    /// Batches of up to `batch_size` rows that cover every row once. Those of several parts
+    /// alternate, so that the first batches are a sample of all parts.
     ///
     /// # Errors
     /// [`EvalError::Data`](crate::EvalError::Data) if rows cannot be read, or for a batch size of
     /// 0.
-    pub fn from_rows(
-        rows: &PackedRows,
-        bytes_per_target: f64,
-        batch_size: usize,
-    ) -> Result<Vec<Self>> {
-        rows.sequential_batches(batch_size)?
-            .map(|batch| Self::new(batch?, bytes_per_target))
-            .collect()
+    pub fn of(held_out: &HeldOut, batch_size: usize) -> Result<Vec<Self>> {
+        let batches = held_out.parts.iter().map(|part| Self::of_part(part, batch_size));
+        let mut parts =
+            batches.map(|batches| batches.map(Vec::into_iter)).collect::<Result<Vec<_>>>()?;
+        let mut alternating = Vec::new();
+        while !parts.is_empty() {
+            alternating.extend(parts.iter_mut().filter_map(Iterator::next));
+            parts.retain(|part| part.len() > 0);
+        }
+        Ok(alternating)
+    }
+
+    fn of_part(part: &HeldOutPart, batch_size: usize) -> Result<Vec<Self>> {
+        let batches = part.rows.sequential_batches(batch_size)?;
+        batches.map(|batch| Self::new(batch?, part.bytes_per_target)).collect()
     }
 
     fn new(batch: Batch, bytes_per_target: f64) -> Result<Self> {
@@ -92,11 +70,14 @@ impl EvalBatch {
 
 #[cfg(test)]
 mod tests {
+    use ssa_data::{Document, Tokenizer};
+
     use super::*;
 
     fn batches(text: &[u8]) -> Vec<EvalBatch> {
         let document = Document { name: "x".to_owned(), text: text.to_vec() };
-        EvalBatch::pack(&[document], &Tokenizer::Bytes, 4, 2).unwrap()
+        let held_out = HeldOut::from_documents(&[document], &Tokenizer::Bytes, 4).unwrap();
+        EvalBatch::of(&held_out, 2).unwrap()
     }
 
     #[test]

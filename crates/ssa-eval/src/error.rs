@@ -16,7 +16,10 @@ pub enum EvalError {
     )]
     NoTargets,
     /// A logit is not finite, so no metric of it is either.
-    #[error("the {mode} loss of batch {batch} is not finite: the weights hold a diverged model")]
+    #[error(
+        "the {mode} loss of batch {batch} is not finite: the model has diverged, or its weights \
+         are damaged"
+    )]
     NotFinite {
         /// Which inference mode, with its budget.
         mode: String,

@@ -7,19 +7,21 @@ use ssa_kernels::Tensor;
 use ssa_kernels::ops::attention::selection::{SelectionOptions, SelectionRule};
 use ssa_model::{AttentionMode, AttentionOptions, Model, SparseBudget};
 
-use crate::scoring::{Score, add_scores};
+use crate::batch::EvalBatch;
+use crate::losses::{Score, add_scores, check_finite};
 use crate::sparsity::{SparsitySum, forward_with_sparsity};
-use crate::{EvalBatch, EvalError, Result};
+use crate::{EvalError, Result};
 
 /// One inference mode's row of the results.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct BudgetResult {
     /// Full or sparse attention.
     pub mode: AttentionMode,
-    /// The budget of sparse attention; none for full.
+    /// The budget of sparse attention; `None` for full.
     pub budget: Option<SparseBudget>,
-    /// The largest number of tokens a query attends to; none for full, which attends to all before
-    /// it.
+    /// The largest number of tokens that a query attends to. `None` for full attention, and for
+    /// methods whose sparse attention also reads a summary of every earlier block: a query attends
+    /// to all tokens before it.
     pub receptive_field: Option<usize>,
     /// Mean negative log-likelihood of a target token.
     pub nats_per_token: f64,
@@ -28,10 +30,10 @@ pub struct BudgetResult {
     /// Total negative log-likelihood in bits over the bytes of text it covers.
     pub bits_per_byte: f64,
     /// Mean over target tokens of `KL(p_full || p_sparse)` of the next-token distributions, in
-    /// nats; none for full, and for models that have no full attention.
+    /// nats; `None` for full, and for models that have no full attention.
     pub kl_full_sparse: Option<f64>,
     /// Mean full-attention weight on the selected blocks, under the hidden states of this mode. For
-    /// full attention the blocks are those of the trained budget. None if it was not asked for.
+    /// full attention the blocks are those of the trained budget. `None` if it was not asked for.
     pub attention_sparsity: Option<f64>,
 }
 
@@ -75,7 +77,7 @@ pub struct PerplexityOptions {
     pub sparsity_batches: usize,
 }
 
-/// Evaluates `model` on all batches. `progress` is told the number of batches done after each.
+/// Evaluates `model` on all batches. `progress` receives the number of batches done after each.
 ///
 /// Full attention is evaluated once per batch and serves all budgets as reference. A model
 /// whose method has no full attention gets no such row and no divergences.
@@ -100,7 +102,7 @@ pub fn perplexity(
         };
         let hidden = modes.iter().zip(&mut sparsities).map(forward).collect::<Result<Vec<_>>>()?;
         add_scores(model, &hidden, &batch.labels, &mut scores)?;
-        check_finite(&modes, &scores, index)?;
+        check_finite(&scores, index, |mode| modes[mode].name())?;
         progress(index + 1);
     }
     let bytes: f64 = batches.iter().map(|batch| batch.bytes).sum();
@@ -126,6 +128,7 @@ pub fn perplexity(
 /// One inference mode to evaluate.
 struct Mode {
     budget: Option<SparseBudget>,
+    receptive_field: Option<usize>,
     attention: AttentionOptions,
     /// The blocks on which attention sparsity is measured.
     selection: SelectionOptions,
@@ -136,13 +139,17 @@ fn modes(model: &Model, options: &PerplexityOptions) -> Vec<Mode> {
     let full = config.attention_method.has_mode(AttentionMode::Full).then(|| {
         let attention = config.attention_options(AttentionMode::Full);
         let selection = SelectionOptions { rule: options.rule, ..attention.selection };
-        Mode { budget: None, attention, selection }
+        Mode { budget: None, receptive_field: None, attention, selection }
     });
     let sparse = options.budgets.iter().map(|&budget| {
         let selection = budget.selection(options.rule);
         let attention =
             AttentionOptions { selection, ..config.attention_options(AttentionMode::Sparse) };
-        Mode { budget: Some(budget), attention, selection }
+        // A method without full attention reads a summary of every earlier block instead.
+        let method = config.attention_method;
+        let reads_all = !method.has_mode(AttentionMode::Full);
+        let receptive_field = (!reads_all).then(|| budget.receptive_field());
+        Mode { budget: Some(budget), receptive_field, attention, selection }
     });
     full.into_iter().chain(sparse).collect()
 }
@@ -175,7 +182,7 @@ impl Mode {
         BudgetResult {
             mode: if self.budget.is_some() { AttentionMode::Sparse } else { AttentionMode::Full },
             budget: self.budget,
-            receptive_field: self.budget.map(SparseBudget::receptive_field),
+            receptive_field: self.receptive_field,
             nats_per_token,
             perplexity: nats_per_token.exp(),
             bits_per_byte: bits_per_byte(score.nll, bytes),
@@ -183,12 +190,5 @@ impl Mode {
                 .then(|| score.kl / score.targets as f64),
             attention_sparsity: sparsity.mean(),
         }
-    }
-}
-
-fn check_finite(modes: &[Mode], scores: &[Score], batch: usize) -> Result<()> {
-    match modes.iter().zip(scores).find(|(_, score)| !score.nll.is_finite()) {
-        Some((mode, _)) => Err(EvalError::NotFinite { mode: mode.name(), batch }),
-        None => Ok(()),
     }
 }

@@ -1,4 +1,4 @@
-//! What a training run leaves behind in one file, for people and programs.
+//! The summary of a training run, for programs.
 
 use std::path::Path;
 
@@ -14,17 +14,29 @@ pub struct Summary {
     pub version: String,
     /// Git commit the program was built from, or `unknown`.
     pub commit: String,
-    /// When the run began, in UTC (RFC 3339).
+    /// `run.name` of the configuration.
+    pub run: String,
+    /// The command line that finished the run.
+    pub command: String,
+    /// When the run started, in UTC (RFC 3339).
     pub started: String,
     /// The machine it ran on.
     pub machine: Machine,
+    /// The device that computed, with the name of a GPU.
+    pub device: String,
+    /// Seed of the run.
+    pub seed: u64,
+    /// The names of the corpora that were trained on.
+    pub data: Vec<String>,
+    /// The names of what was measured on.
+    pub held_out: Vec<String>,
     /// What was trained.
     pub method: Method,
-    /// The budget it was trained at.
-    pub trained_budget: SparseBudget,
-    /// Weights of the model, tied ones counted once.
+    /// The budget of sparse attention in training; `None` for a method that has none.
+    pub trained_budget: Option<SparseBudget>,
+    /// Parameters of the model, tied ones counted once.
     pub parameters: usize,
-    /// Optimiser steps.
+    /// Optimizer steps.
     pub steps: u64,
     /// Tokens read in training.
     pub train_tokens: u64,
@@ -33,12 +45,12 @@ pub struct Summary {
     /// `train_tokens / train_seconds`.
     pub tokens_per_second: f64,
     /// Bits per byte of the held-out text if every byte is predicted by its frequency in the
-    /// training text alone; none if the run was not evaluated.
+    /// training text alone; `None` if the run was not evaluated.
     pub baseline_bits_per_byte: Option<f64>,
-    /// Results on the held-out text; none if the run was not evaluated.
+    /// Results on the held-out text; `None` if the run was not evaluated.
     pub evaluation: Option<Perplexity>,
-    /// Full and sparse attention layer by layer at the trained budget; none if the run was not
-    /// evaluated.
+    /// Full and sparse attention layer by layer, at the trained budget where there is one; `None`
+    /// if the run was not evaluated.
     pub analysis: Option<Analysis>,
     /// The resolved configuration, as in `config.toml`.
     pub config: serde_json::Value,

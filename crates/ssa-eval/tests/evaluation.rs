@@ -8,7 +8,7 @@
     reason = "helpers of tests fail by panicking"
 )]
 
-use ssa_data::{Document, Tokenizer};
+use ssa_data::{DataError, Document, HeldOut, Tokenizer};
 use ssa_eval::{EvalBatch, EvalError, Perplexity, PerplexityOptions, analyze, perplexity};
 use ssa_kernels::ops::attention::selection::SelectionRule;
 use ssa_kernels::ops::cross_entropy::linear_cross_entropy_losses;
@@ -50,8 +50,12 @@ fn documents() -> Vec<Document> {
     (0..4).map(document).collect()
 }
 
+fn held_out(documents: &[Document]) -> Result<HeldOut, DataError> {
+    HeldOut::from_documents(documents, &Tokenizer::Bytes, 64)
+}
+
 fn batches(batch_size: usize) -> Vec<EvalBatch> {
-    EvalBatch::pack(&documents(), &Tokenizer::Bytes, 64, batch_size).unwrap()
+    EvalBatch::of(&held_out(&documents()).unwrap(), batch_size).unwrap()
 }
 
 fn budgets(list: &[&str]) -> Vec<SparseBudget> {
@@ -173,9 +177,18 @@ fn what_cannot_be_measured_is_an_error() {
     diverged.parameters_mut().norm.as_mut_slice().unwrap().fill(f32::NAN);
     let error = evaluate(&diverged, 2, &["4x2"]).unwrap_err();
     assert!(matches!(&error, EvalError::NotFinite { batch: 0, .. }), "{error}");
+    let budget = "4x2".parse().unwrap();
+    let error =
+        analyze(&diverged, &batches(2), budget, SelectionRule::Exact, &mut |_| ()).unwrap_err();
+    assert!(matches!(&error, EvalError::NotFinite { batch: 0, .. }), "{error}");
     let empty = Document { name: "empty".to_owned(), text: vec![] };
-    assert!(matches!(EvalBatch::pack(&[empty], &Tokenizer::Bytes, 64, 2), Err(EvalError::Data(_))));
-    assert!(EvalBatch::pack(&documents(), &Tokenizer::Bytes, 64, 0).is_err());
+    let error = held_out(&[empty]).unwrap_err().to_string();
+    assert!(error.contains("no text"), "{error}");
+    let error = EvalBatch::of(&held_out(&documents()).unwrap(), 0).unwrap_err();
+    assert!(
+        matches!(error, EvalError::Data(DataError::Setting { setting: "batch_size", .. })),
+        "{error}"
+    );
     let options =
         PerplexityOptions { budgets: vec![], rule: SelectionRule::Exact, sparsity_batches: 0 };
     let none = perplexity(&model(Method::SSA), &[], &options, &mut |_| ());

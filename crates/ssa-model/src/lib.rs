@@ -26,6 +26,7 @@ mod mlp;
 mod model;
 mod options;
 mod parameters;
+mod rope;
 #[cfg(test)]
 mod testing;
 
@@ -39,7 +40,7 @@ pub use method::{
 };
 pub use model::{LayerAttention, Model, Objective};
 pub use options::{AttentionOptions, DocumentMasking};
-pub use parameters::{LayerParameters, Parameters, parameter_shapes};
+pub use parameters::{LayerParameters, Parameters, parameter_count, parameter_shapes};
 pub use ssa_kernels::ops::attention::AttentionMode;
 pub use ssa_kernels::ops::attention::selection::SparseBudget;
 

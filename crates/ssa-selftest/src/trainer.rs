@@ -47,7 +47,8 @@ pub(crate) fn run(context: &mut Context<'_>) -> Result<()> {
 
 /// The host waits once a step, at its end.
 fn waits(context: &mut Context<'_>, plan: &TrainPlan) -> Result<()> {
-    let mut trainer = trainer(context, plan, plan.initial_model().map_err(device_error)?)?;
+    let mut trainer =
+        trainer(context, plan, ssa_train::initial_model(plan).map_err(device_error)?)?;
     // The first step also compares algorithms for its matrix products.
     trainer.step().map_err(device_error)?;
     let mut surplus = 0;
@@ -63,7 +64,7 @@ fn waits(context: &mut Context<'_>, plan: &TrainPlan) -> Result<()> {
 
 /// A step that is not finite is refused, and leaves the weights as they were.
 fn bad_step(context: &mut Context<'_>, plan: &TrainPlan) -> Result<()> {
-    let mut model = plan.initial_model().map_err(device_error)?;
+    let mut model = ssa_train::initial_model(plan).map_err(device_error)?;
     model.parameters_mut().norm.as_mut_slice()?.fill(f32::INFINITY);
     let mut trainer = trainer(context, plan, model)?;
     let before = trainer.master_model().map_err(device_error)?;

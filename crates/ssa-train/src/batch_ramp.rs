@@ -33,6 +33,15 @@ impl BatchRamp {
         self.start + grown - grown % self.micro_batch_size
     }
 
+    /// Rows of the first `steps` steps together; during the ramp without rounding to micro-batches.
+    pub fn total_rows(&self, steps: usize) -> u64 {
+        let ramp = self.steps.min(steps) as u128;
+        let pairs = ramp * ramp.saturating_sub(1) / 2;
+        let grown = (self.full - self.start) as u128 * pairs / self.steps.max(1) as u128;
+        let rows = ramp * self.start as u128 + grown + (steps as u128 - ramp) * self.full as u128;
+        rows as u64
+    }
+
     /// Micro-batches of a step, counted from 0.
     pub fn micro_batches(&self, step: usize) -> usize {
         self.rows(step) / self.micro_batch_size
@@ -55,5 +64,12 @@ mod tests {
     fn without_a_ramp_every_step_is_full() {
         let ramp = BatchRamp { steps: 0, ..RAMP };
         assert!((0..5).all(|step| ramp.rows(step) == 12));
+        assert_eq!([0, 5].map(|steps| ramp.total_rows(steps)), [0, 60]);
+    }
+
+    #[test]
+    fn the_rows_of_a_ramp_add_up() {
+        // Without rounding: 4, 5, 6, .. 11, then 12.
+        assert_eq!([1, 3, 8, 10].map(|steps| RAMP.total_rows(steps)), [4, 15, 60, 84]);
     }
 }

@@ -17,8 +17,8 @@ use crate::diagnosis::Diagnosis;
 pub enum TrainError {
     /// A loss or the gradient is no longer a number. The weights are those before the step.
     #[error(
-        "step {step}: {what} is {value}; training stopped and the weights of the step before are kept. Lower \
-         optimizer.learning_rate or lengthen the warm-up"
+        "step {step}: {what} is {value}; training stopped, and the weights of the step before are \
+         kept\nhint: lower optimizer.learning_rate, or lengthen the warm-up"
     )]
     NotFinite {
         /// The step, counted from 1.
@@ -32,16 +32,16 @@ pub enum TrainError {
     /// ([`Trainer::stop_on`](crate::Trainer::stop_on)). Nothing has changed.
     #[error("the step was given up before its end, as asked for")]
     Stopped,
-    /// Bad numbers that neither passing over rows nor going back to a checkpoint gets past.
+    /// Bad steps from which neither skipping rows nor going back to a checkpoint recovers.
     #[error(
-        "{0}. Lower optimizer.learning_rate, lengthen the warm-up, or look at the text of these rows; a checkpoint further \
-         back is continued from once the newer ones are removed"
+        "{0}\nhint: lower optimizer.learning_rate, lengthen the warm-up, or look at the text of \
+         these rows\nhint: to resume from an earlier checkpoint, delete the newer ones"
     )]
     Diverged(Box<Diagnosis>),
     /// The checkpoint to start from has another architecture than the configuration.
     #[error(
-        "{}: the checkpoint and the configuration differ: {}; set these keys of [model] to the values of the \
-         checkpoint, or leave out model.init_from",
+        "{}: the checkpoint and the configuration differ: {}\nhint: set these keys of [model] to the \
+         values of the checkpoint, or leave out model.init_from",
         directory.display(),
         differences.join(", ")
     )]
@@ -130,8 +130,9 @@ pub enum TrainError {
     },
     /// The checkpoint to start from has fewer tokens than the data.
     #[error(
-        "{}: the checkpoint has a vocabulary of {vocab_size}, but the tokenizer of the data has one of {needed}; prepare \
-         the data with the tokenizer of the checkpoint, or leave out model.init_from",
+        "{}: the checkpoint has a vocabulary of {vocab_size}, but the tokenizer of the data has one \
+         of {needed}\nhint: prepare the data with the tokenizer of the checkpoint, or leave out \
+         model.init_from",
         directory.display()
     )]
     Vocabulary {

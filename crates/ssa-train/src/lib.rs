@@ -2,27 +2,26 @@
 //!
 //! ```text
 //! TrainConfig  a TOML file and --set overrides: right keys, right types
-//!   -> TrainPlan   checked: values that work together, the model, the objective
-//!   -> Trainer     an iterator over optimiser steps
+//!   -> TrainPlan   checked values: the model, the objective, the schedule, the data
+//!   -> Trainer     an iterator over optimizer steps
 //!   -> RunDir      a directory on disk that one process at a time works in
 //!   -> Session     a trainer in a run directory: logs, checkpoints, recovery from bad steps
 //! ```
 //!
 //! Nothing here prints: [`Session`] yields [`Event`]s and the caller shows them. Nothing here
-//! evaluates either: what the caller measures on held-out text between two steps comes back as
-//! [`Measurements`], to be logged and kept.
+//! evaluates either: the caller measures on held-out text between two steps and hands over
+//! [`Measurements`], which are logged without knowing what they mean.
 
 mod batch_ramp;
 mod best;
 mod checkpoint;
 mod clock;
 pub mod config;
-mod data;
 mod diagnosis;
 mod error;
 mod fingerprint;
 mod flops;
-mod initial;
+mod initial_model;
 mod journal;
 mod lock;
 mod measurements;
@@ -37,18 +36,17 @@ mod session;
 mod step_log;
 mod stream;
 mod tensorboard;
-mod text;
 mod trainer;
 
 pub use batch_ramp::BatchRamp;
 pub use best::Best;
 pub use checkpoint::{BadSteps, Checkpoint, CheckpointError, Checkpoints, RunState, verify_model};
 pub use config::{ConfigError, TrainConfig, apply_overrides};
-pub use data::{HeldOutData, HeldOutRows, RunData};
 pub use diagnosis::{BadStep, Diagnosis};
 pub use error::TrainError;
+pub use initial_model::initial_model;
 pub use journal::{JournalEntry, RunEvent};
-pub use measurements::{Measurements, ModeLoss, Probe, ProbedAttention, ProbedStates, Validation};
+pub use measurements::Measurements;
 pub use memory::{MemoryEstimate, StepShape};
 pub use metrics::{LoggedStep, StepMetrics};
 pub use optimizer::{DecayedWeights, Optimizer, OptimizerOptions};

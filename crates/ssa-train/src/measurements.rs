@@ -1,96 +1,102 @@
-//! What is measured on held-out text between two steps. This crate keeps and logs these numbers;
-//! whoever runs the trainer measures them.
+//! What is measured on held-out text between two steps.
+//!
+//! This crate logs measurements and does not know what they mean: the caller declares them as a
+//! struct, and the names of its fields are the names in `metrics.jsonl` and in TensorBoard. A new
+//! measurement is therefore declared in one place, where it is measured.
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use ssa_model::AttentionMode;
+use serde_json::{Map, Value};
 
-/// What was measured after a step.
+/// Named groups of numbers, such as `probe` and `validation`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Measurements {
-    /// Attention, if it was the step's turn.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub probe: Option<Probe>,
-    /// Held-out losses, if it was the step's turn.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub validation: Option<Validation>,
-}
+#[serde(transparent)]
+pub struct Measurements(Map<String, Value>);
 
-/// Attention on a fixed piece of held-out text, at the trained budget.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Probe {
-    /// Tokens of the text.
-    pub tokens: usize,
-    /// Share of micro-batches and layers that ran on full attention since the probe before.
-    pub full_streams: f64,
-    /// Mean `KL(p_full || p_sparse)` of the next-token distributions in nats; none for methods
-    /// without full attention.
-    pub kl_full_sparse: Option<f64>,
-    /// One entry per inference mode whose hidden states were probed: full (unless the method has
-    /// none), sparse.
-    pub hidden_states: Vec<ProbedStates>,
-}
+impl Measurements {
+    /// The fields of a struct under their names.
+    ///
+    /// # Errors
+    /// The struct does not serialize to an object.
+    pub fn new(measured: &impl Serialize) -> serde_json::Result<Self> {
+        serde_json::from_value(serde_json::to_value(measured)?).map(Self)
+    }
 
-/// Attention under the hidden states of one inference mode.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct ProbedStates {
-    /// The inference mode.
-    pub mode: AttentionMode,
-    /// Means over all layers.
-    pub overall: ProbedAttention,
-    /// Means of each layer, the first layer first.
-    pub layers: Vec<ProbedAttention>,
-}
+    /// The measurements as the struct that they were made from.
+    ///
+    /// # Errors
+    /// A field is missing or has another type.
+    pub fn view<T: DeserializeOwned>(&self) -> serde_json::Result<T> {
+        serde_json::from_value(Value::Object(self.0.clone()))
+    }
 
-/// Means over tokens and query heads. Full and sparse attention are both computed from the same q,
-/// k and v.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub struct ProbedAttention {
-    /// Full-attention weight on the selected blocks.
-    pub attention_sparsity: f64,
-    /// Entropy of the full-attention distribution, in bits.
-    pub entropy_bits: f64,
-    /// Norm of the difference between full and sparse output, before the gate.
-    pub distance: f64,
-}
-
-/// Losses on a fixed piece of held-out text.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Validation {
-    /// Target tokens.
-    pub targets: usize,
-    /// Under full attention; none for methods without it.
-    pub full: Option<ModeLoss>,
-    /// Under sparse attention at the trained budget.
-    pub sparse: ModeLoss,
-    /// Mean `KL(p_full || p_sparse)` of the next-token distributions in nats; none for methods
-    /// without full attention.
-    pub kl_full_sparse: Option<f64>,
-    /// Whether these are the best weights so far, kept in `best/`.
-    pub best: bool,
-}
-
-/// The loss under one inference mode.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub struct ModeLoss {
-    /// Mean negative log-likelihood of a target, in nats.
-    pub nats_per_token: f64,
-    /// Total negative log-likelihood in bits over the bytes of text it covers.
-    pub bits_per_byte: f64,
-}
-
-impl Probe {
-    /// The entry of one inference mode.
-    pub fn under(&self, mode: AttentionMode) -> Option<&ProbedStates> {
-        self.hidden_states.iter().find(|states| states.mode == mode)
+    /// The groups by name.
+    pub(crate) fn groups(&self) -> impl Iterator<Item = (&str, &Value)> {
+        self.0.iter().map(|(name, group)| (name.as_str(), group))
     }
 }
 
-impl Validation {
-    /// The loss under one inference mode.
-    pub fn under(&self, mode: AttentionMode) -> Option<ModeLoss> {
-        match mode {
-            AttentionMode::Full => self.full,
-            AttentionMode::Sparse => Some(self.sparse),
+#[cfg(test)]
+pub(crate) mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::metrics::LoggedStep;
+    use crate::metrics::tests::step;
+
+    /// What a run with full attention measures, and a number that no other code knows.
+    pub(crate) fn measured() -> Measurements {
+        let attention = |sparsity: f64| json!({ "attention_sparsity": sparsity, "entropy_bits": 3.0, "distance": 0.1 });
+        let under = |mode: &str| {
+            let layers = [attention(0.25), attention(0.75)];
+            json!({ "mode": mode, "overall": attention(0.5), "layers": layers })
+        };
+        let loss = |bits: f64| json!({ "nats_per_token": 1.5, "bits_per_byte": bits });
+        let groups = json!({
+            "probe": {
+                "tokens": 64,
+                "full_streams": 0.5,
+                "kl_full_sparse": 0.01,
+                "hidden_states": [under("full"), under("sparse")],
+            },
+            "validation": {
+                "targets": 63,
+                "full": loss(2.0),
+                "sparse": loss(2.25),
+                "kl_full_sparse": 0.02,
+                "best": true,
+            },
+            "tasks": { "accuracy": 0.625, "questions": 8 },
+        });
+        Measurements::new(&groups).unwrap()
+    }
+
+    #[test]
+    fn a_line_of_metrics_holds_whatever_was_measured() {
+        let logged = LoggedStep { metrics: step(3), measured: measured() };
+        let line = serde_json::to_string(&logged).unwrap();
+        assert!(line.ends_with(r#""tasks":{"accuracy":0.625,"questions":8}}"#), "{line}");
+        assert_eq!(serde_json::from_str::<LoggedStep>(&line).unwrap(), logged);
+    }
+
+    #[test]
+    fn a_struct_is_read_back_as_it_was_recorded() {
+        #[derive(Debug, PartialEq, Serialize, Deserialize)]
+        struct Tasks {
+            accuracy: f64,
+            questions: usize,
         }
+        #[derive(Debug, PartialEq, Serialize, Deserialize)]
+        struct Measured {
+            tasks: Tasks,
+        }
+        let view: Measured = measured().view().unwrap();
+        assert_eq!(view, Measured { tasks: Tasks { accuracy: 0.625, questions: 8 } });
+        let text = serde_json::to_string(&Measurements::new(&view).unwrap()).unwrap();
+        assert_eq!(text, r#"{"tasks":{"accuracy":0.625,"questions":8}}"#);
+        let missing = Measurements::default().view::<Measured>().unwrap_err().to_string();
+        assert!(missing.contains("missing field `tasks`"), "{missing}");
+        let scalar = Measurements::new(&0.5).unwrap_err().to_string();
+        assert!(scalar.contains("invalid type"), "{scalar}");
     }
 }

@@ -2,7 +2,10 @@
 
 use ssa_kernels::Device;
 use ssa_kernels::ops::cross_entropy;
-use ssa_model::{Method, ModelConfig, parameter_shapes};
+use ssa_model::{Method, ModelConfig, parameter_count};
+
+use crate::plan::TrainPlan;
+use crate::trainer::STEPS_AHEAD;
 
 /// Bytes of a training step at its fullest, part by part.
 ///
@@ -53,11 +56,21 @@ struct Sizes {
 
 const F32: usize = 4;
 
+/// An id, a label and whether the token is real.
+const BYTES_OF_A_TOKEN: usize = 9;
+
+/// What a row of a batch takes in addition to its tokens.
+const BYTES_OF_A_ROW: usize = 256;
+
+/// No device has as many bytes as this saturates at.
+fn sum<const N: usize>(parts: [usize; N]) -> usize {
+    parts.into_iter().fold(0, usize::saturating_add)
+}
+
 impl Sizes {
     fn new(step: &StepShape<'_>, device: &Device) -> Self {
         let model = step.model;
-        let count: usize =
-            parameter_shapes(model).iter().map(|(_, shape)| shape.iter().product::<usize>()).sum();
+        let count = parameter_count(model) as usize;
         let element = device.dtype().size();
         // On a GPU the optimizer also keeps the lower halves of the weights.
         let residue = F32 - element;
@@ -90,30 +103,52 @@ impl Sizes {
     }
 }
 
+impl Sizes {
+    fn head_working(&self, step: &StepShape<'_>, tokens: usize, device: &Device) -> usize {
+        let workspace = cross_entropy::workspace_bytes(device, tokens, step.model.vocab_size);
+        workspace.saturating_add(tokens.saturating_mul(3 * self.input_of_layer))
+    }
+}
+
 impl MemoryEstimate {
     /// The estimate for micro-batches of `rows` rows.
     pub fn new(step: &StepShape<'_>, rows: usize, device: &Device) -> Self {
         let sizes = Sizes::new(step, device);
-        let tokens = rows * step.tokens;
+        let tokens = rows.saturating_mul(step.tokens);
         let kept = if step.recompute { sizes.input_of_layer } else { sizes.layer };
-        let activations = tokens * kept * sizes.layers;
-        // With recomputation the current layer is in memory as a whole.
-        let layer_working =
-            tokens * (sizes.layer_working + if step.recompute { sizes.layer } else { 0 });
-        let head_working = cross_entropy::workspace_bytes(device, tokens, step.model.vocab_size)
-            + 3 * tokens * sizes.input_of_layer;
+        let activations = tokens.saturating_mul(kept).saturating_mul(sizes.layers);
+        // With recomputation the layer at work is there whole.
+        let layer_working = tokens
+            .saturating_mul(sizes.layer_working + if step.recompute { sizes.layer } else { 0 });
+        let head_working = sizes.head_working(step, tokens, device);
         let working = layer_working.max(head_working);
         let fixed = sizes.parameters + sizes.optimizer;
-        let at_the_head = activations + head_working + sizes.head_gradient;
-        let in_the_first_layer = tokens * kept + layer_working + sizes.gradients;
-        let in_the_last_layer = activations + layer_working + sizes.head_gradient;
+        let at_the_head = sum([activations, head_working, sizes.head_gradient]);
+        let in_the_first_layer = sum([tokens.saturating_mul(kept), layer_working, sizes.gradients]);
+        let in_the_last_layer = sum([activations, layer_working, sizes.head_gradient]);
         let peak = match device {
             // All gradients exist from the beginning.
-            Device::Cpu => fixed + sizes.gradients + activations + working,
-            _ => fixed + at_the_head.max(in_the_first_layer).max(in_the_last_layer),
+            Device::Cpu => sum([fixed, sizes.gradients, activations, working]),
+            _ => sum([fixed, at_the_head.max(in_the_first_layer).max(in_the_last_layer)]),
         };
         let Sizes { parameters, optimizer, gradients, .. } = sizes;
         Self { parameters, optimizer, gradients, activations, working, peak }
+    }
+
+    /// Bytes of host memory that the batches of a run take: those of the step at hand, and those
+    /// that are read ahead.
+    pub fn batches(plan: &TrainPlan) -> usize {
+        let rows = plan.batches().full.saturating_mul(1 + STEPS_AHEAD);
+        rows.saturating_mul(plan.sequence_length() * BYTES_OF_A_TOKEN + BYTES_OF_A_ROW)
+    }
+
+    /// Bytes that a forward over `tokens` tokens takes in addition to the weights.
+    pub fn inference(model: &ModelConfig, tokens: usize, device: &Device) -> usize {
+        let method = model.attention_method;
+        let step = StepShape { model, method, tokens, recompute: true };
+        let sizes = Sizes::new(&step, device);
+        let layer = tokens.saturating_mul(sizes.layer_working + sizes.layer);
+        layer.max(sizes.head_working(&step, tokens, device))
     }
 
     /// The largest micro-batch whose peak stays within `budget` bytes; 0 if not even one row does.

@@ -4,12 +4,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::Measurements;
 
-/// The measurements of one optimiser step.
+/// The metrics of one optimizer step.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct StepMetrics {
     /// The step, counted from 1.
     pub step: usize,
-    /// What was minimised: cross-entropy + effective alpha * alignment + weight * z-loss.
+    /// What was minimized: cross-entropy + effective alpha * alignment + weight * z-loss.
     pub loss: f64,
     /// Mean over the targets of the step, in nats.
     pub cross_entropy: f64,
@@ -18,7 +18,7 @@ pub struct StepMetrics {
     pub alignment: f64,
     /// The alignment of each layer, the first layer first; their mean is `alignment`.
     pub alignment_per_layer: Vec<f64>,
-    /// Mean over the targets of the squared logarithm of the softmax's normaliser, before its
+    /// Mean over the targets of the squared logarithm of the softmax's normalizer, before its
     /// weight.
     pub z_loss: f64,
     /// The factor by which the mean alignment loss really entered the gradient. It equals the
@@ -28,10 +28,12 @@ pub struct StepMetrics {
     pub learning_rate: f64,
     /// L2 norm of the gradient of all weights, before clipping.
     pub grad_norm: f64,
-    /// Share of micro-batches and layers that ran on full attention: 0 or 1 unless the draw is
+    /// Fraction of micro-batches and layers that ran on full attention: 0 or 1 unless the draw is
     /// finer than a step.
-    pub full_streams: f64,
-    /// Steps so far whose numbers were bad: each was passed over and left the weights alone.
+    #[serde(rename = "full_streams")]
+    pub full_stream_fraction: f64,
+    /// Steps so far with a loss or gradient that was not finite. Their rows were skipped, and the
+    /// weights stayed as they were.
     pub skipped_steps: u64,
     /// Tokens of the step, padding excluded.
     pub tokens: usize,
@@ -44,8 +46,7 @@ pub struct StepMetrics {
     /// Model FLOPs utilisation: `tflops` over `monitoring.peak_tflops`, if that is set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mfu: Option<f64>,
-    /// Rows drawn so far over the rows there are: passes over the training text if it is one
-    /// corpus.
+    /// Rows drawn so far over all rows: the passes over the training text if it is one corpus.
     pub epoch: f64,
     /// Passes over each of `data.corpora` completed after the step, in their order; the text of a
     /// run without them counts as one corpus.
@@ -78,7 +79,7 @@ pub(crate) mod tests {
             effective_alpha: 10.0,
             learning_rate: 1e-3,
             grad_norm: 1.5,
-            full_streams: 1.0,
+            full_stream_fraction: 1.0,
             skipped_steps: 0,
             tokens: 8192,
             seconds: 2.0,

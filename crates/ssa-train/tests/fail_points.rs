@@ -22,6 +22,7 @@ use std::thread;
 use ssa_files::{Operation, intercept};
 use ssa_train::{
     Checkpoint, Existing, RunDir, Session, TrainConfig, TrainError, TrainPlan, Trainer,
+    initial_model,
 };
 
 /// The directory of the child's run.
@@ -80,7 +81,7 @@ fn train(path: &Path) -> Result<(), TrainError> {
     let mut config = TrainConfig::parse(CONFIG, "test", &[])?;
     config.data.paths = vec![path.with_file_name("text.txt")];
     let plan = TrainPlan::new(config)?;
-    let rows = plan.training_rows(&plan.text()?.train)?;
+    let rows = plan.open_data()?.train;
     let (run, checkpoint): (RunDir, Option<Checkpoint>) = if RunDir::holds_unfinished_run(path) {
         let run = RunDir::open(path)?;
         let checkpoint = run.checkpoints().newest()?;
@@ -93,7 +94,7 @@ fn train(path: &Path) -> Result<(), TrainError> {
     };
     let trainer = match checkpoint {
         Some(checkpoint) => Trainer::resume(plan, &checkpoint, rows)?,
-        None => Trainer::new(plan.clone(), plan.initial_model()?, rows)?,
+        None => Trainer::new(plan.clone(), initial_model(&plan)?, rows)?,
     };
     let mut session = Session::new(&run, trainer)?;
     for event in session.by_ref() {

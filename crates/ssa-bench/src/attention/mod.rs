@@ -49,6 +49,14 @@ pub struct AttentionRow {
     pub error: Option<String>,
 }
 
+/// Bytes that the longest row takes on the CPU.
+pub fn attention_bytes(settings: &AttentionSettings) -> usize {
+    let heads = settings.q_heads + settings.kv_heads;
+    let tokens = settings.tokens.iter().copied().max().unwrap_or(0);
+    // Two sets of q, k, v and the gradient of the output; outputs, and gradients of all.
+    tokens.saturating_mul(heads * settings.head_dim).saturating_mul(8 * size_of::<f32>())
+}
+
 /// Measures the parts of attention one by one, and selection with sparse attention as a whole.
 ///
 /// A part that the device has no kernel or no memory for is a row with the reason; the others are

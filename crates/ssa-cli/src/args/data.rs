@@ -74,7 +74,7 @@ pub(crate) struct TrainTokenizerArgs {
     #[command(flatten)]
     pub(crate) input: InputArgs,
     /// Tokens of the vocabulary: 256 bytes, the end of a document, and as many merges as are left.
-    #[arg(long, value_name = "N", value_parser = |text: &str| parse_size(text, 257))]
+    #[arg(long, value_name = "N", value_parser = |text: &str| parse_size(text, 257, super::LARGEST_VOCABULARY))]
     pub(crate) vocab_size: usize,
     /// Directory for the tokenizer.
     #[arg(long, value_name = "DIR")]
@@ -103,7 +103,7 @@ pub(crate) struct InspectArgs {
     pub(crate) rows: usize,
     /// Tokens of a row.
     #[arg(long, value_name = "N", default_value = "256")]
-    #[arg(value_parser = |text: &str| parse_size(text, 2))]
+    #[arg(value_parser = |text: &str| parse_size(text, 2, super::LONGEST_ROW))]
     pub(crate) sequence_length: usize,
     /// How documents are packed into rows.
     #[arg(long, value_name = "PACKING", default_value_t = Packing::Concat)]

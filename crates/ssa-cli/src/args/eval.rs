@@ -33,12 +33,12 @@ Examples:
 pub(crate) struct PerplexityArgs {
     #[command(flatten)]
     pub(crate) held_out: HeldOutArgs,
-    /// Budgets of sparse attention, block size x number of blocks. Without it the block size of the
-    /// model with 1, 2, 4, 8, 16 and 32 blocks, and the trained budget.
-    #[arg(long, value_name = "BUDGET,...", value_delimiter = ',')]
+    /// Budgets of sparse attention, block size x number of blocks, such as 16x4,16x8. Without it
+    /// the block size of the model with 1, 2, 4, 8, 16 and 32 blocks, and the trained budget.
+    #[arg(long = "budget", alias = "budgets", value_name = "BUDGET,...", value_delimiter = ',')]
     pub(crate) budgets: Vec<SparseBudget>,
-    /// Tokens that attention sparsity is averaged over, rounded up to whole batches; 0 leaves it
-    /// out. It costs more than the losses, which always use all of the text.
+    /// Tokens that attention sparsity is averaged over, rounded up to whole batches; 0 skips it. It
+    /// costs more than the losses, which always use all of the text.
     #[arg(long, value_name = "N", default_value_t = 8192)]
     pub(crate) analysis_tokens: usize,
 }
@@ -77,7 +77,7 @@ pub(crate) struct HeldOutArgs {
     #[arg(long, value_name = "PATH", num_args = 1..)]
     pub(crate) data: Vec<PathBuf>,
     /// Tokens of a row; without it as in the run, else the model's longest document, at most 1024.
-    #[arg(long, value_name = "N", value_parser = |text: &str| parse_size(text, 2))]
+    #[arg(long, value_name = "N", value_parser = |text: &str| parse_size(text, 2, super::LONGEST_ROW))]
     pub(crate) sequence_length: Option<usize>,
     /// Rows computed at once. Results do not depend on it.
     #[arg(long, value_name = "N", default_value = "4", value_parser = parse_positive)]

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use ssa_kernels::ops::attention::selection::SelectionRule;
-use ssa_model::{AttentionMode, Method};
+use ssa_model::{AttentionMode, Method, SparseBudget};
 
 use super::{ComputeArgs, named, parse_positive};
 
@@ -22,7 +22,8 @@ Examples:
   ssa forward --model runs/demo/checkpoint --input ids.safetensors --attention full \\
       --train-stream sparse --grads --output step.safetensors")]
 pub(crate) struct ForwardArgs {
-    /// Checkpoint directory in Hugging Face layout (config.json, model.safetensors).
+    /// Checkpoint directory in Hugging Face layout (config.json, model.safetensors), or the
+    /// directory of a run: then its trained model, or its last checkpoint if it is not finished.
     #[arg(long, value_name = "DIR")]
     pub(crate) model: PathBuf,
     /// Safetensors file with `input_ids` [B, T], I32 or I64.
@@ -39,11 +40,15 @@ pub(crate) struct ForwardArgs {
     #[arg(long, value_name = "RULE", default_value_t = SelectionRule::Exact)]
     #[arg(value_parser = named::<SelectionRule>())]
     pub(crate) selection: SelectionRule,
-    /// Tokens of a block; without it the checkpoint's.
-    #[arg(long, value_name = "N", value_parser = parse_positive)]
+    /// Budget of sparse attention, block size x number of blocks, such as 16x4; without it the
+    /// checkpoint's.
+    #[arg(long, value_name = "BUDGET", conflicts_with_all = ["block_size", "block_counts"])]
+    pub(crate) budget: Option<SparseBudget>,
+    /// The first part of --budget alone.
+    #[arg(long, hide = true, value_name = "N", value_parser = parse_positive)]
     pub(crate) block_size: Option<usize>,
-    /// Blocks a query attends to, its own included; without it the checkpoint's.
-    #[arg(long, value_name = "N", value_parser = parse_positive)]
+    /// The second part of --budget alone.
+    #[arg(long, hide = true, value_name = "N", value_parser = parse_positive)]
     pub(crate) block_counts: Option<usize>,
     /// Also compute the losses of a training step that ran this stream.
     #[arg(long, value_name = "MODE", value_parser = named::<AttentionMode>())]

@@ -8,6 +8,7 @@ mod compute;
 mod data;
 mod eval;
 mod forward;
+mod hints;
 #[cfg(test)]
 mod reference;
 mod train;
@@ -29,6 +30,7 @@ pub(crate) use data::{
 };
 pub(crate) use eval::{AnalyzeArgs, EvalArgs, EvalCommand, HeldOutArgs, PerplexityArgs};
 pub(crate) use forward::ForwardArgs;
+pub(crate) use hints::with_hint;
 pub(crate) use train::TrainArgs;
 
 use crate::exit;
@@ -64,7 +66,9 @@ pub(crate) struct Cli {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     Train(TrainArgs),
+    #[command(alias = "evaluate")]
     Eval(EvalArgs),
+    #[command(alias = "analyse")]
     Analyze(AnalyzeArgs),
     Data(DataArgs),
     Config(ConfigArgs),
@@ -103,14 +107,23 @@ fn named<T: Named + Send + Sync>() -> impl TypedValueParser<Value = T> {
         .try_map(|name| T::from_name(&name))
 }
 
-/// A size that must be at least `minimum`.
-fn parse_size(text: &str, minimum: usize) -> Result<usize, String> {
-    let size = text.parse().ok().filter(|&size| size >= minimum);
-    size.ok_or_else(|| format!("expected an integer of at least {minimum}"))
+/// The largest number of anything that is only counted.
+const LARGEST_COUNT: usize = 1 << 40;
+/// The largest number of tokens of a row.
+const LONGEST_ROW: usize = 1 << 24;
+/// The largest vocabulary, as of a model.
+const LARGEST_VOCABULARY: usize = 1 << 24;
+
+/// A size from `minimum` to `maximum`.
+fn parse_size(text: &str, minimum: usize, maximum: usize) -> Result<usize, String> {
+    let size = text.parse().ok().filter(|size| (minimum..=maximum).contains(size));
+    size.ok_or_else(|| {
+        format!("expected a whole number of at least {minimum} and at most {maximum}")
+    })
 }
 
 fn parse_positive(text: &str) -> Result<usize, String> {
-    parse_size(text, 1)
+    parse_size(text, 1, LARGEST_COUNT)
 }
 
 #[cfg(test)]

@@ -6,8 +6,8 @@ use ssa_eval::report::table::{analysis_caption, layers_table};
 use ssa_eval::{Analysis, EvalBatch};
 use ssa_model::Method;
 
-use super::check_budgets;
-use super::held_out::HeldOut;
+use super::held_out::Subject;
+use super::{check_budgets, command_line};
 use crate::args::{AnalyzeArgs, DeviceChoice};
 use crate::display::{BatchProgress, Display, print, print_json, render};
 
@@ -17,34 +17,40 @@ struct Output<'a> {
     model: String,
     method: Method,
     data: &'a str,
+    device: String,
+    command: String,
     #[serde(flatten)]
     analysis: &'a Analysis,
 }
 
 pub(crate) fn run(args: &AnalyzeArgs, device: DeviceChoice) -> Result<()> {
     let rule = args.held_out.selection.into();
-    let held_out = HeldOut::load(&args.held_out, device)?;
-    let budget = args.budget.unwrap_or_else(|| held_out.model.config().budget);
+    check_budgets(args.budget.as_slice(), rule)?;
+    let subject = Subject::load(&args.held_out, device)?;
+    let budget = args.budget.unwrap_or_else(|| subject.model.config().budget);
     check_budgets(&[budget], rule)?;
-    let batches = EvalBatch::covering(&held_out.batches, args.tokens);
+    let batches = EvalBatch::covering(&subject.batches, args.tokens);
     let mut progress = BatchProgress::new(Display::choose(false), "analyzing", batches.len());
     let result =
-        ssa_eval::analyze(&held_out.model, batches, budget, rule, &mut |done| progress.done(done));
+        ssa_eval::analyze(&subject.model, batches, budget, rule, &mut |done| progress.done(done));
     progress.finish();
     let analysis = result?;
 
     if args.held_out.json {
         return print_json(&Output {
             model: args.held_out.model.display().to_string(),
-            method: held_out.model.config().attention_method,
-            data: &held_out.source,
+            method: subject.model.config().attention_method,
+            data: &subject.source,
+            device: subject.model.device().to_string(),
+            command: command_line(),
             analysis: &analysis,
         });
     }
-    for states in &analysis.hidden_states {
-        print(&format!("Under the hidden states of {} inference", states.mode))?;
-        print(&render(&layers_table(states)))?;
+    for attention in &analysis.hidden_states {
+        print(&format!("Under the hidden states of {} inference", attention.mode))?;
+        print(&render(&layers_table(attention)))?;
         print("")?;
     }
+    print(&subject.caption())?;
     print(&analysis_caption(&analysis))
 }

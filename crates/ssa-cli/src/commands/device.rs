@@ -1,12 +1,11 @@
 //! Opening the device of `--device`.
 
 use std::env;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::Result;
 use ssa_kernels::cuda::{self, KernelCache};
 use ssa_kernels::{Device, Gpu};
-use ssa_model::Model;
 
 use crate::args::DeviceChoice;
 use crate::display::note;
@@ -17,8 +16,8 @@ const CACHE_VARIABLE: &str = "SSA_CACHE_DIR";
 
 /// Opens the device.
 ///
-/// `auto` takes the CPU where there is no driver or no GPU. Where there is a GPU that cannot be
-/// used, it says why.
+/// `auto` takes the CPU where there is no driver or no GPU, and says why where there is a GPU that
+/// cannot be used.
 pub(super) fn open(choice: DeviceChoice) -> Result<Device> {
     match choice {
         DeviceChoice::Cpu => Ok(Device::Cpu),
@@ -34,16 +33,6 @@ pub(super) fn open(choice: DeviceChoice) -> Result<Device> {
                 Ok(Device::Cpu)
             }
         },
-    }
-}
-
-/// Reads a checkpoint onto the device.
-pub(super) fn load(directory: &Path, choice: DeviceChoice) -> Result<Model> {
-    ssa_train::verify_model(directory)?;
-    let model = Model::load(directory)?;
-    match open(choice)? {
-        Device::Cpu => Ok(model),
-        device => Ok(model.to_device(&device)?),
     }
 }
 

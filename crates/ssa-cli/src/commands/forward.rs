@@ -1,17 +1,22 @@
 //! `ssa forward`.
 
+use std::path::Path;
+
 use anyhow::Result;
-use ssa_kernels::DType;
 use ssa_kernels::ops::attention::alignment::{AlignmentDirection, AlignmentKind, AlignmentOptions};
 use ssa_kernels::ops::cross_entropy::IGNORE_INDEX;
+use ssa_kernels::{DType, Device, Tensor};
 use ssa_model::{
-    AttentionMode, AttentionOptions, Input, LossDenominators, Method, Model, Objective, Parameters,
-    SparseBudget, TrainBatch,
+    AttentionMode, AttentionOptions, Input, LossDenominators, Method, Model, ModelConfig,
+    Objective, Parameters, SparseBudget, TrainBatch,
 };
 
-use super::device;
+use ssa_train::{MemoryEstimate, StepShape};
+
+use super::memory;
+use super::model::{self, LoadedModel};
 use crate::args::{DeviceChoice, ForwardArgs};
-use crate::exit::UsageError;
+use crate::exit::{NotFiniteError, UsageError};
 use crate::files::{OutputTensor, check_writable, read_input_ids, write_tensors};
 
 /// Weight of the alignment loss in the paper and the released code.
@@ -19,34 +24,60 @@ const DEFAULT_ALPHA: f32 = 10.0;
 
 pub(crate) fn run(args: &ForwardArgs, device: DeviceChoice) -> Result<()> {
     check_writable(&args.output, args.overwrite)?;
-    let model = device::load(&args.model, device)?;
-    let options = attention_options(args, &model)?;
+    let LoadedModel { model, directory } = model::load(&args.model, device)?;
+    let options = attention_options(args, &directory, model.config())?;
     let ids = read_input_ids(&args.input, model.config().vocab_size)?;
+    check_memory(args, &model, ids.batch, ids.tokens)?;
     let input = Input::rows(ids.ids, ids.batch, ids.tokens)?;
 
     let logits = model.logits(&model.forward(&input, &options)?)?;
-    let mut tensors =
-        vec![("logits".to_owned(), OutputTensor::new(logits.shape(), &logits.to_vec()?))];
+    let mut tensors = vec![output("logits".to_owned(), &logits)?];
     if let Some(stream) = args.train_stream {
         tensors.extend(train(args, &model, input, &options, stream)?);
     }
     write_tensors(&args.output, &tensors)
 }
 
-fn attention_options(args: &ForwardArgs, model: &Model) -> Result<AttentionOptions> {
-    let config = model.config();
+/// Refuses an input whose results have no place in memory.
+fn check_memory(args: &ForwardArgs, model: &Model, rows: usize, row: usize) -> Result<()> {
+    let (config, device) = (model.config(), model.device());
+    let remedy = |_| "give fewer or shorter rows of input_ids".to_owned();
+    let logits = rows.saturating_mul(row).saturating_mul(config.vocab_size * size_of::<f32>());
+    let working = if args.train_stream.is_some() {
+        let method = args.method.unwrap_or(config.attention_method);
+        let step = StepShape { model: config, method, tokens: row, recompute: false };
+        let MemoryEstimate { activations, working, gradients, .. } =
+            MemoryEstimate::new(&step, rows, &device);
+        activations.saturating_add(working).saturating_add(gradients)
+    } else {
+        MemoryEstimate::inference(config, rows.saturating_mul(row), &device)
+    };
+    memory::require(&device, working.saturating_add(logits), "this input", remedy)?;
+    // The logits once more as they are written.
+    memory::require(&Device::Cpu, logits.saturating_mul(2), "writing the logits", remedy)
+}
+
+fn attention_options(
+    args: &ForwardArgs,
+    directory: &Path,
+    config: &ModelConfig,
+) -> Result<AttentionOptions> {
     let method = args.method.unwrap_or(config.attention_method);
-    let budget = SparseBudget::new(
-        args.block_size.unwrap_or(config.budget.block_size()),
-        args.block_counts.unwrap_or(config.budget.block_counts()),
-    )?;
+    let trained = config.budget;
+    let budget = match args.budget {
+        Some(budget) => budget,
+        None => SparseBudget::new(
+            args.block_size.unwrap_or(trained.block_size()),
+            args.block_counts.unwrap_or(trained.block_counts()),
+        )?,
+    };
+    super::check_budgets(&[budget], args.selection)?;
     let selection = budget.selection(args.selection);
-    super::check_budgets(&[budget], selection.rule)?;
     if method.uses_window() && config.window_size == 0 {
         return Err(UsageError(format!(
             "method {method} needs a window, but window_size is 0 in {0}\n\
              hint: set window_size in {0}",
-            args.model.join("config.json").display()
+            directory.join("config.json").display()
         ))
         .into());
     }
@@ -106,6 +137,9 @@ fn train(
     let losses = losses.read()?;
 
     let loss = losses.cross_entropy + f64::from(objective.alpha) * losses.alignment;
+    if !loss.is_finite() {
+        return Err(not_finite("loss"));
+    }
     let scalars = [
         ("loss", loss),
         ("cross_entropy", losses.cross_entropy),
@@ -113,10 +147,25 @@ fn train(
     ];
     let scalars = scalars.map(|(name, value)| (name.to_owned(), OutputTensor::scalar(value)));
     let named = if args.grads { grads.named() } else { vec![] };
-    let gradients = named.into_iter().map(|(name, grad)| {
-        Ok((format!("grad.{name}"), OutputTensor::new(grad.shape(), &grad.to_vec()?)))
-    });
+    let gradients = named.into_iter().map(|(name, grad)| output(format!("grad.{name}"), grad));
     scalars.into_iter().map(Ok).chain(gradients).collect()
+}
+
+/// A tensor under its name, if all of its elements are finite.
+fn output(name: String, tensor: &Tensor) -> Result<(String, OutputTensor)> {
+    let values = tensor.to_vec()?;
+    if values.iter().all(|value| value.is_finite()) {
+        return Ok((name, OutputTensor::new(tensor.shape(), &values)));
+    }
+    Err(not_finite(&name))
+}
+
+fn not_finite(name: &str) -> anyhow::Error {
+    NotFiniteError(format!(
+        "{name}: not all elements are finite, so nothing is written\nhint: look for NaN and \
+         infinities in the weights of the model"
+    ))
+    .into()
 }
 
 /// The label of each token is the one that follows it in its row.

@@ -1,69 +1,77 @@
 //! The checkpoint and the text that `eval perplexity` and `analyze` work on.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use ssa_data::{BYTES, Corpus, Tokenizer, read_documents};
+use ssa_data::{
+    BYTES, Corpus, DatasetOptions, HeldOut, Tokenizer, TrainSource, common_tokenizer,
+    load_tokenizer, read_documents,
+};
 use ssa_eval::EvalBatch;
-use ssa_model::{Model, ModelConfig};
-use ssa_train::{HeldOutData, RunDir, TrainConfig, TrainPlan};
+use ssa_model::{AttentionMode, Model, ModelConfig, SparseBudget};
+use ssa_train::{MemoryEstimate, RunDir, TrainConfig};
 
-use super::device;
+use super::memory;
+use super::model::{self, LoadedModel};
 use crate::args::{DeviceChoice, HeldOutArgs};
 use crate::display::note;
 use crate::exit::{FileError, UsageError};
 
-/// Rows are not longer than this unless asked for: attention over all tokens costs the square of
-/// it.
+/// Rows are not longer than this unless asked for: the cost of full attention grows with the square
+/// of their length.
 const LONGEST_DEFAULT_ROW: usize = 1024;
 
 /// A checkpoint with text to measure it on.
-pub(super) struct HeldOut {
+pub(super) struct Subject {
     pub(super) model: Model,
+    directory: PathBuf,
     pub(super) batches: Vec<EvalBatch>,
     /// Where the text comes from, in words.
     pub(super) source: String,
-    /// What byte frequencies alone achieve; only known where the training text is.
+    /// Bits per byte by byte frequencies alone; only known where the training text is.
     pub(super) baseline_bits_per_byte: Option<f64>,
 }
 
-/// Rows to measure on.
-struct Text {
-    batches: Vec<EvalBatch>,
-    source: String,
-    baseline_bits_per_byte: Option<f64>,
-}
-
-impl HeldOut {
+impl Subject {
     pub(super) fn load(args: &HeldOutArgs, device: DeviceChoice) -> Result<Self> {
-        let model = device::load(&args.model, device)?;
-        let run = run_config(&args.model)?;
-        let sequence_length = sequence_length(args, model.config(), run.as_ref())?;
-        let text = if args.data.is_empty() {
-            held_out_text(args, model.config(), run, sequence_length)?
+        let LoadedModel { model, directory } = model::load(&args.model, device)?;
+        let config = model.config();
+        let run = run_config(&directory)?;
+        let sequence_length = sequence_length(args, config, run.as_ref())?;
+        let (held_out, source) = if args.data.is_empty() {
+            of_run(&directory, config, run.as_ref(), sequence_length)?
         } else {
-            given_data(args, model.config(), sequence_length)?
+            given(args, &directory, config, sequence_length)?
         };
-        note(&format!("measuring on {}", text.source));
-        let Text { batches, source, baseline_bits_per_byte } = text;
-        Ok(Self { model, batches, source, baseline_bits_per_byte })
+        note(&format!("measuring on {source}"));
+        let longest = held_out.parts.iter().map(|part| part.rows.len()).max().unwrap_or(0);
+        let tokens = args.batch_size.min(longest).saturating_mul(sequence_length);
+        let bytes = MemoryEstimate::inference(config, tokens, &model.device());
+        memory::require(&model.device(), bytes, "a batch", |_| {
+            "pass a smaller --batch-size or --sequence-length".to_owned()
+        })?;
+        let batches = EvalBatch::of(&held_out, args.batch_size)?;
+        let baseline_bits_per_byte = held_out.baseline_bits_per_byte;
+        Ok(Self { model, directory, batches, source, baseline_bits_per_byte })
     }
-}
 
-/// Batches of all parts, in turns, so that the first batches are a sample of all.
-pub(super) fn held_out_batches(data: &HeldOutData, batch_size: usize) -> Result<Vec<EvalBatch>> {
-    let parts = data.parts.iter();
-    let batches =
-        parts.map(|part| EvalBatch::from_rows(&part.rows, part.bytes_per_target, batch_size));
-    let mut parts =
-        batches.map(|batches| batches.map(Vec::into_iter)).collect::<Result<Vec<_>, _>>()?;
-    let mut in_turns = Vec::new();
-    while !parts.is_empty() {
-        in_turns.extend(parts.iter_mut().filter_map(Iterator::next));
-        parts.retain(|part| part.len() > 0);
+    /// The budget of sparse attention in training; `None` for a model that was trained without.
+    pub(super) fn trained_budget(&self) -> Option<SparseBudget> {
+        let config = self.model.config();
+        config.attention_method.trains_on(AttentionMode::Sparse).then_some(config.budget)
     }
-    Ok(in_turns)
+
+    /// What a table is about, in a line.
+    pub(super) fn caption(&self) -> String {
+        format!(
+            "{} ({}) on {}, {}",
+            self.directory.display(),
+            self.model.config().attention_method,
+            self.source,
+            self.model.device()
+        )
+    }
 }
 
 fn check_vocabulary(directory: &Path, config: &ModelConfig, tokenizer: &Tokenizer) -> Result<()> {
@@ -75,12 +83,13 @@ fn check_vocabulary(directory: &Path, config: &ModelConfig, tokenizer: &Tokenize
         return Ok(());
     }
     let read = match tokenizer {
-        Tokenizer::Bytes => "text is read as bytes without a tokenizer.json beside the model",
+        Tokenizer::Bytes => "without a tokenizer.json, text is read as bytes",
         Tokenizer::Hf(_) => "its tokenizer has more tokens",
     };
     Err(FileError(format!(
-        "{} has a vocabulary of {}, but {read}, which takes one of {needed}; put the tokenizer.json of the model into the \
-         directory, or use `ssa forward`, which runs models of any vocabulary on token ids",
+        "{}: the model has a vocabulary of {}, but {read}, which takes one of {needed}\nhint: put \
+         the tokenizer.json of the model into the directory, or use `ssa forward`, which runs \
+         models of any vocabulary on token ids",
         directory.display(),
         config.vocab_size
     ))
@@ -88,15 +97,15 @@ fn check_vocabulary(directory: &Path, config: &ModelConfig, tokenizer: &Tokenize
 }
 
 /// The configuration of the run that wrote a checkpoint: in the checkpoint itself if that was saved
-/// during training, else beside it, if it is still where the run left it.
+/// during training, else in the parent directory, if that is still a run.
 fn run_config(checkpoint: &Path) -> Result<Option<TrainConfig>> {
     let Ok(checkpoint) = fs::canonicalize(checkpoint) else { return Ok(None) };
     let within = Some((checkpoint.as_path(), "state.json"));
-    let beside = checkpoint.parent().map(|run| (run, "metrics.jsonl"));
-    let mut places = [within, beside].into_iter().flatten();
-    let ours = places
+    let above = checkpoint.parent().map(|run| (run, "metrics.jsonl"));
+    let mut places = [within, above].into_iter().flatten();
+    let found = places
         .find(|(place, proof)| place.join(proof).is_file() && place.join("config.toml").is_file());
-    let Some((place, _)) = ours else { return Ok(None) };
+    let Some((place, _)) = found else { return Ok(None) };
     let config = TrainConfig::load(&place.join("config.toml"), &[])?;
     Ok(Some(config.in_directory(&RunDir::working_directory_of(place)?)))
 }
@@ -109,7 +118,8 @@ fn sequence_length(
     let longest = config.max_position_embeddings;
     match args.sequence_length {
         Some(tokens) if tokens > longest => Err(UsageError(format!(
-            "--sequence-length {tokens} is longer than the model's max_position_embeddings of {longest}; pass at most that"
+            "--sequence-length {tokens} is longer than the model's max_position_embeddings of \
+             {longest}\nhint: pass {longest} or less"
         ))
         .into()),
         Some(tokens) => Ok(tokens),
@@ -117,77 +127,61 @@ fn sequence_length(
     }
 }
 
-/// What `--data` names: text, or corpora of shards.
-fn given_data(args: &HeldOutArgs, config: &ModelConfig, sequence_length: usize) -> Result<Text> {
-    let own = args.model.join("tokenizer.json");
-    let tokenizer = if own.is_file() { &args.model } else { Path::new(BYTES) };
+/// What `--data` names, text or corpora of shards, and its name.
+fn given(
+    args: &HeldOutArgs,
+    directory: &Path,
+    config: &ModelConfig,
+    sequence_length: usize,
+) -> Result<(HeldOut, String)> {
+    let own = directory.join("tokenizer.json");
+    let tokenizer = if own.is_file() { directory } else { Path::new(BYTES) };
+    let tokenizer = load_tokenizer(tokenizer, None)?;
     let corpora = args.data.iter().filter(|path| Corpus::is_at(path)).count();
-    let batches = match corpora {
-        0 => given_text(args, config, tokenizer, sequence_length)?,
-        all if all == args.data.len() => given_corpora(args, config, tokenizer, sequence_length)?,
-        _ => {
-            let message =
-                "--data names both text and corpora of shards; measure one kind at a time";
-            return Err(UsageError(message.to_owned()).into());
-        }
+    let held_out = if corpora == 0 {
+        check_vocabulary(directory, config, &tokenizer)?;
+        HeldOut::from_documents(&read_documents(&args.data)?, &tokenizer, sequence_length)?
+    } else if corpora == args.data.len() {
+        let own = Some((directory.display().to_string(), tokenizer));
+        let tokenizer = common_tokenizer(&args.data, own)?.unwrap_or(Tokenizer::Bytes);
+        check_vocabulary(directory, config, &tokenizer)?;
+        HeldOut::from_corpora(&args.data, &tokenizer, sequence_length)?
+    } else {
+        let message = "--data names both text and corpora of shards\nhint: measure one kind at a \
+                       time";
+        return Err(UsageError(message.to_owned()).into());
     };
     let names: Vec<_> = args.data.iter().map(|path| path.display().to_string()).collect();
-    Ok(Text { batches, source: names.join(", "), baseline_bits_per_byte: None })
+    Ok((held_out, names.join(", ")))
 }
 
-fn given_text(
-    args: &HeldOutArgs,
+/// What training held out, and its name: of the run, or of the built-in text by default settings.
+fn of_run(
+    directory: &Path,
     config: &ModelConfig,
-    tokenizer: &Path,
+    run: Option<&TrainConfig>,
     sequence_length: usize,
-) -> Result<Vec<EvalBatch>> {
-    let tokenizer = Tokenizer::load(tokenizer, None)?;
-    check_vocabulary(&args.model, config, &tokenizer)?;
-    let documents = read_documents(&args.data)?;
-    Ok(EvalBatch::pack(&documents, &tokenizer, sequence_length, args.batch_size)?)
-}
-
-/// All rows of corpora, which must have been made with the tokenizer of the model.
-fn given_corpora(
-    args: &HeldOutArgs,
-    model: &ModelConfig,
-    tokenizer: &Path,
-    sequence_length: usize,
-) -> Result<Vec<EvalBatch>> {
-    let mut config = TrainConfig::default();
-    config.data.valid_corpora.clone_from(&args.data);
-    config.data.tokenizer = Some(tokenizer.to_owned());
-    config.data.sequence_length = sequence_length;
-    config.evaluation.tokens = usize::MAX;
-    let plan = TrainPlan::new(config)?;
-    check_vocabulary(&args.model, model, plan.tokenizer())?;
-    held_out_batches(&plan.open_held_out()?, args.batch_size)
-}
-
-/// What training held out: of the run, or of the built-in corpus by default settings.
-fn held_out_text(
-    args: &HeldOutArgs,
-    model: &ModelConfig,
-    run: Option<TrainConfig>,
-    sequence_length: usize,
-) -> Result<Text> {
-    let of_run = run.is_some();
-    let mut config = run.unwrap_or_default();
-    config.data.sequence_length = sequence_length;
-    let source = match (of_run, config.data.corpora.is_empty(), config.data.paths.is_empty()) {
-        (true, false, _) => "what the run held out of its corpora",
-        (true, true, false) => "the text held out by the run",
-        (true, true, true) => "the text held out by the run (built-in corpus)",
-        (false, ..) => "the held-out part of the built-in corpus (default seed and share)",
+) -> Result<(HeldOut, String)> {
+    let (options, tokenizer, name) = match run {
+        None => (
+            DatasetOptions::built_in(sequence_length),
+            Tokenizer::Bytes,
+            "the held-out part of the built-in text (default seed and share)",
+        ),
+        Some(run) => {
+            let options = DatasetOptions { sequence_length, ..run.dataset_options() };
+            let name = match options.train {
+                TrainSource::Corpora(_) => "what the run held out of its corpora",
+                TrainSource::Text(_) => "the text held out by the run",
+                TrainSource::BuiltIn => "the text held out by the run (built-in text)",
+            };
+            (options, run.data.load_tokenizer()?, name)
+        }
     };
-    let plan = TrainPlan::new(config)?;
-    check_vocabulary(&args.model, model, plan.tokenizer())?;
-    let data = plan
-        .open_held_out()
-        .context("the text that the checkpoint's run held out cannot be read again; pass --data")?;
-    Ok(Text {
-        batches: held_out_batches(&data, args.batch_size)?,
-        source: source.to_owned(),
-        baseline_bits_per_byte: data.baseline_bits_per_byte,
-    })
+    check_vocabulary(directory, config, &tokenizer)?;
+    let held_out = options.open_held_out(&tokenizer).context(
+        "the text that the run held out cannot be read again\nhint: pass --data to measure on \
+         other text",
+    )?;
+    Ok((held_out, name.to_owned()))
 }

@@ -8,10 +8,15 @@ mod device;
 mod doctor;
 mod eval;
 mod forward;
+mod free_memory;
 mod held_out;
-mod monitor;
+mod memory;
+mod model;
 mod selftest;
 mod train;
+
+use std::env;
+use std::ffi::OsString;
 
 use anyhow::{Context, Result};
 use ssa_kernels::ops::attention::selection::SelectionRule;
@@ -58,15 +63,25 @@ fn start_threads(args: &ThreadsArgs) -> Result<()> {
 
 /// Refuses budgets that the selection rule cannot serve, before any work is done.
 fn check_budgets(budgets: &[SparseBudget], rule: SelectionRule) -> Result<()> {
-    let refused = |budget: &&SparseBudget| budget.block_counts() > budget.block_size();
-    match budgets.iter().find(refused).filter(|_| rule == SelectionRule::Reference) {
-        None => Ok(()),
-        Some(budget) => Err(UsageError(format!(
-            "the budget {budget} does not exist with reference selection, which takes at most as \
-             many blocks as a block has tokens ({})\n\
-             hint: lower the number of blocks, or use exact selection",
-            budget.block_size()
-        ))
-        .into()),
-    }
+    let refused = budgets.iter().find_map(|budget| Some((budget, budget.refused_by(rule)?)));
+    let Some((budget, (part, expected))) = refused else { return Ok(()) };
+    Err(UsageError(format!(
+        "the budget {budget} is impossible with reference selection: {part} must be {expected}\n\
+         hint: change the budget, or use exact selection"
+    ))
+    .into())
+}
+
+/// The command line of this program, as a shell would read it.
+fn command_line() -> String {
+    let quoted = |argument: OsString| {
+        let text = argument.to_string_lossy().into_owned();
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_./:=,@%+".contains(&byte);
+        match text.bytes().all(plain) && !text.is_empty() {
+            true => text,
+            false => format!("'{}'", text.replace('\'', "'\\''")),
+        }
+    };
+    let arguments = env::args_os().skip(1).map(quoted);
+    ["ssa".to_owned()].into_iter().chain(arguments).collect::<Vec<_>>().join(" ")
 }

@@ -36,7 +36,7 @@ fn a_signal_saves_and_the_run_goes_on_to_the_same_end() {
         let arguments = if again { arguments(name) } else { resume(name).to_vec() };
         let going_on = ssa(directory.path(), arguments).succeeds();
         assert!(
-            going_on.stderr.contains(&format!("continuing after step {done}")),
+            going_on.stderr.contains(&format!("resuming after step {done}")),
             "{}",
             going_on.stderr
         );
@@ -74,7 +74,7 @@ fn the_same_command_goes_on_with_a_run_that_has_no_name() {
 
     let going_on = ssa(directory.path(), &unnamed).succeeds();
     assert!(
-        going_on.stderr.contains("holds an unfinished run, which goes on"),
+        going_on.stderr.contains("holds an unfinished run of this configuration: resuming it"),
         "{}",
         going_on.stderr
     );
@@ -84,7 +84,7 @@ fn the_same_command_goes_on_with_a_run_that_has_no_name() {
     let other = with(&unnamed, &["--set", "run.seed=3"]);
     for (arguments, count) in [(&unnamed, 2), (&other, 3)] {
         let fresh = ssa(directory.path(), arguments).succeeds();
-        assert!(!fresh.stderr.contains("goes on"), "{}", fresh.stderr);
+        assert!(!fresh.stderr.contains("resuming"), "{}", fresh.stderr);
         assert_eq!(runs().len(), count);
     }
 }

@@ -10,7 +10,10 @@ use crate::Perplexity;
 const COLORS: [Color; 3] = [Color::Orange, Color::Teal, Color::Violet];
 
 /// One line per block size, full attention as a level. `None` without a sparse result.
-pub(super) fn budget_chart(evaluation: &Perplexity, trained: SparseBudget) -> Option<Chart> {
+pub(super) fn budget_chart(
+    evaluation: &Perplexity,
+    trained: Option<SparseBudget>,
+) -> Option<Chart> {
     let points: Vec<(SparseBudget, f64)> = evaluation
         .results
         .iter()
@@ -42,7 +45,7 @@ pub(super) fn budget_chart(evaluation: &Perplexity, trained: SparseBudget) -> Op
     }
     let mut sizes: Vec<usize> = points.iter().map(|(budget, _)| budget.block_size()).collect();
     // Only the trained block size, which comes first, has labels: those of several lines collide.
-    sizes.sort_unstable_by_key(|&size| (size != trained.block_size(), size));
+    sizes.sort_unstable_by_key(|&size| (Some(size) != trained.map(SparseBudget::block_size), size));
     sizes.dedup();
     for (index, &size) in sizes.iter().enumerate() {
         let color = COLORS[index.min(COLORS.len() - 1)];
@@ -60,8 +63,8 @@ pub(super) fn budget_chart(evaluation: &Perplexity, trained: SparseBudget) -> Op
     Some(chart)
 }
 
-fn mark(budget: SparseBudget, bits: f64, trained: SparseBudget, labeled: bool) -> Mark {
-    let emphasis = budget == trained;
+fn mark(budget: SparseBudget, bits: f64, trained: Option<SparseBudget>, labeled: bool) -> Mark {
+    let emphasis = Some(budget) == trained;
     let note = if emphasis { ", the trained budget" } else { "" };
     Mark {
         x: budget.receptive_field() as f64,

@@ -22,8 +22,9 @@ pub(super) fn subtitle(summary: &Summary) -> String {
 /// What sparse attention costs at the trained budget, as a sentence.
 pub(super) fn headline(summary: &Summary) -> Option<String> {
     let evaluation = summary.evaluation.as_ref()?;
-    let sparse = evaluation.at(summary.trained_budget)?;
-    let tokens = counted(summary.trained_budget.receptive_field(), "token");
+    let budget = summary.trained_budget?;
+    let sparse = evaluation.at(budget)?;
+    let tokens = counted(budget.receptive_field(), "token");
     let Some(full) = evaluation.full() else {
         return Some(format!(
             "Selecting at most {tokens} per query, the model needs {:.4} bits per byte.",
@@ -50,24 +51,21 @@ pub(super) fn headline(summary: &Summary) -> Option<String> {
 pub(super) fn tiles(summary: &Summary) -> Vec<Tile> {
     let evaluation = summary.evaluation.as_ref();
     let full = evaluation.and_then(Perplexity::full);
-    let sparse = evaluation.and_then(|evaluation| evaluation.at(summary.trained_budget));
+    let trained = summary.trained_budget;
+    let sparse = trained.and_then(|budget| Some((budget, evaluation?.at(budget)?)));
     let bits = |result: &BudgetResult| format!("{:.4}", result.bits_per_byte);
     let analysis = summary.analysis.as_ref();
     let entropy = analysis.and_then(|analysis| analysis.under(AttentionMode::Full));
     let tiles = [
         full.map(|full| tile("full attention", bits(full), "bits per byte")),
-        sparse.map(|sparse| {
-            tile(
-                "sparse attention",
-                bits(sparse),
-                format!("bits per byte at {}", summary.trained_budget),
-            )
+        sparse.map(|(budget, sparse)| {
+            tile("sparse attention", bits(sparse), format!("bits per byte at {budget}"))
         }),
-        sparse.and_then(|sparse| sparse.attention_sparsity).map(|weight| {
+        sparse.and_then(|(_, sparse)| sparse.attention_sparsity).map(|weight| {
             tile("attention sparsity", format!("{weight:.3}"), "under sparse inference")
         }),
         sparse
-            .and_then(|sparse| sparse.kl_full_sparse)
+            .and_then(|(_, sparse)| sparse.kl_full_sparse)
             .map(|kl| tile("KL, full to sparse", format!("{kl:.4}"), "nats per token")),
         entropy.map(|states| {
             tile(
@@ -96,9 +94,28 @@ pub(super) fn coverage(evaluation: &Perplexity) -> String {
     )
 }
 
+/// What a table of results is about, in a line.
+pub fn caption(summary: &Summary) -> String {
+    format!(
+        "{} ({}) trained on {}, seed {}; measured on {}, {}",
+        summary.run,
+        summary.method,
+        summary.data.join(", "),
+        summary.seed,
+        summary.held_out.join(", "),
+        summary.device
+    )
+}
+
 /// Where the run comes from: names and values.
 pub(super) fn provenance(summary: &Summary) -> Vec<(&'static str, String)> {
     vec![
+        ("run", summary.run.clone()),
+        ("command", summary.command.clone()),
+        ("training text", summary.data.join(", ")),
+        ("held-out text", summary.held_out.join(", ")),
+        ("seed", summary.seed.to_string()),
+        ("device", summary.device.clone()),
         ("started", summary.started.clone()),
         ("program", format!("ssa {} ({})", summary.version, summary.commit)),
         (

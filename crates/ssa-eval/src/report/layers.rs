@@ -4,7 +4,7 @@ use ssa_model::AttentionMode;
 use ssa_report::{Axis, Chart, Mark, Spacing};
 
 use super::mode_color;
-use crate::{Analysis, HiddenStates};
+use crate::{Analysis, ModeAttention};
 
 /// One line per inference mode that produced the hidden states.
 pub(super) fn sparsity_chart(analysis: &Analysis) -> Chart {
@@ -28,7 +28,7 @@ pub(super) fn sparsity_chart(analysis: &Analysis) -> Chart {
     chart
 }
 
-fn points(states: &HiddenStates) -> impl Iterator<Item = (f64, f64)> {
+fn points(states: &ModeAttention) -> impl Iterator<Item = (f64, f64)> {
     states.layers.iter().enumerate().map(|(layer, means)| (layer as f64, means.attention_sparsity))
 }
 

@@ -13,6 +13,7 @@ use ssa_report::number::counted;
 use ssa_report::{Block, Color, Page, Section};
 
 pub use curves::StepPoint;
+pub use facts::caption;
 
 use crate::{Analysis, Perplexity, Result, Summary};
 
@@ -57,7 +58,7 @@ fn quality(evaluation: &Perplexity, summary: &Summary) -> Section {
         let caption = format!("Lower is better; the ring marks the budget of training.{baseline}");
         blocks.push(Block::figure(chart, caption));
     }
-    blocks.push(Block::Table { table: table::results_table(evaluation, baseline, Some(trained)) });
+    blocks.push(Block::Table { table: table::results_table(evaluation, baseline, trained) });
     blocks.push(note(
         "Sparsity is the share of the full-attention weight on the selected blocks, under the \
          hidden states of the row's mode (for full attention: the blocks of the trained budget). \

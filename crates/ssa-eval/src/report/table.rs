@@ -4,7 +4,7 @@ use ssa_model::SparseBudget;
 use ssa_report::number::counted;
 use ssa_report::{Column, NONE, Row, Table};
 
-use crate::{Analysis, AttentionMeans, BudgetResult, HiddenStates, Perplexity};
+use crate::{Analysis, AttentionMeans, BudgetResult, ModeAttention, Perplexity};
 
 /// Results by mode and budget, the baseline first.
 pub fn results_table(
@@ -48,18 +48,10 @@ fn result_row(result: &BudgetResult, trained: Option<SparseBudget>) -> Row {
 }
 
 /// The layers of an analysis and their mean, under the hidden states of one inference mode.
-pub fn layers_table(states: &HiddenStates) -> Table {
-    let columns = vec![
-        Column::text("layer"),
-        Column::number("sparsity"),
-        Column::number("entropy, bits").rank(1),
-        Column::number("dropped mass").rank(3),
-        Column::number("distance").rank(2),
-        Column::number("bound").rank(4),
-        Column::number("bound holds").rank(5),
-        Column::number("max violation").rank(6),
-        Column::number("identity error").rank(7),
-    ];
+pub fn layers_table(states: &ModeAttention) -> Table {
+    let metrics = AttentionMeans::TITLES.iter().enumerate();
+    let metrics = metrics.map(|(rank, title)| Column::number(*title).rank(rank as u8));
+    let columns = [Column::text("layer")].into_iter().chain(metrics).collect();
     let layers = states.layers.iter().enumerate();
     let layers = layers.map(|(layer, means)| means_row(layer.to_string(), means));
     let overall = means_row("all".to_owned(), &states.overall).emphasized(true);
@@ -67,22 +59,7 @@ pub fn layers_table(states: &HiddenStates) -> Table {
 }
 
 fn means_row(name: String, means: &AttentionMeans) -> Row {
-    Row::new(vec![
-        name,
-        format!("{:.4}", means.attention_sparsity),
-        format!("{:.3}", means.entropy_bits),
-        format!("{:.4}", means.dropped_mass),
-        format!("{:.4}", means.distance),
-        format!("{:.4}", means.bound),
-        format!("{:.2} %", 100.0 * means.bound_holds),
-        rounding_error(means.max_violation),
-        rounding_error(means.identity_error),
-    ])
-}
-
-/// The order of magnitude is all that counts.
-fn rounding_error(value: f64) -> String {
-    if value == 0.0 { "0".to_owned() } else { format!("{value:.1e}") }
+    Row::new([vec![name], means.cells()].concat())
 }
 
 /// What an analysis covered, in a line.

@@ -4,7 +4,7 @@ use ssa_model::{AttentionMode, Method, SparseBudget};
 
 use super::table::{layers_table, results_table};
 use super::{StepPoint, render};
-use crate::{Analysis, AttentionMeans, BudgetResult, HiddenStates, Machine, Perplexity, Summary};
+use crate::{Analysis, AttentionMeans, BudgetResult, Machine, ModeAttention, Perplexity, Summary};
 
 fn result(budget: Option<&str>, bits_per_byte: f64, kl: Option<f64>) -> BudgetResult {
     let budget: Option<SparseBudget> = budget.map(|budget| budget.parse().unwrap());
@@ -34,9 +34,9 @@ fn layer(attention_sparsity: f64) -> AttentionMeans {
     }
 }
 
-fn states(mode: AttentionMode, sparsities: &[f64]) -> HiddenStates {
+fn states(mode: AttentionMode, sparsities: &[f64]) -> ModeAttention {
     let mean = sparsities.iter().sum::<f64>() / sparsities.len() as f64;
-    HiddenStates {
+    ModeAttention {
         mode,
         overall: layer(mean),
         layers: sparsities.iter().map(|&value| layer(value)).collect(),
@@ -59,7 +59,13 @@ fn summary() -> Summary {
         started: "2026-11-23T18:00:00Z".to_owned(),
         machine: Machine { cpu: "Some CPU".to_owned(), threads: 2 },
         method: Method::SSA,
-        trained_budget: trained,
+        trained_budget: Some(trained),
+        run: "demo".to_owned(),
+        command: "ssa train configs/demo.toml".to_owned(),
+        device: "cpu".to_owned(),
+        seed: 7,
+        data: vec!["built-in text".to_owned()],
+        held_out: vec!["held-out part of built-in text".to_owned()],
         parameters: 1_234_567,
         steps: 300,
         train_tokens: 2_457_600,
@@ -152,8 +158,7 @@ fn a_method_without_full_attention_has_no_comparison() {
 fn tables_have_one_cell_per_column() {
     let summary = summary();
     let evaluation = summary.evaluation.as_ref().unwrap();
-    let results =
-        results_table(evaluation, summary.baseline_bits_per_byte, Some(summary.trained_budget));
+    let results = results_table(evaluation, summary.baseline_bits_per_byte, summary.trained_budget);
     assert_eq!(results.rows().len(), 7);
     let layers = layers_table(&summary.analysis.as_ref().unwrap().hidden_states[0]);
     assert_eq!(layers.rows().len(), 5);

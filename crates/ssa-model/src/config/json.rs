@@ -109,8 +109,9 @@ fn check_fixed_keys(keys: &Keys<'_>) -> Result<()> {
         }
     }
     match keys.text("hidden_act")? {
-        None | Some("silu") => Ok(()),
-        Some(_) => Err(keys.error("hidden_act", "\"silu\"")),
+        // transformers knows the same function under both names.
+        None | Some("silu" | "swish") => Ok(()),
+        Some(_) => Err(keys.error("hidden_act", "\"silu\" or \"swish\"")),
     }
 }
 

@@ -55,15 +55,15 @@ impl<'a> Keys<'a> {
     }
 
     pub(super) fn token(&self, key: &str) -> Result<Option<u32>> {
-        self.read(key, "a token number", token)
+        Ok(self.read(key, "a token number", token)?.flatten())
     }
 
     pub(super) fn tokens(&self, key: &str) -> Result<Vec<u32>> {
         let tokens = self.read(key, "a token number or a list of them", |value| match value {
-            Value::Array(list) => list.iter().map(token).collect(),
+            Value::Array(list) => list.iter().map(token).collect::<Option<Vec<_>>>(),
             single => token(single).map(|token| vec![token]),
         })?;
-        Ok(tokens.unwrap_or_default())
+        Ok(tokens.unwrap_or_default().into_iter().flatten().collect())
     }
 
     pub(super) fn object(&self, key: &str) -> Result<Option<Keys<'a>>> {
@@ -91,6 +91,10 @@ impl<'a> Keys<'a> {
     }
 }
 
-fn token(value: &Value) -> Option<u32> {
-    value.as_u64()?.try_into().ok()
+/// A token number; -1 means "none", as in many published files.
+fn token(value: &Value) -> Option<Option<u32>> {
+    match value.as_i64()? {
+        -1 => Some(None),
+        number => number.try_into().ok().map(Some),
+    }
 }

@@ -23,19 +23,19 @@ use crate::{AttentionMode, ModelError, Result, SparseBudget};
 /// written back, and have no field here.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ModelSettings {
-    /// V, the number of tokens of the vocabulary.
+    /// V, the number of tokens of the vocabulary, at most 2^24.
     pub vocab_size: usize,
-    /// Width of the residual stream.
+    /// Width of the residual stream, at most 2^20.
     pub hidden_size: usize,
-    /// F, width of the feed-forward layer.
+    /// F, width of the feed-forward layer, at most 2^20.
     pub intermediate_size: usize,
-    /// Number of decoder blocks.
+    /// Number of decoder blocks, at most 2^12.
     pub num_hidden_layers: usize,
-    /// HQ, query heads.
+    /// HQ, query heads, at most 2^12.
     pub num_attention_heads: usize,
     /// H, key/value heads; divides HQ.
     pub num_key_value_heads: usize,
-    /// D, size of a head; even, because RoPE turns pairs.
+    /// D, size of a head, at most 2^12; even, because RoPE turns pairs.
     pub head_dim: usize,
     /// Added to the mean square before its root.
     pub rms_norm_eps: f64,
@@ -43,7 +43,7 @@ pub struct ModelSettings {
     pub rope_theta: f64,
     /// Stretching of the RoPE frequencies for contexts longer than trained on.
     pub rope_scaling: RopeScaling,
-    /// The longest document the model is meant for.
+    /// The longest document the model is meant for, at most 2^31 tokens.
     pub max_position_embeddings: usize,
     /// Standard deviation of fresh weights.
     pub initializer_range: f64,
@@ -55,7 +55,8 @@ pub struct ModelSettings {
     pub window_size: usize,
     /// The attentions the model was made for. This project's own key, `ssa` where absent.
     pub attention_method: Method,
-    /// Token that begins a document.
+    /// Token that begins a document. Like the next, it need not be in the vocabulary: nothing is
+    /// computed from it.
     pub bos_token_id: Option<u32>,
     /// Tokens that end a document: none, one, or several as in chat models.
     pub eos_token_id: Vec<u32>,
@@ -177,7 +178,6 @@ impl ModelConfig {
         check_sizes(&settings, origin)?;
         check_numbers(&settings, origin)?;
         rope_scaling::check(&settings.rope_scaling, origin)?;
-        check_tokens(&settings, origin)?;
         let method = settings.attention_method;
         if method.uses_window() && settings.window_size == 0 {
             let expected =
@@ -188,22 +188,43 @@ impl ModelConfig {
     }
 }
 
+/// Upper bounds of the sizes, far above any model. With them the number of parameters, of bytes of
+/// weights and moments, and of every tensor is below 2^63.
+const LARGEST_VOCABULARY: usize = 1 << 24;
+const LARGEST_WIDTH: usize = 1 << 20;
+const MOST_LAYERS: usize = 1 << 12;
+const MOST_HEADS: usize = 1 << 12;
+const LARGEST_HEAD: usize = 1 << 12;
+const MOST_POSITIONS: usize = 1 << 31;
+
+/// Weights of a larger deviation than this overflow in the first layer.
+const LARGEST_DEVIATION: f64 = 1e6;
+
+fn at_most(largest: usize, key: &str, size: usize, origin: &str) -> Result<()> {
+    if size <= largest {
+        return Ok(());
+    }
+    Err(ModelError::config(origin, key, size, format!("at most {largest}")))
+}
+
 fn check_sizes(settings: &ModelSettings, origin: &str) -> Result<()> {
     let sizes = [
-        ("vocab_size", settings.vocab_size),
-        ("hidden_size", settings.hidden_size),
-        ("intermediate_size", settings.intermediate_size),
-        ("num_hidden_layers", settings.num_hidden_layers),
-        ("num_attention_heads", settings.num_attention_heads),
-        ("num_key_value_heads", settings.num_key_value_heads),
-        ("head_dim", settings.head_dim),
-        ("max_position_embeddings", settings.max_position_embeddings),
+        ("vocab_size", settings.vocab_size, LARGEST_VOCABULARY),
+        ("hidden_size", settings.hidden_size, LARGEST_WIDTH),
+        ("intermediate_size", settings.intermediate_size, LARGEST_WIDTH),
+        ("num_hidden_layers", settings.num_hidden_layers, MOST_LAYERS),
+        ("num_attention_heads", settings.num_attention_heads, MOST_HEADS),
+        ("num_key_value_heads", settings.num_key_value_heads, MOST_HEADS),
+        ("head_dim", settings.head_dim, LARGEST_HEAD),
+        ("max_position_embeddings", settings.max_position_embeddings, MOST_POSITIONS),
     ];
-    for (key, size) in sizes {
+    for (key, size, largest) in sizes {
         if size == 0 {
             return Err(ModelError::config(origin, key, size, "at least 1"));
         }
+        at_most(largest, key, size, origin)?;
     }
+    at_most(MOST_POSITIONS, "window_size", settings.window_size, origin)?;
     let [heads, kv_heads] = [settings.num_attention_heads, settings.num_key_value_heads];
     if !heads.is_multiple_of(kv_heads) {
         let expected = format!("a multiple of num_key_value_heads ({kv_heads})");
@@ -225,20 +246,9 @@ fn check_numbers(settings: &ModelSettings, origin: &str) -> Result<()> {
         }
     }
     let range = settings.initializer_range;
-    if !(range.is_finite() && range >= 0.0) {
-        return Err(ModelError::config(origin, "initializer_range", range, "a number not below 0"));
-    }
-    Ok(())
-}
-
-fn check_tokens(settings: &ModelSettings, origin: &str) -> Result<()> {
-    let bos = settings.bos_token_id.iter().map(|&token| ("bos_token_id", token));
-    let eos = settings.eos_token_id.iter().map(|&token| ("eos_token_id", token));
-    for (key, token) in bos.chain(eos) {
-        if token as usize >= settings.vocab_size {
-            let expected = format!("a token below vocab_size ({})", settings.vocab_size);
-            return Err(ModelError::config(origin, key, token, expected));
-        }
+    if !(0.0..=LARGEST_DEVIATION).contains(&range) {
+        let expected = format!("a number from 0 to {LARGEST_DEVIATION}");
+        return Err(ModelError::config(origin, "initializer_range", range, expected));
     }
     Ok(())
 }

@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 use ssa_kernels::ops::rope::RopeScaling;
 
+use super::MOST_POSITIONS;
 use super::keys::Keys;
 use crate::{ModelError, Result};
 
@@ -12,6 +13,8 @@ pub(super) fn from_json(keys: &Keys<'_>) -> Result<RopeScaling> {
     let key = if keys.has("rope_type") { "rope_type" } else { "type" };
     match keys.text(key)? {
         None | Some("default") => Ok(RopeScaling::None),
+        // Division of all positions by 1 changes nothing.
+        Some("linear") if keys.number("factor")? == Some(1.0) => Ok(RopeScaling::None),
         Some("llama3") => Ok(RopeScaling::Llama3 {
             factor: keys.required("factor", Keys::number)?,
             low_freq_factor: keys.required("low_freq_factor", Keys::number)?,
@@ -69,8 +72,13 @@ pub(super) fn check(scaling: &RopeScaling, origin: &str) -> Result<()> {
     if !(high_freq_factor.is_finite() && high_freq_factor > low_freq_factor) {
         return error("high_freq_factor", &high_freq_factor, "a number above low_freq_factor");
     }
-    if original_max_position_embeddings == 0 {
+    let positions = original_max_position_embeddings;
+    if positions == 0 {
         return error("original_max_position_embeddings", &0, "at least 1");
+    }
+    if positions > MOST_POSITIONS {
+        let expected = format!("at most {MOST_POSITIONS}");
+        return error("original_max_position_embeddings", &positions, &expected);
     }
     Ok(())
 }

@@ -63,15 +63,21 @@ fn impossible_values_name_file_key_and_value() {
         (
             "initializer_range",
             json!(-1.0),
-            "`initializer_range` is -1, expected a number not below 0",
+            "`initializer_range` is -1, expected a number from 0 to 1000000",
         ),
         ("tie_word_embeddings", json!(1), "`tie_word_embeddings` is 1, expected true or false"),
         ("bos_token_id", json!([1]), "`bos_token_id` is [1], expected a token number"),
+        ("eos_token_id", json!([5, -2]), "`eos_token_id` is [5,-2], expected a token number"),
+        ("vocab_size", json!(16_777_217), "`vocab_size` is 16777217, expected at most 16777216"),
         (
-            "eos_token_id",
-            json!([5, 97]),
-            "`eos_token_id` is 97, expected a token below vocab_size (97)",
+            "hidden_size",
+            json!(1_i64 << 62),
+            "`hidden_size` is 4611686018427387904, expected at most",
         ),
+        ("num_hidden_layers", json!(1_000_000_000), "`num_hidden_layers` is 1000000000, expected"),
+        ("block_counts", json!(1 << 21), "`block_counts` is 2097152, expected at most 1048576"),
+        ("window_size", json!(1_i64 << 40), "`window_size` is 1099511627776, expected at most"),
+        ("initializer_range", json!(1e300), "`initializer_range` is 1000"),
         (
             "attention_method",
             json!("dense"),
@@ -201,6 +207,23 @@ fn rope_is_read_in_the_old_and_the_new_form() {
     }
     let config = read(&changed("rope_parameters", Some(json!({"rope_type": "default"})))).unwrap();
     assert_eq!(config.rope_scaling, RopeScaling::None);
+}
+
+#[test]
+fn values_that_mean_nothing_else_are_read() {
+    let tokens = |key: &str, value: Value| {
+        let config = read(&changed(key, Some(value))).unwrap();
+        (config.bos_token_id, config.eos_token_id.clone())
+    };
+    assert_eq!(tokens("bos_token_id", json!(-1)).0, None);
+    assert_eq!(tokens("bos_token_id", json!(1_000_000)).0, Some(1_000_000));
+    assert!(tokens("eos_token_id", json!(-1)).1.is_empty());
+    assert_eq!(tokens("eos_token_id", json!([5, 97, -1])).1, [5, 97]);
+    let scaling = json!({"type": "linear", "factor": 1.0});
+    let config = read(&changed("rope_scaling", Some(scaling))).unwrap();
+    assert_eq!(config.rope_scaling, RopeScaling::None);
+    let config = read(&changed("hidden_act", Some(json!("swish")))).unwrap();
+    assert_eq!(config.to_json()["hidden_act"], "silu");
 }
 
 #[test]

@@ -3,6 +3,7 @@
 mod training;
 
 use std::path::Path;
+use std::sync::Arc;
 
 use ssa_kernels::ops::embedding::embedding_fwd;
 use ssa_kernels::ops::linear::linear_fwd_f32;
@@ -13,6 +14,7 @@ use ssa_kernels::{Device, Documents, Tensor};
 use crate::attention::{AttentionContext, QueryKeyValue};
 use crate::error::InputError;
 use crate::layer::{self, LayerContext};
+use crate::rope::GrowingRopeTable;
 use crate::{AttentionOptions, Input, ModelConfig, Parameters, Result, checkpoint};
 
 pub use training::Objective;
@@ -21,7 +23,7 @@ pub use training::Objective;
 pub struct Model {
     config: ModelConfig,
     parameters: Parameters,
-    rope: RopeTable,
+    rope: Arc<GrowingRopeTable>,
 }
 
 /// The inputs of one layer's attention, shown to an observer of [`Model::forward_observed`].
@@ -47,9 +49,7 @@ impl Model {
     /// A weight does not have the shape the configuration gives it.
     pub fn new(config: ModelConfig, parameters: Parameters) -> Result<Self> {
         parameters.check(&config)?;
-        let positions = config.max_position_embeddings;
-        let rope =
-            RopeTable::new(config.head_dim, config.rope_theta, &config.rope_scaling, positions)?;
+        let rope = Arc::new(GrowingRopeTable::new(&config)?);
         Ok(Self { config, parameters, rope })
     }
 
@@ -129,7 +129,8 @@ impl Model {
     ) -> Result<Tensor> {
         let plan = options.method.inference_plan(options.mode)?;
         let rows = Documents::rows(input.batch(), input.tokens())?;
-        let context = self.context(input, options, &rows)?;
+        let rope = self.rope_for(input)?;
+        let context = self.context(input, options, &rows, &rope);
         let mut x = self.embed(input)?;
         for (index, weights) in self.parameters.layers.iter().enumerate() {
             let observe = |qkv: &QueryKeyValue| {
@@ -162,26 +163,32 @@ impl Model {
         Ok(embedding_fwd(input.ids(), &self.parameters.embed_tokens, shape)?)
     }
 
+    /// The RoPE table for the documents of an input.
+    pub(crate) fn rope_for(&self, input: &Input) -> Result<Arc<RopeTable>> {
+        let longest = input.documents().ranges().map(|range| range.len()).max().unwrap_or(0);
+        let positions = self.config.max_position_embeddings;
+        if longest > positions {
+            return Err(InputError::DocumentTooLong { tokens: longest, positions }.into());
+        }
+        self.rope.covering(longest, &self.config)
+    }
+
     /// What all layers of a call share.
     pub(crate) fn context<'a>(
-        &'a self,
+        &self,
         input: &'a Input,
         options: &'a AttentionOptions,
         rows: &'a Documents,
-    ) -> Result<LayerContext<'a>> {
-        let longest = input.documents().ranges().map(|range| range.len()).max().unwrap_or(0);
-        if longest > self.rope.positions() {
-            let positions = self.rope.positions();
-            return Err(InputError::DocumentTooLong { tokens: longest, positions }.into());
-        }
+        rope: &'a RopeTable,
+    ) -> LayerContext<'a> {
         let attention = AttentionContext {
             options,
             documents: input.documents(),
             rows,
-            rope: &self.rope,
+            rope,
             head_dim: self.config.head_dim,
             softmax_scale: self.config.softmax_scale(),
         };
-        Ok(LayerContext { attention, rms_norm_eps: self.config.rms_norm_eps as f32 })
+        LayerContext { attention, rms_norm_eps: self.config.rms_norm_eps as f32 }
     }
 }

@@ -78,7 +78,8 @@ impl Model {
     ) -> Result<()> {
         let plans = self.plans(objective, streams)?;
         let rows = Documents::rows(batch.input().batch(), batch.input().tokens())?;
-        let context = self.context(batch.input(), &objective.attention, &rows)?;
+        let rope = self.rope_for(batch.input())?;
+        let context = self.context(batch.input(), &objective.attention, &rows, &rope);
         let alignment = PairAlignment {
             options: &objective.alignment,
             gated: objective.gated_alignment,

@@ -297,6 +297,12 @@ impl Parameters {
     }
 }
 
+/// Number of parameters of a model, tied ones counted once, without making any.
+pub fn parameter_count(config: &ModelConfig) -> u64 {
+    let elements = |shape: &[usize]| shape.iter().map(|&size| size as u64).product::<u64>();
+    parameter_shapes(config).iter().map(|(_, shape)| elements(shape)).sum()
+}
+
 /// Name and shape of every parameter of a model, in the order of [`Parameters::named`], without
 /// making any.
 pub fn parameter_shapes(config: &ModelConfig) -> Vec<(String, Vec<usize>)> {

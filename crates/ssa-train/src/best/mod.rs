@@ -20,7 +20,7 @@ use ssa_data::Tokenizer;
 use ssa_files::{FileError, Operation};
 use ssa_model::{AttentionMode, Model};
 
-use crate::measurements::Validation;
+use crate::measurements::Measurements;
 use crate::{Result, model_files};
 
 const BEST: &str = "best";
@@ -37,17 +37,12 @@ pub struct Best {
     /// The attention whose bits per byte decided.
     pub by: AttentionMode,
     /// The validation after that step.
-    pub validation: Validation,
+    pub validation: Measurements,
 }
 
 impl Best {
-    /// The number that decided: the lower, the better.
-    pub fn bits_per_byte(&self) -> f64 {
-        self.validation.under(self.by).map_or(f64::INFINITY, |loss| loss.bits_per_byte)
-    }
-
-    /// The best weights of a run so far, if there was a validation. Completes a save that was
-    /// interrupted.
+    /// The best weights of a run so far; `None` before the first validation. Completes a save that
+    /// was interrupted.
     ///
     /// # Errors
     /// [`TrainError::File`](crate::TrainError::File) names the file that cannot be read or does not

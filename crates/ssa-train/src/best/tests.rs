@@ -1,12 +1,13 @@
 use std::io::ErrorKind;
 use std::sync::atomic::Ordering::Relaxed;
 
+use serde_json::json;
 use ssa_files::{Operation, intercept};
 use tempfile::tempdir;
 
 use super::*;
 use crate::config::TrainConfig;
-use crate::measurements::ModeLoss;
+use crate::initial_model::initial_model;
 use crate::plan::TrainPlan;
 use crate::run_dir::{Existing, RunDir};
 
@@ -14,13 +15,13 @@ fn model(seed: &str) -> Model {
     let small =
         ["model.hidden_size=8", "model.intermediate_size=8", "model.num_hidden_layers=1", seed];
     let config = TrainConfig::parse("", "test", &small.map(str::to_owned)).unwrap();
-    TrainPlan::new(config).unwrap().initial_model().unwrap()
+    initial_model(&TrainPlan::new(config).unwrap()).unwrap()
 }
 
 fn best(step: usize, bits_per_byte: f64) -> Best {
-    let sparse = ModeLoss { nats_per_token: 1.0, bits_per_byte };
-    let full = Some(ModeLoss { bits_per_byte: 1.0, ..sparse });
-    let validation = Validation { targets: 10, full, sparse, kl_full_sparse: None, best: true };
+    let loss = |bits: f64| json!({ "nats_per_token": 1.0, "bits_per_byte": bits });
+    let validation = json!({ "targets": 10, "full": loss(1.0), "sparse": loss(bits_per_byte) });
+    let validation = Measurements::new(&validation).unwrap();
     Best { step, by: AttentionMode::Sparse, validation }
 }
 
@@ -48,7 +49,7 @@ fn weights_and_numbers_are_replaced_together() {
     }
     assert_eq!(names(run.path()), ["best"]);
     assert_eq!(names(&run.path().join(BEST)), ["best.json", "config.json", "model.safetensors"]);
-    assert_eq!(run.best().unwrap().unwrap().bits_per_byte(), 0.1);
+    assert_eq!(run.best().unwrap(), Some(best(20, 0.1)));
     remove(run.path()).unwrap();
     assert!(names(run.path()).is_empty());
 }

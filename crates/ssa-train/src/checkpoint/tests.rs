@@ -7,6 +7,8 @@ use ssa_files::{Operation, intercept};
 use tempfile::{TempDir, tempdir};
 
 use super::*;
+use crate::TrainError;
+use crate::initial_model::initial_model;
 use crate::lock::{LOCK, RunLock};
 use crate::trainer::Trainer;
 use crate::trainer::tests::{plan, rows};
@@ -16,7 +18,7 @@ const KEEP_ALL: Retention = Retention { last: usize::MAX, every: 0 };
 /// A trainer that has done some steps.
 fn trained(steps: usize) -> Trainer {
     let plan = plan(&[]);
-    let (model, rows) = (plan.initial_model().unwrap(), rows(&plan));
+    let (model, rows) = (initial_model(&plan).unwrap(), rows(&plan));
     let mut trainer = Trainer::new(plan, model, rows).unwrap();
     (0..steps).for_each(|_| {
         trainer.step().unwrap();

@@ -4,7 +4,7 @@ use std::fmt;
 
 use toml::Value;
 
-use super::schema::{Setting, hint};
+use super::schema::{Setting, hint, key_named};
 use super::{ConfigError, TrainConfig};
 
 /// A key whose values differ.
@@ -12,7 +12,7 @@ use super::{ConfigError, TrainConfig};
 pub struct Difference {
     /// The dotted key.
     pub key: String,
-    /// Its value now, as TOML; none if it is absent.
+    /// Its value now, as TOML; `None` if it is absent.
     pub new: Option<String>,
     /// Its value before.
     pub old: Option<String>,
@@ -46,6 +46,12 @@ impl TrainConfig {
             .filter(|key| key.expected.is_some())
             .filter_map(|key| compare(key.name))
             .collect()
+    }
+
+    /// The key of a setting by its name without section, or by the name that it has in other
+    /// programs: `optimizer.learning_rate` by `learning_rate` and by `lr`.
+    pub fn key_named(name: &str) -> Option<String> {
+        key_named(name, &Self::keys())
     }
 
     /// Checks that each name is that of a key.

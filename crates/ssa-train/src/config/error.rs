@@ -28,7 +28,7 @@ pub enum ConfigError {
         message: String,
     },
     /// A key that does not exist: settings are never ignored.
-    #[error("{origin}: unknown key `{key}`; {hint}")]
+    #[error("{origin}: unknown key `{key}`\nhint: {hint}")]
     UnknownKey {
         /// The file, or the `--set` flag.
         origin: String,
@@ -51,7 +51,8 @@ pub enum ConfigError {
     },
     /// A `--set` that is not `key=value`.
     #[error(
-        "--set {text}: expected key=value with a dotted key, for example --set training.steps=100"
+        "--set {text}: expected key=value with a dotted key\nhint: for example --set \
+         training.steps=100"
     )]
     Override {
         /// The text after `--set`.
@@ -67,7 +68,7 @@ pub enum ConfigError {
         key: String,
         /// The value.
         value: String,
-        /// The values that work, and why or how to get there.
+        /// The values that work, and possibly a hint on a line of its own.
         expected: String,
     },
 }

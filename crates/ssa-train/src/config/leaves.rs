@@ -111,6 +111,11 @@ impl Leaf for SparseBudget {
     fn to_toml(&self) -> Value {
         Value::String(self.to_string())
     }
+
+    /// As on the command line: `16x4,16x8`.
+    fn list_from_text(text: &str) -> Option<Vec<Self>> {
+        text.split(',').map(|budget| budget.trim().parse().ok()).collect()
+    }
 }
 
 impl<T: Leaf> Leaf for Vec<T> {
@@ -119,7 +124,10 @@ impl<T: Leaf> Leaf for Vec<T> {
     }
 
     fn from_toml(value: &Value) -> Option<Self> {
-        value.as_array()?.iter().map(T::from_toml).collect()
+        match value {
+            Value::String(text) => T::list_from_text(text),
+            value => value.as_array()?.iter().map(T::from_toml).collect(),
+        }
     }
 
     fn to_toml(&self) -> Value {

@@ -1,7 +1,7 @@
 //! The training configuration: reading, overriding, writing and documenting it.
 
 mod compare;
-mod corpus;
+mod data;
 mod error;
 mod leaves;
 mod monitoring;
@@ -18,7 +18,7 @@ use std::path::Path;
 use toml::Value;
 
 pub use compare::Difference;
-pub use corpus::WeightedCorpus;
+pub use data::WeightedCorpus;
 pub use error::ConfigError;
 pub use monitoring::MonitoringSection;
 pub use overrides::apply_overrides;

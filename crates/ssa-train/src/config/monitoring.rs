@@ -5,10 +5,10 @@ use ssa_model::AttentionMode;
 use super::schema::section;
 
 section! {
-    /// What is measured and written while training goes on. Probes and validation use held-out
+    /// What is measured and written during training. Probes and validation use held-out
     /// text, always the same rows, and change nothing of the training.
     pub struct MonitoringSection {
-        /// Write TensorBoard event files to `tensorboard/` in the run directory, besides
+        /// Write TensorBoard event files to `tensorboard/` in the run directory, in addition to
         /// `metrics.jsonl`.
         pub tensorboard: bool = true,
         /// Steps between two probes of attention: sparsity, entropy and distance of full and sparse

@@ -31,7 +31,7 @@ pub(super) struct Place<'a> {
     pub(super) keys: &'a [Key],
 }
 
-/// A value that stands behind a key: a leaf or a whole section.
+/// The value of a key: a leaf or a whole section.
 pub(super) trait Setting: Sized {
     /// Appends the keys below `name` with their documentation.
     fn describe(name: &str, doc: &str, default: Option<&Self>, keys: &mut Vec<Key>);
@@ -51,6 +51,11 @@ pub(super) trait Leaf: Sized {
     fn from_toml(value: &Value) -> Option<Self>;
     /// The value as TOML.
     fn to_toml(&self) -> Value;
+
+    /// The list that a single string stands for, for types whose lists can be written so.
+    fn list_from_text(_text: &str) -> Option<Vec<Self>> {
+        None
+    }
 }
 
 impl<T: Leaf> Setting for T {
@@ -179,8 +184,8 @@ macro_rules! section {
                 let mut section = Self::default();
                 $(
                     if let Some(value) = table.get(stringify!($field)) {
-                        section.$field =
-                            $crate::config::schema::Setting::read(value, &place.child(stringify!($field)))?;
+                        let place = place.child(stringify!($field));
+                        section.$field = $crate::config::schema::Setting::read(value, &place)?;
                     }
                 )+
                 Ok(section)
@@ -207,7 +212,7 @@ pub(super) fn join(section: &str, field: &str) -> String {
     if section.is_empty() { field.to_owned() } else { format!("{section}.{field}") }
 }
 
-/// The section a dotted name lies in; empty for a name at the root.
+/// The section of a dotted name; empty for a name at the root.
 pub(super) fn parent(name: &str) -> &str {
     name.rsplit_once('.').map_or("", |(section, _)| section)
 }
@@ -217,29 +222,83 @@ fn tidy(doc: &str) -> String {
     doc.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-/// Points from an unknown key to the one that was probably meant.
-///
-/// A right name in the wrong section is certain enough; otherwise the nearest spelling counts if
-/// fewer than four in ten letters differ, and failing that the keys of the section are listed.
+/// What other programs call some of the settings.
+pub(super) const OTHER_NAMES: [(&str, &str); 30] = [
+    ("lr", "optimizer.learning_rate"),
+    ("min_lr", "optimizer.min_learning_rate"),
+    ("warmup", "optimizer.warmup_steps"),
+    ("scheduler", "optimizer.schedule"),
+    ("lr_scheduler_type", "optimizer.schedule"),
+    ("clip", "optimizer.max_grad_norm"),
+    ("grad_clip", "optimizer.max_grad_norm"),
+    ("gradient_clipping", "optimizer.max_grad_norm"),
+    ("epoch", "training.steps"),
+    ("epochs", "training.steps"),
+    ("num_epochs", "training.steps"),
+    ("num_train_epochs", "training.steps"),
+    ("max_steps", "training.steps"),
+    ("iterations", "training.steps"),
+    ("batch", "training.batch_size"),
+    ("gradient_accumulation_steps", "training.micro_batch_size"),
+    ("gradient_checkpointing", "training.recompute"),
+    ("save_steps", "checkpoint.every_steps"),
+    ("eval_steps", "monitoring.validate_every"),
+    ("budget", "evaluation.budgets"),
+    ("top_k", "model.block_counts"),
+    ("seq_len", "data.sequence_length"),
+    ("seq_length", "data.sequence_length"),
+    ("max_length", "data.sequence_length"),
+    ("context_length", "data.sequence_length"),
+    ("n_layer", "model.num_hidden_layers"),
+    ("layers", "model.num_hidden_layers"),
+    ("n_head", "model.num_attention_heads"),
+    ("heads", "model.num_attention_heads"),
+    ("d_model", "model.hidden_size"),
+];
+
+/// Points from an unknown key to the one that was probably meant: to the right name in another
+/// section, to the name of the same setting elsewhere, else to the nearest spelling if fewer than
+/// four in ten letters differ. Failing that it lists the keys of the section.
 pub(super) fn hint(unknown: &str, keys: &[Key]) -> String {
-    let field = |name: &str| name.rsplit('.').next().unwrap_or_default().to_owned();
-    let nearness = |key: &Key| {
-        if field(&key.name) == field(unknown) {
-            1.0
-        } else {
-            strsim::normalized_damerau_levenshtein(&key.name, unknown)
-        }
-    };
-    let nearest = keys.iter().max_by(|a, b| nearness(a).total_cmp(&nearness(b)));
-    if let Some(key) = nearest.filter(|key| nearness(key) > 0.6) {
-        return format!("did you mean `{}`?", key.name);
+    if let Some(key) = meant(unknown, keys) {
+        let remark = match field(unknown) {
+            "budget" => " (in training it is model.block_size and model.block_counts)",
+            "epoch" | "epochs" | "num_epochs" | "num_train_epochs" => {
+                " (a run says at its start how many passes over the text they are)"
+            }
+            _ => "",
+        };
+        return format!("did you mean `{key}`?{remark}");
     }
     let section = parent(unknown);
     let siblings = keys.iter().filter(|key| parent(&key.name) == section);
     let names: Vec<String> = siblings.map(|key| format!("`{}`", field(&key.name))).collect();
     match section {
         "" => format!("the sections are {}", names.join(", ")),
-        _ if names.is_empty() => format!("`{section}` is no section"),
+        _ if names.is_empty() => format!("there is no section [{section}]"),
         _ => format!("the keys of [{section}] are {}", names.join(", ")),
     }
+}
+
+/// The key or section that was probably meant.
+fn meant(unknown: &str, keys: &[Key]) -> Option<String> {
+    let nearness = |key: &Key| strsim::normalized_damerau_levenshtein(&key.name, unknown);
+    let nearest = || {
+        let key = keys.iter().max_by(|a, b| nearness(a).total_cmp(&nearness(b)))?;
+        (nearness(key) > 0.6).then(|| key.name.clone())
+    };
+    key_named(unknown, keys).or_else(nearest)
+}
+
+/// The key whose last part is that of `name`, or that other programs call so.
+pub(super) fn key_named(name: &str, keys: &[Key]) -> Option<String> {
+    let mut leaves = keys.iter().filter(|key| key.expected.is_some());
+    let same = leaves.find(|key| field(&key.name) == field(name)).map(|key| key.name.clone());
+    let other = || OTHER_NAMES.iter().find(|(other, _)| *other == field(name));
+    same.or_else(|| other().map(|(_, key)| (*key).to_owned()))
+}
+
+/// The last part of a dotted name.
+fn field(name: &str) -> &str {
+    name.rsplit('.').next().unwrap_or_default()
 }

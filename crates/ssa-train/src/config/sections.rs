@@ -5,7 +5,7 @@
 
 use std::path::PathBuf;
 
-use ssa_data::Packing;
+use ssa_data::{HELD_OUT_FRACTION, Packing};
 use ssa_kernels::ops::attention::alignment::{AlignmentDirection, AlignmentKind};
 use ssa_kernels::ops::attention::selection::SelectionRule;
 use ssa_model::{DocumentMasking, Method, SparseBudget};
@@ -26,7 +26,7 @@ section! {
         pub model: ModelSection = ModelSection::default(),
         /// Text to train on and to hold out.
         pub data: DataSection = DataSection::default(),
-        /// What is minimised, and by which attention.
+        /// What is minimized, and by which attention.
         pub objective: ObjectiveSection = ObjectiveSection::default(),
         /// Length of the run and size of its steps.
         pub training: TrainingSection = TrainingSection::default(),
@@ -38,7 +38,7 @@ section! {
         /// What the evaluation after training measures. Full attention is always measured where the
         /// method has it.
         pub evaluation: EvaluationSection = EvaluationSection::default(),
-        /// What is measured and written while training goes on. Probes and validation use held-out
+        /// What is measured and written during training. Probes and validation use held-out
         /// text, always the same rows, and change nothing of the training.
         pub monitoring: MonitoringSection = MonitoringSection::default(),
     }
@@ -63,37 +63,41 @@ section! {
         /// `block_size`, `block_counts` and `window_size` may differ from the checkpoint's, all
         /// other keys of this section must be the same. Absent: random weights.
         pub init_from: Option<PathBuf> = None,
-        /// Size of the vocabulary, at least that of the tokenizer; larger to match a padded
-        /// checkpoint, for example. Absent: that of the tokenizer.
+        /// Size of the vocabulary, at least that of the tokenizer and at most 16777216; larger to
+        /// match a padded checkpoint, for example. Absent: that of the tokenizer.
         pub vocab_size: Option<usize> = None,
-        /// Width of the residual stream.
+        /// Width of the residual stream, at most 1048576.
         pub hidden_size: usize = 128,
-        /// Width of the feed-forward layer.
+        /// Width of the feed-forward layer, at most 1048576.
         pub intermediate_size: usize = 384,
-        /// Number of layers.
+        /// Number of layers, at most 4096.
         pub num_hidden_layers: usize = 4,
-        /// Number of query heads, a multiple of `num_key_value_heads`.
+        /// Number of query heads, a multiple of `num_key_value_heads` and at most 4096.
         pub num_attention_heads: usize = 8,
         /// Number of key/value heads. The query heads that share one also share their selection.
         pub num_key_value_heads: usize = 1,
-        /// Dimensions of a head, an even number. Heads need not add up to `hidden_size`.
+        /// Dimensions of a head, an even number of at most 4096. Heads need not add up to
+        /// `hidden_size`.
         pub head_dim: usize = 32,
-        /// Longest document the model takes, in tokens, also in later use. Absent:
-        /// `data.sequence_length`.
+        /// Longest document the model takes, in tokens, also in later use; at most 2147483648.
+        /// Absent: `data.sequence_length`.
         pub max_position_embeddings: Option<usize> = None,
         /// Base of the rotary position embedding.
         pub rope_theta: f64 = 500_000.0,
         /// Added to the mean square in RMSNorm.
         pub rms_norm_eps: f64 = 1e-5,
-        /// Standard deviation of the initial weights; norm weights start at 1.
+        /// Standard deviation of the initial weights, at most 1000000; norm weights start at 1.
         pub initializer_range: f64 = 0.02,
         /// Whether the embedding is also the output head.
         pub tie_word_embeddings: bool = true,
-        /// Tokens of a block of sparse attention.
+        /// Tokens of a block of sparse attention, at most 1048576. With `objective.selection =
+        /// "reference"` a power of two.
         pub block_size: usize = 16,
-        /// Blocks a query attends to in training, its own included.
+        /// Blocks a query attends to in training, its own included; at most 1048576. With
+        /// `objective.selection = "reference"` a power of two of at most `block_size`.
         pub block_counts: usize = 4,
-        /// Tokens of the sliding window, the query included (method `nsa` only).
+        /// Tokens of the sliding window, the query included (method `nsa` only); at most
+        /// 2147483648.
         pub window_size: usize = 128,
         /// Stretching of the rotary position embedding for longer contexts. Absent: none.
         pub rope_scaling: Option<RopeScalingSection> = None,
@@ -111,7 +115,7 @@ section! {
         /// Wavelengths below `original_max_position_embeddings / high_freq_factor` tokens stay as
         /// they are; between the two bounds the stretching is interpolated.
         pub high_freq_factor: f64 = 4.0,
-        /// Context length the model was first trained at, in tokens.
+        /// Context length the model was first trained at, in tokens; at most 2147483648.
         pub original_max_position_embeddings: usize = 8192,
     }
 }
@@ -120,7 +124,8 @@ section! {
     /// Text to train on and to hold out.
     pub struct DataSection {
         /// Text files and directories to train on, relative to the working directory. An empty list
-        /// means the text that is built into the program.
+        /// means the text that is built into the program, which is enough for a model of up to 100
+        /// million parameters.
         pub paths: Vec<PathBuf> = vec![],
         /// Text files and directories to evaluate on. An empty list means a part held out of the
         /// training text.
@@ -134,7 +139,7 @@ section! {
         pub valid_corpora: Vec<PathBuf> = vec![],
         /// Share of the training text that is held out, between 0 and 1 (not used with
         /// `valid_paths` or `valid_corpora`).
-        pub held_out_fraction: f64 = 0.05,
+        pub held_out_fraction: f64 = HELD_OUT_FRACTION,
         /// Tokenizer of `paths` and of corpora that do not come with theirs: `bytes`, a
         /// `tokenizer.json`, or a directory with one. Absent: that of the corpora, `bytes` for
         /// `paths`.
@@ -143,10 +148,11 @@ section! {
         /// of them. Without it sizes and the checksums of the indices are, for corpora with a
         /// manifest.
         pub verify_checksums: bool = false,
-        /// Tokens of a row. Documents are packed into rows; attention does not cross their borders.
+        /// Tokens of a row, from 2 to 16777216. Documents are packed into rows; attention does not
+        /// cross their borders.
         pub sequence_length: usize = 1024,
-        /// How training text becomes rows: `concat` (documents one behind the other, cut where a
-        /// row ends), `best-fit` (documents kept whole where they fit, in the row with the least
+        /// How training text becomes rows: `concat` (documents concatenated and split at row
+        /// boundaries), `best-fit` (documents kept whole where they fit, in the row with the least
         /// room for them) or `greedy` (as released: documents one after another, a new row when the
         /// next one does not fit). Evaluation always uses `concat`.
         pub packing: Packing = Packing::Concat,
@@ -168,13 +174,13 @@ ssa_names::names!(AlignmentInput: "input of the alignment loss" {
 });
 
 section! {
-    /// What is minimised, and by which attention.
+    /// What is minimized, and by which attention.
     pub struct ObjectiveSection {
         /// Attention to train: `full`, `moba` (only sparse), `nsa` (compression, selection and
         /// window under three gates) or `ssa` (full and sparse, aligned).
         pub method: Method = Method::SSA,
         /// Weight of the alignment loss (method `ssa`); 0 switches it off. Both losses are means
-        /// over the whole optimiser step, so this weight does not depend on the number of
+        /// over the whole optimizer step, so this weight does not depend on the number of
         /// micro-batches.
         pub alpha: f64 = 10.0,
         /// Probability that a step runs on full attention (method `ssa`).
@@ -194,7 +200,7 @@ section! {
         /// Whether documents are kept apart in `both` streams, or in the full stream only
         /// (`full_only`, as released).
         pub document_masking: DocumentMasking = DocumentMasking::Both,
-        /// Weight of z-loss, the mean square of the logarithm of the softmax's normaliser: it keeps
+        /// Weight of z-loss, the mean square of the logarithm of the softmax's normalizer: it keeps
         /// the logits from drifting, and 1e-4 is usual. 0 switches it off.
         pub z_loss: f64 = 0.0,
         /// Rule that selects blocks: `exact` top-k, or `reference`, the approximation of the
@@ -206,16 +212,16 @@ section! {
 section! {
     /// Length of the run and size of its steps.
     pub struct TrainingSection {
-        /// Number of optimiser steps.
+        /// Number of optimizer steps, at most 2^40 like every number that is only counted.
         pub steps: usize = 200,
-        /// Rows of an optimiser step.
+        /// Rows of an optimizer step, at most 1048576.
         pub batch_size: usize = 8,
         /// Rows of the first step, from which the batch grows evenly to `batch_size` over
         /// `batch_ramp_steps`, in whole micro-batches. Absent: every step has `batch_size` rows.
         pub batch_size_start: Option<usize> = None,
         /// Steps over which the batch grows from `batch_size_start` to `batch_size`.
         pub batch_ramp_steps: usize = 0,
-        /// Rows computed at once: gradients of several micro-batches add up to one step, with the
+        /// Rows computed together: gradients of several micro-batches add up to one step, with the
         /// same result and less memory. It must divide `batch_size` and `batch_size_start`. Absent:
         /// `batch_size_start` if there is one, else `batch_size`.
         pub micro_batch_size: Option<usize> = None,
@@ -252,7 +258,7 @@ section! {
     pub struct OptimizerSection {
         /// Highest learning rate, reached at the end of the warm-up.
         pub learning_rate: f64 = 1e-3,
-        /// Course of the learning rate after the warm-up: `cosine`, half a cosine down to the
+        /// Learning-rate schedule after the warm-up: `cosine`, half a cosine down to the
         /// minimum, or `wsd`, the highest rate until the last `decay_fraction` of the steps and
         /// then a straight line down to the minimum.
         pub schedule: ScheduleShape = ScheduleShape::Cosine,
@@ -285,15 +291,21 @@ section! {
     }
 }
 
+/// Blocks of the default size, from one to half of a default row.
+fn default_budgets() -> Vec<SparseBudget> {
+    let budgets = [1, 2, 4, 8, 16, 32].into_iter();
+    budgets.filter_map(|counts| SparseBudget::new(16, counts).ok()).collect()
+}
+
 section! {
     /// What the evaluation after training measures.
     pub struct EvaluationSection {
-        /// Budgets of sparse attention, each block size x number of blocks; an empty list for full
-        /// attention alone. With `objective.selection = "reference"` a budget has at most as many
-        /// blocks as a block has tokens.
-        pub budgets: Vec<SparseBudget> =
-            [1, 2, 4, 8, 16, 32].into_iter().filter_map(|counts| SparseBudget::new(16, counts).ok()).collect(),
-        /// Rows evaluated at once.
+        /// Budgets of sparse attention, each block size x number of blocks: a list, or one string
+        /// such as `"16x4,16x8"`. An empty list for full attention alone. With
+        /// `objective.selection = "reference"` both numbers are powers of two, and a budget has at
+        /// most as many blocks as a block has tokens.
+        pub budgets: Vec<SparseBudget> = default_budgets(),
+        /// Rows evaluated together, at most 1048576.
         pub batch_size: usize = 4,
         /// Held-out tokens that losses are averaged over, rounded up to whole rows; all of them if
         /// there are fewer. Several corpora share them by weight.

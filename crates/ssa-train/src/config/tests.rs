@@ -24,8 +24,10 @@ fn an_empty_file_is_the_default() {
 fn written_configurations_read_back() {
     let every_kind = read(
         "[model]\ninit_from = \"a \\\"b\\\"\"\nrope_theta = 1e6\n[model.rope_scaling]\nfactor = 8\n\
-         [objective]\nmethod = \"nsa\"\nalignment_direction = \"full_to_sparse\"\nselection = \"reference\"\n\
-         [training]\nmicro_batch_size = 2\nrecompute = true\n[evaluation]\nbudgets = []\n[data]\npaths = [\"x\"]",
+         [objective]\nmethod = \"nsa\"\nalignment_direction = \"full_to_sparse\"\n\
+          selection = \"reference\"\n\
+         [training]\nmicro_batch_size = 2\nrecompute = true\n[evaluation]\nbudgets = []\n\
+          [data]\npaths = [\"x\"]",
         &[],
     );
     for config in [TrainConfig::default(), every_kind] {
@@ -97,22 +99,29 @@ fn unknown_keys_are_pointed_to_the_nearest() {
     for (text, expected) in [
         (
             "[training]\nstpes = 3",
-            "run.toml: unknown key `training.stpes`; did you mean `training.steps`?",
+            "run.toml: unknown key `training.stpes`\nhint: did you mean `training.steps`?",
         ),
-        ("[trainign]\nsteps = 3", "run.toml: unknown key `trainign`; did you mean `training`?"),
-        ("steps = 3", "run.toml: unknown key `steps`; did you mean `training.steps`?"),
+        (
+            "[trainign]\nsteps = 3",
+            "run.toml: unknown key `trainign`\nhint: did you mean `training`?",
+        ),
+        ("steps = 3", "run.toml: unknown key `steps`\nhint: did you mean `training.steps`?"),
         (
             "[training]\nlearning_rate = 3",
-            "run.toml: unknown key `training.learning_rate`; did you mean `optimizer.learning_rate`?",
+            "run.toml: unknown key `training.learning_rate`\nhint: did you mean \
+             `optimizer.learning_rate`?",
         ),
         (
             "[model.rope_scaling]\nfactr = 3",
-            "run.toml: unknown key `model.rope_scaling.factr`; did you mean `model.rope_scaling.factor`?",
+            "run.toml: unknown key `model.rope_scaling.factr`\nhint: did you mean `model.rope_scaling.factor`?",
         ),
-        ("[run]\nqqq = 3", "run.toml: unknown key `run.qqq`; the keys of [run] are `name`, `seed`"),
+        (
+            "[run]\nqqq = 3",
+            "run.toml: unknown key `run.qqq`\nhint: the keys of [run] are `name`, `seed`",
+        ),
         (
             "[zzz]\nx = 1",
-            "run.toml: unknown key `zzz`; the sections are `run`, `model`, `data`, `objective`, `training`, \
+            "run.toml: unknown key `zzz`\nhint: the sections are `run`, `model`, `data`, `objective`, `training`, \
              `optimizer`, `checkpoint`, `evaluation`, `monitoring`",
         ),
     ] {
@@ -183,7 +192,7 @@ fn differences_name_keys_and_values() {
         .to_string();
     assert_eq!(
         message,
-        "--allow-change training.stpes: unknown key `training.stpes`; did you mean `training.steps`?"
+        "--allow-change training.stpes: unknown key `training.stpes`\nhint: did you mean `training.steps`?"
     );
 }
 
@@ -207,8 +216,12 @@ fn corpora_are_paths_with_or_without_a_weight() {
 
 #[test]
 fn budgets_are_written_size_by_count() {
-    let budgets = read("[evaluation]\nbudgets = [\"16x4\", \"64x1\"]", &[]).evaluation.budgets;
-    assert_eq!(budgets.iter().map(SparseBudget::to_string).collect::<Vec<_>>(), ["16x4", "64x1"]);
+    for list in ["[\"16x4\", \"64x1\"]", "\"16x4,64x1\"", "\"16x4, 64x1\""] {
+        let config = read(&format!("[evaluation]\nbudgets = {list}"), &[]);
+        let budgets = config.evaluation.budgets.iter().map(SparseBudget::to_string);
+        assert_eq!(budgets.collect::<Vec<_>>(), ["16x4", "64x1"], "{list}");
+    }
+    assert_eq!(read("", &["evaluation.budgets=16x4"]).evaluation.budgets.len(), 1);
     for bad in ["16", "16x", "x4", "16X4", "0x4", "16x0", "16x4x2", "-1x2", " 16x4"] {
         let message = error(&format!("[evaluation]\nbudgets = [\"{bad}\"]"), &[]);
         assert!(message.contains("each entry a budget such as \"16x4\""), "{message}");
@@ -242,9 +255,10 @@ fn wrong_overrides_name_the_flag() {
     for (text, expected) in [
         (
             "training.stpes=3",
-            "--set training.stpes=3: unknown key `training.stpes`; did you mean `training.steps`?",
+            "--set training.stpes=3: unknown key `training.stpes`\nhint: did you mean \
+             `training.steps`?",
         ),
-        ("steps=3", "--set steps=3: unknown key `steps`; did you mean `training.steps`?"),
+        ("steps=3", "--set steps=3: unknown key `steps`\nhint: did you mean `training.steps`?"),
         (
             "training.steps=many",
             "--set training.steps=many: `training.steps` must be a whole number of 0 or more, but is the string \
@@ -257,16 +271,18 @@ fn wrong_overrides_name_the_flag() {
         ),
         (
             "training.steps",
-            "--set training.steps: expected key=value with a dotted key, for example --set training.steps=100",
+            "--set training.steps: expected key=value with a dotted key\nhint: for example --set \
+             training.steps=100",
         ),
         (
             "=3",
-            "--set =3: expected key=value with a dotted key, for example --set training.steps=100",
+            "--set =3: expected key=value with a dotted key\nhint: for example --set \
+             training.steps=100",
         ),
         (
             "training..steps=3",
-            "--set training..steps=3: expected key=value with a dotted key, for example --set \
-         training.steps=100",
+            "--set training..steps=3: expected key=value with a dotted key\nhint: for \
+             example --set training.steps=100",
         ),
     ] {
         assert_eq!(error("", &[text]), expected);
@@ -274,6 +290,26 @@ fn wrong_overrides_name_the_flag() {
     // A value cannot smuggle in a second key.
     let smuggled = error("", &["training.steps=3\nbatch_size=9"]);
     assert!(smuggled.contains("must be a whole number"), "{smuggled}");
+}
+
+#[test]
+fn names_of_other_programs_are_understood() {
+    for (unknown, key) in [
+        ("lr", "optimizer.learning_rate"),
+        ("training.epochs", "training.steps"),
+        ("model.n_layer", "model.num_hidden_layers"),
+        ("budget", "evaluation.budgets"),
+        ("batch_size", "training.batch_size"),
+    ] {
+        let message = error("", &[&format!("{unknown}=1")]);
+        assert!(message.contains(&format!("hint: did you mean `{key}`?")), "{message}");
+        assert_eq!(TrainConfig::key_named(unknown).as_deref(), Some(key));
+    }
+    assert_eq!(TrainConfig::key_named("model"), None, "a section is no setting");
+    let keys = TrainConfig::keys();
+    for (_, key) in schema::OTHER_NAMES {
+        assert!(keys.iter().any(|known| known.name == key), "{key} does not exist");
+    }
 }
 
 #[test]

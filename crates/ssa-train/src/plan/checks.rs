@@ -1,8 +1,8 @@
-//! What makes a configuration impossible, besides what the model's own configuration refuses.
+//! Checks of a configuration, in addition to those of the model's own configuration.
 
 use std::collections::HashSet;
 
-use ssa_kernels::ops::attention::selection::SelectionRule;
+use ssa_model::SparseBudget;
 
 use crate::config::{ConfigError, TrainConfig};
 use crate::schedule::ScheduleShape;
@@ -34,8 +34,26 @@ fn require(holds: bool, key: &str, value: impl ToString, expected: impl Into<Str
     }
 }
 
-fn at_least(minimum: usize, key: &str, value: usize) -> Check {
-    require(value >= minimum, key, value, format!("at least {minimum}"))
+/// The largest number of tokens of a row.
+const LONGEST_ROW: usize = 1 << 24;
+/// The largest number of rows of a step.
+const MOST_ROWS: usize = 1 << 20;
+/// The largest number of anything that is only counted: steps, tokens to measure on.
+const LARGEST_COUNT: usize = 1 << 40;
+
+fn within(minimum: usize, maximum: usize, key: &str, value: usize) -> Check {
+    require(value >= minimum, key, value, format!("at least {minimum}"))?;
+    require(value <= maximum, key, value, format!("at most {maximum}"))
+}
+
+/// A number of things that are only counted, and of which there must be one.
+fn count(key: &str, value: usize) -> Check {
+    within(1, LARGEST_COUNT, key, value)
+}
+
+/// As [`count`], or none.
+fn count_or_zero(key: &str, value: usize) -> Check {
+    within(0, LARGEST_COUNT, key, value)
 }
 
 /// The number is in the range and stays finite as the `f32` it becomes.
@@ -71,21 +89,21 @@ fn check_run(config: &TrainConfig) -> Check {
 
 fn check_attention(config: &TrainConfig) -> Check {
     let (model, rule) = (&config.model, config.objective.selection);
-    require(
-        selectable(rule, model.block_size, model.block_counts),
-        "model.block_counts",
-        model.block_counts,
-        format!("at most model.block_size ({}){WITH_REFERENCE}", model.block_size),
+    // The sizes themselves are checked with those of the model.
+    let Ok(budget) = SparseBudget::new(model.block_size, model.block_counts) else {
+        return Ok(());
+    };
+    let Some((part, expected)) = budget.refused_by(rule) else { return Ok(()) };
+    let value = if part == "block_size" { model.block_size } else { model.block_counts };
+    require(false, &format!("model.{part}"), value, with_reference(&expected))
+}
+
+fn with_reference(expected: &str) -> String {
+    format!(
+        "{expected} with objective.selection = \"reference\"\nhint: change it, or set \
+         objective.selection = \"exact\""
     )
 }
-
-/// The released kernel keeps lists of `block_size` blocks, so it cannot select more.
-fn selectable(rule: SelectionRule, block_size: usize, block_counts: usize) -> bool {
-    rule != SelectionRule::Reference || block_counts <= block_size
-}
-
-const WITH_REFERENCE: &str =
-    " with objective.selection = \"reference\"; lower it or select \"exact\"";
 
 fn check_data(config: &TrainConfig) -> Check {
     let data = &config.data;
@@ -95,11 +113,12 @@ fn check_data(config: &TrainConfig) -> Check {
         data.sequence_length,
         "at least 2: a row needs a token and one that follows it",
     )?;
+    within(2, LONGEST_ROW, "data.sequence_length", data.sequence_length)?;
     require(
         data.paths.is_empty() || data.corpora.is_empty(),
         "data.corpora",
         "given together with data.paths",
-        "one of the two: prepare the text as a corpus too, and mix corpora by weight",
+        "one of the two\nhint: prepare the text as a corpus too, and mix corpora by weight",
     )?;
     require(
         data.valid_paths.is_empty() || data.valid_corpora.is_empty(),
@@ -113,7 +132,8 @@ fn check_data(config: &TrainConfig) -> Check {
             "data.sequence_length",
             data.sequence_length,
             format!(
-                "at most model.max_position_embeddings ({positions}); raise that or shorten the rows"
+                "at most model.max_position_embeddings ({positions})\nhint: raise that, or shorten \
+                 the rows"
             ),
         )?;
     }
@@ -144,11 +164,11 @@ fn check_objective(config: &TrainConfig) -> Check {
 
 fn check_training(config: &TrainConfig) -> Check {
     let training = &config.training;
-    at_least(1, "training.steps", training.steps)?;
-    at_least(1, "training.batch_size", training.batch_size)?;
+    count("training.steps", training.steps)?;
+    within(1, MOST_ROWS, "training.batch_size", training.batch_size)?;
     check_micro_batches(config)?;
-    at_least(1, "training.log_every", training.log_every)?;
-    at_least(1, "training.max_bad_steps", training.max_bad_steps)
+    count("training.log_every", training.log_every)?;
+    count("training.max_bad_steps", training.max_bad_steps)
 }
 
 fn check_checkpoint(config: &TrainConfig) -> Check {
@@ -161,7 +181,9 @@ fn check_checkpoint(config: &TrainConfig) -> Check {
         |m| (0.0..=1e9).contains(&m),
         expected,
     )?;
-    at_least(1, "checkpoint.keep_last", checkpoint.keep_last)
+    count_or_zero("checkpoint.every_steps", checkpoint.every_steps)?;
+    count_or_zero("checkpoint.keep_every", checkpoint.keep_every)?;
+    count("checkpoint.keep_last", checkpoint.keep_last)
 }
 
 fn check_micro_batches(config: &TrainConfig) -> Check {
@@ -174,7 +196,7 @@ fn check_micro_batches(config: &TrainConfig) -> Check {
             start,
             format!("a number from 1 to training.batch_size ({full})"),
         )?;
-        at_least(1, "training.batch_ramp_steps", ramp)?;
+        count("training.batch_ramp_steps", ramp)?;
     } else {
         let expected = "0 without training.batch_size_start; name the rows of the first step there";
         require(ramp == 0, "training.batch_ramp_steps", ramp, expected)?;
@@ -210,7 +232,7 @@ fn check_optimizer(config: &TrainConfig) -> Check {
             "optimizer.warmup_steps",
             steps,
             format!(
-                "at most training.steps ({}); warm up for fewer steps or train longer",
+                "at most training.steps ({})\nhint: warm up for fewer steps, or train longer",
                 config.training.steps
             ),
         )?;
@@ -252,8 +274,10 @@ fn check_decay(config: &TrainConfig) -> Check {
 
 fn check_monitoring(config: &TrainConfig) -> Check {
     let (monitoring, method) = (&config.monitoring, config.objective.method);
-    at_least(1, "monitoring.probe_tokens", monitoring.probe_tokens)?;
-    at_least(1, "monitoring.validation_tokens", monitoring.validation_tokens)?;
+    count_or_zero("monitoring.probe_every", monitoring.probe_every)?;
+    count_or_zero("monitoring.validate_every", monitoring.validate_every)?;
+    count("monitoring.probe_tokens", monitoring.probe_tokens)?;
+    count("monitoring.validation_tokens", monitoring.validation_tokens)?;
     monitoring.peak_tflops.map_or(Ok(()), |peak| positive("monitoring.peak_tflops", peak))?;
     require(
         monitoring.best_by.is_none_or(|mode| method.has_mode(mode)),
@@ -269,14 +293,11 @@ fn check_evaluation(config: &TrainConfig) -> Check {
     for budget in &evaluation.budgets {
         let key = "evaluation.budgets";
         require(seen.insert(*budget), key, format!("{budget} twice"), "every budget once")?;
-        require(
-            selectable(config.objective.selection, budget.block_size(), budget.block_counts()),
-            key,
-            budget,
-            format!("at most {} blocks{WITH_REFERENCE}", budget.block_size()),
-        )?;
+        if let Some((part, expected)) = budget.refused_by(config.objective.selection) {
+            require(false, key, budget, with_reference(&format!("{part} {expected}")))?;
+        }
     }
-    at_least(1, "evaluation.batch_size", evaluation.batch_size)?;
-    at_least(1, "evaluation.tokens", evaluation.tokens)?;
-    at_least(1, "evaluation.analysis_tokens", evaluation.analysis_tokens)
+    within(1, MOST_ROWS, "evaluation.batch_size", evaluation.batch_size)?;
+    count("evaluation.tokens", evaluation.tokens)?;
+    count("evaluation.analysis_tokens", evaluation.analysis_tokens)
 }

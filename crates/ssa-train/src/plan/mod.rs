@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use ssa_data::Tokenizer;
+use ssa_data::{Dataset, Tokenizer};
 use ssa_kernels::ops::attention::alignment::AlignmentOptions;
 use ssa_model::{
     AttentionMode, AttentionOptions, ModelConfig, ModelError, ModelSettings, Objective,
@@ -12,19 +12,18 @@ use ssa_model::{
 };
 
 use crate::batch_ramp::BatchRamp;
-use crate::config::{AlignmentInput, ConfigError, DataSection, TrainConfig};
+use crate::config::{AlignmentInput, ConfigError, TrainConfig};
+use crate::error::TrainError;
 use crate::optimizer::OptimizerOptions;
 use crate::schedule::Schedule;
 use crate::stream::StreamDraw;
-use tokenizer::choose_tokenizer;
 
 mod checks;
 #[cfg(test)]
 mod tests;
-mod tokenizer;
 
-/// A configuration that can run: every value is checked, alone and with the others, so the code
-/// that uses it checks nothing again.
+/// A configuration that can run: every value is checked, alone and with the others, so code that
+/// uses the plan checks nothing again.
 #[derive(Clone, Debug)]
 pub struct TrainPlan {
     config: TrainConfig,
@@ -59,7 +58,7 @@ impl TrainPlan {
         checks::check(&config)?;
         config.check_paths()?;
         let resolved = config.in_directory(directory);
-        let tokenizer = choose_tokenizer(&resolved.data)?;
+        let tokenizer = resolved.data.load_tokenizer()?;
         let model = model_config(&config, &tokenizer)?;
         let settings = &config.optimizer;
         Ok(Self {
@@ -92,11 +91,6 @@ impl TrainPlan {
         &self.config
     }
 
-    /// Where the data is.
-    pub(crate) fn data(&self) -> &DataSection {
-        &self.resolved.data
-    }
-
     /// Seed of the run.
     pub fn seed(&self) -> u64 {
         self.config.run.seed
@@ -105,6 +99,14 @@ impl TrainPlan {
     /// The tokenizer of the data.
     pub fn tokenizer(&self) -> &Tokenizer {
         &self.tokenizer
+    }
+
+    /// Opens the data to train on and to measure on.
+    ///
+    /// # Errors
+    /// [`TrainError::Data`] names the file, or says that there is too little text.
+    pub fn open_data(&self) -> Result<Dataset, TrainError> {
+        Ok(self.resolved.dataset_options().open(&self.tokenizer)?)
     }
 
     /// The model to train.
@@ -117,12 +119,12 @@ impl TrainPlan {
         self.resolved.model.init_from.as_ref()
     }
 
-    /// What is minimised.
+    /// What is minimized.
     pub fn objective(&self) -> &Objective {
         &self.objective
     }
 
-    /// The coin that decides on the stream.
+    /// The random draw of the stream.
     pub fn streams(&self) -> &StreamDraw {
         &self.streams
     }
@@ -132,7 +134,7 @@ impl TrainPlan {
         &self.schedule
     }
 
-    /// Constants of the optimiser.
+    /// Constants of the optimizer.
     pub fn optimizer(&self) -> &OptimizerOptions {
         &self.optimizer
     }
@@ -142,15 +144,15 @@ impl TrainPlan {
         self.config.training.steps
     }
 
-    /// Rows and micro-batches of the optimiser steps.
+    /// Rows and micro-batches of the optimizer steps.
     pub fn batches(&self) -> &BatchRamp {
         &self.batches
     }
 
-    /// Share of the micro-batches and layers of some steps, counted from 0, that run on full
+    /// The fraction of the micro-batches and layers of some steps, counted from 0, that run on full
     /// attention. It follows from the draw alone, so it is the same for a resumed run; 0 for no
     /// steps.
-    pub fn full_stream_share(&self, steps: Range<usize>) -> f64 {
+    pub fn full_stream_fraction(&self, steps: Range<usize>) -> f64 {
         let layers = self.model.num_hidden_layers;
         let (mut full, mut all) = (0, 0);
         for step in steps {
@@ -203,8 +205,7 @@ fn schedule(config: &TrainConfig) -> Schedule {
     }
 }
 
-/// The model's own configuration; its checks are those of the model crate, told with the keys of
-/// ours.
+/// The configuration of the model. The model crate checks it; errors name the keys of `[model]`.
 fn model_config(config: &TrainConfig, tokenizer: &Tokenizer) -> Result<ModelConfig, ConfigError> {
     let section = &config.model;
     let method = config.objective.method;
@@ -221,7 +222,8 @@ fn model_config(config: &TrainConfig, tokenizer: &Tokenizer) -> Result<ModelConf
             key: "model.vocab_size".to_owned(),
             value: vocab_size.to_string(),
             expected: format!(
-                "at least {}, the vocabulary of the tokenizer of the data; prepare the data with the tokenizer of the model",
+                "at least {}, the vocabulary of the tokenizer of the data\nhint: prepare the data with \
+                 the tokenizer of the model",
                 tokenizer.vocab_size()
             ),
         });
@@ -266,7 +268,7 @@ fn model_config(config: &TrainConfig, tokenizer: &Tokenizer) -> Result<ModelConf
         }
         other => ConfigError::Value {
             key: "model".to_owned(),
-            value: "refused".to_owned(),
+            value: "impossible".to_owned(),
             expected: format!("a model that can be built: {other}"),
         },
     })

@@ -1,4 +1,4 @@
-//! A run that survives: a trainer in a run directory.
+//! A fault-tolerant training session: a trainer in a run directory.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -29,34 +29,35 @@ const MINUTE: f64 = 60.0;
 pub enum Event {
     /// A step is done. What the caller measures after it, it hands to [`Session::keep`].
     Step(StepMetrics),
-    /// A step's numbers were bad: its rows are passed over, and it will be tried on the next ones.
+    /// The loss or the gradient of a step was not finite: its rows are skipped, and the step is tried
+    /// on the next ones.
     Skipped(BadStep),
-    /// Too many bad steps in a row: the run went back.
+    /// Too many bad steps in a row: the run went back to a checkpoint.
     RolledBack {
         /// The last of them.
         bad: BadStep,
-        /// The checkpoint's step, after which the run goes on.
+        /// The step of the checkpoint, after which the run continues.
         to: usize,
     },
 }
 
-/// Runs the steps of a trainer that are left and keeps in the run directory what is needed to go on
+/// Runs the remaining steps of a trainer, and keeps in the run directory what is needed to resume
 /// after a crash.
 ///
-/// An iterator over what happens. After the last event comes [`finish`](Self::finish), or at any
-/// time before [`interrupt`](Self::interrupt). A session that is only dropped leaves what a killed
-/// program leaves: the last checkpoint.
+/// It is an iterator over events. Call [`finish`](Self::finish) after the last one, or
+/// [`interrupt`](Self::interrupt) at any time before. A session that is only dropped leaves what a
+/// killed program leaves: the last checkpoint.
 ///
 /// # Determinism
-/// A run that is interrupted and resumed gives bitwise the weights and metrics (but for times) of
-/// one that is not, as long as no roll-back is involved: that goes to the newest checkpoint, and
-/// interruptions make checkpoints.
+/// A run that is interrupted and resumed gives bitwise the weights and metrics (except for times) of
+/// one that is not, unless it rolls back: a roll-back goes to the newest checkpoint, and
+/// interruptions add checkpoints.
 pub struct Session<'a> {
     run_dir: &'a RunDir,
     trainer: Trainer,
     log: StepLog,
     history: Vec<LoggedStep>,
-    /// A step that is done and not yet logged.
+    /// A step that is done but not logged yet.
     pending: Option<StepMetrics>,
     journal: Journal,
     saver: BackgroundSaver,
@@ -66,15 +67,14 @@ pub struct Session<'a> {
     /// Step of the newest checkpoint, if there is one, saved or being saved.
     saved: Option<usize>,
     saved_at: Instant,
-    /// Step of the checkpoint that was last gone back to.
+    /// Step of the checkpoint that the run last went back to.
     rolled_back_to: Option<usize>,
-    /// After an error, or when it was stopped.
+    /// Set by an error or a stop.
     ended: bool,
 }
 
 impl<'a> Session<'a> {
-    /// Goes on where the trainer stands: at the first step of a new run, or behind the newest
-    /// checkpoint.
+    /// Starts where the trainer is: at the first step of a new run, or after the newest checkpoint.
     ///
     /// # Errors
     /// [`TrainError::File`] or [`TrainError::Metrics`] name the file.
@@ -121,8 +121,8 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
-    /// Ends before the next event once `flag` is set, also within a step: then
-    /// [`interrupt`](Self::interrupt).
+    /// Ends before the next event once `flag` is set, even within a step. Call
+    /// [`interrupt`](Self::interrupt) then.
     pub fn stop_on(&mut self, flag: Arc<AtomicBool>) {
         self.trainer.stop_on(flag);
     }
@@ -137,7 +137,7 @@ impl<'a> Session<'a> {
         self.run_dir
     }
 
-    /// Saves the model as it is to `checkpoint/`, for a run that ends with an error.
+    /// Saves the current model to `checkpoint/`, for a run that ends with an error.
     ///
     /// # Errors
     /// [`TrainError::File`] names the file.
@@ -145,15 +145,15 @@ impl<'a> Session<'a> {
         self.run_dir.save(&self.trainer.master_model()?, self.trainer.plan().tokenizer())
     }
 
-    /// The steps done before this session, once.
+    /// The steps done before this session; empty when called again.
     pub fn take_history(&mut self) -> Vec<LoggedStep> {
         std::mem::take(&mut self.history)
     }
 
-    /// Logs the step that was yielded last together with what was measured after it, and saves it
-    /// if that is due. A step that is not kept by the time of the next call is logged without
-    /// measurements. If measuring failed, the session must be dropped instead: the step is then
-    /// neither logged nor saved, and a resumed run does it again and measures again.
+    /// Logs the step that was yielded last, with what was measured after it, and saves a checkpoint
+    /// if one is due. A step that is not kept before the next event is logged without measurements.
+    /// If measuring fails, drop the session instead: the step is then neither logged nor saved, and
+    /// a resumed run does it again and measures again.
     ///
     /// # Errors
     /// [`TrainError::File`]; [`TrainError::LockLost`]; [`TrainError::CheckpointNotSaved`].
@@ -164,7 +164,7 @@ impl<'a> Session<'a> {
         if self.is_due() { self.save() } else { Ok(()) }
     }
 
-    /// Saves everything so that the run can be continued, and says so in the journal.
+    /// Saves everything so that the run can be resumed, and records it in the journal.
     ///
     /// # Errors
     /// [`TrainError::CheckpointNotSaved`]; [`TrainError::File`].
@@ -190,7 +190,7 @@ impl<'a> Session<'a> {
         Ok(self.trainer)
     }
 
-    /// One step, or what becomes of it.
+    /// Runs one step, or recovers from a bad one.
     fn advance(&mut self) -> Result<Event> {
         self.saver.poll()?;
         match self.trainer.step() {
@@ -199,7 +199,7 @@ impl<'a> Session<'a> {
                 Ok(Event::Step(metrics))
             }
             Err(TrainError::NotFinite { step, what, value }) => {
-                self.get_past(BadStep { step, what, value, rows: self.trainer.next_rows() })
+                self.recover(BadStep { step, what, value, rows: self.trainer.next_rows() })
             }
             Err(error) => Err(error),
         }
@@ -212,8 +212,7 @@ impl<'a> Session<'a> {
         by_steps || (every_minutes > 0.0 && self.saved_at.elapsed() >= pause)
     }
 
-    /// Begins to save the present step, unless that has a checkpoint already or is the beginning,
-    /// which needs none.
+    /// Starts to save the current step, unless it has a checkpoint already or no step is done.
     fn save(&mut self) -> Result<()> {
         let step = self.trainer.done();
         if step > 0 && self.saved != Some(step) {
@@ -230,8 +229,8 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
-    /// Passes over a bad step, or goes back to a checkpoint if there were too many in a row.
-    fn get_past(&mut self, bad: BadStep) -> Result<Event> {
+    /// Skips a bad step, or goes back to a checkpoint if there were too many in a row.
+    fn recover(&mut self, bad: BadStep) -> Result<Event> {
         let in_row = self.trainer.bad_steps().in_row + 1;
         if in_row < self.trainer.plan().config().training.max_bad_steps {
             self.skip_rows(&bad)?;
@@ -273,7 +272,7 @@ impl<'a> Session<'a> {
         })
     }
 
-    /// The newest checkpoint, unless going back to it has been tried.
+    /// The newest checkpoint, unless the run has already gone back to it.
     fn roll_back_target(&self) -> Result<Option<Checkpoint>> {
         let newest = self.run_dir.checkpoints().newest()?;
         Ok(newest.filter(|checkpoint| self.rolled_back_to != Some(checkpoint.state().step)))
@@ -285,7 +284,7 @@ fn working_directory() -> Option<String> {
     std::env::current_dir().ok()?.into_os_string().into_string().ok()
 }
 
-/// Runs the steps that are left; an error is the last item. A stop is none.
+/// Runs the remaining steps. An error is the last item; a stop ends the iterator without one.
 impl Iterator for Session<'_> {
     type Item = Result<Event>;
 

@@ -1,7 +1,10 @@
-//! The names under which TensorBoard shows the numbers of a run. What stands before the first slash
-//! is a group.
+//! The names under which TensorBoard shows the numbers of a run. The part before the first slash is
+//! a group.
 
-use crate::measurements::{Measurements, Probe, ProbedAttention, Validation};
+use serde_json::Value;
+use ssa_model::AttentionMode;
+
+use crate::measurements::Measurements;
 use crate::metrics::StepMetrics;
 
 /// The numbers of a step.
@@ -11,7 +14,7 @@ pub(super) fn step_scalars(metrics: &StepMetrics) -> Vec<(String, f64)> {
         ("train/cross_entropy", metrics.cross_entropy),
         ("train/alignment", metrics.alignment),
         ("train/effective_alpha", metrics.effective_alpha),
-        ("train/full_streams", metrics.full_streams),
+        ("train/full_streams", metrics.full_stream_fraction),
         ("train/z_loss", metrics.z_loss),
         ("train/skipped_steps", metrics.skipped_steps as f64),
         ("optimizer/learning_rate", metrics.learning_rate),
@@ -38,48 +41,61 @@ pub(super) fn step_scalars(metrics: &StepMetrics) -> Vec<(String, f64)> {
     scalars
 }
 
-/// The numbers measured after a step.
+/// The numbers measured after a step, whatever they are. Counts, flags and words describe a
+/// measurement and have no curve.
 pub(super) fn measured_scalars(measured: &Measurements) -> Vec<(String, f64)> {
-    let probe = measured.probe.iter().flat_map(probe_scalars);
-    probe.chain(measured.validation.iter().flat_map(validation_scalars)).collect()
-}
-
-fn probe_scalars(probe: &Probe) -> Vec<(String, f64)> {
-    let mut scalars = vec![("probe/full_streams".to_owned(), probe.full_streams)];
-    scalars.extend(probe.kl_full_sparse.map(|kl| ("probe/kl_full_sparse".to_owned(), kl)));
-    for states in &probe.hidden_states {
-        let mode = states.mode;
-        for (name, value) in attention_scalars(&states.overall) {
-            scalars.push((format!("probe/{name}/{mode}"), value));
-        }
-        for (layer, attention) in states.layers.iter().enumerate() {
-            for (name, value) in attention_scalars(attention) {
-                scalars.push((format!("probe_{name}/{}/{mode}", layer_name(layer)), value));
-            }
-        }
+    let mut scalars = Vec::new();
+    for (group, value) in measured.groups() {
+        collect(Place { group, mode: None, layer: None }, "", value, &mut scalars);
     }
     scalars
 }
 
-fn attention_scalars(attention: &ProbedAttention) -> [(&'static str, f64); 3] {
-    [
-        ("attention_sparsity", attention.attention_sparsity),
-        ("entropy_bits", attention.entropy_bits),
-        ("distance", attention.distance),
-    ]
+/// Where a number was found.
+#[derive(Clone, Copy)]
+struct Place<'a> {
+    group: &'a str,
+    /// The inference mode: that of an object with a `mode`, or a key that is the name of one.
+    mode: Option<AttentionMode>,
+    /// The position in a list of `layers`.
+    layer: Option<usize>,
 }
 
-fn validation_scalars(validation: &Validation) -> Vec<(String, f64)> {
-    let losses = [("full", validation.full), ("sparse", Some(validation.sparse))];
-    let losses = losses.into_iter().filter_map(|(mode, loss)| Some((mode, loss?)));
-    let scalars = losses.flat_map(|(mode, loss)| {
-        [
-            (format!("validation/bits_per_byte/{mode}"), loss.bits_per_byte),
-            (format!("validation/nats_per_token/{mode}"), loss.nats_per_token),
-        ]
-    });
-    let kl = validation.kl_full_sparse.map(|kl| ("validation/kl_full_sparse".to_owned(), kl));
-    scalars.chain(kl).collect()
+impl Place<'_> {
+    fn tag(&self, name: &str) -> String {
+        let mode = self.mode.map_or_else(String::new, |mode| format!("/{mode}"));
+        match self.layer {
+            None => format!("{}/{name}{mode}", self.group),
+            Some(layer) => format!("{}_{name}/{}{mode}", self.group, layer_name(layer)),
+        }
+    }
+}
+
+/// Appends the numbers inside the value of the key `name`.
+fn collect(place: Place<'_>, name: &str, value: &Value, scalars: &mut Vec<(String, f64)>) {
+    match value {
+        Value::Number(number) if number.is_f64() => {
+            scalars.extend(number.as_f64().map(|number| (place.tag(name), number)));
+        }
+        Value::Object(fields) => {
+            let named = fields.get("mode").and_then(Value::as_str).and_then(mode_of);
+            for (key, value) in fields {
+                let mode = mode_of(key).or(named).or(place.mode);
+                collect(Place { mode, ..place }, key, value, scalars);
+            }
+        }
+        Value::Array(entries) => {
+            for (index, value) in entries.iter().enumerate() {
+                let layer = if name == "layers" { Some(index) } else { place.layer };
+                collect(Place { layer, ..place }, name, value, scalars);
+            }
+        }
+        _ => {}
+    }
+}
+
+fn mode_of(name: &str) -> Option<AttentionMode> {
+    name.parse().ok()
 }
 
 /// With leading zeros, so that layers are listed in order.

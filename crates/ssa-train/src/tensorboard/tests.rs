@@ -3,10 +3,8 @@
 
 use std::collections::BTreeMap;
 
-use ssa_model::AttentionMode;
-
 use super::*;
-use crate::measurements::{ModeLoss, Probe, ProbedAttention, ProbedStates, Validation};
+use crate::measurements::tests::measured;
 use crate::metrics::tests::step;
 
 /// CRC-32C by its definition.
@@ -123,35 +121,6 @@ fn summaries(path: &Path, first_step: u64) -> Vec<(u64, BTreeMap<String, f32>)> 
     events[2..].iter().map(summary).collect()
 }
 
-fn measured() -> Measurements {
-    let attention = |sparsity| ProbedAttention {
-        attention_sparsity: sparsity,
-        entropy_bits: 3.0,
-        distance: 0.1,
-    };
-    let states = |mode| ProbedStates {
-        mode,
-        overall: attention(0.5),
-        layers: vec![attention(0.25), attention(0.75)],
-    };
-    let loss = |bits_per_byte| ModeLoss { nats_per_token: 1.5, bits_per_byte };
-    Measurements {
-        probe: Some(Probe {
-            tokens: 64,
-            full_streams: 0.5,
-            kl_full_sparse: Some(0.01),
-            hidden_states: vec![states(AttentionMode::Full), states(AttentionMode::Sparse)],
-        }),
-        validation: Some(Validation {
-            targets: 63,
-            full: Some(loss(2.0)),
-            sparse: loss(2.25),
-            kl_full_sparse: Some(0.02),
-            best: true,
-        }),
-    }
-}
-
 #[test]
 fn event_files_hold_every_number() {
     assert_eq!(checksum(b"123456789"), 0xe306_9283, "the decoder itself");
@@ -192,8 +161,12 @@ fn event_files_hold_every_number() {
         ("validation/bits_per_byte/sparse", 2.25),
         ("validation/nats_per_token/full", 1.5),
         ("validation/kl_full_sparse", 0.02),
+        ("tasks/accuracy", 0.625),
     ] {
         assert_eq!(second[tag], value, "{tag}");
+    }
+    for described in ["probe/tokens", "validation/targets", "validation/best", "tasks/questions"] {
+        assert!(!second.contains_key(described), "{described}");
     }
 }
 

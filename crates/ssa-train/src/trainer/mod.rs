@@ -22,7 +22,7 @@ mod state;
 pub(crate) mod tests;
 
 /// Steps whose batches are read before they are needed: one would do unless a disk pauses.
-const STEPS_AHEAD: usize = 2;
+pub(crate) const STEPS_AHEAD: usize = 2;
 
 const TERA: f64 = 1e12;
 
@@ -39,11 +39,11 @@ const _: () = assert!(
 ///
 /// ```no_run
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// use ssa_train::{TrainConfig, TrainPlan, Trainer};
+/// use ssa_train::{TrainConfig, TrainPlan, Trainer, initial_model};
 ///
 /// let plan = TrainPlan::new(TrainConfig::default())?;
 /// let data = plan.open_data()?;
-/// let model = plan.initial_model()?;
+/// let model = initial_model(&plan)?;
 /// let mut trainer = Trainer::new(plan, model, data.train)?;
 /// for metrics in &mut trainer {
 ///     println!("{}", metrics?.loss);
@@ -192,7 +192,7 @@ impl Trainer {
         self.check_finite("the gradient norm", norm)?;
 
         self.optimizer.confirm_step();
-        let full_streams = self.plan.full_stream_share(self.done..self.done + 1);
+        let full_streams = self.plan.full_stream_fraction(self.done..self.done + 1);
         self.cursor = self.indices().end;
         self.done += 1;
         self.bad_steps.in_row = 0;
@@ -209,7 +209,7 @@ impl Trainer {
             effective_alpha: alpha,
             learning_rate,
             grad_norm: norm,
-            full_streams,
+            full_stream_fraction: full_streams,
             skipped_steps: self.bad_steps.skipped,
             tokens: denominators.valid_tokens,
             seconds,

@@ -3,6 +3,7 @@ use ssa_testkit::{Random, Tolerance, assert_close};
 
 use super::*;
 use crate::TrainConfig;
+use crate::initial_model::initial_model;
 
 /// Two layers of width 32 on rows of 48 tokens.
 const TINY: &str = "
@@ -59,7 +60,7 @@ pub(crate) fn rows(plan: &TrainPlan) -> PackedRows {
 
 fn trainer(overrides: &[&str]) -> Trainer {
     let plan = plan(overrides);
-    let (model, rows) = (plan.initial_model().unwrap(), rows(&plan));
+    let (model, rows) = (initial_model(&plan).unwrap(), rows(&plan));
     Trainer::new(plan, model, rows).unwrap()
 }
 
@@ -95,7 +96,7 @@ fn metrics_tell_the_step() {
     let count = rows(&plan(&[])).len();
     for (index, metrics) in metrics.iter().enumerate() {
         assert_eq!(metrics.step, index + 1);
-        assert_eq!(metrics.full_streams, 1.0);
+        assert_eq!(metrics.full_stream_fraction, 1.0);
         assert_eq!(metrics.epoch, (4 * (index + 1)) as f64 / count as f64);
         assert_eq!(metrics.learning_rate, plan(&[]).schedule().learning_rate(index));
         assert!(metrics.tokens > 3 * 48 && metrics.tokens <= 4 * 48);
@@ -250,14 +251,17 @@ fn ablations_run() {
         "selection=reference",
     ] {
         let setting = format!("objective.{setting}");
-        let standard = run(&mut trainer(&["training.micro_batch_size=1"]));
-        let ablation = run(&mut trainer(&["training.micro_batch_size=1", &setting]));
+        // The reference rule serves powers of two only.
+        let common =
+            ["training.micro_batch_size=1", "model.block_counts=4", "evaluation.budgets=4x4"];
+        let standard = run(&mut trainer(&common));
+        let ablation = run(&mut trainer(&[&common[..], &[&setting]].concat()));
         assert_ne!(standard, ablation, "{setting}");
     }
     let draws = |scope| {
         let set = format!("objective.stream_draw={scope}");
         let metrics = run(&mut trainer(&["training.micro_batch_size=1", "training.steps=8", &set]));
-        metrics.into_iter().map(|metrics| metrics.full_streams).collect::<Vec<_>>()
+        metrics.into_iter().map(|metrics| metrics.full_stream_fraction).collect::<Vec<_>>()
     };
     assert!(draws("step").iter().all(|share| [0.0, 1.0].contains(share)));
     assert!(draws("micro_batch").iter().any(|share| *share > 0.0 && *share < 1.0));

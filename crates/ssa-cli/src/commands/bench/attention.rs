@@ -7,7 +7,7 @@ use ssa_report::{Column, NONE, Row, Table};
 
 use super::{percent, print_peaks, rate, record};
 use crate::args::{BenchAttentionArgs, DeviceChoice};
-use crate::commands::device;
+use crate::commands::{device, memory};
 use crate::display::{note, print, render};
 
 pub(super) fn run(args: &BenchAttentionArgs, choice: DeviceChoice) -> Result<()> {
@@ -20,6 +20,12 @@ pub(super) fn run(args: &BenchAttentionArgs, choice: DeviceChoice) -> Result<()>
         kv_heads: args.heads.kv_heads,
         head_dim: args.head_dim,
     };
+    if device == Device::Cpu {
+        // On a GPU a part without room is reported and the others are measured.
+        memory::require(&device, ssa_bench::attention_bytes(&settings), "the longest row", |_| {
+            "pass smaller --tokens, --heads or --head-dim".to_owned()
+        })?;
+    }
     let meter = Meter::new(&device, Effort::default());
     let peaks = Peaks::measure(&meter)?;
     let rows = ssa_bench::attention(&meter, &settings, &mut |row| {

@@ -8,7 +8,7 @@ use ssa_report::{Column, Row, Table};
 
 use super::{percent, print_peaks, rate, record};
 use crate::args::{BenchGemmArgs, DeviceChoice};
-use crate::commands::device;
+use crate::commands::{device, memory};
 use crate::display::{note, print, render};
 
 #[derive(Serialize)]
@@ -29,6 +29,12 @@ pub(super) fn run(args: &BenchGemmArgs, choice: DeviceChoice) -> Result<()> {
         args.presets.iter().map(|name| Ok((name, ModelConfig::new(ModelSettings::preset(name)?)?)));
     let models = models.collect::<Result<Vec<_>>>()?;
     let device = device::open(choice)?;
+    for (preset, config) in &models {
+        let bytes = ssa_bench::gemm_bytes(config, args.tokens);
+        memory::require(&device, bytes, &format!("the largest product of {preset}"), |_| {
+            "pass smaller --tokens".to_owned()
+        })?;
+    }
     let meter = Meter::new(&device, Effort::default());
     let peaks = Peaks::measure(&meter)?;
     print_peaks(&peaks)?;

@@ -10,7 +10,7 @@ use ssa_train::{TrainConfig, TrainPlan};
 
 use super::{percent, print_peaks, rate, record};
 use crate::args::{BenchStepArgs, DeviceChoice};
-use crate::commands::device;
+use crate::commands::{device, memory};
 use crate::display::{note, print, render};
 
 /// Tokens of a row of a preset.
@@ -41,6 +41,7 @@ pub(super) fn run(args: &BenchStepArgs, choice: DeviceChoice) -> Result<()> {
         warm_up: args.warm_up,
     };
     let device = device::open(choice)?;
+    memory::require_step(&plan, &device)?;
     let meter = Meter::new(&device, Effort::default());
     let peaks = Peaks::measure(&meter)?;
     let steps = StepSettings { warm_up: args.warm_up, steps: args.steps };

@@ -12,9 +12,10 @@
 
 use std::env;
 
+use ssa_eval::{ModeLoss, Monitored, Probe, Validation};
 use ssa_model::AttentionMode;
 use ssa_report::number::clock;
-use ssa_train::{Measurements, ModeLoss, Probe, StepMetrics, TrainPlan, Validation};
+use ssa_train::{StepMetrics, TrainPlan};
 
 use super::super::line::{Line, bar};
 use super::super::screen::Screen;
@@ -92,7 +93,7 @@ impl Live {
     }
 
     /// Shows a step that has just been done.
-    pub(super) fn show(&mut self, facts: &Facts, metrics: &StepMetrics, measured: &Measurements) {
+    pub(super) fn show(&mut self, facts: &Facts, metrics: &StepMetrics, measured: &Monitored) {
         self.remember(metrics, measured);
         self.view.pace = [
             Some(facts.speed()),
@@ -103,7 +104,7 @@ impl Live {
     }
 
     /// Takes up a step without showing it.
-    pub(super) fn remember(&mut self, metrics: &StepMetrics, measured: &Measurements) {
+    pub(super) fn remember(&mut self, metrics: &StepMetrics, measured: &Monitored) {
         self.view.add(metrics, measured);
     }
 
@@ -139,7 +140,7 @@ impl View {
         [header.fit(width)].into_iter().chain(curves).collect()
     }
 
-    fn add(&mut self, metrics: &StepMetrics, measured: &Measurements) {
+    fn add(&mut self, metrics: &StepMetrics, measured: &Monitored) {
         self.step = metrics.step;
         if let Some(probe) = &measured.probe {
             self.probe(probe);
@@ -178,7 +179,7 @@ impl View {
             .field(1, format!("by layer {}", sparkline(&layers, LAYERS)))
             .field(2, format!("entropy {:.2} bits", first.overall.entropy_bits))
             .optional(3, probe.kl_full_sparse.map(|kl| format!("KL {kl:.4}")));
-        self.full_streams = Some(probe.full_streams);
+        self.full_streams = Some(probe.full_stream_fraction);
         self.sparsity.push(first.overall.attention_sparsity, fields);
     }
 

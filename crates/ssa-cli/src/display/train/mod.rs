@@ -7,8 +7,9 @@ mod sparkline;
 use std::collections::VecDeque;
 use std::time::Instant;
 
+use ssa_eval::Monitored;
 use ssa_model::Method;
-use ssa_train::{LoggedStep, Measurements, StepMetrics, TrainPlan};
+use ssa_train::{LoggedStep, StepMetrics, TrainPlan};
 
 use super::{Display, note};
 use live::Live;
@@ -52,7 +53,11 @@ impl TrainProgress {
             Display::Plain => View::Plain,
             Display::Terminal => {
                 let mut live = Live::new(plan);
-                history.iter().for_each(|step| live.remember(&step.metrics, &step.measured));
+                for step in history {
+                    // A measurement that cannot be read leaves a gap in a curve.
+                    let monitored = step.measured.view().unwrap_or_default();
+                    live.remember(&step.metrics, &monitored);
+                }
                 View::Live(Box::new(live))
             }
         };
@@ -60,7 +65,7 @@ impl TrainProgress {
     }
 
     /// Shows a finished step and what was measured after it.
-    pub(crate) fn step(&mut self, metrics: &StepMetrics, measured: &Measurements) {
+    pub(crate) fn step(&mut self, metrics: &StepMetrics, measured: &Monitored) {
         self.facts.add(metrics);
         match &mut self.view {
             View::Plain => plain::show(&self.facts, metrics, measured),
@@ -120,7 +125,7 @@ impl Facts {
 
 /// The stream of a step in a word.
 fn stream(metrics: &StepMetrics) -> &'static str {
-    match metrics.full_streams {
+    match metrics.full_stream_fraction {
         1.0 => "full",
         0.0 => "sparse",
         _ => "mixed",

@@ -1,12 +1,13 @@
 //! A line for every few steps and for everything that is measured.
 
+use ssa_eval::{Monitored, Probe, Validation};
 use ssa_report::number::clock;
-use ssa_train::{Measurements, Probe, StepMetrics, Validation};
+use ssa_train::StepMetrics;
 
 use super::super::note;
 use super::{Facts, stream};
 
-pub(super) fn show(facts: &Facts, metrics: &StepMetrics, measured: &Measurements) {
+pub(super) fn show(facts: &Facts, metrics: &StepMetrics, measured: &Monitored) {
     if metrics.step.is_multiple_of(facts.log_every) || metrics.step == facts.steps {
         note(&step_line(facts, metrics));
     }
@@ -50,7 +51,7 @@ fn probe_line(probe: &Probe) -> String {
         ));
     }
     parts.extend(probe.kl_full_sparse.map(|kl| format!("KL {kl:.4}")));
-    parts.push(format!("{:.0} % full streams", 100.0 * probe.full_streams));
+    parts.push(format!("{:.0} % full streams", 100.0 * probe.full_stream_fraction));
     parts.join("; ")
 }
 

@@ -9,7 +9,7 @@ use tempfile::tempdir;
 
 use super::*;
 use crate::trainer::tests::plan;
-use crate::{Existing, TrainConfig, TrainPlan};
+use crate::{Existing, TrainConfig, TrainPlan, initial_model};
 
 /// Eight steps, of which 2, 4, 6 and 8 are saved.
 const RUN: [&str; 4] = [
@@ -31,7 +31,7 @@ fn run_plan(more: &[&str]) -> TrainPlan {
 fn rows(plan: &TrainPlan, bad_steps: &[usize]) -> PackedRows {
     let clean = pack_rows(plan, &[]);
     let mut trainer =
-        Trainer::new(plan.clone(), plan.initial_model().unwrap(), clean.clone()).unwrap();
+        Trainer::new(plan.clone(), initial_model(plan).unwrap(), clean.clone()).unwrap();
     let mut bad = Vec::new();
     for step in bad_steps {
         trainer.cursor = (step - 1) as u64 * plan.batches().micro_batches(0) as u64;
@@ -67,7 +67,7 @@ fn pack_rows(plan: &TrainPlan, bad: &[usize]) -> PackedRows {
 fn begin(path: &Path, plan: &TrainPlan, bad_steps: &[usize]) -> (RunDir, Trainer) {
     let run = RunDir::create_named(path, Existing::Refuse).unwrap();
     run.write_config(plan.config()).unwrap();
-    let mut model = plan.initial_model().unwrap();
+    let mut model = initial_model(plan).unwrap();
     let width = model.config().hidden_size;
     let embedding = model.parameters_mut().embed_tokens.as_mut_slice().unwrap();
     embedding[usize::from(POISON) * width..][..width].fill(f32::INFINITY);

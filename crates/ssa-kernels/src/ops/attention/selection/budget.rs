@@ -60,6 +60,22 @@ impl SparseBudget {
         self.block_size * self.block_counts
     }
 
+    /// Which part of the budget a selection rule cannot serve, and what it could. The kernel
+    /// behind [`SelectionRule::Reference`] works on blocks of a power of two of tokens, and on
+    /// lists of a power of two of blocks that are no longer than a block.
+    pub fn refused_by(self, rule: SelectionRule) -> Option<(&'static str, String)> {
+        let (size, counts) = (self.block_size(), self.block_counts());
+        match rule {
+            SelectionRule::Exact => None,
+            _ if size < 2 || !size.is_power_of_two() => {
+                Some(("block_size", "a power of two of at least 2".to_owned()))
+            }
+            _ if counts > size => Some(("block_counts", format!("at most block_size ({size})"))),
+            _ if !counts.is_power_of_two() => Some(("block_counts", "a power of two".to_owned())),
+            SelectionRule::Reference => None,
+        }
+    }
+
     /// Block selection at this budget.
     pub fn selection(self, rule: SelectionRule) -> SelectionOptions {
         SelectionOptions { budget: self, rule }

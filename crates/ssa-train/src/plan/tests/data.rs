@@ -1,11 +1,14 @@
 use std::collections::HashSet;
 use std::fs;
+use std::path::Path;
 
-use ssa_data::{ByteTokenizer, Loader, ShardFiles, ShardSum, ShardWriter, TokenType};
+use ssa_data::{
+    ByteTokenizer, Corpus, Loader, Manifest, PackedRows, Packing, ShardFiles, ShardSum,
+    ShardWriter, TokenType, Tokenizer,
+};
 use tempfile::{TempDir, tempdir};
 
 use super::*;
-use crate::{ConfigError, TrainConfig, TrainError};
 
 /// Writes a corpus of byte tokens: documents of one letter, `count` of them, a shard of every 20.
 fn corpus(directory: &Path, letter: u8, count: usize) {
@@ -105,7 +108,7 @@ fn documents_are_held_out_of_every_corpus() {
         assert_eq!(part.bytes_per_target, 1.0);
     }
     assert_eq!(data.held_out.baseline_bits_per_byte, None);
-    let again = plan.open_held_out().unwrap();
+    let again = plan.config().dataset_options().open_held_out(plan.tokenizer()).unwrap();
     assert_eq!(again.parts[1].rows.valid_tokens(), data.held_out.parts[1].rows.valid_tokens());
 }
 
@@ -157,7 +160,7 @@ fn packing_is_as_configured_for_training_and_concat_for_evaluation() {
 fn text_is_data_too() {
     let plan = plan_of("").unwrap();
     let data = plan.open_data().unwrap();
-    assert_eq!(data.names, ["text"]);
+    assert_eq!(data.names, ["built-in text"]);
     assert_eq!(data.held_out.parts[0].bytes_per_target, 1.0);
     assert!(data.held_out.baseline_bits_per_byte.unwrap() < 8.0);
 }

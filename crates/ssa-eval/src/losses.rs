@@ -5,7 +5,7 @@ use ssa_kernels::Tensor;
 use ssa_kernels::ops::cross_entropy::compare_predictions;
 use ssa_model::{Model, ModelError};
 
-use crate::Result;
+use crate::{EvalError, Result};
 
 /// Sums over target tokens of one inference mode.
 #[derive(Clone, Copy, Debug, Default)]
@@ -36,4 +36,17 @@ pub(crate) fn add_scores(
         score.targets += targets;
     }
     Ok(())
+}
+
+/// Refuses scores of a diverged model. `name` gives the name of the inference mode at a place of
+/// `scores`.
+pub(crate) fn check_finite(
+    scores: &[Score],
+    batch: usize,
+    name: impl Fn(usize) -> String,
+) -> Result<()> {
+    match scores.iter().position(|score| !score.nll.is_finite()) {
+        Some(mode) => Err(EvalError::NotFinite { mode: name(mode), batch }),
+        None => Ok(()),
+    }
 }

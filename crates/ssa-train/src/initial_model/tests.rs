@@ -14,7 +14,7 @@ fn plan(overrides: &[&str]) -> TrainPlan {
 
 #[test]
 fn the_seed_decides_on_random_weights() {
-    let weights = |seed: &str| plan(&[seed]).initial_model().unwrap().parameters().clone();
+    let weights = |seed: &str| initial_model(&plan(&[seed])).unwrap().parameters().clone();
     let first = weights("run.seed=1");
     assert!(first.same_elements(&weights("run.seed=1")).unwrap());
     assert!(!first.same_elements(&weights("run.seed=2")).unwrap());
@@ -23,7 +23,7 @@ fn the_seed_decides_on_random_weights() {
 #[test]
 fn a_checkpoint_gives_its_weights_to_the_configured_model() {
     let directory = tempdir().unwrap();
-    let trained = plan(&[]).initial_model().unwrap();
+    let trained = initial_model(&plan(&[])).unwrap();
     trained.save(directory.path()).unwrap();
     let init_from = format!("model.init_from={}", directory.path().display());
 
@@ -35,20 +35,17 @@ fn a_checkpoint_gives_its_weights_to_the_configured_model() {
         "model.rope_scaling.factor=4",
         "objective.method=moba",
     ]);
-    let model = continued.initial_model().unwrap();
+    let model = initial_model(&continued).unwrap();
     assert!(model.parameters().same_elements(trained.parameters()).unwrap());
     assert_eq!(model.config(), continued.model());
 
     let theta =
-        plan(&[&init_from, "model.rope_theta=1e6"]).initial_model().err().unwrap().to_string();
+        initial_model(&plan(&[&init_from, "model.rope_theta=1e6"])).err().unwrap().to_string();
     assert!(theta.contains("rope_theta is 1000000, the checkpoint has 500000"), "{theta}");
 
-    let message = plan(&[&init_from, "model.head_dim=6", "model.num_hidden_layers=2"])
-        .initial_model()
-        .err()
-        .unwrap()
-        .to_string();
-    let expected = "differ: num_hidden_layers is 2, the checkpoint has 4, head_dim is 6, the checkpoint has 4; set";
+    let other = plan(&[&init_from, "model.head_dim=6", "model.num_hidden_layers=2"]);
+    let message = initial_model(&other).err().unwrap().to_string();
+    let expected = "differ: num_hidden_layers is 2, the checkpoint has 4, head_dim is 6, the checkpoint has 4\nhint: set";
     assert!(message.starts_with(&directory.path().display().to_string()), "{message}");
     assert!(message.contains(expected), "{message}");
 }
@@ -57,27 +54,28 @@ fn a_checkpoint_gives_its_weights_to_the_configured_model() {
 fn a_checkpoint_must_know_every_token_of_the_data() {
     let directory = tempdir().unwrap();
     let save = |overrides: &[&str]| {
-        plan(overrides).initial_model().unwrap().save(directory.path()).unwrap()
+        initial_model(&plan(overrides)).unwrap().save(directory.path()).unwrap()
     };
     let init_from = format!("model.init_from={}", directory.path().display());
 
     // Padded to more rows than there are tokens, as published checkpoints are.
     save(&["model.vocab_size=320"]);
-    assert!(plan(&[&init_from, "model.vocab_size=320"]).initial_model().is_ok());
-    let message = plan(&[&init_from]).initial_model().err().unwrap().to_string();
+    let padded = initial_model(&plan(&[&init_from, "model.vocab_size=320"])).unwrap();
+    assert_eq!(padded.config().vocab_size, 320);
+    let message = initial_model(&plan(&[&init_from])).err().unwrap().to_string();
     assert!(message.contains("vocab_size is 257, the checkpoint has 320"), "{message}");
 
     let mut small = (**plan(&[]).model()).clone();
     small.vocab_size = 200;
     small.eos_token_id = vec![199];
     Model::init(ModelConfig::new(small).unwrap(), 0).unwrap().save(directory.path()).unwrap();
-    let message = plan(&[&init_from]).initial_model().err().unwrap().to_string();
-    let expected = "the checkpoint has a vocabulary of 200, but the tokenizer of the data has one of 257; prepare";
+    let message = initial_model(&plan(&[&init_from])).err().unwrap().to_string();
+    let expected = "the checkpoint has a vocabulary of 200, but the tokenizer of the data has one of 257\nhint: prepare";
     assert!(message.contains(expected), "{message}");
 }
 
 #[test]
 fn a_missing_checkpoint_is_named() {
-    let message = plan(&["model.init_from=no/such"]).initial_model().err().unwrap().to_string();
+    let message = initial_model(&plan(&["model.init_from=no/such"])).err().unwrap().to_string();
     assert!(message.contains("no/such"), "{message}");
 }

@@ -2,6 +2,8 @@ use ssa_kernels::ops::attention::alignment::{AlignmentDirection, AlignmentKind};
 use ssa_kernels::ops::attention::selection::SelectionRule;
 use ssa_model::{DocumentMasking, Method};
 
+mod data;
+
 use super::*;
 use crate::optimizer::DecayedWeights;
 use crate::schedule::ScheduleShape;
@@ -45,7 +47,7 @@ fn settings_reach_the_objective() {
         "training.micro_batch_size=2",
         "optimizer.warmup_steps=7",
         "model.block_size=8",
-        "model.block_counts=3",
+        "model.block_counts=4",
         "model.window_size=5",
         "evaluation.budgets=[\"8x8\"]",
     ])
@@ -57,7 +59,7 @@ fn settings_reach_the_objective() {
         (Method::NSA, DocumentMasking::FullOnly)
     );
     let selection = attention.selection;
-    assert_eq!((selection.budget.to_string().as_str(), attention.window_size), ("8x3", 5));
+    assert_eq!((selection.budget.to_string().as_str(), attention.window_size), ("8x4", 5));
     assert_eq!(selection.rule, SelectionRule::Reference);
     assert_eq!(objective.alignment.kind, AlignmentKind::Mse);
     assert_eq!(objective.alignment.direction, AlignmentDirection::SparseToFull);
@@ -91,13 +93,49 @@ fn impossible_values_say_what_would_work() {
         ),
         (
             &["objective.selection=reference", "model.block_counts=17"],
-            "`model.block_counts` is 17, expected at most model.block_size (16) with objective.selection = \
-             \"reference\"; lower it or select \"exact\"",
+            "`model.block_counts` is 17, expected at most block_size (16) with objective.selection = \
+             \"reference\"\nhint: change it, or set objective.selection = \"exact\"",
         ),
         (
             &["objective.selection=reference"],
-            "`evaluation.budgets` is 16x32, expected at most 16 blocks with objective.selection = \"reference\"; lower \
-             it or select \"exact\"",
+            "`evaluation.budgets` is 16x32, expected block_counts at most block_size (16) with \
+             objective.selection = \"reference\"\nhint: change it, or set objective.selection = \"exact\"",
+        ),
+        (
+            &["objective.selection=reference", "model.block_size=12"],
+            "`model.block_size` is 12, expected a power of two of at least 2 with objective.selection",
+        ),
+        (
+            &["objective.selection=reference", "model.block_counts=3"],
+            "`model.block_counts` is 3, expected a power of two with objective.selection",
+        ),
+        (
+            &["objective.selection=reference", "evaluation.budgets=[\"12x2\"]"],
+            "`evaluation.budgets` is 12x2, expected block_size a power of two of at least 2 with",
+        ),
+        (
+            &["training.batch_size=9223372036854775807"],
+            "`training.batch_size` is 9223372036854775807, expected at most 1048576",
+        ),
+        (
+            &["training.steps=9223372036854775807"],
+            "`training.steps` is 9223372036854775807, expected at most 1099511627776",
+        ),
+        (
+            &["data.sequence_length=16777217"],
+            "`data.sequence_length` is 16777217, expected at most 16777216",
+        ),
+        (
+            &["model.intermediate_size=4611686018427387904"],
+            "`model.intermediate_size` is 4611686018427387904, expected at most 1048576",
+        ),
+        (
+            &["model.vocab_size=1000000000"],
+            "`model.vocab_size` is 1000000000, expected at most 16777216",
+        ),
+        (
+            &["model.num_hidden_layers=1000000000"],
+            "`model.num_hidden_layers` is 1000000000, expected at most 4096",
         ),
         (&["data.sequence_length=1"], "`data.sequence_length` is 1, expected at least 2"),
         (
@@ -150,8 +188,8 @@ fn impossible_values_say_what_would_work() {
         ),
         (
             &["optimizer.warmup_steps=201"],
-            "`optimizer.warmup_steps` is 201, expected at most training.steps (200); warm up for fewer steps or \
-             train longer",
+            "`optimizer.warmup_steps` is 201, expected at most training.steps (200)\nhint: warm up for \
+             fewer steps, or train longer",
         ),
         (
             &["optimizer.warmup_fraction=2"],
@@ -227,7 +265,7 @@ fn impossible_values_say_what_would_work() {
         ),
         (
             &["model.vocab_size=256"],
-            "`model.vocab_size` is 256, expected at least 257, the vocabulary of the tokenizer of the data; prepare",
+            "`model.vocab_size` is 256, expected at least 257, the vocabulary of the tokenizer of the data\nhint: prepare",
         ),
         (&["evaluation.tokens=0"], "`evaluation.tokens` is 0, expected at least 1"),
         (&["evaluation.batch_size=0"], "`evaluation.batch_size` is 0, expected at least 1"),
@@ -269,7 +307,7 @@ fn the_best_weights_are_judged_by_what_the_method_is_for() {
 
 #[test]
 fn the_share_of_full_streams_follows_from_the_draw() {
-    let share = |overrides: &[&str], steps| plan(overrides).unwrap().full_stream_share(steps);
+    let share = |overrides: &[&str], steps| plan(overrides).unwrap().full_stream_fraction(steps);
     assert_eq!(share(&["objective.method=full"], 0..9), 1.0);
     assert_eq!(share(&["objective.method=moba"], 0..9), 0.0);
     // The first steps of seed 0 are drawn as F F s F.

@@ -1,0 +1,90 @@
+//! Hints for users who type what other programs understand.
+
+use clap::builder::StyledStr;
+use clap::error::{ContextKind, ContextValue};
+use ssa_train::TrainConfig;
+
+/// Verbs of other programs, and what to do here.
+const VERBS: [(&str, &str); 9] = [
+    ("generate", "ssa cannot generate text yet; `ssa forward` computes logits"),
+    ("chat", "ssa cannot generate text yet; `ssa forward` computes logits"),
+    ("serve", "ssa cannot generate text yet; `ssa forward` computes logits"),
+    ("prepare", "did you mean `ssa data prepare`?"),
+    ("tokenize", "did you mean `ssa data prepare`?"),
+    ("inspect", "did you mean `ssa data inspect`?"),
+    ("perplexity", "did you mean `ssa eval perplexity`?"),
+    ("finetune", "did you mean `ssa train` with --set model.init_from=DIR?"),
+    ("resume", "did you mean `ssa train --resume RUN_DIR`?"),
+];
+
+/// Adds a hint to an error about a verb that does not exist, or about a flag that is a setting.
+pub(crate) fn with_hint(mut error: clap::Error) -> clap::Error {
+    let hint = match (error.get(ContextKind::InvalidSubcommand), error.get(ContextKind::InvalidArg))
+    {
+        (Some(ContextValue::String(verb)), _) => hint_for_verb(verb),
+        (_, Some(ContextValue::String(flag))) => hint_for_flag(flag),
+        _ => None,
+    };
+    if let Some(hint) = hint {
+        let hint = ContextValue::StyledStrs(vec![StyledStr::from(hint)]);
+        error.insert(ContextKind::Suggested, hint);
+    }
+    error
+}
+
+fn hint_for_verb(verb: &str) -> Option<String> {
+    let (_, hint) = VERBS.iter().find(|(known, _)| *known == verb)?;
+    Some((*hint).to_owned())
+}
+
+/// Settings of the configuration are no flags.
+fn hint_for_flag(flag: &str) -> Option<String> {
+    let name = flag.strip_prefix("--")?.split('=').next()?.replace('-', "_");
+    let key = TrainConfig::key_named(&name)?;
+    Some(format!("for a setting of `ssa train` pass --set {key}=VALUE"))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::args::Cli;
+
+    fn message(arguments: &[&str]) -> String {
+        let all = ["ssa"].iter().chain(arguments);
+        with_hint(Cli::try_parse_from(all).unwrap_err()).to_string()
+    }
+
+    #[test]
+    fn familiar_words_are_pointed_to_what_there_is() {
+        for (arguments, hint) in [
+            (&["generate"][..], "cannot generate text yet"),
+            (&["prepare", "x"], "`ssa data prepare`"),
+            (&["train", "x.toml", "--lr", "1e-3"], "--set optimizer.learning_rate=VALUE"),
+            (&["train", "x.toml", "--epochs=3"], "--set training.steps=VALUE"),
+            (&["train", "x.toml", "--batch-size", "3"], "--set training.batch_size=VALUE"),
+        ] {
+            let message = message(arguments);
+            assert!(message.contains(hint), "{arguments:?}: {message}");
+        }
+    }
+
+    #[test]
+    fn other_errors_stay_as_they_are() {
+        let subcommand = message(&["tarin"]);
+        assert!(subcommand.contains("a similar subcommand exists: 'train'"), "{subcommand}");
+        for flag in ["--run-dri", "--model", "--analysis"] {
+            let message = message(&["train", "x.toml", flag, "y"]);
+            assert!(!message.contains("--set"), "{message}");
+        }
+    }
+
+    #[test]
+    fn verbs_have_the_names_of_both_spellings() {
+        for verb in ["analyze", "analyse"] {
+            let cli = Cli::try_parse_from(["ssa", verb, "--model", "x"]).unwrap();
+            assert!(matches!(cli.command, crate::args::Command::Analyze(_)));
+        }
+    }
+}

@@ -1,0 +1,78 @@
+//! What has to fit into the memory of a device, checked before the work.
+
+use anyhow::Result;
+use ssa_kernels::Device;
+use ssa_report::number;
+use ssa_train::{MemoryEstimate, StepShape, TrainPlan};
+
+use super::free_memory::free_memory;
+use crate::exit::UsageError;
+
+/// Refuses what takes more memory than is free. `remedy` receives the bytes that are free.
+pub(super) fn require(
+    device: &Device,
+    bytes: usize,
+    what: &str,
+    remedy: impl FnOnce(u64) -> String,
+) -> Result<()> {
+    match free_memory(device)? {
+        Some(free) if bytes as u64 > free => Err(UsageError(format!(
+            "{what} would take {} of memory on {device}, where {} are free\nhint: {}",
+            number::bytes(bytes),
+            number::bytes(free as usize),
+            remedy(free)
+        ))
+        .into()),
+        _ => Ok(()),
+    }
+}
+
+/// Refuses training steps that do not fit; returns the bytes that a step takes of the device.
+pub(super) fn require_step(plan: &TrainPlan, device: &Device) -> Result<usize> {
+    let batches = MemoryEstimate::batches(plan);
+    require(&Device::Cpu, batches, "reading the batches of a step", |_| {
+        "set a smaller training.batch_size or data.sequence_length".to_owned()
+    })?;
+    let rows = plan.batches().micro_batch_size;
+    let peak = estimate_step(plan, plan.objective().recompute, device).peak;
+    require(device, peak, &format!("a step with micro-batches of {rows} rows"), |free| {
+        remedy(plan, device, free)
+    })?;
+    Ok(peak)
+}
+
+/// What a step takes.
+pub(super) fn estimate_step(plan: &TrainPlan, recompute: bool, device: &Device) -> MemoryEstimate {
+    MemoryEstimate::new(&shape(plan, recompute), plan.batches().micro_batch_size, device)
+}
+
+/// The largest micro-batch that fits into `free` bytes.
+pub(super) fn largest_micro_batch(
+    plan: &TrainPlan,
+    recompute: bool,
+    device: &Device,
+    free: u64,
+) -> usize {
+    MemoryEstimate::largest_micro_batch(&shape(plan, recompute), free as usize, device)
+}
+
+fn shape(plan: &TrainPlan, recompute: bool) -> StepShape<'_> {
+    let method = plan.objective().attention.method;
+    StepShape { model: plan.model(), method, tokens: plan.sequence_length(), recompute }
+}
+
+/// Which settings would fit.
+fn remedy(plan: &TrainPlan, device: &Device, free: u64) -> String {
+    let fitting = |recompute| largest_micro_batch(plan, recompute, device, free);
+    match (fitting(plan.objective().recompute), fitting(true)) {
+        (0, 0) => "not even one row fits; set a smaller data.sequence_length, or a smaller model \
+                   (vocab_size, hidden_size, intermediate_size, num_hidden_layers)"
+            .to_owned(),
+        (0, rows) => {
+            format!("set training.recompute=true and training.micro_batch_size={rows} or less")
+        }
+        (rows, _) => {
+            format!("set training.micro_batch_size={rows} or less, or training.recompute=true")
+        }
+    }
+}

@@ -1,0 +1,83 @@
+//! The plan that the arguments of `ssa train` give.
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use ssa_data::{Corpus, TrainSource};
+use ssa_model::{AttentionMode, parameter_count};
+use ssa_train::config::WeightedCorpus;
+use ssa_train::{RunDir, TrainConfig, TrainPlan};
+
+use crate::args::TrainArgs;
+use crate::exit::UsageError;
+
+/// The built-in text has about 2 million tokens. A model of more parameters than this would memorize
+/// it: no data was named by mistake.
+const MOST_PARAMETERS_FOR_BUILT_IN_TEXT: u64 = 100_000_000;
+
+/// Reads the configuration, applies the arguments and checks the result.
+pub(super) fn load(args: &TrainArgs) -> Result<TrainPlan> {
+    TrainConfig::check_keys(&args.allow_change, "--allow-change")?;
+    let mut config = TrainConfig::load(&config_path(args)?, &args.overrides)?;
+    if !args.data.is_empty() {
+        let (corpora, paths): (Vec<PathBuf>, _) =
+            args.data.iter().cloned().partition(|path| Corpus::is_at(path));
+        config.data.paths = paths;
+        config.data.corpora =
+            corpora.into_iter().map(|path| WeightedCorpus { path, weight: 1.0 }).collect();
+    }
+    let directory = match &args.resume {
+        Some(run) => RunDir::working_directory_of(run)?,
+        None => PathBuf::new(),
+    };
+    let plan = TrainPlan::in_directory(config, &directory)?;
+    check_evaluation(&plan, args)?;
+    Ok(plan)
+}
+
+fn config_path(args: &TrainArgs) -> Result<PathBuf> {
+    if let Some(run) = &args.resume {
+        return Ok(RunDir::config_path_of(run)?);
+    }
+    if let Some(config) = &args.config {
+        return Ok(config.clone());
+    }
+    let is_toml = |path: &&PathBuf| path.extension().is_some_and(|extension| extension == "toml");
+    let hint = match args.data.iter().find(is_toml).map(|path| path.display()) {
+        Some(config) => format!(
+            "--data takes every path after it, also {config}; put the configuration first: ssa \
+             train {config} --data ..."
+        ),
+        None => "name one, such as configs/demo.toml, or continue a run with --resume".to_owned(),
+    };
+    Err(UsageError(format!("ssa train: no configuration is given\nhint: {hint}")).into())
+}
+
+/// A method without full attention has nothing to evaluate without a budget.
+fn check_evaluation(plan: &TrainPlan, args: &TrainArgs) -> Result<()> {
+    if plan.objective().attention.method.has_mode(AttentionMode::Full)
+        || !plan.budgets().is_empty()
+        || args.no_eval
+    {
+        return Ok(());
+    }
+    let message = "`evaluation.budgets` is empty: method nsa has no full attention, so there is \
+                   nothing to evaluate\nhint: add a budget, or pass --no-eval";
+    Err(UsageError(message.to_owned()).into())
+}
+
+/// Refuses to train a large model on the built-in text.
+pub(super) fn require_data(plan: &TrainPlan) -> Result<()> {
+    let parameters = parameter_count(plan.model());
+    if plan.config().dataset_options().train != TrainSource::BuiltIn
+        || parameters <= MOST_PARAMETERS_FOR_BUILT_IN_TEXT
+    {
+        return Ok(());
+    }
+    let millions = parameters / 1_000_000;
+    Err(UsageError(format!(
+        "no data is named, and the built-in text is too small for a model of {millions} million \
+         parameters\nhint: name text or corpora with --data, or in data.paths or data.corpora"
+    ))
+    .into())
+}

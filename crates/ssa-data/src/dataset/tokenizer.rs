@@ -1,0 +1,39 @@
+//! The one tokenizer of several corpora.
+
+use std::path::{Path, PathBuf};
+
+use crate::corpus::corpus_tokenizer;
+use crate::{DataError, Result, Tokenizer};
+
+/// The tokenizer that all corpora were made with. It must be one and the same, also with the
+/// `named` one, which stands for corpora that do not come with theirs. `None` without any.
+///
+/// # Errors
+/// [`DataError`] names the corpus that was made with another one, or that has none; otherwise as
+/// [`corpus_tokenizer`].
+pub fn common_tokenizer<'a>(
+    corpora: impl IntoIterator<Item = &'a PathBuf>,
+    named: Option<(String, Tokenizer)>,
+) -> Result<Option<Tokenizer>> {
+    let mut chosen = named;
+    let mut without = None;
+    for path in corpora {
+        match (corpus_tokenizer(path)?, &chosen) {
+            (None, _) => without = without.or(Some(path)),
+            (Some(own), None) => chosen = Some((path.display().to_string(), own)),
+            (Some(own), Some((name, chosen))) => check_same(path, &own, name, chosen)?,
+        }
+    }
+    match (chosen, without) {
+        (Some((_, tokenizer)), _) => Ok(Some(tokenizer)),
+        (None, Some(path)) => Err(DataError::unknown_tokenizer(path)),
+        (None, None) => Ok(None),
+    }
+}
+
+fn check_same(path: &Path, own: &Tokenizer, name: &str, chosen: &Tokenizer) -> Result<()> {
+    if own.sha256() == chosen.sha256() && own.eos() == chosen.eos() {
+        return Ok(());
+    }
+    Err(DataError::other_tokenizer(path, own.vocab_size(), name, chosen.vocab_size()))
+}

@@ -1,0 +1,76 @@
+//! The weights that a run starts from.
+
+use std::path::Path;
+
+use ssa_model::{Model, ModelConfig};
+
+use crate::checkpoint::verify_model;
+use crate::plan::TrainPlan;
+use crate::{Result, TrainError};
+
+/// The model that a run starts from: random weights by the seed, or those of the checkpoint
+/// `model.init_from`.
+///
+/// A checkpoint gives its weights. The longest document, the scaling of RoPE, blocks, window and
+/// method are as configured, so that a model can be trained further for a longer context, another
+/// budget or by another method.
+///
+/// # Errors
+/// [`TrainError::Vocabulary`] if the data has tokens that the checkpoint does not know,
+/// [`TrainError::InitFrom`] if anything else differs, [`TrainError::Model`] if the checkpoint
+/// cannot be read, [`TrainError::Checkpoint`] if it is not as it was written.
+pub fn initial_model(plan: &TrainPlan) -> Result<Model> {
+    let Some(directory) = plan.init_from() else {
+        return Ok(Model::init(plan.model().clone(), plan.seed())?);
+    };
+    verify_model(directory)?;
+    let checkpoint = Model::load(directory)?;
+    check_vocabulary(directory, plan.tokenizer().vocab_size(), checkpoint.config())?;
+    check_same_function(directory, plan.model(), checkpoint.config())?;
+    Ok(Model::new(plan.model().clone(), checkpoint.parameters().clone())?)
+}
+
+/// A checkpoint must know every token of the data. More rows than tokens are usual: they pad the
+/// matrix.
+fn check_vocabulary(directory: &Path, needed: usize, checkpoint: &ModelConfig) -> Result<()> {
+    let vocab_size = checkpoint.vocab_size;
+    if vocab_size >= needed {
+        return Ok(());
+    }
+    Err(TrainError::Vocabulary { directory: directory.to_owned(), vocab_size, needed })
+}
+
+/// The shapes of all weights and what they mean follow from these keys.
+fn check_same_function(
+    directory: &Path,
+    configured: &ModelConfig,
+    checkpoint: &ModelConfig,
+) -> Result<()> {
+    let keys = |config: &ModelConfig| {
+        [
+            ("vocab_size", config.vocab_size.to_string()),
+            ("hidden_size", config.hidden_size.to_string()),
+            ("intermediate_size", config.intermediate_size.to_string()),
+            ("num_hidden_layers", config.num_hidden_layers.to_string()),
+            ("num_attention_heads", config.num_attention_heads.to_string()),
+            ("num_key_value_heads", config.num_key_value_heads.to_string()),
+            ("head_dim", config.head_dim.to_string()),
+            ("rope_theta", config.rope_theta.to_string()),
+            ("rms_norm_eps", config.rms_norm_eps.to_string()),
+            ("tie_word_embeddings", config.tie_word_embeddings.to_string()),
+        ]
+    };
+    let pairs = keys(configured).into_iter().zip(keys(checkpoint));
+    let differences: Vec<String> = pairs
+        .filter(|(ours, theirs)| ours != theirs)
+        .map(|((key, ours), (_, theirs))| format!("{key} is {ours}, the checkpoint has {theirs}"))
+        .collect();
+    if differences.is_empty() {
+        Ok(())
+    } else {
+        Err(TrainError::InitFrom { directory: directory.to_owned(), differences })
+    }
+}
+
+#[cfg(test)]
+mod tests;
