@@ -96,6 +96,10 @@ fn find_in<'a>(
     object: &'a [u8],
     field: &str,
 ) -> Result<Result<Found<'a>, String>, JiterError> {
+    if parser.peek()? != Peek::Object {
+        // What is not JSON at all is said to be that, and not to be of another type.
+        self::parser(object).next_skip()?;
+    }
     let (mut found, mut nested) = (None, None);
     let mut keys = Vec::new();
     let mut next = parser.next_object()?.map(str::to_owned);

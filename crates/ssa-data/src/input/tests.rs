@@ -185,7 +185,7 @@ fn formats_patterns_and_repeated_names() {
     assert_eq!(texts(&[&at("a.rs")], &auto), ["fn"], "a file that is named is taken");
     assert_eq!(
         texts(&[&at("d/e[1].txt"), &at("*.txt"), folder.path()], &auto),
-        ["e", "{\"text\":\"json\"}"]
+        ["e", "{\"text\":\"json\"}", "fn"]
     );
     assert_eq!(texts(&[&at("**/e*")], &auto), ["e"]);
     assert_eq!(texts(&[&at("?")], &auto), ["e"], "a folder that matches is walked");

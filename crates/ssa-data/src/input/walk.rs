@@ -1,6 +1,6 @@
 //! From the inputs a user names to sources, in an order that depends on names alone.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fs::{self, Metadata};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -62,7 +62,7 @@ pub fn find_sources(inputs: &[PathBuf], options: &InputOptions) -> Result<Source
     }
     let found = Sources::default();
     let mut finder =
-        Finder { format: options.format, found, met: HashSet::new(), taken: HashSet::new() };
+        Finder { format: options.format, found, met: HashMap::new(), taken: HashSet::new() };
     for input in inputs {
         finder.take_input(input)?;
     }
@@ -72,8 +72,8 @@ pub fn find_sources(inputs: &[PathBuf], options: &InputOptions) -> Result<Source
 struct Finder {
     format: Format,
     found: Sources,
-    /// Canonical path of every directory met so far.
-    met: HashSet<PathBuf>,
+    /// Canonical path of every directory met so far, and whether files of it were taken.
+    met: HashMap<PathBuf, bool>,
     /// Canonical path of every file taken.
     taken: HashSet<PathBuf>,
 }
@@ -154,11 +154,7 @@ impl Finder {
     }
 
     fn take_directory(&mut self, directory: &Path) -> Result<()> {
-        let known = |finder: &Self| {
-            let directory = canonical(directory);
-            finder.taken.iter().any(|file| file.starts_with(&directory))
-        };
-        if self.walk(directory)? || known(self) {
+        if self.walk(directory)? {
             return Ok(());
         }
         let (cause, hint) = match self.format {
@@ -174,10 +170,12 @@ impl Finder {
 
     /// Takes the files of a directory; says whether any was.
     fn walk(&mut self, directory: &Path) -> Result<bool> {
-        // A loop of links ends here.
-        if !self.met.insert(canonical(directory)) {
-            return Ok(false);
+        let key = canonical(directory);
+        if let Some(&known) = self.met.get(&key) {
+            return Ok(known);
         }
+        // Entered before it is walked: this is where a loop of links ends.
+        self.met.insert(key.clone(), false);
         let mut found = false;
         for path in entries(directory)?.iter().filter(|path| !is_hidden(path)) {
             match fs::metadata(path) {
@@ -188,11 +186,16 @@ impl Finder {
                 Err(source) => return Err(DataError::from_open(path, source)),
             }
         }
+        self.met.insert(key, found);
         Ok(found)
     }
 
-    /// Takes a file of a directory if it is not empty and of a kind that is read.
+    /// Takes a file of a directory if it is not empty and of a kind that is read, or was named
+    /// itself.
     fn take_entry(&mut self, path: &Path, metadata: &Metadata) -> Result<bool> {
+        if self.taken.contains(&canonical(path)) {
+            return Ok(true);
+        }
         let taken = metadata.len() > 0
             && match self.open(path)? {
                 Some(Opened::Refused(_)) => false,

@@ -146,17 +146,20 @@ fn refuse_other_files(directory: &Path, part: Part, begun: bool) -> Result<()> {
     if let Some(path) = manifests.into_iter().chain(preparations).find(|path| !ours(path)) {
         return exists(path);
     }
-    for path in entries(directory)? {
-        let has = |extension: &str| path.extension().is_some_and(|found| found == extension);
-        // Those of other parts lie here by right, those of this part if it was begun.
-        if has("idx") && !(ours(&path) && (begun || part != Part::WHOLE)) {
-            return exists(path);
-        }
+    let found = entries(directory)?;
+    let has = |path: &Path, wanted: &str| path.extension().is_some_and(|found| found == wanted);
+    // Shards of other parts lie here by right, those of this part if it was begun.
+    let is_foreign =
+        |path: &&PathBuf| has(path, "idx") && !(ours(path) && (begun || part != Part::WHOLE));
+    if let Some(path) = found.iter().find(is_foreign) {
+        return exists(path.clone());
+    }
+    for path in &found {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         let of_parts = part != Part::WHOLE
-            && (ours(&path)
+            && (ours(path)
                 || (parts_are_here && ssa_text::TOKENIZER_FILES.contains(&name.as_ref())));
-        if !begun && !of_parts && !has("lock") && !name.starts_with('.') {
+        if !begun && !of_parts && !has(path, "lock") && !name.starts_with('.') {
             return Err(DataError::Output {
                 path: directory.to_owned(),
                 cause: format!("the directory holds other files, such as {name}"),

@@ -34,9 +34,9 @@ use crate::{Json, Result, TextError};
 const BASE_FUEL: u64 = 2 << 20;
 /// Additional units for every byte of the conversation.
 const FUEL_PER_BYTE: u64 = 8;
-const MAX_FUEL: u64 = 32 << 20;
-/// Bytes of stack for each unit: a level of nesting costs several units, and less than 300 bytes.
-const STACK_PER_FUEL: u64 = 32;
+const MAX_FUEL: u64 = 16 << 20;
+/// Bytes of stack for each unit: a level of nesting costs several units, and a few hundred bytes.
+const STACK_PER_FUEL: u64 = 96;
 /// Nested calls of macros and levels of nested values.
 const RECURSION_LIMIT: usize = 200;
 const NAME: &str = "chat_template";
