@@ -247,7 +247,7 @@ fn flags_that_do_not_fit_together_are_refused() {
     check(
         CASE,
         &["--attention", "dense"],
-        &["unknown attention mode `dense`", "`full` or `sparse`"],
+        &["invalid value 'dense'", "--attention", "full, sparse"],
     );
     check(CASE, &["--attention", "full", "--method", "sss"], &["did you mean `ssa`?"]);
     check(CASE, &["--attention", "full", "--block-size", "0"], &["at least 1"]);
@@ -320,7 +320,7 @@ fn damaged_checkpoints_are_named() {
                 let bytes = fs::read(weights(model)).unwrap();
                 fs::write(weights(model), &bytes[..bytes.len() / 2]).unwrap();
             },
-            &["model.safetensors", "damaged"],
+            &["model.safetensors", "corrupt"],
         ),
         ("missing", &|model| rewrite(model, &|name| name != norm, &|_, shape| shape), &[norm]),
         (

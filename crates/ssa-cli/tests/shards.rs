@@ -86,11 +86,11 @@ fn a_run_on_corpora_is_whole_and_can_be_evaluated() {
     let corpora = "{ path = \"web\", weight = 3 }, { path = \"code\", weight = 1 }";
     let run = ssa(directory.path(), on(corpora, &["--set", "data.packing=best-fit"])).succeeds();
     for text in [
-        "web: 75.0 % of the rows",
-        "code: 25.0 % of the rows",
+        "web: 75.0 % of the batches",
+        "code: 25.0 % of the batches",
         "best-fit",
         "% used",
-        "to evaluate on",
+        "held-out text: held-out part of web",
     ] {
         assert!(run.stderr.contains(text), "`{text}` is not in:\n{}", run.stderr);
     }

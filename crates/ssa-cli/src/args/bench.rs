@@ -7,7 +7,10 @@ use std::str::FromStr;
 use clap::{Args, Subcommand};
 use ssa_model::{Method, SparseBudget};
 
-use super::{ComputeArgs, named, parse_positive};
+use super::{ComputeArgs, LARGEST_COUNT, LONGEST_ROW, named, parse_positive, parse_size};
+
+/// Most heads, and most dimensions of one.
+const LARGEST_HEAD_SIZE: usize = 1 << 12;
 
 /// Measure attention, matrix products and whole training steps on this machine's device.
 ///
@@ -54,16 +57,22 @@ Examples:
 pub(crate) struct BenchAttentionArgs {
     /// Lengths of the row. Powers of two from 2048 to 131072 on a GPU by default, 512 and 2048 on
     /// the CPU.
-    #[arg(long, value_name = "N,...", value_delimiter = ',', value_parser = parse_positive)]
+    #[arg(long, value_name = "N,...", value_delimiter = ',', value_parser = parse_tokens)]
     pub(crate) tokens: Vec<usize>,
     /// Budgets of sparse attention: block size x number of blocks.
-    #[arg(long, value_name = "BUDGET,...", value_delimiter = ',', default_value = "16x16,64x16")]
+    #[arg(
+        long = "budget",
+        alias = "budgets",
+        value_name = "BUDGET,...",
+        value_delimiter = ',',
+        default_value = "16x16,64x16"
+    )]
     pub(crate) budgets: Vec<SparseBudget>,
     /// Query heads / key/value heads.
     #[arg(long, value_name = "HQ/H", default_value_t = Heads { q_heads: 32, kv_heads: 2 })]
     pub(crate) heads: Heads,
     /// Dimensions of a head.
-    #[arg(long, value_name = "N", default_value_t = 64, value_parser = parse_positive)]
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = parse_head_dim)]
     pub(crate) head_dim: usize,
     #[command(flatten)]
     pub(crate) record: RecordArgs,
@@ -80,7 +89,7 @@ pub(crate) struct BenchGemmArgs {
     #[arg(long, value_name = "NAME,...", value_delimiter = ',', default_value = "ssa-1b,ssa-300m")]
     pub(crate) presets: Vec<String>,
     /// Tokens of a micro-batch. The output head processes 4096 at a time.
-    #[arg(long, value_name = "N", default_value_t = 16384, value_parser = parse_positive)]
+    #[arg(long, value_name = "N", default_value_t = 16384, value_parser = parse_tokens)]
     pub(crate) tokens: usize,
     #[command(flatten)]
     pub(crate) record: RecordArgs,
@@ -110,7 +119,7 @@ pub(crate) struct BenchStepArgs {
     #[arg(long, value_name = "BUDGET")]
     pub(crate) budget: Option<SparseBudget>,
     /// Tokens of a row; as in the configuration by default, 8192 for a preset.
-    #[arg(long, value_name = "N", value_parser = parse_positive)]
+    #[arg(long, value_name = "N", value_parser = parse_tokens)]
     pub(crate) tokens: Option<usize>,
     /// Rows of a step, in one micro-batch.
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = parse_positive)]
@@ -119,13 +128,25 @@ pub(crate) struct BenchStepArgs {
     #[arg(long, value_name = "N", default_value_t = 20, value_parser = parse_positive)]
     pub(crate) steps: usize,
     /// Warm-up steps of each stream.
-    #[arg(long, value_name = "N", default_value_t = 3)]
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = parse_warm_up)]
     pub(crate) warm_up: usize,
     /// Recompute activations in the backward from the input of each layer.
     #[arg(long)]
     pub(crate) recompute: bool,
     #[command(flatten)]
     pub(crate) record: RecordArgs,
+}
+
+fn parse_tokens(text: &str) -> Result<usize, String> {
+    parse_size(text, 1, LONGEST_ROW)
+}
+
+fn parse_warm_up(text: &str) -> Result<usize, String> {
+    parse_size(text, 0, LARGEST_COUNT)
+}
+
+fn parse_head_dim(text: &str) -> Result<usize, String> {
+    parse_size(text, 1, LARGEST_HEAD_SIZE)
 }
 
 /// Numbers of query and of key/value heads, as in `32/2`.
@@ -143,11 +164,15 @@ impl FromStr for Heads {
             text.split_once('/').and_then(|(q, kv)| Some((q.parse().ok()?, kv.parse().ok()?)));
         numbers
             .filter(|&(q_heads, kv_heads): &(usize, usize)| {
-                q_heads > 0 && kv_heads > 0 && q_heads % kv_heads == 0
+                (1..=LARGEST_HEAD_SIZE).contains(&q_heads)
+                    && kv_heads > 0
+                    && q_heads % kv_heads == 0
             })
             .map(|(q_heads, kv_heads)| Self { q_heads, kv_heads })
             .ok_or_else(|| {
-                "expected two integers such as 32/2, the second a divisor of the first".to_owned()
+                "expected two integers of at most 4096 such as 32/2, the second a divisor of the \
+                 first"
+                    .to_owned()
             })
     }
 }
@@ -166,8 +191,9 @@ mod tests {
     fn heads_are_two_numbers_that_fit() {
         assert_eq!("32/2".parse(), Ok(Heads { q_heads: 32, kv_heads: 2 }));
         assert_eq!(Heads { q_heads: 6, kv_heads: 3 }.to_string(), "6/3");
-        for bad in ["", "32", "32/", "0/1", "4/0", "5/2", "2/4", "a/b"] {
-            assert!(bad.parse::<Heads>().is_err(), "{bad}");
+        for bad in ["", "32", "32/", "0/1", "4/0", "5/2", "2/4", "a/b", "4097/1"] {
+            let message = bad.parse::<Heads>().unwrap_err();
+            assert!(message.contains("such as 32/2"), "{bad}: {message}");
         }
     }
 }

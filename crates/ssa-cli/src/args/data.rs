@@ -38,8 +38,8 @@ pub(crate) struct PrepareArgs {
     /// Directory for the shards: new, empty, or of an interrupted run to be continued.
     #[arg(long, value_name = "DIR")]
     pub(crate) output: PathBuf,
-    /// What makes tokens of text: `bytes`, a tokenizer.json, a directory with one, or a model of the
-    /// Hugging Face Hub (OWNER/NAME, or hf://OWNER/NAME[@REVISION]).
+    /// What makes tokens of text: `bytes`, a tokenizer.json, a directory with one, or a model of
+    /// the Hugging Face Hub (OWNER/NAME, or hf://OWNER/NAME[@REVISION]).
     #[arg(long, value_name = "NAME", default_value = ssa_data::BYTES)]
     pub(crate) tokenizer: PathBuf,
     /// Token that ends every document (default: as the tokenizer_config.json beside the tokenizer
@@ -74,7 +74,8 @@ pub(crate) struct TrainTokenizerArgs {
     #[command(flatten)]
     pub(crate) input: InputArgs,
     /// Tokens of the vocabulary: 256 bytes, the end of a document, and as many merges as are left.
-    #[arg(long, value_name = "N", value_parser = |text: &str| parse_size(text, 257, super::LARGEST_VOCABULARY))]
+    #[arg(long, value_name = "N")]
+    #[arg(value_parser = |text: &str| parse_size(text, 257, super::LARGEST_VOCABULARY))]
     pub(crate) vocab_size: usize,
     /// Directory for the tokenizer.
     #[arg(long, value_name = "DIR")]
@@ -137,8 +138,8 @@ pub(crate) struct InputArgs {
     #[arg(long, value_name = "FORMAT", default_value_t = Format::Auto)]
     #[arg(value_parser = named::<Format>())]
     pub(crate) format: Format,
-    /// Key of a JSON object, or column of a Parquet file, that holds the text; dots lead into nested
-    /// objects (data.body).
+    /// Key of a JSON object, or column of a Parquet file, that holds the text; dots lead into
+    /// nested objects (data.body).
     #[arg(long, value_name = "NAME", default_value = "text")]
     pub(crate) text_field: String,
     /// Key or column that holds a conversation, a list of messages, to be read instead; it becomes

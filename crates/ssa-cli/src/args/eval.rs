@@ -77,7 +77,8 @@ pub(crate) struct HeldOutArgs {
     #[arg(long, value_name = "PATH", num_args = 1..)]
     pub(crate) data: Vec<PathBuf>,
     /// Tokens of a row; without it as in the run, else the model's longest document, at most 1024.
-    #[arg(long, value_name = "N", value_parser = |text: &str| parse_size(text, 2, super::LONGEST_ROW))]
+    #[arg(long, value_name = "N")]
+    #[arg(value_parser = |text: &str| parse_size(text, 2, super::LONGEST_ROW))]
     pub(crate) sequence_length: Option<usize>,
     /// Rows computed at once. Results do not depend on it.
     #[arg(long, value_name = "N", default_value = "4", value_parser = parse_positive)]

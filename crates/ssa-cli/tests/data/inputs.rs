@@ -165,7 +165,7 @@ fn a_text_that_the_tokenizer_refuses_is_named() {
     let place = Place::of(workplace());
     place.ssa("data train-tokenizer text --vocab-size 300 --output tok").succeeds();
     place.write("data/a.txt", "fine");
-    place.write("data/b.txt", b"caf\xe9");
+    place.write("data/b.txt", [b"caf\xe9".as_slice(), &b" and words".repeat(200)].concat());
     let train = "train tiny.toml --data data --set data.tokenizer=tok --run-dir run";
     place.ssa(train).fails(3, &["data/b.txt: not UTF-8 at byte 3"]);
     let train = "data train-tokenizer data --vocab-size 300 --output other";

@@ -49,7 +49,7 @@ fn a_tokenizer_is_trained_and_its_corpus_trained_on() {
     let run = place
         .ssa("train tiny.toml --data corpus --run-dir run --set data.packing=best-fit")
         .succeeds();
-    for text in ["corpus: ", "rows of 64 tokens (best-fit", "% used)"] {
+    for text in ["corpus: ", "rows of 64 (best-fit", "% used)"] {
         assert!(run.stderr.contains(text), "`{text}` is not in:\n{}", run.stderr);
     }
     let config: Value =

@@ -179,7 +179,7 @@ fn there_must_be_a_run_to_continue() {
     let directory = workplace();
     ssa(directory.path(), resume("absent")).fails(2, &["absent", "no such directory"]);
     ssa(directory.path(), resume("text")).fails(2, &["text", "it has no config.toml"]);
-    ssa(directory.path(), ["train"]).fails(2, &["CONFIG"]);
+    ssa(directory.path(), ["train"]).fails(2, &["no configuration", "--resume"]);
     ssa(directory.path(), ["train", "tiny.toml", "--resume", "out"]).fails(2, &["--resume"]);
 }
 

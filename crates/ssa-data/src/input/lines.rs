@@ -2,7 +2,7 @@
 
 use std::io::{self, BufRead, Read};
 
-use super::Payload;
+use super::payload::Payload;
 use crate::{DataError, Result};
 
 /// Every line. A blank one is an empty document, so that the numbers of records are those of lines.

@@ -11,12 +11,14 @@
 //! [`InputOptions::max_document_bytes`]. What a file is follows from its content and its name, see
 //! [`kind`]; every verb that reads text does it here.
 
+mod entries;
 mod field;
 mod hub;
 mod kind;
 mod lines;
 mod parquet;
 mod pattern;
+mod payload;
 mod source;
 mod stream;
 mod sum;
@@ -28,15 +30,14 @@ use std::sync::Arc;
 
 use ssa_text::{Document, Tokenizer};
 
+pub(crate) use entries::entries;
 pub use hub::load_tokenizer;
 pub use source::{Record, Records, Source};
 pub(crate) use sum::ReadSum;
-pub(crate) use walk::entries;
 pub use walk::{Sources, find_sources, read_documents};
 
 use crate::{DataError, Result};
 use kind::Refusal;
-use source::Payload;
 
 /// How files and the standard input are read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

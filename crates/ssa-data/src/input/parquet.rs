@@ -14,7 +14,7 @@ use ssa_text::{Conversation, Json, catch_panic};
 
 use super::InputOptions;
 use super::field::{beside, list};
-use super::source::Payload;
+use super::payload::Payload;
 use super::sum::ReadSum;
 use crate::{DataError, Result};
 

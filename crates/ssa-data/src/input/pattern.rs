@@ -4,7 +4,7 @@ use std::path::{Component, Path, PathBuf};
 
 use globset::{GlobBuilder, GlobMatcher};
 
-use super::walk::{entries, is_hidden};
+use super::entries::{entries, is_hidden};
 use crate::Result;
 
 /// Whether a path has a character that only patterns have.

@@ -6,9 +6,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
-use ssa_text::{Conversation, Tokenizer};
+use ssa_text::Tokenizer;
 
 use super::kind::Content;
+use super::payload::Payload;
 use super::stream::{Opened, Stream};
 use super::sum::ReadSum;
 use super::walk::canonical;
@@ -159,15 +160,6 @@ impl fmt::Debug for Records {
             .field("number", &self.number)
             .finish_non_exhaustive()
     }
-}
-
-/// What a record holds before it is decoded.
-#[derive(Clone, Debug, PartialEq)]
-pub(super) enum Payload {
-    Text(Vec<u8>),
-    /// A JSON object.
-    Object(Vec<u8>),
-    Conversation(Conversation),
 }
 
 /// A document before it is decoded.

@@ -2,8 +2,8 @@
 
 use std::io::BufRead;
 
-use super::Payload;
 use super::lines::{damaged, too_large};
+use super::payload::Payload;
 use crate::{DataError, Result};
 
 /// Finds the end of a JSON object or array byte by byte.

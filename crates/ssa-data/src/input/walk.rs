@@ -2,12 +2,12 @@
 
 use std::collections::{HashMap, HashSet};
 use std::fs::{self, Metadata};
-use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use ssa_text::{Document, Tokenizer};
 
+use super::entries::{entries, is_hidden};
 use super::source::{Place, Source};
 use super::stream::Opened;
 use super::{Format, InputOptions, documents, hub, kind, pattern, refused, stream};
@@ -234,19 +234,6 @@ impl Finder {
 /// One name per file. A pipe such as `/dev/fd/63` has no canonical path and stands for itself.
 pub(crate) fn canonical(path: &Path) -> PathBuf {
     fs::canonicalize(path).unwrap_or_else(|_| path.to_owned())
-}
-
-/// The entries of a directory, in the order of their names.
-pub(crate) fn entries(directory: &Path) -> Result<Vec<PathBuf>> {
-    let entries: io::Result<Vec<PathBuf>> = fs::read_dir(directory)
-        .and_then(|entries| entries.map(|entry| Ok(entry?.path())).collect());
-    let mut entries = entries.map_err(|source| DataError::from_open(directory, source))?;
-    entries.sort();
-    Ok(entries)
-}
-
-pub(super) fn is_hidden(path: &Path) -> bool {
-    path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."))
 }
 
 #[cfg(test)]

@@ -291,11 +291,12 @@ fn parameters_of_another_model_are_not_saved() {
 fn a_folder_that_cannot_be_made_is_named() {
     let dir = tempdir().unwrap();
     fs::write(dir.path().join("file"), "").unwrap();
-    let inside = dir.path().join("file/model");
+    let file = dir.path().join("file");
+    let inside = file.join("model");
     let config = small_config();
     let parameters = Parameters::zeros(&config).unwrap();
     let error = save(&inside, &config, &parameters).unwrap_err().to_string();
-    assert_message(&error, &["cannot create", inside.to_str().unwrap()]);
+    assert_message(&error, &["cannot create", file.to_str().unwrap()]);
 }
 
 #[test]

@@ -217,6 +217,8 @@ fn check_sizes(settings: &ModelSettings, origin: &str) -> Result<()> {
         ("num_key_value_heads", settings.num_key_value_heads, MOST_HEADS),
         ("head_dim", settings.head_dim, LARGEST_HEAD),
         ("max_position_embeddings", settings.max_position_embeddings, MOST_POSITIONS),
+        ("block_size", settings.budget.block_size(), SparseBudget::LARGEST_PART),
+        ("block_counts", settings.budget.block_counts(), SparseBudget::LARGEST_PART),
     ];
     for (key, size, largest) in sizes {
         if size == 0 {

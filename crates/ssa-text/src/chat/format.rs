@@ -6,7 +6,7 @@ use minijinja::formatting::{FormatStyle, format};
 use minijinja::value::{Value, ValueKind};
 use minijinja::{Error, State};
 
-use super::functions::{charge, invalid};
+use super::failure::{charge, invalid};
 
 /// Nested lists and objects are written to this depth.
 const MAX_DEPTH: usize = 200;

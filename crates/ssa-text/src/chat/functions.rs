@@ -3,9 +3,10 @@
 
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
-use minijinja::value::{Tuple, Value, ValueKind};
-use minijinja::{Environment, Error, ErrorKind, State};
+use minijinja::value::{Rest, Tuple, Value, ValueKind};
+use minijinja::{Environment, Error, State};
 
+use super::failure::invalid;
 use super::format::{self, Python};
 use super::rewrite::{ITERABLE, PERCENT};
 use super::tojson::tojson;
@@ -42,20 +43,17 @@ pub(super) fn add_to(environment: &mut Environment<'static>) {
         ValueKind::None => Err(invalid("none is not iterable")),
         _ => value.try_iter().map(Value::from_iter),
     });
+    environment.add_filter(
+        "format",
+        |state: &State<'_, '_>, text: &str, arguments: Rest<Value>| {
+            format::printf(state, text, &arguments)
+        },
+    );
     environment.add_filter("tojson", tojson);
     environment.add_filter("string", |value: &Value| match value.as_str() {
         Some(_) => value.clone(),
         None => Value::from(Python(value).to_string()),
     });
-}
-
-pub(super) fn invalid(cause: impl ToString) -> Error {
-    Error::new(ErrorKind::InvalidOperation, cause.to_string())
-}
-
-/// Charges for bytes before they are made.
-pub(super) fn charge(state: &State<'_, '_>, bytes: usize) -> Result<(), Error> {
-    state.consume_fuel((bytes / 64) as u64)
 }
 
 /// `a % b`: formats a string, or is the remainder with the sign of `b`.

@@ -4,7 +4,7 @@ use minijinja::value::{Tuple, Value, ValueKind, from_args};
 use minijinja::{Error, ErrorKind, State};
 use minijinja_contrib::pycompat::unknown_method_callback;
 
-use super::functions::{charge, invalid};
+use super::failure::{charge, invalid};
 
 /// Calls a method: one of those below, else one that minijinja's library has.
 pub(super) fn call(

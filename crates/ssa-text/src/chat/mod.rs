@@ -11,6 +11,7 @@
 //! build does not overflow when it is dropped.
 
 mod conversation;
+mod failure;
 mod format;
 mod functions;
 mod methods;

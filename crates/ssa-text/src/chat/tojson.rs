@@ -3,8 +3,8 @@
 use minijinja::value::{Kwargs, Rest, Value, ValueKind, ValueOrKwargs, from_args};
 use minijinja::{Error, State};
 
+use super::failure::{charge, invalid};
 use super::format::float;
-use super::functions::{charge, invalid};
 
 /// Nested lists and objects are written to this depth.
 const MAX_DEPTH: usize = 200;

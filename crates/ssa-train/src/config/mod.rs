@@ -12,13 +12,13 @@ mod schema;
 mod sections;
 #[cfg(test)]
 mod tests;
+mod weighted_corpus;
 
 use std::path::Path;
 
 use toml::Value;
 
 pub use compare::Difference;
-pub use data::WeightedCorpus;
 pub use error::ConfigError;
 pub use monitoring::MonitoringSection;
 pub use overrides::apply_overrides;
@@ -29,6 +29,7 @@ pub use sections::{
     ObjectiveSection, OptimizerSection, RopeScalingSection, RunSection, TrainConfig,
     TrainingSection,
 };
+pub use weighted_corpus::WeightedCorpus;
 
 use schema::{Place, Setting, parent};
 

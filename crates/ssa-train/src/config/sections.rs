@@ -10,8 +10,9 @@ use ssa_kernels::ops::attention::alignment::{AlignmentDirection, AlignmentKind};
 use ssa_kernels::ops::attention::selection::SelectionRule;
 use ssa_model::{DocumentMasking, Method, SparseBudget};
 
+use super::MonitoringSection;
 use super::schema::section;
-use super::{MonitoringSection, WeightedCorpus};
+use super::weighted_corpus::WeightedCorpus;
 use crate::optimizer::DecayedWeights;
 use crate::schedule::ScheduleShape;
 use crate::stream::StreamScope;

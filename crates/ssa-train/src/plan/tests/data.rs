@@ -278,7 +278,7 @@ fn corpora_are_compared_with_their_manifest() {
     let text = fs::read_to_string(&manifest).unwrap();
     fs::write(&manifest, &text[..text.len() / 2]).unwrap();
     let message = failure(&one);
-    assert!(message.contains("a/manifest.json: it is no manifest of a corpus"), "{message}");
+    assert!(message.contains("a/manifest.json: not a manifest of a corpus"), "{message}");
     fs::write(&manifest, text.replace("\"vocab_size\": 257", "\"vocab_size\": 300")).unwrap();
     let message = failure(&one);
     assert!(
@@ -319,7 +319,7 @@ fn too_few_documents_or_tokens_are_named() {
     corpus(&directory.path().join("a"), b'a', 1);
     let message = open_error(&directory, "corpora = [\"DIR/a\"]");
     assert!(
-        message.contains("with 1 document") && message.contains("data.valid_corpora"),
+        message.contains("cannot hold out a document") && message.contains("data.valid_corpora"),
         "{message}"
     );
     let message = open_error(&directory, "corpora = [\"DIR/a\"]\nvalid_corpora = [\"DIR/a\"]");

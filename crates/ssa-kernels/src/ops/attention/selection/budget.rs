@@ -23,7 +23,8 @@ pub struct SparseBudget {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "`{text}` is not a sparse budget\nhint: write BLOCK_SIZExBLOCK_COUNTS with both at least 1, \
-     such as 16x4 for 4 blocks of 16 tokens"
+     and at most 1048576, such as \
+     16x4 for 4 blocks of 16 tokens"
 )]
 pub struct InvalidBudget {
     /// What was given.
@@ -33,6 +34,9 @@ pub struct InvalidBudget {
 impl SparseBudget {
     /// The budget of the paper's models: 16 blocks of 16 tokens.
     pub const PAPER: Self = Self { block_size: 16, block_counts: 16 };
+
+    /// The largest block size and the largest number of blocks in settings, flags and files.
+    pub const LARGEST_PART: usize = 1 << 20;
 
     /// A budget from its two parts.
     ///
@@ -99,9 +103,10 @@ impl FromStr for SparseBudget {
     type Err = InvalidBudget;
 
     fn from_str(text: &str) -> Result<Self, InvalidBudget> {
+        let part = |text: &str| text.parse().ok().filter(|&part| part <= Self::LARGEST_PART);
         let budget = text
             .split_once('x')
-            .and_then(|(size, counts)| Self::new(size.parse().ok()?, counts.parse().ok()?).ok());
+            .and_then(|(size, counts)| Self::new(part(size)?, part(counts)?).ok());
         budget.ok_or_else(|| InvalidBudget { text: text.to_owned() })
     }
 }

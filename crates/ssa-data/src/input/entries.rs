@@ -1,0 +1,20 @@
+//! The entries of a directory.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::{DataError, Result};
+
+/// The entries of a directory, in the order of their names.
+pub(crate) fn entries(directory: &Path) -> Result<Vec<PathBuf>> {
+    let entries: io::Result<Vec<PathBuf>> = fs::read_dir(directory)
+        .and_then(|entries| entries.map(|entry| Ok(entry?.path())).collect());
+    let mut entries = entries.map_err(|source| DataError::from_open(directory, source))?;
+    entries.sort();
+    Ok(entries)
+}
+
+pub(super) fn is_hidden(path: &Path) -> bool {
+    path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."))
+}
