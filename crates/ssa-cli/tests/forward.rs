@@ -249,7 +249,7 @@ fn flags_that_do_not_fit_together_are_refused() {
         &["--attention", "dense"],
         &["invalid value 'dense'", "--attention", "full, sparse"],
     );
-    check(CASE, &["--attention", "full", "--method", "sss"], &["did you mean `ssa`?"]);
+    check(CASE, &["--attention", "full", "--method", "sss"], &["a similar value exists: 'ssa'"]);
     check(CASE, &["--attention", "full", "--block-size", "0"], &["at least 1"]);
     check(CASE, &[], &["--attention <MODE>"]);
     let reference = [

@@ -55,7 +55,7 @@ fn a_size_above_its_bound_is_refused_with_its_key() {
     }
     assert!(!directory.path().join("out").exists());
     for (arguments, part) in [
-        (&["selftest", "--threads", "4294967296"][..], "at most 4096"),
+        (&["selftest", "--threads", "4294967296"][..], "at most 1024"),
         (&["bench", "attention", "--tokens", "4294967296"], "at most 16777216"),
         (&["bench", "attention", "--budget", "16x99999999999"], "16x99999999999"),
         (&["bench", "attention", "--heads", "18446744073709551615/1"], "at most 4096"),

@@ -55,7 +55,7 @@ fn what_is_not_what_its_name_says_is_refused_by_name() {
     for (path, cause) in paths(&folder, ["a.jsonl.gz", "b.txt.zst", "c.parquet"]).into_iter().zip([
         "the compressed file ends too early",
         "its name ends with .zst, but it does not start like such a file",
-        "Parquet error",
+        "EOF: Parquet file too small",
     ]) {
         let error = message(std::slice::from_ref(&path));
         assert!(error.starts_with(&format!("{}: {cause}", path.display())), "{error}");

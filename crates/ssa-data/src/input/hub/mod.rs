@@ -122,7 +122,7 @@ fn choose(
 pub(super) fn download(file: &HubFile) -> Result<PathBuf> {
     let HubFile { dataset, commit, file: name } = file;
     if offline::is_set() {
-        let cached = Cache::from_env().repo(repo(dataset, commit)).get(name);
+        let cached = offline::file(&Cache::from_env(), dataset, commit, name);
         let cause = "it is not in the cache, and HF_HUB_OFFLINE is set";
         return cached.ok_or_else(|| failed(&file.address(), cause));
     }

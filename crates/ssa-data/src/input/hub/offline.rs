@@ -3,7 +3,7 @@
 use std::env;
 use std::fs;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use hf_hub::Cache;
 
@@ -30,6 +30,13 @@ pub(super) fn listing(cache: &Cache, dataset: &str, revision: &str) -> Result<Li
     walk(&snapshot, "", &mut siblings)
         .map_err(|error| format!("{}: {error}", snapshot.display()))?;
     Ok(Listing { sha: commit, siblings })
+}
+
+/// Where the cache has a file of a commit. Branches and tags are named in `refs`, commits are not.
+pub(super) fn file(cache: &Cache, dataset: &str, commit: &str, name: &str) -> Option<PathBuf> {
+    let folder = cache.path().join(repo(dataset, commit).folder_name());
+    let file = folder.join("snapshots").join(commit).join(name);
+    file.is_file().then_some(file)
 }
 
 /// Adds the files of a folder, by their paths inside of the snapshot.
