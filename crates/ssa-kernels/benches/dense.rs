@@ -3,6 +3,8 @@
 //! Matrix products count floating-point operations (criterion's `elem`), so `Gelem/s` reads as
 //! GFLOP/s; everything else counts the bytes it must read and write once.
 
+#![allow(clippy::unwrap_used, reason = "a benchmark fails by panicking")]
+
 use std::hint::black_box;
 use std::time::Duration;
 

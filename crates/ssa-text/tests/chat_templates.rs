@@ -3,6 +3,13 @@
 //! `tests/golden/chat` holds what Jinja2 gave; `tests/python/chat_templates.py` writes such files,
 //! and those of the folder that `SSA_CHAT_TEMPLATES` names are compared, too.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "helpers of tests fail by panicking"
+)]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 

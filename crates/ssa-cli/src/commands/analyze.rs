@@ -24,7 +24,7 @@ struct Output<'a> {
 }
 
 pub(crate) fn run(args: &AnalyzeArgs, device: DeviceChoice) -> Result<()> {
-    let rule = args.held_out.selection.into();
+    let rule = args.held_out.selection;
     check_budgets(args.budget.as_slice(), rule)?;
     let subject = Subject::load(&args.held_out, device)?;
     let budget = args.budget.unwrap_or_else(|| subject.model.config().budget);

@@ -33,7 +33,7 @@ struct Output<'a> {
 }
 
 pub(crate) fn perplexity(args: &PerplexityArgs, device: DeviceChoice) -> Result<()> {
-    let rule: SelectionRule = args.held_out.selection.into();
+    let rule: SelectionRule = args.held_out.selection;
     check_budgets(&args.budgets, rule)?;
     let subject = Subject::load(&args.held_out, device)?;
     let config = subject.model.config();

@@ -19,7 +19,7 @@ pub(super) fn free_memory(device: &Device) -> Result<Option<u64>> {
     let limits = [
         kibibytes(&read("/proc/meminfo"), "MemAvailable:"),
         address_space(&read("/proc/self/limits"), &read("/proc/self/status")),
-        groups.iter().filter_map(|group| group_free(group)).min(),
+        groups.iter().filter_map(group_free).min(),
     ];
     Ok(limits.into_iter().flatten().min())
 }

@@ -1,4 +1,4 @@
-//! The entries of a directory.
+//! Paths, and the entries of a directory.
 
 use std::fs;
 use std::io;
@@ -17,4 +17,9 @@ pub(crate) fn entries(directory: &Path) -> Result<Vec<PathBuf>> {
 
 pub(super) fn is_hidden(path: &Path) -> bool {
     path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."))
+}
+
+/// One name per file. A pipe such as `/dev/fd/63` has no canonical path and stands for itself.
+pub(crate) fn canonical(path: &Path) -> PathBuf {
+    fs::canonicalize(path).unwrap_or_else(|_| path.to_owned())
 }

@@ -32,7 +32,7 @@ pub(super) fn expand(pattern: &Path) -> Result<Vec<Result<PathBuf>>, String> {
         paths = if !is_name || !is_pattern(part) {
             paths.into_iter().map(|path| path.map(|path| path.join(part))).collect()
         } else if part == Path::new("**") {
-            paths.into_iter().flat_map(|path| with_directories_below(path)).collect()
+            paths.into_iter().flat_map(with_directories_below).collect()
         } else {
             let matcher = matcher(&part.to_string_lossy())?;
             let hidden = is_hidden(part);

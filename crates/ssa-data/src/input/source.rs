@@ -8,11 +8,11 @@ use std::sync::atomic::AtomicU64;
 
 use ssa_text::Tokenizer;
 
+use super::entries::canonical;
 use super::kind::Content;
 use super::payload::Payload;
 use super::stream::{Opened, Stream};
 use super::sum::ReadSum;
-use super::walk::canonical;
 use super::{InputOptions, field, hub, lines, parquet, refused, stream, values};
 use crate::file_sum::FileSum;
 use crate::{DataError, Result};

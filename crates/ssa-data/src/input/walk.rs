@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use ssa_text::{Document, Tokenizer};
 
-use super::entries::{entries, is_hidden};
+use super::entries::{canonical, entries, is_hidden};
 use super::source::{Place, Source};
 use super::stream::Opened;
 use super::{Format, InputOptions, documents, hub, kind, pattern, refused, stream};
@@ -229,11 +229,6 @@ impl Finder {
             self.found.sources.push(Source { listed, ..Source::new(name, place, bytes) });
         }
     }
-}
-
-/// One name per file. A pipe such as `/dev/fd/63` has no canonical path and stands for itself.
-pub(crate) fn canonical(path: &Path) -> PathBuf {
-    fs::canonicalize(path).unwrap_or_else(|_| path.to_owned())
 }
 
 #[cfg(test)]

@@ -71,9 +71,9 @@ impl Gpu {
     /// does not compile, [`KernelError::Cuda`] if the driver refuses the launch.
     pub(crate) fn launch<P: Parameters>(&self, launch: Launch<'_>, parameters: P) -> Result<()> {
         let mut parameters = parameters;
+        let kernel = launch.kernel.unwrap_or_else(P::kernel);
         // SAFETY: the kernel's only parameter has the layout of `P`, which borrows the memory that
         // it points to.
-        let kernel = launch.kernel.unwrap_or_else(P::kernel);
         unsafe { self.queue(kernel, launch, &mut [(&raw mut parameters).cast()]) }
     }
 

@@ -12,9 +12,12 @@ use crate::files;
 use crate::paths::Paths;
 
 /// Files of cycles that are still to be cut: without them there is none.
-const ALLOWED: [&str; 3] = [
+const ALLOWED: [&str; 6] = [
     "crates/ssa-kernels/src/contract/mod.rs",
+    "crates/ssa-kernels/src/cuda/gpu.rs",
     "crates/ssa-kernels/src/cuda/parameters.rs",
+    "crates/ssa-kernels/src/ops/attention/sparse/cpu/backward.rs",
+    "crates/ssa-kernels/src/ops/cross_entropy/predictions.rs",
     "crates/ssa-text/src/encoder.rs",
 ];
 

@@ -536,7 +536,8 @@ fn what_a_file_asks_for_is_bounded() {
     let folder = tempfile::tempdir().unwrap();
     let path = trained(&folder).join("tokenizer.json");
     let original: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
-    let changes: [(fn(&mut Value), &str); 2] = [
+    type Change = fn(&mut Value);
+    let changes: [(Change, &str); 2] = [
         (
             |definition| definition["model"]["vocab"]["zz"] = json!(4_000_000_000_u32),
             "its largest id is",

@@ -40,7 +40,7 @@ pub(crate) fn run(args: &TrainArgs, choice: DeviceChoice) -> Result<()> {
             return Ok(());
         }
         RunStart::New => None,
-        RunStart::Resume(resume) => Some(resume),
+        RunStart::Resume(resume) => Some(*resume),
     };
 
     // The data. Everything that can be wrong with it is found before a directory is created.

@@ -16,7 +16,7 @@ pub(super) enum RunStart {
     /// A new one; its directory does not exist yet.
     New,
     /// One that has steps or its evaluation left to do.
-    Resume(Resume),
+    Resume(Box<Resume>),
     /// One that has nothing left to do.
     Finished,
 }
@@ -54,7 +54,7 @@ fn resume(args: &TrainArgs, plan: &TrainPlan, run_dir: RunDir) -> Result<RunStar
         None => RunStart::Finished,
         Some(point) => {
             let checkpoint = point.checkpoint;
-            RunStart::Resume(Resume { run_dir, checkpoint })
+            RunStart::Resume(Box::new(Resume { run_dir, checkpoint }))
         }
     })
 }

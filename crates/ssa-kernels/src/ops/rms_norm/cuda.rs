@@ -98,11 +98,11 @@ impl Layout {
     const fn new(hidden: usize) -> Self {
         // Two warps are 3 % faster than one where a warp would just do.
         let (row_warps, block_warps) = match RowLayout::new(hidden).vectors() {
-            ..256 => (1, 4),
-            ..=512 => (2, 2),
-            ..=1024 => (4, 4),
-            ..=2048 => (8, 8),
-            ..=4096 => (16, 16),
+            0..256 => (1, 4),
+            256..=512 => (2, 2),
+            513..=1024 => (4, 4),
+            1025..=2048 => (8, 8),
+            2049..=4096 => (16, 16),
             _ => (32, 32),
         };
         Self { hidden, row_warps, block_warps }

@@ -64,8 +64,8 @@ fn matches_the_reference() {
                 // Added twice at half the scale.
                 let (edfull, edsparse) =
                     reference::backward(&full64, &sparse64, &everywhere, width, &options, 1.0);
-                assert_close("dfull", values(&dfull), &edfull, Tolerance::F32);
-                assert_close("dsparse", values(&dsparse), &edsparse, Tolerance::F32);
+                assert_close("dfull", values(dfull), &edfull, Tolerance::F32);
+                assert_close("dsparse", values(dsparse), &edsparse, Tolerance::F32);
             }
         }
     }
@@ -108,8 +108,8 @@ fn tokens_that_are_not_valid_are_not_read() {
     let mut grads = [zeros(shape), zeros(shape)];
     let [dfull, dsparse] = &mut grads;
     alignment_bwd(&full, &sparse, Some(&valid), &options, 2.0, dfull, dsparse).unwrap();
-    assert_eq!(values(&dfull), [0.0, 0.0, 0.0, 0.0, 2.0, 1.0]);
-    assert_eq!(values(&dsparse), [0.0, 0.0, 0.0, 0.0, -2.0, -1.0]);
+    assert_eq!(values(dfull), [0.0, 0.0, 0.0, 0.0, 2.0, 1.0]);
+    assert_eq!(values(dsparse), [0.0, 0.0, 0.0, 0.0, -2.0, -1.0]);
     assert_eq!(sum_of(&full, &sparse, Some(&[false; 3]), &options), 0.0);
 }
 
@@ -192,7 +192,7 @@ fn matches_the_released_code() {
         {
             let expected = case.golden.tensor(&format!("{name}_align"));
             let largest = expected.values.iter().fold(0f32, |max, value| max.max(value.abs()));
-            let error = max_error(values(&grad), &expected.values) / f64::from(largest);
+            let error = max_error(values(grad), &expected.values) / f64::from(largest);
             println!("{} {name}_align: {error:.1e}", case.name);
             // Relative to the largest element: the mean over all elements makes every gradient
             // tiny.

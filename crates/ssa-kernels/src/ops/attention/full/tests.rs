@@ -237,7 +237,7 @@ fn check_golden(golden: &Golden) {
     let documents = Documents::rows(q.shape()[0], q.shape()[1]).unwrap();
     let softmax_scale = (head_dim as f32).powf(-0.5);
     let gated = |x: &Tensor| {
-        let heads = values(&x).chunks(head_dim).zip(values(&gate));
+        let heads = values(x).chunks(head_dim).zip(values(&gate));
         heads.flat_map(|(head, gate)| head.iter().map(move |x| x * gate)).collect::<Vec<_>>()
     };
 

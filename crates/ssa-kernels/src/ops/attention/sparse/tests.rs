@@ -140,7 +140,7 @@ fn matches_the_released_code() {
         // The file holds the gated output; its gradient passes through the gate first.
         let gated = |x: &Tensor| {
             let gates = values(&gate).iter();
-            let rows = values(&x).chunks(x.last_dim()).zip(gates);
+            let rows = values(x).chunks(x.last_dim()).zip(gates);
             let values = rows.flat_map(|(x, gate)| x.iter().map(move |x| x * gate)).collect();
             Tensor::from_vec(values, x.shape()).unwrap()
         };
@@ -159,12 +159,7 @@ fn matches_the_released_code() {
             // The released kernel computes in f32 as well, in another order.
             let tolerance = Tolerance { atol: 1e-4, rtol: 1e-4 };
             let expected = case.golden.tensor(name).to_f64();
-            assert_close(
-                &format!("{name} of {}", case.name),
-                values(&actual),
-                &expected,
-                tolerance,
-            );
+            assert_close(&format!("{name} of {}", case.name), values(actual), &expected, tolerance);
         }
     }
 }
