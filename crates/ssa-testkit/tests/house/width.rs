@@ -5,13 +5,15 @@ use crate::files::{self, File};
 const WIDTH: usize = 100;
 
 /// Paths whose long lines are still to be wrapped.
-const ALLOWED: [&str; 6] = [
+const ALLOWED: [&str; 7] = [
     "crates/ssa-cli/src/commands/train/",
     "crates/ssa-cli/src/files/",
     "crates/ssa-kernels/",
     "crates/ssa-model/",
     "crates/ssa-selftest/",
     "crates/ssa-train/",
+    // Generated; its paragraphs are one line each.
+    "docs/reference/config.md",
 ];
 
 /// Rows of Markdown tables and URLs cannot be wrapped.
