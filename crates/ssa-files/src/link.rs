@@ -14,7 +14,7 @@ use crate::temporary;
 /// has no links, `link` becomes a file that holds the target.
 ///
 /// # Errors
-/// [`FileError`] names the link.
+/// [`FileError`](crate::FileError) names the link.
 pub fn replace_link(target: &str, link: &Path) -> Result<()> {
     let stage = || {
         temporary::name()

@@ -39,7 +39,7 @@ pub(crate) struct PrepareArgs {
     #[arg(long, value_name = "DIR")]
     pub(crate) output: PathBuf,
     /// What makes tokens of text: `bytes`, a tokenizer.json, a directory with one, or a model of
-    /// the Hugging Face Hub (OWNER/NAME, or hf://OWNER/NAME[@REVISION]).
+    /// the Hugging Face Hub (`OWNER/NAME`, or `hf://OWNER/NAME[@REVISION]`).
     #[arg(long, value_name = "NAME", default_value = ssa_data::BYTES)]
     pub(crate) tokenizer: PathBuf,
     /// Token that ends every document (default: as the tokenizer_config.json beside the tokenizer

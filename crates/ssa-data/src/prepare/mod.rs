@@ -95,7 +95,7 @@ pub struct Prepared {
 /// [`Source::records`] and [`Record::into_text`](crate::Record::into_text) report;
 /// [`DataError::Input`] for a document that the tokenizer refuses; [`DataError::Amount`] if there
 /// is no text; [`DataError::Output`] if the directory holds other files, or a corpus that was
-/// started otherwise; [`DataError::Corpus`] if another process writes there; [`DataError::Write`].
+/// started otherwise; [`DataError::Corpus`] if another process writes there; [`DataError::File`].
 pub fn prepare(
     inputs: &[PathBuf],
     tokenizer: &Tokenizer,

@@ -51,7 +51,7 @@ impl<'a> Launch<'a> {
     }
 
     /// Launches a kernel of another module that takes the same parameters as the one that
-    /// [`kernel!`](super::kernel) declares.
+    /// `kernel!` declares.
     pub(crate) fn kernel(self, kernel: &'static Kernel) -> Self {
         Self { kernel: Some(kernel), ..self }
     }
@@ -67,7 +67,7 @@ impl Gpu {
     /// it.
     ///
     /// # Errors
-    /// [`KernelError::Value`] for a grid that is too large, [`KernelError::Compile`] if the module
+    /// [`KernelError::Argument`] for a grid that is too large, [`KernelError::Compile`] if the module
     /// does not compile, [`KernelError::Cuda`] if the driver refuses the launch.
     pub(crate) fn launch<P: Parameters>(&self, launch: Launch<'_>, parameters: P) -> Result<()> {
         let mut parameters = parameters;

@@ -34,8 +34,8 @@ pub struct Module {
     pub(crate) headers: &'static [&'static Header],
     /// Rust constants that the source uses under the same names ([`constants!`]).
     pub(crate) constants: &'static [Define],
-    /// Declarations of the Rust structs that the source uses, from [`kernel!`] and
-    /// [`device_struct!`].
+    /// Declarations of the Rust structs that the source uses, from `kernel!` and
+    /// `device_struct!`.
     pub(crate) structs: &'static [fn() -> String],
     /// Sets of macros that are compiled ahead of time to check for errors and spilled registers.
     pub(crate) variants: &'static [&'static [Define]],

@@ -233,7 +233,7 @@ pub(crate) fn declaration(
 /// An `int` of a kernel.
 ///
 /// # Errors
-/// [`KernelError::Value`] for sizes that do not fit.
+/// [`KernelError::Argument`] for sizes that do not fit.
 pub(crate) fn int(argument: &'static str, value: usize) -> Result<i32> {
     i32::try_from(value)
         .map_err(|_| KernelError::value("a kernel launch", argument, "below 2^31", value))

@@ -87,7 +87,7 @@ impl Tensor {
     }
 }
 
-/// The elements as matrices of [`matmul`](crate::cuda::matmul::matmul).
+/// The elements as matrices of `cuda::matmul`.
 impl Tensor {
     /// A matrix that is read.
     pub(crate) fn matrix(&self, rows: impl Into<Rows>) -> Result<GpuMatrix<'_>> {

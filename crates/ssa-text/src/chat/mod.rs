@@ -3,7 +3,7 @@
 //! The template language is Jinja2 as transformers sets it up: `trim_blocks` and `lstrip_blocks`,
 //! loop controls, `{% generation %}`, `raise_exception`, `strftime_now` (in UTC), and a `tojson`
 //! that is Python's `json.dumps`. minijinja runs the templates; [`functions`], [`methods`] and
-//! [`format`] replace what it does differently from Python, [`rewrite`] translates the two
+//! [`mod@format`] replace what it does differently from Python, [`rewrite`] translates the two
 //! notations that it lacks.
 //!
 //! A template is foreign code: its instructions and the bytes it makes are bounded by fuel, and so

@@ -150,7 +150,7 @@ impl Matmul {
 /// `out = alpha a b`, or `out += alpha a b` where `out` is added to; sums in `f32`.
 ///
 /// # Errors
-/// [`KernelError::Shape`] or [`KernelError::Value`] if sizes or types do not agree,
+/// [`KernelError::Argument`] if sizes or types do not agree,
 /// [`KernelError::Cuda`] if the library refuses the product, [`KernelError::OutOfMemory`] if there
 /// is no room for its workspace.
 pub(crate) fn matmul(

@@ -24,7 +24,7 @@ pub use scale::GradScale;
 /// Zero for no elements. A NaN makes the norm NaN, an infinity (and no NaN) makes it infinite.
 ///
 /// # Errors
-/// [`KernelError::Argument`](crate::KernelError::Argument) if a tensor is not `f32` or the tensors
+/// [`KernelError::Argument`] if a tensor is not `f32` or the tensors
 /// are not on one device.
 ///
 /// # Determinism
@@ -56,7 +56,7 @@ pub fn grad_norm<'a>(grads: impl IntoIterator<Item = &'a Tensor>) -> Result<Scal
 /// As [`grad_norm`]. `max_norm` infinity: the factor of a finite norm is 1.
 ///
 /// # Errors
-/// As [`grad_norm`]; [`KernelError::Device`](crate::KernelError::Device) if `sums` is on another
+/// As [`grad_norm`]; [`KernelError::Argument`] if `sums` is on another
 /// device than the gradients.
 ///
 /// # Determinism
