@@ -29,7 +29,7 @@ pub(crate) enum EvalCommand {
 #[command(after_help = "\
 Examples:
   ssa eval perplexity --model runs/demo/checkpoint
-  ssa eval perplexity --model runs/demo/checkpoint --data notes/ --budgets 16x4,16x8")]
+  ssa eval perplexity --model runs/demo/checkpoint --data notes/ --budget 16x4,16x8")]
 pub(crate) struct PerplexityArgs {
     #[command(flatten)]
     pub(crate) held_out: HeldOutArgs,
