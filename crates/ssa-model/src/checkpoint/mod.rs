@@ -19,32 +19,32 @@ const CONFIG: &str = "config.json";
 const WEIGHTS: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";
 
-/// Writes `config.json` and `model.safetensors` (`f32`) into a folder, which is made if need be.
-/// Each file is replaced as a whole, the configuration last.
+/// Writes `config.json` and `model.safetensors` (`f32`) into a folder, and creates the folder if it
+/// is missing. Each file is replaced atomically, the configuration last.
 ///
 /// # Errors
-/// [`ModelError::File`], for example where the disk is full; [`ModelError::Parameters`]
-/// if the parameters are not those of the configuration.
+/// [`ModelError::File`], for example if the disk is full; [`ModelError::Parameters`] if the
+/// parameters do not match the configuration.
 pub fn save(dir: &Path, config: &ModelConfig, parameters: &Parameters) -> Result<()> {
     parameters.check(config)?;
     ssa_files::create_directories(dir)?;
-    // The entry that transformers insists on: the tensors are laid out as PyTorch's are.
+    // transformers requires this entry: the tensors have PyTorch's layout.
     let metadata = [("format", "pt")];
     write_tensors(&dir.join(WEIGHTS), &parameters.named(), &metadata)?;
     let config = format!("{:#}\n", config.to_json());
     Ok(ssa_files::write(&dir.join(CONFIG), config)?)
 }
 
-/// Reads a folder: `config.json` and either `model.safetensors` or, without that, the shards named
+/// Reads a folder: `config.json` and `model.safetensors`, or if that is missing, the shards named
 /// in `model.safetensors.index.json`. `F32`, `BF16` and `F16` weights become `f32`.
 ///
-/// All names and shapes are checked before the first tensor is read. `lm_head.weight` is ignored
-/// where the configuration ties it to the embedding, and so are the `rotary_emb.inv_freq` tables of
-/// old checkpoints.
+/// All names and shapes are checked before the first tensor is read. `lm_head.weight` is ignored if
+/// the configuration ties it to the embedding, as are the `rotary_emb.inv_freq` tables of old
+/// checkpoints.
 ///
 /// # Errors
-/// [`ModelError`] with the file and what is wrong: a file missing, damaged or of another
-/// architecture; a tensor missing, unexpected, or with the wrong shape or type.
+/// [`ModelError`] names the file and what is wrong: a missing or corrupt file, a different
+/// architecture, or a tensor that is missing, unexpected, or has the wrong shape or dtype.
 pub fn load(dir: &Path) -> Result<(ModelConfig, Parameters)> {
     let config = ModelConfig::read(&dir.join(CONFIG))?;
     let weights = Weights::open(dir)?;
@@ -58,7 +58,7 @@ struct Weights {
     /// The file that lists all tensors: the only weight file, or the index.
     path: PathBuf,
     files: Vec<TensorFile>,
-    /// For each tensor, the place of its file in `files`.
+    /// For each tensor, the index of its file in `files`.
     file_of: BTreeMap<String, usize>,
 }
 
@@ -132,7 +132,7 @@ impl Weights {
     }
 }
 
-/// The path of a shard. An index from elsewhere must not make us read files outside its folder.
+/// The path of a shard. A downloaded index must not make us read files outside its folder.
 fn shard_path(dir: &Path, index: &Path, shard: &str) -> Result<PathBuf> {
     if Path::new(shard).file_name() == Some(shard.as_ref()) {
         Ok(dir.join(shard))

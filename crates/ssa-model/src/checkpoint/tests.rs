@@ -26,7 +26,7 @@ fn saved(settings: ModelSettings) -> (TempDir, Parameters) {
     (dir, parameters)
 }
 
-/// Writes a weight file with tensors of any type, through the reference implementation of the
+/// Writes a weight file with tensors of any dtype, using the reference implementation of the
 /// format.
 fn write_weights(path: &Path, tensors: &[Stored]) {
     let views = tensors.iter().map(|(name, dtype, shape, bytes)| {
@@ -51,7 +51,7 @@ fn loaded(dir: &TempDir) -> Parameters {
     load(dir.path()).unwrap().1
 }
 
-/// The message of the error that loading the folder ends in.
+/// The error message of loading the folder.
 #[track_caller]
 fn load_error(dir: &TempDir) -> String {
     load(dir.path()).unwrap_err().to_string()
@@ -88,7 +88,7 @@ fn save_and_load_keep_every_bit() {
         let mut files: Vec<_> =
             fs::read_dir(&inner).unwrap().map(|e| e.unwrap().file_name()).collect();
         files.sort();
-        assert_eq!(files, [CONFIG, WEIGHTS], "no temporary file stays behind");
+        assert_eq!(files, [CONFIG, WEIGHTS], "no temporary file is left");
     }
 }
 

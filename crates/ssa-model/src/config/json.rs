@@ -14,14 +14,14 @@ const MODEL_TYPE: &str = "llama-nsa";
 impl ModelConfig {
     /// Reads a `config.json`.
     ///
-    /// Unknown keys are ignored: Hugging Face writes many that do not concern the model. A missing
-    /// key has the default of the released configuration class (`head_dim`: hidden size / heads);
-    /// sizes and block sizes have none and must be there. `torch_dtype` is ignored: weights are
-    /// always held as `f32`.
+    /// Unknown keys are ignored: Hugging Face writes many that do not affect the model. A missing
+    /// key gets the default of the released configuration class (`head_dim`: hidden size / heads);
+    /// sizes and block sizes are required. `torch_dtype` is ignored: weights are always held as
+    /// `f32`.
     ///
     /// # Errors
-    /// [`ModelError::Io`], [`ModelError::Json`], or [`ModelError::Config`] with the file, key and
-    /// value.
+    /// [`ModelError::Io`], [`ModelError::Json`], or [`ModelError::Config`], which names the file,
+    /// key and value.
     pub fn read(path: &Path) -> Result<Self> {
         let text = std::fs::read_to_string(path).map_err(ModelError::io("read", path))?;
         let json: Value = serde_json::from_str(&text)
@@ -38,8 +38,8 @@ impl ModelConfig {
         }
     }
 
-    /// Reads the keys of a `config.json` that came from `origin`, which errors name. As
-    /// [`ModelConfig::read`].
+    /// Reads the keys of a `config.json` like [`ModelConfig::read`]. Errors name `origin` as the
+    /// source.
     ///
     /// # Errors
     /// [`ModelError::Config`].
@@ -49,8 +49,8 @@ impl ModelConfig {
         Self::checked(settings(&keys)?, origin)
     }
 
-    /// The keys of a `config.json` that the released code and this crate read back to the same
-    /// model.
+    /// Converts to the keys of a `config.json`. The released code and this crate read them back as
+    /// the same model.
     pub fn to_json(&self) -> Value {
         let eos_token_id = match self.eos_token_id.as_slice() {
             [] => Value::Null,
@@ -88,13 +88,14 @@ impl ModelConfig {
     }
 }
 
-/// Keys with one legal value: they name variants of Llama that this crate does not implement.
+/// Checks the keys with one supported value: they select variants of Llama that this crate does not
+/// implement.
 fn check_fixed_keys(keys: &Keys<'_>) -> Result<()> {
     match keys.required("model_type", Keys::text)? {
         MODEL_TYPE => {}
         "llama" => {
-            let expected = "\"llama-nsa\": a plain Llama checkpoint has no gates (self_attn.g_proj), \
-                            so it is not an SSA checkpoint";
+            let expected = "\"llama-nsa\": a plain Llama checkpoint has no gates \
+                            (self_attn.g_proj), so it is not an SSA checkpoint";
             return Err(keys.error("model_type", expected));
         }
         _ => {
@@ -109,7 +110,7 @@ fn check_fixed_keys(keys: &Keys<'_>) -> Result<()> {
         }
     }
     match keys.text("hidden_act")? {
-        // transformers knows the same function under both names.
+        // Both names mean the same function in transformers.
         None | Some("silu" | "swish") => Ok(()),
         Some(_) => Err(keys.error("hidden_act", "\"silu\" or \"swish\"")),
     }
@@ -122,8 +123,8 @@ fn settings(keys: &Keys<'_>) -> Result<ModelSettings> {
         Some(head_dim) => head_dim,
         None => hidden_size.checked_div(num_attention_heads).unwrap_or(0),
     };
-    // transformers 5 keeps theta and scaling together under `rope_parameters`, and still prefers
-    // `rope_scaling`.
+    // transformers 5 stores theta and scaling in `rope_parameters`; `rope_scaling` still takes
+    // precedence.
     let rope = match keys.object("rope_scaling")? {
         Some(rope) => Some(rope),
         None => keys.object("rope_parameters")?,

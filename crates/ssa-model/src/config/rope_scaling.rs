@@ -1,4 +1,4 @@
-//! RoPE scaling as `config.json` writes it.
+//! RoPE scaling in `config.json`.
 
 use serde_json::{Value, json};
 use ssa_kernels::ops::rope::RopeScaling;
@@ -9,11 +9,11 @@ use crate::{ModelError, Result};
 
 /// Reads the object under `rope_scaling` or `rope_parameters`.
 pub(super) fn from_json(keys: &Keys<'_>) -> Result<RopeScaling> {
-    // Old files say `type`; where both stand, transformers lets `rope_type` win.
+    // Old files use `type`; if both are present, transformers uses `rope_type`.
     let key = if keys.has("rope_type") { "rope_type" } else { "type" };
     match keys.text(key)? {
         None | Some("default") => Ok(RopeScaling::None),
-        // Division of all positions by 1 changes nothing.
+        // Dividing all positions by 1 changes nothing.
         Some("linear") if keys.number("factor")? == Some(1.0) => Ok(RopeScaling::None),
         Some("llama3") => Ok(RopeScaling::Llama3 {
             factor: keys.required("factor", Keys::number)?,
@@ -49,7 +49,7 @@ pub(super) fn to_json(scaling: &RopeScaling) -> Value {
     }
 }
 
-/// Refuses numbers that no frequency table can be made from.
+/// Checks that the numbers define a frequency table.
 pub(super) fn check(scaling: &RopeScaling, origin: &str) -> Result<()> {
     let RopeScaling::Llama3 {
         factor,
