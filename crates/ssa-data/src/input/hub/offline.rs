@@ -9,14 +9,14 @@ use hf_hub::Cache;
 
 use super::{Listing, Sibling, repo};
 
-/// Whether the user forbids the network.
+/// Whether offline mode is set.
 pub(super) fn is_set() -> bool {
     env::var("HF_HUB_OFFLINE").is_ok_and(|value| {
         ["1", "ON", "YES", "TRUE"].contains(&value.to_ascii_uppercase().as_str())
     })
 }
 
-/// The files that the cache has of a revision: a branch, a tag or a commit.
+/// The cached files of a revision: a branch, a tag or a commit.
 pub(super) fn listing(cache: &Cache, dataset: &str, revision: &str) -> Result<Listing, String> {
     let folder = cache.path().join(repo(dataset, revision).folder_name());
     let named = fs::read_to_string(folder.join("refs").join(revision));
@@ -32,14 +32,14 @@ pub(super) fn listing(cache: &Cache, dataset: &str, revision: &str) -> Result<Li
     Ok(Listing { sha: commit, siblings })
 }
 
-/// Where the cache has a file of a commit. Branches and tags are named in `refs`, commits are not.
+/// The path of a cached file at a commit. `refs` lists branches and tags, not commits.
 pub(super) fn file(cache: &Cache, dataset: &str, commit: &str, name: &str) -> Option<PathBuf> {
     let folder = cache.path().join(repo(dataset, commit).folder_name());
     let file = folder.join("snapshots").join(commit).join(name);
     file.is_file().then_some(file)
 }
 
-/// Adds the files of a folder, by their paths inside of the snapshot.
+/// Adds the files of a folder, with paths relative to the snapshot.
 fn walk(folder: &Path, prefix: &str, files: &mut Vec<Sibling>) -> io::Result<()> {
     for entry in fs::read_dir(folder)? {
         let entry = entry?;

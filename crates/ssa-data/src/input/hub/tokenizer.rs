@@ -1,4 +1,4 @@
-//! Tokenizers by the name that a user gives.
+//! Tokenizers by name.
 
 use std::path::{Path, PathBuf};
 
@@ -8,11 +8,12 @@ use ssa_text::{BYTES, TOKENIZER_FILES, TOKENIZER_JSON, Tokenizer};
 use super::{SCHEME, connect, failed, from_env, offline};
 use crate::Result;
 
-/// The tokenizer of a name: `bytes`, a `tokenizer.json`, a directory that holds one, or a model of
-/// the Hub, as `hf://OWNER/NAME[@REVISION]`, or as `OWNER/NAME` if no such path exists.
+/// Loads the tokenizer of a name: `bytes`, a `tokenizer.json`, a directory with one, or a model on
+/// the Hub as `hf://OWNER/NAME[@REVISION]`, or as `OWNER/NAME` if no such path exists.
 ///
 /// # Errors
-/// As [`Tokenizer::load`]; the Hub cannot be reached, or has no such model or no tokenizer of it.
+/// Same as [`Tokenizer::load`]; also if the Hub cannot be reached, or has no such model or
+/// tokenizer.
 pub fn load_tokenizer(name: &Path, eos_token: Option<&str>) -> Result<Tokenizer> {
     let path = match name.to_str().and_then(|name| model(name)) {
         Some((model, revision)) if name != Path::new(BYTES) && !name.exists() => {
@@ -23,7 +24,7 @@ pub fn load_tokenizer(name: &Path, eos_token: Option<&str>) -> Result<Tokenizer>
     Ok(Tokenizer::load(&path, eos_token)?)
 }
 
-/// The model and the revision that a name may stand for.
+/// The model and the revision in a name, if it can be one on the Hub.
 fn model(name: &str) -> Option<(&str, &str)> {
     let named = name.strip_prefix(SCHEME);
     let rest = named.unwrap_or(name);
@@ -34,7 +35,7 @@ fn model(name: &str) -> Option<(&str, &str)> {
         text.starts_with(|c: char| c.is_ascii_alphanumeric())
             && text.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'))
     };
-    // What ends like a file is one that is missing.
+    // A name with a file extension is a missing file.
     let is_file = named.is_none() && repository.ends_with(".json");
     (is_name(owner) && is_name(repository) && !is_file && !revision.is_empty())
         .then_some((model, revision))
@@ -66,7 +67,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_of_models_are_told_from_paths() {
+    fn names_of_models_are_distinguished_from_paths() {
         for (name, expected) in [
             ("hf://Qwen/Qwen3-0.6B", Some(("Qwen/Qwen3-0.6B", "main"))),
             ("hf://models/a/b@v1", Some(("a/b", "v1"))),
