@@ -12,13 +12,13 @@ use crate::args::DeviceChoice;
 use crate::display::note;
 use crate::exit::FileError;
 
-/// A model and the checkpoint directory that it was read from.
+/// A model and its checkpoint directory.
 pub(super) struct LoadedModel {
     pub(super) model: Model,
     pub(super) directory: PathBuf,
 }
 
-/// Reads a checkpoint, or the newest one of a run, onto the device.
+/// Loads a checkpoint, or the newest one of a run, to the device.
 pub(super) fn load(path: &Path, choice: DeviceChoice) -> Result<LoadedModel> {
     let directory = checkpoint_of(path)?;
     ssa_train::verify_model(&directory)?;
@@ -30,8 +30,8 @@ pub(super) fn load(path: &Path, choice: DeviceChoice) -> Result<LoadedModel> {
     Ok(LoadedModel { model, directory })
 }
 
-/// The directory itself unless it is that of a run: then that of the trained model, or while the
-/// run is not finished its last checkpoint.
+/// The directory itself, unless it is a run: then that of the trained model, or of the last
+/// checkpoint if the run is not finished.
 fn checkpoint_of(path: &Path) -> Result<PathBuf> {
     if path.join("config.json").exists() || RunDir::config_path_of(path).is_err() {
         return Ok(path.to_owned());
@@ -44,7 +44,7 @@ fn checkpoint_of(path: &Path) -> Result<PathBuf> {
         checkpoints.path(*step)
     } else {
         let message = format!(
-            "{}: this run has no checkpoint yet\nhint: train it further, or name another model",
+            "{}: this run has no checkpoint yet\nhint: train it longer, or name another model",
             path.display()
         );
         return Err(FileError(message).into());

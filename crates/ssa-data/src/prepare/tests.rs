@@ -144,7 +144,8 @@ fn an_interrupted_run_ends_like_a_straight_one() {
             let mut stop = stop;
             prepare(std::slice::from_ref(&input), &Tokenizer::Bytes, &broken, &mut stop)
         }));
-        assert!(killed.is_err());
+        let panic = killed.err().unwrap();
+        assert_eq!(panic.downcast_ref::<&str>(), Some(&"killed"));
         // A killed process leaves this file behind.
         fs::write(broken.output.join(".ssa-partial-0123456789ab"), "x").unwrap();
         // This is a file of the user.
