@@ -39,7 +39,7 @@ fn a_run_leaves_everything_and_can_be_evaluated() {
         assert!(at("out").join(file).is_file(), "{file}");
     }
     assert!(run.stdout.ends_with("report: out/report.html\n"), "{}", run.stdout);
-    for text in ["byte frequencies", "full", "8x2 (trained)", "bits/byte", "KL"] {
+    for text in ["byte unigram", "full", "8x2 (trained)", "bits/byte", "KL"] {
         assert!(run.stdout.contains(text), "`{text}` is not in:\n{}", run.stdout);
     }
     for text in ["step 2/6", "step 4/6", "step 6/6", "cross-entropy", "alignment", "tok/s", "eta"] {
@@ -116,7 +116,7 @@ fn results_are_tables_unless_json_is_requested() {
 
     let model = ["--model", "out/checkpoint"];
     let eval = ssa(directory.path(), ["eval", "perplexity"].iter().chain(&model)).succeeds();
-    for text in ["byte frequencies", "8x32", "8x2 (trained)", "perplexity"] {
+    for text in ["byte unigram", "8x32", "8x2 (trained)", "perplexity"] {
         assert!(eval.stdout.contains(text), "`{text}` is not in:\n{}", eval.stdout);
     }
     assert!(eval.stderr.contains("held out by the run"), "{}", eval.stderr);
@@ -143,8 +143,7 @@ fn results_are_tables_unless_json_is_requested() {
     ];
     let eval = ssa(directory.path(), other.iter().chain(&model)).succeeds();
     assert!(
-        !eval.stdout.contains("byte frequencies")
-            && eval.stderr.contains("measuring on text/00.txt")
+        !eval.stdout.contains("byte unigram") && eval.stderr.contains("measuring on text/00.txt")
     );
 }
 

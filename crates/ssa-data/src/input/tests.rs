@@ -219,7 +219,7 @@ fn inputs_without_files_are_errors() {
     assert!(message(&at("empty.txt"), &options).contains("empty.txt: the file is empty"));
     assert!(
         message(&at("d"), &options)
-            .contains("/d: nothing to read: hidden entries, empty and binary files")
+            .contains("/d: nothing to read: hidden entries and empty, binary or unsupported")
     );
     assert!(
         message(&at("*.none"), &options)

@@ -160,9 +160,9 @@ impl Finder {
         let (cause, hint) = match self.format {
             Format::Jsonl => ("nothing to read", "name files that do not end with .jsonl"),
             Format::Auto | Format::Text => (
-                "nothing to read: hidden entries and empty, binary or unsupported files \
-                 are not read are skipped",
-                "name such a file itself if it is meant",
+                "nothing to read: hidden entries and empty, binary or unsupported files are \
+                 skipped",
+                "name such a file explicitly to read it",
             ),
         };
         Err(DataError::input(directory.display().to_string(), cause, hint))

@@ -117,7 +117,7 @@ fn errors_name_the_path_and_the_remedy() {
         "{}: nothing to read: hidden entries and empty, binary or unsupported files",
         at("only")
     )));
-    assert!(error.ends_with("name such a file itself if it is meant"), "{error}");
+    assert!(error.ends_with("name such a file explicitly to read it"), "{error}");
     // A directory without text is an error even if other inputs have text, unless its files were
     // already read under another name.
     assert!(message(&paths(&folder, ["only/.hidden", "only"])).contains("nothing to read"));

@@ -151,14 +151,14 @@ fn check_objective(config: &TrainConfig) -> Check {
         "objective.alpha",
         objective.alpha,
         |alpha| alpha >= 0.0,
-        "a number of 0 or more, below 3e38",
+        "a non-negative number below 3e38",
     )?;
     share("objective.full_ratio", objective.full_ratio)?;
     number(
         "objective.z_loss",
         objective.z_loss,
         |weight| weight >= 0.0,
-        "a number of 0 or more, below 3e38",
+        "a non-negative number below 3e38",
     )
 }
 
@@ -250,7 +250,7 @@ fn check_optimizer(config: &TrainConfig) -> Check {
         "optimizer.weight_decay",
         optimizer.weight_decay,
         |decay| decay >= 0.0,
-        "a number of 0 or more",
+        "a non-negative number",
     )?;
     positive("optimizer.max_grad_norm", optimizer.max_grad_norm)
 }

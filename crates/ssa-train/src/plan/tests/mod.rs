@@ -152,7 +152,7 @@ fn impossible_values_say_what_would_work() {
             &["data.held_out_fraction=1"],
             "`data.held_out_fraction` is 1, expected a fraction between 0 and 1",
         ),
-        (&["objective.alpha=-1"], "`objective.alpha` is -1, expected a number of 0 or more"),
+        (&["objective.alpha=-1"], "`objective.alpha` is -1, expected a non-negative number"),
         (&["objective.alpha=1e39"], "`objective.alpha` is 1000"),
         (
             &["objective.full_ratio=1.1"],
@@ -209,7 +209,7 @@ fn impossible_values_say_what_would_work() {
         (&["optimizer.eps=0"], "`optimizer.eps` is 0, expected a positive number"),
         (
             &["optimizer.weight_decay=-1"],
-            "`optimizer.weight_decay` is -1, expected a number of 0 or more",
+            "`optimizer.weight_decay` is -1, expected a non-negative number",
         ),
         (
             &["optimizer.max_grad_norm=0"],
@@ -219,7 +219,7 @@ fn impossible_values_say_what_would_work() {
             &["evaluation.budgets=[\"16x4\", \"16x4\"]"],
             "`evaluation.budgets` is 16x4 twice, expected each budget once",
         ),
-        (&["objective.z_loss=-1"], "`objective.z_loss` is -1, expected a number of 0 or more"),
+        (&["objective.z_loss=-1"], "`objective.z_loss` is -1, expected a non-negative number"),
         (
             &["training.batch_size_start=9", "training.batch_ramp_steps=4"],
             "`training.batch_size_start` is 9, expected a number from 1 to training.batch_size (8)",
