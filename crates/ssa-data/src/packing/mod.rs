@@ -69,7 +69,7 @@ pub struct PackOptions {
 ///
 /// A row is described by the documents in it, 4 bytes and 8 more for each document or part of one,
 /// and its tokens are read from the source when it is asked for. Ten billion tokens in documents of
-/// a thousand take about 110 MB in rows of 4096.
+/// a thousand take about 110 MB in rows of 4096, and their source 80 MB.
 #[derive(Clone, Debug)]
 pub struct PackedRows {
     source: Arc<TokenSource>,

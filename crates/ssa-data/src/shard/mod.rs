@@ -7,14 +7,15 @@
 //!     tokenizer.json           a copy of the tokenizer that made them
 //! ```
 //!
-//! A pair that another program wrote needs no manifest. Everything is memory-mapped: opening a
-//! corpus costs a pass over its indices, and tokens are read when they are asked for.
+//! A pair that another program wrote needs no manifest. Opening a corpus costs a pass over its
+//! indices; tokens are read when they are asked for. Positioned reads, not a memory mapping: a file
+//! that shrinks or fails while it is in use is an error and not a signal.
 
 mod corpus;
 mod idx;
 mod manifest;
-mod mapped;
 mod part;
+mod positioned;
 mod reader;
 mod text_bytes;
 mod writer;
@@ -24,7 +25,7 @@ pub use idx::TokenType;
 pub use manifest::{Manifest, ManifestCheck, PrepareSettings, ShardSum, SourceSum, TokenizerSum};
 pub use part::Part;
 pub(crate) use part::PartFiles;
-pub use reader::{ShardReader, Tokens};
+pub use reader::ShardReader;
 pub(crate) use writer::encode_tokens;
 pub use writer::{ShardFiles, ShardWriter};
 
