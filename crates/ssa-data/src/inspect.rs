@@ -184,7 +184,8 @@ mod tests {
         let mut writer = ShardWriter::create(&folder.path().join("x"), TokenType::U32).unwrap();
         writer.push(&[7, i32::MAX.cast_unsigned(), 7]).unwrap();
         writer.finish().unwrap();
-        let counts = count_tokens(&Corpus::open(folder.path()).unwrap(), 9, &mut |_, _| ()).unwrap();
+        let counts =
+            count_tokens(&Corpus::open(folder.path()).unwrap(), 9, &mut |_, _| ()).unwrap();
         assert_eq!(counts.most_frequent, [(7, 2), (i32::MAX.cast_unsigned(), 1)]);
     }
 

@@ -19,6 +19,16 @@ use serde::Deserialize;
 /// The exit code of a command that this machine cannot run.
 const SKIPPED: i32 = 77;
 
+/// What every command may use. Some systems have no limit on the address space.
+const PRELUDE: &str = "\
+ulimit -v 8000000 2> /dev/null
+await() {
+    tries=0
+    until [ -e \"$1\" ]; do
+        tries=$((tries + 1)); [ $tries -lt 3000 ] || exit 99; sleep 0.02
+    done
+}";
+
 /// `cases.toml`, which explains its keys.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -66,10 +76,10 @@ fn every_case_has_the_right_outcome() {
 fn replay(root: &Path, case: &Case) -> Result<(), String> {
     let begin = Instant::now();
     let directory = tempfile::tempdir().unwrap();
-    copy(&root.join(&case.name), directory.path());
     for name in &case.shared {
         copy(&root.join("shared").join(name), &directory.path().join(name));
     }
+    copy(&root.join(&case.name), directory.path());
     for step in &case.commands {
         let (code, printed) = run(directory.path(), &step.run);
         if code == SKIPPED && step.code != SKIPPED {
@@ -99,8 +109,7 @@ fn run(directory: &Path, line: &str) -> (i32, String) {
     let program = Path::new(env!("CARGO_BIN_EXE_ssa"));
     let mut paths = vec![program.parent().unwrap().to_owned()];
     paths.extend(env::split_paths(&env::var_os("PATH").unwrap_or_default()));
-    // Some systems have no such limit.
-    let limited = format!("ulimit -v 8000000 2> /dev/null; {{ {line}\n}} 2>&1");
+    let limited = format!("{PRELUDE}\n{{ {line}\n}} 2>&1");
     let output = Command::new("sh")
         .args(["-c", &limited])
         .current_dir(directory)

@@ -127,7 +127,10 @@ impl Healthy {
         self.write("sharded/model.safetensors.index.json", map.to_string());
         self.write("sharded/one.safetensors", &weights);
         fs::copy(self.at("model/config.json"), self.at("sharded/config.json")).unwrap();
-        self.write("forward/in.safetensors", fs::read(cases().join("shared/in.safetensors")).unwrap());
+        self.write(
+            "forward/in.safetensors",
+            fs::read(cases().join("shared/in.safetensors")).unwrap(),
+        );
         copy_tree(&self.at("model"), &self.at("forward/model"));
         self.write("config/overrides", OVERRIDES);
         fs::copy(self.at("tiny.toml"), self.at("config/tiny.toml")).unwrap();

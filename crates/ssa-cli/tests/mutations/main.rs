@@ -17,9 +17,9 @@
     reason = "helpers of tests fail by panicking"
 )]
 
+mod commands;
 #[path = "../common/mod.rs"]
 mod common;
-mod commands;
 mod healthy;
 mod limits;
 mod mutate;

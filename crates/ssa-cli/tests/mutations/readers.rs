@@ -12,7 +12,8 @@ use ssa_data::{
     find_sources, pack_documents, prepare, verify,
 };
 use ssa_files::Sha256;
-use ssa_model::{ModelConfig, SparseBudget, TensorFile};
+use ssa_model::checkpoint::{self, TensorFile};
+use ssa_model::{ModelConfig, SparseBudget};
 use ssa_train::{Checkpoint, LoggedStep, RunDir, TrainConfig, TrainPlan, verify_model};
 
 /// A reader and what is damaged for it.
@@ -57,14 +58,18 @@ pub(crate) fn all() -> Vec<Reader> {
             name: "config",
             files: "config",
             damaged: &["tiny.toml", "demo.toml"],
-            read: |at| ["tiny.toml", "demo.toml"].iter().try_for_each(|name| plan(&at.join(name), &[])),
+            read: |at| {
+                ["tiny.toml", "demo.toml"].iter().try_for_each(|name| plan(&at.join(name), &[]))
+            },
             ..READER
         },
         Reader {
             name: "overrides",
             files: "config",
             damaged: &["overrides"],
-            read: |at| lines(&at.join("overrides"), |line| plan(&at.join("tiny.toml"), &[line.to_owned()])),
+            read: |at| {
+                lines(&at.join("overrides"), |line| plan(&at.join("tiny.toml"), &[line.to_owned()]))
+            },
             ..READER
         },
         Reader {
@@ -95,14 +100,14 @@ pub(crate) fn all() -> Vec<Reader> {
             name: "model",
             files: "model",
             damaged: &["config.json", "model.safetensors"],
-            read: |at| ssa_model::load(at).map(drop).map_err(text),
+            read: |at| checkpoint::load(at).map(drop).map_err(text),
             ..READER
         },
         Reader {
             name: "sharded-model",
             files: "sharded",
             damaged: &["model.safetensors.index.json", "one.safetensors", "config.json"],
-            read: |at| ssa_model::load(at).map(drop).map_err(text),
+            read: |at| checkpoint::load(at).map(drop).map_err(text),
             ..READER
         },
         Reader {
@@ -112,7 +117,10 @@ pub(crate) fn all() -> Vec<Reader> {
             read: |at| {
                 for name in ["in.safetensors", "model/model.safetensors"] {
                     let file = TensorFile::open(&at.join(name)).map_err(text)?;
-                    file.names().iter().try_for_each(|name| file.read(name).map(drop)).map_err(text)?;
+                    file.names()
+                        .iter()
+                        .try_for_each(|name| file.read(name).map(drop))
+                        .map_err(text)?;
                 }
                 Ok(())
             },
@@ -150,7 +158,8 @@ pub(crate) fn all() -> Vec<Reader> {
             mebibytes: TEMPLATE_MEBIBYTES,
             read: |at| {
                 let tokenizer = Tokenizer::load(&at.join("tokenizer"), None).map_err(text)?;
-                let options = InputOptions { conversations_field: Some("messages".into()), ..input() };
+                let options =
+                    InputOptions { conversations_field: Some("messages".into()), ..input() };
                 ["c.jsonl", "c.parquet"].iter().try_for_each(|name| {
                     read_documents(&at.join(name), &options, &Tokenizer::Bytes)?;
                     read_documents(&at.join(name), &options, &tokenizer)
@@ -197,7 +206,11 @@ pub(crate) fn all() -> Vec<Reader> {
             name: "corpus",
             files: "corpus",
             damaged: &[
-                "manifest.json", "00000.bin", "00000.idx", "00000.bytes", "00001.idx",
+                "manifest.json",
+                "00000.bin",
+                "00000.idx",
+                "00000.bytes",
+                "00001.idx",
                 "tokenizer.json",
             ],
             mebibytes: TOKENIZER_MEBIBYTES,
@@ -274,8 +287,17 @@ const TEMPLATES: &[&str] = &[
 ];
 
 const TEXTS: &[&str] = &[
-    "a.txt", "b.jsonl", "c.json", "d.jsonl.gz", "e.jsonl.zst", "f.jsonl.xz", "g.jsonl",
-    "h.jsonl.bz2", "i.jsonl.zst", "j.parquet", "k.parquet",
+    "a.txt",
+    "b.jsonl",
+    "c.json",
+    "d.jsonl.gz",
+    "e.jsonl.zst",
+    "f.jsonl.xz",
+    "g.jsonl",
+    "h.jsonl.bz2",
+    "i.jsonl.zst",
+    "j.parquet",
+    "k.parquet",
 ];
 
 fn text(error: impl Display) -> String {
@@ -316,7 +338,8 @@ fn tokenize(at: &Path) -> Result<(), String> {
 }
 
 fn render(at: &Path, tokenizer: &Tokenizer) -> Result<(), String> {
-    let row = json!([{ "role": "user", "content": "hi" }, { "role": "assistant", "content": "yes" }]);
+    let row =
+        json!([{ "role": "user", "content": "hi" }, { "role": "assistant", "content": "yes" }]);
     let conversation = ssa_data::Conversation::from_json(row.to_string().as_bytes());
     let rendered = conversation.and_then(|conversation| tokenizer.render(&conversation));
     rendered.map(drop).map_err(|error| {
@@ -339,7 +362,7 @@ fn read_corpus(at: &Path, with_manifest: bool) -> Result<(), String> {
     let corpus = Corpus::open(at).map_err(text)?;
     count_tokens(&corpus, 5, &mut |_, _| ()).map_err(text)?;
     if with_manifest {
-        corpus_tokenizer(at, None).map_err(text)?;
+        corpus_tokenizer(at).map_err(text)?;
         let manifest = Manifest::read(at).map_err(text)?;
         manifest.map_or(Ok(()), |manifest| verify(&corpus, &manifest)).map_err(text)?;
     }

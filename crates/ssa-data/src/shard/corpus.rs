@@ -2,9 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
+use super::ShardReader;
 use super::part::PartFiles;
 use super::reader::pair;
-use super::ShardReader;
 use crate::{DataError, Result};
 
 /// The documents of all shards of a directory, or of one pair of files, numbered from 0.

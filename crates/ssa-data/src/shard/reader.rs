@@ -32,7 +32,8 @@ impl ShardReader {
     pub fn open(path: &Path) -> Result<Self> {
         let (bin_path, idx_path) = pair(path);
         let index = Index::open(&idx_path)?;
-        let bin = File::open(&bin_path).map_err(|source| DataError::from_open(&bin_path, source))?;
+        let bin =
+            File::open(&bin_path).map_err(|source| DataError::from_open(&bin_path, source))?;
         let metadata = bin.metadata().map_err(|source| DataError::from_open(&bin_path, source))?;
         let (actual, expected) =
             (metadata.len(), index.tokens() * index.token_type().bytes() as u64);
