@@ -45,7 +45,7 @@ fn check_memory(args: &ForwardArgs, model: &Model, rows: usize, row: usize) -> R
     let logits = rows.saturating_mul(row).saturating_mul(config.vocab_size * size_of::<f32>());
     let working = if args.train_stream.is_some() {
         let method = args.method.unwrap_or(config.attention_method);
-        let step = StepShape { model: config, method, tokens: row, recompute: false };
+        let step = StepShape { model: config, method, tokens: row, recompute: false, saves: false };
         let MemoryEstimate { activations, working, gradients, .. } =
             MemoryEstimate::new(&step, rows, &device);
         activations.saturating_add(working).saturating_add(gradients)
