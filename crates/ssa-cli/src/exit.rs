@@ -196,6 +196,7 @@ fn train_kind(error: &TrainError) -> Exit {
         | TrainError::Config(_) => Exit::Usage,
         TrainError::File(_)
         | TrainError::LockLost { .. }
+        | TrainError::NoCheckpoint { .. }
         | TrainError::Checkpoint(_)
         | TrainError::CheckpointNotSaved { .. }
         | TrainError::Metrics { .. } => Exit::Data,

@@ -70,7 +70,7 @@ pub use error::DataError;
 pub use file_sum::FileSum;
 pub use input::{
     Format, InputOptions, Record, Records, Source, Sources, documents, find_sources,
-    load_tokenizer, read_documents,
+    load_tokenizer, model_directory, read_documents,
 };
 pub use inspect::{TokenCounts, count_tokens, decode_row, verify};
 pub use loader::{Batch, Loader};

@@ -120,6 +120,9 @@ pub enum ModelError {
         /// The format, in the words of safetensors.
         dtype: String,
     },
+    /// Gates cannot be added to a model that has them.
+    #[error("the model has gates (self_attn.g_proj) already: it is an SSA model")]
+    HasGates,
     /// Parameters are not those of a model of the given configuration.
     #[error("the parameters do not fit the configuration: {problem}")]
     Parameters {
@@ -238,6 +241,15 @@ pub enum OptionsError {
         mode: AttentionMode,
         /// A mode that it has.
         has: AttentionMode,
+    },
+    /// The method weighs outputs by gates, and the model has none.
+    #[error(
+        "method {method} needs gates (self_attn.g_proj), which this model does not have\n\
+         hint: add them with `ssa convert`, or use method full"
+    )]
+    NoGates {
+        /// The method.
+        method: &'static str,
     },
     /// A method is declared as aligned, but its modes cannot be.
     #[error(

@@ -58,7 +58,8 @@ pub(super) fn largest_micro_batch(
 
 fn shape(plan: &TrainPlan, recompute: bool) -> StepShape<'_> {
     let method = plan.objective().attention.method;
-    StepShape { model: plan.model(), method, tokens: plan.sequence_length(), recompute }
+    let (model, trained) = (plan.model(), plan.trainable().count());
+    StepShape { model, method, trained, tokens: plan.sequence_length(), recompute }
 }
 
 /// Which settings would fit.

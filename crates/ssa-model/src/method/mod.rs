@@ -172,6 +172,12 @@ impl Method {
         gates
     }
 
+    /// Whether it weighs outputs by gates: those of several attentions that it adds, or of two
+    /// streams that it aligns. With one attention at a time a model can do without gates.
+    pub fn needs_gates(self) -> bool {
+        self.is_aligned() || self.modes().any(|mode| self.attentions(mode).len() > 1)
+    }
+
     /// Whether one of its attentions needs a `window_size`.
     pub fn uses_window(self) -> bool {
         self.0.full.iter().chain(self.0.sparse).any(|kind| kind.uses_window())

@@ -6,7 +6,7 @@
 //!   step-200/              a directory of this form is whole: it got its name last
 //!     config.json            the model in Hugging Face layout
 //!     model.safetensors
-//!     optimizer.safetensors  moments of AdamW: `m.<name>` and `v.<name>` of every weight
+//!     optimizer.safetensors  moments of AdamW: `m.<name>` and `v.<name>` of every trained weight
 //!     config.toml            the configuration of the run
 //!     state.json             where the run stands
 //!     SHA256SUMS             checksums of the other files, as `sha256sum -c` reads them

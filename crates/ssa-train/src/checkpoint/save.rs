@@ -112,9 +112,11 @@ fn write_files(directory: &Path, snapshot: &Snapshot) -> Result<()> {
     sums::write(directory, &[&FILES[..], &tokenizer].concat())
 }
 
+/// The moments of the parameters that are trained.
 fn moments<'a>(
     which: &'a str,
     moments: &'a Parameters,
 ) -> impl Iterator<Item = (String, &'a Tensor)> {
-    moments.named().into_iter().map(move |(name, tensor)| (format!("{which}.{name}"), tensor))
+    let kept = moments.named().into_iter().filter(|(_, tensor)| !tensor.is_empty());
+    kept.map(move |(name, tensor)| (format!("{which}.{name}"), tensor))
 }

@@ -59,10 +59,13 @@ section! {
 section! {
     /// Size and shape of the model.
     pub struct ModelSection {
-        /// Checkpoint directory to take the initial weights from, to train on for a longer context,
-        /// another budget or by another method: `max_position_embeddings`, `rope_scaling`,
-        /// `block_size`, `block_counts` and `window_size` may differ from the checkpoint's, all
-        /// other keys of this section must be the same. Absent: random weights.
+        /// Model to take the initial weights from, to train on for a longer context, another budget
+        /// or by another method: a checkpoint directory, that of a run, or a model of the Hugging
+        /// Face Hub (`hf://OWNER/NAME[@REVISION]` or `OWNER/NAME`). Keys of this section that are
+        /// not given are then those of the model. Of those that are given,
+        /// `max_position_embeddings`, `rope_scaling`, `block_size`, `block_counts` and
+        /// `window_size` may differ from the model's, all others must be the same. Absent: random
+        /// weights.
         pub init_from: Option<PathBuf> = None,
         /// Size of the vocabulary, at least that of the tokenizer and at most 16777216; larger to
         /// match a padded checkpoint, for example. Absent: that of the tokenizer.
@@ -81,7 +84,7 @@ section! {
         /// `hidden_size`.
         pub head_dim: usize = 32,
         /// Longest document the model takes, in tokens, also in later use; at most 2147483648.
-        /// Absent: `data.sequence_length`.
+        /// Absent: `data.sequence_length`, or that of `init_from` if it is larger.
         pub max_position_embeddings: Option<usize> = None,
         /// Base of the rotary position embedding.
         pub rope_theta: f64 = 500_000.0,
@@ -91,6 +94,14 @@ section! {
         pub initializer_range: f64 = 0.02,
         /// Whether the embedding is also the output head.
         pub tie_word_embeddings: bool = true,
+        /// Whether attention outputs are multiplied by gates (`self_attn.g_proj`). Methods `nsa` and
+        /// `ssa` need them; `ssa convert` adds them to a model without.
+        pub gated: bool = true,
+        /// Whether q, k and v have biases, as in Qwen2.
+        pub qkv_bias: bool = false,
+        /// Whether the heads of q and k are normalized before the rotary position embedding, as in
+        /// Qwen3.
+        pub qk_norm: bool = false,
         /// Tokens of a block of sparse attention, at most 1048576. With `objective.selection =
         /// "reference"` a power of two.
         pub block_size: usize = 16,
@@ -105,9 +116,26 @@ section! {
     }
 }
 
+/// How the rotary position embedding is scaled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RopeType {
+    /// Long wavelengths are stretched, short ones are kept.
+    Llama3,
+    /// All wavelengths are stretched.
+    Linear,
+}
+
+ssa_names::names!(RopeType: "scaling of the rotary position embedding" {
+    Llama3 = "llama3",
+    Linear = "linear",
+});
+
 section! {
-    /// Llama 3 scaling of the rotary position embedding.
+    /// Scaling of the rotary position embedding.
     pub struct RopeScalingSection {
+        /// How it is scaled: `llama3`, which keeps short wavelengths, or `linear`, which stretches all
+        /// by `factor` and uses no other key of this section.
+        pub rope_type: RopeType = RopeType::Llama3,
         /// How many times longer the context becomes.
         pub factor: f64 = 4.0,
         /// Wavelengths above `original_max_position_embeddings / low_freq_factor` tokens are
@@ -184,6 +212,9 @@ section! {
         /// over the whole optimizer step, so this weight does not depend on the number of
         /// micro-batches.
         pub alpha: f64 = 10.0,
+        /// Steps over which the weight of the alignment loss grows linearly to `alpha`, so that a
+        /// pretrained model is not pulled away before its sparse attention has adapted; 0 for none.
+        pub alpha_warmup_steps: usize = 0,
         /// Probability that a step runs on full attention (method `ssa`).
         pub full_ratio: f64 = 0.5,
         /// Distance between full and sparse outputs: `smooth_l1` (with beta 1) or `mse`.
@@ -286,7 +317,14 @@ section! {
         /// not 0), `layers` (the matrices of the layers: neither norms nor embedding and head) or
         /// `all`.
         pub weight_decay_on: DecayedWeights = DecayedWeights::Matrices,
-        /// Largest L2 norm of the gradient of all weights together; a longer gradient is scaled
+        /// Parameters to train, as patterns of their names: whole parts between the dots, such as
+        /// `"q_proj"`, `"mlp"`, `"layers.0"` or `"embed_tokens"` (with a tied head that is the head
+        /// too). An empty list means all.
+        pub trainable: Vec<String> = vec![],
+        /// Parameters that stay as they are, as patterns of the same form; also of those that
+        /// `trainable` names. A frozen parameter takes no memory for a gradient and moments.
+        pub frozen: Vec<String> = vec![],
+        /// Largest L2 norm of the gradient of all trained weights together; a longer gradient is scaled
         /// down to it.
         pub max_grad_norm: f64 = 1.0,
     }
