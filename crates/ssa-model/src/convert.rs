@@ -19,7 +19,7 @@ impl Model {
         }
         let settings = ModelSettings {
             gated: true,
-            attention_method: Method::SSA,
+            attention_method: Method::of_model(true),
             budget,
             ..self.config().settings()
         };

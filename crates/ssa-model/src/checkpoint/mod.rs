@@ -10,16 +10,15 @@ use std::path::Path;
 use crate::{ModelConfig, Parameters, Result};
 
 pub use tensor_file::{TensorFile, write_tensors};
-pub use weights::shard_names;
 
 use weights::Weights;
 
 /// The configuration of a model.
 pub const CONFIG: &str = "config.json";
-/// The weights of a model, if they are in one file.
-pub const WEIGHTS: &str = "model.safetensors";
+/// Its weights, if they are in one file.
+const WEIGHTS: &str = "model.safetensors";
 /// Which file has which tensor, if there are several.
-pub const INDEX: &str = "model.safetensors.index.json";
+const INDEX: &str = "model.safetensors.index.json";
 
 /// Writes `config.json` and `model.safetensors` (`f32`) into a folder, which is made if need be.
 /// Each file is replaced as a whole, the configuration last.

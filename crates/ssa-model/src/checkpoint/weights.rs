@@ -90,18 +90,6 @@ impl Weights {
     }
 }
 
-/// The names of the shards of an index, each once.
-///
-/// # Errors
-/// [`ModelError::Io`] or [`ModelError::Json`]; [`ModelError::Damaged`] for a shard that is not in the
-/// folder of the index, and for a tensor that is named twice.
-pub fn shard_names(index: &Path) -> Result<Vec<String>> {
-    let mut names: Vec<String> = read_index(index)?.into_values().collect();
-    names.sort_unstable();
-    names.dedup();
-    Ok(names)
-}
-
 /// The file of every tensor. An index from elsewhere must not make us read files outside its
 /// folder.
 fn read_index(index: &Path) -> Result<BTreeMap<String, String>> {

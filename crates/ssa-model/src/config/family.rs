@@ -2,7 +2,7 @@
 
 use super::ModelSettings;
 use super::keys::Keys;
-use crate::{Method, Result};
+use crate::Result;
 
 /// An architecture: what distinguishes it from the others, and what its keys are when a file leaves
 /// them out.
@@ -116,11 +116,6 @@ impl Family {
                     && family.qk_norm == settings.qk_norm
             }
         })
-    }
-
-    /// The method of a model whose file names none.
-    pub(super) fn default_method(&self) -> Method {
-        if self.gated { Method::SSA } else { Method::FULL }
     }
 
     /// Refuses what a file asks for and this crate does not compute.

@@ -8,7 +8,7 @@ use ssa_names::UnknownName;
 use super::family::Family;
 use super::keys::Keys;
 use super::{ModelConfig, ModelSettings, rope_scaling};
-use crate::{ModelError, Result, SparseBudget};
+use crate::{Method, ModelError, Result, SparseBudget};
 
 impl ModelConfig {
     /// Reads a `config.json`.
@@ -119,7 +119,7 @@ fn settings(keys: &Keys<'_>, family: &Family) -> Result<ModelSettings> {
     };
     let (rope_theta, rope_scaling) = rope_scaling::from_json(keys)?;
     let attention_method = match keys.text("attention_method")? {
-        None => family.default_method(),
+        None => Method::of_model(family.gated),
         Some(name) => name.parse().map_err(|unknown: UnknownName| {
             let expected = format!("one of {}", unknown.expected.join(", "));
             keys.error("attention_method", &expected)

@@ -91,6 +91,11 @@ impl Method {
     /// The methods that settings can name.
     pub const ALL: &'static [Self] = &[Self::FULL, Self::MOBA, Self::NSA, Self::SSA];
 
+    /// The method of a model that names none: full attention without gates, as it was then trained.
+    pub fn of_model(gated: bool) -> Self {
+        if gated { Self::default() } else { Self::FULL }
+    }
+
     /// A method that is not in [`Method::ALL`]. Settings cannot name it.
     pub const fn new(spec: &'static MethodSpec) -> Self {
         Self(spec)
