@@ -120,6 +120,15 @@ pub enum ModelError {
         /// The format, in the words of safetensors.
         dtype: String,
     },
+    /// A model cannot be written as a plain Llama checkpoint.
+    #[error(
+        "the model is no plain Llama model: {problem}\n\
+         hint: keep the gates with `ssa export --as ssa`"
+    )]
+    NotLlama {
+        /// What Llama does not have.
+        problem: String,
+    },
     /// Parameters are not those of a model of the given configuration.
     #[error("the parameters do not fit the configuration: {problem}")]
     Parameters {

@@ -7,6 +7,7 @@ mod check;
 mod compute;
 mod data;
 mod eval;
+mod export;
 mod forward;
 mod hints;
 #[cfg(test)]
@@ -29,6 +30,7 @@ pub(crate) use data::{
     DataArgs, DataCommand, InputArgs, InspectArgs, PrepareArgs, TrainTokenizerArgs,
 };
 pub(crate) use eval::{AnalyzeArgs, EvalArgs, EvalCommand, HeldOutArgs, PerplexityArgs};
+pub(crate) use export::{ExportArgs, ExportLayout};
 pub(crate) use forward::ForwardArgs;
 pub(crate) use hints::with_hint;
 pub(crate) use train::TrainArgs;
@@ -71,6 +73,7 @@ pub(crate) enum Command {
     #[command(alias = "analyse")]
     Analyze(AnalyzeArgs),
     Data(DataArgs),
+    Export(ExportArgs),
     Config(ConfigArgs),
     Forward(ForwardArgs),
     Selftest(SelftestArgs),

@@ -32,7 +32,7 @@ pub(super) fn load(path: &Path, choice: DeviceChoice) -> Result<LoadedModel> {
 
 /// The directory itself unless it is that of a run: then that of the trained model, or while the
 /// run is not finished its last checkpoint.
-fn checkpoint_of(path: &Path) -> Result<PathBuf> {
+pub(super) fn checkpoint_of(path: &Path) -> Result<PathBuf> {
     if path.join("config.json").exists() || RunDir::config_path_of(path).is_err() {
         return Ok(path.to_owned());
     }

@@ -1,5 +1,8 @@
-//! Models on disk: Hugging Face folders with `config.json` and safetensors weights.
+//! Models on disk: Hugging Face folders with `config.json`, safetensors weights and the model in
+//! Python.
 
+mod llama;
+mod python;
 mod tensor_file;
 #[cfg(test)]
 mod tests;
@@ -8,19 +11,24 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use serde_json::Value;
 use ssa_kernels::Tensor;
 
 use crate::parameters::LM_HEAD;
 use crate::{ModelConfig, ModelError, Parameters, Result, parameter_shapes};
 
+pub use llama::save_llama;
 pub use tensor_file::{TensorFile, write_tensors};
 
 const CONFIG: &str = "config.json";
 const WEIGHTS: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";
 
-/// Writes `config.json` and `model.safetensors` (`f32`) into a folder, which is made if need be.
-/// Each file is replaced as a whole, the configuration last.
+/// The files that [`save`] writes, in this order.
+pub const FILES: [&str; 4] = [WEIGHTS, python::CONFIGURATION, python::MODELING, CONFIG];
+
+/// Writes the [`FILES`] of a model into a folder, which is made if need be: weights (`f32`), the
+/// model in Python and its configuration. Each file is replaced as a whole.
 ///
 /// # Errors
 /// [`ModelError::File`], for example where the disk is full; [`ModelError::Parameters`]
@@ -28,11 +36,20 @@ const INDEX: &str = "model.safetensors.index.json";
 pub fn save(dir: &Path, config: &ModelConfig, parameters: &Parameters) -> Result<()> {
     parameters.check(config)?;
     ssa_files::create_directories(dir)?;
+    write_weights(dir, &parameters.named())?;
+    python::write(dir)?;
+    let mut config = config.to_json();
+    config["auto_map"] = python::auto_map();
+    write_config(dir, &config)
+}
+
+fn write_weights(dir: &Path, tensors: &[(String, &Tensor)]) -> Result<()> {
     // The entry that transformers insists on: the tensors are laid out as PyTorch's are.
-    let metadata = [("format", "pt")];
-    write_tensors(&dir.join(WEIGHTS), &parameters.named(), &metadata)?;
-    let config = format!("{:#}\n", config.to_json());
-    Ok(ssa_files::write(&dir.join(CONFIG), config)?)
+    Ok(write_tensors(&dir.join(WEIGHTS), tensors, &[("format", "pt")])?)
+}
+
+fn write_config(dir: &Path, config: &Value) -> Result<()> {
+    Ok(ssa_files::write(&dir.join(CONFIG), format!("{config:#}\n"))?)
 }
 
 /// Reads a folder: `config.json` and either `model.safetensors` or, without that, the shards named

@@ -50,7 +50,7 @@ impl ModelConfig {
     }
 
     /// The keys of a `config.json` that the released code and this crate read back to the same
-    /// model.
+    /// model. RoPE and the type of the weights have the keys of transformers 4 and 5.
     pub fn to_json(&self) -> Value {
         let eos_token_id = match self.eos_token_id.as_slice() {
             [] => Value::Null,
@@ -65,6 +65,7 @@ impl ModelConfig {
             "block_counts": self.budget.block_counts(),
             "block_size": self.budget.block_size(),
             "bos_token_id": self.bos_token_id,
+            "dtype": "float32",
             "eos_token_id": eos_token_id,
             "head_dim": self.head_dim,
             "hidden_act": "silu",
@@ -78,6 +79,7 @@ impl ModelConfig {
             "num_hidden_layers": self.num_hidden_layers,
             "num_key_value_heads": self.num_key_value_heads,
             "rms_norm_eps": self.rms_norm_eps,
+            "rope_parameters": rope_scaling::parameters(&self.rope_scaling, self.rope_theta),
             "rope_scaling": rope_scaling::to_json(&self.rope_scaling),
             "rope_theta": self.rope_theta,
             "tie_word_embeddings": self.tie_word_embeddings,

@@ -39,7 +39,7 @@ impl Sizes {
 /// Declares [`LayerParameters`] from one table of documentation, field, name on disk and shape, so
 /// that the four cannot disagree.
 macro_rules! layer_parameters {
-    ($($(#[doc = $doc:literal])+ $field:ident: $name:literal [$($size:ident),+];)+) => {
+    ($($(#[doc = $doc:literal])+ $field:ident: $name:tt [$($size:ident),+];)+) => {
         /// The parameters of one decoder block. Matrices are `[outputs, inputs]`.
         #[derive(Clone, Debug)]
         pub struct LayerParameters {
@@ -88,7 +88,7 @@ layer_parameters! {
     /// attention) and window of query head h. It has all three for every method, as published
     /// checkpoints do; rows of branches that a method lacks take no part in the model and get no
     /// gradient.
-    g_proj: "self_attn.g_proj.weight" [gates, hidden];
+    g_proj: G_PROJ [gates, hidden];
     /// RMS-norm weight before the feed-forward layer, `[hidden]`.
     post_attention_layernorm: "post_attention_layernorm.weight" [hidden];
     /// Feed-forward gate, `[F, hidden]`.
@@ -101,6 +101,8 @@ layer_parameters! {
 
 const EMBED_TOKENS: &str = "model.embed_tokens.weight";
 const NORM: &str = "model.norm.weight";
+/// Gate weights, within their layer.
+pub(crate) const G_PROJ: &str = "self_attn.g_proj.weight";
 pub(crate) const LM_HEAD: &str = "lm_head.weight";
 
 fn layer_tensor(layer: usize, name: &str) -> String {
