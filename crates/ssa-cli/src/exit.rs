@@ -218,9 +218,11 @@ fn eval_kind(error: &EvalError) -> Exit {
 
 fn model_kind(error: &ModelError) -> Exit {
     match error {
-        ModelError::UnknownName { .. } | ModelError::Options { .. } | ModelError::Budget { .. } => {
-            Exit::Usage
-        }
+        ModelError::UnknownName { .. }
+        | ModelError::Options { .. }
+        | ModelError::Budget { .. }
+        | ModelError::HasGates
+        | ModelError::NeedsGates { .. } => Exit::Usage,
         // An op that rejects arguments which passed all checks is a bug.
         ModelError::Kernel(_) => Exit::Failure,
         _ => Exit::Data,

@@ -123,6 +123,12 @@ pub enum ModelError {
     /// Gates cannot be added to a model that has them.
     #[error("the model has gates (self_attn.g_proj) already: it is an SSA model")]
     HasGates,
+    /// The gates of a model cannot be left out.
+    #[error("the model needs its gates: {problem}\nhint: keep them with `ssa export --as ssa`")]
+    NeedsGates {
+        /// Why not.
+        problem: String,
+    },
     /// Parameters are not those of a model of the given configuration.
     #[error("the parameters do not fit the configuration: {problem}")]
     Parameters {

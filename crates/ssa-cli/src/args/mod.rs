@@ -5,8 +5,10 @@ mod about;
 mod bench;
 mod check;
 mod compute;
+mod convert;
 mod data;
 mod eval;
+mod export;
 mod forward;
 mod hints;
 #[cfg(test)]
@@ -25,10 +27,12 @@ pub(crate) use bench::{
 };
 pub(crate) use check::{DoctorArgs, SelftestArgs};
 pub(crate) use compute::{ComputeArgs, DeviceChoice, ThreadsArgs};
+pub(crate) use convert::ConvertArgs;
 pub(crate) use data::{
     DataArgs, DataCommand, InputArgs, InspectArgs, PrepareArgs, TrainTokenizerArgs,
 };
 pub(crate) use eval::{AnalyzeArgs, EvalArgs, EvalCommand, HeldOutArgs, PerplexityArgs};
+pub(crate) use export::{ExportArgs, ExportLayout};
 pub(crate) use forward::ForwardArgs;
 pub(crate) use hints::with_hint;
 pub(crate) use train::TrainArgs;
@@ -71,6 +75,8 @@ pub(crate) enum Command {
     #[command(alias = "analyse")]
     Analyze(AnalyzeArgs),
     Data(DataArgs),
+    Convert(ConvertArgs),
+    Export(ExportArgs),
     Config(ConfigArgs),
     Forward(ForwardArgs),
     Selftest(SelftestArgs),

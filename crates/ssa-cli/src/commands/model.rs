@@ -1,8 +1,11 @@
 //! The model of `--model`.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
+use ssa_data::TOKENIZER_FILES;
+use ssa_files::{FileError, Operation};
 use ssa_kernels::Device;
 use ssa_model::Model;
 use ssa_train::ModelSource;
@@ -36,10 +39,23 @@ pub(super) fn read(name: &Path) -> Result<LoadedModel> {
     ssa_train::verify_model(&directory)?;
     let model = Model::load(&directory)?;
     if let Some(tensor) = model.parameters().first_not_finite()? {
-        note(&format!(
-            "warning: {}: `{tensor}` holds NaN or infinities",
-            directory.display()
-        ));
+        note(&format!("warning: {}: `{tensor}` holds NaN or infinities", directory.display()));
     }
     Ok(LoadedModel { model, directory })
+}
+
+/// Sampling defaults of a model, as transformers keeps them.
+const GENERATION_CONFIG: &str = "generation_config.json";
+
+/// Copies what comes with a model besides its weights and configuration: its tokenizer and how it is
+/// meant to generate, as far as they are there.
+pub(super) fn copy_companions(from: &Path, to: &Path) -> Result<()> {
+    for name in TOKENIZER_FILES.iter().chain(&[GENERATION_CONFIG]) {
+        let path = from.join(name);
+        if path.is_file() {
+            let bytes = fs::read(&path).map_err(FileError::at(Operation::Read, &path))?;
+            ssa_files::write(&to.join(name), bytes)?;
+        }
+    }
+    Ok(())
 }

@@ -1,5 +1,7 @@
-//! Models on disk: Hugging Face folders with `config.json` and safetensors weights.
+//! Models on disk: Hugging Face folders with `config.json`, safetensors weights and the model in
+//! Python.
 
+mod python;
 mod tensor_file;
 #[cfg(test)]
 mod tests;
@@ -20,8 +22,16 @@ const WEIGHTS: &str = "model.safetensors";
 /// Which file has which tensor, if there are several.
 const INDEX: &str = "model.safetensors.index.json";
 
-/// Writes `config.json` and `model.safetensors` (`f32`) into a folder, which is made if need be.
-/// Each file is replaced as a whole, the configuration last.
+/// The files that [`save`] writes of a model with gates, in this order.
+pub const FILES: [&str; 4] = [WEIGHTS, python::CONFIGURATION, python::MODELING, CONFIG];
+
+/// The files that [`save`] writes of a model: transformers knows those without gates.
+pub fn files(config: &ModelConfig) -> &'static [&'static str] {
+    if config.gated { &FILES } else { &[WEIGHTS, CONFIG] }
+}
+
+/// Writes the [`files`] of a model into a folder, which is made if need be: weights (`f32`), a model
+/// with gates in Python, and its configuration. Each file is replaced as a whole.
 ///
 /// # Errors
 /// [`ModelError::File`], for example where the disk is full; [`ModelError::Parameters`]
@@ -30,10 +40,13 @@ pub fn save(dir: &Path, config: &ModelConfig, parameters: &Parameters) -> Result
     parameters.check(config)?;
     ssa_files::create_directories(dir)?;
     // The entry that transformers insists on: the tensors are laid out as PyTorch's are.
-    let metadata = [("format", "pt")];
-    write_tensors(&dir.join(WEIGHTS), &parameters.named(), &metadata)?;
-    let config = format!("{:#}\n", config.to_json());
-    Ok(ssa_files::write(&dir.join(CONFIG), config)?)
+    write_tensors(&dir.join(WEIGHTS), &parameters.named(), &[("format", "pt")])?;
+    let mut json = config.to_json();
+    if config.gated {
+        python::write(dir)?;
+        json["auto_map"] = python::auto_map();
+    }
+    Ok(ssa_files::write(&dir.join(CONFIG), format!("{json:#}\n"))?)
 }
 
 /// Reads a folder: `config.json` and either `model.safetensors` or, without that, the shards named

@@ -90,7 +90,23 @@ fn save_and_load_keep_every_bit() {
         let mut files: Vec<_> =
             fs::read_dir(&inner).unwrap().map(|e| e.unwrap().file_name()).collect();
         files.sort();
-        assert_eq!(files, [CONFIG, WEIGHTS], "no temporary file stays behind");
+        let mut expected = FILES;
+        expected.sort_unstable();
+        assert_eq!(files, expected, "no temporary file stays behind");
+    }
+}
+
+#[test]
+fn auto_map_names_classes_of_the_python_files() {
+    let (dir, _) = saved(small_settings());
+    let config: Value =
+        serde_json::from_slice(&fs::read(dir.path().join(CONFIG)).unwrap()).unwrap();
+    let auto_map = config["auto_map"].as_object().unwrap();
+    assert_eq!(auto_map.len(), 3);
+    for (auto, place) in auto_map {
+        let (module, class) = place.as_str().unwrap().split_once('.').unwrap();
+        let source = fs::read_to_string(dir.path().join(format!("{module}.py"))).unwrap();
+        assert!(source.contains(&format!("\nclass {class}(")), "{auto}");
     }
 }
 

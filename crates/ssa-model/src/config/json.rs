@@ -57,7 +57,7 @@ impl ModelConfig {
     }
 
     /// The keys of a `config.json` that the released code and this crate read back to the same
-    /// model.
+    /// model. RoPE and the type of the weights have the keys of transformers 4 and 5.
     pub fn to_json(&self) -> Value {
         let eos_token_id = match self.eos_token_id.as_slice() {
             [] => Value::Null,
@@ -69,10 +69,8 @@ impl ModelConfig {
             "architectures": family.map(|family| [family.architecture]),
             "attention_bias": false,
             "attention_dropout": 0.0,
-            "attention_method": self.attention_method,
-            "block_counts": self.budget.block_counts(),
-            "block_size": self.budget.block_size(),
             "bos_token_id": self.bos_token_id,
+            "dtype": "float32",
             "eos_token_id": eos_token_id,
             "head_dim": self.head_dim,
             "hidden_act": "silu",
@@ -86,14 +84,25 @@ impl ModelConfig {
             "num_hidden_layers": self.num_hidden_layers,
             "num_key_value_heads": self.num_key_value_heads,
             "rms_norm_eps": self.rms_norm_eps,
+            "rope_parameters": rope_scaling::parameters(&self.rope_scaling, self.rope_theta),
             "rope_scaling": rope_scaling::to_json(&self.rope_scaling),
             "rope_theta": self.rope_theta,
             "tie_word_embeddings": self.tie_word_embeddings,
             "torch_dtype": "float32",
             "vocab_size": self.vocab_size,
-            "window_size": self.window_size,
         });
-        // Keys of this project, which the released code does not know: only where they matter.
+        let own_keys = [
+            ("attention_method", json!(self.attention_method), json!(Method::of_model(false))),
+            ("block_counts", json!(self.budget.block_counts()), json!(PLAIN_BUDGET.block_counts())),
+            ("block_size", json!(self.budget.block_size()), json!(PLAIN_BUDGET.block_size())),
+            ("window_size", json!(self.window_size), json!(0)),
+        ];
+        for (key, value, plain) in own_keys {
+            if self.gated || value != plain {
+                json[key] = value;
+            }
+        }
+        // Keys that the released code does not know: only where they matter.
         for (key, value) in [(QKV_BIAS, self.qkv_bias), (QK_NORM, self.qk_norm)] {
             if self.gated && value {
                 json[key] = json!(true);
@@ -103,6 +112,8 @@ impl ModelConfig {
     }
 }
 
+/// The budget of a model without gates whose file names none.
+const PLAIN_BUDGET: SparseBudget = SparseBudget::PAPER;
 /// Biases on q, k and v of a model with gates.
 const QKV_BIAS: &str = "qkv_bias";
 /// Norms of the heads of q and k of a model with gates.
@@ -167,8 +178,8 @@ fn budget(keys: &Keys<'_>, family: &Family) -> Result<SparseBudget> {
         true => keys.required(key, Keys::size),
         false => Ok(keys.size(key)?.unwrap_or(default)),
     };
-    let block_size = size("block_size", SparseBudget::PAPER.block_size())?;
-    let block_counts = size("block_counts", SparseBudget::PAPER.block_counts())?;
+    let block_size = size("block_size", PLAIN_BUDGET.block_size())?;
+    let block_counts = size("block_counts", PLAIN_BUDGET.block_counts())?;
     SparseBudget::new(block_size, block_counts).map_err(|_| match (block_size, block_counts) {
         (0, _) => keys.error("block_size", "at least 1"),
         (_, 0) => keys.error("block_counts", "at least 1"),

@@ -95,6 +95,16 @@ pub(super) fn to_json(scaling: &RopeScaling) -> Value {
     }
 }
 
+/// The object written under `rope_parameters`: scaling and theta in one.
+pub(super) fn parameters(scaling: &RopeScaling, theta: f64) -> Value {
+    let mut parameters = match to_json(scaling) {
+        Value::Null => json!({ "rope_type": "default" }),
+        scaling => scaling,
+    };
+    parameters["rope_theta"] = json!(theta);
+    parameters
+}
+
 /// Refuses numbers that no frequency table can be made from.
 pub(super) fn check(scaling: &RopeScaling, origin: &str) -> Result<()> {
     let error = |key: &str, value: &dyn std::fmt::Display, expected: &str| {

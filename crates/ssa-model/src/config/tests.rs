@@ -217,6 +217,28 @@ fn missing_keys_have_the_released_defaults() {
 }
 
 #[test]
+fn rope_is_written_in_the_old_and_the_new_form() {
+    let llama3 = RopeScaling::Llama3 {
+        factor: 4.0,
+        low_freq_factor: 1.0,
+        high_freq_factor: 4.0,
+        original_max_position_embeddings: 128,
+    };
+    for (rope_scaling, rope_type) in [(RopeScaling::None, "default"), (llama3, "llama3")] {
+        let config = ModelConfig::new(ModelSettings { rope_scaling, ..small_settings() }).unwrap();
+        let json = config.to_json();
+        assert_eq!(json["rope_parameters"]["rope_type"], rope_type);
+        assert_eq!(json["rope_parameters"]["rope_theta"], json["rope_theta"]);
+        // Either form alone reads back to the same model.
+        for keys in [vec!["rope_parameters"], vec!["rope_scaling", "rope_theta"]] {
+            let mut one = json.as_object().unwrap().clone();
+            one.retain(|key, _| !keys.contains(&key.as_str()));
+            assert_eq!(ModelConfig::from_json("test", &one).unwrap(), config, "without {keys:?}");
+        }
+    }
+}
+
+#[test]
 fn rope_is_read_in_the_old_and_the_new_form() {
     let values = json!({
         "factor": 4.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,

@@ -6,6 +6,8 @@
 //!   step-200/              a directory of this form is whole: it got its name last
 //!     config.json            the model in Hugging Face layout
 //!     model.safetensors
+//!     configuration_ssa.py   the model in Python, for transformers
+//!     modeling_ssa.py
 //!     optimizer.safetensors  moments of AdamW: `m.<name>` and `v.<name>` of every trained weight
 //!     config.toml            the configuration of the run
 //!     state.json             where the run stands
@@ -50,7 +52,7 @@ const RUN_CONFIG: &str = "config.toml";
 const STATE: &str = "state.json";
 const SUMS: &str = "SHA256SUMS";
 
-/// The files of a checkpoint but for their checksums.
+/// The files without which no run can resume.
 const FILES: [&str; 5] = [MODEL_CONFIG, MODEL, OPTIMIZER, RUN_CONFIG, STATE];
 
 /// The checkpoints of one run.

@@ -126,6 +126,21 @@ fn another_format_is_refused() {
     assert!(message.contains("state.json has format 3, this program reads format 2"), "{message}");
 }
 
+/// Older versions wrote no Python files.
+#[test]
+fn checkpoints_without_python_files_resume() {
+    let (_directory, checkpoints, _) = two_checkpoints();
+    let path = checkpoints.path(2);
+    for name in ["configuration_ssa.py", "modeling_ssa.py"] {
+        let sums = fs::read_to_string(path.join(SUMS)).unwrap();
+        let kept: Vec<_> = sums.lines().filter(|line| !line.ends_with(name)).collect();
+        assert_eq!(kept.len() + 1, sums.lines().count(), "{name}");
+        fs::write(path.join(SUMS), kept.join("\n")).unwrap();
+        fs::remove_file(path.join(name)).unwrap();
+    }
+    assert_eq!(checkpoints.newest().unwrap().unwrap().state().step, 2);
+}
+
 /// Format 1 knows nothing of held-out text.
 #[test]
 fn the_format_before_is_read() {
