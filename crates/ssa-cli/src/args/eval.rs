@@ -29,7 +29,8 @@ pub(crate) enum EvalCommand {
 #[command(after_help = "\
 Examples:
   ssa eval perplexity --model runs/demo/checkpoint
-  ssa eval perplexity --model runs/demo/checkpoint --data notes/ --budget 16x4,16x8")]
+  ssa eval perplexity --model runs/demo/checkpoint --data notes/ --budget 16x4,16x8
+  ssa eval perplexity --model HuggingFaceTB/SmolLM2-135M --data notes/ --budget 16x16")]
 pub(crate) struct PerplexityArgs {
     #[command(flatten)]
     pub(crate) held_out: HeldOutArgs,
@@ -68,8 +69,10 @@ pub(crate) struct AnalyzeArgs {
 /// What both verbs share: a checkpoint, and text to measure it on.
 #[derive(Debug, Args)]
 pub(crate) struct HeldOutArgs {
-    /// Checkpoint directory in Hugging Face layout (config.json, model.safetensors).
-    #[arg(long, value_name = "DIR")]
+    /// Checkpoint directory in Hugging Face layout (config.json, safetensors weights); that of a run:
+    /// then its trained model, or its last checkpoint if it is not finished; or a model of the
+    /// Hugging Face Hub, OWNER/NAME[@REVISION].
+    #[arg(long, value_name = "DIR|NAME")]
     pub(crate) model: PathBuf,
     /// Text to measure on, files or directories, or corpora made by `ssa data prepare`. Without it
     /// the text held out by the run that the checkpoint belongs to, as its config.toml says;

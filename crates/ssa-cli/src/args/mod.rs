@@ -43,10 +43,11 @@ use crate::exit;
 const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (", env!("SSA_COMMIT"), ")");
 
 /// The variables that the program reads, with their meaning.
-const ENVIRONMENT: [(&str, &str); 5] = [
+const ENVIRONMENT: [(&str, &str); 6] = [
     ("SSA_CACHE_DIR", "where compiled GPU kernels are kept; ~/.cache/ssa by default"),
     ("HF_HOME", "cache of the Hugging Face Hub"),
-    ("HF_TOKEN", "token for private data on the Hugging Face Hub"),
+    ("HF_TOKEN", "token for private data and models on the Hugging Face Hub"),
+    ("HF_HUB_OFFLINE", "if 1, data and models of the Hub come from the cache alone"),
     ("CUDA_VISIBLE_DEVICES", "GPUs that may be used"),
     ("NO_COLOR", "if set, progress has no colors"),
 ];

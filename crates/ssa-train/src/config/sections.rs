@@ -170,8 +170,8 @@ section! {
         /// `valid_paths` or `valid_corpora`).
         pub held_out_fraction: f64 = HELD_OUT_FRACTION,
         /// Tokenizer of `paths` and of corpora that do not come with theirs: `bytes`, a
-        /// `tokenizer.json`, or a directory with one. Absent: that of the corpora, `bytes` for
-        /// `paths`.
+        /// `tokenizer.json`, a directory with one, or a model of the Hugging Face Hub. Absent: that
+        /// of `model.init_from` if it has one, else that of the corpora, `bytes` for `paths`.
         pub tokenizer: Option<PathBuf> = None,
         /// Whether the checksums of all shards are verified before the run, which reads every byte
         /// of them. Without it sizes and the checksums of the indices are, for corpora with a

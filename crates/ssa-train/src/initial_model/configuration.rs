@@ -1,7 +1,8 @@
-//! Keys of `[model]` that a model to start from answers.
+//! Settings that follow from the model that training starts from.
 
 use std::path::Path;
 
+use ssa_data::TOKENIZER_JSON;
 use ssa_model::ModelConfig;
 use ssa_model::checkpoint::CONFIG;
 use toml::Table;
@@ -12,8 +13,8 @@ use crate::Result;
 
 impl TrainConfig {
     /// [`load`](Self::load) for a new run: keys of `[model]` that neither the file nor an override
-    /// gives are those of the model `model.init_from`, if there is one. The result names them all,
-    /// so that it can be read without the model.
+    /// gives are those of the model `model.init_from`, if there is one, and so is the tokenizer. The
+    /// result names them all, so that it can be read without the model.
     ///
     /// # Errors
     /// As [`load`](Self::load); as [`ModelSource::find`], and if the `config.json` of the model
@@ -24,8 +25,13 @@ impl TrainConfig {
         let directory = ModelSource::find(name)?.directory;
         let checkpoint = ModelConfig::read(&directory.join(CONFIG))?;
         let none = Table::new();
-        let given = given.get("model").and_then(|model| model.as_table()).unwrap_or(&none);
-        fill(&mut config.model, &checkpoint, given, config.data.sequence_length);
+        let section = |name: &str| given.get(name).and_then(|it| it.as_table()).unwrap_or(&none);
+        if !section("data").contains_key("tokenizer") && directory.join(TOKENIZER_JSON).is_file() {
+            // The name of a model of the Hub says more than the place of its copy.
+            config.data.tokenizer =
+                Some(if name.exists() { directory } else { name.clone() });
+        }
+        fill(&mut config.model, &checkpoint, section("model"), config.data.sequence_length);
         Ok(config)
     }
 }
