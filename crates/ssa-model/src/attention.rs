@@ -20,7 +20,7 @@ use crate::options::{AttentionOptions, DocumentMasking};
 use crate::projection::{Projection, QueryKeyValue};
 use crate::{LayerParameters, Result};
 
-/// What stays the same over all layers of a call.
+/// What all layers of a call share.
 #[derive(Clone, Copy)]
 pub(crate) struct AttentionContext<'a> {
     pub(crate) options: &'a AttentionOptions,
@@ -33,7 +33,7 @@ pub(crate) struct AttentionContext<'a> {
 }
 
 impl<'a> AttentionContext<'a> {
-    /// What an attention of a mode computes from.
+    /// The inputs of an attention of a mode.
     fn inputs(&self, qkv: &'a QueryKeyValue, mode: AttentionMode) -> AttentionInputs<'a> {
         let documents = match (self.options.document_masking, mode) {
             (DocumentMasking::Both, _) | (_, AttentionMode::Full) => self.documents,
@@ -48,7 +48,7 @@ impl<'a> AttentionContext<'a> {
     }
 }
 
-/// What the backward needs in addition to the normed input.
+/// What the backward pass needs besides the normed input.
 pub(crate) struct AttentionSaved {
     projection: Projection,
     gates: Gates,
@@ -133,8 +133,8 @@ fn rows_of_tokens(heads: Tensor) -> Result<Tensor> {
 }
 
 impl AttentionSaved {
-    /// Sum of the alignment loss over the valid tokens, heads and dimensions of this layer. `None` if
-    /// it was not requested or the layer does not compute both streams.
+    /// Takes the sum of the alignment loss over the valid tokens, heads and dimensions of this
+    /// layer. Returns `None` if it was not requested or the layer does not compute both streams.
     pub(crate) fn take_alignment_sum(&mut self) -> Option<Scalar> {
         self.alignment_sum.take()
     }
@@ -170,8 +170,8 @@ impl AttentionSaved {
         }
     }
 
-    /// The gradients of the attentions' outputs and of the gates. The alignment comes with the
-    /// factor of its sum in the loss.
+    /// Returns the gradients of the attention outputs and of the gates. `alignment` carries the
+    /// factor of the alignment sum in the loss.
     fn outputs_backward(
         &self,
         dmixed: &Tensor,
@@ -203,7 +203,7 @@ impl AttentionSaved {
 
     /// Adds to the weight gradients and returns the gradient of the normed input.
     ///
-    /// `dout` is the gradient of the layer's attention output; `alignment` comes with the factor of
+    /// `dout` is the gradient of the layer's attention output; `alignment` carries the factor of
     /// its sum in the loss.
     pub(crate) fn backward(
         &self,

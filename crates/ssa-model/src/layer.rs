@@ -11,14 +11,14 @@ use crate::mlp::{self, MlpSaved};
 use crate::projection::{QueryKeyValue, project};
 use crate::{LayerParameters, Result};
 
-/// What stays the same over all layers of a call.
+/// What all layers of a call share.
 #[derive(Clone, Copy)]
 pub(crate) struct LayerContext<'a> {
     pub(crate) attention: AttentionContext<'a>,
     pub(crate) rms_norm_eps: f32,
 }
 
-/// Everything the backward of a layer needs.
+/// Everything the backward pass of a layer needs.
 pub(crate) struct LayerSaved {
     /// Input of the layer `[B, T, hidden]`.
     x: Tensor,
@@ -31,19 +31,19 @@ pub(crate) struct LayerSaved {
 }
 
 impl LayerSaved {
-    /// Drops all but the layer's input, from which [`forward`] computes the rest again.
+    /// Drops all but the layer's input, from which [`forward`] recomputes the rest.
     pub(crate) fn into_input(self) -> Tensor {
         self.x
     }
 
-    /// Sum of the alignment loss of this layer; see [`AttentionSaved::take_alignment_sum`].
+    /// Takes the alignment loss sum of this layer; see [`AttentionSaved::take_alignment_sum`].
     pub(crate) fn take_alignment_sum(&mut self) -> Option<Scalar> {
         self.attention.take_alignment_sum()
     }
 }
 
-/// Runs the layer on `x`. `observe` sees q, k and v after RoPE; with `alignment` the loss between
-/// the streams is summed.
+/// Runs the layer on `x`. `observe` sees q, k and v after RoPE; with `alignment`, the alignment
+/// loss between the streams is summed.
 pub(crate) fn forward(
     x: Tensor,
     weights: &LayerParameters,
@@ -66,8 +66,7 @@ pub(crate) fn forward(
     Ok((out, LayerSaved { x, attention_norm, attention, middle, mlp_norm, mlp }))
 }
 
-/// Turns `dx` from the gradient of the layer's output into that of its input, and adds to the
-/// weight gradients.
+/// Replaces the output gradient in `dx` by the input gradient and adds to the weight gradients.
 pub(crate) fn backward(
     dx: &mut Tensor,
     saved: &LayerSaved,

@@ -8,14 +8,14 @@
 //! folder, `config.json` and `model.safetensors` (or shards and their index), under the names of
 //! transformers.
 //!
-//! * [`ModelConfig`] is a checked configuration; [`ModelSettings`] are its values before the check.
-//! * [`Parameters`] are the tensors of a model, and also its gradients.
-//! * [`checkpoint`] reads and writes models; [`Parameters::init`] makes fresh ones;
-//!   [`Model::with_gates`] makes an SSA model of a plain one.
-//! * [`Method`] says which attentions a model has and how training uses them; a method is data, a
-//!   [`MethodSpec`] built from [`AttentionKind`]s. [`AttentionOptions`] say how one call uses them.
-//! * [`Model`] runs: [`Model::forward`] for inference, [`Model::train_step`] for one micro-batch
-//!   forward and backward, whose losses stay on the device as [`StepLosses`].
+//! * [`ModelConfig`] is a checked configuration; [`ModelSettings`] are its unchecked values.
+//! * [`Parameters`] are the tensors of a model or their gradients.
+//! * [`checkpoint`] reads and writes models; [`Parameters::init`] initializes new ones;
+//!   [`Model::with_gates`] converts a plain model to an SSA model.
+//! * [`Method`] defines the attentions of a model and their use in training. A method is data: a
+//!   [`MethodSpec`] built from [`AttentionKind`]s. [`AttentionOptions`] configure one call.
+//! * [`Model`] runs: [`Model::forward`] for inference, [`Model::train_step`] for the forward and
+//!   backward pass of one micro-batch. Its losses stay on the device as [`StepLosses`].
 
 mod attention;
 pub mod checkpoint;

@@ -7,7 +7,7 @@ use ssa_kernels::ops::swiglu::{SwigluGrads, swiglu_bwd_with_out, swiglu_fwd};
 use crate::gradients::add_weight_gradient;
 use crate::{LayerParameters, Result};
 
-/// What the backward needs in addition to the input.
+/// What the backward pass needs besides the input.
 pub(crate) struct MlpSaved {
     /// `x W_gateᵀ`, `[B, T, F]`.
     gate: Tensor,
@@ -25,8 +25,8 @@ pub(crate) fn forward(x: &Tensor, weights: &LayerParameters) -> Result<(Tensor, 
 
 /// Adds to the weight gradients and returns the gradient of `x`.
 ///
-/// The product of gate and up is recomputed: it costs a pass over `[B, T, F]` and saves keeping
-/// one.
+/// The product of gate and up is recomputed: this costs one pass over `[B, T, F]` and saves the
+/// memory of one such tensor.
 pub(crate) fn backward(
     dout: &Tensor,
     x: &Tensor,

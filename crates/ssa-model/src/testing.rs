@@ -1,4 +1,4 @@
-//! Models small enough for tests, with sizes that all differ so that no two can be confused.
+//! Small models for tests. All their sizes differ, so mixing up two of them fails a test.
 
 use crate::{Method, ModelConfig, ModelSettings, RopeScaling, SparseBudget};
 

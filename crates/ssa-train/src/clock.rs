@@ -4,8 +4,7 @@ use std::time::SystemTime;
 
 use jiff::Timestamp;
 
-/// Now. A clock that is set to a year beyond 9999, or before -9999, counts as the last or first
-/// moment that can be written.
+/// Returns the current time, clamped to the years -9999 to 9999.
 pub(crate) fn now() -> Timestamp {
     timestamp(SystemTime::now())
 }

@@ -1,4 +1,4 @@
-//! How much memory a training step takes, estimated before it runs.
+//! Estimate of the memory of a training step, before it runs.
 
 use ssa_kernels::Device;
 use ssa_kernels::ops::cross_entropy;
@@ -7,48 +7,47 @@ use ssa_model::{Method, ModelConfig, parameter_count};
 use crate::plan::TrainPlan;
 use crate::trainer::STEPS_AHEAD;
 
-/// Bytes of a training step at its fullest, part by part.
+/// Peak memory of a training step in bytes, by part.
 ///
-/// Two moments of a step are the fullest: the beginning of the backward, when all activations are
-/// there, and its end, when all gradients are. On a GPU a gradient takes no memory until it is
-/// written, so the two never meet.
+/// A step peaks at the start of the backward pass, with all activations, or at its end, with all
+/// gradients. On a GPU a gradient takes no memory until it is written, so the two never coincide.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MemoryEstimate {
-    /// Weights that are computed with.
+    /// Weights in the compute dtype.
     pub parameters: usize,
-    /// Moments, and what completes the weights to `f32`.
+    /// Moments, and the lower halves of the `f32` master weights.
     pub optimizer: usize,
-    /// Gradients of the weights, all together.
+    /// Gradients of all weights.
     pub gradients: usize,
-    /// What the layers keep between forward and backward.
+    /// Activations that the layers save between forward and backward.
     pub activations: usize,
-    /// Workspace of the layer or the head that is being computed.
+    /// Workspace of the current layer or head.
     pub working: usize,
-    /// The sum at the fullest moment.
+    /// The total at the peak.
     pub peak: usize,
 }
 
-/// What decides how much memory a step takes.
+/// What determines the memory of a step.
 #[derive(Clone, Copy, Debug)]
 pub struct StepShape<'a> {
     /// The model.
     pub model: &'a ModelConfig,
-    /// The method, which says what attentions run.
+    /// The attention method.
     pub method: Method,
-    /// Number of parameters that are trained: those with gradients and moments.
+    /// Number of trained parameters: those with gradients and moments.
     pub trained: u64,
-    /// Tokens of a row.
+    /// Tokens per row.
     pub tokens: usize,
-    /// Whether layers keep their input only.
+    /// Whether layers save only their input.
     pub recompute: bool,
 }
 
-/// Bytes of the parts that are the same for every micro-batch, and for each of its tokens.
+/// Fixed bytes per micro-batch, and bytes per token.
 struct Sizes {
     parameters: usize,
     optimizer: usize,
     gradients: usize,
-    /// The head's gradient: it is written first.
+    /// The gradient of the head, which is written first.
     head_gradient: usize,
     input_of_layer: usize,
     layer: usize,
@@ -59,13 +58,13 @@ struct Sizes {
 
 const F32: usize = 4;
 
-/// An id, a label and whether the token is real.
+/// A token ID, a label and the padding mask.
 const BYTES_OF_A_TOKEN: usize = 9;
 
-/// What a row of a batch takes in addition to its tokens.
+/// Bytes of a row besides its tokens.
 const BYTES_OF_A_ROW: usize = 256;
 
-/// No device has as many bytes as this saturates at.
+/// Adds with saturation: no device has that much memory.
 fn sum<const N: usize>(parts: [usize; N]) -> usize {
     parts.into_iter().fold(0, usize::saturating_add)
 }
@@ -85,17 +84,17 @@ impl Sizes {
         let sizes = model.attention_sizes();
         let attentions_saved: usize =
             attentions.iter().map(|planned| planned.kind.saved_bytes(&sizes, device.dtype())).sum();
-        // Input and normed input of both halves, q, k, v, gate and up of the feed-forward layer;
-        // where heads are normalized, also q and k before that.
+        // Input and normed input of both halves; q, k, v; gate and up of the feed-forward layer; q
+        // and k before the norm of their heads.
         let before_norm = if model.qk_norm { queries + keys } else { 0 };
         let kept = 4 * hidden + queries + 2 * keys + before_norm + 2 * feed_forward;
-        // Of all norms, and the gates.
+        // The inverse RMS of all norms, and the gates.
         let heads = model.num_attention_heads;
         let norms = if model.qk_norm { 2 + heads + model.num_key_value_heads } else { 2 };
         let gates = if model.gated { step.method.training_gates().len() } else { 0 };
         let statistics = norms + gates * heads;
-        // The product of gate and up and three gradients of its size, or as many of the queries'
-        // size for each attention.
+        // The product of gate and up and three gradients of its size, or as many of the size of q
+        // for each attention.
         let feed_forward_working = 4 * feed_forward;
         let attention_working = (2 + 3 * attentions.len()) * queries + 4 * keys;
         let gradients = trained * F32;
@@ -121,13 +120,13 @@ impl Sizes {
 }
 
 impl MemoryEstimate {
-    /// The estimate for micro-batches of `rows` rows.
+    /// Estimates the memory for micro-batches of `rows` rows.
     pub fn new(step: &StepShape<'_>, rows: usize, device: &Device) -> Self {
         let sizes = Sizes::new(step, device);
         let tokens = rows.saturating_mul(step.tokens);
         let kept = if step.recompute { sizes.input_of_layer } else { sizes.layer };
         let activations = tokens.saturating_mul(kept).saturating_mul(sizes.layers);
-        // With recomputation the layer at work is there whole.
+        // With recomputation, all activations of the current layer exist.
         let layer_working = tokens
             .saturating_mul(sizes.layer_working + if step.recompute { sizes.layer } else { 0 });
         let head_working = sizes.head_working(step, tokens, device);
@@ -139,7 +138,7 @@ impl MemoryEstimate {
         let in_the_first_layer = sum([tokens.saturating_mul(kept), layer_working, sizes.gradients]);
         let in_the_last_layer = sum([activations, layer_working, sizes.head_gradient]);
         let peak = match device {
-            // All gradients exist from the beginning.
+            // All gradients exist from the start.
             Device::Cpu => sum([fixed, sizes.gradients, activations, working]),
             _ => sum([fixed, at_the_head.max(in_the_first_layer).max(in_the_last_layer)]),
         };
@@ -147,14 +146,13 @@ impl MemoryEstimate {
         Self { parameters, optimizer, gradients, activations, working, peak }
     }
 
-    /// Bytes of host memory that the batches of a run take: those of the step at hand, and those
-    /// that are read ahead.
+    /// Bytes of host memory for batches: those of the current step and the prefetched ones.
     pub fn batches(plan: &TrainPlan) -> usize {
         let rows = plan.batches().full.saturating_mul(1 + STEPS_AHEAD);
         rows.saturating_mul(plan.sequence_length() * BYTES_OF_A_TOKEN + BYTES_OF_A_ROW)
     }
 
-    /// Bytes that a forward over `tokens` tokens takes in addition to the weights.
+    /// Bytes of a forward pass over `tokens` tokens, besides the weights.
     pub fn inference(model: &ModelConfig, tokens: usize, device: &Device) -> usize {
         let method = model.attention_method;
         let step = StepShape { model, method, trained: 0, tokens, recompute: true };
@@ -163,14 +161,15 @@ impl MemoryEstimate {
         layer.max(sizes.head_working(&step, tokens, device))
     }
 
-    /// The largest micro-batch whose peak stays within `budget` bytes; 0 if not even one row does.
+    /// The largest micro-batch whose peak is at most `budget` bytes; 0 if one row already exceeds
+    /// it.
     pub fn largest_micro_batch(step: &StepShape<'_>, budget: usize, device: &Device) -> usize {
         let fits = |rows: usize| Self::new(step, rows, device).peak <= budget;
         let mut too_many = 1;
         while fits(too_many) && too_many < 1 << 20 {
             too_many *= 2;
         }
-        // The peak only grows with the rows.
+        // The peak increases with the number of rows.
         let (mut fitting, mut too_many) = (too_many / 2, too_many);
         while fitting + 1 < too_many {
             let middle = fitting.midpoint(too_many);

@@ -8,13 +8,13 @@ use ssa_model::{ModelConfig, Parameters};
 use crate::Result;
 use crate::trainable::Trainable;
 
-/// Which weights are decayed.
+/// The weights with weight decay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DecayedWeights {
-    /// Every tensor of more than one axis: all but the weights of the norms. Decay pulls towards 0,
-    /// and their neutral value is 1.
+    /// Every tensor with more than one axis: all except norm weights. Decay pulls towards 0, but
+    /// the neutral value of a norm weight is 1.
     Matrices,
-    /// The matrices of the layers: neither norms nor embedding and head.
+    /// The matrices in the layers: no norms, embedding or output layer.
     Layers,
     /// Every tensor.
     All,
@@ -26,27 +26,27 @@ ssa_names::names!(DecayedWeights: "set of decayed weights" {
     All = "all",
 });
 
-/// Constants of the optimizer over a run.
+/// Hyperparameters of the optimizer.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct OptimizerOptions {
-    /// Decay of the mean of the gradients.
+    /// Decay rate of the first moment.
     pub beta1: f32,
-    /// Decay of the mean of their squares.
+    /// Decay rate of the second moment.
     pub beta2: f32,
-    /// Added to the root of the mean square.
+    /// Added to the denominator of the update for numerical stability.
     pub eps: f32,
-    /// Decoupled weight decay of the weights named by `decayed`.
+    /// Decoupled weight decay of the weights in `decayed`.
     pub weight_decay: f32,
-    /// The weights that decay.
+    /// The weights with weight decay.
     pub decayed: DecayedWeights,
-    /// Largest L2 norm of the gradient of all weights together.
+    /// Maximum global L2 norm of the gradient.
     pub max_grad_norm: f64,
 }
 
 /// AdamW with its moments.
 ///
-/// It works on `f32` master weights everywhere. On a GPU a model computes with their upper halves,
-/// and the optimizer keeps the lower ones, the residues.
+/// It updates `f32` master weights on every device. On a GPU the model computes with their upper
+/// halves (`bf16`), and the optimizer keeps the lower halves, the residues.
 #[derive(Clone, Debug)]
 pub struct Optimizer {
     options: OptimizerOptions,
@@ -57,10 +57,10 @@ pub struct Optimizer {
 }
 
 impl Optimizer {
-    /// An optimizer of these parameters with zero moments.
+    /// Creates an optimizer of the trainable parameters with zero moments.
     ///
     /// # Errors
-    /// As [`Parameters::zeros`].
+    /// Same as [`Parameters::zeros`].
     pub fn new(
         options: OptimizerOptions,
         config: &ModelConfig,
@@ -73,7 +73,7 @@ impl Optimizer {
         Ok(Self::restored(options, zeros()?, zeros()?, 0))
     }
 
-    /// An optimizer that continues after `steps` steps with the moments it had then.
+    /// Creates an optimizer that continues after `steps` steps with the given moments.
     pub(crate) fn restored(
         options: OptimizerOptions,
         m: Parameters,
@@ -83,8 +83,8 @@ impl Optimizer {
         Self { options, residues: None, m, v, steps }
     }
 
-    /// Moves the moments to a device and splits `f32` master weights for it; returns the weights to
-    /// compute with.
+    /// Moves the moments to a device and splits `f32` master weights for it; returns the weights in
+    /// the compute dtype.
     ///
     /// # Errors
     /// [`TrainError::Kernel`](crate::TrainError::Kernel) if the device is out of memory.
@@ -121,7 +121,7 @@ impl Optimizer {
         Ok(weights)
     }
 
-    /// The master weights of the weights that are computed with, on the CPU.
+    /// Returns the master weights of `weights`, on the CPU.
     ///
     /// # Errors
     /// [`TrainError::Kernel`](crate::TrainError::Kernel) if the device fails.
@@ -133,7 +133,7 @@ impl Optimizer {
         })
     }
 
-    /// Decayed means of the gradients and of their squares.
+    /// The first and second moments.
     pub(crate) fn moments(&self) -> (&Parameters, &Parameters) {
         (&self.m, &self.v)
     }
@@ -143,8 +143,8 @@ impl Optimizer {
         self.steps
     }
 
-    /// L2 norm of a gradient over all tensors, and the factor that scales it down to the largest
-    /// norm allowed: NaN unless the norm and all of `losses` are finite.
+    /// Computes the global L2 norm of a gradient, and the factor that clips it to the maximum norm.
+    /// The factor is NaN unless the norm and all of `losses` are finite.
     ///
     /// # Errors
     /// [`TrainError::Kernel`](crate::TrainError::Kernel) if a GPU fails.
@@ -158,8 +158,8 @@ impl Optimizer {
         Ok(clipped_grad_norm(grads, self.options.max_grad_norm, losses)?)
     }
 
-    /// Queues the next step, against a gradient times `scale`. If that is NaN, the step changes
-    /// nothing; if it is not, [`confirm_step`](Self::confirm_step) must follow.
+    /// Queues the next step, with the gradient times `scale`. If `scale` is NaN, the step changes
+    /// nothing; otherwise [`confirm_step`](Self::confirm_step) must follow.
     ///
     /// # Errors
     /// [`TrainError::Kernel`](crate::TrainError::Kernel) if weights and gradients differ in shape.
@@ -195,7 +195,7 @@ impl Optimizer {
         Ok(())
     }
 
-    /// Counts the queued step, once it is known that it changed the weights.
+    /// Counts the queued step after it has changed the weights.
     pub fn confirm_step(&mut self) {
         self.steps += 1;
     }
@@ -285,7 +285,8 @@ mod tests {
         let norm = norm(&optimizer, &grads);
         assert!((norm - (grads.count() as f64).sqrt()).abs() < 1e-6 * norm);
 
-        // AdamW's first step hides the length of a gradient; its first moment does not.
+        // The first AdamW update does not depend on the norm of the gradient; the first moment
+        // does.
         step(&mut optimizer, &mut filled(&config, 1.0), &grads);
         let length = self::norm(&optimizer, &optimizer.m) / 0.1;
         assert!((length - 1.0).abs() < 1e-3, "{length}");

@@ -14,13 +14,13 @@ use super::device;
 use crate::args::DeviceChoice;
 use crate::display::note;
 
-/// A model and the checkpoint directory that it was read from.
+/// A model and its checkpoint directory.
 pub(super) struct LoadedModel {
     pub(super) model: Model,
     pub(super) directory: PathBuf,
 }
 
-/// Reads a model onto the device: a checkpoint, the newest one of a run, or a model of the Hub.
+/// Loads a model to the device: a checkpoint, the newest one of a run, or a model of the Hub.
 pub(super) fn load(name: &Path, choice: DeviceChoice) -> Result<LoadedModel> {
     let LoadedModel { model, directory } = read(name)?;
     let model = match device::open(choice)? {

@@ -1,4 +1,4 @@
-//! The index of a shard, as Megatron-LM defines it. All numbers are little-endian.
+//! The index of a shard in the format of Megatron-LM. All numbers are little-endian.
 //!
 //! ```text
 //! "MMIDIDX\0\0"             9 bytes
@@ -9,11 +9,10 @@
 //! lengths                   i32 x S         tokens of each sequence
 //! pointers                  i64 x S         its first byte in the .bin file
 //! documents                 i64 x (D + 1)   its first sequence; the last border is S
-//! modes                     i8 x S          optional, for other kinds of data than text; ignored
+//! modes                     i8 x S          optional, for data other than text; ignored
 //! ```
 //!
-//! A document may be several sequences (sentences). Sequences lie one behind the other in the
-//! `.bin` file.
+//! A document may have several sequences (sentences). Sequences are contiguous in the `.bin` file.
 
 use std::io::{self, Write};
 use std::ops::Range;
@@ -31,7 +30,7 @@ const HEADER_BYTES: usize = 34;
 pub enum TokenType {
     /// 16 bits.
     U16,
-    /// 32 bits. Megatron reads them as signed, so ids stay below 2^31.
+    /// 32 bits. Megatron reads them as signed, so ids are below 2^31.
     U32,
 }
 
@@ -61,7 +60,7 @@ impl TokenType {
             8 => Ok(Self::U16),
             4 => Ok(Self::U32),
             _ => Err(format!(
-                "its tokens have type {code}, and only types 8 (16 bits) and 4 (32 bits) are text"
+                "its tokens have type {code}, but only types 8 (16 bits) and 4 (32 bits) are text"
             )),
         }
     }
@@ -87,12 +86,12 @@ impl Index {
     fn parse(map: Mapped) -> Result<Self, String> {
         let bytes = map.bytes();
         if bytes.get(..9) != Some(MAGIC) || bytes.len() < HEADER_BYTES {
-            return Err("it is no Megatron index, which starts with MMIDIDX".to_owned());
+            return Err("it is not a Megatron index, which starts with MMIDIDX".to_owned());
         }
         let version = u64_at(bytes, 9);
         if version != VERSION {
             return Err(format!(
-                "it is a Megatron index of version {version}, and only version 1 exists"
+                "it is a Megatron index of version {version}, but only version 1 is supported"
             ));
         }
         let token_type = TokenType::from_code(bytes[17])?;
@@ -108,7 +107,7 @@ impl Index {
         if actual != expected && Some(actual) != expected.checked_add(sequences) {
             return Err(format!("it has {actual} bytes where its header promises {expected}"));
         }
-        // The file is that long, so the counts fit in memory.
+        // The file has this length, so the counts fit in memory.
         let mut index = Self {
             token_type,
             sequences: sequences as usize,
@@ -121,7 +120,7 @@ impl Index {
         Ok(index)
     }
 
-    /// Checks that sequences lie one behind the other; returns the number of tokens.
+    /// Checks that sequences are contiguous; returns the number of tokens.
     fn check_sequences(&self) -> Result<u64, String> {
         let width = self.token_type.bytes() as u64;
         let mut tokens = 0_u64;
@@ -154,7 +153,7 @@ impl Index {
         }
     }
 
-    /// Whether the file still is as long as it was.
+    /// Whether the file still has its length.
     pub(super) fn is_whole(&self) -> bool {
         self.map.is_whole()
     }
@@ -204,13 +203,13 @@ impl Index {
     }
 }
 
-/// The 64-bit number at a byte, which is inside the checked file. (A changed file gives a wrong
-/// number, and everything it is used for is checked by the slicing that follows.)
+/// The 64-bit number at a byte offset inside the checked file. (If the file was changed, the number
+/// is wrong, but all slicing with it is checked.)
 fn u64_at(bytes: &[u8], at: usize) -> u64 {
     bytes[at..].first_chunk().map_or(0, |&bytes| u64::from_le_bytes(bytes))
 }
 
-/// Writes the index of documents of these lengths, one sequence each.
+/// Writes the index of documents with these lengths, one sequence each.
 pub(super) fn write_index(
     mut out: impl Write,
     token_type: TokenType,

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use memmap2::Mmap;
 
-/// A whole file as bytes, read by the system page by page when it is looked at.
+/// A whole file as bytes, loaded page by page on access.
 #[derive(Debug)]
 pub(crate) struct Mapped {
     map: Mmap,
@@ -17,12 +17,12 @@ pub(crate) struct Mapped {
 impl Mapped {
     pub(crate) fn open(path: &Path) -> io::Result<Self> {
         let file = File::open(path)?;
-        // SAFETY: the mapping is private and only ever read. Rust requires that nobody changes the
-        // file meanwhile, which no program can promise for a file system it shares; shards are
-        // written under another name and renamed when whole, so that nothing in this project
-        // changes one in place. The bytes are used as plain numbers that are checked against their
-        // ranges: a change by others can give wrong tokens or end the process (a file cut short
-        // between `is_whole` and the reading), and not break memory.
+        // SAFETY: the mapping is private and only ever read. Rust requires that the file does not
+        // change meanwhile, which no program can guarantee on a shared file system. Shards are
+        // written under a temporary name and renamed when complete, so this project never changes
+        // one in place. The bytes are used as plain numbers that are checked against their ranges:
+        // an external change can give wrong tokens or end the process (a file truncated between
+        // `is_whole` and the read), but cannot corrupt memory.
         let map = unsafe { Mmap::map(&file) }?;
         Ok(Self { map, file })
     }
@@ -31,7 +31,7 @@ impl Mapped {
         &self.map
     }
 
-    /// Whether the file still is as long as its mapping: reading beyond its end would be fatal.
+    /// Whether the file still has the length of its mapping: reading beyond its end would be fatal.
     pub(crate) fn is_whole(&self) -> bool {
         self.file.metadata().is_ok_and(|metadata| metadata.len() >= self.map.len() as u64)
     }

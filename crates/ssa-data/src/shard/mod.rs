@@ -1,14 +1,14 @@
-//! Tokens on disk: Megatron `.bin`/`.idx` pairs and the manifest beside them.
+//! Tokens on disk: Megatron `.bin`/`.idx` pairs and their manifest.
 //!
 //! ```text
 //! DIR/00000.bin  00000.idx     tokens and borders of whole documents, any number of pairs
 //!     00000.bytes              bytes of text of each document
-//!     manifest.json            what they are: tokenizer, counts, checksums, sources
-//!     tokenizer.json           a copy of the tokenizer that made them
+//!     manifest.json            tokenizer, counts, checksums, sources
+//!     tokenizer.json           a copy of the tokenizer
 //! ```
 //!
-//! A pair that another program wrote needs no manifest. Everything is memory-mapped: opening a
-//! corpus costs a pass over its indices, and tokens are read when they are asked for.
+//! Pairs from other programs need no manifest. Everything is memory-mapped: opening a corpus reads
+//! its indices, and tokens are read on request.
 
 mod corpus;
 mod idx;

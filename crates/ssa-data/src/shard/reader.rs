@@ -8,7 +8,7 @@ use super::mapped::Mapped;
 use super::text_bytes;
 use crate::{DataError, Result};
 
-/// Consecutive tokens of a shard, still as they lie on disk.
+/// Consecutive tokens of a shard, as encoded on disk.
 #[derive(Clone, Copy, Debug)]
 pub enum Tokens<'a> {
     /// 16 bits each, little-endian.
@@ -26,7 +26,7 @@ impl<'a> Tokens<'a> {
         }
     }
 
-    /// Whether there is none.
+    /// Whether there are no tokens.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -41,10 +41,10 @@ impl<'a> Tokens<'a> {
         }
     }
 
-    /// The tokens of a part.
+    /// The tokens in a range.
     ///
     /// # Panics
-    /// If `range` is not inside, as for a slice.
+    /// If `range` is out of bounds, as for a slice.
     pub fn slice(&self, range: Range<usize>) -> Tokens<'a> {
         match self {
             Self::U16(tokens) => Self::U16(&tokens[range]),
@@ -62,7 +62,7 @@ impl<'a> Tokens<'a> {
         }
     }
 
-    /// The tokens.
+    /// Returns the tokens as a vector.
     pub fn to_vec(&self) -> Vec<u32> {
         let mut ids = Vec::with_capacity(self.len());
         self.append_to(&mut ids);
@@ -80,13 +80,13 @@ impl<'a> Tokens<'a> {
     }
 }
 
-/// A `.bin`/`.idx` pair, open for reading at random by many threads.
+/// An open `.bin`/`.idx` pair, for random access by many threads.
 #[derive(Debug)]
 pub struct ShardReader {
     bin_path: PathBuf,
     bin: Mapped,
     index: Index,
-    /// Bytes of the text of each document, where they are known.
+    /// Bytes of text of each document, if known.
     text_bytes: Option<Vec<u32>>,
 }
 
@@ -95,8 +95,8 @@ impl ShardReader {
     ///
     /// # Errors
     /// [`DataError::Missing`] or [`DataError::Read`] if a file is missing or unreadable,
-    /// [`DataError::Corpus`] if the index is no whole Megatron index or the tokens are not as many
-    /// as it says (one file cut short, or the two files not of one pair).
+    /// [`DataError::Corpus`] if the index is not a complete Megatron index or does not match the
+    /// number of tokens (a truncated file, or files of different pairs).
     pub fn open(path: &Path) -> Result<Self> {
         let (bin_path, idx_path) = pair(path);
         let index = Index::open(&idx_path)?;
@@ -120,15 +120,15 @@ impl ShardReader {
         &self.bin_path
     }
 
-    /// Checks that nobody has cut the files short since they were opened.
+    /// Checks that the files have not been truncated since they were opened.
     pub(crate) fn check_whole(&self) -> Result<()> {
         if self.bin.is_whole() && self.index.is_whole() {
             return Ok(());
         }
-        Err(DataError::damaged_shard(&self.bin_path, "it has become shorter while it was in use"))
+        Err(DataError::damaged_shard(&self.bin_path, "it was truncated while in use"))
     }
 
-    /// Bytes of the text of a document, if they are known.
+    /// Bytes of text of a document, if known.
     pub(crate) fn text_bytes(&self, document: usize) -> Option<u64> {
         Some(u64::from(*self.text_bytes.as_ref()?.get(document)?))
     }
@@ -148,7 +148,7 @@ impl ShardReader {
         self.index.tokens()
     }
 
-    /// The tokens of a document, its end-of-document token included if the corpus has them.
+    /// The tokens of a document, including its end-of-document token if the corpus has them.
     ///
     /// # Panics
     /// If `document` is not below [`documents`](Self::documents), as for a slice.
@@ -156,7 +156,7 @@ impl ShardReader {
         self.slice(self.index.document(document))
     }
 
-    /// Number of tokens of a document, without touching them.
+    /// Number of tokens of a document, without reading them.
     ///
     /// # Panics
     /// If `document` is not below [`documents`](Self::documents).
@@ -175,8 +175,8 @@ impl ShardReader {
     }
 }
 
-/// The two files of a pair, named by either or by what they share. Only the two extensions are
-/// taken off: the shared part may have dots of its own.
+/// The two files of a pair, given by either file or by their common path. Only these two extensions
+/// are removed: the common path may contain dots.
 pub(super) fn pair(path: &Path) -> (PathBuf, PathBuf) {
     let stem = match path.extension().and_then(|extension| extension.to_str()) {
         Some("bin" | "idx") => path.with_extension(""),

@@ -30,16 +30,17 @@ pub fn files(config: &ModelConfig) -> &'static [&'static str] {
     if config.gated { &FILES } else { &[WEIGHTS, CONFIG] }
 }
 
-/// Writes the [`files`] of a model into a folder, which is made if need be: weights (`f32`), a model
-/// with gates in Python, and its configuration. Each file is replaced as a whole.
+/// Writes the [`files`] of a model into a folder, which is created if it is missing: weights
+/// (`f32`), the Python code of a model with gates, and the configuration. Each file is replaced
+/// atomically.
 ///
 /// # Errors
-/// [`ModelError::File`], for example where the disk is full; [`ModelError::Parameters`]
-/// if the parameters are not those of the configuration.
+/// [`ModelError::File`], for example if the disk is full; [`ModelError::Parameters`] if the
+/// parameters do not match the configuration.
 pub fn save(dir: &Path, config: &ModelConfig, parameters: &Parameters) -> Result<()> {
     parameters.check(config)?;
     ssa_files::create_directories(dir)?;
-    // The entry that transformers insists on: the tensors are laid out as PyTorch's are.
+    // transformers requires this entry: the tensors have PyTorch's layout.
     write_tensors(&dir.join(WEIGHTS), &parameters.named(), &[("format", "pt")])?;
     let mut json = config.to_json();
     if config.gated {
@@ -49,16 +50,16 @@ pub fn save(dir: &Path, config: &ModelConfig, parameters: &Parameters) -> Result
     Ok(ssa_files::write(&dir.join(CONFIG), format!("{json:#}\n"))?)
 }
 
-/// Reads a folder: `config.json` and either `model.safetensors` or, without that, the shards named
+/// Reads a folder: `config.json` and `model.safetensors`, or if that is missing, the shards named
 /// in `model.safetensors.index.json`. `F32`, `BF16` and `F16` weights become `f32`.
 ///
-/// All names and shapes are checked before the first tensor is read. `lm_head.weight` is ignored
-/// where the configuration ties it to the embedding, and so are the `rotary_emb.inv_freq` tables of
-/// old checkpoints.
+/// All names and shapes are checked before the first tensor is read. `lm_head.weight` is ignored if
+/// the configuration ties it to the embedding, as are the `rotary_emb.inv_freq` tables of old
+/// checkpoints.
 ///
 /// # Errors
-/// [`ModelError`] with the file and what is wrong: a file missing, damaged or of another
-/// architecture; a tensor missing, unexpected, or with the wrong shape or type.
+/// [`ModelError`] names the file and what is wrong: a missing or corrupt file, a different
+/// architecture, or a tensor that is missing, unexpected, or has the wrong shape or dtype.
 pub fn load(dir: &Path) -> Result<(ModelConfig, Parameters)> {
     let config = ModelConfig::read(&dir.join(CONFIG))?;
     let weights = Weights::open(dir)?;

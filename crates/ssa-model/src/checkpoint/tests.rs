@@ -28,7 +28,7 @@ fn saved(settings: ModelSettings) -> (TempDir, Parameters) {
     (dir, parameters)
 }
 
-/// Writes a weight file with tensors of any type, through the reference implementation of the
+/// Writes a weight file with tensors of any dtype, using the reference implementation of the
 /// format.
 fn write_weights(path: &Path, tensors: &[Stored]) {
     let views = tensors.iter().map(|(name, dtype, shape, bytes)| {
@@ -53,7 +53,7 @@ fn loaded(dir: &TempDir) -> Parameters {
     load(dir.path()).unwrap().1
 }
 
-/// The message of the error that loading the folder ends in.
+/// The error message of loading the folder.
 #[track_caller]
 fn load_error(dir: &TempDir) -> String {
     load(dir.path()).unwrap_err().to_string()
@@ -92,7 +92,7 @@ fn save_and_load_keep_every_bit() {
         files.sort();
         let mut expected = FILES;
         expected.sort_unstable();
-        assert_eq!(files, expected, "no temporary file stays behind");
+        assert_eq!(files, expected, "no temporary file is left");
     }
 }
 

@@ -13,15 +13,14 @@ use crate::{Method, ModelError, Result, SparseBudget};
 impl ModelConfig {
     /// Reads a `config.json`.
     ///
-    /// Unknown keys are ignored: Hugging Face writes many that do not concern the model. A missing
-    /// key has the default of the configuration class of its `model_type` (`head_dim`: mostly
-    /// hidden size / heads); sizes have none and must be there, and so must the block sizes of a
-    /// model with gates. A plain model has the paper's. `dtype` is ignored: weights are always held
-    /// as `f32`.
+    /// Unknown keys are ignored: Hugging Face writes many that do not affect the model. A missing
+    /// key gets the default of the configuration class of its `model_type` (`head_dim`: mostly
+    /// hidden size / heads). Sizes are required, and so are the block sizes of a model with gates;
+    /// a plain model gets those of the paper. `dtype` is ignored: weights are always held as `f32`.
     ///
     /// # Errors
-    /// [`ModelError::Io`], [`ModelError::Json`], or [`ModelError::Config`] with the file, key and
-    /// value.
+    /// [`ModelError::Io`], [`ModelError::Json`], or [`ModelError::Config`], which names the file,
+    /// key and value.
     pub fn read(path: &Path) -> Result<Self> {
         let text = std::fs::read_to_string(path).map_err(ModelError::io("read", path))?;
         let json: Value = serde_json::from_str(&text)
@@ -38,8 +37,8 @@ impl ModelConfig {
         }
     }
 
-    /// Reads the keys of a `config.json` that came from `origin`, which errors name. As
-    /// [`ModelConfig::read`].
+    /// Reads the keys of a `config.json` like [`ModelConfig::read`]. Errors name `origin` as the
+    /// source.
     ///
     /// # Errors
     /// [`ModelError::Config`].
@@ -56,8 +55,8 @@ impl ModelConfig {
         Self::checked(settings, origin)
     }
 
-    /// The keys of a `config.json` that the released code and this crate read back to the same
-    /// model. RoPE and the type of the weights have the keys of transformers 4 and 5.
+    /// Converts to the keys of a `config.json`. The released code and this crate read them back as
+    /// the same model. RoPE and the dtype are written with the keys of transformers 4 and 5.
     pub fn to_json(&self) -> Value {
         let eos_token_id = match self.eos_token_id.as_slice() {
             [] => Value::Null,

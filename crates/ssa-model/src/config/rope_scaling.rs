@@ -1,4 +1,4 @@
-//! RoPE as `config.json` writes it.
+//! RoPE in `config.json`.
 //!
 //! transformers 4 keeps the base under `rope_theta` and the scaling under `rope_scaling`;
 //! transformers 5 keeps both under `rope_parameters`. A file may have several of these keys, as long
@@ -48,13 +48,13 @@ pub(super) fn from_json(keys: &Keys<'_>) -> Result<(f64, RopeScaling)> {
 
 /// The scaling of an object, if that names one.
 fn scaling_from_json(keys: &Keys<'_>) -> Result<Option<RopeScaling>> {
-    // Old files say `type`; where both stand, transformers lets `rope_type` win.
+    // Old files use `type`; if both are present, transformers uses `rope_type`.
     let key = if keys.has("rope_type") { "rope_type" } else { "type" };
     Ok(Some(match keys.text(key)? {
         None => return Ok(None),
         Some("default") => RopeScaling::None,
         Some("linear") => match keys.required("factor", Keys::number)? {
-            // Division of all positions by 1 changes nothing.
+            // Dividing all positions by 1 changes nothing.
             1.0 => RopeScaling::None,
             factor => RopeScaling::Linear { factor },
         },
@@ -105,7 +105,7 @@ pub(super) fn parameters(scaling: &RopeScaling, theta: f64) -> Value {
     parameters
 }
 
-/// Refuses numbers that no frequency table can be made from.
+/// Checks that the numbers define a frequency table.
 pub(super) fn check(scaling: &RopeScaling, origin: &str) -> Result<()> {
     let error = |key: &str, value: &dyn std::fmt::Display, expected: &str| {
         Err(ModelError::config(origin, format!("rope_scaling.{key}"), value, expected))

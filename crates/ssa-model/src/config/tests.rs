@@ -9,7 +9,8 @@ fn read(json: &Value) -> Result<ModelConfig> {
     ModelConfig::from_json("a/config.json", json.as_object().unwrap())
 }
 
-/// The JSON of the small model with one key changed, or removed. Other keys that say the same go.
+/// The JSON of the small model with one key changed or removed, without the other keys for the same
+/// value.
 fn changed(key: &str, value: Option<Value>) -> Value {
     let mut json = small_config().to_json();
     let map = json.as_object_mut().unwrap();
@@ -64,8 +65,8 @@ fn impossible_values_name_file_key_and_value() {
         ("mlp_bias", json!(true), "`mlp_bias` is true, expected false"),
         ("hidden_act", json!("gelu"), "`hidden_act` is \"gelu\", expected \"silu\""),
         ("vocab_size", json!(0), "`vocab_size` is 0, expected at least 1"),
-        ("hidden_size", json!(-4), "`hidden_size` is -4, expected a whole number"),
-        ("hidden_size", json!("20"), "`hidden_size` is \"20\", expected a whole number"),
+        ("hidden_size", json!(-4), "`hidden_size` is -4, expected an integer"),
+        ("hidden_size", json!("20"), "`hidden_size` is \"20\", expected an integer"),
         (
             "num_key_value_heads",
             json!(4),
@@ -89,8 +90,8 @@ fn impossible_values_name_file_key_and_value() {
             "`initializer_range` is -1, expected a number from 0 to 1000000",
         ),
         ("tie_word_embeddings", json!(1), "`tie_word_embeddings` is 1, expected true or false"),
-        ("bos_token_id", json!([1]), "`bos_token_id` is [1], expected a token number"),
-        ("eos_token_id", json!([5, -2]), "`eos_token_id` is [5,-2], expected a token number"),
+        ("bos_token_id", json!([1]), "`bos_token_id` is [1], expected a token ID"),
+        ("eos_token_id", json!([5, -2]), "`eos_token_id` is [5,-2], expected a token ID"),
         ("vocab_size", json!(16_777_217), "`vocab_size` is 16777217, expected at most 16777216"),
         (
             "hidden_size",

@@ -1,4 +1,4 @@
-//! The parameters of a model: which tensors there are, their names on disk and their shapes.
+//! The parameters of a model: its tensors, their names on disk and their shapes.
 
 mod init;
 mod layer;
@@ -26,15 +26,15 @@ fn layer_tensor(layer: usize, name: &str) -> String {
     format!("model.layers.{layer}.{name}")
 }
 
-/// All parameters of a model, or one buffer of the same shape per parameter: gradients and
-/// optimizer moments.
+/// All parameters of a model, or one buffer of the same shape per parameter (gradients, optimizer
+/// moments).
 #[derive(Clone, Debug)]
 pub struct Parameters {
-    /// Embedding matrix `[V, hidden]`, and the output layer where that is tied to it.
+    /// Embedding matrix `[V, hidden]`; also the output layer if tied.
     pub embed_tokens: Tensor,
     /// The decoder blocks, first to last.
     pub layers: Vec<LayerParameters>,
-    /// Weight of the last RMS norm, `[hidden]`.
+    /// Weight of the final RMS norm, `[hidden]`.
     pub norm: Tensor,
     /// Output layer `[V, hidden]`; `None` if tied to the embedding.
     pub lm_head: Option<Tensor>,
@@ -44,7 +44,7 @@ impl Parameters {
     /// Zeros.
     ///
     /// # Errors
-    /// [`ModelError::Kernel`] if a tensor would take more than `isize::MAX` bytes.
+    /// [`ModelError::Kernel`] if a tensor would need more than `isize::MAX` bytes.
     pub fn zeros(config: &ModelConfig) -> Result<Self> {
         Self::build(config, |_, shape| Ok(Tensor::zeros(shape)?))
     }
@@ -52,7 +52,7 @@ impl Parameters {
     /// Zeros on a device: gradients and moments are `f32` on every device.
     ///
     /// # Errors
-    /// As [`Parameters::zeros`], and if the device does not hold elements of this type.
+    /// Same as [`Parameters::zeros`], and if the device does not support this dtype.
     pub fn zeros_on(config: &ModelConfig, device: &Device, dtype: DType) -> Result<Self> {
         Self::zeros_for(config, device, dtype, |_| true)
     }
@@ -74,7 +74,7 @@ impl Parameters {
         })
     }
 
-    /// Whether two sets of parameters have the same names, shapes, types and elements.
+    /// Whether two sets of parameters have the same names, shapes, dtypes and elements.
     ///
     /// # Errors
     /// [`ModelError::Kernel`] if a device that holds one of them fails.
@@ -87,10 +87,10 @@ impl Parameters {
         Ok(same)
     }
 
-    /// Makes another tensor of every tensor; `make` gets its name on disk.
+    /// Maps every tensor; `make` gets its name on disk.
     ///
     /// # Errors
-    /// The first of `make`.
+    /// The first error of `make`.
     pub fn try_map<E>(
         &self,
         mut make: impl FnMut(&str, &Tensor) -> Result<Tensor, E>,
@@ -108,7 +108,7 @@ impl Parameters {
         })
     }
 
-    /// A copy on a device.
+    /// Copies the parameters to a device.
     ///
     /// # Errors
     /// [`ModelError::Kernel`] if the device is out of memory.
@@ -116,7 +116,7 @@ impl Parameters {
         self.try_map(|_, tensor| Ok(tensor.to_device(device, dtype)?))
     }
 
-    /// These parameters on the CPU: a copy if they are on another device.
+    /// Returns the parameters on the CPU: a copy if they are on another device.
     ///
     /// # Errors
     /// [`ModelError::Kernel`] if their device fails.
@@ -132,7 +132,7 @@ impl Parameters {
         self.embed_tokens.device()
     }
 
-    /// Makes every tensor from its name on disk and its shape, in the order of
+    /// Creates every tensor from its name on disk and its shape, in the order of
     /// [`Parameters::named`].
     pub(crate) fn build<E>(
         config: &ModelConfig,
@@ -158,7 +158,7 @@ impl Parameters {
         })
     }
 
-    /// Every tensor with its Hugging Face name: embedding, blocks, last norm, output layer. The
+    /// Every tensor with its Hugging Face name: embedding, blocks, final norm, output layer. The
     /// order never changes.
     pub fn named(&self) -> Vec<(String, &Tensor)> {
         let mut named = vec![(EMBED_TOKENS.to_owned(), &self.embed_tokens)];
@@ -172,7 +172,7 @@ impl Parameters {
         named
     }
 
-    /// As [`Parameters::named`], writable.
+    /// Like [`Parameters::named`], but mutable.
     pub fn named_mut(&mut self) -> Vec<(String, &mut Tensor)> {
         let mut named = vec![(EMBED_TOKENS.to_owned(), &mut self.embed_tokens)];
         for (layer, parameters) in self.layers.iter_mut().enumerate() {
@@ -190,7 +190,7 @@ impl Parameters {
         self.lm_head.as_ref().unwrap_or(&self.embed_tokens)
     }
 
-    /// As [`Parameters::head`], writable: where the gradient of the output layer belongs.
+    /// Like [`Parameters::head`], but mutable: the place for the gradient of the output layer.
     pub fn head_mut(&mut self) -> &mut Tensor {
         self.lm_head.as_mut().unwrap_or(&mut self.embed_tokens)
     }
@@ -216,8 +216,8 @@ impl Parameters {
     /// Checks that these are the tensors of a model of this configuration.
     ///
     /// # Errors
-    /// [`ModelError::Parameters`] with the first tensor that is missing, too many or of another
-    /// shape.
+    /// [`ModelError::Parameters`] with the first tensor that is missing, unexpected or has a
+    /// different shape.
     pub fn check(&self, config: &ModelConfig) -> Result<()> {
         let expected = parameter_shapes(config);
         let actual: Vec<_> = self
@@ -246,14 +246,14 @@ impl Parameters {
     }
 }
 
-/// Number of parameters of a model, tied ones counted once, without making any.
+/// Number of parameters of a model, with tied ones counted once. Allocates nothing.
 pub fn parameter_count(config: &ModelConfig) -> u64 {
     let elements = |shape: &[usize]| shape.iter().map(|&size| size as u64).product::<u64>();
     parameter_shapes(config).iter().map(|(_, shape)| elements(shape)).sum()
 }
 
-/// Name and shape of every parameter of a model, in the order of [`Parameters::named`], without
-/// making any.
+/// Name and shape of every parameter of a model, in the order of [`Parameters::named`]. Allocates
+/// nothing.
 pub fn parameter_shapes(config: &ModelConfig) -> Vec<(String, Vec<usize>)> {
     let mut shapes = Vec::new();
     let record = |name: &str, shape: &[usize]| {

@@ -22,7 +22,7 @@ impl Checkpoint {
     ///
     /// # Errors
     /// [`TrainError::Model`](crate::TrainError::Model) names the file and the tensor that is
-    /// missing or has another shape.
+    /// missing or has a different shape.
     pub(crate) fn restore(&self, plan: &TrainPlan) -> Result<Restored> {
         let [weights, optimizer] = [MODEL, OPTIMIZER].map(|file| self.path.join(file));
         let is_trained = |name: &str| plan.trainable().contains(name);

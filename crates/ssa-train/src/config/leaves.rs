@@ -16,7 +16,7 @@ use crate::stream::StreamScope;
 
 impl Leaf for usize {
     fn expected() -> String {
-        "a whole number of 0 or more".to_owned()
+        "a non-negative integer".to_owned()
     }
 
     fn from_toml(value: &Value) -> Option<Self> {
@@ -135,7 +135,7 @@ impl<T: Leaf> Leaf for Vec<T> {
     }
 }
 
-/// The types whose values have names: a key takes one of them.
+/// Enums whose values have names.
 macro_rules! named_leaves {
     ($($type:ty),+ $(,)?) => {
         $(impl Leaf for $type {

@@ -32,15 +32,14 @@ pub use sections::{
 };
 pub use weighted_corpus::WeightedCorpus;
 
-use schema::{Place, Setting, parent};
+use schema::{KeyContext, Setting, parent};
 
 impl TrainConfig {
     /// Reads a TOML file and applies `key=value` overrides to it.
     ///
     /// # Errors
-    /// [`ConfigError`]: the file cannot be read or is not TOML, or a key or type in the file or an
-    /// override is wrong. Whether the values can work is checked by
-    /// [`TrainPlan::new`](crate::TrainPlan::new).
+    /// [`ConfigError`] if the file cannot be read or is not TOML, or if a key or type in the file
+    /// or an override is wrong. [`TrainPlan::new`](crate::TrainPlan::new) checks the values.
     pub fn load(path: &Path, overrides: &[String]) -> Result<Self, ConfigError> {
         Ok(Self::load_with_keys(path, overrides)?.0)
     }
@@ -60,10 +59,10 @@ impl TrainConfig {
         Ok((Self::from_table(table.clone(), &origin)?, table))
     }
 
-    /// [`load`](Self::load) for text that is in memory; `origin` stands for the file in errors.
+    /// Like [`load`](Self::load), but from a string; errors name `origin` instead of the file.
     ///
     /// # Errors
-    /// As [`load`](Self::load).
+    /// Same as [`load`](Self::load).
     pub fn parse(text: &str, origin: &str, overrides: &[String]) -> Result<Self, ConfigError> {
         Self::from_table(table(text, origin, overrides)?, origin)
     }
@@ -75,7 +74,7 @@ impl TrainConfig {
         keys
     }
 
-    /// The configuration as TOML with every key that has a value: reading it gives the same
+    /// Writes the configuration as TOML, with every key that has a value. Reading it gives the same
     /// configuration.
     pub fn to_toml(&self) -> String {
         let mut values = Vec::new();
@@ -95,7 +94,7 @@ impl TrainConfig {
 
     fn from_table(table: toml::Table, origin: &str) -> Result<Self, ConfigError> {
         let keys = Self::keys();
-        Self::read(&Value::Table(table), &Place { origin, key: String::new(), keys: &keys })
+        Self::read(&Value::Table(table), &KeyContext { origin, key: String::new(), keys: &keys })
     }
 }
 

@@ -45,7 +45,8 @@ fn a_checkpoint_gives_its_weights_to_the_configured_model() {
 
     let other = plan(&[&init_from, "model.head_dim=6", "model.num_hidden_layers=2"]);
     let message = initial_model(&other).err().unwrap().to_string();
-    let expected = "differ: num_hidden_layers is 2, the checkpoint has 4, head_dim is 6, the checkpoint has 4\nhint: set";
+    let expected = "differ: num_hidden_layers is 2, the checkpoint has 4, head_dim is 6, the \
+        checkpoint has 4\nhint: set";
     assert!(message.starts_with(&directory.path().display().to_string()), "{message}");
     assert!(message.contains(expected), "{message}");
 }
@@ -58,7 +59,7 @@ fn a_checkpoint_must_know_every_token_of_the_data() {
     };
     let init_from = format!("model.init_from={}", directory.path().display());
 
-    // Padded to more rows than there are tokens, as published checkpoints are.
+    // Padded to more rows than tokens, as in published checkpoints.
     save(&["model.vocab_size=320"]);
     let padded = initial_model(&plan(&[&init_from, "model.vocab_size=320"])).unwrap();
     assert_eq!(padded.config().vocab_size, 320);
@@ -70,7 +71,8 @@ fn a_checkpoint_must_know_every_token_of_the_data() {
     small.eos_token_id = vec![199];
     Model::init(ModelConfig::new(small).unwrap(), 0).unwrap().save(directory.path()).unwrap();
     let message = initial_model(&plan(&[&init_from])).err().unwrap().to_string();
-    let expected = "the checkpoint has a vocabulary of 200, but the tokenizer of the data has one of 257\nhint: prepare";
+    let expected = "the checkpoint has a vocabulary of 200, but the tokenizer of the data has one \
+        of 257\nhint: prepare";
     assert!(message.contains(expected), "{message}");
 }
 

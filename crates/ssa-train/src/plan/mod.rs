@@ -1,4 +1,4 @@
-//! The checked form of a configuration.
+//! A checked configuration.
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -23,12 +23,12 @@ mod checks;
 #[cfg(test)]
 mod tests;
 
-/// A configuration that can run: every value is checked, alone and with the others, so code that
-/// uses the plan checks nothing again.
+/// A configuration that can run. All values are checked, alone and in combination, so code that
+/// uses the plan needs no further checks.
 #[derive(Clone, Debug)]
 pub struct TrainPlan {
     config: TrainConfig,
-    /// The configuration with the paths that are read.
+    /// The configuration with resolved paths.
     resolved: TrainConfig,
     tokenizer: Arc<Tokenizer>,
     model: ModelConfig,
@@ -41,21 +41,21 @@ pub struct TrainPlan {
 }
 
 impl TrainPlan {
-    /// Checks a configuration. The tokenizer of the data decides on the size of the vocabulary and
-    /// is loaded; nothing else is read.
+    /// Checks a configuration. Loads the tokenizer of the data, which determines the vocabulary
+    /// size; reads nothing else.
     ///
     /// # Errors
-    /// [`ConfigError::Value`] names the first key whose value cannot work, and what would;
-    /// [`ConfigError::Data`] the file if a tokenizer cannot be loaded.
+    /// [`ConfigError::Value`] names the first invalid key and its valid values;
+    /// [`ConfigError::Data`] names the file if a tokenizer cannot be loaded.
     pub fn new(config: TrainConfig) -> Result<Self, ConfigError> {
         Self::in_directory(config, Path::new(""))
     }
 
-    /// The same, with relative paths that start from `directory` as far as they exist there
-    /// ([`TrainConfig::in_directory`]). The configuration stays as it is.
+    /// Like [`new`](Self::new), but reads relative paths from `directory` if they exist there
+    /// ([`TrainConfig::in_directory`]). The configuration itself does not change.
     ///
     /// # Errors
-    /// As [`new`](Self::new).
+    /// Same as [`new`](Self::new).
     pub fn in_directory(config: TrainConfig, directory: &Path) -> Result<Self, ConfigError> {
         checks::check(&config)?;
         config.check_paths()?;
@@ -104,10 +104,10 @@ impl TrainPlan {
         &self.tokenizer
     }
 
-    /// Opens the data to train on and to measure on.
+    /// Opens the data to train and evaluate on.
     ///
     /// # Errors
-    /// [`TrainError::Data`] names the file, or says that there is too little text.
+    /// [`TrainError::Data`] names the file, or reports that there is too little text.
     pub fn open_data(&self) -> Result<Dataset, TrainError> {
         Ok(self.resolved.dataset_options().open(&self.tokenizer)?)
     }
@@ -117,12 +117,12 @@ impl TrainPlan {
         &self.model
     }
 
-    /// Checkpoint to take the initial weights from, if not random.
+    /// Checkpoint with the initial weights; `None` for random weights.
     pub fn init_from(&self) -> Option<&PathBuf> {
         self.resolved.model.init_from.as_ref()
     }
 
-    /// What is minimized.
+    /// The training objective.
     pub fn objective(&self) -> &Objective {
         &self.objective
     }
@@ -132,23 +132,23 @@ impl TrainPlan {
         &self.streams
     }
 
-    /// The learning rate over the run.
+    /// The learning-rate schedule.
     pub fn schedule(&self) -> &Schedule {
         &self.schedule
     }
 
-    /// Constants of the optimizer.
+    /// Hyperparameters of the optimizer.
     pub fn optimizer(&self) -> &OptimizerOptions {
         &self.optimizer
     }
 
-    /// The parameters that are trained.
+    /// The trainable parameters.
     pub fn trainable(&self) -> &Trainable {
         &self.trainable
     }
 
-    /// Weight of the alignment loss in a step, counted from 0: it grows linearly over the steps of
-    /// its warm-up, as the learning rate does over those of its own.
+    /// Weight of the alignment loss in a step, counted from 0. It warms up linearly, like the learning
+    /// rate.
     pub fn alpha(&self, step: usize) -> f32 {
         let warmup = self.config.objective.alpha_warmup_steps;
         if step >= warmup {
@@ -167,9 +167,8 @@ impl TrainPlan {
         &self.batches
     }
 
-    /// The fraction of the micro-batches and layers of some steps, counted from 0, that run on full
-    /// attention. It follows from the draw alone, so it is the same for a resumed run; 0 for no
-    /// steps.
+    /// The fraction of the micro-batches and layers of some steps, counted from 0, whose stream is
+    /// full attention. It depends on the draw only, so a resumed run has the same; 0 for no steps.
     pub fn full_stream_fraction(&self, steps: Range<usize>) -> f64 {
         let layers = self.model.num_hidden_layers;
         let (mut full, mut all) = (0, 0);
@@ -183,17 +182,17 @@ impl TrainPlan {
         full as f64 / all.max(1) as f64
     }
 
-    /// Attention whose validation loss decides which weights are the best.
+    /// Attention mode whose validation loss selects the best weights.
     pub fn best_by(&self) -> AttentionMode {
         self.config.monitoring.best_by.unwrap_or(self.config.objective.method.main_mode())
     }
 
-    /// Tokens of a row.
+    /// Tokens per row.
     pub fn sequence_length(&self) -> usize {
         self.config.data.sequence_length
     }
 
-    /// Budgets of sparse attention to evaluate.
+    /// Sparse attention budgets to evaluate.
     pub fn budgets(&self) -> &[SparseBudget] {
         &self.config.evaluation.budgets
     }

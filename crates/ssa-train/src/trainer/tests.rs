@@ -33,8 +33,8 @@ pub(crate) fn plan(overrides: &[&str]) -> TrainPlan {
     TrainPlan::new(TrainConfig::parse(TINY, "tiny.toml", &overrides).unwrap()).unwrap()
 }
 
-/// Words of a small vocabulary in documents of 1 to 60 bytes, packed into rows of which the last is
-/// padded: rows differ in targets, documents and valid tokens.
+/// Words of a small vocabulary in documents of 1 to 60 bytes, packed into rows. The last row is
+/// padded, so rows differ in targets, documents and valid tokens.
 pub(crate) fn rows(plan: &TrainPlan) -> PackedRows {
     let mut random = Random::new(5);
     let lengths = random.below(60, 12);
@@ -64,7 +64,7 @@ fn trainer(overrides: &[&str]) -> Trainer {
     Trainer::new(plan, model, rows).unwrap()
 }
 
-/// Runs all steps; the metrics come without their times.
+/// Runs all steps; returns the metrics without times.
 fn run(trainer: &mut Trainer) -> Vec<StepMetrics> {
     trainer
         .map(|metrics| StepMetrics {
@@ -91,7 +91,7 @@ fn every_method_learns() {
 }
 
 #[test]
-fn metrics_tell_the_step() {
+fn metrics_describe_the_step() {
     let metrics = run(&mut trainer(&["objective.full_ratio=1"]));
     let count = rows(&plan(&[])).len();
     for (index, metrics) in metrics.iter().enumerate() {
@@ -109,7 +109,8 @@ fn metrics_tell_the_step() {
     assert_eq!(metrics.len(), 4);
 }
 
-/// Goes to a step whose batch has several documents and padding, and whose rows differ in targets.
+/// Advances to a step whose batch has several documents and padding, and whose rows differ in
+/// targets.
 fn go_to_unequal_batches(trainer: &mut Trainer) {
     let unequal = |batch: &Batch| {
         let mut targets: Vec<usize> = batch
@@ -194,7 +195,7 @@ fn recomputing_changes_nothing() {
 }
 
 #[test]
-fn z_loss_is_minimised_and_0_is_none() {
+fn z_loss_is_minimized_and_0_disables_it() {
     let end = |weight: &str| {
         let metrics =
             run(&mut trainer(&[&format!("objective.z_loss={weight}"), "training.steps=30"]));
@@ -251,7 +252,7 @@ fn ablations_run() {
         "selection=reference",
     ] {
         let setting = format!("objective.{setting}");
-        // The reference rule serves powers of two only.
+        // The reference rule requires powers of two.
         let common =
             ["training.micro_batch_size=1", "model.block_counts=4", "evaluation.budgets=4x4"];
         let standard = run(&mut trainer(&common));
@@ -269,7 +270,7 @@ fn ablations_run() {
 }
 
 #[test]
-fn a_loss_that_is_no_number_stops_the_run_and_leaves_the_weights() {
+fn a_non_finite_loss_stops_the_run_and_keeps_the_weights() {
     let mut trainer = trainer(&[]);
     trainer.next().unwrap().unwrap();
     trainer.model.parameters_mut().norm.as_mut_slice().unwrap().fill(f32::INFINITY);

@@ -9,7 +9,7 @@ use hf_hub::{Cache, Repo};
 
 use super::{Listing, Sibling, repo};
 
-/// Whether the user forbids the network.
+/// Whether offline mode is set.
 pub(super) fn is_set() -> bool {
     env::var("HF_HUB_OFFLINE").is_ok_and(|value| {
         ["1", "ON", "YES", "TRUE"].contains(&value.to_ascii_uppercase().as_str())
@@ -43,14 +43,14 @@ pub(super) fn listing(cache: &Cache, dataset: &str, revision: &str) -> Result<Li
     Ok(Listing { sha: commit, siblings })
 }
 
-/// Where the cache has a file of a commit. Branches and tags are named in `refs`, commits are not.
+/// The path of a cached file at a commit. `refs` lists branches and tags, not commits.
 pub(super) fn file(cache: &Cache, dataset: &str, commit: &str, name: &str) -> Option<PathBuf> {
     let folder = cache.path().join(repo(dataset, commit).folder_name());
     let file = folder.join("snapshots").join(commit).join(name);
     file.is_file().then_some(file)
 }
 
-/// Adds the files of a folder, by their paths inside of the snapshot.
+/// Adds the files of a folder, with paths relative to the snapshot.
 fn walk(folder: &Path, prefix: &str, files: &mut Vec<Sibling>) -> io::Result<()> {
     for entry in fs::read_dir(folder)? {
         let entry = entry?;

@@ -1,4 +1,4 @@
-//! Tokenizers by the name that a user gives.
+//! Tokenizers by name.
 
 use std::path::{Path, PathBuf};
 
@@ -9,11 +9,12 @@ use super::model::HubModel;
 use super::offline;
 use crate::Result;
 
-/// The tokenizer of a name: `bytes`, a `tokenizer.json`, a directory that holds one, or a model of
-/// the Hub, as `hf://OWNER/NAME[@REVISION]`, or as `OWNER/NAME` if no such path exists.
+/// Loads the tokenizer of a name: `bytes`, a `tokenizer.json`, a directory with one, or a model on
+/// the Hub as `hf://OWNER/NAME[@REVISION]`, or as `OWNER/NAME` if no such path exists.
 ///
 /// # Errors
-/// As [`Tokenizer::load`]; the Hub cannot be reached, or has no such model or no tokenizer of it.
+/// Same as [`Tokenizer::load`]; also if the Hub cannot be reached, or has no such model or
+/// tokenizer.
 pub fn load_tokenizer(name: &Path, eos_token: Option<&str>) -> Result<Tokenizer> {
     let path = match name.to_str().and_then(HubModel::parse) {
         Some(model) if name != Path::new(BYTES) && !name.exists() => download(model)?,

@@ -12,7 +12,7 @@ use crate::Result;
 use crate::method::keys::AttendedKeys;
 use crate::method::kind::{AttentionInputs, AttentionKind, AttentionSizes, SavedAttention};
 
-/// Over the mean keys and values of complete blocks.
+/// Attention over the mean keys and values of complete blocks.
 #[derive(Debug)]
 pub struct Compression;
 

@@ -7,7 +7,7 @@ use crate::Result;
 use crate::method::keys::AttendedKeys;
 use crate::method::kind::{AttentionInputs, AttentionKind, AttentionSizes, SavedAttention};
 
-/// Over all earlier tokens. It shares its gate with [`Sparse`](super::Sparse).
+/// Attention over all earlier tokens. It shares its gate with [`Sparse`](super::Sparse).
 #[derive(Debug)]
 pub struct Full;
 

@@ -10,8 +10,8 @@ use crate::Result;
 use crate::method::keys::AttendedKeys;
 use crate::method::kind::{AttentionInputs, AttentionKind, AttentionSizes, SavedAttention};
 
-/// Over the tokens of the blocks whose mean keys matter most to the query. It shares its gate with
-/// [`Full`](super::Full).
+/// Attention over the tokens of the blocks whose mean keys score highest with the query. It shares
+/// its gate with [`Full`](super::Full).
 #[derive(Debug)]
 pub struct Sparse;
 

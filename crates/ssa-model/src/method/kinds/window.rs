@@ -7,7 +7,7 @@ use crate::Result;
 use crate::method::keys::AttendedKeys;
 use crate::method::kind::{AttentionInputs, AttentionKind, AttentionSizes, SavedAttention};
 
-/// Over the last `window_size` tokens.
+/// Attention over the last `window_size` tokens.
 #[derive(Debug)]
 pub struct Window;
 
