@@ -196,6 +196,7 @@ fn train_kind(error: &TrainError) -> Exit {
         | TrainError::Config(_) => Exit::Usage,
         TrainError::File(_)
         | TrainError::LockLost { .. }
+        | TrainError::NoCheckpoint { .. }
         | TrainError::Checkpoint(_)
         | TrainError::CheckpointNotSaved { .. }
         | TrainError::Metrics { .. } => Exit::Data,
@@ -217,9 +218,11 @@ fn eval_kind(error: &EvalError) -> Exit {
 
 fn model_kind(error: &ModelError) -> Exit {
     match error {
-        ModelError::UnknownName { .. } | ModelError::Options { .. } | ModelError::Budget { .. } => {
-            Exit::Usage
-        }
+        ModelError::UnknownName { .. }
+        | ModelError::Options { .. }
+        | ModelError::Budget { .. }
+        | ModelError::HasGates
+        | ModelError::NeedsGates { .. } => Exit::Usage,
         // An op that refuses arguments after all checks is a bug.
         ModelError::Kernel(_) => Exit::Failure,
         _ => Exit::Data,

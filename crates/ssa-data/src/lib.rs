@@ -70,7 +70,7 @@ pub use error::DataError;
 pub use file_sum::FileSum;
 pub use input::{
     Format, InputOptions, Record, Records, Source, Sources, documents, find_sources,
-    load_tokenizer, read_documents,
+    load_tokenizer, model_directory, read_documents,
 };
 pub use inspect::{TokenCounts, count_tokens, decode_row, verify};
 pub use loader::{Batch, Loader};
@@ -89,8 +89,8 @@ pub use split::{Split, split};
 pub use token_source::{DocumentSplit, ShardSource, TokenSource, TokenTable};
 // Re-exported because most of this crate's functions use them.
 pub use ssa_text::{
-    BYTES, ByteTokenizer, Conversation, Document, Encoder, HfTokenizer, TOKENIZER_FILES, TextError,
-    Tokenizer, TrainTokenizerOptions, text_bytes, train_tokenizer,
+    BYTES, ByteTokenizer, Conversation, Document, Encoder, HfTokenizer, TOKENIZER_FILES,
+    TOKENIZER_JSON, TextError, Tokenizer, TrainTokenizerOptions, text_bytes, train_tokenizer,
 };
 
 /// Result of every fallible function in this crate.

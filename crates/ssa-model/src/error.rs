@@ -121,6 +121,15 @@ pub enum ModelError {
         /// The dtype, as safetensors names it.
         dtype: String,
     },
+    /// Gates cannot be added to a model that has them.
+    #[error("the model has gates (self_attn.g_proj) already: it is an SSA model")]
+    HasGates,
+    /// The gates of a model cannot be left out.
+    #[error("the model needs its gates: {problem}\nhint: keep them with `ssa export --as ssa`")]
+    NeedsGates {
+        /// Why not.
+        problem: String,
+    },
     /// The parameters do not match the configuration.
     #[error("the parameters do not fit the configuration: {problem}")]
     Parameters {
@@ -239,6 +248,15 @@ pub enum OptionsError {
         mode: AttentionMode,
         /// A mode that it has.
         has: AttentionMode,
+    },
+    /// The method needs gates, and the model has none.
+    #[error(
+        "method {method} needs gates (self_attn.g_proj), which this model does not have\n\
+         hint: add them with `ssa convert`, or use method full"
+    )]
+    NoGates {
+        /// The method.
+        method: &'static str,
     },
     /// A method is declared as aligned, but its modes cannot be aligned.
     #[error(

@@ -51,6 +51,15 @@ pub enum TrainError {
         /// Key, configured value and checkpoint value of each difference.
         differences: Vec<String>,
     },
+    /// A run was given as a model, but has no checkpoint yet.
+    #[error(
+        "{}: this run has no checkpoint yet\nhint: train it longer, or name another model",
+        path.display()
+    )]
+    NoCheckpoint {
+        /// The directory of the run.
+        path: PathBuf,
+    },
     /// Another process uses the run directory.
     #[error(
         "{} is in use by process {holder}, which holds the lock {}\nhint: wait for it or stop it, \

@@ -28,6 +28,7 @@ mod measurements;
 mod memory;
 mod metrics;
 mod model_files;
+mod model_source;
 mod optimizer;
 mod plan;
 mod run_dir;
@@ -36,6 +37,7 @@ mod session;
 mod step_log;
 mod stream;
 mod tensorboard;
+mod trainable;
 mod trainer;
 
 pub use batch_ramp::BatchRamp;
@@ -49,12 +51,14 @@ pub use journal::{JournalEntry, RunEvent};
 pub use measurements::Measurements;
 pub use memory::{MemoryEstimate, StepShape};
 pub use metrics::{LoggedStep, StepMetrics};
+pub use model_source::ModelSource;
 pub use optimizer::{DecayedWeights, Optimizer, OptimizerOptions};
 pub use plan::TrainPlan;
 pub use run_dir::{Existing, ResumePoint, RunDir};
 pub use schedule::{Schedule, ScheduleShape};
 pub use session::{Event, Session};
 pub use stream::{StreamDraw, StreamScope};
+pub use trainable::Trainable;
 pub use trainer::Trainer;
 
 /// Result of every fallible function in this crate except for the configuration, which has

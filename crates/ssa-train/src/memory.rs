@@ -43,6 +43,8 @@ pub struct StepShape<'a> {
     pub model: &'a ModelConfig,
     /// The attention method.
     pub method: Method,
+    /// Number of trained parameters: those with gradients and moments.
+    pub trained: u64,
     /// Tokens per row.
     pub tokens: usize,
     /// Whether layers save only their input.
@@ -62,6 +64,7 @@ struct Sizes {
     layer: usize,
     layer_working: usize,
     layers: usize,
+    some_frozen: bool,
 }
 
 const F32: usize = 4;
@@ -87,6 +90,7 @@ impl Sizes {
     fn new(step: &StepShape<'_>, device: &Device) -> Self {
         let model = step.model;
         let count = parameter_count(model) as usize;
+        let trained = step.trained as usize;
         let element = device.dtype().size();
         // On a GPU the optimizer also keeps the lower halves of the weights.
         let residue = F32 - element;
@@ -97,24 +101,30 @@ impl Sizes {
         let sizes = model.attention_sizes();
         let attentions_saved: usize =
             attentions.iter().map(|planned| planned.kind.saved_bytes(&sizes, device.dtype())).sum();
-        // Input and normed input of both halves; q, k, v; gate and up of the feed-forward layer.
-        let kept = 4 * hidden + queries + 2 * keys + 2 * feed_forward;
-        // The inverse RMS of both norms, and the gates.
-        let statistics = 2 + step.method.training_gates().len() * model.num_attention_heads;
+        // Input and normed input of both halves; q, k, v; gate and up of the feed-forward layer; q
+        // and k before the norm of their heads.
+        let before_norm = if model.qk_norm { queries + keys } else { 0 };
+        let kept = 4 * hidden + queries + 2 * keys + before_norm + 2 * feed_forward;
+        // The inverse RMS of all norms, and the gates.
+        let heads = model.num_attention_heads;
+        let norms = if model.qk_norm { 2 + heads + model.num_key_value_heads } else { 2 };
+        let gates = if model.gated { step.method.training_gates().len() } else { 0 };
+        let statistics = norms + gates * heads;
         // The product of gate and up and three gradients of its size, or as many of the size of q
         // for each attention.
         let feed_forward_working = 4 * feed_forward;
         let attention_working = (2 + 3 * attentions.len()) * queries + 4 * keys;
-        let gradients = count * F32;
+        let gradients = trained * F32;
         Self {
             parameters: count * element,
-            optimizer: count * (2 * F32 + residue),
+            optimizer: trained * 2 * F32 + count * residue,
             gradients,
             head_gradient: model.vocab_size * hidden * F32,
             input_of_layer: hidden * element,
             layer: kept * element + statistics * F32 + attentions_saved,
             layer_working: (feed_forward_working.max(attention_working) + 3 * hidden) * element,
             layers: model.num_hidden_layers,
+            some_frozen: trained < count,
         }
     }
 }
@@ -137,13 +147,15 @@ impl MemoryEstimate {
         let layer_working = tokens
             .saturating_mul(sizes.layer_working + if step.recompute { sizes.layer } else { 0 });
         let head_working = sizes.head_working(step, tokens, device);
-        let working = layer_working.max(head_working);
+        // The head's gradient is computed along with the others, and dropped if the head is frozen.
+        let dropped = if sizes.some_frozen { sizes.head_gradient } else { 0 };
+        let working = layer_working.max(head_working.saturating_add(dropped));
         let fixed = sizes.parameters + sizes.optimizer;
         let at_the_head = sum([activations, head_working, sizes.head_gradient]);
         let in_the_first_layer = sum([tokens.saturating_mul(kept), layer_working, sizes.gradients]);
         let in_the_last_layer = sum([activations, layer_working, sizes.head_gradient]);
         let on_cpu = matches!(device, Device::Cpu);
-        let saving = if on_cpu && step.saves { Self::checkpoint_copy(step.model) } else { 0 };
+        let saving = if on_cpu && step.saves { Self::checkpoint_copy(step) } else { 0 };
         let kept = activations.saturating_add(working) / BYTES_PER_KEPT;
         let overhead = if on_cpu { PROGRAM.saturating_add(kept) } else { 0 };
         let peak = if on_cpu {
@@ -157,8 +169,9 @@ impl MemoryEstimate {
     }
 
     /// Bytes of host memory that a checkpoint takes until it is written: weights and moments.
-    pub fn checkpoint_copy(model: &ModelConfig) -> usize {
-        (parameter_count(model) as usize).saturating_mul(3 * F32)
+    pub fn checkpoint_copy(step: &StepShape<'_>) -> usize {
+        let values = parameter_count(step.model).saturating_add(step.trained.saturating_mul(2));
+        (values as usize).saturating_mul(F32)
     }
 
     /// Bytes of host memory for batches: those of the current step and the prefetched ones.
@@ -170,7 +183,8 @@ impl MemoryEstimate {
     /// Bytes of a forward pass over `tokens` tokens, besides the weights.
     pub fn inference(model: &ModelConfig, tokens: usize, device: &Device) -> usize {
         let method = model.attention_method;
-        let step = StepShape { model, method, tokens, recompute: true, saves: false };
+        let (trained, recompute, saves) = (0, true, false);
+        let step = StepShape { model, method, trained, tokens, recompute, saves };
         let sizes = Sizes::new(&step, device);
         let layer = tokens.saturating_mul(sizes.layer_working + sizes.layer);
         layer.max(sizes.head_working(&step, tokens, device))
@@ -206,16 +220,27 @@ mod tests {
         ModelConfig::new(ModelSettings::ssa_1b()).unwrap()
     }
 
+    fn step(model: &ModelConfig, method: Method, recompute: bool) -> StepShape<'_> {
+        let (trained, saves) = (parameter_count(model), true);
+        StepShape { model, method, trained, tokens: 8192, recompute, saves }
+    }
+
+    #[test]
+    fn frozen_weights_have_neither_gradients_nor_moments() {
+        let model = model();
+        let all = step(&model, Method::SSA, true);
+        let estimate =
+            |trained| MemoryEstimate::new(&StepShape { trained, ..all }, 1, &Device::Cpu);
+        let (whole, part) = (estimate(all.trained), estimate(1000));
+        assert_eq!((part.gradients, part.optimizer), (4000, 8000));
+        assert_eq!(part.parameters, whole.parameters);
+        assert!(part.peak < whole.peak / 2, "{part:?}, {whole:?}");
+    }
+
     #[test]
     fn a_cpu_holds_four_copies_of_the_weights() {
         let model = model();
-        let step = StepShape {
-            model: &model,
-            method: Method::SSA,
-            tokens: 8192,
-            recompute: false,
-            saves: true,
-        };
+        let step = step(&model, Method::SSA, false);
         let estimate = MemoryEstimate::new(&step, 1, &Device::Cpu);
         let weights = estimate.parameters;
         assert_eq!((estimate.optimizer, estimate.gradients), (2 * weights, weights));
@@ -228,13 +253,7 @@ mod tests {
     fn recomputation_and_fewer_rows_take_less() {
         let model = model();
         let at = |recompute, rows| {
-            let step = StepShape {
-                model: &model,
-                method: Method::SSA,
-                tokens: 8192,
-                recompute,
-                saves: true,
-            };
+            let step = step(&model, Method::SSA, recompute);
             MemoryEstimate::new(&step, rows, &Device::Cpu)
         };
         assert!(at(true, 8).peak < at(false, 8).peak / 2);
@@ -246,8 +265,7 @@ mod tests {
     fn the_largest_micro_batch_just_fits() {
         let model = model();
         for &method in Method::ALL {
-            let step =
-                StepShape { model: &model, method, tokens: 8192, recompute: true, saves: true };
+            let step = step(&model, method, true);
             let budget = 80 * GB;
             let rows = MemoryEstimate::largest_micro_batch(&step, budget, &Device::Cpu);
             assert!(rows > 0, "{method}");

@@ -13,6 +13,6 @@ use crate::Result;
 /// [`TrainError::File`](crate::TrainError::File).
 pub(crate) fn remove(directory: &Path) -> Result<()> {
     ssa_files::remove_leftovers(directory)?;
-    ssa_files::remove_files(directory, &["model.safetensors", "config.json"])?;
+    ssa_files::remove_files(directory, &ssa_model::checkpoint::FILES)?;
     Ok(ssa_files::remove_files(directory, &TOKENIZER_FILES)?)
 }

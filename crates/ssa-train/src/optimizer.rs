@@ -6,6 +6,7 @@ use ssa_kernels::{DType, Device, Scalar, Scalars, Tensor};
 use ssa_model::{ModelConfig, Parameters};
 
 use crate::Result;
+use crate::trainable::Trainable;
 
 /// The weights with weight decay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,12 +57,20 @@ pub struct Optimizer {
 }
 
 impl Optimizer {
-    /// Creates an optimizer with zero moments.
+    /// Creates an optimizer of the trainable parameters with zero moments.
     ///
     /// # Errors
     /// Same as [`Parameters::zeros`].
-    pub fn new(options: OptimizerOptions, config: &ModelConfig) -> Result<Self> {
-        Ok(Self::restored(options, Parameters::zeros(config)?, Parameters::zeros(config)?, 0))
+    pub fn new(
+        options: OptimizerOptions,
+        config: &ModelConfig,
+        trainable: &Trainable,
+    ) -> Result<Self> {
+        let zeros = || {
+            let is_kept = |name: &str| trainable.contains(name);
+            Parameters::zeros_for(config, &Device::Cpu, DType::F32, is_kept)
+        };
+        Ok(Self::restored(options, zeros()?, zeros()?, 0))
     }
 
     /// Creates an optimizer that continues after `steps` steps with the given moments.
@@ -82,7 +91,10 @@ impl Optimizer {
     pub(crate) fn move_to(&mut self, masters: &Parameters, device: &Device) -> Result<Parameters> {
         let moved = |moments: &Parameters| {
             moments.try_map(|_, tensor| -> Result<Tensor> {
-                // Zeros need no copy.
+                // Frozen parameters have no moments, and zeros need no copy.
+                if tensor.is_empty() {
+                    return Ok(Tensor::default());
+                }
                 if self.steps == 0 {
                     return Ok(Tensor::zeros_on(device, DType::F32, tensor.shape())?);
                 }
@@ -142,6 +154,7 @@ impl Optimizer {
         losses: &Scalars,
     ) -> Result<(Scalar, GradScale)> {
         let grads = grads.named().into_iter().map(|(_, tensor)| tensor);
+        let grads = grads.filter(|tensor| !tensor.is_empty());
         Ok(clipped_grad_norm(grads, self.options.max_grad_norm, losses)?)
     }
 
@@ -162,6 +175,10 @@ impl Optimizer {
         let mut residues = self.residues.iter_mut().flat_map(Parameters::named_mut);
         let tensors = parameters.named_mut().into_iter().zip(grads.named()).zip(moments);
         for (((name, parameter), (_, grad)), ((_, m), (_, v))) in tensors {
+            let residue = residues.next().map(|(_, residue)| residue);
+            if grad.is_empty() {
+                continue;
+            }
             let options = AdamwOptions {
                 lr: learning_rate as f32,
                 beta1: self.options.beta1,
@@ -173,7 +190,6 @@ impl Optimizer {
                     0.0
                 },
             };
-            let residue = residues.next().map(|(_, residue)| residue);
             adamw_step(parameter, residue, grad, Moments { m, v }, &options, step, scale)?;
         }
         Ok(())
@@ -249,7 +265,8 @@ mod tests {
             let mut weights = filled(&config, 1.0);
             let zeros = Parameters::zeros(&config).unwrap();
             let options = OptimizerOptions { decayed, ..OPTIONS };
-            step(&mut Optimizer::new(options, &config).unwrap(), &mut weights, &zeros);
+            let mut optimizer = Optimizer::new(options, &config, &Trainable::all(&config)).unwrap();
+            step(&mut optimizer, &mut weights, &zeros);
             for (name, tensor) in weights.named() {
                 let expected = if expects(decayed, &name) { 0.95 } else { 1.0 };
                 let values = tensor.as_slice().unwrap();
@@ -263,7 +280,7 @@ mod tests {
     fn the_gradient_is_clipped_as_a_whole() {
         let config = config();
         let grads = filled(&config, 1.0);
-        let mut optimizer = Optimizer::new(OPTIONS, &config).unwrap();
+        let mut optimizer = Optimizer::new(OPTIONS, &config, &Trainable::all(&config)).unwrap();
         let norm = norm(&optimizer, &grads);
         assert!((norm - (grads.count() as f64).sqrt()).abs() < 1e-6 * norm);
 
@@ -278,7 +295,7 @@ mod tests {
     fn a_step_with_a_loss_that_is_not_finite_changes_nothing() {
         let config = config();
         let (mut weights, grads) = (filled(&config, 1.0), filled(&config, 1.0));
-        let mut optimizer = Optimizer::new(OPTIONS, &config).unwrap();
+        let mut optimizer = Optimizer::new(OPTIONS, &config, &Trainable::all(&config)).unwrap();
         step(&mut optimizer, &mut weights, &grads);
         let before = (weights.clone(), optimizer.m.clone(), optimizer.v.clone());
         let mut losses = Scalars::new(&Device::Cpu);

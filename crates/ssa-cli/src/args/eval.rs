@@ -29,7 +29,8 @@ pub(crate) enum EvalCommand {
 #[command(after_help = "\
 Examples:
   ssa eval perplexity --model runs/demo/checkpoint
-  ssa eval perplexity --model runs/demo/checkpoint --data notes/ --budget 16x4,16x8")]
+  ssa eval perplexity --model runs/demo/checkpoint --data notes/ --budget 16x4,16x8
+  ssa eval perplexity --model HuggingFaceTB/SmolLM2-135M --data notes/ --budget 16x16")]
 pub(crate) struct PerplexityArgs {
     #[command(flatten)]
     pub(crate) held_out: HeldOutArgs,
@@ -68,8 +69,10 @@ pub(crate) struct AnalyzeArgs {
 /// A checkpoint and the text to measure it on, for both verbs.
 #[derive(Debug, Args)]
 pub(crate) struct HeldOutArgs {
-    /// Checkpoint directory in Hugging Face layout (config.json, model.safetensors).
-    #[arg(long, value_name = "DIR")]
+    /// Checkpoint directory in Hugging Face layout (config.json, safetensors weights); that of a run:
+    /// then its trained model, or its last checkpoint if it is not finished; or a model of the
+    /// Hugging Face Hub, OWNER/NAME[@REVISION].
+    #[arg(long, value_name = "DIR|NAME")]
     pub(crate) model: PathBuf,
     /// Text files or directories to measure on, or corpora from `ssa data prepare`. Default: the
     /// text held out by the run of the checkpoint, according to its config.toml; without a run, the

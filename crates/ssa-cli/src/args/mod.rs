@@ -5,8 +5,10 @@ mod about;
 mod bench;
 mod check;
 mod compute;
+mod convert;
 mod data;
 mod eval;
+mod export;
 mod forward;
 mod hints;
 #[cfg(test)]
@@ -25,10 +27,12 @@ pub(crate) use bench::{
 };
 pub(crate) use check::{DoctorArgs, SelftestArgs};
 pub(crate) use compute::{ComputeArgs, DeviceChoice, ThreadsArgs};
+pub(crate) use convert::ConvertArgs;
 pub(crate) use data::{
     DataArgs, DataCommand, InputArgs, InspectArgs, PrepareArgs, TrainTokenizerArgs,
 };
 pub(crate) use eval::{AnalyzeArgs, EvalArgs, EvalCommand, HeldOutArgs, PerplexityArgs};
+pub(crate) use export::{ExportArgs, ExportLayout};
 pub(crate) use forward::ForwardArgs;
 pub(crate) use hints::with_hint;
 pub(crate) use train::TrainArgs;
@@ -39,10 +43,11 @@ use crate::exit;
 const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (", env!("SSA_COMMIT"), ")");
 
 /// The environment variables, with their meaning.
-const ENVIRONMENT: [(&str, &str); 5] = [
+const ENVIRONMENT: [(&str, &str); 6] = [
     ("SSA_CACHE_DIR", "cache directory for compiled GPU kernels; ~/.cache/ssa by default"),
     ("HF_HOME", "cache of the Hugging Face Hub"),
-    ("HF_TOKEN", "token for private data on the Hugging Face Hub"),
+    ("HF_TOKEN", "token for private data and models on the Hugging Face Hub"),
+    ("HF_HUB_OFFLINE", "if 1, data and models of the Hub come from the cache alone"),
     ("CUDA_VISIBLE_DEVICES", "GPUs that may be used"),
     ("NO_COLOR", "if set, progress has no colors"),
 ];
@@ -71,6 +76,8 @@ pub(crate) enum Command {
     #[command(alias = "analyse")]
     Analyze(AnalyzeArgs),
     Data(DataArgs),
+    Convert(ConvertArgs),
+    Export(ExportArgs),
     Config(ConfigArgs),
     Forward(ForwardArgs),
     Selftest(SelftestArgs),

@@ -8,7 +8,7 @@ use ssa_kernels::ops::cross_entropy::IGNORE_INDEX;
 use ssa_kernels::{DType, Device, Tensor};
 use ssa_model::{
     AttentionMode, AttentionOptions, Input, LossDenominators, Method, Model, ModelConfig,
-    Objective, Parameters, SparseBudget, TrainBatch,
+    Objective, Parameters, SparseBudget, TrainBatch, parameter_count,
 };
 
 use ssa_train::{MemoryEstimate, StepShape};
@@ -45,7 +45,9 @@ fn check_memory(args: &ForwardArgs, model: &Model, rows: usize, row: usize) -> R
     let logits = rows.saturating_mul(row).saturating_mul(config.vocab_size * size_of::<f32>());
     let working = if args.train_stream.is_some() {
         let method = args.method.unwrap_or(config.attention_method);
-        let step = StepShape { model: config, method, tokens: row, recompute: false, saves: false };
+        let trained = parameter_count(config);
+        let (recompute, saves) = (false, false);
+        let step = StepShape { model: config, method, trained, tokens: row, recompute, saves };
         let MemoryEstimate { activations, working, gradients, .. } =
             MemoryEstimate::new(&step, rows, &device);
         activations.saturating_add(working).saturating_add(gradients)

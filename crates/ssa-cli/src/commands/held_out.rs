@@ -74,7 +74,12 @@ impl Subject {
     }
 }
 
-fn check_vocabulary(directory: &Path, config: &ModelConfig, tokenizer: &Tokenizer) -> Result<()> {
+/// Refuses a model that lacks tokens of its tokenizer.
+pub(super) fn check_vocabulary(
+    directory: &Path,
+    config: &ModelConfig,
+    tokenizer: &Tokenizer,
+) -> Result<()> {
     let needed = tokenizer.vocab_size();
     // More rows than tokens are common padding.
     if config.vocab_size == needed

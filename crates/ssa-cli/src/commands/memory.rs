@@ -34,7 +34,7 @@ pub(super) fn require_step(plan: &TrainPlan, device: &Device) -> Result<usize> {
         "set a smaller training.batch_size or data.sequence_length".to_owned()
     })?;
     if saves(plan) {
-        let copy = MemoryEstimate::checkpoint_copy(plan.model());
+        let copy = MemoryEstimate::checkpoint_copy(&shape(plan, false));
         require(&Device::Cpu, copy, "the copy that a checkpoint is written from", |_| {
             "set checkpoint.every_steps=0 and checkpoint.every_minutes=0, or a smaller model"
                 .to_owned()
@@ -65,8 +65,9 @@ pub(super) fn largest_micro_batch(
 
 fn shape(plan: &TrainPlan, recompute: bool) -> StepShape<'_> {
     let method = plan.objective().attention.method;
+    let (model, trained) = (plan.model(), plan.trainable().count());
     let (tokens, saves) = (plan.sequence_length(), saves(plan));
-    StepShape { model: plan.model(), method, tokens, recompute, saves }
+    StepShape { model, method, trained, tokens, recompute, saves }
 }
 
 /// Whether checkpoints are saved during the run.

@@ -3,10 +3,12 @@
 mod about;
 mod analyze;
 mod bench;
+mod convert;
 mod data;
 mod device;
 mod doctor;
 mod eval;
+mod export;
 mod forward;
 mod free_memory;
 mod held_out;
@@ -37,6 +39,8 @@ pub(crate) fn run(cli: Cli) -> Result<()> {
         },
         Command::Analyze(args) => analyze::run(&args, start(&args.held_out.compute)?),
         Command::Data(args) => data::run(&args.command),
+        Command::Convert(args) => convert::run(&args),
+        Command::Export(args) => export::run(&args),
         Command::Config(args) => about::config(&args),
         Command::Forward(args) => forward::run(&args, start(&args.compute)?),
         Command::Selftest(args) => selftest::run(&args, start(&args.compute)?),

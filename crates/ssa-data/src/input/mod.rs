@@ -31,7 +31,7 @@ use std::sync::Arc;
 use ssa_text::{Document, Tokenizer};
 
 pub(crate) use entries::entries;
-pub use hub::load_tokenizer;
+pub use hub::{load_tokenizer, model_directory};
 pub use source::{Record, Records, Source};
 pub(crate) use sum::ReadSum;
 pub use walk::{Sources, find_sources, read_documents};

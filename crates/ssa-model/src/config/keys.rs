@@ -38,8 +38,19 @@ impl<'a> Keys<'a> {
         self.get(key).is_some()
     }
 
+    pub(super) fn is_null(&self, key: &str) -> bool {
+        self.map.get(key).is_some_and(Value::is_null)
+    }
+
     pub(super) fn text(&self, key: &str) -> Result<Option<&'a str>> {
         self.read(key, "a string", Value::as_str)
+    }
+
+    pub(super) fn texts(&self, key: &str) -> Result<Vec<&'a str>> {
+        let texts = self.read(key, "a list of strings", |value| {
+            value.as_array()?.iter().map(Value::as_str).collect()
+        })?;
+        Ok(texts.unwrap_or_default())
     }
 
     pub(super) fn number(&self, key: &str) -> Result<Option<f64>> {

@@ -1,5 +1,6 @@
 //! The configuration of a model and its checks.
 
+mod family;
 mod json;
 mod keys;
 mod rope_scaling;
@@ -11,6 +12,8 @@ use std::ops::Deref;
 use ssa_kernels::ops::attention::selection::{SelectionOptions, SelectionRule};
 pub use ssa_kernels::ops::rope::RopeScaling;
 use ssa_names::UnknownName;
+
+use family::Family;
 
 use crate::method::{AttentionSizes, Method};
 use crate::options::{AttentionOptions, DocumentMasking};
@@ -49,6 +52,13 @@ pub struct ModelSettings {
     pub initializer_range: f64,
     /// Whether the output layer shares the embedding matrix.
     pub tie_word_embeddings: bool,
+    /// Whether attention outputs are multiplied by gates. Models that were trained without sparse
+    /// attention have none: plain Llama, Mistral and Qwen.
+    pub gated: bool,
+    /// Whether q, k and v have biases, as in Qwen2.
+    pub qkv_bias: bool,
+    /// Whether the heads of q and k are normalized before RoPE, as in Qwen3.
+    pub qk_norm: bool,
     /// Sparse attention budget in training: `block_size` and `block_counts`.
     pub budget: SparseBudget,
     /// Tokens of the sliding window; 0 for methods that have none.
@@ -79,6 +89,9 @@ impl ModelSettings {
             max_position_embeddings: 131_072,
             initializer_range: 0.02,
             tie_word_embeddings: true,
+            gated: true,
+            qkv_bias: false,
+            qk_norm: false,
             budget: SparseBudget::PAPER,
             window_size: 0,
             attention_method: Method::SSA,
@@ -177,6 +190,7 @@ impl ModelConfig {
         check_sizes(&settings, origin)?;
         check_numbers(&settings, origin)?;
         rope_scaling::check(&settings.rope_scaling, origin)?;
+        check_family(&settings, origin)?;
         let method = settings.attention_method;
         if method.uses_window() && settings.window_size == 0 {
             let expected =
@@ -236,6 +250,21 @@ fn check_sizes(settings: &ModelSettings, origin: &str) -> Result<()> {
         return Err(ModelError::config(origin, "head_dim", settings.head_dim, expected));
     }
     Ok(())
+}
+
+/// Without gates a model is one of the plain families, and runs one attention at a time.
+fn check_family(settings: &ModelSettings, origin: &str) -> Result<()> {
+    if Family::of(settings).is_none() {
+        let expected = "false for a model without gates that normalizes its queries and keys";
+        return Err(ModelError::config(origin, "qkv_bias", settings.qkv_bias, expected));
+    }
+    let method = settings.attention_method;
+    if settings.gated || !method.needs_gates() {
+        return Ok(());
+    }
+    let expected = "full or moba for a model without gates (self_attn.g_proj)\n\
+                    hint: add gates with `ssa convert`";
+    Err(ModelError::config(origin, "attention_method", method, expected))
 }
 
 fn check_numbers(settings: &ModelSettings, origin: &str) -> Result<()> {

@@ -92,6 +92,11 @@ impl Method {
     /// The methods that settings can name.
     pub const ALL: &'static [Self] = &[Self::FULL, Self::MOBA, Self::NSA, Self::SSA];
 
+    /// The method of a model that names none: full attention without gates, as it was then trained.
+    pub fn of_model(gated: bool) -> Self {
+        if gated { Self::default() } else { Self::FULL }
+    }
+
     /// Creates a method that is not in [`Method::ALL`]. Settings cannot name it.
     pub const fn new(spec: &'static MethodSpec) -> Self {
         Self(spec)
@@ -170,6 +175,12 @@ impl Method {
             }
         }
         gates
+    }
+
+    /// Whether it weighs outputs by gates: those of several attentions that it adds, or of two
+    /// streams that it aligns. With one attention at a time a model can do without gates.
+    pub fn needs_gates(self) -> bool {
+        self.is_aligned() || self.modes().any(|mode| self.attentions(mode).len() > 1)
     }
 
     /// Whether one of its attentions needs a `window_size`.

@@ -11,11 +11,12 @@ use ssa_kernels::ops::rms_norm::rms_norm_fwd;
 use ssa_kernels::ops::rope::RopeTable;
 use ssa_kernels::{Device, Documents, Tensor};
 
-use crate::attention::{AttentionContext, QueryKeyValue};
-use crate::error::InputError;
+use crate::attention::AttentionContext;
+use crate::error::{InputError, OptionsError};
 use crate::layer::{self, LayerContext};
+use crate::projection::QueryKeyValue;
 use crate::rope::GrowingRopeTable;
-use crate::{AttentionOptions, Input, ModelConfig, Parameters, Result, checkpoint};
+use crate::{AttentionOptions, Input, Method, ModelConfig, Parameters, Result, checkpoint};
 
 pub use training::Objective;
 
@@ -103,6 +104,11 @@ impl Model {
         &self.parameters
     }
 
+    /// The weights.
+    pub fn into_parameters(self) -> Parameters {
+        self.parameters
+    }
+
     /// The weights, mutable for an optimizer.
     pub fn parameters_mut(&mut self) -> &mut Parameters {
         &mut self.parameters
@@ -127,6 +133,7 @@ impl Model {
         options: &AttentionOptions,
         observer: &mut dyn FnMut(LayerAttention<'_>) -> Result<()>,
     ) -> Result<Tensor> {
+        self.check_gates(options.method)?;
         let plan = options.method.inference_plan(options.mode)?;
         let rows = Documents::rows(input.batch(), input.tokens())?;
         let rope = self.rope_for(input)?;
@@ -155,6 +162,14 @@ impl Model {
     /// If `hidden` does not have the model's width.
     pub fn logits(&self, hidden: &Tensor) -> Result<Tensor> {
         Ok(linear_fwd_f32(hidden, self.parameters.head())?)
+    }
+
+    /// Refuses a method that mixes or aligns gated outputs, if the model has no gates.
+    pub(crate) fn check_gates(&self, method: Method) -> Result<()> {
+        if self.config.gated || !method.needs_gates() {
+            return Ok(());
+        }
+        Err(OptionsError::NoGates { method: method.name() }.into())
     }
 
     /// Embeds the ids of an input.
@@ -186,7 +201,6 @@ impl Model {
             documents: input.documents(),
             rows,
             rope,
-            head_dim: self.config.head_dim,
             softmax_scale: self.config.softmax_scale(),
         };
         LayerContext { attention, rms_norm_eps: self.config.rms_norm_eps as f32 }

@@ -19,6 +19,7 @@ use ssa_kernels::{Documents, Scalar, Tensor};
 
 use super::Model;
 use crate::error::OptionsError;
+use crate::gradients::with_gradient_of;
 use crate::layer::{self, LayerContext, LayerSaved};
 use crate::losses::{LossDenominators, StepLosses};
 use crate::method::LayerPlan;
@@ -105,7 +106,9 @@ impl Model {
             };
             layer::backward(&mut dx, &saved, weights, &context, alignment, grads)?;
         }
-        embedding_bwd(&dx, batch.input().ids(), &mut grads.embed_tokens)?;
+        if !grads.embed_tokens.is_empty() {
+            embedding_bwd(&dx, batch.input().ids(), &mut grads.embed_tokens)?;
+        }
         Ok(())
     }
 
@@ -115,6 +118,7 @@ impl Model {
             return Err(OptionsError::StreamCount { streams: streams.len(), layers }.into());
         }
         let method = objective.attention.method;
+        self.check_gates(method)?;
         streams.iter().map(|&stream| method.training_plan(stream)).collect()
     }
 
@@ -159,14 +163,17 @@ impl Model {
         let weights = self.parameters();
         let norm = rms_norm_fwd(x, &weights.norm, context.rms_norm_eps)?;
         let mut dnorm = Tensor::zeros_like(x);
-        let dhead = grads.head_mut();
         let head = weights.head();
         let labels = batch.labels();
-        let loss = linear_cross_entropy_fwd_bwd(
-            &norm.out, head, labels, grad_scale, z_loss, &mut dnorm, dhead,
-        )?;
+        let loss = with_gradient_of(head, grads.head_mut(), |dhead| {
+            Ok(linear_cross_entropy_fwd_bwd(
+                &norm.out, head, labels, grad_scale, z_loss, &mut dnorm, dhead,
+            )?)
+        })?;
         let mut dx = Tensor::zeros_like(x);
-        rms_norm_bwd(&dnorm, x, &weights.norm, &norm.rstd, &mut dx, &mut grads.norm)?;
+        with_gradient_of(&weights.norm, &mut grads.norm, |dweight| {
+            Ok(rms_norm_bwd(&dnorm, x, &weights.norm, &norm.rstd, &mut dx, dweight)?)
+        })?;
         Ok((loss, dx))
     }
 }

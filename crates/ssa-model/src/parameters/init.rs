@@ -10,7 +10,7 @@ use super::Parameters;
 use crate::{ModelConfig, Result};
 
 impl Parameters {
-    /// Initializes parameters: matrices from N(0, `initializer_range`²), norm weights 1.
+    /// Initializes parameters: matrices from N(0, `initializer_range`²), norm weights 1, biases 0.
     ///
     /// # Determinism
     /// The same configuration and seed give the same bits for any number of threads: every tensor
@@ -22,13 +22,13 @@ impl Parameters {
     pub fn init(config: &ModelConfig, seed: u64) -> Result<Self> {
         let mut parameters = Self::zeros(config)?;
         let std = config.initializer_range as f32;
-        let fill = |(index, (_, tensor)): (usize, (String, &mut Tensor))| -> Result<()> {
-            let is_norm = tensor.shape().len() == 1;
+        let fill = |(index, (name, tensor)): (usize, (String, &mut Tensor))| -> Result<()> {
+            let is_matrix = tensor.shape().len() > 1;
             let values = tensor.as_mut_slice()?;
-            if is_norm {
-                values.fill(1.0);
-            } else {
+            if is_matrix {
                 fill_normal(values, std, seed, index as u64);
+            } else if !name.ends_with(".bias") {
+                values.fill(1.0);
             }
             Ok(())
         };

@@ -1,6 +1,7 @@
 //! The parameters of a model: its tensors, their names on disk and their shapes.
 
 mod init;
+mod layer;
 #[cfg(test)]
 mod tests;
 
@@ -11,92 +12,11 @@ use ssa_kernels::{DType, Device, Tensor};
 
 use crate::{ModelConfig, ModelError, Result};
 
-/// The sizes that define the shapes.
-struct Sizes {
-    hidden: usize,
-    /// HQ * D.
-    query: usize,
-    /// H * D.
-    key_value: usize,
-    /// 3 * HQ.
-    gates: usize,
-    /// F.
-    intermediate: usize,
-}
+pub use layer::LayerParameters;
 
-impl Sizes {
-    fn new(config: &ModelConfig) -> Self {
-        Self {
-            hidden: config.hidden_size,
-            query: config.num_attention_heads * config.head_dim,
-            key_value: config.num_key_value_heads * config.head_dim,
-            gates: 3 * config.num_attention_heads,
-            intermediate: config.intermediate_size,
-        }
-    }
-}
+pub(crate) use layer::G_PROJ;
 
-/// Declares [`LayerParameters`] from one table of documentation, field, name on disk and shape, so
-/// that the four cannot disagree.
-macro_rules! layer_parameters {
-    ($($(#[doc = $doc:literal])+ $field:ident: $name:literal [$($size:ident),+];)+) => {
-        /// The parameters of one decoder block. Matrices are `[outputs, inputs]`.
-        #[derive(Clone, Debug)]
-        pub struct LayerParameters {
-            $($(#[doc = $doc])+ pub $field: Tensor,)+
-        }
-
-        impl LayerParameters {
-            /// Creates every tensor from its name within the layer and its shape.
-            fn build<E>(
-                sizes: &Sizes,
-                mut make: impl FnMut(&str, &[usize]) -> Result<Tensor, E>,
-            ) -> Result<Self, E> {
-                Ok(Self { $($field: make($name, &[$(sizes.$size),+])?,)+ })
-            }
-
-            fn try_map<E>(
-                &self,
-                mut make: impl FnMut(&str, &Tensor) -> Result<Tensor, E>,
-            ) -> Result<Self, E> {
-                Ok(Self { $($field: make($name, &self.$field)?,)+ })
-            }
-
-            fn named(&self) -> impl Iterator<Item = (&'static str, &Tensor)> {
-                [$(($name, &self.$field)),+].into_iter()
-            }
-
-            fn named_mut(&mut self) -> impl Iterator<Item = (&'static str, &mut Tensor)> {
-                [$(($name, &mut self.$field)),+].into_iter()
-            }
-        }
-    };
-}
-
-layer_parameters! {
-    /// RMS-norm weight before attention, `[hidden]`.
-    input_layernorm: "input_layernorm.weight" [hidden];
-    /// Queries, `[HQ * D, hidden]`.
-    q_proj: "self_attn.q_proj.weight" [query, hidden];
-    /// Keys, `[H * D, hidden]`.
-    k_proj: "self_attn.k_proj.weight" [key_value, hidden];
-    /// Values, `[H * D, hidden]`.
-    v_proj: "self_attn.v_proj.weight" [key_value, hidden];
-    /// Attention output, `[hidden, HQ * D]`.
-    o_proj: "self_attn.o_proj.weight" [hidden, query];
-    /// Gates, `[3 * HQ, hidden]`: rows 3h, 3h+1 and 3h+2 gate the compression, selection (and full
-    /// attention) and window of query head h. Every method has all three, as in published
-    /// checkpoints; rows of branches that a method does not have are unused and get no gradient.
-    g_proj: "self_attn.g_proj.weight" [gates, hidden];
-    /// RMS-norm weight before the feed-forward layer, `[hidden]`.
-    post_attention_layernorm: "post_attention_layernorm.weight" [hidden];
-    /// Feed-forward gate, `[F, hidden]`.
-    gate_proj: "mlp.gate_proj.weight" [intermediate, hidden];
-    /// Feed-forward input, `[F, hidden]`.
-    up_proj: "mlp.up_proj.weight" [intermediate, hidden];
-    /// Feed-forward output, `[hidden, F]`.
-    down_proj: "mlp.down_proj.weight" [hidden, intermediate];
-}
+use layer::LayerShape;
 
 const EMBED_TOKENS: &str = "model.embed_tokens.weight";
 const NORM: &str = "model.norm.weight";
@@ -134,7 +54,24 @@ impl Parameters {
     /// # Errors
     /// Same as [`Parameters::zeros`], and if the device does not support this dtype.
     pub fn zeros_on(config: &ModelConfig, device: &Device, dtype: DType) -> Result<Self> {
-        Self::build(config, |_, shape| Ok(Tensor::zeros_on(device, dtype, shape)?))
+        Self::zeros_for(config, device, dtype, |_| true)
+    }
+
+    /// As [`Parameters::zeros_on`] for the parameters whose name is `kept`, and tensors without
+    /// elements for the others: the gradients and moments of a model of which parts are frozen.
+    ///
+    /// # Errors
+    /// As [`Parameters::zeros_on`].
+    pub fn zeros_for(
+        config: &ModelConfig,
+        device: &Device,
+        dtype: DType,
+        kept: impl Fn(&str) -> bool,
+    ) -> Result<Self> {
+        Self::build(config, |name, shape| match kept(name) {
+            true => Ok(Tensor::zeros_on(device, dtype, shape)?),
+            false => Ok(Tensor::default()),
+        })
     }
 
     /// Whether two sets of parameters have the same names, shapes, dtypes and elements.
@@ -201,13 +138,13 @@ impl Parameters {
         config: &ModelConfig,
         mut make: impl FnMut(&str, &[usize]) -> Result<Tensor, E>,
     ) -> Result<Self, E> {
-        let sizes = Sizes::new(config);
+        let shape = LayerShape::new(config);
         let embedding = [config.vocab_size, config.hidden_size];
         Ok(Self {
             embed_tokens: make(EMBED_TOKENS, &embedding)?,
             layers: (0..config.num_hidden_layers)
                 .map(|layer| {
-                    LayerParameters::build(&sizes, |name, shape| {
+                    LayerParameters::build(&shape, |name, shape| {
                         make(&layer_tensor(layer, name), shape)
                     })
                 })
@@ -261,6 +198,19 @@ impl Parameters {
     /// Number of parameters.
     pub fn count(&self) -> usize {
         self.named().iter().map(|(_, tensor)| tensor.len()).sum()
+    }
+
+    /// The name of the first tensor that holds NaN or an infinity.
+    ///
+    /// # Errors
+    /// [`ModelError::Kernel`] if their device fails.
+    pub fn first_not_finite(&self) -> Result<Option<String>> {
+        for (name, tensor) in self.named() {
+            if !tensor.to_vec()?.iter().all(|value| value.is_finite()) {
+                return Ok(Some(name));
+            }
+        }
+        Ok(None)
     }
 
     /// Checks that these are the tensors of a model of this configuration.

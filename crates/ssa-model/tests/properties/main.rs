@@ -5,3 +5,4 @@
 mod every_method;
 mod fifth_method;
 mod small_model;
+mod variants;

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! best/
-//!   config.json, model.safetensors   the model in Hugging Face layout
+//!   config.json, model.safetensors   the model in Hugging Face layout, with its Python files
 //!   tokenizer.json and the like      its tokenizer, unless text is read as bytes
 //!   best.json                        step and losses
 //! ```

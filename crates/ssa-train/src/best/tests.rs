@@ -25,6 +25,10 @@ fn best(step: usize, bits_per_byte: f64) -> Best {
     Best { step, by: AttentionMode::Sparse, validation }
 }
 
+/// The files of a model with the tokenizer `bytes`, by name.
+const FILES: [&str; 5] =
+    ["best.json", "config.json", "configuration_ssa.py", "model.safetensors", "modeling_ssa.py"];
+
 /// All entries except the lock of the run.
 fn names(directory: &Path) -> Vec<String> {
     let entries = fs::read_dir(directory).unwrap();
@@ -48,7 +52,7 @@ fn weights_and_numbers_are_replaced_together() {
         assert!(kept.parameters().same_elements(model(seed).parameters()).unwrap());
     }
     assert_eq!(names(run.path()), ["best"]);
-    assert_eq!(names(&run.path().join(BEST)), ["best.json", "config.json", "model.safetensors"]);
+    assert_eq!(names(&run.path().join(BEST)), FILES);
     assert_eq!(run.best().unwrap(), Some(best(20, 0.1)));
     remove(run.path()).unwrap();
     assert!(names(run.path()).is_empty());
@@ -138,7 +142,7 @@ fn notes_of_the_user_stay_with_the_best_weights() {
         fs::write(run.join("best").join(format!("{step}.txt")), "mine").unwrap();
     }
     assert_eq!(names(run), ["best"]);
-    let expected = ["10.txt", "20.txt", "30.txt", "best.json", "config.json", "model.safetensors"];
+    let expected = [&["10.txt", "20.txt", "30.txt"], &FILES[..]].concat();
     assert_eq!(names(&run.join(BEST)), expected);
 }
 

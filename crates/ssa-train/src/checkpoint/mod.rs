@@ -6,7 +6,9 @@
 //!   step-200/              a directory with such a name is complete: the rename comes last
 //!     config.json            the model in Hugging Face layout
 //!     model.safetensors
-//!     optimizer.safetensors  moments of AdamW: `m.<name>` and `v.<name>` of every weight
+//!     configuration_ssa.py   the model in Python, for transformers
+//!     modeling_ssa.py
+//!     optimizer.safetensors  moments of AdamW: `m.<name>` and `v.<name>` of every trained weight
 //!     config.toml            the configuration of the run
 //!     state.json             the progress of the run
 //!     SHA256SUMS             checksums of the other files, as `sha256sum -c` reads them
@@ -50,7 +52,7 @@ const RUN_CONFIG: &str = "config.toml";
 const STATE: &str = "state.json";
 const SUMS: &str = "SHA256SUMS";
 
-/// The files of a checkpoint except the checksums.
+/// The files that a run needs to resume.
 const FILES: [&str; 5] = [MODEL_CONFIG, MODEL, OPTIMIZER, RUN_CONFIG, STATE];
 
 /// The checkpoints of one run.

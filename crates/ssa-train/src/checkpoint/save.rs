@@ -6,7 +6,7 @@ use ssa_kernels::Tensor;
 use ssa_model::Parameters;
 use ssa_model::checkpoint::write_tensors;
 
-use super::{Checkpoints, FILES, LATEST, OPTIMIZER, RUN_CONFIG, RunState, STATE, partial, sums};
+use super::{Checkpoints, LATEST, OPTIMIZER, RUN_CONFIG, RunState, STATE, partial, sums};
 use crate::Result;
 use crate::lock::RunLock;
 use crate::plan::TrainPlan;
@@ -110,12 +110,16 @@ fn write_files(directory: &Path, snapshot: &Snapshot) -> Result<()> {
     write_tensors(&directory.join(OPTIMIZER), &moments, &[])?;
     ssa_files::write(&directory.join(RUN_CONFIG), snapshot.plan.config().to_toml())?;
     ssa_files::write_json(&directory.join(STATE), &snapshot.state)?;
-    sums::write(directory, &[&FILES[..], &tokenizer].concat())
+    let run = [OPTIMIZER, RUN_CONFIG, STATE];
+    let model = ssa_model::checkpoint::files(snapshot.plan.model());
+    sums::write(directory, &[model, &run, &tokenizer].concat())
 }
 
+/// The moments of the parameters that are trained.
 fn moments<'a>(
     which: &'a str,
     moments: &'a Parameters,
 ) -> impl Iterator<Item = (String, &'a Tensor)> {
-    moments.named().into_iter().map(move |(name, tensor)| (format!("{which}.{name}"), tensor))
+    let kept = moments.named().into_iter().filter(|(_, tensor)| !tensor.is_empty());
+    kept.map(move |(name, tensor)| (format!("{which}.{name}"), tensor))
 }

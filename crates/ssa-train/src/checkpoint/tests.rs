@@ -126,6 +126,21 @@ fn another_format_is_refused() {
     assert!(message.contains("state.json has format 3, this program reads format 2"), "{message}");
 }
 
+/// Older versions wrote no Python files.
+#[test]
+fn checkpoints_without_python_files_resume() {
+    let (_directory, checkpoints, _) = two_checkpoints();
+    let path = checkpoints.path(2);
+    for name in ["configuration_ssa.py", "modeling_ssa.py"] {
+        let sums = fs::read_to_string(path.join(SUMS)).unwrap();
+        let kept: Vec<_> = sums.lines().filter(|line| !line.ends_with(name)).collect();
+        assert_eq!(kept.len() + 1, sums.lines().count(), "{name}");
+        fs::write(path.join(SUMS), kept.join("\n")).unwrap();
+        fs::remove_file(path.join(name)).unwrap();
+    }
+    assert_eq!(checkpoints.newest().unwrap().unwrap().state().step, 2);
+}
+
 /// Format 1 has no held-out text.
 #[test]
 fn the_format_before_is_read() {
@@ -350,4 +365,37 @@ fn errors_are_those_of_the_crate() {
     assert!(Checkpoints::of_run(directory.path()).newest().unwrap().is_none());
     let error = Checkpoint::open(directory.path()).unwrap_err();
     assert!(matches!(error, TrainError::Checkpoint(CheckpointError::Damaged { .. })), "{error}");
+}
+
+#[test]
+fn runs_with_frozen_parameters_resume() {
+    let plan =
+        plan(&["optimizer.trainable=[\"q_proj\", \"g_proj\"]", "optimizer.frozen=[\"layers.0\"]"]);
+    let is_trained = |name: &str| {
+        name.contains("layers.1.") && (name.contains("q_proj") || name.contains("g_proj"))
+    };
+    let model = initial_model(&plan).unwrap();
+    let before = model.parameters().clone();
+    let mut trainer = Trainer::new(plan.clone(), model, rows(&plan)).unwrap();
+    trainer.step().unwrap();
+    let directory = tempdir().unwrap();
+    let checkpoints = Checkpoints::of_run(directory.path());
+    let lock = RunLock::take(directory.path()).unwrap();
+    checkpoints.save(&trainer.snapshot().unwrap(), KEEP_ALL, &lock).unwrap();
+
+    let newest = checkpoints.newest().unwrap().unwrap();
+    let moments = ssa_model::checkpoint::TensorFile::open(&newest.path().join(OPTIMIZER)).unwrap();
+    assert_eq!(moments.names().len(), 4);
+    assert!(moments.names().iter().all(|name| is_trained(name)));
+    let mut resumed = Trainer::resume(plan.clone(), &newest, rows(&plan)).unwrap();
+    for _ in 0..2 {
+        trainer.step().unwrap();
+        resumed.step().unwrap();
+    }
+    let [ours, theirs] = [trainer, resumed].map(|trainer| trainer.snapshot().unwrap());
+    assert!(ours.parameters.same_elements(&theirs.parameters).unwrap());
+    assert!(ours.m.same_elements(&theirs.m).unwrap());
+    for ((name, now), (_, before)) in ours.parameters.named().into_iter().zip(before.named()) {
+        assert_eq!(now.same_elements(before).unwrap(), !is_trained(&name), "{name}");
+    }
 }

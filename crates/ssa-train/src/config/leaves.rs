@@ -9,7 +9,7 @@ use ssa_model::{AttentionMode, DocumentMasking, Method, SparseBudget};
 use toml::Value;
 
 use super::schema::Leaf;
-use super::sections::AlignmentInput;
+use super::sections::{AlignmentInput, RopeType};
 use crate::optimizer::DecayedWeights;
 use crate::schedule::ScheduleShape;
 use crate::stream::StreamScope;
@@ -166,6 +166,7 @@ named_leaves!(
     AlignmentInput,
     StreamScope,
     ScheduleShape,
+    RopeType,
     DecayedWeights,
     SelectionRule,
 );

@@ -8,6 +8,7 @@ mod monitoring;
 mod overrides;
 mod paths;
 mod reference;
+mod rope_scaling;
 mod schema;
 mod sections;
 #[cfg(test)]
@@ -26,7 +27,7 @@ pub use reference::reference_page;
 pub use schema::Key;
 pub use sections::{
     AlignmentInput, CheckpointSection, DataSection, EvaluationSection, ModelSection,
-    ObjectiveSection, OptimizerSection, RopeScalingSection, RunSection, TrainConfig,
+    ObjectiveSection, OptimizerSection, RopeScalingSection, RopeType, RunSection, TrainConfig,
     TrainingSection,
 };
 pub use weighted_corpus::WeightedCorpus;
@@ -40,9 +41,22 @@ impl TrainConfig {
     /// [`ConfigError`] if the file cannot be read or is not TOML, or if a key or type in the file
     /// or an override is wrong. [`TrainPlan::new`](crate::TrainPlan::new) checks the values.
     pub fn load(path: &Path, overrides: &[String]) -> Result<Self, ConfigError> {
+        Ok(Self::load_with_keys(path, overrides)?.0)
+    }
+
+    /// [`load`](Self::load) with the keys that the file and the overrides give.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    pub(crate) fn load_with_keys(
+        path: &Path,
+        overrides: &[String],
+    ) -> Result<(Self, toml::Table), ConfigError> {
+        let origin = path.display().to_string();
         let text = std::fs::read_to_string(path)
             .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
-        Self::parse(&text, &path.display().to_string(), overrides)
+        let table = table(&text, &origin, overrides)?;
+        Ok((Self::from_table(table.clone(), &origin)?, table))
     }
 
     /// Like [`load`](Self::load), but from a string; errors name `origin` instead of the file.
@@ -50,12 +64,7 @@ impl TrainConfig {
     /// # Errors
     /// Same as [`load`](Self::load).
     pub fn parse(text: &str, origin: &str, overrides: &[String]) -> Result<Self, ConfigError> {
-        let mut table: toml::Table =
-            text.parse().map_err(|error| syntax_error(text, origin, &error))?;
-        // Check the file first: overrides could hide a mistake in it.
-        Self::from_table(table.clone(), origin)?;
-        apply_overrides(&mut table, overrides)?;
-        Self::from_table(table, origin)
+        Self::from_table(table(text, origin, overrides)?, origin)
     }
 
     /// Every key and section, in the order of the reference page.
@@ -87,6 +96,16 @@ impl TrainConfig {
         let keys = Self::keys();
         Self::read(&Value::Table(table), &KeyContext { origin, key: String::new(), keys: &keys })
     }
+}
+
+/// The keys that a text and overrides give.
+fn table(text: &str, origin: &str, overrides: &[String]) -> Result<toml::Table, ConfigError> {
+    let mut table: toml::Table =
+        text.parse().map_err(|error| syntax_error(text, origin, &error))?;
+    // The file is checked before overrides can cover up a mistake in it.
+    TrainConfig::from_table(table.clone(), origin)?;
+    apply_overrides(&mut table, overrides)?;
+    Ok(table)
 }
 
 fn syntax_error(text: &str, origin: &str, error: &toml::de::Error) -> ConfigError {

@@ -59,10 +59,13 @@ section! {
 section! {
     /// Size and shape of the model.
     pub struct ModelSection {
-        /// Checkpoint directory with the initial weights, for continued training with a longer
-        /// context, a different budget or a different method: `max_position_embeddings`,
-        /// `rope_scaling`, `block_size`, `block_counts` and `window_size` may differ from the
-        /// checkpoint's, all other keys of this section must match. Absent: random weights.
+        /// Model with the initial weights, for retrofits and for continued training with a longer
+        /// context, a different budget or a different method: a checkpoint directory, a run
+        /// directory, or a model of the Hugging Face Hub (`OWNER/NAME[@REVISION]`, also with
+        /// `hf://` in front). Keys of this section that are not set have the values of that model.
+        /// If they are set, `max_position_embeddings`, `rope_scaling`, `block_size`, `block_counts`
+        /// and `window_size` may differ from the model's, all other keys must match. Absent: random
+        /// weights.
         pub init_from: Option<PathBuf> = None,
         /// Vocabulary size, at least that of the tokenizer and at most 16777216; larger to match a
         /// padded checkpoint, for example. Absent: the size of the tokenizer's vocabulary.
@@ -81,7 +84,7 @@ section! {
         /// `hidden_size`.
         pub head_dim: usize = 32,
         /// Maximum document length in tokens, in training and at inference; at most 2147483648.
-        /// Absent: `data.sequence_length`.
+        /// Absent: `data.sequence_length`, or the value of `init_from` if that is larger.
         pub max_position_embeddings: Option<usize> = None,
         /// Base of the rotary position embedding.
         pub rope_theta: f64 = 500_000.0,
@@ -91,6 +94,14 @@ section! {
         pub initializer_range: f64 = 0.02,
         /// Whether the output layer shares the embedding matrix.
         pub tie_word_embeddings: bool = true,
+        /// Whether attention outputs are multiplied by gates (`self_attn.g_proj`). Methods `nsa` and
+        /// `ssa` need them; `ssa convert` adds them to a model without.
+        pub gated: bool = true,
+        /// Whether q, k and v have biases, as in Qwen2.
+        pub qkv_bias: bool = false,
+        /// Whether the heads of q and k are normalized before the rotary position embedding, as in
+        /// Qwen3.
+        pub qk_norm: bool = false,
         /// Tokens per block of sparse attention, at most 1048576. With `objective.selection =
         /// "reference"` a power of two.
         pub block_size: usize = 16,
@@ -105,9 +116,26 @@ section! {
     }
 }
 
+/// How the rotary position embedding is scaled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RopeType {
+    /// Long wavelengths are stretched, short ones are kept.
+    Llama3,
+    /// All wavelengths are stretched.
+    Linear,
+}
+
+ssa_names::names!(RopeType: "scaling of the rotary position embedding" {
+    Llama3 = "llama3",
+    Linear = "linear",
+});
+
 section! {
-    /// Llama 3 scaling of the rotary position embedding.
+    /// Scaling of the rotary position embedding.
     pub struct RopeScalingSection {
+        /// `llama3` keeps short wavelengths; `linear` scales all wavelengths by `factor` and uses no
+        /// other key of this section.
+        pub rope_type: RopeType = RopeType::Llama3,
         /// Factor by which the context grows.
         pub factor: f64 = 4.0,
         /// Wavelengths above `original_max_position_embeddings / low_freq_factor` tokens are scaled
@@ -139,8 +167,9 @@ section! {
         /// Share of the training text that is held out, between 0 and 1 (not used with
         /// `valid_paths` or `valid_corpora`).
         pub held_out_fraction: f64 = HELD_OUT_FRACTION,
-        /// Tokenizer of `paths` and of corpora without their own: `bytes`, a `tokenizer.json`, or a
-        /// directory with one. Absent: the tokenizer of the corpora; `bytes` for `paths`.
+        /// Tokenizer of `paths` and of corpora without their own: `bytes`, a `tokenizer.json`, a
+        /// directory with one, or a model of the Hugging Face Hub. Absent: the tokenizer of
+        /// `model.init_from` if it has one, else that of the corpora; `bytes` for `paths`.
         pub tokenizer: Option<PathBuf> = None,
         /// Whether to verify the checksums of all shards before the run, which reads every byte of
         /// them. If false, only sizes and index checksums are verified, for corpora with a
@@ -181,6 +210,10 @@ section! {
         /// the whole optimizer step, so the effective weight does not depend on the number of
         /// micro-batches.
         pub alpha: f64 = 10.0,
+        /// Steps over which the weight of the alignment loss grows linearly to `alpha`; 0 for no
+        /// warm-up. In a retrofit, sparse outputs are poor at first and should not pull full
+        /// attention toward them.
+        pub alpha_warmup_steps: usize = 0,
         /// Probability that full attention feeds the next layer in a step (method `ssa`).
         pub full_ratio: f64 = 0.5,
         /// Distance between full and sparse outputs: `smooth_l1` (with beta 1) or `mse`.
@@ -279,6 +312,13 @@ section! {
         /// Weights that decay: `matrices` (all except norm weights, whose neutral value is 1),
         /// `layers` (matrices in the layers: no norms, embedding or output layer) or `all`.
         pub weight_decay_on: DecayedWeights = DecayedWeights::Matrices,
+        /// Parameters to train, as patterns that match whole parts of a name between its dots, such
+        /// as `"q_proj"`, `"mlp"`, `"layers.0"` or `"embed_tokens"` (which includes a tied head). An
+        /// empty list means all parameters.
+        pub trainable: Vec<String> = vec![],
+        /// Parameters to freeze, as patterns of the same form; they take precedence over
+        /// `trainable`. A frozen parameter has no gradient and no optimizer state.
+        pub frozen: Vec<String> = vec![],
         /// Maximum global L2 norm of the gradient; a larger gradient is scaled down to it.
         pub max_grad_norm: f64 = 1.0,
     }

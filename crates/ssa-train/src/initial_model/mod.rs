@@ -1,14 +1,17 @@
 //! The initial weights of a run.
 
+mod configuration;
+
 use std::path::Path;
 
 use ssa_model::{Model, ModelConfig};
 
 use crate::checkpoint::verify_model;
+use crate::model_source::ModelSource;
 use crate::plan::TrainPlan;
 use crate::{Result, TrainError};
 
-/// Creates the initial model: random weights from the seed, or the weights of the checkpoint
+/// Creates the initial model: random weights from the seed, or the weights of the model
 /// `model.init_from`.
 ///
 /// A checkpoint only supplies weights. Maximum document length, RoPE scaling, blocks, window and
@@ -20,14 +23,15 @@ use crate::{Result, TrainError};
 /// [`TrainError::InitFrom`] if anything else differs, [`TrainError::Model`] if the checkpoint
 /// cannot be read, [`TrainError::Checkpoint`] if its checksums do not match.
 pub fn initial_model(plan: &TrainPlan) -> Result<Model> {
-    let Some(directory) = plan.init_from() else {
+    let Some(name) = plan.init_from() else {
         return Ok(Model::init(plan.model().clone(), plan.seed())?);
     };
+    let directory = &ModelSource::find(name)?.directory;
     verify_model(directory)?;
     let checkpoint = Model::load(directory)?;
     check_vocabulary(directory, plan.tokenizer().vocab_size(), checkpoint.config())?;
     check_same_function(directory, plan.model(), checkpoint.config())?;
-    Ok(Model::new(plan.model().clone(), checkpoint.parameters().clone())?)
+    Ok(Model::new(plan.model().clone(), checkpoint.into_parameters())?)
 }
 
 /// The checkpoint's vocabulary must cover every token of the data. It may be larger: published
@@ -58,6 +62,9 @@ fn check_same_function(
             ("rope_theta", config.rope_theta.to_string()),
             ("rms_norm_eps", config.rms_norm_eps.to_string()),
             ("tie_word_embeddings", config.tie_word_embeddings.to_string()),
+            ("gated", config.gated.to_string()),
+            ("qkv_bias", config.qkv_bias.to_string()),
+            ("qk_norm", config.qk_norm.to_string()),
         ]
     };
     let pairs = keys(configured).into_iter().zip(keys(checkpoint));

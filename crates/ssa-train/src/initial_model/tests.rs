@@ -81,3 +81,48 @@ fn a_missing_checkpoint_is_named() {
     let message = initial_model(&plan(&["model.init_from=no/such"])).err().unwrap().to_string();
     assert!(message.contains("no/such"), "{message}");
 }
+
+#[test]
+fn keys_that_are_not_given_are_those_of_the_model() {
+    let directory = tempdir().unwrap();
+    let saved = plan(&[
+        "model.num_attention_heads=6",
+        "model.num_key_value_heads=2",
+        "model.qk_norm=true",
+        "model.vocab_size=300",
+        "model.max_position_embeddings=4096",
+        "model.block_counts=7",
+        "model.rope_scaling.rope_type=linear",
+        "model.rope_scaling.factor=2",
+    ]);
+    initial_model(&saved).unwrap().save(directory.path()).unwrap();
+    let file = directory.path().join("run.toml");
+    let load = |text: &str, overrides: &[&str]| {
+        let init_from = format!("model.init_from={}", directory.path().display());
+        let overrides: Vec<String> =
+            overrides.iter().map(|&text| text.to_owned()).chain([init_from]).collect();
+        std::fs::write(&file, text).unwrap();
+        TrainConfig::load_new(&file, &overrides).unwrap()
+    };
+    let config = load("", &[]);
+    let new = TrainPlan::new(config.clone()).unwrap();
+    assert_eq!(new.model(), saved.model());
+    initial_model(&new).unwrap();
+    // What is written down says it all: it can be read without the model.
+    let again = TrainConfig::parse(&config.to_toml(), "config.toml", &[]).unwrap();
+    assert_eq!(again, config);
+    assert_eq!(config.data.tokenizer, None);
+
+    let config = load("[model]\nblock_counts = 3", &["model.rope_theta=10000"]);
+    let new = TrainPlan::new(config).unwrap();
+    assert_eq!((new.model().budget.block_counts(), new.model().rope_theta), (3, 10_000.0));
+    let message = initial_model(&new).err().unwrap().to_string();
+    assert!(message.contains("rope_theta is 10000, the checkpoint has 500000"), "{message}");
+    let longer = load("[data]\nsequence_length = 8192", &[]);
+    assert_eq!(longer.model.max_position_embeddings, Some(8192));
+
+    std::fs::write(directory.path().join("tokenizer.json"), "{}").unwrap();
+    assert_eq!(load("", &[]).data.tokenizer.as_deref(), Some(directory.path()));
+    let bytes = load("[data]\ntokenizer = \"bytes\"", &[]).data.tokenizer;
+    assert_eq!(bytes.as_deref(), Some(Path::new("bytes")));
+}

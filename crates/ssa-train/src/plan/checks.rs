@@ -153,6 +153,7 @@ fn check_objective(config: &TrainConfig) -> Check {
         |alpha| alpha >= 0.0,
         "a non-negative number below 3e38",
     )?;
+    count_or_zero("objective.alpha_warmup_steps", objective.alpha_warmup_steps)?;
     share("objective.full_ratio", objective.full_ratio)?;
     number(
         "objective.z_loss",

@@ -12,11 +12,12 @@ use ssa_model::{
 };
 
 use crate::batch_ramp::BatchRamp;
-use crate::config::{AlignmentInput, ConfigError, TrainConfig};
+use crate::config::{AlignmentInput, ConfigError, RopeScalingSection, TrainConfig};
 use crate::error::TrainError;
 use crate::optimizer::OptimizerOptions;
 use crate::schedule::Schedule;
 use crate::stream::StreamDraw;
+use crate::trainable::Trainable;
 
 mod checks;
 #[cfg(test)]
@@ -36,6 +37,7 @@ pub struct TrainPlan {
     batches: BatchRamp,
     schedule: Schedule,
     optimizer: OptimizerOptions,
+    trainable: Trainable,
 }
 
 impl TrainPlan {
@@ -63,6 +65,7 @@ impl TrainPlan {
         let settings = &config.optimizer;
         Ok(Self {
             objective: objective(&config, &model),
+            trainable: Trainable::new(settings, &model)?,
             streams: StreamDraw::new(
                 config.objective.method,
                 config.run.seed,
@@ -139,6 +142,21 @@ impl TrainPlan {
         &self.optimizer
     }
 
+    /// The trainable parameters.
+    pub fn trainable(&self) -> &Trainable {
+        &self.trainable
+    }
+
+    /// Weight of the alignment loss in a step, counted from 0. It warms up linearly, like the learning
+    /// rate.
+    pub fn alpha(&self, step: usize) -> f32 {
+        let warmup = self.config.objective.alpha_warmup_steps;
+        if step >= warmup {
+            return self.objective.alpha;
+        }
+        (self.config.objective.alpha * (step + 1) as f64 / (warmup + 1) as f64) as f32
+    }
+
     /// Optimizer steps of the run.
     pub fn steps(&self) -> usize {
         self.config.training.steps
@@ -209,22 +227,13 @@ fn model_config(config: &TrainConfig, tokenizer: &Tokenizer) -> Result<ModelConf
     let section = &config.model;
     let method = config.objective.method;
     let rope_scaling =
-        section.rope_scaling.as_ref().map_or(RopeScaling::None, |scaling| RopeScaling::Llama3 {
-            factor: scaling.factor,
-            low_freq_factor: scaling.low_freq_factor,
-            high_freq_factor: scaling.high_freq_factor,
-            original_max_position_embeddings: scaling.original_max_position_embeddings,
-        });
+        section.rope_scaling.as_ref().map_or(RopeScaling::None, RopeScalingSection::scaling);
     let vocab_size = section.vocab_size.unwrap_or(tokenizer.vocab_size());
     if vocab_size < tokenizer.vocab_size() {
         return Err(ConfigError::Value {
             key: "model.vocab_size".to_owned(),
             value: vocab_size.to_string(),
-            expected: format!(
-                "at least {}, the vocabulary of the tokenizer of the data\nhint: prepare the data \
-                 with the tokenizer of the model",
-                tokenizer.vocab_size()
-            ),
+            expected: expected_vocabulary(config, vocab_size, tokenizer.vocab_size()),
         });
     }
     let budget = SparseBudget::new(section.block_size, section.block_counts).map_err(|_| {
@@ -255,6 +264,9 @@ fn model_config(config: &TrainConfig, tokenizer: &Tokenizer) -> Result<ModelConf
             .unwrap_or(config.data.sequence_length),
         initializer_range: section.initializer_range,
         tie_word_embeddings: section.tie_word_embeddings,
+        gated: section.gated,
+        qkv_bias: section.qkv_bias,
+        qk_norm: section.qk_norm,
         budget,
         window_size: if method.uses_window() { section.window_size } else { 0 },
         attention_method: method,
@@ -263,7 +275,11 @@ fn model_config(config: &TrainConfig, tokenizer: &Tokenizer) -> Result<ModelConf
     };
     ModelConfig::new(settings).map_err(|error| match error {
         ModelError::Config { key, value, expected, .. } => {
-            ConfigError::Value { key: format!("model.{key}"), value, expected }
+            let key = match key.as_str() {
+                "attention_method" => "objective.method".to_owned(),
+                _ => format!("model.{key}"),
+            };
+            ConfigError::Value { key, value, expected }
         }
         other => ConfigError::Value {
             key: "model".to_owned(),
@@ -271,6 +287,19 @@ fn model_config(config: &TrainConfig, tokenizer: &Tokenizer) -> Result<ModelConf
             expected: format!("a model that can be built: {other}"),
         },
     })
+}
+
+/// The vocabulary that the tokenizer needs, and why the model has a smaller one.
+fn expected_vocabulary(config: &TrainConfig, vocab_size: usize, needed: usize) -> String {
+    let expected = format!("at least {needed}, the vocabulary of the tokenizer of the data");
+    match &config.model.init_from {
+        None => format!("{expected}\nhint: prepare the data with the tokenizer of the model"),
+        Some(name) => format!(
+            "{expected}\nhint: {} has a vocabulary of {vocab_size}, but the tokenizer of the data has \
+             one of {needed}: prepare the data with the tokenizer of the model",
+            name.display()
+        ),
+    }
 }
 
 fn objective(config: &TrainConfig, model: &ModelConfig) -> Objective {

@@ -191,7 +191,14 @@ fn a_link_is_not_followed_out_of_the_run() {
     std::os::unix::fs::symlink(&elsewhere, &checkpoint).unwrap();
     let error = RunDir::create_named(&path, Existing::Replace).unwrap_err();
     assert!(matches!(error, TrainError::NotARun { .. }), "{error}");
-    assert_eq!(names(&elsewhere), ["config.json", "model.safetensors", "tokenizer.json"]);
+    let files = [
+        "config.json",
+        "configuration_ssa.py",
+        "model.safetensors",
+        "modeling_ssa.py",
+        "tokenizer.json",
+    ];
+    assert_eq!(names(&elsewhere), files);
 }
 
 #[test]

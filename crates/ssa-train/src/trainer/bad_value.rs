@@ -14,10 +14,8 @@ impl Trainer {
     /// # Errors
     /// Same as [`Trainer::step`].
     pub(crate) fn first_bad_value(&self) -> Result<String> {
-        for (name, tensor) in self.model.parameters().named() {
-            if is_bad(tensor)? {
-                return Ok(format!("the weight {name}"));
-            }
+        if let Some(name) = self.model.parameters().first_not_finite()? {
+            return Ok(format!("the weight {name}"));
         }
         for (index, batch) in (0..).zip(self.indices()) {
             if let Some(place) = self.first_bad_activation(index, batch)? {

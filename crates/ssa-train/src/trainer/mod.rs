@@ -7,7 +7,9 @@ use std::time::{Duration, Instant};
 
 use ssa_data::{Batch, Loader, Mixture, Prefetch};
 use ssa_kernels::{DType, Device, Documents};
-use ssa_model::{Input, LossDenominators, Losses, Model, Parameters, StepLosses, TrainBatch};
+use ssa_model::{
+    Input, LossDenominators, Losses, Model, Objective, Parameters, StepLosses, TrainBatch,
+};
 
 use crate::checkpoint::BadSteps;
 use crate::fingerprint::fingerprint;
@@ -87,8 +89,8 @@ impl Trainer {
         let micro_batch_size = plan.batches().micro_batch_size;
         let loader = Loader::new(rows, micro_batch_size, plan.seed())?;
         let batches = Prefetch::new(loader, plan.batches().full / micro_batch_size * STEPS_AHEAD)?;
-        let optimizer = Optimizer::new(*plan.optimizer(), model.config())?;
-        let grads = Parameters::zeros(model.config())?;
+        let optimizer = Optimizer::new(*plan.optimizer(), model.config(), plan.trainable())?;
+        let grads = gradients(&plan, &Device::Cpu)?;
         let bad_steps = BadSteps::default();
         let flops = StepFlops::new(&plan);
         Ok(Self {
@@ -118,7 +120,7 @@ impl Trainer {
         let masters = self.optimizer.masters(self.model.parameters())?;
         let weights = self.optimizer.move_to(&masters, device)?;
         *self.model.parameters_mut() = weights;
-        self.grads = Parameters::zeros_on(self.model.config(), device, DType::F32)?;
+        self.grads = gradients(&self.plan, device)?;
         Ok(self)
     }
 
@@ -247,15 +249,15 @@ impl Trainer {
     ) -> Result<StepLosses> {
         self.grads.fill_zero();
         let layers = self.model.config().num_hidden_layers;
-        let objective = self.plan.objective();
-        let mut losses = self.model.step_losses(objective, denominators);
+        let objective = Objective { alpha: self.alpha() as f32, ..self.plan.objective().clone() };
+        let mut losses = self.model.step_losses(&objective, denominators);
         for (index, batch) in batches.into_iter().enumerate() {
             if self.stop.load(Ordering::Relaxed) {
                 return Err(TrainError::Stopped);
             }
             let streams = self.plan.streams().streams(self.done as u64, index as u64, layers);
             let batch = train_batch(batch)?;
-            self.model.train_step(&batch, objective, &streams, &mut losses, &mut self.grads)?;
+            self.model.train_step(&batch, &objective, &streams, &mut losses, &mut self.grads)?;
         }
         Ok(losses)
     }
@@ -271,10 +273,10 @@ impl Trainer {
         Ok((losses, norm))
     }
 
-    /// The weight of the alignment loss; 0 for methods without one.
+    /// The weight of the alignment loss in the next step; 0 for methods without one.
     fn alpha(&self) -> f64 {
-        let objective = self.plan.objective();
-        if objective.attention.method.is_aligned() { f64::from(objective.alpha) } else { 0.0 }
+        let aligned = self.plan.objective().attention.method.is_aligned();
+        if aligned { f64::from(self.plan.alpha(self.done)) } else { 0.0 }
     }
 
     fn check_finite(&self, what: &'static str, value: f64) -> Result<()> {
@@ -303,6 +305,12 @@ impl Iterator for Trainer {
 /// The duration of a step, at least a nanosecond because rates divide by it.
 fn positive_seconds(elapsed: Duration) -> f64 {
     elapsed.max(Duration::from_nanos(1)).as_secs_f64()
+}
+
+/// Gradients of the parameters that the plan trains.
+fn gradients(plan: &TrainPlan, device: &Device) -> Result<Parameters> {
+    let is_kept = |name: &str| plan.trainable().contains(name);
+    Ok(Parameters::zeros_for(plan.model(), device, DType::F32, is_kept)?)
 }
 
 /// The denominators of the means over all micro-batches of a step.

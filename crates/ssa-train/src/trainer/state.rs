@@ -21,7 +21,7 @@ impl Trainer {
         checkpoint: &Checkpoint,
         rows: impl Into<Mixture>,
     ) -> Result<Self> {
-        let Restored { parameters, m, v } = checkpoint.restore(plan.model())?;
+        let Restored { parameters, m, v } = checkpoint.restore(&plan)?;
         let state = checkpoint.state();
         let model = Model::new(plan.model().clone(), parameters)?;
         let mut trainer = Self::new(plan, model, rows)?;
@@ -55,7 +55,7 @@ impl Trainer {
     /// Rolls weights, moments and step back to a checkpoint. Rows already read are not read again,
     /// because they include the rows of the bad steps.
     pub(crate) fn roll_back(&mut self, checkpoint: &Checkpoint) -> Result<()> {
-        let Restored { parameters, m, v } = checkpoint.restore(self.plan.model())?;
+        let Restored { parameters, m, v } = checkpoint.restore(&self.plan)?;
         let state = checkpoint.state();
         let device = self.model.device();
         self.optimizer = Optimizer::restored(*self.plan.optimizer(), m, v, state.optimizer_steps);

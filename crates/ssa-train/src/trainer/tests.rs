@@ -289,3 +289,21 @@ fn a_clock_that_stands_still_gives_finite_rates() {
     assert!(seconds > 0.0 && (1e24 / seconds).is_finite());
     assert_eq!(positive_seconds(Duration::from_millis(250)), 0.25);
 }
+
+#[test]
+fn the_weight_of_the_alignment_loss_warms_up() {
+    let alphas = |overrides: &[&str]| -> Vec<f64> {
+        run(&mut trainer(overrides)).iter().map(|metrics| metrics.effective_alpha).collect()
+    };
+    let ramp = ["objective.alpha=8", "objective.alpha_warmup_steps=3"];
+    assert_eq!(alphas(&ramp), [2.0, 4.0, 6.0, 8.0]);
+    assert_eq!(alphas(&["objective.alpha=8"]), [8.0; 4]);
+    assert_eq!(alphas(&[ramp[1], "objective.method=full"]), [0.0; 4]);
+    // The step runs by the weight that it logs.
+    let weights = |overrides: &[&str]| {
+        let mut trainer = trainer(overrides);
+        trainer.step().unwrap();
+        trainer.into_model().into_parameters()
+    };
+    assert!(weights(&ramp).same_elements(&weights(&["objective.alpha=2"])).unwrap());
+}

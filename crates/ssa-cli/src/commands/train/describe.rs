@@ -42,6 +42,11 @@ pub(super) fn device_name(device: &Device) -> String {
 
 fn lines(plan: &TrainPlan, data: &Dataset, device: &Device) -> Vec<String> {
     let mut lines = vec![model_line(plan.model())];
+    lines.extend(plan.init_from().map(|name| format!("weights: from {}", name.display())));
+    if !plan.trainable().is_all() {
+        let trained = grouped(plan.trainable().count());
+        lines.push(format!("frozen: all but {trained} parameters"));
+    }
     let passes = data.train.epochs(plan.batches().total_rows(plan.steps()));
     lines.extend(training_lines(data, &passes));
     lines.extend(held_out_lines(plan, &data.held_out));

@@ -18,7 +18,11 @@ const MOST_PARAMETERS_FOR_BUILT_IN_TEXT: u64 = 100_000_000;
 /// Reads the configuration, applies the arguments and checks the result.
 pub(super) fn load(args: &TrainArgs) -> Result<TrainPlan> {
     TrainConfig::check_keys(&args.allow_change, "--allow-change")?;
-    let mut config = TrainConfig::load(&config_path(args)?, &args.overrides)?;
+    let path = config_path(args)?;
+    let mut config = match &args.resume {
+        Some(_) => TrainConfig::load(&path, &args.overrides)?,
+        None => TrainConfig::load_new(&path, &args.overrides)?,
+    };
     if !args.data.is_empty() {
         let (corpora, paths): (Vec<PathBuf>, _) =
             args.data.iter().cloned().partition(|path| Corpus::is_at(path));

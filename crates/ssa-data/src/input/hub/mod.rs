@@ -1,8 +1,9 @@
-//! Datasets and tokenizers of the Hugging Face Hub, by name.
+//! Datasets, models and tokenizers of the Hugging Face Hub, by name.
 //!
 //! With `HF_HUB_OFFLINE` set, names are looked up only in the cache, as in huggingface_hub: files
 //! that an earlier download of the same revision left there.
 
+mod model;
 mod offline;
 mod tokenizer;
 
@@ -13,6 +14,7 @@ use hf_hub::api::sync::{Api, ApiBuilder, ApiError, ApiRepo};
 use hf_hub::{Cache, Repo, RepoType};
 use serde::Deserialize;
 
+pub use model::model_directory;
 pub use tokenizer::load_tokenizer;
 
 use super::pattern;

@@ -5,7 +5,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use hf_hub::Cache;
+use hf_hub::{Cache, Repo};
 
 use super::{Listing, Sibling, repo};
 
@@ -16,9 +16,14 @@ pub(super) fn is_set() -> bool {
     })
 }
 
-/// The cached files of a revision: a branch, a tag or a commit.
-pub(super) fn listing(cache: &Cache, dataset: &str, revision: &str) -> Result<Listing, String> {
-    let folder = cache.path().join(repo(dataset, revision).folder_name());
+/// The commit of a revision, which is a branch, a tag or a commit, and the folder of the cache that
+/// holds its files.
+pub(super) fn snapshot(
+    cache: &Cache,
+    repo: &Repo,
+    revision: &str,
+) -> Result<(String, PathBuf), String> {
+    let folder = cache.path().join(repo.folder_name());
     let named = fs::read_to_string(folder.join("refs").join(revision));
     let commit = named.map_or_else(|_| revision.to_owned(), |commit| commit.trim().to_owned());
     let snapshot = folder.join("snapshots").join(&commit);
@@ -26,6 +31,12 @@ pub(super) fn listing(cache: &Cache, dataset: &str, revision: &str) -> Result<Li
         let folder = folder.display();
         return Err(format!("{revision} is not in the cache {folder}, and HF_HUB_OFFLINE is set"));
     }
+    Ok((commit, snapshot))
+}
+
+/// The files that the cache has of a revision.
+pub(super) fn listing(cache: &Cache, dataset: &str, revision: &str) -> Result<Listing, String> {
+    let (commit, snapshot) = snapshot(cache, &repo(dataset, revision), revision)?;
     let mut siblings = Vec::new();
     walk(&snapshot, "", &mut siblings)
         .map_err(|error| format!("{}: {error}", snapshot.display()))?;
