@@ -11,6 +11,13 @@ pub struct Conversation {
     tools: Option<Json>,
 }
 
+impl Default for Conversation {
+    /// A conversation without messages.
+    fn default() -> Self {
+        Self { messages: Json::List(Vec::new()), tools: None }
+    }
+}
+
 /// Keys of messages that are lost unless a chat template writes them.
 const TEMPLATE_KEYS: [&str; 7] = [
     "tool_calls",
@@ -64,6 +71,13 @@ impl Conversation {
         let messages = Json::parse(messages)
             .map_err(|cause| TextError::Conversation { cause: format!("not JSON: {cause}") })?;
         Self::new(messages, None)
+    }
+
+    /// Adds a message of text at the end.
+    pub fn push(&mut self, role: &str, content: &str) {
+        let Json::List(messages) = &mut self.messages else { return };
+        let entry = |key: &str, text: &str| (key.to_owned(), Json::String(text.to_owned()));
+        messages.push(Json::Object(vec![entry("role", role), entry("content", content)]));
     }
 
     /// Whether there is no message.

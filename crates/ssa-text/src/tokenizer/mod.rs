@@ -13,6 +13,7 @@ pub use hugging_face::HfTokenizer;
 
 use crate::bytes::ByteTokenizer;
 use crate::chat::Conversation;
+use crate::decoder::Decoder;
 use crate::document::Document;
 use crate::encoder::Encoder;
 use crate::{Result, TextError};
@@ -101,6 +102,25 @@ impl Tokenizer {
         Ok(ids)
     }
 
+    /// The ids of a text that a model continues: those of [`encode`](Self::encode) after the tokens
+    /// that the tokenizer puts before every text, such as `<|begin_of_text|>`.
+    ///
+    /// # Errors
+    /// As [`encode`](Self::encode).
+    pub fn encode_prompt(&self, text: &[u8]) -> Result<Vec<u32>> {
+        let mut ids = match self {
+            Self::Bytes => Vec::new(),
+            Self::Hf(tokenizer) => tokenizer.prefix()?,
+        };
+        self.encoder().append(text, &mut ids)?;
+        Ok(ids)
+    }
+
+    /// A decoder of ids that arrive one at a time.
+    pub fn decoder(&self) -> Decoder<'_> {
+        Decoder::new(self)
+    }
+
     /// The text of the ids, special tokens spelled out. Bytes that are not UTF-8 become U+FFFD.
     ///
     /// # Errors
@@ -133,6 +153,19 @@ impl Tokenizer {
         match self {
             Self::Hf(tokenizer) => tokenizer.render(conversation),
             Self::Bytes => conversation.paragraphs(),
+        }
+    }
+
+    /// A conversation up to where the assistant's next message begins, by the chat template
+    /// (`add_generation_prompt`).
+    ///
+    /// # Errors
+    /// [`TextError::NoChatTemplate`] if the tokenizer has none, and
+    /// [`TextError::ChatTemplate`] as [`render`](Self::render).
+    pub fn render_prompt(&self, conversation: &Conversation) -> Result<String> {
+        match self {
+            Self::Hf(tokenizer) => tokenizer.render_prompt(conversation),
+            Self::Bytes => Err(TextError::NoChatTemplate { tokenizer: BYTES.to_owned() }),
         }
     }
 
