@@ -183,9 +183,28 @@ mod tests {
     }
 
     const TOKENS: [&str; 22] = [
-        "</s>", "\u{2581}", "\u{2581}a", "b", "##c", "\u{2581}\u{2581}", "<0x41>", "<0xE4>",
-        "<0xB8>", "<0xAD>", "<0xFF>", "<0x0A>", "\u{e4}", "\u{b8}", "\u{143}", "\u{120}x", ".",
-        " ", "\u{fffd}", "d</w>", "\u{4e2d}", "<0xZZ>",
+        "</s>",
+        "\u{2581}",
+        "\u{2581}a",
+        "b",
+        "##c",
+        "\u{2581}\u{2581}",
+        "<0x41>",
+        "<0xE4>",
+        "<0xB8>",
+        "<0xAD>",
+        "<0xFF>",
+        "<0x0A>",
+        "\u{e4}",
+        "\u{b8}",
+        "\u{143}",
+        "\u{120}x",
+        ".",
+        " ",
+        "\u{fffd}",
+        "d</w>",
+        "\u{4e2d}",
+        "<0xZZ>",
     ];
 
     fn decoders() -> Vec<Value> {
@@ -253,7 +272,10 @@ mod tests {
         };
         let bytes = Tokenizer::Bytes;
         assert_eq!(pieces(&bytes, &[0xe4, 0xb8, 0xad, 0x61]), ["", "", "\u{4e2d}", "a", ""]);
-        assert_eq!(pieces(&bytes, &[0xe4, 0x61, 0xff, 0xe4]), ["", "\u{fffd}a", "\u{fffd}", "", "\u{fffd}"]);
+        assert_eq!(
+            pieces(&bytes, &[0xe4, 0x61, 0xff, 0xe4]),
+            ["", "\u{fffd}a", "\u{fffd}", "", "\u{fffd}"]
+        );
         assert_eq!(pieces(&bytes, &[0x61, ByteTokenizer::EOS]), ["a", "", ""]);
         let byte_level = tokenizer(&TOKENS, &decoders()[3]);
         assert_eq!(pieces(&byte_level, &[15, 12, 13, 14, 3]), [" x", "", "", "\u{4e2d}", "b", ""]);
