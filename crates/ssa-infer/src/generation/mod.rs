@@ -13,6 +13,7 @@
 //! (1 - d) / (1 + d) of the time (Daliri, Musco and Suresh, "Coupling without communication and
 //! drafter-invariant speculative decoding", 2024).
 
+mod engine;
 mod model;
 mod request;
 mod statistics;
@@ -20,6 +21,7 @@ mod statistics;
 use std::ops::ControlFlow;
 use std::time::Instant;
 
+pub use engine::GenerationEngine;
 pub use model::{CachedModel, Chunk, Pass};
 pub use request::{FinishReason, GenerationLimits, GenerationRequest};
 pub use statistics::GenerationStatistics;

@@ -18,7 +18,7 @@ pub struct Chunk<'a, S> {
     pub sequence: S,
     /// The tokens after those in the cache, at least one.
     pub ids: &'a [u32],
-    /// The number of last tokens whose logits are wanted.
+    /// The number of last tokens whose logits are wanted: none, one or all.
     pub logits: usize,
 }
 
@@ -29,9 +29,6 @@ pub trait CachedModel {
 
     /// Tokens of the vocabulary.
     fn vocab_size(&self) -> usize;
-
-    /// The most tokens a sequence can have.
-    fn context_length(&self) -> usize;
 
     /// The tokens of a sequence in the cache.
     ///

@@ -53,10 +53,6 @@ impl CachedModel for Toy {
         VOCABULARY
     }
 
-    fn context_length(&self) -> usize {
-        CONTEXT
-    }
-
     fn cached(&self, sequence: usize) -> Result<usize> {
         Ok(self.sequences[sequence].len())
     }

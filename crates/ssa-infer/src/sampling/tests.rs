@@ -58,8 +58,8 @@ fn impossible_settings_are_named() {
 /// `tests/python/sampling.py` wrote what transformers makes of the same logits.
 #[test]
 fn probabilities_are_those_of_transformers() {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("../../tests/golden/sampling/transformers.json");
+    let path =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden/sampling/transformers.json");
     let golden: Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
     let cases = golden["cases"].as_array().unwrap();
     assert!(cases.len() > 30, "{} cases", cases.len());
