@@ -1,5 +1,5 @@
 //! SIGTERM and SIGINT while training: the first asks to save and end, the second ends at once.
-//! SIGXFSZ is ignored.
+//! SIGINT in a conversation ends an answer. SIGXFSZ is ignored.
 
 use std::io;
 use std::sync::Arc;
@@ -49,5 +49,37 @@ impl Signals {
     /// From now on the first signal ends the program too.
     pub(crate) fn end_at_once(&self) {
         self.requested.store(true, Ordering::SeqCst);
+    }
+}
+
+/// SIGINT in a conversation: ends the answer that is being written, and the program before it.
+pub(crate) struct AnswerInterrupt {
+    idle: Arc<AtomicBool>,
+    requested: Arc<AtomicBool>,
+}
+
+impl AnswerInterrupt {
+    pub(crate) fn catch() -> Result<Self> {
+        let (idle, requested) = (Arc::new(AtomicBool::new(true)), Arc::default());
+        flag::register_conditional_shutdown(SIGINT, BY_SIGNAL + SIGINT, Arc::clone(&idle))
+            .and_then(|_| flag::register(SIGINT, Arc::clone(&requested)))
+            .context("cannot catch SIGINT")?;
+        Ok(Self { idle, requested })
+    }
+
+    /// An answer begins.
+    pub(crate) fn begin(&self) {
+        self.requested.store(false, Ordering::SeqCst);
+        self.idle.store(false, Ordering::SeqCst);
+    }
+
+    /// An answer ended.
+    pub(crate) fn end(&self) {
+        self.idle.store(true, Ordering::SeqCst);
+    }
+
+    /// Whether the answer should end.
+    pub(crate) fn requested(&self) -> bool {
+        self.requested.load(Ordering::SeqCst)
     }
 }

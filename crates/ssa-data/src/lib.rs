@@ -89,7 +89,7 @@ pub use split::{Split, split};
 pub use token_source::{DocumentSplit, ShardSource, TokenSource, TokenTable};
 // Half of what this crate does is done with them, so its users need not name the other crate.
 pub use ssa_text::{
-    BYTES, ByteTokenizer, Conversation, Document, Encoder, HfTokenizer, TOKENIZER_FILES, TextError,
+    BYTES, ByteTokenizer, Conversation, Decoder, Document, Encoder, HfTokenizer, TOKENIZER_FILES, TextError,
     Tokenizer, TrainTokenizerOptions, text_bytes, train_tokenizer,
 };
 

@@ -8,6 +8,7 @@ mod compute;
 mod data;
 mod eval;
 mod forward;
+mod generate;
 mod hints;
 #[cfg(test)]
 mod reference;
@@ -30,6 +31,7 @@ pub(crate) use data::{
 };
 pub(crate) use eval::{AnalyzeArgs, EvalArgs, EvalCommand, HeldOutArgs, PerplexityArgs};
 pub(crate) use forward::ForwardArgs;
+pub(crate) use generate::{ChatArgs, GenerateArgs, GenerationArgs, TruncateSide};
 pub(crate) use hints::with_hint;
 pub(crate) use train::TrainArgs;
 
@@ -47,7 +49,7 @@ const ENVIRONMENT: [(&str, &str); 5] = [
     ("NO_COLOR", "if set, progress has no colors"),
 ];
 
-/// Train and evaluate language models with Sparse Sparse Attention.
+/// Train, evaluate and run language models with Sparse Sparse Attention.
 ///
 /// One model runs on full attention and on sparse attention at any budget. A budget is written
 /// BLOCK_SIZExBLOCK_COUNT: with 16x4 every query attends to 4 blocks of 16 tokens, its own
@@ -70,6 +72,8 @@ pub(crate) enum Command {
     Eval(EvalArgs),
     #[command(alias = "analyse")]
     Analyze(AnalyzeArgs),
+    Generate(GenerateArgs),
+    Chat(ChatArgs),
     Data(DataArgs),
     Config(ConfigArgs),
     Forward(ForwardArgs),
@@ -172,7 +176,8 @@ mod tests {
         for (verb, command) in verbs("ssa", &Cli::command()) {
             let has =
                 |flag| command.get_arguments().any(|argument| argument.get_long() == Some(flag));
-            let on_device = ["train", "eval", "analyze", "forward", "selftest", "bench"];
+            let on_device =
+                ["train", "eval", "analyze", "generate", "chat", "forward", "selftest", "bench"];
             let on_device = on_device.iter().any(|name| verb.starts_with(&format!("ssa {name}")));
             let on_cpu = ["ssa data prepare", "ssa data train-tokenizer"].contains(&&*verb);
             assert_eq!(has("device"), on_device, "{verb}");

@@ -74,6 +74,18 @@ impl Subject {
     }
 }
 
+/// The tokenizer of a checkpoint; without a `tokenizer.json` text is read as bytes.
+pub(super) fn tokenizer_of(directory: &Path, config: &ModelConfig) -> Result<Tokenizer> {
+    let tokenizer = own_tokenizer(directory)?;
+    check_vocabulary(directory, config, &tokenizer)?;
+    Ok(tokenizer)
+}
+
+fn own_tokenizer(directory: &Path) -> Result<Tokenizer> {
+    let own = directory.join("tokenizer.json");
+    Ok(load_tokenizer(if own.is_file() { directory } else { Path::new(BYTES) }, None)?)
+}
+
 fn check_vocabulary(directory: &Path, config: &ModelConfig, tokenizer: &Tokenizer) -> Result<()> {
     let needed = tokenizer.vocab_size();
     // More rows than tokens are usual: they pad the matrix.
@@ -134,9 +146,7 @@ fn given(
     config: &ModelConfig,
     sequence_length: usize,
 ) -> Result<(HeldOut, String)> {
-    let own = directory.join("tokenizer.json");
-    let tokenizer = if own.is_file() { directory } else { Path::new(BYTES) };
-    let tokenizer = load_tokenizer(tokenizer, None)?;
+    let tokenizer = own_tokenizer(directory)?;
     let corpora = args.data.iter().filter(|path| Corpus::is_at(path)).count();
     let held_out = if corpora == 0 {
         check_vocabulary(directory, config, &tokenizer)?;

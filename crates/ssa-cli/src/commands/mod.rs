@@ -3,12 +3,15 @@
 mod about;
 mod analyze;
 mod bench;
+mod chat;
 mod data;
 mod device;
 mod doctor;
 mod eval;
 mod forward;
 mod free_memory;
+mod generate;
+mod generation;
 mod held_out;
 mod memory;
 mod model;
@@ -20,7 +23,7 @@ use std::ffi::OsString;
 
 use anyhow::{Context, Result};
 use ssa_kernels::ops::attention::selection::SelectionRule;
-use ssa_model::SparseBudget;
+use ssa_model::{AttentionMode, Method, SparseBudget};
 use ssa_report::number::counted;
 
 use crate::args::{Cli, Command, ComputeArgs, DeviceChoice, EvalCommand, ThreadsArgs};
@@ -36,6 +39,8 @@ pub(crate) fn run(cli: Cli) -> Result<()> {
             }
         },
         Command::Analyze(args) => analyze::run(&args, start(&args.held_out.compute)?),
+        Command::Generate(args) => generate::run(&args, start(&args.generation.compute)?),
+        Command::Chat(args) => chat::run(&args, start(&args.generation.compute)?),
         Command::Data(args) => data::run(&args.command),
         Command::Config(args) => about::config(&args),
         Command::Forward(args) => forward::run(&args, start(&args.compute)?),
@@ -68,6 +73,18 @@ fn check_budgets(budgets: &[SparseBudget], rule: SelectionRule) -> Result<()> {
     Err(UsageError(format!(
         "the budget {budget} is impossible with reference selection: {part} must be {expected}\n\
          hint: change the budget, or use exact selection"
+    ))
+    .into())
+}
+
+/// Refuses a mode that a method does not have.
+fn require_mode(method: Method, mode: AttentionMode) -> Result<()> {
+    if method.has_mode(mode) {
+        return Ok(());
+    }
+    Err(UsageError(format!(
+        "method {method} has no {mode} attention\nhint: pass --attention {}",
+        method.main_mode()
     ))
     .into())
 }

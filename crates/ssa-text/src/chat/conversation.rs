@@ -80,6 +80,13 @@ impl Conversation {
         messages.push(Json::Object(vec![entry("role", role), entry("content", content)]));
     }
 
+    /// Removes the last message.
+    pub fn pop(&mut self) {
+        if let Json::List(messages) = &mut self.messages {
+            messages.pop();
+        }
+    }
+
     /// Whether there is no message.
     pub fn is_empty(&self) -> bool {
         matches!(&self.messages, Json::List(list) if list.is_empty())

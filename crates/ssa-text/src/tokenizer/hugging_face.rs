@@ -135,11 +135,8 @@ impl HfTokenizer {
         }
     }
 
-    pub(super) fn render_prompt(&self, conversation: &Conversation) -> Result<String> {
-        match &self.chat_template {
-            Some(template) => template.render(conversation, GenerationPrompt::With),
-            None => Err(TextError::NoChatTemplate { tokenizer: self.path.display().to_string() }),
-        }
+    pub(super) fn chat_template(&self) -> Option<&ChatTemplate> {
+        self.chat_template.as_ref()
     }
 
     /// Calls the library, whose panics are errors like any other.

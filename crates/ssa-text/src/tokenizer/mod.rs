@@ -12,7 +12,7 @@ pub use files::{TOKENIZER_FILES, TOKENIZER_JSON};
 pub use hugging_face::HfTokenizer;
 
 use crate::bytes::ByteTokenizer;
-use crate::chat::Conversation;
+use crate::chat::{ChatTemplate, Conversation, GenerationPrompt};
 use crate::decoder::Decoder;
 use crate::document::Document;
 use crate::encoder::Encoder;
@@ -160,13 +160,28 @@ impl Tokenizer {
     /// (`add_generation_prompt`).
     ///
     /// # Errors
-    /// [`TextError::NoChatTemplate`] if the tokenizer has none, and
+    /// As [`require_chat_template`](Self::require_chat_template), and
     /// [`TextError::ChatTemplate`] as [`render`](Self::render).
     pub fn render_prompt(&self, conversation: &Conversation) -> Result<String> {
-        match self {
-            Self::Hf(tokenizer) => tokenizer.render_prompt(conversation),
-            Self::Bytes => Err(TextError::NoChatTemplate { tokenizer: BYTES.to_owned() }),
-        }
+        self.chat_template()?.render(conversation, GenerationPrompt::With)
+    }
+
+    /// Fails for a tokenizer that has no chat template.
+    ///
+    /// # Errors
+    /// [`TextError::NoChatTemplate`].
+    pub fn require_chat_template(&self) -> Result<()> {
+        self.chat_template().map(drop)
+    }
+
+    fn chat_template(&self) -> Result<&ChatTemplate> {
+        let (template, name) = match self {
+            Self::Bytes => (None, BYTES.to_owned()),
+            Self::Hf(tokenizer) => {
+                (tokenizer.chat_template(), tokenizer.path().display().to_string())
+            }
+        };
+        template.ok_or(TextError::NoChatTemplate { tokenizer: name })
     }
 
     /// The ids of each document, in order, without the id that ends it, even if the text itself
