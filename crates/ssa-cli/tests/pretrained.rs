@@ -69,7 +69,10 @@ fn a_plain_model_becomes_an_ssa_model_and_plain_again() {
         assert!(run.stderr.contains("no tokenizer.json"), "{}", run.stderr);
         assert!(run.stderr.contains("budget 8x2"), "{}", run.stderr);
         let converted = config("new/ssa");
-        assert_eq!((&converted["model_type"], &converted["block_size"]), (&json!("llama-nsa"), &json!(8)));
+        assert_eq!(
+            (&converted["model_type"], &converted["block_size"]),
+            (&json!("llama-nsa"), &json!(8))
+        );
         assert!(at("new/ssa/generation_config.json").exists());
         assert!(at("new/ssa/modeling_ssa.py").exists());
 
@@ -79,7 +82,10 @@ fn a_plain_model_becomes_an_ssa_model_and_plain_again() {
         let export = ["export", "--model", "new/ssa", "--to", "again", "--as", "llama"];
         ssa(directory.path(), export).succeeds();
         for file in ["config.json", "model.safetensors", "generation_config.json"] {
-            assert_eq!(fs::read(at("plain").join(file)).unwrap(), fs::read(at("again").join(file)).unwrap());
+            assert_eq!(
+                fs::read(at("plain").join(file)).unwrap(),
+                fs::read(at("again").join(file)).unwrap()
+            );
         }
 
         ssa(directory.path(), convert).fails(2, &["new/ssa: exists", "name another --to"]);
@@ -97,7 +103,8 @@ fn a_converted_model_is_trained_in_part() {
     let config = "[data]\npaths = [\"text\"]\nsequence_length = 64\nheld_out_fraction = 0.2\n\
                   [training]\nsteps = 4\nbatch_size = 2\n[checkpoint]\nevery_steps = 2\n\
                   [objective]\nalpha_warmup_steps = 2\n\
-                  [optimizer]\nlearning_rate = 1e-2\ntrainable = [\"q_proj\", \"k_proj\", \"g_proj\"]";
+                  [optimizer]\nlearning_rate = 1e-2\n\
+                  trainable = [\"q_proj\", \"k_proj\", \"g_proj\"]";
     fs::write(directory.path().join("retrofit.toml"), config).unwrap();
     let train = |more: &[&str]| {
         let arguments = ["train", "retrofit.toml", "--plain", "--no-eval"];
@@ -127,8 +134,10 @@ fn a_converted_model_is_trained_in_part() {
     train(&[&plain[..], &["--run-dir", "x"]].concat())
         .fails(2, &["`objective.method` is ssa", "`ssa convert`"]);
     let nothing = ["--set", "optimizer.frozen=[\"w_proj\"]", "--run-dir", "x"];
-    train(&[&init[..2], &nothing].concat())
-        .fails(2, &["`optimizer.frozen` is [\"w_proj\"]", "matches none", "hint: name whole parts"]);
+    train(&[&init[..2], &nothing].concat()).fails(
+        2,
+        &["`optimizer.frozen` is [\"w_proj\"]", "matches none", "hint: name whole parts"],
+    );
     assert!(!directory.path().join("x").exists());
 }
 
@@ -168,9 +177,8 @@ fn what_is_wrong_with_a_model_is_said() {
     write_plain(&model, [false, false]);
     let config: Value =
         serde_json::from_slice(&fs::read(model.join("config.json")).unwrap()).unwrap();
-    let eval = || {
-        ssa(directory.path(), ["eval", "perplexity", "--model", "model", "--data", "text"])
-    };
+    let eval =
+        || ssa(directory.path(), ["eval", "perplexity", "--model", "model", "--data", "text"]);
     let change = |key: &str, value: Value, code: i32, parts: &[&str]| {
         let mut changed = config.clone();
         changed[key] = value;

@@ -89,8 +89,8 @@ pub use split::{Split, split};
 pub use token_source::{DocumentSplit, ShardSource, TokenSource, TokenTable};
 // Re-exported because most of this crate's functions use them.
 pub use ssa_text::{
-    BYTES, ByteTokenizer, Conversation, Document, Encoder, HfTokenizer, TOKENIZER_FILES, TOKENIZER_JSON, TextError,
-    Tokenizer, TrainTokenizerOptions, text_bytes, train_tokenizer,
+    BYTES, ByteTokenizer, Conversation, Document, Encoder, HfTokenizer, TOKENIZER_FILES,
+    TOKENIZER_JSON, TextError, Tokenizer, TrainTokenizerOptions, text_bytes, train_tokenizer,
 };
 
 /// Result of every fallible function in this crate.

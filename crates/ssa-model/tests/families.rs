@@ -88,7 +88,8 @@ fn conversion_keeps_every_bit_under_full_attention() {
         let config = read.config();
         assert!(config.gated && config.budget == budget);
         assert_eq!((config.qkv_bias, config.qk_norm), variant);
-        let same_bits = |a: &[f32], b: &[f32]| a.iter().zip(b).all(|(a, b)| a.to_bits() == b.to_bits());
+        let same_bits =
+            |a: &[f32], b: &[f32]| a.iter().zip(b).all(|(a, b)| a.to_bits() == b.to_bits());
         let after = logits(&read, &input, AttentionMode::Full);
         assert!(same_bits(&before, &after), "{}", case.display());
         let message = read.with_gates(budget).err().unwrap().to_string();

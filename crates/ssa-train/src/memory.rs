@@ -199,9 +199,8 @@ mod tests {
     fn frozen_weights_have_neither_gradients_nor_moments() {
         let model = model();
         let all = step(&model, Method::SSA, true);
-        let estimate = |trained| {
-            MemoryEstimate::new(&StepShape { trained, ..all }, 1, &Device::Cpu)
-        };
+        let estimate =
+            |trained| MemoryEstimate::new(&StepShape { trained, ..all }, 1, &Device::Cpu);
         let (whole, part) = (estimate(all.trained), estimate(1000));
         assert_eq!((part.gradients, part.optimizer), (4000, 8000));
         assert_eq!(part.parameters, whole.parameters);

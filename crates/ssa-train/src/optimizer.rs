@@ -265,8 +265,7 @@ mod tests {
             let mut weights = filled(&config, 1.0);
             let zeros = Parameters::zeros(&config).unwrap();
             let options = OptimizerOptions { decayed, ..OPTIONS };
-            let mut optimizer =
-                Optimizer::new(options, &config, &Trainable::all(&config)).unwrap();
+            let mut optimizer = Optimizer::new(options, &config, &Trainable::all(&config)).unwrap();
             step(&mut optimizer, &mut weights, &zeros);
             for (name, tensor) in weights.named() {
                 let expected = if expects(decayed, &name) { 0.95 } else { 1.0 };

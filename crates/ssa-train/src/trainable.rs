@@ -75,21 +75,17 @@ impl Trainable {
     }
 }
 
-fn check_patterns(
-    key: &str,
-    patterns: &[String],
-    model: &ModelConfig,
-) -> Result<(), ConfigError> {
+fn check_patterns(key: &str, patterns: &[String], model: &ModelConfig) -> Result<(), ConfigError> {
     let shapes = parameter_shapes(model);
-    let matches_none =
-        |pattern: &&String| !shapes.iter().any(|(name, _)| matches(pattern, name));
+    let matches_none = |pattern: &&String| !shapes.iter().any(|(name, _)| matches(pattern, name));
     let Some(pattern) = patterns.iter().find(matches_none) else { return Ok(()) };
     Err(ConfigError::Value {
         key: key.to_owned(),
         value: list(patterns),
         expected: format!(
-            "patterns that match parameters, and \"{pattern}\" matches none\nhint: name whole parts \
-             of a parameter's name, such as \"q_proj\", \"mlp\", \"layers.0\" or \"embed_tokens\""
+            "patterns that match parameters, and \"{pattern}\" matches none\n\
+             hint: name whole parts of a parameter's name, such as \"q_proj\", \"mlp\", \
+             \"layers.0\" or \"embed_tokens\""
         ),
     })
 }

@@ -214,10 +214,14 @@ fn tensors_in_two_places_are_refused() {
 
     let norm = "model.norm.weight";
     let entries = "\"weight_map\":{";
-    let twice =
-        index.to_string().replace(entries, &format!("{entries}\"{norm}\":\"model-0.safetensors\","));
+    let twice = index
+        .to_string()
+        .replace(entries, &format!("{entries}\"{norm}\":\"model-0.safetensors\","));
     fs::write(&index_path, twice).unwrap();
-    assert_message(&load_error(&dir), &["cannot parse", INDEX, "`model.norm.weight` is listed twice"]);
+    assert_message(
+        &load_error(&dir),
+        &["cannot parse", INDEX, "`model.norm.weight` is listed twice"],
+    );
 
     // A second copy in a shard that the index does not send us to.
     fs::write(&index_path, index.to_string()).unwrap();
@@ -226,7 +230,8 @@ fn tensors_in_two_places_are_refused() {
     tensors.truncate(tensors.len() / 2 + 1);
     tensors.push((norm.into(), Dtype::F32, vec![20], vec![0; 80]));
     write_weights(&first, &tensors);
-    let parts = ["places `model.norm.weight` in model-1.safetensors", "model-0.safetensors has one"];
+    let parts =
+        ["places `model.norm.weight` in model-1.safetensors", "model-0.safetensors has one"];
     assert_message(&load_error(&dir), &parts);
     tensors.last_mut().unwrap().0 = "model.extra".into();
     write_weights(&first, &tensors);

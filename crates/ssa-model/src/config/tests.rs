@@ -41,8 +41,8 @@ fn impossible_values_name_file_key_and_value() {
         (
             "model_type",
             json!("gpt2"),
-            "`model_type` is \"gpt2\", expected one of \"llama-nsa\", \"llama\", \"mistral\", \"qwen2\", \
-             \"qwen3\"",
+            "`model_type` is \"gpt2\", expected one of \"llama-nsa\", \"llama\", \"mistral\", \
+             \"qwen2\", \"qwen3\"",
         ),
         (
             "quantization_config",
@@ -58,9 +58,14 @@ fn impossible_values_name_file_key_and_value() {
         (
             "layer_types",
             json!(["full_attention", "sliding_attention"]),
-            "`layer_types` is [\"full_attention\",\"sliding_attention\"], expected \"full_attention\"",
+            "`layer_types` is [\"full_attention\",\"sliding_attention\"], expected \
+             \"full_attention\"",
         ),
-        ("dtype", json!("bfloat16"), "`torch_dtype` is \"float32\", expected \"bfloat16\", as under"),
+        (
+            "dtype",
+            json!("bfloat16"),
+            "`torch_dtype` is \"float32\", expected \"bfloat16\", as under",
+        ),
         ("attention_bias", json!(true), "`attention_bias` is true, expected false"),
         ("mlp_bias", json!(true), "`mlp_bias` is true, expected false"),
         ("hidden_act", json!("gelu"), "`hidden_act` is \"gelu\", expected \"silu\""),
@@ -127,11 +132,7 @@ fn impossible_values_name_file_key_and_value() {
             json!({"rope_type": "dynamic"}),
             "`rope_parameters.rope_type` is \"dynamic\"",
         ),
-        (
-            "rope_parameters",
-            json!({"rope_type": "linear"}),
-            "`rope_parameters.factor` is missing",
-        ),
+        ("rope_parameters", json!({"rope_type": "linear"}), "`rope_parameters.factor` is missing"),
         (
             "rope_parameters",
             json!({"rope_type": "linear", "factor": 0.5}),
@@ -282,11 +283,12 @@ fn keys_that_contradict_each_other_are_refused() {
     for (extra, expected) in [
         (
             json!({"rope_parameters": {"rope_type": "linear", "factor": 2.0, "rope_theta": 1e4}}),
-            "`rope_parameters.rope_theta` is 10000.0, expected 500000, as the file says elsewhere",
+            "`rope_parameters.rope_theta` is 10000.0, expected 500000, the value of the other key",
         ),
         (
             json!({"rope_parameters": {"rope_type": "linear", "factor": 4.0}}),
-            "`rope_parameters` is {\"factor\":4.0,\"rope_type\":\"linear\"}, expected the same scaling",
+            "`rope_parameters` is {\"factor\":4.0,\"rope_type\":\"linear\"}, expected the same \
+             scaling",
         ),
         (
             json!({"rope_parameters": {"rope_type": "default"}}),
@@ -358,7 +360,10 @@ fn sliding_windows_are_refused_unless_no_document_reaches_them() {
             Ok(_) => assert!(!refused, "{family} {extra}"),
             Err(error) => {
                 let error = error.to_string();
-                assert!(refused && error.starts_with("a/config.json: `sliding_window` is"), "{error}");
+                assert!(
+                    refused && error.starts_with("a/config.json: `sliding_window` is"),
+                    "{error}"
+                );
             }
         }
     }

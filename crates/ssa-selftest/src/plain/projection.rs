@@ -65,8 +65,7 @@ impl Shared<'_> {
     ) -> Result<(), ModelError> {
         let (rounding, eps) = (self.rounding, self.config.rms_norm_eps);
         let [dq, dk, dv] = dqkv;
-        let [mut dq, mut dk] =
-            [dq, dk].map(|heads| self.rope(&heads, rope::reference::backward));
+        let [mut dq, mut dk] = [dq, dk].map(|heads| self.rope(&heads, rope::reference::backward));
         let [q, k] = &saved.before_norm;
         for (dheads, heads, weight, dweight) in [
             (&mut dq, q, &weights.q_norm, &mut grads.q_norm),

@@ -369,7 +369,8 @@ fn errors_are_those_of_the_crate() {
 
 #[test]
 fn runs_with_frozen_parameters_resume() {
-    let plan = plan(&["optimizer.trainable=[\"q_proj\", \"g_proj\"]", "optimizer.frozen=[\"layers.0\"]"]);
+    let plan =
+        plan(&["optimizer.trainable=[\"q_proj\", \"g_proj\"]", "optimizer.frozen=[\"layers.0\"]"]);
     let is_trained = |name: &str| {
         name.contains("layers.1.") && (name.contains("q_proj") || name.contains("g_proj"))
     };

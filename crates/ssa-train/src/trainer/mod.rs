@@ -249,8 +249,7 @@ impl Trainer {
     ) -> Result<StepLosses> {
         self.grads.fill_zero();
         let layers = self.model.config().num_hidden_layers;
-        let objective =
-            Objective { alpha: self.alpha() as f32, ..self.plan.objective().clone() };
+        let objective = Objective { alpha: self.alpha() as f32, ..self.plan.objective().clone() };
         let mut losses = self.model.step_losses(&objective, denominators);
         for (index, batch) in batches.into_iter().enumerate() {
             if self.stop.load(Ordering::Relaxed) {

@@ -96,9 +96,8 @@ impl<'a> HubModel<'a> {
     fn download(self, repo: &ApiRepo) -> Result<PathBuf> {
         let listed = repo.info().map_err(|error| self.failed(&error.to_string()))?.siblings;
         let listed: Vec<String> = listed.into_iter().map(|file| file.rfilename).collect();
-        let get = |file: &str| {
-            repo.get(file).map_err(|error| self.failed(&format!("{file}: {error}")))
-        };
+        let get =
+            |file: &str| repo.get(file).map_err(|error| self.failed(&format!("{file}: {error}")));
         let config = get(CONFIG)?;
         let files = wanted(&listed).ok_or_else(|| {
             let name = format!("{SCHEME}{}@{}", self.name, self.revision);
@@ -112,8 +111,9 @@ impl<'a> HubModel<'a> {
 /// The files of a repository that a model needs besides its configuration: weights in one file, or
 /// else in shards; and what it has of a tokenizer. `None` without weights.
 fn wanted(listed: &[String]) -> Option<Vec<&str>> {
-    let is_shard =
-        |file: &&str| file.starts_with("model-") && file.ends_with(".safetensors") || *file == INDEX;
+    let is_shard = |file: &&str| {
+        file.starts_with("model-") && file.ends_with(".safetensors") || *file == INDEX
+    };
     let has = |name: &&str| listed.iter().any(|file| file == name);
     let files: Vec<&str> = match has(&WEIGHTS) {
         true => vec![WEIGHTS],

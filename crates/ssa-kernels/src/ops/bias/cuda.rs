@@ -3,9 +3,7 @@
 use half::bf16;
 
 use crate::cuda::elementwise::{THREADS, pieces};
-use crate::cuda::{
-    Gpu, Gradient, Input, Launch, Module, Output, constants, int, kernel, structs,
-};
+use crate::cuda::{Gpu, Gradient, Input, Launch, Module, Output, constants, int, kernel, structs};
 use crate::{Result, Tensor};
 
 pub(crate) static MODULE: Module = Module {

@@ -30,8 +30,7 @@ use crate::{Device, Result, Tensor};
 /// # Source
 /// `q_proj.bias`, `k_proj.bias` and `v_proj.bias` of Qwen2 (`Qwen2Attention` in transformers).
 pub fn bias_fwd(mut x: Tensor, bias: &Tensor) -> Result<Tensor> {
-    let call =
-        Args::new("bias_fwd").act("x", &x, [LEADING, O]).act("bias", bias, [O]).check()?;
+    let call = Args::new("bias_fwd").act("x", &x, [LEADING, O]).act("bias", bias, [O]).check()?;
     match call.device() {
         Device::Cuda(gpu) => cuda::forward(gpu, &mut x, bias)?,
         Device::Cpu => cpu::forward(x.as_mut_slice()?, bias.as_slice()?),

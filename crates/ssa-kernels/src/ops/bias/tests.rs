@@ -52,9 +52,8 @@ fn gradients_are_added() {
 fn results_do_not_depend_on_threads() {
     let mut random = Random::new(4);
     let (x, bias) = (tensor(&mut random, [1, 900, 40]), tensor(&mut random, [40]));
-    let run = |threads| {
-        with_threads(threads, || (bias_fwd(x.clone(), &bias).unwrap(), backward(&x, 40)))
-    };
+    let run =
+        |threads| with_threads(threads, || (bias_fwd(x.clone(), &bias).unwrap(), backward(&x, 40)));
     let ((one, done), (three, dthree)) = (run(1), run(3));
     assert_same(&one, &three);
     assert_same(&done, &dthree);
