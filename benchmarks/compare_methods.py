@@ -84,7 +84,8 @@ def main() -> None:
         print("| method | " + " | ".join(modes) + " |")
         print("|---" * (len(modes) + 1) + "|")
         for method in METHODS:
-            print(f"| {method} | " + " | ".join(mean(method, mode, metric) for mode in modes) + " |")
+            means = [mean(method, mode, metric) for mode in modes]
+            print(f"| {method} | " + " | ".join(means) + " |")
 
 
 if __name__ == "__main__":

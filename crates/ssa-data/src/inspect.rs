@@ -21,14 +21,15 @@ pub fn verify(corpus: &Corpus, manifest: &Manifest) -> Result<()> {
 fn check_tokens(shard: &ShardReader, tokenizer: &TokenizerSum) -> Result<()> {
     let damaged = |cause: String| Err(DataError::damaged_shard(shard.path(), cause));
     for document in 0..shard.documents() {
-        let tokens = shard.document(document);
-        if let Some(id) = tokens.max().filter(|&id| id as usize >= tokenizer.vocab_size) {
+        let tokens = shard.document(document)?;
+        let largest = tokens.iter().max();
+        if let Some(id) = largest.filter(|&&id| id as usize >= tokenizer.vocab_size) {
             let size = tokenizer.vocab_size;
             return damaged(format!(
                 "document {document} has token {id}, but the vocabulary size is {size}"
             ));
         }
-        if tokens.get(tokens.len().wrapping_sub(1)) != Some(tokenizer.eos_token_id) {
+        if tokens.last() != Some(&tokenizer.eos_token_id) {
             return damaged(format!(
                 "document {document} does not end with the token {}",
                 tokenizer.eos_token_id
@@ -58,20 +59,21 @@ pub struct TokenCounts {
 
 /// Reads and counts all tokens of a corpus. Lists the `most_frequent` ids; calls `progress` with
 /// the documents read and their total number.
+///
+/// # Errors
+/// As [`ShardReader::read`].
 pub fn count_tokens(
     corpus: &Corpus,
     most_frequent: usize,
     progress: &mut dyn FnMut(usize, usize),
-) -> TokenCounts {
+) -> Result<TokenCounts> {
     let documents = corpus.documents();
     let mut lengths = Vec::with_capacity(documents);
     let mut tokens_by_length = Vec::new();
     // A map, not an array: one corrupt id must not allocate memory for all smaller ids.
     let mut counts: HashMap<u32, u64, RandomState> = HashMap::default();
-    let mut ids = Vec::new();
     for document in 0..documents {
-        ids.clear();
-        corpus.document(document).append_to(&mut ids);
+        let ids = corpus.document(document)?;
         lengths.push(ids.len());
         let powers = ids.len().checked_ilog2().map_or(0, |power| power as usize + 1);
         tokens_by_length.resize(tokens_by_length.len().max(powers), 0);
@@ -89,14 +91,14 @@ pub fn count_tokens(
     let distinct_tokens = occurring.len();
     occurring.sort_unstable_by_key(|&(id, count)| (std::cmp::Reverse(count), id));
     occurring.truncate(most_frequent);
-    TokenCounts {
+    Ok(TokenCounts {
         documents,
         tokens: corpus.tokens(),
         quartiles: std::array::from_fn(quartile),
         tokens_by_length,
         distinct_tokens,
         most_frequent: occurring,
-    }
+    })
 }
 
 /// Decodes the text of each attention document of a row.
@@ -160,7 +162,7 @@ mod tests {
     #[test]
     fn documents_and_tokens_are_counted() {
         let (_folder, corpus) = corpus(&["aaa", "b", "aabbbbb", ""]);
-        let counts = count_tokens(&corpus, 2, &mut |_, _| ());
+        let counts = count_tokens(&corpus, 2, &mut |_, _| ()).unwrap();
         assert_eq!(
             counts,
             TokenCounts {
@@ -181,7 +183,8 @@ mod tests {
         let mut writer = ShardWriter::create(&folder.path().join("x"), TokenType::U32).unwrap();
         writer.push(&[7, i32::MAX.cast_unsigned(), 7]).unwrap();
         writer.finish().unwrap();
-        let counts = count_tokens(&Corpus::open(folder.path()).unwrap(), 9, &mut |_, _| ());
+        let counts =
+            count_tokens(&Corpus::open(folder.path()).unwrap(), 9, &mut |_, _| ()).unwrap();
         assert_eq!(counts.most_frequent, [(7, 2), (i32::MAX.cast_unsigned(), 1)]);
     }
 

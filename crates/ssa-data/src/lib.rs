@@ -82,7 +82,7 @@ pub use prefetch::Prefetch;
 pub use prepare::{PrepareOptions, PrepareProgress, Prepared, SHARD_TOKENS, prepare};
 pub use shard::{
     Corpus, Manifest, ManifestCheck, Part, PrepareSettings, ShardFiles, ShardReader, ShardSum,
-    ShardWriter, SourceSum, TokenType, TokenizerSum, Tokens,
+    ShardWriter, SourceSum, TokenType, TokenizerSum,
 };
 pub use snapshot::{decode_snapshot, encode_snapshot, snapshot};
 pub use split::{Split, split};

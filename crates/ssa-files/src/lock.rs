@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lock_whose_file_is_gone_is_not_intact() {
+    fn a_lock_whose_file_was_removed_is_not_intact() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("lock");
         let lock = Lock::take(&path).unwrap();

@@ -28,7 +28,7 @@ impl StagedFile {
     /// # Errors
     /// [`FileError`], for example if the directory does not exist.
     pub fn create(path: &Path) -> Result<Self> {
-        let temporary = perform(Operation::Create, path, || temporary::create_beside(path))?;
+        let temporary = perform(Operation::Create, path, || temporary::create_sibling(path))?;
         Ok(Self { path: path.to_owned(), temporary })
     }
 

@@ -25,7 +25,7 @@ pub(crate) fn name() -> Builder<'static, 'static> {
 
 /// Creates a file with a temporary name in the directory of `path`. It stays locked while its
 /// writer lives.
-pub(crate) fn create_beside(path: &Path) -> io::Result<NamedTempFile> {
+pub(crate) fn create_sibling(path: &Path) -> io::Result<NamedTempFile> {
     name().make_in(path.parent().unwrap_or(Path::new("")), create_locked)
 }
 

@@ -21,7 +21,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_clock_that_is_wrong_is_no_panic() {
+    fn a_wrong_clock_does_not_panic() {
         let epoch = SystemTime::UNIX_EPOCH;
         let ages = Duration::from_secs(1 << 40);
         assert_eq!(timestamp(epoch), Timestamp::UNIX_EPOCH);

@@ -69,7 +69,7 @@ pub enum RunEvent {
         /// Steps done.
         step: usize,
     },
-    /// The roll-back did not help.
+    /// The rollback did not help.
     Diverged {
         /// The failing step.
         step: usize,

@@ -66,7 +66,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lock_that_was_removed_is_noticed() {
+    fn a_lock_that_was_removed_is_detected() {
         let parent = tempfile::tempdir().unwrap();
         let directory = parent.path().join("run");
         fs::create_dir(&directory).unwrap();

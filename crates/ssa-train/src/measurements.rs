@@ -75,7 +75,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_line_of_metrics_holds_whatever_was_measured() {
+    fn a_line_of_metrics_has_all_measurements() {
         let logged = LoggedStep { metrics: step(3), measured: measured() };
         let line = serde_json::to_string(&logged).unwrap();
         assert!(line.ends_with(r#""tasks":{"accuracy":0.625,"questions":8}}"#), "{line}");

@@ -132,6 +132,30 @@ mod tests {
         assert_eq!(fs::read_to_string(&path).unwrap(), "{}\n");
     }
 
+    /// As earlier versions wrote for a step in which no time passed.
+    #[test]
+    fn null_is_a_number_that_is_not_finite_and_nothing_else() {
+        let directory = tempdir().unwrap();
+        let path = directory.path().join(METRICS);
+        let whole = serde_json::to_string(&line(1)).unwrap();
+        let with_null = |entry: &str, null: &str| whole.replace(entry, null) + "\n";
+        let speed = with_null("\"tokens_per_second\":4096.0", "\"tokens_per_second\":null");
+        let layers = with_null("[0.04,0.06]", "[0.04,null]");
+        fs::write(&path, speed + &layers).unwrap();
+        let steps = open(directory.path(), 9).unwrap().1.steps;
+        assert!(steps[0].metrics.tokens_per_second.is_nan());
+        assert!(steps[1].metrics.alignment_per_layer[1].is_nan());
+        assert_eq!(steps[1].metrics.tokens_per_second, 4096.0);
+
+        for entry in ["\"step\":1", "\"tokens\":8192", "\"skipped_steps\":0"] {
+            let null = format!("{}:null", entry.split(':').next().unwrap());
+            let text = whole.clone() + "\n" + &with_null(entry, &null);
+            fs::write(&path, text).unwrap();
+            let message = open(directory.path(), 9).unwrap_err().to_string();
+            assert!(message.contains("metrics.jsonl, line 2: invalid type: null"), "{message}");
+        }
+    }
+
     #[cfg(target_os = "linux")]
     #[test]
     fn a_full_disk_names_the_file_and_the_remedy() {

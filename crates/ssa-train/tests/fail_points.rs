@@ -197,25 +197,25 @@ fn check_latest(path: &Path) {
 }
 
 /// A directory for runs, with the text, and a run without faults.
-struct Undisturbed {
+struct FaultFree {
     directory: tempfile::TempDir,
     outcome: Outcome,
     /// Number of points at which it can crash, and at which it can fail.
     points: [usize; 2],
 }
 
-fn undisturbed() -> Undisturbed {
+fn fault_free() -> FaultFree {
     let directory = tempfile::tempdir().unwrap();
     let text = "the quick brown fox jumps over the lazy dog and the sun and the moon. ".repeat(20);
     fs::write(directory.path().join("text.txt"), text).unwrap();
-    let straight = directory.path().join("straight");
-    assert!(run_child(&straight, Some("count")).status.success());
-    let outcome = outcome(&straight);
+    let uninterrupted = directory.path().join("uninterrupted");
+    assert!(run_child(&uninterrupted, Some("count")).status.success());
+    let outcome = outcome(&uninterrupted);
     assert_eq!(outcome.metrics.len(), 4);
     let counts = fs::read_to_string(directory.path().join(COUNT)).unwrap();
     let (abort, error) = counts.split_once(' ').unwrap();
     let points = [abort, error].map(|count| count.parse().unwrap());
-    Undisturbed { directory, outcome, points }
+    FaultFree { directory, outcome, points }
 }
 
 /// Runs every point, on two threads.
@@ -250,7 +250,7 @@ fn check_resumed(path: &Path, expected: &Outcome, point: usize) {
 
 #[test]
 fn every_operation_survives_the_death_of_the_process() {
-    let Undisturbed { directory, outcome: expected, points: [points, _] } = undisturbed();
+    let FaultFree { directory, outcome: expected, points: [points, _] } = fault_free();
     let at = |name: &str| directory.path().join(name);
     assert!(points >= 38, "{points}");
     for_every_point(points, |point| {
@@ -272,7 +272,7 @@ fn every_operation_survives_the_death_of_the_process() {
 
 #[test]
 fn every_operation_may_fail() {
-    let Undisturbed { directory, outcome: expected, points: [_, points] } = undisturbed();
+    let FaultFree { directory, outcome: expected, points: [_, points] } = fault_free();
     for_every_point(points, |point| {
         let path = directory.path().join(format!("point-{point}"));
         let output = run_child(&path, Some(&format!("error {point}")));

@@ -46,7 +46,8 @@ fn check_memory(args: &ForwardArgs, model: &Model, rows: usize, row: usize) -> R
     let working = if args.train_stream.is_some() {
         let method = args.method.unwrap_or(config.attention_method);
         let trained = parameter_count(config);
-        let step = StepShape { model: config, method, trained, tokens: row, recompute: false };
+        let (recompute, saves) = (false, false);
+        let step = StepShape { model: config, method, trained, tokens: row, recompute, saves };
         let MemoryEstimate { activations, working, gradients, .. } =
             MemoryEstimate::new(&step, rows, &device);
         activations.saturating_add(working).saturating_add(gradients)

@@ -33,6 +33,13 @@ pub(super) fn require_step(plan: &TrainPlan, device: &Device) -> Result<usize> {
     require(&Device::Cpu, batches, "reading the batches of a step", |_| {
         "set a smaller training.batch_size or data.sequence_length".to_owned()
     })?;
+    if saves(plan) {
+        let copy = MemoryEstimate::checkpoint_copy(&shape(plan, false));
+        require(&Device::Cpu, copy, "the copy that a checkpoint is written from", |_| {
+            "set checkpoint.every_steps=0 and checkpoint.every_minutes=0, or a smaller model"
+                .to_owned()
+        })?;
+    }
     let rows = plan.batches().micro_batch_size;
     let peak = estimate_step(plan, plan.objective().recompute, device).peak;
     require(device, peak, &format!("a step with micro-batches of {rows} rows"), |free| {
@@ -59,7 +66,14 @@ pub(super) fn largest_micro_batch(
 fn shape(plan: &TrainPlan, recompute: bool) -> StepShape<'_> {
     let method = plan.objective().attention.method;
     let (model, trained) = (plan.model(), plan.trainable().count());
-    StepShape { model, method, trained, tokens: plan.sequence_length(), recompute }
+    let (tokens, saves) = (plan.sequence_length(), saves(plan));
+    StepShape { model, method, trained, tokens, recompute, saves }
+}
+
+/// Whether checkpoints are saved during the run.
+fn saves(plan: &TrainPlan) -> bool {
+    let checkpoint = &plan.config().checkpoint;
+    checkpoint.every_steps > 0 || checkpoint.every_minutes > 0.0
 }
 
 /// Settings that would fit.

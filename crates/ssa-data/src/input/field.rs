@@ -31,7 +31,7 @@ pub(super) fn conversation(object: &[u8], field: &str) -> Result<Conversation, S
         None => Json::Null,
         Some(value) => Json::parse(value).map_err(|cause| named(field, cause))?,
     };
-    let tools_field = beside(field, "tools");
+    let tools_field = sibling(field, "tools");
     let tools = match find(object, &tools_field)? {
         Found::Value(value) => {
             Some(Json::parse(value).map_err(|cause| named(&tools_field, cause))?)
@@ -42,7 +42,7 @@ pub(super) fn conversation(object: &[u8], field: &str) -> Result<Conversation, S
 }
 
 /// The name of a field next to another.
-pub(super) fn beside(field: &str, name: &str) -> String {
+pub(super) fn sibling(field: &str, name: &str) -> String {
     field.rsplit_once('.').map_or_else(|| name.to_owned(), |(path, _)| format!("{path}.{name}"))
 }
 

@@ -13,7 +13,7 @@ use ::parquet::schema::types::{Type, TypePtr};
 use ssa_text::{Conversation, Json, catch_panic};
 
 use super::InputOptions;
-use super::field::{beside, list};
+use super::field::{list, sibling};
 use super::payload::Payload;
 use super::sum::ReadSum;
 use crate::{DataError, Result};
@@ -39,7 +39,7 @@ pub(super) fn records(
     let rows = reader.metadata().file_metadata().num_rows().max(1).unsigned_abs();
     let wanted = match &options.conversations_field {
         Some(field) => {
-            Wanted::Conversation { messages: field.clone(), tools: beside(field, "tools") }
+            Wanted::Conversation { messages: field.clone(), tools: sibling(field, "tools") }
         }
         None => Wanted::Text(options.text_field.clone()),
     };

@@ -95,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn both_orders_are_read_and_halves_refused() {
+    fn both_byte_orders_are_read_and_unpaired_surrogates_refused() {
         let text = "{\"text\": \"caf\u{e9} \u{1f600}\"}\n";
         let units = || text.encode_utf16();
         let little: Vec<u8> = units().flat_map(u16::to_le_bytes).collect();

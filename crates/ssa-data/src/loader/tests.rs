@@ -70,10 +70,10 @@ proptest! {
 #[test]
 fn a_batch_depends_on_seed_and_index_alone() {
     let loader = |seed| Loader::new(rows(16), 4, seed).unwrap();
-    let straight: Vec<Batch> = (0..12).map(|index| batch(&loader(1), index)).collect();
+    let uninterrupted: Vec<Batch> = (0..12).map(|index| batch(&loader(1), index)).collect();
     let resumed = loader(1);
     for index in (0..12).rev() {
-        assert_eq!(batch(&resumed, index as u64), straight[index]);
+        assert_eq!(batch(&resumed, index as u64), uninterrupted[index]);
     }
     let epoch = |loader: &Loader, epoch: u64| -> Vec<u32> {
         (4 * epoch..4 * epoch + 4).flat_map(|index| row_names(&batch(loader, index))).collect()

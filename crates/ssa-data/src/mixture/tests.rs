@@ -104,10 +104,10 @@ fn one_corpus_is_a_mixture_too() {
 #[test]
 fn a_loader_of_a_mixture_resumes_anywhere() {
     let loader = || Loader::new(mixture(&[(4, 0.6), (5, 0.3), (2, 0.1)]), 4, 1).unwrap();
-    let straight: Vec<Batch> = (0..30).map(|index| loader().batch(index).unwrap()).collect();
+    let uninterrupted: Vec<Batch> = (0..30).map(|index| loader().batch(index).unwrap()).collect();
     let resumed = loader();
     for index in [29, 3, 17, 0] {
-        assert_eq!(resumed.batch(index as u64).unwrap(), straight[index]);
+        assert_eq!(resumed.batch(index as u64).unwrap(), uninterrupted[index]);
     }
 }
 

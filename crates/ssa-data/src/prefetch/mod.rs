@@ -10,7 +10,7 @@ use crate::{DataError, Result};
 /// Prefetches the batches of a [`Loader`], as long as they are requested in order.
 ///
 /// Any index may be requested at any time; the result is the same as from the loader. After a jump
-/// (a resumed run, a roll-back), prefetching restarts there. At most `depth` batches wait in memory
+/// (a resumed run, a rollback), prefetching restarts there. At most `depth` batches wait in memory
 /// while one more is being read.
 #[derive(Debug)]
 pub struct Prefetch {

@@ -2,9 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
+use super::ShardReader;
 use super::part::PartFiles;
 use super::reader::pair;
-use super::{ShardReader, Tokens};
 use crate::{DataError, Result};
 
 /// The documents of all shards in a directory, or of one pair of files, numbered from 0.
@@ -74,9 +74,12 @@ impl Corpus {
 
     /// The tokens of a document, including its end-of-document token if the corpus has them.
     ///
+    /// # Errors
+    /// As [`ShardReader::read`].
+    ///
     /// # Panics
     /// If `document` is not below [`documents`](Self::documents), as for a slice.
-    pub fn document(&self, document: usize) -> Tokens<'_> {
+    pub fn document(&self, document: usize) -> Result<Vec<u32>> {
         let (shard, document) = self.shard_of(document);
         shard.document(document)
     }

@@ -7,14 +7,15 @@
 //!     tokenizer.json           a copy of the tokenizer
 //! ```
 //!
-//! Pairs from other programs need no manifest. Everything is memory-mapped: opening a corpus reads
-//! its indices, and tokens are read on request.
+//! Pairs from other programs need no manifest. Opening a corpus reads its indices once; tokens are
+//! read on request. Shards use positioned reads instead of a memory mapping, so that a file that
+//! shrinks or fails while in use is an error, not a signal.
 
 mod corpus;
 mod idx;
 mod manifest;
-mod mapped;
 mod part;
+mod positioned;
 mod reader;
 mod text_bytes;
 mod writer;
@@ -24,7 +25,7 @@ pub use idx::TokenType;
 pub use manifest::{Manifest, ManifestCheck, PrepareSettings, ShardSum, SourceSum, TokenizerSum};
 pub use part::Part;
 pub(crate) use part::PartFiles;
-pub use reader::{ShardReader, Tokens};
+pub use reader::ShardReader;
 pub(crate) use writer::encode_tokens;
 pub use writer::{ShardFiles, ShardWriter};
 

@@ -1,90 +1,22 @@
-//! One shard, memory-mapped.
+//! One shard, read document by document.
 
+use std::fs::File;
+use std::io::{Error, ErrorKind};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use super::idx::{Index, TokenType};
-use super::mapped::Mapped;
-use super::text_bytes;
+use super::{positioned, text_bytes};
 use crate::{DataError, Result};
 
-/// Consecutive tokens of a shard, as encoded on disk.
-#[derive(Clone, Copy, Debug)]
-pub enum Tokens<'a> {
-    /// 16 bits each, little-endian.
-    U16(&'a [[u8; 2]]),
-    /// 32 bits each, little-endian.
-    U32(&'a [[u8; 4]]),
-}
-
-impl<'a> Tokens<'a> {
-    /// Number of tokens.
-    pub fn len(&self) -> usize {
-        match self {
-            Self::U16(tokens) => tokens.len(),
-            Self::U32(tokens) => tokens.len(),
-        }
-    }
-
-    /// Whether there are no tokens.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    /// The token at a position.
-    pub fn get(&self, position: usize) -> Option<u32> {
-        match self {
-            Self::U16(tokens) => {
-                tokens.get(position).map(|&bytes| u32::from(u16::from_le_bytes(bytes)))
-            }
-            Self::U32(tokens) => tokens.get(position).map(|&bytes| u32::from_le_bytes(bytes)),
-        }
-    }
-
-    /// The tokens in a range.
-    ///
-    /// # Panics
-    /// If `range` is out of bounds, as for a slice.
-    pub fn slice(&self, range: Range<usize>) -> Tokens<'a> {
-        match self {
-            Self::U16(tokens) => Self::U16(&tokens[range]),
-            Self::U32(tokens) => Self::U32(&tokens[range]),
-        }
-    }
-
-    /// Appends the tokens to `ids`.
-    pub fn append_to(&self, ids: &mut Vec<u32>) {
-        match self {
-            Self::U16(tokens) => {
-                ids.extend(tokens.iter().map(|&bytes| u32::from(u16::from_le_bytes(bytes))));
-            }
-            Self::U32(tokens) => ids.extend(tokens.iter().map(|&bytes| u32::from_le_bytes(bytes))),
-        }
-    }
-
-    /// Returns the tokens as a vector.
-    pub fn to_vec(&self) -> Vec<u32> {
-        let mut ids = Vec::with_capacity(self.len());
-        self.append_to(&mut ids);
-        ids
-    }
-
-    /// The largest token.
-    pub fn max(&self) -> Option<u32> {
-        match self {
-            Self::U16(tokens) => {
-                tokens.iter().map(|&bytes| u32::from(u16::from_le_bytes(bytes))).max()
-            }
-            Self::U32(tokens) => tokens.iter().map(|&bytes| u32::from_le_bytes(bytes)).max(),
-        }
-    }
-}
+/// Bytes of the read buffer on the stack: most documents need one system call.
+const BUFFER: usize = 1 << 14;
 
 /// An open `.bin`/`.idx` pair, for random access by many threads.
 #[derive(Debug)]
 pub struct ShardReader {
     bin_path: PathBuf,
-    bin: Mapped,
+    bin: File,
     index: Index,
     /// Bytes of text of each document, if known.
     text_bytes: Option<Vec<u32>>,
@@ -101,9 +33,10 @@ impl ShardReader {
         let (bin_path, idx_path) = pair(path);
         let index = Index::open(&idx_path)?;
         let bin =
-            Mapped::open(&bin_path).map_err(|source| DataError::from_open(&bin_path, source))?;
+            File::open(&bin_path).map_err(|source| DataError::from_open(&bin_path, source))?;
+        let metadata = bin.metadata().map_err(|source| DataError::from_open(&bin_path, source))?;
         let (actual, expected) =
-            (bin.bytes().len() as u64, index.tokens() * index.token_type().bytes() as u64);
+            (metadata.len(), index.tokens() * index.token_type().bytes() as u64);
         if actual != expected {
             let cause = format!(
                 "it has {actual} bytes where its index {} has {expected}",
@@ -118,14 +51,6 @@ impl ShardReader {
     /// The file with the tokens.
     pub fn path(&self) -> &Path {
         &self.bin_path
-    }
-
-    /// Checks that the files have not been truncated since they were opened.
-    pub(crate) fn check_whole(&self) -> Result<()> {
-        if self.bin.is_whole() && self.index.is_whole() {
-            return Ok(());
-        }
-        Err(DataError::damaged_shard(&self.bin_path, "it was truncated while in use"))
     }
 
     /// Bytes of text of a document, if known.
@@ -150,10 +75,57 @@ impl ShardReader {
 
     /// The tokens of a document, including its end-of-document token if the corpus has them.
     ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    ///
     /// # Panics
     /// If `document` is not below [`documents`](Self::documents), as for a slice.
-    pub fn document(&self, document: usize) -> Tokens<'_> {
-        self.slice(self.index.document(document))
+    pub fn document(&self, document: usize) -> Result<Vec<u32>> {
+        let tokens = self.document_tokens(document);
+        let mut ids = Vec::with_capacity(tokens);
+        self.read(document, 0..tokens, &mut ids)?;
+        Ok(ids)
+    }
+
+    /// Appends a part of a document to `ids`.
+    ///
+    /// # Errors
+    /// [`DataError::Corpus`] if the file has become shorter since it was opened,
+    /// [`DataError::Read`] if it cannot be read.
+    ///
+    /// # Panics
+    /// If `document` is not below [`documents`](Self::documents).
+    pub fn read(&self, document: usize, part: Range<usize>, ids: &mut Vec<u32>) -> Result<()> {
+        let width = self.token_type().bytes();
+        let start = self.index.document(document).start + part.start as u64;
+        let mut buffer = [0; BUFFER];
+        let (mut at, mut left) = (start * width as u64, part.len() * width);
+        while left > 0 {
+            let bytes = &mut buffer[..left.min(BUFFER)];
+            positioned::read_exact(&self.bin, bytes, at).map_err(|source| self.failure(source))?;
+            match self.token_type() {
+                TokenType::U16 => {
+                    let tokens = bytes.as_chunks().0.iter();
+                    ids.extend(tokens.map(|&token| u32::from(u16::from_le_bytes(token))));
+                }
+                TokenType::U32 => {
+                    ids.extend(bytes.as_chunks().0.iter().map(|&token| u32::from_le_bytes(token)));
+                }
+            }
+            at += bytes.len() as u64;
+            left -= bytes.len();
+        }
+        Ok(())
+    }
+
+    fn failure(&self, source: Error) -> DataError {
+        match source.kind() {
+            ErrorKind::UnexpectedEof => {
+                let cause = "it was truncated while in use";
+                DataError::damaged_shard(&self.bin_path, cause)
+            }
+            _ => DataError::Read { path: self.bin_path.clone(), source },
+        }
     }
 
     /// Number of tokens of a document, without reading them.
@@ -163,15 +135,6 @@ impl ShardReader {
     pub fn document_tokens(&self, document: usize) -> usize {
         let Range { start, end } = self.index.document(document);
         end.saturating_sub(start) as usize
-    }
-
-    fn slice(&self, tokens: Range<u64>) -> Tokens<'_> {
-        let width = self.token_type().bytes();
-        let bytes = &self.bin.bytes()[tokens.start as usize * width..tokens.end as usize * width];
-        match self.token_type() {
-            TokenType::U16 => Tokens::U16(bytes.as_chunks().0),
-            TokenType::U32 => Tokens::U32(bytes.as_chunks().0),
-        }
     }
 }
 

@@ -16,7 +16,7 @@ use crate::{DataError, Result};
 pub enum TokenSource {
     /// All tokens in memory.
     Memory(TokenTable),
-    /// Memory-mapped shards: tokens are read on request.
+    /// Shards on disk: tokens are read on request.
     Shards(ShardSource),
 }
 
@@ -196,8 +196,8 @@ impl TokenSource {
 impl ShardSource {
     fn read(&self, document: usize, part: Range<usize>, ids: &mut Vec<u32>) -> Result<()> {
         let start = ids.len();
-        self.corpus.shard_of(document).0.check_whole()?;
-        self.corpus.document(document).slice(part).append_to(ids);
+        let (shard, number) = self.corpus.shard_of(document);
+        shard.read(number, part, ids)?;
         match ids[start..].iter().find(|&&id| id as usize >= self.vocab_size) {
             None => Ok(()),
             Some(id) => {
@@ -206,7 +206,7 @@ impl ShardSource {
                      corrupt, or belongs to another tokenizer",
                     self.vocab_size
                 );
-                Err(DataError::damaged_shard(self.corpus.shard_of(document).0.path(), cause))
+                Err(DataError::damaged_shard(shard.path(), cause))
             }
         }
     }

@@ -3,6 +3,7 @@
 //! Memory never holds the whole file, nor two copies of a tensor: bytes pass through a small
 //! buffer, because converting between bytes and `f32` needs a copy anyway.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
@@ -10,7 +11,7 @@ use std::path::{Path, PathBuf};
 use half::{bf16, f16};
 use safetensors::Dtype;
 use safetensors::tensor::{Metadata, TensorInfo};
-use serde_json::{Map, Value, json};
+use serde_json::json;
 use ssa_files::StagedFile;
 use ssa_kernels::Tensor;
 
@@ -186,18 +187,18 @@ pub fn write_tensors(
     Ok(ssa_files::write_with(path, write)?)
 }
 
+/// Keys are sorted, so that the order of the tensors decides nothing but their places.
 fn header(tensors: &[(&str, &[usize], &[f32])], metadata: &[(&str, &str)]) -> String {
-    let metadata: Map<String, Value> =
-        metadata.iter().map(|&(key, value)| (key.to_owned(), value.into())).collect();
-    let mut header = Map::from_iter([("__metadata__".to_owned(), Value::Object(metadata))]);
+    let metadata: BTreeMap<_, _> = metadata.iter().copied().collect();
+    let mut header = BTreeMap::from([("__metadata__", json!(metadata))]);
     let mut start = 0;
     for &(name, shape, values) in tensors {
         let end = start + size_of_val(values);
-        let info = json!({ "dtype": "F32", "shape": shape, "data_offsets": [start, end] });
-        header.insert(name.to_owned(), info);
+        let info = json!({ "data_offsets": [start, end], "dtype": "F32", "shape": shape });
+        header.insert(name, info);
         start = end;
     }
-    let mut header = Value::Object(header).to_string();
+    let mut header = json!(header).to_string();
     // Readers that memory-map the file need aligned tensors.
     let aligned = header.len().next_multiple_of(PREFIX as usize);
     header.extend(std::iter::repeat_n(' ', aligned - header.len()));

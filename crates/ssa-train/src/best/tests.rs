@@ -101,7 +101,7 @@ fn an_interrupted_save_is_settled() {
 
 /// If any operation fails, the previous weights remain, and the next save replaces them.
 #[test]
-fn a_save_that_fails_anywhere_leaves_one_whole() {
+fn a_save_that_fails_anywhere_leaves_complete_weights() {
     let directory = tempdir().unwrap();
     let [first, second] = ["run.seed=1", "run.seed=2"].map(model);
     for failing in 0.. {

@@ -40,7 +40,7 @@ pub struct BadSteps {
     pub skipped: u64,
     /// Consecutive non-finite steps up to now.
     pub in_row: usize,
-    /// Number of roll-backs to a checkpoint.
+    /// Number of rollbacks to a checkpoint.
     pub rollbacks: u64,
 }
 

@@ -155,7 +155,7 @@ fn the_format_before_is_read() {
 }
 
 #[test]
-fn a_swapped_configuration_is_noticed() {
+fn a_swapped_configuration_is_detected() {
     let (_directory, checkpoints, _) = two_checkpoints();
     let path = checkpoints.path(2);
     fs::write(path.join(RUN_CONFIG), "").unwrap();

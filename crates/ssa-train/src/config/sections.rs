@@ -263,7 +263,7 @@ section! {
         pub log_every: usize = 10,
         /// Consecutive steps with a non-finite loss or gradient (NaN or Inf) before the run rolls
         /// back to its last checkpoint. Each such step leaves the weights unchanged and is retried
-        /// on the next rows; if the roll-back does not help, the run stops.
+        /// on the next rows; if the rollback does not help, the run stops.
         pub max_bad_steps: usize = 3,
     }
 }

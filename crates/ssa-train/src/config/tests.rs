@@ -53,7 +53,7 @@ fn a_written_configuration_has_every_key_with_a_default() {
 }
 
 #[test]
-fn whole_numbers_are_numbers() {
+fn integers_are_numbers() {
     assert_eq!(read("[objective]\nalpha = 100", &[]).objective.alpha, 100.0);
 }
 

@@ -90,7 +90,7 @@ fn overwriting_removes_the_run_and_nothing_else() {
 }
 
 #[test]
-fn a_run_is_opened_by_one_program_and_cleared_of_halves() {
+fn a_run_is_opened_by_one_process_and_cleared_of_partial_files() {
     let directory = tempdir().unwrap();
     let path = directory.path().join("run");
     let message = RunDir::open(&path).unwrap_err().to_string();
@@ -152,7 +152,7 @@ fn the_newest_unfinished_run_of_a_configuration_is_found() {
 }
 
 #[test]
-fn what_no_run_wrote_is_never_overwritten() {
+fn foreign_files_are_never_overwritten() {
     let directory = tempdir().unwrap();
     let foreign = directory.path().join("foreign");
     fs::create_dir(&foreign).unwrap();

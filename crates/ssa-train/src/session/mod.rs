@@ -50,7 +50,7 @@ pub enum Event {
 ///
 /// # Determinism
 /// An interrupted and resumed run gives the same weights and metrics (except times), bit for bit,
-/// as an uninterrupted one, unless it rolls back: a roll-back goes to the newest checkpoint, and
+/// as an uninterrupted one, unless it rolls back: a rollback goes to the newest checkpoint, and
 /// interruptions add checkpoints.
 pub struct Session<'a> {
     run_dir: &'a RunDir,
@@ -67,7 +67,7 @@ pub struct Session<'a> {
     /// Step of the newest checkpoint, saved or being saved.
     saved: Option<usize>,
     saved_at: Instant,
-    /// Step of the checkpoint of the last roll-back.
+    /// Step of the checkpoint of the last rollback.
     rolled_back_to: Option<usize>,
     /// Set by an error or a stop.
     ended: bool,

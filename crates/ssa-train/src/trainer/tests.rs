@@ -225,9 +225,9 @@ fn a_ramp_reads_every_row_once() {
         ids.extend(batches.into_iter().flat_map(|batch| batch.ids));
     }
     assert_eq!(rows, [1, 2, 3, 4, 4]);
-    let straight =
+    let uninterrupted =
         (0..14).flat_map(|index| ramp.batches.batch(index).unwrap().ids).collect::<Vec<_>>();
-    assert_eq!(ids, straight);
+    assert_eq!(ids, uninterrupted);
 
     (ramp.cursor, ramp.done) = (0, 0);
     let metrics = run(&mut ramp);

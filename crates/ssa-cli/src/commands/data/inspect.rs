@@ -111,7 +111,7 @@ fn count(corpus: &Corpus, tokenizer: Option<&Tokenizer>) -> Result<Counts> {
     let mut progress = AmountProgress::new(Display::choose(false), "counting");
     let counts = count_tokens(corpus, MOST_FREQUENT, &mut |done, all| {
         progress.set(0, done as u64, all as u64, || vec![counted(done, "document")]);
-    });
+    })?;
     progress.finish();
     let TokenCounts { quartiles, tokens_by_length, distinct_tokens, most_frequent, .. } = counts;
     let named = most_frequent.into_iter().map(|(id, count)| {

@@ -35,6 +35,10 @@ pub(super) fn print_estimate(plan: &TrainPlan, device: &Device) -> Result<()> {
     line("gradients", |estimate| estimate.gradients)?;
     line(&format!("activations, {rows} rows at once"), |estimate| estimate.activations)?;
     line("workspace (layer or head)", |estimate| estimate.working)?;
+    if matches!(device, Device::Cpu) {
+        line("copy for a checkpoint", |estimate| estimate.saving)?;
+        line("program and allocator", |estimate| estimate.overhead)?;
+    }
     line("peak", |estimate| estimate.peak)?;
     if let Some(free) = free {
         let [keep, recompute] =

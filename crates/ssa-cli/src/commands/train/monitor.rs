@@ -15,7 +15,7 @@ pub(super) struct Monitor<'a> {
     rule: SelectionRule,
     probed: &'a [EvalBatch],
     validated: &'a [EvalBatch],
-    /// Step and bits per byte of every validation that was the best so far. After a roll-back the
+    /// Step and bits per byte of every validation that was the best so far. After a rollback the
     /// run directory does not have them all.
     best: Vec<(usize, f64)>,
 }

@@ -32,7 +32,7 @@ fn describe(directory: &Path) {
         let stem = shard.path().with_extension("");
         let mut writer = ShardWriter::create(&stem, TokenType::U16).unwrap();
         (0..shard.documents())
-            .for_each(|document| writer.push(&shard.document(document).to_vec()).unwrap());
+            .for_each(|document| writer.push(&shard.document(document).unwrap()).unwrap());
         let ShardFiles { bin, idx, bytes } = writer.finish().unwrap();
         let (documents, tokens) = (shard.documents() as u64, shard.tokens());
         let name = stem.file_name().unwrap().to_str().unwrap().to_owned();

@@ -122,7 +122,7 @@ fn last_checkpoint(path: &Path) -> Vec<Vec<u8>> {
 }
 
 /// A run without interruption; returns its last checkpoint and metrics.
-fn straight(
+fn uninterrupted(
     path: &Path,
     plan: &TrainPlan,
     bad_steps: &[usize],
@@ -135,10 +135,10 @@ fn straight(
 }
 
 #[test]
-fn interrupted_and_killed_runs_end_like_straight_ones() {
+fn interrupted_and_killed_runs_end_like_uninterrupted_ones() {
     let directory = tempdir().unwrap();
     let plan = run_plan(&[]);
-    let expected = straight(&directory.path().join("straight"), &plan, &[]);
+    let expected = uninterrupted(&directory.path().join("uninterrupted"), &plan, &[]);
     for interrupted in [true, false] {
         let path = directory.path().join(interrupted.to_string());
         let (run, trainer) = begin(&path, &plan, &[]);
@@ -173,7 +173,7 @@ fn an_abandoned_step_leaves_no_trace() {
     let directory = tempdir().unwrap();
     let plan = run_plan(&[]);
     assert!(plan.batches().micro_batches(0) > 1);
-    let expected = straight(&directory.path().join("straight"), &plan, &[]);
+    let expected = uninterrupted(&directory.path().join("uninterrupted"), &plan, &[]);
     let path = directory.path().join("run");
     let (run, trainer) = begin(&path, &plan, &[]);
     let mut session = Session::new(&run, trainer).unwrap();
@@ -200,7 +200,7 @@ fn time_saves_too() {
         "checkpoint.every_minutes=1e-9",
         "checkpoint.keep_last=9",
     ]);
-    straight(directory.path().join("run").as_path(), &plan, &[]);
+    uninterrupted(directory.path().join("run").as_path(), &plan, &[]);
     let checkpoints = crate::Checkpoints::of_run(&directory.path().join("run"));
     assert_eq!(checkpoints.steps().unwrap(), [1, 2, 3, 4, 5, 6, 7, 8]);
 }
@@ -240,12 +240,12 @@ fn a_changed_configuration_is_refused_unless_allowed() {
 }
 
 #[test]
-fn a_checkpoint_of_another_run_or_text_is_noticed() {
+fn a_checkpoint_of_another_run_or_text_is_detected() {
     let directory = tempdir().unwrap();
     let plan = run_plan(&[]);
     let other = run_plan(&["objective.alpha=3"]);
     let [ours, theirs] = ["ours", "theirs"].map(|name| directory.path().join(name));
-    straight(&theirs, &other, &[]);
+    uninterrupted(&theirs, &other, &[]);
     let (run, trainer) = begin(&ours, &plan, &[]);
     let mut session = Session::new(&run, trainer).unwrap();
     steps(&mut session, 3);
