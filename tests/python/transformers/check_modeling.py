@@ -24,7 +24,7 @@ import tempfile
 import torch
 import transformers
 from safetensors.torch import load_file, save_file
-from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, LlamaForCausalLM
+from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 PYTHON_FILES = pathlib.Path(__file__).parents[3] / "crates/ssa-model/src/checkpoint/python"
@@ -248,8 +248,9 @@ def against_ssa(name, path, ssa):
         model.save_pretrained(directory)
         close(f"{name} saved, ssa", ssa.logits(directory, ids, mode), logits, F32)
         if mode == "full":
-            llama = LlamaForCausalLM.from_pretrained(ssa.export(directory, "llama")).eval()
-            close(f"{name} export, llama", llama(ids).logits, logits, F32)
+            plain = AutoModelForCausalLM.from_pretrained(ssa.export(directory, "llama")).eval()
+            check(f"{name} export, class", not type(plain).__name__.startswith("SSA"))
+            close(f"{name} export, plain", plain(ids).logits, logits, F32)
 
 
 def complete(path, directory):

@@ -3,8 +3,8 @@
 
     python3 tests/python/transformers/run.py --ssa target/release/ssa [--python PYTHON]
 
-Trains a small model by each method and runs check_modeling.py on all of them under each version,
-and on the logits of the released code. PyTorch and transformers are installed into a temporary
+Trains a small model by each method, converts models with biases and with norms of heads, and runs
+check_modeling.py on all of them under each version, and on the logits of the released code. PyTorch and transformers are installed into a temporary
 directory; with `--python`, PyTorch is that of the given Python. Exits with 77 if packages cannot be
 installed, with 1 after a failure.
 """
@@ -22,6 +22,7 @@ TORCH = "torch==2.11.0"
 CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 TRANSFORMERS = ["4.57.6", "5.23.0"]
 METHODS = ["full", "moba", "nsa", "ssa"]
+FAMILIES = ["qwen2_tied", "qwen3"]
 SKIPPED = 77
 HERE = pathlib.Path(__file__).resolve().parent
 
@@ -102,6 +103,19 @@ def train(ssa, directory):
     return checkpoints
 
 
+def convert(ssa, directory):
+    """Converts plain models; the results."""
+    converted = [directory / "converted" / family for family in FAMILIES]
+    for family, to in zip(FAMILIES, converted):
+        plain = HERE.parents[1] / "golden/families" / family
+        command = [ssa, "convert", "--from", plain, "--to", to]
+        command += ["--block-size", "4", "--block-counts", "3"]
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode != 0:
+            sys.exit(f"converting {family} failed:\n{done.stderr}")
+    return converted
+
+
 def start_checks(python, packages, ssa, checkpoints, directory):
     """The checks under the transformers in `packages`, as a process of one thread."""
     environment = {
@@ -134,7 +148,7 @@ def main():
             reason = pip(python, package, "--target", target, seconds=args.seconds)
             if reason is not None:
                 skip(f"{package} cannot be installed: {reason}")
-        checkpoints = train(ssa, directory)
+        checkpoints = train(ssa, directory) + convert(ssa, directory)
         checks = [start_checks(python, each, ssa, checkpoints, directory) for each in packages]
         for process in checks:
             print(process.communicate()[0], flush=True)
