@@ -24,7 +24,13 @@ import tempfile
 import torch
 import transformers
 from safetensors.torch import load_file, save_file
-from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, LlamaForCausalLM
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+)
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 PYTHON_FILES = pathlib.Path(__file__).parents[3] / "crates/ssa-model/src/checkpoint/python"
@@ -77,8 +83,9 @@ def golden(path):
 
 
 def greedy(model, ids, tokens=NEW, **kwargs):
-    options = {"do_sample": False, "max_new_tokens": tokens, "min_new_tokens": tokens}
-    return model.generate(ids, pad_token_id=0, **options, **kwargs)
+    """Greedy generation of exactly this many tokens: none of them ends the text."""
+    options = {"do_sample": False, "max_new_tokens": tokens, "pad_token_id": 0}
+    return model.generate(ids, suppress_tokens=[model.config.eos_token_id], **options, **kwargs)
 
 
 def by_hand(model, ids, tokens):
@@ -252,6 +259,30 @@ def against_ssa(name, path, ssa):
             close(f"{name} export, llama", llama(ids).logits, logits, F32)
 
 
+class RegisteredConfig(LlamaConfig):
+    model_type = "llama-nsa"
+
+
+class RegisteredModel(LlamaForCausalLM):
+    config_class = RegisteredConfig
+
+
+def registered_code(name, path):
+    """The released code registers its own classes for "llama-nsa"; our files do not displace it.
+    Comes last: the registration holds for the process."""
+    AutoConfig.register("llama-nsa", RegisteredConfig)
+    AutoModelForCausalLM.register(RegisteredConfig, RegisteredModel)
+    model = AutoModelForCausalLM.from_pretrained(path)
+    check(f"{name} registered code", type(model) is RegisteredModel)
+    config = json.loads((path / "config.json").read_text())
+    for key in ["block_size", "block_counts", "window_size", "head_dim", "tie_word_embeddings"]:
+        check(f"{name} registered code, {key}", getattr(model.config, key) == config[key])
+    rope = getattr(model.config, "rope_parameters", None) or {"rope_theta": model.config.rope_theta}
+    check(f"{name} registered code, theta", rope["rope_theta"] == config["rope_theta"])
+    weight = load_file(path / "model.safetensors")["model.layers.1.mlp.up_proj.weight"]
+    close(f"{name} registered code, weights", model.model.layers[1].mlp.up_proj.weight, weight, 0)
+
+
 def complete(path, directory):
     """A checkpoint with its Python files: the directory itself, or a copy of a golden case."""
     config = json.loads((path / "config.json").read_text())
@@ -275,9 +306,12 @@ def complete(path, directory):
     return path_of_copy
 
 
+def name_of(path):
+    return path.parent.name if path.name == "checkpoint" else path.name
+
+
 def check_model(path, ssa):
-    name = path.parent.name if path.name == "checkpoint" else path.name
-    model = load(path)
+    name, model = name_of(path), load(path)
     ids = torch.arange(3, 63)[None] % model.config.vocab_size
     double = load(path, torch.float64)
     for mode in modes_of(model):
@@ -304,6 +338,9 @@ def main():
             check_model(complete(path, directory), ssa)
         for path in args.golden:
             golden(complete(path, directory))
+        if args.models:
+            path = args.models[-1]
+            registered_code(name_of(path), path)
     versions = f"transformers {transformers.__version__}, torch {torch.__version__}"
     print(f"{versions}: {len(CHECKS)} checks, {len(FAILURES)} failed")
     sys.exit(bool(FAILURES))
