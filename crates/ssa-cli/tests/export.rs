@@ -45,7 +45,7 @@ fn weights(directory: &Path) -> String {
 fn neutral(directory: &Path) -> PathBuf {
     let (config, mut parameters) = checkpoint::load(&golden_case(CASE)).unwrap();
     for layer in &mut parameters.layers {
-        layer.g_proj.fill_zero();
+        layer.g_proj.as_mut().unwrap().fill_zero();
     }
     let path = directory.join("neutral");
     checkpoint::save(&path, &config, &parameters).unwrap();

@@ -6,8 +6,8 @@ use ssa_data::TOKENIZER_FILES;
 
 use crate::Result;
 
-/// Removes a model and its tokenizer from a directory, what killed processes left of them, and the
-/// directory if nothing else is in it.
+/// Removes a model and its tokenizer from a directory, with the remains of killed processes, and
+/// the directory if it is empty afterwards.
 ///
 /// # Errors
 /// [`TrainError::File`](crate::TrainError::File).

@@ -10,9 +10,9 @@ use super::named;
 ///
 /// As `ssa`, the directory has the model in Python, so transformers loads it with
 /// `AutoModelForCausalLM.from_pretrained(DIR, trust_remote_code=True)` and runs it on full or sparse
-/// attention. As `llama`, it is a plain Llama checkpoint for programs that know no gates: only a
-/// model whose gate weights are all zero can become one, and it then computes the same function
-/// under full attention.
+/// attention. As `llama`, it is a plain Llama checkpoint for programs that know no gates (Qwen2 if it
+/// has biases, Qwen3 if it normalizes heads): only a model whose gate weights are all zero can become
+/// one, and it then computes the same function under full attention.
 ///
 /// Weights are written as F32. Tokenizer files and generation_config.json come along.
 #[derive(Debug, Args)]
@@ -21,9 +21,10 @@ Examples:
   ssa export --model runs/demo --to exported --as ssa
   ssa export --model retrofit --to plain --as llama")]
 pub(crate) struct ExportArgs {
-    /// Checkpoint directory in Hugging Face layout (config.json, model.safetensors), or the
-    /// directory of a run: then its trained model, or its last checkpoint if it is not finished.
-    #[arg(long, value_name = "DIR")]
+    /// Checkpoint directory in Hugging Face layout (config.json, safetensors weights); that of a run:
+    /// then its trained model, or its last checkpoint if it is not finished; or a model of the
+    /// Hugging Face Hub, OWNER/NAME[@REVISION].
+    #[arg(long, value_name = "DIR|NAME")]
     pub(crate) model: PathBuf,
     /// Directory to write; it must not exist.
     #[arg(long, value_name = "DIR")]

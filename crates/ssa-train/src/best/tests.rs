@@ -29,7 +29,7 @@ fn best(step: usize, bits_per_byte: f64) -> Best {
 const FILES: [&str; 5] =
     ["best.json", "config.json", "configuration_ssa.py", "model.safetensors", "modeling_ssa.py"];
 
-/// All entries but the lock of the run.
+/// All entries except the lock of the run.
 fn names(directory: &Path) -> Vec<String> {
     let entries = fs::read_dir(directory).unwrap();
     let mut names: Vec<_> =
@@ -58,7 +58,7 @@ fn weights_and_numbers_are_replaced_together() {
     assert!(names(run.path()).is_empty());
 }
 
-/// The states in which a stop between two operations leaves the directory.
+/// Every state of the directory between two operations.
 #[test]
 fn an_interrupted_save_is_settled() {
     let directory = tempdir().unwrap();
@@ -81,7 +81,7 @@ fn an_interrupted_save_is_settled() {
         assert_eq!(names(run.path()), if step.is_some() { vec!["best"] } else { vec![] });
         remove(run.path()).unwrap();
     };
-    // While the new weights are written, for the first time and again.
+    // While the new weights are written, for the first and a later save.
     place(&new, PARTIAL);
     fs::remove_file(at(PARTIAL).join(NUMBERS)).unwrap();
     settles_to(None);
@@ -89,8 +89,8 @@ fn an_interrupted_save_is_settled() {
     fs::remove_file(at(PARTIAL).join(NUMBERS)).unwrap();
     place(&old, BEST);
     settles_to(Some(10));
-    // After the old ones stepped aside, after the new ones took their place, before the old ones
-    // are gone.
+    // After the old weights are renamed, after the new ones take their place, before the old ones
+    // are removed.
     place(&new, PARTIAL);
     place(&old, PREVIOUS);
     settles_to(Some(20));
@@ -99,9 +99,9 @@ fn an_interrupted_save_is_settled() {
     settles_to(Some(20));
 }
 
-/// Whatever operation fails, the weights before are there, and the next save replaces them.
+/// If any operation fails, the previous weights remain, and the next save replaces them.
 #[test]
-fn a_save_that_fails_anywhere_leaves_one_whole() {
+fn a_save_that_fails_anywhere_leaves_complete_weights() {
     let directory = tempdir().unwrap();
     let [first, second] = ["run.seed=1", "run.seed=2"].map(model);
     for failing in 0.. {

@@ -230,17 +230,24 @@ class SSAAttention(nn.Module):
         self.attention_dropout = 0.0
         self.is_causal = True
         hidden, heads = config.hidden_size, config.num_attention_heads
-        self.q_proj = nn.Linear(hidden, heads * self.head_dim, bias=False)
-        self.k_proj = nn.Linear(hidden, config.num_key_value_heads * self.head_dim, bias=False)
-        self.v_proj = nn.Linear(hidden, config.num_key_value_heads * self.head_dim, bias=False)
+        bias, keys = config.qkv_bias, config.num_key_value_heads * self.head_dim
+        self.q_proj = nn.Linear(hidden, heads * self.head_dim, bias=bias)
+        self.k_proj = nn.Linear(hidden, keys, bias=bias)
+        self.v_proj = nn.Linear(hidden, keys, bias=bias)
+        if config.qk_norm:
+            self.q_norm = SSARMSNorm(self.head_dim, config.rms_norm_eps)
+            self.k_norm = SSARMSNorm(self.head_dim, config.rms_norm_eps)
         self.o_proj = nn.Linear(heads * self.head_dim, hidden, bias=False)
         # Rows 3h, 3h + 1 and 3h + 2 gate compression, selection (and full) and window of head h.
         self.g_proj = nn.Linear(hidden, 3 * heads, bias=False)
 
     def forward(self, x, sequence, attention_mask, past_key_values=None, **kwargs):
         shape = (*x.shape[:-1], -1, self.head_dim)
-        q = apply_rope(self.q_proj(x).view(shape).transpose(1, 2), sequence.rope, self.config)
-        k = apply_rope(self.k_proj(x).view(shape).transpose(1, 2), sequence.rope, self.config)
+        q, k = self.q_proj(x).view(shape), self.k_proj(x).view(shape)
+        if self.config.qk_norm:
+            q, k = self.q_norm(q), self.k_norm(k)
+        q = apply_rope(q.transpose(1, 2), sequence.rope, self.config)
+        k = apply_rope(k.transpose(1, 2), sequence.rope, self.config)
         v = self.v_proj(x).view(shape).transpose(1, 2)
         if past_key_values is not None:
             # transformers 4 asks where the tokens go; 5 knows, and ignores the answer.
