@@ -4,7 +4,8 @@
     python tests/python/transformers/check_modeling.py --ssa target/release/ssa \\
         runs/demo/checkpoint --golden tests/golden/model/*
 
-Each argument is a checkpoint directory. Logits of golden cases are compared with
+Each argument is a checkpoint directory; those after `--plain` are models without gates and are
+converted. Logits of golden cases are compared with
 `expected.safetensors`, outputs of the released code. Other checkpoints are compared with
 `ssa forward`, and what `ssa export` writes is loaded again. Everything else is compared with the
 model itself: generation with a cache, padding, cropping, reordering, saving. Most of these
@@ -224,6 +225,11 @@ class Ssa:
         self.run("forward", "--model", model, "--attention", mode, *given, *arguments)
         return load_file(files[1])["logits"]
 
+    def convert(self, model):
+        path = pathlib.Path(tempfile.mkdtemp(dir=self.directory)) / model.name
+        self.run("convert", "--from", model, "--to", path, "--block-size", 8, "--block-counts", 2)
+        return path
+
     def export(self, model, layout):
         path = pathlib.Path(tempfile.mkdtemp(dir=self.directory)) / layout
         self.run("export", "--model", model, "--to", path, "--as", layout)
@@ -234,7 +240,8 @@ def against_ssa(name, path, ssa):
     """Logits of `ssa forward` in every mode, at several budgets; exports."""
     model = load(path)
     torch.manual_seed(1)
-    ids = torch.randint(0, model.config.vocab_size, (2, 200))
+    tokens = min(200, model.config.max_position_embeddings)
+    ids = torch.randint(0, model.config.vocab_size, (2, tokens))
     for mode in modes_of(model):
         for size, counts, rule in [(16, 4, "exact"), (8, 3, "exact"), (16, 16, "reference")]:
             model.set_attention(mode, size, counts, rule)
@@ -255,8 +262,9 @@ def against_ssa(name, path, ssa):
         model.save_pretrained(directory)
         close(f"{name} saved, ssa", ssa.logits(directory, ids, mode), logits, F32)
         if mode == "full":
-            llama = LlamaForCausalLM.from_pretrained(ssa.export(directory, "llama")).eval()
-            close(f"{name} export, llama", llama(ids).logits, logits, F32)
+            plain = AutoModelForCausalLM.from_pretrained(ssa.export(directory, "llama")).eval()
+            check(f"{name} export, class", type(plain).__module__.startswith("transformers."))
+            close(f"{name} export, llama", plain(ids).logits, logits, F32)
 
 
 class RegisteredConfig(LlamaConfig):
@@ -281,6 +289,16 @@ def registered_code(name, path):
     check(f"{name} registered code, theta", rope["rope_theta"] == config["rope_theta"])
     weight = load_file(path / "model.safetensors")["model.layers.1.mlp.up_proj.weight"]
     close(f"{name} registered code, weights", model.model.layers[1].mlp.up_proj.weight, weight, 0)
+
+
+def against_plain(path, ssa):
+    """A model without gates: the model of transformers and the one that `ssa convert` makes."""
+    converted = ssa.convert(path)
+    plain = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32).eval()
+    ids = torch.arange(3, 63)[None] % plain.config.vocab_size
+    expected = plain(ids).logits
+    close(f"{path.name} converted", load(converted)(ids).logits, expected, F32)
+    against_ssa(path.name, converted, ssa)
 
 
 def complete(path, directory):
@@ -328,6 +346,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("models", nargs="*", type=pathlib.Path)
     parser.add_argument("--golden", nargs="*", type=pathlib.Path, default=[])
+    parser.add_argument("--plain", nargs="*", type=pathlib.Path, default=[])
     parser.add_argument("--ssa", type=pathlib.Path, required=True, help="the program")
     args = parser.parse_args()
     transformers.logging.set_verbosity_error()
@@ -336,6 +355,8 @@ def main():
         ssa = Ssa(args.ssa, directory)
         for path in args.models:
             check_model(complete(path, directory), ssa)
+        for path in args.plain:
+            against_plain(path, ssa)
         for path in args.golden:
             golden(complete(path, directory))
         if args.models:

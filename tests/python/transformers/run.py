@@ -3,10 +3,10 @@
 
     python3 tests/python/transformers/run.py --ssa target/release/ssa [--python PYTHON]
 
-Trains a small model by each method and runs check_modeling.py on all of them under each version,
-and on the logits of the released code. PyTorch and transformers are installed into a temporary
-directory; with `--python`, PyTorch is that of the given Python. Exits with 77 if packages cannot be
-installed, with 1 after a failure.
+Trains a small model by each method and runs check_modeling.py on all of them under each version, on
+converted models of other families, and on the logits of the released code. PyTorch and transformers
+are installed into a temporary directory; with `--python`, PyTorch is that of the given Python.
+Exits with 77 if packages cannot be installed, with 1 after a failure.
 """
 
 import argparse
@@ -23,6 +23,8 @@ TORCH = "torch==2.11.0"
 CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 TRANSFORMERS = ["4.57.6", "5.23.0"]
 METHODS = ["full", "moba", "nsa", "ssa"]
+# Models without gates: RoPE scaling, biases of q, k and v, norms of q and k.
+PLAIN = ["llama_tied_llama3", "qwen2_tied", "qwen3"]
 SKIPPED = 77
 HERE = pathlib.Path(__file__).resolve().parent
 
@@ -118,8 +120,10 @@ def start_checks(python, packages, ssa, checkpoints, directory):
         "HF_HUB_OFFLINE": "1",
         "OMP_NUM_THREADS": "1",
     }
-    golden = sorted((HERE.parents[1] / "golden/model").iterdir())
-    command = [python, HERE / "check_modeling.py", "--ssa", ssa, *checkpoints, "--golden", *golden]
+    golden = HERE.parents[1] / "golden"
+    command = [python, HERE / "check_modeling.py", "--ssa", ssa, *checkpoints]
+    command += ["--plain", *(golden / "families" / name for name in PLAIN)]
+    command += ["--golden", *sorted((golden / "model").iterdir())]
     return subprocess.Popen(
         command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )

@@ -14,6 +14,8 @@ use super::named;
 /// has biases, Qwen3 if it normalizes heads): only a model whose gate weights are all zero can become
 /// one, and it then computes the same function under full attention.
 ///
+/// A model without gates is a plain model in either layout; `ssa convert` gives it gates.
+///
 /// Weights are written as F32. Tokenizer files and generation_config.json come along.
 #[derive(Debug, Args)]
 #[command(after_help = "\
