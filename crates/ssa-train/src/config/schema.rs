@@ -280,6 +280,9 @@ pub(super) fn hint(unknown: &str, keys: &[Key]) -> String {
     }
 }
 
+/// Bytes of the longest name for which a similar key is looked for: no key is longer.
+const LONGEST_COMPARED: usize = 100;
+
 /// The key or section that was probably meant.
 fn meant(unknown: &str, keys: &[Key]) -> Option<String> {
     let nearness = |key: &Key| strsim::normalized_damerau_levenshtein(&key.name, unknown);
@@ -287,7 +290,9 @@ fn meant(unknown: &str, keys: &[Key]) -> Option<String> {
         let key = keys.iter().max_by(|a, b| nearness(a).total_cmp(&nearness(b)))?;
         (nearness(key) > 0.6).then(|| key.name.clone())
     };
-    key_named(unknown, keys).or_else(nearest)
+    // The comparison takes the product of both lengths.
+    let comparable = unknown.len() <= LONGEST_COMPARED;
+    key_named(unknown, keys).or_else(|| comparable.then(nearest).flatten())
 }
 
 /// The key whose last part is that of `name`, or that other programs call so.
