@@ -23,6 +23,7 @@ pub(crate) struct Memory {
 impl Memory {
     /// Memory that holds anything (NaN where the GPU poisons outputs).
     pub(crate) fn uninitialized(gpu: &Gpu, bytes: usize) -> Result<Self> {
+        gpu.check_not_recording("cuMemAllocAsync")?;
         let stream = gpu.stream()?;
         // The pool refuses zero bytes.
         let allocated = bytes.max(1);
