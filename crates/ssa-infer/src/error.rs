@@ -1,0 +1,69 @@
+//! The error type of this crate.
+
+use ssa_kernels::KernelError;
+use ssa_kernels::kv_cache::SequenceId;
+use ssa_model::ModelError;
+
+use crate::FilledBy;
+
+/// Why a call of an engine did not compute its result.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum InferError {
+    /// The model cannot run like this.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    /// An op failed.
+    #[error(transparent)]
+    Kernel(#[from] KernelError),
+    /// A sequence gets no tokens.
+    #[error("{id}: a call must have at least one token for each of its sequences")]
+    NoTokens {
+        /// The sequence.
+        id: SequenceId,
+    },
+    /// A token is not in the vocabulary.
+    #[error("{id}: token {token} is not in the vocabulary of {vocab_size} tokens")]
+    Token {
+        /// The sequence.
+        id: SequenceId,
+        /// The token.
+        token: u32,
+        /// Tokens of the vocabulary.
+        vocab_size: usize,
+    },
+    /// A sequence would be longer than the model allows.
+    #[error("{id}: {tokens} tokens are more than the {positions} positions of the model")]
+    TooLong {
+        /// The sequence.
+        id: SequenceId,
+        /// The tokens it would have.
+        tokens: usize,
+        /// `max_position_embeddings` of the model.
+        positions: usize,
+    },
+    /// The cached keys and values were computed with another attention.
+    #[error(
+        "{id}: its cache was filled by {filled}, the call asks for {asked}: keys and values of all \
+         layers but the first depend on it\nhint: recompute the cache, or keep it on purpose"
+    )]
+    Filled {
+        /// The sequence.
+        id: SequenceId,
+        /// What filled the cache.
+        filled: FilledBy,
+        /// What the call asks for.
+        asked: FilledBy,
+    },
+    /// A sparse budget has another block size than the pages of the cache.
+    #[error(
+        "block size {block_size} differs from the {page_size} tokens of a page of the cache\n\
+         hint: make the engine with pages of {block_size} tokens"
+    )]
+    BlockSize {
+        /// Of the budget.
+        block_size: usize,
+        /// Of the cache.
+        page_size: usize,
+    },
+}
