@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use half::bf16;
 
+use crate::cuda::matmul::{Rows, matmul};
 use crate::cuda::{
     DEPENDENT_LAUNCH, Define, Gpu, Input, Launch, Module, Output, WARP, constants, int, kernel,
     structs,
@@ -73,14 +74,14 @@ kernel! {
 }
 
 /// What a product of a few rows is computed from.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 pub(crate) struct RowsProduct<'a> {
     /// `[.., I]`.
     pub(crate) x: &'a Tensor,
     /// `[.., I]`.
     pub(crate) weight: &'a Tensor,
     /// The rows of `weight` that are used.
-    pub(crate) rows: &'a Range<usize>,
+    pub(crate) rows: Range<usize>,
     /// Weight and epsilon of an RMS norm of `x` that comes first.
     pub(crate) norm: Option<(&'a Tensor, f32)>,
 }
@@ -132,6 +133,30 @@ impl RowsProduct<'_> {
             },
         )
     }
+}
+
+/// Writes the product with each of the stacked matrices.
+pub(super) fn forward(gpu: &Gpu, x: &Tensor, matrix: &Tensor, out: &mut [Tensor]) -> Result<()> {
+    let (tokens, inputs) = (x.rows(), x.last_dim());
+    let mut first = 0;
+    for out in out {
+        let rows = first..first + out.last_dim();
+        first = rows.end;
+        if tokens <= MOST_TOKENS {
+            let product = RowsProduct { x, weight: matrix, rows, norm: None };
+            product.run(gpu, Destination::Store(out))?;
+            continue;
+        }
+        let sizes = [tokens, rows.len()];
+        let weight = Rows {
+            offset: rows.start * inputs,
+            sizes: [rows.len(), inputs],
+            stride: inputs,
+        };
+        let (x, weight) = (x.matrix([tokens, inputs])?, matrix.matrix(weight)?);
+        matmul(gpu, out.output_matrix(sizes)?, 1.0, x, weight.t())?;
+    }
+    Ok(())
 }
 
 const fn defines(inputs: usize, epilogue: i64, norm: i64, token_tiles: usize) -> [Define; 4] {

@@ -13,7 +13,7 @@
 // f32. In each case the keys are numbered from 0 and cut by these numbers.
 //
 // Given as macros: HEAD_DIM (a multiple of 8, at most 256), PAGE_SIZE, GROUP, KEYS, WARPS, STAGES.
-// Grid: (parts at most, H * HEAD_TILES, N).
+// Grid: (parts at most, H * HEAD_TILES, tokens).
 #include "params.cuh"
 #include "cached.cuh"
 #include "lane_ring.cuh"
@@ -126,7 +126,7 @@ DEVICE void read(u32 (&x)[4], const Ring& ring, int part, int half, int v) {
 
 // The final result of one element of a head: gated, and added to what is there, as asked.
 DEVICE void write(const AttentionResult& result, int token, int head, int d, float x) {
-    if (result.gates) x *= sigmoid(result.gates[i64(token) * result.gate_row + head * result.gate_stride]);
+    if (result.gates) x *= sigmoid(result.gates[i64(token) * result.gate_row + result.first_gate + head]);
     bf16* to = result.out + (i64(token) * result.heads + head) * HEAD_DIM + d;
     *to = to_bf16(result.add ? to_float(*to) + x : x);
 }
@@ -142,7 +142,8 @@ DEVICE float factor(float maximum, float of_all) {
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS)
-cached_attention(const CachedAttention p) {
+cached_attention(const AttendParts parameters) {
+    const CachedAttention& p = parameters.attention;
     // The ring, then the pages of the part; at the end the results of all warps.
     extern __shared__ __align__(16) u8 shared[];
     // Maximum and sum of every row, by warp and of all.
@@ -151,7 +152,7 @@ cached_attention(const CachedAttention p) {
     start_next();
     wait_for_previous();
 
-    const int token = blockIdx.z, kv_heads = gridDim.y / HEAD_TILES, kv_head = blockIdx.y / HEAD_TILES;
+    const int token = p.tokens.first + blockIdx.z, kv_heads = gridDim.y / HEAD_TILES, kv_head = blockIdx.y / HEAD_TILES;
     const int first_head = blockIdx.y % HEAD_TILES * 16, group_heads = min(16, GROUP - first_head);
     const int warp = threadIdx.x / WARP, g = threadIdx.x % WARP / 4, c = threadIdx.x % 4;
     const int* indices = p.indices + (i64(token) * kv_heads + kv_head) * p.slots;
@@ -282,32 +283,34 @@ cached_attention(const CachedAttention p) {
             write(p.result, token, head, d, total.y > 0.0f ? x / total.y : 0.0f);
             if (d == 0) write_lse(p.result, token, head, total.x, total.y);
         } else {
-            const i64 part = (head_row + row) * gridDim.x + blockIdx.x;
+            const i64 part = ((i64(blockIdx.z) * kv_heads * GROUP + head) * gridDim.x) + blockIdx.x;
             p.parts[part * HEAD_DIM + d] = x;
             if (d == 0) p.part_statistics[part] = total;
         }
     }
 }
 
-// A block of threads owns a token and query head; its warps take the parts in turn. Grid: (HQ, N).
+// A block of threads owns a token and query head; its warps take the parts in turn. Grid: (HQ,
+// tokens).
 extern "C" __global__ void __launch_bounds__(THREADS)
-combine_parts(const CombineParts p) {
+combine_parts(const CombineParts parameters) {
+    const CachedAttention& p = parameters.attention;
     __shared__ float results[WARPS][HEAD_DIM];
     start_next();
     wait_for_previous();
-    const int head = blockIdx.x, token = blockIdx.y, kv_head = head / GROUP, kv_heads = gridDim.x / GROUP;
+    const int head = blockIdx.x, token = p.tokens.first + blockIdx.y, kv_head = head / GROUP, kv_heads = gridDim.x / GROUP;
     const int warp = threadIdx.x / WARP, lane = threadIdx.x % WARP;
     // Only the number of parts is needed here, for which the first part will do.
-    const int* indices = p.attention.indices + (i64(token) * kv_heads + kv_head) * p.attention.slots;
-    const int parts = KeyRange(p.attention, token, indices).parts;
-    const i64 first = (i64(token) * gridDim.x + head) * p.most_parts;
+    const int* indices = p.indices + (i64(token) * kv_heads + kv_head) * p.slots;
+    const int parts = KeyRange(p, token, indices).parts;
+    const i64 first = (i64(blockIdx.y) * gridDim.x + head) * p.most_parts;
 
     float maximum = -infinity();
-    for (int part = lane; part < parts; part += WARP) maximum = fmaxf(maximum, p.attention.part_statistics[first + part].x);
+    for (int part = lane; part < parts; part += WARP) maximum = fmaxf(maximum, p.part_statistics[first + part].x);
     maximum = warp_max(maximum);
     float sum = 0.0f;
     for (int part = lane; part < parts; part += WARP) {
-        const float2 statistic = p.attention.part_statistics[first + part];
+        const float2 statistic = p.part_statistics[first + part];
         sum += statistic.y * factor(statistic.x, maximum);
     }
     sum = warp_sum(sum);
@@ -315,8 +318,8 @@ combine_parts(const CombineParts p) {
     constexpr int PER_LANE = ceil_div(HEAD_DIM, WARP);
     float x[PER_LANE] = {};
     for (int part = warp; part < parts; part += WARPS) {
-        const float weight = factor(p.attention.part_statistics[first + part].x, maximum);
-        const float* row = p.attention.parts + (first + part) * HEAD_DIM;
+        const float weight = factor(p.part_statistics[first + part].x, maximum);
+        const float* row = p.parts + (first + part) * HEAD_DIM;
 #pragma unroll
         for (int i = 0; i < PER_LANE; ++i) {
             const int d = lane + i * WARP;
@@ -333,7 +336,7 @@ combine_parts(const CombineParts p) {
         float total = 0.0f;
 #pragma unroll
         for (int w = 0; w < WARPS; ++w) total += results[w][d];
-        write(p.attention.result, token, head, d, sum > 0.0f ? total / sum : 0.0f);
+        write(p.result, token, head, d, sum > 0.0f ? total / sum : 0.0f);
     }
-    if (threadIdx.x == 0) write_lse(p.attention.result, token, head, maximum, sum);
+    if (threadIdx.x == 0) write_lse(p.result, token, head, maximum, sum);
 }

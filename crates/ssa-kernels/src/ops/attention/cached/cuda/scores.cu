@@ -28,19 +28,21 @@ constexpr int HEADS = 8 * HEAD_SETS;
 // In place of negative infinity, whose differences are not numbers.
 constexpr float LOWEST = -1e30f;
 
-// One token and key/value head. Grid: (SPLITS, H, N).
+// One token and key/value head. Grid: (SPLITS, H, tokens).
 struct Work {
+    int token;
     const int* mean_pages;
     // Number of complete blocks.
     int complete;
     // Row [HEADS] of scores of block 0, row of maxima and sums of split 0, importance of block 0.
     i64 score, statistic, importance;
 
-    DEVICE_MEMBER Work(const PageScores& p) : mean_pages(mean_table(p.tokens, blockIdx.z)) {
-        const int position = p.tokens.positions[blockIdx.z];
+    DEVICE_MEMBER explicit Work(const CachedTokens& tokens)
+        : token(tokens.first + blockIdx.z), mean_pages(mean_table(tokens, token)) {
+        const int position = tokens.positions[token];
         complete = (position + 1) / PAGE_SIZE;
         const i64 row = i64(blockIdx.z) * gridDim.y + blockIdx.y;
-        importance = row * p.tokens.blocks;
+        importance = row * tokens.blocks;
         score = importance * HEADS;
         statistic = row * SPLITS * HEADS;
     }
@@ -83,7 +85,7 @@ page_scores(const PageScores p) {
     __shared__ Statistic shared[WARPS][HEADS];
     start_next();
     wait_for_previous();
-    const Work work(p);
+    const Work work(p.tokens);
     if (blockIdx.x >= work.splits()) return;
     const int warp = threadIdx.x / WARP, g = threadIdx.x % WARP / 4, c = threadIdx.x % 4;
     const int kv_heads = gridDim.y, kv_head = blockIdx.y;
@@ -91,7 +93,7 @@ page_scores(const PageScores p) {
     u32 q[HEAD_SETS][WORDS];
 #pragma unroll
     for (int n = 0; n < HEAD_SETS; ++n) {
-        const i64 head = (i64(blockIdx.z) * kv_heads + kv_head) * GROUP + min(8 * n + g, GROUP - 1);
+        const i64 head = (i64(work.token) * kv_heads + kv_head) * GROUP + min(8 * n + g, GROUP - 1);
 #pragma unroll
         for (int v = 0; v < VECTORS; ++v) {
             uint4 x = make_uint4(0, 0, 0, 0);
@@ -157,12 +159,12 @@ page_scores(const PageScores p) {
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS)
-page_importance(const PageScores p) {
+page_importance(const PageImportance p) {
     // Logarithm of the sum of 2^score of every head.
     __shared__ float lse[HEADS];
     start_next();
     wait_for_previous();
-    const Work work(p);
+    const Work work(p.tokens);
     const int splits = work.splits(), lane = threadIdx.x % WARP;
     if (blockIdx.x >= splits) return;
     for (int head = threadIdx.x / WARP; head < GROUP; head += WARPS) {

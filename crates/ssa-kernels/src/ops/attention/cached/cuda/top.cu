@@ -1,4 +1,4 @@
-// The most important blocks of a token. importance [N, H, table_width] f32, of the blocks before
+// The most important blocks of a token. importance [tokens, H, blocks] f32, of the blocks before
 // the token's own; indices [N, H, slots], ascending, -1 where unused.
 //
 // A block of threads owns a token and key/value head. A key is the bits of an importance (they order
@@ -6,7 +6,7 @@
 // unique, and of equal importances the lower block has the larger key. So the best `wanted` are a
 // set without ties, whatever order the threads work in.
 //
-// Thread i looks at blocks i, i + THREADS, ... The bound that `wanted` of the threads' largest keys
+// Thread i looks at blocks i, i + TOP_THREADS, ... The bound that `wanted` of the threads' largest keys
 // reach is found by bisection, one barrier a step; no key below it is among the best. It leaves few
 // more than `wanted` candidates, since neighbors, which tend to be important together, belong to
 // different threads. These go to shared memory and are ranked by counting. Where more pass than fit,
@@ -14,13 +14,15 @@
 //
 // With `mass` > 0 the token keeps only as many of them, in order of importance, as it takes for their
 // importances and that of its own block, if complete, to sum to mass * GROUP; at least `least`
-// blocks, its own among them. kept_mass [N, H]: the sum of the kept importances by GROUP.
+// blocks, its own among them. kept_mass [.., N, H], from `first_row` on: the sum of the kept
+// importances by GROUP, and the number of blocks.
 //
-// Given as macros: REFERENCE_RULE, PAGE_SIZE, GROUP, CANDIDATES, HEAD_DIM.
+// Given as macros: REFERENCE_RULE, PAGE_SIZE, GROUP, HEAD_DIM, CANDIDATES. Grid: (H, tokens).
+// Dynamic shared memory: CANDIDATES keys, then `slots` and, by the reference rule, PAGE_SIZE.
 #include "params.cuh"
 #include "cached.cuh"
 
-constexpr int WARPS = THREADS / WARP;
+constexpr int WARPS = TOP_THREADS / WARP;
 
 struct Ranked {
     const float* importance;
@@ -60,7 +62,7 @@ DEVICE int block_scan(int x, int& before) {
 // threads before this one.
 DEVICE int count_from(const Ranked& ranked, int begin, int end, u64 bound, int& before) {
     int count = 0;
-    for (int block = begin + threadIdx.x; block < end; block += THREADS) count += ranked.key(block) >= bound;
+    for (int block = begin + threadIdx.x; block < end; block += TOP_THREADS) count += ranked.key(block) >= bound;
     return block_scan(count, before);
 }
 
@@ -69,7 +71,7 @@ DEVICE int append_best(const Ranked& ranked, int begin, int end, int wanted, u64
     wanted = min(wanted, end - begin);
     if (wanted <= 0) return 0;
     u64 most = 0;
-    for (int block = begin + threadIdx.x; block < end; block += THREADS) most = max(most, ranked.key(block));
+    for (int block = begin + threadIdx.x; block < end; block += TOP_THREADS) most = max(most, ranked.key(block));
     // At least `wanted` keys are >= low. Keys are not 0.
     u64 low = 1;
     if (__syncthreads_count(most != 0) >= wanted) {
@@ -91,11 +93,11 @@ DEVICE int append_best(const Ranked& ranked, int begin, int end, int wanted, u64
         if (from_middle >= wanted) low = middle, count = from_middle, before = before_middle;
         else high = middle;
     }
-    for (int block = begin + threadIdx.x; block < end; block += THREADS) {
+    for (int block = begin + threadIdx.x; block < end; block += TOP_THREADS) {
         if (ranked.key(block) >= low) candidates[before++] = ranked.key(block);
     }
     __syncthreads();
-    for (int i = threadIdx.x; i < count; i += THREADS) {
+    for (int i = threadIdx.x; i < count; i += TOP_THREADS) {
         int rank = 0;
         for (int j = 0; j < count; ++j) rank += candidates[j] > candidates[i];
         if (rank < wanted) list[rank] = candidates[i];
@@ -106,7 +108,7 @@ DEVICE int append_best(const Ranked& ranked, int begin, int end, int wanted, u64
 
 // Sorts the `count` keys of `list` and returns how many of them are kept, `wanted` at most.
 DEVICE int sort(u64* list, int count, int wanted, u64* sorted) {
-    for (int i = threadIdx.x; i < count; i += THREADS) {
+    for (int i = threadIdx.x; i < count; i += TOP_THREADS) {
         int rank = 0;
         for (int j = 0; j < count; ++j) rank += list[j] > list[i];
         sorted[rank] = list[i];
@@ -126,19 +128,19 @@ DEVICE int keep_mass(const u64* best, int count, float own, const SelectPages& p
     return keys;
 }
 
-extern "C" __global__ void __launch_bounds__(THREADS)
+extern "C" __global__ void __launch_bounds__(TOP_THREADS)
 select_pages(const SelectPages p) {
     extern __shared__ u64 shared[];
     u64* candidates = shared;
     u64* best = shared + CANDIDATES;
     start_next();
     wait_for_previous();
-    const int token = blockIdx.y, kv_head = blockIdx.x, kv_heads = gridDim.x;
+    const int token = p.tokens.first + blockIdx.y, kv_head = blockIdx.x, kv_heads = gridDim.x;
     const i64 row = i64(token) * kv_heads + kv_head;
     const int position = p.tokens.positions[token];
     const int complete = (position + 1) / PAGE_SIZE, current = position / PAGE_SIZE;
     const int others = min(p.slots - 1, current);
-    const Ranked ranked{p.importance + row * p.tokens.blocks};
+    const Ranked ranked{p.importance + (i64(blockIdx.y) * kv_heads + kv_head) * p.tokens.blocks};
     int count = 0;
     if (REFERENCE_RULE && current >= PAGE_SIZE && current > others) {
         // The best halves of the last chunk of PAGE_SIZE blocks and of all blocks before it.
@@ -151,16 +153,21 @@ select_pages(const SelectPages p) {
         count = append_best(ranked, 0, current, others, candidates, best);
     }
     const float own = complete > current ? ranked.importance[current] : 0.0f;
-    float kept;
-    count = keep_mass(best, count, own, p, kept);
-    if (threadIdx.x == 0) p.kept_mass[row] = complete > 0 ? fminf(kept / GROUP, 1.0f) : 1.0f;
+    if (p.kept_mass || p.mass > 0.0f) {
+        float kept;
+        count = keep_mass(best, count, own, p, kept);
+        if (threadIdx.x == 0 && p.kept_mass) {
+            const float share = complete > 0 ? fminf(kept / GROUP, 1.0f) : 1.0f;
+            p.kept_mass[p.first_row + row] = make_float2(share, float(count + 1));
+        }
+    }
     // Ascending.
     int* indices = p.indices + row * p.slots;
-    for (int i = threadIdx.x; i < count; i += THREADS) {
+    for (int i = threadIdx.x; i < count; i += TOP_THREADS) {
         const int block = Ranked::block(best[i]);
         int slot = 0;
         for (int j = 0; j < count; ++j) slot += Ranked::block(best[j]) < block;
         indices[slot] = block;
     }
-    for (int slot = count + threadIdx.x; slot < p.slots; slot += THREADS) indices[slot] = slot == count ? current : -1;
+    for (int slot = count + threadIdx.x; slot < p.slots; slot += TOP_THREADS) indices[slot] = slot == count ? current : -1;
 }
