@@ -174,7 +174,7 @@ impl StepState {
         for (index, layer) in model.layers.iter().enumerate() {
             let norm = Some((&layer.attention_norm, eps));
             step_linear(x, &layer.projections, norm, StepOutput::F32(projected))?;
-            tokens.rope_append(index, projected, &layer.head_maps(), rope, q)?;
+            tokens.rope_append(index, projected, &layer.head_maps(eps), rope, q)?;
             let kinds = attentions.iter().enumerate().filter(|_| work.attends);
             for (place, kind) in kinds {
                 let keys = match kind.keys(&sizes) {

@@ -2,7 +2,9 @@
 
 use super::attention::tiled::cuda as tiled;
 use super::attention::{cached, gated_pair, pooling, selection, sparse, statistics};
-use super::{adamw, cross_entropy, embedding, gate, grad_norm, linear, rms_norm, rope, step, swiglu};
+use super::{
+    adamw, bias, cross_entropy, embedding, gate, grad_norm, linear, rms_norm, rope, step, swiglu,
+};
 use crate::cuda::{Module, elementwise};
 use crate::kv_cache;
 
@@ -11,6 +13,7 @@ use crate::kv_cache;
 pub static MODULES: &[&Module] = &[
     &elementwise::MODULE,
     &adamw::cuda::MODULE,
+    &bias::cuda::MODULE,
     &gated_pair::cuda::MODULE,
     &statistics::cuda::MODULE,
     &cross_entropy::cuda::MODULE,

@@ -94,10 +94,16 @@ rope_append(const RopeAppend p) {
     if (head >= p.query_heads + 2 * p.kv_heads) return;
     const bool is_query = head < p.query_heads, is_value = head >= p.query_heads + p.kv_heads;
 
+    const int kv_head = is_value ? head - p.query_heads - p.kv_heads : head - p.query_heads;
+
     const float* row = p.projected + i64(token) * p.row_length + head * HEAD_DIM;
     Pairs x;
     for_each_element(x, [&](float& x, int d) { x = row[d]; });
-    if (p.bias) for_each_element(x, [&](float& x, int d) { x += to_float(p.bias[head * HEAD_DIM + d]); });
+    const bf16* bias = is_query ? p.biases[0] : is_value ? p.biases[2] : p.biases[1];
+    if (bias) {
+        const bf16* of_head = bias + (is_query ? head : kv_head) * HEAD_DIM;
+        for_each_element(x, [&](float& x, int d) { x += to_float(of_head[d]); });
+    }
     const bf16* norm = is_query ? p.query_norm : p.key_norm;
     if (norm && !is_value) {
         float sum = 0.0f;
@@ -122,7 +128,6 @@ rope_append(const RopeAppend p) {
         for_each_element(x, [&](float& x, int d) { to[d] = to_bf16(x); });
         return;
     }
-    const int kv_head = (head - p.query_heads) % p.kv_heads;
     const Slot slot(p.tokens, token, kv_head, p.kv_heads);
     const i64 part = is_value ? HEAD_PAGE : 0;
     for_each_element(x, [&](float& x, int d) { p.pages[slot.key + part + d] = to_bf16(x); });

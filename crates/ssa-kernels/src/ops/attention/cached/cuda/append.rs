@@ -58,8 +58,8 @@ kernel! {
     struct RopeAppend<'a> {
         /// `[N, row_length]`: HQ query heads, H keys, H values, and what is not used here.
         projected: Input<'a, f32>,
-        /// `[(HQ + 2 H) D]`.
-        bias: Option<Input<'a, bf16>>,
+        /// Of queries, keys and values: `[HQ D]`, `[H D]`, `[H D]`.
+        biases: [Option<Input<'a, bf16>>; 3],
         /// `[D]`.
         query_norm: Option<Input<'a, bf16>>,
         /// `[D]`.
@@ -121,22 +121,22 @@ pub(in super::super) fn append(
 /// What happens to the heads of a projection before the rotation.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct HeadMaps<'a> {
-    /// Added to queries, keys and values, `[(HQ + 2 H) D]`.
-    pub bias: Option<&'a Tensor>,
+    /// Added to queries `[HQ D]`, keys `[H D]` and values `[H D]`.
+    pub biases: [Option<&'a Tensor>; 3],
     /// Weights `[D]` of RMS norms of each query and each key head.
-    pub norms: Option<[&'a Tensor; 2]>,
+    pub norms: [Option<&'a Tensor>; 2],
     /// Epsilon of the norms.
     pub eps: f32,
 }
 
 /// Rotates the queries and keys of one token of each sequence, writes queries to `q` and keys and
 /// values to the pages, and the means of pages that become complete.
-pub(crate) fn rope_append(
+pub(crate) fn rope_append<'m>(
     gpu: &Gpu,
     (shape, layer): (&KvShape, &DeviceLayer),
     tables: &DeviceTables,
     projected: &Tensor,
-    maps: &HeadMaps<'_>,
+    maps: &HeadMaps<'m>,
     rope: &RopeTable,
     q: &mut Tensor,
 ) -> Result<()> {
@@ -144,19 +144,18 @@ pub(crate) fn rope_append(
     let query_heads = q.len() / (tables.len() * head_dim);
     let heads = query_heads + 2 * kv_heads;
     let angles = rope.device(gpu)?;
-    let [query_norm, key_norm] = match maps.norms {
-        Some([query, key]) => [Some(query.input()?), Some(key.input()?)],
-        None => [None, None],
-    };
+    let input = |tensor: Option<&'m Tensor>| tensor.map(Tensor::input).transpose();
+    let [query_norm, key_norm] = maps.norms;
+    let [query_bias, key_bias, value_bias] = maps.biases;
     gpu.launch(
         Launch::new([heads.div_ceil(THREADS / WARP), tables.len(), 1], THREADS)
             .defines(&defines(head_dim, page_size))
             .overlapping(),
         RopeAppend {
             projected: projected.input()?,
-            bias: maps.bias.map(Tensor::input).transpose()?,
-            query_norm,
-            key_norm,
+            biases: [input(query_bias)?, input(key_bias)?, input(value_bias)?],
+            query_norm: input(query_norm)?,
+            key_norm: input(key_norm)?,
             angles: angles.input(),
             q: q.output()?,
             pages: layer.pages.shared_output(),

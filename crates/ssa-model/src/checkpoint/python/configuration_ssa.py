@@ -18,6 +18,8 @@ class SSAConfig(PretrainedConfig):
         block_size, block_counts: budget of sparse attention: tokens per block, blocks per token.
         selection: "exact", or "reference" for the selection of the code released with the paper.
         window_size: tokens of the sliding window of "nsa".
+        qkv_bias: whether q, k and v have biases, as in models converted from Qwen2.
+        qk_norm: whether the heads of q and k are normalized before RoPE, as in Qwen3.
     """
 
     model_type = "llama-nsa"
@@ -44,6 +46,8 @@ class SSAConfig(PretrainedConfig):
         block_counts=16,
         selection="exact",
         window_size=0,
+        qkv_bias=False,
+        qk_norm=False,
         use_cache=True,
         bos_token_id=None,
         eos_token_id=None,
@@ -74,6 +78,8 @@ class SSAConfig(PretrainedConfig):
         self.block_counts = block_counts
         self.selection = _one_of("selection", selection, SELECTION_RULES)
         self.window_size = window_size
+        self.qkv_bias = qkv_bias
+        self.qk_norm = qk_norm
         super().__init__(
             bos_token_id=bos_token_id,
             eos_token_id=eos_token_id,
