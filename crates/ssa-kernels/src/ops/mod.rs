@@ -11,6 +11,7 @@ pub mod linear;
 mod modules;
 pub mod rms_norm;
 pub mod rope;
+pub mod step;
 pub mod swiglu;
 
 #[cfg(test)]

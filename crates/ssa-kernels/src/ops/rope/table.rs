@@ -144,7 +144,7 @@ impl RopeTable {
     }
 
     /// All cosines, then all sines, on a GPU; copied the first time.
-    pub(super) fn device(&self, gpu: &Gpu) -> Result<Arc<Buffer<f32>>> {
+    pub(crate) fn device(&self, gpu: &Gpu) -> Result<Arc<Buffer<f32>>> {
         self.copies.get(gpu, (), || [&self.cos[..], &self.sin].concat())
     }
 }
