@@ -65,7 +65,7 @@ fn packing(criterion: &mut Criterion, source: &Arc<TokenSource>) {
             "{packing}: {} documents in {} rows, {:.2} % used, {:.1} bytes of index a row",
             source.documents(),
             rows.len(),
-            100.0 * rows.utilisation(),
+            100.0 * rows.utilization(),
             rows.index_bytes() as f64 / rows.len() as f64
         );
         group.bench_function(packing.name(), |bencher| bencher.iter(|| packed(source, packing)));

@@ -30,7 +30,7 @@
 //! [`KernelError::Argument`]. No argument makes a function of this crate panic; only the functions
 //! in the `reference` modules, which define results for tests, take matching sizes for granted.
 //!
-//! Tensors without elements are legal where they mean "no tokens": B, T, C and leading axes may be
+//! Tensors without elements are valid where they mean "no tokens": B, T, C and leading axes may be
 //! 0, all other axes are at least 1 unless an op says otherwise.
 //!
 //! # Conventions

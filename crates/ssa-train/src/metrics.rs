@@ -43,7 +43,7 @@ pub struct StepMetrics {
     pub tokens_per_second: f64,
     /// Floating-point operations of the step by its formulas over `seconds`, in 10^12 per second.
     pub tflops: f64,
-    /// Model FLOPs utilisation: `tflops` over `monitoring.peak_tflops`, if that is set.
+    /// Model FLOPs utilization: `tflops` over `monitoring.peak_tflops`, if that is set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mfu: Option<f64>,
     /// Rows drawn so far over all rows: the passes over the training text if it is one corpus.

@@ -101,8 +101,8 @@ impl Mixture {
     }
 
     /// The share of the rows' tokens that are not padding, as they are drawn.
-    pub fn utilisation(&self) -> f64 {
-        self.corpora.iter().map(|part| part.share * part.rows.utilisation()).sum()
+    pub fn utilization(&self) -> f64 {
+        self.corpora.iter().map(|part| part.share * part.rows.utilization()).sum()
     }
 
     /// Passes over each corpus completed by the first `drawn` rows of the stream.

@@ -97,7 +97,7 @@ fn weights_may_be_in_any_unit() {
 fn one_corpus_is_a_mixture_too() {
     let single = Mixture::from(rows(1000, 7));
     assert_eq!(names(&single, 3, 20), names(&mixture(&[(7, 5.0)]), 3, 20));
-    assert_eq!((single.rows(), single.utilisation(), single.sequence_length()), (7, 1.0, 4));
+    assert_eq!((single.rows(), single.utilization(), single.sequence_length()), (7, 1.0, 4));
     assert_eq!(single.corpora().len(), 1);
 }
 

@@ -228,7 +228,7 @@ impl PackedRows {
     }
 
     /// The share of the rows' tokens that are not padding, in (0, 1].
-    pub fn utilisation(&self) -> f64 {
+    pub fn utilization(&self) -> f64 {
         self.tokens as f64 / (self.len() as u64 * self.sequence_length as u64) as f64
     }
 

@@ -48,7 +48,7 @@ fn a_long_document_goes_on_in_the_next_row() {
         assert_eq!(row(&rows, 2), (vec![EOS; 4], vec![X; 4], vec![0, 1, 4]));
         assert_eq!(rows.row(2).unwrap().valid_tokens(), 1);
         assert_eq!((rows.valid_tokens(), rows.dropped_tokens()), (9, 0));
-        assert_eq!(rows.utilisation(), 9.0 / 12.0);
+        assert_eq!(rows.utilization(), 9.0 / 12.0);
     }
 }
 
@@ -65,7 +65,7 @@ fn short_documents_share_a_row() {
 fn the_partial_row_is_dropped_for_training() {
     let rows = pack(&[(1..=9).collect()], EOS, &options(4, Remainder::Drop)).unwrap();
     assert_eq!(rows.len(), 2);
-    assert_eq!((rows.dropped_tokens(), rows.utilisation()), (2, 1.0));
+    assert_eq!((rows.dropped_tokens(), rows.utilization()), (2, 1.0));
     // The target of the last token lies in the dropped row and is known all the same.
     assert_eq!(row(&rows, 1).1, [6, 7, 8, 9]);
     assert_eq!(rows.sequence_length(), 4);
@@ -90,7 +90,7 @@ fn best_fit_fills_the_smallest_room_that_takes_a_document() {
     let rows = packed_by(Packing::BestFit, &documents, 10);
     let borders: Vec<Vec<usize>> = all(&rows).iter().map(|row| row.cu_seqlens().to_vec()).collect();
     assert_eq!(borders, [vec![0, 7, 10], vec![0, 6, 10], vec![0, 2, 4, 10]]);
-    assert_eq!(rows.utilisation(), 0.8);
+    assert_eq!(rows.utilization(), 0.8);
 }
 
 #[test]
@@ -166,7 +166,7 @@ proptest! {
         let dropped = rows.dropped_tokens() as usize;
         prop_assert_eq!(valid + dropped, total);
         prop_assert!(dropped < sequence_length && (drop || dropped == 0));
-        prop_assert_eq!(rows.utilisation(), valid as f64 / (rows.len() * sequence_length) as f64);
+        prop_assert_eq!(rows.utilization(), valid as f64 / (rows.len() * sequence_length) as f64);
 
         check_tokens(&documents, &rows)?;
         if packing != Packing::Concat {
@@ -251,7 +251,7 @@ fn concat_uses_more_of_its_rows_than_best_fit_and_that_more_than_greedy() {
             .collect();
         let documents = distinct(&lengths);
         let [concat, best_fit, greedy] = [Packing::Concat, Packing::BestFit, Packing::Greedy]
-            .map(|packing| packed_by(packing, &documents, 512).utilisation());
+            .map(|packing| packed_by(packing, &documents, 512).utilization());
         assert!(concat >= best_fit && best_fit > greedy, "{concat} {best_fit} {greedy}");
         assert!(best_fit > 0.97, "{best_fit}");
     }

@@ -25,7 +25,7 @@ pub struct GpuProperties {
 }
 
 impl GpuProperties {
-    /// The architecture that kernels are compiled for, with its own instructions where it has such.
+    /// The architecture that kernels are compiled for, with its specific instructions if any.
     pub fn arch(&self) -> String {
         let own_instructions = if self.compute_capability >= 90 { "a" } else { "" };
         format!("sm_{}{own_instructions}", self.compute_capability)

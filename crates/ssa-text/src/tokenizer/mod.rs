@@ -13,8 +13,6 @@ pub use hugging_face::HfTokenizer;
 
 use crate::bytes::ByteTokenizer;
 use crate::chat::Conversation;
-use crate::document::Document;
-use crate::encoder::Encoder;
 use crate::{Result, TextError};
 
 /// The name that stands for [`ByteTokenizer`] where a path to a tokenizer is expected.
@@ -85,22 +83,6 @@ impl Tokenizer {
         }
     }
 
-    /// An encoder for one thread. Each keeps a cache of its own, so that threads never wait for
-    /// each other.
-    pub fn encoder(&self) -> Encoder<'_> {
-        Encoder::new(self)
-    }
-
-    /// The ids of a text, without the id that ends a document.
-    ///
-    /// # Errors
-    /// As [`Encoder::append`].
-    pub fn encode(&self, text: &[u8]) -> Result<Vec<u32>> {
-        let mut ids = Vec::new();
-        self.encoder().append(text, &mut ids)?;
-        Ok(ids)
-    }
-
     /// The text of the ids, special tokens spelled out. Bytes that are not UTF-8 become U+FFFD.
     ///
     /// # Errors
@@ -134,27 +116,6 @@ impl Tokenizer {
             Self::Hf(tokenizer) => tokenizer.render(conversation),
             Self::Bytes => conversation.paragraphs(),
         }
-    }
-
-    /// The ids of each document, in order, without the id that ends it, even if the text itself
-    /// ends with that token.
-    ///
-    /// # Errors
-    /// As [`Encoder::append`]; the message names the document.
-    pub fn encode_documents(&self, documents: &[Document]) -> Result<Vec<Vec<u32>>> {
-        if matches!(self, Self::Bytes) {
-            return Ok(ByteTokenizer.encode_documents(documents));
-        }
-        let mut encoder = self.encoder();
-        let encode = |document: &Document| {
-            let mut ids = Vec::new();
-            encoder
-                .append(&document.text, &mut ids)
-                .map_err(|error| error.in_document(&document.name))?;
-            ids.pop_if(|id| *id == self.eos());
-            Ok(ids)
-        };
-        documents.iter().map(encode).collect()
     }
 
     /// Copies the files of the tokenizer into a directory, where [`Tokenizer::load`] finds them

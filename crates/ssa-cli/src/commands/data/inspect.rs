@@ -148,7 +148,7 @@ fn rows(
             })
             .collect::<Result<Vec<_>>>()
     });
-    Ok((packed.utilisation(), rows.collect::<Result<_>>()?))
+    Ok((packed.utilization(), rows.collect::<Result<_>>()?))
 }
 
 fn show(output: &Output) -> Result<()> {

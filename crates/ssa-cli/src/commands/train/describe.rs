@@ -93,7 +93,7 @@ fn training_lines(data: &Dataset, passes: &[f64]) -> Vec<String> {
             grouped(rows.len() as u64),
             rows.sequence_length(),
             rows.packing(),
-            100.0 * rows.utilisation(),
+            100.0 * rows.utilization(),
             passes[corpus],
         )
     };

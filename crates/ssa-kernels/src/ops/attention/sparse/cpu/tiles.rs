@@ -62,7 +62,7 @@ fn run_column<S: Simd, const V: usize>(
 }
 
 /// `out[r, m * width ..] = x[r] matrix_m` for every selected matrix m `[D, width]`: scores of a
-/// query group, side by side.
+/// query group, one block after the other.
 pub(super) struct RowsTimesEach<'a> {
     /// `[rows, x_stride]`, of which the first D columns count.
     pub(super) x: &'a [f32],
