@@ -56,14 +56,16 @@ pub mod cuda;
 mod device;
 mod device_cache;
 mod documents;
+mod dtype;
 mod error;
 pub mod ops;
 mod scalar;
 mod tensor;
 
 pub use cuda::Gpu;
-pub use device::{DType, Device};
+pub use device::Device;
 pub use documents::Documents;
+pub use dtype::DType;
 pub use error::{KernelError, Refusal};
 pub use scalar::{PendingScalars, Scalar, Scalars};
 pub use tensor::Tensor;

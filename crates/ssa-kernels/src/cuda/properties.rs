@@ -37,7 +37,7 @@ impl GpuProperties {
 /// # Errors
 /// [`KernelError::Library`] without a driver, [`KernelError::Cuda`] if it does not answer.
 pub fn count() -> Result<usize> {
-    initialise()?;
+    initialize()?;
     let count = result::device::get_count()
         .map_err(|error| KernelError::cuda("cuDeviceGetCount", error))?;
     Ok(usize::try_from(count).unwrap_or(0))
@@ -80,7 +80,7 @@ pub fn properties(ordinal: usize) -> Result<GpuProperties> {
     })
 }
 
-fn initialise() -> Result<()> {
+fn initialize() -> Result<()> {
     Library::Driver.load()?;
     result::init().map_err(|error| KernelError::Library {
         name: "libcuda",

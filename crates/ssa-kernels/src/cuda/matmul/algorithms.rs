@@ -10,7 +10,7 @@ use cudarc::cublaslt::sys;
 use ssa_files::{Sha256, hexadecimal};
 
 use super::descriptors::{Descriptors, Preference};
-use super::state::Key;
+use super::key::Key;
 use super::{WORKSPACE, failed};
 use crate::cuda::GpuProperties;
 use crate::cuda::cache::KernelCache;

@@ -3,7 +3,7 @@
 use cudarc::cublaslt::{result, sys};
 
 use super::failed;
-use super::state::Key;
+use super::key::Key;
 use crate::{DType, Result};
 
 /// Descriptions of a product and of its matrices, in the column-major terms of the library: `first`

@@ -7,6 +7,7 @@
 
 mod algorithms;
 mod descriptors;
+mod key;
 mod state;
 
 pub(super) use state::Matmul;
@@ -16,7 +17,7 @@ use std::marker::PhantomData;
 use cudarc::cublaslt::{result, sys};
 
 use self::descriptors::Descriptors;
-use self::state::Key;
+use self::key::Key;
 use super::{Gpu, Memory, Stopwatch};
 use crate::{DType, KernelError, Result};
 

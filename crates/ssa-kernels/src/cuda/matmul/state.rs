@@ -8,23 +8,10 @@ use cudarc::cublaslt::{result, sys};
 use super::algorithms::Algorithms;
 use super::descriptors::Descriptors;
 use super::failed;
+use super::key::Key;
+use crate::Result;
 use crate::cuda::GpuProperties;
 use crate::cuda::cache::KernelCache;
-use crate::{DType, Result};
-
-/// Everything that decides which algorithm is fastest.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Key {
-    /// Rows, columns and inner size of the row-major product.
-    pub(super) sizes: [usize; 3],
-    pub(super) row_strides: [usize; 3],
-    pub(super) transposed: [bool; 2],
-    pub(super) inputs: DType,
-    pub(super) output: DType,
-    pub(super) add: bool,
-    /// Alignment of the three addresses, at most 256 bytes.
-    pub(super) alignment: [u32; 3],
-}
 
 /// An opened library, the products computed so far and their algorithms.
 pub(crate) struct Matmul {
