@@ -23,7 +23,7 @@ enum State<'a> {
 }
 
 impl<'a> Decoder<'a> {
-    pub(crate) fn new(tokenizer: &'a Tokenizer) -> Self {
+    fn new(tokenizer: &'a Tokenizer) -> Self {
         Self(match tokenizer {
             Tokenizer::Bytes => State::Bytes(Utf8::default()),
             Tokenizer::Hf(tokenizer) => State::Hf(Window::new(tokenizer)),
@@ -50,6 +50,13 @@ impl<'a> Decoder<'a> {
             State::Bytes(utf8) => Ok(utf8.finish()),
             State::Hf(window) => window.finish(),
         }
+    }
+}
+
+impl Tokenizer {
+    /// A decoder of ids that arrive one at a time.
+    pub fn decoder(&self) -> Decoder<'_> {
+        Decoder::new(self)
     }
 }
 

@@ -114,7 +114,7 @@ impl HfTokenizer {
     }
 
     /// The ids that the tokenizer's post-processor puts before every text.
-    pub(super) fn prefix(&self) -> Result<Vec<u32>> {
+    pub(crate) fn prefix(&self) -> Result<Vec<u32>> {
         // Any text will do: what comes before its own ids.
         const TEXT: &str = "a";
         let plain = self.call(|| self.inner.encode_fast(TEXT, false))?;
