@@ -9,10 +9,10 @@ use super::named;
 /// Write a model as a directory that other programs can load.
 ///
 /// As `ssa`, the directory has the model in Python, so transformers loads it with
-/// `AutoModelForCausalLM.from_pretrained(DIR, trust_remote_code=True)` and runs it on full or sparse
-/// attention. As `llama`, it is a plain Llama checkpoint for programs that know no gates (Qwen2 if it
-/// has biases, Qwen3 if it normalizes heads): only a model whose gate weights are all zero can become
-/// one, and it then computes the same function under full attention.
+/// `AutoModelForCausalLM.from_pretrained(DIR, trust_remote_code=True)` and runs it on full or
+/// sparse attention. As `llama`, it is a plain Llama checkpoint for programs that know no gates
+/// (Qwen2 if it has biases, Qwen3 if it normalizes heads): only a model whose gate weights are all
+/// zero can become one, and it then computes the same function under full attention.
 ///
 /// A model without gates is a plain model in either layout; `ssa convert` gives it gates.
 ///
@@ -23,9 +23,9 @@ Examples:
   ssa export --model runs/demo --to exported --as ssa
   ssa export --model retrofit --to plain --as llama")]
 pub(crate) struct ExportArgs {
-    /// Checkpoint directory in Hugging Face layout (config.json, safetensors weights); that of a run:
-    /// then its trained model, or its last checkpoint if it is not finished; or a model of the
-    /// Hugging Face Hub, OWNER/NAME[@REVISION].
+    /// Checkpoint directory in Hugging Face layout (config.json, safetensors weights); that of a
+    /// run: then its trained model, or its last checkpoint if it is not finished; or a model of
+    /// the Hugging Face Hub, OWNER/NAME[@REVISION].
     #[arg(long, value_name = "DIR|NAME")]
     pub(crate) model: PathBuf,
     /// Directory to write; it must not exist.
