@@ -111,6 +111,19 @@ def train(ssa, directory):
     return checkpoints
 
 
+def convert(ssa, directory):
+    """Converts plain models; the results."""
+    converted = [directory / "converted" / family for family in FAMILIES]
+    for family, to in zip(FAMILIES, converted):
+        plain = HERE.parents[1] / "golden/families" / family
+        command = [ssa, "convert", "--from", plain, "--to", to]
+        command += ["--block-size", "4", "--block-counts", "3"]
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode != 0:
+            sys.exit(f"converting {family} failed:\n{done.stderr}")
+    return converted
+
+
 def start_checks(python, packages, ssa, checkpoints, directory):
     """The checks under the transformers in `packages`, as a process of one thread."""
     environment = {

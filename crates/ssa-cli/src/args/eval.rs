@@ -69,9 +69,9 @@ pub(crate) struct AnalyzeArgs {
 /// A checkpoint and the text to measure it on, for both verbs.
 #[derive(Debug, Args)]
 pub(crate) struct HeldOutArgs {
-    /// Checkpoint directory in Hugging Face layout (config.json, safetensors weights); that of a run:
-    /// then its trained model, or its last checkpoint if it is not finished; or a model of the
-    /// Hugging Face Hub, OWNER/NAME[@REVISION].
+    /// Checkpoint directory in Hugging Face layout (config.json, safetensors weights); a run
+    /// directory: then its trained model, or its last checkpoint if it is not finished; or a model
+    /// of the Hugging Face Hub, OWNER/NAME[@REVISION].
     #[arg(long, value_name = "DIR|NAME")]
     pub(crate) model: PathBuf,
     /// Text files or directories to measure on, or corpora from `ssa data prepare`. Default: the

@@ -12,7 +12,8 @@ pub use files::{TOKENIZER_FILES, TOKENIZER_JSON};
 pub use hugging_face::HfTokenizer;
 
 use crate::bytes::ByteTokenizer;
-use crate::chat::Conversation;
+use crate::chat::{ChatTemplate, Conversation, GenerationPrompt};
+use crate::decoder::Decoder;
 use crate::document::Document;
 use crate::encoder::Encoder;
 use crate::{Result, TextError};
@@ -100,6 +101,25 @@ impl Tokenizer {
         Ok(ids)
     }
 
+    /// Encodes a text for a model to continue: the tokens that the tokenizer puts before every text,
+    /// such as `<|begin_of_text|>`, then those of [`encode`](Self::encode).
+    ///
+    /// # Errors
+    /// Same as [`encode`](Self::encode).
+    pub fn encode_prompt(&self, text: &[u8]) -> Result<Vec<u32>> {
+        let mut ids = match self {
+            Self::Bytes => Vec::new(),
+            Self::Hf(tokenizer) => tokenizer.prefix()?,
+        };
+        self.encoder().append(text, &mut ids)?;
+        Ok(ids)
+    }
+
+    /// A decoder of ids that arrive one at a time.
+    pub fn decoder(&self) -> Decoder<'_> {
+        Decoder::new(self)
+    }
+
     /// Decodes ids to text, including special tokens. Invalid UTF-8 becomes U+FFFD.
     ///
     /// # Errors
@@ -133,6 +153,34 @@ impl Tokenizer {
             Self::Hf(tokenizer) => tokenizer.render(conversation),
             Self::Bytes => conversation.paragraphs(),
         }
+    }
+
+    /// Renders a conversation up to the start of the assistant's next message, with the chat
+    /// template (`add_generation_prompt`).
+    ///
+    /// # Errors
+    /// Same as [`require_chat_template`](Self::require_chat_template), and
+    /// [`TextError::ChatTemplate`] as [`render`](Self::render).
+    pub fn render_prompt(&self, conversation: &Conversation) -> Result<String> {
+        self.chat_template()?.render(conversation, GenerationPrompt::With)
+    }
+
+    /// Fails for a tokenizer without a chat template.
+    ///
+    /// # Errors
+    /// [`TextError::NoChatTemplate`].
+    pub fn require_chat_template(&self) -> Result<()> {
+        self.chat_template().map(drop)
+    }
+
+    fn chat_template(&self) -> Result<&ChatTemplate> {
+        let (template, name) = match self {
+            Self::Bytes => (None, BYTES.to_owned()),
+            Self::Hf(tokenizer) => {
+                (tokenizer.chat_template(), tokenizer.path().display().to_string())
+            }
+        };
+        template.ok_or(TextError::NoChatTemplate { tokenizer: name })
     }
 
     /// Encodes each document, in order, without the end-of-document id, even if the text itself
