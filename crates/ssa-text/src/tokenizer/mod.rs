@@ -13,7 +13,6 @@ pub use hugging_face::HfTokenizer;
 
 use crate::bytes::ByteTokenizer;
 use crate::chat::{ChatTemplate, Conversation, GenerationPrompt};
-use crate::decoder::Decoder;
 use crate::document::Document;
 use crate::encoder::Encoder;
 use crate::{Result, TextError};
@@ -114,11 +113,6 @@ impl Tokenizer {
         };
         self.encoder().append(text, &mut ids)?;
         Ok(ids)
-    }
-
-    /// A decoder of ids that arrive one at a time.
-    pub fn decoder(&self) -> Decoder<'_> {
-        Decoder::new(self)
     }
 
     /// The text of the ids, special tokens spelled out. Bytes that are not UTF-8 become U+FFFD.
