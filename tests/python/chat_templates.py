@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Renders chat templates with Jinja2 as transformers sets it up, and writes what CI compares.
+"""Renders chat templates with Jinja2 and the settings of transformers, for comparison in CI.
 
     pip install jinja2
     python3 tests/python/chat_templates.py OUTPUT TEMPLATE...
@@ -22,7 +22,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 
 class Generation(Extension):
-    """{% generation %}: marks what the model said; for the text it is a scope."""
+    """{% generation %}: marks model output; for the text it is only a scope."""
 
     tags = {"generation"}
 
@@ -119,7 +119,7 @@ def render(env, source, messages, tools, prompt=False):
         template = env.from_string(source)
         return template.render(messages=messages, tools=tools, documents=None,
                                add_generation_prompt=prompt, **SPECIAL_TOKENS)
-    except Exception as error:  # whatever a template meets, transformers refuses
+    except Exception as error:  # transformers refuses any error of a template
         print("   ", type(error).__name__, str(error)[:100], file=sys.stderr)
         return None
 

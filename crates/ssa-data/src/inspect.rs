@@ -1,4 +1,4 @@
-//! Looking at a corpus: are the files what the manifest says, and what is in them.
+//! Inspecting a corpus: verification against the manifest, and statistics.
 
 use std::collections::HashMap;
 
@@ -8,11 +8,11 @@ use ssa_text::Tokenizer;
 use crate::shard::{Corpus, Manifest, ManifestCheck, ShardReader, TokenizerSum};
 use crate::{DataError, Result};
 
-/// Checks a corpus against its manifest: the sums of all files, that every token is in the
-/// vocabulary, and that every document ends as it should.
+/// Checks a corpus against its manifest: the checksums of all files, that every token is in the
+/// vocabulary, and that every document ends with the end-of-document token.
 ///
 /// # Errors
-/// As [`Manifest::check`]; [`DataError::Corpus`] names the first shard with a wrong token.
+/// Same as [`Manifest::check`]; [`DataError::Corpus`] names the first shard with a wrong token.
 pub fn verify(corpus: &Corpus, manifest: &Manifest) -> Result<()> {
     manifest.check(corpus.path(), ManifestCheck::Everything)?;
     corpus.shards().iter().try_for_each(|shard| check_tokens(shard, &manifest.tokenizer))
@@ -21,14 +21,15 @@ pub fn verify(corpus: &Corpus, manifest: &Manifest) -> Result<()> {
 fn check_tokens(shard: &ShardReader, tokenizer: &TokenizerSum) -> Result<()> {
     let damaged = |cause: String| Err(DataError::damaged_shard(shard.path(), cause));
     for document in 0..shard.documents() {
-        let tokens = shard.document(document);
-        if let Some(id) = tokens.max().filter(|&id| id as usize >= tokenizer.vocab_size) {
+        let tokens = shard.document(document)?;
+        let largest = tokens.iter().max();
+        if let Some(id) = largest.filter(|&&id| id as usize >= tokenizer.vocab_size) {
             let size = tokenizer.vocab_size;
             return damaged(format!(
-                "document {document} has token {id}, and the vocabulary is {size}"
+                "document {document} has token {id}, but the vocabulary size is {size}"
             ));
         }
-        if tokens.get(tokens.len().wrapping_sub(1)) != Some(tokenizer.eos_token_id) {
+        if tokens.last() != Some(&tokenizer.eos_token_id) {
             return damaged(format!(
                 "document {document} does not end with the token {}",
                 tokenizer.eos_token_id
@@ -38,41 +39,41 @@ fn check_tokens(shard: &ShardReader, tokenizer: &TokenizerSum) -> Result<()> {
     Ok(())
 }
 
-/// How many documents and tokens a corpus has, and which.
+/// Statistics of the documents and tokens of a corpus.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TokenCounts {
     /// Number of documents.
     pub documents: usize,
     /// Number of tokens.
     pub tokens: u64,
-    /// Tokens of the shortest document, the ends of the four quarters by rising length being this,
-    /// the next three and the longest.
+    /// Minimum, quartiles and maximum of the document lengths in tokens.
     pub quartiles: [usize; 5],
     /// Tokens in documents of at least 2^k tokens, for each k up to the longest document: how much
-    /// of the corpus can teach attention over such distances.
+    /// of the corpus can train attention over such distances.
     pub tokens_by_length: Vec<u64>,
-    /// Ids that occur.
+    /// Number of distinct ids that occur.
     pub distinct_tokens: usize,
-    /// The ids that occur most often, and how often.
+    /// The most frequent ids with their counts.
     pub most_frequent: Vec<(u32, u64)>,
 }
 
-/// Reads all tokens of a corpus and counts them. `most_frequent` ids are listed; `progress` is told
-/// the documents read and their number.
+/// Reads and counts all tokens of a corpus. Lists the `most_frequent` ids; calls `progress` with
+/// the documents read and their total number.
+///
+/// # Errors
+/// As [`ShardReader::read`].
 pub fn count_tokens(
     corpus: &Corpus,
     most_frequent: usize,
     progress: &mut dyn FnMut(usize, usize),
-) -> TokenCounts {
+) -> Result<TokenCounts> {
     let documents = corpus.documents();
     let mut lengths = Vec::with_capacity(documents);
     let mut tokens_by_length = Vec::new();
-    // By the ids that occur: one damaged id must not take memory for all below it.
+    // A map, not an array: one corrupt id must not allocate memory for all smaller ids.
     let mut counts: HashMap<u32, u64, RandomState> = HashMap::default();
-    let mut ids = Vec::new();
     for document in 0..documents {
-        ids.clear();
-        corpus.document(document).append_to(&mut ids);
+        let ids = corpus.document(document)?;
         lengths.push(ids.len());
         let powers = ids.len().checked_ilog2().map_or(0, |power| power as usize + 1);
         tokens_by_length.resize(tokens_by_length.len().max(powers), 0);
@@ -90,20 +91,20 @@ pub fn count_tokens(
     let distinct_tokens = occurring.len();
     occurring.sort_unstable_by_key(|&(id, count)| (std::cmp::Reverse(count), id));
     occurring.truncate(most_frequent);
-    TokenCounts {
+    Ok(TokenCounts {
         documents,
         tokens: corpus.tokens(),
         quartiles: std::array::from_fn(quartile),
         tokens_by_length,
         distinct_tokens,
         most_frequent: occurring,
-    }
+    })
 }
 
-/// The text of each attention document of a row.
+/// Decodes the text of each attention document of a row.
 ///
 /// # Errors
-/// As [`Tokenizer::decode`].
+/// Same as [`Tokenizer::decode`].
 pub fn decode_row(tokenizer: &Tokenizer, ids: &[u32], cu_seqlens: &[usize]) -> Result<Vec<String>> {
     let texts = cu_seqlens.windows(2).map(|border| tokenizer.decode(&ids[border[0]..border[1]]));
     Ok(texts.collect::<Result<_, _>>()?)
@@ -143,7 +144,7 @@ mod tests {
     fn tokens_outside_the_vocabulary_and_missing_ends_are_found() {
         let tokenizer = Manifest::new(&Tokenizer::Bytes, None, vec![], vec![]).tokenizer;
         for (ids, cause) in [
-            (vec![vec![1, 300, 256]], "document 0 has token 300, and the vocabulary is 257"),
+            (vec![vec![1, 300, 256]], "document 0 has token 300, but the vocabulary size is 257"),
             (vec![vec![1, 256], vec![2]], "document 1 does not end with the token 256"),
             (vec![vec![]], "document 0 does not end"),
         ] {
@@ -161,7 +162,7 @@ mod tests {
     #[test]
     fn documents_and_tokens_are_counted() {
         let (_folder, corpus) = corpus(&["aaa", "b", "aabbbbb", ""]);
-        let counts = count_tokens(&corpus, 2, &mut |_, _| ());
+        let counts = count_tokens(&corpus, 2, &mut |_, _| ()).unwrap();
         assert_eq!(
             counts,
             TokenCounts {
@@ -175,14 +176,15 @@ mod tests {
         );
     }
 
-    /// Memory goes by the ids that occur, not by the largest.
+    /// Memory depends on the number of distinct ids, not on the largest id.
     #[test]
     fn a_huge_id_is_counted_like_any_other() {
         let folder = tempfile::tempdir().unwrap();
         let mut writer = ShardWriter::create(&folder.path().join("x"), TokenType::U32).unwrap();
         writer.push(&[7, i32::MAX.cast_unsigned(), 7]).unwrap();
         writer.finish().unwrap();
-        let counts = count_tokens(&Corpus::open(folder.path()).unwrap(), 9, &mut |_, _| ());
+        let counts =
+            count_tokens(&Corpus::open(folder.path()).unwrap(), 9, &mut |_, _| ()).unwrap();
         assert_eq!(counts.most_frequent, [(7, 2), (i32::MAX.cast_unsigned(), 1)]);
     }
 

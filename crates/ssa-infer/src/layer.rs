@@ -3,6 +3,7 @@
 use ssa_kernels::Tensor;
 use ssa_kernels::kv_cache::{CachedSequences, KvCache};
 use ssa_kernels::ops::attention::cached::append_kv;
+use ssa_kernels::ops::bias::bias_fwd;
 use ssa_kernels::ops::gate::{GateBranch, gate_apply_fwd, gate_of_scores_fwd};
 use ssa_kernels::ops::linear::{LinearWeight, linear_rows_fwd};
 use ssa_kernels::ops::rms_norm::{add_rms_norm_fwd, rms_norm_fwd};
@@ -13,11 +14,17 @@ use ssa_model::{AttentionKind, CachedInputs, LayerParameters, Method, ModelConfi
 use crate::model::packed;
 use crate::{CallOptions, Result};
 
-/// The weights of a layer. Maps of the same input are one matrix.
+/// The weights of a layer, as far as its architecture has them. Maps of the same input are one
+/// matrix.
 pub(crate) struct InferenceLayer {
     attention_norm: Tensor,
     /// Queries, keys, values, then the scores of each gate.
     projections: LinearWeight,
+    /// Biases of queries, keys and values.
+    biases: [Option<Tensor>; 3],
+    /// Norms of the heads of queries, keys and values.
+    head_norms: [Option<Tensor>; 3],
+    /// Gates in the order of their scores.
     gates: Vec<GateBranch>,
     output: LinearWeight,
     mlp_norm: Tensor,
@@ -57,19 +64,23 @@ impl std::ops::AddAssign for SelectionTotals {
 impl InferenceLayer {
     pub(crate) fn new(parameters: &LayerParameters, method: Method) -> Result<Self> {
         let mut gates: Vec<GateBranch> = Vec::new();
-        let kinds = method.modes().flat_map(|mode| method.attentions(mode));
-        for gate in kinds.map(|kind| kind.gate()) {
-            if !gates.contains(&gate) {
-                gates.push(gate);
+        let mut gate_rows: Vec<Tensor> = Vec::new();
+        if let Some(g_proj) = &parameters.g_proj {
+            let kinds = method.modes().flat_map(|mode| method.attentions(mode));
+            for gate in kinds.map(|kind| kind.gate()) {
+                if !gates.contains(&gate) {
+                    gates.push(gate);
+                    gate_rows.push(gate.rows(g_proj)?);
+                }
             }
         }
-        let gate_rows = gates.iter().map(|gate| gate.rows(&parameters.g_proj));
-        let gate_rows = gate_rows.collect::<Result<Vec<Tensor>, _>>()?;
         let mut maps = vec![&parameters.q_proj, &parameters.k_proj, &parameters.v_proj];
         maps.extend(&gate_rows);
         Ok(Self {
             attention_norm: parameters.input_layernorm.clone(),
             projections: packed(&maps)?,
+            biases: [&parameters.q_bias, &parameters.k_bias, &parameters.v_bias].map(Clone::clone),
+            head_norms: [&parameters.q_norm, &parameters.k_norm, &None].map(Clone::clone),
             gates,
             output: packed(&[&parameters.o_proj])?,
             mlp_norm: parameters.post_attention_layernorm.clone(),
@@ -115,20 +126,25 @@ impl InferenceLayer {
     ) -> Result<Tensor> {
         let (config, sequences) = (context.config, context.sequences);
         let tokens = x.rows();
-        let heads = |x: Tensor| {
-            let shape = [1, tokens, x.last_dim() / config.head_dim, config.head_dim];
-            x.reshape(shape)
-        };
         let mut projected = linear_rows_fwd(x, &self.projections)?;
-        let gate_scores = projected.split_off(3);
-        let mut projected = projected.into_iter().map(heads).collect::<Result<Vec<_>, _>>()?;
-        if let [q, k, v] = projected.as_mut_slice() {
+        let gate_scores = projected.split_off(self.biases.len());
+        let mut heads = Vec::with_capacity(projected.len());
+        for ((out, bias), norm) in projected.into_iter().zip(&self.biases).zip(&self.head_norms) {
+            let out = if let Some(bias) = bias { bias_fwd(out, bias)? } else { out };
+            let shape = [1, tokens, out.last_dim() / config.head_dim, config.head_dim];
+            let out = out.reshape(shape)?;
+            heads.push(match norm {
+                Some(norm) => rms_norm_fwd(&out, norm, config.rms_norm_eps as f32)?.out,
+                None => out,
+            });
+        }
+        if let [q, k, v] = heads.as_mut_slice() {
             rope_fwd(q, sequences.sequences(), context.rope)?;
             rope_fwd(k, sequences.sequences(), context.rope)?;
             append_kv(cache, layer, k, v, sequences)?;
         }
         let inputs = CachedInputs {
-            q: &projected[0],
+            q: &heads[0],
             cache,
             layer,
             sequences,
@@ -146,13 +162,16 @@ impl InferenceLayer {
                     kept_mass: pages.kept_mass().iter().map(|&mass| f64::from(mass)).sum(),
                 };
             }
-            let gates = self.gates.iter().zip(&gate_scores);
-            for (_, scores) in gates.filter(|(gate, _)| **gate == kind.gate()) {
-                let gated = gate_apply_fwd(&attention.out, &gate_of_scores_fwd(scores)?)?;
-                match &mut mixed {
-                    None => mixed = Some(gated),
-                    Some(sum) => sum.add_assign(&gated)?,
+            let gate = self.gates.iter().position(|&gate| gate == kind.gate());
+            let out = match gate {
+                Some(gate) => {
+                    gate_apply_fwd(&attention.out, &gate_of_scores_fwd(&gate_scores[gate])?)?
                 }
+                None => attention.out,
+            };
+            match &mut mixed {
+                None => mixed = Some(out),
+                Some(sum) => sum.add_assign(&out)?,
             }
         }
         let mixed = mixed.unwrap_or_else(|| Tensor::zeros_like(inputs.q));

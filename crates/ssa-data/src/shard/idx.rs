@@ -1,4 +1,4 @@
-//! The index of a shard, as Megatron-LM defines it. All numbers are little-endian.
+//! The index of a shard in the format of Megatron-LM. All numbers are little-endian.
 //!
 //! ```text
 //! "MMIDIDX\0\0"             9 bytes
@@ -9,29 +9,31 @@
 //! lengths                   i32 x S         tokens of each sequence
 //! pointers                  i64 x S         its first byte in the .bin file
 //! documents                 i64 x (D + 1)   its first sequence; the last border is S
-//! modes                     i8 x S          optional, for other kinds of data than text; ignored
+//! modes                     i8 x S          optional, for data other than text; ignored
 //! ```
 //!
-//! A document may be several sequences (sentences). Sequences lie one behind the other in the
-//! `.bin` file.
+//! A document may have several sequences (sentences). Sequences are contiguous in the `.bin` file.
 
-use std::io::{self, Write};
+use std::fs::File;
+use std::io::{self, BufReader, Read, Write};
 use std::ops::Range;
 use std::path::Path;
 
-use super::mapped::Mapped;
+use super::positioned::{self, Section};
 use crate::{DataError, Result};
 
 const MAGIC: &[u8; 9] = b"MMIDIDX\0\0";
 const VERSION: u64 = 1;
 const HEADER_BYTES: usize = 34;
+/// Bytes of each array of the index that are read at a time.
+const BUFFER: usize = 1 << 16;
 
 /// How a token is stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TokenType {
     /// 16 bits.
     U16,
-    /// 32 bits. Megatron reads them as signed, so ids stay below 2^31.
+    /// 32 bits. Megatron reads them as signed, so ids are below 2^31.
     U32,
 }
 
@@ -61,102 +63,85 @@ impl TokenType {
             8 => Ok(Self::U16),
             4 => Ok(Self::U32),
             _ => Err(format!(
-                "its tokens have type {code}, and only types 8 (16 bits) and 4 (32 bits) are text"
+                "its tokens have type {code}, but only types 8 (16 bits) and 4 (32 bits) are text"
             )),
         }
     }
 }
 
-/// A checked index.
+/// A checked index: where the documents of a shard begin.
 #[derive(Debug)]
 pub(super) struct Index {
-    map: Mapped,
     token_type: TokenType,
-    sequences: usize,
-    documents: usize,
-    tokens: u64,
+    /// The first token of each document, and the end of the last.
+    starts: Vec<u64>,
+}
+
+/// Why an index cannot be used.
+enum Failure {
+    Read(io::Error),
+    Damaged(String),
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        Self::Read(error)
+    }
 }
 
 impl Index {
-    /// Maps and checks an index.
+    /// Reads and checks an index. Keeps 8 bytes per document in memory.
     pub(super) fn open(path: &Path) -> Result<Self> {
-        let map = Mapped::open(path).map_err(|source| DataError::from_open(path, source))?;
-        Self::parse(map).map_err(|cause| DataError::damaged_shard(path, cause))
+        let file = File::open(path).map_err(|source| DataError::from_open(path, source))?;
+        Self::read(&file).map_err(|failure| match failure {
+            Failure::Read(source) => DataError::Read { path: path.to_owned(), source },
+            Failure::Damaged(cause) => DataError::damaged_shard(path, cause),
+        })
     }
 
-    fn parse(map: Mapped) -> Result<Self, String> {
-        let bytes = map.bytes();
-        if bytes.get(..9) != Some(MAGIC) || bytes.len() < HEADER_BYTES {
-            return Err("it is no Megatron index, which starts with MMIDIDX".to_owned());
+    fn read(file: &File) -> Result<Self, Failure> {
+        let damaged = |cause: String| Err(Failure::Damaged(cause));
+        let length = file.metadata()?.len();
+        let mut header = [0; HEADER_BYTES];
+        if length >= HEADER_BYTES as u64 {
+            positioned::read_exact(file, &mut header, 0)?;
         }
-        let version = u64_at(bytes, 9);
+        if &header[..9] != MAGIC {
+            return damaged("it is not a Megatron index, which starts with MMIDIDX".to_owned());
+        }
+        let version = u64_at(&header, 9);
         if version != VERSION {
-            return Err(format!(
-                "it is a Megatron index of version {version}, and only version 1 exists"
+            return damaged(format!(
+                "it is a Megatron index of version {version}, but only version 1 is supported"
             ));
         }
-        let token_type = TokenType::from_code(bytes[17])?;
-        let (sequences, borders) = (u64_at(bytes, 18), u64_at(bytes, 26));
+        let token_type = TokenType::from_code(header[17]).map_err(Failure::Damaged)?;
+        let (sequences, borders) = (u64_at(&header, 18), u64_at(&header, 26));
         let expected = (|| {
             let arrays = sequences.checked_mul(12)?.checked_add(borders.checked_mul(8)?)?;
             arrays.checked_add(HEADER_BYTES as u64)
         })();
         let Some(expected) = expected.filter(|_| borders > 0) else {
-            return Err("its header is damaged".to_owned());
+            return damaged("its header is damaged".to_owned());
         };
-        let actual = bytes.len() as u64;
-        if actual != expected && Some(actual) != expected.checked_add(sequences) {
-            return Err(format!("it has {actual} bytes where its header promises {expected}"));
+        if length != expected && Some(length) != expected.checked_add(sequences) {
+            return damaged(format!("it has {length} bytes where its header promises {expected}"));
         }
-        // The file is that long, so the counts fit in memory.
-        let mut index = Self {
-            token_type,
-            sequences: sequences as usize,
-            documents: borders as usize - 1,
+        // The file has this length, so the counts fit in memory.
+        let lengths = HEADER_BYTES as u64;
+        let pointers = lengths + sequences * 4;
+        let documents = pointers + sequences * 8;
+        let array = |at, length| BufReader::with_capacity(BUFFER, Section::new(file, at, length));
+        let sequences = Sequences {
+            lengths: array(lengths, sequences * 4),
+            pointers: array(pointers, sequences * 8),
+            width: token_type.bytes() as u64,
+            count: sequences,
+            done: 0,
             tokens: 0,
-            map,
         };
-        index.tokens = index.check_sequences()?;
-        index.check_documents()?;
-        Ok(index)
-    }
-
-    /// Checks that sequences lie one behind the other; returns the number of tokens.
-    fn check_sequences(&self) -> Result<u64, String> {
-        let width = self.token_type.bytes() as u64;
-        let mut tokens = 0_u64;
-        for (sequence, (length, pointer)) in self.lengths().zip(self.pointers()).enumerate() {
-            if u64::try_from(pointer) != Ok(tokens * width) {
-                return Err(format!(
-                    "sequence {sequence} does not start where the one before ends (byte {pointer} \
-                     instead of {})",
-                    tokens * width
-                ));
-            }
-            let Ok(length) = u32::try_from(length) else {
-                return Err(format!("sequence {sequence} has a length of {length}"));
-            };
-            tokens += u64::from(length);
-        }
-        Ok(tokens)
-    }
-
-    fn check_documents(&self) -> Result<(), String> {
-        let mut borders = self.borders();
-        let ascending = borders.next() == Some(0) && self.borders().is_sorted();
-        if ascending && self.borders().next_back() == i64::try_from(self.sequences).ok() {
-            Ok(())
-        } else {
-            Err(format!(
-                "its document borders do not ascend from 0 to its {} sequences",
-                self.sequences
-            ))
-        }
-    }
-
-    /// Whether the file still is as long as it was.
-    pub(super) fn is_whole(&self) -> bool {
-        self.map.is_whole()
+        let starts = sequences.starts(array(documents, borders * 8), borders)?;
+        Ok(Self { token_type, starts })
     }
 
     pub(super) fn token_type(&self) -> TokenType {
@@ -164,53 +149,93 @@ impl Index {
     }
 
     pub(super) fn documents(&self) -> usize {
-        self.documents
+        self.starts.len() - 1
     }
 
     pub(super) fn tokens(&self) -> u64 {
-        self.tokens
+        self.starts[self.documents()]
     }
 
     /// The tokens of a document, as positions in the shard.
     pub(super) fn document(&self, document: usize) -> Range<u64> {
-        assert!(document < self.documents, "document {document} of {}", self.documents);
-        let borders = HEADER_BYTES + self.sequences * 12;
-        let start_of = |border: usize| {
-            let sequence = u64_at(self.map.bytes(), borders + border * 8) as usize;
-            if sequence == self.sequences { self.tokens } else { self.start_of_sequence(sequence) }
+        self.starts[document]..self.starts[document + 1]
+    }
+}
+
+/// The sequences of an index, read one after another.
+struct Sequences<R> {
+    lengths: R,
+    pointers: R,
+    /// Bytes of a token.
+    width: u64,
+    /// Number of sequences.
+    count: u64,
+    /// How many have been read.
+    done: u64,
+    /// Tokens of those.
+    tokens: u64,
+}
+
+impl<R: Read> Sequences<R> {
+    /// The tokens before each of the document borders.
+    fn starts(mut self, mut borders: R, count: u64) -> Result<Vec<u64>, Failure> {
+        let mut starts = Vec::new();
+        for document in 0..count {
+            let border = i64::from_le_bytes(next(&mut borders)?);
+            let first_is_0 = document > 0 || border == 0;
+            let border = u64::try_from(border).ok().filter(|&border| border <= self.count);
+            let Some(border) = border.filter(|&border| first_is_0 && border >= self.done) else {
+                return Err(self.borders_do_not_ascend());
+            };
+            while self.done < border {
+                self.read_one()?;
+            }
+            starts.push(self.tokens);
+        }
+        if self.done == self.count { Ok(starts) } else { Err(self.borders_do_not_ascend()) }
+    }
+
+    /// Reads a sequence and checks that it starts where the one before ends.
+    fn read_one(&mut self) -> Result<(), Failure> {
+        let sequence = self.done;
+        let pointer = i64::from_le_bytes(next(&mut self.pointers)?);
+        let expected = self.tokens * self.width;
+        if u64::try_from(pointer) != Ok(expected) {
+            return Err(Failure::Damaged(format!(
+                "sequence {sequence} does not start where the one before ends (byte {pointer} \
+                 instead of {expected})"
+            )));
+        }
+        let length = i32::from_le_bytes(next(&mut self.lengths)?);
+        let Ok(length) = u32::try_from(length) else {
+            let cause = format!("sequence {sequence} has a length of {length}");
+            return Err(Failure::Damaged(cause));
         };
-        start_of(document)..start_of(document + 1)
+        self.tokens += u64::from(length);
+        self.done += 1;
+        Ok(())
     }
 
-    fn start_of_sequence(&self, sequence: usize) -> u64 {
-        let pointer = u64_at(self.map.bytes(), HEADER_BYTES + self.sequences * 4 + sequence * 8);
-        pointer / self.token_type.bytes() as u64
-    }
-
-    fn lengths(&self) -> impl Iterator<Item = i32> + '_ {
-        let array = &self.map.bytes()[HEADER_BYTES..][..self.sequences * 4];
-        array.as_chunks::<4>().0.iter().map(|&bytes| i32::from_le_bytes(bytes))
-    }
-
-    fn pointers(&self) -> impl Iterator<Item = i64> + '_ {
-        let array = &self.map.bytes()[HEADER_BYTES + self.sequences * 4..][..self.sequences * 8];
-        array.as_chunks::<8>().0.iter().map(|&bytes| i64::from_le_bytes(bytes))
-    }
-
-    fn borders(&self) -> impl DoubleEndedIterator<Item = i64> + '_ {
-        let array =
-            &self.map.bytes()[HEADER_BYTES + self.sequences * 12..][..(self.documents + 1) * 8];
-        array.as_chunks::<8>().0.iter().map(|&bytes| i64::from_le_bytes(bytes))
+    fn borders_do_not_ascend(&self) -> Failure {
+        Failure::Damaged(format!(
+            "its document borders do not ascend from 0 to its {} sequences",
+            self.count
+        ))
     }
 }
 
-/// The 64-bit number at a byte, which is inside the checked file. (A changed file gives a wrong
-/// number, and everything it is used for is checked by the slicing that follows.)
-fn u64_at(bytes: &[u8], at: usize) -> u64 {
-    bytes[at..].first_chunk().map_or(0, |&bytes| u64::from_le_bytes(bytes))
+fn next<const N: usize>(reader: &mut impl Read) -> io::Result<[u8; N]> {
+    let mut bytes = [0; N];
+    reader.read_exact(&mut bytes)?;
+    Ok(bytes)
 }
 
-/// Writes the index of documents of these lengths, one sequence each.
+/// The 64-bit number at a byte of the header.
+fn u64_at(header: &[u8; HEADER_BYTES], at: usize) -> u64 {
+    header[at..].first_chunk().map_or(0, |&bytes| u64::from_le_bytes(bytes))
+}
+
+/// Writes the index of documents with these lengths, one sequence each.
 pub(super) fn write_index(
     mut out: impl Write,
     token_type: TokenType,

@@ -1,20 +1,21 @@
-//! Tokens on disk: Megatron `.bin`/`.idx` pairs and the manifest beside them.
+//! Tokens on disk: Megatron `.bin`/`.idx` pairs and their manifest.
 //!
 //! ```text
 //! DIR/00000.bin  00000.idx     tokens and borders of whole documents, any number of pairs
 //!     00000.bytes              bytes of text of each document
-//!     manifest.json            what they are: tokenizer, counts, checksums, sources
-//!     tokenizer.json           a copy of the tokenizer that made them
+//!     manifest.json            tokenizer, counts, checksums, sources
+//!     tokenizer.json           a copy of the tokenizer
 //! ```
 //!
-//! A pair that another program wrote needs no manifest. Everything is memory-mapped: opening a
-//! corpus costs a pass over its indices, and tokens are read when they are asked for.
+//! Pairs from other programs need no manifest. Opening a corpus reads its indices once; tokens are
+//! read on request. Shards use positioned reads instead of a memory mapping, so that a file that
+//! shrinks or fails while in use is an error, not a signal.
 
 mod corpus;
 mod idx;
 mod manifest;
-mod mapped;
 mod part;
+mod positioned;
 mod reader;
 mod text_bytes;
 mod writer;
@@ -24,7 +25,7 @@ pub use idx::TokenType;
 pub use manifest::{Manifest, ManifestCheck, PrepareSettings, ShardSum, SourceSum, TokenizerSum};
 pub use part::Part;
 pub(crate) use part::PartFiles;
-pub use reader::{ShardReader, Tokens};
+pub use reader::ShardReader;
 pub(crate) use writer::encode_tokens;
 pub use writer::{ShardFiles, ShardWriter};
 

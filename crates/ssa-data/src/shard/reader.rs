@@ -1,92 +1,24 @@
-//! One shard, memory-mapped.
+//! One shard, read document by document.
 
+use std::fs::File;
+use std::io::{Error, ErrorKind};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use super::idx::{Index, TokenType};
-use super::mapped::Mapped;
-use super::text_bytes;
+use super::{positioned, text_bytes};
 use crate::{DataError, Result};
 
-/// Consecutive tokens of a shard, still as they lie on disk.
-#[derive(Clone, Copy, Debug)]
-pub enum Tokens<'a> {
-    /// 16 bits each, little-endian.
-    U16(&'a [[u8; 2]]),
-    /// 32 bits each, little-endian.
-    U32(&'a [[u8; 4]]),
-}
+/// Bytes of the read buffer on the stack: most documents need one system call.
+const BUFFER: usize = 1 << 14;
 
-impl<'a> Tokens<'a> {
-    /// Number of tokens.
-    pub fn len(&self) -> usize {
-        match self {
-            Self::U16(tokens) => tokens.len(),
-            Self::U32(tokens) => tokens.len(),
-        }
-    }
-
-    /// Whether there is none.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    /// The token at a position.
-    pub fn get(&self, position: usize) -> Option<u32> {
-        match self {
-            Self::U16(tokens) => {
-                tokens.get(position).map(|&bytes| u32::from(u16::from_le_bytes(bytes)))
-            }
-            Self::U32(tokens) => tokens.get(position).map(|&bytes| u32::from_le_bytes(bytes)),
-        }
-    }
-
-    /// The tokens of a part.
-    ///
-    /// # Panics
-    /// If `range` is not inside, as for a slice.
-    pub fn slice(&self, range: Range<usize>) -> Tokens<'a> {
-        match self {
-            Self::U16(tokens) => Self::U16(&tokens[range]),
-            Self::U32(tokens) => Self::U32(&tokens[range]),
-        }
-    }
-
-    /// Appends the tokens to `ids`.
-    pub fn append_to(&self, ids: &mut Vec<u32>) {
-        match self {
-            Self::U16(tokens) => {
-                ids.extend(tokens.iter().map(|&bytes| u32::from(u16::from_le_bytes(bytes))));
-            }
-            Self::U32(tokens) => ids.extend(tokens.iter().map(|&bytes| u32::from_le_bytes(bytes))),
-        }
-    }
-
-    /// The tokens.
-    pub fn to_vec(&self) -> Vec<u32> {
-        let mut ids = Vec::with_capacity(self.len());
-        self.append_to(&mut ids);
-        ids
-    }
-
-    /// The largest token.
-    pub fn max(&self) -> Option<u32> {
-        match self {
-            Self::U16(tokens) => {
-                tokens.iter().map(|&bytes| u32::from(u16::from_le_bytes(bytes))).max()
-            }
-            Self::U32(tokens) => tokens.iter().map(|&bytes| u32::from_le_bytes(bytes)).max(),
-        }
-    }
-}
-
-/// A `.bin`/`.idx` pair, open for reading at random by many threads.
+/// An open `.bin`/`.idx` pair, for random access by many threads.
 #[derive(Debug)]
 pub struct ShardReader {
     bin_path: PathBuf,
-    bin: Mapped,
+    bin: File,
     index: Index,
-    /// Bytes of the text of each document, where they are known.
+    /// Bytes of text of each document, if known.
     text_bytes: Option<Vec<u32>>,
 }
 
@@ -95,15 +27,16 @@ impl ShardReader {
     ///
     /// # Errors
     /// [`DataError::Missing`] or [`DataError::Read`] if a file is missing or unreadable,
-    /// [`DataError::Corpus`] if the index is no whole Megatron index or the tokens are not as many
-    /// as it says (one file cut short, or the two files not of one pair).
+    /// [`DataError::Corpus`] if the index is not a complete Megatron index or does not match the
+    /// number of tokens (a truncated file, or files of different pairs).
     pub fn open(path: &Path) -> Result<Self> {
         let (bin_path, idx_path) = pair(path);
         let index = Index::open(&idx_path)?;
         let bin =
-            Mapped::open(&bin_path).map_err(|source| DataError::from_open(&bin_path, source))?;
+            File::open(&bin_path).map_err(|source| DataError::from_open(&bin_path, source))?;
+        let metadata = bin.metadata().map_err(|source| DataError::from_open(&bin_path, source))?;
         let (actual, expected) =
-            (bin.bytes().len() as u64, index.tokens() * index.token_type().bytes() as u64);
+            (metadata.len(), index.tokens() * index.token_type().bytes() as u64);
         if actual != expected {
             let cause = format!(
                 "it has {actual} bytes where its index {} has {expected}",
@@ -120,15 +53,7 @@ impl ShardReader {
         &self.bin_path
     }
 
-    /// Checks that nobody has cut the files short since they were opened.
-    pub(crate) fn check_whole(&self) -> Result<()> {
-        if self.bin.is_whole() && self.index.is_whole() {
-            return Ok(());
-        }
-        Err(DataError::damaged_shard(&self.bin_path, "it has become shorter while it was in use"))
-    }
-
-    /// Bytes of the text of a document, if they are known.
+    /// Bytes of text of a document, if known.
     pub(crate) fn text_bytes(&self, document: usize) -> Option<u64> {
         Some(u64::from(*self.text_bytes.as_ref()?.get(document)?))
     }
@@ -148,15 +73,62 @@ impl ShardReader {
         self.index.tokens()
     }
 
-    /// The tokens of a document, its end-of-document token included if the corpus has them.
+    /// The tokens of a document, including its end-of-document token if the corpus has them.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
     ///
     /// # Panics
     /// If `document` is not below [`documents`](Self::documents), as for a slice.
-    pub fn document(&self, document: usize) -> Tokens<'_> {
-        self.slice(self.index.document(document))
+    pub fn document(&self, document: usize) -> Result<Vec<u32>> {
+        let tokens = self.document_tokens(document);
+        let mut ids = Vec::with_capacity(tokens);
+        self.read(document, 0..tokens, &mut ids)?;
+        Ok(ids)
     }
 
-    /// Number of tokens of a document, without touching them.
+    /// Appends a part of a document to `ids`.
+    ///
+    /// # Errors
+    /// [`DataError::Corpus`] if the file has become shorter since it was opened,
+    /// [`DataError::Read`] if it cannot be read.
+    ///
+    /// # Panics
+    /// If `document` is not below [`documents`](Self::documents).
+    pub fn read(&self, document: usize, part: Range<usize>, ids: &mut Vec<u32>) -> Result<()> {
+        let width = self.token_type().bytes();
+        let start = self.index.document(document).start + part.start as u64;
+        let mut buffer = [0; BUFFER];
+        let (mut at, mut left) = (start * width as u64, part.len() * width);
+        while left > 0 {
+            let bytes = &mut buffer[..left.min(BUFFER)];
+            positioned::read_exact(&self.bin, bytes, at).map_err(|source| self.failure(source))?;
+            match self.token_type() {
+                TokenType::U16 => {
+                    let tokens = bytes.as_chunks().0.iter();
+                    ids.extend(tokens.map(|&token| u32::from(u16::from_le_bytes(token))));
+                }
+                TokenType::U32 => {
+                    ids.extend(bytes.as_chunks().0.iter().map(|&token| u32::from_le_bytes(token)));
+                }
+            }
+            at += bytes.len() as u64;
+            left -= bytes.len();
+        }
+        Ok(())
+    }
+
+    fn failure(&self, source: Error) -> DataError {
+        match source.kind() {
+            ErrorKind::UnexpectedEof => {
+                let cause = "it was truncated while in use";
+                DataError::damaged_shard(&self.bin_path, cause)
+            }
+            _ => DataError::Read { path: self.bin_path.clone(), source },
+        }
+    }
+
+    /// Number of tokens of a document, without reading them.
     ///
     /// # Panics
     /// If `document` is not below [`documents`](Self::documents).
@@ -164,19 +136,10 @@ impl ShardReader {
         let Range { start, end } = self.index.document(document);
         end.saturating_sub(start) as usize
     }
-
-    fn slice(&self, tokens: Range<u64>) -> Tokens<'_> {
-        let width = self.token_type().bytes();
-        let bytes = &self.bin.bytes()[tokens.start as usize * width..tokens.end as usize * width];
-        match self.token_type() {
-            TokenType::U16 => Tokens::U16(bytes.as_chunks().0),
-            TokenType::U32 => Tokens::U32(bytes.as_chunks().0),
-        }
-    }
 }
 
-/// The two files of a pair, named by either or by what they share. Only the two extensions are
-/// taken off: the shared part may have dots of its own.
+/// The two files of a pair, given by either file or by their common path. Only these two extensions
+/// are removed: the common path may contain dots.
 pub(super) fn pair(path: &Path) -> (PathBuf, PathBuf) {
     let stem = match path.extension().and_then(|extension| extension.to_str()) {
         Some("bin" | "idx") => path.with_extension(""),

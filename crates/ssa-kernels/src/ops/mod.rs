@@ -2,6 +2,7 @@
 
 pub mod adamw;
 pub mod attention;
+pub mod bias;
 pub mod cross_entropy;
 pub mod embedding;
 pub mod gate;

@@ -2,7 +2,7 @@
 
 use super::attention::tiled::cuda as tiled;
 use super::attention::{gated_pair, pooling, selection, sparse, statistics};
-use super::{adamw, cross_entropy, embedding, gate, grad_norm, rms_norm, rope, swiglu};
+use super::{adamw, bias, cross_entropy, embedding, gate, grad_norm, rms_norm, rope, swiglu};
 use crate::cuda::{Module, elementwise};
 
 /// Every module of kernels, for checks that compile all of them
@@ -10,6 +10,7 @@ use crate::cuda::{Module, elementwise};
 pub static MODULES: &[&Module] = &[
     &elementwise::MODULE,
     &adamw::cuda::MODULE,
+    &bias::cuda::MODULE,
     &gated_pair::cuda::MODULE,
     &statistics::cuda::MODULE,
     &cross_entropy::cuda::MODULE,

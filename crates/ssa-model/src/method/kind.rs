@@ -1,4 +1,4 @@
-//! What an attention must say about itself to be part of a method.
+//! The interface of an attention that can be part of a method.
 
 use std::fmt::Debug;
 
@@ -17,13 +17,13 @@ use crate::error::OptionsError;
 
 /// A kind of attention over the queries, keys and values of a layer.
 ///
-/// The layer does the rest, once for all kinds: projections, RoPE, gates, the sum or the alignment
-/// of several attentions, and the backward of all that.
+/// The layer does the rest for all kinds: projections, RoPE, gates, the sum or the alignment of
+/// several attentions, and their backward pass.
 pub trait AttentionKind: Debug + Sync {
     /// Name in messages.
     fn name(&self) -> &'static str;
 
-    /// The rows of `g_proj` that gate its output. Kinds that name the same rows share a gate.
+    /// The rows of `g_proj` that gate its output. Kinds with the same rows share a gate.
     fn gate(&self) -> GateBranch;
 
     /// The keys that a query attends to.
@@ -34,8 +34,7 @@ pub trait AttentionKind: Debug + Sync {
         false
     }
 
-    /// Bytes that it keeps between forward and backward for each token, where activations have type
-    /// `dtype`.
+    /// Bytes saved per token between forward and backward, for activations of type `dtype`.
     fn saved_bytes(&self, sizes: &AttentionSizes, dtype: DType) -> usize {
         sizes.output_bytes(dtype)
     }
@@ -56,11 +55,11 @@ pub trait AttentionKind: Debug + Sync {
     }
 }
 
-/// What the attentions of a layer compute from.
+/// The inputs of the attentions of a layer.
 #[derive(Clone, Copy)]
 pub struct AttentionInputs<'a> {
     /// q `[B, T, HQ, D]` and k `[B, T, H, D]` after RoPE, v `[B, T, H, D]`, and the documents that
-    /// bound the attention: whole rows where the masking ignores borders.
+    /// bound the attention: whole rows if the masking ignores borders.
     pub call: AttentionCall<'a>,
     /// Budget and rule of block selection.
     pub selection: &'a SelectionOptions,
@@ -122,7 +121,7 @@ pub struct AttentionSizes {
 }
 
 impl AttentionSizes {
-    /// Bytes of an output and its log-sum-exp for each token.
+    /// Bytes per token of an output and its log-sum-exp.
     pub fn output_bytes(&self, dtype: DType) -> usize {
         self.q_heads * (self.head_dim * dtype.size() + DType::F32.size())
     }
@@ -134,14 +133,15 @@ pub struct SavedAttention {
     backward: Box<Backward>,
 }
 
-/// Adds the gradients of q, k and v for the gradient of the output, given the output and the inputs
-/// of the forward. It owns whatever else it needs.
+/// Adds the gradients of q, k and v, given the gradient of the output, the output and the inputs of
+/// the forward pass. It owns whatever else it needs.
 type Backward =
     dyn Fn(&Tensor, &AttentionOutput, &AttentionInputs<'_>, &mut AttentionGrads) -> Result<()>;
 
 impl SavedAttention {
-    /// An output `[B, T, HQ, D]`, before its gate, and its backward: called with the gradient of
-    /// that output, the output, the inputs of the forward, and the gradients to add to.
+    /// Combines an output `[B, T, HQ, D]`, before its gate, with its backward function. The
+    /// arguments of that function are the gradient of the output, the output, the inputs of the
+    /// forward pass, and the gradients to add to.
     pub fn new(
         output: AttentionOutput,
         backward: impl Fn(
@@ -160,7 +160,7 @@ impl SavedAttention {
         &self.output.out
     }
 
-    /// Adds the gradients of q, k and v for the gradient `dout` of the output.
+    /// Adds the gradients of q, k and v, given the gradient `dout` of the output.
     pub(crate) fn backward(
         &self,
         dout: &Tensor,

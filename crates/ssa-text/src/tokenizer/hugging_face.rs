@@ -1,4 +1,4 @@
-//! A `tokenizer.json`, through the `tokenizers` crate.
+//! A `tokenizer.json`, loaded with the `tokenizers` crate.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -13,7 +13,7 @@ use crate::cuts::Cuts;
 use crate::panics::catch_panic;
 use crate::{Conversation, Result, TextError};
 
-/// What published tokenizers call the token that ends a document, for files that do not say.
+/// Names of end-of-document tokens in published tokenizers, for files that do not define one.
 const EOS_NAMES: [&str; 6] = [
     "<|endoftext|>",
     "<|end_of_text|>",
@@ -23,7 +23,7 @@ const EOS_NAMES: [&str; 6] = [
     "<\u{ff5c}end\u{2581}of\u{2581}sentence\u{ff5c}>",
 ];
 
-/// A tokenizer of the Hugging Face format.
+/// A tokenizer in the Hugging Face format.
 #[derive(Debug)]
 pub struct HfTokenizer {
     path: PathBuf,
@@ -35,7 +35,7 @@ pub struct HfTokenizer {
     cuts: Cuts,
 }
 
-/// What the file itself defines.
+/// The content of the file.
 struct Parsed {
     inner: tokenizers::Tokenizer,
     definition: Value,
@@ -56,7 +56,7 @@ impl HfTokenizer {
             return Err(error);
         }
         let config = Config::read(&file)?;
-        // The library panics on some damage.
+        // The library panics on some corrupt files.
         let parsed = catch_panic(|| parse(&bytes, &config)).unwrap_or_else(Err);
         let Parsed { inner, definition, vocab_size } =
             parsed.map_err(|cause| TextError::damaged(&file, cause))?;
@@ -71,7 +71,7 @@ impl HfTokenizer {
         })
     }
 
-    /// The `tokenizer.json`.
+    /// The path of the `tokenizer.json`.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -96,7 +96,7 @@ impl HfTokenizer {
         files::copy(&self.path, directory)
     }
 
-    /// Where a text may be cut into pieces that are encoded on their own.
+    /// The cut rule: where a text may be split into separately encoded pieces.
     pub(crate) fn cuts(&self) -> &Cuts {
         &self.cuts
     }
@@ -139,7 +139,7 @@ impl HfTokenizer {
         self.chat_template.as_ref()
     }
 
-    /// Calls the library, whose panics are errors like any other.
+    /// Calls the library and converts panics to errors.
     fn call<T>(&self, call: impl FnOnce() -> tokenizers::Result<T>) -> Result<T> {
         catch_panic(|| call().map_err(|error| error.to_string()))
             .unwrap_or_else(Err)
@@ -151,14 +151,14 @@ fn parse(bytes: &[u8], config: &Config) -> Result<Parsed, String> {
     let mut definition: Value = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
     limits::check(&definition)?;
     let mut inner = tokenizers::Tokenizer::from_bytes(bytes).map_err(|error| error.to_string())?;
-    // A file saved after use can ask to cut or pad every text, which would lose or invent tokens.
+    // A file saved after use can request truncation or padding, which would lose or add tokens.
     inner.with_truncation(None).map_err(|error| error.to_string())?;
     inner.with_padding(None);
     if config.add_declared_tokens(&mut inner)? {
         let changed = inner.to_string(false).map_err(|error| error.to_string())?;
         definition = serde_json::from_str(&changed).map_err(|error| error.to_string())?;
     }
-    // Ids need not be consecutive: a model needs one row more than the largest.
+    // Ids need not be consecutive: a model needs one row more than the largest id.
     let vocab_size = inner.get_vocab(true).values().max().map_or(0, |&id| id as usize + 1);
     limits::check_size(vocab_size)?;
     Ok(Parsed { inner, definition, vocab_size })
@@ -176,7 +176,7 @@ fn find_eos(
             missing(format!("the vocabulary has no token `{token}` to end documents"))
         }),
         None => EOS_NAMES.iter().find_map(|token| tokenizer.token_to_id(token)).ok_or_else(|| {
-            missing(format!("no {TOKENIZER_CONFIG} beside it says which token ends a document"))
+            missing(format!("no {TOKENIZER_CONFIG} next to it defines the end-of-document token"))
         }),
     }
 }

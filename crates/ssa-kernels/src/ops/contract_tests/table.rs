@@ -23,6 +23,7 @@ use crate::ops::attention::sparse::{sparse_attention_bwd, sparse_attention_fwd};
 use crate::ops::attention::statistics::attention_statistics;
 use crate::ops::attention::window::{window_attention_bwd, window_attention_fwd};
 use crate::ops::attention::{AttentionCall, AttentionGrads, AttentionMode, AttentionOutput};
+use crate::ops::bias::{bias_bwd, bias_fwd};
 use crate::ops::cross_entropy::{
     compare_predictions, linear_cross_entropy_fwd, linear_cross_entropy_fwd_bwd,
     linear_cross_entropy_losses,
@@ -274,6 +275,14 @@ pub(super) static OPS: &[Op] = &[
         dout = "dout" Act ".. O";
         x = "x" Act ".. I";
         dweight = "dweight" F32 "O I";
+    },
+    op! { bias_fwd, |_, _| bias_fwd(take(x), bias),
+        x = "x" Act ".. O";
+        bias = "bias" Act "O";
+    },
+    op! { bias_bwd, |_, _| bias_bwd(dout, dbias),
+        dout = "dout" Act ".. O";
+        dbias = "dbias" F32 "O";
     },
     op! { rms_norm_fwd, |_, _| rms_norm_fwd(x, weight, 1e-5),
         x = "x" Act ".. hidden";

@@ -15,7 +15,7 @@ use crate::method::kind::{
     AttentionInputs, AttentionKind, AttentionSizes, CachedAttention, CachedInputs, SavedAttention,
 };
 
-/// Over the mean keys and values of complete blocks.
+/// Attention over the mean keys and values of complete blocks.
 #[derive(Debug)]
 pub struct Compression;
 

@@ -10,7 +10,7 @@ use crate::method::kind::{
     AttentionInputs, AttentionKind, AttentionSizes, CachedAttention, CachedInputs, SavedAttention,
 };
 
-/// Over all earlier tokens. It shares its gate with [`Sparse`](super::Sparse).
+/// Attention over all earlier tokens. It shares its gate with [`Sparse`](super::Sparse).
 #[derive(Debug)]
 pub struct Full;
 

@@ -13,8 +13,8 @@ use crate::method::kind::{
     AttentionInputs, AttentionKind, AttentionSizes, CachedAttention, CachedInputs, SavedAttention,
 };
 
-/// Over the tokens of the blocks whose mean keys matter most to the query. It shares its gate with
-/// [`Full`](super::Full).
+/// Attention over the tokens of the blocks whose mean keys score highest with the query. It shares
+/// its gate with [`Full`](super::Full).
 #[derive(Debug)]
 pub struct Sparse;
 

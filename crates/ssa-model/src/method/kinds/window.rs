@@ -10,7 +10,7 @@ use crate::method::kind::{
     AttentionInputs, AttentionKind, AttentionSizes, CachedAttention, CachedInputs, SavedAttention,
 };
 
-/// Over the last `window_size` tokens.
+/// Attention over the last `window_size` tokens.
 #[derive(Debug)]
 pub struct Window;
 

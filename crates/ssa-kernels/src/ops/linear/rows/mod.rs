@@ -19,7 +19,7 @@ pub struct LinearWeight {
 }
 
 enum Storage {
-    /// For each map, panels of 16 outputs.
+    /// For each map, panels of outputs.
     Host(Vec<Panels>),
 }
 

@@ -4,7 +4,7 @@ use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
 use super::SparseContext;
-use super::backward::Chunk;
+use super::chunk::Chunk;
 use super::tiles::TransposedSum;
 use crate::cpu::register_tile::run;
 use crate::cpu::simd::dispatch;

@@ -10,6 +10,7 @@
 //! times the arithmetic, and the products of one token already run near the speed of a large one.
 
 mod backward;
+mod chunk;
 mod forward;
 mod keys;
 mod packed;
@@ -17,8 +18,8 @@ mod queries;
 mod tiles;
 
 pub(super) use backward::backward;
+pub(super) use chunk::Queries;
 pub(super) use forward::forward;
-pub(super) use queries::Queries;
 
 use super::super::blocks::Blocks;
 use super::super::selection::HostBlockIndices;

@@ -3,22 +3,10 @@
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
-use super::backward::{Chunk, Keys};
+use super::chunk::{Chunk, Keys, Queries};
 use super::{SparseContext, TOKENS_PER_TASK, pad_rows};
 use crate::cpu::register_tile::{RowsTimesEach, SumOfEach, run};
 use crate::cpu::simd::{dispatch, dot_simd, exp_row_simd};
-
-/// What the backward reads of every query, or of those of a chunk.
-pub(crate) struct Queries<'a> {
-    /// `[tokens, HQ, D]`.
-    pub(crate) q: &'a [f32],
-    /// `[tokens, HQ, D]`.
-    pub(crate) out: &'a [f32],
-    /// `[tokens, HQ]`.
-    pub(crate) lse: &'a [f32],
-    /// `[tokens, HQ, D]`.
-    pub(crate) dout: &'a [f32],
-}
 
 /// Adds to dq of the chunk's tokens and fills the chunk.
 pub(super) fn run_phase(
