@@ -52,6 +52,15 @@ pub struct CallOutput {
     pub totals: SelectionTotals,
 }
 
+/// The result of [`Engine::measure`].
+#[derive(Debug)]
+pub struct MeasuredText {
+    /// The hidden states `[N, hidden]` after the final norm, in `f32`.
+    pub hidden: Vec<f32>,
+    /// What each layer selected.
+    pub layers: Vec<SelectionTotals>,
+}
+
 impl Engine {
     /// An engine with an empty cache for `capacity` tokens, in pages of `page_size` tokens: the block
     /// size of sparse attention.
@@ -158,6 +167,36 @@ impl Engine {
         self.run(chunks, options, filled_by, logits)
     }
 
+    /// Runs a whole text on its own and measures what each layer selects, the true attention mass
+    /// included, which costs two more attentions.
+    ///
+    /// # Errors
+    /// Same as [`Engine::forward`].
+    pub fn measure(&mut self, ids: &[u32], options: &CallOptions) -> Result<MeasuredText> {
+        let id = self.add_sequence();
+        let measured = self.measure_sequence(id, ids, options);
+        self.remove_sequence(id)?;
+        measured
+    }
+
+    fn measure_sequence(
+        &mut self,
+        id: SequenceId,
+        ids: &[u32],
+        options: &CallOptions,
+    ) -> Result<MeasuredText> {
+        self.check(&[(id, ids)])?;
+        let mut hidden = Vec::new();
+        let mut layers = vec![SelectionTotals::default(); self.model.layers.len()];
+        for ids in ids.chunks(CHUNK_TOKENS) {
+            let sequences = self.cache.extend(&[(id, ids.len())])?;
+            let (states, totals) = self.layers(ids, &sequences, options, true)?;
+            layers.iter_mut().zip(totals).for_each(|(layer, totals)| *layer += totals);
+            hidden.extend(self.model.normed(&states)?.to_vec()?);
+        }
+        Ok(MeasuredText { hidden, layers })
+    }
+
     fn check(&self, chunks: &[(SequenceId, &[u32])]) -> Result<()> {
         let config = self.model.config();
         let (vocab_size, positions) = (config.vocab_size, config.max_position_embeddings);
@@ -228,7 +267,8 @@ impl Engine {
             let ids = parts.iter().flat_map(|(index, part)| &chunks[*index].1[part.clone()]);
             let ids: Vec<u32> = ids.copied().collect();
             let sequences = self.cache.extend(&extension)?;
-            let hidden = self.layers(&ids, &sequences, options, &mut totals)?;
+            let (hidden, layers) = self.layers(&ids, &sequences, options, false)?;
+            layers.into_iter().for_each(|layer| totals += layer);
             for ((index, part), queries) in parts.iter().zip(sequences.sequences().ranges()) {
                 let (id, ids) = chunks[*index];
                 if let Some(sequence) = self.sequences.get_mut(&id) {
@@ -319,14 +359,14 @@ impl Engine {
         Ok(&mut steps[last])
     }
 
-    /// The hidden states `[1, N, hidden]` after the last layer.
+    /// The hidden states `[1, N, hidden]` after the last layer, and what each layer selected.
     fn layers(
         &mut self,
         ids: &[u32],
         sequences: &CachedSequences,
         options: &CallOptions,
-        totals: &mut SelectionTotals,
-    ) -> Result<Tensor> {
+        measures: bool,
+    ) -> Result<(Tensor, Vec<SelectionTotals>)> {
         let Self { model, cache, .. } = self;
         let config = model.config();
         let plan = model.method().inference_plan(options.mode)?;
@@ -337,12 +377,14 @@ impl Engine {
             options,
             sequences,
             rope: &rope,
+            measures,
         };
         let mut x = model.embedding.rows(ids)?;
-        for (index, layer) in model.layers.iter().enumerate() {
+        let mut totals = vec![SelectionTotals::default(); model.layers.len()];
+        for ((index, layer), totals) in model.layers.iter().enumerate().zip(&mut totals) {
             x = layer.forward(x, index, cache, &context, totals)?;
         }
-        Ok(x)
+        Ok((x, totals))
     }
 }
 

@@ -32,7 +32,7 @@ mod stop;
 
 pub use budget::{Budget, InvalidBudget};
 pub use defaults::GenerationDefaults;
-pub use engine::{CallOutput, Engine, Logits};
+pub use engine::{CallOutput, Engine, Logits, MeasuredText};
 pub use error::InferError;
 pub use generation::{
     CachedModel, Chunk, FinishReason, GenerationEngine, GenerationLimits, GenerationObserver,

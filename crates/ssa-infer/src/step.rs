@@ -117,8 +117,12 @@ impl DecodingStep {
     pub(crate) fn totals(&self) -> Result<SelectionTotals> {
         let mut totals = SelectionTotals::default();
         for [mass, pages] in self.recording.state().scratch.selections()? {
-            totals +=
-                SelectionTotals { selections: 1, blocks: pages as u64, kept_mass: f64::from(mass) };
+            totals += SelectionTotals {
+                selections: 1,
+                blocks: pages as u64,
+                kept_mass: f64::from(mass),
+                true_mass: 0.0,
+            };
         }
         Ok(totals)
     }

@@ -22,14 +22,17 @@ enum State<'a> {
     Hf(Window<'a>),
 }
 
-impl<'a> Decoder<'a> {
-    fn new(tokenizer: &'a Tokenizer) -> Self {
-        Self(match tokenizer {
-            Tokenizer::Bytes => State::Bytes(Utf8::default()),
-            Tokenizer::Hf(tokenizer) => State::Hf(Window::new(tokenizer)),
+impl Tokenizer {
+    /// A decoder of ids that arrive one at a time.
+    pub fn decoder(&self) -> Decoder<'_> {
+        Decoder(match self {
+            Self::Bytes => State::Bytes(Utf8::default()),
+            Self::Hf(tokenizer) => State::Hf(Window::new(tokenizer)),
         })
     }
+}
 
+impl Decoder<'_> {
     /// Takes the next id and returns the text that became final, often none.
     ///
     /// # Errors
@@ -50,13 +53,6 @@ impl<'a> Decoder<'a> {
             State::Bytes(utf8) => Ok(utf8.finish()),
             State::Hf(window) => window.finish(),
         }
-    }
-}
-
-impl Tokenizer {
-    /// A decoder of ids that arrive one at a time.
-    pub fn decoder(&self) -> Decoder<'_> {
-        Decoder::new(self)
     }
 }
 
