@@ -1,4 +1,4 @@
-//! Files that survive a crash: whole-file writes, checksums, locks and JSON lines.
+//! Files that survive a crash: whole-file writes, checksums, locks and JSON lines; and reading.
 //!
 //! ```text
 //! StagedFile, write, write_json   a file is replaced as a whole, or not at all
@@ -6,6 +6,7 @@
 //! create_directory, rename, ...   names that outlast a power failure
 //! Sha256                          checksums, in the form that `sha256sum` prints
 //! Lock                            one process at a time
+//! open, read                      files that somebody names: no pipe or device without an end
 //! intercept                       hooks that tests use to fail or to stop at any operation
 //! ```
 //!
@@ -16,7 +17,7 @@
 //! [`AppendFile::sync`]. Removals are not synced: a removed file may come back after a power
 //! failure, so nothing may depend on its absence.
 //!
-//! Every error is a [`FileError`], which names the operation and the file.
+//! Every error of writing is a [`FileError`], which names the operation and the file.
 
 mod append;
 mod directory;
@@ -26,6 +27,7 @@ mod json;
 mod link;
 mod lock;
 mod operation;
+mod read;
 mod staged;
 mod sum;
 mod temporary;
@@ -43,6 +45,7 @@ pub use json::{JsonLines, Lines, read_lines, write_json};
 pub use link::replace_link;
 pub use lock::{Lock, LockError};
 pub use operation::Operation;
+pub use read::{open, read, read_to_string};
 pub use staged::{StagedFile, write, write_with};
 pub use sum::{Sha256, Sha256Sum, hexadecimal};
 pub use temporary::{is_temporary, remove_leftovers};

@@ -2,10 +2,8 @@
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Cursor, Read};
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, mpsc};
-use std::thread;
-use std::time::Duration;
+use std::path::Path;
+use std::sync::Arc;
 
 use bzip2::bufread::MultiBzDecoder;
 use flate2::bufread::MultiGzDecoder;
@@ -20,8 +18,6 @@ use crate::{DataError, Result};
 const BUFFER_BYTES: usize = 1 << 18;
 /// The largest window of zstd, as a power of two: what `zstd --long=31` uses.
 const ZSTD_WINDOW_LOG: u32 = if cfg!(target_pointer_width = "64") { 31 } else { 27 };
-/// How long a named pipe may have no writer.
-const PIPE_WAIT: Duration = Duration::from_secs(10);
 
 /// A file that is read, or why it is not.
 pub(super) enum Opened {
@@ -72,21 +68,8 @@ pub(super) fn open(
     })
 }
 
-/// Opens a file, and a named pipe only if somebody writes to it.
 fn open_file(path: &Path) -> Result<File> {
-    let open = |path: PathBuf| File::open(path);
-    let is_file = path.metadata().map_or(true, |metadata| metadata.is_file());
-    let opened = if is_file {
-        open(path.to_owned())
-    } else {
-        let (sender, receiver) = mpsc::channel();
-        let path = path.to_owned();
-        // Opening a pipe waits for a writer: the thread that does so is left behind.
-        thread::spawn(move || sender.send(open(path)));
-        let nobody = || io::Error::other("a pipe that nobody writes to");
-        receiver.recv_timeout(PIPE_WAIT).unwrap_or_else(|_| Err(nobody()))
-    };
-    opened.map_err(|source| DataError::from_open(path, source))
+    ssa_files::open(path).map_err(|source| DataError::from_open(path, source))
 }
 
 /// The first bytes of a stream, and the stream with them.

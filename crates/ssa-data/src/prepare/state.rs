@@ -1,6 +1,5 @@
 //! What a preparation keeps on the disk to continue with.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -48,7 +47,7 @@ impl Preparation {
     }
 
     fn read(path: &Path) -> Result<Self> {
-        let bytes = fs::read(path).map_err(|source| DataError::from_open(path, source))?;
+        let bytes = ssa_files::read(path).map_err(|source| DataError::from_open(path, source))?;
         let damaged = |cause: String| DataError::Corpus {
             path: path.to_owned(),
             cause,

@@ -5,7 +5,6 @@ mod tensor_file;
 mod tests;
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use ssa_kernels::Tensor;
@@ -81,7 +80,7 @@ impl Weights {
         struct Index {
             weight_map: BTreeMap<String, String>,
         }
-        let text = fs::read(&index).map_err(ModelError::io("read", &index))?;
+        let text = ssa_files::read(&index).map_err(ModelError::io("read", &index))?;
         let Index { weight_map } = serde_json::from_slice(&text)
             .map_err(|reason| ModelError::Json { path: index.clone(), reason })?;
         let mut files: Vec<TensorFile> = Vec::new();

@@ -41,7 +41,7 @@ impl TrainConfig {
     /// override is wrong. Whether the values can work is checked by
     /// [`TrainPlan::new`](crate::TrainPlan::new).
     pub fn load(path: &Path, overrides: &[String]) -> Result<Self, ConfigError> {
-        let text = std::fs::read_to_string(path)
+        let text = ssa_files::read_to_string(path)
             .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
         Self::parse(&text, &path.display().to_string(), overrides)
     }
