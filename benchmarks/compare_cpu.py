@@ -1,4 +1,4 @@
-"""Trains the same configuration with `ssa` and with PyTorch on the same cores, by turns, and
+"""Trains the same configuration with `ssa` and with PyTorch, alternating on the same cores, and
 compares.
 
     python3 benchmarks/compare_cpu.py --ssa target/release/ssa
@@ -42,7 +42,7 @@ def command(side: str, arguments: argparse.Namespace, directory: Path) -> list[s
     steps = str(arguments.steps)
     if side == "ssa":
         binary = str(arguments.ssa.resolve())
-        # A run this short is within the configuration's warm-up; PyTorch's side cuts it off the
+        # A run this short is within the configuration's warm-up; PyTorch's side truncates it the
         # same way.
         options = ["--set", f"training.steps={steps}", "--set", f"optimizer.warmup_steps={steps}"]
         options += ["--run-dir", str(directory / "run"), "--no-eval"]
@@ -75,7 +75,7 @@ def run_side(side: str, arguments: argparse.Namespace) -> dict[str, Any]:
         process = subprocess.Popen(
             full_command, cwd=REPOSITORY, env=environment, stdout=log, stderr=log
         )
-        # wait4 and not Popen.wait: it returns the resources of this one child.
+        # wait4 instead of Popen.wait: it returns the resource usage of this child.
         _, status, usage = os.wait4(process.pid, 0)
         if status != 0:
             log.seek(0)
@@ -159,12 +159,12 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--data", type=Path, help="text for both sides (default: the demo corpus)")
     parser.add_argument("--steps", type=int, default=40)
     parser.add_argument(
-        "--skip", type=int, default=5, help="first steps of each run left out of the medians"
+        "--skip", type=int, default=5, help="first steps of each run excluded from the medians"
     )
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--cores", default="0,1", help="cores for both sides, one thread each")
     parser.add_argument(
-        "--no-compile", action="store_true", help="leave out the side with torch.compile"
+        "--no-compile", action="store_true", help="skip the side with torch.compile"
     )
     parser.add_argument("--out", type=Path, help="default: benchmarks/results/<date>-cpu-demo.json")
     arguments = parser.parse_args()

@@ -97,8 +97,7 @@ def run_side(side: str, arguments: argparse.Namespace) -> dict[str, Any]:
         full_command = command(side, arguments, directory)
         start = time.perf_counter()
         process = subprocess.Popen(full_command, stdout=log, stderr=log)
-        # wait4 and not Popen.wait: it returns the resources of this child and of those it waited
-        # for.
+        # wait4 instead of Popen.wait: it returns the resource usage of this child and its children.
         _, status, usage = os.wait4(process.pid, 0)
         seconds = time.perf_counter() - start
         if status != 0:

@@ -1,10 +1,10 @@
-"""Measures `ssa` and PyTorch one after the other on the same GPU and prints one table of both.
+"""Measures `ssa` and PyTorch sequentially on the same GPU and prints one table of both.
 
     cargo build --release
     python3 benchmarks/gpu.py --ssa target/release/ssa --out benchmarks/results/<date>-<card>
 
-Every command writes its raw numbers into --out; one that fails is named and the others run all the
-same. With --only-table nothing is run: the table is that of the files there. Python needs torch;
+Every command writes its raw numbers to --out. A failed command is named, and the others still
+run. With --only-table nothing is run: the table is that of the files there. Python needs torch;
 with fla-core and liger-kernel installed too the peers are faster (see benchmarks/README.md).
 """
 
@@ -209,7 +209,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--peers", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument(
-        "--only", nargs="+", help="run these alone: the names of files in --out, such as step-ssa"
+        "--only", nargs="+", help="run only these: names of files in --out, such as step-ssa"
     )
     parser.add_argument("--only-table", action="store_true")
     arguments = parser.parse_args()

@@ -1,4 +1,4 @@
-"""Sums a training run up from its directory: sessions, interruptions, losses.
+"""Summarizes a training run from its directory: sessions, interruptions, losses.
 
     python3 benchmarks/run_story.py RUN_DIR [--every 20] [--straight RUN_DIR] [--out FILE.json]
 
@@ -56,7 +56,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("run_dir", type=Path)
-    parser.add_argument("--every", type=int, default=20, help="steps between two that are kept")
+    parser.add_argument("--every", type=int, default=20, help="interval of the listed steps")
     parser.add_argument(
         "--straight", type=Path, help="a run of the same configuration without interruptions"
     )

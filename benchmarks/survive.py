@@ -1,5 +1,4 @@
-"""Kills a training run at random instants and compares what it ends with to a run that was left
-alone.
+"""Kills a training run at random times and compares its result with an uninterrupted run.
 
     python3 benchmarks/survive.py --ssa target/release/ssa --device cuda --kills 12 --out
     survive.json
@@ -80,8 +79,7 @@ def interrupted(arguments: argparse.Namespace, run: Path) -> list[dict]:
     """Goes on until the run ends; how it was stopped on the way."""
     draw = random.Random(arguments.seed)
     log = run.with_suffix(".log")
-    # So many kills, evenly over the run but for a random part of their distance, and at a random
-    # instant of the step.
+    # Kills spread evenly over the run, with random offsets and at random times within a step.
     distance = arguments.steps / (arguments.kills + 1)
     targets = [int((index + draw.uniform(0.5, 1.5)) * distance) for index in range(arguments.kills)]
     stops: list[dict] = []
@@ -115,11 +113,11 @@ def main() -> None:
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--steps", type=int, default=1500)
     parser.add_argument(
-        "--save-every", type=int, default=20, help="steps from checkpoint to checkpoint"
+        "--save-every", type=int, default=20, help="steps between checkpoints"
     )
     parser.add_argument("--kills", type=int, default=12)
-    parser.add_argument("--seed", type=int, default=0, help="of the instants and the signals")
-    parser.add_argument("--move", action="store_true", help="by turns on the CPU and on --device")
+    parser.add_argument("--seed", type=int, default=0, help="of the kill times and signals")
+    parser.add_argument("--move", action="store_true", help="alternate between CPU and --device")
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
 

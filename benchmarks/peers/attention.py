@@ -4,7 +4,7 @@
     python3 attention.py --lengths 512 1024 --threads 1
 
 One row, f32, inputs N(0, 1): random selections, which have no locality. Sparse attention and
-select_blocks are timed apart; the table shows their sum. A formulation whose call exceeds
+select_blocks are timed separately; the table shows their sum. A formulation whose call exceeds
 --max-seconds is not tried at greater lengths.
 
 FlexAttention under torch.compile (2.15) has no backward pass on a CPU and is not among the

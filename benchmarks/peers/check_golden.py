@@ -3,7 +3,7 @@
     python3 check_golden.py --golden DIR      # DIR/model/<case>/{config.json,model,expected}...
 
 Cases: ssa (both streams), moba and full. Those that need the released kernel's inexact selection
-are left out, as is nsa, which torch_ssa.py does not implement. Logits must agree within 2e-4,
+are skipped, as is nsa, which torch_ssa.py does not implement. Logits must agree within 2e-4,
 losses within 2e-5, gradients within 1e-4 of the largest entry of their tensor, or of 1e-2 where
 that is smaller: a tensor whose terms cancel carries their rounding.
 """

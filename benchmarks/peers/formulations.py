@@ -63,7 +63,7 @@ def select_blocks(
 def block_mask(block_indices: Tensor, blocks: int) -> Tensor:
     """Selected blocks as booleans [H, L, C]."""
     heads, tokens, _ = block_indices.shape
-    # Unused slots fall into an extra last column that is cut off.
+    # Unused slots go to an extra last column that is dropped.
     mask = torch.zeros(heads, tokens, blocks + 1, dtype=torch.bool, device=block_indices.device)
     return mask.scatter_(-1, block_indices.where(block_indices >= 0, blocks), True)[..., :blocks]
 

@@ -1,4 +1,4 @@
-"""Times calls on the device that PyTorch uses, the way `ssa bench` does.
+"""Times calls on PyTorch's device, in the same way as `ssa bench`.
 
 A sample is several calls in a row between two events, enough of them to take a few milliseconds, so
 that the time to launch them is hidden where the device is the slower side. Calls take turns over
@@ -17,7 +17,7 @@ SAMPLES = 20
 FEWEST_SAMPLES = 3
 SAMPLE_SECONDS = 0.005
 SECONDS = 1.5
-"""After this long no more samples are taken, as long as there are a few."""
+"""Time limit for samples, once there are a few."""
 
 
 def synchronize() -> None:

@@ -1,4 +1,4 @@
-"""What a recorded run says about the machine."""
+"""The description of the machine in a record."""
 
 import platform
 import subprocess

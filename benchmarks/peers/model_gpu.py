@@ -20,7 +20,7 @@ HAS_LIGER = importlib.util.find_spec("liger_kernel") is not None
 PRESETS = {
     "ssa-1b": ModelConfig(128_256, 2048, 8192, 16, 32, 2, 64, 16, 16),
     "ssa-300m": ModelConfig(128_256, 1024, 4096, 16, 16, 1, 64, 16, 16),
-    # To try the script where there is no GPU.
+    # To try the script without a GPU.
     "tiny": ModelConfig(300, 64, 96, 2, 4, 2, 16, 8, 2),
 }
 

@@ -1,7 +1,7 @@
 """Block-sparse attention for PyTorch on a GPU: exact selection in PyTorch, attention by the kernels
 of `fla-core`.
 
-Without `fla-core`, or on a CPU, attention is one dense call with a mask: right, and slow. q is [B,
+Without `fla-core`, or on a CPU, attention is one dense call with a mask: correct but slow. q is [B,
 T, HQ, D], k and v are [B, T, H, D]; every row is one document.
 """
 
@@ -48,7 +48,7 @@ def select(q: Tensor, k: Tensor, block_size: int, block_counts: int) -> Tensor:
 
 
 if HAS_FLA:
-    # As operators of their own, so that torch.compile does not look into them and breaks no graph.
+    # Custom operators, so that torch.compile does not trace into them or break the graph.
     @torch.library.custom_op("ssa_peers::sparse_fwd", mutates_args=())
     def fla_forward(
         q: Tensor, k: Tensor, v: Tensor, indices: Tensor, block_size: int
@@ -116,7 +116,7 @@ def sparse_attention(q: Tensor, k: Tensor, v: Tensor, indices: Tensor, block_siz
     return out.unflatten(0, (k.shape[0], k.shape[2])).permute(0, 3, 1, 2, 4).flatten(2, 3)
 
 
-# Opaque to torch.compile: compiled on its own, once for all layers.
+# Opaque to torch.compile: compiled separately, once for all layers.
 @torch.library.custom_op("ssa_peers::select", mutates_args=())
 def select_op(q: Tensor, k: Tensor, block_size: int, block_counts: int) -> Tensor:
     return select(q, k, block_size, block_counts)

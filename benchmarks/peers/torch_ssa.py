@@ -1,5 +1,5 @@
-"""Sparse Sparse Attention in PyTorch for the CPU: the same maths as `ssa train`, as fast as PyTorch
-allows.
+"""Sparse Sparse Attention in PyTorch for the CPU: the same computation as `ssa train`, as fast as
+PyTorch allows.
 
 Parameter names are those of the Hugging Face checkpoints. Tokens of a batch lie in one axis N, cut
 into documents by their lengths: attention, block borders and positions restart at each document.
@@ -13,7 +13,7 @@ relied on):
     sparse_tiled                                    3.4
     sparse_masked                                   4.3
 
-A whole compiled step is no option: the documents of every batch have other lengths.
+Compiling the whole step is not an option: document lengths differ in every batch.
 """
 
 from dataclasses import dataclass, field, fields

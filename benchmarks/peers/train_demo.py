@@ -161,13 +161,13 @@ def parse_arguments() -> argparse.Namespace:
         "--data", type=Path, default=SNAPSHOT, help="text or JSON lines (default: demo corpus)"
     )
     parser.add_argument("--steps", type=int, required=True)
-    parser.add_argument("--skip", type=int, default=3, help="first steps left out of the medians")
+    parser.add_argument("--skip", type=int, default=3, help="first steps excluded from the medians")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument(
         "--sparse", choices=SPARSE, default="gathered", help="formulation of sparse attention"
     )
     parser.add_argument(
-        "--compile", action="store_true", help="torch.compile everything but the attention"
+        "--compile", action="store_true", help="torch.compile everything except attention"
     )
     parser.add_argument(
         "--out", type=Path, help="write the JSON report here (default: standard output)"

@@ -143,7 +143,7 @@ def main() -> None:
     report = Report(arguments, {"fla": sparse_gpu.HAS_FLA, "liger": model_gpu.HAS_LIGER})
     for state, method in product(arguments.states, arguments.methods):
         measure(arguments, method, state, report)
-        # The model of the next run finds the memory free.
+        # Free the memory for the model of the next run.
         gc.collect()
         torch.cuda.empty_cache() if arguments.device == "cuda" else None
 

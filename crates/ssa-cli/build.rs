@@ -1,14 +1,14 @@
-//! Gives the program the commit it is built from.
+//! Provides the commit of the build.
 
 use std::process::Command;
 
 fn main() {
-    // Absent in a source archive, or where git is not installed.
+    // Missing in a source archive, or without git.
     let commit = git(&["rev-parse", "--short=12", "HEAD"]).unwrap_or_else(|| "unknown".to_owned());
     println!("cargo::rustc-env=SSA_COMMIT={commit}");
     println!("cargo::rerun-if-changed=build.rs");
-    // The log of HEAD changes with every commit and checkout. A file that does not exist would mean
-    // a rebuild each time.
+    // The log of HEAD changes with every commit and checkout. Naming a missing file would cause a
+    // rebuild every time.
     if let Some(log) = git(&["rev-parse", "--path-format=absolute", "--git-path", "logs/HEAD"])
         && std::path::Path::new(&log).exists()
     {

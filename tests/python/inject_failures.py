@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
-"""Fails one system call of a training run or a preparation, at every place in turn.
+"""Injects a failure into each system call of a training run or a preparation in turn.
 
     python3 tests/python/inject_failures.py --ssa target/release/ssa [--places 40] [--jobs 2]
 
 A first run under strace lists every system call that touches the working directory. Then each of
 them fails once, with EIO and with ENOSPC. The command must
 
-* end with a code that the program documents and a message that names a file, or not be affected;
-* when given again, end with exactly the files of an undisturbed run: weights, metrics, validations
+* end with a documented exit code and a message that names a file, or not be affected;
+* when repeated, end with exactly the files of a run without failures: weights, metrics, validations
   and best weights of a training run, all files of a corpus.
 
 Needs Linux and strace (exit code 77 without it). Exits with 1 if any place fails.
@@ -33,7 +33,7 @@ SYSCALLS = (
     "statx,newfstatat,lseek,mmap"
 )
 ERRORS = ["EIO", "ENOSPC"]
-# Of the program: 1 other failures, 2 wrong usage, 3 unusable files.
+# Exit codes of the program: 1 other failures, 2 invalid usage, 3 unusable files.
 DOCUMENTED = {1, 2, 3}
 TIMES = ["seconds", "tokens_per_second", "tflops"]
 CALL = re.compile(r"^(\d+) +(\w+)\((.*)$")
@@ -73,7 +73,7 @@ Place = collections.namedtuple("Place", "job syscall number error")
 
 
 class Job:
-    """A command, and what must be there when it has ended."""
+    """A command and its expected files."""
 
     def __init__(self, name, ssa, directory):
         self.name, self.ssa, self.directory = name, ssa, directory
@@ -115,7 +115,7 @@ class Preparation(Job):
         return [self.ssa, *arguments, "--shard-tokens", "400", "--output", str(output)]
 
     def outcome(self, output):
-        # A lock that could not be removed is none: nobody holds it.
+        # A lock file that could not be removed does not count: no process holds it.
         files = [path for path in sorted(output.iterdir()) if path.suffix != ".lock"]
         return {path.name: digest(path) for path in files}
 
@@ -166,7 +166,7 @@ def places(job):
 
 
 def check(number, place, expected):
-    """What is wrong at a place, and whether the call that failed stopped the command."""
+    """The problem at a place, and whether the failed call stopped the command."""
     job = place.job
     output = job.directory / f"out-{number}"
     inject = f"inject={place.syscall}:error={place.error}:when={place.number}"
@@ -175,10 +175,10 @@ def check(number, place, expected):
         code, text = call([*strace, *job.command(output)], job.directory)
         stopped = code != 0
         if stopped:
-            # Not only at the start of a line: the call that fails may end the line before.
+            # Not only at the start of a line: the failed call may interrupt a line.
             found = re.search(r"error: .*", text)
             message = found.group() if found else ""
-            # A call of another thread may have the number of one of the system's loader.
+            # A call of another thread may have the same number as one of the system's loader.
             if code == 127 and "loading shared libraries" in text:
                 message = text
             elif code not in DOCUMENTED:

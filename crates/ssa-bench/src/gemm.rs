@@ -9,26 +9,26 @@ use crate::inputs::Normal;
 use crate::peaks::TERA;
 use crate::{Meter, Result, Timing};
 
-/// Rows of logits that are in memory at a time.
+/// Rows of logits in memory at a time.
 const HEAD_ROWS: usize = 4096;
 
 /// One pass of one product.
 #[derive(Clone, Debug, Serialize)]
 pub struct GemmRow {
-    /// The projections that have this shape.
+    /// The projections with this shape.
     pub product: &'static str,
     /// `forward`, `input gradient` or `weight gradient`.
     pub pass: &'static str,
-    /// Tokens.
+    /// Number of tokens.
     pub rows: usize,
-    /// Inputs of the projection.
+    /// Input features.
     pub inputs: usize,
-    /// Its outputs.
+    /// Output features.
     pub outputs: usize,
-    /// How long it takes.
+    /// The timing.
     #[serde(flatten)]
     pub timing: Timing,
-    /// Its rate.
+    /// The rate.
     pub tflops: f64,
 }
 
@@ -56,7 +56,7 @@ fn products(config: &ModelConfig, rows: usize) -> [Product; 6] {
     ]
 }
 
-/// Bytes that the largest product takes on the CPU, its inputs, output and gradients together.
+/// Bytes of CPU memory for the largest product, with inputs, output and gradients.
 pub fn gemm_bytes(config: &ModelConfig, rows: usize) -> usize {
     let elements = |product: &Product| {
         let Product { rows, inputs, outputs, .. } = product;
@@ -66,11 +66,11 @@ pub fn gemm_bytes(config: &ModelConfig, rows: usize) -> usize {
     products(config, rows).iter().map(elements).max().unwrap_or(0) * 6 * size_of::<f32>()
 }
 
-/// Measures the products of a step of `rows` tokens of a model, forward and both gradients, as
-/// training calls them: gradients are written where nothing was yet.
+/// Measures the products of a model's step of `rows` tokens, forward and both gradients, as in
+/// training: gradients are written to fresh buffers.
 ///
 /// # Errors
-/// The device fails or is out of memory.
+/// If the device fails or is out of memory.
 pub fn gemm(
     meter: &Meter,
     config: &ModelConfig,

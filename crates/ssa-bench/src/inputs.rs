@@ -1,12 +1,12 @@
-//! Random tensors, fast enough for the largest sizes.
+//! Random tensors, generated fast enough for the largest sizes.
 
 use ssa_kernels::{Device, KernelError, Tensor};
 use ssa_testkit::Random;
 
-/// A prime, so that rows of any width begin at another place each time.
+/// A prime, so that rows of any width start at different offsets.
 const LENGTH: usize = (1 << 22) - 3;
 
-/// Standard normal numbers without end: some millions of them over and over.
+/// An endless stream of standard normal numbers, which repeats after a few million.
 pub(crate) struct Normal {
     values: Vec<f32>,
     next: usize,
@@ -17,7 +17,7 @@ impl Normal {
         Self { values: Random::new(1).normal(LENGTH), next: 0 }
     }
 
-    /// The next numbers, in the type of the device.
+    /// A tensor of the next numbers, in the dtype of the device.
     pub(crate) fn tensor(
         &mut self,
         device: &Device,
@@ -43,7 +43,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_go_on_where_they_ended() {
+    fn numbers_continue_where_they_ended() {
         let mut normal = Normal::new();
         let first = normal.tensor(&Device::Cpu, &[LENGTH - 1]).unwrap();
         let second = normal.tensor(&Device::Cpu, &[3, LENGTH]).unwrap();

@@ -1,14 +1,13 @@
-//! Measures what this machine's device does: the parts of attention, matrix products, whole
-//! training steps.
+//! Benchmarks of this machine's device: the parts of attention, matrix products, and whole training
+//! steps.
 //!
-//! Everything goes through the public functions that training uses, on inputs that look like real
-//! ones: normal random numbers, and for sparse attention both selections without any locality, the
-//! worst case, and selections like those of trained models ([`local_selection`]). Times are medians
-//! over samples of a few milliseconds, taken after a warm-up, on rotating inputs so that the
-//! second-level cache holds none of them ([`Meter`]). Shares are of what the device was measured to
-//! do at best ([`Peaks`]), not of a data sheet.
+//! Everything uses the public functions of training, on realistic inputs: normal random numbers,
+//! and for sparse attention both selections without locality (the worst case) and selections like
+//! those of trained models ([`local_selection`]). Times are medians over samples of a few
+//! milliseconds after a warm-up, on rotating inputs to defeat the L2 cache ([`Meter`]). Utilization
+//! is relative to measured peaks ([`Peaks`]), not to a data sheet.
 //!
-//! Nothing here prints: results are plain serialisable rows, handed out as they come.
+//! This crate does not print: results are plain serializable rows, returned as they are measured.
 
 mod attention;
 mod gemm;
@@ -30,13 +29,13 @@ use ssa_kernels::KernelError;
 use ssa_model::ModelError;
 use ssa_train::TrainError;
 
-/// Why nothing could be measured.
+/// Why a benchmark failed.
 #[derive(Debug, thiserror::Error)]
 pub enum BenchError {
     /// The device failed.
     #[error("{0}")]
     Kernel(#[from] KernelError),
-    /// There is no such model.
+    /// The model preset is unknown.
     #[error("{0}")]
     Model(#[from] ModelError),
     /// The random rows cannot be packed.

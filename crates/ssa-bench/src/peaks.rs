@@ -1,4 +1,4 @@
-//! What the device does at best.
+//! Measured peak rates of the device.
 
 use serde::Serialize;
 use ssa_kernels::ops::linear::linear_fwd;
@@ -10,20 +10,20 @@ use crate::{Meter, Result};
 pub(crate) const TERA: f64 = 1e12;
 pub(crate) const GIGA: f64 = 1e9;
 
-/// The rates that others are shares of, measured on the device itself.
+/// Peak rates, measured on the device itself.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Peaks {
-    /// Of a large square matrix product in the type that the device computes in, TFLOP/s.
+    /// Rate of a large square matrix product in the compute dtype, TFLOP/s.
     pub tflops: f64,
-    /// Of adding one large tensor to another, two read and one written, GB/s.
+    /// Rate of adding one large tensor to another (two reads, one write), GB/s.
     pub gb_per_s: f64,
 }
 
 impl Peaks {
-    /// Measures both; takes less than a second on a GPU.
+    /// Measures both rates, in less than a second on a GPU.
     ///
     /// # Errors
-    /// The device fails or is out of memory (the tensors take 1 GB on a GPU).
+    /// If the device fails or is out of memory (the tensors need 1 GB on a GPU).
     pub fn measure(meter: &Meter) -> Result<Self> {
         let device = meter.device();
         let (size, elements) = match device {

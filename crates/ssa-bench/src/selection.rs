@@ -1,28 +1,28 @@
-//! Selections that look like those of trained models.
+//! Block selections like those of trained models.
 
 use ssa_kernels::ops::attention::selection::BlockIndices;
 use ssa_kernels::{Documents, KernelError};
 use ssa_model::SparseBudget;
 use ssa_testkit::Random;
 
-/// Tokens for which a far block stays selected, and tokens that share the blocks to choose from.
+/// Tokens for which a far block stays selected, and tokens that share the candidate blocks.
 const STAY: usize = 3;
 const RUN: usize = 64;
-/// Far blocks to choose from, in multiples of the blocks of a token.
+/// Number of far candidate blocks, in multiples of the blocks of a token.
 const POOL: usize = 4;
 
-/// Blocks for one row of `tokens` tokens that neighbours share to the degree they do in trained
-/// models.
+/// Creates a block selection for one row of `tokens` tokens, shared between neighbors to the same
+/// degree as in trained models.
 ///
-/// Measured on models of 18 million parameters at 16x16, 8 neighbouring tokens select about 1.8
-/// times as many different blocks as one of them, 64 about 3.7 times; about three quarters lie
-/// among the last 16. So here each token takes three quarters of its blocks, its own among them,
-/// from as many last ones as it selects at all, at random; the other quarter stays the same for
-/// three tokens each and comes from a pool of four times the number selected, drawn anew every 64
-/// tokens from all blocks before.
+/// In models of 18 million parameters at 16x16, 8 neighboring tokens select about 1.8 times as many
+/// distinct blocks as one token, and 64 about 3.7 times; about three quarters are among the last
+/// 16. So each token here selects three quarters of its blocks, including its own, at random from
+/// the most recent ones (as many as it selects in total). The other quarter stays the same for
+/// three tokens and comes from a pool of four times the number of selected blocks, redrawn every 64
+/// tokens from all earlier blocks.
 ///
 /// # Errors
-/// [`KernelError::Argument`] if there is no token or no head.
+/// [`KernelError::Argument`] if there are no tokens or no heads.
 pub fn local_selection(
     tokens: usize,
     kv_heads: usize,
@@ -30,7 +30,7 @@ pub fn local_selection(
 ) -> Result<BlockIndices, KernelError> {
     let documents = Documents::rows(1, tokens)?;
     let size = budget.block_size();
-    // No token has more blocks than there are.
+    // No token selects more blocks than exist.
     let counts = budget.block_counts().min(tokens.div_ceil(size));
     let near = (3 * counts).div_ceil(4);
     let mut random = Random::new(2);
@@ -58,7 +58,7 @@ pub fn local_selection(
             if (token + slot) % STAY == 0 || token % RUN == 0 {
                 *block = pools[head][below(POOL * counts)];
             }
-            // Near the start of the row there is nothing before the last blocks.
+            // Near the start of the row there are no earlier blocks.
             if *block < first_recent {
                 row.push(*block);
             }
@@ -83,30 +83,30 @@ mod tests {
         local_selection(tokens, kv_heads, budget).unwrap().to_host().unwrap()
     }
 
-    /// Mean size of the union of the blocks of so many neighbours, in multiples of the blocks of
-    /// one.
+    /// Mean size of the union of the blocks of adjacent tokens, in multiples of the blocks of one
+    /// token.
     fn union_of(
         indices: &HostBlockIndices,
         tokens: std::ops::Range<usize>,
-        neighbours: usize,
+        neighbors: usize,
     ) -> f64 {
-        let groups: Vec<usize> = tokens.step_by(neighbours).collect();
+        let groups: Vec<usize> = tokens.step_by(neighbors).collect();
         let union = |&first: &usize| {
-            let blocks = (first..first + neighbours).flat_map(|token| indices.selected(token, 1));
+            let blocks = (first..first + neighbors).flat_map(|token| indices.selected(token, 1));
             blocks.collect::<BTreeSet<_>>().len() as f64
         };
         groups.iter().map(union).sum::<f64>() / groups.len() as f64 / indices.block_counts() as f64
     }
 
     #[test]
-    fn neighbours_share_blocks_as_in_trained_models() {
+    fn neighbors_share_blocks_as_in_trained_models() {
         let indices = selection(4096, 2, [16, 16]);
         let measured = [(2, 1.22), (4, 1.47), (8, 1.79), (16, 2.19), (32, 2.83), (64, 3.78)];
-        for (neighbours, expected) in measured {
-            let union = union_of(&indices, 2048..4096, neighbours);
+        for (neighbors, expected) in measured {
+            let union = union_of(&indices, 2048..4096, neighbors);
             assert!(
                 (union / expected - 1.0).abs() < 0.1,
-                "{neighbours} neighbours: {union}, not {expected}"
+                "{neighbors} neighbors: {union}, not {expected}"
             );
         }
     }

@@ -14,66 +14,66 @@ use crate::timing::median;
 
 /// Batches of random rows to rotate through.
 const BATCHES: usize = 4;
-/// If the stream draw favors one side too much, the other one is measured with fewer steps.
+/// Limit on the total number of steps: if the draw favors one stream, the other one is measured
+/// with fewer steps.
 const PATIENCE: usize = 4;
 
-/// How many steps are measured.
+/// The number of steps to measure.
 #[derive(Clone, Copy, Debug)]
 pub struct StepSettings {
-    /// Steps of each stream that are run before.
+    /// Warm-up steps per stream.
     pub warm_up: usize,
-    /// Steps of each stream that are measured.
+    /// Measured steps per stream.
     pub steps: usize,
 }
 
-/// The steps that ran on one stream.
+/// The steps of one stream.
 #[derive(Clone, Debug, Serialize)]
 pub struct StepRow {
-    /// The attention that fed the next layer: `full`, `sparse`, or `mixed` where layers or
+    /// The attention that fed the next layer: `full`, `sparse`, or `mixed` if layers or
     /// micro-batches differ.
     pub stream: &'static str,
-    /// Steps measured.
+    /// Number of measured steps.
     pub steps: usize,
-    /// Median time of a step, milliseconds.
+    /// Median time of a step in milliseconds.
     pub ms: f64,
-    /// The fastest, milliseconds.
+    /// Minimum time of a step in milliseconds.
     pub fastest: f64,
     /// Tokens of a step over its median time.
     pub tokens_per_second: f64,
-    /// The operations that the step needs by its formulas, as `ssa train` counts them, over its
-    /// median time.
+    /// Floating-point operations of the step (by formula, as in `ssa train`) over its median time.
     pub tflops: f64,
     /// Loss of the last step.
     pub loss: f64,
 }
 
-/// What was measured of a model.
+/// The results of a model.
 #[derive(Clone, Debug, Serialize)]
 pub struct StepReport {
-    /// Weights.
+    /// Number of parameters.
     pub parameters: usize,
-    /// One for each stream.
+    /// One row per stream.
     pub rows: Vec<StepRow>,
-    /// The most device memory in tensors and scratch, bytes; `None` on the CPU.
+    /// Peak device memory of tensors and scratch in bytes; `None` on the CPU.
     pub peak_bytes: Option<usize>,
-    /// The most that the pool held for them, bytes.
+    /// Peak memory reserved by the pool in bytes.
     pub peak_reserved_bytes: Option<usize>,
-    /// How often the host waited for the GPU in the last step; `None` on the CPU.
+    /// Number of host waits for the GPU in the last step; `None` on the CPU.
     pub host_waits: Option<u64>,
-    /// Kernels that were compiled or read from the cache; `None` on the CPU.
+    /// Compiled and cached kernels; `None` on the CPU.
     pub kernels: Option<KernelReport>,
 }
 
-/// Kernels of a measurement that were compiled or read from the cache.
+/// Kernels that were compiled or read from the cache.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct KernelReport {
-    /// Modules that were compiled.
+    /// Number of compiled modules.
     pub compiled: usize,
-    /// Seconds for that.
+    /// Time in seconds.
     pub compile_seconds: f64,
-    /// Modules that were read from the cache.
+    /// Number of modules read from the cache.
     pub cached: usize,
-    /// Seconds for that.
+    /// Time in seconds.
     pub read_seconds: f64,
 }
 
@@ -88,19 +88,19 @@ impl From<KernelTimes> for KernelReport {
 #[derive(Default)]
 struct Stream {
     name: &'static str,
-    /// Milliseconds, warm-up included.
+    /// Times in milliseconds, including the warm-up.
     ms: Vec<f64>,
     tokens: usize,
     flops: f64,
     loss: f64,
 }
 
-/// Runs the training steps of a plan on random ids instead of its data, one document per row, and
-/// measures them: forward, backward, clipping and the optimizer, as [`Trainer`] runs them. Streams
-/// are drawn as in training, and each is measured separately.
+/// Measures the training steps of a plan on random ids instead of its data, with one document per
+/// row: forward, backward, clipping and the optimizer, run by [`Trainer`]. Streams are drawn as in
+/// training, and each is measured separately.
 ///
 /// # Errors
-/// What training fails with: no place on the device, a loss that is not finite.
+/// Errors of training: out of memory, a non-finite loss.
 pub fn step(
     plan: TrainPlan,
     device: &Device,
@@ -184,7 +184,7 @@ impl Stream {
     }
 }
 
-/// Rows of one document each: a long one is cut where a row ends.
+/// Rows of one document each: one long document, cut at row boundaries.
 fn random_rows(plan: &TrainPlan) -> Result<PackedRows> {
     let sequence_length = plan.sequence_length();
     let rows = BATCHES * plan.batches().full;

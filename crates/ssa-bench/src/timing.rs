@@ -1,4 +1,4 @@
-//! How long something takes.
+//! Timing of calls on a device.
 
 use std::time::Instant;
 
@@ -6,16 +6,16 @@ use serde::Serialize;
 use ssa_kernels::cuda::Stopwatch;
 use ssa_kernels::{Device, KernelError};
 
-/// How much is measured before the median is taken.
+/// The number and duration of samples.
 #[derive(Clone, Copy, Debug)]
 pub struct Effort {
-    /// Samples to take.
+    /// Target number of samples.
     pub samples: usize,
-    /// Seconds after which no more are taken, as long as there are `fewest`.
+    /// Time limit in seconds, once there are `fewest` samples.
     pub seconds: f64,
-    /// Samples that are taken however long it lasts.
+    /// Minimum number of samples.
     pub fewest: usize,
-    /// Seconds that a sample should take at least: several calls in a row make one.
+    /// Minimum duration of a sample in seconds; a sample may have several calls.
     pub sample_seconds: f64,
 }
 
@@ -28,27 +28,27 @@ impl Default for Effort {
 /// The time of one call.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Timing {
-    /// Median over the samples, milliseconds.
+    /// Median over the samples in milliseconds.
     pub ms: f64,
-    /// The fastest sample, milliseconds.
+    /// The fastest sample in milliseconds.
     pub fastest: f64,
     /// Number of samples.
     pub samples: usize,
-    /// Calls of a sample.
+    /// Calls per sample.
     pub calls: usize,
 }
 
 impl Timing {
-    /// Of some work done per call, what is done in a second.
+    /// The rate for `work` per call, in units per second.
     pub fn per_second(&self, work: f64) -> f64 {
         work / (self.ms * 1e-3)
     }
 }
 
-/// Measures calls on a device: by its own clock on a GPU, by the wall clock on the CPU.
+/// Measures calls on a device: with events on a GPU, with the wall clock on the CPU.
 ///
-/// A sample is several calls queued one after the other, so that the time it takes to launch them
-/// is hidden where the device is the slower side, as it is in training.
+/// A sample is a sequence of queued calls, so that launch overhead is hidden if the device is
+/// slower, as in training.
 #[derive(Clone, Debug)]
 pub struct Meter {
     device: Device,
@@ -56,7 +56,7 @@ pub struct Meter {
 }
 
 impl Meter {
-    /// A meter for a device.
+    /// Creates a meter for a device.
     pub fn new(device: &Device, effort: Effort) -> Self {
         Self { device: device.clone(), effort }
     }
@@ -66,11 +66,11 @@ impl Meter {
         &self.device
     }
 
-    /// Measures `call` with the index of one of `sets` sets of inputs: they rotate, after
-    /// each has been used once to warm up.
+    /// Measures `call`, whose argument is the index of one of `sets` input sets. The sets rotate,
+    /// after each was used once to warm up.
     ///
     /// # Errors
-    /// The first error of `call`, or that of a GPU that has failed.
+    /// The first error of `call`, or of the GPU.
     pub fn measure(
         &self,
         sets: usize,
@@ -93,8 +93,7 @@ impl Meter {
         Ok(Timing { ms, fastest, samples: samples.len(), calls })
     }
 
-    /// How many sets of inputs of this many bytes it takes to spill the L2 cache twice
-    /// over.
+    /// The number of input sets of this many bytes that exceed twice the L2 cache.
     pub fn sets(&self, bytes: usize) -> usize {
         match &self.device {
             Device::Cuda(gpu) => {
@@ -104,7 +103,7 @@ impl Meter {
         }
     }
 
-    /// Seconds that the work takes.
+    /// The duration of the work in seconds.
     fn time(&self, work: impl FnOnce() -> Result<(), KernelError>) -> Result<f64, KernelError> {
         if let Device::Cuda(gpu) = &self.device {
             let stopwatch = Stopwatch::start(gpu)?;
@@ -117,7 +116,7 @@ impl Meter {
     }
 }
 
-/// The median; sorts the samples. Not a number if there is none.
+/// The median; sorts the samples. NaN without samples.
 pub(crate) fn median(samples: &mut [f64]) -> f64 {
     samples.sort_unstable_by(f64::total_cmp);
     let middle = samples.len() / 2;
@@ -142,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn sleeping_takes_its_time_and_inputs_take_turns() {
+    fn sleep_is_measured_and_inputs_rotate() {
         let effort = Effort { samples: 5, seconds: 10.0, fewest: 1, sample_seconds: 0.0 };
         let mut used = [0; 3];
         let timing = Meter::new(&Device::Cpu, effort).measure(3, |set| {

@@ -1,4 +1,4 @@
-//! From errors to messages and exit codes.
+//! Error messages and exit codes.
 
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -6,19 +6,20 @@ use std::process::ExitCode;
 
 use ssa_data::{DataError, TextError};
 use ssa_eval::EvalError;
+use ssa_infer::InferError;
 use ssa_kernels::ops::attention::selection::InvalidBudget;
 use ssa_model::ModelError;
 use ssa_train::{ConfigError, RunDir, TrainError, TrainPlan};
 
-/// What the exit code means to a script.
+/// The exit codes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Exit {
     Success,
     /// Any other failure.
     Failure,
-    /// Flags or configuration are wrong.
+    /// Invalid flags or configuration.
     Usage,
-    /// A file, checkpoint, input or output is unusable.
+    /// An unusable file, checkpoint, input or output.
     Data,
     /// A loss is not finite.
     NotFinite,
@@ -43,9 +44,9 @@ impl Exit {
 
     fn meaning(self) -> &'static str {
         match self {
-            Self::Success => "success; also if the reader of standard output is gone",
+            Self::Success => "success; also if standard output is a broken pipe",
             Self::Failure => "any other failure",
-            Self::Usage => "wrong flags or configuration; nothing was computed or written",
+            Self::Usage => "invalid flags or configuration; nothing was computed or written",
             Self::Data => "unusable data: text, checkpoints, input or output files",
             Self::NotFinite => "a loss is not finite: the model has diverged",
             Self::Interrupted => "training was interrupted by a signal; everything is saved",
@@ -53,17 +54,17 @@ impl Exit {
     }
 }
 
-/// Every exit code of the program with its meaning.
+/// All exit codes with their meaning.
 pub(crate) fn codes() -> impl Iterator<Item = (u8, &'static str)> {
     Exit::ALL.into_iter().map(|exit| (exit.code(), exit.meaning()))
 }
 
-/// Flags that are valid by themselves but not together, or not with the checkpoint.
+/// Flags that are invalid together or with the checkpoint.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub(crate) struct UsageError(pub(crate) String);
 
-/// A file that the program itself reads or writes is unusable.
+/// An unusable file of the program itself.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub(crate) struct FileError(pub(crate) String);
@@ -92,18 +93,18 @@ impl Interrupted {
     }
 }
 
-/// Tells the user why the program failed; returns the code to exit with.
+/// Prints why the program failed; returns the exit code.
 pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
     let exit = classify(error);
     if exit != Exit::Success {
-        // If standard error cannot be written to, the exit code still tells.
+        // If standard error fails, the exit code still reports the error.
         let _ = write_message(&mut io::stderr().lock(), error);
     }
     ExitCode::from(exit.code())
 }
 
-/// Writes the message of an error, one line for each cause that it does not contain, and the hints
-/// of all of them, each once. `docs/style.md` defines how errors and hints are written.
+/// Writes the message of an error, one line per cause that it does not contain, and all hints, each
+/// once. `docs/style.md` defines the format of errors and hints.
 fn write_message(out: &mut impl Write, error: &anyhow::Error) -> io::Result<()> {
     let mut hints = Vec::new();
     let mut shown = split_hints(&error.to_string(), &mut hints);
@@ -111,7 +112,7 @@ fn write_message(out: &mut impl Write, error: &anyhow::Error) -> io::Result<()> 
     writeln!(out, "{prefix}{shown}")?;
     for cause in error.chain().skip(1) {
         let text = split_hints(&cause.to_string(), &mut hints);
-        // Most errors of this workspace already contain their cause.
+        // Most errors in this workspace already contain their cause.
         if !shown.contains(&text) {
             writeln!(out, "  caused by: {text}")?;
         }
@@ -120,10 +121,10 @@ fn write_message(out: &mut impl Write, error: &anyhow::Error) -> io::Result<()> 
     hints.iter().try_for_each(|hint| writeln!(out, "{HINT}{hint}"))
 }
 
-/// What a line of an error begins with that says what to do about it.
+/// The prefix of a hint line.
 const HINT: &str = "hint: ";
 
-/// The text of an error without its hint lines, which go to `hints` unless they are there.
+/// The text of an error without its hint lines, which are added to `hints` once.
 fn split_hints(text: &str, hints: &mut Vec<String>) -> String {
     let mut message = Vec::new();
     for line in text.lines() {
@@ -136,7 +137,7 @@ fn split_hints(text: &str, hints: &mut Vec<String>) -> String {
     message.join("\n")
 }
 
-/// The first error of the chain whose kind is known decides.
+/// The first error in the chain with a known kind decides.
 fn classify(error: &anyhow::Error) -> Exit {
     error.chain().find_map(kind).unwrap_or(Exit::Failure)
 }
@@ -147,6 +148,9 @@ fn kind(error: &(dyn std::error::Error + 'static)) -> Option<Exit> {
     }
     if let Some(error) = error.downcast_ref::<EvalError>() {
         return Some(eval_kind(error));
+    }
+    if let Some(error) = error.downcast_ref::<InferError>() {
+        return Some(infer_kind(error));
     }
     if let Some(error) = error.downcast_ref::<ModelError>() {
         return Some(model_kind(error));
@@ -196,6 +200,7 @@ fn train_kind(error: &TrainError) -> Exit {
         | TrainError::Config(_) => Exit::Usage,
         TrainError::File(_)
         | TrainError::LockLost { .. }
+        | TrainError::NoCheckpoint { .. }
         | TrainError::Checkpoint(_)
         | TrainError::CheckpointNotSaved { .. }
         | TrainError::Metrics { .. } => Exit::Data,
@@ -215,12 +220,27 @@ fn eval_kind(error: &EvalError) -> Exit {
     }
 }
 
-fn model_kind(error: &ModelError) -> Exit {
+fn infer_kind(error: &InferError) -> Exit {
     match error {
-        ModelError::UnknownName { .. } | ModelError::Options { .. } | ModelError::Budget { .. } => {
+        InferError::Model(error) => model_kind(error),
+        InferError::Setting { .. } | InferError::EmptyPrompt | InferError::PromptTooLong { .. } => {
             Exit::Usage
         }
-        // An op that rejects arguments which passed all checks is a bug.
+        InferError::GenerationConfig { .. } => Exit::Data,
+        InferError::Logits { .. } => Exit::NotFinite,
+        // An engine that rejects what passed all checks is a bug.
+        _ => Exit::Failure,
+    }
+}
+
+fn model_kind(error: &ModelError) -> Exit {
+    match error {
+        ModelError::UnknownName { .. }
+        | ModelError::Options { .. }
+        | ModelError::Budget { .. }
+        | ModelError::HasGates
+        | ModelError::NeedsGates { .. } => Exit::Usage,
+        // An op that refuses arguments after all checks is a bug.
         ModelError::Kernel(_) => Exit::Failure,
         _ => Exit::Data,
     }

@@ -13,8 +13,8 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::Parser;
 
-/// A training step allocates the same large buffers over and over. The system allocator returns
-/// each to the kernel and faults it in again page by page, which took a tenth of the demo's CPU
+/// A training step allocates the same large buffers repeatedly. The system allocator returns each
+/// one to the kernel and faults it in again page by page, which took a tenth of the demo's CPU
 /// time.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -23,7 +23,7 @@ fn main() -> ExitCode {
     let cli = match args::Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
-            // Help and version are "errors" of clap that go to standard output and exit with 0.
+            // clap reports help and version as errors that go to standard output and exit with 0.
             let error = args::with_hint(error);
             let printed = error.print().and_then(|()| io::stdout().flush());
             return match printed.context("cannot write to standard output") {

@@ -1,5 +1,5 @@
-//! SIGTERM and SIGINT while training: the first asks to save and end, the second ends at once.
-//! SIGXFSZ is ignored.
+//! SIGTERM and SIGINT during training: the first one saves and ends the run, the second one ends
+//! the program immediately. SIGINT in a conversation ends an answer. SIGXFSZ is ignored.
 
 use std::io;
 use std::sync::Arc;
@@ -9,17 +9,17 @@ use anyhow::{Context, Result};
 use signal_hook::consts::{SIGINT, SIGTERM, SIGXFSZ};
 use signal_hook::flag;
 
-/// What a shell adds to the number of the signal that ended a program.
+/// The offset of exit codes for signals.
 const BY_SIGNAL: i32 = 128;
 
-/// Makes a write beyond the limit on the size of files (`ulimit -f`) an error, as on a full disk,
-/// instead of the end of the process without a word.
+/// Turns a write beyond the file size limit (`ulimit -f`) into an error, as on a full disk, instead
+/// of killing the process.
 pub(crate) fn ignore_file_size_limit() -> io::Result<()> {
-    // A handler that does nothing of note: it sets a flag that nobody reads.
+    // The handler sets an unused flag.
     flag::register(SIGXFSZ, Arc::default()).map(drop)
 }
 
-/// The signals caught from now on.
+/// Caught signals.
 pub(crate) struct Signals {
     requested: Arc<AtomicBool>,
 }
@@ -28,7 +28,7 @@ impl Signals {
     pub(crate) fn catch() -> Result<Self> {
         let requested = Arc::new(AtomicBool::new(false));
         for signal in [SIGINT, SIGTERM] {
-            // In this order: the first signal finds the flag unset, and sets it for the next.
+            // The order matters: the first signal finds the flag unset and sets it for the second.
             flag::register_conditional_shutdown(signal, BY_SIGNAL + signal, requested.clone())
                 .and_then(|_| flag::register(signal, requested.clone()))
                 .with_context(|| format!("cannot catch signal {signal}"))?;
@@ -36,7 +36,7 @@ impl Signals {
         Ok(Self { requested })
     }
 
-    /// Set once the program should save and end.
+    /// The flag that is set once the program should save and end.
     pub(crate) fn flag(&self) -> Arc<AtomicBool> {
         self.requested.clone()
     }
@@ -46,8 +46,40 @@ impl Signals {
         self.requested.load(Ordering::SeqCst)
     }
 
-    /// From now on the first signal ends the program too.
-    pub(crate) fn end_at_once(&self) {
+    /// Makes the next signal end the program immediately.
+    pub(crate) fn end_immediately(&self) {
         self.requested.store(true, Ordering::SeqCst);
+    }
+}
+
+/// SIGINT in a conversation: ends the answer that is being written, and the program before it.
+pub(crate) struct AnswerInterrupt {
+    idle: Arc<AtomicBool>,
+    requested: Arc<AtomicBool>,
+}
+
+impl AnswerInterrupt {
+    pub(crate) fn catch() -> Result<Self> {
+        let (idle, requested) = (Arc::new(AtomicBool::new(true)), Arc::default());
+        flag::register_conditional_shutdown(SIGINT, BY_SIGNAL + SIGINT, Arc::clone(&idle))
+            .and_then(|_| flag::register(SIGINT, Arc::clone(&requested)))
+            .context("cannot catch SIGINT")?;
+        Ok(Self { idle, requested })
+    }
+
+    /// An answer begins.
+    pub(crate) fn begin(&self) {
+        self.requested.store(false, Ordering::SeqCst);
+        self.idle.store(false, Ordering::SeqCst);
+    }
+
+    /// An answer ended.
+    pub(crate) fn end(&self) {
+        self.idle.store(true, Ordering::SeqCst);
+    }
+
+    /// Whether the answer should end.
+    pub(crate) fn requested(&self) -> bool {
+        self.requested.load(Ordering::SeqCst)
     }
 }

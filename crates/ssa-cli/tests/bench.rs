@@ -1,4 +1,4 @@
-//! `ssa bench` on the CPU with sizes of seconds: that it runs, and what it records.
+//! `ssa bench` on the CPU with small sizes: it runs and records results.
 
 #![allow(
     clippy::unwrap_used,
@@ -26,7 +26,7 @@ fn bench(arguments: &[&str]) -> (Value, String) {
     for key in ["date", "version", "commit", "device", "settings"] {
         assert!(!record[key].is_null(), "{key}");
     }
-    // Nothing is overwritten unasked.
+    // Nothing is overwritten by default.
     common::ssa(directory.path(), &all).fails(2, &["out.json", "--overwrite"]);
     (record, run.stdout)
 }
@@ -92,7 +92,7 @@ fn step() {
 }
 
 #[test]
-fn wrong_flags_are_told() {
+fn invalid_flags_are_reported() {
     let refused = |arguments: &[&str], part: &str| {
         let run = common::ssa(Path::new("."), [&["bench"], arguments].concat());
         run.fails(2, &[part]);

@@ -24,7 +24,7 @@ fn the_doctor_shows_what_there_is() {
 }
 
 #[test]
-fn a_gpu_that_is_not_there_is_an_error_with_a_remedy() {
+fn a_missing_gpu_is_an_error_with_a_remedy() {
     let run = common::ssa(Path::new("."), ["selftest", "--device", "cuda:0"]);
     run.fails(2, &["--device cuda:0", "--device cpu"]);
     common::ssa(Path::new("."), ["selftest", "--device", "gpu"]).fails(2, &["--device", "cuda:N"]);
@@ -39,7 +39,7 @@ fn checks_pass_on_the_cpu() {
 }
 
 #[test]
-fn golden_cases_are_checked_if_they_are_whole() {
+fn golden_cases_are_checked_if_they_are_complete() {
     let golden = golden_dir();
     let arguments = |directory: &Path| {
         ["selftest", "--filter", "swiglu", "--golden"]
@@ -67,7 +67,7 @@ fn golden_cases_are_checked_if_they_are_whole() {
 }
 
 #[test]
-fn a_dry_run_tells_memory_and_trains_nothing() {
+fn a_dry_run_reports_memory_and_trains_nothing() {
     let place = common::workplace();
     let run = common::ssa(place.path(), ["train", "tiny.toml", "--dry-run"]).succeeds();
     for part in ["weights", "optimizer", "activations", "peak", "largest micro_batch_size"] {
@@ -76,7 +76,7 @@ fn a_dry_run_tells_memory_and_trains_nothing() {
     for part in ["training text: text: ", "held-out text: ", "passes", "verdict: this run can be"] {
         assert!(run.stdout.contains(part), "`{part}` is not in:\n{}", run.stdout);
     }
-    // It fails as the run would.
+    // It fails with the same errors as the run.
     let dry = |more: &[&str]| {
         common::ssa(place.path(), ["train", "tiny.toml", "--dry-run"].iter().chain(more))
     };
@@ -85,8 +85,7 @@ fn a_dry_run_tells_memory_and_trains_nothing() {
     dry(&huge).fails(2, &["of memory on cpu", "are free", "hint: set "]);
     assert!(!place.path().join("runs").exists());
 
-    // A run that was finished keeps its configuration and its results, whatever else the arguments
-    // say.
+    // A finished run keeps its configuration and its results, regardless of other arguments.
     common::ssa(place.path(), ["train", "tiny.toml", "--run-dir", "run", "--plain"]).succeeds();
     let kept = |file: &str| fs::read(place.path().join("run").join(file)).unwrap();
     let before = ["config.toml", "summary.json", "report.html"].map(kept);

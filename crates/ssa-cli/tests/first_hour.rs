@@ -50,9 +50,9 @@ fn a_run_directory_is_a_model() {
 #[test]
 fn a_configuration_that_a_flag_has_swallowed_is_explained() {
     let directory = workplace();
-    let parts = ["no configuration is given", "put the configuration first", "tiny.toml --data"];
+    let parts = ["no configuration", "put the configuration first", "tiny.toml --data"];
     ssa(directory.path(), ["train", "--data", "text", "tiny.toml"]).fails(2, &parts);
-    ssa(directory.path(), ["train"]).fails(2, &["no configuration is given", "configs/demo.toml"]);
+    ssa(directory.path(), ["train"]).fails(2, &["no configuration", "configs/demo.toml"]);
 }
 
 #[test]
@@ -84,9 +84,9 @@ fn budgets_are_written_the_same_everywhere() {
 }
 
 #[test]
-fn familiar_words_are_answered() {
+fn names_from_other_programs_get_a_hint() {
     let directory = workplace();
-    ssa(directory.path(), ["generate", "--model", "out"]).fails(2, &["cannot generate text yet"]);
+    ssa(directory.path(), ["serve", "--model", "out"]).fails(2, &["has no server yet"]);
     ssa(directory.path(), ["train", "tiny.toml", "--lr", "1"])
         .fails(2, &["--set optimizer.learning_rate=VALUE"]);
     let set = |setting: &str, key: &str| {
@@ -99,7 +99,7 @@ fn familiar_words_are_answered() {
 }
 
 #[test]
-fn a_run_says_what_it_reads() {
+fn a_run_reports_its_data() {
     let directory = workplace();
     let short = ["--no-eval", "--set", "training.steps=2", "--set", "monitoring.probe_tokens=64"];
     let train = |name: &'static str, more: &[&'static str]| {

@@ -19,14 +19,14 @@ use ssa_testkit::{Golden, max_error};
 
 const CASE: &str = "ssa_bs16_k4_T200";
 
-/// As in the model's own parity test: a float64 re-computation differs from the files by 1.3e-4 and
+/// As in the parity test of the model: a float64 recomputation differs from the files by 1.3e-4 and
 /// 1e-5.
 const LOGITS_TOLERANCE: f64 = 2e-4;
 const LOSS_TOLERANCE: f64 = 2e-5;
 /// Relative to the largest element of the gradient.
 const GRADIENT_TOLERANCE: f64 = 1e-4;
 
-/// Arguments of a forward on a checkpoint, to which more can be added.
+/// Arguments of a forward pass on a checkpoint, to which more can be added.
 fn arguments<'a>(
     model: &'a Path,
     input: &'a Path,
@@ -109,7 +109,7 @@ fn the_budget_method_and_rule_can_be_changed() {
         let output = directory.path().join(name);
         ssa(directory.path(), arguments(&case, &input, &output, more)).succeeds();
         let file = Golden::read(&output);
-        assert_eq!(file.tensors.len(), 1, "only logits are written unasked");
+        assert_eq!(file.tensors.len(), 1, "only logits are written by default");
         file.tensor("logits").clone()
     };
     let full = logits("full", &["--attention", "full"]);
@@ -119,11 +119,11 @@ fn the_budget_method_and_rule_can_be_changed() {
     let threads = logits("threads", &["--attention", "full", "--threads", "1", "--method", "moba"]);
     assert!(max_error(&all.values, &full.values) < 1e-4, "all blocks selected is full attention");
     assert!(max_error(&one.values, &full.values) > 1e-3, "one block is not");
-    assert_eq!(threads.values, full.values, "bitwise, whatever the number of threads");
+    assert_eq!(threads.values, full.values, "bit for bit, for any number of threads");
 }
 
 #[test]
-fn an_output_is_not_overwritten_unasked() {
+fn an_output_is_not_overwritten_by_default() {
     let case = golden_case(CASE);
     let directory = tempfile::tempdir().unwrap();
     let (input, output) = (directory.path().join("ids"), directory.path().join("out"));
@@ -146,9 +146,9 @@ fn an_output_is_not_overwritten_unasked() {
         .fails(3, &["cannot write", "absent"]);
 }
 
-/// While a file is written it has a name that no file of the user has.
+/// A file being written has a temporary name that no user file has.
 #[test]
-fn files_beside_the_output_stay() {
+fn files_next_to_the_output_stay() {
     let case = golden_case(CASE);
     let directory = tempfile::tempdir().unwrap();
     let (input, output) = (directory.path().join("ids"), directory.path().join("out"));
@@ -157,11 +157,11 @@ fn files_beside_the_output_stay() {
     mine.iter().for_each(|path| fs::write(path, "mine").unwrap());
     ssa(directory.path(), arguments(&case, &input, &output, &["--attention", "full"])).succeeds();
     mine.iter().for_each(|path| assert_eq!(fs::read(path).unwrap(), b"mine"));
-    assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 5, "and nothing else is left");
+    assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 5, "no temporary file is left");
 }
 
 #[test]
-fn a_full_disk_is_told() {
+fn a_full_disk_is_reported() {
     let full = Path::new("/dev/full");
     if !full.exists() {
         return;
@@ -176,7 +176,7 @@ fn a_full_disk_is_told() {
 }
 
 #[test]
-fn inputs_that_are_no_token_ids_are_refused() {
+fn inputs_that_are_not_token_ids_are_refused() {
     let case = golden_case(CASE);
     let directory = tempfile::tempdir().unwrap();
     let (input, output) = (directory.path().join("ids"), directory.path().join("out"));
@@ -188,7 +188,7 @@ fn inputs_that_are_no_token_ids_are_refused() {
     };
     check(3, &["ids", "cannot be read", "No such file"]);
     fs::write(&input, "no tensors").unwrap();
-    check(3, &["ids", "not a whole safetensors file"]);
+    check(3, &["ids", "not a complete safetensors file"]);
     write_i64(&input, &[2, 2], &[0, 95, 96, 0]);
     check(3, &["has 96 at row 1, token 0", "0..96"]);
     write_i64(&input, &[1, 2], &[0, -1]);
@@ -198,14 +198,14 @@ fn inputs_that_are_no_token_ids_are_refused() {
     write_i64(&input, &[4], &[0, 1, 2, 3]);
     check(3, &["shape [4]", "[B, T]"]);
     write_i64(&input, &[0, 4], &[]);
-    check(3, &["no token"]);
+    check(3, &["there are no tokens"]);
     write_ids(&input, "input_ids", Dtype::F32, &[1, 1], &[0; 4]);
     check(3, &["F32", "I32 or I64"]);
     write_ids(&input, "ids", Dtype::I32, &[1, 1], &[0; 4]);
     check(3, &["no tensor `input_ids`", "only: ids"]);
     let whole = fs::read(&input).unwrap();
     fs::write(&input, &whole[..whole.len() - 2]).unwrap();
-    check(3, &["not a whole safetensors file"]);
+    check(3, &["not a complete safetensors file"]);
 }
 
 #[test]
@@ -242,7 +242,7 @@ fn flags_that_do_not_fit_together_are_refused() {
     check(
         CASE,
         &["--attention", "full", "--train-stream", "full", "--alpha", "-1"],
-        &["number of 0 or more"],
+        &["non-negative number"],
     );
     check(
         CASE,
@@ -250,7 +250,7 @@ fn flags_that_do_not_fit_together_are_refused() {
         &["invalid value 'dense'", "--attention", "full, sparse"],
     );
     check(CASE, &["--attention", "full", "--method", "sss"], &["a similar value exists: 'ssa'"]);
-    check(CASE, &["--attention", "full", "--block-size", "0"], &["at least 1"]);
+    check(CASE, &["--attention", "full", "--block-size", "0"], &["from 1 to"]);
     check(CASE, &[], &["--attention <MODE>"]);
     let reference = [
         "--attention",
@@ -266,7 +266,7 @@ fn flags_that_do_not_fit_together_are_refused() {
     assert!(!output.exists());
 }
 
-/// A change to a checkpoint, and what the program says to it.
+/// A change to a checkpoint, and the expected error.
 type Damage<'a> = (&'a str, &'a dyn Fn(&Path), &'a [&'a str]);
 
 #[test]

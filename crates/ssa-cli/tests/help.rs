@@ -1,4 +1,4 @@
-//! What the program says about itself: help, version, configuration keys, completions, man pages.
+//! Help, version, configuration keys, completions and man pages.
 
 #![allow(
     clippy::unwrap_used,
@@ -92,7 +92,7 @@ fn output_that_cannot_be_written_is_an_error() {
 }
 
 #[test]
-fn hints_have_a_line_of_their_own() {
+fn hints_have_their_own_line() {
     let run = ssa(Path::new("."), ["man", "bake"]).fails(2, &[]);
     assert_eq!(run.stderr, "error: ssa man: no verb `bake`\nhint: run `ssa --help`\n");
 }

@@ -1,5 +1,5 @@
-//! Watching a run: probes, validation, event files, the best weights; and training on from a
-//! checkpoint.
+//! Monitoring a run: probes, validation, event files, the best weights; and continued training from
+//! a checkpoint.
 
 #![allow(
     clippy::unwrap_used,
@@ -55,7 +55,7 @@ fn probes_and_validations_are_logged_when_due() {
         "probe 6",
         "valid 3",
         "sparse bits/byte; the best so far",
-        "full streams",
+        "full stream",
         " tok/s  mfu ",
     ] {
         assert!(run.stderr.contains(text), "`{text}` is not in:\n{}", run.stderr);
@@ -99,7 +99,7 @@ fn probes_and_validations_are_logged_when_due() {
     }
 }
 
-/// What a terminal of so many columns is sent, where `script` can make one.
+/// The output to a terminal of this width, if `script` can create one.
 #[cfg(target_os = "linux")]
 fn on_a_terminal(columns: usize, directory: &Path, arguments: &[&str]) -> Option<String> {
     let program = common::command(directory);
@@ -116,13 +116,13 @@ fn on_a_terminal(columns: usize, directory: &Path, arguments: &[&str]) -> Option
 
 #[cfg(target_os = "linux")]
 #[test]
-fn a_terminal_shows_curves_that_a_continued_run_goes_on_with() {
+fn a_terminal_shows_curves_that_a_resumed_run_continues() {
     let directory = workplace();
     let named = [&train("out")[..], &WATCHED].concat();
     let Some(text) = on_a_terminal(130, directory.path(), &named) else {
         return println!("skipped: no script");
     };
-    // The bars of the last frame, one behind the other.
+    // The bars of the last frame, concatenated.
     let frame = |text: &str, bar: &str| text.rsplit_once(bar).unwrap().1.to_owned();
     let last = frame(&text, " 6/6  ");
     let parts = [
@@ -131,7 +131,7 @@ fn a_terminal_shows_curves_that_a_continued_run_goes_on_with() {
         "alignment ",
         "sparsity ",
         "validation ",
-        "full streams 50 %",
+        "full stream 50 %",
         " at step 6",
     ];
     for part in parts {
@@ -169,7 +169,7 @@ fn view_and_tables_fit_narrow_terminals() {
         assert!(text.contains(" 6/6  ") && text.contains("8x8"), "{text}");
         let drawn = |line: &&str| line.contains(['\u{2500}', '\u{2501}', '\u{2581}']);
         for line in text.lines().filter(drawn) {
-            // Colors and movements of the cursor take no columns.
+            // Colors and cursor movements have no width.
             let parts = line.split("\x1b[").enumerate();
             let shown = parts.map(|(index, part)| match index {
                 0 => part,
@@ -197,7 +197,7 @@ fn the_best_weights_are_those_of_the_lowest_validation_loss() {
     assert_eq!(best["by"], "sparse");
     assert_eq!(bits(&best["validation"]), lowest);
 
-    // What is kept is what was measured.
+    // The saved weights are the measured ones.
     let eval = [
         "eval",
         "perplexity",
@@ -217,7 +217,7 @@ fn the_best_weights_are_those_of_the_lowest_validation_loss() {
 }
 
 #[test]
-fn watching_changes_nothing_and_can_be_switched_off() {
+fn monitoring_changes_nothing_and_can_be_disabled() {
     let directory = workplace();
     let off =
         ["monitoring.probe_every=0", "monitoring.validate_every=0", "monitoring.tensorboard=false"];
@@ -232,14 +232,14 @@ fn watching_changes_nothing_and_can_be_switched_off() {
     assert!(!directory.path().join("alone/tensorboard").exists());
     assert!(!directory.path().join("alone/best").exists());
 
-    // Overwriting removes what the watched run had more.
+    // Overwriting removes the additional files of the monitored run.
     ssa(directory.path(), train("watched").iter().chain(&off).chain(&["--overwrite"])).succeeds();
     assert!(!directory.path().join("watched/tensorboard").exists());
     assert!(!directory.path().join("watched/best").exists());
 }
 
 #[test]
-fn every_method_can_be_watched() {
+fn every_method_can_be_monitored() {
     let directory = workplace();
     for (method, by) in [("full", "full"), ("moba", "sparse"), ("nsa", "sparse")] {
         let set = format!("objective.method={method}");
@@ -276,7 +276,7 @@ fn the_reference_page_has_every_measured_field() {
 }
 
 #[test]
-fn a_checkpoint_is_trained_on_for_a_longer_context() {
+fn a_checkpoint_is_trained_with_a_longer_context() {
     let directory = workplace();
     ssa(directory.path(), train("base")).succeeds();
     let longer = [
@@ -302,8 +302,8 @@ fn a_checkpoint_is_trained_on_for_a_longer_context() {
         fs::read(directory.path().join(run).join("checkpoint/model.safetensors")).unwrap()
     };
     assert!(weights("base") != weights("long"), "it was trained");
-    // It starts from what was learned: random weights would have the loss of a uniform
-    // distribution, 5.55 nats.
+    // It starts from trained weights: random weights would have the loss of a uniform distribution,
+    // 5.55 nats.
     let first = &lines(&directory.path().join("long/metrics.jsonl"))[0];
     let last = lines(&directory.path().join("base/metrics.jsonl")).remove(5);
     let loss = |step: &Value| step["cross_entropy"].as_f64().unwrap();

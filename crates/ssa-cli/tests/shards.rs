@@ -19,7 +19,7 @@ use ssa_data::{
     TrainTokenizerOptions, read_documents, train_tokenizer,
 };
 
-/// Trains a tokenizer of at most 300 tokens on the text of the workplace, into `tokenizer/`.
+/// Trains a tokenizer of at most 300 tokens on the text of the workspace, into `tokenizer/`.
 fn make_tokenizer(directory: &Path) -> Tokenizer {
     let target = directory.join("tokenizer");
     let options = TrainTokenizerOptions { vocab_size: 300, min_frequency: 2 };
@@ -32,7 +32,7 @@ fn documents(directory: &Path) -> Vec<Document> {
     read_documents(&[directory.join("text")]).unwrap()
 }
 
-/// Writes the text of the workplace as a corpus of two shards, with its manifest and a copy of the
+/// Writes the text of the workspace as a corpus of two shards, with its manifest and a copy of the
 /// tokenizer.
 fn make_corpus(directory: &Path, name: &str, tokenizer: &Tokenizer) {
     let target = directory.join(name);
@@ -63,7 +63,7 @@ fn make_corpus(directory: &Path, name: &str, tokenizer: &Tokenizer) {
     Manifest::new(tokenizer, None, shards, vec![]).write(&target).unwrap();
 }
 
-/// Arguments that train on corpora; `paths` of the configuration is text and has to go.
+/// Arguments that train on corpora; `paths` of the configuration is text and must be empty.
 fn on(corpora: &str, more: &[&str]) -> Vec<String> {
     let corpora = format!("data.corpora=[{corpora}]");
     let fixed =
@@ -76,7 +76,7 @@ fn json(path: &Path) -> Value {
 }
 
 #[test]
-fn a_run_on_corpora_is_whole_and_can_be_evaluated() {
+fn a_run_on_corpora_is_complete_and_can_be_evaluated() {
     let directory = workplace();
     let at = |path: &str| directory.path().join(path);
     let tokenizer = make_tokenizer(directory.path());
@@ -110,7 +110,8 @@ fn a_run_on_corpora_is_whole_and_can_be_evaluated() {
     .unwrap();
     assert_eq!(last["corpus_epochs"].as_array().unwrap().len(), 2);
 
-    // The checkpoint brings its tokenizer, and its configuration leads back to what was held out.
+    // The checkpoint includes its tokenizer, and the configuration of the run defines the held-out
+    // data.
     let config = json(&at("out/checkpoint/config.json"));
     assert_eq!(config["vocab_size"], tokenizer.vocab_size());
     for file in ["tokenizer.json", "tokenizer_config.json"] {
@@ -162,12 +163,7 @@ fn unusable_corpora_are_refused_before_anything_is_written() {
         &["own: made with another tokenizer", &size, "bytes (vocabulary of 257)"],
     );
     fs::remove_file(directory.path().join("bytes/manifest.json")).unwrap();
-    check(
-        3,
-        "\"bytes\"",
-        &[],
-        &["bytes: the corpus does not come with a tokenizer", "data.tokenizer"],
-    );
+    check(3, "\"bytes\"", &[], &["bytes: the corpus has no tokenizer", "data.tokenizer"]);
     check(
         3,
         "\"own\"",
@@ -184,7 +180,7 @@ fn unusable_corpora_are_refused_before_anything_is_written() {
     check(2, "\"own\"", &["--set", "data.paths=[\"text\"]"], &["data.corpora", "data.paths"]);
     check(2, "{ path = \"own\", weight = -1 }", &[], &["data.corpora", "weight"]);
 
-    // A model of bytes cannot go on with tokens of a larger vocabulary.
+    // A byte model cannot continue with tokens of a larger vocabulary.
     let bytes = ["train", "tiny.toml", "--no-eval", "--run-dir", "start"];
     ssa(directory.path(), bytes).succeeds();
     let init_from = "model.init_from=start/checkpoint";

@@ -1,5 +1,5 @@
-//! Sizes that no memory has, and weights that are not finite: refused before the work, with the key
-//! to change.
+//! Sizes beyond any memory, and non-finite weights: refused before the work, with the key to
+//! change.
 
 #![allow(
     clippy::unwrap_used,
@@ -55,16 +55,16 @@ fn a_size_above_its_bound_is_refused_with_its_key() {
     }
     assert!(!directory.path().join("out").exists());
     for (arguments, part) in [
-        (&["selftest", "--threads", "4294967296"][..], "at most 1024"),
-        (&["bench", "attention", "--tokens", "4294967296"], "at most 16777216"),
+        (&["selftest", "--threads", "4294967296"][..], "from 1 to 1024"),
+        (&["bench", "attention", "--tokens", "4294967296"], "from 1 to 16777216"),
         (&["bench", "attention", "--budget", "16x99999999999"], "16x99999999999"),
         (&["bench", "attention", "--heads", "18446744073709551615/1"], "at most 4096"),
-        (&["bench", "attention", "--head-dim", "99999999"], "at most 4096"),
+        (&["bench", "attention", "--head-dim", "99999999"], "from 1 to 4096"),
     ] {
         ssa(directory.path(), arguments).fails(2, &[part]);
     }
     let huge = ["bench", "attention", "--tokens", "16777216", "--heads", "4096/4096"];
-    ssa(directory.path(), huge).fails(2, &["the longest row would take", "pass smaller --tokens"]);
+    ssa(directory.path(), huge).fails(2, &["the longest row needs", "pass smaller --tokens"]);
 }
 
 #[test]
@@ -72,10 +72,10 @@ fn a_model_that_does_not_fit_is_refused_before_anything_is_written() {
     let directory = workplace();
     let train = ["train", "tiny.toml", "--run-dir", "out", "--threads", "1"];
     let large = ["--set", "model.intermediate_size=1048576", "--set", "model.hidden_size=65536"];
-    let parts = ["a step with micro-batches of 2 rows would take", "are free", "intermediate_size"];
+    let parts = ["a step with micro-batches of 2 rows needs", "are free", "intermediate_size"];
     ssa(directory.path(), train.iter().chain(&large)).fails(2, &parts);
     let rows = ["--set", "training.batch_size=1048576", "--set", "data.sequence_length=100000"];
-    let parts = ["reading the batches of a step would take", "training.batch_size"];
+    let parts = ["reading the batches of a step needs", "training.batch_size"];
     ssa(directory.path(), train.iter().chain(&rows)).fails(2, &parts);
     assert!(!directory.path().join("out").exists());
 }
@@ -87,12 +87,12 @@ fn the_limit_of_the_shell_counts() {
     let train = ["train", "tiny.toml", "--run-dir", "out", "--threads", "1", "--no-eval"];
     let wide = ["--set", "model.intermediate_size=524288"];
     let arguments = [&train[..], &wide].concat();
-    limited(directory.path(), 3_000_000, &arguments).fails(2, &["would take", "are free"]);
+    limited(directory.path(), 3_000_000, &arguments).fails(2, &["needs", "are free"]);
     assert!(!directory.path().join("out").exists());
     limited(directory.path(), 3_000_000, &train).succeeds();
 }
 
-/// A checkpoint may allow for millions of positions; a table of all of them would take gigabytes.
+/// A checkpoint may allow millions of positions; a table for all of them would need gigabytes.
 #[cfg(target_os = "linux")]
 #[test]
 fn positions_cost_nothing_until_they_are_used() {
@@ -138,9 +138,9 @@ fn weights_that_are_not_finite_end_with_their_own_code() {
         .fails(4, &["the first bad value is in the weight"]);
 }
 
-/// The approximation of the released kernel knows powers of two only.
+/// The approximation in the released kernel supports only powers of two.
 #[test]
-fn budgets_that_reference_selection_cannot_serve_are_refused_first() {
+fn budgets_unsupported_by_reference_selection_are_refused_first() {
     let directory = workplace();
     let rule = ["--set", "objective.selection=reference", "--set", "evaluation.budgets=8x2"];
     let train = ["train", "tiny.toml", "--run-dir", "out"];

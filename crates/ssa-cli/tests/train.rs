@@ -1,4 +1,4 @@
-//! `ssa train`, and what can be done with the checkpoint it leaves.
+//! `ssa train`, and the use of its checkpoint.
 
 #![allow(
     clippy::unwrap_used,
@@ -39,7 +39,7 @@ fn a_run_leaves_everything_and_can_be_evaluated() {
         assert!(at("out").join(file).is_file(), "{file}");
     }
     assert!(run.stdout.ends_with("report: out/report.html\n"), "{}", run.stdout);
-    for text in ["byte frequencies", "full", "8x2 (trained)", "bits/byte", "KL"] {
+    for text in ["byte unigram", "full", "8x2 (trained)", "bits/byte", "KL"] {
         assert!(run.stdout.contains(text), "`{text}` is not in:\n{}", run.stdout);
     }
     for text in ["step 2/6", "step 4/6", "step 6/6", "cross-entropy", "alignment", "tok/s", "eta"] {
@@ -55,12 +55,12 @@ fn a_run_leaves_everything_and_can_be_evaluated() {
     let results = summary["evaluation"]["results"].as_array().unwrap();
     assert_eq!(results.len(), 4);
     assert!(results.iter().all(|result| result["bits_per_byte"].as_f64().unwrap() > 0.0));
-    // 8 blocks of 8 are all of a row of 64: sparse is full there.
+    // 8 blocks of 8 cover a row of 64: sparse equals full attention.
     assert!(results[3]["kl_full_sparse"].as_f64().unwrap() < 1e-6);
     let overall = &summary["analysis"]["hidden_states"][0]["overall"];
     assert_eq!(overall["bound_holds"], 1.0);
 
-    // The same text, rows and budgets give the same numbers again.
+    // The same text, rows and budgets give the same numbers.
     let arguments =
         ["eval", "perplexity", "--model", "out/checkpoint", "--budgets", "8x1,8x2,8x8", "--json"];
     let eval: Value =
@@ -94,7 +94,7 @@ fn the_reference_page_has_every_field() {
     let directory = workplace();
     ssa(directory.path(), ["train", "tiny.toml", "--run-dir", "out"]).succeeds();
     let mut summary = json(&directory.path().join("out/summary.json"));
-    // The configuration has a page of its own.
+    // The configuration has its own page.
     summary["config"] = Value::Null;
     let metrics = fs::read_to_string(directory.path().join("out/metrics.jsonl")).unwrap();
     let mut found = BTreeSet::new();
@@ -108,7 +108,7 @@ fn the_reference_page_has_every_field() {
 }
 
 #[test]
-fn results_are_tables_unless_json_is_asked_for() {
+fn results_are_tables_unless_json_is_requested() {
     let directory = workplace();
     ssa(directory.path(), ["train", "tiny.toml", "--run-dir", "out", "--no-eval"]).succeeds();
     let summary = json(&directory.path().join("out/summary.json"));
@@ -116,21 +116,21 @@ fn results_are_tables_unless_json_is_asked_for() {
 
     let model = ["--model", "out/checkpoint"];
     let eval = ssa(directory.path(), ["eval", "perplexity"].iter().chain(&model)).succeeds();
-    for text in ["byte frequencies", "8x32", "8x2 (trained)", "perplexity"] {
+    for text in ["byte unigram", "8x32", "8x2 (trained)", "perplexity"] {
         assert!(eval.stdout.contains(text), "`{text}` is not in:\n{}", eval.stdout);
     }
     assert!(eval.stderr.contains("held out by the run"), "{}", eval.stderr);
     let analysis =
         ssa(directory.path(), ["analyze", "--budget", "4x2"].iter().chain(&model)).succeeds();
     for text in [
-        "Under the hidden states of full",
-        "Under the hidden states of sparse",
+        "With the hidden states of full",
+        "With the hidden states of sparse",
         "100.00 %",
         "budget 4x2",
     ] {
         assert!(analysis.stdout.contains(text), "`{text}` is not in:\n{}", analysis.stdout);
     }
-    // Other text: no training text is known, so no baseline either.
+    // Other text: no training text is known, so there is no baseline.
     let other = [
         "eval",
         "perplexity",
@@ -143,8 +143,7 @@ fn results_are_tables_unless_json_is_asked_for() {
     ];
     let eval = ssa(directory.path(), other.iter().chain(&model)).succeeds();
     assert!(
-        !eval.stdout.contains("byte frequencies")
-            && eval.stderr.contains("measuring on text/00.txt")
+        !eval.stdout.contains("byte unigram") && eval.stderr.contains("measuring on text/00.txt")
     );
 }
 
@@ -192,7 +191,7 @@ fn runs_do_not_overwrite_each_other() {
 }
 
 #[test]
-fn wrong_configurations_are_refused_before_anything_is_written() {
+fn invalid_configurations_are_refused_before_anything_is_written() {
     let directory = workplace();
     let check = |arguments: &[&str], parts: &[&str]| {
         let all = ["train", "tiny.toml", "--run-dir", "out"].iter().chain(arguments);
@@ -215,7 +214,7 @@ fn wrong_configurations_are_refused_before_anything_is_written() {
         &["8x16"],
     );
     check(&["--set", "objective.method=dense"], &["objective.method", "dense"]);
-    check(&["--threads", "0"], &["at least 1"]);
+    check(&["--threads", "0"], &["from 1 to 1024"]);
     check(&["--stepz", "3"], &["--stepz"]);
     ssa(directory.path(), ["train", "absent.toml"]).fails(2, &["absent.toml", "No such file"]);
     fs::write(directory.path().join("bad.toml"), "[run\n").unwrap();
@@ -243,7 +242,7 @@ fn unusable_text_is_named() {
         use std::os::unix::fs::PermissionsExt;
         fs::write(at("secret.txt"), "text").unwrap();
         fs::set_permissions(at("secret.txt"), fs::Permissions::from_mode(0o000)).unwrap();
-        // A superuser reads everything.
+        // Root can read everything.
         if fs::read(at("secret.txt")).is_err() {
             check("secret.txt", &["secret.txt", "cannot be read"]);
         }
@@ -254,7 +253,7 @@ fn unusable_text_is_named() {
 fn text_need_not_be_utf8() {
     let directory = workplace();
     let bytes: Vec<u8> = (0..4000u32).map(|index| (index * 37 % 255 + 1) as u8).collect();
-    assert!(std::str::from_utf8(&bytes).is_err());
+    assert_eq!(std::str::from_utf8(&bytes).unwrap_err().valid_up_to(), 4);
     fs::write(directory.path().join("latin.txt"), bytes).unwrap();
     let arguments = [
         "train",
@@ -270,7 +269,7 @@ fn text_need_not_be_utf8() {
 }
 
 #[test]
-fn a_diverging_run_ends_with_its_own_code() {
+fn a_diverging_run_has_its_own_exit_code() {
     let directory = workplace();
     let arguments = [
         "train",
@@ -330,7 +329,7 @@ fn evaluation_refuses_what_cannot_be_evaluated() {
 }
 
 #[test]
-fn a_reader_that_leaves_is_no_error() {
+fn a_broken_pipe_is_not_an_error() {
     let directory = workplace();
     ssa(directory.path(), ["train", "tiny.toml", "--run-dir", "out", "--no-eval"]).succeeds();
     let mut child = command(directory.path())

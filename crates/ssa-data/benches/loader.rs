@@ -1,11 +1,7 @@
-//! `cargo bench -p ssa-data --bench loader` tells tokens (`elem`) per second of packing and of
-//! drawing batches, over a synthetic shard of 50 million tokens.
+//! `cargo bench -p ssa-data --bench loader` measures tokens (`elem`) per second of packing and of
+//! loading batches, on a synthetic shard of 50 million tokens.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::print_stderr,
-    reason = "a benchmark may stop, and tells what it measures"
-)]
+#![allow(clippy::unwrap_used, clippy::print_stderr, reason = "a benchmark may panic and print")]
 
 use std::hint::black_box;
 use std::path::Path;
@@ -24,14 +20,14 @@ const EOS: u32 = 0;
 const SEQUENCE_LENGTH: usize = 4096;
 const BATCH_SIZE: usize = 8;
 
-/// Writes documents of 20 to about 20 000 tokens, most of them short, as text from the web is.
+/// Writes documents of 20 to about 20,000 tokens, most of them short, like web text.
 fn write_shard(directory: &Path) {
     let mut writer =
         ShardWriter::create(&directory.join("00000"), TokenType::for_vocabulary(VOCAB_SIZE))
             .unwrap();
     let mut state = 1_u64;
     let mut next = move || {
-        // A linear congruential generator: the numbers only need to be spread.
+        // A linear congruential generator: the numbers only need to be spread out.
         state =
             state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         state >> 33
@@ -62,10 +58,10 @@ fn packing(criterion: &mut Criterion, source: &Arc<TokenSource>) {
     for &packing in Packing::ALL {
         let rows = packed(source, packing);
         eprintln!(
-            "{packing}: {} documents in {} rows, {:.2} % used, {:.1} bytes of index a row",
+            "{packing}: {} documents in {} rows, {:.2} % used, {:.1} bytes of index per row",
             source.documents(),
             rows.len(),
-            100.0 * rows.utilisation(),
+            100.0 * rows.utilization(),
             rows.index_bytes() as f64 / rows.len() as f64
         );
         group.bench_function(packing.name(), |bencher| bencher.iter(|| packed(source, packing)));
@@ -89,7 +85,7 @@ fn loading(criterion: &mut Criterion, source: &Arc<TokenSource>) {
     group.finish();
 }
 
-/// What a step waits for its batch when it computes for longer than reading takes.
+/// How long a step waits for its batch if computing takes longer than reading.
 fn waiting(criterion: &mut Criterion, source: &Arc<TokenSource>) {
     let mut group = criterion.benchmark_group("wait");
     let loader = Loader::new(packed(source, Packing::Concat), BATCH_SIZE, 0).unwrap();

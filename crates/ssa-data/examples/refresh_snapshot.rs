@@ -1,11 +1,11 @@
-//! Writes `corpus/snapshot.jsonl.gz` anew from the repository's own text files, as
-//! `corpus/README.md` explains.
+//! Rewrites `corpus/snapshot.jsonl.gz` from the repository's own text files; see
+//! `corpus/README.md`.
 //!
 //! ```text
 //! cargo run --release -p ssa-data --example refresh_snapshot [-- --allow-dirty]
 //! ```
 
-#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a program for people to run")]
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command-line program")]
 
 use std::error::Error;
 use std::ffi::OsStr;
@@ -15,9 +15,9 @@ use std::process::{Command, ExitCode};
 use ssa_data::{Document, decode_snapshot, encode_snapshot, text_bytes};
 
 const SNAPSHOT: &str = "crates/ssa-data/corpus/snapshot.jsonl.gz";
-/// Kinds of text written for this project.
+/// File extensions of text written for this project.
 const EXTENSIONS: [&str; 6] = ["rs", "md", "toml", "py", "html", "j2"];
-/// Folders of outputs: of the released code, of benchmark runs.
+/// Folders of generated files: outputs of the released code and of benchmark runs.
 const LEFT_OUT: [&str; 2] = ["golden", "raw"];
 
 fn main() -> ExitCode {
@@ -49,7 +49,7 @@ fn refresh() -> Result<(), Box<dyn Error>> {
     let documents = read(&root)?;
     let mut compressed = Vec::new();
     encode_snapshot(&documents, &mut compressed)?;
-    assert_eq!(decode_snapshot(&compressed)?, documents, "a snapshot reads back as it was written");
+    assert_eq!(decode_snapshot(&compressed)?, documents, "a snapshot round-trips");
     std::fs::write(root.join(SNAPSHOT), &compressed)?;
 
     let commit = git(&root, &["rev-parse", "--short", "HEAD"])?;
@@ -75,7 +75,7 @@ fn refresh() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// The snapshot is to be what a commit holds; the snapshot itself may differ, so that this can run
+/// The snapshot must match a commit. The snapshot file itself may differ, so that this can run
 /// twice.
 fn refuse_dirty(root: &Path) -> Result<(), Box<dyn Error>> {
     let exclude = format!(":!{SNAPSHOT}");
@@ -90,7 +90,7 @@ fn refuse_dirty(root: &Path) -> Result<(), Box<dyn Error>> {
     .into())
 }
 
-/// The chosen files that git tracks, sorted by path, without empty ones.
+/// The selected files that git tracks, sorted by path, without empty ones.
 fn read(root: &Path) -> Result<Vec<Document>, Box<dyn Error>> {
     let listing = git(root, &["ls-files", "-z"])?;
     let mut names: Vec<&str> =

@@ -1,30 +1,27 @@
-//! Bits per byte: how well a text is predicted, whatever the tokenizer.
+//! Bits per byte: a tokenizer-independent measure of prediction.
 //!
-//! Everywhere in this project it is
+//! In this project it is always
 //!
 //! ```text
 //! bits per byte = (sum of -log2 p over all target tokens) / (bytes of text)
 //! ```
 //!
-//! The first token of a document is never a target, its end always is, and counts in the sum. With
-//! one token per byte the number of targets of a document therefore equals its number of bytes, so
-//! that a measurement that covers only some rows may divide by its number of targets. The end of a
-//! document costs bits but is no byte of text.
+//! The first token of a document is never a target; its end-of-document token always is, and counts
+//! in the sum but not in the bytes. With one token per byte a document therefore has as many
+//! targets as bytes, so a measurement on some rows may divide by their number of targets.
 
 use ssa_text::{ByteTokenizer, Document};
 
-/// Bits per byte of `text_bytes` bytes whose targets cost `nll` nats in all. NaN or infinite for no
-/// bytes.
+/// Returns the bits per byte of `text_bytes` bytes whose targets have a total loss of `nll` nats.
+/// NaN or infinite for no bytes.
 pub fn bits_per_byte(nll: f64, text_bytes: f64) -> f64 {
     nll / std::f64::consts::LN_2 / text_bytes
 }
 
-/// Bits per byte of the held-out documents for a predictor that knows only how frequent each byte
-/// is.
+/// Returns the bits per byte of the held-out documents for a unigram model of bytes.
 ///
 /// The frequencies of bytes and ends of document in `train` are smoothed by adding one to each
-/// count. Every model worth its training must be below this value. NaN if no held-out document has
-/// text.
+/// count. A trained model must be below this value. NaN if no held-out document has text.
 pub fn unigram_bits_per_byte(train: &[Document], held_out: &[Document]) -> f64 {
     let mut counts = [1_u64; ByteTokenizer::VOCAB_SIZE];
     for document in with_text(train) {
@@ -43,7 +40,7 @@ pub fn unigram_bits_per_byte(train: &[Document], held_out: &[Document]) -> f64 {
     bits_per_byte(nll, bytes as f64)
 }
 
-/// As in packing, a document without text does not exist.
+/// As in packing, documents without text are ignored.
 fn with_text(documents: &[Document]) -> impl Iterator<Item = &Document> {
     documents.iter().filter(|document| !document.text.is_empty())
 }

@@ -1,4 +1,4 @@
-//! What is known about a corpus of shards: its tokenizer, and through it the text.
+//! The tokenizer of a corpus of shards, and the bytes of text behind its tokens.
 
 use std::path::Path;
 
@@ -10,11 +10,11 @@ use crate::random::Purpose;
 use crate::shard::Manifest;
 use crate::token_source::TokenSource;
 
-/// The tokenizer that a corpus of shards comes with: the one of its manifest, or a `tokenizer.json`
-/// beside it. `None` for a corpus that another program wrote.
+/// Returns the tokenizer of a corpus of shards: the one in its manifest, or a `tokenizer.json` next
+/// to it. `None` for a corpus from another program without one.
 ///
 /// # Errors
-/// As [`Manifest::read`] and [`Manifest::load_tokenizer`].
+/// Same as [`Manifest::read`] and [`Manifest::load_tokenizer`].
 pub fn corpus_tokenizer(path: &Path) -> Result<Option<Tokenizer>> {
     if let Some(manifest) = Manifest::read(path)? {
         return manifest.load_tokenizer(path).map(Some);
@@ -24,16 +24,16 @@ pub fn corpus_tokenizer(path: &Path) -> Result<Option<Tokenizer>> {
 }
 
 impl TokenSource {
-    /// Bytes of text for every target token of some documents.
+    /// Returns the mean bytes of text per target token of some documents.
     ///
-    /// Corpora made by `ssa data prepare` know the bytes of the text of every document. Of others
-    /// the tokens are decoded, of as many documents as have `limit` tokens: the ones that
-    /// [`pack_documents`](crate::pack_documents) with a seed of 0 puts first. That is an estimate
-    /// for a tokenizer that changes the text, such as one that normalizes it.
+    /// Corpora from `ssa data prepare` record the bytes of text of every document. For others the
+    /// tokens of about `limit` tokens of documents are decoded: those that
+    /// [`pack_documents`](crate::pack_documents) with a seed of 0 puts first. This is an estimate
+    /// if the tokenizer changes the text, for example by normalization.
     ///
     /// # Errors
-    /// [`DataError::Corpus`](crate::DataError::Corpus) for a damaged shard,
-    /// [`DataError::Text`](crate::DataError::Text) for a token that is not in the vocabulary.
+    /// [`DataError::Corpus`](crate::DataError::Corpus) for a corrupt shard,
+    /// [`DataError::Text`](crate::DataError::Text) for a token outside the vocabulary.
     pub fn bytes_per_target(
         &self,
         documents: &[u32],
@@ -42,7 +42,7 @@ impl TokenSource {
     ) -> Result<f64> {
         let (mut bytes, mut targets) = (0_u64, 0_u64);
         if let Some(known) = self.text_bytes(documents) {
-            // The first token of a document is no target, its end is one.
+            // The first token of a document is not a target; its end is.
             let tokens = documents.iter().map(|&document| self.document_tokens(document));
             targets = tokens.map(|tokens| tokens.saturating_sub(1) as u64).sum();
             bytes = known;

@@ -1,5 +1,5 @@
-//! The error type of this crate: each message names the file or setting and the cause, and ends
-//! with a hint on a line of its own where there is a remedy.
+//! The error type of this crate. Each message names the file or setting and the cause, and ends
+//! with a hint on its own line if there is a remedy.
 
 use std::borrow::Cow;
 use std::io;
@@ -20,17 +20,18 @@ pub enum DataError {
     Setting {
         /// Name of the setting.
         setting: &'static str,
-        /// The range allowed.
+        /// The allowed range.
         expected: &'static str,
-        /// The value given.
+        /// The given value.
         actual: String,
     },
-    /// An output directory holds what must be neither overwritten nor continued otherwise.
+    /// An output directory contains files that must not be overwritten or continued with different
+    /// settings.
     #[error("{}: {cause}\nhint: {hint}", path.display())]
     Output {
         /// The file or directory.
         path: PathBuf,
-        /// What is there.
+        /// The problem.
         cause: String,
         /// What to do.
         hint: &'static str,
@@ -42,34 +43,34 @@ pub enum DataError {
         path.display()
     )]
     Missing {
-        /// The path as given.
+        /// The given path.
         path: PathBuf,
     },
-    /// The system refuses to read a file or directory.
+    /// A file or directory cannot be read.
     #[error(
         "{}: cannot be read: {source}\nhint: check its permissions, or leave it out",
         path.display()
     )]
     Read {
-        /// The path that failed, possibly below a directory that was given.
+        /// The path that failed, possibly inside a given directory.
         path: PathBuf,
-        /// What the system said.
+        /// The reason.
         source: io::Error,
     },
     /// A file or directory cannot be written.
     #[error(transparent)]
     File(#[from] FileError),
-    /// A file, record, pattern or address cannot be read as text.
+    /// A file, record, pattern or address cannot be used.
     #[error("{name}: {cause}{}", hint_line(hint))]
     Input {
-        /// What was given, or the record in it.
+        /// The input, or a record in it.
         name: String,
         /// What is wrong with it.
         cause: String,
-        /// What to do; empty if `cause` says so.
+        /// What to do; may be empty.
         hint: Cow<'static, str>,
     },
-    /// A corpus of shards, or one of its files, is damaged or cannot be used.
+    /// A corpus of shards, or one of its files, is corrupt or cannot be used.
     #[error("{}: {cause}\nhint: {hint}", path.display())]
     Corpus {
         /// The corpus or the file.
@@ -82,30 +83,30 @@ pub enum DataError {
     /// There is too little text, or too much.
     #[error("{cause}\nhint: {hint}")]
     Amount {
-        /// What is too little or too much.
+        /// The problem.
         cause: String,
         /// What to do.
         hint: Cow<'static, str>,
     },
-    /// Corpora of one mixture do not fit together.
+    /// The corpora of a mixture do not match.
     #[error("the corpora cannot be mixed: {cause}")]
     Mixture {
-        /// What does not fit, and what would.
+        /// The mismatch.
         cause: String,
     },
-    /// The thread that reads ahead has ended.
+    /// The prefetch thread has ended.
     #[error(
-        "the thread that reads batches ahead has ended: {cause}\nhint: this is a bug, please \
+        "the prefetch thread has ended: {cause}\nhint: this is a bug, please \
          report it"
     )]
     ReaderStopped {
-        /// What is known.
+        /// The reason.
         cause: String,
     },
     /// The built-in corpus cannot be decoded or written.
     #[error("corpus snapshot: {cause}\nhint: {hint}")]
     Snapshot {
-        /// What the decoder or the system said.
+        /// The reason.
         cause: String,
         /// What to do.
         hint: &'static str,
@@ -121,13 +122,13 @@ fn hint_line(hint: &str) -> String {
 
 /// What to do about a damaged shard.
 const SHARD_HINT: &str =
-    "copy both files of the shard again, or make it again with `ssa data prepare`";
-/// What to do about a manifest that does not fit.
+    "copy both files of the shard again, or recreate it with `ssa data prepare`";
+/// What to do about a manifest that does not match.
 const MANIFEST_HINT: &str =
-    "copy the whole directory of the corpus again, or make it again with `ssa data prepare`";
+    "copy the whole directory of the corpus again, or recreate it with `ssa data prepare`";
 
 impl DataError {
-    /// Whether arguments, and not files, have to be changed.
+    /// Whether the cause is an argument, not a file.
     pub fn is_usage(&self) -> bool {
         match self {
             Self::NoPaths | Self::Setting { .. } | Self::Output { .. } => true,
@@ -136,17 +137,17 @@ impl DataError {
         }
     }
 
-    /// The error of a corpus that does not come with a tokenizer.
+    /// The error for a corpus without a tokenizer.
     pub fn unknown_tokenizer(path: &Path) -> Self {
         Self::Corpus {
             path: path.to_owned(),
-            cause: "the corpus does not come with a tokenizer".to_owned(),
-            hint: "name the one that made it as data.tokenizer: `bytes`, a tokenizer.json, or a \
+            cause: "the corpus has no tokenizer".to_owned(),
+            hint: "set data.tokenizer to the one that made it: `bytes`, a tokenizer.json, or a \
                    directory with one",
         }
     }
 
-    /// The error of a corpus whose tokenizer is not that of the other data.
+    /// The error for a corpus with a different tokenizer than the other data.
     pub fn other_tokenizer(path: &Path, own: usize, other: &str, other_vocab_size: usize) -> Self {
         Self::Corpus {
             path: path.to_owned(),
@@ -158,7 +159,7 @@ impl DataError {
         }
     }
 
-    /// The error of a path that could not be opened.
+    /// The error for a path that cannot be opened.
     pub(crate) fn from_open(path: &Path, source: io::Error) -> Self {
         match source.kind() {
             io::ErrorKind::NotFound => Self::Missing { path: path.to_owned() },

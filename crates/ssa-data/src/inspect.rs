@@ -1,4 +1,4 @@
-//! Looking at a corpus: are the files what the manifest says, and what is in them.
+//! Inspecting a corpus: verification against the manifest, and statistics.
 
 use std::collections::HashMap;
 
@@ -8,11 +8,11 @@ use ssa_text::Tokenizer;
 use crate::shard::{Corpus, Manifest, ManifestCheck, ShardReader, TokenizerSum};
 use crate::{DataError, Result};
 
-/// Checks a corpus against its manifest: the sums of all files, that every token is in the
-/// vocabulary, and that every document ends as it should.
+/// Checks a corpus against its manifest: the checksums of all files, that every token is in the
+/// vocabulary, and that every document ends with the end-of-document token.
 ///
 /// # Errors
-/// As [`Manifest::check`]; [`DataError::Corpus`] names the first shard with a wrong token.
+/// Same as [`Manifest::check`]; [`DataError::Corpus`] names the first shard with a wrong token.
 pub fn verify(corpus: &Corpus, manifest: &Manifest) -> Result<()> {
     manifest.check(corpus.path(), ManifestCheck::Everything)?;
     corpus.shards().iter().try_for_each(|shard| check_tokens(shard, &manifest.tokenizer))
@@ -26,7 +26,7 @@ fn check_tokens(shard: &ShardReader, tokenizer: &TokenizerSum) -> Result<()> {
         if let Some(id) = largest.filter(|&&id| id as usize >= tokenizer.vocab_size) {
             let size = tokenizer.vocab_size;
             return damaged(format!(
-                "document {document} has token {id}, and the vocabulary is {size}"
+                "document {document} has token {id}, but the vocabulary size is {size}"
             ));
         }
         if tokens.last() != Some(&tokenizer.eos_token_id) {
@@ -39,27 +39,26 @@ fn check_tokens(shard: &ShardReader, tokenizer: &TokenizerSum) -> Result<()> {
     Ok(())
 }
 
-/// How many documents and tokens a corpus has, and which.
+/// Statistics of the documents and tokens of a corpus.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TokenCounts {
     /// Number of documents.
     pub documents: usize,
     /// Number of tokens.
     pub tokens: u64,
-    /// Tokens of the shortest document, the ends of the four quarters by rising length being this,
-    /// the next three and the longest.
+    /// Minimum, quartiles and maximum of the document lengths in tokens.
     pub quartiles: [usize; 5],
     /// Tokens in documents of at least 2^k tokens, for each k up to the longest document: how much
-    /// of the corpus can teach attention over such distances.
+    /// of the corpus can train attention over such distances.
     pub tokens_by_length: Vec<u64>,
-    /// Ids that occur.
+    /// Number of distinct ids that occur.
     pub distinct_tokens: usize,
-    /// The ids that occur most often, and how often.
+    /// The most frequent ids with their counts.
     pub most_frequent: Vec<(u32, u64)>,
 }
 
-/// Reads all tokens of a corpus and counts them. `most_frequent` ids are listed; `progress` is told
-/// the documents read and their number.
+/// Reads and counts all tokens of a corpus. Lists the `most_frequent` ids; calls `progress` with
+/// the documents read and their total number.
 ///
 /// # Errors
 /// As [`ShardReader::read`].
@@ -71,7 +70,7 @@ pub fn count_tokens(
     let documents = corpus.documents();
     let mut lengths = Vec::with_capacity(documents);
     let mut tokens_by_length = Vec::new();
-    // By the ids that occur: one damaged id must not take memory for all below it.
+    // A map, not an array: one corrupt id must not allocate memory for all smaller ids.
     let mut counts: HashMap<u32, u64, RandomState> = HashMap::default();
     for document in 0..documents {
         let ids = corpus.document(document)?;
@@ -102,10 +101,10 @@ pub fn count_tokens(
     })
 }
 
-/// The text of each attention document of a row.
+/// Decodes the text of each attention document of a row.
 ///
 /// # Errors
-/// As [`Tokenizer::decode`].
+/// Same as [`Tokenizer::decode`].
 pub fn decode_row(tokenizer: &Tokenizer, ids: &[u32], cu_seqlens: &[usize]) -> Result<Vec<String>> {
     let texts = cu_seqlens.windows(2).map(|border| tokenizer.decode(&ids[border[0]..border[1]]));
     Ok(texts.collect::<Result<_, _>>()?)
@@ -145,7 +144,7 @@ mod tests {
     fn tokens_outside_the_vocabulary_and_missing_ends_are_found() {
         let tokenizer = Manifest::new(&Tokenizer::Bytes, None, vec![], vec![]).tokenizer;
         for (ids, cause) in [
-            (vec![vec![1, 300, 256]], "document 0 has token 300, and the vocabulary is 257"),
+            (vec![vec![1, 300, 256]], "document 0 has token 300, but the vocabulary size is 257"),
             (vec![vec![1, 256], vec![2]], "document 1 does not end with the token 256"),
             (vec![vec![]], "document 0 does not end"),
         ] {
@@ -177,7 +176,7 @@ mod tests {
         );
     }
 
-    /// Memory goes by the ids that occur, not by the largest.
+    /// Memory depends on the number of distinct ids, not on the largest id.
     #[test]
     fn a_huge_id_is_counted_like_any_other() {
         let folder = tempfile::tempdir().unwrap();

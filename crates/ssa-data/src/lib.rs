@@ -1,15 +1,15 @@
 //! From text files to batches of packed rows of tokens.
 //!
 //! ```text
-//! documents  read_documents, snapshot      a name and bytes of text each
+//! documents  read_documents, snapshot      each with a name and bytes of text
 //!   -> split       split                   a training and a held-out part
 //!   -> tokens      Tokenizer               ids of each document: TokenSource, in memory or shards
-//!   -> rows        pack, pack_documents    rows of one length, borders of documents kept
-//!   -> batches     Loader, sequential_batches; Mixture for several corpora, Prefetch to read ahead
-//! DatasetOptions   all of it for a run: what to train on and what to measure on
+//!   -> rows        pack, pack_documents    rows of equal length that keep document borders
+//!   -> batches     Loader, sequential_batches; Mixture for several corpora, Prefetch
+//! DatasetOptions   all of it for a run: training and held-out data
 //! ```
 //!
-//! Each step is a function of its arguments and, where it draws, of a seed: nothing here has hidden
+//! Each step is a function of its arguments and, if it is random, of a seed. There is no hidden
 //! state, and equal seeds give equal batches on every platform.
 //!
 //! ```
@@ -70,11 +70,11 @@ pub use error::DataError;
 pub use file_sum::FileSum;
 pub use input::{
     Format, InputOptions, Record, Records, Source, Sources, documents, find_sources,
-    load_tokenizer, read_documents,
+    load_tokenizer, model_directory, read_documents,
 };
 pub use inspect::{TokenCounts, count_tokens, decode_row, verify};
 pub use loader::{Batch, Loader};
-pub use mixture::{Mixture, RowPlace};
+pub use mixture::{Mixture, RowId};
 pub use packing::{
     IGNORE_INDEX, PackOptions, PackedRow, PackedRows, Packing, Remainder, pack, pack_documents,
 };
@@ -87,10 +87,10 @@ pub use shard::{
 pub use snapshot::{decode_snapshot, encode_snapshot, snapshot};
 pub use split::{Split, split};
 pub use token_source::{DocumentSplit, ShardSource, TokenSource, TokenTable};
-// Half of what this crate does is done with them, so its users need not name the other crate.
+// Re-exported because most of this crate's functions use them.
 pub use ssa_text::{
-    BYTES, ByteTokenizer, Conversation, Document, Encoder, HfTokenizer, TOKENIZER_FILES, TextError,
-    Tokenizer, TrainTokenizerOptions, text_bytes, train_tokenizer,
+    BYTES, ByteTokenizer, Conversation, Decoder, Document, Encoder, HfTokenizer, TOKENIZER_FILES,
+    TOKENIZER_JSON, TextError, Tokenizer, TrainTokenizerOptions, text_bytes, train_tokenizer,
 };
 
 /// Result of every fallible function in this crate.

@@ -1,20 +1,21 @@
-//! A random order that needs no list.
+//! A random permutation in constant memory.
 
 use rand::Rng;
 
 use crate::random::{Purpose, keyed_generator, mix};
 
-/// Half as many rounds already pass for random; the rest is margin, at a nanosecond each.
+/// Half as many rounds already look random; the rest is margin, at a nanosecond each.
 const ROUNDS: usize = 8;
-/// Below two times four bits the round functions are too few to reach all orders evenly.
+/// With fewer than two times four bits there are too few round functions to reach all orders
+/// evenly.
 const LEAST_HALF_BITS: u32 = 4;
 
 /// A seeded permutation of `0..len`: [`get`](Self::get) finds any element in constant time and
 /// memory.
 ///
-/// A Feistel network permutes the numbers of an even number of bits, at most four times as many as
-/// asked for (256 for a short list); a number that falls outside `0..len` is sent through again
-/// until one falls inside, which keeps the whole a permutation.
+/// A Feistel network permutes numbers with an even number of bits, at most four times as many as
+/// needed (256 for a short list). Results outside `0..len` go through the network again until one
+/// is inside (cycle walking), which keeps it a permutation.
 #[derive(Clone, Debug)]
 pub(crate) struct Permutation {
     len: u64,
@@ -23,7 +24,8 @@ pub(crate) struct Permutation {
 }
 
 impl Permutation {
-    /// The order of (`seed`, `purpose`, `corpus`, `index`): the same on every platform.
+    /// Creates the permutation of (`seed`, `purpose`, `corpus`, `index`): the same on every
+    /// platform.
     pub(crate) fn new(len: u64, seed: u64, purpose: Purpose, corpus: u32, index: u64) -> Self {
         let bits = u64::BITS - len.saturating_sub(1).leading_zeros();
         let mut generator = keyed_generator(seed, purpose, corpus, index);
@@ -34,7 +36,7 @@ impl Permutation {
         }
     }
 
-    /// Element `position` of the order.
+    /// Element `position` of the permutation.
     pub(crate) fn get(&self, position: u64) -> u64 {
         debug_assert!(position < self.len, "{position} of {}", self.len);
         let mut element = self.rounds(position);
@@ -97,8 +99,8 @@ mod tests {
     }
 
     #[test]
-    fn neighbours_part() {
-        // In a random order of 10 000 the mean distance of neighbours is a third of the length.
+    fn neighbors_are_separated() {
+        // In a random order of 10,000 the mean distance of neighbors is a third of the length.
         let elements = order(10_000, 1, 0);
         let distances = elements.windows(2).map(|pair| pair[0].abs_diff(pair[1]));
         let mean = distances.sum::<u64>() as f64 / 9999.0;

@@ -3,8 +3,8 @@
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
-/// What random numbers are drawn for. Uses are kept apart so that one user seed can serve them all
-/// without the order of documents, say, following from the choice of held-out documents.
+/// The purpose of random numbers. Separate streams let one seed serve all purposes without
+/// correlations, for example between document order and the held-out split.
 #[derive(Clone, Copy)]
 pub(crate) enum Purpose {
     HeldOut = 1,
@@ -12,19 +12,19 @@ pub(crate) enum Purpose {
     RowOrder = 3,
 }
 
-/// The finaliser of SplitMix64: a bijection that sends similar numbers far apart.
+/// The finalizer of SplitMix64: a bijection that maps similar numbers far apart.
 pub(crate) fn mix(number: u64) -> u64 {
     let number = (number ^ (number >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     let number = (number ^ (number >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     number ^ (number >> 31)
 }
 
-/// The generator of (`seed`, `purpose`, `index`): the same numbers on every platform, at any time.
+/// Creates the generator of (`seed`, `purpose`, `index`): the same numbers on every platform.
 pub(crate) fn generator(seed: u64, purpose: Purpose, index: u64) -> ChaCha8Rng {
     keyed_generator(seed, purpose, 0, index)
 }
 
-/// [`generator`] with a stream for each of several corpora.
+/// Like [`generator`], with a separate stream per corpus.
 pub(crate) fn keyed_generator(seed: u64, purpose: Purpose, corpus: u32, index: u64) -> ChaCha8Rng {
     let mut key = [0; 32];
     key[..8].copy_from_slice(&seed.to_le_bytes());
@@ -42,7 +42,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_part_of_the_key_counts() {
+    fn every_part_of_the_key_matters() {
         let draw = |seed, purpose, index| generator(seed, purpose, index).next_u64();
         let first = draw(0, Purpose::HeldOut, 0);
         assert_eq!(first, 4_606_029_925_845_525_861, "numbers must not change");

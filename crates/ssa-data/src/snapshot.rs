@@ -1,4 +1,4 @@
-//! The corpus that comes with the program: this project's own source and documentation.
+//! The built-in corpus: this project's own source and documentation.
 
 use std::io::{Read, Write};
 
@@ -20,13 +20,13 @@ struct Line {
     text: String,
 }
 
-/// The documents of the embedded corpus, in the order of their paths.
+/// Returns the documents of the embedded corpus, sorted by path.
 ///
-/// It is frozen: a demo that trains on it gives comparable numbers from one version of the project
-/// to the next. `corpus/README.md` of this crate says what it holds and when to refresh it.
+/// It is frozen, so that a demo trained on it gives comparable numbers across versions.
+/// `corpus/README.md` in this crate describes its content and when to refresh it.
 ///
 /// # Errors
-/// [`DataError::Snapshot`] if the program was built with a damaged file.
+/// [`DataError::Snapshot`] if the program was built with a corrupt file.
 pub fn snapshot() -> Result<Vec<Document>> {
     decode_snapshot(SNAPSHOT)
 }
@@ -34,8 +34,7 @@ pub fn snapshot() -> Result<Vec<Document>> {
 /// Reads a snapshot: gzip'd lines of `{"path": .., "text": ..}`.
 ///
 /// # Errors
-/// [`DataError::Snapshot`] if the bytes are no such file, are cut short, or hold no
-/// document.
+/// [`DataError::Snapshot`] if the bytes are not such a file, are truncated, or hold no document.
 pub fn decode_snapshot(compressed: &[u8]) -> Result<Vec<Document>> {
     let corrupt = |cause: String| DataError::Snapshot {
         cause: format!("damaged: {cause}"),
@@ -45,7 +44,7 @@ pub fn decode_snapshot(compressed: &[u8]) -> Result<Vec<Document>> {
     let mut lines = String::new();
     MultiGzDecoder::new(compressed)
         .read_to_string(&mut lines)
-        .map_err(|error| corrupt(format!("not a whole gzip file of UTF-8 text ({error})")))?;
+        .map_err(|error| corrupt(format!("not a complete gzip file of UTF-8 text ({error})")))?;
     let documents: Vec<Document> = (1..)
         .zip(lines.lines())
         .map(|(number, line)| match serde_json::from_str::<Line>(line) {
@@ -60,15 +59,15 @@ pub fn decode_snapshot(compressed: &[u8]) -> Result<Vec<Document>> {
     }
 }
 
-/// Writes documents in the form [`decode_snapshot`] reads. The same documents give the same bytes:
-/// no time and no system is recorded.
+/// Writes documents in the format of [`decode_snapshot`]. The same documents give the same bytes:
+/// no time or system is recorded.
 ///
 /// # Errors
 /// [`DataError::Text`] for a document that is not UTF-8, [`DataError::Snapshot`] if writing fails.
 pub fn encode_snapshot(documents: &[Document], out: impl Write) -> Result<()> {
     let failed = |source: std::io::Error| DataError::Snapshot {
         cause: format!("cannot be written: {source}"),
-        hint: "check the free space and permissions there",
+        hint: "check free space and permissions",
     };
     let mut gzip = GzBuilder::new().mtime(0).write(out, Compression::best());
     for document in documents {
@@ -118,7 +117,7 @@ mod tests {
         encode_snapshot(&documents, &mut first).unwrap();
         encode_snapshot(&documents, &mut second).unwrap();
         assert_eq!(first, second);
-        assert_eq!(first[4..8], [0; 4], "the gzip header holds no time");
+        assert_eq!(first[4..8], [0; 4], "the gzip header has no time");
         assert_eq!(decode_snapshot(&first).unwrap(), documents);
     }
 
@@ -129,10 +128,10 @@ mod tests {
         let last_of_checksum = flipped.len() - 5;
         flipped[last_of_checksum] ^= 1;
         for (bytes, cause) in [
-            (Vec::new(), "not a whole gzip file"),
-            (b"plain text".to_vec(), "not a whole gzip file"),
-            (whole[..whole.len() - 9].to_vec(), "not a whole gzip file"),
-            (flipped, "not a whole gzip file"),
+            (Vec::new(), "not a complete gzip file"),
+            (b"plain text".to_vec(), "not a complete gzip file"),
+            (whole[..whole.len() - 9].to_vec(), "not a complete gzip file"),
+            (flipped, "not a complete gzip file"),
             (gzip(""), "it holds no document"),
             (
                 gzip("{\"path\":\"a\",\"text\":\"b\"}\n{\"path\":\"a\"}\n"),

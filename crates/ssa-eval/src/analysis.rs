@@ -13,7 +13,7 @@ use crate::{EvalError, Result};
 /// The analysis of a model at one sparse budget.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Analysis {
-    /// The budget that selects the blocks, and that sparse inference runs at.
+    /// The budget of block selection and of sparse inference.
     pub budget: SparseBudget,
     /// Tokens analyzed.
     pub tokens: usize,
@@ -31,12 +31,12 @@ pub struct ModeAttention<M = AttentionMeans> {
     pub mode: AttentionMode,
     /// Means over all layers.
     pub overall: M,
-    /// Means of each layer, the first layer first.
+    /// Means of each layer, in order.
     pub layers: Vec<M>,
 }
 
 impl<M> ModeAttention<M> {
-    /// The same with other means.
+    /// Maps the means.
     pub fn map<N>(&self, to: impl Fn(&M) -> N) -> ModeAttention<N> {
         ModeAttention {
             mode: self.mode,
@@ -53,12 +53,12 @@ impl Analysis {
     }
 }
 
-/// Analyzes `model` on all batches at one budget. `progress` receives the number of batches done
-/// after each.
+/// Analyzes `model` on all batches at one budget. Calls `progress` with the number of finished
+/// batches.
 ///
 /// # Errors
 /// [`EvalError::NoTargets`] without any target token, [`EvalError::NotFinite`] for a diverged
-/// model, and whatever the model refuses.
+/// model, and any error of the model.
 pub fn analyze(
     model: &Model,
     batches: &[EvalBatch],

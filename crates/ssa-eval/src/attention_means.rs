@@ -1,7 +1,7 @@
-//! Streaming means of what full and sparse attention do in each layer.
+//! Streaming means of the attention statistics of each layer.
 //!
 //! Every metric is declared once, in the table below: its values, its mean, its JSON key and its
-//! column follow. To log another one during training, add it to [`ProbedMeans`] too.
+//! column follow. To log one during training, add it to [`ProbedMeans`] too.
 
 use serde::{Deserialize, Serialize};
 use ssa_kernels::Tensor;
@@ -13,7 +13,7 @@ use ssa_model::{AttentionOptions, LayerAttention, Model, ModelError};
 use crate::Result;
 use crate::batch::EvalBatch;
 
-/// How the values of all (token, query head) pairs become one number.
+/// How the values of all (token, query head) pairs are reduced.
 #[derive(Clone, Copy)]
 enum Reduction {
     Mean,
@@ -29,7 +29,7 @@ impl Reduction {
         }
     }
 
-    /// The number over `pairs` pairs.
+    /// The result over `pairs` pairs.
     fn finish(self, total: f64, pairs: f64) -> f64 {
         match self {
             Self::Mean => total / pairs,
@@ -52,7 +52,7 @@ macro_rules! attention_means {
         pub struct AttentionMeans { $($(#[doc = $doc])+ pub $name: f64,)+ }
 
         impl AttentionMeans {
-            /// The title of each metric as a column of a table.
+            /// The column title of each metric.
             pub const TITLES: &[&str] = &[$($title),+];
 
             /// Each metric as text, in the order of [`Self::TITLES`].
@@ -98,13 +98,13 @@ attention_means! {
     /// The bound of the distance by Theorem 1: `dropped_mass * (max dropped |v| + |h_sparse|)`.
     bound: Mean of |all, pair| f64::from(all.bound[pair]),
         "bound", |value| format!("{value:.4}");
-    /// The share of pairs whose distance is within the bound, up to rounding. It must be 1.
+    /// The fraction of pairs whose distance is within the bound, up to rounding. It must be 1.
     bound_holds: Mean of |all, pair| f64::from(u8::from(is_within_bound(all, pair))),
         "bound holds", |value| format!("{:.2} %", 100.0 * value);
-    /// The largest amount by which a distance exceeds its bound; 0, or rounding.
+    /// The largest excess of a distance over its bound; 0 up to rounding.
     max_violation: Largest of excess, "max violation", order_of_magnitude;
-    /// The mean distance between both sides of the exact identity
-    /// `h_full - h_sparse = dropped_mass * (mu_tail - h_sparse)`; rounding alone.
+    /// The mean distance between both sides of the exact identity `h_full - h_sparse = dropped_mass
+    /// * (mu_tail - h_sparse)`; 0 up to rounding.
     identity_error: Mean of |all, pair| f64::from(all.identity_error[pair]),
         "identity error", order_of_magnitude;
 }
@@ -112,11 +112,11 @@ attention_means! {
 /// The means that are logged during training.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ProbedMeans {
-    /// As [`AttentionMeans::attention_sparsity`].
+    /// See [`AttentionMeans::attention_sparsity`].
     pub attention_sparsity: f64,
-    /// As [`AttentionMeans::entropy_bits`].
+    /// See [`AttentionMeans::entropy_bits`].
     pub entropy_bits: f64,
-    /// As [`AttentionMeans::distance`].
+    /// See [`AttentionMeans::distance`].
     pub distance: f64,
 }
 
@@ -127,7 +127,7 @@ impl From<&AttentionMeans> for ProbedMeans {
     }
 }
 
-/// Distances and bounds are `f32`: where they are equal, rounding may put one this much above the
+/// Distances and bounds are `f32`: if they are equal, rounding may put one this much above the
 /// other.
 const ROUNDING: f64 = 1e-6;
 
@@ -141,13 +141,12 @@ fn is_within_bound(statistics: &AttentionStatistics, pair: usize) -> bool {
     f64::from(statistics.distance[pair]) <= bound * (1.0 + ROUNDING) + ROUNDING
 }
 
-/// Of a rounding error only the order of magnitude matters.
+/// Only the order of magnitude of a rounding error matters.
 fn order_of_magnitude(value: f64) -> String {
     if value == 0.0 { "0".to_owned() } else { format!("{value:.1e}") }
 }
 
-/// Sums from which [`AttentionMeans`] follow, so that batches and layers of any number can be
-/// combined.
+/// The sums behind [`AttentionMeans`], which can be combined over batches and layers.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct AttentionSums {
     pairs: f64,
@@ -155,7 +154,7 @@ pub(crate) struct AttentionSums {
 }
 
 impl AttentionSums {
-    /// Adds the statistics of every head at the tokens that are `valid`.
+    /// Adds the statistics of every head at the `valid` tokens.
     fn add(&mut self, statistics: &AttentionStatistics, valid: &[bool]) {
         let heads = statistics.sparsity.len() / valid.len();
         for pair in (0..statistics.sparsity.len()).filter(|pair| valid[pair / heads]) {
@@ -179,8 +178,8 @@ impl AttentionSums {
     }
 }
 
-/// A forward pass that also adds, per layer, what full and sparse attention would do with that
-/// layer's q, k and v if `selection` chose the blocks. `layers` has one entry per layer. Returns
+/// Runs a forward pass and adds, per layer, the statistics of full and sparse attention on that
+/// layer's q, k and v, with the blocks of `selection`. `layers` has one entry per layer. Returns
 /// the final hidden states.
 pub(crate) fn forward_with_statistics(
     model: &Model,

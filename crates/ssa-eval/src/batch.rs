@@ -1,4 +1,4 @@
-//! What is evaluated.
+//! Evaluation batches.
 
 use ssa_data::{Batch, HeldOut, HeldOutPart};
 use ssa_kernels::Documents;
@@ -6,22 +6,22 @@ use ssa_model::Input;
 
 use crate::Result;
 
-/// Some rows of held-out text: they run through the model together.
+/// A batch of rows of held-out text.
 #[derive(Clone, Debug)]
 pub struct EvalBatch {
     /// The tokens.
     pub input: Input,
-    /// The token that follows each token, or [`IGNORE_INDEX`](ssa_data::IGNORE_INDEX).
+    /// The next token of each token, or [`IGNORE_INDEX`](ssa_data::IGNORE_INDEX).
     pub labels: Vec<i32>,
-    /// Whether each token is real; the others are padding and count nowhere.
+    /// The mask of the tokens that are not padding.
     pub valid: Vec<bool>,
-    /// Bytes of text the labels cover.
+    /// Bytes of text that the labels cover.
     pub bytes: f64,
 }
 
 impl EvalBatch {
-    /// Batches of up to `batch_size` rows that cover every row once. Those of several parts
-    /// alternate, so that the first batches are a sample of all parts.
+    /// Creates batches of up to `batch_size` rows that cover every row once. Batches of several
+    /// parts alternate, so the first ones sample all parts.
     ///
     /// # Errors
     /// [`EvalError::Data`](crate::EvalError::Data) if rows cannot be read, or for a batch size of
@@ -50,8 +50,7 @@ impl EvalBatch {
         Ok(Self { input, labels: batch.labels, valid: batch.valid, bytes })
     }
 
-    /// The first batches that together have at least so many tokens; all of them if they have
-    /// fewer.
+    /// The first batches with at least `tokens` tokens together; all of them if there are fewer.
     pub fn covering(batches: &[Self], tokens: usize) -> &[Self] {
         let mut covered = 0;
         let enough = batches.iter().take_while(|batch| {
@@ -62,7 +61,7 @@ impl EvalBatch {
         &batches[..enough.count()]
     }
 
-    /// Tokens that are not padding.
+    /// Number of tokens that are not padding.
     pub fn valid_tokens(&self) -> usize {
         self.valid.iter().filter(|&&valid| valid).count()
     }
@@ -82,7 +81,7 @@ mod tests {
 
     #[test]
     fn all_text_is_covered_once() {
-        // Ten bytes and their end: three rows, the last with a token of padding.
+        // Ten bytes and the end of the document: three rows, the last with one padding token.
         let batches = batches(b"abcdefghij");
         let shapes: Vec<_> =
             batches.iter().map(|batch| (batch.input.batch(), batch.valid_tokens())).collect();

@@ -9,19 +9,19 @@ use ssa_model::ModelError;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum EvalError {
-    /// There is nothing to average over.
+    /// There are no target tokens.
     #[error(
         "no row of the evaluation data has a target token\n\
          hint: use more text, or a smaller --sequence-length"
     )]
     NoTargets,
-    /// A logit is not finite, so no metric of it is either.
+    /// A logit, and so the loss, is not finite.
     #[error(
         "the {mode} loss of batch {batch} is not finite: the model has diverged, or its weights \
-         are damaged"
+         are corrupt"
     )]
     NotFinite {
-        /// Which inference mode, with its budget.
+        /// The inference mode, with its budget.
         mode: String,
         /// The batch of the evaluation data, counted from 0.
         batch: usize,

@@ -1,12 +1,11 @@
-//! Evaluation of language models under full and sparse attention: perplexity at any budget, the
-//! analysis of what sparse attention drops, and the report of a run.
+//! Evaluation of language models with full and sparse attention: perplexity at any budget, analysis
+//! of sparse attention, and the report of a run.
 //!
-//! Nothing here prints: results are structs, and callers decide how to show them. Progress is
-//! reported to a callback.
+//! This crate does not print: results are structs for the caller to show, and progress goes to a
+//! callback.
 //!
-//! All metrics stream: a batch is at most [`EvalBatch`] large in memory, logits exist for a chunk
-//! of its tokens, and means are sums in `f64`, in token order, so that results do not depend on the
-//! number of threads.
+//! All metrics stream: memory holds one [`EvalBatch`] and the logits of a chunk of its tokens.
+//! Means are `f64` sums in token order, so results do not depend on the number of threads.
 
 mod analysis;
 mod attention_means;

@@ -14,7 +14,7 @@ pub(crate) struct Score {
     pub(crate) nll: f64,
     /// `KL(p_first || p_mode)` in nats, from the first mode.
     pub(crate) kl: f64,
-    /// Tokens that count.
+    /// Number of target tokens.
     pub(crate) targets: usize,
 }
 
@@ -38,8 +38,8 @@ pub(crate) fn add_scores(
     Ok(())
 }
 
-/// Refuses scores of a diverged model. `name` gives the name of the inference mode at a place of
-/// `scores`.
+/// Refuses scores of a diverged model. `name` maps an index of `scores` to the name of its
+/// inference mode.
 pub(crate) fn check_finite(
     scores: &[Score],
     batch: usize,

@@ -1,7 +1,7 @@
-//! What is measured on held-out text between two steps of training.
+//! Measurements on held-out text between two training steps.
 //!
-//! A run logs these structs under the names of their fields, whatever they are: a number added here
-//! appears in `metrics.jsonl` and in TensorBoard.
+//! A run logs these structs under their field names: a field added here appears in `metrics.jsonl`
+//! and in TensorBoard.
 
 use serde::{Deserialize, Serialize};
 use ssa_model::AttentionMode;
@@ -10,23 +10,24 @@ use crate::analysis::{Analysis, ModeAttention};
 use crate::attention_means::ProbedMeans;
 use crate::perplexity::{BudgetResult, Perplexity};
 
-/// What was measured after one step.
+/// The measurements after one step.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Monitored {
-    /// Attention, if it was due.
+    /// The probe, if due.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub probe: Option<Probe>,
-    /// Held-out losses, if they were due.
+    /// The validation, if due.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub validation: Option<Validation>,
 }
 
-/// Attention on a fixed piece of held-out text, at the trained budget.
+/// Attention statistics on fixed held-out text, at the training budget.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Probe {
-    /// Tokens of the text.
+    /// Number of tokens.
     pub tokens: usize,
-    /// Fraction of micro-batches and layers that ran on full attention since the probe before.
+    /// Fraction of micro-batches and layers since the previous probe whose stream was full
+    /// attention.
     #[serde(rename = "full_streams")]
     pub full_stream_fraction: f64,
     /// Mean `KL(p_full || p_sparse)` of the next-token distributions in nats; `None` for methods
@@ -36,23 +37,23 @@ pub struct Probe {
     pub hidden_states: Vec<ModeAttention<ProbedMeans>>,
 }
 
-/// Losses on a fixed piece of held-out text.
+/// Losses on fixed held-out text.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Validation {
-    /// Target tokens.
+    /// Number of target tokens.
     pub targets: usize,
-    /// Under full attention; `None` for methods without it.
+    /// Loss with full attention; `None` for methods without it.
     pub full: Option<ModeLoss>,
-    /// Under sparse attention at the trained budget.
+    /// Loss with sparse attention at the training budget.
     pub sparse: ModeLoss,
     /// Mean `KL(p_full || p_sparse)` of the next-token distributions in nats; `None` for methods
     /// without full attention.
     pub kl_full_sparse: Option<f64>,
-    /// Whether these are the best weights so far, kept in `best/`.
+    /// Whether these are the best weights so far, saved in `best/`.
     pub best: bool,
 }
 
-/// The loss under one inference mode.
+/// The loss of one inference mode.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ModeLoss {
     /// Mean negative log-likelihood of a target, in nats.
@@ -75,7 +76,7 @@ impl Probe {
 }
 
 impl Validation {
-    /// The results of an evaluation at one budget, not known to be the best; `None` without it.
+    /// Converts an evaluation at one budget; `None` without a budget. `best` is false.
     pub fn new(perplexity: &Perplexity) -> Option<Self> {
         let sparse =
             perplexity.results.iter().find(|result| result.mode == AttentionMode::Sparse)?;
@@ -88,7 +89,7 @@ impl Validation {
         })
     }
 
-    /// The loss under one inference mode.
+    /// The loss of one inference mode.
     pub fn under(&self, mode: AttentionMode) -> Option<ModeLoss> {
         match mode {
             AttentionMode::Full => self.full,

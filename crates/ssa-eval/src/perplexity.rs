@@ -1,4 +1,4 @@
-//! Perplexity, bits per byte and divergence under full attention and under sparse attention at any
+//! Perplexity, bits per byte and divergence with full attention and with sparse attention at any
 //! budget.
 
 use serde::{Deserialize, Serialize};
@@ -12,16 +12,15 @@ use crate::losses::{Score, add_scores, check_finite};
 use crate::sparsity::{SparsitySum, forward_with_sparsity};
 use crate::{EvalError, Result};
 
-/// One inference mode's row of the results.
+/// The results of one inference mode.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct BudgetResult {
     /// Full or sparse attention.
     pub mode: AttentionMode,
-    /// The budget of sparse attention; `None` for full.
+    /// The sparse attention budget; `None` for full.
     pub budget: Option<SparseBudget>,
-    /// The largest number of tokens that a query attends to. `None` for full attention, and for
-    /// methods whose sparse attention also reads a summary of every earlier block: a query attends
-    /// to all tokens before it.
+    /// Maximum number of tokens that a query attends to. `None` for full attention, and for methods
+    /// whose sparse attention also reads a summary of every earlier block.
     pub receptive_field: Option<usize>,
     /// Mean negative log-likelihood of a target token.
     pub nats_per_token: f64,
@@ -30,61 +29,61 @@ pub struct BudgetResult {
     /// Total negative log-likelihood in bits over the bytes of text it covers.
     pub bits_per_byte: f64,
     /// Mean over target tokens of `KL(p_full || p_sparse)` of the next-token distributions, in
-    /// nats; `None` for full, and for models that have no full attention.
+    /// nats; `None` for full attention, and for models without it.
     pub kl_full_sparse: Option<f64>,
-    /// Mean full-attention weight on the selected blocks, under the hidden states of this mode. For
-    /// full attention the blocks are those of the trained budget. `None` if it was not asked for.
+    /// Mean full-attention weight on the selected blocks, for the hidden states of this mode. For
+    /// full attention the blocks are those of the training budget. `None` if not requested.
     pub attention_sparsity: Option<f64>,
 }
 
-/// What an evaluation covered and found.
+/// The extent and results of an evaluation.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Perplexity {
-    /// Rows evaluated.
+    /// Number of rows.
     pub rows: usize,
-    /// Tokens of a row.
+    /// Tokens per row.
     pub sequence_length: usize,
     /// Target tokens: every metric is a mean over these.
     pub targets: usize,
-    /// Bytes of text that the targets cover: exact for tokens that are bytes, by the mean size of a
-    /// token for others.
+    /// Bytes of text that the targets cover: exact for byte tokens, estimated by the mean token
+    /// size otherwise.
     pub bytes: usize,
-    /// Full attention first (unless the method has none), then the budgets as given.
+    /// Full attention first (unless the method has none), then the budgets in the given order.
     pub results: Vec<BudgetResult>,
 }
 
 impl Perplexity {
-    /// The row of full attention.
+    /// The results of full attention.
     pub fn full(&self) -> Option<&BudgetResult> {
         self.results.iter().find(|result| result.mode == AttentionMode::Full)
     }
 
-    /// The row of a sparse budget.
+    /// The results at a sparse budget.
     pub fn at(&self, budget: SparseBudget) -> Option<&BudgetResult> {
         self.results.iter().find(|result| result.budget == Some(budget))
     }
 }
 
-/// What to evaluate.
+/// Options of an evaluation.
 #[derive(Clone, Debug)]
 pub struct PerplexityOptions {
-    /// Budgets of sparse attention, in the order of the results.
+    /// Sparse attention budgets, in the order of the results.
     pub budgets: Vec<SparseBudget>,
-    /// How blocks are selected.
+    /// Rule for block selection.
     pub rule: SelectionRule,
-    /// Attention sparsity is measured on this many batches from the first on. It costs a full
-    /// attention per layer and mode, and its mean settles much earlier than a loss does.
+    /// Number of first batches on which to measure attention sparsity. It costs one full attention
+    /// per layer and mode, and its mean converges much earlier than a loss.
     pub sparsity_batches: usize,
 }
 
-/// Evaluates `model` on all batches. `progress` receives the number of batches done after each.
+/// Evaluates `model` on all batches. Calls `progress` with the number of finished batches.
 ///
 /// Full attention is evaluated once per batch and serves all budgets as reference. A model
 /// whose method has no full attention gets no such row and no divergences.
 ///
 /// # Errors
 /// [`EvalError::NoTargets`] without any target token, [`EvalError::NotFinite`] for a diverged
-/// model, and whatever the model refuses.
+/// model, and any error of the model.
 pub fn perplexity(
     model: &Model,
     batches: &[EvalBatch],
@@ -130,7 +129,7 @@ struct Mode {
     budget: Option<SparseBudget>,
     receptive_field: Option<usize>,
     attention: AttentionOptions,
-    /// The blocks on which attention sparsity is measured.
+    /// The block selection for attention sparsity.
     selection: SelectionOptions,
 }
 

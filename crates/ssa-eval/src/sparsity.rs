@@ -1,4 +1,4 @@
-//! Attention sparsity from two logarithms, without a look at single weights.
+//! Attention sparsity from two log-sum-exps, without computing single weights.
 
 use ssa_kernels::Tensor;
 use ssa_kernels::ops::attention::AttentionCall;
@@ -17,8 +17,8 @@ pub(crate) struct SparsitySum {
 }
 
 impl SparsitySum {
-    /// The share of full attention that lies on the selected tokens is `exp(lse_sparse -
-    /// lse_full)`: both softmax have the same numerators there.
+    /// The full-attention weight on the selected tokens is `exp(lse_sparse - lse_full)`, because
+    /// both softmaxes have the same numerators there.
     fn add(
         &mut self,
         lse_full: &Tensor,
@@ -29,7 +29,7 @@ impl SparsitySum {
         let (full, sparse) = (lse_full.to_vec()?, lse_sparse.to_vec()?);
         let rows = full.chunks(heads).zip(sparse.chunks(heads));
         for ((full, sparse), _) in rows.zip(valid).filter(|(_, valid)| **valid) {
-            // Where everything is selected, rounding may put the share a little above 1.
+            // If everything is selected, rounding may put the result slightly above 1.
             let share = |(full, sparse): (&f32, &f32)| {
                 (f64::from(*sparse) - f64::from(*full)).exp().min(1.0)
             };
@@ -39,14 +39,14 @@ impl SparsitySum {
         Ok(())
     }
 
-    /// The mean so far; none before the first token.
+    /// The mean so far; `None` before the first token.
     pub(crate) fn mean(&self) -> Option<f64> {
         (self.pairs > 0).then(|| self.sum / self.pairs as f64)
     }
 }
 
-/// A forward pass that also adds the attention sparsity of every layer if `selection` chose the
-/// blocks. Returns the final hidden states.
+/// Runs a forward pass and adds the attention sparsity of every layer, with the blocks of
+/// `selection`. Returns the final hidden states.
 pub(crate) fn forward_with_sparsity(
     model: &Model,
     batch: &EvalBatch,

@@ -1,4 +1,4 @@
-//! The summary of a training run, for programs.
+//! The machine-readable summary of a training run.
 
 use std::path::Path;
 
@@ -12,7 +12,7 @@ use crate::{Analysis, Perplexity, Result};
 pub struct Summary {
     /// Version of the program.
     pub version: String,
-    /// Git commit the program was built from, or `unknown`.
+    /// Git commit of the build, or `unknown`.
     pub commit: String,
     /// `run.name` of the configuration.
     pub run: String,
@@ -20,19 +20,19 @@ pub struct Summary {
     pub command: String,
     /// When the run started, in UTC (RFC 3339).
     pub started: String,
-    /// The machine it ran on.
+    /// The machine.
     pub machine: Machine,
-    /// The device that computed, with the name of a GPU.
+    /// The device, with the name of a GPU.
     pub device: String,
     /// Seed of the run.
     pub seed: u64,
-    /// The names of the corpora that were trained on.
+    /// The names of the training corpora.
     pub data: Vec<String>,
-    /// The names of what was measured on.
+    /// The names of the held-out data.
     pub held_out: Vec<String>,
-    /// What was trained.
+    /// The attention method.
     pub method: Method,
-    /// The budget of sparse attention in training; `None` for a method that has none.
+    /// The sparse attention budget in training; `None` for methods without one.
     pub trained_budget: Option<SparseBudget>,
     /// Parameters of the model, tied ones counted once.
     pub parameters: usize,
@@ -44,29 +44,29 @@ pub struct Summary {
     pub train_seconds: f64,
     /// `train_tokens / train_seconds`.
     pub tokens_per_second: f64,
-    /// Bits per byte of the held-out text if every byte is predicted by its frequency in the
-    /// training text alone; `None` if the run was not evaluated.
+    /// Bits per byte of the held-out text for a byte unigram model of the training text; `None` if
+    /// the run was not evaluated.
     pub baseline_bits_per_byte: Option<f64>,
     /// Results on the held-out text; `None` if the run was not evaluated.
     pub evaluation: Option<Perplexity>,
-    /// Full and sparse attention layer by layer, at the trained budget where there is one; `None`
-    /// if the run was not evaluated.
+    /// Full and sparse attention layer by layer, at the training budget if there is one; `None` if
+    /// the run was not evaluated.
     pub analysis: Option<Analysis>,
     /// The resolved configuration, as in `config.toml`.
     pub config: serde_json::Value,
 }
 
-/// Where a run took place.
+/// The machine of a run.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Machine {
     /// Name of the processor.
     pub cpu: String,
-    /// Threads computed with.
+    /// Number of compute threads.
     pub threads: usize,
 }
 
 impl Machine {
-    /// This machine, computing with `threads` threads.
+    /// This machine, with `threads` compute threads.
     pub fn current(threads: usize) -> Self {
         let cpu = std::fs::read_to_string("/proc/cpuinfo").ok().as_deref().and_then(cpu_name);
         Self {
@@ -77,7 +77,7 @@ impl Machine {
 }
 
 impl Summary {
-    /// Writes the summary as indented JSON; the file appears when it is whole.
+    /// Writes the summary atomically as indented JSON.
     ///
     /// # Errors
     /// [`EvalError::File`](crate::EvalError::File) if the file cannot be written.
@@ -86,7 +86,7 @@ impl Summary {
     }
 }
 
-/// The name in Linux's description of the processors; other systems have no such file.
+/// The processor name in Linux's `/proc/cpuinfo`; other systems have no such file.
 fn cpu_name(cpuinfo: &str) -> Option<String> {
     let (_, name) = cpuinfo.lines().find(|line| line.starts_with("model name"))?.split_once(':')?;
     Some(name.trim().to_owned())

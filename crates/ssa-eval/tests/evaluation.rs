@@ -1,5 +1,4 @@
-//! Perplexity and analysis of small random models: against direct computation, and what must not
-//! change them.
+//! Perplexity and analysis of small random models: against direct computation, and invariants.
 
 #![allow(
     clippy::unwrap_used,
@@ -16,7 +15,7 @@ use ssa_model::{
     AttentionMode, Method, Model, ModelConfig, ModelSettings, RopeScaling, SparseBudget,
 };
 
-/// A model of bytes with weights large enough for attention to be far from uniform.
+/// A byte model with weights large enough that attention is far from uniform.
 fn model(method: Method) -> Model {
     let settings = ModelSettings {
         vocab_size: 257,
@@ -32,6 +31,9 @@ fn model(method: Method) -> Model {
         max_position_embeddings: 64,
         initializer_range: 0.4,
         tie_word_embeddings: true,
+        gated: true,
+        qkv_bias: false,
+        qk_norm: false,
         budget: SparseBudget::new(4, 2).unwrap(),
         window_size: if method.uses_window() { 6 } else { 0 },
         attention_method: method,
@@ -41,7 +43,7 @@ fn model(method: Method) -> Model {
     Model::init(ModelConfig::new(settings).unwrap(), 3).unwrap()
 }
 
-/// Documents of several lengths; with their ends 147 tokens: the last row of 64 is padded.
+/// Documents of several lengths, 147 tokens including their ends: the last row of 64 is padded.
 fn documents() -> Vec<Document> {
     let document = |index: usize| {
         let byte = |position: usize| b'a' + ((position * (index + 3) + position / 5) % 23) as u8;
@@ -84,7 +86,7 @@ fn the_loss_is_that_of_the_fused_head() {
         targets += batch.labels.iter().filter(|&&label| label >= 0).count();
     }
     let found = evaluate(&model, 2, &["4x2"]).unwrap();
-    // Every byte but the first of each document is a target, and so is the end of each.
+    // Every byte except the first of each document is a target, and so is the end of each document.
     assert_eq!((found.targets, found.bytes, found.rows), (143, 143, 3));
     assert_eq!(targets, found.targets);
     let sparse = found.at("4x2".parse().unwrap()).unwrap();
@@ -163,11 +165,11 @@ fn the_theory_holds_in_every_layer() {
         [AttentionMode::Full, AttentionMode::Sparse].map(|mode| analysis.under(mode).unwrap());
     assert_eq!(full.layers[0], sparse.layers[0]);
     assert_ne!(full.layers[1], sparse.layers[1]);
-    // The perplexity of the trained budget is measured on the same hidden states.
+    // The perplexity at the training budget is measured on the same hidden states.
     let found = evaluate(&model, 2, &["4x2"]).unwrap();
     let result = found.at(budget).unwrap();
     assert!((result.kl_full_sparse.unwrap() - analysis.kl_full_sparse.unwrap()).abs() < 1e-12);
-    // One is computed from two logarithms, the other weight by weight.
+    // One is computed from two log-sum-exps, the other from single weights.
     assert!((result.attention_sparsity.unwrap() - sparse.overall.attention_sparsity).abs() < 1e-5);
 }
 

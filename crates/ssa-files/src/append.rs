@@ -1,4 +1,4 @@
-//! Files that only grow, record by record.
+//! Append-only files of records.
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
@@ -9,9 +9,9 @@ use crate::directory::sync_parent;
 use crate::intercept::perform;
 use crate::operation::Operation;
 
-/// A file that is appended to. Every record is handed to the system before the call returns, so
-/// that others can follow and a crash of the process loses nothing; [`sync`](Self::sync) makes
-/// them outlast a power failure.
+/// An append-only file. Every record reaches the operating system before the call returns, so
+/// readers can follow and a crash of the process loses nothing. After [`sync`](Self::sync) the
+/// records survive a power failure.
 #[derive(Debug)]
 pub struct AppendFile {
     path: PathBuf,
@@ -19,7 +19,7 @@ pub struct AppendFile {
 }
 
 impl AppendFile {
-    /// Opens a file, or creates it.
+    /// Opens or creates a file.
     ///
     /// # Errors
     /// [`FileError`](crate::FileError) names the file.
@@ -30,7 +30,7 @@ impl AppendFile {
     /// Creates a file.
     ///
     /// # Errors
-    /// As [`open`](Self::open); of kind [`io::ErrorKind::AlreadyExists`] if the file exists.
+    /// Same as [`open`](Self::open); of kind [`io::ErrorKind::AlreadyExists`] if the file exists.
     pub fn create_new(path: &Path) -> Result<Self> {
         Self::open_with(path, File::options().create_new(true))
     }
@@ -50,13 +50,13 @@ impl AppendFile {
     /// Appends a record.
     ///
     /// # Errors
-    /// [`FileError`](crate::FileError), for example on a full disk; then a part of the record may
-    /// be in the file.
+    /// [`FileError`](crate::FileError), for example on a full disk; the file may then end with a
+    /// partial record.
     pub fn append(&mut self, record: &[u8]) -> Result<()> {
         perform(Operation::Write, &self.path, || self.file.write_all(record))
     }
 
-    /// Cuts the file to its first bytes.
+    /// Truncates the file.
     ///
     /// # Errors
     /// [`FileError`](crate::FileError) names the file.

@@ -1,4 +1,4 @@
-//! Directories, and names in them.
+//! Directories and the names in them.
 
 use std::ffi::OsString;
 use std::fs::{self, File};
@@ -13,13 +13,13 @@ use crate::operation::Operation;
 /// Creates one directory, whose parent must exist.
 ///
 /// # Errors
-/// [`FileError`]; of kind [`ErrorKind::AlreadyExists`] if there is something of this name.
+/// [`FileError`]; of kind [`ErrorKind::AlreadyExists`] if the name exists.
 pub fn create_directory(path: &Path) -> Result<()> {
     perform(Operation::CreateDirectory, path, || fs::create_dir(path))?;
     sync_parent(path)
 }
 
-/// Creates a directory and its parents, as far as they do not exist.
+/// Creates a directory and its missing parents.
 ///
 /// # Errors
 /// [`FileError`] names the directory that cannot be created.
@@ -29,14 +29,14 @@ pub fn create_directories(path: &Path) -> Result<()> {
     }
     path.parent().map_or(Ok(()), create_directories)?;
     match create_directory(path) {
-        // Another process was faster.
+        // Another process created it.
         Err(error) if error.source.kind() == ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
         result => result,
     }
 }
 
-/// Renames a file or directory. As the system's own rename, it replaces a file or an empty
-/// directory of the new name.
+/// Renames a file or directory. Like the system call, it replaces a file or an empty directory of
+/// the new name.
 ///
 /// # Errors
 /// [`FileError`] names the new path.
@@ -48,8 +48,8 @@ pub fn rename(from: &Path, to: &Path) -> Result<()> {
     sync_parent(to)
 }
 
-/// Waits until the names in a directory are on disk. Does nothing where the system or the file
-/// system cannot sync a directory.
+/// Waits until the names in a directory are on disk. Does nothing if the system or the file system
+/// cannot sync a directory.
 ///
 /// # Errors
 /// [`FileError`] names the directory.
@@ -65,7 +65,7 @@ pub fn sync_directory(path: &Path) -> Result<()> {
     if cfg!(unix) { perform(Operation::SyncDirectory, path, sync) } else { Ok(()) }
 }
 
-/// Syncs the directory that a name is in.
+/// Syncs the parent directory of a path.
 pub(crate) fn sync_parent(path: &Path) -> Result<()> {
     path.parent().map_or(Ok(()), sync_directory)
 }
@@ -78,7 +78,7 @@ pub fn remove_file(path: &Path) -> Result<()> {
     perform(Operation::Remove, path, || absent_is_fine(fs::remove_file(path)))
 }
 
-/// Removes files of a directory, and the directory if nothing else is in it.
+/// Removes files of a directory, and the directory if it is empty afterwards.
 ///
 /// # Errors
 /// [`FileError`] names the file.
@@ -87,7 +87,7 @@ pub fn remove_files(directory: &Path, names: &[&str]) -> Result<()> {
     remove_directory_if_empty(directory)
 }
 
-/// Removes a directory, unless it does not exist or something is in it.
+/// Removes a directory if it exists and is empty.
 ///
 /// # Errors
 /// [`FileError`] names the directory.
@@ -120,7 +120,7 @@ fn absent_is_fine(result: io::Result<()>) -> io::Result<()> {
     }
 }
 
-/// The names in a directory, in no order; empty if it does not exist.
+/// The names in a directory, unsorted; empty if it does not exist.
 pub(crate) fn entries(directory: &Path) -> Result<Vec<OsString>> {
     let list = || match fs::read_dir(directory) {
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(vec![]),

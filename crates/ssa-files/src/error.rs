@@ -9,7 +9,7 @@ use crate::operation::Operation;
 #[derive(Debug, thiserror::Error)]
 #[error("cannot {operation} {}: {source}{}", path.display(), self.hint())]
 pub struct FileError {
-    /// What was tried.
+    /// The failed operation.
     pub operation: Operation,
     /// The file or directory.
     pub path: PathBuf,
@@ -18,22 +18,22 @@ pub struct FileError {
 }
 
 impl FileError {
-    /// For `map_err`: adds what was tried, and on which file, to an error of the system.
+    /// For `map_err`: adds the operation and the file to an I/O error.
     pub fn at(operation: Operation, path: &Path) -> impl FnOnce(io::Error) -> Self {
         move |source| Self { operation, path: path.to_owned(), source }
     }
 
-    /// What to do about it, as a line of its own; empty if there is nothing to say.
+    /// The hint line; empty if there is no remedy.
     fn hint(&self) -> &'static str {
         match self.source.kind() {
             ErrorKind::StorageFull | ErrorKind::QuotaExceeded => {
                 "\nhint: free some space, or use a directory on another disk"
             }
             ErrorKind::FileTooLarge => {
-                "\nhint: raise the limit on the size of files (`ulimit -f`), or use another disk"
+                "\nhint: raise the file size limit (`ulimit -f`), or use another disk"
             }
             ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => {
-                "\nhint: check the permissions, or use a directory that you may write to"
+                "\nhint: check the permissions, or use a writable directory"
             }
             ErrorKind::NotADirectory | ErrorKind::AlreadyExists => {
                 "\nhint: use a path whose parents are directories"

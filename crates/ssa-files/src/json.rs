@@ -1,4 +1,4 @@
-//! JSON: whole files, and logs of one value a line.
+//! JSON files, and logs with one JSON value per line.
 
 use std::fs;
 use std::io::{self, ErrorKind};
@@ -12,7 +12,7 @@ use crate::error::FileError;
 use crate::operation::Operation;
 use crate::staged::write;
 
-/// Replaces a file by a value as indented JSON.
+/// Replaces a file atomically with a value as indented JSON.
 ///
 /// # Errors
 /// [`FileError`] names the file.
@@ -21,15 +21,15 @@ pub fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {
     write(path, text.map_err(FileError::at(Operation::Write, path))? + "\n")
 }
 
-/// A log of one JSON value a line.
+/// A log with one JSON value per line.
 #[derive(Debug)]
 pub struct JsonLines {
     file: AppendFile,
 }
 
 impl JsonLines {
-    /// Opens a log, or starts it. A line that a killed process left unfinished is ended, so that it
-    /// does not swallow the next one.
+    /// Opens or creates a log. An unfinished line of a killed process is ended, so that it does not
+    /// merge with the next one.
     ///
     /// # Errors
     /// [`FileError`] names the file.
@@ -42,7 +42,7 @@ impl JsonLines {
         Ok(Self { file })
     }
 
-    /// Opens a log, or starts it, and cuts it to its first bytes.
+    /// Opens or creates a log and truncates it.
     ///
     /// # Errors
     /// [`FileError`] names the file.
@@ -71,16 +71,16 @@ impl JsonLines {
     }
 }
 
-/// What a log holds.
+/// The content of a log.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Lines {
-    /// The whole lines, each with its end.
+    /// The complete lines, each with its newline.
     pub text: String,
-    /// Whether a line follows that a killed process left unfinished.
+    /// Whether an unfinished line of a killed process follows.
     pub has_unfinished: bool,
 }
 
-/// Reads a log; one that does not exist is empty.
+/// Reads a log; a missing file is empty.
 ///
 /// # Errors
 /// [`FileError`] names the file.
@@ -92,7 +92,7 @@ pub fn read_lines(path: &Path) -> Result<Lines> {
         };
         let whole = bytes.iter().rposition(|&byte| byte == b'\n').map_or(0, |last| last + 1);
         let has_unfinished = whole < bytes.len();
-        // First, since a line can be cut within a character.
+        // Done first, because a line can be truncated within a character.
         bytes.truncate(whole);
         let text = String::from_utf8(bytes)
             .map_err(|error| io::Error::new(ErrorKind::InvalidData, error))?;

@@ -1,20 +1,20 @@
-//! Files that survive a crash: whole-file writes, checksums, locks and JSON lines; and reading.
+//! Crash-safe files: atomic writes, checksums, locks and JSON lines.
 //!
 //! ```text
-//! StagedFile, write, write_json   a file is replaced as a whole, or not at all
-//! AppendFile, JsonLines           a log grows by whole records
-//! create_directory, rename, ...   names that outlast a power failure
-//! Sha256                          checksums, in the form that `sha256sum` prints
+//! StagedFile, write, write_json   a file is replaced atomically
+//! AppendFile, JsonLines           a log grows by complete records
+//! create_directory, rename, ...   names that survive a power failure
+//! Sha256                          checksums in the format of `sha256sum`
 //! Lock                            one process at a time
-//! open, read                      files that somebody names: no pipe or device without an end
-//! intercept                       hooks that tests use to fail or to stop at any operation
+//! open, read                      reading with an end: no idle pipes, no devices
+//! intercept                       hooks for tests to fail or stop at any operation
 //! ```
 //!
 //! # Durability
 //! There is one level. A new or replaced file is on disk under its name when the call returns: its
 //! content is synced before the rename, its directory after it, and a failed sync is an error. The
 //! same holds for a created directory and for a rename. An appended record is on disk after
-//! [`AppendFile::sync`]. Removals are not synced: a removed file may come back after a power
+//! [`AppendFile::sync`]. Removals are not synced: a removed file may reappear after a power
 //! failure, so nothing may depend on its absence.
 //!
 //! Every error of writing is a [`FileError`], which names the operation and the file.

@@ -10,8 +10,8 @@ use crate::operation::Operation;
 use crate::staged::write;
 use crate::temporary;
 
-/// Makes the symbolic link `link` to `target`, instead of one that is there. Where the file system
-/// has no links, `link` becomes a file that holds the target.
+/// Creates or replaces the symbolic link `link` to `target`. On file systems without links, `link`
+/// becomes a file that contains the target.
 ///
 /// # Errors
 /// [`FileError`](crate::FileError) names the link.
@@ -31,7 +31,7 @@ pub fn replace_link(target: &str, link: &Path) -> Result<()> {
     }
 }
 
-/// FAT and some network file systems say so by one of these.
+/// FAT and some network file systems report one of these.
 fn has_no_links(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::Unsupported | ErrorKind::PermissionDenied)
 }

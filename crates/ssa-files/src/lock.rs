@@ -9,11 +9,11 @@ use crate::error::FileError;
 use crate::intercept::perform;
 use crate::operation::Operation;
 
-/// A locked file, until the value is dropped.
+/// A lock on a file, held until the value is dropped.
 ///
-/// The lock is the operating system's, so it ends with the process however that ends, and the file
-/// alone means nothing; the number in it shows people which process holds the lock. On a file
-/// system without locks every process gets one.
+/// The operating system holds the lock, so it always ends with the process, and a leftover file
+/// means nothing. The process ID in the file tells users who holds the lock. On a file system
+/// without locks every process gets one.
 #[derive(Debug)]
 pub struct Lock {
     path: PathBuf,
@@ -28,7 +28,7 @@ pub enum LockError {
     Held {
         /// The locked file.
         path: PathBuf,
-        /// ID of the process, as the file has it.
+        /// Process ID in the file.
         holder: String,
     },
     /// The file cannot be opened or written.
@@ -53,7 +53,7 @@ impl Lock {
                     return Err(LockError::Held { path: path.to_owned(), holder: holder(file) });
                 }
             }
-            // The holder before may have removed the file after it was opened here.
+            // The previous holder may have removed the file after it was opened here.
             if !is_name_of(path, &file).map_err(FileError::at(Operation::Lock, path))? {
                 continue;
             }
@@ -71,8 +71,8 @@ impl Lock {
         &self.path
     }
 
-    /// Whether the path still names the locked file. If not, someone has removed or replaced it,
-    /// and another process can hold a lock of the same path.
+    /// Whether the path still names the locked file. If not, it was removed or replaced, and
+    /// another process may hold a lock on the same path.
     ///
     /// # Errors
     /// [`FileError`] names the file.
@@ -82,16 +82,16 @@ impl Lock {
 }
 
 impl Drop for Lock {
-    /// Closing the file is not enough where a child process holds a copy of it, if only until it
-    /// runs its own program.
+    /// Closing the file is not enough if a child process holds a copy of it, even if only until it
+    /// calls exec.
     fn drop(&mut self) {
-        // What cannot be unlocked is unlocked by the end of the process.
+        // If unlocking fails, the end of the process unlocks the file.
         let _ = self.file.unlock();
     }
 }
 
-/// The ID of the process that holds a lock, from its file. Only messages use it, so a file that
-/// cannot be read is no error.
+/// The ID of the process that holds a lock, from its file. It is only for messages, so an
+/// unreadable file is not an error.
 fn holder(mut file: File) -> String {
     let mut text = String::new();
     let _ = file.read_to_string(&mut text);
@@ -115,7 +115,7 @@ fn is_same(left: &fs::Metadata, right: &fs::Metadata) -> bool {
     (left.dev(), left.ino()) == (right.dev(), right.ino())
 }
 
-/// Elsewhere an open file cannot be replaced.
+/// On other systems an open file cannot be replaced.
 #[cfg(not(unix))]
 fn is_same(_left: &fs::Metadata, _right: &fs::Metadata) -> bool {
     true
@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn a_copy_of_the_file_does_not_prolong_the_lock() {
+    fn a_copy_of_the_file_does_not_extend_the_lock() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("lock");
         let lock = Lock::take(&path).unwrap();
@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn the_file_of_a_dead_process_is_no_lock() {
+    fn the_file_of_a_dead_process_is_not_a_lock() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("lock");
         fs::write(&path, "4194304999\n").unwrap();
@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lock_whose_file_is_gone_is_not_intact() {
+    fn a_lock_whose_file_was_removed_is_not_intact() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("lock");
         let lock = Lock::take(&path).unwrap();

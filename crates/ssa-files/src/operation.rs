@@ -1,4 +1,4 @@
-//! What this crate does to a file system.
+//! File system operations of this crate.
 
 use std::fmt;
 
@@ -9,13 +9,13 @@ pub enum Operation {
     Read,
     /// Creates a file, or opens one to append to it.
     Create,
-    /// Writes or appends bytes, or cuts a file.
+    /// Writes or appends bytes, or truncates a file.
     Write,
     /// Waits until the content of a file is on disk.
     Sync,
-    /// Gives a file or directory its name.
+    /// Renames a file or directory.
     Rename,
-    /// Makes a symbolic link.
+    /// Creates a symbolic link.
     Link,
     /// Creates a directory.
     CreateDirectory,
@@ -31,7 +31,7 @@ impl fmt::Display for Operation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Read => "read",
-            // Whichever of them fails, the file could not be written.
+            // If any of these fails, the file could not be written.
             Self::Create | Self::Write | Self::Sync | Self::Rename | Self::Link => "write",
             Self::CreateDirectory => "create the directory",
             Self::SyncDirectory => "sync the directory",

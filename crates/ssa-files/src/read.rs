@@ -1,4 +1,4 @@
-//! Reading files that somebody names: never without end.
+//! Reading files that the user names, without blocking or reading forever.
 
 use std::fs::{File, Metadata};
 use std::io::{self, ErrorKind, Read};
@@ -7,14 +7,13 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
-/// How long a named pipe may have no writer.
+/// How long to wait for a writer of a named pipe.
 const PIPE_WAIT: Duration = Duration::from_secs(10);
 
-/// Opens a file, or a named pipe if something writes to it within ten seconds.
+/// Opens a file, or a named pipe if it gets a writer within ten seconds.
 ///
 /// # Errors
-/// As [`File::open`]; also for a pipe that nobody writes to, and for a device, which may have no
-/// end.
+/// As [`File::open`]; also for a pipe without a writer, and for a device, which may be endless.
 pub fn open(path: &Path) -> io::Result<File> {
     let metadata = path.metadata()?;
     if metadata.is_file() || metadata.is_dir() {
@@ -25,9 +24,10 @@ pub fn open(path: &Path) -> io::Result<File> {
     }
     let (sender, receiver) = mpsc::channel();
     let path = path.to_owned();
-    // Opening a pipe waits for a writer: the thread that does so is left behind.
+    // Opening a pipe blocks until there is a writer, so a separate thread does it and may be left
+    // waiting.
     thread::spawn(move || sender.send(File::open(path)));
-    let nobody = || io::Error::other("a pipe that nobody writes to");
+    let nobody = || io::Error::other("a pipe without a writer");
     receiver.recv_timeout(PIPE_WAIT).unwrap_or_else(|_| Err(nobody()))
 }
 

@@ -1,4 +1,4 @@
-//! Files that appear under their name only when they are whole.
+//! Atomic file writes.
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -11,11 +11,11 @@ use crate::intercept::{announce, perform};
 use crate::operation::Operation;
 use crate::{Result, temporary};
 
-/// A file that is being written, under a temporary name in the directory of its own.
+/// A file being written under a temporary name in its final directory.
 ///
-/// [`commit`](Self::commit) gives it its name, replacing a file that is there. A value that is
-/// dropped before leaves nothing. A process that is killed leaves the temporary file, for
-/// [`remove_leftovers`](crate::remove_leftovers) to find.
+/// [`commit`](Self::commit) renames it to its final name and replaces an existing file. Dropping
+/// the value earlier removes the temporary file. A killed process leaves it for
+/// [`remove_leftovers`](crate::remove_leftovers).
 #[derive(Debug)]
 pub struct StagedFile {
     path: PathBuf,
@@ -23,25 +23,25 @@ pub struct StagedFile {
 }
 
 impl StagedFile {
-    /// Starts to write the file `path`.
+    /// Starts writing the file `path`.
     ///
     /// # Errors
     /// [`FileError`], for example if the directory does not exist.
     pub fn create(path: &Path) -> Result<Self> {
-        let temporary = perform(Operation::Create, path, || temporary::create_beside(path))?;
+        let temporary = perform(Operation::Create, path, || temporary::create_sibling(path))?;
         Ok(Self { path: path.to_owned(), temporary })
     }
 
-    /// The name that the file will have.
+    /// The final path of the file.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Gives the file its name. It is then on disk, and so is its name.
+    /// Renames the file to its final name. File and name are then on disk.
     ///
     /// # Errors
-    /// [`FileError`] names the file. An old file of this name is then untouched, unless only its
-    /// directory could not be synced.
+    /// [`FileError`] names the file. An existing file of this name is then unchanged, unless only
+    /// the sync of the directory failed.
     pub fn commit(self) -> Result<()> {
         let Self { path, temporary } = self;
         perform(Operation::Sync, &path, || temporary.as_file().sync_all())?;
@@ -62,18 +62,18 @@ impl Write for StagedFile {
     }
 }
 
-/// Replaces a file as a whole.
+/// Replaces a file atomically.
 ///
 /// # Errors
-/// As [`StagedFile`].
+/// Same as [`StagedFile`].
 pub fn write(path: &Path, bytes: impl AsRef<[u8]>) -> Result<()> {
     write_with(path, |file| file.write_all(bytes.as_ref()))
 }
 
-/// Replaces a file as a whole by what a function writes.
+/// Replaces a file atomically with the output of a function.
 ///
 /// # Errors
-/// As [`StagedFile`]; what the function returns.
+/// Same as [`StagedFile`], and any error of the function.
 pub fn write_with(
     path: &Path,
     write: impl FnOnce(&mut StagedFile) -> io::Result<()>,

@@ -1,8 +1,8 @@
-//! SHA-256, in the form of `sha256sum`.
+//! SHA-256 in the format of `sha256sum`.
 //!
-//! SHA-256 and not a CRC: anybody can check a copied file with a standard tool, the sum tells two
-//! files apart as well as it finds flipped bits, and the processors of the last years compute it
-//! faster than disks write.
+//! SHA-256 instead of a CRC: anyone can check a copied file with a standard tool, the checksum
+//! identifies files in addition to detecting bit flips, and recent processors compute it faster
+//! than disks write.
 
 use std::fmt;
 use std::fs::File;
@@ -27,14 +27,14 @@ pub struct Sha256(sha2::Sha256);
 pub struct Sha256Sum([u8; 32]);
 
 impl Sha256 {
-    /// The checksum of some bytes.
+    /// Computes the checksum of bytes.
     pub fn of(bytes: impl AsRef<[u8]>) -> Sha256Sum {
         let mut sum = Self::default();
         sum.update(bytes);
         sum.finish()
     }
 
-    /// The checksum of a file, which is read in pieces.
+    /// Computes the checksum of a file, read in chunks.
     ///
     /// # Errors
     /// [`FileError`] names the file.
@@ -57,7 +57,7 @@ impl Sha256 {
         self.0.update(bytes);
     }
 
-    /// The checksum of all bytes.
+    /// Returns the checksum of all bytes.
     pub fn finish(self) -> Sha256Sum {
         Sha256Sum(self.0.finalize().into())
     }
@@ -76,7 +76,7 @@ impl fmt::Display for Sha256Sum {
     }
 }
 
-/// Two hexadecimal digits for each byte.
+/// Formats bytes as hexadecimal digits.
 pub fn hexadecimal(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

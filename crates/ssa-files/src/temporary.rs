@@ -1,4 +1,4 @@
-//! The names of files that do not have their own yet, and the files that killed writers leave.
+//! Temporary file names, and leftovers of killed writers.
 
 use std::fs::{self, File, TryLockError};
 use std::io::{self, ErrorKind};
@@ -11,46 +11,45 @@ use crate::directory::{entries, remove_file};
 use crate::error::FileError;
 use crate::operation::Operation;
 
-/// Every temporary name is this and [`RANDOM_CHARACTERS`] random letters and digits. A name that is
-/// taken is never used.
+/// Every temporary name is this prefix and [`RANDOM_CHARACTERS`] random letters and digits. An
+/// existing name is never used.
 const PREFIX: &str = ".ssa-partial-";
 const RANDOM_CHARACTERS: usize = 12;
 
-/// Finds a temporary name that is free.
+/// Finds an unused temporary name.
 pub(crate) fn name() -> Builder<'static, 'static> {
     let mut builder = Builder::new();
     builder.prefix(PREFIX).suffix("").rand_bytes(RANDOM_CHARACTERS);
     builder
 }
 
-/// Creates a file under a temporary name in the directory of `path`. It is locked as long as its
+/// Creates a file with a temporary name in the directory of `path`. It stays locked while its
 /// writer lives.
-pub(crate) fn create_beside(path: &Path) -> io::Result<NamedTempFile> {
+pub(crate) fn create_sibling(path: &Path) -> io::Result<NamedTempFile> {
     name().make_in(path.parent().unwrap_or(Path::new("")), create_locked)
 }
 
-/// [`remove_leftovers`] may come between the creation and the lock: then another name is tried.
+/// [`remove_leftovers`] may come between the creation and the lock: then try another name.
 fn create_locked(path: &Path) -> io::Result<File> {
     let file = File::create_new(path)?;
     let is_ours = match file.try_lock() {
         Ok(()) => fs::exists(path)?,
         Err(TryLockError::WouldBlock) => false,
-        // A file system without locks: nobody removes the file.
+        // On a file system without locks, nothing removes the file.
         Err(TryLockError::Error(_)) => true,
     };
     if is_ours { Ok(file) } else { Err(ErrorKind::AlreadyExists.into()) }
 }
 
-/// Whether a name is one that a [`StagedFile`](crate::StagedFile) has before it gets its own.
+/// Whether a name is a temporary name of a [`StagedFile`](crate::StagedFile).
 pub fn is_temporary(name: &str) -> bool {
     name.strip_prefix(PREFIX).is_some_and(|random| {
         random.len() == RANDOM_CHARACTERS && random.bytes().all(|byte| byte.is_ascii_alphanumeric())
     })
 }
 
-/// Removes the temporary files in a directory whose writers were killed. Those of living writers
-/// are locked and stay; where the file system has no locks, all stay. A directory that does not
-/// exist has none.
+/// Removes temporary files of killed writers in a directory. Files of living writers are locked and
+/// stay; on a file system without locks, all stay. A missing directory has none.
 ///
 /// # Errors
 /// [`FileError`] names the file.
@@ -66,12 +65,12 @@ pub fn remove_leftovers(directory: &Path) -> Result<()> {
 fn remove_if_dead(path: &Path) -> Result<()> {
     let is_link = || fs::symlink_metadata(path).is_ok_and(|found| found.is_symlink());
     match File::options().read(true).write(true).open(path) {
-        // Locked until it is removed, so that no writer can take it for its own.
+        // The lock is held until the removal, so that no writer can use the file.
         Ok(file) if file.try_lock().is_ok() => remove_file(path),
         Ok(_) => Ok(()),
-        // A link has such a name for an instant only, so its writer is gone.
+        // A link has such a name only briefly, so its writer is dead.
         Err(_) if is_link() => remove_file(path),
-        // The writer of the file is done.
+        // The writer has finished.
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
         Err(error) => Err(FileError::at(Operation::Read, path)(error)),
     }

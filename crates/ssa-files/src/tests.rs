@@ -15,7 +15,7 @@ fn names(directory: &Path) -> Vec<String> {
     names
 }
 
-/// Makes one operation below a directory fail, for good.
+/// Makes one kind of operation inside a directory fail permanently.
 fn fail(directory: &TempDir, failing: Operation, kind: ErrorKind) {
     let directory = directory.path().to_owned();
     intercept(move |operation, path| {
@@ -25,7 +25,7 @@ fn fail(directory: &TempDir, failing: Operation, kind: ErrorKind) {
 }
 
 #[test]
-fn a_file_is_whole_or_absent() {
+fn a_file_is_complete_or_absent() {
     let directory = tempdir().unwrap();
     let path = directory.path().join("out.bin");
     write(&path, "one").unwrap();
@@ -78,7 +78,7 @@ fn leftovers_of_dead_writers_are_removed() {
     remove_leftovers(&directory.path().join("absent")).unwrap();
 }
 
-/// Writers of one file that do not know of each other, and somebody who clears up all the while.
+/// Concurrent writers of one file, with leftovers removed at the same time.
 #[test]
 fn writers_of_one_file_do_not_disturb_each_other() {
     let directory = tempdir().unwrap();
@@ -161,7 +161,7 @@ fn hooks_see_every_operation_in_order() {
 }
 
 #[test]
-fn what_is_not_there_is_removed_too() {
+fn removing_missing_files_succeeds() {
     let directory = tempdir().unwrap();
     let at = |name: &str| directory.path().join(name);
     remove_file(&at("absent")).unwrap();
@@ -193,7 +193,7 @@ fn links_are_replaced_and_not_followed() {
 }
 
 #[test]
-fn without_links_a_file_holds_the_target() {
+fn without_links_a_file_contains_the_target() {
     let directory = tempdir().unwrap();
     fail(&directory, Operation::Link, ErrorKind::PermissionDenied);
     let link = directory.path().join("latest");
@@ -204,7 +204,7 @@ fn without_links_a_file_holds_the_target() {
 }
 
 #[test]
-fn sums_are_those_of_sha256sum() {
+fn checksums_are_those_of_sha256sum() {
     let abc = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
     assert_eq!(Sha256::of("abc").to_string(), abc);
     assert_eq!(hexadecimal(&Sha256::of("abc").as_bytes()[..2]), abc[..4]);
@@ -217,7 +217,7 @@ fn sums_are_those_of_sha256sum() {
 }
 
 #[test]
-fn an_unfinished_line_does_not_swallow_the_next() {
+fn an_unfinished_line_does_not_merge_with_the_next() {
     let directory = tempdir().unwrap();
     let path = directory.path().join("log.jsonl");
     let read = || read_lines(&path).unwrap();
@@ -236,7 +236,7 @@ fn an_unfinished_line_does_not_swallow_the_next() {
 #[cfg(target_os = "linux")]
 #[test]
 fn a_full_disk_names_the_file() {
-    // A device that refuses every write as a full disk does.
+    // A device on which every write fails like on a full disk.
     let full = Path::new("/dev/full");
     let message = AppendFile::open(full).unwrap().append(b"x").unwrap_err().to_string();
     assert!(message.starts_with("cannot write /dev/full: "), "{message}");

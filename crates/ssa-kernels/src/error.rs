@@ -55,6 +55,27 @@ pub enum KernelError {
         /// Bytes of the device.
         total: usize,
     },
+    /// The host has not enough memory.
+    #[error("{what} cannot be allocated: {} needed", gib(*bytes))]
+    HostMemory {
+        /// What needs it.
+        what: &'static str,
+        /// Its bytes.
+        bytes: usize,
+    },
+    /// A cache of keys and values has no room for more tokens.
+    #[error(
+        "the KV cache is full: {needed} more tokens needed (in whole pages), {free} of {capacity} \
+         free\nhint: make the cache larger, shorten the text, or remove a sequence"
+    )]
+    CacheFull {
+        /// Tokens of the pages needed.
+        needed: usize,
+        /// Tokens of the free pages.
+        free: usize,
+        /// Tokens of all pages.
+        capacity: usize,
+    },
     /// A kernel does not compile: a bug of this program or of the compiler.
     #[error(
         "kernels `{module}` do not compile for {arch}:\n{log}\nhint: report this together with \

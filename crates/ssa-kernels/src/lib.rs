@@ -57,8 +57,10 @@ mod device;
 mod device_cache;
 mod documents;
 mod error;
+pub mod kv_cache;
 pub mod ops;
 mod scalar;
+mod sequences;
 mod tensor;
 
 pub use cuda::Gpu;
@@ -66,6 +68,7 @@ pub use device::{DType, Device};
 pub use documents::Documents;
 pub use error::{KernelError, Refusal};
 pub use scalar::{PendingScalars, Scalar, Scalars};
+pub use sequences::Sequences;
 pub use tensor::Tensor;
 
 /// Result of every fallible function in this crate.

@@ -1,5 +1,5 @@
-//! The attention half of a layer: projections, RoPE, the planned attentions, their gates, and the
-//! output projection.
+//! The attention half of a layer after the projections: the planned attentions, their gates, and
+//! the output projection.
 //!
 //! Every method runs through this code. A [`LayerPlan`] says which attentions a layer computes from
 //! the same q, k and v and which of them feed the next layer; training ssa computes two, feeds one,
@@ -10,15 +10,17 @@ use ssa_kernels::ops::attention::gated_pair::{
 };
 use ssa_kernels::ops::attention::{AttentionCall, AttentionGrads, AttentionMode};
 use ssa_kernels::ops::gate::{GateBranch, gate_apply_bwd, gate_apply_fwd, gate_bwd, gate_fwd};
-use ssa_kernels::ops::linear::{linear_bwd_input, linear_bwd_weight, linear_fwd};
-use ssa_kernels::ops::rope::{RopeTable, rope_bwd, rope_fwd};
+use ssa_kernels::ops::linear::{linear_bwd_input, linear_fwd};
+use ssa_kernels::ops::rope::RopeTable;
 use ssa_kernels::{Documents, Scalar, Tensor};
 
+use crate::gradients::{add_weight_gradient, with_gradient_of};
 use crate::method::{AttentionInputs, LayerPlan, PlannedAttention, SavedAttention};
 use crate::options::{AttentionOptions, DocumentMasking};
+use crate::projection::{Projection, QueryKeyValue};
 use crate::{LayerParameters, Result};
 
-/// What stays the same over all layers of a call.
+/// What all layers of a call share.
 #[derive(Clone, Copy)]
 pub(crate) struct AttentionContext<'a> {
     pub(crate) options: &'a AttentionOptions,
@@ -26,13 +28,12 @@ pub(crate) struct AttentionContext<'a> {
     /// One document per row: what the sparse stream sees under [`DocumentMasking::FullOnly`].
     pub(crate) rows: &'a Documents,
     pub(crate) rope: &'a RopeTable,
-    pub(crate) head_dim: usize,
     /// `head_dim^-0.5`.
     pub(crate) softmax_scale: f32,
 }
 
 impl<'a> AttentionContext<'a> {
-    /// What an attention of a mode computes from.
+    /// The inputs of an attention of a mode.
     fn inputs(&self, qkv: &'a QueryKeyValue, mode: AttentionMode) -> AttentionInputs<'a> {
         let documents = match (self.options.document_masking, mode) {
             (DocumentMasking::Both, _) | (_, AttentionMode::Full) => self.documents,
@@ -47,16 +48,9 @@ impl<'a> AttentionContext<'a> {
     }
 }
 
-/// The inputs of every attention of a layer, after RoPE.
-pub(crate) struct QueryKeyValue {
-    pub(crate) q: Tensor,
-    pub(crate) k: Tensor,
-    pub(crate) v: Tensor,
-}
-
-/// What the backward needs in addition to the normed input.
+/// What the backward pass needs besides the normed input.
 pub(crate) struct AttentionSaved {
-    qkv: QueryKeyValue,
+    projection: Projection,
     gates: Gates,
     branches: Vec<Branch>,
     /// The mode whose gated outputs feed the next layer.
@@ -71,15 +65,16 @@ struct Branch {
     saved: SavedAttention,
 }
 
-/// The sigmoid gates `[B, T, HQ]` in use.
+/// The sigmoid gates `[B, T, HQ]` in use; none in a model without gates.
 struct Gates(Vec<(GateBranch, Tensor)>);
 
 impl Gates {
     fn forward(x: &Tensor, weights: &LayerParameters, plan: &LayerPlan) -> Result<Self> {
         let mut gates = Self(Vec::new());
+        let Some(g_proj) = &weights.g_proj else { return Ok(gates) };
         for branch in plan.attentions().iter().map(|planned| planned.kind.gate()) {
             if gates.0.iter().all(|(present, _)| *present != branch) {
-                gates.0.push((branch, gate_fwd(x, &weights.g_proj, branch)?));
+                gates.0.push((branch, gate_fwd(x, g_proj, branch)?));
             }
         }
         Ok(gates)
@@ -89,39 +84,13 @@ impl Gates {
         Self(other.0.iter().map(|(branch, gate)| (*branch, Tensor::zeros_like(gate))).collect())
     }
 
-    fn get(&self, branch: GateBranch) -> &Tensor {
-        &self.0[self.index(branch)].1
+    fn get(&self, branch: GateBranch) -> Option<&Tensor> {
+        self.0.iter().find(|(present, _)| *present == branch).map(|(_, gate)| gate)
     }
 
-    fn get_mut(&mut self, branch: GateBranch) -> &mut Tensor {
-        let index = self.index(branch);
-        &mut self.0[index].1
+    fn get_mut(&mut self, branch: GateBranch) -> Option<&mut Tensor> {
+        self.0.iter_mut().find(|(present, _)| *present == branch).map(|(_, gate)| gate)
     }
-
-    fn index(&self, branch: GateBranch) -> usize {
-        self.0.iter().take_while(|(present, _)| *present != branch).count()
-    }
-}
-
-/// Projects the normed input `x` `[B, T, hidden]` to q, k and v and rotates q and k.
-pub(crate) fn project(
-    x: &Tensor,
-    weights: &LayerParameters,
-    context: &AttentionContext<'_>,
-) -> Result<QueryKeyValue> {
-    let head_dim = context.head_dim;
-    let heads = |weight: &Tensor| -> Result<Tensor> {
-        let shape = [x.shape()[0], x.shape()[1], weight.shape()[0] / head_dim, head_dim];
-        Ok(linear_fwd(x, weight)?.reshape(shape)?)
-    };
-    let mut qkv = QueryKeyValue {
-        q: heads(&weights.q_proj)?,
-        k: heads(&weights.k_proj)?,
-        v: heads(&weights.v_proj)?,
-    };
-    rope_fwd(&mut qkv.q, context.documents, context.rope)?;
-    rope_fwd(&mut qkv.k, context.documents, context.rope)?;
-    Ok(qkv)
 }
 
 /// Runs the planned attentions on projected inputs and returns the layer's attention output `[B, T,
@@ -130,7 +99,7 @@ pub(crate) fn project(
 /// With `alignment`, a layer of both streams also sums the alignment loss between them.
 pub(crate) fn forward(
     x: &Tensor,
-    qkv: QueryKeyValue,
+    projection: Projection,
     weights: &LayerParameters,
     plan: &LayerPlan,
     context: &AttentionContext<'_>,
@@ -138,12 +107,12 @@ pub(crate) fn forward(
 ) -> Result<(Tensor, AttentionSaved)> {
     let gates = Gates::forward(x, weights, plan)?;
     let compute = |planned: &PlannedAttention| {
-        let saved = planned.kind.forward(&context.inputs(&qkv, planned.mode))?;
+        let saved = planned.kind.forward(&context.inputs(&projection.qkv, planned.mode))?;
         Ok(Branch { mode: planned.mode, gate: planned.kind.gate(), saved })
     };
     let branches = plan.attentions().iter().map(compute).collect::<Result<_>>()?;
     let stream = plan.stream();
-    let mut saved = AttentionSaved { qkv, gates, branches, stream, alignment_sum: None };
+    let mut saved = AttentionSaved { projection, gates, branches, stream, alignment_sum: None };
     let mixed = match (saved.pair(), alignment) {
         (Some(pair), Some(alignment)) => {
             let (mixed, sum) = gated_pair_fwd(&pair, alignment)?;
@@ -164,8 +133,8 @@ fn rows_of_tokens(heads: Tensor) -> Result<Tensor> {
 }
 
 impl AttentionSaved {
-    /// Sum of the alignment loss over the valid tokens, heads and dimensions of this layer. `None` if
-    /// it was not requested or the layer does not compute both streams.
+    /// Takes the sum of the alignment loss over the valid tokens, heads and dimensions of this
+    /// layer. Returns `None` if it was not requested or the layer does not compute both streams.
     pub(crate) fn take_alignment_sum(&mut self) -> Option<Scalar> {
         self.alignment_sum.take()
     }
@@ -175,30 +144,34 @@ impl AttentionSaved {
     fn mixed(&self) -> Result<Tensor> {
         let mut mixed: Option<Tensor> = None;
         for branch in self.branches.iter().filter(|branch| branch.mode == self.stream) {
-            let gated = gate_apply_fwd(branch.saved.out(), self.gates.get(branch.gate))?;
+            let out = branch.saved.out();
+            let gated = match self.gates.get(branch.gate) {
+                Some(gate) => gate_apply_fwd(out, gate)?,
+                None => out.clone(),
+            };
             match &mut mixed {
                 None => mixed = Some(gated),
                 Some(sum) => sum.add_assign(&gated)?,
             }
         }
-        rows_of_tokens(mixed.unwrap_or_else(|| Tensor::zeros_like(&self.qkv.q)))
+        rows_of_tokens(mixed.unwrap_or_else(|| Tensor::zeros_like(&self.projection.qkv.q)))
     }
 
-    /// The outputs of the two streams with their gate, if the layer computed both.
+    /// The outputs of the two streams with their gate, if the layer computed both and has one.
     fn pair(&self) -> Option<GatedPair<'_>> {
         match self.branches.as_slice() {
             [full, sparse] if full.mode != sparse.mode => Some(GatedPair {
                 full: full.saved.out(),
                 sparse: sparse.saved.out(),
-                gate: self.gates.get(full.gate),
+                gate: self.gates.get(full.gate)?,
                 chosen: self.stream,
             }),
             _ => None,
         }
     }
 
-    /// The gradients of the attentions' outputs and of the gates. The alignment comes with the
-    /// factor of its sum in the loss.
+    /// Returns the gradients of the attention outputs and of the gates. `alignment` carries the
+    /// factor of the alignment sum in the loss.
     fn outputs_backward(
         &self,
         dmixed: &Tensor,
@@ -207,17 +180,21 @@ impl AttentionSaved {
         let mut dgates = Gates::zeros_like(&self.gates);
         let mut douts: Vec<Tensor> =
             self.branches.iter().map(|_| Tensor::zeros_like(dmixed)).collect();
-        match (self.pair(), self.branches.as_slice(), douts.as_mut_slice()) {
-            (Some(pair), [full, _], [dfull, dsparse]) => {
-                let dgate = dgates.get_mut(full.gate);
+        let dgate_of_pair = self.branches.first().and_then(|full| dgates.get_mut(full.gate));
+        match (self.pair(), dgate_of_pair, douts.as_mut_slice()) {
+            (Some(pair), Some(dgate), [dfull, dsparse]) => {
                 let grads = GatedPairGrads { dfull, dsparse, dgate };
                 gated_pair_bwd(dmixed, &pair, alignment, scale, grads)?;
             }
-            (_, branches, douts) => {
-                let fed = branches.iter().zip(douts).filter(|(it, _)| it.mode == self.stream);
+            (_, _, douts) => {
+                let fed = self.branches.iter().zip(douts).filter(|(it, _)| it.mode == self.stream);
                 for (branch, dout) in fed {
-                    let (gate, dgate) = (self.gates.get(branch.gate), dgates.get_mut(branch.gate));
-                    gate_apply_bwd(dmixed, branch.saved.out(), gate, dout, dgate)?;
+                    match (self.gates.get(branch.gate), dgates.get_mut(branch.gate)) {
+                        (Some(gate), Some(dgate)) => {
+                            gate_apply_bwd(dmixed, branch.saved.out(), gate, dout, dgate)?;
+                        }
+                        _ => dout.add_assign(dmixed)?,
+                    }
                 }
             }
         }
@@ -226,7 +203,7 @@ impl AttentionSaved {
 
     /// Adds to the weight gradients and returns the gradient of the normed input.
     ///
-    /// `dout` is the gradient of the layer's attention output; `alignment` comes with the factor of
+    /// `dout` is the gradient of the layer's attention output; `alignment` carries the factor of
     /// its sum in the loss.
     pub(crate) fn backward(
         &self,
@@ -237,8 +214,10 @@ impl AttentionSaved {
         alignment: (&PairAlignment<'_>, f32),
         grads: &mut LayerParameters,
     ) -> Result<Tensor> {
-        linear_bwd_weight(dout, &self.mixed()?, &mut grads.o_proj)?;
-        let QueryKeyValue { q, k, v } = &self.qkv;
+        if !grads.o_proj.is_empty() {
+            add_weight_gradient(dout, &self.mixed()?, &mut grads.o_proj)?;
+        }
+        let QueryKeyValue { q, k, v } = &self.projection.qkv;
         let mixed_shape = [x.shape()[0], x.shape()[1], weights.o_proj.shape()[1]];
         let mut dmixed = Tensor::zeros_on(&x.device(), x.dtype(), mixed_shape)?;
         linear_bwd_input(dout, &weights.o_proj, &mut dmixed)?;
@@ -247,25 +226,21 @@ impl AttentionSaved {
         let (douts, dgates) = self.outputs_backward(&dmixed, alignment)?;
         let mut dqkv = AttentionGrads::zeros_like(q, k, v);
         for (branch, dout) in self.branches.iter().zip(&douts) {
-            let inputs = context.inputs(&self.qkv, branch.mode);
+            let inputs = context.inputs(&self.projection.qkv, branch.mode);
             branch.saved.backward(dout, &inputs, &mut dqkv)?;
         }
-        rope_bwd(&mut dqkv.dq, context.documents, context.rope)?;
-        rope_bwd(&mut dqkv.dk, context.documents, context.rope)?;
 
         let mut dx = Tensor::zeros_like(x);
-        for ((branch, gate), (_, dgate)) in self.gates.0.iter().zip(&dgates.0) {
-            gate_bwd(dgate, gate, x, &weights.g_proj, *branch, &mut dx, &mut grads.g_proj)?;
+        if let (Some(g_proj), Some(dg_proj)) = (&weights.g_proj, &mut grads.g_proj) {
+            with_gradient_of(g_proj, dg_proj, |dg_proj| {
+                for ((branch, gate), (_, dgate)) in self.gates.0.iter().zip(&dgates.0) {
+                    gate_bwd(dgate, gate, x, g_proj, *branch, &mut dx, dg_proj)?;
+                }
+                Ok(())
+            })?;
         }
-        for (dhead, weight, dweight) in [
-            (dqkv.dq, &weights.q_proj, &mut grads.q_proj),
-            (dqkv.dk, &weights.k_proj, &mut grads.k_proj),
-            (dqkv.dv, &weights.v_proj, &mut grads.v_proj),
-        ] {
-            let dhead = dhead.reshape([x.shape()[0], x.shape()[1], weight.shape()[0]])?;
-            linear_bwd_weight(&dhead, x, dweight)?;
-            linear_bwd_input(&dhead, weight, &mut dx)?;
-        }
+        let positions = (context.documents, context.rope);
+        self.projection.backward(dqkv, x, weights, positions, &mut dx, grads)?;
         Ok(dx)
     }
 }

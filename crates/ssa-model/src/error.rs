@@ -10,27 +10,27 @@ use ssa_kernels::ops::attention::AttentionMode;
 use ssa_kernels::ops::attention::selection::InvalidBudget;
 use ssa_names::UnknownName;
 
-/// What was wrong with a configuration, a checkpoint or the input of a model.
+/// What is wrong with a configuration, a checkpoint or the input of a model.
 ///
-/// Every message is complete: it names the file, tensor or key, and contains the reason the
-/// operating system or parser gave. Hence no variant has a `source` that would repeat it.
+/// Every message names the file, tensor or key and includes the reason from the operating system or
+/// parser. No variant has a `source`, which would repeat the reason.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ModelError {
     /// A file or folder could not be written.
     #[error(transparent)]
     File(#[from] FileError),
-    /// The operating system refused to read a file.
+    /// A file could not be read.
     #[error("cannot {action} {}: {reason}", path.display())]
     Io {
-        /// What was tried.
+        /// The failed action.
         action: &'static str,
         /// The file or folder.
         path: PathBuf,
         /// The reason.
         reason: std::io::Error,
     },
-    /// A JSON file is cut short or lacks what it must hold.
+    /// A JSON file is truncated or incomplete.
     #[error("cannot parse {}: {reason}", path.display())]
     Json {
         /// The file.
@@ -38,22 +38,22 @@ pub enum ModelError {
         /// The parser's reason, with line and column.
         reason: serde_json::Error,
     },
-    /// A key of a configuration is missing or has a value that no model can have.
+    /// A configuration key is missing or invalid.
     #[error("{origin}: `{key}` is {value}, expected {expected}")]
     Config {
-        /// The file the key was read from, or `model configuration` where there is no file.
+        /// The file the key was read from, or `model configuration` without a file.
         origin: String,
-        /// The key, with a dot before the key of an inner object.
+        /// The key; keys of nested objects are joined by dots.
         key: String,
         /// The value found, or `missing`.
         value: String,
         /// The values allowed.
         expected: String,
     },
-    /// A word is not one of the names of a setting.
+    /// An unknown name of a preset or setting.
     #[error(transparent)]
     UnknownName(#[from] UnknownName),
-    /// A folder has no weights that this crate can read.
+    /// A folder has no weights in a supported format.
     #[error(
         "{} has neither model.safetensors nor model.safetensors.index.json\n\
          hint: convert weights in other formats (pytorch_model.bin) to safetensors first",
@@ -63,7 +63,7 @@ pub enum ModelError {
         /// The folder.
         path: PathBuf,
     },
-    /// A weight file is cut short, or was never one.
+    /// A weight file is truncated, or is not a safetensors file.
     #[error(
         "{} is corrupt or not a safetensors file: {problem}\nhint: download or copy it again",
         path.display()
@@ -71,10 +71,10 @@ pub enum ModelError {
     Damaged {
         /// The file.
         path: PathBuf,
-        /// What does not fit.
+        /// What is wrong.
         problem: String,
     },
-    /// The model has a tensor that the checkpoint lacks.
+    /// A tensor of the model is missing from the checkpoint.
     #[error("{} has no tensor `{name}`", path.display())]
     MissingTensor {
         /// The file, or the index of a sharded checkpoint.
@@ -82,7 +82,8 @@ pub enum ModelError {
         /// The tensor.
         name: String,
     },
-    /// The checkpoint has tensors that the model lacks: loading the rest would give another model.
+    /// The checkpoint has tensors that the model does not have: loading the rest would give a
+    /// different model.
     #[error(
         "{} has tensors that config.json does not describe: {}\n\
          hint: check that the two files belong to the same model",
@@ -97,7 +98,7 @@ pub enum ModelError {
     },
     /// A tensor of a checkpoint does not have the shape that its `config.json` implies.
     #[error(
-        "{}: tensor `{name}` has shape {actual:?}, the configuration asks for {expected:?}",
+        "{}: tensor `{name}` has shape {actual:?}, the configuration expects {expected:?}",
         path.display()
     )]
     TensorShape {
@@ -110,29 +111,38 @@ pub enum ModelError {
         /// The shape in the file.
         actual: Vec<usize>,
     },
-    /// A tensor of a checkpoint is not stored in a floating-point format this crate reads.
+    /// A tensor of a checkpoint has an unsupported dtype.
     #[error("{}: tensor `{name}` is stored as {dtype}, expected F32, BF16 or F16", path.display())]
     TensorDtype {
         /// The file.
         path: PathBuf,
         /// The tensor.
         name: String,
-        /// The format, in the words of safetensors.
+        /// The dtype, as safetensors names it.
         dtype: String,
     },
-    /// Parameters are not those of a model of the given configuration.
+    /// Gates cannot be added to a model that has them.
+    #[error("the model has gates (self_attn.g_proj) already: it is an SSA model")]
+    HasGates,
+    /// The gates of a model cannot be left out.
+    #[error("the model needs its gates: {problem}\nhint: keep them with `ssa export --as ssa`")]
+    NeedsGates {
+        /// Why not.
+        problem: String,
+    },
+    /// The parameters do not match the configuration.
     #[error("the parameters do not fit the configuration: {problem}")]
     Parameters {
         /// The first difference.
         problem: String,
     },
-    /// Tokens, documents, labels and masks of a call do not fit each other or the model.
+    /// Tokens, documents, labels or masks do not match each other or the model.
     #[error(transparent)]
     Input(#[from] InputError),
-    /// A call asks for attentions that the method does not have.
+    /// The method does not have the requested attention.
     #[error(transparent)]
     Options(#[from] OptionsError),
-    /// A budget is not of the form `16x4`.
+    /// A budget does not have the form `16x4`.
     #[error(transparent)]
     Budget(#[from] InvalidBudget),
     /// An op refused its arguments.
@@ -155,13 +165,13 @@ impl ModelError {
         }
     }
 
-    /// For `map_err`: names the file a system call failed on.
+    /// For `map_err`: adds the action and the file to an I/O error.
     pub(crate) fn io(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Self {
         move |reason| Self::Io { action, path: path.to_owned(), reason }
     }
 }
 
-/// Enough names to see what they have in common.
+/// The first five names and the number of the others.
 fn first_few(names: &[String]) -> String {
     const FEW: usize = 5;
     let shown =
@@ -172,11 +182,11 @@ fn first_few(names: &[String]) -> String {
     }
 }
 
-/// Tokens, documents, labels and masks that do not fit each other or the model.
+/// A mismatch between tokens, documents, labels, masks or the model.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum InputError {
-    /// There are not as many ids as rows and tokens say, or none.
+    /// The number of ids is 0 or not rows times tokens.
     #[error("{ids} ids given for {batch} rows of {tokens} tokens")]
     Ids {
         /// Ids given.
@@ -186,7 +196,7 @@ pub enum InputError {
         /// Tokens of a row.
         tokens: usize,
     },
-    /// The documents are those of another number of tokens.
+    /// The documents cover a different number of tokens.
     #[error("the documents cover {covered} tokens, but there are {ids}")]
     Documents {
         /// Tokens in the documents.
@@ -194,7 +204,7 @@ pub enum InputError {
         /// Ids given.
         ids: usize,
     },
-    /// A document is in more than one row.
+    /// A document spans more than one row.
     #[error("the document at tokens {range:?} crosses the end of a row of {tokens}")]
     DocumentCrossesRow {
         /// Tokens of the document.
@@ -202,7 +212,7 @@ pub enum InputError {
         /// Tokens of a row.
         tokens: usize,
     },
-    /// A list does not have one entry for each token.
+    /// A list does not have one entry per token.
     #[error("{list} has {len} entries for {tokens} tokens")]
     Length {
         /// Its name.
@@ -225,7 +235,7 @@ pub enum InputError {
     },
 }
 
-/// A call asks for attentions that the method does not have.
+/// The method does not have the requested attention.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum OptionsError {
@@ -234,21 +244,36 @@ pub enum OptionsError {
     NoSuchMode {
         /// The method.
         method: &'static str,
-        /// The mode asked for.
+        /// The requested mode.
         mode: AttentionMode,
         /// A mode that it has.
         has: AttentionMode,
     },
-    /// A method is declared as aligned, but its modes cannot be.
+    /// The method needs gates, and the model has none.
     #[error(
-        "method `{method}` cannot align its outputs: that takes one attention in each mode, with a \
+        "method {method} needs gates (self_attn.g_proj), which this model does not have\n\
+         hint: add them with `ssa convert`, or use method full"
+    )]
+    NoGates {
+        /// The method.
+        method: &'static str,
+    },
+    /// A method is declared as aligned, but its modes cannot be aligned.
+    #[error(
+        "method `{method}` cannot align its outputs: this needs one attention in each mode, with a \
          common gate"
     )]
     NotAlignable {
         /// The method.
         method: &'static str,
     },
-    /// A training step does not name a stream for every layer.
+    /// An attention has no implementation over a cache of keys and values.
+    #[error("attention `{attention}` cannot run over a cache of keys and values")]
+    NotCached {
+        /// The kind of attention.
+        attention: &'static str,
+    },
+    /// A training step does not name one stream per layer.
     #[error("{streams} streams given for {layers} layers")]
     StreamCount {
         /// Streams given.

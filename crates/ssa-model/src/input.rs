@@ -1,11 +1,11 @@
-//! What goes into a model: tokens with document borders, and for training their labels.
+//! The input of a model: tokens with document borders, and labels for training.
 
 use ssa_kernels::Documents;
 
 use crate::Result;
 use crate::error::InputError;
 
-/// The tokens of one call: `batch` rows of `tokens` ids with the documents inside them.
+/// The tokens of one call: `batch` rows of `tokens` ids, with their documents.
 #[derive(Clone, Debug)]
 pub struct Input {
     ids: Vec<u32>,
@@ -15,11 +15,11 @@ pub struct Input {
 }
 
 impl Input {
-    /// Checks that ids, sizes and documents describe the same tokens and that no document crosses a
-    /// row.
+    /// Creates an input. Checks that ids, sizes and documents match and that no document crosses
+    /// the end of a row.
     ///
     /// # Errors
-    /// [`InputError`] says which of them disagree.
+    /// [`InputError`] names the mismatch.
     pub fn new(ids: Vec<u32>, batch: usize, tokens: usize, documents: Documents) -> Result<Self> {
         if ids.is_empty() || batch.checked_mul(tokens) != Some(ids.len()) {
             return Err(InputError::Ids { ids: ids.len(), batch, tokens }.into());
@@ -36,7 +36,7 @@ impl Input {
         }
     }
 
-    /// Rows that hold one document each.
+    /// Creates rows with one document each.
     ///
     /// # Errors
     /// [`InputError::Ids`] if the number of ids is not `batch * tokens` or is zero.
@@ -57,7 +57,7 @@ impl Input {
         self.batch
     }
 
-    /// Tokens of a row T.
+    /// Tokens per row T.
     pub fn tokens(&self) -> usize {
         self.tokens
     }
@@ -72,13 +72,13 @@ impl Input {
         self.ids.len()
     }
 
-    /// Whether there is no token; never true for a checked input.
+    /// Whether there are no tokens; always false.
     pub fn is_empty(&self) -> bool {
         self.ids.is_empty()
     }
 }
 
-/// A micro-batch of training: an input, the label of every token and which tokens are real.
+/// A training micro-batch: an input, the label of every token, and a padding mask.
 #[derive(Clone, Debug)]
 pub struct TrainBatch {
     input: Input,
@@ -87,9 +87,9 @@ pub struct TrainBatch {
 }
 
 impl TrainBatch {
-    /// Checks that labels and mask have one entry per token. `labels[t]` is the token that follows
-    /// `t`, or [`IGNORE_INDEX`](ssa_kernels::ops::cross_entropy::IGNORE_INDEX). `valid` marks the
-    /// tokens that are not padding; `None` means all.
+    /// Creates a batch. Checks that labels and mask have one entry per token. `labels[t]` is the
+    /// token that follows `t`, or [`IGNORE_INDEX`](ssa_kernels::ops::cross_entropy::IGNORE_INDEX).
+    /// `valid` marks the tokens that are not padding; `None` means all.
     ///
     /// # Errors
     /// [`InputError::Length`] if a length differs from the number of tokens.
@@ -113,7 +113,7 @@ impl TrainBatch {
         &self.labels
     }
 
-    /// Which tokens are real, if some are padding.
+    /// The mask of the tokens that are not padding, if some are.
     pub fn valid(&self) -> Option<&[bool]> {
         self.valid.as_deref()
     }

@@ -4,19 +4,21 @@ use ssa_kernels::ops::attention::gated_pair::PairAlignment;
 use ssa_kernels::ops::rms_norm::{RmsNormOutput, add_rms_norm_fwd, rms_norm_bwd, rms_norm_fwd};
 use ssa_kernels::{Scalar, Tensor};
 
-use crate::attention::{self, AttentionContext, AttentionSaved, QueryKeyValue};
+use crate::attention::{self, AttentionContext, AttentionSaved};
+use crate::gradients::with_gradient_of;
 use crate::method::LayerPlan;
 use crate::mlp::{self, MlpSaved};
+use crate::projection::{QueryKeyValue, project};
 use crate::{LayerParameters, Result};
 
-/// What stays the same over all layers of a call.
+/// What all layers of a call share.
 #[derive(Clone, Copy)]
 pub(crate) struct LayerContext<'a> {
     pub(crate) attention: AttentionContext<'a>,
     pub(crate) rms_norm_eps: f32,
 }
 
-/// Everything the backward of a layer needs.
+/// Everything the backward pass of a layer needs.
 pub(crate) struct LayerSaved {
     /// Input of the layer `[B, T, hidden]`.
     x: Tensor,
@@ -29,19 +31,19 @@ pub(crate) struct LayerSaved {
 }
 
 impl LayerSaved {
-    /// Drops all but the layer's input, from which [`forward`] computes the rest again.
+    /// Drops all but the layer's input, from which [`forward`] recomputes the rest.
     pub(crate) fn into_input(self) -> Tensor {
         self.x
     }
 
-    /// Sum of the alignment loss of this layer; see [`AttentionSaved::take_alignment_sum`].
+    /// Takes the alignment loss sum of this layer; see [`AttentionSaved::take_alignment_sum`].
     pub(crate) fn take_alignment_sum(&mut self) -> Option<Scalar> {
         self.attention.take_alignment_sum()
     }
 }
 
-/// Runs the layer on `x`. `observe` sees q, k and v after RoPE; with `alignment` the loss between
-/// the streams is summed.
+/// Runs the layer on `x`. `observe` sees q, k and v after RoPE; with `alignment`, the alignment
+/// loss between the streams is summed.
 pub(crate) fn forward(
     x: Tensor,
     weights: &LayerParameters,
@@ -50,20 +52,21 @@ pub(crate) fn forward(
     alignment: Option<&PairAlignment<'_>>,
     observe: impl FnOnce(&QueryKeyValue) -> Result<()>,
 ) -> Result<(Tensor, LayerSaved)> {
-    let attention_norm = rms_norm_fwd(&x, &weights.input_layernorm, context.rms_norm_eps)?;
-    let qkv = attention::project(&attention_norm.out, weights, &context.attention)?;
-    observe(&qkv)?;
+    let (attending, eps) = (&context.attention, context.rms_norm_eps);
+    let attention_norm = rms_norm_fwd(&x, &weights.input_layernorm, eps)?;
+    let normed = &attention_norm.out;
+    let projection = project(normed, weights, attending.documents, attending.rope, eps)?;
+    observe(&projection.qkv)?;
     let (attended, attention) =
-        attention::forward(&attention_norm.out, qkv, weights, plan, &context.attention, alignment)?;
-    let (weight, eps) = (&weights.post_attention_layernorm, context.rms_norm_eps);
+        attention::forward(normed, projection, weights, plan, attending, alignment)?;
+    let weight = &weights.post_attention_layernorm;
     let (middle, mlp_norm) = add_rms_norm_fwd(attended, &x, weight, eps)?;
     let (mut out, mlp) = mlp::forward(&mlp_norm.out, weights)?;
     out.add_assign(&middle)?;
     Ok((out, LayerSaved { x, attention_norm, attention, middle, mlp_norm, mlp }))
 }
 
-/// Turns `dx` from the gradient of the layer's output into that of its input, and adds to the
-/// weight gradients.
+/// Replaces the output gradient in `dx` by the input gradient and adds to the weight gradients.
 pub(crate) fn backward(
     dx: &mut Tensor,
     saved: &LayerSaved,
@@ -76,12 +79,15 @@ pub(crate) fn backward(
     let dnorm = mlp::backward(dx, &norm.out, &saved.mlp, weights, grads)?;
     let (weight, dweight) =
         (&weights.post_attention_layernorm, &mut grads.post_attention_layernorm);
-    rms_norm_bwd(&dnorm, &saved.middle, weight, &norm.rstd, dx, dweight)?;
+    with_gradient_of(weight, dweight, |dweight| {
+        Ok(rms_norm_bwd(&dnorm, &saved.middle, weight, &norm.rstd, dx, dweight)?)
+    })?;
 
     let norm = &saved.attention_norm;
     let dnorm =
         saved.attention.backward(dx, &norm.out, weights, &context.attention, alignment, grads)?;
     let (weight, dweight) = (&weights.input_layernorm, &mut grads.input_layernorm);
-    rms_norm_bwd(&dnorm, &saved.x, weight, &norm.rstd, dx, dweight)?;
-    Ok(())
+    with_gradient_of(weight, dweight, |dweight| {
+        Ok(rms_norm_bwd(&dnorm, &saved.x, weight, &norm.rstd, dx, dweight)?)
+    })
 }

@@ -1,4 +1,4 @@
-//! The losses of an optimizer step: sums on the device while it runs, means when it is over.
+//! The losses of an optimizer step: sums on the device during the step, means after it.
 
 use ssa_kernels::{Device, PendingScalars, Scalar, Scalars};
 
@@ -7,9 +7,9 @@ use crate::Result;
 /// The denominators of the means, over all micro-batches of an optimizer step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LossDenominators {
-    /// Labels that count in the cross-entropy.
+    /// Labels that are not ignored.
     pub target_tokens: usize,
-    /// Tokens that are not padding: they count in the alignment loss.
+    /// Tokens that are not padding, for the alignment loss.
     pub valid_tokens: usize,
 }
 
@@ -25,7 +25,7 @@ pub struct StepLosses {
     means: Means,
 }
 
-/// How sums become means.
+/// The factors that turn sums into means.
 #[derive(Debug)]
 struct Means {
     layers: usize,
@@ -42,17 +42,17 @@ struct Means {
 pub struct Losses {
     /// Mean cross-entropy, nats per target.
     pub cross_entropy: f64,
-    /// Mean squared log-normalizer of the softmax, before the weight of z-loss.
+    /// Mean squared log-partition function of the softmax, before the z-loss weight.
     pub z_loss: f64,
-    /// Mean alignment loss, before the factor alpha; 0 for methods without one.
+    /// Mean alignment loss, before the weight alpha; 0 for methods without one.
     pub alignment: f64,
     /// The alignment loss layer by layer; their mean is `alignment`.
     pub alignment_per_layer: Vec<f64>,
 }
 
 impl StepLosses {
-    /// The losses of a step that has no micro-batch yet. A layer's output has `width` elements for
-    /// each token, and `aligned_layers` of the `layers` have an alignment loss.
+    /// The losses of a step before its first micro-batch. The attention output has `width` elements
+    /// per token, and `aligned_layers` of the `layers` have an alignment loss.
     pub(crate) fn new(
         device: &Device,
         [layers, aligned_layers, width]: [usize; 3],
@@ -65,19 +65,18 @@ impl StepLosses {
         Self { sums: Scalars::new(device), means }
     }
 
-    /// The sums so far.
-    /// [`clipped_grad_norm`](ssa_kernels::ops::grad_norm::clipped_grad_norm) decides by them
-    /// whether the step applies.
+    /// The sums so far. [`clipped_grad_norm`](ssa_kernels::ops::grad_norm::clipped_grad_norm) uses
+    /// them to decide whether to apply the step.
     pub fn sums(&self) -> &Scalars {
         &self.sums
     }
 
-    /// Starts to read the losses together with other numbers of the step. Work that is queued
-    /// afterwards runs while [`PendingLosses::wait`] waits.
+    /// Starts to read the losses and other scalars of the step. Work queued afterwards overlaps
+    /// with [`PendingLosses::wait`].
     ///
     /// # Errors
-    /// [`ModelError::Kernel`](crate::ModelError::Kernel) if a number is on another device or the
-    /// device fails.
+    /// [`ModelError::Kernel`](crate::ModelError::Kernel) if a scalar is on a different device or
+    /// the device fails.
     pub fn start_read<const N: usize>(mut self, others: [&Scalar; N]) -> Result<PendingLosses<N>> {
         for other in others {
             self.sums.push(other)?;
@@ -115,7 +114,7 @@ impl StepLosses {
     }
 }
 
-/// Losses, and `N` other numbers of the step, on their way to the host.
+/// Losses and `N` other scalars of the step, being copied to the host.
 #[derive(Debug)]
 #[must_use = "the losses come from `wait`"]
 pub struct PendingLosses<const N: usize> {
@@ -124,7 +123,7 @@ pub struct PendingLosses<const N: usize> {
 }
 
 impl<const N: usize> PendingLosses<N> {
-    /// The losses and the other numbers. On a GPU this waits for the work queued before
+    /// Returns the losses and the other scalars. On a GPU this waits for the work queued before
     /// [`StepLosses::start_read`].
     ///
     /// # Errors

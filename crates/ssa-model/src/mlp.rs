@@ -1,12 +1,13 @@
 //! The SwiGLU feed-forward half of a layer.
 
 use ssa_kernels::Tensor;
-use ssa_kernels::ops::linear::{linear_bwd_input, linear_bwd_weight, linear_fwd};
+use ssa_kernels::ops::linear::{linear_bwd_input, linear_fwd};
 use ssa_kernels::ops::swiglu::{SwigluGrads, swiglu_bwd_with_out, swiglu_fwd};
 
+use crate::gradients::add_weight_gradient;
 use crate::{LayerParameters, Result};
 
-/// What the backward needs in addition to the input.
+/// What the backward pass needs besides the input.
 pub(crate) struct MlpSaved {
     /// `x W_gateᵀ`, `[B, T, F]`.
     gate: Tensor,
@@ -24,8 +25,8 @@ pub(crate) fn forward(x: &Tensor, weights: &LayerParameters) -> Result<(Tensor, 
 
 /// Adds to the weight gradients and returns the gradient of `x`.
 ///
-/// The product of gate and up is recomputed: it costs a pass over `[B, T, F]` and saves keeping
-/// one.
+/// The product of gate and up is recomputed: this costs one pass over `[B, T, F]` and saves the
+/// memory of one such tensor.
 pub(crate) fn backward(
     dout: &Tensor,
     x: &Tensor,
@@ -37,9 +38,9 @@ pub(crate) fn backward(
     linear_bwd_input(dout, &weights.down_proj, &mut dhidden)?;
     let SwigluGrads { dgate, dup, out: hidden } =
         swiglu_bwd_with_out(dhidden, &saved.gate, &saved.up)?;
-    linear_bwd_weight(dout, &hidden, &mut grads.down_proj)?;
-    linear_bwd_weight(&dgate, x, &mut grads.gate_proj)?;
-    linear_bwd_weight(&dup, x, &mut grads.up_proj)?;
+    add_weight_gradient(dout, &hidden, &mut grads.down_proj)?;
+    add_weight_gradient(&dgate, x, &mut grads.gate_proj)?;
+    add_weight_gradient(&dup, x, &mut grads.up_proj)?;
 
     let mut dx = Tensor::zeros_like(x);
     linear_bwd_input(&dgate, &weights.gate_proj, &mut dx)?;

@@ -5,7 +5,7 @@ use ssa_kernels::ops::attention::selection::SelectionOptions;
 
 use crate::method::Method;
 
-/// Which streams restart at the border of a document within a packed row.
+/// Which streams mask attention across document borders within a packed row.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum DocumentMasking {
     /// Both: no token sees another document.
@@ -20,12 +20,12 @@ ssa_names::names!(DocumentMasking: "document masking" {
     FullOnly = "full_only",
 });
 
-/// How the attentions of a model run: what a configuration was trained with, or any variant of it.
+/// How the attentions of a model run: as in training, or a variant.
 #[derive(Clone, Debug, PartialEq)]
 pub struct AttentionOptions {
-    /// The set of attentions.
+    /// The attention method.
     pub method: Method,
-    /// Which of them runs.
+    /// The mode to run.
     pub mode: AttentionMode,
     /// Budget and rule of block selection.
     pub selection: SelectionOptions,

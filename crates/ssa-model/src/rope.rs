@@ -1,4 +1,4 @@
-//! The RoPE table of a model, as long as its inputs need.
+//! The RoPE table of a model, which grows with the longest input.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -6,9 +6,9 @@ use ssa_kernels::ops::rope::RopeTable;
 
 use crate::{ModelConfig, Result};
 
-/// Cosines and sines for documents of every length seen so far. Configurations allow for millions
-/// of positions, of which most inputs need a few thousand.
-pub(crate) struct GrowingRopeTable {
+/// Cosines and sines for documents of every length seen so far. Configurations allow millions of
+/// positions, but most inputs need a few thousand.
+pub struct GrowingRopeTable {
     table: Mutex<Arc<RopeTable>>,
 }
 
@@ -16,17 +16,17 @@ impl GrowingRopeTable {
     /// An empty table.
     ///
     /// # Errors
-    /// As [`RopeTable::new`].
-    pub(crate) fn new(config: &ModelConfig) -> Result<Self> {
+    /// Same as [`RopeTable::new`].
+    pub fn new(config: &ModelConfig) -> Result<Self> {
         Ok(Self { table: Mutex::new(Arc::new(table(config, 0)?)) })
     }
 
-    /// A table for documents of up to `tokens` tokens. It grows by doubling, so that documents of
-    /// ever new lengths cost a few computations of it.
+    /// Returns a table for documents of up to `tokens` tokens. It grows by doubling, so increasing
+    /// document lengths recompute it only a few times.
     ///
     /// # Errors
-    /// As [`RopeTable::new`].
-    pub(crate) fn covering(&self, tokens: usize, config: &ModelConfig) -> Result<Arc<RopeTable>> {
+    /// Same as [`RopeTable::new`].
+    pub fn covering(&self, tokens: usize, config: &ModelConfig) -> Result<Arc<RopeTable>> {
         let mut current = self.table.lock().unwrap_or_else(PoisonError::into_inner);
         if current.positions() < tokens {
             let positions = tokens.next_power_of_two().min(config.max_position_embeddings);

@@ -1,4 +1,4 @@
-//! Models small enough for tests, with sizes that all differ so that no two can be confused.
+//! Small models for tests. All their sizes differ, so mixing up two of them fails a test.
 
 use crate::{Method, ModelConfig, ModelSettings, RopeScaling, SparseBudget};
 
@@ -17,6 +17,9 @@ pub(crate) fn small_settings() -> ModelSettings {
         max_position_embeddings: 512,
         initializer_range: 0.02,
         tie_word_embeddings: true,
+        gated: true,
+        qkv_bias: false,
+        qk_norm: false,
         budget: SparseBudget::new(4, 3).unwrap(),
         window_size: 0,
         attention_method: Method::SSA,

@@ -1,17 +1,16 @@
-//! Closed sets of names: the words that settings, flags, files and messages use for the values of a
-//! type.
+//! Names of enum values in settings, flags, files and messages.
 //!
 //! [`names!`] gives an enum its table of names. [`std::fmt::Display`], [`std::str::FromStr`] and
-//! serde follow from it, and through [`Named`] so do the flags of the command line and the keys of
-//! the training configuration. A type that is not an enum implements [`Named`] itself and derives
-//! the rest with [`name_traits!`].
+//! serde are derived from it, and through [`Named`] the command-line flags and configuration keys.
+//! A type that is not an enum implements [`Named`] itself and derives the rest with
+//! [`name_traits!`].
 
 #[doc(hidden)]
 pub use serde;
 
-/// A value of a closed set, each with one name.
+/// A type with a fixed set of named values.
 pub trait Named: Copy + 'static {
-    /// What the names stand for, as messages say it: `attention mode`.
+    /// What the names describe, for messages: `attention mode`.
     const KIND: &'static str;
     /// Every value, in the order in which messages list them.
     const ALL: &'static [Self];
@@ -19,15 +18,15 @@ pub trait Named: Copy + 'static {
     /// The name in settings, on the command line, in files and in reports.
     fn name(self) -> &'static str;
 
-    /// The value that an older version of the program wrote under another name.
+    /// The value of a name from an older version of the program.
     fn from_former_name(_name: &str) -> Option<Self> {
         None
     }
 
-    /// The value of this name.
+    /// Parses a name.
     ///
     /// # Errors
-    /// [`UnknownName`] lists the names there are.
+    /// [`UnknownName`] lists the valid names.
     fn from_name(name: &str) -> Result<Self, UnknownName> {
         let found = Self::ALL.iter().copied().find(|value| value.name() == name);
         found.or_else(|| Self::from_former_name(name)).ok_or_else(|| UnknownName {
@@ -38,15 +37,15 @@ pub trait Named: Copy + 'static {
     }
 }
 
-/// A text that is not one of the names of a set.
+/// An unknown name.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{}{}", self.message(), self.hint())]
 pub struct UnknownName {
-    /// What the names stand for.
+    /// What the names describe.
     pub kind: &'static str,
-    /// The text given.
+    /// The given text.
     pub given: String,
-    /// The names there are.
+    /// The valid names.
     pub expected: Vec<&'static str>,
 }
 
@@ -56,12 +55,12 @@ const SIMILAR: f64 = 0.8;
 const LONGEST_COMPARED: usize = 100;
 
 impl UnknownName {
-    /// The message without its hint, for use inside another one.
+    /// The message without its hint, to embed in another message.
     pub fn message(&self) -> String {
         format!("unknown {} `{}`, expected {}", self.kind, self.given, list(&self.expected))
     }
 
-    /// A line with the most similar name; empty if none is similar.
+    /// The hint line with the most similar name; empty if none is similar.
     fn hint(&self) -> String {
         // The comparison takes the product of both lengths.
         if self.given.len() > LONGEST_COMPARED {
@@ -141,7 +140,7 @@ macro_rules! names {
     };
 }
 
-/// Gives a [`Named`] type `Display`, `FromStr`, `Serialize` and `Deserialize` by its names.
+/// Implements `Display`, `FromStr`, `Serialize` and `Deserialize` for a [`Named`] type.
 #[macro_export]
 macro_rules! name_traits {
     ($type:ty) => {
@@ -173,7 +172,7 @@ macro_rules! name_traits {
                 deserializer: D,
             ) -> Result<Self, D::Error> {
                 let name = <String as $crate::serde::Deserialize>::deserialize(deserializer)?;
-                // The parser appends where the name is, so no hint can follow it.
+                // The parser appends the position, so no hint can follow.
                 <Self as $crate::Named>::from_name(&name).map_err(|unknown| {
                     <D::Error as $crate::serde::de::Error>::custom(unknown.message())
                 })
@@ -215,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_name_lists_the_right_ones_and_the_nearest() {
+    fn an_unknown_name_lists_the_valid_ones_and_the_closest() {
         let error = "spars".parse::<Mode>().unwrap_err().to_string();
         let expected = "unknown attention mode `spars`, expected `full`, `sparse` or `full-only`\n\
                         hint: did you mean `sparse`?";
@@ -224,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn a_parser_may_append_where_the_name_is() {
+    fn a_parser_may_append_the_position() {
         let error = serde_json::from_str::<Mode>("\"spars\"").unwrap_err().to_string();
         let expected = "unknown attention mode `spars`, expected `full`, `sparse` or `full-only`";
         assert!(error.starts_with(expected), "{error}");

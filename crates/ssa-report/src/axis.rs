@@ -1,24 +1,24 @@
-//! Axes of charts: from numbers to positions, and the ticks a reader needs.
+//! Axes of charts: positions of numbers, and ticks.
 
 use crate::number::group_digits;
 
-/// How an axis spaces its numbers.
+/// The scale of an axis.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Spacing {
-    /// Equal differences are equally far apart.
+    /// Linear.
     Linear,
-    /// Doublings are equally far apart.
+    /// Logarithmic, base 2.
     Log2,
-    /// Factors of ten are equally far apart.
+    /// Logarithmic, base 10.
     Log10,
-    /// Linear, but only whole numbers exist.
+    /// Linear, integers only.
     Counting,
 }
 
 /// One axis of a chart.
 #[derive(Clone, Debug)]
 pub struct Axis {
-    /// What is measured, with its unit.
+    /// The quantity with its unit.
     pub(crate) label: String,
     spacing: Spacing,
     low: f64,
@@ -26,9 +26,9 @@ pub struct Axis {
 }
 
 impl Axis {
-    /// An axis that spans `values` with a little room around them. Values that are not finite, or
-    /// not positive on a logarithmic axis, do not count; an axis of no values spans 0 to 1 (1 to 2
-    /// if logarithmic).
+    /// Creates an axis that spans `values` with a small margin. Ignores values that are not finite,
+    /// or not positive on a logarithmic axis. Without values it spans 0 to 1 (1 to 2 if
+    /// logarithmic).
     pub fn spanning(
         label: impl Into<String>,
         spacing: Spacing,
@@ -44,31 +44,30 @@ impl Axis {
             (low, high) = if spacing == Spacing::Linear { (0.0, 1.0) } else { (1.0, 2.0) };
         }
         let (from, to) = (spacing.forward(low), spacing.forward(high));
-        // A single value still needs a span: a hundredth of itself, so that its ticks tell it from
-        // its neighbors.
+        // A single value needs a span too: a hundredth of itself, so that its ticks differ.
         let span = if to > from { to - from } else { (0.01 * from.abs()).max(1e-3) };
         let room = 0.06 * span;
         Self { label: label.into(), spacing, low: from - room, high: to + room }
     }
 
-    /// The same axis, ending exactly at its outermost values.
+    /// Creates a linear axis that ends exactly at `low` and `high`.
     pub fn tight(label: impl Into<String>, low: f64, high: f64) -> Self {
         let high = if high > low { high } else { low + 1.0 };
         Self { label: label.into(), spacing: Spacing::Linear, low, high }
     }
 
-    /// An axis of the whole numbers `0 .. count`, ticked at whole numbers only.
+    /// Creates an axis of the integers `0 .. count`, with ticks at integers only.
     pub fn counting(label: impl Into<String>, count: usize) -> Self {
         let high = count.saturating_sub(1) as f64;
         Self { label: label.into(), spacing: Spacing::Counting, low: -0.25, high: high + 0.25 }
     }
 
-    /// Where a value lies: 0 at the low end, 1 at the high end. NaN for what the axis cannot show.
+    /// The position of a value: 0 at the low end, 1 at the high end; NaN if it cannot be shown.
     pub(crate) fn position(&self, value: f64) -> f64 {
         (self.spacing.forward(value) - self.low) / (self.high - self.low)
     }
 
-    /// Values worth a label, with the label.
+    /// The ticks: values with labels.
     pub(crate) fn ticks(&self) -> Vec<(f64, String)> {
         match self.spacing {
             Spacing::Linear => self.linear_ticks(nice_step((self.high - self.low) / 5.0)),
@@ -104,7 +103,7 @@ impl Axis {
             .collect()
     }
 
-    /// Powers of ten; where fewer than two fit, also their doubles and fives.
+    /// Powers of ten; if fewer than two fit, also 2 and 5 times them.
     fn log10_ticks(&self) -> Vec<(f64, String)> {
         let (first, last) = (self.low.floor() as i32, self.high.ceil() as i32);
         let inside = |value: &f64| (self.low..=self.high).contains(&value.log10());
@@ -139,7 +138,7 @@ fn nice_step(step: f64) -> f64 {
     factor * power
 }
 
-/// A number with as few digits as tell it from other ticks.
+/// A number with few significant digits.
 fn significant(value: f64) -> String {
     if (1e-4..1e5).contains(&value) {
         let decimals = (-value.log10().floor()).max(0.0) as usize;

@@ -1,7 +1,7 @@
 //! Line charts for a page.
 //!
-//! A chart is data that the template of the page draws as SVG. Not with `plotters`: it writes fixed
-//! colors and pixel positions, while these charts follow the width and the color scheme of the page
+//! A chart is data that the page template draws as SVG. `plotters` is not used: it writes fixed
+//! colors and pixel positions, while these charts adapt to the width and color scheme of the page
 //! and have tooltips and descriptions for screen readers.
 
 use std::fmt::Write;
@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use crate::Axis;
 
-/// The color of what belongs together. The style sheet has two of each, for light and dark pages.
+/// The color of a series. The style sheet has two variants of each, for light and dark pages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Color {
@@ -24,7 +24,7 @@ pub enum Color {
     Violet,
 }
 
-/// A point to look at.
+/// A highlighted point.
 #[derive(Clone, Debug)]
 pub struct Mark {
     /// Its value on the x axis.
@@ -39,7 +39,7 @@ pub struct Mark {
     pub emphasis: bool,
 }
 
-/// A chart under construction. Points that the axes cannot show are left out.
+/// A chart under construction. Points outside the axes are skipped.
 #[derive(Clone, Debug, Serialize)]
 pub struct Chart {
     title: String,
@@ -97,7 +97,7 @@ struct PlacedMark {
 }
 
 impl Chart {
-    /// An empty chart. Title and description are read to those who do not see it.
+    /// Creates an empty chart. Title and description are for screen readers.
     pub fn new(title: impl Into<String>, description: impl Into<String>, x: Axis, y: Axis) -> Self {
         let tick = |at, label| Tick { at: percent(at), label };
         Self {
@@ -125,7 +125,7 @@ impl Chart {
         self.legend.push(Entry { color, text: text.into(), dashed: false });
     }
 
-    /// Adds a line through the points. Points that the axes cannot show break it.
+    /// Adds a line through the points. Points outside the axes break it.
     pub fn line(&mut self, color: Color, points: &[(f64, f64)]) {
         let mut data = String::new();
         let mut pen_down = false;
@@ -169,14 +169,14 @@ impl Chart {
         }
     }
 
-    /// Where a point lies, from 0 to 1 from the left and from the top.
+    /// The position of a point, from 0 to 1 from the left and from the top.
     fn place(&self, x: f64, y: f64) -> Option<(f64, f64)> {
         let (x, y) = (self.x.position(x), 1.0 - self.y.position(y));
         (x.is_finite() && y.is_finite()).then_some((x, y))
     }
 }
 
-/// A share in percent with two decimals, a tenth of a pixel on a wide page.
+/// A fraction in percent with two decimals, a tenth of a pixel on a wide page.
 fn percent(share: f64) -> f64 {
     (1e4 * share).round() / 100.0
 }
@@ -193,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_drawn_breaks_the_line() {
+    fn points_that_cannot_be_drawn_break_the_line() {
         let mut chart = chart();
         chart.line(Color::Blue, &[(0.0, 1.0), (1.0, f64::NAN), (2.0, 0.5), (3.0, 0.2)]);
         chart.dots(Color::Blue, &[(1.0, f64::NAN), (2.0, 0.5)]);

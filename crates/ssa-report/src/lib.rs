@@ -1,7 +1,7 @@
-//! How results are presented: numbers and tables as text, charts and whole pages as HTML.
+//! Presentation of results: numbers and tables as text, charts and pages as HTML.
 //!
-//! Plain data in, text out. Nothing here knows what is measured, reads a file or asks for the size
-//! of a terminal, and equal data gives equal text.
+//! Plain data in, text out. This crate does not depend on what is measured, reads no files and does
+//! not query the terminal; equal data gives equal text.
 
 mod axis;
 mod chart;

@@ -1,7 +1,6 @@
 //! Numbers as text.
 
-/// A number of things with their noun: `1 shard`, `2 shards`, `12,345 batches`. The plural is the
-/// regular one.
+/// Formats a count with its noun: `1 shard`, `2 shards`, `12,345 batches`. Only regular plurals.
 pub fn counted(count: impl TryInto<u64>, noun: &str) -> String {
     let count = count.try_into().unwrap_or(u64::MAX);
     let number = grouped(count);
@@ -15,13 +14,13 @@ pub fn counted(count: impl TryInto<u64>, noun: &str) -> String {
     }
 }
 
-/// A whole number with commas between groups of three digits: `1,234,567`.
+/// Formats an integer with commas between groups of three digits: `1,234,567`.
 pub fn grouped(number: impl TryInto<u64>) -> String {
     group_digits(&number.try_into().unwrap_or(u64::MAX).to_string())
 }
 
-/// Commas between groups of three digits before the decimal point of a decimal number, and a minus
-/// sign for a hyphen.
+/// Adds commas between groups of three digits before the decimal point, and replaces a hyphen by a
+/// minus sign.
 pub(crate) fn group_digits(number: &str) -> String {
     let (sign, number) = number.strip_prefix('-').map_or(("", number), |rest| ("\u{2212}", rest));
     let whole = number.find('.').unwrap_or(number.len());
@@ -35,7 +34,7 @@ pub(crate) fn group_digits(number: &str) -> String {
     out
 }
 
-/// Three significant digits with k, M, G or T: `1.23 M`, with a space that does not break.
+/// Formats three significant digits with k, M, G or T: `1.23 M`, with a non-breaking space.
 pub fn abbreviated(value: f64) -> String {
     let units = [(1e12, "\u{a0}T"), (1e9, "\u{a0}G"), (1e6, "\u{a0}M"), (1e3, "\u{a0}k")];
     // A value that rounds up to the next unit takes that unit.
@@ -51,7 +50,7 @@ pub fn abbreviated(value: f64) -> String {
     format!("{scaled:.decimals$}{unit}")
 }
 
-/// A size in binary units: `512 B`, `1.50 GiB`.
+/// Formats a size in binary units: `512 B`, `1.50 GiB`.
 pub fn bytes(size: impl TryInto<u64>) -> String {
     let size = size.try_into().unwrap_or(u64::MAX);
     let units = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
@@ -60,7 +59,7 @@ pub fn bytes(size: impl TryInto<u64>) -> String {
     }
     let mut scaled = size as f64 / 1024.0;
     let mut unit = 0;
-    // Also a size that would round up to 1024.00 takes the next unit.
+    // A size that rounds up to 1024.00 also takes the next unit.
     while scaled >= 1023.995 && unit + 1 < units.len() {
         scaled /= 1024.0;
         unit += 1;
@@ -68,12 +67,12 @@ pub fn bytes(size: impl TryInto<u64>) -> String {
     format!("{scaled:.2} {}", units[unit])
 }
 
-/// A duration in its two largest units: `3.2 s`, `2 min 5 s`, `2 h 1 min`, `3 d 4 h`.
+/// Formats a duration in its two largest units: `3.2 s`, `2 min 5 s`, `2 h 1 min`, `3 d 4 h`.
 pub fn duration(seconds: f64) -> String {
     if seconds < 59.95 {
         return format!("{seconds:.1} s");
     }
-    // The conversion saturates, so that an endless duration is merely a long one.
+    // The conversion saturates, so an infinite duration becomes a long one.
     let total = seconds.round() as u64;
     let (days, hours, minutes, seconds) =
         (total / 86_400, total / 3600 % 24, total / 60 % 60, total % 60);
@@ -84,7 +83,7 @@ pub fn duration(seconds: f64) -> String {
     }
 }
 
-/// A duration of fixed width, to be counted down: `00:02:33`, `1d 00:02:33`.
+/// Formats a duration with fixed width for countdowns: `00:02:33`, `1d 00:02:33`.
 pub fn clock(seconds: f64) -> String {
     let total = seconds.round() as u64;
     let (days, hours, minutes, seconds) =

@@ -1,11 +1,11 @@
-//! Tables of text cells: the same for the terminal and the page.
+//! Tables of text cells, for the terminal and the page.
 
 use comfy_table::{
     Cell, CellAlignment, ColumnConstraint, ContentArrangement, LineStyle, TableStyle,
 };
 use serde::Serialize;
 
-/// What stands in a cell that has no value.
+/// The text of a cell without a value.
 pub const NONE: &str = "\u{2013}";
 
 /// A table. Every row has one cell per column.
@@ -21,7 +21,7 @@ pub struct Column {
     name: &'static str,
     /// Left-aligned text, which may wrap, instead of right-aligned numbers.
     text: bool,
-    /// Of the columns that do not fit, those of the highest rank are left out first.
+    /// If the table does not fit, columns with the highest rank are dropped first.
     rank: u8,
 }
 
@@ -29,7 +29,7 @@ pub struct Column {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Row {
     cells: Vec<String>,
-    /// Whether the reader should look at this row first.
+    /// Whether the row is emphasized.
     emphasis: bool,
 }
 
@@ -44,8 +44,8 @@ impl Column {
         Self { name, text: false, rank: 0 }
     }
 
-    /// The same column, left out where the table does not fit: those of the highest rank first, of
-    /// equal rank the last first. Columns of rank 0 always stay.
+    /// Sets the rank. If the table does not fit, columns with the highest rank are dropped first,
+    /// and the last of equal rank. Columns of rank 0 always stay.
     #[must_use]
     pub fn rank(self, rank: u8) -> Self {
         Self { rank, ..self }
@@ -58,17 +58,17 @@ impl Row {
         Self { cells, emphasis: false }
     }
 
-    /// Its cells.
+    /// The cells.
     pub fn cells(&self) -> &[String] {
         &self.cells
     }
 
-    /// Whether it is the row to look at first.
+    /// Whether the row is emphasized.
     pub fn is_emphasized(&self) -> bool {
         self.emphasis
     }
 
-    /// The same row, marked as the one to look at first.
+    /// Sets whether the row is emphasized.
     #[must_use]
     pub fn emphasized(self, emphasis: bool) -> Self {
         Self { emphasis, ..self }
@@ -82,25 +82,25 @@ const STYLE: TableStyle =
     TableStyle::new().top_border(RULE).header_separator(RULE).bottom_border(RULE);
 
 impl Table {
-    /// A table of rows that have one cell per column.
+    /// Creates a table. Every row must have one cell per column.
     pub fn new(columns: Vec<Column>, rows: impl IntoIterator<Item = Row>) -> Self {
         Self { columns, rows: rows.into_iter().collect() }
     }
 
-    /// Its columns from left to right.
+    /// The columns from left to right.
     pub fn columns(&self) -> &[Column] {
         &self.columns
     }
 
-    /// Its rows from top to bottom.
+    /// The rows from top to bottom.
     pub fn rows(&self) -> &[Row] {
         &self.rows
     }
 
-    /// The table as text, at most `width` columns of a terminal wide if it is given.
+    /// Renders the table as text, at most `width` terminal columns wide if given.
     ///
-    /// Where it does not fit, columns are left out by their [rank](Column::rank) and named below
-    /// the table. If that is not enough, the cells of text columns wrap.
+    /// If it does not fit, columns are dropped by [rank](Column::rank) and named below the table.
+    /// If that is not enough, the cells of text columns wrap.
     pub fn to_text(&self, width: Option<usize>) -> String {
         let mut shown: Vec<usize> = (0..self.columns.len()).collect();
         let mut table = self.layout(&shown);
@@ -150,7 +150,7 @@ impl Table {
     }
 }
 
-/// Columns of the terminal that a table takes: the length of its rules.
+/// The width of a table in terminal columns: the length of its rules.
 fn text_width(table: &comfy_table::Table) -> usize {
     table.lines().next().map_or(0, |rule| rule.chars().count())
 }
@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn a_table_that_fits_is_whole() {
+    fn a_table_that_fits_is_complete() {
         let rule = "─".repeat(48);
         let expected = [
             &rule,

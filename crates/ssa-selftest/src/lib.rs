@@ -44,6 +44,7 @@ pub struct Suite {
 pub const SUITES: &[Suite] = &[
     Suite { name: "tensor", run: ops::tensor::run },
     Suite { name: "linear", run: ops::linear::run },
+    Suite { name: "bias", run: ops::bias::run },
     Suite { name: "rms_norm", run: ops::rms_norm::run },
     Suite { name: "rope", run: ops::rope::run },
     Suite { name: "swiglu", run: ops::swiglu::run },

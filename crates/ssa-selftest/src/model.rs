@@ -24,6 +24,8 @@ struct Case {
     /// Documents end at random places.
     packed: bool,
     recompute: bool,
+    /// Gates, biases on q, k and v, and norms of the heads of q and k.
+    variant: [bool; 3],
 }
 
 pub(crate) fn run(context: &mut Context<'_>) -> Result<()> {
@@ -33,7 +35,7 @@ pub(crate) fn run(context: &mut Context<'_>) -> Result<()> {
     Ok(())
 }
 
-fn cases() -> [Case; 10] {
+fn cases() -> [Case; 13] {
     use AttentionMode::{Full, Sparse};
     let base = Case {
         method: Method::SSA,
@@ -44,6 +46,7 @@ fn cases() -> [Case; 10] {
         rows: [2, 200],
         packed: true,
         recompute: false,
+        variant: [true, false, false],
     };
     [
         Case { method: Method::FULL, ..base },
@@ -58,7 +61,16 @@ fn cases() -> [Case; 10] {
         // Shapes off the fast paths: odd lengths and groups, a small head.
         Case { heads: [6, 2], head_dim: 32, budget: [8, 3], rows: [3, 67], ..base },
         Case { heads: [4, 4], head_dim: 16, budget: [5, 2], rows: [1, 101], ..base },
+        // The shape of SmolLM2's groups, without gates; SSA models made of Qwen2 and Qwen3.
+        Case { method: Method::FULL, heads: [9, 3], variant: [false; 3], ..base },
+        Case { stream: Sparse, heads: [9, 3], variant: [true, true, false], ..base },
+        Case { stream: Sparse, heads: [4, 2], variant: [true, false, true], ..base },
     ]
+}
+
+fn variant_name([gated, qkv_bias, qk_norm]: [bool; 3]) -> String {
+    let parts = [(!gated, " ungated"), (qkv_bias, " qkv_bias"), (qk_norm, " qk_norm")];
+    parts.into_iter().filter(|(holds, _)| *holds).map(|(_, name)| name).collect()
 }
 
 /// The model's own checks pass here, so what is left are failures of the device.
@@ -75,10 +87,11 @@ fn check(context: &mut Context<'_>, case: &Case) -> Result<(), ModelError> {
     let [rows, tokens] = case.rows;
     let [heads, kv_heads] = case.heads;
     context.case(format!(
-        "{} {}{} HQ {heads} H {kv_heads} D {} {}x{} B {rows} T {tokens}",
+        "{} {}{}{} HQ {heads} H {kv_heads} D {} {}x{} B {rows} T {tokens}",
         case.method,
         case.stream,
         if case.recompute { " recomputed" } else { "" },
+        variant_name(case.variant),
         case.head_dim,
         case.budget[0],
         case.budget[1]
@@ -117,6 +130,9 @@ fn config(case: &Case) -> Result<ModelConfig, ModelError> {
         budget: SparseBudget::new(case.budget[0], case.budget[1])?,
         window_size: if case.method.uses_window() { 32 } else { 0 },
         attention_method: case.method,
+        gated: case.variant[0],
+        qkv_bias: case.variant[1],
+        qk_norm: case.variant[2],
         bos_token_id: None,
         eos_token_id: vec![256],
         ..ModelSettings::ssa_1b()

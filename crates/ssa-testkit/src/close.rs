@@ -1,6 +1,6 @@
 //! Comparison of a fast result with its reference.
 
-/// How far a value may be from its reference: `atol + rtol * |expected|`.
+/// The allowed error of a value: `atol + rtol * |expected|`.
 #[derive(Clone, Copy, Debug)]
 pub struct Tolerance {
     /// Absolute part: the error of a sum whose terms cancel. Scale it with the magnitude of the
@@ -16,7 +16,7 @@ impl Tolerance {
     /// length.
     pub const F32: Self = Self { atol: 2e-5, rtol: 2e-5 };
 
-    /// The same tolerance with both parts multiplied.
+    /// The tolerance with both parts scaled.
     pub fn scaled(self, factor: f64) -> Self {
         Self { atol: self.atol * factor, rtol: self.rtol * factor }
     }
@@ -25,7 +25,7 @@ impl Tolerance {
 /// Panics with the worst element unless every element of `actual` is within `tolerance` of
 /// `expected`.
 ///
-/// NaN always fails; an infinity passes only where the reference is the same infinity.
+/// NaN always fails; an infinity passes only if the reference is the same infinity.
 #[track_caller]
 pub fn assert_close(name: &str, actual: &[f32], expected: &[f64], tolerance: Tolerance) {
     assert_eq!(actual.len(), expected.len(), "{name}: number of elements");

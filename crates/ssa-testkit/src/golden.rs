@@ -1,4 +1,4 @@
-//! Golden files: outputs of the released SSA code, kept as safetensors.
+//! Golden files: outputs of the released SSA code, stored as safetensors.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -30,7 +30,7 @@ pub struct Golden {
 }
 
 impl Golden {
-    /// Reads a safetensors file with `F32` and `I32` tensors; panics if it is none.
+    /// Reads a safetensors file with `F32` and `I32` tensors; panics if it is not one.
     pub fn read(path: &Path) -> Self {
         Self::open(path).unwrap_or_else(|problem| panic!("{problem}"))
     }
@@ -38,11 +38,11 @@ impl Golden {
     /// Reads a safetensors file with `F32` and `I32` tensors.
     ///
     /// # Errors
-    /// A message that names the file and what is wrong with it.
+    /// A message with the file and the problem.
     pub fn open(path: &Path) -> Result<Self, String> {
         let wrong = |problem: String| format!("{}: {problem}", path.display());
         let bytes = std::fs::read(path).map_err(|error| wrong(error.to_string()))?;
-        let not_whole = |error| wrong(format!("not a whole safetensors file: {error}"));
+        let not_whole = |error| wrong(format!("not a complete safetensors file: {error}"));
         let (_, header) = SafeTensors::read_metadata(&bytes).map_err(not_whole)?;
         let metadata = header.metadata().clone().unwrap_or_default().into_iter().collect();
         let file = SafeTensors::deserialize(&bytes).map_err(not_whole)?;

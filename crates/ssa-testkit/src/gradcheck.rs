@@ -4,7 +4,7 @@
 /// `x`.
 ///
 /// Step 1e-5 on values of order one leaves a truncation error near 1e-10 and a rounding error near
-/// 1e-11, so a correct gradient agrees to 1e-6 relative to its largest element with room to spare.
+/// 1e-11, so a correct gradient easily agrees to 1e-6 relative to its largest element.
 #[track_caller]
 pub fn assert_gradient(name: &str, x: &[f64], gradient: &[f64], mut f: impl FnMut(&[f64]) -> f64) {
     const STEP: f64 = 1e-5;

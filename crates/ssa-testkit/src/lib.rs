@@ -1,6 +1,6 @@
-//! What the workspace's tests share. It works on plain slices and knows no tensor type, so that
-//! `ssa-kernels` can use it for its own unit tests. Everything here panics on failure: it is only
-//! ever a dev-dependency.
+//! Shared test helpers of the workspace. They work on plain slices without a tensor type, so that
+//! the unit tests of `ssa-kernels` can use them. Assertions panic on failure; `ssa-selftest` and
+//! `ssa-bench` use only the random inputs and golden files.
 
 mod close;
 mod golden;

@@ -8,7 +8,7 @@ use rand_distr::{Distribution, StandardNormal};
 pub struct Random(ChaCha8Rng);
 
 impl Random {
-    /// A source for one seed.
+    /// Creates a source with a seed.
     pub fn new(seed: u64) -> Self {
         Self(ChaCha8Rng::seed_from_u64(seed))
     }

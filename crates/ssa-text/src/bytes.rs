@@ -5,7 +5,7 @@ use crate::{Result, TextError};
 
 /// One token per byte: ids 0..=255 are the byte values, 256 ends a document.
 ///
-/// It needs no vocabulary file and takes any bytes, UTF-8 or not.
+/// It needs no vocabulary file and accepts any bytes, UTF-8 or not.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ByteTokenizer;
 
@@ -15,17 +15,17 @@ impl ByteTokenizer {
     /// Number of ids: 256 byte values and the end of document.
     pub const VOCAB_SIZE: usize = 257;
 
-    /// The ids of a text, without [`EOS`](Self::EOS), which packing appends.
+    /// Encodes a text, without [`EOS`](Self::EOS), which packing appends.
     pub fn encode(&self, text: &[u8]) -> Vec<u32> {
         text.iter().map(|&byte| u32::from(byte)).collect()
     }
 
-    /// The ids of each document, in order.
+    /// Encodes each document, in order.
     pub fn encode_documents(&self, documents: &[Document]) -> Vec<Vec<u32>> {
         documents.iter().map(|document| self.encode(&document.text)).collect()
     }
 
-    /// The bytes of the ids; [`EOS`](Self::EOS) stands for no text and is left out.
+    /// Decodes ids to bytes; [`EOS`](Self::EOS) is skipped.
     ///
     /// # Errors
     /// [`TextError::UnknownToken`] for an id above [`EOS`](Self::EOS).
@@ -58,7 +58,7 @@ mod tests {
     }
 
     #[test]
-    fn bytes_need_not_be_utf8_and_eos_is_no_text() {
+    fn bytes_need_not_be_utf8_and_eos_is_skipped() {
         assert_eq!(ByteTokenizer.encode(&[0, 0xff, b'a']), [0, 255, 97]);
         assert_eq!(ByteTokenizer.decode(&[0xff, ByteTokenizer::EOS, 97]).unwrap(), [0xff, 97]);
     }

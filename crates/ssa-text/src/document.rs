@@ -3,13 +3,13 @@
 /// A text with a name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Document {
-    /// Where the text comes from, for messages: a file, or a line or row of one.
+    /// The source of the text for messages: a file, or a line or row of one.
     pub name: String,
     /// The text: bytes that need not be UTF-8.
     pub text: Vec<u8>,
 }
 
-/// Bytes of text in all documents.
+/// Returns the bytes of text in all documents.
 pub fn text_bytes(documents: &[Document]) -> usize {
     documents.iter().map(|document| document.text.len()).sum()
 }

@@ -1,4 +1,4 @@
-//! Encoding on one thread, with a memory of words.
+//! Encoding on one thread, with a cache of words.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -9,11 +9,11 @@ use crate::cuts::MAX_PIECE_BYTES;
 use crate::tokenizer::{HfTokenizer, Tokenizer};
 use crate::{Result, TextError};
 
-/// Pieces longer than this come again too rarely to be remembered.
+/// Longer pieces repeat too rarely to be cached.
 const MAX_REMEMBERED_BYTES: usize = 32;
-/// Pieces remembered at most, so that a thread's memory stays at a few tens of megabytes.
+/// Maximum number of cached pieces, for a few tens of megabytes per thread.
 const MAX_REMEMBERED: usize = 1 << 18;
-/// Bytes of a text encoded at once by the tokenizer `bytes`.
+/// Bytes of text per call of `take` for the tokenizer `bytes`.
 const BYTES_AT_ONCE: usize = 1 << 16;
 
 /// Encodes texts on one thread.
@@ -33,13 +33,12 @@ impl<'a> Encoder<'a> {
         self.tokenizer
     }
 
-    /// Appends the ids of a text, without the id that ends a document: those that the tokenizer
-    /// gives for the whole text.
+    /// Appends the ids of a text, without the end-of-document id. They equal those of the whole
+    /// text.
     ///
     /// # Errors
     /// [`TextError::NotUtf8`] if the tokenizer is not `bytes` and the text is not UTF-8;
-    /// [`TextError::TooLong`] for 16 MiB of text in which the tokenizer is not known to allow any
-    /// cut.
+    /// [`TextError::TooLong`] for 16 MiB of text without a known cut.
     pub fn append(&mut self, text: &[u8], ids: &mut Vec<u32>) -> Result<()> {
         self.encode(text, |piece| {
             ids.extend_from_slice(piece);
@@ -47,11 +46,11 @@ impl<'a> Encoder<'a> {
         })
     }
 
-    /// Gives the ids of a text to `take`, a few at a time: as [`append`](Self::append), in memory
-    /// that does not grow with the text.
+    /// Passes the ids of a text to `take` in chunks: like [`append`](Self::append), but in bounded
+    /// memory.
     ///
     /// # Errors
-    /// As [`append`](Self::append), and where `take` has one.
+    /// Same as [`append`](Self::append), and any error of `take`.
     pub fn encode<E: From<TextError>>(
         &mut self,
         text: &[u8],
@@ -73,18 +72,17 @@ impl<'a> Encoder<'a> {
     }
 }
 
-/// The ids of pieces met before.
+/// A cache of the ids of pieces.
 #[derive(Debug)]
 struct Words {
-    /// Where the ids of a piece lie.
+    /// The position of the ids of a piece.
     known: HashMap<Box<str>, Range<u32>, RandomState>,
     ids: Vec<u32>,
 }
 
 impl Default for Words {
     fn default() -> Self {
-        // Fixed seeds: the table is never exposed to the order of its keys, only its speed depends
-        // on them.
+        // Fixed seeds: the iteration order is never used, so only the speed depends on them.
         Self { known: HashMap::with_hasher(RandomState::with_seeds(1, 2, 3, 4)), ids: Vec::new() }
     }
 }
@@ -100,7 +98,7 @@ impl Words {
         let mut ids = Vec::new();
         let mut rest = text;
         if cuts.start_differs() {
-            // What it has for tokens here is of no use elsewhere.
+            // Its tokens at the start of a text cannot be reused inside.
             let (first, after) = rest.split_at(piece_length(tokenizer, rest)?);
             tokenizer.append(first, &mut ids)?;
             take(&ids)?;
@@ -126,7 +124,7 @@ impl Words {
             return;
         }
         if self.known.len() == MAX_REMEMBERED {
-            // Rare, and the frequent words are soon back.
+            // This is rare, and the frequent words are soon cached again.
             self.known.clear();
             self.ids.clear();
         }

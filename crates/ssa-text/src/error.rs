@@ -1,5 +1,5 @@
-//! The error type of this crate: each message names the file or setting and the cause, and ends
-//! with a hint on a line of its own where there is a remedy.
+//! The error type of this crate. Each message names the file or setting and the cause, and ends
+//! with a hint on its own line if there is a remedy.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -15,9 +15,9 @@ pub enum TextError {
     Setting {
         /// Name of the setting.
         setting: &'static str,
-        /// The range allowed.
+        /// The allowed range.
         expected: &'static str,
-        /// The value given.
+        /// The given value.
         actual: String,
     },
     /// A file would be overwritten.
@@ -36,21 +36,21 @@ pub enum TextError {
         path.display()
     )]
     Missing {
-        /// The path as given.
+        /// The given path.
         path: PathBuf,
     },
-    /// The system refuses to read a file.
+    /// A file cannot be read.
     #[error("{}: cannot be read: {source}\nhint: check its permissions", path.display())]
     Read {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The reason.
         source: io::Error,
     },
     /// A file or directory cannot be written.
     #[error(transparent)]
     File(#[from] FileError),
-    /// A file is not a tokenizer that can be used.
+    /// A file is not a usable tokenizer.
     #[error("{}: not a usable tokenizer: {cause}\nhint: {hint}", path.display())]
     Tokenizer {
         /// The file.
@@ -60,7 +60,7 @@ pub enum TextError {
         /// How to get one.
         hint: String,
     },
-    /// Nothing says which token ends a document.
+    /// The end-of-document token is unknown.
     #[error("{}: {cause}\nhint: name the token with `eos_token`", path.display())]
     NoEosToken {
         /// The `tokenizer.json`.
@@ -68,18 +68,27 @@ pub enum TextError {
         /// What is missing.
         cause: String,
     },
-    /// A chat template is wrong, exceeds its limits or refuses a conversation.
+    /// A chat template is invalid, exceeds its limits or refuses a conversation.
     #[error("chat template of {}: {cause}", path.display())]
     ChatTemplate {
         /// The file with the template.
         path: PathBuf,
-        /// What the template engine said.
+        /// The message of the template engine.
         cause: String,
     },
-    /// A conversation is not a list of messages, or needs a chat template and there is none.
+    /// A conversation needs a chat template, but the tokenizer has none.
+    #[error(
+        "{tokenizer}: the tokenizer has no chat template\nhint: use the model with `ssa generate`, \
+         or a model trained for chat, whose tokenizer_config.json or chat_template.jinja has one"
+    )]
+    NoChatTemplate {
+        /// The tokenizer's name or file.
+        tokenizer: String,
+    },
+    /// A conversation is not a list of messages, or needs a missing chat template.
     #[error("{cause}")]
     Conversation {
-        /// The message and key, and what is wrong with it.
+        /// The message and key, and the problem.
         cause: String,
     },
     /// A tokenizer cannot be trained.
@@ -87,37 +96,37 @@ pub enum TextError {
         "the tokenizer cannot be trained: {cause}\nhint: add text, or choose another `vocab_size`"
     )]
     Train {
-        /// What the trainer said.
+        /// The message of the trainer.
         cause: String,
     },
     /// There is no text to train a tokenizer on.
     #[error("the documents hold no text")]
     NoText,
-    /// A text is not UTF-8, which its use requires.
+    /// A text is not valid UTF-8.
     #[error(
         "{}not UTF-8 at byte {position}\nhint: convert the text, for example with iconv, or use \
          the tokenizer `bytes`",
         prefix(name)
     )]
     NotUtf8 {
-        /// Name of the document, where it is known.
+        /// Name of the document, if known.
         name: Option<String>,
-        /// The first byte that is not.
+        /// The position of the first invalid byte.
         position: usize,
     },
-    /// A text has too long a stretch that has to be encoded in one piece.
+    /// A text has a piece that is too long to encode.
     #[error(
-        "{}{bytes} bytes have to be encoded in one piece, at most {limit} are possible: this \
-         tokenizer is not known to allow a cut there without changing tokens\nhint: split the \
+        "{}a piece of {bytes} bytes is too long to encode, the limit is {limit}: this \
+         tokenizer has no known way to split it without changing tokens\nhint: split the \
          document, or leave it out",
         prefix(name)
     )]
     TooLong {
-        /// Name of the document, where it is known.
+        /// Name of the document, if known.
         name: Option<String>,
-        /// Bytes of the stretch.
+        /// Bytes of the piece.
         bytes: usize,
-        /// Bytes possible.
+        /// Maximum number of bytes.
         limit: usize,
     },
     /// A token id is not in the vocabulary.
@@ -138,12 +147,12 @@ fn prefix(name: &Option<String>) -> String {
 }
 
 impl TextError {
-    /// Whether a setting, and not a file, has to be changed.
+    /// Whether the cause is a setting, not a file.
     pub fn is_usage(&self) -> bool {
         matches!(self, Self::Setting { .. } | Self::Exists { .. })
     }
 
-    /// The error with the name of its document, if it lacks that.
+    /// Adds the name of the document, if it is missing.
     #[must_use]
     pub fn in_document(self, document: &str) -> Self {
         match self {
@@ -157,7 +166,7 @@ impl TextError {
         }
     }
 
-    /// The error of a path that could not be opened.
+    /// The error for a path that cannot be opened.
     pub(crate) fn from_open(path: &Path, source: io::Error) -> Self {
         match source.kind() {
             io::ErrorKind::NotFound => Self::Missing { path: path.to_owned() },
@@ -165,12 +174,12 @@ impl TextError {
         }
     }
 
-    /// The error of a `tokenizer.json` that is damaged or asks for what is not possible.
+    /// The error for a `tokenizer.json` that is corrupt or exceeds a limit.
     pub(crate) fn damaged(path: &Path, cause: impl ToString) -> Self {
         Self::Tokenizer {
             path: path.to_owned(),
             cause: cause.to_string(),
-            hint: "get the file again from where the model comes from".to_owned(),
+            hint: "download the tokenizer of the model again".to_owned(),
         }
     }
 

@@ -1,5 +1,5 @@
-//! JSON as Python's `json` module reads it: `NaN` and `Infinity` are numbers, objects keep the
-//! order of their keys, whole numbers have any size, and of equal keys the last one counts.
+//! JSON with the rules of Python's `json` module: `NaN` and `Infinity` are numbers, objects keep
+//! the order of their keys, integers have any size, and the last of equal keys wins.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -14,36 +14,36 @@ pub enum Json {
     Null,
     /// `true` or `false`.
     Bool(bool),
-    /// A whole number.
+    /// An integer.
     Int(i128),
-    /// Any other number, `NaN` and the infinities included.
+    /// Any other number, including `NaN` and infinities.
     Float(f64),
     /// A string.
     String(String),
     /// An array.
     List(Vec<Json>),
-    /// An object, its keys in order and without repetitions.
+    /// An object, with unique keys in order.
     Object(Vec<(String, Json)>),
 }
 
 impl Json {
-    /// Parses a whole text.
+    /// Parses a text.
     ///
     /// # Errors
-    /// What is wrong with it, and where.
+    /// The problem and its position.
     pub fn parse(text: &[u8]) -> Result<Self, String> {
         let value =
             JsonValue::parse(text, true).map_err(|error| error.description(text).to_string())?;
         Self::try_from(value)
     }
 
-    /// The value at a key, if this is an object that has it.
+    /// The value at a key, if this is an object with the key.
     pub fn get(&self, key: &str) -> Option<&Self> {
         let Self::Object(entries) = self else { return None };
         entries.iter().find(|(name, _)| name == key).map(|(_, value)| value)
     }
 
-    /// Bytes of memory of all strings, and a few for every other value.
+    /// Approximate bytes of memory: all strings, and a few bytes per other value.
     pub fn bytes(&self) -> usize {
         const VALUE: usize = size_of::<Json>();
         match self {
@@ -57,7 +57,7 @@ impl Json {
         }
     }
 
-    /// The value as templates see it.
+    /// Converts the value for templates.
     pub(crate) fn to_template(&self) -> Value {
         match self {
             Self::Null => Value::from(()),
@@ -117,7 +117,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn json_is_read_as_python_reads_it() {
+    fn json_is_read_as_in_python() {
         let text =
             br#"{"b": [1, -2.5, NaN, -Infinity, 18446744073709551616], "a": "\u00e9", "b": {}}"#;
         let Ok(Json::Object(entries)) = Json::parse(text) else { panic!("an object") };

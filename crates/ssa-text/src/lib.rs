@@ -1,13 +1,13 @@
-//! From text to token ids and back, without any input format, download or training code.
+//! From text to token ids and back, without input formats, downloads or training code.
 //!
 //! ```text
 //! text           Tokenizer::encode, Encoder::append      -> ids
-//! ids            Tokenizer::decode                       -> text
-//! conversation   Tokenizer::render                       -> text, as transformers renders it
+//! ids            Tokenizer::decode, Decoder::push        -> text
+//! conversation   Tokenizer::render, render_prompt        -> text, as in transformers
 //! documents      train_tokenizer                         -> tokenizer.json
 //! ```
 //!
-//! A server can use this crate alone: it depends on neither Parquet, compression nor the network.
+//! A server can use this crate alone: it does not depend on Parquet, compression or the network.
 //!
 //! ```
 //! use ssa_text::{Conversation, Tokenizer};
@@ -24,6 +24,7 @@
 mod bytes;
 mod chat;
 mod cuts;
+mod decoder;
 mod document;
 mod encoder;
 mod error;
@@ -34,6 +35,7 @@ mod train;
 
 pub use bytes::ByteTokenizer;
 pub use chat::Conversation;
+pub use decoder::Decoder;
 pub use document::{Document, text_bytes};
 pub use encoder::Encoder;
 pub use error::TextError;

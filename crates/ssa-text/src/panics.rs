@@ -10,10 +10,10 @@ thread_local! {
     static CAUGHT: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Runs `call` and turns a panic inside it into its message, which is not printed.
+/// Runs `call` and returns the message of a panic inside it, without printing it.
 ///
-/// For calls into libraries that panic on corrupt input. Whatever `call` was changing must not be
-/// used after an error.
+/// For calls into libraries that panic on corrupt input. Do not use values that `call` was changing
+/// after an error.
 ///
 /// # Errors
 /// The message of the panic.

@@ -15,36 +15,36 @@ use crate::document::Document;
 use crate::tokenizer::{TOKENIZER_CONFIG, TOKENIZER_JSON};
 use crate::{Result, TextError};
 
-/// The token that ends a document in tokenizers trained here.
+/// The end-of-document token of tokenizers trained here.
 const EOS_TOKEN: &str = "<|endoftext|>";
-/// Text read at most: the trainer counts pairs in 32 bits, and more text changes no merge worth
-/// having.
+/// Maximum bytes of text: the trainer counts pairs in 32 bits, and more text does not improve the
+/// merges.
 const MAX_TEXT_BYTES: u64 = 16 << 30;
-/// Bytes handed to the trainer at a time.
+/// Bytes per text passed to the trainer.
 const TEXT_BYTES: usize = 1 << 20;
 
-/// How to train a tokenizer.
+/// Options for training a tokenizer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TrainTokenizerOptions {
     /// Number of ids: 256 bytes, the end of document and merges. At least 257.
     pub vocab_size: usize,
-    /// How often a pair must occur to be merged.
+    /// Minimum number of occurrences of a pair to be merged.
     pub min_frequency: u64,
 }
 
 /// Trains a byte-level BPE tokenizer on documents and writes `tokenizer.json` and
-/// `tokenizer_config.json` into `directory`. Returns the number of ids, which is smaller than asked
-/// for if there is too little text.
+/// `tokenizer_config.json` into `directory`. Returns the number of ids, which is smaller than
+/// requested if there is too little text.
 ///
-/// Text is split into words as Llama 3 does; any bytes can be encoded. Memory grows with the number
-/// of different words, not with the text. The same documents give the same files, whatever the
-/// number of threads (those of rayon's global pool). `progress` is told the bytes of text read so
-/// far.
+/// Text is split into words as in Llama 3; any bytes can be encoded. Memory grows with the number
+/// of distinct words, not with the text. The same documents give the same files for any number of
+/// threads (of rayon's global pool). Calls `progress` with the bytes of text read so far.
 ///
 /// # Errors
 /// [`TextError::Setting`] if `vocab_size` is below 257, the first error of `documents`,
-/// [`TextError::NotUtf8`] for a document that is not, [`TextError::NoText`] if there is none, and
-/// [`TextError::Exists`] or [`TextError::File`] if a file is there already or cannot be written.
+/// [`TextError::NotUtf8`] for a document that is not UTF-8, [`TextError::NoText`] if there is no
+/// text, and [`TextError::Exists`] or [`TextError::File`] if a file already exists or cannot be
+/// written.
 pub fn train_tokenizer<E: From<TextError> + Send>(
     documents: impl Iterator<Item = Result<Document, E>> + Send,
     directory: &Path,
@@ -118,14 +118,14 @@ fn write(tokenizer: &tokenizers::Tokenizer, directory: &Path) -> Result<()> {
     Ok(ssa_files::write(&directory.join(TOKENIZER_JSON), definition)?)
 }
 
-/// The documents as texts of about [`TEXT_BYTES`], cut where the tokenizer to be trained never
-/// joins anything. Ends at the first error, which it leaves in `failure`: the trainer's iterator
-/// cannot carry one.
+/// An iterator over texts of about [`TEXT_BYTES`], cut where the new tokenizer never joins
+/// anything. Ends at the first error and stores it in `failure`, because the trainer's iterator
+/// cannot return errors.
 struct Texts<'a, I, E> {
     documents: I,
     name: String,
     text: String,
-    /// Bytes of `text` that are taken.
+    /// Bytes of `text` already used.
     at: usize,
     failure: &'a mut Option<E>,
 }
@@ -135,7 +135,7 @@ where
     I: Iterator<Item = Result<Document, E>>,
     E: From<TextError>,
 {
-    /// Takes the next document; false if there is none.
+    /// Loads the next document; returns false at the end.
     fn next_document(&mut self) -> Result<bool, E> {
         let Some(document) = self.documents.next() else { return Ok(false) };
         let Document { name, text } = document?;

@@ -1,7 +1,7 @@
-//! Chat templates render byte for byte what Jinja2 renders, set up as transformers sets it up.
+//! Chat templates render the same bytes as Jinja2 with the settings of transformers.
 //!
-//! `tests/golden/chat` holds what Jinja2 gave; `tests/python/chat_templates.py` writes such files,
-//! and those of the folder that `SSA_CHAT_TEMPLATES` names are compared, too.
+//! `tests/golden/chat` has the output of Jinja2, written by `tests/python/chat_templates.py`. Files
+//! in the folder `SSA_CHAT_TEMPLATES` are compared too.
 
 #![allow(
     clippy::unwrap_used,
@@ -19,14 +19,14 @@ use ssa_text::{Conversation, Json, Tokenizer};
 const TOKENIZER: &str = r#"{"version": "1.0", "added_tokens": [],
     "model": {"type": "WordLevel", "vocab": {"</s>": 0}, "unk_token": "</s>"}}"#;
 
-/// What is compared of one template: cases that differ, and all.
+/// The comparison of one template: failures and number of cases.
 struct Compared {
     failures: Vec<String>,
     cases: usize,
 }
 
 #[test]
-fn templates_render_as_jinja2_renders_them() {
+fn templates_render_like_jinja2() {
     let committed = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden/chat");
     let more = std::env::var_os("SSA_CHAT_TEMPLATES").map(PathBuf::from);
     let mut all = Compared { failures: Vec::new(), cases: 0 };
@@ -50,19 +50,31 @@ fn compare(path: &Path) -> Compared {
     let bytes = fs::read(path).unwrap();
     let golden: Value = serde_json::from_slice(&bytes).unwrap();
     let tokenizer = load(&golden);
-    // Read a second time: the order of keys matters.
+    // Parsed a second time because the order of keys matters.
     let golden = Json::parse(&bytes).unwrap();
     let Some(Json::List(cases)) = golden.get("cases") else { panic!("cases") };
-    let failures = cases.iter().enumerate().filter_map(|(number, case)| {
+    let name = path.file_stem().unwrap().display();
+    let failures = cases.iter().enumerate().flat_map(|(number, case)| {
         let messages = case.get("messages").unwrap().clone();
         let conversation = Conversation::new(messages, case.get("tools").cloned()).unwrap();
-        let rendered = tokenizer.render(&conversation);
-        let name = path.file_stem().unwrap().display();
-        match (case.get("expected").unwrap(), &rendered) {
-            (Json::String(expected), Ok(text)) if text == expected => None,
-            (Json::Null, Err(_)) => None,
-            (expected, _) => Some(format!("{name} {number}: {}", difference(expected, &rendered))),
-        }
+        let expected = case.get("expected").unwrap();
+        // Written only where it differs.
+        let prompt = case.get("prompt").unwrap_or(expected);
+        let rendered = [
+            ("text", expected, tokenizer.render(&conversation)),
+            ("prompt", prompt, tokenizer.render_prompt(&conversation)),
+        ];
+        let name = &name;
+        rendered.into_iter().filter_map(move |(what, expected, rendered)| {
+            match (expected, &rendered) {
+                (Json::String(expected), Ok(text)) if text == expected => None,
+                (Json::Null, Err(_)) => None,
+                _ => {
+                    let difference = difference(expected, &rendered);
+                    Some(format!("{name} {number}, {what}: {difference}"))
+                }
+            }
+        })
     });
     Compared { failures: failures.collect(), cases: cases.len() }
 }

@@ -1,6 +1,6 @@
-//! Rows of the optimizer steps: a batch that can grow over the first of them.
+//! Batch size of the optimizer steps, with an optional ramp over the first steps.
 
-/// How many rows each step has.
+/// The number of rows of each step.
 ///
 /// ```text
 /// s < steps:  start + (full - start) * s / steps, rounded down to whole micro-batches
@@ -11,7 +11,7 @@
 /// continues the ramp.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BatchRamp {
-    /// Rows of a micro-batch; it divides the two sizes below.
+    /// Rows of a micro-batch; divides `start` and `full`.
     pub micro_batch_size: usize,
     /// Rows of the first step, at most `full`.
     pub start: usize,
@@ -33,7 +33,7 @@ impl BatchRamp {
         self.start + grown - grown % self.micro_batch_size
     }
 
-    /// Rows of the first `steps` steps together; during the ramp without rounding to micro-batches.
+    /// Total rows of the first `steps` steps. Ramp steps are not rounded to micro-batches.
     pub fn total_rows(&self, steps: usize) -> u64 {
         let ramp = self.steps.min(steps) as u128;
         let pairs = ramp * ramp.saturating_sub(1) / 2;

@@ -4,8 +4,7 @@ use std::time::SystemTime;
 
 use jiff::Timestamp;
 
-/// Now. A clock that is set to a year beyond 9999, or before -9999, counts as the last or first
-/// moment that can be written.
+/// Returns the current time, clamped to the years -9999 to 9999.
 pub(crate) fn now() -> Timestamp {
     timestamp(SystemTime::now())
 }
@@ -22,7 +21,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_clock_that_is_wrong_is_no_panic() {
+    fn a_wrong_clock_does_not_panic() {
         let epoch = SystemTime::UNIX_EPOCH;
         let ages = Duration::from_secs(1 << 40);
         assert_eq!(timestamp(epoch), Timestamp::UNIX_EPOCH);

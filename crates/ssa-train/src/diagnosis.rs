@@ -1,13 +1,13 @@
-//! What is known about a step that is not finite.
+//! Diagnosis of a step with a non-finite loss or gradient.
 
 use std::fmt;
 
-use ssa_data::RowPlace;
+use ssa_data::RowId;
 
-/// Rows named in a message before the rest is counted.
+/// Number of rows named in a message; the rest are counted.
 const ROWS_SHOWN: usize = 8;
 
-/// A step whose loss or gradient is not a number.
+/// A step with a non-finite loss or gradient.
 #[derive(Clone, Debug, PartialEq)]
 pub struct BadStep {
     /// The step, counted from 1.
@@ -16,21 +16,21 @@ pub struct BadStep {
     pub what: &'static str,
     /// Its value.
     pub value: f64,
-    /// Where its rows come from.
-    pub rows: Vec<RowPlace>,
+    /// The source of its rows.
+    pub rows: Vec<RowId>,
 }
 
-/// Why a run cannot continue: bad steps that neither skipping rows nor rolling back to a checkpoint
-/// ended.
+/// Why a run cannot continue: neither skipping rows nor rolling back to a checkpoint ended the bad
+/// steps.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Diagnosis {
     /// The last bad step.
     pub bad: BadStep,
     /// Bad steps in a row.
     pub in_row: usize,
-    /// Step of the checkpoint that the run was rolled back to; none if there was no checkpoint.
+    /// Step of the checkpoint that the run was rolled back to; `None` without a checkpoint.
     pub rolled_back_to: Option<usize>,
-    /// The first bad value in the order of computation.
+    /// The location of the first bad value in the order of computation.
     pub place: String,
 }
 
@@ -55,7 +55,7 @@ impl fmt::Display for Diagnosis {
     }
 }
 
-pub(crate) fn row_list(rows: &[RowPlace]) -> String {
+pub(crate) fn row_list(rows: &[RowId]) -> String {
     let shown: Vec<String> = rows.iter().take(ROWS_SHOWN).map(name).collect();
     let more = match rows.len().saturating_sub(ROWS_SHOWN) {
         0 => String::new(),
@@ -64,11 +64,10 @@ pub(crate) fn row_list(rows: &[RowPlace]) -> String {
     format!("row{} {}{more}", if rows.len() == 1 { "" } else { "s" }, shown.join(", "))
 }
 
-/// A row by its number, and where there are several corpora by that of the corpus. The first corpus
-/// has number 0, as rows have.
-fn name(place: &RowPlace) -> String {
-    match place.corpus {
-        0 => place.row.to_string(),
-        corpus => format!("{} of corpus {corpus}", place.row),
+/// Formats a row number, with the corpus number if there are several corpora. Both start at 0.
+fn name(id: &RowId) -> String {
+    match id.corpus {
+        0 => id.row.to_string(),
+        corpus => format!("{} of corpus {corpus}", id.row),
     }
 }

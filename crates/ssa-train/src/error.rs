@@ -15,7 +15,7 @@ use crate::diagnosis::Diagnosis;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TrainError {
-    /// A loss or the gradient is no longer a number. The weights are those before the step.
+    /// A loss or the gradient is not finite. The weights are those before the step.
     #[error(
         "step {step}: {what} is {value}; training stopped, and the weights of the step before are \
          kept\nhint: lower optimizer.learning_rate, or lengthen the warm-up"
@@ -28,20 +28,20 @@ pub enum TrainError {
         /// Its value.
         value: f64,
     },
-    /// A step was given up because somebody asked for it
-    /// ([`Trainer::stop_on`](crate::Trainer::stop_on)). Nothing has changed.
-    #[error("the step was given up before its end, as asked for")]
+    /// A step was abandoned on request ([`Trainer::stop_on`](crate::Trainer::stop_on)). Nothing has
+    /// changed.
+    #[error("the step was abandoned on request")]
     Stopped,
-    /// Bad steps from which neither skipping rows nor going back to a checkpoint recovers.
+    /// Skipping rows and rolling back to a checkpoint did not end the bad steps.
     #[error(
-        "{0}\nhint: lower optimizer.learning_rate, lengthen the warm-up, or look at the text of \
+        "{0}\nhint: lower optimizer.learning_rate, lengthen the warm-up, or inspect the text of \
          these rows\nhint: to resume from an earlier checkpoint, delete the newer ones"
     )]
     Diverged(Box<Diagnosis>),
-    /// The checkpoint to start from has another architecture than the configuration.
+    /// The initial checkpoint and the configuration have different architectures.
     #[error(
-        "{}: the checkpoint and the configuration differ: {}\nhint: set these keys of [model] to the \
-         values of the checkpoint, or leave out model.init_from",
+        "{}: the checkpoint and the configuration differ: {}\nhint: set these keys of [model] to \
+         the values of the checkpoint, or remove model.init_from",
         directory.display(),
         differences.join(", ")
     )]
@@ -51,7 +51,16 @@ pub enum TrainError {
         /// Key, configured value and checkpoint value of each difference.
         differences: Vec<String>,
     },
-    /// Another process works in the run directory.
+    /// A run was given as a model, but has no checkpoint yet.
+    #[error(
+        "{}: this run has no checkpoint yet\nhint: train it longer, or name another model",
+        path.display()
+    )]
+    NoCheckpoint {
+        /// The directory of the run.
+        path: PathBuf,
+    },
+    /// Another process uses the run directory.
     #[error(
         "{} is in use by process {holder}, which holds the lock {}\nhint: wait for it or stop it, \
          or name another run directory",
@@ -61,9 +70,9 @@ pub enum TrainError {
     Locked {
         /// The directory.
         directory: PathBuf,
-        /// The file that is locked.
+        /// The lock file.
         file: PathBuf,
-        /// Number of the process, as the file tells it.
+        /// Process ID in the lock file.
         holder: String,
     },
     /// The run directory or its lock has been removed or replaced while the run used it.
@@ -76,7 +85,7 @@ pub enum TrainError {
     LockLost {
         /// The directory.
         directory: PathBuf,
-        /// The file that was locked.
+        /// The lock file.
         file: PathBuf,
     },
     /// There is no run in the directory.
@@ -84,10 +93,10 @@ pub enum TrainError {
     NoRun {
         /// The directory.
         path: PathBuf,
-        /// What shows it.
+        /// The reason.
         reason: &'static str,
     },
-    /// A run should be resumed with other settings than it had.
+    /// A run was to be resumed with different settings.
     #[error(
         "{}: the configuration has changed: {}\nhint: resume with the settings of the run, start \
          another run, or allow the change with {}",
@@ -101,7 +110,7 @@ pub enum TrainError {
         /// The keys.
         differences: Vec<Difference>,
     },
-    /// A line of the metrics cannot be read back.
+    /// A line of the metrics cannot be parsed.
     #[error(
         "{}, line {line}: {reason}\nhint: correct the line, or remove the file to resume without \
          the earlier steps",
@@ -123,27 +132,27 @@ pub enum TrainError {
     CheckpointNotSaved {
         /// The step.
         step: usize,
-        /// The step of the newest checkpoint there is.
+        /// The step of the newest checkpoint, if there is one.
         older: Option<usize>,
         /// The reason.
         source: Box<TrainError>,
     },
-    /// The checkpoint to start from has fewer tokens than the data.
+    /// The vocabulary of the initial checkpoint is smaller than that of the data.
     #[error(
-        "{}: the checkpoint has a vocabulary of {vocab_size}, but the tokenizer of the data has one \
-         of {needed}\nhint: prepare the data with the tokenizer of the checkpoint, or leave out \
-         model.init_from",
+        "{}: the checkpoint has a vocabulary of {vocab_size}, but the tokenizer of the data has \
+         one of {needed}\nhint: prepare the data with the tokenizer of the checkpoint, or leave \
+         out model.init_from",
         directory.display()
     )]
     Vocabulary {
         /// The checkpoint.
         directory: PathBuf,
-        /// Size of its vocabulary.
+        /// Its vocabulary size.
         vocab_size: usize,
-        /// Size of the vocabulary of the data.
+        /// Vocabulary size of the data.
         needed: usize,
     },
-    /// The named run directory exists.
+    /// The run directory already exists.
     #[error(
         "{} exists\nhint: name another run directory, or pass --overwrite to replace the run in it",
         path.display()
@@ -152,7 +161,7 @@ pub enum TrainError {
         /// The directory.
         path: PathBuf,
     },
-    /// The directory to overwrite was not written by a run.
+    /// The directory to overwrite is not a run directory.
     #[error(
         "{} is not a run directory and is not overwritten: {reason}\nhint: name another directory",
         path.display()
@@ -160,7 +169,7 @@ pub enum TrainError {
     NotARun {
         /// The directory.
         path: PathBuf,
-        /// What shows it.
+        /// The reason.
         reason: &'static str,
     },
     /// A file or directory could not be read or written.
@@ -195,12 +204,12 @@ fn flags(differences: &[Difference]) -> String {
     flags.collect::<Vec<_>>().join(" ")
 }
 
-/// What a run that cannot save a checkpoint still has.
+/// How a run can be resumed after a failed save.
 fn kept(older: Option<usize>) -> String {
     match older {
         Some(step) => {
-            format!("the checkpoint of step {step} is whole, and the run can be resumed from it")
+            format!("the checkpoint of step {step} is complete, and the run can be resumed from it")
         }
-        None => "the run can be resumed from its beginning".to_owned(),
+        None => "the run can be resumed from the beginning".to_owned(),
     }
 }

@@ -1,21 +1,20 @@
-//! Recognizing a text by a hash of its rows.
+//! Fingerprint of a text: a hash of its rows.
 
 use ssa_data::{Mixture, PackedRows};
 use ssa_files::Sha256;
 
 use crate::Result;
 
-/// Rows of a corpus that are read: all of a text, a sample of shards.
+/// Number of rows that are read per corpus: a sample of large corpora.
 const SAMPLED_ROWS: usize = 4096;
 
-/// The SHA-256 of the sizes and shares of all corpora, and of tokens and document borders of rows
-/// evenly spread over each. A document more or less moves all rows after it, so it shows in the
-/// sample.
+/// Hashes (SHA-256) the sizes and shares of all corpora, and tokens and document borders of evenly
+/// spaced rows. Adding or removing a document shifts all later rows, so the sample detects it.
 pub(crate) fn fingerprint(rows: &Mixture) -> Result<String> {
     fingerprint_of(rows.corpora().zip(rows.shares()))
 }
 
-/// The fingerprint of held-out rows, one corpus after the other.
+/// The fingerprint of the held-out rows of all corpora in order.
 pub(crate) fn held_out_fingerprint<'a>(
     parts: impl IntoIterator<Item = &'a PackedRows>,
 ) -> Result<String> {

@@ -1,4 +1,4 @@
-//! The work of a training step, for a share of what a device could do at best (MFU).
+//! Floating-point operations of a training step, for model FLOPs utilization (MFU).
 
 use ssa_data::Batch;
 use ssa_model::{
@@ -7,20 +7,18 @@ use ssa_model::{
 
 use crate::TrainPlan;
 
-/// Forward once, backward twice, each multiplication with its addition.
+/// One forward and two backward products, each a multiplication and an addition.
 const PER_PRODUCT: f64 = 6.0;
 
-/// Floating-point operations that a step needs by its formulas, whatever the kernels compute.
+/// Floating-point operations of a step by formula, independent of the kernels.
 ///
 /// ```text
-/// tokens * 6 * weights of the matrices a token is multiplied with        (the head is one, the embedding is none)
-/// pairs * 6 * 2 * query heads * head_dim * layers                        (scores, and values by their weights)
+/// tokens * 6 * weights of all matrix products    (with the head, without the embedding)
+/// pairs * 6 * 2 * query heads * head_dim * layers    (scores, and weighted values)
 /// ```
 ///
-/// The pairs of a query with the keys it attends to are counted document by document, for each
-/// attention that the method computes in training. What is not counted:
-/// padding, a forward that is run again to save memory, the choice of blocks, and everything
-/// elementwise.
+/// Query-key pairs are counted per document, for each attention that the method computes in
+/// training. Not counted: padding, recomputation, block selection and elementwise ops.
 ///
 /// Accumulated in `f64`, which is exact up to 2^53 pairs.
 #[derive(Clone, Debug, PartialEq)]
@@ -64,7 +62,7 @@ impl StepFlops {
 
     fn of_batch(&self, batch: &Batch) -> f64 {
         let documents = batch.cu_seqlens.windows(2);
-        // Padding is a document of its own.
+        // Padding is a separate document.
         let documents = documents.filter(|border| batch.valid[border[0]]);
         let documents: Vec<u64> = documents.map(|border| (border[1] - border[0]) as u64).collect();
         let rows: Vec<u64> = batch.valid.chunks(batch.tokens.max(1)).map(valid_tokens).collect();
@@ -81,12 +79,12 @@ fn valid_tokens(row: &[bool]) -> u64 {
     row.iter().filter(|&&valid| valid).count() as u64
 }
 
-/// Weights of all matrices that a token is multiplied with.
+/// Number of weights that multiply each token.
 fn multiplied_weights(model: &ModelConfig, method: Method) -> f64 {
     let queries = model.num_attention_heads * model.head_dim;
     let keys = model.num_key_value_heads * model.head_dim;
     let gates = model.num_attention_heads * method.training_gates().len();
-    // Queries and output; keys and values; the gates; the feed-forward layer's three.
+    // q_proj and o_proj; k_proj and v_proj; gates; the three feed-forward matrices.
     let layer = model.hidden_size * (2 * queries + 2 * keys + gates + 3 * model.intermediate_size);
     (layer * model.num_hidden_layers + model.vocab_size * model.hidden_size) as f64
 }
@@ -121,7 +119,7 @@ mod tests {
         let saved = count("full", &[], &long) - count("full", &[], &cut);
         assert_eq!(saved, pairs * 12.0 * width);
         assert_eq!(count("full", &[], &cut), count("full", &[], &padded));
-        // Both attentions on top of one set of matrices.
+        // Both attentions share one set of matrices.
         let matrices = 32.0 * PER_PRODUCT * multiplied_weights(model, Method::SSA);
         let both = count("full", &[], &cut) + count("moba", &[], &cut);
         assert_eq!(count("ssa", &[], &cut), both - matrices);

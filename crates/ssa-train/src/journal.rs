@@ -1,4 +1,4 @@
-//! The history of a run: when it started, was interrupted, resumed, skipped a step, ended.
+//! The history of a run: start, interruptions, resumes, skipped steps, end.
 
 use std::path::Path;
 
@@ -21,59 +21,59 @@ pub struct JournalEntry {
     pub event: RunEvent,
 }
 
-/// What happens to a run besides its steps.
+/// An event in a run other than a step.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum RunEvent {
     /// The first process started.
     Started {
-        /// Its working directory, from which the relative paths of the configuration start; none
-        /// if the name is not UTF-8.
+        /// Its working directory, the base of relative paths in the configuration; `None` if it is
+        /// not UTF-8.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         directory: Option<String>,
     },
     /// Another process resumed the run.
     Resumed {
-        /// Steps done by then.
+        /// Steps done before.
         step: usize,
-        /// Steps that were done after the checkpoint and are done again.
+        /// Steps after the checkpoint that are repeated.
         lost_steps: usize,
     },
-    /// The configuration was changed, as allowed.
+    /// The configuration was changed with permission.
     Changed {
-        /// SHA-256 of the configuration of the checkpoint that the run resumed from.
+        /// SHA-256 of the configuration in the checkpoint that the run resumed from.
         from: String,
         /// Every key with its new and old value.
         keys: Vec<String>,
     },
     /// The loss or gradient of a step was not finite; its rows were skipped.
     Skipped {
-        /// The step, counted from 1. It was tried again on the next rows.
+        /// The step, counted from 1. It was retried on the next rows.
         step: usize,
         /// What was not finite.
         what: String,
         /// Its value.
         value: String,
-        /// Its rows, each as the number of its corpus and its own.
+        /// Its rows, each as corpus number and row number.
         rows: Vec<(usize, usize)>,
     },
-    /// Too many such steps in a row: weights and moments are those of a checkpoint again.
+    /// Too many such steps in a row: weights and moments were restored from a checkpoint.
     RolledBack {
         /// Steps done before.
         step: usize,
         /// Steps done after.
         to: usize,
     },
-    /// A signal ended the process; everything is saved.
+    /// A signal ended the process after everything was saved.
     Interrupted {
         /// Steps done.
         step: usize,
     },
-    /// The roll-back did not help.
+    /// The rollback did not help.
     Diverged {
-        /// The step that cannot be done.
+        /// The failing step.
         step: usize,
-        /// Where the first bad value is.
+        /// The location of the first bad value.
         place: String,
     },
     /// All steps are done.
@@ -90,12 +90,12 @@ pub(crate) struct Journal {
 }
 
 impl Journal {
-    /// Opens the journal of a run, or starts it.
+    /// Opens or creates the journal of a run.
     pub(crate) fn open(run: &Path) -> Result<Self> {
         Ok(Self { lines: JsonLines::open(&run.join(JOURNAL))? })
     }
 
-    /// Appends an event that happens now; it is on disk when this returns.
+    /// Appends an event with the current time. It is on disk when this returns.
     pub(crate) fn write(&mut self, event: RunEvent) -> Result<()> {
         let time = now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
         self.lines.append(&JournalEntry { time, event })?;
@@ -103,8 +103,8 @@ impl Journal {
     }
 }
 
-/// Everything in the journal of a run, oldest first; nothing if there is none. Lines that were cut
-/// short are left out.
+/// Reads the journal of a run, oldest entry first; empty if there is none. Truncated lines are
+/// skipped.
 pub(crate) fn read_journal(run: &Path) -> Result<Vec<JournalEntry>> {
     let lines = ssa_files::read_lines(&run.join(JOURNAL))?;
     Ok(lines.text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect())

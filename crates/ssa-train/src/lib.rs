@@ -1,16 +1,16 @@
 //! Training: from a configuration file to a trained model and a record of the run.
 //!
 //! ```text
-//! TrainConfig  a TOML file and --set overrides: right keys, right types
+//! TrainConfig  a TOML file and --set overrides, with keys and types checked
 //!   -> TrainPlan   checked values: the model, the objective, the schedule, the data
 //!   -> Trainer     an iterator over optimizer steps
-//!   -> RunDir      a directory on disk that one process at a time works in
+//!   -> RunDir      a directory on disk, locked by one process
 //!   -> Session     a trainer in a run directory: logs, checkpoints, recovery from bad steps
 //! ```
 //!
-//! Nothing here prints: [`Session`] yields [`Event`]s and the caller shows them. Nothing here
-//! evaluates either: the caller measures on held-out text between two steps and hands over
-//! [`Measurements`], which are logged without knowing what they mean.
+//! This crate does not print: [`Session`] yields [`Event`]s for the caller to show. It does not
+//! evaluate either: the caller measures on held-out text between two steps and passes
+//! [`Measurements`], which are logged as they are.
 
 mod batch_ramp;
 mod best;
@@ -28,6 +28,7 @@ mod measurements;
 mod memory;
 mod metrics;
 mod model_files;
+mod model_source;
 mod optimizer;
 mod plan;
 mod run_dir;
@@ -36,6 +37,7 @@ mod session;
 mod step_log;
 mod stream;
 mod tensorboard;
+mod trainable;
 mod trainer;
 
 pub use batch_ramp::BatchRamp;
@@ -49,12 +51,14 @@ pub use journal::{JournalEntry, RunEvent};
 pub use measurements::Measurements;
 pub use memory::{MemoryEstimate, StepShape};
 pub use metrics::{LoggedStep, StepMetrics};
+pub use model_source::ModelSource;
 pub use optimizer::{DecayedWeights, Optimizer, OptimizerOptions};
 pub use plan::TrainPlan;
 pub use run_dir::{Existing, ResumePoint, RunDir};
 pub use schedule::{Schedule, ScheduleShape};
 pub use session::{Event, Session};
 pub use stream::{StreamDraw, StreamScope};
+pub use trainable::Trainable;
 pub use trainer::Trainer;
 
 /// Result of every fallible function in this crate except for the configuration, which has

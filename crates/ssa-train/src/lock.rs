@@ -7,10 +7,10 @@ use ssa_files::{Lock, LockError};
 
 use crate::{Result, TrainError};
 
-/// Name of the file that is locked. It stays in the directory.
+/// Name of the lock file. It stays in the directory.
 pub(crate) const LOCK: &str = "run.lock";
 
-/// The right to write to a run directory, until the last clone is dropped.
+/// The lock of a run directory, held until the last clone is dropped.
 #[derive(Clone, Debug)]
 pub(crate) struct RunLock {
     directory: PathBuf,
@@ -18,7 +18,7 @@ pub(crate) struct RunLock {
 }
 
 impl RunLock {
-    /// Takes the lock of a directory.
+    /// Locks a directory.
     ///
     /// # Errors
     /// [`TrainError::Locked`] names the process that holds it; [`TrainError::File`].
@@ -32,8 +32,8 @@ impl RunLock {
         }
     }
 
-    /// Checks that the directory and the lock are still there. To be called before every write:
-    /// without the lock another process may work in the directory.
+    /// Checks that the directory and the lock file still exist. Call it before every write: without
+    /// the lock another process may write to the directory.
     ///
     /// # Errors
     /// [`TrainError::LockLost`].
@@ -66,7 +66,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lock_that_was_removed_is_noticed() {
+    fn a_lock_that_was_removed_is_detected() {
         let parent = tempfile::tempdir().unwrap();
         let directory = parent.path().join("run");
         fs::create_dir(&directory).unwrap();

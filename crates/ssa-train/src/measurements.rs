@@ -1,8 +1,8 @@
-//! What is measured on held-out text between two steps.
+//! Measurements on held-out text between two steps.
 //!
-//! This crate logs measurements and does not know what they mean: the caller declares them as a
-//! struct, and the names of its fields are the names in `metrics.jsonl` and in TensorBoard. A new
-//! measurement is therefore declared in one place, where it is measured.
+//! The caller declares measurements as a struct; its field names become the names in
+//! `metrics.jsonl` and in TensorBoard. A new measurement is therefore declared in one place, where
+//! it is measured.
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -14,18 +14,18 @@ use serde_json::{Map, Value};
 pub struct Measurements(Map<String, Value>);
 
 impl Measurements {
-    /// The fields of a struct under their names.
+    /// Creates measurements from the fields of a struct.
     ///
     /// # Errors
-    /// The struct does not serialize to an object.
+    /// If the struct does not serialize to an object.
     pub fn new(measured: &impl Serialize) -> serde_json::Result<Self> {
         serde_json::from_value(serde_json::to_value(measured)?).map(Self)
     }
 
-    /// The measurements as the struct that they were made from.
+    /// Converts the measurements back to the struct.
     ///
     /// # Errors
-    /// A field is missing or has another type.
+    /// If a field is missing or has a different type.
     pub fn view<T: DeserializeOwned>(&self) -> serde_json::Result<T> {
         serde_json::from_value(Value::Object(self.0.clone()))
     }
@@ -44,9 +44,12 @@ pub(crate) mod tests {
     use crate::metrics::LoggedStep;
     use crate::metrics::tests::step;
 
-    /// What a run with full attention measures, and a number that no other code knows.
+    /// The measurements of a run with full attention, and a number unknown to all other code.
     pub(crate) fn measured() -> Measurements {
-        let attention = |sparsity: f64| json!({ "attention_sparsity": sparsity, "entropy_bits": 3.0, "distance": 0.1 });
+        let attention = |sparsity: f64| {
+            let distance = 0.1;
+            json!({ "attention_sparsity": sparsity, "entropy_bits": 3.0, "distance": distance })
+        };
         let under = |mode: &str| {
             let layers = [attention(0.25), attention(0.75)];
             json!({ "mode": mode, "overall": attention(0.5), "layers": layers })
@@ -72,7 +75,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_line_of_metrics_holds_whatever_was_measured() {
+    fn a_line_of_metrics_has_all_measurements() {
         let logged = LoggedStep { metrics: step(3), measured: measured() };
         let line = serde_json::to_string(&logged).unwrap();
         assert!(line.ends_with(r#""tasks":{"accuracy":0.625,"questions":8}}"#), "{line}");

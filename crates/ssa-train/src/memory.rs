@@ -1,4 +1,4 @@
-//! How much memory a training step takes, estimated before it runs.
+//! Estimate of the memory of a training step, before it runs.
 
 use ssa_kernels::Device;
 use ssa_kernels::ops::cross_entropy;
@@ -7,79 +7,81 @@ use ssa_model::{Method, ModelConfig, parameter_count};
 use crate::plan::TrainPlan;
 use crate::trainer::STEPS_AHEAD;
 
-/// Bytes of a training step at its fullest, part by part.
+/// Peak memory of a training step in bytes, by part.
 ///
-/// Two moments of a step are the fullest: the beginning of the backward, when all activations are
-/// there, and its end, when all gradients are. On a GPU a gradient takes no memory until it is
-/// written, so the two never meet.
+/// A step peaks at the start of the backward pass, with all activations, or at its end, with all
+/// gradients. On a GPU a gradient takes no memory until it is written, so the two never coincide.
 ///
-/// On a CPU the peak is that of the whole process. Measured on Linux with configs/demo.toml, with
+/// On a CPU, the peak is that of the whole process. Measured on Linux with configs/demo.toml, with
 /// the same model on rows of 16384 tokens (with and without recomputation) and with a model of 22
 /// million weights, the largest resident size was 0.9 to 1.05 of the estimate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MemoryEstimate {
-    /// Weights that are computed with.
+    /// Weights in the compute dtype.
     pub parameters: usize,
-    /// Moments, and what completes the weights to `f32`.
+    /// Moments, and the lower halves of the `f32` master weights.
     pub optimizer: usize,
-    /// Gradients of the weights, all together.
+    /// Gradients of all weights.
     pub gradients: usize,
-    /// What the layers keep between forward and backward.
+    /// Activations that the layers save between forward and backward.
     pub activations: usize,
-    /// Workspace of the layer or the head that is being computed.
+    /// Workspace of the current layer or head.
     pub working: usize,
-    /// Copy of weights and moments that a checkpoint is written from while training goes on; on a
-    /// GPU it is host memory and does not count here.
+    /// The copy of weights and moments that a checkpoint is written from during training. On a GPU
+    /// it is in host memory and does not count here.
     pub saving: usize,
-    /// The program and its text, and what the allocator keeps for later; nothing on a GPU.
+    /// The program with its built-in text, and memory that the allocator retains; 0 on a GPU.
     pub overhead: usize,
-    /// The sum at the fullest moment.
+    /// The total at the peak.
     pub peak: usize,
 }
 
-/// What decides how much memory a step takes.
+/// What determines the memory of a step.
 #[derive(Clone, Copy, Debug)]
 pub struct StepShape<'a> {
     /// The model.
     pub model: &'a ModelConfig,
-    /// The method, which says what attentions run.
+    /// The attention method.
     pub method: Method,
-    /// Tokens of a row.
+    /// Number of trained parameters: those with gradients and moments.
+    pub trained: u64,
+    /// Tokens per row.
     pub tokens: usize,
-    /// Whether layers keep their input only.
+    /// Whether layers save only their input.
     pub recompute: bool,
     /// Whether checkpoints are saved while training goes on.
     pub saves: bool,
 }
 
-/// Bytes of the parts that are the same for every micro-batch, and for each of its tokens.
+/// Fixed bytes per micro-batch, and bytes per token.
 struct Sizes {
     parameters: usize,
     optimizer: usize,
     gradients: usize,
-    /// The head's gradient: it is written first.
+    /// The gradient of the head, which is written first.
     head_gradient: usize,
     input_of_layer: usize,
     layer: usize,
     layer_working: usize,
     layers: usize,
+    some_frozen: bool,
 }
 
 const F32: usize = 4;
 
-/// An id, a label and whether the token is real.
+/// A token ID, a label and the padding mask.
 const BYTES_OF_A_TOKEN: usize = 9;
 
 /// The program on a CPU, with the built-in text and its tokens.
 const PROGRAM: usize = 64 << 20;
 
-/// The allocator keeps one of so many bytes that come and go in every step.
+/// The allocator retains one of this many bytes that every step allocates and frees.
 const BYTES_PER_KEPT: usize = 6;
 
-/// What a row of a batch takes in addition to its tokens.
+/// Bytes of a row besides its tokens.
 const BYTES_OF_A_ROW: usize = 256;
 
-/// No device has as many bytes as this saturates at.
+/// Adds with saturation: no device has that much memory.
 fn sum<const N: usize>(parts: [usize; N]) -> usize {
     parts.into_iter().fold(0, usize::saturating_add)
 }
@@ -88,6 +90,7 @@ impl Sizes {
     fn new(step: &StepShape<'_>, device: &Device) -> Self {
         let model = step.model;
         let count = parameter_count(model) as usize;
+        let trained = step.trained as usize;
         let element = device.dtype().size();
         // On a GPU the optimizer also keeps the lower halves of the weights.
         let residue = F32 - element;
@@ -98,24 +101,30 @@ impl Sizes {
         let sizes = model.attention_sizes();
         let attentions_saved: usize =
             attentions.iter().map(|planned| planned.kind.saved_bytes(&sizes, device.dtype())).sum();
-        // Input and normed input of both halves, q, k, v, gate and up of the feed-forward layer.
-        let kept = 4 * hidden + queries + 2 * keys + 2 * feed_forward;
-        // Of both norms, and the gates.
-        let statistics = 2 + step.method.training_gates().len() * model.num_attention_heads;
-        // The product of gate and up and three gradients of its size, or as many of the queries'
-        // size for each attention.
+        // Input and normed input of both halves; q, k, v; gate and up of the feed-forward layer; q
+        // and k before the norm of their heads.
+        let before_norm = if model.qk_norm { queries + keys } else { 0 };
+        let kept = 4 * hidden + queries + 2 * keys + before_norm + 2 * feed_forward;
+        // The inverse RMS of all norms, and the gates.
+        let heads = model.num_attention_heads;
+        let norms = if model.qk_norm { 2 + heads + model.num_key_value_heads } else { 2 };
+        let gates = if model.gated { step.method.training_gates().len() } else { 0 };
+        let statistics = norms + gates * heads;
+        // The product of gate and up and three gradients of its size, or as many of the size of q
+        // for each attention.
         let feed_forward_working = 4 * feed_forward;
         let attention_working = (2 + 3 * attentions.len()) * queries + 4 * keys;
-        let gradients = count * F32;
+        let gradients = trained * F32;
         Self {
             parameters: count * element,
-            optimizer: count * (2 * F32 + residue),
+            optimizer: trained * 2 * F32 + count * residue,
             gradients,
             head_gradient: model.vocab_size * hidden * F32,
             input_of_layer: hidden * element,
             layer: kept * element + statistics * F32 + attentions_saved,
             layer_working: (feed_forward_working.max(attention_working) + 3 * hidden) * element,
             layers: model.num_hidden_layers,
+            some_frozen: trained < count,
         }
     }
 }
@@ -128,30 +137,32 @@ impl Sizes {
 }
 
 impl MemoryEstimate {
-    /// The estimate for micro-batches of `rows` rows.
+    /// Estimates the memory for micro-batches of `rows` rows.
     pub fn new(step: &StepShape<'_>, rows: usize, device: &Device) -> Self {
         let sizes = Sizes::new(step, device);
         let tokens = rows.saturating_mul(step.tokens);
         let kept = if step.recompute { sizes.input_of_layer } else { sizes.layer };
         let activations = tokens.saturating_mul(kept).saturating_mul(sizes.layers);
-        // With recomputation the layer at work is there whole.
+        // With recomputation, all activations of the current layer exist.
         let layer_working = tokens
             .saturating_mul(sizes.layer_working + if step.recompute { sizes.layer } else { 0 });
         let head_working = sizes.head_working(step, tokens, device);
-        let working = layer_working.max(head_working);
+        // The head's gradient is computed along with the others, and dropped if the head is frozen.
+        let dropped = if sizes.some_frozen { sizes.head_gradient } else { 0 };
+        let working = layer_working.max(head_working.saturating_add(dropped));
         let fixed = sizes.parameters + sizes.optimizer;
         let at_the_head = sum([activations, head_working, sizes.head_gradient]);
         let in_the_first_layer = sum([tokens.saturating_mul(kept), layer_working, sizes.gradients]);
         let in_the_last_layer = sum([activations, layer_working, sizes.head_gradient]);
         let on_cpu = matches!(device, Device::Cpu);
-        let saving = if on_cpu && step.saves { Self::checkpoint_copy(step.model) } else { 0 };
+        let saving = if on_cpu && step.saves { Self::checkpoint_copy(step) } else { 0 };
         let kept = activations.saturating_add(working) / BYTES_PER_KEPT;
         let overhead = if on_cpu { PROGRAM.saturating_add(kept) } else { 0 };
         let peak = if on_cpu {
-            // All gradients exist from the beginning. The last step is always saved.
+            // All gradients exist from the start. The last step is always saved.
             let always = sum([fixed, sizes.gradients]);
             let in_a_step = sum([activations, working, saving, overhead]);
-            let at_the_end = sum([Self::checkpoint_copy(step.model), PROGRAM]);
+            let at_the_end = sum([Self::checkpoint_copy(step), PROGRAM]);
             always.saturating_add(in_a_step.max(at_the_end))
         } else {
             sum([fixed, at_the_head.max(in_the_first_layer).max(in_the_last_layer)])
@@ -161,34 +172,36 @@ impl MemoryEstimate {
     }
 
     /// Bytes of host memory that a checkpoint takes until it is written: weights and moments.
-    pub fn checkpoint_copy(model: &ModelConfig) -> usize {
-        (parameter_count(model) as usize).saturating_mul(3 * F32)
+    pub fn checkpoint_copy(step: &StepShape<'_>) -> usize {
+        let values = parameter_count(step.model).saturating_add(step.trained.saturating_mul(2));
+        (values as usize).saturating_mul(F32)
     }
 
-    /// Bytes of host memory that the batches of a run take: those of the step at hand, and those
-    /// that are read ahead.
+    /// Bytes of host memory for batches: those of the current step and the prefetched ones.
     pub fn batches(plan: &TrainPlan) -> usize {
         let rows = plan.batches().full.saturating_mul(1 + STEPS_AHEAD);
         rows.saturating_mul(plan.sequence_length() * BYTES_OF_A_TOKEN + BYTES_OF_A_ROW)
     }
 
-    /// Bytes that a forward over `tokens` tokens takes in addition to the weights.
+    /// Bytes of a forward pass over `tokens` tokens, besides the weights.
     pub fn inference(model: &ModelConfig, tokens: usize, device: &Device) -> usize {
         let method = model.attention_method;
-        let step = StepShape { model, method, tokens, recompute: true, saves: false };
+        let (trained, recompute, saves) = (0, true, false);
+        let step = StepShape { model, method, trained, tokens, recompute, saves };
         let sizes = Sizes::new(&step, device);
         let layer = tokens.saturating_mul(sizes.layer_working + sizes.layer);
         layer.max(sizes.head_working(&step, tokens, device))
     }
 
-    /// The largest micro-batch whose peak stays within `budget` bytes; 0 if not even one row does.
+    /// The largest micro-batch whose peak is at most `budget` bytes; 0 if one row already exceeds
+    /// it.
     pub fn largest_micro_batch(step: &StepShape<'_>, budget: usize, device: &Device) -> usize {
         let fits = |rows: usize| Self::new(step, rows, device).peak <= budget;
         let mut too_many = 1;
         while fits(too_many) && too_many < 1 << 20 {
             too_many *= 2;
         }
-        // The peak only grows with the rows.
+        // The peak increases with the number of rows.
         let (mut fitting, mut too_many) = (too_many / 2, too_many);
         while fitting + 1 < too_many {
             let middle = fitting.midpoint(too_many);
@@ -210,16 +223,27 @@ mod tests {
         ModelConfig::new(ModelSettings::ssa_1b()).unwrap()
     }
 
+    fn step(model: &ModelConfig, method: Method, recompute: bool) -> StepShape<'_> {
+        let (trained, saves) = (parameter_count(model), true);
+        StepShape { model, method, trained, tokens: 8192, recompute, saves }
+    }
+
+    #[test]
+    fn frozen_weights_have_neither_gradients_nor_moments() {
+        let model = model();
+        let all = step(&model, Method::SSA, true);
+        let estimate =
+            |trained| MemoryEstimate::new(&StepShape { trained, ..all }, 1, &Device::Cpu);
+        let (whole, part) = (estimate(all.trained), estimate(1000));
+        assert_eq!((part.gradients, part.optimizer), (4000, 8000));
+        assert_eq!(part.parameters, whole.parameters);
+        assert!(part.peak < whole.peak / 2, "{part:?}, {whole:?}");
+    }
+
     #[test]
     fn a_cpu_holds_four_copies_of_the_weights() {
         let model = model();
-        let step = StepShape {
-            model: &model,
-            method: Method::SSA,
-            tokens: 8192,
-            recompute: false,
-            saves: true,
-        };
+        let step = step(&model, Method::SSA, false);
         let estimate = MemoryEstimate::new(&step, 1, &Device::Cpu);
         let weights = estimate.parameters;
         assert_eq!((estimate.optimizer, estimate.gradients), (2 * weights, weights));
@@ -232,13 +256,7 @@ mod tests {
     fn recomputation_and_fewer_rows_take_less() {
         let model = model();
         let at = |recompute, rows| {
-            let step = StepShape {
-                model: &model,
-                method: Method::SSA,
-                tokens: 8192,
-                recompute,
-                saves: true,
-            };
+            let step = step(&model, Method::SSA, recompute);
             MemoryEstimate::new(&step, rows, &Device::Cpu)
         };
         assert!(at(true, 8).peak < at(false, 8).peak / 2);
@@ -250,8 +268,7 @@ mod tests {
     fn the_largest_micro_batch_just_fits() {
         let model = model();
         for &method in Method::ALL {
-            let step =
-                StepShape { model: &model, method, tokens: 8192, recompute: true, saves: true };
+            let step = step(&model, method, true);
             let budget = 80 * GB;
             let rows = MemoryEstimate::largest_micro_batch(&step, budget, &Device::Cpu);
             assert!(rows > 0, "{method}");

@@ -1,4 +1,4 @@
-//! What a step reports.
+//! The metrics of a step.
 
 use serde::{Deserialize, Deserializer, Serialize};
 
@@ -10,25 +10,25 @@ use crate::Measurements;
 pub struct StepMetrics {
     /// The step, counted from 1.
     pub step: usize,
-    /// What was minimized: cross-entropy + effective alpha * alignment + weight * z-loss.
+    /// The minimized loss: cross-entropy + effective alpha * alignment + weight * z-loss.
     #[serde(deserialize_with = "float")]
     pub loss: f64,
     /// Mean over the targets of the step, in nats.
     #[serde(deserialize_with = "float")]
     pub cross_entropy: f64,
-    /// Mean over layers, tokens, heads and dimensions, before the factor alpha; 0 for methods
-    /// without it.
+    /// Mean over layers, tokens, heads and dimensions, before the weight alpha; 0 for methods
+    /// without alignment.
     #[serde(deserialize_with = "float")]
     pub alignment: f64,
-    /// The alignment of each layer, the first layer first; their mean is `alignment`.
+    /// The alignment of each layer in order; their mean is `alignment`.
     #[serde(deserialize_with = "floats")]
     pub alignment_per_layer: Vec<f64>,
-    /// Mean over the targets of the squared logarithm of the softmax's normalizer, before its
+    /// Mean over the targets of the squared log-partition function of the softmax, before its
     /// weight.
     #[serde(deserialize_with = "float")]
     pub z_loss: f64,
-    /// The factor by which the mean alignment loss really entered the gradient. It equals the
-    /// configured alpha whatever the number of micro-batches; 0 for methods without alignment.
+    /// The actual factor of the mean alignment loss in the gradient. It equals the configured alpha
+    /// for any number of micro-batches; 0 for methods without alignment.
     #[serde(deserialize_with = "float")]
     pub effective_alpha: f64,
     /// Learning rate of the step.
@@ -37,12 +37,12 @@ pub struct StepMetrics {
     /// L2 norm of the gradient of all weights, before clipping.
     #[serde(deserialize_with = "float")]
     pub grad_norm: f64,
-    /// Fraction of micro-batches and layers that ran on full attention: 0 or 1 unless the draw is
-    /// finer than a step.
+    /// Fraction of micro-batches and layers whose stream is full attention: 0 or 1 unless the draw
+    /// is finer than a step.
     #[serde(rename = "full_streams", deserialize_with = "float")]
     pub full_stream_fraction: f64,
-    /// Steps so far with a loss or gradient that was not finite. Their rows were skipped, and the
-    /// weights stayed as they were.
+    /// Number of steps so far with a non-finite loss or gradient. Their rows were skipped, and the
+    /// weights did not change.
     pub skipped_steps: u64,
     /// Tokens of the step, padding excluded.
     pub tokens: usize,
@@ -52,13 +52,14 @@ pub struct StepMetrics {
     /// `tokens / seconds`.
     #[serde(deserialize_with = "float")]
     pub tokens_per_second: f64,
-    /// Floating-point operations of the step by its formulas over `seconds`, in 10^12 per second.
+    /// Floating-point operations of the step (by formula) over `seconds`, in 10^12 per second.
     #[serde(deserialize_with = "float")]
     pub tflops: f64,
-    /// Model FLOPs utilisation: `tflops` over `monitoring.peak_tflops`, if that is set.
+    /// Model FLOPs utilization: `tflops` over `monitoring.peak_tflops`, if that is set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mfu: Option<f64>,
-    /// Rows drawn so far over all rows: the passes over the training text if it is one corpus.
+    /// Rows drawn so far over all rows: the number of passes over the training text if it is one
+    /// corpus.
     #[serde(deserialize_with = "float")]
     pub epoch: f64,
     /// Passes over each of `data.corpora` completed after the step, in their order; the text of a
@@ -70,10 +71,10 @@ pub struct StepMetrics {
 /// A line of `metrics.jsonl`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct LoggedStep {
-    /// What the step reported.
+    /// The metrics of the step.
     #[serde(flatten)]
     pub metrics: StepMetrics,
-    /// What was measured after it.
+    /// The measurements after it.
     #[serde(flatten)]
     pub measured: Measurements,
 }

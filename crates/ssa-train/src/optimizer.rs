@@ -6,14 +6,15 @@ use ssa_kernels::{DType, Device, Scalar, Scalars, Tensor};
 use ssa_model::{ModelConfig, Parameters};
 
 use crate::Result;
+use crate::trainable::Trainable;
 
-/// Which weights are decayed.
+/// The weights with weight decay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DecayedWeights {
-    /// Every tensor of more than one axis: all but the weights of the norms. Decay pulls towards 0,
-    /// and their neutral value is 1.
+    /// Every tensor with more than one axis: all except norm weights. Decay pulls towards 0, but
+    /// the neutral value of a norm weight is 1.
     Matrices,
-    /// The matrices of the layers: neither norms nor embedding and head.
+    /// The matrices in the layers: no norms, embedding or output layer.
     Layers,
     /// Every tensor.
     All,
@@ -25,27 +26,27 @@ ssa_names::names!(DecayedWeights: "set of decayed weights" {
     All = "all",
 });
 
-/// Constants of the optimizer over a run.
+/// Hyperparameters of the optimizer.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct OptimizerOptions {
-    /// Decay of the mean of the gradients.
+    /// Decay rate of the first moment.
     pub beta1: f32,
-    /// Decay of the mean of their squares.
+    /// Decay rate of the second moment.
     pub beta2: f32,
-    /// Added to the root of the mean square.
+    /// Added to the denominator of the update for numerical stability.
     pub eps: f32,
-    /// Decoupled weight decay of the weights named by `decayed`.
+    /// Decoupled weight decay of the weights in `decayed`.
     pub weight_decay: f32,
-    /// The weights that decay.
+    /// The weights with weight decay.
     pub decayed: DecayedWeights,
-    /// Largest L2 norm of the gradient of all weights together.
+    /// Maximum global L2 norm of the gradient.
     pub max_grad_norm: f64,
 }
 
 /// AdamW with its moments.
 ///
-/// It works on `f32` master weights everywhere. On a GPU a model computes with their upper halves,
-/// and the optimizer keeps the lower ones, the residues.
+/// It updates `f32` master weights on every device. On a GPU the model computes with their upper
+/// halves (`bf16`), and the optimizer keeps the lower halves, the residues.
 #[derive(Clone, Debug)]
 pub struct Optimizer {
     options: OptimizerOptions,
@@ -56,15 +57,23 @@ pub struct Optimizer {
 }
 
 impl Optimizer {
-    /// An optimizer with zero moments.
+    /// Creates an optimizer of the trainable parameters with zero moments.
     ///
     /// # Errors
-    /// As [`Parameters::zeros`].
-    pub fn new(options: OptimizerOptions, config: &ModelConfig) -> Result<Self> {
-        Ok(Self::restored(options, Parameters::zeros(config)?, Parameters::zeros(config)?, 0))
+    /// Same as [`Parameters::zeros`].
+    pub fn new(
+        options: OptimizerOptions,
+        config: &ModelConfig,
+        trainable: &Trainable,
+    ) -> Result<Self> {
+        let zeros = || {
+            let is_kept = |name: &str| trainable.contains(name);
+            Parameters::zeros_for(config, &Device::Cpu, DType::F32, is_kept)
+        };
+        Ok(Self::restored(options, zeros()?, zeros()?, 0))
     }
 
-    /// An optimizer that continues after `steps` steps with the moments it had then.
+    /// Creates an optimizer that continues after `steps` steps with the given moments.
     pub(crate) fn restored(
         options: OptimizerOptions,
         m: Parameters,
@@ -74,15 +83,18 @@ impl Optimizer {
         Self { options, residues: None, m, v, steps }
     }
 
-    /// Moves the moments to a device and splits `f32` master weights for it; returns the weights to
-    /// compute with.
+    /// Moves the moments to a device and splits `f32` master weights for it; returns the weights in
+    /// the compute dtype.
     ///
     /// # Errors
     /// [`TrainError::Kernel`](crate::TrainError::Kernel) if the device is out of memory.
     pub(crate) fn move_to(&mut self, masters: &Parameters, device: &Device) -> Result<Parameters> {
         let moved = |moments: &Parameters| {
             moments.try_map(|_, tensor| -> Result<Tensor> {
-                // Zeros need no copy.
+                // Frozen parameters have no moments, and zeros need no copy.
+                if tensor.is_empty() {
+                    return Ok(Tensor::default());
+                }
                 if self.steps == 0 {
                     return Ok(Tensor::zeros_on(device, DType::F32, tensor.shape())?);
                 }
@@ -109,7 +121,7 @@ impl Optimizer {
         Ok(weights)
     }
 
-    /// The master weights of the weights that are computed with, on the CPU.
+    /// Returns the master weights of `weights`, on the CPU.
     ///
     /// # Errors
     /// [`TrainError::Kernel`](crate::TrainError::Kernel) if the device fails.
@@ -121,7 +133,7 @@ impl Optimizer {
         })
     }
 
-    /// Decayed means of the gradients and of their squares.
+    /// The first and second moments.
     pub(crate) fn moments(&self) -> (&Parameters, &Parameters) {
         (&self.m, &self.v)
     }
@@ -131,8 +143,8 @@ impl Optimizer {
         self.steps
     }
 
-    /// L2 norm of a gradient over all tensors, and the factor that scales it down to the largest
-    /// norm allowed: NaN unless the norm and all of `losses` are finite.
+    /// Computes the global L2 norm of a gradient, and the factor that clips it to the maximum norm.
+    /// The factor is NaN unless the norm and all of `losses` are finite.
     ///
     /// # Errors
     /// [`TrainError::Kernel`](crate::TrainError::Kernel) if a GPU fails.
@@ -142,11 +154,12 @@ impl Optimizer {
         losses: &Scalars,
     ) -> Result<(Scalar, GradScale)> {
         let grads = grads.named().into_iter().map(|(_, tensor)| tensor);
+        let grads = grads.filter(|tensor| !tensor.is_empty());
         Ok(clipped_grad_norm(grads, self.options.max_grad_norm, losses)?)
     }
 
-    /// Queues the next step, against a gradient times `scale`. If that is NaN, the step changes
-    /// nothing; if it is not, [`confirm_step`](Self::confirm_step) must follow.
+    /// Queues the next step, with the gradient times `scale`. If `scale` is NaN, the step changes
+    /// nothing; otherwise [`confirm_step`](Self::confirm_step) must follow.
     ///
     /// # Errors
     /// [`TrainError::Kernel`](crate::TrainError::Kernel) if weights and gradients differ in shape.
@@ -162,6 +175,10 @@ impl Optimizer {
         let mut residues = self.residues.iter_mut().flat_map(Parameters::named_mut);
         let tensors = parameters.named_mut().into_iter().zip(grads.named()).zip(moments);
         for (((name, parameter), (_, grad)), ((_, m), (_, v))) in tensors {
+            let residue = residues.next().map(|(_, residue)| residue);
+            if grad.is_empty() {
+                continue;
+            }
             let options = AdamwOptions {
                 lr: learning_rate as f32,
                 beta1: self.options.beta1,
@@ -173,13 +190,12 @@ impl Optimizer {
                     0.0
                 },
             };
-            let residue = residues.next().map(|(_, residue)| residue);
             adamw_step(parameter, residue, grad, Moments { m, v }, &options, step, scale)?;
         }
         Ok(())
     }
 
-    /// Counts the queued step, once it is known that it changed the weights.
+    /// Counts the queued step after it has changed the weights.
     pub fn confirm_step(&mut self) {
         self.steps += 1;
     }
@@ -249,7 +265,8 @@ mod tests {
             let mut weights = filled(&config, 1.0);
             let zeros = Parameters::zeros(&config).unwrap();
             let options = OptimizerOptions { decayed, ..OPTIONS };
-            step(&mut Optimizer::new(options, &config).unwrap(), &mut weights, &zeros);
+            let mut optimizer = Optimizer::new(options, &config, &Trainable::all(&config)).unwrap();
+            step(&mut optimizer, &mut weights, &zeros);
             for (name, tensor) in weights.named() {
                 let expected = if expects(decayed, &name) { 0.95 } else { 1.0 };
                 let values = tensor.as_slice().unwrap();
@@ -263,11 +280,12 @@ mod tests {
     fn the_gradient_is_clipped_as_a_whole() {
         let config = config();
         let grads = filled(&config, 1.0);
-        let mut optimizer = Optimizer::new(OPTIONS, &config).unwrap();
+        let mut optimizer = Optimizer::new(OPTIONS, &config, &Trainable::all(&config)).unwrap();
         let norm = norm(&optimizer, &grads);
         assert!((norm - (grads.count() as f64).sqrt()).abs() < 1e-6 * norm);
 
-        // AdamW's first step hides the length of a gradient; its first moment does not.
+        // The first AdamW update does not depend on the norm of the gradient; the first moment
+        // does.
         step(&mut optimizer, &mut filled(&config, 1.0), &grads);
         let length = self::norm(&optimizer, &optimizer.m) / 0.1;
         assert!((length - 1.0).abs() < 1e-3, "{length}");
@@ -277,7 +295,7 @@ mod tests {
     fn a_step_with_a_loss_that_is_not_finite_changes_nothing() {
         let config = config();
         let (mut weights, grads) = (filled(&config, 1.0), filled(&config, 1.0));
-        let mut optimizer = Optimizer::new(OPTIONS, &config).unwrap();
+        let mut optimizer = Optimizer::new(OPTIONS, &config, &Trainable::all(&config)).unwrap();
         step(&mut optimizer, &mut weights, &grads);
         let before = (weights.clone(), optimizer.m.clone(), optimizer.v.clone());
         let mut losses = Scalars::new(&Device::Cpu);

@@ -1,20 +1,20 @@
-//! Learning rate over the steps of a run.
+//! Learning-rate schedules.
 
 use std::f64::consts::PI;
 
-/// What the learning rate does after the warm-up.
+/// The schedule after the warm-up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ScheduleShape {
-    /// Half a cosine down to the minimum.
+    /// Cosine decay to the minimum.
     Cosine,
-    /// Warm-up, stable, decay: the peak until the decay begins, then a straight line down to the
-    /// minimum. Steps can be added before the decay without having been planned for.
+    /// Warm-up, stable, decay: the peak until the decay begins, then linear decay to the minimum.
+    /// The stable phase can be extended later.
     Wsd,
 }
 
 ssa_names::names!(ScheduleShape: "learning-rate schedule" { Cosine = "cosine", Wsd = "wsd" });
 
-/// Linear warm-up to the highest learning rate, then a way down to the lowest.
+/// Linear warm-up to the peak learning rate, then decay to the minimum.
 ///
 /// ```text
 /// s < warmup:  peak * (s + 1) / (warmup + 1)
@@ -23,26 +23,26 @@ ssa_names::names!(ScheduleShape: "learning-rate schedule" { Cosine = "cosine", W
 /// ```
 ///
 /// with the steps `s` counted from 0. The first step after the warm-up runs at the peak, and the
-/// minimum would be reached one step after the last: with a minimum of 0 neither the first nor the
-/// last step is idle.
+/// minimum would be reached one step after the last: even with a minimum of 0, every step has a
+/// positive learning rate.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Schedule {
-    /// Highest learning rate.
+    /// Peak learning rate.
     pub peak: f64,
-    /// Learning rate at the end.
+    /// Final learning rate.
     pub minimum: f64,
     /// Steps of the warm-up, at most `steps`.
     pub warmup: usize,
     /// Steps of the run.
     pub steps: usize,
-    /// The course after the warm-up.
+    /// The shape after the warm-up.
     pub shape: ScheduleShape,
     /// Steps of the decay of [`ScheduleShape::Wsd`], at most `steps - warmup`.
     pub decay: usize,
 }
 
 impl Schedule {
-    /// The learning rate of a step, counted from 0; the minimum beyond the end of the run.
+    /// The learning rate of a step, counted from 0; the minimum after the end of the run.
     pub fn learning_rate(&self, step: usize) -> f64 {
         if step < self.warmup {
             return self.peak * (step + 1) as f64 / (self.warmup + 1) as f64;

@@ -1,4 +1,4 @@
-//! The log of the steps of a run: `metrics.jsonl` and, if wanted, TensorBoard event files.
+//! The log of the steps of a run: `metrics.jsonl` and, optionally, TensorBoard event files.
 
 use std::path::Path;
 
@@ -8,39 +8,39 @@ use crate::metrics::LoggedStep;
 use crate::tensorboard::EventWriter;
 use crate::{Result, TrainError};
 
-/// Name of the file of metrics in a run directory.
+/// Name of the metrics file in a run directory.
 pub(crate) const METRICS: &str = "metrics.jsonl";
 
-/// Writes every step to the logs of a run, each handed to the system before the call returns so
-/// that a reader can follow a run and a crash loses nothing.
+/// Writes every step to the logs of a run. Each write reaches the operating system before the call
+/// returns, so a reader can follow the run, and a crash of the process loses nothing.
 #[derive(Debug)]
 pub(crate) struct StepLog {
     metrics: JsonLines,
     events: Option<EventWriter>,
 }
 
-/// What `metrics.jsonl` held when its run was resumed.
+/// The contents of `metrics.jsonl` when the run was resumed.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct KeptSteps {
     /// The steps that stay.
     pub(crate) steps: Vec<LoggedStep>,
-    /// Lines that were cut off.
+    /// Number of removed lines.
     pub(crate) cut: usize,
 }
 
 impl StepLog {
-    /// Opens the logs of a run that has done `done` steps. Lines of later steps are cut off, since
-    /// those steps are done again.
+    /// Opens the logs of a run that has done `done` steps. Lines of later steps are removed,
+    /// because those steps are repeated.
     ///
     /// # Errors
-    /// [`TrainError::Metrics`] names a line that cannot be read; [`TrainError::File`].
+    /// [`TrainError::Metrics`] names a line that cannot be parsed; [`TrainError::File`].
     pub(crate) fn open(run: &Path, done: usize, tensorboard: bool) -> Result<(Self, KeptSteps)> {
         let (metrics, kept) = open_metrics(&run.join(METRICS), done)?;
         let events = tensorboard.then(|| EventWriter::create(run, done + 1)).transpose()?;
         Ok((Self { metrics, events }, kept))
     }
 
-    /// Writes what one step reported and what was measured after it.
+    /// Writes the metrics of a step and the measurements after it.
     ///
     /// # Errors
     /// [`TrainError::File`], for example on a full disk.
@@ -99,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn every_step_is_a_line_at_once() {
+    fn every_step_is_a_line_immediately() {
         let directory = tempdir().unwrap();
         let (mut log, _) = open(directory.path(), 0).unwrap();
         for count in 1..3 {
@@ -159,7 +159,7 @@ mod tests {
     #[cfg(target_os = "linux")]
     #[test]
     fn a_full_disk_names_the_file_and_the_remedy() {
-        // A device that refuses every write as a full disk does.
+        // A device on which every write fails like on a full disk.
         let metrics = JsonLines::open(Path::new("/dev/full")).unwrap();
         let mut log = StepLog { metrics, events: None };
         let message = log.write(&line(1)).unwrap_err().to_string();

@@ -1,16 +1,16 @@
-//! Which attention feeds the next layer in a step: the random draw of SSA.
+//! The random draw of SSA: which attention feeds the next layer in a step.
 //!
-//! The draw is a pure function of seed, step and (for the finer scopes) micro-batch or layer. No
-//! state is kept, so all ranks and a resumed run agree without communication.
+//! The draw is a pure function of seed, step and (for the finer scopes) micro-batch or layer. It
+//! has no state, so a resumed run and all ranks agree without communication.
 
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use ssa_model::{AttentionMode, Method, Training};
 
-/// Keeps the draw independent of the other uses of a run's seed (weights, order of the data).
+/// Makes the draw independent of other uses of the run's seed (weights, order of the data).
 const PURPOSE: &[u8; 24] = b"ssa-train: stream draw 1";
 
-/// What shares one draw.
+/// The scope of one draw.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StreamScope {
     /// All micro-batches and layers of an optimizer step.
@@ -28,7 +28,7 @@ ssa_names::names!(StreamScope: "scope of the stream draw" {
 });
 
 /// Draws the stream of methods that train on both: full attention with probability `full_ratio`.
-/// Other methods have one stream.
+/// Other methods have only one stream.
 #[derive(Clone, Debug, PartialEq)]
 pub struct StreamDraw {
     seed: u64,
@@ -37,7 +37,7 @@ pub struct StreamDraw {
 }
 
 impl StreamDraw {
-    /// The draw of a method. Only methods that train on both streams use `full_ratio`.
+    /// Creates the draw of a method. Only methods that train on both streams use `full_ratio`.
     pub fn new(method: Method, seed: u64, full_ratio: f64, scope: StreamScope) -> Self {
         let full_ratio = match method.training() {
             Training::Single(AttentionMode::Full) => 1.0,
@@ -47,7 +47,7 @@ impl StreamDraw {
         Self { seed, full_ratio, scope }
     }
 
-    /// The stream of each of `layers` layers in a micro-batch of a step.
+    /// Returns the stream of each of `layers` layers in a micro-batch of a step.
     pub fn streams(&self, step: u64, micro_batch: u64, layers: usize) -> Vec<AttentionMode> {
         match self.scope {
             StreamScope::Step => vec![self.draw(step, 0); layers],
@@ -65,7 +65,7 @@ impl StreamDraw {
         let mut generator = ChaCha8Rng::from_seed(key);
         generator.set_stream(step);
         generator.set_word_pos(u128::from(index) * 16);
-        // 53 random bits as a number in [0, 1), so that the ratios 0 and 1 are exact.
+        // A 53-bit random number in [0, 1), so that the ratios 0 and 1 are exact.
         let uniform = (generator.next_u64() >> 11) as f64 / (1u64 << 53) as f64;
         if uniform < self.full_ratio { AttentionMode::Full } else { AttentionMode::Sparse }
     }
@@ -89,7 +89,7 @@ mod tests {
     #[test]
     fn frequency_is_the_ratio() {
         for ratio in [0.25, 0.5, 0.75] {
-            // Four standard deviations of a binomial share.
+            // Four standard deviations of a binomial proportion.
             let allowed = 4.0 * (ratio * (1.0 - ratio) / STEPS as f64).sqrt();
             let share = full_share(&ssa(ratio, StreamScope::Step));
             assert!((share - ratio).abs() < allowed, "{share} for {ratio}");
@@ -103,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn other_methods_never_toss() {
+    fn other_methods_never_draw() {
         let share = |method| full_share(&StreamDraw::new(method, 7, 0.5, StreamScope::Step));
         assert_eq!([Method::FULL, Method::MOBA, Method::NSA].map(share), [1.0, 0.0, 0.0]);
     }
@@ -142,7 +142,7 @@ mod tests {
 
     #[test]
     fn the_draw_of_a_seed_is_pinned() {
-        // Another sequence would silently change what every published seed means.
+        // A different sequence would silently change the meaning of every published seed.
         let draw = StreamDraw::new(Method::SSA, 0, 0.5, StreamScope::Step);
         let toss =
             |step| if draw.streams(step, 0, 1)[0] == AttentionMode::Full { 'F' } else { 's' };

@@ -1,8 +1,8 @@
-//! A process that dies, or a disk that fails, at any operation on a file leaves a run that can be
-//! resumed, and that ends as if nothing had happened.
+//! After a crash or a disk error at any file operation, a run can be resumed and ends as if nothing
+//! had happened.
 //!
-//! The test runs itself as a child process: the test [`child`] does a run, and stops or fails where
-//! the environment says.
+//! The test runs itself as a child process: the test [`child`] performs a run, and stops or fails
+//! at the operation given in the environment.
 
 #![allow(
     clippy::unwrap_used,
@@ -27,12 +27,12 @@ use ssa_train::{
 
 /// The directory of the child's run.
 const RUN: &str = "SSA_TEST_RUN";
-/// What happens to the child: `MODE POINT`.
+/// The fault of the child: `MODE POINT`.
 const FAULT: &str = "SSA_TEST_FAULT";
-/// Where a child that only counts writes the number of points.
+/// The file to which a counting child writes the number of points.
 const COUNT: &str = "points";
 
-/// Four steps, each saved; only the newest checkpoint stays.
+/// Four steps with a checkpoint each; only the newest is kept.
 const CONFIG: &str = "
     [model]
     hidden_size = 16
@@ -53,23 +53,23 @@ const CONFIG: &str = "
     [evaluation]
     budgets = [\"4x2\"]";
 
-/// The most deaths that a run needs to end, if each is at a later point of a save.
+/// The maximum number of crashes of a run, if each is at a later point of a save.
 const MOST_ATTEMPTS: usize = 200;
 
-/// What happens at a point.
+/// The fault at a point.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Fault {
     /// The process dies before the operation.
     Abort,
     /// The operation fails once.
     Error,
-    /// Nothing: points are counted.
+    /// None: points are only counted.
     None,
 }
 
 impl Fault {
-    /// Whether an operation is a point. A process that dies before a sync leaves what one leaves
-    /// that dies before the next operation.
+    /// Whether an operation is a point. A crash before a sync has the same result as a crash before
+    /// the next operation.
     fn counts(self, operation: Operation) -> bool {
         let syncs = matches!(operation, Operation::Sync | Operation::SyncDirectory);
         self == Self::Error || !syncs
@@ -103,7 +103,7 @@ fn train(path: &Path) -> Result<(), TrainError> {
     session.finish().map(drop)
 }
 
-/// Hooks the fault of the environment into every operation on the run.
+/// Installs the fault from the environment into every file operation of the run.
 fn arm(run: PathBuf) {
     let fault = env::var(FAULT).unwrap();
     let (mode, point) = fault.split_once(' ').unwrap();
@@ -169,12 +169,12 @@ fn run_child(path: &Path, fault: Option<&str>) -> Output {
     command.output().unwrap()
 }
 
-/// What must be the same in the end.
+/// The results that must be equal.
 #[derive(PartialEq)]
 struct Outcome {
     /// Weights, moments and state.
     files: Vec<Vec<u8>>,
-    /// The metrics without their times.
+    /// The metrics without times.
     metrics: Vec<String>,
 }
 
@@ -188,7 +188,7 @@ fn outcome(path: &Path) -> Outcome {
     Outcome { files, metrics: text.lines().map(timeless).collect() }
 }
 
-/// `latest`, if it is there, leads to a checkpoint that is whole.
+/// Checks that `latest`, if it exists, points to a complete checkpoint.
 fn check_latest(path: &Path) {
     let latest: PathBuf = path.join("checkpoints/latest");
     if latest.symlink_metadata().is_ok() {
@@ -196,26 +196,26 @@ fn check_latest(path: &Path) {
     }
 }
 
-/// A directory for runs, with the text, and a run that is left alone.
-struct Undisturbed {
+/// A directory for runs, with the text, and a run without faults.
+struct FaultFree {
     directory: tempfile::TempDir,
     outcome: Outcome,
-    /// Points at which it can die, and at which it can fail.
+    /// Number of points at which it can crash, and at which it can fail.
     points: [usize; 2],
 }
 
-fn undisturbed() -> Undisturbed {
+fn fault_free() -> FaultFree {
     let directory = tempfile::tempdir().unwrap();
     let text = "the quick brown fox jumps over the lazy dog and the sun and the moon. ".repeat(20);
     fs::write(directory.path().join("text.txt"), text).unwrap();
-    let straight = directory.path().join("straight");
-    assert!(run_child(&straight, Some("count")).status.success());
-    let outcome = outcome(&straight);
+    let uninterrupted = directory.path().join("uninterrupted");
+    assert!(run_child(&uninterrupted, Some("count")).status.success());
+    let outcome = outcome(&uninterrupted);
     assert_eq!(outcome.metrics.len(), 4);
     let counts = fs::read_to_string(directory.path().join(COUNT)).unwrap();
     let (abort, error) = counts.split_once(' ').unwrap();
     let points = [abort, error].map(|count| count.parse().unwrap());
-    Undisturbed { directory, outcome, points }
+    FaultFree { directory, outcome, points }
 }
 
 /// Runs every point, on two threads.
@@ -235,7 +235,7 @@ fn for_every_point(points: usize, check: impl Fn(usize) + Sync) {
     });
 }
 
-/// The run is resumed after a fault and ends as if there had been none.
+/// Checks that the run can be resumed after a fault and ends as if there had been none.
 fn check_resumed(path: &Path, expected: &Outcome, point: usize) {
     check_latest(path);
     assert!(run_child(path, None).status.success(), "the run resumes after point {point}");
@@ -250,7 +250,7 @@ fn check_resumed(path: &Path, expected: &Outcome, point: usize) {
 
 #[test]
 fn every_operation_survives_the_death_of_the_process() {
-    let Undisturbed { directory, outcome: expected, points: [points, _] } = undisturbed();
+    let FaultFree { directory, outcome: expected, points: [points, _] } = fault_free();
     let at = |name: &str| directory.path().join(name);
     assert!(points >= 38, "{points}");
     for_every_point(points, |point| {
@@ -261,7 +261,7 @@ fn every_operation_survives_the_death_of_the_process() {
     });
     let beyond = run_child(&at("whole"), Some(&format!("abort {points}")));
     assert!(beyond.status.success(), "there is no further point");
-    // Dying again and again, each time at a later point of a save, gets there too.
+    // Repeated crashes, each at a later point of a save, lead to the same result.
     let path = at("often");
     let dies = |point: &usize| !run_child(&path, Some(&format!("abort {point}"))).status.success();
     let deaths = (0..MOST_ATTEMPTS).take_while(dies).count();
@@ -272,7 +272,7 @@ fn every_operation_survives_the_death_of_the_process() {
 
 #[test]
 fn every_operation_may_fail() {
-    let Undisturbed { directory, outcome: expected, points: [_, points] } = undisturbed();
+    let FaultFree { directory, outcome: expected, points: [_, points] } = fault_free();
     for_every_point(points, |point| {
         let path = directory.path().join(format!("point-{point}"));
         let output = run_child(&path, Some(&format!("error {point}")));

@@ -11,45 +11,45 @@ use crate::inputs::Normal;
 use crate::peaks::{GIGA, TERA};
 use crate::{Meter, Result, Timing};
 
-/// What is measured.
+/// Settings of the benchmark.
 #[derive(Clone, Debug, Serialize)]
 pub struct AttentionSettings {
-    /// Lengths of the one row.
+    /// Row lengths.
     pub tokens: Vec<usize>,
-    /// Budgets of sparse attention.
+    /// Sparse attention budgets.
     pub budgets: Vec<SparseBudget>,
-    /// HQ.
+    /// HQ, query heads.
     pub q_heads: usize,
-    /// H, a divisor of HQ.
+    /// H, key/value heads; a divisor of HQ.
     pub kv_heads: usize,
-    /// D.
+    /// D, head dimension.
     pub head_dim: usize,
 }
 
-/// One part at one length.
+/// The result of one part at one length.
 #[derive(Clone, Debug, Serialize)]
 pub struct AttentionRow {
     /// Length of the row.
     pub tokens: usize,
-    /// What runs: `full forward`.
+    /// The name of the part, such as `full forward`.
     pub part: &'static str,
-    /// The budget, where the part has one.
+    /// The budget, if the part has one.
     pub budget: Option<SparseBudget>,
-    /// Which blocks are selected, where it matters: `random` inputs have no locality, `local` ones
-    /// that of trained models.
+    /// The kind of selected blocks, if it matters: `random` inputs have no locality, `local` ones
+    /// have that of trained models.
     pub selection: Option<&'static str>,
-    /// How long it takes; `None` if it failed.
+    /// The timing; `None` if the part failed.
     #[serde(flatten)]
     pub timing: Option<Timing>,
-    /// Operations of the formulas over the time, where products decide.
+    /// Operations (by formula) over the time, for compute-bound parts.
     pub tflops: Option<f64>,
-    /// Bytes read and written at least over the time, where they decide.
+    /// Minimum bytes read and written over the time, for memory-bound parts.
     pub gb_per_s: Option<f64>,
     /// Why it did not run.
     pub error: Option<String>,
 }
 
-/// Bytes that the longest row takes on the CPU.
+/// Bytes of CPU memory for the longest row.
 pub fn attention_bytes(settings: &AttentionSettings) -> usize {
     let heads = settings.q_heads + settings.kv_heads;
     let tokens = settings.tokens.iter().copied().max().unwrap_or(0);
@@ -57,13 +57,13 @@ pub fn attention_bytes(settings: &AttentionSettings) -> usize {
     tokens.saturating_mul(heads * settings.head_dim).saturating_mul(8 * size_of::<f32>())
 }
 
-/// Measures the parts of attention one by one, and selection with sparse attention as a whole.
+/// Measures the parts of attention separately, and selection with sparse attention as a whole.
 ///
-/// A part that the device has no kernel or no memory for is a row with the reason; the others are
-/// measured all the same.
+/// A part without a kernel or enough memory on the device becomes a row with the reason; the others
+/// are still measured.
 ///
 /// # Errors
-/// The device fails.
+/// If the device fails.
 pub fn attention(
     meter: &Meter,
     settings: &AttentionSettings,
@@ -126,7 +126,7 @@ impl Inputs {
         AttentionCall { q, k, v, documents: &self.documents, softmax_scale: self.softmax_scale }
     }
 
-    /// Something made of every set, to be measured with.
+    /// Applies `make` to every set.
     fn each<T>(
         &self,
         make: impl FnMut(&[Tensor; 4]) -> Result<T, KernelError>,
@@ -135,7 +135,7 @@ impl Inputs {
     }
 }
 
-/// What is measured, and the work that its rate is computed from.
+/// A part and its work, for the rate.
 #[derive(Clone, Copy)]
 struct Part {
     name: &'static str,
@@ -190,17 +190,17 @@ impl Bench<'_> {
         }
     }
 
-    /// What a part needs; none, and a row that says why, if that fails.
+    /// Unwraps an input of a part; if it failed, adds a row with the reason and returns `None`.
     fn need<T>(&mut self, part: Part, made: Result<T, KernelError>) -> Result<Option<T>> {
         made.map_or_else(|error| self.failed(part, error).map(|()| None), |made| Ok(Some(made)))
     }
 
-    /// One part fails alone, but not the device.
+    /// Adds a row for a failed part. A failed device is an error.
     fn failed(&mut self, part: Part, error: KernelError) -> Result<()> {
         if let KernelError::Cuda { .. } = error {
             return Err(error.into());
         }
-        // A table cell has room for the message, not for its hint.
+        // A table cell has room for the message but not for its hint.
         let message = error.to_string().lines().next().map(str::to_owned);
         self.push(AttentionRow { error: message, ..self.row(part) });
         Ok(())

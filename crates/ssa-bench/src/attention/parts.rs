@@ -1,8 +1,8 @@
-//! What each part computes and how much work it is.
+//! The parts of attention and their work.
 //!
-//! Operations are those of the formulas: two for each multiplication with its addition, two
-//! products in a forward (scores, and values by their weights), five in a backward. Pairs of query
-//! and key are counted as the definitions count them, without what a tile computes in vain.
+//! Operations are counted by formula: two per multiply-add, two products in the forward pass
+//! (scores, and weighted values), five in the backward pass. Query-key pairs are counted by
+//! definition, without masked elements of a tile.
 
 use ssa_kernels::ops::attention::alignment::AlignmentOptions;
 use ssa_kernels::ops::attention::full::{full_attention_bwd, full_attention_fwd};
@@ -87,7 +87,7 @@ pub(super) fn sparse(bench: &mut Bench<'_>, inputs: &Inputs, budget: SparseBudge
     })
 }
 
-/// Sparse attention, forward and backward for blocks that are there.
+/// Sparse attention, forward and backward, for given blocks.
 fn given_blocks<'a>(
     bench: &mut Bench<'_>,
     inputs: &Inputs,
@@ -132,13 +132,13 @@ fn sparse_backward(
     sparse_attention_bwd(dout, &inputs.call(set), indices, output, &mut grads)
 }
 
-/// Pairs of a query and a key that it sees, over all tokens and key/value heads.
+/// Number of query-key pairs over all tokens and key/value heads.
 fn pairs(indices: &BlockIndices) -> Result<usize, KernelError> {
     let indices = indices.to_host()?;
     let size = indices.block_size();
     let seen = |(token, blocks): (usize, &[i32])| {
         let used = blocks.iter().filter(|&&block| block >= 0).count();
-        // All of the blocks before, and the own one up to the token.
+        // The earlier blocks completely, and the own block up to the token.
         used.saturating_sub(1) * size + token % size + 1
     };
     let heads = indices.kv_heads();
@@ -146,7 +146,7 @@ fn pairs(indices: &BlockIndices) -> Result<usize, KernelError> {
     Ok(rows.map(|(row, blocks)| seen((row / heads, blocks))).sum())
 }
 
-/// Two tensors of a set that are shaped like an output.
+/// Two tensors of a set with the shape of an output.
 fn pair<'a>(full: &'a Tensor, sparse: &'a Tensor, gate: &'a Tensor) -> GatedPair<'a> {
     GatedPair { full, sparse, gate, chosen: AttentionMode::Sparse }
 }

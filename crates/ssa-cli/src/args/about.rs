@@ -1,11 +1,11 @@
-//! What the program says about itself: `ssa config`, `ssa completions` and `ssa man`.
+//! `ssa config`, `ssa completions` and `ssa man`.
 
 use clap::Args;
 use clap_complete::Shell;
 
 /// List the keys of the training configuration with their types and defaults.
 ///
-/// With the names of sections or keys, shows those with their meaning.
+/// With names of sections or keys, explains those.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -39,7 +39,7 @@ Examples:
   ssa man data prepare | man -l -
   ssa man train > ~/.local/share/man/man1/ssa-train.1")]
 pub(crate) struct ManArgs {
-    /// The verb, such as `data prepare`; the program itself without one.
+    /// The verb, such as `data prepare`; without one, the program itself.
     #[arg(value_name = "VERB")]
     pub(crate) verb: Vec<String>,
 }

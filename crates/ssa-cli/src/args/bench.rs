@@ -9,14 +9,14 @@ use ssa_model::{Method, SparseBudget};
 
 use super::{ComputeArgs, LARGEST_COUNT, LONGEST_ROW, named, parse_positive, parse_size};
 
-/// Most heads, and most dimensions of one.
+/// Maximum number of heads, and maximum head dimension.
 const LARGEST_HEAD_SIZE: usize = 1 << 12;
 
 /// Measure attention, matrix products and whole training steps on this machine's device.
 ///
 /// Times are medians after a warm-up, on rotating random inputs to defeat the L2 cache. Rates are
 /// compared with a large square matrix product and a large addition, both measured first. On the
-/// CPU pass small sizes.
+/// CPU, pass small sizes.
 #[derive(Debug, Args)]
 pub(crate) struct BenchArgs {
     #[command(subcommand)]
@@ -30,13 +30,13 @@ pub(crate) enum BenchCommand {
     Step(BenchStepArgs),
 }
 
-/// What the benchmarks share.
+/// Flags of all benchmarks.
 #[derive(Debug, Args)]
 pub(crate) struct RecordArgs {
     /// Also write all numbers as JSON, with date, commit, device and versions.
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,
-    /// Replace the file of --json if it exists.
+    /// Replace the --json file if it exists.
     #[arg(long, requires = "json")]
     pub(crate) overwrite: bool,
     #[command(flatten)]
@@ -45,21 +45,21 @@ pub(crate) struct RecordArgs {
 
 /// Measure the parts of attention, forward and backward.
 ///
-/// Pooling, selection, sparse and full attention, alignment and gate, each by itself, on one row of
-/// one document. Sparse attention runs on the blocks that random inputs select, which is the worst
-/// case, and on local blocks, which neighboring tokens share as they do in trained models. A part
-/// that the device has no kernel or no memory for is listed with the reason.
+/// Measures pooling, selection, sparse and full attention, alignment and gate separately, on one
+/// row with one document. Sparse attention runs on the blocks that random inputs select (the worst
+/// case) and on local blocks, which neighboring tokens share as in trained models. A part without a
+/// kernel or enough memory on the device is listed with the reason.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   ssa bench attention
   ssa bench attention --device cpu --tokens 1024 --heads 16/1 --json attention.json")]
 pub(crate) struct BenchAttentionArgs {
-    /// Lengths of the row. Powers of two from 2048 to 131072 on a GPU by default, 512 and 2048 on
+    /// Row lengths in tokens. Default: powers of two from 2048 to 131072 on a GPU, 512 and 2048 on
     /// the CPU.
     #[arg(long, value_name = "N,...", value_delimiter = ',', value_parser = parse_tokens)]
     pub(crate) tokens: Vec<usize>,
-    /// Budgets of sparse attention: block size x number of blocks.
+    /// Sparse attention budgets: block size x number of blocks.
     #[arg(
         long = "budget",
         alias = "budgets",
@@ -71,7 +71,7 @@ pub(crate) struct BenchAttentionArgs {
     /// Query heads / key/value heads.
     #[arg(long, value_name = "HQ/H", default_value_t = Heads { q_heads: 32, kv_heads: 2 })]
     pub(crate) heads: Heads,
-    /// Dimensions of a head.
+    /// Head dimension.
     #[arg(long, value_name = "N", default_value_t = 64, value_parser = parse_head_dim)]
     pub(crate) head_dim: usize,
     #[command(flatten)]
@@ -85,10 +85,10 @@ Examples:
   ssa bench gemm
   ssa bench gemm --device cpu --presets ssa-300m --tokens 512")]
 pub(crate) struct BenchGemmArgs {
-    /// Models whose products are measured: ssa-1b, ssa-300m.
+    /// Models to measure: ssa-1b, ssa-300m.
     #[arg(long, value_name = "NAME,...", value_delimiter = ',', default_value = "ssa-1b,ssa-300m")]
     pub(crate) presets: Vec<String>,
-    /// Tokens of a micro-batch. The output head processes 4096 at a time.
+    /// Tokens per micro-batch. The output head processes 4096 at a time.
     #[arg(long, value_name = "N", default_value_t = 16384, value_parser = parse_tokens)]
     pub(crate) tokens: usize,
     #[command(flatten)]
@@ -97,8 +97,8 @@ pub(crate) struct BenchGemmArgs {
 
 /// Measure whole optimizer steps on random tokens: forward, backward, clipping, AdamW.
 ///
-/// The trainer of `ssa train` runs them, with one document per row. For method ssa the stream is
-/// drawn as in training, and each stream is reported by itself.
+/// Uses the trainer of `ssa train`, with one document per row. For method ssa the stream is drawn
+/// as in training, and each stream is reported separately.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -108,29 +108,29 @@ pub(crate) struct BenchStepArgs {
     /// Model: ssa-1b or ssa-300m.
     #[arg(long, value_name = "NAME", default_value = "ssa-1b", conflicts_with = "config")]
     pub(crate) preset: String,
-    /// Take model, objective and optimizer from this configuration of `ssa train` instead. Its data
-    /// is not opened; the vocabulary is `model.vocab_size`, or that of `data.tokenizer`.
+    /// Use model, objective and optimizer of this `ssa train` configuration instead. Its data is
+    /// not opened; the vocabulary size is `model.vocab_size`, or that of `data.tokenizer`.
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
-    /// Method; that of the configuration by default, ssa for a preset.
+    /// Attention method. Default: that of the configuration, or ssa for a preset.
     #[arg(long, value_name = "METHOD", value_parser = named::<Method>())]
     pub(crate) method: Option<Method>,
-    /// Budget of sparse attention; that of the model by default.
+    /// Sparse attention budget. Default: that of the model.
     #[arg(long, value_name = "BUDGET")]
     pub(crate) budget: Option<SparseBudget>,
-    /// Tokens of a row; as in the configuration by default, 8192 for a preset.
+    /// Tokens per row. Default: as in the configuration, or 8192 for a preset.
     #[arg(long, value_name = "N", value_parser = parse_tokens)]
     pub(crate) tokens: Option<usize>,
-    /// Rows of a step, in one micro-batch.
+    /// Rows per step, in one micro-batch.
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = parse_positive)]
     pub(crate) batch: usize,
-    /// Steps of each stream to measure.
+    /// Measured steps per stream.
     #[arg(long, value_name = "N", default_value_t = 20, value_parser = parse_positive)]
     pub(crate) steps: usize,
-    /// Warm-up steps of each stream.
+    /// Warm-up steps per stream.
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = parse_warm_up)]
     pub(crate) warm_up: usize,
-    /// Recompute activations in the backward from the input of each layer.
+    /// Recompute activations in the backward pass (activation checkpointing).
     #[arg(long)]
     pub(crate) recompute: bool,
     #[command(flatten)]
@@ -149,7 +149,7 @@ fn parse_head_dim(text: &str) -> Result<usize, String> {
     parse_size(text, 1, LARGEST_HEAD_SIZE)
 }
 
-/// Numbers of query and of key/value heads, as in `32/2`.
+/// Numbers of query and key/value heads, as in `32/2`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Heads {
     pub(crate) q_heads: usize,

@@ -1,4 +1,4 @@
-//! `ssa selftest` and `ssa doctor`: does this machine compute, and does it compute correctly.
+//! `ssa selftest` and `ssa doctor`.
 
 use std::path::PathBuf;
 
@@ -8,12 +8,12 @@ use super::ComputeArgs;
 
 /// Check every operation and a whole training step against exact references on this device.
 ///
-/// Every operation, forward and backward, is compared with a reference in double precision, and so
-/// are the losses and gradients of whole training steps of small models. The tolerance is twice the
+/// Compares every operation, forward and backward, with a reference in double precision, and also
+/// the losses and gradients of whole training steps of small models. The tolerance is twice the
 /// error of a plain bf16 computation. Outputs are filled with NaN beforehand, gradients are also
 /// accumulated, and everything runs twice and must give the same bits. Training steps are compared
-/// under the blocks that the device selected, which must be as important as the best up to
-/// rounding. Exits with code 1 if a check fails.
+/// for the blocks that the device selected, whose scores must equal the best ones up to rounding.
+/// Exits with code 1 if a check fails.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -24,18 +24,18 @@ pub(crate) struct SelftestArgs {
     /// Run only the checks whose name contains this.
     #[arg(long, value_name = "NAME", default_value = "", hide_default_value = true)]
     pub(crate) filter: String,
-    /// Also check the golden cases of this directory, such as tests/golden of the repository:
+    /// Also check the golden cases in this directory, such as tests/golden in the repository:
     /// logits, losses and gradients of the released code.
     #[arg(long, value_name = "DIR")]
     pub(crate) golden: Option<PathBuf>,
-    /// Print every comparison, not only the worst of each operation and those that failed.
+    /// Print every comparison, not only the worst one of each operation and the failed ones.
     #[arg(long)]
     pub(crate) verbose: bool,
     #[command(flatten)]
     pub(crate) compute: ComputeArgs,
 }
 
-/// Show the devices and libraries found, and what to install where something is missing.
+/// Show devices and libraries, and what to install if something is missing.
 ///
 /// Lists the program, the processor, the libraries that a GPU needs (driver, NVRTC, cuBLASLt) with
 /// their versions and files, the GPUs, and the compiled kernels on disk.
@@ -50,7 +50,7 @@ pub(crate) struct DoctorArgs {
     /// more than --max-spill.
     #[arg(long, value_name = "ARCH", value_delimiter = ',')]
     pub(crate) compile: Vec<String>,
-    /// Bytes of registers that a kernel may spill to memory, stores and loads together.
+    /// Bytes that a kernel may spill to memory, stores and loads together.
     #[arg(long, value_name = "BYTES", requires = "compile", default_value_t = 0)]
     pub(crate) max_spill: usize,
     /// Print the registers of every compiled kernel, not only of those that spill.

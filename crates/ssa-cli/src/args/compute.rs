@@ -1,22 +1,22 @@
-//! What the verbs that compute share: `--threads` and `--device`.
+//! `--threads` and `--device`, shared by all verbs that compute.
 
 use std::fmt;
 use std::str::FromStr;
 
 use clap::Args;
 
-/// More threads than any machine has cores would only exhaust it.
+/// Above the number of cores of any machine.
 const MAX_THREADS: usize = 1024;
 
-/// The threads of verbs that use the CPU only.
+/// Threads, for verbs that use only the CPU.
 #[derive(Debug, Args)]
 pub(crate) struct ThreadsArgs {
-    /// CPU threads; all cores by default. Results do not depend on it.
+    /// CPU threads; all cores by default. Results do not depend on this.
     #[arg(long, display_order = 100, value_name = "N", value_parser = parse_threads)]
     pub(crate) threads: Option<usize>,
 }
 
-/// Threads and device of verbs that compute on either.
+/// Threads and device, for verbs that can use both.
 #[derive(Debug, Args)]
 pub(crate) struct ComputeArgs {
     #[command(flatten)]
@@ -28,10 +28,10 @@ pub(crate) struct ComputeArgs {
 
 fn parse_threads(text: &str) -> Result<usize, String> {
     let threads = text.parse().ok().filter(|threads| (1..=MAX_THREADS).contains(threads));
-    threads.ok_or_else(|| format!("expected an integer of at least 1 and at most {MAX_THREADS}"))
+    threads.ok_or_else(|| format!("expected an integer from 1 to {MAX_THREADS}"))
 }
 
-/// Where to compute.
+/// The device to use.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum DeviceChoice {
     /// The first GPU if it can be used, else the CPU.
@@ -90,7 +90,7 @@ mod tests {
     fn threads_have_bounds() {
         assert_eq!(parse_threads("1024"), Ok(1024));
         for bad in ["0", "1025", "4294967296", "-1", "two"] {
-            assert!(parse_threads(bad).unwrap_err().contains("at most 1024"), "{bad}");
+            assert!(parse_threads(bad).unwrap_err().contains("from 1 to 1024"), "{bad}");
         }
     }
 }

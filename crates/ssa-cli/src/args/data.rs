@@ -23,9 +23,9 @@ pub(crate) enum DataCommand {
 
 /// Tokenize text into shards that training reads.
 ///
-/// The shards are Megatron .bin and .idx files with a manifest.json and a copy of the tokenizer
-/// beside them. The files do not depend on the number of threads. A run that was interrupted is
-/// continued by the same command, after its last whole shard.
+/// The shards are Megatron .bin and .idx files, with a manifest.json and a copy of the tokenizer.
+/// The files do not depend on the number of threads. The same command resumes an interrupted run
+/// after its last complete shard.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -35,23 +35,23 @@ Examples:
 pub(crate) struct PrepareArgs {
     #[command(flatten)]
     pub(crate) input: InputArgs,
-    /// Directory for the shards: new, empty, or of an interrupted run to be continued.
+    /// Output directory: new, empty, or of an interrupted run to resume.
     #[arg(long, value_name = "DIR")]
     pub(crate) output: PathBuf,
-    /// What makes tokens of text: `bytes`, a tokenizer.json, a directory with one, or a model of
-    /// the Hugging Face Hub (`OWNER/NAME`, or `hf://OWNER/NAME[@REVISION]`).
+    /// Tokenizer: `bytes`, a tokenizer.json, a directory with one, or a model on the Hugging Face
+    /// Hub (`OWNER/NAME`, or `hf://OWNER/NAME[@REVISION]`).
     #[arg(long, value_name = "NAME", default_value = ssa_data::BYTES)]
     pub(crate) tokenizer: PathBuf,
-    /// Token that ends every document (default: as the tokenizer_config.json beside the tokenizer
-    /// says).
+    /// Token that ends every document (default: from the tokenizer_config.json next to the
+    /// tokenizer).
     #[arg(long, value_name = "TOKEN")]
     pub(crate) eos_token: Option<String>,
-    /// Tokens after which a shard ends with the document.
+    /// Tokens after which a shard ends, at the end of the current document.
     #[arg(long, value_name = "N", default_value_t = SHARD_TOKENS)]
     #[arg(value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) shard_tokens: u64,
-    /// Do only this part of the work, such as 1/4 to 4/4 on four machines; all may write into one
-    /// directory.
+    /// Process only this part of the input, such as 1/4 to 4/4 on four machines; all may write to
+    /// one directory.
     #[arg(long, value_name = "I/N", default_value = "1/1", hide_default_value = true)]
     #[arg(value_parser = parse_part)]
     pub(crate) part: Part,
@@ -64,8 +64,8 @@ pub(crate) struct PrepareArgs {
 
 /// Train a byte-level BPE tokenizer.
 ///
-/// Writes tokenizer.json and tokenizer_config.json. The end of a document is the token
-/// <|endoftext|>, which has id 0.
+/// Writes tokenizer.json and tokenizer_config.json. The end-of-document token is <|endoftext|> with
+/// id 0.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -73,14 +73,14 @@ Examples:
 pub(crate) struct TrainTokenizerArgs {
     #[command(flatten)]
     pub(crate) input: InputArgs,
-    /// Tokens of the vocabulary: 256 bytes, the end of a document, and as many merges as are left.
+    /// Vocabulary size: 256 bytes, the end-of-document token, and merges for the rest.
     #[arg(long, value_name = "N")]
     #[arg(value_parser = |text: &str| parse_size(text, 257, super::LARGEST_VOCABULARY))]
     pub(crate) vocab_size: usize,
-    /// Directory for the tokenizer.
+    /// Output directory.
     #[arg(long, value_name = "DIR")]
     pub(crate) output: PathBuf,
-    /// How often a pair must occur to be merged.
+    /// Minimum number of occurrences of a pair to be merged.
     #[arg(long, value_name = "N", default_value_t = 2)]
     #[arg(value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) min_frequency: u64,
@@ -88,8 +88,7 @@ pub(crate) struct TrainTokenizerArgs {
     pub(crate) threads: ThreadsArgs,
 }
 
-/// Check a corpus against its manifest, and show what is in it: figures about its tokens, and rows
-/// as training sees them.
+/// Check a corpus against its manifest, and show token statistics and rows as used in training.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -102,7 +101,7 @@ pub(crate) struct InspectArgs {
     /// Rows to show.
     #[arg(long, value_name = "N", default_value_t = 2)]
     pub(crate) rows: usize,
-    /// Tokens of a row.
+    /// Tokens per row.
     #[arg(long, value_name = "N", default_value = "256")]
     #[arg(value_parser = |text: &str| parse_size(text, 2, super::LONGEST_ROW))]
     pub(crate) sequence_length: usize,
@@ -113,11 +112,11 @@ pub(crate) struct InspectArgs {
     /// Seed of the order of documents.
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub(crate) seed: u64,
-    /// Tokenizer of a corpus that another program made: a tokenizer.json, a directory with one, or
-    /// a model of the Hugging Face Hub.
+    /// Tokenizer of a corpus from another program: a tokenizer.json, a directory with one, or a
+    /// model on the Hugging Face Hub.
     #[arg(long, value_name = "NAME")]
     pub(crate) tokenizer: Option<PathBuf>,
-    /// Leave out the checksums and the figures, which take as long as reading everything.
+    /// Skip checksums and statistics, which read all files.
     #[arg(long)]
     pub(crate) quick: bool,
     /// Print JSON instead of tables and text.
@@ -125,34 +124,33 @@ pub(crate) struct InspectArgs {
     pub(crate) json: bool,
 }
 
-/// Where text comes from.
+/// The source of text.
 #[derive(Debug, Args)]
 pub(crate) struct InputArgs {
     /// Files (text, JSON lines, JSON, Parquet; also compressed: .gz, .zst, .bz2, .xz), directories,
-    /// patterns, `-` for standard input, or `hf://datasets/OWNER/NAME[@REVISION][/PATTERN]`.
+    /// glob patterns, `-` for standard input, or `hf://datasets/OWNER/NAME[@REVISION][/PATTERN]`.
     #[arg(value_name = "INPUT", required = true)]
     pub(crate) inputs: Vec<PathBuf>,
-    /// How files are read: by content and name, as Parquet, JSON lines, JSON or else text (auto);
-    /// every file as one document (text); as JSON lines, an array of objects, or objects over
-    /// several lines (jsonl).
+    /// Input format: Parquet, JSON lines, JSON or otherwise text, by content and name (auto); every
+    /// file as one document (text); JSON lines, an array of objects, or objects that span several
+    /// lines (jsonl).
     #[arg(long, value_name = "FORMAT", default_value_t = Format::Auto)]
     #[arg(value_parser = named::<Format>())]
     pub(crate) format: Format,
-    /// Key of a JSON object, or column of a Parquet file, that holds the text; dots lead into
-    /// nested objects (data.body).
+    /// JSON key or Parquet column of the text; dots select fields of nested objects (data.body).
     #[arg(long, value_name = "NAME", default_value = "text")]
     pub(crate) text_field: String,
-    /// Key or column that holds a conversation, a list of messages, to be read instead; it becomes
-    /// text by the tokenizer's chat template, with the `tools` beside it.
+    /// Key or column of a conversation (a list of messages) to read instead; the tokenizer's chat
+    /// template formats it, with the `tools` next to it.
     #[arg(long, value_name = "NAME", conflicts_with = "text_field")]
     pub(crate) conversations_field: Option<String>,
-    /// Largest document; it must fit in memory.
+    /// Maximum document size in bytes; a document must fit in memory.
     #[arg(long, value_name = "N", default_value = "1073741824", value_parser = parse_positive)]
     pub(crate) max_document_bytes: usize,
 }
 
 impl InputArgs {
-    /// The flags as the library takes them.
+    /// Converts the flags to library options.
     pub(crate) fn options(&self) -> InputOptions {
         InputOptions {
             format: self.format,

@@ -1,4 +1,4 @@
-//! `ssa eval` and `ssa analyze`: a checkpoint on text that it was not trained on.
+//! `ssa eval` and `ssa analyze`: measuring a checkpoint on held-out text.
 
 use std::path::PathBuf;
 
@@ -20,34 +20,35 @@ pub(crate) enum EvalCommand {
     Perplexity(PerplexityArgs),
 }
 
-/// Perplexity and bits per byte under full attention and under sparse attention at any budget.
+/// Measure perplexity and bits per byte with full attention and sparse attention at any budget.
 ///
-/// Bits per byte is the number to compare across tokenizers: the bits of all targets over the bytes
-/// of the text. KL is the divergence of the sparse next-token distribution from that of full
+/// Bits per byte, the bits of all targets over the bytes of the text, is comparable across
+/// tokenizers. KL is the divergence between the next-token distributions of full and sparse
 /// attention, in nats per token.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   ssa eval perplexity --model runs/demo/checkpoint
-  ssa eval perplexity --model runs/demo/checkpoint --data notes/ --budget 16x4,16x8")]
+  ssa eval perplexity --model runs/demo/checkpoint --data notes/ --budget 16x4,16x8
+  ssa eval perplexity --model HuggingFaceTB/SmolLM2-135M --data notes/ --budget 16x16")]
 pub(crate) struct PerplexityArgs {
     #[command(flatten)]
     pub(crate) held_out: HeldOutArgs,
-    /// Budgets of sparse attention, block size x number of blocks, such as 16x4,16x8. Without it
-    /// the block size of the model with 1, 2, 4, 8, 16 and 32 blocks, and the trained budget.
+    /// Sparse attention budgets, block size x number of blocks, such as 16x4,16x8. Default: the
+    /// model's block size with 1, 2, 4, 8, 16 and 32 blocks, and the training budget.
     #[arg(long = "budget", alias = "budgets", value_name = "BUDGET,...", value_delimiter = ',')]
     pub(crate) budgets: Vec<SparseBudget>,
-    /// Tokens that attention sparsity is averaged over, rounded up to whole batches; 0 skips it. It
-    /// costs more than the losses, which always use all of the text.
+    /// Tokens for the mean attention sparsity, rounded up to whole batches; 0 skips it. It costs
+    /// more than the losses, which always use the whole text.
     #[arg(long, value_name = "N", default_value_t = 8192)]
     pub(crate) analysis_tokens: usize,
 }
 
 /// Compare full and sparse attention inside every layer of a checkpoint.
 ///
-/// Under the hidden states of full and of sparse inference: how much of the full-attention weight
-/// lies on the selected blocks, how concentrated full attention is, how far the outputs of both are
-/// apart, and the bound of Theorem 1 on that distance.
+/// For the hidden states of full and of sparse inference, measures the full-attention weight on the
+/// selected blocks, the entropy of full attention, the distance between the two outputs, and the
+/// bound of Theorem 1 on that distance.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -56,8 +57,8 @@ Examples:
 pub(crate) struct AnalyzeArgs {
     #[command(flatten)]
     pub(crate) held_out: HeldOutArgs,
-    /// Budget of sparse attention, block size x number of blocks, such as 16x4; without it the
-    /// trained one.
+    /// Sparse attention budget, block size x number of blocks, such as 16x4. Default: the training
+    /// budget.
     #[arg(long, value_name = "BUDGET")]
     pub(crate) budget: Option<SparseBudget>,
     /// Tokens to analyze, rounded up to whole batches.
@@ -65,25 +66,28 @@ pub(crate) struct AnalyzeArgs {
     pub(crate) tokens: usize,
 }
 
-/// What both verbs share: a checkpoint, and text to measure it on.
+/// A checkpoint and the text to measure it on, for both verbs.
 #[derive(Debug, Args)]
 pub(crate) struct HeldOutArgs {
-    /// Checkpoint directory in Hugging Face layout (config.json, model.safetensors).
-    #[arg(long, value_name = "DIR")]
+    /// Checkpoint directory in Hugging Face layout (config.json, safetensors weights); a run
+    /// directory: then its trained model, or its last checkpoint if it is not finished; or a model
+    /// of the Hugging Face Hub, OWNER/NAME[@REVISION].
+    #[arg(long, value_name = "DIR|NAME")]
     pub(crate) model: PathBuf,
-    /// Text to measure on, files or directories, or corpora made by `ssa data prepare`. Without it
-    /// the text held out by the run that the checkpoint belongs to, as its config.toml says;
-    /// without such a run, the held-out part of the built-in corpus by the default seed and share.
+    /// Text files or directories to measure on, or corpora from `ssa data prepare`. Default: the
+    /// text held out by the run of the checkpoint, according to its config.toml; without a run, the
+    /// default held-out part of the built-in text.
     #[arg(long, value_name = "PATH", num_args = 1..)]
     pub(crate) data: Vec<PathBuf>,
-    /// Tokens of a row; without it as in the run, else the model's longest document, at most 1024.
+    /// Tokens per row. Default: as in the run, else max_position_embeddings of the model, at most
+    /// 1024.
     #[arg(long, value_name = "N")]
     #[arg(value_parser = |text: &str| parse_size(text, 2, super::LONGEST_ROW))]
     pub(crate) sequence_length: Option<usize>,
-    /// Rows computed at once. Results do not depend on it.
+    /// Rows per batch. Results do not depend on this.
     #[arg(long, value_name = "N", default_value = "4", value_parser = parse_positive)]
     pub(crate) batch_size: usize,
-    /// Rule that selects blocks: exact top-k, or the approximation of the released kernel, for
+    /// Rule for block selection: exact top-k, or the approximation in the released kernel, for
     /// parity with published checkpoints.
     #[arg(long, value_name = "RULE", default_value_t = SelectionRule::Exact)]
     #[arg(value_parser = named::<SelectionRule>())]

@@ -8,12 +8,12 @@ use ssa_model::{AttentionMode, Method, SparseBudget};
 
 use super::{ComputeArgs, named, parse_positive};
 
-/// Run one forward, and if asked one backward, and write plain tensors: for parity with other code.
+/// Run a forward pass, optionally a backward pass, and write tensors, for parity with other code.
 ///
-/// The output has `logits` [B, T, V]. With --train-stream also the scalars `loss`, `cross_entropy`
-/// and `alignment_loss` of a training step that ran this stream; with --grads the gradient of that
-/// loss for every parameter, as `grad.<parameter name>`. Each row of the input is one document; the
-/// label of a token is the one that follows it.
+/// The output has `logits` [B, T, V]. With --train-stream it also has the scalars `loss`,
+/// `cross_entropy` and `alignment_loss` of a training step with this stream; with --grads the
+/// gradient of that loss for every parameter, as `grad.<parameter name>`. Each row of the input is
+/// one document; the label of a token is the next token.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -22,35 +22,36 @@ Examples:
   ssa forward --model runs/demo/checkpoint --input ids.safetensors --attention full \\
       --train-stream sparse --grads --output step.safetensors")]
 pub(crate) struct ForwardArgs {
-    /// Checkpoint directory in Hugging Face layout (config.json, model.safetensors), or the
-    /// directory of a run: then its trained model, or its last checkpoint if it is not finished.
-    #[arg(long, value_name = "DIR")]
+    /// Checkpoint directory in Hugging Face layout (config.json, safetensors weights); a run
+    /// directory: then its trained model, or its last checkpoint if it is not finished; or a model
+    /// of the Hugging Face Hub, OWNER/NAME[@REVISION].
+    #[arg(long, value_name = "DIR|NAME")]
     pub(crate) model: PathBuf,
     /// Safetensors file with `input_ids` [B, T], I32 or I64.
     #[arg(long, value_name = "FILE")]
     pub(crate) input: PathBuf,
-    /// Attention that the logits are computed with.
+    /// Attention mode for the logits.
     #[arg(long, value_name = "MODE", value_parser = named::<AttentionMode>())]
     pub(crate) attention: AttentionMode,
-    /// Method; without it the checkpoint's.
+    /// Attention method. Default: that of the checkpoint.
     #[arg(long, value_name = "METHOD", value_parser = named::<Method>())]
     pub(crate) method: Option<Method>,
-    /// Rule that selects blocks: exact top-k, or the approximation of the released kernel, for
+    /// Rule for block selection: exact top-k, or the approximation in the released kernel, for
     /// parity with published checkpoints.
     #[arg(long, value_name = "RULE", default_value_t = SelectionRule::Exact)]
     #[arg(value_parser = named::<SelectionRule>())]
     pub(crate) selection: SelectionRule,
-    /// Budget of sparse attention, block size x number of blocks, such as 16x4; without it the
-    /// checkpoint's.
+    /// Sparse attention budget, block size x number of blocks, such as 16x4. Default: that of the
+    /// checkpoint.
     #[arg(long, value_name = "BUDGET", conflicts_with_all = ["block_size", "block_counts"])]
     pub(crate) budget: Option<SparseBudget>,
-    /// The first part of --budget alone.
+    /// Only the block size of --budget.
     #[arg(long, hide = true, value_name = "N", value_parser = parse_positive)]
     pub(crate) block_size: Option<usize>,
-    /// The second part of --budget alone.
+    /// Only the number of blocks of --budget.
     #[arg(long, hide = true, value_name = "N", value_parser = parse_positive)]
     pub(crate) block_counts: Option<usize>,
-    /// Also compute the losses of a training step that ran this stream.
+    /// Also compute the losses of a training step with this stream.
     #[arg(long, value_name = "MODE", value_parser = named::<AttentionMode>())]
     pub(crate) train_stream: Option<AttentionMode>,
     /// Also write the gradients of that loss.
@@ -72,5 +73,5 @@ pub(crate) struct ForwardArgs {
 
 fn parse_alpha(text: &str) -> Result<f32, String> {
     let alpha = text.parse().ok().filter(|alpha: &f32| alpha.is_finite() && *alpha >= 0.0);
-    alpha.ok_or_else(|| "expected a number of 0 or more".to_owned())
+    alpha.ok_or_else(|| "expected a non-negative number".to_owned())
 }

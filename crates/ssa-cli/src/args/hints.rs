@@ -1,14 +1,14 @@
-//! Hints for users who type what other programs understand.
+//! Hints for verbs and flags of other programs.
 
 use clap::builder::StyledStr;
 use clap::error::{ContextKind, ContextValue};
 use ssa_train::TrainConfig;
 
-/// Verbs of other programs, and what to do here.
+/// Verbs of other programs, and the equivalent here.
 const VERBS: [(&str, &str); 9] = [
-    ("generate", "ssa cannot generate text yet; `ssa forward` computes logits"),
-    ("chat", "ssa cannot generate text yet; `ssa forward` computes logits"),
-    ("serve", "ssa cannot generate text yet; `ssa forward` computes logits"),
+    ("serve", "ssa has no server yet; `ssa generate` and `ssa chat` run a model"),
+    ("complete", "did you mean `ssa generate`?"),
+    ("run", "did you mean `ssa generate` or `ssa chat`?"),
     ("prepare", "did you mean `ssa data prepare`?"),
     ("tokenize", "did you mean `ssa data prepare`?"),
     ("inspect", "did you mean `ssa data inspect`?"),
@@ -17,7 +17,7 @@ const VERBS: [(&str, &str); 9] = [
     ("resume", "did you mean `ssa train --resume RUN_DIR`?"),
 ];
 
-/// Adds a hint to an error about a verb that does not exist, or about a flag that is a setting.
+/// Adds a hint to an error about an unknown verb, or about a flag that is a configuration key.
 pub(crate) fn with_hint(mut error: clap::Error) -> clap::Error {
     let hint = match (error.get(ContextKind::InvalidSubcommand), error.get(ContextKind::InvalidArg))
     {
@@ -37,7 +37,7 @@ fn hint_for_verb(verb: &str) -> Option<String> {
     Some((*hint).to_owned())
 }
 
-/// Settings of the configuration are no flags.
+/// Configuration keys are not flags.
 fn hint_for_flag(flag: &str) -> Option<String> {
     let name = flag.strip_prefix("--")?.split('=').next()?.replace('-', "_");
     let key = TrainConfig::key_named(&name)?;
@@ -57,9 +57,10 @@ mod tests {
     }
 
     #[test]
-    fn familiar_words_are_pointed_to_what_there_is() {
+    fn names_from_other_programs_get_a_hint() {
         for (arguments, hint) in [
-            (&["generate"][..], "cannot generate text yet"),
+            (&["serve"][..], "`ssa generate` and `ssa chat`"),
+            (&["run", "x"], "did you mean `ssa generate`"),
             (&["prepare", "x"], "`ssa data prepare`"),
             (&["train", "x.toml", "--lr", "1e-3"], "--set optimizer.learning_rate=VALUE"),
             (&["train", "x.toml", "--epochs=3"], "--set training.steps=VALUE"),
@@ -81,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn verbs_have_the_names_of_both_spellings() {
+    fn analyze_has_a_british_alias() {
         for verb in ["analyze", "analyse"] {
             let cli = Cli::try_parse_from(["ssa", verb, "--model", "x"]).unwrap();
             assert!(matches!(cli.command, crate::args::Command::Analyze(_)));

@@ -1,13 +1,16 @@
-//! The command line: one file per group of verbs. What depends on a single flag is checked here, by
-//! clap. The documentation comments are the help, the man pages and the reference page.
+//! The command line: one file per group of verbs. clap checks every single flag here. The
+//! documentation comments become the help, the man pages and the reference page.
 
 mod about;
 mod bench;
 mod check;
 mod compute;
+mod convert;
 mod data;
 mod eval;
+mod export;
 mod forward;
+mod generate;
 mod hints;
 #[cfg(test)]
 mod reference;
@@ -25,11 +28,14 @@ pub(crate) use bench::{
 };
 pub(crate) use check::{DoctorArgs, SelftestArgs};
 pub(crate) use compute::{ComputeArgs, DeviceChoice, ThreadsArgs};
+pub(crate) use convert::ConvertArgs;
 pub(crate) use data::{
     DataArgs, DataCommand, InputArgs, InspectArgs, PrepareArgs, TrainTokenizerArgs,
 };
 pub(crate) use eval::{AnalyzeArgs, EvalArgs, EvalCommand, HeldOutArgs, PerplexityArgs};
+pub(crate) use export::{ExportArgs, ExportLayout};
 pub(crate) use forward::ForwardArgs;
+pub(crate) use generate::{ChatArgs, GenerateArgs, GenerationArgs, TruncateSide};
 pub(crate) use hints::with_hint;
 pub(crate) use train::TrainArgs;
 
@@ -38,18 +44,19 @@ use crate::exit;
 /// Version of the program and the commit it was built from.
 const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (", env!("SSA_COMMIT"), ")");
 
-/// The variables that the program reads, with their meaning.
-const ENVIRONMENT: [(&str, &str); 5] = [
-    ("SSA_CACHE_DIR", "where compiled GPU kernels are kept; ~/.cache/ssa by default"),
+/// The environment variables, with their meaning.
+const ENVIRONMENT: [(&str, &str); 6] = [
+    ("SSA_CACHE_DIR", "cache directory for compiled GPU kernels; ~/.cache/ssa by default"),
     ("HF_HOME", "cache of the Hugging Face Hub"),
-    ("HF_TOKEN", "token for private data on the Hugging Face Hub"),
+    ("HF_TOKEN", "token for private data and models on the Hugging Face Hub"),
+    ("HF_HUB_OFFLINE", "if 1, data and models of the Hub come from the cache alone"),
     ("CUDA_VISIBLE_DEVICES", "GPUs that may be used"),
     ("NO_COLOR", "if set, progress has no colors"),
 ];
 
-/// Train and evaluate language models with Sparse Sparse Attention.
+/// Train, evaluate and run language models with Sparse Sparse Attention.
 ///
-/// One model runs on full attention and on sparse attention at any budget. A budget is written
+/// One model runs with full attention and with sparse attention at any budget. A budget is written
 /// BLOCK_SIZExBLOCK_COUNT: with 16x4 every query attends to 4 blocks of 16 tokens, its own
 /// included.
 ///
@@ -62,7 +69,7 @@ pub(crate) struct Cli {
     pub(crate) command: Command,
 }
 
-/// The verbs; each is described where its flags are.
+/// The verbs, each described with its flags.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     Train(TrainArgs),
@@ -70,7 +77,11 @@ pub(crate) enum Command {
     Eval(EvalArgs),
     #[command(alias = "analyse")]
     Analyze(AnalyzeArgs),
+    Generate(GenerateArgs),
+    Chat(ChatArgs),
     Data(DataArgs),
+    Convert(ConvertArgs),
+    Export(ExportArgs),
     Config(ConfigArgs),
     Forward(ForwardArgs),
     Selftest(SelftestArgs),
@@ -80,7 +91,7 @@ pub(crate) enum Command {
     Man(ManArgs),
 }
 
-/// What stands below the verbs: examples, environment and exit codes.
+/// The end of the help: examples, environment and exit codes.
 fn closing_help() -> String {
     let mut text = "\
 Examples:
@@ -100,26 +111,24 @@ Environment:
     text
 }
 
-/// Accepts the names of a closed set. Help and completions list them, and the error for an unknown
-/// name suggests the nearest.
+/// Parses names of an enum. Help and completions list them, and the error for an unknown name
+/// suggests the closest one.
 fn named<T: Named + Send + Sync>() -> impl TypedValueParser<Value = T> {
     PossibleValuesParser::new(T::ALL.iter().map(|value| value.name()))
         .try_map(|name| T::from_name(&name))
 }
 
-/// The largest number of anything that is only counted.
+/// The largest count.
 const LARGEST_COUNT: usize = 1 << 40;
-/// The largest number of tokens of a row.
+/// The largest number of tokens per row.
 const LONGEST_ROW: usize = 1 << 24;
-/// The largest vocabulary, as of a model.
+/// The largest vocabulary of a model.
 const LARGEST_VOCABULARY: usize = 1 << 24;
 
-/// A size from `minimum` to `maximum`.
+/// Parses a size from `minimum` to `maximum`.
 fn parse_size(text: &str, minimum: usize, maximum: usize) -> Result<usize, String> {
     let size = text.parse().ok().filter(|size| (minimum..=maximum).contains(size));
-    size.ok_or_else(|| {
-        format!("expected a whole number of at least {minimum} and at most {maximum}")
-    })
+    size.ok_or_else(|| format!("expected an integer from {minimum} to {maximum}"))
 }
 
 fn parse_positive(text: &str) -> Result<usize, String> {
@@ -132,7 +141,7 @@ mod tests {
 
     use super::{Cli, reference};
 
-    /// The leaves of the tree of verbs, each with its name on the command line.
+    /// All verbs without subcommands, with their full names.
     fn verbs(name: &str, command: &clap::Command) -> Vec<(String, clap::Command)> {
         let inner =
             |command: &clap::Command| verbs(&format!("{name} {}", command.get_name()), command);
@@ -155,7 +164,7 @@ mod tests {
             let examples = reference::examples(&help);
             assert!(!examples.is_empty(), "{verb} has no example");
             for example in examples {
-                // What a shell runs: the command between a pipe and a redirection.
+                // The `ssa` command between a pipe and a redirection.
                 let start = example.find("ssa ").unwrap_or_else(|| panic!("{example}"));
                 let end =
                     example[start..].find(" | ").into_iter().chain(example[start..].find(" > "));
@@ -172,7 +181,8 @@ mod tests {
         for (verb, command) in verbs("ssa", &Cli::command()) {
             let has =
                 |flag| command.get_arguments().any(|argument| argument.get_long() == Some(flag));
-            let on_device = ["train", "eval", "analyze", "forward", "selftest", "bench"];
+            let on_device =
+                ["train", "eval", "analyze", "generate", "chat", "forward", "selftest", "bench"];
             let on_device = on_device.iter().any(|name| verb.starts_with(&format!("ssa {name}")));
             let on_cpu = ["ssa data prepare", "ssa data train-tokenizer"].contains(&&*verb);
             assert_eq!(has("device"), on_device, "{verb}");
@@ -189,7 +199,7 @@ mod tests {
                 page.split_once(&heading).and_then(|(_, rest)| rest.split("\n## ").next());
             let section = section.unwrap_or_else(|| panic!("no section on {verb}"));
             for flag in command.get_arguments().filter_map(|argument| argument.get_long()) {
-                // `--shard` is not there because `--shard-tokens` is.
+                // `--shard-tokens` does not count as `--shard`.
                 let ends = [" ", "`", ","].map(|end| format!("`--{flag}{end}"));
                 let found = ends.iter().any(|text| section.contains(text));
                 assert!(found || flag == "help", "--{flag} is missing in the section on {verb}");

@@ -1,4 +1,4 @@
-//! `docs/reference/cli.md`, made from the definitions of the command line.
+//! `docs/reference/cli.md`, generated from the definitions of the command line.
 
 use clap::{Arg, Command, CommandFactory};
 
@@ -7,13 +7,13 @@ use crate::exit;
 
 const WIDTH: usize = 100;
 
-/// The page: what holds for all verbs, and a section for each.
+/// The page: what applies to all verbs, and a section for each verb.
 pub(super) fn page() -> String {
     let mut root = Cli::command();
     root.build();
     let mut page = format!("# Command line\n\n{}\n", described(&root));
     page += &paragraph(
-        "`ssa --help` and `ssa VERB --help` print what stands here; `-h` is the short form. \
+        "`ssa --help` and `ssa VERB --help` print this text; `-h` prints a short form. \
          [Output](output.md) explains the tables and files that the verbs write. This page is \
          generated from the definitions in `crates/ssa-cli/src/args/`; a test keeps them equal.",
     );
@@ -30,9 +30,9 @@ pub(super) fn page() -> String {
     }
     page += "\n";
     page += &paragraph(
-        "A second signal while training, and the first one otherwise, ends the program immediately \
-         with 128 and the number of the signal. Errors are printed as `error: ` with what is wrong \
-         and where, followed by lines `hint: ` with what to do about it.",
+        "A second signal during training, and the first one otherwise, ends the program \
+         immediately with code 128 plus the signal number. Errors are printed as `error: ` with \
+         what is wrong and where, followed by lines `hint: ` with what to do about it.",
     );
     page += "\n## Environment\n\n| variable | meaning |\n|---|---|\n";
     for (name, meaning) in ENVIRONMENT {
@@ -41,8 +41,7 @@ pub(super) fn page() -> String {
     page + &sections
 }
 
-/// Every verb below a command with its name on the command line, groups of verbs before their
-/// verbs.
+/// Every verb of a command with its full name, groups of verbs before their verbs.
 fn verbs(command: &Command) -> Vec<(&str, &Command)> {
     let inner = command.get_subcommands().filter(|command| command.get_name() != "help");
     inner
@@ -61,7 +60,7 @@ fn section(name: &str, verb: &Command) -> String {
     let usage: Vec<&str> = usage.split_whitespace().skip(1).collect();
     let mut text = format!("\n## `{name}`\n\n    {}\n\n{}", usage.join(" "), described(verb));
     text += "\n| argument | meaning |\n|---|---|\n";
-    // What verbs share comes last, as in their help.
+    // Shared flags come last, as in the help.
     let is_shared = |argument: &&Arg| ["threads", "device"].contains(&argument.get_id().as_str());
     let arguments = || verb.get_arguments().filter(|argument| argument.get_id() != "help");
     let own = arguments().filter(|argument| !is_shared(argument));
@@ -73,7 +72,7 @@ fn section(name: &str, verb: &Command) -> String {
     text + &examples(&help).iter().map(|line| format!("    {line}\n")).collect::<String>()
 }
 
-/// The examples of a help text: the lines under `Examples:`.
+/// The examples in a help text: the lines below `Examples:`.
 pub(super) fn examples(help: &str) -> Vec<&str> {
     let lines = help.lines().skip_while(|line| *line != "Examples:").skip(1);
     lines.map_while(|line| line.strip_prefix("  ")).collect()
@@ -91,7 +90,7 @@ fn about(verb: &Command) -> String {
     verb.get_about().map(ToString::to_string).unwrap_or_default()
 }
 
-/// What an argument does, with its values and its default.
+/// The help of an argument, with its values and its default.
 fn meaning(argument: &Arg) -> String {
     let help = argument.get_long_help().or_else(|| argument.get_help());
     let mut text = sentence(&help.map(ToString::to_string).unwrap_or_default());
@@ -118,7 +117,7 @@ fn meaning(argument: &Arg) -> String {
     text
 }
 
-/// Text with a period at its end.
+/// Text with a final period.
 fn sentence(text: &str) -> String {
     let text = text.trim().replace('\n', " ");
     if text.ends_with(['.', ':', '?']) { text } else { text + "." }
@@ -130,12 +129,12 @@ fn capital(text: &str) -> String {
     first.unwrap_or_default() + characters.as_str()
 }
 
-/// Text as the cell of a Markdown table.
+/// Text as a cell of a Markdown table.
 fn cell(text: &str) -> String {
     text.replace('|', "\\|")
 }
 
-/// A paragraph in lines of at most [`WIDTH`] columns.
+/// A paragraph wrapped at [`WIDTH`] columns.
 fn paragraph(text: &str) -> String {
     let mut lines: Vec<String> = Vec::new();
     for word in text.split_whitespace() {

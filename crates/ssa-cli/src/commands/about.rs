@@ -12,7 +12,7 @@ use crate::args::{Cli, CompletionsArgs, ConfigArgs, ManArgs};
 use crate::display::{print, print_json, render, write_bytes};
 use crate::exit::UsageError;
 
-/// A key as `--json` prints it.
+/// A key in the output of `--json`.
 #[derive(Serialize)]
 struct KeyOutput<'a> {
     key: &'a str,
@@ -38,7 +38,7 @@ pub(super) fn config(args: &ConfigArgs) -> Result<()> {
     let keys: Vec<(&Key, &str)> = all
         .iter()
         .filter(asked)
-        // A section takes no value.
+        // A section has no value.
         .filter_map(|key| Some((key, key.expected.as_deref()?)))
         .collect();
     if args.json {

@@ -11,7 +11,7 @@ use super::{check_budgets, command_line};
 use crate::args::{AnalyzeArgs, DeviceChoice};
 use crate::display::{BatchProgress, Display, print, print_json, render};
 
-/// What `--json` prints.
+/// The output of `--json`.
 #[derive(Serialize)]
 struct Output<'a> {
     model: String,
@@ -47,7 +47,7 @@ pub(crate) fn run(args: &AnalyzeArgs, device: DeviceChoice) -> Result<()> {
         });
     }
     for attention in &analysis.hidden_states {
-        print(&format!("Under the hidden states of {} inference", attention.mode))?;
+        print(&format!("With the hidden states of {} inference", attention.mode))?;
         print(&render(&layers_table(attention)))?;
         print("")?;
     }

@@ -11,12 +11,12 @@ use crate::args::DeviceChoice;
 use crate::display::note;
 use crate::exit::UsageError;
 
-/// Overrides where compiled kernels are kept.
+/// Overrides the kernel cache directory.
 const CACHE_VARIABLE: &str = "SSA_CACHE_DIR";
 
 /// Opens the device.
 ///
-/// `auto` takes the CPU where there is no driver or no GPU, and says why where there is a GPU that
+/// `auto` falls back to the CPU without a driver or GPU, and reports why if there is a GPU that
 /// cannot be used.
 pub(super) fn open(choice: DeviceChoice) -> Result<Device> {
     match choice {
@@ -36,7 +36,7 @@ pub(super) fn open(choice: DeviceChoice) -> Result<Device> {
     }
 }
 
-/// Where compiled kernels are kept: `$SSA_CACHE_DIR`, else `ssa` in the user's cache directory.
+/// The kernel cache: `$SSA_CACHE_DIR`, else `ssa` in the user's cache directory.
 pub(super) fn kernel_cache() -> KernelCache {
     let set = |name: &str| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     let user = || {

@@ -33,7 +33,7 @@ pub(crate) fn run(args: &DoctorArgs) -> Result<()> {
         Some(path) => {
             format!("kernels   {kernels} compiled, {} in {}", bytes(size), path.display())
         }
-        None => "kernels   not kept on disk: set HOME or SSA_CACHE_DIR".to_owned(),
+        None => "kernels   not cached on disk: set HOME or SSA_CACHE_DIR".to_owned(),
     })
 }
 
@@ -44,7 +44,7 @@ fn devices() -> Result<()> {
     };
     if count == 0 {
         return print(
-            "devices   cpu only: the driver shows no GPU\n\
+            "devices   cpu only: the driver reports no GPU\n\
              hint: check the output of nvidia-smi, and the variable CUDA_VISIBLE_DEVICES",
         );
     }
@@ -67,7 +67,7 @@ fn devices() -> Result<()> {
     Ok(())
 }
 
-/// Compiles all kernels, which needs no GPU.
+/// Compiles all kernels; needs no GPU.
 fn compile(args: &DoctorArgs) -> Result<()> {
     let mut faults = 0;
     for arch in &args.compile {
@@ -89,7 +89,7 @@ fn compile(args: &DoctorArgs) -> Result<()> {
     }
     anyhow::ensure!(
         faults == 0,
-        "{} spill more than {} of registers",
+        "{} spill more than {}",
         counted(faults, "kernel"),
         counted(args.max_spill, "byte")
     );

@@ -14,10 +14,10 @@ use super::{check_budgets, command_line};
 use crate::args::{DeviceChoice, PerplexityArgs};
 use crate::display::{BatchProgress, Display, print, print_json, render};
 
-/// Block counts that are evaluated unless budgets are named.
+/// Default block counts to evaluate.
 const DEFAULT_BLOCK_COUNTS: [usize; 6] = [1, 2, 4, 8, 16, 32];
 
-/// What `--json` prints.
+/// The output of `--json`.
 #[derive(Serialize)]
 struct Output<'a> {
     model: String,
@@ -37,7 +37,7 @@ pub(crate) fn perplexity(args: &PerplexityArgs, device: DeviceChoice) -> Result<
     check_budgets(&args.budgets, rule)?;
     let subject = Subject::load(&args.held_out, device)?;
     let config = subject.model.config();
-    // Attention sparsity under full attention is measured at the model's own budget.
+    // Attention sparsity of full attention is measured at the model's own budget.
     check_budgets(&[config.budget], rule)?;
     let budgets = if args.budgets.is_empty() {
         default_budgets(config.budget, rule)?
@@ -75,7 +75,7 @@ pub(crate) fn perplexity(args: &PerplexityArgs, device: DeviceChoice) -> Result<
     print(&format!("{} bytes in {} rows, {seconds:.1} s", perplexity.bytes, perplexity.rows))
 }
 
-/// Doublings of the receptive field at the trained block size, and the trained budget.
+/// Doublings of the receptive field at the training block size, and the training budget.
 fn default_budgets(trained: SparseBudget, rule: SelectionRule) -> Result<Vec<SparseBudget>> {
     let mut counts = DEFAULT_BLOCK_COUNTS.to_vec();
     counts.push(trained.block_counts());

@@ -8,7 +8,7 @@ use ssa_kernels::ops::cross_entropy::IGNORE_INDEX;
 use ssa_kernels::{DType, Device, Tensor};
 use ssa_model::{
     AttentionMode, AttentionOptions, Input, LossDenominators, Method, Model, ModelConfig,
-    Objective, Parameters, SparseBudget, TrainBatch,
+    Objective, Parameters, SparseBudget, TrainBatch, parameter_count,
 };
 
 use ssa_train::{MemoryEstimate, StepShape};
@@ -38,14 +38,16 @@ pub(crate) fn run(args: &ForwardArgs, device: DeviceChoice) -> Result<()> {
     write_tensors(&args.output, &tensors)
 }
 
-/// Refuses an input whose results have no place in memory.
+/// Refuses an input whose results do not fit in memory.
 fn check_memory(args: &ForwardArgs, model: &Model, rows: usize, row: usize) -> Result<()> {
     let (config, device) = (model.config(), model.device());
-    let remedy = |_| "give fewer or shorter rows of input_ids".to_owned();
+    let remedy = |_| "use fewer or shorter rows of input_ids".to_owned();
     let logits = rows.saturating_mul(row).saturating_mul(config.vocab_size * size_of::<f32>());
     let working = if args.train_stream.is_some() {
         let method = args.method.unwrap_or(config.attention_method);
-        let step = StepShape { model: config, method, tokens: row, recompute: false, saves: false };
+        let trained = parameter_count(config);
+        let (recompute, saves) = (false, false);
+        let step = StepShape { model: config, method, trained, tokens: row, recompute, saves };
         let MemoryEstimate { activations, working, gradients, .. } =
             MemoryEstimate::new(&step, rows, &device);
         activations.saturating_add(working).saturating_add(gradients)
@@ -53,7 +55,7 @@ fn check_memory(args: &ForwardArgs, model: &Model, rows: usize, row: usize) -> R
         MemoryEstimate::inference(config, rows.saturating_mul(row), &device)
     };
     memory::require(&device, working.saturating_add(logits), "this input", remedy)?;
-    // The logits once more as they are written.
+    // Writing makes another copy of the logits.
     memory::require(&Device::Cpu, logits.saturating_mul(2), "writing the logits", remedy)
 }
 
@@ -81,21 +83,14 @@ fn attention_options(
         ))
         .into());
     }
-    if !method.has_mode(args.attention) {
-        return Err(UsageError(format!(
-            "method {method} has no {} attention\nhint: pass --attention {}",
-            args.attention,
-            method.main_mode()
-        ))
-        .into());
-    }
+    super::require_mode(method, args.attention)?;
     if let Some(stream) = args.train_stream {
         check_stream(method, stream)?;
     }
     Ok(AttentionOptions { method, selection, ..config.attention_options(args.attention) })
 }
 
-/// Each method trains certain streams only.
+/// Checks that the method trains on the stream.
 fn check_stream(method: Method, stream: AttentionMode) -> Result<()> {
     if method.trains_on(stream) {
         return Ok(());
@@ -107,7 +102,7 @@ fn check_stream(method: Method, stream: AttentionMode) -> Result<()> {
     .into())
 }
 
-/// The losses of a training step of one stream, and its gradients if they are asked for.
+/// Computes the losses of a training step with one stream, and optionally the gradients.
 fn train(
     args: &ForwardArgs,
     model: &Model,
@@ -151,7 +146,7 @@ fn train(
     scalars.into_iter().map(Ok).chain(gradients).collect()
 }
 
-/// A tensor under its name, if all of its elements are finite.
+/// A named tensor, if all its elements are finite.
 fn output(name: String, tensor: &Tensor) -> Result<(String, OutputTensor)> {
     let values = tensor.to_vec()?;
     if values.iter().all(|value| value.is_finite()) {
@@ -168,7 +163,7 @@ fn not_finite(name: &str) -> anyhow::Error {
     .into()
 }
 
-/// The label of each token is the one that follows it in its row.
+/// The label of each token is the next token in its row.
 fn next_tokens(input: &Input) -> Vec<i32> {
     let next = |row: &[u32]| -> Vec<i32> {
         row[1..].iter().map(|&id| id.cast_signed()).chain([IGNORE_INDEX]).collect()

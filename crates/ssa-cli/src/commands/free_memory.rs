@@ -1,4 +1,4 @@
-//! Memory that is free for the program: of the system, by control groups and by `ulimit -v`.
+//! Free memory of the system, of control groups and of `ulimit -v`.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use ssa_kernels::Device;
 
-/// Bytes of a device that the program can still take; `None` if the system does not say.
+/// Bytes of a device that the program can still allocate; `None` if unknown.
 ///
-/// On the CPU it is the least of the system's available memory, what the control groups leave, and
-/// what `ulimit -v` leaves.
+/// On the CPU this is the minimum of the system's available memory, the room in the control groups,
+/// and the room under `ulimit -v`.
 pub(super) fn free_memory(device: &Device) -> Result<Option<u64>> {
     if let Device::Cuda(gpu) = device {
         return Ok(Some(gpu.memory_info()?.0 as u64));
@@ -24,30 +24,30 @@ pub(super) fn free_memory(device: &Device) -> Result<Option<u64>> {
     Ok(limits.into_iter().flatten().min())
 }
 
-/// The number after a key, which the kernel gives in KiB.
+/// The bytes of a key that the kernel reports in KiB.
 fn kibibytes(text: &str, key: &str) -> Option<u64> {
     let rest = text.lines().find_map(|line| line.strip_prefix(key))?;
     rest.split_whitespace().next()?.parse::<u64>().ok()?.checked_mul(1 << 10)
 }
 
-/// What `ulimit -v` leaves.
+/// The remaining address space under `ulimit -v`.
 fn address_space(limits: &str, status: &str) -> Option<u64> {
     let rest = limits.lines().find_map(|line| line.strip_prefix("Max address space"))?;
     let soft: u64 = rest.split_whitespace().next()?.parse().ok()?;
     Some(soft.saturating_sub(kibibytes(status, "VmSize:")?))
 }
 
-/// A control group with a limit on memory, and the names of its files.
+/// A control group with a memory limit, and the names of its files.
 struct Group {
     directory: PathBuf,
     limit: &'static str,
     usage: &'static str,
-    /// Memory that the kernel takes back when it is needed.
+    /// Memory that the kernel can reclaim.
     reclaimable: &'static str,
 }
 
-/// The control groups of the program and all above them, by `/proc/self/cgroup`. Inside a container
-/// the path may be that of the host, so the root is always among them.
+/// The control groups of the program and all their ancestors, from `/proc/self/cgroup`. Inside a
+/// container the path may be that of the host, so the root is always included.
 fn group_directories(own: &str) -> Vec<Group> {
     let mut groups = Vec::new();
     for line in own.lines() {
@@ -72,7 +72,7 @@ fn group_directories(own: &str) -> Vec<Group> {
     groups
 }
 
-/// What one control group leaves; `None` without a limit.
+/// The remaining memory of one control group; `None` without a limit.
 fn group_free(group: &Group) -> Option<u64> {
     let read = |name: &str| fs::read_to_string(group.directory.join(name)).ok();
     let limit: u64 = read(group.limit)?.trim().parse().ok()?;
@@ -88,7 +88,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn limits_are_read_as_the_kernel_writes_them() {
+    fn kernel_limits_are_parsed() {
         let meminfo = "MemTotal:       24576000 kB\nMemAvailable:   20480000 kB\n";
         assert_eq!(kibibytes(meminfo, "MemAvailable:"), Some(20_480_000 << 10));
         assert_eq!(kibibytes(meminfo, "SwapFree:"), None);

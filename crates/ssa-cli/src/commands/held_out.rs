@@ -1,12 +1,12 @@
-//! The checkpoint and the text that `eval perplexity` and `analyze` work on.
+//! The checkpoint and the text of `eval perplexity` and `analyze`.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use ssa_data::{
-    BYTES, Corpus, DatasetOptions, HeldOut, Tokenizer, TrainSource, common_tokenizer,
-    load_tokenizer, read_documents,
+    BYTES, Corpus, DatasetOptions, HeldOut, TOKENIZER_JSON, Tokenizer, TrainSource,
+    common_tokenizer, load_tokenizer, read_documents,
 };
 use ssa_eval::EvalBatch;
 use ssa_model::{AttentionMode, Model, ModelConfig, SparseBudget};
@@ -18,18 +18,17 @@ use crate::args::{DeviceChoice, HeldOutArgs};
 use crate::display::note;
 use crate::exit::{FileError, UsageError};
 
-/// Rows are not longer than this unless asked for: the cost of full attention grows with the square
-/// of their length.
+/// Default maximum row length: the cost of full attention is quadratic in it.
 const LONGEST_DEFAULT_ROW: usize = 1024;
 
-/// A checkpoint with text to measure it on.
+/// A checkpoint and the text to measure it on.
 pub(super) struct Subject {
     pub(super) model: Model,
     directory: PathBuf,
     pub(super) batches: Vec<EvalBatch>,
-    /// Where the text comes from, in words.
+    /// A description of the text source.
     pub(super) source: String,
-    /// Bits per byte by byte frequencies alone; only known where the training text is.
+    /// Bits per byte of a byte unigram model; only known if the training text is.
     pub(super) baseline_bits_per_byte: Option<f64>,
 }
 
@@ -56,13 +55,14 @@ impl Subject {
         Ok(Self { model, directory, batches, source, baseline_bits_per_byte })
     }
 
-    /// The budget of sparse attention in training; `None` for a model that was trained without.
+    /// The sparse attention budget in training; `None` for a model trained without sparse
+    /// attention.
     pub(super) fn trained_budget(&self) -> Option<SparseBudget> {
         let config = self.model.config();
         config.attention_method.trains_on(AttentionMode::Sparse).then_some(config.budget)
     }
 
-    /// What a table is about, in a line.
+    /// The caption of a table.
     pub(super) fn caption(&self) -> String {
         format!(
             "{} ({}) on {}, {}",
@@ -74,9 +74,26 @@ impl Subject {
     }
 }
 
-fn check_vocabulary(directory: &Path, config: &ModelConfig, tokenizer: &Tokenizer) -> Result<()> {
+/// The tokenizer of a checkpoint; without a `tokenizer.json`, text is read as bytes.
+pub(super) fn tokenizer_of(directory: &Path, config: &ModelConfig) -> Result<Tokenizer> {
+    let tokenizer = own_tokenizer(directory)?;
+    check_vocabulary(directory, config, &tokenizer)?;
+    Ok(tokenizer)
+}
+
+fn own_tokenizer(directory: &Path) -> Result<Tokenizer> {
+    let own = directory.join(TOKENIZER_JSON);
+    Ok(load_tokenizer(if own.is_file() { directory } else { Path::new(BYTES) }, None)?)
+}
+
+/// Refuses a model that lacks tokens of its tokenizer.
+pub(super) fn check_vocabulary(
+    directory: &Path,
+    config: &ModelConfig,
+    tokenizer: &Tokenizer,
+) -> Result<()> {
     let needed = tokenizer.vocab_size();
-    // More rows than tokens are usual: they pad the matrix.
+    // More rows than tokens are common padding.
     if config.vocab_size == needed
         || (config.vocab_size > needed && matches!(tokenizer, Tokenizer::Hf(_)))
     {
@@ -87,7 +104,7 @@ fn check_vocabulary(directory: &Path, config: &ModelConfig, tokenizer: &Tokenize
         Tokenizer::Hf(_) => "its tokenizer has more tokens",
     };
     Err(FileError(format!(
-        "{}: the model has a vocabulary of {}, but {read}, which takes one of {needed}\nhint: put \
+        "{}: the model has a vocabulary of {}, but {read}, which needs {needed}\nhint: put \
          the tokenizer.json of the model into the directory, or use `ssa forward`, which runs \
          models of any vocabulary on token ids",
         directory.display(),
@@ -96,8 +113,8 @@ fn check_vocabulary(directory: &Path, config: &ModelConfig, tokenizer: &Tokenize
     .into())
 }
 
-/// The configuration of the run that wrote a checkpoint: in the checkpoint itself if that was saved
-/// during training, else in the parent directory, if that is still a run.
+/// The configuration of the run that wrote a checkpoint: in the checkpoint itself if it was saved
+/// during training, else in the parent directory, if that is a run.
 fn run_config(checkpoint: &Path) -> Result<Option<TrainConfig>> {
     let Ok(checkpoint) = fs::canonicalize(checkpoint) else { return Ok(None) };
     let within = Some((checkpoint.as_path(), "state.json"));
@@ -127,16 +144,14 @@ fn sequence_length(
     }
 }
 
-/// What `--data` names, text or corpora of shards, and its name.
+/// The data of `--data`, text or corpora of shards, and its name.
 fn given(
     args: &HeldOutArgs,
     directory: &Path,
     config: &ModelConfig,
     sequence_length: usize,
 ) -> Result<(HeldOut, String)> {
-    let own = directory.join("tokenizer.json");
-    let tokenizer = if own.is_file() { directory } else { Path::new(BYTES) };
-    let tokenizer = load_tokenizer(tokenizer, None)?;
+    let tokenizer = own_tokenizer(directory)?;
     let corpora = args.data.iter().filter(|path| Corpus::is_at(path)).count();
     let held_out = if corpora == 0 {
         check_vocabulary(directory, config, &tokenizer)?;
@@ -155,7 +170,7 @@ fn given(
     Ok((held_out, names.join(", ")))
 }
 
-/// What training held out, and its name: of the run, or of the built-in text by default settings.
+/// The held-out data of the run, or of the built-in text with default settings, and its name.
 fn of_run(
     directory: &Path,
     config: &ModelConfig,
@@ -166,12 +181,12 @@ fn of_run(
         None => (
             DatasetOptions::built_in(sequence_length),
             Tokenizer::Bytes,
-            "the held-out part of the built-in text (default seed and share)",
+            "the held-out part of the built-in text (default seed and fraction)",
         ),
         Some(run) => {
             let options = DatasetOptions { sequence_length, ..run.dataset_options() };
             let name = match options.train {
-                TrainSource::Corpora(_) => "what the run held out of its corpora",
+                TrainSource::Corpora(_) => "the part of the corpora held out by the run",
                 TrainSource::Text(_) => "the text held out by the run",
                 TrainSource::BuiltIn => "the text held out by the run (built-in text)",
             };
@@ -180,7 +195,7 @@ fn of_run(
     };
     check_vocabulary(directory, config, &tokenizer)?;
     let held_out = options.open_held_out(&tokenizer).context(
-        "the text that the run held out cannot be read again\nhint: pass --data to measure on \
+        "the text held out by the run cannot be read\nhint: pass --data to measure on \
          other text",
     )?;
     Ok((held_out, name.to_owned()))

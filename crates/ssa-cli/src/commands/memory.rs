@@ -1,4 +1,4 @@
-//! What has to fit into the memory of a device, checked before the work.
+//! Memory checks before the work starts.
 
 use anyhow::Result;
 use ssa_kernels::Device;
@@ -8,7 +8,7 @@ use ssa_train::{MemoryEstimate, StepShape, TrainPlan};
 use super::free_memory::free_memory;
 use crate::exit::UsageError;
 
-/// Refuses what takes more memory than is free. `remedy` receives the bytes that are free.
+/// Refuses work that needs more memory than is free. `remedy` receives the free bytes.
 pub(super) fn require(
     device: &Device,
     bytes: usize,
@@ -17,7 +17,7 @@ pub(super) fn require(
 ) -> Result<()> {
     match free_memory(device)? {
         Some(free) if bytes as u64 > free => Err(UsageError(format!(
-            "{what} would take {} of memory on {device}, where {} are free\nhint: {}",
+            "{what} needs {} of memory on {device}, but only {} are free\nhint: {}",
             number::bytes(bytes),
             number::bytes(free as usize),
             remedy(free)
@@ -27,14 +27,14 @@ pub(super) fn require(
     }
 }
 
-/// Refuses training steps that do not fit; returns the bytes that a step takes of the device.
+/// Refuses training steps that do not fit; returns the device memory of a step in bytes.
 pub(super) fn require_step(plan: &TrainPlan, device: &Device) -> Result<usize> {
     let batches = MemoryEstimate::batches(plan);
     require(&Device::Cpu, batches, "reading the batches of a step", |_| {
         "set a smaller training.batch_size or data.sequence_length".to_owned()
     })?;
     if saves(plan) {
-        let copy = MemoryEstimate::checkpoint_copy(plan.model());
+        let copy = MemoryEstimate::checkpoint_copy(&shape(plan, false));
         require(&Device::Cpu, copy, "the copy that a checkpoint is written from", |_| {
             "set checkpoint.every_steps=0 and checkpoint.every_minutes=0, or a smaller model"
                 .to_owned()
@@ -48,12 +48,12 @@ pub(super) fn require_step(plan: &TrainPlan, device: &Device) -> Result<usize> {
     Ok(peak)
 }
 
-/// What a step takes.
+/// Estimates the memory of a step.
 pub(super) fn estimate_step(plan: &TrainPlan, recompute: bool, device: &Device) -> MemoryEstimate {
     MemoryEstimate::new(&shape(plan, recompute), plan.batches().micro_batch_size, device)
 }
 
-/// The largest micro-batch that fits into `free` bytes.
+/// The largest micro-batch that fits in `free` bytes.
 pub(super) fn largest_micro_batch(
     plan: &TrainPlan,
     recompute: bool,
@@ -65,8 +65,9 @@ pub(super) fn largest_micro_batch(
 
 fn shape(plan: &TrainPlan, recompute: bool) -> StepShape<'_> {
     let method = plan.objective().attention.method;
+    let (model, trained) = (plan.model(), plan.trainable().count());
     let (tokens, saves) = (plan.sequence_length(), saves(plan));
-    StepShape { model: plan.model(), method, tokens, recompute, saves }
+    StepShape { model, method, trained, tokens, recompute, saves }
 }
 
 /// Whether checkpoints are saved during the run.
@@ -75,11 +76,11 @@ fn saves(plan: &TrainPlan) -> bool {
     checkpoint.every_steps > 0 || checkpoint.every_minutes > 0.0
 }
 
-/// Which settings would fit.
+/// Settings that would fit.
 fn remedy(plan: &TrainPlan, device: &Device, free: u64) -> String {
     let fitting = |recompute| largest_micro_batch(plan, recompute, device, free);
     match (fitting(plan.objective().recompute), fitting(true)) {
-        (0, 0) => "not even one row fits; set a smaller data.sequence_length, or a smaller model \
+        (0, 0) => "one row does not fit; set a smaller data.sequence_length, or a smaller model \
                    (vocab_size, hidden_size, intermediate_size, num_hidden_layers)"
             .to_owned(),
         (0, rows) => {

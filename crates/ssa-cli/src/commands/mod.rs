@@ -1,14 +1,19 @@
-//! What each verb does: one file per verb.
+//! The implementation of the verbs: one file per verb.
 
 mod about;
 mod analyze;
 mod bench;
+mod chat;
+mod convert;
 mod data;
 mod device;
 mod doctor;
 mod eval;
+mod export;
 mod forward;
 mod free_memory;
+mod generate;
+mod generation;
 mod held_out;
 mod memory;
 mod model;
@@ -20,7 +25,7 @@ use std::ffi::OsString;
 
 use anyhow::{Context, Result};
 use ssa_kernels::ops::attention::selection::SelectionRule;
-use ssa_model::SparseBudget;
+use ssa_model::{AttentionMode, Method, SparseBudget};
 use ssa_report::number::counted;
 
 use crate::args::{Cli, Command, ComputeArgs, DeviceChoice, EvalCommand, ThreadsArgs};
@@ -36,7 +41,11 @@ pub(crate) fn run(cli: Cli) -> Result<()> {
             }
         },
         Command::Analyze(args) => analyze::run(&args, start(&args.held_out.compute)?),
+        Command::Generate(args) => generate::run(&args, start(&args.generation.compute)?),
+        Command::Chat(args) => chat::run(&args, start(&args.generation.compute)?),
         Command::Data(args) => data::run(&args.command),
+        Command::Convert(args) => convert::run(&args),
+        Command::Export(args) => export::run(&args),
         Command::Config(args) => about::config(&args),
         Command::Forward(args) => forward::run(&args, start(&args.compute)?),
         Command::Selftest(args) => selftest::run(&args, start(&args.compute)?),
@@ -47,7 +56,7 @@ pub(crate) fn run(cli: Cli) -> Result<()> {
     }
 }
 
-/// Starts the threads that a verb computes with; returns its device.
+/// Starts the compute threads of a verb; returns its device.
 fn start(args: &ComputeArgs) -> Result<DeviceChoice> {
     start_threads(&args.threads)?;
     Ok(args.device)
@@ -61,18 +70,30 @@ fn start_threads(args: &ThreadsArgs) -> Result<()> {
         .with_context(|| format!("cannot start {}", counted(threads, "thread")))
 }
 
-/// Refuses budgets that the selection rule cannot serve, before any work is done.
+/// Checks that the selection rule supports the budgets, before any work.
 fn check_budgets(budgets: &[SparseBudget], rule: SelectionRule) -> Result<()> {
     let refused = budgets.iter().find_map(|budget| Some((budget, budget.refused_by(rule)?)));
     let Some((budget, (part, expected))) = refused else { return Ok(()) };
     Err(UsageError(format!(
-        "the budget {budget} is impossible with reference selection: {part} must be {expected}\n\
+        "the budget {budget} is not supported by reference selection: {part} must be {expected}\n\
          hint: change the budget, or use exact selection"
     ))
     .into())
 }
 
-/// The command line of this program, as a shell would read it.
+/// Refuses a mode that a method does not have.
+fn require_mode(method: Method, mode: AttentionMode) -> Result<()> {
+    if method.has_mode(mode) {
+        return Ok(());
+    }
+    Err(UsageError(format!(
+        "method {method} has no {mode} attention\nhint: pass --attention {}",
+        method.main_mode()
+    ))
+    .into())
+}
+
+/// The command line of this program, quoted for a shell.
 fn command_line() -> String {
     let quoted = |argument: OsString| {
         let text = argument.to_string_lossy().into_owned();

@@ -1,28 +1,28 @@
 //! The model of `--model`.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
+use ssa_data::TOKENIZER_FILES;
+use ssa_files::{FileError, Operation};
 use ssa_kernels::Device;
 use ssa_model::Model;
-use ssa_train::{Checkpoints, RunDir};
+use ssa_train::ModelSource;
 
 use super::device;
 use crate::args::DeviceChoice;
 use crate::display::note;
-use crate::exit::FileError;
 
-/// A model and the checkpoint directory that it was read from.
+/// A model and its checkpoint directory.
 pub(super) struct LoadedModel {
     pub(super) model: Model,
     pub(super) directory: PathBuf,
 }
 
-/// Reads a checkpoint, or the newest one of a run, onto the device.
-pub(super) fn load(path: &Path, choice: DeviceChoice) -> Result<LoadedModel> {
-    let directory = checkpoint_of(path)?;
-    ssa_train::verify_model(&directory)?;
-    let model = Model::load(&directory)?;
+/// Loads a model to the device: a checkpoint, the newest one of a run, or a model of the Hub.
+pub(super) fn load(name: &Path, choice: DeviceChoice) -> Result<LoadedModel> {
+    let LoadedModel { model, directory } = read(name)?;
     let model = match device::open(choice)? {
         Device::Cpu => model,
         device => model.to_device(&device)?,
@@ -30,25 +30,31 @@ pub(super) fn load(path: &Path, choice: DeviceChoice) -> Result<LoadedModel> {
     Ok(LoadedModel { model, directory })
 }
 
-/// The directory itself unless it is that of a run: then that of the trained model, or while the
-/// run is not finished its last checkpoint.
-fn checkpoint_of(path: &Path) -> Result<PathBuf> {
-    if path.join("config.json").exists() || RunDir::config_path_of(path).is_err() {
-        return Ok(path.to_owned());
+/// Reads a model, and warns of weights that are not finite.
+pub(super) fn read(name: &Path) -> Result<LoadedModel> {
+    let ModelSource { directory, of_run } = ModelSource::find(name)?;
+    if of_run {
+        note(&format!("{} is a run: using {}", name.display(), directory.display()));
     }
-    let checkpoints = Checkpoints::of_run(path);
-    let trained = path.join("checkpoint");
-    let directory = if trained.join("config.json").exists() {
-        trained
-    } else if let Some(step) = checkpoints.steps()?.last() {
-        checkpoints.path(*step)
-    } else {
-        let message = format!(
-            "{}: this run has no checkpoint yet\nhint: train it further, or name another model",
-            path.display()
-        );
-        return Err(FileError(message).into());
-    };
-    note(&format!("{} is a run: using {}", path.display(), directory.display()));
-    Ok(directory)
+    ssa_train::verify_model(&directory)?;
+    let model = Model::load(&directory)?;
+    if let Some(tensor) = model.parameters().first_not_finite()? {
+        note(&format!("warning: {}: `{tensor}` holds NaN or infinities", directory.display()));
+    }
+    Ok(LoadedModel { model, directory })
+}
+
+/// Sampling defaults of a model, as transformers keeps them.
+const GENERATION_CONFIG: &str = "generation_config.json";
+
+/// Copies the other files of a model, if they exist: tokenizer and sampling defaults.
+pub(super) fn copy_companions(from: &Path, to: &Path) -> Result<()> {
+    for name in TOKENIZER_FILES.iter().chain(&[GENERATION_CONFIG]) {
+        let path = from.join(name);
+        if path.is_file() {
+            let bytes = fs::read(&path).map_err(FileError::at(Operation::Read, &path))?;
+            ssa_files::write(&to.join(name), bytes)?;
+        }
+    }
+    Ok(())
 }

@@ -43,7 +43,7 @@ pub(crate) fn run(args: &SelftestArgs, choice: DeviceChoice) -> Result<()> {
     Ok(())
 }
 
-/// A directory without golden cases is a wrong file; a device that fails is not.
+/// A directory without golden cases is a file error; a failing device is not.
 fn golden_error(error: GoldenError) -> anyhow::Error {
     match error {
         GoldenError::File(problem) => FileError(problem).into(),
@@ -51,7 +51,7 @@ fn golden_error(error: GoldenError) -> anyhow::Error {
     }
 }
 
-/// One row for each op: its worst comparison.
+/// One row per op: its worst comparison.
 fn table(outcomes: &[Outcome]) -> Table {
     let columns = vec![
         Column::text("op"),

@@ -1,24 +1,24 @@
-//! A line of fields that fits its terminal.
+//! A line of fields that fits the terminal.
 
-/// What stands between two fields.
+/// The separator of fields.
 const GAP: &str = "  ";
 
-/// Fields of a line with their rank: those of a low rank are shown first.
+/// Fields of a line with their rank: low ranks are shown first.
 ///
-/// A field is shown in full or not at all, so that no number is ever cut.
+/// A field is shown in full or not at all, so that no number is cut.
 #[derive(Debug, Default)]
 pub(super) struct Line {
     fields: Vec<(u8, String)>,
 }
 
 impl Line {
-    /// The line with another field at its end.
+    /// Appends a field.
     pub(super) fn field(mut self, rank: u8, text: impl Into<String>) -> Self {
         self.fields.push((rank, text.into()));
         self
     }
 
-    /// The line with a field if there is one.
+    /// Appends a field if there is one.
     pub(super) fn optional(self, rank: u8, text: Option<String>) -> Self {
         match text {
             Some(text) => self.field(rank, text),
@@ -26,7 +26,7 @@ impl Line {
         }
     }
 
-    /// The fields that fit into so many columns, in their order.
+    /// The fields that fit in `width` columns, in order.
     pub(super) fn fit(&self, width: usize) -> String {
         let mut by_rank: Vec<usize> = (0..self.fields.len()).collect();
         by_rank.sort_by_key(|&index| self.fields[index].0);
@@ -46,7 +46,7 @@ impl Line {
     }
 }
 
-/// A bar of so many columns, filled by a share from 0 to 1.
+/// A bar of `width` columns, filled to a fraction from 0 to 1.
 pub(super) fn bar(width: usize, share: f64) -> String {
     // In halves of a column.
     let filled = ((2 * width) as f64 * share.clamp(0.0, 1.0)).round() as usize;

@@ -1,4 +1,4 @@
-//! What users see: results on standard output, progress and messages on standard error.
+//! Output to users: results on standard output, progress and messages on standard error.
 
 mod line;
 mod output;

@@ -1,4 +1,4 @@
-//! Progress: standard error. Lines that are redrawn on a terminal, plain lines elsewhere.
+//! Progress on standard error: redrawn on a terminal, plain lines otherwise.
 
 use std::env;
 use std::io::{self, IsTerminal, Write};
@@ -11,7 +11,7 @@ use super::screen::Screen;
 
 /// Writes a line of information.
 pub(crate) fn note(text: &str) {
-    // Progress that nobody can read is no reason to stop.
+    // A broken standard error is not a reason to stop.
     let _ = writeln!(io::stderr().lock(), "{text}");
 }
 
@@ -25,14 +25,14 @@ pub(crate) enum Display {
 }
 
 impl Display {
-    /// In place if standard error is a terminal that can do so, unless plain lines are asked for.
+    /// In place if standard error is a capable terminal, unless plain lines are requested.
     pub(crate) fn choose(plain: bool) -> Self {
         let dumb = env::var_os("TERM").is_some_and(|term| term == "dumb");
         if plain || dumb || !io::stderr().is_terminal() { Self::Plain } else { Self::Terminal }
     }
 }
 
-/// Columns of the bar of a terminal of this width.
+/// Columns of the bar on a terminal of this width.
 fn bar_width(width: usize) -> usize {
     (width / 4).clamp(8, 40)
 }
@@ -67,7 +67,7 @@ impl BatchProgress {
         screen.draw(|width| vec![batch_line(what, done, batches, left, width)]);
     }
 
-    /// Removes the line.
+    /// Clears the line.
     pub(crate) fn finish(&mut self) {
         self.screen.iter_mut().for_each(Screen::clear);
     }
@@ -85,7 +85,7 @@ fn batch_line(what: &str, done: usize, batches: usize, left: f64, width: usize) 
 /// Seconds between two plain lines.
 const PLAIN_SECONDS: u64 = 10;
 
-/// Progress over bytes or documents, of which some may have been done before.
+/// Progress over bytes or documents, some of which may be from an earlier run.
 pub(crate) struct AmountProgress {
     what: &'static str,
     start: Instant,
@@ -101,8 +101,8 @@ impl AmountProgress {
         Self { what, start: now, last_line: now, screen }
     }
 
-    /// Shows that `done` of `total` are done, the first `resumed` of them before; a total of 0 is
-    /// unknown. `counts` says what came of it, the most important first.
+    /// Shows that `done` of `total` are done, the first `resumed` by an earlier run; a total of 0
+    /// means unknown. `counts` lists the results, the most important first.
     pub(crate) fn set(
         &mut self,
         resumed: u64,
@@ -129,7 +129,7 @@ impl AmountProgress {
         }
     }
 
-    /// Removes the line.
+    /// Clears the line.
     pub(crate) fn finish(&mut self) {
         self.screen.iter_mut().for_each(Screen::clear);
     }
@@ -151,7 +151,7 @@ fn amount_line(
     line.optional(1, share.map(|_| format!("eta {}", clock(left)))).fit(width)
 }
 
-/// The seconds that `rest` will take if `done` took `elapsed`.
+/// Estimated seconds for `rest` if `done` took `elapsed`.
 fn time_left(elapsed: Duration, done: u64, rest: u64) -> f64 {
     if done == 0 { 0.0 } else { elapsed.as_secs_f64() / done as f64 * rest as f64 }
 }
@@ -161,7 +161,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_time_left_follows_from_what_this_run_has_done() {
+    fn the_time_left_follows_from_the_progress_of_this_run() {
         let left = |seconds, done, rest| clock(time_left(Duration::from_secs(seconds), done, rest));
         assert_eq!(left(10, 100, 300), "00:00:30");
         assert_eq!(left(7200, 1, 1), "02:00:00");

@@ -5,58 +5,58 @@ use std::time::{Duration, Instant};
 
 use terminal_size::{Height, Width, terminal_size_of};
 
-/// The least time between two drawings: the eye needs no more.
+/// Minimum time between two redraws.
 const FRAME: Duration = Duration::from_millis(60);
 
-/// The lines that were drawn last.
+/// The lines drawn last.
 #[derive(Debug, Default)]
 pub(super) struct Screen {
-    /// Their widths. A terminal that has become narrower since wraps them.
+    /// Their widths. A terminal that became narrower wraps them.
     drawn: Vec<usize>,
     last: Option<Instant>,
 }
 
 impl Screen {
-    /// Draws lines for the width of the terminal in the place of those drawn last, unless that was
-    /// a moment ago.
+    /// Redraws lines for the width of the terminal, unless the last redraw was very recent.
     pub(super) fn draw(&mut self, lines: impl FnOnce(usize) -> Vec<String>) {
         if self.last.is_none_or(|last| last.elapsed() >= FRAME) {
             self.draw_now(lines);
         }
     }
 
-    /// Draws lines in any case.
+    /// Redraws lines unconditionally.
     pub(super) fn draw_now(&mut self, lines: impl FnOnce(usize) -> Vec<String>) {
         let (width, height) = size();
-        // A line that ends in the last column would make some terminals wrap.
+        // Some terminals wrap a line that ends in the last column.
         let lines = lines(width - 1);
         write(&self.replace(width, height, lines));
         self.last = Some(Instant::now());
     }
 
-    /// Removes the lines and writes a text in their place, to be drawn anew below it.
+    /// Replaces the lines with a text; the next redraw goes below it.
     pub(super) fn print(&mut self, text: &str) {
         let (width, height) = size();
         write(&(self.replace(width, height, vec![]) + text + "\n"));
     }
 
-    /// Removes the lines.
+    /// Clears the lines.
     pub(super) fn clear(&mut self) {
         let (width, height) = size();
         write(&self.replace(width, height, vec![]));
     }
 
-    /// What makes a terminal of this size show these lines instead of those drawn last.
+    /// The control sequence that replaces the lines drawn last with these, on a terminal of this
+    /// size.
     fn replace(&mut self, width: usize, height: usize, mut lines: Vec<String>) -> String {
         let rows: usize = self.drawn.iter().map(|drawn| drawn.div_ceil(width).max(1)).sum();
-        // What has scrolled out of the terminal can no longer be replaced.
+        // Lines that have scrolled off the screen cannot be replaced.
         let rows = rows.min(height - 1);
         lines.truncate(height - 1);
         let mut text = if rows > 0 { format!("\x1b[{rows}A\r") } else { String::new() };
         for line in &lines {
             text += line;
-            // Only the rest of each line is erased: some terminals keep what is erased from the top
-            // as history.
+            // Erase only the rest of each line: some terminals keep text erased from the top as
+            // history.
             text += "\x1b[K\n";
         }
         if rows > lines.len() {
@@ -67,7 +67,7 @@ impl Screen {
     }
 }
 
-/// Columns and rows of the terminal; at least 2, since there must be room for something.
+/// Columns and rows of the terminal, at least 2.
 fn size() -> (usize, usize) {
     let (Width(width), Height(height)) =
         terminal_size_of(io::stderr()).unwrap_or((Width(80), Height(24)));
@@ -79,7 +79,7 @@ fn write(text: &str) {
     let _ = io::stderr().lock().write_all(text.as_bytes());
 }
 
-/// The columns that a line takes: its characters but for color codes.
+/// The columns of a line: its characters without color codes.
 fn visible_width(line: &str) -> usize {
     let mut parts = line.split("\x1b[");
     let first = parts.next().map_or(0, |text| text.chars().count());

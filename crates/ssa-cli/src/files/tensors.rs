@@ -20,16 +20,16 @@ pub(crate) struct InputIds {
     pub(crate) tokens: usize,
 }
 
-/// Reads `input_ids` and checks every id against the vocabulary.
+/// Reads `input_ids` and checks that every id is in the vocabulary.
 ///
 /// # Errors
-/// A message that names the file and what is wrong with it: not readable, not whole, no such
-/// tensor, another type or shape, or the first id outside the vocabulary with its position.
+/// Names the file and the problem: unreadable, truncated, missing tensor, wrong dtype or shape, or
+/// the first id outside the vocabulary with its position.
 pub(crate) fn read_input_ids(path: &Path, vocab_size: usize) -> Result<InputIds> {
     let wrong = |what: String| FileError(format!("{}: {what}", path.display()));
     let bytes = ssa_files::read(path).map_err(|error| wrong(format!("cannot be read: {error}")))?;
     let file = SafeTensors::deserialize(&bytes)
-        .map_err(|error| wrong(format!("is not a whole safetensors file: {error}")))?;
+        .map_err(|error| wrong(format!("is not a complete safetensors file: {error}")))?;
     let view = file.tensor(INPUT_IDS).map_err(|_| {
         let names: Vec<_> = file.iter().map(|(name, _)| name).collect();
         wrong(format!("has no tensor `{INPUT_IDS}`, only: {}", names.join(", ")))
@@ -41,7 +41,7 @@ pub(crate) fn read_input_ids(path: &Path, vocab_size: usize) -> Result<InputIds>
     };
     if batch * tokens == 0 {
         return Err(wrong(format!(
-            "`{INPUT_IDS}` has shape {:?}: there is no token",
+            "`{INPUT_IDS}` has shape {:?}: there are no tokens",
             view.shape()
         ))
         .into());
@@ -63,7 +63,8 @@ pub(crate) fn read_input_ids(path: &Path, vocab_size: usize) -> Result<InputIds>
         known(id).ok_or_else(|| {
             let (row, token) = (position / tokens, position % tokens);
             wrong(format!(
-                "`{INPUT_IDS}` has {id} at row {row}, token {token}; ids of this model lie in 0..{vocab_size}"
+                "`{INPUT_IDS}` has {id} at row {row}, token {token}; the ids of this model are in \
+                 0..{vocab_size}"
             ))
         })
     };
@@ -71,7 +72,7 @@ pub(crate) fn read_input_ids(path: &Path, vocab_size: usize) -> Result<InputIds>
     Ok(InputIds { ids, batch, tokens })
 }
 
-/// A tensor to write: `f32` values of a shape.
+/// A tensor to write: `f32` values with a shape.
 #[derive(Debug)]
 pub(crate) struct OutputTensor {
     shape: Vec<usize>,
@@ -110,9 +111,10 @@ impl View for &OutputTensor {
 /// Writes named tensors.
 ///
 /// # Errors
-/// As [`write_whole`].
+/// Same as [`write_whole`].
 pub(crate) fn write_tensors(path: &Path, tensors: &[(String, OutputTensor)]) -> Result<()> {
     let views = tensors.iter().map(|(name, tensor)| (name.as_str(), tensor));
-    let bytes = safetensors::serialize(views, None).context("cannot lay out the output tensors")?;
+    let bytes =
+        safetensors::serialize(views, None).context("cannot serialize the output tensors")?;
     write_whole(path, &bytes)
 }

@@ -1,4 +1,4 @@
-//! Output files that appear under their name only when they are whole.
+//! Atomic output files.
 
 use std::fs;
 use std::path::Path;
@@ -8,11 +8,11 @@ use ssa_files::{FileError, Operation};
 
 use crate::exit::UsageError;
 
-/// Refuses an output that exists, unless it may be overwritten or is no regular file (a pipe or
-/// device keeps nothing).
+/// Refuses an existing output, unless it may be overwritten or is not a regular file (a pipe or
+/// device).
 ///
 /// # Errors
-/// A message that names the file and the flag.
+/// Names the file and the flag.
 pub(crate) fn check_writable(path: &Path, overwrite: bool) -> Result<()> {
     match fs::metadata(path) {
         Ok(metadata) if metadata.is_dir() => {
@@ -28,10 +28,10 @@ pub(crate) fn check_writable(path: &Path, overwrite: bool) -> Result<()> {
     }
 }
 
-/// Replaces a file as a whole. A pipe or device is written to directly.
+/// Replaces a file atomically. A pipe or device is written directly.
 ///
 /// # Errors
-/// [`ssa_files::FileError`]. No part of the file is left.
+/// [`ssa_files::FileError`]. No partial file is left.
 pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
     if fs::metadata(path).is_ok_and(|metadata| !metadata.is_file()) {
         fs::write(path, bytes).map_err(FileError::at(Operation::Write, path))?;
@@ -46,7 +46,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn files_are_whole_or_absent() {
+    fn files_are_complete_or_absent() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("out.bin");
         check_writable(&path, false).unwrap();

@@ -1,6 +1,6 @@
-//! Running the program as people do.
+//! Helpers that run the program like a user.
 
-// Each test file uses its own part of this.
+// Each test file uses only some of these helpers.
 #![allow(dead_code)]
 
 use std::ffi::OsStr;
@@ -11,7 +11,7 @@ use std::process::{Command, Stdio};
 use ssa_testkit::golden_dir;
 use tempfile::TempDir;
 
-/// What a run of the program left on its outputs.
+/// The exit code and output of a run of the program.
 pub(crate) struct Run {
     pub(crate) code: i32,
     pub(crate) stdout: String,
@@ -39,7 +39,7 @@ impl Run {
     }
 }
 
-/// The program, to be run in a directory.
+/// A command that runs the program in a directory.
 pub(crate) fn command(directory: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_ssa"));
     command
@@ -47,7 +47,7 @@ pub(crate) fn command(directory: &Path) -> Command {
         .stdin(Stdio::null())
         .env("COLUMNS", "100")
         .env_remove("RUST_BACKTRACE");
-    // The same on machines with a GPU.
+    // Give the same results on machines with a GPU.
     command.env("CUDA_VISIBLE_DEVICES", "");
     command
 }
@@ -119,7 +119,7 @@ pub(crate) fn golden_case(name: &str) -> PathBuf {
     fs::canonicalize(&case).unwrap_or_else(|error| panic!("{}: {error}", case.display()))
 }
 
-/// A copy of a checkpoint, to be damaged.
+/// Copies a checkpoint, to be modified.
 pub(crate) fn copy_checkpoint(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();
     for file in ["config.json", "model.safetensors"] {

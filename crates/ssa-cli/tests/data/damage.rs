@@ -1,4 +1,4 @@
-//! Bad text and bad shards: an error that names the file, and nothing lost.
+//! Invalid text and corrupt shards: errors name the file, and nothing is lost.
 
 use std::fs;
 
@@ -7,7 +7,7 @@ use serde_json::Value;
 use crate::common::workplace;
 use crate::place::{Place, gzip, line, lines, parquet, zstd};
 
-/// A corpus of several shards of equal size in `corpus`, of bytes.
+/// A corpus of byte tokens in `corpus`, with several shards of equal size.
 fn with_corpus() -> Place {
     let place = Place::of(workplace());
     place.write(
@@ -20,7 +20,7 @@ fn with_corpus() -> Place {
 }
 
 #[test]
-fn shards_that_are_not_what_the_manifest_says_are_named() {
+fn shards_that_contradict_the_manifest_are_named() {
     type Damage = fn(&Place);
     let swap: Damage = |place| {
         for extension in ["bin", "idx"] {
@@ -58,7 +58,7 @@ fn shards_that_are_not_what_the_manifest_says_are_named() {
             "corpus/manifest.json: the corpus was made with a tokenizer of 99 tokens",
             true,
         ),
-        // Only reading every byte finds these two.
+        // Only reading every byte detects these two.
         (swap, "corpus/00000.bin: its checksum is not the one in manifest.json", false),
         (flip, "corpus/00002.bin: its checksum is not the one in manifest.json", false),
     ];
@@ -68,10 +68,10 @@ fn shards_that_are_not_what_the_manifest_says_are_named() {
         let before = place.files("corpus");
         let inspected = place.ssa("data inspect corpus");
         if message.contains("of 99 tokens") {
-            // The tokens are then the first thing that contradicts it.
+            // The tokens are then the first contradiction.
             inspected.fails(
                 3,
-                &["corpus/00000.bin: document 0 has token 256, and the vocabulary is 99"],
+                &["corpus/00000.bin: document 0 has token 256, but the vocabulary size is 99"],
             );
         } else {
             inspected.fails(3, &[message]);
@@ -94,7 +94,7 @@ fn edit_manifest(place: &Place, edit: impl FnOnce(&mut Value)) {
 }
 
 #[test]
-fn bad_text_is_named_and_what_was_done_before_is_kept() {
+fn invalid_text_is_named_and_earlier_shards_are_kept() {
     let place = Place::new();
     place.write("good.jsonl", lines(300));
     place.ssa("data train-tokenizer good.jsonl --vocab-size 300 --output tokenizer").succeeds();
@@ -123,13 +123,13 @@ fn bad_text_is_named_and_what_was_done_before_is_kept() {
             "d.jsonl.gz",
             cut(gzip(&lines(9))),
             gzip(&fine),
-            "bad/d.jsonl.gz: the compressed file ends too early",
+            "bad/d.jsonl.gz: the compressed file is truncated",
         ),
         (
             "e.jsonl.zst",
             cut(zstd(&lines(9))),
             zstd(&fine),
-            "bad/e.jsonl.zst: the compressed file ends too early",
+            "bad/e.jsonl.zst: the compressed file is truncated",
         ),
         (
             "f.parquet",
@@ -165,7 +165,7 @@ fn bad_text_is_named_and_what_was_done_before_is_kept() {
             .ssa("data prepare good.jsonl --output out")
             .fails(2, &["out/preparation.json: this preparation was started with"]);
 
-        // Corrected, it goes on from there.
+        // After the correction, the run resumes.
         place.write(&format!("bad/{name}"), corrected);
         let made = place.json(&prepare);
         assert_eq!(made["resumed_shards"], shards);
@@ -225,7 +225,7 @@ fn a_corpus_of_another_vocabulary_is_refused() {
     place.ssa("train tiny.toml --no-eval --data tokens --run-dir run").succeeds();
     let measured = place.ssa("eval perplexity --model run/checkpoint --data corpus");
     measured.fails(3, &["corpus: made with another tokenizer (vocabulary of 257)"]);
-    // Tokens that the tokenizer named for them does not have.
+    // Tokens outside the vocabulary of the named tokenizer.
     for file in ["manifest.json", "tokenizer.json", "tokenizer_config.json"] {
         fs::remove_file(place.at("tokens").join(file)).unwrap();
     }

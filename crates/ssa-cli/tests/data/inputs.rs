@@ -1,11 +1,11 @@
-//! Where text comes from.
+//! Inputs of `ssa data`.
 
 use serde_json::json;
 
 use crate::common::workplace;
 use crate::place::{Place, gzip, line, parquet, row_texts, zstd};
 
-/// All documents of a corpus, in the order of its files.
+/// All documents of a corpus, in file order.
 fn texts(place: &Place, corpus: &str) -> Vec<String> {
     let shown = place.json(&format!(
         "data inspect {corpus} --rows 1000 --sequence-length 256 --packing best-fit"
@@ -40,17 +40,17 @@ fn files_directories_and_patterns_are_read() {
         ["# heading", "gzipped", "one", "plain", "row 1", "row 2", "two", "x1", "x2", "zstd"];
     assert_eq!(texts(&place, "out"), expected);
 
-    // For people, and once more: there is nothing left to do.
+    // Text output, and a second run: there is nothing left to do.
     let again = place.ssa("data prepare in more/x*.txt more/x1.txt --output out").succeeds();
     for text in [
         "10 documents",
         "1 shard already complete",
         "1 document without text",
-        "1 file of other kinds skipped, such as in/notes.html",
+        "1 file of unsupported kinds skipped, such as in/notes.html",
     ] {
         assert!(again.stdout.contains(text), "`{text}` is not in:\n{}", again.stdout);
     }
-    // Every file is a document, whatever its name.
+    // Every file is a document, regardless of its name.
     let made =
         place.json("data prepare in/a.txt in/notes.html in/deep --format text --output as-text");
     assert_eq!(made["documents"], 3);
@@ -60,7 +60,7 @@ fn files_directories_and_patterns_are_read() {
 }
 
 #[test]
-fn the_standard_input_is_read_as_asked() {
+fn standard_input_is_read_in_the_given_format() {
     let place = Place::new();
     let input = "{\"body\": \"from\", \"n\": 1}\n{\"body\": \"a pipe\"}\n";
     let run = place.ssa_reading(
@@ -72,7 +72,7 @@ fn the_standard_input_is_read_as_asked() {
     place.ssa_reading(input.as_bytes(), "data prepare - --format text --output whole").succeeds();
     assert_eq!(texts(&place, "whole"), [input]);
     let run = place.ssa_reading(b"", "data prepare - --output none");
-    run.fails(2, &["`format` is auto, expected text or jsonl for the standard input"]);
+    run.fails(2, &["`format` is auto, expected text or jsonl for standard input"]);
     assert!(!place.at("none").exists());
 }
 
@@ -97,7 +97,7 @@ fn several_machines_share_the_work() {
         place.ssa(&format!("data prepare in.jsonl --output out --part {part}")).succeeds();
     }
     let missing =
-        ["out/manifest-002-of-003.json: missing, although other parts", "prepare that part, too"];
+        ["out/manifest-002-of-003.json: missing, although other parts", "prepare that part too"];
     place.ssa("data inspect out").fails(3, &missing);
     place.ssa("data prepare in.jsonl --output out --part 2/3").succeeds();
     let expected: Vec<_> = (0..10).map(|number| number.to_string()).collect();
@@ -148,7 +148,7 @@ fn the_cache_of_the_hub_serves_offline() {
     );
 }
 
-/// The same file means the same to every verb.
+/// Every verb reads the same file in the same way.
 #[test]
 fn json_lines_are_trained_and_measured_on_by_their_texts() {
     let place = Place::of(workplace());

@@ -1,4 +1,4 @@
-//! A preparation that is killed at any instant.
+//! A preparation killed at random times.
 
 use std::process::Stdio;
 use std::thread::sleep;
@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::common::command;
 use crate::place::{Place, lines, zstd};
 
-/// Documents of the input: the program takes about a quarter of a second for them.
+/// Documents of the input, for a run time of about a quarter of a second.
 const DOCUMENTS: usize = 4000;
 
 fn prepare(output: &str) -> Vec<String> {
@@ -16,7 +16,8 @@ fn prepare(output: &str) -> Vec<String> {
     arguments.split_whitespace().map(str::to_owned).collect()
 }
 
-/// Starts the program, kills it (SIGKILL) after so long, and says whether it had ended by itself.
+/// Starts the program, kills it (SIGKILL) after `after`, and returns whether it had ended by
+/// itself.
 fn start_and_kill(place: &Place, arguments: &[String], after: Duration) -> bool {
     let mut command = command(place.path());
     let mut child =
@@ -38,8 +39,8 @@ fn a_preparation_killed_at_any_instant_ends_like_a_straight_one() {
     let straight = place.files("straight");
     assert!(straight.len() > 30, "{} files", straight.len());
 
-    // Multiples of the golden ratio spread the instants evenly, over 20 ms first and 140 ms in the
-    // end.
+    // Multiples of the golden ratio spread the kill times evenly, over 20 ms at first and 140 ms at
+    // the end.
     let arguments = prepare("killed");
     let (mut kills, mut shards) = (0, 0);
     for attempt in 1_u32..=60 {
@@ -49,7 +50,7 @@ fn a_preparation_killed_at_any_instant_ends_like_a_straight_one() {
             break;
         }
         kills += 1;
-        // What has its name is whole, and stays.
+        // Files with a final name are complete and stay.
         if place.at("killed").is_dir() {
             let found = place.files("killed");
             let whole: Vec<_> = found.iter().filter(|(name, _)| name.ends_with(".idx")).collect();

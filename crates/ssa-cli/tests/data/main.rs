@@ -1,5 +1,5 @@
-//! `ssa data`: text of every kind becomes a corpus that can be looked at and trained on, whatever
-//! happens on the way.
+//! `ssa data`: text of every kind becomes a corpus for inspection and training, in spite of errors
+//! and kills.
 
 #![allow(
     clippy::unwrap_used,

@@ -1,4 +1,4 @@
-//! From text to a trained model: tokenizer, corpus, a look at it, training, evaluation.
+//! From text to a trained model: tokenizer, corpus, inspection, training, evaluation.
 
 use std::fs;
 
@@ -56,7 +56,7 @@ fn a_tokenizer_is_trained_and_its_corpus_trained_on() {
         serde_json::from_slice(&fs::read(place.at("run/checkpoint/config.json")).unwrap()).unwrap();
     assert_eq!(config["vocab_size"], 320);
 
-    // The same text, as a corpus or as it is.
+    // The same text, as a corpus or as files.
     place.ssa("data prepare text --tokenizer tokenizer --output valid").succeeds();
     let bits = |data: &str| {
         let measured = place
@@ -64,13 +64,13 @@ fn a_tokenizer_is_trained_and_its_corpus_trained_on() {
         measured["results"][0]["bits_per_byte"].as_f64().unwrap()
     };
     let (text, corpus) = (bits("text"), bits("valid"));
-    // Rows cut the documents in another order.
+    // Rows cut the documents in a different order.
     assert!((text / corpus - 1.0).abs() < 0.02, "{text} {corpus}");
     let both = place.ssa("eval perplexity --model run/checkpoint --data text valid");
     both.fails(2, &["--data names both text and corpora"]);
 }
 
-/// Every document ends with the token that says so, and nothing else does: neither rows nor cuts.
+/// Checks that exactly the ends of documents have the end-of-document token, not rows or cuts.
 fn check_inspection(inspected: &Value, documents: u64, tokens: u64) {
     assert_eq!(inspected["check"], "checksums");
     assert_eq!(
@@ -93,7 +93,7 @@ fn a_corpus_of_another_program_is_shown_and_trained_on() {
     let place = Place::of(workplace());
     place.ssa("data train-tokenizer text --vocab-size 280 --output tokenizer").succeeds();
     place.ssa("data prepare text --tokenizer tokenizer --output corpus").succeeds();
-    // What is left of it is what Megatron's own tools write.
+    // The remaining files are those of Megatron's own tools.
     fs::create_dir(place.at("megatron")).unwrap();
     for (from, to) in [("00000.bin", "my_text_document.bin"), ("00000.idx", "my_text_document.idx")]
     {
@@ -108,6 +108,6 @@ fn a_corpus_of_another_program_is_shown_and_trained_on() {
     let train = "train tiny.toml --no-eval --data megatron/my_text_document";
     place
         .ssa(&format!("{train} --run-dir none"))
-        .fails(3, &["does not come with a tokenizer", "data.tokenizer"]);
+        .fails(3, &["the corpus has no tokenizer", "data.tokenizer"]);
     place.ssa(&format!("{train} --run-dir run --set data.tokenizer=tokenizer")).succeeds();
 }

@@ -1,4 +1,4 @@
-//! What the tests share: a directory to work in, and its files.
+//! Shared helpers: a working directory and its files.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -44,12 +44,12 @@ impl Place {
         fs::write(path, bytes).unwrap();
     }
 
-    /// Runs the program with arguments that are separated by spaces.
+    /// Runs the program with arguments separated by spaces.
     pub(crate) fn ssa(&self, arguments: &str) -> Run {
         ssa(self.path(), arguments.split_whitespace())
     }
 
-    /// The JSON that the program prints.
+    /// Runs the program and returns its JSON output.
     pub(crate) fn json(&self, arguments: &str) -> Value {
         let run = self.ssa(&format!("{arguments} --json")).succeeds();
         serde_json::from_str(&run.stdout).unwrap()
@@ -70,7 +70,7 @@ impl Place {
         }
     }
 
-    /// The files of a directory and what is in them.
+    /// The files of a directory with their contents.
     pub(crate) fn files(&self, directory: &str) -> BTreeMap<String, Vec<u8>> {
         let entries = fs::read_dir(self.at(directory)).unwrap().map(|entry| entry.unwrap());
         let file = |entry: fs::DirEntry| {

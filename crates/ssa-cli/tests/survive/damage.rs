@@ -1,4 +1,5 @@
-//! Full disks, damaged checkpoints, changed settings: every one a clear error, and nothing lost.
+//! Full disks, corrupt checkpoints, changed settings: each gives a clear error, and nothing is
+//! lost.
 
 use std::fs;
 use std::path::Path;
@@ -11,7 +12,8 @@ use crate::program::{
     Leftovers, arguments, end, journal, leftovers, resume, signal, start_and_wait, straight, with,
 };
 
-/// A run in `out` that was interrupted, with at least two checkpoints, and how it would have ended.
+/// An interrupted run in `out` with at least two checkpoints, and the result of the uninterrupted
+/// run.
 fn interrupted() -> (TempDir, Leftovers) {
     let directory = workplace();
     let expected = straight(directory.path());
@@ -33,7 +35,7 @@ fn checkpoints(run: &Path) -> Vec<usize> {
 }
 
 #[test]
-fn a_damaged_checkpoint_is_named_and_an_older_one_is_there() {
+fn a_damaged_checkpoint_is_named_and_an_older_one_offered() {
     let (directory, expected) = interrupted();
     let run = directory.path().join("out");
     let [older, newest] = checkpoints(&run)[..] else { panic!("two are kept") };
@@ -74,8 +76,8 @@ fn a_changed_configuration_is_refused_until_it_is_allowed() {
         assert!(!refused.stderr.contains("log_every is"), "{}", refused.stderr);
     }
     assert_eq!(fs::read(run.join("config.toml")).unwrap(), before);
-    let misspelt = with(&resume("out"), &["--allow-change", "training.log_evry"]);
-    ssa(directory.path(), misspelt).fails(2, &["did you mean `training.log_every`?"]);
+    let misspelled = with(&resume("out"), &["--allow-change", "training.log_evry"]);
+    ssa(directory.path(), misspelled).fails(2, &["did you mean `training.log_every`?"]);
     ssa(directory.path(), ["train", "tiny.toml", "--allow-change", "run.seed"])
         .fails(2, &["--resume"]);
 
@@ -84,12 +86,12 @@ fn a_changed_configuration_is_refused_until_it_is_allowed() {
         &["--set", "training.log_every=5", "--allow-change", "training.log_every"],
     );
     ssa(directory.path(), allowed).succeeds();
-    assert!(leftovers(&run) != expected, "the configuration is another one");
+    assert!(leftovers(&run) != expected, "the configuration differs");
     assert_eq!(journal(&run), ["started", "interrupted", "changed", "resumed", "trained"]);
     let [ours, straight] = ["out", "straight"].map(|run| {
         fs::read(directory.path().join(run).join("checkpoint/model.safetensors")).unwrap()
     });
-    assert!(ours == straight, "but one that changes no weights");
+    assert!(ours == straight, "the change does not affect the weights");
 }
 
 #[test]
@@ -155,14 +157,14 @@ fn a_damaged_checkpoint_is_no_model_either() {
     flip_last_bit(&path);
     let parts = [
         "out/checkpoints/latest/model.safetensors is damaged: its SHA-256 is ",
-        "take another checkpoint",
+        "use another checkpoint",
     ];
     ssa(directory.path(), ["eval", "perplexity", "--model", "out/checkpoints/latest"])
         .fails(3, &parts);
     let init = ["--set", "model.init_from=out/checkpoints/latest"];
     ssa(directory.path(), with(&arguments("next"), &init)).fails(3, &parts);
     assert!(!directory.path().join("next").exists());
-    // Whether the moments are whole does not matter here.
+    // The moments do not matter here.
     flip_last_bit(&path);
     fs::remove_file(latest.join("optimizer.safetensors")).unwrap();
     ssa(directory.path(), with(&arguments("next"), &init)).succeeds();
@@ -175,7 +177,7 @@ fn flip_last_bit(path: &Path) {
 }
 
 #[test]
-fn there_must_be_a_run_to_continue() {
+fn there_must_be_a_run_to_resume() {
     let directory = workplace();
     ssa(directory.path(), resume("absent")).fails(2, &["absent", "no such directory"]);
     ssa(directory.path(), resume("text")).fails(2, &["text", "it has no config.toml"]);
@@ -183,11 +185,11 @@ fn there_must_be_a_run_to_continue() {
     ssa(directory.path(), ["train", "tiny.toml", "--resume", "out"]).fails(2, &["--resume"]);
 }
 
-/// Runs the program where no file can grow beyond so many blocks of 512 bytes.
+/// Runs the program with a file size limit in blocks of 512 bytes.
 fn with_small_files(directory: &Path, arguments: &[&str], blocks: usize) -> Run {
     let program = command(directory);
     let mut shell = Command::new("sh");
-    // Ignored, the signal of a file that grows too large becomes an error of the write.
+    // If the signal is ignored, writing beyond the limit is an error.
     let script = format!("trap '' XFSZ; ulimit -f {blocks}; exec \"$@\"");
     shell
         .current_dir(directory)
@@ -211,10 +213,10 @@ fn a_checkpoint_that_cannot_be_written_leaves_the_one_before() {
         fs::metadata(run.join(format!("checkpoints/step-{}/optimizer.safetensors", before[1])))
             .unwrap()
             .len();
-    // Enough for the model, which is half of the moments.
+    // Enough for the model, which is half the size of the moments.
     let blocks = size as usize * 3 / 4 / 512;
     let kept = format!(
-        "the checkpoint of step {} is whole, and the run can be resumed from it",
+        "the checkpoint of step {} is complete, and the run can be resumed from it",
         before[1]
     );
     let parts = ["the checkpoint of step ", "optimizer.safetensors: File too large", &kept];
@@ -226,7 +228,7 @@ fn a_checkpoint_that_cannot_be_written_leaves_the_one_before() {
     leftovers(&run).must_equal(&expected);
 }
 
-/// On a disk of the size of two checkpoints, where the system lets us make one.
+/// On a disk with room for two checkpoints, if the system allows creating one.
 #[cfg(target_os = "linux")]
 #[test]
 fn a_full_disk_leaves_the_checkpoint_before() {

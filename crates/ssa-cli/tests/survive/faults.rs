@@ -1,5 +1,5 @@
-//! What happens to a run directory from outside: a disk that fails, a directory or lock that is
-//! removed, a copy, another text, another working directory.
+//! External faults: a failing disk, a removed directory or lock, a copied run, a changed text, a
+//! different working directory.
 
 use std::fs;
 use std::path::Path;
@@ -14,8 +14,8 @@ use crate::program::{
 };
 use crate::strace;
 
-/// A step is logged, saved and measured, or none of it: a measurement is never lost because the
-/// best weights could not be written.
+/// A step is logged, saved and measured, or nothing of it: a failed write of the best weights loses
+/// no measurement.
 #[test]
 fn a_failed_write_of_the_best_weights_loses_no_validation() {
     let directory = workplace();
@@ -25,7 +25,7 @@ fn a_failed_write_of_the_best_weights_loses_no_validation() {
     };
     let expected = leftovers(&directory.path().join("straight"));
     let best: Vec<_> = calls.iter().filter(|call| call.line.contains("best")).collect();
-    assert!(best.len() >= 20, "directories are made and renamed: {}", best.len());
+    assert!(best.len() >= 20, "directories are created and renamed: {}", best.len());
     for (number, call) in best.into_iter().step_by(4).enumerate() {
         let name = format!("run-{number}");
         let failed = strace::fail(directory.path(), &arguments(&name), call);
@@ -35,9 +35,9 @@ fn a_failed_write_of_the_best_weights_loses_no_validation() {
     }
 }
 
-/// Without `trap '' XFSZ`, the system ends a process that writes beyond the limit.
+/// Without `trap '' XFSZ`, the system kills a process that writes beyond the limit.
 #[test]
-fn a_limit_on_the_size_of_files_is_an_error_and_no_signal() {
+fn a_file_size_limit_is_an_error_and_not_a_signal() {
     let directory = workplace();
     let program = command(directory.path());
     let mut shell = Command::new("sh");
@@ -51,7 +51,7 @@ fn a_limit_on_the_size_of_files_is_an_error_and_no_signal() {
     run.fails(3, &["safetensors: File too large", "hint: raise the limit", "ulimit -f"]);
 }
 
-/// An endless run that writes nothing but its logs.
+/// An endless run that writes only its logs.
 fn quiet_run(directory: &Path) -> Child {
     let settings =
         ["checkpoint.every_steps=0", "monitoring.validate_every=0", "monitoring.tensorboard=false"];
@@ -67,11 +67,11 @@ fn a_run_whose_directory_is_removed_stops() {
     let child = quiet_run(directory.path());
     fs::remove_dir_all(&run).unwrap();
     end(child).fails(3, &["out/run.lock was removed or replaced", "hint: "]);
-    assert!(!run.exists(), "nothing is made again");
+    assert!(!run.exists(), "nothing is recreated");
 }
 
 #[test]
-fn a_run_whose_lock_is_removed_makes_way_for_the_next() {
+fn a_run_whose_lock_is_removed_stops_for_the_next() {
     let directory = workplace();
     let expected = straight(directory.path());
     let first = quiet_run(directory.path());
@@ -135,13 +135,13 @@ fn settings_of_a_finished_run_are_not_ignored() {
     fs::remove_dir_all(directory.path().join("out/checkpoints")).unwrap();
     let longer = ["--set", "training.steps=30", "--allow-change", "training.steps"];
     ssa(directory.path(), with(&resume("out"), &longer))
-        .fails(2, &["out: no run to resume", "its checkpoints are gone"]);
+        .fails(2, &["out: no run to resume", "it is finished and has no checkpoints"]);
     let same = ssa(directory.path(), resume("out")).succeeds();
     assert!(same.stderr.contains("this run is finished"), "{}", same.stderr);
 }
 
 #[test]
-fn another_held_out_text_is_noticed() {
+fn a_changed_held_out_text_is_detected() {
     let directory = workplace();
     let held_out = directory.path().join("held-out.txt");
     fs::write(&held_out, "held out text one. ".repeat(40)).unwrap();
@@ -173,7 +173,7 @@ fn a_run_is_resumed_from_any_directory() {
         let run = ssa(&elsewhere, eval).succeeds();
         assert!(run.stderr.contains("held out by the run"), "{}", run.stderr);
     }
-    // With its text, the run may move.
+    // The run may move together with its text.
     let moved = directory.path().join("moved");
     fs::create_dir(&moved).unwrap();
     for name in ["text", "out"] {
@@ -184,7 +184,7 @@ fn a_run_is_resumed_from_any_directory() {
     assert_eq!(steps_done(&moved.join("out")), 26);
 }
 
-/// TOML is UTF-8: such a name in `config.toml` would be another one.
+/// TOML is UTF-8, so `config.toml` cannot store such a name.
 #[cfg(target_os = "linux")]
 #[test]
 fn a_path_that_is_not_utf8_is_refused() {
@@ -195,6 +195,6 @@ fn a_path_that_is_not_utf8_is_refused() {
     fs::copy(directory.path().join("text/00.txt"), directory.path().join(name)).unwrap();
     let mut train: Vec<&OsStr> = arguments("out").into_iter().map(OsStr::new).collect();
     train.extend([OsStr::new("--data"), name]);
-    ssa(directory.path(), train).fails(2, &["`data.paths` is b", "a path that is UTF-8", "hint: "]);
+    ssa(directory.path(), train).fails(2, &["`data.paths` is b", "a path in UTF-8", "hint: "]);
     assert!(!directory.path().join("out").exists());
 }

@@ -1,4 +1,4 @@
-//! `kill -9` at random instants.
+//! `kill -9` at random times.
 
 use std::env;
 use std::fs;
@@ -11,18 +11,17 @@ use ssa_testkit::Random;
 use crate::common::{ssa, workplace};
 use crate::program::{Leftovers, arguments, journal, leftovers, start, straight};
 
-/// How many kills: a few for every day, or as many as the environment asks for.
+/// The number of kills: a few by default, or as set in the environment.
 fn kills() -> usize {
     env::var("SSA_TEST_KILLS").map_or(40, |count| count.parse().unwrap())
 }
 
-/// What became of the runs.
+/// Counts of what happened.
 #[derive(Debug, Default)]
 struct Tally {
     runs: usize,
     kills: usize,
-    /// Kills before the first checkpoint, behind the last step, and while something was being
-    /// saved.
+    /// Kills before the first checkpoint, after the last step, and during a save.
     early: usize,
     late: usize,
     saving: usize,
@@ -34,7 +33,7 @@ fn runs_killed_at_random_end_like_a_straight_one() {
     let begin = Instant::now();
     let expected = straight(directory.path());
     let length = begin.elapsed();
-    // Kills come at any time in this window, which follows how fast the machine is at the moment.
+    // Kills are spread over this window, which adapts to the current speed of the machine.
     let mut window = length;
     let mut random = Random::new(u64::from(std::process::id()));
     let mut tally = Tally::default();
@@ -48,8 +47,8 @@ fn runs_killed_at_random_end_like_a_straight_one() {
     println!("{tally:?} in {:.0?}; a straight run takes {length:.2?}", begin.elapsed());
 }
 
-/// Starts the same command again and again, by turns on one thread and on two, and kills it after a
-/// random part of what a run takes, until it ends.
+/// Repeats the same command, alternating between one and two threads, and kills it after a random
+/// fraction of a run's duration, until it ends.
 fn kill_until_done(
     directory: &Path,
     name: &str,
@@ -79,7 +78,7 @@ fn kill_until_done(
         *window = window.mul_f64(1.1);
         tally.kills += 1;
         if run.join("summary.json").exists() {
-            // All was done by then.
+            // All steps were already done.
             return;
         }
         let names: Vec<String> = fs::read_dir(run.join("checkpoints")).map_or(vec![], |entries| {
@@ -92,7 +91,7 @@ fn kill_until_done(
     }
 }
 
-/// `latest` leads to a checkpoint whose checksums are right, by a program that is not ours.
+/// Checks with `sha256sum` that `latest` points to a checkpoint with correct checksums.
 fn check_latest(run: &Path) {
     let latest = run.join("checkpoints/latest");
     if latest.symlink_metadata().is_ok() {

@@ -1,4 +1,4 @@
-//! A run of the program that can be stopped, and what it leaves.
+//! A run of the program that can be stopped, and its results.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,14 +10,14 @@ use serde_json::Value;
 
 use crate::common::{Run, command, ssa};
 
-/// A run of 24 steps that saves every second one, in the directory `run`.
+/// Arguments of a run of 24 steps with a checkpoint every two steps, in the directory `run`.
 pub(crate) fn arguments(run: &str) -> Vec<&str> {
     [&unnamed()[..], &["--run-dir", run]].concat()
 }
 
-/// The same in a directory that the program names. Steps are validated, so that the best weights
-/// must survive too, and no two steps are alike: the batch grows, and the learning rate rises,
-/// stays and falls.
+/// The same in a directory that the program names. The run validates, so the best weights must
+/// survive too, and all steps differ: the batch grows, and the learning rate rises, stays and
+/// falls.
 pub(crate) fn unnamed() -> Vec<&'static str> {
     let settings = [
         "training.steps=24",
@@ -38,26 +38,26 @@ pub(crate) fn unnamed() -> Vec<&'static str> {
     arguments
 }
 
-/// The arguments that continue a run.
+/// The arguments that resume a run.
 pub(crate) fn resume(run: &str) -> [&str; 6] {
     ["train", "--threads", "1", "--resume", run, "--no-eval"]
 }
 
-/// The same with more settings, which a continued run must be allowed to have.
+/// The same with more arguments.
 pub(crate) fn with<'a>(arguments: &[&'a str], more: &[&'a str]) -> Vec<&'a str> {
     [arguments, more].concat()
 }
 
-/// Steps that are too many to end while a test looks on.
+/// Too many steps to finish during a test.
 pub(crate) const ENDLESS: [&str; 2] = ["--set", "training.steps=1000000"];
 
-/// Starts the program and does not wait for it.
+/// Starts the program without waiting.
 pub(crate) fn start(directory: &Path, arguments: &[&str]) -> Child {
     let mut command = command(directory);
     command.args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
 }
 
-/// Starts the program and waits until it has done so many steps.
+/// Starts the program and waits until it has done this many steps.
 pub(crate) fn start_and_wait(
     directory: &Path,
     arguments: &[&str],
@@ -69,7 +69,7 @@ pub(crate) fn start_and_wait(
     child
 }
 
-/// Waits for something that takes seconds at most.
+/// Waits for a condition that takes at most seconds.
 pub(crate) fn wait_for(happens: impl Fn() -> bool) {
     let start = Instant::now();
     while !happens() {
@@ -100,14 +100,14 @@ pub(crate) fn end(child: Child) -> Run {
     }
 }
 
-/// Everything that must be the same whether a run of 24 steps was interrupted or not.
+/// The results that must be equal for interrupted and uninterrupted runs.
 #[derive(PartialEq)]
 pub(crate) struct Leftovers {
     files: Vec<(PathBuf, Vec<u8>)>,
     metrics: Vec<Value>,
 }
 
-/// What a finished run has left, without its times.
+/// The results of a finished run, without times.
 pub(crate) fn leftovers(run: &Path) -> Leftovers {
     let files = [
         "checkpoint/config.json",

@@ -1,4 +1,4 @@
-//! SIGTERM and SIGINT, and two programs in one directory.
+//! SIGTERM and SIGINT, and two processes in one directory.
 
 use std::fs;
 use std::path::Path;
@@ -13,7 +13,7 @@ use crate::program::{
 };
 
 #[test]
-fn a_signal_saves_and_the_run_goes_on_to_the_same_end() {
+fn a_signal_saves_and_the_resumed_run_ends_the_same() {
     let directory = workplace();
     let expected = straight(directory.path());
     for (name, again) in [("TERM", true), ("INT", false)] {
@@ -49,7 +49,7 @@ fn a_signal_saves_and_the_run_goes_on_to_the_same_end() {
         leftovers(&run).must_equal(&expected);
         assert_eq!(journal(&run), ["started", "interrupted", "resumed", "trained"]);
     }
-    // A finished run is left alone.
+    // A finished run is not changed.
     let before = leftovers(&directory.path().join("TERM"));
     let finished = ssa(directory.path(), resume("TERM")).succeeds();
     assert!(finished.stderr.contains("this run is finished"), "{}", finished.stderr);
@@ -58,7 +58,7 @@ fn a_signal_saves_and_the_run_goes_on_to_the_same_end() {
 }
 
 #[test]
-fn the_same_command_goes_on_with_a_run_that_has_no_name() {
+fn the_same_command_resumes_an_unnamed_run() {
     let directory = workplace();
     let runs = || {
         let entries = fs::read_dir(directory.path().join("runs")).into_iter().flatten();
@@ -80,7 +80,7 @@ fn the_same_command_goes_on_with_a_run_that_has_no_name() {
     );
     let [run] = &runs()[..] else { panic!("it is the same run: {:?}", runs()) };
     leftovers(run).must_equal(&straight(directory.path()));
-    // That one is finished, so the next is another run, as is one of other settings.
+    // That run is finished, so the same command starts a new run, as do different settings.
     let other = with(&unnamed, &["--set", "run.seed=3"]);
     for (arguments, count) in [(&unnamed, 2), (&other, 3)] {
         let fresh = ssa(directory.path(), arguments).succeeds();
@@ -89,7 +89,7 @@ fn the_same_command_goes_on_with_a_run_that_has_no_name() {
     }
 }
 
-/// Starts a run whose first step takes a minute, and returns when it is under way.
+/// Starts a run whose first step takes a minute, and returns once it is running.
 fn start_slowly(directory: &Path, micro_batch_size: &str) -> Child {
     let micro_batch_size = format!("training.micro_batch_size={micro_batch_size}");
     let mut slow = vec!["training.recompute=true", &micro_batch_size];
@@ -113,7 +113,7 @@ fn a_signal_does_not_wait_for_a_long_step() {
     assert_eq!(stopped.code, 5, "{}", stopped.stderr);
     assert!(stopped.stderr.contains("interrupted after step 0 of 24"), "{}", stopped.stderr);
     assert_eq!(journal(&directory.path().join("out")), ["started", "interrupted"]);
-    // There is nothing to save yet, and nothing lost.
+    // There is nothing to save yet, and nothing is lost.
     assert!(!directory.path().join("out/checkpoints").exists());
     let sizes = ["training.batch_size", "training.batch_size_start", "training.micro_batch_size"];
     let quick = sizes.map(|key| {
@@ -124,12 +124,12 @@ fn a_signal_does_not_wait_for_a_long_step() {
 }
 
 #[test]
-fn a_second_signal_ends_the_program_at_once() {
+fn a_second_signal_ends_the_program_immediately() {
     let directory = workplace();
     let child = start_slowly(directory.path(), "8192");
     let begin = Instant::now();
-    // So soon after each other that nothing can have been saved between them. Which of them comes
-    // last is open.
+    // In such quick succession that nothing can be saved in between. The order of delivery is
+    // undefined.
     let both = format!("kill -TERM {0}; kill -INT {0}", child.id());
     assert!(Command::new("sh").args(["-c", &both]).status().unwrap().success());
     let stopped = end(child);
@@ -150,7 +150,7 @@ fn two_programs_do_not_share_a_directory() {
     ssa(directory.path(), with(&endless, &["--overwrite"])).fails(2, &parts);
     child.kill().unwrap();
     child.wait().unwrap();
-    // The lock of a dead program is none, although its file is still there.
+    // The lock of a dead process does not count, although its file still exists.
     assert!(directory.path().join("out/run.lock").is_file());
     let shorter = ["--set", "training.steps=24", "--allow-change", "training.steps"];
     let child = crate::program::start(directory.path(), &with(&resume("out"), &shorter));

@@ -1,4 +1,4 @@
-//! System calls of the program: listing them, and letting one fail.
+//! System calls of the program: listing them, and making one fail.
 
 use std::fs;
 use std::path::Path;
@@ -6,14 +6,14 @@ use std::process::Command;
 
 use crate::common::{Run, command};
 
-/// A system call by its name and its number among those of its name, from 1.
+/// A system call by name and occurrence, counted from 1.
 pub(crate) struct Call {
     pub(crate) name: String,
     pub(crate) number: usize,
     pub(crate) line: String,
 }
 
-/// Calls of the main thread that make or rename something, in order; none without strace.
+/// Calls of the main thread that create or rename something, in order; `None` without strace.
 pub(crate) fn calls(directory: &Path, arguments: &[&str]) -> Option<Vec<Call>> {
     let log = directory.join("calls.strace");
     let names = "trace=mkdir,mkdirat,rename,renameat,renameat2";
@@ -29,14 +29,14 @@ pub(crate) fn calls(directory: &Path, arguments: &[&str]) -> Option<Vec<Call>> {
     Some(calls)
 }
 
-/// Runs the program and lets one call of its main thread fail, as on a full disk.
+/// Runs the program and makes one call of its main thread fail, as on a full disk.
 pub(crate) fn fail(directory: &Path, arguments: &[&str], call: &Call) -> Run {
     let trace = format!("trace={}", call.name);
     let inject = format!("inject={}:error=ENOSPC:when={}", call.name, call.number);
     strace(directory, &["-o", "/dev/null", "-e", &trace, "-e", &inject], arguments).unwrap()
 }
 
-/// Runs the program under strace; none where that is missing or not allowed.
+/// Runs the program under strace; `None` if strace is missing or not permitted.
 fn strace(directory: &Path, options: &[&str], arguments: &[&str]) -> Option<Run> {
     let probe = Command::new("strace").args(["-o", "/dev/null", "true"]).output();
     if !probe.is_ok_and(|output| output.status.success()) {

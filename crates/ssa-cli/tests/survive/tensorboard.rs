@@ -1,4 +1,4 @@
-//! TensorBoard itself reads what a run has logged that was killed and continued.
+//! TensorBoard reads the logs of a killed and resumed run.
 
 use std::collections::BTreeMap;
 use std::env;
@@ -11,8 +11,8 @@ use serde_json::Value;
 use crate::common::{ssa, workplace};
 use crate::program::{arguments, resume, start_and_wait};
 
-/// Prints every scalar by its tag: steps and values as TensorBoard shows them. 77 stands for no
-/// TensorBoard.
+/// Prints every scalar by its tag: steps and values as TensorBoard shows them. Exit code 77 means
+/// no TensorBoard.
 const SCRIPT: &str = "
 import json, sys
 try:
@@ -27,8 +27,8 @@ print(json.dumps(points))
 
 type Scalars = BTreeMap<String, Vec<(u64, f64)>>;
 
-/// What TensorBoard shows of a directory; none without a Python that has it. One that `SSA_PYTHON`
-/// names must.
+/// The scalars that TensorBoard shows for a directory; `None` without a Python with TensorBoard.
+/// The Python in `SSA_PYTHON` must have it.
 fn scalars(directory: &Path) -> Option<Scalars> {
     let named = env::var("SSA_PYTHON").ok();
     let python = named.as_deref().unwrap_or("python3");

@@ -1,4 +1,4 @@
-//! Text that is not trained on, in rows to measure on.
+//! Held-out text, packed into rows for evaluation.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -8,37 +8,37 @@ use crate::packing::{PackOptions, PackedRows, Packing, Remainder, pack_documents
 use crate::token_source::TokenSource;
 use crate::{Document, Result, Tokenizer, text_bytes};
 
-/// Data to measure on.
+/// Held-out data for evaluation.
 #[derive(Clone, Debug)]
 pub struct HeldOut {
-    /// At least one part: one for each corpus, one for text.
+    /// At least one part: one per corpus, or one for text.
     pub parts: Vec<HeldOutPart>,
-    /// Bits per byte of the held-out text if every byte is predicted by its frequency in the
-    /// training text alone. `None` for corpora, and for tokens other than bytes.
+    /// Bits per byte of the held-out text for a unigram model of the training text. `None` for
+    /// corpora, and for tokenizers other than bytes.
     pub baseline_bits_per_byte: Option<f64>,
 }
 
 /// Rows of one source.
 #[derive(Clone, Debug)]
 pub struct HeldOutPart {
-    /// Where the rows come from, for messages.
+    /// The name of the source, for messages.
     pub name: String,
-    /// Rows of [`Packing::Concat`], no more than were asked for.
+    /// Rows of [`Packing::Concat`], at most as many as requested.
     pub rows: PackedRows,
-    /// Tokens of the source, of which `rows` may be the first ones only.
+    /// Tokens of the source; `rows` may hold only the first ones.
     pub total_tokens: u64,
-    /// Bytes of text for every target token, the end-of-document tokens included.
+    /// Bytes of text per target token, with end-of-document tokens.
     pub bytes_per_target: f64,
 }
 
-/// Tokens of a corpus that are decoded to find the bytes of text of a target.
+/// Number of tokens of a corpus to decode for the bytes per target.
 const DECODED_TOKENS: usize = 1 << 22;
 
 impl HeldOut {
-    /// All rows of some documents.
+    /// Packs all rows of some documents.
     ///
     /// # Errors
-    /// [`DataError`](crate::DataError) without text, for an impossible sequence length, or if the
+    /// [`DataError`](crate::DataError) without text, for an invalid sequence length, or if the
     /// tokenizer refuses a document.
     pub fn from_documents(
         documents: &[Document],
@@ -50,7 +50,7 @@ impl HeldOut {
         Ok(Self { parts, baseline_bits_per_byte: None })
     }
 
-    /// All rows of corpora of shards that were made with `tokenizer`.
+    /// Packs all rows of corpora of shards made with `tokenizer`.
     ///
     /// # Errors
     /// [`DataError`](crate::DataError) names the file.
@@ -70,24 +70,24 @@ impl HeldOut {
         self.parts.iter().map(|part| &part.rows)
     }
 
-    /// Tokens of all rows, padding excluded.
+    /// Tokens of all rows, without padding.
     pub fn tokens(&self) -> u64 {
         self.parts.iter().map(|part| part.rows.valid_tokens()).sum()
     }
 
-    /// Tokens of all sources, of which the rows may be the first ones only.
+    /// Tokens of all sources; the rows may hold only the first ones.
     pub fn total_tokens(&self) -> u64 {
         self.parts.iter().map(|part| part.total_tokens).sum()
     }
 }
 
-/// Documents to measure on, before they are packed.
+/// Held-out documents before packing.
 pub(super) struct OpenPart {
     pub(super) name: String,
     pub(super) source: Arc<TokenSource>,
     pub(super) documents: Vec<u32>,
     pub(super) weight: f64,
-    /// Known for text; corpora are decoded.
+    /// Known for text; estimated for corpora by decoding.
     pub(super) bytes_per_target: Option<f64>,
 }
 
@@ -98,7 +98,7 @@ impl OpenPart {
         tokenizer: &Tokenizer,
     ) -> Result<Self> {
         let ids = tokenizer.encode_documents(documents)?;
-        // The first token of a document is no target, its end is one.
+        // The first token of a document is not a target; its end is.
         let targets: usize = ids.iter().map(Vec::len).sum();
         let source = TokenSource::in_memory(&ids, tokenizer.eos());
         Ok(Self {
@@ -121,7 +121,7 @@ impl OpenPart {
         Ok(Self { name, source, documents, weight: 1.0, bytes_per_target: None })
     }
 
-    /// The first rows, of about `tokens` tokens.
+    /// Packs the first rows, with about `tokens` tokens.
     fn pack(
         self,
         tokenizer: &Tokenizer,
@@ -131,7 +131,7 @@ impl OpenPart {
         let options = PackOptions {
             sequence_length,
             packing: Packing::Concat,
-            // All rows are measured, or a sample that depends on the run only through the split.
+            // Uses all rows, or a sample that depends on the run only through the split.
             seed: 0,
             remainder: Remainder::Pad,
         };
@@ -146,7 +146,7 @@ impl OpenPart {
     }
 }
 
-/// Packs every part into rows of its share of `tokens`.
+/// Packs every part into rows, up to its share of `tokens`.
 pub(super) fn pack_parts(
     parts: Vec<OpenPart>,
     tokenizer: &Tokenizer,

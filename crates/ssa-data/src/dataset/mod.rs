@@ -1,4 +1,4 @@
-//! What a run trains on and what it is measured on: opened, split and packed into rows.
+//! The training and held-out data of a run: opened, split and packed into rows.
 
 mod held_out;
 mod tokenizer;
@@ -20,13 +20,13 @@ use crate::token_source::{DocumentSplit, TokenSource};
 use crate::{Result, Tokenizer};
 use held_out::OpenPart;
 
-/// Share of the training data that is held out unless another is asked for.
+/// Default held-out fraction of the training data.
 pub const HELD_OUT_FRACTION: f64 = 0.05;
 
-/// Where the data to train on comes from.
+/// The source of the training data.
 #[derive(Clone, Debug, PartialEq)]
 pub enum TrainSource {
-    /// The text built into the program.
+    /// The built-in text.
     BuiltIn,
     /// Text files and directories.
     Text(Vec<PathBuf>),
@@ -34,10 +34,10 @@ pub enum TrainSource {
     Corpora(Vec<(PathBuf, f64)>),
 }
 
-/// Where the data to measure on comes from.
+/// The source of the held-out data.
 #[derive(Clone, Debug, PartialEq)]
 pub enum HeldOutSource {
-    /// This share of the training data, drawn by the seed and never trained on.
+    /// A fraction of the training data, drawn with the seed and excluded from training.
     Share(f64),
     /// Text files and directories.
     Text(Vec<PathBuf>),
@@ -45,21 +45,21 @@ pub enum HeldOutSource {
     Corpora(Vec<PathBuf>),
 }
 
-/// Which data to open, and how to pack it.
+/// Which data to open and how to pack it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct DatasetOptions {
-    /// What to train on.
+    /// The training data.
     pub train: TrainSource,
-    /// What to measure on.
+    /// The held-out data.
     pub held_out: HeldOutSource,
-    /// Seed of the held-out share and of the order of documents.
+    /// Seed of the held-out split and of the order of documents.
     pub seed: u64,
-    /// How training documents become rows. Held-out documents are always concatenated.
+    /// How training documents are packed into rows. Held-out documents are always concatenated.
     pub packing: Packing,
-    /// Tokens of a row.
+    /// Tokens per row.
     pub sequence_length: usize,
-    /// Largest number of held-out tokens to measure on, rounded up to whole rows. Several parts
-    /// share it by the weights of their corpora.
+    /// Maximum number of held-out tokens, rounded up to whole rows. Several corpora share it by
+    /// weight.
     pub held_out_tokens: usize,
     /// Whether to verify the checksums of all shards, which reads every byte of them.
     pub verify_checksums: bool,
@@ -68,15 +68,15 @@ pub struct DatasetOptions {
 /// The data of a run.
 #[derive(Clone, Debug)]
 pub struct Dataset {
-    /// What to train on.
+    /// The training data.
     pub train: Mixture,
     /// The name of each corpus of `train`, for messages.
     pub names: Vec<String>,
-    /// What to measure on.
+    /// The held-out data.
     pub held_out: HeldOut,
 }
 
-/// Training data before it is packed.
+/// Training data before packing.
 enum OpenTrain {
     Text { name: String, split: Split },
     Corpora(Vec<OpenCorpus>),
@@ -86,12 +86,13 @@ struct OpenCorpus {
     name: String,
     source: Arc<TokenSource>,
     weight: f64,
-    /// Present if a share of the corpus is held out.
+    /// Present if a part of the corpus is held out.
     split: Option<DocumentSplit>,
 }
 
 impl DatasetOptions {
-    /// The built-in text in rows of `sequence_length` tokens, with the default held-out share.
+    /// Returns options for the built-in text in rows of `sequence_length` tokens, with the default
+    /// held-out fraction.
     pub fn built_in(sequence_length: usize) -> Self {
         Self {
             train: TrainSource::BuiltIn,
@@ -104,21 +105,21 @@ impl DatasetOptions {
         }
     }
 
-    /// Opens the data, splits it and packs both sides. Of shards only the indices are read, unless
-    /// their checksums are to be verified.
+    /// Opens the data, splits it and packs both sides. For shards, only the indices are read unless
+    /// checksums are verified.
     ///
     /// # Errors
-    /// [`DataError`](crate::DataError) names the file, or says that there is too little text.
+    /// [`DataError`](crate::DataError) names the file, or reports that there is too little text.
     pub fn open(&self, tokenizer: &Tokenizer) -> Result<Dataset> {
         let open = self.open_train(tokenizer)?;
         let (train, names) = self.pack_train(&open, tokenizer)?;
         Ok(Dataset { train, names, held_out: self.pack_held_out(open, tokenizer)? })
     }
 
-    /// The held-out side of [`open`](Self::open) alone.
+    /// Opens only the held-out data of [`open`](Self::open).
     ///
     /// # Errors
-    /// As [`open`](Self::open).
+    /// Same as [`open`](Self::open).
     pub fn open_held_out(&self, tokenizer: &Tokenizer) -> Result<HeldOut> {
         self.pack_held_out(self.open_train(tokenizer)?, tokenizer)
     }
@@ -246,12 +247,12 @@ fn open_corpus(
     Ok(Arc::new(TokenSource::shards(corpus, tokenizer.vocab_size(), tokenizer.eos())))
 }
 
-/// The name of the held-out share of some data.
+/// The name of the held-out part of some data.
 fn share_of(name: &str) -> String {
     format!("held-out part of {name}")
 }
 
-/// Enough paths to recognize the data.
+/// Formats the first paths and the number of the others.
 fn list(paths: &[PathBuf]) -> String {
     const SHOWN: usize = 3;
     let shown: Vec<_> = paths.iter().take(SHOWN).map(|path| path.display().to_string()).collect();

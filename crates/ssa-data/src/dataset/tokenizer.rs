@@ -1,15 +1,15 @@
-//! The one tokenizer of several corpora.
+//! The common tokenizer of several corpora.
 
 use std::path::{Path, PathBuf};
 
 use crate::corpus::corpus_tokenizer;
 use crate::{DataError, Result, Tokenizer};
 
-/// The tokenizer that all corpora were made with. It must be one and the same, also with the
-/// `named` one, which stands for corpora that do not come with theirs. `None` without any.
+/// Returns the tokenizer of all corpora. All must be the same, including the `named` one, which
+/// applies to corpora without their own. `None` if there is no tokenizer.
 ///
 /// # Errors
-/// [`DataError`] names the corpus that was made with another one, or that has none; otherwise as
+/// [`DataError`] names the corpus with a different tokenizer or without one; otherwise same as
 /// [`corpus_tokenizer`].
 pub fn common_tokenizer<'a>(
     corpora: impl IntoIterator<Item = &'a PathBuf>,

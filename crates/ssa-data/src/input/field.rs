@@ -1,12 +1,12 @@
-//! One field of a JSON object, the others skipped.
+//! Reads one field of a JSON object and skips the others.
 //!
-//! JSON is read as Python reads it: `NaN` and `Infinity` are numbers. A name with dots is a key, or
-//! a path through nested objects.
+//! JSON is parsed as in Python: `NaN` and `Infinity` are numbers. A name with dots is a key, or a
+//! path through nested objects.
 
 use jiter::{Jiter, JiterError, JiterErrorType, JsonType, Peek};
 use ssa_text::{Conversation, Json};
 
-/// The text at a key; a null and a blank line are an empty text.
+/// The text at a key; null and blank lines give an empty text.
 pub(super) fn text(object: &[u8], field: &str) -> Result<Vec<u8>, String> {
     let Some(value) = required(object, field, "text_field")? else { return Ok(Vec::new()) };
     let mut parser = parser(value);
@@ -24,14 +24,14 @@ pub(super) fn text(object: &[u8], field: &str) -> Result<Vec<u8>, String> {
     })
 }
 
-/// The conversation at a key, with the `tools` beside it; a null and a blank line are an empty one.
+/// The conversation at a key, with the `tools` next to it; null and blank lines give an empty one.
 pub(super) fn conversation(object: &[u8], field: &str) -> Result<Conversation, String> {
     let named = |key: &str, cause: String| format!("`{key}`: {cause}");
     let messages = match required(object, field, "conversations_field")? {
         None => Json::Null,
         Some(value) => Json::parse(value).map_err(|cause| named(field, cause))?,
     };
-    let tools_field = beside(field, "tools");
+    let tools_field = sibling(field, "tools");
     let tools = match find(object, &tools_field)? {
         Found::Value(value) => {
             Some(Json::parse(value).map_err(|cause| named(&tools_field, cause))?)
@@ -41,12 +41,12 @@ pub(super) fn conversation(object: &[u8], field: &str) -> Result<Conversation, S
     Conversation::new(messages, tools).map_err(|error| named(field, error.to_string()))
 }
 
-/// The name of a field beside another.
-pub(super) fn beside(field: &str, name: &str) -> String {
+/// The name of a field next to another.
+pub(super) fn sibling(field: &str, name: &str) -> String {
     field.rsplit_once('.').map_or_else(|| name.to_owned(), |(path, _)| format!("{path}.{name}"))
 }
 
-/// Names, for messages.
+/// Formats names for messages.
 pub(super) fn list(names: &[impl AsRef<str>]) -> String {
     match names {
         [] => "nothing".to_owned(),
@@ -58,14 +58,14 @@ pub(super) fn list(names: &[impl AsRef<str>]) -> String {
 
 enum Found<'a> {
     Value(&'a [u8]),
-    /// The keys there are, and the path to them.
+    /// The existing keys, and the path to them.
     Nothing {
         within: String,
         keys: Vec<String>,
     },
 }
 
-/// The value of a field that has to be there; `None` for a blank line.
+/// The value of a required field; `None` for a blank line.
 fn required<'a>(object: &'a [u8], field: &str, setting: &str) -> Result<Option<&'a [u8]>, String> {
     if object.trim_ascii().is_empty() {
         return Ok(None);
@@ -79,7 +79,7 @@ fn required<'a>(object: &'a [u8], field: &str, setting: &str) -> Result<Option<&
     }
 }
 
-/// The value of a field: of the key of this name, or of the path that it is.
+/// Finds a field, by key or by path.
 fn find<'a>(object: &'a [u8], field: &str) -> Result<Found<'a>, String> {
     if object.trim_ascii().is_empty() {
         return Ok(Found::Nothing { within: String::new(), keys: Vec::new() });
@@ -90,14 +90,14 @@ fn find<'a>(object: &'a [u8], field: &str) -> Result<Found<'a>, String> {
         .map_err(|error| invalid(&error, &parser))?
 }
 
-/// The inner result is an error if the field can be read in two ways.
+/// The inner result is an error if the field is ambiguous.
 fn find_in<'a>(
     parser: &mut Jiter<'a>,
     object: &'a [u8],
     field: &str,
 ) -> Result<Result<Found<'a>, String>, JiterError> {
     if parser.peek()? != Peek::Object {
-        // What is not JSON at all is said to be that, and not to be of another type.
+        // Reports invalid JSON as such, not as a wrong type.
         self::parser(object).next_skip()?;
     }
     let (mut found, mut nested) = (None, None);

@@ -1,15 +1,15 @@
-//! What a file is, by its first bytes and the ending of its name together.
+//! Detects the kind of a file from its first bytes and its extension.
 //!
-//! The first bytes decide where they are unmistakable (compressed data, Parquet, archives, other
-//! binary formats), the ending where several readings are possible (a JSON object can be text), and
-//! an ending that promises what the bytes do not hold is an error. Endings have no case.
+//! Unambiguous first bytes decide (compressed data, Parquet, archives, other binary formats);
+//! otherwise the extension does (a JSON object can be text). An extension that contradicts the
+//! bytes is an error. Extensions are case-insensitive.
 
 use std::borrow::Cow;
 use std::path::Path;
 
 use super::Format;
 
-/// Bytes at the start of a file that decide what it is.
+/// Number of bytes at the start of a file that are inspected.
 pub(super) const PROBE_BYTES: usize = 1 << 13;
 
 /// How a file is compressed.
@@ -22,20 +22,20 @@ pub(super) enum Compression {
     Xz,
 }
 
-/// What a file holds.
+/// The content of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Content {
     /// One document.
     Text,
-    /// A JSON object on every line.
+    /// One JSON object per line.
     Lines,
-    /// JSON objects over several lines, or an array of them.
+    /// JSON objects that span several lines, or an array of them.
     Values,
-    /// Rows of a table.
+    /// Rows of a Parquet file.
     Parquet,
 }
 
-/// Why a file is not read.
+/// Why a file is refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Refusal {
     pub(super) cause: String,
@@ -59,30 +59,26 @@ const JSON: [&str; 4] = ["jsonl", "ndjson", "jsonlines", "json"];
 const TEXT: [&str; 4] = ["txt", "text", "md", "markdown"];
 
 const UNPACK: &str = "unpack it and name the files in it";
-const TO_JSONL: &str = "convert it to JSON lines or Parquet; or pass --format text to take it as \
+const TO_JSONL: &str = "convert it to JSON lines or Parquet; or pass --format text to read it as \
                         plain text";
 const TO_TEXT: &str = "convert it to plain text first";
 const TABLE: &str = "convert it to Parquet or JSON lines first";
 
-/// Kinds of files that are known and not read: endings, and what to do about them.
+/// Known but unsupported kinds of files: extensions, and what to do.
 const FOREIGN_ENDINGS: [(&[&str], &str, &str); 9] = [
     (&["csv", "tsv"], "a table of comma- or tab-separated values", TO_JSONL),
     (&["zip", "tar", "tgz", "tbz2", "txz", "7z", "rar"], "an archive", UNPACK),
     (
         &["br", "lz4", "lzma", "sz", "z", "lzo"],
-        "compressed in a way that is not read",
+        "an unsupported compression",
         "unpack it, or compress it with gzip or zstd",
     ),
     (
         &["arrow", "feather", "avro", "orc", "h5", "hdf5", "xlsx", "xls", "ods", "sqlite", "db"],
-        "a table of another format",
+        "an unsupported table format",
         TABLE,
     ),
-    (
-        &["pdf", "epub", "docx", "doc", "odt", "rtf", "pptx"],
-        "a document of an office program",
-        TO_TEXT,
-    ),
+    (&["pdf", "epub", "docx", "doc", "odt", "rtf", "pptx"], "an office document", TO_TEXT),
     (
         &["pkl", "pickle", "npy", "npz", "pt", "pth", "safetensors", "gguf", "bin", "idx"],
         "binary data",
@@ -90,18 +86,18 @@ const FOREIGN_ENDINGS: [(&[&str], &str, &str); 9] = [
     ),
     (
         &["html", "htm", "xhtml"],
-        "a page of markup",
-        "extract its text; or pass --format text to take it as it is",
+        "a markup file",
+        "extract its text; or pass --format text to read it as it is",
     ),
     (&["ipynb"], "a notebook", "convert it with `jupyter nbconvert --to markdown`"),
     (
         &["png", "jpg", "jpeg", "gif", "webp", "mp3", "wav", "mp4"],
-        "an image, sound or film",
+        "an image, audio or video file",
         "leave it out",
     ),
 ];
 
-/// The same by their first bytes.
+/// Unsupported kinds by their first bytes.
 const FOREIGN_BYTES: [(&[u8], &str, &str); 17] = [
     (b"PK\x03\x04", "a ZIP archive or office document", UNPACK),
     (b"7z\xbc\xaf\x27\x1c", "a 7z archive", UNPACK),
@@ -122,13 +118,13 @@ const FOREIGN_BYTES: [(&[u8], &str, &str); 17] = [
     (b"\xff\xd8\xff", "an image", "leave it out"),
 ];
 
-/// The ending of a name, in lower case; empty without one.
+/// The extension of a name in lower case; empty without one.
 fn ending(name: &str) -> String {
     let extension = Path::new(name).extension().unwrap_or_default();
     extension.to_string_lossy().to_ascii_lowercase()
 }
 
-/// A name without the ending of its compression, and that compression.
+/// A name without the extension of its compression, and that compression.
 fn split_name(name: &str) -> (&str, Compression) {
     let ending = ending(name);
     let compression = COMPRESSED.iter().find(|(_, endings, _)| endings.contains(&&*ending));
@@ -138,22 +134,22 @@ fn split_name(name: &str) -> (&str, Compression) {
     }
 }
 
-/// How a file of this name that starts with these bytes is compressed.
+/// The compression of a file, from its name and first bytes.
 pub(super) fn compression(name: &str, start: &[u8]) -> Result<Compression, Refusal> {
     let found = COMPRESSED.iter().find(|(_, _, magic)| start.starts_with(magic));
     let found = found.map_or(Compression::None, |&(compression, ..)| compression);
     let promised = split_name(name).1;
     if promised != Compression::None && promised != found {
         return Err(Refusal::new(
-            format!("its name ends with .{}, but it does not start like such a file", ending(name)),
+            format!("its name ends with .{}, but its first bytes do not match", ending(name)),
             "get the file again, or leave it out",
         ));
     }
     Ok(found)
 }
 
-/// What a file of this name holds that starts with these bytes, once it is not compressed and in
-/// UTF-8 any more.
+/// The content of a file, from its name and its first bytes after decompression and conversion to
+/// UTF-8.
 pub(super) fn content(
     name: &str,
     start: &[u8],
@@ -192,8 +188,8 @@ pub(super) fn content(
     }
 }
 
-/// Whether a file of a directory is taken, besides being of a known content. A single `.json` file
-/// in a folder is most often a description of the others.
+/// Whether a file in a directory is read, in addition to having a supported content. A single
+/// `.json` file usually describes the other files.
 pub(super) fn is_taken_in_directory(
     name: &str,
     start: &[u8],
@@ -208,8 +204,8 @@ pub(super) fn is_taken_in_directory(
     }
 }
 
-/// Whether a file that only its name is known of holds documents: for lists of files on the hub.
-/// The card of a data set is not part of it.
+/// Whether a file holds documents, by its name alone: for file lists on the Hub. Dataset cards are
+/// excluded.
 pub(super) fn is_data_by_name(name: &str, format: Format) -> bool {
     let stem = split_name(name).0;
     let ending = ending(stem);
@@ -222,8 +218,8 @@ pub(super) fn is_data_by_name(name: &str, format: Format) -> bool {
     }
 }
 
-/// How JSON is laid out: objects on lines of their own, unless the file is an array or its first
-/// object goes over several lines.
+/// The layout of JSON: one object per line, unless the file is an array or its first object spans
+/// several lines.
 fn json(start: &[u8]) -> Content {
     let start = start.strip_prefix(b"\xef\xbb\xbf").unwrap_or(start).trim_ascii_start();
     let ends_first = first_value_end(start);
@@ -235,7 +231,7 @@ fn json(start: &[u8]) -> Content {
     }
 }
 
-/// Whether the first line is a whole JSON object, which no text starts with.
+/// Whether the first line is a complete JSON object; plain text does not start like this.
 fn is_object_on_a_line(start: &[u8]) -> bool {
     let start = start.strip_prefix(b"\xef\xbb\xbf").unwrap_or(start).trim_ascii_start();
     let line = start.split(|&byte| byte == b'\n').next().unwrap_or_default();
@@ -243,7 +239,7 @@ fn is_object_on_a_line(start: &[u8]) -> bool {
         && first_value_end(line).is_some_and(|end| line[end..].trim_ascii().is_empty())
 }
 
-/// Where the object or array ends that a text starts with.
+/// The end of the object or array at the start of a text.
 fn first_value_end(text: &[u8]) -> Option<usize> {
     let mut scan = super::values::Scan::default();
     text.iter().position(|&byte| scan.ends_with(byte)).map(|at| at + 1)

@@ -1,11 +1,11 @@
-//! Records of a stream: its lines, or the whole of it.
+//! Records of a stream: its lines, or the whole stream.
 
 use std::io::{self, BufRead, Read};
 
 use super::payload::Payload;
 use crate::{DataError, Result};
 
-/// Every line. A blank one is an empty document, so that the numbers of records are those of lines.
+/// Yields every line. A blank line is an empty document, so record numbers equal line numbers.
 pub(super) fn lines(
     mut reader: Box<dyn BufRead + Send>,
     name: &str,
@@ -64,7 +64,7 @@ pub(super) fn whole(
 
 pub(super) fn damaged(name: &str, error: &io::Error) -> DataError {
     let cause = match error.kind() {
-        io::ErrorKind::UnexpectedEof => "the compressed file ends too early".to_owned(),
+        io::ErrorKind::UnexpectedEof => "the compressed file is truncated".to_owned(),
         _ => error.to_string(),
     };
     DataError::input(name, cause, "get the file again, or leave it out")
@@ -74,6 +74,6 @@ pub(super) fn too_large(name: &str, limit: u64) -> DataError {
     let cause = format!(
         "a document (a JSON object, a row, or a file of text) is larger than {limit} bytes"
     );
-    let hint = "split it, or raise `max_document_bytes` if that much memory can be spared";
+    let hint = "split it, or raise `max_document_bytes` if there is enough memory";
     DataError::input(name, cause, hint)
 }

@@ -1,15 +1,15 @@
-//! Documents from files of several kinds, one after another.
+//! Reads documents from files of several kinds, one after another.
 //!
 //! ```text
 //! inputs    files, directories, patterns, hf://datasets/.., -
 //!   -> sources    find_sources: one per file, in a fixed order
-//!   -> records    Source::records: still undecoded, so that decoding can run on many threads
+//!   -> records    Source::records: not yet decoded, so that many threads can decode
 //!   -> documents  Record::into_text
 //! ```
 //!
-//! Nothing is read as a whole but one record, whose size is bounded by
-//! [`InputOptions::max_document_bytes`]. What a file is follows from its content and its name, see
-//! [`kind`]; every verb that reads text does it here.
+//! Memory holds one record at a time, whose size is bounded by
+//! [`InputOptions::max_document_bytes`]. The kind of a file follows from its content and its name,
+//! see [`kind`]. Every verb that reads text uses this module.
 
 mod entries;
 mod field;
@@ -31,7 +31,7 @@ use std::sync::Arc;
 use ssa_text::{Document, Tokenizer};
 
 pub(crate) use entries::entries;
-pub use hub::load_tokenizer;
+pub use hub::{load_tokenizer, model_directory};
 pub use source::{Record, Records, Source};
 pub(crate) use sum::ReadSum;
 pub use walk::{Sources, find_sources, read_documents};
@@ -39,34 +39,33 @@ pub use walk::{Sources, find_sources, read_documents};
 use crate::{DataError, Result};
 use kind::Refusal;
 
-/// How files and the standard input are read.
+/// How files and standard input are read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Format {
     /// By content and name: Parquet, JSON lines, JSON (an array of objects, or objects over several
-    /// lines), or else text. In a directory, what is neither is skipped, and so are single `.json`
-    /// files. The standard input has no name, so it needs another format.
+    /// lines), otherwise text. In a directory, other files and single `.json` files are skipped.
+    /// Standard input has no name and needs an explicit format.
     #[default]
     Auto,
-    /// Every file is one document. In a directory, every file that is not binary is taken.
+    /// Every file is one document. In a directory, all files that are not binary are read.
     Text,
-    /// JSON lines, an array of objects, or objects over several lines.
+    /// JSON lines, an array of objects, or objects that span several lines.
     Jsonl,
 }
 
 ssa_names::names!(Format: "input format" { Auto = "auto", Text = "text", Jsonl = "jsonl" });
 
-/// What to read of the inputs.
+/// How to read the inputs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InputOptions {
     /// How files are read.
     pub format: Format,
-    /// Key of a JSON object, or column of a Parquet file, that holds the text. Dots lead into
-    /// nested objects and structs.
+    /// JSON key or Parquet column of the text. Dots select fields of nested objects and structs.
     pub text_field: String,
-    /// Key or column that holds a conversation, a list of messages, which is read instead of the
-    /// text; `tools` beside it are those that the messages call.
+    /// Key or column of a conversation (a list of messages), which is read instead of the text. A
+    /// `tools` field next to it lists the tools that the messages call.
     pub conversations_field: Option<String>,
-    /// The largest document, JSON object or file of text, which must fit in memory.
+    /// Maximum size of a document, JSON object or text file, which must fit in memory.
     pub max_document_bytes: u64,
 }
 
@@ -81,11 +80,10 @@ impl Default for InputOptions {
     }
 }
 
-/// The documents of all sources, one after another, those without text left out.
+/// Yields the documents of all sources in order, without empty ones.
 ///
 /// # Errors
-/// The items are errors where [`Source::records`] and [`Record::into_text`] are; the first should
-/// be the last item taken.
+/// Items are errors of [`Source::records`] and [`Record::into_text`]; stop after the first.
 pub fn documents<'a>(
     sources: &'a Sources,
     options: &'a InputOptions,
@@ -106,7 +104,7 @@ pub fn documents<'a>(
     documents.filter(|document| !document.as_ref().is_ok_and(|document| document.text.is_empty()))
 }
 
-/// The error of a file that is not read.
+/// The error for a refused file.
 fn refused(name: &str, Refusal { cause, hint }: Refusal) -> DataError {
     DataError::input(name, cause, hint)
 }

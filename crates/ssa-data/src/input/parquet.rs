@@ -1,4 +1,4 @@
-//! Columns of a Parquet file.
+//! Reads columns of a Parquet file.
 
 use std::fs::File;
 use std::path::Path;
@@ -13,12 +13,12 @@ use ::parquet::schema::types::{Type, TypePtr};
 use ssa_text::{Conversation, Json, catch_panic};
 
 use super::InputOptions;
-use super::field::{beside, list};
+use super::field::{list, sibling};
 use super::payload::Payload;
 use super::sum::ReadSum;
 use crate::{DataError, Result};
 
-/// What is read of each row.
+/// The columns to read.
 enum Wanted {
     Text(String),
     Conversation { messages: String, tools: String },
@@ -39,7 +39,7 @@ pub(super) fn records(
     let rows = reader.metadata().file_metadata().num_rows().max(1).unsigned_abs();
     let wanted = match &options.conversations_field {
         Some(field) => {
-            Wanted::Conversation { messages: field.clone(), tools: beside(field, "tools") }
+            Wanted::Conversation { messages: field.clone(), tools: sibling(field, "tools") }
         }
         None => Wanted::Text(options.text_field.clone()),
     };
@@ -49,9 +49,9 @@ pub(super) fn records(
     let mut iterator =
         iterator.project(Some(projection)).map_err(|error| damaged(&name, &error))?;
     let limit = options.max_document_bytes;
-    // The file is read by row groups; its rows are the finest measure of progress there is.
+    // The file is read by row groups, so rows are the finest measure of progress.
     let mut row_number = 0;
-    // The iterator is not used again after an error, so what a panic left of it is never seen.
+    // The iterator is not used again after an error, so its state after a panic does not matter.
     let rows_in_order = std::iter::from_fn(move || {
         catch_panic(|| iterator.next())
             .unwrap_or_else(|cause| Some(Err(ParquetError::General(contradiction(&cause)))))
@@ -76,7 +76,7 @@ pub(super) fn records(
 }
 
 impl Wanted {
-    /// The part of the schema with the columns of interest, or the column that is not there.
+    /// The part of the schema with the needed columns, or the missing column.
     fn project(&self, schema: &Type) -> Result<Type, MissingColumn> {
         let missing = |column: &str, setting| MissingColumn { column: column.to_owned(), setting };
         let (field, setting, tools) = match self {
@@ -124,7 +124,7 @@ struct MissingColumn {
     setting: &'static str,
 }
 
-/// The column of a name, or of a path through structs, with nothing else in these.
+/// The column of a name, or of a path through structs that then have no other fields.
 fn project(fields: &[TypePtr], name: &str) -> Option<TypePtr> {
     if let Some(field) = fields.iter().find(|field| field.name() == name) {
         return Some(Arc::clone(field));
@@ -135,7 +135,7 @@ fn project(fields: &[TypePtr], name: &str) -> Option<TypePtr> {
     })
 }
 
-/// Two structs of one column as one.
+/// Merges two structs of one column.
 fn merge(first: &TypePtr, second: &TypePtr) -> Option<TypePtr> {
     if !first.is_group() || !second.is_group() {
         return None;
@@ -192,7 +192,7 @@ fn text(field: Option<&Field>, name: &str) -> Result<Vec<u8>, String> {
         Some(Field::Str(text)) => Ok(text.clone().into_bytes()),
         Some(Field::Bytes(bytes)) => Ok(bytes.data().to_vec()),
         Some(_) => Err(format!(
-            "the column `{name}` holds no text\nhint: name one that does with `text_field`"
+            "the column `{name}` is not text\nhint: name a text column with `text_field`"
         )),
     }
 }
@@ -226,11 +226,11 @@ fn json(field: &Field) -> Result<Json, String> {
         Field::MapInternal(entries) => {
             let entries = entries.entries().iter().map(|(key, value)| match json(key)? {
                 Json::String(key) => Ok((key, json(value)?)),
-                _ => Err("a map whose keys are no strings".to_owned()),
+                _ => Err("a map with keys that are not strings".to_owned()),
             });
             Json::Object(entries.collect::<Result<_, String>>()?)
         }
-        other => return Err(format!("a value that JSON does not have ({other})")),
+        other => return Err(format!("a value that JSON cannot represent ({other})")),
     })
 }
 
@@ -248,13 +248,13 @@ fn flatten<T>(result: Result<Result<T, ParquetError>, String>) -> Result<T, Parq
 }
 
 fn contradiction(cause: &str) -> String {
-    format!("the file contradicts itself ({cause})")
+    format!("the file is inconsistent ({cause})")
 }
 
 fn damaged(name: &str, error: &ParquetError) -> DataError {
     let cause = error.to_string();
     if cause.contains("codec") || cause.contains("Disabled feature") || cause.contains("LZO") {
-        let hint = "write it again with another codec: snappy, gzip, zstd, lz4 and brotli are read";
+        let hint = "rewrite it with a supported codec: snappy, gzip, zstd, lz4 or brotli";
         return DataError::input(name, cause, hint);
     }
     DataError::input(name, cause, "get the file again, or leave it out")

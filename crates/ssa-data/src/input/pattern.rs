@@ -1,4 +1,4 @@
-//! Patterns for paths, as a shell expands them. Names need not be UTF-8.
+//! Glob patterns for paths, expanded as in a shell. Names need not be UTF-8.
 
 use std::path::{Component, Path, PathBuf};
 
@@ -7,23 +7,22 @@ use globset::{GlobBuilder, GlobMatcher};
 use super::entries::{entries, is_hidden};
 use crate::Result;
 
-/// Whether a path has a character that only patterns have.
+/// Whether a path contains a glob character.
 pub(super) fn is_pattern(path: &Path) -> bool {
     path.as_os_str().as_encoded_bytes().iter().any(|byte| b"*?[{".contains(byte))
 }
 
-/// The matcher of a pattern, in which `*` stays inside a folder.
+/// Compiles a pattern. `*` does not match a slash.
 pub(super) fn matcher(pattern: &str) -> Result<GlobMatcher, String> {
     let glob = GlobBuilder::new(pattern).literal_separator(true).build();
     glob.map(|glob| glob.compile_matcher())
-        .map_err(|error| format!("the pattern is wrong: {}", error.kind()))
+        .map_err(|error| format!("invalid pattern: {}", error.kind()))
 }
 
-/// The paths that match, in the order of their names. As in a shell, a leading dot only matches
-/// itself.
+/// Lists the matching paths, sorted by name. As in a shell, wildcards do not match a leading dot.
 ///
 /// # Errors
-/// What is wrong with the pattern. An item is an error where a directory cannot be read.
+/// If the pattern is invalid. An item is an error if a directory cannot be read.
 pub(super) fn expand(pattern: &Path) -> Result<Vec<Result<PathBuf>>, String> {
     let mut paths = vec![Ok(PathBuf::new())];
     for component in pattern.components() {
@@ -39,7 +38,7 @@ pub(super) fn expand(pattern: &Path) -> Result<Vec<Result<PathBuf>>, String> {
             let expand = |path: Result<PathBuf>| matching(path, &matcher, hidden);
             paths.into_iter().flat_map(expand).collect()
         };
-        // What does not exist does not match.
+        // A path that does not exist does not match.
         paths.retain(|path| {
             path.as_ref()
                 .map_or(true, |path| path.as_os_str().is_empty() || path.symlink_metadata().is_ok())
@@ -83,7 +82,7 @@ fn with_directories_below(directory: Result<PathBuf>) -> Vec<Result<PathBuf>> {
     found
 }
 
-/// The entries of a directory, named as the pattern names them; none of what is no directory.
+/// The entries of a directory, named as in the pattern; empty if it is not a directory.
 fn list(directory: &Path) -> Result<Vec<PathBuf>> {
     if directory.as_os_str().is_empty() {
         let here = entries(Path::new("."))?;

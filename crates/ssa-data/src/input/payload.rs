@@ -1,8 +1,8 @@
-//! What a record holds.
+//! The content of a record.
 
 use ssa_text::Conversation;
 
-/// What a record holds before it is decoded.
+/// The content of a record before decoding.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Payload {
     Text(Vec<u8>),

@@ -17,28 +17,28 @@ use super::{InputOptions, field, hub, lines, parquet, refused, stream, values};
 use crate::file_sum::FileSum;
 use crate::{DataError, Result};
 
-/// Where bytes come from.
+/// The location of a source.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Place {
+pub(super) enum Location {
     File(PathBuf),
-    /// Downloaded when it is opened.
+    /// Downloaded on opening.
     Hub(hub::HubFile),
     Stdin,
 }
 
-/// A file with documents, or the standard input.
+/// A file with documents, or standard input.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Source {
     pub(super) name: String,
-    pub(super) place: Place,
+    pub(super) location: Location,
     pub(super) bytes: Option<u64>,
     /// Whether it was found in a directory, where binary files are skipped.
     pub(super) listed: bool,
 }
 
 impl Source {
-    pub(super) fn new(name: String, place: Place, bytes: Option<u64>) -> Self {
-        Self { name, place, bytes, listed: false }
+    pub(super) fn new(name: String, location: Location, bytes: Option<u64>) -> Self {
+        Self { name, location, bytes, listed: false }
     }
 
     /// The name, for messages.
@@ -46,43 +46,43 @@ impl Source {
         &self.name
     }
 
-    /// Size of the file as it is stored; `None` for the standard input and for pipes.
+    /// Stored size of the file; `None` for standard input and pipes.
     pub fn bytes(&self) -> Option<u64> {
         self.bytes
     }
 
-    /// Whether it is a file below a directory.
+    /// Whether it is a file inside a directory.
     pub(crate) fn is_below(&self, directory: &Path) -> bool {
-        match &self.place {
-            Place::File(path) => canonical(path).starts_with(canonical(directory)),
-            Place::Hub(_) | Place::Stdin => false,
+        match &self.location {
+            Location::File(path) => canonical(path).starts_with(canonical(directory)),
+            Location::Hub(_) | Location::Stdin => false,
         }
     }
 
-    /// Whether its content has to be compared when it is read again: the name of a file of the hub
-    /// names a commit.
+    /// Whether its content may change between runs. Hub files are fixed by their commit.
     pub(crate) fn can_change(&self) -> bool {
-        !matches!(self.place, Place::Hub(_))
+        !matches!(self.location, Location::Hub(_))
     }
 
-    /// Size and checksum of what is stored.
+    /// Size and checksum of the stored file.
     pub(crate) fn sum(&self) -> Result<FileSum> {
         let sum = ReadSum::new(Arc::default(), None);
         stream::read_all(self.path()?.as_deref(), &self.name, &sum)?;
         Ok(sum.so_far())
     }
 
-    /// The records, in order. `read` counts the bytes read so far of the file as it is stored.
+    /// Opens the source and yields its records in order. `read` counts the stored bytes read so
+    /// far.
     ///
     /// # Errors
-    /// The file cannot be opened, is of a kind that is not read, or has no such column. The
-    /// iterator ends at its first error: a file that is damaged or cut short, or a record that is
-    /// too large.
+    /// If the file cannot be opened, has an unsupported kind, or does not have the column. The
+    /// iterator ends at its first error: a corrupt or truncated file, or a record that is too
+    /// large.
     pub fn records(&self, options: &InputOptions, read: Arc<AtomicU64>) -> Result<Records> {
         self.summed_records(options, ReadSum::new(read, None))
     }
 
-    /// The records, while `sum` follows what is read.
+    /// Like [`records`](Self::records), and updates `sum` with the bytes read.
     pub(crate) fn summed_records(
         &self,
         options: &InputOptions,
@@ -97,14 +97,14 @@ impl Source {
         };
         let records: Box<dyn Iterator<Item = Result<Payload>> + Send> = match (content, path) {
             (Content::Parquet, Some(path)) => {
-                // Its rows are not read in the order of its bytes: those are summed first.
+                // Rows are not read in byte order, so the checksum is computed first.
                 sum.stop_counting();
                 io::copy(&mut reader, &mut io::sink())
                     .map_err(|error| lines::damaged(name, &error))?;
                 Box::new(parquet::records(&path, name, options, sum)?)
             }
             (Content::Parquet, None) => {
-                let cause = "Parquet cannot be read from the standard input";
+                let cause = "Parquet cannot be read from standard input";
                 return Err(DataError::input(name, cause, "name the file"));
             }
             (Content::Lines, _) => Box::new(lines::lines(reader, name, limit)),
@@ -112,7 +112,7 @@ impl Source {
             (Content::Text, _) => {
                 let listed = self.listed;
                 Box::new(lines::whole(reader, name, limit).map(move |text| match text {
-                    // Binary after all, which its start did not show.
+                    // Binary, although its start looked like text.
                     Ok(Payload::Text(text)) if listed && text.contains(&0) => {
                         Ok(Payload::Text(Vec::new()))
                     }
@@ -124,10 +124,10 @@ impl Source {
     }
 
     fn path(&self) -> Result<Option<PathBuf>> {
-        match &self.place {
-            Place::File(path) => Ok(Some(path.clone())),
-            Place::Hub(file) => hub::download(file).map(Some),
-            Place::Stdin => Ok(None),
+        match &self.location {
+            Location::File(path) => Ok(Some(path.clone())),
+            Location::Hub(file) => hub::download(file).map(Some),
+            Location::Stdin => Ok(None),
         }
     }
 }
@@ -162,7 +162,7 @@ impl fmt::Debug for Records {
     }
 }
 
-/// A document before it is decoded.
+/// A document before decoding.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Record {
     name: Arc<str>,
@@ -177,7 +177,7 @@ impl Record {
         self.number
     }
 
-    /// Bytes of memory it takes.
+    /// Bytes of memory that it uses.
     pub fn bytes(&self) -> usize {
         match &self.payload {
             Payload::Text(bytes) | Payload::Object(bytes) => bytes.len(),
@@ -185,11 +185,12 @@ impl Record {
         }
     }
 
-    /// The text, which may be empty. A conversation becomes text as `tokenizer` says.
+    /// Decodes the text, which may be empty. The chat template of `tokenizer` formats
+    /// conversations.
     ///
     /// # Errors
-    /// [`DataError::Input`] names the record if it is not a JSON object, has no such key or the key
-    /// holds something else, or the tokenizer's chat template refuses the conversation.
+    /// [`DataError::Input`] names the record if it is not a JSON object, does not have the key, has
+    /// a value of the wrong type, or if the chat template refuses the conversation.
     pub fn into_text(self, options: &InputOptions, tokenizer: &Tokenizer) -> Result<Vec<u8>> {
         let name = self.describe();
         let bad = |cause: String| DataError::input(name, cause, "");

@@ -1,4 +1,4 @@
-//! Files as streams of bytes, decompressed and in UTF-8.
+//! Files as byte streams, decompressed and converted to UTF-8.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Cursor, Read};
@@ -16,25 +16,25 @@ use super::{Format, refused};
 use crate::{DataError, Result};
 
 const BUFFER_BYTES: usize = 1 << 18;
-/// The largest window of zstd, as a power of two: what `zstd --long=31` uses.
+/// The largest zstd window, as a power of two: that of `zstd --long=31`.
 const ZSTD_WINDOW_LOG: u32 = if cfg!(target_pointer_width = "64") { 31 } else { 27 };
 
-/// A file that is read, or why it is not.
+/// An opened file, or why it is refused.
 pub(super) enum Opened {
     Stream(Stream),
     Refused(Refusal),
 }
 
-/// A stream and what it holds. What is Parquet is not decoded here.
+/// A stream and its content. Parquet is not decoded here.
 pub(super) struct Stream {
     pub(super) reader: Box<dyn BufRead + Send>,
     pub(super) content: Content,
-    /// The first bytes of it.
+    /// Its first bytes.
     pub(super) start: Vec<u8>,
 }
 
-/// Opens a file, or without a path the standard input. The name decides with the content: a file of
-/// the hub can lie in a cache under another.
+/// Opens a file, or standard input without a path. The kind depends on `name` and content: a cached
+/// Hub file has a different path.
 pub(super) fn open(
     path: Option<&Path>,
     name: &str,
@@ -72,7 +72,7 @@ fn open_file(path: &Path) -> Result<File> {
     ssa_files::open(path).map_err(|source| DataError::from_open(path, source))
 }
 
-/// The first bytes of a stream, and the stream with them.
+/// Returns the first bytes of a stream, and the stream including them.
 fn peek(mut reader: impl Read + Send + 'static) -> io::Result<(Vec<u8>, Box<dyn BufRead + Send>)> {
     let mut start = Vec::with_capacity(PROBE_BYTES);
     reader.by_ref().take(PROBE_BYTES as u64).read_to_end(&mut start)?;
@@ -97,7 +97,7 @@ fn decompress(
     })
 }
 
-/// Counts and sums the bytes that are read.
+/// Counts the bytes read and updates their checksum.
 struct Counted<R> {
     inner: R,
     sum: Arc<ReadSum>,
@@ -106,7 +106,7 @@ struct Counted<R> {
 impl<R: Read> Read for Counted<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let bytes = self.inner.read(buffer)?;
-        // None are the end, unless none were asked for.
+        // Zero bytes mean the end, unless the buffer is empty.
         if bytes > 0 || !buffer.is_empty() {
             self.sum.add(&buffer[..bytes])?;
         }
@@ -114,7 +114,7 @@ impl<R: Read> Read for Counted<R> {
     }
 }
 
-/// Reads all bytes of a file as they are stored.
+/// Reads all stored bytes of a file.
 pub(super) fn read_all(path: Option<&Path>, name: &str, sum: &Arc<ReadSum>) -> Result<()> {
     let file: Box<dyn Read + Send> = match path {
         Some(path) => Box::new(open_file(path)?),

@@ -1,4 +1,4 @@
-//! What has been read of a source: so that a later run can tell that it reads the same again.
+//! The checksum of the bytes read from a source, so that a resumed run can detect changes.
 
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -8,13 +8,13 @@ use ssa_files::Sha256;
 
 use crate::file_sum::FileSum;
 
-/// What an error of a source that has changed says.
+/// The error message for a source that has changed.
 const CHANGED: &str = "it has changed since documents of it were written";
 
-/// The bytes of one source read so far, and their sum.
+/// The number of bytes read from one source, and their checksum.
 #[derive(Debug, Default)]
 pub(crate) struct ReadSum {
-    /// Bytes of all sources together, which another thread watches.
+    /// Bytes of all sources together, for the progress display.
     total: Arc<AtomicU64>,
     state: Mutex<State>,
 }
@@ -22,16 +22,15 @@ pub(crate) struct ReadSum {
 #[derive(Debug, Default)]
 struct State {
     bytes: u64,
-    /// Whether bytes count for the total as they are read.
+    /// Whether bytes read are added to the total.
     uncounted: bool,
     sum: Sha256,
-    /// What the start of the source was when documents of it were written.
+    /// The checksum of the start of the source when its documents were written.
     expected: Option<FileSum>,
 }
 
 impl ReadSum {
-    /// Counts from nothing. If the start of the source is known, reading it again must give the
-    /// same bytes.
+    /// Starts at zero bytes. If `expected` is given, reading must give the same bytes at the start.
     pub(crate) fn new(total: Arc<AtomicU64>, expected: Option<FileSum>) -> Arc<Self> {
         let state = Mutex::new(State { expected, ..State::default() });
         Arc::new(Self { total, state })
@@ -42,31 +41,31 @@ impl ReadSum {
         &self.total
     }
 
-    /// Bytes read and their sum.
+    /// Bytes read and their checksum.
     pub(crate) fn so_far(&self) -> FileSum {
         let state = self.state();
         FileSum { bytes: state.bytes, sha256: state.sum.clone().finish().to_string() }
     }
 
-    /// Whether all that was expected has been read.
+    /// Whether the expected start has been read and matches.
     pub(crate) fn is_verified(&self) -> bool {
         self.state().expected.is_none()
     }
 
-    /// From now on, and for what has been read already, bytes only count by [`count`](Self::count):
-    /// for files that are not read in order.
+    /// Stops adding read bytes to the total; [`count`](Self::count) does it instead. For files that
+    /// are not read in order.
     pub(super) fn stop_counting(&self) {
         let mut state = self.state();
         state.uncounted = true;
         self.total.fetch_sub(state.bytes, Ordering::Relaxed);
     }
 
-    /// Counts bytes for the total alone.
+    /// Adds bytes to the total only.
     pub(super) fn count(&self, bytes: u64) {
         self.total.fetch_add(bytes, Ordering::Relaxed);
     }
 
-    /// Adds bytes. None stand for the end of the source.
+    /// Adds bytes. An empty slice means the end of the source.
     pub(super) fn add(&self, mut bytes: &[u8]) -> io::Result<()> {
         let mut state = self.state();
         if !state.uncounted {
@@ -118,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn another_start_is_noticed_wherever_it_is_cut() {
+    fn a_changed_start_is_detected_for_any_split() {
         let start = sum_of(&[b"abc"], None).unwrap();
         for pieces in [&[&b"abcde"[..]][..], &[b"a", b"bcd", b"e"], &[b"abc", b"de"]] {
             let whole = sum_of(pieces, Some(start.clone())).unwrap();

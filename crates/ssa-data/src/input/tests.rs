@@ -39,7 +39,7 @@ fn zstd(bytes: &[u8]) -> Vec<u8> {
     ::zstd::encode_all(bytes, 3).unwrap()
 }
 
-/// Values of a column, their definition levels and their repetition levels.
+/// Values of a column, with definition and repetition levels.
 type Column<'a> = (&'a [ByteArray], &'a [i16], Option<&'a [i16]>);
 
 /// A Parquet file with a number, a text that may be missing, and a conversation.
@@ -182,13 +182,13 @@ fn formats_patterns_and_repeated_names() {
     assert_eq!(texts(&[folder.path()], &jsonl), ["j"]);
     assert_eq!(texts(&[&at("a.json")], &auto), ["j"]);
     assert_eq!(texts(&[&at("b.txt")], &jsonl), ["json"]);
-    assert_eq!(texts(&[&at("a.rs")], &auto), ["fn"], "a file that is named is taken");
+    assert_eq!(texts(&[&at("a.rs")], &auto), ["fn"], "an explicitly named file is read");
     assert_eq!(
         texts(&[&at("d/e[1].txt"), &at("*.txt"), folder.path()], &auto),
         ["e", "{\"text\":\"json\"}", "fn"]
     );
     assert_eq!(texts(&[&at("**/e*")], &auto), ["e"]);
-    assert_eq!(texts(&[&at("?")], &auto), ["e"], "a folder that matches is walked");
+    assert_eq!(texts(&[&at("?")], &auto), ["e"], "a matching folder is walked");
 }
 
 #[test]
@@ -210,7 +210,7 @@ fn progress_ends_at_the_size_of_the_file() {
 }
 
 #[test]
-fn inputs_that_name_nothing_are_faults() {
+fn inputs_without_files_are_errors() {
     let folder = folder(&[("empty.txt", b""), ("d/x.csv", b"a,b"), ("d/.hidden.txt", b"h")]);
     let options = InputOptions::default();
     let at = |name: &str| folder.path().join(name);
@@ -219,7 +219,7 @@ fn inputs_that_name_nothing_are_faults() {
     assert!(message(&at("empty.txt"), &options).contains("empty.txt: the file is empty"));
     assert!(
         message(&at("d"), &options)
-            .contains("/d: nothing to read: hidden entries, empty and binary files")
+            .contains("/d: nothing to read: hidden entries and empty, binary or unsupported")
     );
     assert!(
         message(&at("*.none"), &options)
@@ -227,10 +227,10 @@ fn inputs_that_name_nothing_are_faults() {
     );
     assert!(
         message(&at("[.none"), &options)
-            .contains("[.none: the pattern is wrong: unclosed character class")
+            .contains("[.none: invalid pattern: unclosed character class")
     );
     let error = message(Path::new("-"), &options);
-    assert_eq!(error, "`format` is auto, expected text or jsonl for the standard input");
+    assert_eq!(error, "`format` is auto, expected text or jsonl for standard input");
 }
 
 #[test]
@@ -276,13 +276,9 @@ fn damaged_files_are_named() {
     let text = bad_header.windows(3).position(|bytes| bytes == b"one").unwrap();
     bad_header[text - 20..text].fill(0xff);
     for (name, bytes, cause) in [
-        ("x.jsonl.gz", gzip(&lines)[..200].to_vec(), "the compressed file ends too early"),
-        ("x.txt.gz", gzip(&lines)[..200].to_vec(), "the compressed file ends too early"),
-        (
-            "x.txt.gz",
-            lines.clone(),
-            "its name ends with .gz, but it does not start like such a file",
-        ),
+        ("x.jsonl.gz", gzip(&lines)[..200].to_vec(), "the compressed file is truncated"),
+        ("x.txt.gz", gzip(&lines)[..200].to_vec(), "the compressed file is truncated"),
+        ("x.txt.gz", lines.clone(), "its name ends with .gz, but its first bytes do not match"),
         ("x.jsonl.zst", zstd(&lines)[..40].to_vec(), ""),
         ("x.jsonl.zst", lines.clone(), ""),
         ("x.parquet", whole[..whole.len() - 1].to_vec(), "Parquet error"),
@@ -319,7 +315,8 @@ fn no_damage_to_a_parquet_file_ends_the_program() {
                 assert!(error.starts_with(&format!("{}", path.display())), "{error}");
                 refused += 1;
             }
-            // Damage to statistics or to other columns changes nothing; in the text it shows.
+            // Damage to statistics or other columns changes nothing; damage to the text is
+            // detected.
             Ok(documents) => {
                 assert!(documents.len() <= whole_texts.len());
                 read_anyway += 1;
@@ -330,7 +327,7 @@ fn no_damage_to_a_parquet_file_ends_the_program() {
 }
 
 #[test]
-fn columns_that_are_not_there_or_of_another_kind_are_named() {
+fn missing_columns_and_wrong_types_are_named() {
     let folder = folder(&[("x.parquet", &parquet(::parquet::basic::Compression::SNAPPY))]);
     let path = folder.path().join("x.parquet");
     let text =
@@ -352,9 +349,9 @@ fn columns_that_are_not_there_or_of_another_kind_are_named() {
         ),
         (
             text("id"),
-            ", row 1: the column `id` holds no text\nhint: name one that does with `text_field`",
+            ", row 1: the column `id` is not text\nhint: name a text column with `text_field`",
         ),
-        (text("chat"), ", row 1: the column `chat` holds no text"),
+        (text("chat"), ", row 1: the column `chat` is not text"),
         (chat("text"), ", row 1: `text`: expected a list of messages, found a string"),
     ] {
         let error = message(&path, &options);
@@ -424,12 +421,12 @@ fn content_and_ending_decide_together() {
         ("a.zip", b"x", "an archive\nhint: unpack it"),
         ("a.pdf", b"%PDF-1.5", "a PDF document\nhint: convert it"),
         ("a.jsonl.lz4", b"\x04\x22\x4d\x18", "compressed by lz4\nhint: unpack it with `lz4 -d`"),
-        ("a.txt.br", b"x", "compressed in a way that is not read\nhint: unpack it"),
+        ("a.txt.br", b"x", "an unsupported compression\nhint: unpack it"),
         ("a.ipynb", b"{\n}", "a notebook\nhint: convert it"),
         ("a.arrow", b"ARROW1\0\0", "an Arrow file\nhint: convert it to Parquet"),
         ("a.json", b"[1, 2]", "expected JSON objects, or an array of them\nhint: "),
-        ("a.json", b"[{\"text\":\"one\"}", "the file ends inside of its array\nhint: "),
-        ("a.json", b"[{\"text\":\n\"one\"", "the file ends inside of an object\nhint: "),
+        ("a.json", b"[{\"text\":\"one\"}", "the file ends inside its array\nhint: "),
+        ("a.json", b"[{\"text\":\n\"one\"", "the file ends inside an object\nhint: "),
     ] {
         let folder = folder(&[(name, bytes)]);
         let path = folder.path().join(name);

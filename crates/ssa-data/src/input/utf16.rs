@@ -1,17 +1,16 @@
-//! UTF-16 as UTF-8.
+//! Converts UTF-16 to UTF-8.
 
 use std::collections::VecDeque;
 use std::io::{self, BufRead, Read};
 
-/// The order of the two bytes of a unit.
+/// The byte order of a code unit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ByteOrder {
     Little,
     Big,
 }
 
-/// Whether a text is UTF-16: it says so with a mark at its start, or is JSON in which every other
-/// byte is zero.
+/// Detects UTF-16: by a byte order mark, or in JSON by zeros in every other byte.
 pub(super) fn detect(start: &[u8]) -> Option<ByteOrder> {
     match start {
         [0xff, 0xfe, 0, 0, ..] => None,
@@ -23,12 +22,12 @@ pub(super) fn detect(start: &[u8]) -> Option<ByteOrder> {
     }
 }
 
-/// Reads UTF-16, without its mark, as UTF-8.
+/// Reads UTF-16 without its byte order mark as UTF-8.
 pub(super) struct Utf16 {
     reader: Box<dyn BufRead + Send>,
     order: ByteOrder,
     ready: VecDeque<u8>,
-    /// The first half of a pair.
+    /// The high surrogate of a pair.
     high: Option<u16>,
     started: bool,
 }
@@ -38,7 +37,7 @@ impl Utf16 {
         Self { reader, order, ready: VecDeque::new(), high: None, started: false }
     }
 
-    /// The next unit; `None` at the end.
+    /// The next code unit; `None` at the end.
     fn unit(&mut self) -> io::Result<Option<u16>> {
         let mut bytes = [0; 2];
         match self.reader.read(&mut bytes[..1])? {
@@ -53,7 +52,7 @@ impl Utf16 {
 
     /// Decodes one character; false at the end.
     fn decode(&mut self) -> io::Result<bool> {
-        let lone = || io::Error::new(io::ErrorKind::InvalidData, "UTF-16 with half a character");
+        let lone = || io::Error::new(io::ErrorKind::InvalidData, "unpaired UTF-16 surrogate");
         let Some(unit) = self.unit()? else {
             return if self.high.is_some() { Err(lone()) } else { Ok(false) };
         };
@@ -96,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn both_orders_are_read_and_halves_refused() {
+    fn both_byte_orders_are_read_and_unpaired_surrogates_refused() {
         let text = "{\"text\": \"caf\u{e9} \u{1f600}\"}\n";
         let units = || text.encode_utf16();
         let little: Vec<u8> = units().flat_map(u16::to_le_bytes).collect();

@@ -1,4 +1,4 @@
-//! JSON values one after another: the items of an array, or objects over several lines.
+//! Consecutive JSON values: the items of an array, or objects that span several lines.
 
 use std::io::BufRead;
 
@@ -39,7 +39,7 @@ impl Scan {
     }
 }
 
-/// Every object of the stream.
+/// Yields every object of the stream.
 pub(super) fn values(
     reader: Box<dyn BufRead + Send>,
     name: &str,
@@ -78,7 +78,7 @@ impl Values {
         loop {
             let Some(byte) = self.peek()? else {
                 return match self.layout {
-                    Some(Layout::Array) => Err(self.wrong("the file ends inside of its array")),
+                    Some(Layout::Array) => Err(self.wrong("the file ends inside its array")),
                     _ => Ok(None),
                 };
             };
@@ -110,7 +110,7 @@ impl Values {
                 Err(error) => return Err(damaged(&self.name, &error)),
             };
             if available.is_empty() {
-                return Err(self.wrong("the file ends inside of an object"));
+                return Err(self.wrong("the file ends inside an object"));
             }
             let end = available.iter().position(|&byte| scan.ends_with(byte));
             let length = end.map_or(available.len(), |end| end + 1);

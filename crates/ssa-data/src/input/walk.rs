@@ -1,4 +1,4 @@
-//! From the inputs a user names to sources, in an order that depends on names alone.
+//! From inputs to sources, in an order that depends on names only.
 
 use std::collections::{HashMap, HashSet};
 use std::fs::{self, Metadata};
@@ -8,32 +8,32 @@ use std::sync::Arc;
 use ssa_text::{Document, Tokenizer};
 
 use super::entries::{canonical, entries, is_hidden};
-use super::source::{Place, Source};
+use super::source::{Location, Source};
 use super::stream::Opened;
 use super::{Format, InputOptions, documents, hub, kind, pattern, refused, stream};
 use crate::{DataError, Result};
 
-/// What the inputs hold.
+/// The sources of the inputs.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Sources {
-    /// The sources, in the order of the inputs, and by name below a directory or pattern.
+    /// The sources, in the order of the inputs, sorted by name within a directory or pattern.
     pub sources: Vec<Source>,
-    /// Files skipped below a directory: of a kind that is not read, binary or empty.
+    /// Files skipped in directories: unsupported, binary or empty.
     pub skipped: Vec<PathBuf>,
 }
 
 impl Sources {
-    /// Size of all files as they are stored, as far as it is known.
+    /// Stored size of all files whose size is known.
     pub fn bytes(&self) -> u64 {
         self.sources.iter().filter_map(Source::bytes).sum()
     }
 }
 
-/// Reads the documents of files and directories into memory, as [`find_sources`] finds them by
-/// default: the text of plain files, and the field `text` of JSON and Parquet.
+/// Reads the documents of files and directories into memory, with the defaults of [`find_sources`]:
+/// the text of plain files, and the field `text` of JSON and Parquet.
 ///
 /// # Errors
-/// As [`find_sources`] and [`documents`].
+/// Same as [`find_sources`] and [`documents`].
 pub fn read_documents(paths: &[PathBuf]) -> Result<Vec<Document>> {
     let options = InputOptions::default();
     let sources = find_sources(paths, &options)?;
@@ -41,21 +41,21 @@ pub fn read_documents(paths: &[PathBuf]) -> Result<Vec<Document>> {
 }
 
 /// Finds the sources of inputs: files, directories (recursively), patterns with `*`, `?`, `[..]`,
-/// `{..}` and `**`, `hf://datasets/OWNER/NAME[@REVISION][/PATTERN]`, and `-`, the standard input.
+/// `{..}` and `**`, `hf://datasets/OWNER/NAME[@REVISION][/PATTERN]`, and `-` for standard input.
 ///
-/// * A path that exists is never taken as a pattern.
-/// * A file that is named itself is taken, also when it is hidden, binary or a pipe, unless it is
-///   of a kind that is not read.
-/// * Inside a directory, hidden entries (a leading dot), empty files, binary ones, those of kinds
-///   that are not read and whatever is not a file (sockets, pipes, links to nothing) are skipped.
-/// * Links are followed, and every file and directory is taken once however many paths lead to it.
-///   So a loop of links ends, and a file given twice cannot end up on both sides of a split.
+/// * An existing path is never treated as a pattern.
+/// * An explicitly named file is read even if it is hidden, binary or a pipe, unless its kind is
+///   unsupported.
+/// * Inside a directory, hidden entries (with a leading dot), empty, binary and unsupported files,
+///   and entries that are not files (sockets, pipes, broken links) are skipped.
+/// * Links are followed, and every file and directory is read once, no matter how many paths lead
+///   to it. So link loops end, and a file given twice cannot end up on both sides of a split.
 ///
 /// # Errors
-/// An input names nothing, cannot be read, is an empty file or of a kind that is not read, or holds
-/// nothing; the hub cannot be reached or has no such data set; the standard input is given without
-/// a format. An unreadable entry below a directory is an error, too: silently training on less text
-/// than was asked for would be worse.
+/// If an input does not exist, cannot be read, is empty or unsupported; if the Hub cannot be
+/// reached or does not have the dataset; or if standard input is given without a format. An
+/// unreadable entry inside a directory is also an error: silently training on less text would be
+/// worse.
 pub fn find_sources(inputs: &[PathBuf], options: &InputOptions) -> Result<Sources> {
     if inputs.is_empty() {
         return Err(DataError::NoPaths);
@@ -72,9 +72,9 @@ pub fn find_sources(inputs: &[PathBuf], options: &InputOptions) -> Result<Source
 struct Finder {
     format: Format,
     found: Sources,
-    /// Canonical path of every directory met so far, and whether files of it were taken.
+    /// Canonical path of every directory visited so far, and whether it had files to read.
     met: HashMap<PathBuf, bool>,
-    /// Canonical path of every file taken.
+    /// Canonical path of every file to read.
     taken: HashSet<PathBuf>,
 }
 
@@ -88,7 +88,7 @@ impl Finder {
             let files = hub::list(name, |file| kind::is_data_by_name(file, self.format))?;
             let sources = files
                 .into_iter()
-                .map(|(file, name, bytes)| Source::new(name, Place::Hub(file), bytes));
+                .map(|(file, name, bytes)| Source::new(name, Location::Hub(file), bytes));
             self.found.sources.extend(sources);
             return Ok(());
         }
@@ -102,21 +102,21 @@ impl Finder {
 
     fn take_stdin(&mut self) -> Result<()> {
         if self.format == Format::Auto {
-            let expected = "text or jsonl for the standard input";
+            let expected = "text or jsonl for standard input";
             return Err(DataError::setting("format", expected, "auto"));
         }
         if self.taken.insert(PathBuf::from("-")) {
             let name = "standard input".to_owned();
-            self.found.sources.push(Source::new(name, Place::Stdin, None));
+            self.found.sources.push(Source::new(name, Location::Stdin, None));
         }
         Ok(())
     }
 
-    /// Takes a file that was named itself, whatever it holds, as far as it is read.
+    /// Adds an explicitly named file, unless its kind is unsupported.
     fn take_named(&mut self, path: &Path, metadata: &Metadata) -> Result<()> {
         if metadata.is_file() {
             if metadata.len() == 0 {
-                let hint = "leave it out, or check what should have written it";
+                let hint = "leave it out, or check the program that wrote it";
                 return Err(DataError::input(
                     path.display().to_string(),
                     "the file is empty",
@@ -133,7 +133,7 @@ impl Finder {
 
     fn take_pattern(&mut self, input: &Path) -> Result<()> {
         let bad = |cause: String| {
-            let hint = "check the pattern; relative ones start at the working directory";
+            let hint = "check the pattern; relative patterns start at the working directory";
             DataError::input(input.display().to_string(), cause, hint)
         };
         let mut found = false;
@@ -160,21 +160,21 @@ impl Finder {
         let (cause, hint) = match self.format {
             Format::Jsonl => ("nothing to read", "name files that do not end with .jsonl"),
             Format::Auto | Format::Text => (
-                "nothing to read: hidden entries, empty and binary files and those of kinds that \
-                 are not read are skipped",
-                "name such a file itself if it is meant",
+                "nothing to read: hidden entries and empty, binary or unsupported files are \
+                 skipped",
+                "name such a file explicitly to read it",
             ),
         };
         Err(DataError::input(directory.display().to_string(), cause, hint))
     }
 
-    /// Takes the files of a directory; says whether any was.
+    /// Adds the files of a directory; returns whether there was any.
     fn walk(&mut self, directory: &Path) -> Result<bool> {
         let key = canonical(directory);
         if let Some(&known) = self.met.get(&key) {
             return Ok(known);
         }
-        // Entered before it is walked: this is where a loop of links ends.
+        // Recorded before the walk: this ends link loops.
         self.met.insert(key.clone(), false);
         let mut found = false;
         for path in entries(directory)?.iter().filter(|path| !is_hidden(path)) {
@@ -190,8 +190,7 @@ impl Finder {
         Ok(found)
     }
 
-    /// Takes a file of a directory if it is not empty and of a kind that is read, or was named
-    /// itself.
+    /// Adds a file of a directory if it is not empty and supported, or was named explicitly.
     fn take_entry(&mut self, path: &Path, metadata: &Metadata) -> Result<bool> {
         if self.taken.contains(&canonical(path)) {
             return Ok(true);
@@ -213,8 +212,8 @@ impl Finder {
         Ok(taken)
     }
 
-    /// Opens a file to look at its start. `None` if it is damaged, which will be an error when it
-    /// is its turn to be read.
+    /// Opens a file to inspect its start. `None` if it is corrupt, which will be an error when it
+    /// is read.
     fn open(&self, path: &Path) -> Result<Option<Opened>> {
         match stream::open(Some(path), &path.to_string_lossy(), self.format, Arc::default()) {
             Err(DataError::Input { .. }) => Ok(None),
@@ -225,8 +224,8 @@ impl Finder {
     fn push(&mut self, path: &Path, metadata: &Metadata, listed: bool) {
         if self.taken.insert(canonical(path)) {
             let bytes = metadata.is_file().then_some(metadata.len());
-            let (name, place) = (path.display().to_string(), Place::File(path.to_owned()));
-            self.found.sources.push(Source { listed, ..Source::new(name, place, bytes) });
+            let (name, location) = (path.display().to_string(), Location::File(path.to_owned()));
+            self.found.sources.push(Source { listed, ..Source::new(name, location, bytes) });
         }
     }
 }

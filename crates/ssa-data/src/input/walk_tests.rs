@@ -31,7 +31,7 @@ fn message(paths: &[PathBuf]) -> String {
 }
 
 #[test]
-fn directories_are_walked_in_sorted_order_and_skip_what_is_no_text() {
+fn directories_are_walked_in_sorted_order_and_skip_non_text() {
     let folder = folder(&[
         ("b.txt", b"b"),
         ("a/z", b"z"),
@@ -49,12 +49,12 @@ fn directories_are_walked_in_sorted_order_and_skip_what_is_no_text() {
 }
 
 #[test]
-fn what_is_not_what_its_name_says_is_refused_by_name() {
+fn files_that_contradict_their_names_are_refused_by_name() {
     let folder =
         folder(&[("a.jsonl.gz", b"\x1f\x8b"), ("b.txt.zst", b"x"), ("c.parquet", b"PAR1")]);
     for (path, cause) in paths(&folder, ["a.jsonl.gz", "b.txt.zst", "c.parquet"]).into_iter().zip([
-        "the compressed file ends too early",
-        "its name ends with .zst, but it does not start like such a file",
+        "the compressed file is truncated",
+        "its name ends with .zst, but its first bytes do not match",
         "EOF: Parquet file too small",
     ]) {
         let error = message(std::slice::from_ref(&path));
@@ -75,11 +75,11 @@ fn a_nul_beyond_the_probe_is_binary_too() {
 }
 
 #[test]
-fn a_named_file_is_always_taken_and_order_is_as_given() {
+fn a_named_file_is_always_read_and_order_is_as_given() {
     let folder = folder(&[("z", b"z"), ("binary", b"a\0b"), (".hidden", b"h")]);
     let documents = read_documents(&paths(&folder, ["z", "binary", ".hidden"])).unwrap();
     assert_eq!(names(&folder, &documents), ["z", "binary", ".hidden"]);
-    // Also when a walk has passed it over before.
+    // Also if a walk has skipped it before.
     let documents = read_documents(&paths(&folder, ["", "binary"])).unwrap();
     assert_eq!(names(&folder, &documents), ["z", "binary"]);
 }
@@ -92,7 +92,7 @@ fn a_file_is_read_once() {
 }
 
 #[test]
-fn faults_name_the_path_and_the_remedy() {
+fn errors_name_the_path_and_the_remedy() {
     let folder = folder(&[("empty", b""), ("only/binary", b"\0"), ("only/.hidden", b"h")]);
     let at = |name: &str| folder.path().join(name).display().to_string();
 
@@ -108,18 +108,18 @@ fn faults_name_the_path_and_the_remedy() {
     assert_eq!(
         message(&paths(&folder, ["empty"])),
         format!(
-            "{}: the file is empty\nhint: leave it out, or check what should have written it",
+            "{}: the file is empty\nhint: leave it out, or check the program that wrote it",
             at("empty")
         )
     );
     let error = message(&paths(&folder, ["only"]));
     assert!(error.starts_with(&format!(
-        "{}: nothing to read: hidden entries, empty and binary files",
+        "{}: nothing to read: hidden entries and empty, binary or unsupported files",
         at("only")
     )));
-    assert!(error.ends_with("name such a file itself if it is meant"), "{error}");
-    // Text found before does not excuse a directory without any; text that was read under another
-    // name does.
+    assert!(error.ends_with("name such a file explicitly to read it"), "{error}");
+    // A directory without text is an error even if other inputs have text, unless its files were
+    // already read under another name.
     assert!(message(&paths(&folder, ["only/.hidden", "only"])).contains("nothing to read"));
     assert_eq!(read_documents(&paths(&folder, ["only/binary", "only"])).unwrap().len(), 1);
 }
@@ -161,7 +161,7 @@ mod unix {
     }
 
     #[test]
-    fn what_is_no_file_is_skipped_in_a_directory_and_named_when_given() {
+    fn non_files_are_skipped_in_a_directory_and_refused_when_named() {
         let folder = folder(&[("a", b"a")]);
         let _socket = UnixListener::bind(folder.path().join("socket")).unwrap();
         let documents = read_documents(&[folder.path().to_owned()]).unwrap();

@@ -1,24 +1,24 @@
 //! Batches of rows.
 
-use crate::mixture::{Mixture, RowPlace};
+use crate::mixture::{Mixture, RowId};
 use crate::packing::{IGNORE_INDEX, PackedRow, PackedRows};
 use crate::{DataError, Result};
 
-/// Some rows as one step of a model takes them: N = `batch` * `tokens` tokens in row order.
+/// A batch of rows: N = `batch` * `tokens` tokens in row order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Batch {
     /// Token ids, `[N]`.
     pub ids: Vec<u32>,
     /// Target of every token, or [`IGNORE_INDEX`], `[N]`.
     pub labels: Vec<i32>,
-    /// Borders of the attention documents, strictly ascending from 0 to N; every border of a row is
-    /// one.
+    /// Borders of the attention documents, strictly ascending from 0 to N; row borders are
+    /// included.
     pub cu_seqlens: Vec<usize>,
-    /// Whether a token is not padding, `[N]`.
+    /// The mask of the tokens that are not padding, `[N]`.
     pub valid: Vec<bool>,
-    /// Rows.
+    /// Number of rows.
     pub batch: usize,
-    /// Tokens of a row.
+    /// Tokens per row.
     pub tokens: usize,
 }
 
@@ -49,23 +49,23 @@ impl Batch {
         Ok(batch)
     }
 
-    /// Number of tokens that have a target: what a mean of the cross-entropy divides by.
+    /// Number of tokens with a target: the denominator of the mean cross-entropy.
     pub fn target_tokens(&self) -> usize {
         self.labels.iter().filter(|&&label| label != IGNORE_INDEX).count()
     }
 
-    /// Number of tokens that are not padding: what a mean over tokens divides by.
+    /// Number of tokens that are not padding: the denominator of means over tokens.
     pub fn valid_tokens(&self) -> usize {
         self.valid.iter().filter(|&&valid| valid).count()
     }
 }
 
 impl PackedRows {
-    /// Batches of up to `batch_size` rows that cover every row once, in order: for evaluation.
+    /// Iterates over batches of up to `batch_size` rows that cover every row once, in order, for
+    /// evaluation.
     ///
     /// # Errors
-    /// [`DataError::Setting`] if `batch_size` is 0. An item is an error where [`PackedRows::row`]
-    /// is.
+    /// [`DataError::Setting`] if `batch_size` is 0. Items are errors of [`PackedRows::row`].
     pub fn sequential_batches(
         &self,
         batch_size: usize,
@@ -84,13 +84,12 @@ impl PackedRows {
     }
 }
 
-/// Draws training batches without end.
+/// An endless source of training batches.
 ///
-/// Each epoch is a new random order of all rows (of a corpus, if several are mixed); epochs follow
-/// each other without a gap, so a batch may begin in one and end in the next, and every row is used
-/// equally often whatever the batch size. Batch `index` is a pure function of (rows, batch size,
-/// seed, index) that takes no longer for a late batch than for the first: a resumed run needs only
-/// the index to go on.
+/// Each epoch is a new random order of all rows (per corpus, if several are mixed). Epochs follow
+/// each other without a gap, so a batch may span two epochs, and every row is used equally often
+/// for any batch size. Batch `index` is a pure function of (rows, batch size, seed, index),
+/// computed in constant time: a resumed run only needs the index.
 #[derive(Clone, Debug)]
 pub struct Loader {
     mixture: Mixture,
@@ -99,7 +98,7 @@ pub struct Loader {
 }
 
 impl Loader {
-    /// A loader of `batch_size` rows at a time from one corpus or a mixture of several.
+    /// Creates a loader of `batch_size` rows per batch from one corpus or a mixture of several.
     ///
     /// # Errors
     /// [`DataError::Setting`] if `batch_size` is 0.
@@ -108,25 +107,25 @@ impl Loader {
         Ok(Self { mixture: rows.into(), batch_size, seed })
     }
 
-    /// The rows drawn from.
+    /// The rows to draw from.
     pub fn mixture(&self) -> &Mixture {
         &self.mixture
     }
 
-    /// Rows of a batch.
+    /// Rows per batch.
     pub fn batch_size(&self) -> usize {
         self.batch_size
     }
 
-    /// Passes over each corpus completed before batch `index`.
+    /// Passes over each corpus before batch `index`.
     pub fn epochs(&self, index: u64) -> Vec<f64> {
         self.mixture.epochs(self.first_row(index))
     }
 
-    /// Batch `index`, from 0.
+    /// Returns batch `index`, counted from 0.
     ///
     /// # Errors
-    /// [`DataError::Corpus`] names the file if a token is not in the vocabulary.
+    /// [`DataError::Corpus`] names the file if a token is outside the vocabulary.
     pub fn batch(&self, index: u64) -> Result<Batch> {
         let first = self.first_row(index);
         let rows = (0..self.batch_size as u64)
@@ -134,15 +133,15 @@ impl Loader {
         Batch::from_rows(rows, self.batch_size, self.mixture.sequence_length())
     }
 
-    /// Where the rows of batch `index` come from.
-    pub fn row_places(&self, index: u64) -> Vec<RowPlace> {
+    /// Returns the ids of the rows of batch `index`.
+    pub fn row_ids(&self, index: u64) -> Vec<RowId> {
         let first = self.first_row(index);
         (0..self.batch_size as u64)
-            .map(|row| self.mixture.place(self.seed, first.wrapping_add(row)))
+            .map(|row| self.mixture.row_id(self.seed, first.wrapping_add(row)))
             .collect()
     }
 
-    /// The stream has 2^64 rows: more than anyone will see, so that it may as well begin again.
+    /// The stream has 2^64 rows, far more than any run reads, so it may wrap around.
     fn first_row(&self, index: u64) -> u64 {
         index.wrapping_mul(self.batch_size as u64)
     }

@@ -9,7 +9,7 @@ fn options(sequence_length: usize, remainder: Remainder) -> PackOptions {
     PackOptions { sequence_length, packing: Packing::Concat, seed: 0, remainder }
 }
 
-/// Rows of 4 tokens from one document, so that the first id of a row tells the rows apart.
+/// Rows of 4 tokens from one document: the first id identifies the row.
 fn rows(count: u32) -> PackedRows {
     pack(&[(1..=4 * count).collect()], EOS, &options(4, Remainder::Drop)).unwrap()
 }
@@ -50,7 +50,7 @@ proptest! {
     #[test]
     fn every_epoch_uses_every_row_once(count in 1_u32..20, batch_size in 1_usize..8, seed: u64) {
         let loader = Loader::new(rows(count), batch_size, seed).unwrap();
-        // As many batches as whole epochs: batch_size epochs of `count` rows.
+        // A whole number of epochs: `batch_size` epochs of `count` rows.
         let batches = (0..u64::from(count)).map(|index| batch(&loader, index));
         let drawn: Vec<u32> = batches.flat_map(|batch| row_names(&batch)).collect();
         let expected: Vec<u32> = (0..count).map(|row| 1 + 4 * row).collect();
@@ -70,15 +70,15 @@ proptest! {
 #[test]
 fn a_batch_depends_on_seed_and_index_alone() {
     let loader = |seed| Loader::new(rows(16), 4, seed).unwrap();
-    let straight: Vec<Batch> = (0..12).map(|index| batch(&loader(1), index)).collect();
+    let uninterrupted: Vec<Batch> = (0..12).map(|index| batch(&loader(1), index)).collect();
     let resumed = loader(1);
     for index in (0..12).rev() {
-        assert_eq!(batch(&resumed, index as u64), straight[index]);
+        assert_eq!(batch(&resumed, index as u64), uninterrupted[index]);
     }
     let epoch = |loader: &Loader, epoch: u64| -> Vec<u32> {
         (4 * epoch..4 * epoch + 4).flat_map(|index| row_names(&batch(loader, index))).collect()
     };
-    assert_ne!(epoch(&loader(1), 0), epoch(&loader(2), 0), "the seed counts");
+    assert_ne!(epoch(&loader(1), 0), epoch(&loader(2), 0), "the seed matters");
     assert_ne!(epoch(&loader(1), 0), epoch(&loader(1), 1), "each epoch has its own order");
 }
 
@@ -89,7 +89,7 @@ fn the_order_is_the_same_on_every_platform() {
 }
 
 #[test]
-fn indices_may_be_as_large_as_they_come() {
+fn indices_may_be_arbitrarily_large() {
     let loader = Loader::new(rows(1), 3, 0).unwrap();
     assert_eq!(batch(&loader, u64::MAX).batch, 3);
 }

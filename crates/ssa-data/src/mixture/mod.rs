@@ -7,11 +7,11 @@ use crate::{DataError, Result};
 
 /// An endless stream of rows, drawn from several corpora by weight.
 ///
-/// Row `index` of the stream is a pure function of (corpora, weights, seed, index), found in
-/// constant time. Which corpus it comes from follows from the weights alone: after any number of
-/// rows each corpus has given its share up to rounding (by less than the number of corpora), so
-/// that proportions hold within every batch, as far as whole rows can, and exactly in the long run.
-/// Each corpus goes through its own epochs, every one a new random order of all its rows.
+/// Row `index` of the stream is a pure function of (corpora, weights, seed, index), computed in
+/// constant time. Its corpus depends only on the weights: after any number of rows, each corpus has
+/// supplied its share up to rounding (by less than the number of corpora). So the proportions hold
+/// within every batch as far as whole rows allow, and exactly in the long run. Each corpus has its
+/// own epochs, each a new random order of all its rows.
 #[derive(Clone, Debug)]
 pub struct Mixture {
     corpora: Vec<Part>,
@@ -23,37 +23,38 @@ struct Part {
     rows: PackedRows,
     /// The share of all rows, in (0, 1].
     share: f64,
-    /// The share of what the corpora before leave over, in units of 2^-64; not used for the last.
+    /// The share of the rows that the previous corpora leave, in units of 2^-64; unused for the
+    /// last.
     of_rest: u64,
 }
 
-/// Where a row of the stream comes from.
+/// The corpus and number of a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct RowPlace {
+pub struct RowId {
     /// Number of the corpus, from 0.
     pub corpus: usize,
-    /// Number of the row among those of the corpus, from 0.
+    /// Number of the row within the corpus, from 0.
     pub row: usize,
 }
 
-/// A row of a corpus and the pass over the corpus that it belongs to.
+/// A corpus and the number of its rows already drawn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Position {
     corpus: usize,
-    /// Rows of this corpus before it in the stream.
+    /// Rows of this corpus earlier in the stream.
     drawn: u64,
 }
 
 impl Mixture {
-    /// Corpora with their weights: positive numbers in any unit.
+    /// Creates a mixture of corpora with weights: positive numbers in any unit.
     ///
     /// # Errors
-    /// [`DataError::Mixture`] if there is none, a weight is not a positive number, or rows differ
-    /// in length.
+    /// [`DataError::Mixture`] if there is no corpus, a weight is not a positive number, or rows
+    /// differ in length.
     pub fn new(corpora: Vec<(PackedRows, f64)>) -> Result<Self> {
         let refused = |cause: String| Err(DataError::Mixture { cause });
         let Some(sequence_length) = corpora.first().map(|(rows, _)| rows.sequence_length()) else {
-            return refused("there is none; name at least one".to_owned());
+            return refused("there is no corpus\nhint: name at least one".to_owned());
         };
         if let Some((rows, _)) =
             corpora.iter().find(|(rows, _)| rows.sequence_length() != sequence_length)
@@ -66,9 +67,9 @@ impl Mixture {
         if let Some((_, weight)) =
             corpora.iter().find(|(_, weight)| !(*weight > 0.0 && weight.is_finite()))
         {
-            return refused(format!("a weight is {weight}, and weights are positive numbers"));
+            return refused(format!("a weight is {weight}, but weights are positive numbers"));
         }
-        // Scaled first: sums of huge weights stay finite.
+        // Scaled first, so that sums of huge weights stay finite.
         let largest = corpora.iter().map(|(_, weight)| *weight).fold(0.0, f64::max);
         let weights: Vec<f64> = corpora.iter().map(|(_, weight)| weight / largest).collect();
         let total: f64 = weights.iter().sum();
@@ -90,22 +91,22 @@ impl Mixture {
         self.corpora.iter().map(|part| part.share)
     }
 
-    /// Tokens of a row.
+    /// Tokens per row.
     pub fn sequence_length(&self) -> usize {
         self.sequence_length
     }
 
-    /// Rows of all corpora.
+    /// Number of rows of all corpora.
     pub fn rows(&self) -> u64 {
         self.corpora().map(|rows| rows.len() as u64).sum()
     }
 
-    /// The share of the rows' tokens that are not padding, as they are drawn.
-    pub fn utilisation(&self) -> f64 {
-        self.corpora.iter().map(|part| part.share * part.rows.utilisation()).sum()
+    /// The fraction of the drawn tokens that are not padding.
+    pub fn utilization(&self) -> f64 {
+        self.corpora.iter().map(|part| part.share * part.rows.utilization()).sum()
     }
 
-    /// Passes over each corpus completed by the first `drawn` rows of the stream.
+    /// Passes over each corpus in the first `drawn` rows of the stream.
     pub fn epochs(&self, drawn: u64) -> Vec<f64> {
         let counts = self.counts(drawn).into_iter().zip(self.corpora());
         counts.map(|(count, rows)| count as f64 / rows.len() as f64).collect()
@@ -113,20 +114,20 @@ impl Mixture {
 
     /// Row `index` of the stream.
     pub(crate) fn row(&self, seed: u64, index: u64) -> Result<PackedRow> {
-        let RowPlace { corpus, row } = self.place(seed, index);
+        let RowId { corpus, row } = self.row_id(seed, index);
         self.corpora[corpus].rows.row(row)
     }
 
-    /// Where row `index` of the stream comes from.
-    pub(crate) fn place(&self, seed: u64, index: u64) -> RowPlace {
+    /// The corpus and number of row `index` of the stream.
+    pub(crate) fn row_id(&self, seed: u64, index: u64) -> RowId {
         let Position { corpus, drawn } = self.position(index);
         let count = self.corpora[corpus].rows.len() as u64;
-        // Fewer than 2^32 corpora: each is a list of rows in memory.
+        // There are fewer than 2^32 corpora: each is a list of rows in memory.
         let order = Permutation::new(count, seed, Purpose::RowOrder, corpus as u32, drawn / count);
-        RowPlace { corpus, row: order.get(drawn % count) as usize }
+        RowId { corpus, row: order.get(drawn % count) as usize }
     }
 
-    /// Walks down the list of corpora: each takes its share of what the ones before leave over.
+    /// Each corpus takes its share of the rows that the previous corpora leave.
     fn position(&self, index: u64) -> Position {
         let mut left = index;
         for (corpus, part) in self.corpora.iter().enumerate().take(self.corpora.len() - 1) {
@@ -139,7 +140,7 @@ impl Mixture {
         Position { corpus: self.corpora.len() - 1, drawn: left }
     }
 
-    /// Rows of each corpus among the first `drawn` of the stream.
+    /// Number of rows of each corpus among the first `drawn` of the stream.
     fn counts(&self, drawn: u64) -> Vec<u64> {
         let mut left = drawn;
         let last = self.corpora.len() - 1;
@@ -153,13 +154,13 @@ impl Mixture {
 }
 
 impl Part {
-    /// How many of the first `rows` left over this corpus takes: its share, rounded.
+    /// How many of the first `rows` remaining rows this corpus takes: its share, rounded.
     fn taken(&self, rows: u64) -> u64 {
         self.taken_of(u128::from(rows))
     }
 
     fn taken_of(&self, rows: u128) -> u64 {
-        // At most 2^64 * (2^64 - 1) + 2^63, which 128 bits hold.
+        // At most 2^64 * (2^64 - 1) + 2^63, which fits in 128 bits.
         ((rows * u128::from(self.of_rest) + (1 << 63)) >> 64) as u64
     }
 }

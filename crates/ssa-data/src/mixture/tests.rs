@@ -3,7 +3,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::{Batch, Loader, PackOptions, Packing, Remainder, pack};
 
-/// `count` rows of 4 tokens; the first id of a row is `start` and its number.
+/// `count` rows of 4 tokens; the first id of a row is `start` plus its number.
 fn rows(start: u32, count: u32) -> PackedRows {
     let options = PackOptions {
         sequence_length: 4,
@@ -54,7 +54,7 @@ proptest! {
 }
 
 #[test]
-fn proportions_stay_exact_for_as_long_as_anyone_trains() {
+fn proportions_stay_exact_for_huge_indices() {
     let counts = mixture(&[(2, 3.0), (2, 1.0)]).counts(4 << 40);
     assert_eq!(counts, [3 << 40, 1 << 40]);
     let thirds = mixture(&[(2, 1.0), (2, 1.0), (2, 1.0)]).counts(3 << 40);
@@ -83,7 +83,7 @@ fn every_corpus_has_its_own_epochs() {
             assert!(epoch.into_iter().eq(1000 * corpus..1000 * corpus + count));
         }
     }
-    assert_ne!(drawn, names(&mixture, 8, 30), "the seed orders the rows");
+    assert_ne!(drawn, names(&mixture, 8, 30), "the seed determines the order");
 }
 
 #[test]
@@ -97,24 +97,27 @@ fn weights_may_be_in_any_unit() {
 fn one_corpus_is_a_mixture_too() {
     let single = Mixture::from(rows(1000, 7));
     assert_eq!(names(&single, 3, 20), names(&mixture(&[(7, 5.0)]), 3, 20));
-    assert_eq!((single.rows(), single.utilisation(), single.sequence_length()), (7, 1.0, 4));
+    assert_eq!((single.rows(), single.utilization(), single.sequence_length()), (7, 1.0, 4));
     assert_eq!(single.corpora().len(), 1);
 }
 
 #[test]
 fn a_loader_of_a_mixture_resumes_anywhere() {
     let loader = || Loader::new(mixture(&[(4, 0.6), (5, 0.3), (2, 0.1)]), 4, 1).unwrap();
-    let straight: Vec<Batch> = (0..30).map(|index| loader().batch(index).unwrap()).collect();
+    let uninterrupted: Vec<Batch> = (0..30).map(|index| loader().batch(index).unwrap()).collect();
     let resumed = loader();
     for index in [29, 3, 17, 0] {
-        assert_eq!(resumed.batch(index as u64).unwrap(), straight[index]);
+        assert_eq!(resumed.batch(index as u64).unwrap(), uninterrupted[index]);
     }
 }
 
 #[test]
-fn what_cannot_be_mixed_is_named() {
+fn invalid_mixtures_are_refused_with_the_reason() {
     let message = |parts| Mixture::new(parts).unwrap_err().to_string();
-    assert_eq!(message(vec![]), "the corpora cannot be mixed: there is none; name at least one");
+    assert_eq!(
+        message(vec![]),
+        "the corpora cannot be mixed: there is no corpus\nhint: name at least one"
+    );
     for weight in [0.0, -1.0, f64::NAN, f64::INFINITY] {
         let message = message(vec![(rows(1, 1), 1.0), (rows(1, 1), weight)]);
         assert!(message.contains("weights are positive numbers"), "{message}");

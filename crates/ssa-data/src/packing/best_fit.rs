@@ -1,16 +1,15 @@
-//! Documents kept whole, each in the row that it leaves least room in.
+//! Best-fit packing: documents stay whole, each in the row with the least remaining room.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
 use super::index::{Piece, RowIndex};
 
-/// The rows of documents given as (number, tokens), none without tokens.
+/// Packs documents given as (number, tokens), with at least one token each.
 ///
-/// Best-fit decreasing: the pieces in descending order of length, equal ones in the order given;
-/// each goes to the row with the least room that takes it, the one opened last among equals, and
-/// otherwise opens a row. It needs at most 11/9 of the rows of the best packing possible and a few
-/// more, and time n log n.
+/// Best-fit decreasing: pieces in descending order of length, equal ones in the given order. Each
+/// goes to the row with the least sufficient room (among equals, the one opened last), or opens a
+/// new row. Uses at most about 11/9 of the optimal number of rows, in O(n log n) time.
 pub(super) fn rows(
     documents: impl Iterator<Item = (u32, usize)>,
     sequence_length: usize,
@@ -28,7 +27,7 @@ pub(super) fn rows(
     pieces.sort_by_key(|&(length, _)| Reverse(length));
     let (places, rows) = places(pieces.iter().map(|&(length, _)| length), sequence_length as u32);
 
-    // Pieces in the order of their rows, and of their placing within a row.
+    // Pieces sorted by row, then by placement order.
     let mut placed: Vec<(u32, Piece)> =
         places.into_iter().zip(pieces).map(|(row, (_, piece))| (row, piece)).collect();
     placed.sort_by_key(|&(row, _)| row);
@@ -45,7 +44,7 @@ pub(super) fn rows(
     index
 }
 
-/// The row of each piece, and how many rows there are. No piece is longer than a row.
+/// Returns the row of each piece, and the number of rows. No piece is longer than a row.
 fn places(lengths: impl Iterator<Item = u32>, sequence_length: u32) -> (Vec<u32>, usize) {
     let mut open: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
     let mut rows = 0;

@@ -1,15 +1,15 @@
-//! Documents one behind the other.
+//! Concatenation: documents in order, split at row boundaries.
 
 use super::index::RowIndex;
 
-/// The rows of documents given as (number, tokens); the last may be partial.
+/// Packs documents given as (number, tokens); the last row may be partial.
 pub(super) fn rows(
     documents: impl Iterator<Item = (u32, usize)>,
     sequence_length: usize,
     count: usize,
     tokens: u64,
 ) -> RowIndex {
-    // Each piece but the first of a document begins a row.
+    // Each piece of a document except the first begins a row.
     let rows = tokens.div_ceil(sequence_length as u64) as usize;
     let mut index = RowIndex::with_capacity(count + rows, rows);
     let mut filled = 0;

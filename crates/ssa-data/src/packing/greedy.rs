@@ -1,8 +1,8 @@
-//! Documents one after another, none cut that fits into a row.
+//! Greedy packing: documents in order, without splitting documents that fit into a row.
 
 use super::index::RowIndex;
 
-/// The rows of documents given as (number, tokens), none without tokens.
+/// Packs documents given as (number, tokens), with at least one token each.
 pub(super) fn rows(
     documents: impl Iterator<Item = (u32, usize)>,
     sequence_length: usize,

@@ -1,14 +1,14 @@
 //! Rows as lists of documents.
 
-/// A document from a token on: up to its end, or to the end of the row if that comes first. Every
-/// packing cuts documents in this way only, so that no length need be kept.
+/// A piece of a document: from a token up to the end of the document or of the row, whichever comes
+/// first. Every packing cuts documents this way, so no length is stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Piece {
     pub(super) document: u32,
     pub(super) offset: u32,
 }
 
-/// The pieces of every row: 8 bytes each, and 4 for every row.
+/// The pieces of every row: 8 bytes per piece and 4 per row.
 #[derive(Debug, Default)]
 pub(super) struct RowIndex {
     pieces: Vec<Piece>,
@@ -21,13 +21,13 @@ impl RowIndex {
         Self { pieces: Vec::with_capacity(pieces), ends: Vec::with_capacity(rows) }
     }
 
-    /// Appends a piece to the row that is being made.
+    /// Appends a piece to the current row.
     pub(super) fn push(&mut self, document: u32, offset: usize) {
-        // Offsets are below the length of a document, which is below 2^32.
+        // Offsets are smaller than the document length, which is below 2^32.
         self.pieces.push(Piece { document, offset: offset as u32 });
     }
 
-    /// Ends the row that is being made.
+    /// Ends the current row.
     pub(super) fn end_row(&mut self) {
         self.ends.push(self.pieces.len() as u32);
     }

@@ -1,4 +1,4 @@
-//! Packing documents of any length into rows of one length.
+//! Packs documents of any length into rows of equal length.
 
 mod best_fit;
 mod concat;
@@ -16,65 +16,65 @@ use crate::random::Purpose;
 use crate::token_source::TokenSource;
 use crate::{DataError, Result};
 
-/// The label of a token that has no target; the cross-entropy leaves it out.
+/// The label of a token without a target; the cross-entropy ignores it.
 pub const IGNORE_INDEX: i32 = -100;
 
-/// How documents become rows. Whatever the way, no token is lost or used twice, and every token of
-/// a document but its first is a target exactly once: where a document is cut, the last token
-/// before the cut has the first one after it as its target.
+/// How documents are packed into rows. No method loses or repeats a token, and every token of a
+/// document except the first is a target exactly once: if a document is cut, the target of the last
+/// token before the cut is the first token after it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Packing {
-    /// Documents concatenated and split at row boundaries: nothing is wasted.
+    /// Documents concatenated and split at row boundaries: no padding.
     #[default]
     Concat,
-    /// Documents are kept whole: each goes, longest first, to the row with the least room that
-    /// takes it. Only a document longer than a row is cut, into whole rows and a rest.
+    /// Documents stay whole: each goes, longest first, to the row with the least sufficient room.
+    /// Only a document longer than a row is cut, into full rows and a remainder.
     BestFit,
-    /// Documents one after another; one that does not fit any more starts a new row. A document
-    /// longer than a row is cut into whole rows and a rest, which the next documents follow.
+    /// Documents in order; one that does not fit starts a new row. A document longer than a row is
+    /// cut into full rows and a remainder, which later documents can follow.
     Greedy,
 }
 
-// The configuration of a run of version 0.1.0 says `best_fit`.
+// Runs of version 0.1.0 have `best_fit` in their configuration.
 ssa_names::names!(Packing: "packing" {
     Concat = "concat",
     BestFit = "best-fit" | "best_fit",
     Greedy = "greedy",
 });
 
-/// What becomes of the last, partial row of [`Packing::Concat`]. The other ways leave room in many
-/// rows, and pad them all.
+/// What to do with the last, partial row of [`Packing::Concat`]. The other methods leave room in
+/// many rows and pad them all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Remainder {
-    /// It is left out: for training, where every row should be whole.
+    /// Drop it, for training.
     Drop,
-    /// It is filled up with padding: for evaluation, where every token should count.
+    /// Pad it, for evaluation, where every token should count.
     Pad,
 }
 
-/// How to pack.
+/// Options of packing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PackOptions {
-    /// Tokens of a row, at least 2.
+    /// Tokens per row, at least 2.
     pub sequence_length: usize,
-    /// How documents become rows.
+    /// How documents are packed into rows.
     pub packing: Packing,
     /// Seed of the order of documents.
     pub seed: u64,
-    /// What becomes of a last, partial row.
+    /// What to do with a last, partial row.
     pub remainder: Remainder,
 }
 
-/// Rows of equal length: at least one.
+/// Rows of equal length; at least one.
 ///
-/// A row is described by the documents in it, 4 bytes and 8 more for each document or part of one,
-/// and its tokens are read from the source when it is asked for. Ten billion tokens in documents of
-/// a thousand take about 110 MB in rows of 4096, and their source 80 MB.
+/// Stores only the document pieces of each row (4 bytes per row and 8 per piece); tokens are read
+/// from the source on request. Ten billion tokens in documents of a thousand need about 110 MB for
+/// rows of 4096, and their source 80 MB.
 #[derive(Clone, Debug)]
 pub struct PackedRows {
     source: Arc<TokenSource>,
     index: Arc<RowIndex>,
-    /// How many of the rows of the index are meant, from the first on.
+    /// Number of rows of the index in use.
     rows: usize,
     sequence_length: usize,
     packing: Packing,
@@ -82,23 +82,23 @@ pub struct PackedRows {
     dropped_tokens: u64,
 }
 
-/// [`pack_documents`] of documents in memory, given without the `eos` that ends each.
+/// Packs documents in memory with [`pack_documents`]. Each is given without its final `eos`.
 ///
 /// # Errors
-/// As [`pack_documents`].
+/// Same as [`pack_documents`].
 pub fn pack(documents: &[Vec<u32>], eos: u32, options: &PackOptions) -> Result<PackedRows> {
     let source = TokenSource::in_memory(documents, eos);
     let all = source.all_documents()?;
     pack_documents(Arc::new(source), &all, options)
 }
 
-/// Packs some documents of a source, each once, in a random order that the seed decides. Documents
-/// without tokens are left out. No token is read.
+/// Packs some documents of a source, each once, in a random order given by the seed. Documents
+/// without tokens are skipped. Reads no tokens.
 ///
 /// # Errors
-/// [`DataError::Setting`] if `sequence_length` is below 2 (a row of one token may have no target at
-/// all) or above 2^31; [`DataError::Amount`] if there is no token, if [`Remainder::Drop`] would
-/// leave no row, and for a document of 2^32 tokens or more.
+/// [`DataError::Setting`] if `sequence_length` is below 2 (a row of one token may have no target)
+/// or above 2^31; [`DataError::Amount`] if there is no token, if [`Remainder::Drop`] would leave no
+/// row, and for a document of 2^32 tokens or more.
 pub fn pack_documents(
     source: Arc<TokenSource>,
     documents: &[u32],
@@ -154,12 +154,12 @@ pub fn pack_documents(
     })
 }
 
-/// The lengths of the documents, read in the order in which they lie on disk.
+/// The lengths of the documents, read in the order on disk.
 fn document_lengths(source: &TokenSource, documents: &[u32]) -> Result<Vec<u32>> {
     let length = |&document: &u32| {
         let tokens = source.document_tokens(document);
         let cause =
-            || format!("document {document} has {tokens} tokens, and fewer than 2^32 are possible");
+            || format!("document {document} has {tokens} tokens, but the limit is 2^32 - 1");
         u32::try_from(tokens).map_err(|_| source.too_large(cause()))
     };
     documents.iter().map(length).collect()
@@ -172,10 +172,10 @@ impl PackedRows {
         self.rows
     }
 
-    /// Row `index`, its tokens read from the source.
+    /// Reads row `index` from the source.
     ///
     /// # Errors
-    /// [`DataError::Corpus`] names the file if a token is not in the vocabulary.
+    /// [`DataError::Corpus`] names the file if a token is outside the vocabulary.
     ///
     /// # Panics
     /// If `index` is not below [`len`](Self::len), as for a slice.
@@ -183,8 +183,8 @@ impl PackedRows {
         PackedRow::read(&self.source, self.index.row(index), self.sequence_length)
     }
 
-    /// The first rows, at least one of them. The documents of rows were put in random order, so
-    /// these are a sample of all for [`Packing::Concat`] and [`Packing::Greedy`].
+    /// Returns the first rows, at least one. Documents are in random order, so for
+    /// [`Packing::Concat`] and [`Packing::Greedy`] these are a random sample.
     pub fn first(&self, rows: usize) -> Self {
         let rows = rows.clamp(1, self.len());
         let tokens = (0..rows).map(|row| {
@@ -197,42 +197,42 @@ impl PackedRows {
         Self { rows, tokens, ..self.clone() }
     }
 
-    /// The rows in order. Those of [`Packing::Concat`] are one stream of tokens.
+    /// Iterates over the rows in order. With [`Packing::Concat`] they form one stream of tokens.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = Result<PackedRow>> + '_ {
         (0..self.len()).map(|index| self.row(index))
     }
 
-    /// Where the tokens are.
+    /// The source of the tokens.
     pub fn source(&self) -> &TokenSource {
         &self.source
     }
 
-    /// Tokens of a row.
+    /// Tokens per row.
     pub fn sequence_length(&self) -> usize {
         self.sequence_length
     }
 
-    /// How the rows were made.
+    /// How the rows were packed.
     pub fn packing(&self) -> Packing {
         self.packing
     }
 
-    /// Tokens of the documents that are in no row: the partial row left out by [`Remainder::Drop`].
+    /// Number of tokens in no row: the partial row dropped by [`Remainder::Drop`].
     pub fn dropped_tokens(&self) -> u64 {
         self.dropped_tokens
     }
 
-    /// Tokens that are not padding.
+    /// Number of tokens that are not padding.
     pub fn valid_tokens(&self) -> u64 {
         self.tokens
     }
 
-    /// The share of the rows' tokens that are not padding, in (0, 1].
-    pub fn utilisation(&self) -> f64 {
+    /// The fraction of the rows' tokens that are not padding, in (0, 1].
+    pub fn utilization(&self) -> f64 {
         self.tokens as f64 / (self.len() as u64 * self.sequence_length as u64) as f64
     }
 
-    /// Bytes of memory that describe the rows.
+    /// Bytes of memory for the row index.
     pub fn index_bytes(&self) -> usize {
         self.index.bytes()
     }

@@ -13,7 +13,7 @@ pub struct PackedRow {
     cu_seqlens: Vec<usize>,
     /// Tokens before the padding.
     valid: usize,
-    /// The token that follows the row, if the row's last document goes on elsewhere.
+    /// The token after the row, if the last document continues in another row.
     continuation: Option<u32>,
 }
 
@@ -32,7 +32,7 @@ impl PackedRow {
             let (offset, length) = (offset as usize, source.document_tokens(document));
             let end = length.min(offset + sequence_length - ids.len());
             if end < length {
-                // Only the last piece of a whole row is cut.
+                // Only the last piece of a full row can be cut.
                 source.read(document, offset..end + 1, &mut ids)?;
                 continuation = ids.pop();
             } else {
@@ -48,7 +48,7 @@ impl PackedRow {
         Ok(Self { ids, cu_seqlens, valid, continuation })
     }
 
-    /// The token ids; padding holds the end-of-document id.
+    /// The token ids; padding has the end-of-document id.
     pub fn ids(&self) -> &[u32] {
         &self.ids
     }

@@ -16,7 +16,7 @@ fn packed_by(packing: Packing, documents: &[Vec<u32>], sequence_length: usize) -
         .unwrap()
 }
 
-/// Documents whose tokens are all different, so that a token says where it comes from.
+/// Documents whose tokens are all different, so that a token identifies its position.
 fn distinct(lengths: &[usize]) -> Vec<Vec<u32>> {
     let mut next = EOS + 1;
     let mut take = |length: &usize| {
@@ -38,17 +38,17 @@ fn row(rows: &PackedRows, index: usize) -> (Vec<u32>, Vec<i32>, Vec<usize>) {
 }
 
 #[test]
-fn a_long_document_goes_on_in_the_next_row() {
+fn a_long_document_continues_in_the_next_row() {
     const X: i32 = IGNORE_INDEX;
     for &packing in Packing::ALL {
         let rows = packed_by(packing, &[vec![1, 2, 3, 4, 5, 6, 7, 8]], 4);
         assert_eq!(row(&rows, 0), (vec![1, 2, 3, 4], vec![2, 3, 4, 5], vec![0, 4]));
         assert_eq!(row(&rows, 1), (vec![5, 6, 7, 8], vec![6, 7, 8, EOS as i32], vec![0, 4]));
-        // The end alone has no target; the padding is a document of its own.
+        // The end of a document has no target; the padding is a separate document.
         assert_eq!(row(&rows, 2), (vec![EOS; 4], vec![X; 4], vec![0, 1, 4]));
         assert_eq!(rows.row(2).unwrap().valid_tokens(), 1);
         assert_eq!((rows.valid_tokens(), rows.dropped_tokens()), (9, 0));
-        assert_eq!(rows.utilisation(), 9.0 / 12.0);
+        assert_eq!(rows.utilization(), 9.0 / 12.0);
     }
 }
 
@@ -65,8 +65,8 @@ fn short_documents_share_a_row() {
 fn the_partial_row_is_dropped_for_training() {
     let rows = pack(&[(1..=9).collect()], EOS, &options(4, Remainder::Drop)).unwrap();
     assert_eq!(rows.len(), 2);
-    assert_eq!((rows.dropped_tokens(), rows.utilisation()), (2, 1.0));
-    // The target of the last token lies in the dropped row and is known all the same.
+    assert_eq!((rows.dropped_tokens(), rows.utilization()), (2, 1.0));
+    // The target of the last token is in the dropped row but still known.
     assert_eq!(row(&rows, 1).1, [6, 7, 8, 9]);
     assert_eq!(rows.sequence_length(), 4);
 }
@@ -84,21 +84,21 @@ fn whole_rows_are_neither_padded_nor_dropped() {
 }
 
 #[test]
-fn best_fit_fills_the_smallest_room_that_takes_a_document() {
-    // With their ends 7, 6, 4, 3, 2 and 2 tokens; rows of 10 hold 7 + 3, 6 + 4 and 2 + 2.
+fn best_fit_fills_the_smallest_sufficient_room() {
+    // Including ends: 7, 6, 4, 3, 2 and 2 tokens; rows of 10 hold 7 + 3, 6 + 4 and 2 + 2.
     let documents = distinct(&[6, 5, 3, 2, 1, 1]);
     let rows = packed_by(Packing::BestFit, &documents, 10);
     let borders: Vec<Vec<usize>> = all(&rows).iter().map(|row| row.cu_seqlens().to_vec()).collect();
     assert_eq!(borders, [vec![0, 7, 10], vec![0, 6, 10], vec![0, 2, 4, 10]]);
-    assert_eq!(rows.utilisation(), 0.8);
+    assert_eq!(rows.utilization(), 0.8);
 }
 
 #[test]
 fn a_greedy_row_ends_before_the_document_that_does_not_fit() {
     let documents = distinct(&[4, 4, 4, 4, 25]);
     let rows = packed_by(Packing::Greedy, &documents, 10);
-    // Two documents of five fill a row. The one of 26 begins a row wherever it comes, and its rest
-    // of 6 ends one.
+    // Two documents of five fill a row. The one of 26 always begins a row, and its remainder of 6
+    // ends one.
     let long = all(&rows).iter().position(|row| row.cu_seqlens() == [0, 10]).unwrap();
     assert_eq!(row(&rows, long + 1).2, [0, 10]);
     assert_eq!(row(&rows, long + 2).2, [0, 6, 10]);
@@ -166,7 +166,7 @@ proptest! {
         let dropped = rows.dropped_tokens() as usize;
         prop_assert_eq!(valid + dropped, total);
         prop_assert!(dropped < sequence_length && (drop || dropped == 0));
-        prop_assert_eq!(rows.utilisation(), valid as f64 / (rows.len() * sequence_length) as f64);
+        prop_assert_eq!(rows.utilization(), valid as f64 / (rows.len() * sequence_length) as f64);
 
         check_tokens(&documents, &rows)?;
         if packing != Packing::Concat {
@@ -182,8 +182,8 @@ proptest! {
     }
 }
 
-/// Every token is in one place, and the target of every token is the one that follows it in its
-/// document, whether the two lie in one row or not.
+/// Every token occurs once, and its target is the next token of its document, even if that is in a
+/// different row.
 fn check_tokens(documents: &[Vec<u32>], rows: &PackedRows) -> Result<(), TestCaseError> {
     let followers: HashMap<u32, u32> = documents
         .iter()
@@ -196,7 +196,7 @@ fn check_tokens(documents: &[Vec<u32>], rows: &PackedRows) -> Result<(), TestCas
         for (&id, label) in row.ids().iter().zip(row.labels()).take(row.valid_tokens()) {
             if id == EOS {
                 ends += 1;
-                prop_assert_eq!(label, IGNORE_INDEX, "nothing follows the end of a document");
+                prop_assert_eq!(label, IGNORE_INDEX, "the end of a document has no successor");
             } else {
                 prop_assert_eq!(label, followers[&id] as i32);
                 *seen.entry(id).or_insert(0) += 1;
@@ -230,7 +230,7 @@ fn check_tokens(documents: &[Vec<u32>], rows: &PackedRows) -> Result<(), TestCas
     Ok(())
 }
 
-/// A document that fits into a row is in one piece, and a longer one in as few as possible.
+/// A document that fits into a row is in one piece; a longer one is in as few pieces as possible.
 fn check_whole(rows: &PackedRows, documents: &[Vec<u32>]) -> Result<(), TestCaseError> {
     let length = rows.sequence_length();
     let pieces: usize = all(rows)
@@ -251,13 +251,13 @@ fn concat_uses_more_of_its_rows_than_best_fit_and_that_more_than_greedy() {
             .collect();
         let documents = distinct(&lengths);
         let [concat, best_fit, greedy] = [Packing::Concat, Packing::BestFit, Packing::Greedy]
-            .map(|packing| packed_by(packing, &documents, 512).utilisation());
+            .map(|packing| packed_by(packing, &documents, 512).utilization());
         assert!(concat >= best_fit && best_fit > greedy, "{concat} {best_fit} {greedy}");
         assert!(best_fit > 0.97, "{best_fit}");
     }
 }
 
-/// A corpus of two shards that holds these documents with their ends.
+/// A corpus of two shards with these documents and their ends.
 fn shards(directory: &std::path::Path, documents: &[Vec<u32>], token_type: TokenType) -> Corpus {
     for (name, part) in ["00000", "00001"].iter().zip(documents.chunks(documents.len().div_ceil(2)))
     {
@@ -273,7 +273,7 @@ fn shards(directory: &std::path::Path, documents: &[Vec<u32>], token_type: Token
 
 #[test]
 fn shards_pack_like_documents_in_memory() {
-    // Ascending tokens: the shards number these documents as their content does.
+    // Ascending tokens: the shards have the same document order as the content.
     let documents = distinct(&[3, 100, 7, 1, 20, 64, 5, 33, 2, 9]);
     for token_type in [TokenType::U16, TokenType::U32] {
         let directory = tempfile::tempdir().unwrap();

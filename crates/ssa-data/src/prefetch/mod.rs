@@ -1,4 +1,4 @@
-//! Reading batches ahead on a thread of its own.
+//! Prefetching batches on a separate thread.
 
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, sync_channel};
@@ -7,12 +7,11 @@ use std::thread::{self, JoinHandle};
 use crate::loader::{Batch, Loader};
 use crate::{DataError, Result};
 
-/// Serves the batches of a [`Loader`], each read before it is asked for as long as they are asked
-/// for in order.
+/// Prefetches the batches of a [`Loader`], as long as they are requested in order.
 ///
-/// Any index may be asked for at any time; the result is the same as the loader's own. After a jump
-/// (a resumed run, a step taken back) reading ahead starts anew from there. At most `depth` batches
-/// wait in memory, and one more is being read.
+/// Any index may be requested at any time; the result is the same as from the loader. After a jump
+/// (a resumed run, a rollback), prefetching restarts there. At most `depth` batches wait in memory
+/// while one more is being read.
 #[derive(Debug)]
 pub struct Prefetch {
     loader: Arc<Loader>,
@@ -20,18 +19,18 @@ pub struct Prefetch {
     ahead: Option<Ahead>,
 }
 
-/// A thread at work.
+/// A running thread.
 #[derive(Debug)]
 struct Ahead {
-    /// The batch that comes next out of the channel.
+    /// The next batch in the channel.
     next: u64,
-    /// There until the thread is told to end.
+    /// `None` after the thread was told to stop.
     batches: Option<Receiver<Result<Batch>>>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Prefetch {
-    /// Reads up to `depth` batches ahead, from the first one asked for on.
+    /// Creates a prefetcher that reads up to `depth` batches ahead of the last requested one.
     ///
     /// # Errors
     /// [`DataError::Setting`] if `depth` is 0.
@@ -47,11 +46,11 @@ impl Prefetch {
         &self.loader
     }
 
-    /// Batch `index`: waits only if it has not been read yet.
+    /// Returns batch `index`. Waits only if it has not been read yet.
     ///
     /// # Errors
-    /// What [`Loader::batch`] reports for this batch, and not before it is asked for; the same
-    /// batch may be asked for again. [`DataError::ReaderStopped`] if no thread can be started.
+    /// Same as [`Loader::batch`], reported when this batch is requested; it may be requested again.
+    /// [`DataError::ReaderStopped`] if no thread can be started.
     pub fn batch(&mut self, index: u64) -> Result<Batch> {
         let ahead = match self.ahead.take() {
             Some(ahead) if ahead.next == index => ahead,
@@ -74,7 +73,7 @@ impl Prefetch {
             loop {
                 let batch = loader.batch(index);
                 let failed = batch.is_err();
-                // Nobody listens any more: the run is over or has jumped.
+                // The receiver is gone: the run has ended or jumped.
                 if sender.send(batch).is_err() || failed {
                     return;
                 }
@@ -90,22 +89,21 @@ impl Prefetch {
 }
 
 impl Ahead {
-    /// The next batch. After an error the thread has ended, and so has this.
+    /// Receives the next batch. After an error the thread has ended, and so has this value.
     fn serve(mut self) -> Result<(Batch, Self)> {
         match self.batches.as_ref().map(Receiver::recv) {
             Some(Ok(batch)) => {
                 self.next = self.next.wrapping_add(1);
                 batch.map(|batch| (batch, self))
             }
-            // Nothing was sent, not even an error.
+            // The thread ended without sending anything.
             _ => Err(DataError::ReaderStopped {
                 cause: self.stop().unwrap_or("it stopped by itself".to_owned()),
             }),
         }
     }
 
-    /// Ends the thread, which notices when it has read the batch at hand; returns the message if it
-    /// panicked.
+    /// Stops the thread after its current batch; returns the panic message if it panicked.
     fn stop(&mut self) -> Option<String> {
         drop(self.batches.take());
         let panic = self.thread.take()?.join().err()?;
@@ -116,7 +114,7 @@ impl Ahead {
 
 impl Drop for Ahead {
     fn drop(&mut self) {
-        // A panic of a thread that nobody needs any more says nothing about the batches served.
+        // A panic at this point does not affect the batches already returned.
         self.stop();
     }
 }

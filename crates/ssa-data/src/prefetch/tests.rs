@@ -18,7 +18,7 @@ fn loader() -> Loader {
 #[test]
 fn batches_are_those_of_the_loader_in_any_order() {
     let mut prefetch = Prefetch::new(loader(), 2).unwrap();
-    // In order, again, back, far ahead, on from there, to the very end and around.
+    // In order, repeated, back, far ahead, onward, to the very end and wrapping around.
     for index in [0, 1, 2, 3, 3, 1, 2, 900, 901, 902, u64::MAX, 0, 1] {
         assert_eq!(prefetch.batch(index).unwrap(), loader().batch(index).unwrap(), "{index}");
     }
@@ -26,7 +26,7 @@ fn batches_are_those_of_the_loader_in_any_order() {
 }
 
 #[test]
-fn batches_wait_to_be_asked_for() {
+fn batches_are_prefetched_up_to_the_depth() {
     let mut prefetch = Prefetch::new(loader(), 4).unwrap();
     prefetch.batch(0).unwrap();
     let waiting = |prefetch: &Prefetch| {
@@ -38,7 +38,7 @@ fn batches_wait_to_be_asked_for() {
         found += waiting(&prefetch);
         thread::yield_now();
     }
-    assert!(found >= 5, "the thread goes on by itself, as far as the channel reaches");
+    assert!(found >= 5, "the thread continues until the channel is full");
 }
 
 #[test]
@@ -47,7 +47,7 @@ fn dropping_ends_the_thread() {
     prefetch.batch(0).unwrap();
     let held = Arc::downgrade(&prefetch.loader);
     drop(prefetch);
-    assert!(held.upgrade().is_none(), "joined, so nothing holds the rows any more");
+    assert!(held.upgrade().is_none(), "the thread was joined, so the rows are released");
 }
 
 #[test]
@@ -81,7 +81,7 @@ fn errors_come_with_their_batch_and_again() {
 }
 
 #[test]
-fn a_depth_of_nothing_is_refused() {
+fn a_depth_of_zero_is_refused() {
     let message = Prefetch::new(loader(), 0).unwrap_err().to_string();
     assert_eq!(message, "`depth` is 0, expected at least 1");
 }

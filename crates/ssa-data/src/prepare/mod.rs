@@ -1,22 +1,21 @@
-//! From files to shards: many threads, bounded memory, resumable.
+//! From files to shards: multi-threaded, with bounded memory, resumable.
 //!
 //! ```text
-//! reader thread   sources -> batches of undecoded records   (waits when too much is under way)
-//! worker threads  batch -> tokens of its documents, as stored
+//! reader thread   sources -> batches of undecoded records   (waits if too much is in flight)
+//! worker threads  batch -> encoded tokens of its documents
 //! caller          batches in order -> shards, manifest, progress
 //! ```
 //!
-//! The files depend on the inputs, the tokenizer and the settings alone, not on the number of
-//! threads or on interruptions: a document is never divided, a shard ends with the first document
-//! that fills it, and the file `preparation.json`, which is written anew after each shard, says
-//! where to continue and what had been read until then: a source that has changed since is an
-//! error.
+//! The output depends only on the inputs, the tokenizer and the settings, not on the number of
+//! threads or on interruptions. A document is never split, and a shard ends with the first document
+//! that fills it. The file `preparation.json`, rewritten after each shard, records where to resume
+//! and the checksums of what was read: a source that has changed since is an error.
 //!
-//! Memory: the records under way (32 MiB, and 2 MiB for each thread) with their tokens, or one
-//! larger document alone. A document of N bytes takes about 2 N to read, N more for the one read
-//! ahead, and 2 N (vocabularies up to 65,536) or 4 N as tokens of one byte each. A tokenizer needs
-//! about a hundred times the largest piece that it has to encode at once, which is at most 16 MiB:
-//! most tokenizers encode words, others whole documents.
+//! Memory: the records in flight (32 MiB, and 2 MiB per thread) with their tokens, or one larger
+//! document. A document of N bytes needs about 2 N to read, N more for the next one, and 2 N
+//! (vocabularies up to 65,536) or 4 N as tokens of one byte each. A tokenizer needs about a hundred
+//! times the size of the largest piece that it encodes, which is at most 16 MiB: most tokenizers
+//! encode words, others whole documents.
 
 mod output;
 mod pipeline;
@@ -31,71 +30,70 @@ use crate::shard::{Manifest, Part, PrepareSettings, SourceSum};
 use crate::{DataError, Result};
 use state::Position;
 
-/// Tokens of a shard unless asked for otherwise: 256 or 512 MB.
+/// Default number of tokens per shard: 256 or 512 MB.
 pub const SHARD_TOKENS: u64 = 1 << 27;
 
-/// How to prepare a corpus.
+/// Options for preparing a corpus.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PrepareOptions {
     /// How the inputs are read.
     pub input: InputOptions,
-    /// The directory for the shards.
+    /// The output directory.
     pub output: PathBuf,
-    /// Tokens after which a shard ends with the document, at least 1.
+    /// Number of tokens after which a shard ends with the current document, at least 1.
     pub shard_tokens: u64,
     /// This machine's part of the work.
     pub part: Part,
-    /// Threads that tokenize, at least 1.
+    /// Number of tokenizer threads, at least 1.
     pub threads: usize,
 }
 
-/// How far a preparation is.
+/// The progress of a preparation.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PrepareProgress {
-    /// Bytes of the files, as they are stored, whose documents are written, those of earlier runs
-    /// included.
+    /// Stored bytes of the input files whose documents are written, including earlier runs.
     pub bytes: u64,
-    /// Bytes of all files, as far as their sizes are known.
+    /// Stored bytes of all input files whose size is known.
     pub total_bytes: u64,
-    /// Bytes that earlier runs had done.
+    /// Bytes done by earlier runs.
     pub resumed_bytes: u64,
     /// Documents written.
     pub documents: u64,
     /// Tokens written.
     pub tokens: u64,
-    /// Whole shards.
+    /// Complete shards.
     pub shards: usize,
 }
 
-/// What a preparation has made.
+/// The result of a preparation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Prepared {
     /// The description of the shards.
     pub manifest: Manifest,
-    /// Shards that earlier runs had made: all of them if there was nothing left to do.
+    /// Number of shards from earlier runs: all of them if there was nothing left to do.
     pub shards_before: usize,
-    /// Files skipped below directories.
+    /// Files skipped in directories.
     pub skipped: Vec<PathBuf>,
 }
 
 /// Tokenizes the documents of `inputs` (see [`find_sources`]) into shards in `options.output`.
 ///
 /// Every document ends with the tokenizer's end-of-document token. Documents without text are
-/// counted and left out. With several parts, each machine takes whole files if there are at least
-/// as many files as parts, else every n-th document; all may write into one directory, or be copied
-/// together. The directory has to be new or empty but for them.
+/// counted and skipped. With several parts, each machine takes whole files if there are at least as
+/// many files as parts, else every n-th document. All parts may write to one directory, or be
+/// copied together later. The directory must be new, or empty except for other parts.
 ///
-/// An interrupted run is resumed by the same call: it continues after the last whole shard and
-/// gives the same files as one that was never interrupted. What had been read before must not have
-/// changed, which is found out by reading it once more. A run that fails at a bad document keeps
-/// its whole shards, too.
+/// The same call resumes an interrupted run: it continues after the last complete shard and gives
+/// the same files as an uninterrupted run. Inputs already read must not have changed, which is
+/// checked by reading them again. A run that fails at an invalid document also keeps its complete
+/// shards.
 ///
 /// # Errors
-/// [`DataError::Setting`] for a setting out of its range; what [`find_sources`],
-/// [`Source::records`] and [`Record::into_text`](crate::Record::into_text) report;
-/// [`DataError::Input`] for a document that the tokenizer refuses; [`DataError::Amount`] if there
-/// is no text; [`DataError::Output`] if the directory holds other files, or a corpus that was
-/// started otherwise; [`DataError::Corpus`] if another process writes there; [`DataError::File`].
+/// [`DataError::Setting`] for a setting out of range; errors of [`find_sources`],
+/// [`Source::records`] and [`Record::into_text`](crate::Record::into_text); [`DataError::Input`]
+/// for a document that the tokenizer refuses; [`DataError::Amount`] if there is no text;
+/// [`DataError::Output`] if the directory holds other files, or a corpus started with different
+/// settings; [`DataError::Corpus`] if another process writes to it; [`DataError::File`].
 pub fn prepare(
     inputs: &[PathBuf],
     tokenizer: &Tokenizer,
@@ -104,7 +102,7 @@ pub fn prepare(
 ) -> Result<Prepared> {
     check(options)?;
     let mut found = find_sources(inputs, &options.input)?;
-    // The output of an earlier run can lie below an input.
+    // The output of an earlier run can be inside an input directory.
     found.sources.retain(|source| !source.is_below(&options.output));
     let work = Work::deal(found.sources, options.part);
     let begun = state::begin(&work, tokenizer, options)?;
@@ -124,7 +122,7 @@ fn check(options: &PrepareOptions) -> Result<()> {
     if options.shard_tokens == 0 {
         return Err(DataError::setting("shard_tokens", "at least 1", 0));
     }
-    // A token covers at least one byte, so that lengths of documents fit the 31 bits of an index.
+    // A token covers at least one byte, so document lengths fit the 31 bits of an index.
     if options.input.max_document_bytes >= i32::MAX as u64 {
         let actual = options.input.max_document_bytes;
         return Err(DataError::setting("max_document_bytes", "below 2147483647", actual));
@@ -136,8 +134,7 @@ fn check(options: &PrepareOptions) -> Result<()> {
 #[derive(Debug)]
 struct Work {
     sources: Vec<Source>,
-    /// None: every record. Else those whose number, counted on from the number of the source, is
-    /// the part's turn.
+    /// `None`: every record. Otherwise every n-th record, with an offset by source number.
     every: Option<Part>,
 }
 
@@ -173,7 +170,7 @@ impl Work {
         self.sources.iter().map(sum).collect()
     }
 
-    /// Bytes of the sources before one.
+    /// Total bytes of the sources before `source`.
     fn bytes_before(&self, source: usize) -> u64 {
         self.sources[..source].iter().filter_map(Source::bytes).sum()
     }

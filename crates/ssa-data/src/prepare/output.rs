@@ -9,7 +9,7 @@ use crate::file_sum::FileSum;
 use crate::shard::{Manifest, Part, ShardFiles, ShardSum, ShardWriter, TokenType};
 use crate::{DataError, Result};
 
-/// Makes all shards that are still missing; returns the complete manifest.
+/// Writes all missing shards; returns the complete manifest.
 pub(super) fn write(
     work: &Work,
     preparation: Preparation,
@@ -43,7 +43,7 @@ struct Output<'a> {
     preparation: Preparation,
     /// The shard being written; `None` between two.
     shard: Option<ShardWriter>,
-    /// Bytes of text in that shard.
+    /// Bytes of text in the current shard.
     text_bytes: u64,
     progress: PrepareProgress,
 }
@@ -61,7 +61,7 @@ impl Output<'_> {
                 self.push(document, bytes, &batch.read_sums)?;
             }
         }
-        // Only now: a shard that ended in this batch must not speak of sources after its end.
+        // Only now: a shard that ended in this batch must not include sources after its end.
         for (source, sum) in &batch.read_sums {
             self.preparation.manifest.sources[*source].sha256 = Some(sum.sha256.clone());
         }
@@ -113,7 +113,7 @@ impl Output<'_> {
         Ok(())
     }
 
-    /// Ends the shard, if there is one.
+    /// Ends the current shard, if there is one.
     fn end_shard(&mut self) -> Result<()> {
         if let Some(shard) = self.shard.take() {
             let shards = &mut self.preparation.manifest.shards;
@@ -129,7 +129,7 @@ impl Output<'_> {
 
     fn finish(mut self) -> Result<Manifest> {
         self.end_shard()?;
-        // With many parts, one may well have got nothing.
+        // With many parts, one may have no documents.
         if self.preparation.manifest.shards.is_empty() && self.options.part == Part::WHOLE {
             return Err(DataError::no_text());
         }

@@ -14,11 +14,11 @@ use crate::input::{InputOptions, ReadSum, Record};
 use crate::shard::{TokenType, encode_tokens};
 use crate::{DataError, Result};
 
-/// Bytes of records after which a batch ends: large enough that handing it over costs nothing,
-/// small enough that all threads have work.
+/// Bytes of records after which a batch ends: large enough to amortize the hand-over, small enough
+/// to keep all threads busy.
 const BATCH_BYTES: usize = 1 << 18;
-/// Bytes of records under way at least, and for each thread. A single record may be larger, and is
-/// then alone under way.
+/// Bytes of records in flight: a fixed part, and a part per thread. A larger record is in flight
+/// alone.
 const MIN_BYTES_UNDER_WAY: usize = 1 << 25;
 const BYTES_UNDER_WAY_PER_THREAD: usize = 8 * BATCH_BYTES;
 
@@ -26,28 +26,28 @@ const BYTES_UNDER_WAY_PER_THREAD: usize = 8 * BATCH_BYTES;
 #[derive(Default)]
 pub(super) struct EncodedBatch {
     pub(super) documents: Vec<EncodedDocument>,
-    /// Their tokens as they are stored.
+    /// Their encoded tokens.
     pub(super) bytes: Vec<u8>,
-    /// How far the files are read after these records.
+    /// Bytes of the files read after these records.
     pub(super) read: u64,
-    /// What had been read of the sources of these records, and of those read without any.
+    /// Checksums of what was read of the sources of these records, and of sources without records.
     pub(super) read_sums: ReadSums,
-    /// What is wrong with the record that follows these.
+    /// The error of the next record, if it is invalid.
     fault: Option<DataError>,
 }
 
-/// What has been read of sources, by their numbers.
+/// Checksums of what was read, by source number.
 type ReadSums = Vec<(usize, FileSum)>;
 
-/// What became of one record.
+/// The result of one record.
 pub(super) struct EncodedDocument {
     pub(super) position: Position,
-    /// Number of its tokens: 0 if it has no text.
+    /// Number of tokens; 0 without text.
     pub(super) tokens: u32,
     pub(super) text_bytes: u64,
 }
 
-/// Records on their way to a worker, and where its answer is expected.
+/// Records for a worker, and the channel for its result.
 struct Task {
     records: Vec<(Position, Record)>,
     answer: Sender<EncodedBatch>,
@@ -55,14 +55,14 @@ struct Task {
     read_sums: ReadSums,
 }
 
-/// A batch under way, in order.
+/// A batch in flight, in order.
 struct Ticket {
     answer: Receiver<EncodedBatch>,
     bytes: usize,
 }
 
-/// Reads and tokenizes all records from `start` on, and gives them to `consume` in order. `read` is
-/// what had been read of the source at `start`.
+/// Reads and tokenizes all records from `start` on, and passes them to `consume` in order. `read`
+/// is the checksum of the part of the source before `start`.
 pub(super) fn run(
     work: &Work,
     start: Position,
@@ -82,10 +82,10 @@ pub(super) fn run(
         for _ in 0..options.threads {
             scope.spawn(|| serve(&task_queue, tokenizer, &options.input, &budget));
         }
-        // However this ends, the others must not wait for room any more.
+        // Unblocks the reader on every exit path.
         let _close = CloseOnDrop(&budget);
         ticket_queue.into_iter().try_for_each(|Ticket { answer, bytes }| {
-            // No answer: a worker panicked, which the scope passes on.
+            // No result: a worker panicked, which the scope propagates.
             let mut batch = answer.recv().unwrap_or_default();
             let fault = batch.fault.take();
             consume(batch)?;
@@ -117,7 +117,7 @@ impl Reader<'_> {
                 // The consumer has stopped.
                 Ok(false) => return,
                 Err(error) => {
-                    // Whole shards made of what lies before the fault are kept.
+                    // Complete shards before the error are kept.
                     if self.send(&mut batch, &read) {
                         let (answer, ticket) = mpsc::channel();
                         let read = read.load(Ordering::Relaxed);
@@ -132,7 +132,7 @@ impl Reader<'_> {
         self.send(&mut batch, &read);
     }
 
-    /// Reads a source from a record on; false if nobody wants more.
+    /// Reads a source starting at a record; returns false if the consumer has stopped.
     fn read_source(
         &self,
         number: usize,
@@ -149,7 +149,7 @@ impl Reader<'_> {
             }
             batch.bytes += record.bytes();
             batch.records.push((position, record));
-            // What follows the last shard is kept back till its source is known to be the same.
+            // Documents after the last shard are held back until the source is verified.
             if batch.bytes >= BATCH_BYTES && sum.is_verified() {
                 batch.note(number, source.can_change().then(|| sum.so_far()));
                 if !self.send(batch, sum.total()) {
@@ -161,7 +161,7 @@ impl Reader<'_> {
         Ok(true)
     }
 
-    /// Sends a batch, once there is room for it; false if nobody wants more.
+    /// Sends a batch once there is room; returns false if the consumer has stopped.
     fn send(&self, batch: &mut Batch, read: &AtomicU64) -> bool {
         let Batch { records, bytes, read_sums } = std::mem::take(batch);
         if records.is_empty() && read_sums.is_empty() {
@@ -198,8 +198,7 @@ fn serve(
 ) {
     let mut encoder = tokenizer.encoder();
     loop {
-        // The lock is held while waiting: the next worker in line waits for the lock instead of for
-        // a task.
+        // The lock is held while waiting: other workers wait for the lock instead of a task.
         let task = tasks.lock().unwrap_or_else(PoisonError::into_inner).recv();
         let Ok(Task { records, answer, read, read_sums }) = task else {
             return;
@@ -212,7 +211,7 @@ fn serve(
     }
 }
 
-/// Encodes records up to the first that is faulty.
+/// Encodes records up to the first invalid one.
 fn encode(
     records: Vec<(Position, Record)>,
     encoder: &mut Encoder<'_>,
@@ -234,8 +233,8 @@ fn encode(
     batch
 }
 
-/// Appends the tokens of a record as they are stored, with one end of document; returns how many
-/// they are, and the bytes of its text.
+/// Appends the encoded tokens of a record, with one end-of-document token; returns the number of
+/// tokens and the bytes of text.
 fn append(
     record: Record,
     encoder: &mut Encoder<'_>,
@@ -265,16 +264,16 @@ fn append(
             }
             error => error,
         })?;
-    // A chat template may have written the end already.
+    // A chat template may already have added the end.
     if last != Some(tokenizer.eos()) {
         encode_tokens(&[tokenizer.eos()], token_type, bytes)?;
     }
-    // Fewer than 2^31, as a document has fewer bytes.
+    // Fewer than 2^31, like the bytes of a document.
     let tokens = ((bytes.len() - start) / token_type.bytes()) as u32;
     Ok((tokens, text.len() as u64))
 }
 
-/// Bounds the bytes under way from the reader to the consumer.
+/// Limits the bytes in flight between the reader and the consumer.
 struct Budget {
     state: Mutex<BudgetState>,
     changed: Condvar,
@@ -292,7 +291,8 @@ impl Budget {
         Self { state: Mutex::default(), changed: Condvar::new(), limit }
     }
 
-    /// Waits until there is room, or nothing else is under way; false if the budget is closed.
+    /// Waits until there is room or nothing else is in flight; returns false if the budget is
+    /// closed.
     fn take(&self, bytes: usize) -> bool {
         let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let full = |state: &mut BudgetState| {

@@ -1,4 +1,4 @@
-//! What a preparation keeps on the disk to continue with.
+//! The on-disk state of a preparation, for resuming.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -15,9 +15,9 @@ use crate::input::entries;
 use crate::shard::{Manifest, ManifestCheck, Part, PartFiles, PrepareSettings, SourceSum};
 use crate::{DataError, Result};
 
-const CONTINUE_HINT: &str = "give the same again to continue, or choose another output directory";
+const CONTINUE_HINT: &str = "use the same settings to resume, or choose another output directory";
 
-/// A place in the sources.
+/// A position in the sources.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Position {
@@ -27,17 +27,17 @@ pub(super) struct Position {
     pub(super) record: u64,
 }
 
-/// The state of a preparation after its last whole shard: `preparation.json`, which becomes
+/// The state of a preparation after its last complete shard: `preparation.json`, which becomes
 /// `manifest.json`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Preparation {
-    /// The first record that is in no whole shard.
+    /// The first record that is not in a complete shard.
     pub(super) resume_at: Position,
-    /// What had been read of its source by then, if the source can change.
+    /// The checksum of its source up to there, if the source can change.
     pub(super) read: Option<FileSum>,
     pub(super) manifest: Manifest,
-    /// Checksum of all the rest.
+    /// Checksum of the other fields.
     sha256: String,
 }
 
@@ -56,7 +56,7 @@ impl Preparation {
         let state: Self = serde_json::from_slice(&bytes)
             .map_err(|error| damaged(format!("not the state of a preparation: {error}")))?;
         if state.sum().ok().as_ref() != Some(&state.sha256) {
-            return Err(damaged("its checksum is wrong: it has been changed".to_owned()));
+            return Err(damaged("wrong checksum: the file was modified".to_owned()));
         }
         Ok(state)
     }
@@ -73,7 +73,7 @@ impl Preparation {
         Ok(Sha256::of(json).to_string())
     }
 
-    /// Writes the manifest in place of the state.
+    /// Replaces the state by the manifest.
     pub(super) fn complete(self, directory: &Path) -> Result<Manifest> {
         self.manifest.write(directory)?;
         ssa_files::remove_file(&directory.join(self.manifest.part().preparation_name()))?;
@@ -81,7 +81,7 @@ impl Preparation {
     }
 }
 
-/// A preparation that this process alone may write.
+/// A preparation that is locked by this process.
 pub(super) struct Begun {
     pub(super) preparation: Preparation,
     /// Whether there is nothing left to do.
@@ -89,7 +89,7 @@ pub(super) struct Begun {
     _lock: PartLock,
 }
 
-/// Takes hold of the output directory and finds out where to continue.
+/// Locks the output directory and determines where to resume.
 pub(super) fn begin(work: &Work, tokenizer: &Tokenizer, options: &PrepareOptions) -> Result<Begun> {
     let directory = &options.output;
     ssa_files::create_directories(directory)?;
@@ -113,7 +113,7 @@ pub(super) fn begin(work: &Work, tokenizer: &Tokenizer, options: &PrepareOptions
         return Ok(Begun { preparation, complete: true, _lock });
     }
     let begun = if state.exists() { Some(Preparation::read(&state)?) } else { None };
-    // A preparation without a whole shard has nothing to continue with.
+    // A preparation without a complete shard has nothing to resume.
     if let Some(mut preparation) = begun.filter(|begun| !begun.manifest.shards.is_empty()) {
         compare(&state, &preparation, &fresh)?;
         compare_sums(&state, work, &preparation, options.threads)?;
@@ -125,12 +125,12 @@ pub(super) fn begin(work: &Work, tokenizer: &Tokenizer, options: &PrepareOptions
     }
     let mut preparation = Preparation::new(Position::default(), fresh);
     preparation.write(directory)?;
-    // Tokens are worth nothing without their tokenizer.
+    // Tokens are useless without their tokenizer.
     tokenizer.copy_to(directory)?;
     Ok(Begun { preparation, complete: false, _lock })
 }
 
-/// Refuses a directory with files that are not of this corpus.
+/// Refuses a directory with files of other corpora.
 fn refuse_other_files(directory: &Path, part: Part, begun: bool) -> Result<()> {
     let exists = |path: PathBuf| {
         let hint = "choose another directory, or move the file away";
@@ -147,7 +147,7 @@ fn refuse_other_files(directory: &Path, part: Part, begun: bool) -> Result<()> {
     }
     let found = entries(directory)?;
     let has = |path: &Path, wanted: &str| path.extension().is_some_and(|found| found == wanted);
-    // Shards of other parts lie here by right, those of this part if it was begun.
+    // Shards of other parts are allowed, and those of this part if it was started.
     let is_foreign =
         |path: &&PathBuf| has(path, "idx") && !(ours(path) && (begun || part != Part::WHOLE));
     if let Some(path) = found.iter().find(is_foreign) {
@@ -177,7 +177,7 @@ fn changed(path: &Path, before: &str, now: &str) -> DataError {
     }
 }
 
-/// Checks that a preparation was started as this one would be.
+/// Checks that a preparation was started with the same settings and inputs.
 fn compare(path: &Path, begun: &Preparation, now: &Manifest) -> Result<()> {
     let Preparation { resume_at, manifest: begun, .. } = begun;
     if begun.tokenizer != now.tokenizer {
@@ -194,8 +194,7 @@ fn compare(path: &Path, begun: &Preparation, now: &Manifest) -> Result<()> {
         Some(SourceSum { name, bytes: None, .. }) => name.clone(),
         Some(SourceSum { name, bytes: Some(bytes), .. }) => format!("{name} ({bytes} bytes)"),
     };
-    // Of what is not read yet, only the names matter: a file that was damaged may have been
-    // corrected.
+    // For sources not read yet only the names must match: a corrupt file may have been fixed.
     let read = resume_at.source.saturating_add(usize::from(resume_at.record > 0));
     for number in 0..begun.sources.len().max(now.sources.len()) {
         let (before, after) = (begun.sources.get(number), now.sources.get(number));
@@ -208,7 +207,7 @@ fn compare(path: &Path, begun: &Preparation, now: &Manifest) -> Result<()> {
     Ok(())
 }
 
-/// Checks that the sources that were read to their ends still hold the same, on several threads.
+/// Checks on several threads that completely read sources have not changed.
 fn compare_sums(path: &Path, work: &Work, begun: &Preparation, threads: usize) -> Result<()> {
     let sums = begun.manifest.sources.iter().take(begun.resume_at.source);
     let read: Vec<_> = work
@@ -244,7 +243,7 @@ fn compare_sums(path: &Path, work: &Work, begun: &Preparation, threads: usize) -
 }
 
 impl PrepareSettings {
-    /// The first setting that differs, as it is here and as it is there.
+    /// The first setting that differs, with both values.
     fn difference(&self, other: &Self) -> Option<(String, String)> {
         let quoted = |field: &Option<String>| {
             field.as_ref().map_or_else(|| "nothing".to_owned(), |field| format!("`{field}`"))
@@ -268,7 +267,7 @@ impl PrepareSettings {
     }
 }
 
-/// The right to write a part of a corpus, until it is dropped or the process ends.
+/// The lock of a part of a corpus, held until it is dropped or the process ends.
 struct PartLock(Lock);
 
 impl PartLock {
@@ -278,7 +277,7 @@ impl PartLock {
             Ok(lock) => Ok(Self(lock)),
             Err(LockError::Held { .. }) => Err(DataError::Corpus {
                 path: directory.to_owned(),
-                cause: "another `ssa data prepare` is writing here".to_owned(),
+                cause: "another `ssa data prepare` is writing to this directory".to_owned(),
                 hint: "wait for it, or choose another output directory",
             }),
             Err(LockError::File(error)) => Err(error.into()),
@@ -288,7 +287,7 @@ impl PartLock {
 
 impl Drop for PartLock {
     fn drop(&mut self) {
-        // A corpus is complete without it, and a file that stays does no harm.
+        // A corpus is complete without the file, and a leftover file does no harm.
         let _ = ssa_files::remove_file(self.0.path());
     }
 }

@@ -14,7 +14,7 @@ use crate::input::Format;
 use crate::shard::Corpus;
 use crate::snapshot::snapshot;
 
-/// Small shards, so that there are several.
+/// Options with small shards, so that there are several.
 pub(crate) fn options(output: &Path) -> PrepareOptions {
     PrepareOptions {
         input: InputOptions::default(),
@@ -25,7 +25,7 @@ pub(crate) fn options(output: &Path) -> PrepareOptions {
     }
 }
 
-/// Prepares texts, one to a line, beside the output.
+/// Prepares texts, one per line, next to the output.
 pub(crate) fn prepare_lines(texts: &[&str], options: &PrepareOptions) -> Result<Prepared> {
     let input = options.output.with_extension("jsonl");
     let lines: String =
@@ -144,10 +144,11 @@ fn an_interrupted_run_ends_like_a_straight_one() {
             let mut stop = stop;
             prepare(std::slice::from_ref(&input), &Tokenizer::Bytes, &broken, &mut stop)
         }));
-        assert!(killed.is_err());
-        // A process that is really killed leaves this behind.
+        let panic = killed.err().unwrap();
+        assert_eq!(panic.downcast_ref::<&str>(), Some(&"killed"));
+        // A killed process leaves this file behind.
         fs::write(broken.output.join(".ssa-partial-0123456789ab"), "x").unwrap();
-        // And this is a file of the user.
+        // This is a file of the user.
         fs::write(broken.output.join("00000.bin.partial"), "mine").unwrap();
         let error = Manifest::read(&broken.output).unwrap_err().to_string();
         assert!(
@@ -176,7 +177,7 @@ fn an_interrupted_run_ends_like_a_straight_one() {
     fs::remove_file(mine).unwrap();
     assert!(files(&straight.output) == files(&broken.output));
 
-    // Ended between its last two steps, a run leaves its state, too.
+    // A run that ends between its last two steps also leaves its state.
     fs::write(broken.output.join("preparation.json"), "").unwrap();
     let again = run(&[&input], &broken).unwrap();
     assert_eq!(again.shards_before, 16, "nothing is left to do");
@@ -270,7 +271,7 @@ fn another_preparation_is_never_mixed_in() {
     let error = message(&[&at("a.txt")], &options);
     assert!(error.starts_with(&format!("{begun}{}", at("b.jsonl").display())), "{error}");
     assert!(
-        error.contains("not the end of the inputs\nhint: give the same again to continue"),
+        error.contains("not the end of the inputs\nhint: use the same settings to resume"),
         "{error}"
     );
     let other = PrepareOptions { shard_tokens: 7, ..options.clone() };
@@ -304,7 +305,7 @@ fn another_preparation_is_never_mixed_in() {
 }
 
 #[test]
-fn a_shard_that_changed_since_is_not_built_upon() {
+fn a_changed_shard_is_not_resumed() {
     let folder = tempfile::tempdir().unwrap();
     let output = folder.path().join("out");
     let input = folder.path().join("a.jsonl");
@@ -332,12 +333,12 @@ fn two_processes_do_not_write_one_corpus() {
                 .get_or_insert_with(|| run(&[&input], &options(&output)).unwrap_err().to_string());
         });
     assert_eq!(first.unwrap().manifest.documents(), 1);
-    assert!(refused.unwrap().contains("another `ssa data prepare` is writing here"));
-    assert_eq!(files(&output).len(), 4, "the lock is gone");
+    assert!(refused.unwrap().contains("another `ssa data prepare` is writing to this directory"));
+    assert_eq!(files(&output).len(), 4, "the lock file was removed");
 }
 
 #[test]
-fn the_output_may_lie_in_the_input() {
+fn the_output_may_be_inside_the_input() {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("a.txt"), "a").unwrap();
     let options = options(&folder.path().join("out"));
@@ -355,7 +356,7 @@ fn settings_and_texts_out_of_range_are_named() {
     };
     assert!(message(&["", ""], &options).contains("the documents hold no text"));
     let later = prepare_lines(&["later"], &options).unwrap();
-    assert_eq!(later.manifest.documents(), 1, "nothing was lost, so nothing stands in the way");
+    assert_eq!(later.manifest.documents(), 1, "a failed run does not block the next");
     let zero = PrepareOptions { threads: 0, ..options.clone() };
     assert_eq!(message(&["a"], &zero), "`threads` is 0, expected at least 1");
     let zero = PrepareOptions { shard_tokens: 0, ..options.clone() };
@@ -446,7 +447,7 @@ fn a_long_line_and_the_standard_formats_pass_through() {
 }
 
 #[test]
-fn another_content_of_the_same_size_is_noticed() {
+fn changed_content_of_the_same_size_is_detected() {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name);
     // Finished.
@@ -496,13 +497,13 @@ fn a_state_that_was_changed_is_refused() {
         assert!(original.contains(before), "{original}");
         fs::write(&state, original.replace(before, after)).unwrap();
         let error = run(&[&at("a.jsonl")], &options).unwrap_err().to_string();
-        let expected = format!("{}: its checksum is wrong", state.display());
+        let expected = format!("{}: wrong checksum", state.display());
         assert!(error.starts_with(&expected), "{error}");
     }
 }
 
 #[test]
-fn only_a_new_or_empty_directory_is_taken() {
+fn only_a_new_or_empty_directory_is_used() {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name);
     fs::write(at("a.txt"), "a").unwrap();
@@ -521,7 +522,7 @@ fn only_a_new_or_empty_directory_is_taken() {
 }
 
 #[test]
-fn another_tokenizer_is_told_in_words() {
+fn a_different_tokenizer_is_described() {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name);
     fs::write(at("a.txt"), "a").unwrap();
@@ -565,7 +566,7 @@ fn a_document_has_one_end_and_its_bytes_are_those_of_the_text() {
     let manifest = prepare(&[at("c.jsonl")], &tokenizer, &options, &mut |_| ()).unwrap().manifest;
     let corpus = Corpus::open(&at("out")).unwrap();
     assert_eq!(corpus.document(0).unwrap(), [1, 0, 2, 0]);
-    // The circled digit has three bytes, and becomes one when it is normalized.
+    // The circled digit has three bytes and is normalized to one.
     assert_eq!((manifest.text_bytes(), corpus.text_bytes(0)), (12, Some(12)));
     let source = crate::token_source::TokenSource::shards(corpus, 3, 0);
     assert_eq!(source.bytes_per_target(&[0], &tokenizer, 99).unwrap(), 4.0);

@@ -7,7 +7,7 @@ use super::part::PartFiles;
 use super::reader::pair;
 use crate::{DataError, Result};
 
-/// The documents of all shards of a directory, or of one pair of files, numbered from 0.
+/// The documents of all shards in a directory, or of one pair of files, numbered from 0.
 #[derive(Debug)]
 pub struct Corpus {
     path: PathBuf,
@@ -17,8 +17,8 @@ pub struct Corpus {
 }
 
 impl Corpus {
-    /// Whether a path names a corpus and not text: a directory with shards, or with the unfinished
-    /// preparation of some, or one pair of files. Errors are left to [`open`](Self::open).
+    /// Whether a path is a corpus and not text: a directory with shards or an unfinished
+    /// preparation, or one pair of files. [`open`](Self::open) reports errors.
     pub fn is_at(path: &Path) -> bool {
         if !path.is_dir() {
             let (bin, idx) = pair(path);
@@ -28,12 +28,12 @@ impl Corpus {
         unfinished || indices(path).is_ok_and(|indices| !indices.is_empty())
     }
 
-    /// Opens a directory with shards (in the order of their names), or one pair named by either of
-    /// its files or by their common path without extension.
+    /// Opens a directory of shards (sorted by name), or one pair given by either of its files or by
+    /// their common path without extension.
     ///
     /// # Errors
-    /// What [`ShardReader::open`] reports; [`DataError::Corpus`] for a directory without an index;
-    /// [`DataError::Missing`] if there is nothing of this name.
+    /// Errors of [`ShardReader::open`]; [`DataError::Corpus`] for a directory without an index;
+    /// [`DataError::Missing`] if the path does not exist.
     pub fn open(path: &Path) -> Result<Self> {
         let (bin, idx) = pair(path);
         if !path.exists() && !bin.exists() && !idx.exists() {
@@ -52,12 +52,12 @@ impl Corpus {
         Ok(Self { path: path.to_owned(), shards, starts })
     }
 
-    /// What was opened.
+    /// The path that was opened.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// The shards, in the order of their names.
+    /// The shards, sorted by name.
     pub fn shards(&self) -> &[ShardReader] {
         &self.shards
     }
@@ -72,7 +72,7 @@ impl Corpus {
         self.shards.iter().map(ShardReader::tokens).sum()
     }
 
-    /// The tokens of a document, its end-of-document token included if the corpus has them.
+    /// The tokens of a document, including its end-of-document token if the corpus has them.
     ///
     /// # Errors
     /// As [`ShardReader::read`].
@@ -84,7 +84,7 @@ impl Corpus {
         shard.document(document)
     }
 
-    /// Number of tokens of a document, without touching them.
+    /// Number of tokens of a document, without reading them.
     ///
     /// # Panics
     /// If `document` is not below [`documents`](Self::documents).
@@ -93,13 +93,13 @@ impl Corpus {
         shard.document_tokens(document)
     }
 
-    /// Bytes of the text of a document, if the shard was made with it.
+    /// Bytes of text of a document, if the shard records them.
     pub(crate) fn text_bytes(&self, document: usize) -> Option<u64> {
         let (shard, document) = self.shard_of(document);
         shard.text_bytes(document)
     }
 
-    /// The shard of a document and its number there.
+    /// The shard of a document and its number in the shard.
     ///
     /// # Panics
     /// If `document` is not below [`documents`](Self::documents).
@@ -115,13 +115,13 @@ fn open_directory(directory: &Path) -> Result<Vec<ShardReader>> {
         return Err(DataError::Corpus {
             path: directory.to_owned(),
             cause: "no shard (.bin and .idx files) in this directory".to_owned(),
-            hint: "make some with `ssa data prepare`",
+            hint: "create shards with `ssa data prepare`",
         });
     }
     indices.iter().map(|path| ShardReader::open(path)).collect()
 }
 
-/// The index files of a directory, in the order of their names.
+/// The index files of a directory, sorted by name.
 pub(super) fn indices(directory: &Path) -> Result<Vec<PathBuf>> {
     let unreadable = |source| DataError::Read { path: directory.to_owned(), source };
     let mut indices = Vec::new();

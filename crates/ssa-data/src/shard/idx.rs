@@ -1,4 +1,4 @@
-//! The index of a shard, as Megatron-LM defines it. All numbers are little-endian.
+//! The index of a shard in the format of Megatron-LM. All numbers are little-endian.
 //!
 //! ```text
 //! "MMIDIDX\0\0"             9 bytes
@@ -9,11 +9,10 @@
 //! lengths                   i32 x S         tokens of each sequence
 //! pointers                  i64 x S         its first byte in the .bin file
 //! documents                 i64 x (D + 1)   its first sequence; the last border is S
-//! modes                     i8 x S          optional, for other kinds of data than text; ignored
+//! modes                     i8 x S          optional, for data other than text; ignored
 //! ```
 //!
-//! A document may be several sequences (sentences). Sequences lie one behind the other in the
-//! `.bin` file.
+//! A document may have several sequences (sentences). Sequences are contiguous in the `.bin` file.
 
 use std::fs::File;
 use std::io::{self, BufReader, Read, Write};
@@ -34,7 +33,7 @@ const BUFFER: usize = 1 << 16;
 pub enum TokenType {
     /// 16 bits.
     U16,
-    /// 32 bits. Megatron reads them as signed, so ids stay below 2^31.
+    /// 32 bits. Megatron reads them as signed, so ids are below 2^31.
     U32,
 }
 
@@ -64,7 +63,7 @@ impl TokenType {
             8 => Ok(Self::U16),
             4 => Ok(Self::U32),
             _ => Err(format!(
-                "its tokens have type {code}, and only types 8 (16 bits) and 4 (32 bits) are text"
+                "its tokens have type {code}, but only types 8 (16 bits) and 4 (32 bits) are text"
             )),
         }
     }
@@ -91,7 +90,7 @@ impl From<io::Error> for Failure {
 }
 
 impl Index {
-    /// Reads and checks an index. Of its numbers, 8 bytes for each document stay in memory.
+    /// Reads and checks an index. Keeps 8 bytes per document in memory.
     pub(super) fn open(path: &Path) -> Result<Self> {
         let file = ssa_files::open(path).map_err(|source| DataError::from_open(path, source))?;
         Self::read(&file).map_err(|failure| match failure {
@@ -108,12 +107,12 @@ impl Index {
             positioned::read_exact(file, &mut header, 0)?;
         }
         if &header[..9] != MAGIC {
-            return damaged("it is no Megatron index, which starts with MMIDIDX".to_owned());
+            return damaged("it is not a Megatron index, which starts with MMIDIDX".to_owned());
         }
         let version = u64_at(&header, 9);
         if version != VERSION {
             return damaged(format!(
-                "it is a Megatron index of version {version}, and only version 1 exists"
+                "it is a Megatron index of version {version}, but only version 1 is supported"
             ));
         }
         let token_type = TokenType::from_code(header[17]).map_err(Failure::Damaged)?;
@@ -128,7 +127,7 @@ impl Index {
         if length != expected && Some(length) != expected.checked_add(sequences) {
             return damaged(format!("it has {length} bytes where its header promises {expected}"));
         }
-        // The file is that long, so the counts fit in memory.
+        // The file has this length, so the counts fit in memory.
         let lengths = HEADER_BYTES as u64;
         let pointers = lengths + sequences * 4;
         let documents = pointers + sequences * 8;
@@ -236,7 +235,7 @@ fn u64_at(header: &[u8; HEADER_BYTES], at: usize) -> u64 {
     header[at..].first_chunk().map_or(0, |&bytes| u64::from_le_bytes(bytes))
 }
 
-/// Writes the index of documents of these lengths, one sequence each.
+/// Writes the index of documents with these lengths, one sequence each.
 pub(super) fn write_index(
     mut out: impl Write,
     token_type: TokenType,

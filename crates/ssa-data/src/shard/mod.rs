@@ -1,15 +1,15 @@
-//! Tokens on disk: Megatron `.bin`/`.idx` pairs and the manifest beside them.
+//! Tokens on disk: Megatron `.bin`/`.idx` pairs and their manifest.
 //!
 //! ```text
 //! DIR/00000.bin  00000.idx     tokens and borders of whole documents, any number of pairs
 //!     00000.bytes              bytes of text of each document
-//!     manifest.json            what they are: tokenizer, counts, checksums, sources
-//!     tokenizer.json           a copy of the tokenizer that made them
+//!     manifest.json            tokenizer, counts, checksums, sources
+//!     tokenizer.json           a copy of the tokenizer
 //! ```
 //!
-//! A pair that another program wrote needs no manifest. Opening a corpus costs a pass over its
-//! indices; tokens are read when they are asked for. Positioned reads, not a memory mapping: a file
-//! that shrinks or fails while it is in use is an error and not a signal.
+//! Pairs from other programs need no manifest. Opening a corpus reads its indices once; tokens are
+//! read on request. Shards use positioned reads instead of a memory mapping, so that a file that
+//! shrinks or fails while in use is an error, not a signal.
 
 mod corpus;
 mod idx;

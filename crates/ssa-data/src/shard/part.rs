@@ -1,5 +1,4 @@
-//! How the preparation of a corpus is divided over machines, and the names of the files that follow
-//! from it.
+//! How machines share the preparation of a corpus, and the resulting file names.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -22,10 +21,10 @@ pub struct Part {
 }
 
 impl Part {
-    /// The whole.
+    /// The whole corpus.
     pub const WHOLE: Self = Self { index: 1, count: 1 };
 
-    /// A part.
+    /// Creates a part.
     ///
     /// # Errors
     /// [`DataError::Setting`] unless `index` is from 1 to `count`.
@@ -38,24 +37,24 @@ impl Part {
         }
     }
 
-    /// The first part of the same whole that is not among these. It takes no longer than there are
-    /// parts present, whatever their count says.
+    /// The first part of the same corpus that is not in `present`. Its time depends on the number
+    /// of present parts, not on `count`.
     pub(crate) fn first_missing(self, present: &BTreeSet<Self>) -> Option<Self> {
         let parts = (1..=self.count).map(|index| Self { index, ..self });
         parts.take(present.len() + 1).find(|part| !present.contains(part))
     }
 
-    /// Whether the numbers can be those of a part.
+    /// Whether the index is within the count.
     pub(crate) fn is_valid(self) -> bool {
         (1..=self.count).contains(&self.index)
     }
 
-    /// The name of its manifest.
+    /// The file name of its manifest.
     pub fn manifest_name(self) -> String {
         self.name(MANIFEST) + ".json"
     }
 
-    /// The name of the file that keeps the state of its preparation.
+    /// The file name of its preparation state.
     pub(crate) fn preparation_name(self) -> String {
         self.name(PREPARATION) + ".json"
     }
@@ -68,7 +67,7 @@ impl Part {
         }
     }
 
-    /// Whether a file can be of this part, or of another part of the same whole.
+    /// Whether a file can belong to this part, or to another part of the same corpus.
     pub(crate) fn shares_directory_with(self, name: &str) -> bool {
         let shared = format!("-of-{:03}", self.count);
         if self == Self::WHOLE { !name.contains("-of-") } else { name.contains(&shared) }
@@ -82,7 +81,7 @@ impl Part {
     }
 }
 
-/// The manifests and unfinished preparations of a directory, by name.
+/// The manifests and unfinished preparations in a directory, sorted by name.
 pub(crate) struct PartFiles {
     pub(crate) manifests: Vec<PathBuf>,
     pub(crate) preparations: Vec<PathBuf>,

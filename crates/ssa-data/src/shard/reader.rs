@@ -9,16 +9,16 @@ use super::idx::{Index, TokenType};
 use super::{positioned, text_bytes};
 use crate::{DataError, Result};
 
-/// Bytes read by one system call: those of most documents, on the stack.
+/// Bytes of the read buffer on the stack: most documents need one system call.
 const BUFFER: usize = 1 << 14;
 
-/// A `.bin`/`.idx` pair, open for reading at random by many threads.
+/// An open `.bin`/`.idx` pair, for random access by many threads.
 #[derive(Debug)]
 pub struct ShardReader {
     bin_path: PathBuf,
     bin: File,
     index: Index,
-    /// Bytes of the text of each document, where they are known.
+    /// Bytes of text of each document, if known.
     text_bytes: Option<Vec<u32>>,
 }
 
@@ -27,8 +27,8 @@ impl ShardReader {
     ///
     /// # Errors
     /// [`DataError::Missing`] or [`DataError::Read`] if a file is missing or unreadable,
-    /// [`DataError::Corpus`] if the index is no whole Megatron index or the tokens are not as many
-    /// as it says (one file cut short, or the two files not of one pair).
+    /// [`DataError::Corpus`] if the index is not a complete Megatron index or does not match the
+    /// number of tokens (a truncated file, or files of different pairs).
     pub fn open(path: &Path) -> Result<Self> {
         let (bin_path, idx_path) = pair(path);
         let index = Index::open(&idx_path)?;
@@ -53,7 +53,7 @@ impl ShardReader {
         &self.bin_path
     }
 
-    /// Bytes of the text of a document, if they are known.
+    /// Bytes of text of a document, if known.
     pub(crate) fn text_bytes(&self, document: usize) -> Option<u64> {
         Some(u64::from(*self.text_bytes.as_ref()?.get(document)?))
     }
@@ -73,7 +73,7 @@ impl ShardReader {
         self.index.tokens()
     }
 
-    /// The tokens of a document, its end-of-document token included if the corpus has them.
+    /// The tokens of a document, including its end-of-document token if the corpus has them.
     ///
     /// # Errors
     /// As [`read`](Self::read).
@@ -121,14 +121,14 @@ impl ShardReader {
     fn failure(&self, source: Error) -> DataError {
         match source.kind() {
             ErrorKind::UnexpectedEof => {
-                let cause = "it has become shorter while it was in use";
+                let cause = "it was truncated while in use";
                 DataError::damaged_shard(&self.bin_path, cause)
             }
             _ => DataError::Read { path: self.bin_path.clone(), source },
         }
     }
 
-    /// Number of tokens of a document, without touching them.
+    /// Number of tokens of a document, without reading them.
     ///
     /// # Panics
     /// If `document` is not below [`documents`](Self::documents).
@@ -138,8 +138,8 @@ impl ShardReader {
     }
 }
 
-/// The two files of a pair, named by either or by what they share. Only the two extensions are
-/// taken off: the shared part may have dots of its own.
+/// The two files of a pair, given by either file or by their common path. Only these two extensions
+/// are removed: the common path may contain dots.
 pub(super) fn pair(path: &Path) -> (PathBuf, PathBuf) {
     let stem = match path.extension().and_then(|extension| extension.to_str()) {
         Some("bin" | "idx") => path.with_extension(""),

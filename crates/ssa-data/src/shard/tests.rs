@@ -9,7 +9,7 @@ use ssa_text::TextError;
 use super::*;
 use crate::DataError;
 
-/// Writes a pair and returns what its files share.
+/// Writes a pair and returns the common path of its files.
 fn write(folder: &TempDir, name: &str, token_type: TokenType, documents: &[Vec<u32>]) -> PathBuf {
     let stem = folder.path().join(name);
     let mut writer = ShardWriter::create(&stem, token_type).unwrap();
@@ -27,7 +27,7 @@ fn with(stem: &Path, extension: &str) -> PathBuf {
 }
 
 proptest! {
-    // Every case syncs files to the disk.
+    // Every case syncs files to disk.
     #![proptest_config(ProptestConfig::with_cases(32))]
     #[test]
     fn reading_undoes_writing(
@@ -53,7 +53,7 @@ proptest! {
     }
 }
 
-/// A pair as Megatron-LM's own builder makes it from two documents of two and one sentences.
+/// A pair as written by Megatron-LM's own builder from two documents of two and one sentences.
 #[test]
 fn a_pair_of_another_program_is_read_byte_by_byte() {
     let folder = tempfile::tempdir().unwrap();
@@ -98,12 +98,12 @@ fn our_index_is_the_one_megatron_reads() {
 }
 
 #[test]
-fn sums_are_those_of_the_files_and_nothing_provisional_stays() {
+fn checksums_match_the_files_and_no_temporary_file_is_left() {
     let folder = tempfile::tempdir().unwrap();
     let mut writer = ShardWriter::create(&folder.path().join("x"), TokenType::U16).unwrap();
     writer.push(&[0x6261, 0x0063]).unwrap();
     let ShardFiles { bin, idx, bytes } = writer.finish().unwrap();
-    assert_eq!(bytes, None, "nothing is known about the text");
+    assert_eq!(bytes, None, "the bytes of text are unknown");
     // SHA-256 of "abc\0".
     assert_eq!(bin.sha256, "dc1114cd074914bd872cc1f9a23ec910ea2203bc79779ab2e17da25782a624fc");
     assert_eq!((bin.bytes, idx.bytes), (4, 34 + 4 + 8 + 16));
@@ -147,9 +147,9 @@ fn damaged_pairs_are_named() {
         (&bin, bin_bytes[..4].to_vec(), "it has 4 bytes where its index "),
         (&bin, swapped, "it has 8 bytes where its index "),
         (&bin, vec![], "it has 0 bytes where its index "),
-        (&idx, vec![], "it is no Megatron index"),
-        (&idx, bin_bytes.clone(), "it is no Megatron index"),
-        (&idx, idx_bytes[..30].to_vec(), "it is no Megatron index"),
+        (&idx, vec![], "it is not a Megatron index"),
+        (&idx, bin_bytes.clone(), "it is not a Megatron index"),
+        (&idx, idx_bytes[..30].to_vec(), "it is not a Megatron index"),
         (
             &idx,
             idx_bytes[..idx_bytes.len() - 1].to_vec(),
@@ -174,7 +174,7 @@ fn damaged_pairs_are_named() {
         fs::write(path, bytes).unwrap();
         let error = ShardReader::open(&stem).unwrap_err().to_string();
         assert!(error.starts_with(&format!("{}: {cause}", path.display())), "{error}");
-        assert!(error.ends_with("make it again with `ssa data prepare`"), "{error}");
+        assert!(error.ends_with("recreate it with `ssa data prepare`"), "{error}");
     }
 }
 
@@ -194,7 +194,7 @@ fn missing_files_are_named() {
 }
 
 #[test]
-fn a_missing_corpus_is_said_to_be_missing() {
+fn a_missing_corpus_is_reported_as_missing() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("none");
     let error = Corpus::open(&path).unwrap_err().to_string();
@@ -205,7 +205,7 @@ fn a_missing_corpus_is_said_to_be_missing() {
 }
 
 #[test]
-fn the_bytes_of_texts_are_kept_beside_the_tokens() {
+fn the_bytes_of_text_are_stored_with_the_tokens() {
     let folder = tempfile::tempdir().unwrap();
     let stem = folder.path().join("x");
     let mut writer = ShardWriter::create(&stem, TokenType::U16).unwrap();
@@ -236,6 +236,6 @@ fn a_shard_that_shrinks_while_it_is_open_is_an_error() {
     assert_eq!(shard.document(0).unwrap(), [1, 2]);
     for document in [1, 2] {
         let error = shard.document(document).unwrap_err().to_string();
-        assert!(error.contains("x.bin: it has become shorter while it was in use"), "{error}");
+        assert!(error.contains("x.bin: it was truncated while in use"), "{error}");
     }
 }

@@ -1,14 +1,14 @@
-//! How many bytes of text each document of a shard stands for: the file `.bytes` beside its pair.
+//! The bytes of text of each document of a shard: the `.bytes` file next to the pair.
 //!
-//! One little-endian `u32` for each document. Bits per byte divide by these numbers: decoded tokens
-//! would give others where a tokenizer changes the text.
+//! One little-endian `u32` per document. Bits per byte divide by these numbers: decoding tokens
+//! would give different ones if the tokenizer changes the text.
 
 use std::io::ErrorKind;
 use std::path::Path;
 
 use crate::{DataError, Result};
 
-/// Reads the numbers of a shard; `None` if the shard was made without them.
+/// Reads the numbers of a shard; `None` if the shard has none.
 pub(super) fn read(path: &Path, documents: usize) -> Result<Option<Vec<u32>>> {
     let bytes = match ssa_files::read(path) {
         Ok(bytes) => bytes,

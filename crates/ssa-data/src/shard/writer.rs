@@ -12,33 +12,33 @@ use crate::file_sum::FileSum;
 
 /// Writes documents to a `.bin`/`.idx` pair.
 ///
-/// The files appear under their names when [`finish`](Self::finish) has written and synced them,
-/// the index last: an index that can be seen belongs to a whole shard. A writer that is dropped
-/// before leaves nothing.
+/// The files get their final names after [`finish`](Self::finish) has written and synced them, the
+/// index last: a visible index belongs to a complete shard. A writer dropped earlier leaves
+/// nothing.
 #[derive(Debug)]
 pub struct ShardWriter {
     stem: PathBuf,
     bin: SummedFile,
     token_type: TokenType,
     lengths: Vec<u32>,
-    /// Bytes of the text of each document; empty if they are not known.
+    /// Bytes of text of each document; empty if unknown.
     text_bytes: Vec<u32>,
     tokens: u64,
 }
 
-/// What the files of a shard hold.
+/// The files of a shard.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ShardFiles {
-    /// The tokens.
+    /// The tokens file.
     pub bin: FileSum,
-    /// The index.
+    /// The index file.
     pub idx: FileSum,
-    /// Bytes of text of each document, if they are known.
+    /// The file with the bytes of text of each document, if known.
     pub bytes: Option<FileSum>,
 }
 
 impl ShardWriter {
-    /// Starts the pair `stem`.bin and `stem`.idx.
+    /// Creates the pair `stem`.bin and `stem`.idx.
     ///
     /// # Errors
     /// [`DataError::File`](crate::DataError::File) if the file cannot be created.
@@ -61,7 +61,7 @@ impl ShardWriter {
     /// Appends a document.
     ///
     /// # Errors
-    /// [`DataError::Text`](crate::DataError::Text) for an id that the type of token cannot hold,
+    /// [`DataError::Text`](crate::DataError::Text) for an id that does not fit the token type,
     /// [`DataError::File`](crate::DataError::File) if the file cannot be written.
     pub fn push(&mut self, ids: &[u32]) -> Result<()> {
         let mut bytes = Vec::with_capacity(ids.len() * self.token_type.bytes());
@@ -69,8 +69,8 @@ impl ShardWriter {
         self.push_encoded(&bytes, None)
     }
 
-    /// Appends a document whose tokens are `bytes`, of the shard's type, and whose text has so many
-    /// bytes: known of all documents of a shard, or of none.
+    /// Appends a document with encoded tokens `bytes`, of the shard's token type. `text_bytes` must
+    /// be known for all documents of a shard or for none.
     pub(crate) fn push_encoded(&mut self, bytes: &[u8], text_bytes: Option<u32>) -> Result<()> {
         let tokens = bytes.len() / self.token_type.bytes();
         self.bin.write(bytes)?;
@@ -80,7 +80,7 @@ impl ShardWriter {
         Ok(())
     }
 
-    /// Ends the shard; returns what its files hold.
+    /// Completes the shard; returns its files.
     ///
     /// # Errors
     /// [`DataError::File`](crate::DataError::File) if a file cannot be written.
@@ -106,7 +106,7 @@ fn write_bytes(stem: &Path, text_bytes: &[u32]) -> Result<FileSum> {
     file.finish()
 }
 
-/// Appends the stored form of tokens to `bytes`.
+/// Appends encoded tokens to `bytes`.
 pub(crate) fn encode_tokens(ids: &[u32], token_type: TokenType, bytes: &mut Vec<u8>) -> Result<()> {
     let limit = match token_type {
         TokenType::U16 => u32::from(u16::MAX),
@@ -122,7 +122,7 @@ pub(crate) fn encode_tokens(ids: &[u32], token_type: TokenType, bytes: &mut Vec<
     Ok(())
 }
 
-/// `stem` with an extension added: a stem may have dots of its own.
+/// Adds an extension to `stem`, which may contain dots.
 pub(super) fn with_extension(stem: &Path, extension: &str) -> PathBuf {
     let mut path = stem.to_owned().into_os_string();
     path.push(".");
@@ -130,7 +130,7 @@ pub(super) fn with_extension(stem: &Path, extension: &str) -> PathBuf {
     PathBuf::from(path)
 }
 
-/// A file that counts and sums what is written to it.
+/// A file that computes the size and checksum of the bytes written.
 #[derive(Debug)]
 struct SummedFile {
     path: PathBuf,
@@ -150,7 +150,7 @@ impl SummedFile {
         Ok(written.map_err(FileError::at(Operation::Write, &self.path))?)
     }
 
-    /// Gives the file its name once its bytes are on disk.
+    /// Syncs the file and gives it its final name.
     fn finish(self) -> Result<FileSum> {
         let file = self.file.into_inner().map_err(IntoInnerError::into_error);
         file.map_err(FileError::at(Operation::Write, &self.path))?.commit()?;

@@ -6,34 +6,33 @@ use ssa_text::{Document, text_bytes};
 use crate::random::{Purpose, generator};
 use crate::{DataError, Result};
 
-/// From this many documents on, whole documents are held out.
+/// With at least this many documents, whole documents are held out.
 pub(crate) const BY_DOCUMENT_FROM: usize = 10;
 
-/// A corpus in two parts, each in the order of the corpus.
+/// A corpus in two parts, each in corpus order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Split {
-    /// What to train on; at least one byte.
+    /// The training documents; at least one byte.
     pub train: Vec<Document>,
-    /// What to measure on; at least one byte.
+    /// The held-out documents; at least one byte.
     pub held_out: Vec<Document>,
 }
 
 /// Holds out about `held_out_fraction` of the bytes of text. The same documents, fraction and seed
 /// give the same split.
 ///
-/// With at least ten documents that have text, whole documents are held out, so that nothing of a
-/// held-out text was seen in training: they are taken in a seeded random order until the wanted
-/// number of bytes is reached. A document that would carry the held-out part beyond twice that
-/// number is passed over, unless none is small enough: then it is the smallest. At least one
-/// document stays on each side.
+/// With at least ten documents that have text, whole documents are held out, so that no part of a
+/// held-out text is seen in training. They are taken in a seeded random order until the wanted
+/// number of bytes is reached. A document that would exceed twice that number is skipped; if none
+/// is small enough, the smallest one is held out. At least one document stays on each side.
 ///
-/// With fewer documents, the end of each becomes a held-out document of its own, `<name>#held-out`.
-/// The cut is moved back to the border of a UTF-8 character; a document of one byte stays in
-/// training. The seed does not matter.
+/// With fewer documents, the end of each becomes a separate held-out document, `<name>#held-out`.
+/// The cut is moved back to a UTF-8 character boundary; a document of one byte stays in training.
+/// The seed has no effect.
 ///
 /// # Errors
 /// [`DataError::Setting`] if the fraction is not strictly between 0 and 1; [`DataError::Amount`] if
-/// there is not a byte for each side.
+/// there is too little text for both sides.
 pub fn split(documents: Vec<Document>, held_out_fraction: f64, seed: u64) -> Result<Split> {
     if !(held_out_fraction > 0.0 && held_out_fraction < 1.0) {
         let expected = "a number between 0 and 1, both excluded";
@@ -67,7 +66,7 @@ fn by_document(documents: Vec<Document>, wanted: usize, seed: u64) -> Split {
     split
 }
 
-/// Whether each document is held out. Documents without text are not: they would measure nothing.
+/// Decides for each document whether it is held out. Documents without text are not.
 fn choose(documents: &[Document], wanted: usize, seed: u64) -> Vec<bool> {
     let bytes = |index: usize| documents[index].text.len();
     let mut order: Vec<usize> = (0..documents.len()).filter(|&index| bytes(index) > 0).collect();
@@ -106,12 +105,13 @@ fn by_tail(documents: Vec<Document>, fraction: f64) -> Split {
     split
 }
 
-/// Where the held-out end of a text of at least two bytes begins: neither side is empty.
+/// The start of the held-out end of a text of at least two bytes: neither side is empty.
 fn cut(text: &[u8], fraction: f64) -> usize {
     let held_out = (text.len() as f64 * fraction).round() as usize;
     let cut = text.len() - held_out.clamp(1, text.len() - 1);
     let begins_character = |&at: &usize| text[at] & 0b1100_0000 != 0b1000_0000;
-    // A character has at most three continuation bytes; text that is not UTF-8 is cut where asked.
+    // A character has at most three continuation bytes; text that is not UTF-8 is cut exactly at
+    // the fraction.
     (cut.saturating_sub(3).max(1)..=cut).rev().find(begins_character).unwrap_or(cut)
 }
 

@@ -34,8 +34,7 @@ proptest! {
         all.extend(of_lengths(&filler));
         let parts = split(all.clone(), fraction, seed).unwrap();
         prop_assert!(text_bytes(&parts.train) > 0 && text_bytes(&parts.held_out) > 0);
-        // Merging the parts back in the order of the corpus gives the corpus: nothing lost, nothing
-        // twice.
+        // Merging the parts in corpus order gives the corpus: nothing is lost or repeated.
         let [mut train, mut held_out] =
             [&parts.train, &parts.held_out].map(|part| part.iter().peekable());
         for document in &all {
@@ -43,7 +42,7 @@ proptest! {
             prop_assert_eq!(found, Some(document));
         }
         prop_assert!(train.next().is_none() && held_out.next().is_none());
-        // Not more than twice the wanted bytes, unless a single smallest document is.
+        // At most twice the wanted bytes, unless the smallest document alone exceeds that.
         let wanted = (fraction * text_bytes(&all) as f64).round().max(1.0);
         let held_out = text_bytes(&parts.held_out) as f64;
         prop_assert!(parts.held_out.len() == 1 || held_out <= 2.0 * wanted);

@@ -1,4 +1,4 @@
-//! Where the tokens of documents are: in memory or in shards.
+//! The tokens of documents, in memory or in shards.
 
 use std::ops::Range;
 
@@ -8,15 +8,15 @@ use crate::random::{Purpose, generator, mix};
 use crate::shard::{Corpus, ShardReader};
 use crate::{DataError, Result};
 
-/// Documents as tokens, numbered from 0, each ended by the end-of-document token.
+/// Documents as tokens, numbered from 0, each with a final end-of-document token.
 ///
-/// The numbering follows from the content (documents in memory) or from the names of the shards,
-/// and never from the order in which a file system or a list of arguments happens to name files.
+/// The numbering depends on the content (documents in memory) or on the names of the shards, never
+/// on the order of files in a file system or of arguments.
 #[derive(Debug)]
 pub enum TokenSource {
     /// All tokens in memory.
     Memory(TokenTable),
-    /// Shards on disk: tokens are read when a row needs them.
+    /// Shards on disk: tokens are read on request.
     Shards(ShardSource),
 }
 
@@ -35,30 +35,29 @@ pub struct ShardSource {
     eos: u32,
 }
 
-/// Numbers of the documents of a source in two parts, each ascending.
+/// The document numbers of a source in two parts, each ascending.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DocumentSplit {
-    /// What to train on; at least one document.
+    /// The training documents; at least one.
     pub train: Vec<u32>,
-    /// What to measure on; at least one document.
+    /// The held-out documents; at least one.
     pub held_out: Vec<u32>,
 }
 
 impl TokenSource {
-    /// Documents given without their end, which is appended here. Documents without tokens are left
-    /// out.
+    /// Creates a source from documents without their end-of-document tokens, which are appended.
+    /// Documents without tokens are skipped.
     pub fn in_memory(documents: &[Vec<u32>], eos: u32) -> Self {
         let with_text = documents.iter().filter(|ids| !ids.is_empty());
         let mut documents: Vec<Vec<u32>> =
             with_text.map(|ids| ids.iter().copied().chain([eos]).collect()).collect();
-        // Equal documents cannot be told apart, so this numbering depends on nothing but the
-        // content.
+        // Equal documents are interchangeable, so this numbering depends only on the content.
         documents.sort_unstable();
         Self::Memory(TokenTable { documents, eos })
     }
 
-    /// The documents of shards, whose tokens must be below `vocab_size`. `eos` fills up rows;
-    /// documents are taken as they are stored, with their ends or without.
+    /// Creates a source from shards, whose tokens must be below `vocab_size`. `eos` pads rows;
+    /// documents are used as stored, with or without their end-of-document tokens.
     pub fn shards(corpus: Corpus, vocab_size: usize, eos: u32) -> Self {
         Self::Shards(ShardSource { corpus, vocab_size, eos })
     }
@@ -71,7 +70,7 @@ impl TokenSource {
         }
     }
 
-    /// Number of tokens of a document, its end included.
+    /// Number of tokens of a document, including its end.
     ///
     /// # Panics
     /// If there is no such document, as for a slice.
@@ -98,7 +97,7 @@ impl TokenSource {
         match u32::try_from(self.documents()) {
             Ok(count) => Ok((0..count).collect()),
             Err(_) => Err(self.too_large(format!(
-                "it has {} documents, at most 2^32 - 1 are possible",
+                "it has {} documents, but the limit is 2^32 - 1",
                 self.documents()
             ))),
         }
@@ -109,13 +108,13 @@ impl TokenSource {
         DataError::amount(format!("{}: {cause}", self.name()), hint)
     }
 
-    /// Bytes of text of some documents, where that is known: for shards that were made with it.
+    /// Bytes of text of some documents, for shards that record them.
     pub fn text_bytes(&self, documents: &[u32]) -> Option<u64> {
         let Self::Shards(source) = self else { return None };
         documents.iter().map(|&document| source.corpus.text_bytes(document as usize)).sum()
     }
 
-    /// What to call the source in messages.
+    /// The name of the source in messages.
     fn name(&self) -> String {
         match self {
             Self::Memory(_) => "the text".to_owned(),
@@ -126,8 +125,8 @@ impl TokenSource {
     /// Appends a part of a document to `ids`.
     ///
     /// # Errors
-    /// [`DataError::Corpus`] names the file if a token is not in the vocabulary, or the file has
-    /// become shorter.
+    /// [`DataError::Corpus`] names the file if a token is outside the vocabulary, or the file was
+    /// truncated.
     ///
     /// # Panics
     /// If there is no such document or part, as for a slice.
@@ -141,12 +140,12 @@ impl TokenSource {
         }
     }
 
-    /// Holds whole documents out: each with probability `fraction`, decided by a hash of the seed,
-    /// the name of its shard and its number there. A document's side therefore stays the same when
-    /// shards are added or moved.
+    /// Holds out whole documents, each with probability `fraction`, decided by a hash of the seed,
+    /// the name of its shard and its number in the shard. A document therefore stays on its side
+    /// when shards are added or moved.
     ///
-    /// At least one document stays on each side: where the hashes hold out none or all, the nearest
-    /// one moves.
+    /// At least one document stays on each side: if the hashes hold out none or all, the document
+    /// with the closest hash moves.
     ///
     /// # Errors
     /// [`DataError::Setting`] if the fraction is not strictly between 0 and 1;
@@ -178,7 +177,7 @@ impl TokenSource {
         Ok(DocumentSplit { train, held_out })
     }
 
-    /// A hash of each document: of its tokens in memory, of its name in shards.
+    /// A hash of each document: of its tokens in memory, or of its shard name and number.
     fn hashes(&self, seed: u64) -> Vec<u64> {
         let key = generator(seed, Purpose::HeldOut, 1).next_u64();
         match self {
@@ -204,7 +203,7 @@ impl ShardSource {
             Some(id) => {
                 let cause = format!(
                     "it holds token {id}, but its tokenizer has a vocabulary of {}: the file is \
-                     damaged, or belongs to another tokenizer",
+                     corrupt, or belongs to another tokenizer",
                     self.vocab_size
                 );
                 Err(DataError::damaged_shard(shard.path(), cause))
@@ -213,7 +212,7 @@ impl ShardSource {
     }
 }
 
-/// Hashes of the documents of a shard, by the name of its file without directories and their
+/// Hashes of the documents of a shard, from its file name without directories and the document
 /// numbers.
 fn hashes(key: u64, shard: &ShardReader) -> impl Iterator<Item = u64> + use<> {
     let name = shard.path().file_name().map_or(&[][..], |name| name.as_encoded_bytes());
@@ -222,7 +221,7 @@ fn hashes(key: u64, shard: &ShardReader) -> impl Iterator<Item = u64> + use<> {
 }
 
 fn hash(key: u64, numbers: impl IntoIterator<Item = u64>) -> u64 {
-    // The odd constant keeps a hash of 0 from swallowing zeros.
+    // The odd constant prevents a hash of 0 from absorbing zeros.
     numbers
         .into_iter()
         .fold(key, |hash, number| mix((hash ^ mix(number)).wrapping_add(0x9e37_79b9_7f4a_7c15)))

@@ -1,4 +1,4 @@
-//! Bits per byte against what sparse attention may look at.
+//! The chart of bits per byte by receptive field.
 
 use ssa_model::{AttentionMode, SparseBudget};
 use ssa_report::{Axis, Chart, Color, Mark, Spacing};
@@ -6,10 +6,10 @@ use ssa_report::{Axis, Chart, Color, Mark, Spacing};
 use super::mode_color;
 use crate::Perplexity;
 
-/// The lines of up to three block sizes; more share the last color.
+/// Line colors for up to three block sizes; more share the last one.
 const COLORS: [Color; 3] = [Color::Orange, Color::Teal, Color::Violet];
 
-/// One line per block size, full attention as a level. `None` without a sparse result.
+/// One line per block size, full attention as a level. `None` without sparse results.
 pub(super) fn budget_chart(
     evaluation: &Perplexity,
     trained: Option<SparseBudget>,
@@ -24,11 +24,8 @@ pub(super) fn budget_chart(
     }
     let full = evaluation.full().map(|result| result.bits_per_byte);
     let fields = points.iter().map(|(budget, _)| budget.receptive_field() as f64);
-    let x = Axis::spanning(
-        "receptive field: tokens a query attends to, at most",
-        Spacing::Log2,
-        fields,
-    );
+    let x =
+        Axis::spanning("receptive field: maximum tokens a query attends to", Spacing::Log2, fields);
     let y = Axis::spanning(
         "bits per byte",
         Spacing::Linear,
@@ -36,7 +33,7 @@ pub(super) fn budget_chart(
     );
     let mut chart = Chart::new(
         "Bits per byte by sparse budget",
-        "Lower is better. The ring marks the budget the model was trained at.",
+        "Lower is better. The ring marks the training budget.",
         x,
         y,
     );
@@ -44,7 +41,8 @@ pub(super) fn budget_chart(
         chart.level(mode_color(AttentionMode::Full), full, format!("full attention {full:.4}"));
     }
     let mut sizes: Vec<usize> = points.iter().map(|(budget, _)| budget.block_size()).collect();
-    // Only the trained block size, which comes first, has labels: those of several lines collide.
+    // Only the training block size, which comes first, has labels: labels of several lines would
+    // collide.
     sizes.sort_unstable_by_key(|&size| (Some(size) != trained.map(SparseBudget::block_size), size));
     sizes.dedup();
     for (index, &size) in sizes.iter().enumerate() {
@@ -65,7 +63,7 @@ pub(super) fn budget_chart(
 
 fn mark(budget: SparseBudget, bits: f64, trained: Option<SparseBudget>, labeled: bool) -> Mark {
     let emphasis = Some(budget) == trained;
-    let note = if emphasis { ", the trained budget" } else { "" };
+    let note = if emphasis { ", the training budget" } else { "" };
     Mark {
         x: budget.receptive_field() as f64,
         y: bits,

@@ -1,4 +1,4 @@
-//! The losses of a run, step by step.
+//! The charts of the losses of a run by step.
 
 use ssa_model::AttentionMode;
 use ssa_report::{Axis, Chart, Color, Spacing};
@@ -10,7 +10,7 @@ use super::mode_color;
 pub struct StepPoint {
     /// Number of the step, from 1.
     pub step: u64,
-    /// The stream of the step; `None` if layers or micro-batches differed.
+    /// The stream of the step; `None` if it differs between layers or micro-batches.
     pub stream: Option<AttentionMode>,
     /// Mean cross-entropy in nats per target token.
     pub cross_entropy: f64,
@@ -18,7 +18,7 @@ pub struct StepPoint {
     pub alignment_loss: Option<f64>,
 }
 
-/// More dots than this only make the page larger.
+/// Maximum number of dots; more only make the page larger.
 const MAX_DOTS: usize = 1500;
 
 /// Cross-entropy by step, one smooth line per stream. `None` without steps.
@@ -51,7 +51,7 @@ pub(super) fn cross_entropy_chart(steps: &[StepPoint]) -> Option<Chart> {
         chart.legend(color, name);
         lines.push((color, smoothed(&points)));
     }
-    // All lines are drawn over all dots.
+    // Lines are drawn over dots.
     for (color, line) in lines {
         chart.line(color, &line);
     }
@@ -87,8 +87,8 @@ pub(super) fn alignment_chart(steps: &[StepPoint]) -> Option<Chart> {
 }
 
 /// Means over a window around each point: a fortieth of the points to either side. Near the start,
-/// where losses fall steeply, the window shrinks and stays centered; at the end, where they are
-/// flat, it is cut off, since a mean of few points would show noise.
+/// where losses fall steeply, the window shrinks and stays centered. At the end, where they are
+/// flat, it is truncated, because a mean of few points would be noisy.
 fn smoothed(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
     let reach = points.len() / 40;
     let mut sums = vec![0.0];
@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn charts_exist_only_where_there_is_something_to_show() {
+    fn charts_exist_only_with_data() {
         let point = StepPoint { step: 1, stream: None, cross_entropy: 5.0, alignment_loss: None };
         assert!(cross_entropy_chart(&[]).is_none());
         assert!(format!("{:?}", cross_entropy_chart(&[point]).unwrap()).contains("mixed stream"));

@@ -1,4 +1,4 @@
-//! The numbers and sentences a reader looks for first.
+//! The key numbers and sentences of the report.
 
 use ssa_model::AttentionMode;
 use ssa_report::Tile;
@@ -19,7 +19,7 @@ pub(super) fn subtitle(summary: &Summary) -> String {
     )
 }
 
-/// What sparse attention costs at the trained budget, as a sentence.
+/// The effect of sparse attention at the training budget, as a sentence.
 pub(super) fn headline(summary: &Summary) -> Option<String> {
     let evaluation = summary.evaluation.as_ref()?;
     let budget = summary.trained_budget?;
@@ -62,7 +62,7 @@ pub(super) fn tiles(summary: &Summary) -> Vec<Tile> {
             tile("sparse attention", bits(sparse), format!("bits per byte at {budget}"))
         }),
         sparse.and_then(|(_, sparse)| sparse.attention_sparsity).map(|weight| {
-            tile("attention sparsity", format!("{weight:.3}"), "under sparse inference")
+            tile("attention sparsity", format!("{weight:.3}"), "with sparse inference")
         }),
         sparse
             .and_then(|(_, sparse)| sparse.kl_full_sparse)
@@ -83,7 +83,7 @@ pub(super) fn tiles(summary: &Summary) -> Vec<Tile> {
     tiles.into_iter().flatten().collect()
 }
 
-/// What was evaluated, as part of a sentence.
+/// The extent of the evaluation, as part of a sentence.
 pub(super) fn coverage(evaluation: &Perplexity) -> String {
     format!(
         "{} of {} tokens ({}, {} of text)",
@@ -94,7 +94,7 @@ pub(super) fn coverage(evaluation: &Perplexity) -> String {
     )
 }
 
-/// What a table of results is about, in a line.
+/// The caption of a results table.
 pub fn caption(summary: &Summary) -> String {
     format!(
         "{} ({}) trained on {}, seed {}; measured on {}, {}",
@@ -107,7 +107,7 @@ pub fn caption(summary: &Summary) -> String {
     )
 }
 
-/// Where the run comes from: names and values.
+/// The provenance of the run: names and values.
 pub(super) fn provenance(summary: &Summary) -> Vec<(&'static str, String)> {
     vec![
         ("run", summary.run.clone()),

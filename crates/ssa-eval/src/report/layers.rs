@@ -1,4 +1,4 @@
-//! Attention sparsity layer by layer.
+//! The chart of attention sparsity by layer.
 
 use ssa_model::AttentionMode;
 use ssa_report::{Axis, Chart, Mark, Spacing};
@@ -14,7 +14,7 @@ pub(super) fn sparsity_chart(analysis: &Analysis) -> Chart {
         states.iter().flat_map(|states| &states.layers).map(|means| means.attention_sparsity);
     let mut chart = Chart::new(
         "Attention sparsity by layer",
-        "The share of the full-attention weight on the selected blocks; at 1 nothing is lost.",
+        "The fraction of the full-attention weight on the selected blocks; at 1 nothing is lost.",
         Axis::counting("layer", layers),
         Axis::spanning("attention sparsity", Spacing::Linear, values),
     );
@@ -23,7 +23,7 @@ pub(super) fn sparsity_chart(analysis: &Analysis) -> Chart {
         let points: Vec<_> = points(states).collect();
         chart.line(color, &points);
         chart.marks(color, points.iter().map(|&point| mark(states.mode, point)).collect());
-        chart.legend(color, format!("under {} inference", states.mode));
+        chart.legend(color, format!("with {} inference", states.mode));
     }
     chart
 }

@@ -1,4 +1,4 @@
-//! What the report of a run says; how it looks is up to `ssa-report`.
+//! The content of the report of a run; `ssa-report` renders it.
 
 mod budgets;
 mod curves;
@@ -17,7 +17,7 @@ pub use facts::caption;
 
 use crate::{Analysis, Perplexity, Result, Summary};
 
-/// Renders the page of a run. `steps` are its losses in order, `config_toml` its resolved
+/// Renders the page of a run. `steps` are its losses in order, `config_toml` is its resolved
 /// configuration.
 ///
 /// # Errors
@@ -53,16 +53,16 @@ fn quality(evaluation: &Perplexity, summary: &Summary) -> Section {
     ))];
     if let Some(chart) = budgets::budget_chart(evaluation, trained) {
         let baseline = baseline.map_or_else(String::new, |bits| {
-            format!(" Predicting each byte by its frequency alone needs {bits:.4} bits per byte.")
+            format!(" A byte unigram model needs {bits:.4} bits per byte.")
         });
-        let caption = format!("Lower is better; the ring marks the budget of training.{baseline}");
+        let caption = format!("Lower is better; the ring marks the training budget.{baseline}");
         blocks.push(Block::figure(chart, caption));
     }
     blocks.push(Block::Table { table: table::results_table(evaluation, baseline, trained) });
     blocks.push(note(
-        "Sparsity is the share of the full-attention weight on the selected blocks, under the \
-         hidden states of the row's mode (for full attention: the blocks of the trained budget). \
-         KL is the mean divergence of the sparse next-token distribution from that of full \
+        "Sparsity is the fraction of the full-attention weight on the selected blocks, for the \
+         hidden states of the row's mode (for full attention: the blocks of the training budget). \
+         KL is the mean divergence between the next-token distributions of full and sparse \
          attention.",
     ));
     section("Quality by budget", blocks)
@@ -76,8 +76,8 @@ fn training(steps: &[StepPoint]) -> Option<Section> {
          neighboring steps of the same stream.",
     )];
     if let Some(chart) = curves::alignment_chart(steps) {
-        let caption = "Alignment loss on a logarithmic axis: how far the outputs of full and \
-                       sparse attention are apart, as a mean over layers, tokens, heads and \
+        let caption = "Alignment loss on a logarithmic axis: the distance between the outputs of \
+                       full and sparse attention, as a mean over layers, tokens, heads and \
                        dimensions.";
         blocks.push(Block::figure(chart, caption));
     }
@@ -94,20 +94,22 @@ fn attention(analysis: &Analysis) -> Section {
         )),
         Block::figure(
             layers::sparsity_chart(analysis),
-            "The share of the full-attention weight on the selected blocks. At 1 nothing is lost.",
+            "The fraction of the full-attention weight on the selected blocks. At 1 nothing is \
+             lost.",
         ),
     ];
     for states in &analysis.hidden_states {
         blocks.push(Block::Subheading {
-            text: format!("Under the hidden states of {} inference", states.mode),
+            text: format!("With the hidden states of {} inference", states.mode),
         });
         blocks.push(Block::Table { table: table::layers_table(states) });
     }
     blocks.push(note(
         "Distance is |h_full \u{2212} h_sparse| of a head's outputs; by Theorem 1 it is at most \
          the dropped mass times (largest dropped |v| + |h_sparse|), the bound. The last two \
-         columns are rounding: the largest excess over the bound, and the error of the identity \
-         h_full \u{2212} h_sparse = dropped mass \u{d7} (mean dropped value \u{2212} h_sparse).",
+         columns are rounding errors: the largest excess over the bound, and the error of the \
+         identity h_full \u{2212} h_sparse = dropped mass \u{d7} (mean dropped value \u{2212} \
+         h_sparse).",
     ));
     section("What sparse attention drops", blocks)
 }

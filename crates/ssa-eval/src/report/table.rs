@@ -1,4 +1,4 @@
-//! The tables of a run: the same for the page, the terminal and documentation.
+//! The tables of a run, for the page, the terminal and the documentation.
 
 use ssa_model::SparseBudget;
 use ssa_report::number::counted;
@@ -23,7 +23,7 @@ pub fn results_table(
     ];
     let baseline = baseline_bits_per_byte.map(|bits| {
         let mut cells = vec![NONE.to_owned(); columns.len()];
-        cells[0] = "byte frequencies".to_owned();
+        cells[0] = "byte unigram".to_owned();
         cells[3] = format!("{bits:.4}");
         Row::new(cells)
     });
@@ -47,7 +47,7 @@ fn result_row(result: &BudgetResult, trained: Option<SparseBudget>) -> Row {
     .emphasized(emphasis)
 }
 
-/// The layers of an analysis and their mean, under the hidden states of one inference mode.
+/// The layers of an analysis and their mean, for the hidden states of one inference mode.
 pub fn layers_table(states: &ModeAttention) -> Table {
     let metrics = AttentionMeans::TITLES.iter().enumerate();
     let metrics = metrics.map(|(rank, title)| Column::number(title).rank(rank as u8));
@@ -62,7 +62,7 @@ fn means_row(name: String, means: &AttentionMeans) -> Row {
     Row::new([vec![name], means.cells()].concat())
 }
 
-/// What an analysis covered, in a line.
+/// The caption of an analysis.
 pub fn analysis_caption(analysis: &Analysis) -> String {
     let kl = analysis
         .kl_full_sparse

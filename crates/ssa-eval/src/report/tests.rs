@@ -93,7 +93,7 @@ fn summary() -> Summary {
 }
 
 fn steps(count: u64) -> Vec<StepPoint> {
-    // A falling curve with a deterministic wobble.
+    // A falling curve with a deterministic variation.
     let wobble = |step: u64| (step as f64 * 12.9898).sin() * 0.12;
     (1..=count)
         .map(|step| StepPoint {
@@ -110,9 +110,9 @@ fn steps(count: u64) -> Vec<StepPoint> {
 }
 
 #[test]
-fn the_page_is_whole_and_self_contained() {
+fn the_page_is_complete_and_self_contained() {
     let page = render(&summary(), &steps(300), "[model]\nname = \"<script>\"").unwrap();
-    // For a look at the page: SSA_REPORT_PREVIEW=/tmp/report.html cargo test -p ssa-eval
+    // To view the page: SSA_REPORT_PREVIEW=/tmp/report.html cargo test -p ssa-eval
     if let Some(path) = std::env::var_os("SSA_REPORT_PREVIEW") {
         std::fs::write(path, &page).unwrap();
     }

@@ -26,7 +26,7 @@ mod tests;
 pub(crate) use axis::{Axis, B, C, D, H, HIDDEN, HQ, I, LEADING, O, Sizes, T, V};
 
 use crate::tensor::Location;
-use crate::{DType, Device, Documents, KernelError, Result, Tensor};
+use crate::{DType, Device, Documents, KernelError, Result, Sequences, Tensor};
 
 /// The element types that an op reads or writes in an argument.
 #[derive(Clone, Copy)]
@@ -255,6 +255,11 @@ impl<'a> Args<'a> {
     /// Documents over the `B * T` tokens of the call.
     pub(crate) fn documents(self, documents: &Documents) -> Self {
         self.entries("documents", documents.total_tokens(), "tokens", [B, T])
+    }
+
+    /// Sequences whose queries are the `B * T` tokens of the call.
+    pub(crate) fn sequences(self, sequences: &Sequences) -> Self {
+        self.entries("sequences", sequences.total_tokens(), "queries", [B, T])
     }
 
     /// Ends the table.

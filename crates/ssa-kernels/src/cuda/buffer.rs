@@ -23,6 +23,7 @@ pub(crate) struct Memory {
 impl Memory {
     /// Memory that holds anything (NaN where the GPU poisons outputs).
     pub(crate) fn uninitialized(gpu: &Gpu, bytes: usize) -> Result<Self> {
+        gpu.check_not_recording("cuMemAllocAsync")?;
         let stream = gpu.stream()?;
         // The pool refuses zero bytes.
         let allocated = bytes.max(1);
@@ -105,7 +106,7 @@ impl Memory {
     }
 
     /// Copies host values into the beginning.
-    pub(crate) fn write<T: Element>(&mut self, values: &[T]) -> Result<()> {
+    pub(crate) fn write<T: Element>(&self, values: &[T]) -> Result<()> {
         self.check_fits(values)?;
         if values.is_empty() {
             return Ok(());
@@ -130,20 +131,28 @@ impl Memory {
         self.gpu.synchronize()
     }
 
-    /// Copies the first `bytes` bytes of other memory of the same stream to byte `offset`.
-    fn copy_from(&mut self, offset: usize, source: &Self, bytes: usize) -> Result<()> {
-        let fits = offset.checked_add(bytes).is_some_and(|end| end <= self.bytes);
-        if !fits || bytes > source.bytes {
+    /// Copies `bytes` bytes from byte `from` of other memory of the same stream to byte `offset`.
+    pub(crate) fn copy_from(
+        &self,
+        offset: usize,
+        (source, from): (&Self, usize),
+        bytes: usize,
+    ) -> Result<()> {
+        let fits = |memory: &Self, offset: usize| {
+            offset.checked_add(bytes).is_some_and(|end| end <= memory.bytes)
+        };
+        if !fits(self, offset) || !fits(source, from) {
             let expected = format!("at most {} bytes", self.bytes.min(source.bytes));
             return Err(KernelError::value("a copy", "bytes", expected, bytes));
         }
         if bytes == 0 {
             return Ok(());
         }
-        let (stream, target) = (self.gpu.stream()?, self.address() + offset as u64);
+        let stream = self.gpu.stream()?;
+        let [target, source] = [self.address() + offset as u64, source.address() + from as u64];
         // SAFETY: both have this many bytes there, and the copy is in stream order before either is
         // freed.
-        unsafe { result::memcpy_dtod_async(target, source.address(), bytes, stream) }
+        unsafe { result::memcpy_dtod_async(target, source, bytes, stream) }
             .map_err(|error| KernelError::cuda("cuMemcpyDtoDAsync", error))
     }
 
@@ -209,6 +218,17 @@ impl<T: Element> Buffer<T> {
         self.memory.output()
     }
 
+    /// As [`Buffer::output`], for memory that has several owners: kernels of one stream run one after
+    /// the other.
+    pub(crate) fn shared_output(&self) -> Output<'_, T> {
+        self.memory.output()
+    }
+
+    /// As [`Buffer::write`], for memory that has several owners.
+    pub(crate) fn shared_write(&self, values: &[T]) -> Result<()> {
+        self.memory.write(values)
+    }
+
     /// The elements in groups of N, such as the `int4` entries of a table of `int`.
     pub(crate) fn groups<const N: usize>(&self) -> Input<'_, [T; N]>
     where
@@ -230,7 +250,7 @@ impl<T: Element> Buffer<T> {
     /// Copies the first `len` elements of another buffer of the same stream to element `offset`.
     pub(crate) fn copy_from(&mut self, offset: usize, source: &Self, len: usize) -> Result<()> {
         let element = size_of::<T>();
-        self.memory.copy_from(offset * element, &source.memory, len * element)
+        self.memory.copy_from(offset * element, (&source.memory, 0), len * element)
     }
 
     /// The memory of the elements.

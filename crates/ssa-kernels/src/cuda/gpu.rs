@@ -34,6 +34,8 @@ struct GpuStream {
     staging: Staging,
     stream: Arc<CudaStream>,
     device: Arc<GpuDevice>,
+    /// Whether work is recorded instead of run: see `Recording`.
+    records: AtomicBool,
 }
 
 /// What all streams of a device share.
@@ -124,7 +126,8 @@ impl Gpu {
             .context
             .new_stream()
             .map_err(|error| KernelError::cuda("cuStreamCreate", error))?;
-        Ok(Self(Arc::new(GpuStream { staging: Staging::default(), stream, device })))
+        let (staging, records) = (Staging::default(), AtomicBool::new(false));
+        Ok(Self(Arc::new(GpuStream { staging, stream, device, records })))
     }
 
     /// The properties of the device.
@@ -147,6 +150,7 @@ impl Gpu {
     /// # Errors
     /// [`KernelError::Cuda`] if any of it failed.
     pub fn synchronize(&self) -> Result<()> {
+        self.check_not_recording("cuStreamSynchronize")?;
         self.count_host_wait();
         self.0.stream.synchronize().map_err(|error| KernelError::cuda("running kernels", error))
     }
@@ -248,6 +252,20 @@ impl Gpu {
 
     pub(super) fn staging(&self) -> &Staging {
         &self.0.staging
+    }
+
+    /// Says whether work of the stream is recorded from now on.
+    pub(super) fn set_recording(&self, records: bool) {
+        self.0.records.store(records, Ordering::Relaxed);
+    }
+
+    /// Refuses what must not be part of recorded work.
+    pub(super) fn check_not_recording(&self, call: &'static str) -> Result<()> {
+        if !self.0.records.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        let message = "recorded work must neither allocate, upload nor wait".to_owned();
+        Err(KernelError::Cuda { call, message })
     }
 
     pub(super) fn matmul_state(&self) -> MutexGuard<'_, Matmul> {

@@ -37,12 +37,13 @@ pub(crate) struct Launch<'a> {
     shared: usize,
     defines: &'a [Define],
     kernel: Option<&'static Kernel>,
+    overlapping: bool,
 }
 
 impl<'a> Launch<'a> {
     /// `grid` blocks of `threads` threads. A grid without blocks does nothing.
     pub(crate) fn new(grid: [usize; 3], threads: usize) -> Self {
-        Self { grid, threads, shared: 0, defines: &[], kernel: None }
+        Self { grid, threads, shared: 0, defines: &[], kernel: None, overlapping: false }
     }
 
     /// Dynamic shared memory of a block, bytes.
@@ -54,6 +55,12 @@ impl<'a> Launch<'a> {
     /// `kernel!` declares.
     pub(crate) fn kernel(self, kernel: &'static Kernel) -> Self {
         Self { kernel: Some(kernel), ..self }
+    }
+
+    /// Lets the kernel start before the one ahead of it has ended, on cards that can (sm_90 and
+    /// newer). Its source waits where it must: `dependent_launch.cuh`.
+    pub(crate) fn overlapping(self) -> Self {
+        Self { overlapping: true, ..self }
     }
 
     /// The macros that the module is compiled with.
@@ -99,13 +106,33 @@ impl Gpu {
         let kernels = &self.device().kernels;
         let function = kernels.get(self.device(), kernel, defines)?;
         kernels.allow_shared(function, shared)?;
-        let (grid, block) = ((x as u32, y as u32, z as u32), (threads as u32, 1, 1));
-        let (handle, shared) = (function.handle, shared as u32);
-        // SAFETY: the function is loaded; the parameters fit it and live until the call returns,
-        // which copies them; memory that they point to is freed in stream order. What the kernel
-        // does is the promise of its source.
-        unsafe { result::launch_kernel(handle, grid, block, shared, stream, parameters) }
-            .map_err(|error| KernelError::cuda(kernel.function, error))
+        let overlapping = launch.overlapping && self.properties().compute_capability >= 90;
+        let mut overlap = sys::CUlaunchAttribute {
+            id: sys::CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION,
+            pad: [0; 4],
+            value: sys::CUlaunchAttributeValue { programmaticStreamSerializationAllowed: 1 },
+        };
+        let config = sys::CUlaunchConfig {
+            gridDimX: x as u32,
+            gridDimY: y as u32,
+            gridDimZ: z as u32,
+            blockDimX: threads as u32,
+            blockDimY: 1,
+            blockDimZ: 1,
+            sharedMemBytes: shared as u32,
+            hStream: stream,
+            attrs: &raw mut overlap,
+            numAttrs: u32::from(overlapping),
+        };
+        let (handle, no_extra) = (function.handle, std::ptr::null_mut());
+        // SAFETY: the function is loaded; the configuration and the parameters fit it and live
+        // until the call returns, which copies them; memory that they point to is freed in stream
+        // order. What the kernel does is the promise of its source.
+        unsafe {
+            sys::cuLaunchKernelEx(&raw const config, handle, parameters.as_mut_ptr(), no_extra)
+        }
+        .result()
+        .map_err(|error| KernelError::cuda(kernel.function, error))
     }
 }
 

@@ -10,6 +10,7 @@
 //!   take microseconds; `Buffer` is memory for elements of one type.
 //! * [`Module`] is the source of some kernels with its headers, compiled for the card and kept in
 //!   memory and on disk ([`KernelCache`]).
+//! * [`Recording`] is queued work as a graph that is launched again and again.
 //! * `kernel!` declares the parameters of a kernel for both sides; `Gpu::launch` queues one.
 //! * `matmul` is the matrix product.
 //!
@@ -35,6 +36,7 @@ mod page_locked;
 mod parameters;
 mod properties;
 mod readback;
+mod recording;
 mod row_layout;
 mod staging;
 
@@ -48,11 +50,12 @@ pub use library::{Library, LibraryStatus};
 pub use module::Module;
 #[cfg(test)]
 pub(crate) use module::PARAMS;
-pub(crate) use module::{COMMON, Define, Header, constants};
+pub(crate) use module::{COMMON, DEPENDENT_LAUNCH, Define, Header, constants};
 pub(crate) use parameters::{
     DeviceStruct, Element, Field, Gradient, Input, Output, Parameters, TemplateParameter,
     declaration, device_struct, int, kernel, parameter_group, shared_struct, structs,
 };
 pub use properties::{GpuProperties, count, properties};
 pub(crate) use readback::Readback;
+pub use recording::Recording;
 pub(crate) use row_layout::{RowLayout, WARP};

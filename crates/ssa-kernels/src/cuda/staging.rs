@@ -26,6 +26,7 @@ impl Staging {
     /// [`KernelError::Cuda`] if the driver refuses.
     pub(super) fn copy(&self, gpu: &Gpu, to: sys::CUdeviceptr, bytes: &[u8]) -> Result<()> {
         let failed = |error| KernelError::cuda("cuMemcpyHtoDAsync", error);
+        gpu.check_not_recording("cuMemcpyHtoDAsync")?;
         let stream = gpu.stream()?;
         if bytes.len() > LARGEST {
             // The driver stages pageable memory itself, and waits for the stream to do so.

@@ -2,6 +2,7 @@
 
 pub mod adamw;
 pub mod attention;
+pub mod bias;
 pub mod cross_entropy;
 pub mod embedding;
 pub mod gate;
@@ -10,6 +11,7 @@ pub mod linear;
 mod modules;
 pub mod rms_norm;
 pub mod rope;
+pub mod step;
 pub mod swiglu;
 
 #[cfg(test)]

@@ -8,6 +8,8 @@ mod tests;
 
 pub(crate) use self::location::Location;
 
+use std::ops::Range;
+
 use self::storage::{CudaStorage, Storage};
 use crate::contract::{Args, LEADING, addressable_len};
 use crate::{DType, Device, KernelError, Result};
@@ -293,6 +295,26 @@ impl Tensor {
         }
         self.shape = shape;
         Ok(self)
+    }
+
+    /// A copy of some rows, where all axes but the last are folded into one: `[rows, last axis]`.
+    ///
+    /// # Errors
+    /// [`KernelError::Argument`] if there are no such rows.
+    pub fn rows_range(&self, rows: Range<usize>) -> Result<Self> {
+        if rows.start > rows.end || rows.end > self.rows() {
+            let expected = format!("rows of 0..{}", self.rows());
+            let actual = format!("{rows:?}");
+            return Err(KernelError::value("Tensor::rows_range", "rows", expected, actual));
+        }
+        let row = self.last_dim();
+        match &self.storage {
+            Storage::Cuda(_) => self.rows_on_gpu(rows),
+            _ => {
+                let values = &self.as_slice()?[rows.start * row..rows.end * row];
+                Self::from_vec(values.to_vec(), [rows.len(), row])
+            }
+        }
     }
 
     /// Sets every element to zero. On a GPU this gives the memory back.

@@ -1,7 +1,7 @@
 //! Reading and writing safetensors files tensor by tensor.
 //!
-//! The file is never in memory as a whole, nor is a tensor twice: bytes pass through a small
-//! buffer, since the conversion between bytes and `f32` needs a copy anyway.
+//! Memory never holds the whole file, nor two copies of a tensor: bytes pass through a small
+//! buffer, because converting between bytes and `f32` needs a copy anyway.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -17,18 +17,17 @@ use ssa_kernels::Tensor;
 
 use crate::{ModelError, Result};
 
-/// Bytes of the buffer: large enough that system calls do not matter, small enough to stay in
-/// cache.
+/// Buffer size in bytes: large enough to amortize system calls, small enough to stay in cache.
 const BUFFER: usize = 1 << 20;
-/// The format's own limit.
+/// The limit of the format.
 const LONGEST_HEADER: u64 = 100_000_000;
-/// Bytes of the header's length at the start of the file.
+/// Bytes of the length field at the start of the file.
 const PREFIX: u64 = 8;
 
-/// Appends the values stored in some bytes.
+/// Appends the values decoded from some bytes.
 type Decoder = fn(&[u8], &mut Vec<f32>);
 
-/// An open safetensors file whose header has been read and fits the size of the file.
+/// An open safetensors file with a checked header.
 #[derive(Debug)]
 pub struct TensorFile {
     path: PathBuf,
@@ -41,8 +40,8 @@ impl TensorFile {
     /// Opens a file and checks its header.
     ///
     /// # Errors
-    /// [`ModelError::Io`]; [`ModelError::Damaged`] if the header cannot be read or states another
-    /// size than the file has.
+    /// [`ModelError::Io`]; [`ModelError::Damaged`] if the header cannot be read or does not match
+    /// the size of the file.
     pub fn open(path: &Path) -> Result<Self> {
         let io_error = || ModelError::io("read", path);
         let damaged = |problem: String| ModelError::Damaged { path: path.to_owned(), problem };
@@ -72,22 +71,22 @@ impl TensorFile {
         Ok(Self { path: path.to_owned(), file, header, data_start })
     }
 
-    /// Where the file is.
+    /// The path of the file.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// The names of its tensors, in the order of the file.
+    /// The names of the tensors, in file order.
     pub fn names(&self) -> Vec<String> {
         self.header.offset_keys()
     }
 
-    /// An entry of the header's free text.
+    /// The value of a metadata entry of the header.
     pub fn metadata(&self, key: &str) -> Option<&str> {
         Some(self.header.metadata().as_ref()?.get(key)?)
     }
 
-    /// Checks that a tensor is there, has this shape and can be read, without reading it.
+    /// Checks that a tensor exists, has this shape and has a supported dtype, without reading it.
     ///
     /// # Errors
     /// [`ModelError::MissingTensor`], [`ModelError::TensorShape`] or [`ModelError::TensorDtype`].
@@ -105,7 +104,7 @@ impl TensorFile {
     }
 
     /// Reads a tensor stored as `F32`, `BF16` or `F16`. All three convert to `f32` without
-    /// rounding; NaN and infinity are values like any other.
+    /// rounding; NaN and infinity are kept.
     ///
     /// # Errors
     /// [`ModelError::MissingTensor`], [`ModelError::TensorDtype`] or [`ModelError::Io`].
@@ -155,8 +154,8 @@ impl TensorFile {
     }
 }
 
-/// Writes tensors as `F32` into a safetensors file, in the order given, and replaces the file as a
-/// whole. The same tensors and metadata give the same bytes.
+/// Writes tensors as `F32` into a safetensors file, in the given order, and replaces the file
+/// atomically. The same tensors and metadata give the same bytes.
 ///
 /// # Errors
 /// [`ModelError::File`], or [`ModelError::Kernel`] if a tensor is not on the CPU.
@@ -200,7 +199,7 @@ fn header(tensors: &[(&str, &[usize], &[f32])], metadata: &[(&str, &str)]) -> St
         start = end;
     }
     let mut header = json!(header).to_string();
-    // Readers that map the file into memory want the tensors aligned.
+    // Readers that memory-map the file need aligned tensors.
     let aligned = header.len().next_multiple_of(PREFIX as usize);
     header.extend(std::iter::repeat_n(' ', aligned - header.len()));
     header

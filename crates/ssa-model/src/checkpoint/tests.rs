@@ -7,11 +7,13 @@ use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 use serde_json::{Value, json};
 use ssa_files::Operation;
+use ssa_kernels::Tensor;
 use ssa_testkit::golden_dir;
 use tempfile::{TempDir, tempdir};
 
 use super::*;
 use crate::ModelSettings;
+use crate::parameters::LM_HEAD;
 use crate::testing::{small_config, small_settings};
 
 /// A tensor of a weight file: name, type, shape and bytes.
@@ -26,7 +28,7 @@ fn saved(settings: ModelSettings) -> (TempDir, Parameters) {
     (dir, parameters)
 }
 
-/// Writes a weight file with tensors of any type, through the reference implementation of the
+/// Writes a weight file with tensors of any dtype, using the reference implementation of the
 /// format.
 fn write_weights(path: &Path, tensors: &[Stored]) {
     let views = tensors.iter().map(|(name, dtype, shape, bytes)| {
@@ -51,7 +53,7 @@ fn loaded(dir: &TempDir) -> Parameters {
     load(dir.path()).unwrap().1
 }
 
-/// The message of the error that loading the folder ends in.
+/// The error message of loading the folder.
 #[track_caller]
 fn load_error(dir: &TempDir) -> String {
     load(dir.path()).unwrap_err().to_string()
@@ -88,7 +90,23 @@ fn save_and_load_keep_every_bit() {
         let mut files: Vec<_> =
             fs::read_dir(&inner).unwrap().map(|e| e.unwrap().file_name()).collect();
         files.sort();
-        assert_eq!(files, [CONFIG, WEIGHTS], "no temporary file stays behind");
+        let mut expected = FILES;
+        expected.sort_unstable();
+        assert_eq!(files, expected, "no temporary file is left");
+    }
+}
+
+#[test]
+fn auto_map_names_classes_of_the_python_files() {
+    let (dir, _) = saved(small_settings());
+    let config: Value =
+        serde_json::from_slice(&fs::read(dir.path().join(CONFIG)).unwrap()).unwrap();
+    let auto_map = config["auto_map"].as_object().unwrap();
+    assert_eq!(auto_map.len(), 3);
+    for (auto, place) in auto_map {
+        let (module, class) = place.as_str().unwrap().split_once('.').unwrap();
+        let source = fs::read_to_string(dir.path().join(format!("{module}.py"))).unwrap();
+        assert!(source.contains(&format!("\nclass {class}(")), "{auto}");
     }
 }
 
@@ -184,6 +202,56 @@ fn broken_shards_are_named() {
     index["weight_map"].as_object_mut().unwrap().remove("model.norm.weight");
     write(&index);
     assert_message(&load_error(&dir), &[INDEX, "has no tensor `model.norm.weight`"]);
+}
+
+#[test]
+fn tensors_in_two_places_are_refused() {
+    let (dir, parameters) = saved(small_settings());
+    let index = shard(dir.path(), &parameters);
+    let index_path = dir.path().join(INDEX);
+    fs::write(&index_path, index.to_string()).unwrap();
+    assert!(loaded(&dir).same_elements(&parameters).unwrap());
+
+    let norm = "model.norm.weight";
+    let entries = "\"weight_map\":{";
+    let twice = index
+        .to_string()
+        .replace(entries, &format!("{entries}\"{norm}\":\"model-0.safetensors\","));
+    fs::write(&index_path, twice).unwrap();
+    assert_message(
+        &load_error(&dir),
+        &["cannot parse", INDEX, "`model.norm.weight` is listed twice"],
+    );
+
+    // A second copy in a shard that the index does not send us to.
+    fs::write(&index_path, index.to_string()).unwrap();
+    let first = dir.path().join("model-0.safetensors");
+    let mut tensors = stored(&parameters);
+    tensors.truncate(tensors.len() / 2 + 1);
+    tensors.push((norm.into(), Dtype::F32, vec![20], vec![0; 80]));
+    write_weights(&first, &tensors);
+    let parts =
+        ["places `model.norm.weight` in model-1.safetensors", "model-0.safetensors has one"];
+    assert_message(&load_error(&dir), &parts);
+    tensors.last_mut().unwrap().0 = "model.extra".into();
+    write_weights(&first, &tensors);
+    assert_message(&load_error(&dir), &[INDEX, "does not list `model.extra`"]);
+
+    for outside in ["/etc/passwd", "a/../model-0.safetensors", "..", ""] {
+        let mut index = index.clone();
+        index["weight_map"][norm] = json!(outside);
+        fs::write(&index_path, index.to_string()).unwrap();
+        assert_message(&load_error(&dir), &[INDEX, "not the name of a file in the same folder"]);
+    }
+}
+
+#[test]
+fn weights_that_are_not_finite_are_found_by_name() {
+    let (_, mut parameters) = saved(small_settings());
+    assert_eq!(parameters.first_not_finite().unwrap(), None);
+    parameters.layers[1].up_proj.as_mut_slice().unwrap()[3] = f32::NAN;
+    let name = "model.layers.1.mlp.up_proj.weight".to_owned();
+    assert_eq!(parameters.first_not_finite().unwrap(), Some(name));
 }
 
 #[test]

@@ -4,7 +4,7 @@ use serde_json::{Map, Value};
 
 use crate::{ModelError, Result};
 
-/// The keys of one JSON object. `null` counts as absent, as Hugging Face writes it for "not set".
+/// The keys of one JSON object. `null` counts as missing: Hugging Face writes it for "not set".
 pub(super) struct Keys<'a> {
     origin: &'a str,
     /// Path of the object within the file, with a dot at its end.
@@ -13,7 +13,7 @@ pub(super) struct Keys<'a> {
 }
 
 impl<'a> Keys<'a> {
-    /// The keys of the object at the root of `origin`, which errors name.
+    /// The keys of the root object of `origin`. Errors name `origin`.
     pub(super) fn new(origin: &'a str, map: &'a Map<String, Value>) -> Self {
         Self { origin, prefix: String::new(), map }
     }
@@ -38,8 +38,19 @@ impl<'a> Keys<'a> {
         self.get(key).is_some()
     }
 
+    pub(super) fn is_null(&self, key: &str) -> bool {
+        self.map.get(key).is_some_and(Value::is_null)
+    }
+
     pub(super) fn text(&self, key: &str) -> Result<Option<&'a str>> {
         self.read(key, "a string", Value::as_str)
+    }
+
+    pub(super) fn texts(&self, key: &str) -> Result<Vec<&'a str>> {
+        let texts = self.read(key, "a list of strings", |value| {
+            value.as_array()?.iter().map(Value::as_str).collect()
+        })?;
+        Ok(texts.unwrap_or_default())
     }
 
     pub(super) fn number(&self, key: &str) -> Result<Option<f64>> {
@@ -47,7 +58,7 @@ impl<'a> Keys<'a> {
     }
 
     pub(super) fn size(&self, key: &str) -> Result<Option<usize>> {
-        self.read(key, "a whole number", |value| value.as_u64()?.try_into().ok())
+        self.read(key, "an integer", |value| value.as_u64()?.try_into().ok())
     }
 
     pub(super) fn flag(&self, key: &str) -> Result<Option<bool>> {
@@ -55,11 +66,11 @@ impl<'a> Keys<'a> {
     }
 
     pub(super) fn token(&self, key: &str) -> Result<Option<u32>> {
-        Ok(self.read(key, "a token number", token)?.flatten())
+        Ok(self.read(key, "a token ID", token)?.flatten())
     }
 
     pub(super) fn tokens(&self, key: &str) -> Result<Vec<u32>> {
-        let tokens = self.read(key, "a token number or a list of them", |value| match value {
+        let tokens = self.read(key, "a token ID or a list of them", |value| match value {
             Value::Array(list) => list.iter().map(token).collect::<Option<Vec<_>>>(),
             single => token(single).map(|token| vec![token]),
         })?;
@@ -75,7 +86,7 @@ impl<'a> Keys<'a> {
         }))
     }
 
-    /// Reads a key with one of the methods above and insists that it is there.
+    /// Reads a required key with one of the methods above.
     pub(super) fn required<T>(
         &self,
         key: &str,
@@ -91,7 +102,7 @@ impl<'a> Keys<'a> {
     }
 }
 
-/// A token number; -1 means "none", as in many published files.
+/// A token ID; -1 means "none", as in many published files.
 fn token(value: &Value) -> Option<Option<u32>> {
     match value.as_i64()? {
         -1 => Some(None),

@@ -1,5 +1,6 @@
 //! The configuration of a model and its checks.
 
+mod family;
 mod json;
 mod keys;
 mod rope_scaling;
@@ -12,18 +13,20 @@ use ssa_kernels::ops::attention::selection::{SelectionOptions, SelectionRule};
 pub use ssa_kernels::ops::rope::RopeScaling;
 use ssa_names::UnknownName;
 
+use family::Family;
+
 use crate::method::{AttentionSizes, Method};
 use crate::options::{AttentionOptions, DocumentMasking};
 use crate::{AttentionMode, ModelError, Result, SparseBudget};
 
 /// The values of a configuration, under the names of Hugging Face's `config.json`.
 ///
-/// Plain data, possibly wrong: [`ModelConfig::new`] checks it. Keys of `config.json` that leave no
-/// choice (`model_type`, `hidden_act`, `attention_bias`, `mlp_bias`) are checked on reading and
+/// Plain, unchecked data: [`ModelConfig::new`] checks it. Keys of `config.json` with one supported
+/// value (`model_type`, `hidden_act`, `attention_bias`, `mlp_bias`) are checked on reading and
 /// written back, and have no field here.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ModelSettings {
-    /// V, the number of tokens of the vocabulary, at most 2^24.
+    /// V, the vocabulary size, at most 2^24.
     pub vocab_size: usize,
     /// Width of the residual stream, at most 2^20.
     pub hidden_size: usize,
@@ -35,30 +38,37 @@ pub struct ModelSettings {
     pub num_attention_heads: usize,
     /// H, key/value heads; divides HQ.
     pub num_key_value_heads: usize,
-    /// D, size of a head, at most 2^12; even, because RoPE turns pairs.
+    /// D, size of a head, at most 2^12; even, because RoPE rotates pairs.
     pub head_dim: usize,
-    /// Added to the mean square before its root.
+    /// Added to the mean square before the square root.
     pub rms_norm_eps: f64,
     /// Base of the RoPE frequencies.
     pub rope_theta: f64,
-    /// Stretching of the RoPE frequencies for contexts longer than trained on.
+    /// Scaling of the RoPE frequencies for contexts longer than those in training.
     pub rope_scaling: RopeScaling,
     /// The longest document the model is meant for, at most 2^31 tokens.
     pub max_position_embeddings: usize,
-    /// Standard deviation of fresh weights.
+    /// Standard deviation of the initial weights.
     pub initializer_range: f64,
-    /// Whether the output layer is the embedding matrix.
+    /// Whether the output layer shares the embedding matrix.
     pub tie_word_embeddings: bool,
-    /// Budget of sparse attention that the model is trained at: `block_size` and `block_counts`.
+    /// Whether attention outputs are multiplied by gates. Models that were trained without sparse
+    /// attention have none: plain Llama, Mistral and Qwen.
+    pub gated: bool,
+    /// Whether q, k and v have biases, as in Qwen2.
+    pub qkv_bias: bool,
+    /// Whether the heads of q and k are normalized before RoPE, as in Qwen3.
+    pub qk_norm: bool,
+    /// Sparse attention budget in training: `block_size` and `block_counts`.
     pub budget: SparseBudget,
     /// Tokens of the sliding window; 0 for methods that have none.
     pub window_size: usize,
-    /// The attentions the model was made for. This project's own key, `ssa` where absent.
+    /// The attention method of the model. A key of this project; `ssa` if missing.
     pub attention_method: Method,
-    /// Token that begins a document. Like the next, it need not be in the vocabulary: nothing is
-    /// computed from it.
+    /// Token that begins a document. Like `eos_token_id`, it may be outside the vocabulary: the
+    /// model does not use it.
     pub bos_token_id: Option<u32>,
-    /// Tokens that end a document: none, one, or several as in chat models.
+    /// Tokens that end a document: none, one, or several (chat models).
     pub eos_token_id: Vec<u32>,
 }
 
@@ -79,6 +89,9 @@ impl ModelSettings {
             max_position_embeddings: 131_072,
             initializer_range: 0.02,
             tie_word_embeddings: true,
+            gated: true,
+            qkv_bias: false,
+            qk_norm: false,
             budget: SparseBudget::PAPER,
             window_size: 0,
             attention_method: Method::SSA,
@@ -115,11 +128,10 @@ impl ModelSettings {
     }
 }
 
-/// A checked configuration: every value is one a model can have, so code that reads it checks
-/// nothing again.
+/// A checked configuration: code that reads it needs no further checks.
 ///
-/// It reads like the [`ModelSettings`] inside it (`config.hidden_size`) and cannot be changed. For
-/// a variant, change a copy of the settings and check that: `ModelConfig::new(ModelSettings {
+/// It reads like the [`ModelSettings`] inside it (`config.hidden_size`) and cannot be changed. To
+/// vary it, change a copy of the settings and check the copy: `ModelConfig::new(ModelSettings {
 /// tie_word_embeddings: true, ..config.settings() })?`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ModelConfig(ModelSettings);
@@ -136,22 +148,22 @@ impl ModelConfig {
     /// Checks the settings.
     ///
     /// # Errors
-    /// [`ModelError::Config`] names the first key whose value is impossible.
+    /// [`ModelError::Config`] names the first key with an invalid value.
     pub fn new(settings: ModelSettings) -> Result<Self> {
         Self::checked(settings, "model configuration")
     }
 
-    /// A copy of the values, to be changed and checked again.
+    /// Returns a copy of the values, to change and check again.
     pub fn settings(&self) -> ModelSettings {
         self.0.clone()
     }
 
-    /// Factor of attention scores, the inverse root of the head dimension.
+    /// Scale of the attention scores, `head_dim^-0.5`.
     pub fn softmax_scale(&self) -> f32 {
         (self.head_dim as f64).sqrt().recip() as f32
     }
 
-    /// How attention ran in training, in this mode and under the exact selection rule.
+    /// The attention options of training, in this mode and with exact selection.
     pub fn attention_options(&self, mode: AttentionMode) -> AttentionOptions {
         AttentionOptions {
             method: self.attention_method,
@@ -162,7 +174,7 @@ impl ModelConfig {
         }
     }
 
-    /// The sizes of its attentions.
+    /// The sizes of the model's attentions.
     pub fn attention_sizes(&self) -> AttentionSizes {
         AttentionSizes {
             q_heads: self.num_attention_heads,
@@ -173,11 +185,12 @@ impl ModelConfig {
         }
     }
 
-    /// Checks settings that came from `origin`, which errors name.
+    /// Checks settings read from `origin`. Errors name `origin`.
     fn checked(settings: ModelSettings, origin: &str) -> Result<Self> {
         check_sizes(&settings, origin)?;
         check_numbers(&settings, origin)?;
         rope_scaling::check(&settings.rope_scaling, origin)?;
+        check_family(&settings, origin)?;
         let method = settings.attention_method;
         if method.uses_window() && settings.window_size == 0 {
             let expected =
@@ -188,8 +201,8 @@ impl ModelConfig {
     }
 }
 
-/// Upper bounds of the sizes, far above any model. With them the number of parameters, of bytes of
-/// weights and moments, and of every tensor is below 2^63.
+/// Upper bounds of the sizes, far above any real model. They keep the number of parameters and the
+/// bytes of weights, moments and every tensor below 2^63.
 const LARGEST_VOCABULARY: usize = 1 << 24;
 const LARGEST_WIDTH: usize = 1 << 20;
 const MOST_LAYERS: usize = 1 << 12;
@@ -197,7 +210,7 @@ const MOST_HEADS: usize = 1 << 12;
 const LARGEST_HEAD: usize = 1 << 12;
 const MOST_POSITIONS: usize = 1 << 31;
 
-/// Weights of a larger deviation than this overflow in the first layer.
+/// Weights with a larger standard deviation overflow in the first layer.
 const LARGEST_DEVIATION: f64 = 1e6;
 
 fn at_most(largest: usize, key: &str, size: usize, origin: &str) -> Result<()> {
@@ -233,10 +246,25 @@ fn check_sizes(settings: &ModelSettings, origin: &str) -> Result<()> {
         return Err(ModelError::config(origin, "num_attention_heads", heads, expected));
     }
     if !settings.head_dim.is_multiple_of(2) {
-        let expected = "an even number (RoPE turns pairs)";
+        let expected = "an even number (RoPE rotates pairs)";
         return Err(ModelError::config(origin, "head_dim", settings.head_dim, expected));
     }
     Ok(())
+}
+
+/// Without gates a model is one of the plain families, and runs one attention at a time.
+fn check_family(settings: &ModelSettings, origin: &str) -> Result<()> {
+    if Family::of(settings).is_none() {
+        let expected = "false for a model without gates that normalizes its queries and keys";
+        return Err(ModelError::config(origin, "qkv_bias", settings.qkv_bias, expected));
+    }
+    let method = settings.attention_method;
+    if settings.gated || !method.needs_gates() {
+        return Ok(());
+    }
+    let expected = "full or moba for a model without gates (self_attn.g_proj)\n\
+                    hint: add gates with `ssa convert`";
+    Err(ModelError::config(origin, "attention_method", method, expected))
 }
 
 fn check_numbers(settings: &ModelSettings, origin: &str) -> Result<()> {

@@ -9,10 +9,17 @@ fn read(json: &Value) -> Result<ModelConfig> {
     ModelConfig::from_json("a/config.json", json.as_object().unwrap())
 }
 
-/// The JSON of the small model with one key changed, or removed.
+/// The JSON of the small model with one key changed or removed, without the other keys for the same
+/// value.
 fn changed(key: &str, value: Option<Value>) -> Value {
     let mut json = small_config().to_json();
     let map = json.as_object_mut().unwrap();
+    let others: &[&str] = match key {
+        "rope_parameters" => &["rope_scaling", "rope_theta"],
+        "rope_scaling" | "rope_theta" => &["rope_parameters"],
+        _ => &[],
+    };
+    map.retain(|key, _| !others.contains(&key.as_str()));
     match value {
         Some(value) => map.insert(key.to_owned(), value),
         None => map.remove(key),
@@ -33,16 +40,38 @@ fn impossible_values_name_file_key_and_value() {
     let cases = [
         (
             "model_type",
-            json!("llama"),
-            "`model_type` is \"llama\", expected \"llama-nsa\": a plain Llama checkpoint has no gates",
+            json!("gpt2"),
+            "`model_type` is \"gpt2\", expected one of \"llama-nsa\", \"llama\", \"mistral\", \
+             \"qwen2\", \"qwen3\"",
         ),
-        ("model_type", json!("mistral"), "`model_type` is \"mistral\", expected \"llama-nsa\""),
+        (
+            "quantization_config",
+            json!({"bits": 4}),
+            "`quantization_config` is {\"bits\":4}, expected no value: quantized weights",
+        ),
+        ("num_experts", json!(8), "`num_experts` is 8, expected no value: mixtures of experts"),
+        (
+            "partial_rotary_factor",
+            json!(0.5),
+            "`partial_rotary_factor` is 0.5, expected 1: RoPE turns whole heads",
+        ),
+        (
+            "layer_types",
+            json!(["full_attention", "sliding_attention"]),
+            "`layer_types` is [\"full_attention\",\"sliding_attention\"], expected \
+             \"full_attention\"",
+        ),
+        (
+            "dtype",
+            json!("bfloat16"),
+            "`torch_dtype` is \"float32\", expected \"bfloat16\", as under",
+        ),
         ("attention_bias", json!(true), "`attention_bias` is true, expected false"),
         ("mlp_bias", json!(true), "`mlp_bias` is true, expected false"),
         ("hidden_act", json!("gelu"), "`hidden_act` is \"gelu\", expected \"silu\""),
         ("vocab_size", json!(0), "`vocab_size` is 0, expected at least 1"),
-        ("hidden_size", json!(-4), "`hidden_size` is -4, expected a whole number"),
-        ("hidden_size", json!("20"), "`hidden_size` is \"20\", expected a whole number"),
+        ("hidden_size", json!(-4), "`hidden_size` is -4, expected an integer"),
+        ("hidden_size", json!("20"), "`hidden_size` is \"20\", expected an integer"),
         (
             "num_key_value_heads",
             json!(4),
@@ -66,8 +95,8 @@ fn impossible_values_name_file_key_and_value() {
             "`initializer_range` is -1, expected a number from 0 to 1000000",
         ),
         ("tie_word_embeddings", json!(1), "`tie_word_embeddings` is 1, expected true or false"),
-        ("bos_token_id", json!([1]), "`bos_token_id` is [1], expected a token number"),
-        ("eos_token_id", json!([5, -2]), "`eos_token_id` is [5,-2], expected a token number"),
+        ("bos_token_id", json!([1]), "`bos_token_id` is [1], expected a token ID"),
+        ("eos_token_id", json!([5, -2]), "`eos_token_id` is [5,-2], expected a token ID"),
         ("vocab_size", json!(16_777_217), "`vocab_size` is 16777217, expected at most 16777216"),
         (
             "hidden_size",
@@ -96,12 +125,18 @@ fn impossible_values_name_file_key_and_value() {
         (
             "rope_scaling",
             json!({"type": "yarn"}),
-            "`rope_scaling.type` is \"yarn\", expected \"llama3\" or \"default\"",
+            "`rope_scaling.type` is \"yarn\", expected \"default\", \"linear\" or \"llama3\"",
         ),
         (
             "rope_parameters",
-            json!({"rope_type": "linear"}),
-            "`rope_parameters.rope_type` is \"linear\"",
+            json!({"rope_type": "dynamic"}),
+            "`rope_parameters.rope_type` is \"dynamic\"",
+        ),
+        ("rope_parameters", json!({"rope_type": "linear"}), "`rope_parameters.factor` is missing"),
+        (
+            "rope_parameters",
+            json!({"rope_type": "linear", "factor": 0.5}),
+            "`rope_scaling.factor` is 0.5, expected a number of at least 1",
         ),
         ("rope_scaling", json!({"type": "llama3"}), "`rope_scaling.factor` is missing"),
         (
@@ -171,6 +206,9 @@ fn missing_keys_have_the_released_defaults() {
         max_position_embeddings: 2048,
         initializer_range: 0.02,
         tie_word_embeddings: false,
+        gated: true,
+        qkv_bias: false,
+        qk_norm: false,
         budget: SparseBudget::new(16, 4).unwrap(),
         window_size: 0,
         attention_method: Method::SSA,
@@ -178,6 +216,28 @@ fn missing_keys_have_the_released_defaults() {
         eos_token_id: vec![],
     };
     assert_eq!(read(&json).unwrap().settings(), expected);
+}
+
+#[test]
+fn rope_is_written_in_the_old_and_the_new_form() {
+    let llama3 = RopeScaling::Llama3 {
+        factor: 4.0,
+        low_freq_factor: 1.0,
+        high_freq_factor: 4.0,
+        original_max_position_embeddings: 128,
+    };
+    for (rope_scaling, rope_type) in [(RopeScaling::None, "default"), (llama3, "llama3")] {
+        let config = ModelConfig::new(ModelSettings { rope_scaling, ..small_settings() }).unwrap();
+        let json = config.to_json();
+        assert_eq!(json["rope_parameters"]["rope_type"], rope_type);
+        assert_eq!(json["rope_parameters"]["rope_theta"], json["rope_theta"]);
+        // Either form alone reads back to the same model.
+        for keys in [vec!["rope_parameters"], vec!["rope_scaling", "rope_theta"]] {
+            let mut one = json.as_object().unwrap().clone();
+            one.retain(|key, _| !keys.contains(&key.as_str()));
+            assert_eq!(ModelConfig::from_json("test", &one).unwrap(), config, "without {keys:?}");
+        }
+    }
 }
 
 #[test]
@@ -201,12 +261,129 @@ fn rope_is_read_in_the_old_and_the_new_form() {
         ("rope_scaling", with(json!({"type": "llama3"})), 500_000.0),
         ("rope_scaling", with(json!({"rope_type": "llama3"})), 500_000.0),
         ("rope_parameters", with(json!({"rope_type": "llama3", "rope_theta": 1e4})), 1e4),
+        ("rope_parameters", with(json!({"rope_type": "llama3"})), 10_000.0),
     ] {
         let config = read(&changed(key, Some(value))).unwrap();
         assert_eq!((&config.rope_scaling, config.rope_theta), (&expected, theta));
     }
     let config = read(&changed("rope_parameters", Some(json!({"rope_type": "default"})))).unwrap();
     assert_eq!(config.rope_scaling, RopeScaling::None);
+}
+
+#[test]
+fn keys_that_contradict_each_other_are_refused() {
+    let read_with = |extra: Value| {
+        let mut json = changed("rope_scaling", Some(json!({"rope_type": "linear", "factor": 2.0})));
+        json.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
+        read(&json)
+    };
+    let parameters =
+        json!({"rope_parameters": {"rope_type": "linear", "factor": 2.0, "rope_theta": 500_000.0}});
+    assert_eq!(read_with(parameters).unwrap().rope_scaling, RopeScaling::Linear { factor: 2.0 });
+    for (extra, expected) in [
+        (
+            json!({"rope_parameters": {"rope_type": "linear", "factor": 2.0, "rope_theta": 1e4}}),
+            "`rope_parameters.rope_theta` is 10000.0, expected 500000, the value of the other key",
+        ),
+        (
+            json!({"rope_parameters": {"rope_type": "linear", "factor": 4.0}}),
+            "`rope_parameters` is {\"factor\":4.0,\"rope_type\":\"linear\"}, expected the same \
+             scaling",
+        ),
+        (
+            json!({"rope_parameters": {"rope_type": "default"}}),
+            "`rope_parameters` is {\"rope_type\":\"default\"}, expected the same scaling",
+        ),
+    ] {
+        let error = read_with(extra).unwrap_err().to_string();
+        assert!(error.starts_with(&format!("a/config.json: {expected}")), "{error}");
+    }
+}
+
+/// A plain model of a family with the keys that it must have.
+fn plain(model_type: &str, extra: Value) -> Result<ModelConfig> {
+    let mut json = json!({
+        "model_type": model_type, "vocab_size": 10, "hidden_size": 64, "intermediate_size": 8,
+        "num_hidden_layers": 1, "num_attention_heads": 32,
+    });
+    json.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
+    read(&json)
+}
+
+#[test]
+fn families_differ_as_those_of_transformers() {
+    for (name, kv_heads, head_dim, positions, variant) in [
+        ("llama", 32, 2, 2048, [false, false]),
+        ("qwen2", 32, 2, 32_768, [true, false]),
+        ("qwen3", 32, 128, 32_768, [false, true]),
+    ] {
+        let config = plain(name, json!({})).unwrap();
+        assert!(!config.gated);
+        assert_eq!([config.qkv_bias, config.qk_norm], variant, "{name}");
+        assert_eq!(config.num_key_value_heads, kv_heads, "{name}");
+        assert_eq!((config.head_dim, config.max_position_embeddings), (head_dim, positions));
+        assert_eq!((config.attention_method, config.budget), (Method::FULL, SparseBudget::PAPER));
+        let json = config.to_json();
+        assert_eq!(json["model_type"], name);
+        assert_eq!(read(&json).unwrap(), config);
+    }
+    // Without a window it is a Llama.
+    let mistral = plain("mistral", json!({ "sliding_window": null })).unwrap();
+    assert_eq!((mistral.num_key_value_heads, mistral.max_position_embeddings), (8, 131_072));
+    assert_eq!(mistral.to_json()["model_type"], "llama");
+}
+
+#[test]
+fn an_ssa_model_keeps_biases_and_norms() {
+    let settings = ModelSettings { qkv_bias: true, qk_norm: true, ..small_settings() };
+    let config = ModelConfig::new(settings).unwrap();
+    let json = config.to_json();
+    assert_eq!((&json["model_type"], &json["qkv_bias"]), (&json!("llama-nsa"), &json!(true)));
+    assert_eq!(read(&json).unwrap(), config);
+    assert!(small_config().to_json().get("qkv_bias").is_none());
+}
+
+#[test]
+fn sliding_windows_are_refused_unless_no_document_reaches_them() {
+    let windowed = json!({ "use_sliding_window": true, "sliding_window": 4096 });
+    let short = json!({ "sliding_window": 4096, "max_position_embeddings": 4096 });
+    for (family, extra, refused) in [
+        ("mistral", json!({}), true),
+        ("mistral", json!({ "sliding_window": 4096 }), true),
+        ("mistral", short, false),
+        ("qwen2", json!({ "sliding_window": 4096 }), false),
+        ("qwen2", windowed.clone(), true),
+        ("qwen3", windowed, true),
+        ("llama", json!({ "sliding_window": 4096 }), false),
+    ] {
+        match plain(family, extra.clone()) {
+            Ok(_) => assert!(!refused, "{family} {extra}"),
+            Err(error) => {
+                let error = error.to_string();
+                assert!(
+                    refused && error.starts_with("a/config.json: `sliding_window` is"),
+                    "{error}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn methods_that_mix_outputs_need_gates() {
+    for (method, needs) in [("full", false), ("moba", false), ("nsa", true), ("ssa", true)] {
+        let result = plain("llama", json!({ "attention_method": method, "window_size": 4 }));
+        assert_eq!(result.is_err(), needs, "{method}");
+        if let Err(error) = result {
+            let error = error.to_string();
+            let expected = format!("`attention_method` is {method}, expected full or moba");
+            assert!(error.contains(&expected) && error.contains("`ssa convert`"), "{error}");
+        }
+    }
+    let both = ModelSettings { gated: false, qkv_bias: true, qk_norm: true, ..small_settings() };
+    let both = ModelSettings { attention_method: Method::FULL, ..both };
+    let error = ModelConfig::new(both).unwrap_err().to_string();
+    assert!(error.contains("`qkv_bias` is true, expected false"), "{error}");
 }
 
 #[test]
@@ -244,6 +421,7 @@ fn presets_have_the_published_sizes() {
 fn settings() -> impl Strategy<Value = ModelSettings> {
     let scaling = prop_oneof![
         Just(RopeScaling::None),
+        (1.5..64.0).prop_map(|factor| RopeScaling::Linear { factor }),
         (1.0..64.0, 0.1..2.0, 2.5..9.0, 1..100_000_usize).prop_map(
             |(factor, low, high, original)| {
                 RopeScaling::Llama3 {

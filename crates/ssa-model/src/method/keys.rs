@@ -1,4 +1,4 @@
-//! Which keys a query attends to, and how many that makes.
+//! Which keys a query attends to, and how many there are.
 
 /// The keys that a query attends to, up to its own position within its document.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -6,24 +6,24 @@ pub enum AttendedKeys {
     /// All.
     All,
     /// Those of at most `counts` blocks of `size` tokens: the query's own block up to the query,
-    /// and whole blocks before it.
+    /// and complete blocks before it.
     Selected {
         /// Tokens of a block.
         size: u64,
         /// Blocks, the query's own included.
         counts: u64,
     },
-    /// One mean for each block of `size` tokens that is complete at the query.
+    /// One mean per block of `size` tokens that is complete at the query.
     BlockMeans {
         /// Tokens of a block.
         size: u64,
     },
-    /// The last ones, the query's own included.
+    /// The most recent ones, the query's own included.
     Last(u64),
 }
 
 impl AttendedKeys {
-    /// Pairs of query and key in a document of `tokens` tokens.
+    /// Number of query-key pairs in a document of `tokens` tokens.
     pub fn pairs(self, tokens: u64) -> u64 {
         match self {
             Self::All => up_to(tokens),
@@ -38,7 +38,7 @@ impl AttendedKeys {
             Self::Selected { size, counts } => {
                 let (blocks, rest) = (tokens / size, tokens % size);
                 let others = counts.saturating_sub(1);
-                // A query of block b attends to min(b, others) whole blocks in addition to its own.
+                // A query in block b attends to min(b, others) complete blocks besides its own.
                 let near = blocks.min(others);
                 let whole = up_to_before(near) + (blocks - near) * others;
                 let own = blocks * up_to(size) + up_to(rest);
@@ -62,7 +62,7 @@ fn up_to_before(n: u64) -> u64 {
 mod tests {
     use super::*;
 
-    /// The pairs of one query at position `t`, by the definition.
+    /// The number of keys of the query at position `t`, by the definition.
     fn keys_of(keys: AttendedKeys, t: u64) -> u64 {
         match keys {
             AttendedKeys::All => t + 1,

@@ -1,7 +1,11 @@
-//! What an attention must say about itself to be part of a method.
+//! The interface of an attention that can be part of a method.
 
 use std::fmt::Debug;
 
+use ssa_kernels::kv_cache::{CachedSequences, KvCache};
+use ssa_kernels::ops::attention::cached::{
+    CachedKeys, PageIndices, PageOptions, cached_attention_fwd,
+};
 use ssa_kernels::ops::attention::selection::{SelectionOptions, SparseBudget};
 use ssa_kernels::ops::attention::{AttentionCall, AttentionGrads, AttentionOutput};
 use ssa_kernels::ops::gate::GateBranch;
@@ -9,16 +13,17 @@ use ssa_kernels::{DType, Tensor};
 
 use super::keys::AttendedKeys;
 use crate::Result;
+use crate::error::OptionsError;
 
 /// A kind of attention over the queries, keys and values of a layer.
 ///
-/// The layer does the rest, once for all kinds: projections, RoPE, gates, the sum or the alignment
-/// of several attentions, and the backward of all that.
+/// The layer does the rest for all kinds: projections, RoPE, gates, the sum or the alignment of
+/// several attentions, and their backward pass.
 pub trait AttentionKind: Debug + Sync {
     /// Name in messages.
     fn name(&self) -> &'static str;
 
-    /// The rows of `g_proj` that gate its output. Kinds that name the same rows share a gate.
+    /// The rows of `g_proj` that gate its output. Kinds with the same rows share a gate.
     fn gate(&self) -> GateBranch;
 
     /// The keys that a query attends to.
@@ -29,8 +34,7 @@ pub trait AttentionKind: Debug + Sync {
         false
     }
 
-    /// Bytes that it keeps between forward and backward for each token, where activations have type
-    /// `dtype`.
+    /// Bytes saved per token between forward and backward, for activations of type `dtype`.
     fn saved_bytes(&self, sizes: &AttentionSizes, dtype: DType) -> usize {
         sizes.output_bytes(dtype)
     }
@@ -40,18 +44,65 @@ pub trait AttentionKind: Debug + Sync {
     /// # Errors
     /// [`ModelError::Kernel`](crate::ModelError::Kernel) if an op refuses its arguments.
     fn forward(&self, inputs: &AttentionInputs<'_>) -> Result<SavedAttention>;
+
+    /// Computes the attention of new tokens to the cached ones.
+    ///
+    /// # Errors
+    /// [`OptionsError::NotCached`] unless the kind implements this;
+    /// [`ModelError::Kernel`](crate::ModelError::Kernel) if an op refuses its arguments.
+    fn cached(&self, _: &CachedInputs<'_>) -> Result<CachedAttention> {
+        Err(OptionsError::NotCached { attention: self.name() }.into())
+    }
 }
 
-/// What the attentions of a layer compute from.
+/// The inputs of the attentions of a layer.
 #[derive(Clone, Copy)]
 pub struct AttentionInputs<'a> {
     /// q `[B, T, HQ, D]` and k `[B, T, H, D]` after RoPE, v `[B, T, H, D]`, and the documents that
-    /// bound the attention: whole rows where the masking ignores borders.
+    /// bound the attention: whole rows if the masking ignores borders.
     pub call: AttentionCall<'a>,
     /// Budget and rule of block selection.
     pub selection: &'a SelectionOptions,
     /// Tokens of the sliding window.
     pub window_size: usize,
+}
+
+/// What the attentions of a layer compute from when earlier tokens are in a cache.
+#[derive(Clone, Copy)]
+pub struct CachedInputs<'a> {
+    /// Queries after RoPE `[B, T, HQ, D]`.
+    pub q: &'a Tensor,
+    /// The keys and values, those of the queries included.
+    pub cache: &'a KvCache,
+    /// The layer.
+    pub layer: usize,
+    /// The sequences of the queries.
+    pub sequences: &'a CachedSequences,
+    /// Budget and rule of block selection.
+    pub pages: &'a PageOptions,
+    /// Tokens of the sliding window.
+    pub window_size: usize,
+    /// Factor of every score.
+    pub softmax_scale: f32,
+}
+
+/// The attention of new tokens.
+pub struct CachedAttention {
+    /// The output `[B, T, HQ, D]`, before its gate.
+    pub out: Tensor,
+    /// The pages that the queries selected, of a kind that selects.
+    pub pages: Option<PageIndices>,
+}
+
+impl CachedInputs<'_> {
+    /// Attends to these keys.
+    ///
+    /// # Errors
+    /// [`ModelError::Kernel`](crate::ModelError::Kernel) if the op refuses its arguments.
+    pub fn attend(&self, keys: CachedKeys<'_>) -> Result<Tensor> {
+        let &Self { q, cache, layer, sequences, softmax_scale, .. } = self;
+        Ok(cached_attention_fwd(q, cache, layer, sequences, keys, softmax_scale)?.out)
+    }
 }
 
 /// The sizes of a model's attentions.
@@ -70,7 +121,7 @@ pub struct AttentionSizes {
 }
 
 impl AttentionSizes {
-    /// Bytes of an output and its log-sum-exp for each token.
+    /// Bytes per token of an output and its log-sum-exp.
     pub fn output_bytes(&self, dtype: DType) -> usize {
         self.q_heads * (self.head_dim * dtype.size() + DType::F32.size())
     }
@@ -82,14 +133,15 @@ pub struct SavedAttention {
     backward: Box<Backward>,
 }
 
-/// Adds the gradients of q, k and v for the gradient of the output, given the output and the inputs
-/// of the forward. It owns whatever else it needs.
+/// Adds the gradients of q, k and v, given the gradient of the output, the output and the inputs of
+/// the forward pass. It owns whatever else it needs.
 type Backward =
     dyn Fn(&Tensor, &AttentionOutput, &AttentionInputs<'_>, &mut AttentionGrads) -> Result<()>;
 
 impl SavedAttention {
-    /// An output `[B, T, HQ, D]`, before its gate, and its backward: called with the gradient of
-    /// that output, the output, the inputs of the forward, and the gradients to add to.
+    /// Combines an output `[B, T, HQ, D]`, before its gate, with its backward function. The
+    /// arguments of that function are the gradient of the output, the output, the inputs of the
+    /// forward pass, and the gradients to add to.
     pub fn new(
         output: AttentionOutput,
         backward: impl Fn(
@@ -108,7 +160,7 @@ impl SavedAttention {
         &self.output.out
     }
 
-    /// Adds the gradients of q, k and v for the gradient `dout` of the output.
+    /// Adds the gradients of q, k and v, given the gradient `dout` of the output.
     pub(crate) fn backward(
         &self,
         dout: &Tensor,

@@ -1,7 +1,7 @@
-//! The methods: which attentions a layer computes, and what becomes of their outputs.
+//! The methods: which attentions a layer computes, and how it combines their outputs.
 //!
-//! This is the only place where methods differ. All other code asks a [`Method`] what it needs to
-//! know; a new one is an entry here, built from the kinds in `kinds/`.
+//! This is the only place where methods differ. All other code queries a [`Method`]. A new method
+//! is an entry here, built from the kinds in `kinds/`.
 
 mod keys;
 mod kind;
@@ -15,27 +15,30 @@ use ssa_kernels::ops::gate::GateBranch;
 use ssa_names::Named;
 
 pub use keys::AttendedKeys;
-pub use kind::{AttentionInputs, AttentionKind, AttentionSizes, SavedAttention};
+pub use kind::{
+    AttentionInputs, AttentionKind, AttentionSizes, CachedAttention, CachedInputs, SavedAttention,
+};
 pub use kinds::{Compression, Full, Sparse, Window};
 pub use plan::{LayerPlan, PlannedAttention};
 
 use crate::Result;
 use crate::error::OptionsError;
 
-/// A training method, which is also the set of attentions that a model was made for.
+/// An attention method: the attentions of a model and how training uses them.
 #[derive(Clone, Copy)]
 pub struct Method(&'static MethodSpec);
 
-/// What makes a [`Method`].
+/// The definition of a [`Method`].
 #[derive(Debug)]
 pub struct MethodSpec {
     /// Name in settings, on the command line, in files and in reports. It identifies the method.
     pub name: &'static str,
-    /// Name in full, for the title of a report.
+    /// Full name, for the title of a report.
     pub title: &'static str,
-    /// The attentions of mode full, whose gated outputs are added; empty if there is no such mode.
+    /// The attentions of mode full, whose gated outputs are added; empty if the mode does not
+    /// exist.
     pub full: &'static [&'static dyn AttentionKind],
-    /// The attentions of mode sparse, likewise.
+    /// The same for mode sparse.
     pub sparse: &'static [&'static dyn AttentionKind],
     /// The modes that a training step runs.
     pub training: Training,
@@ -44,10 +47,10 @@ pub struct MethodSpec {
 /// The modes that a training step of a method runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Training {
-    /// This one, always.
+    /// Always this mode.
     Single(AttentionMode),
-    /// Both, one attention each with a common gate. The drawn one feeds the next layer, and an
-    /// alignment loss pulls their outputs together.
+    /// Both modes, one attention each, with a shared gate. The drawn one feeds the next layer, and
+    /// an alignment loss pulls their outputs together.
     Aligned,
 }
 
@@ -91,7 +94,12 @@ impl Method {
     /// The methods that settings can name.
     pub const ALL: &'static [Self] = &[Self::FULL, Self::MOBA, Self::NSA, Self::SSA];
 
-    /// A method that is not in [`Method::ALL`]. Settings cannot name it.
+    /// The method of a model that names none: full attention without gates, as it was then trained.
+    pub fn of_model(gated: bool) -> Self {
+        if gated { Self::default() } else { Self::FULL }
+    }
+
+    /// Creates a method that is not in [`Method::ALL`]. Settings cannot name it.
     pub const fn new(spec: &'static MethodSpec) -> Self {
         Self(spec)
     }
@@ -101,7 +109,7 @@ impl Method {
         self.0.name
     }
 
-    /// The name in full.
+    /// The full name.
     pub fn title(self) -> &'static str {
         self.0.title
     }
@@ -116,7 +124,7 @@ impl Method {
         self.0.training == Training::Aligned
     }
 
-    /// Whether a training step may feed the next layer by this mode.
+    /// Whether the output of this mode may feed the next layer in training.
     pub fn trains_on(self, mode: AttentionMode) -> bool {
         match self.0.training {
             Training::Single(only) => mode == only,
@@ -124,8 +132,7 @@ impl Method {
         }
     }
 
-    /// The mode that models of this method are meant to run in: the one they train on, sparse for
-    /// those that train on both.
+    /// The intended inference mode: the mode of training, or sparse for methods that train on both.
     pub fn main_mode(self) -> AttentionMode {
         match self.0.training {
             Training::Single(only) => only,
@@ -143,7 +150,7 @@ impl Method {
         AttentionMode::ALL.iter().copied().filter(move |mode| self.has_mode(*mode))
     }
 
-    /// The attentions of a mode, whose gated outputs are added; empty if there is no such mode.
+    /// The attentions of a mode, whose gated outputs are added; empty if the mode does not exist.
     pub fn attentions(self, mode: AttentionMode) -> &'static [&'static dyn AttentionKind] {
         match mode {
             AttentionMode::Full => self.0.full,
@@ -161,7 +168,7 @@ impl Method {
         }
     }
 
-    /// The gates that a training step computes: attentions may share one.
+    /// The gates that a training step computes, each once: attentions may share a gate.
     pub fn training_gates(self) -> Vec<GateBranch> {
         let mut gates = Vec::new();
         for planned in self.training_attentions() {
@@ -170,6 +177,12 @@ impl Method {
             }
         }
         gates
+    }
+
+    /// Whether it weighs outputs by gates: those of several attentions that it adds, or of two
+    /// streams that it aligns. With one attention at a time a model can do without gates.
+    pub fn needs_gates(self) -> bool {
+        self.is_aligned() || self.modes().any(|mode| self.attentions(mode).len() > 1)
     }
 
     /// Whether one of its attentions needs a `window_size`.
@@ -189,11 +202,11 @@ impl Method {
         Ok(LayerPlan::new(self.planned(mode), mode))
     }
 
-    /// What a layer computes in a training step in which the mode `stream` feeds the next layer.
+    /// What a layer computes in a training step if the mode `stream` feeds the next layer.
     ///
     /// # Errors
-    /// [`OptionsError::NoSuchMode`]; [`OptionsError::NotAlignable`] for a [`Training::Aligned`]
-    /// that is not of one attention in each mode with a common gate.
+    /// [`OptionsError::NoSuchMode`]; [`OptionsError::NotAlignable`] if the method is
+    /// [`Training::Aligned`] without exactly one attention per mode and a shared gate.
     pub fn training_plan(self, stream: AttentionMode) -> Result<LayerPlan> {
         if !self.is_aligned() {
             return self.inference_plan(stream);

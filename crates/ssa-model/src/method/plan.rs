@@ -14,9 +14,9 @@ pub struct LayerPlan {
 /// An attention that a layer computes.
 #[derive(Clone, Copy, Debug)]
 pub struct PlannedAttention {
-    /// Which attention it is.
+    /// The kind of attention.
     pub kind: &'static dyn AttentionKind,
-    /// The mode that it is part of.
+    /// Its mode.
     pub mode: AttentionMode,
 }
 

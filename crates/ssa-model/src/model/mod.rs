@@ -11,15 +11,16 @@ use ssa_kernels::ops::rms_norm::rms_norm_fwd;
 use ssa_kernels::ops::rope::RopeTable;
 use ssa_kernels::{Device, Documents, Tensor};
 
-use crate::attention::{AttentionContext, QueryKeyValue};
-use crate::error::InputError;
+use crate::attention::AttentionContext;
+use crate::error::{InputError, OptionsError};
 use crate::layer::{self, LayerContext};
+use crate::projection::QueryKeyValue;
 use crate::rope::GrowingRopeTable;
-use crate::{AttentionOptions, Input, ModelConfig, Parameters, Result, checkpoint};
+use crate::{AttentionOptions, Input, Method, ModelConfig, Parameters, Result, checkpoint};
 
 pub use training::Objective;
 
-/// A language model: its configuration, its weights and what follows from them.
+/// A language model: its configuration and weights.
 pub struct Model {
     config: ModelConfig,
     parameters: Parameters,
@@ -43,20 +44,20 @@ pub struct LayerAttention<'a> {
 }
 
 impl Model {
-    /// A model of the given weights.
+    /// Creates a model from the given weights.
     ///
     /// # Errors
-    /// A weight does not have the shape the configuration gives it.
+    /// If a weight does not have the shape that the configuration implies.
     pub fn new(config: ModelConfig, parameters: Parameters) -> Result<Self> {
         parameters.check(&config)?;
         let rope = Arc::new(GrowingRopeTable::new(&config)?);
         Ok(Self { config, parameters, rope })
     }
 
-    /// A model with fresh random weights; the same seed gives the same weights.
+    /// Creates a model with random initial weights; the same seed gives the same weights.
     ///
     /// # Errors
-    /// As [`Model::new`].
+    /// Same as [`Model::new`].
     pub fn init(config: ModelConfig, seed: u64) -> Result<Self> {
         let parameters = Parameters::init(&config, seed)?;
         Self::new(config, parameters)
@@ -65,7 +66,7 @@ impl Model {
     /// Reads a checkpoint directory in Hugging Face layout.
     ///
     /// # Errors
-    /// A file is missing, damaged or does not fit the configuration; the error names it.
+    /// If a file is missing, corrupt or does not match the configuration; the error names it.
     pub fn load(directory: &Path) -> Result<Self> {
         let (config, parameters) = checkpoint::load(directory)?;
         Self::new(config, parameters)
@@ -74,12 +75,12 @@ impl Model {
     /// Writes a checkpoint directory in Hugging Face layout.
     ///
     /// # Errors
-    /// A file cannot be written; the error names it.
+    /// If a file cannot be written; the error names it.
     pub fn save(&self, directory: &Path) -> Result<()> {
         checkpoint::save(directory, &self.config, self.parameters.on_host()?.as_ref())
     }
 
-    /// A copy on a device, in the type that the device computes in.
+    /// Copies the model to a device, in the compute dtype of the device.
     ///
     /// # Errors
     /// [`ModelError::Kernel`](crate::ModelError::Kernel) if the device is out of memory.
@@ -88,7 +89,7 @@ impl Model {
         Ok(Self { config: self.config.clone(), parameters, rope: self.rope.clone() })
     }
 
-    /// The device of the weights, where everything is computed.
+    /// The device of the weights, which runs all ops.
     pub fn device(&self) -> Device {
         self.parameters.device()
     }
@@ -103,30 +104,36 @@ impl Model {
         &self.parameters
     }
 
-    /// The weights, for an optimizer.
+    /// The weights.
+    pub fn into_parameters(self) -> Parameters {
+        self.parameters
+    }
+
+    /// The weights, mutable for an optimizer.
     pub fn parameters_mut(&mut self) -> &mut Parameters {
         &mut self.parameters
     }
 
-    /// The hidden states after the final norm, `[B, T, hidden]`.
+    /// Returns the hidden states after the final norm, `[B, T, hidden]`.
     ///
     /// # Errors
-    /// Ids outside the vocabulary, documents longer than the model's positions, or impossible
-    /// options.
+    /// If ids are outside the vocabulary, documents are longer than the model's positions, or the
+    /// method does not have the mode.
     pub fn forward(&self, input: &Input, options: &AttentionOptions) -> Result<Tensor> {
         self.forward_observed(input, options, &mut |_| Ok(()))
     }
 
-    /// [`Model::forward`], showing the inputs of every layer's attention to `observer` on the way.
+    /// Runs [`Model::forward`] and calls `observer` with the attention inputs of every layer.
     ///
     /// # Errors
-    /// As [`Model::forward`], and what the observer returns.
+    /// Same as [`Model::forward`], and any error of the observer.
     pub fn forward_observed(
         &self,
         input: &Input,
         options: &AttentionOptions,
         observer: &mut dyn FnMut(LayerAttention<'_>) -> Result<()>,
     ) -> Result<Tensor> {
+        self.check_gates(options.method)?;
         let plan = options.method.inference_plan(options.mode)?;
         let rows = Documents::rows(input.batch(), input.tokens())?;
         let rope = self.rope_for(input)?;
@@ -148,13 +155,21 @@ impl Model {
         Ok(rms_norm_fwd(&x, &self.parameters.norm, context.rms_norm_eps)?.out)
     }
 
-    /// Next-token logits `[B, T, V]` of hidden states, in `f32` on every device. Training and
-    /// evaluation never call this: they fuse the head with the loss.
+    /// Returns the next-token logits `[B, T, V]` of hidden states, in `f32` on every device.
+    /// Training and evaluation do not use this: they fuse the head with the loss.
     ///
     /// # Errors
-    /// `hidden` is not as wide as the model.
+    /// If `hidden` does not have the model's width.
     pub fn logits(&self, hidden: &Tensor) -> Result<Tensor> {
         Ok(linear_fwd_f32(hidden, self.parameters.head())?)
+    }
+
+    /// Refuses a method that mixes or aligns gated outputs, if the model has no gates.
+    pub(crate) fn check_gates(&self, method: Method) -> Result<()> {
+        if self.config.gated || !method.needs_gates() {
+            return Ok(());
+        }
+        Err(OptionsError::NoGates { method: method.name() }.into())
     }
 
     /// Embeds the ids of an input.
@@ -186,7 +201,6 @@ impl Model {
             documents: input.documents(),
             rows,
             rope,
-            head_dim: self.config.head_dim,
             softmax_scale: self.config.softmax_scale(),
         };
         LayerContext { attention, rms_norm_eps: self.config.rms_norm_eps as f32 }

@@ -4,11 +4,11 @@
 //! loss = cross_entropy + alpha * alignment + z_loss_weight * z_loss
 //! alignment = mean over layers, valid tokens, heads and head_dim of the terms between full and
 //!             sparse outputs
-//! z_loss = mean over targets of the squared logarithm of the softmax's normalizer
+//! z_loss = mean over targets of the squared log-partition function of the softmax
 //! ```
 //!
-//! All are means over the whole optimizer step: [`StepLosses`] has the denominators, so that sums
-//! and gradients of micro-batches simply add up.
+//! All means are over the whole optimizer step: [`StepLosses`] has the denominators, so sums and
+//! gradients of micro-batches simply add up.
 
 use ssa_kernels::ops::attention::alignment::AlignmentOptions;
 use ssa_kernels::ops::attention::gated_pair::PairAlignment;
@@ -19,6 +19,7 @@ use ssa_kernels::{Documents, Scalar, Tensor};
 
 use super::Model;
 use crate::error::OptionsError;
+use crate::gradients::with_gradient_of;
 use crate::layer::{self, LayerContext, LayerSaved};
 use crate::losses::{LossDenominators, StepLosses};
 use crate::method::LayerPlan;
@@ -27,29 +28,29 @@ use crate::{AttentionMode, AttentionOptions, Parameters, Result, TrainBatch};
 /// What a training step minimizes.
 #[derive(Clone, Debug)]
 pub struct Objective {
-    /// Method, selection, window and masking. Its mode is not used: a step names its streams.
+    /// Method, selection, window and masking. Its mode is not used: each step names its streams.
     pub attention: AttentionOptions,
     /// Weight of the alignment loss (ssa only).
     pub alpha: f32,
     /// Kind and direction of the alignment loss.
     pub alignment: AlignmentOptions,
-    /// Compare gated outputs (as released), or those before the gate.
+    /// Whether to align gated outputs (as in the released code) or those before the gate.
     pub gated_alignment: bool,
-    /// Weight of z-loss; 0 switches it off without changing a bit of the gradients.
+    /// Weight of z-loss; 0 disables it.
     pub z_loss: f32,
-    /// Keep only the input of each layer and compute the rest again in the backward: a third more
-    /// work for a small fraction of the memory.
+    /// Whether to save only the input of each layer and recompute the rest in the backward pass
+    /// (activation checkpointing): a third more work for a small fraction of the memory.
     pub recompute: bool,
 }
 
-/// What is kept of a layer between its forward and its backward.
+/// What is saved of a layer between its forward and its backward pass.
 enum SavedLayer {
     Everything(Box<LayerSaved>),
     Input(Tensor),
 }
 
 impl Model {
-    /// The losses of an optimizer step before its first micro-batch.
+    /// Returns the losses of an optimizer step before its first micro-batch.
     pub fn step_losses(&self, objective: &Objective, denominators: LossDenominators) -> StepLosses {
         let config = self.config();
         let layers = config.num_hidden_layers;
@@ -58,16 +59,16 @@ impl Model {
         StepLosses::new(&self.device(), [layers, aligned_layers, width], denominators)
     }
 
-    /// Runs one micro-batch forward and backward, adds its loss sums to `losses` and the gradients
-    /// of its share of the loss to `grads`. On a GPU this queues work and waits for none.
+    /// Runs the forward and backward pass of one micro-batch. Adds its loss sums to `losses` and
+    /// its gradients to `grads`. On a GPU this queues work without waiting.
     ///
-    /// `streams` names the attention that feeds the next layer, layer by layer: the same for all
-    /// layers, except in an ablation.
+    /// `streams` gives the mode that feeds the next layer, for each layer: the same for all layers,
+    /// except in an ablation.
     ///
     /// # Errors
-    /// As [`Model::forward`]; labels outside the vocabulary; `streams` without one entry per layer;
-    /// gradients that do not have the shapes of the parameters. Losses and gradients then hold a
-    /// part of the micro-batch.
+    /// Same as [`Model::forward`]; also if labels are outside the vocabulary, `streams` does not
+    /// have one entry per layer, or the gradients do not have the shapes of the parameters. After
+    /// an error, losses and gradients may include a part of the micro-batch.
     pub fn train_step(
         &self,
         batch: &TrainBatch,
@@ -105,7 +106,9 @@ impl Model {
             };
             layer::backward(&mut dx, &saved, weights, &context, alignment, grads)?;
         }
-        embedding_bwd(&dx, batch.input().ids(), &mut grads.embed_tokens)?;
+        if !grads.embed_tokens.is_empty() {
+            embedding_bwd(&dx, batch.input().ids(), &mut grads.embed_tokens)?;
+        }
         Ok(())
     }
 
@@ -115,11 +118,12 @@ impl Model {
             return Err(OptionsError::StreamCount { streams: streams.len(), layers }.into());
         }
         let method = objective.attention.method;
+        self.check_gates(method)?;
         streams.iter().map(|&stream| method.training_plan(stream)).collect()
     }
 
-    /// Runs all layers; returns the residual stream, what each layer keeps, and the alignment sums
-    /// of those that have one.
+    /// Runs all layers; returns the residual stream, what each layer saved, and the alignment sums
+    /// of the layers that have one.
     fn forward_layers(
         &self,
         batch: &TrainBatch,
@@ -159,14 +163,17 @@ impl Model {
         let weights = self.parameters();
         let norm = rms_norm_fwd(x, &weights.norm, context.rms_norm_eps)?;
         let mut dnorm = Tensor::zeros_like(x);
-        let dhead = grads.head_mut();
         let head = weights.head();
         let labels = batch.labels();
-        let loss = linear_cross_entropy_fwd_bwd(
-            &norm.out, head, labels, grad_scale, z_loss, &mut dnorm, dhead,
-        )?;
+        let loss = with_gradient_of(head, grads.head_mut(), |dhead| {
+            Ok(linear_cross_entropy_fwd_bwd(
+                &norm.out, head, labels, grad_scale, z_loss, &mut dnorm, dhead,
+            )?)
+        })?;
         let mut dx = Tensor::zeros_like(x);
-        rms_norm_bwd(&dnorm, x, &weights.norm, &norm.rstd, &mut dx, &mut grads.norm)?;
+        with_gradient_of(&weights.norm, &mut grads.norm, |dweight| {
+            Ok(rms_norm_bwd(&dnorm, x, &weights.norm, &norm.rstd, &mut dx, dweight)?)
+        })?;
         Ok((loss, dx))
     }
 }

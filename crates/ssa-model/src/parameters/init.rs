@@ -1,4 +1,4 @@
-//! Fresh parameters.
+//! Initialization of parameters.
 
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
@@ -10,25 +10,25 @@ use super::Parameters;
 use crate::{ModelConfig, Result};
 
 impl Parameters {
-    /// Fresh parameters: matrices from N(0, `initializer_range`²), norm weights 1.
+    /// Initializes parameters: matrices from N(0, `initializer_range`²), norm weights 1, biases 0.
     ///
     /// # Determinism
-    /// The same configuration and seed give the same bits whatever the number of threads: every
-    /// tensor draws from its own stream of the seeded generator, numbered by its place in
+    /// The same configuration and seed give the same bits for any number of threads: every tensor
+    /// draws from its own stream of the seeded generator, numbered by its index in
     /// [`Parameters::named`].
     ///
     /// # Errors
-    /// As [`Parameters::zeros`].
+    /// Same as [`Parameters::zeros`].
     pub fn init(config: &ModelConfig, seed: u64) -> Result<Self> {
         let mut parameters = Self::zeros(config)?;
         let std = config.initializer_range as f32;
-        let fill = |(index, (_, tensor)): (usize, (String, &mut Tensor))| -> Result<()> {
-            let is_norm = tensor.shape().len() == 1;
+        let fill = |(index, (name, tensor)): (usize, (String, &mut Tensor))| -> Result<()> {
+            let is_matrix = tensor.shape().len() > 1;
             let values = tensor.as_mut_slice()?;
-            if is_norm {
-                values.fill(1.0);
-            } else {
+            if is_matrix {
                 fill_normal(values, std, seed, index as u64);
+            } else if !name.ends_with(".bias") {
+                values.fill(1.0);
             }
             Ok(())
         };

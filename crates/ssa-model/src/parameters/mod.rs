@@ -1,6 +1,7 @@
-//! The parameters of a model: which tensors there are, their names on disk and their shapes.
+//! The parameters of a model: its tensors, their names on disk and their shapes.
 
 mod init;
+mod layer;
 #[cfg(test)]
 mod tests;
 
@@ -11,93 +12,11 @@ use ssa_kernels::{DType, Device, Tensor};
 
 use crate::{ModelConfig, ModelError, Result};
 
-/// The sizes that shapes are made of.
-struct Sizes {
-    hidden: usize,
-    /// HQ * D.
-    query: usize,
-    /// H * D.
-    key_value: usize,
-    /// 3 * HQ.
-    gates: usize,
-    /// F.
-    intermediate: usize,
-}
+pub use layer::LayerParameters;
 
-impl Sizes {
-    fn new(config: &ModelConfig) -> Self {
-        Self {
-            hidden: config.hidden_size,
-            query: config.num_attention_heads * config.head_dim,
-            key_value: config.num_key_value_heads * config.head_dim,
-            gates: 3 * config.num_attention_heads,
-            intermediate: config.intermediate_size,
-        }
-    }
-}
+pub(crate) use layer::G_PROJ;
 
-/// Declares [`LayerParameters`] from one table of documentation, field, name on disk and shape, so
-/// that the four cannot disagree.
-macro_rules! layer_parameters {
-    ($($(#[doc = $doc:literal])+ $field:ident: $name:literal [$($size:ident),+];)+) => {
-        /// The parameters of one decoder block. Matrices are `[outputs, inputs]`.
-        #[derive(Clone, Debug)]
-        pub struct LayerParameters {
-            $($(#[doc = $doc])+ pub $field: Tensor,)+
-        }
-
-        impl LayerParameters {
-            /// Makes every tensor from its name within the layer and its shape.
-            fn build<E>(
-                sizes: &Sizes,
-                mut make: impl FnMut(&str, &[usize]) -> Result<Tensor, E>,
-            ) -> Result<Self, E> {
-                Ok(Self { $($field: make($name, &[$(sizes.$size),+])?,)+ })
-            }
-
-            fn try_map<E>(
-                &self,
-                mut make: impl FnMut(&str, &Tensor) -> Result<Tensor, E>,
-            ) -> Result<Self, E> {
-                Ok(Self { $($field: make($name, &self.$field)?,)+ })
-            }
-
-            fn named(&self) -> impl Iterator<Item = (&'static str, &Tensor)> {
-                [$(($name, &self.$field)),+].into_iter()
-            }
-
-            fn named_mut(&mut self) -> impl Iterator<Item = (&'static str, &mut Tensor)> {
-                [$(($name, &mut self.$field)),+].into_iter()
-            }
-        }
-    };
-}
-
-layer_parameters! {
-    /// RMS-norm weight before attention, `[hidden]`.
-    input_layernorm: "input_layernorm.weight" [hidden];
-    /// Queries, `[HQ * D, hidden]`.
-    q_proj: "self_attn.q_proj.weight" [query, hidden];
-    /// Keys, `[H * D, hidden]`.
-    k_proj: "self_attn.k_proj.weight" [key_value, hidden];
-    /// Values, `[H * D, hidden]`.
-    v_proj: "self_attn.v_proj.weight" [key_value, hidden];
-    /// Attention output, `[hidden, HQ * D]`.
-    o_proj: "self_attn.o_proj.weight" [hidden, query];
-    /// Gates, `[3 * HQ, hidden]`: rows 3h, 3h+1 and 3h+2 gate the compression, selection (and full
-    /// attention) and window of query head h. It has all three for every method, as published
-    /// checkpoints do; rows of branches that a method lacks take no part in the model and get no
-    /// gradient.
-    g_proj: "self_attn.g_proj.weight" [gates, hidden];
-    /// RMS-norm weight before the feed-forward layer, `[hidden]`.
-    post_attention_layernorm: "post_attention_layernorm.weight" [hidden];
-    /// Feed-forward gate, `[F, hidden]`.
-    gate_proj: "mlp.gate_proj.weight" [intermediate, hidden];
-    /// Feed-forward input, `[F, hidden]`.
-    up_proj: "mlp.up_proj.weight" [intermediate, hidden];
-    /// Feed-forward output, `[hidden, F]`.
-    down_proj: "mlp.down_proj.weight" [hidden, intermediate];
-}
+use layer::LayerShape;
 
 const EMBED_TOKENS: &str = "model.embed_tokens.weight";
 const NORM: &str = "model.norm.weight";
@@ -107,15 +26,15 @@ fn layer_tensor(layer: usize, name: &str) -> String {
     format!("model.layers.{layer}.{name}")
 }
 
-/// All parameters of a model, or one buffer of the same shape per parameter: gradients and
-/// optimizer moments.
+/// All parameters of a model, or one buffer of the same shape per parameter (gradients, optimizer
+/// moments).
 #[derive(Clone, Debug)]
 pub struct Parameters {
-    /// Embedding matrix `[V, hidden]`, and the output layer where that is tied to it.
+    /// Embedding matrix `[V, hidden]`; also the output layer if tied.
     pub embed_tokens: Tensor,
     /// The decoder blocks, first to last.
     pub layers: Vec<LayerParameters>,
-    /// Weight of the last RMS norm, `[hidden]`.
+    /// Weight of the final RMS norm, `[hidden]`.
     pub norm: Tensor,
     /// Output layer `[V, hidden]`; `None` if tied to the embedding.
     pub lm_head: Option<Tensor>,
@@ -125,7 +44,7 @@ impl Parameters {
     /// Zeros.
     ///
     /// # Errors
-    /// [`ModelError::Kernel`] if a tensor would take more than `isize::MAX` bytes.
+    /// [`ModelError::Kernel`] if a tensor would need more than `isize::MAX` bytes.
     pub fn zeros(config: &ModelConfig) -> Result<Self> {
         Self::build(config, |_, shape| Ok(Tensor::zeros(shape)?))
     }
@@ -133,12 +52,29 @@ impl Parameters {
     /// Zeros on a device: gradients and moments are `f32` on every device.
     ///
     /// # Errors
-    /// As [`Parameters::zeros`], and if the device does not hold elements of this type.
+    /// Same as [`Parameters::zeros`], and if the device does not support this dtype.
     pub fn zeros_on(config: &ModelConfig, device: &Device, dtype: DType) -> Result<Self> {
-        Self::build(config, |_, shape| Ok(Tensor::zeros_on(device, dtype, shape)?))
+        Self::zeros_for(config, device, dtype, |_| true)
     }
 
-    /// Whether two sets of parameters have the same names, shapes, types and elements.
+    /// As [`Parameters::zeros_on`] for the parameters whose name is `kept`, and tensors without
+    /// elements for the others: the gradients and moments of a model of which parts are frozen.
+    ///
+    /// # Errors
+    /// As [`Parameters::zeros_on`].
+    pub fn zeros_for(
+        config: &ModelConfig,
+        device: &Device,
+        dtype: DType,
+        kept: impl Fn(&str) -> bool,
+    ) -> Result<Self> {
+        Self::build(config, |name, shape| match kept(name) {
+            true => Ok(Tensor::zeros_on(device, dtype, shape)?),
+            false => Ok(Tensor::default()),
+        })
+    }
+
+    /// Whether two sets of parameters have the same names, shapes, dtypes and elements.
     ///
     /// # Errors
     /// [`ModelError::Kernel`] if a device that holds one of them fails.
@@ -151,10 +87,10 @@ impl Parameters {
         Ok(same)
     }
 
-    /// Makes another tensor of every tensor; `make` gets its name on disk.
+    /// Maps every tensor; `make` gets its name on disk.
     ///
     /// # Errors
-    /// The first of `make`.
+    /// The first error of `make`.
     pub fn try_map<E>(
         &self,
         mut make: impl FnMut(&str, &Tensor) -> Result<Tensor, E>,
@@ -172,7 +108,7 @@ impl Parameters {
         })
     }
 
-    /// A copy on a device.
+    /// Copies the parameters to a device.
     ///
     /// # Errors
     /// [`ModelError::Kernel`] if the device is out of memory.
@@ -180,7 +116,7 @@ impl Parameters {
         self.try_map(|_, tensor| Ok(tensor.to_device(device, dtype)?))
     }
 
-    /// These parameters on the CPU: a copy if they are on another device.
+    /// Returns the parameters on the CPU: a copy if they are on another device.
     ///
     /// # Errors
     /// [`ModelError::Kernel`] if their device fails.
@@ -196,19 +132,19 @@ impl Parameters {
         self.embed_tokens.device()
     }
 
-    /// Makes every tensor from its name on disk and its shape, in the order of
+    /// Creates every tensor from its name on disk and its shape, in the order of
     /// [`Parameters::named`].
     pub(crate) fn build<E>(
         config: &ModelConfig,
         mut make: impl FnMut(&str, &[usize]) -> Result<Tensor, E>,
     ) -> Result<Self, E> {
-        let sizes = Sizes::new(config);
+        let shape = LayerShape::new(config);
         let embedding = [config.vocab_size, config.hidden_size];
         Ok(Self {
             embed_tokens: make(EMBED_TOKENS, &embedding)?,
             layers: (0..config.num_hidden_layers)
                 .map(|layer| {
-                    LayerParameters::build(&sizes, |name, shape| {
+                    LayerParameters::build(&shape, |name, shape| {
                         make(&layer_tensor(layer, name), shape)
                     })
                 })
@@ -222,7 +158,7 @@ impl Parameters {
         })
     }
 
-    /// Every tensor with its Hugging Face name: embedding, blocks, last norm, output layer. The
+    /// Every tensor with its Hugging Face name: embedding, blocks, final norm, output layer. The
     /// order never changes.
     pub fn named(&self) -> Vec<(String, &Tensor)> {
         let mut named = vec![(EMBED_TOKENS.to_owned(), &self.embed_tokens)];
@@ -236,7 +172,7 @@ impl Parameters {
         named
     }
 
-    /// As [`Parameters::named`], writable.
+    /// Like [`Parameters::named`], but mutable.
     pub fn named_mut(&mut self) -> Vec<(String, &mut Tensor)> {
         let mut named = vec![(EMBED_TOKENS.to_owned(), &mut self.embed_tokens)];
         for (layer, parameters) in self.layers.iter_mut().enumerate() {
@@ -254,7 +190,7 @@ impl Parameters {
         self.lm_head.as_ref().unwrap_or(&self.embed_tokens)
     }
 
-    /// As [`Parameters::head`], writable: where the gradient of the output layer belongs.
+    /// Like [`Parameters::head`], but mutable: the place for the gradient of the output layer.
     pub fn head_mut(&mut self) -> &mut Tensor {
         self.lm_head.as_mut().unwrap_or(&mut self.embed_tokens)
     }
@@ -264,11 +200,24 @@ impl Parameters {
         self.named().iter().map(|(_, tensor)| tensor.len()).sum()
     }
 
+    /// The name of the first tensor that holds NaN or an infinity.
+    ///
+    /// # Errors
+    /// [`ModelError::Kernel`] if their device fails.
+    pub fn first_not_finite(&self) -> Result<Option<String>> {
+        for (name, tensor) in self.named() {
+            if !tensor.to_vec()?.iter().all(|value| value.is_finite()) {
+                return Ok(Some(name));
+            }
+        }
+        Ok(None)
+    }
+
     /// Checks that these are the tensors of a model of this configuration.
     ///
     /// # Errors
-    /// [`ModelError::Parameters`] with the first tensor that is missing, too many or of another
-    /// shape.
+    /// [`ModelError::Parameters`] with the first tensor that is missing, unexpected or has a
+    /// different shape.
     pub fn check(&self, config: &ModelConfig) -> Result<()> {
         let expected = parameter_shapes(config);
         let actual: Vec<_> = self
@@ -297,14 +246,14 @@ impl Parameters {
     }
 }
 
-/// Number of parameters of a model, tied ones counted once, without making any.
+/// Number of parameters of a model, with tied ones counted once. Allocates nothing.
 pub fn parameter_count(config: &ModelConfig) -> u64 {
     let elements = |shape: &[usize]| shape.iter().map(|&size| size as u64).product::<u64>();
     parameter_shapes(config).iter().map(|(_, shape)| elements(shape)).sum()
 }
 
-/// Name and shape of every parameter of a model, in the order of [`Parameters::named`], without
-/// making any.
+/// Name and shape of every parameter of a model, in the order of [`Parameters::named`]. Allocates
+/// nothing.
 pub fn parameter_shapes(config: &ModelConfig) -> Vec<(String, Vec<usize>)> {
     let mut shapes = Vec::new();
     let record = |name: &str, shape: &[usize]| {

@@ -81,7 +81,8 @@ fn parameters_of_another_shape_are_refused() {
     let wider = Parameters::zeros(&ModelConfig::new(wider).unwrap()).unwrap();
     assert_eq!(
         wider.check(&small_config()).unwrap_err().to_string(),
-        "the parameters do not fit the configuration: found `model.layers.0.mlp.gate_proj.weight` [30, 20], \
+        "the parameters do not fit the configuration: found \
+         `model.layers.0.mlp.gate_proj.weight` [30, 20], \
          expected `model.layers.0.mlp.gate_proj.weight` [28, 20]",
     );
     let untied = ModelSettings { tie_word_embeddings: false, ..small_settings() };

@@ -134,8 +134,8 @@ fn gradients_match_finite_differences() {
             batch(ids(10, 48), 1, Documents::from_cu_seqlens(vec![0, 17, 48]).unwrap(), None);
         let denominators = LossDenominators { target_tokens: 46, valid_tokens: 48 };
         let mut objective = Objective { gated_alignment: gated, z_loss: 0.01, ..objective(&model) };
-        // With one block there is nothing to choose: otherwise the choice, and with it the loss,
-        // could jump.
+        // With one block the selection is fixed. Otherwise the loss would be discontinuous where
+        // the selection changes.
         objective.attention.selection.budget = SparseBudget::new(4, 1).unwrap();
         let mode = method.main_mode();
         assert_gradients(&mut model, &batch, &objective, mode, denominators);

@@ -18,7 +18,8 @@ pub(crate) fn config_with(method: Method, tied: bool) -> ModelConfig {
     let json = serde_json::json!({
         "model_type": "llama-nsa", "vocab_size": VOCAB, "hidden_size": 24, "intermediate_size": 40,
         "num_hidden_layers": 2, "num_attention_heads": 6, "num_key_value_heads": 2, "head_dim": 8,
-        "rms_norm_eps": 1e-5, "rope_theta": 10000.0, "max_position_embeddings": 256, "initializer_range": 0.1,
+        "rms_norm_eps": 1e-5, "rope_theta": 10000.0, "max_position_embeddings": 256,
+        "initializer_range": 0.1,
         "tie_word_embeddings": tied, "block_size": 4, "block_counts": 3, "window_size": 10,
         "attention_method": method.to_string(),
     });
@@ -80,7 +81,7 @@ pub(crate) fn step(
     (losses.read().unwrap(), grads)
 }
 
-/// Along every gradient, the loss changes as fast as the gradient is long.
+/// Checks that the directional derivative of the loss along each gradient is the gradient's norm.
 ///
 /// The two-sided alignment gradient equals that of one SmoothL1 in both its arguments, so the
 /// step's gradient is that of `cross_entropy + alpha * alignment / 2 + z-loss`.

@@ -1,5 +1,4 @@
-//! One HTML page that needs nothing else: style and charts are inline, nothing is loaded and no
-//! script runs.
+//! A self-contained HTML page: style and charts are inline, without external resources or scripts.
 
 use minijinja::value::{Serde, Value};
 use minijinja::{Environment, context};
@@ -10,7 +9,7 @@ use crate::{Chart, Table};
 const TEMPLATE: &str = include_str!("page.html");
 const STYLE: &str = include_str!("page.css");
 
-/// The template does not fit its data; only a bug of this crate can cause it.
+/// The template does not match its data; only a bug in this crate can cause it.
 #[derive(Debug, thiserror::Error)]
 #[error("the page cannot be rendered: {0}")]
 pub struct RenderError(#[from] minijinja::Error);
@@ -22,18 +21,18 @@ pub struct Page {
     pub title: String,
     /// A line below the title.
     pub subtitle: String,
-    /// The one sentence to read.
+    /// The main result in one sentence.
     pub headline: Option<String>,
-    /// The numbers to look at first.
+    /// The key numbers.
     pub tiles: Vec<Tile>,
-    /// Everything else.
+    /// The sections.
     pub sections: Vec<Section>,
 }
 
 /// A number with its name and a remark.
 #[derive(Clone, Debug, Serialize)]
 pub struct Tile {
-    /// What the number is.
+    /// The name of the number.
     pub name: &'static str,
     /// The number.
     pub value: String,
@@ -46,7 +45,7 @@ pub struct Tile {
 pub struct Section {
     /// The heading.
     pub heading: &'static str,
-    /// What stands below it.
+    /// The content.
     pub blocks: Vec<Block>,
 }
 
@@ -71,7 +70,7 @@ pub enum Block {
         /// The caption.
         caption: String,
     },
-    /// A table. One that is wider than the page scrolls by itself.
+    /// A table. A table wider than the page scrolls horizontally.
     Table {
         /// The table.
         table: Table,
@@ -81,7 +80,7 @@ pub enum Block {
         /// The names with their values.
         facts: Vec<(&'static str, String)>,
     },
-    /// Text as it is, in a fixed-width font.
+    /// Preformatted text in a fixed-width font.
     Code {
         /// The text.
         text: String,
@@ -99,9 +98,9 @@ impl Page {
     /// The page as HTML.
     ///
     /// # Errors
-    /// [`RenderError`] if the template does not fit its data: a bug.
+    /// [`RenderError`] if the template does not match its data: a bug.
     pub fn render(&self) -> Result<String, RenderError> {
-        // The name ends in .html: everything that is not marked safe is escaped.
+        // With a name ending in .html, everything not marked safe is escaped.
         let mut environment = Environment::new();
         environment.add_template("page.html", TEMPLATE)?;
         let context = context! {
@@ -175,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn a_page_needs_nothing_else() {
+    fn a_page_is_self_contained() {
         let html = page().render().unwrap();
         for outside in ["<script", "<link", "src=", "url(", "@import"] {
             assert!(!html.contains(outside), "{outside} must not occur");

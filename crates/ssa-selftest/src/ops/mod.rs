@@ -3,6 +3,7 @@
 pub(crate) mod adamw;
 pub(crate) mod alignment;
 pub(crate) mod attention;
+pub(crate) mod bias;
 pub(crate) mod cross_entropy;
 pub(crate) mod embedding;
 pub(crate) mod gate;

@@ -79,7 +79,10 @@ impl Shared<'_> {
             .then(|| [&qkv[1], &qkv[2]].map(|values| self.rounding.matrix(mean(values))));
         let inputs = self.inputs(qkv, pooled.as_ref());
         let (out, _) = attention::forward(&inputs, &visible, self.roundings(kind));
-        let gate = self.rounding.gate(norm, &weights.g_proj, kind.gate())?;
+        let gate = match &weights.g_proj {
+            Some(g_proj) => self.rounding.gate(norm, g_proj, kind.gate())?,
+            None => vec![1.0; out.len() / self.config.head_dim],
+        };
         let gated = self.rounding.matrix(gate::apply_forward(&out, &gate, self.config.head_dim));
         Ok(Branch { kind, contributes, visible, pooled, out, gate, gated })
     }

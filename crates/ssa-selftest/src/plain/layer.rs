@@ -1,17 +1,17 @@
 //! A layer, forward and backward, after `layer.rs`, `attention.rs` and `mlp.rs` of the model's
 //! crate.
 
-use ssa_kernels::Tensor;
 use ssa_kernels::ops::attention::alignment::reference as alignment;
 use ssa_kernels::ops::attention::gated_pair::PairAlignment;
 use ssa_kernels::ops::attention::selection::HostBlockIndices;
 use ssa_kernels::ops::gate::{GateBranch, reference as gate};
-use ssa_kernels::ops::{rope, swiglu};
+use ssa_kernels::ops::swiglu;
 use ssa_model::{LayerParameters, ModelError};
 
 use super::attention::Visible;
 use super::branch::{Branch, Importance, Kind, Shared};
 use super::ops::add_to_weight;
+use super::projection::Projection;
 use super::{Rounding, gate_backward};
 
 /// What the backward needs.
@@ -20,7 +20,7 @@ pub(super) struct Saved {
     pub(super) importance: Importance,
     x: Vec<f64>,
     norm: Vec<f64>,
-    qkv: [Vec<f64>; 3],
+    projection: Projection,
     branches: Vec<Branch>,
     mixed: Vec<f64>,
     middle: Vec<f64>,
@@ -65,13 +65,10 @@ impl Shared<'_> {
     ) -> Result<(Vec<f64>, Saved), ModelError> {
         let rounding = self.rounding;
         let norm = rounding.rms_norm(&x, &weights.input_layernorm, self.eps())?;
-        let project = |weight| rounding.linear(&norm, weight);
-        let (q, k, v) =
-            (project(&weights.q_proj)?, project(&weights.k_proj)?, project(&weights.v_proj)?);
-        let qkv =
-            [self.rope(&q, rope::reference::forward), self.rope(&k, rope::reference::forward), v];
+        let projection = self.project(&norm, weights)?;
+        let qkv = &projection.qkv;
         let sparse = plan.iter().any(|(kind, _)| *kind == Kind::Sparse);
-        let importance = if sparse { self.importance(&qkv) } else { Vec::new() };
+        let importance = if sparse { self.importance(qkv) } else { Vec::new() };
         let mut branches = Vec::new();
         for &(kind, contributes) in plan {
             let visible = match (kind, selection) {
@@ -85,7 +82,7 @@ impl Shared<'_> {
                     Visible::window(self.documents_of(kind), self.options.window_size)
                 }
             };
-            branches.push(self.branch((kind, contributes), visible, &norm, &qkv, weights)?);
+            branches.push(self.branch((kind, contributes), visible, &norm, qkv, weights)?);
         }
         let mut contributing = branches.iter().filter(|branch| branch.contributes);
         let mut mixed = contributing.next().map_or(Vec::new(), |branch| branch.gated.clone());
@@ -101,7 +98,19 @@ impl Shared<'_> {
         rounding.add(&mut out, &middle);
         Ok((
             out,
-            Saved { importance, x, norm, qkv, branches, mixed, middle, mlp_norm, gate, up, hidden },
+            Saved {
+                importance,
+                x,
+                norm,
+                projection,
+                branches,
+                mixed,
+                middle,
+                mlp_norm,
+                gate,
+                up,
+                hidden,
+            },
         ))
     }
 
@@ -152,7 +161,8 @@ impl Shared<'_> {
         grads: &mut LayerParameters,
     ) -> Result<Vec<f64>, ModelError> {
         let (rounding, hidden) = (self.rounding, self.config.hidden_size);
-        let mut dqkv = saved.qkv.each_ref().map(|values| vec![0.0; values.len()]);
+        let qkv = &saved.projection.qkv;
+        let mut dqkv = qkv.each_ref().map(|values| vec![0.0; values.len()]);
         let mut dgates: Vec<(GateBranch, &[f64], Vec<f64>)> = Vec::new();
         for (branch, pull) in saved.branches.iter().zip(pulls(saved, alignment, rounding)) {
             let (dout, dgate) =
@@ -161,28 +171,21 @@ impl Shared<'_> {
                 Some((.., sum)) => rounding.add(sum, &dgate),
                 None => dgates.push((branch.kind.gate(), &branch.gate, dgate)),
             }
-            let added = self.branch_backward(branch, &dout, &saved.qkv);
+            let added = self.branch_backward(branch, &dout, qkv);
             dqkv.iter_mut().zip(&added).for_each(|(sum, added)| rounding.add(sum, added));
         }
-        let [dq, dk, dv] = dqkv;
-        let [dq, dk] = [dq, dk].map(|values| self.rope(&values, rope::reference::backward));
 
         let mut dx = vec![0.0; saved.norm.len()];
-        for (branch, gate, dgate) in dgates {
-            let g_proj = rounding.weight(weights.g_proj.as_slice()?);
-            let (through_gate, dweight) =
-                gate_backward(&dgate, gate, &saved.norm, (&g_proj, branch), hidden, rounding);
-            add_to_weight(&mut grads.g_proj, &dweight)?;
-            rounding.add(&mut dx, &rounding.matrix(through_gate));
+        if let (Some(g_proj), Some(dg_proj)) = (&weights.g_proj, &mut grads.g_proj) {
+            let g_proj = rounding.weight(g_proj.as_slice()?);
+            for (branch, gate, dgate) in dgates {
+                let (through_gate, dweight) =
+                    gate_backward(&dgate, gate, &saved.norm, (&g_proj, branch), hidden, rounding);
+                add_to_weight(dg_proj, &dweight)?;
+                rounding.add(&mut dx, &rounding.matrix(through_gate));
+            }
         }
-        let projections: [(Vec<f64>, &Tensor, &mut Tensor); 3] = [
-            (dq, &weights.q_proj, &mut grads.q_proj),
-            (dk, &weights.k_proj, &mut grads.k_proj),
-            (dv, &weights.v_proj, &mut grads.v_proj),
-        ];
-        for (dout, weight, dweight) in projections {
-            rounding.add(&mut dx, &rounding.linear_backward(&dout, &saved.norm, weight, dweight)?);
-        }
+        self.project_backward(dqkv, &saved.projection, &saved.norm, weights, &mut dx, grads)?;
         Ok(dx)
     }
 
@@ -207,19 +210,6 @@ impl Shared<'_> {
             rounding.add(&mut dout, pull);
         }
         (dout, rounding.matrix(dgate))
-    }
-
-    fn rope(
-        &self,
-        x: &[f64],
-        by: impl Fn(&[f64], &[usize], usize, &[f64]) -> Vec<f64>,
-    ) -> Vec<f64> {
-        let config = self.config;
-        let positions = self.documents.positions();
-        let heads = x.len() / positions.len() / config.head_dim;
-        let frequencies: Vec<f64> =
-            config.rope_scaling.inverse_frequencies(config.head_dim, config.rope_theta).collect();
-        self.rounding.matrix(by(x, &positions, heads, &frequencies))
     }
 }
 

@@ -7,6 +7,7 @@ pub(crate) mod attention;
 mod branch;
 mod layer;
 mod ops;
+mod projection;
 mod step;
 
 pub(crate) use branch::Importance;

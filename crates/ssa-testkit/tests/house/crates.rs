@@ -1,4 +1,4 @@
-//! Imports between crates have no cycle, not even by way of tests.
+//! Imports between crates have no cycle, including dev-dependencies.
 
 use std::collections::BTreeMap;
 use std::fs;

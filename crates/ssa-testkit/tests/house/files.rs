@@ -3,17 +3,16 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Directories that hold no text of ours: build output, runs, records of measurements, and the text
-/// that the demo trains on.
+/// Skipped directories: build output, runs, records of measurements, and the text of the demo.
 const SKIPPED: [&str; 6] =
     [".git", "target", "runs", "shared", "benchmarks/results", "crates/ssa-data/corpus"];
 
-/// Endings of the files that the rules hold for.
+/// Extensions of the checked files.
 const ENDINGS: [&str; 9] = ["rs", "cu", "cuh", "md", "toml", "py", "sh", "html", "css"];
 
 /// A text file.
 pub(crate) struct File {
-    /// Its path from the root of the repository, with slashes.
+    /// Its path relative to the root of the repository, with slashes.
     pub(crate) name: String,
     pub(crate) text: String,
 }
@@ -23,7 +22,7 @@ pub(crate) fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().unwrap()
 }
 
-/// All text files below the root, by name.
+/// All text files of the repository, sorted by name.
 pub(crate) fn all() -> Vec<File> {
     let mut files = Vec::new();
     collect(&root(), &root(), &mut files);
@@ -48,8 +47,8 @@ fn collect(root: &Path, directory: &Path, files: &mut Vec<File>) {
     }
 }
 
-/// Fails with all findings outside of the allowed files, and with allowed files that have none: the
-/// list must shrink as files are corrected.
+/// Fails with all findings outside the allowed files, and with allowed files without findings, so
+/// the list must shrink as files are corrected.
 #[track_caller]
 pub(crate) fn check(rule: &str, findings: &[(String, String)], allowed: &[&str]) {
     let covers = |prefix: &&str, name: &String| name.starts_with(*prefix);

@@ -1,6 +1,6 @@
-//! Rules that hold for the whole repository: line width, spelling and the direction of imports.
+//! Rules for the whole repository: line width, spelling and the direction of imports.
 //!
-//! They read the files of the repository only; no network and no git.
+//! They only read the files of the repository, without network or git.
 
 #![allow(
     clippy::unwrap_used,

@@ -1,9 +1,8 @@
 //! Imports between the modules of a crate have no cycle.
 //!
-//! A module is a file. A name that a module imports through a facade (`lib.rs`, or the `mod.rs` of
-//! a folder) counts as an import from the module that the name comes from. What a file takes from
-//! the `mod.rs` of a folder that it is in does not count: a folder's `mod.rs` and its files belong
-//! together.
+//! A module is a file. A name imported through a facade (`lib.rs`, or the `mod.rs` of a folder)
+//! counts as an import from the module that defines it. Imports of a file from the `mod.rs` of its
+//! own folder do not count: a folder's `mod.rs` and its files belong together.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -11,7 +10,7 @@ use std::fs;
 use crate::files;
 use crate::paths::Paths;
 
-/// Files of cycles that are still to be cut: without them there is none.
+/// Files of the remaining cycles: without these files there are none.
 const ALLOWED: [&str; 6] = [
     "crates/ssa-kernels/src/contract/mod.rs",
     "crates/ssa-kernels/src/cuda/gpu.rs",
@@ -27,14 +26,14 @@ struct Crate {
 }
 
 struct Module {
-    /// Its file from the root of the repository.
+    /// Its file, relative to the root of the repository.
     file: String,
     parent: Option<usize>,
     children: BTreeMap<String, usize>,
     paths: Paths,
 }
 
-/// What a path leads to.
+/// The target of a path.
 #[derive(Clone, Copy)]
 enum Target {
     Module(usize),
@@ -50,11 +49,11 @@ impl Target {
     }
 }
 
-/// Re-exports of re-exports beyond this depth lead in a circle.
+/// Limit on chains of re-exports, which may be circular.
 const DEPTH: usize = 16;
 
 impl Crate {
-    /// Reads a crate from its root file; `read` gives the text of a file.
+    /// Reads a crate from its root file; `read` returns the text of a file.
     fn parse(root: &str, read: &dyn Fn(&str) -> Option<String>) -> Self {
         let mut tree = Self { modules: Vec::new() };
         tree.add(root, None, read);
@@ -105,7 +104,7 @@ impl Crate {
         Some(Target::Module(at))
     }
 
-    /// What a name means inside a module, if it is a child, an item, or imported from this crate.
+    /// Resolves a name inside a module, if it is a child, an item, or imported from this crate.
     fn lookup(&self, module: usize, name: &str, depth: usize) -> Option<Target> {
         let Module { children, paths, .. } = &self.modules[module];
         if let Some(&child) = children.get(name) {
@@ -118,7 +117,7 @@ impl Crate {
             return None;
         }
         if let Some(found) = paths.uses.iter().find(|found| found.name.as_deref() == Some(name)) {
-            // `use name::name` would look for itself.
+            // `use name::name` would resolve to itself.
             let itself = found.path.len() == 1;
             return if itself { None } else { self.resolve(module, &found.path, depth + 1) };
         }
@@ -140,7 +139,7 @@ impl Crate {
         false
     }
 
-    /// For each module those that it imports from, with the first path that does.
+    /// For each module, the modules it imports from, with the first such path.
     fn imports(&self) -> Vec<BTreeMap<usize, String>> {
         let of_module = |(from, module): (usize, &Module)| {
             let exported = module.paths.uses.iter().map(|found| (&found.path, found.exported));
@@ -159,7 +158,7 @@ impl Crate {
         self.modules.iter().enumerate().map(of_module).collect()
     }
 
-    /// The cycles that are there without the ignored files, each import on a line.
+    /// The cycles without the ignored files, with one import per line.
     fn cycles(&self, ignored: &[&str]) -> Vec<String> {
         let imports = self.imports();
         let file = |index: usize| self.modules[index].file.as_str();
@@ -178,7 +177,7 @@ impl Crate {
     }
 }
 
-/// A shortest cycle through the lowest node of every group of nodes that reach each other.
+/// A shortest cycle through the lowest node of every strongly connected component.
 pub(crate) fn cycles(edges: &[Vec<usize>]) -> Vec<Vec<usize>> {
     let mut found = Vec::new();
     let mut done = BTreeSet::new();
@@ -186,7 +185,7 @@ pub(crate) fn cycles(edges: &[Vec<usize>]) -> Vec<Vec<usize>> {
         if done.contains(&start) {
             continue;
         }
-        // Breadth first, with the node before each.
+        // Breadth-first search with predecessors.
         let mut before = BTreeMap::new();
         let mut queue = vec![start];
         let mut next = 0;
@@ -208,7 +207,7 @@ pub(crate) fn cycles(edges: &[Vec<usize>]) -> Vec<Vec<usize>> {
                 node = before[&node];
             }
             cycle.reverse();
-            // The start comes first again.
+            // The start node comes first again.
             cycle.rotate_right(1);
             done.extend(cycle.iter().copied());
             found.push(cycle);
@@ -245,7 +244,7 @@ fn modules_import_each_other_without_cycles() {
 mod tests {
     use super::*;
 
-    /// The cycles of a crate of these files: the files in their order.
+    /// The cycles of a crate with these files, as lists of files in order.
     fn cycles_of(files: &[(&str, &str)]) -> Vec<Vec<String>> {
         let read = |file: &str| {
             let found = files.iter().find(|(name, _)| format!("src/{name}") == file);
@@ -267,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn facades_lead_to_where_a_name_comes_from() {
+    fn facades_resolve_to_the_defining_module() {
         let files = |base: &'static str| {
             [
                 ("lib.rs", "mod base; mod ops; pub use base::*; pub use ops::Op;"),

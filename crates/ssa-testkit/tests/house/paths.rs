@@ -1,10 +1,10 @@
-//! The paths that a Rust file names, found in its tokens: so those inside macros count as well.
+//! The paths in a Rust file, found in its tokens, so that macros are included.
 
 use std::collections::BTreeSet;
 
 use proc_macro2::{Delimiter, Group, TokenStream, TokenTree};
 
-/// What a file says about modules, without what is compiled for tests only.
+/// The module declarations, imports and paths of a file, without test-only code.
 #[derive(Debug, Default)]
 pub(crate) struct Paths {
     /// `mod name;`
@@ -23,7 +23,7 @@ pub(crate) struct Use {
     pub(crate) path: Vec<String>,
     /// The name in scope; `None` for `*`.
     pub(crate) name: Option<String>,
-    /// Whether it is there for other modules: `pub` of any kind.
+    /// Whether it is visible to other modules: any kind of `pub`.
     pub(crate) exported: bool,
 }
 
@@ -57,7 +57,7 @@ impl Paths {
         self.scan(&group.stream().into_iter().collect::<Vec<_>>());
     }
 
-    /// Passes an attribute, and with `#[cfg(test)]` the item that it belongs to.
+    /// Skips an attribute, and with `#[cfg(test)]` also its item.
     fn attribute(&self, tokens: &[TokenTree]) -> usize {
         let Some(TokenTree::Group(group)) = tokens.get(1) else { return 1 };
         let text = group.stream().to_string();
@@ -111,7 +111,7 @@ impl Paths {
             }
             end += 2;
         }
-        // A single word is a local name, and a path behind `::` belongs to another crate.
+        // A single word is a local name, and a path after `::` belongs to another crate.
         let is_global = at >= 2 && is_separator(tokens, at - 2);
         if path.len() > 1 && !is_global {
             self.inline.push(path);
@@ -159,7 +159,7 @@ fn is_punct(token: &TokenTree, character: char) -> bool {
     matches!(token, TokenTree::Punct(punct) if punct.as_char() == character)
 }
 
-/// Whether there is a `::` in front of another name.
+/// Whether there is a `::` before another name.
 fn is_separator(tokens: &[TokenTree], at: usize) -> bool {
     let colon = |at| tokens.get(at).is_some_and(|token| is_punct(token, ':'));
     colon(at) && colon(at + 1) && matches!(tokens.get(at + 2), Some(TokenTree::Ident(_)))

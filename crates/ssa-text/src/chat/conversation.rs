@@ -2,16 +2,23 @@
 
 use crate::{Json, Result, TextError};
 
-/// Messages, and the tools that they can call.
+/// Messages and the tools that they can call.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Conversation {
     /// A list of objects.
     messages: Json,
-    /// A list, if tools are given.
+    /// A list, if there are tools.
     tools: Option<Json>,
 }
 
-/// Keys of messages that are lost unless a chat template writes them.
+impl Default for Conversation {
+    /// A conversation without messages.
+    fn default() -> Self {
+        Self { messages: Json::List(Vec::new()), tools: None }
+    }
+}
+
+/// Message keys that only a chat template can render.
 const TEMPLATE_KEYS: [&str; 7] = [
     "tool_calls",
     "function_call",
@@ -23,12 +30,12 @@ const TEMPLATE_KEYS: [&str; 7] = [
 ];
 
 impl Conversation {
-    /// A conversation: a list of messages, each an object with whatever keys its template knows,
-    /// and the definitions of tools, as a list or as a string that holds one as JSON. `null` stands
-    /// for no messages, and for no tools.
+    /// Creates a conversation from a list of messages, each an object with the keys of its
+    /// template, and tool definitions, as a list or as a JSON string of one. `null` means no
+    /// messages or no tools.
     ///
     /// # Errors
-    /// [`TextError::Conversation`] if they are something else.
+    /// [`TextError::Conversation`] if the values have other types.
     pub fn new(messages: Json, tools: Option<Json>) -> Result<Self> {
         let wrong = |cause: String| Err(TextError::Conversation { cause });
         let messages = match messages {
@@ -56,22 +63,36 @@ impl Conversation {
         Ok(Self { messages, tools })
     }
 
-    /// The conversation of a JSON array of messages.
+    /// Parses a conversation from a JSON array of messages.
     ///
     /// # Errors
-    /// [`TextError::Conversation`] if the text is something else.
+    /// [`TextError::Conversation`] if the text is not such an array.
     pub fn from_json(messages: &[u8]) -> Result<Self> {
         let messages = Json::parse(messages)
             .map_err(|cause| TextError::Conversation { cause: format!("not JSON: {cause}") })?;
         Self::new(messages, None)
     }
 
-    /// Whether there is no message.
+    /// Appends a message of text.
+    pub fn push(&mut self, role: &str, content: &str) {
+        let Json::List(messages) = &mut self.messages else { return };
+        let entry = |key: &str, text: &str| (key.to_owned(), Json::String(text.to_owned()));
+        messages.push(Json::Object(vec![entry("role", role), entry("content", content)]));
+    }
+
+    /// Removes the last message.
+    pub fn pop(&mut self) {
+        if let Json::List(messages) = &mut self.messages {
+            messages.pop();
+        }
+    }
+
+    /// Whether there are no messages.
     pub fn is_empty(&self) -> bool {
         matches!(&self.messages, Json::List(list) if list.is_empty())
     }
 
-    /// Bytes of memory, roughly.
+    /// Approximate bytes of memory.
     pub fn bytes(&self) -> usize {
         self.messages.bytes() + self.tools.as_ref().map_or(0, Json::bytes)
     }
@@ -84,14 +105,14 @@ impl Conversation {
         self.tools.as_ref()
     }
 
-    /// The text where no template says otherwise: paragraphs `role: content`.
+    /// Renders the text without a template: paragraphs `role: content`.
     ///
     /// # Errors
-    /// [`TextError::Conversation`] names the message and the key that only a template could write.
+    /// [`TextError::Conversation`] names the message and the key that needs a template.
     pub(crate) fn paragraphs(&self) -> Result<String> {
         let needs_template = |what: String| TextError::Conversation {
             cause: format!(
-                "{what} needs a chat template, and the tokenizer has none\nhint: use the tokenizer \
+                "{what} needs a chat template, but the tokenizer has none\nhint: use the tokenizer \
                  of a chat model"
             ),
         };
@@ -122,7 +143,7 @@ impl Conversation {
     }
 }
 
-/// The text of a content: a string, nothing, or parts of type `text`.
+/// The text of a message content: a string, null, or parts of type `text`.
 fn content_text(content: &Json) -> Option<String> {
     match content {
         Json::Null => Some(String::new()),
@@ -140,7 +161,7 @@ fn content_text(content: &Json) -> Option<String> {
     }
 }
 
-/// Whether a value says something.
+/// Whether a value is not empty.
 fn is_set(value: &Json) -> bool {
     match value {
         Json::Null => false,

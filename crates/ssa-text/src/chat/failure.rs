@@ -1,4 +1,4 @@
-//! How a template fails: by an invalid operation, or by more output than its fuel pays for.
+//! Errors of a template: an invalid operation, or too much output for its fuel.
 
 use minijinja::{Error, ErrorKind, State};
 
@@ -7,7 +7,7 @@ pub(super) fn invalid(cause: impl ToString) -> Error {
     Error::new(ErrorKind::InvalidOperation, cause.to_string())
 }
 
-/// Charges for bytes before they are made.
+/// Charges fuel for bytes before they are allocated.
 pub(super) fn charge(state: &State<'_, '_>, bytes: usize) -> Result<(), Error> {
     state.consume_fuel((bytes / 64) as u64)
 }

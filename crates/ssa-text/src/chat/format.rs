@@ -1,4 +1,4 @@
-//! Values as Python writes them.
+//! Formats values as in Python.
 
 use std::fmt::{self, Display, Formatter};
 
@@ -8,10 +8,10 @@ use minijinja::{Error, State};
 
 use super::failure::{charge, invalid};
 
-/// Nested lists and objects are written to this depth.
+/// Maximum depth of nested lists and objects.
 const MAX_DEPTH: usize = 200;
 
-/// Shows a value as Python's `str` does.
+/// Formats a value like Python's `str`.
 pub(super) struct Python<'a>(pub(super) &'a Value);
 
 impl Display for Python<'_> {
@@ -24,7 +24,7 @@ impl Display for Python<'_> {
     }
 }
 
-/// Shows a value as Python's `repr` does.
+/// Formats a value like Python's `repr`.
 struct Repr<'a>(&'a Value);
 
 impl Display for Repr<'_> {
@@ -82,8 +82,8 @@ fn write_number(f: &mut Formatter<'_>, value: &Value) -> fmt::Result {
     }
 }
 
-/// A float as Python's `repr` writes it: the fewest digits that read back as the same number, with
-/// an exponent from 10^16 on and below 10^-4.
+/// Formats a float like Python's `repr`: the fewest digits that round-trip, with an exponent from
+/// 10^16 up and below 10^-4.
 pub(super) fn float(number: f64) -> String {
     if number.is_nan() {
         return "nan".to_owned();
@@ -102,13 +102,13 @@ pub(super) fn float(number: f64) -> String {
     format!("{digits}e{sign}{:02}", exponent.abs())
 }
 
-/// Formats by Python's `%` operator.
+/// Formats like Python's `%` operator.
 pub(super) fn printf(
     state: &State<'_, '_>,
     text: &str,
     arguments: &[Value],
 ) -> Result<String, Error> {
-    // Widths and precisions are paid for before they are filled.
+    // Charge fuel for widths and precisions before padding.
     let numbers = text.split(|c: char| !c.is_ascii_digit()).filter(|digits| !digits.is_empty());
     let widths = numbers.map(|digits| digits.parse::<usize>().unwrap_or(usize::MAX));
     let starred = arguments
@@ -121,7 +121,7 @@ pub(super) fn printf(
         .map_err(|error| invalid(error.detail().map_or_else(|| error.to_string(), str::to_owned)))
 }
 
-/// The format with `%r` as `%s`, and the arguments of both as Python writes them.
+/// The format with `%r` replaced by `%s`, and the arguments of both formatted as in Python.
 fn as_text(text: &str, arguments: &[Value]) -> (String, Vec<Value>) {
     let (mut format, mut arguments) = (String::with_capacity(text.len()), arguments.to_vec());
     let (mut rest, mut number) = (text, 0);
@@ -144,7 +144,7 @@ fn as_text(text: &str, arguments: &[Value]) -> (String, Vec<Value>) {
                 "s" if argument.kind() != ValueKind::String => {
                     *argument = Value::from(Python(argument).to_string());
                 }
-                // Python cuts the fraction off.
+                // Python truncates the fraction.
                 "d" | "i" | "u" if !argument.is_integer() => {
                     if let Ok(number) = f64::try_from(argument.clone()) {
                         *argument = Value::from(number.trunc() as i128);
@@ -167,7 +167,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn floats_are_written_as_python_writes_them() {
+    fn floats_are_formatted_as_in_python() {
         for (number, expected) in [
             (0.0, "0.0"),
             (-0.0, "-0.0"),

@@ -1,5 +1,4 @@
-//! The functions and filters that transformers adds, and those of Jinja2 whose results minijinja
-//! writes differently.
+//! The functions and filters that transformers adds, and those of Jinja2 that differ in minijinja.
 
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
@@ -56,7 +55,7 @@ pub(super) fn add_to(environment: &mut Environment<'static>) {
     });
 }
 
-/// `a % b`: formats a string, or is the remainder with the sign of `b`.
+/// `a % b`: formats a string, or computes the remainder with the sign of `b`.
 fn percent(state: &State<'_, '_>, left: &Value, right: &Value) -> Result<Value, Error> {
     if let Some(format) = left.as_str() {
         let arguments: Vec<Value> = match right.downcast_object_ref::<Tuple>() {

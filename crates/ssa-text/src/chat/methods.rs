@@ -1,4 +1,4 @@
-//! Methods of strings and lists as Python has them.
+//! Python's methods of strings and lists.
 
 use minijinja::value::{Tuple, Value, ValueKind, from_args};
 use minijinja::{Error, ErrorKind, State};
@@ -6,7 +6,7 @@ use minijinja_contrib::pycompat::unknown_method_callback;
 
 use super::failure::{charge, invalid};
 
-/// Calls a method: one of those below, else one that minijinja's library has.
+/// Calls a method: one from this module, else one from minijinja's library.
 pub(super) fn call(
     state: &mut State<'_, '_>,
     value: &Value,
@@ -91,7 +91,7 @@ fn string_method(
             let left = match method {
                 "ljust" => 0,
                 "rjust" => missing,
-                // Python's rule for a rest of one.
+                // Python's rule for a remainder of one.
                 _ => missing / 2 + (missing & width & 1),
             };
             let fill = fill.unwrap_or(" ");
@@ -110,7 +110,7 @@ fn string_method(
     }))
 }
 
-/// The words of a text from its end on, in reverse: at most so many, and then the rest.
+/// Splits words from the end of a text, in reverse: at most `limit`, then the rest.
 fn rsplit_white_space(text: &str, limit: usize) -> Vec<&str> {
     let (mut rest, mut words) = (text.trim_end(), Vec::new());
     while !rest.is_empty() {
@@ -136,7 +136,7 @@ fn list_method(value: &Value, method: &str, arguments: &[Value]) -> Result<Optio
             let at = value.try_iter()?.position(|item| item == *wanted);
             at.map(|at| Some(Value::from(at))).ok_or_else(|| invalid("item is not in the list"))
         }
-        // What would change a list is refused, as in the sandbox of Jinja2.
+        // Methods that change a list are refused, as in the sandbox of Jinja2.
         "append" | "extend" | "insert" | "remove" | "pop" | "clear" | "sort" | "reverse" => {
             Err(Error::new(ErrorKind::InvalidOperation, format!("{method} would change a list")))
         }

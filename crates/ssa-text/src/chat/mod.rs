@@ -1,14 +1,13 @@
-//! Conversations as text, as transformers' `apply_chat_template` renders them.
+//! Renders conversations as text, like transformers' `apply_chat_template`.
 //!
-//! The template language is Jinja2 as transformers sets it up: `trim_blocks` and `lstrip_blocks`,
-//! loop controls, `{% generation %}`, `raise_exception`, `strftime_now` (in UTC), and a `tojson`
-//! that is Python's `json.dumps`. minijinja runs the templates; [`functions`], [`methods`] and
-//! [`mod@format`] replace what it does differently from Python, [`rewrite`] translates the two
-//! notations that it lacks.
+//! The template language is Jinja2 with the settings of transformers: `trim_blocks` and
+//! `lstrip_blocks`, loop controls, `{% generation %}`, `raise_exception`, `strftime_now` (in UTC),
+//! and Python's `json.dumps` as `tojson`. minijinja runs the templates; [`functions`], [`methods`]
+//! and [`mod@format`] replace what differs from Python, and [`rewrite`] translates syntax that
+//! minijinja lacks.
 //!
-//! A template is foreign code: its instructions and the bytes it makes are bounded by fuel, and so
-//! is the depth of its calls. It runs on a stack that even the deepest value that this fuel can
-//! build does not overflow when it is dropped.
+//! A template is untrusted code: fuel limits its instructions, the bytes it allocates and the depth
+//! of its calls. The stack is large enough to drop even the deepest value that this fuel can build.
 
 mod conversation;
 mod failure;
@@ -31,26 +30,33 @@ pub use conversation::Conversation;
 use crate::panics::catch_panic;
 use crate::{Json, Result, TextError};
 
-/// What a template may use: one unit is an instruction or 64 bytes of strings and lists.
+/// Fuel of a template: one unit is an instruction or 64 bytes of strings and lists.
 const BASE_FUEL: u64 = 2 << 20;
-/// Additional units for every byte of the conversation.
+/// Additional units per byte of the conversation.
 const FUEL_PER_BYTE: u64 = 8;
 const MAX_FUEL: u64 = 16 << 20;
-/// Bytes of stack for each unit: a level of nesting costs several units, and a few hundred bytes.
+/// Bytes of stack per unit: a level of nesting costs several units and a few hundred bytes.
 const STACK_PER_FUEL: u64 = 96;
-/// Nested calls of macros and levels of nested values.
+/// Maximum depth of macro calls and nested values.
 const RECURSION_LIMIT: usize = 200;
 const NAME: &str = "chat_template";
 
-/// The chat templates of a tokenizer. They are parsed when they are first used.
+/// Whether the text ends where the assistant's next message begins (`add_generation_prompt`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum GenerationPrompt {
+    Without,
+    With,
+}
+
+/// The chat templates of a tokenizer, parsed on first use.
 #[derive(Debug)]
 pub(crate) struct ChatTemplate {
-    /// The file that holds them.
+    /// The file with the templates.
     path: PathBuf,
     default: Option<Compiled>,
-    /// Used instead of `default` where a conversation comes with tools.
+    /// Used instead of `default` for conversations with tools.
     tool_use: Option<Compiled>,
-    /// `bos_token`, `eos_token` and so on, as far as the tokenizer has them.
+    /// `bos_token`, `eos_token` and so on, if the tokenizer has them.
     special_tokens: Vec<(String, Value)>,
 }
 
@@ -78,8 +84,12 @@ impl ChatTemplate {
         }
     }
 
-    /// The text of a conversation.
-    pub(crate) fn render(&self, conversation: &Conversation) -> Result<String> {
+    /// Renders a conversation.
+    pub(crate) fn render(
+        &self,
+        conversation: &Conversation,
+        prompt: GenerationPrompt,
+    ) -> Result<String> {
         let failed = |cause| TextError::ChatTemplate { path: self.path.clone(), cause };
         let tool_use = self.tool_use.as_ref().filter(|_| conversation.tools().is_some());
         let Some(template) = tool_use.or(self.default.as_ref()) else {
@@ -88,13 +98,13 @@ impl ChatTemplate {
         let environment = template.environment().map_err(|cause| failed(cause.clone()))?;
         let bytes = conversation.bytes() as u64;
         let fuel = BASE_FUEL.saturating_add(bytes.saturating_mul(FUEL_PER_BYTE)).min(MAX_FUEL);
-        // The engine is not known to panic; a template must not be what proves otherwise.
-        let render = || catch_panic(|| self.render_with(environment, conversation, fuel));
+        // The engine is not known to panic, but a template must never crash the program.
+        let render = || catch_panic(|| self.render_with(environment, conversation, prompt, fuel));
         let rendered = thread::scope(|scope| {
             let stack = (fuel * STACK_PER_FUEL) as usize;
             let thread = thread::Builder::new().stack_size(stack).spawn_scoped(scope, render);
-            let thread = thread.map_err(|error| format!("no thread to render it: {error}"))?;
-            thread.join().unwrap_or_else(|_| Err("it ended the engine".to_owned()))
+            let thread = thread.map_err(|error| format!("cannot start a thread: {error}"))?;
+            thread.join().unwrap_or_else(|_| Err("the template engine panicked".to_owned()))
         });
         rendered.and_then(|text| text).map_err(failed)
     }
@@ -103,6 +113,7 @@ impl ChatTemplate {
         &self,
         environment: &Environment<'static>,
         conversation: &Conversation,
+        prompt: GenerationPrompt,
         fuel: u64,
     ) -> Result<String, String> {
         let mut environment = environment.clone();
@@ -111,7 +122,7 @@ impl ChatTemplate {
             messages => conversation.messages().to_template(),
             tools => conversation.tools().map_or(Value::from(()), Json::to_template),
             documents => Value::from(()),
-            add_generation_prompt => false,
+            add_generation_prompt => prompt == GenerationPrompt::With,
             ..Value::from_pairs(self.special_tokens.iter().cloned())
         };
         let template = environment.get_template(NAME);
@@ -140,7 +151,7 @@ fn compile(source: &[u8]) -> Result<Environment<'static>, String> {
     Ok(environment)
 }
 
-/// What the engine says, with the line of the template.
+/// The message of the engine, with the line in the template.
 fn describe(error: &Error) -> String {
     let mut text = error.detail().map_or_else(|| error.kind().to_string(), str::to_owned);
     if let Some(line) = error.line() {

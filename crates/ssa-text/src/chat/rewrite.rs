@@ -1,20 +1,20 @@
-//! Notations of Jinja2 that minijinja lacks or reads differently, as others that it has:
+//! Rewrites Jinja2 syntax that minijinja lacks or interprets differently:
 //!
-//! * `{% generation %}` and `{% endgeneration %}`, transformers' own statement around what the
-//!   model said, become `{% with %}` and `{% endwith %}`: a scope that changes no text;
+//! * `{% generation %}` and `{% endgeneration %}`, transformers' own statement around model output,
+//!   become `{% with %}` and `{% endwith %}`: a scope that does not change the text;
 //! * `a % b`, which formats if `a` is a string, becomes the call [`PERCENT`]`(a, b)`;
 //! * `{% for x in a %}`, which fails for `none`, becomes `{% for x in (a)|`[`ITERABLE`]` %}`.
 
 use std::ops::Range;
 
-/// The function that stands for the operator.
+/// The function that replaces the operator.
 pub(super) const PERCENT: &str = "__percent";
 const CALL: &str = "__percent(";
-/// The filter that refuses what Python cannot iterate over.
+/// The filter that refuses values that Python cannot iterate over.
 pub(super) const ITERABLE: &str = "__iterable";
 const FILTERED: &str = ")|__iterable";
 
-/// Words that end an operand.
+/// Keywords that end an operand.
 const KEYWORDS: [&str; 17] = [
     "if",
     "elif",
@@ -40,7 +40,7 @@ const KEYWORDS: [&str; 17] = [
 struct Token<'a> {
     text: &'a str,
     start: usize,
-    /// Brackets open around it; a bracket counts as outside.
+    /// Number of open brackets around it; a bracket itself counts as outside.
     depth: usize,
 }
 
@@ -55,7 +55,7 @@ impl Token<'_> {
         }) && !KEYWORDS.contains(&self.text)
     }
 
-    /// Whether an operand of `%` cannot reach across it, at its own depth.
+    /// Whether it ends an operand of `%`, at its own depth.
     fn ends_product(&self) -> bool {
         KEYWORDS.contains(&self.text)
             || matches!(
@@ -69,7 +69,7 @@ impl Token<'_> {
     }
 }
 
-/// The template in the notation of minijinja.
+/// Rewrites a template for minijinja.
 pub(super) fn to_minijinja(source: &str) -> String {
     let mut edits: Vec<(Range<usize>, &str)> = Vec::new();
     let mut at = 0;
@@ -94,7 +94,7 @@ pub(super) fn to_minijinja(source: &str) -> String {
             _ => start + 1,
         };
     }
-    // A stable order: what is inserted at one place keeps the order in which it was found.
+    // A stable sort keeps the order of insertions at one position.
     edits.sort_by_key(|(place, _)| place.start);
     let (mut text, mut done) = (String::with_capacity(source.len()), 0);
     for (place, replacement) in edits {
@@ -120,7 +120,7 @@ fn end_of_raw(source: &str, mut at: usize) -> usize {
     source.len()
 }
 
-/// The tokens up to the end of a tag, and where that is.
+/// The tokens up to the end of a tag, and the position of that end.
 fn tokens<'a>(source: &'a str, from: usize, end: &str) -> (Vec<Token<'a>>, usize) {
     let mut tokens = Vec::new();
     let (mut at, mut depth) = (from, 0_usize);
@@ -145,7 +145,7 @@ fn tokens<'a>(source: &'a str, from: usize, end: &str) -> (Vec<Token<'a>>, usize
             depth = depth.saturating_sub(1);
         }
         let text = &rest[..length];
-        // The signs of whitespace control are no operators.
+        // Signs of whitespace control are not operators.
         let control = matches!(text, "-" | "+")
             && (at == from || (depth == 0 && rest[length..].starts_with(end)));
         if !control {
@@ -211,7 +211,7 @@ fn replace_percent(tokens: &[Token<'_>], edits: &mut Vec<(Range<usize>, &str)>) 
     }
 }
 
-/// Where the left operand starts: at the first factor of its product.
+/// The start of the left operand: the first factor of its product.
 fn left_start(tokens: &[Token<'_>], percent: usize) -> Option<usize> {
     let depth = tokens[percent].depth;
     let mut start = None;
@@ -230,7 +230,7 @@ fn left_start(tokens: &[Token<'_>], percent: usize) -> Option<usize> {
     start
 }
 
-/// Where the right operand ends: after one factor.
+/// The end of the right operand: after one factor.
 fn right_end(tokens: &[Token<'_>], percent: usize) -> Option<usize> {
     let depth = tokens[percent].depth;
     let mut end = None;
@@ -252,7 +252,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn both_notations_are_translated_and_nothing_else_changes() {
+    fn all_rewrites_apply_and_nothing_else_changes() {
         for (source, expected) in [
             ("{%- generation -%}x{% endgeneration %}", "{%- with -%}x{% endwith %}"),
             ("{{ generation }}{# {% generation %} #}", "{{ generation }}{# {% generation %} #}"),

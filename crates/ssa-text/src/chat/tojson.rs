@@ -6,7 +6,7 @@ use minijinja::{Error, State};
 use super::failure::{charge, invalid};
 use super::format::float;
 
-/// Nested lists and objects are written to this depth.
+/// Maximum depth of nested lists and objects.
 const MAX_DEPTH: usize = 200;
 
 /// `tojson(value, ensure_ascii=false, indent=none, separators=none, sort_keys=false)`.
@@ -30,7 +30,7 @@ pub(super) fn tojson(
     let indent = indent.map(|indent| match (indent.as_str(), i64::try_from(indent.clone())) {
         (Some(text), _) => Ok(Indent::Text(text.to_owned())),
         (None, Ok(spaces)) => Ok(Indent::Spaces(usize::try_from(spaces).unwrap_or(0))),
-        (None, Err(_)) => Err(invalid("`indent` of tojson is no number and no string")),
+        (None, Err(_)) => Err(invalid("`indent` of tojson is neither a number nor a string")),
     });
     let indent = indent.transpose()?;
     let (item, key) = match separators {
@@ -39,7 +39,7 @@ pub(super) fn tojson(
             let pair: Vec<Value> = pair.try_iter()?.collect();
             match pair.as_slice() {
                 [item, key] => (item.to_string(), key.to_string()),
-                _ => return Err(invalid("`separators` of tojson is no pair")),
+                _ => return Err(invalid("`separators` of tojson is not a pair")),
             }
         }
     };

@@ -1,37 +1,37 @@
-//! Where to cut for tokenizers that write a space as a mark (`\u{2581}`), as those of Llama 2,
-//! Mistral and Gemma do.
+//! Cuts for tokenizers that encode a space as a mark (`\u{2581}`), like those of Llama 2, Mistral
+//! and Gemma.
 //!
-//! They do not split a text into words: merges may join anything to anything, as far as the result
-//! is a token. So if no token holds a character `c` before a mark, nothing is ever joined across
-//! `c` and a space, and the two sides can be encoded on their own. In published vocabularies `c`
-//! can be any character but a mark and one or two more.
+//! They do not split a text into words: merges may join any characters, as long as the result is a
+//! token. So if no token contains a character `c` before a mark, nothing is joined across `c` and a
+//! space, and the two sides can be encoded separately. In published vocabularies `c` can be any
+//! character except a mark and one or two others.
 //!
-//! What else looks at both sides is kept away from the cut:
+//! Cuts avoid everything else that depends on both sides:
 //!
-//! * tokens that are found in the raw text before anything else (`</s>`): they have no space
-//!   inside, and no cut is made where one could end or begin;
-//! * a mark that is put in front of every text ([`Prefix::Always`]): a later piece is encoded
-//!   without its space, for which that mark then stands.
+//! * tokens matched in the raw text first (`</s>`): they contain no space, and no cut is made where
+//!   one could end or begin;
+//! * a mark prepended to every text ([`Prefix::Always`]): a later piece is encoded without its
+//!   space, which that mark replaces.
 
 use std::collections::HashSet;
 
 use serde_json::Value;
 
-/// Stands for a space.
+/// The mark for a space.
 const MARK: char = '\u{2581}';
-/// The same as the tokenizer's file has it.
+/// The mark in the tokenizer's file.
 const MARK_TEXT: &str = "\u{2581}";
 
-/// What is put in front of a text.
+/// What is prepended to a text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Prefix {
     /// A mark, always.
     Always,
-    /// Nothing, or a mark unless a space is there.
+    /// Nothing, or a mark if there is no space.
     UnlessSpace,
 }
 
-/// The places to cut of one tokenizer.
+/// The cut rule of one tokenizer.
 #[derive(Debug)]
 pub(crate) struct Marks {
     prefix: Prefix,
@@ -42,8 +42,7 @@ pub(crate) struct Marks {
 }
 
 impl Marks {
-    /// The places to cut of the tokenizer that a `tokenizer.json` defines; `None` if it is not of
-    /// this kind.
+    /// The cut rule of the tokenizer in a `tokenizer.json`; `None` if it is not of this kind.
     pub(super) fn of(definition: &Value) -> Option<Self> {
         let vocabulary = definition["model"]["vocab"].as_object()?;
         let marks_spaces = vocabulary.contains_key(MARK_TEXT);
@@ -63,12 +62,12 @@ impl Marks {
         marks_spaces.then_some(Self { prefix, before, after })
     }
 
-    /// Whether a piece at the start of a text can have other tokens than inside.
+    /// Whether a piece can have different tokens at the start of a text than inside.
     pub(super) fn start_differs(&self) -> bool {
         self.prefix == Prefix::Always
     }
 
-    /// What to encode in place of a piece that is not the first.
+    /// The text to encode for a piece that is not the first.
     pub(super) fn inner<'a>(&self, piece: &'a str) -> &'a str {
         match self.prefix {
             Prefix::Always => piece.strip_prefix(' ').unwrap_or(piece),
@@ -76,7 +75,7 @@ impl Marks {
         }
     }
 
-    /// The length of the first piece of a text: all of it where there is no place to cut.
+    /// The length of the first piece of a text: the whole text if it cannot be cut.
     pub(super) fn piece(&self, text: &str) -> usize {
         let allows = |&(at, _): &(usize, &str)| {
             let (before, after) = (text[..at].chars().next_back(), text[at + 1..].chars().next());
@@ -87,7 +86,8 @@ impl Marks {
     }
 }
 
-/// What a tokenizer puts in front of a text, if marks for spaces are all that it does before BPE.
+/// What a tokenizer prepends to a text, if replacing spaces by marks is all that it does before
+/// BPE.
 fn prefix(normalizer: &Value, pre_tokenizer: &Value) -> Option<Prefix> {
     let alone = std::slice::from_ref(normalizer);
     let steps = match normalizer["type"].as_str() {
@@ -107,7 +107,7 @@ fn prefix(normalizer: &Value, pre_tokenizer: &Value) -> Option<Prefix> {
         }
         ([first, second], None) if prepends(first) && replaces(second) => Some(Prefix::Always),
         ([step], None) if replaces(step) => Some(Prefix::UnlessSpace),
-        // No space is left that it could split at.
+        // No space is left to split at.
         ([step], Some("Split")) if replaces(step) && pre_tokenizer["pattern"]["String"] == " " => {
             Some(Prefix::UnlessSpace)
         }
@@ -115,7 +115,7 @@ fn prefix(normalizer: &Value, pre_tokenizer: &Value) -> Option<Prefix> {
     }
 }
 
-/// The content of a token that is found in the raw text as it is, and has no space inside.
+/// The content of a token that is matched in the raw text and contains no space.
 fn raw_token(token: &Value) -> Option<&str> {
     let unset = |key: &str| token[key] == false;
     let plain = ["lstrip", "rstrip", "single_word", "normalized"].into_iter().all(unset);

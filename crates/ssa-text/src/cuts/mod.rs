@@ -1,8 +1,8 @@
-//! Where a text can be cut so that its pieces have the tokens of the whole.
+//! Cuts of a text that do not change its tokens.
 //!
-//! Cutting serves two ends: most pieces are words that come again and again, so their ids are
-//! remembered; and a document of any size is encoded in bounded memory. A tokenizer for which no
-//! rule is proven is given every text whole.
+//! Cutting has two purposes: most pieces are frequent words, whose ids are cached; and a document
+//! of any size is encoded in bounded memory. A tokenizer without a proven rule gets every text as a
+//! whole.
 
 mod marks;
 mod words;
@@ -14,24 +14,24 @@ use marks::Marks;
 pub(crate) use words::PATTERNS;
 pub(crate) use words::{TRAINED_PATTERN, piece_at_space};
 
-/// The longest piece, in bytes. The `tokenizers` crate needs about a hundred bytes of memory for
-/// each byte of a piece, so a text without any place to cut (a line of digits without end, say) is
-/// refused beyond this.
+/// Maximum piece length in bytes. The `tokenizers` crate needs about a hundred bytes of memory per
+/// byte of a piece, so a longer text without any cut (such as an endless line of digits) is
+/// refused.
 pub(crate) const MAX_PIECE_BYTES: usize = 1 << 24;
 
-/// Where a tokenizer allows to cut.
+/// The cut rule of a tokenizer.
 #[derive(Debug)]
 pub(crate) enum Cuts {
-    /// Nowhere that is known.
+    /// No known cuts.
     Unknown,
-    /// Where its expression cannot join a word.
+    /// Between words that its regular expression cannot join.
     Words,
-    /// Where its vocabulary has no token across.
+    /// At spaces that no token of the vocabulary can cross.
     Marks(Marks),
 }
 
 impl Cuts {
-    /// What the tokenizer that a `tokenizer.json` defines allows.
+    /// The cut rule of the tokenizer in a `tokenizer.json`.
     pub(crate) fn of(definition: &Value) -> Self {
         if !is_plain_bpe(&definition["model"]) {
             return Self::Unknown;
@@ -42,7 +42,7 @@ impl Cuts {
         Marks::of(definition).map_or(Self::Unknown, Self::Marks)
     }
 
-    /// Whether the piece at the start of a text can have other tokens than inside.
+    /// Whether a piece can have different tokens at the start of a text than inside.
     pub(crate) fn start_differs(&self) -> bool {
         match self {
             Self::Unknown | Self::Words => false,
@@ -59,7 +59,7 @@ impl Cuts {
         }
     }
 
-    /// What to encode in place of a piece that is not known to start a text.
+    /// The text to encode for a piece that is not at the start of a text.
     pub(crate) fn inner<'a>(&self, piece: &'a str) -> &'a str {
         match self {
             Self::Unknown | Self::Words => piece,
@@ -68,7 +68,7 @@ impl Cuts {
     }
 }
 
-/// BPE without dropout (which is random) and without marks at the borders of words.
+/// BPE without dropout (which is random) and without word boundary marks.
 fn is_plain_bpe(model: &Value) -> bool {
     let unset =
         |key: &str| matches!(&model[key], Value::Null) || model[key] == "" || model[key] == 0.0;

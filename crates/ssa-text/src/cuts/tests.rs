@@ -8,10 +8,10 @@ use super::*;
 use crate::tokenizer::Tokenizer;
 use crate::tokenizer::tests::uncut;
 
-/// Stands for a space.
+/// The mark for a space.
 const MARK_TEXT: &str = "\u{2581}";
 
-/// A small tokenizer with marks for spaces, some of which lie behind a `!` in one token.
+/// A small tokenizer with marks for spaces, with some tokens that contain `!` before a mark.
 fn definition(normalizer: &Value, pre_tokenizer: &Value) -> Value {
     let merges = [
         "\u{2581} a",
@@ -46,7 +46,7 @@ fn definition(normalizer: &Value, pre_tokenizer: &Value) -> Value {
     })
 }
 
-/// What comes before BPE in published tokenizers of this kind.
+/// The steps before BPE in published tokenizers of this kind.
 fn steps() -> Vec<(Value, Value)> {
     let prepend = json!({ "type": "Prepend", "prepend": MARK_TEXT });
     let replace = json!({ "type": "Replace", "pattern": { "String": " " }, "content": MARK_TEXT });
@@ -90,7 +90,7 @@ fn pieces_have_the_tokens_of_the_whole() {
     for (normalizer, pre_tokenizer) in steps() {
         let tokenizer = load(&definition(&normalizer, &pre_tokenizer));
         assert!(is_cut(&tokenizer), "{normalizer} {pre_tokenizer}");
-        // One for all texts: pieces come again at the start of a text and inside.
+        // One encoder for all texts: pieces repeat at the start of a text and inside.
         let encoder = RefCell::new(tokenizer.encoder());
         let mut runner = proptest::test_runner::TestRunner::deterministic();
         runner
@@ -113,7 +113,7 @@ fn pieces_have_the_tokens_of_the_whole() {
 }
 
 #[test]
-fn cuts_keep_off_whatever_looks_at_both_sides() {
+fn cuts_avoid_everything_that_depends_on_both_sides() {
     let (normalizer, pre_tokenizer) = steps().remove(0);
     let marks = Marks::of(&definition(&normalizer, &pre_tokenizer)).unwrap();
     for (text, piece) in [

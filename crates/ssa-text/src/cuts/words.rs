@@ -1,27 +1,26 @@
-//! Where to cut for byte-level BPE, which first splits a text into words.
+//! Cuts for byte-level BPE, which first splits a text into words.
 //!
-//! A regular expression splits the text, and each word is encoded on its own. If no word can hold
-//! the last byte of one piece and the first byte of the next, the pieces split into the same words
-//! as the whole. In the expressions of [`PATTERNS`] this is so
+//! A regular expression splits the text, and each word is encoded separately. If no word can
+//! contain both the last byte of one piece and the first byte of the next, the pieces split into
+//! the same words as the whole text. For the expressions in [`PATTERNS`] this holds
 //!
 //! * before a space that follows anything but white space, and
 //! * before a line feed that follows an ASCII letter,
 //!
-//! because in each alternative white space comes first or not at all, but for line ends after
-//! punctuation (`[\r\n]*`). They look ahead only from white space (`\s+(?!\S)`), and a piece never
-//! ends there. They do not look back. So the word that starts at the cut starts there in the whole
-//! text too.
+//! because in each alternative white space comes first or not at all, except for line ends after
+//! punctuation (`[\r\n]*`). They look ahead only from white space (`\s+(?!\S)`), where no piece
+//! ends, and never look back. So the word that starts at the cut starts there in the whole text
+//! too.
 //!
-//! Added tokens are found in the text before it is split. One that is only white space (GPT-NeoX
-//! and OLMo have such) never holds the character before a cut, and one without white space never
-//! the one after it; so none lies across.
+//! Added tokens are matched in the text before it is split. One that is only white space (as in
+//! GPT-NeoX and OLMo) never contains the character before a cut, and one without white space never
+//! the character after it, so none crosses a cut.
 
 use std::borrow::Cow;
 
 use serde_json::Value;
 
-/// The expressions for which cutting is proven above: those of GPT-2, Llama 3, Qwen 2, GPT-4o and
-/// DeepSeek 3.
+/// The expressions covered by this proof: those of GPT-2, Llama 3, Qwen 2, GPT-4o and DeepSeek 3.
 pub(crate) const PATTERNS: [&str; 8] = [
     r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",
     r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",
@@ -49,10 +48,10 @@ pub(crate) const PATTERNS: [&str; 8] = [
     ),
 ];
 
-/// The pattern that tokenizers trained here split by: that of Llama 3.
+/// The pattern of tokenizers trained here: that of Llama 3.
 pub(crate) const TRAINED_PATTERN: &str = PATTERNS[2];
 
-/// Whether the tokenizer that a `tokenizer.json` defines allows to cut at words.
+/// Whether the tokenizer in a `tokenizer.json` allows cuts between words.
 pub(super) fn splits_at_words(definition: &Value) -> bool {
     is_local(&definition["normalizer"])
         && splits_at_spaces(&definition["pre_tokenizer"])
@@ -61,7 +60,7 @@ pub(super) fn splits_at_words(definition: &Value) -> bool {
             .is_none_or(|tokens| tokens.iter().all(is_plain_token))
 }
 
-/// Normal forms act on letters and the marks that follow them, never across a space.
+/// Unicode normalization acts on letters and their combining marks, never across a space.
 fn is_local(normalizer: &Value) -> bool {
     match normalizer["type"].as_str() {
         Some("Sequence") => {
@@ -81,12 +80,12 @@ fn splits_at_spaces(pre_tokenizer: &Value) -> bool {
     }
 }
 
-/// A step that never splits differently because of what lies across a cut.
+/// Whether a step never splits differently because of text across a cut.
 fn is_known_step(step: &Value) -> bool {
     match step["type"].as_str() {
         Some("ByteLevel") => step["add_prefix_space"] == false,
         Some("Digits") => true,
-        // Matches are words, and so is, or is not, what lies between two.
+        // Matches are words; the text between two matches is a word or dropped.
         Some("Split") => {
             let how = (step["behavior"].as_str(), step["invert"].as_bool());
             let words =
@@ -97,10 +96,10 @@ fn is_known_step(step: &Value) -> bool {
     }
 }
 
-/// A step that splits at every place where this module cuts, whatever the other steps do.
+/// Whether a step splits at every cut of this module, independent of the other steps.
 fn splits_at_every_space(step: &Value) -> bool {
     match step["type"].as_str() {
-        // The expression of GPT-2 is built into this step.
+        // This step has the built-in expression of GPT-2.
         Some("ByteLevel") => step["use_regex"] != false,
         Some("Split") => known_pattern(step).is_some_and(|pattern| pattern.contains(r"\s+")),
         _ => false,
@@ -108,7 +107,7 @@ fn splits_at_every_space(step: &Value) -> bool {
 }
 
 fn known_pattern(step: &Value) -> Option<&'static str> {
-    // Line ends are written as escapes or as themselves.
+    // Line ends may be escaped or literal.
     let pattern = step["pattern"]["Regex"].as_str()?;
     let pattern: Cow<'_, str> = if pattern.contains(['\r', '\n']) {
         pattern.replace('\r', r"\r").replace('\n', r"\n").into()
@@ -118,8 +117,8 @@ fn known_pattern(step: &Value) -> Option<&'static str> {
     PATTERNS.into_iter().find(|known| *known == pattern)
 }
 
-/// A token that is found in the text wherever it stands, and never across a cut: it has no white
-/// space, or nothing else.
+/// Whether a token is matched anywhere in the text but never across a cut: it has no white space,
+/// or only white space.
 fn is_plain_token(token: &Value) -> bool {
     let set = |key: &str| token[key] == true;
     !set("lstrip")
@@ -131,8 +130,8 @@ fn is_plain_token(token: &Value) -> bool {
         })
 }
 
-/// The length of the first piece of a text that may be cut at words: all of it where there is no
-/// such place.
+/// The length of the first piece of a text that may be cut between words: the whole text if there
+/// is no cut.
 pub(crate) fn piece_at_space(text: &str) -> usize {
     let bytes = text.as_bytes();
     let cut = |&at: &usize| match bytes[at] {

@@ -14,20 +14,20 @@ use crate::{Json, Result, TextError};
 pub const TOKENIZER_JSON: &str = "tokenizer.json";
 /// Its special tokens and chat template.
 pub(crate) const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
-/// A chat template in a file of its own, as newer tokenizers have it.
+/// A chat template in its own file, in newer tokenizers.
 const CHAT_TEMPLATE: &str = "chat_template.jinja";
-/// Special tokens, as older tokenizers have them.
+/// Special tokens of older tokenizers.
 const SPECIAL_TOKENS_MAP: &str = "special_tokens_map.json";
 
-/// The files that make up a tokenizer, of which all but the first are optional.
+/// The files of a tokenizer. All except the first are optional.
 pub const TOKENIZER_FILES: [&str; 4] =
     [TOKENIZER_JSON, TOKENIZER_CONFIG, SPECIAL_TOKENS_MAP, CHAT_TEMPLATE];
 
-/// The special tokens that templates know by name.
+/// The special tokens that templates can use.
 const SPECIAL_TOKENS: [&str; 7] =
     ["bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"];
 
-/// What lies beside a `tokenizer.json`; null where there is no such file.
+/// The files next to a `tokenizer.json`; null for missing files.
 #[derive(Debug)]
 pub(super) struct Config {
     path: PathBuf,
@@ -42,7 +42,7 @@ impl Config {
         Ok(Self { config: read_json(&path)?, path, special_tokens })
     }
 
-    /// The token of a key, which is written as a string or as an object with its properties.
+    /// The token of a key: a string, or an object with properties.
     pub(super) fn special_token(&self, key: &str) -> Option<String> {
         let token = [&self.config, &self.special_tokens]
             .into_iter()
@@ -50,8 +50,8 @@ impl Config {
         token_text(token).map(str::to_owned)
     }
 
-    /// The chat templates: a file of their own or an entry of the configuration, which is a string
-    /// or a list of named templates. `eos_token` stands in for the one of the configuration.
+    /// The chat templates: a separate file, or an entry in the configuration that is a string or a
+    /// list of named templates. `eos_token` overrides that of the configuration.
     pub(super) fn chat_template(&self, eos_token: Option<&str>) -> Result<Option<ChatTemplate>> {
         let path = self.path.with_file_name(CHAT_TEMPLATE);
         let tokens = self.special_tokens(eos_token);
@@ -71,7 +71,7 @@ impl Config {
         Ok(Some(ChatTemplate::new(self.path.clone(), default, tool_use, tokens)))
     }
 
-    /// The special tokens as templates see them: what is not set is undefined.
+    /// The special tokens for templates. Unset ones are undefined.
     fn special_tokens(&self, eos_token: Option<&str>) -> Vec<(String, Json)> {
         let named = SPECIAL_TOKENS.into_iter().filter_map(|name| {
             let given = eos_token.filter(|_| name == "eos_token").map(str::to_owned);
@@ -89,7 +89,7 @@ impl Config {
         named.chain(more).chain(extra).collect()
     }
 
-    /// Adds the tokens that the configuration declares and the tokenizer itself lacks; says whether
+    /// Adds tokens that the configuration declares but the tokenizer does not have; returns whether
     /// there were any.
     pub(super) fn add_declared_tokens(
         &self,
@@ -126,8 +126,8 @@ impl Config {
     }
 }
 
-/// Copies the files of a tokenizer into a directory and returns their names; each is replaced as a
-/// whole.
+/// Copies the files of a tokenizer into a directory and returns their names. Each file is replaced
+/// atomically.
 pub(super) fn copy(tokenizer: &Path, directory: &Path) -> Result<Vec<&'static str>> {
     ssa_files::create_directories(directory)?;
     let mut copied = Vec::new();

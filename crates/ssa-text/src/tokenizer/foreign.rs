@@ -1,4 +1,4 @@
-//! Tokenizer files of other kinds, so that a message can name what was given.
+//! Recognizes other kinds of tokenizer files, to name them in messages.
 
 use std::path::Path;
 
@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::files::TOKENIZER_JSON;
 use crate::TextError;
 
-/// Files that other tokenizers consist of, and what they are.
+/// Files of other tokenizers, and their kinds.
 const NAMES: [(&str, &str); 6] = [
     ("tekken.json", "a Tekken vocabulary"),
     ("tokenizer.model", "a SentencePiece or tiktoken model"),
@@ -20,7 +20,7 @@ const NAMES: [(&str, &str); 6] = [
 const HINT: &str = "a tokenizer.json is needed; transformers writes one: \
                     `AutoTokenizer.from_pretrained(MODEL).save_pretrained(DIRECTORY)`";
 
-/// The error of a directory without `tokenizer.json` that holds another kind of tokenizer.
+/// The error for a directory without `tokenizer.json` but with another kind of tokenizer.
 pub(super) fn in_directory(directory: &Path) -> Option<TextError> {
     let (name, kind) = NAMES.into_iter().find(|(name, _)| directory.join(name).is_file())?;
     Some(TextError::Tokenizer {
@@ -30,7 +30,7 @@ pub(super) fn in_directory(directory: &Path) -> Option<TextError> {
     })
 }
 
-/// The error of a file whose content is of another kind.
+/// The error for a file with another kind of content.
 pub(super) fn in_file(path: &Path, bytes: &[u8]) -> Option<TextError> {
     let kind = match serde_json::from_slice::<Value>(bytes) {
         Ok(json) => json_kind(&json)?,
@@ -65,7 +65,7 @@ fn other_kind(bytes: &[u8]) -> Option<&'static str> {
     if bytes.starts_with(b"GGUF") {
         return Some("a GGUF model");
     }
-    // A list of pieces: field 1 of the model, whose field 1 is a string.
+    // A list of pieces: field 1 of the model is a message whose field 1 is a string.
     if matches!(bytes, [0x0a, _, 0x0a, ..]) {
         return Some("a SentencePiece model");
     }

@@ -1,4 +1,4 @@
-//! A `tokenizer.json`, through the `tokenizers` crate.
+//! A `tokenizer.json`, loaded with the `tokenizers` crate.
 
 use std::path::{Path, PathBuf};
 
@@ -7,12 +7,12 @@ use ssa_files::Sha256;
 
 use super::files::{self, Config, TOKENIZER_CONFIG, TOKENIZER_JSON};
 use super::{foreign, limits};
-use crate::chat::ChatTemplate;
+use crate::chat::{ChatTemplate, GenerationPrompt};
 use crate::cuts::Cuts;
 use crate::panics::catch_panic;
 use crate::{Conversation, Result, TextError};
 
-/// What published tokenizers call the token that ends a document, for files that do not say.
+/// Names of end-of-document tokens in published tokenizers, for files that do not define one.
 const EOS_NAMES: [&str; 6] = [
     "<|endoftext|>",
     "<|end_of_text|>",
@@ -22,7 +22,7 @@ const EOS_NAMES: [&str; 6] = [
     "<\u{ff5c}end\u{2581}of\u{2581}sentence\u{ff5c}>",
 ];
 
-/// A tokenizer of the Hugging Face format.
+/// A tokenizer in the Hugging Face format.
 #[derive(Debug)]
 pub struct HfTokenizer {
     path: PathBuf,
@@ -34,7 +34,7 @@ pub struct HfTokenizer {
     cuts: Cuts,
 }
 
-/// What the file itself defines.
+/// The content of the file.
 struct Parsed {
     inner: tokenizers::Tokenizer,
     definition: Value,
@@ -55,7 +55,7 @@ impl HfTokenizer {
             return Err(error);
         }
         let config = Config::read(&file)?;
-        // The library panics on some damage.
+        // The library panics on some corrupt files.
         let parsed = catch_panic(|| parse(&bytes, &config)).unwrap_or_else(Err);
         let Parsed { inner, definition, vocab_size } =
             parsed.map_err(|cause| TextError::damaged(&file, cause))?;
@@ -70,12 +70,12 @@ impl HfTokenizer {
         })
     }
 
-    /// The `tokenizer.json`.
+    /// The path of the `tokenizer.json`.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    pub(super) fn vocab_size(&self) -> usize {
+    pub(crate) fn vocab_size(&self) -> usize {
         self.vocab_size
     }
 
@@ -95,7 +95,7 @@ impl HfTokenizer {
         files::copy(&self.path, directory)
     }
 
-    /// Where a text may be cut into pieces that are encoded on their own.
+    /// The cut rule: where a text may be split into separately encoded pieces.
     pub(crate) fn cuts(&self) -> &Cuts {
         &self.cuts
     }
@@ -107,18 +107,38 @@ impl HfTokenizer {
         Ok(())
     }
 
-    pub(super) fn decode(&self, ids: &[u32]) -> Result<String> {
+    /// The token of an id, if there is one.
+    pub(crate) fn token(&self, id: u32) -> Option<String> {
+        self.inner.id_to_token(id)
+    }
+
+    /// The ids that the tokenizer's post-processor puts before every text.
+    pub(super) fn prefix(&self) -> Result<Vec<u32>> {
+        // Any text will do: what comes before its own ids.
+        const TEXT: &str = "a";
+        let plain = self.call(|| self.inner.encode_fast(TEXT, false))?;
+        let processed = self.call(|| self.inner.encode_fast(TEXT, true))?;
+        let (plain, processed) = (plain.get_ids(), processed.get_ids());
+        let start = processed.windows(plain.len().max(1)).position(|ids| ids == plain);
+        Ok(processed[..start.unwrap_or(0)].to_vec())
+    }
+
+    pub(crate) fn decode(&self, ids: &[u32]) -> Result<String> {
         self.call(|| self.inner.decode(ids, false))
     }
 
     pub(super) fn render(&self, conversation: &Conversation) -> Result<String> {
         match &self.chat_template {
-            Some(template) => template.render(conversation),
+            Some(template) => template.render(conversation, GenerationPrompt::Without),
             None => conversation.paragraphs(),
         }
     }
 
-    /// Calls the library, whose panics are errors like any other.
+    pub(super) fn chat_template(&self) -> Option<&ChatTemplate> {
+        self.chat_template.as_ref()
+    }
+
+    /// Calls the library and converts panics to errors.
     fn call<T>(&self, call: impl FnOnce() -> tokenizers::Result<T>) -> Result<T> {
         catch_panic(|| call().map_err(|error| error.to_string()))
             .unwrap_or_else(Err)
@@ -130,14 +150,14 @@ fn parse(bytes: &[u8], config: &Config) -> Result<Parsed, String> {
     let mut definition: Value = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
     limits::check(&definition)?;
     let mut inner = tokenizers::Tokenizer::from_bytes(bytes).map_err(|error| error.to_string())?;
-    // A file saved after use can ask to cut or pad every text, which would lose or invent tokens.
+    // A file saved after use can request truncation or padding, which would lose or add tokens.
     inner.with_truncation(None).map_err(|error| error.to_string())?;
     inner.with_padding(None);
     if config.add_declared_tokens(&mut inner)? {
         let changed = inner.to_string(false).map_err(|error| error.to_string())?;
         definition = serde_json::from_str(&changed).map_err(|error| error.to_string())?;
     }
-    // Ids need not be consecutive: a model needs one row more than the largest.
+    // Ids need not be consecutive: a model needs one row more than the largest id.
     let vocab_size = inner.get_vocab(true).values().max().map_or(0, |&id| id as usize + 1);
     limits::check_size(vocab_size)?;
     Ok(Parsed { inner, definition, vocab_size })
@@ -155,7 +175,7 @@ fn find_eos(
             missing(format!("the vocabulary has no token `{token}` to end documents"))
         }),
         None => EOS_NAMES.iter().find_map(|token| tokenizer.token_to_id(token)).ok_or_else(|| {
-            missing(format!("no {TOKENIZER_CONFIG} beside it says which token ends a document"))
+            missing(format!("no {TOKENIZER_CONFIG} next to it defines the end-of-document token"))
         }),
     }
 }

@@ -1,14 +1,14 @@
-//! What a `tokenizer.json` may ask for.
+//! Limits for a `tokenizer.json`.
 
 use serde_json::Value;
 
-/// Ids are below this number: every model has a row of its embedding for each.
+/// Limit of ids: every model has an embedding row per id.
 const MAX_VOCAB_SIZE: usize = 1 << 24;
-/// The product of all counted repetitions of an expression (`{1,3}`), which is how much larger it
-/// can become when it is compiled.
+/// Limit of the product of all counted repetitions in an expression (`{1,3}`), the factor by which
+/// compilation can enlarge it.
 const MAX_REPETITIONS: u64 = 100_000;
 
-/// Refuses what would take memory out of proportion to the file.
+/// Refuses definitions that would need memory out of proportion to the file.
 pub(super) fn check(definition: &Value) -> Result<(), String> {
     match definition {
         Value::Object(object) => {
@@ -26,16 +26,12 @@ pub(super) fn check(definition: &Value) -> Result<(), String> {
     }
 }
 
-/// Refuses ids that no model could have.
+/// Refuses ids beyond the limit.
 pub(super) fn check_size(vocab_size: usize) -> Result<(), String> {
     if vocab_size <= MAX_VOCAB_SIZE {
         return Ok(());
     }
-    Err(format!(
-        "its largest id is {}, and ids up to {} are possible",
-        vocab_size - 1,
-        MAX_VOCAB_SIZE - 1
-    ))
+    Err(format!("its largest id is {}, but the limit is {}", vocab_size - 1, MAX_VOCAB_SIZE - 1))
 }
 
 fn check_expression(pattern: &str) -> Result<(), String> {
@@ -53,7 +49,7 @@ fn check_expression(pattern: &str) -> Result<(), String> {
         return Ok(());
     }
     Err(format!(
-        "an expression repeats its parts {product} times, and {MAX_REPETITIONS} are possible: \
+        "an expression repeats its parts {product} times, but the limit is {MAX_REPETITIONS}: \
          {}",
         pattern.chars().take(60).collect::<String>()
     ))

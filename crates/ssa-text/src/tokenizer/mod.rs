@@ -1,4 +1,4 @@
-//! Any tokenizer behind one type.
+//! One type for all tokenizers.
 
 mod files;
 mod foreign;
@@ -12,12 +12,13 @@ pub use files::{TOKENIZER_FILES, TOKENIZER_JSON};
 pub use hugging_face::HfTokenizer;
 
 use crate::bytes::ByteTokenizer;
-use crate::chat::Conversation;
+use crate::chat::{ChatTemplate, Conversation, GenerationPrompt};
+use crate::decoder::Decoder;
 use crate::document::Document;
 use crate::encoder::Encoder;
 use crate::{Result, TextError};
 
-/// The name that stands for [`ByteTokenizer`] where a path to a tokenizer is expected.
+/// The name of [`ByteTokenizer`] in place of a tokenizer path.
 pub const BYTES: &str = "bytes";
 
 /// Any tokenizer.
@@ -30,17 +31,16 @@ pub enum Tokenizer {
 }
 
 impl Tokenizer {
-    /// The tokenizer of this name: `bytes`, a `tokenizer.json`, or a directory that holds one.
+    /// Loads a tokenizer: `bytes`, a `tokenizer.json`, or a directory with one.
     ///
-    /// `eos_token` names the token that ends every document; without it, `tokenizer_config.json`
-    /// beside the tokenizer does, or one of the names that published tokenizers use. Tokens that
-    /// this file declares in `added_tokens_decoder` and the tokenizer lacks are added.
+    /// `eos_token` names the end-of-document token; the default comes from `tokenizer_config.json`
+    /// next to the tokenizer, or is one of the names in published tokenizers. Tokens that this file
+    /// declares in `added_tokens_decoder` but the tokenizer does not have are added.
     ///
     /// # Errors
     /// [`TextError::Missing`] or [`TextError::Read`] if a file is missing or unreadable,
-    /// [`TextError::Tokenizer`] if it is not a `tokenizer.json`, is damaged, or asks for ids or
-    /// expressions beyond all use, [`TextError::NoEosToken`] if nothing says which token ends a
-    /// document.
+    /// [`TextError::Tokenizer`] if it is not a `tokenizer.json`, is corrupt, or exceeds the limits
+    /// for ids or expressions, [`TextError::NoEosToken`] if the end-of-document token is unknown.
     pub fn load(path: &Path, eos_token: Option<&str>) -> Result<Self> {
         if path == Path::new(BYTES) {
             return match eos_token {
@@ -53,7 +53,7 @@ impl Tokenizer {
         HfTokenizer::load(path, eos_token).map(|tokenizer| Self::Hf(Box::new(tokenizer)))
     }
 
-    /// Number of ids: every id is below.
+    /// Number of ids; every id is smaller.
     pub fn vocab_size(&self) -> usize {
         match self {
             Self::Bytes => ByteTokenizer::VOCAB_SIZE,
@@ -69,7 +69,7 @@ impl Tokenizer {
         }
     }
 
-    /// The name of that id; none for bytes, where it has none.
+    /// The end-of-document token; `None` for bytes, which has no name for it.
     pub fn eos_token(&self) -> Option<String> {
         match self {
             Self::Bytes => None,
@@ -77,7 +77,7 @@ impl Tokenizer {
         }
     }
 
-    /// SHA-256 of `tokenizer.json`; none for bytes, which has no file.
+    /// SHA-256 of `tokenizer.json`; `None` for bytes, which has no file.
     pub fn sha256(&self) -> Option<&str> {
         match self {
             Self::Bytes => None,
@@ -85,34 +85,53 @@ impl Tokenizer {
         }
     }
 
-    /// An encoder for one thread. Each keeps a cache of its own, so that threads never wait for
-    /// each other.
+    /// Creates an encoder for one thread. Each has its own cache, so threads never wait for each
+    /// other.
     pub fn encoder(&self) -> Encoder<'_> {
         Encoder::new(self)
     }
 
-    /// The ids of a text, without the id that ends a document.
+    /// Encodes a text, without the end-of-document id.
     ///
     /// # Errors
-    /// As [`Encoder::append`].
+    /// Same as [`Encoder::append`].
     pub fn encode(&self, text: &[u8]) -> Result<Vec<u32>> {
         let mut ids = Vec::new();
         self.encoder().append(text, &mut ids)?;
         Ok(ids)
     }
 
-    /// The text of the ids, special tokens spelled out. Bytes that are not UTF-8 become U+FFFD.
+    /// Encodes a text for a model to continue: the tokens that the tokenizer puts before every text,
+    /// such as `<|begin_of_text|>`, then those of [`encode`](Self::encode).
     ///
     /// # Errors
-    /// [`TextError::UnknownToken`] for an id that is not in the vocabulary.
+    /// Same as [`encode`](Self::encode).
+    pub fn encode_prompt(&self, text: &[u8]) -> Result<Vec<u32>> {
+        let mut ids = match self {
+            Self::Bytes => Vec::new(),
+            Self::Hf(tokenizer) => tokenizer.prefix()?,
+        };
+        self.encoder().append(text, &mut ids)?;
+        Ok(ids)
+    }
+
+    /// A decoder of ids that arrive one at a time.
+    pub fn decoder(&self) -> Decoder<'_> {
+        Decoder::new(self)
+    }
+
+    /// Decodes ids to text, including special tokens. Invalid UTF-8 becomes U+FFFD.
+    ///
+    /// # Errors
+    /// [`TextError::UnknownToken`] for an id outside the vocabulary.
     pub fn decode(&self, ids: &[u32]) -> Result<String> {
         Ok(String::from_utf8_lossy(&self.decode_bytes(ids)?).into_owned())
     }
 
-    /// The text of the ids as bytes: those of the tokenizer `bytes` as they were.
+    /// Decodes ids to bytes; exact for the tokenizer `bytes`.
     ///
     /// # Errors
-    /// As [`decode`](Self::decode).
+    /// Same as [`decode`](Self::decode).
     pub fn decode_bytes(&self, ids: &[u32]) -> Result<Vec<u8>> {
         if let Some(&id) = ids.iter().find(|&&id| id as usize >= self.vocab_size()) {
             return Err(TextError::UnknownToken { id, vocab_size: self.vocab_size() });
@@ -123,11 +142,11 @@ impl Tokenizer {
         }
     }
 
-    /// A conversation as one text: by the tokenizer's chat template if it has one, as transformers
-    /// renders it, else as paragraphs `role: content`.
+    /// Renders a conversation as text: with the tokenizer's chat template, as in transformers, or
+    /// without one as paragraphs `role: content`.
     ///
     /// # Errors
-    /// [`TextError::ChatTemplate`] if the template is wrong, exceeds its limits or refuses the
+    /// [`TextError::ChatTemplate`] if the template is invalid, exceeds its limits or refuses the
     /// conversation, [`TextError::Conversation`] if there is no template and the messages need one.
     pub fn render(&self, conversation: &Conversation) -> Result<String> {
         match self {
@@ -136,11 +155,39 @@ impl Tokenizer {
         }
     }
 
-    /// The ids of each document, in order, without the id that ends it, even if the text itself
+    /// Renders a conversation up to the start of the assistant's next message, with the chat
+    /// template (`add_generation_prompt`).
+    ///
+    /// # Errors
+    /// Same as [`require_chat_template`](Self::require_chat_template), and
+    /// [`TextError::ChatTemplate`] as [`render`](Self::render).
+    pub fn render_prompt(&self, conversation: &Conversation) -> Result<String> {
+        self.chat_template()?.render(conversation, GenerationPrompt::With)
+    }
+
+    /// Fails for a tokenizer without a chat template.
+    ///
+    /// # Errors
+    /// [`TextError::NoChatTemplate`].
+    pub fn require_chat_template(&self) -> Result<()> {
+        self.chat_template().map(drop)
+    }
+
+    fn chat_template(&self) -> Result<&ChatTemplate> {
+        let (template, name) = match self {
+            Self::Bytes => (None, BYTES.to_owned()),
+            Self::Hf(tokenizer) => {
+                (tokenizer.chat_template(), tokenizer.path().display().to_string())
+            }
+        };
+        template.ok_or(TextError::NoChatTemplate { tokenizer: name })
+    }
+
+    /// Encodes each document, in order, without the end-of-document id, even if the text itself
     /// ends with that token.
     ///
     /// # Errors
-    /// As [`Encoder::append`]; the message names the document.
+    /// Same as [`Encoder::append`]; the message names the document.
     pub fn encode_documents(&self, documents: &[Document]) -> Result<Vec<Vec<u32>>> {
         if matches!(self, Self::Bytes) {
             return Ok(ByteTokenizer.encode_documents(documents));
@@ -157,9 +204,8 @@ impl Tokenizer {
         documents.iter().map(encode).collect()
     }
 
-    /// Copies the files of the tokenizer into a directory, where [`Tokenizer::load`] finds them
-    /// again, and returns their names; each file is replaced as a whole. The tokenizer `bytes` has
-    /// no files.
+    /// Copies the files of the tokenizer into a directory for [`Tokenizer::load`], and returns
+    /// their names. Each file is replaced atomically. The tokenizer `bytes` has no files.
     ///
     /// # Errors
     /// [`TextError::Read`] or [`TextError::File`] names the file.

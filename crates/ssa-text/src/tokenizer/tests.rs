@@ -26,7 +26,7 @@ fn edit(path: &PathBuf, change: impl FnOnce(&mut Value)) {
     fs::write(path, value.to_string()).unwrap();
 }
 
-/// The ids of the whole text at once.
+/// The ids of the whole text, encoded without cuts.
 pub(crate) fn uncut(tokenizer: &Tokenizer, text: &str) -> Vec<u32> {
     let Tokenizer::Hf(tokenizer) = tokenizer else { panic!("a tokenizer.json") };
     let mut ids = Vec::new();
@@ -34,7 +34,7 @@ pub(crate) fn uncut(tokenizer: &Tokenizer, text: &str) -> Vec<u32> {
     ids
 }
 
-/// Steps before BPE as published tokenizers have them, for which cutting is allowed.
+/// Steps before BPE in published tokenizers that allow cuts.
 fn pre_tokenizers() -> Vec<Value> {
     let split = |pattern: &str| {
         json!({ "type": "Split", "pattern": { "Regex": pattern }, "behavior": "Isolated",
@@ -52,7 +52,7 @@ fn pre_tokenizers() -> Vec<Value> {
     for pattern in patterns.iter().filter(|pattern| pattern.contains(r"\s+")) {
         all.push(sequence(&[&split(pattern), &bytes]));
     }
-    // Two other ways of writing the same.
+    // Two other notations of the same.
     all.push(sequence(&[&split(&patterns[2].replace(r"\r", "\r").replace(r"\n", "\n")), &bytes]));
     let mut words = split(patterns[4]);
     words["behavior"] = json!("Removed");
@@ -117,7 +117,7 @@ fn pieces_have_the_tokens_of_the_whole() {
                     let mut ids = Vec::new();
                     encoder.append(text.as_bytes(), &mut ids).unwrap();
                     prop_assert_eq!(&ids, &uncut(&tokenizer, &text), "{:?}", text);
-                    // Now from memory.
+                    // Now from the cache.
                     let mut again = Vec::new();
                     encoder.append(text.as_bytes(), &mut again).unwrap();
                     prop_assert_eq!(ids, again);
@@ -156,7 +156,7 @@ fn tokenizers_that_join_words_are_not_cut() {
 }
 
 #[test]
-fn text_without_a_place_to_cut_is_encoded_whole_or_refused() {
+fn text_without_a_cut_is_encoded_whole_or_refused() {
     let folder = tempfile::tempdir().unwrap();
     let tokenizer = Tokenizer::load(&trained(&folder), None).unwrap();
     let text = "\u{e9}".repeat(1 << 20);
@@ -165,11 +165,12 @@ fn text_without_a_place_to_cut_is_encoded_whole_or_refused() {
     assert_eq!(tokenizer.decode(&ids).unwrap(), text);
     let long = "x".repeat(MAX_PIECE_BYTES + 1);
     let error = tokenizer.encode(long.as_bytes()).unwrap_err().to_string();
-    assert!(error.starts_with("16777217 bytes have to be encoded in one piece, at most 16777216"));
+    let expected = "a piece of 16777217 bytes is too long to encode, the limit is 16777216";
+    assert!(error.starts_with(expected), "{error}");
 }
 
 #[test]
-fn tokens_of_white_space_do_not_lie_across_a_cut() {
+fn white_space_tokens_do_not_cross_a_cut() {
     let folder = tempfile::tempdir().unwrap();
     let path = trained(&folder).join("tokenizer.json");
     edit(&path, |definition| {
@@ -197,7 +198,7 @@ fn tokens_of_white_space_do_not_lie_across_a_cut() {
     assert_eq!(tokenizer.encode(long.as_bytes()).unwrap(), uncut(&tokenizer, &long));
 }
 
-/// Tokenizers of other families, which are never cut.
+/// Tokenizers of other families, whose texts are never cut.
 #[test]
 fn other_families_have_the_tokens_of_the_whole_text() {
     let words: Vec<&str> =
@@ -266,7 +267,7 @@ fn training_is_deterministic_and_round_trips() {
 }
 
 #[test]
-fn training_faults_are_named() {
+fn training_errors_are_named() {
     let folder = tempfile::tempdir().unwrap();
     let options = TrainTokenizerOptions { vocab_size: 300, min_frequency: 0 };
     let document = |text: &[u8]| Ok(Document { name: "x.txt".to_owned(), text: text.to_vec() });
@@ -292,7 +293,7 @@ fn training_faults_are_named() {
 }
 
 #[test]
-fn the_end_of_document_is_found_or_asked_for() {
+fn the_end_of_document_is_found_or_requested() {
     let folder = tempfile::tempdir().unwrap();
     let path = trained(&folder);
     let config = path.join("tokenizer_config.json");
@@ -317,7 +318,7 @@ fn the_end_of_document_is_found_or_asked_for() {
     fs::write(path.join("tokenizer.json"), renamed).unwrap();
     let error = eos(None).unwrap_err().to_string();
     assert!(
-        error.contains("no tokenizer_config.json beside it says which token ends a document"),
+        error.contains("no tokenizer_config.json next to it defines the end-of-document token"),
         "{error}"
     );
 }
@@ -375,7 +376,7 @@ fn settings_that_would_cut_or_pad_texts_are_ignored() {
 }
 
 #[test]
-fn files_that_are_no_tokenizer_are_named() {
+fn files_that_are_not_a_tokenizer_are_named() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("tokenizer.json");
     let error = || Tokenizer::load(folder.path(), None).unwrap_err().to_string();
@@ -430,7 +431,7 @@ fn conversations_use_the_template_of_the_tokenizer() {
     let error = Tokenizer::load(&path, None).unwrap().render(&refused).unwrap_err().to_string();
     let file = path.join("chat_template.jinja").display().to_string();
     assert_eq!(error, format!("chat template of {file}: line 2: no x"));
-    // A template is looked at when it is used.
+    // A template is compiled on first use.
     fs::write(path.join("chat_template.jinja"), "{% for").unwrap();
     let tokenizer = Tokenizer::load(&path, None).unwrap();
     let error = tokenizer.render(&refused).unwrap_err().to_string();
@@ -469,7 +470,7 @@ fn without_a_template_only_text_is_written() {
     }
 }
 
-/// Templates that would take all time or memory.
+/// Templates that would use unlimited time or memory.
 #[test]
 fn templates_are_bounded() {
     let folder = tempfile::tempdir().unwrap();
@@ -532,7 +533,7 @@ fn files_of_other_kinds_are_named() {
 }
 
 #[test]
-fn what_a_file_asks_for_is_bounded() {
+fn limits_of_a_file_are_checked() {
     let folder = tempfile::tempdir().unwrap();
     let path = trained(&folder).join("tokenizer.json");
     let original: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
@@ -566,7 +567,7 @@ fn a_text_that_is_refused_is_named() {
         .map(|(name, text)| Document { name: name.to_owned(), text: text.to_vec() });
     let error = tokenizer.encode_documents(&documents).unwrap_err().to_string();
     assert!(error.starts_with("4.txt: not UTF-8 at byte 3\nhint: "), "{error}");
-    // A text that ends with the token has no other end.
+    // A text that ends with the token gets no second one.
     let ended = Document { name: "x".to_owned(), text: b"a<|endoftext|>".to_vec() };
     let ids = tokenizer.encode_documents(&[ended]).unwrap();
     assert_eq!(ids, [tokenizer.encode(b"a").unwrap()]);

@@ -2,14 +2,14 @@
 //!
 //! ```text
 //! best/
-//!   config.json, model.safetensors   the model in Hugging Face layout
+//!   config.json, model.safetensors   the model in Hugging Face layout, with its Python files
 //!   tokenizer.json and the like      its tokenizer, unless text is read as bytes
 //!   best.json                        step and losses
 //! ```
 //!
-//! Weights and numbers change together: they are written to `best.partial/`, the old directory is
-//! renamed to `best.previous/`, the new one to `best/`, and the old one removed. Whatever happens
-//! in between, one of the three is whole, and [`Best::load`] puts it in its place.
+//! Weights and losses change together: they are written to `best.partial/`, the old directory is
+//! renamed to `best.previous/`, the new one to `best/`, and the old one is removed. After an
+//! interruption one of the three is complete, and [`Best::load`] restores it.
 
 use std::fs;
 use std::io::{self, ErrorKind};
@@ -29,24 +29,23 @@ const PREVIOUS: &str = "best.previous";
 /// Written last.
 const NUMBERS: &str = "best.json";
 
-/// What is known about the best weights.
+/// Step and losses of the best weights.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Best {
     /// Optimizer steps done.
     pub step: usize,
-    /// The attention whose bits per byte decided.
+    /// The mode whose bits per byte are compared.
     pub by: AttentionMode,
     /// The validation after that step.
     pub validation: Measurements,
 }
 
 impl Best {
-    /// The best weights of a run so far; `None` before the first validation. Completes a save that
-    /// was interrupted.
+    /// Loads the best weights of a run so far; `None` before the first validation. Completes an
+    /// interrupted save.
     ///
     /// # Errors
-    /// [`TrainError::File`](crate::TrainError::File) names the file that cannot be read or does not
-    /// hold what this crate wrote.
+    /// [`TrainError::File`](crate::TrainError::File) names the file that cannot be read or parsed.
     pub(crate) fn load(run: &Path) -> Result<Option<Self>> {
         settle(run)?;
         let path = run.join(BEST).join(NUMBERS);
@@ -58,11 +57,11 @@ impl Best {
         Ok(Some(best.map_err(FileError::at(Operation::Read, &path))?))
     }
 
-    /// Saves `model` with its tokenizer and these numbers as the best weights of a run, in place of
-    /// those before.
+    /// Saves `model`, its tokenizer and these losses as the best weights of a run, replacing the
+    /// previous ones.
     ///
     /// # Errors
-    /// [`TrainError`](crate::TrainError) names the file; the weights before are then still there.
+    /// [`TrainError`](crate::TrainError) names the file; the previous weights are kept.
     pub(crate) fn save(&self, run: &Path, model: &Model, tokenizer: &Tokenizer) -> Result<()> {
         settle(run)?;
         let [kept, partial, previous] = [BEST, PARTIAL, PREVIOUS].map(|name| run.join(name));
@@ -80,11 +79,11 @@ impl Best {
     }
 }
 
-/// Completes what an interrupted [`Best::save`] began.
+/// Completes an interrupted [`Best::save`].
 fn settle(run: &Path) -> Result<()> {
     let [kept, partial, previous] = [BEST, PARTIAL, PREVIOUS].map(|name| run.join(name));
     if !kept.exists() {
-        // The old weights are renamed only when the new ones are whole.
+        // The old weights are renamed only after the new ones are complete.
         let whole =
             [&partial, &previous].into_iter().find(|directory| directory.join(NUMBERS).exists());
         if let Some(whole) = whole {
@@ -112,13 +111,13 @@ fn discard(directory: &Path, kept: &Path) -> Result<()> {
     Ok(ssa_files::remove_directory_if_empty(directory)?)
 }
 
-/// Removes the best weights of a run and what an interrupted save left of them.
+/// Removes the best weights of a run and the remains of an interrupted save.
 pub(crate) fn remove(run: &Path) -> Result<()> {
     [PARTIAL, PREVIOUS, BEST].iter().try_for_each(|name| remove_model(&run.join(name)))
 }
 
 fn remove_model(directory: &Path) -> Result<()> {
-    // First: a directory that has the numbers is whole.
+    // Remove it first: a directory with this file counts as complete.
     ssa_files::remove_file(&directory.join(NUMBERS))?;
     model_files::remove(directory)
 }

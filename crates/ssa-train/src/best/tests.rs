@@ -25,7 +25,11 @@ fn best(step: usize, bits_per_byte: f64) -> Best {
     Best { step, by: AttentionMode::Sparse, validation }
 }
 
-/// All entries but the lock of the run.
+/// The files of a model with the tokenizer `bytes`, by name.
+const FILES: [&str; 5] =
+    ["best.json", "config.json", "configuration_ssa.py", "model.safetensors", "modeling_ssa.py"];
+
+/// All entries except the lock of the run.
 fn names(directory: &Path) -> Vec<String> {
     let entries = fs::read_dir(directory).unwrap();
     let mut names: Vec<_> =
@@ -48,13 +52,13 @@ fn weights_and_numbers_are_replaced_together() {
         assert!(kept.parameters().same_elements(model(seed).parameters()).unwrap());
     }
     assert_eq!(names(run.path()), ["best"]);
-    assert_eq!(names(&run.path().join(BEST)), ["best.json", "config.json", "model.safetensors"]);
+    assert_eq!(names(&run.path().join(BEST)), FILES);
     assert_eq!(run.best().unwrap(), Some(best(20, 0.1)));
     remove(run.path()).unwrap();
     assert!(names(run.path()).is_empty());
 }
 
-/// The states in which a stop between two operations leaves the directory.
+/// Every state of the directory between two operations.
 #[test]
 fn an_interrupted_save_is_settled() {
     let directory = tempdir().unwrap();
@@ -77,7 +81,7 @@ fn an_interrupted_save_is_settled() {
         assert_eq!(names(run.path()), if step.is_some() { vec!["best"] } else { vec![] });
         remove(run.path()).unwrap();
     };
-    // While the new weights are written, for the first time and again.
+    // While the new weights are written, for the first and a later save.
     place(&new, PARTIAL);
     fs::remove_file(at(PARTIAL).join(NUMBERS)).unwrap();
     settles_to(None);
@@ -85,8 +89,8 @@ fn an_interrupted_save_is_settled() {
     fs::remove_file(at(PARTIAL).join(NUMBERS)).unwrap();
     place(&old, BEST);
     settles_to(Some(10));
-    // After the old ones stepped aside, after the new ones took their place, before the old ones
-    // are gone.
+    // After the old weights are renamed, after the new ones take their place, before the old ones
+    // are removed.
     place(&new, PARTIAL);
     place(&old, PREVIOUS);
     settles_to(Some(20));
@@ -95,9 +99,9 @@ fn an_interrupted_save_is_settled() {
     settles_to(Some(20));
 }
 
-/// Whatever operation fails, the weights before are there, and the next save replaces them.
+/// If any operation fails, the previous weights remain, and the next save replaces them.
 #[test]
-fn a_save_that_fails_anywhere_leaves_one_whole() {
+fn a_save_that_fails_anywhere_leaves_complete_weights() {
     let directory = tempdir().unwrap();
     let [first, second] = ["run.seed=1", "run.seed=2"].map(model);
     for failing in 0.. {
@@ -138,7 +142,7 @@ fn notes_of_the_user_stay_with_the_best_weights() {
         fs::write(run.join("best").join(format!("{step}.txt")), "mine").unwrap();
     }
     assert_eq!(names(run), ["best"]);
-    let expected = ["10.txt", "20.txt", "30.txt", "best.json", "config.json", "model.safetensors"];
+    let expected = [&["10.txt", "20.txt", "30.txt"], &FILES[..]].concat();
     assert_eq!(names(&run.join(BEST)), expected);
 }
 

@@ -9,8 +9,8 @@ use super::{Checkpoints, Retention, Snapshot};
 use crate::lock::RunLock;
 use crate::{Result, TrainError};
 
-/// Saves checkpoints on a thread of its own, one at a time: a second one waits for the first before
-/// it is even copied, so memory never holds more than one snapshot.
+/// Saves checkpoints on a separate thread, one at a time. A second save waits for the first before
+/// it takes its snapshot, so memory never holds more than one snapshot.
 pub(crate) struct BackgroundSaver {
     checkpoints: Checkpoints,
     retention: Retention,
@@ -23,10 +23,10 @@ impl BackgroundSaver {
         Self { checkpoints, retention, lock, in_flight: None }
     }
 
-    /// Waits for the save in flight, takes a snapshot and begins to save it.
+    /// Waits for the save in progress, takes a snapshot and starts to save it.
     ///
     /// # Errors
-    /// As [`wait`](Self::wait), and what taking the snapshot returns.
+    /// Same as [`wait`](Self::wait), and any error of `snapshot`.
     pub(crate) fn save(&mut self, snapshot: impl FnOnce() -> Result<Snapshot>) -> Result<()> {
         self.wait()?;
         let snapshot = snapshot()?;
@@ -39,10 +39,10 @@ impl BackgroundSaver {
         Ok(())
     }
 
-    /// Waits until nothing is in flight.
+    /// Waits for the save in progress.
     ///
     /// # Errors
-    /// [`TrainError::CheckpointNotSaved`] if the save in flight failed.
+    /// [`TrainError::CheckpointNotSaved`] if the save in progress failed.
     pub(crate) fn wait(&mut self) -> Result<()> {
         match self.in_flight.take() {
             None => Ok(()),
@@ -50,10 +50,10 @@ impl BackgroundSaver {
         }
     }
 
-    /// Reports a save that has ended, without waiting.
+    /// Reports a save that has finished, without waiting.
     ///
     /// # Errors
-    /// As [`wait`](Self::wait).
+    /// Same as [`wait`](Self::wait).
     pub(crate) fn poll(&mut self) -> Result<()> {
         if self.in_flight.as_ref().is_some_and(JoinHandle::is_finished) {
             self.wait()
@@ -64,7 +64,7 @@ impl BackgroundSaver {
 }
 
 impl Drop for BackgroundSaver {
-    /// A run that ends with another error still completes the checkpoint it began.
+    /// A run that ends with a different error still completes the checkpoint in progress.
     fn drop(&mut self) {
         if let Some(thread) = self.in_flight.take() {
             let _ = thread.join();

@@ -1,12 +1,12 @@
-//! What can be wrong with a checkpoint.
+//! Errors of a checkpoint.
 
 use std::path::PathBuf;
 
-/// Why a checkpoint cannot be used. Nothing is changed on disk when one of these is found.
+/// Why a checkpoint cannot be used. Detecting one of these changes nothing on disk.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum CheckpointError {
-    /// A file is missing, cut short or altered.
+    /// A file is missing, truncated or modified.
     #[error(
         "{} is damaged: {problem}\nhint: restore it from a copy, or remove {} to continue {}",
         file.display(),
@@ -23,9 +23,9 @@ pub enum CheckpointError {
         /// The step of the checkpoint before it, if there is one.
         older: Option<usize>,
     },
-    /// A file of a checkpoint that is only read for its model is altered.
+    /// A file of a checkpoint opened only for its model is modified.
     #[error(
-        "{} is damaged: {problem}\nhint: restore it from a copy, or take another checkpoint",
+        "{} is damaged: {problem}\nhint: restore it from a copy, or use another checkpoint",
         file.display()
     )]
     DamagedModel {
@@ -34,34 +34,34 @@ pub enum CheckpointError {
         /// What is wrong.
         problem: String,
     },
-    /// The checkpoint has a format that this program does not read.
+    /// The checkpoint has an unsupported format.
     #[error(
         "{} has format {found}, this program reads format {newest} and older ones\nhint: resume \
          the run with version {program}, which wrote it",
         file.display()
     )]
     Format {
-        /// The file that says so.
+        /// The file that states the format.
         file: PathBuf,
         /// The format of the checkpoint.
         found: u64,
-        /// The newest format known here.
+        /// The newest supported format.
         newest: u64,
         /// The version that wrote it.
         program: String,
     },
-    /// The text differs from the text that the run read before.
+    /// The text differs from the text that the run used before.
     #[error(
         "the {which} text is not the one that {} was trained with\nhint: restore the text, or \
-         pass --allow-change data.{key} to continue with another one",
+         pass --allow-change data.{key} to continue with different text",
         checkpoint.display()
     )]
     Text {
         /// The checkpoint.
         checkpoint: PathBuf,
-        /// Which text: training or held-out.
+        /// The kind of text: training or held-out.
         which: &'static str,
-        /// The key of `[data]` that names it.
+        /// The key in `[data]` that names the text.
         key: &'static str,
     },
 }

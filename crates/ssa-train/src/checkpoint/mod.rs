@@ -2,18 +2,20 @@
 //!
 //! ```text
 //! checkpoints/
-//!   latest -> step-200     the newest one, for people; nothing here reads it
-//!   step-200/              a directory of this form is whole: it got its name last
+//!   latest -> step-200     the newest one, for users; this crate does not read it
+//!   step-200/              a directory with such a name is complete: the rename comes last
 //!     config.json            the model in Hugging Face layout
 //!     model.safetensors
-//!     optimizer.safetensors  moments of AdamW: `m.<name>` and `v.<name>` of every weight
+//!     configuration_ssa.py   the model in Python, for transformers
+//!     modeling_ssa.py
+//!     optimizer.safetensors  moments of AdamW: `m.<name>` and `v.<name>` of every trained weight
 //!     config.toml            the configuration of the run
-//!     state.json             where the run stands
+//!     state.json             the progress of the run
 //!     SHA256SUMS             checksums of the other files, as `sha256sum -c` reads them
 //! ```
 //!
-//! Random numbers need no file of their own: every draw is a function of the run's seed and of the
-//! step or of the rows read, so configuration and state hold all there is.
+//! Random state needs no file: every draw is a function of the seed and of the step or the rows
+//! read.
 
 mod background;
 mod error;
@@ -50,7 +52,7 @@ const RUN_CONFIG: &str = "config.toml";
 const STATE: &str = "state.json";
 const SUMS: &str = "SHA256SUMS";
 
-/// The files of a checkpoint but for their checksums.
+/// The files that a run needs to resume.
 const FILES: [&str; 5] = [MODEL_CONFIG, MODEL, OPTIMIZER, RUN_CONFIG, STATE];
 
 /// The checkpoints of one run.
@@ -59,7 +61,7 @@ pub struct Checkpoints {
     directory: PathBuf,
 }
 
-/// A checkpoint whose files are all there and have their checksums.
+/// A checkpoint whose files exist and match their checksums.
 #[derive(Clone, Debug)]
 pub struct Checkpoint {
     path: PathBuf,
@@ -73,7 +75,7 @@ impl Checkpoints {
         Self { directory: run.join(DIRECTORY) }
     }
 
-    /// Where they are.
+    /// The directory of the checkpoints.
     pub fn directory(&self) -> &Path {
         &self.directory
     }
@@ -98,8 +100,7 @@ impl Checkpoints {
     /// The newest checkpoint, verified, if one has been saved.
     ///
     /// # Errors
-    /// [`TrainError::Checkpoint`] names the file that is damaged and what to do;
-    /// [`TrainError::File`].
+    /// [`TrainError::Checkpoint`] names the damaged file and a remedy; [`TrainError::File`].
     pub fn newest(&self) -> Result<Option<Checkpoint>> {
         let steps = self.steps()?;
         let Some((&step, older)) = steps.split_last() else { return Ok(None) };
@@ -115,7 +116,7 @@ impl Checkpoints {
         Ok(Some(checkpoint))
     }
 
-    /// Removes what an interrupted save or removal left.
+    /// Removes the remains of an interrupted save or removal.
     pub(crate) fn remove_partial(&self) -> Result<()> {
         for name in self.entries()? {
             if is_partial(&name) {
@@ -125,7 +126,7 @@ impl Checkpoints {
         Ok(ssa_files::remove_leftovers(&self.directory)?)
     }
 
-    /// Removes all checkpoints and nothing else; the directory too, if it is then empty.
+    /// Removes all checkpoints and nothing else, and the directory if it is empty afterwards.
     pub(crate) fn remove_all(&self) -> Result<()> {
         for step in self.steps()? {
             ssa_files::remove_tree(&self.path(step))?;
@@ -135,7 +136,7 @@ impl Checkpoints {
         Ok(ssa_files::remove_directory_if_empty(&self.directory)?)
     }
 
-    /// Names of all entries; none where there is no directory yet.
+    /// Names of all entries; empty if the directory does not exist.
     fn entries(&self) -> Result<Vec<String>> {
         let error = || FileError::at(Operation::Read, &self.directory);
         let entries = match fs::read_dir(&self.directory) {
@@ -177,24 +178,24 @@ impl Checkpoint {
         Ok(Self { path: path.to_owned(), state, config })
     }
 
-    /// Its directory.
+    /// The directory of the checkpoint.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Where the run stood.
+    /// The state of the run.
     pub fn state(&self) -> &RunState {
         &self.state
     }
 
-    /// The configuration the run had.
+    /// The configuration of the run.
     pub fn config(&self) -> &TrainConfig {
         &self.config
     }
 }
 
-/// Checks a directory from which a model is to be read, if it has checksums as checkpoints of runs
-/// have: all files but the moments, which a model does without.
+/// Verifies the model files in a directory if it has checksums, as checkpoints of runs do. The
+/// optimizer moments are not read.
 ///
 /// # Errors
 /// [`CheckpointError::DamagedModel`] names the file.
@@ -210,19 +211,19 @@ pub fn verify_model(directory: &Path) -> Result<()> {
         .map_err(damaged)?)
 }
 
-/// The step of a directory's name, if it is exactly what [`Checkpoints::path`] gives: next to
-/// `step-40`, a `step-040` is a copy that somebody made.
+/// The step in a directory name, if the name is exactly the one from [`Checkpoints::path`]:
+/// `step-040` is not a checkpoint.
 fn step_of(name: &str) -> Option<usize> {
     let step = name.strip_prefix("step-")?.parse().ok()?;
     (name == format!("step-{step}")).then_some(step)
 }
 
-/// `step-N.tmp`: being written or being removed.
+/// Whether a name is `step-N.tmp`: being written or removed.
 fn is_partial(name: &str) -> bool {
     name.strip_suffix(".tmp").is_some_and(|stem| step_of(stem).is_some())
 }
 
-/// The name of a checkpoint while it is not whole.
+/// The path of an incomplete checkpoint.
 fn partial(path: &Path) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(".tmp");

@@ -1,4 +1,4 @@
-//! Writing a checkpoint so that it is whole or not there.
+//! Writing checkpoints atomically.
 
 use std::path::Path;
 
@@ -6,12 +6,12 @@ use ssa_kernels::Tensor;
 use ssa_model::Parameters;
 use ssa_model::checkpoint::write_tensors;
 
-use super::{Checkpoints, FILES, LATEST, OPTIMIZER, RUN_CONFIG, RunState, STATE, partial, sums};
+use super::{Checkpoints, LATEST, OPTIMIZER, RUN_CONFIG, RunState, STATE, partial, sums};
 use crate::Result;
 use crate::lock::RunLock;
 use crate::plan::TrainPlan;
 
-/// A copy of all that a checkpoint holds, taken between two steps.
+/// A copy of everything in a checkpoint, taken between two steps.
 pub(crate) struct Snapshot {
     pub(crate) plan: TrainPlan,
     pub(crate) parameters: Parameters,
@@ -20,21 +20,22 @@ pub(crate) struct Snapshot {
     pub(crate) state: RunState,
 }
 
-/// Which checkpoints are kept.
+/// Which checkpoints to keep.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Retention {
-    /// This many of the newest.
+    /// Number of newest checkpoints.
     pub(crate) last: usize,
-    /// Those whose step is a multiple of this; 0 for none.
+    /// Checkpoints at multiples of this step; 0 for none.
     pub(crate) every: usize,
 }
 
 impl Checkpoints {
-    /// Saves a checkpoint, points `latest` to it and removes those that need not be kept. Whatever
-    /// the last operation is when the process dies, a whole checkpoint is the newest one.
+    /// Saves a checkpoint, points `latest` to it and removes old checkpoints. If the process dies
+    /// at any operation, the newest checkpoint is complete.
     ///
     /// # Errors
-    /// [`TrainError`](crate::TrainError) names the file; then the checkpoints are those of before.
+    /// [`TrainError`](crate::TrainError) names the file; the previous checkpoints are then
+    /// unchanged.
     pub(super) fn save(
         &self,
         snapshot: &Snapshot,
@@ -46,18 +47,18 @@ impl Checkpoints {
         lock.check()?;
         let written = self.begin(&temporary).and_then(|()| write_files(&temporary, snapshot));
         if let Err(error) = written {
-            // On a full disk the next attempt needs the space; the first error is the one to tell.
+            // Free the space for the next attempt. The first error is the one to report.
             let _ = ssa_files::remove_tree(&temporary);
             return Err(error);
         }
-        // Writing took a while.
+        // Check the lock again: writing takes time.
         lock.check()?;
         ssa_files::rename(&temporary, &path)?;
         self.point_latest(snapshot.state.step)?;
         self.remove_old(retention)
     }
 
-    /// Completes a save that ended between the new checkpoint's name and the removal of the old
+    /// Completes a save interrupted between the rename of the new checkpoint and the removal of old
     /// ones.
     pub(crate) fn tidy(&self, retention: Retention) -> Result<()> {
         match self.steps()?.last() {
@@ -66,8 +67,8 @@ impl Checkpoints {
         }
     }
 
-    /// Creates a fresh directory. The directory of the run is there: if it is not, someone has
-    /// removed it, and it is not made again.
+    /// Creates an empty directory. Does not create the run directory: if that is missing, it was
+    /// removed on purpose.
     fn begin(&self, temporary: &Path) -> Result<()> {
         if !self.directory.exists() {
             ssa_files::create_directory(&self.directory)?;
@@ -78,7 +79,7 @@ impl Checkpoints {
 
     fn point_latest(&self, step: usize) -> Result<()> {
         let latest = self.directory.join(LATEST);
-        // In a copy of a run the link may have become a copy of the checkpoint.
+        // In a copied run the link may have become a copy of the checkpoint.
         if latest.symlink_metadata().is_ok_and(|found| found.is_dir()) {
             ssa_files::remove_tree(&latest)?;
         }
@@ -92,7 +93,7 @@ impl Checkpoints {
         for step in old.iter().filter(|step| !is_kept(**step)) {
             let path = self.path(*step);
             let aside = partial(&path);
-            // Without its name first: a directory removed half way must not look like a checkpoint.
+            // Rename it first: a half-removed directory must not look like a checkpoint.
             ssa_files::rename(&path, &aside)?;
             ssa_files::remove_tree(&aside)?;
         }
@@ -109,12 +110,16 @@ fn write_files(directory: &Path, snapshot: &Snapshot) -> Result<()> {
     write_tensors(&directory.join(OPTIMIZER), &moments, &[])?;
     ssa_files::write(&directory.join(RUN_CONFIG), snapshot.plan.config().to_toml())?;
     ssa_files::write_json(&directory.join(STATE), &snapshot.state)?;
-    sums::write(directory, &[&FILES[..], &tokenizer].concat())
+    let run = [OPTIMIZER, RUN_CONFIG, STATE];
+    let model = ssa_model::checkpoint::files(snapshot.plan.model());
+    sums::write(directory, &[model, &run, &tokenizer].concat())
 }
 
+/// The moments of the parameters that are trained.
 fn moments<'a>(
     which: &'a str,
     moments: &'a Parameters,
 ) -> impl Iterator<Item = (String, &'a Tensor)> {
-    moments.named().into_iter().map(move |(name, tensor)| (format!("{which}.{name}"), tensor))
+    let kept = moments.named().into_iter().filter(|(_, tensor)| !tensor.is_empty());
+    kept.map(move |(name, tensor)| (format!("{which}.{name}"), tensor))
 }

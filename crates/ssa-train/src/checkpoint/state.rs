@@ -1,4 +1,4 @@
-//! `state.json`: where a run stands.
+//! `state.json`: the progress of a run.
 
 use std::path::Path;
 
@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::CheckpointError;
 use crate::Result;
 
-/// Where a run stands, in addition to its weights and moments.
+/// The progress of a run, besides its weights and moments.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RunState {
@@ -17,37 +17,35 @@ pub struct RunState {
     pub program: String,
     /// SHA-256 of the checkpoint's `config.toml`.
     pub config_sha256: String,
-    /// SHA-256 of the rows trained on.
+    /// SHA-256 fingerprint of the training rows.
     pub text_sha256: String,
-    /// SHA-256 of the rows measured on; absent if nothing was measured, and in format 1.
+    /// SHA-256 fingerprint of the held-out rows; absent if nothing was measured, and in format 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub held_out_sha256: Option<String>,
-    /// Optimizer steps done, by which the schedule and the stream draw are indexed.
+    /// Optimizer steps done: the index of the schedule and the stream draw.
     pub step: usize,
-    /// Optimizer steps that the moments have seen.
+    /// Optimizer steps included in the moments.
     pub optimizer_steps: u64,
-    /// Rows read from the loader: its cursor. More than those of the steps done if steps were
-    /// skipped.
+    /// Rows read from the loader, including those of skipped steps.
     pub rows_read: u64,
-    /// Steps that were not finite.
+    /// Counts of non-finite steps.
     pub bad_steps: BadSteps,
 }
 
-/// Counts of steps whose loss or gradient was not finite.
+/// Counts of steps with a non-finite loss or gradient.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct BadSteps {
-    /// All of them so far. Each was skipped and left the weights unchanged.
+    /// All non-finite steps so far. Each was skipped and left the weights unchanged.
     pub skipped: u64,
-    /// The latest ones without a good step between them.
+    /// Consecutive non-finite steps up to now.
     pub in_row: usize,
-    /// How often the run was rolled back to a checkpoint.
+    /// Number of rollbacks to a checkpoint.
     pub rollbacks: u64,
 }
 
 impl RunState {
-    /// Version of the layout of a checkpoint. A change that an older program would misread raises
-    /// it.
+    /// Version of the checkpoint format. A change that older versions would misread increments it.
     pub const FORMAT: u64 = 2;
 
     pub(super) fn parse(text: &str, file: &Path) -> Result<Self> {

@@ -1,4 +1,4 @@
-//! `SHA256SUMS`: the checksums of a directory, in the form of `sha256sum`.
+//! `SHA256SUMS`: the checksums of a directory, in the format of `sha256sum`.
 
 use std::path::Path;
 
@@ -10,7 +10,7 @@ use crate::Result;
 /// A file and what is wrong with it.
 type Damage = (String, String);
 
-/// Writes the checksums of files, read back from where they were written.
+/// Writes the checksums of files, which are read back from disk.
 pub(super) fn write(directory: &Path, files: &[&str]) -> Result<()> {
     let mut lines = String::new();
     for file in files {
@@ -19,15 +19,15 @@ pub(super) fn write(directory: &Path, files: &[&str]) -> Result<()> {
     Ok(ssa_files::write(&directory.join(SUMS), lines)?)
 }
 
-/// Checks that all files with a checksum are as they were written, and that `files` are among them.
+/// Checks that all files match their checksums, and that `files` are among them.
 ///
 /// # Errors
-/// The first file that is not as it was written.
+/// The first file that does not match.
 pub(super) fn verify(directory: &Path, files: &[&str]) -> Result<(), Damage> {
     verify_some(directory, files, |_| true)
 }
 
-/// The same, without a look at the content of files that are not `wanted`.
+/// Like [`verify`], but does not read files that are not `wanted`.
 pub(super) fn verify_some(
     directory: &Path,
     files: &[&str],

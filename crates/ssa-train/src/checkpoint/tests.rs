@@ -61,7 +61,7 @@ fn a_checkpoint_holds_everything() {
     let pairs =
         [(&theirs.parameters, &ours.parameters), (&theirs.m, &ours.m), (&theirs.v, &ours.v)];
     assert!(pairs.iter().all(|(theirs, ours)| theirs.same_elements(ours).unwrap()));
-    // The model is one that others can load.
+    // Other programs can load the model.
     let model = ssa_model::Model::load(newest.path()).unwrap();
     assert!(model.parameters().same_elements(&ours.parameters).unwrap());
 }
@@ -76,7 +76,7 @@ fn latest_is_a_link_to_the_newest() {
 }
 
 #[test]
-fn damage_is_told_with_file_and_remedy() {
+fn damage_is_reported_with_file_and_remedy() {
     let (_directory, checkpoints, _) = two_checkpoints();
     let newest = checkpoints.path(2);
     for name in FILES.iter().chain(&[SUMS]) {
@@ -95,7 +95,7 @@ fn damage_is_told_with_file_and_remedy() {
             }
             let message = checkpoints.newest().unwrap_err().to_string();
             let [checkpoint, path] = [newest.display().to_string(), file.display().to_string()];
-            // What is wrong with the list of sums may show in a file.
+            // An error in the list of checksums may be reported for a file.
             if *name == SUMS {
                 assert!(message.starts_with(&checkpoint), "{what}: {message}");
             } else {
@@ -126,7 +126,22 @@ fn another_format_is_refused() {
     assert!(message.contains("state.json has format 3, this program reads format 2"), "{message}");
 }
 
-/// Format 1 knows nothing of held-out text.
+/// Older versions wrote no Python files.
+#[test]
+fn checkpoints_without_python_files_resume() {
+    let (_directory, checkpoints, _) = two_checkpoints();
+    let path = checkpoints.path(2);
+    for name in ["configuration_ssa.py", "modeling_ssa.py"] {
+        let sums = fs::read_to_string(path.join(SUMS)).unwrap();
+        let kept: Vec<_> = sums.lines().filter(|line| !line.ends_with(name)).collect();
+        assert_eq!(kept.len() + 1, sums.lines().count(), "{name}");
+        fs::write(path.join(SUMS), kept.join("\n")).unwrap();
+        fs::remove_file(path.join(name)).unwrap();
+    }
+    assert_eq!(checkpoints.newest().unwrap().unwrap().state().step, 2);
+}
+
+/// Format 1 has no held-out text.
 #[test]
 fn the_format_before_is_read() {
     let (_directory, checkpoints, trainer) = two_checkpoints();
@@ -140,7 +155,7 @@ fn the_format_before_is_read() {
 }
 
 #[test]
-fn a_swapped_configuration_is_noticed() {
+fn a_swapped_configuration_is_detected() {
     let (_directory, checkpoints, _) = two_checkpoints();
     let path = checkpoints.path(2);
     fs::write(path.join(RUN_CONFIG), "").unwrap();
@@ -231,7 +246,7 @@ fn a_file_system_without_links_has_a_file_instead() {
     assert_eq!(checkpoints.newest().unwrap().unwrap().state().step, 2);
 }
 
-/// Until its name is on disk, the new checkpoint is none, and the old ones must stay.
+/// Until its name is on disk, the new checkpoint does not count, and the old ones must stay.
 #[test]
 fn old_checkpoints_stay_until_the_new_one_is_on_disk() {
     let (directory, checkpoints, trainer) = two_checkpoints();
@@ -256,7 +271,7 @@ fn nothing_is_saved_without_the_lock() {
     let lock = RunLock::take(directory.path()).unwrap();
     let mut snapshot = trainer.snapshot().unwrap();
     snapshot.state.step = 3;
-    // Taken away while the files are written.
+    // The directory is removed while the files are written.
     let (file, optimizer) = (directory.path().join(LOCK), checkpoints.directory().to_owned());
     intercept(move |operation, path| {
         if operation == Operation::Rename && path == optimizer.join("step-3.tmp").join(OPTIMIZER) {
@@ -269,7 +284,7 @@ fn nothing_is_saved_without_the_lock() {
         assert!(matches!(error, TrainError::LockLost { .. }), "{error}");
         assert_eq!(checkpoints.steps().unwrap(), [1, 2]);
     }
-    // The directory is not made again.
+    // The directory is not created again.
     fs::remove_dir_all(directory.path()).unwrap();
     let error = checkpoints.save(&snapshot, KEEP_ALL, &lock).unwrap_err();
     assert!(matches!(error, TrainError::LockLost { .. }), "{error}");
@@ -280,7 +295,7 @@ fn nothing_is_saved_without_the_lock() {
 fn a_failure_leaves_the_checkpoints_of_before_and_names_them() {
     let (directory, checkpoints, mut trainer) = two_checkpoints();
     trainer.step().unwrap();
-    // Nothing can be renamed onto a file.
+    // A directory cannot be renamed onto a file.
     fs::write(checkpoints.path(3), "in the way").unwrap();
     let lock = RunLock::take(directory.path()).unwrap();
     let mut saver = BackgroundSaver::new(checkpoints.clone(), KEEP_ALL, lock);
@@ -290,7 +305,7 @@ fn a_failure_leaves_the_checkpoints_of_before_and_names_them() {
         message.starts_with("the checkpoint of step 3 could not be saved: cannot write "),
         "{message}"
     );
-    let whole = "\nhint: the checkpoint of step 2 is whole, and the run can be resumed from it";
+    let whole = "\nhint: the checkpoint of step 2 is complete, and the run can be resumed from it";
     assert!(message.ends_with(whole), "{message}");
     fs::remove_file(checkpoints.path(3)).unwrap();
     checkpoints.remove_partial().unwrap();
@@ -298,7 +313,7 @@ fn a_failure_leaves_the_checkpoints_of_before_and_names_them() {
 }
 
 #[test]
-fn one_snapshot_at_a_time_and_the_trainer_goes_on_meanwhile() {
+fn one_snapshot_at_a_time_while_the_trainer_continues() {
     let directory = tempdir().unwrap();
     let lock = RunLock::take(directory.path()).unwrap();
     let checkpoints = Checkpoints::of_run(directory.path());
@@ -324,7 +339,7 @@ fn one_snapshot_at_a_time_and_the_trainer_goes_on_meanwhile() {
         snapshot
     };
     saver.save(|| Ok(snapshot(1))).unwrap();
-    // The first save is held up, and yet the caller is here.
+    // The first save is blocked, but the caller is not.
     saver.poll().unwrap();
     assert_eq!(*log.lock().unwrap(), ["copied"]);
     (0..2).for_each(|_| release.send(()).unwrap());
@@ -350,4 +365,37 @@ fn errors_are_those_of_the_crate() {
     assert!(Checkpoints::of_run(directory.path()).newest().unwrap().is_none());
     let error = Checkpoint::open(directory.path()).unwrap_err();
     assert!(matches!(error, TrainError::Checkpoint(CheckpointError::Damaged { .. })), "{error}");
+}
+
+#[test]
+fn runs_with_frozen_parameters_resume() {
+    let plan =
+        plan(&["optimizer.trainable=[\"q_proj\", \"g_proj\"]", "optimizer.frozen=[\"layers.0\"]"]);
+    let is_trained = |name: &str| {
+        name.contains("layers.1.") && (name.contains("q_proj") || name.contains("g_proj"))
+    };
+    let model = initial_model(&plan).unwrap();
+    let before = model.parameters().clone();
+    let mut trainer = Trainer::new(plan.clone(), model, rows(&plan)).unwrap();
+    trainer.step().unwrap();
+    let directory = tempdir().unwrap();
+    let checkpoints = Checkpoints::of_run(directory.path());
+    let lock = RunLock::take(directory.path()).unwrap();
+    checkpoints.save(&trainer.snapshot().unwrap(), KEEP_ALL, &lock).unwrap();
+
+    let newest = checkpoints.newest().unwrap().unwrap();
+    let moments = ssa_model::checkpoint::TensorFile::open(&newest.path().join(OPTIMIZER)).unwrap();
+    assert_eq!(moments.names().len(), 4);
+    assert!(moments.names().iter().all(|name| is_trained(name)));
+    let mut resumed = Trainer::resume(plan.clone(), &newest, rows(&plan)).unwrap();
+    for _ in 0..2 {
+        trainer.step().unwrap();
+        resumed.step().unwrap();
+    }
+    let [ours, theirs] = [trainer, resumed].map(|trainer| trainer.snapshot().unwrap());
+    assert!(ours.parameters.same_elements(&theirs.parameters).unwrap());
+    assert!(ours.m.same_elements(&theirs.m).unwrap());
+    for ((name, now), (_, before)) in ours.parameters.named().into_iter().zip(before.named()) {
+        assert_eq!(now.same_elements(before).unwrap(), !is_trained(&name), "{name}");
+    }
 }

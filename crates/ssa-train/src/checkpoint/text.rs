@@ -1,4 +1,4 @@
-//! Whether a run still reads the text that it read before.
+//! Checks that a resumed run reads the same text as before.
 
 use ssa_data::{Mixture, PackedRows};
 
@@ -7,8 +7,8 @@ use crate::Result;
 use crate::fingerprint::{fingerprint, held_out_fingerprint};
 
 impl Checkpoint {
-    /// Checks that the rows are those that were trained on, unless a key of `[data]` is among
-    /// `allowed`.
+    /// Checks that the rows are the previous training rows, unless `allowed` contains a key of
+    /// `[data]`.
     ///
     /// # Errors
     /// [`CheckpointError::Text`].
@@ -16,8 +16,8 @@ impl Checkpoint {
         self.check(self.state.text_sha256 == fingerprint(rows)?, "training", "paths", allowed)
     }
 
-    /// Checks that the held-out rows are those that were measured before, as far as that is known,
-    /// unless a key of `[data]` or `[evaluation]` is among `allowed`.
+    /// Checks that the held-out rows are the previous ones, if those are recorded, unless `allowed`
+    /// contains a key of `[data]` or `[evaluation]`.
     ///
     /// # Errors
     /// [`CheckpointError::Text`].

@@ -1,4 +1,4 @@
-//! What differs between two configurations.
+//! Differences between two configurations.
 
 use std::fmt;
 
@@ -7,14 +7,14 @@ use toml::Value;
 use super::schema::{Setting, hint, key_named};
 use super::{ConfigError, TrainConfig};
 
-/// A key whose values differ.
+/// A key with different values.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Difference {
     /// The dotted key.
     pub key: String,
-    /// Its value now, as TOML; `None` if it is absent.
+    /// The new value as TOML; `None` if absent.
     pub new: Option<String>,
-    /// Its value before.
+    /// The old value.
     pub old: Option<String>,
 }
 
@@ -26,8 +26,8 @@ impl fmt::Display for Difference {
 }
 
 impl TrainConfig {
-    /// The keys that have another value than in an older configuration, in the order of the
-    /// reference page.
+    /// The keys whose values differ from an older configuration, in the order of the reference
+    /// page.
     pub fn differences(&self, old: &Self) -> Vec<Difference> {
         let [new, old] = [self, old].map(|config| {
             let mut values = Vec::new();
@@ -48,16 +48,16 @@ impl TrainConfig {
             .collect()
     }
 
-    /// The key of a setting by its name without section, or by the name that it has in other
-    /// programs: `optimizer.learning_rate` by `learning_rate` and by `lr`.
+    /// Looks up a key by its name without the section, or by its name in other programs: both
+    /// `learning_rate` and `lr` give `optimizer.learning_rate`.
     pub fn key_named(name: &str) -> Option<String> {
         key_named(name, &Self::keys())
     }
 
-    /// Checks that each name is that of a key.
+    /// Checks that each name is a key.
     ///
     /// # Errors
-    /// [`ConfigError::UnknownKey`] with the flag the name was given by.
+    /// [`ConfigError::UnknownKey`] with the flag that gave the name.
     pub fn check_keys(names: &[String], flag: &str) -> Result<(), ConfigError> {
         let keys = Self::keys();
         let known =

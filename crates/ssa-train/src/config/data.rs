@@ -1,4 +1,4 @@
-//! The data that a configuration names.
+//! The data in a configuration.
 
 use ssa_data::{
     DatasetOptions, HeldOutSource, Tokenizer, TrainSource, common_tokenizer, load_tokenizer,
@@ -8,8 +8,7 @@ use super::error::ConfigError;
 use super::sections::{DataSection, TrainConfig};
 
 impl DataSection {
-    /// Loads the tokenizer of all data: the one that the corpora were made with, else
-    /// `data.tokenizer`, else bytes.
+    /// Loads the tokenizer of all data: the one of the corpora, else `data.tokenizer`, else bytes.
     ///
     /// # Errors
     /// [`ConfigError::Data`] names the file that cannot be loaded, or the corpora whose tokenizers
@@ -23,7 +22,7 @@ impl DataSection {
 }
 
 impl TrainConfig {
-    /// The data to train on and to measure on, and how to pack it.
+    /// The data to train and evaluate on, and how to pack it.
     pub fn dataset_options(&self) -> DatasetOptions {
         let data = &self.data;
         let train = match (data.corpora.is_empty(), data.paths.is_empty()) {

@@ -1,9 +1,8 @@
-//! What can be wrong with a configuration.
+//! Errors of a configuration.
 
 use std::path::PathBuf;
 
-/// Why a configuration was refused. Every message names where the value came from and what to
-/// change.
+/// Why a configuration is invalid. Every message names the source of the value and what to change.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConfigError {
@@ -12,7 +11,7 @@ pub enum ConfigError {
     Read {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The reason.
         source: std::io::Error,
     },
     /// The text is not TOML.
@@ -27,26 +26,26 @@ pub enum ConfigError {
         /// What the parser found.
         message: String,
     },
-    /// A key that does not exist: settings are never ignored.
+    /// An unknown key. Unknown keys are never ignored.
     #[error("{origin}: unknown key `{key}`\nhint: {hint}")]
     UnknownKey {
         /// The file, or the `--set` flag.
         origin: String,
         /// The dotted key.
         key: String,
-        /// The nearest key that exists, or the keys to choose from.
+        /// The closest existing key, or the keys to choose from.
         hint: String,
     },
-    /// A value of the wrong type, or a word that is not one of the choices.
+    /// A value of the wrong type, or not one of the choices.
     #[error("{origin}: `{key}` must be {expected}, but is {given}")]
     WrongType {
         /// The file, or the `--set` flag.
         origin: String,
         /// The dotted key.
         key: String,
-        /// What the key takes.
+        /// The expected type.
         expected: String,
-        /// The value given, with its type.
+        /// The given value, with its type.
         given: String,
     },
     /// A `--set` that is not `key=value`.
@@ -58,17 +57,17 @@ pub enum ConfigError {
         /// The text after `--set`.
         text: String,
     },
-    /// The corpora or the tokenizer that the configuration names cannot be used.
+    /// The corpora or the tokenizer in the configuration cannot be used.
     #[error(transparent)]
     Data(#[from] ssa_data::DataError),
-    /// A value that cannot work, alone or with the others.
+    /// An invalid value, alone or in combination with others.
     #[error("`{key}` is {value}, expected {expected}")]
     Value {
         /// The dotted key.
         key: String,
         /// The value.
         value: String,
-        /// The values that work, and possibly a hint on a line of its own.
+        /// The valid values, and optionally a hint on its own line.
         expected: String,
     },
 }

@@ -9,14 +9,14 @@ use ssa_model::{AttentionMode, DocumentMasking, Method, SparseBudget};
 use toml::Value;
 
 use super::schema::Leaf;
-use super::sections::AlignmentInput;
+use super::sections::{AlignmentInput, RopeType};
 use crate::optimizer::DecayedWeights;
 use crate::schedule::ScheduleShape;
 use crate::stream::StreamScope;
 
 impl Leaf for usize {
     fn expected() -> String {
-        "a whole number of 0 or more".to_owned()
+        "a non-negative integer".to_owned()
     }
 
     fn from_toml(value: &Value) -> Option<Self> {
@@ -135,7 +135,7 @@ impl<T: Leaf> Leaf for Vec<T> {
     }
 }
 
-/// The types whose values have names: a key takes one of them.
+/// Enums whose values have names.
 macro_rules! named_leaves {
     ($($type:ty),+ $(,)?) => {
         $(impl Leaf for $type {
@@ -166,6 +166,7 @@ named_leaves!(
     AlignmentInput,
     StreamScope,
     ScheduleShape,
+    RopeType,
     DecayedWeights,
     SelectionRule,
 );

@@ -8,6 +8,7 @@ mod monitoring;
 mod overrides;
 mod paths;
 mod reference;
+mod rope_scaling;
 mod schema;
 mod sections;
 #[cfg(test)]
@@ -26,37 +27,44 @@ pub use reference::reference_page;
 pub use schema::Key;
 pub use sections::{
     AlignmentInput, CheckpointSection, DataSection, EvaluationSection, ModelSection,
-    ObjectiveSection, OptimizerSection, RopeScalingSection, RunSection, TrainConfig,
+    ObjectiveSection, OptimizerSection, RopeScalingSection, RopeType, RunSection, TrainConfig,
     TrainingSection,
 };
 pub use weighted_corpus::WeightedCorpus;
 
-use schema::{Place, Setting, parent};
+use schema::{KeyContext, Setting, parent};
 
 impl TrainConfig {
     /// Reads a TOML file and applies `key=value` overrides to it.
     ///
     /// # Errors
-    /// [`ConfigError`]: the file cannot be read or is not TOML, or a key or type in the file or an
-    /// override is wrong. Whether the values can work is checked by
-    /// [`TrainPlan::new`](crate::TrainPlan::new).
+    /// [`ConfigError`] if the file cannot be read or is not TOML, or if a key or type in the file
+    /// or an override is wrong. [`TrainPlan::new`](crate::TrainPlan::new) checks the values.
     pub fn load(path: &Path, overrides: &[String]) -> Result<Self, ConfigError> {
-        let text = ssa_files::read_to_string(path)
-            .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
-        Self::parse(&text, &path.display().to_string(), overrides)
+        Ok(Self::load_with_keys(path, overrides)?.0)
     }
 
-    /// [`load`](Self::load) for text that is in memory; `origin` stands for the file in errors.
+    /// [`load`](Self::load) with the keys that the file and the overrides give.
     ///
     /// # Errors
     /// As [`load`](Self::load).
+    pub(crate) fn load_with_keys(
+        path: &Path,
+        overrides: &[String],
+    ) -> Result<(Self, toml::Table), ConfigError> {
+        let origin = path.display().to_string();
+        let text = ssa_files::read_to_string(path)
+            .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+        let table = table(&text, &origin, overrides)?;
+        Ok((Self::from_table(table.clone(), &origin)?, table))
+    }
+
+    /// Like [`load`](Self::load), but from a string; errors name `origin` instead of the file.
+    ///
+    /// # Errors
+    /// Same as [`load`](Self::load).
     pub fn parse(text: &str, origin: &str, overrides: &[String]) -> Result<Self, ConfigError> {
-        let mut table: toml::Table =
-            text.parse().map_err(|error| syntax_error(text, origin, &error))?;
-        // The file is checked before overrides can cover up a mistake in it.
-        Self::from_table(table.clone(), origin)?;
-        apply_overrides(&mut table, overrides)?;
-        Self::from_table(table, origin)
+        Self::from_table(table(text, origin, overrides)?, origin)
     }
 
     /// Every key and section, in the order of the reference page.
@@ -66,7 +74,7 @@ impl TrainConfig {
         keys
     }
 
-    /// The configuration as TOML with every key that has a value: reading it gives the same
+    /// Writes the configuration as TOML, with every key that has a value. Reading it gives the same
     /// configuration.
     pub fn to_toml(&self) -> String {
         let mut values = Vec::new();
@@ -86,8 +94,18 @@ impl TrainConfig {
 
     fn from_table(table: toml::Table, origin: &str) -> Result<Self, ConfigError> {
         let keys = Self::keys();
-        Self::read(&Value::Table(table), &Place { origin, key: String::new(), keys: &keys })
+        Self::read(&Value::Table(table), &KeyContext { origin, key: String::new(), keys: &keys })
     }
+}
+
+/// The keys that a text and overrides give.
+fn table(text: &str, origin: &str, overrides: &[String]) -> Result<toml::Table, ConfigError> {
+    let mut table: toml::Table =
+        text.parse().map_err(|error| syntax_error(text, origin, &error))?;
+    // The file is checked before overrides can cover up a mistake in it.
+    TrainConfig::from_table(table.clone(), origin)?;
+    apply_overrides(&mut table, overrides)?;
+    Ok(table)
 }
 
 fn syntax_error(text: &str, origin: &str, error: &toml::de::Error) -> ConfigError {

@@ -5,11 +5,11 @@ use toml::{Table, Value};
 use super::schema::parent;
 use super::{ConfigError, TrainConfig};
 
-/// Applies overrides of the form `section.key=value` in order; the last one of a key counts.
+/// Applies overrides of the form `section.key=value` in order; the last one for a key wins.
 ///
-/// The value is read as TOML (`3e-4`, `true`, `["16x4"]`), and as a string where it is not TOML, so
-/// that words and paths need no quotes. Each override is checked like a file that holds nothing
-/// else.
+/// The value is parsed as TOML (`3e-4`, `true`, `["16x4"]`), or taken as a string if it is not
+/// TOML, so words and paths need no quotes. Each override is checked like a file with only this
+/// key.
 ///
 /// # Errors
 /// [`ConfigError`] naming the flag: no `=`, an unknown key, or a value of the wrong type.
@@ -37,7 +37,7 @@ fn apply(table: &mut Table, text: &str) -> Result<(), ConfigError> {
     let mut target = table;
     for name in path() {
         let entry = target.entry(name).or_insert_with(|| Value::Table(Table::new()));
-        // A file that holds something else in place of a section is refused when it is read.
+        // Reading the file already refuses a value in place of a section.
         let Some(inner) = entry.as_table_mut() else { return Ok(()) };
         target = inner;
     }

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use super::{ConfigError, TrainConfig};
 
 impl TrainConfig {
-    /// This configuration with relative paths that start from `directory`. A path that names
-    /// nothing there stays as it is; so do the names of built-in tokenizers.
+    /// Returns this configuration with relative paths resolved against `directory`. Paths that do
+    /// not exist there stay unchanged, as do the names of built-in tokenizers.
     pub fn in_directory(&self, directory: &Path) -> Self {
         let mut config = self.clone();
         for (_, path) in config.paths_mut() {
@@ -18,7 +18,7 @@ impl TrainConfig {
         config
     }
 
-    /// Refuses a path that `config.toml`, which is UTF-8, cannot hold.
+    /// Checks that all paths are UTF-8, as `config.toml` is.
     ///
     /// # Errors
     /// [`ConfigError::Value`] names the key.
@@ -28,7 +28,7 @@ impl TrainConfig {
             Some((key, path)) => Err(ConfigError::Value {
                 key: key.to_owned(),
                 value: path.display().to_string(),
-                expected: "a path that is UTF-8, as config.toml is\nhint: rename it, or name a \
+                expected: "a path in UTF-8, as config.toml is\nhint: rename it, or name a \
                            link to it"
                     .to_owned(),
             }),

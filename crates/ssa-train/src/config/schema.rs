@@ -1,33 +1,33 @@
-//! One description of every key, from which reading, writing, checking and documentation follow.
+//! One declaration per key, from which reading, writing, checking and documentation are derived.
 //!
-//! A section is declared once with [`section!`]: documentation, type and default of each key. An
-//! unknown key is found by the same walk that reads the values, so a file and a `--set` flag cannot
-//! differ in what they accept, and the reference page cannot forget a key.
+//! A section is declared once with [`section!`]: documentation, type and default of each key. The
+//! same traversal reads values and finds unknown keys, so a file and a `--set` flag accept the
+//! same, and the reference page has every key.
 
 use toml::Value;
 
 use super::ConfigError;
 
-/// A key or section of the configuration, described for readers.
+/// A documented key or section of the configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Key {
     /// Dotted name, such as `training.steps`.
     pub name: String,
-    /// What it takes, such as `a whole number`; `None` for a section.
+    /// The expected type, such as `a non-negative integer`; `None` for a section.
     pub expected: Option<String>,
     /// The default as TOML; `None` if the key is absent by default.
     pub default: Option<String>,
-    /// What it means.
+    /// The documentation.
     pub doc: String,
 }
 
-/// Where a value was found.
-pub(super) struct Place<'a> {
+/// The location of a value.
+pub(super) struct KeyContext<'a> {
     /// The file or flag.
     pub(super) origin: &'a str,
     /// The dotted key; empty at the root.
     pub(super) key: String,
-    /// Every key there is, to find the nearest one to a misspelt name.
+    /// All keys, to suggest the closest one for an unknown name.
     pub(super) keys: &'a [Key],
 }
 
@@ -37,7 +37,7 @@ pub(super) trait Setting: Sized {
     fn describe(name: &str, doc: &str, default: Option<&Self>, keys: &mut Vec<Key>);
 
     /// Reads and checks a TOML value.
-    fn read(value: &Value, place: &Place<'_>) -> Result<Self, ConfigError>;
+    fn read(value: &Value, context: &KeyContext<'_>) -> Result<Self, ConfigError>;
 
     /// Appends the keys below `name` that have a value.
     fn write(&self, name: &str, out: &mut Vec<(String, Value)>);
@@ -45,14 +45,14 @@ pub(super) trait Setting: Sized {
 
 /// A [`Setting`] that is a single TOML value.
 pub(super) trait Leaf: Sized {
-    /// What the value must be, with its article.
+    /// The expected type, with its article.
     fn expected() -> String;
-    /// The value, or `None` if it is something else.
+    /// Converts a TOML value; `None` if it has the wrong type.
     fn from_toml(value: &Value) -> Option<Self>;
-    /// The value as TOML.
+    /// Converts to a TOML value.
     fn to_toml(&self) -> Value;
 
-    /// The list that a single string stands for, for types whose lists can be written so.
+    /// Parses a list written as a single string, for types that support it.
     fn list_from_text(_text: &str) -> Option<Vec<Self>> {
         None
     }
@@ -68,8 +68,8 @@ impl<T: Leaf> Setting for T {
         });
     }
 
-    fn read(value: &Value, place: &Place<'_>) -> Result<Self, ConfigError> {
-        T::from_toml(value).ok_or_else(|| place.wrong_type(T::expected(), value))
+    fn read(value: &Value, context: &KeyContext<'_>) -> Result<Self, ConfigError> {
+        T::from_toml(value).ok_or_else(|| context.wrong_type(T::expected(), value))
     }
 
     fn write(&self, name: &str, out: &mut Vec<(String, Value)>) {
@@ -82,8 +82,8 @@ impl<T: Setting> Setting for Option<T> {
         T::describe(name, doc, default.and_then(Option::as_ref), keys);
     }
 
-    fn read(value: &Value, place: &Place<'_>) -> Result<Self, ConfigError> {
-        T::read(value, place).map(Some)
+    fn read(value: &Value, context: &KeyContext<'_>) -> Result<Self, ConfigError> {
+        T::read(value, context).map(Some)
     }
 
     fn write(&self, name: &str, out: &mut Vec<(String, Value)>) {
@@ -93,13 +93,13 @@ impl<T: Setting> Setting for Option<T> {
     }
 }
 
-impl Place<'_> {
-    /// The place of a key inside this section.
+impl KeyContext<'_> {
+    /// The location of a key inside this section.
     pub(super) fn child(&self, field: &str) -> Self {
-        Place { origin: self.origin, key: join(&self.key, field), keys: self.keys }
+        KeyContext { origin: self.origin, key: join(&self.key, field), keys: self.keys }
     }
 
-    /// The value as a section in which every key is one of `fields`.
+    /// Checks that the value is a section whose keys are all in `fields`.
     pub(super) fn section<'v>(
         &self,
         value: &'v Value,
@@ -117,11 +117,11 @@ impl Place<'_> {
         }
     }
 
-    /// The error for a value of another type than the key takes.
+    /// The error for a value of the wrong type.
     pub(super) fn wrong_type(&self, expected: String, value: &Value) -> ConfigError {
         let given = match value {
             Value::String(_) => format!("the string {value}"),
-            Value::Integer(_) => format!("the whole number {value}"),
+            Value::Integer(_) => format!("the integer {value}"),
             Value::Float(_) => format!("the number {value}"),
             Value::Boolean(_) => format!("the boolean {value}"),
             Value::Datetime(_) => format!("the date {value}"),
@@ -178,14 +178,14 @@ macro_rules! section {
 
             fn read(
                 value: &toml::Value,
-                place: &$crate::config::schema::Place<'_>,
+                context: &$crate::config::schema::KeyContext<'_>,
             ) -> Result<Self, $crate::config::ConfigError> {
-                let table = place.section(value, &[$( stringify!($field) ),+])?;
+                let table = context.section(value, &[$( stringify!($field) ),+])?;
                 let mut section = Self::default();
                 $(
                     if let Some(value) = table.get(stringify!($field)) {
-                        let place = place.child(stringify!($field));
-                        section.$field = $crate::config::schema::Setting::read(value, &place)?;
+                        let context = context.child(stringify!($field));
+                        section.$field = $crate::config::schema::Setting::read(value, &context)?;
                     }
                 )+
                 Ok(section)
@@ -200,7 +200,7 @@ macro_rules! section {
 }
 pub(super) use section;
 
-/// Appends the entry of a section itself; the root has none.
+/// Appends the entry of the section; the root has none.
 pub(super) fn describe_section(name: &str, doc: &str, keys: &mut Vec<Key>) {
     if !name.is_empty() {
         keys.push(Key { name: name.to_owned(), expected: None, default: None, doc: tidy(doc) });
@@ -217,12 +217,12 @@ pub(super) fn parent(name: &str) -> &str {
     name.rsplit_once('.').map_or("", |(section, _)| section)
 }
 
-/// Documentation comments as one paragraph.
+/// Joins documentation comments into one paragraph.
 fn tidy(doc: &str) -> String {
     doc.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-/// What other programs call some of the settings.
+/// Names of settings in other programs.
 pub(super) const OTHER_NAMES: [(&str, &str); 30] = [
     ("lr", "optimizer.learning_rate"),
     ("min_lr", "optimizer.min_learning_rate"),
@@ -256,9 +256,9 @@ pub(super) const OTHER_NAMES: [(&str, &str); 30] = [
     ("d_model", "model.hidden_size"),
 ];
 
-/// Points from an unknown key to the one that was probably meant: to the right name in another
-/// section, to the name of the same setting elsewhere, else to the nearest spelling if fewer than
-/// four in ten letters differ. Failing that it lists the keys of the section.
+/// Suggests a key for an unknown one: the same name in another section, the name for a setting of
+/// other programs, or the closest spelling if fewer than 40 % of the letters differ. Otherwise it
+/// lists the keys of the section.
 pub(super) fn hint(unknown: &str, keys: &[Key]) -> String {
     if let Some(key) = meant(unknown, keys) {
         let remark = match field(unknown) {
@@ -280,10 +280,10 @@ pub(super) fn hint(unknown: &str, keys: &[Key]) -> String {
     }
 }
 
-/// Bytes of the longest name for which a similar key is looked for: no key is longer.
+/// Longest name in bytes that is compared with the keys; no key is longer.
 const LONGEST_COMPARED: usize = 100;
 
-/// The key or section that was probably meant.
+/// The most likely intended key or section.
 fn meant(unknown: &str, keys: &[Key]) -> Option<String> {
     let nearness = |key: &Key| strsim::normalized_damerau_levenshtein(&key.name, unknown);
     let nearest = || {
@@ -295,7 +295,7 @@ fn meant(unknown: &str, keys: &[Key]) -> Option<String> {
     key_named(unknown, keys).or_else(|| comparable.then(nearest).flatten())
 }
 
-/// The key whose last part is that of `name`, or that other programs call so.
+/// The key with the same last part as `name`, or with this name in other programs.
 pub(super) fn key_named(name: &str, keys: &[Key]) -> Option<String> {
     let mut leaves = keys.iter().filter(|key| key.expected.is_some());
     let same = leaves.find(|key| field(&key.name) == field(name)).map(|key| key.name.clone());

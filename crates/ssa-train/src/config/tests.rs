@@ -53,7 +53,7 @@ fn a_written_configuration_has_every_key_with_a_default() {
 }
 
 #[test]
-fn whole_numbers_are_numbers() {
+fn integers_are_numbers() {
     assert_eq!(read("[objective]\nalpha = 100", &[]).objective.alpha, 100.0);
 }
 
@@ -113,7 +113,8 @@ fn unknown_keys_are_pointed_to_the_nearest() {
         ),
         (
             "[model.rope_scaling]\nfactr = 3",
-            "run.toml: unknown key `model.rope_scaling.factr`\nhint: did you mean `model.rope_scaling.factor`?",
+            "run.toml: unknown key `model.rope_scaling.factr`\nhint: did you mean \
+             `model.rope_scaling.factor`?",
         ),
         (
             "[run]\nqqq = 3",
@@ -121,8 +122,8 @@ fn unknown_keys_are_pointed_to_the_nearest() {
         ),
         (
             "[zzz]\nx = 1",
-            "run.toml: unknown key `zzz`\nhint: the sections are `run`, `model`, `data`, `objective`, `training`, \
-             `optimizer`, `checkpoint`, `evaluation`, `monitoring`",
+            "run.toml: unknown key `zzz`\nhint: the sections are `run`, `model`, `data`, \
+             `objective`, `training`, `optimizer`, `checkpoint`, `evaluation`, `monitoring`",
         ),
     ] {
         assert_eq!(error(text, &[]), expected);
@@ -134,19 +135,19 @@ fn wrong_types_name_key_expected_and_given() {
     for (text, expected) in [
         (
             "[training]\nsteps = \"many\"",
-            "run.toml: `training.steps` must be a whole number of 0 or more, but is the string \"many\"",
+            "run.toml: `training.steps` must be a non-negative integer, but is the string \"many\"",
         ),
         (
             "[training]\nsteps = 1.5",
-            "run.toml: `training.steps` must be a whole number of 0 or more, but is the number 1.5",
+            "run.toml: `training.steps` must be a non-negative integer, but is the number 1.5",
         ),
         (
             "[run]\nseed = -1",
-            "run.toml: `run.seed` must be a whole number of 0 or more, but is the whole number -1",
+            "run.toml: `run.seed` must be a non-negative integer, but is the integer -1",
         ),
         (
             "[training]\nrecompute = 1",
-            "run.toml: `training.recompute` must be true or false, but is the whole number 1",
+            "run.toml: `training.recompute` must be true or false, but is the integer 1",
         ),
         (
             "[optimizer]\nlearning_rate = nan",
@@ -154,18 +155,18 @@ fn wrong_types_name_key_expected_and_given() {
         ),
         (
             "[objective]\nmethod = \"sas\"",
-            "run.toml: `objective.method` must be one of \"full\", \"moba\", \"nsa\", \"ssa\", but is the string \
-             \"sas\"",
+            "run.toml: `objective.method` must be one of \"full\", \"moba\", \"nsa\", \"ssa\", but \
+             is the string \"sas\"",
         ),
         (
             "[data]\npaths = \"notes\"",
-            "run.toml: `data.paths` must be a list in brackets, each entry a path, written as a string, but is the \
-             string \"notes\"",
+            "run.toml: `data.paths` must be a list in brackets, each entry a path, written as a \
+             string, but is the string \"notes\"",
         ),
-        ("training = 3", "run.toml: `training` must be a section, but is the whole number 3"),
+        ("training = 3", "run.toml: `training` must be a section, but is the integer 3"),
         (
             "[model]\nhead_dim = { a = 1 }",
-            "run.toml: `model.head_dim` must be a whole number of 0 or more, but is a section",
+            "run.toml: `model.head_dim` must be a non-negative integer, but is a section",
         ),
         (
             "[run]\nname = 1979-05-27",
@@ -192,7 +193,8 @@ fn differences_name_keys_and_values() {
         .to_string();
     assert_eq!(
         message,
-        "--allow-change training.stpes: unknown key `training.stpes`\nhint: did you mean `training.steps`?"
+        "--allow-change training.stpes: unknown key `training.stpes`\nhint: did you mean \
+         `training.steps`?"
     );
 }
 
@@ -261,13 +263,14 @@ fn wrong_overrides_name_the_flag() {
         ("steps=3", "--set steps=3: unknown key `steps`\nhint: did you mean `training.steps`?"),
         (
             "training.steps=many",
-            "--set training.steps=many: `training.steps` must be a whole number of 0 or more, but is the string \
-             \"many\"",
+            "--set training.steps=many: `training.steps` must be a non-negative integer, but is \
+             the string \"many\"",
         ),
-        ("training=3", "--set training=3: `training` must be a section, but is the whole number 3"),
+        ("training=3", "--set training=3: `training` must be a section, but is the integer 3"),
         (
             "training.steps.x=3",
-            "--set training.steps.x=3: `training.steps` must be a whole number of 0 or more, but is a section",
+            "--set training.steps.x=3: `training.steps` must be a non-negative integer, but is a \
+             section",
         ),
         (
             "training.steps",
@@ -289,7 +292,7 @@ fn wrong_overrides_name_the_flag() {
     }
     // A value cannot smuggle in a second key.
     let smuggled = error("", &["training.steps=3\nbatch_size=9"]);
-    assert!(smuggled.contains("must be a whole number"), "{smuggled}");
+    assert!(smuggled.contains("must be a non-negative integer"), "{smuggled}");
 }
 
 #[test]
@@ -305,7 +308,7 @@ fn names_of_other_programs_are_understood() {
         assert!(message.contains(&format!("hint: did you mean `{key}`?")), "{message}");
         assert_eq!(TrainConfig::key_named(unknown).as_deref(), Some(key));
     }
-    assert_eq!(TrainConfig::key_named("model"), None, "a section is no setting");
+    assert_eq!(TrainConfig::key_named("model"), None, "a section is not a setting");
     let keys = TrainConfig::keys();
     for (_, key) in schema::OTHER_NAMES {
         assert!(keys.iter().any(|known| known.name == key), "{key} does not exist");
@@ -332,7 +335,7 @@ fn every_key_is_documented() {
     }
 }
 
-/// `SSA_UPDATE_DOCS=1 cargo test -p ssa-train` writes the page anew.
+/// `SSA_UPDATE_DOCS=1 cargo test -p ssa-train` rewrites the page.
 #[test]
 fn the_reference_page_is_up_to_date() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/reference/config.md");

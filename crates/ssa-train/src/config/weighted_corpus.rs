@@ -6,7 +6,7 @@ use toml::{Table, Value};
 
 use super::schema::Leaf;
 
-/// A corpus of a mixture, written `{ path = "shards/web", weight = 0.7 }`, or as a path alone for a
+/// A corpus of a mixture, written `{ path = "shards/web", weight = 0.7 }`, or as a bare path for a
 /// weight of 1.
 #[derive(Clone, Debug, PartialEq)]
 pub struct WeightedCorpus {

@@ -1,37 +1,41 @@
-//! The weights that a run starts from.
+//! The initial weights of a run.
+
+mod configuration;
 
 use std::path::Path;
 
 use ssa_model::{Model, ModelConfig};
 
 use crate::checkpoint::verify_model;
+use crate::model_source::ModelSource;
 use crate::plan::TrainPlan;
 use crate::{Result, TrainError};
 
-/// The model that a run starts from: random weights by the seed, or those of the checkpoint
+/// Creates the initial model: random weights from the seed, or the weights of the model
 /// `model.init_from`.
 ///
-/// A checkpoint gives its weights. The longest document, the scaling of RoPE, blocks, window and
-/// method are as configured, so that a model can be trained further for a longer context, another
-/// budget or by another method.
+/// A checkpoint only supplies weights. Maximum document length, RoPE scaling, blocks, window and
+/// method come from the configuration, for continued training with a longer context, a different
+/// budget or a different method.
 ///
 /// # Errors
-/// [`TrainError::Vocabulary`] if the data has tokens that the checkpoint does not know,
+/// [`TrainError::Vocabulary`] if the data has tokens outside the checkpoint's vocabulary,
 /// [`TrainError::InitFrom`] if anything else differs, [`TrainError::Model`] if the checkpoint
-/// cannot be read, [`TrainError::Checkpoint`] if it is not as it was written.
+/// cannot be read, [`TrainError::Checkpoint`] if its checksums do not match.
 pub fn initial_model(plan: &TrainPlan) -> Result<Model> {
-    let Some(directory) = plan.init_from() else {
+    let Some(name) = plan.init_from() else {
         return Ok(Model::init(plan.model().clone(), plan.seed())?);
     };
+    let directory = &ModelSource::find(name)?.directory;
     verify_model(directory)?;
     let checkpoint = Model::load(directory)?;
     check_vocabulary(directory, plan.tokenizer().vocab_size(), checkpoint.config())?;
     check_same_function(directory, plan.model(), checkpoint.config())?;
-    Ok(Model::new(plan.model().clone(), checkpoint.parameters().clone())?)
+    Ok(Model::new(plan.model().clone(), checkpoint.into_parameters())?)
 }
 
-/// A checkpoint must know every token of the data. More rows than tokens are usual: they pad the
-/// matrix.
+/// The checkpoint's vocabulary must cover every token of the data. It may be larger: published
+/// matrices are often padded.
 fn check_vocabulary(directory: &Path, needed: usize, checkpoint: &ModelConfig) -> Result<()> {
     let vocab_size = checkpoint.vocab_size;
     if vocab_size >= needed {
@@ -40,7 +44,7 @@ fn check_vocabulary(directory: &Path, needed: usize, checkpoint: &ModelConfig) -
     Err(TrainError::Vocabulary { directory: directory.to_owned(), vocab_size, needed })
 }
 
-/// The shapes of all weights and what they mean follow from these keys.
+/// These keys define the shapes and the meaning of all weights.
 fn check_same_function(
     directory: &Path,
     configured: &ModelConfig,
@@ -58,6 +62,9 @@ fn check_same_function(
             ("rope_theta", config.rope_theta.to_string()),
             ("rms_norm_eps", config.rms_norm_eps.to_string()),
             ("tie_word_embeddings", config.tie_word_embeddings.to_string()),
+            ("gated", config.gated.to_string()),
+            ("qkv_bias", config.qkv_bias.to_string()),
+            ("qk_norm", config.qk_norm.to_string()),
         ]
     };
     let pairs = keys(configured).into_iter().zip(keys(checkpoint));

@@ -45,7 +45,8 @@ fn a_checkpoint_gives_its_weights_to_the_configured_model() {
 
     let other = plan(&[&init_from, "model.head_dim=6", "model.num_hidden_layers=2"]);
     let message = initial_model(&other).err().unwrap().to_string();
-    let expected = "differ: num_hidden_layers is 2, the checkpoint has 4, head_dim is 6, the checkpoint has 4\nhint: set";
+    let expected = "differ: num_hidden_layers is 2, the checkpoint has 4, head_dim is 6, the \
+        checkpoint has 4\nhint: set";
     assert!(message.starts_with(&directory.path().display().to_string()), "{message}");
     assert!(message.contains(expected), "{message}");
 }
@@ -58,7 +59,7 @@ fn a_checkpoint_must_know_every_token_of_the_data() {
     };
     let init_from = format!("model.init_from={}", directory.path().display());
 
-    // Padded to more rows than there are tokens, as published checkpoints are.
+    // Padded to more rows than tokens, as in published checkpoints.
     save(&["model.vocab_size=320"]);
     let padded = initial_model(&plan(&[&init_from, "model.vocab_size=320"])).unwrap();
     assert_eq!(padded.config().vocab_size, 320);
@@ -70,7 +71,8 @@ fn a_checkpoint_must_know_every_token_of_the_data() {
     small.eos_token_id = vec![199];
     Model::init(ModelConfig::new(small).unwrap(), 0).unwrap().save(directory.path()).unwrap();
     let message = initial_model(&plan(&[&init_from])).err().unwrap().to_string();
-    let expected = "the checkpoint has a vocabulary of 200, but the tokenizer of the data has one of 257\nhint: prepare";
+    let expected = "the checkpoint has a vocabulary of 200, but the tokenizer of the data has one \
+        of 257\nhint: prepare";
     assert!(message.contains(expected), "{message}");
 }
 
@@ -78,4 +80,49 @@ fn a_checkpoint_must_know_every_token_of_the_data() {
 fn a_missing_checkpoint_is_named() {
     let message = initial_model(&plan(&["model.init_from=no/such"])).err().unwrap().to_string();
     assert!(message.contains("no/such"), "{message}");
+}
+
+#[test]
+fn keys_that_are_not_given_are_those_of_the_model() {
+    let directory = tempdir().unwrap();
+    let saved = plan(&[
+        "model.num_attention_heads=6",
+        "model.num_key_value_heads=2",
+        "model.qk_norm=true",
+        "model.vocab_size=300",
+        "model.max_position_embeddings=4096",
+        "model.block_counts=7",
+        "model.rope_scaling.rope_type=linear",
+        "model.rope_scaling.factor=2",
+    ]);
+    initial_model(&saved).unwrap().save(directory.path()).unwrap();
+    let file = directory.path().join("run.toml");
+    let load = |text: &str, overrides: &[&str]| {
+        let init_from = format!("model.init_from={}", directory.path().display());
+        let overrides: Vec<String> =
+            overrides.iter().map(|&text| text.to_owned()).chain([init_from]).collect();
+        std::fs::write(&file, text).unwrap();
+        TrainConfig::load_new(&file, &overrides).unwrap()
+    };
+    let config = load("", &[]);
+    let new = TrainPlan::new(config.clone()).unwrap();
+    assert_eq!(new.model(), saved.model());
+    initial_model(&new).unwrap();
+    // What is written down says it all: it can be read without the model.
+    let again = TrainConfig::parse(&config.to_toml(), "config.toml", &[]).unwrap();
+    assert_eq!(again, config);
+    assert_eq!(config.data.tokenizer, None);
+
+    let config = load("[model]\nblock_counts = 3", &["model.rope_theta=10000"]);
+    let new = TrainPlan::new(config).unwrap();
+    assert_eq!((new.model().budget.block_counts(), new.model().rope_theta), (3, 10_000.0));
+    let message = initial_model(&new).err().unwrap().to_string();
+    assert!(message.contains("rope_theta is 10000, the checkpoint has 500000"), "{message}");
+    let longer = load("[data]\nsequence_length = 8192", &[]);
+    assert_eq!(longer.model.max_position_embeddings, Some(8192));
+
+    std::fs::write(directory.path().join("tokenizer.json"), "{}").unwrap();
+    assert_eq!(load("", &[]).data.tokenizer.as_deref(), Some(directory.path()));
+    let bytes = load("[data]\ntokenizer = \"bytes\"", &[]).data.tokenizer;
+    assert_eq!(bytes.as_deref(), Some(Path::new("bytes")));
 }

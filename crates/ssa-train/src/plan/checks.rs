@@ -9,7 +9,7 @@ use crate::schedule::ScheduleShape;
 
 type Check = Result<(), ConfigError>;
 
-/// Refuses the first impossible value.
+/// Refuses the first invalid value.
 pub(super) fn check(config: &TrainConfig) -> Check {
     check_run(config)?;
     check_attention(config)?;
@@ -38,7 +38,7 @@ fn require(holds: bool, key: &str, value: impl ToString, expected: impl Into<Str
 const LONGEST_ROW: usize = 1 << 24;
 /// The largest number of rows of a step.
 const MOST_ROWS: usize = 1 << 20;
-/// The largest number of anything that is only counted: steps, tokens to measure on.
+/// The largest count of steps or tokens.
 const LARGEST_COUNT: usize = 1 << 40;
 
 fn within(minimum: usize, maximum: usize, key: &str, value: usize) -> Check {
@@ -46,23 +46,23 @@ fn within(minimum: usize, maximum: usize, key: &str, value: usize) -> Check {
     require(value <= maximum, key, value, format!("at most {maximum}"))
 }
 
-/// A number of things that are only counted, and of which there must be one.
+/// A count of at least 1.
 fn count(key: &str, value: usize) -> Check {
     within(1, LARGEST_COUNT, key, value)
 }
 
-/// As [`count`], or none.
+/// A count that may be 0.
 fn count_or_zero(key: &str, value: usize) -> Check {
     within(0, LARGEST_COUNT, key, value)
 }
 
-/// The number is in the range and stays finite as the `f32` it becomes.
+/// The number is in the range and stays finite after conversion to `f32`.
 fn number(key: &str, value: f64, range: impl Fn(f64) -> bool, expected: &str) -> Check {
     require(range(value) && (value as f32).is_finite(), key, value, expected)
 }
 
 fn share(key: &str, value: f64) -> Check {
-    number(key, value, |value| (0.0..=1.0).contains(&value), "a share from 0 to 1")
+    number(key, value, |value| (0.0..=1.0).contains(&value), "a fraction from 0 to 1")
 }
 
 fn positive(key: &str, value: f64) -> Check {
@@ -76,7 +76,7 @@ fn check_run(config: &TrainConfig) -> Check {
         name.bytes().all(fits) && !name.is_empty() && !name.starts_with('.'),
         "run.name",
         format!("{name:?}"),
-        "letters, digits, `-`, `_` and `.`, not beginning with a dot: it becomes part of a directory name",
+        "letters, digits, `-`, `_` and `.`, with no dot at the start: it becomes part of a path",
     )?;
     let seed = config.run.seed;
     require(
@@ -89,7 +89,7 @@ fn check_run(config: &TrainConfig) -> Check {
 
 fn check_attention(config: &TrainConfig) -> Check {
     let (model, rule) = (&config.model, config.objective.selection);
-    // The sizes themselves are checked with those of the model.
+    // The checks of the model cover the sizes themselves.
     let Ok(budget) = SparseBudget::new(model.block_size, model.block_counts) else {
         return Ok(());
     };
@@ -111,20 +111,20 @@ fn check_data(config: &TrainConfig) -> Check {
         data.sequence_length >= 2,
         "data.sequence_length",
         data.sequence_length,
-        "at least 2: a row needs a token and one that follows it",
+        "at least 2: a row needs a token and its successor",
     )?;
     within(2, LONGEST_ROW, "data.sequence_length", data.sequence_length)?;
     require(
         data.paths.is_empty() || data.corpora.is_empty(),
         "data.corpora",
         "given together with data.paths",
-        "one of the two\nhint: prepare the text as a corpus too, and mix corpora by weight",
+        "only one of the two\nhint: prepare the text as a corpus too, and mix corpora by weight",
     )?;
     require(
         data.valid_paths.is_empty() || data.valid_corpora.is_empty(),
         "data.valid_corpora",
         "given together with data.valid_paths",
-        "one of the two",
+        "only one of the two",
     )?;
     if let Some(positions) = config.model.max_position_embeddings {
         require(
@@ -141,7 +141,7 @@ fn check_data(config: &TrainConfig) -> Check {
         "data.held_out_fraction",
         data.held_out_fraction,
         |share| share > 0.0 && share < 1.0,
-        "a share between 0 and 1, both excluded: there must be text to train on and text to evaluate on",
+        "a fraction between 0 and 1, both excluded: training and evaluation both need text",
     )
 }
 
@@ -151,14 +151,15 @@ fn check_objective(config: &TrainConfig) -> Check {
         "objective.alpha",
         objective.alpha,
         |alpha| alpha >= 0.0,
-        "a number of 0 or more, below 3e38",
+        "a non-negative number below 3e38",
     )?;
+    count_or_zero("objective.alpha_warmup_steps", objective.alpha_warmup_steps)?;
     share("objective.full_ratio", objective.full_ratio)?;
     number(
         "objective.z_loss",
         objective.z_loss,
         |weight| weight >= 0.0,
-        "a number of 0 or more, below 3e38",
+        "a non-negative number below 3e38",
     )
 }
 
@@ -173,7 +174,7 @@ fn check_training(config: &TrainConfig) -> Check {
 
 fn check_checkpoint(config: &TrainConfig) -> Check {
     let checkpoint = &config.checkpoint;
-    // So that the time is one that a clock can count to.
+    // Keeps the time within the range of the clock.
     let expected = "a number of minutes from 0 to 1e9";
     number(
         "checkpoint.every_minutes",
@@ -198,7 +199,7 @@ fn check_micro_batches(config: &TrainConfig) -> Check {
         )?;
         count("training.batch_ramp_steps", ramp)?;
     } else {
-        let expected = "0 without training.batch_size_start; name the rows of the first step there";
+        let expected = "0 without training.batch_size_start\nhint: set training.batch_size_start";
         require(ramp == 0, "training.batch_ramp_steps", ramp, expected)?;
     }
     let sizes = [
@@ -240,8 +241,8 @@ fn check_optimizer(config: &TrainConfig) -> Check {
     check_decay(config)?;
     for (key, beta) in [("optimizer.beta1", optimizer.beta1), ("optimizer.beta2", optimizer.beta2)]
     {
-        // As f32: a decay that rounds to 1 would never forget, and divides by zero in the bias
-        // correction.
+        // Checked as f32: a rate that rounds to 1 would never decay and would divide by zero in the
+        // bias correction.
         let range = |beta: f64| beta >= 0.0 && (beta as f32) < 1.0;
         number(key, beta, range, "a number from 0 to 1, 1 excluded")?;
     }
@@ -250,7 +251,7 @@ fn check_optimizer(config: &TrainConfig) -> Check {
         "optimizer.weight_decay",
         optimizer.weight_decay,
         |decay| decay >= 0.0,
-        "a number of 0 or more",
+        "a non-negative number",
     )?;
     positive("optimizer.max_grad_norm", optimizer.max_grad_norm)
 }
@@ -266,7 +267,7 @@ fn check_decay(config: &TrainConfig) -> Check {
         "optimizer.decay_fraction",
         optimizer.decay_fraction,
         format!(
-            "a share of the {} steps after the warm-up",
+            "a fraction of at most the {} steps after the warm-up",
             schedule.steps.saturating_sub(schedule.warmup)
         ),
     )
@@ -292,7 +293,7 @@ fn check_evaluation(config: &TrainConfig) -> Check {
     let mut seen = HashSet::new();
     for budget in &evaluation.budgets {
         let key = "evaluation.budgets";
-        require(seen.insert(*budget), key, format!("{budget} twice"), "every budget once")?;
+        require(seen.insert(*budget), key, format!("{budget} twice"), "each budget once")?;
         if let Some((part, expected)) = budget.refused_by(config.objective.selection) {
             require(false, key, budget, with_reference(&format!("{part} {expected}")))?;
         }

@@ -1,4 +1,4 @@
-//! The checked form of a configuration.
+//! A checked configuration.
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -12,22 +12,23 @@ use ssa_model::{
 };
 
 use crate::batch_ramp::BatchRamp;
-use crate::config::{AlignmentInput, ConfigError, TrainConfig};
+use crate::config::{AlignmentInput, ConfigError, RopeScalingSection, TrainConfig};
 use crate::error::TrainError;
 use crate::optimizer::OptimizerOptions;
 use crate::schedule::Schedule;
 use crate::stream::StreamDraw;
+use crate::trainable::Trainable;
 
 mod checks;
 #[cfg(test)]
 mod tests;
 
-/// A configuration that can run: every value is checked, alone and with the others, so code that
-/// uses the plan checks nothing again.
+/// A configuration that can run. All values are checked, alone and in combination, so code that
+/// uses the plan needs no further checks.
 #[derive(Clone, Debug)]
 pub struct TrainPlan {
     config: TrainConfig,
-    /// The configuration with the paths that are read.
+    /// The configuration with resolved paths.
     resolved: TrainConfig,
     tokenizer: Arc<Tokenizer>,
     model: ModelConfig,
@@ -36,24 +37,25 @@ pub struct TrainPlan {
     batches: BatchRamp,
     schedule: Schedule,
     optimizer: OptimizerOptions,
+    trainable: Trainable,
 }
 
 impl TrainPlan {
-    /// Checks a configuration. The tokenizer of the data decides on the size of the vocabulary and
-    /// is loaded; nothing else is read.
+    /// Checks a configuration. Loads the tokenizer of the data, which determines the vocabulary
+    /// size; reads nothing else.
     ///
     /// # Errors
-    /// [`ConfigError::Value`] names the first key whose value cannot work, and what would;
-    /// [`ConfigError::Data`] the file if a tokenizer cannot be loaded.
+    /// [`ConfigError::Value`] names the first invalid key and its valid values;
+    /// [`ConfigError::Data`] names the file if a tokenizer cannot be loaded.
     pub fn new(config: TrainConfig) -> Result<Self, ConfigError> {
         Self::in_directory(config, Path::new(""))
     }
 
-    /// The same, with relative paths that start from `directory` as far as they exist there
-    /// ([`TrainConfig::in_directory`]). The configuration stays as it is.
+    /// Like [`new`](Self::new), but reads relative paths from `directory` if they exist there
+    /// ([`TrainConfig::in_directory`]). The configuration itself does not change.
     ///
     /// # Errors
-    /// As [`new`](Self::new).
+    /// Same as [`new`](Self::new).
     pub fn in_directory(config: TrainConfig, directory: &Path) -> Result<Self, ConfigError> {
         checks::check(&config)?;
         config.check_paths()?;
@@ -63,6 +65,7 @@ impl TrainPlan {
         let settings = &config.optimizer;
         Ok(Self {
             objective: objective(&config, &model),
+            trainable: Trainable::new(settings, &model)?,
             streams: StreamDraw::new(
                 config.objective.method,
                 config.run.seed,
@@ -101,10 +104,10 @@ impl TrainPlan {
         &self.tokenizer
     }
 
-    /// Opens the data to train on and to measure on.
+    /// Opens the data to train and evaluate on.
     ///
     /// # Errors
-    /// [`TrainError::Data`] names the file, or says that there is too little text.
+    /// [`TrainError::Data`] names the file, or reports that there is too little text.
     pub fn open_data(&self) -> Result<Dataset, TrainError> {
         Ok(self.resolved.dataset_options().open(&self.tokenizer)?)
     }
@@ -114,12 +117,12 @@ impl TrainPlan {
         &self.model
     }
 
-    /// Checkpoint to take the initial weights from, if not random.
+    /// Checkpoint with the initial weights; `None` for random weights.
     pub fn init_from(&self) -> Option<&PathBuf> {
         self.resolved.model.init_from.as_ref()
     }
 
-    /// What is minimized.
+    /// The training objective.
     pub fn objective(&self) -> &Objective {
         &self.objective
     }
@@ -129,17 +132,32 @@ impl TrainPlan {
         &self.streams
     }
 
-    /// The learning rate over the run.
+    /// The learning-rate schedule.
     pub fn schedule(&self) -> &Schedule {
         &self.schedule
     }
 
-    /// Constants of the optimizer.
+    /// Hyperparameters of the optimizer.
     pub fn optimizer(&self) -> &OptimizerOptions {
         &self.optimizer
     }
 
-    /// Optimiser steps of the run.
+    /// The trainable parameters.
+    pub fn trainable(&self) -> &Trainable {
+        &self.trainable
+    }
+
+    /// Weight of the alignment loss in a step, counted from 0. It warms up linearly, like the
+    /// learning rate.
+    pub fn alpha(&self, step: usize) -> f32 {
+        let warmup = self.config.objective.alpha_warmup_steps;
+        if step >= warmup {
+            return self.objective.alpha;
+        }
+        (self.config.objective.alpha * (step + 1) as f64 / (warmup + 1) as f64) as f32
+    }
+
+    /// Optimizer steps of the run.
     pub fn steps(&self) -> usize {
         self.config.training.steps
     }
@@ -149,9 +167,8 @@ impl TrainPlan {
         &self.batches
     }
 
-    /// The fraction of the micro-batches and layers of some steps, counted from 0, that run on full
-    /// attention. It follows from the draw alone, so it is the same for a resumed run; 0 for no
-    /// steps.
+    /// The fraction of the micro-batches and layers of some steps, counted from 0, whose stream is
+    /// full attention. It depends on the draw only, so a resumed run has the same; 0 for no steps.
     pub fn full_stream_fraction(&self, steps: Range<usize>) -> f64 {
         let layers = self.model.num_hidden_layers;
         let (mut full, mut all) = (0, 0);
@@ -165,17 +182,17 @@ impl TrainPlan {
         full as f64 / all.max(1) as f64
     }
 
-    /// Attention whose validation loss decides which weights are the best.
+    /// Attention mode whose validation loss selects the best weights.
     pub fn best_by(&self) -> AttentionMode {
         self.config.monitoring.best_by.unwrap_or(self.config.objective.method.main_mode())
     }
 
-    /// Tokens of a row.
+    /// Tokens per row.
     pub fn sequence_length(&self) -> usize {
         self.config.data.sequence_length
     }
 
-    /// Budgets of sparse attention to evaluate.
+    /// Sparse attention budgets to evaluate.
     pub fn budgets(&self) -> &[SparseBudget] {
         &self.config.evaluation.budgets
     }
@@ -210,22 +227,13 @@ fn model_config(config: &TrainConfig, tokenizer: &Tokenizer) -> Result<ModelConf
     let section = &config.model;
     let method = config.objective.method;
     let rope_scaling =
-        section.rope_scaling.as_ref().map_or(RopeScaling::None, |scaling| RopeScaling::Llama3 {
-            factor: scaling.factor,
-            low_freq_factor: scaling.low_freq_factor,
-            high_freq_factor: scaling.high_freq_factor,
-            original_max_position_embeddings: scaling.original_max_position_embeddings,
-        });
+        section.rope_scaling.as_ref().map_or(RopeScaling::None, RopeScalingSection::scaling);
     let vocab_size = section.vocab_size.unwrap_or(tokenizer.vocab_size());
     if vocab_size < tokenizer.vocab_size() {
         return Err(ConfigError::Value {
             key: "model.vocab_size".to_owned(),
             value: vocab_size.to_string(),
-            expected: format!(
-                "at least {}, the vocabulary of the tokenizer of the data\nhint: prepare the data with \
-                 the tokenizer of the model",
-                tokenizer.vocab_size()
-            ),
+            expected: expected_vocabulary(config, vocab_size, tokenizer.vocab_size()),
         });
     }
     let budget = SparseBudget::new(section.block_size, section.block_counts).map_err(|_| {
@@ -256,6 +264,9 @@ fn model_config(config: &TrainConfig, tokenizer: &Tokenizer) -> Result<ModelConf
             .unwrap_or(config.data.sequence_length),
         initializer_range: section.initializer_range,
         tie_word_embeddings: section.tie_word_embeddings,
+        gated: section.gated,
+        qkv_bias: section.qkv_bias,
+        qk_norm: section.qk_norm,
         budget,
         window_size: if method.uses_window() { section.window_size } else { 0 },
         attention_method: method,
@@ -264,7 +275,11 @@ fn model_config(config: &TrainConfig, tokenizer: &Tokenizer) -> Result<ModelConf
     };
     ModelConfig::new(settings).map_err(|error| match error {
         ModelError::Config { key, value, expected, .. } => {
-            ConfigError::Value { key: format!("model.{key}"), value, expected }
+            let key = match key.as_str() {
+                "attention_method" => "objective.method".to_owned(),
+                _ => format!("model.{key}"),
+            };
+            ConfigError::Value { key, value, expected }
         }
         other => ConfigError::Value {
             key: "model".to_owned(),
@@ -272,6 +287,19 @@ fn model_config(config: &TrainConfig, tokenizer: &Tokenizer) -> Result<ModelConf
             expected: format!("a model that can be built: {other}"),
         },
     })
+}
+
+/// The vocabulary that the tokenizer needs, and why the model has a smaller one.
+fn expected_vocabulary(config: &TrainConfig, vocab_size: usize, needed: usize) -> String {
+    let expected = format!("at least {needed}, the vocabulary of the tokenizer of the data");
+    match &config.model.init_from {
+        None => format!("{expected}\nhint: prepare the data with the tokenizer of the model"),
+        Some(name) => format!(
+            "{expected}\nhint: {} has a vocabulary of {vocab_size}, but the tokenizer of the data \
+             has one of {needed}: prepare the data with the tokenizer of the model",
+            name.display()
+        ),
+    }
 }
 
 fn objective(config: &TrainConfig, model: &ModelConfig) -> Objective {

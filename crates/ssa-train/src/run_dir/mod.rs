@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! runs/ssa-20260131-154502/
-//!   run.lock         locked by the process that works here
+//!   run.lock         locked by the process that uses the directory
 //!   config.toml      the configuration with all defaults; usable as input again
 //!   metrics.jsonl    one JSON object per optimizer step
 //!   journal.jsonl    start, interruptions, skipped steps, end
@@ -11,7 +11,7 @@
 //!   best/            the weights of the lowest validation loss, and best.json
 //!   checkpoint/      the trained model in Hugging Face layout, and its tokenizer
 //!   report.html      \
-//!   summary.json     / what evaluation adds; a run with a summary is finished
+//!   summary.json     / written by the evaluation; a run with a summary is finished
 //! ```
 
 mod remove;
@@ -43,10 +43,10 @@ const CHECKPOINT: &str = "checkpoint";
 const SUMMARY: &str = "summary.json";
 const REPORT: &str = "report.html";
 
-/// First line of a run's `config.toml`. It marks the directory as a run that may be overwritten.
+/// First line of a run's `config.toml`. It marks the directory as a run, which may be overwritten.
 const MARK: &str = "# The resolved configuration of a training run of `ssa`.";
 
-/// What to do with a run directory that exists.
+/// What to do with an existing run directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Existing {
     /// Refuse.
@@ -57,8 +57,8 @@ pub enum Existing {
 
 /// The directory of a run, locked against other processes until this value is dropped.
 ///
-/// This is the roof over everything in the directory: checkpoints, logs and weights know their own
-/// files and not this type.
+/// This type is on top of everything in the directory: checkpoints, logs and weights handle their
+/// own files and do not depend on it.
 #[derive(Debug)]
 pub struct RunDir {
     path: PathBuf,
@@ -80,7 +80,7 @@ impl RunDir {
         let stem = format!("{name}-{}", start.strftime("%Y%m%d-%H%M%S"));
         let mut path = parent.join(&stem);
         let mut runs = 1;
-        // Creating decides who owns a name: asking first whether it is free would be a race.
+        // Create first instead of checking for existence, which would be a race.
         loop {
             match ssa_files::create_directory(&path) {
                 Err(error) if error.source.kind() == ErrorKind::AlreadyExists => {
@@ -95,12 +95,12 @@ impl RunDir {
         }
     }
 
-    /// Creates the directory `path` and its parents, or takes an empty one, such as a run leaves
-    /// that is killed in its first instant.
+    /// Creates the directory `path` and its parents, or uses an empty one, which a run killed right
+    /// after its start can leave.
     ///
     /// # Errors
-    /// [`TrainError::Exists`] if there is something of this name and `existing` says to refuse;
-    /// [`TrainError::NotARun`] if it should be replaced but no run wrote it;
+    /// [`TrainError::Exists`] if the path exists and `existing` is [`Existing::Refuse`];
+    /// [`TrainError::NotARun`] if it should be replaced but is not a run directory;
     /// [`TrainError::Locked`]; [`TrainError::File`].
     pub fn create_named(path: &Path, existing: Existing) -> Result<Self> {
         if !path.exists() {
@@ -111,7 +111,8 @@ impl RunDir {
             Existing::Refuse => Err(TrainError::Exists { path: path.to_owned() }),
             Existing::Replace => remove::check_is_run(path),
         };
-        // Before the lock, which writes a file; and after it, since only then nobody else writes.
+        // Check before taking the lock, which writes a file, and again after it, when no other
+        // process writes.
         check()?;
         let run = Self::lock(path)?;
         check()?;
@@ -122,7 +123,7 @@ impl RunDir {
         Ok(run)
     }
 
-    /// Opens the directory of a run to resume it, and removes what a killed process left there.
+    /// Opens the directory of a run to resume it, and removes the remains of a killed process.
     ///
     /// # Errors
     /// [`TrainError::NoRun`] if there is no run; [`TrainError::Locked`]; [`TrainError::File`].
@@ -134,14 +135,15 @@ impl RunDir {
         Ok(run)
     }
 
-    /// The configuration of the run in a directory, which is neither locked nor changed.
+    /// Returns the path of the configuration in a run directory, which is neither locked nor
+    /// changed.
     ///
     /// # Errors
     /// [`TrainError::NoRun`] if there is no run; [`TrainError::File`].
     pub fn config_path_of(path: &Path) -> Result<PathBuf> {
         let refuse = |reason| Err(TrainError::NoRun { path: path.to_owned(), reason });
         if !path.is_dir() {
-            return refuse("there is no such directory");
+            return refuse("no such directory");
         }
         let config = path.join(CONFIG);
         match fs::read_to_string(&config) {
@@ -152,8 +154,8 @@ impl RunDir {
         }
     }
 
-    /// The directory that a run was started in, from which the relative paths of its configuration
-    /// start; empty if that is unknown. `path` is the directory of the run or of a model in it.
+    /// The working directory in which a run was started, the base of relative paths in its
+    /// configuration; empty if unknown. `path` is the directory of the run or of a model in it.
     ///
     /// # Errors
     /// [`TrainError::File`].
@@ -171,9 +173,8 @@ impl RunDir {
         Ok(PathBuf::new())
     }
 
-    /// Opens the newest run of `parent` that is not finished and has exactly this configuration,
-    /// if there is one. Runs that another process works on, and directories that no run wrote, are
-    /// skipped.
+    /// Opens the newest unfinished run in `parent` with exactly this configuration, if there is
+    /// one. Skips runs in use by another process, and directories that are not runs.
     ///
     /// # Errors
     /// [`TrainError::File`].
@@ -206,7 +207,7 @@ impl RunDir {
         Ok(None)
     }
 
-    /// Whether a directory holds a run that was started and is not finished.
+    /// Whether a directory holds an unfinished run.
     pub fn holds_unfinished_run(path: &Path) -> bool {
         let started =
             fs::read_to_string(path.join(CONFIG)).is_ok_and(|text| text.starts_with(MARK));
@@ -217,8 +218,8 @@ impl RunDir {
         Ok(Self { path: path.to_owned(), lock: RunLock::take(path)? })
     }
 
-    /// Checks that the directory and its lock are still there, which whoever writes to the
-    /// directory by its path does first.
+    /// Checks that the directory and its lock still exist. Call it before writing to the directory
+    /// by its path.
     ///
     /// # Errors
     /// [`TrainError::LockLost`].
@@ -226,7 +227,7 @@ impl RunDir {
         self.lock.check()
     }
 
-    /// The lock, for those that write in the background.
+    /// The lock, for background writers.
     pub(crate) fn shared_lock(&self) -> RunLock {
         self.lock.clone()
     }
@@ -236,7 +237,7 @@ impl RunDir {
         &self.path
     }
 
-    /// The directory of the checkpoint.
+    /// The directory of the final model.
     pub fn checkpoint(&self) -> PathBuf {
         self.path.join(CHECKPOINT)
     }
@@ -246,12 +247,12 @@ impl RunDir {
         Checkpoints::of_run(&self.path)
     }
 
-    /// Whether the run has ended with its summary.
+    /// Whether the run is finished, with a summary.
     pub fn is_finished(&self) -> bool {
         self.path.join(SUMMARY).exists()
     }
 
-    /// Removes summary and report, so that a finished run can be trained further.
+    /// Removes summary and report, to continue training a finished run.
     ///
     /// # Errors
     /// [`TrainError::File`].
@@ -262,7 +263,7 @@ impl RunDir {
         Ok(())
     }
 
-    /// The file of the configuration.
+    /// The path of the configuration.
     pub fn config_path(&self) -> PathBuf {
         self.path.join(CONFIG)
     }
@@ -270,7 +271,7 @@ impl RunDir {
     /// Reads the configuration.
     ///
     /// # Errors
-    /// [`ConfigError`] names the file and what is wrong with it.
+    /// [`ConfigError`] names the file and the problem.
     pub fn config(&self) -> Result<TrainConfig, ConfigError> {
         TrainConfig::load(&self.config_path(), &[])
     }
@@ -284,7 +285,7 @@ impl RunDir {
         Ok(ssa_files::write(&self.path.join(CONFIG), text)?)
     }
 
-    /// What has happened to the run, oldest first.
+    /// The journal of the run, oldest entry first.
     ///
     /// # Errors
     /// [`TrainError::File`].
@@ -292,20 +293,19 @@ impl RunDir {
         read_journal(&self.path)
     }
 
-    /// The best weights so far, if there was a validation.
+    /// The best weights so far; `None` before the first validation.
     ///
     /// # Errors
-    /// [`TrainError::File`] names the file that cannot be read or does not hold what this crate
-    /// wrote.
+    /// [`TrainError::File`] names the file that cannot be read or parsed.
     pub fn best(&self) -> Result<Option<Best>> {
         Best::load(&self.path)
     }
 
-    /// Saves `model` with its tokenizer and numbers as the best weights, in place of those before.
+    /// Saves `model`, its tokenizer and losses as the best weights, replacing the previous ones.
     ///
     /// # Errors
     /// [`TrainError::LockLost`]; [`TrainError::Model`], [`TrainError::Data`] or
-    /// [`TrainError::File`] name the file; the weights before are then still there.
+    /// [`TrainError::File`] name the file; the previous weights are kept.
     pub fn save_best(&self, model: &Model, tokenizer: &Tokenizer, best: &Best) -> Result<()> {
         self.check_lock()?;
         best.save(&self.path, model, tokenizer)
@@ -325,8 +325,8 @@ impl RunDir {
     }
 }
 
-/// Whether no run has started in a directory: it is empty, or holds what a run leaves that is
-/// killed in its first instant.
+/// Whether no run has started in a directory: it is empty, or holds only the remains of a run
+/// killed right after its start.
 fn is_vacant(path: &Path) -> Result<bool> {
     if !path.is_dir() {
         return Ok(false);

@@ -1,4 +1,4 @@
-//! Removing a run to make room for another.
+//! Removing a run to replace it.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,17 +9,17 @@ use crate::journal::JOURNAL;
 use crate::step_log::METRICS;
 use crate::{Result, TrainError, best, model_files, tensorboard};
 
-/// The files of a run and its evaluation that are in no directory of their own. The lock stays,
-/// since it is held. The configuration comes last: it marks the directory as a run, so an
-/// interrupted removal can be repeated.
+/// The top-level files of a run and its evaluation. The lock file stays, because it is held. The
+/// configuration comes last: it marks the directory as a run, so an interrupted removal can be
+/// repeated.
 const FILES: [&str; 5] = [SUMMARY, REPORT, METRICS, JOURNAL, CONFIG];
 
-/// Removes the files of a run from a directory, and leaves every other file where it is.
+/// Removes the files of a run from a directory and keeps every other file.
 pub(super) fn remove_run(path: &Path) -> Result<()> {
     Checkpoints::of_run(path).remove_all()?;
     best::remove(path)?;
     tensorboard::remove(path)?;
-    // With other files in it this directory stays, and the next model joins them.
+    // This directory stays if it holds other files, and the next model is written next to them.
     model_files::remove(&path.join(CHECKPOINT))?;
     for file in FILES {
         ssa_files::remove_file(&path.join(file))?;
@@ -27,7 +27,7 @@ pub(super) fn remove_run(path: &Path) -> Result<()> {
     Ok(())
 }
 
-/// A directory is a run if its configuration bears the mark of one, or if it is empty.
+/// Checks that a directory is a run: its configuration has the mark, or it is empty.
 pub(super) fn check_is_run(path: &Path) -> Result<()> {
     let refuse = |reason| Err(TrainError::NotARun { path: path.to_owned(), reason });
     if !path.is_dir() {
@@ -36,7 +36,7 @@ pub(super) fn check_is_run(path: &Path) -> Result<()> {
     let is_link =
         |path: PathBuf| path.symlink_metadata().is_ok_and(|metadata| metadata.is_symlink());
     if is_link(path.join(CHECKPOINT)) || is_link(Checkpoints::of_run(path).directory().to_owned()) {
-        return refuse("its checkpoints are in another directory that a link leads to");
+        return refuse("`checkpoints` is a symbolic link");
     }
     match fs::read_to_string(path.join(CONFIG)) {
         Ok(text) if text.starts_with(MARK) => Ok(()),

@@ -1,4 +1,4 @@
-//! Whether a run may be resumed with a configuration.
+//! Checks whether a run may be resumed with a configuration.
 
 use std::path::Path;
 
@@ -10,7 +10,7 @@ use crate::config::{Difference, TrainConfig};
 use crate::journal::{Journal, RunEvent, read_journal};
 use crate::{Result, TrainError};
 
-/// Where a run resumes: steps are left, or only the evaluation.
+/// Where a run resumes: in training, or at the evaluation.
 #[derive(Clone, Debug)]
 pub struct ResumePoint {
     /// The newest checkpoint; `None` if the run stopped before its first.
@@ -18,13 +18,13 @@ pub struct ResumePoint {
 }
 
 impl RunDir {
-    /// Resumes the run with a configuration, which becomes that of the run. A finished run has
-    /// nothing left to do (`None`), unless the configuration changes: then it is resumed, and loses
-    /// its summary and report.
+    /// Resumes the run with a configuration, which becomes the configuration of the run. Returns
+    /// `None` for a finished run, unless the configuration changes: then the run is resumed, and
+    /// its summary and report are removed.
     ///
     /// # Errors
-    /// As [`continue_with`](Self::continue_with) and [`Checkpoints::newest`]; [`TrainError::NoRun`]
-    /// for a finished run whose checkpoints are gone.
+    /// Same as [`continue_with`](Self::continue_with) and [`Checkpoints::newest`];
+    /// [`TrainError::NoRun`] for a finished run without checkpoints.
     ///
     /// [`Checkpoints::newest`]: crate::Checkpoints::newest
     pub fn resume(&self, config: &TrainConfig, allowed: &[String]) -> Result<Option<ResumePoint>> {
@@ -35,7 +35,7 @@ impl RunDir {
             }
             refuse(&self.config_path(), &config.differences(&self.config()?), allowed)?;
             if checkpoint.is_none() {
-                let reason = "it is finished, and its checkpoints are gone";
+                let reason = "it is finished and has no checkpoints";
                 return Err(TrainError::NoRun { path: self.path.clone(), reason });
             }
         }
@@ -44,11 +44,11 @@ impl RunDir {
         Ok(Some(ResumePoint { checkpoint }))
     }
 
-    /// Makes `config` the configuration of the run, unless it differs in a key that is not among
+    /// Makes `config` the configuration of the run, unless it differs in a key that is not in
     /// `allowed`.
     ///
     /// It is compared with the configuration of the run, and with that of the checkpoint unless the
-    /// run is known to have had it: so a checkpoint from elsewhere is noticed.
+    /// journal contains it. This detects a checkpoint from a different run.
     ///
     /// # Errors
     /// [`TrainError::ConfigChanged`] lists the keys; [`TrainError::File`].
@@ -71,14 +71,15 @@ impl RunDir {
             }
         }
         if !differences.is_empty() {
-            // Before the new configuration is there: from then on the checkpoint's is an older one.
+            // Write the journal before the new configuration, which makes the checkpoint's
+            // configuration outdated.
             let keys = differences.iter().map(Difference::to_string).collect();
             Journal::open(&self.path)?.write(RunEvent::Changed { from, keys })?;
         }
         if changed.is_empty() { Ok(()) } else { self.write_config(config) }
     }
 
-    /// Whether the journal says that the run once resumed from a checkpoint of this configuration.
+    /// Whether the journal records a resume from a checkpoint with this configuration.
     fn had_config(&self, sha256: &str) -> Result<bool> {
         let is_it = |event| matches!(event, RunEvent::Changed { from, .. } if from == sha256);
         Ok(read_journal(&self.path)?.into_iter().any(|entry| is_it(entry.event)))

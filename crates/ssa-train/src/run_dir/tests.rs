@@ -67,7 +67,8 @@ fn an_existing_directory_is_refused() {
     finished_run(&path);
     let before = names(&path);
     let message = RunDir::create_named(&path, Existing::Refuse).unwrap_err().to_string();
-    let expected = "run exists\nhint: name another run directory, or pass --overwrite to replace the run in it";
+    let expected = "run exists\nhint: name another run directory, or pass --overwrite to replace \
+        the run in it";
     assert!(message.ends_with(expected), "{message}");
     assert_eq!(names(&path), before);
 }
@@ -89,14 +90,11 @@ fn overwriting_removes_the_run_and_nothing_else() {
 }
 
 #[test]
-fn a_run_is_opened_by_one_program_and_cleared_of_halves() {
+fn a_run_is_opened_by_one_process_and_cleared_of_partial_files() {
     let directory = tempdir().unwrap();
     let path = directory.path().join("run");
     let message = RunDir::open(&path).unwrap_err().to_string();
-    assert!(
-        message.ends_with("there is no such directory\nhint: name the directory of a run"),
-        "{message}"
-    );
+    assert!(message.ends_with("no such directory\nhint: name the directory of a run"), "{message}");
     drop(finished_run(&path));
     assert!(!RunDir::holds_unfinished_run(&path));
     let run = RunDir::open(&path).unwrap();
@@ -147,14 +145,14 @@ fn the_newest_unfinished_run_of_a_configuration_is_found() {
     fs::write(parent.join("ssa-text"), "x").unwrap();
     let newest = open().unwrap();
     assert_eq!(newest.path(), second);
-    // While somebody works on it, the one before is the newest.
+    // While it is locked, the previous one is the newest.
     assert_eq!(open().unwrap().path(), first);
     drop(newest);
     assert_eq!(open().unwrap().path(), second);
 }
 
 #[test]
-fn what_no_run_wrote_is_never_overwritten() {
+fn foreign_files_are_never_overwritten() {
     let directory = tempdir().unwrap();
     let foreign = directory.path().join("foreign");
     fs::create_dir(&foreign).unwrap();
@@ -193,7 +191,14 @@ fn a_link_is_not_followed_out_of_the_run() {
     std::os::unix::fs::symlink(&elsewhere, &checkpoint).unwrap();
     let error = RunDir::create_named(&path, Existing::Replace).unwrap_err();
     assert!(matches!(error, TrainError::NotARun { .. }), "{error}");
-    assert_eq!(names(&elsewhere), ["config.json", "model.safetensors", "tokenizer.json"]);
+    let files = [
+        "config.json",
+        "configuration_ssa.py",
+        "model.safetensors",
+        "modeling_ssa.py",
+        "tokenizer.json",
+    ];
+    assert_eq!(names(&elsewhere), files);
 }
 
 #[test]

@@ -24,15 +24,15 @@ mod tests;
 /// Seconds in a minute.
 const MINUTE: f64 = 60.0;
 
-/// What a [`Session`] yields.
+/// An item of [`Session`].
 #[derive(Clone, Debug, PartialEq)]
 pub enum Event {
-    /// A step is done. What the caller measures after it, it hands to [`Session::keep`].
+    /// A step is done. The caller passes measurements after it to [`Session::keep`].
     Step(StepMetrics),
-    /// The loss or the gradient of a step was not finite: its rows are skipped, and the step is tried
-    /// on the next ones.
+    /// The loss or the gradient of a step was not finite: its rows are skipped, and the step is
+    /// retried on the next ones.
     Skipped(BadStep),
-    /// Too many bad steps in a row: the run went back to a checkpoint.
+    /// Too many bad steps in a row: the run rolled back to a checkpoint.
     RolledBack {
         /// The last of them.
         bad: BadStep,
@@ -41,16 +41,16 @@ pub enum Event {
     },
 }
 
-/// Runs the remaining steps of a trainer, and keeps in the run directory what is needed to resume
+/// Runs the remaining steps of a trainer, and saves to the run directory what is needed to resume
 /// after a crash.
 ///
 /// It is an iterator over events. Call [`finish`](Self::finish) after the last one, or
-/// [`interrupt`](Self::interrupt) at any time before. A session that is only dropped leaves what a
-/// killed program leaves: the last checkpoint.
+/// [`interrupt`](Self::interrupt) at any time before. A session that is only dropped leaves the
+/// same as a killed process: the last checkpoint.
 ///
 /// # Determinism
-/// A run that is interrupted and resumed gives bitwise the weights and metrics (except for times) of
-/// one that is not, unless it rolls back: a roll-back goes to the newest checkpoint, and
+/// An interrupted and resumed run gives the same weights and metrics (except times), bit for bit,
+/// as an uninterrupted one, unless it rolls back: a rollback goes to the newest checkpoint, and
 /// interruptions add checkpoints.
 pub struct Session<'a> {
     run_dir: &'a RunDir,
@@ -61,20 +61,21 @@ pub struct Session<'a> {
     pending: Option<StepMetrics>,
     journal: Journal,
     saver: BackgroundSaver,
-    /// Fingerprint of the held-out rows; none unless they are known.
+    /// Fingerprint of the held-out rows, if set.
     held_out_sha256: Option<String>,
     settings: CheckpointSection,
-    /// Step of the newest checkpoint, if there is one, saved or being saved.
+    /// Step of the newest checkpoint, saved or being saved.
     saved: Option<usize>,
     saved_at: Instant,
-    /// Step of the checkpoint that the run last went back to.
+    /// Step of the checkpoint of the last rollback.
     rolled_back_to: Option<usize>,
     /// Set by an error or a stop.
     ended: bool,
 }
 
 impl<'a> Session<'a> {
-    /// Starts where the trainer is: at the first step of a new run, or after the newest checkpoint.
+    /// Starts at the trainer's step: the first step of a new run, or the step after the newest
+    /// checkpoint.
     ///
     /// # Errors
     /// [`TrainError::File`] or [`TrainError::Metrics`] name the file.
@@ -108,7 +109,7 @@ impl<'a> Session<'a> {
         })
     }
 
-    /// Records what the caller measures on, so that a resumed run measures on the same
+    /// Records the held-out rows, so that a resumed run measures on the same ones
     /// ([`Checkpoint::check_held_out`]).
     ///
     /// # Errors
@@ -121,8 +122,8 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
-    /// Ends before the next event once `flag` is set, even within a step. Call
-    /// [`interrupt`](Self::interrupt) then.
+    /// Ends the iterator once `flag` is set, even within a step. Call
+    /// [`interrupt`](Self::interrupt) afterwards.
     pub fn stop_on(&mut self, flag: Arc<AtomicBool>) {
         self.trainer.stop_on(flag);
     }
@@ -145,15 +146,15 @@ impl<'a> Session<'a> {
         self.run_dir.save(&self.trainer.master_model()?, self.trainer.plan().tokenizer())
     }
 
-    /// The steps done before this session; empty when called again.
+    /// Takes the steps done before this session; empty when called again.
     pub fn take_history(&mut self) -> Vec<LoggedStep> {
         std::mem::take(&mut self.history)
     }
 
-    /// Logs the step that was yielded last, with what was measured after it, and saves a checkpoint
-    /// if one is due. A step that is not kept before the next event is logged without measurements.
-    /// If measuring fails, drop the session instead: the step is then neither logged nor saved, and
-    /// a resumed run does it again and measures again.
+    /// Logs the last yielded step with the measurements after it, and saves a checkpoint if one is
+    /// due. A step that is not kept before the next event is logged without measurements. If
+    /// measuring fails, drop the session instead: the step is then neither logged nor saved, and a
+    /// resumed run repeats the step and the measurements.
     ///
     /// # Errors
     /// [`TrainError::File`]; [`TrainError::LockLost`]; [`TrainError::CheckpointNotSaved`].
@@ -179,7 +180,7 @@ impl<'a> Session<'a> {
     /// Saves the last checkpoint and the model, once all steps are done; returns the trainer.
     ///
     /// # Errors
-    /// As [`interrupt`](Self::interrupt).
+    /// Same as [`interrupt`](Self::interrupt).
     pub fn finish(mut self) -> Result<Trainer> {
         self.run_dir.check_lock()?;
         self.keep(Measurements::default())?;
@@ -212,7 +213,7 @@ impl<'a> Session<'a> {
         by_steps || (every_minutes > 0.0 && self.saved_at.elapsed() >= pause)
     }
 
-    /// Starts to save the current step, unless it has a checkpoint already or no step is done.
+    /// Starts to save a checkpoint, unless this step already has one or no step is done.
     fn save(&mut self) -> Result<()> {
         let step = self.trainer.done();
         if step > 0 && self.saved != Some(step) {
@@ -229,7 +230,7 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
-    /// Skips a bad step, or goes back to a checkpoint if there were too many in a row.
+    /// Skips a bad step, or rolls back to a checkpoint after too many in a row.
     fn recover(&mut self, bad: BadStep) -> Result<Event> {
         let in_row = self.trainer.bad_steps().in_row + 1;
         if in_row < self.trainer.plan().config().training.max_bad_steps {
@@ -272,14 +273,14 @@ impl<'a> Session<'a> {
         })
     }
 
-    /// The newest checkpoint, unless the run has already gone back to it.
+    /// The newest checkpoint, unless the run has already rolled back to it.
     fn roll_back_target(&self) -> Result<Option<Checkpoint>> {
         let newest = self.run_dir.checkpoints().newest()?;
         Ok(newest.filter(|checkpoint| self.rolled_back_to != Some(checkpoint.state().step)))
     }
 }
 
-/// The working directory, unless it is gone or its name is not UTF-8.
+/// The working directory, unless it was removed or is not UTF-8.
 fn working_directory() -> Option<String> {
     std::env::current_dir().ok()?.into_os_string().into_string().ok()
 }

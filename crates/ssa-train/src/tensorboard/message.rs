@@ -14,12 +14,12 @@ pub(super) struct Event<'a> {
     pub(super) wall_time: f64,
     /// The step it belongs to.
     pub(super) step: usize,
-    /// What happened.
-    pub(super) what: What<'a>,
+    /// The content.
+    pub(super) content: Content<'a>,
 }
 
 /// The content of an event.
-pub(super) enum What<'a> {
+pub(super) enum Content<'a> {
     /// The version of the format.
     FileVersion,
     /// A session begins at the event's step.
@@ -29,19 +29,19 @@ pub(super) enum What<'a> {
 }
 
 impl Event<'_> {
-    /// The event on the wire.
+    /// Encodes the event.
     pub(super) fn encode(&self) -> Vec<u8> {
         let mut message = Message::default();
         message.double(1, self.wall_time);
         message.varint(2, self.step as u64);
-        match self.what {
-            What::FileVersion => message.bytes(3, b"brain.Event:2"),
-            What::SessionStart => {
+        match self.content {
+            Content::FileVersion => message.bytes(3, b"brain.Event:2"),
+            Content::SessionStart => {
                 let mut log = Message::default();
                 log.varint(1, 1);
                 message.bytes(7, &log.0);
             }
-            What::Scalars(scalars) => message.bytes(5, &summary(scalars)),
+            Content::Scalars(scalars) => message.bytes(5, &summary(scalars)),
         }
         message.0
     }
@@ -88,7 +88,8 @@ impl Message {
         self.raw_varint(field << 3 | wire_type);
     }
 
-    /// Seven bits a byte, the lowest first; the highest bit of a byte says that another follows.
+    /// Seven bits per byte, lowest first; the highest bit of a byte means that another byte
+    /// follows.
     fn raw_varint(&mut self, mut value: u64) {
         while value >= 0x80 {
             self.0.push(value as u8 | 0x80);

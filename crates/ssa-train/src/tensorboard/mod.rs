@@ -2,7 +2,7 @@
 //!
 //! An event file is a sequence of records ([`mod@record`]), each an `Event` message of TensorFlow
 //! ([`message`]). The first names the version of the format, the second marks the start of a
-//! session: TensorBoard then discards what an interrupted session logged for the same and later
+//! session: TensorBoard then discards the events of an interrupted session for the same and later
 //! steps.
 
 mod message;
@@ -22,17 +22,17 @@ use crate::Result;
 use crate::measurements::Measurements;
 use crate::metrics::StepMetrics;
 
-use message::{Event, What};
+use message::{Content, Event};
 use record::record;
 use scalars::{measured_scalars, step_scalars};
 
 /// The directory of event files in a run directory.
 const TENSORBOARD: &str = "tensorboard";
-/// What TensorBoard recognizes an event file by.
+/// The file name prefix by which TensorBoard recognizes event files.
 const PREFIX: &str = "events.out.tfevents.";
 
-/// Writes the scalars of a run to an event file, each step handed to the system before the call
-/// returns.
+/// Writes the scalars of a run to an event file. Each write reaches the operating system before the
+/// call returns.
 #[derive(Debug)]
 pub(crate) struct EventWriter {
     file: AppendFile,
@@ -40,7 +40,7 @@ pub(crate) struct EventWriter {
 
 impl EventWriter {
     /// Creates a new file in `tensorboard/` of a run, for a session whose first step, counted from
-    /// 1, is `first_step`. TensorBoard reads the files of a directory in the order of their names.
+    /// 1, is `first_step`. TensorBoard reads the files of a directory in name order.
     ///
     /// # Errors
     /// [`TrainError::File`](crate::TrainError::File).
@@ -48,26 +48,30 @@ impl EventWriter {
         let directory = run.join(TENSORBOARD);
         ssa_files::create_directories(&directory)?;
         let mut file = create_file(&directory)?;
-        let start = [(0, What::FileVersion), (first_step, What::SessionStart)];
-        let records = start
-            .map(|(step, what)| record(&Event { wall_time: wall_time(), step, what }.encode()));
+        let start = [(0, Content::FileVersion), (first_step, Content::SessionStart)];
+        let records = start.map(|(step, content)| {
+            record(&Event { wall_time: wall_time(), step, content }.encode())
+        });
         file.append(&records.concat())?;
         Ok(Self { file })
     }
 
-    /// Appends what one step reported and what was measured after it.
+    /// Appends the metrics of a step and the measurements after it.
     ///
     /// # Errors
     /// [`TrainError::File`](crate::TrainError::File), for example on a full disk.
     pub(crate) fn write(&mut self, metrics: &StepMetrics, measured: &Measurements) -> Result<()> {
         let mut scalars = step_scalars(metrics);
         scalars.extend(measured_scalars(measured));
-        let event =
-            Event { wall_time: wall_time(), step: metrics.step, what: What::Scalars(&scalars) };
+        let event = Event {
+            wall_time: wall_time(),
+            step: metrics.step,
+            content: Content::Scalars(&scalars),
+        };
         Ok(self.file.append(&record(&event.encode()))?)
     }
 
-    /// Waits until all that was written is on disk.
+    /// Waits until all writes are on disk.
     ///
     /// # Errors
     /// [`TrainError::File`](crate::TrainError::File).
@@ -76,7 +80,7 @@ impl EventWriter {
     }
 }
 
-/// Removes the event files of a run, and their directory if nothing else is in it.
+/// Removes the event files of a run, and their directory if it is empty afterwards.
 pub(crate) fn remove(run: &Path) -> Result<()> {
     let directory = run.join(TENSORBOARD);
     let entries = match fs::read_dir(&directory) {
@@ -92,15 +96,13 @@ pub(crate) fn remove(run: &Path) -> Result<()> {
     Ok(ssa_files::remove_directory_if_empty(&directory)?)
 }
 
-/// A file whose name has the time in it, in seconds as TensorBoard expects, and in more detail
-/// after that.
+/// Creates a file with the time in its name: seconds, as TensorBoard expects, then nanoseconds.
 fn create_file(directory: &Path) -> Result<AppendFile> {
     let mut now = since_epoch();
     loop {
         let name = format!("{PREFIX}{:010}.{:09}.ssa", now.as_secs(), now.subsec_nanos());
         match AppendFile::create_new(&directory.join(name)) {
-            // A clock that stands still or was set back gives a name again: the next one may be
-            // free.
+            // A clock that was set back can repeat a name: try the next one.
             Err(error) if error.source.kind() == ErrorKind::AlreadyExists => {
                 now += Duration::from_nanos(1);
             }
@@ -114,6 +116,6 @@ fn wall_time() -> f64 {
 }
 
 fn since_epoch() -> Duration {
-    // A clock before 1970 is no reason to stop.
+    // A clock before 1970 is not an error.
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }

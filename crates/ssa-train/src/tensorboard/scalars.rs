@@ -1,5 +1,4 @@
-//! The names under which TensorBoard shows the numbers of a run. The part before the first slash is
-//! a group.
+//! TensorBoard tags of the scalars of a run. The part before the first slash is a group.
 
 use serde_json::Value;
 use ssa_model::AttentionMode;
@@ -7,7 +6,7 @@ use ssa_model::AttentionMode;
 use crate::measurements::Measurements;
 use crate::metrics::StepMetrics;
 
-/// The numbers of a step.
+/// The scalars of a step.
 pub(super) fn step_scalars(metrics: &StepMetrics) -> Vec<(String, f64)> {
     let mut scalars = Vec::from([
         ("train/loss", metrics.loss),
@@ -41,19 +40,19 @@ pub(super) fn step_scalars(metrics: &StepMetrics) -> Vec<(String, f64)> {
     scalars
 }
 
-/// The numbers measured after a step, whatever they are. Counts, flags and words describe a
-/// measurement and have no curve.
+/// The scalars measured after a step. Counts, flags and strings describe a measurement and are not
+/// plotted.
 pub(super) fn measured_scalars(measured: &Measurements) -> Vec<(String, f64)> {
     let mut scalars = Vec::new();
     for (group, value) in measured.groups() {
-        collect(Place { group, mode: None, layer: None }, "", value, &mut scalars);
+        collect(TagContext { group, mode: None, layer: None }, "", value, &mut scalars);
     }
     scalars
 }
 
-/// Where a number was found.
+/// The location of a number.
 #[derive(Clone, Copy)]
-struct Place<'a> {
+struct TagContext<'a> {
     group: &'a str,
     /// The inference mode: that of an object with a `mode`, or a key that is the name of one.
     mode: Option<AttentionMode>,
@@ -61,7 +60,7 @@ struct Place<'a> {
     layer: Option<usize>,
 }
 
-impl Place<'_> {
+impl TagContext<'_> {
     fn tag(&self, name: &str) -> String {
         let mode = self.mode.map_or_else(String::new, |mode| format!("/{mode}"));
         match self.layer {
@@ -71,23 +70,23 @@ impl Place<'_> {
     }
 }
 
-/// Appends the numbers inside the value of the key `name`.
-fn collect(place: Place<'_>, name: &str, value: &Value, scalars: &mut Vec<(String, f64)>) {
+/// Appends the numbers in the value of the key `name`.
+fn collect(context: TagContext<'_>, name: &str, value: &Value, scalars: &mut Vec<(String, f64)>) {
     match value {
         Value::Number(number) if number.is_f64() => {
-            scalars.extend(number.as_f64().map(|number| (place.tag(name), number)));
+            scalars.extend(number.as_f64().map(|number| (context.tag(name), number)));
         }
         Value::Object(fields) => {
             let named = fields.get("mode").and_then(Value::as_str).and_then(mode_of);
             for (key, value) in fields {
-                let mode = mode_of(key).or(named).or(place.mode);
-                collect(Place { mode, ..place }, key, value, scalars);
+                let mode = mode_of(key).or(named).or(context.mode);
+                collect(TagContext { mode, ..context }, key, value, scalars);
             }
         }
         Value::Array(entries) => {
             for (index, value) in entries.iter().enumerate() {
-                let layer = if name == "layers" { Some(index) } else { place.layer };
-                collect(Place { layer, ..place }, name, value, scalars);
+                let layer = if name == "layers" { Some(index) } else { context.layer };
+                collect(TagContext { layer, ..context }, name, value, scalars);
             }
         }
         _ => {}
@@ -98,7 +97,7 @@ fn mode_of(name: &str) -> Option<AttentionMode> {
     name.parse().ok()
 }
 
-/// With leading zeros, so that layers are listed in order.
+/// Layer numbers have leading zeros, so that TensorBoard lists them in order.
 fn layer_name(layer: usize) -> String {
     format!("layer_{layer:02}")
 }

@@ -1,5 +1,5 @@
-//! Event files are read back by a decoder that shares no code with the writer: an own checksum, bit
-//! by bit, and a reader of the wire format that goes by field numbers alone.
+//! Event files are read back by a decoder that shares no code with the writer: a bitwise checksum,
+//! and a reader of the wire format by field numbers.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +7,7 @@ use super::*;
 use crate::measurements::tests::measured;
 use crate::metrics::tests::step;
 
-/// CRC-32C by its definition.
+/// CRC-32C by definition.
 fn checksum(data: &[u8]) -> u32 {
     let mut crc = !0u32;
     for byte in data {
@@ -94,7 +94,7 @@ fn fields(mut bytes: &[u8]) -> Vec<(u64, Field<'_>)> {
     fields
 }
 
-/// Step and scalars of every summary; the first two records are checked on the way.
+/// Step and scalars of every summary. Also checks the first two records.
 fn summaries(path: &Path, first_step: u64) -> Vec<(u64, BTreeMap<String, f32>)> {
     let bytes = fs::read(path).unwrap();
     let events: Vec<_> = records(&bytes).into_iter().map(fields).collect();

@@ -1,4 +1,4 @@
-//! Finding the value that made a step not finite.
+//! Finding the first non-finite value of a step.
 
 use ssa_kernels::{KernelError, Tensor};
 use ssa_model::{AttentionOptions, LayerAttention};
@@ -8,20 +8,18 @@ use crate::Result;
 use crate::diagnosis::row_list;
 
 impl Trainer {
-    /// The first value that is not finite of the step that has just failed: in the weights, in the
-    /// forward of each micro-batch layer by layer, in the gradients from the head down.
+    /// Finds the first non-finite value of the step that has just failed: in the weights, in the
+    /// forward pass of each micro-batch layer by layer, then in the gradients.
     ///
     /// # Errors
-    /// As [`Trainer::step`].
+    /// Same as [`Trainer::step`].
     pub(crate) fn first_bad_value(&self) -> Result<String> {
-        for (name, tensor) in self.model.parameters().named() {
-            if is_bad(tensor)? {
-                return Ok(format!("the weight {name}"));
-            }
+        if let Some(name) = self.model.parameters().first_not_finite()? {
+            return Ok(format!("the weight {name}"));
         }
         for (index, batch) in (0..).zip(self.indices()) {
             if let Some(place) = self.first_bad_activation(index, batch)? {
-                let rows = self.batches.loader().row_places(batch);
+                let rows = self.batches.loader().row_ids(batch);
                 return Ok(format!("{place} of micro-batch {index} ({})", row_list(&rows)));
             }
         }
@@ -33,8 +31,8 @@ impl Trainer {
         Ok("the loss".to_owned())
     }
 
-    /// The first bad tensor in the forward of micro-batch `index` of the next step, which is batch
-    /// `batch` of the loader.
+    /// The first non-finite tensor in the forward pass of micro-batch `index` of the next step,
+    /// which is batch `batch` of the loader.
     fn first_bad_activation(&self, index: u64, batch: u64) -> Result<Option<String>> {
         let batch = train_batch(self.batches.loader().batch(batch)?)?;
         let layers = self.model.config().num_hidden_layers;

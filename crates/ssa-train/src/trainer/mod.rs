@@ -7,7 +7,9 @@ use std::time::{Duration, Instant};
 
 use ssa_data::{Batch, Loader, Mixture, Prefetch};
 use ssa_kernels::{DType, Device, Documents};
-use ssa_model::{Input, LossDenominators, Losses, Model, Parameters, StepLosses, TrainBatch};
+use ssa_model::{
+    Input, LossDenominators, Losses, Model, Objective, Parameters, StepLosses, TrainBatch,
+};
 
 use crate::checkpoint::BadSteps;
 use crate::fingerprint::fingerprint;
@@ -21,21 +23,21 @@ mod state;
 #[cfg(test)]
 pub(crate) mod tests;
 
-/// Steps whose batches are read before they are needed: one would do unless a disk pauses.
+/// Steps whose batches are prefetched. One is enough unless the disk stalls.
 pub(crate) const STEPS_AHEAD: usize = 2;
 
 const TERA: f64 = 1e12;
 
-// What the data calls "no target" must be what the loss ignores.
+// The data's "no target" label must be the label that the loss ignores.
 const _: () = assert!(
     ssa_data::IGNORE_INDEX == ssa_kernels::ops::cross_entropy::IGNORE_INDEX,
-    "data and kernels mark a label that is not a target by the same number"
+    "data and kernels use the same label for \"no target\""
 );
 
 /// Trains a model step by step.
 ///
-/// It is an iterator over the steps of the plan, so that the caller decides what to show and when
-/// to stop:
+/// It is an iterator over the steps of the plan, so the caller decides what to show and when to
+/// stop:
 ///
 /// ```no_run
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -54,41 +56,41 @@ const _: () = assert!(
 /// ```
 ///
 /// # Determinism
-/// The same plan, model and rows give bitwise the same weights and losses, whatever the number of
-/// threads. Cutting a step into micro-batches changes results by rounding only.
+/// The same plan, model and rows give the same weights and losses, bit for bit, for any number of
+/// threads. Splitting a step into micro-batches changes results by rounding only.
 pub struct Trainer {
     pub(crate) plan: TrainPlan,
     pub(crate) model: Model,
     pub(crate) batches: Prefetch,
     optimizer: Optimizer,
     flops: StepFlops,
-    /// Buffer of the step's gradient.
+    /// Gradient buffer of the step.
     pub(crate) grads: Parameters,
     /// Steps done.
     pub(crate) done: usize,
-    /// Micro-batches read, also those of skipped steps.
+    /// Micro-batches read, including those of skipped steps.
     pub(crate) cursor: u64,
     bad_steps: BadSteps,
     text_sha256: String,
-    /// Set from outside: the current step is abandoned.
+    /// Set by the caller to abandon the current step.
     stop: Arc<AtomicBool>,
-    /// Set by an error: the iterator ends after it.
+    /// Set after an error: the iterator ends.
     failed: bool,
 }
 
 impl Trainer {
-    /// A trainer at its first step on rows of one corpus or a mixture of several.
+    /// Creates a trainer at its first step, on rows of one corpus or a mixture of several.
     ///
     /// # Errors
-    /// [`TrainError::Data`] if the rows cannot be loaded in micro-batches of the plan.
+    /// [`TrainError::Data`] if the rows cannot be loaded in the plan's micro-batches.
     pub fn new(plan: TrainPlan, model: Model, rows: impl Into<Mixture>) -> Result<Self> {
         let rows = rows.into();
         let text_sha256 = fingerprint(&rows)?;
         let micro_batch_size = plan.batches().micro_batch_size;
         let loader = Loader::new(rows, micro_batch_size, plan.seed())?;
         let batches = Prefetch::new(loader, plan.batches().full / micro_batch_size * STEPS_AHEAD)?;
-        let optimizer = Optimizer::new(*plan.optimizer(), model.config())?;
-        let grads = Parameters::zeros(model.config())?;
+        let optimizer = Optimizer::new(*plan.optimizer(), model.config(), plan.trainable())?;
+        let grads = gradients(&plan, &Device::Cpu)?;
         let bad_steps = BadSteps::default();
         let flops = StepFlops::new(&plan);
         Ok(Self {
@@ -107,7 +109,7 @@ impl Trainer {
         })
     }
 
-    /// Moves everything to a device, on which the steps then run.
+    /// Moves everything to a device, where the steps then run.
     ///
     /// # Errors
     /// [`TrainError::Kernel`] if the device is out of memory.
@@ -118,12 +120,12 @@ impl Trainer {
         let masters = self.optimizer.masters(self.model.parameters())?;
         let weights = self.optimizer.move_to(&masters, device)?;
         *self.model.parameters_mut() = weights;
-        self.grads = Parameters::zeros_on(self.model.config(), device, DType::F32)?;
+        self.grads = gradients(&self.plan, device)?;
         Ok(self)
     }
 
-    /// The model with `f32` weights on the CPU: what is saved. On a GPU [`model`](Self::model) has
-    /// them rounded.
+    /// Returns the model with `f32` weights on the CPU, as it is saved. On a GPU
+    /// [`model`](Self::model) has rounded weights.
     ///
     /// # Errors
     /// [`TrainError::Kernel`] if the device fails.
@@ -152,27 +154,25 @@ impl Trainer {
         self.done
     }
 
-    /// Abandons the current step once `flag` is set: between two micro-batches, so that nobody
-    /// waits for the rest of a long step.
+    /// Abandons the current step once `flag` is set, between two micro-batches.
     pub fn stop_on(&mut self, flag: Arc<AtomicBool>) {
         self.stop = flag;
     }
 
     /// Runs one optimizer step.
     ///
-    /// All micro-batches are fetched before the first is run: the denominators of the means are
-    /// those of the whole step, so rows with few targets weigh the same whichever micro-batch they
-    /// fall into.
+    /// All micro-batches are fetched before the first one runs: the denominators of the means cover
+    /// the whole step, so the weight of a row does not depend on its micro-batch.
     ///
-    /// On a GPU everything up to the update of the weights is queued without waiting. The update
-    /// itself depends on the losses and the norm: the device decides whether it applies, and the
-    /// host reads them once, while the update runs.
+    /// On a GPU everything up to the weight update is queued without waiting. The device decides
+    /// from the losses and the norm whether the update applies; the host reads them once, while the
+    /// update runs.
     ///
     /// # Errors
     /// [`TrainError::NotFinite`] if a loss or the gradient is not finite; weights and moments then
     /// stay as they were, and the same step fails again unless its rows are skipped
-    /// ([`skip_rows`](Self::skip_rows)). [`TrainError::Stopped`] if it was abandoned, which changes
-    /// nothing either.
+    /// ([`skip_rows`](Self::skip_rows)). [`TrainError::Stopped`] if it was abandoned, which also
+    /// changes nothing.
     pub fn step(&mut self) -> Result<StepMetrics> {
         let start = Instant::now();
         let batches = self.micro_batches()?;
@@ -185,14 +185,14 @@ impl Trainer {
         let alpha = self.alpha();
         let z_loss = f64::from(self.plan.objective().z_loss) * losses.z_loss;
         let loss = losses.cross_entropy + alpha * losses.alignment + z_loss;
-        // A mean is finite exactly if its sums are, by which the device has decided.
+        // A mean is finite exactly if its sum is, which the device has checked.
         self.check_finite("the cross-entropy", losses.cross_entropy)?;
         self.check_finite("the alignment loss", losses.alignment)?;
         self.check_finite("the z-loss", z_loss)?;
         self.check_finite("the gradient norm", norm)?;
 
         self.optimizer.confirm_step();
-        let full_streams = self.plan.full_stream_fraction(self.done..self.done + 1);
+        let full_stream_fraction = self.plan.full_stream_fraction(self.done..self.done + 1);
         self.cursor = self.indices().end;
         self.done += 1;
         self.bad_steps.in_row = 0;
@@ -209,7 +209,7 @@ impl Trainer {
             effective_alpha: alpha,
             learning_rate,
             grad_norm: norm,
-            full_stream_fraction: full_streams,
+            full_stream_fraction,
             skipped_steps: self.bad_steps.skipped,
             tokens: denominators.valid_tokens,
             seconds,
@@ -230,18 +230,18 @@ impl Trainer {
         self.cursor..self.cursor + self.plan.batches().micro_batches(self.done) as u64
     }
 
-    /// Rows read so far, also those of skipped steps.
+    /// Rows read so far, including those of skipped steps.
     fn rows_read(&self) -> u64 {
         self.cursor * self.plan.batches().micro_batch_size as u64
     }
 
-    /// Passes over each corpus by the rows read, and over all rows together.
+    /// Passes over each corpus, and over all rows together.
     fn epochs(&self) -> (Vec<f64>, f64) {
         let (mixture, drawn) = (self.batches.loader().mixture(), self.rows_read());
         (mixture.epochs(drawn), drawn as f64 / mixture.rows() as f64)
     }
 
-    /// Fills the gradient buffer with the gradient of the step; returns its losses.
+    /// Accumulates the gradient of the step in the gradient buffer; returns its losses.
     fn accumulate(
         &mut self,
         batches: Vec<Batch>,
@@ -249,15 +249,15 @@ impl Trainer {
     ) -> Result<StepLosses> {
         self.grads.fill_zero();
         let layers = self.model.config().num_hidden_layers;
-        let objective = self.plan.objective();
-        let mut losses = self.model.step_losses(objective, denominators);
+        let objective = Objective { alpha: self.alpha() as f32, ..self.plan.objective().clone() };
+        let mut losses = self.model.step_losses(&objective, denominators);
         for (index, batch) in batches.into_iter().enumerate() {
             if self.stop.load(Ordering::Relaxed) {
                 return Err(TrainError::Stopped);
             }
             let streams = self.plan.streams().streams(self.done as u64, index as u64, layers);
             let batch = train_batch(batch)?;
-            self.model.train_step(&batch, objective, &streams, &mut losses, &mut self.grads)?;
+            self.model.train_step(&batch, &objective, &streams, &mut losses, &mut self.grads)?;
         }
         Ok(losses)
     }
@@ -273,10 +273,10 @@ impl Trainer {
         Ok((losses, norm))
     }
 
-    /// The weight of the alignment loss, 0 for methods that have none.
+    /// The weight of the alignment loss in the next step; 0 for methods without one.
     fn alpha(&self) -> f64 {
-        let objective = self.plan.objective();
-        if objective.attention.method.is_aligned() { f64::from(objective.alpha) } else { 0.0 }
+        let aligned = self.plan.objective().attention.method.is_aligned();
+        if aligned { f64::from(self.plan.alpha(self.done)) } else { 0.0 }
     }
 
     fn check_finite(&self, what: &'static str, value: f64) -> Result<()> {
@@ -288,7 +288,7 @@ impl Trainer {
     }
 }
 
-/// Runs the steps that are left; an error is the last item.
+/// Runs the remaining steps; an error is the last item.
 impl Iterator for Trainer {
     type Item = Result<StepMetrics>;
 
@@ -302,9 +302,15 @@ impl Iterator for Trainer {
     }
 }
 
-/// The length of a step, which rates divide by. A clock that stands still counts a nanosecond.
+/// The duration of a step, at least a nanosecond because rates divide by it.
 fn positive_seconds(elapsed: Duration) -> f64 {
     elapsed.max(Duration::from_nanos(1)).as_secs_f64()
+}
+
+/// Gradients of the parameters that the plan trains.
+fn gradients(plan: &TrainPlan, device: &Device) -> Result<Parameters> {
+    let is_kept = |name: &str| plan.trainable().contains(name);
+    Ok(Parameters::zeros_for(plan.model(), device, DType::F32, is_kept)?)
 }
 
 /// The denominators of the means over all micro-batches of a step.

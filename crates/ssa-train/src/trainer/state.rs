@@ -1,6 +1,6 @@
 //! Saving and restoring the state of a trainer.
 
-use ssa_data::{Mixture, RowPlace};
+use ssa_data::{Mixture, RowId};
 use ssa_files::Sha256;
 use ssa_kernels::{DType, Device};
 use ssa_model::{Model, Parameters};
@@ -11,50 +11,51 @@ use crate::optimizer::Optimizer;
 use crate::{Result, TrainPlan};
 
 impl Trainer {
-    /// A trainer that continues from a checkpoint.
+    /// Creates a trainer that continues from a checkpoint.
     ///
     /// # Errors
     /// [`TrainError::Model`](crate::TrainError::Model) names the file and the tensor that does not
-    /// fit the plan; otherwise as [`Trainer::new`].
+    /// match the plan; otherwise the same as [`Trainer::new`].
     pub fn resume(
         plan: TrainPlan,
         checkpoint: &Checkpoint,
         rows: impl Into<Mixture>,
     ) -> Result<Self> {
-        let Restored { parameters, m, v } = checkpoint.restore(plan.model())?;
+        let Restored { parameters, m, v } = checkpoint.restore(&plan)?;
         let state = checkpoint.state();
         let model = Model::new(plan.model().clone(), parameters)?;
         let mut trainer = Self::new(plan, model, rows)?;
         trainer.optimizer =
             Optimizer::restored(*trainer.plan.optimizer(), m, v, state.optimizer_steps);
         trainer.done = state.step;
-        // Rows and not batches, so that a run can continue with batches of another size.
+        // The state counts rows, not batches, so that a run can continue with a different batch
+        // size.
         trainer.cursor = state.rows_read.div_ceil(trainer.plan.batches().micro_batch_size as u64);
         trainer.bad_steps = state.bad_steps;
         Ok(trainer)
     }
 
-    /// Skips the rows of a step that failed: the step will be tried on the next ones.
+    /// Skips the rows of a failed step, which is then retried on the next ones.
     pub fn skip_rows(&mut self) {
         self.cursor = self.indices().end;
         self.bad_steps.skipped += 1;
         self.bad_steps.in_row += 1;
     }
 
-    /// Steps that were not finite.
+    /// Counts of non-finite steps.
     pub fn bad_steps(&self) -> BadSteps {
         self.bad_steps
     }
 
-    /// Where the rows of the next step come from.
-    pub fn next_rows(&self) -> Vec<RowPlace> {
-        self.indices().flat_map(|index| self.batches.loader().row_places(index)).collect()
+    /// The sources of the rows of the next step.
+    pub fn next_rows(&self) -> Vec<RowId> {
+        self.indices().flat_map(|index| self.batches.loader().row_ids(index)).collect()
     }
 
-    /// Rolls weights, moments and step back to a checkpoint. Rows already read are not read again:
-    /// among them are those that led to the bad steps.
+    /// Rolls weights, moments and step back to a checkpoint. Rows already read are not read again,
+    /// because they include the rows of the bad steps.
     pub(crate) fn roll_back(&mut self, checkpoint: &Checkpoint) -> Result<()> {
-        let Restored { parameters, m, v } = checkpoint.restore(self.plan.model())?;
+        let Restored { parameters, m, v } = checkpoint.restore(&self.plan)?;
         let state = checkpoint.state();
         let device = self.model.device();
         self.optimizer = Optimizer::restored(*self.plan.optimizer(), m, v, state.optimizer_steps);
@@ -65,7 +66,7 @@ impl Trainer {
         Ok(())
     }
 
-    /// A copy in host memory of everything a checkpoint holds; the same whatever the device.
+    /// Copies everything that a checkpoint holds to host memory; the same for all devices.
     ///
     /// # Errors
     /// [`TrainError::Kernel`](crate::TrainError::Kernel) if the device fails.

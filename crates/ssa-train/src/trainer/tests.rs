@@ -33,8 +33,8 @@ pub(crate) fn plan(overrides: &[&str]) -> TrainPlan {
     TrainPlan::new(TrainConfig::parse(TINY, "tiny.toml", &overrides).unwrap()).unwrap()
 }
 
-/// Words of a small vocabulary in documents of 1 to 60 bytes, packed into rows of which the last is
-/// padded: rows differ in targets, documents and valid tokens.
+/// Words of a small vocabulary in documents of 1 to 60 bytes, packed into rows. The last row is
+/// padded, so rows differ in targets, documents and valid tokens.
 pub(crate) fn rows(plan: &TrainPlan) -> PackedRows {
     let mut random = Random::new(5);
     let lengths = random.below(60, 12);
@@ -64,7 +64,7 @@ fn trainer(overrides: &[&str]) -> Trainer {
     Trainer::new(plan, model, rows).unwrap()
 }
 
-/// Runs all steps; the metrics come without their times.
+/// Runs all steps; returns the metrics without times.
 fn run(trainer: &mut Trainer) -> Vec<StepMetrics> {
     trainer
         .map(|metrics| StepMetrics {
@@ -91,7 +91,7 @@ fn every_method_learns() {
 }
 
 #[test]
-fn metrics_tell_the_step() {
+fn metrics_describe_the_step() {
     let metrics = run(&mut trainer(&["objective.full_ratio=1"]));
     let count = rows(&plan(&[])).len();
     for (index, metrics) in metrics.iter().enumerate() {
@@ -109,7 +109,8 @@ fn metrics_tell_the_step() {
     assert_eq!(metrics.len(), 4);
 }
 
-/// Goes to a step whose batch has several documents and padding, and whose rows differ in targets.
+/// Advances to a step whose batch has several documents and padding, and whose rows differ in
+/// targets.
 fn go_to_unequal_batches(trainer: &mut Trainer) {
     let unequal = |batch: &Batch| {
         let mut targets: Vec<usize> = batch
@@ -194,7 +195,7 @@ fn recomputing_changes_nothing() {
 }
 
 #[test]
-fn z_loss_is_minimised_and_0_is_none() {
+fn z_loss_is_minimized_and_0_disables_it() {
     let end = |weight: &str| {
         let metrics =
             run(&mut trainer(&[&format!("objective.z_loss={weight}"), "training.steps=30"]));
@@ -224,9 +225,9 @@ fn a_ramp_reads_every_row_once() {
         ids.extend(batches.into_iter().flat_map(|batch| batch.ids));
     }
     assert_eq!(rows, [1, 2, 3, 4, 4]);
-    let straight =
+    let uninterrupted =
         (0..14).flat_map(|index| ramp.batches.batch(index).unwrap().ids).collect::<Vec<_>>();
-    assert_eq!(ids, straight);
+    assert_eq!(ids, uninterrupted);
 
     (ramp.cursor, ramp.done) = (0, 0);
     let metrics = run(&mut ramp);
@@ -251,7 +252,7 @@ fn ablations_run() {
         "selection=reference",
     ] {
         let setting = format!("objective.{setting}");
-        // The reference rule serves powers of two only.
+        // The reference rule requires powers of two.
         let common =
             ["training.micro_batch_size=1", "model.block_counts=4", "evaluation.budgets=4x4"];
         let standard = run(&mut trainer(&common));
@@ -269,7 +270,7 @@ fn ablations_run() {
 }
 
 #[test]
-fn a_loss_that_is_no_number_stops_the_run_and_leaves_the_weights() {
+fn a_non_finite_loss_stops_the_run_and_keeps_the_weights() {
     let mut trainer = trainer(&[]);
     trainer.next().unwrap().unwrap();
     trainer.model.parameters_mut().norm.as_mut_slice().unwrap().fill(f32::INFINITY);
@@ -287,4 +288,22 @@ fn a_clock_that_stands_still_gives_finite_rates() {
     let seconds = positive_seconds(Duration::ZERO);
     assert!(seconds > 0.0 && (1e24 / seconds).is_finite());
     assert_eq!(positive_seconds(Duration::from_millis(250)), 0.25);
+}
+
+#[test]
+fn the_weight_of_the_alignment_loss_warms_up() {
+    let alphas = |overrides: &[&str]| -> Vec<f64> {
+        run(&mut trainer(overrides)).iter().map(|metrics| metrics.effective_alpha).collect()
+    };
+    let ramp = ["objective.alpha=8", "objective.alpha_warmup_steps=3"];
+    assert_eq!(alphas(&ramp), [2.0, 4.0, 6.0, 8.0]);
+    assert_eq!(alphas(&["objective.alpha=8"]), [8.0; 4]);
+    assert_eq!(alphas(&[ramp[1], "objective.method=full"]), [0.0; 4]);
+    // The step runs by the weight that it logs.
+    let weights = |overrides: &[&str]| {
+        let mut trainer = trainer(overrides);
+        trainer.step().unwrap();
+        trainer.into_model().into_parameters()
+    };
+    assert!(weights(&ramp).same_elements(&weights(&["objective.alpha=2"])).unwrap());
 }

@@ -21,7 +21,7 @@ pub(super) fn run(args: &BenchAttentionArgs, choice: DeviceChoice) -> Result<()>
         head_dim: args.head_dim,
     };
     if device == Device::Cpu {
-        // On a GPU a part without room is reported and the others are measured.
+        // On a GPU, a part without enough memory is reported and the others are measured.
         memory::require(&device, ssa_bench::attention_bytes(&settings), "the longest row", |_| {
             "pass smaller --tokens, --heads or --head-dim".to_owned()
         })?;

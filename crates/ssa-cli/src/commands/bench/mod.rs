@@ -21,7 +21,7 @@ pub(crate) fn run(args: &BenchArgs) -> Result<()> {
     }
 }
 
-/// A rate with at least three digits.
+/// Formats a rate with at least three digits.
 fn rate(value: Option<f64>) -> String {
     match value {
         None => NONE.to_owned(),
@@ -31,7 +31,7 @@ fn rate(value: Option<f64>) -> String {
     }
 }
 
-/// A share as a percentage.
+/// Formats a fraction as a percentage.
 fn percent(value: Option<f64>, of: f64) -> String {
     value.map_or_else(|| NONE.to_owned(), |value| format!("{:.0} %", 100.0 * value / of))
 }

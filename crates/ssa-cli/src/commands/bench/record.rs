@@ -13,7 +13,7 @@ use crate::args::RecordArgs;
 use crate::display::note;
 use crate::files::{check_writable, write_whole};
 
-/// Everything needed to judge the numbers later.
+/// The numbers with their context.
 #[derive(Serialize)]
 struct Record<'a, S, R> {
     bench: &'static str,
@@ -22,7 +22,7 @@ struct Record<'a, S, R> {
     commit: &'static str,
     device: String,
     card: Option<String>,
-    /// Versions of the libraries found: driver, compiler, matrix products.
+    /// Versions of the libraries: driver, compiler, matrix products.
     libraries: Vec<(&'static str, String)>,
     threads: usize,
     peaks: &'a Peaks,
@@ -30,12 +30,12 @@ struct Record<'a, S, R> {
     results: R,
 }
 
-/// Refuses a file that must not be written, before anything is measured.
+/// Checks before measuring that the file may be written.
 pub(super) fn check(args: &RecordArgs) -> Result<()> {
     args.json.as_deref().map_or(Ok(()), |path| check_writable(path, args.overwrite))
 }
 
-/// Writes the file of `--json`.
+/// Writes the `--json` file.
 pub(super) fn write(
     args: &RecordArgs,
     bench: &'static str,
@@ -50,7 +50,7 @@ pub(super) fn write(
         _ => (None, [].as_slice()),
     };
     let version = |library: &Library| Some((library.name(), library.status().found.ok()?.version));
-    let now = Timestamp::try_from(SystemTime::now()).context("the clock shows no valid year")?;
+    let now = Timestamp::try_from(SystemTime::now()).context("the clock has an invalid year")?;
     let record = Record {
         bench,
         date: now.to_string(),

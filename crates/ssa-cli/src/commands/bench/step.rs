@@ -13,7 +13,7 @@ use crate::args::{BenchStepArgs, DeviceChoice};
 use crate::commands::{device, memory};
 use crate::display::{note, print, render};
 
-/// Tokens of a row of a preset.
+/// Tokens per row of a preset.
 const PRESET_TOKENS: usize = 8192;
 
 #[derive(Serialize)]
@@ -76,7 +76,7 @@ pub(super) fn run(args: &BenchStepArgs, choice: DeviceChoice) -> Result<()> {
     record::write(&args.record, "step", &device, &peaks, &settings, &report)
 }
 
-/// The configuration to train by; its data is not used.
+/// The configuration to train with; its data is not used.
 fn configuration(args: &BenchStepArgs) -> Result<TrainConfig> {
     let mut config = match &args.config {
         Some(path) => TrainConfig::load(path, &[])?,
@@ -92,8 +92,8 @@ fn configuration(args: &BenchStepArgs) -> Result<TrainConfig> {
         config.model.block_size = budget.block_size();
         config.model.block_counts = budget.block_counts();
     }
-    // Random ids and weights: no text is opened. The tokenizer stays, which may decide on the
-    // vocabulary.
+    // Random ids and weights: no text is opened. Keep the tokenizer, which may determine the
+    // vocabulary size.
     config.data.paths.clear();
     config.data.valid_paths.clear();
     config.data.corpora.clear();

@@ -14,16 +14,16 @@ use ssa_report::{Column, NONE, Row, Table};
 use crate::args::InspectArgs;
 use crate::display::{AmountProgress, Display, print, print_json, render};
 
-/// Ids listed as the most frequent.
+/// Number of most frequent ids to list.
 const MOST_FREQUENT: usize = 10;
-/// Ids that a corpus without a tokenizer can have.
+/// Number of possible ids of a corpus without a tokenizer.
 const ANY_VOCABULARY: usize = 1 << 31;
 
-/// What `--json` prints.
+/// The output of `--json`.
 #[derive(Serialize)]
 struct Output {
     corpus: String,
-    /// What the corpus was compared with.
+    /// The extent of the check.
     check: Check,
     shards: usize,
     documents: usize,
@@ -122,7 +122,7 @@ fn count(corpus: &Corpus, tokenizer: Option<&Tokenizer>) -> Result<Counts> {
     Ok(Counts { quartiles, tokens_by_length, distinct_tokens, most_frequent })
 }
 
-/// The share of the rows' tokens that are not padding, and the first rows.
+/// The fraction of the rows' tokens that are not padding, and the first rows.
 fn rows(
     corpus: Corpus,
     tokenizer: Option<&Tokenizer>,
@@ -148,7 +148,7 @@ fn rows(
             })
             .collect::<Result<Vec<_>>>()
     });
-    Ok((packed.utilisation(), rows.collect::<Result<_>>()?))
+    Ok((packed.utilization(), rows.collect::<Result<_>>()?))
 }
 
 fn show(output: &Output) -> Result<()> {
@@ -197,7 +197,7 @@ fn share(part: u64, whole: u64) -> String {
     format!("{:.2} %", 100.0 * part as f64 / whole as f64)
 }
 
-/// How much of the corpus is in long documents, by powers of four.
+/// The share of the corpus in long documents, by powers of four.
 fn by_length(tokens_by_length: &[u64], tokens: u64) -> Table {
     let rows = (0..tokens_by_length.len()).step_by(2).map(|power| {
         let cells = vec![

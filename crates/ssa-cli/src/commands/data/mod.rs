@@ -27,7 +27,7 @@ pub(crate) fn run(command: &DataCommand) -> Result<()> {
     }
 }
 
-/// What `ssa data prepare --json` prints.
+/// The output of `ssa data prepare --json`.
 #[derive(Serialize)]
 struct PrepareOutput {
     output: PathBuf,
@@ -93,7 +93,7 @@ fn summarize(output: &PrepareOutput) -> Result<()> {
     }
     if let Some(first) = output.skipped_files.first() {
         print(&format!(
-            "{} of other kinds skipped, such as {}",
+            "{} of unsupported kinds skipped, such as {}",
             counted(output.skipped_files.len(), "file"),
             first.display()
         ))?;
@@ -119,7 +119,7 @@ fn train_tokenizer(args: &TrainTokenizerArgs) -> Result<()> {
     if vocab_size < args.vocab_size {
         let asked = args.vocab_size;
         print(&format!(
-            "the text has pairs for only {vocab_size} of the {asked} tokens asked for"
+            "the text has pairs for only {vocab_size} of the {asked} requested tokens"
         ))?;
     }
     print(&format!(

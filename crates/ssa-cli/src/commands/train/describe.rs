@@ -1,4 +1,4 @@
-//! What a run is about to do, in words.
+//! The description of a run before its first step.
 
 use anyhow::Result;
 use ssa_data::{Dataset, HeldOut, HeldOutPart, PackedRows};
@@ -10,8 +10,8 @@ use ssa_report::number::grouped;
 
 use crate::display::{note, print};
 
-/// Below this, chance decides the second digit of a loss: with a standard deviation of 2.5 bits per
-/// token, bits per byte have a standard error of 0.025 at this many tokens.
+/// With fewer tokens, the second digit of a loss is noise: with a standard deviation of 2.5 bits
+/// per token, the standard error of bits per byte is 0.025 at this many tokens.
 const MEANINGFUL_TOKENS: u64 = 10_000;
 
 /// Describes a run before its first step.
@@ -26,7 +26,7 @@ pub(super) fn run(trainer: &Trainer, data: &Dataset, run_dir: &RunDir) {
     }
 }
 
-/// Ends a dry run: says what would be trained.
+/// Ends a dry run: describes what would be trained.
 pub(super) fn verdict(plan: &TrainPlan, data: &Dataset, device: &Device) -> Result<()> {
     lines(plan, data, device).iter().try_for_each(|line| print(line))?;
     print("verdict: this run can be trained")
@@ -42,6 +42,11 @@ pub(super) fn device_name(device: &Device) -> String {
 
 fn lines(plan: &TrainPlan, data: &Dataset, device: &Device) -> Vec<String> {
     let mut lines = vec![model_line(plan.model())];
+    lines.extend(plan.init_from().map(|name| format!("weights: from {}", name.display())));
+    if !plan.trainable().is_all() {
+        let trained = grouped(plan.trainable().count());
+        lines.push(format!("frozen: all but {trained} parameters"));
+    }
     let passes = data.train.epochs(plan.batches().total_rows(plan.steps()));
     lines.extend(training_lines(data, &passes));
     lines.extend(held_out_lines(plan, &data.held_out));
@@ -78,7 +83,7 @@ fn rows_of_steps(batches: &BatchRamp) -> String {
     }
 }
 
-/// One line for each corpus.
+/// One line per corpus.
 fn training_lines(data: &Dataset, passes: &[f64]) -> Vec<String> {
     let shares: Vec<f64> = data.train.shares().collect();
     let line = |(corpus, rows): (usize, &PackedRows)| {
@@ -93,14 +98,14 @@ fn training_lines(data: &Dataset, passes: &[f64]) -> Vec<String> {
             grouped(rows.len() as u64),
             rows.sequence_length(),
             rows.packing(),
-            100.0 * rows.utilisation(),
+            100.0 * rows.utilization(),
             passes[corpus],
         )
     };
     data.train.corpora().enumerate().map(line).collect()
 }
 
-/// One line for each part, one on how much of it is used, and a warning if it is too little.
+/// One line per part, one about how much of it is used, and a warning if there is too little.
 fn held_out_lines(plan: &TrainPlan, held_out: &HeldOut) -> Vec<String> {
     let part = |part: &HeldOutPart| {
         format!("held-out text: {}: {} tokens", part.name, grouped(part.total_tokens))
@@ -123,8 +128,8 @@ fn held_out_lines(plan: &TrainPlan, held_out: &HeldOut) -> Vec<String> {
     if total < MEANINGFUL_TOKENS {
         let total = grouped(total);
         lines.push(format!(
-            "warning: {total} held-out tokens are too few to compare losses: chance changes their \
-             second digit\nhint: hold out more (data.held_out_fraction), or name data.valid_paths"
+            "warning: {total} held-out tokens are too few to compare losses: their second digit \
+             is noise\nhint: hold out more (data.held_out_fraction), or set data.valid_paths"
         ));
     }
     lines

@@ -1,10 +1,10 @@
-//! What the report of a run shows of its steps.
+//! The steps of a run, for its report.
 
 use ssa_eval::report::StepPoint;
 use ssa_model::{AttentionMode, Method};
 use ssa_train::{LoggedStep, StepMetrics, TrainPlan};
 
-/// The steps of a run, those of earlier sessions included.
+/// The steps of a run, including earlier sessions.
 pub(super) struct StepHistory {
     method: Method,
     points: Vec<StepPoint>,
@@ -37,7 +37,7 @@ impl StepHistory {
         self.costs.push((metrics.tokens, metrics.seconds));
     }
 
-    /// Forgets the steps after `step`, to which the run went back.
+    /// Drops the steps after `step`, to which the run rolled back.
     pub(super) fn go_back(&mut self, step: usize) {
         let kept = self.points.partition_point(|point| point.step <= step as u64);
         self.points.truncate(kept);

@@ -1,4 +1,4 @@
-//! The memory that a run takes of its device.
+//! The device memory of a run.
 
 use anyhow::Result;
 use ssa_kernels::Device;
@@ -9,7 +9,7 @@ use crate::commands::free_memory::free_memory;
 use crate::commands::memory::{estimate_step, largest_micro_batch, require_step};
 use crate::display::print;
 
-/// Refuses a run that does not fit into memory, and takes the memory of a whole step on a GPU.
+/// Refuses a run that does not fit in memory, and reserves the memory of a step on a GPU.
 pub(super) fn reserve(plan: &TrainPlan, device: &Device) -> Result<()> {
     let bytes = require_step(plan, device)?;
     if let Device::Cuda(gpu) = device {
@@ -18,7 +18,7 @@ pub(super) fn reserve(plan: &TrainPlan, device: &Device) -> Result<()> {
     Ok(())
 }
 
-/// Prints what a step takes with and without recomputation, for a dry run.
+/// Prints the memory of a step with and without recomputation, for a dry run.
 pub(super) fn print_estimate(plan: &TrainPlan, device: &Device) -> Result<()> {
     let free = free_memory(device)?;
     let free_text = free.map_or("unknown".to_owned(), |free| bytes(free as usize));
@@ -47,7 +47,7 @@ pub(super) fn print_estimate(plan: &TrainPlan, device: &Device) -> Result<()> {
     }
     let used = if plan.objective().recompute { "recompute" } else { "keep all" };
     print(&format!(
-        "this run: {used}, micro-batches of {rows} rows, {} a step",
+        "this run: {used}, micro-batches of {rows} rows, {} per step",
         plan.batches().micro_batches(plan.steps())
     ))
 }

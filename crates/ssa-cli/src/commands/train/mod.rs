@@ -22,14 +22,14 @@ use monitor::Monitor;
 use start::{Resume, RunStart};
 
 pub(crate) fn run(args: &TrainArgs, choice: DeviceChoice) -> Result<()> {
-    // The plan: the configuration, checked. Nothing is written yet.
+    // The plan: the checked configuration. Nothing is written yet.
     let plan = plan::load(args)?;
     if args.dry_run {
         return dry_run(&plan, choice);
     }
     plan::require_data(&plan)?;
 
-    // The device, and the memory that a step takes of it.
+    // The device and the memory of a step.
     let device = device::open(choice)?;
     memory::reserve(&plan, &device)?;
 
@@ -43,11 +43,11 @@ pub(crate) fn run(args: &TrainArgs, choice: DeviceChoice) -> Result<()> {
         RunStart::Resume(resume) => Some(*resume),
     };
 
-    // The data. Everything that can be wrong with it is found before a directory is created.
+    // The data. Errors in it are found before a directory is created.
     let data = plan.open_data()?;
     let held_out = EvalBatch::of(&data.held_out, plan.config().evaluation.batch_size)?;
 
-    // The trainer: fresh weights, or those of the checkpoint.
+    // The trainer: initial weights, or those of the checkpoint.
     let rows = data.train.clone();
     let trainer = match &resume {
         Some(Resume { checkpoint: Some(checkpoint), .. }) => {
@@ -77,7 +77,7 @@ pub(crate) fn run(args: &TrainArgs, choice: DeviceChoice) -> Result<()> {
     let trained = train(&mut session, &mut monitor, &mut history, &mut progress, &signals);
     progress.finish();
     if let Err(error) = trained {
-        // The weights of a run that diverged are those before the bad steps.
+        // The weights of a diverged run are those before the bad steps.
         if matches!(error.downcast_ref(), Some(TrainError::Diverged(_))) {
             session.save_model()?;
         }
@@ -92,8 +92,8 @@ pub(crate) fn run(args: &TrainArgs, choice: DeviceChoice) -> Result<()> {
     if signals.requested() && !args.no_eval {
         return Err(Interrupted::after(done, &plan, &run_dir).into());
     }
-    // Everything that training has done is on disk, so a signal may end the program now.
-    signals.end_at_once();
+    // Training is saved to disk, so a signal may end the program now.
+    signals.end_immediately();
 
     // The evaluation and the report.
     let evaluation = if args.no_eval {
@@ -105,7 +105,7 @@ pub(crate) fn run(args: &TrainArgs, choice: DeviceChoice) -> Result<()> {
     results::write(&summary, history.points(), &plan, &run_dir)
 }
 
-/// Checks all that a run needs, short of training.
+/// Checks everything that a run needs, without training.
 fn dry_run(plan: &TrainPlan, choice: DeviceChoice) -> Result<()> {
     let device = device::open(choice)?;
     memory::print_estimate(plan, &device)?;
@@ -114,7 +114,7 @@ fn dry_run(plan: &TrainPlan, choice: DeviceChoice) -> Result<()> {
     describe::verdict(plan, &plan.open_data()?, &device)
 }
 
-/// Runs the steps that are left, until a signal asks to stop.
+/// Runs the remaining steps, until a signal asks to stop.
 fn train(
     session: &mut Session<'_>,
     monitor: &mut Monitor<'_>,
@@ -133,16 +133,16 @@ fn train(
                 continue;
             }
             Event::RolledBack { bad, to } => {
-                progress.note(&format!("{bad}; going back to the checkpoint of step {to}"));
+                progress.note(&format!("{bad}; rolling back to the checkpoint of step {to}"));
                 monitor.go_back(to);
                 history.go_back(to);
                 continue;
             }
         };
 
-        // Once in a while: attention and losses on held-out text. The best weights are kept.
+        // Periodically: attention and losses on held-out text. The best weights are saved.
         let monitored = monitor.measure(session.trainer().model(), metrics.step)?;
-        // The log; once in a while, a checkpoint.
+        // The log; periodically, a checkpoint.
         session.keep(Measurements::new(&monitored)?)?;
 
         progress.step(&metrics, &monitored);

@@ -1,5 +1,5 @@
-//! What `ssa train` measures on held-out text between two steps. The training crate does not know
-//! the evaluation crate, so the two meet here.
+//! Measurements of `ssa train` on held-out text between two steps. The training crate does not
+//! depend on the evaluation crate, so this module connects them.
 
 use anyhow::{Context, Result};
 use ssa_eval::{EvalBatch, EvalError, Monitored, PerplexityOptions, Probe, Validation};
@@ -7,7 +7,7 @@ use ssa_kernels::ops::attention::selection::SelectionRule;
 use ssa_model::{Model, SparseBudget};
 use ssa_train::{Best, LoggedStep, Measurements, RunDir, TrainPlan};
 
-/// Probes attention, validates and keeps the best weights, each when it is due.
+/// Probes attention, validates and saves the best weights, each when due.
 pub(super) struct Monitor<'a> {
     plan: &'a TrainPlan,
     run_dir: &'a RunDir,
@@ -15,20 +15,21 @@ pub(super) struct Monitor<'a> {
     rule: SelectionRule,
     probed: &'a [EvalBatch],
     validated: &'a [EvalBatch],
-    /// Step and bits per byte of every validation that was the best so far. The run directory
-    /// alone does not have them after the run went back.
+    /// Step and bits per byte of every validation that was the best so far. After a rollback the
+    /// run directory does not have them all.
     best: Vec<(usize, f64)>,
 }
 
 impl<'a> Monitor<'a> {
-    /// A monitor on the first batches of the held-out text, of a run with these past steps.
+    /// Creates a monitor on the first batches of the held-out text, for a run with these past
+    /// steps.
     pub(super) fn new(
         plan: &'a TrainPlan,
         run_dir: &'a RunDir,
         held_out: &'a [EvalBatch],
         past: &[LoggedStep],
     ) -> Result<Self> {
-        // Completes a replacement of the best weights that was interrupted.
+        // Completes an interrupted replacement of the best weights.
         run_dir.best()?;
         let settings = &plan.config().monitoring;
         let mut monitor = Self {
@@ -51,12 +52,12 @@ impl<'a> Monitor<'a> {
         Ok(monitor)
     }
 
-    /// Forgets what was measured after `step`, to which the run went back.
+    /// Drops the measurements after `step`, to which the run rolled back.
     pub(super) fn go_back(&mut self, step: usize) {
         self.best.retain(|(best, _)| *best <= step);
     }
 
-    /// Measures what is due after a step, counted from 1.
+    /// Runs the measurements due after a step, counted from 1.
     pub(super) fn measure(&mut self, model: &Model, step: usize) -> Result<Monitored> {
         let settings = &self.plan.config().monitoring;
         let (probe_every, validate_every) = (settings.probe_every, settings.validate_every);
@@ -90,7 +91,7 @@ impl<'a> Monitor<'a> {
         Ok(validation)
     }
 
-    /// The number that decides which weights are the best: the lower, the better.
+    /// The bits per byte that select the best weights: lower is better.
     fn bits_per_byte(&self, validation: &Validation) -> f64 {
         validation.under(self.plan.best_by()).map_or(f64::INFINITY, |loss| loss.bits_per_byte)
     }

@@ -1,4 +1,4 @@
-//! The plan that the arguments of `ssa train` give.
+//! The plan from the arguments of `ssa train`.
 
 use std::path::PathBuf;
 
@@ -11,14 +11,18 @@ use ssa_train::{RunDir, TrainConfig, TrainPlan};
 use crate::args::TrainArgs;
 use crate::exit::UsageError;
 
-/// The built-in text has about 2 million tokens. A model of more parameters than this would memorize
-/// it: no data was named by mistake.
+/// The built-in text has about 2 million tokens. A model with more parameters than this would
+/// memorize it: the user probably forgot to name data.
 const MOST_PARAMETERS_FOR_BUILT_IN_TEXT: u64 = 100_000_000;
 
 /// Reads the configuration, applies the arguments and checks the result.
 pub(super) fn load(args: &TrainArgs) -> Result<TrainPlan> {
     TrainConfig::check_keys(&args.allow_change, "--allow-change")?;
-    let mut config = TrainConfig::load(&config_path(args)?, &args.overrides)?;
+    let path = config_path(args)?;
+    let mut config = match &args.resume {
+        Some(_) => TrainConfig::load(&path, &args.overrides)?,
+        None => TrainConfig::load_new(&path, &args.overrides)?,
+    };
     if !args.data.is_empty() {
         let (corpora, paths): (Vec<PathBuf>, _) =
             args.data.iter().cloned().partition(|path| Corpus::is_at(path));
@@ -48,12 +52,12 @@ fn config_path(args: &TrainArgs) -> Result<PathBuf> {
             "--data takes every path after it, also {config}; put the configuration first: ssa \
              train {config} --data ..."
         ),
-        None => "name one, such as configs/demo.toml, or continue a run with --resume".to_owned(),
+        None => "name one, such as configs/demo.toml, or resume a run with --resume".to_owned(),
     };
-    Err(UsageError(format!("ssa train: no configuration is given\nhint: {hint}")).into())
+    Err(UsageError(format!("ssa train: no configuration\nhint: {hint}")).into())
 }
 
-/// A method without full attention has nothing to evaluate without a budget.
+/// Checks that there is something to evaluate: a method without full attention needs a budget.
 fn check_evaluation(plan: &TrainPlan, args: &TrainArgs) -> Result<()> {
     if plan.objective().attention.method.has_mode(AttentionMode::Full)
         || !plan.budgets().is_empty()

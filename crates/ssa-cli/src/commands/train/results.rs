@@ -1,4 +1,4 @@
-//! What a run ends with: the evaluation, the summary and the report.
+//! The end of a run: the evaluation, the summary and the report.
 
 use anyhow::{Context, Result};
 use ssa_data::Dataset;
@@ -15,13 +15,13 @@ use crate::commands::command_line;
 use crate::display::{BatchProgress, Display, print, render};
 use crate::files::write_whole;
 
-/// What the held-out text tells about the model.
+/// The measurements of the model on the held-out text.
 pub(super) struct Evaluation {
     perplexity: Perplexity,
     analysis: Analysis,
 }
 
-/// Measures the model at every budget, and attention at the trained one.
+/// Measures the model at every budget, and attention at the training budget.
 pub(super) fn evaluate(
     plan: &TrainPlan,
     model: &Model,
@@ -49,7 +49,7 @@ pub(super) fn evaluate(
     Ok(Evaluation { perplexity: perplexity?, analysis: analysis? })
 }
 
-/// Everything that is known of the run.
+/// Collects the summary of the run.
 pub(super) fn summarize(
     plan: &TrainPlan,
     model: &Model,
@@ -60,7 +60,7 @@ pub(super) fn summarize(
 ) -> Result<Summary> {
     let baseline = evaluation.as_ref().and(data.held_out.baseline_bits_per_byte);
     let (perplexity, analysis) = evaluation.map(|found| (found.perplexity, found.analysis)).unzip();
-    // Of the program that started the run, if it was resumed.
+    // Of the process that started the run, if it was resumed.
     let started = run_dir.journal()?.first().map(|entry| entry.time.clone()).unwrap_or_default();
     let (tokens, seconds) = history.cost();
     let config = model.config();
@@ -93,8 +93,8 @@ pub(super) fn summarize(
     })
 }
 
-/// Writes the report and the summary, and shows the table. The summary comes last: with it the run
-/// is finished.
+/// Writes the report and the summary, and prints the table. The summary comes last: it marks the
+/// run as finished.
 pub(super) fn write(
     summary: &Summary,
     points: &[StepPoint],

@@ -1,4 +1,4 @@
-//! Which run to work on: a new one, or one that was started before.
+//! Selects the run: a new or an existing one.
 
 use std::path::Path;
 
@@ -11,24 +11,24 @@ use crate::display::note;
 /// Parent directory of runs without a --run-dir.
 const RUNS: &str = "runs";
 
-/// The run that the arguments mean.
+/// The run that the arguments select.
 pub(super) enum RunStart {
-    /// A new one; its directory does not exist yet.
+    /// A new run; its directory does not exist yet.
     New,
-    /// One that has steps or its evaluation left to do.
+    /// A run with steps or its evaluation left to do.
     Resume(Box<Resume>),
-    /// One that has nothing left to do.
+    /// A finished run.
     Finished,
 }
 
-/// A run that was started before. It has the configuration of the plan.
+/// A run to resume. It has the configuration of the plan.
 pub(super) struct Resume {
     pub(super) run_dir: RunDir,
     /// `None` if the run ended before its first checkpoint.
     pub(super) checkpoint: Option<Checkpoint>,
 }
 
-/// Finds the run, and gives one that is to be resumed the configuration of the plan.
+/// Finds the run. A run to resume gets the configuration of the plan.
 pub(super) fn find(args: &TrainArgs, plan: &TrainPlan) -> Result<RunStart> {
     if let Some(path) = &args.resume {
         return resume(args, plan, RunDir::open(path)?);

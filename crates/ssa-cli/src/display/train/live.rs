@@ -3,12 +3,12 @@
 //! ```text
 //! demo          ━━━━━━━╸────  120/200  1532 tok/s  eta 00:00:42
 //!   loss        ▇█▆▅▄▃▃▂▂▁▁▁  2.3456  cross-entropy 2.3021 (sparse)  gradient 0.71
-//!   alignment   ▁▄█▇▆▅▄▄▃▃▃▃  0.00213  by layer ▂▃▅█  alpha 10  full streams 52 %
+//!   alignment   ▁▄█▇▆▅▄▄▃▃▃▃  0.00213  by layer ▂▃▅█  alpha 10  full stream 52 %
 //!   sparsity    ▁▃▅▇█         full 0.926, sparse 0.925  by layer ▅▆▇█  KL 0.0034
 //!   validation  █▅▃▁          full 2.2143, sparse 2.2310  best 2.2310 at step 100
 //! ```
 //!
-//! A line shows as many of its fields as its terminal has room for; curves and bar share the rest.
+//! A line shows as many fields as fit the terminal; curves and bar share the rest.
 
 use std::env;
 
@@ -22,13 +22,13 @@ use super::super::screen::Screen;
 use super::sparkline::{Series, sparkline};
 use super::{Facts, stream};
 
-/// Begin and end of the color of curves.
+/// Start and end of the color of curves.
 const CYAN: [&str; 2] = ["\x1b[36m", "\x1b[0m"];
 
 /// Columns before a curve: the indented name of the line.
 const NAME: usize = 14;
 
-/// Columns of a curve over layers at most.
+/// Maximum columns of a curve over layers.
 const LAYERS: usize = 24;
 
 pub(super) struct Live {
@@ -36,7 +36,7 @@ pub(super) struct Live {
     view: View,
 }
 
-/// What is shown.
+/// The content of the view.
 struct View {
     run: String,
     step: usize,
@@ -44,19 +44,19 @@ struct View {
     /// Speed and time left; empty before the first step.
     pace: [Option<String>; 3],
     loss: Curve,
-    /// Only methods with alignment have it.
+    /// Only for methods with alignment.
     alignment: Option<Curve>,
     sparsity: Curve,
     validation: Curve,
     best_by: AttentionMode,
     best: Option<(usize, f64)>,
-    /// Share of steps on full attention before the last probe.
-    full_streams: Option<f64>,
-    /// What begins and ends a color; empty without colors.
+    /// Fraction of full-attention streams before the last probe.
+    full_stream_fraction: Option<f64>,
+    /// Start and end of a color; empty without colors.
     color: [&'static str; 2],
 }
 
-/// A line with a curve of all values so far and fields about the last.
+/// A line with a curve of all values so far and fields for the last value.
 struct Curve {
     name: &'static str,
     values: Series,
@@ -86,7 +86,7 @@ impl Live {
             validation: Curve::new("validation", turn(monitoring.validate_every)),
             best_by: plan.best_by(),
             best: None,
-            full_streams: None,
+            full_stream_fraction: None,
             color: if env::var_os("NO_COLOR").is_some() { [""; 2] } else { CYAN },
         };
         Self { screen: Screen::default(), view }
@@ -103,7 +103,7 @@ impl Live {
         self.screen.draw(|width| self.view.lines(width));
     }
 
-    /// Takes up a step without showing it.
+    /// Records a step without showing it.
     pub(super) fn remember(&mut self, metrics: &StepMetrics, measured: &Monitored) {
         self.view.add(metrics, measured);
     }
@@ -153,8 +153,9 @@ impl View {
         self.loss.push(metrics.loss, loss);
         if let Some(alignment) = &mut self.alignment {
             let layers = sparkline(&metrics.alignment_per_layer, LAYERS);
-            let streams =
-                self.full_streams.map(|share| format!("full streams {:.0} %", 100.0 * share));
+            let streams = self
+                .full_stream_fraction
+                .map(|share| format!("full stream {:.0} %", 100.0 * share));
             let fields = Line::default()
                 .field(0, format!("{:.5}", metrics.alignment))
                 .field(1, format!("by layer {layers}"))
@@ -179,7 +180,7 @@ impl View {
             .field(1, format!("by layer {}", sparkline(&layers, LAYERS)))
             .field(2, format!("entropy {:.2} bits", first.overall.entropy_bits))
             .optional(3, probe.kl_full_sparse.map(|kl| format!("KL {kl:.4}")));
-        self.full_streams = Some(probe.full_stream_fraction);
+        self.full_stream_fraction = Some(probe.full_stream_fraction);
         self.sparsity.push(first.overall.attention_sparsity, fields);
     }
 
@@ -221,7 +222,7 @@ impl Curve {
     }
 }
 
-/// Columns of a curve on a terminal of this width: three eighths of what the names leave.
+/// Columns of a curve on a terminal of this width: three eighths of the space after the names.
 fn curve_width(width: usize) -> usize {
     width.saturating_sub(NAME) * 3 / 8
 }
@@ -258,7 +259,7 @@ mod tests {
             ),
             best_by: AttentionMode::Sparse,
             best: None,
-            full_streams: None,
+            full_stream_fraction: None,
             color: [""; 2],
         }
     }
@@ -269,7 +270,7 @@ mod tests {
             for line in view().lines(width) {
                 let columns = line.trim_end().chars().count();
                 assert!(columns <= width, "{columns} of {width}: {line}");
-                // No number is cut: what is there is one of the fields.
+                // No number is cut: every shown text is a complete field.
                 for word in ["12.3456", "0.00213", "1200/2000", "2.2310", "00:12:42", "0.926"] {
                     for start in 1..word.len() {
                         let cut = line.trim_end().ends_with(&format!(" {}", &word[..start]));

@@ -1,4 +1,4 @@
-//! Progress of a training run: a view that redraws itself on a terminal, plain lines elsewhere.
+//! Progress of a training run: a redrawn view on a terminal, plain lines otherwise.
 
 mod live;
 mod plain;
@@ -25,21 +25,21 @@ enum View {
     Live(Box<Live>),
 }
 
-/// What both views need to know about the run.
+/// Facts about the run for both views.
 struct Facts {
     steps: usize,
     log_every: usize,
     method: Method,
-    /// When the first step was done, which compiles kernels and fills caches.
+    /// The end of the first step, which compiles kernels and fills caches.
     start: Instant,
-    /// Steps shown. A resumed run has done others before.
+    /// Steps shown. A resumed run has earlier ones.
     shown: usize,
     /// Tokens and seconds of the last `log_every` steps, without measurements.
     recent: VecDeque<(usize, f64)>,
 }
 
 impl TrainProgress {
-    /// `history` are the steps done before, with which the curves begin.
+    /// `history` are the earlier steps, with which the curves begin.
     pub(crate) fn new(plan: &TrainPlan, display: Display, history: &[LoggedStep]) -> Self {
         let facts = Facts {
             steps: plan.steps(),
@@ -64,7 +64,7 @@ impl TrainProgress {
         Self { facts, view }
     }
 
-    /// Shows a finished step and what was measured after it.
+    /// Shows a finished step and the measurements after it.
     pub(crate) fn step(&mut self, metrics: &StepMetrics, measured: &Monitored) {
         self.facts.add(metrics);
         match &mut self.view {
@@ -73,7 +73,7 @@ impl TrainProgress {
         }
     }
 
-    /// Shows a line that is worth keeping on the terminal.
+    /// Shows a line that stays on the terminal.
     pub(crate) fn note(&mut self, text: &str) {
         match &mut self.view {
             View::Plain => note(text),
@@ -108,12 +108,12 @@ impl Facts {
         format!("{:.0} tok/s", tokens as f64 / seconds)
     }
 
-    /// The share of the device's peak that a step reached, if the peak is known.
+    /// The fraction of the device's peak that a step reached, if the peak is known.
     fn mfu(metrics: &StepMetrics) -> Option<String> {
         metrics.mfu.map(|mfu| format!("mfu {:.1} %", 100.0 * mfu))
     }
 
-    /// The seconds left after a step, at the mean pace of steps and measurements so far.
+    /// The seconds left after a step, at the mean speed of steps and measurements so far.
     fn left(&self, step: usize) -> f64 {
         let seconds = match self.shown {
             0 | 1 => self.recent.back().map_or(0.0, |&(_, seconds)| seconds),
@@ -123,7 +123,7 @@ impl Facts {
     }
 }
 
-/// The stream of a step in a word.
+/// The name of the stream of a step.
 fn stream(metrics: &StepMetrics) -> &'static str {
     match metrics.full_stream_fraction {
         1.0 => "full",

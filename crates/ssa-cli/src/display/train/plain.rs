@@ -1,4 +1,4 @@
-//! A line for every few steps and for everything that is measured.
+//! A line per `log_every` steps and per measurement.
 
 use ssa_eval::{Monitored, Probe, Validation};
 use ssa_report::number::clock;
@@ -51,7 +51,7 @@ fn probe_line(probe: &Probe) -> String {
         ));
     }
     parts.extend(probe.kl_full_sparse.map(|kl| format!("KL {kl:.4}")));
-    parts.push(format!("{:.0} % full streams", 100.0 * probe.full_stream_fraction));
+    parts.push(format!("{:.0} % full stream", 100.0 * probe.full_stream_fraction));
     parts.join("; ")
 }
 

@@ -1,20 +1,20 @@
-//! A curve in a line of text.
+//! Curves in a line of text.
 
 const LEVELS: [char; 8] = [
     '\u{2581}', '\u{2582}', '\u{2583}', '\u{2584}', '\u{2585}', '\u{2586}', '\u{2587}', '\u{2588}',
 ];
 
-/// Most entries of a series: several times the columns of a wide terminal.
+/// Maximum number of entries of a series: several times the columns of a wide terminal.
 const LONGEST: usize = 1024;
 
-/// All numbers of a run as means of ever longer pieces, so that a curve of a million steps costs no
-/// more than one of a thousand.
+/// All values of a run as means over increasingly long intervals, so that a curve of a million
+/// steps costs no more than one of a thousand.
 #[derive(Debug)]
 pub(super) struct Series {
     means: Vec<f64>,
-    /// Numbers in an entry.
+    /// Values per entry.
     piece: usize,
-    /// Sum and count of the numbers of the unfinished piece.
+    /// Sum and count of the values of the unfinished interval.
     rest: (f64, usize),
 }
 
@@ -36,14 +36,14 @@ impl Series {
         }
     }
 
-    /// Its curve in at most `width` characters.
+    /// The curve in at most `width` characters.
     pub(super) fn curve(&self, width: usize) -> String {
         sparkline(&self.means, width)
     }
 }
 
-/// The curve of some numbers in at most `width` characters, scaled from their minimum to their
-/// maximum; each character is the mean of its share of them. NaN and infinity leave a gap.
+/// The curve of some values in at most `width` characters, scaled from their minimum to their
+/// maximum; each character is a mean over an equal share. NaN and infinity leave a gap.
 pub(super) fn sparkline(values: &[f64], width: usize) -> String {
     let columns = values.len().min(width);
     let means: Vec<f64> = (0..columns)
@@ -69,7 +69,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn curves_go_from_the_least_to_the_greatest() {
+    fn curves_go_from_the_minimum_to_the_maximum() {
         assert_eq!(sparkline(&[0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0], 8), "▁▂▃▄▅▆▇█");
         assert_eq!(sparkline(&[3.0, 1.0], 8), "█▁");
         assert_eq!(sparkline(&[2.0; 3], 8), "▅▅▅");

@@ -1,8 +1,9 @@
-//! Data sets and tokenizers of the Hugging Face Hub, by name.
+//! Datasets, models and tokenizers of the Hugging Face Hub, by name.
 //!
-//! With `HF_HUB_OFFLINE` set, names are looked up in the cache alone, as huggingface_hub does: what
-//! an earlier download of the same revision left there.
+//! With `HF_HUB_OFFLINE` set, names are looked up only in the cache, as in huggingface_hub: files
+//! that an earlier download of the same revision left there.
 
+mod model;
 mod offline;
 mod tokenizer;
 
@@ -13,18 +14,19 @@ use hf_hub::api::sync::{Api, ApiBuilder, ApiError, ApiRepo};
 use hf_hub::{Cache, Repo, RepoType};
 use serde::Deserialize;
 
+pub use model::model_directory;
 pub use tokenizer::load_tokenizer;
 
 use super::pattern;
 use crate::{DataError, Result};
 
-/// How the name of something on the Hub starts.
+/// The scheme of addresses on the Hub.
 pub(super) const SCHEME: &str = "hf://";
 
 const HINT: &str = "check the name and the network; log in for private data (`hf auth login`, or \
                     set HF_TOKEN); files that you already have can be given by their paths";
 
-/// A file of a data set at one commit.
+/// A file of a dataset at one commit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct HubFile {
     dataset: String,
@@ -32,7 +34,7 @@ pub(super) struct HubFile {
     file: String,
 }
 
-/// What is looked for: `hf://datasets/OWNER/NAME[@REVISION][/PATTERN]`.
+/// An address: `hf://datasets/OWNER/NAME[@REVISION][/PATTERN]`.
 #[derive(Debug, PartialEq, Eq)]
 struct Address<'a> {
     dataset: String,
@@ -40,7 +42,7 @@ struct Address<'a> {
     pattern: Option<&'a str>,
 }
 
-/// The files of a data set as the hub lists them.
+/// The files of a dataset, as listed by the Hub.
 #[derive(Deserialize)]
 struct Listing {
     sha: String,
@@ -53,8 +55,8 @@ struct Sibling {
     size: Option<u64>,
 }
 
-/// The files that an address names, with their full names and sizes: those that match its pattern,
-/// or without a pattern those that are `wanted`. Nothing is downloaded yet.
+/// Lists the files of an address, with full names and sizes: those that match its pattern, or
+/// without a pattern those that are `wanted`. Downloads nothing.
 pub(super) fn list(
     address: &str,
     wanted: impl Fn(&str) -> bool,
@@ -72,10 +74,10 @@ pub(super) fn list(
     choose(address, &parsed, listing, wanted)
 }
 
-/// Where the Hub, its cache and the user's token are, as other programs find them.
+/// The endpoint, the cache and the user's token, found as by other programs.
 fn from_env() -> ApiBuilder {
     let api = ApiBuilder::from_env();
-    // The crate takes only the token that a login has left in a file.
+    // The crate itself only reads the token file of a login.
     match env::var("HF_TOKEN") {
         Ok(token) if !token.is_empty() => api.with_token(Some(token)),
         _ => api,
@@ -166,7 +168,7 @@ fn listing(repo: &ApiRepo) -> Result<Listing, String> {
     response
         .body_mut()
         .read_json()
-        .map_err(|error| format!("the answer is not a list of files ({error})"))
+        .map_err(|error| format!("the response is not a list of files ({error})"))
 }
 
 fn parse(address: &str) -> Option<Address<'_>> {
@@ -178,8 +180,7 @@ fn parse(address: &str) -> Option<Address<'_>> {
     let (revision, path) = match rest.strip_prefix('@') {
         None => (None, rest.strip_prefix('/')),
         Some(rest) => {
-            // The revisions that the hub itself makes have slashes: refs/convert/parquet,
-            // refs/pr/1.
+            // Revisions created by the Hub have slashes: refs/convert/parquet, refs/pr/1.
             let parts = if rest.starts_with("refs/") { 3 } else { 1 };
             let end = rest.match_indices('/').nth(parts - 1).map_or(rest.len(), |(at, _)| at);
             (Some(rest[..end].to_owned()), rest[end..].strip_prefix('/'))

@@ -16,7 +16,7 @@ fn address(
 }
 
 #[test]
-fn addresses_are_taken_apart() {
+fn addresses_are_parsed() {
     assert_eq!(parse("hf://datasets/a/b"), address("a/b", None, None));
     assert_eq!(parse("hf://datasets/a/b/"), address("a/b", None, None));
     assert_eq!(
@@ -45,7 +45,7 @@ fn addresses_are_taken_apart() {
     }
 }
 
-/// A hub with one data set of three files, for as many requests as come.
+/// A server with one dataset of three files.
 fn hub() -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let endpoint = format!("http://{}", listener.local_addr().unwrap());
@@ -123,7 +123,7 @@ fn files_are_listed_at_one_commit_and_downloaded() {
     assert_eq!(bytes, Some(13));
     let path = download_with(builder(&endpoint, &cache), &file).unwrap();
     assert_eq!(fs::read(path).unwrap(), b"{\"text\":\"hi\"}");
-    // Now from the cache: no server listens there.
+    // Now from the cache: no server listens at this address.
     let cached = download_with(builder("http://127.0.0.1:1", &cache), &file).unwrap();
     assert_eq!(fs::read(cached).unwrap(), b"{\"text\":\"hi\"}");
     let missing = HubFile { file: "x".to_owned(), ..file };
@@ -143,7 +143,7 @@ fn faults_name_the_address_and_what_to_do() {
     for (endpoint, address, cause) in [
         ("http://127.0.0.1:1", "hf://datasets/a/b", ""),
         (endpoint.as_str(), "hf://datasets/a/none", "404"),
-        (endpoint.as_str(), "hf://datasets/a/odd", "the answer is not a list of files"),
+        (endpoint.as_str(), "hf://datasets/a/odd", "the response is not a list of files"),
     ] {
         let error = error(endpoint, address);
         assert!(

@@ -1,5 +1,4 @@
-//! What a directory of shards holds, in one file beside them, or in one for each machine that made
-//! a part.
+//! The manifest of a directory of shards: one file, or one per part made by a machine.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -16,24 +15,24 @@ use crate::file_sum::FileSum;
 use crate::input::Format;
 use crate::{DataError, Result};
 
-/// How messages call the file.
+/// The file name in messages.
 const MANIFEST: &str = "manifest.json";
 const VERSION: u32 = 1;
 
-/// `manifest.json`: written when all shards are whole, so that its presence says that the corpus
-/// is.
+/// `manifest.json`. It is written after all shards are complete, so its presence means that the
+/// corpus is complete.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Manifest {
     /// Version of this format: 1.
     pub version: u32,
-    /// What made the tokens.
+    /// The tokenizer.
     pub tokenizer: TokenizerSum,
-    /// How the text was read and divided; none if another program did that.
+    /// How the text was read and split; `None` if another program did that.
     pub settings: Option<PrepareSettings>,
-    /// The shards, in the order of their names.
+    /// The shards, sorted by name.
     pub shards: Vec<ShardSum>,
-    /// Where the text came from.
+    /// The sources of the text.
     pub sources: Vec<SourceSum>,
 }
 
@@ -49,7 +48,7 @@ pub struct PrepareSettings {
     pub text_field: String,
     /// Key or column of the conversation, read instead of the text.
     pub conversations_field: Option<String>,
-    /// Tokens after which a shard ends with the document.
+    /// Number of tokens after which a shard ends with the current document.
     pub shard_tokens: u64,
 }
 
@@ -59,19 +58,19 @@ pub struct PrepareSettings {
 pub struct SourceSum {
     /// Its name.
     pub name: String,
-    /// Size of the file as it is stored, if it has one.
+    /// Stored size of the file, if known.
     pub bytes: Option<u64>,
-    /// SHA-256 of what was read, once all of it was; `None` for files of the Hub, whose names say
-    /// which commit they are of.
+    /// SHA-256 of the file, after it was read completely; `None` for Hub files, whose names include
+    /// the commit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sha256: Option<String>,
     /// Documents written.
     pub documents: u64,
-    /// Documents left out because they hold no text.
+    /// Documents skipped because they have no text.
     pub empty_documents: u64,
     /// Bytes of text of the documents written.
     pub text_bytes: u64,
-    /// Tokens written, those at the ends of documents included.
+    /// Tokens written, including end-of-document tokens.
     pub tokens: u64,
 }
 
@@ -79,13 +78,13 @@ pub struct SourceSum {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TokenizerSum {
-    /// SHA-256 of the `tokenizer.json` beside the manifest; `None` for the tokenizer `bytes`.
+    /// SHA-256 of the `tokenizer.json` next to the manifest; `None` for the tokenizer `bytes`.
     pub sha256: Option<String>,
-    /// Number of ids: every token is below.
+    /// Number of ids; every token is smaller.
     pub vocab_size: usize,
     /// The id that ends every document.
     pub eos_token_id: u32,
-    /// The token that ends every document, if it was named.
+    /// The end-of-document token, if it was named explicitly.
     pub eos_token: Option<String>,
 }
 
@@ -97,15 +96,15 @@ pub struct ShardSum {
     pub name: String,
     /// Number of documents.
     pub documents: u64,
-    /// Number of tokens, the ends of documents included.
+    /// Number of tokens, including end-of-document tokens.
     pub tokens: u64,
-    /// Bytes of text that the tokens stand for.
+    /// Bytes of text of the tokens.
     pub text_bytes: u64,
-    /// The tokens.
+    /// The tokens file.
     pub bin: FileSum,
-    /// The index.
+    /// The index file.
     pub idx: FileSum,
-    /// Bytes of text of each document, if they are known.
+    /// The file with the bytes of text of each document, if known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bytes: Option<FileSum>,
 }
@@ -128,19 +127,19 @@ impl fmt::Display for TokenizerSum {
     }
 }
 
-/// How much of the shards a check reads.
+/// The extent of a check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ManifestCheck {
-    /// The checksums of the indices and the sizes of the rest: finds whatever is missing, cut short
-    /// or in another's place.
+    /// Checksums of the indices and sizes of the other files: detects missing, truncated or swapped
+    /// files.
     Indices,
-    /// The checksums of all files.
+    /// Checksums of all files.
     Everything,
 }
 
 impl Manifest {
-    /// The manifest of shards made by `tokenizer`. `eos_token` is the name of the end of documents,
-    /// if one was given.
+    /// Creates the manifest of shards made with `tokenizer`. `eos_token` is the end-of-document
+    /// token, if it was named explicitly.
     pub fn new(
         tokenizer: &Tokenizer,
         eos_token: Option<&str>,
@@ -156,17 +155,17 @@ impl Manifest {
         Self { version: VERSION, tokenizer, settings: None, shards, sources }
     }
 
-    /// Documents in all shards.
+    /// Number of documents in all shards.
     pub fn documents(&self) -> u64 {
         self.shards.iter().map(|shard| shard.documents).sum()
     }
 
-    /// Tokens in all shards.
+    /// Number of tokens in all shards.
     pub fn tokens(&self) -> u64 {
         self.shards.iter().map(|shard| shard.tokens).sum()
     }
 
-    /// Bytes of text that the tokens of all shards stand for.
+    /// Bytes of text of all shards.
     pub fn text_bytes(&self) -> u64 {
         self.shards.iter().map(|shard| shard.text_bytes).sum()
     }
@@ -176,12 +175,12 @@ impl Manifest {
         self.settings.as_ref().map_or(Part::WHOLE, |settings| settings.part)
     }
 
-    /// Reads the manifest of a directory, or of all parts of the corpus in it as one; `None` if
-    /// there is no manifest.
+    /// Reads the manifest of a directory, with all parts of the corpus merged; `None` if there is
+    /// no manifest.
     ///
     /// # Errors
-    /// [`DataError::Read`]; [`DataError::Corpus`] if it is no manifest, the parts are not of one
-    /// corpus or not all there, or a preparation was interrupted.
+    /// [`DataError::Read`]; [`DataError::Corpus`] if it is not a manifest, parts belong to
+    /// different corpora or are missing, or a preparation was interrupted.
     pub fn read(directory: &Path) -> Result<Option<Self>> {
         if !directory.is_dir() {
             return Ok(None);
@@ -208,8 +207,8 @@ impl Manifest {
         if let Some(part) = whole.part().first_missing(&present) {
             return Err(DataError::Corpus {
                 path: directory.join(part.manifest_name()),
-                cause: "missing, although other parts of the same corpus are here".to_owned(),
-                hint: "prepare that part, too, or copy it here",
+                cause: "missing, although other parts of the same corpus exist".to_owned(),
+                hint: "prepare that part too, or copy it here",
             });
         }
         if let Some(settings) = &mut whole.settings {
@@ -218,17 +217,17 @@ impl Manifest {
         Ok(Some(whole))
     }
 
-    /// Adds another part.
+    /// Appends another part.
     fn append(&mut self, other: Self) -> Result<(), String> {
         if self.tokenizer != other.tokenizer || self.part().count != other.part().count {
-            return Err("it is not a part of the same corpus as the first manifest here".to_owned());
+            return Err("it is not a part of the same corpus as the first manifest".to_owned());
         }
         self.shards.extend(other.shards);
         self.sources.extend(other.sources);
         Ok(())
     }
 
-    /// Reads one file.
+    /// Reads one manifest file.
     pub(crate) fn read_file(path: &Path) -> Result<Self> {
         let text = ssa_files::read(path).map_err(|source| DataError::from_open(path, source))?;
         let wrong = |cause: String| Err(DataError::wrong_manifest(path, cause));
@@ -246,7 +245,7 @@ impl Manifest {
         }
     }
 
-    /// Writes the manifest, which is replaced as a whole.
+    /// Writes the manifest atomically.
     ///
     /// # Errors
     /// [`DataError::File`] names the file.
@@ -254,11 +253,10 @@ impl Manifest {
         Ok(ssa_files::write_json(&directory.join(self.part().manifest_name()), self)?)
     }
 
-    /// Loads the tokenizer that made the corpus, from the copy beside the manifest.
+    /// Loads the tokenizer of the corpus from the copy next to the manifest.
     ///
     /// # Errors
-    /// What [`Tokenizer::load`] reports; [`DataError::Corpus`] if the copy is not what made the
-    /// corpus.
+    /// Errors of [`Tokenizer::load`]; [`DataError::Corpus`] if the copy is a different tokenizer.
     pub fn load_tokenizer(&self, directory: &Path) -> Result<Tokenizer> {
         let expected = &self.tokenizer;
         let copy = if expected.sha256.is_some() {
@@ -287,7 +285,7 @@ impl Manifest {
     ///
     /// # Errors
     /// [`DataError::Missing`], [`DataError::Read`] or [`DataError::Corpus`] names the first file
-    /// that is not what it should be, or a shard that is not listed.
+    /// that does not match, or a shard that is not listed.
     pub fn check(&self, directory: &Path, check: ManifestCheck) -> Result<()> {
         let listed: BTreeSet<&str> = self.shards.iter().map(|shard| shard.name.as_str()).collect();
         for path in super::corpus::indices(directory)? {
@@ -300,7 +298,7 @@ impl Manifest {
         self.check_shards(directory, check)
     }
 
-    /// Compares the files that are listed.
+    /// Compares the listed files.
     pub(crate) fn check_shards(&self, directory: &Path, check: ManifestCheck) -> Result<()> {
         for shard in &self.shards {
             let stem = directory.join(&shard.name);

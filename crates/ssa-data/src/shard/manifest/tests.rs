@@ -68,7 +68,7 @@ fn damage_names_the_file() {
     check(&|at| fs::remove_file(at.join("00001.idx")).unwrap(), Indices, "00001.idx: no such file");
     let cut = |at: &Path| fs::write(at.join("00000.bin"), [0; 6]).unwrap();
     check(&cut, Indices, "00000.bin: it has 6 bytes where manifest.json has 16");
-    // Whole pairs in each other's place, of another size or of the same.
+    // Swapped pairs, of different sizes or of the same size.
     let pairs = |at: &Path, other: &str| {
         swap(at, "00001.idx", &format!("{other}.idx"));
         swap(at, "00001.bin", &format!("{other}.bin"));
@@ -95,7 +95,7 @@ fn damage_names_the_file() {
 }
 
 #[test]
-fn what_is_no_manifest_is_named() {
+fn invalid_manifests_are_named() {
     let (directory, manifest) = corpus();
     let message = |text: &str| {
         fs::write(directory.path().join(MANIFEST), text).unwrap();
@@ -125,7 +125,7 @@ fn another_tokenizer_is_named() {
 }
 
 #[test]
-fn the_count_of_parts_is_not_believed() {
+fn the_count_of_parts_is_not_trusted() {
     let (directory, mut manifest) = corpus();
     let settings = |index, count| PrepareSettings {
         part: Part { index, count },

@@ -21,7 +21,6 @@ constexpr float LN_2 = 0.6931471805599453f;
 DEVICE float infinity() { return __int_as_float(0x7f800000); }
 
 // ---- bf16
-// ------------------------------------------------------------------------------------------------------------
 
 // The upper half of an f32. A struct, so that arithmetic on the bits by mistake does not compile.
 struct bf16 {
@@ -49,7 +48,7 @@ DEVICE float2 unpack_bf16(u32 pair) {
     return make_float2(__uint_as_float(pair << 16), __uint_as_float(pair & 0xffff0000u));
 }
 
-// As pack_bf16, of values that are added to the pair that lies at `old` if `add`.
+// As pack_bf16, of values that are added to the pair at `old` if `add`.
 DEVICE u32 accumulate_bf16(const u32* old, float first, float second, int add) {
     if (add) {
         const float2 pair = unpack_bf16(*old);
@@ -61,12 +60,37 @@ DEVICE u32 accumulate_bf16(const u32* old, float first, float second, int add) {
 DEVICE void store(float* p, float x) { *p = x; }
 DEVICE void store(bf16* p, float x) { *p = to_bf16(x); }
 
-// ---- Eight elements at once: 16 bytes of bf16, 32 of f32
-// ----------------------------------------------------------------
+// ---- Read-only memory
 
-// `p` must be aligned to 16 bytes.
-DEVICE void load8(float (&x)[8], const bf16* p) {
-    const uint4 raw = *reinterpret_cast<const uint4*>(p);
+// Element OFFSET after `p`, of memory that nothing writes while the kernel runs, by way of the
+// read-only cache. The compiler proves this by itself only for parameters that are `__restrict__`
+// pointers, not for fields of a struct; and `__ldg` takes no constant offset, so that the address
+// of every element would be computed.
+#define LOAD_READ_ONLY(TYPE, SUFFIX, REGISTERS, ADDRESS, ...)                 \
+    template <int OFFSET = 0> DEVICE TYPE load_read_only(const TYPE* p) {     \
+        TYPE x;                                                               \
+        asm("ld.global.nc" SUFFIX " " REGISTERS ", [" ADDRESS "];"            \
+            : __VA_ARGS__ : "l"(p), "n"(OFFSET * int(sizeof(TYPE))));         \
+        return x;                                                             \
+    }
+LOAD_READ_ONLY(int, ".s32", "%0", "%1 + %2", "=r"(x))
+LOAD_READ_ONLY(u32, ".u32", "%0", "%1 + %2", "=r"(x))
+LOAD_READ_ONLY(float, ".f32", "%0", "%1 + %2", "=f"(x))
+LOAD_READ_ONLY(double, ".f64", "%0", "%1 + %2", "=d"(x))
+LOAD_READ_ONLY(bf16, ".u16", "%0", "%1 + %2", "=h"(x.bits))
+LOAD_READ_ONLY(int2, ".v2.s32", "{%0, %1}", "%2 + %3", "=r"(x.x), "=r"(x.y))
+LOAD_READ_ONLY(uint2, ".v2.u32", "{%0, %1}", "%2 + %3", "=r"(x.x), "=r"(x.y))
+LOAD_READ_ONLY(int4, ".v4.s32", "{%0, %1, %2, %3}", "%4 + %5",
+               "=r"(x.x), "=r"(x.y), "=r"(x.z), "=r"(x.w))
+LOAD_READ_ONLY(uint4, ".v4.u32", "{%0, %1, %2, %3}", "%4 + %5",
+               "=r"(x.x), "=r"(x.y), "=r"(x.z), "=r"(x.w))
+LOAD_READ_ONLY(float4, ".v4.f32", "{%0, %1, %2, %3}", "%4 + %5",
+               "=f"(x.x), "=f"(x.y), "=f"(x.z), "=f"(x.w))
+#undef LOAD_READ_ONLY
+
+// ---- Vectors of eight elements: 16 bytes of bf16, 32 of f32
+
+DEVICE void unpack8(float (&x)[8], uint4 raw) {
     const u32 words[4] = {raw.x, raw.y, raw.z, raw.w};
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
@@ -76,9 +100,28 @@ DEVICE void load8(float (&x)[8], const bf16* p) {
     }
 }
 
-DEVICE void load8(float (&x)[8], const float* p) {
-    const float4 a = reinterpret_cast<const float4*>(p)[0], b = reinterpret_cast<const float4*>(p)[1];
+DEVICE void unpack8(float (&x)[8], float4 a, float4 b) {
     x[0] = a.x, x[1] = a.y, x[2] = a.z, x[3] = a.w, x[4] = b.x, x[5] = b.y, x[6] = b.z, x[7] = b.w;
+}
+
+// `p` must be aligned to 16 bytes.
+DEVICE void load8(float (&x)[8], const bf16* p) {
+    unpack8(x, *reinterpret_cast<const uint4*>(p));
+}
+
+DEVICE void load8(float (&x)[8], const float* p) {
+    const float4* halves = reinterpret_cast<const float4*>(p);
+    unpack8(x, halves[0], halves[1]);
+}
+
+// The same from read-only memory.
+DEVICE void load8_read_only(float (&x)[8], const bf16* p) {
+    unpack8(x, load_read_only(reinterpret_cast<const uint4*>(p)));
+}
+
+DEVICE void load8_read_only(float (&x)[8], const float* p) {
+    const float4* halves = reinterpret_cast<const float4*>(p);
+    unpack8(x, load_read_only(halves), load_read_only<1>(halves));
 }
 
 DEVICE void store8(bf16* p, const float (&x)[8]) {
@@ -117,7 +160,6 @@ template <typename T> DEVICE void accumulate(const Gradient<T>& gradient, i64 at
 }
 
 // ---- Rows and elements of any number
-// -------------------------------------------------------------------------------------
 
 DEVICE constexpr int ceil_div(int a, int b) { return (a + b - 1) / b; }
 
@@ -125,6 +167,11 @@ DEVICE constexpr int ceil_div(int a, int b) { return (a + b - 1) / b; }
 template <int VEC, typename T> DEVICE void load_vec(float (&x)[VEC], const T* p) {
     if constexpr (VEC == 8) load8(x, p);
     else x[0] = to_float(*p);
+}
+
+template <int VEC, typename T> DEVICE void load_vec_read_only(float (&x)[VEC], const T* p) {
+    if constexpr (VEC == 8) load8_read_only(x, p);
+    else x[0] = to_float(load_read_only(p));
 }
 
 template <int VEC, typename T> DEVICE void store_vec(T* p, const float (&x)[VEC]) {
@@ -137,7 +184,8 @@ template <int VEC, typename T> DEVICE void accumulate_vec(T* p, float (&x)[VEC],
     else accumulate(p, x[0], add);
 }
 
-template <int VEC, typename T> DEVICE void accumulate_vec(const Gradient<T>& gradient, i64 at, float (&x)[VEC]) {
+template <int VEC, typename T>
+DEVICE void accumulate_vec(const Gradient<T>& gradient, i64 at, float (&x)[VEC]) {
     accumulate_vec<VEC>(gradient.at + at, x, gradient.add);
 }
 
@@ -149,7 +197,8 @@ template <int LENGTH, int VECTOR_LENGTH, int LANE_COUNT> struct RowLayout {
 
     // Calls work(at) for every vector of this lane in a row; lanes that have no row (not `inside`)
     // do nothing.
-    template <typename Work> static DEVICE_MEMBER void for_each_vector(i64 row, bool inside, Work work) {
+    template <typename Work>
+    static DEVICE_MEMBER void for_each_vector(i64 row, bool inside, Work work) {
         const int lane = threadIdx.x % LANES;
 #pragma unroll
         for (int i = 0; i < PER_LANE; ++i) {
@@ -176,12 +225,12 @@ template <typename Work> DEVICE void for_each_piece(i64 len, Work work) {
 }
 
 // ---- Reductions, in an order that depends on the shape alone
-// -------------------------------------------------------------
 
-// Sum over LANES neighbouring lanes, known to each of them; all lanes of the warp must call it.
+// Sum over LANES neighboring lanes, known to each of them; all lanes of the warp must call it.
 template <int LANES, typename T> DEVICE T lanes_sum(T x) {
 #pragma unroll
-    for (int offset = LANES / 2; offset > 0; offset /= 2) x += __shfl_xor_sync(ALL_LANES, x, offset);
+    for (int offset = LANES / 2; offset > 0; offset /= 2)
+        x += __shfl_xor_sync(ALL_LANES, x, offset);
     return x;
 }
 
@@ -189,37 +238,40 @@ template <typename T> DEVICE T warp_sum(T x) { return lanes_sum<WARP>(x); }
 
 DEVICE float warp_max(float x) {
 #pragma unroll
-    for (int offset = WARP / 2; offset > 0; offset /= 2) x = fmaxf(x, __shfl_xor_sync(ALL_LANES, x, offset));
+    for (int offset = WARP / 2; offset > 0; offset /= 2)
+        x = fmaxf(x, __shfl_xor_sync(ALL_LANES, x, offset));
     return x;
 }
 
-// Sum over the block, known to every thread. THREADS is the size of the block, a multiple of 32.
-template <int THREADS, typename T> DEVICE T block_sum(T x) {
+enum class Reduction { Sum, Max };
+
+template <Reduction REDUCTION, typename T> DEVICE T combine(T a, T b) {
+    if constexpr (REDUCTION == Reduction::Sum) return a + b;
+    else return fmaxf(a, b);
+}
+
+// Reduces over the block, whose warps have reduced to `x`, in the order of the warps. Every thread
+// gets the result. THREADS is the size of the block, a multiple of 32.
+template <Reduction REDUCTION, int THREADS, typename T> DEVICE T block_reduce(T x) {
     __shared__ T partial[THREADS / WARP];
-    x = warp_sum(x);
     __syncthreads();
     if (threadIdx.x % WARP == 0) partial[threadIdx.x / WARP] = x;
     __syncthreads();
     T total = partial[0];
 #pragma unroll
-    for (int i = 1; i < THREADS / WARP; ++i) total += partial[i];
+    for (int i = 1; i < THREADS / WARP; ++i) total = combine<REDUCTION>(total, partial[i]);
     return total;
+}
+
+template <int THREADS, typename T> DEVICE T block_sum(T x) {
+    return block_reduce<Reduction::Sum, THREADS>(warp_sum(x));
 }
 
 template <int THREADS> DEVICE float block_max(float x) {
-    __shared__ float partial[THREADS / WARP];
-    x = warp_max(x);
-    __syncthreads();
-    if (threadIdx.x % WARP == 0) partial[threadIdx.x / WARP] = x;
-    __syncthreads();
-    float total = partial[0];
-#pragma unroll
-    for (int i = 1; i < THREADS / WARP; ++i) total = fmaxf(total, partial[i]);
-    return total;
+    return block_reduce<Reduction::Max, THREADS>(warp_max(x));
 }
 
 // ---- Functions
-// ---------------------------------------------------------------------------------------------------------
 
 // 2^x by the special function unit: relative error 2^-22, 2^-inf = 0.
 DEVICE float exp2_approx(float x) {

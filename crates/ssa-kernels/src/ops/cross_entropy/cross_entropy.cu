@@ -58,15 +58,6 @@ struct Row {
     }
 };
 
-DEVICE void unpack8(float (&x)[8], const uint4& raw) {
-    const u32 words[4] = {raw.x, raw.y, raw.z, raw.w};
-#pragma unroll
-    for (int i = 0; i < 4; ++i) {
-        const float2 pair = unpack_bf16(words[i]);
-        x[2 * i] = pair.x, x[2 * i + 1] = pair.y;
-    }
-}
-
 // The logarithm of the sum of exponentials over the row, from those of the threads.
 DEVICE double combine(Running running) {
     running.rescale(-block_max<THREADS>(running.max) * LOG2_E);

@@ -84,6 +84,14 @@ pub(super) fn forward(
     gpu.launch(pieces(len), GateSigmoid { x: gate.in_place()?, len: len as i64 })
 }
 
+/// The sigmoid of scores, in `f32`.
+pub(super) fn of_scores(gpu: &Gpu, scores: &Tensor) -> Result<Tensor> {
+    let mut gate = scores.to_device(&scores.device(), DType::F32)?;
+    let len = gate.len();
+    gpu.launch(pieces(len), GateSigmoid { x: gate.in_place()?, len: len as i64 })?;
+    Ok(gate)
+}
+
 /// What the forward pass saw and left behind.
 #[derive(Clone, Copy)]
 pub(super) struct Projection<'a> {

@@ -14,6 +14,11 @@ use crate::{KernelError, Result};
 pub enum RopeScaling {
     /// No change.
     None,
+    /// The `linear` type of Hugging Face configurations: every frequency is divided by `factor`.
+    Linear {
+        /// Divisor of all frequencies.
+        factor: f64,
+    },
     /// The `llama3` type of Hugging Face configurations. With `L =
     /// original_max_position_embeddings`, a frequency with a wavelength below `L /
     /// high_freq_factor` stays, one with a wavelength above `L / low_freq_factor` is divided by
@@ -44,6 +49,7 @@ impl RopeScaling {
     fn scale(&self, frequency: f64) -> f64 {
         match *self {
             Self::None => frequency,
+            Self::Linear { factor } => frequency / factor,
             Self::Llama3 {
                 factor,
                 low_freq_factor,
@@ -62,6 +68,7 @@ impl RopeScaling {
     fn check(&self, op: &'static str) -> Result<()> {
         match *self {
             Self::None => Ok(()),
+            Self::Linear { factor } => check_above(op, "factor", factor, 0.0),
             Self::Llama3 {
                 factor,
                 low_freq_factor,
@@ -137,7 +144,7 @@ impl RopeTable {
     }
 
     /// All cosines, then all sines, on a GPU; copied the first time.
-    pub(super) fn device(&self, gpu: &Gpu) -> Result<Arc<Buffer<f32>>> {
+    pub(crate) fn device(&self, gpu: &Gpu) -> Result<Arc<Buffer<f32>>> {
         self.copies.get(gpu, (), || [&self.cos[..], &self.sin].concat())
     }
 }

@@ -1,4 +1,4 @@
-//! The kinds of attention there are, one file each.
+//! The kinds of attention, one file each.
 
 mod compression;
 mod full;

@@ -1,4 +1,4 @@
-//! All that a fifth method takes besides its op folder: a kind of attention, and an entry.
+//! Everything that a fifth method needs besides its op folder: a kind of attention, and an entry.
 use ssa_kernels::ops::gate::GateBranch;
 use ssa_model::*;
 

@@ -22,7 +22,7 @@ fn it_takes_less_than_30_lines_besides_its_op() {
     assert!(lines < 30, "{lines} lines");
 }
 
-/// No other file of any crate names one of the methods, so none has to learn of a fifth.
+/// No other file of any crate names a method, so none has to change for a fifth.
 #[test]
 fn only_the_entries_name_methods() {
     let crates = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
@@ -67,8 +67,8 @@ fn sources(directory: &Path) -> Vec<PathBuf> {
 fn aligned(model: &Model) -> Objective {
     let mut objective = Objective { z_loss: 0.01, ..objective(model) };
     objective.attention.method = MEAN;
-    // With one block there is nothing to choose: otherwise the choice, and with it the loss, could
-    // jump.
+    // With one block the selection is fixed. Otherwise the loss would be discontinuous where the
+    // selection changes.
     objective.attention.selection.budget = SparseBudget::new(4, 1).unwrap();
     objective
 }

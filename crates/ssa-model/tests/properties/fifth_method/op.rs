@@ -15,7 +15,7 @@ pub(crate) fn mean_attention_fwd(
     Ok(AttentionOutput { out: Tensor::from_vec(out, q.shape())?, lse })
 }
 
-/// Adds the gradient of `v` for the gradient `dout` of the output.
+/// Adds the gradient of `v`, given the gradient `dout` of the output.
 pub(crate) fn mean_attention_bwd(
     dout: &Tensor,
     &AttentionCall { v, documents, .. }: &AttentionCall<'_>,
@@ -26,7 +26,7 @@ pub(crate) fn mean_attention_bwd(
     Ok(())
 }
 
-/// Calls `visit` with the index of an output, that of a value it is a mean of, and the weight.
+/// Calls `visit` with the index of an output, the index of a value in its mean, and the weight.
 fn for_each_pair(
     q: &Tensor,
     v: &Tensor,

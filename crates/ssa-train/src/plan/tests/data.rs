@@ -10,7 +10,7 @@ use tempfile::{TempDir, tempdir};
 
 use super::*;
 
-/// Writes a corpus of byte tokens: documents of one letter, `count` of them, a shard of every 20.
+/// Writes a corpus of byte tokens: `count` documents of one letter, 20 per shard.
 fn corpus(directory: &Path, letter: u8, count: usize) {
     fs::create_dir_all(directory).unwrap();
     for (shard, start) in (0..count).step_by(20).enumerate() {
@@ -168,7 +168,7 @@ fn text_is_data_too() {
 #[test]
 fn the_order_on_disk_does_not_count() {
     let [first, second] = [corpora(), tempdir().unwrap()];
-    // The same files, made in another order.
+    // The same files, created in a different order.
     fs::create_dir(second.path().join("a")).unwrap();
     let mut files: Vec<_> = fs::read_dir(first.path().join("a"))
         .unwrap()
@@ -293,7 +293,7 @@ fn a_corpus_without_a_tokenizer_needs_one_named() {
     let path = directory.path().join("a");
     let message = plan_of(&format!("corpora = [\"{}\"]", path.display())).unwrap_err().to_string();
     assert!(
-        message.starts_with(&format!("{}: the corpus does not come with", path.display())),
+        message.starts_with(&format!("{}: the corpus has no tokenizer", path.display())),
         "{message}"
     );
     assert!(message.contains("data.tokenizer"), "{message}");
@@ -305,7 +305,7 @@ fn text_and_corpora_are_not_mixed() {
         .unwrap_err()
         .to_string();
     assert!(
-        message.starts_with("`data.corpora` is given together with data.paths, expected one"),
+        message.starts_with("`data.corpora` is given together with data.paths, expected only one"),
         "{message}"
     );
     let message =

@@ -93,17 +93,19 @@ fn impossible_values_say_what_would_work() {
         ),
         (
             &["objective.selection=reference", "model.block_counts=17"],
-            "`model.block_counts` is 17, expected at most block_size (16) with objective.selection = \
-             \"reference\"\nhint: change it, or set objective.selection = \"exact\"",
+            "`model.block_counts` is 17, expected at most block_size (16) with objective.selection \
+             = \"reference\"\nhint: change it, or set objective.selection = \"exact\"",
         ),
         (
             &["objective.selection=reference"],
             "`evaluation.budgets` is 16x32, expected block_counts at most block_size (16) with \
-             objective.selection = \"reference\"\nhint: change it, or set objective.selection = \"exact\"",
+             objective.selection = \"reference\"\nhint: change it, or set objective.selection = \
+             \"exact\"",
         ),
         (
             &["objective.selection=reference", "model.block_size=12"],
-            "`model.block_size` is 12, expected a power of two of at least 2 with objective.selection",
+            "`model.block_size` is 12, expected a power of two of at least 2 with \
+             objective.selection",
         ),
         (
             &["objective.selection=reference", "model.block_counts=3"],
@@ -144,21 +146,21 @@ fn impossible_values_say_what_would_work() {
         ),
         (
             &["data.held_out_fraction=0"],
-            "`data.held_out_fraction` is 0, expected a share between 0 and 1",
+            "`data.held_out_fraction` is 0, expected a fraction between 0 and 1",
         ),
         (
             &["data.held_out_fraction=1"],
-            "`data.held_out_fraction` is 1, expected a share between 0 and 1",
+            "`data.held_out_fraction` is 1, expected a fraction between 0 and 1",
         ),
-        (&["objective.alpha=-1"], "`objective.alpha` is -1, expected a number of 0 or more"),
+        (&["objective.alpha=-1"], "`objective.alpha` is -1, expected a non-negative number"),
         (&["objective.alpha=1e39"], "`objective.alpha` is 1000"),
         (
             &["objective.full_ratio=1.1"],
-            "`objective.full_ratio` is 1.1, expected a share from 0 to 1",
+            "`objective.full_ratio` is 1.1, expected a fraction from 0 to 1",
         ),
         (
             &["objective.full_ratio=-0.1"],
-            "`objective.full_ratio` is -0.1, expected a share from 0 to 1",
+            "`objective.full_ratio` is -0.1, expected a fraction from 0 to 1",
         ),
         (&["training.steps=0"], "`training.steps` is 0, expected at least 1"),
         (&["training.batch_size=0"], "`training.batch_size` is 0, expected at least 1"),
@@ -184,16 +186,17 @@ fn impossible_values_say_what_would_work() {
         ),
         (
             &["optimizer.min_learning_rate=1"],
-            "`optimizer.min_learning_rate` is 1, expected a number from 0 to optimizer.learning_rate (0.001)",
+            "`optimizer.min_learning_rate` is 1, expected a number from 0 to \
+             optimizer.learning_rate (0.001)",
         ),
         (
             &["optimizer.warmup_steps=201"],
-            "`optimizer.warmup_steps` is 201, expected at most training.steps (200)\nhint: warm up for \
-             fewer steps, or train longer",
+            "`optimizer.warmup_steps` is 201, expected at most training.steps (200)\nhint: warm up \
+             for fewer steps, or train longer",
         ),
         (
             &["optimizer.warmup_fraction=2"],
-            "`optimizer.warmup_fraction` is 2, expected a share from 0 to 1",
+            "`optimizer.warmup_fraction` is 2, expected a fraction from 0 to 1",
         ),
         (
             &["optimizer.beta1=1"],
@@ -206,7 +209,7 @@ fn impossible_values_say_what_would_work() {
         (&["optimizer.eps=0"], "`optimizer.eps` is 0, expected a positive number"),
         (
             &["optimizer.weight_decay=-1"],
-            "`optimizer.weight_decay` is -1, expected a number of 0 or more",
+            "`optimizer.weight_decay` is -1, expected a non-negative number",
         ),
         (
             &["optimizer.max_grad_norm=0"],
@@ -214,9 +217,9 @@ fn impossible_values_say_what_would_work() {
         ),
         (
             &["evaluation.budgets=[\"16x4\", \"16x4\"]"],
-            "`evaluation.budgets` is 16x4 twice, expected every budget once",
+            "`evaluation.budgets` is 16x4 twice, expected each budget once",
         ),
-        (&["objective.z_loss=-1"], "`objective.z_loss` is -1, expected a number of 0 or more"),
+        (&["objective.z_loss=-1"], "`objective.z_loss` is -1, expected a non-negative number"),
         (
             &["training.batch_size_start=9", "training.batch_ramp_steps=4"],
             "`training.batch_size_start` is 9, expected a number from 1 to training.batch_size (8)",
@@ -248,11 +251,12 @@ fn impossible_values_say_what_would_work() {
                 "optimizer.warmup_steps=20",
                 "optimizer.decay_fraction=0.95",
             ],
-            "`optimizer.decay_fraction` is 0.95, expected a share of the 180 steps after the warm-up",
+            "`optimizer.decay_fraction` is 0.95, expected a fraction of at most the 180 steps \
+             after the warm-up",
         ),
         (
             &["optimizer.decay_fraction=2"],
-            "`optimizer.decay_fraction` is 2, expected a share from 0 to 1",
+            "`optimizer.decay_fraction` is 2, expected a fraction from 0 to 1",
         ),
         (&["monitoring.probe_tokens=0"], "`monitoring.probe_tokens` is 0, expected at least 1"),
         (
@@ -265,7 +269,8 @@ fn impossible_values_say_what_would_work() {
         ),
         (
             &["model.vocab_size=256"],
-            "`model.vocab_size` is 256, expected at least 257, the vocabulary of the tokenizer of the data\nhint: prepare",
+            "`model.vocab_size` is 256, expected at least 257, the vocabulary of the tokenizer of \
+             the data\nhint: prepare",
         ),
         (&["evaluation.tokens=0"], "`evaluation.tokens` is 0, expected at least 1"),
         (&["evaluation.batch_size=0"], "`evaluation.batch_size` is 0, expected at least 1"),
@@ -306,7 +311,7 @@ fn the_best_weights_are_judged_by_what_the_method_is_for() {
 }
 
 #[test]
-fn the_share_of_full_streams_follows_from_the_draw() {
+fn the_full_stream_fraction_follows_from_the_draw() {
     let share = |overrides: &[&str], steps| plan(overrides).unwrap().full_stream_fraction(steps);
     assert_eq!(share(&["objective.method=full"], 0..9), 1.0);
     assert_eq!(share(&["objective.method=moba"], 0..9), 0.0);

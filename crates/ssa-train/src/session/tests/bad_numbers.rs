@@ -3,7 +3,7 @@
 use super::*;
 
 #[test]
-fn bad_rows_are_passed_over_and_counted() {
+fn bad_rows_are_skipped_and_counted() {
     let directory = tempdir().unwrap();
     let plan = run_plan(&[]);
     let path = directory.path().join("run");
@@ -19,11 +19,11 @@ fn bad_rows_are_passed_over_and_counted() {
         [1, 2, 3, 4, 5, 6, 7, 8]
     );
     assert_eq!(events(&run), ["started", "skipped 4", "skipped 4", "trained 8"]);
-    // Two steps of four rows were read without effect.
+    // Two steps of four rows had no effect.
     assert_eq!(run.checkpoints().newest().unwrap().unwrap().state().rows_read, 40);
     drop(run);
 
-    // The same in two parts, cut between the bad steps.
+    // The same run in two parts, split between the bad steps.
     let parts = directory.path().join("parts");
     let (run, trainer) = begin(&parts, &plan, &[4, 5]);
     let mut session = Session::new(&run, trainer).unwrap();
@@ -38,7 +38,7 @@ fn bad_rows_are_passed_over_and_counted() {
 }
 
 #[test]
-fn too_many_in_a_row_go_back_to_the_checkpoint() {
+fn too_many_in_a_row_roll_back_to_the_checkpoint() {
     let directory = tempdir().unwrap();
     let plan = run_plan(&[]);
     let path = directory.path().join("run");
@@ -78,7 +78,7 @@ fn weights_that_went_bad_are_replaced() {
 }
 
 #[test]
-fn a_run_stops_with_a_diagnosis_if_going_back_does_not_help() {
+fn a_run_stops_with_a_diagnosis_if_rolling_back_does_not_help() {
     let directory = tempdir().unwrap();
     let plan = run_plan(&[]);
     let path = directory.path().join("run");
@@ -108,7 +108,7 @@ fn the_diagnosis_names_the_first_bad_layer() {
     let plan = run_plan(&["training.max_bad_steps=1"]);
     let (run, mut trainer) = begin(&directory.path().join("run"), &plan, &[]);
     trainer.model.parameters_mut().embed_tokens.as_mut_slice().unwrap().fill(0.5);
-    // Finite as a weight, but not once it is multiplied.
+    // Finite as a weight, but the product overflows.
     let norm = &mut trainer.model.parameters_mut().layers[1].input_layernorm;
     norm.as_mut_slice().unwrap().fill(f32::MAX);
     let mut session = Session::new(&run, trainer).unwrap();

@@ -4,14 +4,14 @@ use std::fs;
 use std::path::Path;
 use std::sync::atomic::Ordering;
 
-use ssa_data::{ByteTokenizer, PackOptions, PackedRows, Packing, Remainder, RowPlace, pack};
+use ssa_data::{ByteTokenizer, PackOptions, PackedRows, Packing, Remainder, RowId, pack};
 use tempfile::tempdir;
 
 use super::*;
 use crate::trainer::tests::plan;
 use crate::{Existing, TrainConfig, TrainPlan, initial_model};
 
-/// Eight steps, of which 2, 4, 6 and 8 are saved.
+/// Eight steps, with checkpoints at 2, 4, 6 and 8.
 const RUN: [&str; 4] = [
     "training.steps=8",
     "training.micro_batch_size=2",
@@ -26,8 +26,8 @@ fn run_plan(more: &[&str]) -> TrainPlan {
     plan(&[&RUN[..], more].concat())
 }
 
-/// 60 rows of one document each. Those of `bad_steps`, counted from 1 in a run without bad steps,
-/// hold poison.
+/// 60 rows of one document each. The rows of `bad_steps`, counted from 1 in a run without bad
+/// steps, contain the bad byte.
 fn rows(plan: &TrainPlan, bad_steps: &[usize]) -> PackedRows {
     let clean = pack_rows(plan, &[]);
     let mut trainer =
@@ -35,14 +35,13 @@ fn rows(plan: &TrainPlan, bad_steps: &[usize]) -> PackedRows {
     let mut bad = Vec::new();
     for step in bad_steps {
         trainer.cursor = (step - 1) as u64 * plan.batches().micro_batches(0) as u64;
-        let document =
-            |place: RowPlace| clean.row(place.row).unwrap().ids()[0] as usize - usize::from(b'a');
+        let document = |id: RowId| clean.row(id.row).unwrap().ids()[0] as usize - usize::from(b'a');
         bad.extend(trainer.next_rows().into_iter().map(document));
     }
     pack_rows(plan, &bad)
 }
 
-/// The first byte of each document tells its number.
+/// The first byte of each document is its number.
 fn pack_rows(plan: &TrainPlan, bad: &[usize]) -> PackedRows {
     let length = plan.sequence_length();
     let document = |number: usize| {
@@ -123,7 +122,7 @@ fn last_checkpoint(path: &Path) -> Vec<Vec<u8>> {
 }
 
 /// A run without interruption; returns its last checkpoint and metrics.
-fn straight(
+fn uninterrupted(
     path: &Path,
     plan: &TrainPlan,
     bad_steps: &[usize],
@@ -136,10 +135,10 @@ fn straight(
 }
 
 #[test]
-fn interrupted_and_killed_runs_end_like_straight_ones() {
+fn interrupted_and_killed_runs_end_like_uninterrupted_ones() {
     let directory = tempdir().unwrap();
     let plan = run_plan(&[]);
-    let expected = straight(&directory.path().join("straight"), &plan, &[]);
+    let expected = uninterrupted(&directory.path().join("uninterrupted"), &plan, &[]);
     for interrupted in [true, false] {
         let path = directory.path().join(interrupted.to_string());
         let (run, trainer) = begin(&path, &plan, &[]);
@@ -170,11 +169,11 @@ fn interrupted_and_killed_runs_end_like_straight_ones() {
 }
 
 #[test]
-fn a_step_that_is_given_up_leaves_no_trace() {
+fn an_abandoned_step_leaves_no_trace() {
     let directory = tempdir().unwrap();
     let plan = run_plan(&[]);
     assert!(plan.batches().micro_batches(0) > 1);
-    let expected = straight(&directory.path().join("straight"), &plan, &[]);
+    let expected = uninterrupted(&directory.path().join("uninterrupted"), &plan, &[]);
     let path = directory.path().join("run");
     let (run, trainer) = begin(&path, &plan, &[]);
     let mut session = Session::new(&run, trainer).unwrap();
@@ -201,7 +200,7 @@ fn time_saves_too() {
         "checkpoint.every_minutes=1e-9",
         "checkpoint.keep_last=9",
     ]);
-    straight(directory.path().join("run").as_path(), &plan, &[]);
+    uninterrupted(directory.path().join("run").as_path(), &plan, &[]);
     let checkpoints = crate::Checkpoints::of_run(&directory.path().join("run"));
     assert_eq!(checkpoints.steps().unwrap(), [1, 2, 3, 4, 5, 6, 7, 8]);
 }
@@ -230,7 +229,7 @@ fn a_changed_configuration_is_refused_unless_allowed() {
     assert_eq!(run.config().unwrap(), *plan.config());
     check(&["training.steps", "optimizer.beta1"]).unwrap();
     assert_eq!(run.config().unwrap(), *changed.config());
-    // From now on that is its configuration, although the checkpoint is older.
+    // This is now its configuration, although the checkpoint is older.
     check(&[]).unwrap();
     let story = [
         "started",
@@ -241,12 +240,12 @@ fn a_changed_configuration_is_refused_unless_allowed() {
 }
 
 #[test]
-fn a_checkpoint_of_another_run_or_text_is_noticed() {
+fn a_checkpoint_of_another_run_or_text_is_detected() {
     let directory = tempdir().unwrap();
     let plan = run_plan(&[]);
     let other = run_plan(&["objective.alpha=3"]);
     let [ours, theirs] = ["ours", "theirs"].map(|name| directory.path().join(name));
-    straight(&theirs, &other, &[]);
+    uninterrupted(&theirs, &other, &[]);
     let (run, trainer) = begin(&ours, &plan, &[]);
     let mut session = Session::new(&run, trainer).unwrap();
     steps(&mut session, 3);
@@ -268,7 +267,7 @@ fn a_checkpoint_of_another_run_or_text_is_noticed() {
 }
 
 #[test]
-fn a_run_may_go_on_with_batches_of_another_size() {
+fn a_run_may_continue_with_a_different_batch_size() {
     let directory = tempdir().unwrap();
     let path = directory.path().join("run");
     let (run, trainer) = begin(&path, &run_plan(&[]), &[]);

@@ -15,7 +15,7 @@ pub(super) fn forward(
 ) -> f64 {
     match kind {
         AlignmentKind::SmoothL1 => sum(full, sparse, valid, width, |d| {
-            // d² / 2 for |d| < 1 and |d| - 1/2 beyond, without a branch.
+            // d² / 2 for |d| < 1, else |d| - 1/2, without a branch.
             let clamped = d.abs().min(1.0);
             clamped * (d.abs() - 0.5 * clamped)
         }),

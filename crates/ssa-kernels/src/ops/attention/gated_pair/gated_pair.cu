@@ -23,7 +23,7 @@ DEVICE float distance(float d) {
 #if MSE
     return d * d;
 #else
-    // d^2 / 2 for |d| < 1 and |d| - 1/2 beyond, without a branch.
+    // d^2 / 2 for |d| < 1, else |d| - 1/2, without a branch.
     const float size = fabsf(d), clamped = fminf(size, 1.0f);
     return clamped * (size - 0.5f * clamped);
 #endif
@@ -87,7 +87,8 @@ gated_pair_bwd(const GatedPairBwd p) {
                 for (int e = 0; e < VEC; ++e) {
                     const float difference = f[e] - s[e], through = d[e] * g;
                     const float pull = counts ? slope(GATED ? g * difference : difference) : 0.0f;
-                    const float full_term = p.full_scale * pull, sparse_term = p.sparse_scale * pull;
+                    const float full_term = p.full_scale * pull;
+                    const float sparse_term = p.sparse_scale * pull;
                     gate_sum = fmaf(d[e], p.takes_sparse ? s[e] : f[e], gate_sum);
                     if (GATED) gate_sum += full_term * f[e] + sparse_term * s[e];
                     const float to_bare = GATED ? g : 1.0f;

@@ -3,17 +3,22 @@
 //
 // A product sums over its inner dimension in any order, so which element of a row sits in which
 // inner column is free as long as both operands agree. Here lane (g = lane / 4, c = lane % 4) holds
-// of its row the 16 bytes number c, c + 4, ...: whole vectors, and 64 contiguous bytes of a row by
-// 4 lanes. With w for a register and `first(w, c)` for its elements: operand a: rows g and g + 8,
-// inner dimension along the row {x[0][2s], x[1][2s], x[0][2s+1], x[1][2s+1]} at step s operand b:
-// column g is row g, inner dimension along the row {x[r][2s], x[r][2s+1]}, r = which 8 rows operand
-// b': inner dimension is the 16 rows, columns along them: the 8x8 transposes of x[0][w] and x[1][w]
-// accumulator of a product with b': tile w holds elements first(w, c), + 1 of rows g and g + 8, so
-// results leave as they came, in whole vectors.
+// the vectors c, c + 4, ... of 16 bytes of its row, so that 4 lanes load 64 contiguous bytes. With
+// w for a register and `first(w, c)` for its elements:
+//
+//   operand a    rows g and g + 8, inner dimension along the row, at step s:
+//                {x[0][2s], x[1][2s], x[0][2s+1], x[1][2s+1]}
+//   operand b    column g is row g, inner dimension along the row: {x[r][2s], x[r][2s+1]}, where r
+//                selects 8 of the 16 rows
+//   operand b'   inner dimension is the 16 rows, columns along them: the 8x8 transposes of x[0][w]
+//                and x[1][w]
+//
+// In the accumulator of a product with b', tile w holds the elements first(w, c) and + 1 of the
+// rows g and g + 8, so results are stored in the same whole vectors.
 #pragma once
 #include "mma.cuh"
 
-// WORDS registers loaded at once.
+// The type of a load of WORDS registers.
 template <int WORDS> struct Vector;
 template <> struct Vector<4> {
     typedef uint4 Type;
@@ -26,7 +31,7 @@ template <int D> struct Row {
     static_assert(D % 16 == 0, "rows are multiples of 16 elements");
     // Registers a row takes in each of its 4 lanes.
     static constexpr int WORDS = D / 8;
-    // Registers loaded at once: 16 bytes where the row allows.
+    // Registers of a load: 16 bytes where the row allows.
     static constexpr int VECTOR = D % 32 == 0 ? 4 : 2;
 
     // First of the two elements in register w of lane c.
@@ -34,17 +39,7 @@ template <int D> struct Row {
 
     // The row is not written while the kernel runs.
     DEVICE void load(u32 (&x)[WORDS], const bf16* row, int c) {
-#pragma unroll
-        for (int w = 0; w < WORDS; w += VECTOR) {
-            const bf16* p = row + first(w, c);
-            if constexpr (VECTOR == 4) {
-                const uint4 raw = __ldg(reinterpret_cast<const uint4*>(p));
-                x[w] = raw.x, x[w + 1] = raw.y, x[w + 2] = raw.z, x[w + 3] = raw.w;
-            } else {
-                const uint2 raw = __ldg(reinterpret_cast<const uint2*>(p));
-                x[w] = raw.x, x[w + 1] = raw.y;
-            }
-        }
+        load_vectors<0>(x, reinterpret_cast<const LaneVector*>(row) + c);
     }
 
     // As load, for rows of 64 elements or a multiple: odd rows load their vectors pairwise in the
@@ -56,14 +51,8 @@ template <int D> struct Row {
             load(x, row, c);
         } else {
             const bool odd = threadIdx.x & 4;
-#pragma unroll
-            for (int w = 0; w < WORDS; w += 8) {
-                const bf16* p = row + first(w, c);
-                const uint4 a = __ldg(reinterpret_cast<const uint4*>(p + (odd ? 32 : 0)));
-                const uint4 b = __ldg(reinterpret_cast<const uint4*>(p + (odd ? 0 : 32)));
-                x[w] = odd ? b.x : a.x, x[w + 1] = odd ? b.y : a.y, x[w + 2] = odd ? b.z : a.z, x[w + 3] = odd ? b.w : a.w;
-                x[w + 4] = odd ? a.x : b.x, x[w + 5] = odd ? a.y : b.y, x[w + 6] = odd ? a.z : b.z, x[w + 7] = odd ? a.w : b.w;
-            }
+            const LaneVector* vectors = reinterpret_cast<const LaneVector*>(row) + c;
+            load_pairs<0>(x, vectors + (odd ? 4 : 0), vectors + (odd ? 0 : 4), odd);
         }
     }
 
@@ -75,13 +64,44 @@ template <int D> struct Row {
             u32 words[4];
             u32* p = reinterpret_cast<u32*>(row + first(w, c));
 #pragma unroll
-            for (int i = 0; i < VECTOR; ++i) words[i] = accumulate_bf16(p + i, x[w + i][0], x[w + i][1], add);
+            for (int i = 0; i < VECTOR; ++i)
+                words[i] = accumulate_bf16(p + i, x[w + i][0], x[w + i][1], add);
             if constexpr (VECTOR == 4) {
                 *reinterpret_cast<uint4*>(p) = make_uint4(words[0], words[1], words[2], words[3]);
             } else {
                 *reinterpret_cast<uint2*>(p) = make_uint2(words[0], words[1]);
             }
         }
+    }
+
+private:
+    using LaneVector = typename Vector<VECTOR>::Type;
+
+    // The vectors of a lane are every fourth from `vectors` on.
+    template <int W> DEVICE void load_vectors(u32 (&x)[WORDS], const LaneVector* vectors) {
+        if constexpr (W < WORDS) {
+            unpack<W>(x, load_read_only<W / VECTOR * 4>(vectors));
+            load_vectors<W + VECTOR>(x, vectors);
+        }
+    }
+    template <int W>
+    DEVICE void load_pairs(u32 (&x)[WORDS], const uint4* left, const uint4* right, bool odd) {
+        if constexpr (W < WORDS) {
+            const uint4 a = load_read_only<W>(left), b = load_read_only<W>(right);
+            unpack<W>(x, select(odd, b, a));
+            unpack<W + 4>(x, select(odd, a, b));
+            load_pairs<W + 8>(x, left, right, odd);
+        }
+    }
+    template <int W> DEVICE void unpack(u32 (&x)[WORDS], const uint2& v) {
+        x[W] = v.x, x[W + 1] = v.y;
+    }
+    template <int W> DEVICE void unpack(u32 (&x)[WORDS], const uint4& v) {
+        x[W] = v.x, x[W + 1] = v.y, x[W + 2] = v.z, x[W + 3] = v.w;
+    }
+    DEVICE uint4 select(bool first, const uint4& a, const uint4& b) {
+        return make_uint4(first ? a.x : b.x, first ? a.y : b.y, first ? a.z : b.z,
+                          first ? a.w : b.w);
     }
 };
 
@@ -121,8 +141,9 @@ DEVICE void mma_transposed(float (&d)[WORDS][4], const u32 (&p)[4], const u32 (&
 // this lane from the slice on. One that is not the whole is loaded again, since registers have no
 // run-time index.
 template <int COLUMNS, int WORDS>
-DEVICE void mma_transposed_slice(float (&d)[Row<COLUMNS>::WORDS][4], const u32 (&p)[4], const u32 (&x)[2][WORDS],
-                                 const bf16* row, const bf16* row_below, int c) {
+DEVICE void mma_transposed_slice(float (&d)[Row<COLUMNS>::WORDS][4], const u32 (&p)[4],
+                                 const u32 (&x)[2][WORDS], const bf16* row,
+                                 const bf16* row_below, int c) {
     if constexpr (Row<COLUMNS>::WORDS == WORDS) {
         mma_transposed(d, p, x);
     } else {
@@ -134,7 +155,8 @@ DEVICE void mma_transposed_slice(float (&d)[Row<COLUMNS>::WORDS][4], const u32 (
 }
 
 // Row g + 8 half of an accumulator, times `factor`, as Row::store takes it.
-template <int WORDS> DEVICE void scaled_row(float (&row)[WORDS][2], const float (&x)[WORDS][4], int half, float factor) {
+template <int WORDS>
+DEVICE void scaled_row(float (&row)[WORDS][2], const float (&x)[WORDS][4], int half, float factor) {
 #pragma unroll
     for (int w = 0; w < WORDS; ++w) {
         row[w][0] = x[w][2 * half] * factor;

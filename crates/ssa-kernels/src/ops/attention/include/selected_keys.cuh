@@ -52,12 +52,13 @@ struct SelectedKeys {
                                const int* document_start, int slots, int kv_heads)
         : row_stride(i64(kv_heads) * HEAD_DIM), g(tile.g), c(tile.c) {
         indices = all_indices + (i64(tile.token) * kv_heads + tile.kv_head) * slots;
-        start = document_start[tile.token];
+        start = load_read_only(document_start + tile.token);
         position = tile.token - start;
         int used = 0;
         for (int first = 0; first < slots; first += WARP) {
             const int slot = first + threadIdx.x % WARP;
-            used += __popc(__ballot_sync(ALL_LANES, slot < slots && indices[slot] >= 0));
+            const bool is_used = slot < slots && load_read_only(indices + slot) >= 0;
+            used += __popc(__ballot_sync(ALL_LANES, is_used));
         }
         visible = (used - 1) * BLOCK_SIZE + position % BLOCK_SIZE + 1;
         steps = (visible + 15) / 16;
@@ -66,11 +67,12 @@ struct SelectedKeys {
     // itself.
     DEVICE_MEMBER void rows(i64 (&at)[2], int step) const {
         int block = 0;
-        if constexpr (BLOCK_SIZE % 16 == 0) block = indices[step * 16 / BLOCK_SIZE];
+        if constexpr (BLOCK_SIZE % 16 == 0)
+            block = load_read_only(indices + step * 16 / BLOCK_SIZE);
 #pragma unroll
         for (int r = 0; r < 2; ++r) {
             const int key = min(16 * step + g + 8 * r, visible - 1);
-            if constexpr (BLOCK_SIZE % 16 != 0) block = indices[key / BLOCK_SIZE];
+            if constexpr (BLOCK_SIZE % 16 != 0) block = load_read_only(indices + key / BLOCK_SIZE);
             at[r] = start + i64(block) * BLOCK_SIZE + key % BLOCK_SIZE;
         }
     }

@@ -1,11 +1,11 @@
 // Block means and their gradient. x and dx [N, WIDTH] bf16 with WIDTH = H * D, pooled and dpooled
 // [C, WIDTH] bf16, or f32 for selection: it ranks blocks by their means, and rounding those to bf16
-// would move a score by 2^-9 of its size, more than the distance of many neighbouring ranks. They
+// would move a score by 2^-9 of its size, more than the distance of many neighboring ranks. They
 // are 1 / block_size of the bytes read.
 //
 // Forward: a block of threads owns one block of tokens and COLUMNS vectors, one a thread, and takes
-// ROWS rows at a time; the sums of the rows are added in order. Bytes: x once. `block_start` [C + 1]
-// is the first token of every block. A vector is ROW_VEC elements.
+// ROWS rows at a time; the sums of the rows are added in order. Bytes: x once. `block_start`
+// [C + 1] is the first token of every block. A vector is ROW_VEC elements.
 #include "common.cuh"
 #include "params.cuh"
 
@@ -60,10 +60,11 @@ mean_pool_bwd(const MeanPoolBwd p) {
     const i64 item = i64(blockIdx.x) * THREADS + threadIdx.x, block = item / VECTORS;
     const int column = int(item % VECTORS) * VEC;
     if (block >= p.blocks) return;
-    const int start = p.block_start[block], end = p.block_start[block + 1];
+    const int start = load_read_only(p.block_start + block);
+    const int end = load_read_only<1>(p.block_start + block);
     const float mean = 1.0f / float(end - start);
     float row[VEC];
-    load_vec<VEC>(row, p.dpooled + block * WIDTH + column);
+    load_vec_read_only<VEC>(row, p.dpooled + block * WIDTH + column);
 #pragma unroll
     for (int i = 0; i < VEC; ++i) row[i] *= mean;
     for (int token = start; token < end; ++token) {

@@ -1,16 +1,17 @@
 // Block selection. q [N, HQ, D] bf16, k_pooled [C, H, D] f32 (or bf16), indices [N, H, slots].
 //
-//     s_hc = scale q_h . k_c,  lse_h over complete blocks c < (t+1)/b,  I_c = sum_h exp(s_hc - lse_h) for c < t/b
-//     selected: t/b and the slots - 1 others with the largest I, of equal ones the lower
+//     s_hc = scale q_h . k_c,  lse_h over complete blocks c < (t+1)/b
+//     I_c = sum_h exp(s_hc - lse_h) for c < t/b
+//     selected: t/b and the slots - 1 others with the largest I; ties go to the lower block
 //
-// A block of 8 warps owns a tile of tokens (TILE, fewer where importances are long) and one key/value
-// head.
+// A block of 8 warps owns a tile of tokens (TILE, fewer where importances are long) and one
+// key/value head.
 //
 // Scores are computed transposed, 16 blocks as rows by 8 heads as columns, so that the sum over
-// heads is a sum over a lane's own accumulators and two shuffles. The warps share the blocks of
-// TOKENS tokens in turn, sets of 16 dealt round, and keep all their scores in registers: up to
+// heads is a sum over a lane's own accumulators and two shuffles. The warps divide the blocks of
+// TOKENS tokens among them, sets of 16 in turn, and keep all their scores in registers: up to
 // CHUNK = 512 blocks (T 8192 at 16) every score is computed once, for maximum, sum and importance
-// (ONE_PASS). Beyond, a first pass finds maximum and sum and a second computes the scores again.
+// (ONE_PASS). With more, a first pass finds maximum and sum and a second computes the scores again.
 // Neither ever leaves the chip; importances wait in shared memory until all tokens of the tile
 // have theirs, then each warp ranks those of one token.
 //
@@ -27,14 +28,14 @@
 // lower blocks are taken. The `reference` rule ranks the blocks of earlier chunks and those of the
 // last one alone first (see the README), then the survivors.
 //
-// Where a document has more blocks than shared memory holds importances for, they lie in device
+// Where a document has more blocks than shared memory holds importances for, these are in device
 // memory, one tile for each block of the grid, which then is bounded and takes tile after tile.
 #include "rows.cuh"
 #include "params.cuh"
 
 // Given as macros: HEAD_DIM; GROUP; REFERENCE_RULE; ONE_PASS (every document has at most CHUNK
-// blocks); HEAD_SETS, sets of 8 columns of heads that are taken at a time; SETS, sets of 16 blocks
-// of a warp.
+// blocks); HEAD_SETS, sets of 8 columns of heads that are processed together; SETS, sets of 16
+// blocks of a warp.
 
 constexpr int THREADS = WARPS * WARP;
 constexpr int HEADS = 8 * HEAD_SETS;
@@ -51,7 +52,7 @@ constexpr int CACHED = 16;
 
 typedef float Scores[TOKENS][SETS][HEAD_SETS][4];
 
-// What a lane loads of a row of queries at once, in shared memory as operand b: column g is a head.
+// One load of a lane from a row of queries, in shared memory as operand b: column g is a head.
 // One for every token of a tile, set of heads, vector of a row and lane.
 typedef Vector<VECTOR>::Type QueryVector;
 constexpr int VECTORS = WORDS / VECTOR;
@@ -71,14 +72,16 @@ struct Means {
 };
 
 // Stages the queries of a tile and HEADS heads; `sign` flips their signs.
-DEVICE void stage_queries(QueryVector* staged, const bf16* q, int first_token, int tokens, i64 token_rows, i64 first_row,
-                          int first_head, u32 sign) {
+DEVICE void stage_queries(QueryVector* staged, const bf16* q, int first_token, int tokens,
+                          i64 token_rows, i64 first_row, int first_head, u32 sign) {
     const int lane = threadIdx.x % WARP;
     for (int item = threadIdx.x / WARP; item < tokens * HEAD_SETS * VECTORS; item += WARPS) {
-        const int vector = item % VECTORS, set = item / VECTORS % HEAD_SETS, token = item / (VECTORS * HEAD_SETS);
-        const i64 row = (first_token + token) * token_rows + first_row + min(first_head + 8 * set + lane / 4, GROUP - 1);
+        const int vector = item % VECTORS, set = item / VECTORS % HEAD_SETS;
+        const int token = item / (VECTORS * HEAD_SETS);
+        const int head = min(first_head + 8 * set + lane / 4, GROUP - 1);
+        const i64 row = (first_token + token) * token_rows + first_row + head;
         const bf16* from = q + row * HEAD_DIM + Row<HEAD_DIM>::first(vector * VECTOR, lane % 4);
-        QueryVector x = __ldg(reinterpret_cast<const QueryVector*>(from));
+        QueryVector x = load_read_only(reinterpret_cast<const QueryVector*>(from));
         u32 (&words)[VECTOR] = reinterpret_cast<u32 (&)[VECTOR]>(x);
 #pragma unroll
         for (int i = 0; i < VECTOR; ++i) words[i] ^= sign;
@@ -87,21 +90,26 @@ DEVICE void stage_queries(QueryVector* staged, const bf16* q, int first_token, i
 }
 
 // First of the 16 blocks that are set `set` of this warp in a chunk.
-DEVICE int first_block_of(int chunk, int set) { return chunk * CHUNK + (set * WARPS + int(threadIdx.x) / WARP) * 16; }
+DEVICE int first_block_of(int chunk, int set) {
+    return chunk * CHUNK + (set * WARPS + int(threadIdx.x) / WARP) * 16;
+}
 
 // Volatile, since all sets need the same queries, and the compiler would keep them in the registers
 // that the scores need.
 template <int COUNT> DEVICE void load_again(u32 (&x)[COUNT], const void* shared) {
+    const u32 address = shared_address(shared);
     if constexpr (COUNT == 4) {
         asm volatile("ld.volatile.shared.v4.u32 {%0,%1,%2,%3}, [%4];"
-                     : "=r"(x[0]), "=r"(x[1]), "=r"(x[2]), "=r"(x[3]) : "r"(shared_address(shared)));
+                     : "=r"(x[0]), "=r"(x[1]), "=r"(x[2]), "=r"(x[3]) : "r"(address));
     } else {
-        asm volatile("ld.volatile.shared.v2.u32 {%0,%1}, [%2];" : "=r"(x[0]), "=r"(x[1]) : "r"(shared_address(shared)));
+        asm volatile("ld.volatile.shared.v2.u32 {%0,%1}, [%2];"
+                     : "=r"(x[0]), "=r"(x[1]) : "r"(address));
     }
 }
 
 // d += x q for the rows g and g + 8 of a set, all columns and the words of one vector.
-DEVICE void add_products(Scores& s, int m, const Group& group, const bf16* row, int stride, int vector) {
+DEVICE void add_products(Scores& s, int m, const Group& group, const bf16* row, int stride,
+                         int vector) {
     u32 x[2][2][VECTOR];
 #pragma unroll
     for (int part = 0; part < 2; ++part) {
@@ -113,13 +121,15 @@ DEVICE void add_products(Scores& s, int m, const Group& group, const bf16* row, 
 #pragma unroll
         for (int n = 0; n < HEAD_SETS; ++n) {
             u32 q[VECTOR];
-            load_again(q, group.queries + t * TOKEN_VECTORS + (n * VECTORS + vector) * WARP + threadIdx.x % WARP);
+            const int at = (n * VECTORS + vector) * WARP + threadIdx.x % WARP;
+            load_again(q, group.queries + t * TOKEN_VECTORS + at);
 #pragma unroll
             for (int i = 0; i < VECTOR; i += 2) {
                 const u32 right[2] = {q[i], q[i + 1]};
 #pragma unroll
                 for (int part = 0; part < 2; ++part) {
-                    const u32 left[4] = {x[part][0][i], x[part][1][i], x[part][0][i + 1], x[part][1][i + 1]};
+                    const u32 (&rows)[2][VECTOR] = x[part];
+                    const u32 left[4] = {rows[0][i], rows[1][i], rows[0][i + 1], rows[1][i + 1]};
                     mma(s[t][m][n], left, right);
                 }
             }
@@ -181,7 +191,8 @@ template <bool MAXIMUM> DEVICE void reduce_columns(Columns& columns, float* shar
 #pragma unroll
         for (int j = 0; j < half; ++j) {
             const float kept = held > 1 && upper ? x[j + half] : x[j];
-            const float other = __shfl_xor_sync(ALL_LANES, held > 1 && !upper ? x[j + half] : x[j], offset);
+            const float given = held > 1 && !upper ? x[j + half] : x[j];
+            const float other = __shfl_xor_sync(ALL_LANES, given, offset);
             x[j] = MAXIMUM ? fmaxf(kept, other) : kept + other;
         }
         held = half;
@@ -195,7 +206,8 @@ template <bool MAXIMUM> DEVICE void reduce_columns(Columns& columns, float* shar
         total = MAXIMUM ? fmaxf(total, other) : total + other;
     }
 #pragma unroll
-    for (int j = 0; j < OWN_COLUMNS; ++j) x[j] = __shfl_sync(ALL_LANES, total, j * (8 / OWN_COLUMNS) * 4 + lane % 4);
+    for (int j = 0; j < OWN_COLUMNS; ++j)
+        x[j] = __shfl_sync(ALL_LANES, total, j * (8 / OWN_COLUMNS) * 4 + lane % 4);
 }
 
 // Applies f(score, column) to all scores of a warp's blocks.
@@ -226,12 +238,14 @@ template <typename F> DEVICE void for_all(F f) {
 // What softmax needs of every column: `column_max`, the largest score, and `weight`, 1 / sum of
 // 2^(scale (score - column_max)). With ONE_PASS the scores become these exponentials, else they are
 // lost.
-DEVICE void normalize(Scores& s, Columns& column_max, Columns& weight, const Group& group, const Means& means, int chunks,
-                      float scale, float (*shared)[WARPS * WARP]) {
+DEVICE void normalize(Scores& s, Columns& column_max, Columns& weight, const Group& group,
+                      const Means& means, int chunks, float scale, float (*shared)[WARPS * WARP]) {
     for_all([&](int t, int n, int i) { column_max[t][n][i] = LOWEST, weight[t][n][i] = 0.0f; });
 #if ONE_PASS
     score(s, group, means, 0);
-    for_scores(s, 0, means.blocks, [&](float x, int t, int n, int i) { column_max[t][n][i] = fmaxf(column_max[t][n][i], x); });
+    for_scores(s, 0, means.blocks, [&](float x, int t, int n, int i) {
+        column_max[t][n][i] = fmaxf(column_max[t][n][i], x);
+    });
     reduce_columns<true>(column_max, shared[0]);
     for_scores(s, 0, means.blocks, [&](float& x, int t, int n, int i) {
         x = exp2_approx(x * scale - column_max[t][n][i] * scale);
@@ -242,18 +256,23 @@ DEVICE void normalize(Scores& s, Columns& column_max, Columns& weight, const Gro
     for (int chunk = 0; chunk < chunks; ++chunk) {
         score(s, group, means, chunk);
         for_all([&](int t, int n, int i) { old_max[t][n][i] = column_max[t][n][i]; });
-        for_scores(s, chunk, means.blocks,
-                   [&](float x, int t, int n, int i) { column_max[t][n][i] = fmaxf(column_max[t][n][i], x); });
-        for_all([&](int t, int n, int i) { weight[t][n][i] *= exp2_approx((old_max[t][n][i] - column_max[t][n][i]) * scale); });
-        // The difference first: `column_max` may still be LOWEST, whose product with the scale is not
-        // exact.
+        for_scores(s, chunk, means.blocks, [&](float x, int t, int n, int i) {
+            column_max[t][n][i] = fmaxf(column_max[t][n][i], x);
+        });
+        for_all([&](int t, int n, int i) {
+            weight[t][n][i] *= exp2_approx((old_max[t][n][i] - column_max[t][n][i]) * scale);
+        });
+        // The difference first: `column_max` may still be LOWEST, whose product with the scale is
+        // not exact.
         for_scores(s, chunk, means.blocks, [&](float x, int t, int n, int i) {
             weight[t][n][i] += exp2_approx((x - column_max[t][n][i]) * scale);
         });
     }
     for_all([&](int t, int n, int i) { old_max[t][n][i] = column_max[t][n][i]; });
     reduce_columns<true>(column_max, shared[0]);
-    for_all([&](int t, int n, int i) { weight[t][n][i] *= exp2_approx((old_max[t][n][i] - column_max[t][n][i]) * scale); });
+    for_all([&](int t, int n, int i) {
+        weight[t][n][i] *= exp2_approx((old_max[t][n][i] - column_max[t][n][i]) * scale);
+    });
 #endif
     reduce_columns<false>(weight, shared[1]);
     for_all([&](int t, int n, int i) { weight[t][n][i] = 1.0f / weight[t][n][i]; });
@@ -261,22 +280,23 @@ DEVICE void normalize(Scores& s, Columns& column_max, Columns& weight, const Gro
 
 // Adds the heads of one pass to the importances of TOKENS tokens. `importance` are their rows of
 // `width`.
-DEVICE void add_importance(float* importance, int width, const Group& group, const Means& means, int first_head, float scale,
-                           float (*shared)[WARPS * WARP]) {
+DEVICE void add_importance(float* importance, int width, const Group& group, const Means& means,
+                           int first_head, float scale, float (*shared)[WARPS * WARP]) {
     const int g = threadIdx.x % WARP / 4, c = threadIdx.x % 4;
     const int chunks = ONE_PASS ? 1 : (means.blocks + CHUNK - 1) / CHUNK;
     Scores s;
     Columns column_max, weight;
     normalize(s, column_max, weight, group, means, chunks, scale, shared);
-    // Heads beyond the group weigh nothing.
+    // Heads after the group have weight 0.
     for_all([&](int t, int n, int i) {
         if (GROUP % HEADS != 0 && first_head + 8 * n + 2 * c + i >= GROUP) weight[t][n][i] = 0.0f;
     });
     for (int chunk = 0; chunk < chunks; ++chunk) {
 #if !ONE_PASS
         score(s, group, means, chunk);
-        for_scores(s, chunk, means.blocks,
-                   [&](float& x, int t, int n, int i) { x = exp2_approx(x * scale - column_max[t][n][i] * scale); });
+        for_scores(s, chunk, means.blocks, [&](float& x, int t, int n, int i) {
+            x = exp2_approx(x * scale - column_max[t][n][i] * scale);
+        });
 #endif
 #pragma unroll
         for (int m = 0; m < SETS; ++m) {
@@ -291,7 +311,8 @@ DEVICE void add_importance(float* importance, int width, const Group& group, con
                     lower += s[t][m][n][2] * weight[t][n][0] + s[t][m][n][3] * weight[t][n][1];
                 }
                 // Even lanes sum the rows g, odd lanes the rows g + 8.
-                float total = (c % 2 ? lower : upper) + __shfl_xor_sync(ALL_LANES, c % 2 ? upper : lower, 1);
+                float total = c % 2 ? lower : upper;
+                total += __shfl_xor_sync(ALL_LANES, c % 2 ? upper : lower, 1);
                 total += __shfl_xor_sync(ALL_LANES, total, 2);
                 float* p = importance + i64(t) * width + first + g + 8 * c;
                 if (c < 2) *p = first_head == 0 ? total : *p + total;
@@ -301,24 +322,26 @@ DEVICE void add_importance(float* importance, int width, const Group& group, con
 }
 
 // ---- Ranking: one warp, one token
-// --------------------------------------------------------------------------------------
 
 // Keys of blocks: bits of the importance + 1, or 0 for those that are not (or no longer)
-// candidates. Block i * 32 + lane is register i, those beyond CACHED * 32 stay where they are.
+// candidates. Block i * 32 + lane is register i; those from CACHED * 32 on stay in memory.
 struct Ranking {
     u32 cached[CACHED];
     u32* rest;
     int count;
 
-    DEVICE_MEMBER Ranking(float* importance, int blocks) : rest(reinterpret_cast<u32*>(importance)), count(blocks) {
+    DEVICE_MEMBER Ranking(float* importance, int blocks)
+        : rest(reinterpret_cast<u32*>(importance)), count(blocks) {
         const int lane = threadIdx.x % WARP;
 #pragma unroll
-        for (int i = 0; i < CACHED; ++i) cached[i] = i * WARP + lane < count ? rest[i * WARP + lane] + 1 : 0;
+        for (int i = 0; i < CACHED; ++i) {
+            const int block = i * WARP + lane;
+            cached[i] = block < count ? rest[block] + 1 : 0;
+        }
         for (int b = CACHED * WARP + lane; b < count; b += WARP) rest[b] += 1;
     }
 
-    // Applies f(key, block) to all blocks, 32 at a time; block and key may be beyond the last, then
-    // the key is 0.
+    // Applies f(key, block) to all blocks, 32 at a time; after the last block the key is 0.
     template <typename F> DEVICE_MEMBER void for_each(F f) {
         const int lane = threadIdx.x % WARP;
 #pragma unroll
@@ -397,7 +420,8 @@ struct Ranking {
             if (key > 0) slots_out[used + __popc(chosen & ((1u << lane) - 1))] = block;
             used += __popc(chosen);
         });
-        for (int slot = used + lane; slot < slots; slot += WARP) slots_out[slot] = slot == used ? current : -1;
+        for (int slot = used + lane; slot < slots; slot += WARP)
+            slots_out[slot] = slot == used ? current : -1;
     }
 };
 
@@ -421,7 +445,7 @@ template <typename T> DEVICE void split_rows(const SplitMeans<T>& p) {
     const i64 item = i64(blockIdx.x) * THREADS + threadIdx.x, row = item / VECTORS;
     if (row >= p.padded_rows) return;
     float x[8] = {}, rest[8];
-    if (row < p.rows) load8(x, p.means + item * 8);
+    if (row < p.rows) load8_read_only(x, p.means + item * 8);
 #pragma unroll
     for (int i = 0; i < 8; ++i) rest[i] = x[i] - to_float(to_bf16(x[i]));
     bf16* high = p.split + item * 8 + row * HEAD_DIM;
@@ -454,8 +478,9 @@ select_blocks(const __grid_constant__ SelectBlocks p) {
     __shared__ float columns[2][WARPS * WARP];
     __shared__ Work work;
     const int kv_head = blockIdx.y, warp = threadIdx.x / WARP;
-    float* importance = p.scratch ? p.scratch + (i64(blockIdx.y) * gridDim.x + blockIdx.x) * p.tile * p.width
-                                  : reinterpret_cast<float*>(queries + p.tile * TOKEN_VECTORS);
+    float* importance =
+        p.scratch ? p.scratch + (i64(blockIdx.y) * gridDim.x + blockIdx.x) * p.tile * p.width
+                  : reinterpret_cast<float*>(queries + p.tile * TOKEN_VECTORS);
     // The largest score has the largest exponential only under a positive scale: with a negative
     // one, q changes its sign.
     const u32 sign = p.softmax_scale < 0.0f ? 0x80008000u : 0;
@@ -463,31 +488,36 @@ select_blocks(const __grid_constant__ SelectBlocks p) {
 
     for (int index = blockIdx.x; index < p.tile_count; index += gridDim.x) {
         if (threadIdx.x == 0) {
-            const int2 tile = __ldg(p.tiles + index);
-            const int first_token = tile.x, start = __ldg(p.document_start + first_token);
-            const i64 row = i64(__ldg(p.first_block + first_token)) * p.kv_heads + kv_head;
+            const int2 tile = load_read_only(p.tiles + index);
+            const int first_token = tile.x, start = load_read_only(p.document_start + first_token);
+            const i64 first_block = load_read_only(p.first_block + first_token);
+            const i64 row = first_block * p.kv_heads + kv_head;
             work.means = p.means + row * (2 * HEAD_DIM);
             work.first_token = first_token, work.tokens = tile.y, work.start = start;
             work.blocks = (first_token + tile.y - start) / p.block_size;
         }
         if (threadIdx.x < p.tile) {
-            const int2 tile = __ldg(p.tiles + index);
-            const int last = min(int(threadIdx.x), tile.y - 1), start = __ldg(p.document_start + tile.x);
+            const int2 tile = load_read_only(p.tiles + index);
+            const int last = min(int(threadIdx.x), tile.y - 1);
+            const int start = load_read_only(p.document_start + tile.x);
             work.complete[threadIdx.x] = (tile.x + last - start + 1) / p.block_size;
         }
         __syncthreads();
         if ((work.first_token + work.tokens - 1 - work.start) / p.block_size >= p.slots) {
             const int lane = threadIdx.x % WARP, stride = p.kv_heads * 2 * HEAD_DIM;
-            const Means means{work.means + lane / 4 * stride + Row<HEAD_DIM>::first(0, lane % 4), stride, work.blocks};
+            const bf16* rows = work.means + lane / 4 * stride + Row<HEAD_DIM>::first(0, lane % 4);
+            const Means means{rows, stride, work.blocks};
             for (int pass = 0; pass < PASSES; ++pass) {
                 if (pass > 0) __syncthreads();
-                stage_queries(queries, p.q, work.first_token, work.tokens, p.kv_heads * GROUP, kv_head * GROUP, pass * HEADS, sign);
+                stage_queries(queries, p.q, work.first_token, work.tokens, p.kv_heads * GROUP,
+                              kv_head * GROUP, pass * HEADS, sign);
                 __syncthreads();
                 for (int t0 = 0; t0 < work.tokens; t0 += TOKENS) {
-                    // Beyond the last token of a short tile, whatever lies there is scored and not
-                    // ranked.
+                    // After the last token of a short tile, the contents of memory are scored and
+                    // not ranked.
                     const Group group{work.complete + t0, queries + t0 * TOKEN_VECTORS};
-                    add_importance(importance + i64(t0) * p.width, p.width, group, means, pass * HEADS, scale, columns);
+                    add_importance(importance + i64(t0) * p.width, p.width, group, means,
+                                   pass * HEADS, scale, columns);
                 }
             }
         }
@@ -496,9 +526,11 @@ select_blocks(const __grid_constant__ SelectBlocks p) {
             const int token = work.first_token + t, current = (token - work.start) / p.block_size;
             int* slots_out = p.indices + (i64(token) * p.kv_heads + kv_head) * p.slots;
             if (current < p.slots) {
-                for (int slot = threadIdx.x % WARP; slot < p.slots; slot += WARP) slots_out[slot] = slot <= current ? slot : -1;
+                for (int slot = threadIdx.x % WARP; slot < p.slots; slot += WARP)
+                    slots_out[slot] = slot <= current ? slot : -1;
             } else {
-                rank_token(importance + i64(t) * p.width, current, p.block_size, p.slots, slots_out);
+                rank_token(importance + i64(t) * p.width, current, p.block_size, p.slots,
+                           slots_out);
             }
         }
         __syncthreads();

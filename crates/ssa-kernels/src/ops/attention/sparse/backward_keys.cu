@@ -43,8 +43,8 @@ struct Keys {
     DEVICE_MEMBER Keys(u32 list, int tile, const int* block_start, int kv_heads) {
         const int block = int(list) / kv_heads;
         kv_head = int(list) % kv_heads;
-        first = block_start[block] + 16 * tile;
-        end = block_start[block + 1];
+        first = load_read_only(block_start + block) + 16 * tile;
+        end = load_read_only<1>(block_start + block);
     }
     DEVICE_MEMBER bool has(int row) const { return first + row < end; }
     // Row of k; keys that do not exist repeat the last one.
@@ -132,8 +132,8 @@ struct Token {
             for (int i = 0; i < 2; ++i) {
                 const int head = 8 * r + 2 * c + i;
                 const bool exists = GROUP % 16 == 0 || head <= last_head;
-                lse[r][i] = exists ? p.lse[first_row + head] : infinity();
-                delta[r][i] = exists ? p.delta[first_row + head] : 0.0f;
+                lse[r][i] = exists ? load_read_only(p.lse + first_row + head) : infinity();
+                delta[r][i] = exists ? load_read_only(p.delta + first_row + head) : 0.0f;
             }
         }
     }
@@ -181,10 +181,10 @@ DEVICE void add_token(float (&dk)[SLICE_WORDS][4], float (&dv)[SLICE_WORDS][4],
 // Walks the pairs `from..to` of one list.
 DEVICE void walk(float (&dk)[SLICE_WORDS][4], float (&dv)[SLICE_WORDS][4], const SparseBwdKeys& p,
                  const uint4* staged, const Keys& keys, int from, int to) {
-    int next = from < to ? int(p.pairs[from].token) : 0;
+    int next = from < to ? int(load_read_only(&p.pairs[from].token)) : 0;
     for (int i = from; i < to; ++i) {
         const int token = next;
-        next = int(p.pairs[min(i + 1, to - 1)].token);
+        next = int(load_read_only(&p.pairs[min(i + 1, to - 1)].token));
         for (int head = 0; head < HEAD_TILES; ++head) {
             Token x;
             x.load(p, keys.kv_head, token, 16 * head);
@@ -203,10 +203,11 @@ sparse_bwd_keys(const SparseBwdKeys p) {
     float4* sums = reinterpret_cast<float4*>(shared);
 
     const i64 first = i64(blockIdx.x) * p.segment;
-    const int last = int(min(first + p.segment, i64(p.starts[p.lists])));
+    const int last = int(min(first + p.segment, i64(load_read_only(p.starts + p.lists))));
     for (int begin = int(first); begin < last;) {
-        const u32 list = p.pairs[begin].list;
-        const int list_begin = p.starts[list], list_end = p.starts[list + 1];
+        const u32 list = load_read_only(&p.pairs[begin].list);
+        const int list_begin = load_read_only(p.starts + list);
+        const int list_end = load_read_only<1>(p.starts + list);
         const int end = min(list_end, last), count = end - begin;
         const Keys keys(list, min(tile, KEY_TILES - 1), p.block_start, p.kv_heads);
         stage_operand(staged, p.k, keys, p.kv_heads);
@@ -272,7 +273,8 @@ sparse_bwd_keys(const SparseBwdKeys p) {
 extern "C" __global__ void __launch_bounds__(THREADS)
 sparse_bwd_keys_sum(const SparseBwdKeysSum p) {
     static_assert(SUM_BLOCKS * WARPS == 2 * SLICE_WORDS, "");
-    const int begin = p.starts[blockIdx.x], end = p.starts[blockIdx.x + 1];
+    const int begin = load_read_only(p.starts + blockIdx.x);
+    const int end = load_read_only<1>(p.starts + blockIdx.x);
     const int from = begin / p.segment, to = (end - 1) / p.segment;
     if (begin == end || from == to) return;
     const int tile = blockIdx.y / SUM_BLOCKS;
@@ -284,11 +286,11 @@ sparse_bwd_keys_sum(const SparseBwdKeysSum p) {
         return reinterpret_cast<const float4*>(p.pieces + piece_offset(index, tile, blockIdx.z)) +
                at;
     };
-    float4 total = *piece(2 * i64(from) + 1);
+    float4 total = load_read_only(piece(2 * i64(from) + 1));
     const float4* x = piece(2 * i64(from) + 2);
 #pragma unroll 8
     for (int s = from + 1; s <= to; ++s) {
-        const float4 value = *x;
+        const float4 value = load_read_only(x);
         total.x += value.x, total.y += value.y, total.z += value.z, total.w += value.w;
         x += 2 * (PIECE_LENGTH / 4);
     }

@@ -37,7 +37,8 @@ sparse_bwd_queries(const SparseBwdQueries p) {
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
         row_delta[half] = dot_rows(query[half], upstream[half]);
-        row_lse[half] = tile.has_head(half) ? p.lse[tile.row(half)] * LOG2_E : infinity();
+        const float* lse = p.lse + tile.row(half);
+        row_lse[half] = tile.has_head(half) ? load_read_only(lse) * LOG2_E : infinity();
         if (tile.c == 0 && slice == 0 && tile.has_head(half))
             p.delta[tile.row(half)] = row_delta[half];
     }

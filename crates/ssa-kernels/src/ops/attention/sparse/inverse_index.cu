@@ -23,11 +23,12 @@ constexpr int ITEMS = TILE / THREADS;
 
 // Pair `i` of a pass: of those that the pass before sorted or, in the first one, of the selection.
 template <typename Params> DEVICE Pair read_pair(const Params& p, i64 i) {
-    if (p.sorted) return p.sorted[i];
+    if (p.sorted) return {load_read_only(&p.sorted[i].list), load_read_only(&p.sorted[i].token)};
     const i64 row = i / p.slots;
-    const int block = p.indices[i];
+    const int block = load_read_only(p.indices + i);
     const u32 token = u32(row / p.kv_heads), head = u32(row % p.kv_heads);
-    return {block < 0 ? p.lists : u32(p.first_block[token] + block) * p.kv_heads + head, token};
+    if (block < 0) return {p.lists, token};
+    return {u32(load_read_only(p.first_block + token) + block) * p.kv_heads + head, token};
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS)
@@ -120,18 +121,19 @@ scatter_pairs(const ScatterPairs p) {
     int sum = 0, total;
 #pragma unroll
     for (int i = 0; i < DIGITS_PER_THREAD; ++i)
-        sum += p.totals[threadIdx.x * DIGITS_PER_THREAD + i];
+        sum += load_read_only(p.totals + threadIdx.x * DIGITS_PER_THREAD + i);
     int begin = block_exclusive(sum, total);
 #pragma unroll
     for (int i = 0; i < DIGITS_PER_THREAD; ++i) {
         begins[threadIdx.x * DIGITS_PER_THREAD + i] = begin;
-        begin += p.totals[threadIdx.x * DIGITS_PER_THREAD + i];
+        begin += load_read_only(p.totals + threadIdx.x * DIGITS_PER_THREAD + i);
     }
     __syncthreads();
 #pragma unroll
     for (int i = 0; i < DIGITS_PER_THREAD; ++i) {
         const int digit = i * THREADS + threadIdx.x;
-        int position = begins[digit] + p.counts[i64(digit) * gridDim.x + blockIdx.x];
+        const int* count = p.counts + i64(digit) * gridDim.x + blockIdx.x;
+        int position = begins[digit] + load_read_only(count);
 #pragma unroll
         for (int w = 0; w < WARPS; ++w) {
             const int digit_count = next[w * DIGITS + digit];
@@ -152,7 +154,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
 list_starts(const ListStarts p) {
     const i64 i = i64(blockIdx.x) * THREADS + threadIdx.x;
     if (i > p.pairs) return;
-    const i64 from = i == 0 ? 0 : i64(p.sorted[i - 1].list) + 1;
-    const i64 to = i == p.pairs ? p.lists : i64(p.sorted[i].list);
+    const i64 from = i == 0 ? 0 : i64(load_read_only(&p.sorted[i - 1].list)) + 1;
+    const i64 to = i == p.pairs ? p.lists : i64(load_read_only(&p.sorted[i].list));
     for (i64 list = from; list <= to; ++list) p.starts[list] = int(i);
 }

@@ -12,6 +12,19 @@ use super::shape::{
 };
 use crate::{Device, Result, Tensor};
 
+/// A checked call of attention over selected blocks.
+pub(super) struct SparseAttention<'a> {
+    /// `[B, T, HQ, D]`.
+    pub(super) q: &'a Tensor,
+    /// `[B, T, H, D]`.
+    pub(super) k: &'a Tensor,
+    /// `[B, T, H, D]`.
+    pub(super) v: &'a Tensor,
+    pub(super) block_indices: &'a BlockIndices,
+    pub(super) shape: AttentionShape,
+    pub(super) softmax_scale: f32,
+}
+
 /// `out = sum_j p_j v_j`, `p = softmax_j(softmax_scale * q . k_j)` over the tokens j of the
 /// selected blocks up to the token of the query.
 ///
@@ -52,8 +65,8 @@ pub fn sparse_attention_fwd(
     let mut output = AttentionOutput::for_output(q, shape)?;
     match checked.device() {
         Device::Cuda(gpu) => {
-            let inputs = cuda::Inputs { q, k, v, block_indices, shape, softmax_scale };
-            cuda::forward(OP, gpu, &inputs, &mut output)?;
+            let call = SparseAttention { q, k, v, block_indices, shape, softmax_scale };
+            cuda::forward(OP, gpu, &call, &mut output)?;
         }
         Device::Cpu => cpu::forward(
             &cpu::SparseContext::new(OP, shape, &block_indices.to_host()?, softmax_scale)?,
@@ -109,8 +122,8 @@ pub fn sparse_attention_bwd(
     let &AttentionCall { q, k, v, softmax_scale, .. } = call;
     match checked.device() {
         Device::Cuda(gpu) => {
-            let inputs = cuda::Inputs { q, k, v, block_indices, shape, softmax_scale };
-            cuda::backward(OP, gpu, dout, &inputs, output, grads)
+            let call = SparseAttention { q, k, v, block_indices, shape, softmax_scale };
+            cuda::backward(OP, gpu, dout, &call, output, grads)
         }
         Device::Cpu => {
             let queries = cpu::Queries {

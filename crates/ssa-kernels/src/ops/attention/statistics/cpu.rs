@@ -9,7 +9,7 @@ use crate::ops::attention::selection::HostBlockIndices;
 use crate::ops::attention::shape::AttentionShape;
 
 /// A checked call on the CPU.
-pub(super) struct ComparisonSlices<'a> {
+pub(super) struct SparseSlices<'a> {
     /// `[N, HQ, D]`.
     pub(super) q: &'a [f32],
     /// `[N, H, D]`.
@@ -21,7 +21,7 @@ pub(super) struct ComparisonSlices<'a> {
     pub(super) shape: AttentionShape,
 }
 
-pub(super) fn compare(call: &ComparisonSlices<'_>) -> AttentionStatistics {
+pub(super) fn compare(call: &SparseSlices<'_>) -> AttentionStatistics {
     let norms: Vec<f64> = call.v.par_chunks(call.shape.head_dim).map(norm_f32).collect();
     let starts = call.block_indices.documents().starts();
     let rows: Vec<HeadStatistics> = starts
@@ -58,7 +58,7 @@ struct HeadStatistics {
 /// All query heads of one token. It implements `WithSimd` so that the compiler uses the instruction
 /// set of the processor.
 struct TokenStatistics<'a> {
-    call: &'a ComparisonSlices<'a>,
+    call: &'a SparseSlices<'a>,
     /// `|v_j|` per token and key/value head.
     norms: &'a [f64],
     /// First token of the document.

@@ -2,10 +2,11 @@
 
 use half::bf16;
 
-use super::{AttentionStatistics, Comparison};
+use super::AttentionStatistics;
 use crate::cuda::{
     Buffer, Define, Gpu, Input, Launch, Module, Output, WARP, constants, int, kernel, structs,
 };
+use crate::ops::attention::sparse::SparseAttention;
 use crate::ops::attention::tiled::Visibility;
 use crate::ops::attention::tiled::cuda::{entries, row_tiles};
 use crate::{KernelError, Result};
@@ -119,9 +120,9 @@ impl Layout {
 pub(super) fn compare(
     op: &'static str,
     gpu: &Gpu,
-    comparison: &Comparison<'_>,
+    call: &SparseAttention<'_>,
 ) -> Result<AttentionStatistics> {
-    let &Comparison { q, k, v, block_indices, documents, softmax_scale, shape } = comparison;
+    let &SparseAttention { q, k, v, block_indices, shape, softmax_scale } = call;
     if shape.head_dim > LARGEST_HEAD {
         let expected = format!("up to {LARGEST_HEAD} on a GPU");
         return Err(KernelError::value(op, "head_dim", expected, shape.head_dim));
@@ -131,8 +132,8 @@ pub(super) fn compare(
         return Ok(AttentionStatistics::default());
     }
     let visibility = Visibility::Tokens { window_size: usize::MAX };
-    let tiles = row_tiles(gpu, documents, visibility, shape.group(), ROWS)?;
-    let norms = value_norms(gpu, comparison)?;
+    let tiles = row_tiles(gpu, block_indices.documents(), visibility, shape.group(), ROWS)?;
+    let norms = value_norms(gpu, call)?;
     let indices = block_indices.on_gpu(op, gpu)?;
     let mut fields = gpu.alloc(FIELDS * rows)?;
     let layout = Layout::new(shape.head_dim);
@@ -160,13 +161,13 @@ pub(super) fn compare(
 }
 
 /// `|v|` of every token and key/value head, `[N, H]`.
-fn value_norms(gpu: &Gpu, comparison: &Comparison<'_>) -> Result<Buffer<f64>> {
-    let rows = comparison.shape.total_tokens() * comparison.shape.kv_heads;
+fn value_norms(gpu: &Gpu, call: &SparseAttention<'_>) -> Result<Buffer<f64>> {
+    let rows = call.shape.total_tokens() * call.shape.kv_heads;
     let mut norms = gpu.alloc(rows)?;
     gpu.launch(
         Launch::new([rows.div_ceil(WARPS), 1, 1], WARPS * WARP)
-            .defines(&Layout::new(comparison.shape.head_dim).defines()),
-        ValueNorms { v: comparison.v.input()?, norms: norms.output(), rows: rows as i64 },
+            .defines(&Layout::new(call.shape.head_dim).defines()),
+        ValueNorms { v: call.v.input()?, norms: norms.output(), rows: rows as i64 },
     )?;
     Ok(norms)
 }

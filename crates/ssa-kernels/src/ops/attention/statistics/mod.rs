@@ -8,7 +8,8 @@ mod tests;
 
 use super::selection::BlockIndices;
 use super::shape::{AttentionCall, AttentionShape};
-use crate::{Device, Documents, Result, Tensor};
+use super::sparse::SparseAttention;
+use crate::{Device, Result};
 
 /// One number per token and query head, each `[N * HQ]`.
 ///
@@ -33,17 +34,6 @@ pub struct AttentionStatistics {
     /// `|h_full - h_sparse - delta (mu_tail - h_sparse)|` with `mu_tail` the mean of dropped values
     /// under `p`; zero up to rounding.
     pub identity_error: Vec<f32>,
-}
-
-/// A checked call on a GPU.
-struct Comparison<'a> {
-    q: &'a Tensor,
-    k: &'a Tensor,
-    v: &'a Tensor,
-    block_indices: &'a BlockIndices,
-    documents: &'a Documents,
-    softmax_scale: f32,
-    shape: AttentionShape,
 }
 
 /// Compares full attention with sparse attention over `block_indices`, token by token and head by
@@ -82,13 +72,13 @@ pub fn attention_statistics(
     let checked = call.args(OP).check()?;
     let shape = AttentionShape::of(&checked)?;
     block_indices.check_fits(OP, call.documents, shape.kv_heads)?;
-    let &AttentionCall { q, k, v, documents, softmax_scale } = call;
+    let &AttentionCall { q, k, v, softmax_scale, .. } = call;
     match checked.device() {
         Device::Cuda(gpu) => {
-            let comparison = Comparison { q, k, v, block_indices, documents, softmax_scale, shape };
-            cuda::compare(OP, gpu, &comparison)
+            let call = SparseAttention { q, k, v, block_indices, shape, softmax_scale };
+            cuda::compare(OP, gpu, &call)
         }
-        Device::Cpu => Ok(cpu::compare(&cpu::ComparisonSlices {
+        Device::Cpu => Ok(cpu::compare(&cpu::SparseSlices {
             q: q.as_slice()?,
             k: k.as_slice()?,
             v: v.as_slice()?,

@@ -3,13 +3,13 @@
 // [7, N, HQ] f32.
 //
 // Everything is f64, as on the CPU: distances and dropped masses are differences of nearly equal
-// numbers, and the identity error is nothing but rounding. The products are mma.m8n8k4 in f64,
+// numbers, and the identity error is rounding alone. The products are mma.m8n8k4 in f64,
 // exact products added in f64.
 //
 // A block of 4 warps owns 32 packed rows of one document and key/value head; row p * GROUP + g is
-// query head g of position p, so that the heads of a token, which share a selection, lie side by
-// side. A warp owns 8 rows. The block walks the keys 32 at a time, staged in shared memory as f64:
-// they are converted once for 32 rows. Of every key a warp takes the score once and its value
+// query head g of position p, so that the heads of a token, which share a selection, are
+// neighbors. A warp owns 8 rows. The block walks the keys 32 at a time, staged in shared memory as
+// f64: they are converted once for 32 rows. Of every key a warp takes the score once and its value
 // twice: into the full output, and into the sparse or the dropped one. The three are summed apart,
 // and the sparse softmax has a maximum of its own: neither attention is derived from the other.
 // Where 8 rows agree on 8 keys, as those of a token do in blocks of 8 or more, two products of the
@@ -27,8 +27,8 @@
 #include "params.cuh"
 
 // Given as macros: HEAD_DIM; PADDED, the head in whole steps of products; SLICES of SLICE columns;
-// K_STRIDE, V_STRIDE and Q_STRIDE, elements between rows in shared memory. An operand of k is 8 rows
-// of 4 columns, one of v every other of 8 rows with 8 columns: with strides of PADDED + 4 and
+// K_STRIDE, V_STRIDE and Q_STRIDE, elements between rows in shared memory. An operand of k is 8
+// rows of 4 columns, one of v every other of 8 rows with 8 columns: with strides of PADDED + 4 and
 // SLICE + 2, 16 lanes hit 16 different pairs of banks. Queries stay bf16, which costs one
 // conversion for 4 products.
 
@@ -72,12 +72,17 @@ struct Softmax {
     DEVICE_MEMBER void scale(double factor) {
         sum *= factor;
 #pragma unroll
-        for (int tile = 0; tile < COLUMN_TILES; ++tile) out[tile][0] *= factor, out[tile][1] *= factor;
+        for (int tile = 0; tile < COLUMN_TILES; ++tile) {
+            out[tile][0] *= factor;
+            out[tile][1] *= factor;
+        }
     }
 };
 
 // The factor that takes sums from the maximum `old` to `raised`.
-DEVICE double rescaling(double old, double raised) { return raised > old ? exp(old - raised) : 1.0; }
+DEVICE double rescaling(double old, double raised) {
+    return raised > old ? exp(old - raised) : 1.0;
+}
 
 // Walks the selected blocks of a row along ascending keys of the document.
 struct Cursor {
@@ -88,7 +93,7 @@ struct Cursor {
         : blocks(blocks), slots(slots), block_size(block_size), slot(-1) { next(); }
     DEVICE_MEMBER void next() {
         ++slot;
-        const int block = slot < slots ? __ldg(blocks + slot) : -1;
+        const int block = slot < slots ? load_read_only(blocks + slot) : -1;
         first = block < 0 ? 0x7fffffff : block * block_size;
     }
     DEVICE_MEMBER bool holds(int key) {
@@ -97,7 +102,7 @@ struct Cursor {
     }
 };
 
-// WIDTH columns from `column` on of KEYS rows, as f64; zeros beyond `rows` and HEAD_DIM.
+// WIDTH columns from `column` on of KEYS rows, as f64; zeros after `rows` and HEAD_DIM.
 template <int WIDTH, int STRIDE>
 DEVICE void stage(double* to, const bf16* from, i64 row_stride, int rows, int column) {
     constexpr int VEC = HEAD_DIM % 2 == 0 ? 2 : 1;
@@ -109,12 +114,13 @@ DEVICE void stage(double* to, const bf16* from, i64 row_stride, int rows, int co
         u32 x[AT_ONCE];
 #pragma unroll
         for (int i = 0; i < AT_ONCE; ++i) {
-            const int piece = start + i * THREADS, row = piece / (WIDTH / VEC), at = column + piece % (WIDTH / VEC) * VEC;
+            const int piece = start + i * THREADS, row = piece / (WIDTH / VEC);
+            const int at = column + piece % (WIDTH / VEC) * VEC;
             x[i] = 0;
             if (piece < PIECES && row < rows && at < HEAD_DIM) {
                 const bf16* p = from + row * row_stride + at;
-                if constexpr (VEC == 2) x[i] = __ldg(reinterpret_cast<const u32*>(p));
-                else x[i] = __ldg(&p->bits);
+                if constexpr (VEC == 2) x[i] = load_read_only(reinterpret_cast<const u32*>(p));
+                else x[i] = load_read_only(p).bits;
             }
         }
 #pragma unroll
@@ -161,7 +167,8 @@ struct Rows {
     // takes its 4 keys in the order in which accumulators hold their scores: 0, 2, 4, 6 and then 1,
     // 3, 5, 7.
     template <bool SPARSE, bool DROPPED>
-    DEVICE_MEMBER void add(const double (&p)[2], const double (&p_sparse)[2], const double (&p_dropped)[2], const double* values) {
+    DEVICE_MEMBER void add(const double (&p)[2], const double (&p_sparse)[2],
+                           const double (&p_dropped)[2], const double* values) {
 #pragma unroll
         for (int tile = 0; tile < COLUMN_TILES; ++tile) {
 #pragma unroll
@@ -176,7 +183,8 @@ struct Rows {
 
     // Adds a tile: scores, one bit for every key that is visible and one for every key that is
     // selected.
-    DEVICE_MEMBER void add_tile(const double (&s)[GROUPS][2], u32 visible, u32 selected, const double* values, const double* norms) {
+    DEVICE_MEMBER void add_tile(const double (&s)[GROUPS][2], u32 visible, u32 selected,
+                                const double* values, const double* norms) {
         const int c = threadIdx.x % 4;
 #pragma unroll
         for (int group = 0; group < GROUPS; ++group) {
@@ -252,7 +260,7 @@ value_norms(const ValueNorms p) {
     if (row >= p.rows) return;
     double sum = 0.0;
     for (int at = threadIdx.x % WARP; at < HEAD_DIM; at += WARP) {
-        const double x = to_float(p.v[row * HEAD_DIM + at]);
+        const double x = to_float(load_read_only(p.v + row * HEAD_DIM + at));
         sum += x * x;
     }
     sum = warp_sum(sum);
@@ -268,19 +276,21 @@ attention_statistics(const __grid_constant__ CompareAttention p) {
     double* const v_tile = k_tile + KEYS * K_STRIDE;
     double* const norm_tile = v_tile + KEYS * V_STRIDE;
     bf16* const q_tile = reinterpret_cast<bf16*>(norm_tile + KEYS);
-    const int4 tile = __ldg(p.tiles + blockIdx.x);
+    const int4 tile = load_read_only(p.tiles + blockIdx.x);
     const int start = tile.x, last_row = tile.y * p.group_size - 1, kv_head = blockIdx.y;
     const int g = threadIdx.x % WARP / 4, c = threadIdx.x % 4;
-    // Rows beyond the document repeat its last one and are not written.
+    // Rows after the document repeat its last one and are not written.
     const int packed = tile.w + threadIdx.x / WARP * WARP_ROWS + g, row = min(packed, last_row);
     const int position = row / p.group_size;
     const int keys = min(tile.w + ROWS - 1, last_row) / p.group_size + 1;
-    const i64 key_row = i64(start) * p.kv_heads + kv_head, token_row = key_row + i64(position) * p.kv_heads;
+    const i64 key_row = i64(start) * p.kv_heads + kv_head;
+    const i64 token_row = key_row + i64(position) * p.kv_heads;
     const i64 query = token_row * p.group_size + row % p.group_size;
 
     // A lane reads what it wrote.
     bf16* const q_row = q_tile + (threadIdx.x / WARP * WARP_ROWS + g) * Q_STRIDE;
-    for (int at = c; at < PADDED; at += 4) q_row[at] = at < HEAD_DIM ? bf16{__ldg(&p.q[query * HEAD_DIM + at].bits)} : bf16{0};
+    for (int at = c; at < PADDED; at += 4)
+        q_row[at] = at < HEAD_DIM ? load_read_only(p.q + query * HEAD_DIM + at) : bf16{0};
 
     RowStatistics statistics = {};
 #pragma unroll 1
@@ -296,7 +306,10 @@ attention_statistics(const __grid_constant__ CompareAttention p) {
             __syncthreads();
             stage<PADDED, K_STRIDE>(k_tile, p.k + from * HEAD_DIM, row_stride, here, 0);
             stage<SLICE, V_STRIDE>(v_tile, p.v + from * HEAD_DIM, row_stride, here, slice * SLICE);
-            if (threadIdx.x < here) norm_tile[threadIdx.x] = __ldg(p.norms + from + i64(threadIdx.x) * p.kv_heads);
+            if (threadIdx.x < here) {
+                const double* norm = p.norms + from + i64(threadIdx.x) * p.kv_heads;
+                norm_tile[threadIdx.x] = load_read_only(norm);
+            }
             __syncthreads();
 
             double s[GROUPS][2] = {};

@@ -3,6 +3,7 @@ use ssa_testkit::{Random, Tolerance, assert_close};
 use super::super::reference::AttentionInputs;
 use super::*;
 use crate::ops::testing::{assert_refused, tensor, to_f64};
+use crate::{Documents, Tensor};
 
 /// Inputs of one comparison.
 struct Case {

@@ -14,8 +14,8 @@ use super::shape::{
 use crate::contract::{Args, Axis};
 use crate::{Device, Documents, Result, Tensor};
 
-/// A checked call.
-pub(super) struct TiledCall<'a> {
+/// A checked call of attention over ranges of keys.
+pub(super) struct TiledAttention<'a> {
     /// Name of the op.
     op: &'static str,
     /// `[B, T, HQ, D]`.
@@ -30,7 +30,7 @@ pub(super) struct TiledCall<'a> {
     shape: AttentionShape,
 }
 
-impl<'a> TiledCall<'a> {
+impl<'a> TiledAttention<'a> {
     fn new(
         op: &'static str,
         call: &AttentionCall<'a>,
@@ -64,7 +64,7 @@ pub(super) fn tiled_fwd(
 ) -> Result<AttentionOutput> {
     let checked = args(op, call, visibility).0.check()?;
     let shape = AttentionShape::of(&checked)?;
-    let call = TiledCall::new(op, call, visibility, shape);
+    let call = TiledAttention::new(op, call, visibility, shape);
     let mut output = AttentionOutput::for_output(call.q, shape)?;
     match checked.device() {
         Device::Cuda(gpu) => cuda::forward(gpu, &call, &mut output)?,
@@ -87,7 +87,7 @@ pub(super) fn tiled_bwd(
 ) -> Result<()> {
     let (args, keys) = args(op, call, visibility);
     let checked = backward_args(args, keys, dout, output, grads).check()?;
-    let call = TiledCall::new(op, call, visibility, AttentionShape::of(&checked)?);
+    let call = TiledAttention::new(op, call, visibility, AttentionShape::of(&checked)?);
     match checked.device() {
         Device::Cuda(gpu) => cuda::backward(gpu, &call, dout, output, grads),
         Device::Cpu => {

@@ -7,35 +7,14 @@
 //! second computation of the scores, and the result does not depend on the number of threads:
 //! chunks are cut by size alone.
 
-use super::SparseContext;
+use super::chunk::{Chunk, Keys, Queries};
 use super::packed::Packed;
-use super::queries::Queries;
+use super::{SparseContext, keys, queries};
 
 /// Probabilities that a chunk keeps (and as many gradients): 1 MiB each, so that phase 2 finds them
 /// in the caches. Eight times as many are a third slower; at the sizes of the paper a chunk is 60
 /// tokens, enough for many threads.
 const SCORES_PER_CHUNK: usize = 1 << 18;
-
-/// The keys and values in the layouts that phase 1 needs.
-pub(super) struct Keys {
-    pub(super) k: Packed,
-    pub(super) k_transposed: Packed,
-    pub(super) v_transposed: Packed,
-}
-
-/// What phase 1 computes for phase 2, for every token of a chunk.
-pub(super) struct Chunk {
-    /// First token of the chunk.
-    pub(super) start: usize,
-    /// Scaled queries `[tokens, HQ, padded D]`.
-    pub(super) q: Vec<f32>,
-    /// Gradients of the outputs `[tokens, HQ, padded D]`.
-    pub(super) dout: Vec<f32>,
-    /// Probabilities `[tokens, HQ, scores_stride]`.
-    pub(super) p: Vec<f32>,
-    /// Gradients of the scaled scores `[tokens, HQ, scores_stride]`.
-    pub(super) ds: Vec<f32>,
-}
 
 /// Adds to the gradients of q, k and v.
 pub(crate) fn backward(
@@ -74,7 +53,7 @@ pub(crate) fn backward(
             dout: &queries.dout[elements.clone()],
         };
         chunk.start = start;
-        super::queries::run_phase(context, &keys, queries, &mut chunk, &mut dq[elements]);
-        super::keys::run_phase(context, &chunk, end - start, dk, dv);
+        queries::run_phase(context, &keys, queries, &mut chunk, &mut dq[elements]);
+        keys::run_phase(context, &chunk, end - start, dk, dv);
     }
 }

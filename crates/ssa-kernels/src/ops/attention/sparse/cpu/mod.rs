@@ -2,7 +2,7 @@
 //!
 //! Every (token, key/value head) is computed on its own: its G query rows against K blocks. A
 //! pre-pass copies every block once into a padded matrix ([`packed`]), so that the products
-//! ([`tiles`]) run on whole vectors at any size; the copies take as much memory as k and v and a
+//! ([`register_tile`](crate::cpu::register_tile)) run on whole vectors at any size; the copies take as much memory as k and v and a
 //! small part of the time.
 //!
 //! Neighboring tokens could share the blocks they have in common in one larger product. But trained
@@ -10,6 +10,7 @@
 //! times the arithmetic, and the products of one token already run near the speed of a large one.
 
 mod backward;
+mod chunk;
 mod forward;
 mod keys;
 mod packed;
@@ -17,15 +18,14 @@ mod queries;
 mod tiles;
 
 pub(super) use backward::backward;
+pub(super) use chunk::Queries;
 pub(super) use forward::forward;
-pub(super) use queries::Queries;
-
-use packed::padded;
 
 use super::super::blocks::Blocks;
 use super::super::selection::HostBlockIndices;
 use super::super::shape::AttentionShape;
 use crate::contract::addressable_len;
+use crate::cpu::register_tile::padded;
 use crate::{KernelError, Result};
 
 /// Fewest tokens of a parallel task: enough work to hide its scheduling at small budgets.

@@ -3,22 +3,10 @@
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
-use super::backward::{Chunk, Keys};
-use super::tiles::{RowsTimesEach, SumOfEach, run};
+use super::chunk::{Chunk, Keys, Queries};
 use super::{SparseContext, TOKENS_PER_TASK, pad_rows};
+use crate::cpu::register_tile::{RowsTimesEach, SumOfEach, run};
 use crate::cpu::simd::{dispatch, dot_simd, exp_row_simd};
-
-/// What the backward reads of every query, or of those of a chunk.
-pub(crate) struct Queries<'a> {
-    /// `[tokens, HQ, D]`.
-    pub(crate) q: &'a [f32],
-    /// `[tokens, HQ, D]`.
-    pub(crate) out: &'a [f32],
-    /// `[tokens, HQ]`.
-    pub(crate) lse: &'a [f32],
-    /// `[tokens, HQ, D]`.
-    pub(crate) dout: &'a [f32],
-}
 
 /// Adds to dq of the chunk's tokens and fills the chunk.
 pub(super) fn run_phase(
@@ -106,9 +94,9 @@ impl WithSimd for BackwardToken<'_> {
                 (&self.kept_q[rows.clone()], &self.keys.k_transposed, &mut *p),
                 (&self.kept_dout[rows], &self.keys.v_transposed, &mut *ds),
             ] {
-                let (matrices, x_stride, out_stride) =
-                    (&scratch.matrices, context.dim(), context.scores_stride());
-                let mut product = RowsTimesEach { x, x_stride, packed, matrices, out, out_stride };
+                let matrices = packed.select(&scratch.matrices);
+                let (x_stride, out_stride) = (context.dim(), context.scores_stride());
+                let mut product = RowsTimesEach { x, x_stride, matrices, out, out_stride };
                 run(simd, group, context.slot(), &mut product);
             }
             let used = scratch.matrices.len() * context.slot();
@@ -127,8 +115,7 @@ impl WithSimd for BackwardToken<'_> {
                 x: ds,
                 x_stride: context.scores_stride(),
                 slot_stride: context.slot(),
-                packed: &self.keys.k,
-                matrices: &scratch.matrices,
+                matrices: self.keys.k.select(&scratch.matrices),
                 out: &mut scratch.dq,
             };
             run(simd, group, context.dim(), &mut product);

@@ -10,11 +10,11 @@ pub(crate) use parameters::{BACKWARD_KEYS, BACKWARD_QUERIES, FORWARD};
 use self::inverse_index::InverseIndex;
 use self::parameters::{SparseBwdKeys, SparseBwdKeysSum, SparseBwdQueries, SparseFwd};
 use self::tiling::{ROWS, THREADS, Tiling, WARPS};
-use super::super::padding::PaddedHeads;
-use super::super::selection::BlockIndices;
-use super::super::shape::{AttentionGrads, AttentionOutput, AttentionShape};
+use super::SparseAttention;
 use crate::cuda::{Buffer, Gpu, Launch, int};
 use crate::ops::attention::blocks::device_block_starts;
+use crate::ops::attention::padding::PaddedHeads;
+use crate::ops::attention::shape::{AttentionGrads, AttentionOutput};
 use crate::{Result, Tensor};
 
 /// The shortest segment of the inverse index in pairs, and about how many segments a large index
@@ -22,23 +22,13 @@ use crate::{Result, Tensor};
 const SHORTEST_SEGMENT: usize = 128;
 const SEGMENTS: usize = 4096;
 
-/// Inputs, as the kernels take them.
-pub(super) struct Inputs<'a> {
-    pub(super) q: &'a Tensor,
-    pub(super) k: &'a Tensor,
-    pub(super) v: &'a Tensor,
-    pub(super) block_indices: &'a BlockIndices,
-    pub(super) shape: AttentionShape,
-    pub(super) softmax_scale: f32,
-}
-
-impl<'a> Inputs<'a> {
+impl<'a> SparseAttention<'a> {
     /// Copies whose heads are whole steps of products, where these are not.
     fn padded<'g>(&self, op: &'static str, gpu: &'g Gpu) -> Result<Option<PaddedHeads<'g>>> {
         PaddedHeads::new(op, gpu, [self.q, self.k, self.v], &self.shape, ROWS)
     }
 
-    /// The same inputs with padded heads.
+    /// The same call with padded heads.
     fn with(&self, padded: &'a PaddedHeads<'_>) -> Self {
         Self { q: &padded.q, k: &padded.k, v: &padded.v, shape: padded.shape, ..*self }
     }
@@ -62,17 +52,17 @@ impl<'a> Inputs<'a> {
 pub(super) fn forward(
     op: &'static str,
     gpu: &Gpu,
-    inputs: &Inputs<'_>,
+    call: &SparseAttention<'_>,
     output: &mut AttentionOutput,
 ) -> Result<()> {
-    if let Some(padded) = inputs.padded(op, gpu)? {
-        return padded.forward(output, |output| forward(op, gpu, &inputs.with(&padded), output));
+    if let Some(padded) = call.padded(op, gpu)? {
+        return padded.forward(output, |output| forward(op, gpu, &call.with(&padded), output));
     }
-    let &Inputs { q, k, v, block_indices, shape, softmax_scale } = inputs;
+    let &SparseAttention { q, k, v, block_indices, shape, softmax_scale } = call;
     let indices = block_indices.on_gpu(op, gpu)?;
     let document_start = block_indices.documents().device_starts(gpu)?;
     gpu.launch(
-        Launch::new(inputs.query_grid(), THREADS).defines(&inputs.tiling().defines()),
+        Launch::new(call.query_grid(), THREADS).defines(&call.tiling().defines()),
         SparseFwd {
             q: q.input()?,
             k: k.input()?,
@@ -93,36 +83,36 @@ pub(super) fn backward(
     op: &'static str,
     gpu: &Gpu,
     dout: &Tensor,
-    inputs: &Inputs<'_>,
+    call: &SparseAttention<'_>,
     output: &AttentionOutput,
     grads: &mut AttentionGrads,
 ) -> Result<()> {
-    if let Some(padded) = inputs.padded(op, gpu)? {
+    if let Some(padded) = call.padded(op, gpu)? {
         return padded.backward(dout, output, grads, |dout, output, grads| {
-            backward(op, gpu, dout, &inputs.with(&padded), output, grads)
+            backward(op, gpu, dout, &call.with(&padded), output, grads)
         });
     }
     let AttentionGrads { dq, dk, dv } = grads;
-    let indices = inputs.block_indices.on_gpu(op, gpu)?;
-    let delta = backward_queries(gpu, dout, inputs, output, &indices, dq)?;
-    let index = InverseIndex::new(op, gpu, inputs.block_indices, &indices)?;
-    backward_keys(gpu, dout, inputs, &output.lse, &delta, &index, [dk, dv])
+    let indices = call.block_indices.on_gpu(op, gpu)?;
+    let delta = backward_queries(gpu, dout, call, output, &indices, dq)?;
+    let index = InverseIndex::new(op, gpu, call.block_indices, &indices)?;
+    backward_keys(gpu, dout, call, &output.lse, &delta, &index, [dk, dv])
 }
 
 /// Adds to dq and returns `dout . out` of every query.
 fn backward_queries(
     gpu: &Gpu,
     dout: &Tensor,
-    inputs: &Inputs<'_>,
+    call: &SparseAttention<'_>,
     output: &AttentionOutput,
     indices: &Buffer<i32>,
     dq: &mut Tensor,
 ) -> Result<Buffer<f32>> {
-    let &Inputs { q, k, v, block_indices, shape, softmax_scale } = inputs;
+    let &SparseAttention { q, k, v, block_indices, shape, softmax_scale } = call;
     let mut delta = gpu.alloc(output.lse.len())?;
     let document_start = block_indices.documents().device_starts(gpu)?;
     gpu.launch(
-        Launch::new(inputs.query_grid(), THREADS).defines(&inputs.tiling().defines()),
+        Launch::new(call.query_grid(), THREADS).defines(&call.tiling().defines()),
         SparseBwdQueries {
             q: q.input()?,
             k: k.input()?,
@@ -146,14 +136,14 @@ fn backward_queries(
 fn backward_keys(
     gpu: &Gpu,
     dout: &Tensor,
-    inputs: &Inputs<'_>,
+    call: &SparseAttention<'_>,
     lse: &Tensor,
     delta: &Buffer<f32>,
     index: &InverseIndex,
     [dk, dv]: [&mut Tensor; 2],
 ) -> Result<()> {
-    let &Inputs { q, k, v, block_indices, shape, softmax_scale } = inputs;
-    let (block_size, tiling) = (block_indices.block_size(), inputs.tiling());
+    let &SparseAttention { q, k, v, block_indices, shape, softmax_scale } = call;
+    let (block_size, tiling) = (block_indices.block_size(), call.tiling());
     // Pieces take memory in proportion to segments times block size: neither small segments nor
     // long blocks may make it more than a few times the index.
     let shortest = SHORTEST_SEGMENT.max(2 * block_size);

@@ -10,11 +10,11 @@ mod tiles;
 pub(super) use backward::{Upstream, backward};
 pub(super) use forward::forward;
 
-use super::{TiledCall, Visibility};
+use super::{TiledAttention, Visibility};
 use crate::ops::attention::shape::AttentionShape;
 use crate::{Documents, Result};
 
-/// A [`TiledCall`] whose tensors are on the CPU.
+/// A [`TiledAttention`] whose tensors are on the CPU.
 pub(super) struct TiledSlices<'a> {
     /// `[N, HQ, D]`.
     q: &'a [f32],
@@ -31,8 +31,8 @@ pub(super) struct TiledSlices<'a> {
 impl<'a> TiledSlices<'a> {
     /// # Errors
     /// A tensor is not on the CPU.
-    pub(super) fn new(call: &TiledCall<'a>) -> Result<Self> {
-        let &TiledCall { q, k, v, documents, visibility, softmax_scale, shape, .. } = call;
+    pub(super) fn new(call: &TiledAttention<'a>) -> Result<Self> {
+        let &TiledAttention { q, k, v, documents, visibility, softmax_scale, shape, .. } = call;
         let [q, k, v] = [q.as_slice()?, k.as_slice()?, v.as_slice()?];
         Ok(Self { q, k, v, documents, visibility, softmax_scale, shape })
     }

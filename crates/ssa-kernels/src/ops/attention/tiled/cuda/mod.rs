@@ -8,7 +8,7 @@ mod variant;
 pub(crate) use parameters::{
     FORWARD, FORWARD_SM90, GRADIENTS, KEYS, KEYS_SM90, QUERIES, QUERIES_SM90,
 };
-pub(in crate::ops::attention) use tables::{entries, row_tiles};
+pub(crate) use tables::{entries, row_tiles};
 
 use std::sync::Arc;
 
@@ -20,7 +20,7 @@ use parameters::{
 use tables::KeyTiles;
 use variant::Variant;
 
-use super::{TiledCall, Visibility};
+use super::{TiledAttention, Visibility};
 use crate::cuda::{Buffer, Gpu, Gradient, Launch, Parameters, RowLayout, int};
 use crate::ops::attention::padding::PaddedHeads;
 use crate::ops::attention::shape::{AttentionGrads, AttentionOutput, AttentionShape};
@@ -30,7 +30,11 @@ use crate::{KernelError, Result, Tensor};
 const STEP: usize = 8;
 
 /// Writes `out` and `lse` of every token.
-pub(super) fn forward(gpu: &Gpu, call: &TiledCall<'_>, output: &mut AttentionOutput) -> Result<()> {
+pub(super) fn forward(
+    gpu: &Gpu,
+    call: &TiledAttention<'_>,
+    output: &mut AttentionOutput,
+) -> Result<()> {
     let shape = &call.shape;
     check_scale(call.op, call.softmax_scale)?;
     if let Some(padded) = PaddedHeads::new(call.op, gpu, [call.q, call.k, call.v], shape, STEP)? {
@@ -47,7 +51,7 @@ pub(super) fn forward(gpu: &Gpu, call: &TiledCall<'_>, output: &mut AttentionOut
 /// Adds to the gradients.
 pub(super) fn backward(
     gpu: &Gpu,
-    call: &TiledCall<'_>,
+    call: &TiledAttention<'_>,
     dout: &Tensor,
     output: &AttentionOutput,
     grads: &mut AttentionGrads,
@@ -92,7 +96,7 @@ fn row_statistics(
 
 fn backward_queries(
     gpu: &Gpu,
-    call: &TiledCall<'_>,
+    call: &TiledAttention<'_>,
     dout: &Tensor,
     statistics: &Buffer<[f32; 2]>,
     dq: &mut Tensor,
@@ -112,7 +116,7 @@ fn backward_queries(
 
 fn backward_keys(
     gpu: &Gpu,
-    call: &TiledCall<'_>,
+    call: &TiledAttention<'_>,
     dout: &Tensor,
     statistics: &Buffer<[f32; 2]>,
     grads: &mut AttentionGrads,
@@ -171,7 +175,7 @@ fn sum_keys(
     )
 }
 
-impl<'a> TiledCall<'a> {
+impl<'a> TiledAttention<'a> {
     /// The same call on padded heads.
     fn with(&self, padded: &'a PaddedHeads<'_>) -> Self {
         Self { q: &padded.q, k: &padded.k, v: &padded.v, shape: padded.shape, ..*self }

@@ -36,12 +36,12 @@ fn documents(documents: &Documents, visibility: Visibility) -> impl Iterator<Ite
 }
 
 /// Number of entries of four integers.
-pub(in crate::ops::attention) fn entries(table: &Buffer<i32>) -> usize {
+pub(crate) fn entries(table: &Buffer<i32>) -> usize {
     table.len() / 4
 }
 
 /// `(first token, tokens, first key, first row)` of every tile of packed rows.
-pub(in crate::ops::attention) fn row_tiles(
+pub(crate) fn row_tiles(
     gpu: &Gpu,
     all: &Documents,
     visibility: Visibility,

@@ -26,6 +26,11 @@ from .configuration_ssa import SSAConfig
 QUERY_CHUNK = 512
 
 
+def at_least_f32(x):
+    """`x` in the type that norms, scores and block means are computed in: f32, or f64 for f64."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
 class SSARMSNorm(nn.Module):
     def __init__(self, size, eps):
         super().__init__()
@@ -33,7 +38,7 @@ class SSARMSNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x):
-        y = x.float()
+        y = at_least_f32(x)
         y = y * torch.rsqrt(y.pow(2).mean(-1, keepdim=True) + self.eps)
         return self.weight * y.to(x.dtype)
 
@@ -79,9 +84,10 @@ class Sequence:
     Attributes:
         queries: positions `[B, T]` of the queries; padding has 0.
         keys: positions `[B, S]` of the keys in the cache; padding and unused slots have -1.
+        rope: positions `[B, T]` that RoPE rotates by: `position_ids`, else those of the queries.
     """
 
-    def __init__(self, attention_mask, past, batch, tokens, device):
+    def __init__(self, attention_mask, position_ids, past, batch, tokens, device):
         total = past + tokens
         if attention_mask is None:
             self.keys = torch.arange(total, device=device).expand(batch, total)
@@ -89,6 +95,9 @@ class Sequence:
             valid = attention_mask[:, :total].to(device).long()
             self.keys = torch.where(valid > 0, valid.cumsum(-1) - 1, -1)
         self.queries = self.keys[:, past:].clamp(min=0)
+        self.rope = self.queries
+        if position_ids is not None:
+            self.rope = position_ids.to(device).expand(batch, -1)
 
     def padded(self, length):
         """Key positions of a cache with `length` slots."""
@@ -110,7 +119,7 @@ def eager_attention(module, q, k, v, attention_mask, scaling, dropout=0.0, **kwa
     """softmax(scaling * q k^T) v under a boolean mask; returns `[B, T, HQ, D]`."""
     groups = q.shape[1] // k.shape[1]
     k, v = k.repeat_interleave(groups, 1), v.repeat_interleave(groups, 1)
-    scores = (q @ k.transpose(2, 3)).float() * scaling
+    scores = at_least_f32(q @ k.transpose(2, 3)) * scaling
     if attention_mask is not None:
         scores = scores.masked_fill(~attention_mask, float("-inf"))
     weights = scores.softmax(-1).to(q.dtype)
@@ -118,11 +127,12 @@ def eager_attention(module, q, k, v, attention_mask, scaling, dropout=0.0, **kwa
 
 
 def block_means(x, positions, block_size):
-    """Mean of each block of `block_size` positions: `[B, H, S, D]` -> `[B, H, C, D]`, f32."""
+    """Mean of each block of `block_size` positions: `[B, H, S, D]` -> `[B, H, C, D]`."""
+    x = at_least_f32(x)
     blocks = int(positions.max()) // block_size + 1
-    member = torch.nn.functional.one_hot(positions.clamp(min=0) // block_size, blocks).float()
-    member = member * (positions >= 0)[..., None]
-    return torch.einsum("bsc,bhsd->bhcd", member, x.float()) / block_size
+    member = nn.functional.one_hot(positions.clamp(min=0) // block_size, blocks)
+    member = (member * (positions >= 0)[..., None]).to(x.dtype)
+    return torch.einsum("bsc,bhsd->bhcd", member, x) / block_size
 
 
 def select_blocks(q, means, queries, config):
@@ -130,7 +140,7 @@ def select_blocks(q, means, queries, config):
     batch, q_heads, tokens, dim = q.shape
     kv_heads, blocks = means.shape[1], means.shape[2]
     size, counts = config.block_size, config.block_counts
-    grouped = q.float().view(batch, kv_heads, -1, tokens, dim)
+    grouped = at_least_f32(q).view(batch, kv_heads, -1, tokens, dim)
     scores = torch.einsum("bhgtd,bhcd->bhgtc", grouped, means) * dim**-0.5
     index = torch.arange(blocks, device=q.device)
     complete = (index < (queries[..., None] + 1) // size)[:, None, None]
@@ -220,17 +230,24 @@ class SSAAttention(nn.Module):
         self.attention_dropout = 0.0
         self.is_causal = True
         hidden, heads = config.hidden_size, config.num_attention_heads
-        self.q_proj = nn.Linear(hidden, heads * self.head_dim, bias=False)
-        self.k_proj = nn.Linear(hidden, config.num_key_value_heads * self.head_dim, bias=False)
-        self.v_proj = nn.Linear(hidden, config.num_key_value_heads * self.head_dim, bias=False)
+        bias, keys = config.qkv_bias, config.num_key_value_heads * self.head_dim
+        self.q_proj = nn.Linear(hidden, heads * self.head_dim, bias=bias)
+        self.k_proj = nn.Linear(hidden, keys, bias=bias)
+        self.v_proj = nn.Linear(hidden, keys, bias=bias)
+        if config.qk_norm:
+            self.q_norm = SSARMSNorm(self.head_dim, config.rms_norm_eps)
+            self.k_norm = SSARMSNorm(self.head_dim, config.rms_norm_eps)
         self.o_proj = nn.Linear(heads * self.head_dim, hidden, bias=False)
         # Rows 3h, 3h + 1 and 3h + 2 gate compression, selection (and full) and window of head h.
         self.g_proj = nn.Linear(hidden, 3 * heads, bias=False)
 
     def forward(self, x, sequence, attention_mask, past_key_values=None, **kwargs):
         shape = (*x.shape[:-1], -1, self.head_dim)
-        q = apply_rope(self.q_proj(x).view(shape).transpose(1, 2), sequence.queries, self.config)
-        k = apply_rope(self.k_proj(x).view(shape).transpose(1, 2), sequence.queries, self.config)
+        q, k = self.q_proj(x).view(shape), self.k_proj(x).view(shape)
+        if self.config.qk_norm:
+            q, k = self.q_norm(q), self.k_norm(k)
+        q = apply_rope(q.transpose(1, 2), sequence.rope, self.config)
+        k = apply_rope(k.transpose(1, 2), sequence.rope, self.config)
         v = self.v_proj(x).view(shape).transpose(1, 2)
         if past_key_values is not None:
             # transformers 4 asks where the tokens go; 5 knows, and ignores the answer.
@@ -240,12 +257,14 @@ class SSAAttention(nn.Module):
         gates = self.g_proj(x).sigmoid().view(*x.shape[:-1], -1, 3, 1)
 
         if self.config.attention_mode == "full":
-            attend = _attention_function(self.config)
-            mask = attention_mask
-            if mask is None:
-                mask = sequence.visible(k.shape[2])
+            implementation = attention_implementation(self.config)
+            if attention_mask is None and implementation in ("eager", "sdpa"):
+                attention_mask = sequence.visible(k.shape[2])
+            attend = eager_attention
+            if implementation != "eager":
+                attend = ALL_ATTENTION_FUNCTIONS[implementation]
             out, _ = attend(
-                self, q, k, v, mask, dropout=0.0, scaling=self.scaling, **kwargs
+                self, q, k, v, attention_mask, dropout=0.0, scaling=self.scaling, **kwargs
             )
             out = out * gates[..., 1, :]
         else:
@@ -257,11 +276,10 @@ class SSAAttention(nn.Module):
         return self.o_proj(out.reshape(*x.shape[:-1], -1))
 
 
-def _attention_function(config):
-    implementation = getattr(config, "_attn_implementation", None) or "eager"
-    if implementation == "eager":
-        return eager_attention
-    return ALL_ATTENTION_FUNCTIONS[implementation]
+def attention_implementation(config):
+    """The back-end of full attention. "eager" and "sdpa" take a mask `[B, 1, T, S]`; FlashAttention
+    takes the mask of padding; those of serving engines know their sequences themselves."""
+    return getattr(config, "_attn_implementation", None) or "eager"
 
 
 class SSADecoderLayer(nn.Module):
@@ -329,6 +347,7 @@ class SSAModel(SSAPreTrainedModel):
         inputs_embeds=None,
         use_cache=None,
         output_hidden_states=None,
+        return_dict=None,
         **kwargs,
     ):
         if (input_ids is None) == (inputs_embeds is None):
@@ -340,25 +359,21 @@ class SSAModel(SSAPreTrainedModel):
         if past_key_values is not None and not isinstance(past_key_values, Cache):
             raise ValueError("past_key_values must be a Cache of transformers")
         past = 0 if past_key_values is None else int(past_key_values.get_seq_length())
-        mask_2d, mask_4d = attention_mask, None
+        padding, mask = attention_mask, None
         if attention_mask is not None and attention_mask.ndim == 4:
-            mask_2d, mask_4d = None, attention_mask
+            padding, mask = None, attention_mask
             if self.config.attention_mode != "full":
                 raise ValueError("sparse attention takes a mask [batch, tokens], not 4 axes")
-        sequence = Sequence(mask_2d, past, x.shape[0], x.shape[1], x.device)
-        if position_ids is not None:
-            sequence.queries = position_ids.to(x.device).expand(x.shape[0], -1)
-        implementation = getattr(self.config, "_attn_implementation", None) or "eager"
-        if implementation.startswith("flash"):
-            # These take padding as the mask itself, and are causal on their own.
-            mask_4d = mask_2d if mask_2d is not None and not bool(mask_2d.all()) else None
+        elif attention_implementation(self.config).startswith("flash"):
+            mask = None if padding is None or bool(padding.all()) else padding
+        sequence = Sequence(padding, position_ids, past, x.shape[0], x.shape[1], x.device)
         kwargs.pop("cache_position", None)
         states = [x] if output_hidden_states else None
         for layer in self.layers:
             x = layer(
                 x,
                 sequence=sequence,
-                attention_mask=mask_4d,
+                attention_mask=mask,
                 past_key_values=past_key_values,
                 **kwargs,
             )
@@ -367,11 +382,12 @@ class SSAModel(SSAPreTrainedModel):
         x = self.norm(x)
         if output_hidden_states:
             states[-1] = x
-        return BaseModelOutputWithPast(
+        outputs = BaseModelOutputWithPast(
             last_hidden_state=x,
             past_key_values=past_key_values if use_cache else None,
             hidden_states=tuple(states) if output_hidden_states else None,
         )
+        return outputs.to_tuple() if return_dict is False else outputs
 
 
 class SSAForCausalLM(SSAPreTrainedModel, GenerationMixin):
@@ -432,9 +448,9 @@ class SSAForCausalLM(SSAPreTrainedModel, GenerationMixin):
         use_cache=None,
         output_hidden_states=None,
         logits_to_keep=0,
+        return_dict=None,
         **kwargs,
     ):
-        return_dict = kwargs.pop("return_dict", None)
         output_hidden_states = bool(
             self.config.output_hidden_states
             if output_hidden_states is None
@@ -455,8 +471,9 @@ class SSAForCausalLM(SSAPreTrainedModel, GenerationMixin):
         logits = self.lm_head(x[:, keep])
         loss = None
         if labels is not None:
+            predictions = at_least_f32(logits[:, :-1]).flatten(0, 1)
             loss = nn.functional.cross_entropy(
-                logits[:, :-1].float().flatten(0, 1), labels[:, 1:].flatten(), ignore_index=-100
+                predictions, labels[:, 1:].flatten(), ignore_index=-100
             )
         result = CausalLMOutputWithPast(
             loss=loss,
