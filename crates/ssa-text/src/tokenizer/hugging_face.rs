@@ -1,6 +1,5 @@
 //! A `tokenizer.json`, loaded with the `tokenizers` crate.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
@@ -51,7 +50,7 @@ impl HfTokenizer {
         {
             return Err(error);
         }
-        let bytes = fs::read(&file).map_err(|source| TextError::from_open(&file, source))?;
+        let bytes = ssa_files::read(&file).map_err(|source| TextError::from_open(&file, source))?;
         if let Some(error) = foreign::in_file(&file, &bytes) {
             return Err(error);
         }
