@@ -4,12 +4,15 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::thread::sleep;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::common;
 use crate::healthy::{Healthy, copy_tree};
 use crate::limits::{ADDRESS_SPACE, LONGEST};
 use crate::mutate::Mutator;
+
+/// How often a command is asked whether it has ended.
+const POLL: Duration = Duration::from_millis(4);
 
 /// Arguments, separated by spaces, and what is damaged for them.
 pub(crate) struct Damaged {
@@ -117,11 +120,14 @@ fn outcome(directory: &Path, arguments: &str) -> Result<i32, String> {
     shell.args(["-c", &line]).arg(program.get_program()).args(arguments.split(' '));
     shell.current_dir(directory).env("CUDA_VISIBLE_DEVICES", "").env("HF_HUB_OFFLINE", "1");
     let mut child = shell.stdin(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
-    let begin = Instant::now();
+    let mut waited = Duration::ZERO;
     let status = loop {
         match child.try_wait().unwrap() {
             Some(status) => break status,
-            None if begin.elapsed() < LONGEST => sleep(Duration::from_millis(2)),
+            None if waited < LONGEST => {
+                sleep(POLL);
+                waited += POLL;
+            }
             None => {
                 child.kill().unwrap();
                 child.wait().unwrap();
