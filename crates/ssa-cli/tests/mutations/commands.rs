@@ -4,12 +4,15 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::thread::sleep;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::common;
 use crate::healthy::{Healthy, copy_tree};
 use crate::limits::{ADDRESS_SPACE, LONGEST};
 use crate::mutate::Mutator;
+
+/// How often a command is asked whether it has ended.
+const POLL: Duration = Duration::from_millis(4);
 
 /// Arguments, separated by spaces, and what is damaged for them.
 pub(crate) struct Damaged {
@@ -45,6 +48,19 @@ pub(crate) fn all() -> Vec<Damaged> {
             "run",
             &["r/checkpoint/config.json", "r/config.toml", "r/checkpoint/model.safetensors"],
         ),
+        damaged(
+            "generate hi --model r --max-tokens 4 --threads 1",
+            "run",
+            &["r/checkpoint/config.json", "r/checkpoint/model.safetensors"],
+        ),
+        damaged(
+            "generate hi --model r --max-tokens 4 --temperature VALUE --top-p VALUE",
+            "run",
+            &[],
+        ),
+        damaged("generate hi --model r --max-tokens 2 --budget mass=VALUE", "run", &[]),
+        damaged("export --model model --to o --as ssa", "forward", &["model/config.json"]),
+        damaged("convert --from model --to o", "forward", &["model/config.json"]),
         damaged("data inspect .", "corpus", &["manifest.json", "00000.idx", "00001.bin"]),
         damaged("data prepare b.jsonl c.json a.txt --output o", "texts", &["b.jsonl", "c.json"]),
         damaged("train tiny.toml --dry-run --set VALUE=VALUE", "run", &[]),
@@ -104,11 +120,14 @@ fn outcome(directory: &Path, arguments: &str) -> Result<i32, String> {
     shell.args(["-c", &line]).arg(program.get_program()).args(arguments.split(' '));
     shell.current_dir(directory).env("CUDA_VISIBLE_DEVICES", "").env("HF_HUB_OFFLINE", "1");
     let mut child = shell.stdin(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
-    let begin = Instant::now();
+    let mut waited = Duration::ZERO;
     let status = loop {
         match child.try_wait().unwrap() {
             Some(status) => break status,
-            None if begin.elapsed() < LONGEST => sleep(Duration::from_millis(2)),
+            None if waited < LONGEST => {
+                sleep(POLL);
+                waited += POLL;
+            }
             None => {
                 child.kill().unwrap();
                 child.wait().unwrap();

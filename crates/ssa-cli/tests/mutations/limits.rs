@@ -1,10 +1,10 @@
 //! What one input may take.
 
 use std::fs;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// After this an input counts as a hang.
 pub(crate) const LONGEST: Duration = Duration::from_secs(20);
@@ -13,31 +13,31 @@ pub(crate) const HUNG: i32 = 124;
 /// Address space of a reader or command, in KiB.
 pub(crate) const ADDRESS_SPACE: u64 = 6_000_000;
 
-/// Ends the process when an input takes too long.
-pub(crate) struct Watchdog {
-    begun: Arc<AtomicU64>,
-}
+/// How often time is looked at.
+const TICK: Duration = Duration::from_millis(100);
 
-fn now() -> u64 {
-    static START: OnceLock<Instant> = OnceLock::new();
-    START.get_or_init(Instant::now).elapsed().as_millis() as u64
+/// Ends the process when an input takes too long. It counts ticks, so that a process that was
+/// stopped for a while has not hung.
+pub(crate) struct Watchdog {
+    ticks: Arc<AtomicU64>,
 }
 
 impl Watchdog {
     pub(crate) fn start() -> Self {
-        let begun = Arc::new(AtomicU64::new(now()));
-        let watched = Arc::clone(&begun);
+        let ticks = Arc::new(AtomicU64::new(0));
+        let counted = Arc::clone(&ticks);
         thread::spawn(move || {
-            while now() - watched.load(Ordering::Relaxed) < LONGEST.as_millis() as u64 {
-                thread::sleep(Duration::from_millis(200));
+            let most = LONGEST.as_millis() / TICK.as_millis();
+            while u128::from(counted.fetch_add(1, Ordering::Relaxed)) < most {
+                thread::sleep(TICK);
             }
             std::process::exit(HUNG);
         });
-        Self { begun }
+        Self { ticks }
     }
 
     pub(crate) fn begin(&self) {
-        self.begun.store(now(), Ordering::Relaxed);
+        self.ticks.store(0, Ordering::Relaxed);
     }
 }
 

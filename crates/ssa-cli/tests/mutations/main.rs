@@ -1,8 +1,9 @@
 //! Damaged and absurd inputs for every reader of the program: each is read or refused, without a
 //! panic, an abort, a signal, a hang, or memory that the input does not justify.
 //!
-//! `cargo test` tries a few thousand. `SSA_TEST_MUTATIONS=100000` tries that many, and
-//! `SSA_TEST_SEED` others; `tests/README.md` has the results of long runs. Readers run in a process
+//! `cargo test` tries a few thousand. `SSA_TEST_MUTATIONS=100000` tries that many,
+//! `SSA_TEST_SEED=1` others, and `SSA_TEST_READER=texts` only those of one reader or of commands
+//! that contain the word; `tests/README.md` has the results of long runs. Readers run in a process
 //! of their own, so that one that ends it is found and the rest goes on.
 //!
 //! A reader is a function of a directory and of the damaged file in it (`reading.rs`), or a command
@@ -46,8 +47,9 @@ fn damaged_inputs_are_read_or_refused() {
     let (inputs, seed) = (number("SSA_TEST_MUTATIONS", INPUTS), number("SSA_TEST_SEED", 0));
     let healthy = Healthy::new();
     let mut failures = Vec::new();
-    let readers = readers::all();
-    for reader in &readers {
+    let (readers, commands) = (readers::all(), commands::all());
+    let only = env::var("SSA_TEST_READER").unwrap_or_default();
+    for reader in readers.iter().filter(|reader| reader.name.contains(&only)) {
         let begin = Instant::now();
         let count = (inputs - inputs / COMMANDS).div_ceil(readers.len());
         let report = worker::run(&healthy, reader, seed, count);
@@ -62,8 +64,7 @@ fn damaged_inputs_are_read_or_refused() {
         );
         failures.extend(report.failures);
     }
-    let commands = commands::all();
-    for command in &commands {
+    for command in commands.iter().filter(|command| command.name.contains(&only)) {
         let begin = Instant::now();
         let count = (inputs / COMMANDS).div_ceil(commands.len());
         let refused = commands::run(&healthy, command, seed, count, &mut failures);

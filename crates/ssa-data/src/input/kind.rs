@@ -8,9 +8,13 @@ use std::borrow::Cow;
 use std::path::Path;
 
 use super::Format;
+use super::utf16::is_utf32;
 
 /// Number of bytes at the start of a file that are inspected.
 pub(super) const PROBE_BYTES: usize = 1 << 13;
+
+/// What some programs write at the start of UTF-8: no part of the text.
+pub(super) const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// How a file is compressed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -168,6 +172,9 @@ pub(super) fn content(
     if COMPRESSED.iter().any(|(_, _, magic)| start.starts_with(magic)) {
         return Err(Refusal::new("compressed twice", "unpack it once"));
     }
+    if is_utf32(start) {
+        return Err(Refusal::new("text in UTF-32", "convert it to UTF-8, for example with iconv"));
+    }
     if start.get(257..262) == Some(b"ustar") {
         return Err(Refusal::new("a tar archive", UNPACK));
     }
@@ -221,7 +228,7 @@ pub(super) fn is_data_by_name(name: &str, format: Format) -> bool {
 /// The layout of JSON: one object per line, unless the file is an array or its first object spans
 /// several lines.
 fn json(start: &[u8]) -> Content {
-    let start = start.strip_prefix(b"\xef\xbb\xbf").unwrap_or(start).trim_ascii_start();
+    let start = start.strip_prefix(BYTE_ORDER_MARK).unwrap_or(start).trim_ascii_start();
     let ends_first = first_value_end(start);
     let on_one_line = !start[..ends_first.unwrap_or(start.len())].contains(&b'\n');
     if start.starts_with(b"[") || (start.starts_with(b"{") && !on_one_line) {
@@ -233,7 +240,7 @@ fn json(start: &[u8]) -> Content {
 
 /// Whether the first line is a complete JSON object; plain text does not start like this.
 fn is_object_on_a_line(start: &[u8]) -> bool {
-    let start = start.strip_prefix(b"\xef\xbb\xbf").unwrap_or(start).trim_ascii_start();
+    let start = start.strip_prefix(BYTE_ORDER_MARK).unwrap_or(start).trim_ascii_start();
     let line = start.split(|&byte| byte == b'\n').next().unwrap_or_default();
     line.starts_with(b"{\"")
         && first_value_end(line).is_some_and(|end| line[end..].trim_ascii().is_empty())

@@ -2,6 +2,7 @@
 
 use std::io::{self, BufRead, Read};
 
+use super::kind::BYTE_ORDER_MARK;
 use super::payload::Payload;
 use crate::{DataError, Result};
 
@@ -38,8 +39,8 @@ fn read_line(
     if line.is_empty() {
         return Ok(None);
     }
-    if std::mem::take(first) && line.starts_with(b"\xef\xbb\xbf") {
-        line.drain(..3);
+    if std::mem::take(first) && line.starts_with(BYTE_ORDER_MARK) {
+        line.drain(..BYTE_ORDER_MARK.len());
     }
     Ok(Some(line))
 }
@@ -57,6 +58,9 @@ pub(super) fn whole(
         if text.len() as u64 > limit {
             Err(too_large(&name, limit))
         } else {
+            if text.starts_with(BYTE_ORDER_MARK) {
+                text.drain(..BYTE_ORDER_MARK.len());
+            }
             Ok(Payload::Text(text))
         }
     })

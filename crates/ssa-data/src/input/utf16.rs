@@ -1,4 +1,4 @@
-//! Converts UTF-16 to UTF-8.
+//! Converts UTF-16 to UTF-8, and detects UTF-32.
 
 use std::collections::VecDeque;
 use std::io::{self, BufRead, Read};
@@ -10,7 +10,10 @@ pub(super) enum ByteOrder {
     Big,
 }
 
-/// Detects UTF-16: by a byte order mark, or in JSON by zeros in every other byte.
+/// Bytes by which a text without a byte order mark is judged.
+const JUDGED: usize = 32;
+
+/// Detects UTF-16: by a byte order mark, or by zeros in every other byte of the first characters.
 pub(super) fn detect(start: &[u8]) -> Option<ByteOrder> {
     match start {
         [0xff, 0xfe, 0, 0, ..] => None,
@@ -18,8 +21,28 @@ pub(super) fn detect(start: &[u8]) -> Option<ByteOrder> {
         [0xfe, 0xff, ..] => Some(ByteOrder::Big),
         [b'{' | b'[', 0, second, 0, ..] if *second != 0 => Some(ByteOrder::Little),
         [0, b'{' | b'[', 0, second, ..] if *second != 0 => Some(ByteOrder::Big),
+        _ if is_padded(start, |unit: &[u8; 2]| unit[0] != 0 && unit[1] == 0) => {
+            Some(ByteOrder::Little)
+        }
+        _ if is_padded(start, |unit: &[u8; 2]| unit[0] == 0 && unit[1] != 0) => {
+            Some(ByteOrder::Big)
+        }
         _ => None,
     }
+}
+
+/// Detects UTF-32: by a byte order mark, or by three zeros in each of the first characters.
+pub(super) fn is_utf32(start: &[u8]) -> bool {
+    start.starts_with(b"\xff\xfe\0\0")
+        || start.starts_with(b"\0\0\xfe\xff")
+        || is_padded(start, |unit: &[u8; 4]| unit[0] != 0 && unit[1..] == [0; 3])
+        || is_padded(start, |unit: &[u8; 4]| unit[..3] == [0; 3] && unit[3] != 0)
+}
+
+/// Whether the first code units, several of them, are all of a form.
+fn is_padded<const N: usize>(start: &[u8], form: impl Fn(&[u8; N]) -> bool) -> bool {
+    let units = start[..start.len().min(JUDGED)].as_chunks().0;
+    units.len() >= 4 && units.iter().all(form)
 }
 
 /// Reads UTF-16 without its byte order mark as UTF-8.
@@ -116,5 +139,27 @@ mod tests {
         }
         assert_eq!(detect(b"\xff\xfe\0\0"), None, "UTF-32");
         assert_eq!(detect(b"plain"), None);
+    }
+
+    #[test]
+    fn texts_without_a_mark_are_detected_too() {
+        let text = "Some text, na\u{ef}ve.\n".repeat(3);
+        let wide = |bytes: fn(u32) -> [u8; 4]| -> Vec<u8> {
+            text.chars().flat_map(|character| bytes(character.into())).collect()
+        };
+        let little: Vec<u8> = text.encode_utf16().flat_map(u16::to_le_bytes).collect();
+        let big: Vec<u8> = text.encode_utf16().flat_map(u16::to_be_bytes).collect();
+        assert_eq!(
+            [read(little.clone()).unwrap(), read(big.clone()).unwrap()],
+            [text.clone(), text.clone()]
+        );
+        for bytes in [wide(u32::to_le_bytes), wide(u32::to_be_bytes)] {
+            assert!(is_utf32(&bytes) && detect(&bytes).is_none());
+        }
+        for other in [text.as_bytes(), &little, &big, b"a\0b", b"\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0"]
+        {
+            assert!(!is_utf32(other));
+        }
+        assert_eq!(detect(b"a\0b\0"), None, "too short to tell");
     }
 }
