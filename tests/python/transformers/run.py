@@ -4,9 +4,9 @@
     python3 tests/python/transformers/run.py --ssa target/release/ssa [--python PYTHON]
 
 Trains a small model by each method, converts models with biases and with norms of heads, and runs
-check_modeling.py on all of them under each version, and on the logits of the released code. PyTorch and transformers are installed into a temporary
-directory; with `--python`, PyTorch is that of the given Python. Exits with 77 if packages cannot be
-installed, with 1 after a failure.
+check_modeling.py on all of them under each version, and on the logits of the released code. PyTorch
+and transformers are installed into a temporary directory; with `--python`, PyTorch is that of the
+given Python. Exits with 77 if packages cannot be installed, with 1 after a failure.
 """
 
 import argparse
