@@ -267,6 +267,12 @@ pub enum OptionsError {
         /// The method.
         method: &'static str,
     },
+    /// An attention has no implementation over a cache of keys and values.
+    #[error("attention `{attention}` cannot run over a cache of keys and values")]
+    NotCached {
+        /// The kind of attention.
+        attention: &'static str,
+    },
     /// A training step does not name one stream per layer.
     #[error("{streams} streams given for {layers} layers")]
     StreamCount {

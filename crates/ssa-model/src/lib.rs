@@ -41,12 +41,14 @@ pub use error::{InputError, ModelError, OptionsError};
 pub use input::{Input, TrainBatch};
 pub use losses::{LossDenominators, Losses, PendingLosses, StepLosses};
 pub use method::{
-    AttendedKeys, AttentionInputs, AttentionKind, AttentionSizes, Compression, Full, LayerPlan,
-    Method, MethodSpec, PlannedAttention, SavedAttention, Sparse, Training, Window,
+    AttendedKeys, AttentionInputs, AttentionKind, AttentionSizes, CachedAttention, CachedInputs,
+    Compression, Full, LayerPlan, Method, MethodSpec, PlannedAttention, SavedAttention, Sparse,
+    Training, Window,
 };
 pub use model::{LayerAttention, Model, Objective};
 pub use options::{AttentionOptions, DocumentMasking};
 pub use parameters::{LayerParameters, Parameters, parameter_count, parameter_shapes};
+pub use rope::GrowingRopeTable;
 pub use ssa_kernels::ops::attention::AttentionMode;
 pub use ssa_kernels::ops::attention::selection::SparseBudget;
 

@@ -8,7 +8,7 @@ use crate::{ModelConfig, Result};
 
 /// Cosines and sines for documents of every length seen so far. Configurations allow millions of
 /// positions, but most inputs need a few thousand.
-pub(crate) struct GrowingRopeTable {
+pub struct GrowingRopeTable {
     table: Mutex<Arc<RopeTable>>,
 }
 
@@ -17,7 +17,7 @@ impl GrowingRopeTable {
     ///
     /// # Errors
     /// Same as [`RopeTable::new`].
-    pub(crate) fn new(config: &ModelConfig) -> Result<Self> {
+    pub fn new(config: &ModelConfig) -> Result<Self> {
         Ok(Self { table: Mutex::new(Arc::new(table(config, 0)?)) })
     }
 
@@ -26,7 +26,7 @@ impl GrowingRopeTable {
     ///
     /// # Errors
     /// Same as [`RopeTable::new`].
-    pub(crate) fn covering(&self, tokens: usize, config: &ModelConfig) -> Result<Arc<RopeTable>> {
+    pub fn covering(&self, tokens: usize, config: &ModelConfig) -> Result<Arc<RopeTable>> {
         let mut current = self.table.lock().unwrap_or_else(PoisonError::into_inner);
         if current.positions() < tokens {
             let positions = tokens.next_power_of_two().min(config.max_position_embeddings);

@@ -14,6 +14,8 @@ use super::named;
 /// has biases, Qwen3 if it normalizes heads). That requires gate weights that are all zero; the
 /// plain model computes the same function under full attention.
 ///
+/// A model without gates is a plain model in either layout; `ssa convert` gives it gates.
+///
 /// Writes weights as F32, and copies tokenizer files and generation_config.json.
 #[derive(Debug, Args)]
 #[command(after_help = "\

@@ -26,7 +26,7 @@ mod tests;
 pub(crate) use axis::{Axis, B, C, D, H, HIDDEN, HQ, I, LEADING, O, Sizes, T, V};
 
 use crate::tensor::Location;
-use crate::{DType, Device, Documents, KernelError, Result, Tensor};
+use crate::{DType, Device, Documents, KernelError, Result, Sequences, Tensor};
 
 /// The element types that an op reads or writes in an argument.
 #[derive(Clone, Copy)]
@@ -257,6 +257,11 @@ impl<'a> Args<'a> {
         self.entries("documents", documents.total_tokens(), "tokens", [B, T])
     }
 
+    /// Sequences whose queries are the `B * T` tokens of the call.
+    pub(crate) fn sequences(self, sequences: &Sequences) -> Self {
+        self.entries("sequences", sequences.total_tokens(), "queries", [B, T])
+    }
+
     /// Ends the table.
     ///
     /// # Errors
@@ -355,14 +360,4 @@ impl Checked {
     fn unknown(&self, axes: &[Axis]) -> KernelError {
         KernelError::value(self.op, "axes", "axes of the arguments", self.bound.text(axes))
     }
-}
-
-/// The number of elements of an array with axes of these sizes, if the bytes of the array and of
-/// each of its parts can be addressed: so a product of some of the sizes does not overflow either.
-pub(crate) fn addressable_len(element_bytes: usize, sizes: &[usize]) -> Option<usize> {
-    sizes
-        .iter()
-        .try_fold(element_bytes, |bytes, &size| bytes.checked_mul(size.max(1)))
-        .filter(|&bytes| isize::try_from(bytes).is_ok())?;
-    Some(sizes.iter().product())
 }

@@ -3,4 +3,5 @@
 pub(crate) mod elementwise;
 pub(crate) mod gemm;
 pub(crate) mod ordered_sum;
+pub(crate) mod register_tile;
 pub(crate) mod simd;

@@ -2,6 +2,10 @@
 
 use std::fmt::Debug;
 
+use ssa_kernels::kv_cache::{CachedSequences, KvCache};
+use ssa_kernels::ops::attention::cached::{
+    CachedKeys, PageIndices, PageOptions, cached_attention_fwd,
+};
 use ssa_kernels::ops::attention::selection::{SelectionOptions, SparseBudget};
 use ssa_kernels::ops::attention::{AttentionCall, AttentionGrads, AttentionOutput};
 use ssa_kernels::ops::gate::GateBranch;
@@ -9,6 +13,7 @@ use ssa_kernels::{DType, Tensor};
 
 use super::keys::AttendedKeys;
 use crate::Result;
+use crate::error::OptionsError;
 
 /// A kind of attention over the queries, keys and values of a layer.
 ///
@@ -39,6 +44,15 @@ pub trait AttentionKind: Debug + Sync {
     /// # Errors
     /// [`ModelError::Kernel`](crate::ModelError::Kernel) if an op refuses its arguments.
     fn forward(&self, inputs: &AttentionInputs<'_>) -> Result<SavedAttention>;
+
+    /// Computes the attention of new tokens to the cached ones.
+    ///
+    /// # Errors
+    /// [`OptionsError::NotCached`] unless the kind implements this;
+    /// [`ModelError::Kernel`](crate::ModelError::Kernel) if an op refuses its arguments.
+    fn cached(&self, _: &CachedInputs<'_>) -> Result<CachedAttention> {
+        Err(OptionsError::NotCached { attention: self.name() }.into())
+    }
 }
 
 /// The inputs of the attentions of a layer.
@@ -51,6 +65,44 @@ pub struct AttentionInputs<'a> {
     pub selection: &'a SelectionOptions,
     /// Tokens of the sliding window.
     pub window_size: usize,
+}
+
+/// What the attentions of a layer compute from when earlier tokens are in a cache.
+#[derive(Clone, Copy)]
+pub struct CachedInputs<'a> {
+    /// Queries after RoPE `[B, T, HQ, D]`.
+    pub q: &'a Tensor,
+    /// The keys and values, those of the queries included.
+    pub cache: &'a KvCache,
+    /// The layer.
+    pub layer: usize,
+    /// The sequences of the queries.
+    pub sequences: &'a CachedSequences,
+    /// Budget and rule of block selection.
+    pub pages: &'a PageOptions,
+    /// Tokens of the sliding window.
+    pub window_size: usize,
+    /// Factor of every score.
+    pub softmax_scale: f32,
+}
+
+/// The attention of new tokens.
+pub struct CachedAttention {
+    /// The output `[B, T, HQ, D]`, before its gate.
+    pub out: Tensor,
+    /// The pages that the queries selected, of a kind that selects.
+    pub pages: Option<PageIndices>,
+}
+
+impl CachedInputs<'_> {
+    /// Attends to these keys.
+    ///
+    /// # Errors
+    /// [`ModelError::Kernel`](crate::ModelError::Kernel) if the op refuses its arguments.
+    pub fn attend(&self, keys: CachedKeys<'_>) -> Result<Tensor> {
+        let &Self { q, cache, layer, sequences, softmax_scale, .. } = self;
+        Ok(cached_attention_fwd(q, cache, layer, sequences, keys, softmax_scale)?.out)
+    }
 }
 
 /// The sizes of a model's attentions.

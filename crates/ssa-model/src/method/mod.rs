@@ -15,7 +15,9 @@ use ssa_kernels::ops::gate::GateBranch;
 use ssa_names::Named;
 
 pub use keys::AttendedKeys;
-pub use kind::{AttentionInputs, AttentionKind, AttentionSizes, SavedAttention};
+pub use kind::{
+    AttentionInputs, AttentionKind, AttentionSizes, CachedAttention, CachedInputs, SavedAttention,
+};
 pub use kinds::{Compression, Full, Sparse, Window};
 pub use plan::{LayerPlan, PlannedAttention};
 

@@ -1,6 +1,7 @@
 //! Attention methods and their parts, and losses and measurements that compare them.
 
 pub mod alignment;
+pub mod cached;
 pub mod compression;
 pub mod full;
 pub mod gated_pair;
@@ -14,7 +15,7 @@ pub mod window;
 mod blocks;
 #[cfg(test)]
 mod golden;
-mod headers;
+pub(crate) mod headers;
 mod mode;
 mod padding;
 mod shape;

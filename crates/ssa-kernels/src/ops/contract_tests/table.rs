@@ -4,8 +4,12 @@ use std::mem::take;
 
 use proptest::prelude::*;
 
+use crate::kv_cache::{CachedSequences, KvCache, KvShape};
 use crate::ops::adamw::{AdamwOptions, Moments, adamw_step, join_master, split_master};
 use crate::ops::attention::alignment::{AlignmentOptions, alignment_bwd, alignment_fwd};
+use crate::ops::attention::cached::{
+    CachedKeys, PageBudget, PageOptions, append_kv, cached_attention_fwd, select_pages,
+};
 use crate::ops::attention::compression::{compression_attention_bwd, compression_attention_fwd};
 use crate::ops::attention::full::{full_attention_bwd, full_attention_fwd};
 use crate::ops::attention::gated_pair::{
@@ -25,13 +29,17 @@ use crate::ops::cross_entropy::{
     linear_cross_entropy_losses,
 };
 use crate::ops::embedding::{embedding_bwd, embedding_fwd};
-use crate::ops::gate::{GateBranch, gate_apply_bwd, gate_apply_fwd, gate_bwd, gate_fwd};
+use crate::ops::gate::{
+    GateBranch, gate_apply_bwd, gate_apply_fwd, gate_bwd, gate_fwd, gate_of_scores_fwd,
+};
 use crate::ops::grad_norm::{GradScale, clipped_grad_norm, grad_norm};
-use crate::ops::linear::{linear_bwd_input, linear_bwd_weight, linear_fwd, linear_fwd_f32};
+use crate::ops::linear::{
+    LinearWeight, linear_bwd_input, linear_bwd_weight, linear_fwd, linear_fwd_f32, linear_rows_fwd,
+};
 use crate::ops::rms_norm::{add_rms_norm_fwd, rms_norm_bwd, rms_norm_fwd};
 use crate::ops::rope::{RopeScaling, RopeTable, rope_bwd, rope_fwd};
 use crate::ops::swiglu::{swiglu_bwd, swiglu_bwd_with_out, swiglu_fwd};
-use crate::{Device, Documents, Result, Scalars, Tensor};
+use crate::{DType, Device, Documents, Result, Scalars, Tensor};
 
 fn selection() -> SelectionOptions {
     SparseBudget::new(BLOCK_SIZE, 2).unwrap().selection(SelectionRule::Exact)
@@ -107,6 +115,8 @@ pub(super) struct Case {
 }
 
 const BLOCK_SIZE: usize = 2;
+const PAGES: PageOptions =
+    PageOptions { budget: PageBudget::Counts(2), rule: SelectionRule::Exact };
 const ADAMW: AdamwOptions =
     AdamwOptions { lr: 0.1, beta1: 0.9, beta2: 0.9, eps: 1e-8, weight_decay: 0.0 };
 const ALIGNMENT: AlignmentOptions = AlignmentOptions {
@@ -178,6 +188,28 @@ impl Case {
         AttentionCall { q, k, v, documents: &self.documents, softmax_scale: 1.0 }
     }
 
+    fn linear_weight(&self) -> LinearWeight {
+        let weight = Tensor::zeros([1, self.size("I")]).unwrap();
+        LinearWeight::new(&[&weight], DType::F32).unwrap()
+    }
+
+    /// A cache of one layer with a sequence of `T` tokens for each row.
+    fn cache(&self) -> (KvCache, CachedSequences) {
+        let shape = KvShape {
+            layers: 1,
+            kv_heads: self.size("H"),
+            head_dim: self.size("D"),
+            page_size: BLOCK_SIZE,
+            value_means: false,
+        };
+        let [batch, tokens] = [self.size("B"), self.size("T")];
+        let capacity = batch * tokens.next_multiple_of(BLOCK_SIZE);
+        let mut cache = KvCache::new(&Device::Cpu, shape, capacity).unwrap();
+        let chunks: Vec<_> = (0..batch).map(|_| (cache.add_sequence(), tokens)).collect();
+        let sequences = cache.extend(&chunks).unwrap();
+        (cache, sequences)
+    }
+
     fn ids(&self) -> Vec<u32> {
         vec![0; self.labels.len()]
     }
@@ -229,6 +261,10 @@ pub(super) static OPS: &[Op] = &[
     op! { linear_fwd_f32, |_, _| linear_fwd_f32(x, weight),
         x = "x" Act ".. I";
         weight = "weight" Act "O I";
+    },
+    op! { linear_rows_fwd, |case, _| linear_rows_fwd(x, &case.linear_weight()),
+        x = "x" Act ".. I";
+        _ = "weight" Given "I";
     },
     op! { linear_bwd_input, |_, _| linear_bwd_input(dout, weight, dx),
         dout = "dout" Act ".. O";
@@ -303,6 +339,9 @@ pub(super) static OPS: &[Op] = &[
         dx = "dx" Act "B T hidden";
         dg_proj = "dg_proj" F32 "3*HQ hidden";
     },
+    op! { gate_of_scores_fwd, |_, _| gate_of_scores_fwd(scores),
+        scores = "scores" Act "B T HQ";
+    },
     op! { gate_apply_fwd, |_, _| gate_apply_fwd(out, gate),
         out = "out" Act "B T HQ D";
         gate = "gate" F32 "B T HQ";
@@ -369,12 +408,12 @@ pub(super) static OPS: &[Op] = &[
     op! { rope_fwd, |case, _| rope_fwd(x, &case.documents, &case.rope),
         _ = "table" Given "D";
         x = "x" Act "B T heads D";
-        _ = "documents" Given "B T";
+        _ = "sequences" Given "B T";
     },
     op! { rope_bwd, |case, _| rope_bwd(dx, &case.documents, &case.rope),
         _ = "table" Given "D";
         dx = "dx" Act "B T heads D";
-        _ = "documents" Given "B T";
+        _ = "sequences" Given "B T";
     },
     op! { mean_pool_fwd, |case, _| mean_pool_fwd(x, &case.documents, BLOCK_SIZE),
         x = "x" Act "B T H D";
@@ -495,6 +534,31 @@ pub(super) static OPS: &[Op] = &[
         k = "k" Act "B T H D";
         v = "v" Act "B T H D";
         _ = "documents" Given "B T";
+    },
+    op! { append_kv, |case, _| {
+            let (mut cache, sequences) = case.cache();
+            append_kv(&mut cache, 0, k, v, &sequences)
+        },
+        k = "k" Act "B T H D";
+        v = "v" Act "B T H D";
+        _ = "sequences" Given "B T";
+        _ = "cache" Given "H D";
+    },
+    op! { select_pages, |case, _| {
+            let (cache, sequences) = case.cache();
+            select_pages(q, &cache, 0, &sequences, &PAGES, 1.0)
+        },
+        q = "q" Act "B T HQ D";
+        _ = "sequences" Given "B T";
+        _ = "cache" Given "H D";
+    },
+    op! { cached_attention_fwd, |case, _| {
+            let (cache, sequences) = case.cache();
+            cached_attention_fwd(q, &cache, 0, &sequences, CachedKeys::All, 1.0)
+        },
+        q = "q" Act "B T HQ D";
+        _ = "sequences" Given "B T";
+        _ = "cache" Given "H D";
     },
     op! { alignment_fwd, |case, _| alignment_fwd(full, sparse, Some(&case.valid), &ALIGNMENT),
         full = "full" Act "B T ?HQ ?D";

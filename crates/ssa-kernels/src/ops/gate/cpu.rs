@@ -43,6 +43,13 @@ pub(super) fn forward(x: &[f32], g_proj: &[f32], rows: BranchRows, gate: &mut [f
     gate.par_chunks_mut(CHUNK).for_each(|gate| dispatch(Sigmoid(gate)));
 }
 
+pub(super) fn sigmoid(scores: &[f32], gate: &mut [f32]) {
+    gate.par_chunks_mut(CHUNK).zip(scores.par_chunks(CHUNK)).for_each(|(gate, scores)| {
+        gate.copy_from_slice(scores);
+        dispatch(Sigmoid(gate));
+    });
+}
+
 /// The gradient before the sigmoid.
 pub(super) fn sigmoid_backward(dgate: &[f32], gate: &[f32]) -> Vec<f32> {
     dgate

@@ -36,6 +36,17 @@ impl GateBranch {
             Self::Window => 2,
         }
     }
+
+    /// A copy of the rows of the branch, `[HQ, hidden]`, of `g_proj` `[3 * HQ, hidden]` on the CPU.
+    ///
+    /// # Errors
+    /// [`KernelError::Argument`] if it has other axes or is on a GPU.
+    pub fn rows(self, g_proj: &Tensor) -> Result<Tensor> {
+        let checked = Args::new("GateBranch::rows").act("g_proj", g_proj, [G_PROJ_ROWS, HIDDEN]);
+        let [heads, hidden] = checked.check()?.sizes([HQ, HIDDEN])?;
+        let rows = g_proj.as_slice()?.chunks_exact(hidden).skip(self.first_row()).step_by(3);
+        Tensor::from_vec(rows.flatten().copied().collect(), [heads, hidden])
+    }
 }
 
 /// `gate[b, t, h] = sigmoid(sum_i x[b, t, i] g_proj[3h + r, i])`, r the row of the branch.
@@ -52,7 +63,7 @@ impl GateBranch {
 /// No tokens: an empty result. The rows of other branches are not read.
 ///
 /// # Errors
-/// [`KernelError::Argument`](crate::KernelError::Argument) if an argument does not have this shape
+/// [`KernelError::Argument`] if an argument does not have this shape
 /// or type, or is on another device.
 ///
 /// # Determinism
@@ -132,6 +143,40 @@ pub fn gate_bwd(
 fn branch_rows(call: &Checked, branch: GateBranch) -> Result<cpu::BranchRows> {
     let [heads, hidden] = call.sizes([HQ, HIDDEN])?;
     Ok(cpu::BranchRows { first: branch.first_row(), heads, hidden })
+}
+
+/// `gate = sigmoid(scores)`: the gate of a branch whose products with `g_proj` are computed
+/// together with other maps of the same input.
+///
+/// # Shapes
+/// `scores` `[B, T, HQ]`; returns the same shape.
+///
+/// # Dtypes
+/// `f32`, on a GPU `scores` in `bf16`.
+///
+/// # Edge cases
+/// No tokens: an empty result.
+///
+/// # Errors
+/// [`KernelError::Argument`](crate::KernelError::Argument) if `scores` does not have this shape or
+/// type.
+///
+/// # Determinism
+/// Bitwise reproducible for any number of threads: elements are independent.
+///
+/// # Source
+/// As [`gate_fwd`].
+pub fn gate_of_scores_fwd(scores: &Tensor) -> Result<Tensor> {
+    const OP: &str = "gate_of_scores_fwd";
+    let call = Args::new(OP).act("scores", scores, [B, T, HQ]).check()?;
+    match call.device() {
+        Device::Cuda(gpu) => cuda::of_scores(gpu, scores),
+        Device::Cpu => {
+            let mut gate = call.new_f32([B, T, HQ])?;
+            cpu::sigmoid(scores.as_slice()?, gate.as_mut_slice()?);
+            Ok(gate)
+        }
+    }
 }
 
 /// `gated[b, t, h, d] = out[b, t, h, d] gate[b, t, h]`.

@@ -3,8 +3,11 @@
 mod cpu;
 mod cuda;
 pub mod reference;
+pub(crate) mod rows;
 #[cfg(test)]
 mod tests;
+
+pub use rows::{LinearWeight, linear_rows_fwd};
 
 use crate::contract::{Args, Checked, I, LEADING, O};
 use crate::{Device, Result, Tensor};

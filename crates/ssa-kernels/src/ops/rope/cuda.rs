@@ -7,7 +7,7 @@ use crate::cuda::elementwise::THREADS;
 use crate::cuda::{
     Define, Gpu, Input, Launch, Module, Output, RowLayout, constants, int, kernel, structs,
 };
-use crate::{Documents, Result, Tensor};
+use crate::{Result, Sequences, Tensor};
 
 pub(crate) static MODULE: Module = Module {
     name: "rope",
@@ -24,8 +24,9 @@ kernel! {
     struct Rope<'a> {
         x: Output<'a, bf16>,
         table: Input<'a, f32>,
-        /// For every token the first token of its document.
-        document_start: Input<'a, i32>,
+        /// For every token the number of the first token of its sequence: less than 0 if that is not
+        /// part of the call.
+        origin: Input<'a, i32>,
         tokens: i64,
         /// Rows of the table.
         positions: i64,
@@ -39,20 +40,20 @@ kernel! {
 pub(super) fn rotate(
     gpu: &Gpu,
     x: &mut Tensor,
-    documents: &Documents,
+    sequences: &Sequences,
     table: &RopeTable,
     sign: f32,
 ) -> Result<()> {
-    let (tokens, heads, head_dim) = (documents.total_tokens(), x.shape()[2], table.head_dim());
+    let (tokens, heads, head_dim) = (sequences.total_tokens(), x.shape()[2], table.head_dim());
     let vectors = RowLayout::new(head_dim / 2).vectors();
     let tokens_per_block = (THREADS / (heads * vectors)).max(1);
-    let (angles, starts) = (table.device(gpu)?, documents.device_starts(gpu)?);
+    let (angles, origins) = (table.device(gpu)?, sequences.device_origins(gpu)?);
     gpu.launch(
         Launch::new([tokens.div_ceil(tokens_per_block), 1, 1], THREADS).defines(&defines(head_dim)),
         Rope {
             x: x.in_place()?,
             table: angles.input(),
-            document_start: starts.input(),
+            origin: origins.input(),
             tokens: tokens as i64,
             positions: table.positions() as i64,
             heads: int("heads", heads)?,

@@ -8,7 +8,7 @@ mod table;
 mod tests;
 
 use crate::contract::{Args, Axis, B, Checked, D, Sizes, T};
-use crate::{Device, Documents, KernelError, Result, Tensor};
+use crate::{Device, KernelError, Result, Sequences, Tensor};
 
 pub use table::{RopeScaling, RopeTable};
 
@@ -23,27 +23,28 @@ const HEADS: Axis = Axis::Named("heads", Sizes::Positive);
 /// ```
 ///
 /// # Shapes
-/// `x` `[B, T, heads, D]`, D the head dimension of `table`; `documents` over N = B * T tokens.
+/// `x` `[B, T, heads, D]`, D the head dimension of `table`; `sequences` over N = B * T tokens:
+/// packed documents, or sequences with their first positions.
 ///
 /// # Dtypes
 /// `f32`, or `bf16` on a GPU; the table is computed in `f64` and rounded once, to `f32`.
 ///
 /// # Edge cases
-/// Positions restart at each document, whose first token is not rotated. No tokens: nothing
-/// happens.
+/// A token at position 0 is not rotated. No tokens: nothing happens.
 ///
 /// # Errors
-/// [`KernelError::Argument`] if an argument does not have this shape or type, or if a document is
-/// longer than the table.
+/// [`KernelError::Argument`] if an argument does not have this shape or type, or if a position
+/// is not in the table.
 ///
 /// # Determinism
 /// Bitwise reproducible for any number of threads, and on a GPU: elements are independent.
 ///
 /// # Source
 /// <https://arxiv.org/abs/2104.09864>; `rotate_half` of the released model.
-pub fn rope_fwd(x: &mut Tensor, documents: &Documents, table: &RopeTable) -> Result<()> {
-    let call = check("rope_fwd", "x", x, documents, table)?;
-    rotate(&call, x, documents, table, Direction::Forward)
+pub fn rope_fwd(x: &mut Tensor, sequences: impl Into<Sequences>, table: &RopeTable) -> Result<()> {
+    let sequences = sequences.into();
+    let call = check("rope_fwd", "x", x, &sequences, table)?;
+    rotate(&call, x, &sequences, table, Direction::Forward)
 }
 
 /// Gradient of [`rope_fwd`]: the inverse rotation, in place.
@@ -68,9 +69,10 @@ pub fn rope_fwd(x: &mut Tensor, documents: &Documents, table: &RopeTable) -> Res
 ///
 /// # Source
 /// As [`rope_fwd`].
-pub fn rope_bwd(dx: &mut Tensor, documents: &Documents, table: &RopeTable) -> Result<()> {
-    let call = check("rope_bwd", "dx", dx, documents, table)?;
-    rotate(&call, dx, documents, table, Direction::Backward)
+pub fn rope_bwd(dx: &mut Tensor, sequences: impl Into<Sequences>, table: &RopeTable) -> Result<()> {
+    let sequences = sequences.into();
+    let call = check("rope_bwd", "dx", dx, &sequences, table)?;
+    rotate(&call, dx, &sequences, table, Direction::Backward)
 }
 
 /// The sign of the angles.
@@ -92,15 +94,15 @@ impl Direction {
 fn rotate(
     call: &Checked,
     x: &mut Tensor,
-    documents: &Documents,
+    sequences: &Sequences,
     table: &RopeTable,
     direction: Direction,
 ) -> Result<()> {
     match call.device() {
-        Device::Cuda(gpu) => cuda::rotate(gpu, x, documents, table, direction.sign()),
+        Device::Cuda(gpu) => cuda::rotate(gpu, x, sequences, table, direction.sign()),
         Device::Cpu => {
             let [heads] = call.sizes([HEADS])?;
-            let positions = documents.positions();
+            let positions = sequences.positions();
             cpu::rotate(x.as_mut_slice()?, heads, &positions, table, direction);
             Ok(())
         }
@@ -111,20 +113,20 @@ fn check(
     op: &'static str,
     argument: &'static str,
     x: &Tensor,
-    documents: &Documents,
+    sequences: &Sequences,
     table: &RopeTable,
 ) -> Result<Checked> {
     let call = Args::new(op)
         .size("table", D, table.head_dim())
         .act(argument, x, [B, T, HEADS, D])
-        .documents(documents)
+        .sequences(sequences)
         .check()?;
-    let longest = documents.longest();
-    if longest > table.positions() {
+    let end = sequences.end_position();
+    if end > table.positions() {
         let positions = table.positions();
-        let expected = format!("at most {positions} tokens per document, the length of the table");
-        let actual = format!("a document of {longest} tokens");
-        return Err(KernelError::value(op, "documents", expected, actual));
+        let expected = format!("at most {positions} positions, the length of the table");
+        let actual = format!("a sequence of {end} positions");
+        return Err(KernelError::value(op, "sequences", expected, actual));
     }
     Ok(call)
 }

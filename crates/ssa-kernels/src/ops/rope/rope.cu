@@ -1,6 +1,6 @@
 // Rotary position embedding in place: x [tokens, heads, HEAD_DIM] bf16, table [2, positions,
-// HEAD_DIM / 2] f32 (cosines, then sines). The position of a token is its distance from the first
-// token of its document. Given as macros: HEAD_DIM; ROW_VEC, elements of a vector of half a head.
+// HEAD_DIM / 2] f32 (cosines, then sines). The position of a token is its distance from the origin
+// of its sequence. Given as macros: HEAD_DIM; ROW_VEC, elements of a vector of half a head.
 //
 // A thread rotates VEC pairs of one head: two loads of 16 bytes of the head and four of the table,
 // which the L1 and L2 caches hold. Bytes an element: 4. Rotating the same pairs of several heads by
@@ -23,7 +23,7 @@ rope(const Rope p) {
         if (token >= p.tokens) return;
         const int head = item % work / PIECES, piece = item % PIECES;
         bf16* at = p.x + (token * p.heads + head) * HEAD_DIM + piece * VEC;
-        const i64 angle = (token - p.document_start[token]) * HALF + piece * VEC;
+        const i64 angle = (token - p.origin[token]) * HALF + piece * VEC;
         float a[VEC], b[VEC], cosine[VEC], sine[VEC];
         load_vec<VEC>(a, at);
         load_vec<VEC>(b, at + HALF);

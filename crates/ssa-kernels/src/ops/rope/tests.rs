@@ -1,6 +1,7 @@
 use ssa_testkit::{Random, Tolerance, assert_close, assert_gradient};
 
 use super::*;
+use crate::Documents;
 use crate::ops::testing::{
     assert_refused, assert_same, dot, normal_f64, tensor, to_f64, values, with_threads, zeros,
 };
@@ -162,7 +163,7 @@ fn wrong_arguments_are_refused() {
         assert_refused(backward(shape, &rows(8)), "dx");
     }
     for (shape, documents) in [(&[1, 8, 2, 4], rows(7)), (&[1, 9, 2, 4], rows(9))] {
-        assert_refused(forward(shape, &documents), "documents");
-        assert_refused(backward(shape, &documents), "documents");
+        assert_refused(forward(shape, &documents), "sequences");
+        assert_refused(backward(shape, &documents), "sequences");
     }
 }

@@ -1,6 +1,7 @@
 //! Attention over the means of complete blocks.
 
 use ssa_kernels::DType;
+use ssa_kernels::ops::attention::cached::CachedKeys;
 use ssa_kernels::ops::attention::compression::{
     compression_attention_bwd, compression_attention_fwd,
 };
@@ -10,7 +11,9 @@ use ssa_kernels::ops::gate::GateBranch;
 
 use crate::Result;
 use crate::method::keys::AttendedKeys;
-use crate::method::kind::{AttentionInputs, AttentionKind, AttentionSizes, SavedAttention};
+use crate::method::kind::{
+    AttentionInputs, AttentionKind, AttentionSizes, CachedAttention, CachedInputs, SavedAttention,
+};
 
 /// Attention over the mean keys and values of complete blocks.
 #[derive(Debug)]
@@ -50,5 +53,9 @@ impl AttentionKind for Compression {
             mean_pool_bwd(&pooled.dv, call.documents, size, &mut grads.dv)?;
             Ok(())
         }))
+    }
+
+    fn cached(&self, inputs: &CachedInputs<'_>) -> Result<CachedAttention> {
+        Ok(CachedAttention { out: inputs.attend(CachedKeys::Means)?, pages: None })
     }
 }

@@ -2,13 +2,16 @@
 
 use ssa_kernels::DType;
 use ssa_kernels::ops::attention::AttentionCall;
+use ssa_kernels::ops::attention::cached::{CachedKeys, select_pages};
 use ssa_kernels::ops::attention::selection::select_by_means;
 use ssa_kernels::ops::attention::sparse::{sparse_attention_bwd, sparse_attention_fwd};
 use ssa_kernels::ops::gate::GateBranch;
 
 use crate::Result;
 use crate::method::keys::AttendedKeys;
-use crate::method::kind::{AttentionInputs, AttentionKind, AttentionSizes, SavedAttention};
+use crate::method::kind::{
+    AttentionInputs, AttentionKind, AttentionSizes, CachedAttention, CachedInputs, SavedAttention,
+};
 
 /// Attention over the tokens of the blocks whose mean keys score highest with the query. It shares
 /// its gate with [`Full`](super::Full).
@@ -43,5 +46,12 @@ impl AttentionKind for Sparse {
         Ok(SavedAttention::new(output, move |dout, output, inputs, grads| {
             Ok(sparse_attention_bwd(dout, &inputs.call, &blocks, output, grads)?)
         }))
+    }
+
+    fn cached(&self, inputs: &CachedInputs<'_>) -> Result<CachedAttention> {
+        let &CachedInputs { q, cache, layer, sequences, pages, softmax_scale, .. } = inputs;
+        let pages = select_pages(q, cache, layer, sequences, pages, softmax_scale)?;
+        let out = inputs.attend(CachedKeys::Pages(&pages))?;
+        Ok(CachedAttention { out, pages: Some(pages) })
     }
 }

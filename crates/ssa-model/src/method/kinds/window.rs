@@ -1,11 +1,14 @@
 //! Attention over the last tokens.
 
+use ssa_kernels::ops::attention::cached::CachedKeys;
 use ssa_kernels::ops::attention::window::{window_attention_bwd, window_attention_fwd};
 use ssa_kernels::ops::gate::GateBranch;
 
 use crate::Result;
 use crate::method::keys::AttendedKeys;
-use crate::method::kind::{AttentionInputs, AttentionKind, AttentionSizes, SavedAttention};
+use crate::method::kind::{
+    AttentionInputs, AttentionKind, AttentionSizes, CachedAttention, CachedInputs, SavedAttention,
+};
 
 /// Attention over the last `window_size` tokens.
 #[derive(Debug)]
@@ -33,5 +36,12 @@ impl AttentionKind for Window {
         Ok(SavedAttention::new(output, |dout, output, inputs, grads| {
             Ok(window_attention_bwd(dout, &inputs.call, inputs.window_size, output, grads)?)
         }))
+    }
+
+    fn cached(&self, inputs: &CachedInputs<'_>) -> Result<CachedAttention> {
+        Ok(CachedAttention {
+            out: inputs.attend(CachedKeys::Last(inputs.window_size))?,
+            pages: None,
+        })
     }
 }

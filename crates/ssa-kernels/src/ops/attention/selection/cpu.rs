@@ -99,12 +99,12 @@ impl Selection<'_> {
 
 /// `importance[c] += sum over rows of exp(score_c) / sum of exp over the first complete`; destroys
 /// the scores.
-struct Importance<'a> {
-    scores: &'a mut [f32],
+pub(crate) struct Importance<'a> {
+    pub(crate) scores: &'a mut [f32],
     /// Elements of a row of scores.
-    row: usize,
-    complete: usize,
-    importance: &'a mut [f32],
+    pub(crate) row: usize,
+    pub(crate) complete: usize,
+    pub(crate) importance: &'a mut [f32],
 }
 
 impl WithSimd for Importance<'_> {

@@ -14,6 +14,9 @@ mod top;
 pub use block_indices::{BlockIndices, HostBlockIndices};
 pub use budget::{InvalidBudget, SparseBudget};
 
+pub(crate) use cpu::Importance;
+pub(crate) use top::Selector;
+
 use super::pooling::mean_pool_f32_fwd;
 use super::shape::{AttentionShape, BLOCK_KEYS, TOKEN_KEYS};
 use crate::contract::{Args, B, C, D, HQ, T};
@@ -43,7 +46,7 @@ pub struct SelectionOptions {
 }
 
 impl SelectionOptions {
-    fn check(&self, op: &'static str) -> Result<()> {
+    pub(crate) fn check(&self, op: &'static str) -> Result<()> {
         let (block_size, block_counts) = (self.budget.block_size(), self.budget.block_counts());
         if self.rule == SelectionRule::Reference {
             if block_size < 2 || !block_size.is_power_of_two() {
@@ -63,7 +66,7 @@ impl SelectionOptions {
     }
 
     /// Blocks the rule selects where there are enough.
-    fn selected_blocks(&self) -> usize {
+    pub(crate) fn selected_blocks(&self) -> usize {
         let block_counts = self.budget.block_counts();
         match self.rule {
             SelectionRule::Exact => block_counts,
@@ -93,7 +96,7 @@ struct SelectionCall<'a> {
 /// ```
 ///
 /// The token's own block floor(t / block_size) and the `block_counts - 1` others with the largest I
-/// are selected; of equal ones, the lower. [`SelectionRule::Reference`] departs from "largest" as
+/// are selected; ties go to the lower block. [`SelectionRule::Reference`] departs from "largest" as
 /// the released kernel does.
 ///
 /// # Shapes

@@ -16,6 +16,10 @@ impl Ranked {
         Self(u64::from(importance.to_bits()) << 32 | u64::from(!(block as u32)))
     }
 
+    fn importance(self) -> f32 {
+        f32::from_bits((self.0 >> 32) as u32)
+    }
+
     fn block(self) -> i32 {
         !(self.0 as u32) as i32
     }
@@ -23,7 +27,7 @@ impl Ranked {
 
 /// Selects blocks; its buffers are reused from token to token.
 #[derive(Default)]
-pub(super) struct Selector {
+pub(crate) struct Selector {
     /// The best blocks so far, the worst of them on top.
     best: BinaryHeap<Reverse<Ranked>>,
     chosen: Vec<Ranked>,
@@ -31,13 +35,12 @@ pub(super) struct Selector {
 
 impl Selector {
     /// Writes the selection of a token whose own block is `importance.len()` to `slots`.
-    pub(super) fn select(
+    pub(crate) fn select(
         &mut self,
         importance: &[f32],
         options: &SelectionOptions,
         slots: &mut [i32],
     ) {
-        let current = importance.len();
         let others = slots.len() - 1;
         self.chosen.clear();
         match options.rule {
@@ -46,6 +49,35 @@ impl Selector {
                 self.choose_as_released(importance, options.budget.block_size(), others)
             }
         }
+        self.write(importance.len(), slots);
+    }
+
+    /// As [`Selector::select`] by the exact rule, but only as many blocks, the own included, as it
+    /// takes for their importances and `own` to sum to `least`, and at least `min`. Sums in order
+    /// of importance.
+    pub(crate) fn select_by_mass(
+        &mut self,
+        importance: &[f32],
+        own: f64,
+        least: f64,
+        min: usize,
+        slots: &mut [i32],
+    ) {
+        self.chosen.clear();
+        self.choose(importance, 0, slots.len() - 1);
+        self.chosen.sort_unstable_by_key(|&ranked| Reverse(ranked));
+        let mut kept = own;
+        let others = self.chosen.iter().enumerate().position(|(index, ranked)| {
+            let enough = kept >= least && index + 1 >= min;
+            kept += f64::from(ranked.importance());
+            enough
+        });
+        self.chosen.truncate(others.unwrap_or(self.chosen.len()));
+        self.write(importance.len(), slots);
+    }
+
+    /// Writes the chosen blocks and the token's own in ascending order.
+    fn write(&self, current: usize, slots: &mut [i32]) {
         let (used, unused) = slots.split_at_mut(self.chosen.len() + 1);
         used[0] = current as i32;
         used[1..].iter_mut().zip(&self.chosen).for_each(|(slot, ranked)| *slot = ranked.block());

@@ -4,8 +4,8 @@ use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
 use super::packed::Packed;
-use super::tiles::{RowsTimesEach, SumOfEach, run};
 use super::{SparseContext, TOKENS_PER_TASK, pad_rows};
+use crate::cpu::register_tile::{RowsTimesEach, SumOfEach, run};
 use crate::cpu::simd::{dispatch, exp_row_simd, max_row_simd};
 use crate::ops::attention::shape::AttentionShape;
 
@@ -81,8 +81,7 @@ impl WithSimd for ForwardToken<'_> {
             let mut scores = RowsTimesEach {
                 x: &scratch.q,
                 x_stride: context.dim(),
-                packed: k,
-                matrices: &scratch.matrices,
+                matrices: k.select(&scratch.matrices),
                 out: &mut scratch.scores,
                 out_stride: context.scores_stride(),
             };
@@ -99,8 +98,7 @@ impl WithSimd for ForwardToken<'_> {
                 x: &scratch.scores,
                 x_stride: context.scores_stride(),
                 slot_stride: context.slot(),
-                packed: v,
-                matrices: &scratch.matrices,
+                matrices: v.select(&scratch.matrices),
                 out: &mut scratch.out,
             };
             run(simd, group, context.dim(), &mut values);

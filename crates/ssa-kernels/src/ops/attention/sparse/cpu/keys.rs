@@ -5,7 +5,8 @@ use rayon::prelude::*;
 
 use super::SparseContext;
 use super::chunk::Chunk;
-use super::tiles::{TransposedSum, run};
+use super::tiles::TransposedSum;
+use crate::cpu::register_tile::run;
 use crate::cpu::simd::dispatch;
 
 /// Queries whose rows every tile of the gradient reads: few enough to stay in the L2 cache.

@@ -2,7 +2,7 @@
 //!
 //! Every (token, key/value head) is computed on its own: its G query rows against K blocks. A
 //! pre-pass copies every block once into a padded matrix ([`packed`]), so that the products
-//! ([`tiles`]) run on whole vectors at any size; the copies take as much memory as k and v and a
+//! ([`register_tile`](crate::cpu::register_tile)) run on whole vectors at any size; the copies take as much memory as k and v and a
 //! small part of the time.
 //!
 //! Neighboring tokens could share the blocks they have in common in one larger product. But trained
@@ -21,12 +21,11 @@ pub(super) use backward::backward;
 pub(super) use chunk::Queries;
 pub(super) use forward::forward;
 
-use packed::padded;
-
 use super::super::blocks::Blocks;
 use super::super::selection::HostBlockIndices;
 use super::super::shape::AttentionShape;
-use crate::contract::addressable_len;
+use crate::cpu::register_tile::padded;
+use crate::tensor::addressable_len;
 use crate::{KernelError, Result};
 
 /// Fewest tokens of a parallel task: enough work to hide its scheduling at small budgets.

@@ -3,15 +3,7 @@
 use rayon::prelude::*;
 
 use super::super::super::blocks::Blocks;
-
-/// Rows are padded to this many elements: the widest vector (AVX-512), and a multiple of every
-/// narrower one.
-const LANES: usize = 16;
-
-/// Rounds a row length up to whole vectors.
-pub(super) fn padded(len: usize) -> usize {
-    len.next_multiple_of(LANES)
-}
+use crate::cpu::register_tile::{Matrices, padded};
 
 /// One matrix per block and key/value head, `[C, H, rows, width]`. Padding is zero: the missing
 /// tokens of a partial last block and the columns up to a whole vector.
@@ -69,14 +61,9 @@ impl Packed {
         Self { data, rows, width }
     }
 
-    /// Rows of every matrix.
-    pub(super) fn rows(&self) -> usize {
-        self.rows
-    }
-
-    /// Elements of a padded row.
-    pub(super) fn width(&self) -> usize {
-        self.width
+    /// The matrices of these numbers.
+    pub(super) fn select<'a>(&'a self, numbers: &'a [usize]) -> Selected<'a> {
+        Selected { packed: self, numbers }
     }
 
     /// The matrix of number `block * H + kv_head`.
@@ -84,5 +71,30 @@ impl Packed {
     pub(super) fn matrix(&self, index: usize) -> &[f32] {
         let len = self.rows * self.width;
         &self.data[index * len..(index + 1) * len]
+    }
+}
+
+/// Some of the matrices of a [`Packed`], by number.
+pub(super) struct Selected<'a> {
+    packed: &'a Packed,
+    numbers: &'a [usize],
+}
+
+impl Matrices for Selected<'_> {
+    fn len(&self) -> usize {
+        self.numbers.len()
+    }
+
+    #[inline]
+    fn matrix(&self, index: usize) -> &[f32] {
+        self.packed.matrix(self.numbers[index])
+    }
+
+    fn rows(&self, _: usize) -> usize {
+        self.packed.rows
+    }
+
+    fn width(&self) -> usize {
+        self.packed.width
     }
 }

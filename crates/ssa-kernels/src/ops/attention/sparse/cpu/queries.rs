@@ -4,8 +4,8 @@ use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
 use super::chunk::{Chunk, Keys, Queries};
-use super::tiles::{RowsTimesEach, SumOfEach, run};
 use super::{SparseContext, TOKENS_PER_TASK, pad_rows};
+use crate::cpu::register_tile::{RowsTimesEach, SumOfEach, run};
 use crate::cpu::simd::{dispatch, dot_simd, exp_row_simd};
 
 /// Adds to dq of the chunk's tokens and fills the chunk.
@@ -94,9 +94,9 @@ impl WithSimd for BackwardToken<'_> {
                 (&self.kept_q[rows.clone()], &self.keys.k_transposed, &mut *p),
                 (&self.kept_dout[rows], &self.keys.v_transposed, &mut *ds),
             ] {
-                let (matrices, x_stride, out_stride) =
-                    (&scratch.matrices, context.dim(), context.scores_stride());
-                let mut product = RowsTimesEach { x, x_stride, packed, matrices, out, out_stride };
+                let matrices = packed.select(&scratch.matrices);
+                let (x_stride, out_stride) = (context.dim(), context.scores_stride());
+                let mut product = RowsTimesEach { x, x_stride, matrices, out, out_stride };
                 run(simd, group, context.slot(), &mut product);
             }
             let used = scratch.matrices.len() * context.slot();
@@ -115,8 +115,7 @@ impl WithSimd for BackwardToken<'_> {
                 x: ds,
                 x_stride: context.scores_stride(),
                 slot_stride: context.slot(),
-                packed: &self.keys.k,
-                matrices: &scratch.matrices,
+                matrices: self.keys.k.select(&scratch.matrices),
                 out: &mut scratch.dq,
             };
             run(simd, group, context.dim(), &mut product);

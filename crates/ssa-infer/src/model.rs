@@ -1,0 +1,97 @@
+//! A model for inference.
+
+use ssa_kernels::ops::linear::{LinearWeight, linear_rows_fwd};
+use ssa_kernels::ops::rms_norm::rms_norm_fwd;
+use ssa_kernels::{Device, Tensor};
+use ssa_model::{GrowingRopeTable, Method, Model, ModelConfig};
+
+use crate::Result;
+use crate::layer::InferenceLayer;
+
+/// The weights of a model, laid out for inference.
+///
+/// On the CPU a matrix whose elements are all `bf16` numbers is kept in `bf16`, which halves the
+/// bytes that a decoding step reads and changes no result; any other in `f32`.
+pub struct InferenceModel {
+    config: ModelConfig,
+    method: Method,
+    device: Device,
+    pub(crate) embedding: LinearWeight,
+    pub(crate) layers: Vec<InferenceLayer>,
+    pub(crate) norm: Tensor,
+    /// `None` if tied to the embedding.
+    pub(crate) head: Option<LinearWeight>,
+    pub(crate) rope: GrowingRopeTable,
+}
+
+impl InferenceModel {
+    /// Lays out the weights of a model to run the attentions of `method`, on its device.
+    ///
+    /// # Errors
+    /// [`InferError::Kernel`](crate::InferError::Kernel) if the device is out of memory or cannot
+    /// run a model from a cache.
+    pub fn new(model: &Model, method: Method) -> Result<Self> {
+        let (config, parameters) = (model.config().clone(), model.parameters());
+        let layers = parameters.layers.iter();
+        let layers = layers.map(|layer| InferenceLayer::new(layer, method));
+        Ok(Self {
+            device: model.device(),
+            embedding: packed(&[&parameters.embed_tokens])?,
+            layers: layers.collect::<Result<_>>()?,
+            norm: parameters.norm.clone(),
+            head: parameters.lm_head.as_ref().map(|head| packed(&[head])).transpose()?,
+            rope: GrowingRopeTable::new(&config)?,
+            method,
+            config,
+        })
+    }
+
+    /// The configuration.
+    pub fn config(&self) -> &ModelConfig {
+        &self.config
+    }
+
+    /// The method whose attentions it runs.
+    pub fn method(&self) -> Method {
+        self.method
+    }
+
+    /// The device of the weights, where everything is computed.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// Bytes of weights that a decoding step reads.
+    pub fn weight_bytes(&self) -> usize {
+        let layers: usize = self.layers.iter().map(InferenceLayer::weight_bytes).sum();
+        layers + self.head.as_ref().unwrap_or(&self.embedding).bytes()
+    }
+
+    /// Outputs of all projections of the input of an attention.
+    pub(crate) fn projection_width(&self) -> usize {
+        self.layers.first().map_or(0, |layer| layer.projections.outputs().iter().sum())
+    }
+
+    /// Hidden states `[1, rows, hidden]` after the final norm.
+    pub(crate) fn normed(&self, hidden: &Tensor) -> Result<Tensor> {
+        Ok(rms_norm_fwd(hidden, &self.norm, self.config.rms_norm_eps as f32)?.out)
+    }
+
+    /// The logits `[rows, V]` of hidden states `[1, rows, hidden]`.
+    pub(crate) fn logits(&self, hidden: &Tensor) -> Result<Tensor> {
+        let hidden = self.normed(hidden)?;
+        let head = self.head.as_ref().unwrap_or(&self.embedding);
+        let mut logits = linear_rows_fwd(&hidden, head)?;
+        let shape = [hidden.rows(), self.config.vocab_size];
+        Ok(logits.swap_remove(0).reshape(shape)?)
+    }
+}
+
+/// Packs matrices in the smallest type that holds them exactly.
+pub(crate) fn packed(weights: &[&Tensor]) -> Result<LinearWeight> {
+    let dtype = match weights[0].device() {
+        Device::Cpu => LinearWeight::exact_dtype(weights)?,
+        device => device.dtype(),
+    };
+    Ok(LinearWeight::new(weights, dtype)?)
+}

@@ -1,0 +1,99 @@
+//! How the attentions of a call run.
+
+use std::fmt;
+
+use ssa_kernels::ops::attention::cached::{PageBudget, PageOptions};
+use ssa_kernels::ops::attention::selection::SelectionRule;
+use ssa_model::{AttendedKeys, AttentionMode, AttentionOptions, ModelConfig};
+use ssa_model::{AttentionSizes, Method};
+
+use crate::{InferError, Result};
+
+/// How the attentions of a call run. Every call may choose anew.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct CallOptions {
+    /// Full or sparse attention.
+    pub mode: AttentionMode,
+    /// Budget and rule of block selection.
+    pub pages: PageOptions,
+    /// Tokens of the sliding window of methods that have one.
+    pub window_size: usize,
+    /// What to do with sequences whose cache was filled by another attention.
+    pub fill_change: FillChange,
+}
+
+/// What to do with a sequence whose cache was filled by another attention than a call asks for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum FillChange {
+    /// Fail.
+    #[default]
+    Refuse,
+    /// Use it as it is: the result is that of neither attention.
+    Keep,
+    /// Compute it again from the tokens, first.
+    Recompute,
+}
+
+impl CallOptions {
+    /// The options of a model run, for pages of its block size.
+    ///
+    /// # Errors
+    /// [`InferError::BlockSize`] if the budget has another block size than the pages.
+    pub fn new(options: &AttentionOptions, page_size: usize) -> Result<Self> {
+        let block_size = options.selection.budget.block_size();
+        if block_size != page_size {
+            return Err(InferError::BlockSize { block_size, page_size });
+        }
+        let budget = PageBudget::Counts(options.selection.budget.block_counts());
+        Ok(Self {
+            mode: options.mode,
+            pages: PageOptions { budget, rule: options.selection.rule },
+            window_size: options.window_size,
+            fill_change: FillChange::Refuse,
+        })
+    }
+}
+
+/// The attention that computed cached keys and values: as much of the options as they depend on.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct FilledBy {
+    mode: AttentionMode,
+    pages: Option<PageOptions>,
+    window_size: Option<usize>,
+}
+
+impl FilledBy {
+    /// What a call with these options fills the cache by.
+    pub fn new(options: &CallOptions, method: Method, config: &ModelConfig) -> Self {
+        let sizes = AttentionSizes { window_size: options.window_size, ..config.attention_sizes() };
+        let keys = || method.attentions(options.mode).iter().map(|kind| kind.keys(&sizes));
+        let selects = keys().any(|keys| matches!(keys, AttendedKeys::Selected { .. }));
+        let has_window = keys().any(|keys| matches!(keys, AttendedKeys::Last(_)));
+        Self {
+            mode: options.mode,
+            pages: selects.then_some(options.pages),
+            window_size: has_window.then_some(options.window_size),
+        }
+    }
+}
+
+impl fmt::Display for FilledBy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} attention", self.mode)?;
+        if let Some(PageOptions { budget, rule }) = self.pages {
+            match budget {
+                PageBudget::Counts(counts) => write!(f, ", {counts} blocks")?,
+                PageBudget::Mass { mass, min, max } => {
+                    write!(f, ", {min} to {max} blocks for a mass of {mass}")?;
+                }
+            }
+            if rule != SelectionRule::Exact {
+                write!(f, ", {rule} selection")?;
+            }
+        }
+        match self.window_size {
+            Some(window_size) => write!(f, ", a window of {window_size} tokens"),
+            None => Ok(()),
+        }
+    }
+}

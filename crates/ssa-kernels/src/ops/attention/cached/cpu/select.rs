@@ -1,0 +1,159 @@
+//! Block selection over cached keys.
+
+use pulp::{Simd, WithSimd};
+use rayon::prelude::*;
+
+use super::pages::{HeadPages, KeyPage, Keys};
+use super::{Tile, split_by_tile};
+use crate::Sequences;
+use crate::cpu::register_tile::{Matrices, RowsTimesEach, run};
+use crate::cpu::simd::dispatch;
+use crate::kv_cache::{MatrixPages, PageTable};
+use crate::ops::attention::cached::PageIndices;
+use crate::ops::attention::cached::budget::PageMass;
+use crate::ops::attention::selection::{Importance, SelectionOptions, Selector};
+use crate::ops::attention::shape::AttentionShape;
+
+/// Rows of a tile: few enough for its scores to stay in the L2 cache at a thousand pages.
+const TILE_ROWS: usize = 96;
+
+/// A call of selection whose tensors are on the CPU.
+pub(crate) struct SelectionQueries<'a> {
+    /// `[N, HQ, D]`.
+    pub(crate) q: &'a [f32],
+    pub(crate) means: &'a MatrixPages,
+    /// The pages of each sequence.
+    pub(crate) tables: Vec<&'a PageTable>,
+    pub(crate) layer: usize,
+    pub(crate) sequences: &'a Sequences,
+    pub(crate) page_size: usize,
+    /// The largest number of pages, and the rule.
+    pub(crate) selection: SelectionOptions,
+    /// What stops a selection before that.
+    pub(crate) mass: Option<PageMass>,
+    pub(crate) shape: AttentionShape,
+    pub(crate) softmax_scale: f32,
+}
+
+/// Buffers of a task.
+#[derive(Default)]
+struct Scratch {
+    scores: Vec<f32>,
+    importance: Vec<f32>,
+    selector: Selector,
+}
+
+/// Selects the pages of all queries.
+pub(crate) fn select(call: &SelectionQueries<'_>) -> PageIndices {
+    let (kv_heads, queries) = (call.shape.kv_heads, call.sequences.total_tokens());
+    let pages = call.sequences.end_position().max(1).div_ceil(call.page_size);
+    let slots = call.selection.selected_blocks().min(pages);
+    let mut indices = vec![-1; queries * kv_heads * slots];
+    let mut kept_mass = vec![1.0; queries * kv_heads];
+    let tiles = Tile::partition(call.sequences, (TILE_ROWS / call.shape.group()).max(1));
+    let parts = split_by_tile(&mut indices, &tiles, kv_heads * slots);
+    let masses = split_by_tile(&mut kept_mass, &tiles, kv_heads);
+    (&tiles, parts, masses).into_par_iter().for_each_init(
+        Scratch::default,
+        |scratch, (tile, indices, kept_mass)| {
+            let heads = |query: usize| query * kv_heads..(query + 1) * kv_heads;
+            for kv_head in 0..kv_heads {
+                let columns = call.score(tile, kv_head, &mut scratch.scores);
+                for query in 0..tile.queries.len() {
+                    let row = heads(query).start + kv_head;
+                    let slots = &mut indices[row * slots..][..slots];
+                    kept_mass[row] = call.select_query(tile, query, columns, slots, scratch);
+                }
+            }
+        },
+    );
+    PageIndices::new(call.sequences, kv_heads, slots, indices, kept_mass)
+}
+
+impl SelectionQueries<'_> {
+    /// Computes the scores `[rows, columns]` of a tile against all means of its sequence for one
+    /// key/value head, and returns the number of columns.
+    fn score(&self, tile: &Tile, kv_head: usize, scores: &mut Vec<f32>) -> usize {
+        let blocks = tile.end_position() / self.page_size;
+        let table = self.tables[tile.sequence].mean_pages();
+        let numbers = 0..blocks.div_ceil(self.means.page_rows());
+        let pages: Vec<_> = numbers.map(|number| KeyPage { page: table[number], number }).collect();
+        let (layer, head_dim) = (self.layer, self.shape.head_dim);
+        let keys = Keys(HeadPages {
+            storage: self.means,
+            layer,
+            kv_head,
+            head_dim,
+            pages: &pages,
+            end: blocks,
+        });
+        let q = tile.gather(self.q, &self.shape, kv_head, self.softmax_scale);
+        let columns = keys.len() * keys.width();
+        let rows = q.len() / head_dim;
+        scores.resize(rows * columns, 0.0);
+        dispatch(Score { q: &q, keys, rows, columns, scores });
+        columns
+    }
+
+    /// Fills the slots of one query and returns the estimated mass that they keep. The scores of its
+    /// rows are used up.
+    fn select_query(
+        &self,
+        tile: &Tile,
+        query: usize,
+        columns: usize,
+        slots: &mut [i32],
+        Scratch { scores, importance, selector }: &mut Scratch,
+    ) -> f32 {
+        let (group, position) = (self.shape.group(), tile.position + query);
+        let current = position / self.page_size;
+        let complete = (position + 1) / self.page_size;
+        importance.clear();
+        importance.resize(current, 0.0);
+        if columns > 0 {
+            let scores = &mut scores[query * group * columns..(query + 1) * group * columns];
+            dispatch(Importance { scores, row: columns, complete, importance });
+        }
+        let all: f64 = importance.iter().map(|&importance| f64::from(importance)).sum();
+        let total = group as f64;
+        match self.mass {
+            None => selector.select(importance, &self.selection, slots),
+            Some(PageMass { mass, min }) => {
+                // The page of the token itself counts in the softmax once it is complete.
+                let own = if complete > current { total - all } else { 0.0 };
+                let least = if complete > 0 { f64::from(mass) * total } else { 0.0 };
+                selector.select_by_mass(importance, own, least, min, slots);
+            }
+        }
+        let kept = slots.iter().filter_map(|&slot| importance.get(usize::try_from(slot).ok()?));
+        let kept: f64 = kept.map(|&importance| f64::from(importance)).sum();
+        (1.0 - (all - kept).max(0.0) / total) as f32
+    }
+}
+
+/// `scores = q keys`.
+struct Score<'a> {
+    q: &'a [f32],
+    keys: Keys<'a>,
+    rows: usize,
+    columns: usize,
+    scores: &'a mut [f32],
+}
+
+impl WithSimd for Score<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let Self { q, keys, rows, columns, scores } = self;
+        let width = keys.width();
+        let mut product = RowsTimesEach {
+            x: q,
+            x_stride: keys.rows(0),
+            matrices: keys,
+            out: scores,
+            out_stride: columns,
+        };
+        run(simd, rows, width, &mut product);
+    }
+}
