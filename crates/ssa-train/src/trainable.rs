@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use ssa_model::{ModelConfig, parameter_shapes};
 
-use crate::config::{ConfigError, OptimizerSection};
+use crate::config::ConfigError;
 
 /// The parameters that a run trains. Frozen ones have neither gradients nor moments.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,10 +26,10 @@ impl Trainable {
     /// # Errors
     /// [`ConfigError::Value`] for a pattern that matches nothing, or if nothing is left to train.
     pub(crate) fn new(
-        settings: &OptimizerSection,
+        trainable: &[String],
+        frozen: &[String],
         model: &ModelConfig,
     ) -> Result<Self, ConfigError> {
-        let OptimizerSection { trainable, frozen, .. } = settings;
         check_patterns("optimizer.trainable", trainable, model)?;
         check_patterns("optimizer.frozen", frozen, model)?;
         let any = |patterns: &[String], name: &str| patterns.iter().any(|it| matches(it, name));

@@ -65,7 +65,7 @@ impl TrainPlan {
         let settings = &config.optimizer;
         Ok(Self {
             objective: objective(&config, &model),
-            trainable: Trainable::new(settings, &model)?,
+            trainable: Trainable::new(&settings.trainable, &settings.frozen, &model)?,
             streams: StreamDraw::new(
                 config.objective.method,
                 config.run.seed,
