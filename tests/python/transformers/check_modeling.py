@@ -190,6 +190,7 @@ def serving_engine(name, model, path, ids):
     ALL_ATTENTION_FUNCTIONS.register("engine", attend)
     config = AutoConfig.from_pretrained(path, trust_remote_code=True)
     config._attn_implementation = "engine"
+    config.attention_mode = "full"
     with torch.device("meta"):
         base = AutoModel.from_config(config, trust_remote_code=True, dtype=torch.float32)
     check(f"{name} engine, no buffers", not list(base.buffers()))
@@ -204,6 +205,12 @@ def serving_engine(name, model, path, ids):
     )[0]
     close(f"{name} engine", model.lm_head(hidden), model(ids).logits, F32)
     check(f"{name} engine, one call a layer", called == list(range(len(base.layers))))
+    base.config.attention_mode = "sparse"
+    try:
+        base(input_ids=ids)
+        check(f"{name} engine, sparse is refused", False)
+    except ValueError as error:
+        check(f"{name} engine, sparse is refused", "attention_mode" in str(error))
 
 
 class Ssa:
