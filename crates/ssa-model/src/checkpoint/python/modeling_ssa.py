@@ -359,12 +359,20 @@ class SSAModel(SSAPreTrainedModel):
         if past_key_values is not None and not isinstance(past_key_values, Cache):
             raise ValueError("past_key_values must be a Cache of transformers")
         past = 0 if past_key_values is None else int(past_key_values.get_seq_length())
+        implementation = attention_implementation(self.config)
+        is_flash = implementation.startswith("flash")
+        if self.config.attention_mode != "full":
+            if implementation not in ("eager", "sdpa") and not is_flash:
+                raise ValueError(
+                    f"sparse attention does not run with {implementation!r}: set attention_mode to "
+                    "'full' in config.json"
+                )
         padding, mask = attention_mask, None
         if attention_mask is not None and attention_mask.ndim == 4:
             padding, mask = None, attention_mask
             if self.config.attention_mode != "full":
                 raise ValueError("sparse attention takes a mask [batch, tokens], not 4 axes")
-        elif attention_implementation(self.config).startswith("flash"):
+        elif is_flash:
             mask = None if padding is None or bool(padding.all()) else padding
         sequence = Sequence(padding, position_ids, past, x.shape[0], x.shape[1], x.device)
         kwargs.pop("cache_position", None)
