@@ -27,7 +27,8 @@ const STEPS: usize = 20;
 const PROMPT: usize = 2048;
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let contexts = std::env::args().skip(1).map(|text| text.parse()).collect::<Result<Vec<_>, _>>()?;
+    let contexts =
+        std::env::args().skip(1).map(|text| text.parse()).collect::<Result<Vec<_>, _>>()?;
     let contexts = if contexts.is_empty() { vec![1024, 8192] } else { contexts };
     read();
     products()?;

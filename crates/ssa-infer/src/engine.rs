@@ -129,7 +129,7 @@ impl Engine {
         logits: Logits,
     ) -> Result<CallOutput> {
         self.check(chunks)?;
-        let filled_by = FilledBy::new(options, self.model.method(), self.model.config());
+        let filled_by = options.filled_by(self.model.method(), self.model.config());
         for &(id, _) in chunks {
             let filled = self.sequences.get(&id).and_then(|it| it.filled_otherwise(filled_by));
             match (filled, options.fill_change) {

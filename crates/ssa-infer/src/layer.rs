@@ -11,7 +11,7 @@ use ssa_kernels::ops::rope::{RopeTable, rope_fwd};
 use ssa_kernels::ops::swiglu::swiglu_fwd;
 use ssa_model::{AttentionKind, CachedInputs, LayerParameters, Method, ModelConfig};
 
-use crate::model::packed;
+use crate::weights::packed;
 use crate::{CallOptions, Result};
 
 /// The weights of a layer, as far as its architecture has them. Maps of the same input are one

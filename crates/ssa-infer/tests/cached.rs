@@ -9,6 +9,7 @@
 )]
 
 use std::fs;
+use std::path::PathBuf;
 
 use proptest::prelude::*;
 use ssa_infer::{
@@ -18,7 +19,6 @@ use ssa_infer::{
 use ssa_kernels::KernelError;
 use ssa_kernels::ops::attention::selection::{SelectionRule, SparseBudget};
 use ssa_model::{AttentionMode, AttentionOptions, Input, Method, Model, ModelConfig};
-use ssa_selftest::golden::Case;
 use ssa_testkit::{Golden, Random, golden_dir, max_error};
 
 const VOCAB: u32 = 31;
@@ -151,38 +151,55 @@ proptest! {
     }
 }
 
+/// The texts of a golden file: the rows of its `input_ids`.
+fn texts(golden: &Golden) -> Vec<Vec<u32>> {
+    let ids = golden.tensor("input_ids");
+    let rows = ids.values.chunks(ids.shape[1]);
+    rows.map(|row| row.iter().map(|&id| id as u32).collect()).collect()
+}
+
+/// The directories of a kind of golden checkpoints.
+fn golden_directories(kind: &str) -> Vec<PathBuf> {
+    let entries = fs::read_dir(golden_dir().join(kind)).unwrap();
+    entries.map(|entry| entry.unwrap().path()).filter(|path| path.is_dir()).collect()
+}
+
 #[test]
 fn golden_models_give_the_logits_of_the_released_code() {
-    for case in Case::all(&golden_dir()).unwrap() {
-        for stream in case.streams("eval_loss") {
-            let options = case.options(&stream);
-            let input = case.input().unwrap();
-            let mut engine = engine(&case.model, &options, 2 * input.len());
-            let texts: Vec<_> = input.ids().chunks(input.tokens()).map(<[u32]>::to_vec).collect();
+    let directories = golden_directories("model");
+    assert!(directories.len() > 4, "{directories:?}");
+    for directory in directories {
+        let golden = Golden::read(&directory.join("expected.safetensors"));
+        let name = directory.file_name().unwrap().to_string_lossy().into_owned();
+        let method: Method = name.split('_').next().unwrap().parse().unwrap();
+        let model = Model::load(&directory).unwrap();
+        for (tensor, expected) in &golden.tensors {
+            let Some(stream) = tensor.strip_prefix("logits.") else { continue };
+            // `eval` is the only stream of its method.
+            let mode = stream.parse().unwrap_or(method.main_mode());
+            let mut options = model.config().attention_options(mode);
+            options.method = method;
+            if name.ends_with("streaming_topk") {
+                options.selection.rule = SelectionRule::Reference;
+            }
+            let texts = texts(&golden);
+            let mut engine = engine(&model, &options, 2 * texts.concat().len());
             let call = call_options(&options);
-            let mut random = Random::new(1);
-            let logits = in_chunks(&mut engine, &texts, &call, 100, &mut random);
-            let expected = case.tensor(&format!("logits.{stream}")).unwrap();
+            let logits = in_chunks(&mut engine, &texts, &call, 100, &mut Random::new(1));
             let error = max_error(&logits.concat(), &expected.values);
-            assert!(error < GOLDEN_TOLERANCE, "{} {stream}: {error:.1e}", case.name);
+            assert!(error < GOLDEN_TOLERANCE, "{name} {stream}: {error:.1e}");
         }
     }
 }
 
 #[test]
 fn plain_families_give_the_logits_of_transformers() {
-    for entry in fs::read_dir(golden_dir().join("families")).unwrap() {
-        let directory = entry.unwrap().path();
+    for directory in golden_directories("families") {
         let golden = Golden::read(&directory.join("expected.safetensors"));
-        let ids = golden.tensor("input_ids");
+        let texts = texts(&golden);
         let model = Model::load(&directory).unwrap();
         let options = model.config().attention_options(AttentionMode::Full);
-        let texts: Vec<Vec<u32>> = ids
-            .values
-            .chunks(ids.shape[1])
-            .map(|row| row.iter().map(|&id| id as u32).collect())
-            .collect();
-        let mut engine = engine(&model, &options, 2 * ids.values.len() + 100);
+        let mut engine = engine(&model, &options, 2 * texts.concat().len() + 100);
         let call = call_options(&options);
         let logits = in_chunks(&mut engine, &texts, &call, 5, &mut Random::new(2)).concat();
         let error = max_error(&logits, &golden.tensor("logits").values);
