@@ -215,6 +215,7 @@ fn eval_kind(error: &EvalError) -> Exit {
         EvalError::NotFinite { .. } => Exit::NotFinite,
         EvalError::NoTargets | EvalError::File(_) => Exit::Data,
         EvalError::Model(error) => model_kind(error),
+        EvalError::Infer(error) => infer_kind(error),
         EvalError::Data(error) => data_kind(error),
         _ => Exit::Failure,
     }

@@ -2,12 +2,15 @@
 
 use ssa_kernels::Tensor;
 use ssa_kernels::kv_cache::{CachedSequences, KvCache};
-use ssa_kernels::ops::attention::cached::append_kv;
+use ssa_kernels::ops::attention::cached::{
+    CachedKeys, PageIndices, append_kv, cached_attention_fwd,
+};
 use ssa_kernels::ops::bias::bias_fwd;
 use ssa_kernels::ops::gate::{GateBranch, gate_apply_fwd, gate_of_scores_fwd};
 use ssa_kernels::ops::linear::{LinearWeight, linear_rows_fwd};
 use ssa_kernels::ops::rms_norm::{add_rms_norm_fwd, rms_norm_fwd};
 use ssa_kernels::ops::rope::{RopeTable, rope_fwd};
+use ssa_kernels::ops::step::{HeadMaps, StepGates};
 use ssa_kernels::ops::swiglu::swiglu_fwd;
 use ssa_model::{AttentionKind, CachedInputs, LayerParameters, Method, ModelConfig};
 
@@ -17,20 +20,20 @@ use crate::{CallOptions, Result};
 /// The weights of a layer, as far as its architecture has them. Maps of the same input are one
 /// matrix.
 pub(crate) struct InferenceLayer {
-    attention_norm: Tensor,
+    pub(crate) attention_norm: Tensor,
     /// Queries, keys, values, then the scores of each gate.
-    projections: LinearWeight,
+    pub(crate) projections: LinearWeight,
     /// Biases of queries, keys and values.
     biases: [Option<Tensor>; 3],
     /// Norms of the heads of queries, keys and values.
     head_norms: [Option<Tensor>; 3],
     /// Gates in the order of their scores.
     gates: Vec<GateBranch>,
-    output: LinearWeight,
-    mlp_norm: Tensor,
+    pub(crate) output: LinearWeight,
+    pub(crate) mlp_norm: Tensor,
     /// Feed-forward gate and input.
-    gate_up: LinearWeight,
-    down: LinearWeight,
+    pub(crate) gate_up: LinearWeight,
+    pub(crate) down: LinearWeight,
 }
 
 /// What the layers of a call share.
@@ -40,6 +43,8 @@ pub(crate) struct CallContext<'a> {
     pub(crate) options: &'a CallOptions,
     pub(crate) sequences: &'a CachedSequences,
     pub(crate) rope: &'a RopeTable,
+    /// Whether the true attention mass is measured, too.
+    pub(crate) measures: bool,
 }
 
 /// Sums over the selections of a call: one for every query, key/value head and layer.
@@ -51,6 +56,9 @@ pub struct SelectionTotals {
     pub blocks: u64,
     /// Estimated attention mass that they keep, each at most 1.
     pub kept_mass: f64,
+    /// Attention mass that they keep, each at most 1; only of
+    /// [`Engine::measure`](crate::Engine::measure).
+    pub true_mass: f64,
 }
 
 impl std::ops::AddAssign for SelectionTotals {
@@ -58,6 +66,7 @@ impl std::ops::AddAssign for SelectionTotals {
         self.selections += other.selections;
         self.blocks += other.blocks;
         self.kept_mass += other.kept_mass;
+        self.true_mass += other.true_mass;
     }
 }
 
@@ -95,6 +104,26 @@ impl InferenceLayer {
             .map(LinearWeight::bytes)
             .iter()
             .sum()
+    }
+
+    /// What a step does to the heads of the projections.
+    pub(crate) fn head_maps(&self, eps: f32) -> HeadMaps<'_> {
+        let [query_norm, key_norm, _] = self.head_norms.each_ref().map(Option::as_ref);
+        let biases = self.biases.each_ref().map(Option::as_ref);
+        HeadMaps { biases, norms: [query_norm, key_norm], eps }
+    }
+
+    /// The gates of a branch among the projections of a step; `None` without such gates.
+    pub(crate) fn step_gates<'a>(
+        &self,
+        branch: GateBranch,
+        projected: &'a Tensor,
+        config: &ModelConfig,
+    ) -> Option<StepGates<'a>> {
+        let (heads, kv_heads) = (config.num_attention_heads, config.num_key_value_heads);
+        let before = self.gates.iter().position(|gate| *gate == branch)? * heads;
+        let first = (heads + 2 * kv_heads) * config.head_dim + before;
+        Some(StepGates { scores: projected, first })
     }
 
     /// Runs layer number `layer` on `x` `[1, N, hidden]`: writes keys and values to the cache,
@@ -156,10 +185,15 @@ impl InferenceLayer {
         for kind in context.attentions {
             let attention = kind.cached(&inputs)?;
             if let Some(pages) = &attention.pages {
+                let pages = pages.to_host()?;
                 *totals += SelectionTotals {
                     selections: pages.kept_mass().len() as u64,
                     blocks: pages.total() as u64,
                     kept_mass: pages.kept_mass().iter().map(|&mass| f64::from(mass)).sum(),
+                    true_mass: match context.measures {
+                        true => true_mass(&inputs, &pages)?,
+                        false => 0.0,
+                    },
                 };
             }
             let gate = self.gates.iter().position(|&gate| gate == kind.gate());
@@ -184,6 +218,22 @@ impl InferenceLayer {
         let hidden = swiglu_fwd(&gate_up[0], &gate_up[1])?;
         Ok(single(linear_rows_fwd(&hidden, &self.down)?))
     }
+}
+
+/// The attention mass on the selected pages, the mean over the query heads of a group, summed over
+/// queries and groups: both softmax have the same numerators there.
+fn true_mass(inputs: &CachedInputs<'_>, pages: &PageIndices) -> Result<f64> {
+    let &CachedInputs { q, cache, layer, sequences, softmax_scale, .. } = inputs;
+    let lse = |keys| -> Result<Vec<f32>> {
+        Ok(cached_attention_fwd(q, cache, layer, sequences, keys, softmax_scale)?.lse.to_vec()?)
+    };
+    let (all, selected) = (lse(CachedKeys::All)?, lse(CachedKeys::Pages(pages))?);
+    let share = |(selected, all): (&f32, &f32)| {
+        // Where everything is selected, rounding may put the share a little above 1.
+        (f64::from(*selected) - f64::from(*all)).exp().min(1.0)
+    };
+    let group = all.len() as f64 / pages.kept_mass().len().max(1) as f64;
+    Ok(selected.iter().zip(&all).map(share).sum::<f64>() / group)
 }
 
 /// The result of the only map of a weight.

@@ -19,9 +19,9 @@ pub struct InferenceModel {
     device: Device,
     pub(crate) embedding: LinearWeight,
     pub(crate) layers: Vec<InferenceLayer>,
-    norm: Tensor,
+    pub(crate) norm: Tensor,
     /// `None` if tied to the embedding.
-    head: Option<LinearWeight>,
+    pub(crate) head: Option<LinearWeight>,
     pub(crate) rope: GrowingRopeTable,
 }
 
@@ -68,9 +68,19 @@ impl InferenceModel {
         layers + self.head.as_ref().unwrap_or(&self.embedding).bytes()
     }
 
+    /// Outputs of all projections of the input of an attention.
+    pub(crate) fn projection_width(&self) -> usize {
+        self.layers.first().map_or(0, |layer| layer.projections.outputs().iter().sum())
+    }
+
+    /// Hidden states `[1, rows, hidden]` after the final norm.
+    pub(crate) fn normed(&self, hidden: &Tensor) -> Result<Tensor> {
+        Ok(rms_norm_fwd(hidden, &self.norm, self.config.rms_norm_eps as f32)?.out)
+    }
+
     /// The logits `[rows, V]` of hidden states `[1, rows, hidden]`.
     pub(crate) fn logits(&self, hidden: &Tensor) -> Result<Tensor> {
-        let hidden = rms_norm_fwd(hidden, &self.norm, self.config.rms_norm_eps as f32)?.out;
+        let hidden = self.normed(hidden)?;
         let head = self.head.as_ref().unwrap_or(&self.embedding);
         let mut logits = linear_rows_fwd(&hidden, head)?;
         let shape = [hidden.rows(), self.config.vocab_size];

@@ -163,6 +163,7 @@ fn texts_do_not_depend_on_the_batch() {
 
 #[test]
 fn drafts_do_not_change_a_text() {
+    let (mut drafted, mut accepted) = (0, 0);
     for case in cases().into_iter().filter(|case| case.mode == AttentionMode::Full) {
         for sampling in [SamplingOptions::GREEDY, sampled()] {
             let options = GenerationOptions { chunk_tokens: 64, drafts: 0 };
@@ -171,9 +172,11 @@ fn drafts_do_not_change_a_text() {
                 let options = GenerationOptions { drafts, ..options };
                 let (texts, statistics) = case.generate(&sampling, &[0, 1], options);
                 assert_eq!(texts, expected, "{drafts} drafts, {sampling:?}");
-                let acceptance = statistics.acceptance().unwrap();
-                assert!(acceptance > 0.2, "{acceptance}");
+                drafted += statistics.drafted;
+                accepted += statistics.accepted;
             }
         }
     }
+    // Some were accepted and some were not.
+    assert!(0 < accepted && accepted < drafted, "{accepted} of {drafted}");
 }

@@ -22,14 +22,17 @@ enum State<'a> {
     Hf(Window<'a>),
 }
 
-impl<'a> Decoder<'a> {
-    pub(crate) fn new(tokenizer: &'a Tokenizer) -> Self {
-        Self(match tokenizer {
-            Tokenizer::Bytes => State::Bytes(Utf8::default()),
-            Tokenizer::Hf(tokenizer) => State::Hf(Window::new(tokenizer)),
+impl Tokenizer {
+    /// A decoder of ids that arrive one at a time.
+    pub fn decoder(&self) -> Decoder<'_> {
+        Decoder(match self {
+            Self::Bytes => State::Bytes(Utf8::default()),
+            Self::Hf(tokenizer) => State::Hf(Window::new(tokenizer)),
         })
     }
+}
 
+impl Decoder<'_> {
     /// Takes the next id and returns the text that became final, often none.
     ///
     /// # Errors

@@ -74,9 +74,10 @@ pub(crate) struct ChatArgs {
 /// A model, its attention and its sampling.
 #[derive(Debug, Args)]
 pub(crate) struct GenerationArgs {
-    /// Checkpoint directory in Hugging Face layout (config.json, model.safetensors), or the
-    /// directory of a run: then its trained model, or its last checkpoint if it is not finished.
-    #[arg(long, value_name = "DIR")]
+    /// Checkpoint directory in Hugging Face layout (config.json, safetensors weights); a run
+    /// directory: then its trained model, or its last checkpoint if it is not finished; or a model
+    /// of the Hugging Face Hub, OWNER/NAME[@REVISION].
+    #[arg(long, value_name = "DIR|NAME")]
     pub(crate) model: PathBuf,
     /// Attention to generate with; without it sparse if --budget is given, else full.
     #[arg(long, value_name = "MODE", value_parser = named::<AttentionMode>())]

@@ -24,6 +24,7 @@ use std::env;
 use std::ffi::OsString;
 
 use anyhow::{Context, Result};
+use ssa_infer::Budget;
 use ssa_kernels::ops::attention::selection::SelectionRule;
 use ssa_model::{AttentionMode, Method, SparseBudget};
 use ssa_report::number::counted;
@@ -79,6 +80,19 @@ fn check_budgets(budgets: &[SparseBudget], rule: SelectionRule) -> Result<()> {
          hint: change the budget, or use exact selection"
     ))
     .into())
+}
+
+/// Refuses a budget that the selection rule cannot serve.
+fn check_budget(budget: Budget, rule: SelectionRule) -> Result<()> {
+    match budget {
+        Budget::Blocks(budget) => check_budgets(&[budget], rule),
+        Budget::Mass { .. } if rule == SelectionRule::Exact => Ok(()),
+        Budget::Mass { .. } => Err(UsageError(format!(
+            "the budget {budget} is impossible with {rule} selection, whose number of blocks is \
+             fixed\nhint: use exact selection"
+        ))
+        .into()),
+    }
 }
 
 /// Refuses a mode that a method does not have.

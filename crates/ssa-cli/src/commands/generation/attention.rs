@@ -2,11 +2,10 @@
 
 use anyhow::Result;
 use ssa_infer::{Budget, CallOptions, FillChange, PageOptions};
-use ssa_kernels::ops::attention::selection::SelectionRule;
 use ssa_model::{AttentionMode, Method, ModelConfig};
 
 use crate::args::GenerationArgs;
-use crate::commands::{check_budgets, require_mode};
+use crate::commands::{check_budget, require_mode};
 use crate::exit::UsageError;
 
 /// The attentions of both passes.
@@ -27,7 +26,7 @@ impl Attention {
         require_mode(method, mode)?;
         check_flags(args, method, mode)?;
         let budget = args.budget.unwrap_or(Budget::Blocks(config.budget));
-        check_rule(budget, args.selection)?;
+        check_budget(budget, args.selection)?;
         let options = |mode| CallOptions {
             mode,
             pages: PageOptions { budget: budget.page_budget(), rule: args.selection },
@@ -80,16 +79,4 @@ fn check_flags(args: &GenerationArgs, method: Method, mode: AttentionMode) -> Re
         _ => return Ok(()),
     };
     Err(UsageError(message).into())
-}
-
-fn check_rule(budget: Budget, rule: SelectionRule) -> Result<()> {
-    match budget {
-        Budget::Blocks(budget) => check_budgets(&[budget], rule),
-        Budget::Mass { .. } if rule == SelectionRule::Exact => Ok(()),
-        Budget::Mass { .. } => Err(UsageError(format!(
-            "the budget {budget} is impossible with {rule} selection, whose number of blocks is \
-             fixed\nhint: use exact selection"
-        ))
-        .into()),
-    }
 }
