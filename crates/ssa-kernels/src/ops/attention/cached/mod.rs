@@ -16,6 +16,7 @@ mod append;
 mod budget;
 mod cpu;
 pub(crate) mod cuda;
+mod keys;
 mod page_indices;
 pub mod reference;
 mod select;
@@ -24,6 +25,7 @@ mod tests;
 
 pub use append::append_kv;
 pub use budget::{PageBudget, PageOptions};
+pub use keys::CachedKeys;
 pub use page_indices::PageIndices;
 pub use select::select_pages;
 
@@ -32,19 +34,6 @@ use super::shape::{AttentionOutput, AttentionShape};
 use crate::contract::{Args, B, Checked, D, H, HQ, T};
 use crate::kv_cache::{CachedSequences, KvCache};
 use crate::{Device, KernelError, Result, Tensor};
-
-/// The cached keys that a query attends to.
-#[derive(Clone, Copy, Debug)]
-pub enum CachedKeys<'a> {
-    /// All tokens up to its own.
-    All,
-    /// The last tokens up to its own; at least 1.
-    Last(usize),
-    /// The tokens of the selected pages, up to its own.
-    Pages(&'a PageIndices),
-    /// The means of the pages that are complete at its token.
-    Means,
-}
 
 /// Attention over cached keys: `out = sum_j p_j v_j`, `p = softmax_j(softmax_scale * q . k_j)` over
 /// the keys j that `keys` names.
