@@ -60,8 +60,8 @@ fn in_one_call(engine: &mut Engine, text: &[u32], options: &CallOptions) -> Vec<
     output.logits.to_vec().unwrap()
 }
 
-/// The logits of all tokens of every text, which are cut into chunks of at most `longest` tokens and
-/// computed together in changing order.
+/// The logits of all tokens of every text, which are cut into chunks of at most `longest` tokens
+/// and computed together in changing order.
 fn in_chunks(
     engine: &mut Engine,
     texts: &[Vec<u32>],
