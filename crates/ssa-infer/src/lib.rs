@@ -13,14 +13,15 @@
 //!
 //! Token ids go in, token ids come out: this crate knows no tokenizer.
 //!
-//! On the CPU the logits of a token depend on its sequence and the options alone. They have the same
-//! bits however the sequence is cut into calls, whatever else is in a call, and for any number of
-//! threads.
+//! On the CPU the logits of a token depend on its sequence and the options alone. They have the
+//! same bits however the sequence is cut into calls, whatever else is in a call, and for any number
+//! of threads.
 
 mod budget;
 mod defaults;
 mod engine;
 mod error;
+mod filled_by;
 mod generation;
 mod layer;
 mod model;
@@ -29,18 +30,20 @@ mod sampling;
 mod sequence;
 mod step;
 mod stop;
+mod weights;
 
 pub use budget::{Budget, InvalidBudget};
 pub use defaults::GenerationDefaults;
 pub use engine::{CallOutput, Engine, Logits, MeasuredText};
 pub use error::InferError;
+pub use filled_by::FilledBy;
 pub use generation::{
     CachedModel, Chunk, FinishReason, GenerationEngine, GenerationLimits, GenerationObserver,
     GenerationOptions, GenerationRequest, GenerationStatistics, Pass, generate,
 };
 pub use layer::SelectionTotals;
 pub use model::InferenceModel;
-pub use options::{CallOptions, FillChange, FilledBy};
+pub use options::{CallOptions, FillChange};
 pub use sampling::{NoiseKey, Sampler, SamplingOptions};
 pub use ssa_kernels::kv_cache::SequenceId;
 pub use ssa_kernels::ops::attention::cached::{PageBudget, PageOptions};

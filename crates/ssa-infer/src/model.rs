@@ -7,6 +7,7 @@ use ssa_model::{GrowingRopeTable, Method, Model, ModelConfig};
 
 use crate::Result;
 use crate::layer::InferenceLayer;
+use crate::weights::packed;
 
 /// The weights of a model, laid out for inference.
 ///
@@ -85,13 +86,4 @@ impl InferenceModel {
         let shape = [hidden.rows(), self.config.vocab_size];
         Ok(logits.swap_remove(0).reshape(shape)?)
     }
-}
-
-/// Packs matrices in the smallest type that holds them exactly.
-pub(crate) fn packed(weights: &[&Tensor]) -> Result<LinearWeight> {
-    let dtype = match weights[0].device() {
-        Device::Cpu => LinearWeight::exact_dtype(weights)?,
-        device => device.dtype(),
-    };
-    Ok(LinearWeight::new(weights, dtype)?)
 }
