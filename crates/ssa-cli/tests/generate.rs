@@ -311,6 +311,36 @@ fn a_chat_needs_a_template() {
 }
 
 #[test]
+fn budgets_by_mass_are_measured() {
+    let place = place();
+    fs::write(place.path().join("text.txt"), PROMPT).unwrap();
+    let common = ["--model", "model", "--data", "text.txt", "--sequence-length", "128"];
+    let eval = |more: &[&str]| {
+        let arguments = [&["eval", "perplexity"], &common[..], more].concat();
+        ssa(place.path(), arguments)
+    };
+    let run = eval(&["--budget", "16x2,mass=0.6,1..8,16x4,mass=0.9,1..8"]).succeeds();
+    for part in ["estimated mass", "true mass", "mass=0.6,1..8", "mass=0.9,1..8", "16x4"] {
+        assert!(run.stdout.contains(part), "`{part}` is not in:\n{}", run.stdout);
+    }
+    let run = eval(&["--budget", "mass=0.6,1..8", "--json"]).succeeds();
+    let json: Value = serde_json::from_str(&run.stdout).unwrap();
+    assert_eq!(json["by_mass"][0]["budget"], "mass=0.6,1..8");
+    let analyze = |more: &[&str]| {
+        let arguments = [&["analyze", "--budget", "mass=0.6,1..8"], &common[..], more].concat();
+        ssa(place.path(), arguments)
+    };
+    let json: Value = serde_json::from_str(&analyze(&["--json"]).succeeds().stdout).unwrap();
+    assert_eq!(json["layers"].as_array().unwrap().len(), 2);
+    let mass = json["overall"]["true_mass"].as_f64().unwrap();
+    assert!((0.0..=1.0).contains(&mass), "{json}");
+    let run = analyze(&[]).succeeds();
+    assert!(run.stdout.contains("budget mass=0.6,1..8, KL(full || sparse) "), "{}", run.stdout);
+    eval(&["--budget", "16x2,mass=0.6"]).fails(2, &["`mass=0.6` is not a sparse budget"]);
+    analyze(&["--selection", "reference"]).fails(2, &["impossible with reference selection"]);
+}
+
+#[test]
 fn a_run_generates_bytes() {
     let place = common::workplace();
     let train = ["train", "tiny.toml", "--run-dir", "out", "--no-eval"];
