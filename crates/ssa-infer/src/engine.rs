@@ -1,13 +1,16 @@
 //! Runs a model over a cache.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use ssa_kernels::Tensor;
 use ssa_kernels::kv_cache::{CachedSequences, KvCache, KvShape, SequenceId};
+use ssa_kernels::ops::step::StepSequence;
+use ssa_kernels::{Device, Gpu, Tensor};
 use ssa_model::AttendedKeys;
 
 use crate::layer::{CallContext, SelectionTotals};
 use crate::sequence::Sequence;
+use crate::step::{DecodingStep, MOST_STEP_SEQUENCES, StepKey, StepWork};
 use crate::{CallOptions, FillChange, FilledBy, InferError, InferenceModel, Result};
 
 /// The largest number of tokens that the layers compute together: enough for products to run at
@@ -16,10 +19,17 @@ const CHUNK_TOKENS: usize = 512;
 
 /// A model with a cache of many sequences.
 pub struct Engine {
-    model: InferenceModel,
+    model: Arc<InferenceModel>,
     cache: KvCache,
     sequences: BTreeMap<SequenceId, Sequence>,
+    /// Steps recorded on a GPU, the last used at the end.
+    steps: Vec<DecodingStep>,
 }
+
+/// Steps that an engine keeps: batches that grow or shrink, in both modes of attention.
+const STEPS: usize = 8;
+/// Recorded steps are for sequences of a power of two of tokens, at least so many.
+const LEAST_STEP_TOKENS: usize = 1024;
 
 /// Which tokens of a call get logits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,7 +70,8 @@ impl Engine {
     pub fn new(model: InferenceModel, page_size: usize, capacity: usize) -> Result<Self> {
         let shape = kv_shape(&model, page_size);
         let cache = KvCache::new(model.device(), shape, capacity)?;
-        Ok(Self { model, cache, sequences: BTreeMap::new() })
+        let (model, sequences, steps) = (Arc::new(model), BTreeMap::new(), Vec::new());
+        Ok(Self { model, cache, sequences, steps })
     }
 
     /// Bytes that each token takes in the cache of an engine for this model.
@@ -214,7 +225,13 @@ impl Engine {
     ) -> Result<CallOutput> {
         let before: Vec<usize> = chunks.iter().map(|&(id, _)| self.tokens(id).len()).collect();
         // Runs on a thread of the pool, so that no op has to wake one.
-        let result = rayon::scope(|_| self.run_chunks(chunks, options, filled_by, logits));
+        let is_step = logits != Logits::None
+            && chunks.len() <= MOST_STEP_SEQUENCES
+            && chunks.iter().all(|(_, ids)| ids.len() == 1);
+        let result = match self.cache.device().clone() {
+            Device::Cuda(gpu) if is_step => self.run_step(&gpu, chunks, options, filled_by),
+            _ => rayon::scope(|_| self.run_chunks(chunks, options, filled_by, logits)),
+        };
         if result.is_err() {
             for (&(id, _), &tokens) in chunks.iter().zip(&before) {
                 self.truncate(id, tokens)?;
@@ -262,9 +279,7 @@ impl Engine {
                     Logits::Last if part.end == ids.len() => queries.end - 1..queries.end,
                     Logits::Last | Logits::None => continue,
                 };
-                let width = hidden.last_dim();
-                let hidden = &hidden.as_slice()?[wanted.start * width..wanted.end * width];
-                let hidden = Tensor::from_vec(hidden.to_vec(), [1, wanted.len(), width])?;
+                let hidden = hidden.rows_range(wanted)?;
                 rows[*index].extend(self.model.logits(&hidden)?.to_vec()?);
             }
         }
@@ -272,6 +287,76 @@ impl Engine {
         let rows = rows.concat();
         let shape = [rows.len() / vocab_size, vocab_size];
         Ok(CallOutput { logits: Tensor::from_vec(rows, shape)?, totals })
+    }
+
+    /// Runs a checked call of one token for each sequence on a GPU.
+    fn run_step(
+        &mut self,
+        gpu: &Gpu,
+        chunks: &[(SequenceId, &[u32])],
+        options: &CallOptions,
+        filled_by: FilledBy,
+    ) -> Result<CallOutput> {
+        let work = StepWork { attends: true, chooses: false, measures: true };
+        let tokens: Vec<(SequenceId, u32)> = chunks.iter().map(|&(id, ids)| (id, ids[0])).collect();
+        self.reserve_steps(&tokens, 1)?;
+        let step = self.step(gpu, &tokens, options, work, 1)?;
+        step.replay()?;
+        let rows = step.logits().to_vec()?;
+        let totals = step.totals()?;
+        for (id, token) in tokens {
+            if let Some(sequence) = self.sequences.get_mut(&id) {
+                sequence.extend(&[token], filled_by);
+            }
+        }
+        let shape = [chunks.len(), self.model.config().vocab_size];
+        Ok(CallOutput { logits: Tensor::from_vec(rows, shape)?, totals })
+    }
+
+    /// Reserves the pages of the next steps of some sequences.
+    fn reserve_steps(&mut self, tokens: &[(SequenceId, u32)], steps: usize) -> Result<()> {
+        let extension: Vec<_> = tokens.iter().map(|&(id, _)| (id, steps)).collect();
+        self.cache.extend(&extension)?;
+        Ok(())
+    }
+
+    /// The recorded step for some sequences, whose pages are reserved, set to compute from the
+    /// tokens that are given.
+    fn step(
+        &mut self,
+        gpu: &Gpu,
+        tokens: &[(SequenceId, u32)],
+        options: &CallOptions,
+        work: StepWork,
+        history: usize,
+    ) -> Result<&mut DecodingStep> {
+        let sequence =
+            |&(id, token)| Ok(StepSequence { id, token, position: self.tokens(id).len() });
+        let sequences = tokens.iter().map(sequence).collect::<Result<Vec<StepSequence>>>()?;
+        let mut longest = LEAST_STEP_TOKENS;
+        for &(id, _) in tokens {
+            longest = longest.max(self.cache.tokens(id)?.next_power_of_two());
+        }
+        let options = CallOptions { fill_change: FillChange::Refuse, ..*options };
+        let key = StepKey { sequences: tokens.len(), tokens: longest, options, work };
+        let Self { model, cache, steps, .. } = self;
+        match steps.iter().position(|step| step.is_for(&key)) {
+            Some(index) => {
+                let step = steps.remove(index);
+                step.set(cache, &sequences)?;
+                steps.push(step);
+            }
+            None => {
+                let step = DecodingStep::new(gpu, model, cache, key, (&sequences, history))?;
+                step.set(cache, &sequences)?;
+                if steps.len() == STEPS {
+                    steps.remove(0);
+                }
+                steps.push(step);
+            }
+        }
+        let last = steps.len() - 1;
+        Ok(&mut steps[last])
     }
 
     /// The hidden states `[1, N, hidden]` after the last layer, and what each layer selected.

@@ -10,6 +10,7 @@ use ssa_kernels::ops::gate::{GateBranch, gate_apply_fwd, gate_of_scores_fwd};
 use ssa_kernels::ops::linear::{LinearWeight, linear_rows_fwd};
 use ssa_kernels::ops::rms_norm::{add_rms_norm_fwd, rms_norm_fwd};
 use ssa_kernels::ops::rope::{RopeTable, rope_fwd};
+use ssa_kernels::ops::step::{HeadMaps, StepGates};
 use ssa_kernels::ops::swiglu::swiglu_fwd;
 use ssa_model::{AttentionKind, CachedInputs, LayerParameters, Method, ModelConfig};
 
@@ -19,20 +20,20 @@ use crate::{CallOptions, Result};
 /// The weights of a layer, as far as its architecture has them. Maps of the same input are one
 /// matrix.
 pub(crate) struct InferenceLayer {
-    attention_norm: Tensor,
+    pub(crate) attention_norm: Tensor,
     /// Queries, keys, values, then the scores of each gate.
-    projections: LinearWeight,
+    pub(crate) projections: LinearWeight,
     /// Biases of queries, keys and values.
     biases: [Option<Tensor>; 3],
     /// Norms of the heads of queries, keys and values.
     head_norms: [Option<Tensor>; 3],
     /// Gates in the order of their scores.
     gates: Vec<GateBranch>,
-    output: LinearWeight,
-    mlp_norm: Tensor,
+    pub(crate) output: LinearWeight,
+    pub(crate) mlp_norm: Tensor,
     /// Feed-forward gate and input.
-    gate_up: LinearWeight,
-    down: LinearWeight,
+    pub(crate) gate_up: LinearWeight,
+    pub(crate) down: LinearWeight,
 }
 
 /// What the layers of a call share.
@@ -105,6 +106,26 @@ impl InferenceLayer {
             .sum()
     }
 
+    /// What a step does to the heads of the projections.
+    pub(crate) fn head_maps(&self, eps: f32) -> HeadMaps<'_> {
+        let [query_norm, key_norm, _] = self.head_norms.each_ref().map(Option::as_ref);
+        let biases = self.biases.each_ref().map(Option::as_ref);
+        HeadMaps { biases, norms: [query_norm, key_norm], eps }
+    }
+
+    /// The gates of a branch among the projections of a step; `None` without such gates.
+    pub(crate) fn step_gates<'a>(
+        &self,
+        branch: GateBranch,
+        projected: &'a Tensor,
+        config: &ModelConfig,
+    ) -> Option<StepGates<'a>> {
+        let (heads, kv_heads) = (config.num_attention_heads, config.num_key_value_heads);
+        let before = self.gates.iter().position(|gate| *gate == branch)? * heads;
+        let first = (heads + 2 * kv_heads) * config.head_dim + before;
+        Some(StepGates { scores: projected, first })
+    }
+
     /// Runs layer number `layer` on `x` `[1, N, hidden]`: writes keys and values to the cache,
     /// attends, and adds to `totals`.
     pub(crate) fn forward(
@@ -164,12 +185,13 @@ impl InferenceLayer {
         for kind in context.attentions {
             let attention = kind.cached(&inputs)?;
             if let Some(pages) = &attention.pages {
+                let pages = pages.to_host()?;
                 *totals += SelectionTotals {
                     selections: pages.kept_mass().len() as u64,
                     blocks: pages.total() as u64,
                     kept_mass: pages.kept_mass().iter().map(|&mass| f64::from(mass)).sum(),
                     true_mass: match context.measures {
-                        true => true_mass(&inputs, pages)?,
+                        true => true_mass(&inputs, &pages)?,
                         false => 0.0,
                     },
                 };

@@ -3,7 +3,8 @@
 //! * [`InferenceModel`] holds the weights, laid out for few rows at a time.
 //! * [`Engine`] runs it over a cache of many sequences: prompts in chunks, decoding steps, and any
 //!   mix of both in one call. Mode and budget of the attention are chosen per call.
-//!
+//! * On a GPU, a call with one token for each sequence is a [`DecodingStep`]: recorded once, then
+//!   replayed by one launch.
 //! * [`generate`] continues sequences of any [`CachedModel`], such as a [`GenerationEngine`], with
 //!   self-speculation; [`GenerationRequest`] says how.
 //! * [`Sampler`] draws a token from logits; [`SamplingOptions`] are its settings, and
@@ -26,6 +27,7 @@ mod model;
 mod options;
 mod sampling;
 mod sequence;
+mod step;
 mod stop;
 
 pub use budget::{Budget, InvalidBudget};
@@ -42,6 +44,7 @@ pub use options::{CallOptions, FillChange, FilledBy};
 pub use sampling::{NoiseKey, Sampler, SamplingOptions};
 pub use ssa_kernels::kv_cache::SequenceId;
 pub use ssa_kernels::ops::attention::cached::{PageBudget, PageOptions};
+pub use step::{DecodingStep, MOST_STEP_SEQUENCES, StepWork};
 pub use stop::{StopStrings, Stopped};
 
 /// Result of every fallible function in this crate.

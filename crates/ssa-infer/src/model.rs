@@ -18,9 +18,9 @@ pub struct InferenceModel {
     device: Device,
     pub(crate) embedding: LinearWeight,
     pub(crate) layers: Vec<InferenceLayer>,
-    norm: Tensor,
+    pub(crate) norm: Tensor,
     /// `None` if tied to the embedding.
-    head: Option<LinearWeight>,
+    pub(crate) head: Option<LinearWeight>,
     pub(crate) rope: GrowingRopeTable,
 }
 
@@ -65,6 +65,11 @@ impl InferenceModel {
     pub fn weight_bytes(&self) -> usize {
         let layers: usize = self.layers.iter().map(InferenceLayer::weight_bytes).sum();
         layers + self.head.as_ref().unwrap_or(&self.embedding).bytes()
+    }
+
+    /// Outputs of all projections of the input of an attention.
+    pub(crate) fn projection_width(&self) -> usize {
+        self.layers.first().map_or(0, |layer| layer.projections.outputs().iter().sum())
     }
 
     /// Hidden states `[1, rows, hidden]` after the final norm.

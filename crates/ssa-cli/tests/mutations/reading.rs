@@ -38,7 +38,8 @@ pub(crate) fn config(at: &Path, file: &str) -> Result<(), String> {
 }
 
 pub(crate) fn overrides(at: &Path, file: &str) -> Result<(), String> {
-    lines(&at.join(file), |line| plan(&at.join("tiny.toml"), &[line.to_owned()]))
+    let text = String::from_utf8_lossy(&bytes(&at.join(file))).into_owned();
+    plan(&at.join("tiny.toml"), &text.lines().map(str::to_owned).collect::<Vec<_>>())
 }
 
 fn plan(path: &Path, overrides: &[String]) -> Result<(), String> {

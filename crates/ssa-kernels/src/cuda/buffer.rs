@@ -23,6 +23,7 @@ pub(crate) struct Memory {
 impl Memory {
     /// Memory that holds anything (NaN where the GPU poisons outputs).
     pub(crate) fn uninitialized(gpu: &Gpu, bytes: usize) -> Result<Self> {
+        gpu.check_not_recording("cuMemAllocAsync")?;
         let stream = gpu.stream()?;
         // The pool refuses zero bytes.
         let allocated = bytes.max(1);
@@ -42,7 +43,7 @@ impl Memory {
         Ok(memory)
     }
 
-    /// A copy in memory of its own.
+    /// A copy in separate memory.
     pub(crate) fn duplicate(&self) -> Result<Self> {
         let copy = Self::uninitialized(&self.gpu, self.bytes)?;
         let stream = self.gpu.stream()?;
@@ -105,7 +106,7 @@ impl Memory {
     }
 
     /// Copies host values into the beginning.
-    pub(crate) fn write<T: Element>(&mut self, values: &[T]) -> Result<()> {
+    pub(crate) fn write<T: Element>(&self, values: &[T]) -> Result<()> {
         self.check_fits(values)?;
         if values.is_empty() {
             return Ok(());
@@ -114,7 +115,8 @@ impl Memory {
         let bytes = unsafe {
             std::slice::from_raw_parts(values.as_ptr().cast::<u8>(), size_of_val(values))
         };
-        self.gpu.staging().copy(&self.gpu, self.address(), bytes)
+        // SAFETY: the memory has room for the values (checked above) and is freed in stream order.
+        unsafe { self.gpu.copy_to_device(self.address(), bytes) }
     }
 
     /// Copies the beginning into host values; waits for all work before.
@@ -130,20 +132,28 @@ impl Memory {
         self.gpu.synchronize()
     }
 
-    /// Copies the first `bytes` bytes of other memory of the same stream to byte `offset`.
-    fn copy_from(&mut self, offset: usize, source: &Self, bytes: usize) -> Result<()> {
-        let fits = offset.checked_add(bytes).is_some_and(|end| end <= self.bytes);
-        if !fits || bytes > source.bytes {
+    /// Copies `bytes` bytes from byte `from` of other memory of the same stream to byte `offset`.
+    pub(crate) fn copy_from(
+        &self,
+        offset: usize,
+        (source, from): (&Self, usize),
+        bytes: usize,
+    ) -> Result<()> {
+        let fits = |memory: &Self, offset: usize| {
+            offset.checked_add(bytes).is_some_and(|end| end <= memory.bytes)
+        };
+        if !fits(self, offset) || !fits(source, from) {
             let expected = format!("at most {} bytes", self.bytes.min(source.bytes));
             return Err(KernelError::value("a copy", "bytes", expected, bytes));
         }
         if bytes == 0 {
             return Ok(());
         }
-        let (stream, target) = (self.gpu.stream()?, self.address() + offset as u64);
+        let stream = self.gpu.stream()?;
+        let [target, source] = [self.address() + offset as u64, source.address() + from as u64];
         // SAFETY: both have this many bytes there, and the copy is in stream order before either is
         // freed.
-        unsafe { result::memcpy_dtod_async(target, source.address(), bytes, stream) }
+        unsafe { result::memcpy_dtod_async(target, source, bytes, stream) }
             .map_err(|error| KernelError::cuda("cuMemcpyDtoDAsync", error))
     }
 
@@ -209,6 +219,17 @@ impl<T: Element> Buffer<T> {
         self.memory.output()
     }
 
+    /// As [`Buffer::output`], for memory that has several owners: kernels of one stream run one after
+    /// the other.
+    pub(crate) fn shared_output(&self) -> Output<'_, T> {
+        self.memory.output()
+    }
+
+    /// As [`Buffer::write`], for memory that has several owners.
+    pub(crate) fn shared_write(&self, values: &[T]) -> Result<()> {
+        self.memory.write(values)
+    }
+
     /// The elements in groups of N, such as the `int4` entries of a table of `int`.
     pub(crate) fn groups<const N: usize>(&self) -> Input<'_, [T; N]>
     where
@@ -230,7 +251,7 @@ impl<T: Element> Buffer<T> {
     /// Copies the first `len` elements of another buffer of the same stream to element `offset`.
     pub(crate) fn copy_from(&mut self, offset: usize, source: &Self, len: usize) -> Result<()> {
         let element = size_of::<T>();
-        self.memory.copy_from(offset * element, &source.memory, len * element)
+        self.memory.copy_from(offset * element, (&source.memory, 0), len * element)
     }
 
     /// The memory of the elements.
@@ -241,5 +262,34 @@ impl<T: Element> Buffer<T> {
     /// Copies the beginning into host values; waits for all work before.
     pub(crate) fn read(&self, values: &mut [T]) -> Result<()> {
         self.memory.read(values)
+    }
+}
+
+impl Gpu {
+    /// Uninitialized memory for `len` elements.
+    pub(crate) fn alloc<T: Element>(&self, len: usize) -> Result<Buffer<T>> {
+        Buffer::uninitialized(self, len)
+    }
+
+    /// A copy of host values on the device.
+    pub(crate) fn upload<T: Element>(&self, values: &[T]) -> Result<Buffer<T>> {
+        let mut buffer = self.alloc(values.len())?;
+        buffer.write(values)?;
+        Ok(buffer)
+    }
+
+    /// Reserves memory for buffers that are still to come, so that none of them has to ask the
+    /// device, which other programs use as well.
+    ///
+    /// # Errors
+    /// [`KernelError::OutOfMemory`] if the device does not have so much.
+    pub fn reserve(&self, bytes: usize) -> Result<()> {
+        // What is freed stays in the pool.
+        drop(Memory::uninitialized(self, bytes)?);
+        let (mut peak, pool) = (0_u64, self.pool()?);
+        let attribute = sys::CUmemPool_attribute_enum::CU_MEMPOOL_ATTR_USED_MEM_HIGH;
+        // SAFETY: the attribute is a 64-bit number, which 0 resets to what is in use now.
+        unsafe { result::mem_pool::set_attribute(pool, attribute, (&raw mut peak).cast()) }
+            .map_err(|error| KernelError::cuda("cuMemPoolSetAttribute", error))
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Three libraries are loaded when a GPU is opened, never at build time: the driver (`libcuda`),
 //! the run-time compiler (NVRTC) and matrix products (`cublasLt`). A program without them starts
-//! and runs on the CPU; each missing one has a message of its own ([`Library`]).
+//! and runs on the CPU; each missing one has its own message ([`Library`]).
 //!
 //! * [`Gpu`] is an opened device with one stream: its work runs in the order in which it was
 //!   queued. [`Gpu::with_stream`] opens further streams, [`Event`] orders them.
@@ -10,6 +10,7 @@
 //!   take microseconds; `Buffer` is memory for elements of one type.
 //! * [`Module`] is the source of some kernels with its headers, compiled for the card and kept in
 //!   memory and on disk ([`KernelCache`]).
+//! * [`Recording`] is queued work as a graph that is launched again and again.
 //! * `kernel!` declares the parameters of a kernel for both sides; `Gpu::launch` queues one.
 //! * `matmul` is the matrix product.
 //!
@@ -28,6 +29,7 @@ pub(crate) mod elementwise;
 mod event;
 mod gpu;
 mod kernel;
+mod launch;
 pub(crate) mod library;
 pub(crate) mod matmul;
 mod module;
@@ -35,6 +37,7 @@ mod page_locked;
 mod parameters;
 mod properties;
 mod readback;
+mod recording;
 mod row_layout;
 mod staging;
 
@@ -42,17 +45,20 @@ pub(crate) use buffer::{Buffer, Memory};
 pub use cache::KernelCache;
 pub use compile::{CompiledModule, KernelReport, compile_all};
 pub use event::{Event, Stopwatch};
-pub use gpu::{Gpu, KernelTimes, MemoryUse};
-pub(crate) use kernel::{Kernel, Launch};
+pub use gpu::{Gpu, MemoryUse};
+pub(crate) use kernel::Kernel;
+pub use kernel::KernelTimes;
+pub(crate) use launch::Launch;
 pub use library::{Library, LibraryStatus};
 pub use module::Module;
 #[cfg(test)]
 pub(crate) use module::PARAMS;
-pub(crate) use module::{COMMON, Define, Header, constants};
+pub(crate) use module::{COMMON, DEPENDENT_LAUNCH, Define, Header, constants};
 pub(crate) use parameters::{
     DeviceStruct, Element, Field, Gradient, Input, Output, Parameters, TemplateParameter,
     declaration, device_struct, int, kernel, parameter_group, shared_struct, structs,
 };
 pub use properties::{GpuProperties, count, properties};
 pub(crate) use readback::Readback;
+pub use recording::Recording;
 pub(crate) use row_layout::{RowLayout, WARP};

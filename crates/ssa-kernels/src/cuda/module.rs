@@ -20,6 +20,13 @@ pub(crate) struct Header {
 pub(crate) static COMMON: Header =
     Header { name: "common.cuh", text: include_str!("include/common.cuh"), includes: &[] };
 
+/// Kernels that start before the kernel ahead of them has ended.
+pub(crate) static DEPENDENT_LAUNCH: Header = Header {
+    name: "dependent_launch.cuh",
+    text: include_str!("include/dependent_launch.cuh"),
+    includes: &[&COMMON],
+};
+
 /// The name of the generated header: constants and structs that the host shares with kernels.
 pub(crate) const PARAMS: &str = "params.cuh";
 

@@ -15,18 +15,25 @@
 //!
 //! [`append_kv`]: crate::ops::attention::cached::append_kv
 
+mod device_pages;
+mod device_tables;
 mod host_pages;
 mod page_tables;
 mod shape;
 #[cfg(test)]
 mod tests;
 
+use std::sync::{Arc, OnceLock};
+
 pub use page_tables::SequenceId;
 pub use shape::{KvShape, MEANS_PER_PAGE};
 
+pub(crate) use device_pages::{DeviceLayer, DevicePages, MODULE};
+pub(crate) use device_tables::{CachedTokens, DeviceTables};
 pub(crate) use host_pages::{HostPages, MatrixPages};
 pub(crate) use page_tables::PageTable;
 
+use crate::cuda::Gpu;
 use crate::{Device, Documents, KernelError, Result, Sequences, Tensor};
 use page_tables::PageTables;
 
@@ -43,6 +50,8 @@ pub struct KvCache {
 enum Storage {
     /// `f32`, allocated page by page as sequences grow.
     Host(HostPages),
+    /// `bf16`, means `f32`, allocated in full.
+    Device(DevicePages),
 }
 
 /// The sequences that a call extends, and by how many tokens.
@@ -53,6 +62,7 @@ enum Storage {
 pub struct CachedSequences {
     ids: Vec<SequenceId>,
     sequences: Sequences,
+    device_tables: Arc<OnceLock<DeviceTables>>,
 }
 
 impl CachedSequences {
@@ -83,26 +93,21 @@ pub struct CachedRows {
 impl KvCache {
     /// An empty cache for up to `capacity` tokens, in whole pages.
     ///
-    /// On the CPU, memory is taken as sequences grow; [`KvShape::bytes_per_token`] says how much.
+    /// [`KvShape::bytes_per_token`] says how much memory it takes: on the CPU as sequences grow, on a
+    /// GPU at once.
     ///
     /// # Errors
-    /// [`KernelError::Argument`] if a size is 0, or if a full cache would be larger than any
-    /// memory; [`KernelError::Unsupported`] on a device without cached attention.
+    /// [`KernelError::Argument`] if a size is 0, if a full cache would be larger than any memory, or
+    /// for heads that a GPU does not support; [`KernelError::OutOfMemory`].
     pub fn new(device: &Device, shape: KvShape, capacity: usize) -> Result<Self> {
         const OP: &str = "KvCache::new";
         shape.check(OP, capacity)?;
+        let pages = capacity.div_ceil(shape.page_size);
         let storage = match device {
             Device::Cpu => Storage::Host(HostPages::new(shape)),
-            Device::Cuda(gpu) => {
-                return Err(KernelError::Unsupported {
-                    op: OP,
-                    what: "a cache of keys and values".to_owned(),
-                    device: gpu.to_string(),
-                    remedy: "decode on the CPU",
-                });
-            }
+            Device::Cuda(gpu) => Storage::Device(DevicePages::new(OP, gpu, shape, pages)?),
         };
-        let tables = PageTables::new(shape.page_size, capacity.div_ceil(shape.page_size));
+        let tables = PageTables::new(shape.page_size, pages);
         Ok(Self { device: device.clone(), shape, tables, storage })
     }
 
@@ -167,6 +172,7 @@ impl KvCache {
             let target = self.tables.get("KvCache::fork", copy)?;
             match &mut self.storage {
                 Storage::Host(pages) => pages.copy(&source, target),
+                Storage::Device(pages) => pages.copy(&source, target),
             }
         });
         if let Err(error) = copied {
@@ -211,17 +217,17 @@ impl KvCache {
         let sequences = Sequences::new(queries, firsts, key_lens)?;
         self.tables.extend(chunks)?;
         let (pages, means) = self.tables.in_use();
-        match &mut self.storage {
-            Storage::Host(host) => {
-                if let Err(error) = host.grow(pages, means) {
-                    for (&id, &first) in ids.iter().zip(sequences.first_positions()) {
-                        self.tables.truncate(id, first)?;
-                    }
-                    return Err(error);
-                }
+        let room = match &mut self.storage {
+            Storage::Host(host) => host.grow(pages, means),
+            Storage::Device(device) => device.check_mean_pages(means),
+        };
+        if let Err(error) = room {
+            for (&id, &first) in ids.iter().zip(sequences.first_positions()) {
+                self.tables.truncate(id, first)?;
             }
+            return Err(error);
         }
-        Ok(CachedSequences { ids, sequences })
+        Ok(CachedSequences { ids, sequences, device_tables: Arc::default() })
     }
 
     /// The keys, values and means of a sequence in a layer, on the CPU.
@@ -234,6 +240,7 @@ impl KvCache {
         let table = self.tables.get(OP, id)?;
         match &self.storage {
             Storage::Host(pages) => pages.rows(layer, table),
+            Storage::Device(pages) => pages.rows(layer, table),
         }
     }
 
@@ -283,6 +290,7 @@ impl KvCache {
     pub(crate) fn host_pages(&self) -> Result<&HostPages> {
         match &self.storage {
             Storage::Host(pages) => Ok(pages),
+            Storage::Device(_) => Err(not_on(Device::Cpu, &self.device)),
         }
     }
 
@@ -292,10 +300,47 @@ impl KvCache {
         op: &'static str,
         sequences: &CachedSequences,
     ) -> Result<(&mut HostPages, Vec<&PageTable>)> {
-        let Self { tables, storage, .. } = self;
+        let Self { device, tables, storage, .. } = self;
         let tables = sequences.ids.iter().map(|&id| tables.get(op, id)).collect::<Result<_>>()?;
         match storage {
             Storage::Host(pages) => Ok((pages, tables)),
+            Storage::Device(_) => Err(not_on(Device::Cpu, device)),
         }
     }
+
+    /// The pages in the memory of a GPU.
+    ///
+    /// # Errors
+    /// [`KernelError::Argument`] if they are on the CPU.
+    pub(crate) fn device_pages(&self) -> Result<&DevicePages> {
+        match &self.storage {
+            Storage::Device(pages) => Ok(pages),
+            Storage::Host(_) => Err(not_on("a GPU", &self.device)),
+        }
+    }
+
+    /// The tables of the sequences of a call on a GPU, uploaded the first time.
+    pub(crate) fn device_tables<'a>(
+        &self,
+        op: &'static str,
+        gpu: &Gpu,
+        sequences: &'a CachedSequences,
+    ) -> Result<&'a DeviceTables> {
+        if let Some(tables) = sequences.device_tables.get() {
+            return Ok(tables);
+        }
+        let page_tables = self.page_tables(op, sequences)?;
+        let tables = DeviceTables::new(gpu, sequences.sequences(), &page_tables)?;
+        Ok(sequences.device_tables.get_or_init(|| tables))
+    }
+
+    /// The page table of a sequence.
+    pub(crate) fn page_table(&self, op: &'static str, id: SequenceId) -> Result<&PageTable> {
+        self.tables.get(op, id)
+    }
+}
+
+/// The error for pages that are somewhere else.
+fn not_on(expected: impl ToString, device: &Device) -> KernelError {
+    KernelError::device("KvCache", "cache", expected, device)
 }

@@ -1,6 +1,7 @@
 //! The operations, one folder each.
 
 pub mod adamw;
+mod add;
 pub mod attention;
 pub mod bias;
 pub mod cross_entropy;
@@ -11,6 +12,7 @@ pub mod linear;
 mod modules;
 pub mod rms_norm;
 pub mod rope;
+pub mod step;
 pub mod swiglu;
 
 #[cfg(test)]

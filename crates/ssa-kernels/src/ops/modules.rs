@@ -1,9 +1,12 @@
 //! All kernels of the crate.
 
 use super::attention::tiled::cuda as tiled;
-use super::attention::{gated_pair, pooling, selection, sparse, statistics};
-use super::{adamw, bias, cross_entropy, embedding, gate, grad_norm, rms_norm, rope, swiglu};
+use super::attention::{cached, gated_pair, pooling, selection, sparse, statistics};
+use super::{
+    adamw, bias, cross_entropy, embedding, gate, grad_norm, linear, rms_norm, rope, step, swiglu,
+};
 use crate::cuda::{Module, elementwise};
+use crate::kv_cache;
 
 /// Every module of kernels, for checks that compile all of them
 /// ([`compile_all`](crate::cuda::compile_all)).
@@ -33,6 +36,13 @@ pub static MODULES: &[&Module] = &[
     &sparse::cuda::BACKWARD_QUERIES,
     &sparse::cuda::BACKWARD_KEYS,
     &sparse::cuda::INVERSE_INDEX,
+    cached::cuda::MODULES[0],
+    cached::cuda::MODULES[1],
+    cached::cuda::MODULES[2],
+    cached::cuda::MODULES[3],
+    &kv_cache::MODULE,
+    &linear::rows::cuda::MODULE,
+    &step::MODULE,
 ];
 
 #[cfg(test)]

@@ -1,5 +1,7 @@
 //! Tensors on a GPU: their elements as kernels take them, and the ops of this module.
 
+use std::ops::Range;
+
 use half::bf16;
 
 use super::Tensor;
@@ -9,7 +11,7 @@ use crate::cuda::matmul::{GpuMatrix, GpuMatrixMut, Rows};
 use crate::cuda::{Element, Gpu, Gradient, Input, Output, Parameters};
 use crate::{DType, Device, KernelError, Result};
 
-/// Where the addresses of tensors go.
+/// Where the addresses of tensors are used.
 const LAUNCH: &str = "a kernel launch";
 
 /// A type that elements of tensors have on a GPU.
@@ -116,7 +118,7 @@ impl Tensor {
 
 impl Tensor {
     /// `self += other` for tensors of one shape, type and GPU.
-    pub(super) fn add_assign_on_gpu(&mut self, gpu: &Gpu, other: &Self) -> Result<()> {
+    pub(crate) fn add_assign_on_gpu(&mut self, gpu: &Gpu, other: &Self) -> Result<()> {
         match self.dtype() {
             DType::F32 => self.add_elements::<f32>(gpu, other),
             DType::Bf16 => self.add_elements::<bf16>(gpu, other),
@@ -135,7 +137,7 @@ impl Tensor {
         gpu.launch(pieces(len), AddAssign { x, other, len: len as i64 })
     }
 
-    /// A copy on the same GPU in another floating-point type; None unless both types are such.
+    /// A copy on the same GPU in another floating-point type; `None` if either type is not one.
     pub(super) fn converted_on_gpu(&self, gpu: &Gpu, dtype: DType) -> Result<Option<Self>> {
         let (launch, len) = (pieces(self.len()), self.len() as i64);
         let mut out = Self::for_output_on(&Device::Cuda(gpu.clone()), dtype, self.shape())?;
@@ -149,6 +151,36 @@ impl Tensor {
             _ => return Ok(None),
         }
         Ok(Some(out))
+    }
+
+    /// A copy of some rows on the same GPU, as a tensor `[rows, last axis]`.
+    pub(super) fn rows_on_gpu(&self, rows: Range<usize>) -> Result<Self> {
+        let row = self.last_dim() * self.dtype().size();
+        let mut out = Self::for_output_like(self, [rows.len(), self.last_dim()])?;
+        let target = out.cuda_storage_mut()?.output()?;
+        let source = self.cuda_storage()?.input()?;
+        target.copy_from(0, (source, rows.start * row), rows.len() * row)?;
+        Ok(out)
+    }
+
+    /// Matrices of the same row length and type, one below the other; a single one shares its
+    /// memory.
+    pub(crate) fn stacked(gpu: &Gpu, matrices: &[&Self]) -> Result<Self> {
+        if let [matrix] = matrices {
+            return Ok((*matrix).clone());
+        }
+        let rows = matrices.iter().map(|matrix| matrix.rows()).sum();
+        let inputs = matrices.first().map_or(0, |matrix| matrix.last_dim());
+        let dtype = matrices.first().map_or(DType::Bf16, |matrix| matrix.dtype());
+        let mut stacked = Self::for_output_on(&Device::Cuda(gpu.clone()), dtype, [rows, inputs])?;
+        let target = stacked.cuda_storage_mut()?.output()?;
+        let mut offset = 0;
+        for matrix in matrices {
+            let source = matrix.cuda_storage()?.input()?;
+            target.copy_from(offset, (source, 0), source.bytes())?;
+            offset += source.bytes();
+        }
+        Ok(stacked)
     }
 
     /// A copy on the same GPU whose last axis has another size: longer rows end in zeros, shorter

@@ -12,13 +12,13 @@ use crate::{DType, Result};
 pub(super) enum Storage {
     Cpu(Vec<f32>),
     Cuda(CudaStorage),
-    /// No memory: a tensor to try the checks of ops with.
+    /// No memory: a tensor to test the checks of ops with.
     #[cfg(test)]
     Simulated(super::Location<'static>, DType),
 }
 
 impl Storage {
-    /// Zeros of the same number and type in the same place.
+    /// Zeros of the same number and type on the same device.
     pub(super) fn zeros_like(&self) -> Self {
         match self {
             Self::Cpu(values) => Self::Cpu(vec![0.0; values.len()]),
@@ -52,7 +52,7 @@ impl CudaStorage {
 
     pub(super) fn upload(gpu: &Gpu, dtype: DType, values: &[f32]) -> Result<Self> {
         let mut storage = Self::zeros(gpu, dtype, values.len());
-        let mut memory = storage.allocate()?;
+        let memory = storage.allocate()?;
         match dtype {
             DType::F32 => memory.write(values)?,
             DType::Bf16 => memory.write(&converted(values, bf16::from_f32))?,

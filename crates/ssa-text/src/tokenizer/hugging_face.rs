@@ -1,6 +1,5 @@
 //! A `tokenizer.json`, loaded with the `tokenizers` crate.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
@@ -51,7 +50,7 @@ impl HfTokenizer {
         {
             return Err(error);
         }
-        let bytes = fs::read(&file).map_err(|source| TextError::from_open(&file, source))?;
+        let bytes = ssa_files::read(&file).map_err(|source| TextError::from_open(&file, source))?;
         if let Some(error) = foreign::in_file(&file, &bytes) {
             return Err(error);
         }
@@ -114,7 +113,7 @@ impl HfTokenizer {
     }
 
     /// The ids that the tokenizer's post-processor puts before every text.
-    pub(super) fn prefix(&self) -> Result<Vec<u32>> {
+    pub(crate) fn prefix(&self) -> Result<Vec<u32>> {
         // Any text will do: what comes before its own ids.
         const TEXT: &str = "a";
         let plain = self.call(|| self.inner.encode_fast(TEXT, false))?;

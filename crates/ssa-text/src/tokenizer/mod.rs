@@ -13,8 +13,6 @@ pub use hugging_face::HfTokenizer;
 
 use crate::bytes::ByteTokenizer;
 use crate::chat::{ChatTemplate, Conversation, GenerationPrompt};
-use crate::document::Document;
-use crate::encoder::Encoder;
 use crate::{Result, TextError};
 
 /// The name of [`ByteTokenizer`] in place of a tokenizer path.
@@ -84,36 +82,6 @@ impl Tokenizer {
         }
     }
 
-    /// Creates an encoder for one thread. Each has its own cache, so threads never wait for each
-    /// other.
-    pub fn encoder(&self) -> Encoder<'_> {
-        Encoder::new(self)
-    }
-
-    /// Encodes a text, without the end-of-document id.
-    ///
-    /// # Errors
-    /// Same as [`Encoder::append`].
-    pub fn encode(&self, text: &[u8]) -> Result<Vec<u32>> {
-        let mut ids = Vec::new();
-        self.encoder().append(text, &mut ids)?;
-        Ok(ids)
-    }
-
-    /// Encodes a text for a model to continue: the tokens that the tokenizer puts before every text,
-    /// such as `<|begin_of_text|>`, then those of [`encode`](Self::encode).
-    ///
-    /// # Errors
-    /// Same as [`encode`](Self::encode).
-    pub fn encode_prompt(&self, text: &[u8]) -> Result<Vec<u32>> {
-        let mut ids = match self {
-            Self::Bytes => Vec::new(),
-            Self::Hf(tokenizer) => tokenizer.prefix()?,
-        };
-        self.encoder().append(text, &mut ids)?;
-        Ok(ids)
-    }
-
     /// Decodes ids to text, including special tokens. Invalid UTF-8 becomes U+FFFD.
     ///
     /// # Errors
@@ -175,27 +143,6 @@ impl Tokenizer {
             }
         };
         template.ok_or(TextError::NoChatTemplate { tokenizer: name })
-    }
-
-    /// Encodes each document, in order, without the end-of-document id, even if the text itself
-    /// ends with that token.
-    ///
-    /// # Errors
-    /// Same as [`Encoder::append`]; the message names the document.
-    pub fn encode_documents(&self, documents: &[Document]) -> Result<Vec<Vec<u32>>> {
-        if matches!(self, Self::Bytes) {
-            return Ok(ByteTokenizer.encode_documents(documents));
-        }
-        let mut encoder = self.encoder();
-        let encode = |document: &Document| {
-            let mut ids = Vec::new();
-            encoder
-                .append(&document.text, &mut ids)
-                .map_err(|error| error.in_document(&document.name))?;
-            ids.pop_if(|id| *id == self.eos());
-            Ok(ids)
-        };
-        documents.iter().map(encode).collect()
     }
 
     /// Copies the files of the tokenizer into a directory for [`Tokenizer::load`], and returns

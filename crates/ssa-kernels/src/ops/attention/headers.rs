@@ -1,6 +1,6 @@
 //! The CUDA headers that the kernels of attention share.
 
-use crate::cuda::{COMMON, Header};
+use crate::cuda::{COMMON, DEPENDENT_LAUNCH, Header};
 
 macro_rules! headers {
     ($($(#[$meta:meta])* $name:ident = $file:literal includes [$($include:ident),*];)*) => {
@@ -20,6 +20,10 @@ headers! {
     MMA = "mma.cuh" includes [COMMON];
     /// Products of warpgroups.
     WGMMA = "wgmma.cuh" includes [MMA];
+    /// Copies that belong to single lanes.
+    LANE_RING = "lane_ring.cuh" includes [MMA];
+    /// Pages of a KV cache.
+    CACHED = "cached.cuh" includes [DEPENDENT_LAUNCH];
     /// Rows in registers.
     ROWS = "rows.cuh" includes [MMA];
     /// Online softmax of scores in registers.

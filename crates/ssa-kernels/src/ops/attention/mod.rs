@@ -15,7 +15,7 @@ pub mod window;
 mod blocks;
 #[cfg(test)]
 mod golden;
-mod headers;
+pub(crate) mod headers;
 mod mode;
 mod padding;
 mod shape;

@@ -1,4 +1,4 @@
-//! Gates on a GPU. The rows of a branch lie 3 rows apart, which a matrix product takes as a row
+//! Gates on a GPU. The rows of a branch are 3 rows apart, which a matrix product takes as a row
 //! stride.
 
 use half::bf16;
@@ -82,6 +82,14 @@ pub(super) fn forward(
     matmul(gpu, out, 1.0, x.matrix([tokens, hidden])?, rows.t())?;
     let len = gate.len();
     gpu.launch(pieces(len), GateSigmoid { x: gate.in_place()?, len: len as i64 })
+}
+
+/// The sigmoid of scores, in `f32`.
+pub(super) fn of_scores(gpu: &Gpu, scores: &Tensor) -> Result<Tensor> {
+    let mut gate = scores.to_device(&scores.device(), DType::F32)?;
+    let len = gate.len();
+    gpu.launch(pieces(len), GateSigmoid { x: gate.in_place()?, len: len as i64 })?;
+    Ok(gate)
 }
 
 /// What the forward pass saw and left behind.

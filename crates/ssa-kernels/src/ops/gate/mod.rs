@@ -11,7 +11,7 @@ pub mod reference;
 mod tests;
 
 use crate::contract::{Args, Axis, B, Checked, D, HIDDEN, HQ, T};
-use crate::{Device, KernelError, Result, Tensor};
+use crate::{Device, Result, Tensor};
 
 /// Rows of `g_proj`: three for each query head.
 const G_PROJ_ROWS: Axis = Axis::Times(3, "HQ");
@@ -152,14 +152,14 @@ fn branch_rows(call: &Checked, branch: GateBranch) -> Result<cpu::BranchRows> {
 /// `scores` `[B, T, HQ]`; returns the same shape.
 ///
 /// # Dtypes
-/// `f32`.
+/// `f32`, on a GPU `scores` in `bf16`.
 ///
 /// # Edge cases
 /// No tokens: an empty result.
 ///
 /// # Errors
-/// [`KernelError::Argument`] if `scores` does not have this shape or
-/// type; [`KernelError::Unsupported`] on a GPU.
+/// [`KernelError::Argument`](crate::KernelError::Argument) if `scores` does not have this shape or
+/// type.
 ///
 /// # Determinism
 /// Bitwise reproducible for any number of threads: elements are independent.
@@ -170,12 +170,7 @@ pub fn gate_of_scores_fwd(scores: &Tensor) -> Result<Tensor> {
     const OP: &str = "gate_of_scores_fwd";
     let call = Args::new(OP).act("scores", scores, [B, T, HQ]).check()?;
     match call.device() {
-        Device::Cuda(gpu) => Err(KernelError::Unsupported {
-            op: OP,
-            what: "a gate of scores".to_owned(),
-            device: gpu.to_string(),
-            remedy: "decode on the CPU",
-        }),
+        Device::Cuda(gpu) => cuda::of_scores(gpu, scores),
         Device::Cpu => {
             let mut gate = call.new_f32([B, T, HQ])?;
             cpu::sigmoid(scores.as_slice()?, gate.as_mut_slice()?);

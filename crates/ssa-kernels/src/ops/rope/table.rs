@@ -4,9 +4,9 @@
 use std::f64::consts::TAU;
 use std::sync::Arc;
 
-use crate::contract::addressable_len;
 use crate::cuda::{Buffer, Gpu};
 use crate::device_cache::DeviceCache;
+use crate::tensor::addressable_len;
 use crate::{KernelError, Result};
 
 /// The change of the frequencies for contexts longer than those of pretraining.
@@ -144,7 +144,7 @@ impl RopeTable {
     }
 
     /// All cosines, then all sines, on a GPU; copied the first time.
-    pub(super) fn device(&self, gpu: &Gpu) -> Result<Arc<Buffer<f32>>> {
+    pub(crate) fn device(&self, gpu: &Gpu) -> Result<Arc<Buffer<f32>>> {
         self.copies.get(gpu, (), || [&self.cos[..], &self.sin].concat())
     }
 }

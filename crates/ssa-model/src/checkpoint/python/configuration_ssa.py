@@ -10,8 +10,8 @@ SELECTION_RULES = ("exact", "reference")
 class SSAConfig(PretrainedConfig):
     """A Llama configuration with the settings of block-sparse attention.
 
-    The defaults are those of `ssa` for keys that a `config.json` leaves out. transformers leaves out
-    some that are at their default.
+    The defaults are those of `ssa` for keys that a `config.json` leaves out: transformers does not
+    write all keys.
 
     Args beyond Llama's:
         attention_method: how the model was trained: "full", "moba", "nsa" or "ssa".

@@ -1,6 +1,6 @@
 //! Writing the keys and values of new tokens.
 
-use super::unsupported;
+use super::cuda;
 use crate::contract::{Args, B, D, H, T};
 use crate::kv_cache::{CachedSequences, KvCache};
 use crate::{Device, Result, Tensor};
@@ -46,7 +46,10 @@ pub fn append_kv(
         .check()?;
     cache.check(OP, checked.device(), layer, sequences)?;
     match checked.device() {
-        Device::Cuda(gpu) => Err(unsupported(OP, gpu)),
+        Device::Cuda(gpu) => {
+            let (pages, tables) = (cache.device_pages()?, cache.device_tables(OP, gpu, sequences)?);
+            cuda::append(gpu, cache.shape(), pages.layer(layer), tables, [k, v])
+        }
         Device::Cpu => {
             let (k, v) = (k.as_slice()?, v.as_slice()?);
             let [kv_heads, head_dim] = checked.sizes([H, D])?;

@@ -30,17 +30,25 @@ pub struct PageOptions {
 
 /// What stops a selection before its largest number of pages.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct PageMass {
-    pub(super) mass: f32,
-    pub(super) min: usize,
+pub(crate) struct PageMass {
+    pub(crate) mass: f32,
+    pub(crate) min: usize,
 }
 
 impl PageOptions {
+    /// The most pages of `page_size` tokens that a query selects.
+    ///
+    /// # Errors
+    /// [`KernelError::Argument`] if the budget is impossible, or not one of the rule.
+    pub fn most_pages(&self, page_size: usize) -> Result<usize> {
+        Ok(self.selection("PageOptions::most_pages", page_size)?.0.selected_blocks())
+    }
+
     /// The largest number of pages of `page_size` tokens with the rule, and what stops before it.
     ///
     /// # Errors
     /// [`KernelError::Argument`] if the budget is impossible, or not one of the rule.
-    pub(super) fn selection(
+    pub(crate) fn selection(
         &self,
         op: &'static str,
         page_size: usize,

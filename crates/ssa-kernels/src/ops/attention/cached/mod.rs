@@ -15,6 +15,7 @@
 mod append;
 mod budget;
 mod cpu;
+pub(crate) mod cuda;
 mod page_indices;
 pub mod reference;
 mod select;
@@ -26,6 +27,7 @@ pub use budget::{PageBudget, PageOptions};
 pub use page_indices::PageIndices;
 pub use select::select_pages;
 
+use self::cuda::{Attended, DeviceKeys, DeviceQueries, PartsScratch};
 use super::shape::{AttentionOutput, AttentionShape};
 use crate::contract::{Args, B, Checked, D, H, HQ, T};
 use crate::kv_cache::{CachedSequences, KvCache};
@@ -97,7 +99,20 @@ pub fn cached_attention_fwd(
     }
     let mut output = AttentionOutput::for_output(q, shape)?;
     match checked.device() {
-        Device::Cuda(gpu) => return Err(unsupported(OP, gpu)),
+        Device::Cuda(gpu) => {
+            let queries = DeviceQueries::new(OP, gpu, (cache, layer), sequences, q, softmax_scale)?;
+            let keys = match keys {
+                CachedKeys::All => DeviceKeys::All,
+                CachedKeys::Last(window) => DeviceKeys::Last(window),
+                CachedKeys::Pages(pages) => DeviceKeys::Pages(pages.device(OP)?, pages.slots()),
+                CachedKeys::Means => DeviceKeys::Means,
+            };
+            let DeviceQueries { shape, tables, query_heads, .. } = queries;
+            let mut scratch = PartsScratch::new(gpu, shape, tables, query_heads, keys)?;
+            let AttentionOutput { out, lse } = &mut output;
+            let attended = Attended { out, lse: Some(lse), gates: None, add: false };
+            queries.attend(keys, &mut scratch, attended)?;
+        }
         Device::Cpu => {
             let call = cpu::AttentionQueries {
                 q: q.as_slice()?,
@@ -131,13 +146,4 @@ fn check_queries(
         .check()?;
     cache.check(op, checked.device(), layer, sequences)?;
     Ok(checked)
-}
-
-fn unsupported(op: &'static str, device: impl ToString) -> KernelError {
-    KernelError::Unsupported {
-        op,
-        what: "attention over a cache".to_owned(),
-        device: device.to_string(),
-        remedy: "decode on the CPU",
-    }
 }

@@ -1,6 +1,8 @@
 //! Block selection over cached keys.
 
-use super::{PageIndices, PageOptions, check_queries, cpu, unsupported};
+use super::cuda::{DeviceQueries, PageCount, SelectionScratch};
+use super::page_indices::DeviceIndices;
+use super::{PageIndices, PageOptions, check_queries, cpu};
 use crate::kv_cache::{CachedSequences, KvCache};
 use crate::ops::attention::shape::AttentionShape;
 use crate::{Device, Result, Tensor};
@@ -55,7 +57,22 @@ pub fn select_pages(
     let (selection, mass) = options.selection(OP, page_size)?;
     let checked = check_queries(OP, q, cache, layer, sequences)?;
     match checked.device() {
-        Device::Cuda(gpu) => Err(unsupported(OP, gpu)),
+        Device::Cuda(gpu) => {
+            let queries = DeviceQueries::new(OP, gpu, (cache, layer), sequences, q, softmax_scale)?;
+            let shape = AttentionShape::of(&checked)?;
+            let (tables, kv_heads) = (queries.tables, shape.kv_heads);
+            let count = PageCount::new(OP, &selection, mass, tables.blocks())?;
+            let mut scratch = SelectionScratch::new(gpu, tables, kv_heads, shape.group())?;
+            let rows = tables.len() * kv_heads;
+            let mut selected = DeviceIndices {
+                indices: gpu.alloc(rows * count.slots)?,
+                kept_mass: gpu.alloc(rows)?,
+            };
+            let DeviceIndices { indices, kept_mass } = &mut selected;
+            queries.select(&count, &mut scratch, indices, Some((kept_mass, 0)))?;
+            let sequences = sequences.sequences();
+            Ok(PageIndices::on_device(sequences, kv_heads, count.slots, selected))
+        }
         Device::Cpu => {
             let call = cpu::SelectionQueries {
                 q: q.as_slice()?,

@@ -1,11 +1,13 @@
 //! Linear maps of inference: packed weights, and results that do not depend on the number of rows.
 
 mod cpu;
+pub(crate) mod cuda;
 mod panels;
 #[cfg(test)]
 mod tests;
 
 use crate::contract::{Args, I, LEADING, O};
+use crate::ops::embedding::embedding_fwd;
 use crate::{DType, Device, KernelError, Result, Tensor};
 use panels::Panels;
 
@@ -21,6 +23,8 @@ pub struct LinearWeight {
 enum Storage {
     /// For each map, panels of outputs.
     Host(Vec<Panels>),
+    /// All matrices, one below the other `[O.., I]`.
+    Device(Tensor),
 }
 
 impl LinearWeight {
@@ -48,7 +52,7 @@ impl LinearWeight {
         }
         let inputs = first.last_dim();
         let storage = match &device {
-            Device::Cuda(gpu) => return Err(unsupported(OP, gpu)),
+            Device::Cuda(gpu) => Storage::Device(Tensor::stacked(gpu, weights)?),
             Device::Cpu => {
                 let panels =
                     weights.iter().map(|weight| Ok(Panels::new(weight.as_slice()?, inputs, dtype)));
@@ -86,6 +90,7 @@ impl LinearWeight {
     pub fn bytes(&self) -> usize {
         match &self.storage {
             Storage::Host(panels) => panels.iter().map(Panels::bytes).sum(),
+            Storage::Device(matrix) => matrix.len() * matrix.dtype().size(),
         }
     }
 
@@ -105,6 +110,18 @@ impl LinearWeight {
                 ids.iter().for_each(|&id| panels[0].append_row(id as usize, &mut rows));
                 Tensor::from_vec(rows, [1, ids.len(), self.inputs])
             }
+            Storage::Device(matrix) => embedding_fwd(ids, matrix, [1, ids.len()]),
+        }
+    }
+
+    /// The matrices in the memory of a GPU, one below the other.
+    ///
+    /// # Errors
+    /// [`KernelError::Argument`] if they are on the CPU.
+    pub(crate) fn matrix(&self, op: &'static str) -> Result<&Tensor> {
+        match &self.storage {
+            Storage::Device(matrix) => Ok(matrix),
+            Storage::Host(_) => Err(KernelError::device(op, "weight", "a GPU", &self.device)),
         }
     }
 }
@@ -127,7 +144,8 @@ impl LinearWeight {
 /// # Determinism
 /// On the CPU every element is one chain of fused multiply-adds over I in ascending order, from
 /// zero. So a row has the same bits whatever other rows the call has, for any number of threads and
-/// any width of vectors.
+/// any width of vectors. On a GPU this holds for calls of at most 64 rows, for any other rows;
+/// calls with more are bitwise reproducible as [`linear_fwd`](super::linear_fwd) is.
 ///
 /// # Source
 /// Every projection of the Llama block.
@@ -146,15 +164,11 @@ pub fn linear_rows_fwd(x: &Tensor, weight: &LinearWeight) -> Result<Vec<Tensor>>
             let slices = out.iter_mut().map(Tensor::as_mut_slice).collect::<Result<Vec<_>>>()?;
             cpu::forward(x.as_slice()?, weight.inputs, panels, slices);
         }
+        Storage::Device(matrix) => {
+            if let Device::Cuda(gpu) = checked.device() {
+                cuda::forward(gpu, x, matrix, &mut out)?;
+            }
+        }
     }
     Ok(out)
-}
-
-fn unsupported(op: &'static str, device: impl ToString) -> KernelError {
-    KernelError::Unsupported {
-        op,
-        what: "inference with packed weights".to_owned(),
-        device: device.to_string(),
-        remedy: "decode on the CPU",
-    }
 }
