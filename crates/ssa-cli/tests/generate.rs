@@ -223,10 +223,14 @@ fn long_prompts_are_refused_or_shortened() {
     );
     let run = generate(place.path(), &["--truncate", "left", PROMPT]).succeeds();
     assert!(run.stderr.contains("warning: the first 101 of 161 tokens"), "{}", run.stderr);
-    generate(place.path(), &["--truncate", "left", "--max-tokens", "100", PROMPT])
-        .fails(2, &["--max-tokens"]);
+    let generate = |more: &[&str]| {
+        ssa(place.path(), ["generate", "--model", "model"].iter().chain(more))
+    };
+    generate(&["--truncate", "left", "--max-tokens", "100", PROMPT])
+        .fails(2, &["--max-tokens 100 leaves no room for a prompt"]);
     // A text ends with the context.
-    let run = generate(place.path(), &["--max-tokens", "1000", "abc"]).succeeds();
+    let sampled = ["--temperature", "1", "--max-tokens", "1000"];
+    let run = generate(&[&sampled[..], &["abc"]].concat()).succeeds();
     assert!(run.stderr.contains("ended by the model's context"), "{}", run.stderr);
 }
 
@@ -241,7 +245,6 @@ fn impossible_flags_are_named() {
         (&["--repetition-penalty", "0"], &["--repetition-penalty", "from 0.01 to 100"]),
         (&["--top-k", "-3"], &["--top-k"]),
         (&["--top-k", "3"], &["--top-k has no effect", "hint: pass --temperature"]),
-        (&["--max-tokens", "0"], &["--max-tokens"]),
         (&["--stop", ""], &["--stop"]),
         (&["--truncate", "middle"], &["--truncate", "left"]),
         (&["--budget", "4"], &["--budget", "BLOCK_SIZExBLOCK_COUNTS", "mass=0.95"]),
