@@ -6,8 +6,9 @@
 
 writes OUTPUT/NAME.json for each template, a .jinja file or one written before: its source, and for
 each of the conversations below what Jinja2 renders, or null where the template refuses the
-conversation; `prompt` is the text with add_generation_prompt, where it differs. `cargo test -p ssa-text` renders the same with ssa and compares byte by byte;
-SSA_CHAT_TEMPLATES=OUTPUT adds a folder of such files.
+conversation; `prompt` is the text with add_generation_prompt, where it differs. `cargo test -p
+ssa-text` renders the same with ssa and compares byte by byte; SSA_CHAT_TEMPLATES=OUTPUT adds a
+folder of such files.
 """
 
 import json

@@ -223,10 +223,12 @@ fn long_prompts_are_refused_or_shortened() {
     );
     let run = generate(place.path(), &["--truncate", "left", PROMPT]).succeeds();
     assert!(run.stderr.contains("warning: the first 101 of 161 tokens"), "{}", run.stderr);
-    generate(place.path(), &["--truncate", "left", "--max-tokens", "100", PROMPT])
-        .fails(2, &["--max-tokens"]);
-    // A text ends with the context.
-    let run = generate(place.path(), &["--max-tokens", "1000", "abc"]).succeeds();
+    let generate =
+        |more: &[&str]| ssa(place.path(), ["generate", "--model", "model"].iter().chain(more));
+    generate(&["--truncate", "left", "--max-tokens", "100", PROMPT])
+        .fails(2, &["--max-tokens 100 leaves no room for a prompt"]);
+    // There is room for two tokens.
+    let run = generate(&["--max-tokens", "1000", &PROMPT[..97]]).succeeds();
     assert!(run.stderr.contains("ended by the model's context"), "{}", run.stderr);
 }
 
@@ -241,7 +243,6 @@ fn impossible_flags_are_named() {
         (&["--repetition-penalty", "0"], &["--repetition-penalty", "from 0.01 to 100"]),
         (&["--top-k", "-3"], &["--top-k"]),
         (&["--top-k", "3"], &["--top-k has no effect", "hint: pass --temperature"]),
-        (&["--max-tokens", "0"], &["--max-tokens"]),
         (&["--stop", ""], &["--stop"]),
         (&["--truncate", "middle"], &["--truncate", "left"]),
         (&["--budget", "4"], &["--budget", "BLOCK_SIZExBLOCK_COUNTS", "mass=0.95"]),
@@ -308,6 +309,36 @@ fn a_chat_needs_a_template() {
     piped(place.path(), &["chat", "--model", "model"], "hello\n").fails(3, &["chat template of "]);
     fs::remove_file(place.path().join("model/tokenizer.json")).unwrap();
     chat().fails(3, &["vocabulary of 96", "text is read as bytes"]);
+}
+
+#[test]
+fn budgets_by_mass_are_measured() {
+    let place = place();
+    fs::write(place.path().join("text.txt"), PROMPT).unwrap();
+    let common = ["--model", "model", "--data", "text.txt", "--sequence-length", "128"];
+    let eval = |more: &[&str]| {
+        let arguments = [&["eval", "perplexity"], &common[..], more].concat();
+        ssa(place.path(), arguments)
+    };
+    let run = eval(&["--budget", "16x2,mass=0.6,1..8,16x4,mass=0.9,1..8"]).succeeds();
+    for part in ["estimated mass", "true mass", "mass=0.6,1..8", "mass=0.9,1..8", "16x4"] {
+        assert!(run.stdout.contains(part), "`{part}` is not in:\n{}", run.stdout);
+    }
+    let run = eval(&["--budget", "mass=0.6,1..8", "--json"]).succeeds();
+    let json: Value = serde_json::from_str(&run.stdout).unwrap();
+    assert_eq!(json["by_mass"][0]["budget"], "mass=0.6,1..8");
+    let analyze = |more: &[&str]| {
+        let arguments = [&["analyze", "--budget", "mass=0.6,1..8"], &common[..], more].concat();
+        ssa(place.path(), arguments)
+    };
+    let json: Value = serde_json::from_str(&analyze(&["--json"]).succeeds().stdout).unwrap();
+    assert_eq!(json["layers"].as_array().unwrap().len(), 2);
+    let mass = json["overall"]["true_mass"].as_f64().unwrap();
+    assert!((0.0..=1.0).contains(&mass), "{json}");
+    let run = analyze(&[]).succeeds();
+    assert!(run.stdout.contains("budget mass=0.6,1..8, KL(full || sparse) "), "{}", run.stdout);
+    eval(&["--budget", "16x2,mass=0.6"]).fails(2, &["`mass=0.6` is not a sparse budget"]);
+    analyze(&["--selection", "reference"]).fails(2, &["impossible with reference selection"]);
 }
 
 #[test]

@@ -8,7 +8,10 @@
 )]
 
 use ssa_data::{DataError, Document, HeldOut, Tokenizer};
-use ssa_eval::{EvalBatch, EvalError, Perplexity, PerplexityOptions, analyze, perplexity};
+use ssa_eval::{
+    EvalBatch, EvalError, MassResult, Perplexity, PerplexityOptions, analyze,
+    evaluate_mass_budgets, perplexity,
+};
 use ssa_kernels::ops::attention::selection::SelectionRule;
 use ssa_kernels::ops::cross_entropy::linear_cross_entropy_losses;
 use ssa_model::{
@@ -195,4 +198,46 @@ fn what_cannot_be_measured_is_an_error() {
         PerplexityOptions { budgets: vec![], rule: SelectionRule::Exact, sparsity_batches: 0 };
     let none = perplexity(&model(Method::SSA), &[], &options, &mut |_| ());
     assert!(matches!(none, Err(EvalError::NoTargets)));
+}
+
+fn by_mass(model: &Model, list: &[&str]) -> Vec<MassResult> {
+    let budgets: Vec<_> = list.iter().map(|budget| budget.parse().unwrap()).collect();
+    evaluate_mass_budgets(model, &batches(2), &budgets, &mut |_| ()).unwrap()
+}
+
+#[test]
+fn a_mass_budget_of_fixed_size_is_that_budget() {
+    for method in [Method::SSA, Method::NSA] {
+        let model = model(method);
+        let fixed = evaluate(&model, 2, &["4x1", "4x3"]).unwrap();
+        let fixed = fixed.results.iter().filter(|result| result.budget.is_some());
+        let results = by_mass(&model, &["mass=0.5,1..1", "mass=0.5,3..3"]);
+        for (fixed, result) in fixed.zip(&results) {
+            assert!((fixed.bits_per_byte - result.bits_per_byte).abs() < 1e-4, "{result:?}");
+            assert_eq!(fixed.kl_full_sparse.is_some(), result.kl_full_sparse.is_some());
+            let sparsity = fixed.attention_sparsity.unwrap();
+            assert!((sparsity - result.overall.true_mass).abs() < 1e-4, "{sparsity}: {result:?}");
+        }
+        assert!((results[0].overall.blocks_read - 1.0).abs() < 1e-12);
+        assert_eq!(results[0].layers.len(), 2);
+    }
+}
+
+#[test]
+fn more_mass_reads_more_blocks() {
+    let model = model(Method::SSA);
+    let list = ["mass=0.3,1..16", "mass=0.7,1..16", "mass=0.95,1..16", "mass=1,16..16"];
+    let results = by_mass(&model, &list);
+    for pair in results.windows(2) {
+        let [less, more] = [pair[0].overall, pair[1].overall];
+        assert!(less.blocks_read < more.blocks_read, "{less:?} {more:?}");
+        assert!(less.estimated_mass < more.estimated_mass, "{less:?} {more:?}");
+        assert!(less.true_mass < more.true_mass, "{less:?} {more:?}");
+    }
+    let least = results.iter().zip([0.3, 0.7, 0.95]);
+    least.for_each(|(result, least)| assert!(result.overall.estimated_mass >= least));
+    let full = evaluate(&model, 2, &[]).unwrap().full().unwrap().clone();
+    let all = &results[3];
+    assert!((all.bits_per_byte - full.bits_per_byte).abs() < 1e-4);
+    assert!(all.kl_full_sparse.unwrap().abs() < 1e-6 && all.overall.true_mass > 0.9999, "{all:?}");
 }

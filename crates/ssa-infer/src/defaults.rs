@@ -45,8 +45,8 @@ impl GenerationDefaults {
     /// sampling is greedy and `eos_token_ids`, those of `config.json`, end a text.
     ///
     /// # Errors
-    /// [`InferError::GenerationConfig`] if the file cannot be read, is not JSON, or has a value that
-    /// is outside its range.
+    /// [`InferError::GenerationConfig`] if the file cannot be read, is not JSON, or has a value
+    /// outside its range.
     pub fn read(directory: &Path, eos_token_ids: &[u32]) -> Result<Self> {
         let path = directory.join(FILE);
         let wrong = |cause: String| InferError::GenerationConfig { path: path.clone(), cause };

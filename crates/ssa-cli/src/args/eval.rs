@@ -80,8 +80,8 @@ pub(crate) struct AnalyzeArgs {
     #[command(flatten)]
     pub(crate) held_out: HeldOutArgs,
     /// Sparse attention budget: block size x number of blocks, such as 16x4, or the share of the
-    /// attention to keep within a number of blocks, such as mass=0.95,4..64, for which the table has
-    /// the blocks read, and the estimated and the true share. Default: the training budget.
+    /// attention to keep within a number of blocks, such as mass=0.95,4..64: then the table has the
+    /// blocks read, and the estimated and the true share. Default: the training budget.
     #[arg(long, value_name = "BUDGET")]
     pub(crate) budget: Option<Budget>,
     /// Tokens to analyze, rounded up to whole batches.

@@ -17,8 +17,8 @@
 //!
 //! **Determinism.** The draw is an exponential race: the token with the smallest `E_v / exp(s_v)`,
 //! where `E_v` are independent exponential variables, has exactly the probabilities of the softmax.
-//! `E_v` is a function of the seed, the request, the position and the token (see [`NoiseKey`]), so a
-//! text depends neither on the batch nor on the order of calls. Two distributions that are close
+//! `E_v` is a function of the seed, the request, the position and the token (see [`NoiseKey`]), so
+//! a text depends neither on the batch nor on the order of calls. Two distributions that are close
 //! draw the same token most of the time, because they share their noise; speculation relies on it.
 
 mod filters;

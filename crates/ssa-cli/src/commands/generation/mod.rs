@@ -66,8 +66,8 @@ impl Generator {
         self.model.device()
     }
 
-    /// The ids of a prompt. A model that knows a token for the beginning of a text gets the one that
-    /// its tokenizer puts there.
+    /// The ids of a prompt. A model with a token for the beginning of a text gets the one that its
+    /// tokenizer puts there.
     pub(super) fn encode_prompt(&self, text: &[u8]) -> Result<Vec<u32>> {
         Ok(match self.model.config().bos_token_id {
             Some(_) => self.tokenizer.encode_prompt(text)?,
