@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use ssa_kernels::ops::attention::cached::append_kv;
 use ssa_kernels::ops::step::StepSequence;
-use ssa_kernels::{Device, Gpu, Tensor};
+use ssa_kernels::{Device, Gpu, KernelError, Tensor};
 use ssa_kernels::kv_cache::{CachedSequences, KvCache, KvShape, SequenceId};
 use ssa_model::AttendedKeys;
 
@@ -158,6 +159,95 @@ impl Engine {
         self.run(chunks, options, filled_by, logits)
     }
 
+    /// Extends sequences by the most likely tokens, so many for each, on a GPU that is not asked in
+    /// between: `tokens` are those that come after the cached ones and are already chosen. Returns
+    /// the tokens of each step, of which the last is not in the cache yet.
+    ///
+    /// # Errors
+    /// As [`Engine::forward`]; [`InferError::NotANumber`] if a logit is not a number;
+    /// [`InferError::Kernel`] on the CPU.
+    pub fn decode_greedy(
+        &mut self,
+        tokens: &[(SequenceId, u32)],
+        options: &CallOptions,
+        steps: usize,
+    ) -> Result<Vec<Vec<u32>>> {
+        let work = StepWork { attends: true, chooses: true, measures: false };
+        let filled_by = FilledBy::new(options, self.model.method(), self.model.config());
+        let step = self.prepare_steps(tokens, options, work, steps)?;
+        for _ in 0..steps {
+            step.replay()?;
+        }
+        let chosen = step.chosen(steps)?;
+        let rows = chosen.into_iter().map(|row| row.into_iter().collect::<Option<Vec<u32>>>());
+        let rows = rows.collect::<Option<Vec<Vec<u32>>>>();
+        for (index, &(id, token)) in tokens.iter().enumerate() {
+            let Some(rows) = &rows else {
+                let tokens = self.tokens(id).len();
+                self.truncate(id, tokens)?;
+                continue;
+            };
+            let later = rows.iter().map(|row| row[index]).take(steps - 1);
+            let cached: Vec<u32> = std::iter::once(token).chain(later).collect();
+            if let Some(sequence) = self.sequences.get_mut(&id) {
+                sequence.extend(&cached, filled_by);
+            }
+        }
+        rows.ok_or(InferError::NotANumber)
+    }
+
+    /// The recorded step of some sequences on a GPU, set to begin with the tokens that are given,
+    /// with pages for `steps` steps.
+    ///
+    /// # Errors
+    /// As [`Engine::forward`]; [`InferError::Kernel`] on the CPU.
+    pub fn prepare_steps(
+        &mut self,
+        tokens: &[(SequenceId, u32)],
+        options: &CallOptions,
+        work: StepWork,
+        steps: usize,
+    ) -> Result<&mut DecodingStep> {
+        let ids: Vec<[u32; 1]> = tokens.iter().map(|&(_, token)| [token]).collect();
+        let chunks: Vec<(SequenceId, &[u32])> =
+            tokens.iter().zip(&ids).map(|(&(id, _), ids)| (id, ids.as_slice())).collect();
+        self.check(&chunks)?;
+        let Device::Cuda(gpu) = self.cache.device().clone() else {
+            return Err(KernelError::Unsupported {
+                op: "Engine::prepare_steps",
+                what: "recorded steps".to_owned(),
+                device: self.cache.device().to_string(),
+                remedy: "use Engine::forward",
+            }
+            .into());
+        };
+        self.reserve_steps(tokens, steps)?;
+        self.step(&gpu, tokens, options, work, steps)
+    }
+
+    /// Appends tokens whose keys and values `[1, tokens, H, D]` are known, the same ones in all
+    /// layers: a context to measure decoding with.
+    ///
+    /// # Errors
+    /// [`InferError::Kernel`] if the tensors do not fit or the cache is full.
+    pub fn append_known(
+        &mut self,
+        id: SequenceId,
+        [k, v]: [&Tensor; 2],
+        options: &CallOptions,
+    ) -> Result<()> {
+        let tokens = k.len() / (self.cache.shape().kv_heads * self.cache.shape().head_dim);
+        let sequences = self.cache.extend(&[(id, tokens)])?;
+        for layer in 0..self.cache.shape().layers {
+            append_kv(&mut self.cache, layer, k, v, &sequences)?;
+        }
+        let filled_by = FilledBy::new(options, self.model.method(), self.model.config());
+        if let Some(sequence) = self.sequences.get_mut(&id) {
+            sequence.extend(&vec![0; tokens], filled_by);
+        }
+        Ok(())
+    }
+
     fn check(&self, chunks: &[(SequenceId, &[u32])]) -> Result<()> {
         let config = self.model.config();
         let (vocab_size, positions) = (config.vocab_size, config.max_position_embeddings);
@@ -301,7 +391,7 @@ impl Engine {
         let options = CallOptions { fill_change: FillChange::Refuse, ..*options };
         let key = StepKey { sequences: tokens.len(), tokens: longest, options, work };
         let Self { model, cache, steps, .. } = self;
-        match steps.iter().position(|step| step.is_for(&key)) {
+        match steps.iter().position(|step| step.is_for(&key, history)) {
             Some(index) => {
                 let step = steps.remove(index);
                 step.set(cache, &sequences)?;

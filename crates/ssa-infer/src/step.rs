@@ -40,6 +40,7 @@ pub(crate) struct StepKey {
 /// A step of some sequences, ready to be replayed.
 pub struct DecodingStep {
     key: StepKey,
+    history: usize,
     recording: Recording<StepState>,
 }
 
@@ -80,11 +81,11 @@ impl DecodingStep {
         state.tokens.set(cache, sequences)?;
         state.run()?;
         let recording = Recording::new(gpu, state, StepState::run)?;
-        Ok(Self { key, recording })
+        Ok(Self { key, history, recording })
     }
 
-    pub(crate) fn is_for(&self, key: &StepKey) -> bool {
-        self.key == *key
+    pub(crate) fn is_for(&self, key: &StepKey, history: usize) -> bool {
+        self.key == *key && history <= self.history
     }
 
     /// Sets the tokens of the next step.

@@ -52,7 +52,7 @@ impl CudaStorage {
 
     pub(super) fn upload(gpu: &Gpu, dtype: DType, values: &[f32]) -> Result<Self> {
         let mut storage = Self::zeros(gpu, dtype, values.len());
-        let mut memory = storage.allocate()?;
+        let memory = storage.allocate()?;
         match dtype {
             DType::F32 => memory.write(values)?,
             DType::Bf16 => memory.write(&converted(values, bf16::from_f32))?,
