@@ -143,18 +143,7 @@ impl Engine {
         self.check(chunks)?;
         let filled_by = FilledBy::new(options, self.model.method(), self.model.config());
         for &(id, _) in chunks {
-            let filled = self.sequences.get(&id).and_then(|it| it.filled_otherwise(filled_by));
-            match (filled, options.fill_change) {
-                (None, _) | (Some(_), FillChange::Keep) => {}
-                (Some(filled), FillChange::Refuse) => {
-                    return Err(InferError::Filled { id, filled, asked: filled_by });
-                }
-                (Some(_), FillChange::Recompute) => {
-                    let tokens = self.tokens(id).to_vec();
-                    self.truncate(id, 0)?;
-                    self.run(&[(id, &tokens)], options, filled_by, Logits::None)?;
-                }
-            }
+            self.settle_fill(id, options, filled_by)?;
         }
         self.run(chunks, options, filled_by, logits)
     }
@@ -172,28 +161,39 @@ impl Engine {
         options: &CallOptions,
         steps: usize,
     ) -> Result<Vec<Vec<u32>>> {
-        let work = StepWork { attends: true, chooses: true, measures: false };
         let filled_by = FilledBy::new(options, self.model.method(), self.model.config());
-        let step = self.prepare_steps(tokens, options, work, steps)?;
-        for _ in 0..steps {
-            step.replay()?;
+        for &(id, _) in tokens {
+            self.settle_fill(id, options, filled_by)?;
         }
-        let chosen = step.chosen(steps)?;
-        let rows = chosen.into_iter().map(|row| row.into_iter().collect::<Option<Vec<u32>>>());
-        let rows = rows.collect::<Option<Vec<Vec<u32>>>>();
+        let chosen = self.choose(tokens, options, steps);
         for (index, &(id, token)) in tokens.iter().enumerate() {
-            let Some(rows) = &rows else {
+            if let Ok(rows) = &chosen {
+                let later = rows.iter().map(|row| row[index]);
+                let cached: Vec<u32> = std::iter::once(token).chain(later).take(steps).collect();
+                if let Some(sequence) = self.sequences.get_mut(&id) {
+                    sequence.extend(&cached, filled_by);
+                }
+            } else if self.sequences.contains_key(&id) {
                 let tokens = self.tokens(id).len();
                 self.truncate(id, tokens)?;
-                continue;
-            };
-            let later = rows.iter().map(|row| row[index]).take(steps - 1);
-            let cached: Vec<u32> = std::iter::once(token).chain(later).collect();
-            if let Some(sequence) = self.sequences.get_mut(&id) {
-                sequence.extend(&cached, filled_by);
             }
         }
-        rows.ok_or(InferError::NotANumber)
+        chosen
+    }
+
+    /// Runs steps that choose their tokens.
+    fn choose(
+        &mut self,
+        tokens: &[(SequenceId, u32)],
+        options: &CallOptions,
+        steps: usize,
+    ) -> Result<Vec<Vec<u32>>> {
+        let work = StepWork { attends: true, chooses: true, measures: false };
+        let step = self.prepare_steps(tokens, options, work, steps)?;
+        (0..steps).try_for_each(|_| step.replay())?;
+        let rows = step.chosen(steps)?.into_iter();
+        let rows = rows.map(|row| row.into_iter().collect::<Option<Vec<u32>>>());
+        rows.collect::<Option<Vec<Vec<u32>>>>().ok_or(InferError::NotANumber)
     }
 
     /// The recorded step of some sequences on a GPU, set to begin with the tokens that are given,
@@ -221,6 +221,13 @@ impl Engine {
             }
             .into());
         };
+        let positions = self.model.config().max_position_embeddings;
+        for &(id, _) in tokens {
+            let tokens = self.cache.tokens(id)?.saturating_add(steps);
+            if tokens > positions {
+                return Err(InferError::TooLong { id, tokens, positions });
+            }
+        }
         self.reserve_steps(tokens, steps)?;
         self.step(&gpu, tokens, options, work, steps)
     }
@@ -246,6 +253,28 @@ impl Engine {
             sequence.extend(&vec![0; tokens], filled_by);
         }
         Ok(())
+    }
+
+    /// Decides what happens to a sequence whose cache was filled by another attention.
+    fn settle_fill(
+        &mut self,
+        id: SequenceId,
+        options: &CallOptions,
+        filled_by: FilledBy,
+    ) -> Result<()> {
+        let filled = self.sequences.get(&id).and_then(|it| it.filled_otherwise(filled_by));
+        match (filled, options.fill_change) {
+            (None, _) | (Some(_), FillChange::Keep) => Ok(()),
+            (Some(filled), FillChange::Refuse) => {
+                Err(InferError::Filled { id, filled, asked: filled_by })
+            }
+            (Some(_), FillChange::Recompute) => {
+                let tokens = self.tokens(id).to_vec();
+                self.truncate(id, 0)?;
+                self.run(&[(id, &tokens)], options, filled_by, Logits::None)?;
+                Ok(())
+            }
+        }
     }
 
     fn check(&self, chunks: &[(SequenceId, &[u32])]) -> Result<()> {
@@ -388,6 +417,7 @@ impl Engine {
         for &(id, _) in tokens {
             longest = longest.max(self.cache.tokens(id)?.next_power_of_two());
         }
+        let longest = longest.min(self.model.config().max_position_embeddings);
         let options = CallOptions { fill_change: FillChange::Refuse, ..*options };
         let key = StepKey { sequences: tokens.len(), tokens: longest, options, work };
         let Self { model, cache, steps, .. } = self;

@@ -145,11 +145,10 @@ impl StepState {
         let pages = if selects { key.options.pages.most_pages(cache.shape().page_size)? } else { 1 };
         let measures = selects && key.work.measures;
         let heads = config.num_attention_heads;
-        let positions = key.tokens.next_multiple_of(cache.shape().page_size);
         let zeros = |dtype, columns| Tensor::zeros_on(model.device(), dtype, [rows, columns]);
         let width = heads * config.head_dim;
         Ok(Self {
-            rope: model.rope.covering(positions, config)?,
+            rope: model.rope.covering(key.tokens, config)?,
             scratch: StepScratch::new(&tokens, heads, pages, measures)?,
             x: zeros(DType::Bf16, config.hidden_size)?,
             projected: zeros(DType::F32, model.projection_width())?,

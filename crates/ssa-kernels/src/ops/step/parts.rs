@@ -158,7 +158,7 @@ impl StepTokens {
             let expected = format!("[{}, {width} or more]", self.len());
             return Err(KernelError::shape(OP, "projected", expected, projected.shape()));
         }
-        let positions = self.tables.blocks() * self.shape.page_size;
+        let positions = self.most_tokens;
         if rope.head_dim() != self.shape.head_dim || rope.positions() < positions {
             let expected = format!("{positions} positions of heads of {}", self.shape.head_dim);
             let actual = format!("{} of {}", rope.positions(), rope.head_dim());
