@@ -6,7 +6,7 @@
 
 writes OUTPUT/NAME.json for each template, a .jinja file or one written before: its source, and for
 each of the conversations below what Jinja2 renders, or null where the template refuses the
-conversation. `cargo test -p ssa-text` renders the same with ssa and compares byte by byte;
+conversation; `prompt` is the text with add_generation_prompt, where it differs. `cargo test -p ssa-text` renders the same with ssa and compares byte by byte;
 SSA_CHAT_TEMPLATES=OUTPUT adds a folder of such files.
 """
 
@@ -114,14 +114,21 @@ CONVERSATIONS = [
 SPECIAL_TOKENS = {"bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>"}
 
 
-def render(env, source, messages, tools):
+def render(env, source, messages, tools, prompt=False):
     try:
         template = env.from_string(source)
         return template.render(messages=messages, tools=tools, documents=None,
-                               add_generation_prompt=False, **SPECIAL_TOKENS)
+                               add_generation_prompt=prompt, **SPECIAL_TOKENS)
     except Exception as error:  # transformers refuses any error of a template
         print("   ", type(error).__name__, str(error)[:100], file=sys.stderr)
         return None
+
+
+def case(env, source, messages, tools):
+    expected = render(env, source, messages, tools)
+    prompt = render(env, source, messages, tools, prompt=True)
+    case = {"messages": messages, "tools": tools, "expected": expected}
+    return case if prompt == expected else case | {"prompt": prompt}
 
 
 def main():
@@ -133,9 +140,7 @@ def main():
         if path.suffix == ".json":
             source = json.loads(source)["template"]
         print(path.stem, file=sys.stderr)
-        cases = [{"messages": messages, "tools": tools,
-                  "expected": render(env, source, messages, tools)}
-                 for messages, tools in CONVERSATIONS]
+        cases = [case(env, source, messages, tools) for messages, tools in CONVERSATIONS]
         golden = {"special_tokens": SPECIAL_TOKENS, "template": source, "cases": cases}
         text = json.dumps(golden, ensure_ascii=False, indent=1)
         (output / (path.stem + ".json")).write_text(text + "\n", encoding="utf-8")

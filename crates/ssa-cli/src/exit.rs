@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use ssa_data::{DataError, TextError};
 use ssa_eval::EvalError;
+use ssa_infer::InferError;
 use ssa_kernels::ops::attention::selection::InvalidBudget;
 use ssa_model::ModelError;
 use ssa_train::{ConfigError, RunDir, TrainError, TrainPlan};
@@ -148,6 +149,9 @@ fn kind(error: &(dyn std::error::Error + 'static)) -> Option<Exit> {
     if let Some(error) = error.downcast_ref::<EvalError>() {
         return Some(eval_kind(error));
     }
+    if let Some(error) = error.downcast_ref::<InferError>() {
+        return Some(infer_kind(error));
+    }
     if let Some(error) = error.downcast_ref::<ModelError>() {
         return Some(model_kind(error));
     }
@@ -211,7 +215,21 @@ fn eval_kind(error: &EvalError) -> Exit {
         EvalError::NotFinite { .. } => Exit::NotFinite,
         EvalError::NoTargets | EvalError::File(_) => Exit::Data,
         EvalError::Model(error) => model_kind(error),
+        EvalError::Infer(error) => infer_kind(error),
         EvalError::Data(error) => data_kind(error),
+        _ => Exit::Failure,
+    }
+}
+
+fn infer_kind(error: &InferError) -> Exit {
+    match error {
+        InferError::Model(error) => model_kind(error),
+        InferError::Setting { .. } | InferError::EmptyPrompt | InferError::PromptTooLong { .. } => {
+            Exit::Usage
+        }
+        InferError::GenerationConfig { .. } => Exit::Data,
+        InferError::Logits { .. } => Exit::NotFinite,
+        // An engine that rejects what passed all checks is a bug.
         _ => Exit::Failure,
     }
 }

@@ -1,5 +1,5 @@
 //! SIGTERM and SIGINT during training: the first one saves and ends the run, the second one ends
-//! the program immediately. SIGXFSZ is ignored.
+//! the program immediately. SIGINT in a conversation ends an answer. SIGXFSZ is ignored.
 
 use std::io;
 use std::sync::Arc;
@@ -49,5 +49,37 @@ impl Signals {
     /// Makes the next signal end the program immediately.
     pub(crate) fn end_immediately(&self) {
         self.requested.store(true, Ordering::SeqCst);
+    }
+}
+
+/// SIGINT in a conversation: ends the answer that is being written, and the program before it.
+pub(crate) struct AnswerInterrupt {
+    idle: Arc<AtomicBool>,
+    requested: Arc<AtomicBool>,
+}
+
+impl AnswerInterrupt {
+    pub(crate) fn catch() -> Result<Self> {
+        let (idle, requested) = (Arc::new(AtomicBool::new(true)), Arc::default());
+        flag::register_conditional_shutdown(SIGINT, BY_SIGNAL + SIGINT, Arc::clone(&idle))
+            .and_then(|_| flag::register(SIGINT, Arc::clone(&requested)))
+            .context("cannot catch SIGINT")?;
+        Ok(Self { idle, requested })
+    }
+
+    /// An answer begins.
+    pub(crate) fn begin(&self) {
+        self.requested.store(false, Ordering::SeqCst);
+        self.idle.store(false, Ordering::SeqCst);
+    }
+
+    /// An answer ended.
+    pub(crate) fn end(&self) {
+        self.idle.store(true, Ordering::SeqCst);
+    }
+
+    /// Whether the answer should end.
+    pub(crate) fn requested(&self) -> bool {
+        self.requested.load(Ordering::SeqCst)
     }
 }

@@ -86,7 +86,7 @@ fn budgets_are_written_the_same_everywhere() {
 #[test]
 fn names_from_other_programs_get_a_hint() {
     let directory = workplace();
-    ssa(directory.path(), ["generate", "--model", "out"]).fails(2, &["cannot generate text yet"]);
+    ssa(directory.path(), ["serve", "--model", "out"]).fails(2, &["has no server yet"]);
     ssa(directory.path(), ["train", "tiny.toml", "--lr", "1"])
         .fails(2, &["--set optimizer.learning_rate=VALUE"]);
     let set = |setting: &str, key: &str| {

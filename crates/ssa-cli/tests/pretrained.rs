@@ -103,7 +103,8 @@ fn a_converted_model_is_trained_in_part() {
     let config = "[data]\npaths = [\"text\"]\nsequence_length = 64\nheld_out_fraction = 0.2\n\
                   [training]\nsteps = 4\nbatch_size = 2\n[checkpoint]\nevery_steps = 2\n\
                   [objective]\nalpha_warmup_steps = 2\n\
-                  [optimizer]\nlearning_rate = 1e-2\ntrainable = [\"q_proj\", \"k_proj\", \"g_proj\"]";
+                  [optimizer]\nlearning_rate = 1e-2\n\
+                  trainable = [\"q_proj\", \"k_proj\", \"g_proj\"]";
     fs::write(directory.path().join("retrofit.toml"), config).unwrap();
     let train = |more: &[&str]| {
         let arguments = ["train", "retrofit.toml", "--plain", "--no-eval"];

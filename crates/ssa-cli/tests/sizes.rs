@@ -12,7 +12,7 @@ mod common;
 
 use std::fs;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use common::{Run, golden_case, ssa, workplace};
 
@@ -162,4 +162,42 @@ fn budgets_unsupported_by_reference_selection_are_refused_first() {
     run(&["eval", "perplexity", "--budget", "16x3,16x4"]).fails(2, &refused);
     run(&["analyze", "--budget", "16x3"]).fails(2, &refused);
     run(&["eval", "perplexity"]).succeeds();
+}
+
+/// The estimate by which runs are refused, against what a run takes.
+#[cfg(target_os = "linux")]
+#[test]
+fn the_estimated_peak_is_what_the_demo_takes() {
+    let directory = tempfile::tempdir().unwrap();
+    let demo = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../configs/demo.toml");
+    let demo = demo.to_str().unwrap();
+    let train = ["train", demo, "--threads", "2", "--run-dir", "out", "--no-eval"];
+    let short = ["--set", "training.steps=4", "--set", "optimizer.warmup_steps=1"];
+    let saving = ["--set", "checkpoint.every_steps=2", "--set", "monitoring.validate_every=0"];
+    let arguments = [&train[..], &short, &saving].concat();
+    let dry = ssa(directory.path(), arguments.iter().chain(&["--dry-run"])).succeeds();
+    let peak = dry.stdout.lines().find(|line| line.starts_with("peak ")).unwrap();
+    let estimated: f64 = peak.split_whitespace().nth(1).unwrap().parse().unwrap();
+    assert!(peak.contains("MiB"), "{peak}");
+
+    let mut command = common::command(directory.path());
+    command.args(&arguments).stdout(Stdio::null()).stderr(Stdio::null());
+    let mut child = command.spawn().unwrap();
+    let status_file = format!("/proc/{}/status", child.id());
+    let mut measured = 0.0;
+    let status = loop {
+        // The largest resident size so far; gone when the program has ended.
+        let text = fs::read_to_string(&status_file).unwrap_or_default();
+        if let Some(line) = text.lines().find(|line| line.starts_with("VmHWM:")) {
+            measured = line.split_whitespace().nth(1).unwrap().parse::<f64>().unwrap() / 1024.0;
+        }
+        if let Some(status) = child.try_wait().unwrap() {
+            break status;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(2));
+    };
+    assert!(status.success());
+    println!("estimated {estimated} MiB, measured {measured:.1} MiB");
+    let ratio = measured / estimated;
+    assert!((0.7..1.2).contains(&ratio), "estimated {estimated} MiB, measured {measured} MiB");
 }

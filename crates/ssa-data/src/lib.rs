@@ -89,7 +89,7 @@ pub use split::{Split, split};
 pub use token_source::{DocumentSplit, ShardSource, TokenSource, TokenTable};
 // Re-exported because most of this crate's functions use them.
 pub use ssa_text::{
-    BYTES, ByteTokenizer, Conversation, Document, Encoder, HfTokenizer, TOKENIZER_FILES,
+    BYTES, ByteTokenizer, Conversation, Decoder, Document, Encoder, HfTokenizer, TOKENIZER_FILES,
     TOKENIZER_JSON, TextError, Tokenizer, TrainTokenizerOptions, text_bytes, train_tokenizer,
 };
 

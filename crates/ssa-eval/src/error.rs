@@ -2,6 +2,7 @@
 
 use ssa_data::{DataError, TextError};
 use ssa_files::FileError;
+use ssa_infer::InferError;
 use ssa_kernels::KernelError;
 use ssa_model::ModelError;
 
@@ -32,6 +33,9 @@ pub enum EvalError {
     /// The model failed.
     #[error(transparent)]
     Model(#[from] ModelError),
+    /// Inference with a cache failed.
+    #[error(transparent)]
+    Infer(#[from] InferError),
     /// An op failed.
     #[error(transparent)]
     Kernel(#[from] KernelError),

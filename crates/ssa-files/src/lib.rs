@@ -6,6 +6,7 @@
 //! create_directory, rename, ...   names that survive a power failure
 //! Sha256                          checksums in the format of `sha256sum`
 //! Lock                            one process at a time
+//! open, read                      reading with an end: no idle pipes, no devices
 //! intercept                       hooks for tests to fail or stop at any operation
 //! ```
 //!
@@ -16,7 +17,7 @@
 //! [`AppendFile::sync`]. Removals are not synced: a removed file may reappear after a power
 //! failure, so nothing may depend on its absence.
 //!
-//! Every error is a [`FileError`], which names the operation and the file.
+//! Every error of writing is a [`FileError`], which names the operation and the file.
 
 mod append;
 mod directory;
@@ -26,6 +27,7 @@ mod json;
 mod link;
 mod lock;
 mod operation;
+mod read;
 mod staged;
 mod sum;
 mod temporary;
@@ -43,6 +45,7 @@ pub use json::{JsonLines, Lines, read_lines, write_json};
 pub use link::replace_link;
 pub use lock::{Lock, LockError};
 pub use operation::Operation;
+pub use read::{open, read, read_to_string};
 pub use staged::{StagedFile, write, write_with};
 pub use sum::{Sha256, Sha256Sum, hexadecimal};
 pub use temporary::{is_temporary, remove_leftovers};

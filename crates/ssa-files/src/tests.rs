@@ -242,3 +242,21 @@ fn a_full_disk_names_the_file() {
     assert!(message.starts_with("cannot write /dev/full: "), "{message}");
     assert!(message.contains("\nhint: free some space"), "{message}");
 }
+
+/// A config, tokenizer or model that is a pipe or device must not stop a program for ever.
+#[cfg(target_os = "linux")]
+#[test]
+fn pipes_are_read_and_devices_are_not() {
+    let directory = tempdir().unwrap();
+    let pipe = directory.path().join("pipe");
+    let made = std::process::Command::new("mkfifo").arg(&pipe).status().unwrap();
+    assert!(made.success());
+    let name = pipe.clone();
+    let writer = std::thread::spawn(move || fs::write(name, "text"));
+    assert_eq!(crate::read_to_string(&pipe).unwrap(), "text");
+    writer.join().unwrap().unwrap();
+    let error = crate::read(Path::new("/dev/zero")).unwrap_err();
+    assert_eq!(error.to_string(), "a device, not a file");
+    let error = crate::open(&directory.path().join("none")).unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::NotFound);
+}

@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use ssa_kernels::kv_cache::{CachedSequences, KvCache, KvShape, SequenceId};
 use ssa_kernels::ops::attention::cached::append_kv;
 use ssa_kernels::ops::step::StepSequence;
 use ssa_kernels::{Device, Gpu, KernelError, Tensor};
-use ssa_kernels::kv_cache::{CachedSequences, KvCache, KvShape, SequenceId};
 use ssa_model::AttendedKeys;
 
 use crate::layer::{CallContext, SelectionTotals};
@@ -51,6 +51,15 @@ pub struct CallOutput {
     pub logits: Tensor,
     /// What the attentions of the call selected.
     pub totals: SelectionTotals,
+}
+
+/// The result of [`Engine::measure`].
+#[derive(Debug)]
+pub struct MeasuredText {
+    /// The hidden states `[N, hidden]` after the final norm, in `f32`.
+    pub hidden: Vec<f32>,
+    /// What each layer selected.
+    pub layers: Vec<SelectionTotals>,
 }
 
 impl Engine {
@@ -277,6 +286,36 @@ impl Engine {
         }
     }
 
+    /// Runs a whole text on its own and measures what each layer selects, the true attention mass
+    /// included, which costs two more attentions.
+    ///
+    /// # Errors
+    /// Same as [`Engine::forward`].
+    pub fn measure(&mut self, ids: &[u32], options: &CallOptions) -> Result<MeasuredText> {
+        let id = self.add_sequence();
+        let measured = self.measure_sequence(id, ids, options);
+        self.remove_sequence(id)?;
+        measured
+    }
+
+    fn measure_sequence(
+        &mut self,
+        id: SequenceId,
+        ids: &[u32],
+        options: &CallOptions,
+    ) -> Result<MeasuredText> {
+        self.check(&[(id, ids)])?;
+        let mut hidden = Vec::new();
+        let mut layers = vec![SelectionTotals::default(); self.model.layers.len()];
+        for ids in ids.chunks(CHUNK_TOKENS) {
+            let sequences = self.cache.extend(&[(id, ids.len())])?;
+            let (states, totals) = self.layers(ids, &sequences, options, true)?;
+            layers.iter_mut().zip(totals).for_each(|(layer, totals)| *layer += totals);
+            hidden.extend(self.model.normed(&states)?.to_vec()?);
+        }
+        Ok(MeasuredText { hidden, layers })
+    }
+
     fn check(&self, chunks: &[(SequenceId, &[u32])]) -> Result<()> {
         let config = self.model.config();
         let (vocab_size, positions) = (config.vocab_size, config.max_position_embeddings);
@@ -347,7 +386,8 @@ impl Engine {
             let ids = parts.iter().flat_map(|(index, part)| &chunks[*index].1[part.clone()]);
             let ids: Vec<u32> = ids.copied().collect();
             let sequences = self.cache.extend(&extension)?;
-            let hidden = self.layers(&ids, &sequences, options, &mut totals)?;
+            let (hidden, layers) = self.layers(&ids, &sequences, options, false)?;
+            layers.into_iter().for_each(|layer| totals += layer);
             for ((index, part), queries) in parts.iter().zip(sequences.sequences().ranges()) {
                 let (id, ids) = chunks[*index];
                 if let Some(sequence) = self.sequences.get_mut(&id) {
@@ -409,9 +449,8 @@ impl Engine {
         work: StepWork,
         history: usize,
     ) -> Result<&mut DecodingStep> {
-        let sequence = |&(id, token)| {
-            Ok(StepSequence { id, token, position: self.tokens(id).len() })
-        };
+        let sequence =
+            |&(id, token)| Ok(StepSequence { id, token, position: self.tokens(id).len() });
         let sequences = tokens.iter().map(sequence).collect::<Result<Vec<StepSequence>>>()?;
         let mut longest = LEAST_STEP_TOKENS;
         for &(id, _) in tokens {
@@ -440,14 +479,14 @@ impl Engine {
         Ok(&mut steps[last])
     }
 
-    /// The hidden states `[1, N, hidden]` after the last layer.
+    /// The hidden states `[1, N, hidden]` after the last layer, and what each layer selected.
     fn layers(
         &mut self,
         ids: &[u32],
         sequences: &CachedSequences,
         options: &CallOptions,
-        totals: &mut SelectionTotals,
-    ) -> Result<Tensor> {
+        measures: bool,
+    ) -> Result<(Tensor, Vec<SelectionTotals>)> {
         let Self { model, cache, .. } = self;
         let config = model.config();
         let plan = model.method().inference_plan(options.mode)?;
@@ -458,12 +497,14 @@ impl Engine {
             options,
             sequences,
             rope: &rope,
+            measures,
         };
         let mut x = model.embedding.rows(ids)?;
-        for (index, layer) in model.layers.iter().enumerate() {
+        let mut totals = vec![SelectionTotals::default(); model.layers.len()];
+        for ((index, layer), totals) in model.layers.iter().enumerate().zip(&mut totals) {
             x = layer.forward(x, index, cache, &context, totals)?;
         }
-        Ok(x)
+        Ok((x, totals))
     }
 }
 

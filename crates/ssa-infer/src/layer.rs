@@ -2,7 +2,9 @@
 
 use ssa_kernels::Tensor;
 use ssa_kernels::kv_cache::{CachedSequences, KvCache};
-use ssa_kernels::ops::attention::cached::append_kv;
+use ssa_kernels::ops::attention::cached::{
+    CachedKeys, PageIndices, append_kv, cached_attention_fwd,
+};
 use ssa_kernels::ops::bias::bias_fwd;
 use ssa_kernels::ops::gate::{GateBranch, gate_apply_fwd, gate_of_scores_fwd};
 use ssa_kernels::ops::linear::{LinearWeight, linear_rows_fwd};
@@ -41,6 +43,8 @@ pub(crate) struct CallContext<'a> {
     pub(crate) options: &'a CallOptions,
     pub(crate) sequences: &'a CachedSequences,
     pub(crate) rope: &'a RopeTable,
+    /// Whether the true attention mass is measured, too.
+    pub(crate) measures: bool,
 }
 
 /// Sums over the selections of a call: one for every query, key/value head and layer.
@@ -52,6 +56,9 @@ pub struct SelectionTotals {
     pub blocks: u64,
     /// Estimated attention mass that they keep, each at most 1.
     pub kept_mass: f64,
+    /// Attention mass that they keep, each at most 1; only of
+    /// [`Engine::measure`](crate::Engine::measure).
+    pub true_mass: f64,
 }
 
 impl std::ops::AddAssign for SelectionTotals {
@@ -59,6 +66,7 @@ impl std::ops::AddAssign for SelectionTotals {
         self.selections += other.selections;
         self.blocks += other.blocks;
         self.kept_mass += other.kept_mass;
+        self.true_mass += other.true_mass;
     }
 }
 
@@ -182,6 +190,10 @@ impl InferenceLayer {
                     selections: pages.kept_mass().len() as u64,
                     blocks: pages.total() as u64,
                     kept_mass: pages.kept_mass().iter().map(|&mass| f64::from(mass)).sum(),
+                    true_mass: match context.measures {
+                        true => true_mass(&inputs, &pages)?,
+                        false => 0.0,
+                    },
                 };
             }
             let gate = self.gates.iter().position(|&gate| gate == kind.gate());
@@ -206,6 +218,22 @@ impl InferenceLayer {
         let hidden = swiglu_fwd(&gate_up[0], &gate_up[1])?;
         Ok(single(linear_rows_fwd(&hidden, &self.down)?))
     }
+}
+
+/// The attention mass on the selected pages, the mean over the query heads of a group, summed over
+/// queries and groups: both softmax have the same numerators there.
+fn true_mass(inputs: &CachedInputs<'_>, pages: &PageIndices) -> Result<f64> {
+    let &CachedInputs { q, cache, layer, sequences, softmax_scale, .. } = inputs;
+    let lse = |keys| -> Result<Vec<f32>> {
+        Ok(cached_attention_fwd(q, cache, layer, sequences, keys, softmax_scale)?.lse.to_vec()?)
+    };
+    let (all, selected) = (lse(CachedKeys::All)?, lse(CachedKeys::Pages(pages))?);
+    let share = |(selected, all): (&f32, &f32)| {
+        // Where everything is selected, rounding may put the share a little above 1.
+        (f64::from(*selected) - f64::from(*all)).exp().min(1.0)
+    };
+    let group = all.len() as f64 / pages.kept_mass().len().max(1) as f64;
+    Ok(selected.iter().zip(&all).map(share).sum::<f64>() / group)
 }
 
 /// The result of the only map of a weight.

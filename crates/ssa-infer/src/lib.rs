@@ -1,34 +1,51 @@
-//! Inference with a KV cache.
+//! Inference with a KV cache, and generation.
 //!
 //! * [`InferenceModel`] holds the weights, laid out for few rows at a time.
 //! * [`Engine`] runs it over a cache of many sequences: prompts in chunks, decoding steps, and any
 //!   mix of both in one call. Mode and budget of the attention are chosen per call.
+//! * On a GPU, a call with one token for each sequence is a [`DecodingStep`]: recorded once, then
+//!   replayed by one launch.
+//! * [`generate`] continues sequences of any [`CachedModel`], such as a [`GenerationEngine`], with
+//!   self-speculation; [`GenerationRequest`] says how.
+//! * [`Sampler`] draws a token from logits; [`SamplingOptions`] are its settings, and
+//!   [`GenerationDefaults`] what a checkpoint recommends.
+//! * [`StopStrings`] end a text at given strings.
 //!
-//! On a GPU a call with one token for each sequence is a [`DecodingStep`]: recorded once, then
-//! replayed by one launch.
-//!
-//! Token ids go in, logits come out: this crate knows no text.
+//! Token ids go in, token ids come out: this crate knows no tokenizer.
 //!
 //! On the CPU the logits of a token depend on its sequence and the options alone. They have the same
 //! bits however the sequence is cut into calls, whatever else is in a call, and for any number of
 //! threads.
 
+mod budget;
+mod defaults;
 mod engine;
 mod error;
+mod generation;
 mod layer;
 mod model;
 mod options;
+mod sampling;
 mod sequence;
 mod step;
+mod stop;
 
-pub use engine::{CallOutput, Engine, Logits};
+pub use budget::{Budget, InvalidBudget};
+pub use defaults::GenerationDefaults;
+pub use engine::{CallOutput, Engine, Logits, MeasuredText};
 pub use error::InferError;
+pub use generation::{
+    CachedModel, Chunk, FinishReason, GenerationEngine, GenerationLimits, GenerationObserver,
+    GenerationOptions, GenerationRequest, GenerationStatistics, Pass, generate,
+};
 pub use layer::SelectionTotals;
 pub use model::InferenceModel;
 pub use options::{CallOptions, FillChange, FilledBy};
-pub use step::{DecodingStep, MOST_STEP_SEQUENCES, StepWork};
+pub use sampling::{NoiseKey, Sampler, SamplingOptions};
 pub use ssa_kernels::kv_cache::SequenceId;
 pub use ssa_kernels::ops::attention::cached::{PageBudget, PageOptions};
+pub use step::{DecodingStep, MOST_STEP_SEQUENCES, StepWork};
+pub use stop::{StopStrings, Stopped};
 
 /// Result of every fallible function in this crate.
 pub type Result<T, E = InferError> = std::result::Result<T, E>;

@@ -74,13 +74,18 @@ impl InferenceModel {
         self.layers.first().map_or(0, |layer| layer.projections.outputs().iter().sum())
     }
 
+    /// Hidden states `[1, rows, hidden]` after the final norm.
+    pub(crate) fn normed(&self, hidden: &Tensor) -> Result<Tensor> {
+        Ok(rms_norm_fwd(hidden, &self.norm, self.config.rms_norm_eps as f32)?.out)
+    }
+
     /// The logits `[rows, V]` of hidden states `[1, rows, hidden]`, in `f32`.
     pub(crate) fn logits(&self, hidden: &Tensor) -> Result<Tensor> {
         let (rows, eps) = (hidden.rows(), self.config.rms_norm_eps as f32);
         let head = self.head.as_ref().unwrap_or(&self.embedding);
         let shape = [rows, self.config.vocab_size];
         if self.device == Device::Cpu {
-            let hidden = rms_norm_fwd(hidden, &self.norm, eps)?.out;
+            let hidden = self.normed(hidden)?;
             return Ok(linear_rows_fwd(&hidden, head)?.swap_remove(0).reshape(shape)?);
         }
         let mut logits = Vec::with_capacity(rows * self.config.vocab_size);

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use ssa_kernels::cuda::Recording;
 use ssa_kernels::kv_cache::KvCache;
 use ssa_kernels::ops::rope::RopeTable;
-use ssa_kernels::ops::step::{StepKeys, StepOutput, StepScratch, StepSequence, StepTokens};
 use ssa_kernels::ops::step::step_linear;
+use ssa_kernels::ops::step::{StepKeys, StepOutput, StepScratch, StepSequence, StepTokens};
 use ssa_kernels::{DType, Gpu, KernelError, Tensor};
 use ssa_model::{AttendedKeys, AttentionKind, AttentionSizes};
 
@@ -122,6 +122,7 @@ impl DecodingStep {
                 selections: 1,
                 blocks: pages as u64,
                 kept_mass: f64::from(mass),
+                true_mass: 0.0,
             };
         }
         Ok(totals)
@@ -140,9 +141,11 @@ impl StepState {
         let plan = model.method().inference_plan(key.options.mode)?;
         let attentions = model.method().attentions(plan.stream());
         let sizes = attention_sizes(model, &key.options);
-        let selects =
-            attentions.iter().any(|kind| matches!(kind.keys(&sizes), AttendedKeys::Selected { .. }));
-        let pages = if selects { key.options.pages.most_pages(cache.shape().page_size)? } else { 1 };
+        let selects = attentions
+            .iter()
+            .any(|kind| matches!(kind.keys(&sizes), AttendedKeys::Selected { .. }));
+        let pages =
+            if selects { key.options.pages.most_pages(cache.shape().page_size)? } else { 1 };
         let measures = selects && key.work.measures;
         let heads = config.num_attention_heads;
         let zeros = |dtype, columns| Tensor::zeros_on(model.device(), dtype, [rows, columns]);

@@ -39,6 +39,16 @@ pub enum KernelError {
         /// What to install.
         remedy: &'static str,
     },
+    /// The system does not have the memory of a tensor or a cache on the CPU.
+    #[error(
+        "cpu: {bytes} bytes ({}) cannot be allocated\nhint: use a smaller batch or shorter rows, or \
+         recompute activations",
+        gib(*bytes)
+    )]
+    HostMemory {
+        /// Bytes requested.
+        bytes: usize,
+    },
     /// The memory of a GPU is full.
     #[error(
         "{device} is out of memory: {} more needed, {} of {} free\nhint: use a smaller \
@@ -54,14 +64,6 @@ pub enum KernelError {
         free: usize,
         /// Bytes of the device.
         total: usize,
-    },
-    /// The host has not enough memory.
-    #[error("{what} cannot be allocated: {} needed", gib(*bytes))]
-    HostMemory {
-        /// What needs it.
-        what: &'static str,
-        /// Its bytes.
-        bytes: usize,
     },
     /// A cache of keys and values has no room for more tokens.
     #[error(
@@ -138,7 +140,7 @@ pub enum Refusal {
 }
 
 impl KernelError {
-    /// The name of the argument that an op refused; none if a device failed.
+    /// The name of the argument that an op refused; `None` for other errors.
     pub fn argument(&self) -> Option<&'static str> {
         match self {
             Self::Argument { argument, .. } => Some(argument),

@@ -30,7 +30,7 @@
 //! [`KernelError::Argument`]. No argument makes a function of this crate panic; only the functions
 //! in the `reference` modules, which define results for tests, take matching sizes for granted.
 //!
-//! Tensors without elements are legal where they mean "no tokens": B, T, C and leading axes may be
+//! Tensors without elements are valid where they mean "no tokens": B, T, C and leading axes may be
 //! 0, all other axes are at least 1 unless an op says otherwise.
 //!
 //! # Conventions
@@ -56,6 +56,7 @@ pub mod cuda;
 mod device;
 mod device_cache;
 mod documents;
+mod dtype;
 mod error;
 pub mod kv_cache;
 pub mod ops;
@@ -64,8 +65,9 @@ mod sequences;
 mod tensor;
 
 pub use cuda::Gpu;
-pub use device::{DType, Device};
+pub use device::Device;
 pub use documents::Documents;
+pub use dtype::DType;
 pub use error::{KernelError, Refusal};
 pub use scalar::{PendingScalars, Scalar, Scalars};
 pub use sequences::Sequences;

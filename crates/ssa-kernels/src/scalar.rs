@@ -5,10 +5,10 @@ use crate::{Device, KernelError, Result};
 
 /// One `f64`, the result of a sum. On a GPU the op that returns it only queues the work.
 #[derive(Debug)]
-pub struct Scalar(Place);
+pub struct Scalar(Value);
 
 #[derive(Debug)]
-enum Place {
+enum Value {
     Host(f64),
     Cuda(Buffer<f64>),
 }
@@ -16,12 +16,12 @@ enum Place {
 impl Scalar {
     /// A known number.
     pub fn new(value: f64) -> Self {
-        Self(Place::Host(value))
+        Self(Value::Host(value))
     }
 
     /// The first element of a buffer.
     pub(crate) fn on_gpu(buffer: Buffer<f64>) -> Self {
-        Self(Place::Cuda(buffer))
+        Self(Value::Cuda(buffer))
     }
 
     /// The number. On a GPU this waits for all queued work; [`Scalars`] waits once for many
@@ -31,8 +31,8 @@ impl Scalar {
     /// [`KernelError::Cuda`] if work queued before failed.
     pub fn value(&self) -> Result<f64> {
         match &self.0 {
-            Place::Host(value) => Ok(*value),
-            Place::Cuda(buffer) => {
+            Value::Host(value) => Ok(*value),
+            Value::Cuda(buffer) => {
                 let mut value = [0.0];
                 buffer.read(&mut value)?;
                 Ok(value[0])
@@ -69,16 +69,16 @@ impl Scalars {
     /// [`KernelError::Argument`] if the number is on another device, [`KernelError::OutOfMemory`].
     pub fn push(&mut self, scalar: &Scalar) -> Result<()> {
         match (&mut self.0, &scalar.0) {
-            (List::Host(values), Place::Host(value)) => values.push(*value),
-            (List::Cuda { gpu, buffer, len }, Place::Cuda(source)) if source.gpu() == gpu => {
+            (List::Host(values), Value::Host(value)) => values.push(*value),
+            (List::Cuda { gpu, buffer, len }, Value::Cuda(source)) if source.gpu() == gpu => {
                 let list = with_room(gpu, buffer, *len)?;
                 list.copy_from(*len, source, 1)?;
                 *len += 1;
             }
             (_, source) => {
                 let actual = match source {
-                    Place::Host(_) => Device::Cpu,
-                    Place::Cuda(buffer) => Device::Cuda(buffer.gpu().clone()),
+                    Value::Host(_) => Device::Cpu,
+                    Value::Cuda(buffer) => Device::Cuda(buffer.gpu().clone()),
                 };
                 let expected = self.device();
                 return Err(KernelError::device("Scalars::push", "scalar", expected, actual));

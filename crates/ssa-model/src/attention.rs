@@ -1,5 +1,5 @@
-//! The attention half of a layer: the planned attentions over queries, keys and values, their gates,
-//! and the output projection.
+//! The attention half of a layer after the projections: the planned attentions, their gates, and
+//! the output projection.
 //!
 //! Every method runs through this code. A [`LayerPlan`] says which attentions a layer computes from
 //! the same q, k and v and which of them feed the next layer; training ssa computes two, feeds one,

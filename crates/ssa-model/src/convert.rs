@@ -1,8 +1,8 @@
-//! Between plain models and models with gates that compute the same function.
+//! Conversion between plain models and models with gates.
 //!
-//! A gate whose weights are zero is the constant sigmoid(0) = 1/2, and `(2 o_proj) (h / 2) = o_proj h`.
-//! Halves and doubles are exact, and so are both conversions: under full attention the results are
-//! the same bit for bit in `f32`.
+//! A gate with zero weights is the constant sigmoid(0) = 1/2, and
+//! `(2 o_proj) (h / 2) = o_proj h`. Doubling and halving are exact, so both models compute the same
+//! function under full attention, bit for bit in `f32`.
 
 use ssa_kernels::Tensor;
 
@@ -13,8 +13,8 @@ use crate::{
 };
 
 impl Model {
-    /// A plain model as an SSA model of this budget: the weights of the gates are zero, and the
-    /// output projections are doubled.
+    /// Converts a plain model to an SSA model with this budget: gates with zero weights, doubled
+    /// output projections.
     ///
     /// # Errors
     /// [`ModelError::HasGates`] if the model has gates already; otherwise as [`Parameters::zeros`].
@@ -40,12 +40,12 @@ impl Model {
         Self::new(config, parameters)
     }
 
-    /// A model on the CPU whose gates have zero weights as the plain model that it is: Llama, or Qwen2
-    /// or Qwen3 if it has their biases or norms. The output projections are halved.
+    /// Converts a model on the CPU whose gate weights are zero to a plain model with halved output
+    /// projections: Llama, or with biases Qwen2, or with norms of heads Qwen3.
     ///
     /// # Errors
     /// [`ModelError::NeedsGates`] if the method has no full attention, or with the first tensor of
-    /// gate weights that are not zero; [`ModelError::Config`] if no plain family has both biases and
+    /// gate weights that are not zero; [`ModelError::Config`] for a model with both biases and
     /// norms.
     pub fn without_gates(self) -> Result<Self> {
         let method = self.config().attention_method;

@@ -51,6 +51,8 @@ pub struct UnknownName {
 
 /// Names at least this similar (Jaro-Winkler) are suggested.
 const SIMILAR: f64 = 0.8;
+/// Bytes of the longest name that is compared: no name is longer.
+const LONGEST_COMPARED: usize = 100;
 
 impl UnknownName {
     /// The message without its hint, to embed in another message.
@@ -60,6 +62,10 @@ impl UnknownName {
 
     /// The hint line with the most similar name; empty if none is similar.
     fn hint(&self) -> String {
+        // The comparison takes the product of both lengths.
+        if self.given.len() > LONGEST_COMPARED {
+            return String::new();
+        }
         let given = self.given.to_lowercase();
         let similarity = |name: &str| strsim::jaro_winkler(&given, name);
         let nearest = self.expected.iter().max_by(|a, b| similarity(a).total_cmp(&similarity(b)));

@@ -193,7 +193,7 @@ fn max_error(actual: impl Iterator<Item = f64>, exact: &[f64]) -> f64 {
     )
 }
 
-/// The largest error; infinite where one is not a number, which a maximum would pass over.
+/// The largest error; infinite where one is not a number, which a maximum would ignore.
 pub(crate) fn worst(errors: impl Iterator<Item = f64>) -> f64 {
     errors.fold(0.0, |worst, error| if error.is_nan() { f64::INFINITY } else { worst.max(error) })
 }

@@ -13,7 +13,7 @@
 //! Whole training steps, and the cases of a golden directory, are judged in the same way, by a step
 //! in `f64` and a plain step in `bf16`, both composed of the references of the ops. A block that is
 //! almost as important as another may be selected in its place; so both take the blocks that the
-//! device has selected, and how important those are is a check of its own.
+//! device has selected, and how important those are is a separate check.
 
 mod context;
 mod decoding;
@@ -44,6 +44,7 @@ pub struct Suite {
 /// All checks.
 pub const SUITES: &[Suite] = &[
     Suite { name: "tensor", run: ops::tensor::run },
+    Suite { name: "streams", run: ops::streams::run },
     Suite { name: "linear", run: ops::linear::run },
     Suite { name: "bias", run: ops::bias::run },
     Suite { name: "rms_norm", run: ops::rms_norm::run },

@@ -5,7 +5,9 @@ use std::ops::Range;
 
 use ahash::RandomState;
 
+use crate::bytes::ByteTokenizer;
 use crate::cuts::MAX_PIECE_BYTES;
+use crate::document::Document;
 use crate::tokenizer::{HfTokenizer, Tokenizer};
 use crate::{Result, TextError};
 
@@ -24,7 +26,7 @@ pub struct Encoder<'a> {
 }
 
 impl<'a> Encoder<'a> {
-    pub(crate) fn new(tokenizer: &'a Tokenizer) -> Self {
+    fn new(tokenizer: &'a Tokenizer) -> Self {
         Self { tokenizer, words: Words::default() }
     }
 
@@ -69,6 +71,59 @@ impl<'a> Encoder<'a> {
                 self.words.encode(tokenizer, text, &mut take)
             }
         }
+    }
+}
+
+impl Tokenizer {
+    /// Creates an encoder for one thread. Each has its own cache, so threads never wait for each
+    /// other.
+    pub fn encoder(&self) -> Encoder<'_> {
+        Encoder::new(self)
+    }
+
+    /// Encodes a text, without the end-of-document id.
+    ///
+    /// # Errors
+    /// Same as [`Encoder::append`].
+    pub fn encode(&self, text: &[u8]) -> Result<Vec<u32>> {
+        let mut ids = Vec::new();
+        self.encoder().append(text, &mut ids)?;
+        Ok(ids)
+    }
+
+    /// Encodes a text for a model to continue: the tokens that the tokenizer puts before every
+    /// text, such as `<|begin_of_text|>`, then those of [`encode`](Self::encode).
+    ///
+    /// # Errors
+    /// Same as [`encode`](Self::encode).
+    pub fn encode_prompt(&self, text: &[u8]) -> Result<Vec<u32>> {
+        let mut ids = match self {
+            Self::Bytes => Vec::new(),
+            Self::Hf(tokenizer) => tokenizer.prefix()?,
+        };
+        self.encoder().append(text, &mut ids)?;
+        Ok(ids)
+    }
+
+    /// Encodes each document, in order, without the end-of-document id, even if the text itself
+    /// ends with that token.
+    ///
+    /// # Errors
+    /// Same as [`Encoder::append`]; the message names the document.
+    pub fn encode_documents(&self, documents: &[Document]) -> Result<Vec<Vec<u32>>> {
+        if matches!(self, Self::Bytes) {
+            return Ok(ByteTokenizer.encode_documents(documents));
+        }
+        let mut encoder = self.encoder();
+        let encode = |document: &Document| {
+            let mut ids = Vec::new();
+            encoder
+                .append(&document.text, &mut ids)
+                .map_err(|error| error.in_document(&document.name))?;
+            ids.pop_if(|id| *id == self.eos());
+            Ok(ids)
+        };
+        documents.iter().map(encode).collect()
     }
 }
 

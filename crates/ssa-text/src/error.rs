@@ -76,6 +76,15 @@ pub enum TextError {
         /// The message of the template engine.
         cause: String,
     },
+    /// A conversation needs a chat template, but the tokenizer has none.
+    #[error(
+        "{tokenizer}: the tokenizer has no chat template\nhint: use the model with `ssa generate`, \
+         or a model trained for chat, whose tokenizer_config.json or chat_template.jinja has one"
+    )]
+    NoChatTemplate {
+        /// The tokenizer's name or file.
+        tokenizer: String,
+    },
     /// A conversation is not a list of messages, or needs a missing chat template.
     #[error("{cause}")]
     Conversation {

@@ -2,8 +2,8 @@
 //!
 //! ```text
 //! text           Tokenizer::encode, Encoder::append      -> ids
-//! ids            Tokenizer::decode                       -> text
-//! conversation   Tokenizer::render                       -> text, as in transformers
+//! ids            Tokenizer::decode, Decoder::push        -> text
+//! conversation   Tokenizer::render, render_prompt        -> text, as in transformers
 //! documents      train_tokenizer                         -> tokenizer.json
 //! ```
 //!
@@ -24,6 +24,7 @@
 mod bytes;
 mod chat;
 mod cuts;
+mod decoder;
 mod document;
 mod encoder;
 mod error;
@@ -34,6 +35,7 @@ mod train;
 
 pub use bytes::ByteTokenizer;
 pub use chat::Conversation;
+pub use decoder::Decoder;
 pub use document::{Document, text_bytes};
 pub use encoder::Encoder;
 pub use error::TextError;

@@ -53,16 +53,28 @@ fn compare(path: &Path) -> Compared {
     // Parsed a second time because the order of keys matters.
     let golden = Json::parse(&bytes).unwrap();
     let Some(Json::List(cases)) = golden.get("cases") else { panic!("cases") };
-    let failures = cases.iter().enumerate().filter_map(|(number, case)| {
+    let name = path.file_stem().unwrap().display();
+    let failures = cases.iter().enumerate().flat_map(|(number, case)| {
         let messages = case.get("messages").unwrap().clone();
         let conversation = Conversation::new(messages, case.get("tools").cloned()).unwrap();
-        let rendered = tokenizer.render(&conversation);
-        let name = path.file_stem().unwrap().display();
-        match (case.get("expected").unwrap(), &rendered) {
-            (Json::String(expected), Ok(text)) if text == expected => None,
-            (Json::Null, Err(_)) => None,
-            (expected, _) => Some(format!("{name} {number}: {}", difference(expected, &rendered))),
-        }
+        let expected = case.get("expected").unwrap();
+        // Written only where it differs.
+        let prompt = case.get("prompt").unwrap_or(expected);
+        let rendered = [
+            ("text", expected, tokenizer.render(&conversation)),
+            ("prompt", prompt, tokenizer.render_prompt(&conversation)),
+        ];
+        let name = &name;
+        rendered.into_iter().filter_map(move |(what, expected, rendered)| {
+            match (expected, &rendered) {
+                (Json::String(expected), Ok(text)) if text == expected => None,
+                (Json::Null, Err(_)) => None,
+                _ => {
+                    let difference = difference(expected, &rendered);
+                    Some(format!("{name} {number}, {what}: {difference}"))
+                }
+            }
+        })
     });
     Compared { failures: failures.collect(), cases: cases.len() }
 }

@@ -83,8 +83,9 @@ fn check_patterns(key: &str, patterns: &[String], model: &ModelConfig) -> Result
         key: key.to_owned(),
         value: list(patterns),
         expected: format!(
-            "patterns that match parameters, and \"{pattern}\" matches none\nhint: name whole parts \
-             of a parameter's name, such as \"q_proj\", \"mlp\", \"layers.0\" or \"embed_tokens\""
+            "patterns that match parameters, and \"{pattern}\" matches none\n\
+             hint: name whole parts of a parameter's name, such as \"q_proj\", \"mlp\", \
+             \"layers.0\" or \"embed_tokens\""
         ),
     })
 }

@@ -4,7 +4,8 @@
     python tests/python/transformers/check_modeling.py --ssa target/release/ssa \\
         runs/demo/checkpoint --golden tests/golden/model/*
 
-Each argument is a checkpoint directory. Logits of golden cases are compared with
+Each argument is a checkpoint directory; those after `--plain` are models without gates and are
+converted. Logits of golden cases are compared with
 `expected.safetensors`, outputs of the released code. Other checkpoints are compared with
 `ssa forward`, and what `ssa export` writes is loaded again. Everything else is compared with the
 model itself: generation with a cache, padding, cropping, reordering, saving. Most of these
@@ -24,7 +25,13 @@ import tempfile
 import torch
 import transformers
 from safetensors.torch import load_file, save_file
-from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, LlamaForCausalLM
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+)
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 PYTHON_FILES = pathlib.Path(__file__).parents[3] / "crates/ssa-model/src/checkpoint/python"
@@ -77,8 +84,9 @@ def golden(path):
 
 
 def greedy(model, ids, tokens=NEW, **kwargs):
-    options = {"do_sample": False, "max_new_tokens": tokens, "min_new_tokens": tokens}
-    return model.generate(ids, pad_token_id=0, **options, **kwargs)
+    """Greedy generation of exactly this many tokens: none of them ends the text."""
+    options = {"do_sample": False, "max_new_tokens": tokens, "pad_token_id": 0}
+    return model.generate(ids, suppress_tokens=[model.config.eos_token_id], **options, **kwargs)
 
 
 def by_hand(model, ids, tokens):
@@ -217,6 +225,11 @@ class Ssa:
         self.run("forward", "--model", model, "--attention", mode, *given, *arguments)
         return load_file(files[1])["logits"]
 
+    def convert(self, model):
+        path = pathlib.Path(tempfile.mkdtemp(dir=self.directory)) / model.name
+        self.run("convert", "--from", model, "--to", path, "--block-size", 8, "--block-counts", 2)
+        return path
+
     def export(self, model, layout):
         path = pathlib.Path(tempfile.mkdtemp(dir=self.directory)) / layout
         self.run("export", "--model", model, "--to", path, "--as", layout)
@@ -227,7 +240,8 @@ def against_ssa(name, path, ssa):
     """Logits of `ssa forward` in every mode, at several budgets; exports."""
     model = load(path)
     torch.manual_seed(1)
-    ids = torch.randint(0, model.config.vocab_size, (2, 200))
+    tokens = min(200, model.config.max_position_embeddings)
+    ids = torch.randint(0, model.config.vocab_size, (2, tokens))
     for mode in modes_of(model):
         for size, counts, rule in [(16, 4, "exact"), (8, 3, "exact"), (16, 16, "reference")]:
             model.set_attention(mode, size, counts, rule)
@@ -248,8 +262,43 @@ def against_ssa(name, path, ssa):
         model.save_pretrained(directory)
         close(f"{name} saved, ssa", ssa.logits(directory, ids, mode), logits, F32)
         if mode == "full":
-            llama = LlamaForCausalLM.from_pretrained(ssa.export(directory, "llama")).eval()
-            close(f"{name} export, llama", llama(ids).logits, logits, F32)
+            plain = AutoModelForCausalLM.from_pretrained(ssa.export(directory, "llama")).eval()
+            check(f"{name} export, class", type(plain).__module__.startswith("transformers."))
+            close(f"{name} export, llama", plain(ids).logits, logits, F32)
+
+
+class RegisteredConfig(LlamaConfig):
+    model_type = "llama-nsa"
+
+
+class RegisteredModel(LlamaForCausalLM):
+    config_class = RegisteredConfig
+
+
+def registered_code(name, path):
+    """The released code registers its own classes for "llama-nsa"; our files do not displace it.
+    Comes last: the registration holds for the process."""
+    AutoConfig.register("llama-nsa", RegisteredConfig)
+    AutoModelForCausalLM.register(RegisteredConfig, RegisteredModel)
+    model = AutoModelForCausalLM.from_pretrained(path)
+    check(f"{name} registered code", type(model) is RegisteredModel)
+    config = json.loads((path / "config.json").read_text())
+    for key in ["block_size", "block_counts", "window_size", "head_dim", "tie_word_embeddings"]:
+        check(f"{name} registered code, {key}", getattr(model.config, key) == config[key])
+    rope = getattr(model.config, "rope_parameters", None) or {"rope_theta": model.config.rope_theta}
+    check(f"{name} registered code, theta", rope["rope_theta"] == config["rope_theta"])
+    weight = load_file(path / "model.safetensors")["model.layers.1.mlp.up_proj.weight"]
+    close(f"{name} registered code, weights", model.model.layers[1].mlp.up_proj.weight, weight, 0)
+
+
+def against_plain(path, ssa):
+    """A model without gates: the model of transformers and the one that `ssa convert` makes."""
+    converted = ssa.convert(path)
+    plain = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32).eval()
+    ids = torch.arange(3, 63)[None] % plain.config.vocab_size
+    expected = plain(ids).logits
+    close(f"{path.name} converted", load(converted)(ids).logits, expected, F32)
+    against_ssa(path.name, converted, ssa)
 
 
 def complete(path, directory):
@@ -275,9 +324,12 @@ def complete(path, directory):
     return path_of_copy
 
 
+def name_of(path):
+    return path.parent.name if path.name == "checkpoint" else path.name
+
+
 def check_model(path, ssa):
-    name = path.parent.name if path.name == "checkpoint" else path.name
-    model = load(path)
+    name, model = name_of(path), load(path)
     ids = torch.arange(3, 63)[None] % model.config.vocab_size
     double = load(path, torch.float64)
     for mode in modes_of(model):
@@ -294,6 +346,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("models", nargs="*", type=pathlib.Path)
     parser.add_argument("--golden", nargs="*", type=pathlib.Path, default=[])
+    parser.add_argument("--plain", nargs="*", type=pathlib.Path, default=[])
     parser.add_argument("--ssa", type=pathlib.Path, required=True, help="the program")
     args = parser.parse_args()
     transformers.logging.set_verbosity_error()
@@ -302,8 +355,13 @@ def main():
         ssa = Ssa(args.ssa, directory)
         for path in args.models:
             check_model(complete(path, directory), ssa)
+        for path in args.plain:
+            against_plain(path, ssa)
         for path in args.golden:
             golden(complete(path, directory))
+        if args.models:
+            path = args.models[-1]
+            registered_code(name_of(path), path)
     versions = f"transformers {transformers.__version__}, torch {torch.__version__}"
     print(f"{versions}: {len(CHECKS)} checks, {len(FAILURES)} failed")
     sys.exit(bool(FAILURES))

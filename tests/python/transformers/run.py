@@ -3,10 +3,10 @@
 
     python3 tests/python/transformers/run.py --ssa target/release/ssa [--python PYTHON]
 
-Trains a small model by each method and runs check_modeling.py on all of them under each version,
-and on the logits of the released code. PyTorch and transformers are installed into a temporary
-directory; with `--python`, PyTorch is that of the given Python. Exits with 77 if packages cannot be
-installed, with 1 after a failure.
+Trains a small model by each method and runs check_modeling.py on all of them under each version, on
+converted models of other families, and on the logits of the released code. PyTorch and transformers
+are installed into a temporary directory; with `--python`, PyTorch is that of the given Python.
+Exits with 77 if packages cannot be installed, with 1 after a failure.
 """
 
 import argparse
@@ -16,12 +16,15 @@ import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 TORCH = "torch==2.11.0"
 # Builds without CUDA, a tenth of the size of those on PyPI.
 CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 TRANSFORMERS = ["4.57.6", "5.23.0"]
 METHODS = ["full", "moba", "nsa", "ssa"]
+# Models without gates: RoPE scaling, biases of q, k and v, norms of q and k.
+PLAIN = ["llama_tied_llama3", "qwen2_tied", "qwen3"]
 SKIPPED = 77
 HERE = pathlib.Path(__file__).resolve().parent
 
@@ -52,36 +55,42 @@ analysis_tokens = 256
 """
 
 
-def skip(reason):
-    print(f"skipped: {reason}")
-    sys.exit(SKIPPED)
-
-
 def pip(python, *arguments, seconds):
-    """Runs `pip install`; the reason if that fails."""
-    command = [python, "-m", "pip", "install", "--quiet", "--no-input", "--retries", "1"]
-    command += ["--disable-pip-version-check", *arguments]
+    """Installs a package; the reason if that fails."""
+    command = [python, "-m", "pip", "install", "--quiet", "--no-input", "--no-compile"]
+    command += ["--disable-pip-version-check", "--retries", "1", *arguments]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=seconds)
     except subprocess.TimeoutExpired:
-        return f"not installed after {seconds} s"
+        return f"{arguments[0]} is not installed after {seconds:.0f} s"
     if done.returncode == 0:
         return None
-    return (done.stderr.strip().splitlines() or ["pip failed"])[-1]
+    errors = done.stderr.strip().splitlines() or ["pip failed"]
+    return f"{arguments[0]} cannot be installed: {errors[-1]}"
 
 
-def python_with_torch(directory, seconds):
-    venv = directory / "venv"
-    if subprocess.run([sys.executable, "-m", "venv", venv]).returncode != 0:
-        skip("this Python cannot create virtual environments")
-    python = venv / "bin/python"
+def install_torch(python, seconds):
     end = time.monotonic() + seconds
-    if pip(python, TORCH, "--index-url", CPU_INDEX, seconds=seconds) is not None:
-        left = end - time.monotonic()
-        reason = pip(python, TORCH, seconds=max(left, 1))
-        if reason is not None:
-            skip(f"PyTorch cannot be installed: {reason}")
-    return python
+    reason = pip(python, TORCH, "--index-url", CPU_INDEX, seconds=seconds)
+    if reason is not None:
+        reason = pip(python, TORCH, seconds=max(end - time.monotonic(), 1))
+    return reason
+
+
+def start_installing(pool, directory, python, seconds):
+    """A Python, and futures of the reasons why its packages cannot be installed."""
+    started = []
+    if python is None:
+        python = directory / "venv/bin/python"
+        created = subprocess.run([sys.executable, "-m", "venv", directory / "venv"])
+        if created.returncode != 0:
+            print("skipped: this Python cannot create virtual environments")
+            sys.exit(SKIPPED)
+        started.append(pool.submit(install_torch, python, seconds))
+    for version in TRANSFORMERS:
+        package = [f"transformers=={version}", "--target", directory / version]
+        started.append(pool.submit(pip, python, *package, seconds=seconds))
+    return python, started
 
 
 def train(ssa, directory):
@@ -102,6 +111,19 @@ def train(ssa, directory):
     return checkpoints
 
 
+def convert(ssa, directory):
+    """Converts plain models; the results."""
+    converted = [directory / "converted" / family for family in FAMILIES]
+    for family, to in zip(FAMILIES, converted):
+        plain = HERE.parents[1] / "golden/families" / family
+        command = [ssa, "convert", "--from", plain, "--to", to]
+        command += ["--block-size", "4", "--block-counts", "3"]
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode != 0:
+            sys.exit(f"converting {family} failed:\n{done.stderr}")
+    return converted
+
+
 def start_checks(python, packages, ssa, checkpoints, directory):
     """The checks under the transformers in `packages`, as a process of one thread."""
     environment = {
@@ -111,8 +133,10 @@ def start_checks(python, packages, ssa, checkpoints, directory):
         "HF_HUB_OFFLINE": "1",
         "OMP_NUM_THREADS": "1",
     }
-    golden = sorted((HERE.parents[1] / "golden/model").iterdir())
-    command = [python, HERE / "check_modeling.py", "--ssa", ssa, *checkpoints, "--golden", *golden]
+    golden = HERE.parents[1] / "golden"
+    command = [python, HERE / "check_modeling.py", "--ssa", ssa, *checkpoints]
+    command += ["--plain", *(golden / "families" / name for name in PLAIN)]
+    command += ["--golden", *sorted((golden / "model").iterdir())]
     return subprocess.Popen(
         command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
@@ -125,16 +149,14 @@ def main():
     parser.add_argument("--seconds", type=int, default=180, help="limit of an installation")
     args = parser.parse_args()
     ssa = args.ssa.resolve()
-    with tempfile.TemporaryDirectory() as name:
+    with tempfile.TemporaryDirectory() as name, ThreadPoolExecutor() as pool:
         directory = pathlib.Path(name)
-        python = args.python or python_with_torch(directory, args.seconds)
-        packages = [directory / version for version in TRANSFORMERS]
-        for target, version in zip(packages, TRANSFORMERS):
-            package = f"transformers=={version}"
-            reason = pip(python, package, "--target", target, seconds=args.seconds)
-            if reason is not None:
-                skip(f"{package} cannot be installed: {reason}")
+        python, installing = start_installing(pool, directory, args.python, args.seconds)
         checkpoints = train(ssa, directory)
+        for reason in filter(None, [each.result() for each in installing]):
+            print(f"skipped: {reason}")
+            sys.exit(SKIPPED)
+        packages = [directory / version for version in TRANSFORMERS]
         checks = [start_checks(python, each, ssa, checkpoints, directory) for each in packages]
         for process in checks:
             print(process.communicate()[0], flush=True)

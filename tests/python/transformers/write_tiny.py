@@ -27,7 +27,7 @@ SIZES = {
     "num_attention_heads": 6,
     "num_key_value_heads": 2,
     "head_dim": 8,
-    "max_position_embeddings": 64,
+    "max_position_embeddings": 512,
     "bos_token_id": 1,
     "eos_token_id": 2,
 }

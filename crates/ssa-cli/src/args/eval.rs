@@ -1,10 +1,11 @@
 //! `ssa eval` and `ssa analyze`: measuring a checkpoint on held-out text.
 
 use std::path::PathBuf;
+use std::str::FromStr;
 
 use clap::{Args, Subcommand};
+use ssa_infer::{Budget, InvalidBudget};
 use ssa_kernels::ops::attention::selection::SelectionRule;
-use ssa_model::SparseBudget;
 
 use super::{ComputeArgs, named, parse_positive, parse_size};
 
@@ -30,18 +31,39 @@ pub(crate) enum EvalCommand {
 Examples:
   ssa eval perplexity --model runs/demo/checkpoint
   ssa eval perplexity --model runs/demo/checkpoint --data notes/ --budget 16x4,16x8
+  ssa eval perplexity --model runs/demo/checkpoint --budget 16x8,mass=0.9,2..32
   ssa eval perplexity --model HuggingFaceTB/SmolLM2-135M --data notes/ --budget 16x16")]
 pub(crate) struct PerplexityArgs {
     #[command(flatten)]
     pub(crate) held_out: HeldOutArgs,
-    /// Sparse attention budgets, block size x number of blocks, such as 16x4,16x8. Default: the
+    /// Sparse attention budgets, block size x number of blocks, such as 16x4,16x8, or the share of
+    /// the attention to keep within a number of blocks, such as mass=0.95,4..64. Default: the
     /// model's block size with 1, 2, 4, 8, 16 and 32 blocks, and the training budget.
-    #[arg(long = "budget", alias = "budgets", value_name = "BUDGET,...", value_delimiter = ',')]
-    pub(crate) budgets: Vec<SparseBudget>,
+    #[arg(long = "budget", alias = "budgets", value_name = "BUDGET,...")]
+    pub(crate) budgets: Vec<BudgetList>,
     /// Tokens for the mean attention sparsity, rounded up to whole batches; 0 skips it. It costs
     /// more than the losses, which always use the whole text.
     #[arg(long, value_name = "N", default_value_t = 8192)]
     pub(crate) analysis_tokens: usize,
+}
+
+/// Budgets separated by commas. One by attention mass has a comma itself.
+#[derive(Clone, Debug)]
+pub(crate) struct BudgetList(pub(crate) Vec<Budget>);
+
+impl FromStr for BudgetList {
+    type Err = InvalidBudget;
+
+    fn from_str(text: &str) -> Result<Self, InvalidBudget> {
+        let mut budgets = Vec::new();
+        let mut parts = text.split(',');
+        while let Some(part) = parts.next() {
+            let range = if part.starts_with("mass=") { parts.next() } else { None };
+            let budget = range.map_or_else(|| part.to_owned(), |range| format!("{part},{range}"));
+            budgets.push(budget.parse()?);
+        }
+        Ok(Self(budgets))
+    }
 }
 
 /// Compare full and sparse attention inside every layer of a checkpoint.
@@ -57,10 +79,11 @@ Examples:
 pub(crate) struct AnalyzeArgs {
     #[command(flatten)]
     pub(crate) held_out: HeldOutArgs,
-    /// Sparse attention budget, block size x number of blocks, such as 16x4. Default: the training
-    /// budget.
+    /// Sparse attention budget: block size x number of blocks, such as 16x4, or the share of the
+    /// attention to keep within a number of blocks, such as mass=0.95,4..64, for which the table has
+    /// the blocks read, and the estimated and the true share. Default: the training budget.
     #[arg(long, value_name = "BUDGET")]
-    pub(crate) budget: Option<SparseBudget>,
+    pub(crate) budget: Option<Budget>,
     /// Tokens to analyze, rounded up to whole batches.
     #[arg(long, value_name = "N", default_value = "8192", value_parser = parse_positive)]
     pub(crate) tokens: usize,
@@ -69,9 +92,9 @@ pub(crate) struct AnalyzeArgs {
 /// A checkpoint and the text to measure it on, for both verbs.
 #[derive(Debug, Args)]
 pub(crate) struct HeldOutArgs {
-    /// Checkpoint directory in Hugging Face layout (config.json, safetensors weights); that of a run:
-    /// then its trained model, or its last checkpoint if it is not finished; or a model of the
-    /// Hugging Face Hub, OWNER/NAME[@REVISION].
+    /// Checkpoint directory in Hugging Face layout (config.json, safetensors weights); a run
+    /// directory: then its trained model, or its last checkpoint if it is not finished; or a model
+    /// of the Hugging Face Hub, OWNER/NAME[@REVISION].
     #[arg(long, value_name = "DIR|NAME")]
     pub(crate) model: PathBuf,
     /// Text files or directories to measure on, or corpora from `ssa data prepare`. Default: the

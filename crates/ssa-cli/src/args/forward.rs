@@ -22,9 +22,9 @@ Examples:
   ssa forward --model runs/demo/checkpoint --input ids.safetensors --attention full \\
       --train-stream sparse --grads --output step.safetensors")]
 pub(crate) struct ForwardArgs {
-    /// Checkpoint directory in Hugging Face layout (config.json, safetensors weights); that of a run:
-    /// then its trained model, or its last checkpoint if it is not finished; or a model of the
-    /// Hugging Face Hub, OWNER/NAME[@REVISION].
+    /// Checkpoint directory in Hugging Face layout (config.json, safetensors weights); a run
+    /// directory: then its trained model, or its last checkpoint if it is not finished; or a model
+    /// of the Hugging Face Hub, OWNER/NAME[@REVISION].
     #[arg(long, value_name = "DIR|NAME")]
     pub(crate) model: PathBuf,
     /// Safetensors file with `input_ids` [B, T], I32 or I64.

@@ -6,9 +6,9 @@ use ssa_train::TrainConfig;
 
 /// Verbs of other programs, and the equivalent here.
 const VERBS: [(&str, &str); 9] = [
-    ("generate", "ssa cannot generate text yet; `ssa forward` computes logits"),
-    ("chat", "ssa cannot generate text yet; `ssa forward` computes logits"),
-    ("serve", "ssa cannot generate text yet; `ssa forward` computes logits"),
+    ("serve", "ssa has no server yet; `ssa generate` and `ssa chat` run a model"),
+    ("complete", "did you mean `ssa generate`?"),
+    ("run", "did you mean `ssa generate` or `ssa chat`?"),
     ("prepare", "did you mean `ssa data prepare`?"),
     ("tokenize", "did you mean `ssa data prepare`?"),
     ("inspect", "did you mean `ssa data inspect`?"),
@@ -59,7 +59,8 @@ mod tests {
     #[test]
     fn names_from_other_programs_get_a_hint() {
         for (arguments, hint) in [
-            (&["generate"][..], "cannot generate text yet"),
+            (&["serve"][..], "`ssa generate` and `ssa chat`"),
+            (&["run", "x"], "did you mean `ssa generate`"),
             (&["prepare", "x"], "`ssa data prepare`"),
             (&["train", "x.toml", "--lr", "1e-3"], "--set optimizer.learning_rate=VALUE"),
             (&["train", "x.toml", "--epochs=3"], "--set training.steps=VALUE"),

@@ -10,6 +10,7 @@ mod data;
 mod eval;
 mod export;
 mod forward;
+mod generate;
 mod hints;
 #[cfg(test)]
 mod reference;
@@ -34,6 +35,7 @@ pub(crate) use data::{
 pub(crate) use eval::{AnalyzeArgs, EvalArgs, EvalCommand, HeldOutArgs, PerplexityArgs};
 pub(crate) use export::{ExportArgs, ExportLayout};
 pub(crate) use forward::ForwardArgs;
+pub(crate) use generate::{ChatArgs, GenerateArgs, GenerationArgs, TruncateSide};
 pub(crate) use hints::with_hint;
 pub(crate) use train::TrainArgs;
 
@@ -52,7 +54,7 @@ const ENVIRONMENT: [(&str, &str); 6] = [
     ("NO_COLOR", "if set, progress has no colors"),
 ];
 
-/// Train and evaluate language models with Sparse Sparse Attention.
+/// Train, evaluate and run language models with Sparse Sparse Attention.
 ///
 /// One model runs with full attention and with sparse attention at any budget. A budget is written
 /// BLOCK_SIZExBLOCK_COUNT: with 16x4 every query attends to 4 blocks of 16 tokens, its own
@@ -75,6 +77,8 @@ pub(crate) enum Command {
     Eval(EvalArgs),
     #[command(alias = "analyse")]
     Analyze(AnalyzeArgs),
+    Generate(GenerateArgs),
+    Chat(ChatArgs),
     Data(DataArgs),
     Convert(ConvertArgs),
     Export(ExportArgs),
@@ -177,7 +181,8 @@ mod tests {
         for (verb, command) in verbs("ssa", &Cli::command()) {
             let has =
                 |flag| command.get_arguments().any(|argument| argument.get_long() == Some(flag));
-            let on_device = ["train", "eval", "analyze", "forward", "selftest", "bench"];
+            let on_device =
+                ["train", "eval", "analyze", "generate", "chat", "forward", "selftest", "bench"];
             let on_device = on_device.iter().any(|name| verb.starts_with(&format!("ssa {name}")));
             let on_cpu = ["ssa data prepare", "ssa data train-tokenizer"].contains(&&*verb);
             assert_eq!(has("device"), on_device, "{verb}");

@@ -19,8 +19,8 @@ pub(crate) fn run(args: &ConvertArgs) -> Result<()> {
         check_vocabulary(&directory, model.config(), &load_tokenizer(&directory, None)?)?;
     } else {
         note(&format!(
-            "warning: {}: no {TOKENIZER_JSON}, so the new model has none either\nhint: put the one of \
-             the model there, and convert again",
+            "warning: {}: no {TOKENIZER_JSON}, so the SSA model has none either\nhint: copy the \
+             tokenizer of the model there, and convert again",
             directory.display()
         ));
     }

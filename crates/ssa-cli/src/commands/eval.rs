@@ -4,13 +4,14 @@ use std::time::Instant;
 
 use anyhow::Result;
 use serde::Serialize;
-use ssa_eval::report::table::results_table;
-use ssa_eval::{EvalBatch, Perplexity, PerplexityOptions};
+use ssa_eval::report::table::{mass_table, results_table};
+use ssa_eval::{EvalBatch, MassResult, Perplexity, PerplexityOptions};
+use ssa_infer::Budget;
 use ssa_kernels::ops::attention::selection::SelectionRule;
 use ssa_model::{Method, SparseBudget};
 
 use super::held_out::Subject;
-use super::{check_budgets, command_line};
+use super::{check_budget, check_budgets, command_line};
 use crate::args::{DeviceChoice, PerplexityArgs};
 use crate::display::{BatchProgress, Display, print, print_json, render};
 
@@ -30,20 +31,19 @@ struct Output<'a> {
     seconds: f64,
     #[serde(flatten)]
     perplexity: &'a Perplexity,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    by_mass: &'a [MassResult],
 }
 
 pub(crate) fn perplexity(args: &PerplexityArgs, device: DeviceChoice) -> Result<()> {
     let rule: SelectionRule = args.held_out.selection;
-    check_budgets(&args.budgets, rule)?;
+    let budgets: Vec<Budget> = args.budgets.iter().flat_map(|list| list.0.clone()).collect();
+    budgets.iter().try_for_each(|&budget| check_budget(budget, rule))?;
     let subject = Subject::load(&args.held_out, device)?;
     let config = subject.model.config();
     // Attention sparsity of full attention is measured at the model's own budget.
     check_budgets(&[config.budget], rule)?;
-    let budgets = if args.budgets.is_empty() {
-        default_budgets(config.budget, rule)?
-    } else {
-        args.budgets.clone()
-    };
+    let (budgets, mass_budgets) = choose(&budgets, config.budget, rule)?;
 
     let batches = &subject.batches;
     let sparsity_batches = EvalBatch::covering(batches, args.analysis_tokens).len();
@@ -54,6 +54,7 @@ pub(crate) fn perplexity(args: &PerplexityArgs, device: DeviceChoice) -> Result<
         ssa_eval::perplexity(&subject.model, batches, &options, &mut |done| progress.done(done));
     progress.finish();
     let perplexity = result?;
+    let by_mass = evaluate_by_mass(&subject, &mass_budgets)?;
     let seconds = start.elapsed().as_secs_f64();
 
     let trained = subject.trained_budget();
@@ -68,11 +69,51 @@ pub(crate) fn perplexity(args: &PerplexityArgs, device: DeviceChoice) -> Result<
             baseline_bits_per_byte: subject.baseline_bits_per_byte,
             seconds,
             perplexity: &perplexity,
+            by_mass: &by_mass,
         });
     }
     print(&render(&results_table(&perplexity, subject.baseline_bits_per_byte, trained)))?;
+    if !by_mass.is_empty() {
+        print(&render(&mass_table(&by_mass)))?;
+    }
     print(&subject.caption())?;
     print(&format!("{} bytes in {} rows, {seconds:.1} s", perplexity.bytes, perplexity.rows))
+}
+
+/// The budgets of blocks and those by attention mass. The latter alone are compared with the
+/// trained budget.
+fn choose(
+    budgets: &[Budget],
+    trained: SparseBudget,
+    rule: SelectionRule,
+) -> Result<(Vec<SparseBudget>, Vec<Budget>)> {
+    let blocks = budgets.iter().filter_map(|&budget| match budget {
+        Budget::Blocks(budget) => Some(budget),
+        Budget::Mass { .. } => None,
+    });
+    let blocks: Vec<SparseBudget> = blocks.collect();
+    let by_mass =
+        budgets.iter().copied().filter(|budget| matches!(budget, Budget::Mass { .. })).collect();
+    let blocks = match (blocks.is_empty(), budgets.is_empty()) {
+        (true, true) => default_budgets(trained, rule)?,
+        (true, false) => vec![trained],
+        (false, _) => blocks,
+    };
+    Ok((blocks, by_mass))
+}
+
+fn evaluate_by_mass(subject: &Subject, budgets: &[Budget]) -> Result<Vec<MassResult>> {
+    if budgets.is_empty() {
+        return Ok(Vec::new());
+    }
+    let batches = &subject.batches;
+    let what = "evaluating budgets by attention mass";
+    let mut progress = BatchProgress::new(Display::choose(false), what, batches.len());
+    let results = ssa_eval::evaluate_mass_budgets(&subject.model, batches, budgets, &mut |done| {
+        progress.done(done);
+    });
+    progress.finish();
+    Ok(results?)
 }
 
 /// Doublings of the receptive field at the training block size, and the training budget.

@@ -83,14 +83,7 @@ fn attention_options(
         ))
         .into());
     }
-    if !method.has_mode(args.attention) {
-        return Err(UsageError(format!(
-            "method {method} has no {} attention\nhint: pass --attention {}",
-            args.attention,
-            method.main_mode()
-        ))
-        .into());
-    }
+    super::require_mode(method, args.attention)?;
     if let Some(stream) = args.train_stream {
         check_stream(method, stream)?;
     }

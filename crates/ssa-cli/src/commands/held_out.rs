@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use ssa_data::{
-    BYTES, Corpus, DatasetOptions, HeldOut, Tokenizer, TrainSource, common_tokenizer,
-    load_tokenizer, read_documents,
+    BYTES, Corpus, DatasetOptions, HeldOut, TOKENIZER_JSON, Tokenizer, TrainSource,
+    common_tokenizer, load_tokenizer, read_documents,
 };
 use ssa_eval::EvalBatch;
 use ssa_model::{AttentionMode, Model, ModelConfig, SparseBudget};
@@ -74,6 +74,18 @@ impl Subject {
     }
 }
 
+/// The tokenizer of a checkpoint; without a `tokenizer.json`, text is read as bytes.
+pub(super) fn tokenizer_of(directory: &Path, config: &ModelConfig) -> Result<Tokenizer> {
+    let tokenizer = own_tokenizer(directory)?;
+    check_vocabulary(directory, config, &tokenizer)?;
+    Ok(tokenizer)
+}
+
+fn own_tokenizer(directory: &Path) -> Result<Tokenizer> {
+    let own = directory.join(TOKENIZER_JSON);
+    Ok(load_tokenizer(if own.is_file() { directory } else { Path::new(BYTES) }, None)?)
+}
+
 /// Refuses a model that lacks tokens of its tokenizer.
 pub(super) fn check_vocabulary(
     directory: &Path,
@@ -139,9 +151,7 @@ fn given(
     config: &ModelConfig,
     sequence_length: usize,
 ) -> Result<(HeldOut, String)> {
-    let own = directory.join("tokenizer.json");
-    let tokenizer = if own.is_file() { directory } else { Path::new(BYTES) };
-    let tokenizer = load_tokenizer(tokenizer, None)?;
+    let tokenizer = own_tokenizer(directory)?;
     let corpora = args.data.iter().filter(|path| Corpus::is_at(path)).count();
     let held_out = if corpora == 0 {
         check_vocabulary(directory, config, &tokenizer)?;

@@ -3,6 +3,7 @@
 mod about;
 mod analyze;
 mod bench;
+mod chat;
 mod convert;
 mod data;
 mod device;
@@ -11,6 +12,8 @@ mod eval;
 mod export;
 mod forward;
 mod free_memory;
+mod generate;
+mod generation;
 mod held_out;
 mod memory;
 mod model;
@@ -21,8 +24,9 @@ use std::env;
 use std::ffi::OsString;
 
 use anyhow::{Context, Result};
+use ssa_infer::Budget;
 use ssa_kernels::ops::attention::selection::SelectionRule;
-use ssa_model::SparseBudget;
+use ssa_model::{AttentionMode, Method, SparseBudget};
 use ssa_report::number::counted;
 
 use crate::args::{Cli, Command, ComputeArgs, DeviceChoice, EvalCommand, ThreadsArgs};
@@ -38,6 +42,8 @@ pub(crate) fn run(cli: Cli) -> Result<()> {
             }
         },
         Command::Analyze(args) => analyze::run(&args, start(&args.held_out.compute)?),
+        Command::Generate(args) => generate::run(&args, start(&args.generation.compute)?),
+        Command::Chat(args) => chat::run(&args, start(&args.generation.compute)?),
         Command::Data(args) => data::run(&args.command),
         Command::Convert(args) => convert::run(&args),
         Command::Export(args) => export::run(&args),
@@ -72,6 +78,31 @@ fn check_budgets(budgets: &[SparseBudget], rule: SelectionRule) -> Result<()> {
     Err(UsageError(format!(
         "the budget {budget} is not supported by reference selection: {part} must be {expected}\n\
          hint: change the budget, or use exact selection"
+    ))
+    .into())
+}
+
+/// Refuses a budget that the selection rule cannot serve.
+fn check_budget(budget: Budget, rule: SelectionRule) -> Result<()> {
+    match budget {
+        Budget::Blocks(budget) => check_budgets(&[budget], rule),
+        Budget::Mass { .. } if rule == SelectionRule::Exact => Ok(()),
+        Budget::Mass { .. } => Err(UsageError(format!(
+            "the budget {budget} is impossible with {rule} selection, whose number of blocks is \
+             fixed\nhint: use exact selection"
+        ))
+        .into()),
+    }
+}
+
+/// Refuses a mode that a method does not have.
+fn require_mode(method: Method, mode: AttentionMode) -> Result<()> {
+    if method.has_mode(mode) {
+        return Ok(());
+    }
+    Err(UsageError(format!(
+        "method {method} has no {mode} attention\nhint: pass --attention {}",
+        method.main_mode()
     ))
     .into())
 }

@@ -47,8 +47,7 @@ pub(super) fn read(name: &Path) -> Result<LoadedModel> {
 /// Sampling defaults of a model, as transformers keeps them.
 const GENERATION_CONFIG: &str = "generation_config.json";
 
-/// Copies what comes with a model besides its weights and configuration: its tokenizer and how it is
-/// meant to generate, as far as they are there.
+/// Copies the other files of a model, if they exist: tokenizer and sampling defaults.
 pub(super) fn copy_companions(from: &Path, to: &Path) -> Result<()> {
     for name in TOKENIZER_FILES.iter().chain(&[GENERATION_CONFIG]) {
         let path = from.join(name);

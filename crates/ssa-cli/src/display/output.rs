@@ -35,6 +35,7 @@ pub(crate) fn write_bytes(bytes: &[u8]) -> Result<()> {
 /// Renders a table for standard output: as wide as the terminal, or with all columns without one.
 pub(crate) fn render(table: &Table) -> String {
     let out = io::stdout();
-    let width = terminal_size_of(&out).filter(|_| out.is_terminal());
-    table.to_text(width.map(|(Width(width), _)| width.into()))
+    // Some terminals do not say how large they are.
+    let width = || terminal_size_of(&out).map_or(80, |(Width(width), _)| width.into());
+    table.to_text(out.is_terminal().then(width))
 }

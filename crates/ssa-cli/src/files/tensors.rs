@@ -1,7 +1,6 @@
 //! Safetensors files of plain tensors.
 
 use std::borrow::Cow;
-use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, Result};
@@ -28,7 +27,7 @@ pub(crate) struct InputIds {
 /// the first id outside the vocabulary with its position.
 pub(crate) fn read_input_ids(path: &Path, vocab_size: usize) -> Result<InputIds> {
     let wrong = |what: String| FileError(format!("{}: {what}", path.display()));
-    let bytes = fs::read(path).map_err(|error| wrong(format!("cannot be read: {error}")))?;
+    let bytes = ssa_files::read(path).map_err(|error| wrong(format!("cannot be read: {error}")))?;
     let file = SafeTensors::deserialize(&bytes)
         .map_err(|error| wrong(format!("is not a complete safetensors file: {error}")))?;
     let view = file.tensor(INPUT_IDS).map_err(|_| {

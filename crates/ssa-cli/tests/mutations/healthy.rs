@@ -64,7 +64,8 @@ impl Healthy {
         self.write("texts/e.jsonl.zst", zstd::encode_all(lines.as_bytes(), 1).unwrap());
         self.write("texts/f.jsonl.xz", XZ);
         self.write("texts/g.jsonl", [b"\xff\xfe".as_slice(), &utf16].concat());
-        self.write("texts/patterns", "texts/*.jsonl\nhf://datasets/a/b@main/x[0-9]*.parquet\n-\n");
+        self.write("texts/patterns", PATTERNS);
+        copy_tree(&cases().join("19-hub-offline/hf"), &self.at("texts/hf"));
         for (from, to) in [
             ("01-ending-bz2-upper/a.jsonl.bz2", "h.jsonl.bz2"),
             ("16-zstd-long/a.jsonl.zst", "i.jsonl.zst"),
@@ -94,11 +95,11 @@ impl Healthy {
     }
 
     fn write_tokenizers(&self) {
-        self.ssa("data train-tokenizer text --vocab-size 300 --output tokenizer");
+        self.ssa("data train-tokenizer text --vocab-size 280 --output tokenizer");
         copy_tree(&cases().join("11-bits-per-byte-nfkc/tok"), &self.at("nfkc"));
         let config = fs::read(self.at("tokenizer/tokenizer_config.json")).unwrap();
         let mut config: Value = serde_json::from_slice(&config).unwrap();
-        config["added_tokens_decoder"] = json!({ "300": { "content": "<|im_end|>", "lstrip": false,
+        config["added_tokens_decoder"] = json!({ "280": { "content": "<|im_end|>", "lstrip": false,
             "rstrip": false, "normalized": false, "single_word": false, "special": true } });
         config["additional_special_tokens"] = json!(["<|im_end|>"]);
         config["chat_template"] = json!("{% for m in messages %}{{ m.role }}{% endfor %}");
@@ -133,6 +134,7 @@ impl Healthy {
         );
         copy_tree(&self.at("model"), &self.at("forward/model"));
         self.write("config/overrides", OVERRIDES);
+        self.write("config/budgets", "16x4\n1x1\n1024x99\n");
         fs::copy(self.at("tiny.toml"), self.at("config/tiny.toml")).unwrap();
         let demo = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../configs/demo.toml");
         fs::copy(demo, self.at("config/demo.toml")).unwrap();
@@ -171,15 +173,23 @@ impl Healthy {
             fs::remove_file(self.at("run/r").join(file)).unwrap();
         }
         fs::remove_dir_all(self.at("run/r/checkpoints/step-6")).unwrap();
+        fs::remove_file(self.at("run/r/checkpoints/latest")).unwrap();
     }
 }
 
 const OVERRIDES: &str = "\
 model.vocab_size=300
-data.corpora=[{ path = \"a\", weight = 0.5 }]
+data.paths=[\"text\", \"b\"]
 evaluation.budgets=16x4,8x2
 objective.method=nsa
 training.batch_size=9
+";
+
+/// The last one is in the cache of the Hub, which lies beside it.
+const PATTERNS: &str = "\
+b*.jsonl
+[a-c].{json,txt}
+hf://datasets/foo/bar@0123456789abcdef0123456789abcdef01234567/a.jsonl
 ";
 
 fn cases() -> PathBuf {

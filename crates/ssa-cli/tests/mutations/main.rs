@@ -5,9 +5,9 @@
 //! `SSA_TEST_SEED` others; `tests/README.md` has the results of long runs. Readers run in a process
 //! of their own, so that one that ends it is found and the rest goes on.
 //!
-//! A reader is a function of a directory whose file is damaged (`readers.rs`) or a command
-//! (`commands.rs`). A target of cargo-fuzz can call the former as they are: write the input into a
-//! copy of `Healthy` and call `Reader::read`.
+//! A reader is a function of a directory and of the damaged file in it (`reading.rs`), or a command
+//! (`commands.rs`). A target of cargo-fuzz can call the former as they are: write the input over
+//! the file in a copy of `Healthy`, and call `Reader::read`.
 
 #![cfg(target_os = "linux")]
 #![allow(
@@ -24,6 +24,7 @@ mod healthy;
 mod limits;
 mod mutate;
 mod readers;
+mod reading;
 mod worker;
 
 use std::env;
@@ -51,11 +52,12 @@ fn damaged_inputs_are_read_or_refused() {
         let count = (inputs - inputs / COMMANDS).div_ceil(readers.len());
         let report = worker::run(&healthy, reader, seed, count);
         println!(
-            "{}: {} inputs, {} refused, at most {} MiB, {:.1} s",
+            "{}: {} inputs, {} refused, at most {} MiB and {} ms, {:.1} s",
             reader.name,
             report.inputs,
             report.refused,
             report.mebibytes,
+            report.milliseconds,
             begin.elapsed().as_secs_f64()
         );
         failures.extend(report.failures);

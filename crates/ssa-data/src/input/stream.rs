@@ -2,10 +2,8 @@
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Cursor, Read};
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, mpsc};
-use std::thread;
-use std::time::Duration;
+use std::path::Path;
+use std::sync::Arc;
 
 use bzip2::bufread::MultiBzDecoder;
 use flate2::bufread::MultiGzDecoder;
@@ -20,8 +18,6 @@ use crate::{DataError, Result};
 const BUFFER_BYTES: usize = 1 << 18;
 /// The largest zstd window, as a power of two: that of `zstd --long=31`.
 const ZSTD_WINDOW_LOG: u32 = if cfg!(target_pointer_width = "64") { 31 } else { 27 };
-/// How long to wait for a writer of a named pipe.
-const PIPE_WAIT: Duration = Duration::from_secs(10);
 
 /// An opened file, or why it is refused.
 pub(super) enum Opened {
@@ -72,22 +68,8 @@ pub(super) fn open(
     })
 }
 
-/// Opens a file, or a named pipe if it has a writer.
 fn open_file(path: &Path) -> Result<File> {
-    let open = |path: PathBuf| File::open(path);
-    let is_file = path.metadata().map_or(true, |metadata| metadata.is_file());
-    let opened = if is_file {
-        open(path.to_owned())
-    } else {
-        let (sender, receiver) = mpsc::channel();
-        let path = path.to_owned();
-        // Opening a pipe blocks until there is a writer, so a separate thread does it and may be
-        // left waiting.
-        thread::spawn(move || sender.send(open(path)));
-        let nobody = || io::Error::other("a pipe without a writer");
-        receiver.recv_timeout(PIPE_WAIT).unwrap_or_else(|_| Err(nobody()))
-    };
-    opened.map_err(|source| DataError::from_open(path, source))
+    ssa_files::open(path).map_err(|source| DataError::from_open(path, source))
 }
 
 /// Returns the first bytes of a stream, and the stream including them.

@@ -1,6 +1,5 @@
 //! The on-disk state of a preparation, for resuming.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -48,7 +47,7 @@ impl Preparation {
     }
 
     fn read(path: &Path) -> Result<Self> {
-        let bytes = fs::read(path).map_err(|source| DataError::from_open(path, source))?;
+        let bytes = ssa_files::read(path).map_err(|source| DataError::from_open(path, source))?;
         let damaged = |cause: String| DataError::Corpus {
             path: path.to_owned(),
             cause,

@@ -92,7 +92,7 @@ impl From<io::Error> for Failure {
 impl Index {
     /// Reads and checks an index. Keeps 8 bytes per document in memory.
     pub(super) fn open(path: &Path) -> Result<Self> {
-        let file = File::open(path).map_err(|source| DataError::from_open(path, source))?;
+        let file = ssa_files::open(path).map_err(|source| DataError::from_open(path, source))?;
         Self::read(&file).map_err(|failure| match failure {
             Failure::Read(source) => DataError::Read { path: path.to_owned(), source },
             Failure::Damaged(cause) => DataError::damaged_shard(path, cause),

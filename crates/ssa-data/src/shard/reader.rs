@@ -33,7 +33,7 @@ impl ShardReader {
         let (bin_path, idx_path) = pair(path);
         let index = Index::open(&idx_path)?;
         let bin =
-            File::open(&bin_path).map_err(|source| DataError::from_open(&bin_path, source))?;
+            ssa_files::open(&bin_path).map_err(|source| DataError::from_open(&bin_path, source))?;
         let metadata = bin.metadata().map_err(|source| DataError::from_open(&bin_path, source))?;
         let (actual, expected) =
             (metadata.len(), index.tokens() * index.token_type().bytes() as u64);

@@ -3,7 +3,6 @@
 //! One little-endian `u32` per document. Bits per byte divide by these numbers: decoding tokens
 //! would give different ones if the tokenizer changes the text.
 
-use std::fs;
 use std::io::ErrorKind;
 use std::path::Path;
 
@@ -11,7 +10,7 @@ use crate::{DataError, Result};
 
 /// Reads the numbers of a shard; `None` if the shard has none.
 pub(super) fn read(path: &Path, documents: usize) -> Result<Option<Vec<u32>>> {
-    let bytes = match fs::read(path) {
+    let bytes = match ssa_files::read(path) {
         Ok(bytes) => bytes,
         Err(source) if source.kind() == ErrorKind::NotFound => return Ok(None),
         Err(source) => return Err(DataError::Read { path: path.to_owned(), source }),

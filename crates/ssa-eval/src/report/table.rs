@@ -4,7 +4,9 @@ use ssa_model::SparseBudget;
 use ssa_report::number::counted;
 use ssa_report::{Column, NONE, Row, Table};
 
-use crate::{Analysis, AttentionMeans, BudgetResult, ModeAttention, Perplexity};
+use crate::{
+    Analysis, AttentionMeans, BudgetResult, MassMeans, MassResult, ModeAttention, Perplexity,
+};
 
 /// Results by mode and budget, the baseline first.
 pub fn results_table(
@@ -68,4 +70,48 @@ pub fn analysis_caption(analysis: &Analysis) -> String {
         .kl_full_sparse
         .map_or_else(String::new, |kl| format!(", KL(full || sparse) {kl:.4} nats"));
     format!("budget {}, {}{kl}", analysis.budget, counted(analysis.tokens, "token"))
+}
+
+/// Results of budgets by attention mass.
+pub fn mass_table(results: &[MassResult]) -> Table {
+    let columns = vec![
+        Column::text("budget"),
+        Column::number("blocks"),
+        Column::number("estimated mass").rank(2),
+        Column::number("true mass").rank(1),
+        Column::number("bits/byte"),
+        Column::number("perplexity").rank(3),
+        Column::number("KL, nats").rank(4),
+    ];
+    let rows = results.iter().map(|result| {
+        let kl = result.kl_full_sparse.map_or_else(|| NONE.to_owned(), |kl| format!("{kl:.4}"));
+        let losses =
+            vec![format!("{:.4}", result.bits_per_byte), format!("{:.3}", result.perplexity), kl];
+        let budget = vec![result.budget.to_string()];
+        Row::new([budget, mass_cells(&result.overall), losses].concat())
+    });
+    Table::new(columns, rows)
+}
+
+/// What a budget by attention mass reads in each layer, and on average.
+pub fn mass_layers_table(result: &MassResult) -> Table {
+    let columns = vec![
+        Column::text("layer"),
+        Column::number("blocks"),
+        Column::number("estimated mass"),
+        Column::number("true mass"),
+    ];
+    let row = |name: String, means: &MassMeans| Row::new([vec![name], mass_cells(means)].concat());
+    let layers = result.layers.iter().enumerate();
+    let layers = layers.map(|(layer, means)| row(layer.to_string(), means));
+    let overall = row("all".to_owned(), &result.overall).emphasized(true);
+    Table::new(columns, layers.chain([overall]))
+}
+
+fn mass_cells(means: &MassMeans) -> Vec<String> {
+    vec![
+        format!("{:.2}", means.blocks_read),
+        format!("{:.4}", means.estimated_mass),
+        format!("{:.4}", means.true_mass),
+    ]
 }

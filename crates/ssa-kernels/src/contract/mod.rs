@@ -361,13 +361,3 @@ impl Checked {
         KernelError::value(self.op, "axes", "axes of the arguments", self.bound.text(axes))
     }
 }
-
-/// The number of elements of an array with axes of these sizes, if the bytes of the array and of
-/// each of its parts can be addressed: so a product of some of the sizes does not overflow either.
-pub(crate) fn addressable_len(element_bytes: usize, sizes: &[usize]) -> Option<usize> {
-    sizes
-        .iter()
-        .try_fold(element_bytes, |bytes, &size| bytes.checked_mul(size.max(1)))
-        .filter(|&bytes| isize::try_from(bytes).is_ok())?;
-    Some(sizes.iter().product())
-}

@@ -1,7 +1,7 @@
 //! Sums whose addends are computed in parallel and added in a fixed order.
 //!
 //! Attention backwards have many tasks that add to the same keys. Atomic adds or per-thread buffers
-//! would make the rounding depend on timing; here every task adds into zeroed buffers of its own,
+//! would make the rounding depend on timing; here every task adds into its own zeroed buffers,
 //! and these are added to the output in the order of the tasks. The result depends on how the
 //! caller cut the work, never on threads.
 

@@ -43,7 +43,7 @@ impl Memory {
         Ok(memory)
     }
 
-    /// A copy in memory of its own.
+    /// A copy in separate memory.
     pub(crate) fn duplicate(&self) -> Result<Self> {
         let copy = Self::uninitialized(&self.gpu, self.bytes)?;
         let stream = self.gpu.stream()?;
@@ -115,7 +115,8 @@ impl Memory {
         let bytes = unsafe {
             std::slice::from_raw_parts(values.as_ptr().cast::<u8>(), size_of_val(values))
         };
-        self.gpu.staging().copy(&self.gpu, self.address(), bytes)
+        // SAFETY: the memory has room for the values (checked above) and is freed in stream order.
+        unsafe { self.gpu.copy_to_device(self.address(), bytes) }
     }
 
     /// Copies the beginning into host values; waits for all work before.
@@ -261,5 +262,34 @@ impl<T: Element> Buffer<T> {
     /// Copies the beginning into host values; waits for all work before.
     pub(crate) fn read(&self, values: &mut [T]) -> Result<()> {
         self.memory.read(values)
+    }
+}
+
+impl Gpu {
+    /// Uninitialized memory for `len` elements.
+    pub(crate) fn alloc<T: Element>(&self, len: usize) -> Result<Buffer<T>> {
+        Buffer::uninitialized(self, len)
+    }
+
+    /// A copy of host values on the device.
+    pub(crate) fn upload<T: Element>(&self, values: &[T]) -> Result<Buffer<T>> {
+        let mut buffer = self.alloc(values.len())?;
+        buffer.write(values)?;
+        Ok(buffer)
+    }
+
+    /// Reserves memory for buffers that are still to come, so that none of them has to ask the
+    /// device, which other programs use as well.
+    ///
+    /// # Errors
+    /// [`KernelError::OutOfMemory`] if the device does not have so much.
+    pub fn reserve(&self, bytes: usize) -> Result<()> {
+        // What is freed stays in the pool.
+        drop(Memory::uninitialized(self, bytes)?);
+        let (mut peak, pool) = (0_u64, self.pool()?);
+        let attribute = sys::CUmemPool_attribute_enum::CU_MEMPOOL_ATTR_USED_MEM_HIGH;
+        // SAFETY: the attribute is a 64-bit number, which 0 resets to what is in use now.
+        unsafe { result::mem_pool::set_attribute(pool, attribute, (&raw mut peak).cast()) }
+            .map_err(|error| KernelError::cuda("cuMemPoolSetAttribute", error))
     }
 }

@@ -217,10 +217,10 @@ mod tests {
         let log = "ptxas info    : 16 bytes gmem\n\
                    ptxas info    : Compiling entry function 'a' for 'sm_90a'\n\
                    ptxas info    : Function properties for a\n\
-                   ptxas         .     8 bytes stack frame, 4 bytes spill stores, 12 bytes spill loads\n\
+                   ptxas . 8 bytes stack frame, 4 bytes spill stores, 12 bytes spill loads\n\
                    ptxas info    : Used 26 registers, used 1 barriers, 32 bytes smem\n\
                    ptxas info    : Compiling entry function 'b' for 'sm_90a'\n\
-                   ptxas         .     0 bytes stack frame, 0 bytes spill stores, 0 bytes spill loads\n\
+                   ptxas . 0 bytes stack frame, 0 bytes spill stores, 0 bytes spill loads\n\
                    ptxas info    : Used 255 registers\n";
         let a = KernelReport { name: "a".to_owned(), registers: 26, spilled: 16, stack: 8 };
         let b = KernelReport { name: "b".to_owned(), registers: 255, spilled: 0, stack: 0 };

@@ -5,15 +5,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use cudarc::driver::{CudaContext, CudaStream, result, sys};
 
-use super::buffer::{Buffer, Memory};
-use super::cache::{KernelCache, Origin};
-use super::kernel::Kernels;
+use super::cache::KernelCache;
+use super::kernel::{KernelTimes, Kernels};
 use super::library::{Library, driver_message};
 use super::matmul::Matmul;
-use super::page_locked::{PageLocked, PageLockedPool};
-use super::parameters::Element;
+use super::page_locked::PageLockedPool;
 use super::properties::{GpuProperties, properties};
-use super::staging::Staging;
 use crate::{KernelError, Result};
 
 /// An opened GPU with one stream. Cloning gives another handle to the same stream.
@@ -28,10 +25,7 @@ use crate::{KernelError, Result};
 #[derive(Clone)]
 pub struct Gpu(Arc<GpuStream>);
 
-/// A stream, and what belongs to it alone.
 struct GpuStream {
-    /// Before `stream`: it waits for the copies in flight.
-    staging: Staging,
     stream: Arc<CudaStream>,
     device: Arc<GpuDevice>,
     /// Whether work is recorded instead of run: see `Recording`.
@@ -39,29 +33,14 @@ struct GpuStream {
 }
 
 /// What all streams of a device share.
-pub(super) struct GpuDevice {
-    pub(super) properties: GpuProperties,
-    pub(super) cache: KernelCache,
-    pub(super) kernels: Kernels,
+struct GpuDevice {
+    properties: GpuProperties,
+    kernels: Kernels,
     context: Arc<CudaContext>,
     matmul: Mutex<Matmul>,
-    kernel_times: Mutex<KernelTimes>,
     page_locked: PageLockedPool,
     poison: AtomicBool,
     host_waits: AtomicU64,
-}
-
-/// Where the kernels of this process came from.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct KernelTimes {
-    /// Modules that were compiled.
-    pub compiled: usize,
-    /// Seconds that compiling took.
-    pub compile_seconds: f64,
-    /// Modules that were read from the cache.
-    pub cached: usize,
-    /// Seconds that reading took.
-    pub read_seconds: f64,
 }
 
 /// Device memory of this process.
@@ -100,19 +79,17 @@ impl Gpu {
         keep_freed_memory(&context)?;
         let matmul = Mutex::new(Matmul::new(&properties, &cache)?);
         Self::on_device(Arc::new(GpuDevice {
+            kernels: Kernels::new(context.clone(), cache, properties.arch()),
             properties,
-            cache,
-            kernels: Kernels::new(),
             context,
             matmul,
-            kernel_times: Mutex::default(),
             page_locked: PageLockedPool::default(),
             poison: AtomicBool::new(false),
             host_waits: AtomicU64::new(0),
         }))
     }
 
-    /// The same device with a new stream, whose work runs beside that of all others. An
+    /// The same device with a new stream, whose work runs alongside that of all others. An
     /// [`Event`](super::Event) orders work of two streams.
     ///
     /// # Errors
@@ -126,8 +103,8 @@ impl Gpu {
             .context
             .new_stream()
             .map_err(|error| KernelError::cuda("cuStreamCreate", error))?;
-        let (staging, records) = (Staging::default(), AtomicBool::new(false));
-        Ok(Self(Arc::new(GpuStream { staging, stream, device, records })))
+        let records = AtomicBool::new(false);
+        Ok(Self(Arc::new(GpuStream { stream, device, records })))
     }
 
     /// The properties of the device.
@@ -166,9 +143,9 @@ impl Gpu {
         self.0.device.host_waits.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Page-locked host memory for a copy.
-    pub(super) fn page_locked(&self, bytes: usize) -> Result<PageLocked> {
-        self.0.device.page_locked.take(&self.0.device.context, bytes)
+    /// The page-locked memory for copies.
+    pub(super) fn page_locked(&self) -> &PageLockedPool {
+        &self.0.device.page_locked
     }
 
     /// Device memory in use.
@@ -192,21 +169,6 @@ impl Gpu {
         })
     }
 
-    /// Reserves memory for buffers that are still to come, so that none of them has to ask the
-    /// device, which other programs use as well.
-    ///
-    /// # Errors
-    /// [`KernelError::OutOfMemory`] if the device does not have so much.
-    pub fn reserve(&self, bytes: usize) -> Result<()> {
-        // What is freed stays in the pool.
-        drop(Memory::uninitialized(self, bytes)?);
-        let (mut peak, pool) = (0_u64, self.pool()?);
-        let attribute = sys::CUmemPool_attribute_enum::CU_MEMPOOL_ATTR_USED_MEM_HIGH;
-        // SAFETY: the attribute is a 64-bit number, which 0 resets to what is in use now.
-        unsafe { result::mem_pool::set_attribute(pool, attribute, (&raw mut peak).cast()) }
-            .map_err(|error| KernelError::cuda("cuMemPoolSetAttribute", error))
-    }
-
     /// Free and total memory of the device, all processes together, bytes.
     ///
     /// # Errors
@@ -216,21 +178,9 @@ impl Gpu {
         info.map_err(|error| KernelError::cuda("cuMemGetInfo", error))
     }
 
-    /// Uninitialized memory for `len` elements.
-    pub(crate) fn alloc<T: Element>(&self, len: usize) -> Result<Buffer<T>> {
-        Buffer::uninitialized(self, len)
-    }
-
-    /// A copy of host values on the device.
-    pub(crate) fn upload<T: Element>(&self, values: &[T]) -> Result<Buffer<T>> {
-        let mut buffer = self.alloc(values.len())?;
-        buffer.write(values)?;
-        Ok(buffer)
-    }
-
     /// Where the kernels of this process came from.
     pub fn kernel_times(&self) -> KernelTimes {
-        *self.0.device.kernel_times.lock().unwrap_or_else(PoisonError::into_inner)
+        *self.0.device.kernels.times()
     }
 
     /// Whether two handles are streams of the same opened device.
@@ -238,8 +188,8 @@ impl Gpu {
         Arc::ptr_eq(&self.0.device, &other.0.device)
     }
 
-    pub(super) fn device(&self) -> &GpuDevice {
-        &self.0.device
+    pub(super) fn kernels(&self) -> &Kernels {
+        &self.0.device.kernels
     }
 
     pub(super) fn context(&self) -> &Arc<CudaContext> {
@@ -248,10 +198,6 @@ impl Gpu {
 
     pub(super) fn cuda_stream(&self) -> &CudaStream {
         &self.0.stream
-    }
-
-    pub(super) fn staging(&self) -> &Staging {
-        &self.0.staging
     }
 
     /// Says whether work of the stream is recorded from now on.
@@ -284,7 +230,7 @@ impl Gpu {
         KernelError::OutOfMemory { device: self.to_string(), bytes, free, total }
     }
 
-    fn pool(&self) -> Result<sys::CUmemoryPool> {
+    pub(super) fn pool(&self) -> Result<sys::CUmemoryPool> {
         self.0.device.bind()?;
         default_pool(&self.0.device.context)
     }
@@ -292,22 +238,8 @@ impl Gpu {
 
 impl GpuDevice {
     /// Makes the device the current one of this thread.
-    pub(super) fn bind(&self) -> Result<()> {
+    fn bind(&self) -> Result<()> {
         self.context.bind_to_thread().map_err(|error| KernelError::cuda("cuCtxSetCurrent", error))
-    }
-
-    pub(super) fn count_module(&self, origin: Origin, seconds: f64) {
-        let mut times = self.kernel_times.lock().unwrap_or_else(PoisonError::into_inner);
-        match origin {
-            Origin::Compiler => {
-                times.compiled += 1;
-                times.compile_seconds += seconds;
-            }
-            Origin::Disk => {
-                times.cached += 1;
-                times.read_seconds += seconds;
-            }
-        }
     }
 }
 

@@ -1,18 +1,15 @@
-//! Kernels: loaded once for each GPU and set of macros, then launched without a lock or an
-//! allocation.
+//! Kernels: loaded once for each GPU and set of macros, then found without a lock or an allocation.
 
 use std::collections::HashMap;
-use std::ffi::{CString, c_void};
+use std::ffi::CString;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Instant;
 
-use cudarc::driver::{result, sys};
+use cudarc::driver::{CudaContext, result, sys};
 
-use super::Gpu;
-use super::gpu::GpuDevice;
+use super::cache::{KernelCache, Origin};
 use super::module::{Define, Module};
-use super::parameters::Parameters;
 use crate::{KernelError, Result};
 
 /// A kernel of a module.
@@ -27,118 +24,31 @@ impl Kernel {
     pub(crate) const fn new(module: &'static Module, function: &'static str) -> Self {
         Self { module, function }
     }
-}
 
-/// How a kernel is launched.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Launch<'a> {
-    grid: [usize; 3],
-    threads: usize,
-    shared: usize,
-    defines: &'a [Define],
-    kernel: Option<&'static Kernel>,
-    overlapping: bool,
-}
-
-impl<'a> Launch<'a> {
-    /// `grid` blocks of `threads` threads. A grid without blocks does nothing.
-    pub(crate) fn new(grid: [usize; 3], threads: usize) -> Self {
-        Self { grid, threads, shared: 0, defines: &[], kernel: None, overlapping: false }
-    }
-
-    /// Dynamic shared memory of a block, bytes.
-    pub(crate) fn shared(self, bytes: usize) -> Self {
-        Self { shared: bytes, ..self }
-    }
-
-    /// Launches a kernel of another module that takes the same parameters as the one that
-    /// `kernel!` declares.
-    pub(crate) fn kernel(self, kernel: &'static Kernel) -> Self {
-        Self { kernel: Some(kernel), ..self }
-    }
-
-    /// Lets the kernel start before the one ahead of it has ended, on cards that can (sm_90 and
-    /// newer). Its source waits where it must: `dependent_launch.cuh`.
-    pub(crate) fn overlapping(self) -> Self {
-        Self { overlapping: true, ..self }
-    }
-
-    /// The macros that the module is compiled with.
-    pub(crate) fn defines(self, defines: &'a [Define]) -> Self {
-        Self { defines, ..self }
+    /// Its name in the source.
+    pub(super) fn function(&self) -> &'static str {
+        self.function
     }
 }
 
-impl Gpu {
-    /// Queues a kernel. The first launch with a set of macros loads the module, which may compile
-    /// it.
-    ///
-    /// # Errors
-    /// [`KernelError::Argument`] for a grid that is too large, [`KernelError::Compile`] if the module
-    /// does not compile, [`KernelError::Cuda`] if the driver refuses the launch.
-    pub(crate) fn launch<P: Parameters>(&self, launch: Launch<'_>, parameters: P) -> Result<()> {
-        let mut parameters = parameters;
-        let kernel = launch.kernel.unwrap_or_else(P::kernel);
-        // SAFETY: the kernel's only parameter has the layout of `P`, which borrows the memory that
-        // it points to.
-        unsafe { self.queue(kernel, launch, &mut [(&raw mut parameters).cast()]) }
-    }
-
-    /// # Safety
-    /// The pointers are those to the kernel's parameters, and what these point to is not freed
-    /// before the call returns.
-    pub(super) unsafe fn queue(
-        &self,
-        kernel: &'static Kernel,
-        launch: Launch<'_>,
-        parameters: &mut [*mut c_void],
-    ) -> Result<()> {
-        let Launch { grid: [x, y, z], threads, shared, defines, .. } = launch;
-        if launch.grid.contains(&0) {
-            return Ok(());
-        }
-        if x > i32::MAX as usize || y > 65_535 || z > 65_535 {
-            let actual = format!("{:?}", launch.grid);
-            let expected = "at most [2^31 - 1, 65535, 65535]";
-            return Err(KernelError::value(kernel.function, "grid", expected, actual));
-        }
-        let stream = self.stream()?;
-        let kernels = &self.device().kernels;
-        let function = kernels.get(self.device(), kernel, defines)?;
-        kernels.allow_shared(function, shared)?;
-        let overlapping = launch.overlapping && self.properties().compute_capability >= 90;
-        let mut overlap = sys::CUlaunchAttribute {
-            id: sys::CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION,
-            pad: [0; 4],
-            value: sys::CUlaunchAttributeValue { programmaticStreamSerializationAllowed: 1 },
-        };
-        let config = sys::CUlaunchConfig {
-            gridDimX: x as u32,
-            gridDimY: y as u32,
-            gridDimZ: z as u32,
-            blockDimX: threads as u32,
-            blockDimY: 1,
-            blockDimZ: 1,
-            sharedMemBytes: shared as u32,
-            hStream: stream,
-            attrs: &raw mut overlap,
-            numAttrs: u32::from(overlapping),
-        };
-        let (handle, no_extra) = (function.handle, std::ptr::null_mut());
-        // SAFETY: the function is loaded; the configuration and the parameters fit it and live
-        // until the call returns, which copies them; memory that they point to is freed in stream
-        // order. What the kernel does is the promise of its source.
-        unsafe { sys::cuLaunchKernelEx(&raw const config, handle, parameters.as_mut_ptr(), no_extra) }
-            .result()
-            .map_err(|error| KernelError::cuda(kernel.function, error))
-    }
+/// Where the kernels of this process came from.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct KernelTimes {
+    /// Modules that were compiled.
+    pub compiled: usize,
+    /// Seconds that compiling took.
+    pub compile_seconds: f64,
+    /// Modules that were read from the cache.
+    pub cached: usize,
+    /// Seconds that reading took.
+    pub read_seconds: f64,
 }
 
 /// Shared memory that a block may use without asking for more, static and dynamic together.
 const SHARED_WITHOUT_ASKING: usize = 48 << 10;
 
 /// A kernel in a GPU's context.
-struct Function {
+pub(super) struct Function {
     handle: sys::CUfunction,
     /// Dynamic shared memory that blocks are allowed so far, bytes.
     shared_limit: AtomicUsize,
@@ -151,6 +61,11 @@ unsafe impl Send for Function {}
 unsafe impl Sync for Function {}
 
 impl Function {
+    /// The handle for launches.
+    pub(super) fn handle(&self) -> sys::CUfunction {
+        self.handle
+    }
+
     fn new(module: sys::CUmodule, name: &'static str) -> Result<Self> {
         let symbol = CString::new(name).unwrap_or_default();
         // SAFETY: the module is loaded and stays so.
@@ -170,8 +85,13 @@ const BUCKETS: usize = 64;
 /// The kernels that a GPU has loaded: a hash table to which entries are only ever added, so that
 /// finding one takes neither a lock nor an allocation.
 pub(super) struct Kernels {
+    context: Arc<CudaContext>,
+    cache: KernelCache,
+    /// The architecture that modules are compiled for.
+    arch: String,
     buckets: [Link; BUCKETS],
     modules: Mutex<HashMap<ModuleKey, LoadedModule>>,
+    times: Mutex<KernelTimes>,
 }
 
 /// The rest of a bucket's entries.
@@ -188,17 +108,19 @@ struct Entry {
 type ModuleKey = (&'static str, Vec<Define>);
 
 impl Kernels {
-    pub(super) fn new() -> Self {
-        Self { buckets: [const { OnceLock::new() }; BUCKETS], modules: Mutex::default() }
+    pub(super) fn new(context: Arc<CudaContext>, cache: KernelCache, arch: String) -> Self {
+        let buckets = [const { OnceLock::new() }; BUCKETS];
+        let (modules, times) = (Mutex::default(), Mutex::default());
+        Self { context, cache, arch, buckets, modules, times }
+    }
+
+    /// Where the kernels so far came from.
+    pub(super) fn times(&self) -> MutexGuard<'_, KernelTimes> {
+        self.times.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The kernel compiled with these macros.
-    fn get(
-        &self,
-        device: &GpuDevice,
-        kernel: &'static Kernel,
-        defines: &[Define],
-    ) -> Result<&Function> {
+    pub(super) fn get(&self, kernel: &'static Kernel, defines: &[Define]) -> Result<&Function> {
         let address = std::ptr::from_ref(kernel).addr();
         let first = &self.buckets[address / size_of::<Kernel>() % BUCKETS];
         let link = match find(first, kernel, defines) {
@@ -215,7 +137,7 @@ impl Kernels {
         let module = match modules.get(&key) {
             Some(module) => *module,
             None => {
-                let module = LoadedModule::new(device, kernel.module, defines)?;
+                let module = self.load(kernel.module, defines)?;
                 modules.insert(key, module);
                 module
             }
@@ -225,8 +147,31 @@ impl Kernels {
         Ok(&link.get_or_init(|| Box::new(Entry { kernel, defines, function, next })).function)
     }
 
+    fn load(&self, module: &'static Module, defines: &[Define]) -> Result<LoadedModule> {
+        let start = Instant::now();
+        let (cubin, origin) = self.cache.cubin(module, defines, &self.arch)?;
+        let bound = self.context.bind_to_thread();
+        bound.map_err(|error| KernelError::cuda("cuCtxSetCurrent", error))?;
+        // SAFETY: `cubin` is a whole image: it came from the compiler, or from the cache with a
+        // matching checksum.
+        let handle = unsafe { result::module::load_data(cubin.as_ptr().cast()) }
+            .map_err(|error| KernelError::cuda("cuModuleLoadData", error))?;
+        let (mut times, seconds) = (self.times(), start.elapsed().as_secs_f64());
+        match origin {
+            Origin::Compiler => {
+                times.compiled += 1;
+                times.compile_seconds += seconds;
+            }
+            Origin::Disk => {
+                times.cached += 1;
+                times.read_seconds += seconds;
+            }
+        }
+        Ok(LoadedModule(handle))
+    }
+
     /// Allows blocks of a kernel to use this much dynamic shared memory.
-    fn allow_shared(&self, function: &Function, bytes: usize) -> Result<()> {
+    pub(super) fn allow_shared(&self, function: &Function, bytes: usize) -> Result<()> {
         if bytes <= function.shared_limit.load(Ordering::Relaxed) {
             return Ok(());
         }
@@ -269,17 +214,3 @@ struct LoadedModule(sys::CUmodule);
 // SAFETY: a module handle may be used from any thread that has bound the context, which every call
 // does.
 unsafe impl Send for LoadedModule {}
-
-impl LoadedModule {
-    fn new(device: &GpuDevice, module: &'static Module, defines: &[Define]) -> Result<Self> {
-        let start = Instant::now();
-        let (cubin, origin) = device.cache.cubin(module, defines, &device.properties.arch())?;
-        device.bind()?;
-        // SAFETY: `cubin` is a whole image: it came from the compiler, or from the cache with a
-        // matching checksum.
-        let handle = unsafe { result::module::load_data(cubin.as_ptr().cast()) }
-            .map_err(|error| KernelError::cuda("cuModuleLoadData", error))?;
-        device.count_module(origin, start.elapsed().as_secs_f64());
-        Ok(Self(handle))
-    }
-}

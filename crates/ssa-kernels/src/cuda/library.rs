@@ -34,7 +34,7 @@ pub struct LibraryStatus {
 pub struct LibraryFile {
     /// Version as the library itself tells it.
     pub version: String,
-    /// Where it lies, if the system says so.
+    /// Its path, if the system says so.
     pub path: Option<PathBuf>,
 }
 
@@ -73,12 +73,14 @@ impl Library {
                 "install the NVIDIA driver (version 580 or newer), or run with --device cpu"
             }
             Self::Nvrtc => {
-                "install the NVRTC of CUDA 13 (Debian and Ubuntu: cuda-nvrtc-13-0 of NVIDIA's repository; or pip install \
-                 nvidia-cuda-nvrtc) and put its directory into LD_LIBRARY_PATH"
+                "install the NVRTC of CUDA 13 (Debian and Ubuntu: cuda-nvrtc-13-0 of NVIDIA's \
+                 repository; or pip install nvidia-cuda-nvrtc) and put its directory into \
+                 LD_LIBRARY_PATH"
             }
             Self::CublasLt => {
-                "install cuBLAS of CUDA 13 (Debian and Ubuntu: libcublas-13-0 of NVIDIA's repository; or pip install \
-                 nvidia-cublas) and put its directory into LD_LIBRARY_PATH"
+                "install cuBLAS of CUDA 13 (Debian and Ubuntu: libcublas-13-0 of NVIDIA's \
+                 repository; or pip install nvidia-cublas) and put its directory into \
+                 LD_LIBRARY_PATH"
             }
         }
     }

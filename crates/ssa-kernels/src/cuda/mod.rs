@@ -2,7 +2,7 @@
 //!
 //! Three libraries are loaded when a GPU is opened, never at build time: the driver (`libcuda`),
 //! the run-time compiler (NVRTC) and matrix products (`cublasLt`). A program without them starts
-//! and runs on the CPU; each missing one has a message of its own ([`Library`]).
+//! and runs on the CPU; each missing one has its own message ([`Library`]).
 //!
 //! * [`Gpu`] is an opened device with one stream: its work runs in the order in which it was
 //!   queued. [`Gpu::with_stream`] opens further streams, [`Event`] orders them.
@@ -29,6 +29,7 @@ pub(crate) mod elementwise;
 mod event;
 mod gpu;
 mod kernel;
+mod launch;
 pub(crate) mod library;
 pub(crate) mod matmul;
 mod module;
@@ -44,8 +45,10 @@ pub(crate) use buffer::{Buffer, Memory};
 pub use cache::KernelCache;
 pub use compile::{CompiledModule, KernelReport, compile_all};
 pub use event::{Event, Stopwatch};
-pub use gpu::{Gpu, KernelTimes, MemoryUse};
-pub(crate) use kernel::{Kernel, Launch};
+pub use gpu::{Gpu, MemoryUse};
+pub(crate) use kernel::Kernel;
+pub use kernel::KernelTimes;
+pub(crate) use launch::Launch;
 pub use library::{Library, LibraryStatus};
 pub use module::Module;
 #[cfg(test)]

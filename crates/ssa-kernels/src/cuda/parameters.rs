@@ -1,4 +1,4 @@
-//! What kernels are given: typed pointers that borrow their memory, numbers, and structs of both.
+//! Parameters of kernels: typed pointers that borrow their memory, numbers, and structs of both.
 //!
 //! A kernel takes one struct by value. [`kernel!`] declares it as a Rust struct with C layout and
 //! generates its CUDA declaration from the same fields, in the same order, for the header
@@ -63,7 +63,7 @@ elements! {
 #[derive(Clone, Copy)]
 pub(crate) struct TemplateParameter;
 
-// SAFETY: it never stands for elements: it only declares templates.
+// SAFETY: it is never the type of elements: it only declares templates.
 unsafe impl Element for TemplateParameter {
     const CUDA: &'static str = "T";
 }

@@ -25,7 +25,7 @@ pub struct GpuProperties {
 }
 
 impl GpuProperties {
-    /// The architecture that kernels are compiled for, with its own instructions where it has such.
+    /// The architecture that kernels are compiled for, with its specific instructions if any.
     pub fn arch(&self) -> String {
         let own_instructions = if self.compute_capability >= 90 { "a" } else { "" };
         format!("sm_{}{own_instructions}", self.compute_capability)
@@ -37,7 +37,7 @@ impl GpuProperties {
 /// # Errors
 /// [`KernelError::Library`] without a driver, [`KernelError::Cuda`] if it does not answer.
 pub fn count() -> Result<usize> {
-    initialise()?;
+    initialize()?;
     let count = result::device::get_count()
         .map_err(|error| KernelError::cuda("cuDeviceGetCount", error))?;
     Ok(usize::try_from(count).unwrap_or(0))
@@ -80,7 +80,7 @@ pub fn properties(ordinal: usize) -> Result<GpuProperties> {
     })
 }
 
-fn initialise() -> Result<()> {
+fn initialize() -> Result<()> {
     Library::Driver.load()?;
     result::init().map_err(|error| KernelError::Library {
         name: "libcuda",

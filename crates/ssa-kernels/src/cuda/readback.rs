@@ -1,23 +1,18 @@
 //! Reading device memory while work that is queued afterwards runs.
 
-use cudarc::driver::{result, sys};
+use cudarc::driver::result;
 
 use super::page_locked::PageLocked;
 use super::{Buffer, Element, Gpu};
 use crate::{KernelError, Result};
 
-/// A copy that is on its way from the device to the host.
+/// A copy from the device to the host that may still run.
 pub(crate) struct Readback {
     gpu: Gpu,
-    /// Recorded after the copy.
-    copied: sys::CUevent,
-    host: PageLocked,
+    /// Present until the readback is dropped.
+    host: Option<PageLocked>,
     bytes: usize,
 }
-
-// SAFETY: an event handle may be used from any thread that has bound the context, which every call
-// does.
-unsafe impl Send for Readback {}
 
 impl Readback {
     /// Queues a copy of the first `len` elements of a buffer, or of all if it has fewer.
@@ -27,24 +22,14 @@ impl Readback {
     pub(crate) fn start<T: Element>(buffer: &Buffer<T>, len: usize) -> Result<Self> {
         let bytes = len.min(buffer.len()) * size_of::<T>();
         let gpu = buffer.gpu().clone();
-        let (stream, host) = (gpu.stream()?, gpu.page_locked(bytes)?);
-        let copied = result::event::create(sys::CUevent_flags::CU_EVENT_DISABLE_TIMING)
-            .map_err(|error| KernelError::cuda("cuEventCreate", error))?;
-        let mut readback = Self { gpu, copied, host, bytes };
+        let (stream, source) = (gpu.stream()?, buffer.memory().address());
+        let mut host = gpu.page_locked().take(gpu.context(), bytes)?;
         // SAFETY: source and destination have this many bytes. The destination is not used before
-        // the event has passed: `wait` and `drop` wait for it.
-        unsafe {
-            result::memcpy_dtoh_async(
-                readback.host.bytes_mut(bytes),
-                buffer.memory().address(),
-                stream,
-            )
-        }
-        .map_err(|error| KernelError::cuda("cuMemcpyDtoHAsync", error))?;
-        // SAFETY: event and stream belong to the same context and are open.
-        unsafe { result::event::record(copied, stream) }
-            .map_err(|error| KernelError::cuda("cuEventRecord", error))?;
-        Ok(readback)
+        // the event recorded next.
+        unsafe { result::memcpy_dtoh_async(host.bytes_mut(bytes)?, source, stream) }
+            .map_err(|error| KernelError::cuda("cuMemcpyDtoHAsync", error))?;
+        host.record(gpu.cuda_stream())?;
+        Ok(Self { gpu, host: Some(host), bytes })
     }
 
     /// Waits for the copy, not for work queued after it, and returns its bytes.
@@ -52,26 +37,18 @@ impl Readback {
     /// # Errors
     /// [`KernelError::Cuda`] if work queued before the copy failed.
     pub(crate) fn wait(&mut self) -> Result<&[u8]> {
-        self.gpu.device().bind()?;
+        let Some(host) = &mut self.host else { return Ok(&[]) };
         self.gpu.count_host_wait();
-        // SAFETY: the event is open; one that was never recorded counts as passed.
-        unsafe { result::event::synchronize(self.copied) }
-            .map_err(|error| KernelError::cuda("running kernels", error))?;
-        Ok(self.host.bytes_mut(self.bytes))
+        host.wait()?;
+        Ok(host.bytes_mut(self.bytes)?)
     }
 }
 
 impl Drop for Readback {
     fn drop(&mut self) {
-        if self.gpu.device().bind().is_err() {
-            return;
+        if let Some(host) = self.host.take() {
+            self.gpu.page_locked().put(host);
         }
-        // The copy must not run into memory that has another user by then. A failure means that the
-        // device is lost.
-        // SAFETY: the event is open; one that was never recorded counts as passed.
-        let _ = unsafe { result::event::synchronize(self.copied) };
-        // SAFETY: the event is open and not used after this.
-        let _ = unsafe { result::event::destroy(self.copied) };
     }
 }
 

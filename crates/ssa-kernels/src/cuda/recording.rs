@@ -72,7 +72,7 @@ impl<State: 'static> Recording<State> {
 
 impl<State> Drop for Recording<State> {
     fn drop(&mut self) {
-        if self.gpu.device().bind().is_ok() {
+        if self.gpu.stream().is_ok() {
             // SAFETY: the graph is open and not used after this; launches that are queued keep what
             // they need. A failure means that the device is lost.
             let _ = unsafe { result::graph::exec_destroy(self.graph) };

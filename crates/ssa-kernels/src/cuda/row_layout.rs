@@ -17,7 +17,7 @@ impl RowLayout {
         Self { length }
     }
 
-    /// Elements that a lane loads at once: 8 where rows are aligned for it, else 1.
+    /// Elements in one load of a lane: 8 where rows are aligned for it, else 1.
     pub(crate) const fn vec(self) -> usize {
         if self.length.is_multiple_of(8) { 8 } else { 1 }
     }

@@ -4,12 +4,11 @@ use std::sync::Arc;
 
 use half::bf16;
 
+use super::CachedRows;
 use super::page_tables::PageTable;
 use super::shape::{KvShape, MEANS_PER_PAGE};
-use super::CachedRows;
 use crate::cuda::{
-    Buffer, Define, Element, Gpu, Input, Launch, Module, Output, Parameters, kernel,
-    structs,
+    Buffer, Define, Element, Gpu, Input, Launch, Module, Output, Parameters, kernel, structs,
 };
 use crate::{KernelError, Result, Tensor};
 

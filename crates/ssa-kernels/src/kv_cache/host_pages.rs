@@ -204,10 +204,8 @@ impl MatrixPages {
     fn grow(&mut self, pages: usize) -> Result<()> {
         while self.pages.len() < pages {
             let mut page = Vec::new();
-            page.try_reserve_exact(self.page_len).map_err(|_| KernelError::HostMemory {
-                what: "a page of the KV cache",
-                bytes: self.page_len * size_of::<f32>(),
-            })?;
+            page.try_reserve_exact(self.page_len)
+                .map_err(|_| KernelError::HostMemory { bytes: self.page_len * size_of::<f32>() })?;
             // Tests must fail if a row counts that was never written.
             let unwritten = if cfg!(any(test, debug_assertions)) { f32::NAN } else { 0.0 };
             page.resize(self.page_len, unwritten);

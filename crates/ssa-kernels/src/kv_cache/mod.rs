@@ -202,9 +202,16 @@ impl KvCache {
         }
         let mut cu_seqlens = vec![0_usize];
         let mut key_lens = Vec::with_capacity(chunks.len());
-        for (&(_, tokens), &first) in chunks.iter().zip(&firsts) {
-            cu_seqlens.push(cu_seqlens[cu_seqlens.len() - 1].saturating_add(tokens));
-            key_lens.push(first.saturating_add(tokens));
+        for (&(id, tokens), &first) in chunks.iter().zip(&firsts) {
+            let total = cu_seqlens[cu_seqlens.len() - 1].saturating_add(tokens);
+            if tokens == 0 || total.saturating_add(first) > Documents::MAX_TOKENS {
+                let most = Documents::MAX_TOKENS;
+                let expected = format!("1 to {most} tokens for each sequence and for all");
+                let actual = format!("{tokens} tokens for {id}");
+                return Err(KernelError::value(OP, "chunks", expected, actual));
+            }
+            cu_seqlens.push(total);
+            key_lens.push(first + tokens);
         }
         let queries = Documents::from_cu_seqlens(cu_seqlens)?;
         let sequences = Sequences::new(queries, firsts, key_lens)?;

@@ -1,7 +1,7 @@
 //! The sizes of a cache and the memory that follows from them.
 
-use crate::contract::addressable_len;
 use crate::cpu::register_tile::padded;
+use crate::tensor::addressable_len;
 use crate::{DType, Device, Documents, KernelError, Result};
 
 /// Means of consecutive blocks of a sequence that a page of means holds.

@@ -1,6 +1,7 @@
 //! The operations, one folder each.
 
 pub mod adamw;
+mod add;
 pub mod attention;
 pub mod bias;
 pub mod cross_entropy;

@@ -11,7 +11,7 @@ use crate::cuda::matmul::{GpuMatrix, GpuMatrixMut, Rows};
 use crate::cuda::{Element, Gpu, Gradient, Input, Output, Parameters};
 use crate::{DType, Device, KernelError, Result};
 
-/// Where the addresses of tensors go.
+/// Where the addresses of tensors are used.
 const LAUNCH: &str = "a kernel launch";
 
 /// A type that elements of tensors have on a GPU.
@@ -118,7 +118,7 @@ impl Tensor {
 
 impl Tensor {
     /// `self += other` for tensors of one shape, type and GPU.
-    pub(super) fn add_assign_on_gpu(&mut self, gpu: &Gpu, other: &Self) -> Result<()> {
+    pub(crate) fn add_assign_on_gpu(&mut self, gpu: &Gpu, other: &Self) -> Result<()> {
         match self.dtype() {
             DType::F32 => self.add_elements::<f32>(gpu, other),
             DType::Bf16 => self.add_elements::<bf16>(gpu, other),
@@ -137,7 +137,7 @@ impl Tensor {
         gpu.launch(pieces(len), AddAssign { x, other, len: len as i64 })
     }
 
-    /// A copy on the same GPU in another floating-point type; None unless both types are such.
+    /// A copy on the same GPU in another floating-point type; `None` if either type is not one.
     pub(super) fn converted_on_gpu(&self, gpu: &Gpu, dtype: DType) -> Result<Option<Self>> {
         let (launch, len) = (pieces(self.len()), self.len() as i64);
         let mut out = Self::for_output_on(&Device::Cuda(gpu.clone()), dtype, self.shape())?;

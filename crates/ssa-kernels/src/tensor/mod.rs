@@ -11,7 +11,6 @@ pub(crate) use self::location::Location;
 use std::ops::Range;
 
 use self::storage::{CudaStorage, Storage};
-use crate::contract::{Args, LEADING, addressable_len};
 use crate::{DType, Device, KernelError, Result};
 
 /// A dense, contiguous, row-major tensor with one owner: `f32` on the CPU; `bf16`, `f32` or `i16`
@@ -41,7 +40,8 @@ impl Tensor {
     /// A tensor of zeros on the CPU.
     ///
     /// # Errors
-    /// [`KernelError::Argument`] if the elements would take more than `isize::MAX` bytes.
+    /// [`KernelError::Argument`] if the elements would take more than `isize::MAX` bytes,
+    /// [`KernelError::HostMemory`] if the system does not have that many.
     pub fn zeros(shape: impl Into<Vec<usize>>) -> Result<Self> {
         Self::zeros_on(&Device::Cpu, DType::F32, shape)
     }
@@ -58,7 +58,7 @@ impl Tensor {
         let storage = match device {
             Device::Cpu => {
                 check_host_dtype(OP, dtype)?;
-                Storage::Cpu(vec![0.0; len])
+                Storage::Cpu(host_zeros(len)?)
             }
             Device::Cuda(gpu) => Storage::Cuda(CudaStorage::zeros(gpu, dtype, len)),
         };
@@ -108,8 +108,8 @@ impl Tensor {
         Ok(Self { shape, storage: Storage::Cpu(data) })
     }
 
-    /// A tensor that claims a place and a type that it does not have, to try the checks of ops. It
-    /// has no elements in host memory.
+    /// A tensor that claims a device and a type that it does not have, to test the checks of ops.
+    /// It has no elements in host memory.
     #[cfg(test)]
     pub(crate) fn simulated(
         location: Location<'static>,
@@ -327,39 +327,19 @@ impl Tensor {
         }
     }
 
-    /// Adds `other` element by element: residual connections and gradient sums.
-    ///
-    /// # Shapes
-    /// Both tensors have the same shape.
-    ///
-    /// # Dtypes
-    /// `f32`, or `bf16` on a GPU; both tensors have the same type.
-    ///
-    /// # Errors
-    /// [`KernelError::Argument`] if shapes, types or devices differ.
-    ///
-    /// # Determinism
-    /// Exact up to the rounding of each sum: elements are independent.
-    pub fn add_assign(&mut self, other: &Self) -> Result<()> {
-        Args::new("Tensor::add_assign")
-            .float("self", self, [LEADING])
-            .typed("other", other, self.dtype(), [LEADING])
-            .check()?;
-        match (&mut self.storage, &other.storage) {
-            (Storage::Cpu(values), Storage::Cpu(others)) => {
-                crate::cpu::elementwise::add_assign(values, others);
-                Ok(())
-            }
-            (_, Storage::Cuda(storage)) => self.add_assign_on_gpu(&storage.gpu, other),
-            _ => Err(self.not_on("Tensor::add_assign", "a GPU")),
-        }
-    }
-}
-
-impl Tensor {
     pub(super) fn not_on(&self, op: &'static str, expected: impl ToString) -> KernelError {
         KernelError::device(op, "self", expected, self.location())
     }
+}
+
+/// The number of elements of an array with axes of these sizes, if the bytes of the array and of
+/// each of its parts can be addressed: so a product of some of the sizes does not overflow either.
+pub(crate) fn addressable_len(element_bytes: usize, sizes: &[usize]) -> Option<usize> {
+    sizes
+        .iter()
+        .try_fold(element_bytes, |bytes, &size| bytes.checked_mul(size.max(1)))
+        .filter(|&bytes| isize::try_from(bytes).is_ok())?;
+    Some(sizes.iter().product())
 }
 
 /// The number of elements of a shape that memory can hold.
@@ -368,6 +348,20 @@ fn element_count(op: &'static str, dtype: DType, shape: &[usize]) -> Result<usiz
         let expected = format!("at most {} bytes of {dtype}", isize::MAX);
         KernelError::shape(op, "shape", expected, shape)
     })
+}
+
+/// Zeros in host memory.
+///
+/// # Errors
+/// [`KernelError::HostMemory`] if there is not enough, where `vec!` alone would end the process.
+fn host_zeros(len: usize) -> Result<Vec<f32>> {
+    let mut reserved = Vec::<f32>::new();
+    let reservation = reserved.try_reserve_exact(len);
+    reservation.map_err(|_| KernelError::HostMemory { bytes: len * size_of::<f32>() })?;
+    // The compiler may not assume that the reservation succeeds. `vec!` then gets pages from the
+    // system that are zero already, and writes none.
+    drop(std::hint::black_box(reserved));
+    Ok(vec![0.0; len])
 }
 
 /// Refuses element types that tensors on the CPU do not hold.

@@ -12,13 +12,13 @@ use crate::{DType, Result};
 pub(super) enum Storage {
     Cpu(Vec<f32>),
     Cuda(CudaStorage),
-    /// No memory: a tensor to try the checks of ops with.
+    /// No memory: a tensor to test the checks of ops with.
     #[cfg(test)]
     Simulated(super::Location<'static>, DType),
 }
 
 impl Storage {
-    /// Zeros of the same number and type in the same place.
+    /// Zeros of the same number and type on the same device.
     pub(super) fn zeros_like(&self) -> Self {
         match self {
             Self::Cpu(values) => Self::Cpu(vec![0.0; values.len()]),

@@ -77,3 +77,11 @@ fn sums_need_equal_tensors() {
     assert_refused(x.add_assign(&zeros([1, 2])), "other");
     assert_refused(x.add_assign(&on_gpu()), "other");
 }
+
+#[test]
+fn memory_that_the_system_does_not_have_is_an_error() {
+    let bytes = 1_usize << 60;
+    let error = Tensor::zeros([bytes / size_of::<f32>()]).unwrap_err();
+    assert_eq!(error, KernelError::HostMemory { bytes });
+    assert!(error.to_string().contains("1152921504606846976 bytes"), "{error}");
+}

@@ -45,7 +45,7 @@ impl TensorFile {
     pub fn open(path: &Path) -> Result<Self> {
         let io_error = || ModelError::io("read", path);
         let damaged = |problem: String| ModelError::Damaged { path: path.to_owned(), problem };
-        let mut file = File::open(path).map_err(io_error())?;
+        let mut file = ssa_files::open(path).map_err(io_error())?;
         let length = file.metadata().map_err(io_error())?.len();
         if length < PREFIX {
             return Err(damaged(format!("it has only {length} bytes")));

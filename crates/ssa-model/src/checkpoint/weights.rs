@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde::de::{Error, MapAccess, Visitor};
@@ -97,7 +96,7 @@ fn read_index(index: &Path) -> Result<BTreeMap<String, String>> {
     struct Index {
         weight_map: WeightMap,
     }
-    let text = fs::read(index).map_err(ModelError::io("read", index))?;
+    let text = ssa_files::read(index).map_err(ModelError::io("read", index))?;
     let Index { weight_map: WeightMap(weight_map) } = serde_json::from_slice(&text)
         .map_err(|reason| ModelError::Json { path: index.to_owned(), reason })?;
     for shard in weight_map.values() {

@@ -1,11 +1,10 @@
-//! The architectures that a `config.json` can name, as data.
+//! The supported architectures, as data.
 
 use super::ModelSettings;
 use super::keys::Keys;
 use crate::Result;
 
-/// An architecture: what distinguishes it from the others, and what its keys are when a file leaves
-/// them out.
+/// An architecture: its differences from Llama, and the defaults of its configuration class.
 #[derive(Debug)]
 pub(super) struct Family {
     /// `model_type` in `config.json`.
@@ -18,7 +17,7 @@ pub(super) struct Family {
     pub(super) qkv_bias: bool,
     /// Whether the heads of q and k are normalized before RoPE.
     pub(super) qk_norm: bool,
-    /// Whether `sliding_window` applies where `use_sliding_window` is absent.
+    /// Default of `use_sliding_window`.
     sliding_window: bool,
     /// Number of key/value heads; `None`: as many as query heads.
     pub(super) num_key_value_heads: Option<usize>,
@@ -28,7 +27,7 @@ pub(super) struct Family {
     pub(super) max_position_embeddings: usize,
 }
 
-/// Llama without gates, which the others are described by.
+/// Llama without gates, the base of all families.
 const LLAMA: Family = Family {
     model_type: "llama",
     architecture: "LlamaForCausalLM",
@@ -41,8 +40,8 @@ const LLAMA: Family = Family {
     max_position_embeddings: 2048,
 };
 
-/// The defaults are those of the configuration classes of transformers. Where two families differ
-/// in defaults only, the first one is written.
+/// The families, with the defaults of transformers. Of families with the same architecture, models
+/// are written as the first.
 static FAMILIES: [Family; 5] = [
     Family { model_type: "llama-nsa", architecture: "LlamaNSAForCausalLM", gated: true, ..LLAMA },
     LLAMA,
@@ -73,16 +72,16 @@ static FAMILIES: [Family; 5] = [
     },
 ];
 
-/// Tokens of the window where the configuration classes that have one leave it out.
+/// Default of `sliding_window` in the configuration classes that have it.
 const DEFAULT_WINDOW: usize = 4096;
 
-/// Flags of variants that are not implemented, with what they would switch on.
+/// Flags that must be false.
 const REFUSED_FLAGS: [(&str, &str); 2] = [
     ("attention_bias", "false: biases of the output projection are not implemented"),
     ("mlp_bias", "false: biases of the feed-forward layer are not implemented"),
 ];
 
-/// Keys of variants that are not implemented.
+/// Keys that must be absent.
 const REFUSED_KEYS: [(&str, &str); 3] = [
     ("quantization_config", "no value: quantized weights are not implemented"),
     ("num_experts", "no value: mixtures of experts are not implemented"),
@@ -90,7 +89,7 @@ const REFUSED_KEYS: [(&str, &str); 3] = [
 ];
 
 impl Family {
-    /// The family that a file names.
+    /// Reads `model_type`.
     pub(super) fn read(keys: &Keys<'_>) -> Result<&'static Self> {
         let name = keys.required("model_type", Keys::text)?;
         FAMILIES.iter().find(|family| family.model_type == name).ok_or_else(|| {
@@ -100,8 +99,8 @@ impl Family {
         })
     }
 
-    /// The family that a model is written as. A model with gates can have any biases and norms:
-    /// keys of its own say which. `None` for a combination that no family has.
+    /// The family that a model is written as; `None` if no plain family has its biases and norms.
+    /// With gates, keys of this project say which biases and norms there are.
     pub(super) fn of(settings: &ModelSettings) -> Option<&'static Self> {
         FAMILIES.iter().find(|family| match settings.gated {
             true => family.gated,
@@ -113,7 +112,7 @@ impl Family {
         })
     }
 
-    /// Refuses what a file asks for and this crate does not compute.
+    /// Refuses variants that are not implemented.
     pub(super) fn check(&self, keys: &Keys<'_>, max_position_embeddings: usize) -> Result<()> {
         for (key, expected) in REFUSED_FLAGS {
             if keys.flag(key)? == Some(true) {
@@ -128,7 +127,7 @@ impl Family {
         if keys.number("partial_rotary_factor")?.is_some_and(|factor| factor != 1.0) {
             return Err(keys.error("partial_rotary_factor", "1: RoPE turns whole heads"));
         }
-        // transformers knows the same function under both names.
+        // Both names mean the same function in transformers.
         if !matches!(keys.text("hidden_act")?, None | Some("silu" | "swish")) {
             return Err(keys.error("hidden_act", "\"silu\" or \"swish\""));
         }
@@ -139,7 +138,7 @@ impl Family {
         self.check_window(keys, max_position_embeddings)
     }
 
-    /// A sliding window that no document reaches changes nothing.
+    /// A sliding window has no effect if no document is longer.
     fn check_window(&self, keys: &Keys<'_>, max_position_embeddings: usize) -> Result<()> {
         if !keys.flag("use_sliding_window")?.unwrap_or(self.sliding_window) {
             return Ok(());
@@ -152,8 +151,8 @@ impl Family {
             return Ok(());
         }
         let expected = format!(
-            "null, or at least max_position_embeddings ({max_position_embeddings}): sliding windows \
-             are not implemented"
+            "null, or at least max_position_embeddings ({max_position_embeddings}): sliding \
+             windows are not implemented"
         );
         Err(keys.error("sliding_window", &expected))
     }

@@ -22,7 +22,7 @@ impl ModelConfig {
     /// [`ModelError::Io`], [`ModelError::Json`], or [`ModelError::Config`], which names the file,
     /// key and value.
     pub fn read(path: &Path) -> Result<Self> {
-        let text = std::fs::read_to_string(path).map_err(ModelError::io("read", path))?;
+        let text = ssa_files::read_to_string(path).map_err(ModelError::io("read", path))?;
         let json: Value = serde_json::from_str(&text)
             .map_err(|reason| ModelError::Json { path: path.to_owned(), reason })?;
         let origin = path.display().to_string();

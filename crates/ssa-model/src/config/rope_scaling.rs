@@ -1,8 +1,7 @@
 //! RoPE in `config.json`.
 //!
-//! transformers 4 keeps the base under `rope_theta` and the scaling under `rope_scaling`;
-//! transformers 5 keeps both under `rope_parameters`. A file may have several of these keys, as long
-//! as they agree.
+//! transformers 4 has theta under `rope_theta` and the scaling under `rope_scaling`; transformers 5
+//! has both under `rope_parameters`. A file may have all of these keys if they agree.
 
 use serde_json::{Value, json};
 use ssa_kernels::ops::rope::RopeScaling;
@@ -11,13 +10,13 @@ use super::MOST_POSITIONS;
 use super::keys::Keys;
 use crate::{ModelError, Result};
 
-/// Base of the frequencies where a file names none.
+/// Default of `rope_theta`.
 const DEFAULT_THETA: f64 = 10_000.0;
 
-/// The objects that can hold a scaling.
+/// The objects that can contain a scaling.
 const OBJECTS: [&str; 2] = ["rope_scaling", "rope_parameters"];
 
-/// The base of the frequencies and their scaling.
+/// Reads theta and the scaling.
 pub(super) fn from_json(keys: &Keys<'_>) -> Result<(f64, RopeScaling)> {
     let mut theta = keys.number("rope_theta")?;
     let mut scaling = None;
@@ -30,7 +29,7 @@ pub(super) fn from_json(keys: &Keys<'_>) -> Result<(f64, RopeScaling)> {
         if let (Some(inner_theta), Some(theta)) = (inner_theta, theta)
             && inner_theta != theta
         {
-            let expected = format!("{theta}, as the file says elsewhere");
+            let expected = format!("{theta}, the value of the other key");
             return Err(inner.error("rope_theta", &expected));
         }
         theta = theta.or(inner_theta);
@@ -46,7 +45,7 @@ pub(super) fn from_json(keys: &Keys<'_>) -> Result<(f64, RopeScaling)> {
     Ok((theta.unwrap_or(DEFAULT_THETA), scaling.unwrap_or(RopeScaling::None)))
 }
 
-/// The scaling of an object, if that names one.
+/// Reads the scaling of an object; `None` if it has none.
 fn scaling_from_json(keys: &Keys<'_>) -> Result<Option<RopeScaling>> {
     // Old files use `type`; if both are present, transformers uses `rope_type`.
     let key = if keys.has("rope_type") { "rope_type" } else { "type" };

@@ -41,8 +41,8 @@ fn impossible_values_name_file_key_and_value() {
         (
             "model_type",
             json!("gpt2"),
-            "`model_type` is \"gpt2\", expected one of \"llama-nsa\", \"llama\", \"mistral\", \"qwen2\", \
-             \"qwen3\"",
+            "`model_type` is \"gpt2\", expected one of \"llama-nsa\", \"llama\", \"mistral\", \
+             \"qwen2\", \"qwen3\"",
         ),
         (
             "quantization_config",
@@ -58,7 +58,8 @@ fn impossible_values_name_file_key_and_value() {
         (
             "layer_types",
             json!(["full_attention", "sliding_attention"]),
-            "`layer_types` is [\"full_attention\",\"sliding_attention\"], expected \"full_attention\"",
+            "`layer_types` is [\"full_attention\",\"sliding_attention\"], expected \
+             \"full_attention\"",
         ),
         (
             "dtype",
@@ -282,11 +283,12 @@ fn keys_that_contradict_each_other_are_refused() {
     for (extra, expected) in [
         (
             json!({"rope_parameters": {"rope_type": "linear", "factor": 2.0, "rope_theta": 1e4}}),
-            "`rope_parameters.rope_theta` is 10000.0, expected 500000, as the file says elsewhere",
+            "`rope_parameters.rope_theta` is 10000.0, expected 500000, the value of the other key",
         ),
         (
             json!({"rope_parameters": {"rope_type": "linear", "factor": 4.0}}),
-            "`rope_parameters` is {\"factor\":4.0,\"rope_type\":\"linear\"}, expected the same scaling",
+            "`rope_parameters` is {\"factor\":4.0,\"rope_type\":\"linear\"}, expected the same \
+             scaling",
         ),
         (
             json!({"rope_parameters": {"rope_type": "default"}}),

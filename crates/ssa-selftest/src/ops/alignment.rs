@@ -1,5 +1,5 @@
-//! The alignment loss: every kind and direction, with tokens that do not count. A GPU computes it in
-//! one pass with the gate, which `gated_pair` checks.
+//! The alignment loss: every kind and direction, with tokens that do not count. A GPU computes it
+//! in one pass with the gate, which `gated_pair` checks.
 
 use ssa_kernels::ops::attention::alignment::{
     AlignmentDirection, AlignmentKind, AlignmentOptions, alignment_bwd, alignment_fwd, reference,

@@ -18,5 +18,6 @@ pub(crate) mod rope;
 pub(crate) mod selection;
 pub(crate) mod sparse;
 pub(crate) mod statistics;
+pub(crate) mod streams;
 pub(crate) mod swiglu;
 pub(crate) mod tensor;

@@ -64,7 +64,8 @@ pub(crate) fn run(context: &mut Context<'_>) -> Result<()> {
 fn random(context: &mut Context<'_>, shape: [usize; 7]) -> Result<()> {
     let [tokens, q_heads, kv_heads, head_dim, block_size, block_counts, longest] = shape;
     context.case(format!(
-        "T {tokens} HQ {q_heads} H {kv_heads} D {head_dim} {block_size}x{block_counts}, documents to {longest}"
+        "T {tokens} HQ {q_heads} H {kv_heads} D {head_dim} {block_size}x{block_counts}, \
+         documents to {longest}"
     ));
     let documents = match longest {
         longest if longest == tokens => Documents::rows(1, tokens)?,

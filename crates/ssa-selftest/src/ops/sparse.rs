@@ -102,7 +102,8 @@ pub(super) fn selection(
 ) -> Result<(Documents, BlockIndices)> {
     let &[tokens, q_heads, kv_heads, head_dim, block_size, block_counts, longest] = shape;
     context.case(format!(
-        "T {tokens} HQ {q_heads} H {kv_heads} D {head_dim} {block_size}x{block_counts}, documents to {longest}"
+        "T {tokens} HQ {q_heads} H {kv_heads} D {head_dim} {block_size}x{block_counts}, \
+         documents to {longest}"
     ));
     let documents = Documents::from_cu_seqlens(context.random().cu_seqlens(tokens, longest))?;
     let block_indices = match block_counts {

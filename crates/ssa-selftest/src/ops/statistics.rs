@@ -32,7 +32,7 @@ const SHAPES: [[usize; 7]; 12] = [
 /// Of the largest value of a field: a rounding to `f32` each of the result and of the scale of a
 /// score.
 const TOLERANCE: f64 = 2e-7;
-/// Of a field that is nothing but the rounding of `f64` sums.
+/// Of a field that is only the rounding of `f64` sums.
 const NOTHING: f64 = 1e-12;
 
 pub(crate) fn run(context: &mut Context<'_>) -> Result<()> {

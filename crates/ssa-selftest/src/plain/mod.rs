@@ -40,7 +40,7 @@ impl Rounding {
         values
     }
 
-    /// The values of a weight, which every computation is given as `bf16`.
+    /// The values of a weight, which every computation reads as `bf16`.
     fn weight(self, weight: &[f32]) -> Vec<f64> {
         let value = |&weight: &f32| match self {
             Self::None => f64::from(weight),

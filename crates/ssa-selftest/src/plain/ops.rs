@@ -48,7 +48,7 @@ impl Rounding {
         Ok(self.matrix(dx))
     }
 
-    /// `sigmoid(x Wᵀ)` of the rows of a branch, whose product is a matrix of its own.
+    /// `sigmoid(x Wᵀ)` of the rows of a branch, whose product is a separate matrix.
     pub(super) fn gate(self, x: &[f64], g_proj: &Tensor, branch: GateBranch) -> Result<Vec<f64>> {
         let hidden = g_proj.last_dim();
         let rows = branch_rows(&self.weight(g_proj.as_slice()?), branch, hidden);
@@ -92,7 +92,8 @@ pub(crate) fn gate_backward(
     (dx, dg_proj)
 }
 
-/// Losses with all logits at once, and gradients of `scale` times their sum, which are not rounded
+/// Losses with all logits in memory, and gradients of `scale` times their sum, which are not
+/// rounded
 /// here.
 pub(crate) struct CrossEntropy {
     pub(crate) losses: Vec<f64>,

@@ -4,9 +4,6 @@ use crate::files::{self, File};
 
 const WIDTH: usize = 100;
 
-/// Paths that may have longer lines.
-const ALLOWED: [&str; 2] = ["crates/ssa-kernels/", "crates/ssa-selftest/"];
-
 /// Rows of Markdown tables and lines with URLs cannot be wrapped.
 fn may_be_long(file: &File, line: &str) -> bool {
     line.contains("://") || (file.name.ends_with(".md") && line.trim_start().starts_with('|'))
@@ -23,5 +20,5 @@ fn lines_have_at_most_100_columns() {
             }
         }
     }
-    files::check("lines wider than 100 columns", &findings, &ALLOWED);
+    files::check("lines wider than 100 columns", &findings, &[]);
 }

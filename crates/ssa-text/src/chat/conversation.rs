@@ -11,6 +11,13 @@ pub struct Conversation {
     tools: Option<Json>,
 }
 
+impl Default for Conversation {
+    /// A conversation without messages.
+    fn default() -> Self {
+        Self { messages: Json::List(Vec::new()), tools: None }
+    }
+}
+
 /// Message keys that only a chat template can render.
 const TEMPLATE_KEYS: [&str; 7] = [
     "tool_calls",
@@ -64,6 +71,20 @@ impl Conversation {
         let messages = Json::parse(messages)
             .map_err(|cause| TextError::Conversation { cause: format!("not JSON: {cause}") })?;
         Self::new(messages, None)
+    }
+
+    /// Appends a message of text.
+    pub fn push(&mut self, role: &str, content: &str) {
+        let Json::List(messages) = &mut self.messages else { return };
+        let entry = |key: &str, text: &str| (key.to_owned(), Json::String(text.to_owned()));
+        messages.push(Json::Object(vec![entry("role", role), entry("content", content)]));
+    }
+
+    /// Removes the last message.
+    pub fn pop(&mut self) {
+        if let Json::List(messages) = &mut self.messages {
+            messages.pop();
+        }
     }
 
     /// Whether there are no messages.

@@ -41,6 +41,13 @@ const STACK_PER_FUEL: u64 = 96;
 const RECURSION_LIMIT: usize = 200;
 const NAME: &str = "chat_template";
 
+/// Whether the text ends where the assistant's next message begins (`add_generation_prompt`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum GenerationPrompt {
+    Without,
+    With,
+}
+
 /// The chat templates of a tokenizer, parsed on first use.
 #[derive(Debug)]
 pub(crate) struct ChatTemplate {
@@ -78,7 +85,11 @@ impl ChatTemplate {
     }
 
     /// Renders a conversation.
-    pub(crate) fn render(&self, conversation: &Conversation) -> Result<String> {
+    pub(crate) fn render(
+        &self,
+        conversation: &Conversation,
+        prompt: GenerationPrompt,
+    ) -> Result<String> {
         let failed = |cause| TextError::ChatTemplate { path: self.path.clone(), cause };
         let tool_use = self.tool_use.as_ref().filter(|_| conversation.tools().is_some());
         let Some(template) = tool_use.or(self.default.as_ref()) else {
@@ -88,7 +99,7 @@ impl ChatTemplate {
         let bytes = conversation.bytes() as u64;
         let fuel = BASE_FUEL.saturating_add(bytes.saturating_mul(FUEL_PER_BYTE)).min(MAX_FUEL);
         // The engine is not known to panic, but a template must never crash the program.
-        let render = || catch_panic(|| self.render_with(environment, conversation, fuel));
+        let render = || catch_panic(|| self.render_with(environment, conversation, prompt, fuel));
         let rendered = thread::scope(|scope| {
             let stack = (fuel * STACK_PER_FUEL) as usize;
             let thread = thread::Builder::new().stack_size(stack).spawn_scoped(scope, render);
@@ -102,6 +113,7 @@ impl ChatTemplate {
         &self,
         environment: &Environment<'static>,
         conversation: &Conversation,
+        prompt: GenerationPrompt,
         fuel: u64,
     ) -> Result<String, String> {
         let mut environment = environment.clone();
@@ -110,7 +122,7 @@ impl ChatTemplate {
             messages => conversation.messages().to_template(),
             tools => conversation.tools().map_or(Value::from(()), Json::to_template),
             documents => Value::from(()),
-            add_generation_prompt => false,
+            add_generation_prompt => prompt == GenerationPrompt::With,
             ..Value::from_pairs(self.special_tokens.iter().cloned())
         };
         let template = environment.get_template(NAME);

@@ -1,6 +1,5 @@
 //! The files of a tokenizer.
 
-use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
@@ -135,7 +134,7 @@ pub(super) fn copy(tokenizer: &Path, directory: &Path) -> Result<Vec<&'static st
     for name in TOKENIZER_FILES {
         let is_tokenizer = name == TOKENIZER_JSON;
         let file = if is_tokenizer { tokenizer.to_owned() } else { tokenizer.with_file_name(name) };
-        let bytes = match fs::read(&file) {
+        let bytes = match ssa_files::read(&file) {
             Ok(bytes) => bytes,
             Err(source) if source.kind() == ErrorKind::NotFound && !is_tokenizer => continue,
             Err(source) => return Err(TextError::Read { path: file, source }),
@@ -158,7 +157,7 @@ fn read_json(path: &Path) -> Result<Value> {
 }
 
 fn read_if_there(path: &Path) -> Result<Option<Vec<u8>>> {
-    match fs::read(path) {
+    match ssa_files::read(path) {
         Ok(bytes) => Ok(Some(bytes)),
         Err(source) if source.kind() == ErrorKind::NotFound => Ok(None),
         Err(source) => Err(TextError::Read { path: path.to_owned(), source }),

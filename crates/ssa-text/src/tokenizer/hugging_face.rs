@@ -1,6 +1,5 @@
 //! A `tokenizer.json`, loaded with the `tokenizers` crate.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
@@ -8,7 +7,7 @@ use ssa_files::Sha256;
 
 use super::files::{self, Config, TOKENIZER_CONFIG, TOKENIZER_JSON};
 use super::{foreign, limits};
-use crate::chat::ChatTemplate;
+use crate::chat::{ChatTemplate, GenerationPrompt};
 use crate::cuts::Cuts;
 use crate::panics::catch_panic;
 use crate::{Conversation, Result, TextError};
@@ -51,7 +50,7 @@ impl HfTokenizer {
         {
             return Err(error);
         }
-        let bytes = fs::read(&file).map_err(|source| TextError::from_open(&file, source))?;
+        let bytes = ssa_files::read(&file).map_err(|source| TextError::from_open(&file, source))?;
         if let Some(error) = foreign::in_file(&file, &bytes) {
             return Err(error);
         }
@@ -76,7 +75,7 @@ impl HfTokenizer {
         &self.path
     }
 
-    pub(super) fn vocab_size(&self) -> usize {
+    pub(crate) fn vocab_size(&self) -> usize {
         self.vocab_size
     }
 
@@ -108,15 +107,35 @@ impl HfTokenizer {
         Ok(())
     }
 
-    pub(super) fn decode(&self, ids: &[u32]) -> Result<String> {
+    /// The token of an id, if there is one.
+    pub(crate) fn token(&self, id: u32) -> Option<String> {
+        self.inner.id_to_token(id)
+    }
+
+    /// The ids that the tokenizer's post-processor puts before every text.
+    pub(crate) fn prefix(&self) -> Result<Vec<u32>> {
+        // Any text will do: what comes before its own ids.
+        const TEXT: &str = "a";
+        let plain = self.call(|| self.inner.encode_fast(TEXT, false))?;
+        let processed = self.call(|| self.inner.encode_fast(TEXT, true))?;
+        let (plain, processed) = (plain.get_ids(), processed.get_ids());
+        let start = processed.windows(plain.len().max(1)).position(|ids| ids == plain);
+        Ok(processed[..start.unwrap_or(0)].to_vec())
+    }
+
+    pub(crate) fn decode(&self, ids: &[u32]) -> Result<String> {
         self.call(|| self.inner.decode(ids, false))
     }
 
     pub(super) fn render(&self, conversation: &Conversation) -> Result<String> {
         match &self.chat_template {
-            Some(template) => template.render(conversation),
+            Some(template) => template.render(conversation, GenerationPrompt::Without),
             None => conversation.paragraphs(),
         }
+    }
+
+    pub(super) fn chat_template(&self) -> Option<&ChatTemplate> {
+        self.chat_template.as_ref()
     }
 
     /// Calls the library and converts panics to errors.

@@ -12,9 +12,7 @@ pub use files::{TOKENIZER_FILES, TOKENIZER_JSON};
 pub use hugging_face::HfTokenizer;
 
 use crate::bytes::ByteTokenizer;
-use crate::chat::Conversation;
-use crate::document::Document;
-use crate::encoder::Encoder;
+use crate::chat::{ChatTemplate, Conversation, GenerationPrompt};
 use crate::{Result, TextError};
 
 /// The name of [`ByteTokenizer`] in place of a tokenizer path.
@@ -84,22 +82,6 @@ impl Tokenizer {
         }
     }
 
-    /// Creates an encoder for one thread. Each has its own cache, so threads never wait for each
-    /// other.
-    pub fn encoder(&self) -> Encoder<'_> {
-        Encoder::new(self)
-    }
-
-    /// Encodes a text, without the end-of-document id.
-    ///
-    /// # Errors
-    /// Same as [`Encoder::append`].
-    pub fn encode(&self, text: &[u8]) -> Result<Vec<u32>> {
-        let mut ids = Vec::new();
-        self.encoder().append(text, &mut ids)?;
-        Ok(ids)
-    }
-
     /// Decodes ids to text, including special tokens. Invalid UTF-8 becomes U+FFFD.
     ///
     /// # Errors
@@ -135,25 +117,32 @@ impl Tokenizer {
         }
     }
 
-    /// Encodes each document, in order, without the end-of-document id, even if the text itself
-    /// ends with that token.
+    /// Renders a conversation up to the start of the assistant's next message, with the chat
+    /// template (`add_generation_prompt`).
     ///
     /// # Errors
-    /// Same as [`Encoder::append`]; the message names the document.
-    pub fn encode_documents(&self, documents: &[Document]) -> Result<Vec<Vec<u32>>> {
-        if matches!(self, Self::Bytes) {
-            return Ok(ByteTokenizer.encode_documents(documents));
-        }
-        let mut encoder = self.encoder();
-        let encode = |document: &Document| {
-            let mut ids = Vec::new();
-            encoder
-                .append(&document.text, &mut ids)
-                .map_err(|error| error.in_document(&document.name))?;
-            ids.pop_if(|id| *id == self.eos());
-            Ok(ids)
+    /// Same as [`require_chat_template`](Self::require_chat_template), and
+    /// [`TextError::ChatTemplate`] as [`render`](Self::render).
+    pub fn render_prompt(&self, conversation: &Conversation) -> Result<String> {
+        self.chat_template()?.render(conversation, GenerationPrompt::With)
+    }
+
+    /// Fails for a tokenizer without a chat template.
+    ///
+    /// # Errors
+    /// [`TextError::NoChatTemplate`].
+    pub fn require_chat_template(&self) -> Result<()> {
+        self.chat_template().map(drop)
+    }
+
+    fn chat_template(&self) -> Result<&ChatTemplate> {
+        let (template, name) = match self {
+            Self::Bytes => (None, BYTES.to_owned()),
+            Self::Hf(tokenizer) => {
+                (tokenizer.chat_template(), tokenizer.path().display().to_string())
+            }
         };
-        documents.iter().map(encode).collect()
+        template.ok_or(TextError::NoChatTemplate { tokenizer: name })
     }
 
     /// Copies the files of the tokenizer into a directory for [`Tokenizer::load`], and returns

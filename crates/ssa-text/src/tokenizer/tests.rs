@@ -8,6 +8,7 @@ use tempfile::TempDir;
 use super::*;
 use crate::Json;
 use crate::cuts::{Cuts, MAX_PIECE_BYTES, PATTERNS};
+use crate::document::Document;
 use crate::train::{TrainTokenizerOptions, train_tokenizer};
 
 /// A tokenizer trained on this crate's own text.

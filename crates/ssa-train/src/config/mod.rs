@@ -53,7 +53,7 @@ impl TrainConfig {
         overrides: &[String],
     ) -> Result<(Self, toml::Table), ConfigError> {
         let origin = path.display().to_string();
-        let text = std::fs::read_to_string(path)
+        let text = ssa_files::read_to_string(path)
             .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
         let table = table(&text, &origin, overrides)?;
         Ok((Self::from_table(table.clone(), &origin)?, table))

@@ -280,6 +280,9 @@ pub(super) fn hint(unknown: &str, keys: &[Key]) -> String {
     }
 }
 
+/// Longest name in bytes that is compared with the keys; no key is longer.
+const LONGEST_COMPARED: usize = 100;
+
 /// The most likely intended key or section.
 fn meant(unknown: &str, keys: &[Key]) -> Option<String> {
     let nearness = |key: &Key| strsim::normalized_damerau_levenshtein(&key.name, unknown);
@@ -287,7 +290,9 @@ fn meant(unknown: &str, keys: &[Key]) -> Option<String> {
         let key = keys.iter().max_by(|a, b| nearness(a).total_cmp(&nearness(b)))?;
         (nearness(key) > 0.6).then(|| key.name.clone())
     };
-    key_named(unknown, keys).or_else(nearest)
+    // The comparison takes the product of both lengths.
+    let comparable = unknown.len() <= LONGEST_COMPARED;
+    key_named(unknown, keys).or_else(|| comparable.then(nearest).flatten())
 }
 
 /// The key with the same last part as `name`, or with this name in other programs.

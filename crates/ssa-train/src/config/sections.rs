@@ -94,8 +94,8 @@ section! {
         pub initializer_range: f64 = 0.02,
         /// Whether the output layer shares the embedding matrix.
         pub tie_word_embeddings: bool = true,
-        /// Whether attention outputs are multiplied by gates (`self_attn.g_proj`). Methods `nsa` and
-        /// `ssa` need them; `ssa convert` adds them to a model without.
+        /// Whether attention outputs are multiplied by gates (`self_attn.g_proj`). Methods `nsa`
+        /// and `ssa` need them; `ssa convert` adds them to a plain model.
         pub gated: bool = true,
         /// Whether q, k and v have biases, as in Qwen2.
         pub qkv_bias: bool = false,
@@ -133,8 +133,8 @@ ssa_names::names!(RopeType: "scaling of the rotary position embedding" {
 section! {
     /// Scaling of the rotary position embedding.
     pub struct RopeScalingSection {
-        /// `llama3` keeps short wavelengths; `linear` scales all wavelengths by `factor` and uses no
-        /// other key of this section.
+        /// `llama3` keeps short wavelengths; `linear` scales all wavelengths by `factor` and uses
+        /// no other key of this section.
         pub rope_type: RopeType = RopeType::Llama3,
         /// Factor by which the context grows.
         pub factor: f64 = 4.0,
@@ -313,8 +313,8 @@ section! {
         /// `layers` (matrices in the layers: no norms, embedding or output layer) or `all`.
         pub weight_decay_on: DecayedWeights = DecayedWeights::Matrices,
         /// Parameters to train, as patterns that match whole parts of a name between its dots, such
-        /// as `"q_proj"`, `"mlp"`, `"layers.0"` or `"embed_tokens"` (which includes a tied head). An
-        /// empty list means all parameters.
+        /// as `"q_proj"`, `"mlp"`, `"layers.0"` or `"embed_tokens"` (which includes a tied head).
+        /// An empty list means all parameters.
         pub trainable: Vec<String> = vec![],
         /// Parameters to freeze, as patterns of the same form; they take precedence over
         /// `trainable`. A frozen parameter has no gradient and no optimizer state.

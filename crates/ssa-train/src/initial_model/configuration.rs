@@ -12,9 +12,9 @@ use crate::config::{ModelSection, RopeScalingSection, TrainConfig};
 use crate::model_source::ModelSource;
 
 impl TrainConfig {
-    /// [`load`](Self::load) for a new run: keys of `[model]` that neither the file nor an override
-    /// gives are those of the model `model.init_from`, if there is one, and so is the tokenizer. The
-    /// result names them all, so that it can be read without the model.
+    /// [`load`](Self::load) for a new run. With `model.init_from`, the tokenizer and the keys of
+    /// `[model]` are those of that model unless the file or an override sets them. The result has
+    /// all values, so that it can be read without the model.
     ///
     /// # Errors
     /// As [`load`](Self::load); as [`ModelSource::find`], and if the `config.json` of the model
@@ -27,7 +27,7 @@ impl TrainConfig {
         let none = Table::new();
         let section = |name: &str| given.get(name).and_then(|it| it.as_table()).unwrap_or(&none);
         if !section("data").contains_key("tokenizer") && directory.join(TOKENIZER_JSON).is_file() {
-            // The name of a model of the Hub says more than the place of its copy.
+            // For a model of the Hub, its name and not the path in the cache.
             config.data.tokenizer = Some(if name.exists() { directory } else { name.clone() });
         }
         fill(&mut config.model, &checkpoint, section("model"), config.data.sequence_length);
@@ -35,7 +35,7 @@ impl TrainConfig {
     }
 }
 
-/// Takes keys from a checkpoint, unless they are given.
+/// Sets the keys that are not given to the values of a checkpoint.
 macro_rules! take {
     ($section:ident, $checkpoint:ident, $given:ident: $($key:ident),+) => {
         $(if !$given.contains_key(stringify!($key)) {

@@ -147,8 +147,8 @@ impl TrainPlan {
         &self.trainable
     }
 
-    /// Weight of the alignment loss in a step, counted from 0. It warms up linearly, like the learning
-    /// rate.
+    /// Weight of the alignment loss in a step, counted from 0. It warms up linearly, like the
+    /// learning rate.
     pub fn alpha(&self, step: usize) -> f32 {
         let warmup = self.config.objective.alpha_warmup_steps;
         if step >= warmup {
@@ -295,8 +295,8 @@ fn expected_vocabulary(config: &TrainConfig, vocab_size: usize, needed: usize) -
     match &config.model.init_from {
         None => format!("{expected}\nhint: prepare the data with the tokenizer of the model"),
         Some(name) => format!(
-            "{expected}\nhint: {} has a vocabulary of {vocab_size}, but the tokenizer of the data has \
-             one of {needed}: prepare the data with the tokenizer of the model",
+            "{expected}\nhint: {} has a vocabulary of {vocab_size}, but the tokenizer of the data \
+             has one of {needed}: prepare the data with the tokenizer of the model",
             name.display()
         ),
     }

@@ -229,7 +229,7 @@ impl Manifest {
 
     /// Reads one manifest file.
     pub(crate) fn read_file(path: &Path) -> Result<Self> {
-        let text = fs::read(path).map_err(|source| DataError::from_open(path, source))?;
+        let text = ssa_files::read(path).map_err(|source| DataError::from_open(path, source))?;
         let wrong = |cause: String| Err(DataError::wrong_manifest(path, cause));
         match serde_json::from_slice::<Self>(&text) {
             Ok(manifest) if !manifest.part().is_valid() => {

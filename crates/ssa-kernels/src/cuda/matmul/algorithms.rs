@@ -10,23 +10,22 @@ use cudarc::cublaslt::sys;
 use ssa_files::{Sha256, hexadecimal};
 
 use super::descriptors::{Descriptors, Preference};
-use super::{Call, Key, WORKSPACE, failed};
+use super::key::Key;
+use super::{WORKSPACE, failed};
+use crate::cuda::GpuProperties;
 use crate::cuda::cache::KernelCache;
 use crate::cuda::library::cublaslt_version;
-use crate::cuda::{GpuProperties, Memory, Stopwatch};
 use crate::{KernelError, Result};
 
 /// Candidates that are timed.
 const CANDIDATES: usize = 8;
-/// Runs of a candidate that are timed together, after one that is not.
-const RUNS: usize = 3;
 
 /// The algorithms chosen so far, as text lines `key = hexadecimal` in one file per card and version
 /// of the library.
 ///
 /// Lines are only ever appended, whole, and the first of a key counts: processes that choose at
-/// once may each write a line, and all later ones follow the first. A line that makes no sense, or
-/// an algorithm that the library does not take, is passed over.
+/// the same time may each write a line, and all later ones follow the first. An invalid line, or an
+/// algorithm that the library rejects, is ignored.
 pub(super) struct Algorithms {
     file: Option<PathBuf>,
     kept: HashMap<String, sys::cublasLtMatmulAlgo_t>,
@@ -50,16 +49,22 @@ impl Algorithms {
         &mut self,
         key: &Key,
         descriptors: &Descriptors,
-        call: &Call<'_>,
+        handle: sys::cublasLtHandle_t,
+        fastest: impl FnOnce(
+            &Descriptors,
+            &[sys::cublasLtMatmulAlgo_t],
+        ) -> Result<sys::cublasLtMatmulAlgo_t>,
     ) -> Result<sys::cublasLtMatmulAlgo_t> {
         let name = format!("{key:?}");
         if let Some(algorithm) = self.kept.get(&name)
-            && is_taken(descriptors, algorithm, call)
+            && is_usable(descriptors, algorithm, handle)
         {
             return Ok(*algorithm);
         }
-        let candidates = candidates(key, descriptors, call)?;
-        let algorithm = fastest(&candidates, key, descriptors, call)?;
+        let algorithm = match candidates(key, descriptors, handle)?[..] {
+            [only] => only,
+            ref candidates => fastest(descriptors, candidates)?,
+        };
         self.keep(name, algorithm);
         Ok(algorithm)
     }
@@ -96,16 +101,16 @@ fn parse(line: &str) -> Option<(String, sys::cublasLtMatmulAlgo_t)> {
 }
 
 /// Whether the library runs this algorithm on this product within the workspace.
-fn is_taken(
+fn is_usable(
     descriptors: &Descriptors,
     algorithm: &sys::cublasLtMatmulAlgo_t,
-    call: &Call<'_>,
+    handle: sys::cublasLtHandle_t,
 ) -> bool {
     let mut result = MaybeUninit::<sys::cublasLtMatmulHeuristicResult_t>::zeroed();
     // SAFETY: handle and descriptors are open; the result has a place to be written to.
     let status = unsafe {
         sys::cublasLtMatmulAlgoCheck(
-            call.handle,
+            handle,
             descriptors.operation,
             descriptors.first,
             descriptors.second,
@@ -124,7 +129,7 @@ fn is_taken(
 fn candidates(
     key: &Key,
     descriptors: &Descriptors,
-    call: &Call<'_>,
+    handle: sys::cublasLtHandle_t,
 ) -> Result<Vec<sys::cublasLtMatmulAlgo_t>> {
     let preference = Preference::new(key, WORKSPACE)?;
     // SAFETY: a result is plain numbers, for which zeros are valid.
@@ -135,7 +140,7 @@ fn candidates(
     // for.
     let status = unsafe {
         sys::cublasLtMatmulAlgoGetHeuristic(
-            call.handle,
+            handle,
             descriptors.operation,
             descriptors.first,
             descriptors.second,
@@ -159,42 +164,12 @@ fn candidates(
     Ok(candidates)
 }
 
-/// Times the candidates on the real inputs, writing to scratch: the output may hold a sum that is
-/// not finished.
-fn fastest(
-    candidates: &[sys::cublasLtMatmulAlgo_t],
-    key: &Key,
-    descriptors: &Descriptors,
-    call: &Call<'_>,
-) -> Result<sys::cublasLtMatmulAlgo_t> {
-    if let [only] = candidates {
-        return Ok(*only);
-    }
-    let ([m, n, _], [_, _, stride]) = (key.sizes, key.row_strides);
-    let scratch = Memory::uninitialized(call.gpu, ((m - 1) * stride + n) * key.output.size())?;
-    let mut best = (f64::INFINITY, candidates[0]);
-    for algorithm in candidates {
-        if call.run(descriptors, algorithm, scratch.address(), key.add).is_err() {
-            continue;
-        }
-        let stopwatch = Stopwatch::start(call.gpu)?;
-        for _ in 0..RUNS {
-            call.run(descriptors, algorithm, scratch.address(), key.add)?;
-        }
-        let time = stopwatch.stop()?;
-        if time < best.0 {
-            best = (time, *algorithm);
-        }
-    }
-    Ok(best.1)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn lines_round_trip_and_nonsense_is_passed_over() {
+    fn lines_round_trip_and_invalid_ones_are_ignored() {
         let algorithm = sys::cublasLtMatmulAlgo_t { data: [1, 2, 3, u64::MAX, 5, 6, 7, 8] };
         let line = format!("Key {{ a = 1 }} = {}", text(&algorithm));
         // A key may not contain the separator; those made by `Debug` do not.

@@ -2,7 +2,8 @@
 
 use cudarc::cublaslt::{result, sys};
 
-use super::{Key, failed};
+use super::failed;
+use super::key::Key;
 use crate::{DType, Result};
 
 /// Descriptions of a product and of its matrices, in the column-major terms of the library: `first`

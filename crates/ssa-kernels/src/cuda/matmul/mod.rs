@@ -7,16 +7,18 @@
 
 mod algorithms;
 mod descriptors;
+mod key;
+mod state;
 
-use std::collections::HashMap;
+pub(super) use state::Matmul;
+
 use std::marker::PhantomData;
 
 use cudarc::cublaslt::{result, sys};
 
-use self::algorithms::Algorithms;
 use self::descriptors::Descriptors;
-use super::cache::KernelCache;
-use super::{Gpu, GpuProperties, Memory};
+use self::key::Key;
+use super::{Gpu, Memory, Stopwatch};
 use crate::{DType, KernelError, Result};
 
 /// Name of the op in errors.
@@ -24,8 +26,10 @@ const OP: &str = "matmul";
 
 /// Bytes of scratch memory that cuBLASLt may use; NVIDIA recommends 32 MiB on Hopper.
 const WORKSPACE: usize = 32 << 20;
+/// Runs of a candidate that are timed together, after one that is not.
+const RUNS: usize = 3;
 
-/// Where a row-major matrix lies in a tensor, in elements.
+/// The position of a row-major matrix in a tensor, in elements.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Rows {
     /// The first element.
@@ -114,39 +118,6 @@ impl<'a> GpuMatrixMut<'a> {
     }
 }
 
-/// Everything that decides which algorithm is fastest.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-struct Key {
-    /// Rows, columns and inner size of the row-major product.
-    sizes: [usize; 3],
-    row_strides: [usize; 3],
-    transposed: [bool; 2],
-    inputs: DType,
-    output: DType,
-    add: bool,
-    /// Alignment of the three addresses, at most 256 bytes.
-    alignment: [u32; 3],
-}
-
-/// The state of the library on one GPU.
-pub(super) struct Matmul {
-    handle: sys::cublasLtHandle_t,
-    products: HashMap<Key, (Descriptors, sys::cublasLtMatmulAlgo_t)>,
-    algorithms: Algorithms,
-}
-
-// SAFETY: the handle may be used from any thread, one at a time; the lock around this struct sees
-// to it.
-unsafe impl Send for Matmul {}
-
-impl Matmul {
-    pub(super) fn new(properties: &GpuProperties, cache: &KernelCache) -> Result<Self> {
-        let handle = result::create_handle().map_err(|error| failed("cublasLtCreate", error))?;
-        let algorithms = Algorithms::open(properties, cache);
-        Ok(Self { handle, products: HashMap::new(), algorithms })
-    }
-}
-
 /// `out = alpha a b`, or `out += alpha a b` where `out` is added to; sums in `f32`.
 ///
 /// # Errors
@@ -185,32 +156,52 @@ pub(crate) fn matmul(
         alignment,
     };
     let mut state = gpu.matmul_state();
-    let Matmul { handle, products, algorithms } = &mut *state;
-    let addresses = [a.address, b.address, out.address];
+    let (handle, inputs) = (state.handle(), [a.address, b.address]);
     let workspace = Memory::uninitialized(gpu, WORKSPACE)?;
-    let call = Call { gpu, handle: *handle, workspace, alpha, addresses };
-    let (descriptors, algorithm) = match products.entry(key) {
-        std::collections::hash_map::Entry::Occupied(entry) => entry.into_mut(),
-        std::collections::hash_map::Entry::Vacant(entry) => {
-            let descriptors = Descriptors::new(&key)?;
-            let algorithm = algorithms.choose(&key, &descriptors, &call)?;
-            entry.insert((descriptors, algorithm))
-        }
-    };
-    call.run(descriptors, algorithm, out.address, out.add)
+    let product = Product { gpu, handle, workspace, alpha, inputs };
+    let (descriptors, algorithm) = state
+        .product(key, |descriptors, candidates| fastest(candidates, &key, descriptors, &product))?;
+    product.run(descriptors, algorithm, out.address, out.add)
 }
 
-/// The parts of a call that do not depend on the algorithm.
-struct Call<'a> {
+/// Times the candidates on the real inputs, writing to scratch: the output may hold a sum that is
+/// not finished.
+fn fastest(
+    candidates: &[sys::cublasLtMatmulAlgo_t],
+    key: &Key,
+    descriptors: &Descriptors,
+    product: &Product<'_>,
+) -> Result<sys::cublasLtMatmulAlgo_t> {
+    let ([m, n, _], [_, _, stride]) = (key.sizes, key.row_strides);
+    let scratch = Memory::uninitialized(product.gpu, ((m - 1) * stride + n) * key.output.size())?;
+    let mut best = (f64::INFINITY, candidates[0]);
+    for algorithm in candidates {
+        if product.run(descriptors, algorithm, scratch.address(), key.add).is_err() {
+            continue;
+        }
+        let stopwatch = Stopwatch::start(product.gpu)?;
+        for _ in 0..RUNS {
+            product.run(descriptors, algorithm, scratch.address(), key.add)?;
+        }
+        let time = stopwatch.stop()?;
+        if time < best.0 {
+            best = (time, *algorithm);
+        }
+    }
+    Ok(best.1)
+}
+
+/// The parts of a product that do not depend on the algorithm.
+struct Product<'a> {
     gpu: &'a Gpu,
     handle: sys::cublasLtHandle_t,
     workspace: Memory,
     alpha: f32,
-    /// Of a, b and the output.
-    addresses: [u64; 3],
+    /// Addresses of a and b.
+    inputs: [u64; 2],
 }
 
-impl Call<'_> {
+impl Product<'_> {
     fn run(
         &self,
         descriptors: &Descriptors,
@@ -221,9 +212,9 @@ impl Call<'_> {
         let stream = self.gpu.stream()?;
         let beta: f32 = if add { 1.0 } else { 0.0 };
         let pointer = |address: u64| address as *mut std::ffi::c_void;
-        let [a, b, _] = self.addresses;
+        let [a, b] = self.inputs;
         // A row-major matrix read by columns is its transpose, and (a b)ᵀ = bᵀ aᵀ: so b goes first.
-        // SAFETY: descriptors and handle are open; the matrices lie inside their tensors (checked
+        // SAFETY: descriptors and handle are open; the matrices are inside their tensors (checked
         // on construction); the workspace has the size that the algorithm was chosen for.
         let status = unsafe {
             result::matmul(

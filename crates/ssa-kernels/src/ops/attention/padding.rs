@@ -58,7 +58,7 @@ impl<'a> PaddedHeads<'a> {
         Ok(Some(Self { gpu, q: pad(q)?, k: pad(k)?, v: pad(v)?, shape }))
     }
 
-    /// Sets `output` to what `forward` computes of the padded heads.
+    /// Sets `output` to the result of `forward` on the padded heads.
     pub(super) fn forward(
         &self,
         output: &mut AttentionOutput,
@@ -71,8 +71,8 @@ impl<'a> PaddedHeads<'a> {
         Ok(())
     }
 
-    /// Lets `backward`, which is given `dout`, `output` and gradients with padded heads, add to
-    /// `grads`.
+    /// Calls `backward` with `dout`, `output` and gradients with padded heads, which it adds to,
+    /// then sets `grads` to the result.
     pub(super) fn backward(
         &self,
         dout: &Tensor,

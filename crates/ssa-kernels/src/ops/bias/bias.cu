@@ -28,7 +28,9 @@ bias_partial(const BiasPartial p) {
     const int column = blockIdx.x * THREADS + threadIdx.x;
     if (column >= p.width) return;
     float sum = 0.0f;
-    for (i64 row = blockIdx.y; row < p.rows; row += p.partials) sum += to_float(p.dout[row * p.width + column]);
+    for (i64 row = blockIdx.y; row < p.rows; row += p.partials) {
+        sum += to_float(p.dout[row * p.width + column]);
+    }
     p.partial[i64(blockIdx.y) * p.width + column] = sum;
 }
 

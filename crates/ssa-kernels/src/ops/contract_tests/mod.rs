@@ -16,14 +16,14 @@ use crate::{DType, KernelError, Result, Tensor};
 
 const DTYPES: [DType; 3] = [DType::F32, DType::Bf16, DType::I16];
 
-/// One place where the tests call the ops.
+/// The kinds of devices on which the tests call the ops.
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Place {
+enum DeviceKind {
     Cpu,
     Gpu,
 }
 
-impl Place {
+impl DeviceKind {
     fn other(self) -> Self {
         match self {
             Self::Cpu => Self::Gpu,
@@ -57,55 +57,55 @@ impl Place {
 }
 
 /// A call of an op, one tensor for every [`Op::tensors`].
-struct Call<'a> {
+struct OpCall<'a> {
     op: &'a Op,
     case: &'a Case,
-    place: Place,
+    kind: DeviceKind,
     tensors: Vec<Tensor>,
 }
 
-impl<'a> Call<'a> {
-    /// A legal call.
-    fn legal(op: &'a Op, case: &'a Case, place: Place) -> Self {
+impl<'a> OpCall<'a> {
+    /// A valid call.
+    fn valid(op: &'a Op, case: &'a Case, kind: DeviceKind) -> Self {
         let tensor = |entry: &Entry| {
-            let dtype = if place.has(entry) { place.dtypes(entry.role)[0] } else { DType::F32 };
-            place.tensor(dtype, &case.shape(entry))
+            let dtype = if kind.has(entry) { kind.dtypes(entry.role)[0] } else { DType::F32 };
+            kind.tensor(dtype, &case.shape(entry))
         };
-        Self { op, case, place, tensors: op.tensors().map(tensor).collect() }
+        Self { op, case, kind, tensors: op.tensors().map(tensor).collect() }
     }
 
-    /// The call with another tensor in the place of one.
+    /// The call with another tensor instead of one.
     fn with(mut self, index: usize, tensor: Tensor) -> Self {
         self.tensors[index] = tensor;
         self
     }
 
-    /// The call with a tensor of another shape in the place of one.
+    /// The call with a tensor of another shape instead of one.
     fn with_shape(self, index: usize, shape: &[usize]) -> Self {
-        let tensor = self.place.tensor(self.tensors[index].dtype(), shape);
+        let tensor = self.kind.tensor(self.tensors[index].dtype(), shape);
         self.with(index, tensor)
     }
 
     fn run(mut self) -> Result<()> {
-        (self.op.run)(&mut self.tensors, self.case, self.place == Place::Gpu)
+        (self.op.run)(&mut self.tensors, self.case, self.kind == DeviceKind::Gpu)
     }
 
     /// Asserts that the op refuses the argument, or accepts the call if there is none.
     fn expect(self, argument: Option<&str>, what: &str) {
-        let Self { op, place, .. } = self;
+        let Self { op, kind, .. } = self;
         let name = op.name;
         let last = |path: &'static str| path.rsplit("::").next().unwrap_or(path);
         match (self.run(), argument) {
             (Err(KernelError::Argument { op, argument: refused, refusal }), Some(argument)) => {
-                assert_eq!(last(op), name, "{name} on {place:?}, {what}");
-                assert_eq!(refused, argument, "{name} on {place:?}, {what}: {refusal}");
+                assert_eq!(last(op), name, "{name} on {kind:?}, {what}");
+                assert_eq!(refused, argument, "{name} on {kind:?}, {what}: {refusal}");
             }
-            (Ok(()), None) => assert_eq!(place, Place::Cpu, "{name}: no kernel ran on a GPU"),
+            (Ok(()), None) => assert_eq!(kind, DeviceKind::Cpu, "{name}: no kernel ran on a GPU"),
             (Err(KernelError::Unsupported { op, .. }), None) => {
-                assert_eq!((last(op), place), (name, Place::Gpu), "{what}");
+                assert_eq!((last(op), kind), (name, DeviceKind::Gpu), "{what}");
             }
             (result, expected) => {
-                panic!("{name} on {place:?}, {what}: {result:?}, expected {expected:?}")
+                panic!("{name} on {kind:?}, {what}: {result:?}, expected {expected:?}")
             }
         }
     }
@@ -113,25 +113,30 @@ impl<'a> Call<'a> {
 
 /// The argument that is refused if one axis of an entry has another size: the entry itself if an
 /// earlier one has this axis, else the next one that has it. `None` if no other has it.
-fn refused_for(op: &'static Op, place: Place, index: usize, axis: &str) -> Option<&'static str> {
+fn refused_for(
+    op: &'static Op,
+    kind: DeviceKind,
+    index: usize,
+    axis: &str,
+) -> Option<&'static str> {
     let (before, rest) = op.entries.split_at(index);
     if axis.starts_with("3*") || before.iter().any(|entry| entry.depends_on(axis)) {
         return Some(op.entries[index].name);
     }
-    let mut after = rest[1..].iter().filter(|entry| place.has(entry));
+    let mut after = rest[1..].iter().filter(|entry| kind.has(entry));
     after.find(|entry| entry.depends_on(axis)).map(|entry| entry.name)
 }
 
-/// Calls `check` for every op, place and tensor argument that the op has there: with the index
+/// Calls `check` for every op, device and tensor argument that the op has there: with the index
 /// among the tensors and the index among the entries.
-fn for_every_tensor(mut check: impl FnMut(&'static Op, Place, usize, usize)) {
+fn for_every_tensor(mut check: impl FnMut(&'static Op, DeviceKind, usize, usize)) {
     for op in OPS {
-        for place in [Place::Cpu, Place::Gpu] {
+        for kind in [DeviceKind::Cpu, DeviceKind::Gpu] {
             let entries = op.entries.iter().enumerate();
             let tensors = entries.filter(|(_, entry)| entry.role != Role::Given);
             for (tensor, (index, entry)) in tensors.enumerate() {
-                if place.has(entry) {
-                    check(op, place, tensor, index);
+                if kind.has(entry) {
+                    check(op, kind, tensor, index);
                 }
             }
         }
@@ -142,25 +147,25 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(8))]
 
     #[test]
-    fn legal_calls_are_accepted(case in Case::any()) {
+    fn valid_calls_are_accepted(case in Case::any()) {
         for op in OPS {
-            for place in [Place::Cpu, Place::Gpu] {
-                Call::legal(op, &case, place).expect(None, "a legal call");
+            for kind in [DeviceKind::Cpu, DeviceKind::Gpu] {
+                OpCall::valid(op, &case, kind).expect(None, "a valid call");
             }
         }
     }
 
     #[test]
     fn another_device_is_refused(case in Case::any()) {
-        for_every_tensor(|op, place, tensor, index| {
+        for_every_tensor(|op, kind, tensor, index| {
             let entry = &op.entries[index];
             let shape = case.shape(entry);
-            let elsewhere = place.other().tensor(place.other().dtypes(entry.role)[0], &shape);
+            let elsewhere = kind.other().tensor(kind.other().dtypes(entry.role)[0], &shape);
             // The first tensor decides the device of the call.
-            let mut others = op.tensors().skip(1).filter(|entry| place.has(entry));
+            let mut others = op.tensors().skip(1).filter(|entry| kind.has(entry));
             let refused = if tensor > 0 { Some(entry) } else { others.next() };
             if let Some(refused) = refused {
-                let call = Call::legal(op, &case, place).with(tensor, elsewhere);
+                let call = OpCall::valid(op, &case, kind).with(tensor, elsewhere);
                 call.expect(Some(refused.name), &format!("{} elsewhere", entry.name));
             }
         });
@@ -168,17 +173,17 @@ proptest! {
 
     #[test]
     fn every_other_type_is_refused(case in Case::any()) {
-        for_every_tensor(|op, place, tensor, index| {
+        for_every_tensor(|op, kind, tensor, index| {
             let entry = &op.entries[index];
             for dtype in DTYPES {
-                let legal = place.dtypes(entry.role);
-                let other = place.tensor(dtype, &case.shape(entry));
-                let call = Call::legal(op, &case, place).with(tensor, other);
-                let refused = if !legal.contains(&dtype) {
+                let valid = kind.dtypes(entry.role);
+                let other = kind.tensor(dtype, &case.shape(entry));
+                let call = OpCall::valid(op, &case, kind).with(tensor, other);
+                let refused = if !valid.contains(&dtype) {
                     Some(entry)
                 } else {
-                    // Another legal type, but not that of the argument that has to agree.
-                    op.tensors().find(|other| other.role == Role::Same && dtype != legal[0])
+                    // Another valid type, but not that of the argument that has to agree.
+                    op.tensors().find(|other| other.role == Role::Same && dtype != valid[0])
                 };
                 let refused = refused.map(|entry| entry.name);
                 call.expect(refused, &format!("{} of {dtype}", entry.name));
@@ -188,24 +193,24 @@ proptest! {
 
     #[test]
     fn another_rank_is_refused(case in Case::any()) {
-        for_every_tensor(|op, place, tensor, index| {
+        for_every_tensor(|op, kind, tensor, index| {
             let entry = &op.entries[index];
             let shape = case.shape(entry);
             for other in [shape[1..].to_vec(), [&[2], &shape[..]].concat()] {
                 let refused = match entry.axes().next() {
-                    Some("..") => refused_for(op, place, index, ".."),
+                    Some("..") => refused_for(op, kind, index, ".."),
                     Some(axis) if axis.starts_with('?') => None,
                     _ => Some(entry.name),
                 };
                 let what = format!("{} of shape {other:?}", entry.name);
-                Call::legal(op, &case, place).with_shape(tensor, &other).expect(refused, &what);
+                OpCall::valid(op, &case, kind).with_shape(tensor, &other).expect(refused, &what);
             }
         });
     }
 
     #[test]
     fn another_size_of_an_axis_is_refused(case in Case::any()) {
-        for_every_tensor(|op, place, tensor, index| {
+        for_every_tensor(|op, kind, tensor, index| {
             let entry = &op.entries[index];
             let shape = case.shape(entry);
             for (position, axis) in case.axes(entry).into_iter().enumerate() {
@@ -216,10 +221,10 @@ proptest! {
                     let refused = if size == 0 && !table::may_be_empty(axis) {
                         Some(entry.name)
                     } else {
-                        refused_for(op, place, index, axis)
+                        refused_for(op, kind, index, axis)
                     };
                     let what = format!("{} of shape {other:?}", entry.name);
-                    let call = Call::legal(op, &case, place).with_shape(tensor, &other);
+                    let call = OpCall::valid(op, &case, kind).with_shape(tensor, &other);
                     call.expect(refused, &what);
                 }
             }

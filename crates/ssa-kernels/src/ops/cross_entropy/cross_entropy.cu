@@ -75,7 +75,7 @@ DEVICE void write_losses(double* loss, double* lse_square, i64 token, double lse
 
 // Scans a row of bf16; its first `cached` pieces are copied to `cache`.
 DEVICE Running scan(const bf16* z, const Row& row, uint4* cache, int cached) {
-    const u32 NOTHING = 0xff80ff80u;
+    const u32 LOWEST = 0xff80ff80u;
     Running running;
     const uint4* whole = reinterpret_cast<const uint4*>(z + row.head);
     for (int first = threadIdx.x; first < row.pieces; first += UNROLL * THREADS) {
@@ -83,7 +83,8 @@ DEVICE Running scan(const bf16* z, const Row& row, uint4* cache, int cached) {
 #pragma unroll
         for (int u = 0; u < UNROLL; ++u) {
             const int piece = first + u * THREADS;
-            raw[u] = piece < row.pieces ? whole[piece] : make_uint4(NOTHING, NOTHING, NOTHING, NOTHING);
+            raw[u] = make_uint4(LOWEST, LOWEST, LOWEST, LOWEST);
+            if (piece < row.pieces) raw[u] = whole[piece];
         }
 #pragma unroll
         for (int u = 0; u < UNROLL; ++u) {
@@ -159,7 +160,8 @@ DEVICE void write_gradient(bf16* z, const Row& row, const uint4* cache, int cach
 
 DEVICE void clear(bf16* z, const Row& row) {
     uint4* whole = reinterpret_cast<uint4*>(z + row.head);
-    for (int piece = threadIdx.x; piece < row.pieces; piece += THREADS) whole[piece] = make_uint4(0, 0, 0, 0);
+    for (int piece = threadIdx.x; piece < row.pieces; piece += THREADS)
+        whole[piece] = make_uint4(0, 0, 0, 0);
     const int single = row.single();
     if (single >= 0) store(z + single, 0.0f);
 }
@@ -200,8 +202,8 @@ cross_entropy_fwd(const CrossEntropyFwd p) {
     write_losses(p.loss, p.lse_square, token, lse, double(z[label]));
 }
 
-// The loss of prediction q and its divergence sum_v p (log p - log q) from the prediction p; without
-// q it is p itself. Rows of `vocab` elements, one a block.
+// The loss of prediction q and its divergence sum_v p (log p - log q) from the prediction p;
+// without q it is p itself. Rows of `vocab` elements, one a block.
 extern "C" __global__ void __launch_bounds__(THREADS, 1)
 compare_predictions(const ComparePredictions p) {
     const i64 token = p.first + blockIdx.x;
@@ -213,7 +215,10 @@ compare_predictions(const ComparePredictions p) {
     const float* logits_p = p.p + i64(blockIdx.x) * p.vocab;
     const double lse_p = combine(scan(logits_p, Row(logits_p, p.vocab)));
     if (p.q == nullptr) {
-        if (threadIdx.x == 0) p.loss[token] = lse_p - double(logits_p[label]), p.divergence[token] = 0.0;
+        if (threadIdx.x == 0) {
+            p.loss[token] = lse_p - double(logits_p[label]);
+            p.divergence[token] = 0.0;
+        }
         return;
     }
     const float* logits_q = p.q + i64(blockIdx.x) * p.vocab;
@@ -225,5 +230,8 @@ compare_predictions(const ComparePredictions p) {
         sum += double(exp2_approx(float(log_p) * LOG2_E)) * (log_p - log_q);
     }
     sum = block_sum<THREADS>(sum);
-    if (threadIdx.x == 0) p.loss[token] = lse_q - double(logits_q[label]), p.divergence[token] = sum;
+    if (threadIdx.x == 0) {
+        p.loss[token] = lse_q - double(logits_q[label]);
+        p.divergence[token] = sum;
+    }
 }

@@ -68,13 +68,13 @@ kernel! {
 }
 
 /// Bytes of the logits of a chunk. Every chunk reads and writes the gradient of the whole weight
-/// once more, so chunks are as large as memory bears: 4096 tokens of a vocabulary of 128k.
+/// once more, so chunks are as large as memory allows: 4096 tokens of a vocabulary of 128k.
 const CHUNK_BYTES: usize = 1 << 30;
 
 /// Threads of a block.
 const THREADS: usize = 1024;
 
-/// Shared memory that the kernel uses besides the row it keeps, rounded up.
+/// Shared memory that the kernel uses in addition to the row it keeps, rounded up.
 const STATIC_SHARED: usize = 1024;
 
 /// Where the gradients of `scale * (sum of losses + z_loss * sum of squared log-normalizers)` are

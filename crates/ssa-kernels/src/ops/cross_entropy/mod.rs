@@ -10,7 +10,7 @@ pub mod reference;
 #[cfg(test)]
 mod tests;
 
-pub use predictions::{PredictionScore, compare_predictions};
+pub use predictions::compare_predictions;
 
 use crate::contract::{Args, Checked, HIDDEN, LEADING, V};
 use crate::{Device, KernelError, Result, Scalar, Tensor};
@@ -27,6 +27,15 @@ pub struct CrossEntropy {
     pub lse_square_sum: Scalar,
     /// Number of labels that are not [`IGNORE_INDEX`].
     pub targets: usize,
+}
+
+/// What [`compare_predictions`] returns for a prediction: sums over targets.
+#[derive(Debug)]
+pub struct PredictionScore {
+    /// Negative log-likelihood, in nats.
+    pub loss_sum: Scalar,
+    /// `KL(p_0 || p)`, in nats: the divergence of this prediction `p` from the first.
+    pub divergence_sum: Scalar,
 }
 
 /// `loss_sum = sum over targets n of lse[n] - z[n, labels[n]]` and `lse_square_sum = sum over

@@ -2,22 +2,13 @@
 
 use rayon::prelude::*;
 
-use super::{IGNORE_INDEX, check_labels, cuda};
+use super::{IGNORE_INDEX, PredictionScore, check_labels, cuda};
 use crate::contract::{Args, HIDDEN, LEADING, V};
 use crate::ops::linear::linear_fwd_f32;
 use crate::{Device, Result, Scalar, Tensor};
 
 /// Logits of a chunk of tokens that the CPU holds for each prediction: 16 MiB.
 const CHUNK_LOGITS: usize = 1 << 22;
-
-/// Sums over targets.
-#[derive(Debug)]
-pub struct PredictionScore {
-    /// Negative log-likelihood, in nats.
-    pub loss_sum: Scalar,
-    /// `KL(p_0 || p)`, in nats: the divergence of this prediction `p` from the first.
-    pub divergence_sum: Scalar,
-}
 
 /// For each of the predictions `p_i = softmax(x_i Wᵀ)`, summed over targets n: `loss_sum = sum_n
 /// -log p_i[n, labels[n]]` and `divergence_sum = sum_n sum_v p_0[n, v] log(p_0[n, v] / p_i[n, v])`.
@@ -39,8 +30,8 @@ pub struct PredictionScore {
 /// As [`linear_cross_entropy_fwd`](super::linear_cross_entropy_fwd).
 ///
 /// # Determinism
-/// Bitwise reproducible for any number of threads: every token has a score of its own, and scores
-/// are added in order. On a GPU as [`linear_fwd`](crate::ops::linear::linear_fwd).
+/// Bitwise reproducible for any number of threads: every token has its own score, and scores are
+/// added in order. On a GPU as [`linear_fwd`](crate::ops::linear::linear_fwd).
 ///
 /// # Source
 /// The divergence between inference modes in the evaluation of the SSA paper (arXiv 2511.20102).

@@ -42,7 +42,7 @@ embedding_bwd(const EmbeddingBwd p) {
     if (column >= HIDDEN) return;
     const Run run = p.runs[blockIdx.x];
     float sum[VEC] = {};
-    // The loads of a turn are issued before its first addition.
+    // The loads of an iteration are issued before its first addition.
     constexpr int UNROLL = 8;
     int i = run.begin;
     for (; i + UNROLL <= run.end; i += UNROLL) {

@@ -1,4 +1,4 @@
-//! Gates on a GPU. The rows of a branch lie 3 rows apart, which a matrix product takes as a row
+//! Gates on a GPU. The rows of a branch are 3 rows apart, which a matrix product takes as a row
 //! stride.
 
 use half::bf16;

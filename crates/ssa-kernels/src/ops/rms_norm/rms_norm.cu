@@ -23,7 +23,7 @@ constexpr int PER_THREAD = ceil_div(PIECES, ROW_THREADS);
 constexpr int THREADS = WARP * BLOCK_WARPS;
 constexpr int GROUPS = THREADS / ROW_THREADS;
 
-// VEC elements as they lie in memory.
+// VEC elements as they are in memory.
 struct Packed {
     u32 words[VEC == 8 ? 4 : 1];
 };
@@ -51,7 +51,7 @@ DEVICE void unpack(float (&x)[VEC], const Packed& packed) {
     }
 }
 
-// A thread's pieces of a row; those beyond the row are zero.
+// A thread's pieces of a row; those past its end are zero.
 DEVICE void load_row(Packed (&row)[PER_THREAD], const bf16* p, int lane) {
 #pragma unroll
     for (int i = 0; i < PER_THREAD; ++i) {
@@ -86,7 +86,8 @@ DEVICE void normalize(bf16* x, const bf16* residual, const Norm& norm) {
                 unpack(other, added[i]);
                 // The norm is that of the stored sum, which the backward pass will read.
 #pragma unroll
-                for (int e = 0; e < VEC; ++e) values[i][e] = to_float(to_bf16(values[i][e] + other[e]));
+                for (int e = 0; e < VEC; ++e)
+                    values[i][e] = to_float(to_bf16(values[i][e] + other[e]));
                 const int piece = lane + i * ROW_THREADS;
                 if (piece < PIECES) store_vec<VEC>(x + at + piece * VEC, values[i]);
             }

@@ -4,9 +4,9 @@
 use std::f64::consts::TAU;
 use std::sync::Arc;
 
-use crate::contract::addressable_len;
 use crate::cuda::{Buffer, Gpu};
 use crate::device_cache::DeviceCache;
+use crate::tensor::addressable_len;
 use crate::{KernelError, Result};
 
 /// The change of the frequencies for contexts longer than those of pretraining.

@@ -125,7 +125,12 @@ impl StepTokens {
     pub fn set(&self, cache: &KvCache, sequences: &[StepSequence]) -> Result<()> {
         const OP: &str = "StepTokens::set";
         if sequences.len() != self.len() {
-            return Err(KernelError::value(OP, "sequences", self.len().to_string(), sequences.len()));
+            return Err(KernelError::value(
+                OP,
+                "sequences",
+                self.len().to_string(),
+                sequences.len(),
+            ));
         }
         let mut tables = Vec::with_capacity(sequences.len());
         for &StepSequence { id, position, .. } in sequences {

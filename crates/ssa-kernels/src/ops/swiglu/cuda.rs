@@ -28,7 +28,7 @@ kernel! {
 }
 
 kernel! {
-    /// Adds to both gradients and, where `out` is given, computes the activation again.
+    /// Adds to both gradients and, if there is an `out`, computes the activation again.
     "swiglu_bwd" in MODULE:
     struct SwigluBwd<'a> {
         dout: Input<'a, bf16>,

@@ -10,6 +10,9 @@ SELECTION_RULES = ("exact", "reference")
 class SSAConfig(PretrainedConfig):
     """A Llama configuration with the settings of block-sparse attention.
 
+    The defaults are those of `ssa` for keys that a `config.json` leaves out: transformers does not
+    write all keys.
+
     Args beyond Llama's:
         attention_method: how the model was trained: "full", "moba", "nsa" or "ssa".
         attention_mode: the attention it runs: "full" or "sparse". By default the one it was trained
@@ -32,11 +35,11 @@ class SSAConfig(PretrainedConfig):
         intermediate_size=8192,
         num_hidden_layers=16,
         num_attention_heads=32,
-        num_key_value_heads=2,
+        num_key_value_heads=None,
         head_dim=None,
-        max_position_embeddings=8192,
+        max_position_embeddings=2048,
         initializer_range=0.02,
-        rms_norm_eps=1e-5,
+        rms_norm_eps=1e-6,
         rope_theta=None,
         rope_scaling=None,
         rope_parameters=None,
@@ -52,7 +55,7 @@ class SSAConfig(PretrainedConfig):
         bos_token_id=None,
         eos_token_id=None,
         pad_token_id=None,
-        tie_word_embeddings=True,
+        tie_word_embeddings=False,
         **kwargs,
     ):
         self.vocab_size = vocab_size
@@ -60,6 +63,8 @@ class SSAConfig(PretrainedConfig):
         self.intermediate_size = intermediate_size
         self.num_hidden_layers = num_hidden_layers
         self.num_attention_heads = num_attention_heads
+        if num_key_value_heads is None:
+            num_key_value_heads = num_attention_heads
         self.num_key_value_heads = num_key_value_heads
         self.head_dim = hidden_size // num_attention_heads if head_dim is None else head_dim
         self.hidden_act = kwargs.pop("hidden_act", "silu")
@@ -114,7 +119,7 @@ def _rope_parameters(theta, scaling, parameters):
                 raise ValueError(f"RoPE's {key} has two values: {merged[key]} and {value}")
             merged[key] = value
     merged.setdefault("rope_type", "default")
-    merged.setdefault("rope_theta", 500000.0)
+    merged.setdefault("rope_theta", 10000.0)
     _one_of("rope_type", merged["rope_type"], ("default", "linear", "llama3"))
     return merged
 

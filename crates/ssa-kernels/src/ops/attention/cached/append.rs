@@ -47,8 +47,7 @@ pub fn append_kv(
     cache.check(OP, checked.device(), layer, sequences)?;
     match checked.device() {
         Device::Cuda(gpu) => {
-            let (pages, tables) =
-                (cache.device_pages()?, cache.device_tables(OP, gpu, sequences)?);
+            let (pages, tables) = (cache.device_pages()?, cache.device_tables(OP, gpu, sequences)?);
             cuda::append(gpu, cache.shape(), pages.layer(layer), tables, [k, v])
         }
         Device::Cpu => {

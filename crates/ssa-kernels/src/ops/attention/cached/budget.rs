@@ -55,6 +55,9 @@ impl PageOptions {
     ) -> Result<(SelectionOptions, Option<PageMass>)> {
         const ARGUMENT: &str = "options.budget";
         let (counts, mass) = match self.budget {
+            PageBudget::Counts(0) => {
+                return Err(KernelError::value(op, ARGUMENT, "at least 1 page", 0));
+            }
             PageBudget::Counts(counts) => (counts, None),
             PageBudget::Mass { .. } if self.rule != SelectionRule::Exact => {
                 let expected = format!("a number of pages, as the {} rule needs", self.rule);

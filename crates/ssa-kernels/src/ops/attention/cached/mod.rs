@@ -100,8 +100,7 @@ pub fn cached_attention_fwd(
     let mut output = AttentionOutput::for_output(q, shape)?;
     match checked.device() {
         Device::Cuda(gpu) => {
-            let queries =
-                DeviceQueries::new(OP, gpu, (cache, layer), sequences, q, softmax_scale)?;
+            let queries = DeviceQueries::new(OP, gpu, (cache, layer), sequences, q, softmax_scale)?;
             let keys = match keys {
                 CachedKeys::All => DeviceKeys::All,
                 CachedKeys::Last(window) => DeviceKeys::Last(window),

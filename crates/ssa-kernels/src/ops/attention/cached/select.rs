@@ -58,8 +58,7 @@ pub fn select_pages(
     let checked = check_queries(OP, q, cache, layer, sequences)?;
     match checked.device() {
         Device::Cuda(gpu) => {
-            let queries =
-                DeviceQueries::new(OP, gpu, (cache, layer), sequences, q, softmax_scale)?;
+            let queries = DeviceQueries::new(OP, gpu, (cache, layer), sequences, q, softmax_scale)?;
             let shape = AttentionShape::of(&checked)?;
             let (tables, kv_heads) = (queries.tables, shape.kv_heads);
             let count = PageCount::new(OP, &selection, mass, tables.blocks())?;

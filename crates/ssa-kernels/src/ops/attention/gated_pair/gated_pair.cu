@@ -2,8 +2,9 @@
 // in one pass each way.
 //
 // full, sparse, mixed [tokens, heads, HEAD_DIM] bf16, gate [tokens, heads] f32. `mixed` is the
-// gated output of the attention that feeds the next layer. Given as macros besides HEAD_DIM and its
-// layout: MSE (the distance) and GATED (whether gated outputs are compared, or the bare ones).
+// gated output of the attention that feeds the next layer. Given as macros, in addition to HEAD_DIM
+// and its layout: MSE (the distance) and GATED (whether gated outputs are compared, or the bare
+// ones).
 //
 // Bytes an element: forward 6, backward 10, where separate kernels for gates, sums and loss would
 // move 16 and more than 40. A block takes tokens blockIdx.x, blockIdx.x + gridDim.x, ...; the grid

@@ -140,7 +140,7 @@ template <typename Pair, typename Copy> struct GroupRing {
     }
 
 private:
-    // Past the last pair this is an empty group, so that all groups count alike.
+    // After the last pair this is an empty group, so that the number of groups stays the same.
     DEVICE_MEMBER void start(int index) const {
         if (index < pairs) copy(stage(index), index);
         copy_async_commit();

@@ -3,8 +3,8 @@
 use std::ops::Deref;
 use std::sync::Arc;
 
-use crate::contract::addressable_len;
 use crate::cuda::{Buffer, Gpu};
+use crate::tensor::addressable_len;
 use crate::{Device, Documents, KernelError, Result};
 
 /// The selected blocks of every token and key/value head, checked once against the documents they
@@ -226,7 +226,7 @@ pub struct HostBlockIndices {
 
 impl HostBlockIndices {
     /// The ascending blocks that one token, counted over the whole batch, selects for one key/value
-    /// head; none if there is no such token or head.
+    /// head; empty if there is no such token or head.
     pub fn selected(&self, token: usize, kv_head: usize) -> &[i32] {
         let (heads, slots) = (self.indices.kv_heads, self.indices.block_counts);
         if token >= self.indices.documents.total_tokens() || kv_head >= heads {

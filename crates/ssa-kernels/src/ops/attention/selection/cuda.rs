@@ -31,11 +31,11 @@ pub(crate) static MODULE: Module = Module {
 
 /// Warps of a block of the kernels.
 const WARPS: usize = 8;
-/// Elements of a head that a product takes at once.
+/// Depth of a product in elements of a head.
 const STEP: usize = 16;
 /// Blocks that a set of rows of a product takes.
 const SET: usize = 16;
-/// The most tokens that a block of threads takes at a time.
+/// The most tokens of a tile of a block of threads.
 const TILE: usize = 8;
 /// Shared memory that a block of threads can have on every card, bytes.
 const SHARED: usize = 96 << 10;
@@ -103,7 +103,7 @@ impl Specialization {
         if self.one_pass && self.head_dim <= 128 { 4 } else { 2 }
     }
 
-    /// Sets of 8 heads that are taken at a time.
+    /// Sets of 8 heads that are processed together.
     const fn head_sets(self) -> usize {
         if self.group <= 8 { 1 } else { 2 }
     }
@@ -151,7 +151,7 @@ pub(super) fn select(
     let [query_bytes, importance_bytes] = bytes(tile);
     let tiles = tiles(documents, gpu, tile)?;
     let tile_count = tiles.len() / 2;
-    // Importances lie in shared memory, or in device memory for a bounded number of blocks of
+    // Importances are in shared memory, or in device memory for a bounded number of blocks of
     // threads.
     let (mut scratch, mut grid, mut shared) = (None, tile_count, query_bytes + importance_bytes);
     if shared > SHARED {

@@ -96,7 +96,7 @@ struct SelectionCall<'a> {
 /// ```
 ///
 /// The token's own block floor(t / block_size) and the `block_counts - 1` others with the largest I
-/// are selected; of equal ones, the lower. [`SelectionRule::Reference`] departs from "largest" as
+/// are selected; ties go to the lower block. [`SelectionRule::Reference`] departs from "largest" as
 /// the released kernel does.
 ///
 /// # Shapes

@@ -6,10 +6,10 @@
 //
 // Key-centric: a warp keeps the gradients of 16 keys of a block in registers and walks the tokens
 // that selected the block, in order, 16 heads at a time. Scores are computed transposed (keys are
-// the rows), so that p and ds are operands as they come: k q', v dout', p dout, ds q are four
-// products of 16x16 by HEAD_DIM, and q and dout of a token, 2 KB each at 16 x 64, go from the
-// caches into registers once for all of them (rows.cuh). Bytes of a random selection: 4 KB for each
-// (token, head, slot), as in the forward.
+// the rows), so that p and ds are operands without moving registers: k q', v dout', p dout, ds q
+// are four products of 16x16 by HEAD_DIM, and q and dout of a token, 2 KB each at 16 x 64, go from
+// the caches into registers once for all of them (rows.cuh). Bytes of a random selection: 4 KB for
+// each (token, head, slot), as in the forward.
 //
 // Lists differ in length: of a random selection by 4.5, of a trained one, whose first block any
 // token may select, by any factor. So blocks of threads do not own lists but equal segments of the

@@ -13,7 +13,7 @@
 // selections are then bound by L2: N H K block_size D 4 bytes (1.07 GB at T 8192, 16 x 16, 2 x 64,
 // about 0.15-0.2 ms), shared ones by the products.
 //
-// Keys are numbered through the selected blocks, 0 .. visible: every block but the last lies before
+// Keys are numbered through the selected blocks, 0 .. visible: every block but the last is before
 // the token, so the visible ones are a prefix, and only the last step of 16 has a mask. If
 // block_size is not a multiple of 16, a step takes its keys from several blocks.
 //

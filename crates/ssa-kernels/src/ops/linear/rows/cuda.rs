@@ -148,11 +148,8 @@ pub(super) fn forward(gpu: &Gpu, x: &Tensor, matrix: &Tensor, out: &mut [Tensor]
             continue;
         }
         let sizes = [tokens, rows.len()];
-        let weight = Rows {
-            offset: rows.start * inputs,
-            sizes: [rows.len(), inputs],
-            stride: inputs,
-        };
+        let weight =
+            Rows { offset: rows.start * inputs, sizes: [rows.len(), inputs], stride: inputs };
         let (x, weight) = (x.matrix([tokens, inputs])?, matrix.matrix(weight)?);
         matmul(gpu, out.output_matrix(sizes)?, 1.0, x, weight.t())?;
     }

@@ -21,7 +21,7 @@ pub struct LinearWeight {
 }
 
 enum Storage {
-    /// For each map, panels of 16 outputs.
+    /// For each map, panels of outputs.
     Host(Vec<Panels>),
     /// All matrices, one below the other `[O.., I]`.
     Device(Tensor),

@@ -4,9 +4,11 @@ use half::bf16;
 use rayon::prelude::*;
 
 use crate::DType;
-use crate::cpu::register_tile::LANES;
 
-/// A matrix `[O, I]` in panels of [`LANES`] outputs, the last padded with zeros.
+/// Outputs of a panel: two or more vectors on every processor.
+pub(super) const PANEL: usize = 32;
+
+/// A matrix `[O, I]` in panels of [`PANEL`] outputs, the last padded with zeros.
 pub(super) struct Panels {
     pub(super) inputs: usize,
     outputs: usize,
@@ -15,9 +17,9 @@ pub(super) struct Panels {
 
 /// The elements of all panels, one panel after the other.
 pub(super) enum Elements {
-    /// A panel is `[I, LANES]`.
+    /// A panel is `[I, PANEL]`.
     F32(Vec<f32>),
-    /// A panel is `[I / 2 rounded up, LANES]`. An element holds two neighbors along I, the even one
+    /// A panel is `[I / 2 rounded up, PANEL]`. An element holds two neighbors along I, the even one
     /// in its lower half: a shift and a mask turn a vector of them into two vectors of `f32`.
     Bf16(Vec<u32>),
 }
@@ -26,15 +28,15 @@ impl Panels {
     /// Packs a matrix `[O, I]`, rounded to `dtype`.
     pub(super) fn new(weight: &[f32], inputs: usize, dtype: DType) -> Self {
         let outputs = weight.len() / inputs;
-        let panels = outputs.div_ceil(LANES);
+        let panels = outputs.div_ceil(PANEL);
         let rows =
-            |panel: usize| weight.chunks_exact(inputs).skip(panel * LANES).take(LANES).enumerate();
+            |panel: usize| weight.chunks_exact(inputs).skip(panel * PANEL).take(PANEL).enumerate();
         let elements = if dtype == DType::Bf16 {
             let pairs = inputs.div_ceil(2);
-            let mut packed = vec![0; panels * pairs * LANES];
-            packed.par_chunks_exact_mut(pairs * LANES).enumerate().for_each(|(panel, packed)| {
+            let mut packed = vec![0; panels * pairs * PANEL];
+            packed.par_chunks_exact_mut(pairs * PANEL).enumerate().for_each(|(panel, packed)| {
                 for (lane, row) in rows(panel) {
-                    for (pair, packed) in row.chunks(2).zip(packed.chunks_exact_mut(LANES)) {
+                    for (pair, packed) in row.chunks(2).zip(packed.chunks_exact_mut(PANEL)) {
                         let bits =
                             |i: usize| pair.get(i).map_or(0, |&x| bf16::from_f32(x).to_bits());
                         packed[lane] = u32::from(bits(0)) | u32::from(bits(1)) << 16;
@@ -43,10 +45,10 @@ impl Panels {
             });
             Elements::Bf16(packed)
         } else {
-            let mut packed = vec![0.0; panels * inputs * LANES];
-            packed.par_chunks_exact_mut(inputs * LANES).enumerate().for_each(|(panel, packed)| {
+            let mut packed = vec![0.0; panels * inputs * PANEL];
+            packed.par_chunks_exact_mut(inputs * PANEL).enumerate().for_each(|(panel, packed)| {
                 for (lane, row) in rows(panel) {
-                    for (x, packed) in row.iter().zip(packed.chunks_exact_mut(LANES)) {
+                    for (x, packed) in row.iter().zip(packed.chunks_exact_mut(PANEL)) {
                         packed[lane] = *x;
                     }
                 }
@@ -58,7 +60,7 @@ impl Panels {
 
     /// Number of panels.
     pub(super) fn len(&self) -> usize {
-        self.outputs.div_ceil(LANES)
+        self.outputs.div_ceil(PANEL)
     }
 
     /// O.
@@ -76,16 +78,16 @@ impl Panels {
 
     /// Appends a row `[I]` of the matrix.
     pub(super) fn append_row(&self, row: usize, out: &mut Vec<f32>) {
-        let (panel, lane) = (row / LANES, row % LANES);
+        let (panel, lane) = (row / PANEL, row % PANEL);
         match &self.elements {
             Elements::F32(elements) => {
-                let panel = &elements[panel * self.inputs * LANES..][..self.inputs * LANES];
-                out.extend(panel.iter().skip(lane).step_by(LANES));
+                let panel = &elements[panel * self.inputs * PANEL..][..self.inputs * PANEL];
+                out.extend(panel.iter().skip(lane).step_by(PANEL));
             }
             Elements::Bf16(elements) => {
                 let pairs = self.inputs.div_ceil(2);
-                let panel = &elements[panel * pairs * LANES..][..pairs * LANES];
-                let halves = panel.iter().skip(lane).step_by(LANES).flat_map(|&pair| {
+                let panel = &elements[panel * pairs * PANEL..][..pairs * PANEL];
+                let halves = panel.iter().skip(lane).step_by(PANEL).flat_map(|&pair| {
                     [f32::from_bits(pair << 16), f32::from_bits(pair & 0xffff_0000)]
                 });
                 out.extend(halves.take(self.inputs));

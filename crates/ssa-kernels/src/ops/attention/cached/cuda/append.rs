@@ -3,8 +3,7 @@
 use half::bf16;
 
 use crate::cuda::{
-    Define, Gpu, Input, Launch, Module, Output, WARP, constants, int, kernel,
-    structs,
+    Define, Gpu, Input, Launch, Module, Output, WARP, constants, int, kernel, structs,
 };
 use crate::kv_cache::{CachedTokens, DeviceLayer, DeviceTables, KvShape, MEANS_PER_PAGE};
 use crate::ops::attention::headers;
@@ -105,8 +104,7 @@ pub(in super::super) fn append(
         },
     )?;
     gpu.launch(
-        Launch::new([(count * kv_heads).div_ceil(THREADS / WARP), 1, 1], THREADS)
-            .defines(&defines),
+        Launch::new([(count * kv_heads).div_ceil(THREADS / WARP), 1, 1], THREADS).defines(&defines),
         PageMeans {
             pages: layer.pages.input(),
             key_means: layer.key_means.shared_output(),

@@ -4,8 +4,8 @@ use half::bf16;
 
 use super::{DeviceQueries, tokens_at_once};
 use crate::cuda::{
-    Buffer, Define, Gpu, Input, Launch, Module, Output, WARP, constants, int,
-    kernel, parameter_group, structs,
+    Buffer, Define, Gpu, Input, Launch, Module, Output, WARP, constants, int, kernel,
+    parameter_group, structs,
 };
 use crate::kv_cache::{CachedTokens, DeviceTables, KvShape, MEANS_PER_PAGE};
 use crate::ops::attention::headers;
@@ -248,7 +248,9 @@ impl DeviceQueries<'_> {
             if parts > 1 {
                 gpu.launch(
                     Launch::new([query_heads, tokens, 1], threads).defines(&defines).overlapping(),
-                    CombineParts { attention: self.attention(keys, scratch, result.reborrow(), first)? },
+                    CombineParts {
+                        attention: self.attention(keys, scratch, result.reborrow(), first)?,
+                    },
                 )?;
             }
         }

@@ -4,8 +4,8 @@ mod append;
 mod attention;
 mod selection;
 
-pub(super) use append::append;
 pub use append::HeadMaps;
+pub(super) use append::append;
 pub(crate) use append::rope_append;
 pub(crate) use attention::{Attended, DeviceKeys, Gates, PartsScratch};
 pub(crate) use selection::{PageCount, SelectionScratch};

@@ -24,8 +24,8 @@ pub(super) use forward::forward;
 use super::super::blocks::Blocks;
 use super::super::selection::HostBlockIndices;
 use super::super::shape::AttentionShape;
-use crate::contract::addressable_len;
 use crate::cpu::register_tile::padded;
+use crate::tensor::addressable_len;
 use crate::{KernelError, Result};
 
 /// Fewest tokens of a parallel task: enough work to hide its scheduling at small budgets.

@@ -1,6 +1,6 @@
-//! The kernels and what they are given: by value, so that the compiler sees the fields as separate
-//! arguments (with `__grid_constant__` it no longer specializes loops for `add`, and addresses that
-//! are chosen between two fields become generic).
+//! The kernels and their parameters. These are passed by value, so that the compiler sees the
+//! fields as separate arguments (with `__grid_constant__` it no longer specializes loops for `add`,
+//! and addresses that are chosen between two fields become generic).
 
 use half::bf16;
 

@@ -6,7 +6,7 @@ use crate::cuda::{Define, WARP};
 pub(super) const WARPS: usize = 4;
 /// Threads of a block of the kernels.
 pub(super) const THREADS: usize = WARPS * WARP;
-/// Rows of a product, heads or keys, and elements of a head that it takes at once.
+/// Rows of a product, heads or keys, and its depth in elements of a head.
 pub(super) const ROWS: usize = 16;
 /// The longest slice of a head that a warp accumulates: registers do not hold more.
 const LONGEST_SLICE: usize = 128;
@@ -31,7 +31,7 @@ impl Tiling {
         self.block_size.div_ceil(ROWS)
     }
 
-    /// Key tiles that the warps of a block of threads hold at a time; warps that share one divide
+    /// Key tiles that the warps of a block of threads hold together; warps that share one divide
     /// its tokens. A power of two, so that it divides the warps.
     pub(super) const fn key_tiles_at_once(self) -> usize {
         match self.key_tiles() {

@@ -38,7 +38,7 @@ pub(crate) fn backward(call: &TiledSlices<'_>, upstream: Upstream<'_>, grads: [&
     let tiles = QueryTile::partition(call);
     let dq = split_by_tiles(dq, &tiles, shape.q_heads * shape.head_dim);
     let tasks = tiles.into_iter().zip(dq).map(|(tile, dq)| TileTask { tile, dq }).collect();
-    let addends = deal(call, tasks);
+    let addends = distribute(call, tasks);
     add_in_order([dk, dv], addends, |tasks, [dk, dv]| {
         for task in tasks {
             for kv_head in 0..shape.kv_heads {
@@ -55,7 +55,10 @@ pub(crate) fn backward(call: &TiledSlices<'_>, upstream: Upstream<'_>, grads: [&
 /// Deals the tiles of each document to a number of tasks in proportion to its share of the work.
 ///
 /// A tile's work grows with its position, so tiles go out in the order 0 1 2 .. 2 1 0 0 1 2 ..
-fn deal<'a>(call: &TiledSlices<'_>, tasks: Vec<TileTask<'a>>) -> Vec<Addend<Vec<TileTask<'a>>>> {
+fn distribute<'a>(
+    call: &TiledSlices<'_>,
+    tasks: Vec<TileTask<'a>>,
+) -> Vec<Addend<Vec<TileTask<'a>>>> {
     let work = |document: &Range<usize>| {
         let seen = call.visibility.seen(document.len() - 1).len();
         (document.len() * seen.max(1)) as u128

@@ -17,7 +17,7 @@ pub(crate) fn forward(call: &TiledSlices<'_>, out: &mut [f32], lse: &mut [f32]) 
     let tiles = QueryTile::partition(call);
     let out = split_by_tiles(out, &tiles, shape.q_heads * shape.head_dim);
     let lse = split_by_tiles(lse, &tiles, shape.q_heads);
-    // Tiles differ in work and each is large, so every one is worth a task of its own.
+    // Tiles differ in work and each is large, so each gets its own task.
     (&tiles, out, lse).into_par_iter().with_max_len(1).for_each(|(tile, out, lse)| {
         for kv_head in 0..shape.kv_heads {
             let mut rows = ForwardRows::new(call, tile, kv_head);
@@ -119,8 +119,8 @@ impl ForwardRows {
     }
 }
 
-/// Turns a tile of scores into probabilities relative to the largest score so far, and brings the
-/// sums and the output of earlier tiles to that scale.
+/// Turns a tile of scores into probabilities relative to the largest score so far, and rescales
+/// the sums and the output of earlier tiles to match.
 struct OnlineSoftmax<'a> {
     scores: &'a mut [f32],
     out: &'a mut [f32],

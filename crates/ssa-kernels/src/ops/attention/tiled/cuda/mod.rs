@@ -26,7 +26,7 @@ use crate::ops::attention::padding::PaddedHeads;
 use crate::ops::attention::shape::{AttentionGrads, AttentionOutput, AttentionShape};
 use crate::{KernelError, Result, Tensor};
 
-/// Elements of a head that kernels load at once.
+/// Elements of a head in one load of a kernel.
 const STEP: usize = 8;
 
 /// Writes `out` and `lse` of every token.

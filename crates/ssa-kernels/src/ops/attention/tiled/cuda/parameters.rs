@@ -1,4 +1,4 @@
-//! The kernels and what they are given.
+//! The kernels and their parameters.
 //!
 //! The kernels of warps take their parameters by value, so that the compiler sees the fields as
 //! separate arguments and has shorter loops; those of warpgroups as `__grid_constant__`, which

@@ -11,7 +11,7 @@ use crate::{Documents, Result};
 
 /// Rows of a piece of a key tile's list of rows: not less than this,
 const SHORTEST_PIECE: usize = 1024;
-/// and so many that about this many pieces come out: several for every multiprocessor of any card,
+/// and chosen to give about this many pieces: several for every multiprocessor of any card,
 /// so that the last ones end together, and few enough that partial sums cost little. It depends on
 /// no card, so neither do results.
 const PIECES: usize = 512;
@@ -204,7 +204,7 @@ mod tests {
         }
     }
 
-    /// Every pair of a row and a key that it sees lies in the rows of the key's tile.
+    /// Every pair of a row and a key that it sees is in the rows of the key's tile.
     #[test]
     fn rows_of_a_tile_see_it() {
         let documents = Documents::from_cu_seqlens(vec![0, 1, 38, 140]).unwrap();
