@@ -5,7 +5,9 @@ use std::sync::Arc;
 use ssa_kernels::cuda::Recording;
 use ssa_kernels::kv_cache::KvCache;
 use ssa_kernels::ops::rope::RopeTable;
-use ssa_kernels::ops::step::step_linear;
+use ssa_kernels::ops::step::{
+    StepAttention, StepKeys, StepOutput, StepScratch, StepSequence, StepTokens, step_linear,
+};
 use ssa_kernels::ops::step::{StepKeys, StepOutput, StepScratch, StepSequence, StepTokens};
 use ssa_kernels::{DType, Gpu, KernelError, Tensor};
 use ssa_model::{AttendedKeys, AttentionKind, AttentionSizes};
@@ -171,7 +173,7 @@ impl StepState {
         let Self { model, tokens, rope, attentions, options, work, scratch, .. } = self;
         let Self { x, projected, q, attended, hidden, logits, .. } = self;
         let config = model.config();
-        let (eps, scale) = (config.rms_norm_eps as f32, config.softmax_scale());
+        let (eps, softmax_scale) = (config.rms_norm_eps as f32, config.softmax_scale());
         let sizes = attention_sizes(model, options);
         tokens.embed(&model.embedding, x)?;
         for (index, layer) in model.layers.iter().enumerate() {
@@ -187,7 +189,8 @@ impl StepState {
                     AttendedKeys::Selected { .. } => StepKeys::Selected(&options.pages),
                 };
                 let gates = layer.step_gates(kind.gate(), projected, config);
-                tokens.attend(index, q, (keys, scale), gates, scratch, attended, place > 0)?;
+                let attention = StepAttention { keys, softmax_scale, gates, add: place > 0 };
+                tokens.attend(index, q, &attention, scratch, attended)?;
             }
             step_linear(attended, &layer.output, None, StepOutput::Add(x))?;
             let norm = Some((&layer.mlp_norm, eps));

@@ -3,9 +3,7 @@
 
 use ssa_infer::{CallOptions, Engine, FillChange, InferError, InferenceModel, Logits, SequenceId};
 use ssa_kernels::{Device, KernelError};
-use ssa_model::{
-    AttentionMode, Input, Method, Model, ModelConfig, ModelSettings, SparseBudget,
-};
+use ssa_model::{AttentionMode, Input, Method, Model, ModelConfig, ModelSettings, SparseBudget};
 
 use crate::context::largest;
 use crate::{Context, Result};
@@ -42,7 +40,9 @@ fn check(
     mode: AttentionMode,
     [heads, kv_heads, head_dim, block_size, counts]: [usize; 5],
 ) -> Result<(), InferError> {
-    context.case(format!("{method} {mode} HQ {heads} H {kv_heads} D {head_dim} {block_size}x{counts}"));
+    context.case(format!(
+        "{method} {mode} HQ {heads} H {kv_heads} D {head_dim} {block_size}x{counts}"
+    ));
     let budget = SparseBudget::new(block_size, counts).map_err(KernelError::from)?;
     let config = ModelConfig::new(ModelSettings {
         vocab_size: 257,
@@ -86,7 +86,8 @@ fn check(
     }
 
     // All texts together, then each alone.
-    let call = CallOptions { fill_change: FillChange::Refuse, ..CallOptions::new(&options, block_size)? };
+    let call =
+        CallOptions { fill_change: FillChange::Refuse, ..CallOptions::new(&options, block_size)? };
     let decode = |texts: &[Vec<u32>]| -> Result<Vec<Vec<f32>>, InferError> {
         let inference = InferenceModel::new(&model, method)?;
         let mut engine = Engine::new(inference, block_size, 1024)?;
@@ -142,7 +143,8 @@ fn greedy(
     let mut expected = Vec::new();
     for _ in 0..STEPS {
         let logits = engine.forward(&[(id, &[token])], call, Logits::Last)?.logits.to_vec()?;
-        let best = |best: usize, index: usize| if logits[index] > logits[best] { index } else { best };
+        let best =
+            |best: usize, index: usize| if logits[index] > logits[best] { index } else { best };
         token = (0..logits.len()).fold(0, best) as u32;
         expected.push(token);
     }

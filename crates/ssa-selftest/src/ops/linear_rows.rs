@@ -72,8 +72,7 @@ fn fused(
     let silu = |gate: f64| gate / (1.0 + (-gate).exp());
     let swiglu = |values: &[f64]| -> Vec<f64> {
         let rows = values.chunks_exact(outputs).map(|row| row.split_at(outputs / 2));
-        rows.flat_map(|(gate, up)| gate.iter().zip(up).map(|(gate, up)| silu(*gate) * up))
-            .collect()
+        rows.flat_map(|(gate, up)| gate.iter().zip(up).map(|(gate, up)| silu(*gate) * up)).collect()
     };
     let mut out = zeros(DType::Bf16, outputs / 2)?;
     step_linear(x, weight, Some((&norm, EPS)), StepOutput::SwiGlu(&mut out))?;
