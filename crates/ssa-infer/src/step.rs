@@ -8,7 +8,6 @@ use ssa_kernels::ops::rope::RopeTable;
 use ssa_kernels::ops::step::{
     StepAttention, StepKeys, StepOutput, StepScratch, StepSequence, StepTokens, step_linear,
 };
-use ssa_kernels::ops::step::{StepKeys, StepOutput, StepScratch, StepSequence, StepTokens};
 use ssa_kernels::{DType, Gpu, KernelError, Tensor};
 use ssa_model::{AttendedKeys, AttentionKind, AttentionSizes};
 
