@@ -63,8 +63,8 @@ pub struct MeasuredText {
 }
 
 impl Engine {
-    /// An engine with an empty cache for `capacity` tokens, in pages of `page_size` tokens: the block
-    /// size of sparse attention.
+    /// An engine with an empty cache for `capacity` tokens, in pages of `page_size` tokens: the
+    /// block size of sparse attention.
     ///
     /// # Errors
     /// [`InferError::Kernel`] as [`KvCache::new`].
@@ -137,12 +137,12 @@ impl Engine {
 
     /// Appends tokens to sequences and computes logits.
     ///
-    /// A failed call leaves the sequences as they were, or, after [`FillChange::Recompute`], some of
-    /// them shorter.
+    /// A failed call leaves the sequences as they were, or, after [`FillChange::Recompute`], some
+    /// of them shorter.
     ///
     /// # Errors
-    /// [`InferError`]: no tokens for a sequence, tokens outside the vocabulary, too long a sequence,
-    /// a full cache, a cache filled by another attention, or impossible options.
+    /// [`InferError`]: no tokens for a sequence, tokens outside the vocabulary, too long a
+    /// sequence, a full cache, a cache filled by another attention, or impossible options.
     pub fn forward(
         &mut self,
         chunks: &[(SequenceId, &[u32])],

@@ -13,9 +13,9 @@
 //!
 //! Token ids go in, token ids come out: this crate knows no tokenizer.
 //!
-//! On the CPU the logits of a token depend on its sequence and the options alone. They have the same
-//! bits however the sequence is cut into calls, whatever else is in a call, and for any number of
-//! threads.
+//! On the CPU the logits of a token depend on its sequence and the options alone. They have the
+//! same bits however the sequence is cut into calls, whatever else is in a call, and for any number
+//! of threads.
 
 mod budget;
 mod defaults;

@@ -81,8 +81,8 @@ pub(crate) struct BenchAttentionArgs {
 
 /// Measure decoding steps over long contexts: one token of each sequence.
 ///
-/// Weights and contexts are random; contexts are written to the cache, not computed. On a GPU a step
-/// is a CUDA graph that also chooses the next tokens, and the time of its attention is the
+/// Weights and contexts are random; contexts are written to the cache, not computed. On a GPU a
+/// step is a CUDA graph that also chooses the next tokens, and the time of its attention is the
 /// difference to a step without it. The bytes that a step must read are its weights and the keys,
 /// values or block means that its attention needs.
 #[derive(Debug, Args)]
@@ -95,10 +95,22 @@ pub(crate) struct BenchDecodeArgs {
     #[arg(long, value_name = "NAME", default_value = "ssa-1b")]
     pub(crate) preset: String,
     /// Sequences per step.
-    #[arg(long, value_name = "N,...", value_delimiter = ',', default_value = "1", value_parser = parse_positive)]
+    #[arg(
+        long,
+        value_name = "N,...",
+        value_delimiter = ',',
+        default_value = "1",
+        value_parser = parse_positive
+    )]
     pub(crate) batch: Vec<usize>,
     /// Tokens of each sequence before the first step.
-    #[arg(long, value_name = "N,...", value_delimiter = ',', default_value = "8192", value_parser = parse_tokens)]
+    #[arg(
+        long,
+        value_name = "N,...",
+        value_delimiter = ',',
+        default_value = "8192",
+        value_parser = parse_tokens
+    )]
     pub(crate) context: Vec<usize>,
     /// Modes of attention: full, sparse.
     #[arg(

@@ -93,12 +93,12 @@ pub struct CachedRows {
 impl KvCache {
     /// An empty cache for up to `capacity` tokens, in whole pages.
     ///
-    /// [`KvShape::bytes_per_token`] says how much memory it takes: on the CPU as sequences grow, on a
-    /// GPU at once.
+    /// [`KvShape::bytes_per_token`] says how much memory it takes: on the CPU as sequences grow, on
+    /// a GPU at once.
     ///
     /// # Errors
-    /// [`KernelError::Argument`] if a size is 0, if a full cache would be larger than any memory, or
-    /// for heads that a GPU does not support; [`KernelError::OutOfMemory`].
+    /// [`KernelError::Argument`] if a size is 0, if a full cache would be larger than any memory,
+    /// or for heads that a GPU does not support; [`KernelError::OutOfMemory`].
     pub fn new(device: &Device, shape: KvShape, capacity: usize) -> Result<Self> {
         const OP: &str = "KvCache::new";
         shape.check(OP, capacity)?;

@@ -168,8 +168,8 @@ impl Filled {
     }
 }
 
-/// Compares attention with its definition. On a GPU keys, values and probabilities are `bf16`, which
-/// a plain computation rounds as well.
+/// Compares attention with its definition. On a GPU keys, values and probabilities are `bf16`,
+/// which a plain computation rounds as well.
 fn attention(
     context: &mut Context<'_>,
     filled: &Filled,
@@ -289,7 +289,8 @@ fn fill(
 ) -> Result<Filled> {
     let [q_heads, kv_heads, head_dim, page_size, counts] = sizes;
     context.case(format!(
-        "HQ {q_heads} H {kv_heads} D {head_dim} {page_size}x{counts}, tokens {lengths:?}, last {last}"
+        "HQ {q_heads} H {kv_heads} D {head_dim} {page_size}x{counts}, tokens {lengths:?}, \
+         last {last}"
     ));
     let shape = KvShape { layers: 2, kv_heads, head_dim, page_size, value_means: true };
     let mut cache =
