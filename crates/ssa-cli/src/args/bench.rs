@@ -12,7 +12,7 @@ use super::{ComputeArgs, LARGEST_COUNT, LONGEST_ROW, named, parse_positive, pars
 /// Maximum number of heads, and maximum head dimension.
 const LARGEST_HEAD_SIZE: usize = 1 << 12;
 
-/// Measure attention, matrix products and whole training steps on this machine's device.
+/// Measure attention, matrix products, training and decoding steps on this machine's device.
 ///
 /// Times are medians after a warm-up, on rotating random inputs to defeat the L2 cache. Rates are
 /// compared with a large square matrix product and a large addition, both measured first. On the
