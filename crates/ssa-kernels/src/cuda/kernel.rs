@@ -83,7 +83,7 @@ impl Function {
 
     /// Asks for the largest shared memory of a multiprocessor. Kernels overlap only if it is
     /// divided between shared memory and first level cache alike for both.
-    fn prefer_shared(&self) -> Result<()> {
+    pub(super) fn prefer_shared(&self) -> Result<()> {
         if self.prefers_shared.load(Ordering::Relaxed) {
             return Ok(());
         }
