@@ -11,8 +11,10 @@ use ssa_model::AttendedKeys;
 
 use crate::layer::{CallContext, SelectionTotals};
 use crate::sequence::Sequence;
-use crate::step::{DecodingStep, MOST_STEP_SEQUENCES, StepKey, StepWork};
-use crate::{CallOptions, FillChange, FilledBy, InferError, InferenceModel, Result};
+use crate::step::{DecodingStep, StepKey, StepWork};
+use crate::{
+    CallOptions, FillChange, FilledBy, InferError, InferenceModel, MOST_STEP_SEQUENCES, Result,
+};
 
 /// The largest number of tokens that the layers compute together: enough for products to run at
 /// full speed, few enough for activations to stay small.
@@ -150,7 +152,7 @@ impl Engine {
         logits: Logits,
     ) -> Result<CallOutput> {
         self.check(chunks)?;
-        let filled_by = FilledBy::new(options, self.model.method(), self.model.config());
+        let filled_by = options.filled_by(self.model.method(), self.model.config());
         for &(id, _) in chunks {
             self.settle_fill(id, options, filled_by)?;
         }
@@ -170,7 +172,7 @@ impl Engine {
         options: &CallOptions,
         steps: usize,
     ) -> Result<Vec<Vec<u32>>> {
-        let filled_by = FilledBy::new(options, self.model.method(), self.model.config());
+        let filled_by = options.filled_by(self.model.method(), self.model.config());
         for &(id, _) in tokens {
             self.settle_fill(id, options, filled_by)?;
         }
@@ -257,7 +259,7 @@ impl Engine {
         for layer in 0..self.cache.shape().layers {
             append_kv(&mut self.cache, layer, k, v, &sequences)?;
         }
-        let filled_by = FilledBy::new(options, self.model.method(), self.model.config());
+        let filled_by = options.filled_by(self.model.method(), self.model.config());
         if let Some(sequence) = self.sequences.get_mut(&id) {
             sequence.extend(&vec![0; tokens], filled_by);
         }

@@ -6,7 +6,7 @@ use ssa_kernels::KernelError;
 use ssa_kernels::kv_cache::SequenceId;
 use ssa_model::ModelError;
 
-use crate::FilledBy;
+use crate::filled_by::FilledBy;
 
 /// Why a model cannot run or generate.
 #[derive(Debug, thiserror::Error)]

@@ -14,7 +14,7 @@ use ssa_kernels::ops::step::{HeadMaps, StepGates};
 use ssa_kernels::ops::swiglu::swiglu_fwd;
 use ssa_model::{AttentionKind, CachedInputs, LayerParameters, Method, ModelConfig};
 
-use crate::model::packed;
+use crate::weights::packed;
 use crate::{CallOptions, Result};
 
 /// The weights of a layer, as far as its architecture has them. Maps of the same input are one

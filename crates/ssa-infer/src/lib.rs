@@ -21,6 +21,7 @@ mod budget;
 mod defaults;
 mod engine;
 mod error;
+mod filled_by;
 mod generation;
 mod layer;
 mod model;
@@ -29,22 +30,24 @@ mod sampling;
 mod sequence;
 mod step;
 mod stop;
+mod weights;
 
 pub use budget::{Budget, InvalidBudget};
 pub use defaults::GenerationDefaults;
 pub use engine::{CallOutput, Engine, Logits, MeasuredText};
 pub use error::InferError;
+pub use filled_by::FilledBy;
 pub use generation::{
     CachedModel, Chunk, FinishReason, GenerationEngine, GenerationLimits, GenerationObserver,
     GenerationOptions, GenerationRequest, GenerationStatistics, Pass, generate,
 };
 pub use layer::SelectionTotals;
-pub use model::InferenceModel;
-pub use options::{CallOptions, FillChange, FilledBy};
+pub use model::{InferenceModel, MOST_STEP_SEQUENCES};
+pub use options::{CallOptions, FillChange};
 pub use sampling::{NoiseKey, Sampler, SamplingOptions};
 pub use ssa_kernels::kv_cache::SequenceId;
 pub use ssa_kernels::ops::attention::cached::{PageBudget, PageOptions};
-pub use step::{DecodingStep, MOST_STEP_SEQUENCES, StepWork};
+pub use step::{DecodingStep, StepWork};
 pub use stop::{StopStrings, Stopped};
 
 /// Result of every fallible function in this crate.

@@ -8,7 +8,11 @@ use ssa_model::{GrowingRopeTable, Method, Model, ModelConfig};
 
 use crate::Result;
 use crate::layer::InferenceLayer;
-use crate::step::MOST_STEP_SEQUENCES;
+use crate::weights::packed;
+
+/// The most sequences of a decoding step on a GPU: products of more rows are faster as those of a
+/// prompt.
+pub const MOST_STEP_SEQUENCES: usize = 64;
 
 /// The weights of a model, laid out for inference.
 ///
@@ -98,13 +102,4 @@ impl InferenceModel {
         }
         Ok(Tensor::from_vec(logits, shape)?)
     }
-}
-
-/// Packs matrices in the smallest type that holds them exactly.
-pub(crate) fn packed(weights: &[&Tensor]) -> Result<LinearWeight> {
-    let dtype = match weights[0].device() {
-        Device::Cpu => LinearWeight::exact_dtype(weights)?,
-        device => device.dtype(),
-    };
-    Ok(LinearWeight::new(weights, dtype)?)
 }

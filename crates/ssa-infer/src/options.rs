@@ -1,12 +1,10 @@
 //! How the attentions of a call run.
 
-use std::fmt;
-
 use ssa_kernels::ops::attention::cached::{PageBudget, PageOptions};
-use ssa_kernels::ops::attention::selection::SelectionRule;
 use ssa_model::{AttendedKeys, AttentionMode, AttentionOptions, ModelConfig};
 use ssa_model::{AttentionSizes, Method};
 
+use crate::filled_by::FilledBy;
 use crate::{InferError, Result};
 
 /// How the attentions of a call run. Every call may choose anew.
@@ -52,48 +50,17 @@ impl CallOptions {
             fill_change: FillChange::Refuse,
         })
     }
-}
 
-/// The attention that computed cached keys and values: as much of the options as they depend on.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct FilledBy {
-    mode: AttentionMode,
-    pages: Option<PageOptions>,
-    window_size: Option<usize>,
-}
-
-impl FilledBy {
-    /// What a call with these options fills the cache by.
-    pub fn new(options: &CallOptions, method: Method, config: &ModelConfig) -> Self {
-        let sizes = AttentionSizes { window_size: options.window_size, ..config.attention_sizes() };
-        let keys = || method.attentions(options.mode).iter().map(|kind| kind.keys(&sizes));
+    /// What a call with these options fills the cache of a model by.
+    pub fn filled_by(&self, method: Method, config: &ModelConfig) -> FilledBy {
+        let sizes = AttentionSizes { window_size: self.window_size, ..config.attention_sizes() };
+        let keys = || method.attentions(self.mode).iter().map(|kind| kind.keys(&sizes));
         let selects = keys().any(|keys| matches!(keys, AttendedKeys::Selected { .. }));
         let has_window = keys().any(|keys| matches!(keys, AttendedKeys::Last(_)));
-        Self {
-            mode: options.mode,
-            pages: selects.then_some(options.pages),
-            window_size: has_window.then_some(options.window_size),
-        }
-    }
-}
-
-impl fmt::Display for FilledBy {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} attention", self.mode)?;
-        if let Some(PageOptions { budget, rule }) = self.pages {
-            match budget {
-                PageBudget::Counts(counts) => write!(f, ", {counts} blocks")?,
-                PageBudget::Mass { mass, min, max } => {
-                    write!(f, ", {min} to {max} blocks for a mass of {mass}")?;
-                }
-            }
-            if rule != SelectionRule::Exact {
-                write!(f, ", {rule} selection")?;
-            }
-        }
-        match self.window_size {
-            Some(window_size) => write!(f, ", a window of {window_size} tokens"),
-            None => Ok(()),
+        FilledBy {
+            mode: self.mode,
+            pages: selects.then_some(self.pages),
+            window_size: has_window.then_some(self.window_size),
         }
     }
 }

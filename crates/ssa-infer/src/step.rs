@@ -13,9 +13,6 @@ use ssa_model::{AttendedKeys, AttentionKind, AttentionSizes};
 
 use crate::{CallOptions, InferenceModel, Result, SelectionTotals};
 
-/// The most sequences of a step: products of more rows are faster as those of a prompt.
-pub const MOST_STEP_SEQUENCES: usize = 64;
-
 /// What a step computes besides the logits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StepWork {

@@ -2,8 +2,8 @@
 //!
 //! The queries of a call belong to sequences of a [`KvCache`]. [`append_kv`] writes their keys and
 //! values, [`select_pages`] chooses blocks for them, and [`cached_attention_fwd`] attends to all
-//! keys, the last ones, the selected pages or the block means. All of them compute what the ops over
-//! whole documents compute, one chunk after the other.
+//! keys, the last ones, the selected pages or the block means. All of them compute what the ops
+//! over whole documents compute, one chunk after the other.
 //!
 //! On the CPU the result of a query has the same bits however its sequence is cut into chunks and
 //! whatever else is in the call: products are chains of multiply-adds in fixed order
@@ -16,6 +16,7 @@ mod append;
 mod budget;
 mod cpu;
 pub(crate) mod cuda;
+mod keys;
 mod page_indices;
 pub mod reference;
 mod select;
@@ -24,6 +25,7 @@ mod tests;
 
 pub use append::append_kv;
 pub use budget::{PageBudget, PageOptions};
+pub use keys::CachedKeys;
 pub use page_indices::PageIndices;
 pub use select::select_pages;
 
@@ -33,34 +35,22 @@ use crate::contract::{Args, B, Checked, D, H, HQ, T};
 use crate::kv_cache::{CachedSequences, KvCache};
 use crate::{Device, KernelError, Result, Tensor};
 
-/// The cached keys that a query attends to.
-#[derive(Clone, Copy, Debug)]
-pub enum CachedKeys<'a> {
-    /// All tokens up to its own.
-    All,
-    /// The last tokens up to its own; at least 1.
-    Last(usize),
-    /// The tokens of the selected pages, up to its own.
-    Pages(&'a PageIndices),
-    /// The means of the pages that are complete at its token.
-    Means,
-}
-
 /// Attention over cached keys: `out = sum_j p_j v_j`, `p = softmax_j(softmax_scale * q . k_j)` over
 /// the keys j that `keys` names.
 ///
 /// # Shapes
-/// `q` `[B, T, HQ, D]` after RoPE, N = B * T queries of `sequences`; the cache has H key/value heads
-/// of D elements, H a divisor of HQ. The keys and values of the queries are in the cache already.
+/// `q` `[B, T, HQ, D]` after RoPE, N = B * T queries of `sequences`; the cache has H key/value
+/// heads of D elements, H a divisor of HQ. The keys and values of the queries are in the cache
+/// already.
 ///
 /// # Dtypes
-/// `f32`; scores accumulate over D and outputs over keys, both in `f32`. On a GPU `q`, the cache and
-/// `out` are `bf16`, `lse` is `f32`.
+/// `f32`; scores accumulate over D and outputs over keys, both in `f32`. On a GPU `q`, the cache
+/// and `out` are `bf16`, `lse` is `f32`.
 ///
 /// # Edge cases
 /// [`CachedKeys::All`] is full attention, and so is [`CachedKeys::Last`] with at least as many
-/// tokens as the sequence has. A query without a complete block has no means: its output is zero and
-/// its `lse` negative infinity. No queries: an empty result.
+/// tokens as the sequence has. A query without a complete block has no means: its output is zero
+/// and its `lse` negative infinity. No queries: an empty result.
 ///
 /// # Errors
 /// [`KernelError::Argument`] if an argument does not have this shape or type or is on another

@@ -82,8 +82,8 @@ impl PageIndices {
         }
     }
 
-    /// The ascending pages that a query selects for a key/value head; none if there is no such query
-    /// or head, or on a GPU.
+    /// The ascending pages that a query selects for a key/value head; none if there is no such
+    /// query or head, or on a GPU.
     pub fn selected(&self, query: usize, kv_head: usize) -> &[i32] {
         if kv_head >= self.kv_heads {
             return &[];

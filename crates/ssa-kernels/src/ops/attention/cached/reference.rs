@@ -37,8 +37,8 @@ pub fn means(rows: &[f64], width: usize, page_size: usize) -> Vec<f64> {
     means
 }
 
-/// Returns `(out, lse)` of the queries. `first_query` is the number of the first of them in the call
-/// that a selection belongs to; one on a GPU that fails selects nothing.
+/// Returns `(out, lse)` of the queries. `first_query` is the number of the first of them in the
+/// call that a selection belongs to; one on a GPU that fails selects nothing.
 pub fn forward(
     sequence: &CachedSequence<'_>,
     keys: CachedKeys<'_>,

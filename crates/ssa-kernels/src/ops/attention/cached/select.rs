@@ -16,16 +16,16 @@ use crate::{Device, Result, Tensor};
 /// I_c   = sum_h exp(s_hc - lse_h)            for earlier pages, c < floor(t / page_size)
 /// ```
 ///
-/// The page of the token itself and the most important others are selected, of equal ones the lower.
-/// [`PageBudget::Counts`](super::PageBudget::Counts) says how many there are in all.
+/// The page of the token itself and the most important others are selected, of equal ones the
+/// lower. [`PageBudget::Counts`](super::PageBudget::Counts) says how many there are in all.
 /// [`PageBudget::Mass`](super::PageBudget::Mass) takes, between its bounds, the fewest whose I,
 /// together with that of the token's own page if it is complete, sum to `mass * G`.
 ///
 /// # Shapes
-/// `q` `[B, T, HQ, D]` after RoPE, N = B * T queries of `sequences`; the cache has H key/value heads
-/// of D elements, H a divisor of HQ. Returns indices `[B, T, H, K]`: K is the largest number of
-/// pages of the budget (rounded up to a power of two by the reference rule), but no more than the
-/// longest sequence has.
+/// `q` `[B, T, HQ, D]` after RoPE, N = B * T queries of `sequences`; the cache has H key/value
+/// heads of D elements, H a divisor of HQ. Returns indices `[B, T, H, K]`: K is the largest number
+/// of pages of the budget (rounded up to a power of two by the reference rule), but no more than
+/// the longest sequence has.
 ///
 /// # Dtypes
 /// `f32`, accumulated in `f32`; on a GPU `q` is `bf16` and means are `f32`.

@@ -95,8 +95,8 @@ impl SelectionQueries<'_> {
         columns
     }
 
-    /// Fills the slots of one query and returns the estimated mass that they keep. The scores of its
-    /// rows are used up.
+    /// Fills the slots of one query and returns the estimated mass that they keep. The scores of
+    /// its rows are used up.
     fn select_query(
         &self,
         tile: &Tile,

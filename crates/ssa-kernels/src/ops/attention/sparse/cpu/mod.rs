@@ -2,8 +2,8 @@
 //!
 //! Every (token, key/value head) is computed on its own: its G query rows against K blocks. A
 //! pre-pass copies every block once into a padded matrix ([`packed`]), so that the products
-//! ([`register_tile`](crate::cpu::register_tile)) run on whole vectors at any size; the copies take as much memory as k and v and a
-//! small part of the time.
+//! ([`register_tile`](crate::cpu::register_tile)) run on whole vectors at any size; the copies take
+//! as much memory as k and v and a small part of the time.
 //!
 //! Neighboring tokens could share the blocks they have in common in one larger product. But trained
 //! selections of 8 neighbors have a union of about 1.8 times the blocks of one: that would cost 1.8
