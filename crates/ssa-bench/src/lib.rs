@@ -1,5 +1,5 @@
-//! Benchmarks of this machine's device: the parts of attention, matrix products, and whole training
-//! steps.
+//! Benchmarks of this machine's device: the parts of attention, matrix products, whole training
+//! steps, and decoding steps.
 //!
 //! Everything uses the public functions of training, on realistic inputs: normal random numbers,
 //! and for sparse attention both selections without locality (the worst case) and selections like
@@ -10,6 +10,7 @@
 //! This crate does not print: results are plain serializable rows, returned as they are measured.
 
 mod attention;
+mod decode;
 mod gemm;
 mod inputs;
 mod peaks;
@@ -18,6 +19,7 @@ mod step;
 mod timing;
 
 pub use attention::{AttentionRow, AttentionSettings, attention, attention_bytes};
+pub use decode::{DecodeRow, DecodeSettings, decode};
 pub use gemm::{GemmRow, gemm, gemm_bytes};
 pub use peaks::Peaks;
 pub use selection::local_selection;
@@ -25,6 +27,7 @@ pub use step::{KernelReport, StepReport, StepRow, StepSettings, step};
 pub use timing::{Effort, Meter, Timing};
 
 use ssa_data::DataError;
+use ssa_infer::InferError;
 use ssa_kernels::KernelError;
 use ssa_model::ModelError;
 use ssa_train::TrainError;
@@ -41,6 +44,9 @@ pub enum BenchError {
     /// The random rows cannot be packed.
     #[error("{0}")]
     Data(#[from] DataError),
+    /// A decoding step failed.
+    #[error("{0}")]
+    Infer(#[from] InferError),
     /// A training step failed.
     #[error("{0}")]
     Train(#[from] TrainError),

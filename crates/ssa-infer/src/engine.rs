@@ -4,14 +4,17 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use ssa_kernels::kv_cache::{CachedSequences, KvCache, KvShape, SequenceId};
+use ssa_kernels::ops::attention::cached::append_kv;
 use ssa_kernels::ops::step::StepSequence;
-use ssa_kernels::{Device, Gpu, Tensor};
+use ssa_kernels::{Device, Gpu, KernelError, Tensor};
 use ssa_model::AttendedKeys;
 
 use crate::layer::{CallContext, SelectionTotals};
 use crate::sequence::Sequence;
-use crate::step::{DecodingStep, MOST_STEP_SEQUENCES, StepKey, StepWork};
-use crate::{CallOptions, FillChange, FilledBy, InferError, InferenceModel, Result};
+use crate::step::{DecodingStep, StepKey, StepWork};
+use crate::{
+    CallOptions, FillChange, FilledBy, InferError, InferenceModel, MOST_STEP_SEQUENCES, Result,
+};
 
 /// The largest number of tokens that the layers compute together: enough for products to run at
 /// full speed, few enough for activations to stay small.
@@ -151,20 +154,138 @@ impl Engine {
         self.check(chunks)?;
         let filled_by = options.filled_by(self.model.method(), self.model.config());
         for &(id, _) in chunks {
-            let filled = self.sequences.get(&id).and_then(|it| it.filled_otherwise(filled_by));
-            match (filled, options.fill_change) {
-                (None, _) | (Some(_), FillChange::Keep) => {}
-                (Some(filled), FillChange::Refuse) => {
-                    return Err(InferError::Filled { id, filled, asked: filled_by });
-                }
-                (Some(_), FillChange::Recompute) => {
-                    let tokens = self.tokens(id).to_vec();
-                    self.truncate(id, 0)?;
-                    self.run(&[(id, &tokens)], options, filled_by, Logits::None)?;
-                }
-            }
+            self.settle_fill(id, options, filled_by)?;
         }
         self.run(chunks, options, filled_by, logits)
+    }
+
+    /// Extends sequences by the most likely tokens, so many for each, on a GPU that is not asked in
+    /// between: `tokens` are those that come after the cached ones and are already chosen. Returns
+    /// the tokens of each step, of which the last is not in the cache yet.
+    ///
+    /// # Errors
+    /// As [`Engine::forward`]; [`InferError::NotANumber`] if a logit is not a number;
+    /// [`InferError::Kernel`] on the CPU.
+    pub fn decode_greedy(
+        &mut self,
+        tokens: &[(SequenceId, u32)],
+        options: &CallOptions,
+        steps: usize,
+    ) -> Result<Vec<Vec<u32>>> {
+        let filled_by = options.filled_by(self.model.method(), self.model.config());
+        for &(id, _) in tokens {
+            self.settle_fill(id, options, filled_by)?;
+        }
+        let chosen = self.choose(tokens, options, steps);
+        for (index, &(id, token)) in tokens.iter().enumerate() {
+            if let Ok(rows) = &chosen {
+                let later = rows.iter().map(|row| row[index]);
+                let cached: Vec<u32> = std::iter::once(token).chain(later).take(steps).collect();
+                if let Some(sequence) = self.sequences.get_mut(&id) {
+                    sequence.extend(&cached, filled_by);
+                }
+            } else if self.sequences.contains_key(&id) {
+                let tokens = self.tokens(id).len();
+                self.truncate(id, tokens)?;
+            }
+        }
+        chosen
+    }
+
+    /// Runs steps that choose their tokens.
+    fn choose(
+        &mut self,
+        tokens: &[(SequenceId, u32)],
+        options: &CallOptions,
+        steps: usize,
+    ) -> Result<Vec<Vec<u32>>> {
+        let work = StepWork { attends: true, chooses: true, measures: false };
+        let step = self.prepare_steps(tokens, options, work, steps)?;
+        (0..steps).try_for_each(|_| step.replay())?;
+        let rows = step.chosen(steps)?.into_iter();
+        let rows = rows.map(|row| row.into_iter().collect::<Option<Vec<u32>>>());
+        rows.collect::<Option<Vec<Vec<u32>>>>().ok_or(InferError::NotANumber)
+    }
+
+    /// The recorded step of some sequences on a GPU, set to begin with the tokens that are given,
+    /// with pages for `steps` steps.
+    ///
+    /// # Errors
+    /// As [`Engine::forward`]; [`InferError::Kernel`] on the CPU.
+    pub fn prepare_steps(
+        &mut self,
+        tokens: &[(SequenceId, u32)],
+        options: &CallOptions,
+        work: StepWork,
+        steps: usize,
+    ) -> Result<&mut DecodingStep> {
+        let ids: Vec<[u32; 1]> = tokens.iter().map(|&(_, token)| [token]).collect();
+        let chunks: Vec<(SequenceId, &[u32])> =
+            tokens.iter().zip(&ids).map(|(&(id, _), ids)| (id, ids.as_slice())).collect();
+        self.check(&chunks)?;
+        let Device::Cuda(gpu) = self.cache.device().clone() else {
+            return Err(KernelError::Unsupported {
+                op: "Engine::prepare_steps",
+                what: "recorded steps".to_owned(),
+                device: self.cache.device().to_string(),
+                remedy: "use Engine::forward",
+            }
+            .into());
+        };
+        let positions = self.model.config().max_position_embeddings;
+        for &(id, _) in tokens {
+            let tokens = self.cache.tokens(id)?.saturating_add(steps);
+            if tokens > positions {
+                return Err(InferError::TooLong { id, tokens, positions });
+            }
+        }
+        self.reserve_steps(tokens, steps)?;
+        self.step(&gpu, tokens, options, work, steps)
+    }
+
+    /// Appends tokens whose keys and values `[1, tokens, H, D]` are known, the same ones in all
+    /// layers: a context to measure decoding with.
+    ///
+    /// # Errors
+    /// [`InferError::Kernel`] if the tensors do not fit or the cache is full.
+    pub fn append_known(
+        &mut self,
+        id: SequenceId,
+        [k, v]: [&Tensor; 2],
+        options: &CallOptions,
+    ) -> Result<()> {
+        let tokens = k.len() / (self.cache.shape().kv_heads * self.cache.shape().head_dim);
+        let sequences = self.cache.extend(&[(id, tokens)])?;
+        for layer in 0..self.cache.shape().layers {
+            append_kv(&mut self.cache, layer, k, v, &sequences)?;
+        }
+        let filled_by = options.filled_by(self.model.method(), self.model.config());
+        if let Some(sequence) = self.sequences.get_mut(&id) {
+            sequence.extend(&vec![0; tokens], filled_by);
+        }
+        Ok(())
+    }
+
+    /// Decides what happens to a sequence whose cache was filled by another attention.
+    fn settle_fill(
+        &mut self,
+        id: SequenceId,
+        options: &CallOptions,
+        filled_by: FilledBy,
+    ) -> Result<()> {
+        let filled = self.sequences.get(&id).and_then(|it| it.filled_otherwise(filled_by));
+        match (filled, options.fill_change) {
+            (None, _) | (Some(_), FillChange::Keep) => Ok(()),
+            (Some(filled), FillChange::Refuse) => {
+                Err(InferError::Filled { id, filled, asked: filled_by })
+            }
+            (Some(_), FillChange::Recompute) => {
+                let tokens = self.tokens(id).to_vec();
+                self.truncate(id, 0)?;
+                self.run(&[(id, &tokens)], options, filled_by, Logits::None)?;
+                Ok(())
+            }
+        }
     }
 
     /// Runs a whole text on its own and measures what each layer selects, the true attention mass
@@ -337,10 +458,11 @@ impl Engine {
         for &(id, _) in tokens {
             longest = longest.max(self.cache.tokens(id)?.next_power_of_two());
         }
+        let longest = longest.min(self.model.config().max_position_embeddings);
         let options = CallOptions { fill_change: FillChange::Refuse, ..*options };
         let key = StepKey { sequences: tokens.len(), tokens: longest, options, work };
         let Self { model, cache, steps, .. } = self;
-        match steps.iter().position(|step| step.is_for(&key)) {
+        match steps.iter().position(|step| step.is_for(&key, history)) {
             Some(index) => {
                 let step = steps.remove(index);
                 step.set(cache, &sequences)?;

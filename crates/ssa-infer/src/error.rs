@@ -24,6 +24,9 @@ pub enum InferError {
         /// The sequence.
         id: SequenceId,
     },
+    /// A logit is not a number.
+    #[error("a logit is not a number: the weights of the model are damaged, or overflow")]
+    NotANumber,
     /// A token is not in the vocabulary.
     #[error("{id}: token {token} is not in the vocabulary of {vocab_size} tokens")]
     Token {

@@ -42,12 +42,12 @@ pub use generation::{
     GenerationOptions, GenerationRequest, GenerationStatistics, Pass, generate,
 };
 pub use layer::SelectionTotals;
-pub use model::InferenceModel;
+pub use model::{InferenceModel, MOST_STEP_SEQUENCES};
 pub use options::{CallOptions, FillChange};
 pub use sampling::{NoiseKey, Sampler, SamplingOptions};
 pub use ssa_kernels::kv_cache::SequenceId;
 pub use ssa_kernels::ops::attention::cached::{PageBudget, PageOptions};
-pub use step::{DecodingStep, MOST_STEP_SEQUENCES, StepWork};
+pub use step::{DecodingStep, StepWork};
 pub use stop::{StopStrings, Stopped};
 
 /// Result of every fallible function in this crate.

@@ -2,12 +2,17 @@
 
 use ssa_kernels::ops::linear::{LinearWeight, linear_rows_fwd};
 use ssa_kernels::ops::rms_norm::rms_norm_fwd;
-use ssa_kernels::{Device, Tensor};
+use ssa_kernels::ops::step::{StepOutput, step_linear};
+use ssa_kernels::{DType, Device, Tensor};
 use ssa_model::{GrowingRopeTable, Method, Model, ModelConfig};
 
 use crate::Result;
 use crate::layer::InferenceLayer;
 use crate::weights::packed;
+
+/// The most sequences of a decoding step on a GPU: products of more rows are faster as those of a
+/// prompt.
+pub const MOST_STEP_SEQUENCES: usize = 64;
 
 /// The weights of a model, laid out for inference.
 ///
@@ -78,12 +83,23 @@ impl InferenceModel {
         Ok(rms_norm_fwd(hidden, &self.norm, self.config.rms_norm_eps as f32)?.out)
     }
 
-    /// The logits `[rows, V]` of hidden states `[1, rows, hidden]`.
+    /// The logits `[rows, V]` of hidden states `[1, rows, hidden]`, in `f32`.
     pub(crate) fn logits(&self, hidden: &Tensor) -> Result<Tensor> {
-        let hidden = self.normed(hidden)?;
+        let (rows, eps) = (hidden.rows(), self.config.rms_norm_eps as f32);
         let head = self.head.as_ref().unwrap_or(&self.embedding);
-        let mut logits = linear_rows_fwd(&hidden, head)?;
-        let shape = [hidden.rows(), self.config.vocab_size];
-        Ok(logits.swap_remove(0).reshape(shape)?)
+        let shape = [rows, self.config.vocab_size];
+        if self.device == Device::Cpu {
+            let hidden = self.normed(hidden)?;
+            return Ok(linear_rows_fwd(&hidden, head)?.swap_remove(0).reshape(shape)?);
+        }
+        let mut logits = Vec::with_capacity(rows * self.config.vocab_size);
+        for first in (0..rows).step_by(MOST_STEP_SEQUENCES) {
+            let part = hidden.rows_range(first..rows.min(first + MOST_STEP_SEQUENCES))?;
+            let shape = [part.rows(), self.config.vocab_size];
+            let mut out = Tensor::zeros_on(&self.device, DType::F32, shape)?;
+            step_linear(&part, head, Some((&self.norm, eps)), StepOutput::F32(&mut out))?;
+            logits.extend(out.into_vec()?);
+        }
+        Ok(Tensor::from_vec(logits, shape)?)
     }
 }

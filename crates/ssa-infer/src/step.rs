@@ -5,15 +5,13 @@ use std::sync::Arc;
 use ssa_kernels::cuda::Recording;
 use ssa_kernels::kv_cache::KvCache;
 use ssa_kernels::ops::rope::RopeTable;
-use ssa_kernels::ops::step::step_linear;
-use ssa_kernels::ops::step::{StepKeys, StepOutput, StepScratch, StepSequence, StepTokens};
+use ssa_kernels::ops::step::{
+    StepAttention, StepKeys, StepOutput, StepScratch, StepSequence, StepTokens, step_linear,
+};
 use ssa_kernels::{DType, Gpu, KernelError, Tensor};
 use ssa_model::{AttendedKeys, AttentionKind, AttentionSizes};
 
 use crate::{CallOptions, InferenceModel, Result, SelectionTotals};
-
-/// The most sequences of a step: products of more rows are faster as those of a prompt.
-pub const MOST_STEP_SEQUENCES: usize = 64;
 
 /// What a step computes besides the logits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,6 +38,7 @@ pub(crate) struct StepKey {
 /// A step of some sequences, ready to be replayed.
 pub struct DecodingStep {
     key: StepKey,
+    history: usize,
     recording: Recording<StepState>,
 }
 
@@ -80,11 +79,11 @@ impl DecodingStep {
         state.tokens.set(cache, sequences)?;
         state.run()?;
         let recording = Recording::new(gpu, state, StepState::run)?;
-        Ok(Self { key, recording })
+        Ok(Self { key, history, recording })
     }
 
-    pub(crate) fn is_for(&self, key: &StepKey) -> bool {
-        self.key == *key
+    pub(crate) fn is_for(&self, key: &StepKey, history: usize) -> bool {
+        self.key == *key && history <= self.history
     }
 
     /// Sets the tokens of the next step.
@@ -147,11 +146,10 @@ impl StepState {
             if selects { key.options.pages.most_pages(cache.shape().page_size)? } else { 1 };
         let measures = selects && key.work.measures;
         let heads = config.num_attention_heads;
-        let positions = key.tokens.next_multiple_of(cache.shape().page_size);
         let zeros = |dtype, columns| Tensor::zeros_on(model.device(), dtype, [rows, columns]);
         let width = heads * config.head_dim;
         Ok(Self {
-            rope: model.rope.covering(positions, config)?,
+            rope: model.rope.covering(key.tokens, config)?,
             scratch: StepScratch::new(&tokens, heads, pages, measures)?,
             x: zeros(DType::Bf16, config.hidden_size)?,
             projected: zeros(DType::F32, model.projection_width())?,
@@ -171,7 +169,7 @@ impl StepState {
         let Self { model, tokens, rope, attentions, options, work, scratch, .. } = self;
         let Self { x, projected, q, attended, hidden, logits, .. } = self;
         let config = model.config();
-        let (eps, scale) = (config.rms_norm_eps as f32, config.softmax_scale());
+        let (eps, softmax_scale) = (config.rms_norm_eps as f32, config.softmax_scale());
         let sizes = attention_sizes(model, options);
         tokens.embed(&model.embedding, x)?;
         for (index, layer) in model.layers.iter().enumerate() {
@@ -187,7 +185,8 @@ impl StepState {
                     AttendedKeys::Selected { .. } => StepKeys::Selected(&options.pages),
                 };
                 let gates = layer.step_gates(kind.gate(), projected, config);
-                tokens.attend(index, q, (keys, scale), gates, scratch, attended, place > 0)?;
+                let attention = StepAttention { keys, softmax_scale, gates, add: place > 0 };
+                tokens.attend(index, q, &attention, scratch, attended)?;
             }
             step_linear(attended, &layer.output, None, StepOutput::Add(x))?;
             let norm = Some((&layer.mlp_norm, eps));

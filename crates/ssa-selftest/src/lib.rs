@@ -16,6 +16,7 @@
 //! device has selected, and how important those are is a separate check.
 
 mod context;
+mod decoding;
 pub mod golden;
 mod model;
 mod ops;
@@ -63,6 +64,10 @@ pub const SUITES: &[Suite] = &[
     Suite { name: "select_blocks", run: ops::selection::run },
     Suite { name: "sparse_attention", run: ops::sparse::run },
     Suite { name: "attention_statistics", run: ops::statistics::run },
+    Suite { name: "small_batch_linear", run: ops::linear_rows::run },
+    Suite { name: "kv_cache", run: ops::cached::run_cache },
+    Suite { name: "cached_attention", run: ops::cached::run_attention },
+    Suite { name: "decode_step", run: decoding::run },
     Suite { name: "model", run: model::run },
     Suite { name: "trainer", run: trainer::run },
 ];

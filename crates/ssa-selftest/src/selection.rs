@@ -71,7 +71,7 @@ pub(crate) fn check(
 
 /// How much less important, relatively, the least of the blocks in `selected` is than one that it
 /// takes the place of; infinite if it takes nothing's place.
-fn shortfall(
+pub(crate) fn shortfall(
     importance: &[f64],
     best: &[i32],
     selected: &[i32],

@@ -5,14 +5,14 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use clap::{Args, Subcommand};
-use ssa_model::{Method, SparseBudget};
+use ssa_model::{AttentionMode, Method, SparseBudget};
 
 use super::{ComputeArgs, LARGEST_COUNT, LONGEST_ROW, named, parse_positive, parse_size};
 
 /// Maximum number of heads, and maximum head dimension.
 const LARGEST_HEAD_SIZE: usize = 1 << 12;
 
-/// Measure attention, matrix products and whole training steps on this machine's device.
+/// Measure attention, matrix products, training and decoding steps on this machine's device.
 ///
 /// Times are medians after a warm-up, on rotating random inputs to defeat the L2 cache. Rates are
 /// compared with a large square matrix product and a large addition, both measured first. On the
@@ -26,6 +26,7 @@ pub(crate) struct BenchArgs {
 #[derive(Debug, Subcommand)]
 pub(crate) enum BenchCommand {
     Attention(BenchAttentionArgs),
+    Decode(BenchDecodeArgs),
     Gemm(BenchGemmArgs),
     Step(BenchStepArgs),
 }
@@ -74,6 +75,61 @@ pub(crate) struct BenchAttentionArgs {
     /// Head dimension.
     #[arg(long, value_name = "N", default_value_t = 64, value_parser = parse_head_dim)]
     pub(crate) head_dim: usize,
+    #[command(flatten)]
+    pub(crate) record: RecordArgs,
+}
+
+/// Measure decoding steps over long contexts: one token of each sequence.
+///
+/// Weights and contexts are random; contexts are written to the cache, not computed. On a GPU a
+/// step is a CUDA graph that also chooses the next tokens, and the time of its attention is the
+/// difference to a step without it. The bytes that a step must read are its weights and the keys,
+/// values or block means that its attention needs.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  ssa bench decode --batch 1,16 --context 8192,131072
+  ssa bench decode --device cpu --preset ssa-300m --context 512 --steps 8")]
+pub(crate) struct BenchDecodeArgs {
+    /// Model: ssa-1b or ssa-300m.
+    #[arg(long, value_name = "NAME", default_value = "ssa-1b")]
+    pub(crate) preset: String,
+    /// Sequences per step.
+    #[arg(
+        long,
+        value_name = "N,...",
+        value_delimiter = ',',
+        default_value = "1",
+        value_parser = parse_positive
+    )]
+    pub(crate) batch: Vec<usize>,
+    /// Tokens of each sequence before the first step.
+    #[arg(
+        long,
+        value_name = "N,...",
+        value_delimiter = ',',
+        default_value = "8192",
+        value_parser = parse_tokens
+    )]
+    pub(crate) context: Vec<usize>,
+    /// Modes of attention: full, sparse.
+    #[arg(
+        long,
+        value_name = "MODE,...",
+        value_delimiter = ',',
+        default_value = "full,sparse",
+        value_parser = named::<AttentionMode>()
+    )]
+    pub(crate) attention: Vec<AttentionMode>,
+    /// Sparse attention budget. Default: that of the model.
+    #[arg(long, value_name = "BUDGET")]
+    pub(crate) budget: Option<SparseBudget>,
+    /// Measured steps.
+    #[arg(long, value_name = "N", default_value_t = 50, value_parser = parse_positive)]
+    pub(crate) steps: usize,
+    /// Warm-up steps.
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = parse_warm_up)]
+    pub(crate) warm_up: usize,
     #[command(flatten)]
     pub(crate) record: RecordArgs,
 }

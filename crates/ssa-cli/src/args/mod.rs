@@ -24,7 +24,8 @@ use ssa_names::Named;
 
 pub(crate) use about::{CompletionsArgs, ConfigArgs, ManArgs};
 pub(crate) use bench::{
-    BenchArgs, BenchAttentionArgs, BenchCommand, BenchGemmArgs, BenchStepArgs, RecordArgs,
+    BenchArgs, BenchAttentionArgs, BenchCommand, BenchDecodeArgs, BenchGemmArgs, BenchStepArgs,
+    RecordArgs,
 };
 pub(crate) use check::{DoctorArgs, SelftestArgs};
 pub(crate) use compute::{ComputeArgs, DeviceChoice, ThreadsArgs};

@@ -219,8 +219,8 @@ impl<T: Element> Buffer<T> {
         self.memory.output()
     }
 
-    /// As [`Buffer::output`], for memory that has several owners: kernels of one stream run one after
-    /// the other.
+    /// As [`Buffer::output`], for memory that has several owners: kernels of one stream run one
+    /// after the other.
     pub(crate) fn shared_output(&self) -> Output<'_, T> {
         self.memory.output()
     }

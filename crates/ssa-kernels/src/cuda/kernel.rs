@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::ffi::CString;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Instant;
 
@@ -52,6 +52,7 @@ pub(super) struct Function {
     handle: sys::CUfunction,
     /// Dynamic shared memory that blocks are allowed so far, bytes.
     shared_limit: AtomicUsize,
+    prefers_shared: AtomicBool,
 }
 
 // SAFETY: a function handle may be used from any thread that has bound the context, which every
@@ -76,7 +77,23 @@ impl Function {
         let declared = unsafe { result::function::get_function_attribute(handle, attribute) }
             .map_err(|error| KernelError::cuda("cuFuncGetAttribute", error))?;
         let limit = SHARED_WITHOUT_ASKING.saturating_sub(usize::try_from(declared).unwrap_or(0));
-        Ok(Self { handle, shared_limit: AtomicUsize::new(limit) })
+        let (shared_limit, prefers_shared) = (AtomicUsize::new(limit), AtomicBool::new(false));
+        Ok(Self { handle, shared_limit, prefers_shared })
+    }
+
+    /// Asks for the largest shared memory of a multiprocessor. Kernels overlap only if it is
+    /// divided between shared memory and first level cache alike for both.
+    pub(super) fn prefer_shared(&self) -> Result<()> {
+        if self.prefers_shared.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        let attribute =
+            sys::CUfunction_attribute_enum::CU_FUNC_ATTRIBUTE_PREFERRED_SHARED_MEMORY_CARVEOUT;
+        // SAFETY: the handle belongs to a module that is loaded; the value is a percentage.
+        unsafe { result::function::set_function_attribute(self.handle, attribute, 100) }
+            .map_err(|error| KernelError::cuda("cuFuncSetAttribute", error))?;
+        self.prefers_shared.store(true, Ordering::Relaxed);
+        Ok(())
     }
 }
 

@@ -88,6 +88,9 @@ impl Gpu {
         let function = kernels.get(kernel, defines)?;
         kernels.allow_shared(function, shared)?;
         let overlapping = launch.overlapping && self.properties().compute_capability >= 90;
+        if overlapping {
+            function.prefer_shared()?;
+        }
         let mut overlap = sys::CUlaunchAttribute {
             id: sys::CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION,
             pad: [0; 4],

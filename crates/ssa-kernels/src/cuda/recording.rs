@@ -23,8 +23,8 @@ impl<State: 'static> Recording<State> {
     /// Records what `work` queues on the stream of `gpu`, without running it.
     ///
     /// `work` captures nothing, so it can reach no memory but that of `state` and what it makes
-    /// itself; and it can make none, since allocating, uploading and waiting are refused. So it must
-    /// have run once before: then its kernels are loaded and its tables are on the device.
+    /// itself; and it can make none, since allocating, uploading and waiting are refused. So it
+    /// must have run once before: then its kernels are loaded and its tables are on the device.
     ///
     /// # Errors
     /// Those of `work`, and [`KernelError::Cuda`] if the driver refuses to record it.

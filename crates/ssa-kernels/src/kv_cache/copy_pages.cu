@@ -6,7 +6,8 @@
 // A block of threads copies a page.
 template <typename T> DEVICE void copy(const CopyPages<T>& p) {
     constexpr int VECTORS = PAGE_LENGTH * sizeof(T) / 16;
-    const uint4* from = reinterpret_cast<const uint4*>(p.pages + i64(p.sources[blockIdx.x]) * PAGE_LENGTH);
+    const uint4* from =
+        reinterpret_cast<const uint4*>(p.pages + i64(p.sources[blockIdx.x]) * PAGE_LENGTH);
     uint4* to = reinterpret_cast<uint4*>(p.pages + i64(p.targets[blockIdx.x]) * PAGE_LENGTH);
     for (int i = threadIdx.x; i < VECTORS; i += blockDim.x) to[i] = from[i];
 }

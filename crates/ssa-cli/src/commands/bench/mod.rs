@@ -1,6 +1,7 @@
 //! `ssa bench`.
 
 mod attention;
+mod decode;
 mod gemm;
 mod record;
 mod step;
@@ -16,6 +17,7 @@ use crate::display::print;
 pub(crate) fn run(args: &BenchArgs) -> Result<()> {
     match &args.command {
         BenchCommand::Attention(args) => attention::run(args, start(&args.record.compute)?),
+        BenchCommand::Decode(args) => decode::run(args, start(&args.record.compute)?),
         BenchCommand::Gemm(args) => gemm::run(args, start(&args.record.compute)?),
         BenchCommand::Step(args) => step::run(args, start(&args.record.compute)?),
     }

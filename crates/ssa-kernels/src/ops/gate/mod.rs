@@ -37,13 +37,20 @@ impl GateBranch {
         }
     }
 
-    /// A copy of the rows of the branch, `[HQ, hidden]`, of `g_proj` `[3 * HQ, hidden]` on the CPU.
+    /// A copy of the rows of the branch, `[HQ, hidden]`, of `g_proj` `[3 * HQ, hidden]`.
     ///
     /// # Errors
-    /// [`KernelError::Argument`] if it has other axes or is on a GPU.
+    /// [`KernelError::Argument`] if it has other axes.
     pub fn rows(self, g_proj: &Tensor) -> Result<Tensor> {
         let checked = Args::new("GateBranch::rows").act("g_proj", g_proj, [G_PROJ_ROWS, HIDDEN]);
-        let [heads, hidden] = checked.check()?.sizes([HQ, HIDDEN])?;
+        let checked = checked.check()?;
+        let [heads, hidden] = checked.sizes([HQ, HIDDEN])?;
+        if let Device::Cuda(gpu) = checked.device() {
+            let rows = (0..heads).map(|head| 3 * head + self.first_row());
+            let rows =
+                rows.map(|row| g_proj.rows_range(row..row + 1)).collect::<Result<Vec<_>>>()?;
+            return Tensor::stacked(gpu, &rows.iter().collect::<Vec<_>>());
+        }
         let rows = g_proj.as_slice()?.chunks_exact(hidden).skip(self.first_row()).step_by(3);
         Tensor::from_vec(rows.flatten().copied().collect(), [heads, hidden])
     }

@@ -1,10 +1,10 @@
 //! Decoding steps on a GPU: one token of each of some sequences, without a word from the host.
 //!
 //! A step computes what the ops over a [`KvCache`](crate::kv_cache::KvCache) compute for one query
-//! of each sequence, by fewer kernels, each of which starts while the one before it ends. Everything
-//! that changes from step to step is in memory of the device: the tokens, their positions, the pages
-//! of their sequences. So a step can be [recorded](crate::cuda::Recording) and replayed, and the
-//! host reads results when it wants to.
+//! of each sequence, by fewer kernels, each of which starts while the one before it ends.
+//! Everything that changes from step to step is in memory of the device: the tokens, their
+//! positions, the pages of their sequences. So a step can be [recorded](crate::cuda::Recording) and
+//! replayed, and the host reads results when it wants to.
 //!
 //! [`StepTokens`] is that memory. Its methods are the parts of a step, which write to tensors that
 //! the caller owns. The result for a token does not depend on the other tokens of the step.
@@ -13,6 +13,6 @@ mod parts;
 mod tokens;
 
 pub use crate::ops::attention::cached::cuda::HeadMaps;
-pub use parts::{StepGates, StepKeys, StepOutput, StepScratch, step_linear};
+pub use parts::{StepAttention, StepGates, StepKeys, StepOutput, StepScratch, step_linear};
 pub(crate) use tokens::MODULE;
 pub use tokens::{StepSequence, StepTokens};

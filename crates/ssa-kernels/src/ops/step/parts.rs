@@ -87,6 +87,19 @@ pub struct StepGates<'a> {
     pub first: usize,
 }
 
+/// An attention of a step.
+#[derive(Clone, Copy, Debug)]
+pub struct StepAttention<'a> {
+    /// The keys that each token attends to.
+    pub keys: StepKeys<'a>,
+    /// Factor of every score.
+    pub softmax_scale: f32,
+    /// What the result is multiplied by; nothing without gates.
+    pub gates: Option<StepGates<'a>>,
+    /// Whether the result is added to the output.
+    pub add: bool,
+}
+
 /// Intermediate results of the attention of a step, for any of its kinds.
 pub struct StepScratch {
     selection: SelectionScratch,
@@ -158,7 +171,7 @@ impl StepTokens {
             let expected = format!("[{}, {width} or more]", self.len());
             return Err(KernelError::shape(OP, "projected", expected, projected.shape()));
         }
-        let positions = self.tables.blocks() * self.shape.page_size;
+        let positions = self.most_tokens;
         if rope.head_dim() != self.shape.head_dim || rope.positions() < positions {
             let expected = format!("{positions} positions of heads of {}", self.shape.head_dim);
             let actual = format!("{} of {}", rope.positions(), rope.head_dim());
@@ -178,13 +191,12 @@ impl StepTokens {
         &self,
         layer: usize,
         q: &Tensor,
-        (keys, softmax_scale): (StepKeys<'_>, f32),
-        gates: Option<StepGates<'_>>,
+        attention: &StepAttention<'_>,
         scratch: &mut StepScratch,
         out: &mut Tensor,
-        add: bool,
     ) -> Result<()> {
         const OP: &str = "StepTokens::attend";
+        let &StepAttention { keys, softmax_scale, gates, add } = attention;
         let query_heads = q.len() / (self.len() * self.shape.head_dim);
         check_shape(OP, "out", out, [q.rows(), q.last_dim()])?;
         let queries = DeviceQueries {

@@ -5,8 +5,7 @@
 #include "params.cuh"
 
 // x [N, hidden] bf16 = rows `ids` of weight [V, hidden]. Grid: (N).
-extern "C" __global__ void __launch_bounds__(THREADS)
-step_embedding(const StepEmbedding p) {
+extern "C" __global__ void __launch_bounds__(THREADS) step_embedding(const StepEmbedding p) {
     start_next();
     wait_for_previous();
     const bf16* from = p.weight + i64(p.ids[blockIdx.x]) * p.hidden;
@@ -30,8 +29,7 @@ struct Choice {
 // Greedy choice from logits [N, V] f32: writes it to `ids` and to row `steps` of `history`
 // [.., N], where NOT_A_NUMBER says that a logit is not a number, and moves the token to the next
 // position. A block of threads has a token. Grid: (N).
-extern "C" __global__ void __launch_bounds__(CHOICE_THREADS)
-step_greedy(const StepGreedy p) {
+extern "C" __global__ void __launch_bounds__(CHOICE_THREADS) step_greedy(const StepGreedy p) {
     __shared__ Choice shared[CHOICE_THREADS / WARP];
     start_next();
     wait_for_previous();
@@ -42,19 +40,22 @@ step_greedy(const StepGreedy p) {
     const auto reduce = [&] {
 #pragma unroll
         for (int offset = WARP / 2; offset > 0; offset /= 2) {
-            best.take({__shfl_xor_sync(ALL_LANES, best.logit, offset), __shfl_xor_sync(ALL_LANES, best.token, offset)});
+            best.take({__shfl_xor_sync(ALL_LANES, best.logit, offset),
+                       __shfl_xor_sync(ALL_LANES, best.token, offset)});
         }
     };
     reduce();
     if (threadIdx.x % WARP == 0) shared[threadIdx.x / WARP] = best;
     __syncthreads();
     if (threadIdx.x >= WARP) return;
-    best = threadIdx.x < CHOICE_THREADS / WARP ? shared[threadIdx.x] : Choice{-infinity(), 0xffffffffu};
+    best = threadIdx.x < CHOICE_THREADS / WARP ? shared[threadIdx.x]
+                                               : Choice{-infinity(), 0xffffffffu};
     reduce();
     if (threadIdx.x != 0) return;
     const bool is_number = best.logit == best.logit;
     const int step = p.positions[blockIdx.x] - p.first_positions[blockIdx.x];
     p.ids[blockIdx.x] = is_number ? best.token : 0;
-    if (step < p.history_steps) p.history[i64(step) * gridDim.x + blockIdx.x] = is_number ? best.token : NOT_A_NUMBER;
+    if (step < p.history_steps)
+        p.history[i64(step) * gridDim.x + blockIdx.x] = is_number ? int(best.token) : NOT_A_NUMBER;
     p.positions[blockIdx.x] += 1;
 }

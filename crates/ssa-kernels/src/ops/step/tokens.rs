@@ -72,6 +72,8 @@ pub struct StepTokens {
     /// Chosen tokens, `[steps, N]`.
     history: Buffer<i32>,
     history_steps: usize,
+    /// The most tokens of a sequence.
+    pub(super) most_tokens: usize,
 }
 
 impl StepTokens {
@@ -101,6 +103,7 @@ impl StepTokens {
             first_positions: gpu.alloc(sequences)?,
             history: gpu.alloc(sequences * history)?,
             history_steps: history,
+            most_tokens: tokens,
         })
     }
 
@@ -132,7 +135,7 @@ impl StepTokens {
         let mut tables = Vec::with_capacity(sequences.len());
         for &StepSequence { id, position, .. } in sequences {
             let table = cache.page_table(OP, id)?;
-            let tokens = table.tokens().min(self.tables.blocks() * self.shape.page_size);
+            let tokens = table.tokens().min(self.most_tokens);
             if position >= tokens {
                 let expected = format!("less than {tokens}, the tokens of {id}");
                 return Err(KernelError::value(OP, "position", expected, position));

@@ -37,9 +37,13 @@ pub fn means(rows: &[f64], width: usize, page_size: usize) -> Vec<f64> {
     means
 }
 
-/// Returns `(out, lse)` of the queries. A selection counts queries over a call of this sequence
-/// alone.
-pub fn forward(sequence: &CachedSequence<'_>, keys: CachedKeys<'_>) -> (Vec<f64>, Vec<f64>) {
+/// Returns `(out, lse)` of the queries. `first_query` is the number of the first of them in the
+/// call that a selection belongs to; one on a GPU that fails selects nothing.
+pub fn forward(
+    sequence: &CachedSequence<'_>,
+    keys: CachedKeys<'_>,
+    first_query: usize,
+) -> (Vec<f64>, Vec<f64>) {
     let &CachedSequence { q, q_heads, kv_heads, head_dim, page_size, softmax_scale, .. } = sequence;
     let position = |query: usize| sequence.first_position + query;
     let width = kv_heads * head_dim;
@@ -48,6 +52,10 @@ pub fn forward(sequence: &CachedSequence<'_>, keys: CachedKeys<'_>) -> (Vec<f64>
         CachedKeys::Means => (&pooled[0][..], &pooled[1][..]),
         _ => (sequence.keys, sequence.values),
     };
+    let selection = match keys {
+        CachedKeys::Pages(pages) => pages.to_host().ok(),
+        _ => None,
+    };
     let inputs = AttentionInputs { q, k, v, q_heads, kv_heads, head_dim, softmax_scale };
     attention_forward(&inputs, |query, kv_head| match keys {
         CachedKeys::All => (0..=position(query)).collect(),
@@ -55,12 +63,13 @@ pub fn forward(sequence: &CachedSequence<'_>, keys: CachedKeys<'_>) -> (Vec<f64>
             ((position(query) + 1).saturating_sub(window)..=position(query)).collect()
         }
         CachedKeys::Means => (0..(position(query) + 1) / page_size).collect(),
-        CachedKeys::Pages(indices) => {
+        CachedKeys::Pages(_) => {
             let tokens = |page: &i32| {
                 let first = *page as usize * page_size;
                 first..(first + page_size).min(position(query) + 1)
             };
-            indices.selected(query, kv_head).iter().flat_map(tokens).collect()
+            let selected = selection.as_ref().map(|it| it.selected(first_query + query, kv_head));
+            selected.unwrap_or_default().iter().flat_map(tokens).collect()
         }
     })
 }

@@ -159,7 +159,7 @@ fn chunks_equal_the_definition() {
                 Attend::Means => CachedKeys::Means,
                 _ => CachedKeys::All,
             };
-            let (out, lse) = reference::forward(&sequence, keys);
+            let (out, lse) = reference::forward(&sequence, keys, 0);
             let [actual, actual_lse, _] = text.run(attend, &cuts(&mut random, tokens));
             assert_close("out", &actual, &out, Tolerance::F32);
             assert_close("lse", &actual_lse, &lse, Tolerance::F32);
@@ -235,7 +235,7 @@ fn check_attention(
         softmax_scale: f64::from(text.scale),
     };
     let keys = CachedKeys::Pages(selection);
-    let (out, _) = reference::forward(&sequence, keys);
+    let (out, _) = reference::forward(&sequence, keys, 0);
     let actual = cached_attention_fwd(&text.q, cache, 0, sequences, keys, text.scale).unwrap();
     assert_close("out", values(&actual.out), &out, Tolerance::F32);
 }

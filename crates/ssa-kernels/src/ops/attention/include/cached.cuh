@@ -18,7 +18,8 @@ DEVICE const int* page_table(const CachedTokens& tokens, int token) {
     return tokens.page_tables + i64(tokens.sequences[token]) * tokens.blocks;
 }
 DEVICE const int* mean_table(const CachedTokens& tokens, int token) {
-    return tokens.mean_tables + i64(tokens.sequences[token]) * ceil_div(tokens.blocks, MEANS_PER_PAGE);
+    return tokens.mean_tables +
+           i64(tokens.sequences[token]) * ceil_div(tokens.blocks, MEANS_PER_PAGE);
 }
 
 // The keys of a page and head; the values follow HEAD_PAGE elements further.
@@ -28,5 +29,6 @@ DEVICE i64 head_page(int page, int kv_head, int kv_heads) {
 
 // The mean of a block and head, given the page of means of the block.
 DEVICE i64 mean_row(int mean_page, int block, int kv_head, int kv_heads) {
-    return ((i64(mean_page) * kv_heads + kv_head) * MEANS_PER_PAGE + block % MEANS_PER_PAGE) * HEAD_DIM;
+    return ((i64(mean_page) * kv_heads + kv_head) * MEANS_PER_PAGE + block % MEANS_PER_PAGE) *
+           HEAD_DIM;
 }

@@ -36,7 +36,8 @@ typedef LaneRing<COPIES, STAGES> Ring;
 
 struct Lane {
     int warp, g, c;
-    DEVICE_MEMBER Lane() : warp(threadIdx.x / WARP), g(threadIdx.x % WARP / 4), c(threadIdx.x % 4) {}
+    DEVICE_MEMBER Lane()
+        : warp(threadIdx.x / WARP), g(threadIdx.x % WARP / 4), c(threadIdx.x % 4) {}
     // First of the eight inputs that this lane holds of a step.
     DEVICE_MEMBER int input(int step) const { return step * STEP + c * 8; }
 };
@@ -50,7 +51,8 @@ DEVICE uint4 load_inputs(const bf16* row, int at) {
         u32 x[8];
 #pragma unroll
         for (int i = 0; i < 8; ++i) x[i] = at + i < INPUTS ? row[at + i].bits : 0;
-        return make_uint4(x[0] | x[1] << 16, x[2] | x[3] << 16, x[4] | x[5] << 16, x[6] | x[7] << 16);
+        return make_uint4(x[0] | x[1] << 16, x[2] | x[3] << 16, x[4] | x[5] << 16,
+                          x[6] | x[7] << 16);
     }
 }
 
@@ -60,8 +62,8 @@ struct Weights {
     int outputs, tile, step;
 
     DEVICE_MEMBER Weights(const LinearRows& p, const Lane& lane)
-        : weight(p.weight + p.first_row * INPUTS), outputs(p.outputs), tile(lane.warp < STEPS ? blockIdx.x : p.outputs),
-          step(lane.warp) {}
+        : weight(p.weight + p.first_row * INPUTS), outputs(p.outputs),
+          tile(lane.warp < STEPS ? blockIdx.x : p.outputs), step(lane.warp) {}
     // Starts the copies of the next step.
     DEVICE_MEMBER void copy_next(Ring& ring, const Lane& lane) {
         if (tile * 16 < outputs) {
@@ -70,7 +72,8 @@ struct Weights {
             for (int piece = 0; piece < COPIES; ++piece) {
                 const int row = min(tile * 16 + lane.g + piece % 2 * 8, outputs - 1);
                 const bf16* from = weight + (i64(piece / 2) * outputs + row) * INPUTS;
-                if constexpr (INPUTS % 8 == 0) ring.copy(piece, from + at, INPUTS % STEP == 0 || at < INPUTS);
+                if constexpr (INPUTS % 8 == 0)
+                    ring.copy(piece, from + at, INPUTS % STEP == 0 || at < INPUTS);
                 else ring.set(piece, load_inputs(from, at));
             }
             step += WARPS;
@@ -113,11 +116,11 @@ DEVICE void finish(const LinearRows& p, i64 token, int output, const float (&sum
     if constexpr (EPILOGUE == STORE) p.out[at] = to_bf16(sums[0]);
     if constexpr (EPILOGUE == STORE_F32) p.out_f32[at] = sums[0];
     if constexpr (EPILOGUE == ADD) p.out[at] = to_bf16(to_float(p.out[at]) + sums[0]);
-    if constexpr (EPILOGUE == SWIGLU) p.out[at] = to_bf16(sums[0] * sigmoid(sums[0]) * sums[ROW_TILES - 1]);
+    if constexpr (EPILOGUE == SWIGLU)
+        p.out[at] = to_bf16(sums[0] * sigmoid(sums[0]) * sums[ROW_TILES - 1]);
 }
 
-extern "C" __global__ void __launch_bounds__(THREADS, 2)
-linear_rows(const LinearRows p) {
+extern "C" __global__ void __launch_bounds__(THREADS, 2) linear_rows(const LinearRows p) {
     extern __shared__ __align__(16) u8 shared[];
     __shared__ float partial[WARPS][ROW_TILES][TOKENS * PITCH];
     start_next();
@@ -169,7 +172,8 @@ linear_rows(const LinearRows p) {
                 const u32 low[4] = {a.x, b.x, a.y, b.y}, high[4] = {a.z, b.z, a.w, b.w};
 #pragma unroll
                 for (int t = 0; t < TOKEN_TILES; ++t) {
-                    const u32 first_half[2] = {x[t][0], x[t][1]}, second_half[2] = {x[t][2], x[t][3]};
+                    const u32 first_half[2] = {x[t][0], x[t][1]},
+                              second_half[2] = {x[t][2], x[t][3]};
                     mma(sums[r][t], low, first_half);
                     mma(sums[r][t], high, second_half);
                 }

@@ -25,7 +25,8 @@ struct Slot {
         key = page + position % PAGE_SIZE * HEAD_DIM;
         completes = (position + 1) % PAGE_SIZE == 0;
         if (!completes) return;
-        mean = mean_row(mean_table(tokens, token)[block / MEANS_PER_PAGE], block, kv_head, kv_heads);
+        mean =
+            mean_row(mean_table(tokens, token)[block / MEANS_PER_PAGE], block, kv_head, kv_heads);
     }
 };
 
@@ -38,8 +39,7 @@ DEVICE float column_mean(const bf16* column) {
 }
 
 // k, v [N, H, HEAD_DIM] bf16. A thread copies eight elements of a key and of the value.
-extern "C" __global__ void __launch_bounds__(THREADS)
-append_kv(const AppendKv p) {
+extern "C" __global__ void __launch_bounds__(THREADS) append_kv(const AppendKv p) {
     start_next();
     wait_for_previous();
     const i64 item = i64(blockIdx.x) * THREADS + threadIdx.x, row = item / VECTORS;
@@ -52,8 +52,7 @@ append_kv(const AppendKv p) {
 
 // Launched after append_kv. A warp owns a token and head, and does nothing unless the token
 // completes its page.
-extern "C" __global__ void __launch_bounds__(THREADS)
-page_means(const PageMeans p) {
+extern "C" __global__ void __launch_bounds__(THREADS) page_means(const PageMeans p) {
     start_next();
     wait_for_previous();
     const i64 row = (i64(blockIdx.x) * THREADS + threadIdx.x) / WARP;
@@ -83,10 +82,9 @@ template <typename F> DEVICE void for_each_element(Pairs& x, F f) {
 
 // From projections to attention, for one token of each sequence: biases, norms of heads and the
 // rotation where there are such, queries to their tensor, keys and values to the pages, and the
-// means of pages that become complete. projected [N, row_length] f32, first the HQ query heads, then
-// H keys and H values. A warp owns a head. Grid: (heads / warps, N).
-extern "C" __global__ void __launch_bounds__(THREADS)
-rope_append(const RopeAppend p) {
+// means of pages that become complete. projected [N, row_length] f32, first the HQ query heads,
+// then H keys and H values. A warp owns a head. Grid: (heads / warps, N).
+extern "C" __global__ void __launch_bounds__(THREADS) rope_append(const RopeAppend p) {
     start_next();
     wait_for_previous();
     const int token = blockIdx.y;

@@ -32,7 +32,9 @@ constexpr int ROW_PIECES = VECTORS * VECTOR_PIECES;
 typedef LaneRing<4 * ROW_PIECES, STAGES> Ring;
 
 // Whether vector `v` of lane `c` is inside the row.
-DEVICE bool is_inside(int v, int c) { return HEAD_DIM % 32 == 0 || Padded::first(4 * v, c) < HEAD_DIM; }
+DEVICE bool is_inside(int v, int c) {
+    return HEAD_DIM % 32 == 0 || Padded::first(4 * v, c) < HEAD_DIM;
+}
 
 // The keys that a token sees, and the part of them that this block takes.
 struct KeyRange {
@@ -95,8 +97,8 @@ struct Sources {
             }
         }
     }
-    template <typename T>
-    DEVICE_MEMBER void copy_row(const Ring& ring, int half, const T* key, const T* value, int c) const {
+    template <typename T> DEVICE_MEMBER void copy_row(const Ring& ring, int half, const T* key,
+                                                      const T* value, int c) const {
 #pragma unroll
         for (int v = 0; v < VECTORS; ++v)
 #pragma unroll
@@ -126,14 +128,17 @@ DEVICE void read(u32 (&x)[4], const Ring& ring, int part, int half, int v) {
 
 // The final result of one element of a head: gated, and added to what is there, as asked.
 DEVICE void write(const AttentionResult& result, int token, int head, int d, float x) {
-    if (result.gates) x *= sigmoid(result.gates[i64(token) * result.gate_row + result.first_gate + head]);
+    if (result.gates)
+        x *= sigmoid(result.gates[i64(token) * result.gate_row + result.first_gate + head]);
     bf16* to = result.out + (i64(token) * result.heads + head) * HEAD_DIM + d;
     *to = to_bf16(result.add ? to_float(*to) + x : x);
 }
 
-DEVICE void write_lse(const AttentionResult& result, int token, int head, float maximum, float sum) {
+DEVICE void write_lse(const AttentionResult& result, int token, int head, float maximum,
+                      float sum) {
     if (!result.lse) return;
-    result.lse[i64(token) * result.heads + head] = sum > 0.0f ? (maximum + __log2f(sum)) * LN_2 : -infinity();
+    result.lse[i64(token) * result.heads + head] =
+        sum > 0.0f ? (maximum + __log2f(sum)) * LN_2 : -infinity();
 }
 
 // 2^(maximum - of_all), 0 for rows without keys.
@@ -142,7 +147,7 @@ DEVICE float factor(float maximum, float of_all) {
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS)
-cached_attention(const AttendParts parameters) {
+    cached_attention(const AttendParts parameters) {
     const CachedAttention& p = parameters.attention;
     // The ring, then the pages of the part; at the end the results of all warps.
     extern __shared__ __align__(16) u8 shared[];
@@ -152,7 +157,8 @@ cached_attention(const AttendParts parameters) {
     start_next();
     wait_for_previous();
 
-    const int token = p.tokens.first + blockIdx.z, kv_heads = gridDim.y / HEAD_TILES, kv_head = blockIdx.y / HEAD_TILES;
+    const int token = p.tokens.first + blockIdx.z, kv_heads = gridDim.y / HEAD_TILES,
+              kv_head = blockIdx.y / HEAD_TILES;
     const int first_head = blockIdx.y % HEAD_TILES * 16, group_heads = min(16, GROUP - first_head);
     const int warp = threadIdx.x / WARP, g = threadIdx.x % WARP / 4, c = threadIdx.x % 4;
     const int* indices = p.indices + (i64(token) * kv_heads + kv_head) * p.slots;
@@ -207,7 +213,8 @@ cached_attention(const AttendParts parameters) {
 #pragma unroll
                 for (int i = 0; i < 4; i += 2) {
                     const int w = 4 * v + i;
-                    const u32 left[4] = {query[0][w], query[1][w], query[0][w + 1], query[1][w + 1]};
+                    const u32 left[4] = {query[0][w], query[1][w], query[0][w + 1],
+                                         query[1][w + 1]};
                     const u32 right[2] = {key[i], key[i + 1]};
                     mma(s[r], left, right);
                 }
@@ -252,7 +259,7 @@ cached_attention(const AttendParts parameters) {
         if (c == 0) statistics[warp][g + 8 * half] = make_float2(softmax.row_max[0][half], sum);
     }
     __syncthreads();
-    float(*results)[16][HEAD_DIM] = reinterpret_cast<float(*)[16][HEAD_DIM]>(shared);
+    float (*results)[16][HEAD_DIM] = reinterpret_cast<float (*)[16][HEAD_DIM]>(shared);
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
         const int row = g + 8 * half;
@@ -260,7 +267,8 @@ cached_attention(const AttendParts parameters) {
 #pragma unroll
         for (int w = 0; w < WARPS; ++w) maximum = fmaxf(maximum, statistics[w][row].x);
 #pragma unroll
-        for (int w = 0; w < WARPS; ++w) sum += statistics[w][row].y * factor(statistics[w][row].x, maximum);
+        for (int w = 0; w < WARPS; ++w)
+            sum += statistics[w][row].y * factor(statistics[w][row].x, maximum);
         if (warp == 0 && c == 0) totals[row] = make_float2(maximum, sum);
         const float scale = factor(softmax.row_max[0][half], maximum);
 #pragma unroll
@@ -274,7 +282,8 @@ cached_attention(const AttendParts parameters) {
     __syncthreads();
     const bool is_final = gridDim.x == 1;
     for (int item = threadIdx.x; item < group_heads * HEAD_DIM; item += THREADS) {
-        const int row = item / HEAD_DIM, d = item % HEAD_DIM, head = kv_head * GROUP + first_head + row;
+        const int row = item / HEAD_DIM, d = item % HEAD_DIM,
+                  head = kv_head * GROUP + first_head + row;
         float x = 0.0f;
 #pragma unroll
         for (int w = 0; w < WARPS; ++w) x += results[w][row][d];
@@ -292,13 +301,13 @@ cached_attention(const AttendParts parameters) {
 
 // A block of threads owns a token and query head; its warps take the parts in turn. Grid: (HQ,
 // tokens).
-extern "C" __global__ void __launch_bounds__(THREADS)
-combine_parts(const CombineParts parameters) {
+extern "C" __global__ void __launch_bounds__(THREADS) combine_parts(const CombineParts parameters) {
     const CachedAttention& p = parameters.attention;
     __shared__ float results[WARPS][HEAD_DIM];
     start_next();
     wait_for_previous();
-    const int head = blockIdx.x, token = p.tokens.first + blockIdx.y, kv_head = head / GROUP, kv_heads = gridDim.x / GROUP;
+    const int head = blockIdx.x, token = p.tokens.first + blockIdx.y, kv_head = head / GROUP,
+              kv_heads = gridDim.x / GROUP;
     const int warp = threadIdx.x / WARP, lane = threadIdx.x % WARP;
     // Only the number of parts is needed here, for which the first part will do.
     const int* indices = p.indices + (i64(token) * kv_heads + kv_head) * p.slots;
@@ -306,7 +315,8 @@ combine_parts(const CombineParts parameters) {
     const i64 first = (i64(blockIdx.y) * gridDim.x + head) * p.most_parts;
 
     float maximum = -infinity();
-    for (int part = lane; part < parts; part += WARP) maximum = fmaxf(maximum, p.part_statistics[first + part].x);
+    for (int part = lane; part < parts; part += WARP)
+        maximum = fmaxf(maximum, p.part_statistics[first + part].x);
     maximum = warp_max(maximum);
     float sum = 0.0f;
     for (int part = lane; part < parts; part += WARP) {

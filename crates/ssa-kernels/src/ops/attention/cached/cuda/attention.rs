@@ -230,8 +230,8 @@ impl DeviceQueries<'_> {
         let shared = tiling.shared_bytes(keys.most(shape, tables.blocks()), keys.least());
         let Attended { out, lse, gates, add } = attended;
         let mut result = AttentionResult {
-            out: out.in_place()?,
-            lse: lse.map(Tensor::in_place).transpose()?,
+            out: if add { out.in_place()? } else { out.output()? },
+            lse: lse.map(Tensor::output).transpose()?,
             gates: gates.map(|gates| gates.scores.input()).transpose()?,
             heads: int("HQ", query_heads)?,
             gate_row: int("gates", gates.map_or(0, |gates| gates.scores.last_dim()))?,

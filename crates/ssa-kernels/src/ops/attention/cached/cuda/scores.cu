@@ -1,12 +1,13 @@
 // Scores and importances of the blocks of a cache, by their mean keys. q [N, HQ, HEAD_DIM] bf16.
 //
-//     s_hc = scale q_h . mean_c,  lse_h over complete blocks c < (t+1)/b,  I_c = sum_h exp(s_hc - lse_h)
+//     s_hc = scale q_h . mean_c,  lse_h over complete blocks c < (t + 1) / b
+//     I_c = sum_h exp(s_hc - lse_h)
 //
 // Two kernels, since the sum over all blocks lies between scores and importances. Blocks are dealt
-// in units of 16 a warp to SPLITS blocks of threads, whatever the number of tokens: so every sum has
-// one order. page_scores writes the scores and, for each split, maximum and sum of exponentials;
-// page_importance combines those of all splits. Bytes: the means once; scores a quarter of them at
-// 16 heads of 64, mostly in the second level cache.
+// in units of 16 a warp to SPLITS blocks of threads, whatever the number of tokens: so every sum
+// has one order. page_scores writes the scores and, for each split, maximum and sum of
+// exponentials; page_importance combines those of all splits. Bytes: the means once; scores a
+// quarter of them at 16 heads of 64, mostly in the second level cache.
 //
 // Precision as in selection.cu: q is bf16, a mean is split into high + low, two products.
 //
@@ -60,12 +61,15 @@ struct Statistic {
         maximum = all;
     }
     DEVICE_MEMBER Statistic shuffled(int offset) const {
-        return {__shfl_xor_sync(ALL_LANES, maximum, offset), __shfl_xor_sync(ALL_LANES, sum, offset)};
+        return {__shfl_xor_sync(ALL_LANES, maximum, offset),
+                __shfl_xor_sync(ALL_LANES, sum, offset)};
     }
 };
 
 // Whether vector `v` of lane `c` is inside the row.
-DEVICE bool is_inside(int v, int c) { return HEAD_DIM % 32 == 0 || Padded::first(4 * v, c) < HEAD_DIM; }
+DEVICE bool is_inside(int v, int c) {
+    return HEAD_DIM % 32 == 0 || Padded::first(4 * v, c) < HEAD_DIM;
+}
 
 // The words of vector `v` of a mean, high and low.
 DEVICE void split(u32 (&high)[4], u32 (&low)[4], const float* mean, int v, int c) {
@@ -80,8 +84,7 @@ DEVICE void split(u32 (&high)[4], u32 (&low)[4], const float* mean, int v, int c
     }
 }
 
-extern "C" __global__ void __launch_bounds__(THREADS)
-page_scores(const PageScores p) {
+extern "C" __global__ void __launch_bounds__(THREADS) page_scores(const PageScores p) {
     __shared__ Statistic shared[WARPS][HEADS];
     start_next();
     wait_for_previous();
@@ -97,7 +100,9 @@ page_scores(const PageScores p) {
 #pragma unroll
         for (int v = 0; v < VECTORS; ++v) {
             uint4 x = make_uint4(0, 0, 0, 0);
-            if (is_inside(v, c)) x = *reinterpret_cast<const uint4*>(p.q + head * HEAD_DIM + Padded::first(4 * v, c));
+            if (is_inside(v, c))
+                x = *reinterpret_cast<const uint4*>(p.q + head * HEAD_DIM +
+                                                    Padded::first(4 * v, c));
             q[n][4 * v] = x.x, q[n][4 * v + 1] = x.y, q[n][4 * v + 2] = x.z, q[n][4 * v + 3] = x.w;
         }
     }
@@ -110,13 +115,15 @@ page_scores(const PageScores p) {
         const int first = unit * UNIT + warp * MEANS_PER_PAGE;
         if (first >= work.complete) break;
         // Rows of blocks that are not complete are read and not used.
-        const float* means = p.key_means + mean_row(work.mean_pages[first / MEANS_PER_PAGE], g, kv_head, kv_heads);
+        const float* means =
+            p.key_means + mean_row(work.mean_pages[first / MEANS_PER_PAGE], g, kv_head, kv_heads);
         float s[HEAD_SETS][4] = {};
 #pragma unroll
         for (int v = 0; v < VECTORS; ++v) {
             u32 high[2][4], low[2][4];
 #pragma unroll
-            for (int half = 0; half < 2; ++half) split(high[half], low[half], means + 8 * half * HEAD_DIM, v, c);
+            for (int half = 0; half < 2; ++half)
+                split(high[half], low[half], means + 8 * half * HEAD_DIM, v, c);
 #pragma unroll
             for (int i = 0; i < 4; i += 2)
 #pragma unroll
@@ -148,18 +155,19 @@ page_scores(const PageScores p) {
 #pragma unroll
         for (int i = 0; i < 2; ++i) {
 #pragma unroll
-            for (int offset = 4; offset < WARP; offset *= 2) statistics[n][i].add(statistics[n][i].shuffled(offset));
+            for (int offset = 4; offset < WARP; offset *= 2)
+                statistics[n][i].add(statistics[n][i].shuffled(offset));
             if (g == 0) shared[warp][8 * n + 2 * c + i] = statistics[n][i];
         }
     __syncthreads();
     if (threadIdx.x >= HEADS) return;
     Statistic total = shared[0][threadIdx.x];
     for (int w = 1; w < WARPS; ++w) total.add(shared[w][threadIdx.x]);
-    p.statistics[work.statistic + blockIdx.x * HEADS + threadIdx.x] = make_float2(total.maximum, total.sum);
+    p.statistics[work.statistic + blockIdx.x * HEADS + threadIdx.x] =
+        make_float2(total.maximum, total.sum);
 }
 
-extern "C" __global__ void __launch_bounds__(THREADS)
-page_importance(const PageImportance p) {
+extern "C" __global__ void __launch_bounds__(THREADS) page_importance(const PageImportance p) {
     // Logarithm of the sum of 2^score of every head.
     __shared__ float lse[HEADS];
     start_next();

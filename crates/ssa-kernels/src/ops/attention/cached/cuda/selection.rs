@@ -33,7 +33,7 @@ pub(super) static TOP: Module = Module {
 /// Threads of a block that scores.
 const THREADS: usize = 128;
 /// Blocks of threads that share the pages of a token.
-const SPLITS: usize = 128;
+const SPLITS: usize = 64;
 /// Threads of a block that chooses.
 const TOP_THREADS: usize = 512;
 /// Keys that are ranked in shared memory, at least.

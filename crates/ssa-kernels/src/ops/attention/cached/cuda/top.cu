@@ -1,21 +1,21 @@
 // The most important blocks of a token. importance [tokens, H, blocks] f32, of the blocks before
 // the token's own; indices [N, H, slots], ascending, -1 where unused.
 //
-// A block of threads owns a token and key/value head. A key is the bits of an importance (they order
-// like the value, which is not negative) above the complement of the block's number: keys are
+// A block of threads owns a token and key/value head. A key is the bits of an importance (they
+// order like the value, which is not negative) above the complement of the block's number: keys are
 // unique, and of equal importances the lower block has the larger key. So the best `wanted` are a
 // set without ties, whatever order the threads work in.
 //
-// Thread i looks at blocks i, i + TOP_THREADS, ... The bound that `wanted` of the threads' largest keys
-// reach is found by bisection, one barrier a step; no key below it is among the best. It leaves few
-// more than `wanted` candidates, since neighbors, which tend to be important together, belong to
-// different threads. These go to shared memory and are ranked by counting. Where more pass than fit,
-// the bound is raised by counting all keys.
+// Thread i looks at blocks i, i + TOP_THREADS, ... The bound that `wanted` of the threads' largest
+// keys reach is found by bisection, one barrier a step; no key below it is among the best. It
+// leaves few more than `wanted` candidates, since neighbors, which tend to be important together,
+// belong to different threads. These go to shared memory and are ranked by counting. Where more
+// pass than fit, the bound is raised by counting all keys.
 //
-// With `mass` > 0 the token keeps only as many of them, in order of importance, as it takes for their
-// importances and that of its own block, if complete, to sum to mass * GROUP; at least `least`
-// blocks, its own among them. kept_mass [.., N, H], from `first_row` on: the sum of the kept
-// importances by GROUP, and the number of blocks.
+// With `mass` > 0 the token keeps only as many of them, in order of importance, as it takes for
+// their importances and that of its own block, if complete, to sum to mass * GROUP; at least
+// `least` blocks, its own among them. kept_mass [.., N, H], from `first_row` on: the sum of the
+// kept importances by GROUP, and the number of blocks.
 //
 // Given as macros: REFERENCE_RULE, PAGE_SIZE, GROUP, HEAD_DIM, CANDIDATES. Grid: (H, tokens).
 // Dynamic shared memory: CANDIDATES keys, then `slots` and, by the reference rule, PAGE_SIZE.
@@ -62,16 +62,19 @@ DEVICE int block_scan(int x, int& before) {
 // threads before this one.
 DEVICE int count_from(const Ranked& ranked, int begin, int end, u64 bound, int& before) {
     int count = 0;
-    for (int block = begin + threadIdx.x; block < end; block += TOP_THREADS) count += ranked.key(block) >= bound;
+    for (int block = begin + threadIdx.x; block < end; block += TOP_THREADS)
+        count += ranked.key(block) >= bound;
     return block_scan(count, before);
 }
 
 // Appends the best `wanted` of blocks begin .. end to `list`, best first. Returns their number.
-DEVICE int append_best(const Ranked& ranked, int begin, int end, int wanted, u64* candidates, u64* list) {
+DEVICE int append_best(const Ranked& ranked, int begin, int end, int wanted, u64* candidates,
+                       u64* list) {
     wanted = min(wanted, end - begin);
     if (wanted <= 0) return 0;
     u64 most = 0;
-    for (int block = begin + threadIdx.x; block < end; block += TOP_THREADS) most = max(most, ranked.key(block));
+    for (int block = begin + threadIdx.x; block < end; block += TOP_THREADS)
+        most = max(most, ranked.key(block));
     // At least `wanted` keys are >= low. Keys are not 0.
     u64 low = 1;
     if (__syncthreads_count(most != 0) >= wanted) {
@@ -128,8 +131,7 @@ DEVICE int keep_mass(const u64* best, int count, float own, const SelectPages& p
     return keys;
 }
 
-extern "C" __global__ void __launch_bounds__(TOP_THREADS)
-select_pages(const SelectPages p) {
+extern "C" __global__ void __launch_bounds__(TOP_THREADS) select_pages(const SelectPages p) {
     extern __shared__ u64 shared[];
     u64* candidates = shared;
     u64* best = shared + CANDIDATES;
@@ -147,7 +149,8 @@ select_pages(const SelectPages p) {
         const int last_chunk = current / PAGE_SIZE * PAGE_SIZE;
         u64* halves = best + p.slots;
         const int first = append_best(ranked, 0, last_chunk, PAGE_SIZE / 2, candidates, halves);
-        const int second = append_best(ranked, last_chunk, current, PAGE_SIZE / 2 - 1, candidates, halves + first);
+        const int second =
+            append_best(ranked, last_chunk, current, PAGE_SIZE / 2 - 1, candidates, halves + first);
         count = sort(halves, first + second, others, best);
     } else {
         count = append_best(ranked, 0, current, others, candidates, best);
@@ -169,5 +172,6 @@ select_pages(const SelectPages p) {
         for (int j = 0; j < count; ++j) slot += Ranked::block(best[j]) < block;
         indices[slot] = block;
     }
-    for (int slot = count + threadIdx.x; slot < p.slots; slot += TOP_THREADS) indices[slot] = slot == count ? current : -1;
+    for (int slot = count + threadIdx.x; slot < p.slots; slot += TOP_THREADS)
+        indices[slot] = slot == count ? current : -1;
 }

@@ -1,0 +1,174 @@
+//! Decoding with a cache: logits of steps and chunks against those of the model over the whole
+//! text, and steps of different batches against each other.
+
+use ssa_infer::{CallOptions, Engine, FillChange, InferError, InferenceModel, Logits, SequenceId};
+use ssa_kernels::{Device, KernelError};
+use ssa_model::{AttentionMode, Input, Method, Model, ModelConfig, ModelSettings, SparseBudget};
+
+use crate::context::{largest, worst};
+use crate::{Context, Result};
+
+/// Heads and key/value heads, head size, block size and number of blocks.
+const SHAPES: [[usize; 5]; 3] = [[16, 1, 64, 16, 4], [6, 2, 32, 8, 3], [4, 4, 16, 5, 2]];
+/// Tokens of a text, of which the first are a prompt.
+const TOKENS: usize = 150;
+const PROMPT: usize = 131;
+const VOCABULARY: usize = 257;
+
+pub(crate) fn run(context: &mut Context<'_>) -> Result<()> {
+    for method in Method::ALL {
+        for shape in SHAPES {
+            for mode in method.modes() {
+                check(context, *method, mode, shape).map_err(kernel_error)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The engine's own checks pass here, so what is left are failures of the device.
+fn kernel_error(error: InferError) -> KernelError {
+    match error {
+        InferError::Kernel(error) => error,
+        InferError::Model(error) => crate::model::kernel_error(error),
+        other => KernelError::Cuda { call: "an engine", message: other.to_string() },
+    }
+}
+
+fn check(
+    context: &mut Context<'_>,
+    method: Method,
+    mode: AttentionMode,
+    [heads, kv_heads, head_dim, block_size, counts]: [usize; 5],
+) -> Result<(), InferError> {
+    context.case(format!(
+        "{method} {mode} HQ {heads} H {kv_heads} D {head_dim} {block_size}x{counts}"
+    ));
+    let budget = SparseBudget::new(block_size, counts).map_err(KernelError::from)?;
+    let config = ModelConfig::new(ModelSettings {
+        vocab_size: VOCABULARY,
+        hidden_size: 128,
+        intermediate_size: 192,
+        num_hidden_layers: 2,
+        num_attention_heads: heads,
+        num_key_value_heads: kv_heads,
+        head_dim,
+        max_position_embeddings: 512,
+        // Large enough for attention that prefers some keys to others.
+        initializer_range: 0.15,
+        budget,
+        window_size: if method.uses_window() { 32 } else { 0 },
+        attention_method: method,
+        bos_token_id: None,
+        eos_token_id: vec![256],
+        ..ModelSettings::ssa_1b()
+    })?;
+    let device = context.device();
+    let model = Model::init(config, 7)?.to_device(device)?;
+    let options = model.config().attention_options(mode);
+    let texts: [Vec<u32>; 3] = [(); 3].map(|()| context.random().below(VOCABULARY as u32, TOKENS));
+
+    // What the model computes over the whole text, exactly and on the device.
+    let parameters = model.parameters().to_device(&Device::Cpu, ssa_kernels::DType::F32)?;
+    let exact_model = Model::new(model.config().clone(), parameters)?;
+    let logits = |model: &Model, text: &[u32]| -> Result<Vec<f64>, InferError> {
+        let input = Input::rows(text.to_vec(), 1, TOKENS)?;
+        let logits = model.logits(&model.forward(&input, &options)?)?.to_vec()?;
+        let rows = &logits[(PROMPT - 1) * VOCABULARY..];
+        Ok(rows.iter().map(|&logit| f64::from(logit)).collect())
+    };
+    let mut allowed = [0.0; 3];
+    let mut exact = Vec::new();
+    for (text, allowed) in texts.iter().zip(&mut allowed) {
+        let (expected, plain) = (logits(&exact_model, text)?, logits(&model, text)?);
+        *allowed = 2.0 * median_error(&expected, &plain) + 0.02 * largest(&expected);
+        exact.push(expected);
+    }
+
+    // All texts together, then each alone.
+    let call =
+        CallOptions { fill_change: FillChange::Refuse, ..CallOptions::new(&options, block_size)? };
+    let decode = |texts: &[Vec<u32>]| -> Result<Vec<Vec<f32>>, InferError> {
+        let inference = InferenceModel::new(&model, method)?;
+        let mut engine = Engine::new(inference, block_size, 1024)?;
+        let ids: Vec<SequenceId> = texts.iter().map(|_| engine.add_sequence()).collect();
+        let mut rows = vec![Vec::new(); texts.len()];
+        // The prompts are prefilled one by one: products of many rows depend on their number.
+        for ((&id, text), rows) in ids.iter().zip(texts).zip(&mut rows) {
+            let output = engine.forward(&[(id, &text[..PROMPT])], &call, Logits::Last)?;
+            rows.extend(output.logits.to_vec()?);
+        }
+        for position in PROMPT..TOKENS {
+            let chunks: Vec<(SequenceId, &[u32])> =
+                ids.iter().zip(texts).map(|(&id, text)| (id, &text[position..=position])).collect();
+            let logits = engine.forward(&chunks, &call, Logits::Last)?.logits.to_vec()?;
+            rows.iter_mut()
+                .zip(logits.chunks_exact(VOCABULARY))
+                .for_each(|(rows, row)| rows.extend(row));
+        }
+        Ok(rows)
+    };
+    let together = decode(&texts)?;
+    for ((rows, exact), allowed) in together.iter().zip(&exact).zip(allowed) {
+        let rows: Vec<f64> = rows.iter().map(|&logit| f64::from(logit)).collect();
+        context.outcome("logits, half of the positions", median_error(exact, &rows), allowed);
+    }
+    let mut differ = 0;
+    for (text, rows) in texts.iter().zip(&together) {
+        let alone = decode(std::slice::from_ref(text))?;
+        differ += rows.iter().zip(&alone[0]).filter(|(a, b)| a.to_bits() != b.to_bits()).count();
+    }
+    context.check("logits that differ in another batch", differ);
+    if let Device::Cuda(_) = device {
+        greedy(context, &model, &texts[0], &call)?;
+    }
+    Ok(())
+}
+
+/// The median over positions of the largest error of a logit. A block that is almost as important
+/// as another may be selected in its place, which changes the logits of some positions by more than
+/// rounding does.
+fn median_error(exact: &[f64], actual: &[f64]) -> f64 {
+    let rows = exact.chunks_exact(VOCABULARY).zip(actual.chunks_exact(VOCABULARY));
+    let error = |(exact, actual): (&[f64], &[f64])| {
+        worst(exact.iter().zip(actual).map(|(exact, actual)| (exact - actual).abs()))
+    };
+    let mut errors: Vec<f64> = rows.map(error).collect();
+    errors.sort_by(f64::total_cmp);
+    errors.get(errors.len() / 2).copied().unwrap_or(f64::INFINITY)
+}
+
+/// Steps that choose their tokens on the GPU, against those whose logits the host reads.
+fn greedy(
+    context: &mut Context<'_>,
+    model: &Model,
+    text: &[u32],
+    call: &CallOptions,
+) -> Result<(), InferError> {
+    const STEPS: usize = 20;
+    let method = model.config().attention_method;
+    let page_size = model.config().budget.block_size();
+    let start = || -> Result<(Engine, SequenceId), InferError> {
+        let mut engine = Engine::new(InferenceModel::new(model, method)?, page_size, 512)?;
+        let id = engine.add_sequence();
+        engine.forward(&[(id, &text[..PROMPT])], call, Logits::None)?;
+        Ok((engine, id))
+    };
+    let (mut engine, id) = start()?;
+    let mut token = text[PROMPT];
+    let mut expected = Vec::new();
+    for _ in 0..STEPS {
+        let logits = engine.forward(&[(id, &[token])], call, Logits::Last)?.logits.to_vec()?;
+        let best =
+            |best: usize, index: usize| if logits[index] > logits[best] { index } else { best };
+        token = (0..logits.len()).fold(0, best) as u32;
+        expected.push(token);
+    }
+    let (mut engine, id) = start()?;
+    let chosen = engine.decode_greedy(&[(id, text[PROMPT])], call, STEPS)?;
+    let differ = chosen.iter().zip(&expected).filter(|(row, token)| row[0] != **token).count();
+    context.check("greedy tokens that differ", differ + expected.len() - chosen.len());
+    let tokens = engine.tokens(id).len();
+    context.check("tokens of the sequence", tokens.abs_diff(PROMPT + STEPS));
+    Ok(())
+}
