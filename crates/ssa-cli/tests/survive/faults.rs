@@ -48,7 +48,7 @@ fn a_file_size_limit_is_an_error_and_not_a_signal() {
         stdout: String::from_utf8(output.stdout).unwrap(),
         stderr: String::from_utf8(output.stderr).unwrap(),
     };
-    run.fails(3, &["safetensors: File too large", "hint: raise the limit", "ulimit -f"]);
+    run.fails(3, &["safetensors: File too large", "hint: raise the file size limit", "ulimit -f"]);
 }
 
 /// An endless run that writes only its logs.
