@@ -2,7 +2,7 @@
 
 use ssa_kernels::ops::linear::{LinearWeight, linear_rows_fwd};
 use ssa_kernels::ops::rms_norm::rms_norm_fwd;
-use ssa_kernels::ops::step::{StepOutput, step_linear};
+use ssa_kernels::ops::step::StepOutput;
 use ssa_kernels::{DType, Device, Tensor};
 use ssa_model::{GrowingRopeTable, Method, Model, ModelConfig};
 
@@ -97,7 +97,7 @@ impl InferenceModel {
             let part = hidden.rows_range(first..rows.min(first + MOST_STEP_SEQUENCES))?;
             let shape = [part.rows(), self.config.vocab_size];
             let mut out = Tensor::zeros_on(&self.device, DType::F32, shape)?;
-            step_linear(&part, head, Some((&self.norm, eps)), StepOutput::F32(&mut out))?;
+            head.step(&part, Some((&self.norm, eps)), StepOutput::F32(&mut out))?;
             logits.extend(out.into_vec()?);
         }
         Ok(Tensor::from_vec(logits, shape)?)

@@ -6,7 +6,7 @@ use ssa_kernels::cuda::Recording;
 use ssa_kernels::kv_cache::KvCache;
 use ssa_kernels::ops::rope::RopeTable;
 use ssa_kernels::ops::step::{
-    StepAttention, StepKeys, StepOutput, StepScratch, StepSequence, StepTokens, step_linear,
+    StepAttention, StepKeys, StepOutput, StepScratch, StepSequence, StepTokens,
 };
 use ssa_kernels::{DType, Gpu, KernelError, Tensor};
 use ssa_model::{AttendedKeys, AttentionKind, AttentionSizes};
@@ -174,7 +174,7 @@ impl StepState {
         tokens.embed(&model.embedding, x)?;
         for (index, layer) in model.layers.iter().enumerate() {
             let norm = Some((&layer.attention_norm, eps));
-            step_linear(x, &layer.projections, norm, StepOutput::F32(projected))?;
+            layer.projections.step(x, norm, StepOutput::F32(projected))?;
             tokens.rope_append(index, projected, &layer.head_maps(eps), rope, q)?;
             let kinds = attentions.iter().enumerate().filter(|_| work.attends);
             for (place, kind) in kinds {
@@ -188,13 +188,13 @@ impl StepState {
                 let attention = StepAttention { keys, softmax_scale, gates, add: place > 0 };
                 tokens.attend(index, q, &attention, scratch, attended)?;
             }
-            step_linear(attended, &layer.output, None, StepOutput::Add(x))?;
+            layer.output.step(attended, None, StepOutput::Add(x))?;
             let norm = Some((&layer.mlp_norm, eps));
-            step_linear(x, &layer.gate_up, norm, StepOutput::SwiGlu(hidden))?;
-            step_linear(hidden, &layer.down, None, StepOutput::Add(x))?;
+            layer.gate_up.step(x, norm, StepOutput::SwiGlu(hidden))?;
+            layer.down.step(hidden, None, StepOutput::Add(x))?;
         }
         let head = model.head.as_ref().unwrap_or(&model.embedding);
-        step_linear(x, head, Some((&model.norm, eps)), StepOutput::F32(logits))?;
+        head.step(x, Some((&model.norm, eps)), StepOutput::F32(logits))?;
         if work.chooses {
             tokens.choose_greedy(logits)?;
         }

@@ -41,8 +41,8 @@ pub enum KernelError {
     },
     /// The system does not have the memory of a tensor or a cache on the CPU.
     #[error(
-        "cpu: {bytes} bytes ({}) cannot be allocated\nhint: use a smaller batch or shorter rows, or \
-         recompute activations",
+        "cpu: {bytes} bytes ({}) cannot be allocated\nhint: use a smaller batch or shorter rows, \
+         or recompute activations",
         gib(*bytes)
     )]
     HostMemory {

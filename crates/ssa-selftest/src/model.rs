@@ -277,7 +277,9 @@ mod tests {
     #[test]
     fn a_wrong_step_fails() {
         let [.., last] = cases();
-        with_step(&last, |model, mut step| {
+        let case =
+            Case { method: Method::SSA, heads: [4, 4], variant: [true, false, false], ..last };
+        with_step(&case, |model, mut step| {
             let selections =
                 selection::of_device(model, step.batch.input(), &step.options()).unwrap();
             step.objective.alpha *= 1.2;

@@ -241,7 +241,7 @@ fn check_resumed(path: &Path, expected: &Outcome, point: usize) {
     assert!(run_child(path, None).status.success(), "the run resumes after point {point}");
     assert!(outcome(path) == *expected, "point {point}");
     check_latest(path);
-    for (directory, entries) in [("checkpoints", 2), ("checkpoint", 2), ("", 7)] {
+    for (directory, entries) in [("checkpoints", 2), ("checkpoint", 4), ("", 7)] {
         let names: Vec<_> = fs::read_dir(path.join(directory)).unwrap().collect();
         assert_eq!(names.len(), entries, "nothing is left over after point {point}: {names:?}");
     }

@@ -52,9 +52,9 @@ pub(crate) struct GenerateArgs {
 
 /// Talk with a model that has a chat template.
 ///
-/// A line is a message. A message of several lines begins and ends with a line `"""`. Ctrl-C ends an
-/// answer. `/reset` begins a new conversation, and `/quit`, Ctrl-D, or Ctrl-C before an answer ends
-/// the program. The cache keeps the conversation, so only new tokens are computed.
+/// Each line is a message. A message of several lines begins and ends with a line `"""`. Ctrl-C
+/// ends an answer. `/reset` begins a new conversation, and `/quit`, Ctrl-D, or Ctrl-C before an
+/// answer ends the program. The cache keeps the conversation, so only new tokens are computed.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:

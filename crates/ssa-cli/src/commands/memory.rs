@@ -33,6 +33,11 @@ pub(super) fn require_step(plan: &TrainPlan, device: &Device) -> Result<usize> {
     require(&Device::Cpu, batches, "reading the batches of a step", |_| {
         "set a smaller training.batch_size or data.sequence_length".to_owned()
     })?;
+    let rows = plan.batches().micro_batch_size;
+    let peak = estimate_step(plan, plan.objective().recompute, device).peak;
+    require(device, peak, &format!("a step with micro-batches of {rows} rows"), |free| {
+        remedy(plan, device, free)
+    })?;
     if saves(plan) {
         let copy = MemoryEstimate::checkpoint_copy(&shape(plan, false));
         require(&Device::Cpu, copy, "the copy that a checkpoint is written from", |_| {
@@ -40,11 +45,6 @@ pub(super) fn require_step(plan: &TrainPlan, device: &Device) -> Result<usize> {
                 .to_owned()
         })?;
     }
-    let rows = plan.batches().micro_batch_size;
-    let peak = estimate_step(plan, plan.objective().recompute, device).peak;
-    require(device, peak, &format!("a step with micro-batches of {rows} rows"), |free| {
-        remedy(plan, device, free)
-    })?;
     Ok(peak)
 }
 

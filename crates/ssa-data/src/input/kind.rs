@@ -8,13 +8,10 @@ use std::borrow::Cow;
 use std::path::Path;
 
 use super::Format;
-use super::utf16::is_utf32;
+use super::utf16::{BYTE_ORDER_MARK, is_utf32};
 
 /// Number of bytes at the start of a file that are inspected.
 pub(super) const PROBE_BYTES: usize = 1 << 13;
-
-/// What some programs write at the start of UTF-8: no part of the text.
-pub(super) const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// How a file is compressed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -2,8 +2,8 @@
 
 use std::io::{self, BufRead, Read};
 
-use super::kind::BYTE_ORDER_MARK;
 use super::payload::Payload;
+use super::utf16::BYTE_ORDER_MARK;
 use crate::{DataError, Result};
 
 /// Yields every line. A blank line is an empty document, so record numbers equal line numbers.

@@ -3,6 +3,9 @@
 use std::collections::VecDeque;
 use std::io::{self, BufRead, Read};
 
+/// What some programs write at the start of UTF-8: not part of the text.
+pub(super) const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+
 /// The byte order of a code unit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ByteOrder {

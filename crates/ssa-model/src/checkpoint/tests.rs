@@ -195,7 +195,10 @@ fn broken_shards_are_named() {
     assert_message(&load_error(&dir), &[INDEX, "`../model-0.safetensors`"]);
     index["weight_map"]["model.norm.weight"] = json!("model-0.safetensors");
     write(&index);
-    assert_message(&load_error(&dir), &["model-0.safetensors has no tensor `model.norm.weight`"]);
+    assert_message(
+        &load_error(&dir),
+        &[INDEX, "places `model.norm.weight` in model-0.safetensors, but model-1.safetensors has"],
+    );
     index["weight_map"]["model.norm.weight"] = json!("model-7.safetensors");
     write(&index);
     assert_message(&load_error(&dir), &["cannot read", "model-7.safetensors", "No such file"]);

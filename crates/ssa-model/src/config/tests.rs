@@ -287,7 +287,7 @@ fn keys_that_contradict_each_other_are_refused() {
         ),
         (
             json!({"rope_parameters": {"rope_type": "linear", "factor": 4.0}}),
-            "`rope_parameters` is {\"factor\":4.0,\"rope_type\":\"linear\"}, expected the same \
+            "`rope_parameters` is {\"rope_type\":\"linear\",\"factor\":4.0}, expected the same \
              scaling",
         ),
         (

@@ -2,7 +2,7 @@
 
 use ssa_kernels::ops::linear::{LinearWeight, linear_rows_fwd, reference};
 use ssa_kernels::ops::rms_norm::reference as rms_norm;
-use ssa_kernels::ops::step::{StepOutput, step_linear};
+use ssa_kernels::ops::step::StepOutput;
 use ssa_kernels::{DType, Device, Tensor};
 
 use crate::{Context, Result, round};
@@ -66,7 +66,7 @@ fn fused(
     let exact = reference::forward(&normed, exact_weight, inputs);
     let plain = reference::forward(&round(&normed), exact_weight, inputs);
     let mut out = zeros(DType::F32, outputs)?;
-    step_linear(x, weight, Some((&norm, EPS)), StepOutput::F32(&mut out))?;
+    weight.step(x, Some((&norm, EPS)), StepOutput::F32(&mut out))?;
     context.compare("normed", &out, &exact, &plain)?;
 
     let silu = |gate: f64| gate / (1.0 + (-gate).exp());
@@ -75,7 +75,7 @@ fn fused(
         rows.flat_map(|(gate, up)| gate.iter().zip(up).map(|(gate, up)| silu(*gate) * up)).collect()
     };
     let mut out = zeros(DType::Bf16, outputs / 2)?;
-    step_linear(x, weight, Some((&norm, EPS)), StepOutput::SwiGlu(&mut out))?;
+    weight.step(x, Some((&norm, EPS)), StepOutput::SwiGlu(&mut out))?;
     context.compare("swiglu", &out, &swiglu(&exact), &round(&swiglu(&round(&plain))))?;
 
     let exact = reference::forward(exact_x, exact_weight, inputs);
@@ -83,6 +83,6 @@ fn fused(
         values.iter().zip(&exact_residual).map(|(value, residual)| value + residual).collect()
     };
     let mut out = residual;
-    step_linear(x, weight, None, StepOutput::Add(&mut out))?;
+    weight.step(x, None, StepOutput::Add(&mut out))?;
     context.compare("added", &out, &sum(&exact), &round(&sum(&round(&exact))))
 }

@@ -184,7 +184,7 @@ fn differences_name_keys_and_values() {
     let new = read("", &["training.steps=3", "model.rope_scaling.factor=8", "model.window_size=7"]);
     let differences: Vec<String> =
         new.differences(&old).iter().map(Difference::to_string).collect();
-    assert_eq!(differences[0], "model.rope_scaling.factor is 8.0, was absent");
+    assert_eq!(differences[1], "model.rope_scaling.factor is 8.0, was absent");
     assert_eq!(differences[4], "training.steps is 3, was 200");
     assert_eq!(differences.len(), 5, "{differences:?}");
     TrainConfig::check_keys(&["training.steps".to_owned()], "--allow-change").unwrap();

@@ -25,7 +25,9 @@ fn finished_run(path: &Path) -> RunDir {
     for file in [
         "journal.jsonl",
         "checkpoint/config.json",
+        "checkpoint/configuration_ssa.py",
         "checkpoint/model.safetensors",
+        "checkpoint/modeling_ssa.py",
         "checkpoint/tokenizer.json",
         "summary.json",
         "report.html",

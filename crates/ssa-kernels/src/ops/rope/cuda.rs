@@ -24,8 +24,8 @@ kernel! {
     struct Rope<'a> {
         x: Output<'a, bf16>,
         table: Input<'a, f32>,
-        /// For every token the number of the first token of its sequence: less than 0 if that is not
-        /// part of the call.
+        /// For every token the number of the first token of its sequence: less than 0 if that token
+        /// is not part of the call.
         origin: Input<'a, i32>,
         tokens: i64,
         /// Rows of the table.

@@ -13,6 +13,6 @@ mod parts;
 mod tokens;
 
 pub use crate::ops::attention::cached::cuda::HeadMaps;
-pub use parts::{StepAttention, StepGates, StepKeys, StepOutput, StepScratch, step_linear};
+pub use parts::{StepAttention, StepGates, StepKeys, StepOutput, StepScratch};
 pub(crate) use tokens::MODULE;
 pub use tokens::{StepSequence, StepTokens};

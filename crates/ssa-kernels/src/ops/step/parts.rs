@@ -22,40 +22,42 @@ pub enum StepOutput<'a> {
     SwiGlu(&'a mut Tensor),
 }
 
-/// Computes `x Wᵀ` for all maps of `weight` and a few rows `x` `[N, I]`, with `norm` after an RMS
-/// norm of `x` by a weight `[I]` and an epsilon. Sums are `f32` and are rounded once.
-///
-/// # Errors
-/// [`KernelError::Argument`] if an argument does not fit or is not on a GPU.
-pub fn step_linear(
-    x: &Tensor,
-    weight: &LinearWeight,
-    norm: Option<(&Tensor, f32)>,
-    output: StepOutput<'_>,
-) -> Result<()> {
-    const OP: &str = "step_linear";
-    let matrix = weight.matrix(OP)?;
-    let (tokens, outputs) = (x.rows(), matrix.rows());
-    check_shape(OP, "x", x, [tokens, weight.inputs()])?;
-    if let Some((norm, _)) = norm {
-        check_shape(OP, "norm", norm, [1, weight.inputs()])?;
+impl LinearWeight {
+    /// Computes `x Wᵀ` for all maps of the weight and a few rows `x` `[N, I]`, with `norm` after an
+    /// RMS norm of `x` by a weight `[I]` and an epsilon. Sums are `f32` and are rounded once.
+    ///
+    /// # Errors
+    /// [`KernelError::Argument`] if an argument does not fit or is not on a GPU.
+    pub fn step(
+        &self,
+        x: &Tensor,
+        norm: Option<(&Tensor, f32)>,
+        output: StepOutput<'_>,
+    ) -> Result<()> {
+        const OP: &str = "LinearWeight::step";
+        let matrix = self.matrix(OP)?;
+        let (tokens, outputs) = (x.rows(), matrix.rows());
+        check_shape(OP, "x", x, [tokens, self.inputs()])?;
+        if let Some((norm, _)) = norm {
+            check_shape(OP, "norm", norm, [1, self.inputs()])?;
+        }
+        let destination = match output {
+            StepOutput::F32(out) => {
+                check_shape(OP, "out", out, [tokens, outputs])?;
+                Destination::StoreF32(out)
+            }
+            StepOutput::Add(out) => {
+                check_shape(OP, "out", out, [tokens, outputs])?;
+                Destination::Add(out)
+            }
+            StepOutput::SwiGlu(out) => {
+                check_shape(OP, "out", out, [tokens, outputs / 2])?;
+                Destination::SwiGlu(out)
+            }
+        };
+        let product = RowsProduct { x, weight: matrix, rows: 0..outputs, norm };
+        product.run(gpu(OP, matrix)?, destination)
     }
-    let destination = match output {
-        StepOutput::F32(out) => {
-            check_shape(OP, "out", out, [tokens, outputs])?;
-            Destination::StoreF32(out)
-        }
-        StepOutput::Add(out) => {
-            check_shape(OP, "out", out, [tokens, outputs])?;
-            Destination::Add(out)
-        }
-        StepOutput::SwiGlu(out) => {
-            check_shape(OP, "out", out, [tokens, outputs / 2])?;
-            Destination::SwiGlu(out)
-        }
-    };
-    let product = RowsProduct { x, weight: matrix, rows: 0..outputs, norm };
-    product.run(gpu(OP, matrix)?, destination)
 }
 
 fn gpu<'a>(op: &'static str, tensor: &'a Tensor) -> Result<&'a Gpu> {
