@@ -21,7 +21,7 @@ Examples:
   ssa convert --from models/qwen3 --to qwen3-ssa --block-size 16 --block-counts 32")]
 pub(crate) struct ConvertArgs {
     /// Model to convert: a checkpoint directory in Hugging Face layout, a run directory, or a model
-    /// of the Hugging Face Hub, OWNER/NAME[@REVISION].
+    /// of the Hugging Face Hub, `OWNER/NAME[@REVISION]`.
     #[arg(long, value_name = "DIR|NAME")]
     pub(crate) from: PathBuf,
     /// Directory to write; it must not exist.

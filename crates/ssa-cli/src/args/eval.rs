@@ -94,7 +94,7 @@ pub(crate) struct AnalyzeArgs {
 pub(crate) struct HeldOutArgs {
     /// Checkpoint directory in Hugging Face layout (config.json, safetensors weights); a run
     /// directory: then its trained model, or its last checkpoint if it is not finished; or a model
-    /// of the Hugging Face Hub, OWNER/NAME[@REVISION].
+    /// of the Hugging Face Hub, `OWNER/NAME[@REVISION]`.
     #[arg(long, value_name = "DIR|NAME")]
     pub(crate) model: PathBuf,
     /// Text files or directories to measure on, or corpora from `ssa data prepare`. Default: the

@@ -24,7 +24,7 @@ Examples:
 pub(crate) struct ForwardArgs {
     /// Checkpoint directory in Hugging Face layout (config.json, safetensors weights); a run
     /// directory: then its trained model, or its last checkpoint if it is not finished; or a model
-    /// of the Hugging Face Hub, OWNER/NAME[@REVISION].
+    /// of the Hugging Face Hub, `OWNER/NAME[@REVISION]`.
     #[arg(long, value_name = "DIR|NAME")]
     pub(crate) model: PathBuf,
     /// Safetensors file with `input_ids` [B, T], I32 or I64.

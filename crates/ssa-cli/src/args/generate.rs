@@ -76,7 +76,7 @@ pub(crate) struct ChatArgs {
 pub(crate) struct GenerationArgs {
     /// Checkpoint directory in Hugging Face layout (config.json, safetensors weights); a run
     /// directory: then its trained model, or its last checkpoint if it is not finished; or a model
-    /// of the Hugging Face Hub, OWNER/NAME[@REVISION].
+    /// of the Hugging Face Hub, `OWNER/NAME[@REVISION]`.
     #[arg(long, value_name = "DIR|NAME")]
     pub(crate) model: PathBuf,
     /// Attention to generate with; without it sparse if --budget is given, else full.

@@ -5,7 +5,8 @@
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
-    reason = "helpers of tests fail by panicking"
+    clippy::print_stdout,
+    reason = "helpers of tests fail by panicking, and say how long a case takes"
 )]
 
 use std::env;

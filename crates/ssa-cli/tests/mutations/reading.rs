@@ -2,7 +2,7 @@
 
 use std::fmt::Display;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use serde_json::{Value, json};
@@ -119,7 +119,7 @@ pub(crate) fn patterns(at: &Path, file: &str) -> Result<(), String> {
         let is_local = !line.starts_with("hf:");
         let input_of =
             if is_local { at.join(line.trim_start_matches(['/', '.'])) } else { line.into() };
-        find_sources(&[PathBuf::from(input_of)], &input()).map(drop).map_err(text)
+        find_sources(&[input_of], &input()).map(drop).map_err(text)
     })
 }
 

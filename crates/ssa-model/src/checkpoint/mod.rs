@@ -35,8 +35,9 @@ pub fn files(config: &ModelConfig) -> &'static [&'static str] {
 /// atomically.
 ///
 /// # Errors
-/// [`ModelError::File`], for example if the disk is full; [`ModelError::Parameters`] if the
-/// parameters do not match the configuration.
+/// [`ModelError::File`](crate::ModelError::File), for example if the disk is full;
+/// [`ModelError::Parameters`](crate::ModelError::Parameters) if the parameters do not match the
+/// configuration.
 pub fn save(dir: &Path, config: &ModelConfig, parameters: &Parameters) -> Result<()> {
     parameters.check(config)?;
     ssa_files::create_directories(dir)?;
@@ -58,8 +59,9 @@ pub fn save(dir: &Path, config: &ModelConfig, parameters: &Parameters) -> Result
 /// checkpoints.
 ///
 /// # Errors
-/// [`ModelError`] names the file and what is wrong: a missing or corrupt file, a different
-/// architecture, or a tensor that is missing, unexpected, or has the wrong shape or dtype.
+/// [`ModelError`](crate::ModelError) names the file and what is wrong: a missing or corrupt file, a
+/// different architecture, or a tensor that is missing, unexpected, or has the wrong shape or
+/// dtype.
 pub fn load(dir: &Path) -> Result<(ModelConfig, Parameters)> {
     let config = ModelConfig::read(&dir.join(CONFIG))?;
     let weights = Weights::open(dir)?;

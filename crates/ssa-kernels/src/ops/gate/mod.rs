@@ -40,7 +40,7 @@ impl GateBranch {
     /// A copy of the rows of the branch, `[HQ, hidden]`, of `g_proj` `[3 * HQ, hidden]`.
     ///
     /// # Errors
-    /// [`KernelError::Argument`] if it has other axes.
+    /// [`KernelError::Argument`](crate::KernelError::Argument) if it has other axes.
     pub fn rows(self, g_proj: &Tensor) -> Result<Tensor> {
         let checked = Args::new("GateBranch::rows").act("g_proj", g_proj, [G_PROJ_ROWS, HIDDEN]);
         let checked = checked.check()?;
@@ -70,7 +70,7 @@ impl GateBranch {
 /// No tokens: an empty result. The rows of other branches are not read.
 ///
 /// # Errors
-/// [`KernelError::Argument`] if an argument does not have this shape
+/// [`KernelError::Argument`](crate::KernelError::Argument) if an argument does not have this shape
 /// or type, or is on another device.
 ///
 /// # Determinism

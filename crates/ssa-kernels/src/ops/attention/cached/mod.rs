@@ -7,7 +7,7 @@
 //!
 //! On the CPU the result of a query has the same bits however its sequence is cut into chunks and
 //! whatever else is in the call: products are chains of multiply-adds in fixed order
-//! ([`register_tile`](crate::cpu::register_tile)), and the softmax runs over segments of keys whose
+//! (`cpu/register_tile.rs`), and the softmax runs over segments of keys whose
 //! borders depend on their positions alone.
 //!
 //! [`KvCache`]: crate::kv_cache::KvCache
