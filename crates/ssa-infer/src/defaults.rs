@@ -1,6 +1,5 @@
 //! What a checkpoint recommends for generation: `generation_config.json`.
 
-use std::fs;
 use std::io::ErrorKind;
 use std::path::Path;
 
@@ -50,7 +49,7 @@ impl GenerationDefaults {
     pub fn read(directory: &Path, eos_token_ids: &[u32]) -> Result<Self> {
         let path = directory.join(FILE);
         let wrong = |cause: String| InferError::GenerationConfig { path: path.clone(), cause };
-        let file: File = match fs::read(&path) {
+        let file: File = match ssa_files::read(&path) {
             Ok(bytes) => {
                 serde_json::from_slice(&bytes).map_err(|error| wrong(error.to_string()))?
             }
@@ -82,6 +81,8 @@ impl GenerationDefaults {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     fn read(text: &str) -> Result<GenerationDefaults> {

@@ -5,6 +5,7 @@ use ssa_infer::{CallOptions, Engine, FillChange, InferError, InferenceModel, Log
 use ssa_kernels::{Device, KernelError};
 use ssa_model::{AttentionMode, Input, Method, Model, ModelConfig, ModelSettings, SparseBudget};
 
+use crate::architecture::{Architecture, vary_constants};
 use crate::context::{largest, worst};
 use crate::{Context, Result};
 
@@ -16,16 +17,36 @@ const PROMPT: usize = 131;
 const VOCABULARY: usize = 257;
 
 pub(crate) fn run(context: &mut Context<'_>) -> Result<()> {
+    let gated = Architecture::GATED;
     for method in Method::ALL {
         for shape in SHAPES {
-            for mode in method.modes() {
-                let [heads, kv_heads, head_dim, block_size, _] = shape;
-                let all = [heads, kv_heads, head_dim, block_size, TOKENS.div_ceil(block_size)];
-                check(context, *method, mode, all, Positions::All).map_err(kernel_error)?;
-                if mode == AttentionMode::Sparse {
-                    check(context, *method, mode, shape, Positions::Half).map_err(kernel_error)?;
-                }
-            }
+            check_modes(context, *method, shape, gated)?;
+        }
+    }
+    // Llama with the groups of SmolLM2, Qwen2, and SSA models made of Qwen3.
+    let plain = Architecture::PLAIN;
+    let qkv_bias = Architecture { qkv_bias: true, ..plain };
+    let qk_norm = Architecture { qk_norm: true, ..gated };
+    check_modes(context, Method::FULL, [9, 3, 64, 16, 4], plain)?;
+    check_modes(context, Method::FULL, [6, 2, 32, 8, 3], qkv_bias)?;
+    check_modes(context, Method::SSA, [4, 2, 64, 16, 4], qk_norm)
+}
+
+fn check_modes(
+    context: &mut Context<'_>,
+    method: Method,
+    shape: [usize; 5],
+    architecture: Architecture,
+) -> Result<()> {
+    let [heads, kv_heads, head_dim, block_size, _] = shape;
+    let all = [heads, kv_heads, head_dim, block_size, TOKENS.div_ceil(block_size)];
+    for mode in method.modes() {
+        let mut check = |shape, positions| {
+            check(context, (method, mode), shape, architecture, positions).map_err(kernel_error)
+        };
+        check(all, Positions::All)?;
+        if mode == AttentionMode::Sparse {
+            check(shape, Positions::Half)?;
         }
     }
     Ok(())
@@ -68,13 +89,14 @@ impl Positions {
 
 fn check(
     context: &mut Context<'_>,
-    method: Method,
-    mode: AttentionMode,
+    (method, mode): (Method, AttentionMode),
     [heads, kv_heads, head_dim, block_size, counts]: [usize; 5],
+    architecture: Architecture,
     positions: Positions,
 ) -> Result<(), InferError> {
     context.case(format!(
-        "{method} {mode} HQ {heads} H {kv_heads} D {head_dim} {block_size}x{counts}"
+        "{method} {mode}{} HQ {heads} H {kv_heads} D {head_dim} {block_size}x{counts}",
+        architecture.name()
     ));
     let budget = SparseBudget::new(block_size, counts).map_err(KernelError::from)?;
     let config = ModelConfig::new(ModelSettings {
@@ -91,12 +113,17 @@ fn check(
         budget,
         window_size: if method.uses_window() { 32 } else { 0 },
         attention_method: method,
+        gated: architecture.gated,
+        qkv_bias: architecture.qkv_bias,
+        qk_norm: architecture.qk_norm,
         bos_token_id: None,
         eos_token_id: vec![256],
         ..ModelSettings::ssa_1b()
     })?;
     let device = context.device();
-    let model = Model::init(config, 7)?.to_device(device)?;
+    let mut model = Model::init(config, 7)?;
+    vary_constants(&mut model)?;
+    let model = model.to_device(device)?;
     let options = model.config().attention_options(mode);
     let texts: [Vec<u32>; 3] = [(); 3].map(|()| context.random().below(VOCABULARY as u32, TOKENS));
 

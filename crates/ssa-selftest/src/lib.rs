@@ -15,6 +15,7 @@
 //! almost as important as another may be selected in its place; so both take the blocks that the
 //! device has selected, and how important those are is a separate check.
 
+mod architecture;
 mod context;
 mod decoding;
 pub mod golden;

@@ -7,6 +7,7 @@ use ssa_model::{
     Objective, SparseBudget, TrainBatch,
 };
 
+use crate::architecture::{Architecture, vary_constants};
 use crate::plain::TrainStep;
 use crate::step::check_step;
 use crate::{Context, Result};
@@ -24,8 +25,7 @@ struct Case {
     /// Documents end at random places.
     packed: bool,
     recompute: bool,
-    /// Gates, biases on q, k and v, and norms of the heads of q and k.
-    variant: [bool; 3],
+    architecture: Architecture,
 }
 
 pub(crate) fn run(context: &mut Context<'_>) -> Result<()> {
@@ -46,8 +46,10 @@ fn cases() -> [Case; 13] {
         rows: [2, 200],
         packed: true,
         recompute: false,
-        variant: [true, false, false],
+        architecture: Architecture::GATED,
     };
+    let qkv_bias = Architecture { qkv_bias: true, ..Architecture::GATED };
+    let qk_norm = Architecture { qk_norm: true, ..Architecture::GATED };
     [
         Case { method: Method::FULL, ..base },
         Case { method: Method::MOBA, stream: Sparse, ..base },
@@ -62,15 +64,10 @@ fn cases() -> [Case; 13] {
         Case { heads: [6, 2], head_dim: 32, budget: [8, 3], rows: [3, 67], ..base },
         Case { heads: [4, 4], head_dim: 16, budget: [5, 2], rows: [1, 101], ..base },
         // The shape of SmolLM2's groups, without gates; SSA models made of Qwen2 and Qwen3.
-        Case { method: Method::FULL, heads: [9, 3], variant: [false; 3], ..base },
-        Case { stream: Sparse, heads: [9, 3], variant: [true, true, false], ..base },
-        Case { stream: Sparse, heads: [4, 2], variant: [true, false, true], ..base },
+        Case { method: Method::FULL, heads: [9, 3], architecture: Architecture::PLAIN, ..base },
+        Case { stream: Sparse, heads: [9, 3], architecture: qkv_bias, ..base },
+        Case { stream: Sparse, heads: [4, 2], architecture: qk_norm, ..base },
     ]
-}
-
-fn variant_name([gated, qkv_bias, qk_norm]: [bool; 3]) -> String {
-    let parts = [(!gated, " ungated"), (qkv_bias, " qkv_bias"), (qk_norm, " qk_norm")];
-    parts.into_iter().filter(|(holds, _)| *holds).map(|(_, name)| name).collect()
 }
 
 /// The model's own checks pass here, so what is left are failures of the device.
@@ -91,13 +88,13 @@ fn check(context: &mut Context<'_>, case: &Case) -> Result<(), ModelError> {
         case.method,
         case.stream,
         if case.recompute { " recomputed" } else { "" },
-        variant_name(case.variant),
+        case.architecture.name(),
         case.head_dim,
         case.budget[0],
         case.budget[1]
     ));
     let device = context.device();
-    let model = Model::init(config(case)?, 7)?.to_device(device)?;
+    let model = model(case)?.to_device(device)?;
     let exact = Model::new(
         model.config().clone(),
         model.parameters().to_device(&Device::Cpu, DType::F32)?,
@@ -130,13 +127,19 @@ fn config(case: &Case) -> Result<ModelConfig, ModelError> {
         budget: SparseBudget::new(case.budget[0], case.budget[1])?,
         window_size: if case.method.uses_window() { 32 } else { 0 },
         attention_method: case.method,
-        gated: case.variant[0],
-        qkv_bias: case.variant[1],
-        qk_norm: case.variant[2],
+        gated: case.architecture.gated,
+        qkv_bias: case.architecture.qkv_bias,
+        qk_norm: case.architecture.qk_norm,
         bos_token_id: None,
         eos_token_id: vec![256],
         ..ModelSettings::ssa_1b()
     })
+}
+
+fn model(case: &Case) -> Result<Model, ModelError> {
+    let mut model = Model::init(config(case)?, 7)?;
+    vary_constants(&mut model)?;
+    Ok(model)
 }
 
 fn batch(context: &mut Context<'_>, case: &Case) -> Result<TrainBatch, ModelError> {
@@ -204,7 +207,7 @@ mod tests {
     fn with_step(case: &Case, test: impl FnOnce(&Model, TrainStep)) {
         let mut observe = |_: &crate::Outcome| ();
         let mut context = Context::new(&Device::Cpu, "model", &mut observe);
-        let model = Model::init(config(case).unwrap(), 7).unwrap();
+        let model = model(case).unwrap();
         let step = step(&mut context, &model, case).unwrap();
         test(&model, step);
     }

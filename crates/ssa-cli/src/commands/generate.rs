@@ -1,6 +1,5 @@
 //! `ssa generate`.
 
-use std::fs;
 use std::io::{self, IsTerminal, Read};
 use std::ops::Range;
 
@@ -82,7 +81,7 @@ fn read_prompt(args: &GenerateArgs) -> Result<Vec<u8>> {
         return Ok(prompt.clone().into_bytes());
     }
     let mut text = match &args.file {
-        Some(path) => fs::read(path).map_err(|error| {
+        Some(path) => ssa_files::read(path).map_err(|error| {
             FileError(format!("--file {}: cannot be read: {error}", path.display()))
         })?,
         None if io::stdin().is_terminal() => {
