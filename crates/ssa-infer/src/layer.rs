@@ -2,9 +2,7 @@
 
 use ssa_kernels::Tensor;
 use ssa_kernels::kv_cache::{CachedSequences, KvCache};
-use ssa_kernels::ops::attention::cached::{
-    CachedKeys, PageIndices, append_kv, cached_attention_fwd,
-};
+use ssa_kernels::ops::attention::cached::{CachedKeys, append_kv};
 use ssa_kernels::ops::bias::bias_fwd;
 use ssa_kernels::ops::gate::{GateBranch, gate_apply_fwd, gate_of_scores_fwd};
 use ssa_kernels::ops::linear::{LinearWeight, linear_rows_fwd};
@@ -191,7 +189,7 @@ impl InferenceLayer {
                     blocks: pages.total() as u64,
                     kept_mass: pages.kept_mass().iter().map(|&mass| f64::from(mass)).sum(),
                     true_mass: match context.measures {
-                        true => true_mass(&inputs, &pages)?,
+                        true => true_mass(&inputs, &attention.output.lse, pages.kept_mass().len())?,
                         false => 0.0,
                     },
                 };
@@ -199,9 +197,9 @@ impl InferenceLayer {
             let gate = self.gates.iter().position(|&gate| gate == kind.gate());
             let out = match gate {
                 Some(gate) => {
-                    gate_apply_fwd(&attention.out, &gate_of_scores_fwd(&gate_scores[gate])?)?
+                    gate_apply_fwd(&attention.output.out, &gate_of_scores_fwd(&gate_scores[gate])?)?
                 }
-                None => attention.out,
+                None => attention.output.out,
             };
             match &mut mixed {
                 None => mixed = Some(out),
@@ -220,19 +218,15 @@ impl InferenceLayer {
     }
 }
 
-/// The attention mass on the selected pages, the mean over the query heads of a group, summed over
-/// queries and groups: both softmax have the same numerators there.
-fn true_mass(inputs: &CachedInputs<'_>, pages: &PageIndices) -> Result<f64> {
-    let &CachedInputs { q, cache, layer, sequences, softmax_scale, .. } = inputs;
-    let lse = |keys| -> Result<Vec<f32>> {
-        Ok(cached_attention_fwd(q, cache, layer, sequences, keys, softmax_scale)?.lse.to_vec()?)
-    };
-    let (all, selected) = (lse(CachedKeys::All)?, lse(CachedKeys::Pages(pages))?);
+/// The attention mass on the selected pages, from the log-sum-exp over them: its mean over the query
+/// heads of a group, summed over all `selections`.
+fn true_mass(inputs: &CachedInputs<'_>, selected: &Tensor, selections: usize) -> Result<f64> {
+    let (all, selected) = (inputs.attend(CachedKeys::All)?.lse.to_vec()?, selected.to_vec()?);
     let share = |(selected, all): (&f32, &f32)| {
         // Where everything is selected, rounding may put the share a little above 1.
         (f64::from(*selected) - f64::from(*all)).exp().min(1.0)
     };
-    let group = all.len() as f64 / pages.kept_mass().len().max(1) as f64;
+    let group = all.len() as f64 / selections.max(1) as f64;
     Ok(selected.iter().zip(&all).map(share).sum::<f64>() / group)
 }
 

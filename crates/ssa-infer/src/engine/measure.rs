@@ -17,7 +17,7 @@ pub struct MeasuredText {
 
 impl Engine {
     /// Runs a whole text on its own and measures what each layer selects, the true attention mass
-    /// included, which costs two more attentions.
+    /// included, which costs one more attention.
     ///
     /// # Errors
     /// Same as [`Engine::forward`].

@@ -88,8 +88,8 @@ pub struct CachedInputs<'a> {
 
 /// The attention of new tokens.
 pub struct CachedAttention {
-    /// The output `[B, T, HQ, D]`, before its gate.
-    pub out: Tensor,
+    /// The output `[B, T, HQ, D]`, before its gate, and its log-sum-exp.
+    pub output: AttentionOutput,
     /// The pages that the queries selected, of a kind that selects.
     pub pages: Option<PageIndices>,
 }
@@ -99,9 +99,9 @@ impl CachedInputs<'_> {
     ///
     /// # Errors
     /// [`ModelError::Kernel`](crate::ModelError::Kernel) if the op refuses its arguments.
-    pub fn attend(&self, keys: CachedKeys<'_>) -> Result<Tensor> {
+    pub fn attend(&self, keys: CachedKeys<'_>) -> Result<AttentionOutput> {
         let &Self { q, cache, layer, sequences, softmax_scale, .. } = self;
-        Ok(cached_attention_fwd(q, cache, layer, sequences, keys, softmax_scale)?.out)
+        Ok(cached_attention_fwd(q, cache, layer, sequences, keys, softmax_scale)?)
     }
 }
 

@@ -181,7 +181,7 @@ fn attention(
     let output = attend()?;
     let [mut out, mut lse, mut plain] = [const { Vec::new() }; 3];
     for (sequence, range) in filled.sequences() {
-        let (exact_out, exact_lse) = forward(&sequence, keys, range.start);
+        let (exact_out, exact_lse) = forward(&sequence, keys, range.start)?;
         plain.extend(exact_out.iter().map(|&value| 1.02 * value));
         out.extend(exact_out);
         lse.extend(exact_lse);

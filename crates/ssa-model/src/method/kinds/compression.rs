@@ -56,6 +56,6 @@ impl AttentionKind for Compression {
     }
 
     fn cached(&self, inputs: &CachedInputs<'_>) -> Result<CachedAttention> {
-        Ok(CachedAttention { out: inputs.attend(CachedKeys::Means)?, pages: None })
+        Ok(CachedAttention { output: inputs.attend(CachedKeys::Means)?, pages: None })
     }
 }

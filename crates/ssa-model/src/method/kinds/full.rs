@@ -35,6 +35,6 @@ impl AttentionKind for Full {
     }
 
     fn cached(&self, inputs: &CachedInputs<'_>) -> Result<CachedAttention> {
-        Ok(CachedAttention { out: inputs.attend(CachedKeys::All)?, pages: None })
+        Ok(CachedAttention { output: inputs.attend(CachedKeys::All)?, pages: None })
     }
 }

@@ -51,7 +51,7 @@ impl AttentionKind for Sparse {
     fn cached(&self, inputs: &CachedInputs<'_>) -> Result<CachedAttention> {
         let &CachedInputs { q, cache, layer, sequences, pages, softmax_scale, .. } = inputs;
         let pages = select_pages(q, cache, layer, sequences, pages, softmax_scale)?;
-        let out = inputs.attend(CachedKeys::Pages(&pages))?;
-        Ok(CachedAttention { out, pages: Some(pages) })
+        let output = inputs.attend(CachedKeys::Pages(&pages))?;
+        Ok(CachedAttention { output, pages: Some(pages) })
     }
 }

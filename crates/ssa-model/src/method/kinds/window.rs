@@ -40,7 +40,7 @@ impl AttentionKind for Window {
 
     fn cached(&self, inputs: &CachedInputs<'_>) -> Result<CachedAttention> {
         Ok(CachedAttention {
-            out: inputs.attend(CachedKeys::Last(inputs.window_size))?,
+            output: inputs.attend(CachedKeys::Last(inputs.window_size))?,
             pages: None,
         })
     }

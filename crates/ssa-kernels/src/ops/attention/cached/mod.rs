@@ -7,8 +7,8 @@
 //!
 //! On the CPU the result of a query has the same bits however its sequence is cut into chunks and
 //! whatever else is in the call: products are chains of multiply-adds in fixed order
-//! (`cpu/register_tile.rs`), and the softmax runs over segments of keys whose
-//! borders depend on their positions alone.
+//! (`cpu/register_tile.rs`), and the softmax runs over segments of keys whose borders depend on
+//! their positions alone.
 //!
 //! [`KvCache`]: crate::kv_cache::KvCache
 
@@ -26,7 +26,7 @@ mod tests;
 pub use append::append_kv;
 pub use budget::{PageBudget, PageOptions};
 pub use keys::CachedKeys;
-pub use page_indices::PageIndices;
+pub use page_indices::{HostPageIndices, PageIndices};
 pub use select::select_pages;
 
 use self::cuda::{Attended, DeviceKeys, DeviceQueries, PartsScratch};
@@ -104,6 +104,10 @@ pub fn cached_attention_fwd(
             queries.attend(keys, &mut scratch, attended)?;
         }
         Device::Cpu => {
+            let selection = match keys {
+                CachedKeys::Pages(pages) => Some(pages.host(OP)?),
+                _ => None,
+            };
             let call = cpu::AttentionQueries {
                 q: q.as_slice()?,
                 pages: cache.host_pages()?,
@@ -111,6 +115,7 @@ pub fn cached_attention_fwd(
                 layer,
                 sequences: sequences.sequences(),
                 keys,
+                selection,
                 shape,
                 softmax_scale,
             };

@@ -3,6 +3,7 @@
 
 use super::super::reference::{AttentionInputs, forward as attention_forward};
 use super::CachedKeys;
+use crate::Result;
 
 /// One sequence, whole, as plain row-major slices.
 #[derive(Clone, Copy, Debug)]
@@ -38,12 +39,15 @@ pub fn means(rows: &[f64], width: usize, page_size: usize) -> Vec<f64> {
 }
 
 /// Returns `(out, lse)` of the queries. `first_query` is the number of the first of them in the
-/// call that a selection belongs to; one on a GPU that fails selects nothing.
+/// call that a selection belongs to.
+///
+/// # Errors
+/// [`KernelError::Cuda`](crate::KernelError::Cuda) if a selection cannot be read from a GPU.
 pub fn forward(
     sequence: &CachedSequence<'_>,
     keys: CachedKeys<'_>,
     first_query: usize,
-) -> (Vec<f64>, Vec<f64>) {
+) -> Result<(Vec<f64>, Vec<f64>)> {
     let &CachedSequence { q, q_heads, kv_heads, head_dim, page_size, softmax_scale, .. } = sequence;
     let position = |query: usize| sequence.first_position + query;
     let width = kv_heads * head_dim;
@@ -53,11 +57,11 @@ pub fn forward(
         _ => (sequence.keys, sequence.values),
     };
     let selection = match keys {
-        CachedKeys::Pages(pages) => pages.to_host().ok(),
+        CachedKeys::Pages(pages) => Some(pages.to_host()?),
         _ => None,
     };
     let inputs = AttentionInputs { q, k, v, q_heads, kv_heads, head_dim, softmax_scale };
-    attention_forward(&inputs, |query, kv_head| match keys {
+    Ok(attention_forward(&inputs, |query, kv_head| match keys {
         CachedKeys::All => (0..=position(query)).collect(),
         CachedKeys::Last(window) => {
             ((position(query) + 1).saturating_sub(window)..=position(query)).collect()
@@ -71,5 +75,5 @@ pub fn forward(
             let selected = selection.as_ref().map(|it| it.selected(first_query + query, kv_head));
             selected.unwrap_or_default().iter().flat_map(tokens).collect()
         }
-    })
+    }))
 }

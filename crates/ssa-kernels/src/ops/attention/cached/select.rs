@@ -71,7 +71,7 @@ pub fn select_pages(
             let DeviceIndices { indices, kept_mass } = &mut selected;
             queries.select(&count, &mut scratch, indices, Some((kept_mass, 0)))?;
             let sequences = sequences.sequences();
-            Ok(PageIndices::on_device(sequences, kv_heads, count.slots, selected))
+            Ok(PageIndices::from_device(sequences, [kv_heads, count.slots], selected))
         }
         Device::Cpu => {
             let call = cpu::SelectionQueries {

@@ -126,7 +126,8 @@ fn call(
         _ => CachedKeys::All,
     };
     let output = cached_attention_fwd(&q, cache, 1, &sequences, keys, scale).unwrap();
-    let kept = selection.map_or(Vec::new(), |selection| selection.kept_mass().to_vec());
+    let kept =
+        selection.map_or(Vec::new(), |selection| selection.to_host().unwrap().kept_mass().to_vec());
     [output.out.to_vec().unwrap(), output.lse.to_vec().unwrap(), kept]
 }
 
@@ -159,7 +160,7 @@ fn chunks_equal_the_definition() {
                 Attend::Means => CachedKeys::Means,
                 _ => CachedKeys::All,
             };
-            let (out, lse) = reference::forward(&sequence, keys, 0);
+            let (out, lse) = reference::forward(&sequence, keys, 0).unwrap();
             let [actual, actual_lse, _] = text.run(attend, &cuts(&mut random, tokens));
             assert_close("out", &actual, &out, Tolerance::F32);
             assert_close("lse", &actual_lse, &lse, Tolerance::F32);
@@ -200,14 +201,15 @@ fn selections_equal_the_definition() {
                 select_pages(&text.q, &cache, 0, &sequences, options, text.scale).unwrap()
             };
             let selection = select(&options);
+            let host = selection.to_host().unwrap();
             let blocks = SparseBudget::new(page_size, pages).unwrap().selection(rule);
             for (row, importance) in importance.iter().enumerate() {
-                let selected = selection.selected(row / heads, row % heads);
+                let selected = host.selected(row / heads, row % heads);
                 let expected = selection_reference::select(importance, &blocks);
                 assert_eq!(selected, expected, "{shape:?} {rule} {pages}: row {row}");
                 let dropped = importance.iter().zip(0..).filter(|(_, it)| !selected.contains(it));
                 let dropped: f64 = dropped.map(|(importance, _)| importance).sum();
-                let kept = f64::from(selection.kept_mass()[row]);
+                let kept = f64::from(host.kept_mass()[row]);
                 assert!((kept - (1.0 - dropped / group as f64)).abs() < 1e-5, "{kept}");
             }
             check_attention(&text, &cache, &sequences, &selection, [&q, &k, &v]);
@@ -235,7 +237,7 @@ fn check_attention(
         softmax_scale: f64::from(text.scale),
     };
     let keys = CachedKeys::Pages(selection);
-    let (out, _) = reference::forward(&sequence, keys, 0);
+    let (out, _) = reference::forward(&sequence, keys, 0).unwrap();
     let actual = cached_attention_fwd(&text.q, cache, 0, sequences, keys, text.scale).unwrap();
     assert_close("out", values(&actual.out), &out, Tolerance::F32);
 }
@@ -248,10 +250,11 @@ fn a_budget_by_mass_takes_the_fewest_pages_that_keep_it() {
     let sequences = cache.extend(&[(id, 67)]).unwrap();
     append_kv(&mut cache, 0, &text.k, &text.v, &sequences).unwrap();
     let select = |options: PageOptions| {
-        select_pages(&text.q, &cache, 0, &sequences, &options, text.scale).unwrap()
+        let pages = select_pages(&text.q, &cache, 0, &sequences, &options, text.scale).unwrap();
+        pages.to_host().unwrap()
     };
     let by_mass = select(mass(0.6, 2, 9));
-    let by_counts: Vec<PageIndices> = (1..=9).map(|pages| select(counts(pages))).collect();
+    let by_counts: Vec<_> = (1..=9).map(|pages| select(counts(pages))).collect();
     let mut numbers = std::collections::BTreeSet::new();
     for row in 0..67 * 2 {
         let pages = by_mass.selected(row / 2, row % 2);

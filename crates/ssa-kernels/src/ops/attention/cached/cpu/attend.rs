@@ -11,7 +11,7 @@ use crate::Sequences;
 use crate::cpu::register_tile::padded;
 use crate::cpu::simd::dispatch;
 use crate::kv_cache::{HostPages, MEANS_PER_PAGE, MatrixPages, PageTable};
-use crate::ops::attention::cached::CachedKeys;
+use crate::ops::attention::cached::{CachedKeys, HostPageIndices};
 use crate::ops::attention::shape::AttentionShape;
 
 /// Rows of a tile: enough to share what is read of the keys.
@@ -31,6 +31,8 @@ pub(crate) struct AttentionQueries<'a> {
     pub(crate) layer: usize,
     pub(crate) sequences: &'a Sequences,
     pub(crate) keys: CachedKeys<'a>,
+    /// The selected pages, for keys that are selected.
+    pub(crate) selection: Option<&'a HostPageIndices>,
     pub(crate) shape: AttentionShape,
     pub(crate) softmax_scale: f32,
 }
@@ -93,7 +95,7 @@ impl AttentionQueries<'_> {
             _ => (self.pages.tokens(), table.pages()),
         };
         let key_page = |number: usize| KeyPage { page: pages[number], number };
-        let needed = if let CachedKeys::Pages(selection) = self.keys {
+        let needed = if let Some(selection) = self.selection {
             let selected = selection.selected(tile.queries.start, kv_head);
             selected.iter().map(|&number| key_page(number as usize)).collect()
         } else {

@@ -67,7 +67,7 @@ pub(crate) fn select(call: &SelectionQueries<'_>) -> PageIndices {
             }
         },
     );
-    PageIndices::new(call.sequences, kv_heads, slots, indices, kept_mass)
+    PageIndices::from_host(call.sequences, [kv_heads, slots], indices, kept_mass)
 }
 
 impl SelectionQueries<'_> {
