@@ -1,15 +1,19 @@
 //! Error messages and exit codes.
 
 use std::io::{self, Write};
-use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::OnceLock;
 
 use ssa_data::{DataError, TextError};
 use ssa_eval::EvalError;
 use ssa_infer::InferError;
 use ssa_kernels::ops::attention::selection::InvalidBudget;
 use ssa_model::ModelError;
+use ssa_ranks::{Cause, RanksError};
 use ssa_train::{ConfigError, RunDir, TrainError, TrainPlan};
+
+/// The exit code of a rank that has lost another one.
+pub(crate) const RANK_LOST: u8 = 6;
 
 /// The exit codes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,11 +29,20 @@ enum Exit {
     NotFinite,
     /// A signal ended a run that can be resumed.
     Interrupted,
+    /// Another rank of a run was lost.
+    RankLost,
 }
 
 impl Exit {
-    const ALL: [Self; 6] =
-        [Self::Success, Self::Failure, Self::Usage, Self::Data, Self::NotFinite, Self::Interrupted];
+    const ALL: [Self; 7] = [
+        Self::Success,
+        Self::Failure,
+        Self::Usage,
+        Self::Data,
+        Self::NotFinite,
+        Self::Interrupted,
+        Self::RankLost,
+    ];
 
     fn code(self) -> u8 {
         match self {
@@ -39,6 +52,7 @@ impl Exit {
             Self::Data => 3,
             Self::NotFinite => 4,
             Self::Interrupted => 5,
+            Self::RankLost => RANK_LOST,
         }
     }
 
@@ -50,6 +64,7 @@ impl Exit {
             Self::Data => "unusable data: text, checkpoints, input or output files",
             Self::NotFinite => "a loss is not finite: the model has diverged",
             Self::Interrupted => "training was interrupted by a signal; everything is saved",
+            Self::RankLost => "another rank was lost: run the same command again",
         }
     }
 }
@@ -76,29 +91,58 @@ pub(crate) struct NotFiniteError(pub(crate) String);
 
 /// A signal ended training after a step; everything is saved.
 #[derive(Debug, thiserror::Error)]
-#[error(
-    "interrupted after step {step} of {steps}; everything is saved\n\
-     hint: resume with `ssa train --resume {}`",
-    run_dir.display()
-)]
+#[error("interrupted after step {step} of {steps}; {saved}")]
 pub(crate) struct Interrupted {
-    run_dir: PathBuf,
     step: usize,
     steps: usize,
+    saved: String,
 }
 
 impl Interrupted {
     pub(crate) fn after(step: usize, plan: &TrainPlan, run_dir: &RunDir) -> Self {
-        Self { run_dir: run_dir.path().to_owned(), step, steps: plan.steps() }
+        let run_dir = run_dir.path().display();
+        let saved =
+            format!("everything is saved\nhint: resume with `ssa train --resume {run_dir}`");
+        Self { step, steps: plan.steps(), saved }
     }
+
+    /// Of a rank that has no run directory.
+    pub(crate) fn by_leader(step: usize, plan: &TrainPlan) -> Self {
+        Self { step, steps: plan.steps(), saved: "rank 0 saves everything".to_owned() }
+    }
+}
+
+/// The rank in front of every message of this process, if it is not the one that prints.
+static RANK: OnceLock<usize> = OnceLock::new();
+
+/// Names the rank of this process in its messages.
+pub(crate) fn speak_as(rank: usize) {
+    // A process has one rank.
+    let _ = RANK.set(rank);
+}
+
+/// The exit code of an error.
+pub(crate) fn code(error: &anyhow::Error) -> u8 {
+    classify(error).code()
+}
+
+/// The message of an error with its causes and hints, for the other ranks.
+pub(crate) fn message(error: &anyhow::Error) -> String {
+    let mut text = Vec::new();
+    // Writing to memory does not fail.
+    let _ = write_message(&mut text, error);
+    let text = String::from_utf8_lossy(&text);
+    text.strip_prefix("error: ").unwrap_or(&text).trim_end().to_owned()
 }
 
 /// Prints why the program failed; returns the exit code.
 pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
     let exit = classify(error);
     if exit != Exit::Success {
+        let mut err = io::stderr().lock();
         // If standard error fails, the exit code still reports the error.
-        let _ = write_message(&mut io::stderr().lock(), error);
+        let _ = RANK.get().map_or(Ok(()), |rank| write!(err, "rank {rank}: "));
+        let _ = write_message(&mut err, error);
     }
     ExitCode::from(exit.code())
 }
@@ -168,6 +212,9 @@ fn kind(error: &(dyn std::error::Error + 'static)) -> Option<Exit> {
     if let Some(error) = error.downcast_ref::<ConfigError>() {
         return Some(config_kind(error));
     }
+    if let Some(error) = error.downcast_ref::<RanksError>() {
+        return Some(ranks_kind(error));
+    }
     if error.is::<Interrupted>() {
         return Some(Exit::Interrupted);
     }
@@ -204,8 +251,27 @@ fn train_kind(error: &TrainError) -> Exit {
         | TrainError::Checkpoint(_)
         | TrainError::CheckpointNotSaved { .. }
         | TrainError::Metrics { .. } => Exit::Data,
+        TrainError::RankCount { .. } => Exit::Usage,
+        TrainError::Ranks(error) => ranks_kind(error),
         TrainError::Model(error) => model_kind(error),
         TrainError::Data(error) => data_kind(error),
+        _ => Exit::Failure,
+    }
+}
+
+/// Distinguishes ranks to start again from those that would fail again.
+fn ranks_kind(error: &RanksError) -> Exit {
+    let of_code = |code: u8| Exit::ALL.into_iter().find(|exit| exit.code() == code);
+    match error {
+        RanksError::Setting { .. } | RanksError::Listen { .. } | RanksError::Different { .. } => {
+            Exit::Usage
+        }
+        RanksError::Missing { .. } | RanksError::Unreachable { .. } => Exit::RankLost,
+        RanksError::EndedEarly { code, .. } => code.and_then(of_code).unwrap_or(Exit::RankLost),
+        RanksError::Ended(notice) => match notice.cause {
+            Cause::Failed { code, .. } => of_code(code).unwrap_or(Exit::Failure),
+            Cause::Lost(_) => Exit::RankLost,
+        },
         _ => Exit::Failure,
     }
 }
@@ -253,6 +319,8 @@ fn data_kind(error: &DataError) -> Exit {
 
 #[cfg(test)]
 mod tests {
+    use std::path::PathBuf;
+
     use anyhow::Context;
 
     use super::*;

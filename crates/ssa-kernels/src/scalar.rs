@@ -63,6 +63,16 @@ impl Scalars {
         })
     }
 
+    /// Known numbers on the CPU.
+    pub fn known(values: Vec<f64>) -> Self {
+        Self(List::Host(values))
+    }
+
+    /// The first `len` elements of a buffer.
+    pub(crate) fn on_gpu(gpu: &Gpu, buffer: Buffer<f64>, len: usize) -> Self {
+        Self(List::Cuda { gpu: gpu.clone(), buffer: Some(buffer), len })
+    }
+
     /// Appends a number. On a GPU the copy is queued.
     ///
     /// # Errors

@@ -71,6 +71,11 @@ impl StepLosses {
         &self.sums
     }
 
+    /// Replaces the sums of some of the micro-batches of a step by those of all, in their order.
+    pub fn set_sums(&mut self, sums: Scalars) {
+        self.sums = sums;
+    }
+
     /// Starts to read the losses and other scalars of the step. Work queued afterwards overlaps
     /// with [`PendingLosses::wait`].
     ///

@@ -3,7 +3,7 @@
 /// The number of rows of each step.
 ///
 /// ```text
-/// s < steps:  start + (full - start) * s / steps, rounded down to whole micro-batches
+/// s < steps:  start + (full - start) * s / steps, rounded down to a micro-batch for each group
 /// otherwise:  full
 /// ```
 ///
@@ -11,8 +11,10 @@
 /// continues the ramp.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BatchRamp {
-    /// Rows of a micro-batch; divides `start` and `full`.
+    /// Rows of a micro-batch.
     pub micro_batch_size: usize,
+    /// Groups of micro-batches; `groups * micro_batch_size` divides `start` and `full`.
+    pub groups: usize,
     /// Rows of the first step, at most `full`.
     pub start: usize,
     /// Rows of a step after the ramp.
@@ -30,10 +32,10 @@ impl BatchRamp {
         // The widened product cannot overflow.
         let grown = (self.full - self.start) as u128 * step as u128 / self.steps as u128;
         let grown = grown as usize;
-        self.start + grown - grown % self.micro_batch_size
+        self.start + grown - grown % (self.groups * self.micro_batch_size)
     }
 
-    /// Total rows of the first `steps` steps. Ramp steps are not rounded to micro-batches.
+    /// Total rows of the first `steps` steps. Ramp steps are not rounded.
     pub fn total_rows(&self, steps: usize) -> u64 {
         let ramp = self.steps.min(steps) as u128;
         let pairs = ramp * ramp.saturating_sub(1) / 2;
@@ -52,12 +54,20 @@ impl BatchRamp {
 mod tests {
     use super::*;
 
-    const RAMP: BatchRamp = BatchRamp { micro_batch_size: 2, start: 4, full: 12, steps: 8 };
+    const RAMP: BatchRamp =
+        BatchRamp { micro_batch_size: 2, groups: 1, start: 4, full: 12, steps: 8 };
 
     #[test]
     fn the_batch_grows_in_whole_micro_batches() {
         let rows: Vec<usize> = (0..10).map(|step| RAMP.rows(step)).collect();
         assert_eq!(rows, [4, 4, 6, 6, 8, 8, 10, 10, 12, 12]);
+    }
+
+    #[test]
+    fn every_group_has_the_same_number_of_micro_batches() {
+        let ramp = BatchRamp { groups: 2, ..RAMP };
+        let rows: Vec<usize> = (0..10).map(|step| ramp.rows(step)).collect();
+        assert_eq!(rows, [4, 4, 4, 4, 8, 8, 8, 8, 12, 12]);
     }
 
     #[test]

@@ -6,6 +6,7 @@ use ssa_data::{DataError, TextError};
 use ssa_files::FileError;
 use ssa_kernels::KernelError;
 use ssa_model::ModelError;
+use ssa_ranks::RanksError;
 
 use crate::checkpoint::CheckpointError;
 use crate::config::{ConfigError, Difference};
@@ -187,6 +188,19 @@ pub enum TrainError {
     /// An op refused its arguments.
     #[error(transparent)]
     Kernel(#[from] KernelError),
+    /// The number of ranks does not fit the configuration.
+    #[error("{ranks} ranks: training.groups is {groups}, which {ranks} does not divide\nhint: {}",
+        fitting_ranks(*ranks, *groups)
+    )]
+    RankCount {
+        /// Number of ranks.
+        ranks: usize,
+        /// Groups of micro-batches.
+        groups: usize,
+    },
+    /// A rank failed or was lost, or ranks differ.
+    #[error(transparent)]
+    Ranks(#[from] RanksError),
 }
 
 impl From<TextError> for TrainError {
@@ -202,6 +216,17 @@ fn list(differences: &[Difference]) -> String {
 fn flags(differences: &[Difference]) -> String {
     let flags = differences.iter().map(|difference| format!("--allow-change {}", difference.key));
     flags.collect::<Vec<_>>().join(" ")
+}
+
+/// Numbers of ranks and groups that would work.
+fn fitting_ranks(ranks: usize, groups: usize) -> String {
+    let fitting = std::iter::successors(Some(1), |n| Some(2 * n)).take_while(|n| *n <= groups);
+    let fitting: Vec<String> = fitting.map(|ranks: usize| ranks.to_string()).collect();
+    let fitting = format!("start {} ranks", fitting.join(" or "));
+    match ranks.is_power_of_two() {
+        true => format!("{fitting}, or set training.groups={ranks} or a larger power of two"),
+        false => fitting,
+    }
 }
 
 /// How a run can be resumed after a failed save.

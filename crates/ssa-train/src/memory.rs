@@ -5,7 +5,7 @@ use ssa_kernels::ops::cross_entropy;
 use ssa_model::{Method, ModelConfig, parameter_count};
 
 use crate::plan::TrainPlan;
-use crate::trainer::STEPS_AHEAD;
+use crate::trainer::{BUCKET, STEPS_AHEAD};
 
 /// Peak memory of a training step in bytes, by part.
 ///
@@ -19,10 +19,12 @@ use crate::trainer::STEPS_AHEAD;
 pub struct MemoryEstimate {
     /// Weights in the compute dtype.
     pub parameters: usize,
-    /// Moments, and the lower halves of the `f32` master weights.
+    /// Moments of the rank's pieces, and the lower halves of the `f32` master weights.
     pub optimizer: usize,
-    /// Gradients of all weights.
+    /// Gradients of all weights, one for each level of the tree of the rank's groups.
     pub gradients: usize,
+    /// The rank's pieces of the summed gradient, and the addends of other ranks.
+    pub exchange: usize,
     /// Activations that the layers save between forward and backward.
     pub activations: usize,
     /// Workspace of the current layer or head.
@@ -51,6 +53,10 @@ pub struct StepShape<'a> {
     pub recompute: bool,
     /// Whether checkpoints are saved while training goes on.
     pub saves: bool,
+    /// Groups of micro-batches of the run.
+    pub groups: usize,
+    /// Number of ranks, which divides `groups`.
+    pub ranks: usize,
 }
 
 /// Fixed bytes per micro-batch, and bytes per token.
@@ -58,6 +64,7 @@ struct Sizes {
     parameters: usize,
     optimizer: usize,
     gradients: usize,
+    exchange: usize,
     /// The gradient of the head, which is written first.
     head_gradient: usize,
     input_of_layer: usize,
@@ -114,11 +121,16 @@ impl Sizes {
         // for each attention.
         let feed_forward_working = 4 * feed_forward;
         let attention_working = (2 + 3 * attentions.len()) * queries + 4 * keys;
+        let ranks = step.ranks.max(1);
+        let levels = 1 + (step.groups / ranks).max(1).ilog2() as usize;
         let gradients = trained * F32;
+        let bucket = trained.min(BUCKET.max(model.vocab_size * hidden)) * F32;
+        let exchange = if ranks == 1 { 0 } else { gradients.div_ceil(ranks) + bucket };
         Self {
             parameters: count * element,
-            optimizer: trained * 2 * F32 + count * residue,
-            gradients,
+            optimizer: (trained * 2 * F32 + count * residue).div_ceil(ranks),
+            gradients: gradients.saturating_mul(levels),
+            exchange,
             head_gradient: model.vocab_size * hidden * F32,
             input_of_layer: hidden * element,
             layer: kept * element + statistics * F32 + attentions_saved,
@@ -150,7 +162,7 @@ impl MemoryEstimate {
         // The head's gradient is computed along with the others, and dropped if the head is frozen.
         let dropped = if sizes.some_frozen { sizes.head_gradient } else { 0 };
         let working = layer_working.max(head_working.saturating_add(dropped));
-        let fixed = sizes.parameters + sizes.optimizer;
+        let fixed = sum([sizes.parameters, sizes.optimizer, sizes.exchange]);
         let at_the_head = sum([activations, head_working, sizes.head_gradient]);
         let in_the_first_layer = sum([tokens.saturating_mul(kept), layer_working, sizes.gradients]);
         let in_the_last_layer = sum([activations, layer_working, sizes.head_gradient]);
@@ -167,8 +179,18 @@ impl MemoryEstimate {
         } else {
             sum([fixed, at_the_head.max(in_the_first_layer).max(in_the_last_layer)])
         };
-        let Sizes { parameters, optimizer, gradients, .. } = sizes;
-        Self { parameters, optimizer, gradients, activations, working, saving, overhead, peak }
+        let Sizes { parameters, optimizer, gradients, exchange, .. } = sizes;
+        Self {
+            parameters,
+            optimizer,
+            gradients,
+            exchange,
+            activations,
+            working,
+            saving,
+            overhead,
+            peak,
+        }
     }
 
     /// Bytes of host memory that a checkpoint takes until it is written: weights and moments.
@@ -187,7 +209,9 @@ impl MemoryEstimate {
     pub fn inference(model: &ModelConfig, tokens: usize, device: &Device) -> usize {
         let method = model.attention_method;
         let (trained, recompute, saves) = (0, true, false);
-        let step = StepShape { model, method, trained, tokens, recompute, saves };
+        let (groups, ranks) = (1, 1);
+        let step =
+            StepShape { model, method, trained, tokens, recompute, saves, groups, ranks };
         let sizes = Sizes::new(&step, device);
         let layer = tokens.saturating_mul(sizes.layer_working + sizes.layer);
         layer.max(sizes.head_working(&step, tokens, device))
@@ -225,7 +249,8 @@ mod tests {
 
     fn step(model: &ModelConfig, method: Method, recompute: bool) -> StepShape<'_> {
         let (trained, saves) = (parameter_count(model), true);
-        StepShape { model, method, trained, tokens: 8192, recompute, saves }
+        let (tokens, groups, ranks) = (8192, 1, 1);
+        StepShape { model, method, trained, tokens, recompute, saves, groups, ranks }
     }
 
     #[test]
@@ -250,6 +275,22 @@ mod tests {
         assert!(weights > 4 * GB && weights < 5 * GB, "{weights}");
         assert!(estimate.peak > 4 * weights + estimate.activations);
         assert_eq!(estimate.saving, 3 * weights);
+    }
+
+    #[test]
+    fn ranks_share_the_moments_and_groups_take_gradients() {
+        let model = model();
+        let at = |groups, ranks| {
+            let step = StepShape { groups, ranks, ..step(&model, Method::SSA, false) };
+            MemoryEstimate::new(&step, 1, &Device::Cpu)
+        };
+        let alone = at(1, 1);
+        assert_eq!((alone.exchange, at(8, 1).gradients), (0, 4 * alone.gradients));
+        let shared = at(8, 4);
+        assert_eq!(shared.gradients, 2 * alone.gradients);
+        assert_eq!(shared.optimizer, alone.optimizer.div_ceil(4));
+        assert!(shared.exchange > alone.gradients / 4 && shared.exchange < alone.gradients);
+        assert!(at(8, 8).peak < at(8, 1).peak);
     }
 
     #[test]

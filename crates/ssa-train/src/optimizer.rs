@@ -1,9 +1,10 @@
 //! The optimizer over all weights of a model.
 
 use ssa_kernels::ops::adamw::{AdamwOptions, Moments, adamw_step, join_master, split_master};
-use ssa_kernels::ops::grad_norm::{GradScale, clipped_grad_norm};
+use ssa_kernels::ops::grad_norm::{GradScale, clipped_grad_norm, norm_of_squares};
 use ssa_kernels::{DType, Device, Scalar, Scalars, Tensor};
 use ssa_model::{ModelConfig, Parameters};
+use ssa_ranks::ShardMap;
 
 use crate::Result;
 use crate::trainable::Trainable;
@@ -47,9 +48,14 @@ pub struct OptimizerOptions {
 ///
 /// It updates `f32` master weights on every device. On a GPU the model computes with their upper
 /// halves (`bf16`), and the optimizer keeps the lower halves, the residues.
+///
+/// Among ranks it keeps the moments of the pieces of the weights that its rank owns, each with one
+/// axis, and updates these pieces.
 #[derive(Clone, Debug)]
 pub struct Optimizer {
     options: OptimizerOptions,
+    /// The owners of the weights and this rank; `None` if all weights are its own.
+    shards: Option<(ShardMap, usize)>,
     residues: Option<Parameters>,
     m: Parameters,
     v: Parameters,
@@ -80,7 +86,17 @@ impl Optimizer {
         v: Parameters,
         steps: u64,
     ) -> Self {
-        Self { options, residues: None, m, v, steps }
+        Self { options, shards: None, residues: None, m, v, steps }
+    }
+
+    /// The optimizer of the pieces that `rank` owns; its moments are those of these pieces.
+    pub(crate) fn of_pieces(self, map: ShardMap, rank: usize) -> Self {
+        Self { shards: Some((map, rank)), ..self }
+    }
+
+    /// The owners of the weights; `None` if all are those of this optimizer.
+    pub(crate) fn shards(&self) -> Option<&ShardMap> {
+        self.shards.as_ref().map(|(map, _)| map)
     }
 
     /// Moves the moments to a device and splits `f32` master weights for it; returns the weights in
@@ -143,6 +159,11 @@ impl Optimizer {
         self.steps
     }
 
+    /// Takes over the number of steps done.
+    pub(crate) fn set_steps(&mut self, steps: u64) {
+        self.steps = steps;
+    }
+
     /// Computes the global L2 norm of a gradient, and the factor that clips it to the maximum norm.
     /// The factor is NaN unless the norm and all of `losses` are finite.
     ///
@@ -156,6 +177,18 @@ impl Optimizer {
         let grads = grads.named().into_iter().map(|(_, tensor)| tensor);
         let grads = grads.filter(|tensor| !tensor.is_empty());
         Ok(clipped_grad_norm(grads, self.options.max_grad_norm, losses)?)
+    }
+
+    /// [`clipped_norm`](Self::clipped_norm) from the sums of squares of all gradients.
+    ///
+    /// # Errors
+    /// As [`clipped_norm`](Self::clipped_norm).
+    pub(crate) fn clip_to(
+        &self,
+        squares: &Scalars,
+        losses: &Scalars,
+    ) -> Result<(Scalar, GradScale)> {
+        Ok(norm_of_squares(squares, self.options.max_grad_norm, losses)?)
     }
 
     /// Queues the next step, with the gradient times `scale`. If `scale` is NaN, the step changes
@@ -174,7 +207,7 @@ impl Optimizer {
         let moments = self.m.named_mut().into_iter().zip(self.v.named_mut());
         let mut residues = self.residues.iter_mut().flat_map(Parameters::named_mut);
         let tensors = parameters.named_mut().into_iter().zip(grads.named()).zip(moments);
-        for (((name, parameter), (_, grad)), ((_, m), (_, v))) in tensors {
+        for (index, (((name, parameter), (_, grad)), ((_, m), (_, v)))) in tensors.enumerate() {
             let residue = residues.next().map(|(_, residue)| residue);
             if grad.is_empty() {
                 continue;
@@ -190,7 +223,15 @@ impl Optimizer {
                     0.0
                 },
             };
-            adamw_step(parameter, residue, grad, Moments { m, v }, &options, step, scale)?;
+            let moments = Moments { m, v };
+            let Some((map, rank)) = &self.shards else {
+                adamw_step(parameter, residue, grad, moments, &options, step, scale)?;
+                continue;
+            };
+            let weights = &mut parameter.as_mut_slice()?[map.piece(index, *rank)];
+            let mut piece = Tensor::from_vec(weights.to_vec(), [weights.len()])?;
+            adamw_step(&mut piece, residue, grad, moments, &options, step, scale)?;
+            weights.copy_from_slice(piece.as_slice()?);
         }
         Ok(())
     }

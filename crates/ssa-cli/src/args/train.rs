@@ -6,6 +6,9 @@ use clap::Args;
 
 use super::ComputeArgs;
 
+/// More ranks than any run has groups.
+const MOST_RANKS: usize = 4096;
+
 /// Train a model, evaluate it on held-out text and write a report.
 ///
 /// Runs are reproducible: the same configuration, text and program give the same weights, for any
@@ -21,7 +24,8 @@ use super::ComputeArgs;
 Examples:
   ssa train configs/demo.toml
   ssa train configs/demo.toml --data notes/ --run-dir runs/notes --set training.steps=500
-  ssa train --resume runs/notes")]
+  ssa train --resume runs/notes
+  ssa train configs/demo.toml --set training.groups=2 --ranks 2")]
 pub(crate) struct TrainArgs {
     /// Configuration file (TOML), such as configs/demo.toml.
     #[arg(value_name = "CONFIG")]
@@ -54,6 +58,14 @@ pub(crate) struct TrainArgs {
     /// run.
     #[arg(long)]
     pub(crate) dry_run: bool,
+    /// Train with this many processes, which this one starts on its host and which share its cores.
+    /// The number must divide training.groups, and does not change the results. Default: 1, or as
+    /// many as a launcher says (torchrun, srun, mpirun, Kubeflow, SkyPilot). For now on the CPU.
+    #[arg(long, value_name = "N", value_parser = parse_ranks)]
+    pub(crate) ranks: Option<usize>,
+    /// Where rank 0 listens for the others, instead of the address that a launcher gives.
+    #[arg(long, value_name = "HOST:PORT")]
+    pub(crate) rendezvous: Option<String>,
     /// Show progress line by line (default when standard error is not a terminal).
     #[arg(long)]
     pub(crate) plain: bool,
@@ -62,4 +74,9 @@ pub(crate) struct TrainArgs {
     pub(crate) no_eval: bool,
     #[command(flatten)]
     pub(crate) compute: ComputeArgs,
+}
+
+fn parse_ranks(text: &str) -> Result<usize, String> {
+    let ranks = text.parse().ok().filter(|ranks| (1..=MOST_RANKS).contains(ranks));
+    ranks.ok_or_else(|| format!("expected an integer from 1 to {MOST_RANKS}"))
 }

@@ -47,7 +47,17 @@ fn check_memory(args: &ForwardArgs, model: &Model, rows: usize, row: usize) -> R
         let method = args.method.unwrap_or(config.attention_method);
         let trained = parameter_count(config);
         let (recompute, saves) = (false, false);
-        let step = StepShape { model: config, method, trained, tokens: row, recompute, saves };
+        let (groups, ranks) = (1, 1);
+        let step = StepShape {
+            model: config,
+            method,
+            trained,
+            tokens: row,
+            recompute,
+            saves,
+            groups,
+            ranks,
+        };
         let MemoryEstimate { activations, working, gradients, .. } =
             MemoryEstimate::new(&step, rows, &device);
         activations.saturating_add(working).saturating_add(gradients)

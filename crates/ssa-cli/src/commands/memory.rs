@@ -2,6 +2,7 @@
 
 use anyhow::Result;
 use ssa_kernels::Device;
+use ssa_ranks::World;
 use ssa_report::number;
 use ssa_train::{MemoryEstimate, StepShape, TrainPlan};
 
@@ -27,19 +28,26 @@ pub(super) fn require(
     }
 }
 
-/// Refuses training steps that do not fit; returns the device memory of a step in bytes.
-pub(super) fn require_step(plan: &TrainPlan, device: &Device) -> Result<usize> {
-    let batches = MemoryEstimate::batches(plan);
+/// Refuses training steps that do not fit; returns the device memory of a step in bytes. The ranks
+/// of a host share the memory of a CPU.
+pub(super) fn require_step(plan: &TrainPlan, device: &Device, world: &World) -> Result<usize> {
+    let here = world.local_size.max(1);
+    let batches = MemoryEstimate::batches(plan).saturating_mul(here);
     require(&Device::Cpu, batches, "reading the batches of a step", |_| {
         "set a smaller training.batch_size or data.sequence_length".to_owned()
     })?;
     let rows = plan.batches().micro_batch_size;
-    let peak = estimate_step(plan, plan.objective().recompute, device).peak;
-    require(device, peak, &format!("a step with micro-batches of {rows} rows"), |free| {
-        remedy(plan, device, free)
+    let peak = estimate_step(plan, plan.objective().recompute, device, world).peak;
+    let what = match here {
+        1 => format!("a step with micro-batches of {rows} rows"),
+        _ => format!("a step with micro-batches of {rows} rows on {here} ranks"),
+    };
+    let sharing = if matches!(device, Device::Cpu) { here } else { 1 };
+    require(device, peak.saturating_mul(sharing), &what, |free| {
+        remedy(plan, device, world, free / sharing as u64)
     })?;
     if saves(plan) {
-        let copy = MemoryEstimate::checkpoint_copy(&shape(plan, false));
+        let copy = MemoryEstimate::checkpoint_copy(&shape(plan, false, world));
         require(&Device::Cpu, copy, "the copy that a checkpoint is written from", |_| {
             "set checkpoint.every_steps=0 and checkpoint.every_minutes=0, or a smaller model"
                 .to_owned()
@@ -48,9 +56,15 @@ pub(super) fn require_step(plan: &TrainPlan, device: &Device) -> Result<usize> {
     Ok(peak)
 }
 
-/// Estimates the memory of a step.
-pub(super) fn estimate_step(plan: &TrainPlan, recompute: bool, device: &Device) -> MemoryEstimate {
-    MemoryEstimate::new(&shape(plan, recompute), plan.batches().micro_batch_size, device)
+/// Estimates the memory of a step on a rank.
+pub(super) fn estimate_step(
+    plan: &TrainPlan,
+    recompute: bool,
+    device: &Device,
+    world: &World,
+) -> MemoryEstimate {
+    let rows = plan.batches().micro_batch_size;
+    MemoryEstimate::new(&shape(plan, recompute, world), rows, device)
 }
 
 /// The largest micro-batch that fits in `free` bytes.
@@ -58,16 +72,18 @@ pub(super) fn largest_micro_batch(
     plan: &TrainPlan,
     recompute: bool,
     device: &Device,
+    world: &World,
     free: u64,
 ) -> usize {
-    MemoryEstimate::largest_micro_batch(&shape(plan, recompute), free as usize, device)
+    MemoryEstimate::largest_micro_batch(&shape(plan, recompute, world), free as usize, device)
 }
 
-fn shape(plan: &TrainPlan, recompute: bool) -> StepShape<'_> {
+fn shape<'a>(plan: &'a TrainPlan, recompute: bool, world: &World) -> StepShape<'a> {
     let method = plan.objective().attention.method;
     let (model, trained) = (plan.model(), plan.trainable().count());
     let (tokens, saves) = (plan.sequence_length(), saves(plan));
-    StepShape { model, method, trained, tokens, recompute, saves }
+    let (groups, ranks) = (plan.batches().groups, world.size);
+    StepShape { model, method, trained, tokens, recompute, saves, groups, ranks }
 }
 
 /// Whether checkpoints are saved during the run.
@@ -77,8 +93,8 @@ fn saves(plan: &TrainPlan) -> bool {
 }
 
 /// Settings that would fit.
-fn remedy(plan: &TrainPlan, device: &Device, free: u64) -> String {
-    let fitting = |recompute| largest_micro_batch(plan, recompute, device, free);
+fn remedy(plan: &TrainPlan, device: &Device, world: &World, free: u64) -> String {
+    let fitting = |recompute| largest_micro_batch(plan, recompute, device, world, free);
     match (fitting(plan.objective().recompute), fitting(true)) {
         (0, 0) => "one row does not fit; set a smaller data.sequence_length, or a smaller model \
                    (vocab_size, hidden_size, intermediate_size, num_hidden_layers)"

@@ -35,7 +35,7 @@ use crate::exit::UsageError;
 /// Runs the command line.
 pub(crate) fn run(cli: Cli) -> Result<()> {
     match cli.command {
-        Command::Train(args) => train::run(&args, start(&args.compute)?),
+        Command::Train(args) => train::run(&args),
         Command::Eval(args) => match args.command {
             EvalCommand::Perplexity(args) => {
                 eval::perplexity(&args, start(&args.held_out.compute)?)

@@ -254,8 +254,14 @@ section! {
         pub batch_ramp_steps: usize = 0,
         /// Rows per micro-batch (gradient accumulation): smaller values need less memory and give
         /// the same result up to rounding. Must divide `batch_size` and `batch_size_start`. Absent:
-        /// `batch_size_start` if there is one, else `batch_size`.
+        /// `batch_size_start` if there is one, else `batch_size`, divided by `groups`.
         pub micro_batch_size: Option<usize> = None,
+        /// Groups of micro-batches, a power of two of at most 4096. The gradients of a group are
+        /// added one after the other, those of the groups in a binary tree. A run gives the same
+        /// bits on any number of ranks that divides `groups`. `groups * micro_batch_size` must
+        /// divide `batch_size` and `batch_size_start`. With fewer ranks than groups, each doubling
+        /// of `groups` takes the memory of one more gradient.
+        pub groups: usize = 1,
         /// Whether to use activation checkpointing: save only the input of each layer and recompute
         /// the rest in the backward pass. A third more work for a fraction of the memory.
         pub recompute: bool = false,

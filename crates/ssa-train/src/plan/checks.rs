@@ -38,6 +38,8 @@ fn require(holds: bool, key: &str, value: impl ToString, expected: impl Into<Str
 const LONGEST_ROW: usize = 1 << 24;
 /// The largest number of rows of a step.
 const MOST_ROWS: usize = 1 << 20;
+/// The largest number of groups of micro-batches.
+const MOST_GROUPS: usize = 4096;
 /// The largest count of steps or tokens.
 const LARGEST_COUNT: usize = 1 << 40;
 
@@ -202,6 +204,10 @@ fn check_micro_batches(config: &TrainConfig) -> Check {
         let expected = "0 without training.batch_size_start\nhint: set training.batch_size_start";
         require(ramp == 0, "training.batch_ramp_steps", ramp, expected)?;
     }
+    let groups = training.groups;
+    let expected = format!("a power of two of at most {MOST_GROUPS}");
+    let holds = groups.is_power_of_two() && groups <= MOST_GROUPS;
+    require(holds, "training.groups", groups, expected)?;
     let sizes = [
         ("training.batch_size_start", training.batch_size_start),
         ("training.batch_size", Some(full)),
@@ -209,10 +215,21 @@ fn check_micro_batches(config: &TrainConfig) -> Check {
     for (key, size) in sizes.into_iter().filter_map(|(key, size)| Some((key, size?))) {
         let (source, rows) = match training.micro_batch_size {
             Some(rows) => ("training.micro_batch_size", rows),
-            None => ("training.batch_size_start", training.batch_size_start.unwrap_or(full)),
+            None => {
+                let rows = training.batch_size_start.unwrap_or(full);
+                let expected = format!("a divisor of {key} ({size})");
+                require(rows.is_multiple_of(groups), "training.groups", groups, expected)?;
+                let divided = "training.micro_batch_size";
+                let source = if groups == 1 { "training.batch_size_start" } else { divided };
+                (source, rows / groups)
+            }
         };
         let expected = format!("a divisor of {key} ({size})");
         require(rows > 0 && size.is_multiple_of(rows), source, rows, expected)?;
+        let micro_batches = size / rows;
+        let expected = format!("a divisor of the {micro_batches} micro-batches of {key} ({size})");
+        let holds = micro_batches.is_multiple_of(groups);
+        require(holds, "training.groups", groups, expected)?;
     }
     Ok(())
 }

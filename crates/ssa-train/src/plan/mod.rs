@@ -162,6 +162,18 @@ impl TrainPlan {
         self.config.training.steps
     }
 
+    /// Checks that a number of ranks can share the groups of micro-batches.
+    ///
+    /// # Errors
+    /// [`TrainError::RankCount`] with the numbers that can.
+    pub fn check_ranks(&self, ranks: usize) -> Result<(), TrainError> {
+        let groups = self.batches.groups;
+        match ranks > 0 && groups.is_multiple_of(ranks) {
+            true => Ok(()),
+            false => Err(TrainError::RankCount { ranks, groups }),
+        }
+    }
+
     /// Rows and micro-batches of the optimizer steps.
     pub fn batches(&self) -> &BatchRamp {
         &self.batches
@@ -202,7 +214,8 @@ fn batches(config: &TrainConfig) -> BatchRamp {
     let training = &config.training;
     let start = training.batch_size_start.unwrap_or(training.batch_size);
     BatchRamp {
-        micro_batch_size: training.micro_batch_size.unwrap_or(start),
+        micro_batch_size: training.micro_batch_size.unwrap_or(start / training.groups),
+        groups: training.groups,
         start,
         full: training.batch_size,
         steps: training.batch_ramp_steps,

@@ -122,7 +122,7 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
-    /// Ends the iterator once `flag` is set, even within a step. Call
+    /// Ends the iterator once `flag` is set, even within a step unless there are other ranks. Call
     /// [`interrupt`](Self::interrupt) afterwards.
     pub fn stop_on(&mut self, flag: Arc<AtomicBool>) {
         self.trainer.stop_on(flag);
@@ -173,6 +173,7 @@ impl<'a> Session<'a> {
         self.run_dir.check_lock()?;
         self.keep(Measurements::default())?;
         self.save()?;
+        self.trainer.release_ranks()?;
         self.saver.wait()?;
         self.journal.write(RunEvent::Interrupted { step: self.trainer.done() })
     }
@@ -185,6 +186,7 @@ impl<'a> Session<'a> {
         self.run_dir.check_lock()?;
         self.keep(Measurements::default())?;
         self.save()?;
+        self.trainer.release_ranks()?;
         self.saver.wait()?;
         self.save_model()?;
         self.journal.write(RunEvent::Trained { step: self.trainer.done() })?;

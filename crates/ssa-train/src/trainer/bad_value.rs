@@ -23,7 +23,7 @@ impl Trainer {
                 return Ok(format!("{place} of micro-batch {index} ({})", row_list(&rows)));
             }
         }
-        for (name, tensor) in self.grads.named().into_iter().rev() {
+        for (name, tensor) in self.grads.sum().named().into_iter().rev() {
             if is_bad(tensor)? {
                 return Ok(format!("the gradient of {name}"));
             }

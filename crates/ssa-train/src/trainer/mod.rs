@@ -10,6 +10,7 @@ use ssa_kernels::{DType, Device, Documents};
 use ssa_model::{
     Input, LossDenominators, Losses, Model, Objective, Parameters, StepLosses, TrainBatch,
 };
+use ssa_ranks::Ranks;
 
 use crate::checkpoint::BadSteps;
 use crate::fingerprint::fingerprint;
@@ -17,8 +18,13 @@ use crate::flops::StepFlops;
 use crate::metrics::StepMetrics;
 use crate::optimizer::Optimizer;
 use crate::{Result, TrainError, TrainPlan};
+use group_sum::GroupSum;
+
+pub(crate) use ranks::BUCKET;
 
 mod bad_value;
+mod group_sum;
+mod ranks;
 mod state;
 #[cfg(test)]
 pub(crate) mod tests;
@@ -57,15 +63,18 @@ const _: () = assert!(
 ///
 /// # Determinism
 /// The same plan, model and rows give the same weights and losses, bit for bit, for any number of
-/// threads. Splitting a step into micro-batches changes results by rounding only.
+/// threads, and for any number of ranks that divides `training.groups`. Splitting a step into
+/// micro-batches or groups changes results by rounding only.
 pub struct Trainer {
     pub(crate) plan: TrainPlan,
     pub(crate) model: Model,
     pub(crate) batches: Prefetch,
     optimizer: Optimizer,
     flops: StepFlops,
-    /// Gradient buffer of the step.
-    pub(crate) grads: Parameters,
+    /// Gradients of the step.
+    pub(crate) grads: GroupSum,
+    /// The processes that train together.
+    ranks: Ranks,
     /// Steps done.
     pub(crate) done: usize,
     /// Micro-batches read, including those of skipped steps.
@@ -90,7 +99,7 @@ impl Trainer {
         let loader = Loader::new(rows, micro_batch_size, plan.seed())?;
         let batches = Prefetch::new(loader, plan.batches().full / micro_batch_size * STEPS_AHEAD)?;
         let optimizer = Optimizer::new(*plan.optimizer(), model.config(), plan.trainable())?;
-        let grads = gradients(&plan, &Device::Cpu)?;
+        let grads = group_sum(&plan, plan.batches().groups, &Device::Cpu)?;
         let bad_steps = BadSteps::default();
         let flops = StepFlops::new(&plan);
         Ok(Self {
@@ -100,6 +109,7 @@ impl Trainer {
             optimizer,
             flops,
             grads,
+            ranks: Ranks::alone(),
             done: 0,
             cursor: 0,
             bad_steps,
@@ -120,7 +130,7 @@ impl Trainer {
         let masters = self.optimizer.masters(self.model.parameters())?;
         let weights = self.optimizer.move_to(&masters, device)?;
         *self.model.parameters_mut() = weights;
-        self.grads = gradients(&self.plan, device)?;
+        self.grads = group_sum(&self.plan, self.local_groups(), device)?;
         Ok(self)
     }
 
@@ -154,7 +164,8 @@ impl Trainer {
         self.done
     }
 
-    /// Abandons the current step once `flag` is set, between two micro-batches.
+    /// Abandons the current step once `flag` is set, between two micro-batches. Among ranks the
+    /// step is completed, and the flag of any rank sets that of all.
     pub fn stop_on(&mut self, flag: Arc<AtomicBool>) {
         self.stop = flag;
     }
@@ -174,7 +185,14 @@ impl Trainer {
     /// ([`skip_rows`](Self::skip_rows)). [`TrainError::Stopped`] if it was abandoned, which also
     /// changes nothing.
     pub fn step(&mut self) -> Result<StepMetrics> {
+        self.announce_step()?;
+        self.step_as_told()
+    }
+
+    /// Runs one optimizer step, as all ranks do now.
+    fn step_as_told(&mut self) -> Result<StepMetrics> {
         let start = Instant::now();
+        self.ranks.begin_step(self.done + 1);
         let batches = self.micro_batches()?;
         let denominators = denominators(&batches);
         let flops = self.flops.of(&batches);
@@ -199,6 +217,7 @@ impl Trainer {
         let (corpus_epochs, epoch) = self.epochs();
         let seconds = positive_seconds(start.elapsed());
         let tflops = flops / seconds / TERA;
+        let devices = self.ranks.size() as f64;
         Ok(StepMetrics {
             step: self.done,
             loss,
@@ -215,7 +234,7 @@ impl Trainer {
             seconds,
             tokens_per_second: denominators.valid_tokens as f64 / seconds,
             tflops,
-            mfu: self.plan.config().monitoring.peak_tflops.map(|peak| tflops / peak),
+            mfu: self.plan.config().monitoring.peak_tflops.map(|peak| tflops / (peak * devices)),
             epoch,
             corpus_epochs,
         })
@@ -241,35 +260,55 @@ impl Trainer {
         (mixture.epochs(drawn), drawn as f64 / mixture.rows() as f64)
     }
 
-    /// Accumulates the gradient of the step in the gradient buffer; returns its losses.
+    /// Accumulates the gradient of this rank's part of the step; returns its losses.
     fn accumulate(
         &mut self,
         batches: Vec<Batch>,
         denominators: LossDenominators,
     ) -> Result<StepLosses> {
-        self.grads.fill_zero();
+        self.grads.clear();
         let layers = self.model.config().num_hidden_layers;
         let objective = Objective { alpha: self.alpha() as f32, ..self.plan.objective().clone() };
         let mut losses = self.model.step_losses(&objective, denominators);
-        for (index, batch) in batches.into_iter().enumerate() {
-            if self.stop.load(Ordering::Relaxed) {
-                return Err(TrainError::Stopped);
+        let group_size = batches.len() / self.plan.batches().groups;
+        let local = self.local_groups() * group_size;
+        let first = self.ranks.rank() * local;
+        let mut micro_batches = batches.into_iter().enumerate().skip(first).take(local).peekable();
+        while micro_batches.peek().is_some() {
+            let grads = self.grads.next();
+            for (index, batch) in micro_batches.by_ref().take(group_size) {
+                if self.ranks.is_alone() && self.stop.load(Ordering::Relaxed) {
+                    return Err(TrainError::Stopped);
+                }
+                let streams = self.plan.streams().streams(self.done as u64, index as u64, layers);
+                let batch = train_batch(batch)?;
+                self.model.train_step(&batch, &objective, &streams, &mut losses, grads)?;
             }
-            let streams = self.plan.streams().streams(self.done as u64, index as u64, layers);
-            let batch = train_batch(batch)?;
-            self.model.train_step(&batch, &objective, &streams, &mut losses, &mut self.grads)?;
+            self.grads.add()?;
         }
         Ok(losses)
     }
 
     /// Updates the weights, unless a loss or the gradient is not finite; returns the losses and the
     /// norm.
-    fn update(&mut self, losses: StepLosses, learning_rate: f64) -> Result<(Losses, f64)> {
-        let (norm, scale) = self.optimizer.clipped_norm(&self.grads, losses.sums())?;
-        let pending = losses.start_read([&norm])?;
+    fn update(&mut self, mut losses: StepLosses, learning_rate: f64) -> Result<(Losses, f64)> {
+        let Some(map) = self.optimizer.shards() else {
+            let grads = self.grads.sum();
+            let (norm, scale) = self.optimizer.clipped_norm(grads, losses.sums())?;
+            let pending = losses.start_read([&norm])?;
+            let parameters = self.model.parameters_mut();
+            self.optimizer.queue_step(parameters, grads, &scale, learning_rate)?;
+            let (losses, [norm]) = pending.wait()?;
+            return Ok((losses, norm));
+        };
+        let grads = ranks::reduced(&mut self.ranks, self.grads.sum(), map)?;
+        let squares =
+            ranks::gathered(&mut self.ranks, &mut losses, &grads, map, &self.stop)?;
+        let (norm, scale) = self.optimizer.clip_to(&squares, losses.sums())?;
         let parameters = self.model.parameters_mut();
-        self.optimizer.queue_step(parameters, &self.grads, &scale, learning_rate)?;
-        let (losses, [norm]) = pending.wait()?;
+        self.optimizer.queue_step(parameters, &grads, &scale, learning_rate)?;
+        self.gather_weights()?;
+        let (losses, [norm]) = losses.start_read([&norm])?.wait()?;
         Ok((losses, norm))
     }
 
@@ -308,9 +347,10 @@ fn positive_seconds(elapsed: Duration) -> f64 {
 }
 
 /// Gradients of the parameters that the plan trains.
-fn gradients(plan: &TrainPlan, device: &Device) -> Result<Parameters> {
+fn group_sum(plan: &TrainPlan, groups: usize, device: &Device) -> Result<GroupSum> {
     let is_kept = |name: &str| plan.trainable().contains(name);
-    Ok(Parameters::zeros_for(plan.model(), device, DType::F32, is_kept)?)
+    let zeros = Parameters::zeros_for(plan.model(), device, DType::F32, is_kept)?;
+    Ok(GroupSum::new(groups, zeros))
 }
 
 /// The denominators of the means over all micro-batches of a step.

@@ -63,21 +63,28 @@ impl Trainer {
         self.done = state.step;
         self.bad_steps.in_row = 0;
         self.bad_steps.rollbacks += 1;
-        Ok(())
+        self.share_state()
     }
 
     /// Copies everything that a checkpoint holds to host memory; the same for all devices.
     ///
     /// # Errors
-    /// [`TrainError::Kernel`](crate::TrainError::Kernel) if the device fails.
-    pub(crate) fn snapshot(&self) -> Result<Snapshot> {
-        let (m, v) = self.optimizer.moments();
-        let copy = |moments: &Parameters| moments.to_device(&Device::Cpu, DType::F32);
+    /// [`TrainError::Kernel`](crate::TrainError::Kernel) if the device fails;
+    /// [`TrainError::Ranks`](crate::TrainError::Ranks) if a rank is lost.
+    pub(crate) fn snapshot(&mut self) -> Result<Snapshot> {
+        let (m, v) = match self.collect_moments()? {
+            Some(collected) => collected,
+            None => {
+                let copy = |moments: &Parameters| moments.to_device(&Device::Cpu, DType::F32);
+                let (m, v) = self.optimizer.moments();
+                (copy(m)?, copy(v)?)
+            }
+        };
         Ok(Snapshot {
             plan: self.plan.clone(),
             parameters: self.optimizer.masters(self.model.parameters())?,
-            m: copy(m)?,
-            v: copy(v)?,
+            m,
+            v,
             state: RunState {
                 format: RunState::FORMAT,
                 program: env!("CARGO_PKG_VERSION").to_owned(),

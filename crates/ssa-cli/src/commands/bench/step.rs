@@ -4,6 +4,7 @@ use anyhow::Result;
 use serde::Serialize;
 use ssa_bench::{Effort, Meter, Peaks, StepReport, StepSettings};
 use ssa_model::{Method, ModelSettings, SparseBudget};
+use ssa_ranks::World;
 use ssa_report::number::{counted, grouped};
 use ssa_report::{Column, Row, Table};
 use ssa_train::{TrainConfig, TrainPlan};
@@ -41,7 +42,7 @@ pub(super) fn run(args: &BenchStepArgs, choice: DeviceChoice) -> Result<()> {
         warm_up: args.warm_up,
     };
     let device = device::open(choice)?;
-    memory::require_step(&plan, &device)?;
+    memory::require_step(&plan, &device, &World::alone())?;
     let meter = Meter::new(&device, Effort::default());
     let peaks = Peaks::measure(&meter)?;
     let steps = StepSettings { warm_up: args.warm_up, steps: args.steps };

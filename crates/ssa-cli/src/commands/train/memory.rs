@@ -2,6 +2,7 @@
 
 use anyhow::Result;
 use ssa_kernels::Device;
+use ssa_ranks::World;
 use ssa_report::number::bytes;
 use ssa_train::{MemoryEstimate, TrainPlan};
 
@@ -10,8 +11,8 @@ use crate::commands::memory::{estimate_step, largest_micro_batch, require_step};
 use crate::display::print;
 
 /// Refuses a run that does not fit in memory, and reserves the memory of a step on a GPU.
-pub(super) fn reserve(plan: &TrainPlan, device: &Device) -> Result<()> {
-    let bytes = require_step(plan, device)?;
+pub(super) fn reserve(plan: &TrainPlan, device: &Device, world: &World) -> Result<()> {
+    let bytes = require_step(plan, device, world)?;
     if let Device::Cuda(gpu) = device {
         gpu.reserve(bytes)?;
     }
@@ -19,12 +20,16 @@ pub(super) fn reserve(plan: &TrainPlan, device: &Device) -> Result<()> {
 }
 
 /// Prints the memory of a step with and without recomputation, for a dry run.
-pub(super) fn print_estimate(plan: &TrainPlan, device: &Device) -> Result<()> {
+pub(super) fn print_estimate(plan: &TrainPlan, device: &Device, world: &World) -> Result<()> {
     let free = free_memory(device)?;
     let free_text = free.map_or("unknown".to_owned(), |free| bytes(free as usize));
     print(&format!("device {device}, free memory {free_text}"))?;
+    if world.size > 1 {
+        let (ranks, groups) = (world.size, plan.batches().groups);
+        print(&format!("memory of each of {ranks} ranks, {groups} groups of micro-batches"))?;
+    }
     print(&format!("{:28} {:>14} {:>14}", "", "keep all", "recompute"))?;
-    let estimates = [false, true].map(|recompute| estimate_step(plan, recompute, device));
+    let estimates = [false, true].map(|recompute| estimate_step(plan, recompute, device, world));
     let line = |name: &str, part: fn(&MemoryEstimate) -> usize| {
         let [keep, recompute] = estimates.map(|estimate| bytes(part(&estimate)));
         print(&format!("{name:28} {keep:>14} {recompute:>14}"))
@@ -33,6 +38,9 @@ pub(super) fn print_estimate(plan: &TrainPlan, device: &Device) -> Result<()> {
     line("weights", |estimate| estimate.parameters)?;
     line("optimizer", |estimate| estimate.optimizer)?;
     line("gradients", |estimate| estimate.gradients)?;
+    if world.size > 1 {
+        line("pieces of other ranks", |estimate| estimate.exchange)?;
+    }
     line(&format!("activations, {rows} rows at once"), |estimate| estimate.activations)?;
     line("workspace (layer or head)", |estimate| estimate.working)?;
     if matches!(device, Device::Cpu) {
@@ -41,8 +49,9 @@ pub(super) fn print_estimate(plan: &TrainPlan, device: &Device) -> Result<()> {
     }
     line("peak", |estimate| estimate.peak)?;
     if let Some(free) = free {
-        let [keep, recompute] =
-            [false, true].map(|recompute| largest_micro_batch(plan, recompute, device, free));
+        let free = free / world.local_size.max(1) as u64;
+        let [keep, recompute] = [false, true]
+            .map(|recompute| largest_micro_batch(plan, recompute, device, world, free));
         print(&format!("{:28} {keep:>14} {recompute:>14}", "largest micro_batch_size"))?;
     }
     let used = if plan.objective().recompute { "recompute" } else { "keep all" };

@@ -5,14 +5,18 @@ mod history;
 mod memory;
 mod monitor;
 mod plan;
+mod ranks;
 mod results;
 mod start;
 
+use std::env;
+
 use anyhow::Result;
 use ssa_eval::EvalBatch;
+use ssa_ranks::{Ranks, World};
 use ssa_train::{Event, Measurements, Session, TrainError, TrainPlan, Trainer, initial_model};
 
-use super::device;
+use super::{device, start_threads};
 use crate::args::{DeviceChoice, TrainArgs};
 use crate::display::{Display, TrainProgress, note};
 use crate::exit::Interrupted;
@@ -21,27 +25,47 @@ use history::StepHistory;
 use monitor::Monitor;
 use start::{Resume, RunStart};
 
-pub(crate) fn run(args: &TrainArgs, choice: DeviceChoice) -> Result<()> {
+pub(crate) fn run(args: &TrainArgs) -> Result<()> {
+    // The ranks, and which one this process is.
+    let variable = |name: &str| env::var(name).ok();
+    let world = World::find(args.ranks, args.rendezvous.as_deref(), variable)?;
+    start_threads(&ranks::threads(&args.compute.threads, &world))?;
+    let choice = ranks::device(args.compute.device, &world)?;
+
     // The plan: the checked configuration. Nothing is written yet.
     let plan = plan::load(args)?;
+    plan.check_ranks(world.size)?;
     if args.dry_run {
-        return dry_run(&plan, choice);
+        return dry_run(&plan, choice, &world);
     }
     plan::require_data(&plan)?;
+    ranks::run(world, &plan, |world, ranks| train_model(args, &plan, choice, (world, ranks)))
+}
 
+/// Trains the model of a plan as one of the ranks.
+fn train_model(
+    args: &TrainArgs,
+    plan: &TrainPlan,
+    choice: DeviceChoice,
+    (world, mut ranks): (&World, Ranks),
+) -> Result<()> {
     // The device and the memory of a step.
     let device = device::open(choice)?;
-    memory::reserve(&plan, &device)?;
+    memory::reserve(plan, &device, world)?;
+    if !ranks.is_leader() {
+        return ranks::follow(plan, ranks);
+    }
 
     // A new run, or an unfinished one from its last checkpoint.
-    let resume = match start::find(args, &plan)? {
+    let resume = match start::find(args, plan)? {
         RunStart::Finished => {
             note("this run is finished: there is nothing left to do");
-            return Ok(());
+            return ranks::dismiss(&mut ranks);
         }
         RunStart::New => None,
         RunStart::Resume(resume) => Some(*resume),
     };
+    ranks::admit(&mut ranks)?;
 
     // The data. Errors in it are found before a directory is created.
     let data = plan.open_data()?;
@@ -55,11 +79,11 @@ pub(crate) fn run(args: &TrainArgs, choice: DeviceChoice) -> Result<()> {
             checkpoint.check_held_out(data.held_out.rows(), &args.allow_change)?;
             Trainer::resume(plan.clone(), checkpoint, rows)?
         }
-        _ => Trainer::new(plan.clone(), initial_model(&plan)?, rows)?,
+        _ => Trainer::new(plan.clone(), initial_model(plan)?, rows)?,
     };
-    let trainer = trainer.to_device(&device)?;
+    let trainer = trainer.among(ranks)?.to_device(&device)?;
     let run_dir = match resume {
-        None => start::create(args, &plan)?,
+        None => start::create(args, plan)?,
         Some(resume) => resume.run_dir,
     };
     describe::run(&trainer, &data, &run_dir);
@@ -71,9 +95,9 @@ pub(crate) fn run(args: &TrainArgs, choice: DeviceChoice) -> Result<()> {
     session.stop_on(signals.flag());
     session.set_held_out(data.held_out.rows())?;
     let past = session.take_history();
-    let mut monitor = Monitor::new(&plan, &run_dir, &held_out, &past)?;
-    let mut history = StepHistory::new(&plan, &past);
-    let mut progress = TrainProgress::new(&plan, display, &past);
+    let mut monitor = Monitor::new(plan, &run_dir, &held_out, &past)?;
+    let mut history = StepHistory::new(plan, &past);
+    let mut progress = TrainProgress::new(plan, display, &past);
     let trained = train(&mut session, &mut monitor, &mut history, &mut progress, &signals);
     progress.finish();
     if let Err(error) = trained {
@@ -86,11 +110,11 @@ pub(crate) fn run(args: &TrainArgs, choice: DeviceChoice) -> Result<()> {
     let done = session.trainer().done();
     if done < plan.steps() {
         session.interrupt()?;
-        return Err(Interrupted::after(done, &plan, &run_dir).into());
+        return Err(Interrupted::after(done, plan, &run_dir).into());
     }
     let model = session.finish()?.into_model();
     if signals.requested() && !args.no_eval {
-        return Err(Interrupted::after(done, &plan, &run_dir).into());
+        return Err(Interrupted::after(done, plan, &run_dir).into());
     }
     // Training is saved to disk, so a signal may end the program now.
     signals.end_immediately();
@@ -99,18 +123,18 @@ pub(crate) fn run(args: &TrainArgs, choice: DeviceChoice) -> Result<()> {
     let evaluation = if args.no_eval {
         None
     } else {
-        Some(results::evaluate(&plan, &model, &held_out, display)?)
+        Some(results::evaluate(plan, &model, &held_out, display)?)
     };
-    let summary = results::summarize(&plan, &model, &run_dir, &data, &history, evaluation)?;
-    results::write(&summary, history.points(), &plan, &run_dir)
+    let summary = results::summarize(plan, &model, &run_dir, &data, &history, evaluation)?;
+    results::write(&summary, history.points(), plan, &run_dir)
 }
 
 /// Checks everything that a run needs, without training.
-fn dry_run(plan: &TrainPlan, choice: DeviceChoice) -> Result<()> {
+fn dry_run(plan: &TrainPlan, choice: DeviceChoice, world: &World) -> Result<()> {
     let device = device::open(choice)?;
-    memory::print_estimate(plan, &device)?;
+    memory::print_estimate(plan, &device, world)?;
     plan::require_data(plan)?;
-    memory::reserve(plan, &device)?;
+    memory::reserve(plan, &device, world)?;
     describe::verdict(plan, &plan.open_data()?, &device)
 }
 
@@ -141,6 +165,7 @@ fn train(
         };
 
         // Periodically: attention and losses on held-out text. The best weights are saved.
+        session.trainer().begin("measure on held-out text");
         let monitored = monitor.measure(session.trainer().model(), metrics.step)?;
         // The log; periodically, a checkpoint.
         session.keep(Measurements::new(&monitored)?)?;

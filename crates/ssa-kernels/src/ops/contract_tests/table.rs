@@ -361,6 +361,10 @@ pub(super) static OPS: &[Op] = &[
         a = "grads" F32 "?1 ?2";
         b = "grads" F32 "?3";
     },
+    op! { square_sums, |_, _| square_sums([&*a, &*b]),
+        a = "grads" F32 "?1 ?2";
+        b = "grads" F32 "?3";
+    },
     op! { adamw_step, |_, on_gpu| adamw_step(
             param, on_gpu.then_some(residue), grad, Moments { m, v }, &ADAMW, 1,
             &GradScale::new(1.0),

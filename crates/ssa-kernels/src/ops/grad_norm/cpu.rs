@@ -1,19 +1,19 @@
-//! The sum of squares on the CPU: blocks in parallel, each in vector lanes.
+//! Sums of squares on the CPU: blocks in parallel, each in vector lanes.
 
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
-use crate::cpu::elementwise::CHUNK;
 use crate::cpu::simd::dispatch;
+
+pub(super) use crate::cpu::elementwise::CHUNK;
 
 /// Partial sums of a block: two of the widest vectors of `f64`, so that additions overlap.
 const LANES: usize = 16;
 
 /// Blocks never span two slices, so the order of additions follows from the lengths alone.
-pub(super) fn sum_of_squares<'a>(slices: impl Iterator<Item = &'a [f32]>) -> f64 {
+pub(super) fn square_sums<'a>(slices: impl Iterator<Item = &'a [f32]>) -> Vec<f64> {
     let blocks: Vec<&[f32]> = slices.flat_map(|slice| slice.chunks(CHUNK)).collect();
-    let sums: Vec<f64> = blocks.into_par_iter().map(|block| dispatch(Block(block))).collect();
-    sums.iter().sum()
+    blocks.into_par_iter().map(|block| dispatch(Block(block))).collect()
 }
 
 struct Block<'a>(&'a [f32]);

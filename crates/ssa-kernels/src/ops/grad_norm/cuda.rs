@@ -15,7 +15,7 @@ pub(crate) static MODULE: Module = Module {
 };
 
 /// Elements of a partial sum.
-const CHUNK: usize = 32_768;
+pub(super) const CHUNK: usize = 32_768;
 
 /// Threads of the block that adds the partial sums.
 const FINISH_THREADS: usize = 1024;
@@ -47,13 +47,8 @@ kernel! {
     }
 }
 
-/// The norm, and the factor that clips it to `max_norm` if it and all of `sums` are finite.
-pub(super) fn norm_and_clip(
-    gpu: &Gpu,
-    grads: &[&Tensor],
-    max_norm: f64,
-    sums: &Scalars,
-) -> Result<(Scalar, GradScale)> {
+/// The sums of squares of the chunks of all gradients.
+pub(super) fn square_sums(gpu: &Gpu, grads: &[&Tensor]) -> Result<Scalars> {
     let chunks = |grad: &Tensor| grad.len().div_ceil(CHUNK);
     let partials: usize = grads.iter().map(|grad| chunks(grad)).sum();
     let mut partial = gpu.alloc(partials)?;
@@ -70,15 +65,26 @@ pub(super) fn norm_and_clip(
         )?;
         first += chunks(grad);
     }
+    Ok(Scalars::on_gpu(gpu, partial, partials))
+}
+
+/// The norm, and the factor that clips it to `max_norm` if it and all of `sums` are finite.
+pub(super) fn norm_and_clip(
+    gpu: &Gpu,
+    squares: &Scalars,
+    max_norm: f64,
+    sums: &Scalars,
+) -> Result<(Scalar, GradScale)> {
+    let none = gpu.alloc(0)?;
     let (mut norm, mut clip) = (gpu.alloc(1)?, gpu.alloc(1)?);
     gpu.launch(
         Launch::new([1, 1, 1], FINISH_THREADS),
         GradNormFinish {
-            partial: partial.input(),
+            partial: squares.buffer().unwrap_or(&none).input(),
             sums: sums.buffer().map(Buffer::input),
             norm: norm.output(),
             clip: clip.output(),
-            partials: partials as i64,
+            partials: squares.len() as i64,
             sum_count: sums.len() as i64,
             max_norm,
         },

@@ -78,20 +78,100 @@ fn norm_and_clip<'a>(
     max_norm: f64,
     sums: &Scalars,
 ) -> Result<(Scalar, GradScale)> {
+    clip_to_norm(op, &squares(op, grads)?, max_norm, sums)
+}
+
+/// The first half of [`clipped_grad_norm`]: the sum of squares of each block of each tensor, in the
+/// order of the tensors. [`norm_of_squares`] is the other half, so a norm can be computed in parts.
+///
+/// # Shapes
+/// As [`grad_norm`]; [`square_sum_count`] sums for each tensor.
+///
+/// # Dtypes
+/// As [`grad_norm`].
+///
+/// # Edge cases
+/// As [`grad_norm`].
+///
+/// # Errors
+/// As [`grad_norm`].
+///
+/// # Determinism
+/// As [`grad_norm`]. A part of a tensor that begins at a block has the sums of these blocks.
+///
+/// # Source
+/// As [`grad_norm`].
+pub fn square_sums<'a>(grads: impl IntoIterator<Item = &'a Tensor>) -> Result<Scalars> {
+    squares("square_sums", grads)
+}
+
+/// The number of [`square_sums`] of a tensor with `len` elements.
+pub fn square_sum_count(device: &Device, len: usize) -> usize {
+    match device {
+        Device::Cuda(_) => len.div_ceil(cuda::CHUNK),
+        Device::Cpu => len.div_ceil(cpu::CHUNK),
+    }
+}
+
+/// The second half of [`clipped_grad_norm`], from the [`square_sums`] of all gradients.
+///
+/// # Shapes
+/// `squares` as [`square_sums`] returns them.
+///
+/// # Dtypes
+/// As [`clipped_grad_norm`].
+///
+/// # Edge cases
+/// As [`clipped_grad_norm`].
+///
+/// # Errors
+/// [`KernelError::Argument`] if the two lists are on different devices.
+///
+/// # Determinism
+/// As [`clipped_grad_norm`].
+///
+/// # Source
+/// As [`grad_norm`].
+pub fn norm_of_squares(
+    squares: &Scalars,
+    max_norm: f64,
+    sums: &Scalars,
+) -> Result<(Scalar, GradScale)> {
+    clip_to_norm("norm_of_squares", squares, max_norm, sums)
+}
+
+fn squares<'a>(
+    op: &'static str,
+    grads: impl IntoIterator<Item = &'a Tensor>,
+) -> Result<Scalars> {
     let grads: Vec<&Tensor> = grads.into_iter().collect();
     let call = grads
         .iter()
         .fold(Args::new(op), |args, grad| args.f32("grads", grad, [Axis::Anything]))
         .check()?;
-    if sums.device() != *call.device() {
-        return Err(KernelError::device(op, "sums", call.device(), sums.device()));
-    }
     match call.device() {
-        Device::Cuda(gpu) => cuda::norm_and_clip(gpu, &grads, max_norm, sums),
+        Device::Cuda(gpu) => cuda::square_sums(gpu, &grads),
         Device::Cpu => {
             let slices: Vec<&[f32]> =
                 grads.into_iter().map(Tensor::as_slice).collect::<Result<_>>()?;
-            let norm = cpu::sum_of_squares(slices.into_iter()).sqrt();
+            Ok(Scalars::known(cpu::square_sums(slices.into_iter())))
+        }
+    }
+}
+
+fn clip_to_norm(
+    op: &'static str,
+    squares: &Scalars,
+    max_norm: f64,
+    sums: &Scalars,
+) -> Result<(Scalar, GradScale)> {
+    if sums.device() != squares.device() {
+        return Err(KernelError::device(op, "sums", squares.device(), sums.device()));
+    }
+    match squares.device() {
+        Device::Cuda(gpu) => cuda::norm_and_clip(&gpu, squares, max_norm, sums),
+        Device::Cpu => {
+            let norm = squares.on_host().unwrap_or_default().iter().sum::<f64>().sqrt();
             let sums = sums.on_host().unwrap_or_default();
             let finite = norm.is_finite() && sums.iter().all(|sum| sum.is_finite());
             let factor = if finite { clip_factor(norm, max_norm) } else { f32::NAN };

@@ -1,0 +1,127 @@
+//! `ssa train` on several ranks: how they start and end. Rank 0 has the run directory and prints;
+//! the others follow it.
+
+use std::process;
+use std::thread::available_parallelism;
+use std::time::Duration;
+
+use anyhow::Result;
+use ssa_files::Sha256;
+use ssa_ranks::{Children, Deadlines, Fact, Ranks, RanksError, Rendezvous, World, end_with_parent};
+use ssa_train::{TrainPlan, Trainer};
+
+use crate::args::{DeviceChoice, ThreadsArgs};
+use crate::display::note;
+use crate::exit::{self, Interrupted, UsageError};
+use crate::signals::Signals;
+
+/// How long rank 0 waits for ranks that it has started to end by themselves.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// The threads of a rank: the ranks of a host share its cores.
+pub(super) fn threads(args: &ThreadsArgs, world: &World) -> ThreadsArgs {
+    let share = || {
+        let cores = available_parallelism().map_or(1, usize::from);
+        (world.local_size > 1).then(|| (cores / world.local_size).max(1))
+    };
+    ThreadsArgs { threads: args.threads.or_else(share) }
+}
+
+/// The device of a rank.
+pub(super) fn device(choice: DeviceChoice, world: &World) -> Result<DeviceChoice> {
+    match choice {
+        DeviceChoice::Cuda(_) if world.size > 1 => Err(UsageError(format!(
+            "--device {choice}: {} ranks ({}) train on the CPU\nhint: leave out --device, or train \
+             with --ranks 1",
+            world.size, world.source
+        ))
+        .into()),
+        _ if world.size > 1 => Ok(DeviceChoice::Cpu),
+        choice => Ok(choice),
+    }
+}
+
+/// Runs `train` as one of the ranks, after starting those that are children of this process. If one
+/// rank ends with an error, all do.
+pub(super) fn run(
+    world: World,
+    plan: &TrainPlan,
+    train: impl FnOnce(&World, Ranks) -> Result<()>,
+) -> Result<()> {
+    if world.size == 1 {
+        return train(&world, Ranks::alone());
+    }
+    if world.rank > 0 {
+        exit::speak_as(world.rank);
+    }
+    end_with_parent(world.rank, || process::exit(i32::from(exit::RANK_LOST)))?;
+    let rendezvous = Rendezvous::new(world)?;
+    let world = rendezvous.world().clone();
+    if world.rank == 0 {
+        let (size, source) = (world.size, &world.source);
+        note(&format!("ranks: {size} ({source}), rank 0 at {}", world.address()));
+    }
+    let mut children = Children::start(&world)?;
+    let end = |error: &RanksError| {
+        let error = anyhow::Error::new(error.clone());
+        exit::report(&error);
+        process::exit(i32::from(exit::code(&error)));
+    };
+    let met = rendezvous.meet(facts(plan), Deadlines::default(), || children.check(), end);
+    let result = match met {
+        Err(error) => Err(error.into()),
+        Ok(ranks) => {
+            let alarm = ranks.alarm();
+            train(&world, ranks).inspect_err(|error| {
+                alarm.raise(&exit::message(error), exit::code(error));
+            })
+        }
+    };
+    children.wait(PATIENCE);
+    result
+}
+
+fn facts(plan: &TrainPlan) -> Vec<Fact> {
+    let program = format!("{} ({})", env!("CARGO_PKG_VERSION"), env!("SSA_COMMIT"));
+    let configuration = Sha256::of(plan.config().to_toml());
+    vec![
+        Fact::new("program", program, "install the same version of ssa on all hosts"),
+        Fact::new(
+            "configuration",
+            configuration,
+            "start all ranks with the same configuration file and flags; these are its SHA-256",
+        ),
+    ]
+}
+
+/// What rank 0 tells the others when it has found the run.
+const ADMITTED: u8 = 1;
+
+/// Tells the other ranks that there is something to train.
+pub(super) fn admit(ranks: &mut Ranks) -> Result<()> {
+    Ok(ranks.broadcast_bytes("find the run", &mut vec![ADMITTED])?)
+}
+
+/// Tells the other ranks that there is nothing to train.
+pub(super) fn dismiss(ranks: &mut Ranks) -> Result<()> {
+    ranks.broadcast_bytes("find the run", &mut Vec::new())?;
+    Ok(ranks.leave()?)
+}
+
+/// Trains as a rank other than 0.
+pub(super) fn follow(plan: &TrainPlan, mut ranks: Ranks) -> Result<()> {
+    let mut told = Vec::new();
+    ranks.broadcast_bytes("find the run", &mut told)?;
+    if told != [ADMITTED] {
+        return Ok(ranks.leave()?);
+    }
+    let data = plan.open_data()?;
+    let signals = Signals::catch()?;
+    let mut trainer = Trainer::follower(plan.clone(), data.train)?.among(ranks)?;
+    trainer.stop_on(signals.flag());
+    trainer.follow()?;
+    if signals.requested() && trainer.done() < plan.steps() {
+        return Err(Interrupted::by_leader(trainer.done(), plan).into());
+    }
+    Ok(())
+}
