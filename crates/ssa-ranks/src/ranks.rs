@@ -250,8 +250,9 @@ impl Ranks {
                 .map(|(parameter, buffer)| within(buffer, map.piece(parameter, rank)))
                 .collect::<Vec<_>>()
         };
-        let out: Parts<&[u8]> =
-            (0..size).map(|rank| pieces(rank).into_iter().map(bytemuck::cast_slice).collect()).collect();
+        let out: Parts<&[u8]> = (0..size)
+            .map(|rank| pieces(rank).into_iter().map(bytemuck::cast_slice).collect())
+            .collect();
         let mut into: Parts<&mut [u8]> = (0..size).map(|_| Vec::new()).collect();
         if self.is_leader() {
             for (piece, whole) in own.iter_mut().zip(pieces(0)) {
@@ -281,8 +282,10 @@ impl Ranks {
     fn all_gather_bytes(&mut self, name: &str, own: &[u8]) -> Result<Vec<Vec<u8>>> {
         let ones = vec![1; self.size()];
         let lengths = self.all_gather_numbers(name, &[own.len() as f64], &ones)?;
-        let mut all: Vec<Vec<u8>> =
-            lengths.iter().map(|length| vec![0; length.first().map_or(0, |&n| n as usize)]).collect();
+        let mut all: Vec<Vec<u8>> = lengths
+            .iter()
+            .map(|length| vec![0; length.first().map_or(0, |&n| n as usize)])
+            .collect();
         let out = self.to_others(&[own]);
         let into = all.iter_mut().map(|bytes| vec![bytes.as_mut_slice()]).collect();
         self.exchange(name, &out, into)?;
@@ -308,15 +311,18 @@ impl Ranks {
         vec![parts.to_vec(); self.size()]
     }
 
-    fn exchange(&mut self, name: &str, out: &Parts<&[u8]>, mut into: Parts<&mut [u8]>) -> Result<()> {
+    fn exchange(
+        &mut self,
+        name: &str,
+        out: &Parts<&[u8]>,
+        mut into: Parts<&mut [u8]>,
+    ) -> Result<()> {
         let Some((mesh, control)) = &mut self.connections else { return Ok(()) };
         control.check()?;
         control.at(None, name);
         mesh.exchange(name, out, &mut into).map_err(|fault| match fault {
             Fault::Broken { rank, cause } => control.explain(rank, &cause),
-            Fault::OutOfStep { rank, theirs, ours } => {
-                RanksError::OutOfStep { rank, theirs, ours }
-            }
+            Fault::OutOfStep { rank, theirs, ours } => RanksError::OutOfStep { rank, theirs, ours },
         })
     }
 }
@@ -337,6 +343,8 @@ fn split<'a>(buffer: &'a mut [f32], map: &ShardMap, parameter: usize) -> Vec<&'a
     map.pieces(parameter).map(cut).map(Option::unwrap_or_default).collect()
 }
 
-fn as_bytes<'a, B: AsMut<[f32]> + 'a>(buffers: impl Iterator<Item = &'a mut B>) -> Vec<&'a mut [u8]> {
+fn as_bytes<'a, B: AsMut<[f32]> + 'a>(
+    buffers: impl Iterator<Item = &'a mut B>,
+) -> Vec<&'a mut [u8]> {
     buffers.map(|buffer| bytemuck::cast_slice_mut(buffer.as_mut())).collect()
 }

@@ -210,8 +210,7 @@ impl MemoryEstimate {
         let method = model.attention_method;
         let (trained, recompute, saves) = (0, true, false);
         let (groups, ranks) = (1, 1);
-        let step =
-            StepShape { model, method, trained, tokens, recompute, saves, groups, ranks };
+        let step = StepShape { model, method, trained, tokens, recompute, saves, groups, ranks };
         let sizes = Sizes::new(&step, device);
         let layer = tokens.saturating_mul(sizes.layer_working + sizes.layer);
         layer.max(sizes.head_working(&step, tokens, device))

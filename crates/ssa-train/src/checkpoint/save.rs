@@ -29,6 +29,14 @@ pub(crate) struct Retention {
     pub(crate) every: usize,
 }
 
+#[cfg(test)]
+impl Snapshot {
+    /// Writes the files of a checkpoint to a directory.
+    pub(crate) fn write_to(&self, directory: &Path) {
+        write_files(directory, self).unwrap();
+    }
+}
+
 impl Checkpoints {
     /// Saves a checkpoint, points `latest` to it and removes old checkpoints. If the process dies
     /// at any operation, the newest checkpoint is complete.

@@ -56,7 +56,7 @@ fn a_checkpoint_holds_everything() {
     assert_eq!(newest.state().rows_read, 8);
     assert_eq!(newest.config(), trainer.plan().config());
     let resumed = Trainer::resume(trainer.plan().clone(), &newest, rows(trainer.plan())).unwrap();
-    let [theirs, ours] = [resumed, trainer].map(|trainer| trainer.snapshot().unwrap());
+    let [theirs, ours] = [resumed, trainer].map(|mut trainer| trainer.snapshot().unwrap());
     assert_eq!(theirs.state, ours.state);
     let pairs =
         [(&theirs.parameters, &ours.parameters), (&theirs.m, &ours.m), (&theirs.v, &ours.v)];
@@ -196,7 +196,7 @@ fn old_checkpoints_make_room() {
 
 #[test]
 fn only_names_of_ours_are_checkpoints() {
-    let (directory, checkpoints, trainer) = two_checkpoints();
+    let (directory, checkpoints, mut trainer) = two_checkpoints();
     let copies = ["step-02", "step-+2", "step-2-copy", "step-x.tmp", "step-02.tmp"];
     for copy in copies {
         fs::create_dir(checkpoints.directory().join(copy)).unwrap();
@@ -249,7 +249,7 @@ fn a_file_system_without_links_has_a_file_instead() {
 /// Until its name is on disk, the new checkpoint does not count, and the old ones must stay.
 #[test]
 fn old_checkpoints_stay_until_the_new_one_is_on_disk() {
-    let (directory, checkpoints, trainer) = two_checkpoints();
+    let (directory, checkpoints, mut trainer) = two_checkpoints();
     let lock = RunLock::take(directory.path()).unwrap();
     let mut snapshot = trainer.snapshot().unwrap();
     snapshot.state.step = 3;
@@ -267,7 +267,7 @@ fn old_checkpoints_stay_until_the_new_one_is_on_disk() {
 
 #[test]
 fn nothing_is_saved_without_the_lock() {
-    let (directory, checkpoints, trainer) = two_checkpoints();
+    let (directory, checkpoints, mut trainer) = two_checkpoints();
     let lock = RunLock::take(directory.path()).unwrap();
     let mut snapshot = trainer.snapshot().unwrap();
     snapshot.state.step = 3;
@@ -392,7 +392,7 @@ fn runs_with_frozen_parameters_resume() {
         trainer.step().unwrap();
         resumed.step().unwrap();
     }
-    let [ours, theirs] = [trainer, resumed].map(|trainer| trainer.snapshot().unwrap());
+    let [ours, theirs] = [trainer, resumed].map(|mut trainer| trainer.snapshot().unwrap());
     assert!(ours.parameters.same_elements(&theirs.parameters).unwrap());
     assert!(ours.m.same_elements(&theirs.m).unwrap());
     for ((name, now), (_, before)) in ours.parameters.named().into_iter().zip(before.named()) {

@@ -302,8 +302,7 @@ impl Trainer {
             return Ok((losses, norm));
         };
         let grads = ranks::reduced(&mut self.ranks, self.grads.sum(), map)?;
-        let squares =
-            ranks::gathered(&mut self.ranks, &mut losses, &grads, map, &self.stop)?;
+        let squares = ranks::gathered(&mut self.ranks, &mut losses, &grads, map, &self.stop)?;
         let (norm, scale) = self.optimizer.clip_to(&squares, losses.sums())?;
         let parameters = self.model.parameters_mut();
         self.optimizer.queue_step(parameters, &grads, &scale, learning_rate)?;

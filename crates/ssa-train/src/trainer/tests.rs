@@ -1,7 +1,9 @@
 use ssa_data::{ByteTokenizer, PackOptions, PackedRows, Packing, Remainder, pack};
+use ssa_ranks::{Deadlines, Rendezvous, World};
 use ssa_testkit::{Random, Tolerance, assert_close};
 
 use super::*;
+use crate::Checkpoint;
 use crate::TrainConfig;
 use crate::initial_model::initial_model;
 
@@ -306,4 +308,89 @@ fn the_weight_of_the_alignment_loss_warms_up() {
         trainer.into_model().into_parameters()
     };
     assert!(weights(&ramp).same_elements(&weights(&["objective.alpha=2"])).unwrap());
+}
+
+/// Matrices of more than one block of elements, of which one is frozen, and clipped gradients.
+const SHARED: [&str; 8] = [
+    "model.hidden_size=64",
+    "model.intermediate_size=2304",
+    "model.num_hidden_layers=1",
+    "training.groups=4",
+    "training.batch_size=8",
+    "training.micro_batch_size=1",
+    "optimizer.max_grad_norm=0.1",
+    "optimizer.frozen=[\"o_proj\"]",
+];
+
+/// Runs `work` on the trainer of rank 0 of `size`, whose others follow it.
+pub(crate) fn on_ranks<R>(size: usize, leader: Trainer, work: impl FnOnce(Trainer) -> R) -> R {
+    let place = |rank, port| World { rank, size, port, ..World::alone() };
+    let rendezvous = Rendezvous::new(place(0, 0)).unwrap();
+    let port = rendezvous.world().port;
+    let meet = |rendezvous: Rendezvous| {
+        rendezvous.meet(vec![], Deadlines::default(), || Ok(()), |_| {}).unwrap()
+    };
+    let (plan, rows) = (leader.plan.clone(), leader.batches.loader().mixture().clone());
+    std::thread::scope(|scope| {
+        for rank in 1..size {
+            let (plan, rows) = (plan.clone(), rows.clone());
+            scope.spawn(move || {
+                let ranks = meet(Rendezvous::new(place(rank, port)).unwrap());
+                let trainer = Trainer::follower(plan, rows).unwrap();
+                trainer.among(ranks).unwrap().follow().unwrap();
+            });
+        }
+        let ranks = if size == 1 { Ranks::alone() } else { meet(rendezvous) };
+        work(leader.among(ranks).unwrap())
+    })
+}
+
+/// The bits of weights and moments, and the metrics, of three steps on ranks and then one on
+/// `then` ranks.
+fn shared_run(size: usize, then: usize) -> (Vec<Vec<f32>>, Vec<StepMetrics>) {
+    let timeless = |metrics: StepMetrics| StepMetrics {
+        seconds: 0.0,
+        tokens_per_second: 0.0,
+        tflops: 0.0,
+        ..metrics
+    };
+    let directory = tempfile::tempdir().unwrap();
+    let step_of = |trainer: &mut Trainer| timeless(trainer.step().unwrap());
+    let first = on_ranks(size, trainer(&SHARED), |mut trainer| {
+        let metrics: Vec<_> = (0..3).map(|_| step_of(&mut trainer)).collect();
+        trainer.snapshot().unwrap().write_to(directory.path());
+        trainer.release_ranks().unwrap();
+        metrics
+    });
+    let plan = plan(&SHARED);
+    let checkpoint = Checkpoint::open(directory.path()).unwrap();
+    let resumed = Trainer::resume(plan.clone(), &checkpoint, rows(&plan)).unwrap();
+    on_ranks(then, resumed, |mut trainer| {
+        let mut metrics = first;
+        metrics.push(step_of(&mut trainer));
+        let snapshot = trainer.snapshot().unwrap();
+        trainer.release_ranks().unwrap();
+        let all = [snapshot.parameters, snapshot.m, snapshot.v];
+        let all = all.iter().flat_map(Parameters::named);
+        (all.map(|(_, tensor)| tensor.to_vec().unwrap()).collect(), metrics)
+    })
+}
+
+#[test]
+fn any_number_of_ranks_gives_the_same_bits() {
+    let alone = shared_run(1, 1);
+    assert!(alone.1.iter().all(|metrics| metrics.grad_norm > 0.1), "gradients are clipped");
+    for (size, then) in [(2, 4), (4, 1), (1, 2)] {
+        let shared = shared_run(size, then);
+        assert_eq!(shared.1, alone.1, "metrics of {size} and {then} ranks");
+        assert!(shared.0 == alone.0, "weights or moments of {size} and {then} ranks");
+    }
+}
+
+#[test]
+fn ranks_that_do_not_divide_the_groups_are_refused() {
+    let message = |ranks| plan(&SHARED).check_ranks(ranks).unwrap_err().to_string();
+    assert!(message(3).contains("3 ranks: training.groups is 4"), "{}", message(3));
+    assert!(message(3).ends_with("hint: start 1 or 2 or 4 ranks"), "{}", message(3));
+    assert!(message(8).ends_with("or set training.groups=8 or a larger power of two"));
 }

@@ -15,8 +15,9 @@ use crate::display::note;
 use crate::exit::{self, Interrupted, UsageError};
 use crate::signals::Signals;
 
-/// How long rank 0 waits for ranks that it has started to end by themselves.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// How long rank 0 waits for ranks that it has started to end by themselves: longer than they wait
+/// for a computation that does not notice the end of another rank.
+const PATIENCE: Duration = Duration::from_secs(6);
 
 /// The threads of a rank: the ranks of a host share its cores.
 pub(super) fn threads(args: &ThreadsArgs, world: &World) -> ThreadsArgs {

@@ -32,7 +32,7 @@ use crate::ops::embedding::{embedding_bwd, embedding_fwd};
 use crate::ops::gate::{
     GateBranch, gate_apply_bwd, gate_apply_fwd, gate_bwd, gate_fwd, gate_of_scores_fwd,
 };
-use crate::ops::grad_norm::{GradScale, clipped_grad_norm, grad_norm};
+use crate::ops::grad_norm::{GradScale, clipped_grad_norm, grad_norm, square_sums};
 use crate::ops::linear::{
     LinearWeight, linear_bwd_input, linear_bwd_weight, linear_fwd, linear_fwd_f32, linear_rows_fwd,
 };

@@ -140,10 +140,7 @@ pub fn norm_of_squares(
     clip_to_norm("norm_of_squares", squares, max_norm, sums)
 }
 
-fn squares<'a>(
-    op: &'static str,
-    grads: impl IntoIterator<Item = &'a Tensor>,
-) -> Result<Scalars> {
+fn squares<'a>(op: &'static str, grads: impl IntoIterator<Item = &'a Tensor>) -> Result<Scalars> {
     let grads: Vec<&Tensor> = grads.into_iter().collect();
     let call = grads
         .iter()

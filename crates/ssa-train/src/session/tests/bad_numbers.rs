@@ -116,3 +116,23 @@ fn the_diagnosis_names_the_first_bad_layer() {
     assert!(message.contains("and there is no checkpoint to roll back to"), "{message}");
     assert!(message.contains("the queries of layer 1 of micro-batch 0 (rows "), "{message}");
 }
+
+#[test]
+fn ranks_skip_and_roll_back_together() {
+    let plan = run_plan(&["training.groups=2"]);
+    for bad_steps in [&[4][..], &[4, 5, 6]] {
+        let directory = tempdir().unwrap();
+        let [alone, shared] = [1, 2].map(|size| {
+            let path = directory.path().join(size.to_string());
+            let (run, trainer) = begin(&path, &plan, bad_steps);
+            on_ranks(size, trainer, |trainer| {
+                let mut session = Session::new(&run, trainer).unwrap();
+                all(&mut session);
+                session.finish().unwrap();
+            });
+            (last_checkpoint(&path), metrics(&path), events(&run))
+        });
+        assert_eq!(shared.2, alone.2);
+        assert!(shared == alone, "bad steps {bad_steps:?}");
+    }
+}

@@ -8,7 +8,7 @@ use ssa_data::{ByteTokenizer, PackOptions, PackedRows, Packing, Remainder, RowId
 use tempfile::tempdir;
 
 use super::*;
-use crate::trainer::tests::plan;
+use crate::trainer::tests::{on_ranks, plan};
 use crate::{Existing, TrainConfig, TrainPlan, initial_model};
 
 /// Eight steps, with checkpoints at 2, 4, 6 and 8.
