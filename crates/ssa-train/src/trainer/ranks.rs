@@ -241,33 +241,45 @@ pub(super) fn reduced(ranks: &mut Ranks, grads: &Parameters, map: &ShardMap) -> 
     grads.try_map(|_, _| Ok(sums.next().unwrap_or_default()))
 }
 
+/// What the ranks know together after the backward passes.
+pub(super) struct Gathered {
+    /// The sums of squares of all gradients.
+    pub(super) squares: Scalars,
+    /// The seconds that each rank has computed.
+    pub(super) seconds: Vec<f64>,
+}
+
 /// Collects the loss sums of all micro-batches and the sums of squares of all pieces, each in the
-/// order that a single rank has; returns the latter. If one rank was asked to stop, all are.
+/// order that a single rank has. If one rank was asked to stop, all are.
 pub(super) fn gathered(
     ranks: &mut Ranks,
     losses: &mut StepLosses,
-    grads: &Parameters,
+    (grads, seconds): (&Parameters, f64),
     map: &ShardMap,
     stop: &AtomicBool,
-) -> Result<Scalars> {
+) -> Result<Gathered> {
     let device = grads.device();
     let trained = grads.named().into_iter().map(|(_, tensor)| tensor);
     let squares = square_sums(trained.filter(|tensor| !tensor.is_empty()))?;
     let mut own = losses.sums().start_read()?.wait()?;
     let loss_count = own.len();
     own.extend(squares.start_read()?.wait()?);
-    own.push(f64::from(u8::from(stop.load(Ordering::Relaxed))));
+    own.extend([f64::from(u8::from(stop.load(Ordering::Relaxed))), seconds]);
     let square_count =
         |parameter, rank| square_sum_count(&device, map.piece(parameter, rank).len());
     let counts: Vec<usize> = (0..map.ranks())
         .map(|rank| {
             let squares = (0..map.parameters()).map(|index| square_count(index, rank));
-            loss_count + squares.sum::<usize>() + 1
+            loss_count + squares.sum::<usize>() + 2
         })
         .collect();
     let all = ranks.all_gather_numbers("compare the losses", &own, &counts)?;
-    if all.iter().any(|numbers| numbers.last() == Some(&1.0)) {
-        stop.store(true, Ordering::Relaxed);
+    let mut times = Vec::with_capacity(all.len());
+    for numbers in &all {
+        if let [.., stops, seconds] = numbers[..] {
+            stop.fetch_or(stops > 0.0, Ordering::Relaxed);
+            times.push(seconds);
+        }
     }
     let mut lists: Vec<_> = all.into_iter().map(Vec::into_iter).collect();
     let sums = lists.iter_mut().flat_map(|list| list.by_ref().take(loss_count)).collect();
@@ -278,7 +290,7 @@ pub(super) fn gathered(
             squares.extend(list.by_ref().take(square_count(parameter, rank)));
         }
     }
-    Ok(Scalars::known(squares))
+    Ok(Gathered { squares: Scalars::known(squares), seconds: times })
 }
 
 /// Number of the first buffers that are exchanged together.
