@@ -199,7 +199,8 @@ impl Trainer {
         let losses = self.accumulate(batches, denominators)?;
         let computed = start.elapsed().as_secs_f64();
         let learning_rate = self.plan.schedule().learning_rate(self.done);
-        let Updated { losses, norm, rank_seconds } = self.update(losses, computed, learning_rate)?;
+        let Updated { losses, norm, rank_seconds } =
+            self.update(losses, computed, learning_rate)?;
 
         let alpha = self.alpha();
         let z_loss = f64::from(self.plan.objective().z_loss) * losses.z_loss;
