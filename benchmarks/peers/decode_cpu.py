@@ -1,5 +1,5 @@
-"""Times others on the CPU: prefill and decoding of a model with the sizes of SmolLM2-135M and random
-weights. Prints the JSON lines of crates/ssa-infer/examples/decode_cpu.rs.
+"""Times others on the CPU: prefill and decoding of a model with the sizes of SmolLM2-135M and
+random weights. Prints the JSON lines of crates/ssa-infer/examples/decode_cpu.rs.
 
     python benchmarks/peers/decode_cpu.py transformers [CONTEXT ..]
     python benchmarks/peers/decode_cpu.py llama.cpp [CONTEXT ..]

@@ -39,7 +39,13 @@ LLAMA3 = {
     "original_max_position_embeddings": 16,
 }
 YARN = {"rope_type": "yarn", "factor": 8.0, "original_max_position_embeddings": 64}
-MSCALE = {"mscale": 2.0, "mscale_all_dim": 0.5, "beta_fast": 6.0, "beta_slow": 0.5, "truncate": False}
+MSCALE = {
+    "mscale": 2.0,
+    "mscale_all_dim": 0.5,
+    "beta_fast": 6.0,
+    "beta_slow": 0.5,
+    "truncate": False,
+}
 LINEAR = {"rope_type": "linear", "factor": 2.0}
 # Name: family, keys of its configuration, type of the weights, largest shard.
 CASES = {
