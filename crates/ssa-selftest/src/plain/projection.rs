@@ -102,6 +102,8 @@ impl Shared<'_> {
         let heads = x.len() / positions.len() / config.head_dim;
         let frequencies: Vec<f64> =
             config.rope_scaling.inverse_frequencies(config.head_dim, config.rope_theta).collect();
-        Ok(self.rounding.matrix(by(x, &positions, heads, &frequencies)?))
+        let factor = config.rope_scaling.attention_factor();
+        let rotated = by(x, &positions, heads, &frequencies)?;
+        Ok(self.rounding.matrix(rotated.iter().map(|x| factor * x).collect()))
     }
 }

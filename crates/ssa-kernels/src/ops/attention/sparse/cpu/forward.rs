@@ -99,6 +99,7 @@ impl WithSimd for ForwardToken<'_> {
                 *sum = exp_row_simd(simd, scores, 1.0, max);
                 *lse = max + sum.ln();
             }
+            scratch.out.fill(0.0);
             let mut values = SumOfEach {
                 x: &scratch.scores,
                 x_stride: context.scores_stride(),
