@@ -38,6 +38,7 @@ use crate::ops::linear::{
 };
 use crate::ops::rms_norm::{add_rms_norm_fwd, rms_norm_bwd, rms_norm_fwd};
 use crate::ops::rope::{RopeScaling, RopeTable, rope_bwd, rope_fwd};
+use crate::ops::sampling::{Draw, draw_tokens};
 use crate::ops::swiglu::{swiglu_bwd, swiglu_bwd_with_out, swiglu_fwd};
 use crate::{DType, Device, Documents, Result, Scalars, Tensor};
 
@@ -261,6 +262,9 @@ pub(super) static OPS: &[Op] = &[
     op! { linear_fwd_f32, |_, _| linear_fwd_f32(x, weight),
         x = "x" Act ".. I";
         weight = "weight" Act "O I";
+    },
+    op! { draw_tokens, |_, _| draw_tokens(logits, &vec![(Draw::GREEDY, &[][..]); logits.rows()]),
+        logits = "logits" F32 ".. V";
     },
     op! { linear_rows_fwd, |case, _| linear_rows_fwd(x, &case.linear_weight()),
         x = "x" Act ".. I";
