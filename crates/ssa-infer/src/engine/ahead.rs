@@ -9,7 +9,7 @@ use ssa_kernels::kv_cache::SequenceId;
 use ssa_kernels::ops::sampling::Sampler;
 
 use super::Engine;
-use super::recorded::DrawRequest;
+use super::draw_request::DrawRequest;
 use crate::step::StepResults;
 use crate::{CallOptions, Draw, FilledBy, Result};
 
@@ -19,10 +19,17 @@ pub(super) const RESERVED_TOKENS: usize = 64;
 /// A step that was queued before it was asked for. Its sequences hold more tokens in the cache than
 /// they have.
 pub(super) struct StepAhead {
-    /// The sequences, the token that the step computes of each, and how it draws.
-    sequences: Vec<(SequenceId, u32, Sampler, usize)>,
+    sequences: Vec<Expected>,
     options: CallOptions,
-    pub(super) results: StepResults,
+    results: StepResults,
+}
+
+/// What the next call is expected to ask for, of one sequence.
+struct Expected {
+    id: SequenceId,
+    token: u32,
+    sampler: Sampler,
+    vocabulary: usize,
 }
 
 impl StepAhead {
@@ -33,20 +40,19 @@ impl StepAhead {
         options: &CallOptions,
         results: StepResults,
     ) -> Self {
-        let sequence = |(request, &token): (&DrawRequest<'_>, &u32)| {
-            let Draw { sampler, vocabulary } = request.draw;
-            (request.id, token, sampler.clone(), vocabulary)
+        let expected = |(&DrawRequest { id, draw, .. }, &token)| {
+            let Draw { sampler, vocabulary } = draw;
+            Expected { id, token, sampler: sampler.clone(), vocabulary }
         };
-        let sequences = requests.iter().zip(tokens).map(sequence).collect();
+        let sequences = requests.iter().zip(tokens).map(expected).collect();
         Self { sequences, options: *options, results }
     }
 
     /// Whether the step is the one that is asked for.
     fn is_for(&self, requests: &[DrawRequest<'_>], options: &CallOptions) -> bool {
-        let same = |(ahead, request): (&(SequenceId, u32, Sampler, usize), &DrawRequest<'_>)| {
-            let (id, token, sampler, vocabulary) = ahead;
-            let draw = Draw { sampler, vocabulary: *vocabulary };
-            (*id, [*token].as_slice(), draw) == (request.id, request.ids, request.draw)
+        let same = |(expected, request): (&Expected, &DrawRequest<'_>)| {
+            let &Expected { id, token, ref sampler, vocabulary } = expected;
+            *request == DrawRequest { id, ids: &[token], draw: Draw { sampler, vocabulary } }
         };
         self.options == *options
             && self.sequences.len() == requests.len()
@@ -73,7 +79,7 @@ impl Engine {
     /// others.
     pub(super) fn settle_ahead(&mut self) -> Result<()> {
         let Some(ahead) = self.ahead.take() else { return Ok(()) };
-        for (id, ..) in ahead.sequences {
+        for Expected { id, .. } in ahead.sequences {
             let tokens = self.tokens(id).len();
             self.cache.truncate(id, tokens)?;
         }

@@ -1,6 +1,7 @@
 //! Runs a model over a cache.
 
 mod ahead;
+mod draw_request;
 mod measure;
 mod recorded;
 
@@ -12,8 +13,8 @@ use ssa_kernels::ops::attention::cached::append_kv;
 use ssa_kernels::{Device, Tensor};
 use ssa_model::AttendedKeys;
 
+pub use draw_request::DrawRequest;
 pub use measure::MeasuredText;
-pub use recorded::DrawRequest;
 
 use ahead::StepAhead;
 

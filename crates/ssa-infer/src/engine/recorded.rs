@@ -5,6 +5,7 @@ use ssa_kernels::ops::step::{StepSequence, StepSizes};
 use ssa_kernels::{Device, Gpu, KernelError, Tensor};
 
 use super::ahead::{RESERVED_TOKENS, StepAhead};
+use super::draw_request::DrawRequest;
 use super::{CallOutput, Engine};
 use crate::step::{DecodingStep, StepDraws, StepKey, StepResults, StepWork};
 use crate::{
@@ -16,17 +17,6 @@ use crate::{
 const STEPS: usize = 8;
 /// Recorded steps are for sequences of a power of two of tokens, at least so many.
 const LEAST_STEP_TOKENS: usize = 1024;
-
-/// The next tokens of one sequence, after each of which a token is drawn.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct DrawRequest<'a> {
-    /// The sequence.
-    pub id: SequenceId,
-    /// The tokens that come after the cached ones.
-    pub ids: &'a [u32],
-    /// How tokens are drawn.
-    pub draw: Draw<'a>,
-}
 
 impl Engine {
     /// Whether [`Engine::draw`] can compute these tokens: on a GPU, the same number of each
