@@ -14,14 +14,6 @@ DEVICE void start_next() {
 #endif
 }
 
-// Asks for memory in the second level cache: a hint, which may come before wait_for_previous even
-// for memory that kernels before this one write. Address and size are multiples of 16 bytes.
-DEVICE void prefetch_l2(const void* from, u32 bytes) {
-#if __CUDA_ARCH__ >= 900
-    asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" : : "l"(from), "r"(bytes) : "memory");
-#endif
-}
-
 // Waits until all kernels before this one have ended and their results are visible.
 DEVICE void wait_for_previous() {
 #if __CUDA_ARCH__ >= 900

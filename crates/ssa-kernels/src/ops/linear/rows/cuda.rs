@@ -16,7 +16,7 @@ pub(crate) static MODULE: Module = Module {
     name: "linear_rows",
     source: include_str!("rows.cu"),
     headers: &[&DEPENDENT_LAUNCH, &headers::LANE_RING],
-    constants: constants![WARPS, RING_BYTES, PREFETCH_BYTES, STORE, STORE_F32, ADD, SWIGLU],
+    constants: constants![WARPS, RING_BYTES, STORE, STORE_F32, ADD, SWIGLU],
     structs: structs![LinearRows],
     variants: &[
         &defines(20, STORE, 0, 1),
@@ -39,9 +39,6 @@ const WARPS: usize = 8;
 /// Shared memory for weights that are on their way, of a block: two of them and the attention of
 /// the step fit a multiprocessor of an H100.
 const RING_BYTES: usize = 64 << 10;
-/// Weights after those of the ring that a block asks for in the second level cache: 13 MB on 132
-/// multiprocessors, as much as memory delivers while a kernel waits for the one before it.
-const PREFETCH_BYTES: usize = 96 << 10;
 /// Rows of a tile of weights, and tokens of a tile.
 const ROWS: usize = 16;
 const TOKENS: usize = 8;

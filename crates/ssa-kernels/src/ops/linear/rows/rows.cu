@@ -9,14 +9,17 @@
 // the other tokens of the call are.
 //
 // A lane's weights go through its own ring in shared memory (lane_ring.cuh), without a barrier. The
-// ring is filled before the kernels ahead have ended: weights do not depend on them. Two kernels
-// fit a multiprocessor, so that the second fills its ring while the first one ends. The weights
-// after those of the ring are asked for in the second level cache, so that reads of memory go on
-// while this kernel waits for the one before it.
+// ring is filled before the kernels ahead have ended: weights do not depend on them. 64 KiB a block
+// are 8.4 MB on 132 multiprocessors, three times what latency times bandwidth asks for. Two such
+// kernels and attention fit a multiprocessor, registers included.
+//
+// For one tile of tokens, the next kernel starts when every block of this one has asked for the
+// last of its weights. If it starts at once, its ring is full long before this kernel ends, and
+// nothing is read while one kernel hands over to the next. With two tiles starting at once is
+// faster.
 //
 // Inputs wait in a queue of registers: a warp that fetched those of one step at a time would spend
-// the time of a load from the second level cache, more than half a microsecond, on each of up to 32
-// steps, and 8 MB of weights take less than 3.
+// the time of a load from the second level cache on each of up to 32 steps.
 //
 // With NORM, x is first normalized as by rms_norm_fwd: every block computes the norms of all its
 // tokens anew, which costs less than a kernel of its own.
@@ -39,8 +42,10 @@ constexpr int TOKENS = 8 * TOKEN_TILES;
 constexpr int PITCH = 20;
 typedef LaneRing<COPIES, STAGES> Ring;
 // Steps of inputs that a warp holds in registers, and whether these are all.
-constexpr int QUEUE = 8 / TOKEN_TILES;
+constexpr int QUEUE = TOKEN_TILES == 1 ? 8 : 2;
 constexpr bool HOLDS_ALL = STEPS <= QUEUE * WARPS;
+// Whether the next kernel starts when this block has asked for all its weights, instead of at once.
+constexpr bool STARTS_LATE = TOKEN_TILES == 1;
 
 struct Lane {
     int warp, g, c;
@@ -90,23 +95,6 @@ struct Weights {
         ring.commit();
     }
 };
-
-// Asks for the weights of the block that come after those of the ring.
-DEVICE void prefetch_weights(const LinearRows& p) {
-    if constexpr (INPUTS % 8 == 0) {
-        // Inputs of a row, counted on through the tiles of the block.
-        constexpr int FROM = (STAGES - 1) * WARPS * STEP;
-        constexpr int TO = FROM + PREFETCH_BYTES / (16 * ROW_TILES * 2);
-        if (threadIdx.x >= 16 * ROW_TILES || blockIdx.y > 0) return;
-        for (int i = FROM / INPUTS; i * INPUTS < TO; ++i) {
-            const int row = (blockIdx.x + i * gridDim.x) * 16 + threadIdx.x % 16;
-            if (row >= p.outputs) return;
-            const int from = max(FROM - i * INPUTS, 0), to = min(TO - i * INPUTS, INPUTS);
-            const i64 at = p.first_row + i64(threadIdx.x / 16) * p.outputs + row;
-            prefetch_l2(p.weight + at * INPUTS + from, (to - from) * 2);
-        }
-    }
-}
 
 DEVICE u32 normalize(u32 pair, float scale, u32 weights) {
     const float2 x = unpack_bf16(pair), w = unpack_bf16(weights);
@@ -184,13 +172,12 @@ extern "C" __global__ void __launch_bounds__(THREADS, TOKEN_TILES == 1 ? 3 : 2)
 linear_rows(const LinearRows p) {
     extern __shared__ __align__(16) u8 shared[];
     __shared__ __align__(16) float partial[WARPS][ROW_TILES][TOKENS * PITCH];
-    start_next();
+    if constexpr (!STARTS_LATE) start_next();
     const Lane lane;
     Ring ring(shared);
     Weights weights(p, lane);
 #pragma unroll
     for (int i = 0; i < STAGES - 1; ++i) weights.copy_next(ring, lane);
-    prefetch_weights(p);
     // Weights of the norm, in the place of the sums until these come.
     uint4* const norms = reinterpret_cast<uint4*>(partial);
     if constexpr (NORM && HOLDS_ALL) {
@@ -198,6 +185,13 @@ linear_rows(const LinearRows p) {
         for (int i = threadIdx.x; i < STEPS * STEP / 8; i += THREADS)
             norms[i] = load_inputs(p.norm, 8 * i);
     }
+    bool started = !STARTS_LATE;
+    const auto start_next_when_read = [&] {
+        if (started || weights.tile * 16 < p.outputs) return;
+        start_next();
+        started = true;
+    };
+    start_next_when_read();
     wait_for_previous();
 
     const int first = blockIdx.y * TOKENS;
@@ -264,6 +258,7 @@ linear_rows(const LinearRows p) {
             }
             ring.advance();
             weights.copy_next(ring, lane);
+            start_next_when_read();
         };
         for (int base = lane.warp; base < STEPS; base += QUEUE * WARPS) {
 #pragma unroll

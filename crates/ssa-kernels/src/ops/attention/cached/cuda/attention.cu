@@ -21,8 +21,6 @@
 #include "rows.cuh"
 
 constexpr int THREADS = WARPS * WARP;
-// As many as 128 KiB of keys and values.
-constexpr int PREFETCH_PAGES = ceil_div(128 << 10, 4 * HEAD_PAGE);
 constexpr int HEAD_TILES = ceil_div(GROUP, 16);
 // Rows are padded with zeros to whole vectors of four lanes.
 constexpr int VECTORS = ceil_div(HEAD_DIM, 32);
@@ -148,22 +146,6 @@ DEVICE float factor(float maximum, float of_all) {
     return maximum == -infinity() ? 0.0f : exp2_approx(maximum - of_all);
 }
 
-// Asks for the first pages of the part in the second level cache while the kernels ahead still run.
-// They may be about to write a key or to move positions on, which changes nothing: what is read is
-// read afterwards.
-DEVICE void prefetch_pages(const CachedAttention& p) {
-    if constexpr (KEYS == ALL || KEYS == LAST) {
-        const int token = p.tokens.first + blockIdx.z, kv_heads = gridDim.y / HEAD_TILES,
-                  kv_head = blockIdx.y / HEAD_TILES;
-        if (blockIdx.y % HEAD_TILES > 0) return;
-        const KeyRange range(p, token, nullptr);
-        const int page = range.first_page + threadIdx.x;
-        if (threadIdx.x >= min(range.pages(), PREFETCH_PAGES) || page >= p.tokens.blocks) return;
-        const int at = page_table(p.tokens, token)[page];
-        prefetch_l2(p.pages + head_page(at, kv_head, kv_heads), 4 * HEAD_PAGE);
-    }
-}
-
 extern "C" __global__ void __launch_bounds__(THREADS)
     cached_attention(const AttendParts parameters) {
     const CachedAttention& p = parameters.attention;
@@ -173,7 +155,6 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     __shared__ float2 statistics[WARPS][16];
     __shared__ float2 totals[16];
     start_next();
-    prefetch_pages(p);
     wait_for_previous();
 
     const int token = p.tokens.first + blockIdx.z, kv_heads = gridDim.y / HEAD_TILES,

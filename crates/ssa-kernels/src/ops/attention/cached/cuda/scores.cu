@@ -84,24 +84,9 @@ DEVICE void split(u32 (&high)[4], u32 (&low)[4], const float* mean, int v, int c
     }
 }
 
-// Asks for the means of this block in the second level cache while the kernels ahead still run.
-// They may be about to write a mean, which changes nothing: what is read is read afterwards.
-DEVICE void prefetch_means(const PageScores& p) {
-    const Work work(p.tokens);
-    const int kv_head = blockIdx.y, lane_page = threadIdx.x % WARPS;
-    for (int i = threadIdx.x / WARPS;; i += WARP) {
-        const int unit = blockIdx.x + i * SPLITS, block = unit * UNIT + lane_page * MEANS_PER_PAGE;
-        if (block >= min(work.complete, p.tokens.blocks)) return;
-        const int page = work.mean_pages[block / MEANS_PER_PAGE];
-        prefetch_l2(p.key_means + mean_row(page, block, kv_head, gridDim.y),
-                    MEANS_PER_PAGE * HEAD_DIM * sizeof(float));
-    }
-}
-
 extern "C" __global__ void __launch_bounds__(THREADS) page_scores(const PageScores p) {
     __shared__ Statistic shared[WARPS][HEADS];
     start_next();
-    prefetch_means(p);
     wait_for_previous();
     const Work work(p.tokens);
     if (blockIdx.x >= work.splits() || selects_all(p.tokens, work.token, p.all_within)) return;

@@ -25,7 +25,7 @@ pub(super) static TOP: Module = Module {
     name: "select_pages",
     source: include_str!("top.cu"),
     headers: &[&headers::CACHED],
-    constants: constants![TOP_THREADS, HELD, MEANS_PER_PAGE],
+    constants: constants![TOP_THREADS, MEANS_PER_PAGE],
     structs: structs![CachedTokens, SelectPages],
     variants: &[&top_defines(64, 16, 16, false, 16), &top_defines(64, 16, 16, true, 16)],
 };
@@ -36,10 +36,8 @@ const THREADS: usize = 128;
 const UNIT: usize = THREADS / WARP * MEANS_PER_PAGE;
 /// Blocks of threads that share the pages of a token.
 const SPLITS: usize = 64;
-/// Threads of a block that chooses.
-const TOP_THREADS: usize = 1024;
-/// Importances that each of them keeps in registers.
-const HELD: usize = 8;
+/// Threads of a block that chooses: more would not fit beside the products of a step.
+const TOP_THREADS: usize = 512;
 /// Keys that are ranked in shared memory, at least.
 const CANDIDATES: usize = 2048;
 /// The most pages of a selection: their keys lie in shared memory.

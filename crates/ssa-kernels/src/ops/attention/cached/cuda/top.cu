@@ -6,12 +6,11 @@
 // unique, and of equal importances the lower block has the larger key. So the best `wanted` are a
 // set without ties, whatever order the threads work in.
 //
-// Thread i looks at blocks i, i + TOP_THREADS, ... and holds the first HELD of them in registers.
-// The bound that `wanted` of the threads' largest keys reach is found by bisection, one barrier a
-// step; no key below it is among the best. It leaves few more than `wanted` candidates, since
-// neighbors, which tend to be important together, belong to different threads. These go to shared
-// memory and are ranked by counting. Where more pass than fit, the bound is raised by counting all
-// keys.
+// Thread i looks at blocks i, i + TOP_THREADS, ... The bound that `wanted` of the threads' largest
+// keys reach is found by bisection, one barrier a step; no key below it is among the best. It
+// leaves few more than `wanted` candidates, since neighbors, which tend to be important together,
+// belong to different threads. These go to shared memory and are ranked by counting. Where more
+// pass than fit, the bound is raised by counting all keys.
 //
 // With `mass` > 0 the token keeps only as many of them, in order of importance, as it takes for
 // their importances and that of its own block, if complete, to sum to mass * GROUP; at least
@@ -25,36 +24,15 @@
 
 constexpr int WARPS = TOP_THREADS / WARP;
 
-// The importances of all blocks, of which every thread holds its first ones.
 struct Ranked {
     const float* importance;
-    float held[HELD];
 
-    DEVICE_MEMBER Ranked(const float* importance, int blocks) : importance(importance) {
-#pragma unroll
-        for (int i = 0; i < HELD; ++i) {
-            const int block = i * TOP_THREADS + threadIdx.x;
-            held[i] = block < blocks ? importance[block] : 0.0f;
-        }
+    // The key of a block.
+    DEVICE_MEMBER u64 key(int block) const {
+        return u64(__float_as_uint(importance[block])) << 32 | u32(~block);
     }
-    // Calls f(key, block) for the blocks begin .. end of this thread.
-    template <typename F> DEVICE_MEMBER void for_each(int begin, int end, F f) const {
-#pragma unroll
-        for (int i = 0; i < HELD; ++i) {
-            const int block = i * TOP_THREADS + threadIdx.x;
-            if (block >= begin && block < end) f(key(held[i], block), block);
-        }
-        constexpr int ALL_HELD = HELD * TOP_THREADS;
-        const int skipped = max(0, begin - ALL_HELD) / TOP_THREADS * TOP_THREADS;
-#pragma unroll 8
-        for (int block = ALL_HELD + skipped + threadIdx.x; block < end; block += TOP_THREADS)
-            if (block >= begin) f(key(importance[block], block), block);
-    }
-    static DEVICE_MEMBER u64 key(float importance, int block) {
-        return u64(__float_as_uint(importance)) << 32 | u32(~block);
-    }
-    static DEVICE_MEMBER int block(u64 key) { return int(~u32(key)); }
-    static DEVICE_MEMBER float value(u64 key) { return __uint_as_float(u32(key >> 32)); }
+    DEVICE_MEMBER static int block(u64 key) { return int(~u32(key)); }
+    DEVICE_MEMBER static float value(u64 key) { return __uint_as_float(u32(key >> 32)); }
 };
 
 // Sum over the block of threads, and over the threads before this one.
@@ -84,7 +62,8 @@ DEVICE int block_scan(int x, int& before) {
 // threads before this one.
 DEVICE int count_from(const Ranked& ranked, int begin, int end, u64 bound, int& before) {
     int count = 0;
-    ranked.for_each(begin, end, [&](u64 key, int) { count += key >= bound; });
+    for (int block = begin + threadIdx.x; block < end; block += TOP_THREADS)
+        count += ranked.key(block) >= bound;
     return block_scan(count, before);
 }
 
@@ -93,19 +72,21 @@ DEVICE int append_best(const Ranked& ranked, int begin, int end, int wanted, u64
                        u64* list) {
     wanted = min(wanted, end - begin);
     if (wanted <= 0) return 0;
-    // The largest importances of the threads: `wanted` of them are >= bound. Its last bits do not
-    // matter.
-    u32 most = 0, bound = 0;
-    ranked.for_each(begin, end, [&](u64 key, int) { most = max(most, u32(key >> 32) + 1); });
-    for (u32 high = 0x7f800002u; high - bound > 1u << 14;) {
-        const u32 middle = bound + (high - bound) / 2;
-        const int reach = __syncthreads_count(most >= middle);
-        if (reach >= wanted) bound = middle;
-        else high = middle;
-        if (reach == wanted) break;
+    u64 most = 0;
+    for (int block = begin + threadIdx.x; block < end; block += TOP_THREADS)
+        most = max(most, ranked.key(block));
+    // At least `wanted` keys are >= low. Keys are not 0.
+    u64 low = 1;
+    if (__syncthreads_count(most != 0) >= wanted) {
+        u64 high = 1ull << 63;
+        while (high - low > 1) {
+            const u64 middle = low + (high - low) / 2;
+            const int count = __syncthreads_count(most >= middle);
+            if (count >= wanted) low = middle;
+            else high = middle;
+            if (count == wanted) break;
+        }
     }
-    // At least `wanted` keys are >= low.
-    u64 low = bound > 0 ? u64(bound - 1) << 32 : 0;
     int before;
     int count = count_from(ranked, begin, end, low, before);
     for (u64 high = 1ull << 63; count > CANDIDATES;) {
@@ -115,9 +96,9 @@ DEVICE int append_best(const Ranked& ranked, int begin, int end, int wanted, u64
         if (from_middle >= wanted) low = middle, count = from_middle, before = before_middle;
         else high = middle;
     }
-    ranked.for_each(begin, end, [&](u64 key, int) {
-        if (key >= low) candidates[before++] = key;
-    });
+    for (int block = begin + threadIdx.x; block < end; block += TOP_THREADS) {
+        if (ranked.key(block) >= low) candidates[before++] = ranked.key(block);
+    }
     __syncthreads();
     for (int i = threadIdx.x; i < count; i += TOP_THREADS) {
         int rank = 0;
@@ -169,8 +150,7 @@ extern "C" __global__ void __launch_bounds__(TOP_THREADS) select_pages(const Sel
             p.kept_mass[p.first_row + row] = make_float2(1.0f, float(current + 1));
         return;
     }
-    const Ranked ranked(p.importance + (i64(blockIdx.y) * kv_heads + kv_head) * p.tokens.blocks,
-                        complete);
+    const Ranked ranked{p.importance + (i64(blockIdx.y) * kv_heads + kv_head) * p.tokens.blocks};
     int count = 0;
     if (REFERENCE_RULE && current >= PAGE_SIZE && current > others) {
         // The best halves of the last chunk of PAGE_SIZE blocks and of all blocks before it.
