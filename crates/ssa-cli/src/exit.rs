@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use ssa_data::{DataError, TextError};
 use ssa_eval::EvalError;
-use ssa_infer::InferError;
+use ssa_infer::{InferError, SamplingError};
 use ssa_kernels::ops::attention::selection::InvalidBudget;
 use ssa_model::ModelError;
 use ssa_train::{ConfigError, RunDir, TrainError, TrainPlan};
@@ -224,11 +224,12 @@ fn eval_kind(error: &EvalError) -> Exit {
 fn infer_kind(error: &InferError) -> Exit {
     match error {
         InferError::Model(error) => model_kind(error),
-        InferError::Setting { .. } | InferError::EmptyPrompt | InferError::PromptTooLong { .. } => {
-            Exit::Usage
-        }
+        InferError::Setting { .. }
+        | InferError::Sampling(SamplingError::Setting { .. })
+        | InferError::EmptyPrompt
+        | InferError::PromptTooLong { .. } => Exit::Usage,
         InferError::GenerationConfig { .. } => Exit::Data,
-        InferError::Logits { .. } => Exit::NotFinite,
+        InferError::Sampling(SamplingError::Logits { .. }) => Exit::NotFinite,
         // An engine that rejects what passed all checks is a bug.
         _ => Exit::Failure,
     }

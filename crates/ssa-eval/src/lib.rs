@@ -23,9 +23,12 @@ pub use analysis::{Analysis, ModeAttention, analyze};
 pub use attention_means::{AttentionMeans, ProbedMeans};
 pub use batch::EvalBatch;
 pub use error::EvalError;
-pub use mass::{MassMeans, MassResult, evaluate_mass_budgets};
+pub use mass::{MassMeans, MassResult};
 pub use monitored::{ModeLoss, Monitored, Probe, Validation};
-pub use perplexity::{BudgetResult, Perplexity, PerplexityOptions, perplexity};
+pub use perplexity::{
+    BudgetResult, Perplexity, PerplexityOptions, evaluate_budgets, evaluate_mass_budgets,
+    perplexity,
+};
 pub use summary::{Machine, Summary};
 
 /// Result of every fallible function in this crate.

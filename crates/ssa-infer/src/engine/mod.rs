@@ -1,5 +1,7 @@
 //! Runs a model over a cache.
 
+mod ahead;
+mod draw_request;
 mod measure;
 mod recorded;
 
@@ -11,9 +13,12 @@ use ssa_kernels::ops::attention::cached::append_kv;
 use ssa_kernels::{Device, Tensor};
 use ssa_model::AttendedKeys;
 
+pub use draw_request::DrawRequest;
 pub use measure::MeasuredText;
 
-use crate::layer::{CallContext, SelectionTotals};
+use ahead::StepAhead;
+
+use crate::layer::{CallContext, CallTotals, SelectionTotals};
 use crate::sequence::Sequence;
 use crate::step::DecodingStep;
 use crate::{
@@ -23,6 +28,8 @@ use crate::{
 /// The largest number of tokens that the layers compute together: enough for products to run at
 /// full speed, few enough for activations to stay small.
 const CHUNK_TOKENS: usize = 512;
+/// The same on a GPU.
+const GPU_CHUNK_TOKENS: usize = 2048;
 
 /// A model with a cache of many sequences.
 pub struct Engine {
@@ -31,6 +38,8 @@ pub struct Engine {
     sequences: BTreeMap<SequenceId, Sequence>,
     /// Steps recorded on a GPU, the last used at the end.
     steps: Vec<DecodingStep>,
+    /// The step that was queued before it was asked for.
+    ahead: Option<StepAhead>,
 }
 
 /// Which tokens of a call get logits.
@@ -64,7 +73,7 @@ impl Engine {
         let shape = kv_shape(&model, page_size);
         let cache = KvCache::new(model.device(), shape, capacity)?;
         let (model, sequences, steps) = (Arc::new(model), BTreeMap::new(), Vec::new());
-        Ok(Self { model, cache, sequences, steps })
+        Ok(Self { model, cache, sequences, steps, ahead: None })
     }
 
     /// Bytes that each token takes in the cache of an engine for this model.
@@ -75,6 +84,14 @@ impl Engine {
     /// The model.
     pub fn model(&self) -> &InferenceModel {
         &self.model
+    }
+
+    /// The largest number of tokens that the layers compute together; longer calls are divided.
+    pub fn chunk_tokens(&self) -> usize {
+        match self.model.device() {
+            Device::Cpu => CHUNK_TOKENS,
+            _ => GPU_CHUNK_TOKENS,
+        }
     }
 
     /// The cache.
@@ -94,6 +111,7 @@ impl Engine {
     /// # Errors
     /// [`InferError::Kernel`] if there is no such sequence.
     pub fn remove_sequence(&mut self, id: SequenceId) -> Result<()> {
+        self.settle_ahead()?;
         self.cache.remove_sequence(id)?;
         self.sequences.remove(&id);
         Ok(())
@@ -104,6 +122,7 @@ impl Engine {
     /// # Errors
     /// [`InferError::Kernel`] if there is no such sequence, or no room for the copy.
     pub fn fork(&mut self, id: SequenceId) -> Result<SequenceId> {
+        self.settle_ahead()?;
         let copy = self.cache.fork(id)?;
         let sequence = self.sequences.get(&id).cloned().unwrap_or_default();
         self.sequences.insert(copy, sequence);
@@ -115,6 +134,7 @@ impl Engine {
     /// # Errors
     /// [`InferError::Kernel`] if there is no such sequence, or if it is shorter.
     pub fn truncate(&mut self, id: SequenceId, tokens: usize) -> Result<()> {
+        self.settle_ahead()?;
         self.cache.truncate(id, tokens)?;
         if let Some(sequence) = self.sequences.get_mut(&id) {
             sequence.truncate(tokens);
@@ -141,6 +161,7 @@ impl Engine {
         options: &CallOptions,
         logits: Logits,
     ) -> Result<CallOutput> {
+        self.settle_ahead()?;
         self.check(chunks)?;
         let filled_by = options.filled_by(self.model.method(), self.model.config());
         for &(id, _) in chunks {
@@ -160,6 +181,7 @@ impl Engine {
         [k, v]: [&Tensor; 2],
         options: &CallOptions,
     ) -> Result<()> {
+        self.settle_ahead()?;
         let tokens = k.len() / (self.cache.shape().kv_heads * self.cache.shape().head_dim);
         let sequences = self.cache.extend(&[(id, tokens)])?;
         for layer in 0..self.cache.shape().layers {
@@ -224,8 +246,8 @@ impl Engine {
         let is_step = logits != Logits::None
             && chunks.len() <= MOST_STEP_SEQUENCES
             && chunks.iter().all(|(_, ids)| ids.len() == 1);
-        let result = match self.cache.device().clone() {
-            Device::Cuda(gpu) if is_step => self.run_step(&gpu, chunks, options, filled_by),
+        let result = match self.cache.device() {
+            Device::Cuda(_) if is_step => self.run_step(chunks, options, filled_by),
             // On a thread of the pool, so that no op has to wake one.
             _ => rayon::scope(|_| self.run_chunks(chunks, options, filled_by, logits)),
         };
@@ -248,7 +270,7 @@ impl Engine {
         let mut rows: Vec<Vec<f32>> = vec![Vec::new(); chunks.len()];
         let mut done = vec![0; chunks.len()];
         loop {
-            let (mut parts, mut room) = (Vec::new(), CHUNK_TOKENS);
+            let (mut parts, mut room) = (Vec::new(), self.chunk_tokens());
             for (index, &(_, ids)) in chunks.iter().enumerate() {
                 let take = (ids.len() - done[index]).min(room);
                 if take > 0 {
@@ -307,11 +329,11 @@ impl Engine {
             measures,
         };
         let mut x = model.embedding.rows(ids)?;
-        let mut totals = vec![SelectionTotals::default(); model.layers.len()];
-        for ((index, layer), totals) in model.layers.iter().enumerate().zip(&mut totals) {
-            x = layer.forward(x, index, cache, &context, totals)?;
+        let mut totals = CallTotals::new(model.device(), model.layers.len());
+        for (index, layer) in model.layers.iter().enumerate() {
+            x = layer.forward(x, index, cache, &context, &mut totals)?;
         }
-        Ok((x, totals))
+        Ok((x, totals.read()?))
     }
 }
 
