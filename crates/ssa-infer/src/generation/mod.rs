@@ -156,7 +156,8 @@ impl<M: CachedModel> Generation<'_, M> {
                 .iter()
                 .map(|work| self.requests[work.request].chunk(work.cached + drafted, 1, 1))
                 .collect();
-            let continues = drafted + 1 < self.options.drafts;
+            let continues = drafted + 1 < self.options.drafts
+                && drafting.iter().all(|work| self.requests[work.request].remaining() > 2);
             let ids = self.model.forward(&chunks, Pass::Draft, continues)?;
             for (work, id) in drafting.iter_mut().zip(ids) {
                 self.requests[work.request].ids.push(id);

@@ -146,13 +146,15 @@ impl StepScratch {
     /// [`KernelError::Cuda`] if the driver refuses.
     pub fn selections(&self) -> Result<StepSelections> {
         let start = |buffer: &Buffer<[f32; 2]>| Readback::start(buffer, buffer.len());
-        Ok(StepSelections(self.selections.as_ref().map(start).transpose()?))
+        Ok(StepSelections { readback: self.selections.as_ref().map(start).transpose()? })
     }
 }
 
 /// What the selections of a step kept, on its way from a GPU.
 #[derive(Debug)]
-pub struct StepSelections(Option<Readback>);
+pub struct StepSelections {
+    readback: Option<Readback>,
+}
 
 impl StepSelections {
     /// Mass and number of pages of every selection: for every layer, token and key/value head.
@@ -161,7 +163,7 @@ impl StepSelections {
     /// # Errors
     /// [`KernelError::Cuda`] if the step failed.
     pub fn wait(mut self) -> Result<Vec<[f32; 2]>> {
-        let Some(readback) = &mut self.0 else { return Ok(Vec::new()) };
+        let Some(readback) = &mut self.readback else { return Ok(Vec::new()) };
         let numbers = readback.wait()?.as_chunks().0.iter().map(|&bytes| f32::from_ne_bytes(bytes));
         let numbers: Vec<f32> = numbers.collect();
         Ok(numbers.as_chunks().0.to_vec())
