@@ -110,12 +110,9 @@ impl CachedModel for GenerationEngine {
         continues: bool,
     ) -> Result<Vec<u32>> {
         if chunks.iter().all(|chunk| kind(chunk) == Logits::All) {
-            let requests =
-                chunks.iter().map(|&Chunk { sequence, draw, ref ids, cached, .. }| DrawRequest {
-                    id: sequence,
-                    ids: &ids[cached..],
-                    draw,
-                });
+            let requests = chunks.iter().map(|&Chunk { sequence, draw, ids, cached, .. }| {
+                DrawRequest { id: sequence, ids: &ids[cached..], draw }
+            });
             let requests: Vec<_> = requests.collect();
             if self.engine.can_draw(&requests) {
                 let options = self.options(pass);
