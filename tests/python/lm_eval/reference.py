@@ -67,7 +67,9 @@ def answers(sample):
 
 def evaluate(args, task, shots, directory, name, model):
     # A manager keeps its tasks, and these the shots of their first evaluation.
-    manager = lm_eval.tasks.TaskManager(include_path=str(directory))
+    manager = lm_eval.tasks.TaskManager(
+        include_path=str(directory), include_defaults=False
+    )
     done = lm_eval.simple_evaluate(
         model=model,
         tasks=[name],

@@ -35,7 +35,7 @@ pub(crate) struct EvalArgs {
     #[command(subcommand)]
     pub(crate) command: Option<EvalCommand>,
     #[command(flatten)]
-    pub(crate) tasks: Option<TasksArgs>,
+    pub(crate) tasks: TasksArgs,
 }
 
 #[derive(Debug, Subcommand)]
@@ -52,8 +52,8 @@ pub(crate) struct TasksArgs {
     /// Checkpoint directory in Hugging Face layout (config.json, safetensors weights); a run
     /// directory: then its trained model, or its last checkpoint if it is not finished; or a model
     /// of the Hugging Face Hub, `OWNER/NAME[@REVISION]`.
-    #[arg(long, value_name = "DIR|NAME")]
-    pub(crate) model: PathBuf,
+    #[arg(long, value_name = "DIR|NAME", required = true)]
+    pub(crate) model: Option<PathBuf>,
     /// Attention to evaluate with, one or both. Default: full, and sparse if --budget is given.
     #[arg(long, value_name = "MODE,...", value_delimiter = ',')]
     #[arg(value_parser = named::<AttentionMode>())]

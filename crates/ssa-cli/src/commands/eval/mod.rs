@@ -10,14 +10,12 @@ use crate::args::{EvalArgs, EvalCommand};
 use crate::exit::UsageError;
 
 pub(super) fn run(args: &EvalArgs) -> Result<()> {
-    match (&args.command, &args.tasks) {
+    match (&args.command, &args.tasks.model) {
         (Some(EvalCommand::Perplexity(args)), _) => {
             perplexity::run(args, start(&args.held_out.compute)?)
         }
-        (None, Some(args)) => tasks::run(args, start(&args.compute)?),
-        (None, None) => {
-            let message = "ssa eval: no task\nhint: name tasks, or see `ssa eval --help`";
-            Err(UsageError(message.to_owned()).into())
-        }
+        (None, Some(model)) => tasks::run(&args.tasks, model, start(&args.tasks.compute)?),
+        // Only a verb below `eval` goes without a model of its own.
+        (None, None) => Err(UsageError("--model: missing".to_owned()).into()),
     }
 }

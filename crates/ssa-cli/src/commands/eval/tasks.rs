@@ -1,6 +1,6 @@
 //! `ssa eval TASK...`: benchmark tasks.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
@@ -44,12 +44,12 @@ struct Output<'a> {
     results: &'a [TaskResult],
 }
 
-pub(super) fn run(args: &TasksArgs, device: DeviceChoice) -> Result<()> {
+pub(super) fn run(args: &TasksArgs, model: &Path, device: DeviceChoice) -> Result<()> {
     let tasks = find(args)?;
     if let Some(output) = &args.output {
         check_writable(output, args.overwrite)?;
     }
-    let LoadedModel { model, directory } = model::load(&args.model, device)?;
+    let LoadedModel { model, directory } = model::load(model, device)?;
     let config = model.config().clone();
     let modes = modes(args, &config)?;
     let tokenizer = held_out::tokenizer_of(&directory, &config)?;
@@ -67,7 +67,7 @@ pub(super) fn run(args: &TasksArgs, device: DeviceChoice) -> Result<()> {
     };
     drop(model);
     let settings = settings(args, &directory, &evaluator, &prepared, &modes)?;
-    let open = |output: &std::path::PathBuf| Journal::open(output, settings, args.overwrite);
+    let open = |output: &PathBuf| Journal::open(output, settings, args.overwrite);
     let mut journal = args.output.as_ref().map(open).transpose()?;
     let start = Instant::now();
     let results = evaluate(args, &evaluator, &prepared, &modes, journal.as_mut())?;
