@@ -213,7 +213,8 @@ fn train_kind(error: &TrainError) -> Exit {
 fn eval_kind(error: &EvalError) -> Exit {
     match error {
         EvalError::NotFinite { .. } => Exit::NotFinite,
-        EvalError::NoTargets | EvalError::File(_) => Exit::Data,
+        EvalError::UnknownTask(_) => Exit::Usage,
+        EvalError::NoTargets | EvalError::Task { .. } | EvalError::File(_) => Exit::Data,
         EvalError::Model(error) => model_kind(error),
         EvalError::Infer(error) => infer_kind(error),
         EvalError::Data(error) => data_kind(error),

@@ -1,5 +1,5 @@
-//! Evaluation of language models with full and sparse attention: perplexity at any budget, analysis
-//! of sparse attention, and the report of a run.
+//! Evaluation of language models with full and sparse attention: perplexity at any budget,
+//! benchmark tasks, analysis of sparse attention, and the report of a run.
 //!
 //! This crate does not print: results are structs for the caller to show, and progress goes to a
 //! callback.
@@ -11,6 +11,7 @@ mod analysis;
 mod attention_means;
 mod batch;
 mod error;
+pub mod harness;
 mod losses;
 mod mass;
 mod monitored;

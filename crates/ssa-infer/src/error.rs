@@ -25,6 +25,12 @@ pub enum InferError {
         /// The sequence.
         id: SequenceId,
     },
+    /// A token cannot be scored.
+    #[error(
+        "the logits of a token to score are not numbers\nhint: look for NaN and infinities in the \
+         weights of the model"
+    )]
+    NotANumber,
     /// A token cannot be drawn, or not like this.
     #[error(transparent)]
     Sampling(#[from] SamplingError),

@@ -34,7 +34,7 @@ mod weights;
 
 pub use budget::{Budget, InvalidBudget};
 pub use defaults::GenerationDefaults;
-pub use engine::{CallOutput, DrawRequest, Engine, Logits, MeasuredText};
+pub use engine::{CallOutput, DrawRequest, Engine, Logits, MeasuredText, ScoredChunk, TokenScore};
 pub use error::InferError;
 pub use filled_by::FilledBy;
 pub use generation::{

@@ -4,8 +4,10 @@ mod ahead;
 mod draw_request;
 mod measure;
 mod recorded;
+mod score;
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 use ssa_kernels::kv_cache::{CachedSequences, KvCache, KvShape, SequenceId};
@@ -15,6 +17,7 @@ use ssa_model::AttendedKeys;
 
 pub use draw_request::DrawRequest;
 pub use measure::MeasuredText;
+pub use score::{ScoredChunk, TokenScore};
 
 use ahead::StepAhead;
 
@@ -53,6 +56,18 @@ pub enum Logits {
     None,
 }
 
+/// What the layers computed of a chunk at once.
+struct Part<'a> {
+    /// The chunk of the call.
+    chunk: usize,
+    /// Which of its tokens.
+    ids: Range<usize>,
+    /// Their rows of `hidden`.
+    rows: Range<usize>,
+    /// Hidden states `[1, N, hidden]` before the final norm.
+    hidden: &'a Tensor,
+}
+
 /// The result of a call.
 #[derive(Debug)]
 pub struct CallOutput {
@@ -69,11 +84,15 @@ impl Engine {
     ///
     /// # Errors
     /// [`InferError::Kernel`] as [`KvCache::new`].
-    pub fn new(model: InferenceModel, page_size: usize, capacity: usize) -> Result<Self> {
+    pub fn new(
+        model: impl Into<Arc<InferenceModel>>,
+        page_size: usize,
+        capacity: usize,
+    ) -> Result<Self> {
+        let model = model.into();
         let shape = kv_shape(&model, page_size);
         let cache = KvCache::new(model.device(), shape, capacity)?;
-        let (model, sequences, steps) = (Arc::new(model), BTreeMap::new(), Vec::new());
-        Ok(Self { model, cache, sequences, steps, ahead: None })
+        Ok(Self { model, cache, sequences: BTreeMap::new(), steps: Vec::new(), ahead: None })
     }
 
     /// Bytes that each token takes in the cache of an engine for this model.
@@ -242,15 +261,24 @@ impl Engine {
         filled_by: FilledBy,
         logits: Logits,
     ) -> Result<CallOutput> {
-        let before: Vec<usize> = chunks.iter().map(|&(id, _)| self.tokens(id).len()).collect();
         let is_step = logits != Logits::None
             && chunks.len() <= MOST_STEP_SEQUENCES
             && chunks.iter().all(|(_, ids)| ids.len() == 1);
-        let result = match self.cache.device() {
-            Device::Cuda(_) if is_step => self.run_step(chunks, options, filled_by),
+        self.or_undone(chunks, |engine| match engine.cache.device() {
+            Device::Cuda(_) if is_step => engine.run_step(chunks, options, filled_by),
             // On a thread of the pool, so that no op has to wake one.
-            _ => rayon::scope(|_| self.run_chunks(chunks, options, filled_by, logits)),
-        };
+            _ => rayon::scope(|_| engine.run_with_logits(chunks, options, filled_by, logits)),
+        })
+    }
+
+    /// Runs a call, and leaves its sequences as they were if it fails.
+    fn or_undone<T>(
+        &mut self,
+        chunks: &[(SequenceId, &[u32])],
+        call: impl FnOnce(&mut Self) -> Result<T>,
+    ) -> Result<T> {
+        let before: Vec<usize> = chunks.iter().map(|&(id, _)| self.tokens(id).len()).collect();
+        let result = call(self);
         if result.is_err() {
             for (&(id, _), &tokens) in chunks.iter().zip(&before) {
                 self.truncate(id, tokens)?;
@@ -259,15 +287,42 @@ impl Engine {
         result
     }
 
-    fn run_chunks(
+    fn run_with_logits(
         &mut self,
         chunks: &[(SequenceId, &[u32])],
         options: &CallOptions,
         filled_by: FilledBy,
         logits: Logits,
     ) -> Result<CallOutput> {
-        let mut totals = SelectionTotals::default();
         let mut rows: Vec<Vec<f32>> = vec![Vec::new(); chunks.len()];
+        let totals = self.run_chunks(chunks, options, filled_by, |model, part| {
+            let wanted = match logits {
+                Logits::All => part.rows,
+                Logits::Last if part.ids.end == chunks[part.chunk].1.len() => {
+                    part.rows.end - 1..part.rows.end
+                }
+                Logits::Last | Logits::None => return Ok(()),
+            };
+            let hidden = part.hidden.rows_range(wanted)?;
+            rows[part.chunk].extend(model.logits(&hidden)?.to_vec()?);
+            Ok(())
+        })?;
+        let vocab_size = self.model.config().vocab_size;
+        let rows = rows.concat();
+        let shape = [rows.len() / vocab_size, vocab_size];
+        Ok(CallOutput { logits: Tensor::from_vec(rows, shape)?, totals })
+    }
+
+    /// Runs a checked call, so many tokens at a time; `take` sees the hidden states of each part of
+    /// a chunk. Returns what the attentions selected.
+    fn run_chunks(
+        &mut self,
+        chunks: &[(SequenceId, &[u32])],
+        options: &CallOptions,
+        filled_by: FilledBy,
+        mut take: impl FnMut(&InferenceModel, Part<'_>) -> Result<()>,
+    ) -> Result<SelectionTotals> {
+        let mut totals = SelectionTotals::default();
         let mut done = vec![0; chunks.len()];
         loop {
             let (mut parts, mut room) = (Vec::new(), self.chunk_tokens());
@@ -279,7 +334,7 @@ impl Engine {
                 }
             }
             if parts.is_empty() {
-                break;
+                return Ok(totals);
             }
             let extension: Vec<(SequenceId, usize)> =
                 parts.iter().map(|(index, part)| (chunks[*index].0, part.len())).collect();
@@ -288,24 +343,14 @@ impl Engine {
             let sequences = self.cache.extend(&extension)?;
             let (hidden, layers) = self.layers(&ids, &sequences, options, false)?;
             layers.into_iter().for_each(|layer| totals += layer);
-            for ((index, part), queries) in parts.iter().zip(sequences.sequences().ranges()) {
-                let (id, ids) = chunks[*index];
+            for ((chunk, ids), rows) in parts.into_iter().zip(sequences.sequences().ranges()) {
+                let (id, all) = chunks[chunk];
                 if let Some(sequence) = self.sequences.get_mut(&id) {
-                    sequence.extend(&ids[part.clone()], filled_by);
+                    sequence.extend(&all[ids.clone()], filled_by);
                 }
-                let wanted = match logits {
-                    Logits::All => queries,
-                    Logits::Last if part.end == ids.len() => queries.end - 1..queries.end,
-                    Logits::Last | Logits::None => continue,
-                };
-                let hidden = hidden.rows_range(wanted)?;
-                rows[*index].extend(self.model.logits(&hidden)?.to_vec()?);
+                take(&self.model, Part { chunk, ids, rows, hidden: &hidden })?;
             }
         }
-        let vocab_size = self.model.config().vocab_size;
-        let rows = rows.concat();
-        let shape = [rows.len() / vocab_size, vocab_size];
-        Ok(CallOutput { logits: Tensor::from_vec(rows, shape)?, totals })
     }
 
     /// The hidden states `[1, N, hidden]` after the last layer, and what each layer selected.

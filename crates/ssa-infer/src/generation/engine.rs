@@ -28,6 +28,11 @@ impl GenerationEngine {
         &self.engine
     }
 
+    /// The engine, for calls besides generation.
+    pub fn engine_mut(&mut self) -> &mut Engine {
+        &mut self.engine
+    }
+
     /// A new sequence without tokens.
     pub fn add_sequence(&mut self) -> SequenceId {
         self.engine.add_sequence()

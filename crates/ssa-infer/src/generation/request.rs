@@ -95,6 +95,14 @@ impl<S> GenerationRequest<S> {
         })
     }
 
+    /// The sequence.
+    pub fn sequence(&self) -> S
+    where
+        S: Copy,
+    {
+        self.sequence
+    }
+
     /// The prompt and the tokens generated so far.
     pub fn ids(&self) -> &[u32] {
         &self.ids

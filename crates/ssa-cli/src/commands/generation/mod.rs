@@ -147,7 +147,7 @@ impl Settings {
 
 /// What the checkpoint recommends. The tokenizer's token for the end of a text counts in any case:
 /// that of a chat model often differs from the model's.
-fn defaults(
+pub(super) fn defaults(
     directory: &Path,
     eos_token_ids: &[u32],
     tokenizer: &Tokenizer,

@@ -1,4 +1,4 @@
-//! `ssa eval`.
+//! `ssa eval perplexity`.
 
 use std::time::Instant;
 
@@ -10,9 +10,9 @@ use ssa_infer::Budget;
 use ssa_kernels::ops::attention::selection::SelectionRule;
 use ssa_model::{Method, SparseBudget};
 
-use super::held_out::Subject;
-use super::{check_budget, check_budgets, command_line};
 use crate::args::{DeviceChoice, PerplexityArgs};
+use crate::commands::held_out::Subject;
+use crate::commands::{check_budget, check_budgets, command_line};
 use crate::display::{BatchProgress, Display, print, print_json, render};
 
 /// Default block counts to evaluate.
@@ -35,7 +35,7 @@ struct Output<'a> {
     by_mass: &'a [MassResult],
 }
 
-pub(crate) fn perplexity(args: &PerplexityArgs, device: DeviceChoice) -> Result<()> {
+pub(super) fn run(args: &PerplexityArgs, device: DeviceChoice) -> Result<()> {
     let rule: SelectionRule = args.held_out.selection;
     let budgets: Vec<Budget> = args.budgets.iter().flat_map(|list| list.0.clone()).collect();
     budgets.iter().try_for_each(|&budget| check_budget(budget, rule))?;
