@@ -6,7 +6,7 @@
 use std::time::Instant;
 
 use serde::Serialize;
-use ssa_infer::{CallOptions, Engine, InferenceModel, Logits, SequenceId, StepWork};
+use ssa_infer::{CallOptions, Engine, InferenceModel, Logits, SequenceId, StepDraws, StepWork};
 use ssa_kernels::cuda::Stopwatch;
 use ssa_kernels::{Device, KernelError};
 use ssa_model::{AttentionMode, AttentionOptions, Model, ModelConfig, ModelSettings, SparseBudget};
@@ -33,6 +33,8 @@ pub struct DecodeSettings {
     pub steps: usize,
     /// Steps before these.
     pub warm_up: usize,
+    /// Whether prompts as long as the contexts are measured, too.
+    pub prefill: bool,
 }
 
 /// The time of a step.
@@ -48,6 +50,8 @@ pub struct DecodeRow {
     pub ms: f64,
     /// Milliseconds of a step without attention; GPUs only.
     pub without_attention_ms: Option<f64>,
+    /// Milliseconds from one prompt as long as the context to the logits of its first token.
+    pub prefill_ms: Option<f64>,
     /// Tokens per second of all sequences.
     pub tokens_per_second: f64,
     /// Bytes that a step must read: weights, and keys, values or means.
@@ -98,9 +102,16 @@ pub fn decode(
         let mut contexts = settings.contexts.clone();
         contexts.sort_unstable();
         for context in contexts {
+            let mut prefills = vec![None; settings.attentions.len()];
+            if settings.prefill {
+                for (ms, &attention) in prefills.iter_mut().zip(&settings.attentions) {
+                    *ms = Some(prefill(&mut engine, (ids[0], context, attention))?);
+                }
+            }
             fill(&mut engine, &ids, context)?;
-            for &attention in &settings.attentions {
+            for (&attention, prefill_ms) in settings.attentions.iter().zip(prefills) {
                 let row = measure(&mut engine, &ids, (context, attention), settings)?;
+                let row = DecodeRow { prefill_ms, ..row };
                 observe(&row);
                 rows.push(row);
             }
@@ -148,6 +159,26 @@ fn fill(engine: &mut Engine, ids: &[SequenceId], context: usize) -> Result<()> {
     Ok(())
 }
 
+/// Milliseconds that a prompt takes up to the logits of its first token: the best of three runs.
+/// The sequence has no tokens afterwards.
+fn prefill(
+    engine: &mut Engine,
+    (id, tokens, attention): (SequenceId, usize, AttentionMode),
+) -> Result<f64> {
+    let options = call_options(engine, attention)?;
+    let vocab_size = engine.model().config().vocab_size as u32;
+    let prompt: Vec<u32> = (0..tokens as u32).map(|i| i * 7 % vocab_size).collect();
+    let mut best = f64::INFINITY;
+    for _ in 0..3 {
+        engine.truncate(id, 0)?;
+        let start = Instant::now();
+        engine.forward(&[(id, &prompt)], &options, Logits::Last)?;
+        best = best.min(start.elapsed().as_secs_f64() * 1e3);
+    }
+    engine.truncate(id, 0)?;
+    Ok(best)
+}
+
 fn measure(
     engine: &mut Engine,
     ids: &[SequenceId],
@@ -159,7 +190,7 @@ fn measure(
     let time = |engine: &mut Engine, attends: bool| -> Result<f64> {
         let ms = match engine.cache().device().clone() {
             Device::Cuda(gpu) => {
-                let work = StepWork { attends, chooses: true, measures: false };
+                let work = StepWork { attends, draws: StepDraws::Greedy, measures: false };
                 let all = settings.warm_up + settings.steps;
                 let step = engine.prepare_steps(&tokens, &options, work, all)?;
                 (0..settings.warm_up).try_for_each(|_| step.replay())?;
@@ -206,6 +237,7 @@ fn measure(
         attention,
         ms,
         without_attention_ms,
+        prefill_ms: None,
         tokens_per_second: batch as f64 / ms * 1e3,
         bytes: engine.model().weight_bytes() + batch * keys,
     })

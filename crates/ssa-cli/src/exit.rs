@@ -6,7 +6,7 @@ use std::sync::OnceLock;
 
 use ssa_data::{DataError, TextError};
 use ssa_eval::EvalError;
-use ssa_infer::InferError;
+use ssa_infer::{InferError, SamplingError};
 use ssa_kernels::ops::attention::selection::InvalidBudget;
 use ssa_model::ModelError;
 use ssa_ranks::{Cause, RanksError};
@@ -279,7 +279,8 @@ fn ranks_kind(error: &RanksError) -> Exit {
 fn eval_kind(error: &EvalError) -> Exit {
     match error {
         EvalError::NotFinite { .. } => Exit::NotFinite,
-        EvalError::NoTargets | EvalError::File(_) => Exit::Data,
+        EvalError::UnknownTask(_) => Exit::Usage,
+        EvalError::NoTargets | EvalError::Task { .. } | EvalError::File(_) => Exit::Data,
         EvalError::Model(error) => model_kind(error),
         EvalError::Infer(error) => infer_kind(error),
         EvalError::Data(error) => data_kind(error),
@@ -290,11 +291,12 @@ fn eval_kind(error: &EvalError) -> Exit {
 fn infer_kind(error: &InferError) -> Exit {
     match error {
         InferError::Model(error) => model_kind(error),
-        InferError::Setting { .. } | InferError::EmptyPrompt | InferError::PromptTooLong { .. } => {
-            Exit::Usage
-        }
+        InferError::Setting { .. }
+        | InferError::Sampling(SamplingError::Setting { .. })
+        | InferError::EmptyPrompt
+        | InferError::PromptTooLong { .. } => Exit::Usage,
         InferError::GenerationConfig { .. } => Exit::Data,
-        InferError::Logits { .. } => Exit::NotFinite,
+        InferError::Sampling(SamplingError::Logits { .. }) => Exit::NotFinite,
         // An engine that rejects what passed all checks is a bug.
         _ => Exit::Failure,
     }

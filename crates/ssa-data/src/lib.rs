@@ -69,8 +69,8 @@ pub use dataset::{
 pub use error::DataError;
 pub use file_sum::FileSum;
 pub use input::{
-    Format, InputOptions, Record, Records, Source, Sources, documents, find_sources,
-    load_tokenizer, model_directory, read_documents,
+    Format, InputOptions, Record, Records, Row, Source, Sources, documents, find_sources,
+    load_tokenizer, model_directory, read_documents, read_rows,
 };
 pub use inspect::{TokenCounts, count_tokens, decode_row, verify};
 pub use loader::{Batch, Loader};

@@ -5,6 +5,7 @@ use ssa_files::FileError;
 use ssa_infer::InferError;
 use ssa_kernels::KernelError;
 use ssa_model::ModelError;
+use ssa_names::UnknownName;
 
 /// Why an evaluation, an analysis or a report failed.
 #[derive(Debug, thiserror::Error)]
@@ -27,6 +28,19 @@ pub enum EvalError {
         /// The batch of the evaluation data, counted from 0.
         batch: usize,
     },
+    /// There is no task of this name.
+    #[error(transparent)]
+    UnknownTask(#[from] UnknownName),
+    /// A task, or a row or result of one, cannot be used.
+    #[error("{place}: {cause}{}", hint_line(hint))]
+    Task {
+        /// The file, with the line or row if known.
+        place: String,
+        /// What is wrong with it.
+        cause: String,
+        /// What to do; may be empty.
+        hint: String,
+    },
     /// The text could not be used.
     #[error(transparent)]
     Data(#[from] DataError),
@@ -45,6 +59,20 @@ pub enum EvalError {
     /// The summary could not be written.
     #[error(transparent)]
     File(#[from] FileError),
+}
+
+fn hint_line(hint: &str) -> String {
+    if hint.is_empty() { String::new() } else { format!("\nhint: {hint}") }
+}
+
+impl EvalError {
+    pub(crate) fn task(
+        place: impl Into<String>,
+        cause: impl Into<String>,
+        hint: impl Into<String>,
+    ) -> Self {
+        Self::Task { place: place.into(), cause: cause.into(), hint: hint.into() }
+    }
 }
 
 impl From<TextError> for EvalError {

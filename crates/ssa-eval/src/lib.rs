@@ -1,5 +1,5 @@
-//! Evaluation of language models with full and sparse attention: perplexity at any budget, analysis
-//! of sparse attention, and the report of a run.
+//! Evaluation of language models with full and sparse attention: perplexity at any budget,
+//! benchmark tasks, analysis of sparse attention, and the report of a run.
 //!
 //! This crate does not print: results are structs for the caller to show, and progress goes to a
 //! callback.
@@ -11,6 +11,7 @@ mod analysis;
 mod attention_means;
 mod batch;
 mod error;
+pub mod harness;
 mod losses;
 mod mass;
 mod monitored;
@@ -23,9 +24,12 @@ pub use analysis::{Analysis, ModeAttention, analyze};
 pub use attention_means::{AttentionMeans, ProbedMeans};
 pub use batch::EvalBatch;
 pub use error::EvalError;
-pub use mass::{MassMeans, MassResult, evaluate_mass_budgets};
+pub use mass::{MassMeans, MassResult};
 pub use monitored::{ModeLoss, Monitored, Probe, Validation};
-pub use perplexity::{BudgetResult, Perplexity, PerplexityOptions, perplexity};
+pub use perplexity::{
+    BudgetResult, Perplexity, PerplexityOptions, evaluate_budgets, evaluate_mass_budgets,
+    perplexity,
+};
 pub use summary::{Machine, Summary};
 
 /// Result of every fallible function in this crate.

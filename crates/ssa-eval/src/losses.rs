@@ -1,6 +1,6 @@
 //! Next-token losses and divergences from final hidden states.
 
-use ssa_data::IGNORE_INDEX;
+use ssa_data::{IGNORE_INDEX, bits_per_byte};
 use ssa_kernels::Tensor;
 use ssa_kernels::ops::cross_entropy::compare_predictions;
 use ssa_model::{Model, ModelError};
@@ -16,6 +16,28 @@ pub(crate) struct Score {
     pub(crate) kl: f64,
     /// Number of target tokens.
     pub(crate) targets: usize,
+}
+
+/// Means of a mode over its target tokens.
+pub(crate) struct Quality {
+    pub(crate) nats_per_token: f64,
+    pub(crate) perplexity: f64,
+    pub(crate) bits_per_byte: f64,
+    /// `KL(p_first || p_mode)` in nats.
+    pub(crate) kl: f64,
+}
+
+impl Score {
+    /// The means, for targets that cover so many bytes of text.
+    pub(crate) fn quality(&self, bytes: f64) -> Quality {
+        let nats_per_token = self.nll / self.targets as f64;
+        Quality {
+            nats_per_token,
+            perplexity: nats_per_token.exp(),
+            bits_per_byte: bits_per_byte(self.nll, bytes),
+            kl: self.kl / self.targets as f64,
+        }
+    }
 }
 
 /// Adds the scores of one batch. `hidden` and `scores` have one entry per inference mode, full

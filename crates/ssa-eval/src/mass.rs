@@ -1,14 +1,13 @@
 //! Budgets by attention mass: quality against the blocks that they read.
 
 use serde::Serialize;
-use ssa_data::bits_per_byte;
 use ssa_infer::{Budget, CallOptions, Engine, InferenceModel, SelectionTotals};
 use ssa_kernels::Tensor;
 use ssa_model::{AttentionMode, Model};
 
+use crate::Result;
 use crate::batch::EvalBatch;
-use crate::losses::{Score, add_scores, check_finite};
-use crate::{EvalError, Result};
+use crate::losses::{Quality, Score};
 
 /// What sparse attention with a budget by attention mass reads, and what the model makes of it.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -52,72 +51,62 @@ impl MassMeans {
     }
 }
 
-/// Evaluates `model` at budgets by attention mass on all batches. `progress` receives the number of
-/// batches done after each.
-///
-/// # Errors
-/// [`EvalError::NoTargets`] without any target token, [`EvalError::NotFinite`] for a diverged
-/// model, and whatever the model refuses.
-pub fn evaluate_mass_budgets(
-    model: &Model,
-    batches: &[EvalBatch],
-    budgets: &[Budget],
-    progress: &mut dyn FnMut(usize),
-) -> Result<Vec<MassResult>> {
-    if budgets.is_empty() {
-        return Ok(Vec::new());
+/// A model that runs batches at budgets by attention mass.
+pub(crate) struct MassRuns<'a> {
+    engine: Engine,
+    options: CallOptions,
+    budgets: &'a [Budget],
+    /// What each layer selected at each budget.
+    totals: Vec<Vec<SelectionTotals>>,
+}
+
+impl<'a> MassRuns<'a> {
+    /// Ready for all of the batches.
+    pub(crate) fn new(model: &Model, batches: &[EvalBatch], budgets: &'a [Budget]) -> Result<Self> {
+        let config = model.config();
+        let page_size = config.budget.block_size();
+        let documents = batches.iter().flat_map(|batch| batch.input.documents().ranges());
+        let longest = documents.map(|range| range.len()).max().unwrap_or(0);
+        let inference = InferenceModel::new(model, config.attention_method)?;
+        let sparse = config.attention_options(AttentionMode::Sparse);
+        Ok(Self {
+            engine: Engine::new(inference, page_size, longest.max(1))?,
+            options: CallOptions::new(&sparse, page_size)?,
+            budgets,
+            totals: vec![vec![SelectionTotals::default(); config.num_hidden_layers]; budgets.len()],
+        })
     }
-    let config = model.config();
-    let has_full = config.attention_method.has_mode(AttentionMode::Full);
-    let page_size = config.budget.block_size();
-    let documents = batches.iter().flat_map(|batch| batch.input.documents().ranges());
-    let longest = documents.map(|range| range.len()).max().unwrap_or(0);
-    let inference = InferenceModel::new(model, config.attention_method)?;
-    let mut engine = Engine::new(inference, page_size, longest.max(1))?;
-    let sparse = config.attention_options(AttentionMode::Sparse);
-    let options = CallOptions::new(&sparse, page_size)?;
-    let mut totals =
-        vec![vec![SelectionTotals::default(); config.num_hidden_layers]; budgets.len()];
-    let mut scores = vec![Score::default(); usize::from(has_full) + budgets.len()];
-    for (index, batch) in batches.iter().enumerate() {
-        let mut hidden = Vec::with_capacity(scores.len());
-        if has_full {
-            let full = config.attention_options(AttentionMode::Full);
-            hidden.push(model.forward(&batch.input, &full)?);
-        }
-        for (budget, totals) in budgets.iter().zip(&mut totals) {
-            let mut options = options;
+
+    /// The hidden states `[B, T, hidden]` of a batch at each budget.
+    pub(crate) fn forward(&mut self, batch: &EvalBatch) -> Result<Vec<Tensor>> {
+        let Self { engine, options, budgets, totals } = self;
+        let runs = budgets.iter().zip(totals).map(|(budget, totals)| {
+            let mut options = *options;
             options.pages.budget = budget.page_budget();
-            hidden.push(forward(&mut engine, batch, &options, totals)?);
-        }
-        add_scores(model, &hidden, &batch.labels, &mut scores)?;
-        let name = |mode: usize| match mode.checked_sub(usize::from(has_full)) {
-            None => "full-attention".to_owned(),
-            Some(budget) => format!("sparse {}", budgets[budget]),
+            forward(engine, batch, &options, totals)
+        });
+        runs.collect()
+    }
+
+    /// The results at each budget, of its score.
+    pub(crate) fn results(&self, scores: &[Score], bytes: f64, has_full: bool) -> Vec<MassResult> {
+        let budgets = self.budgets.iter().zip(scores).zip(&self.totals);
+        let result = |((&budget, score), layers): ((&Budget, &Score), &Vec<_>)| {
+            let Quality { nats_per_token, perplexity, bits_per_byte, kl } = score.quality(bytes);
+            let mut overall = SelectionTotals::default();
+            layers.iter().for_each(|&layer| overall += layer);
+            MassResult {
+                budget,
+                nats_per_token,
+                perplexity,
+                bits_per_byte,
+                kl_full_sparse: has_full.then_some(kl),
+                overall: MassMeans::of(&overall),
+                layers: layers.iter().map(MassMeans::of).collect(),
+            }
         };
-        check_finite(&scores, index, name)?;
-        progress(index + 1);
+        budgets.map(result).collect()
     }
-    let bytes: f64 = batches.iter().map(|batch| batch.bytes).sum();
-    let scores = &scores[usize::from(has_full)..];
-    if scores.iter().any(|score| score.targets == 0) || bytes <= 0.0 {
-        return Err(EvalError::NoTargets);
-    }
-    let results = budgets.iter().zip(scores).zip(&totals).map(|((&budget, score), layers)| {
-        let nats_per_token = score.nll / score.targets as f64;
-        let mut overall = SelectionTotals::default();
-        layers.iter().for_each(|&layer| overall += layer);
-        MassResult {
-            budget,
-            nats_per_token,
-            perplexity: nats_per_token.exp(),
-            bits_per_byte: bits_per_byte(score.nll, bytes),
-            kl_full_sparse: has_full.then(|| score.kl / score.targets as f64),
-            overall: MassMeans::of(&overall),
-            layers: layers.iter().map(MassMeans::of).collect(),
-        }
-    });
-    Ok(results.collect())
 }
 
 /// The hidden states `[B, T, hidden]` of a batch. Adds what each layer selected, padding excepted.

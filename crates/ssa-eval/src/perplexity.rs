@@ -2,13 +2,14 @@
 //! budget.
 
 use serde::{Deserialize, Serialize};
-use ssa_data::bits_per_byte;
+use ssa_infer::Budget;
 use ssa_kernels::Tensor;
 use ssa_kernels::ops::attention::selection::{SelectionOptions, SelectionRule};
 use ssa_model::{AttentionMode, AttentionOptions, Model, SparseBudget};
 
 use crate::batch::EvalBatch;
-use crate::losses::{Score, add_scores, check_finite};
+use crate::losses::{Quality, Score, add_scores, check_finite};
+use crate::mass::{MassResult, MassRuns};
 use crate::sparsity::{SparsitySum, forward_with_sparsity};
 use crate::{EvalError, Result};
 
@@ -90,18 +91,44 @@ pub fn perplexity(
     options: &PerplexityOptions,
     progress: &mut dyn FnMut(usize),
 ) -> Result<Perplexity> {
+    Ok(evaluate_budgets(model, batches, options, &[], progress)?.0)
+}
+
+/// As [`perplexity`], and in the same pass over the batches what budgets by attention mass make of
+/// them: full attention is evaluated once for both.
+///
+/// # Errors
+/// As [`perplexity`].
+pub fn evaluate_budgets(
+    model: &Model,
+    batches: &[EvalBatch],
+    options: &PerplexityOptions,
+    mass_budgets: &[Budget],
+    progress: &mut dyn FnMut(usize),
+) -> Result<(Perplexity, Vec<MassResult>)> {
     let modes = modes(model, options);
     let has_full = modes.first().is_some_and(|mode| mode.budget.is_none());
-    let mut scores = vec![Score::default(); modes.len()];
+    let mut by_mass = match mass_budgets {
+        [] => None,
+        budgets => Some(MassRuns::new(model, batches, budgets)?),
+    };
+    let mut scores = vec![Score::default(); modes.len() + mass_budgets.len()];
     let mut sparsities = vec![SparsitySum::default(); modes.len()];
     for (index, batch) in batches.iter().enumerate() {
         let measured = index < options.sparsity_batches;
         let forward = |(mode, sparsity): (&Mode, &mut SparsitySum)| {
             mode.forward(model, batch, measured.then_some(sparsity))
         };
-        let hidden = modes.iter().zip(&mut sparsities).map(forward).collect::<Result<Vec<_>>>()?;
+        let hidden = modes.iter().zip(&mut sparsities).map(forward);
+        let mut hidden = hidden.collect::<Result<Vec<_>>>()?;
+        if let Some(by_mass) = &mut by_mass {
+            hidden.extend(by_mass.forward(batch)?);
+        }
         add_scores(model, &hidden, &batch.labels, &mut scores)?;
-        check_finite(&scores, index, |mode| modes[mode].name())?;
+        check_finite(&scores, index, |mode| match modes.get(mode) {
+            Some(mode) => mode.name(),
+            None => format!("sparse {}", mass_budgets[mode - modes.len()]),
+        })?;
         progress(index + 1);
     }
     let bytes: f64 = batches.iter().map(|batch| batch.bytes).sum();
@@ -109,19 +136,41 @@ pub fn perplexity(
     if targets == 0 || bytes <= 0.0 {
         return Err(EvalError::NoTargets);
     }
+    let (scores, mass_scores) = scores.split_at(modes.len());
     let results = modes
         .iter()
-        .zip(&scores)
+        .zip(scores)
         .zip(&sparsities)
         .map(|((mode, score), sparsity)| mode.result(score, sparsity, bytes, has_full))
         .collect();
-    Ok(Perplexity {
+    let perplexity = Perplexity {
         rows: batches.iter().map(|batch| batch.input.batch()).sum(),
         sequence_length: batches.first().map_or(0, |batch| batch.input.tokens()),
         targets,
         bytes: bytes.round() as usize,
         results,
-    })
+    };
+    let by_mass = by_mass.map(|by_mass| by_mass.results(mass_scores, bytes, has_full));
+    Ok((perplexity, by_mass.unwrap_or_default()))
+}
+
+/// Evaluates `model` at budgets by attention mass on all batches. `progress` receives the number of
+/// batches done after each.
+///
+/// # Errors
+/// As [`perplexity`].
+pub fn evaluate_mass_budgets(
+    model: &Model,
+    batches: &[EvalBatch],
+    budgets: &[Budget],
+    progress: &mut dyn FnMut(usize),
+) -> Result<Vec<MassResult>> {
+    if budgets.is_empty() {
+        return Ok(Vec::new());
+    }
+    let rule = SelectionRule::Exact;
+    let options = PerplexityOptions { budgets: Vec::new(), rule, sparsity_batches: 0 };
+    Ok(evaluate_budgets(model, batches, &options, budgets, progress)?.1)
 }
 
 /// One inference mode to evaluate.
@@ -177,16 +226,15 @@ impl Mode {
         bytes: f64,
         has_full: bool,
     ) -> BudgetResult {
-        let nats_per_token = score.nll / score.targets as f64;
+        let Quality { nats_per_token, perplexity, bits_per_byte, kl } = score.quality(bytes);
         BudgetResult {
             mode: if self.budget.is_some() { AttentionMode::Sparse } else { AttentionMode::Full },
             budget: self.budget,
             receptive_field: self.receptive_field,
             nats_per_token,
-            perplexity: nats_per_token.exp(),
-            bits_per_byte: bits_per_byte(score.nll, bytes),
-            kl_full_sparse: (has_full && self.budget.is_some())
-                .then(|| score.kl / score.targets as f64),
+            perplexity,
+            bits_per_byte,
+            kl_full_sparse: (has_full && self.budget.is_some()).then_some(kl),
             attention_sparsity: sparsity.mean(),
         }
     }

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use ssa_kernels::KernelError;
 use ssa_kernels::kv_cache::SequenceId;
+use ssa_kernels::ops::sampling::SamplingError;
 use ssa_model::ModelError;
 
 use crate::filled_by::FilledBy;
@@ -24,9 +25,15 @@ pub enum InferError {
         /// The sequence.
         id: SequenceId,
     },
-    /// A logit is not a number.
-    #[error("a logit is not a number: the weights of the model are damaged, or overflow")]
+    /// A token cannot be scored.
+    #[error(
+        "the logits of a token to score are not numbers\nhint: look for NaN and infinities in the \
+         weights of the model"
+    )]
     NotANumber,
+    /// A token cannot be drawn, or not like this.
+    #[error(transparent)]
+    Sampling(#[from] SamplingError),
     /// A token is not in the vocabulary.
     #[error("{id}: token {token} is not in the vocabulary of {vocab_size} tokens")]
     Token {
@@ -99,17 +106,6 @@ pub enum InferError {
         tokens: usize,
         /// Tokens possible.
         limit: usize,
-    },
-    /// A token cannot be drawn.
-    #[error(
-        "the logits after {position} tokens {problem}\nhint: look for NaN and infinities in the \
-         weights of the model"
-    )]
-    Logits {
-        /// Tokens of the sequence.
-        position: usize,
-        /// What is wrong with them.
-        problem: &'static str,
     },
 }
 

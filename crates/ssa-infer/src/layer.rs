@@ -1,8 +1,7 @@
 //! A decoder layer over a cache.
 
-use ssa_kernels::Tensor;
 use ssa_kernels::kv_cache::{CachedSequences, KvCache};
-use ssa_kernels::ops::attention::cached::{CachedKeys, append_kv};
+use ssa_kernels::ops::attention::cached::{CachedKeys, LayerTotals, PageTotals, append_kv};
 use ssa_kernels::ops::bias::bias_fwd;
 use ssa_kernels::ops::gate::{GateBranch, gate_apply_fwd, gate_of_scores_fwd};
 use ssa_kernels::ops::linear::{LinearWeight, linear_rows_fwd};
@@ -10,6 +9,7 @@ use ssa_kernels::ops::rms_norm::{add_rms_norm_fwd, rms_norm_fwd};
 use ssa_kernels::ops::rope::{RopeTable, rope_fwd};
 use ssa_kernels::ops::step::{HeadMaps, StepGates};
 use ssa_kernels::ops::swiglu::swiglu_fwd;
+use ssa_kernels::{Device, Tensor};
 use ssa_model::{AttentionKind, CachedInputs, LayerParameters, Method, ModelConfig};
 
 use crate::weights::packed;
@@ -57,6 +57,31 @@ pub struct SelectionTotals {
     /// Attention mass that they keep, each at most 1; only of
     /// [`Engine::measure`](crate::Engine::measure).
     pub true_mass: f64,
+}
+
+/// What the selections of each layer of a call keep, as they are added up.
+pub(crate) struct CallTotals {
+    pages: PageTotals,
+    /// Attention mass of each layer, if it is measured.
+    true_mass: Vec<f64>,
+}
+
+impl CallTotals {
+    pub(crate) fn new(device: &Device, layers: usize) -> Self {
+        Self { pages: PageTotals::new(device, layers), true_mass: vec![0.0; layers] }
+    }
+
+    /// The totals of every layer. Waits for a GPU that has some.
+    pub(crate) fn read(&self) -> Result<Vec<SelectionTotals>> {
+        let layers = self.pages.read()?.into_iter().zip(&self.true_mass);
+        let totals = |(LayerTotals { selections, pages, kept_mass }, &true_mass)| SelectionTotals {
+            selections,
+            blocks: pages,
+            kept_mass,
+            true_mass,
+        };
+        Ok(layers.map(totals).collect())
+    }
 }
 
 impl std::ops::AddAssign for SelectionTotals {
@@ -137,7 +162,7 @@ impl InferenceLayer {
         layer: usize,
         cache: &mut KvCache,
         context: &CallContext<'_>,
-        totals: &mut SelectionTotals,
+        totals: &mut CallTotals,
     ) -> Result<Tensor> {
         let eps = context.config.rms_norm_eps as f32;
         let normed = rms_norm_fwd(&x, &self.attention_norm, eps)?.out;
@@ -154,7 +179,7 @@ impl InferenceLayer {
         layer: usize,
         cache: &mut KvCache,
         context: &CallContext<'_>,
-        totals: &mut SelectionTotals,
+        totals: &mut CallTotals,
     ) -> Result<Tensor> {
         let (config, sequences) = (context.config, context.sequences);
         let tokens = x.rows();
@@ -188,16 +213,10 @@ impl InferenceLayer {
         for kind in context.attentions {
             let attention = kind.cached(&inputs)?;
             if let Some(pages) = &attention.pages {
-                let pages = pages.to_host()?;
-                *totals += SelectionTotals {
-                    selections: pages.kept_mass().len() as u64,
-                    blocks: pages.total() as u64,
-                    kept_mass: pages.kept_mass().iter().map(|&mass| f64::from(mass)).sum(),
-                    true_mass: match context.measures {
-                        true => true_mass(&inputs, &attention.output.lse, pages.kept_mass().len())?,
-                        false => 0.0,
-                    },
-                };
+                totals.pages.add(layer, pages)?;
+                if context.measures {
+                    totals.true_mass[layer] += true_mass(&inputs, &attention.output.lse)?;
+                }
             }
             let gate = self.gates.iter().position(|&gate| gate == kind.gate());
             let out = match gate {
@@ -226,14 +245,16 @@ impl InferenceLayer {
     }
 }
 
-/// The attention mass on the selected pages, from the log-sum-exp over them: its mean over the query
-/// heads of a group, summed over all `selections`.
-fn true_mass(inputs: &CachedInputs<'_>, selected: &Tensor, selections: usize) -> Result<f64> {
+/// The attention mass on the selected pages, from the log-sum-exp over them: its mean over the
+/// query heads of a group, summed over all selections.
+fn true_mass(inputs: &CachedInputs<'_>, selected: &Tensor) -> Result<f64> {
     let (all, selected) = (inputs.attend(CachedKeys::All)?.lse.to_vec()?, selected.to_vec()?);
     let share = |(selected, all): (&f32, &f32)| {
         // Where everything is selected, rounding may put the share a little above 1.
         (f64::from(*selected) - f64::from(*all)).exp().min(1.0)
     };
+    let kv_heads = inputs.cache.shape().kv_heads;
+    let selections = inputs.sequences.sequences().total_tokens() * kv_heads;
     let group = all.len() as f64 / selections.max(1) as f64;
     Ok(selected.iter().zip(&all).map(share).sum::<f64>() / group)
 }

@@ -3,12 +3,13 @@
 //! * [`InferenceModel`] holds the weights, laid out for few rows at a time.
 //! * [`Engine`] runs it over a cache of many sequences: prompts in chunks, decoding steps, and any
 //!   mix of both in one call. Mode and budget of the attention are chosen per call.
-//! * On a GPU, a call with one token for each sequence is a [`DecodingStep`]: recorded once, then
-//!   replayed by one launch.
+//! * On a GPU, a call with a token or a few for each sequence is a [`DecodingStep`]: recorded once,
+//!   then replayed by one launch. It draws its tokens itself, and the next one is queued before the
+//!   host has read them.
 //! * [`generate`] continues sequences of any [`CachedModel`], such as a [`GenerationEngine`], with
 //!   self-speculation; [`GenerationRequest`] says how.
-//! * [`Sampler`] draws a token from logits; [`SamplingOptions`] are its settings, and
-//!   [`GenerationDefaults`] what a checkpoint recommends.
+//! * A [`Sampler`] of [`ssa_kernels::ops::sampling`] draws the tokens; [`GenerationDefaults`] is
+//!   what a checkpoint recommends for it.
 //! * [`StopStrings`] end a text at given strings.
 //!
 //! Token ids go in, token ids come out: this crate knows no tokenizer.
@@ -26,7 +27,6 @@ mod generation;
 mod layer;
 mod model;
 mod options;
-mod sampling;
 mod sequence;
 mod step;
 mod stop;
@@ -34,7 +34,7 @@ mod weights;
 
 pub use budget::{Budget, InvalidBudget};
 pub use defaults::GenerationDefaults;
-pub use engine::{CallOutput, Engine, Logits, MeasuredText};
+pub use engine::{CallOutput, DrawRequest, Engine, Logits, MeasuredText, ScoredChunk, TokenScore};
 pub use error::InferError;
 pub use filled_by::FilledBy;
 pub use generation::{
@@ -44,10 +44,10 @@ pub use generation::{
 pub use layer::SelectionTotals;
 pub use model::{InferenceModel, MOST_STEP_SEQUENCES};
 pub use options::{CallOptions, FillChange};
-pub use sampling::{NoiseKey, Sampler, SamplingOptions};
 pub use ssa_kernels::kv_cache::SequenceId;
 pub use ssa_kernels::ops::attention::cached::{PageBudget, PageOptions};
-pub use step::{DecodingStep, StepWork};
+pub use ssa_kernels::ops::sampling::{Draw, NoiseKey, Sampler, SamplingError, SamplingOptions};
+pub use step::{DecodingStep, StepDraws, StepWork};
 pub use stop::{StopStrings, Stopped};
 
 /// Result of every fallible function in this crate.

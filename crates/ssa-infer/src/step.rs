@@ -5,8 +5,10 @@ use std::sync::Arc;
 use ssa_kernels::cuda::Recording;
 use ssa_kernels::kv_cache::KvCache;
 use ssa_kernels::ops::rope::RopeTable;
+use ssa_kernels::ops::sampling::SamplingError;
 use ssa_kernels::ops::step::{
-    StepAttention, StepKeys, StepOutput, StepScratch, StepSequence, StepTokens,
+    DrawnTokens, StepAttention, StepKeys, StepOutput, StepScratch, StepSelections, StepSequence,
+    StepSizes, StepTokens,
 };
 use ssa_kernels::{DType, Gpu, KernelError, Tensor};
 use ssa_model::{AttendedKeys, AttentionKind, AttentionSizes};
@@ -18,19 +20,28 @@ use crate::{CallOptions, InferenceModel, Result, SelectionTotals};
 pub struct StepWork {
     /// Whether it attends. Without, it serves to measure what attention costs.
     pub attends: bool,
-    /// Whether it chooses the most likely token of each sequence and moves on to it, so that the
+    /// Whether it draws the token that follows each of its tokens and moves on to it, so that the
     /// next step can follow without the host.
-    pub chooses: bool,
+    pub draws: StepDraws,
     /// Whether it measures the mass that selections keep.
     pub measures: bool,
+}
+
+/// How a step draws tokens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StepDraws {
+    /// Not at all.
+    Nothing,
+    /// All by [`Draw::GREEDY`](crate::Draw::GREEDY) or another greedy sampler.
+    Greedy,
+    /// As the samplers of its sequences say.
+    Sampled,
 }
 
 /// What a recorded step is for.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct StepKey {
-    pub(crate) sequences: usize,
-    /// The longest sequence, in tokens.
-    pub(crate) tokens: usize,
+    pub(crate) sizes: StepSizes,
     pub(crate) options: CallOptions,
     pub(crate) work: StepWork,
 }
@@ -38,7 +49,6 @@ pub(crate) struct StepKey {
 /// A step of some sequences, ready to be replayed.
 pub struct DecodingStep {
     key: StepKey,
-    history: usize,
     recording: Recording<StepState>,
 }
 
@@ -66,28 +76,33 @@ struct StepState {
 }
 
 impl DecodingStep {
-    /// Records a step over a cache. `history` steps can choose tokens before these are read.
+    /// Records a step over a cache.
     pub(crate) fn new(
         gpu: &Gpu,
         model: &Arc<InferenceModel>,
         cache: &KvCache,
         key: StepKey,
-        (sequences, history): (&[StepSequence], usize),
+        sequences: &[StepSequence<'_>],
     ) -> Result<Self> {
-        let mut state = StepState::new(model, cache, &key, history)?;
+        let mut state = StepState::new(model, cache, &key)?;
         // Compiles and loads all kernels; nothing is lost, since the same step follows.
         state.tokens.set(cache, sequences)?;
         state.run()?;
         let recording = Recording::new(gpu, state, StepState::run)?;
-        Ok(Self { key, history, recording })
+        Ok(Self { key, recording })
     }
 
-    pub(crate) fn is_for(&self, key: &StepKey, history: usize) -> bool {
-        self.key == *key && history <= self.history
+    pub(crate) fn is_for(&self, key: &StepKey) -> bool {
+        self.key == *key
     }
 
-    /// Sets the tokens of the next step.
-    pub(crate) fn set(&self, cache: &KvCache, sequences: &[StepSequence]) -> Result<()> {
+    /// The most tokens of a sequence.
+    pub(crate) fn longest(&self) -> usize {
+        self.key.sizes.longest
+    }
+
+    /// Sets the sequences of the next step.
+    pub(crate) fn set(&self, cache: &KvCache, sequences: &[StepSequence<'_>]) -> Result<()> {
         Ok(self.recording.state().tokens.set(cache, sequences)?)
     }
 
@@ -104,38 +119,51 @@ impl DecodingStep {
         &self.recording.state().logits
     }
 
-    /// The tokens that steps chose; see [`StepTokens::chosen`].
-    ///
-    /// # Errors
-    /// As [`StepTokens::chosen`].
-    pub fn chosen(&self, steps: usize) -> Result<Vec<Vec<Option<u32>>>> {
-        Ok(self.recording.state().tokens.chosen(steps)?)
+    /// Starts to read what the last step drew, after so many tokens each, and what its selections
+    /// kept.
+    pub(crate) fn results(&self, positions: Vec<usize>) -> Result<StepResults> {
+        let StepState { tokens, scratch, .. } = self.recording.state();
+        Ok(StepResults { drawn: tokens.drawn(positions)?, selections: scratch.selections()? })
     }
 
     /// What the selections of the last step kept, if it measures that.
     pub(crate) fn totals(&self) -> Result<SelectionTotals> {
-        let mut totals = SelectionTotals::default();
-        for [mass, pages] in self.recording.state().scratch.selections()? {
-            totals += SelectionTotals {
-                selections: 1,
-                blocks: pages as u64,
-                kept_mass: f64::from(mass),
-                true_mass: 0.0,
-            };
-        }
-        Ok(totals)
+        totals(self.recording.state().scratch.selections()?)
     }
 }
 
+/// The results of a step, on their way from a GPU.
+#[derive(Debug)]
+pub(crate) struct StepResults {
+    drawn: DrawnTokens,
+    selections: StepSelections,
+}
+
+impl StepResults {
+    /// The drawn tokens and what the selections kept. Waits for the step, not for later ones.
+    pub(crate) fn wait(self) -> Result<(Vec<u32>, SelectionTotals)> {
+        let drawn = self.drawn.wait()?.into_iter().collect::<Result<_, SamplingError>>()?;
+        Ok((drawn, totals(self.selections)?))
+    }
+}
+
+fn totals(selections: StepSelections) -> Result<SelectionTotals> {
+    let mut totals = SelectionTotals::default();
+    for [mass, pages] in selections.wait()? {
+        totals += SelectionTotals {
+            selections: 1,
+            blocks: pages as u64,
+            kept_mass: f64::from(mass),
+            true_mass: 0.0,
+        };
+    }
+    Ok(totals)
+}
+
 impl StepState {
-    fn new(
-        model: &Arc<InferenceModel>,
-        cache: &KvCache,
-        key: &StepKey,
-        history: usize,
-    ) -> Result<Self> {
-        let (config, rows) = (model.config(), key.sequences);
-        let tokens = StepTokens::new(cache, rows, key.tokens, history)?;
+    fn new(model: &Arc<InferenceModel>, cache: &KvCache, key: &StepKey) -> Result<Self> {
+        let (config, rows) = (model.config(), key.sizes.tokens());
+        let tokens = StepTokens::new(cache, key.sizes)?;
         let plan = model.method().inference_plan(key.options.mode)?;
         let attentions = model.method().attentions(plan.stream());
         let sizes = attention_sizes(model, &key.options);
@@ -149,7 +177,7 @@ impl StepState {
         let zeros = |dtype, columns| Tensor::zeros_on(model.device(), dtype, [rows, columns]);
         let width = heads * config.head_dim;
         Ok(Self {
-            rope: model.rope.covering(key.tokens, config)?,
+            rope: model.rope.covering(key.sizes.longest, config)?,
             scratch: StepScratch::new(&tokens, heads, pages, measures)?,
             x: zeros(DType::Bf16, config.hidden_size)?,
             projected: zeros(DType::F32, model.projection_width())?,
@@ -195,10 +223,10 @@ impl StepState {
         }
         let head = model.head.as_ref().unwrap_or(&model.embedding);
         head.step(x, Some((&model.norm, eps)), StepOutput::F32(logits))?;
-        if work.chooses {
-            tokens.choose_greedy(logits)?;
+        match work.draws {
+            StepDraws::Nothing => Ok(()),
+            draws => tokens.draw(logits, draws == StepDraws::Sampled),
         }
-        Ok(())
     }
 }
 

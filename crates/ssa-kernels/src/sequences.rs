@@ -34,6 +34,10 @@ struct Inner {
 #[derive(PartialEq)]
 struct Origins;
 
+/// Key of the table of [`Sequences::device_key_starts`].
+#[derive(PartialEq)]
+struct KeyStarts;
+
 impl PartialEq for Sequences {
     fn eq(&self, other: &Self) -> bool {
         self.0.queries == other.0.queries
@@ -145,10 +149,32 @@ impl Sequences {
         ranges.map(|(range, first)| first + range.len()).max().unwrap_or(0)
     }
 
+    /// Whether all keys are those of the queries.
+    fn is_packed(&self) -> bool {
+        let keys = self.ranges().zip(&self.0.key_lens);
+        keys.into_iter().all(|(range, &keys)| range.len() == keys)
+    }
+
+    /// Tables of kernels on a GPU that depend on these sequences.
+    pub(crate) fn tables(&self) -> &DeviceCache<i32> {
+        // Documents outlive the sequences made from them for one call, and so do their tables.
+        if self.is_packed() { self.0.queries.tables() } else { &self.0.tables }
+    }
+
+    /// The number of keys of all sequences before each sequence, then of all, on a GPU.
+    pub(crate) fn device_key_starts(&self, gpu: &Gpu) -> Result<Arc<Buffer<i32>>> {
+        self.0.tables.get(gpu, KeyStarts, || {
+            let ends = self.0.key_lens.iter().scan(0, |sum, &keys| {
+                *sum += keys as i32;
+                Some(*sum)
+            });
+            std::iter::once(0).chain(ends).collect()
+        })
+    }
+
     /// For every query its number in the call less its position, `[N]` on a GPU: the number that
     /// the first token of its sequence has, or would have.
     pub(crate) fn device_origins(&self, gpu: &Gpu) -> Result<Arc<Buffer<i32>>> {
-        // Documents outlive the sequences made from them for one call, and so does their table.
         if self.0.first_positions.iter().all(|&first| first == 0) {
             return self.0.queries.device_starts(gpu);
         }

@@ -1,7 +1,10 @@
 //! Decoding with a cache: logits of steps and chunks against those of the model over the whole
 //! text, and steps of different batches against each other.
 
-use ssa_infer::{CallOptions, Engine, FillChange, InferError, InferenceModel, Logits, SequenceId};
+use ssa_infer::{
+    CallOptions, Draw, DrawRequest, Engine, FillChange, InferError, InferenceModel, Logits,
+    NoiseKey, Sampler, SamplingOptions, SequenceId,
+};
 use ssa_kernels::{Device, KernelError};
 use ssa_model::{AttentionMode, Input, Method, Model, ModelConfig, ModelSettings, SparseBudget};
 
@@ -179,42 +182,87 @@ fn check(
     }
     context.check("logits that differ in another batch", differ);
     if let Device::Cuda(_) = device {
-        greedy(context, &model, &texts[0], &call)?;
+        draws(context, &model, &texts[..2], &call)?;
     }
     Ok(())
 }
 
-/// Steps that choose their tokens on the GPU, against those whose logits the host reads.
-fn greedy(
+/// Samplers whose draws are checked: greedy, and with every filter.
+fn samplers() -> Result<[Sampler; 2], InferError> {
+    let all = SamplingOptions {
+        temperature: 0.9,
+        top_k: 40,
+        top_p: 0.9,
+        min_p: 0.01,
+        repetition_penalty: 1.2,
+    };
+    Ok([Sampler::GREEDY, Sampler::new(all, NoiseKey { seed: 5, request: 1 })?])
+}
+
+/// Steps that draw their tokens on the GPU, with and without steps that run ahead, and steps of
+/// several tokens, against steps whose logits the host reads.
+fn draws(
     context: &mut Context<'_>,
     model: &Model,
-    text: &[u32],
+    texts: &[Vec<u32>],
     call: &CallOptions,
 ) -> Result<(), InferError> {
-    const STEPS: usize = 20;
+    const STEPS: usize = 40;
     let method = model.config().attention_method;
     let page_size = model.config().budget.block_size();
-    let start = || -> Result<(Engine, SequenceId), InferError> {
-        let mut engine = Engine::new(InferenceModel::new(model, method)?, page_size, 512)?;
-        let id = engine.add_sequence();
-        engine.forward(&[(id, &text[..PROMPT])], call, Logits::None)?;
-        Ok((engine, id))
+    let start = || -> Result<(Engine, Vec<SequenceId>), InferError> {
+        let mut engine = Engine::new(InferenceModel::new(model, method)?, page_size, 640)?;
+        let ids: Vec<SequenceId> = texts.iter().map(|_| engine.add_sequence()).collect();
+        for (&id, text) in ids.iter().zip(texts) {
+            engine.forward(&[(id, &text[..PROMPT])], call, Logits::None)?;
+        }
+        Ok((engine, ids))
     };
-    let (mut engine, id) = start()?;
-    let mut token = text[PROMPT];
-    let mut expected = Vec::new();
-    for _ in 0..STEPS {
-        let logits = engine.forward(&[(id, &[token])], call, Logits::Last)?.logits.to_vec()?;
-        let best =
-            |best: usize, index: usize| if logits[index] > logits[best] { index } else { best };
-        token = (0..logits.len()).fold(0, best) as u32;
-        expected.push(token);
+    for sampler in samplers()? {
+        let draw = Draw { sampler: &sampler, vocabulary: VOCABULARY - 3 };
+        let mut expected: Vec<Vec<u32>> =
+            texts.iter().map(|text| text[..=PROMPT].to_vec()).collect();
+        let (mut engine, ids) = start()?;
+        for _ in 0..STEPS {
+            let last = expected.iter().map(|text| &text[text.len() - 1..]);
+            let chunks: Vec<_> = ids.iter().copied().zip(last).collect();
+            let logits = engine.forward(&chunks, call, Logits::Last)?.logits.to_vec()?;
+            for (text, row) in expected.iter_mut().zip(logits.chunks_exact(VOCABULARY)) {
+                text.push(draw.token(row, text)?);
+            }
+        }
+        for continues in [false, true] {
+            let (mut engine, ids) = start()?;
+            let mut differ = 0;
+            for step in PROMPT..PROMPT + STEPS {
+                let requests: Vec<DrawRequest<'_>> = ids
+                    .iter()
+                    .zip(&expected)
+                    .map(|(&id, text)| DrawRequest { id, ids: &text[step..=step], draw })
+                    .collect();
+                let (drawn, _) = engine.draw(&requests, call, continues)?;
+                let pairs = drawn.iter().zip(&expected);
+                differ += pairs.filter(|(token, text)| **token != text[step + 1]).count();
+            }
+            let steps = if continues { "steps that run ahead" } else { "steps" };
+            context.check(&format!("tokens of {steps} that differ"), differ);
+            let tokens = ids.iter().map(|&id| engine.tokens(id).len());
+            let wrong = tokens.filter(|&tokens| tokens != PROMPT + STEPS).count();
+            context.check("lengths of sequences", wrong);
+        }
+        let (mut engine, ids) = start()?;
+        let mut differ = 0;
+        for first in (PROMPT..PROMPT + STEPS).step_by(5) {
+            let requests: Vec<DrawRequest<'_>> = ids
+                .iter()
+                .zip(&expected)
+                .map(|(&id, text)| DrawRequest { id, ids: &text[first..first + 5], draw })
+                .collect();
+            let (drawn, _) = engine.draw(&requests, call, false)?;
+            let after = expected.iter().flat_map(|text| &text[first + 1..first + 6]);
+            differ += drawn.iter().zip(after).filter(|(token, expected)| token != expected).count();
+        }
+        context.check("tokens of steps of several tokens that differ", differ);
     }
-    let (mut engine, id) = start()?;
-    let chosen = engine.decode_greedy(&[(id, text[PROMPT])], call, STEPS)?;
-    let differ = chosen.iter().zip(&expected).filter(|(row, token)| row[0] != **token).count();
-    context.check("greedy tokens that differ", differ + expected.len() - chosen.len());
-    let tokens = engine.tokens(id).len();
-    context.check("tokens of the sequence", tokens.abs_diff(PROMPT + STEPS));
     Ok(())
 }

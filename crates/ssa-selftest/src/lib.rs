@@ -66,6 +66,7 @@ pub const SUITES: &[Suite] = &[
     Suite { name: "sparse_attention", run: ops::sparse::run },
     Suite { name: "attention_statistics", run: ops::statistics::run },
     Suite { name: "small_batch_linear", run: ops::linear_rows::run },
+    Suite { name: "draw_tokens", run: ops::sampling::run },
     Suite { name: "kv_cache", run: ops::cached::run_cache },
     Suite { name: "cached_attention", run: ops::cached::run_attention },
     Suite { name: "decode_step", run: decoding::run },

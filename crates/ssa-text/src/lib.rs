@@ -4,6 +4,7 @@
 //! text           Tokenizer::encode, Encoder::append      -> ids
 //! ids            Tokenizer::decode, Decoder::push        -> text
 //! conversation   Tokenizer::render, render_prompt        -> text, as in transformers
+//! fields         Template::render                        -> text, as in lm-evaluation-harness
 //! documents      train_tokenizer                         -> tokenizer.json
 //! ```
 //!
@@ -34,7 +35,7 @@ mod tokenizer;
 mod train;
 
 pub use bytes::ByteTokenizer;
-pub use chat::Conversation;
+pub use chat::{Conversation, Rendered, Template};
 pub use decoder::Decoder;
 pub use document::{Document, text_bytes};
 pub use encoder::Encoder;

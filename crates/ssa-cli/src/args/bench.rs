@@ -130,6 +130,9 @@ pub(crate) struct BenchDecodeArgs {
     /// Warm-up steps.
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = parse_warm_up)]
     pub(crate) warm_up: usize,
+    /// Also measure a prompt as long as each context, up to the logits of its first token.
+    #[arg(long)]
+    pub(crate) prefill: bool,
     #[command(flatten)]
     pub(crate) record: RecordArgs,
 }

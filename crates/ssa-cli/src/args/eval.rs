@@ -1,24 +1,106 @@
-//! `ssa eval` and `ssa analyze`: measuring a checkpoint on held-out text.
+//! `ssa eval` and `ssa analyze`: measuring a model on benchmark tasks and on held-out text.
 
 use std::path::PathBuf;
 use std::str::FromStr;
 
 use clap::{Args, Subcommand};
+use ssa_eval::harness::RowsOf;
 use ssa_infer::{Budget, InvalidBudget};
 use ssa_kernels::ops::attention::selection::SelectionRule;
+use ssa_model::AttentionMode;
 
 use super::{ComputeArgs, named, parse_positive, parse_size};
 
-/// Measure a checkpoint on held-out text.
+/// More examples than any task has.
+const MOST_EXAMPLES: usize = 1 << 16;
+/// The seed of lm-evaluation-harness.
+const FEWSHOT_SEED: u64 = 1234;
+
+/// Measure a model on benchmark tasks, or on held-out text.
+///
+/// Tasks are those of EleutherAI's lm-evaluation-harness, with its prompts, few-shot draws and
+/// scores: arc_challenge, arc_easy, boolq, hellaswag, lambada_openai, piqa, wikitext, winogrande,
+/// and your own in YAML files of the same shape. Rows come from the Hugging Face Hub, or from local
+/// files (--data). Every attention and budget is a row of the table. On the CPU, results do not
+/// depend on the batch.
 #[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+#[command(after_help = "\
+Examples:
+  ssa eval piqa arc_easy --model HuggingFaceTB/SmolLM2-135M --limit 100
+  ssa eval hellaswag --model DIR --num-fewshot 5 --budget 16x4,16x16
+  ssa eval piqa --model DIR --data piqa=validation.jsonl --data piqa:train=train.jsonl
+  ssa eval own.yaml --model DIR --attention sparse --output results.json --log-samples")]
 pub(crate) struct EvalArgs {
     #[command(subcommand)]
-    pub(crate) command: EvalCommand,
+    pub(crate) command: Option<EvalCommand>,
+    #[command(flatten)]
+    pub(crate) tasks: TasksArgs,
 }
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum EvalCommand {
     Perplexity(PerplexityArgs),
+}
+
+/// Tasks and how to run them.
+#[derive(Debug, Args)]
+pub(crate) struct TasksArgs {
+    /// Tasks by name, or YAML files of tasks.
+    #[arg(value_name = "TASK", required = true)]
+    pub(crate) tasks: Vec<String>,
+    /// Checkpoint directory in Hugging Face layout (config.json, safetensors weights); a run
+    /// directory: then its trained model, or its last checkpoint if it is not finished; or a model
+    /// of the Hugging Face Hub, `OWNER/NAME[@REVISION]`.
+    #[arg(long, value_name = "DIR|NAME", required = true)]
+    pub(crate) model: Option<PathBuf>,
+    /// Attention to evaluate with, one or both. Default: full, and sparse if --budget is given.
+    #[arg(long, value_name = "MODE,...", value_delimiter = ',')]
+    #[arg(value_parser = named::<AttentionMode>())]
+    pub(crate) attention: Vec<AttentionMode>,
+    /// Budgets of sparse attention, block size x number of blocks, such as 16x4,16x8, or the share
+    /// of the attention to keep within a number of blocks, such as mass=0.95,4..64. Default: the
+    /// model's.
+    #[arg(long = "budget", alias = "budgets", value_name = "BUDGET,...")]
+    pub(crate) budgets: Vec<BudgetList>,
+    /// Local rows of a task instead of those of the Hub: JSON lines, JSON or Parquet, also
+    /// compressed. Without SPLIT those that are evaluated; few-shot examples are usually those of
+    /// the split `train`. May be given several times.
+    #[arg(long, value_name = "TASK[:SPLIT]=PATH")]
+    pub(crate) data: Vec<RowsOf>,
+    /// Examples before each document. Default: as the task says, mostly 0.
+    #[arg(long, value_name = "N")]
+    #[arg(value_parser = |text: &str| parse_size(text, 0, MOST_EXAMPLES))]
+    pub(crate) num_fewshot: Option<usize>,
+    /// Seed of the draws of examples.
+    #[arg(long, value_name = "N", default_value_t = FEWSHOT_SEED)]
+    pub(crate) fewshot_seed: u64,
+    /// Evaluate only the first N documents of each task.
+    #[arg(long, value_name = "N", value_parser = parse_positive)]
+    pub(crate) limit: Option<usize>,
+    /// Tokens that are computed together, except for longer documents.
+    #[arg(long, value_name = "N", default_value = "4096", value_parser = parse_positive)]
+    pub(crate) batch_tokens: usize,
+    /// Rule for block selection: exact top-k, or the approximation in the released kernel, for
+    /// parity with published checkpoints.
+    #[arg(long, value_name = "RULE", default_value_t = SelectionRule::Exact)]
+    #[arg(value_parser = named::<SelectionRule>())]
+    pub(crate) selection: SelectionRule,
+    /// Write the results as JSON to a file. Until it is complete, answers are kept in FILE.partial,
+    /// and the same command resumes after the last document.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
+    /// Replace --output, and discard an unfinished evaluation.
+    #[arg(long, requires = "output")]
+    pub(crate) overwrite: bool,
+    /// Put every request and answer into the JSON.
+    #[arg(long)]
+    pub(crate) log_samples: bool,
+    /// Print JSON instead of a table.
+    #[arg(long)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) compute: ComputeArgs,
 }
 
 /// Measure perplexity and bits per byte with full attention and sparse attention at any budget.

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use clap::builder::NonEmptyStringValueParser;
-use ssa_infer::{Budget, InferError, SamplingOptions};
+use ssa_infer::{Budget, SamplingError, SamplingOptions};
 use ssa_kernels::ops::attention::selection::SelectionRule;
 use ssa_model::AttentionMode;
 
@@ -143,7 +143,7 @@ fn parse_sampling(text: &str, set: fn(&mut SamplingOptions, f64)) -> Result<f64,
     set(&mut options, number);
     match options.check() {
         Ok(()) => Ok(number),
-        Err(InferError::Setting { expected, .. }) => Err(format!("expected {expected}")),
+        Err(SamplingError::Setting { expected, .. }) => Err(format!("expected {expected}")),
         Err(error) => Err(error.to_string()),
     }
 }

@@ -17,8 +17,8 @@ const VERBS: [(&str, &str); 9] = [
     ("resume", "did you mean `ssa train --resume RUN_DIR`?"),
 ];
 
-/// Adds a hint to an error about an unknown verb, about a flag that is a configuration key, or about
-/// a directory without its flag.
+/// Adds a hint to an error about an unknown verb, about a flag that is a configuration key, or
+/// about a directory without its flag.
 pub(crate) fn with_hint(mut error: clap::Error) -> clap::Error {
     let hint = match (error.get(ContextKind::InvalidSubcommand), error.get(ContextKind::InvalidArg))
     {

@@ -33,7 +33,7 @@ pub(crate) use convert::ConvertArgs;
 pub(crate) use data::{
     DataArgs, DataCommand, InputArgs, InspectArgs, PrepareArgs, TrainTokenizerArgs,
 };
-pub(crate) use eval::{AnalyzeArgs, EvalArgs, EvalCommand, HeldOutArgs, PerplexityArgs};
+pub(crate) use eval::{AnalyzeArgs, EvalArgs, EvalCommand, HeldOutArgs, PerplexityArgs, TasksArgs};
 pub(crate) use export::{ExportArgs, ExportLayout};
 pub(crate) use forward::ForwardArgs;
 pub(crate) use generate::{ChatArgs, GenerateArgs, GenerationArgs, TruncateSide};
@@ -142,14 +142,12 @@ mod tests {
 
     use super::{Cli, reference};
 
-    /// All verbs without subcommands, with their full names.
+    /// All verbs that do something themselves, with their full names.
     fn verbs(name: &str, command: &clap::Command) -> Vec<(String, clap::Command)> {
         let inner =
             |command: &clap::Command| verbs(&format!("{name} {}", command.get_name()), command);
-        match command.has_subcommands() {
-            false => vec![(name.to_owned(), command.clone())],
-            true => command.get_subcommands().flat_map(inner).collect(),
-        }
+        let own = reference::does_something(command).then(|| (name.to_owned(), command.clone()));
+        own.into_iter().chain(command.get_subcommands().flat_map(inner)).collect()
     }
 
     #[test]

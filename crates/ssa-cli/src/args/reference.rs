@@ -52,11 +52,19 @@ fn verbs(command: &Command) -> Vec<(&str, &Command)> {
         .collect()
 }
 
+/// Whether a verb is more than the name of a group of verbs.
+pub(super) fn does_something(verb: &Command) -> bool {
+    !verb.has_subcommands() || verb.get_positionals().next().is_some()
+}
+
 fn section(name: &str, verb: &Command) -> String {
-    if verb.has_subcommands() {
+    if !does_something(verb) {
         return format!("\n## `{name}`\n\n{}", described(verb));
     }
-    let usage = verb.clone().render_usage().to_string();
+    // The second line of a verb with subcommands is about them.
+    let usage = verb.clone().disable_help_subcommand(true).render_usage().to_string();
+    let usage =
+        if verb.has_subcommands() { usage.lines().next().unwrap_or_default() } else { &usage };
     let usage: Vec<&str> = usage.split_whitespace().skip(1).collect();
     let mut text = format!("\n## `{name}`\n\n    {}\n\n{}", usage.join(" "), described(verb));
     text += "\n| argument | meaning |\n|---|---|\n";

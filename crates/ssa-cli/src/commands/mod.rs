@@ -29,18 +29,14 @@ use ssa_kernels::ops::attention::selection::SelectionRule;
 use ssa_model::{AttentionMode, Method, SparseBudget};
 use ssa_report::number::counted;
 
-use crate::args::{Cli, Command, ComputeArgs, DeviceChoice, EvalCommand, ThreadsArgs};
+use crate::args::{Cli, Command, ComputeArgs, DeviceChoice, ThreadsArgs};
 use crate::exit::UsageError;
 
 /// Runs the command line.
 pub(crate) fn run(cli: Cli) -> Result<()> {
     match cli.command {
         Command::Train(args) => train::run(&args),
-        Command::Eval(args) => match args.command {
-            EvalCommand::Perplexity(args) => {
-                eval::perplexity(&args, start(&args.held_out.compute)?)
-            }
-        },
+        Command::Eval(args) => eval::run(&args),
         Command::Analyze(args) => analyze::run(&args, start(&args.held_out.compute)?),
         Command::Generate(args) => generate::run(&args, start(&args.generation.compute)?),
         Command::Chat(args) => chat::run(&args, start(&args.generation.compute)?),

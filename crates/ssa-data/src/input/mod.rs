@@ -19,6 +19,7 @@ mod lines;
 mod parquet;
 mod pattern;
 mod payload;
+mod rows;
 mod source;
 mod stream;
 mod sum;
@@ -32,6 +33,7 @@ use ssa_text::{Document, Tokenizer};
 
 pub(crate) use entries::entries;
 pub use hub::{load_tokenizer, model_directory};
+pub use rows::{Row, read_rows};
 pub use source::{Record, Records, Source};
 pub(crate) use sum::ReadSum;
 pub use walk::{Sources, find_sources, read_documents};

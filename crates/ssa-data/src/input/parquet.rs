@@ -19,16 +19,22 @@ use super::sum::ReadSum;
 use crate::{DataError, Result};
 
 /// The columns to read.
-enum Wanted {
+pub(super) enum Wanted {
     Text(String),
-    Conversation { messages: String, tools: String },
+    Conversation {
+        messages: String,
+        tools: String,
+    },
+    /// All of them.
+    Row,
 }
 
 /// Opens a file; its records are its rows.
 pub(super) fn records(
     path: &Path,
     name: &str,
-    options: &InputOptions,
+    wanted: Wanted,
+    limit: u64,
     sum: Arc<ReadSum>,
 ) -> Result<impl Iterator<Item = Result<Payload>> + Send + use<>> {
     let name = name.to_owned();
@@ -37,18 +43,11 @@ pub(super) fn records(
     let opened = catch_panic(|| SerializedFileReader::new(file));
     let reader = flatten(opened).map_err(|error| damaged(&name, &error))?;
     let rows = reader.metadata().file_metadata().num_rows().max(1).unsigned_abs();
-    let wanted = match &options.conversations_field {
-        Some(field) => {
-            Wanted::Conversation { messages: field.clone(), tools: sibling(field, "tools") }
-        }
-        None => Wanted::Text(options.text_field.clone()),
-    };
     let schema = reader.metadata().file_metadata().schema();
     let projection = wanted.project(schema).map_err(|error| no_column(&name, schema, &error))?;
     let iterator = RowIter::from_file_into(Box::new(reader));
     let mut iterator =
         iterator.project(Some(projection)).map_err(|error| damaged(&name, &error))?;
-    let limit = options.max_document_bytes;
     // The file is read by row groups, so rows are the finest measure of progress.
     let mut row_number = 0;
     // The iterator is not used again after an error, so its state after a panic does not matter.
@@ -76,6 +75,15 @@ pub(super) fn records(
 }
 
 impl Wanted {
+    pub(super) fn of(options: &InputOptions) -> Self {
+        match &options.conversations_field {
+            Some(field) => {
+                Self::Conversation { messages: field.clone(), tools: sibling(field, "tools") }
+            }
+            None => Self::Text(options.text_field.clone()),
+        }
+    }
+
     /// The part of the schema with the needed columns, or the missing column.
     fn project(&self, schema: &Type) -> Result<Type, MissingColumn> {
         let missing = |column: &str, setting| MissingColumn { column: column.to_owned(), setting };
@@ -84,6 +92,7 @@ impl Wanted {
             Self::Conversation { messages, tools } => {
                 (messages, "conversations_field", Some(tools))
             }
+            Self::Row => return Ok(schema.clone()),
         };
         let column = project(schema.get_fields(), field).ok_or_else(|| missing(field, setting))?;
         let mut columns = vec![column];
@@ -103,10 +112,11 @@ impl Wanted {
     }
 
     fn payload(&self, row: Row) -> Result<Payload, String> {
-        let row: Vec<(String, Field)> = row.into_columns();
         match self {
-            Self::Text(field) => text(find(&row, field), field).map(Payload::Text),
+            Self::Row => json(&Field::Group(row)).map(Payload::Row),
+            Self::Text(field) => text(find(&row.into_columns(), field), field).map(Payload::Text),
             Self::Conversation { messages, tools } => {
+                let row: Vec<(String, Field)> = row.into_columns();
                 let value = |field: &str| match find(&row, field) {
                     Some(value) => json(value).map_err(|cause| format!("`{field}`: {cause}")),
                     None => Ok(Json::Null),

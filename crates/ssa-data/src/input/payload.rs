@@ -1,6 +1,6 @@
 //! The content of a record.
 
-use ssa_text::Conversation;
+use ssa_text::{Conversation, Json};
 
 /// The content of a record before decoding.
 #[derive(Clone, Debug, PartialEq)]
@@ -9,4 +9,6 @@ pub(super) enum Payload {
     /// A JSON object.
     Object(Vec<u8>),
     Conversation(Conversation),
+    /// All fields of a row.
+    Row(Json),
 }

@@ -6,16 +6,20 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
-use ssa_text::Tokenizer;
+use ssa_text::{Json, Tokenizer};
 
 use super::entries::canonical;
 use super::kind::Content;
+use super::parquet::Wanted;
 use super::payload::Payload;
 use super::stream::{Opened, Stream};
 use super::sum::ReadSum;
 use super::{InputOptions, field, hub, lines, parquet, refused, stream, values};
 use crate::file_sum::FileSum;
 use crate::{DataError, Result};
+
+/// What rows are read from.
+const ROWS_HINT: &str = "give rows as JSON lines, a JSON array of objects, or Parquet";
 
 /// The location of a source.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -88,6 +92,17 @@ impl Source {
         options: &InputOptions,
         sum: Arc<ReadSum>,
     ) -> Result<Records> {
+        self.open(options, Wanted::of(options), sum)
+    }
+
+    /// Opens the source and yields the fields of its records, blank lines excepted.
+    pub(super) fn rows(&self) -> Result<impl Iterator<Item = Result<(String, Json)>> + use<>> {
+        let records =
+            self.open(&InputOptions::default(), Wanted::Row, ReadSum::new(Arc::default(), None))?;
+        Ok(records.filter_map(|record| record.and_then(Record::into_row).transpose()))
+    }
+
+    fn open(&self, options: &InputOptions, wanted: Wanted, sum: Arc<ReadSum>) -> Result<Records> {
         let path = self.path()?;
         let (name, limit) = (self.name.as_str(), options.max_document_bytes);
         let opened = stream::open(path.as_deref(), name, options.format, Arc::clone(&sum))?;
@@ -101,7 +116,7 @@ impl Source {
                 sum.stop_counting();
                 io::copy(&mut reader, &mut io::sink())
                     .map_err(|error| lines::damaged(name, &error))?;
-                Box::new(parquet::records(&path, name, options, sum)?)
+                Box::new(parquet::records(&path, name, wanted, limit, sum)?)
             }
             (Content::Parquet, None) => {
                 let cause = "Parquet cannot be read from standard input";
@@ -182,6 +197,7 @@ impl Record {
         match &self.payload {
             Payload::Text(bytes) | Payload::Object(bytes) => bytes.len(),
             Payload::Conversation(conversation) => conversation.bytes(),
+            Payload::Row(fields) => fields.bytes(),
         }
     }
 
@@ -197,6 +213,7 @@ impl Record {
         let conversation = match self.payload {
             Payload::Text(text) => return Ok(text),
             Payload::Conversation(conversation) => conversation,
+            Payload::Row(_) => return Err(bad("expected a text, not a whole row".to_owned())),
             Payload::Object(object) => match &options.conversations_field {
                 None => return field::text(&object, &options.text_field).map_err(bad),
                 Some(field) => match field::conversation(&object, field) {
@@ -210,6 +227,22 @@ impl Record {
         }
         let text = tokenizer.render(&conversation);
         text.map(String::into_bytes).map_err(|error| bad(error.to_string()))
+    }
+
+    /// The name and the fields; `None` for a blank line.
+    fn into_row(self) -> Result<Option<(String, Json)>> {
+        let name = self.describe();
+        let fields = match self.payload {
+            Payload::Object(object) if object.trim_ascii().is_empty() => return Ok(None),
+            Payload::Object(object) => Json::parse(&object),
+            Payload::Row(fields) => Ok(fields),
+            Payload::Text(_) | Payload::Conversation(_) => Err("a text has no fields".to_owned()),
+        };
+        match fields {
+            Ok(fields @ Json::Object(_)) => Ok(Some((name, fields))),
+            Ok(_) => Err(DataError::input(name, "expected an object", ROWS_HINT)),
+            Err(cause) => Err(DataError::input(name, cause, ROWS_HINT)),
+        }
     }
 
     /// The name, for messages.

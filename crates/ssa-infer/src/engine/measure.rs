@@ -2,7 +2,7 @@
 
 use ssa_kernels::kv_cache::SequenceId;
 
-use super::{CHUNK_TOKENS, Engine};
+use super::Engine;
 use crate::layer::SelectionTotals;
 use crate::{CallOptions, Result};
 
@@ -22,6 +22,7 @@ impl Engine {
     /// # Errors
     /// Same as [`Engine::forward`].
     pub fn measure(&mut self, ids: &[u32], options: &CallOptions) -> Result<MeasuredText> {
+        self.settle_ahead()?;
         let id = self.add_sequence();
         let measured = self.measure_sequence(id, ids, options);
         self.remove_sequence(id)?;
@@ -37,7 +38,7 @@ impl Engine {
         self.check(&[(id, ids)])?;
         let mut hidden = Vec::new();
         let mut layers = vec![SelectionTotals::default(); self.model.layers.len()];
-        for ids in ids.chunks(CHUNK_TOKENS) {
+        for ids in ids.chunks(self.chunk_tokens()) {
             let sequences = self.cache.extend(&[(id, ids.len())])?;
             let (states, totals) = self.layers(ids, &sequences, options, true)?;
             layers.iter_mut().zip(totals).for_each(|(layer, totals)| *layer += totals);

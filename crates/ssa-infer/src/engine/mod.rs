@@ -1,9 +1,13 @@
 //! Runs a model over a cache.
 
+mod ahead;
+mod draw_request;
 mod measure;
 mod recorded;
+mod score;
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 use ssa_kernels::kv_cache::{CachedSequences, KvCache, KvShape, SequenceId};
@@ -11,9 +15,13 @@ use ssa_kernels::ops::attention::cached::append_kv;
 use ssa_kernels::{Device, Tensor};
 use ssa_model::AttendedKeys;
 
+pub use draw_request::DrawRequest;
 pub use measure::MeasuredText;
+pub use score::{ScoredChunk, TokenScore};
 
-use crate::layer::{CallContext, SelectionTotals};
+use ahead::StepAhead;
+
+use crate::layer::{CallContext, CallTotals, SelectionTotals};
 use crate::sequence::Sequence;
 use crate::step::DecodingStep;
 use crate::{
@@ -23,6 +31,8 @@ use crate::{
 /// The largest number of tokens that the layers compute together: enough for products to run at
 /// full speed, few enough for activations to stay small.
 const CHUNK_TOKENS: usize = 512;
+/// The same on a GPU.
+const GPU_CHUNK_TOKENS: usize = 2048;
 
 /// A model with a cache of many sequences.
 pub struct Engine {
@@ -31,6 +41,8 @@ pub struct Engine {
     sequences: BTreeMap<SequenceId, Sequence>,
     /// Steps recorded on a GPU, the last used at the end.
     steps: Vec<DecodingStep>,
+    /// The step that was queued before it was asked for.
+    ahead: Option<StepAhead>,
 }
 
 /// Which tokens of a call get logits.
@@ -42,6 +54,18 @@ pub enum Logits {
     All,
     /// None: the call only fills the cache.
     None,
+}
+
+/// What the layers computed of a chunk at once.
+struct Part<'a> {
+    /// The chunk of the call.
+    chunk: usize,
+    /// Which of its tokens.
+    ids: Range<usize>,
+    /// Their rows of `hidden`.
+    rows: Range<usize>,
+    /// Hidden states `[1, N, hidden]` before the final norm.
+    hidden: &'a Tensor,
 }
 
 /// The result of a call.
@@ -60,11 +84,15 @@ impl Engine {
     ///
     /// # Errors
     /// [`InferError::Kernel`] as [`KvCache::new`].
-    pub fn new(model: InferenceModel, page_size: usize, capacity: usize) -> Result<Self> {
+    pub fn new(
+        model: impl Into<Arc<InferenceModel>>,
+        page_size: usize,
+        capacity: usize,
+    ) -> Result<Self> {
+        let model = model.into();
         let shape = kv_shape(&model, page_size);
         let cache = KvCache::new(model.device(), shape, capacity)?;
-        let (model, sequences, steps) = (Arc::new(model), BTreeMap::new(), Vec::new());
-        Ok(Self { model, cache, sequences, steps })
+        Ok(Self { model, cache, sequences: BTreeMap::new(), steps: Vec::new(), ahead: None })
     }
 
     /// Bytes that each token takes in the cache of an engine for this model.
@@ -75,6 +103,14 @@ impl Engine {
     /// The model.
     pub fn model(&self) -> &InferenceModel {
         &self.model
+    }
+
+    /// The largest number of tokens that the layers compute together; longer calls are divided.
+    pub fn chunk_tokens(&self) -> usize {
+        match self.model.device() {
+            Device::Cpu => CHUNK_TOKENS,
+            _ => GPU_CHUNK_TOKENS,
+        }
     }
 
     /// The cache.
@@ -94,6 +130,7 @@ impl Engine {
     /// # Errors
     /// [`InferError::Kernel`] if there is no such sequence.
     pub fn remove_sequence(&mut self, id: SequenceId) -> Result<()> {
+        self.settle_ahead()?;
         self.cache.remove_sequence(id)?;
         self.sequences.remove(&id);
         Ok(())
@@ -104,6 +141,7 @@ impl Engine {
     /// # Errors
     /// [`InferError::Kernel`] if there is no such sequence, or no room for the copy.
     pub fn fork(&mut self, id: SequenceId) -> Result<SequenceId> {
+        self.settle_ahead()?;
         let copy = self.cache.fork(id)?;
         let sequence = self.sequences.get(&id).cloned().unwrap_or_default();
         self.sequences.insert(copy, sequence);
@@ -115,6 +153,7 @@ impl Engine {
     /// # Errors
     /// [`InferError::Kernel`] if there is no such sequence, or if it is shorter.
     pub fn truncate(&mut self, id: SequenceId, tokens: usize) -> Result<()> {
+        self.settle_ahead()?;
         self.cache.truncate(id, tokens)?;
         if let Some(sequence) = self.sequences.get_mut(&id) {
             sequence.truncate(tokens);
@@ -141,6 +180,7 @@ impl Engine {
         options: &CallOptions,
         logits: Logits,
     ) -> Result<CallOutput> {
+        self.settle_ahead()?;
         self.check(chunks)?;
         let filled_by = options.filled_by(self.model.method(), self.model.config());
         for &(id, _) in chunks {
@@ -160,6 +200,7 @@ impl Engine {
         [k, v]: [&Tensor; 2],
         options: &CallOptions,
     ) -> Result<()> {
+        self.settle_ahead()?;
         let tokens = k.len() / (self.cache.shape().kv_heads * self.cache.shape().head_dim);
         let sequences = self.cache.extend(&[(id, tokens)])?;
         for layer in 0..self.cache.shape().layers {
@@ -220,15 +261,24 @@ impl Engine {
         filled_by: FilledBy,
         logits: Logits,
     ) -> Result<CallOutput> {
-        let before: Vec<usize> = chunks.iter().map(|&(id, _)| self.tokens(id).len()).collect();
         let is_step = logits != Logits::None
             && chunks.len() <= MOST_STEP_SEQUENCES
             && chunks.iter().all(|(_, ids)| ids.len() == 1);
-        let result = match self.cache.device().clone() {
-            Device::Cuda(gpu) if is_step => self.run_step(&gpu, chunks, options, filled_by),
+        self.or_undone(chunks, |engine| match engine.cache.device() {
+            Device::Cuda(_) if is_step => engine.run_step(chunks, options, filled_by),
             // On a thread of the pool, so that no op has to wake one.
-            _ => rayon::scope(|_| self.run_chunks(chunks, options, filled_by, logits)),
-        };
+            _ => rayon::scope(|_| engine.run_with_logits(chunks, options, filled_by, logits)),
+        })
+    }
+
+    /// Runs a call, and leaves its sequences as they were if it fails.
+    fn or_undone<T>(
+        &mut self,
+        chunks: &[(SequenceId, &[u32])],
+        call: impl FnOnce(&mut Self) -> Result<T>,
+    ) -> Result<T> {
+        let before: Vec<usize> = chunks.iter().map(|&(id, _)| self.tokens(id).len()).collect();
+        let result = call(self);
         if result.is_err() {
             for (&(id, _), &tokens) in chunks.iter().zip(&before) {
                 self.truncate(id, tokens)?;
@@ -237,18 +287,45 @@ impl Engine {
         result
     }
 
-    fn run_chunks(
+    fn run_with_logits(
         &mut self,
         chunks: &[(SequenceId, &[u32])],
         options: &CallOptions,
         filled_by: FilledBy,
         logits: Logits,
     ) -> Result<CallOutput> {
-        let mut totals = SelectionTotals::default();
         let mut rows: Vec<Vec<f32>> = vec![Vec::new(); chunks.len()];
+        let totals = self.run_chunks(chunks, options, filled_by, |model, part| {
+            let wanted = match logits {
+                Logits::All => part.rows,
+                Logits::Last if part.ids.end == chunks[part.chunk].1.len() => {
+                    part.rows.end - 1..part.rows.end
+                }
+                Logits::Last | Logits::None => return Ok(()),
+            };
+            let hidden = part.hidden.rows_range(wanted)?;
+            rows[part.chunk].extend(model.logits(&hidden)?.to_vec()?);
+            Ok(())
+        })?;
+        let vocab_size = self.model.config().vocab_size;
+        let rows = rows.concat();
+        let shape = [rows.len() / vocab_size, vocab_size];
+        Ok(CallOutput { logits: Tensor::from_vec(rows, shape)?, totals })
+    }
+
+    /// Runs a checked call, so many tokens at a time; `take` sees the hidden states of each part of
+    /// a chunk. Returns what the attentions selected.
+    fn run_chunks(
+        &mut self,
+        chunks: &[(SequenceId, &[u32])],
+        options: &CallOptions,
+        filled_by: FilledBy,
+        mut take: impl FnMut(&InferenceModel, Part<'_>) -> Result<()>,
+    ) -> Result<SelectionTotals> {
+        let mut totals = SelectionTotals::default();
         let mut done = vec![0; chunks.len()];
         loop {
-            let (mut parts, mut room) = (Vec::new(), CHUNK_TOKENS);
+            let (mut parts, mut room) = (Vec::new(), self.chunk_tokens());
             for (index, &(_, ids)) in chunks.iter().enumerate() {
                 let take = (ids.len() - done[index]).min(room);
                 if take > 0 {
@@ -257,7 +334,7 @@ impl Engine {
                 }
             }
             if parts.is_empty() {
-                break;
+                return Ok(totals);
             }
             let extension: Vec<(SequenceId, usize)> =
                 parts.iter().map(|(index, part)| (chunks[*index].0, part.len())).collect();
@@ -266,24 +343,14 @@ impl Engine {
             let sequences = self.cache.extend(&extension)?;
             let (hidden, layers) = self.layers(&ids, &sequences, options, false)?;
             layers.into_iter().for_each(|layer| totals += layer);
-            for ((index, part), queries) in parts.iter().zip(sequences.sequences().ranges()) {
-                let (id, ids) = chunks[*index];
+            for ((chunk, ids), rows) in parts.into_iter().zip(sequences.sequences().ranges()) {
+                let (id, all) = chunks[chunk];
                 if let Some(sequence) = self.sequences.get_mut(&id) {
-                    sequence.extend(&ids[part.clone()], filled_by);
+                    sequence.extend(&all[ids.clone()], filled_by);
                 }
-                let wanted = match logits {
-                    Logits::All => queries,
-                    Logits::Last if part.end == ids.len() => queries.end - 1..queries.end,
-                    Logits::Last | Logits::None => continue,
-                };
-                let hidden = hidden.rows_range(wanted)?;
-                rows[*index].extend(self.model.logits(&hidden)?.to_vec()?);
+                take(&self.model, Part { chunk, ids, rows, hidden: &hidden })?;
             }
         }
-        let vocab_size = self.model.config().vocab_size;
-        let rows = rows.concat();
-        let shape = [rows.len() / vocab_size, vocab_size];
-        Ok(CallOutput { logits: Tensor::from_vec(rows, shape)?, totals })
     }
 
     /// The hidden states `[1, N, hidden]` after the last layer, and what each layer selected.
@@ -307,11 +374,11 @@ impl Engine {
             measures,
         };
         let mut x = model.embedding.rows(ids)?;
-        let mut totals = vec![SelectionTotals::default(); model.layers.len()];
-        for ((index, layer), totals) in model.layers.iter().enumerate().zip(&mut totals) {
-            x = layer.forward(x, index, cache, &context, totals)?;
+        let mut totals = CallTotals::new(model.device(), model.layers.len());
+        for (index, layer) in model.layers.iter().enumerate() {
+            x = layer.forward(x, index, cache, &context, &mut totals)?;
         }
-        Ok((x, totals))
+        Ok((x, totals.read()?))
     }
 }
 

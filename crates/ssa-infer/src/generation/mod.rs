@@ -5,13 +5,13 @@
 //!
 //! **Self-speculation.** Before a step, [`Pass::Draft`] (sparse attention, with the cache of the
 //! target) proposes up to `drafts` tokens. They leave the cache again, and the step computes them
-//! with [`Pass::Target`], all in one call, which also writes their keys and values. Then the loop
-//! draws from the target's logits as it would without drafts, as long as the drafts agree. So the
-//! text is that of the target alone, whether greedy or sampled: a draft only decides how much of a
-//! call is used. Sampled drafts agree often because both passes share the noise of a position
-//! ([`NoiseKey`](crate::NoiseKey)): with distributions at a total variation of d, at least
-//! (1 - d) / (1 + d) of the time (Daliri, Musco and Suresh, "Coupling without communication and
-//! drafter-invariant speculative decoding", 2024).
+//! with [`Pass::Target`], all in one call, which also writes their keys and values, and draws from
+//! the target's logits what follows each of them. These tokens are those of a loop without drafts,
+//! as long as the drafts agree. So the text is that of the target alone, whether greedy or sampled:
+//! a draft only decides how much of a call is used. Sampled drafts agree often because both passes
+//! share the noise of a position ([`NoiseKey`](crate::NoiseKey)): with distributions at a total
+//! variation of d, at least (1 - d) / (1 + d) of the time (Daliri, Musco and Suresh, "Coupling
+//! without communication and drafter-invariant speculative decoding", 2024).
 
 mod engine;
 mod model;
@@ -104,9 +104,9 @@ impl<M: CachedModel> Generation<'_, M> {
         }
         let decoding = work.iter().all(|work| work.pending == 1 && work.complete);
         self.draft(&mut work)?;
-        let logits = self.compute(&work)?;
+        let drawn = self.compute(&work, decoding)?;
         let generated = self.statistics.generated;
-        self.draw(&work, &logits)?;
+        self.accept(&work, &drawn)?;
         let pending = work.iter().map(|work| work.pending).sum();
         let generated = self.statistics.generated - generated;
         self.statistics.add_step(decoding, pending, generated, start.elapsed());
@@ -154,17 +154,13 @@ impl<M: CachedModel> Generation<'_, M> {
             }
             let chunks: Vec<_> = drafting
                 .iter()
-                .map(|work| {
-                    let GenerationRequest { sequence, ids, .. } = &self.requests[work.request];
-                    Chunk { sequence: *sequence, ids: &ids[ids.len() - 1..], logits: 1 }
-                })
+                .map(|work| self.requests[work.request].chunk(work.cached + drafted, 1, 1))
                 .collect();
-            let logits = self.model.forward(&chunks, Pass::Draft)?;
-            let rows = logits.chunks_exact(self.model.vocab_size());
-            for (work, row) in drafting.iter_mut().zip(rows) {
-                let request = &mut self.requests[work.request];
-                let id = request.sample(row)?;
-                request.ids.push(id);
+            let continues = drafted + 1 < self.options.drafts
+                && drafting.iter().all(|work| self.requests[work.request].remaining() > 2);
+            let ids = self.model.forward(&chunks, Pass::Draft, continues)?;
+            for (work, id) in drafting.iter_mut().zip(ids) {
+                self.requests[work.request].ids.push(id);
                 work.drafts.push(id);
             }
         }
@@ -175,31 +171,31 @@ impl<M: CachedModel> Generation<'_, M> {
         Ok(())
     }
 
-    /// The logits of the tokens that follow, of all requests.
-    fn compute(&mut self, work: &[Work]) -> Result<Vec<f32>> {
-        let chunks: Vec<_> = work
-            .iter()
-            .map(|work| {
-                let GenerationRequest { sequence, ids, .. } = &self.requests[work.request];
-                let tokens = work.cached..work.cached + work.pending + work.drafts.len();
-                Chunk { sequence: *sequence, ids: &ids[tokens], logits: work.rows() }
-            })
-            .collect();
-        self.model.forward(&chunks, Pass::Target)
+    /// The tokens that follow, of all requests. In a step that decodes, these are what the next
+    /// step computes, unless a text ends or drafts come first.
+    fn compute(&mut self, work: &[Work], decoding: bool) -> Result<Vec<u32>> {
+        let goes_on = |work: &Work| self.requests[work.request].remaining() > 1;
+        let continues = decoding && self.options.drafts == 0 && work.iter().all(goes_on);
+        let chunk = |work: &Work| {
+            let tokens = work.pending + work.drafts.len();
+            self.requests[work.request].chunk(work.cached, tokens, work.draws())
+        };
+        let chunks: Vec<_> = work.iter().map(chunk).collect();
+        self.model.forward(&chunks, Pass::Target, continues)
     }
 
-    /// Draws the tokens that follow.
-    fn draw(&mut self, work: &[Work], logits: &[f32]) -> Result<()> {
-        let mut rows = logits.chunks_exact(self.model.vocab_size());
+    /// Takes the tokens that follow, of all requests.
+    fn accept(&mut self, work: &[Work], drawn: &[u32]) -> Result<()> {
+        let mut drawn = drawn.iter().copied();
         for work in work {
-            let rows: Vec<&[f32]> = rows.by_ref().take(work.rows()).collect();
-            self.draw_request(work, &rows)?;
+            let drawn: Vec<u32> = drawn.by_ref().take(work.draws()).collect();
+            self.accept_request(work, &drawn)?;
         }
         Ok(())
     }
 
-    /// Draws the tokens that follow of one request, as long as the drafts agree.
-    fn draw_request(&mut self, work: &Work, rows: &[&[f32]]) -> Result<()> {
+    /// Takes the tokens that follow of one request, as long as the drafts agree.
+    fn accept_request(&mut self, work: &Work, drawn: &[u32]) -> Result<()> {
         let request = &mut self.requests[work.request];
         request.ids.truncate(request.ids.len() - work.drafts.len());
         if work.pending > 1 || !work.complete {
@@ -209,11 +205,10 @@ impl<M: CachedModel> Generation<'_, M> {
             }
         }
         let mut drafts = work.drafts.iter();
-        for row in rows {
+        for &id in drawn {
             if request.finished.is_some() {
                 break;
             }
-            let id = request.sample(row)?;
             request.accept(id);
             self.statistics.generated += 1;
             if request.finished != Some(FinishReason::Eos)
@@ -236,8 +231,8 @@ impl<M: CachedModel> Generation<'_, M> {
 }
 
 impl Work {
-    /// Rows of logits of the call.
-    fn rows(&self) -> usize {
+    /// Tokens that the call draws.
+    fn draws(&self) -> usize {
         if self.complete { 1 + self.drafts.len() } else { 0 }
     }
 }

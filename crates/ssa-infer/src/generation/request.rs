@@ -1,6 +1,7 @@
 //! A sequence that is being continued.
 
-use crate::{InferError, Result, Sampler};
+use super::Chunk;
+use crate::{Draw, InferError, Result, Sampler};
 
 /// Why a text ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -94,6 +95,14 @@ impl<S> GenerationRequest<S> {
         })
     }
 
+    /// The sequence.
+    pub fn sequence(&self) -> S
+    where
+        S: Copy,
+    {
+        self.sequence
+    }
+
     /// The prompt and the tokens generated so far.
     pub fn ids(&self) -> &[u32] {
         &self.ids
@@ -119,9 +128,14 @@ impl<S> GenerationRequest<S> {
         self.eos_token_ids.contains(&id)
     }
 
-    /// The token that follows, of a row of logits.
-    pub(super) fn sample(&self, logits: &[f32]) -> Result<u32> {
-        self.sampler.sample(&logits[..self.vocabulary.min(logits.len())], &self.ids)
+    /// The tokens after the cached ones, so many, of which the last ones draw.
+    pub(super) fn chunk(&self, cached: usize, tokens: usize, draws: usize) -> Chunk<'_, S>
+    where
+        S: Copy,
+    {
+        let Self { sequence, sampler, ids, vocabulary, .. } = self;
+        let draw = Draw { sampler, vocabulary: *vocabulary };
+        Chunk { sequence: *sequence, ids: &ids[..cached + tokens], cached, draws, draw }
     }
 
     /// Adds a token; ends the text if it was the last.

@@ -19,11 +19,27 @@ struct Toy {
     draft_error: f32,
     largest_call: usize,
     calls: usize,
+    /// What the next call was announced to compute.
+    expected: Vec<(usize, u32)>,
 }
 
 impl Toy {
     fn new(sequences: usize, draft_error: f32) -> Self {
-        Self { sequences: vec![Vec::new(); sequences], draft_error, largest_call: 0, calls: 0 }
+        Self {
+            sequences: vec![Vec::new(); sequences],
+            draft_error,
+            largest_call: 0,
+            calls: 0,
+            expected: Vec::new(),
+        }
+    }
+
+    /// A call that was announced comes, but for texts and drafts that ended at the last one.
+    fn check_expected(&mut self, chunks: &[Chunk<'_, usize>]) {
+        for (sequence, id) in std::mem::take(&mut self.expected) {
+            let chunk = chunks.iter().find(|chunk| chunk.sequence == sequence);
+            assert!(id == EOS || chunk.is_none_or(|chunk| chunk.new_ids() == [id]));
+        }
     }
 
     /// Logits that follow these entries. The target sees who wrote each of them.
@@ -49,30 +65,39 @@ impl Toy {
 impl CachedModel for Toy {
     type Sequence = usize;
 
-    fn vocab_size(&self) -> usize {
-        VOCABULARY
-    }
-
     fn cached(&self, sequence: usize) -> Result<usize> {
         Ok(self.sequences[sequence].len())
     }
 
-    fn forward(&mut self, chunks: &[Chunk<'_, usize>], pass: Pass) -> Result<Vec<f32>> {
+    fn forward(
+        &mut self,
+        chunks: &[Chunk<'_, usize>],
+        pass: Pass,
+        continues: bool,
+    ) -> Result<Vec<u32>> {
+        self.check_expected(chunks);
         self.calls += 1;
-        self.largest_call = self.largest_call.max(chunks.iter().map(|chunk| chunk.ids.len()).sum());
-        let mut rows = Vec::new();
+        let tokens = chunks.iter().map(|chunk| chunk.new_ids().len());
+        self.largest_call = self.largest_call.max(tokens.sum());
+        let mut drawn = Vec::new();
         for chunk in chunks {
-            assert!(!chunk.ids.is_empty());
-            for (index, &id) in chunk.ids.iter().enumerate() {
+            assert!(!chunk.new_ids().is_empty());
+            assert_eq!(chunk.cached, self.sequences[chunk.sequence].len());
+            let mut rows = Vec::new();
+            for (index, &id) in chunk.new_ids().iter().enumerate() {
                 self.sequences[chunk.sequence].push((id, pass));
                 let entries = &self.sequences[chunk.sequence];
                 assert!(entries.len() <= CONTEXT);
-                if index + chunk.logits >= chunk.ids.len() {
+                if index + chunk.draws >= chunk.new_ids().len() {
                     rows.extend(self.logits(entries, pass));
                 }
             }
+            drawn.extend(chunk.draw_tokens(&rows, VOCABULARY)?);
         }
-        Ok(rows)
+        if continues {
+            self.expected = chunks.iter().map(|chunk| chunk.sequence).zip(drawn.clone()).collect();
+        }
+        Ok(drawn)
     }
 
     fn truncate(&mut self, sequence: usize, tokens: usize) -> Result<()> {

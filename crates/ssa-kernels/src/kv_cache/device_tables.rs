@@ -52,20 +52,24 @@ impl DeviceTables {
         })
     }
 
-    /// Tables of one token for each of so many sequences of up to `blocks` blocks, to be
+    /// Tables of so many sequences of up to `blocks` blocks and as many tokens of each, to be
     /// [set](Self::set) before use.
-    pub(crate) fn for_steps(gpu: &Gpu, sequences: usize, blocks: usize) -> Result<Self> {
-        let rows: Vec<i32> = (0..sequences as i32).collect();
+    pub(crate) fn for_steps(
+        gpu: &Gpu,
+        [sequences, tokens_each]: [usize; 2],
+        blocks: usize,
+    ) -> Result<Self> {
+        let rows = (0..sequences as i32).flat_map(|row| std::iter::repeat_n(row, tokens_each));
         Ok(Self {
-            sequences: gpu.upload(&rows)?,
-            positions: gpu.alloc(sequences)?,
+            sequences: gpu.upload(&rows.collect::<Vec<i32>>())?,
+            positions: gpu.alloc(sequences * tokens_each)?,
             page_tables: gpu.alloc(sequences * blocks)?,
             mean_tables: gpu.alloc(sequences * blocks.div_ceil(MEANS_PER_PAGE))?,
             blocks,
         })
     }
 
-    /// Sets the position of the token of each sequence and the pages of the sequences.
+    /// Sets the position of each token and the pages of the sequences.
     pub(crate) fn set(&self, positions: &[usize], tables: &[&PageTable]) -> Result<()> {
         let positions: Vec<i32> = positions.iter().map(|&position| position as i32).collect();
         self.positions.shared_write(&positions)?;
@@ -83,9 +87,9 @@ impl DeviceTables {
         self.blocks
     }
 
-    /// The positions, for a kernel that advances them.
-    pub(crate) fn positions_mut(&mut self) -> &mut Buffer<i32> {
-        &mut self.positions
+    /// The positions of the tokens.
+    pub(crate) fn positions(&self) -> &Buffer<i32> {
+        &self.positions
     }
 
     /// The tokens from `first` on.

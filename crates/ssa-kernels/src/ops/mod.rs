@@ -12,6 +12,7 @@ pub mod linear;
 mod modules;
 pub mod rms_norm;
 pub mod rope;
+pub mod sampling;
 pub mod step;
 pub mod swiglu;
 

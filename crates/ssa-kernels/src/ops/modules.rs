@@ -3,7 +3,8 @@
 use super::attention::tiled::cuda as tiled;
 use super::attention::{cached, gated_pair, pooling, selection, sparse, statistics};
 use super::{
-    adamw, bias, cross_entropy, embedding, gate, grad_norm, linear, rms_norm, rope, step, swiglu,
+    adamw, bias, cross_entropy, embedding, gate, grad_norm, linear, rms_norm, rope, sampling, step,
+    swiglu,
 };
 use crate::cuda::{Module, elementwise};
 use crate::kv_cache;
@@ -40,9 +41,12 @@ pub static MODULES: &[&Module] = &[
     cached::cuda::MODULES[1],
     cached::cuda::MODULES[2],
     cached::cuda::MODULES[3],
+    cached::cuda::MODULES[4],
+    cached::cuda::MODULES[5],
     &kv_cache::MODULE,
     &linear::rows::cuda::MODULE,
     &step::MODULE,
+    &sampling::cuda::MODULE,
 ];
 
 #[cfg(test)]

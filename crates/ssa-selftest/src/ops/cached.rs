@@ -30,6 +30,8 @@ const CASES: [([usize; 5], &[usize]); 7] = [
 ];
 /// Queries of the last call of each sequence: a step, and a chunk.
 const LAST: [usize; 2] = [1, 5];
+/// The same for a chunk of a prompt.
+const PROMPT_CHUNK: usize = 120;
 
 /// A cache that holds random sequences, of which the last tokens are queries.
 struct Filled {
@@ -86,6 +88,12 @@ pub(crate) fn run_attention(context: &mut Context<'_>) -> Result<()> {
                 selection(context, &filled, &PageOptions { budget, ..exact })?;
             }
         }
+    }
+    // Chunks of prompts, whose queries share tiles of keys on a GPU.
+    for (sizes, lengths) in CASES.into_iter().filter(|(_, lengths)| lengths[0] < 2000) {
+        let filled = fill(context, sizes, lengths, PROMPT_CHUNK)?;
+        attention(context, &filled, "chunk, last 50", CachedKeys::Last(50))?;
+        attention(context, &filled, "chunk, all", CachedKeys::All)?;
     }
     Ok(())
 }

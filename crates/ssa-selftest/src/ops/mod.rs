@@ -15,6 +15,7 @@ pub(crate) mod linear_rows;
 pub(crate) mod pooling;
 pub(crate) mod rms_norm;
 pub(crate) mod rope;
+pub(crate) mod sampling;
 pub(crate) mod selection;
 pub(crate) mod sparse;
 pub(crate) mod statistics;

@@ -7,7 +7,8 @@
 //! minijinja lacks.
 //!
 //! A template is untrusted code: fuel limits its instructions, the bytes it allocates and the depth
-//! of its calls. The stack is large enough to drop even the deepest value that this fuel can build.
+//! of its calls. The stack is large enough to drop even the deepest value that this fuel can build,
+//! and to compile even the deepest expression that a template of the greatest length can have.
 
 mod conversation;
 mod failure;
@@ -15,6 +16,7 @@ mod format;
 mod functions;
 mod methods;
 mod rewrite;
+mod template;
 mod tojson;
 
 use std::path::PathBuf;
@@ -26,6 +28,7 @@ use minijinja::value::Value;
 use minijinja::{AutoEscape, Environment, Error, context};
 
 pub use conversation::Conversation;
+pub use template::{Rendered, Template};
 
 use crate::panics::catch_panic;
 use crate::{Json, Result, TextError};
@@ -37,6 +40,8 @@ const FUEL_PER_BYTE: u64 = 8;
 const MAX_FUEL: u64 = 16 << 20;
 /// Bytes of stack per unit: a level of nesting costs several units and a few hundred bytes.
 const STACK_PER_FUEL: u64 = 96;
+/// Bytes of the longest template. A chain such as `x|a|a` nests every two bytes.
+const LONGEST: usize = 1 << 17;
 /// Maximum depth of macro calls and nested values.
 const RECURSION_LIMIT: usize = 200;
 const NAME: &str = "chat_template";
@@ -98,15 +103,8 @@ impl ChatTemplate {
         let environment = template.environment().map_err(|cause| failed(cause.clone()))?;
         let bytes = conversation.bytes() as u64;
         let fuel = BASE_FUEL.saturating_add(bytes.saturating_mul(FUEL_PER_BYTE)).min(MAX_FUEL);
-        // The engine is not known to panic, but a template must never crash the program.
-        let render = || catch_panic(|| self.render_with(environment, conversation, prompt, fuel));
-        let rendered = thread::scope(|scope| {
-            let stack = (fuel * STACK_PER_FUEL) as usize;
-            let thread = thread::Builder::new().stack_size(stack).spawn_scoped(scope, render);
-            let thread = thread.map_err(|error| format!("cannot start a thread: {error}"))?;
-            thread.join().unwrap_or_else(|_| Err("the template engine panicked".to_owned()))
-        });
-        rendered.and_then(|text| text).map_err(failed)
+        let render = || self.render_with(environment, conversation, prompt, fuel);
+        on_large_stack(fuel, render).map_err(failed)
     }
 
     fn render_with(
@@ -137,18 +135,49 @@ impl Compiled {
 }
 
 fn compile(source: &[u8]) -> Result<Environment<'static>, String> {
+    if source.len() > LONGEST {
+        return Err(format!("it has {} bytes, but the limit is {LONGEST}", source.len()));
+    }
+    on_large_stack(BASE_FUEL, || parse(source))
+}
+
+fn parse(source: &[u8]) -> Result<Environment<'static>, String> {
     let source = str::from_utf8(source).map_err(|error| format!("not UTF-8: {error}"))?;
-    let mut environment = Environment::new();
+    let mut environment = environment();
     let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
     environment.set_syntax(syntax.map_err(|error| error.to_string())?);
+    add(&mut environment, rewrite::to_minijinja(source))?;
+    Ok(environment)
+}
+
+/// The engine with the functions, methods and formats of Python.
+fn environment() -> Environment<'static> {
+    let mut environment = Environment::new();
     environment.set_auto_escape_callback(|_| AutoEscape::None);
     environment.set_recursion_limit(RECURSION_LIMIT);
     environment.set_unknown_method_callback(methods::call);
     functions::add_to(&mut environment);
-    let source = rewrite::to_minijinja(source);
-    let added = catch_panic(|| environment.add_template_owned(NAME, source));
-    added?.map_err(|error| describe(&error))?;
-    Ok(environment)
+    environment
+}
+
+/// Parses the one template of an engine.
+fn add(environment: &mut Environment<'static>, source: String) -> Result<(), String> {
+    environment.add_template_owned(NAME, source).map_err(|error| describe(&error))
+}
+
+/// Runs a template on a stack that its fuel cannot exhaust. The engine is not known to panic, but a
+/// template must never crash the program.
+fn on_large_stack<T: Send>(
+    fuel: u64,
+    run: impl FnOnce() -> Result<T, String> + Send,
+) -> Result<T, String> {
+    thread::scope(|scope| {
+        let stack = (fuel * STACK_PER_FUEL) as usize;
+        let run = || catch_panic(run).unwrap_or_else(Err);
+        let thread = thread::Builder::new().stack_size(stack).spawn_scoped(scope, run);
+        let thread = thread.map_err(|error| format!("cannot start a thread: {error}"))?;
+        thread.join().unwrap_or_else(|_| Err("the template engine panicked".to_owned()))
+    })
 }
 
 /// The message of the engine, with the line in the template.

@@ -10,8 +10,8 @@ use std::ops::Range;
 /// The function that replaces the operator.
 pub(super) const PERCENT: &str = "__percent";
 const CALL: &str = "__percent(";
-/// The operators of one tag that are replaced. The work for each is proportional to the tag, and the
-/// engine refuses calls that are nested this deep.
+/// The most operators of one tag that are replaced. The work for each is proportional to the tag,
+/// and the engine refuses calls that are nested this deep.
 const MOST_PERCENTS: usize = 200;
 /// The filter that refuses values that Python cannot iterate over.
 pub(super) const ITERABLE: &str = "__iterable";

@@ -29,6 +29,7 @@ pub struct HfTokenizer {
     inner: tokenizers::Tokenizer,
     vocab_size: usize,
     eos: u32,
+    bos: Option<u32>,
     sha256: String,
     chat_template: Option<ChatTemplate>,
     cuts: Cuts,
@@ -62,6 +63,7 @@ impl HfTokenizer {
         Ok(Self {
             cuts: Cuts::of(&definition),
             eos: find_eos(&inner, &file, &config, eos_token)?,
+            bos: config.special_token("bos_token").and_then(|bos| inner.token_to_id(&bos)),
             chat_template: config.chat_template(eos_token)?,
             sha256: Sha256::of(&bytes).to_string(),
             path: file,
@@ -81,6 +83,10 @@ impl HfTokenizer {
 
     pub(super) fn eos(&self) -> u32 {
         self.eos
+    }
+
+    pub(super) fn bos(&self) -> Option<u32> {
+        self.bos
     }
 
     pub(super) fn eos_token(&self) -> Option<String> {
@@ -125,6 +131,11 @@ impl HfTokenizer {
 
     pub(crate) fn decode(&self, ids: &[u32]) -> Result<String> {
         self.call(|| self.inner.decode(ids, false))
+    }
+
+    /// The text of ids, without that of special tokens.
+    pub(super) fn decode_visible(&self, ids: &[u32]) -> Result<String> {
+        self.call(|| self.inner.decode(ids, true))
     }
 
     pub(super) fn render(&self, conversation: &Conversation) -> Result<String> {

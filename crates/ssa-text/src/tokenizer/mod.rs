@@ -66,6 +66,14 @@ impl Tokenizer {
         }
     }
 
+    /// The id of `bos_token`, the token that begins a text; `None` if the tokenizer names none.
+    pub fn bos(&self) -> Option<u32> {
+        match self {
+            Self::Bytes => None,
+            Self::Hf(tokenizer) => tokenizer.bos(),
+        }
+    }
+
     /// The end-of-document token; `None` for bytes, which has no name for it.
     pub fn eos_token(&self) -> Option<String> {
         match self {
@@ -90,17 +98,37 @@ impl Tokenizer {
         Ok(String::from_utf8_lossy(&self.decode_bytes(ids)?).into_owned())
     }
 
+    /// Decodes ids to text, without special tokens (`skip_special_tokens`). Invalid UTF-8 becomes
+    /// U+FFFD.
+    ///
+    /// # Errors
+    /// Same as [`decode`](Self::decode).
+    pub fn decode_visible(&self, ids: &[u32]) -> Result<String> {
+        match self {
+            Self::Bytes => self.decode(ids),
+            Self::Hf(tokenizer) => {
+                self.check_ids(ids)?;
+                tokenizer.decode_visible(ids)
+            }
+        }
+    }
+
     /// Decodes ids to bytes; exact for the tokenizer `bytes`.
     ///
     /// # Errors
     /// Same as [`decode`](Self::decode).
     pub fn decode_bytes(&self, ids: &[u32]) -> Result<Vec<u8>> {
-        if let Some(&id) = ids.iter().find(|&&id| id as usize >= self.vocab_size()) {
-            return Err(TextError::UnknownToken { id, vocab_size: self.vocab_size() });
-        }
+        self.check_ids(ids)?;
         match self {
             Self::Bytes => ByteTokenizer.decode(ids),
             Self::Hf(tokenizer) => tokenizer.decode(ids).map(String::into_bytes),
+        }
+    }
+
+    fn check_ids(&self, ids: &[u32]) -> Result<()> {
+        match ids.iter().find(|&&id| id as usize >= self.vocab_size()) {
+            None => Ok(()),
+            Some(&id) => Err(TextError::UnknownToken { id, vocab_size: self.vocab_size() }),
         }
     }
 

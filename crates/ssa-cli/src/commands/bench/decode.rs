@@ -29,6 +29,7 @@ pub(super) fn run(args: &BenchDecodeArgs, choice: DeviceChoice) -> Result<()> {
         budget: args.budget.unwrap_or(model.budget),
         steps: args.steps,
         warm_up: args.warm_up,
+        prefill: args.prefill,
     };
     let device = device::open(choice)?;
     let meter = Meter::new(&device, Effort::default());
@@ -54,6 +55,7 @@ fn table(rows: &[DecodeRow], peaks: &Peaks) -> Table {
         Column::number("MB read").rank(3),
         Column::number("GB/s").rank(2),
         Column::number("of peak"),
+        Column::number("prefill ms"),
     ];
     let cells = |row: &DecodeRow| {
         let attention = row.without_attention_ms.map(|without| row.ms - without);
@@ -67,6 +69,7 @@ fn table(rows: &[DecodeRow], peaks: &Peaks) -> Table {
             grouped(row.bytes as u64 / 1_000_000),
             rate(Some(row.gb_per_s())),
             percent(Some(row.gb_per_s()), peaks.gb_per_s),
+            row.prefill_ms.map_or(NONE.to_owned(), |ms| format!("{ms:.1}")),
         ]
     };
     Table::new(columns, rows.iter().map(|row| Row::new(cells(row))))

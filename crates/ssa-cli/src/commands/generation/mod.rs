@@ -24,9 +24,6 @@ use crate::args::{DeviceChoice, GenerationArgs};
 pub(super) use summary::Summary;
 pub(super) use text::TextStream;
 
-/// Tokens of a prompt between two looks at Ctrl-C.
-const CHUNK_TOKENS: usize = 512;
-
 /// A model with its tokenizer and the settings of the command line.
 pub(super) struct Generator {
     model: InferenceModel,
@@ -106,15 +103,16 @@ impl Generator {
 
     fn build(self, tokens: usize, context_length: usize) -> Result<(GenerationEngine, Settings)> {
         let Self { model, attention, .. } = self;
+        let engine = Engine::new(model, attention.page_size, tokens)?;
         let settings = Settings {
             tokenizer: self.tokenizer,
             attention,
             sampler: Sampler::new(self.sampling, self.noise)?,
-            options: GenerationOptions { chunk_tokens: CHUNK_TOKENS, drafts: self.drafts },
+            // Between two chunks, Ctrl-C is seen.
+            options: GenerationOptions { chunk_tokens: engine.chunk_tokens(), drafts: self.drafts },
             eos_token_ids: self.eos_token_ids,
             context_length,
         };
-        let engine = Engine::new(model, attention.page_size, tokens)?;
         Ok((GenerationEngine::new(engine, attention.target, attention.draft), settings))
     }
 }
@@ -149,7 +147,7 @@ impl Settings {
 
 /// What the checkpoint recommends. The tokenizer's token for the end of a text counts in any case:
 /// that of a chat model often differs from the model's.
-fn defaults(
+pub(super) fn defaults(
     directory: &Path,
     eos_token_ids: &[u32],
     tokenizer: &Tokenizer,

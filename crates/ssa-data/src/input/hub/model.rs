@@ -27,13 +27,13 @@ pub(super) struct HubModel<'a> {
 
 /// The directory of a model: a path that exists, or a model of the Hub, as
 /// `hf://OWNER/NAME[@REVISION]`, or as `OWNER/NAME[@REVISION]` if there is neither such a path nor
-/// a directory `OWNER`. What the model needs of a repository is downloaded into the cache of the Hub, unless it is there:
-/// configuration, safetensors weights and tokenizer.
+/// a directory `OWNER`. What the model needs of a repository is downloaded into the cache of the
+/// Hub, unless it is there: configuration, safetensors weights and tokenizer.
 ///
 /// # Errors
 /// [`DataError::Missing`] for a path that does not exist and is no name of a model;
-/// [`DataError::Input`] for one in a directory that exists, or if the Hub cannot be reached, or has no such model or no weights of it in
-/// the safetensors format.
+/// [`DataError::Input`] for one in a directory that exists, or if the Hub cannot be reached, or has
+/// no such model or no weights of it in the safetensors format.
 pub fn model_directory(name: &Path) -> Result<PathBuf> {
     if name.exists() {
         return Ok(name.to_owned());

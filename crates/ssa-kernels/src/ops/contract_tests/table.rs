@@ -39,6 +39,7 @@ use crate::ops::linear::{
 };
 use crate::ops::rms_norm::{add_rms_norm_fwd, rms_norm_bwd, rms_norm_fwd};
 use crate::ops::rope::{RopeScaling, RopeTable, rope_bwd, rope_fwd};
+use crate::ops::sampling::{Draw, draw_tokens};
 use crate::ops::swiglu::{swiglu_bwd, swiglu_bwd_with_out, swiglu_fwd};
 use crate::{DType, Device, Documents, Result, Scalars, Tensor};
 
@@ -312,6 +313,8 @@ fn dense() -> Vec<Op> {
         |_, _| x.add_assign(other) },
         op! { linear_fwd(x, weight), [LINEAR_MAP], |_, _| linear_fwd(x, weight) },
         op! { linear_fwd_f32(x, weight), [LINEAR_MAP], |_, _| linear_fwd_f32(x, weight) },
+        op! { draw_tokens(logits), [[f32("logits", ".. V")]],
+        |_, _| draw_tokens(logits, &vec![(Draw::GREEDY, &[][..]); logits.rows()]) },
         op! { linear_rows_fwd(x), [[act("x", ".. I"), given("weight", "I")]],
         |case, _| linear_rows_fwd(x, &case.linear_weight()) },
         op! { linear_bwd_input(dout, weight, dx),

@@ -1,7 +1,8 @@
-//! Decoding steps on a GPU: one token of each of some sequences, without a word from the host.
+//! Decoding steps on a GPU: a few tokens of each of some sequences, without a word from the host.
 //!
-//! A step computes what the ops over a [`KvCache`](crate::kv_cache::KvCache) compute for one query
-//! of each sequence, by fewer kernels, each of which starts while the one before it ends.
+//! A step computes what the ops over a [`KvCache`](crate::kv_cache::KvCache) compute for the last
+//! tokens of each sequence, by fewer kernels, each of which starts while the one before it ends.
+//! Most steps have one token of each sequence; those that check drafts have more.
 //! Everything that changes from step to step is in memory of the device: the tokens, their
 //! positions, the pages of their sequences. So a step can be [recorded](crate::cuda::Recording) and
 //! replayed, and the host reads results when it wants to.
@@ -13,6 +14,6 @@ mod parts;
 mod tokens;
 
 pub use crate::ops::attention::cached::cuda::HeadMaps;
-pub use parts::{StepAttention, StepGates, StepKeys, StepOutput, StepScratch};
+pub use parts::{StepAttention, StepGates, StepKeys, StepOutput, StepScratch, StepSelections};
 pub(crate) use tokens::MODULE;
-pub use tokens::{StepSequence, StepTokens};
+pub use tokens::{DrawnTokens, StepSequence, StepSizes, StepTokens};

@@ -1,7 +1,7 @@
 //! The parts of a step between its ends.
 
 use super::tokens::{StepTokens, check_shape};
-use crate::cuda::{Buffer, Gpu};
+use crate::cuda::{Buffer, Gpu, Readback};
 use crate::ops::attention::cached::PageOptions;
 use crate::ops::attention::cached::cuda::{
     Attended, DeviceKeys, DeviceQueries, Gates, HeadMaps, PageCount, PartsScratch,
@@ -139,16 +139,34 @@ impl StepScratch {
         })
     }
 
-    /// The estimated mass that each selection of the last step kept, and its number of pages, for
-    /// every layer, token and key/value head; nothing unless it was to be measured. Waits for it.
+    /// Starts to read the estimated mass that each selection of the last step kept, and its number
+    /// of pages; nothing unless it was to be measured.
+    ///
+    /// # Errors
+    /// [`KernelError::Cuda`] if the driver refuses.
+    pub fn selections(&self) -> Result<StepSelections> {
+        let start = |buffer: &Buffer<[f32; 2]>| Readback::start(buffer, buffer.len());
+        Ok(StepSelections { readback: self.selections.as_ref().map(start).transpose()? })
+    }
+}
+
+/// What the selections of a step kept, on its way from a GPU.
+#[derive(Debug)]
+pub struct StepSelections {
+    readback: Option<Readback>,
+}
+
+impl StepSelections {
+    /// Mass and number of pages of every selection: for every layer, token and key/value head.
+    /// Waits for the step, not for later ones.
     ///
     /// # Errors
     /// [`KernelError::Cuda`] if the step failed.
-    pub fn selections(&self) -> Result<Vec<[f32; 2]>> {
-        let Some(buffer) = &self.selections else { return Ok(Vec::new()) };
-        let mut selections = vec![[0.0; 2]; buffer.len()];
-        buffer.read(&mut selections)?;
-        Ok(selections)
+    pub fn wait(mut self) -> Result<Vec<[f32; 2]>> {
+        let Some(readback) = &mut self.readback else { return Ok(Vec::new()) };
+        let numbers = readback.wait()?.as_chunks().0.iter().map(|&bytes| f32::from_ne_bytes(bytes));
+        let numbers: Vec<f32> = numbers.collect();
+        Ok(numbers.as_chunks().0.to_vec())
     }
 }
 
@@ -173,14 +191,15 @@ impl StepTokens {
             let expected = format!("[{}, {width} or more]", self.len());
             return Err(KernelError::shape(OP, "projected", expected, projected.shape()));
         }
-        let positions = self.most_tokens;
+        let positions = self.sizes.longest;
         if rope.head_dim() != self.shape.head_dim || rope.positions() < positions {
             let expected = format!("{positions} positions of heads of {}", self.shape.head_dim);
             let actual = format!("{} of {}", rope.positions(), rope.head_dim());
             return Err(KernelError::value(OP, "rope", expected, actual));
         }
         let layer = self.pages.layer(layer);
-        rope_append(&self.gpu, (&self.shape, layer), &self.tables, projected, maps, rope, q)
+        let tokens = (&self.tables, self.sizes.tokens_each);
+        rope_append(&self.gpu, (&self.shape, layer), tokens, projected, maps, rope, q)
     }
 
     /// Attends from `q` `[N, HQ, D]` to keys of `layer` and writes the gated result to `out`

@@ -3,27 +3,26 @@
 use half::bf16;
 
 use crate::cuda::{
-    Buffer, DEPENDENT_LAUNCH, Gpu, Input, Launch, Module, Output, constants, int, kernel, structs,
+    Buffer, DEPENDENT_LAUNCH, Gpu, Input, Launch, Module, Output, Readback, constants, int, kernel,
+    structs,
 };
 use crate::kv_cache::{DevicePages, DeviceTables, KvCache, KvShape, SequenceId};
 use crate::ops::linear::LinearWeight;
+use crate::ops::sampling::cuda::{DeviceDraws, drawn_token};
+use crate::ops::sampling::{Draw, SamplingError};
 use crate::{Device, KernelError, Result, Tensor};
 
 pub(crate) static MODULE: Module = Module {
     name: "step",
     source: include_str!("step.cu"),
     headers: &[&DEPENDENT_LAUNCH],
-    constants: constants![THREADS, CHOICE_THREADS, NOT_A_NUMBER],
-    structs: structs![StepEmbedding, StepGreedy],
+    constants: constants![THREADS],
+    structs: structs![StepEmbedding],
     variants: &[&[]],
 };
 
 /// Threads of a block that copies a row.
 const THREADS: usize = 256;
-/// Threads of a block that goes through a vocabulary.
-const CHOICE_THREADS: usize = 1024;
-/// In place of a token: a logit is not a number.
-const NOT_A_NUMBER: i32 = -1;
 
 kernel! {
     /// Gathers rows of the embedding.
@@ -36,29 +35,36 @@ kernel! {
     }
 }
 
-kernel! {
-    /// Chooses the token of the largest logit.
-    "step_greedy" in MODULE:
-    struct StepGreedy<'a> {
-        logits: Input<'a, f32>,
-        ids: Output<'a, i32>,
-        positions: Output<'a, i32>,
-        first_positions: Input<'a, i32>,
-        history: Output<'a, i32>,
-        vocab: i32,
-        history_steps: i32,
-    }
-}
-
 /// A sequence of a step.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct StepSequence {
+#[derive(Clone, Copy, Debug)]
+pub struct StepSequence<'a> {
     /// Which it is. Its pages are reserved: it has been extended by the steps to come.
     pub id: SequenceId,
-    /// The position of the token of the step.
-    pub position: usize,
-    /// The token.
-    pub token: u32,
+    /// All its tokens. The last ones, [`StepSizes::tokens_each`], are those of the step; the cache
+    /// has those before them.
+    pub ids: &'a [u32],
+    /// How the tokens are drawn that follow each token of the step.
+    pub draw: Draw<'a>,
+}
+
+/// The sizes of a step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StepSizes {
+    /// Sequences.
+    pub sequences: usize,
+    /// Tokens of each sequence that the step computes.
+    pub tokens_each: usize,
+    /// The most tokens of a sequence.
+    pub longest: usize,
+    /// Logits of a token.
+    pub vocabulary: usize,
+}
+
+impl StepSizes {
+    /// N, the tokens of the step.
+    pub fn tokens(&self) -> usize {
+        self.sequences * self.tokens_each
+    }
 }
 
 /// The tokens of steps over one set of sequences.
@@ -67,87 +73,98 @@ pub struct StepTokens {
     pub(super) shape: KvShape,
     pub(super) pages: DevicePages,
     pub(super) tables: DeviceTables,
+    pub(super) sizes: StepSizes,
+    /// `[N]`; a number that is no token where none could be drawn.
     ids: Buffer<i32>,
-    first_positions: Buffer<i32>,
-    /// Chosen tokens, `[steps, N]`.
-    history: Buffer<i32>,
-    history_steps: usize,
-    /// The most tokens of a sequence.
-    pub(super) most_tokens: usize,
+    draws: DeviceDraws,
+}
+
+/// Tokens on their way from a GPU.
+#[derive(Debug)]
+pub struct DrawnTokens {
+    ids: Readback,
+    /// The number of tokens before each.
+    positions: Vec<usize>,
 }
 
 impl StepTokens {
-    /// Room for steps over `sequences` sequences of up to `tokens` tokens in a cache, and for the
-    /// tokens that up to `history` steps choose.
+    /// Room for steps of these sizes over a cache.
     ///
     /// # Errors
     /// [`KernelError::Argument`] if the cache is not on a GPU or a size is 0;
     /// [`KernelError::OutOfMemory`].
-    pub fn new(cache: &KvCache, sequences: usize, tokens: usize, history: usize) -> Result<Self> {
+    pub fn new(cache: &KvCache, sizes: StepSizes) -> Result<Self> {
         const OP: &str = "StepTokens::new";
         let Device::Cuda(gpu) = cache.device() else {
             return Err(KernelError::device(OP, "cache", "a GPU", cache.device()));
         };
-        let sizes = [("sequences", sequences), ("tokens", tokens), ("history", history)];
-        if let Some(&(argument, size)) = sizes.iter().find(|(_, size)| *size == 0) {
-            return Err(KernelError::value(OP, argument, "at least 1", size));
+        let StepSizes { sequences, tokens_each, longest, vocabulary } = sizes;
+        for (argument, size) in [
+            ("sequences", sequences),
+            ("tokens_each", tokens_each),
+            ("longest", longest),
+            ("vocabulary", vocabulary),
+        ] {
+            if size == 0 {
+                return Err(KernelError::value(OP, argument, "at least 1", size));
+            }
         }
         let shape = *cache.shape();
-        let blocks = tokens.div_ceil(shape.page_size);
+        let blocks = longest.div_ceil(shape.page_size);
         Ok(Self {
             gpu: gpu.clone(),
             shape,
             pages: cache.device_pages()?.clone(),
-            tables: DeviceTables::for_steps(gpu, sequences, blocks)?,
-            ids: gpu.alloc(sequences)?,
-            first_positions: gpu.alloc(sequences)?,
-            history: gpu.alloc(sequences * history)?,
-            history_steps: history,
-            most_tokens: tokens,
+            tables: DeviceTables::for_steps(gpu, [sequences, tokens_each], blocks)?,
+            ids: gpu.alloc(sizes.tokens())?,
+            draws: DeviceDraws::new(OP, gpu, sizes.tokens(), vocabulary)?,
+            sizes,
         })
     }
 
-    /// The number of sequences.
+    /// N, the number of tokens of a step.
     pub fn len(&self) -> usize {
         self.tables.len()
     }
 
-    /// Whether there are no sequences; never.
+    /// Whether there are no tokens; never.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Sets the sequences and tokens of the next step and forgets the tokens chosen before.
+    /// Sets the sequences of the next step.
     ///
     /// # Errors
     /// [`KernelError::Argument`] if there are more or fewer sequences than these have room for, if
-    /// one of them does not exist, or has no page for its token.
-    pub fn set(&self, cache: &KvCache, sequences: &[StepSequence]) -> Result<()> {
+    /// one of them does not exist, has fewer tokens than the step computes of it, or no page for
+    /// them.
+    pub fn set(&self, cache: &KvCache, sequences: &[StepSequence<'_>]) -> Result<()> {
         const OP: &str = "StepTokens::set";
-        if sequences.len() != self.len() {
-            return Err(KernelError::value(
-                OP,
-                "sequences",
-                self.len().to_string(),
-                sequences.len(),
-            ));
+        let StepSizes { tokens_each, longest, .. } = self.sizes;
+        if sequences.len() != self.sizes.sequences {
+            let expected = self.sizes.sequences.to_string();
+            return Err(KernelError::value(OP, "sequences", expected, sequences.len()));
         }
         let mut tables = Vec::with_capacity(sequences.len());
-        for &StepSequence { id, position, .. } in sequences {
+        let (mut positions, mut tokens) = (Vec::new(), Vec::new());
+        let mut draws = Vec::with_capacity(self.len());
+        for &StepSequence { id, ids, draw } in sequences {
             let table = cache.page_table(OP, id)?;
-            let tokens = table.tokens().min(self.most_tokens);
-            if position >= tokens {
-                let expected = format!("less than {tokens}, the tokens of {id}");
-                return Err(KernelError::value(OP, "position", expected, position));
+            let room = table.tokens().min(longest);
+            if !(tokens_each..=room).contains(&ids.len()) {
+                let expected = format!("{tokens_each} to {room}, the tokens of {id}");
+                return Err(KernelError::value(OP, "ids", expected, ids.len()));
             }
             tables.push(table);
+            for position in ids.len() - tokens_each..ids.len() {
+                positions.push(position);
+                tokens.push(ids[position] as i32);
+                draws.push((draw, &ids[..=position]));
+            }
         }
-        let positions: Vec<usize> = sequences.iter().map(|sequence| sequence.position).collect();
         self.tables.set(&positions, &tables)?;
-        let positions: Vec<i32> = positions.into_iter().map(|position| position as i32).collect();
-        self.first_positions.shared_write(&positions)?;
-        let ids: Vec<i32> = sequences.iter().map(|sequence| sequence.token as i32).collect();
-        self.ids.shared_write(&ids)
+        self.draws.set(&draws)?;
+        self.ids.shared_write(&tokens)
     }
 
     /// Writes the rows of the first matrix of `weight` for the tokens of the step to `x`
@@ -169,44 +186,36 @@ impl StepTokens {
         )
     }
 
-    /// Makes the token of the largest of the `logits` `[N, V]` of each sequence, of equal ones the
-    /// lowest, its token at the next position.
+    /// Draws the token that follows each token of the step from `logits` `[N, V]` and puts it in
+    /// its place, at the next position. Without `samples` all draws are greedy.
     ///
     /// # Errors
     /// [`KernelError::Argument`] if the logits do not have this shape.
-    pub fn choose_greedy(&mut self, logits: &Tensor) -> Result<()> {
-        const OP: &str = "StepTokens::choose_greedy";
-        check_shape(OP, "logits", logits, [self.len(), logits.last_dim()])?;
-        let sequences = self.len();
-        self.gpu.launch(
-            Launch::new([sequences, 1, 1], CHOICE_THREADS).overlapping(),
-            StepGreedy {
-                logits: logits.input()?,
-                ids: self.ids.output(),
-                positions: self.tables.positions_mut().output(),
-                first_positions: self.first_positions.input(),
-                history: self.history.output(),
-                vocab: int("V", logits.last_dim())?,
-                history_steps: int("history", self.history_steps)?,
-            },
-        )
+    pub fn draw(&mut self, logits: &Tensor, samples: bool) -> Result<()> {
+        check_shape("StepTokens::draw", "logits", logits, [self.len(), self.sizes.vocabulary])?;
+        let Self { gpu, tables, ids, draws, .. } = self;
+        draws.draw(gpu, logits, (ids, tables.positions()), samples)
     }
 
-    /// The tokens that the last `steps` steps chose since they were [set](Self::set), `[steps][N]`;
-    /// `None` where a logit was not a number. Waits for them.
+    /// Starts to read the tokens that the last step drew, which come after so many tokens each.
     ///
     /// # Errors
-    /// [`KernelError::Argument`] for more steps than there is room for, [`KernelError::Cuda`] if a
-    /// step failed.
-    pub fn chosen(&self, steps: usize) -> Result<Vec<Vec<Option<u32>>>> {
-        if steps > self.history_steps {
-            let expected = format!("at most {}", self.history_steps);
-            return Err(KernelError::value("StepTokens::chosen", "steps", expected, steps));
-        }
-        let mut tokens = vec![0; steps * self.len()];
-        self.history.read(&mut tokens)?;
-        let rows = tokens.chunks_exact(self.len());
-        Ok(rows.map(|row| row.iter().map(|&token| u32::try_from(token).ok()).collect()).collect())
+    /// [`KernelError::Cuda`] if the driver refuses.
+    pub fn drawn(&self, positions: Vec<usize>) -> Result<DrawnTokens> {
+        Ok(DrawnTokens { ids: Readback::start(&self.ids, self.len())?, positions })
+    }
+}
+
+impl DrawnTokens {
+    /// The tokens, or what is wrong with the logits of each. Waits for the step that drew them, not
+    /// for later ones.
+    ///
+    /// # Errors
+    /// [`KernelError::Cuda`] if a step failed.
+    pub fn wait(mut self) -> Result<Vec<Result<u32, SamplingError>>> {
+        let bytes = self.ids.wait()?;
+        let codes = bytes.as_chunks().0.iter().map(|&bytes| i32::from_ne_bytes(bytes));
+        Ok(codes.zip(self.positions).map(|(code, position)| drawn_token(code, position)).collect())
     }
 }
 

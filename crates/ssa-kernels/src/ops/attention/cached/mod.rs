@@ -18,6 +18,7 @@ mod cpu;
 pub(crate) mod cuda;
 mod keys;
 mod page_indices;
+mod page_totals;
 pub mod reference;
 mod select;
 #[cfg(test)]
@@ -27,9 +28,10 @@ pub use append::append_kv;
 pub use budget::{PageBudget, PageOptions};
 pub use keys::CachedKeys;
 pub use page_indices::{HostPageIndices, PageIndices};
+pub use page_totals::{LayerTotals, PageTotals};
 pub use select::select_pages;
 
-use self::cuda::{Attended, DeviceKeys, DeviceQueries, PartsScratch};
+use self::cuda::{Attended, DeviceKeys, DeviceQueries, LEAST_TILED_QUERIES, PartsScratch};
 use super::shape::{AttentionOutput, AttentionShape};
 use crate::contract::{Args, B, Checked, D, H, HQ, T};
 use crate::kv_cache::{CachedSequences, KvCache};
@@ -91,6 +93,18 @@ pub fn cached_attention_fwd(
     match checked.device() {
         Device::Cuda(gpu) => {
             let queries = DeviceQueries::new(OP, gpu, (cache, layer), sequences, q, softmax_scale)?;
+            let window = match keys {
+                CachedKeys::All => Some(usize::MAX),
+                CachedKeys::Last(window) => Some(window),
+                CachedKeys::Means | CachedKeys::Pages(_) => None,
+            };
+            if let Some(window) = window
+                && shape.total_tokens() >= LEAST_TILED_QUERIES
+            {
+                let sequences = sequences.sequences();
+                queries.attend_tiled(OP, sequences, window, shape, &mut output)?;
+                return Ok(output);
+            }
             let keys = match keys {
                 CachedKeys::All => DeviceKeys::All,
                 CachedKeys::Last(window) => DeviceKeys::Last(window),

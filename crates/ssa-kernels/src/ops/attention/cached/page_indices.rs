@@ -108,6 +108,17 @@ impl PageIndices {
         }
     }
 
+    /// Kept mass and number of pages of every query and head, if they are in the memory of a GPU.
+    ///
+    /// # Errors
+    /// [`KernelError::Argument`] if they are on the CPU.
+    pub(super) fn device_kept(&self, op: &'static str) -> Result<&Buffer<[f32; 2]>> {
+        match &self.storage {
+            Storage::Cuda(device) => Ok(&device.kept_mass),
+            Storage::Host(_) => Err(KernelError::device(op, "pages", "a GPU", "cpu")),
+        }
+    }
+
     /// K, the slots of a row.
     pub fn slots(&self) -> usize {
         self.slots

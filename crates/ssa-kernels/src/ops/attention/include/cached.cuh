@@ -22,6 +22,12 @@ DEVICE const int* mean_table(const CachedTokens& tokens, int token) {
            i64(tokens.sequences[token]) * ceil_div(tokens.blocks, MEANS_PER_PAGE);
 }
 
+// Whether all blocks of a token are selected, since they are within a budget: dense attention, for
+// which no block needs a score.
+DEVICE bool selects_all(const CachedTokens& tokens, int token, int all_within) {
+    return tokens.positions[token] / PAGE_SIZE < all_within;
+}
+
 // The keys of a page and head; the values follow HEAD_PAGE elements further.
 DEVICE i64 head_page(int page, int kv_head, int kv_heads) {
     return (i64(page) * kv_heads + kv_head) * (2 * HEAD_PAGE);

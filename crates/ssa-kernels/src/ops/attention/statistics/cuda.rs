@@ -10,7 +10,7 @@ use crate::host_memory::{copied, zeros};
 use crate::ops::attention::sparse::SparseAttention;
 use crate::ops::attention::tiled::Visibility;
 use crate::ops::attention::tiled::cuda::{entries, row_tiles};
-use crate::{KernelError, Result};
+use crate::{KernelError, Result, Sequences};
 
 pub(crate) static MODULE: Module = Module {
     name: "statistics",
@@ -133,7 +133,8 @@ pub(super) fn compare(
         return Ok(AttentionStatistics::default());
     }
     let visibility = Visibility::Tokens { window_size: usize::MAX };
-    let tiles = row_tiles(gpu, block_indices.documents(), visibility, shape.group(), ROWS)?;
+    let sequences = Sequences::packed(block_indices.documents());
+    let tiles = row_tiles(gpu, &sequences, visibility, shape.group(), ROWS)?;
     let norms = value_norms(gpu, call)?;
     let indices = block_indices.on_gpu(op, gpu)?;
     let mut fields = gpu.alloc(FIELDS * rows)?;

@@ -1,5 +1,8 @@
 //! Attention in which every query sees a range of consecutive keys of its document: full, window
 //! and compression attention are this kernel with different ranges.
+//!
+//! The forward pass on a GPU takes any [`Sequences`]: packed documents have the queries of all
+//! their keys, a chunk of a prompt those of the last ones ([`SequenceQueries`]).
 
 mod cpu;
 pub(crate) mod cuda;
@@ -12,7 +15,8 @@ use super::shape::{
     backward_args,
 };
 use crate::contract::{Args, Axis};
-use crate::{Device, Documents, Result, Tensor};
+use crate::cuda::Gpu;
+use crate::{Device, Result, Sequences, Tensor};
 
 /// A checked call of attention over ranges of keys.
 pub(super) struct TiledAttention<'a> {
@@ -24,7 +28,8 @@ pub(super) struct TiledAttention<'a> {
     k: &'a Tensor,
     /// As `k`.
     v: &'a Tensor,
-    documents: &'a Documents,
+    /// Packed documents, but for forward passes on a GPU.
+    sequences: &'a Sequences,
     visibility: Visibility,
     softmax_scale: f32,
     shape: AttentionShape,
@@ -34,11 +39,37 @@ impl<'a> TiledAttention<'a> {
     fn new(
         op: &'static str,
         call: &AttentionCall<'a>,
+        sequences: &'a Sequences,
         visibility: Visibility,
         shape: AttentionShape,
     ) -> Self {
-        let &AttentionCall { q, k, v, documents, softmax_scale } = call;
-        Self { op, q, k, v, documents, visibility, softmax_scale, shape }
+        let &AttentionCall { q, k, v, softmax_scale, .. } = call;
+        Self { op, q, k, v, sequences, visibility, softmax_scale, shape }
+    }
+}
+
+/// The queries of some sequences on a GPU, checked, with the keys and values of whole sequences.
+pub(super) struct SequenceQueries<'a> {
+    pub(super) op: &'static str,
+    /// `[B, T, HQ, D]`.
+    pub(super) q: &'a Tensor,
+    /// Keys and values `[.., H, D]`: those of the first sequence, then those of the second, and so
+    /// on.
+    pub(super) kv: [&'a Tensor; 2],
+    pub(super) sequences: &'a Sequences,
+    /// The last keys that a query sees.
+    pub(super) window_size: usize,
+    pub(super) softmax_scale: f32,
+    pub(super) shape: AttentionShape,
+}
+
+impl SequenceQueries<'_> {
+    /// Computes the attention.
+    pub(super) fn attend(&self, gpu: &Gpu, output: &mut AttentionOutput) -> Result<()> {
+        let &Self { op, q, kv: [k, v], sequences, window_size, softmax_scale, shape } = self;
+        let visibility = Visibility::Tokens { window_size };
+        let call = TiledAttention { op, q, k, v, sequences, visibility, softmax_scale, shape };
+        cuda::forward(gpu, &call, output)
     }
 }
 
@@ -64,7 +95,8 @@ pub(super) fn tiled_fwd(
 ) -> Result<AttentionOutput> {
     let checked = args(op, call, visibility).0.check()?;
     let shape = AttentionShape::of(&checked)?;
-    let call = TiledAttention::new(op, call, visibility, shape);
+    let sequences = Sequences::packed(call.documents);
+    let call = TiledAttention::new(op, call, &sequences, visibility, shape);
     let mut output = AttentionOutput::for_output(call.q, shape)?;
     match checked.device() {
         Device::Cuda(gpu) => cuda::forward(gpu, &call, &mut output)?,
@@ -87,7 +119,9 @@ pub(super) fn tiled_bwd(
 ) -> Result<()> {
     let (args, keys) = args(op, call, visibility);
     let checked = backward_args(args, keys, dout, output, grads).check()?;
-    let call = TiledAttention::new(op, call, visibility, AttentionShape::of(&checked)?);
+    let sequences = Sequences::packed(call.documents);
+    let shape = AttentionShape::of(&checked)?;
+    let call = TiledAttention::new(op, call, &sequences, visibility, shape);
     match checked.device() {
         Device::Cuda(gpu) => cuda::backward(gpu, &call, dout, output, grads),
         Device::Cpu => {

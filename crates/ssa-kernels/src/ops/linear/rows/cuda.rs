@@ -36,7 +36,8 @@ pub(crate) const MOST_TOKENS: usize = 64;
 
 /// Warps of a block of threads.
 const WARPS: usize = 8;
-/// Shared memory for weights that are on their way, of a block.
+/// Shared memory for weights that are on their way, of a block: two of them and the attention of
+/// the step fit a multiprocessor of an H100.
 const RING_BYTES: usize = 64 << 10;
 /// Rows of a tile of weights, and tokens of a tile.
 const ROWS: usize = 16;

@@ -10,8 +10,16 @@
 //
 // A lane's weights go through its own ring in shared memory (lane_ring.cuh), without a barrier. The
 // ring is filled before the kernels ahead have ended: weights do not depend on them. 64 KiB a block
-// are 8.4 MB on 132 multiprocessors, three times what latency times bandwidth asks for, and two
-// kernels fit a multiprocessor, so that the second fills its ring while the first one ends.
+// are 8.4 MB on 132 multiprocessors, three times what latency times bandwidth asks for. Two such
+// kernels and attention fit a multiprocessor, registers included.
+//
+// For one tile of tokens, the next kernel starts when every block of this one has asked for the
+// last of its weights. If it starts at once, its ring is full long before this kernel ends, and
+// nothing is read while one kernel hands over to the next. With two tiles starting at once is
+// faster.
+//
+// Inputs wait in a queue of registers: a warp that fetched those of one step at a time would spend
+// the time of a load from the second level cache on each of up to 32 steps.
 //
 // With NORM, x is first normalized as by rms_norm_fwd: every block computes the norms of all its
 // tokens anew, which costs less than a kernel of its own.
@@ -33,6 +41,11 @@ constexpr int TOKENS = 8 * TOKEN_TILES;
 // Distance of the tokens in the sums of a tile: free of bank conflicts.
 constexpr int PITCH = 20;
 typedef LaneRing<COPIES, STAGES> Ring;
+// Steps of inputs that a warp holds in registers, and whether these are all.
+constexpr int QUEUE = TOKEN_TILES == 1 ? 8 : 2;
+constexpr bool HOLDS_ALL = STEPS <= QUEUE * WARPS;
+// Whether the next kernel starts when this block has asked for all its weights, instead of at once.
+constexpr bool STARTS_LATE = TOKEN_TILES == 1;
 
 struct Lane {
     int warp, g, c;
@@ -45,7 +58,7 @@ struct Lane {
 // Eight elements of a row from `at` on, zeros beyond its end.
 DEVICE uint4 load_inputs(const bf16* row, int at) {
     if constexpr (INPUTS % 8 == 0) {
-        if (INPUTS % STEP == 0 || at < INPUTS) return *reinterpret_cast<const uint4*>(row + at);
+        if (at < INPUTS) return *reinterpret_cast<const uint4*>(row + at);
         return make_uint4(0, 0, 0, 0);
     } else {
         u32 x[8];
@@ -88,6 +101,48 @@ DEVICE u32 normalize(u32 pair, float scale, u32 weights) {
     return pack_bf16(w.x * (x.x * scale), w.y * (x.y * scale));
 }
 
+DEVICE void normalize(uint4& x, float scale, uint4 weights) {
+    x = make_uint4(normalize(x.x, scale, weights.x), normalize(x.y, scale, weights.y),
+                   normalize(x.z, scale, weights.z), normalize(x.w, scale, weights.w));
+}
+
+// Adds the squares of eight elements.
+DEVICE void add_squares(float& sum, uint4 x) {
+    const u32 words[4] = {x.x, x.y, x.z, x.w};
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+        const float2 pair = unpack_bf16(words[i]);
+        sum = fmaf(pair.x, pair.x, sum);
+        sum = fmaf(pair.y, pair.y, sum);
+    }
+}
+
+DEVICE float inverse_rms(float squares, float eps) {
+    return 1.0f / sqrtf(squares * (1.0f / INPUTS) + eps);
+}
+
+// 1 / rms of every token of the block, whose warps hold all inputs.
+DEVICE void find_scales_of_queue(float (&scales)[TOKENS], const uint4 (&queue)[QUEUE][TOKEN_TILES],
+                                 float eps, const Lane& lane) {
+    __shared__ float squares[WARPS][TOKENS];
+#pragma unroll
+    for (int t = 0; t < TOKEN_TILES; ++t) {
+        float sum = 0.0f;
+#pragma unroll
+        for (int i = 0; i < QUEUE; ++i) add_squares(sum, queue[i][t]);
+        sum = lanes_sum<4>(sum);
+        if (lane.c == 0) squares[lane.warp][8 * t + lane.g] = sum;
+    }
+    __syncthreads();
+    if (threadIdx.x < TOKENS) {
+        float sum = 0.0f;
+#pragma unroll
+        for (int w = 0; w < WARPS; ++w) sum += squares[w][threadIdx.x];
+        scales[threadIdx.x] = inverse_rms(sum, eps);
+    }
+    __syncthreads();
+}
+
 // 1 / rms of every token of the block.
 DEVICE void find_scales(float (&scales)[TOKENS], const LinearRows& p, int first, const Lane& lane) {
     for (int token = lane.warp; token < TOKENS; token += WARPS) {
@@ -95,17 +150,10 @@ DEVICE void find_scales(float (&scales)[TOKENS], const LinearRows& p, int first,
         float sum = 0.0f;
 #pragma unroll 8
         for (int at = threadIdx.x % WARP * 8; at < INPUTS; at += WARP * 8) {
-            const uint4 x = load_inputs(row, at);
-            const u32 words[4] = {x.x, x.y, x.z, x.w};
-#pragma unroll
-            for (int i = 0; i < 4; ++i) {
-                const float2 pair = unpack_bf16(words[i]);
-                sum = fmaf(pair.x, pair.x, sum);
-                sum = fmaf(pair.y, pair.y, sum);
-            }
+            add_squares(sum, load_inputs(row, at));
         }
         sum = warp_sum(sum);
-        if (threadIdx.x % WARP == 0) scales[token] = 1.0f / sqrtf(sum * (1.0f / INPUTS) + p.eps);
+        if (threadIdx.x % WARP == 0) scales[token] = inverse_rms(sum, p.eps);
     }
     __syncthreads();
 }
@@ -120,50 +168,80 @@ DEVICE void finish(const LinearRows& p, i64 token, int output, const float (&sum
         p.out[at] = to_bf16(sums[0] * sigmoid(sums[0]) * sums[ROW_TILES - 1]);
 }
 
-extern "C" __global__ void __launch_bounds__(THREADS, 2) linear_rows(const LinearRows p) {
+extern "C" __global__ void __launch_bounds__(THREADS, TOKEN_TILES == 1 ? 3 : 2)
+linear_rows(const LinearRows p) {
     extern __shared__ __align__(16) u8 shared[];
-    __shared__ float partial[WARPS][ROW_TILES][TOKENS * PITCH];
-    start_next();
+    __shared__ __align__(16) float partial[WARPS][ROW_TILES][TOKENS * PITCH];
+    if constexpr (!STARTS_LATE) start_next();
     const Lane lane;
     Ring ring(shared);
     Weights weights(p, lane);
 #pragma unroll
     for (int i = 0; i < STAGES - 1; ++i) weights.copy_next(ring, lane);
+    // Weights of the norm, in the place of the sums until these come.
+    uint4* const norms = reinterpret_cast<uint4*>(partial);
+    if constexpr (NORM && HOLDS_ALL) {
+        static_assert(!HOLDS_ALL || STEPS * STEP * sizeof(bf16) <= sizeof(partial), "they fit");
+        for (int i = threadIdx.x; i < STEPS * STEP / 8; i += THREADS)
+            norms[i] = load_inputs(p.norm, 8 * i);
+    }
+    bool started = !STARTS_LATE;
+    const auto start_next_when_read = [&] {
+        if (started || weights.tile * 16 < p.outputs) return;
+        start_next();
+        started = true;
+    };
+    start_next_when_read();
     wait_for_previous();
 
     const int first = blockIdx.y * TOKENS;
     __shared__ float scales[TOKENS];
-    if constexpr (NORM) find_scales(scales, p, first, lane);
     const bf16* rows[TOKEN_TILES];
 #pragma unroll
     for (int t = 0; t < TOKEN_TILES; ++t) {
         // Columns beyond the last token repeat it; their results are not stored.
         rows[t] = p.x + i64(min(first + 8 * t + lane.g, p.tokens - 1)) * INPUTS;
     }
-    // Of the next step; they are in a cache.
-    uint4 next[TOKEN_TILES];
+    // Inputs of the next steps of the warp: a load of one takes as long as several steps.
+    uint4 queue[QUEUE][TOKEN_TILES];
+    const auto load = [&](uint4 (&x)[TOKEN_TILES], int step) {
 #pragma unroll
-    for (int t = 0; t < TOKEN_TILES; ++t) next[t] = load_inputs(rows[t], lane.input(lane.warp));
+        for (int t = 0; t < TOKEN_TILES; ++t) x[t] = load_inputs(rows[t], lane.input(step));
+    };
+    const auto normalize_all = [&](uint4 (&x)[TOKEN_TILES], uint4 norm) {
+#pragma unroll
+        for (int t = 0; t < TOKEN_TILES; ++t) normalize(x[t], scales[8 * t + lane.g], norm);
+    };
+#pragma unroll
+    for (int i = 0; i < QUEUE; ++i) load(queue[i], lane.warp + i * WARPS);
+    if constexpr (NORM && HOLDS_ALL) {
+        find_scales_of_queue(scales, queue, p.eps, lane);
+#pragma unroll
+        for (int i = 0; i < QUEUE; ++i) {
+            const int step = lane.warp + i * WARPS;
+            if (step < STEPS) normalize_all(queue[i], norms[lane.input(step) / 8]);
+        }
+    } else if constexpr (NORM) {
+        find_scales(scales, p, first, lane);
+    }
 
     for (int tile = blockIdx.x; tile * 16 < p.outputs; tile += gridDim.x) {
         float sums[ROW_TILES][TOKEN_TILES][4] = {};
-        for (int step = lane.warp; step < STEPS; step += WARPS) {
+        const auto add_step = [&](uint4 (&next)[TOKEN_TILES], int step) {
             u32 x[TOKEN_TILES][4];
+            uint4 normed[TOKEN_TILES];
+#pragma unroll
+            for (int t = 0; t < TOKEN_TILES; ++t) normed[t] = next[t];
+            if constexpr (!HOLDS_ALL) {
+                // In its place comes the one QUEUE steps later, or the same one of the next tile.
+                const int later = step + QUEUE * WARPS;
+                load(next, later < STEPS ? later : step % (QUEUE * WARPS));
+                if constexpr (NORM) normalize_all(normed, load_inputs(p.norm, lane.input(step)));
+            }
 #pragma unroll
             for (int t = 0; t < TOKEN_TILES; ++t) {
-                x[t][0] = next[t].x, x[t][1] = next[t].y, x[t][2] = next[t].z, x[t][3] = next[t].w;
-                const int after = step + WARPS < STEPS ? step + WARPS : lane.warp;
-                next[t] = load_inputs(rows[t], lane.input(after));
-            }
-            if constexpr (NORM) {
-                const uint4 norm = load_inputs(p.norm, lane.input(step));
-                const u32 norms[4] = {norm.x, norm.y, norm.z, norm.w};
-#pragma unroll
-                for (int t = 0; t < TOKEN_TILES; ++t) {
-                    const float scale = scales[8 * t + lane.g];
-#pragma unroll
-                    for (int i = 0; i < 4; ++i) x[t][i] = normalize(x[t][i], scale, norms[i]);
-                }
+                x[t][0] = normed[t].x, x[t][1] = normed[t].y;
+                x[t][2] = normed[t].z, x[t][3] = normed[t].w;
             }
             ring.wait();
 #pragma unroll
@@ -180,6 +258,14 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2) linear_rows(const Linea
             }
             ring.advance();
             weights.copy_next(ring, lane);
+            start_next_when_read();
+        };
+        for (int base = lane.warp; base < STEPS; base += QUEUE * WARPS) {
+#pragma unroll
+            for (int i = 0; i < QUEUE; ++i) {
+                const int step = base + i * WARPS;
+                if (STEPS % (QUEUE * WARPS) == 0 || step < STEPS) add_step(queue[i], step);
+            }
         }
         __syncthreads();
 #pragma unroll

@@ -50,8 +50,8 @@ extern "C" __global__ void __launch_bounds__(THREADS) append_kv(const AppendKv p
     *reinterpret_cast<uint4*>(to + HEAD_PAGE) = *reinterpret_cast<const uint4*>(p.v + item * 8);
 }
 
-// Launched after append_kv. A warp owns a token and head, and does nothing unless the token
-// completes its page.
+// Launched after the keys and values are written. A warp owns a token and head, and does nothing
+// unless the token completes its page.
 extern "C" __global__ void __launch_bounds__(THREADS) page_means(const PageMeans p) {
     start_next();
     wait_for_previous();
@@ -80,7 +80,7 @@ template <typename F> DEVICE void for_each_element(Pairs& x, F f) {
     }
 }
 
-// From projections to attention, for one token of each sequence: biases, norms of heads and the
+// From projections to attention, for some tokens of each sequence: biases, norms of heads and the
 // rotation where there are such, queries to their tensor, keys and values to the pages, and the
 // means of pages that become complete. projected [N, row_length] f32, first the HQ query heads,
 // then H keys and H values. A warp owns a head. Grid: (heads / warps, N).
@@ -130,7 +130,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) rope_append(const RopeAppe
     const i64 part = is_value ? HEAD_PAGE : 0;
     for_each_element(x, [&](float& x, int d) { p.pages[slot.key + part + d] = to_bf16(x); });
     float* means = is_value ? p.value_means : p.key_means;
-    if (!slot.completes || !means) return;
+    if (!p.write_means || !slot.completes || !means) return;
     // A lane adds up the elements that it has just written and those of earlier steps.
     const bf16* page = p.pages + slot.page + part;
     for_each_element(x, [&](float&, int d) { means[slot.mean + d] = column_mean(page + d); });

@@ -51,7 +51,7 @@ kernel! {
 }
 
 kernel! {
-    /// Turns the projections of one token of each sequence into queries, cached keys and values,
+    /// Turns the projections of some tokens of each sequence into queries, cached keys and values,
     /// and means.
     "rope_append" in MODULE:
     struct RopeAppend<'a> {
@@ -75,6 +75,8 @@ kernel! {
         kv_heads: i32,
         row_length: i32,
         angle_positions: i32,
+        /// Whether means are written: not if the tokens of a page are in the same launch.
+        write_means: i32,
         eps: f32,
     }
 }
@@ -103,15 +105,27 @@ pub(in super::super) fn append(
             count: tokens,
         },
     )?;
+    page_means(gpu, shape, layer, tables)
+}
+
+/// Writes the means of the pages that the tokens of the tables complete.
+fn page_means(
+    gpu: &Gpu,
+    shape: &KvShape,
+    layer: &DeviceLayer,
+    tables: &DeviceTables,
+) -> Result<()> {
+    let KvShape { kv_heads, head_dim, page_size, .. } = *shape;
+    let blocks = (tables.len() * kv_heads).div_ceil(THREADS / WARP);
     gpu.launch(
-        Launch::new([(count * kv_heads).div_ceil(THREADS / WARP), 1, 1], THREADS).defines(&defines),
+        Launch::new([blocks, 1, 1], THREADS).defines(&defines(head_dim, page_size)).overlapping(),
         PageMeans {
             pages: layer.pages.input(),
             key_means: layer.key_means.shared_output(),
             value_means: layer.value_means.as_ref().map(|means| means.shared_output()),
             tokens: tables.tokens(0),
-            kv_heads: heads,
-            count: tokens,
+            kv_heads: int("H", kv_heads)?,
+            count: int("N", tables.len())?,
         },
     )
 }
@@ -127,12 +141,12 @@ pub struct HeadMaps<'a> {
     pub eps: f32,
 }
 
-/// Rotates the queries and keys of one token of each sequence, writes queries to `q` and keys and
+/// Rotates the queries and keys of some tokens of each sequence, writes queries to `q` and keys and
 /// values to the pages, and the means of pages that become complete.
 pub(crate) fn rope_append<'m>(
     gpu: &Gpu,
     (shape, layer): (&KvShape, &DeviceLayer),
-    tables: &DeviceTables,
+    (tables, tokens_each): (&DeviceTables, usize),
     projected: &Tensor,
     maps: &HeadMaps<'m>,
     rope: &RopeTable,
@@ -164,9 +178,11 @@ pub(crate) fn rope_append<'m>(
             kv_heads: int("H", kv_heads)?,
             row_length: int("projections", projected.last_dim())?,
             angle_positions: int("positions", rope.positions())?,
+            write_means: i32::from(tokens_each == 1),
             eps: maps.eps,
         },
-    )
+    )?;
+    if tokens_each > 1 { page_means(gpu, shape, layer, tables) } else { Ok(()) }
 }
 
 const fn defines(head_dim: usize, page_size: usize) -> [Define; 2] {

@@ -2,13 +2,16 @@
 
 mod append;
 mod attention;
+mod gather;
 mod selection;
+mod totals;
 
 pub use append::HeadMaps;
 pub(super) use append::append;
 pub(crate) use append::rope_append;
 pub(crate) use attention::{Attended, DeviceKeys, Gates, PartsScratch};
 pub(crate) use selection::{PageCount, SelectionScratch};
+pub(super) use totals::DeviceTotals;
 
 use super::{CachedSequences, KvCache};
 use crate::cuda::{Gpu, Module};
@@ -16,8 +19,14 @@ use crate::kv_cache::{DeviceLayer, DeviceTables, KvShape};
 use crate::{Result, Tensor};
 
 /// All modules of this folder.
-pub(crate) static MODULES: [&Module; 4] =
-    [&append::MODULE, &selection::SCORES, &selection::TOP, &attention::MODULE];
+pub(crate) static MODULES: [&Module; 6] = [
+    &append::MODULE,
+    &selection::SCORES,
+    &selection::TOP,
+    &attention::MODULE,
+    &gather::MODULE,
+    &totals::MODULE,
+];
 
 /// The queries of some tokens and what they are computed with.
 #[derive(Clone, Copy)]
@@ -59,6 +68,10 @@ impl<'a> DeviceQueries<'a> {
         self.query_heads / self.shape.kv_heads
     }
 }
+
+/// Queries of a call from which on full and window attention share tiles of keys: fewer are those
+/// of steps.
+pub(super) const LEAST_TILED_QUERIES: usize = 65;
 
 /// Bytes of intermediate results of a launch: calls with more take several.
 const SCRATCH: usize = 64 << 20;

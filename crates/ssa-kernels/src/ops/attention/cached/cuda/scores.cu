@@ -89,7 +89,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) page_scores(const PageScor
     start_next();
     wait_for_previous();
     const Work work(p.tokens);
-    if (blockIdx.x >= work.splits()) return;
+    if (blockIdx.x >= work.splits() || selects_all(p.tokens, work.token, p.all_within)) return;
     const int warp = threadIdx.x / WARP, g = threadIdx.x % WARP / 4, c = threadIdx.x % 4;
     const int kv_heads = gridDim.y, kv_head = blockIdx.y;
 
@@ -174,7 +174,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) page_importance(const Page
     wait_for_previous();
     const Work work(p.tokens);
     const int splits = work.splits(), lane = threadIdx.x % WARP;
-    if (blockIdx.x >= splits) return;
+    if (blockIdx.x >= splits || selects_all(p.tokens, work.token, p.all_within)) return;
     for (int head = threadIdx.x / WARP; head < GROUP; head += WARPS) {
         Statistic total = {LOWEST, 0.0f};
         for (int i = lane; i < splits; i += WARP) {

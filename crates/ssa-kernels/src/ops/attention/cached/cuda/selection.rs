@@ -4,7 +4,7 @@ use half::bf16;
 
 use super::{DeviceQueries, tokens_at_once};
 use crate::cuda::{
-    Buffer, Define, Gpu, Input, Launch, Module, Output, constants, int, kernel, structs,
+    Buffer, Define, Gpu, Input, Launch, Module, Output, WARP, constants, int, kernel, structs,
 };
 use crate::kv_cache::{CachedTokens, DeviceTables, MEANS_PER_PAGE};
 use crate::ops::attention::cached::budget::PageMass;
@@ -32,9 +32,11 @@ pub(super) static TOP: Module = Module {
 
 /// Threads of a block that scores.
 const THREADS: usize = 128;
+/// Pages that a block of threads scores at once.
+const UNIT: usize = THREADS / WARP * MEANS_PER_PAGE;
 /// Blocks of threads that share the pages of a token.
 const SPLITS: usize = 64;
-/// Threads of a block that chooses.
+/// Threads of a block that chooses: more would not fit beside the products of a step.
 const TOP_THREADS: usize = 512;
 /// Keys that are ranked in shared memory, at least.
 const CANDIDATES: usize = 2048;
@@ -53,6 +55,8 @@ kernel! {
         /// `[tokens, H, SPLITS, heads]`.
         statistics: Output<'a, [f32; 2]>,
         tokens: CachedTokens<'a>,
+        /// Tokens with no more blocks than this select all and need no scores.
+        all_within: i32,
         /// `softmax_scale / ln 2`.
         scale: f32,
     }
@@ -68,6 +72,8 @@ kernel! {
         /// `[tokens, H, blocks]`.
         importance: Output<'a, f32>,
         tokens: CachedTokens<'a>,
+        /// As in [`PageScores`].
+        all_within: i32,
     }
 }
 
@@ -85,6 +91,8 @@ kernel! {
         first_row: i64,
         tokens: CachedTokens<'a>,
         slots: i32,
+        /// As in [`PageScores`].
+        all_within: i32,
         /// The mass to keep, or 0 to fill all slots.
         mass: f32,
         /// The fewest blocks to keep.
@@ -160,10 +168,13 @@ impl DeviceQueries<'_> {
         let reference = count.rule == SelectionRule::Reference;
         let score_defines = score_defines(head_dim, page_size, group);
         let top_defines = top_defines(head_dim, page_size, group, reference, count.slots);
+        // A budget by mass can drop blocks of short sequences, too.
+        let all_within = if count.mass.is_none() { int("K", count.slots)? } else { 0 };
         let keys = candidates(count.slots) + count.slots + if reference { page_size } else { 0 };
         for first in (0..tables.len()).step_by(scratch.tokens.max(1)) {
             let tokens = scratch.tokens.min(tables.len() - first);
-            let grid = [SPLITS, shape.kv_heads, tokens];
+            let splits = tables.blocks().div_ceil(UNIT).clamp(1, SPLITS);
+            let grid = [splits, shape.kv_heads, tokens];
             gpu.launch(
                 Launch::new(grid, THREADS).defines(&score_defines).overlapping(),
                 PageScores {
@@ -172,6 +183,7 @@ impl DeviceQueries<'_> {
                     scores: scratch.scores.output(),
                     statistics: scratch.statistics.output(),
                     tokens: tables.tokens(first),
+                    all_within,
                     scale: softmax_scale * std::f32::consts::LOG2_E,
                 },
             )?;
@@ -182,6 +194,7 @@ impl DeviceQueries<'_> {
                     statistics: scratch.statistics.input(),
                     importance: scratch.importance.output(),
                     tokens: tables.tokens(first),
+                    all_within,
                 },
             )?;
             gpu.launch(
@@ -196,6 +209,7 @@ impl DeviceQueries<'_> {
                     kept_mass: kept_mass.as_mut().map(|(mass, _)| mass.output()),
                     tokens: tables.tokens(first),
                     slots: int("K", count.slots)?,
+                    all_within,
                     mass: count.mass.map_or(0.0, |mass| mass.mass),
                     least: int("min", count.mass.map_or(0, |mass| mass.min))?,
                 },

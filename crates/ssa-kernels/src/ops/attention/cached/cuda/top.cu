@@ -142,6 +142,14 @@ extern "C" __global__ void __launch_bounds__(TOP_THREADS) select_pages(const Sel
     const int position = p.tokens.positions[token];
     const int complete = (position + 1) / PAGE_SIZE, current = position / PAGE_SIZE;
     const int others = min(p.slots - 1, current);
+    int* indices = p.indices + row * p.slots;
+    if (selects_all(p.tokens, token, p.all_within)) {
+        for (int slot = threadIdx.x; slot < p.slots; slot += TOP_THREADS)
+            indices[slot] = slot <= current ? slot : -1;
+        if (threadIdx.x == 0 && p.kept_mass)
+            p.kept_mass[p.first_row + row] = make_float2(1.0f, float(current + 1));
+        return;
+    }
     const Ranked ranked{p.importance + (i64(blockIdx.y) * kv_heads + kv_head) * p.tokens.blocks};
     int count = 0;
     if (REFERENCE_RULE && current >= PAGE_SIZE && current > others) {
@@ -165,7 +173,6 @@ extern "C" __global__ void __launch_bounds__(TOP_THREADS) select_pages(const Sel
         }
     }
     // Ascending.
-    int* indices = p.indices + row * p.slots;
     for (int i = threadIdx.x; i < count; i += TOP_THREADS) {
         const int block = Ranked::block(best[i]);
         int slot = 0;

@@ -32,7 +32,8 @@ impl<'a> TiledSlices<'a> {
     /// # Errors
     /// A tensor is not on the CPU.
     pub(super) fn new(call: &TiledAttention<'a>) -> Result<Self> {
-        let &TiledAttention { q, k, v, documents, visibility, softmax_scale, shape, .. } = call;
+        let &TiledAttention { q, k, v, sequences, visibility, softmax_scale, shape, .. } = call;
+        let documents = sequences.queries();
         let [q, k, v] = [q.as_slice()?, k.as_slice()?, v.as_slice()?];
         Ok(Self { q, k, v, documents, visibility, softmax_scale, shape })
     }

@@ -124,7 +124,7 @@ fn backward_keys(
     let shape = &call.shape;
     let variant = Variant::backward_keys(gpu, shape.head_dim);
     let tiles = KeyTiles {
-        documents: call.documents,
+        documents: call.sequences.queries(),
         visibility: call.visibility,
         group: shape.group(),
         kv_heads: shape.kv_heads,
@@ -198,7 +198,7 @@ impl<'a> TiledAttention<'a> {
 
     /// The tiles of query rows of a kernel.
     fn query_tiles(&self, gpu: &Gpu, variant: &Variant) -> Result<Arc<Buffer<i32>>> {
-        row_tiles(gpu, self.documents, self.visibility, self.shape.group(), variant.tile.rows)
+        row_tiles(gpu, self.sequences, self.visibility, self.shape.group(), variant.tile.rows)
     }
 
     /// Launches a kernel of a variant.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use crate::cuda::{Buffer, Gpu};
 use crate::ops::attention::tiled::Visibility;
-use crate::{Documents, Result};
+use crate::{Documents, Result, Sequences};
 
 /// Rows of a piece of a key tile's list of rows: not less than this,
 const SHORTEST_PIECE: usize = 1024;
@@ -40,26 +40,31 @@ pub(crate) fn entries(table: &Buffer<i32>) -> usize {
     table.len() / 4
 }
 
-/// `(first token, tokens, first key, first row)` of every tile of packed rows.
+/// `(token, end, first key, first row)` of every tile of packed rows: the number in the call that
+/// position 0 of its sequence has, or would have; the position after the last query; and rows are
+/// counted from position 0. For packed documents, that is their first token and their tokens.
 pub(crate) fn row_tiles(
     gpu: &Gpu,
-    all: &Documents,
+    sequences: &Sequences,
     visibility: Visibility,
     group: usize,
     tile_rows: usize,
 ) -> Result<Arc<Buffer<i32>>> {
-    all.tables().get(gpu, RowTiles { visibility, group, tile_rows }, || {
-        let mut tiles = Vec::new();
-        for document in documents(all, visibility) {
-            let rows = document.tokens * group;
-            for row in (0..rows).step_by(tile_rows) {
-                let last = (rows.min(row + tile_rows) - 1) / group;
+    sequences.tables().get(gpu, RowTiles { visibility, group, tile_rows }, || {
+        let (mut tiles, mut first_key) = (Vec::new(), 0);
+        let parts = sequences.ranges().zip(sequences.first_positions()).zip(sequences.key_lens());
+        for ((range, &first), &tokens) in parts {
+            let end = first + range.len();
+            for row in (first * group..end * group).step_by(tile_rows) {
+                let last = ((end * group).min(row + tile_rows) - 1) / group;
                 let keys = visibility.seen(last).end - visibility.seen(row / group).start;
-                tiles.push((keys, [document.start, document.tokens, document.first_key, row]));
+                let token = range.start as i32 - first as i32;
+                tiles.push((keys, [token, end as i32, first_key, row as i32]));
             }
+            first_key += visibility.keys(tokens) as i32;
         }
         tiles.sort_by_key(|&(keys, _)| Reverse(keys));
-        tiles.into_iter().flat_map(|(_, entry)| entry.map(|value| value as i32)).collect()
+        tiles.into_iter().flat_map(|(_, entry)| entry).collect()
     })
 }
 

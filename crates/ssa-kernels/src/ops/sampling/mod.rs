@@ -15,12 +15,16 @@
 //!
 //! With temperature 0 the result is the token of the largest penalized logit, of equals the first.
 //!
+//! [`Draw::token`] is the definition, on the CPU. On a GPU a decoding step draws by the same rules
+//! (`sampling.cu`, through [`StepTokens::draw`](super::step::StepTokens::draw)).
+//!
 //! **Determinism.** The draw is an exponential race: the token with the smallest `E_v / exp(s_v)`,
 //! where `E_v` are independent exponential variables, has exactly the probabilities of the softmax.
 //! `E_v` is a function of the seed, the request, the position and the token (see [`NoiseKey`]), so
 //! a text depends neither on the batch nor on the order of calls. Two distributions that are close
 //! draw the same token most of the time, because they share their noise; speculation relies on it.
 
+pub(crate) mod cuda;
 mod filters;
 mod noise;
 
@@ -28,7 +32,42 @@ pub use noise::NoiseKey;
 
 use filters::Candidate;
 
-use crate::{InferError, Result};
+use crate::contract::{Args, LEADING, V};
+use crate::{Device, KernelError, Tensor};
+
+type Result<T, E = SamplingError> = std::result::Result<T, E>;
+
+/// Why no token can be drawn.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum SamplingError {
+    /// A setting is outside its range.
+    #[error("{setting} is {actual}, expected {expected}")]
+    Setting {
+        /// Its name.
+        setting: &'static str,
+        /// The range allowed.
+        expected: &'static str,
+        /// The value given.
+        actual: String,
+    },
+    /// Logits are not numbers.
+    #[error(
+        "the logits after {position} tokens {problem}\nhint: look for NaN and infinities in the \
+         weights of the model"
+    )]
+    Logits {
+        /// Tokens of the sequence.
+        position: usize,
+        /// What is wrong with them.
+        problem: &'static str,
+    },
+}
+
+/// What is wrong with logits that no token can be drawn from.
+const NOT_A_NUMBER: &str = "have NaN";
+const INFINITE: &str = "have infinity";
+const ALL_LOWEST: &str = "are all negative infinity";
 
 /// How a token is drawn from logits.
 #[derive(Clone, Debug, PartialEq)]
@@ -58,10 +97,11 @@ impl SamplingOptions {
     /// Refuses values outside their ranges.
     ///
     /// # Errors
-    /// [`InferError::Setting`] names the value.
+    /// [`SamplingError::Setting`] names the value.
     pub fn check(&self) -> Result<()> {
-        let refuse =
-            |setting, expected, actual: f64| Err(InferError::setting(setting, expected, actual));
+        let refuse = |setting, expected, actual: f64| {
+            Err(SamplingError::Setting { setting, expected, actual: actual.to_string() })
+        };
         if !(0.0..=100.0).contains(&self.temperature) {
             return refuse("temperature", "a number from 0 to 100", self.temperature);
         }
@@ -80,13 +120,44 @@ impl SamplingOptions {
 }
 
 /// Draws the tokens of one request.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Sampler {
     options: SamplingOptions,
     noise: NoiseKey,
 }
 
+/// How the tokens of a request are drawn, and from which.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Draw<'a> {
+    /// How.
+    pub sampler: &'a Sampler,
+    /// Only ids below are drawn: those that a tokenizer has, of a model that may have more.
+    pub vocabulary: usize,
+}
+
+impl Draw<'_> {
+    /// The most probable token of all.
+    pub const GREEDY: Draw<'static> = Draw { sampler: &Sampler::GREEDY, vocabulary: usize::MAX };
+
+    /// The token that follows `ids`, of which `logits` `[V]` are the model's.
+    ///
+    /// # Errors
+    /// As [`Sampler::sample`].
+    pub fn token(&self, logits: &[f32], ids: &[u32]) -> Result<u32> {
+        self.sampler.sample(&logits[..self.vocabulary.min(logits.len())], ids)
+    }
+}
+
 impl Sampler {
+    /// The most probable token, always.
+    pub const GREEDY: Self =
+        Self { options: SamplingOptions::GREEDY, noise: NoiseKey { seed: 0, request: 0 } };
+
+    /// Whether the most probable token is taken.
+    pub fn is_greedy(&self) -> bool {
+        self.options.is_greedy()
+    }
+
     /// A sampler.
     ///
     /// # Errors
@@ -99,12 +170,12 @@ impl Sampler {
     /// The token that follows `ids`, of which `logits` `[V]` are the model's.
     ///
     /// # Errors
-    /// [`InferError::Logits`] if one is NaN or positive infinity, or all are negative infinity.
+    /// [`SamplingError::Logits`] if one is NaN or positive infinity, or all are negative infinity.
     pub fn sample(&self, logits: &[f32], ids: &[u32]) -> Result<u32> {
         let position = ids.len();
-        let problem = |problem| InferError::Logits { position, problem };
+        let problem = |problem| SamplingError::Logits { position, problem };
         if logits.iter().any(|logit| logit.is_nan()) {
-            return Err(problem("have NaN"));
+            return Err(problem(NOT_A_NUMBER));
         }
         let penalized;
         let logits = if self.options.repetition_penalty == 1.0 {
@@ -116,8 +187,8 @@ impl Sampler {
         let (best, largest) = first_maximum(logits).ok_or_else(|| problem("are empty"))?;
         if largest.is_infinite() {
             return Err(problem(match largest > 0.0 {
-                true => "have infinity",
-                false => "are all negative infinity",
+                true => INFINITE,
+                false => ALL_LOWEST,
             }));
         }
         if self.options.is_greedy() {
@@ -143,6 +214,48 @@ impl Sampler {
             }
         }
         winner.map(|(_, id)| id)
+    }
+}
+
+/// Draws a token from every row of logits: [`Draw::token`] of each row.
+///
+/// # Shapes
+/// `logits` `[.., V]`, N rows; N `rows`, each with its draw and the tokens before the one that is
+/// drawn. Returns N tokens, or what is wrong with the logits.
+///
+/// # Dtypes
+/// `f32`; weights are `f64` and accumulate in `f64`.
+///
+/// # Edge cases
+/// No rows: no tokens. A repetition penalty ignores ids outside V.
+///
+/// # Errors
+/// [`KernelError::Argument`] if `logits` does not have this shape or type, for another number of
+/// `rows`, or on a GPU for V above 2,097,152. [`SamplingError::Logits`] in place of a token.
+///
+/// # Determinism
+/// A token depends on its row, its draw and its ids alone. A GPU adds weights in another order, and
+/// its exponentials may differ in the last bit: a token can differ where the CPU's f64 arithmetic
+/// is that close to another choice.
+///
+/// # Source
+/// The documentation of this module.
+pub fn draw_tokens(
+    logits: &Tensor,
+    rows: &[(Draw<'_>, &[u32])],
+) -> Result<Vec<Result<u32>>, KernelError> {
+    const OP: &str = "draw_tokens";
+    let checked = Args::new(OP).f32("logits", logits, [LEADING, V]).check()?;
+    if rows.len() != logits.rows() {
+        return Err(KernelError::value(OP, "rows", logits.rows().to_string(), rows.len()));
+    }
+    let [vocab] = checked.sizes([V])?;
+    match checked.device() {
+        Device::Cuda(gpu) => cuda::draw_tokens(OP, gpu, logits, rows),
+        Device::Cpu => {
+            let rows = logits.as_slice()?.chunks_exact(vocab).zip(rows);
+            Ok(rows.map(|(logits, (draw, ids))| draw.token(logits, ids)).collect())
+        }
     }
 }
 

@@ -1,4 +1,4 @@
-//! `ssa eval`.
+//! `ssa eval perplexity`.
 
 use std::time::Instant;
 
@@ -10,9 +10,9 @@ use ssa_infer::Budget;
 use ssa_kernels::ops::attention::selection::SelectionRule;
 use ssa_model::{Method, SparseBudget};
 
-use super::held_out::Subject;
-use super::{check_budget, check_budgets, command_line};
 use crate::args::{DeviceChoice, PerplexityArgs};
+use crate::commands::held_out::Subject;
+use crate::commands::{check_budget, check_budgets, command_line};
 use crate::display::{BatchProgress, Display, print, print_json, render};
 
 /// Default block counts to evaluate.
@@ -35,7 +35,7 @@ struct Output<'a> {
     by_mass: &'a [MassResult],
 }
 
-pub(crate) fn perplexity(args: &PerplexityArgs, device: DeviceChoice) -> Result<()> {
+pub(super) fn run(args: &PerplexityArgs, device: DeviceChoice) -> Result<()> {
     let rule: SelectionRule = args.held_out.selection;
     let budgets: Vec<Budget> = args.budgets.iter().flat_map(|list| list.0.clone()).collect();
     budgets.iter().try_for_each(|&budget| check_budget(budget, rule))?;
@@ -51,10 +51,11 @@ pub(crate) fn perplexity(args: &PerplexityArgs, device: DeviceChoice) -> Result<
     let start = Instant::now();
     let mut progress = BatchProgress::new(Display::choose(false), "evaluating", batches.len());
     let result =
-        ssa_eval::perplexity(&subject.model, batches, &options, &mut |done| progress.done(done));
+        ssa_eval::evaluate_budgets(&subject.model, batches, &options, &mass_budgets, &mut |done| {
+            progress.done(done)
+        });
     progress.finish();
-    let perplexity = result?;
-    let by_mass = evaluate_by_mass(&subject, &mass_budgets)?;
+    let (perplexity, by_mass) = result?;
     let seconds = start.elapsed().as_secs_f64();
 
     let trained = subject.trained_budget();
@@ -100,20 +101,6 @@ fn choose(
         (false, _) => blocks,
     };
     Ok((blocks, by_mass))
-}
-
-fn evaluate_by_mass(subject: &Subject, budgets: &[Budget]) -> Result<Vec<MassResult>> {
-    if budgets.is_empty() {
-        return Ok(Vec::new());
-    }
-    let batches = &subject.batches;
-    let what = "evaluating budgets by attention mass";
-    let mut progress = BatchProgress::new(Display::choose(false), what, batches.len());
-    let results = ssa_eval::evaluate_mass_budgets(&subject.model, batches, budgets, &mut |done| {
-        progress.done(done);
-    });
-    progress.finish();
-    Ok(results?)
 }
 
 /// Doublings of the receptive field at the training block size, and the training budget.

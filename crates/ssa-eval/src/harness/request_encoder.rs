@@ -1,0 +1,106 @@
+//! Requests as tokens, cut to the model's context.
+
+use ssa_text::TextError;
+
+use super::encode::PromptEncoder;
+use super::output_type::OutputType;
+use super::prompts::Prompt;
+use super::request::{PreparedDocument, Request, Truncation};
+
+/// Encodes the requests of one document after another.
+pub(super) struct RequestEncoder<'a> {
+    pub(super) encoder: PromptEncoder<'a>,
+    pub(super) context_length: usize,
+    pub(super) max_generated: usize,
+    pub(super) truncation: Truncation,
+}
+
+/// Why a document cannot be used.
+pub(super) enum Fault {
+    Row(String),
+    Text(TextError),
+}
+
+impl From<TextError> for Fault {
+    fn from(error: TextError) -> Self {
+        Self::Text(error)
+    }
+}
+
+impl RequestEncoder<'_> {
+    /// The requests of a document.
+    ///
+    /// # Errors
+    /// A text that cannot be encoded or does not fit.
+    pub(super) fn of(
+        &mut self,
+        kind: OutputType,
+        prompt: Prompt,
+    ) -> Result<PreparedDocument, Fault> {
+        let Prompt { contexts, continuations, alone, target } = prompt;
+        let mut requests = Vec::new();
+        match kind {
+            OutputType::LogLikelihoodRolling => {
+                for text in continuations {
+                    let windows = self.encoder.windows(&text, self.context_length)?;
+                    requests.push(Request::Rolling { text, windows });
+                }
+            }
+            OutputType::GenerateUntil => {
+                for context in contexts {
+                    let tokens = self.generated_after(&context)?;
+                    requests.push(Request::Generation { context, tokens });
+                }
+            }
+            OutputType::LogLikelihood | OutputType::MultipleChoice => {
+                for context in contexts {
+                    for continuation in &continuations {
+                        requests.push(self.continuation(context.clone(), continuation.clone())?);
+                    }
+                }
+                for continuation in alone {
+                    requests.push(self.continuation(String::new(), continuation)?);
+                }
+            }
+        }
+        Ok(PreparedDocument { requests, target })
+    }
+
+    fn continuation(&mut self, context: String, continuation: String) -> Result<Request, Fault> {
+        let mut tokens = self.encoder.pair(&context, &continuation)?;
+        let (scored, most) = (tokens.tokens.len(), self.context_length);
+        if scored == 0 || scored > most {
+            return Err(Fault::Row(format!(
+                "the continuation {continuation:?} has {scored} tokens, expected 1 to the {most} \
+                 of the model's context"
+            )));
+        }
+        // The last token is predicted, not read.
+        self.cut(&mut tokens.context, most + 1 - scored);
+        Ok(Request::Continuation { context, continuation, tokens })
+    }
+
+    /// The tokens of a prompt that leaves room for the text to generate.
+    fn generated_after(&mut self, context: &str) -> Result<Vec<u32>, Fault> {
+        let (generated, most) = (self.max_generated, self.context_length);
+        if generated == 0 || generated >= most {
+            return Err(Fault::Row(format!(
+                "max_gen_toks is {generated}, expected less than the {most} tokens of the model's \
+                 context"
+            )));
+        }
+        let mut tokens = self.encoder.prompt(context)?;
+        self.cut(&mut tokens, most - generated);
+        Ok(tokens)
+    }
+
+    /// Drops the beginning of a context that is too long, and counts it.
+    fn cut(&mut self, context: &mut Vec<u32>, most: usize) {
+        let excess = context.len().saturating_sub(most);
+        if excess > 0 {
+            context.drain(..excess);
+            self.truncation.requests += 1;
+            self.truncation.tokens += excess;
+        }
+    }
+}
