@@ -35,7 +35,9 @@ impl<'a> Scored<'a> {
             for Continuation { context, tokens } in continuations {
                 let continuation = ([document, count], tokens.as_slice());
                 count += 1;
-                match scored.groups[first..].iter_mut().find(|group| group.context == context) {
+                // One token is not worth sharing, and windows that begin alike stay apart.
+                let mut groups = scored.groups[first..].iter_mut();
+                match groups.find(|group| context.len() > 1 && group.context == context) {
                     Some(group) => group.continuations.push(continuation),
                     None => {
                         scored.groups.push(Group { context, continuations: vec![continuation] })
@@ -127,6 +129,6 @@ impl Group<'_> {
 
     /// Whether the context is worth computing once.
     fn is_shared(&self) -> bool {
-        self.continuations.len() > 1 && self.context.len() > 1
+        self.continuations.len() > 1
     }
 }
