@@ -46,6 +46,7 @@ impl Engine {
         chunks: &[ScoredChunk<'_>],
         options: &CallOptions,
     ) -> Result<Vec<Vec<TokenScore>>> {
+        self.settle_ahead()?;
         let vocab_size = self.model.config().vocab_size;
         for &ScoredChunk { sequence: id, ids, targets } in chunks {
             if targets.len() > ids.len() {
