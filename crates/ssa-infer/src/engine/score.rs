@@ -57,7 +57,6 @@ impl Engine {
                 return Err(InferError::Token { id, token, vocab_size });
             }
         }
-        self.settle_ahead()?;
         let call: Vec<_> = chunks.iter().map(|chunk| (chunk.sequence, chunk.ids)).collect();
         self.check(&call)?;
         let filled_by = options.filled_by(self.model.method(), self.model.config());
