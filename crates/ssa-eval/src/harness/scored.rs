@@ -90,7 +90,7 @@ fn score_groups(
         engine.forward(&shared, options, Logits::None)?;
     }
     let mut shared = shared.into_iter().map(|(id, _)| id);
-    let mut calls: Vec<(SequenceId, Vec<u32>, [usize; 2], &[u32])> = Vec::new();
+    let mut calls = Vec::new();
     for group in groups {
         let base = if group.is_shared() { shared.next() } else { None };
         let last = group.continuations.len() - 1;
@@ -103,15 +103,15 @@ fn score_groups(
                 None => (engine.add_sequence(), group.context),
             };
             let ids = [context, &tokens[..tokens.len() - 1]].concat();
-            calls.push((sequence, ids, place, tokens));
+            calls.push((sequence, ids, tokens, place));
         }
     }
     let chunks: Vec<ScoredChunk<'_>> = calls
         .iter()
-        .map(|(sequence, ids, _, targets)| ScoredChunk { sequence: *sequence, ids, targets })
+        .map(|(sequence, ids, targets, _)| ScoredChunk { sequence: *sequence, ids, targets })
         .collect();
     let scores = engine.score(&chunks, options)?;
-    for ((sequence, _, [document, index], _), scores) in calls.iter().zip(scores) {
+    for ((sequence, .., [document, index]), scores) in calls.iter().zip(scores) {
         let log_likelihood = scores.iter().map(|score| score.log_likelihood).sum();
         let greedy = scores.iter().all(|score| score.greedy);
         by_document[*document][*index] = (log_likelihood, greedy);
