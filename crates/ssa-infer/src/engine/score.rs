@@ -58,11 +58,7 @@ impl Engine {
             }
         }
         let call: Vec<_> = chunks.iter().map(|chunk| (chunk.sequence, chunk.ids)).collect();
-        self.check(&call)?;
-        let filled_by = options.filled_by(self.model.method(), self.model.config());
-        for &(id, _) in &call {
-            self.settle_fill(id, options, filled_by)?;
-        }
+        let filled_by = self.admit(&call, options)?;
         let mut scores: Vec<Vec<TokenScore>> = vec![Vec::new(); chunks.len()];
         self.or_undone(&call, |engine| {
             rayon::scope(|_| {

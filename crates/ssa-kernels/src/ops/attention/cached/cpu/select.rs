@@ -6,7 +6,7 @@ use rayon::prelude::*;
 use super::pages::{HeadPages, KeyPage, Keys};
 use super::{Tile, split_by_tile};
 use crate::Sequences;
-use crate::cpu::register_tile::{Matrices, RowsTimesEach, run};
+use crate::cpu::register_tile::Matrices;
 use crate::cpu::simd::dispatch;
 use crate::kv_cache::{MatrixPages, PageTable};
 use crate::ops::attention::cached::PageIndices;
@@ -140,16 +140,6 @@ impl WithSimd for Score<'_> {
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
         let Self { q, pages, rows, columns, scores } = self;
-        let width = Keys(pages).width();
-        for (first, pages) in pages.passes() {
-            let mut product = RowsTimesEach {
-                x: q,
-                x_stride: pages.head_dim,
-                matrices: Keys(pages),
-                out: &mut scores[first * width..],
-                out_stride: columns,
-            };
-            run(simd, rows, width, &mut product);
-        }
+        pages.score(simd, q, rows, scores, columns);
     }
 }
