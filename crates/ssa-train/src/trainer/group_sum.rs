@@ -93,7 +93,7 @@ mod tests {
         let plan = plan(&[]);
         // Large numbers hide small ones, so the order shows: from left to right, the sum of these
         // is 1, and in the tree it is 0.
-        let groups = [1e30, -1e30, 1.0, 1e30, -1e30, 0.0, 0.0, 0.0];
+        let groups = [0.0, 1e30, -1e30, 1.0, 0.0, 0.0, 0.0, 0.0];
         let zeros = || Parameters::zeros(plan.model());
         let mut sum = GroupSum::new(groups.len(), zeros).unwrap();
         for _ in 0..2 {
