@@ -1,7 +1,7 @@
 //! Targets of cargo-fuzz: any bytes as one file of a model's directory, read as the program reads
 //! it. They are read or refused; a target fails by a panic, an abort, time or memory.
 //!
-//! `tests/corpus.rs` replays the corpus without the fuzzer. `README.md` tells how to fuzz.
+//! `tests/corpus.rs` replays the corpus without the fuzzer. `README.md` explains how to fuzz.
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests fail by panicking")]
 

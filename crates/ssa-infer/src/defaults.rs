@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 use crate::{InferError, Result, SamplingOptions};
 
-/// The file, beside `config.json`.
+/// The file, next to `config.json`.
 const FILE: &str = "generation_config.json";
 
 /// What a checkpoint recommends for generation.

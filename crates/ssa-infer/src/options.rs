@@ -1,11 +1,12 @@
 //! How the attentions of a call run.
 
 use ssa_kernels::ops::attention::cached::{PageBudget, PageOptions};
+use ssa_kernels::ops::attention::selection::SelectionRule;
 use ssa_model::{AttendedKeys, AttentionMode, AttentionOptions, ModelConfig};
 use ssa_model::{AttentionSizes, Method};
 
 use crate::filled_by::FilledBy;
-use crate::{InferError, Result};
+use crate::{Budget, InferError, Result};
 
 /// How the attentions of a call run. Every call may choose anew.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -49,6 +50,22 @@ impl CallOptions {
             window_size: options.window_size,
             fill_change: FillChange::Refuse,
         })
+    }
+
+    /// The options of a call with a budget that a setting names, by default the model's.
+    pub fn with_budget(
+        config: &ModelConfig,
+        mode: AttentionMode,
+        budget: Option<Budget>,
+        rule: SelectionRule,
+    ) -> Self {
+        let budget = budget.unwrap_or(Budget::Blocks(config.budget));
+        Self {
+            mode,
+            pages: PageOptions { budget: budget.page_budget(), rule },
+            window_size: config.window_size,
+            fill_change: FillChange::Refuse,
+        }
     }
 
     /// What a call with these options fills the cache of a model by.

@@ -10,8 +10,6 @@ use ssa_infer::{CallOptions, Engine, InferenceModel, Logits, NoiseKey, Sampler, 
 use ssa_model::{AttentionMode, Model};
 use ssa_testkit::golden_dir;
 
-const PAGE: usize = 4;
-
 /// A prompt and what transformers adds to it.
 #[derive(Deserialize)]
 struct Text {
@@ -27,9 +25,10 @@ fn texts_are_those_of_transformers() {
     for (name, texts) in cases {
         let model = Model::load(&golden_dir().join("families").join(&name)).unwrap();
         let options = model.config().attention_options(AttentionMode::Full);
-        let call = CallOptions::new(&options, PAGE).unwrap();
+        let page_size = model.config().budget.block_size();
+        let call = CallOptions::new(&options, page_size).unwrap();
         let inference = InferenceModel::new(&model, options.method).unwrap();
-        let mut engine = Engine::new(inference, PAGE, 512).unwrap();
+        let mut engine = Engine::new(inference, page_size, 512).unwrap();
         let key = NoiseKey { seed: 0, request: 0 };
         let sampler = Sampler::new(SamplingOptions::GREEDY, key).unwrap();
         for text in texts {

@@ -27,8 +27,8 @@
 //!
 //! The documentation of an op states the shape and type of every argument, edge cases, errors and
 //! determinism. Every op checks all of its arguments before it writes to any: see
-//! [`KernelError::Argument`]. No argument makes a function of this crate panic. The functions of the
-//! `reference` modules, which define results for tests, check the sizes of their slices too.
+//! [`KernelError::Argument`]. No argument makes a function of this crate panic. The functions of
+//! the `reference` modules, which define results for tests, check the sizes of their slices too.
 //!
 //! Memory of the size of a tensor (tensors, copies, buffers between two phases of an op) is
 //! reserved with [`KernelError::HostMemory`] or [`KernelError::OutOfMemory`] as the error. What a

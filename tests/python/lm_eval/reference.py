@@ -77,7 +77,6 @@ def evaluate(args, task, shots, directory, name, model):
         num_fewshot=shots,
         limit=args.limit,
         log_samples=True,
-        bootstrap_iters=1000,
     )
     scores = {
         key.removesuffix(",none"): value

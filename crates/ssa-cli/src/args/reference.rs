@@ -62,7 +62,7 @@ fn section(name: &str, verb: &Command) -> String {
         return format!("\n## `{name}`\n\n{}", described(verb));
     }
     // The second line of a verb with subcommands is about them.
-    let usage = verb.clone().disable_help_subcommand(true).render_usage().to_string();
+    let usage = verb.clone().render_usage().to_string();
     let usage =
         if verb.has_subcommands() { usage.lines().next().unwrap_or_default() } else { &usage };
     let usage: Vec<&str> = usage.split_whitespace().skip(1).collect();

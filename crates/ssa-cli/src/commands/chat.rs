@@ -130,7 +130,7 @@ impl Chat<'_> {
         Ok(())
     }
 
-    /// A message does not fit: on a terminal the user can go on, elsewhere nobody could tell.
+    /// A message does not fit. On a terminal the user can shorten it; elsewhere it is an error.
     fn full(&self, error: &anyhow::Error) -> Result<()> {
         let message = format!("{error}\nhint: shorten the message, or begin anew with /reset");
         if io::stdin().is_terminal() {

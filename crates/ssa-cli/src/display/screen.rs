@@ -75,7 +75,7 @@ fn size() -> (usize, usize) {
 }
 
 fn write(text: &str) {
-    // Progress that nobody can read is no reason to stop.
+    // A failed write of progress is no reason to stop.
     let _ = io::stderr().lock().write_all(text.as_bytes());
 }
 

@@ -4,7 +4,7 @@
 //! `cargo test` tries a few thousand. `SSA_TEST_MUTATIONS=100000` tries that many,
 //! `SSA_TEST_SEED=1` others, and `SSA_TEST_READER=texts` only those of one reader or of commands
 //! that contain the word; `tests/README.md` has the results of long runs. Readers run in a process
-//! of their own, so that one that ends it is found and the rest goes on.
+//! of their own, so that an input that ends it is found and the others still run.
 //!
 //! A reader is a function of a directory and of the damaged file in it (`reading.rs`), or a command
 //! (`commands.rs`). `fuzz/` has targets of cargo-fuzz for the readers of models and tokenizers.

@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use ssa_data::{Decoder, Tokenizer};
 use ssa_infer::{
-    Budget, CallOptions, Engine, FillChange, GenerationEngine, GenerationLimits,
-    GenerationObserver, GenerationOptions, GenerationRequest, InferError, InferenceModel, NoiseKey,
-    PageOptions, Sampler, SamplingOptions, StopStrings, Stopped, generate,
+    Budget, CallOptions, Engine, GenerationEngine, GenerationLimits, GenerationObserver,
+    GenerationOptions, GenerationRequest, InferError, InferenceModel, NoiseKey, Sampler,
+    SamplingOptions, StopStrings, Stopped, generate,
 };
 use ssa_kernels::ops::attention::selection::SelectionRule;
 use ssa_model::AttentionMode;
@@ -88,7 +88,8 @@ impl Evaluator<'_> {
         if capacity == 0 {
             return Ok(());
         }
-        let options = self.call_options(mode);
+        let config = self.model.config();
+        let options = CallOptions::with_budget(config, mode.mode, mode.budget, self.rule);
         let engine = Engine::new(Arc::clone(&self.model), page_size, capacity)?;
         let mut engine = GenerationEngine::new(engine, options, options);
         for batch in batches {
@@ -116,17 +117,6 @@ impl Evaluator<'_> {
     fn page_size(&self, mode: InferenceMode) -> usize {
         let own = mode.budget.and_then(Budget::block_size);
         own.unwrap_or(self.model.config().budget.block_size())
-    }
-
-    fn call_options(&self, mode: InferenceMode) -> CallOptions {
-        let config = self.model.config();
-        let budget = mode.budget.unwrap_or(Budget::Blocks(config.budget));
-        CallOptions {
-            mode: mode.mode,
-            pages: PageOptions { budget: budget.page_budget(), rule: self.rule },
-            window_size: config.window_size,
-            fill_change: FillChange::Refuse,
-        }
     }
 
     /// Divides documents into batches; one that is too large is a batch of its own.

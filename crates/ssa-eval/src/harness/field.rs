@@ -9,7 +9,7 @@ pub(super) enum Field {
     /// A column of the rows.
     Column(String),
     /// A template over the columns.
-    Template(Template),
+    Template(Box<Template>),
     /// The same for every row.
     Constant(FieldValue),
 }
@@ -41,7 +41,9 @@ impl Field {
         };
         match value {
             Value::String(text) if columns.contains(text) => Ok(Self::Column(text.clone())),
-            Value::String(text) => Template::new(text).map(Self::Template),
+            Value::String(text) => {
+                Template::new(text).map(|template| Self::Template(Box::new(template)))
+            }
             Value::Array(items) => list(&mut items.iter()),
             Value::Object(choices) => list(&mut choices.values()),
             Value::Number(number) => match number.as_u64() {

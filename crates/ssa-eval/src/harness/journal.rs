@@ -34,8 +34,8 @@ struct Line {
 }
 
 impl Journal {
-    /// Opens the journal beside `output`, or begins it. `settings` is everything that decides the
-    /// answers; `discards` one that has other settings.
+    /// Opens the journal next to `output`, or starts one. `settings` is everything that decides the
+    /// answers. A journal with other settings is an error, or discarded if `discards`.
     ///
     /// # Errors
     /// [`EvalError::Task`] names a journal with other settings, or a damaged one;

@@ -35,7 +35,9 @@ impl<'a> Scored<'a> {
             for Continuation { context, tokens } in continuations {
                 let continuation = ([document, count], tokens.as_slice());
                 count += 1;
-                match scored.groups[first..].iter_mut().find(|group| group.context == context) {
+                // One token is not worth sharing, and windows that begin alike stay apart.
+                let mut groups = scored.groups[first..].iter_mut();
+                match groups.find(|group| context.len() > 1 && group.context == context) {
                     Some(group) => group.continuations.push(continuation),
                     None => {
                         scored.groups.push(Group { context, continuations: vec![continuation] })
@@ -88,7 +90,7 @@ fn score_groups(
         engine.forward(&shared, options, Logits::None)?;
     }
     let mut shared = shared.into_iter().map(|(id, _)| id);
-    let mut calls: Vec<(SequenceId, Vec<u32>, [usize; 2], &[u32])> = Vec::new();
+    let mut calls = Vec::new();
     for group in groups {
         let base = if group.is_shared() { shared.next() } else { None };
         let last = group.continuations.len() - 1;
@@ -101,15 +103,15 @@ fn score_groups(
                 None => (engine.add_sequence(), group.context),
             };
             let ids = [context, &tokens[..tokens.len() - 1]].concat();
-            calls.push((sequence, ids, place, tokens));
+            calls.push((sequence, ids, tokens, place));
         }
     }
     let chunks: Vec<ScoredChunk<'_>> = calls
         .iter()
-        .map(|(sequence, ids, _, targets)| ScoredChunk { sequence: *sequence, ids, targets })
+        .map(|(sequence, ids, targets, _)| ScoredChunk { sequence: *sequence, ids, targets })
         .collect();
     let scores = engine.score(&chunks, options)?;
-    for ((sequence, _, [document, index], _), scores) in calls.iter().zip(scores) {
+    for ((sequence, .., [document, index]), scores) in calls.iter().zip(scores) {
         let log_likelihood = scores.iter().map(|score| score.log_likelihood).sum();
         let greedy = scores.iter().all(|score| score.greedy);
         by_document[*document][*index] = (log_likelihood, greedy);
@@ -127,6 +129,6 @@ impl Group<'_> {
 
     /// Whether the context is worth computing once.
     fn is_shared(&self) -> bool {
-        self.continuations.len() > 1 && self.context.len() > 1
+        self.continuations.len() > 1
     }
 }

@@ -44,8 +44,9 @@ impl MetricEntry {
     fn simplified(&self, text: &str) -> String {
         let text = if self.ignore_case { text.to_lowercase() } else { text.to_owned() };
         let counts = |c: &char| {
-            !(self.ignore_punctuation && c.is_ascii_punctuation())
-                && !(self.ignore_numbers && c.is_ascii_digit())
+            let ignored = (self.ignore_punctuation && c.is_ascii_punctuation())
+                || (self.ignore_numbers && c.is_ascii_digit());
+            !ignored
         };
         text.chars().filter(counts).collect()
     }

@@ -236,7 +236,7 @@ mod tests {
     fn faults_name_the_file_and_the_key() {
         for (text, causes) in [
             ("task: own\ntest_split: x\n", &["own.yaml: missing field `doc_to_text`"][..]),
-            ("task: [\n", &["own.yaml: line 2"]),
+            ("task: [\n", &["own.yaml: line 1"]),
             ("- task\n", &["own.yaml: expected keys"]),
             (&format!("{OWN}metrics: x\n"), &["own.yaml: unknown field `metrics`"]),
             (&format!("{OWN}output_type: choice\n"), &["unknown output_type `choice`", "expected"]),

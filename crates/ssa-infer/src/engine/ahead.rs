@@ -2,8 +2,8 @@
 //!
 //! A step draws its tokens on the GPU, so the next step needs nothing from the host. It is queued
 //! before the host reads what the first one drew. If the next call asks for just this step, its
-//! results are already on their way; any other call drops it. What it wrote then lies behind the
-//! end of its sequences, where the next tokens overwrite it.
+//! results are already on their way; any other call drops it. What it wrote is then past the end of
+//! its sequences, where the next tokens overwrite it.
 
 use ssa_kernels::kv_cache::SequenceId;
 use ssa_kernels::ops::sampling::Sampler;

@@ -181,12 +181,23 @@ impl Engine {
         logits: Logits,
     ) -> Result<CallOutput> {
         self.settle_ahead()?;
+        let filled_by = self.admit(chunks, options)?;
+        self.run(chunks, options, filled_by, logits)
+    }
+
+    /// Checks a call and decides what happens to sequences whose cache was filled by another
+    /// attention. Returns what the call fills the cache by.
+    fn admit(
+        &mut self,
+        chunks: &[(SequenceId, &[u32])],
+        options: &CallOptions,
+    ) -> Result<FilledBy> {
         self.check(chunks)?;
         let filled_by = options.filled_by(self.model.method(), self.model.config());
         for &(id, _) in chunks {
             self.settle_fill(id, options, filled_by)?;
         }
-        self.run(chunks, options, filled_by, logits)
+        Ok(filled_by)
     }
 
     /// Appends tokens whose keys and values `[1, tokens, H, D]` are known, the same ones in all
@@ -280,8 +291,11 @@ impl Engine {
         let before: Vec<usize> = chunks.iter().map(|&(id, _)| self.tokens(id).len()).collect();
         let result = call(self);
         if result.is_err() {
+            self.settle_ahead()?;
             for (&(id, _), &tokens) in chunks.iter().zip(&before) {
-                self.truncate(id, tokens)?;
+                if self.sequences.contains_key(&id) {
+                    self.truncate(id, tokens)?;
+                }
             }
         }
         result

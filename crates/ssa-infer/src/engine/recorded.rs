@@ -41,17 +41,8 @@ impl Engine {
         options: &CallOptions,
         continues: bool,
     ) -> Result<(Vec<u32>, SelectionTotals)> {
-        let before: Vec<usize> = requests.iter().map(|it| self.tokens(it.id).len()).collect();
-        let drawn = self.try_draw(requests, options, continues);
-        if drawn.is_err() {
-            self.settle_ahead()?;
-            for (request, tokens) in requests.iter().zip(before) {
-                if self.sequences.contains_key(&request.id) {
-                    self.truncate(request.id, tokens)?;
-                }
-            }
-        }
-        drawn
+        let chunks: Vec<_> = requests.iter().map(|request| (request.id, request.ids)).collect();
+        self.or_undone(&chunks, |engine| engine.try_draw(requests, options, continues))
     }
 
     fn try_draw(
@@ -89,11 +80,7 @@ impl Engine {
         continues: bool,
     ) -> Result<StepResults> {
         let chunks: Vec<_> = requests.iter().map(|request| (request.id, request.ids)).collect();
-        self.check(&chunks)?;
-        let filled_by = options.filled_by(self.model.method(), self.model.config());
-        for request in requests {
-            self.settle_fill(request.id, options, filled_by)?;
-        }
+        self.admit(&chunks, options)?;
         let tokens_each = requests.first().map_or(0, |request| request.ids.len());
         let longest = chunks.iter().map(|(id, _)| self.tokens(*id).len()).max().unwrap_or(0);
         let positions = self.model.config().max_position_embeddings;

@@ -46,6 +46,7 @@ impl Engine {
         chunks: &[ScoredChunk<'_>],
         options: &CallOptions,
     ) -> Result<Vec<Vec<TokenScore>>> {
+        self.settle_ahead()?;
         let vocab_size = self.model.config().vocab_size;
         for &ScoredChunk { sequence: id, ids, targets } in chunks {
             if targets.len() > ids.len() {
@@ -56,13 +57,8 @@ impl Engine {
                 return Err(InferError::Token { id, token, vocab_size });
             }
         }
-        self.settle_ahead()?;
         let call: Vec<_> = chunks.iter().map(|chunk| (chunk.sequence, chunk.ids)).collect();
-        self.check(&call)?;
-        let filled_by = options.filled_by(self.model.method(), self.model.config());
-        for &(id, _) in &call {
-            self.settle_fill(id, options, filled_by)?;
-        }
+        let filled_by = self.admit(&call, options)?;
         let mut scores: Vec<Vec<TokenScore>> = vec![Vec::new(); chunks.len()];
         self.or_undone(&call, |engine| {
             rayon::scope(|_| {

@@ -32,9 +32,9 @@ pub struct LibraryStatus {
 /// A library that was found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LibraryFile {
-    /// Version as the library itself tells it.
+    /// Version as the library reports it.
     pub version: String,
-    /// Its path, if the system says so.
+    /// Its path, if the system reports it.
     pub path: Option<PathBuf>,
 }
 
@@ -113,7 +113,7 @@ impl Library {
                         self.missing("it is there, but not under a name that it is looked up by")
                     );
                 }
-                Err(error) => first_failure = first_failure.or(Some(told(&error))),
+                Err(error) => first_failure = first_failure.or(Some(system_message(&error))),
             }
         }
         Err(self.missing(first_failure.unwrap_or_default()))
@@ -177,8 +177,8 @@ impl Library {
     }
 }
 
-/// What the system says; the error itself only tells which call failed.
-fn told(error: &libloading::Error) -> String {
+/// The message of the system. The error itself only names the failed call.
+fn system_message(error: &libloading::Error) -> String {
     std::error::Error::source(error).map_or_else(|| error.to_string(), ToString::to_string)
 }
 

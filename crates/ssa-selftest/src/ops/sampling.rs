@@ -59,7 +59,7 @@ fn check(context: &mut Context<'_>, vocabulary: usize, kind: Kind) -> Result<()>
         .map(|(index, x)| match kind {
             Kind::Normal => 4.0 * x,
             Kind::Steps => (2.0 * x).round() / 2.0,
-            Kind::Sparse if index % vocabulary % 7 == 0 => x,
+            Kind::Sparse if (index % vocabulary).is_multiple_of(7) => x,
             Kind::Sparse => f32::NEG_INFINITY,
         })
         .collect();

@@ -67,8 +67,11 @@ impl Template {
             let value = value.map_err(|error| describe(&error))?;
             if value.kind() == ValueKind::Seq {
                 let items = value.try_iter().map_err(|error| describe(&error))?;
-                let items = items.map(|item| Python(&item).to_string());
-                return Ok(Rendered::List(items.collect()));
+                let items = items.zip(1..).map(|(item, number)| match item.is_undefined() {
+                    true => Err(format!("item {number} of the list is undefined")),
+                    false => Ok(Python(&item).to_string()),
+                });
+                return items.collect::<Result<_, _>>().map(Rendered::List);
             }
         }
         let template = self.environment.get_template(NAME);
@@ -118,6 +121,8 @@ mod tests {
         assert!(cause.contains("line 2") && cause.contains("undefined"), "{cause}");
         let cause = render("{{missing}}", "{}").unwrap_err();
         assert!(cause.contains("undefined"), "{cause}");
+        let cause = render("{{[true, missing]}}", "{}").unwrap_err();
+        assert_eq!(cause, "item 2 of the list is undefined");
         let cause = Template::new("{% if %}").unwrap_err();
         assert!(cause.contains("line 1"), "{cause}");
         let cause = render("{% for i in range(100000) %}{{ i }}{% endfor %}", "{}");

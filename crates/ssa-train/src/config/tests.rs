@@ -185,8 +185,8 @@ fn differences_name_keys_and_values() {
     let differences: Vec<String> =
         new.differences(&old).iter().map(Difference::to_string).collect();
     assert_eq!(differences[1], "model.rope_scaling.factor is 8.0, was absent");
-    assert_eq!(differences[5], "training.steps is 3, was 200");
-    assert_eq!(differences.len(), 6, "{differences:?}");
+    assert_eq!(differences[8], "training.steps is 3, was 200");
+    assert_eq!(differences.len(), 9, "{differences:?}");
     TrainConfig::check_keys(&["training.steps".to_owned()], "--allow-change").unwrap();
     let message = TrainConfig::check_keys(&["training.stpes".to_owned()], "--allow-change")
         .unwrap_err()

@@ -213,9 +213,12 @@ fn settings(
         let name = file.file_name().to_string_lossy().into_owned();
         if name.ends_with(".safetensors") {
             // A link of the Hub's cache has the file's size and time.
-            let metadata = std::fs::metadata(file.path())?;
-            let modified = metadata.modified()?.duration_since(SystemTime::UNIX_EPOCH)?;
-            weights.push(json!([name, metadata.len(), modified.as_secs()]));
+            let metadata = std::fs::metadata(file.path())
+                .with_context(|| format!("{}: cannot be read", file.path().display()))?;
+            // Some file systems have no times, and clocks can be wrong.
+            let modified = metadata.modified().ok();
+            let since = modified.and_then(|time| time.duration_since(SystemTime::UNIX_EPOCH).ok());
+            weights.push(json!([name, metadata.len(), since.map(|since| since.as_secs())]));
         }
     }
     weights.sort_by_key(ToString::to_string);

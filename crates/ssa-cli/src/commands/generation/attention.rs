@@ -1,7 +1,7 @@
 //! The attentions that a text is generated and drafted with.
 
 use anyhow::Result;
-use ssa_infer::{Budget, CallOptions, FillChange, PageOptions};
+use ssa_infer::{Budget, CallOptions};
 use ssa_model::{AttentionMode, Method, ModelConfig};
 
 use crate::args::GenerationArgs;
@@ -27,12 +27,7 @@ impl Attention {
         check_flags(args, method, mode)?;
         let budget = args.budget.unwrap_or(Budget::Blocks(config.budget));
         check_budget(budget, args.selection)?;
-        let options = |mode| CallOptions {
-            mode,
-            pages: PageOptions { budget: budget.page_budget(), rule: args.selection },
-            window_size: config.window_size,
-            fill_change: FillChange::Refuse,
-        };
+        let options = |mode| CallOptions::with_budget(config, mode, Some(budget), args.selection);
         Ok(Self {
             target: options(mode),
             draft: options(AttentionMode::Sparse),

@@ -1,4 +1,4 @@
-//! What tells one product from another.
+//! The key of a matrix product: products with equal keys run the same algorithm.
 
 use crate::DType;
 

@@ -230,8 +230,9 @@ impl Sampler {
 /// No rows: no tokens. A repetition penalty ignores ids outside V.
 ///
 /// # Errors
-/// [`KernelError::Argument`] if `logits` does not have this shape or type, for another number of
-/// `rows`, or on a GPU for V above 2,097,152. [`SamplingError::Logits`] in place of a token.
+/// [`KernelError::Argument`] if `logits` does not have this shape or type, for V of 0, another
+/// number of `rows`, or on a GPU for V above 2,097,152. [`SamplingError::Logits`] in place of a
+/// token.
 ///
 /// # Determinism
 /// A token depends on its row, its draw and its ids alone. A GPU adds weights in another order, and
@@ -250,6 +251,10 @@ pub fn draw_tokens(
         return Err(KernelError::value(OP, "rows", logits.rows().to_string(), rows.len()));
     }
     let [vocab] = checked.sizes([V])?;
+    if vocab == 0 {
+        let expected = "rows of at least one logit";
+        return Err(KernelError::shape(OP, "logits", expected, logits.shape()));
+    }
     match checked.device() {
         Device::Cuda(gpu) => cuda::draw_tokens(OP, gpu, logits, rows),
         Device::Cpu => {

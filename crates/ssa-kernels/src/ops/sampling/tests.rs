@@ -4,6 +4,7 @@ use proptest::prelude::*;
 use serde_json::Value;
 
 use super::*;
+use crate::ops::testing::assert_refused;
 
 fn sampler(options: SamplingOptions, seed: u64) -> Sampler {
     Sampler::new(options, NoiseKey { seed, request: 0 }).unwrap()
@@ -19,6 +20,18 @@ fn greedy_takes_the_first_maximum() {
     let penalized = sampler(penalty, 0);
     assert_eq!(penalized.sample(&[0.0, 2.0, -1.0, 1.5], &[1, 1]).unwrap(), 3);
     assert_eq!(penalized.sample(&[-3.0, -2.0, -3.5], &[1, 9]).unwrap(), 0, "made smaller");
+}
+
+#[test]
+fn rows_without_logits_are_refused() {
+    for rows in [0, 2] {
+        let logits = Tensor::zeros([rows, 0]).unwrap();
+        assert_refused(draw_tokens(&logits, &vec![(Draw::GREEDY, &[][..]); rows]), "logits");
+    }
+    let logits = Tensor::from_vec(vec![0.0, 2.0, 1.0, 0.0], [2, 2]).unwrap();
+    let drawn = draw_tokens(&logits, &[(Draw::GREEDY, &[][..]); 2]).unwrap();
+    assert_eq!(drawn.into_iter().map(Result::unwrap).collect::<Vec<_>>(), [1, 0]);
+    assert_refused(draw_tokens(&logits, &[]), "rows");
 }
 
 #[test]

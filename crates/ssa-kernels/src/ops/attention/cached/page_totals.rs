@@ -2,7 +2,7 @@
 
 use super::PageIndices;
 use super::cuda::DeviceTotals;
-use crate::{Device, Result};
+use crate::{Device, KernelError, Result};
 
 /// Sums over the selections of each layer of a call. On a GPU they are added up there and read
 /// once.
@@ -43,11 +43,14 @@ impl PageTotals {
     /// Adds the selections of a layer.
     ///
     /// # Errors
-    /// [`KernelError::Argument`](crate::KernelError::Argument) if they are on another device;
-    /// [`KernelError::OutOfMemory`](crate::KernelError::OutOfMemory).
+    /// [`KernelError::Argument`] if there is no such layer, or if they are on another device;
+    /// [`KernelError::OutOfMemory`].
     pub fn add(&mut self, layer: usize, pages: &PageIndices) -> Result<()> {
         const OP: &str = "PageTotals::add";
         let layers = self.selections.len();
+        if layer >= layers {
+            return Err(KernelError::value(OP, "layer", format!("below {layers}"), layer));
+        }
         match &mut self.sums {
             Sums::Host(sums) => {
                 let pages = pages.host(OP)?;
@@ -71,7 +74,7 @@ impl PageTotals {
     /// The sums of every layer; waits for a GPU that has some.
     ///
     /// # Errors
-    /// [`KernelError::Cuda`](crate::KernelError::Cuda) if work queued before has failed.
+    /// [`KernelError::Cuda`] if work queued before has failed.
     pub fn read(&self) -> Result<Vec<LayerTotals>> {
         let sums = match &self.sums {
             Sums::Host(sums) => sums.clone(),

@@ -243,6 +243,27 @@ fn check_attention(
 }
 
 #[test]
+fn totals_are_the_sums_of_their_layers() {
+    let text = Text::new([2, 3, 8, 4, 67], 9);
+    let mut cache = text.cache(67);
+    let id = cache.add_sequence();
+    let sequences = cache.extend(&[(id, 67)]).unwrap();
+    append_kv(&mut cache, 0, &text.k, &text.v, &sequences).unwrap();
+    let pages = select_pages(&text.q, &cache, 0, &sequences, &counts(3), text.scale).unwrap();
+    let mut totals = PageTotals::new(&Device::Cpu, 2);
+    for _ in 0..2 {
+        totals.add(1, &pages).unwrap();
+    }
+    assert_refused(totals.add(2, &pages), "layer");
+    let host = pages.to_host().unwrap();
+    let [empty, sums] = totals.read().unwrap().try_into().unwrap();
+    assert_eq!(empty, LayerTotals::default());
+    assert_eq!((sums.selections, sums.pages), (2 * 67 * 2, 2 * host.total() as u64));
+    let kept: f64 = host.kept_mass().iter().map(|&mass| f64::from(mass)).sum();
+    assert_eq!(sums.kept_mass, 2.0 * kept);
+}
+
+#[test]
 fn a_budget_by_mass_takes_the_fewest_pages_that_keep_it() {
     let text = Text::new([2, 3, 8, 4, 67], 8);
     let mut cache = text.cache(67);

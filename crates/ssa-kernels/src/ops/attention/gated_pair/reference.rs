@@ -46,7 +46,7 @@ impl Pair<'_> {
 /// The chosen output after the gate, and the alignment sum.
 ///
 /// # Errors
-/// [`KernelError::Argument`](crate::KernelError::Argument) for sizes that do not fit.
+/// [`KernelError::Argument`] for sizes that do not fit.
 pub fn forward(pair: &Pair<'_>) -> Result<(Vec<f64>, f64)> {
     let [full, sparse] = pair.gated_outputs()?;
     let (a, b) = if pair.gated { (&full[..], &sparse[..]) } else { (pair.full, pair.sparse) };

@@ -168,7 +168,11 @@ DEVICE void finish(const LinearRows& p, i64 token, int output, const float (&sum
         p.out[at] = to_bf16(sums[0] * sigmoid(sums[0]) * sums[ROW_TILES - 1]);
 }
 
-extern "C" __global__ void __launch_bounds__(THREADS, TOKEN_TILES == 1 ? 3 : 2)
+// Three blocks on a multiprocessor where the registers of a block allow it: compiled for later
+// generations than Hopper it would spill.
+constexpr int RESIDENT = TOKEN_TILES == 1 && __CUDA_ARCH__ < 1000 ? 3 : 2;
+
+extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT)
 linear_rows(const LinearRows p) {
     extern __shared__ __align__(16) u8 shared[];
     __shared__ __align__(16) float partial[WARPS][ROW_TILES][TOKENS * PITCH];

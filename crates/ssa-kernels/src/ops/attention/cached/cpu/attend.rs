@@ -6,7 +6,7 @@ use rayon::prelude::*;
 
 use super::pages::{HeadPages, KeyPage};
 use super::softmax::{Partial, Segment};
-use super::{Tile, split_by_tile};
+use super::{Tile, for_each_head, heads_in_parallel, split_by_tile};
 use crate::Sequences;
 use crate::cpu::register_tile::padded;
 use crate::cpu::simd::dispatch;
@@ -48,18 +48,11 @@ pub(crate) fn attend(call: &AttentionQueries<'_>, out: &mut [f32], lse: &mut [f3
     let tiles = Tile::partition(call.sequences, tokens);
     let out = split_by_tile(out, &tiles, q_heads * head_dim);
     let lse = split_by_tile(lse, &tiles, q_heads);
-    // Where there are few tiles, their heads are computed in parallel as well.
-    let few = tiles.len() < 4 * rayon::current_num_threads();
+    let parallel = heads_in_parallel(&tiles);
     (&tiles, out, lse).into_par_iter().for_each_init(Vec::new, |scores, (tile, out, lse)| {
-        let mut write = |kv_head, part: &Partial| write(&call.shape, kv_head, part, out, lse);
-        if few && kv_heads > 1 {
-            let heads = (0..kv_heads).into_par_iter().with_max_len(1);
-            let parts: Vec<_> =
-                heads.map(|head| call.attend_head(tile, head, &mut Vec::new())).collect();
-            parts.iter().enumerate().for_each(|(head, part)| write(head, part));
-        } else {
-            (0..kv_heads).for_each(|head| write(head, &call.attend_head(tile, head, scores)));
-        }
+        let compute = |kv_head, scores: &mut _| call.attend_head(tile, kv_head, scores);
+        let write = |kv_head, part: &_| write(&call.shape, kv_head, part, out, lse);
+        for_each_head(parallel, kv_heads, scores, compute, write);
     });
 }
 

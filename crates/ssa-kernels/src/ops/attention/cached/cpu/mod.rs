@@ -10,6 +10,8 @@ pub(super) use select::{SelectionQueries, select};
 
 use std::ops::Range;
 
+use rayon::prelude::*;
+
 use crate::Sequences;
 use crate::ops::attention::shape::AttentionShape;
 
@@ -58,6 +60,29 @@ impl Tile {
             rows.extend(q.iter().map(|q| scale * q));
         }
         rows
+    }
+}
+
+/// Whether tiles are so few that their heads are computed in parallel as well: decoding steps.
+fn heads_in_parallel(tiles: &[Tile]) -> bool {
+    tiles.len() < 4 * rayon::current_num_threads()
+}
+
+/// Computes all key/value heads of a tile, in parallel or with one scratch buffer, and writes their
+/// results in order.
+fn for_each_head<S: Default, T: Send>(
+    parallel: bool,
+    kv_heads: usize,
+    scratch: &mut S,
+    compute: impl Fn(usize, &mut S) -> T + Sync,
+    mut write: impl FnMut(usize, &T),
+) {
+    if parallel && kv_heads > 1 {
+        let heads = (0..kv_heads).into_par_iter().with_max_len(1);
+        let results: Vec<_> = heads.map(|head| compute(head, &mut S::default())).collect();
+        results.iter().enumerate().for_each(|(head, result)| write(head, result));
+    } else {
+        (0..kv_heads).for_each(|head| write(head, &compute(head, scratch)));
     }
 }
 

@@ -2,7 +2,9 @@
 
 use std::ops::Range;
 
-use crate::cpu::register_tile::{Matrices, padded};
+use pulp::Simd;
+
+use crate::cpu::register_tile::{Matrices, RowsTimesEach, padded, run};
 use crate::kv_cache::MatrixPages;
 
 /// A page of keys and its number within the sequence.
@@ -33,6 +35,30 @@ impl HeadPages<'_> {
         let len = (PASS_KEYS / self.storage.page_rows()).max(1);
         let parts = self.pages.chunks(len).enumerate();
         parts.map(move |(index, pages)| (index * len, Self { pages, ..self }))
+    }
+
+    /// Writes the products of `rows` rows `q` `[rows, D]` and all keys to `scores`
+    /// `[rows, stride]`.
+    #[inline(always)]
+    pub(super) fn score<S: Simd>(
+        self,
+        simd: S,
+        q: &[f32],
+        rows: usize,
+        scores: &mut [f32],
+        stride: usize,
+    ) {
+        let width = Keys(self).width();
+        for (first, pages) in self.passes() {
+            let mut product = RowsTimesEach {
+                x: q,
+                x_stride: pages.head_dim,
+                matrices: Keys(pages),
+                out: &mut scores[first * width..],
+                out_stride: stride,
+            };
+            run(simd, rows, width, &mut product);
+        }
     }
 
     /// The keys of a page, counted over the sequence.

@@ -4,9 +4,9 @@ use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
 use super::pages::{HeadPages, KeyPage, Keys};
-use super::{Tile, split_by_tile};
+use super::{Tile, for_each_head, heads_in_parallel, split_by_tile};
 use crate::Sequences;
-use crate::cpu::register_tile::{Matrices, RowsTimesEach, run};
+use crate::cpu::register_tile::Matrices;
 use crate::cpu::simd::dispatch;
 use crate::kv_cache::{MatrixPages, PageTable};
 use crate::ops::attention::cached::PageIndices;
@@ -53,24 +53,51 @@ pub(crate) fn select(call: &SelectionQueries<'_>) -> PageIndices {
     let tiles = Tile::partition(call.sequences, (TILE_ROWS / call.shape.group()).max(1));
     let parts = split_by_tile(&mut indices, &tiles, kv_heads * slots);
     let masses = split_by_tile(&mut kept_mass, &tiles, kv_heads);
+    let parallel = heads_in_parallel(&tiles);
     (&tiles, parts, masses).into_par_iter().for_each_init(
         Scratch::default,
         |scratch, (tile, indices, kept_mass)| {
-            let heads = |query: usize| query * kv_heads..(query + 1) * kv_heads;
-            for kv_head in 0..kv_heads {
-                let columns = call.score(tile, kv_head, &mut scratch.scores);
-                for query in 0..tile.queries.len() {
-                    let row = heads(query).start + kv_head;
-                    let slots = &mut indices[row * slots..][..slots];
-                    kept_mass[row] = call.select_query(tile, query, columns, slots, scratch);
+            let compute =
+                |kv_head, scratch: &mut _| call.select_head(tile, kv_head, slots, scratch);
+            let write = |kv_head, head: &HeadSelection| {
+                let queries = head.indices.chunks_exact(slots).zip(&head.kept_mass).enumerate();
+                for (query, (selected, &mass)) in queries {
+                    let row = query * kv_heads + kv_head;
+                    indices[row * slots..][..slots].copy_from_slice(selected);
+                    kept_mass[row] = mass;
                 }
-            }
+            };
+            for_each_head(parallel, kv_heads, scratch, compute, write);
         },
     );
     PageIndices::from_host(call.sequences, [kv_heads, slots], indices, kept_mass)
 }
 
+/// The selection of the queries of a tile for one key/value head.
+struct HeadSelection {
+    /// `[queries, slots]`.
+    indices: Vec<i32>,
+    /// `[queries]`.
+    kept_mass: Vec<f32>,
+}
+
 impl SelectionQueries<'_> {
+    fn select_head(
+        &self,
+        tile: &Tile,
+        kv_head: usize,
+        slots: usize,
+        scratch: &mut Scratch,
+    ) -> HeadSelection {
+        let columns = self.score(tile, kv_head, &mut scratch.scores);
+        let mut indices = vec![-1; tile.queries.len() * slots];
+        let select = |(query, slots): (usize, &mut [i32])| {
+            self.select_query(tile, query, columns, slots, scratch)
+        };
+        let kept_mass = indices.chunks_exact_mut(slots).enumerate().map(select).collect();
+        HeadSelection { indices, kept_mass }
+    }
+
     /// Computes the scores `[rows, columns]` of a tile against all means of its sequence for one
     /// key/value head, and returns the number of columns.
     fn score(&self, tile: &Tile, kv_head: usize, scores: &mut Vec<f32>) -> usize {
@@ -140,16 +167,6 @@ impl WithSimd for Score<'_> {
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
         let Self { q, pages, rows, columns, scores } = self;
-        let width = Keys(pages).width();
-        for (first, pages) in pages.passes() {
-            let mut product = RowsTimesEach {
-                x: q,
-                x_stride: pages.head_dim,
-                matrices: Keys(pages),
-                out: &mut scores[first * width..],
-                out_stride: columns,
-            };
-            run(simd, rows, width, &mut product);
-        }
+        pages.score(simd, q, rows, scores, columns);
     }
 }

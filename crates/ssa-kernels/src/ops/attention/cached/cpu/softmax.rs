@@ -5,7 +5,7 @@ use std::ops::Range;
 use pulp::{Simd, WithSimd};
 
 use super::pages::{HeadPages, Keys, Values};
-use crate::cpu::register_tile::{LANES, Matrices, RowsTimesEach, SumOfEach, padded, run};
+use crate::cpu::register_tile::{LANES, Matrices, SumOfEach, padded, run};
 use crate::cpu::simd::{exp_row_simd, max_row_simd};
 
 /// The attention of some rows to some keys, before the division by the sum.
@@ -69,16 +69,7 @@ impl<V: Fn(usize) -> Range<usize>> WithSimd for Segment<'_, V> {
         // two.
         let stride = columns + LANES;
         scores.resize(rows * stride, 0.0);
-        for (first, pages) in pages.passes() {
-            let mut product = RowsTimesEach {
-                x: q,
-                x_stride: pages.head_dim,
-                matrices: Keys(pages),
-                out: &mut scores[first * slot..],
-                out_stride: stride,
-            };
-            run(simd, rows, slot, &mut product);
-        }
+        pages.score(simd, q, rows, scores, stride);
         for (row, scores) in scores.chunks_exact_mut(stride).enumerate() {
             let scores = &mut scores[..columns];
             mask(scores, &pages, slot, visible(row));

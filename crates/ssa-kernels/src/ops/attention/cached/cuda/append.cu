@@ -13,8 +13,8 @@ constexpr int HALF = HEAD_DIM / 2;
 // Pairs of a head that a lane rotates.
 constexpr int PAIRS = ceil_div(HALF, WARP);
 
-// Where the key of a token and head lies in the pages and, if it completes its page, where the keys
-// of the page and their mean lie.
+// The place of the key of a token and head in the pages. If it completes its page, also the places
+// of the keys of the page and of their mean.
 struct Slot {
     i64 key, page, mean;
     bool completes;

@@ -2,9 +2,8 @@
 
 use half::bf16;
 
-use crate::cuda::{
-    Define, Gpu, Input, Launch, Module, Output, WARP, constants, int, kernel, structs,
-};
+use super::page_defines;
+use crate::cuda::{Gpu, Input, Launch, Module, Output, WARP, constants, int, kernel, structs};
 use crate::kv_cache::{CachedTokens, DeviceLayer, DeviceTables, KvShape, MEANS_PER_PAGE};
 use crate::ops::attention::headers;
 use crate::ops::rope::RopeTable;
@@ -16,7 +15,7 @@ pub(super) static MODULE: Module = Module {
     headers: &[&headers::CACHED],
     constants: constants![THREADS, MEANS_PER_PAGE],
     structs: structs![CachedTokens, AppendKv, PageMeans, RopeAppend],
-    variants: &[&defines(64, 16), &defines(128, 64), &defines(80, 5)],
+    variants: &[&page_defines(64, 16), &page_defines(128, 64), &page_defines(80, 5)],
 };
 
 /// Threads of a block.
@@ -91,7 +90,7 @@ pub(in super::super) fn append(
     [k, v]: [&Tensor; 2],
 ) -> Result<()> {
     let KvShape { kv_heads, head_dim, page_size, .. } = *shape;
-    let (count, defines) = (tables.len(), defines(head_dim, page_size));
+    let (count, defines) = (tables.len(), page_defines(head_dim, page_size));
     let vectors = count * kv_heads * head_dim / 8;
     let [heads, tokens] = [int("H", kv_heads)?, int("N", count)?];
     gpu.launch(
@@ -118,7 +117,9 @@ fn page_means(
     let KvShape { kv_heads, head_dim, page_size, .. } = *shape;
     let blocks = (tables.len() * kv_heads).div_ceil(THREADS / WARP);
     gpu.launch(
-        Launch::new([blocks, 1, 1], THREADS).defines(&defines(head_dim, page_size)).overlapping(),
+        Launch::new([blocks, 1, 1], THREADS)
+            .defines(&page_defines(head_dim, page_size))
+            .overlapping(),
         PageMeans {
             pages: layer.pages.input(),
             key_means: layer.key_means.shared_output(),
@@ -161,7 +162,7 @@ pub(crate) fn rope_append<'m>(
     let [query_bias, key_bias, value_bias] = maps.biases;
     gpu.launch(
         Launch::new([heads.div_ceil(THREADS / WARP), tables.len(), 1], THREADS)
-            .defines(&defines(head_dim, page_size))
+            .defines(&page_defines(head_dim, page_size))
             .overlapping(),
         RopeAppend {
             projected: projected.input()?,
@@ -183,8 +184,4 @@ pub(crate) fn rope_append<'m>(
         },
     )?;
     if tokens_each > 1 { page_means(gpu, shape, layer, tables) } else { Ok(()) }
-}
-
-const fn defines(head_dim: usize, page_size: usize) -> [Define; 2] {
-    [("HEAD_DIM", head_dim as i64), ("PAGE_SIZE", page_size as i64)]
 }

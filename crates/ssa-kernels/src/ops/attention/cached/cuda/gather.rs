@@ -2,8 +2,8 @@
 
 use half::bf16;
 
-use super::DeviceQueries;
-use crate::cuda::{Define, Input, Launch, Module, Output, constants, int, kernel, structs};
+use super::{DeviceQueries, page_defines};
+use crate::cuda::{Input, Launch, Module, Output, constants, int, kernel, structs};
 use crate::kv_cache::{CachedTokens, KvShape, MEANS_PER_PAGE};
 use crate::ops::attention::headers;
 use crate::ops::attention::shape::{AttentionOutput, AttentionShape};
@@ -16,7 +16,7 @@ pub(super) static MODULE: Module = Module {
     headers: &[&headers::CACHED],
     constants: constants![THREADS, MEANS_PER_PAGE],
     structs: structs![CachedTokens, GatherPages],
-    variants: &[&defines(64, 16), &defines(80, 5)],
+    variants: &[&page_defines(64, 16), &page_defines(80, 5)],
 };
 
 /// Threads of a block.
@@ -71,7 +71,7 @@ impl DeviceQueries<'_> {
         let blocks = (longest * kv_heads * head_dim / 8).div_ceil(THREADS);
         gpu.launch(
             Launch::new([blocks, sequences.len(), 1], THREADS)
-                .defines(&defines(head_dim, page_size)),
+                .defines(&page_defines(head_dim, page_size)),
             GatherPages {
                 pages: layer.pages.input(),
                 key_starts: key_starts.input(),
@@ -83,8 +83,4 @@ impl DeviceQueries<'_> {
         )?;
         Ok([k, v])
     }
-}
-
-const fn defines(head_dim: usize, page_size: usize) -> [Define; 2] {
-    [("HEAD_DIM", head_dim as i64), ("PAGE_SIZE", page_size as i64)]
 }

@@ -14,7 +14,7 @@ pub(crate) use selection::{PageCount, SelectionScratch};
 pub(super) use totals::DeviceTotals;
 
 use super::{CachedSequences, KvCache};
-use crate::cuda::{Gpu, Module};
+use crate::cuda::{Define, Gpu, Module};
 use crate::kv_cache::{DeviceLayer, DeviceTables, KvShape};
 use crate::{Result, Tensor};
 
@@ -27,6 +27,11 @@ pub(crate) static MODULES: [&Module; 6] = [
     &gather::MODULE,
     &totals::MODULE,
 ];
+
+/// The macros of kernels that read and write rows of pages.
+const fn page_defines(head_dim: usize, page_size: usize) -> [Define; 2] {
+    [("HEAD_DIM", head_dim as i64), ("PAGE_SIZE", page_size as i64)]
+}
 
 /// The queries of some tokens and what they are computed with.
 #[derive(Clone, Copy)]

@@ -3,9 +3,9 @@
 //     s_hc = scale q_h . mean_c,  lse_h over complete blocks c < (t + 1) / b
 //     I_c = sum_h exp(s_hc - lse_h)
 //
-// Two kernels, since the sum over all blocks lies between scores and importances. Blocks are dealt
-// in units of 16 a warp to SPLITS blocks of threads, whatever the number of tokens: so every sum
-// has one order. page_scores writes the scores and, for each split, maximum and sum of
+// Two kernels, because importances need the sum over the scores of all blocks. Blocks are assigned
+// in units of 16 a warp to SPLITS blocks of threads, for any number of tokens, so every sum has one
+// order. page_scores writes the scores and, for each split, maximum and sum of
 // exponentials; page_importance combines those of all splits. Bytes: the means once; scores a
 // quarter of them at 16 heads of 64, mostly in the second level cache.
 //

@@ -36,7 +36,7 @@ const THREADS: usize = 128;
 const UNIT: usize = THREADS / WARP * MEANS_PER_PAGE;
 /// Blocks of threads that share the pages of a token.
 const SPLITS: usize = 64;
-/// Threads of a block that chooses: more would not fit beside the products of a step.
+/// Threads of a block that chooses: more would not fit together with the products of a step.
 const TOP_THREADS: usize = 512;
 /// Keys that are ranked in shared memory, at least.
 const CANDIDATES: usize = 2048;
