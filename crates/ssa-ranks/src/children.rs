@@ -74,15 +74,20 @@ impl Children {
             thread::sleep(TICK);
         }
     }
-}
 
-impl Drop for Children {
-    fn drop(&mut self) {
+    /// Kills all children that still run, stopped ones included.
+    pub fn kill(&mut self) {
         for (_, child) in &mut self.0 {
             // One that has ended already cannot be killed.
             let _ = child.kill();
             let _ = child.wait();
         }
+    }
+}
+
+impl Drop for Children {
+    fn drop(&mut self) {
+        self.kill();
     }
 }
 

@@ -36,6 +36,8 @@ pub(crate) struct Control {
     /// The first rank that ended.
     notice: OnceLock<Notice>,
     left: AtomicBool,
+    /// Whether the main thread knows of the notice and ends by itself.
+    noticed: AtomicBool,
     /// The data connections.
     data: Vec<TcpStream>,
     on_end: OnEnd,
@@ -91,6 +93,7 @@ impl Control {
             peers: connected,
             notice: OnceLock::new(),
             left: AtomicBool::new(false),
+            noticed: AtomicBool::new(false),
             data,
             on_end,
         });
@@ -115,6 +118,7 @@ impl Control {
 
     /// The error of a broken data connection: the notice that explains it, if one comes.
     pub(crate) fn explain(&self, rank: usize, cause: &io::Error) -> RanksError {
+        self.noticed.store(true, Ordering::SeqCst);
         let start = Instant::now();
         while start.elapsed() < self.deadlines.grace {
             if let Some(notice) = self.notice.get() {
@@ -133,7 +137,10 @@ impl Control {
 
     /// Fails if a rank has ended.
     pub(crate) fn check(&self) -> Result<()> {
-        self.notice.get().map_or(Ok(()), |notice| Err(RanksError::Ended(notice.clone())))
+        self.notice.get().map_or(Ok(()), |notice| {
+            self.noticed.store(true, Ordering::SeqCst);
+            Err(RanksError::Ended(notice.clone()))
+        })
     }
 
     /// Ends the connections as planned.
@@ -184,7 +191,7 @@ impl Control {
                 Ok(Some(Message::Left)) => return,
                 Ok(Some(Message::Ended(notice))) => break notice,
                 other => {
-                    let place = lock(&peer.place).clone();
+                    let place = self.place_of(peer);
                     let cause = Cause::Lost(self.how(&other));
                     break Notice { rank: peer.rank, host: peer.host.clone(), place, cause };
                 }
@@ -195,7 +202,16 @@ impl Control {
         }
         // The main thread ends at its next exchange, if that comes soon.
         thread::sleep(self.deadlines.grace);
-        (self.on_end)(&RanksError::Ended(notice));
+        if !self.noticed.load(Ordering::SeqCst) {
+            (self.on_end)(&RanksError::Ended(notice));
+        }
+    }
+
+    /// Where a peer was. Its last heartbeat may be older than the step of this rank, and all ranks
+    /// are in the same step.
+    fn place_of(&self, peer: &Connected) -> Place {
+        let (theirs, ours) = (lock(&peer.place).clone(), lock(&self.place).clone());
+        if ours.step > theirs.step { ours } else { theirs }
     }
 
     /// How a peer was lost.

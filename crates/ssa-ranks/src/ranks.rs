@@ -110,9 +110,9 @@ impl Ranks {
     /// [`RanksError::Ended`]; [`RanksError::OutOfStep`].
     pub fn broadcast_bytes(&mut self, name: &str, bytes: &mut Vec<u8>) -> Result<()> {
         let mut length = (bytes.len() as u64).to_le_bytes();
-        self.from_leader(name, &mut [&mut length])?;
+        self.broadcast_all(name, &mut [&mut length])?;
         bytes.resize(u64::from_le_bytes(length) as usize, 0);
-        self.from_leader(name, &mut [bytes])
+        self.broadcast_all(name, &mut [bytes])
     }
 
     /// Sends numbers of rank 0 to all others, into buffers of the same lengths.
@@ -122,7 +122,7 @@ impl Ranks {
     pub fn broadcast(&mut self, name: &str, buffers: &mut [&mut [f32]]) -> Result<()> {
         let mut bytes: Vec<&mut [u8]> =
             buffers.iter_mut().map(|buffer| bytemuck::cast_slice_mut(buffer)).collect();
-        self.from_leader(name, &mut bytes)
+        self.broadcast_all(name, &mut bytes)
     }
 
     /// Collects `counts[r]` numbers of every rank r, on all ranks.
@@ -294,7 +294,7 @@ impl Ranks {
     }
 
     /// Buffers of rank 0 to all others.
-    fn from_leader(&mut self, name: &str, buffers: &mut [&mut [u8]]) -> Result<()> {
+    fn broadcast_all(&mut self, name: &str, buffers: &mut [&mut [u8]]) -> Result<()> {
         let (mut out, mut into): (Parts<&[u8]>, Parts<&mut [u8]>) =
             (0..self.size()).map(|_| (Vec::new(), Vec::new())).unzip();
         if self.is_leader() {

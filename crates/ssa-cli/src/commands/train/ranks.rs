@@ -2,6 +2,7 @@
 //! the others follow it.
 
 use std::process;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::available_parallelism;
 use std::time::Duration;
 
@@ -62,13 +63,16 @@ pub(super) fn run(
         let (size, source) = (world.size, &world.source);
         note(&format!("ranks: {size} ({source}), rank 0 at {}", world.address()));
     }
-    let mut children = Children::start(&world)?;
-    let end = |error: &RanksError| {
+    let children = Arc::new(Mutex::new(Children::start(&world)?));
+    let of_end = children.clone();
+    let end = move |error: &RanksError| {
         let error = anyhow::Error::new(error.clone());
         exit::report(&error);
+        lock(&of_end).kill();
         process::exit(i32::from(exit::code(&error)));
     };
-    let met = rendezvous.meet(facts(plan), Deadlines::default(), || children.check(), end);
+    let check = || lock(&children).check();
+    let met = rendezvous.meet(facts(plan), Deadlines::default(), check, end);
     let result = match met {
         Err(error) => Err(error.into()),
         Ok(ranks) => {
@@ -78,8 +82,15 @@ pub(super) fn run(
             })
         }
     };
+    let mut children = lock(&children);
     children.wait(PATIENCE);
+    children.kill();
     result
+}
+
+/// A panic elsewhere leaves the list of children whole.
+fn lock(children: &Mutex<Children>) -> MutexGuard<'_, Children> {
+    children.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn facts(plan: &TrainPlan) -> Vec<Fact> {
