@@ -7,9 +7,9 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::deadlines::Deadlines;
 use crate::mesh;
 use crate::message::{Cause, Message, Notice, Place};
-use crate::rendezvous::Deadlines;
 use crate::{RanksError, Result};
 
 /// The wait between two looks for a notice.

@@ -6,7 +6,7 @@ use crate::message::Notice;
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum RanksError {
-    /// A flag or a variable of a launcher has a value that cannot be.
+    /// A flag or a variable of a launcher has a value that is not possible.
     #[error("{name} is `{value}`, expected {expected}")]
     Setting {
         /// The flag or variable.

@@ -27,6 +27,7 @@
 
 mod children;
 mod control;
+mod deadlines;
 mod environment;
 mod error;
 mod fact;
@@ -41,11 +42,12 @@ mod world;
 
 pub use children::{Children, end_with_parent};
 pub use control::Alarm;
+pub use deadlines::Deadlines;
 pub use error::RanksError;
 pub use fact::Fact;
 pub use message::{Cause, Notice, Place};
 pub use ranks::Ranks;
-pub use rendezvous::{Deadlines, Rendezvous};
+pub use rendezvous::Rendezvous;
 pub use shards::{BLOCK, ShardMap};
 pub use world::World;
 

@@ -6,6 +6,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::control::{Control, OnEnd, Peer};
+use crate::deadlines::Deadlines;
 use crate::fact::Fact;
 use crate::mesh::Mesh;
 use crate::message::{Member, Message};
@@ -18,26 +19,6 @@ const RETRY: Duration = Duration::from_millis(20);
 
 /// How long a process that has connected may take to say who it is.
 const INTRODUCTION: Duration = Duration::from_secs(5);
-
-/// How long ranks wait for each other.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Deadlines {
-    /// For all ranks to join.
-    pub join: Duration,
-    /// Between two heartbeats.
-    pub heartbeat: Duration,
-    /// Without a heartbeat until a rank counts as lost.
-    pub silence: Duration,
-    /// For a rank that has heard of the end of another one to end by itself.
-    pub grace: Duration,
-}
-
-impl Default for Deadlines {
-    fn default() -> Self {
-        let [join, heartbeat, silence, grace] = [60, 1, 20, 5].map(Duration::from_secs);
-        Self { join, heartbeat, silence, grace }
-    }
-}
 
 /// The place where the ranks of a run meet. Rank 0 has the listener.
 #[derive(Debug)]
