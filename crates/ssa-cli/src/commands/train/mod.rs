@@ -168,6 +168,7 @@ fn train(
         session.trainer().begin("measure on held-out text");
         let monitored = monitor.measure(session.trainer().model(), metrics.step)?;
         // The log; periodically, a checkpoint.
+        session.trainer().begin("save the step");
         session.keep(Measurements::new(&monitored)?)?;
 
         progress.step(&metrics, &monitored);
