@@ -280,7 +280,10 @@ fn eval_kind(error: &EvalError) -> Exit {
     match error {
         EvalError::NotFinite { .. } => Exit::NotFinite,
         EvalError::UnknownTask(_) => Exit::Usage,
-        EvalError::NoTargets | EvalError::Task { .. } | EvalError::File(_) => Exit::Data,
+        EvalError::NoTargets
+        | EvalError::Task { .. }
+        | EvalError::Summary { .. }
+        | EvalError::File(_) => Exit::Data,
         EvalError::Model(error) => model_kind(error),
         EvalError::Infer(error) => infer_kind(error),
         EvalError::Data(error) => data_kind(error),

@@ -2,8 +2,8 @@
 //! the program immediately. SIGINT in a conversation ends an answer. SIGXFSZ is ignored.
 
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use anyhow::{Context, Result};
 use signal_hook::consts::{SIGINT, SIGTERM, SIGXFSZ};
@@ -19,13 +19,21 @@ pub(crate) fn ignore_file_size_limit() -> io::Result<()> {
     flag::register(SIGXFSZ, Arc::default()).map(drop)
 }
 
+/// The flag of all [`Signals`]: handlers stay for the whole process.
+static REQUESTED: OnceLock<Arc<AtomicBool>> = OnceLock::new();
+
 /// Caught signals.
 pub(crate) struct Signals {
     requested: Arc<AtomicBool>,
 }
 
 impl Signals {
+    /// Catches the next signal, also if an earlier training in this process ended.
     pub(crate) fn catch() -> Result<Self> {
+        if let Some(requested) = REQUESTED.get() {
+            requested.store(false, Ordering::SeqCst);
+            return Ok(Self { requested: requested.clone() });
+        }
         let requested = Arc::new(AtomicBool::new(false));
         for signal in [SIGINT, SIGTERM] {
             // The order matters: the first signal finds the flag unset and sets it for the second.
@@ -33,7 +41,7 @@ impl Signals {
                 .and_then(|_| flag::register(signal, requested.clone()))
                 .with_context(|| format!("cannot catch signal {signal}"))?;
         }
-        Ok(Self { requested })
+        Ok(Self { requested: REQUESTED.get_or_init(|| requested).clone() })
     }
 
     /// The flag that is set once the program should save and end.

@@ -1,5 +1,7 @@
 //! The error type of this crate.
 
+use std::path::PathBuf;
+
 use ssa_data::{DataError, TextError};
 use ssa_files::FileError;
 use ssa_infer::InferError;
@@ -41,6 +43,14 @@ pub enum EvalError {
         /// What to do; may be empty.
         hint: String,
     },
+    /// A file is not the summary of a run.
+    #[error("{}: is not a summary of this version: {cause}", path.display())]
+    Summary {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        cause: String,
+    },
     /// The text could not be used.
     #[error(transparent)]
     Data(#[from] DataError),
@@ -56,7 +66,7 @@ pub enum EvalError {
     /// The report cannot be rendered: a bug.
     #[error(transparent)]
     Report(#[from] ssa_report::RenderError),
-    /// The summary could not be written.
+    /// A summary could not be read or written.
     #[error(transparent)]
     File(#[from] FileError),
 }

@@ -1,5 +1,5 @@
 //! Evaluation of language models with full and sparse attention: perplexity at any budget,
-//! benchmark tasks, analysis of sparse attention, and the report of a run.
+//! benchmark tasks, analysis of sparse attention, comparisons of runs, and reports.
 //!
 //! This crate does not print: results are structs for the caller to show, and progress goes to a
 //! callback.
@@ -10,6 +10,7 @@
 mod analysis;
 mod attention_means;
 mod batch;
+pub mod comparison;
 mod error;
 pub mod harness;
 mod losses;

@@ -3,9 +3,10 @@
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
+use ssa_files::{FileError, Operation};
 use ssa_model::{Method, SparseBudget};
 
-use crate::{Analysis, Perplexity, Result};
+use crate::{Analysis, EvalError, Perplexity, Result};
 
 /// `summary.json` of a run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -77,6 +78,17 @@ impl Machine {
 }
 
 impl Summary {
+    /// Reads a summary.
+    ///
+    /// # Errors
+    /// [`EvalError::File`](crate::EvalError::File) if the file cannot be read,
+    /// [`EvalError::Summary`](crate::EvalError::Summary) if it is not a summary.
+    pub fn read(path: &Path) -> Result<Self> {
+        let bytes = ssa_files::read(path).map_err(FileError::at(Operation::Read, path))?;
+        serde_json::from_slice(&bytes)
+            .map_err(|error| EvalError::Summary { path: path.to_owned(), cause: error.to_string() })
+    }
+
     /// Writes the summary atomically as indented JSON.
     ///
     /// # Errors

@@ -5,11 +5,13 @@
 
 mod axis;
 mod chart;
+mod intervals;
 pub mod number;
 mod page;
 mod table;
 
 pub use axis::{Axis, Spacing};
 pub use chart::{Chart, Color, Mark};
+pub use intervals::{Interval, Intervals};
 pub use page::{Block, Page, RenderError, Section, Tile};
 pub use table::{Column, NONE, Row, Table};

@@ -1,4 +1,6 @@
-//! Tables of text cells, for the terminal and the page.
+//! Tables of text cells, for the terminal, the page and Markdown.
+
+use std::borrow::Cow;
 
 use comfy_table::{
     Cell, CellAlignment, ColumnConstraint, ContentArrangement, LineStyle, TableStyle,
@@ -18,7 +20,7 @@ pub struct Table {
 /// A column of a [`Table`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Column {
-    name: &'static str,
+    name: Cow<'static, str>,
     /// Left-aligned text, which may wrap, instead of right-aligned numbers.
     text: bool,
     /// If the table does not fit, columns with the highest rank are dropped first.
@@ -35,13 +37,13 @@ pub struct Row {
 
 impl Column {
     /// A left-aligned column.
-    pub fn text(name: &'static str) -> Self {
-        Self { name, text: true, rank: 0 }
+    pub fn text(name: impl Into<Cow<'static, str>>) -> Self {
+        Self { name: name.into(), text: true, rank: 0 }
     }
 
     /// A right-aligned column.
-    pub fn number(name: &'static str) -> Self {
-        Self { name, text: false, rank: 0 }
+    pub fn number(name: impl Into<Cow<'static, str>>) -> Self {
+        Self { name: name.into(), text: false, rank: 0 }
     }
 
     /// Sets the rank. If the table does not fit, columns with the highest rank are dropped first,
@@ -118,12 +120,25 @@ impl Table {
             table = self.layout(&shown);
         }
         let hidden = (0..self.columns.len()).filter(|index| !shown.contains(index));
-        let hidden: Vec<&str> = hidden.map(|index| self.columns[index].name).collect();
+        let hidden: Vec<&str> = hidden.map(|index| &*self.columns[index].name).collect();
         let note = match hidden.as_slice() {
             [] => String::new(),
             names => format!("\nnot shown in {width} columns: {}", names.join(", ")),
         };
         table.trim_fmt() + &note
+    }
+
+    /// Renders the table as Markdown, with all columns.
+    pub fn to_markdown(&self) -> String {
+        let line = |cells: Vec<String>| format!("| {} |\n", cells.join(" | "));
+        let escaped = |text: &str| text.replace('|', "\\|");
+        let mut text = line(self.columns.iter().map(|column| escaped(&column.name)).collect());
+        let rule = |column: &Column| if column.text { "---" } else { "---:" }.to_owned();
+        text += &line(self.columns.iter().map(rule).collect());
+        for row in &self.rows {
+            text += &line(row.cells.iter().map(|cell| escaped(cell)).collect());
+        }
+        text
     }
 
     /// The shown columns, each as wide as its content.
@@ -135,7 +150,7 @@ impl Table {
         };
         let mut table = comfy_table::Table::new();
         table.load_style(STYLE).set_content_arrangement(ContentArrangement::Disabled);
-        table.set_header(shown.iter().map(|&index| cell(index, self.columns[index].name)));
+        table.set_header(shown.iter().map(|&index| cell(index, &self.columns[index].name)));
         for row in &self.rows {
             table.add_row(shown.iter().map(|&index| cell(index, &row.cells[index])));
         }
@@ -212,6 +227,16 @@ mod tests {
             let text = results().to_text(Some(width));
             assert!(text.contains("1.6118") && text.contains("1.6198"), "{width}:\n{text}");
         }
+    }
+
+    #[test]
+    fn markdown_has_every_column() {
+        let table = Table::new(
+            vec![Column::text("mode"), Column::number("KL(p||q)")],
+            [Row::new(cells(["a|b", "0.5"]))],
+        );
+        let expected = "| mode | KL(p\\|\\|q) |\n| --- | ---: |\n| a\\|b | 0.5 |\n";
+        assert_eq!(table.to_markdown(), expected);
     }
 
     #[test]

@@ -39,11 +39,12 @@ mod stream;
 mod tensorboard;
 mod trainable;
 mod trainer;
+mod unit;
 
 pub use batch_ramp::BatchRamp;
 pub use best::Best;
 pub use checkpoint::{BadSteps, Checkpoint, CheckpointError, Checkpoints, RunState, verify_model};
-pub use config::{ConfigError, TrainConfig, apply_overrides};
+pub use config::{ConfigError, Grid, GridRun, TrainConfig, apply_overrides};
 pub use diagnosis::{BadStep, Diagnosis};
 pub use error::TrainError;
 pub use initial_model::initial_model;
@@ -54,12 +55,13 @@ pub use metrics::{LoggedStep, StepMetrics};
 pub use model_source::ModelSource;
 pub use optimizer::{DecayedWeights, Optimizer, OptimizerOptions};
 pub use plan::TrainPlan;
-pub use run_dir::{Existing, ResumePoint, RunDir};
+pub use run_dir::{Existing, Progress, ResumePoint, RunDir};
 pub use schedule::{Schedule, ScheduleShape};
 pub use session::{Event, Session};
 pub use stream::{StreamDraw, StreamScope};
 pub use trainable::Trainable;
 pub use trainer::Trainer;
+pub use unit::Unit;
 
 /// Result of every fallible function in this crate except for the configuration, which has
 /// [`ConfigError`].

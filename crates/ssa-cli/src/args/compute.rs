@@ -9,7 +9,7 @@ use clap::Args;
 const MAX_THREADS: usize = 1024;
 
 /// Threads, for verbs that use only the CPU.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub(crate) struct ThreadsArgs {
     /// CPU threads; all cores by default. Results do not depend on this.
     #[arg(long, display_order = 100, value_name = "N", value_parser = parse_threads)]
@@ -17,7 +17,7 @@ pub(crate) struct ThreadsArgs {
 }
 
 /// Threads and device, for verbs that can use both.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub(crate) struct ComputeArgs {
     #[command(flatten)]
     pub(crate) threads: ThreadsArgs,

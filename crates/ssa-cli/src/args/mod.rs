@@ -4,6 +4,7 @@
 mod about;
 mod bench;
 mod check;
+mod compare;
 mod compute;
 mod convert;
 mod data;
@@ -28,6 +29,7 @@ pub(crate) use bench::{
     RecordArgs,
 };
 pub(crate) use check::{DoctorArgs, SelftestArgs};
+pub(crate) use compare::CompareArgs;
 pub(crate) use compute::{ComputeArgs, DeviceChoice, ThreadsArgs};
 pub(crate) use convert::ConvertArgs;
 pub(crate) use data::{
@@ -74,6 +76,7 @@ pub(crate) struct Cli {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     Train(TrainArgs),
+    Compare(CompareArgs),
     #[command(alias = "evaluate")]
     Eval(EvalArgs),
     #[command(alias = "analyse")]
@@ -180,8 +183,10 @@ mod tests {
         for (verb, command) in verbs("ssa", &Cli::command()) {
             let has =
                 |flag| command.get_arguments().any(|argument| argument.get_long() == Some(flag));
-            let on_device =
-                ["train", "eval", "analyze", "generate", "chat", "forward", "selftest", "bench"];
+            let on_device = [
+                "train", "compare", "eval", "analyze", "generate", "chat", "forward", "selftest",
+                "bench",
+            ];
             let on_device = on_device.iter().any(|name| verb.starts_with(&format!("ssa {name}")));
             let on_cpu = ["ssa data prepare", "ssa data train-tokenizer"].contains(&&*verb);
             assert_eq!(has("device"), on_device, "{verb}");

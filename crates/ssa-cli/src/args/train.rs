@@ -76,6 +76,27 @@ pub(crate) struct TrainArgs {
     pub(crate) compute: ComputeArgs,
 }
 
+impl TrainArgs {
+    /// The arguments for a plan that is trained, evaluated and resumed in this directory.
+    pub(crate) fn in_directory(run_dir: PathBuf, plain: bool, compute: ComputeArgs) -> Self {
+        Self {
+            config: None,
+            overrides: Vec::new(),
+            data: Vec::new(),
+            run_dir: Some(run_dir),
+            resume: None,
+            allow_change: Vec::new(),
+            overwrite: false,
+            dry_run: false,
+            ranks: None,
+            rendezvous: None,
+            plain,
+            no_eval: false,
+            compute,
+        }
+    }
+}
+
 fn parse_ranks(text: &str) -> Result<usize, String> {
     let ranks = text.parse().ok().filter(|ranks| (1..=MOST_RANKS).contains(ranks));
     ranks.ok_or_else(|| format!("expected an integer from 1 to {MOST_RANKS}"))

@@ -4,6 +4,7 @@ mod about;
 mod analyze;
 mod bench;
 mod chat;
+mod compare;
 mod convert;
 mod data;
 mod device;
@@ -36,6 +37,7 @@ use crate::exit::UsageError;
 pub(crate) fn run(cli: Cli) -> Result<()> {
     match cli.command {
         Command::Train(args) => train::run(&args),
+        Command::Compare(args) => compare::run(&args, start(&args.compute)?),
         Command::Eval(args) => eval::run(&args),
         Command::Analyze(args) => analyze::run(&args, start(&args.held_out.compute)?),
         Command::Generate(args) => generate::run(&args, start(&args.generation.compute)?),

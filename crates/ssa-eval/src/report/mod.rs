@@ -1,6 +1,7 @@
-//! The content of the report of a run; `ssa-report` renders it.
+//! The content of the report of a run and of a comparison; `ssa-report` renders it.
 
 mod budgets;
+mod comparison;
 mod curves;
 mod facts;
 mod layers;
@@ -12,6 +13,7 @@ use ssa_model::AttentionMode;
 use ssa_report::number::counted;
 use ssa_report::{Block, Color, Page, Section};
 
+pub use comparison::render_comparison;
 pub use curves::StepPoint;
 pub use facts::caption;
 

@@ -52,7 +52,7 @@ fn result_row(result: &BudgetResult, trained: Option<SparseBudget>) -> Row {
 /// The layers of an analysis and their mean, for the hidden states of one inference mode.
 pub fn layers_table(states: &ModeAttention) -> Table {
     let metrics = AttentionMeans::TITLES.iter().enumerate();
-    let metrics = metrics.map(|(rank, title)| Column::number(title).rank(rank as u8));
+    let metrics = metrics.map(|(rank, title)| Column::number(*title).rank(rank as u8));
     let columns = [Column::text("layer")].into_iter().chain(metrics).collect();
     let layers = states.layers.iter().enumerate();
     let layers = layers.map(|(layer, means)| means_row(layer.to_string(), means));

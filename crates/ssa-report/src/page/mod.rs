@@ -4,7 +4,7 @@ use minijinja::value::{Serde, Value};
 use minijinja::{Environment, context};
 use serde::Serialize;
 
-use crate::{Chart, Table};
+use crate::{Chart, Intervals, Table};
 
 const TEMPLATE: &str = include_str!("page.html");
 const STYLE: &str = include_str!("page.css");
@@ -67,6 +67,13 @@ pub enum Block {
     Figure {
         /// The chart.
         chart: Box<Chart>,
+        /// The caption.
+        caption: String,
+    },
+    /// Means with their spreads and a caption.
+    Intervals {
+        /// The means.
+        intervals: Intervals,
         /// The caption.
         caption: String,
     },

@@ -57,6 +57,14 @@ pub enum ConfigError {
         /// The text after `--set`.
         text: String,
     },
+    /// A grid without runs, or with two of a name.
+    #[error("{origin}: {problem}")]
+    Grid {
+        /// The file.
+        origin: String,
+        /// What is wrong, and optionally a hint on its own line.
+        problem: String,
+    },
     /// The corpora or the tokenizer in the configuration cannot be used.
     #[error(transparent)]
     Data(#[from] ssa_data::DataError),

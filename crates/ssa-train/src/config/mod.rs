@@ -3,6 +3,7 @@
 mod compare;
 mod data;
 mod error;
+mod grid;
 mod leaves;
 mod monitoring;
 mod overrides;
@@ -21,6 +22,7 @@ use toml::Value;
 
 pub use compare::Difference;
 pub use error::ConfigError;
+pub use grid::{Grid, GridRun};
 pub use monitoring::MonitoringSection;
 pub use overrides::apply_overrides;
 pub use reference::reference_page;

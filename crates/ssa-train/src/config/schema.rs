@@ -141,14 +141,14 @@ impl KeyContext<'_> {
 macro_rules! section {
     (
         $(#[doc = $section_doc:literal])+
-        pub struct $Section:ident {
-            $( $(#[doc = $doc:literal])+ pub $field:ident: $Type:ty = $default:expr, )+
+        $visibility:vis struct $Section:ident {
+            $( $(#[doc = $doc:literal])+ $seen:vis $field:ident: $Type:ty = $default:expr, )+
         }
     ) => {
         $(#[doc = $section_doc])+
         #[derive(Clone, Debug, PartialEq)]
-        pub struct $Section {
-            $( $(#[doc = $doc])+ pub $field: $Type, )+
+        $visibility struct $Section {
+            $( $(#[doc = $doc])+ $seen $field: $Type, )+
         }
 
         impl Default for $Section {
@@ -271,9 +271,12 @@ pub(super) fn hint(unknown: &str, keys: &[Key]) -> String {
         return format!("did you mean `{key}`?{remark}");
     }
     let section = parent(unknown);
-    let siblings = keys.iter().filter(|key| parent(&key.name) == section);
-    let names: Vec<String> = siblings.map(|key| format!("`{}`", field(&key.name))).collect();
+    let siblings = || keys.iter().filter(|key| parent(&key.name) == section);
+    let names: Vec<String> = siblings().map(|key| format!("`{}`", field(&key.name))).collect();
     match section {
+        "" if siblings().any(|key| key.expected.is_some()) => {
+            format!("the keys are {}", names.join(", "))
+        }
         "" => format!("the sections are {}", names.join(", ")),
         _ if names.is_empty() => format!("there is no section [{section}]"),
         _ => format!("the keys of [{section}] are {}", names.join(", ")),
@@ -299,7 +302,8 @@ fn meant(unknown: &str, keys: &[Key]) -> Option<String> {
 pub(super) fn key_named(name: &str, keys: &[Key]) -> Option<String> {
     let mut leaves = keys.iter().filter(|key| key.expected.is_some());
     let same = leaves.find(|key| field(&key.name) == field(name)).map(|key| key.name.clone());
-    let other = || OTHER_NAMES.iter().find(|(other, _)| *other == field(name));
+    let known = |name: &str| keys.iter().any(|key| key.name == name);
+    let other = || OTHER_NAMES.iter().find(|(other, key)| *other == field(name) && known(key));
     same.or_else(|| other().map(|(_, key)| (*key).to_owned()))
 }
 

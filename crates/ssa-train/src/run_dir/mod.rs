@@ -14,6 +14,7 @@
 //!   summary.json     / written by the evaluation; a run with a summary is finished
 //! ```
 
+mod progress;
 mod remove;
 mod resume;
 #[cfg(test)]
@@ -36,6 +37,7 @@ use crate::journal::{JournalEntry, RunEvent, read_journal};
 use crate::lock::{LOCK, RunLock};
 use crate::{Result, TrainError};
 
+pub use progress::Progress;
 pub use resume::ResumePoint;
 
 const CONFIG: &str = "config.toml";

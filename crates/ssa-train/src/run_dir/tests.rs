@@ -220,3 +220,23 @@ fn io_errors_name_the_path_and_a_remedy() {
         "{full}"
     );
 }
+
+#[test]
+fn progress_is_read_without_a_lock() {
+    let parent = tempfile::tempdir().unwrap();
+    let path = parent.path().join("run");
+    assert_eq!(RunDir::progress_of(&path).unwrap(), Progress::New);
+    let run = RunDir::create_named(&path, Existing::Refuse).unwrap();
+    assert_eq!(RunDir::progress_of(&path).unwrap(), Progress::New);
+    run.write_config(&TrainConfig::default()).unwrap();
+    assert_eq!(RunDir::progress_of(&path).unwrap(), Progress::Unfinished { step: 0 });
+    fs::create_dir_all(run.checkpoints().path(7)).unwrap();
+    assert_eq!(RunDir::progress_of(&path).unwrap(), Progress::Unfinished { step: 7 });
+    fs::write(path.join("summary.json"), "{}").unwrap();
+    assert_eq!(RunDir::progress_of(&path).unwrap(), Progress::Finished);
+    let other = parent.path().join("other");
+    fs::create_dir(&other).unwrap();
+    fs::write(other.join("notes"), "x").unwrap();
+    let message = RunDir::progress_of(&other).unwrap_err().to_string();
+    assert!(message.contains("is not a run directory and is not overwritten"), "{message}");
+}

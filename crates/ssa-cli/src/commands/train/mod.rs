@@ -23,6 +23,7 @@ use crate::exit::Interrupted;
 use crate::signals::Signals;
 use history::StepHistory;
 use monitor::Monitor;
+pub(super) use plan::{check_evaluation, require_data};
 use start::{Resume, RunStart};
 
 pub(crate) fn run(args: &TrainArgs) -> Result<()> {
@@ -38,8 +39,18 @@ pub(crate) fn run(args: &TrainArgs) -> Result<()> {
     if args.dry_run {
         return dry_run(&plan, choice, &world);
     }
-    plan::require_data(&plan)?;
-    ranks::run(world, &plan, |world, ranks| train_model(args, &plan, choice, (world, ranks)))
+    run_plan(args, &plan, choice, world)
+}
+
+/// Trains and evaluates a plan, in the directory of the arguments.
+pub(super) fn run_plan(
+    args: &TrainArgs,
+    plan: &TrainPlan,
+    choice: DeviceChoice,
+    world: World,
+) -> Result<()> {
+    plan::require_data(plan)?;
+    ranks::run(world, plan, |world, ranks| train_model(args, plan, choice, (world, ranks)))
 }
 
 /// Trains the model of a plan as one of the ranks.

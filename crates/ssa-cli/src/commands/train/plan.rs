@@ -35,7 +35,9 @@ pub(super) fn load(args: &TrainArgs) -> Result<TrainPlan> {
         None => PathBuf::new(),
     };
     let plan = TrainPlan::in_directory(config, &directory)?;
-    check_evaluation(&plan, args)?;
+    if !args.no_eval {
+        check_evaluation(&plan)?;
+    }
     Ok(plan)
 }
 
@@ -58,10 +60,8 @@ fn config_path(args: &TrainArgs) -> Result<PathBuf> {
 }
 
 /// Checks that there is something to evaluate: a method without full attention needs a budget.
-fn check_evaluation(plan: &TrainPlan, args: &TrainArgs) -> Result<()> {
-    if plan.objective().attention.method.has_mode(AttentionMode::Full)
-        || !plan.budgets().is_empty()
-        || args.no_eval
+pub(crate) fn check_evaluation(plan: &TrainPlan) -> Result<()> {
+    if plan.objective().attention.method.has_mode(AttentionMode::Full) || !plan.budgets().is_empty()
     {
         return Ok(());
     }
@@ -71,7 +71,7 @@ fn check_evaluation(plan: &TrainPlan, args: &TrainArgs) -> Result<()> {
 }
 
 /// Refuses to train a large model on the built-in text.
-pub(super) fn require_data(plan: &TrainPlan) -> Result<()> {
+pub(crate) fn require_data(plan: &TrainPlan) -> Result<()> {
     let parameters = parameter_count(plan.model());
     if plan.config().dataset_options().train != TrainSource::BuiltIn
         || parameters <= MOST_PARAMETERS_FOR_BUILT_IN_TEXT

@@ -7,6 +7,7 @@ mod data;
 use super::*;
 use crate::optimizer::DecayedWeights;
 use crate::schedule::ScheduleShape;
+use crate::{Grid, Unit};
 
 fn plan(overrides: &[&str]) -> Result<TrainPlan, ConfigError> {
     let overrides: Vec<String> = overrides.iter().map(|&text| text.to_owned()).collect();
@@ -335,9 +336,72 @@ fn every_shipped_configuration_is_possible() {
     for entry in std::fs::read_dir(&directory).unwrap() {
         let path = entry.unwrap().path();
         if path.extension().is_some_and(|extension| extension == "toml") {
-            TrainPlan::new(TrainConfig::load(&path, &[]).unwrap()).unwrap();
+            match Grid::load(&path, &[]) {
+                Ok(grid) => check_units(&grid),
+                Err(_) => {
+                    TrainPlan::new(TrainConfig::load(&path, &[]).unwrap()).unwrap();
+                }
+            }
             let name = path.file_name().unwrap().to_str().unwrap();
             assert!(listed.contains(name), "configs/README.md does not list {name}");
         }
     }
+}
+
+/// Checks that all units of a grid are possible, and that no two runs are the same.
+fn check_units(grid: &Grid) {
+    let units = grid.units().unwrap();
+    assert_eq!(units.len(), grid.runs.len() * grid.seeds.len());
+    for (index, unit) in units.iter().enumerate() {
+        assert!(unit.plan().unwrap().budgets().contains(&unit.plan().unwrap().model().budget));
+        for other in &units[..index] {
+            assert_ne!(unit.directory("x".as_ref()), other.directory("x".as_ref()));
+            let unnamed = |unit: &Unit| {
+                let mut config = unit.config.clone();
+                config.run.name.clear();
+                config
+            };
+            assert_ne!(unnamed(unit), unnamed(other), "{}", unit.config.run.name);
+        }
+    }
+}
+
+#[test]
+fn the_papers_ablations_ship() {
+    let configs = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../configs");
+    let settings = |name: &str| -> Vec<String> {
+        let grid = Grid::load(&configs.join(name), &[]).unwrap();
+        grid.runs.into_iter().flat_map(|run| run.settings).collect()
+    };
+    let methods = settings("compare.toml");
+    for method in ["full", "moba", "nsa", "ssa"] {
+        assert!(methods.contains(&format!("objective.method=\"{method}\"")), "{method}");
+    }
+    let ablations = settings("ablations.toml");
+    for setting in [
+        "objective.alpha=0",
+        "objective.alignment_direction=\"full_to_sparse\"",
+        "objective.alignment_direction=\"sparse_to_full\"",
+        "objective.full_ratio=0",
+        "objective.full_ratio=0.25",
+        "objective.full_ratio=0.75",
+        "objective.full_ratio=1",
+        "objective.alpha=5",
+        "objective.alpha=20",
+        "objective.alignment=\"mse\"",
+        "objective.alignment_on=\"ungated\"",
+        "objective.stream_draw=\"layer\"",
+        "model.block_size=8",
+    ] {
+        assert!(ablations.contains(&setting.to_owned()), "{setting}");
+    }
+    // Blocks of all shapes have the receptive field of the base.
+    let grid = Grid::load(&configs.join("ablations.toml"), &[]).unwrap();
+    let fields: Vec<usize> = grid
+        .units()
+        .unwrap()
+        .iter()
+        .map(|unit| unit.plan().unwrap().model().budget.receptive_field())
+        .collect();
+    assert!(fields.iter().all(|&field| field == fields[0]), "{fields:?}");
 }
