@@ -92,7 +92,7 @@ impl Summary {
     /// Writes the summary atomically as indented JSON.
     ///
     /// # Errors
-    /// [`EvalError::File`](crate::EvalError::File) if the file cannot be written.
+    /// [`EvalError::File`] if the file cannot be written.
     pub fn write(&self, path: &Path) -> Result<()> {
         Ok(ssa_files::write_json(path, self)?)
     }
