@@ -81,8 +81,8 @@ impl Summary {
     /// Reads a summary.
     ///
     /// # Errors
-    /// [`EvalError::File`](crate::EvalError::File) if the file cannot be read,
-    /// [`EvalError::Summary`](crate::EvalError::Summary) if it is not a summary.
+    /// [`EvalError::File`] if the file cannot be read,
+    /// [`EvalError::Summary`] if it is not a summary.
     pub fn read(path: &Path) -> Result<Self> {
         let bytes = ssa_files::read(path).map_err(FileError::at(Operation::Read, path))?;
         serde_json::from_slice(&bytes)
