@@ -79,8 +79,8 @@ pub(crate) struct Member {
     pub(crate) port: u16,
 }
 
-/// The longest line in bytes: far above a roster of all ranks, and little memory if a stranger sends
-/// it.
+/// The longest line in bytes: far above a roster of all ranks, and little memory if a stranger
+/// sends it.
 const LONGEST: u64 = 16 << 20;
 
 /// A line of the control connection.
