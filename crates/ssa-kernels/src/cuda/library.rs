@@ -1,4 +1,4 @@
-//! Finding the three libraries of NVIDIA, and saying what to install where one is missing.
+//! Finding the libraries of NVIDIA, and saying what to install where one is missing.
 
 use std::ffi::{CStr, c_int};
 use std::path::PathBuf;
@@ -7,6 +7,7 @@ use std::sync::OnceLock;
 use cudarc::{cublaslt, driver, nvrtc};
 use libloading::Library as Handle;
 
+use super::nccl;
 use crate::{KernelError, Result};
 
 /// A library that the GPU needs.
@@ -18,6 +19,8 @@ pub enum Library {
     Nvrtc,
     /// Matrix products.
     CublasLt,
+    /// Exchange between the GPUs of several ranks; a run on one GPU does without.
+    Nccl,
 }
 
 /// What is known of a library on this machine.
@@ -48,7 +51,7 @@ const DIRECTORIES: [&str; 4] = [
 
 impl Library {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::Driver, Self::Nvrtc, Self::CublasLt];
+    pub const ALL: [Self; 4] = [Self::Driver, Self::Nvrtc, Self::CublasLt, Self::Nccl];
 
     /// Name in messages.
     pub fn name(self) -> &'static str {
@@ -56,6 +59,7 @@ impl Library {
             Self::Driver => "libcuda",
             Self::Nvrtc => "NVRTC",
             Self::CublasLt => "cuBLASLt",
+            Self::Nccl => "NCCL",
         }
     }
 
@@ -64,6 +68,7 @@ impl Library {
             Self::Driver => &["libcuda.so.1", "libcuda.so"],
             Self::Nvrtc => &["libnvrtc.so.13", "libnvrtc.so.12", "libnvrtc.so"],
             Self::CublasLt => &["libcublasLt.so.13", "libcublasLt.so.12", "libcublasLt.so"],
+            Self::Nccl => &["libnccl.so.2", "libnccl.so"],
         }
     }
 
@@ -82,19 +87,28 @@ impl Library {
                  repository; or pip install nvidia-cublas) and put its directory into \
                  LD_LIBRARY_PATH"
             }
+            Self::Nccl => {
+                "for several GPUs, install NCCL 2.18 or newer (pip install nvidia-nccl-cu13) and \
+                 put its directory nvidia/nccl/lib into LD_LIBRARY_PATH"
+            }
         }
     }
 
-    fn missing(self, cause: impl Into<String>) -> KernelError {
+    pub(super) fn missing(self, cause: impl Into<String>) -> KernelError {
         KernelError::Library { name: self.name(), cause: cause.into(), remedy: self.remedy() }
     }
 
     /// Loads the library once, so that cudarc, which asks for it by its bare name and panics where
     /// that fails, finds it in memory.
     pub(crate) fn load(self) -> Result<()> {
-        static LOADED: [OnceLock<Result<Handle, KernelError>>; 3] = [const { OnceLock::new() }; 3];
+        self.handle().map(|_| ())
+    }
+
+    /// The library, loaded once.
+    pub(super) fn handle(self) -> Result<&'static Handle> {
+        static LOADED: [OnceLock<Result<Handle, KernelError>>; 4] = [const { OnceLock::new() }; 4];
         let loaded = LOADED[self as usize].get_or_init(|| self.open());
-        loaded.as_ref().map(|_| ()).map_err(Clone::clone)
+        loaded.as_ref().map_err(Clone::clone)
     }
 
     fn open(self) -> Result<Handle> {
@@ -128,6 +142,8 @@ impl Library {
             Self::Nvrtc => unsafe { nvrtc::sys::is_culib_present() },
             // SAFETY: as above.
             Self::CublasLt => unsafe { cublaslt::sys::is_culib_present() },
+            // Our own binding has it already.
+            Self::Nccl => true,
         }
     }
 
@@ -156,6 +172,7 @@ impl Library {
                 let version = unsafe { cublaslt::sys::cublasLtGetVersion() };
                 format!("{}.{}.{}", version / 10_000, version / 100 % 100, version % 100)
             }
+            Self::Nccl => nccl::version(),
         }
     }
 

@@ -10,7 +10,6 @@ use ssa_kernels::{DType, Device, Documents};
 use ssa_model::{
     Input, LossDenominators, Losses, Model, Objective, Parameters, StepLosses, TrainBatch,
 };
-use ssa_ranks::Ranks;
 
 use crate::checkpoint::BadSteps;
 use crate::fingerprint::fingerprint;
@@ -18,11 +17,13 @@ use crate::flops::StepFlops;
 use crate::metrics::StepMetrics;
 use crate::optimizer::Optimizer;
 use crate::{Result, TrainError, TrainPlan};
+use exchange::Exchange;
 use group_sum::GroupSum;
 
-pub(crate) use ranks::BUCKET;
+pub(crate) use exchange::BUCKET;
 
 mod bad_value;
+mod exchange;
 mod group_sum;
 mod ranks;
 mod state;
@@ -74,7 +75,9 @@ pub struct Trainer {
     /// Gradients of the step.
     pub(crate) grads: GroupSum,
     /// The processes that train together.
-    ranks: Ranks,
+    exchange: Exchange,
+    /// Whether all ranks use the same algorithms of matrix products.
+    shares_algorithms: bool,
     /// Steps done.
     pub(crate) done: usize,
     /// Micro-batches read, including those of skipped steps.
@@ -109,7 +112,8 @@ impl Trainer {
             optimizer,
             flops,
             grads,
-            ranks: Ranks::alone(),
+            exchange: Exchange::default(),
+            shares_algorithms: false,
             done: 0,
             cursor: 0,
             bad_steps,
@@ -124,14 +128,23 @@ impl Trainer {
     /// # Errors
     /// [`TrainError::Kernel`] if the device is out of memory.
     pub fn to_device(mut self, device: &Device) -> Result<Self> {
+        if let Device::Cuda(gpu) = device
+            && !self.exchange.ranks.is_alone()
+        {
+            self.connect_gpus(gpu)?;
+        }
+        self.move_to(device)?;
+        Ok(self)
+    }
+
+    fn move_to(&mut self, device: &Device) -> Result<()> {
         if self.model.device() == *device {
-            return Ok(self);
+            return Ok(());
         }
         let masters = self.optimizer.masters(self.model.parameters())?;
-        let weights = self.optimizer.move_to(&masters, device)?;
-        *self.model.parameters_mut() = weights;
+        *self.model.parameters_mut() = self.optimizer.move_to(&masters, device)?;
         self.grads = group_sum(&self.plan, self.local_groups(), device)?;
-        Ok(self)
+        Ok(())
     }
 
     /// Returns the model with `f32` weights on the CPU, as it is saved. On a GPU
@@ -139,8 +152,8 @@ impl Trainer {
     ///
     /// # Errors
     /// [`TrainError::Kernel`] if the device fails.
-    pub fn master_model(&self) -> Result<Model> {
-        let masters = self.optimizer.masters(self.model.parameters())?;
+    pub fn master_model(&mut self) -> Result<Model> {
+        let masters = self.collect_masters()?;
         Ok(Model::new(self.model.config().clone(), masters)?)
     }
 
@@ -192,7 +205,7 @@ impl Trainer {
     /// Runs one optimizer step, as all ranks do now.
     fn step_as_told(&mut self) -> Result<StepMetrics> {
         let start = Instant::now();
-        self.ranks.begin_step(self.done + 1);
+        self.exchange.ranks.begin_step(self.done + 1);
         let batches = self.micro_batches()?;
         let denominators = denominators(&batches);
         let flops = self.flops.of(&batches);
@@ -217,7 +230,7 @@ impl Trainer {
         let (corpus_epochs, epoch) = self.epochs();
         let seconds = positive_seconds(start.elapsed());
         let tflops = flops / seconds / TERA;
-        let devices = self.ranks.size() as f64;
+        let devices = self.exchange.ranks.size() as f64;
         Ok(StepMetrics {
             step: self.done,
             loss,
@@ -272,12 +285,12 @@ impl Trainer {
         let mut losses = self.model.step_losses(&objective, denominators);
         let group_size = batches.len() / self.plan.batches().groups;
         let local = self.local_groups() * group_size;
-        let first = self.ranks.rank() * local;
+        let first = self.exchange.ranks.rank() * local;
         let mut micro_batches = batches.into_iter().enumerate().skip(first).take(local).peekable();
         while micro_batches.peek().is_some() {
             let grads = self.grads.next();
             for (index, batch) in micro_batches.by_ref().take(group_size) {
-                if self.ranks.is_alone() && self.stop.load(Ordering::Relaxed) {
+                if self.exchange.ranks.is_alone() && self.stop.load(Ordering::Relaxed) {
                     return Err(TrainError::Stopped);
                 }
                 let streams = self.plan.streams().streams(self.done as u64, index as u64, layers);
@@ -301,12 +314,14 @@ impl Trainer {
             let (losses, [norm]) = pending.wait()?;
             return Ok((losses, norm));
         };
-        let grads = ranks::reduced(&mut self.ranks, self.grads.sum(), map)?;
-        let squares = ranks::gathered(&mut self.ranks, &mut losses, &grads, map, &self.stop)?;
+        let grads = self.exchange.reduce(self.grads.sum(), map)?;
+        let squares = self.exchange.gather_sums(&mut losses, &grads, map, &self.stop)?;
         let (norm, scale) = self.optimizer.clip_to(&squares, losses.sums())?;
         let parameters = self.model.parameters_mut();
         self.optimizer.queue_step(parameters, &grads, &scale, learning_rate)?;
-        self.gather_weights()?;
+        if let Some(map) = self.optimizer.shards() {
+            self.exchange.gather_weights(parameters, map)?;
+        }
         let (losses, [norm]) = losses.start_read([&norm])?.wait()?;
         Ok((losses, norm))
     }

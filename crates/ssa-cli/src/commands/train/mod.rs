@@ -28,9 +28,9 @@ use start::{Resume, RunStart};
 pub(crate) fn run(args: &TrainArgs) -> Result<()> {
     // The ranks, and which one this process is.
     let variable = |name: &str| env::var(name).ok();
-    let world = World::find(args.ranks, args.rendezvous.as_deref(), variable)?;
+    let world = World::find(args.gpus.or(args.ranks), args.rendezvous.as_deref(), variable)?;
     start_threads(&ranks::threads(&args.compute.threads, &world))?;
-    let choice = ranks::device(args.compute.device, &world)?;
+    let choice = ranks::device(args, &world)?;
 
     // The plan: the checked configuration. Nothing is written yet.
     let plan = plan::load(args)?;
@@ -53,7 +53,7 @@ fn train_model(
     let device = device::open(choice)?;
     memory::reserve(plan, &device, world)?;
     if !ranks.is_leader() {
-        return ranks::follow(plan, ranks);
+        return ranks::follow(plan, &device, ranks);
     }
 
     // A new run, or an unfinished one from its last checkpoint.

@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use anyhow::Result;
 use ssa_files::Sha256;
+use ssa_kernels::{Device, cuda};
 use ssa_ranks::{Children, Deadlines, Fact, Ranks, RanksError, Rendezvous, World, end_with_parent};
 use ssa_train::{TrainPlan, Trainer};
 
-use crate::args::{DeviceChoice, ThreadsArgs};
+use crate::args::{DeviceChoice, ThreadsArgs, TrainArgs};
 use crate::display::note;
 use crate::exit::{self, Interrupted, UsageError};
 use crate::signals::Signals;
@@ -28,18 +29,30 @@ pub(super) fn threads(args: &ThreadsArgs, world: &World) -> ThreadsArgs {
     ThreadsArgs { threads: args.threads.or_else(share) }
 }
 
-/// The device of a rank.
-pub(super) fn device(choice: DeviceChoice, world: &World) -> Result<DeviceChoice> {
-    match choice {
-        DeviceChoice::Cuda(_) if world.size > 1 => Err(UsageError(format!(
-            "--device {choice}: {} ranks ({}) train on the CPU\nhint: leave out --device, or train \
-             with --ranks 1",
-            world.size, world.source
-        ))
-        .into()),
-        _ if world.size > 1 => Ok(DeviceChoice::Cpu),
-        choice => Ok(choice),
+/// The device of a rank: a GPU for each, if there are any.
+pub(super) fn device(args: &TrainArgs, world: &World) -> Result<DeviceChoice> {
+    let choice = match args.gpus {
+        Some(_) => DeviceChoice::Cuda(world.local_rank),
+        None => args.compute.device,
+    };
+    if world.size == 1 || choice == DeviceChoice::Cpu {
+        return Ok(choice);
     }
+    let count = cuda::count().unwrap_or(0);
+    if count == 0 && choice == DeviceChoice::Auto {
+        return Ok(DeviceChoice::Cpu);
+    }
+    // A launcher may show each rank only its own GPU.
+    let own_only = count == 1 && world.children == 0;
+    if world.local_size > count && !own_only {
+        let (ranks, source) = (world.local_size, &world.source);
+        return Err(UsageError(format!(
+            "{ranks} ranks on this host ({source}), but the driver reports {count} GPUs\nhint: \
+             start {count} or fewer ranks on this host, or pass --device cpu"
+        ))
+        .into());
+    }
+    Ok(DeviceChoice::Cuda(if own_only { 0 } else { world.local_rank }))
 }
 
 /// Runs `train` as one of the ranks, after starting those that are children of this process. If one
@@ -110,7 +123,7 @@ pub(super) fn dismiss(ranks: &mut Ranks) -> Result<()> {
 }
 
 /// Trains as a rank other than 0.
-pub(super) fn follow(plan: &TrainPlan, mut ranks: Ranks) -> Result<()> {
+pub(super) fn follow(plan: &TrainPlan, device: &Device, mut ranks: Ranks) -> Result<()> {
     let mut told = Vec::new();
     ranks.broadcast_bytes("find the run", &mut told)?;
     if told != [ADMITTED] {
@@ -118,7 +131,8 @@ pub(super) fn follow(plan: &TrainPlan, mut ranks: Ranks) -> Result<()> {
     }
     let data = plan.open_data()?;
     let signals = Signals::catch()?;
-    let mut trainer = Trainer::follower(plan.clone(), data.train)?.among(ranks)?;
+    let trainer = Trainer::follower(plan.clone(), data.train)?.among(ranks)?;
+    let mut trainer = trainer.to_device(device)?;
     trainer.stop_on(signals.flag());
     trainer.follow()?;
     if signals.requested() && trainer.done() < plan.steps() {
