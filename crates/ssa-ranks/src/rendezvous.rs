@@ -63,9 +63,7 @@ impl Rendezvous {
         if world.rank > 0 {
             return Ok(Self { world, listener: None });
         }
-        // Ranks on one host need no other interface.
-        let any = if world.host == World::LOCAL { World::LOCAL } else { "0.0.0.0" };
-        let address = format!("{any}:{}", world.port);
+        let address = format!("{}:{}", world.interface(), world.port);
         let error = |cause: io::Error| RanksError::Listen {
             address: address.clone(),
             cause: cause.to_string(),
@@ -100,7 +98,7 @@ impl Rendezvous {
     ) -> Result<Ranks> {
         let Self { world, listener } = self;
         let unreachable = |cause: io::Error| unreachable(&world, deadlines, &cause);
-        let data = TcpListener::bind("0.0.0.0:0").map_err(unreachable)?;
+        let data = TcpListener::bind((world.interface(), 0)).map_err(unreachable)?;
         data.set_nonblocking(true).map_err(unreachable)?;
         let port = data.local_addr().map_err(unreachable)?.port();
         let host = host_name();

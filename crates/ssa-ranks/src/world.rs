@@ -49,6 +49,11 @@ impl World {
         }
     }
 
+    /// The network interface to listen on: ranks on one host need no other.
+    pub(crate) fn interface(&self) -> &'static str {
+        if self.host == Self::LOCAL { Self::LOCAL } else { "0.0.0.0" }
+    }
+
     /// Where rank 0 listens.
     pub fn address(&self) -> String {
         format!("{}:{}", self.host, self.port)

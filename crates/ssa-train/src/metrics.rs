@@ -49,6 +49,10 @@ pub struct StepMetrics {
     /// Wall-clock time of the step in seconds.
     #[serde(deserialize_with = "float")]
     pub seconds: f64,
+    /// The part of `seconds` in which each rank computed its gradient, without waiting for the
+    /// others; absent for a single process.
+    #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "floats")]
+    pub rank_seconds: Vec<f64>,
     /// `tokens / seconds`.
     #[serde(deserialize_with = "float")]
     pub tokens_per_second: f64,
@@ -107,6 +111,7 @@ pub(crate) mod tests {
             full_stream_fraction: 1.0,
             skipped_steps: 0,
             tokens: 8192,
+            rank_seconds: vec![],
             seconds: 2.0,
             tokens_per_second: 4096.0,
             tflops: 0.5,

@@ -23,6 +23,14 @@ pub(super) struct Exchange {
     pub(super) gpus: Option<Communicator>,
 }
 
+/// What the ranks know together after the backward passes.
+pub(super) struct Gathered {
+    /// The sums of squares of all gradients.
+    pub(super) squares: Scalars,
+    /// The seconds that each rank has computed.
+    pub(super) seconds: Vec<f64>,
+}
+
 impl Exchange {
     /// The own pieces of the gradients of all ranks, added in the tree that continues that of the
     /// groups.
@@ -69,7 +77,11 @@ impl Exchange {
     }
 
     /// Completes the weights, of which every rank has updated its own pieces.
-    pub(super) fn gather_weights(&mut self, weights: &mut Parameters, map: &ShardMap) -> Result<()> {
+    pub(super) fn gather_weights(
+        &mut self,
+        weights: &mut Parameters,
+        map: &ShardMap,
+    ) -> Result<()> {
         const NAME: &str = "gather the weights";
         if let Some(gpus) = &self.gpus {
             self.ranks.begin(NAME);
@@ -81,44 +93,48 @@ impl Exchange {
     }
 
     /// Collects the loss sums of all micro-batches and the sums of squares of all pieces, each in
-    /// the order that a single rank has; returns the latter. If one rank was asked to stop, all are.
+    /// the order that a single rank has. If one rank was asked to stop, all are.
     pub(super) fn gather_sums(
         &mut self,
         losses: &mut StepLosses,
-        grads: &Parameters,
+        (grads, seconds): (&Parameters, f64),
         map: &ShardMap,
         stop: &AtomicBool,
-    ) -> Result<Scalars> {
-    let device = losses.sums().device();
-    let trained = grads.named().into_iter().map(|(_, tensor)| tensor);
-    let squares = square_sums(trained.filter(|tensor| !tensor.is_empty()))?;
-    let mut own = losses.sums().start_read()?.wait()?;
-    let loss_count = own.len();
-    own.extend(squares.start_read()?.wait()?);
-    own.push(f64::from(u8::from(stop.load(Ordering::Relaxed))));
-    let square_count =
-        |parameter, rank| square_sum_count(&device, map.piece(parameter, rank).len());
-    let counts: Vec<usize> = (0..map.ranks())
-        .map(|rank| {
-            let squares = (0..map.parameters()).map(|index| square_count(index, rank));
-            loss_count + squares.sum::<usize>() + 1
-        })
-        .collect();
-    let all = self.ranks.all_gather_numbers("compare the losses", &own, &counts)?;
-    if all.iter().any(|numbers| numbers.last() == Some(&1.0)) {
-        stop.store(true, Ordering::Relaxed);
-    }
-    let mut lists: Vec<_> = all.into_iter().map(Vec::into_iter).collect();
-    let sums = lists.iter_mut().flat_map(|list| list.by_ref().take(loss_count)).collect();
-    losses.set_sums(Scalars::from_values(&device, sums)?);
-    let mut squares = Vec::new();
-    for parameter in 0..map.parameters() {
-        for (rank, list) in lists.iter_mut().enumerate() {
-            squares.extend(list.by_ref().take(square_count(parameter, rank)));
+    ) -> Result<Gathered> {
+        let device = losses.sums().device();
+        let trained = grads.named().into_iter().map(|(_, tensor)| tensor);
+        let squares = square_sums(trained.filter(|tensor| !tensor.is_empty()))?;
+        let mut own = losses.sums().start_read()?.wait()?;
+        let loss_count = own.len();
+        own.extend(squares.start_read()?.wait()?);
+        own.extend([f64::from(u8::from(stop.load(Ordering::Relaxed))), seconds]);
+        let square_count =
+            |parameter, rank| square_sum_count(&device, map.piece(parameter, rank).len());
+        let counts: Vec<usize> = (0..map.ranks())
+            .map(|rank| {
+                let squares = (0..map.parameters()).map(|index| square_count(index, rank));
+                loss_count + squares.sum::<usize>() + 2
+            })
+            .collect();
+        let all = self.ranks.all_gather_numbers("compare the losses", &own, &counts)?;
+        let mut times = Vec::with_capacity(all.len());
+        for numbers in &all {
+            if let [.., stops, seconds] = numbers[..] {
+                stop.fetch_or(stops > 0.0, Ordering::Relaxed);
+                times.push(seconds);
+            }
         }
+        let mut lists: Vec<_> = all.into_iter().map(Vec::into_iter).collect();
+        let sums = lists.iter_mut().flat_map(|list| list.by_ref().take(loss_count)).collect();
+        losses.set_sums(Scalars::from_values(&device, sums)?);
+        let mut squares = Vec::new();
+        for parameter in 0..map.parameters() {
+            for (rank, list) in lists.iter_mut().enumerate() {
+                squares.extend(list.by_ref().take(square_count(parameter, rank)));
+            }
+        }
+        Ok(Gathered { squares: Scalars::from_values(&device, squares)?, seconds: times })
     }
-    Ok(Scalars::from_values(&device, squares)?)
-}
 }
 
 /// Number of the first tensors that are exchanged together.

@@ -210,8 +210,10 @@ impl Trainer {
         let denominators = denominators(&batches);
         let flops = self.flops.of(&batches);
         let losses = self.accumulate(batches, denominators)?;
+        let computed = start.elapsed().as_secs_f64();
         let learning_rate = self.plan.schedule().learning_rate(self.done);
-        let (losses, norm) = self.update(losses, learning_rate)?;
+        let Updated { losses, norm, rank_seconds } =
+            self.update(losses, computed, learning_rate)?;
 
         let alpha = self.alpha();
         let z_loss = f64::from(self.plan.objective().z_loss) * losses.z_loss;
@@ -245,6 +247,7 @@ impl Trainer {
             skipped_steps: self.bad_steps.skipped,
             tokens: denominators.valid_tokens,
             seconds,
+            rank_seconds,
             tokens_per_second: denominators.valid_tokens as f64 / seconds,
             tflops,
             mfu: self.plan.config().monitoring.peak_tflops.map(|peak| tflops / (peak * devices)),
@@ -302,9 +305,14 @@ impl Trainer {
         Ok(losses)
     }
 
-    /// Updates the weights, unless a loss or the gradient is not finite; returns the losses and the
-    /// norm.
-    fn update(&mut self, mut losses: StepLosses, learning_rate: f64) -> Result<(Losses, f64)> {
+    /// Updates the weights, unless a loss or the gradient is not finite. `computed` is the time of
+    /// the forward and backward passes in seconds.
+    fn update(
+        &mut self,
+        mut losses: StepLosses,
+        computed: f64,
+        learning_rate: f64,
+    ) -> Result<Updated> {
         let Some(map) = self.optimizer.shards() else {
             let grads = self.grads.sum();
             let (norm, scale) = self.optimizer.clipped_norm(grads, losses.sums())?;
@@ -312,18 +320,19 @@ impl Trainer {
             let parameters = self.model.parameters_mut();
             self.optimizer.queue_step(parameters, grads, &scale, learning_rate)?;
             let (losses, [norm]) = pending.wait()?;
-            return Ok((losses, norm));
+            return Ok(Updated { losses, norm, rank_seconds: vec![] });
         };
         let grads = self.exchange.reduce(self.grads.sum(), map)?;
-        let squares = self.exchange.gather_sums(&mut losses, &grads, map, &self.stop)?;
-        let (norm, scale) = self.optimizer.clip_to(&squares, losses.sums())?;
+        let own = (&grads, computed);
+        let gathered = self.exchange.gather_sums(&mut losses, own, map, &self.stop)?;
+        let (norm, scale) = self.optimizer.clip_to(&gathered.squares, losses.sums())?;
         let parameters = self.model.parameters_mut();
         self.optimizer.queue_step(parameters, &grads, &scale, learning_rate)?;
         if let Some(map) = self.optimizer.shards() {
             self.exchange.gather_weights(parameters, map)?;
         }
         let (losses, [norm]) = losses.start_read([&norm])?.wait()?;
-        Ok((losses, norm))
+        Ok(Updated { losses, norm, rank_seconds: gathered.seconds })
     }
 
     /// The weight of the alignment loss in the next step; 0 for methods without one.
@@ -339,6 +348,13 @@ impl Trainer {
             Err(TrainError::NotFinite { step: self.done + 1, what, value })
         }
     }
+}
+
+/// What a step has found.
+struct Updated {
+    losses: Losses,
+    norm: f64,
+    rank_seconds: Vec<f64>,
 }
 
 /// Runs the remaining steps; an error is the last item.

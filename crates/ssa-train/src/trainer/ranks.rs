@@ -37,14 +37,8 @@ enum Command {
 }
 
 impl Command {
-    const ALL: [Self; 6] = [
-        Self::Step,
-        Self::Load,
-        Self::Moments,
-        Self::Masters,
-        Self::Algorithms,
-        Self::End,
-    ];
+    const ALL: [Self; 6] =
+        [Self::Step, Self::Load, Self::Moments, Self::Masters, Self::Algorithms, Self::End];
 }
 
 /// The progress of a trainer, besides weights and moments.

@@ -350,6 +350,7 @@ pub(crate) fn on_ranks<R>(size: usize, leader: Trainer, work: impl FnOnce(Traine
 fn shared_run(size: usize, then: usize) -> (Vec<Vec<f32>>, Vec<StepMetrics>) {
     let timeless = |metrics: StepMetrics| StepMetrics {
         seconds: 0.0,
+        rank_seconds: vec![],
         tokens_per_second: 0.0,
         tflops: 0.0,
         ..metrics

@@ -164,17 +164,15 @@ impl Communicator {
         };
         for (rank, Region { address, bytes }) in some(sends) {
             // SAFETY: the memory has these bytes and is freed in the order of the stream.
-            let status = unsafe {
-                (functions.send)(address, bytes, BYTE, rank as i32, comm, stream)
-            };
+            let status =
+                unsafe { (functions.send)(address, bytes, BYTE, rank as i32, comm, stream) };
             self.check("ncclSend", status)?;
         }
         for (rank, Region { address, bytes }) in some(receives) {
             // SAFETY: as above, and nothing else uses these bytes: they belong to tensors borrowed
             // mutably, and regions of one tensor do not overlap.
-            let status = unsafe {
-                (functions.recv)(address, bytes, BYTE, rank as i32, comm, stream)
-            };
+            let status =
+                unsafe { (functions.recv)(address, bytes, BYTE, rank as i32, comm, stream) };
             self.check("ncclRecv", status)?;
         }
         // SAFETY: ends the group that began above.
