@@ -47,8 +47,8 @@ impl Mesh {
         self.links.iter().flatten().map(TcpStream::try_clone).collect()
     }
 
-    /// Sends `out[r]` to every other rank r and receives `into[r]` from it. All ranks must call this
-    /// with the same name, and sizes that agree.
+    /// Sends `out[r]` to every other rank r and receives `into[r]` from it. All ranks must call
+    /// this with the same name, and sizes that agree.
     ///
     /// In round k, a rank sends to the k-th rank after it and receives from the k-th before it.
     pub(crate) fn exchange(

@@ -5,7 +5,8 @@ use std::path::Path;
 use crate::common::{Run, ssa, workplace};
 use crate::program::{Results, arguments, end, free_port, run, start_with};
 
-/// Starts two ranks as torchrun does, each in its directory; `more` are further arguments of rank 1.
+/// Starts two ranks as torchrun does, each in its directory; `more` are further arguments of rank
+/// 1.
 fn launched(directories: [&Path; 2], name: &str, more: &[&str]) -> [Run; 2] {
     let port = free_port();
     let processes = [0, 1].map(|rank: usize| {

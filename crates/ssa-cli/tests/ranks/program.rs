@@ -80,6 +80,12 @@ pub(crate) fn children(parent: u32) -> Vec<u32> {
     list.split_whitespace().map(|child| child.parse().unwrap()).collect()
 }
 
+/// Whether a process runs. One that has ended but whose parent has not asked for it does not.
+pub(crate) fn is_alive(process: u32) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{process}/stat"));
+    stat.is_ok_and(|text| !text.rsplit(") ").next().unwrap().starts_with('Z'))
+}
+
 /// Sends a signal by its name.
 pub(crate) fn signal(process: u32, name: &str) {
     let kill = format!("kill -{name} {process}");

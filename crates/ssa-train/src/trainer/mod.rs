@@ -198,6 +198,9 @@ impl Trainer {
     /// ([`skip_rows`](Self::skip_rows)). [`TrainError::Stopped`] if it was abandoned, which also
     /// changes nothing.
     pub fn step(&mut self) -> Result<StepMetrics> {
+        if self.stop.load(Ordering::Relaxed) {
+            return Err(TrainError::Stopped);
+        }
         self.announce_step()?;
         self.step_as_told()
     }

@@ -2,8 +2,8 @@
 //!
 //! Every rank reads the rows of the whole step, a few bytes a token, so it knows the loss
 //! denominators without asking. It computes the gradient of its own groups of micro-batches, adds
-//! its pieces of the gradients of all ranks, updates these pieces of the weights, for which alone it
-//! has moments (ZeRO-1), and gets all others.
+//! its pieces of the gradients of all ranks, updates these pieces of the weights, for which alone
+//! it has moments (ZeRO-1), and gets all others.
 
 use serde::{Deserialize, Serialize};
 use ssa_data::Mixture;
