@@ -153,7 +153,9 @@ fn tree_sum(mut sums: Vec<Tensor>) -> Result<Tensor, KernelError> {
         let mut pairs = Vec::with_capacity(sums.len() / 2);
         let mut rest = sums.into_iter();
         while let Some(mut sum) = rest.next() {
-            if let Some(other) = rest.next() {
+            if let Some(other) = rest.next()
+                && !sum.is_empty()
+            {
                 sum.add_assign(&other)?;
             }
             pairs.push(sum);

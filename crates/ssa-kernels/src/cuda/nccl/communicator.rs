@@ -92,7 +92,8 @@ impl Communicator {
     }
 
     /// Sends `piece(t, r)` of tensor t to each rank r; returns what each rank sent: `[r][t]` has
-    /// one axis, and for the own rank it is a copy of the own piece.
+    /// one axis, and for the own rank it is a copy of the own piece. Tensors without elements may
+    /// be anywhere.
     ///
     /// # Errors
     /// [`KernelError::Cuda`] with what the library says; [`KernelError::OutOfMemory`];
@@ -106,25 +107,36 @@ impl Communicator {
         let mut received: Vec<Vec<Tensor>> = Vec::with_capacity(self.size);
         for _ in 0..self.size {
             let room = tensors.iter().enumerate().map(|(index, tensor)| {
-                let length = piece(index, self.rank).len();
-                Tensor::for_output_on(&device, tensor.dtype(), [length])
+                match piece(index, self.rank).len() {
+                    0 => Ok(Tensor::default()),
+                    length => Tensor::for_output_on(&device, tensor.dtype(), [length]),
+                }
             });
             received.push(room.collect::<Result<_>>()?);
         }
         let (mut sends, mut receives) = (Vec::new(), Vec::new());
         for (index, tensor) in tensors.iter().enumerate() {
+            if tensor.is_empty() {
+                continue;
+            }
             let (memory, element) = (tensor.device_memory()?, tensor.dtype().size());
             for rank in 0..self.size {
                 let region = self.region(memory, piece(index, rank), element)?;
-                let target = received[rank][index].device_memory_mut()?;
+                let target = &mut received[rank][index];
+                if rank != self.rank {
+                    sends.push((rank, region));
+                }
+                if target.is_empty() {
+                    continue;
+                }
+                let target = target.device_memory_mut()?;
                 if rank == self.rank {
                     let from = (region.address - memory.address()) as usize;
                     target.copy_from(0, (memory, from), region.bytes)?;
-                    continue;
+                } else {
+                    let whole = Region { address: target.address(), bytes: target.bytes() };
+                    receives.push((rank, whole));
                 }
-                let whole = Region { address: target.address(), bytes: target.bytes() };
-                sends.push((rank, region));
-                receives.push((rank, whole));
             }
         }
         self.exchange(&sends, &receives)?;
