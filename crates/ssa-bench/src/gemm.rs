@@ -113,7 +113,7 @@ fn measure(
     })?;
     let input_gradient = meter.measure(sets, |set| {
         let [x, weight, dout] = &operands[set];
-        linear_bwd_input(dout, weight, &mut Tensor::zeros_like(x))
+        linear_bwd_input(dout, weight, &mut Tensor::zeros_like(x)?)
     })?;
     let weight_gradient = meter.measure(sets, |set| {
         let [x, weight, dout] = &operands[set];

@@ -5,8 +5,9 @@
 //! cargo run --release -p ssa-infer --example decode_cpu [CONTEXT..]
 //! ```
 //!
-//! Prints one JSON object per line. `benchmarks/peers/decode_cpu.py` times transformers on a model
-//! of the same sizes.
+//! Prints one JSON object per line; `cpu_ms` is the mean processor time of all threads, which other
+//! programs on the machine change less than the time that passes. `benchmarks/peers/decode_cpu.py`
+//! times transformers and llama.cpp on a model of the same sizes.
 
 #![allow(clippy::print_stdout, reason = "a program that prints its results")]
 
@@ -42,7 +43,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     let sparse =
         CallOptions { fill_change: FillChange::Keep, ..CallOptions::new(&options, page_size)? };
     let full = CallOptions { mode: AttentionMode::Full, ..sparse };
-    prefill(&mut engine, &full)?;
+    for options in [&full, &sparse] {
+        prefill(&mut engine, options)?;
+    }
     for context in contexts {
         let id = engine.add_sequence();
         let prompt: Vec<u32> = (0..context as u32).map(|token| token * 7919 % 49152).collect();
@@ -55,8 +58,16 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// The fastest and the median of some calls, in milliseconds.
-fn time(calls: usize, mut call: impl FnMut()) -> (f64, f64) {
+/// How long calls took, in milliseconds.
+struct Times {
+    fastest: f64,
+    median: f64,
+    /// Mean processor time of a call, where the system tells it.
+    cpu: Option<f64>,
+}
+
+fn time(calls: usize, mut call: impl FnMut()) -> Times {
+    let before = cpu_ms();
     let mut times: Vec<f64> = (0..calls)
         .map(|_| {
             let start = Instant::now();
@@ -64,14 +75,24 @@ fn time(calls: usize, mut call: impl FnMut()) -> (f64, f64) {
             start.elapsed().as_secs_f64() * 1e3
         })
         .collect();
+    let cpu = before.zip(cpu_ms()).map(|(before, after)| (after - before) / calls as f64);
     times.sort_by(f64::total_cmp);
-    (times[0], times[calls / 2])
+    Times { fastest: times[0], median: times[calls / 2], cpu }
 }
 
-fn report(mut result: Value, (fastest, median): (f64, f64), (unit, work): (&str, f64)) {
-    result["fastest_ms"] = json!(fastest);
-    result["median_ms"] = json!(median);
-    result[unit] = json!(work / fastest * 1e3);
+/// Processor time of this process on Linux, in milliseconds: ticks of 10 ms.
+fn cpu_ms() -> Option<f64> {
+    let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
+    let fields: Vec<&str> = stat.rsplit(')').next()?.split_whitespace().collect();
+    let ticks = |index: usize| fields.get(index)?.parse::<f64>().ok();
+    Some(10.0 * (ticks(11)? + ticks(12)?))
+}
+
+fn report(mut result: Value, times: &Times, (unit, work): (&str, f64)) {
+    result["fastest_ms"] = json!(times.fastest);
+    result["median_ms"] = json!(times.median);
+    result["cpu_ms"] = json!(times.cpu);
+    result[unit] = json!(work / times.fastest * 1e3);
     println!("{result}");
 }
 
@@ -82,7 +103,7 @@ fn read() {
         let sums = data.par_chunks(1 << 16).map(|chunk| chunk.iter().fold(0, |sum, x| sum ^ x));
         black_box(sums.reduce(|| 0, |a, b| a ^ b));
     });
-    report(json!({ "case": "read" }), times, ("gb_per_s", size_of_val(&data[..]) as f64 * 1e-9));
+    report(json!({ "case": "read" }), &times, ("gb_per_s", size_of_val(&data[..]) as f64 * 1e-9));
 }
 
 /// One row times a large matrix, and many rows times matrices of the model.
@@ -93,19 +114,19 @@ fn products() -> Result<(), Box<dyn Error>> {
         let x = random([1, 576])?;
         let times = time(15, || drop(black_box(linear_rows_fwd(&x, &weight))));
         let bytes = weight.bytes() as f64 * 1e-9;
-        report(json!({ "case": "1 row", "dtype": dtype.to_string() }), times, ("gb_per_s", bytes));
+        report(json!({ "case": "1 row", "dtype": dtype.to_string() }), &times, ("gb_per_s", bytes));
     }
     for [outputs, inputs] in [[3072, 576], [576, 1536]] {
         let (x, matrix) = (random([512, inputs])?, random([outputs, inputs])?);
         let gflop = (2 * 512 * outputs * inputs) as f64 * 1e-9;
         let name = format!("512 rows, {inputs} to {outputs}");
         let times = time(9, || drop(black_box(linear_fwd(&x, &matrix))));
-        report(json!({ "case": name, "with": "gemm" }), times, ("gflop_per_s", gflop));
+        report(json!({ "case": name, "with": "gemm" }), &times, ("gflop_per_s", gflop));
         for dtype in [DType::F32, DType::Bf16] {
             let weight = LinearWeight::new(&[&matrix], dtype)?;
             let times = time(9, || drop(black_box(linear_rows_fwd(&x, &weight))));
             let result = json!({ "case": name, "with": dtype.to_string() });
-            report(result, times, ("gflop_per_s", gflop));
+            report(result, &times, ("gflop_per_s", gflop));
         }
     }
     Ok(())
@@ -113,12 +134,15 @@ fn products() -> Result<(), Box<dyn Error>> {
 
 fn prefill(engine: &mut Engine, options: &CallOptions) -> Result<(), Box<dyn Error>> {
     let prompt: Vec<u32> = (0..PROMPT as u32).collect();
-    let id = engine.add_sequence();
-    let start = Instant::now();
-    engine.forward(&[(id, &prompt)], options, Logits::Last)?;
-    let seconds = start.elapsed().as_secs_f64();
-    println!("{}", json!({ "case": "prefill", "tokens": PROMPT, "seconds": seconds }));
-    Ok(engine.remove_sequence(id)?)
+    let mut failed = None;
+    let times = time(2, || {
+        let id = engine.add_sequence();
+        let done = engine.forward(&[(id, &prompt)], options, Logits::Last);
+        failed = done.and_then(|_| engine.remove_sequence(id)).err();
+    });
+    let case = json!({ "case": "prefill", "attention": options.mode.to_string() });
+    report(case, &times, ("tokens_per_s", PROMPT as f64));
+    failed.map_or(Ok(()), |error| Err(error.into()))
 }
 
 fn decode(
@@ -134,7 +158,7 @@ fn decode(
     engine.truncate(id, context)?;
     report(
         json!({ "case": "decode", "context": context, "attention": options.mode.to_string() }),
-        times,
+        &times,
         ("tokens_per_s", 1.0),
     );
     failed.map_or(Ok(()), |error| Err(error.into()))

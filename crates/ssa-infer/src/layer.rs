@@ -83,14 +83,19 @@ impl InferenceLayer {
         }
         let mut maps = vec![&parameters.q_proj, &parameters.k_proj, &parameters.v_proj];
         maps.extend(&gate_rows);
+        let copy = |tensor: &Option<Tensor>| tensor.as_ref().map(Tensor::try_clone).transpose();
         Ok(Self {
-            attention_norm: parameters.input_layernorm.clone(),
+            attention_norm: parameters.input_layernorm.try_clone()?,
             projections: packed(&maps)?,
-            biases: [&parameters.q_bias, &parameters.k_bias, &parameters.v_bias].map(Clone::clone),
-            head_norms: [&parameters.q_norm, &parameters.k_norm, &None].map(Clone::clone),
+            biases: [
+                copy(&parameters.q_bias)?,
+                copy(&parameters.k_bias)?,
+                copy(&parameters.v_bias)?,
+            ],
+            head_norms: [copy(&parameters.q_norm)?, copy(&parameters.k_norm)?, None],
             gates,
             output: packed(&[&parameters.o_proj])?,
-            mlp_norm: parameters.post_attention_layernorm.clone(),
+            mlp_norm: parameters.post_attention_layernorm.try_clone()?,
             gate_up: packed(&[&parameters.gate_proj, &parameters.up_proj])?,
             down: packed(&[&parameters.down_proj])?,
         })
@@ -206,7 +211,10 @@ impl InferenceLayer {
                 Some(sum) => sum.add_assign(&out)?,
             }
         }
-        let mixed = mixed.unwrap_or_else(|| Tensor::zeros_like(inputs.q));
+        let mixed = match mixed {
+            Some(mixed) => mixed,
+            None => Tensor::zeros_like(inputs.q)?,
+        };
         let width = config.num_attention_heads * config.head_dim;
         Ok(single(linear_rows_fwd(&mixed.reshape([1, tokens, width])?, &self.output)?))
     }

@@ -44,7 +44,7 @@ impl InferenceModel {
             device: model.device(),
             embedding: packed(&[&parameters.embed_tokens])?,
             layers: layers.collect::<Result<_>>()?,
-            norm: parameters.norm.clone(),
+            norm: parameters.norm.try_clone()?,
             head: parameters.lm_head.as_ref().map(|head| packed(&[head])).transpose()?,
             rope: GrowingRopeTable::new(&config)?,
             method,

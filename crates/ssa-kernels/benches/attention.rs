@@ -114,7 +114,7 @@ impl BenchInputs {
     fn full_fwd_bwd(&self) -> AttentionGrads {
         let Self { q, k, v, dout, .. } = self;
         let output = self.full_fwd();
-        let mut grads = AttentionGrads::zeros_like(q, k, v);
+        let mut grads = AttentionGrads::zeros_like(q, k, v).unwrap();
         full_attention_bwd(dout, &self.call(), &output, &mut grads).unwrap();
         grads
     }
@@ -134,7 +134,7 @@ impl BenchInputs {
     fn sparse_fwd_bwd(&self) -> AttentionGrads {
         let Self { q, k, v, dout, .. } = self;
         let (indices, output) = self.sparse_fwd();
-        let mut grads = AttentionGrads::zeros_like(q, k, v);
+        let mut grads = AttentionGrads::zeros_like(q, k, v).unwrap();
         sparse_attention_bwd(dout, &self.call(), &indices, &output, &mut grads).unwrap();
         grads
     }

@@ -96,7 +96,8 @@ fn gate(group: &mut BenchmarkGroup<'_, WallTime>) {
     group.throughput(bytes(&[&out; 2]));
     group.bench_function("gate_apply_fwd", |b| b.iter(|| gate_apply_fwd(black_box(&out), &gate)));
     let dgated = tensor([1, N, HEADS, HIDDEN / HEADS]);
-    let [mut dout, mut dgate] = [Tensor::zeros_like(&out), Tensor::zeros_like(&gate)];
+    let [mut dout, mut dgate] =
+        [Tensor::zeros_like(&out).unwrap(), Tensor::zeros_like(&gate).unwrap()];
     group.throughput(bytes(&[&out; 4]));
     group.bench_function("gate_apply_bwd", |b| {
         b.iter(|| gate_apply_bwd(black_box(&dgated), &out, &gate, &mut dout, &mut dgate))

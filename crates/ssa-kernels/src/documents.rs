@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::cuda::{Buffer, Gpu};
 use crate::device_cache::DeviceCache;
+use crate::host_memory::collected;
 use crate::{KernelError, Result};
 
 /// The documents of a batch: a partition of its N = B * T tokens into consecutive, non-empty
@@ -44,11 +45,12 @@ impl Documents {
     /// One document per row.
     ///
     /// # Errors
-    /// [`KernelError::Argument`] if `batch * tokens` is more than [`Documents::MAX_TOKENS`].
+    /// [`KernelError::Argument`] if `batch * tokens` is more than [`Documents::MAX_TOKENS`],
+    /// [`KernelError::HostMemory`].
     pub fn rows(batch: usize, tokens: usize) -> Result<Self> {
         let count = if tokens == 0 { 0 } else { batch };
         Self::check_tokens("Documents::rows", "batch * tokens", count.saturating_mul(tokens))?;
-        Ok(Self::new((0..=count).map(|row| row * tokens).collect()))
+        Ok(Self::new(collected((0..count + 1).map(|row| row * tokens))?))
     }
 
     /// Documents given by cumulative lengths: `[0, len_0, len_0 + len_1, ..., N]`.

@@ -27,8 +27,13 @@
 //!
 //! The documentation of an op states the shape and type of every argument, edge cases, errors and
 //! determinism. Every op checks all of its arguments before it writes to any: see
-//! [`KernelError::Argument`]. No argument makes a function of this crate panic; only the functions
-//! in the `reference` modules, which define results for tests, take matching sizes for granted.
+//! [`KernelError::Argument`]. No argument makes a function of this crate panic. The functions of the
+//! `reference` modules, which define results for tests, check the sizes of their slices too.
+//!
+//! Memory of the size of a tensor (tensors, copies, buffers between two phases of an op) is
+//! reserved with [`KernelError::HostMemory`] or [`KernelError::OutOfMemory`] as the error. What a
+//! call allocates besides is smaller than its arguments: the scratch of a thread for one row or
+//! tile, and tables with a few bytes for each token, row or block.
 //!
 //! Tensors without elements are valid where they mean "no tokens": B, T, C and leading axes may be
 //! 0, all other axes are at least 1 unless an op says otherwise.
@@ -58,6 +63,7 @@ mod device_cache;
 mod documents;
 mod dtype;
 mod error;
+mod host_memory;
 pub mod kv_cache;
 pub mod ops;
 mod scalar;

@@ -80,8 +80,9 @@ impl Gates {
         Ok(gates)
     }
 
-    fn zeros_like(other: &Self) -> Self {
-        Self(other.0.iter().map(|(branch, gate)| (*branch, Tensor::zeros_like(gate))).collect())
+    fn zeros_like(other: &Self) -> Result<Self> {
+        let gates = other.0.iter().map(|(branch, gate)| Ok((*branch, Tensor::zeros_like(gate)?)));
+        gates.collect::<Result<_>>().map(Self)
     }
 
     fn get(&self, branch: GateBranch) -> Option<&Tensor> {
@@ -147,14 +148,17 @@ impl AttentionSaved {
             let out = branch.saved.out();
             let gated = match self.gates.get(branch.gate) {
                 Some(gate) => gate_apply_fwd(out, gate)?,
-                None => out.clone(),
+                None => out.try_clone()?,
             };
             match &mut mixed {
                 None => mixed = Some(gated),
                 Some(sum) => sum.add_assign(&gated)?,
             }
         }
-        rows_of_tokens(mixed.unwrap_or_else(|| Tensor::zeros_like(&self.projection.qkv.q)))
+        rows_of_tokens(match mixed {
+            Some(mixed) => mixed,
+            None => Tensor::zeros_like(&self.projection.qkv.q)?,
+        })
     }
 
     /// The outputs of the two streams with their gate, if the layer computed both and has one.
@@ -177,9 +181,9 @@ impl AttentionSaved {
         dmixed: &Tensor,
         (alignment, scale): (&PairAlignment<'_>, f32),
     ) -> Result<(Vec<Tensor>, Gates)> {
-        let mut dgates = Gates::zeros_like(&self.gates);
-        let mut douts: Vec<Tensor> =
-            self.branches.iter().map(|_| Tensor::zeros_like(dmixed)).collect();
+        let mut dgates = Gates::zeros_like(&self.gates)?;
+        let douts = self.branches.iter().map(|_| Tensor::zeros_like(dmixed));
+        let mut douts = douts.collect::<Result<Vec<_>, _>>()?;
         let dgate_of_pair = self.branches.first().and_then(|full| dgates.get_mut(full.gate));
         match (self.pair(), dgate_of_pair, douts.as_mut_slice()) {
             (Some(pair), Some(dgate), [dfull, dsparse]) => {
@@ -224,13 +228,13 @@ impl AttentionSaved {
         let dmixed = dmixed.reshape(q.shape())?;
 
         let (douts, dgates) = self.outputs_backward(&dmixed, alignment)?;
-        let mut dqkv = AttentionGrads::zeros_like(q, k, v);
+        let mut dqkv = AttentionGrads::zeros_like(q, k, v)?;
         for (branch, dout) in self.branches.iter().zip(&douts) {
             let inputs = context.inputs(&self.projection.qkv, branch.mode);
             branch.saved.backward(dout, &inputs, &mut dqkv)?;
         }
 
-        let mut dx = Tensor::zeros_like(x);
+        let mut dx = Tensor::zeros_like(x)?;
         if let (Some(g_proj), Some(dg_proj)) = (&weights.g_proj, &mut grads.g_proj) {
             with_gradient_of(g_proj, dg_proj, |dg_proj| {
                 for ((branch, gate), (_, dgate)) in self.gates.0.iter().zip(&dgates.0) {

@@ -34,7 +34,7 @@ impl Model {
         let mut parameters = self.into_parameters();
         for (layer, gates) in parameters.layers.iter_mut().zip(gates.layers) {
             layer.g_proj = gates.g_proj;
-            let o_proj = layer.o_proj.clone();
+            let o_proj = layer.o_proj.try_clone()?;
             layer.o_proj.add_assign(&o_proj)?;
         }
         Self::new(config, parameters)

@@ -36,7 +36,7 @@ mod rope;
 #[cfg(test)]
 mod testing;
 
-pub use config::{ModelConfig, ModelSettings, RopeScaling};
+pub use config::{ModelConfig, ModelSettings, RopeScaling, Yarn};
 pub use error::{InputError, ModelError, OptionsError};
 pub use input::{Input, TrainBatch};
 pub use losses::{LossDenominators, Losses, PendingLosses, StepLosses};

@@ -34,7 +34,7 @@ pub(crate) fn backward(
     weights: &LayerParameters,
     grads: &mut LayerParameters,
 ) -> Result<Tensor> {
-    let mut dhidden = Tensor::zeros_like(&saved.gate);
+    let mut dhidden = Tensor::zeros_like(&saved.gate)?;
     linear_bwd_input(dout, &weights.down_proj, &mut dhidden)?;
     let SwigluGrads { dgate, dup, out: hidden } =
         swiglu_bwd_with_out(dhidden, &saved.gate, &saved.up)?;
@@ -42,7 +42,7 @@ pub(crate) fn backward(
     add_weight_gradient(&dgate, x, &mut grads.gate_proj)?;
     add_weight_gradient(&dup, x, &mut grads.up_proj)?;
 
-    let mut dx = Tensor::zeros_like(x);
+    let mut dx = Tensor::zeros_like(x)?;
     linear_bwd_input(&dgate, &weights.gate_proj, &mut dx)?;
     linear_bwd_input(&dup, &weights.up_proj, &mut dx)?;
     Ok(dx)

@@ -111,7 +111,7 @@ fn unnorm_heads(
     let (Some(saved), Some(weight), Some(dweight)) = (saved, weight, dweight) else {
         return Ok(dout);
     };
-    let mut dx = Tensor::zeros_like(&dout);
+    let mut dx = Tensor::zeros_like(&dout)?;
     with_gradient_of(weight, dweight, |dweight| {
         Ok(rms_norm_bwd(&dout, &saved.x, weight, &saved.rstd, &mut dx, dweight)?)
     })?;

@@ -16,7 +16,7 @@ fn cases() -> Vec<PathBuf> {
     let mut cases: Vec<_> =
         fs::read_dir(directory).unwrap().map(|case| case.unwrap().path()).collect();
     cases.sort();
-    assert_eq!(cases.len(), 8);
+    assert_eq!(cases.len(), 10);
     cases
 }
 

@@ -24,7 +24,7 @@ CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 TRANSFORMERS = ["4.57.6", "5.23.0"]
 METHODS = ["full", "moba", "nsa", "ssa"]
 # Models without gates: RoPE scaling, biases of q, k and v, norms of q and k.
-PLAIN = ["llama_tied_llama3", "qwen2_tied", "qwen3"]
+PLAIN = ["llama_tied_llama3", "llama_yarn_mscale", "qwen2_tied", "qwen3"]
 SKIPPED = 77
 HERE = pathlib.Path(__file__).resolve().parent
 
@@ -109,19 +109,6 @@ def train(ssa, directory):
             sys.exit(f"training {method} failed:\n{done.stderr}")
         checkpoints.append(run / "checkpoint")
     return checkpoints
-
-
-def convert(ssa, directory):
-    """Converts plain models; the results."""
-    converted = [directory / "converted" / family for family in FAMILIES]
-    for family, to in zip(FAMILIES, converted):
-        plain = HERE.parents[1] / "golden/families" / family
-        command = [ssa, "convert", "--from", plain, "--to", to]
-        command += ["--block-size", "4", "--block-counts", "3"]
-        done = subprocess.run(command, capture_output=True, text=True)
-        if done.returncode != 0:
-            sys.exit(f"converting {family} failed:\n{done.stderr}")
-    return converted
 
 
 def start_checks(python, packages, ssa, checkpoints, directory):

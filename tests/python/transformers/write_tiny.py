@@ -38,6 +38,14 @@ LLAMA3 = {
     "high_freq_factor": 4.0,
     "original_max_position_embeddings": 16,
 }
+YARN = {"rope_type": "yarn", "factor": 8.0, "original_max_position_embeddings": 64}
+MSCALE = {
+    "mscale": 2.0,
+    "mscale_all_dim": 0.5,
+    "beta_fast": 6.0,
+    "beta_slow": 0.5,
+    "truncate": False,
+}
 LINEAR = {"rope_type": "linear", "factor": 2.0}
 # Name: family, keys of its configuration, type of the weights, largest shard.
 CASES = {
@@ -54,6 +62,8 @@ CASES = {
     "mistral": ("mistral", {"sliding_window": None}, torch.float32, "1GB"),
     "qwen2_tied": ("qwen2", {"tie_word_embeddings": True}, torch.float32, "1GB"),
     "qwen3": ("qwen3", {}, torch.float32, "1GB"),
+    "llama_yarn": ("llama", {"rope_scaling": YARN}, torch.float32, "1GB"),
+    "llama_yarn_mscale": ("llama", {"rope_scaling": YARN | MSCALE}, torch.float32, "1GB"),
 }
 TOKENS = 24
 TOLERANCE = 1e-5

@@ -29,7 +29,7 @@ pub(super) fn full(bench: &mut Bench<'_>, inputs: &Inputs) -> Result<()> {
     let forward = |set: &[Tensor; 4]| full_attention_fwd(&inputs.call(set));
     let backward = |set: &[Tensor; 4], output: &AttentionOutput| {
         let [q, k, v, dout] = set;
-        let mut grads = AttentionGrads::zeros_like(q, k, v);
+        let mut grads = AttentionGrads::zeros_like(q, k, v)?;
         full_attention_bwd(dout, &inputs.call(set), output, &mut grads)
     };
 
@@ -128,7 +128,7 @@ fn sparse_backward(
     indices: &BlockIndices,
 ) -> Result<(), KernelError> {
     let [q, k, v, dout] = set;
-    let mut grads = AttentionGrads::zeros_like(q, k, v);
+    let mut grads = AttentionGrads::zeros_like(q, k, v)?;
     sparse_attention_bwd(dout, &inputs.call(set), indices, output, &mut grads)
 }
 
@@ -166,7 +166,8 @@ pub(super) fn gate_and_alignment(bench: &mut Bench<'_>, inputs: &Inputs) -> Resu
     })?;
     let part = Part::new("gate and alignment backward").bytes(5 * q_bytes);
     bench.measure(part, inputs, |_, [full, .., sparse]| {
-        let [mut dfull, mut dsparse, mut dgate] = [full, sparse, &gate].map(Tensor::zeros_like);
+        let [mut dfull, mut dsparse] = [Tensor::zeros_like(full)?, Tensor::zeros_like(sparse)?];
+        let mut dgate = Tensor::zeros_like(&gate)?;
         let grads = GatedPairGrads { dfull: &mut dfull, dsparse: &mut dsparse, dgate: &mut dgate };
         gated_pair_bwd(sparse, &pair(full, sparse, &gate), &alignment, 1e-3, grads)
     })?;
@@ -175,7 +176,7 @@ pub(super) fn gate_and_alignment(bench: &mut Bench<'_>, inputs: &Inputs) -> Resu
     bench.measure(part, inputs, |_, [out, ..]| gate_apply_fwd(out, &gate).map(drop))?;
     let part = Part::new("gate backward").bytes(3 * q_bytes);
     bench.measure(part, inputs, |_, [out, .., dgated]| {
-        let [mut dout, mut dgate] = [Tensor::zeros_like(out), Tensor::zeros_like(&gate)];
+        let [mut dout, mut dgate] = [Tensor::zeros_like(out)?, Tensor::zeros_like(&gate)?];
         gate_apply_bwd(dgated, out, &gate, &mut dout, &mut dgate)
     })
 }

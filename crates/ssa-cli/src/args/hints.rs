@@ -1,7 +1,7 @@
 //! Hints for verbs and flags of other programs.
 
 use clap::builder::StyledStr;
-use clap::error::{ContextKind, ContextValue};
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use ssa_train::TrainConfig;
 
 /// Verbs of other programs, and the equivalent here.
@@ -17,12 +17,15 @@ const VERBS: [(&str, &str); 9] = [
     ("resume", "did you mean `ssa train --resume RUN_DIR`?"),
 ];
 
-/// Adds a hint to an error about an unknown verb, or about a flag that is a configuration key.
+/// Adds a hint to an error about an unknown verb, about a flag that is a configuration key, or about
+/// a directory without its flag.
 pub(crate) fn with_hint(mut error: clap::Error) -> clap::Error {
     let hint = match (error.get(ContextKind::InvalidSubcommand), error.get(ContextKind::InvalidArg))
     {
         (Some(ContextValue::String(verb)), _) => hint_for_verb(verb),
-        (_, Some(ContextValue::String(flag))) => hint_for_flag(flag),
+        (_, Some(ContextValue::String(argument))) => {
+            hint_for_flag(argument).or_else(|| hint_for_path(&error, argument))
+        }
         _ => None,
     };
     if let Some(hint) = hint {
@@ -42,6 +45,15 @@ fn hint_for_flag(flag: &str) -> Option<String> {
     let name = flag.strip_prefix("--")?.split('=').next()?.replace('-', "_");
     let key = TrainConfig::key_named(&name)?;
     Some(format!("for a setting of `ssa train` pass --set {key}=VALUE"))
+}
+
+/// Models and outputs have flags. With one argument too many, the first may have been meant so.
+fn hint_for_path(error: &clap::Error, argument: &str) -> Option<String> {
+    let unexpected = error.kind() == ErrorKind::UnknownArgument && !argument.starts_with('-');
+    let usage = error.get(ContextKind::Usage).filter(|_| unexpected)?.to_string();
+    let flag = ["--model", "--from"].into_iter().find(|flag| usage.contains(flag))?;
+    let output = if usage.contains("--to") { " and the output with `--to DIR`" } else { "" };
+    Some(format!("name the model with `{flag} DIR`{output}"))
 }
 
 #[cfg(test)]
@@ -65,6 +77,10 @@ mod tests {
             (&["train", "x.toml", "--lr", "1e-3"], "--set optimizer.learning_rate=VALUE"),
             (&["train", "x.toml", "--epochs=3"], "--set training.steps=VALUE"),
             (&["train", "x.toml", "--batch-size", "3"], "--set training.batch_size=VALUE"),
+            (&["generate", "runs/x", "hi"], "name the model with `--model DIR`"),
+            (&["chat", "runs/x"], "name the model with `--model DIR`"),
+            (&["eval", "perplexity", "runs/x"], "name the model with `--model DIR`"),
+            (&["convert", "x", "y"], "with `--from DIR` and the output with `--to DIR`"),
         ] {
             let message = message(arguments);
             assert!(message.contains(hint), "{arguments:?}: {message}");

@@ -15,6 +15,7 @@ pub(crate) fn run(args: &ConvertArgs) -> Result<()> {
     check_absent(&args.to, "--to")?;
     let budget = SparseBudget::new(args.block_size, args.block_counts)?;
     let LoadedModel { model, directory } = model::read(&args.from)?;
+    let model = model.with_gates(budget)?;
     if directory.join(TOKENIZER_JSON).is_file() {
         check_vocabulary(&directory, model.config(), &load_tokenizer(&directory, None)?)?;
     } else {
@@ -24,7 +25,6 @@ pub(crate) fn run(args: &ConvertArgs) -> Result<()> {
             directory.display()
         ));
     }
-    let model = model.with_gates(budget)?;
     write_directory(&args.to, |partial| {
         model.save(partial)?;
         copy_companions(&directory, partial)

@@ -1,12 +1,13 @@
 //! Whole inputs of every kind, to be damaged.
 
 use std::fs;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use crate::commands::STDIN;
 use crate::common::{ssa, workplace};
 
 /// `{"text": "one"}` and another line, compressed with xz.
@@ -90,6 +91,9 @@ impl Healthy {
             let documents = ssa_data::snapshot().unwrap();
             let mut bytes = Vec::new();
             ssa_data::encode_snapshot(&documents[..9], &mut bytes).unwrap();
+            let mut lines = Vec::new();
+            flate2::read::GzDecoder::new(&bytes[..]).read_to_end(&mut lines).unwrap();
+            self.write("snapshot/snapshot.jsonl", lines);
             bytes
         });
     }
@@ -133,6 +137,27 @@ impl Healthy {
             fs::read(cases().join("shared/in.safetensors")).unwrap(),
         );
         copy_tree(&self.at("model"), &self.at("forward/model"));
+        // A model without gates, and one with a tokenizer for its ids and a chat template.
+        copy_tree(&ssa_testkit::golden_dir().join("families/llama_sharded"), &self.at("plain"));
+        fs::remove_file(self.at("plain/expected.safetensors")).unwrap();
+        self.write("plain/generation_config.json", "{\"eos_token_id\": [1, 2]}");
+        copy_tree(&self.at("model"), &self.at("chat-model"));
+        self.write("chat-model/tokenizer.json", {
+            let json = fs::read(cases().join("shared/tok/tokenizer.json")).unwrap();
+            let mut json: Value = serde_json::from_slice(&json).unwrap();
+            // The model has an id for each byte and for the end.
+            json["model"]["merges"] = json!([]);
+            json["model"]["vocab"].as_object_mut().unwrap().retain(|_, id| id.as_u64() < Some(257));
+            json.to_string()
+        });
+        self.write(
+            "chat-model/tokenizer_config.json",
+            json!({ "eos_token": "<|endoftext|>",
+                "chat_template": "{% for m in messages %}{{ m.role[0] ~ m.content }}{% endfor %}" })
+            .to_string(),
+        );
+        let turns = "hi\n\"\"\"\ntwo\nlines\n\"\"\"\n/reset\n/none\nnaïve\n/quit\n";
+        self.write(&format!("chat-model/{STDIN}"), turns);
         self.write("config/overrides", OVERRIDES);
         self.write("config/budgets", "16x4\n1x1\n1024x99\n");
         fs::copy(self.at("tiny.toml"), self.at("config/tiny.toml")).unwrap();

@@ -1,6 +1,7 @@
 //! What one input may take.
 
 use std::fs;
+use std::process;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
@@ -31,7 +32,7 @@ impl Watchdog {
             while u128::from(counted.fetch_add(1, Ordering::Relaxed)) < most {
                 thread::sleep(TICK);
             }
-            std::process::exit(HUNG);
+            process::exit(HUNG);
         });
         Self { ticks }
     }
@@ -50,17 +51,21 @@ impl Memory {
     pub(crate) fn begin() -> Self {
         // Resets the peak to what is there.
         fs::write("/proc/self/clear_refs", "5").unwrap();
-        Self { before: peak() }
+        Self { before: peak(process::id()).unwrap() }
     }
 
     pub(crate) fn mebibytes(&self) -> u64 {
-        peak().saturating_sub(self.before) >> 10
+        peak(process::id()).unwrap().saturating_sub(self.before) >> 10
     }
 }
 
-/// The largest resident size, in KiB.
-fn peak() -> u64 {
-    let status = fs::read_to_string("/proc/self/status").unwrap();
-    let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap();
-    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+/// The largest resident size of a process; none if it has ended.
+pub(crate) fn peak_mebibytes(process: u32) -> Option<u64> {
+    peak(process).map(|kibibytes| kibibytes >> 10)
+}
+
+fn peak(process: u32) -> Option<u64> {
+    let status = fs::read_to_string(format!("/proc/{process}/status")).ok()?;
+    let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
+    line.split_whitespace().nth(1)?.parse().ok()
 }

@@ -7,8 +7,7 @@
 //! of their own, so that one that ends it is found and the rest goes on.
 //!
 //! A reader is a function of a directory and of the damaged file in it (`reading.rs`), or a command
-//! (`commands.rs`). A target of cargo-fuzz can call the former as they are: write the input over
-//! the file in a copy of `Healthy`, and call `Reader::read`.
+//! (`commands.rs`). `fuzz/` has targets of cargo-fuzz for the readers of models and tokenizers.
 
 #![cfg(target_os = "linux")]
 #![allow(
@@ -32,6 +31,7 @@ use std::env;
 use std::time::Instant;
 
 use healthy::Healthy;
+use worker::Report;
 
 /// Inputs that `cargo test` tries in all readers together.
 const INPUTS: usize = 4000;
@@ -49,13 +49,9 @@ fn damaged_inputs_are_read_or_refused() {
     let mut failures = Vec::new();
     let (readers, commands) = (readers::all(), commands::all());
     let only = env::var("SSA_TEST_READER").unwrap_or_default();
-    for reader in readers.iter().filter(|reader| reader.name.contains(&only)) {
-        let begin = Instant::now();
-        let count = (inputs - inputs / COMMANDS).div_ceil(readers.len());
-        let report = worker::run(&healthy, reader, seed, count);
+    let mut tell = |name: &str, begin: Instant, report: Report| {
         println!(
-            "{}: {} inputs, {} refused, at most {} MiB and {} ms, {:.1} s",
-            reader.name,
+            "{name}: {} inputs, {} refused, at most {} MiB and {} ms, {:.1} s",
             report.inputs,
             report.refused,
             report.mebibytes,
@@ -63,13 +59,16 @@ fn damaged_inputs_are_read_or_refused() {
             begin.elapsed().as_secs_f64()
         );
         failures.extend(report.failures);
+    };
+    for reader in readers.iter().filter(|reader| reader.name.contains(&only)) {
+        let begin = Instant::now();
+        let count = (inputs - inputs / COMMANDS).div_ceil(readers.len());
+        tell(reader.name, begin, worker::run(&healthy, reader, seed, count));
     }
     for command in commands.iter().filter(|command| command.name.contains(&only)) {
         let begin = Instant::now();
         let count = (inputs / COMMANDS).div_ceil(commands.len());
-        let refused = commands::run(&healthy, command, seed, count, &mut failures);
-        let seconds = begin.elapsed().as_secs_f64();
-        println!("`{}`: {count} inputs, {refused} refused, {seconds:.1} s", command.name);
+        tell(command.name, begin, commands::run(&healthy, command, seed, count));
     }
     assert!(failures.is_empty(), "{} failures:\n{}", failures.len(), failures.join("\n"));
 }

@@ -49,6 +49,12 @@ pub(crate) fn all() -> Vec<Reader> {
             &["model.safetensors.index.json", "one.safetensors", "config.json"],
             reading::model,
         ),
+        reader(
+            "plain-model",
+            "plain",
+            &["config.json", "model.safetensors.index.json", "model-00002-of-00003.safetensors"],
+            reading::model,
+        ),
         reader("tensors", "model", &["model.safetensors"], reading::tensors),
         Reader {
             mebibytes: TOKENIZER_MEBIBYTES,
@@ -75,7 +81,7 @@ pub(crate) fn all() -> Vec<Reader> {
         reader("patterns", "texts", &["patterns"], reading::patterns),
         Reader {
             mebibytes: TEXT_MEBIBYTES,
-            ..reader("snapshot", "snapshot", &["snapshot.gz"], reading::snapshot)
+            ..reader("snapshot", "snapshot", &["snapshot.gz", "snapshot.jsonl"], reading::snapshot)
         },
         Reader {
             mebibytes: TOKENIZER_MEBIBYTES,

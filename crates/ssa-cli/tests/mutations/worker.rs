@@ -15,6 +15,8 @@ use crate::mutate::Mutator;
 use crate::readers::Reader;
 
 const JOB: &str = "SSA_MUTATIONS_JOB";
+/// A copy of the input that is being read.
+const INPUT: &str = "input";
 
 /// What a worker has to do.
 #[derive(Serialize, Deserialize)]
@@ -75,13 +77,21 @@ pub(crate) fn run(healthy: &Healthy, reader: &Reader, seed: usize, count: usize)
             };
             let number = report.inputs;
             let said = String::from_utf8_lossy(&output.stderr).into_owned();
-            report.failures.push(format!("{} {number}: {how}: {said}", reader.name));
+            let kept = kept(reader, number);
+            fs::copy(work.join(INPUT), &kept).unwrap();
+            let kept = kept.display();
+            report.failures.push(format!("{} {number} ({kept}): {how}: {said}", reader.name));
             // The one that ended the process.
             report.inputs += 1;
         }
         fs::remove_dir_all(&work).unwrap();
     }
     report
+}
+
+/// Where an input that failed is kept.
+fn kept(reader: &Reader, number: usize) -> PathBuf {
+    env::temp_dir().join(format!("ssa-mutation-{}-{number}", reader.name))
 }
 
 fn progress_file(work: &Path) -> PathBuf {
@@ -111,6 +121,7 @@ pub(crate) fn serve(readers: &[Reader]) {
         let file = reader.damaged[mutator.below(reader.damaged.len())];
         let bytes = mutator.mutate(&fs::read(whole.join(file)).unwrap());
         fs::write(damaged.join(file), &bytes).unwrap();
+        fs::write(work.join(INPUT), &bytes).unwrap();
         if mutator.below(2) == 0 {
             (reader.reseal)(&damaged);
         }
@@ -131,7 +142,7 @@ pub(crate) fn serve(readers: &[Reader]) {
             }
         };
         if let Some(problem) = problem {
-            let kept = env::temp_dir().join(format!("ssa-mutation-{}-{number}", reader.name));
+            let kept = kept(reader, number);
             fs::write(&kept, &bytes).unwrap();
             let kept = kept.display();
             report.failures.push(format!("{} {number} ({file}, {kept}): {problem}", reader.name));

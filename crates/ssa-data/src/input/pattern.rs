@@ -1,11 +1,16 @@
 //! Glob patterns for paths, expanded as in a shell. Names need not be UTF-8.
 
+use std::collections::HashSet;
 use std::path::{Component, Path, PathBuf};
 
 use globset::{GlobBuilder, GlobMatcher};
 
 use super::entries::{entries, is_hidden};
 use crate::Result;
+
+/// Bytes of the longest pattern: as many as a path may have. Matching takes time and memory by the
+/// product of the lengths of pattern and name.
+const LONGEST: usize = 4096;
 
 /// Whether a path contains a glob character.
 pub(super) fn is_pattern(path: &Path) -> bool {
@@ -14,6 +19,12 @@ pub(super) fn is_pattern(path: &Path) -> bool {
 
 /// Compiles a pattern. `*` does not match a slash.
 pub(super) fn matcher(pattern: &str) -> Result<GlobMatcher, String> {
+    if pattern.len() > LONGEST {
+        return Err(format!(
+            "a pattern of {} bytes: at most {LONGEST} are possible",
+            pattern.len()
+        ));
+    }
     let glob = GlobBuilder::new(pattern).literal_separator(true).build();
     glob.map(|glob| glob.compile_matcher())
         .map_err(|error| format!("invalid pattern: {}", error.kind()))
@@ -38,10 +49,13 @@ pub(super) fn expand(pattern: &Path) -> Result<Vec<Result<PathBuf>>, String> {
             let expand = |path: Result<PathBuf>| matching(path, &matcher, hidden);
             paths.into_iter().flat_map(expand).collect()
         };
-        // A path that does not exist does not match.
+        // A path that does not exist does not match. Several `**` reach a directory in many ways.
+        let mut met = HashSet::new();
         paths.retain(|path| {
-            path.as_ref()
-                .map_or(true, |path| path.as_os_str().is_empty() || path.symlink_metadata().is_ok())
+            path.as_ref().map_or(true, |path| {
+                met.insert(path.clone())
+                    && (path.as_os_str().is_empty() || path.symlink_metadata().is_ok())
+            })
         });
     }
     Ok(paths)

@@ -28,6 +28,10 @@ pub(crate) enum Sizes {
 pub(crate) const B: Axis = Axis::Named("B", Sizes::Any);
 /// Tokens of a row.
 pub(crate) const T: Axis = Axis::Named("T", Sizes::Any);
+/// All tokens of a batch, where rows make no difference.
+pub(crate) const N: Axis = Axis::Named("N", Sizes::Any);
+/// Keys of all queries.
+pub(crate) const S: Axis = Axis::Named("S", Sizes::Any);
 /// Blocks of all documents.
 pub(crate) const C: Axis = Axis::Named("C", Sizes::Any);
 /// Query heads.

@@ -23,7 +23,7 @@ mod axis;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use axis::{Axis, B, C, D, H, HIDDEN, HQ, I, LEADING, O, Sizes, T, V};
+pub(crate) use axis::{Axis, B, C, D, H, HIDDEN, HQ, I, LEADING, N, O, S, Sizes, T, V};
 
 use crate::tensor::Location;
 use crate::{DType, Device, Documents, KernelError, Result, Sequences, Tensor};
@@ -114,6 +114,26 @@ impl Bound {
         match self.get(name) {
             Some(bound) => (legal && bound == size).then_some(()),
             None => legal.then(|| self.sizes.push((name, size))),
+        }
+    }
+
+    /// Compares the number of entries of a list with the sizes of these axes. The only one that has
+    /// no size yet gets it from the list.
+    fn take_len(&mut self, len: usize, axes: &[Axis]) -> Option<()> {
+        let mut known = 1_usize;
+        let mut open = None;
+        for &axis in axes {
+            match self.shape(&[axis]) {
+                Some(sizes) => {
+                    known = sizes.iter().try_fold(known, |len, &size| len.checked_mul(size))?;
+                }
+                None if open.is_none() => open = Some(axis),
+                None => return None,
+            }
+        }
+        match open {
+            None => (known == len).then_some(()),
+            Some(axis) => self.bind(axis, len.checked_div(known).filter(|n| n * known == len)?),
         }
     }
 
@@ -233,7 +253,8 @@ impl<'a> Args<'a> {
         self
     }
 
-    /// A list with one entry for every index of these axes, counted in `unit`.
+    /// A list with one entry for every index of these axes, counted in `unit`. One axis may get its
+    /// size from the list.
     pub(crate) fn entries(
         mut self,
         argument: &'static str,
@@ -242,14 +263,26 @@ impl<'a> Args<'a> {
         axes: impl AsRef<[Axis]>,
     ) -> Self {
         let axes = axes.as_ref();
-        let shape = self.bound.shape(axes).unwrap_or_default();
-        let expected = shape.iter().fold(1_usize, |product, &size| product.saturating_mul(size));
-        if len != expected {
-            let expected = format!("{expected} {unit}, one for each of {}", self.bound.text(axes));
+        if self.bound.take_len(len, axes).is_none() {
+            let count = self.bound.shape(axes).map_or(String::new(), |shape| {
+                let count = shape.iter().fold(1_usize, |count, &size| count.saturating_mul(size));
+                format!("{count} ")
+            });
+            let expected = format!("{count}{unit}, one for each of {}", self.bound.text(axes));
             let actual = format!("{len} {unit}");
             self.refuse(KernelError::value(self.op, argument, expected, actual));
         }
         self
+    }
+
+    /// The numbers that a reference reads, in row-major order.
+    pub(crate) fn numbers(
+        self,
+        argument: &'static str,
+        values: &[f64],
+        axes: impl AsRef<[Axis]>,
+    ) -> Self {
+        self.entries(argument, values.len(), "numbers", axes)
     }
 
     /// Documents over the `B * T` tokens of the call.

@@ -118,3 +118,18 @@ fn outputs_larger_than_memory_are_refused() {
     let axes = [Axis::Named("b", Sizes::Any), Axis::Named("c", Sizes::Any)];
     assert_refused(call.new_act(axes), "shape");
 }
+
+#[test]
+fn a_list_may_give_one_axis_its_size() {
+    let sizes = Args::new("op").size("inputs", I, 3).numbers("x", &[0.0; 12], [N, I]).check();
+    assert_eq!(sizes.unwrap().sizes([N, I]).unwrap(), [4, 3]);
+    for len in [0, 11, 13] {
+        let args = Args::new("op").numbers("weight", &[0.0; 6], [O, I]);
+        assert_refused(args.check(), "weight");
+        let args = Args::new("op").size("inputs", I, 3).size("tokens", N, 4);
+        assert_refused(args.numbers("x", &vec![0.0; len], [N, I]).check(), "x");
+    }
+    let error = Args::new("op").size("inputs", I, 3).numbers("x", &[0.0; 4], [N, I]).check();
+    let expected = "op: `x` is 4 numbers, expected numbers, one for each of [N, I = 3]";
+    assert_eq!(error.err().unwrap().to_string(), expected);
+}

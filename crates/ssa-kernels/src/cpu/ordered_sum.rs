@@ -10,6 +10,8 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use super::elementwise::CHUNK;
+use crate::Result;
+use crate::host_memory::zeros;
 
 /// One addend: the part of the outputs it may touch and what it is computed from.
 pub(crate) struct Addend<T> {
@@ -25,21 +27,27 @@ pub(crate) struct Addend<T> {
 /// All `R` outputs have the same length, and `buffers` holds one zeroed buffer for each. Extra
 /// memory: `R` times the summed lengths of the ranges, so a caller keeps the number of addends per
 /// element bounded.
+///
+/// # Errors
+/// [`KernelError::HostMemory`](crate::KernelError::HostMemory).
 pub(crate) fn add_in_order<T: Send, const R: usize>(
     outs: [&mut [f32]; R],
     addends: Vec<Addend<T>>,
     compute: impl Fn(T, [&mut [f32]; R]) + Sync,
-) {
+) -> Result<()> {
     // Addends are few and large: without the limit rayon would run several in a row on one thread.
-    let partials: Vec<(Range<usize>, [Vec<f32>; R])> = addends
+    let partials = addends
         .into_par_iter()
         .with_max_len(1)
         .map(|Addend { range, task }| {
-            let mut buffers = std::array::from_fn(|_| vec![0.0; range.len()]);
+            let mut buffers = std::array::from_fn(|_| Vec::new());
+            for buffer in &mut buffers {
+                *buffer = zeros(range.len())?;
+            }
             compute(task, buffers.each_mut().map(Vec::as_mut_slice));
-            (range, buffers)
+            Ok((range, buffers))
         })
-        .collect();
+        .collect::<Result<Vec<(Range<usize>, [Vec<f32>; R])>>>()?;
     for (index, out) in outs.into_iter().enumerate() {
         out.par_chunks_mut(CHUNK).enumerate().for_each(|(chunk, out)| {
             let start = chunk * CHUNK;
@@ -54,6 +62,7 @@ pub(crate) fn add_in_order<T: Send, const R: usize>(
             }
         });
     }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -73,7 +82,8 @@ mod tests {
         add_in_order([&mut a, &mut b], addends, |task, [a, b]| {
             a.iter_mut().for_each(|a| *a += task);
             b.iter_mut().for_each(|b| *b += 2.0 * task);
-        });
+        })
+        .unwrap();
         for index in 0..len {
             let inside = (CHUNK - 1..CHUNK + 2).contains(&index);
             assert_eq!(a[index], if inside { 12.0 } else { 2.0 });
@@ -87,7 +97,7 @@ mod tests {
         let sum = |values: [f32; 3]| {
             let mut out = [0.0];
             let addends = values.map(|task| Addend { range: 0..1, task }).into();
-            add_in_order([&mut out], addends, |task, [out]| out[0] += task);
+            add_in_order([&mut out], addends, |task, [out]| out[0] += task).unwrap();
             out[0]
         };
         assert_eq!(sum([1.0, 1e8, -1e8]), 0.0);

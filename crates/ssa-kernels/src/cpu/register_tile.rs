@@ -58,7 +58,10 @@ fn run_column<S: Simd, const V: usize>(
         } else if left >= 4 {
             product.tile::<S, 4, V>(simd, row, column);
             row += 4;
-        } else if left >= 2 {
+        } else if left == 3 {
+            product.tile::<S, 3, V>(simd, row, column);
+            row += 3;
+        } else if left == 2 {
             product.tile::<S, 2, V>(simd, row, column);
             row += 2;
         } else {
@@ -123,7 +126,7 @@ impl<M: Matrices> Product for RowsTimesEach<'_, M> {
     }
 }
 
-/// `out[r] = sum_m x[r, m * slot_stride ..] matrix_m` over matrices `[rows, width]`: the values of
+/// `out[r] += sum_m x[r, m * slot_stride ..] matrix_m` over matrices `[rows, width]`: the values of
 /// blocks, weighted.
 pub(crate) struct SumOfEach<'a, M> {
     /// `[rows, x_stride]`, a slot of `slot_stride` columns for every matrix.
@@ -144,7 +147,7 @@ impl<M: Matrices> Product for SumOfEach<'_, M> {
         column: usize,
     ) {
         let width = self.matrices.width();
-        let mut tile = [[simd.splat_f32s(0.0); V]; R];
+        let mut tile = load::<S, R, V>(simd, self.out, row, width, column * S::F32_LANES);
         for index in 0..self.matrices.len() {
             let (offset, len) = (index * self.slot_stride, self.matrices.rows(index));
             multiply_add(
@@ -171,8 +174,11 @@ pub(crate) fn multiply_add<S: Simd, const R: usize, const V: usize>(
     column: usize,
 ) {
     let mut sum = *tile;
-    for l in 0..a[0].len() {
-        let b = &b[l * width + column..][..V];
+    // With one length for all rows, and no more rows of `b`, the loop checks no index of `a`.
+    let len = a[0].len();
+    let a = a.map(|a| &a[..len]);
+    for (l, b) in b.chunks_exact(width).take(len).enumerate() {
+        let b = &b[column..][..V];
         for r in 0..R {
             let a = simd.splat_f32s(a[r][l]);
             for v in 0..V {

@@ -22,9 +22,20 @@ pub(crate) const THREADS: usize = 256;
 /// Threads of the block that sums.
 const SUM_THREADS: usize = 1024;
 
-/// The launch of such a kernel: a thread for every eight of `len` elements.
-pub(crate) fn pieces(len: usize) -> Launch<'static> {
-    Launch::new([len.div_ceil(8 * THREADS), 1, 1], THREADS)
+impl Gpu {
+    /// Queues such a kernel: a thread for every eight of `len` elements. `parameters` gets `len` as
+    /// the kernel takes it.
+    ///
+    /// # Errors
+    /// Those of `parameters` and of [`Gpu::launch`].
+    pub(crate) fn launch_pieces<P: Parameters>(
+        &self,
+        len: usize,
+        parameters: impl FnOnce(i64) -> Result<P>,
+    ) -> Result<()> {
+        let launch = Launch::new([len.div_ceil(8 * THREADS), 1, 1], THREADS);
+        self.launch(launch, parameters(len as i64)?)
+    }
 }
 
 kernel! {

@@ -10,6 +10,7 @@ use super::shape::{KvShape, MEANS_PER_PAGE};
 use crate::cuda::{
     Buffer, Define, Element, Gpu, Input, Launch, Module, Output, Parameters, kernel, structs,
 };
+use crate::host_memory::{reserved, zeros};
 use crate::{KernelError, Result, Tensor};
 
 pub(crate) static MODULE: Module = Module {
@@ -137,14 +138,14 @@ impl DevicePages {
     pub(super) fn rows(&self, layer: usize, table: &PageTable) -> Result<CachedRows> {
         let KvShape { kv_heads, head_dim, page_size, .. } = self.shape;
         let (layer, tokens) = (&self.layers[layer], table.tokens());
-        let mut pages = vec![bf16::ZERO; layer.pages.len()];
+        let mut pages = zeros::<bf16>(layer.pages.len())?;
         layer.pages.read(&mut pages)?;
         // The first element of a row: of head, part of a page, and row of it.
         let at = |page: u32, parts: usize, [part, head, row]: [usize; 3], rows: usize| {
             (((page as usize * kv_heads + head) * parts + part) * rows + row) * head_dim
         };
         let token_rows = |part: usize| {
-            let mut data = Vec::with_capacity(tokens * kv_heads * head_dim);
+            let mut data = reserved(tokens * kv_heads * head_dim)?;
             for token in 0..tokens {
                 let page = table.pages()[token / page_size];
                 for head in 0..kv_heads {
@@ -155,10 +156,10 @@ impl DevicePages {
             Tensor::from_vec(data, [tokens, kv_heads, head_dim])
         };
         let mean_rows = |buffer: &Buffer<f32>| {
-            let mut means = vec![0.0; buffer.len()];
+            let mut means = zeros(buffer.len())?;
             buffer.read(&mut means)?;
             let blocks = tokens / page_size;
-            let mut data = Vec::with_capacity(blocks * kv_heads * head_dim);
+            let mut data = reserved(blocks * kv_heads * head_dim)?;
             for block in 0..blocks {
                 let page = table.mean_pages()[block / MEANS_PER_PAGE];
                 for head in 0..kv_heads {

@@ -4,7 +4,8 @@ use super::CachedRows;
 use super::page_tables::PageTable;
 use super::shape::{KvShape, MEANS_PER_PAGE, matrices_len};
 use crate::cpu::register_tile::padded;
-use crate::{KernelError, Result, Tensor};
+use crate::host_memory::reserved;
+use crate::{Result, Tensor};
 
 /// The pages of all sequences: `f32`, each page an allocation of its own.
 pub(crate) struct HostPages {
@@ -108,7 +109,7 @@ impl HostPages {
     pub(super) fn rows(&self, layer: usize, table: &PageTable) -> Result<CachedRows> {
         let KvShape { kv_heads, head_dim, page_size, value_means, .. } = self.shape;
         let tensor = |rows: usize, read: &dyn Fn(usize, usize, &mut Vec<f32>)| {
-            let mut data = Vec::with_capacity(rows * kv_heads * head_dim);
+            let mut data = reserved(rows * kv_heads * head_dim)?;
             for row in 0..rows {
                 (0..kv_heads).for_each(|head| read(row, head, &mut data));
             }
@@ -203,9 +204,7 @@ impl MatrixPages {
 
     fn grow(&mut self, pages: usize) -> Result<()> {
         while self.pages.len() < pages {
-            let mut page = Vec::new();
-            page.try_reserve_exact(self.page_len)
-                .map_err(|_| KernelError::HostMemory { bytes: self.page_len * size_of::<f32>() })?;
+            let mut page = reserved(self.page_len)?;
             // Tests must fail if a row counts that was never written.
             let unwritten = if cfg!(any(test, debug_assertions)) { f32::NAN } else { 0.0 };
             page.resize(self.page_len, unwritten);

@@ -78,7 +78,7 @@ impl CachedSequences {
 }
 
 /// The keys and values of one sequence in one layer, copied out of a cache.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct CachedRows {
     /// `[tokens, H, D]`.
     pub keys: Tensor,

@@ -14,9 +14,14 @@ pub(crate) fn zeros(shape: impl Into<Vec<usize>>) -> Tensor {
     Tensor::zeros(shape).unwrap()
 }
 
+/// A tensor of zeros like `other`.
+pub(crate) fn zeros_like(other: &Tensor) -> Tensor {
+    Tensor::zeros_like(other).unwrap()
+}
+
 /// A tensor of ones with the shape of `other`.
 pub(crate) fn ones_like(other: &Tensor) -> Tensor {
-    let mut ones = Tensor::zeros_like(other);
+    let mut ones = zeros_like(other);
     values_mut(&mut ones).fill(1.0);
     ones
 }

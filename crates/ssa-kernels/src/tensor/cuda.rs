@@ -6,7 +6,7 @@ use half::bf16;
 
 use super::Tensor;
 use super::storage::{CudaStorage, Storage};
-use crate::cuda::elementwise::{AddAssign, ToBf16, ToF32, pieces, resize_rows};
+use crate::cuda::elementwise::{AddAssign, ToBf16, ToF32, resize_rows};
 use crate::cuda::matmul::{GpuMatrix, GpuMatrixMut, Rows};
 use crate::cuda::{Element, Gpu, Gradient, Input, Memory, Output, Parameters};
 use crate::{DType, Device, KernelError, Result};
@@ -147,22 +147,21 @@ impl Tensor {
     where
         for<'a> AddAssign<'a, T>: Parameters,
     {
-        let len = self.len();
-        let (x, other) = (self.in_place::<T>()?, other.input::<T>()?);
-        gpu.launch(pieces(len), AddAssign { x, other, len: len as i64 })
+        gpu.launch_pieces(self.len(), |len| {
+            Ok(AddAssign { x: self.in_place::<T>()?, other: other.input::<T>()?, len })
+        })
     }
 
     /// A copy on the same GPU in another floating-point type; `None` if either type is not one.
     pub(super) fn converted_on_gpu(&self, gpu: &Gpu, dtype: DType) -> Result<Option<Self>> {
-        let (launch, len) = (pieces(self.len()), self.len() as i64);
         let mut out = Self::for_output_on(&Device::Cuda(gpu.clone()), dtype, self.shape())?;
         match (self.dtype(), dtype) {
-            (DType::F32, DType::Bf16) => {
-                gpu.launch(launch, ToBf16 { x: self.input()?, out: out.output()?, len })?;
-            }
-            (DType::Bf16, DType::F32) => {
-                gpu.launch(launch, ToF32 { x: self.input()?, out: out.output()?, len })?;
-            }
+            (DType::F32, DType::Bf16) => gpu.launch_pieces(self.len(), |len| {
+                Ok(ToBf16 { x: self.input()?, out: out.output()?, len })
+            })?,
+            (DType::Bf16, DType::F32) => gpu.launch_pieces(self.len(), |len| {
+                Ok(ToF32 { x: self.input()?, out: out.output()?, len })
+            })?,
             _ => return Ok(None),
         }
         Ok(Some(out))
@@ -182,7 +181,7 @@ impl Tensor {
     /// memory.
     pub(crate) fn stacked(gpu: &Gpu, matrices: &[&Self]) -> Result<Self> {
         if let [matrix] = matrices {
-            return Ok((*matrix).clone());
+            return matrix.try_clone();
         }
         let rows = matrices.iter().map(|matrix| matrix.rows()).sum();
         let inputs = matrices.first().map_or(0, |matrix| matrix.last_dim());

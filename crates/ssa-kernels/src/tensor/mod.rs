@@ -11,6 +11,7 @@ pub(crate) use self::location::Location;
 use std::ops::Range;
 
 use self::storage::{CudaStorage, Storage};
+use crate::host_memory::{copied, zeros};
 use crate::{DType, Device, KernelError, Result};
 
 /// A dense, contiguous, row-major tensor with one owner: `f32` on the CPU; `bf16`, `f32` or `i16`
@@ -20,11 +21,12 @@ use crate::{DType, Device, KernelError, Result};
 /// signature. So the shape alone says what a buffer holds.
 ///
 /// On a GPU, zeros take no memory until they are written or read, and a copy takes none until one
-/// of the two is changed.
+/// of the two is changed. A copy takes memory and so can fail: there is no `Clone`, but
+/// [`Tensor::try_clone`].
 ///
 /// A tensor is never larger than `isize::MAX` bytes, and neither is one with any of its axes: so
 /// products of sizes do not overflow. The default is a tensor without elements.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Tensor {
     shape: Vec<usize>,
     storage: Storage,
@@ -58,7 +60,7 @@ impl Tensor {
         let storage = match device {
             Device::Cpu => {
                 check_host_dtype(OP, dtype)?;
-                Storage::Cpu(host_zeros(len)?)
+                Storage::Cpu(zeros(len)?)
             }
             Device::Cuda(gpu) => Storage::Cuda(CudaStorage::zeros(gpu, dtype, len)),
         };
@@ -66,8 +68,19 @@ impl Tensor {
     }
 
     /// A tensor of zeros like `other`: shape, type and device.
-    pub fn zeros_like(other: &Self) -> Self {
-        Self { shape: other.shape.clone(), storage: other.storage.zeros_like() }
+    ///
+    /// # Errors
+    /// [`KernelError::HostMemory`] on the CPU. On a GPU the zeros take no memory yet.
+    pub fn zeros_like(other: &Self) -> Result<Self> {
+        Ok(Self { shape: other.shape.clone(), storage: other.storage.zeros_like()? })
+    }
+
+    /// A copy on the same device. On a GPU the two share their memory until one is changed.
+    ///
+    /// # Errors
+    /// [`KernelError::HostMemory`] on the CPU.
+    pub fn try_clone(&self) -> Result<Self> {
+        Ok(Self { shape: self.shape.clone(), storage: self.storage.try_clone()? })
     }
 
     /// An output buffer of which the op will write every element.
@@ -136,7 +149,7 @@ impl Tensor {
             }
             Device::Cuda(gpu) => match &self.storage {
                 Storage::Cuda(storage) if storage.gpu == *gpu && storage.dtype == dtype => {
-                    self.storage.clone()
+                    self.storage.try_clone()?
                 }
                 Storage::Cuda(storage) if storage.gpu == *gpu => {
                     match self.converted_on_gpu(gpu, dtype)? {
@@ -173,9 +186,12 @@ impl Tensor {
     /// queued before.
     ///
     /// # Errors
-    /// [`KernelError::Cuda`] if work queued before has failed.
+    /// [`KernelError::HostMemory`], or [`KernelError::Cuda`] if work queued before has failed.
     pub fn to_vec(&self) -> Result<Vec<f32>> {
-        self.with_host_values(|values| Ok(values.to_vec()))
+        match &self.storage {
+            Storage::Cuda(storage) => storage.download(),
+            _ => copied(self.as_slice()?),
+        }
     }
 
     /// As [`Tensor::to_vec`], without a copy on the CPU.
@@ -312,7 +328,7 @@ impl Tensor {
             Storage::Cuda(_) => self.rows_on_gpu(rows),
             _ => {
                 let values = &self.as_slice()?[rows.start * row..rows.end * row];
-                Self::from_vec(values.to_vec(), [rows.len(), row])
+                Self::from_vec(copied(values)?, [rows.len(), row])
             }
         }
     }
@@ -402,20 +418,6 @@ fn element_count(op: &'static str, dtype: DType, shape: &[usize]) -> Result<usiz
         let expected = format!("at most {} bytes of {dtype}", isize::MAX);
         KernelError::shape(op, "shape", expected, shape)
     })
-}
-
-/// Zeros in host memory.
-///
-/// # Errors
-/// [`KernelError::HostMemory`] if there is not enough, where `vec!` alone would end the process.
-fn host_zeros(len: usize) -> Result<Vec<f32>> {
-    let mut reserved = Vec::<f32>::new();
-    let reservation = reserved.try_reserve_exact(len);
-    reservation.map_err(|_| KernelError::HostMemory { bytes: len * size_of::<f32>() })?;
-    // The compiler may not assume that the reservation succeeds. `vec!` then gets pages from the
-    // system that are zero already, and writes none.
-    drop(std::hint::black_box(reserved));
-    Ok(vec![0.0; len])
 }
 
 /// Refuses element types that tensors on the CPU do not hold.

@@ -5,10 +5,11 @@ use std::sync::{Arc, OnceLock};
 use half::bf16;
 
 use crate::cuda::{Gpu, Memory};
+use crate::host_memory::{collected, copied, zeros};
 use crate::{DType, Result};
 
 /// The elements of a tensor.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(super) enum Storage {
     Cpu(Vec<f32>),
     Cuda(CudaStorage),
@@ -19,15 +20,25 @@ pub(super) enum Storage {
 
 impl Storage {
     /// Zeros of the same number and type on the same device.
-    pub(super) fn zeros_like(&self) -> Self {
-        match self {
-            Self::Cpu(values) => Self::Cpu(vec![0.0; values.len()]),
+    pub(super) fn zeros_like(&self) -> Result<Self> {
+        Ok(match self {
+            Self::Cpu(values) => Self::Cpu(zeros(values.len())?),
             Self::Cuda(storage) => {
                 Self::Cuda(CudaStorage::zeros(&storage.gpu, storage.dtype, storage.len))
             }
             #[cfg(test)]
             Self::Simulated(location, dtype) => Self::Simulated(*location, *dtype),
-        }
+        })
+    }
+
+    /// A copy on the same device.
+    pub(super) fn try_clone(&self) -> Result<Self> {
+        Ok(match self {
+            Self::Cpu(values) => Self::Cpu(copied(values)?),
+            Self::Cuda(storage) => Self::Cuda(storage.clone()),
+            #[cfg(test)]
+            Self::Simulated(location, dtype) => Self::Simulated(*location, *dtype),
+        })
     }
 }
 
@@ -55,25 +66,27 @@ impl CudaStorage {
         let memory = storage.allocate()?;
         match dtype {
             DType::F32 => memory.write(values)?,
-            DType::Bf16 => memory.write(&converted(values, bf16::from_f32))?,
-            DType::I16 => memory.write(&converted(values, |value| value as i16))?,
+            DType::Bf16 => {
+                memory.write(&collected(values.iter().map(|&value| bf16::from_f32(value)))?)?
+            }
+            DType::I16 => memory.write(&collected(values.iter().map(|&value| value as i16))?)?,
         }
         storage.set(memory);
         Ok(storage)
     }
 
     pub(super) fn download(&self) -> Result<Vec<f32>> {
-        let mut values = vec![0.0_f32; self.len];
+        let mut values = zeros::<f32>(self.len)?;
         let Some(memory) = self.memory.get() else { return Ok(values) };
         match self.dtype {
             DType::F32 => memory.read(&mut values)?,
             DType::Bf16 => {
-                let mut halves = vec![bf16::ZERO; self.len];
+                let mut halves = zeros::<bf16>(self.len)?;
                 memory.read(&mut halves)?;
                 values.iter_mut().zip(halves).for_each(|(value, half)| *value = half.to_f32());
             }
             DType::I16 => {
-                let mut integers = vec![0_i16; self.len];
+                let mut integers = zeros::<i16>(self.len)?;
                 memory.read(&mut integers)?;
                 values
                     .iter_mut()
@@ -150,8 +163,4 @@ impl CudaStorage {
         let memory = self.memory.get_mut().and_then(Arc::get_mut);
         memory.is_some_and(|memory| !memory.is_shared())
     }
-}
-
-fn converted<T>(values: &[f32], convert: impl Fn(f32) -> T) -> Vec<T> {
-    values.iter().map(|&value| convert(value)).collect()
 }

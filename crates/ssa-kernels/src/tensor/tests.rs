@@ -62,9 +62,9 @@ fn elements_on_a_gpu_are_not_in_host_memory() {
 #[test]
 fn tensors_are_compared_by_shape_and_elements() {
     let ones = Tensor::from_vec(vec![1.0, 1.0], [2]).unwrap();
-    assert!(ones.same_elements(&ones.clone()).unwrap());
+    assert!(ones.same_elements(&ones.try_clone().unwrap()).unwrap());
     assert!(!ones.same_elements(&zeros([2])).unwrap());
-    assert!(!ones.same_elements(&ones.clone().reshape([1, 2]).unwrap()).unwrap());
+    assert!(!ones.same_elements(&ones.try_clone().unwrap().reshape([1, 2]).unwrap()).unwrap());
     let nan = Tensor::from_vec(vec![f32::NAN], [1]).unwrap();
     assert!(!nan.same_elements(&nan).unwrap());
 }
@@ -72,7 +72,7 @@ fn tensors_are_compared_by_shape_and_elements() {
 #[test]
 fn sums_need_equal_tensors() {
     let mut x = Tensor::from_vec(vec![1.0, 2.0], [2]).unwrap();
-    x.add_assign(&x.clone()).unwrap();
+    x.add_assign(&x.try_clone().unwrap()).unwrap();
     assert_eq!(values(&x), [2.0, 4.0]);
     assert_refused(x.add_assign(&zeros([1, 2])), "other");
     assert_refused(x.add_assign(&on_gpu()), "other");
@@ -84,4 +84,13 @@ fn memory_that_the_system_does_not_have_is_an_error() {
     let error = Tensor::zeros([bytes / size_of::<f32>()]).unwrap_err();
     assert_eq!(error, KernelError::HostMemory { bytes });
     assert!(error.to_string().contains("1152921504606846976 bytes"), "{error}");
+}
+
+#[test]
+fn copies_have_their_own_elements() {
+    let ones = Tensor::from_vec(vec![1.0, 1.0], [2]).unwrap();
+    let mut copy = ones.try_clone().unwrap();
+    copy.fill_zero();
+    assert_eq!((values(&ones), values(&copy)), (&[1.0, 1.0][..], &[0.0, 0.0][..]));
+    assert!(Tensor::zeros_like(&ones).unwrap().same_elements(&copy).unwrap());
 }

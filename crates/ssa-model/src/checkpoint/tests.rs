@@ -7,7 +7,7 @@ use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 use serde_json::{Value, json};
 use ssa_files::Operation;
-use ssa_kernels::Tensor;
+use ssa_kernels::{DType, Device, Tensor};
 use ssa_testkit::golden_dir;
 use tempfile::{TempDir, tempdir};
 
@@ -141,7 +141,7 @@ fn half_precision_is_widened() {
             Dtype::BF16 => (bf16::from_f32(value).to_le_bytes(), bf16::from_f32(value).to_f32()),
             _ => (f16::from_f32(value).to_le_bytes(), f16::from_f32(value).to_f32()),
         };
-        let mut expected = parameters.clone();
+        let mut expected = parameters.to_device(&Device::Cpu, DType::F32).unwrap();
         let mut tensors = Vec::new();
         for (name, tensor) in expected.named_mut() {
             let rounded: Vec<_> =

@@ -10,7 +10,7 @@ mod tests;
 use std::ops::Deref;
 
 use ssa_kernels::ops::attention::selection::{SelectionOptions, SelectionRule};
-pub use ssa_kernels::ops::rope::RopeScaling;
+pub use ssa_kernels::ops::rope::{RopeScaling, Yarn};
 use ssa_names::UnknownName;
 
 use family::Family;
@@ -189,7 +189,7 @@ impl ModelConfig {
     fn checked(settings: ModelSettings, origin: &str) -> Result<Self> {
         check_sizes(&settings, origin)?;
         check_numbers(&settings, origin)?;
-        rope_scaling::check(&settings.rope_scaling, origin)?;
+        rope_scaling::check(&settings.rope_scaling, settings.rope_theta, origin)?;
         check_family(&settings, origin)?;
         let method = settings.attention_method;
         if method.uses_window() && settings.window_size == 0 {

@@ -124,8 +124,35 @@ fn impossible_values_name_file_key_and_value() {
         ),
         (
             "rope_scaling",
-            json!({"type": "yarn"}),
-            "`rope_scaling.type` is \"yarn\", expected \"default\", \"linear\" or \"llama3\"",
+            json!({"type": "longrope"}),
+            "`rope_scaling.type` is \"longrope\", expected \"default\", \"linear\", \"llama3\" or \
+             \"yarn\"",
+        ),
+        ("rope_scaling", json!({"type": "yarn"}), "`rope_scaling.factor` is missing"),
+        (
+            "rope_scaling",
+            json!({"type": "yarn", "factor": 4.0, "attention_factor": 0}),
+            "`rope_scaling.attention_factor` is 0, expected a positive number",
+        ),
+        (
+            "rope_scaling",
+            json!({"type": "yarn", "factor": 4.0, "beta_slow": -1}),
+            "`rope_scaling.beta_slow` is -1, expected a positive number",
+        ),
+        (
+            "rope_scaling",
+            json!({"type": "yarn", "factor": 4.0, "beta_fast": 1}),
+            "`rope_scaling.beta_fast` is 1, expected a number above beta_slow",
+        ),
+        (
+            "rope_scaling",
+            json!({"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 0}),
+            "`rope_scaling.original_max_position_embeddings` is 0, expected at least 1",
+        ),
+        (
+            "rope_parameters",
+            json!({"rope_type": "yarn", "factor": 4.0, "rope_theta": 1.0}),
+            "`rope_theta` is 1, expected a number above 1",
         ),
         (
             "rope_parameters",
@@ -226,7 +253,9 @@ fn rope_is_written_in_the_old_and_the_new_form() {
         high_freq_factor: 4.0,
         original_max_position_embeddings: 128,
     };
-    for (rope_scaling, rope_type) in [(RopeScaling::None, "default"), (llama3, "llama3")] {
+    let yarn = RopeScaling::Yarn(yarn(1.25));
+    let cases = [(RopeScaling::None, "default"), (llama3, "llama3"), (yarn, "yarn")];
+    for (rope_scaling, rope_type) in cases {
         let config = ModelConfig::new(ModelSettings { rope_scaling, ..small_settings() }).unwrap();
         let json = config.to_json();
         assert_eq!(json["rope_parameters"]["rope_type"], rope_type);
@@ -268,6 +297,48 @@ fn rope_is_read_in_the_old_and_the_new_form() {
     }
     let config = read(&changed("rope_parameters", Some(json!({"rope_type": "default"})))).unwrap();
     assert_eq!(config.rope_scaling, RopeScaling::None);
+}
+
+fn yarn(attention_factor: f64) -> Yarn {
+    Yarn {
+        factor: 4.0,
+        attention_factor,
+        beta_fast: 32.0,
+        beta_slow: 1.0,
+        original_max_position_embeddings: 8192,
+        truncate: true,
+    }
+}
+
+#[test]
+fn yarn_has_the_defaults_of_transformers() {
+    let with = |extra: Value| {
+        let mut object = json!({
+            "rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 8192,
+        });
+        object.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
+        read(&changed("rope_scaling", Some(object))).unwrap().rope_scaling.clone()
+    };
+    let mscale = |weight: f64| 0.1 * weight * 4_f64.ln() + 1.0;
+    for (extra, expected) in [
+        (json!({}), yarn(mscale(1.0))),
+        (json!({"attention_factor": 0.5, "mscale": 2.0}), yarn(0.5)),
+        (json!({"mscale": 2.0}), yarn(mscale(1.0))),
+        (json!({"mscale": 2.0, "mscale_all_dim": 0.5}), yarn(mscale(2.0) / mscale(0.5))),
+        (json!({"beta_fast": 0, "beta_slow": null}), yarn(mscale(1.0))),
+        (json!({"truncate": false}), Yarn { truncate: false, ..yarn(mscale(1.0)) }),
+        (json!({"beta_fast": 8}), Yarn { beta_fast: 8.0, ..yarn(mscale(1.0)) }),
+    ] {
+        assert_eq!(with(extra), RopeScaling::Yarn(expected));
+    }
+    let read = read(&changed("rope_scaling", Some(json!({"type": "yarn", "factor": 1.0}))));
+    let read = read.unwrap();
+    let expected = Yarn {
+        factor: 1.0,
+        original_max_position_embeddings: read.max_position_embeddings,
+        ..yarn(1.0)
+    };
+    assert_eq!(read.rope_scaling, RopeScaling::Yarn(expected));
 }
 
 #[test]
@@ -432,9 +503,21 @@ fn settings() -> impl Strategy<Value = ModelSettings> {
                 }
             }
         ),
+        (1.0..64.0, 0.5..2.0, 5.0..64.0, 0.1..4.0, 1..100_000_usize, any::<bool>()).prop_map(
+            |(factor, attention_factor, beta_fast, beta_slow, original, truncate)| {
+                RopeScaling::Yarn(Yarn {
+                    factor,
+                    attention_factor,
+                    beta_fast,
+                    beta_slow,
+                    original_max_position_embeddings: original,
+                    truncate,
+                })
+            }
+        ),
     ];
     let heads = (1..5_usize, 1..5_usize, 1..65_usize);
-    let numbers = (1e-9..1e-3, 1.0..1e7, 0.0..1.0);
+    let numbers = (1e-9..1e-3, 1.5..1e7, 0.0..1.0);
     let method = prop::sample::select(Method::ALL);
     let tokens = (prop::option::of(0..50_u32), prop::collection::vec(0..50_u32, 0..3));
     let blocks = (1..300_usize, 1..300_usize, 1..300_usize, any::<bool>());

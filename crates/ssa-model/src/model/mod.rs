@@ -9,7 +9,7 @@ use ssa_kernels::ops::embedding::embedding_fwd;
 use ssa_kernels::ops::linear::linear_fwd_f32;
 use ssa_kernels::ops::rms_norm::rms_norm_fwd;
 use ssa_kernels::ops::rope::RopeTable;
-use ssa_kernels::{Device, Documents, Tensor};
+use ssa_kernels::{DType, Device, Documents, Tensor};
 
 use crate::attention::AttentionContext;
 use crate::error::{InputError, OptionsError};
@@ -77,7 +77,11 @@ impl Model {
     /// # Errors
     /// If a file cannot be written; the error names it.
     pub fn save(&self, directory: &Path) -> Result<()> {
-        checkpoint::save(directory, &self.config, self.parameters.on_host()?.as_ref())
+        let save = |parameters: &Parameters| checkpoint::save(directory, &self.config, parameters);
+        match self.device() {
+            Device::Cpu => save(&self.parameters),
+            _ => save(&self.parameters.to_device(&Device::Cpu, DType::F32)?),
+        }
     }
 
     /// Copies the model to a device, in the compute dtype of the device.

@@ -162,7 +162,7 @@ impl Model {
     ) -> Result<(CrossEntropy, Tensor)> {
         let weights = self.parameters();
         let norm = rms_norm_fwd(x, &weights.norm, context.rms_norm_eps)?;
-        let mut dnorm = Tensor::zeros_like(x);
+        let mut dnorm = Tensor::zeros_like(x)?;
         let head = weights.head();
         let labels = batch.labels();
         let loss = with_gradient_of(head, grads.head_mut(), |dhead| {
@@ -170,7 +170,7 @@ impl Model {
                 &norm.out, head, labels, grad_scale, z_loss, &mut dnorm, dhead,
             )?)
         })?;
-        let mut dx = Tensor::zeros_like(x);
+        let mut dx = Tensor::zeros_like(x)?;
         with_gradient_of(&weights.norm, &mut grads.norm, |dweight| {
             Ok(rms_norm_bwd(&dnorm, x, &weights.norm, &norm.rstd, &mut dx, dweight)?)
         })?;

@@ -97,7 +97,7 @@ macro_rules! layer_parameters {
         $field:ident: $Field:ty = $name:tt [$($size:ident),+] $(if $exists:ident)?;
     )+) => {
         /// The parameters of one decoder block. Matrices are `[outputs, inputs]`.
-        #[derive(Clone, Debug)]
+        #[derive(Debug)]
         pub struct LayerParameters {
             $($(#[doc = $doc])+ pub $field: $Field,)+
         }

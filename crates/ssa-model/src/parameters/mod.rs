@@ -5,7 +5,6 @@ mod layer;
 #[cfg(test)]
 mod tests;
 
-use std::borrow::Cow;
 use std::convert::Infallible;
 
 use ssa_kernels::{DType, Device, Tensor};
@@ -28,7 +27,7 @@ fn layer_tensor(layer: usize, name: &str) -> String {
 
 /// All parameters of a model, or one buffer of the same shape per parameter (gradients, optimizer
 /// moments).
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Parameters {
     /// Embedding matrix `[V, hidden]`; also the output layer if tied.
     pub embed_tokens: Tensor,
@@ -114,17 +113,6 @@ impl Parameters {
     /// [`ModelError::Kernel`] if the device is out of memory.
     pub fn to_device(&self, device: &Device, dtype: DType) -> Result<Self> {
         self.try_map(|_, tensor| Ok(tensor.to_device(device, dtype)?))
-    }
-
-    /// Returns the parameters on the CPU: a copy if they are on another device.
-    ///
-    /// # Errors
-    /// [`ModelError::Kernel`] if their device fails.
-    pub fn on_host(&self) -> Result<Cow<'_, Self>> {
-        match self.device() {
-            Device::Cpu => Ok(Cow::Borrowed(self)),
-            _ => Ok(Cow::Owned(self.to_device(&Device::Cpu, DType::F32)?)),
-        }
     }
 
     /// Their device.

@@ -108,7 +108,7 @@ pub(crate) fn assert_gradients(
         // Along the gradient itself the derivative is its norm.
         const STEP: f64 = 2e-3;
         let mut moved = |sign: f64| {
-            let original = model.parameters().named()[index].1.clone();
+            let original = model.parameters().named()[index].1.try_clone().unwrap();
             let mut parameters = model.parameters_mut().named_mut();
             let values = parameters[index].1.as_mut_slice().unwrap();
             for (value, g) in values.iter_mut().zip(&gradient) {

@@ -42,12 +42,13 @@ pub(crate) fn run(context: &mut Context<'_>) -> Result<()> {
                 let valid = valid.as_deref();
                 let sum = alignment_fwd(&full, &sparse, valid, &options)?.value()?;
                 let exact =
-                    reference::forward(&full_exact, &sparse_exact, &everywhere, width, &options);
+                    reference::forward(&full_exact, &sparse_exact, &everywhere, width, &options)?;
                 context.compare_number("sum", sum, exact, 1e-6);
                 let again = alignment_fwd(&full, &sparse, valid, &options)?.value()?;
                 context.check("sum, same bits", usize::from(sum.to_bits() != again.to_bits()));
 
-                let [mut dfull, mut dsparse] = [&full, &sparse].map(Tensor::zeros_like);
+                let [mut dfull, mut dsparse] =
+                    [Tensor::zeros_like(&full)?, Tensor::zeros_like(&sparse)?];
                 for _ in 0..2 {
                     alignment_bwd(&full, &sparse, valid, &options, 0.25, &mut dfull, &mut dsparse)?;
                 }
@@ -58,7 +59,7 @@ pub(crate) fn run(context: &mut Context<'_>) -> Result<()> {
                     width,
                     &options,
                     0.25,
-                );
+                )?;
                 context.compare("dfull", &dfull, &twice(&exact.0), &added_twice(&exact.0))?;
                 context.compare("dsparse", &dsparse, &twice(&exact.1), &added_twice(&exact.1))?;
             }

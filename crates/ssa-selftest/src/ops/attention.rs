@@ -156,7 +156,7 @@ fn check(context: &mut Context<'_>, kind: Kind, sizes: &Sizes) -> Result<()> {
         Kind::Compression(block_size) => compression_attention_fwd(&call, block_size),
     };
     let backward = |output: &AttentionOutput| -> Result<AttentionGrads> {
-        let mut grads = AttentionGrads::zeros_like(call.q, call.k, call.v);
+        let mut grads = AttentionGrads::zeros_like(call.q, call.k, call.v)?;
         // Once sets, once adds.
         for _ in 0..2 {
             match kind {
@@ -173,16 +173,16 @@ fn check(context: &mut Context<'_>, kind: Kind, sizes: &Sizes) -> Result<()> {
     };
     let ((exact_out, exact_lse), exact_grads) = match kind {
         Kind::Full => (
-            full::reference::forward(&inputs, &documents),
-            full::reference::backward(&exact_dout, &inputs, &documents),
+            full::reference::forward(&inputs, &documents)?,
+            full::reference::backward(&exact_dout, &inputs, &documents)?,
         ),
         Kind::Window(size) => (
-            window::reference::forward(&inputs, &documents, size),
-            window::reference::backward(&exact_dout, &inputs, &documents, size),
+            window::reference::forward(&inputs, &documents, size)?,
+            window::reference::backward(&exact_dout, &inputs, &documents, size)?,
         ),
         Kind::Compression(size) => (
-            compression::reference::forward(&inputs, &documents, size),
-            compression::reference::backward(&exact_dout, &inputs, &documents, size),
+            compression::reference::forward(&inputs, &documents, size)?,
+            compression::reference::backward(&exact_dout, &inputs, &documents, size)?,
         ),
     };
     let visible = match kind {

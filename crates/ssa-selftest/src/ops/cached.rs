@@ -131,9 +131,9 @@ fn check_rows(
         context.compare_within(&format!("{what} keys"), &cached.keys.to_vec()?, keys, 0.0);
         context.compare_within(&format!("{what} values"), &cached.values.to_vec()?, values, 0.0);
         let exact = |rows: &[f64]| means(rows, kv_heads * head_dim, page_size);
-        context.compare_f32(&format!("{what} key means"), &cached.key_means, &exact(keys))?;
+        context.compare_f32(&format!("{what} key means"), &cached.key_means, &exact(keys)?)?;
         if let Some(value_means) = &cached.value_means {
-            context.compare_f32(&format!("{what} value means"), value_means, &exact(values))?;
+            context.compare_f32(&format!("{what} value means"), value_means, &exact(values)?)?;
         }
     }
     Ok(())
@@ -208,7 +208,7 @@ fn selection(context: &mut Context<'_>, filled: &Filled, options: &PageOptions) 
     let host = pages.to_host()?;
     let (mut worst, mut wrong_mass) = (0.0_f64, 0.0_f64);
     for (sequence, range) in filled.sequences() {
-        let pooled = means(sequence.keys, kv_heads * head_dim, page_size);
+        let pooled = means(sequence.keys, kv_heads * head_dim, page_size)?;
         for query in 0..range.len() {
             let position = sequence.first_position + query;
             let width = q_heads * head_dim;
@@ -226,7 +226,7 @@ fn selection(context: &mut Context<'_>, filled: &Filled, options: &PageOptions) 
                 softmax_scale: sequence.softmax_scale,
             };
             let documents = Documents::rows(1, position + 1)?;
-            let importance = reference::importance(&inputs, &documents, page_size);
+            let importance = reference::importance(&inputs, &documents, page_size)?;
             for kv_head in 0..kv_heads {
                 let importance = &importance[position * kv_heads + kv_head];
                 let row = (range.start + query) * kv_heads + kv_head;

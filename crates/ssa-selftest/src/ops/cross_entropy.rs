@@ -40,7 +40,7 @@ fn gradients(
     labels: &[i32],
     z_loss: f32,
 ) -> Result<([Tensor; 2], [f64; 2])> {
-    let mut dx = Tensor::zeros_like(x);
+    let mut dx = Tensor::zeros_like(x)?;
     let mut dweight = Tensor::zeros_on(&x.device(), DType::F32, weight.shape())?;
     let loss =
         linear_cross_entropy_fwd_bwd(x, weight, labels, SCALE, z_loss, &mut dx, &mut dweight)?;
@@ -56,8 +56,8 @@ fn one_chunk(
     let (weight, weight_exact) =
         context.normal(&[vocab, hidden], 2.0 * (hidden as f32).powf(-0.5))?;
     let labels = random_labels(context, vocab, tokens);
-    let losses = reference::losses(&x_exact, &weight_exact, &labels, hidden);
-    let squares = reference::lse_squares(&x_exact, &weight_exact, &labels, hidden);
+    let losses = reference::losses(&x_exact, &weight_exact, &labels, hidden)?;
+    let squares = reference::lse_squares(&x_exact, &weight_exact, &labels, hidden)?;
     let [loss_sum, square_sum] = [losses.iter().sum::<f64>(), squares.iter().sum()];
 
     let each = linear_cross_entropy_losses(&x, &weight, &labels)?;
@@ -79,11 +79,11 @@ fn one_chunk(
         &labels,
         [SCALE, z_loss].map(f64::from),
         Rounding::BF16,
-    );
+    )?;
     let scaled =
         |values: Vec<f64>| values.iter().map(|value| f64::from(SCALE) * value).collect::<Vec<_>>();
     let (edx, edweight) =
-        reference::backward(&x_exact, &weight_exact, &labels, hidden, f64::from(z_loss));
+        reference::backward(&x_exact, &weight_exact, &labels, hidden, f64::from(z_loss))?;
     context.compare("dx", &dx, &scaled(edx), &round(&plain.dx))?;
     context.compare("dweight", &dweight, &scaled(edweight), &round(&plain.dweight))?;
     let plain_error: f64 = plain.losses.iter().zip(&losses).map(|(a, b)| (a - b).abs()).sum();
@@ -104,12 +104,12 @@ fn predictions(context: &mut Context<'_>, [tokens, vocab, hidden]: [usize; 3]) -
     let labels = random_labels(context, vocab, tokens);
     let scores = compare_predictions(&[&p, &q, &p], &weight, &labels)?;
     for (score, exact) in scores.iter().zip([&p_exact, &q_exact, &p_exact]) {
-        let losses: f64 = reference::losses(exact, &weight_exact, &labels, hidden).iter().sum();
+        let losses: f64 = reference::losses(exact, &weight_exact, &labels, hidden)?.iter().sum();
         let error = (score.loss_sum.value()? - losses).abs();
         context.outcome("loss sum", error, 1e-5 * (1.0 + losses));
     }
     let divergences: f64 =
-        reference::divergences(&p_exact, &q_exact, &weight_exact, &labels, hidden).iter().sum();
+        reference::divergences(&p_exact, &q_exact, &weight_exact, &labels, hidden)?.iter().sum();
     let error = (scores[1].divergence_sum.value()? - divergences).abs();
     context.outcome("divergence sum", error, 1e-5 * (1.0 + divergences));
     let own = [&scores[0], &scores[2]].map(|score| score.divergence_sum.value());

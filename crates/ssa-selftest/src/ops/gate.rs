@@ -43,13 +43,13 @@ fn projection(
     let dgate = context.f32_tensor(dgates, &[1, tokens, heads])?;
 
     let gate = gate_fwd(&x, &g_proj, branch)?;
-    let gate_exact = reference::forward(&x_exact, &g_proj_exact, branch, hidden);
+    let gate_exact = reference::forward(&x_exact, &g_proj_exact, branch, hidden)?;
     context.compare_f32("gate", &gate, &gate_exact)?;
     context.compare_bits("gate", &gate, &gate_fwd(&x, &g_proj, branch)?)?;
 
     let device = context.device();
     let backward = || -> Result<[Tensor; 2]> {
-        let mut dx = Tensor::zeros_like(&x);
+        let mut dx = Tensor::zeros_like(&x)?;
         let mut dg_proj = Tensor::zeros_on(device, DType::F32, g_proj.shape())?;
         for _ in 0..2 {
             gate_bwd(&dgate, &gate, &x, &g_proj, branch, &mut dx, &mut dg_proj)?;
@@ -58,7 +58,7 @@ fn projection(
     };
     let [dx, dg_proj] = backward()?;
     let (edx, edg_proj) =
-        reference::backward(&dgate_exact, &x_exact, &g_proj_exact, branch, hidden);
+        reference::backward(&dgate_exact, &x_exact, &g_proj_exact, branch, hidden)?;
     let (pdx, pdg_proj) = gate_backward(
         &dgate_exact,
         &gate_exact,
@@ -66,7 +66,7 @@ fn projection(
         (&g_proj_exact, branch),
         hidden,
         Rounding::BF16,
-    );
+    )?;
     context.compare("dx", &dx, &twice(&edx), &added_twice(&pdx))?;
     context.compare("dg_proj", &dg_proj, &twice(&edg_proj), &added_twice(&pdg_proj))?;
     let again = backward()?;
@@ -83,11 +83,11 @@ fn application(context: &mut Context<'_>, [tokens, heads, head_dim]: [usize; 3])
     let gate = context.f32_tensor(gates, &shape[..3])?;
 
     let gated = gate_apply_fwd(&out, &gate)?;
-    let exact = reference::apply_forward(&out_exact, &gate_exact, head_dim);
+    let exact = reference::apply_forward(&out_exact, &gate_exact, head_dim)?;
     context.compare("gated", &gated, &exact, &round(&exact))?;
 
     let backward = || -> Result<[Tensor; 2]> {
-        let [mut dout, mut dgate] = [Tensor::zeros_like(&out), Tensor::zeros_like(&gate)];
+        let [mut dout, mut dgate] = [Tensor::zeros_like(&out)?, Tensor::zeros_like(&gate)?];
         for _ in 0..2 {
             gate_apply_bwd(&dgated, &out, &gate, &mut dout, &mut dgate)?;
         }
@@ -95,7 +95,7 @@ fn application(context: &mut Context<'_>, [tokens, heads, head_dim]: [usize; 3])
     };
     let [dout, dgate] = backward()?;
     let (edout, edgate) =
-        reference::apply_backward(&dgated_exact, &out_exact, &gate_exact, head_dim);
+        reference::apply_backward(&dgated_exact, &out_exact, &gate_exact, head_dim)?;
     context.compare("dout", &dout, &twice(&edout), &added_twice(&edout))?;
     context.compare_f32("dgate", &dgate, &twice(&edgate))?;
     let again = backward()?;

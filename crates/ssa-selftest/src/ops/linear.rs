@@ -17,13 +17,13 @@ pub(crate) fn run(context: &mut Context<'_>) -> Result<()> {
         let (dout, dout_exact) = context.normal(&[1, rows, outputs], 1.0)?;
 
         let out = linear_fwd(&x, &weight)?;
-        let exact = reference::forward(&x_exact, &weight_exact, inputs);
+        let exact = reference::forward(&x_exact, &weight_exact, inputs)?;
         context.compare("out", &out, &exact, &round(&exact))?;
         context.compare_bits("out", &out, &linear_fwd(&x, &weight)?)?;
 
         let device = context.device();
         let backward = || -> Result<[Tensor; 2]> {
-            let mut dx = Tensor::zeros_like(&x);
+            let mut dx = Tensor::zeros_like(&x)?;
             let mut dweight = Tensor::zeros_on(device, DType::F32, [outputs, inputs])?;
             for _ in 0..2 {
                 linear_bwd_input(&dout, &weight, &mut dx)?;
@@ -32,7 +32,7 @@ pub(crate) fn run(context: &mut Context<'_>) -> Result<()> {
             Ok([dx, dweight])
         };
         let [dx, dweight] = backward()?;
-        let (edx, edweight) = reference::backward(&dout_exact, &x_exact, &weight_exact, inputs);
+        let (edx, edweight) = reference::backward(&dout_exact, &x_exact, &weight_exact, inputs)?;
         let twice =
             |values: Vec<f64>| values.into_iter().map(|value| 2.0 * value).collect::<Vec<_>>();
         // A gradient that is added to is rounded twice.

@@ -23,7 +23,7 @@ pub(crate) fn run(context: &mut Context<'_>) -> Result<()> {
         for rows in ROWS {
             context.case(format!("{rows} x {inputs} -> {outputs}"));
             let (x, exact_x) = context.normal(&[1, rows, inputs], 1.0)?;
-            let exact = reference::forward(&exact_x, &exact_weight, inputs);
+            let exact = reference::forward(&exact_x, &exact_weight, inputs)?;
             let outs = linear_rows_fwd(&x, &maps)?;
             for (map, out) in outs.iter().enumerate() {
                 context.compare(&format!("map {map}"), out, &exact, &round(&exact))?;
@@ -62,9 +62,9 @@ fn fused(
     let device = context.device();
     let zeros = |dtype, columns: usize| Tensor::zeros_on(device, dtype, [rows, columns]);
 
-    let (normed, _) = rms_norm::forward(exact_x, &exact_norm, f64::from(EPS));
-    let exact = reference::forward(&normed, exact_weight, inputs);
-    let plain = reference::forward(&round(&normed), exact_weight, inputs);
+    let (normed, _) = rms_norm::forward(exact_x, &exact_norm, f64::from(EPS))?;
+    let exact = reference::forward(&normed, exact_weight, inputs)?;
+    let plain = reference::forward(&round(&normed), exact_weight, inputs)?;
     let mut out = zeros(DType::F32, outputs)?;
     weight.step(x, Some((&norm, EPS)), StepOutput::F32(&mut out))?;
     context.compare("normed", &out, &exact, &plain)?;
@@ -78,7 +78,7 @@ fn fused(
     weight.step(x, Some((&norm, EPS)), StepOutput::SwiGlu(&mut out))?;
     context.compare("swiglu", &out, &swiglu(&exact), &round(&swiglu(&round(&plain))))?;
 
-    let exact = reference::forward(exact_x, exact_weight, inputs);
+    let exact = reference::forward(exact_x, exact_weight, inputs)?;
     let sum = |values: &[f64]| -> Vec<f64> {
         values.iter().zip(&exact_residual).map(|(value, residual)| value + residual).collect()
     };

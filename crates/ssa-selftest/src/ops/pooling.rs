@@ -28,7 +28,7 @@ pub(crate) fn run(context: &mut Context<'_>) -> Result<()> {
         let documents = Documents::from_cu_seqlens(context.random().cu_seqlens(tokens, longest))?;
         let (width, shape) = (heads * head_dim, [1, tokens, heads, head_dim]);
         let (x, exact_x) = context.normal(&shape, 1.0)?;
-        let exact = reference::forward(&exact_x, &documents, block_size, width);
+        let exact = reference::forward(&exact_x, &documents, block_size, width)?;
         let pooled = mean_pool_fwd(&x, &documents, block_size)?;
         context.compare("pooled", &pooled, &exact, &round(&exact))?;
         context.compare_bits("pooled", &pooled, &mean_pool_fwd(&x, &documents, block_size)?)?;
@@ -40,13 +40,13 @@ pub(crate) fn run(context: &mut Context<'_>) -> Result<()> {
         let (dpooled, exact_dpooled) =
             context.normal(&[documents.blocks(block_size), heads, head_dim], 1.0)?;
         let backward = || -> Result<Tensor> {
-            let mut dx = Tensor::zeros_like(&x);
+            let mut dx = Tensor::zeros_like(&x)?;
             for _ in 0..2 {
                 mean_pool_bwd(&dpooled, &documents, block_size, &mut dx)?;
             }
             Ok(dx)
         };
-        let exact = reference::backward(&exact_dpooled, &documents, block_size, width);
+        let exact = reference::backward(&exact_dpooled, &documents, block_size, width)?;
         let dx = backward()?;
         context.compare("dx", &dx, &twice(&exact), &twice(&round(&exact)))?;
         context.compare_bits("dx", &dx, &backward()?)?;

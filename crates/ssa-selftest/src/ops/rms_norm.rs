@@ -22,7 +22,7 @@ pub(crate) fn run(context: &mut Context<'_>) -> Result<()> {
         let (dout, dout_exact) = context.normal(&[1, rows, hidden], 1.0)?;
 
         let norm = rms_norm_fwd(&x, &weight, EPS)?;
-        let (out, rstd) = reference::forward(&x_exact, &weight_exact, f64::from(EPS));
+        let (out, rstd) = reference::forward(&x_exact, &weight_exact, f64::from(EPS))?;
         context.compare("out", &norm.out, &out, &round(&out))?;
         context.compare_f32("rstd", &norm.rstd, &rstd)?;
         context.compare_bits("out", &norm.out, &rms_norm_fwd(&x, &weight, EPS)?.out)?;
@@ -36,7 +36,7 @@ pub(crate) fn run(context: &mut Context<'_>) -> Result<()> {
 
         let [dx, dweight] = gradients(&dout, &x, &weight, &norm)?;
         let (edx, edweight) =
-            reference::backward(&dout_exact, &x_exact, &weight_exact, f64::from(EPS));
+            reference::backward(&dout_exact, &x_exact, &weight_exact, f64::from(EPS))?;
         context.compare("dx", &dx, &twice(&edx), &added_twice(&edx))?;
         context.compare_f32("dweight", &dweight, &twice(&edweight))?;
         let again = gradients(&dout, &x, &weight, &norm)?;
@@ -53,7 +53,7 @@ fn gradients(
     weight: &Tensor,
     norm: &RmsNormOutput,
 ) -> Result<[Tensor; 2]> {
-    let mut dx = Tensor::zeros_like(x);
+    let mut dx = Tensor::zeros_like(x)?;
     let mut dweight = Tensor::zeros_on(&x.device(), DType::F32, weight.shape())?;
     for _ in 0..2 {
         rms_norm_bwd(dout, x, weight, &norm.rstd, &mut dx, &mut dweight)?;
@@ -69,14 +69,14 @@ fn after_addition(
     [residual, weight]: [&Tensor; 2],
     [residual_exact, weight_exact]: [&[f64]; 2],
 ) -> Result<()> {
-    let (sum, norm) = add_rms_norm_fwd(x.clone(), residual, weight, EPS)?;
+    let (sum, norm) = add_rms_norm_fwd(x.try_clone()?, residual, weight, EPS)?;
     let sums: Vec<f64> =
         x_exact.iter().zip(residual_exact).map(|(x, residual)| x + residual).collect();
     context.compare("sum", &sum, &sums, &round(&sums))?;
     let stored: Vec<f64> = sum.to_vec()?.into_iter().map(f64::from).collect();
-    let (out, _) = reference::forward(&stored, weight_exact, f64::from(EPS));
+    let (out, _) = reference::forward(&stored, weight_exact, f64::from(EPS))?;
     context.compare("out after addition", &norm.out, &out, &round(&out))?;
-    let mut separate = x.clone();
+    let mut separate = x.try_clone()?;
     separate.add_assign(residual)?;
     context.compare_bits("sum", &sum, &separate)
 }

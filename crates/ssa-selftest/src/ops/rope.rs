@@ -29,12 +29,12 @@ pub(crate) fn run(context: &mut Context<'_>) -> Result<()> {
             let frequencies: Vec<f64> =
                 RopeScaling::None.inverse_frequencies(head_dim, THETA).collect();
             let (x, exact) = context.normal(&[batch, tokens, heads, head_dim], 1.0)?;
-            let (mut rotated, mut back) = (x.clone(), x.clone());
+            let (mut rotated, mut back) = (x.try_clone()?, x.try_clone()?);
             rope_fwd(&mut rotated, &documents, &table)?;
             rope_bwd(&mut back, &documents, &table)?;
             let positions = documents.positions();
-            let forward = reference::forward(&exact, &positions, heads, &frequencies);
-            let backward = reference::backward(&exact, &positions, heads, &frequencies);
+            let forward = reference::forward(&exact, &positions, heads, &frequencies)?;
+            let backward = reference::backward(&exact, &positions, heads, &frequencies)?;
             context.compare("forward", &rotated, &forward, &round(&forward))?;
             context.compare("backward", &back, &backward, &round(&backward))?;
             let mut again = x;

@@ -75,7 +75,7 @@ fn random(context: &mut Context<'_>, shape: [usize; 7]) -> Result<()> {
     let (k, exact_k) = context.normal(&[1, tokens, kv_heads, head_dim], 1.0)?;
     let softmax_scale = (head_dim as f32).powf(-0.5);
     let exact_means =
-        pooling::reference::forward(&exact_k, &documents, block_size, kv_heads * head_dim);
+        pooling::reference::forward(&exact_k, &documents, block_size, kv_heads * head_dim)?;
     let inputs = SelectionInputs {
         q: &exact_q,
         k_pooled: &exact_means,
@@ -84,7 +84,7 @@ fn random(context: &mut Context<'_>, shape: [usize; 7]) -> Result<()> {
         head_dim,
         softmax_scale: f64::from(softmax_scale),
     };
-    let importance = reference::importance(&inputs, &documents, block_size);
+    let importance = reference::importance(&inputs, &documents, block_size)?;
     let options = SparseBudget::new(block_size, block_counts)?.selection(SelectionRule::Exact);
     let select = || select_by_means(&q, &k, &documents, &options, softmax_scale)?.to_host();
     let selection = select()?;
@@ -141,7 +141,7 @@ fn determined(
         head_dim: HEAD_DIM,
         softmax_scale: 1.0,
     };
-    let importance = reference::importance(&inputs, &documents, block_size);
+    let importance = reference::importance(&inputs, &documents, block_size)?;
     let selection = select_blocks(&q, &k_pooled, &documents, options, 1.0)?;
     let selection = selection.to_host()?;
     let wrong = rows(&selection)

@@ -17,18 +17,18 @@ pub(crate) fn run(context: &mut Context<'_>) -> Result<()> {
         let (dout, dout_exact) = context.normal(&[len], 1.0)?;
 
         let out = swiglu_fwd(&gate, &up)?;
-        let exact = reference::forward(&gate_exact, &up_exact);
+        let exact = reference::forward(&gate_exact, &up_exact)?;
         context.compare("out", &out, &exact, &round(&exact))?;
         context.compare_bits("out", &out, &swiglu_fwd(&gate, &up)?)?;
 
         let backward = || -> Result<[Tensor; 2]> {
-            let [mut dgate, mut dup] = [Tensor::zeros_like(&gate), Tensor::zeros_like(&gate)];
+            let [mut dgate, mut dup] = [Tensor::zeros_like(&gate)?, Tensor::zeros_like(&gate)?];
             for _ in 0..2 {
                 swiglu_bwd(&dout, &gate, &up, &mut dgate, &mut dup)?;
             }
             Ok([dgate, dup])
         };
-        let (edgate, edup) = reference::backward(&dout_exact, &gate_exact, &up_exact);
+        let (edgate, edup) = reference::backward(&dout_exact, &gate_exact, &up_exact)?;
         let [dgate, dup] = backward()?;
         context.compare("dgate", &dgate, &twice(&edgate), &added_twice(&edgate))?;
         context.compare("dup", &dup, &twice(&edup), &added_twice(&edup))?;
@@ -36,7 +36,7 @@ pub(crate) fn run(context: &mut Context<'_>) -> Result<()> {
         context.compare_bits("dgate", &dgate, &again[0])?;
         context.compare_bits("dup", &dup, &again[1])?;
 
-        let all = swiglu_bwd_with_out(dout.clone(), &gate, &up)?;
+        let all = swiglu_bwd_with_out(dout.try_clone()?, &gate, &up)?;
         context.compare("dgate with out", &all.dgate, &edgate, &round(&edgate))?;
         context.compare("dup with out", &all.dup, &edup, &round(&edup))?;
         context.compare_bits("out again", &all.out, &out)?;

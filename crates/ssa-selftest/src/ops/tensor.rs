@@ -10,7 +10,7 @@ pub(crate) fn run(context: &mut Context<'_>) -> Result<()> {
         let (a, a_exact) = context.normal(&[len], 1.0)?;
         let (b, b_exact) = context.normal(&[len], 1.0)?;
         let sums: Vec<f64> = a_exact.iter().zip(&b_exact).map(|(a, b)| a + b).collect();
-        let mut sum = a.clone();
+        let mut sum = a.try_clone()?;
         sum.add_assign(&b)?;
         context.compare("sum", &sum, &sums, &round(&sums))?;
         context.compare("the other owner", &a, &a_exact, &a_exact)?;

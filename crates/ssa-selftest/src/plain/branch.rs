@@ -75,23 +75,28 @@ impl Shared<'_> {
         let documents = self.documents_of(kind);
         let mean =
             |x| pooling::reference::forward(x, documents, self.block_size(), self.kv_width());
-        let pooled = (kind == Kind::Compression)
-            .then(|| [&qkv[1], &qkv[2]].map(|values| self.rounding.matrix(mean(values))));
+        let pooled = match kind {
+            Kind::Compression => {
+                let [k, v] = [mean(&qkv[1])?, mean(&qkv[2])?];
+                Some([k, v].map(|means| self.rounding.matrix(means)))
+            }
+            _ => None,
+        };
         let inputs = self.inputs(qkv, pooled.as_ref());
         let (out, _) = attention::forward(&inputs, &visible, self.roundings(kind));
         let gate = match &weights.g_proj {
             Some(g_proj) => self.rounding.gate(norm, g_proj, kind.gate())?,
             None => vec![1.0; out.len() / self.config.head_dim],
         };
-        let gated = self.rounding.matrix(gate::apply_forward(&out, &gate, self.config.head_dim));
+        let gated = self.rounding.matrix(gate::apply_forward(&out, &gate, self.config.head_dim)?);
         Ok(Branch { kind, contributes, visible, pooled, out, gate, gated })
     }
 
     /// By exact means of the keys, as programs find it that keep those in `f32`.
-    pub(super) fn importance(&self, [q, k, _]: &[Vec<f64>; 3]) -> Importance {
+    pub(super) fn importance(&self, [q, k, _]: &[Vec<f64>; 3]) -> Result<Importance, ModelError> {
         let documents = self.documents_of(Kind::Sparse);
         let k_pooled =
-            pooling::reference::forward(k, documents, self.block_size(), self.kv_width());
+            pooling::reference::forward(k, documents, self.block_size(), self.kv_width())?;
         let inputs = selection::SelectionInputs {
             q,
             k_pooled: &k_pooled,
@@ -100,7 +105,7 @@ impl Shared<'_> {
             head_dim: self.config.head_dim,
             softmax_scale: f64::from(self.config.softmax_scale()),
         };
-        selection::importance(&inputs, documents, self.block_size())
+        Ok(selection::importance(&inputs, documents, self.block_size())?)
     }
 
     pub(super) fn select(&self, importance: &Importance) -> Result<HostBlockIndices, ModelError> {
@@ -121,25 +126,25 @@ impl Shared<'_> {
         branch: &Branch,
         dout: &[f64],
         qkv: &[Vec<f64>; 3],
-    ) -> [Vec<f64>; 3] {
+    ) -> Result<[Vec<f64>; 3], ModelError> {
         let inputs = self.inputs(qkv, branch.pooled.as_ref());
         let roundings = self.roundings(branch.kind);
         let grads = attention::backward(dout, &branch.out, &inputs, &branch.visible, roundings);
         if branch.pooled.is_none() {
-            return grads;
+            return Ok(grads);
         }
         let documents = self.documents_of(branch.kind);
-        let spread = |values: Vec<f64>| {
+        let spread = |values: Vec<f64>| -> Result<_, ModelError> {
             let dx = pooling::reference::backward(
                 &values,
                 documents,
                 self.block_size(),
                 self.kv_width(),
-            );
-            self.rounding.matrix(dx)
+            )?;
+            Ok(self.rounding.matrix(dx))
         };
         let [dq, dk, dv] = grads;
-        [dq, spread(dk), spread(dv)]
+        Ok([dq, spread(dk)?, spread(dv)?])
     }
 
     fn inputs<'b>(

@@ -13,6 +13,7 @@ use super::branch::{Branch, Importance, Kind, Shared};
 use super::ops::add_to_weight;
 use super::projection::Projection;
 use super::{Rounding, gate_backward};
+use crate::Result;
 
 /// What the backward needs.
 pub(super) struct Saved {
@@ -41,11 +42,11 @@ impl Saved {
     }
 
     /// The alignment sum.
-    pub(super) fn alignment(&self, by: &PairAlignment<'_>, valid: &[bool]) -> f64 {
+    pub(super) fn alignment(&self, by: &PairAlignment<'_>, valid: &[bool]) -> Result<f64> {
         let sum = |[full, sparse]: [&[f64]; 2]| {
             alignment::forward(full, sparse, valid, full.len() / valid.len(), by.options)
         };
-        self.pair(by.gated).map_or(0.0, sum)
+        self.pair(by.gated).map_or(Ok(0.0), sum)
     }
 }
 
@@ -68,7 +69,7 @@ impl Shared<'_> {
         let projection = self.project(&norm, weights)?;
         let qkv = &projection.qkv;
         let sparse = plan.iter().any(|(kind, _)| *kind == Kind::Sparse);
-        let importance = if sparse { self.importance(qkv) } else { Vec::new() };
+        let importance = if sparse { self.importance(qkv)? } else { Vec::new() };
         let mut branches = Vec::new();
         for &(kind, contributes) in plan {
             let visible = match (kind, selection) {
@@ -93,7 +94,7 @@ impl Shared<'_> {
         let mlp_norm = rounding.rms_norm(&middle, &weights.post_attention_layernorm, self.eps())?;
         let gate = rounding.linear(&mlp_norm, &weights.gate_proj)?;
         let up = rounding.linear(&mlp_norm, &weights.up_proj)?;
-        let hidden = rounding.matrix(swiglu::reference::forward(&gate, &up));
+        let hidden = rounding.matrix(swiglu::reference::forward(&gate, &up)?);
         let mut out = rounding.linear(&hidden, &weights.down_proj)?;
         rounding.add(&mut out, &middle);
         Ok((
@@ -131,7 +132,7 @@ impl Shared<'_> {
             &weights.down_proj,
             &mut grads.down_proj,
         )?;
-        let (dgate, dup) = swiglu::reference::backward(&dhidden, &saved.gate, &saved.up);
+        let (dgate, dup) = swiglu::reference::backward(&dhidden, &saved.gate, &saved.up)?;
         let [dgate, dup] = [dgate, dup].map(|values| rounding.matrix(values));
         let x = &saved.mlp_norm;
         let mut dnorm =
@@ -164,14 +165,14 @@ impl Shared<'_> {
         let qkv = &saved.projection.qkv;
         let mut dqkv = qkv.each_ref().map(|values| vec![0.0; values.len()]);
         let mut dgates: Vec<(GateBranch, &[f64], Vec<f64>)> = Vec::new();
-        for (branch, pull) in saved.branches.iter().zip(pulls(saved, alignment, rounding)) {
+        for (branch, pull) in saved.branches.iter().zip(pulls(saved, alignment, rounding)?) {
             let (dout, dgate) =
-                self.gate_backward(branch, dmixed, pull.as_deref(), alignment.0.gated);
+                self.gate_backward(branch, dmixed, pull.as_deref(), alignment.0.gated)?;
             match dgates.iter_mut().find(|(of, ..)| *of == branch.kind.gate()) {
                 Some((.., sum)) => rounding.add(sum, &dgate),
                 None => dgates.push((branch.kind.gate(), &branch.gate, dgate)),
             }
-            let added = self.branch_backward(branch, &dout, qkv);
+            let added = self.branch_backward(branch, &dout, qkv)?;
             dqkv.iter_mut().zip(&added).for_each(|(sum, added)| rounding.add(sum, added));
         }
 
@@ -180,7 +181,7 @@ impl Shared<'_> {
             let g_proj = rounding.weight(g_proj.as_slice()?);
             for (branch, gate, dgate) in dgates {
                 let (through_gate, dweight) =
-                    gate_backward(&dgate, gate, &saved.norm, (&g_proj, branch), hidden, rounding);
+                    gate_backward(&dgate, gate, &saved.norm, (&g_proj, branch), hidden, rounding)?;
                 add_to_weight(dg_proj, &dweight)?;
                 rounding.add(&mut dx, &rounding.matrix(through_gate));
             }
@@ -197,19 +198,19 @@ impl Shared<'_> {
         dmixed: &[f64],
         pull: Option<&[f64]>,
         gated: bool,
-    ) -> (Vec<f64>, Vec<f64>) {
+    ) -> Result<(Vec<f64>, Vec<f64>)> {
         let rounding = self.rounding;
         let mut dgated = if branch.contributes { dmixed.to_vec() } else { vec![0.0; dmixed.len()] };
         if let (Some(pull), true) = (pull, gated) {
             rounding.add(&mut dgated, pull);
         }
         let (dout, dgate) =
-            gate::apply_backward(&dgated, &branch.out, &branch.gate, self.config.head_dim);
+            gate::apply_backward(&dgated, &branch.out, &branch.gate, self.config.head_dim)?;
         let mut dout = rounding.matrix(dout);
         if let (Some(pull), false) = (pull, gated) {
             rounding.add(&mut dout, pull);
         }
-        (dout, rounding.matrix(dgate))
+        Ok((dout, rounding.matrix(dgate)))
     }
 }
 
@@ -218,11 +219,11 @@ fn pulls(
     saved: &Saved,
     (by, valid, scale): (&PairAlignment<'_>, &[bool], f64),
     rounding: Rounding,
-) -> Vec<Option<Vec<f64>>> {
+) -> Result<Vec<Option<Vec<f64>>>> {
     let Some([full, sparse]) = saved.pair(by.gated) else {
-        return saved.branches.iter().map(|_| None).collect();
+        return Ok(saved.branches.iter().map(|_| None).collect());
     };
     let (pull_full, pull_sparse) =
-        alignment::backward(full, sparse, valid, full.len() / valid.len(), by.options, scale);
-    [pull_full, pull_sparse].map(|pull| Some(rounding.matrix(pull))).into()
+        alignment::backward(full, sparse, valid, full.len() / valid.len(), by.options, scale)?;
+    Ok([pull_full, pull_sparse].map(|pull| Some(rounding.matrix(pull))).into())
 }

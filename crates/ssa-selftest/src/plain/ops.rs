@@ -12,7 +12,7 @@ impl Rounding {
     /// `x Wᵀ`.
     pub(super) fn linear(self, x: &[f64], weight: &Tensor) -> Result<Vec<f64>> {
         let values = self.weight(weight.as_slice()?);
-        Ok(self.matrix(linear::reference::forward(x, &values, weight.last_dim())))
+        Ok(self.matrix(linear::reference::forward(x, &values, weight.last_dim())?))
     }
 
     /// Adds to `dweight` and returns `dx`.
@@ -24,14 +24,14 @@ impl Rounding {
         dweight: &mut Tensor,
     ) -> Result<Vec<f64>> {
         let values = self.weight(weight.as_slice()?);
-        let (dx, added) = linear::reference::backward(dout, x, &values, weight.last_dim());
+        let (dx, added) = linear::reference::backward(dout, x, &values, weight.last_dim())?;
         add_to_weight(dweight, &added)?;
         Ok(self.matrix(dx))
     }
 
     pub(super) fn rms_norm(self, x: &[f64], weight: &Tensor, eps: f64) -> Result<Vec<f64>> {
         let values = self.weight(weight.as_slice()?);
-        Ok(self.matrix(rms_norm::reference::forward(x, &values, eps).0))
+        Ok(self.matrix(rms_norm::reference::forward(x, &values, eps)?.0))
     }
 
     /// Adds to `dweight` and returns `dx`.
@@ -43,7 +43,7 @@ impl Rounding {
         dweight: &mut Tensor,
     ) -> Result<Vec<f64>> {
         let values = self.weight(weight.as_slice()?);
-        let (dx, added) = rms_norm::reference::backward(dout, x, &values, eps);
+        let (dx, added) = rms_norm::reference::backward(dout, x, &values, eps)?;
         add_to_weight(dweight, &added)?;
         Ok(self.matrix(dx))
     }
@@ -52,7 +52,7 @@ impl Rounding {
     pub(super) fn gate(self, x: &[f64], g_proj: &Tensor, branch: GateBranch) -> Result<Vec<f64>> {
         let hidden = g_proj.last_dim();
         let rows = branch_rows(&self.weight(g_proj.as_slice()?), branch, hidden);
-        let logits = self.matrix(linear::reference::forward(x, &rows, hidden));
+        let logits = self.matrix(linear::reference::forward(x, &rows, hidden)?);
         Ok(self.matrix(logits.iter().map(|logit| 1.0 / (1.0 + (-logit).exp())).collect()))
     }
 
@@ -81,20 +81,19 @@ pub(crate) fn gate_backward(
     (g_proj, branch): (&[f64], GateBranch),
     hidden: usize,
     rounding: Rounding,
-) -> (Vec<f64>, Vec<f64>) {
+) -> Result<(Vec<f64>, Vec<f64>)> {
     let ds = rounding.matrix(dgate.iter().zip(gate).map(|(d, g)| d * g * (1.0 - g)).collect());
     let (dx, drows) =
-        linear::reference::backward(&ds, x, &branch_rows(g_proj, branch, hidden), hidden);
+        linear::reference::backward(&ds, x, &branch_rows(g_proj, branch, hidden), hidden)?;
     let mut dg_proj = vec![0.0; g_proj.len()];
     for (row, drow) in drows.chunks(hidden).enumerate() {
         dg_proj[(3 * row + branch.first_row()) * hidden..][..hidden].copy_from_slice(drow);
     }
-    (dx, dg_proj)
+    Ok((dx, dg_proj))
 }
 
 /// Losses with all logits in memory, and gradients of `scale` times their sum, which are not
-/// rounded
-/// here.
+/// rounded here.
 pub(crate) struct CrossEntropy {
     pub(crate) losses: Vec<f64>,
     pub(crate) lse_squares: Vec<f64>,
@@ -109,9 +108,9 @@ pub(crate) fn cross_entropy(
     labels: &[i32],
     [scale, z_loss]: [f64; 2],
     rounding: Rounding,
-) -> CrossEntropy {
+) -> Result<CrossEntropy> {
     let hidden = x.len() / labels.len();
-    let mut z = rounding.matrix(linear::reference::forward(x, weight, hidden));
+    let mut z = rounding.matrix(linear::reference::forward(x, weight, hidden)?);
     let [mut losses, mut lse_squares] = [Vec::new(), Vec::new()];
     for (z, &label) in z.chunks_mut(weight.len() / hidden).zip(labels) {
         if label == IGNORE_INDEX {
@@ -130,6 +129,6 @@ pub(crate) fn cross_entropy(
             *z = rounding.number(scale * gradient);
         }
     }
-    let (dx, dweight) = linear::reference::backward(&z, x, weight, hidden);
-    CrossEntropy { losses, lse_squares, dx, dweight }
+    let (dx, dweight) = linear::reference::backward(&z, x, weight, hidden)?;
+    Ok(CrossEntropy { losses, lse_squares, dx, dweight })
 }

@@ -7,6 +7,7 @@ use ssa_model::{LayerParameters, ModelError};
 
 use super::branch::Shared;
 use super::ops::add_to_weight;
+use crate::Result;
 
 /// Queries, keys and values with what their backward needs.
 pub(super) struct Projection {
@@ -28,6 +29,7 @@ impl Shared<'_> {
             self.heads(x, &weights.k_proj, weights.k_bias.as_ref(), weights.k_norm.as_ref())?;
         let (v, _) = self.heads(x, &weights.v_proj, weights.v_bias.as_ref(), None)?;
         let [q, k] = [q, k].map(|heads| self.rope(&heads, rope::reference::forward));
+        let (q, k) = (q?, k?);
         Ok(Projection { qkv: [q, k, v], before_norm: [q_before, k_before] })
     }
 
@@ -43,7 +45,7 @@ impl Shared<'_> {
         let mut heads = rounding.linear(x, weight)?;
         if let Some(bias) = bias {
             let bias = rounding.weight(bias.as_slice()?);
-            heads = rounding.matrix(bias::reference::forward(&heads, &bias));
+            heads = rounding.matrix(bias::reference::forward(&heads, &bias)?);
         }
         match norm {
             None => Ok((heads, Vec::new())),
@@ -65,7 +67,8 @@ impl Shared<'_> {
     ) -> Result<(), ModelError> {
         let (rounding, eps) = (self.rounding, self.config.rms_norm_eps);
         let [dq, dk, dv] = dqkv;
-        let [mut dq, mut dk] = [dq, dk].map(|heads| self.rope(&heads, rope::reference::backward));
+        let [dq, dk] = [dq, dk].map(|heads| self.rope(&heads, rope::reference::backward));
+        let (mut dq, mut dk) = (dq?, dk?);
         let [q, k] = &saved.before_norm;
         for (dheads, heads, weight, dweight) in [
             (&mut dq, q, &weights.q_norm, &mut grads.q_norm),
@@ -82,7 +85,7 @@ impl Shared<'_> {
         ] {
             if let Some(dbias) = dbias {
                 let width = dbias.len();
-                add_to_weight(dbias, &bias::reference::backward(&dheads, width))?;
+                add_to_weight(dbias, &bias::reference::backward(&dheads, width)?)?;
             }
             rounding.add(dx, &rounding.linear_backward(&dheads, x, weight, dweight)?);
         }
@@ -92,13 +95,15 @@ impl Shared<'_> {
     fn rope(
         &self,
         x: &[f64],
-        by: impl Fn(&[f64], &[usize], usize, &[f64]) -> Vec<f64>,
-    ) -> Vec<f64> {
+        by: impl Fn(&[f64], &[usize], usize, &[f64]) -> Result<Vec<f64>>,
+    ) -> Result<Vec<f64>> {
         let config = self.config;
         let positions = self.documents.positions();
         let heads = x.len() / positions.len() / config.head_dim;
         let frequencies: Vec<f64> =
             config.rope_scaling.inverse_frequencies(config.head_dim, config.rope_theta).collect();
-        self.rounding.matrix(by(x, &positions, heads, &frequencies))
+        let factor = config.rope_scaling.attention_factor();
+        let rotated = by(x, &positions, heads, &frequencies)?;
+        Ok(self.rounding.matrix(rotated.iter().map(|x| factor * x).collect()))
     }
 }

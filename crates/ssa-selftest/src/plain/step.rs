@@ -71,7 +71,7 @@ impl TrainStep {
         let norm = rounding.rms_norm(&x, &weights.norm, config.rms_norm_eps)?;
         let head = rounding.weight(weights.head().as_slice()?);
         let factors = [target_share, f64::from(objective.z_loss)];
-        let loss = cross_entropy(&norm, &head, batch.labels(), factors, rounding);
+        let loss = cross_entropy(&norm, &head, batch.labels(), factors, rounding)?;
         add_to_weight(grads.head_mut(), &loss.dweight)?;
         let (dnorm, weight) = (rounding.matrix(loss.dx), (&weights.norm, config.rms_norm_eps));
         let mut dx = rounding.rms_norm_backward(&dnorm, &x, weight, &mut grads.norm)?;
@@ -96,10 +96,11 @@ impl TrainStep {
             batch.input().ids(),
             config.vocab_size,
             config.hidden_size,
-        );
+        )?;
         add_to_weight(&mut grads.embed_tokens, &dembedding)?;
-        let alignment_per_layer: Vec<f64> =
-            saved.iter().map(|saved| mean * saved.alignment(&alignment, valid)).collect();
+        let alignment_per_layer =
+            saved.iter().map(|saved| Ok(mean * saved.alignment(&alignment, valid)?));
+        let alignment_per_layer = alignment_per_layer.collect::<Result<Vec<f64>, ModelError>>()?;
         let losses = Losses {
             cross_entropy: target_share * loss.losses.iter().sum::<f64>(),
             z_loss: target_share * loss.lse_squares.iter().sum::<f64>(),
@@ -147,7 +148,7 @@ fn forward(
 ) -> Result<(Vec<f64>, Vec<Saved>), ModelError> {
     let weights = model.parameters();
     let embedding = shared.rounding.weight(weights.embed_tokens.as_slice()?);
-    let mut x = embedding::reference::forward(input.ids(), &embedding, shared.config.hidden_size);
+    let mut x = embedding::reference::forward(input.ids(), &embedding, shared.config.hidden_size)?;
     let mut kept = Vec::new();
     for (layer, weights) in weights.layers.iter().enumerate() {
         let selection = selections.and_then(|selections| selections.get(layer));

@@ -10,6 +10,9 @@ use std::ops::Range;
 /// The function that replaces the operator.
 pub(super) const PERCENT: &str = "__percent";
 const CALL: &str = "__percent(";
+/// The operators of one tag that are replaced. The work for each is proportional to the tag, and the
+/// engine refuses calls that are nested this deep.
+const MOST_PERCENTS: usize = 200;
 /// The filter that refuses values that Python cannot iterate over.
 pub(super) const ITERABLE: &str = "__iterable";
 const FILTERED: &str = ")|__iterable";
@@ -111,11 +114,11 @@ fn find_after(source: &str, from: usize, wanted: &str) -> usize {
 
 fn end_of_raw(source: &str, mut at: usize) -> usize {
     while let Some(start) = source[at..].find("{%").map(|offset| at + offset) {
-        let (tokens, end) = tokens(source, start + 2, "%}");
-        if tokens.first().is_some_and(|first| first.text == "endraw") {
-            return end;
-        }
         at = start + 2;
+        let inside = source[at..].trim_start_matches(['-', '+']).trim_start();
+        if inside.starts_with("endraw") {
+            return find_after(source, at, "%}");
+        }
     }
     source.len()
 }
@@ -200,7 +203,11 @@ fn check_iterable(tokens: &[Token<'_>], edits: &mut Vec<(Range<usize>, &str)>) {
 }
 
 fn replace_percent(tokens: &[Token<'_>], edits: &mut Vec<(Range<usize>, &str)>) {
-    for (number, token) in tokens.iter().enumerate().filter(|(_, token)| token.text == "%") {
+    let percents = || tokens.iter().enumerate().filter(|(_, token)| token.text == "%");
+    if percents().count() > MOST_PERCENTS {
+        return;
+    }
+    for (number, token) in percents() {
         let (Some(start), Some(end)) = (left_start(tokens, number), right_end(tokens, number))
         else {
             continue;
@@ -281,8 +288,28 @@ mod tests {
             ),
             ("50 % {of} it {{ \"a % b\" }}", "50 % {of} it {{ \"a % b\" }}"),
             ("{%- set x = '}}' %}{{ x - 1 }}", "{%- set x = '}}' %}{{ x - 1 }}"),
+            (
+                "{% raw %}{%{%{{%- endraw %}{{ a%b }}",
+                "{% raw %}{%{%{{%- endraw %}{{ __percent(a,b) }}",
+            ),
         ] {
             assert_eq!(to_minijinja(source), expected);
         }
+    }
+
+    #[test]
+    fn the_time_grows_with_the_length_only() {
+        let begin = std::time::Instant::now();
+        let many = 1 << 19;
+        for source in [
+            format!("{{{{ {} }}}}", "%".repeat(many)),
+            format!("{{{{ a{} }}}}", "%a".repeat(many)),
+            format!("{{% raw %}}{}", "{%".repeat(many)),
+            format!("{{% raw %}}{}", "{% '".repeat(many)),
+        ] {
+            assert_eq!(to_minijinja(&source), source);
+        }
+        // Minutes, if it grew with the square.
+        assert!(begin.elapsed().as_secs() < 10, "{:?}", begin.elapsed());
     }
 }

@@ -153,13 +153,15 @@ fn parse(bytes: &[u8], config: &Config) -> Result<Parsed, String> {
     // A file saved after use can request truncation or padding, which would lose or add tokens.
     inner.with_truncation(None).map_err(|error| error.to_string())?;
     inner.with_padding(None);
-    if config.add_declared_tokens(&mut inner)? {
+    let is_changed = config.add_declared_tokens(&mut inner)?;
+    // Ids need not be consecutive: a model needs one row more than the largest id. The library
+    // visits all ids below it to write the tokenizer.
+    let vocab_size = inner.get_vocab(true).values().max().map_or(0, |&id| id as usize + 1);
+    limits::check_size(vocab_size)?;
+    if is_changed {
         let changed = inner.to_string(false).map_err(|error| error.to_string())?;
         definition = serde_json::from_str(&changed).map_err(|error| error.to_string())?;
     }
-    // Ids need not be consecutive: a model needs one row more than the largest id.
-    let vocab_size = inner.get_vocab(true).values().max().map_or(0, |&id| id as usize + 1);
-    limits::check_size(vocab_size)?;
     Ok(Parsed { inner, definition, vocab_size })
 }
 

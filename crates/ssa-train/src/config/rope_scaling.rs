@@ -1,6 +1,6 @@
 //! `model.rope_scaling` and the scaling of a model.
 
-use ssa_model::RopeScaling;
+use ssa_model::{RopeScaling, Yarn};
 
 use super::sections::{RopeScalingSection, RopeType};
 
@@ -15,6 +15,16 @@ impl RopeScalingSection {
                 high_freq_factor: self.high_freq_factor,
                 original_max_position_embeddings: self.original_max_position_embeddings,
             },
+            RopeType::Yarn => RopeScaling::Yarn(Yarn {
+                factor: self.factor,
+                attention_factor: self
+                    .attention_factor
+                    .unwrap_or_else(|| Yarn::default_attention_factor(self.factor)),
+                beta_fast: self.beta_fast,
+                beta_slow: self.beta_slow,
+                original_max_position_embeddings: self.original_max_position_embeddings,
+                truncate: self.truncate,
+            }),
         }
     }
 
@@ -36,6 +46,17 @@ impl RopeScalingSection {
                 low_freq_factor,
                 high_freq_factor,
                 original_max_position_embeddings,
+                ..Self::default()
+            }),
+            RopeScaling::Yarn(ref yarn) => Some(Self {
+                rope_type: RopeType::Yarn,
+                factor: yarn.factor,
+                original_max_position_embeddings: yarn.original_max_position_embeddings,
+                beta_fast: yarn.beta_fast,
+                beta_slow: yarn.beta_slow,
+                truncate: yarn.truncate,
+                attention_factor: Some(yarn.attention_factor),
+                ..Self::default()
             }),
         }
     }

@@ -123,18 +123,22 @@ pub enum RopeType {
     Llama3,
     /// All wavelengths are stretched.
     Linear,
+    /// As `Llama3`, by other rules, and queries and keys are multiplied by a factor.
+    Yarn,
 }
 
 ssa_names::names!(RopeType: "scaling of the rotary position embedding" {
     Llama3 = "llama3",
     Linear = "linear",
+    Yarn = "yarn",
 });
 
 section! {
     /// Scaling of the rotary position embedding.
     pub struct RopeScalingSection {
-        /// `llama3` keeps short wavelengths; `linear` scales all wavelengths by `factor` and uses
-        /// no other key of this section.
+        /// `llama3` keeps short wavelengths and uses `low_freq_factor` and `high_freq_factor`;
+        /// `yarn` keeps them too and uses `beta_fast`, `beta_slow`, `truncate` and
+        /// `attention_factor`; `linear` scales all wavelengths and uses only `factor`.
         pub rope_type: RopeType = RopeType::Llama3,
         /// Factor by which the context grows.
         pub factor: f64 = 4.0,
@@ -146,6 +150,15 @@ section! {
         pub high_freq_factor: f64 = 4.0,
         /// Context length of the original training, in tokens; at most 2147483648.
         pub original_max_position_embeddings: usize = 8192,
+        /// Pairs of dimensions that turn more often than this within
+        /// `original_max_position_embeddings` tokens stay unchanged.
+        pub beta_fast: f64 = 32.0,
+        /// Pairs of dimensions that turn less often than this are scaled by the full factor.
+        pub beta_slow: f64 = 1.0,
+        /// Whether the bounds between pairs are rounded outward to whole pairs.
+        pub truncate: bool = true,
+        /// Factor of queries and keys after the rotation. Absent: `0.1 ln(factor) + 1`.
+        pub attention_factor: Option<f64> = None,
     }
 }
 

@@ -21,10 +21,17 @@ pub(crate) struct GroupSum {
 }
 
 impl GroupSum {
-    /// The sum of `groups` groups, a power of two; `zeros` is a gradient of zeros.
-    pub(crate) fn new(groups: usize, zeros: Parameters) -> Self {
-        let levels = groups.max(1).ilog2() as usize;
-        Self { buffers: vec![zeros; 1 + levels], counts: Vec::new() }
+    /// The sum of `groups` groups, a power of two; `zeros` makes a gradient of zeros.
+    ///
+    /// # Errors
+    /// That of `zeros`.
+    pub(crate) fn new<E>(
+        groups: usize,
+        zeros: impl Fn() -> Result<Parameters, E>,
+    ) -> Result<Self, E> {
+        let levels = groups.max(1).ilog2();
+        let buffers = (0..=levels).map(|_| zeros()).collect::<Result<_, _>>()?;
+        Ok(Self { buffers, counts: Vec::new() })
     }
 
     /// Forgets all groups.
@@ -83,11 +90,12 @@ mod tests {
 
     #[test]
     fn groups_are_added_in_a_binary_tree() {
-        let zeros = Parameters::zeros(plan(&[]).model()).unwrap();
+        let plan = plan(&[]);
         // Large numbers hide small ones, so the order shows: from left to right, the sum of these
         // is 1, and in the tree it is 0.
         let groups = [1e30, -1e30, 1.0, 1e30, -1e30, 0.0, 0.0, 0.0];
-        let mut sum = GroupSum::new(groups.len(), zeros);
+        let zeros = || Parameters::zeros(plan.model());
+        let mut sum = GroupSum::new(groups.len(), zeros).unwrap();
         for _ in 0..2 {
             sum.clear();
             for value in groups {

@@ -382,8 +382,8 @@ fn positive_seconds(elapsed: Duration) -> f64 {
 /// Gradients of the parameters that the plan trains.
 fn group_sum(plan: &TrainPlan, groups: usize, device: &Device) -> Result<GroupSum> {
     let is_kept = |name: &str| plan.trainable().contains(name);
-    let zeros = Parameters::zeros_for(plan.model(), device, DType::F32, is_kept)?;
-    Ok(GroupSum::new(groups, zeros))
+    let zeros = || Parameters::zeros_for(plan.model(), device, DType::F32, is_kept);
+    Ok(GroupSum::new(groups, zeros)?)
 }
 
 /// The denominators of the means over all micro-batches of a step.

@@ -26,23 +26,39 @@ pub(super) struct HubModel<'a> {
 }
 
 /// The directory of a model: a path that exists, or a model of the Hub, as
-/// `hf://OWNER/NAME[@REVISION]`, or as `OWNER/NAME[@REVISION]` if no such path exists. What the
-/// model needs of a repository is downloaded into the cache of the Hub, unless it is there:
+/// `hf://OWNER/NAME[@REVISION]`, or as `OWNER/NAME[@REVISION]` if there is neither such a path nor
+/// a directory `OWNER`. What the model needs of a repository is downloaded into the cache of the Hub, unless it is there:
 /// configuration, safetensors weights and tokenizer.
 ///
 /// # Errors
 /// [`DataError::Missing`] for a path that does not exist and is no name of a model;
-/// [`DataError::Input`] if the Hub cannot be reached, or has no such model or no weights of it in
+/// [`DataError::Input`] for one in a directory that exists, or if the Hub cannot be reached, or has no such model or no weights of it in
 /// the safetensors format.
 pub fn model_directory(name: &Path) -> Result<PathBuf> {
     if name.exists() {
         return Ok(name.to_owned());
     }
-    let model = name.to_str().and_then(HubModel::parse);
-    model.ok_or_else(|| DataError::Missing { path: name.to_owned() })?.fetch()
+    HubModel::find(name)?.ok_or_else(|| DataError::Missing { path: name.to_owned() })?.fetch()
 }
 
 impl<'a> HubModel<'a> {
+    /// The model that a path which does not exist may stand for. In a directory that exists it is
+    /// a misspelled path.
+    pub(super) fn find(path: &'a Path) -> Result<Option<Self>> {
+        let Some(model) = path.to_str().and_then(Self::parse) else { return Ok(None) };
+        match path.parent().filter(|owner| owner.is_dir()) {
+            Some(owner) if !path.starts_with(SCHEME) => Err(DataError::input(
+                path.display().to_string(),
+                format!("there is no such entry in the directory {}", owner.display()),
+                format!(
+                    "check the spelling, or write {SCHEME}{} for a model of the Hub",
+                    model.name
+                ),
+            )),
+            _ => Ok(Some(model)),
+        }
+    }
+
     /// The model that a name may stand for.
     pub(super) fn parse(name: &'a str) -> Option<Self> {
         let named = name.strip_prefix(SCHEME);
@@ -169,5 +185,9 @@ mod tests {
         let absent = directory.path().join("absent");
         let error = model_directory(&absent).unwrap_err().to_string();
         assert!(error.starts_with(&format!("{}: no such file", absent.display())), "{error}");
+        // Tests run in the directory of the crate.
+        let error = model_directory(Path::new("src/absent")).unwrap_err().to_string();
+        assert!(error.starts_with("src/absent: there is no such entry"), "{error}");
+        assert!(error.ends_with("or write hf://src/absent for a model of the Hub"), "{error}");
     }
 }

@@ -10,15 +10,17 @@ use super::offline;
 use crate::Result;
 
 /// Loads the tokenizer of a name: `bytes`, a `tokenizer.json`, a directory with one, or a model on
-/// the Hub as `hf://OWNER/NAME[@REVISION]`, or as `OWNER/NAME` if no such path exists.
+/// the Hub as `hf://OWNER/NAME[@REVISION]`, or as `OWNER/NAME` if there is neither such a path
+/// nor a directory `OWNER`.
 ///
 /// # Errors
 /// Same as [`Tokenizer::load`]; also if the Hub cannot be reached, or has no such model or
 /// tokenizer.
 pub fn load_tokenizer(name: &Path, eos_token: Option<&str>) -> Result<Tokenizer> {
-    let path = match name.to_str().and_then(HubModel::parse) {
-        Some(model) if name != Path::new(BYTES) && !name.exists() => download(model)?,
-        _ => name.to_owned(),
+    let is_here = name == Path::new(BYTES) || name.exists();
+    let path = match if is_here { None } else { HubModel::find(name)? } {
+        Some(model) => download(model)?,
+        None => name.to_owned(),
     };
     Ok(Tokenizer::load(&path, eos_token)?)
 }

@@ -22,7 +22,7 @@ DEVICE float infinity() { return __int_as_float(0x7f800000); }
 
 // ---- bf16
 
-// The upper half of an f32. A struct, so that arithmetic on the bits by mistake does not compile.
+// The upper half of an f32. A struct, so that accidental arithmetic on the bits does not compile.
 struct bf16 {
     u16 bits;
 };
@@ -48,7 +48,7 @@ DEVICE float2 unpack_bf16(u32 pair) {
     return make_float2(__uint_as_float(pair << 16), __uint_as_float(pair & 0xffff0000u));
 }
 
-// As pack_bf16, of values that are added to the pair at `old` if `add`.
+// As pack_bf16; if `add`, the pair at `old` is added to the values first.
 DEVICE u32 accumulate_bf16(const u32* old, float first, float second, int add) {
     if (add) {
         const float2 pair = unpack_bf16(*old);
@@ -62,10 +62,9 @@ DEVICE void store(bf16* p, float x) { *p = to_bf16(x); }
 
 // ---- Read-only memory
 
-// Element OFFSET after `p`, of memory that nothing writes while the kernel runs, by way of the
-// read-only cache. The compiler proves this by itself only for parameters that are `__restrict__`
-// pointers, not for fields of a struct; and `__ldg` takes no constant offset, so that the address
-// of every element would be computed.
+// Loads p[OFFSET] through the read-only cache. Nothing may write this memory while the kernel runs;
+// the compiler can prove that for `__restrict__` parameters only, not for fields of a struct.
+// `__ldg` takes no constant offset: the address of every element would be computed.
 #define LOAD_READ_ONLY(TYPE, SUFFIX, REGISTERS, ADDRESS, ...)                 \
     template <int OFFSET = 0> DEVICE TYPE load_read_only(const TYPE* p) {     \
         TYPE x;                                                               \
@@ -134,13 +133,13 @@ DEVICE void store8(float* p, const float (&x)[8]) {
     reinterpret_cast<float4*>(p)[1] = make_float4(x[4], x[5], x[6], x[7]);
 }
 
-// A gradient that a kernel adds to if `add`, or else, since it is still zero, sets.
+// A gradient. A kernel adds to it if `add`; otherwise it is still zero, and the kernel sets it.
 template <typename T> struct Gradient {
     T* at;
     int add;
 };
 
-// Adds to a gradient if `add`, or else sets it.
+// Adds to a gradient if `add`, otherwise sets it.
 template <typename T> DEVICE void accumulate8(T* p, float (&x)[8], int add) {
     if (add) {
         float old[8];
@@ -159,7 +158,7 @@ template <typename T> DEVICE void accumulate(const Gradient<T>& gradient, i64 at
     accumulate(gradient.at + at, x, gradient.add);
 }
 
-// ---- Rows and elements of any number
+// ---- Rows of any length, any number of elements
 
 DEVICE constexpr int ceil_div(int a, int b) { return (a + b - 1) / b; }
 
@@ -209,14 +208,14 @@ template <int LENGTH, int VECTOR_LENGTH, int LANE_COUNT> struct RowLayout {
     }
 };
 
-// A number as an argument that a generic lambda can use as a constant: its `value`.
+// A compile-time constant that can be passed to a generic lambda.
 template <int N> struct Constant {
     static constexpr int value = N;
 };
 
 // Calls work(Constant<8>{}, at) for every eight elements and work(Constant<1>{}, at) for each of
-// the rest, one call a thread. The grid has a thread for every eight elements, in whole blocks:
-// threads that took a second piece each were up to 6 % slower.
+// the rest, one call per thread. The grid has a thread for every eight elements, in whole blocks:
+// two pieces per thread were up to 6 % slower.
 template <typename Work> DEVICE void for_each_piece(i64 len, Work work) {
     const i64 thread = i64(blockIdx.x) * blockDim.x + threadIdx.x, whole = len / 8;
     if (thread < whole) work(Constant<8>{}, 8 * thread);
@@ -226,7 +225,8 @@ template <typename Work> DEVICE void for_each_piece(i64 len, Work work) {
 
 // ---- Reductions, in an order that depends on the shape alone
 
-// Sum over LANES neighboring lanes, known to each of them; all lanes of the warp must call it.
+// The sum over LANES neighboring lanes, returned to each of them. All lanes of the warp must call
+// it.
 template <int LANES, typename T> DEVICE T lanes_sum(T x) {
 #pragma unroll
     for (int offset = LANES / 2; offset > 0; offset /= 2)

@@ -1,13 +1,13 @@
 // Kernels that start while the kernel before them in the stream still runs (programmatic dependent
 // launch; a launch asks for it, and cards before sm_90 ignore both calls).
 //
-// A kernel that is launched this way calls wait_for_previous before it touches anything but
-// weights, and each of its threads does, so that its own end implies the end of all kernels before
-// it.
+// Every thread of a kernel that is launched this way calls wait_for_previous before it touches
+// anything except weights. So the end of the kernel implies the end of all kernels before it.
 #pragma once
 #include "common.cuh"
 
-// Lets the next kernel start on resources that this one leaves free, once all blocks have started.
+// Lets the next kernel start on the resources that this one does not use, once all blocks have
+// started.
 DEVICE void start_next() {
 #if __CUDA_ARCH__ >= 900
     asm volatile("griddepcontrol.launch_dependents;");

@@ -1,7 +1,8 @@
-// One AdamW update of a tensor: bf16 parameters whose f32 masters are completed by 16 more bits.
+// One AdamW update of a tensor of bf16 parameters; 16 more bits per element complete the f32
+// masters.
 //
 // The bits of a master are (parameter << 16) + residue, residue signed, so the parameter is the
-// master rounded to the nearest bf16 (half away from zero) and nothing is lost. Bytes an element:
+// master rounded to the nearest bf16 (half away from zero) and nothing is lost. Bytes per element:
 // reads 2 + 2 + 4 + 4 + 4, writes 2 + 2 + 4 + 4: 28.
 #include "common.cuh"
 #include "params.cuh"
@@ -21,7 +22,7 @@ DEVICE Split split(float master) {
     return {u16(high), u16(bits - (high << 16))};
 }
 
-// Eight or one of the 16-bit halves of masters, whichever half it is.
+// One or eight 16-bit halves of masters, upper or lower.
 template <int VEC> DEVICE void load_halves(u16 (&x)[VEC], const void* half) {
     if constexpr (VEC == 8) {
         const uint4 raw = *static_cast<const uint4*>(half);
@@ -65,8 +66,8 @@ DEVICE void store_masters(bf16* param, i16* residue, const float (&x)[VEC]) {
     store_halves<VEC>(residue, low);
 }
 
-// `clip`, if given, is a further factor of the gradient. Where it is not finite, the gradient or a
-// loss was not, and nothing changes.
+// `clip`, if given, is another factor of the gradient. If it is not finite, the gradient or a loss
+// was not finite, and nothing changes.
 extern "C" __global__ void __launch_bounds__(THREADS)
 adamw(const AdamW p) {
     float grad_scale = p.grad_scale;

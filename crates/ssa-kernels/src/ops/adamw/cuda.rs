@@ -3,7 +3,7 @@
 use half::bf16;
 
 use super::{Coefficients, Moments};
-use crate::cuda::elementwise::{THREADS, pieces};
+use crate::cuda::elementwise::THREADS;
 use crate::cuda::{Gpu, Input, Module, Output, constants, kernel, structs};
 use crate::ops::grad_norm::GradScale;
 use crate::{DType, Device, Result, Tensor};
@@ -72,10 +72,8 @@ pub(super) fn step(
     coefficients: Coefficients,
     grad_scale: &GradScale,
 ) -> Result<()> {
-    let len = param.len();
-    gpu.launch(
-        pieces(len),
-        AdamW {
+    gpu.launch_pieces(param.len(), |len| {
+        Ok(AdamW {
             param: param.in_place()?,
             residue: residue.in_place()?,
             grad: grad.input()?,
@@ -91,39 +89,35 @@ pub(super) fn step(
             step_size: coefficients.step_size,
             v_correction: coefficients.v_correction,
             eps: coefficients.eps,
-            len: len as i64,
-        },
-    )
+            len,
+        })
+    })
 }
 
 pub(super) fn split(gpu: &Gpu, master: &Tensor) -> Result<(Tensor, Tensor)> {
     let device = Device::Cuda(gpu.clone());
     let half = |dtype| Tensor::for_output_on(&device, dtype, master.shape());
     let (mut param, mut residue) = (half(DType::Bf16)?, half(DType::I16)?);
-    let len = master.len();
-    gpu.launch(
-        pieces(len),
-        SplitMaster {
+    gpu.launch_pieces(master.len(), |len| {
+        Ok(SplitMaster {
             master: master.input()?,
             param: param.output()?,
             residue: residue.output()?,
-            len: len as i64,
-        },
-    )?;
+            len,
+        })
+    })?;
     Ok((param, residue))
 }
 
 pub(super) fn join(gpu: &Gpu, param: &Tensor, residue: &Tensor) -> Result<Tensor> {
     let mut master = Tensor::for_output_on(&Device::Cuda(gpu.clone()), DType::F32, param.shape())?;
-    let len = param.len();
-    gpu.launch(
-        pieces(len),
-        JoinMaster {
+    gpu.launch_pieces(param.len(), |len| {
+        Ok(JoinMaster {
             param: param.input()?,
             residue: residue.input()?,
             master: master.output()?,
-            len: len as i64,
-        },
-    )?;
+            len,
+        })
+    })?;
     Ok(master)
 }

@@ -143,7 +143,7 @@ pub fn split_master(master: &Tensor) -> Result<(Tensor, Option<Tensor>)> {
             let (param, residue) = cuda::split(gpu, master)?;
             Ok((param, Some(residue)))
         }
-        Device::Cpu => Ok((master.clone(), None)),
+        Device::Cpu => Ok((master.try_clone()?, None)),
     }
 }
 
@@ -172,7 +172,7 @@ pub fn join_master(param: &Tensor, residue: Option<&Tensor>) -> Result<Tensor> {
     let call = master_args(OP, param, residue).check()?;
     match call.device() {
         Device::Cuda(gpu) => cuda::join(gpu, param, residue.ok_or_else(|| missing_residue(OP))?),
-        Device::Cpu => Ok(param.clone()),
+        Device::Cpu => param.try_clone(),
     }
 }
 

@@ -1,6 +1,8 @@
 //! `f64` definition of the update.
 
 use super::AdamwOptions;
+use crate::Result;
+use crate::contract::{Args, N};
 
 /// A tensor and its moments.
 #[derive(Clone, Debug)]
@@ -14,7 +16,22 @@ pub struct State {
 }
 
 /// One update, `step` counted from 1.
-pub fn step(state: &mut State, grad: &[f64], options: &AdamwOptions, step: u64, grad_scale: f64) {
+///
+/// # Errors
+/// [`KernelError::Argument`](crate::KernelError::Argument) for sizes that do not fit.
+pub fn step(
+    state: &mut State,
+    grad: &[f64],
+    options: &AdamwOptions,
+    step: u64,
+    grad_scale: f64,
+) -> Result<()> {
+    Args::new("adamw::reference::step")
+        .numbers("state.param", &state.param, [N])
+        .numbers("state.m", &state.m, [N])
+        .numbers("state.v", &state.v, [N])
+        .numbers("grad", grad, [N])
+        .check()?;
     let [lr, beta1, beta2, eps, decay] =
         [options.lr, options.beta1, options.beta2, options.eps, options.weight_decay]
             .map(f64::from);
@@ -27,4 +44,5 @@ pub fn step(state: &mut State, grad: &[f64], options: &AdamwOptions, step: u64, 
         state.param[i] -= lr * decay * state.param[i];
         state.param[i] -= lr * m_hat / (v_hat.sqrt() + eps);
     }
+    Ok(())
 }

@@ -81,7 +81,7 @@ impl<'a> PaddedHeads<'a> {
         backward: impl FnOnce(&Tensor, &AttentionOutput, &mut AttentionGrads) -> Result<()>,
     ) -> Result<()> {
         let pad = |x: &Tensor| x.with_row_len(self.gpu, self.shape.head_dim);
-        let output = AttentionOutput { out: pad(&output.out)?, lse: output.lse.clone() };
+        let output = AttentionOutput { out: pad(&output.out)?, lse: output.lse.try_clone()? };
         let mut padded =
             AttentionGrads { dq: pad(&grads.dq)?, dk: pad(&grads.dk)?, dv: pad(&grads.dv)? };
         backward(&pad(dout)?, &output, &mut padded)?;

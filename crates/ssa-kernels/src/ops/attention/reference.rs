@@ -3,6 +3,9 @@
 //! The attention methods differ only in which keys a query sees; their references pass that set to
 //! this one.
 
+use crate::contract::{Args, D, H, HQ, N, S};
+use crate::{Documents, KernelError, Result};
+
 /// The inputs of attention as plain row-major slices.
 #[derive(Clone, Copy, Debug)]
 pub struct AttentionInputs<'a> {
@@ -26,38 +29,47 @@ pub struct AttentionInputs<'a> {
 ///
 /// `out = sum_j p_j v_j` with `p = softmax(softmax_scale * q . k_j)`; zero, and lse negative
 /// infinity, without keys.
+///
+/// # Errors
+/// [`KernelError::Argument`] for sizes that do not fit and keys that do not exist.
 pub fn forward(
     inputs: &AttentionInputs<'_>,
     visible: impl Fn(usize, usize) -> Vec<usize>,
-) -> (Vec<f64>, Vec<f64>) {
+) -> Result<(Vec<f64>, Vec<f64>)> {
+    inputs.args("attention::reference::forward").check()?;
     let mut out = vec![0.0; inputs.q.len()];
     let mut lse = Vec::new();
     for (row, out) in out.chunks_mut(inputs.head_dim).enumerate() {
-        let keys = inputs.keys(row, &visible);
+        let keys = inputs.keys(row, &visible)?;
         let (p, row_lse) = inputs.softmax(row, &keys);
         lse.push(row_lse);
         for (p, &key) in p.iter().zip(&keys) {
             add_scaled(out, *p, inputs.row(inputs.v, key));
         }
     }
-    (out, lse)
+    Ok((out, lse))
 }
 
 /// Gradients `(dq, dk, dv)` for an upstream gradient `dout`: `dv_j = sum p_j dout`, `ds_j = p_j
 /// (dout . v_j - dout . out)`, `dq = scale sum ds_j k_j`, `dk_j = scale sum ds_j q`.
+///
+/// # Errors
+/// As [`forward`].
 pub fn backward(
     dout: &[f64],
     inputs: &AttentionInputs<'_>,
     visible: impl Fn(usize, usize) -> Vec<usize>,
-) -> (Vec<f64>, Vec<f64>, Vec<f64>) {
+) -> Result<(Vec<f64>, Vec<f64>, Vec<f64>)> {
+    let args = inputs.args("attention::reference::backward");
+    args.numbers("dout", dout, [N, HQ, D]).check()?;
     let width = inputs.head_dim;
-    let (out, _) = forward(inputs, &visible);
+    let (out, _) = forward(inputs, &visible)?;
     let mut dq = vec![0.0; inputs.q.len()];
     let mut dk = vec![0.0; inputs.k.len()];
     let mut dv = vec![0.0; inputs.v.len()];
     for (row, dq) in dq.chunks_mut(width).enumerate() {
         let (q, dout) = (inputs.row(inputs.q, row), inputs.row(dout, row));
-        let keys = inputs.keys(row, &visible);
+        let keys = inputs.keys(row, &visible)?;
         let (p, _) = inputs.softmax(row, &keys);
         for (p, &key) in p.iter().zip(&keys) {
             let ds = p * (dot(dout, inputs.row(inputs.v, key)) - dot(dout, inputs.row(&out, row)));
@@ -67,19 +79,44 @@ pub fn backward(
             add_scaled(dq, ds, inputs.row(inputs.k, key));
         }
     }
-    (dq, dk, dv)
+    Ok((dq, dk, dv))
 }
 
 impl<'a> AttentionInputs<'a> {
+    /// Checks the inputs and the documents of their tokens.
+    pub(crate) fn check(&self, op: &'static str, documents: &Documents) -> Result<()> {
+        let args = self.args(op).entries("documents", documents.total_tokens(), "tokens", [N]);
+        args.check().map(drop)
+    }
+
+    /// The contract of the inputs; a function adds its other arguments.
+    fn args(&self, op: &'static str) -> Args<'static> {
+        Args::new(op)
+            .size("q_heads", HQ, self.q_heads)
+            .size("kv_heads", H, self.kv_heads)
+            .size("head_dim", D, self.head_dim)
+            .numbers("q", self.q, [N, HQ, D])
+            .numbers("k", self.k, [S, H, D])
+            .numbers("v", self.v, [S, H, D])
+    }
+
     fn row(&self, data: &'a [f64], row: usize) -> &'a [f64] {
         &data[row * self.head_dim..(row + 1) * self.head_dim]
     }
 
     /// Rows of k and v that query row `token * HQ + head` sees.
-    fn keys(&self, row: usize, visible: impl Fn(usize, usize) -> Vec<usize>) -> Vec<usize> {
+    fn keys(&self, row: usize, visible: impl Fn(usize, usize) -> Vec<usize>) -> Result<Vec<usize>> {
         let (token, head) = (row / self.q_heads, row % self.q_heads);
         let kv_head = head / (self.q_heads / self.kv_heads);
-        visible(token, kv_head).iter().map(|key| key * self.kv_heads + kv_head).collect()
+        let keys = self.k.len() / (self.kv_heads * self.head_dim);
+        let row_of = |key| match key {
+            key if key < keys => Ok(key * self.kv_heads + kv_head),
+            key => {
+                let expected = format!("keys below {keys}");
+                Err(KernelError::value("attention::reference", "visible", expected, key))
+            }
+        };
+        visible(token, kv_head).into_iter().map(row_of).collect()
     }
 
     fn softmax(&self, row: usize, keys: &[usize]) -> (Vec<f64>, f64) {

@@ -46,7 +46,7 @@ pub(crate) const TOKEN_KEYS: &[Axis] = &[B, T, H, D];
 pub(crate) const BLOCK_KEYS: &[Axis] = &[C, H, D];
 
 /// What an attention forward returns and its backward needs.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct AttentionOutput {
     /// Attention output `[B, T, HQ, D]`, before any gate.
     pub out: Tensor,
@@ -66,7 +66,7 @@ impl AttentionOutput {
 }
 
 /// Gradients of the inputs of attention. Backward functions add to them.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct AttentionGrads {
     /// Gradient of the queries, in their shape.
     pub dq: Tensor,
@@ -78,8 +78,12 @@ pub struct AttentionGrads {
 
 impl AttentionGrads {
     /// Zero gradients for the given inputs.
-    pub fn zeros_like(q: &Tensor, k: &Tensor, v: &Tensor) -> Self {
-        Self { dq: Tensor::zeros_like(q), dk: Tensor::zeros_like(k), dv: Tensor::zeros_like(v) }
+    ///
+    /// # Errors
+    /// As [`Tensor::zeros_like`].
+    pub fn zeros_like(q: &Tensor, k: &Tensor, v: &Tensor) -> Result<Self> {
+        let [dq, dk, dv] = [q, k, v].map(Tensor::zeros_like);
+        Ok(Self { dq: dq?, dk: dk?, dv: dv? })
     }
 }
 

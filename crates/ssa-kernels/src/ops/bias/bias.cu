@@ -1,6 +1,6 @@
 // A bias added to rows of bf16, and its gradient: the sum of rows.
 //
-// Forward: eight elements a thread, 4 bytes an element; the bias stays in the first cache.
+// Forward: eight elements per thread, 4 bytes per element; the bias stays in the L1 cache.
 // Backward: a thread sums one column of every `partials`-th row, neighboring threads read
 // neighboring columns; bias_sum adds the partial sums in order, in f64. The grid depends on the
 // shape alone.

@@ -2,7 +2,7 @@
 
 use half::bf16;
 
-use crate::cuda::elementwise::{THREADS, pieces};
+use crate::cuda::elementwise::THREADS;
 use crate::cuda::{Gpu, Gradient, Input, Launch, Module, Output, constants, int, kernel, structs};
 use crate::{Result, Tensor};
 
@@ -53,10 +53,10 @@ kernel! {
 }
 
 pub(super) fn forward(gpu: &Gpu, x: &mut Tensor, bias: &Tensor) -> Result<()> {
-    let len = x.len();
     let width = int("width", bias.len())?;
-    let (x, bias) = (x.in_place()?, bias.input()?);
-    gpu.launch(pieces(len), BiasFwd { x, bias, width, len: len as i64 })
+    gpu.launch_pieces(x.len(), |len| {
+        Ok(BiasFwd { x: x.in_place()?, bias: bias.input()?, width, len })
+    })
 }
 
 pub(super) fn backward(gpu: &Gpu, dout: &Tensor, dbias: &mut Tensor) -> Result<()> {

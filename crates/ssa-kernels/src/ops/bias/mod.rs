@@ -64,7 +64,7 @@ pub fn bias_bwd(dout: &Tensor, dbias: &mut Tensor) -> Result<()> {
         Args::new("bias_bwd").act("dout", dout, [LEADING, O]).f32("dbias", dbias, [O]).check()?;
     match call.device() {
         Device::Cuda(gpu) => cuda::backward(gpu, dout, dbias)?,
-        Device::Cpu => cpu::backward(dout.as_slice()?, dbias.as_mut_slice()?),
+        Device::Cpu => cpu::backward(dout.as_slice()?, dbias.as_mut_slice()?)?,
     }
     Ok(())
 }

@@ -3,8 +3,9 @@
 //! [`table`] states the contracts of all ops a second time. The tests break every entry in every
 //! way: another device, every other element type, another rank, every axis too long or empty.
 //! [`sources`] reads the source of the ops, so that none is missing from the table, nor any of its
-//! tensors.
+//! tensors. [`references`] holds the same for the slices of the references.
 
+mod references;
 mod sources;
 mod table;
 
@@ -130,7 +131,7 @@ fn refused_for(
 /// Calls `check` for every op, device and tensor argument that the op has there: with the index
 /// among the tensors and the index among the entries.
 fn for_every_tensor(mut check: impl FnMut(&'static Op, DeviceKind, usize, usize)) {
-    for op in OPS {
+    for op in OPS.iter() {
         for kind in [DeviceKind::Cpu, DeviceKind::Gpu] {
             let entries = op.entries.iter().enumerate();
             let tensors = entries.filter(|(_, entry)| entry.role != Role::Given);
@@ -148,7 +149,7 @@ proptest! {
 
     #[test]
     fn valid_calls_are_accepted(case in Case::any()) {
-        for op in OPS {
+        for op in OPS.iter() {
             for kind in [DeviceKind::Cpu, DeviceKind::Gpu] {
                 OpCall::valid(op, &case, kind).expect(None, "a valid call");
             }

@@ -1,6 +1,7 @@
 //! The contracts of all public ops.
 
 use std::mem::take;
+use std::sync::LazyLock;
 
 use proptest::prelude::*;
 
@@ -63,11 +64,28 @@ pub(super) enum Role {
 }
 
 /// An argument.
+#[derive(Clone, Copy)]
 pub(super) struct Entry {
     pub(super) name: &'static str,
     pub(super) role: Role,
     /// The names of its axes. `..` stands for any number of axes, `?` begins an axis of any size.
     axes: &'static str,
+}
+
+const fn entry(name: &'static str, role: Role, axes: &'static str) -> Entry {
+    Entry { name, role, axes }
+}
+
+const fn act(name: &'static str, axes: &'static str) -> Entry {
+    entry(name, Role::Act, axes)
+}
+
+const fn f32(name: &'static str, axes: &'static str) -> Entry {
+    entry(name, Role::F32, axes)
+}
+
+const fn given(name: &'static str, axes: &'static str) -> Entry {
+    entry(name, Role::Given, axes)
 }
 
 impl Entry {
@@ -87,13 +105,13 @@ impl Entry {
 /// An op with its arguments in the order of its checks.
 pub(super) struct Op {
     pub(super) name: &'static str,
-    pub(super) entries: &'static [Entry],
+    pub(super) entries: Vec<Entry>,
     /// Calls the op with its tensors; the last argument says whether they are on a GPU.
     pub(super) run: fn(&mut [Tensor], &Case, bool) -> Result<()>,
 }
 
 impl Op {
-    pub(super) fn tensors(&self) -> impl Iterator<Item = &'static Entry> {
+    pub(super) fn tensors(&self) -> impl Iterator<Item = &Entry> {
         self.entries.iter().filter(|entry| entry.role != Role::Given)
     }
 }
@@ -117,7 +135,7 @@ pub(super) struct Case {
 const BLOCK_SIZE: usize = 2;
 const PAGES: PageOptions =
     PageOptions { budget: PageBudget::Counts(2), rule: SelectionRule::Exact };
-const ADAMW: AdamwOptions =
+pub(super) const ADAMW: AdamwOptions =
     AdamwOptions { lr: 0.1, beta1: 0.9, beta2: 0.9, eps: 1e-8, weight_decay: 0.0 };
 const ALIGNMENT: AlignmentOptions = AlignmentOptions {
     kind: crate::ops::attention::alignment::AlignmentKind::SmoothL1,
@@ -219,25 +237,22 @@ impl Case {
     }
 }
 
-/// An op: its name, its arguments (variable, name, role and axes), and the call.
+/// An op: its name, its tensors, groups of its arguments, and the call.
 macro_rules! op {
     (
-        $op:ident, |$case:tt, $on_gpu:tt| $call:expr,
-        $($variable:tt = $name:literal $role:ident $axes:literal;)+
+        $op:ident($($tensor:ident),+), [$($entries:expr),+ $(,)?],
+        |$case:tt, $on_gpu:tt| $call:expr
     ) => {
         Op {
             name: stringify!($op),
-            entries: &[$(Entry { name: $name, role: Role::$role, axes: $axes }),+],
+            entries: [$(&$entries[..]),+].concat(),
             run: |tensors, $case, $on_gpu| {
-                let mut tensors = tensors.iter_mut();
-                $(op!(@take $variable $role tensors);)+
+                let [$($tensor),+] = tensors else {
+                    panic!("the table lists {} tensors of {}", tensors.len(), stringify!($op))
+                };
                 $call.map(drop)
             },
         }
-    };
-    (@take $variable:tt Given $tensors:ident) => {};
-    (@take $variable:tt $role:ident $tensors:ident) => {
-        let $variable = $tensors.next().unwrap();
     };
 }
 
@@ -249,355 +264,245 @@ fn grads(dq: &mut Tensor, dk: &mut Tensor, dv: &mut Tensor) -> AttentionGrads {
     AttentionGrads { dq: take(dq), dk: take(dk), dv: take(dv) }
 }
 
-pub(super) static OPS: &[Op] = &[
-    op! { add_assign, |_, _| x.add_assign(other),
-        x = "self" Float "..";
-        other = "other" Same "..";
-    },
-    op! { linear_fwd, |_, _| linear_fwd(x, weight),
-        x = "x" Act ".. I";
-        weight = "weight" Act "O I";
-    },
-    op! { linear_fwd_f32, |_, _| linear_fwd_f32(x, weight),
-        x = "x" Act ".. I";
-        weight = "weight" Act "O I";
-    },
-    op! { linear_rows_fwd, |case, _| linear_rows_fwd(x, &case.linear_weight()),
-        x = "x" Act ".. I";
-        _ = "weight" Given "I";
-    },
-    op! { linear_bwd_input, |_, _| linear_bwd_input(dout, weight, dx),
-        dout = "dout" Act ".. O";
-        weight = "weight" Act "O I";
-        dx = "dx" Act ".. I";
-    },
-    op! { linear_bwd_weight, |_, _| linear_bwd_weight(dout, x, dweight),
-        dout = "dout" Act ".. O";
-        x = "x" Act ".. I";
-        dweight = "dweight" F32 "O I";
-    },
-    op! { bias_fwd, |_, _| bias_fwd(take(x), bias),
-        x = "x" Act ".. O";
-        bias = "bias" Act "O";
-    },
-    op! { bias_bwd, |_, _| bias_bwd(dout, dbias),
-        dout = "dout" Act ".. O";
-        dbias = "dbias" F32 "O";
-    },
-    op! { rms_norm_fwd, |_, _| rms_norm_fwd(x, weight, 1e-5),
-        x = "x" Act ".. hidden";
-        weight = "weight" Act "hidden";
-    },
-    op! { add_rms_norm_fwd, |_, _| add_rms_norm_fwd(take(x), residual, weight, 1e-5),
-        x = "x" Act ".. hidden";
-        residual = "residual" Act ".. hidden";
-        weight = "weight" Act "hidden";
-    },
-    op! { rms_norm_bwd, |_, _| rms_norm_bwd(dout, x, weight, rstd, dx, dweight),
-        dout = "dout" Act ".. hidden";
-        x = "x" Act ".. hidden";
-        weight = "weight" Act "hidden";
-        rstd = "rstd" F32 "..";
-        dx = "dx" Act ".. hidden";
-        dweight = "dweight" F32 "hidden";
-    },
-    op! { swiglu_fwd, |_, _| swiglu_fwd(gate, up),
-        gate = "gate" Act "..";
-        up = "up" Act "..";
-    },
-    op! { swiglu_bwd, |_, _| swiglu_bwd(dout, gate, up, dgate, dup),
-        dout = "dout" Act "..";
-        gate = "gate" Act "..";
-        up = "up" Act "..";
-        dgate = "dgate" Act "..";
-        dup = "dup" Act "..";
-    },
-    op! { swiglu_bwd_with_out, |_, _| swiglu_bwd_with_out(take(dout), gate, up),
-        dout = "dout" Act "..";
-        gate = "gate" Act "..";
-        up = "up" Act "..";
-    },
-    op! { embedding_fwd, |case, _| embedding_fwd(
-            &case.ids(), weight, [case.size("B"), case.size("T")]
-        ),
-        weight = "weight" Act "V hidden";
-    },
-    op! { embedding_bwd, |case, _| embedding_bwd(dout, &case.ids(), dweight),
-        dout = "dout" Act ".. hidden";
-        _ = "ids" Given "..";
-        dweight = "dweight" F32 "V hidden";
-    },
-    op! { gate_fwd, |_, _| gate_fwd(x, g_proj, GateBranch::Window),
-        x = "x" Act "B T hidden";
-        g_proj = "g_proj" Act "3*HQ hidden";
-    },
-    op! { gate_bwd, |_, _| gate_bwd(dgate, gate, x, g_proj, GateBranch::Window, dx, dg_proj),
-        dgate = "dgate" F32 "B T HQ";
-        gate = "gate" F32 "B T HQ";
-        x = "x" Act "B T hidden";
-        g_proj = "g_proj" Act "3*HQ hidden";
-        dx = "dx" Act "B T hidden";
-        dg_proj = "dg_proj" F32 "3*HQ hidden";
-    },
-    op! { gate_of_scores_fwd, |_, _| gate_of_scores_fwd(scores),
-        scores = "scores" Act "B T HQ";
-    },
-    op! { gate_apply_fwd, |_, _| gate_apply_fwd(out, gate),
-        out = "out" Act "B T HQ D";
-        gate = "gate" F32 "B T HQ";
-    },
-    op! { gate_apply_bwd, |_, _| gate_apply_bwd(dgated, out, gate, dout, dgate),
-        dgated = "dgated" Act "B T HQ D";
-        out = "out" Act "B T HQ D";
-        gate = "gate" F32 "B T HQ";
-        dout = "dout" Act "B T HQ D";
-        dgate = "dgate" F32 "B T HQ";
-    },
-    op! { grad_norm, |_, _| grad_norm([&*a, &*b]),
-        a = "grads" F32 "?1 ?2";
-        b = "grads" F32 "?3";
-    },
-    op! { clipped_grad_norm, |_, _| clipped_grad_norm([&*a, &*b], 1.0, &Scalars::new(&Device::Cpu)),
-        a = "grads" F32 "?1 ?2";
-        b = "grads" F32 "?3";
-    },
-    op! { square_sums, |_, _| square_sums([&*a, &*b]),
-        a = "grads" F32 "?1 ?2";
-        b = "grads" F32 "?3";
-    },
-    op! { adamw_step, |_, on_gpu| adamw_step(
-            param, on_gpu.then_some(residue), grad, Moments { m, v }, &ADAMW, 1,
-            &GradScale::new(1.0),
-        ),
-        param = "param" Act "..";
-        residue = "residue" LowHalf "..";
-        grad = "grad" F32 "..";
-        m = "m" F32 "..";
-        v = "v" F32 "..";
-    },
-    op! { split_master, |_, _| split_master(master),
-        master = "master" F32 "..";
-    },
-    op! { join_master, |_, on_gpu| join_master(param, on_gpu.then_some(&*residue)),
-        param = "param" Act "..";
-        residue = "residue" LowHalf "..";
-    },
-    op! { linear_cross_entropy_fwd, |case, _| linear_cross_entropy_fwd(x, weight, &case.labels),
-        x = "x" Act ".. hidden";
-        weight = "weight" Act "V hidden";
-        _ = "labels" Given "..";
-    },
-    op! { linear_cross_entropy_losses, |case, _| linear_cross_entropy_losses(
-            x, weight, &case.labels
-        ),
-        x = "x" Act ".. hidden";
-        weight = "weight" Act "V hidden";
-        _ = "labels" Given "..";
-    },
-    op! { linear_cross_entropy_fwd_bwd, |case, _| linear_cross_entropy_fwd_bwd(
-            x, weight, &case.labels, 1.0, 0.0, dx, dweight
-        ),
-        x = "x" Act ".. hidden";
-        weight = "weight" Act "V hidden";
-        _ = "labels" Given "..";
-        dx = "dx" Act ".. hidden";
-        dweight = "dweight" F32 "V hidden";
-    },
-    op! { compare_predictions, |case, _| compare_predictions(&[p, q], weight, &case.labels),
-        weight = "weight" Act "V hidden";
-        p = "xs" Act ".. hidden";
-        q = "xs" Act ".. hidden";
-        _ = "labels" Given "..";
-    },
-    op! { rope_fwd, |case, _| rope_fwd(x, &case.documents, &case.rope),
-        _ = "table" Given "D";
-        x = "x" Act "B T heads D";
-        _ = "sequences" Given "B T";
-    },
-    op! { rope_bwd, |case, _| rope_bwd(dx, &case.documents, &case.rope),
-        _ = "table" Given "D";
-        dx = "dx" Act "B T heads D";
-        _ = "sequences" Given "B T";
-    },
-    op! { mean_pool_fwd, |case, _| mean_pool_fwd(x, &case.documents, BLOCK_SIZE),
-        x = "x" Act "B T H D";
-        _ = "documents" Given "B T";
-    },
-    op! { mean_pool_f32_fwd, |case, _| mean_pool_f32_fwd(x, &case.documents, BLOCK_SIZE),
-        x = "x" Act "B T H D";
-        _ = "documents" Given "B T";
-    },
-    op! { mean_pool_bwd, |case, _| mean_pool_bwd(dpooled, &case.documents, BLOCK_SIZE, dx),
-        _ = "block_size" Given "C";
-        dpooled = "dpooled" Act "C H D";
-        dx = "dx" Act "B T H D";
-        _ = "documents" Given "B T";
-    },
-    op! { select_blocks, |case, _| select_blocks(q, k_pooled, &case.documents, &selection(), 1.0),
-        q = "q" Act "B T HQ D";
-        _ = "documents" Given "B T";
-        _ = "block_size" Given "C";
-        k_pooled = "k_pooled" Float "C H D";
-    },
-    op! { select_by_means, |case, _| select_by_means(q, k, &case.documents, &selection(), 1.0),
-        q = "q" Act "B T HQ D";
-        k = "k" Act "B T H D";
-        _ = "documents" Given "B T";
-    },
-    op! { full_attention_fwd, |case, _| full_attention_fwd(&case.call(q, k, v)),
-        q = "q" Act "B T HQ D";
-        k = "k" Act "B T H D";
-        v = "v" Act "B T H D";
-        _ = "documents" Given "B T";
-    },
-    op! { full_attention_bwd, |case, _| full_attention_bwd(
+const LINEAR_MAP: [Entry; 2] = [act("x", ".. I"), act("weight", "O I")];
+const GATE_AND_UP: [Entry; 2] = [act("gate", ".."), act("up", "..")];
+const GRADS: [Entry; 2] = [f32("grads", "?1 ?2"), f32("grads", "?3")];
+/// The output layer.
+const HEAD: [Entry; 3] = [act("x", ".. hidden"), act("weight", "V hidden"), given("labels", "..")];
+/// Queries, and a key and a value for each token.
+const TOKEN_KEYS: [Entry; 4] =
+    [act("q", "B T HQ D"), act("k", "B T H D"), act("v", "B T H D"), given("documents", "B T")];
+/// Queries, and a key and a value for each block.
+const BLOCK_KEYS: [Entry; 5] = [
+    act("q", "B T HQ D"),
+    given("documents", "B T"),
+    given("block_size", "C"),
+    act("k", "C H D"),
+    act("v", "C H D"),
+];
+/// What the backward of an attention takes besides the inputs of the forward.
+const UPSTREAM: [Entry; 4] = [
+    act("dout", "B T HQ D"),
+    act("output.out", "B T HQ D"),
+    f32("output.lse", "B T HQ"),
+    act("grads.dq", "B T HQ D"),
+];
+const TOKEN_KEY_GRADS: [Entry; 2] = [act("grads.dk", "B T H D"), act("grads.dv", "B T H D")];
+const BLOCK_KEY_GRADS: [Entry; 2] = [act("grads.dk", "C H D"), act("grads.dv", "C H D")];
+const CACHED: [Entry; 2] = [given("sequences", "B T"), given("cache", "H D")];
+const STREAMS: [Entry; 3] =
+    [act("full", "B T ?HQ ?D"), act("sparse", "B T ?HQ ?D"), given("valid", "B T")];
+const PAIR: [Entry; 4] = [
+    act("pair.full", "B T HQ D"),
+    act("pair.sparse", "B T HQ D"),
+    f32("pair.gate", "B T HQ"),
+    given("valid", "B T"),
+];
+
+pub(super) static OPS: LazyLock<Vec<Op>> = LazyLock::new(|| {
+    let ops = [dense(), heads(), training(), attention(), cached(), streams()];
+    ops.into_iter().flatten().collect()
+});
+
+fn dense() -> Vec<Op> {
+    let row = [act("x", ".. hidden"), act("weight", "hidden")];
+    vec![
+        op! { add_assign(x, other),
+        [[entry("self", Role::Float, ".."), entry("other", Role::Same, "..")]],
+        |_, _| x.add_assign(other) },
+        op! { linear_fwd(x, weight), [LINEAR_MAP], |_, _| linear_fwd(x, weight) },
+        op! { linear_fwd_f32(x, weight), [LINEAR_MAP], |_, _| linear_fwd_f32(x, weight) },
+        op! { linear_rows_fwd(x), [[act("x", ".. I"), given("weight", "I")]],
+        |case, _| linear_rows_fwd(x, &case.linear_weight()) },
+        op! { linear_bwd_input(dout, weight, dx),
+        [[act("dout", ".. O"), act("weight", "O I"), act("dx", ".. I")]],
+        |_, _| linear_bwd_input(dout, weight, dx) },
+        op! { linear_bwd_weight(dout, x, dweight),
+        [[act("dout", ".. O"), act("x", ".. I"), f32("dweight", "O I")]],
+        |_, _| linear_bwd_weight(dout, x, dweight) },
+        op! { bias_fwd(x, bias), [[act("x", ".. O"), act("bias", "O")]],
+        |_, _| bias_fwd(take(x), bias) },
+        op! { bias_bwd(dout, dbias), [[act("dout", ".. O"), f32("dbias", "O")]],
+        |_, _| bias_bwd(dout, dbias) },
+        op! { rms_norm_fwd(x, weight), [row], |_, _| rms_norm_fwd(x, weight, 1e-5) },
+        op! { add_rms_norm_fwd(x, residual, weight),
+        [[row[0], act("residual", ".. hidden"), row[1]]],
+        |_, _| add_rms_norm_fwd(take(x), residual, weight, 1e-5) },
+        op! { rms_norm_bwd(dout, x, weight, rstd, dx, dweight),
+        [
+            [act("dout", ".. hidden")], row,
+            [f32("rstd", ".."), act("dx", ".. hidden"), f32("dweight", "hidden")],
+        ],
+        |_, _| rms_norm_bwd(dout, x, weight, rstd, dx, dweight) },
+        op! { swiglu_fwd(gate, up), [GATE_AND_UP], |_, _| swiglu_fwd(gate, up) },
+        op! { swiglu_bwd(dout, gate, up, dgate, dup),
+        [[act("dout", "..")], GATE_AND_UP, [act("dgate", ".."), act("dup", "..")]],
+        |_, _| swiglu_bwd(dout, gate, up, dgate, dup) },
+        op! { swiglu_bwd_with_out(dout, gate, up), [[act("dout", "..")], GATE_AND_UP],
+        |_, _| swiglu_bwd_with_out(take(dout), gate, up) },
+        op! { embedding_fwd(weight), [[act("weight", "V hidden")]],
+        |case, _| embedding_fwd(&case.ids(), weight, [case.size("B"), case.size("T")]) },
+        op! { embedding_bwd(dout, dweight),
+        [[act("dout", ".. hidden"), given("ids", ".."), f32("dweight", "V hidden")]],
+        |case, _| embedding_bwd(dout, &case.ids(), dweight) },
+    ]
+}
+
+fn heads() -> Vec<Op> {
+    let projection = [act("x", "B T hidden"), act("g_proj", "3*HQ hidden")];
+    let (out, gate) = (act("out", "B T HQ D"), f32("gate", "B T HQ"));
+    let rotated = |name| [given("table", "D"), act(name, "B T heads D"), given("sequences", "B T")];
+    vec![
+        op! { gate_fwd(x, g_proj), [projection],
+        |_, _| gate_fwd(x, g_proj, GateBranch::Window) },
+        op! { gate_bwd(dgate, gate, x, g_proj, dx, dg_proj),
+        [
+            [f32("dgate", "B T HQ"), gate], projection,
+            [act("dx", "B T hidden"), f32("dg_proj", "3*HQ hidden")],
+        ],
+        |_, _| gate_bwd(dgate, gate, x, g_proj, GateBranch::Window, dx, dg_proj) },
+        op! { gate_of_scores_fwd(scores), [[act("scores", "B T HQ")]],
+        |_, _| gate_of_scores_fwd(scores) },
+        op! { gate_apply_fwd(out, gate), [[out, gate]], |_, _| gate_apply_fwd(out, gate) },
+        op! { gate_apply_bwd(dgated, out, gate, dout, dgate),
+        [
+            [act("dgated", "B T HQ D"), out, gate],
+            [act("dout", "B T HQ D"), f32("dgate", "B T HQ")],
+        ],
+        |_, _| gate_apply_bwd(dgated, out, gate, dout, dgate) },
+        op! { rope_fwd(x), [rotated("x")], |case, _| rope_fwd(x, &case.documents, &case.rope) },
+        op! { rope_bwd(dx), [rotated("dx")], |case, _| rope_bwd(dx, &case.documents, &case.rope) },
+    ]
+}
+
+fn training() -> Vec<Op> {
+    let low_half = entry("residue", Role::LowHalf, "..");
+    vec![
+        op! { grad_norm(a, b), [GRADS], |_, _| grad_norm([&*a, &*b]) },
+        op! { clipped_grad_norm(a, b), [GRADS],
+        |_, _| clipped_grad_norm([&*a, &*b], 1.0, &Scalars::new(&Device::Cpu)) },
+        op! { square_sums(a, b), [GRADS], |_, _| square_sums([&*a, &*b]) },
+        op! { adamw_step(param, residue, grad, m, v),
+        [[act("param", ".."), low_half, f32("grad", ".."), f32("m", ".."), f32("v", "..")]],
+        |_, on_gpu| {
+            let scale = GradScale::new(1.0);
+            let residue = on_gpu.then_some(residue);
+            adamw_step(param, residue, grad, Moments { m, v }, &ADAMW, 1, &scale)
+        } },
+        op! { split_master(master), [[f32("master", "..")]], |_, _| split_master(master) },
+        op! { join_master(param, residue), [[act("param", ".."), low_half]],
+        |_, on_gpu| join_master(param, on_gpu.then_some(&*residue)) },
+        op! { linear_cross_entropy_fwd(x, weight), [HEAD],
+        |case, _| linear_cross_entropy_fwd(x, weight, &case.labels) },
+        op! { linear_cross_entropy_losses(x, weight), [HEAD],
+        |case, _| linear_cross_entropy_losses(x, weight, &case.labels) },
+        op! { linear_cross_entropy_fwd_bwd(x, weight, dx, dweight),
+        [HEAD, [act("dx", ".. hidden"), f32("dweight", "V hidden")]],
+        |case, _| {
+            linear_cross_entropy_fwd_bwd(x, weight, &case.labels, 1.0, 0.0, dx, dweight)
+        } },
+        op! { compare_predictions(weight, p, q),
+        [[HEAD[1], act("xs", ".. hidden"), act("xs", ".. hidden"), HEAD[2]]],
+        |case, _| compare_predictions(&[p, q], weight, &case.labels) },
+    ]
+}
+
+fn attention() -> Vec<Op> {
+    let pooled = [act("x", "B T H D"), given("documents", "B T")];
+    let [q, k, _, documents] = TOKEN_KEYS;
+    vec![
+        op! { mean_pool_fwd(x), [pooled],
+        |case, _| mean_pool_fwd(x, &case.documents, BLOCK_SIZE) },
+        op! { mean_pool_f32_fwd(x), [pooled],
+        |case, _| mean_pool_f32_fwd(x, &case.documents, BLOCK_SIZE) },
+        op! { mean_pool_bwd(dpooled, dx),
+        [[given("block_size", "C"), act("dpooled", "C H D"), act("dx", "B T H D"), documents]],
+        |case, _| mean_pool_bwd(dpooled, &case.documents, BLOCK_SIZE, dx) },
+        op! { select_blocks(q, k_pooled),
+        [[q, documents, given("block_size", "C"), entry("k_pooled", Role::Float, "C H D")]],
+        |case, _| select_blocks(q, k_pooled, &case.documents, &selection(), 1.0) },
+        op! { select_by_means(q, k), [[q, k, documents]],
+        |case, _| select_by_means(q, k, &case.documents, &selection(), 1.0) },
+        op! { full_attention_fwd(q, k, v), [TOKEN_KEYS],
+        |case, _| full_attention_fwd(&case.call(q, k, v)) },
+        op! { full_attention_bwd(q, k, v, dout, out, lse, dq, dk, dv),
+        [TOKEN_KEYS, UPSTREAM, TOKEN_KEY_GRADS],
+        |case, _| full_attention_bwd(
             dout, &case.call(q, k, v), &output(out, lse), &mut grads(dq, dk, dv)
-        ),
-        q = "q" Act "B T HQ D";
-        k = "k" Act "B T H D";
-        v = "v" Act "B T H D";
-        _ = "documents" Given "B T";
-        dout = "dout" Act "B T HQ D";
-        out = "output.out" Act "B T HQ D";
-        lse = "output.lse" F32 "B T HQ";
-        dq = "grads.dq" Act "B T HQ D";
-        dk = "grads.dk" Act "B T H D";
-        dv = "grads.dv" Act "B T H D";
-    },
-    op! { window_attention_fwd, |case, _| window_attention_fwd(&case.call(q, k, v), 2),
-        q = "q" Act "B T HQ D";
-        k = "k" Act "B T H D";
-        v = "v" Act "B T H D";
-        _ = "documents" Given "B T";
-    },
-    op! { window_attention_bwd, |case, _| window_attention_bwd(
+        ) },
+        op! { window_attention_fwd(q, k, v), [TOKEN_KEYS],
+        |case, _| window_attention_fwd(&case.call(q, k, v), 2) },
+        op! { window_attention_bwd(q, k, v, dout, out, lse, dq, dk, dv),
+        [TOKEN_KEYS, UPSTREAM, TOKEN_KEY_GRADS],
+        |case, _| window_attention_bwd(
             dout, &case.call(q, k, v), 2, &output(out, lse), &mut grads(dq, dk, dv)
-        ),
-        q = "q" Act "B T HQ D";
-        k = "k" Act "B T H D";
-        v = "v" Act "B T H D";
-        _ = "documents" Given "B T";
-        dout = "dout" Act "B T HQ D";
-        out = "output.out" Act "B T HQ D";
-        lse = "output.lse" F32 "B T HQ";
-        dq = "grads.dq" Act "B T HQ D";
-        dk = "grads.dk" Act "B T H D";
-        dv = "grads.dv" Act "B T H D";
-    },
-    op! { compression_attention_fwd, |case, _| compression_attention_fwd(
-            &case.call(q, k, v), BLOCK_SIZE
-        ),
-        q = "q" Act "B T HQ D";
-        _ = "documents" Given "B T";
-        _ = "block_size" Given "C";
-        k = "k" Act "C H D";
-        v = "v" Act "C H D";
-    },
-    op! { compression_attention_bwd, |case, _| compression_attention_bwd(
+        ) },
+        op! { compression_attention_fwd(q, k, v), [BLOCK_KEYS],
+        |case, _| compression_attention_fwd(&case.call(q, k, v), BLOCK_SIZE) },
+        op! { compression_attention_bwd(q, k, v, dout, out, lse, dq, dk, dv),
+        [BLOCK_KEYS, UPSTREAM, BLOCK_KEY_GRADS],
+        |case, _| compression_attention_bwd(
             dout, &case.call(q, k, v), BLOCK_SIZE, &output(out, lse), &mut grads(dq, dk, dv)
-        ),
-        q = "q" Act "B T HQ D";
-        _ = "documents" Given "B T";
-        _ = "block_size" Given "C";
-        k = "k" Act "C H D";
-        v = "v" Act "C H D";
-        dout = "dout" Act "B T HQ D";
-        out = "output.out" Act "B T HQ D";
-        lse = "output.lse" F32 "B T HQ";
-        dq = "grads.dq" Act "B T HQ D";
-        dk = "grads.dk" Act "C H D";
-        dv = "grads.dv" Act "C H D";
-    },
-    op! { sparse_attention_fwd, |case, _| sparse_attention_fwd(
-            &case.call(q, k, v), &case.block_indices
-        ),
-        q = "q" Act "B T HQ D";
-        k = "k" Act "B T H D";
-        v = "v" Act "B T H D";
-        _ = "documents" Given "B T";
-    },
-    op! { sparse_attention_bwd, |case, _| sparse_attention_bwd(
-            dout, &case.call(q, k, v), &case.block_indices, &output(out, lse),
-            &mut grads(dq, dk, dv),
-        ),
-        q = "q" Act "B T HQ D";
-        k = "k" Act "B T H D";
-        v = "v" Act "B T H D";
-        _ = "documents" Given "B T";
-        dout = "dout" Act "B T HQ D";
-        out = "output.out" Act "B T HQ D";
-        lse = "output.lse" F32 "B T HQ";
-        dq = "grads.dq" Act "B T HQ D";
-        dk = "grads.dk" Act "B T H D";
-        dv = "grads.dv" Act "B T H D";
-    },
-    op! { attention_statistics, |case, _| attention_statistics(
-            &case.call(q, k, v), &case.block_indices
-        ),
-        q = "q" Act "B T HQ D";
-        k = "k" Act "B T H D";
-        v = "v" Act "B T H D";
-        _ = "documents" Given "B T";
-    },
-    op! { append_kv, |case, _| {
+        ) },
+        op! { sparse_attention_fwd(q, k, v), [TOKEN_KEYS],
+        |case, _| sparse_attention_fwd(&case.call(q, k, v), &case.block_indices) },
+        op! { sparse_attention_bwd(q, k, v, dout, out, lse, dq, dk, dv),
+        [TOKEN_KEYS, UPSTREAM, TOKEN_KEY_GRADS],
+        |case, _| {
+            let (call, output) = (case.call(q, k, v), output(out, lse));
+            let grads = &mut grads(dq, dk, dv);
+            sparse_attention_bwd(dout, &call, &case.block_indices, &output, grads)
+        } },
+        op! { attention_statistics(q, k, v), [TOKEN_KEYS],
+        |case, _| attention_statistics(&case.call(q, k, v), &case.block_indices) },
+    ]
+}
+
+fn cached() -> Vec<Op> {
+    let [q, k, v, _] = TOKEN_KEYS;
+    vec![
+        op! { append_kv(k, v), [[k, v], CACHED],
+        |case, _| {
             let (mut cache, sequences) = case.cache();
             append_kv(&mut cache, 0, k, v, &sequences)
-        },
-        k = "k" Act "B T H D";
-        v = "v" Act "B T H D";
-        _ = "sequences" Given "B T";
-        _ = "cache" Given "H D";
-    },
-    op! { select_pages, |case, _| {
+        } },
+        op! { select_pages(q), [[q], CACHED],
+        |case, _| {
             let (cache, sequences) = case.cache();
             select_pages(q, &cache, 0, &sequences, &PAGES, 1.0)
-        },
-        q = "q" Act "B T HQ D";
-        _ = "sequences" Given "B T";
-        _ = "cache" Given "H D";
-    },
-    op! { cached_attention_fwd, |case, _| {
+        } },
+        op! { cached_attention_fwd(q), [[q], CACHED],
+        |case, _| {
             let (cache, sequences) = case.cache();
             cached_attention_fwd(q, &cache, 0, &sequences, CachedKeys::All, 1.0)
-        },
-        q = "q" Act "B T HQ D";
-        _ = "sequences" Given "B T";
-        _ = "cache" Given "H D";
-    },
-    op! { alignment_fwd, |case, _| alignment_fwd(full, sparse, Some(&case.valid), &ALIGNMENT),
-        full = "full" Act "B T ?HQ ?D";
-        sparse = "sparse" Act "B T ?HQ ?D";
-        _ = "valid" Given "B T";
-    },
-    op! { alignment_bwd, |case, _| alignment_bwd(
-            full, sparse, Some(&case.valid), &ALIGNMENT, 1.0, dfull, dsparse
-        ),
-        full = "full" Act "B T ?HQ ?D";
-        sparse = "sparse" Act "B T ?HQ ?D";
-        _ = "valid" Given "B T";
-        dfull = "dfull" Act "B T ?HQ ?D";
-        dsparse = "dsparse" Act "B T ?HQ ?D";
-    },
-    op! { gated_pair_fwd, |case, _| gated_pair_fwd(
-            &GatedPair { full, sparse, gate, chosen: AttentionMode::Full }, &case.alignment()
-        ),
-        full = "pair.full" Act "B T HQ D";
-        sparse = "pair.sparse" Act "B T HQ D";
-        gate = "pair.gate" F32 "B T HQ";
-        _ = "valid" Given "B T";
-    },
-    op! { gated_pair_bwd, |case, _| gated_pair_bwd(
-            dmixed, &GatedPair { full, sparse, gate, chosen: AttentionMode::Full },
-            &case.alignment(),
-            1.0, GatedPairGrads { dfull, dsparse, dgate },
-        ),
-        full = "pair.full" Act "B T HQ D";
-        sparse = "pair.sparse" Act "B T HQ D";
-        gate = "pair.gate" F32 "B T HQ";
-        _ = "valid" Given "B T";
-        dmixed = "dmixed" Act "B T HQ D";
-        dfull = "grads.dfull" Act "B T HQ D";
-        dsparse = "grads.dsparse" Act "B T HQ D";
-        dgate = "grads.dgate" F32 "B T HQ";
-    },
-];
+        } },
+    ]
+}
+
+fn streams() -> Vec<Op> {
+    vec![
+        op! { alignment_fwd(full, sparse), [STREAMS],
+        |case, _| alignment_fwd(full, sparse, Some(&case.valid), &ALIGNMENT) },
+        op! { alignment_bwd(full, sparse, dfull, dsparse),
+        [STREAMS, [act("dfull", "B T ?HQ ?D"), act("dsparse", "B T ?HQ ?D")]],
+        |case, _| {
+            alignment_bwd(full, sparse, Some(&case.valid), &ALIGNMENT, 1.0, dfull, dsparse)
+        } },
+        op! { gated_pair_fwd(full, sparse, gate), [PAIR],
+        |case, _| {
+            let pair = GatedPair { full, sparse, gate, chosen: AttentionMode::Full };
+            gated_pair_fwd(&pair, &case.alignment())
+        } },
+        op! { gated_pair_bwd(full, sparse, gate, dmixed, dfull, dsparse, dgate),
+        [
+            PAIR,
+            [act("dmixed", "B T HQ D"), act("grads.dfull", "B T HQ D")],
+            [act("grads.dsparse", "B T HQ D"), f32("grads.dgate", "B T HQ")],
+        ],
+        |case, _| {
+            let pair = GatedPair { full, sparse, gate, chosen: AttentionMode::Full };
+            let grads = GatedPairGrads { dfull, dsparse, dgate };
+            gated_pair_bwd(dmixed, &pair, &case.alignment(), 1.0, grads)
+        } },
+    ]
+}

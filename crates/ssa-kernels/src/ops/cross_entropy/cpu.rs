@@ -4,8 +4,10 @@ use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
 use super::IGNORE_INDEX;
+use crate::Result;
 use crate::cpu::gemm::{HostMatrix, HostMatrixMut, Output, Threads, matmul};
 use crate::cpu::simd::{dispatch, exp_row_simd, max_row_simd};
+use crate::host_memory::zeros;
 
 /// Logits of one chunk, 4 MB: they stay in the cache between the product that writes them and those
 /// that read them.
@@ -50,17 +52,20 @@ pub(super) fn chunk_tokens(vocab: usize) -> usize {
 }
 
 /// The loss of every token.
+///
+/// # Errors
+/// [`KernelError::HostMemory`](crate::KernelError::HostMemory).
 pub(super) fn losses(
     x: &[f32],
     head: &Head<'_>,
     labels: &[i32],
     mut gradients: Option<Gradients<'_>>,
-) -> Vec<TokenLoss> {
+) -> Result<Vec<TokenLoss>> {
     let &Head { weight, vocab, hidden } = head;
     let weight = HostMatrix::new(weight, vocab, hidden);
     let tokens = chunk_tokens(vocab).min(labels.len().max(1));
-    let mut logits = vec![0.0; tokens * vocab];
-    let mut losses = vec![TokenLoss::default(); labels.len()];
+    let mut logits = zeros(tokens * vocab)?;
+    let mut losses = zeros::<TokenLoss>(labels.len())?;
     for (chunk, (labels, losses)) in
         labels.chunks(tokens).zip(losses.chunks_mut(tokens)).enumerate()
     {
@@ -83,7 +88,7 @@ pub(super) fn losses(
             matmul(dweight, Output::Add, 1.0, dlogits.t(), x, Threads::All);
         }
     }
-    losses
+    Ok(losses)
 }
 
 /// Losses of a chunk; with factors (scale and z-loss), the logits become the gradient of the loss

@@ -1,12 +1,12 @@
 // Softmax cross-entropy of a chunk of logits [rows, vocab], rows `stride` elements apart, and its
 // gradient in place.
 //
-// A block takes a row. It reads the row once for a running maximum and sum of exponentials, keeping
-// the first `cached` pieces of 16 bytes in shared memory, and once more for dz, of which the rest
-// comes from the L2 cache: the row is read from device memory once and written once (4 bytes an
-// element). 64 bytes a thread are in flight. Of rows of 128256 logits an H100 keeps 88 % in shared
-// memory and moves 2.7 TB/s; 2.5 where it keeps half, 2.2 where it keeps nothing, and 2.3 with two
-// blocks of 512 threads that keep half together (a copy moves 3.0).
+// Each block processes a row. It reads the row once for a running maximum and sum of exponentials,
+// keeping the first `cached` pieces of 16 bytes in shared memory, and once more for dz, of which
+// the rest comes from the L2 cache: the row is read from device memory once and written once (4
+// bytes an element). 64 bytes a thread are in flight. Of rows of 128256 logits an H100 keeps 88 %
+// in shared memory and moves 2.7 TB/s; 2.5 where it keeps half, 2.2 where it keeps nothing, and 2.3
+// with two blocks of 512 threads that keep half together (a copy moves 3.0).
 //
 // Rows need not be aligned: elements before the first address of 16 bytes and after the last whole
 // piece are taken one by one. Everything is f32 but the sum over threads and the loss, which are

@@ -6,6 +6,7 @@ use super::{CrossEntropy, IGNORE_INDEX, PredictionScore};
 use crate::cuda::elementwise::sum;
 use crate::cuda::matmul::{Rows, matmul};
 use crate::cuda::{Buffer, Gpu, Input, Launch, Module, Output, constants, int, kernel, structs};
+use crate::host_memory::zeros;
 use crate::{DType, Device, Result, Scalar, Tensor};
 
 pub(crate) static MODULE: Module = Module {
@@ -113,7 +114,7 @@ impl Losses {
 
     /// The loss of every token.
     pub(super) fn to_vec(&self) -> Result<Vec<f32>> {
-        let mut losses = vec![0.0; self.loss.len()];
+        let mut losses = zeros(self.loss.len())?;
         self.loss.read(&mut losses)?;
         Ok(losses.into_iter().map(|loss| loss as f32).collect())
     }

@@ -73,11 +73,12 @@ pub fn linear_cross_entropy_fwd(
 ) -> Result<CrossEntropy> {
     const OP: &str = "linear_cross_entropy_fwd";
     let call = args(OP, x, weight, labels).check()?;
-    check_labels(OP, &call, labels)?;
+    check_labels(OP, call.sizes([V])?, labels)?;
     match call.device() {
         Device::Cuda(gpu) => cuda::losses(gpu, x, weight, labels, None)?.summary(targets(labels)),
         Device::Cpu => {
-            Ok(summary(&cpu::losses(x.as_slice()?, &head(&call, weight)?, labels, None), labels))
+            let losses = cpu::losses(x.as_slice()?, &head(&call, weight)?, labels, None)?;
+            Ok(summary(&losses, labels))
         }
     }
 }
@@ -108,11 +109,11 @@ pub fn linear_cross_entropy_losses(
 ) -> Result<Vec<f32>> {
     const OP: &str = "linear_cross_entropy_losses";
     let call = args(OP, x, weight, labels).check()?;
-    check_labels(OP, &call, labels)?;
+    check_labels(OP, call.sizes([V])?, labels)?;
     match call.device() {
         Device::Cuda(gpu) => cuda::losses(gpu, x, weight, labels, None)?.to_vec(),
         Device::Cpu => {
-            let losses = cpu::losses(x.as_slice()?, &head(&call, weight)?, labels, None);
+            let losses = cpu::losses(x.as_slice()?, &head(&call, weight)?, labels, None)?;
             Ok(losses.into_iter().map(|token| token.loss as f32).collect())
         }
     }
@@ -161,7 +162,7 @@ pub fn linear_cross_entropy_fwd_bwd(
         .act("dx", dx, [LEADING, HIDDEN])
         .f32("dweight", dweight, [V, HIDDEN])
         .check()?;
-    check_labels(OP, &call, labels)?;
+    check_labels(OP, call.sizes([V])?, labels)?;
     match call.device() {
         Device::Cuda(gpu) => {
             let gradients = cuda::Gradients { scale: grad_scale, z_loss, dx, dweight };
@@ -170,7 +171,8 @@ pub fn linear_cross_entropy_fwd_bwd(
         Device::Cpu => {
             let (dx, dweight) = (dx.as_mut_slice()?, dweight.as_mut_slice()?);
             let gradients = cpu::Gradients { scale: grad_scale, z_loss, dx, dweight };
-            let losses = cpu::losses(x.as_slice()?, &head(&call, weight)?, labels, Some(gradients));
+            let head = head(&call, weight)?;
+            let losses = cpu::losses(x.as_slice()?, &head, labels, Some(gradients))?;
             Ok(summary(&losses, labels))
         }
     }
@@ -201,8 +203,7 @@ fn args<'a>(op: &'static str, x: &'a Tensor, weight: &'a Tensor, labels: &[i32])
 }
 
 /// Every label is below V or [`IGNORE_INDEX`].
-fn check_labels(op: &'static str, call: &Checked, labels: &[i32]) -> Result<()> {
-    let [vocab] = call.sizes([V])?;
+fn check_labels(op: &'static str, [vocab]: [usize; 1], labels: &[i32]) -> Result<()> {
     let legal = |label: i32| {
         label == IGNORE_INDEX || usize::try_from(label).is_ok_and(|label| label < vocab)
     };

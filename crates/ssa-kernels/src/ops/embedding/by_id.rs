@@ -1,5 +1,8 @@
 //! Tokens grouped by id.
 
+use crate::Result;
+use crate::host_memory::zeros;
+
 /// The tokens of every id, ascending, one id after the other.
 pub(super) struct TokensById {
     /// All tokens.
@@ -10,22 +13,25 @@ pub(super) struct TokensById {
 
 impl TokensById {
     /// A counting sort.
-    pub(super) fn new(ids: &[u32], vocab: usize) -> Self {
+    ///
+    /// # Errors
+    /// [`KernelError::HostMemory`](crate::KernelError::HostMemory).
+    pub(super) fn new(ids: &[u32], vocab: usize) -> Result<Self> {
         // After counting, `ends[id]` is the begin of the tokens of `id`; placing them moves it to
         // their end.
-        let mut ends = vec![0; vocab + 1];
+        let mut ends = zeros::<usize>(vocab + 1)?;
         for &id in ids {
             ends[id as usize + 1] += 1;
         }
         for id in 0..vocab {
             ends[id + 1] += ends[id];
         }
-        let mut tokens = vec![0; ids.len()];
+        let mut tokens = zeros(ids.len())?;
         for (token, &id) in ids.iter().enumerate() {
             tokens[ends[id as usize]] = token as u32;
             ends[id as usize] += 1;
         }
-        Self { tokens, ends }
+        Ok(Self { tokens, ends })
     }
 
     /// The positions of an id's tokens in the list.

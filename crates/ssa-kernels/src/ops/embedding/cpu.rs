@@ -3,6 +3,7 @@
 use rayon::prelude::*;
 
 use super::by_id::TokensById;
+use crate::Result;
 use crate::cpu::elementwise::rows_per_chunk;
 
 pub(super) fn forward(ids: &[u32], weight: &[f32], out: &mut [f32], hidden: usize) {
@@ -15,8 +16,16 @@ pub(super) fn forward(ids: &[u32], weight: &[f32], out: &mut [f32], hidden: usiz
 }
 
 /// Tokens are grouped by id, in token order; then every row of `dweight` has one owner.
-pub(super) fn backward(dout: &[f32], ids: &[u32], dweight: &mut [f32], hidden: usize) {
-    let by_id = TokensById::new(ids, dweight.len() / hidden);
+///
+/// # Errors
+/// [`KernelError::HostMemory`](crate::KernelError::HostMemory).
+pub(super) fn backward(
+    dout: &[f32],
+    ids: &[u32],
+    dweight: &mut [f32],
+    hidden: usize,
+) -> Result<()> {
+    let by_id = TokensById::new(ids, dweight.len() / hidden)?;
     dweight.par_chunks_exact_mut(hidden).enumerate().for_each(|(id, dweight)| {
         for &token in &by_id.tokens[by_id.range(id)] {
             for (dweight, dout) in
@@ -26,4 +35,5 @@ pub(super) fn backward(dout: &[f32], ids: &[u32], dweight: &mut [f32], hidden: u
             }
         }
     });
+    Ok(())
 }

@@ -97,8 +97,8 @@ struct Plan {
 }
 
 impl Plan {
-    fn new(ids: &[u32], vocab: usize) -> Self {
-        let by_id = TokensById::new(ids, vocab);
+    fn new(ids: &[u32], vocab: usize) -> Result<Self> {
+        let by_id = TokensById::new(ids, vocab)?;
         let (mut runs, mut groups, mut slots) = (Vec::new(), Vec::new(), 0);
         let run = |id: usize, begin: usize, end: usize, slot: i32| Run {
             id: id as i32,
@@ -119,13 +119,13 @@ impl Plan {
             }
             groups.push(run(id, first, slots, 0));
         }
-        Self { tokens: by_id.tokens, runs, groups, slots }
+        Ok(Self { tokens: by_id.tokens, runs, groups, slots })
     }
 }
 
 pub(super) fn backward(gpu: &Gpu, dout: &Tensor, ids: &[u32], dweight: &mut Tensor) -> Result<()> {
     let hidden = dweight.last_dim();
-    let plan = Plan::new(ids, dweight.rows());
+    let plan = Plan::new(ids, dweight.rows())?;
     let columns = RowLayout::new(hidden).vectors();
     let threads = columns.next_multiple_of(WARP).min(THREADS);
     let column_blocks = columns.div_ceil(threads);
@@ -163,7 +163,7 @@ mod tests {
     fn every_token_is_added_once_and_in_order() {
         let ids: Vec<u32> =
             (0..1000).map(|token| if token % 3 == 0 { 7 } else { token % 11 }).collect();
-        let plan = Plan::new(&ids, 12);
+        let plan = Plan::new(&ids, 12).unwrap();
         let mut next = 0;
         for &Run { id, begin, end, .. } in &plan.runs {
             assert!(begin == next && begin < end && end - begin <= RUN_TOKENS as i32);

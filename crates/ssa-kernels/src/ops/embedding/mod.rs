@@ -81,7 +81,7 @@ pub fn embedding_bwd(dout: &Tensor, ids: &[u32], dweight: &mut Tensor) -> Result
     check_ids(OP, ids, vocab)?;
     match call.device() {
         Device::Cuda(gpu) => cuda::backward(gpu, dout, ids, dweight)?,
-        Device::Cpu => cpu::backward(dout.as_slice()?, ids, dweight.as_mut_slice()?, hidden),
+        Device::Cpu => cpu::backward(dout.as_slice()?, ids, dweight.as_mut_slice()?, hidden)?,
     }
     Ok(())
 }

@@ -4,9 +4,11 @@
 use pulp::{Scalar, Simd, WithSimd};
 use rayon::prelude::*;
 
+use crate::Result;
 use crate::cpu::elementwise::{CHUNK, rows_per_chunk};
 use crate::cpu::gemm::{HostMatrix, HostMatrixMut, Output, Threads, matmul};
 use crate::cpu::simd::{axpy_simd, dispatch, dot_simd, sigmoid_simd};
+use crate::host_memory::reserved;
 
 /// The rows of `g_proj` `[3 * HQ, hidden]` that belong to a branch.
 #[derive(Clone, Copy)]
@@ -51,13 +53,18 @@ pub(super) fn sigmoid(scores: &[f32], gate: &mut [f32]) {
 }
 
 /// The gradient before the sigmoid.
-pub(super) fn sigmoid_backward(dgate: &[f32], gate: &[f32]) -> Vec<f32> {
+///
+/// # Errors
+/// [`KernelError::HostMemory`](crate::KernelError::HostMemory).
+pub(super) fn sigmoid_backward(dgate: &[f32], gate: &[f32]) -> Result<Vec<f32>> {
+    let mut ds = reserved(gate.len())?;
     dgate
         .par_iter()
         .zip(gate)
         .with_min_len(CHUNK)
         .map(|(dgate, gate)| dgate * gate * (1.0 - gate))
-        .collect()
+        .collect_into_vec(&mut ds);
+    Ok(ds)
 }
 
 pub(super) fn backward_input(ds: &[f32], g_proj: &[f32], rows: BranchRows, dx: &mut [f32]) {

@@ -4,7 +4,7 @@
 use half::bf16;
 
 use super::GateBranch;
-use crate::cuda::elementwise::{THREADS, pieces};
+use crate::cuda::elementwise::THREADS;
 use crate::cuda::matmul::{GpuMatrix, Rows, matmul};
 use crate::cuda::{
     Gpu, Gradient, Input, Launch, Module, Output, RowLayout, constants, kernel, structs,
@@ -80,16 +80,18 @@ pub(super) fn forward(
     let rows = branch_matrix(g_proj, branch, heads)?;
     let out = gate.output_matrix([tokens, heads])?;
     matmul(gpu, out, 1.0, x.matrix([tokens, hidden])?, rows.t())?;
-    let len = gate.len();
-    gpu.launch(pieces(len), GateSigmoid { x: gate.in_place()?, len: len as i64 })
+    sigmoid(gpu, gate)
 }
 
 /// The sigmoid of scores, in `f32`.
 pub(super) fn of_scores(gpu: &Gpu, scores: &Tensor) -> Result<Tensor> {
     let mut gate = scores.to_device(&scores.device(), DType::F32)?;
-    let len = gate.len();
-    gpu.launch(pieces(len), GateSigmoid { x: gate.in_place()?, len: len as i64 })?;
+    sigmoid(gpu, &mut gate)?;
     Ok(gate)
+}
+
+fn sigmoid(gpu: &Gpu, x: &mut Tensor) -> Result<()> {
+    gpu.launch_pieces(x.len(), |len| Ok(GateSigmoid { x: x.in_place()?, len }))
 }
 
 /// What the forward pass saw and left behind.
@@ -111,16 +113,9 @@ pub(super) fn backward(
     let Projection { gate, x, g_proj, branch } = projection;
     let (tokens, heads, hidden) = (gate.rows(), gate.last_dim(), x.last_dim());
     let mut ds = Tensor::for_output_on(&x.device(), DType::Bf16, gate.shape())?;
-    let len = gate.len();
-    gpu.launch(
-        pieces(len),
-        GateSigmoidBwd {
-            gate: gate.input()?,
-            dgate: dgate.input()?,
-            ds: ds.output()?,
-            len: len as i64,
-        },
-    )?;
+    gpu.launch_pieces(gate.len(), |len| {
+        Ok(GateSigmoidBwd { gate: gate.input()?, dgate: dgate.input()?, ds: ds.output()?, len })
+    })?;
 
     let ds = ds.matrix([tokens, heads])?;
     let rows = branch_matrix(g_proj, branch, heads)?;

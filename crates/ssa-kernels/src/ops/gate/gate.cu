@@ -56,7 +56,7 @@ gate_apply_fwd(const GateApplyFwd p) {
 extern "C" __global__ void __launch_bounds__(THREADS)
 gate_apply_bwd(const GateApplyBwd p) {
     const i64 row = i64(blockIdx.x) * ROWS + threadIdx.x / Layout::LANES;
-    // Lanes without a row stay, since the lanes of a warp add together.
+    // Lanes without a row stay active, since the lanes of a warp reduce together.
     const bool inside = row < p.rows;
     const float g = inside ? p.gate[row] : 0.0f;
     float sum = 0.0f;

@@ -11,6 +11,7 @@ pub mod reference;
 mod tests;
 
 use crate::contract::{Args, Axis, B, Checked, D, HIDDEN, HQ, T};
+use crate::host_memory::reserved;
 use crate::{Device, Result, Tensor};
 
 /// Rows of `g_proj`: three for each query head.
@@ -52,7 +53,9 @@ impl GateBranch {
             return Tensor::stacked(gpu, &rows.iter().collect::<Vec<_>>());
         }
         let rows = g_proj.as_slice()?.chunks_exact(hidden).skip(self.first_row()).step_by(3);
-        Tensor::from_vec(rows.flatten().copied().collect(), [heads, hidden])
+        let mut values = reserved(heads * hidden)?;
+        values.extend(rows.flatten());
+        Tensor::from_vec(values, [heads, hidden])
     }
 }
 
@@ -139,7 +142,7 @@ pub fn gate_bwd(
         }
         Device::Cpu => {
             let rows = branch_rows(&call, branch)?;
-            let ds = cpu::sigmoid_backward(dgate.as_slice()?, gate.as_slice()?);
+            let ds = cpu::sigmoid_backward(dgate.as_slice()?, gate.as_slice()?)?;
             cpu::backward_input(&ds, g_proj.as_slice()?, rows, dx.as_mut_slice()?);
             cpu::backward_weight(&ds, x.as_slice()?, rows, dg_proj.as_mut_slice()?);
         }

@@ -4,7 +4,7 @@ use super::GateBranch::{Compression, Selection, Window};
 use super::*;
 use crate::ops::testing::{
     assert_refused, assert_same, dot, normal_f64, ones_like, plus_one, tensor, to_f64, values,
-    values_mut, with_threads, zeros,
+    values_mut, with_threads, zeros, zeros_like,
 };
 
 const BRANCHES: [GateBranch; 3] = [Compression, Selection, Window];
@@ -15,7 +15,8 @@ const SHAPES: [(usize, usize, usize, usize, usize); 4] =
 
 fn backward(dgate: &Tensor, x: &Tensor, g_proj: &Tensor, branch: GateBranch) -> (Tensor, Tensor) {
     let gate = gate_fwd(x, g_proj, branch).unwrap();
-    let [mut dx, mut dg_proj] = [Tensor::zeros_like(x), Tensor::zeros_like(g_proj)];
+    let [mut dx, mut dg_proj] =
+        [Tensor::zeros_like(x).unwrap(), Tensor::zeros_like(g_proj).unwrap()];
     gate_bwd(dgate, &gate, x, g_proj, branch, &mut dx, &mut dg_proj).unwrap();
     (dx, dg_proj)
 }
@@ -33,10 +34,12 @@ fn projection_matches_the_reference() {
             let (dx, dg_proj) = backward(&dgate, &x, &g_proj, branch);
 
             assert_eq!(gate.shape(), [batch, tokens, heads]);
-            let expected = reference::forward(&to_f64(&x), &to_f64(&g_proj), branch, hidden);
+            let expected =
+                reference::forward(&to_f64(&x), &to_f64(&g_proj), branch, hidden).unwrap();
             assert_close("gate", values(&gate), &expected, Tolerance::F32);
             let (edx, edg_proj) =
-                reference::backward(&to_f64(&dgate), &to_f64(&x), &to_f64(&g_proj), branch, hidden);
+                reference::backward(&to_f64(&dgate), &to_f64(&x), &to_f64(&g_proj), branch, hidden)
+                    .unwrap();
             assert_close("dx", values(&dx), &edx, Tolerance::F32);
             assert_close("dg_proj", values(&dg_proj), &edg_proj, Tolerance::F32);
         }
@@ -58,7 +61,7 @@ fn other_branches_are_neither_read_nor_written() {
             values_mut(&mut dg_proj)[row * hidden..][..hidden].fill(7.5);
         }
         let gate = gate_fwd(&x, &g_proj, branch).unwrap();
-        let mut dx = Tensor::zeros_like(&x);
+        let mut dx = Tensor::zeros_like(&x).unwrap();
         gate_bwd(&dgate, &gate, &x, &g_proj, branch, &mut dx, &mut dg_proj).unwrap();
 
         assert!(values(&gate).iter().chain(values(&dx)).all(|value| value.is_finite()));
@@ -76,13 +79,15 @@ fn application_matches_the_reference() {
         let gate = tensor(&mut random, [batch, tokens, heads]);
 
         let gated = gate_apply_fwd(&out, &gate).unwrap();
-        let [mut dout, mut dgate] = [Tensor::zeros_like(&out), Tensor::zeros_like(&gate)];
+        let [mut dout, mut dgate] =
+            [Tensor::zeros_like(&out).unwrap(), Tensor::zeros_like(&gate).unwrap()];
         gate_apply_bwd(&dgated, &out, &gate, &mut dout, &mut dgate).unwrap();
 
-        let expected = reference::apply_forward(&to_f64(&out), &to_f64(&gate), head_dim);
+        let expected = reference::apply_forward(&to_f64(&out), &to_f64(&gate), head_dim).unwrap();
         assert_close("gated", values(&gated), &expected, Tolerance::F32);
         let (edout, edgate) =
-            reference::apply_backward(&to_f64(&dgated), &to_f64(&out), &to_f64(&gate), head_dim);
+            reference::apply_backward(&to_f64(&dgated), &to_f64(&out), &to_f64(&gate), head_dim)
+                .unwrap();
         assert_close("dout", values(&dout), &edout, Tolerance::F32);
         assert_close("dgate", values(&dgate), &edgate, Tolerance::F32);
     }
@@ -98,7 +103,7 @@ fn gradients_are_added() {
         gate_bwd(&dgate, &gate, &x, &g_proj, Window, &mut dx, &mut dg_proj).unwrap();
         (dx, dg_proj)
     };
-    let ((once_dx, once_dg_proj), (dx, dg_proj)) = (run(Tensor::zeros_like), run(ones_like));
+    let ((once_dx, once_dg_proj), (dx, dg_proj)) = (run(zeros_like), run(ones_like));
     assert_close("dx", values(&dx), &plus_one(&once_dx), Tolerance::F32);
     assert_close("dg_proj", values(&dg_proj), &plus_one(&once_dg_proj), Tolerance::F32);
 
@@ -108,7 +113,7 @@ fn gradients_are_added() {
         gate_apply_bwd(&dgated, &out, &gate, &mut dout, &mut dgate).unwrap();
         (dout, dgate)
     };
-    let ((once_dout, once_dgate), (dout, dgate)) = (run(Tensor::zeros_like), run(ones_like));
+    let ((once_dout, once_dgate), (dout, dgate)) = (run(zeros_like), run(ones_like));
     assert_close("dout", values(&dout), &plus_one(&once_dout), Tolerance::F32);
     assert_close("dgate", values(&dgate), &plus_one(&once_dgate), Tolerance::F32);
 }
@@ -130,19 +135,20 @@ fn reference_passes_gradcheck() {
     let mut random = Random::new(6);
     let [x, g_proj, dgate] = [8, 24, 4].map(|len| normal_f64(&mut random, len));
     for branch in BRANCHES {
-        let (dx, dg_proj) = reference::backward(&dgate, &x, &g_proj, branch, 4);
-        let loss =
-            |x: &[f64], g_proj: &[f64]| dot(&reference::forward(x, g_proj, branch, 4), &dgate);
+        let (dx, dg_proj) = reference::backward(&dgate, &x, &g_proj, branch, 4).unwrap();
+        let loss = |x: &[f64], g_proj: &[f64]| {
+            dot(&reference::forward(x, g_proj, branch, 4).unwrap(), &dgate)
+        };
         assert_gradient("dx", &x, &dx, |x| loss(x, &g_proj));
         assert_gradient("dg_proj", &g_proj, &dg_proj, |g_proj| loss(&x, g_proj));
     }
     let [out, gate, dgated] = [12, 4, 12].map(|len| normal_f64(&mut random, len));
-    let (dout, dgate) = reference::apply_backward(&dgated, &out, &gate, 3);
+    let (dout, dgate) = reference::apply_backward(&dgated, &out, &gate, 3).unwrap();
     assert_gradient("dout", &out, &dout, |out| {
-        dot(&reference::apply_forward(out, &gate, 3), &dgated)
+        dot(&reference::apply_forward(out, &gate, 3).unwrap(), &dgated)
     });
     assert_gradient("dgate", &gate, &dgate, |gate| {
-        dot(&reference::apply_forward(&out, gate, 3), &dgated)
+        dot(&reference::apply_forward(&out, gate, 3).unwrap(), &dgated)
     });
 }
 

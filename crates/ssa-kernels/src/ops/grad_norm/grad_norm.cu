@@ -2,7 +2,7 @@
 //
 // A block squares and adds CHUNK elements in f64 and writes one partial sum; the blocks of all
 // tensors write to one list in the order of the tensors (a tensor's own from `first`), which the
-// last kernel adds in a fixed order. Bytes an element: 4; 64 bytes a thread are in flight.
+// last kernel adds in a fixed order. Bytes per element: 4; 64 bytes per thread are in flight.
 #include "common.cuh"
 #include "params.cuh"
 

@@ -22,9 +22,9 @@ fn matches_the_reference() {
         linear_bwd_input(&dout, &weight, &mut dx).unwrap();
         linear_bwd_weight(&dout, &x, &mut dweight).unwrap();
 
-        let expected = reference::forward(&to_f64(&x), &to_f64(&weight), inputs);
+        let expected = reference::forward(&to_f64(&x), &to_f64(&weight), inputs).unwrap();
         let (edx, edweight) =
-            reference::backward(&to_f64(&dout), &to_f64(&x), &to_f64(&weight), inputs);
+            reference::backward(&to_f64(&dout), &to_f64(&x), &to_f64(&weight), inputs).unwrap();
         assert_close("y", values(&out), &expected, Tolerance::F32);
         assert_close("dx", values(&dx), &edx, Tolerance::F32);
         assert_close("dweight", values(&dweight), &edweight, Tolerance::F32);
@@ -46,8 +46,8 @@ fn gradients_are_added() {
 fn reference_passes_gradcheck() {
     let mut random = Random::new(3);
     let [x, weight, dout] = [6, 8, 12].map(|len| normal_f64(&mut random, len));
-    let (dx, dweight) = reference::backward(&dout, &x, &weight, 2);
-    let loss = |x: &[f64], weight: &[f64]| dot(&reference::forward(x, weight, 2), &dout);
+    let (dx, dweight) = reference::backward(&dout, &x, &weight, 2).unwrap();
+    let loss = |x: &[f64], weight: &[f64]| dot(&reference::forward(x, weight, 2).unwrap(), &dout);
     assert_gradient("dx", &x, &dx, |x| loss(x, &weight));
     assert_gradient("dweight", &weight, &dweight, |weight| loss(&x, weight));
 }
@@ -64,7 +64,8 @@ fn results_do_not_depend_on_threads() {
         let dout = tensor(&mut random, [rows, outputs]);
         let run = |threads| {
             with_threads(threads, || {
-                let [mut dx, mut dweight] = [Tensor::zeros_like(&x), Tensor::zeros_like(&weight)];
+                let [mut dx, mut dweight] =
+                    [Tensor::zeros_like(&x).unwrap(), Tensor::zeros_like(&weight).unwrap()];
                 linear_bwd_input(&dout, &weight, &mut dx).unwrap();
                 linear_bwd_weight(&dout, &x, &mut dweight).unwrap();
                 [linear_fwd(&x, &weight).unwrap(), dx, dweight]

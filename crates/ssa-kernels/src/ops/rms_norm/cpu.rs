@@ -4,8 +4,10 @@
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
+use crate::Result;
 use crate::cpu::elementwise::rows_per_chunk;
 use crate::cpu::simd::{dispatch, dot_simd};
+use crate::host_memory::zeros;
 
 /// Rows that share one partial sum of `dweight`. The sum of so few terms is safe in `f32`, and the
 /// buffer of partial sums stays below 2 % of the size of `x`.
@@ -28,11 +30,18 @@ pub(super) fn forward(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32], rstd
         .for_each(|((out, x), rstd)| dispatch(Forward { x, weight, eps, out, rstd }));
 }
 
-pub(super) fn backward(saved: SavedRows<'_>, dout: &[f32], dx: &mut [f32], dweight: &mut [f32]) {
+/// # Errors
+/// [`KernelError::HostMemory`](crate::KernelError::HostMemory).
+pub(super) fn backward(
+    saved: SavedRows<'_>,
+    dout: &[f32],
+    dx: &mut [f32],
+    dweight: &mut [f32],
+) -> Result<()> {
     let SavedRows { x, weight, rstd } = saved;
     let hidden = weight.len();
     let chunk = ROWS * hidden;
-    let mut partials = vec![0.0; rstd.len().div_ceil(ROWS) * hidden];
+    let mut partials = zeros::<f32>(rstd.len().div_ceil(ROWS) * hidden)?;
     dx.par_chunks_mut(chunk)
         .zip(dout.par_chunks(chunk))
         .zip(x.par_chunks(chunk))
@@ -50,6 +59,7 @@ pub(super) fn backward(saved: SavedRows<'_>, dout: &[f32], dx: &mut [f32], dweig
     for (dweight, sum) in dweight.iter_mut().zip(sum) {
         *dweight = sum as f32;
     }
+    Ok(())
 }
 
 struct Forward<'a> {

@@ -10,7 +10,7 @@ use crate::contract::{Args, HIDDEN, LEADING};
 use crate::{Device, Result, Tensor};
 
 /// What [`rms_norm_fwd`] returns.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct RmsNormOutput {
     /// The normalized input, with the shape of `x`.
     pub out: Tensor,
@@ -157,7 +157,7 @@ pub fn rms_norm_bwd(
             dout.as_slice()?,
             dx.as_mut_slice()?,
             dweight.as_mut_slice()?,
-        ),
+        )?,
     }
     Ok(())
 }

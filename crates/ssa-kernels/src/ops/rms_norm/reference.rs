@@ -1,7 +1,14 @@
 //! `f64` definition of RMSNorm.
 
+use crate::Result;
+use crate::contract::{Args, HIDDEN, N};
+
 /// Returns `(out, rstd)`.
-pub fn forward(x: &[f64], weight: &[f64], eps: f64) -> (Vec<f64>, Vec<f64>) {
+///
+/// # Errors
+/// [`KernelError::Argument`](crate::KernelError::Argument) for sizes that do not fit.
+pub fn forward(x: &[f64], weight: &[f64], eps: f64) -> Result<(Vec<f64>, Vec<f64>)> {
+    args("rms_norm::reference::forward", x, weight).check()?;
     let hidden = weight.len();
     let rstd: Vec<f64> = x
         .chunks(hidden)
@@ -9,13 +16,17 @@ pub fn forward(x: &[f64], weight: &[f64], eps: f64) -> (Vec<f64>, Vec<f64>) {
         .collect();
     let out =
         x.iter().enumerate().map(|(i, x)| x * rstd[i / hidden] * weight[i % hidden]).collect();
-    (out, rstd)
+    Ok((out, rstd))
 }
 
 /// Gradients `(dx, dweight)` for an upstream gradient `dout`.
-pub fn backward(dout: &[f64], x: &[f64], weight: &[f64], eps: f64) -> (Vec<f64>, Vec<f64>) {
+///
+/// # Errors
+/// As [`forward`].
+pub fn backward(dout: &[f64], x: &[f64], weight: &[f64], eps: f64) -> Result<(Vec<f64>, Vec<f64>)> {
+    args("rms_norm::reference::backward", x, weight).numbers("dout", dout, [N, HIDDEN]).check()?;
     let hidden = weight.len();
-    let (_, rstd) = forward(x, weight, eps);
+    let (_, rstd) = forward(x, weight, eps)?;
     let mut dx = vec![0.0; x.len()];
     let mut dweight = vec![0.0; hidden];
     for (n, rstd) in rstd.iter().enumerate() {
@@ -28,5 +39,9 @@ pub fn backward(dout: &[f64], x: &[f64], weight: &[f64], eps: f64) -> (Vec<f64>,
             dweight[i] += dout[i] * x[i] * rstd;
         }
     }
-    (dx, dweight)
+    Ok((dx, dweight))
+}
+
+fn args(op: &'static str, x: &[f64], weight: &[f64]) -> Args<'static> {
+    Args::new(op).numbers("weight", weight, [HIDDEN]).numbers("x", x, [N, HIDDEN])
 }

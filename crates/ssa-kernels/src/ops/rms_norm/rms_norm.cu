@@ -2,11 +2,11 @@
 // residual addition before it) and backward.
 //
 // Given as macros: HIDDEN; ROW_VEC, elements of a vector; ROW_WARPS, the warps that share a row, so
-// that a lane holds at most 8 vectors of 16 bytes; BLOCK_WARPS. Below 2048 elements a warp has a
+// that a lane holds at most 8 vectors of 16 bytes; BLOCK_WARPS. Below 2048 elements per warp has a
 // row and no barrier is needed; at 2048 two warps were 3 % faster than one, four 12 % slower
 // backward. A block takes GROUPS rows at a time.
 //
-// Bytes an element: forward 4, with addition 8, backward 8 (6 where the gradient holds nothing
+// Bytes per element: forward 4, with addition 8, backward 8 (6 where the gradient holds nothing
 // yet). A whole row is in flight before the first use, kept packed as bf16: 8 loads a lane forward,
 // 24 backward.
 //
@@ -84,7 +84,7 @@ DEVICE void normalize(bf16* x, const bf16* residual, const Norm& norm) {
             if constexpr (ADD) {
                 float other[VEC];
                 unpack(other, added[i]);
-                // The norm is that of the stored sum, which the backward pass will read.
+                // The norm is that of the sum as stored, which the backward pass reads.
 #pragma unroll
                 for (int e = 0; e < VEC; ++e)
                     values[i][e] = to_float(to_bf16(values[i][e] + other[e]));

@@ -13,7 +13,8 @@ const EPS: f32 = 1e-5;
 
 fn backward(dout: &Tensor, x: &Tensor, weight: &Tensor) -> (Tensor, Tensor) {
     let rstd = rms_norm_fwd(x, weight, EPS).unwrap().rstd;
-    let [mut dx, mut dweight] = [Tensor::zeros_like(x), Tensor::zeros_like(weight)];
+    let [mut dx, mut dweight] =
+        [Tensor::zeros_like(x).unwrap(), Tensor::zeros_like(weight).unwrap()];
     rms_norm_bwd(dout, x, weight, &rstd, &mut dx, &mut dweight).unwrap();
     (dx, dweight)
 }
@@ -30,9 +31,9 @@ fn matches_the_reference() {
 
         assert_eq!(output.rstd.shape(), [batch, tokens]);
         let eps = f64::from(EPS);
-        let (out, rstd) = reference::forward(&to_f64(&x), &to_f64(&weight), eps);
+        let (out, rstd) = reference::forward(&to_f64(&x), &to_f64(&weight), eps).unwrap();
         let (edx, edweight) =
-            reference::backward(&to_f64(&dout), &to_f64(&x), &to_f64(&weight), eps);
+            reference::backward(&to_f64(&dout), &to_f64(&x), &to_f64(&weight), eps).unwrap();
         assert_close("out", values(&output.out), &out, Tolerance::F32);
         assert_close("rstd", values(&output.rstd), &rstd, Tolerance::F32);
         // With one element per row dx is a difference of equals, as large as the rounding of rstd.
@@ -78,8 +79,9 @@ fn reference_passes_gradcheck() {
     let mut random = Random::new(4);
     let [x, weight, dout] = [12, 4, 12].map(|len| normal_f64(&mut random, len));
     // A large eps, so that its part of the gradient counts.
-    let (dx, dweight) = reference::backward(&dout, &x, &weight, 0.3);
-    let loss = |x: &[f64], weight: &[f64]| dot(&reference::forward(x, weight, 0.3).0, &dout);
+    let (dx, dweight) = reference::backward(&dout, &x, &weight, 0.3).unwrap();
+    let loss =
+        |x: &[f64], weight: &[f64]| dot(&reference::forward(x, weight, 0.3).unwrap().0, &dout);
     assert_gradient("dx", &x, &dx, |x| loss(x, &weight));
     assert_gradient("dweight", &weight, &dweight, |weight| loss(&x, weight));
 }

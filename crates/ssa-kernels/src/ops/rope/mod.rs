@@ -6,11 +6,13 @@ pub mod reference;
 mod table;
 #[cfg(test)]
 mod tests;
+mod yarn;
 
 use crate::contract::{Args, Axis, B, Checked, D, Sizes, T};
 use crate::{Device, KernelError, Result, Sequences, Tensor};
 
 pub use table::{RopeScaling, RopeTable};
+pub use yarn::Yarn;
 
 /// Query or key/value heads.
 const HEADS: Axis = Axis::Named("heads", Sizes::Positive);
@@ -21,6 +23,9 @@ const HEADS: Axis = Axis::Named("heads", Sizes::Positive);
 /// x[i]       = x[i] cos(angle) - x[i + D/2] sin(angle)
 /// x[i + D/2] = x[i + D/2] cos(angle) + x[i] sin(angle)          0 <= i < D/2
 /// ```
+///
+/// The cosines and sines of a table with [`Yarn`] are multiplied by its attention factor, and so is
+/// the result.
 ///
 /// # Shapes
 /// `x` `[B, T, heads, D]`, D the head dimension of `table`; `sequences` over N = B * T tokens:
@@ -47,7 +52,7 @@ pub fn rope_fwd(x: &mut Tensor, sequences: impl Into<Sequences>, table: &RopeTab
     rotate(&call, x, &sequences, table, Direction::Forward)
 }
 
-/// Gradient of [`rope_fwd`]: the inverse rotation, in place.
+/// Gradient of [`rope_fwd`]: the rotation by the opposite angles, in place.
 ///
 /// The exception to the rule that a backward adds: the rotation overwrites its one input, so its
 /// gradient overwrites the gradient of its output.

@@ -1,17 +1,47 @@
 //! `f64` definition of the rotation.
 
+use crate::Result;
+use crate::contract::{Args, Axis, N, Sizes};
+
+const HEADS: Axis = Axis::Named("heads", Sizes::Positive);
+const HALF: Axis = Axis::Named("D / 2", Sizes::Positive);
+const WHOLE: Axis = Axis::Times(2, "D / 2");
+
 /// Rotates heads of `2 * inv_freq.len()` elements; `x` holds `heads` of them per entry of
 /// `positions`.
-pub fn forward(x: &[f64], positions: &[usize], heads: usize, inv_freq: &[f64]) -> Vec<f64> {
+///
+/// # Errors
+/// [`KernelError::Argument`](crate::KernelError::Argument) for sizes that do not fit.
+pub fn forward(x: &[f64], positions: &[usize], heads: usize, inv_freq: &[f64]) -> Result<Vec<f64>> {
     rotate(x, positions, heads, inv_freq, 1.0)
 }
 
 /// Gradient of `x`: the rotation by the opposite angles.
-pub fn backward(dout: &[f64], positions: &[usize], heads: usize, inv_freq: &[f64]) -> Vec<f64> {
+///
+/// # Errors
+/// As [`forward`].
+pub fn backward(
+    dout: &[f64],
+    positions: &[usize],
+    heads: usize,
+    inv_freq: &[f64],
+) -> Result<Vec<f64>> {
     rotate(dout, positions, heads, inv_freq, -1.0)
 }
 
-fn rotate(x: &[f64], positions: &[usize], heads: usize, inv_freq: &[f64], sign: f64) -> Vec<f64> {
+fn rotate(
+    x: &[f64],
+    positions: &[usize],
+    heads: usize,
+    inv_freq: &[f64],
+    sign: f64,
+) -> Result<Vec<f64>> {
+    Args::new("rope::reference")
+        .size("heads", HEADS, heads)
+        .numbers("inv_freq", inv_freq, [HALF])
+        .entries("positions", positions.len(), "positions", [N])
+        .numbers("x", x, [N, HEADS, WHOLE])
+        .check()?;
     let half = inv_freq.len();
     let mut out = vec![0.0; x.len()];
     for (index, (x, out)) in x.chunks(2 * half).zip(out.chunks_mut(2 * half)).enumerate() {
@@ -21,5 +51,5 @@ fn rotate(x: &[f64], positions: &[usize], heads: usize, inv_freq: &[f64], sign: 
             out[i + half] = x[i + half] * cos + x[i] * sin;
         }
     }
-    out
+    Ok(out)
 }

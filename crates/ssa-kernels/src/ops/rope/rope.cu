@@ -5,7 +5,7 @@
 // A thread rotates VEC pairs of one head: two loads of 16 bytes of the head and four of the table,
 // which the L1 and L2 caches hold. Bytes an element: 4. Rotating the same pairs of several heads by
 // one reading of the table was slower on an H100, for want of threads (32 heads of 64): 2, 4 and 8
-// heads a thread took 4, 9 and 15 % longer than one.
+// heads per thread took 4, 9 and 15 % longer than one.
 #include "common.cuh"
 #include "params.cuh"
 

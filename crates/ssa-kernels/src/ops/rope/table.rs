@@ -4,6 +4,7 @@
 use std::f64::consts::TAU;
 use std::sync::Arc;
 
+use super::Yarn;
 use crate::cuda::{Buffer, Gpu};
 use crate::device_cache::DeviceCache;
 use crate::tensor::addressable_len;
@@ -33,9 +34,19 @@ pub enum RopeScaling {
         /// Context length `L` of pretraining.
         original_max_position_embeddings: usize,
     },
+    /// The `yarn` type of Hugging Face configurations.
+    Yarn(Yarn),
 }
 
 impl RopeScaling {
+    /// The factor of cosines and sines.
+    pub fn attention_factor(&self) -> f64 {
+        match self {
+            Self::Yarn(yarn) => yarn.attention_factor,
+            Self::None | Self::Linear { .. } | Self::Llama3 { .. } => 1.0,
+        }
+    }
+
     /// The angle per position of each of the `head_dim / 2` pairs: `theta^(-2i / head_dim)`,
     /// scaled.
     pub fn inverse_frequencies(
@@ -43,12 +54,19 @@ impl RopeScaling {
         head_dim: usize,
         theta: f64,
     ) -> impl ExactSizeIterator<Item = f64> + Clone + '_ {
-        (0..head_dim / 2).map(move |i| self.scale(theta.powf(-2.0 * i as f64 / head_dim as f64)))
+        (0..head_dim / 2).map(move |pair| {
+            let frequency = theta.powf(-2.0 * pair as f64 / head_dim as f64);
+            match self {
+                Self::Yarn(yarn) => yarn.scale(frequency, pair, head_dim, theta),
+                _ => self.scale(frequency),
+            }
+        })
     }
 
+    /// Scales a frequency by a rule that does not depend on the pair.
     fn scale(&self, frequency: f64) -> f64 {
         match *self {
-            Self::None => frequency,
+            Self::None | Self::Yarn(_) => frequency,
             Self::Linear { factor } => frequency / factor,
             Self::Llama3 {
                 factor,
@@ -65,7 +83,7 @@ impl RopeScaling {
         }
     }
 
-    fn check(&self, op: &'static str) -> Result<()> {
+    fn check(&self, op: &'static str, theta: f64) -> Result<()> {
         match *self {
             Self::None => Ok(()),
             Self::Linear { factor } => check_above(op, "factor", factor, 0.0),
@@ -80,6 +98,15 @@ impl RopeScaling {
                 check_above(op, "high_freq_factor", high_freq_factor, low_freq_factor)?;
                 let length = original_max_position_embeddings as f64;
                 check_above(op, "original_max_position_embeddings", length, 0.0)
+            }
+            Self::Yarn(ref yarn) => {
+                check_above(op, "factor", yarn.factor, 0.0)?;
+                check_above(op, "attention_factor", yarn.attention_factor, 0.0)?;
+                check_above(op, "beta_slow", yarn.beta_slow, 0.0)?;
+                check_above(op, "beta_fast", yarn.beta_fast, yarn.beta_slow)?;
+                let length = yarn.original_max_position_embeddings as f64;
+                check_above(op, "original_max_position_embeddings", length, 0.0)?;
+                check_above(op, "theta", theta, 1.0)
             }
         }
     }
@@ -101,8 +128,9 @@ impl RopeTable {
     ///
     /// # Errors
     /// [`KernelError::Argument`] if `head_dim` is zero or odd, if the table would take more than
-    /// `isize::MAX` bytes, if `theta` or a number of `scaling` is not positive and finite, or if
-    /// `high_freq_factor` is not above `low_freq_factor`.
+    /// `isize::MAX` bytes, if `theta` or a number of `scaling` is not positive and finite, if
+    /// `high_freq_factor` is not above `low_freq_factor` or `beta_fast` not above `beta_slow`, or
+    /// if `theta` is not above 1 with [`Yarn`].
     pub fn new(
         head_dim: usize,
         theta: f64,
@@ -114,7 +142,7 @@ impl RopeTable {
             return Err(KernelError::value(OP, "head_dim", "even and at least 2", head_dim));
         }
         check_above(OP, "theta", theta, 0.0)?;
-        scaling.check(OP)?;
+        scaling.check(OP, theta)?;
         if addressable_len(size_of::<f32>(), &[positions, head_dim]).is_none() {
             let expected = format!("a table of heads of {head_dim} elements that memory can hold");
             return Err(KernelError::value(OP, "positions", expected, positions));
@@ -122,7 +150,10 @@ impl RopeTable {
         let frequencies: Vec<f64> = scaling.inverse_frequencies(head_dim, theta).collect();
         let angles = (0..positions)
             .flat_map(|position| frequencies.iter().map(move |f| position as f64 * f));
-        let (cos, sin) = angles.map(|angle| (angle.cos() as f32, angle.sin() as f32)).unzip();
+        let factor = scaling.attention_factor();
+        let (cos, sin) = angles
+            .map(|angle| ((factor * angle.cos()) as f32, (factor * angle.sin()) as f32))
+            .unzip();
         Ok(Self { head_dim, positions, cos, sin, copies: Arc::default() })
     }
 

@@ -3,7 +3,7 @@
 use half::bf16;
 
 use super::SwigluGrads;
-use crate::cuda::elementwise::{THREADS, pieces};
+use crate::cuda::elementwise::THREADS;
 use crate::cuda::{Gpu, Gradient, Input, Module, Output, constants, kernel, structs};
 use crate::{Result, Tensor};
 
@@ -42,9 +42,9 @@ kernel! {
 }
 
 pub(super) fn forward(gpu: &Gpu, gate: &Tensor, up: &Tensor, out: &mut Tensor) -> Result<()> {
-    let len = gate.len();
-    let (gate, up, out) = (gate.input()?, up.input()?, out.output()?);
-    gpu.launch(pieces(len), SwigluFwd { gate, up, out, len: len as i64 })
+    gpu.launch_pieces(gate.len(), |len| {
+        Ok(SwigluFwd { gate: gate.input()?, up: up.input()?, out: out.output()?, len })
+    })
 }
 
 pub(super) fn backward(
@@ -55,19 +55,17 @@ pub(super) fn backward(
     dgate: &mut Tensor,
     dup: &mut Tensor,
 ) -> Result<()> {
-    let len = gate.len();
-    gpu.launch(
-        pieces(len),
-        SwigluBwd {
+    gpu.launch_pieces(gate.len(), |len| {
+        Ok(SwigluBwd {
             dout: dout.input()?,
             gate: gate.input()?,
             up: up.input()?,
             dgate: dgate.gradient()?,
             dup: dup.gradient()?,
             out: None,
-            len: len as i64,
-        },
-    )
+            len,
+        })
+    })
 }
 
 /// The activation takes the place of `dout`.
@@ -77,20 +75,18 @@ pub(super) fn backward_with_out(
     gate: &Tensor,
     up: &Tensor,
 ) -> Result<SwigluGrads> {
-    let [mut dgate, mut dup] = [Tensor::zeros_like(gate), Tensor::zeros_like(gate)];
-    let len = gate.len();
-    let out = dout.in_place()?;
-    gpu.launch(
-        pieces(len),
-        SwigluBwd {
+    let [mut dgate, mut dup] = [Tensor::zeros_like(gate)?, Tensor::zeros_like(gate)?];
+    gpu.launch_pieces(gate.len(), |len| {
+        let out = dout.in_place()?;
+        Ok(SwigluBwd {
             dout: out.as_input(),
             gate: gate.input()?,
             up: up.input()?,
             dgate: dgate.gradient()?,
             dup: dup.gradient()?,
             out: Some(out),
-            len: len as i64,
-        },
-    )?;
+            len,
+        })
+    })?;
     Ok(SwigluGrads { dgate, dup, out: dout })
 }

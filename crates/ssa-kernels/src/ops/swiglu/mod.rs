@@ -88,7 +88,7 @@ pub fn swiglu_bwd(
 }
 
 /// What [`swiglu_bwd_with_out`] returns.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct SwigluGrads {
     /// Gradient of `gate`.
     pub dgate: Tensor,
@@ -130,7 +130,7 @@ pub fn swiglu_bwd_with_out(dout: Tensor, gate: &Tensor, up: &Tensor) -> Result<S
     match call.device() {
         Device::Cuda(gpu) => cuda::backward_with_out(gpu, dout, gate, up),
         Device::Cpu => {
-            let [mut dgate, mut dup] = [Tensor::zeros_like(gate), Tensor::zeros_like(gate)];
+            let [mut dgate, mut dup] = [Tensor::zeros_like(gate)?, Tensor::zeros_like(gate)?];
             swiglu_bwd(&dout, gate, up, &mut dgate, &mut dup)?;
             Ok(SwigluGrads { dgate, dup, out: swiglu_fwd(gate, up)? })
         }

@@ -1,6 +1,6 @@
 // The gated activation silu(gate) * up, forward and backward, bf16.
 //
-// One pass, eight elements a thread; occupancy keeps enough loads in flight. Bytes an element:
+// One pass, eight elements per thread; occupancy keeps enough loads in flight. Bytes per element:
 // forward 6, backward 10 into gradients that hold nothing yet, 12 with the activation recomputed.
 #include "common.cuh"
 #include "params.cuh"

@@ -1,5 +1,7 @@
 """Configuration of SSA models (Sparse Sparse Attention, arXiv 2511.20102) for transformers."""
 
+import math
+
 from transformers import PretrainedConfig
 
 ATTENTION_METHODS = ("full", "moba", "nsa", "ssa")
@@ -120,8 +122,24 @@ def _rope_parameters(theta, scaling, parameters):
             merged[key] = value
     merged.setdefault("rope_type", "default")
     merged.setdefault("rope_theta", 10000.0)
-    _one_of("rope_type", merged["rope_type"], ("default", "linear", "llama3"))
+    _one_of("rope_type", merged["rope_type"], ("default", "linear", "llama3", "yarn"))
+    if merged["rope_type"] == "yarn":
+        merged["attention_factor"] = _attention_factor(merged)
+        merged["beta_fast"] = merged.get("beta_fast") or 32.0
+        merged["beta_slow"] = merged.get("beta_slow") or 1.0
+        merged.setdefault("truncate", True)
     return merged
+
+
+def _attention_factor(yarn):
+    def mscale(weight):
+        return 1.0 if yarn["factor"] <= 1.0 else 0.1 * weight * math.log(yarn["factor"]) + 1.0
+
+    if yarn.get("attention_factor") is not None:
+        return yarn["attention_factor"]
+    if yarn.get("mscale") and yarn.get("mscale_all_dim"):
+        return mscale(yarn["mscale"]) / mscale(yarn["mscale_all_dim"])
+    return mscale(1.0)
 
 
 SSAConfig.register_for_auto_class()

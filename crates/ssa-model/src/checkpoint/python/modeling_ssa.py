@@ -67,13 +67,33 @@ def rope_frequencies(config, device):
         turns = rope["original_max_position_embeddings"] * frequency / (2 * math.pi)
         kept = ((turns - low) / (high - low)).clamp(0.0, 1.0)
         return frequency * (kept + (1.0 - kept) / rope["factor"])
+    if rope["rope_type"] == "yarn":
+        pairs = torch.arange(config.head_dim // 2, dtype=torch.float32, device=device)
+        low, high = yarn_range(rope, config.head_dim)
+        divided = ((pairs - low) / (high - low)).clamp(0.0, 1.0)
+        return frequency * (1.0 - divided) + frequency / rope["factor"] * divided
     return frequency
+
+
+def yarn_range(rope, head_dim):
+    """The pairs of dimensions between which frequencies go from kept to divided."""
+
+    def pair(turns):
+        length = rope["original_max_position_embeddings"] / (2 * math.pi * turns)
+        return head_dim * math.log(length) / (2 * math.log(rope["rope_theta"]))
+
+    low, high = pair(rope["beta_fast"]), pair(rope["beta_slow"])
+    if rope["truncate"]:
+        low, high = math.floor(low), math.ceil(high)
+    low, high = max(low, 0), min(high, head_dim - 1)
+    return low, high + 0.001 if low == high else high
 
 
 def apply_rope(x, positions, config):
     """Rotates `x` `[B, H, T, D]` by `positions` `[B, T]`, first half against second half."""
     angle = positions[:, None, :, None].float() * rope_frequencies(config, x.device)
-    cos, sin = angle.cos().to(x.dtype), angle.sin().to(x.dtype)
+    factor = config.rope_parameters.get("attention_factor", 1.0)
+    cos, sin = (factor * angle.cos()).to(x.dtype), (factor * angle.sin()).to(x.dtype)
     first, second = x.chunk(2, dim=-1)
     return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1)
 

@@ -46,7 +46,7 @@ impl AttentionKind for Compression {
         let output = compression_attention_fwd(&call, size)?;
         Ok(SavedAttention::new(output, move |dout, output, inputs, grads| {
             let call = AttentionCall { k: &k_pooled, v: &v_pooled, ..inputs.call };
-            let mut pooled = AttentionGrads::zeros_like(call.q, call.k, call.v);
+            let mut pooled = AttentionGrads::zeros_like(call.q, call.k, call.v)?;
             compression_attention_bwd(dout, &call, size, output, &mut pooled)?;
             grads.dq.add_assign(&pooled.dq)?;
             mean_pool_bwd(&pooled.dk, call.documents, size, &mut grads.dk)?;

@@ -7,7 +7,7 @@ use super::super::sparse::{sparse_attention_bwd, sparse_attention_fwd};
 use super::*;
 use crate::ops::gate::{gate_apply_bwd, gate_apply_fwd};
 use crate::ops::testing::{
-    assert_refused, normal_f64, tensor, to_f64, values, with_threads, zeros,
+    assert_refused, normal_f64, tensor, to_f64, values, with_threads, zeros, zeros_like,
 };
 
 /// B, T, HQ, D; the last one spans several chunks.
@@ -49,7 +49,8 @@ fn matches_the_reference() {
                 let everywhere = valid.clone().unwrap_or(vec![true; tokens]);
                 let [full64, sparse64] = [to_f64(&full), to_f64(&sparse)];
                 let sum = sum_of(&full, &sparse, valid.as_deref(), &options);
-                let expected = reference::forward(&full64, &sparse64, &everywhere, width, &options);
+                let expected =
+                    reference::forward(&full64, &sparse64, &everywhere, width, &options).unwrap();
                 assert!(
                     (sum - expected).abs() <= 1e-12 * expected,
                     "{options:?}: {sum}, not {expected}"
@@ -63,7 +64,8 @@ fn matches_the_reference() {
                 }
                 // Added twice at half the scale.
                 let (edfull, edsparse) =
-                    reference::backward(&full64, &sparse64, &everywhere, width, &options, 1.0);
+                    reference::backward(&full64, &sparse64, &everywhere, width, &options, 1.0)
+                        .unwrap();
                 assert_close("dfull", values(dfull), &edfull, Tolerance::F32);
                 assert_close("dsparse", values(dsparse), &edsparse, Tolerance::F32);
             }
@@ -81,9 +83,10 @@ fn gradients_stop_at_the_other_output() {
     for options in all_options() {
         let one_sided = AlignmentOptions { direction: AlignmentDirection::FullToSparse, ..options };
         let term = |full: &[f64], sparse: &[f64]| {
-            reference::forward(full, sparse, &valid, width, &one_sided)
+            reference::forward(full, sparse, &valid, width, &one_sided).unwrap()
         };
-        let (dfull, dsparse) = reference::backward(&full, &sparse, &valid, width, &options, 1.0);
+        let (dfull, dsparse) =
+            reference::backward(&full, &sparse, &valid, width, &options, 1.0).unwrap();
         let zeros = vec![0.0; tokens * width];
         match options.direction {
             AlignmentDirection::SparseToFull => assert_eq!(dfull, zeros),
@@ -146,7 +149,15 @@ fn wrong_shapes_are_refused() {
     assert_refused(alignment_fwd(&good, &good, Some(&[true]), &options), "valid");
     assert_refused(alignment_fwd(&zeros([4]), &zeros([4]), None, &options), "full");
     let backward = |dfull: &Tensor, dsparse: &Tensor| {
-        alignment_bwd(&good, &good, None, &options, 1.0, &mut dfull.clone(), &mut dsparse.clone())
+        alignment_bwd(
+            &good,
+            &good,
+            None,
+            &options,
+            1.0,
+            &mut zeros_like(dfull),
+            &mut zeros_like(dsparse),
+        )
     };
     assert_refused(backward(&bad, &good), "dfull");
     assert_refused(backward(&good, &bad), "dsparse");
@@ -169,15 +180,15 @@ fn matches_the_released_code() {
         let mean = 1.0 / q.len() as f64;
         let loss = sum_of(&gated[0], &gated[1], None, &options) * mean;
 
-        let mut dgated = [&q, &q].map(Tensor::zeros_like);
+        let mut dgated = [&q, &q].map(zeros_like);
         let [dfull, dsparse] = &mut dgated;
         alignment_bwd(&gated[0], &gated[1], None, &options, mean as f32, dfull, dsparse).unwrap();
-        let mut dgate = Tensor::zeros_like(&gate);
-        let mut douts = [&q, &q].map(Tensor::zeros_like);
+        let mut dgate = Tensor::zeros_like(&gate).unwrap();
+        let mut douts = [&q, &q].map(zeros_like);
         for ((dgated, output), dout) in dgated.iter().zip([&full, &sparse]).zip(&mut douts) {
             gate_apply_bwd(dgated, &output.out, &gate, dout, &mut dgate).unwrap();
         }
-        let mut grads = AttentionGrads::zeros_like(&q, &k, &v);
+        let mut grads = AttentionGrads::zeros_like(&q, &k, &v).unwrap();
         full_attention_bwd(&douts[0], &call, &full, &mut grads).unwrap();
         sparse_attention_bwd(&douts[1], &call, &indices, &sparse, &mut grads).unwrap();
 

@@ -176,7 +176,7 @@ fn selections_equal_the_definition() {
         let [q, k, v] = [&text.q, &text.k, &text.v].map(to_f64);
         let documents = Documents::rows(1, tokens).unwrap();
         // The definition takes blocks that are incomplete, too, but does not look at them.
-        let mut k_pooled = means(&k, heads * dim, page_size);
+        let mut k_pooled = means(&k, heads * dim, page_size).unwrap();
         k_pooled.resize(documents.blocks(page_size) * heads * dim, 0.0);
         let inputs = selection_reference::SelectionInputs {
             q: &q,
@@ -186,7 +186,7 @@ fn selections_equal_the_definition() {
             head_dim: dim,
             softmax_scale: f64::from(text.scale),
         };
-        let importance = selection_reference::importance(&inputs, &documents, page_size);
+        let importance = selection_reference::importance(&inputs, &documents, page_size).unwrap();
         let mut rules = vec![SelectionRule::Exact];
         if page_size == 4 || page_size == 16 {
             rules.push(SelectionRule::Reference);

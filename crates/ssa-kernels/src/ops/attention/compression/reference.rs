@@ -1,27 +1,44 @@
 //! `f64` definition of compression attention.
 
-use super::super::reference::{
-    AttentionInputs, backward as attention_backward, forward as attention_forward,
-};
-use crate::Documents;
+use super::super::reference::{self, AttentionInputs};
+use crate::contract::Args;
+use crate::{Documents, Result};
 
 /// Returns `(out, lse)`; k and v of the inputs are pooled, `[C, H, D]`.
+///
+/// # Errors
+/// [`KernelError::Argument`](crate::KernelError::Argument) for sizes that do not fit.
 pub fn forward(
     inputs: &AttentionInputs<'_>,
     documents: &Documents,
     block_size: usize,
-) -> (Vec<f64>, Vec<f64>) {
-    attention_forward(inputs, visible(documents, block_size))
+) -> Result<(Vec<f64>, Vec<f64>)> {
+    check("compression::reference::forward", inputs, documents, block_size)?;
+    reference::forward(inputs, visible(documents, block_size))
 }
 
 /// Gradients `(dq, dk_pooled, dv_pooled)` for an upstream gradient `dout`.
+///
+/// # Errors
+/// As [`forward`].
 pub fn backward(
     dout: &[f64],
     inputs: &AttentionInputs<'_>,
     documents: &Documents,
     block_size: usize,
-) -> (Vec<f64>, Vec<f64>, Vec<f64>) {
-    attention_backward(dout, inputs, visible(documents, block_size))
+) -> Result<(Vec<f64>, Vec<f64>, Vec<f64>)> {
+    check("compression::reference::backward", inputs, documents, block_size)?;
+    reference::backward(dout, inputs, visible(documents, block_size))
+}
+
+fn check(
+    op: &'static str,
+    inputs: &AttentionInputs<'_>,
+    documents: &Documents,
+    block_size: usize,
+) -> Result<()> {
+    inputs.check(op, documents)?;
+    Args::new(op).positive("block_size", block_size).check().map(drop)
 }
 
 /// The blocks of the document that are complete at the token.

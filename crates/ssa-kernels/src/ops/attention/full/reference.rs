@@ -1,22 +1,31 @@
 //! `f64` definition of full attention.
 
-use super::super::reference::{
-    AttentionInputs, backward as attention_backward, forward as attention_forward,
-};
-use crate::Documents;
+use super::super::reference::{self, AttentionInputs};
+use crate::{Documents, Result};
 
 /// Returns `(out, lse)`.
-pub fn forward(inputs: &AttentionInputs<'_>, documents: &Documents) -> (Vec<f64>, Vec<f64>) {
-    attention_forward(inputs, visible(documents))
+///
+/// # Errors
+/// [`KernelError::Argument`](crate::KernelError::Argument) for sizes that do not fit.
+pub fn forward(
+    inputs: &AttentionInputs<'_>,
+    documents: &Documents,
+) -> Result<(Vec<f64>, Vec<f64>)> {
+    inputs.check("full::reference::forward", documents)?;
+    reference::forward(inputs, visible(documents))
 }
 
 /// Gradients `(dq, dk, dv)` for an upstream gradient `dout`.
+///
+/// # Errors
+/// As [`forward`].
 pub fn backward(
     dout: &[f64],
     inputs: &AttentionInputs<'_>,
     documents: &Documents,
-) -> (Vec<f64>, Vec<f64>, Vec<f64>) {
-    attention_backward(dout, inputs, visible(documents))
+) -> Result<(Vec<f64>, Vec<f64>, Vec<f64>)> {
+    inputs.check("full::reference::backward", documents)?;
+    reference::backward(dout, inputs, visible(documents))
 }
 
 /// The tokens of the document up to the query.

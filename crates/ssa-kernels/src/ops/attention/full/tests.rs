@@ -2,11 +2,11 @@ use ssa_testkit::{Golden, Random, Tolerance, assert_close, assert_gradient, gold
 
 use super::super::reference::AttentionInputs;
 use super::*;
-use crate::Documents;
 use crate::ops::testing::{
     assert_refused, assert_same, dot, normal_f64, ones_like, tensor, to_f64, values, with_threads,
     zeros,
 };
+use crate::{Documents, Result};
 
 /// Sizes of one case; the documents are cut at random, many of them one token long.
 #[derive(Clone, Copy, Debug)]
@@ -82,8 +82,8 @@ impl RandomAttention {
     pub(crate) fn check(
         &self,
         (output, grads): (AttentionOutput, AttentionGrads),
-        forward: impl Fn(&AttentionInputs<'_>, &Documents) -> (Vec<f64>, Vec<f64>),
-        backward: impl Fn(&[f64], &AttentionInputs<'_>, &Documents) -> InputGradients,
+        forward: impl Fn(&AttentionInputs<'_>, &Documents) -> Result<(Vec<f64>, Vec<f64>)>,
+        backward: impl Fn(&[f64], &AttentionInputs<'_>, &Documents) -> Result<InputGradients>,
     ) {
         let [q, k, v, dout] = [&self.q, &self.k, &self.v, &self.dout].map(to_f64);
         let inputs = AttentionInputs {
@@ -95,10 +95,10 @@ impl RandomAttention {
             head_dim: self.q.last_dim(),
             softmax_scale: f64::from(self.softmax_scale),
         };
-        let (out, lse) = forward(&inputs, &self.documents);
+        let (out, lse) = forward(&inputs, &self.documents).unwrap();
         assert_close("out", values(&output.out), &out, Tolerance::F32);
         assert_close("lse", values(&output.lse), &lse, Tolerance::F32);
-        let (dq, dk, dv) = backward(&dout, &inputs, &self.documents);
+        let (dq, dk, dv) = backward(&dout, &inputs, &self.documents).unwrap();
         let [dq, dk, dv] =
             [dq, dk, dv].map(|gradient| gradient.iter().map(|x| x + 1.0).collect::<Vec<_>>());
         // Gradients of keys and values sum over every query that sees them.
@@ -175,8 +175,10 @@ fn reference_passes_gradcheck() {
         head_dim: 2,
         softmax_scale: 0.7,
     };
-    let (dq, dk, dv) = reference::backward(&dout, &inputs, &documents);
-    let loss = |inputs: AttentionInputs<'_>| dot(&reference::forward(&inputs, &documents).0, &dout);
+    let (dq, dk, dv) = reference::backward(&dout, &inputs, &documents).unwrap();
+    let loss = |inputs: AttentionInputs<'_>| {
+        dot(&reference::forward(&inputs, &documents).unwrap().0, &dout)
+    };
     assert_gradient("dq", &q, &dq, |q| loss(AttentionInputs { q, ..inputs }));
     assert_gradient("dk", &k, &dk, |k| loss(AttentionInputs { k, ..inputs }));
     assert_gradient("dv", &v, &dv, |v| loss(AttentionInputs { v, ..inputs }));
@@ -198,12 +200,15 @@ fn wrong_shapes_are_refused() {
 
     let output = full_attention_fwd(&call).unwrap();
     let backward = |dout: &Tensor, output: &AttentionOutput, grads: [&Tensor; 3]| {
-        let mut grads = AttentionGrads::zeros_like(grads[0], grads[1], grads[2]);
+        let mut grads = AttentionGrads::zeros_like(grads[0], grads[1], grads[2]).unwrap();
         full_attention_bwd(dout, &call, output, &mut grads)
     };
     backward(&q, &output, [&q, &k, &k]).unwrap();
     assert_refused(backward(&k, &output, [&q, &k, &k]), "dout");
-    let swapped = AttentionOutput { out: output.lse.clone(), lse: output.out.clone() };
+    let swapped = AttentionOutput {
+        out: output.lse.try_clone().unwrap(),
+        lse: output.out.try_clone().unwrap(),
+    };
     assert_refused(backward(&q, &swapped, [&q, &k, &k]), "output.out");
     assert_refused(backward(&q, &output, [&k, &k, &k]), "grads.dq");
     assert_refused(backward(&q, &output, [&q, &q, &k]), "grads.dk");
@@ -247,7 +252,7 @@ fn check_golden(golden: &Golden) {
     let dgate: Vec<f32> =
         heads.map(|(dout, out)| dout.iter().zip(out).map(|(a, b)| a * b).sum()).collect();
     let dout = Tensor::from_vec(gated(&dout), q.shape()).unwrap();
-    let mut grads = AttentionGrads::zeros_like(&q, &k, &v);
+    let mut grads = AttentionGrads::zeros_like(&q, &k, &v).unwrap();
     full_attention_bwd(&dout, &call, &output, &mut grads).unwrap();
 
     let compare = |name: &str, actual: &[f32]| {

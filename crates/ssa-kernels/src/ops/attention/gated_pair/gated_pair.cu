@@ -1,13 +1,13 @@
-// The gate of full and sparse attention, which the two share, and the alignment loss between them,
-// in one pass each way.
+// The gate that full and sparse attention share, and the alignment loss between the two: one pass
+// forward and one backward.
 //
 // full, sparse, mixed [tokens, heads, HEAD_DIM] bf16, gate [tokens, heads] f32. `mixed` is the
 // gated output of the attention that feeds the next layer. Given as macros, in addition to HEAD_DIM
-// and its layout: MSE (the distance) and GATED (whether gated outputs are compared, or the bare
-// ones).
+// and its layout: MSE (the distance) and GATED (whether the outputs are compared after the gate or
+// before it).
 //
-// Bytes an element: forward 6, backward 10, where separate kernels for gates, sums and loss would
-// move 16 and more than 40. A block takes tokens blockIdx.x, blockIdx.x + gridDim.x, ...; the grid
+// Bytes per element: forward 6, backward 10. Separate kernels for gates, sums and loss would move
+// 16 and more than 40. A block takes tokens blockIdx.x, blockIdx.x + gridDim.x, ...; the grid
 // depends on the shape alone. Neighboring lanes share a head (RowLayout), so that the sums over a
 // head need no barrier.
 #include "common.cuh"
@@ -16,7 +16,7 @@
 using Layout = RowLayout<HEAD_DIM, ROW_VEC, ROW_LANES>;
 constexpr int VEC = Layout::VEC;
 constexpr int GROUPS = THREADS / Layout::LANES;
-// Of a multiprocessor: 40 registers a thread keep enough loads in flight.
+// Per multiprocessor: 40 registers per thread keep enough loads in flight.
 constexpr int BLOCKS_AT_ONCE = 6;
 
 // The distance of the alignment loss: squares if MSE, else smooth L1.
@@ -72,7 +72,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS_AT_ONCE)
 gated_pair_bwd(const GatedPairBwd p) {
     for (i64 token = blockIdx.x; token < p.tokens; token += gridDim.x) {
         const bool counts = !p.valid || p.valid[token];
-        // All lanes of a warp take the same number of turns, since they add together.
+        // All lanes of a warp take the same number of iterations, since they reduce together.
         for (int first = 0; first < p.heads; first += GROUPS) {
             const int head = first + threadIdx.x / Layout::LANES;
             const bool inside = head < p.heads;

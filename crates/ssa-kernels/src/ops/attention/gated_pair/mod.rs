@@ -164,8 +164,8 @@ fn backward_by_parts(
     let GatedPairGrads { dfull, dsparse, dgate } = grads;
     let (valid, options) = (alignment.valid, alignment.options);
     let mut dgated = match pair.chosen {
-        AttentionMode::Full => [dmixed.clone(), Tensor::zeros_like(dmixed)],
-        AttentionMode::Sparse => [Tensor::zeros_like(dmixed), dmixed.clone()],
+        AttentionMode::Full => [dmixed.try_clone()?, Tensor::zeros_like(dmixed)?],
+        AttentionMode::Sparse => [Tensor::zeros_like(dmixed)?, dmixed.try_clone()?],
     };
     let [dgated_full, dgated_sparse] = &mut dgated;
     if alignment.gated {

@@ -1,8 +1,10 @@
 //! `f64` definition of the pair: gates and alignment one after the other.
 
+use crate::contract::{Args, D, HQ, N};
 use crate::ops::attention::AttentionMode;
 use crate::ops::attention::alignment::{AlignmentOptions, reference as alignment};
 use crate::ops::gate::reference as gate;
+use crate::{KernelError, Result};
 
 /// A pair and what its alignment loss compares.
 #[derive(Clone, Copy, Debug)]
@@ -26,31 +28,49 @@ pub struct Pair<'a> {
 }
 
 impl Pair<'_> {
-    fn gated_outputs(&self) -> [Vec<f64>; 2] {
-        [self.full, self.sparse].map(|out| gate::apply_forward(out, self.gate, self.head_dim))
+    fn gated_outputs(&self) -> Result<[Vec<f64>; 2]> {
+        let gated = |out| gate::apply_forward(out, self.gate, self.head_dim);
+        Ok([gated(self.full)?, gated(self.sparse)?])
     }
 
-    fn width(&self) -> usize {
-        self.full.len() / self.valid.len()
+    /// Checks that there are as many heads for every token, and returns the elements of a token.
+    fn width(&self) -> Result<usize> {
+        let args = Args::new("gated_pair::reference").size("head_dim", D, self.head_dim);
+        let args = args.entries("valid", self.valid.len(), "tokens", [N]);
+        let call = args.numbers("gate", self.gate, [N, HQ]).check()?;
+        let [heads] = call.sizes([HQ])?;
+        Ok(heads.saturating_mul(self.head_dim))
     }
 }
 
 /// The chosen output after the gate, and the alignment sum.
-pub fn forward(pair: &Pair<'_>) -> (Vec<f64>, f64) {
-    let [full, sparse] = pair.gated_outputs();
+///
+/// # Errors
+/// [`KernelError::Argument`](crate::KernelError::Argument) for sizes that do not fit.
+pub fn forward(pair: &Pair<'_>) -> Result<(Vec<f64>, f64)> {
+    let [full, sparse] = pair.gated_outputs()?;
     let (a, b) = if pair.gated { (&full[..], &sparse[..]) } else { (pair.full, pair.sparse) };
-    let sum = alignment::forward(a, b, pair.valid, pair.width(), pair.options);
-    (if pair.chosen == AttentionMode::Full { full } else { sparse }, sum)
+    let sum = alignment::forward(a, b, pair.valid, pair.width()?, pair.options)?;
+    Ok((if pair.chosen == AttentionMode::Full { full } else { sparse }, sum))
 }
 
 /// Gradients `(dfull, dsparse, dgate)` for an upstream gradient `dmixed` and the factor of the
 /// alignment sum.
-pub fn backward(dmixed: &[f64], pair: &Pair<'_>, scale: f64) -> (Vec<f64>, Vec<f64>, Vec<f64>) {
-    let [gated_full, gated_sparse] = pair.gated_outputs();
+///
+/// # Errors
+/// As [`forward`].
+pub fn backward(
+    dmixed: &[f64],
+    pair: &Pair<'_>,
+    scale: f64,
+) -> Result<(Vec<f64>, Vec<f64>, Vec<f64>)> {
+    let args = Args::new("gated_pair::reference::backward").numbers("full", pair.full, [N]);
+    args.numbers("dmixed", dmixed, [N]).check()?;
+    let [gated_full, gated_sparse] = pair.gated_outputs()?;
     let (a, b) =
         if pair.gated { (&gated_full[..], &gated_sparse[..]) } else { (pair.full, pair.sparse) };
     let (pull_full, pull_sparse) =
-        alignment::backward(a, b, pair.valid, pair.width(), pair.options, scale);
+        alignment::backward(a, b, pair.valid, pair.width()?, pair.options, scale)?;
     let sides = [
         (pair.full, pull_full, AttentionMode::Full),
         (pair.sparse, pull_sparse, AttentionMode::Sparse),
@@ -60,12 +80,12 @@ pub fn backward(dmixed: &[f64], pair: &Pair<'_>, scale: f64) -> (Vec<f64>, Vec<f
         let through = |i: usize| if pair.chosen == stream { dmixed[i] } else { 0.0 };
         let dgated: Vec<f64> =
             (0..out.len()).map(|i| through(i) + if pair.gated { pull[i] } else { 0.0 }).collect();
-        let (mut dout, own_dgate) = gate::apply_backward(&dgated, out, pair.gate, pair.head_dim);
+        let (mut dout, own_dgate) = gate::apply_backward(&dgated, out, pair.gate, pair.head_dim)?;
         dgate.iter_mut().zip(own_dgate).for_each(|(sum, own)| *sum += own);
         if !pair.gated {
             dout.iter_mut().zip(pull).for_each(|(dout, pull)| *dout += pull);
         }
-        dout
+        Ok::<_, KernelError>(dout)
     });
-    (dfull, dsparse, dgate)
+    Ok((dfull?, dsparse?, dgate))
 }

@@ -2,7 +2,9 @@ use ssa_testkit::{Random, Tolerance, assert_close, assert_gradient};
 
 use super::super::alignment::{AlignmentDirection, AlignmentKind};
 use super::*;
-use crate::ops::testing::{assert_refused, dot, normal_f64, tensor, to_f64, values, zeros};
+use crate::ops::testing::{
+    assert_refused, dot, normal_f64, tensor, to_f64, values, zeros, zeros_like,
+};
 
 const DIRECTIONS: [AlignmentDirection; 3] =
     [AlignmentDirection::Both, AlignmentDirection::FullToSparse, AlignmentDirection::SparseToFull];
@@ -44,17 +46,17 @@ fn matches_the_reference_and_adds() {
                 options: &options,
             };
             let (mixed, sum) = gated_pair_fwd(&pair, &alignment).unwrap();
-            let (expected, expected_sum) = reference::forward(&exact);
+            let (expected, expected_sum) = reference::forward(&exact).unwrap();
             assert_close("mixed", values(&mixed), &expected, Tolerance::F32);
             assert!((sum.value().unwrap() - expected_sum).abs() <= 1e-6 * expected_sum);
 
-            let [mut dfull, mut dsparse, mut dgate] = [&full, &full, &gate].map(Tensor::zeros_like);
+            let [mut dfull, mut dsparse, mut dgate] = [&full, &full, &gate].map(zeros_like);
             for _ in 0..2 {
                 let grads =
                     GatedPairGrads { dfull: &mut dfull, dsparse: &mut dsparse, dgate: &mut dgate };
                 gated_pair_bwd(&dmixed, &pair, &alignment, 0.5, grads).unwrap();
             }
-            let (edfull, edsparse, edgate) = reference::backward(&dmixed64, &exact, 0.5);
+            let (edfull, edsparse, edgate) = reference::backward(&dmixed64, &exact, 0.5).unwrap();
             let twice =
                 |values: Vec<f64>| values.into_iter().map(|value| 2.0 * value).collect::<Vec<_>>();
             assert_close("dfull", values(&dfull), &twice(edfull), Tolerance::F32);
@@ -82,9 +84,13 @@ fn reference_passes_gradcheck() {
             reference::Pair { full, sparse, gate, head_dim: 3, chosen, gated: true, valid, options }
         }
         let (dfull, dsparse, dgate) =
-            reference::backward(&dmixed, &pair([&full, &sparse, &gate], chosen, &options), 0.0);
+            reference::backward(&dmixed, &pair([&full, &sparse, &gate], chosen, &options), 0.0)
+                .unwrap();
         let loss = |full: &[f64], sparse: &[f64], gate: &[f64]| {
-            dot(&reference::forward(&pair([full, sparse, gate], chosen, &options)).0, &dmixed)
+            dot(
+                &reference::forward(&pair([full, sparse, gate], chosen, &options)).unwrap().0,
+                &dmixed,
+            )
         };
         assert_gradient("dfull", &full, &dfull, |full| loss(full, &sparse, &gate));
         assert_gradient("dsparse", &sparse, &dsparse, |sparse| loss(&full, sparse, &gate));

@@ -12,7 +12,7 @@ static_assert(TILE_KEYS == WARPS * KEY_TILES * 16, "a warp owns whole tiles of 1
 constexpr int STATISTICS_BYTES = TILE_ROWS * 8;
 static_assert(TILE_ROWS <= THREADS, "a thread copies the statistics of at most one row");
 
-// TILE_KEYS keys of one document and key/value head, WARP_KEYS of them a warp's, which walk their
+// TILE_KEYS keys of one document and key/value head, WARP_KEYS for each warp. The warps walk the
 // rows in tiles of TILE_ROWS. Grid: (pieces * kv_heads, ..). A piece is two entries of `pieces`:
 // first token and number of tokens of the document, its first key, first key of the tile; first row
 // and end of the rows, slot of the partial sum or -1, keys of the document.
@@ -41,19 +41,19 @@ struct KeyTile {
         if (i < TILE_ROWS)
             copy_async8(stage + i * 8, all + row(index) + i, row(index) + i < rows_end);
     }
-    // The same stage, from the first row of tile `index` that is a column of this lane on.
+    // The same stage, beginning with the first row of tile `index` that is a column of this lane.
     DEVICE_MEMBER const float4* statistics(const u8* ring, int index) const {
         const u8* stage = ring + index % STAGES * STATISTICS_BYTES;
         return reinterpret_cast<const float4*>(stage) + lane % 4;
     }
 
-    // Whether none of `count` rows from `row` on sees a key of the warp.
+    // Whether none of the `count` rows that begin with `row` sees a key of the warp.
     DEVICE_MEMBER bool is_unseen(int row, int count) const {
         const int last = (row + count - 1) / GROUP;
         const bool is_later = warp_first_key() >= seen_to(last, window_or_block);
         const int from = seen_from(row / GROUP, window_or_block);
         const bool is_earlier = warp_first_key() + WARP_KEYS <= from;
-        // Without a branch between the two, which the compiler would keep.
+        // Not as a branch between the two cases, which the compiler would keep.
         return is_later | is_earlier;
     }
 

@@ -1,10 +1,10 @@
 // A ring of asynchronous copies whose stages belong to single lanes: a lane reads only what it
-// copied itself, so the ring needs no barrier. It is a queue of operand registers that costs no
+// copied itself, so the ring needs no barrier. It prefetches operands without holding them in
 // registers.
 #pragma once
 #include "mma.cuh"
 
-// LENGTH stages of COPIES pieces of 16 bytes a lane.
+// LENGTH stages of COPIES pieces of 16 bytes per lane.
 template <int COPIES, int LENGTH> struct LaneRing {
     static constexpr int PIECE_BYTES = WARP * 16;
     static constexpr int STAGE_BYTES = COPIES * PIECE_BYTES;

@@ -56,8 +56,8 @@ DEVICE void ldmatrix4_trans(u32& r0, u32& r1, u32& r2, u32& r3, u32 address) {
                  : "=r"(r0), "=r"(r1), "=r"(r2), "=r"(r3) : "r"(address) : "memory");
 }
 
-// 16 bytes from device to shared memory, past the registers and L1. Where `valid` is false nothing
-// is read and zeros are written.
+// Copies 16 bytes from device to shared memory, bypassing registers and L1. If `valid` is false,
+// nothing is read and zeros are written.
 DEVICE void copy_async16(u32 to_shared, const void* from, bool valid = true) {
     const u32 bytes = valid ? 16 : 0;
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to_shared), "l"(from),
@@ -65,7 +65,7 @@ DEVICE void copy_async16(u32 to_shared, const void* from, bool valid = true) {
                  : "memory");
 }
 
-// Eight bytes in the same way, through L1.
+// The same for eight bytes, through L1.
 DEVICE void copy_async8(u32 to_shared, const void* from, bool valid) {
     const u32 bytes = valid ? 8 : 0;
     asm volatile("cp.async.ca.shared.global [%0], [%1], 8, %2;" ::"r"(to_shared), "l"(from),
@@ -84,7 +84,7 @@ template <int PENDING> DEVICE void copy_async_wait() {
 DEVICE void copy_async_wait_all() { asm volatile("cp.async.wait_all;" ::: "memory"); }
 
 // Byte offset of the 16-byte chunk `chunk` of row `row` in a tile whose rows have BYTES bytes.
-// Chunks are swapped within a row by exclusive or with the row's number, so that the eight rows of
+// Chunks are swapped within a row by XOR with the row number, so that the eight rows of
 // an ldmatrix are in different banks.
 template <int BYTES> DEVICE u32 swizzle(int row, int chunk) {
     constexpr int CHUNKS = BYTES / 16;

@@ -63,7 +63,7 @@ template <int M, typename Policy> struct OnlineSoftmax {
         }
     }
 
-    // What to subtract from scaled scores: finite, also where a row has seen no key.
+    // The value to subtract from scaled scores. It is finite even if a row has seen no key.
     DEVICE_MEMBER float reference(int m, int half) const {
         if (Policy::ROWS_MAY_BE_EMPTY && row_max[m][half] == -infinity()) return 0.0f;
         return row_max[m][half] * scale;
@@ -73,8 +73,8 @@ template <int M, typename Policy> struct OnlineSoftmax {
         return exp2_approx(score * scale - reference);
     }
 
-    // Raises the maximum of a row to that of its new scores, and returns what its sums so far are
-    // to be multiplied by.
+    // Raises the maximum of a row to that of its new scores, and returns the factor for its sums so
+    // far.
     DEVICE_MEMBER float raise(int m, int half, float tile_max) {
         const float old = row_max[m][half];
         row_max[m][half] = fmaxf(old, tile_max);
@@ -111,7 +111,7 @@ template <int M, typename Policy> struct OnlineSoftmax {
 
     // The sum over all keys, in every lane of the row.
     DEVICE_MEMBER float total(int m, int half) const { return quad_sum(row_sum[m][half]); }
-    // What outputs are multiplied by at the end: zero for a row without keys.
+    // The factor of outputs at the end: zero for a row without keys.
     DEVICE_MEMBER static float normalizer(float total) {
         return !Policy::ROWS_MAY_BE_EMPTY || total > 0.0f ? 1.0f / total : 0.0f;
     }

@@ -8,7 +8,7 @@ constexpr int WARP_ROWS = TILE_ROWS / WARPS;
 constexpr int ROW_TILES = WARP_ROWS / 16;
 static_assert(TILE_ROWS == WARPS * ROW_TILES * 16, "a warp owns whole row tiles");
 
-// TILE_ROWS rows of one document and key/value head, WARP_ROWS of them a warp's, which walk their
+// TILE_ROWS rows of one document and key/value head, WARP_ROWS for each warp. The warps walk the
 // keys in tiles of TILE_KEYS. Grid: entries of `tiles` * kv_heads. An entry is: first token and
 // number of tokens of the document, its first key, first row of the tile.
 struct QueryTile {
@@ -45,7 +45,7 @@ struct QueryTile {
                 x[m][half] = statistics[min(row(m, half), rows - 1)];
     }
 
-    // Masks the scores of rows of the warp with keys they do not see. The columns of `s` are the
+    // Masks the scores of the warp's rows for keys that they do not see. The columns of `s` are the
     // keys from `key` on.
     template <int N> DEVICE_MEMBER void mask(float (&s)[ROW_TILES][N][4], int key) const {
         if (key >= all_see_from && key + 8 * N <= all_see_to) return;

@@ -1,5 +1,5 @@
-// Rows of bf16 in registers in one layout that serves every operand of mma.m16n8k16, loaded from
-// device memory without a detour through shared memory.
+// Rows of bf16 in registers, in one layout that serves every operand of mma.m16n8k16 and is loaded
+// from device memory directly, not through shared memory.
 //
 // A product sums over its inner dimension in any order, so which element of a row sits in which
 // inner column is free as long as both operands agree. Here lane (g = lane / 4, c = lane % 4) holds
@@ -44,8 +44,8 @@ template <int D> struct Row {
 
     // As load, for rows of 64 elements or a multiple: odd rows load their vectors pairwise in the
     // other order, so that the eight rows of one instruction use all banks of the cache, at the
-    // price of exchanging registers afterwards. Halves the time in the first level cache; for
-    // kernels that wait for it.
+    // cost of exchanging registers afterwards. Halves the time in the L1 cache; for kernels that it
+    // bounds.
     DEVICE void load_alternating(u32 (&x)[WORDS], const bf16* row, int c) {
         if constexpr (D % 64 != 0) {
             load(x, row, c);

@@ -32,8 +32,8 @@ DEVICE void copy_rows(const Tile& tile, const bf16* source, const Rows& rows, in
 }
 
 // A lane's own address of its part of the first fragment. Others are `row` rows further, a multiple
-// of 8, and `step` steps of 16 columns; chunks are swapped by exclusive or, so that two chunks
-// further is one more exclusive or.
+// of 8, and `step` steps of 16 columns; chunks are swapped by XOR, so that two chunks further
+// is one more XOR.
 struct FragmentAddress {
     u32 lane_address;
 

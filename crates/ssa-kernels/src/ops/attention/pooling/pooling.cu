@@ -1,7 +1,7 @@
 // Block means and their gradient. x and dx [N, WIDTH] bf16 with WIDTH = H * D, pooled and dpooled
 // [C, WIDTH] bf16, or f32 for selection: it ranks blocks by their means, and rounding those to bf16
-// would move a score by 2^-9 of its size, more than the distance of many neighboring ranks. They
-// are 1 / block_size of the bytes read.
+// would move a score by 2^-9 of its size, more than many neighboring ranks differ. The means are
+// 1 / block_size of the bytes read.
 //
 // Forward: a block of threads owns one block of tokens and COLUMNS vectors, one a thread, and takes
 // ROWS rows at a time; the sums of the rows are added in order. Bytes: x once. `block_start`

@@ -4,6 +4,7 @@ use std::ops::Deref;
 use std::sync::Arc;
 
 use crate::cuda::{Buffer, Gpu};
+use crate::host_memory::{reserved, zeros};
 use crate::tensor::addressable_len;
 use crate::{Device, Documents, KernelError, Result};
 
@@ -73,11 +74,11 @@ impl BlockIndices {
     ///
     /// # Errors
     /// [`KernelError::Argument`] if `kv_heads` or `block_size` is 0, or if the indices would take
-    /// more than `isize::MAX` bytes.
+    /// more than `isize::MAX` bytes; [`KernelError::HostMemory`].
     pub fn all(documents: &Documents, kv_heads: usize, block_size: usize) -> Result<Self> {
         let block_counts = documents.longest().max(1).div_ceil(block_size.max(1));
         let len = slot_count("BlockIndices::all", documents, kv_heads, block_size, block_counts)?;
-        let mut indices = Vec::with_capacity(len);
+        let mut indices = reserved(len)?;
         for position in documents.positions() {
             let current = (position / block_size) as i32;
             for _ in 0..kv_heads {
@@ -126,7 +127,7 @@ impl BlockIndices {
             Slots::Host(slots) => slots.clone(),
             Slots::Cuda(buffer) => {
                 let sizes = [self.documents.total_tokens(), self.kv_heads, self.block_counts];
-                let mut slots = vec![0; sizes.iter().product()];
+                let mut slots = zeros(sizes.iter().product())?;
                 buffer.read(&mut slots)?;
                 Arc::new(slots)
             }

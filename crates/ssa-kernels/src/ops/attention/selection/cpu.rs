@@ -9,19 +9,20 @@ use super::top::Selector;
 use super::{SelectionCall, SelectionOptions};
 use crate::Result;
 use crate::cpu::simd::{axpy_simd, dispatch, exp_row_simd, max_row_simd};
+use crate::host_memory::zeros;
 use crate::ops::attention::blocks::{Blocks, Tile, split_by_tile};
 use crate::ops::attention::shape::AttentionShape;
 
 /// Returns the indices `[B, T, H, slots]`.
 ///
 /// # Errors
-/// A tensor is not on the CPU.
+/// A tensor is not on the CPU; [`KernelError::HostMemory`](crate::KernelError::HostMemory).
 pub(super) fn select(call: &SelectionCall<'_>) -> Result<Vec<i32>> {
     let &SelectionCall { q, k_pooled, documents, options, shape, slots, softmax_scale } = call;
     let (q, k_pooled) = (q.as_slice()?, k_pooled.as_slice()?);
     let selection = Selection { q, k_pooled, options, shape, slots, softmax_scale };
     let row = shape.kv_heads * slots;
-    let mut indices = vec![0; shape.total_tokens() * row];
+    let mut indices = zeros(shape.total_tokens() * row)?;
     let tiles = Blocks::new(documents, options.budget.block_size()).tiles(tokens_per_tile(shape));
     split_by_tile(&mut indices, tiles, row)
         .into_par_iter()
@@ -99,6 +100,10 @@ impl Selection<'_> {
 
 /// `importance[c] += sum over rows of exp(score_c) / sum of exp over the first complete`; destroys
 /// the scores.
+///
+/// This softmax is `f32` with vectorized exponentials and keeps no outputs: only the ranking of its
+/// sums over heads counts. That of the statistics op is `f64`, since its results are differences of
+/// nearly equal numbers.
 pub(crate) struct Importance<'a> {
     pub(crate) scores: &'a mut [f32],
     /// Elements of a row of scores.

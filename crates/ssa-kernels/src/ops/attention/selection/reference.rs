@@ -1,7 +1,8 @@
 //! `f64` definition of block selection.
 
 use super::{SelectionOptions, SelectionRule};
-use crate::Documents;
+use crate::contract::{Args, C, D, H, HQ, N};
+use crate::{Documents, Result};
 
 /// The inputs of selection as plain row-major slices.
 #[derive(Clone, Copy, Debug)]
@@ -21,11 +22,24 @@ pub struct SelectionInputs<'a> {
 }
 
 /// The importance of every block before the token's own, for every `token * H + kv_head`.
+///
+/// # Errors
+/// [`KernelError::Argument`](crate::KernelError::Argument) for sizes that do not fit.
 pub fn importance(
     inputs: &SelectionInputs<'_>,
     documents: &Documents,
     block_size: usize,
-) -> Vec<Vec<f64>> {
+) -> Result<Vec<Vec<f64>>> {
+    Args::new("selection::reference::importance")
+        .size("q_heads", HQ, inputs.q_heads)
+        .size("kv_heads", H, inputs.kv_heads)
+        .size("head_dim", D, inputs.head_dim)
+        .positive("block_size", block_size)
+        .size("block_size", C, documents.blocks(block_size.max(1)))
+        .numbers("q", inputs.q, [N, HQ, D])
+        .numbers("k_pooled", inputs.k_pooled, [C, H, D])
+        .entries("documents", documents.total_tokens(), "tokens", [N])
+        .check()?;
     let group = inputs.q_heads / inputs.kv_heads;
     let mut importance = Vec::new();
     let mut first_block = 0;
@@ -47,7 +61,7 @@ pub fn importance(
         }
         first_block += document.len().div_ceil(block_size);
     }
-    importance
+    Ok(importance)
 }
 
 /// The ascending blocks selected by a token with these importances; its own block is

@@ -12,8 +12,8 @@
 // TOKENS tokens among them, sets of 16 in turn, and keep all their scores in registers: up to
 // CHUNK = 512 blocks (T 8192 at 16) every score is computed once, for maximum, sum and importance
 // (ONE_PASS). With more, a first pass finds maximum and sum and a second computes the scores again.
-// Neither ever leaves the chip; importances wait in shared memory until all tokens of the tile
-// have theirs, then each warp ranks those of one token.
+// Neither is written to device memory. Importances stay in shared memory until those of all tokens
+// of the tile are complete; then each warp ranks the blocks of one token.
 //
 // Precision: q is bf16, the means are f32, split into bf16 high + low that equal them up to 2^-17:
 // two products of tensor cores give scores with the error of f32 sums, where means rounded to bf16
@@ -45,7 +45,7 @@ constexpr int TOKENS = HEAD_DIM <= 64 ? 4 / HEAD_SETS : 1;
 constexpr int CHUNK = WARPS * SETS * SET;
 static_assert(SET == 16, "a product has 16 rows");
 constexpr int WORDS = Row<HEAD_DIM>::WORDS, VECTOR = Row<HEAD_DIM>::VECTOR;
-// In place of negative infinity, whose differences are not numbers.
+// Used instead of negative infinity, whose differences are NaN.
 constexpr float LOWEST = -1e30f;
 // Importances of a lane that ranking keeps in registers.
 constexpr int CACHED = 16;
@@ -369,7 +369,7 @@ struct Ranking {
     // keys: cheap to find, and mostly close to the threshold.
     DEVICE u32 bound(u32 most, u32 high, int wanted) {
         u32 low = 0;
-        // A bound to 2^-9 of the value is as good as any.
+        // A bound within 2^-9 of the value is good enough.
         while (high - low > (1u << 14)) {
             const u32 middle = low + (high - low) / 2;
             if (__popc(__ballot_sync(ALL_LANES, most >= middle)) > wanted) low = middle;
@@ -380,7 +380,7 @@ struct Ranking {
 
     // Keeps the best `wanted` candidates of blocks begin .. end.
     DEVICE_MEMBER void keep(int begin, int end, int wanted) {
-        // By the exact rule all blocks are candidates, and more of them than wanted.
+        // Under the exact rule all blocks are candidates, and there are more than wanted.
         if (REFERENCE_RULE && count_from(1, begin, end) <= wanted) return;
         u32 most = 0;
         for_each([&](u32 key, int block) {
@@ -396,7 +396,7 @@ struct Ranking {
             if (n > wanted) low = middle;
             else high = middle, at_high = n;
         }
-        // All from `high` on, and the first of those just below.
+        // All keys of at least `high`, and the first of those just below.
         int equal_left = wanted - at_high;
         for_each([&](u32& key, int block) {
             const bool inside = !REFERENCE_RULE || (block >= begin && block < end);
@@ -481,8 +481,8 @@ select_blocks(const __grid_constant__ SelectBlocks p) {
     float* importance =
         p.scratch ? p.scratch + (i64(blockIdx.y) * gridDim.x + blockIdx.x) * p.tile * p.width
                   : reinterpret_cast<float*>(queries + p.tile * TOKEN_VECTORS);
-    // The largest score has the largest exponential only under a positive scale: with a negative
-    // one, q changes its sign.
+    // The largest score has the largest exponential only if the scale is positive. If it is
+    // negative, the sign of q is flipped.
     const u32 sign = p.softmax_scale < 0.0f ? 0x80008000u : 0;
     const float scale = fabsf(p.softmax_scale) * LOG2_E;
 
@@ -513,8 +513,8 @@ select_blocks(const __grid_constant__ SelectBlocks p) {
                               kv_head * GROUP, pass * HEADS, sign);
                 __syncthreads();
                 for (int t0 = 0; t0 < work.tokens; t0 += TOKENS) {
-                    // After the last token of a short tile, the contents of memory are scored and
-                    // not ranked.
+                    // Past the last token of a short tile, whatever memory holds is scored but not
+                    // ranked.
                     const Group group{work.complete + t0, queries + t0 * TOKEN_VECTORS};
                     add_importance(importance + i64(t0) * p.width, p.width, group, means,
                                    pass * HEADS, scale, columns);

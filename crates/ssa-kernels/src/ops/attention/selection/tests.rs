@@ -39,7 +39,7 @@ fn importance(
         head_dim: q.last_dim(),
         softmax_scale: f64::from(softmax_scale),
     };
-    (reference::importance(&inputs, documents, block_size), softmax_scale)
+    (reference::importance(&inputs, documents, block_size).unwrap(), softmax_scale)
 }
 
 /// The rows of a selection, in the order of the reference's importances.

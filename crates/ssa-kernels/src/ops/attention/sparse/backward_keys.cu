@@ -11,11 +11,12 @@
 // the caches into registers once for all of them (rows.cuh). Bytes of a random selection: 4 KB for
 // each (token, head, slot), as in the forward.
 //
-// Lists differ in length: of a random selection by 4.5, of a trained one, whose first block any
-// token may select, by any factor. So blocks of threads do not own lists but equal segments of the
-// sorted array of pairs. A list inside a segment is written directly. One that a border cuts is
-// left in pieces, in f32, one per segment: `sparse_bwd_keys_sum` adds them in order. A segment
-// holds at most two pieces: of the list it begins with and of the list it ends with.
+// Lists differ in length: by a factor of 4.5 for a random selection, and without bound for a
+// trained one, since any token may select the first block. So blocks of threads do not own lists,
+// but equal segments of the sorted array of pairs. A list inside a segment is written directly. One
+// that a border cuts is left in pieces, in f32, one per segment: `sparse_bwd_keys_sum` adds them in
+// order. A segment holds at most two pieces: of the list it begins with and of the list it ends
+// with.
 //
 // Within a block of 4 warps, a list of blocks of 64 keys and more has one warp per 16 keys, all
 // reading the same tokens; for smaller ones the segment is cut by tokens, and the warps' sums are
@@ -126,7 +127,7 @@ struct Token {
         first_row = (i64(token) * p.kv_heads + kv_head) * GROUP + first_head;
 #pragma unroll
         for (int r = 0; r < 2; ++r) {
-            Row<HEAD_DIM>::load_alternating(query[r], p.q + row(r), c);
+            Row<HEAD_DIM>::load_alternating(query[r], p.inputs.q + row(r), c);
             Row<HEAD_DIM>::load_alternating(upstream[r], p.dout + row(r), c);
 #pragma unroll
             for (int i = 0; i < 2; ++i) {
@@ -153,7 +154,7 @@ DEVICE void add_token(float (&dk)[SLICE_WORDS][4], float (&dv)[SLICE_WORDS][4],
         for (int i = 0; i < 4; ++i)
             s[r][i] = exp2_approx(s[r][i] * scale - x.lse[r][i % 2] * LOG2_E);
     }
-    // Only the block that holds the token extends past it. Rows that are no keys of the block are
+    // Only the block that holds the token extends past it. Rows that are not keys of the block are
     // not stored.
     if (x.token < keys.first + 15) {
 #pragma unroll
@@ -167,7 +168,7 @@ DEVICE void add_token(float (&dk)[SLICE_WORDS][4], float (&dv)[SLICE_WORDS][4],
     mma_staged(ds, staged + WORDS / 2 * WARP, x.upstream);
     u32 operand[4];
     pack_operand(operand, s[0], s[1]);
-    const bf16 *dout = p.dout + column, *q = p.q + column;
+    const bf16 *dout = p.dout + column, *q = p.inputs.q + column;
     mma_transposed_slice<SLICE>(dv, operand, x.upstream, dout + x.row(0), dout + x.row(1), c);
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
@@ -210,8 +211,8 @@ sparse_bwd_keys(const SparseBwdKeys p) {
         const int list_end = load_read_only<1>(p.starts + list);
         const int end = min(list_end, last), count = end - begin;
         const Keys keys(list, min(tile, KEY_TILES - 1), p.block_start, p.kv_heads);
-        stage_operand(staged, p.k, keys, p.kv_heads);
-        stage_operand(staged + WORDS / 2 * WARP, p.v, keys, p.kv_heads);
+        stage_operand(staged, p.inputs.k, keys, p.kv_heads);
+        stage_operand(staged + WORDS / 2 * WARP, p.inputs.v, keys, p.kv_heads);
         __syncwarp();
 
         float dk[SLICE_WORDS][4] = {}, dv[SLICE_WORDS][4] = {};
@@ -268,8 +269,8 @@ sparse_bwd_keys(const SparseBwdKeys p) {
     }
 }
 
-// Adds up the lists that were left in pieces, a word a warp. Grid: (lists, KEY_TILES * SUM_BLOCKS,
-// slices).
+// Adds up the lists that were left in pieces, one word per warp. Grid: (lists, KEY_TILES *
+// SUM_BLOCKS, slices).
 extern "C" __global__ void __launch_bounds__(THREADS)
 sparse_bwd_keys_sum(const SparseBwdKeysSum p) {
     static_assert(SUM_BLOCKS * WARPS == 2 * SLICE_WORDS, "");

@@ -7,7 +7,7 @@
 // A warp owns one token and 16 heads and walks its own keys, for the reasons given in forward.cu.
 // Queries and dout are operands in registers for all steps; a step of 16 keys takes three products,
 // q k', dout v' and ds k, of which the last gets k by transposing the registers of the first. out
-// is read once here, so delta needs no kernel of its own.
+// is read once here, so delta needs no separate kernel.
 //
 // Given as macros: those of selected_keys.cuh.
 #include "params.cuh"
@@ -42,11 +42,11 @@ sparse_bwd_queries(const SparseBwdQueries p) {
         if (tile.c == 0 && slice == 0 && tile.has_head(half))
             p.delta[tile.row(half)] = row_delta[half];
     }
-    tile.load_rows(query, p.q);
+    tile.load_rows(query, p.inputs.q);
 
     const SelectedKeys keys(tile, p.indices, p.document_start, p.slots, p.kv_heads);
-    const bf16* k_head = p.k + tile.kv_head * HEAD_DIM;
-    const bf16* v_head = p.v + tile.kv_head * HEAD_DIM;
+    const bf16* k_head = p.inputs.k + tile.kv_head * HEAD_DIM;
+    const bf16* v_head = p.inputs.v + tile.kv_head * HEAD_DIM;
     float dq_rows[SLICE_WORDS][4] = {};
     const float scale = p.softmax_scale * LOG2_E;
 

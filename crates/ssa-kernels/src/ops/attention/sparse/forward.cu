@@ -31,11 +31,11 @@ sparse_fwd(const SparseFwd p) {
     const int slice = blockIdx.z * SLICE;
 
     u32 query[2][WORDS];
-    tile.load_rows(query, p.q);
+    tile.load_rows(query, p.inputs.q);
 
     const SelectedKeys keys(tile, p.indices, p.document_start, p.slots, p.kv_heads);
-    const bf16* k_head = p.k + tile.kv_head * HEAD_DIM;
-    const bf16* v_head = p.v + tile.kv_head * HEAD_DIM + slice;
+    const bf16* k_head = p.inputs.k + tile.kv_head * HEAD_DIM;
+    const bf16* v_head = p.inputs.v + tile.kv_head * HEAD_DIM + slice;
 
     float o[1][SLICE_WORDS][4] = {};
     const float scale = p.softmax_scale * LOG2_E;

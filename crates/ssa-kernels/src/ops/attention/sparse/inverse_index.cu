@@ -84,7 +84,8 @@ scan_tiles(const ScanTiles p) {
 
 extern "C" __global__ void __launch_bounds__(THREADS)
 scatter_pairs(const ScatterPairs p) {
-    // How many pairs of each digit each warp has, later where its next one goes: [WARPS, DIGITS].
+    // The number of pairs of each digit in each warp, later the place of its next one: [WARPS,
+    // DIGITS].
     // Then where each digit begins: [DIGITS].
     extern __shared__ int next[];
     static_assert((WARPS + 1) * DIGITS * 4 == SHARED_BYTES, "");
@@ -104,7 +105,7 @@ scatter_pairs(const ScatterPairs p) {
 #pragma unroll
     for (int j = 0; j < ITEMS; ++j) {
         const bool exists = first + j * WARP < p.pairs;
-        // A digit of its own for lanes without a pair keeps them out of every group.
+        // Lanes without a pair get an extra digit, which keeps them out of every group.
         const u32 digit = exists ? (pair[j].list >> p.shift) % DIGITS : DIGITS;
         const u32 equal = __match_any_sync(ALL_LANES, digit);
         rank[j] = __popc(equal & ((1u << lane) - 1));

@@ -73,7 +73,7 @@ pub fn sparse_attention_fwd(
             [q.as_slice()?, k.as_slice()?, v.as_slice()?],
             output.out.as_mut_slice()?,
             output.lse.as_mut_slice()?,
-        ),
+        )?,
     }
     Ok(output)
 }
@@ -138,8 +138,7 @@ pub fn sparse_attention_bwd(
                 queries,
                 [k.as_slice()?, v.as_slice()?],
                 [dq.as_mut_slice()?, dk.as_mut_slice()?, dv.as_mut_slice()?],
-            );
-            Ok(())
+            )
         }
     }
 }

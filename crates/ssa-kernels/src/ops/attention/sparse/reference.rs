@@ -1,25 +1,41 @@
 //! `f64` definition of attention over selected blocks.
 
-use super::super::reference::{
-    AttentionInputs, backward as attention_backward, forward as attention_forward,
-};
+use super::super::reference::{self, AttentionInputs};
 use super::super::selection::HostBlockIndices;
+use crate::Result;
 
 /// Returns `(out, lse)`.
+///
+/// # Errors
+/// [`KernelError::Argument`](crate::KernelError::Argument) for sizes that do not fit.
 pub fn forward(
     inputs: &AttentionInputs<'_>,
     block_indices: &HostBlockIndices,
-) -> (Vec<f64>, Vec<f64>) {
-    attention_forward(inputs, visible(block_indices))
+) -> Result<(Vec<f64>, Vec<f64>)> {
+    check("sparse::reference::forward", inputs, block_indices)?;
+    reference::forward(inputs, visible(block_indices))
 }
 
 /// Gradients `(dq, dk, dv)` for an upstream gradient `dout`.
+///
+/// # Errors
+/// As [`forward`].
 pub fn backward(
     dout: &[f64],
     inputs: &AttentionInputs<'_>,
     block_indices: &HostBlockIndices,
-) -> (Vec<f64>, Vec<f64>, Vec<f64>) {
-    attention_backward(dout, inputs, visible(block_indices))
+) -> Result<(Vec<f64>, Vec<f64>, Vec<f64>)> {
+    check("sparse::reference::backward", inputs, block_indices)?;
+    reference::backward(dout, inputs, visible(block_indices))
+}
+
+fn check(
+    op: &'static str,
+    inputs: &AttentionInputs<'_>,
+    block_indices: &HostBlockIndices,
+) -> Result<()> {
+    inputs.check(op, block_indices.documents())?;
+    block_indices.check_fits(op, block_indices.documents(), inputs.kv_heads)
 }
 
 /// The tokens of the selected blocks up to the query.

@@ -51,7 +51,7 @@ impl SparseInputs {
     fn run(&self) -> (AttentionOutput, AttentionGrads) {
         let Self { q, k, v, dout, block_indices, .. } = self;
         let output = sparse_attention_fwd(&self.call(), block_indices).unwrap();
-        let mut grads = AttentionGrads::zeros_like(q, k, v);
+        let mut grads = AttentionGrads::zeros_like(q, k, v).unwrap();
         sparse_attention_bwd(dout, &self.call(), block_indices, &output, &mut grads).unwrap();
         (output, grads)
     }
@@ -117,8 +117,8 @@ fn matches_the_reference() {
             let (output, grads) = inputs.run();
             inputs.with_f64(|reference_inputs, dout| {
                 let indices = inputs.host_indices();
-                let (out, lse) = reference::forward(reference_inputs, &indices);
-                let (dq, dk, dv) = reference::backward(dout, reference_inputs, &indices);
+                let (out, lse) = reference::forward(reference_inputs, &indices).unwrap();
+                let (dq, dk, dv) = reference::backward(dout, reference_inputs, &indices).unwrap();
                 let name = |name: &str| format!("{name} of {sizes:?}");
                 assert_close(&name("out"), values(&output.out), &out, Tolerance::F32);
                 assert_close(&name("lse"), values(&output.lse), &lse, Tolerance::F32);
@@ -147,7 +147,7 @@ fn matches_the_released_code() {
         let documents = &case.documents;
         let call = AttentionCall { q: &q, k: &k, v: &v, documents, softmax_scale: scale };
         let output = sparse_attention_fwd(&call, &block_indices).unwrap();
-        let mut grads = AttentionGrads::zeros_like(&q, &k, &v);
+        let mut grads = AttentionGrads::zeros_like(&q, &k, &v).unwrap();
         let dout = gated(&dout);
         sparse_attention_bwd(&dout, &call, &block_indices, &output, &mut grads).unwrap();
         for (name, actual) in [
@@ -195,9 +195,9 @@ fn reference_passes_gradcheck() {
         softmax_scale: 0.7,
     };
     let loss = |inputs: attention::AttentionInputs<'_>| {
-        dot(&reference::forward(&inputs, &block_indices).0, &dout)
+        dot(&reference::forward(&inputs, &block_indices).unwrap().0, &dout)
     };
-    let (dq, dk, dv) = reference::backward(&dout, &inputs, &block_indices);
+    let (dq, dk, dv) = reference::backward(&dout, &inputs, &block_indices).unwrap();
     assert_gradient("dq", &q, &dq, |q| loss(attention::AttentionInputs { q, ..inputs }));
     assert_gradient("dk", &k, &dk, |k| loss(attention::AttentionInputs { k, ..inputs }));
     assert_gradient("dv", &v, &dv, |v| loss(attention::AttentionInputs { v, ..inputs }));
@@ -221,7 +221,7 @@ fn scores_far_from_zero_stay_finite() {
     inputs.softmax_scale = -300.0;
     let (output, _) = inputs.run();
     let (out, _) = inputs.with_f64(|reference_inputs, _| {
-        reference::forward(reference_inputs, &inputs.host_indices())
+        reference::forward(reference_inputs, &inputs.host_indices()).unwrap()
     });
     // Scores near 1000 carry an error of 1e-4, and weights the same relative one.
     assert_close("out", values(&output.out), &out, Tolerance::F32.scaled(100.0));
@@ -244,7 +244,7 @@ fn wrong_arguments_are_refused() {
     assert_refused(sparse_attention_fwd(&wrong, &indices), "block_indices");
 
     let backward = |dout, grads: [&Tensor; 3]| {
-        let mut grads = AttentionGrads::zeros_like(grads[0], grads[1], grads[2]);
+        let mut grads = AttentionGrads::zeros_like(grads[0], grads[1], grads[2]).unwrap();
         sparse_attention_bwd(dout, &call, &indices, &output, &mut grads)
     };
     backward(&q, [&q, &k, &k]).unwrap();
@@ -286,8 +286,8 @@ proptest! {
         let starts = inputs.documents.starts();
         inputs.with_f64(|reference_inputs, dout| {
             let causal = |token: usize, _| (starts[token]..=token).collect();
-            let (out, lse) = attention::forward(reference_inputs, causal);
-            let (dq, dk, dv) = attention::backward(dout, reference_inputs, causal);
+            let (out, lse) = attention::forward(reference_inputs, causal).unwrap();
+            let (dq, dk, dv) = attention::backward(dout, reference_inputs, causal).unwrap();
             let tolerance = Tolerance::F32.scaled(4.0);
             assert_close("out", values(&output.out), &out, tolerance);
             assert_close("lse", values(&output.lse), &lse, tolerance);

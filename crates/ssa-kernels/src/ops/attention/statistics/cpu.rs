@@ -4,7 +4,9 @@ use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
 use super::AttentionStatistics;
+use crate::Result;
 use crate::cpu::simd::dispatch;
+use crate::host_memory::{collected, reserved, zeros};
 use crate::ops::attention::selection::HostBlockIndices;
 use crate::ops::attention::shape::AttentionShape;
 
@@ -21,30 +23,34 @@ pub(super) struct SparseSlices<'a> {
     pub(super) shape: AttentionShape,
 }
 
-pub(super) fn compare(call: &SparseSlices<'_>) -> AttentionStatistics {
-    let norms: Vec<f64> = call.v.par_chunks(call.shape.head_dim).map(norm_f32).collect();
+/// # Errors
+/// [`KernelError::HostMemory`](crate::KernelError::HostMemory).
+pub(super) fn compare(call: &SparseSlices<'_>) -> Result<AttentionStatistics> {
+    let values = call.v.par_chunks(call.shape.head_dim);
+    let mut norms = reserved(values.len())?;
+    values.map(norm_f32).collect_into_vec(&mut norms);
     let starts = call.block_indices.documents().starts();
-    let rows: Vec<HeadStatistics> = starts
-        .into_par_iter()
-        .enumerate()
-        .flat_map_iter(|(token, start)| {
-            dispatch(TokenStatistics { call, norms: &norms, start, token })
-        })
-        .collect();
+    let mut rows = zeros::<HeadStatistics>(starts.len() * call.shape.q_heads)?;
+    rows.par_chunks_exact_mut(call.shape.q_heads).zip(starts).enumerate().for_each(
+        |(token, (rows, start))| {
+            dispatch(TokenStatistics { call, norms: &norms, start, token, rows });
+        },
+    );
     let column =
-        |value: fn(&HeadStatistics) -> f64| rows.iter().map(|row| value(row) as f32).collect();
-    AttentionStatistics {
-        sparsity: column(|row| row.sparsity),
-        entropy_bits: column(|row| row.entropy_bits),
-        dropped_mass: column(|row| row.dropped_mass),
-        max_dropped_value_norm: column(|row| row.max_dropped_value_norm),
-        distance: column(|row| row.distance),
-        bound: column(|row| row.bound),
-        identity_error: column(|row| row.identity_error),
-    }
+        |value: fn(&HeadStatistics) -> f64| collected(rows.iter().map(|row| value(row) as f32));
+    Ok(AttentionStatistics {
+        sparsity: column(|row| row.sparsity)?,
+        entropy_bits: column(|row| row.entropy_bits)?,
+        dropped_mass: column(|row| row.dropped_mass)?,
+        max_dropped_value_norm: column(|row| row.max_dropped_value_norm)?,
+        distance: column(|row| row.distance)?,
+        bound: column(|row| row.bound)?,
+        identity_error: column(|row| row.identity_error)?,
+    })
 }
 
 /// The statistics of one token and query head.
+#[derive(Clone, Default)]
 struct HeadStatistics {
     sparsity: f64,
     entropy_bits: f64,
@@ -64,22 +70,22 @@ struct TokenStatistics<'a> {
     /// First token of the document.
     start: usize,
     token: usize,
+    /// A result for each head.
+    rows: &'a mut [HeadStatistics],
 }
 
 impl WithSimd for TokenStatistics<'_> {
-    type Output = Vec<HeadStatistics>;
+    type Output = ();
 
     #[inline(always)]
-    fn with_simd<S: Simd>(self, _: S) -> Vec<HeadStatistics> {
+    fn with_simd<S: Simd>(self, _: S) {
         let shape = &self.call.shape;
-        let mut rows = Vec::with_capacity(shape.q_heads);
         for kv_head in 0..shape.kv_heads {
             let selected = self.selected(kv_head);
             for head in kv_head * shape.group()..(kv_head + 1) * shape.group() {
-                rows.push(self.row(head, kv_head, &selected));
+                self.rows[head] = self.row(head, kv_head, &selected);
             }
         }
-        rows
     }
 }
 
@@ -153,7 +159,8 @@ impl TokenStatistics<'_> {
     }
 }
 
-/// A softmax-weighted sum of values, relative to a maximum known in advance.
+/// A softmax-weighted sum of values, relative to a maximum known in advance, in `f64`: the results
+/// are differences of nearly equal numbers. (Selection, which only ranks, has its own in `f32`.)
 struct Softmax {
     max: f64,
     sum: f64,

@@ -6,6 +6,7 @@ use super::AttentionStatistics;
 use crate::cuda::{
     Buffer, Define, Gpu, Input, Launch, Module, Output, WARP, constants, int, kernel, structs,
 };
+use crate::host_memory::{copied, zeros};
 use crate::ops::attention::sparse::SparseAttention;
 use crate::ops::attention::tiled::Visibility;
 use crate::ops::attention::tiled::cuda::{entries, row_tiles};
@@ -174,16 +175,16 @@ fn value_norms(gpu: &Gpu, call: &SparseAttention<'_>) -> Result<Buffer<f64>> {
 
 /// Copies all fields to the host in one go.
 fn read(fields: &Buffer<f32>, rows: usize) -> Result<AttentionStatistics> {
-    let mut values = vec![0.0; FIELDS * rows];
+    let mut values = zeros::<f32>(FIELDS * rows)?;
     fields.read(&mut values)?;
-    let field = |index: usize| values[index * rows..(index + 1) * rows].to_vec();
+    let field = |index: usize| copied(&values[index * rows..(index + 1) * rows]);
     Ok(AttentionStatistics {
-        sparsity: field(0),
-        entropy_bits: field(1),
-        dropped_mass: field(2),
-        max_dropped_value_norm: field(3),
-        distance: field(4),
-        bound: field(5),
-        identity_error: field(6),
+        sparsity: field(0)?,
+        entropy_bits: field(1)?,
+        dropped_mass: field(2)?,
+        max_dropped_value_norm: field(3)?,
+        distance: field(4)?,
+        bound: field(5)?,
+        identity_error: field(6)?,
     })
 }

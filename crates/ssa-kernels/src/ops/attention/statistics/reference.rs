@@ -2,19 +2,29 @@
 
 use super::super::reference::{AttentionInputs, forward};
 use super::super::selection::HostBlockIndices;
+use crate::Result;
 
 /// The fields of [`AttentionStatistics`](super::AttentionStatistics) in `f64`, in their order.
-pub fn statistics(inputs: &AttentionInputs<'_>, block_indices: &HostBlockIndices) -> [Vec<f64>; 7] {
+///
+/// # Errors
+/// [`KernelError::Argument`](crate::KernelError::Argument) for sizes that do not fit.
+pub fn statistics(
+    inputs: &AttentionInputs<'_>,
+    block_indices: &HostBlockIndices,
+) -> Result<[Vec<f64>; 7]> {
+    const OP: &str = "statistics::reference";
+    inputs.check(OP, block_indices.documents())?;
+    block_indices.check_fits(OP, block_indices.documents(), inputs.kv_heads)?;
     let AttentionInputs { q, k, v, q_heads, kv_heads, head_dim, softmax_scale } = *inputs;
     let starts = block_indices.documents().starts();
     let is_selected = |token: usize, kv_head: usize, key: usize| {
         let block = (key - starts[token]) / block_indices.block_size();
         block_indices.selected(token, kv_head).contains(&(block as i32))
     };
-    let (full, lse) = forward(inputs, |token, _| (starts[token]..=token).collect());
+    let (full, lse) = forward(inputs, |token, _| (starts[token]..=token).collect())?;
     let (sparse, _) = forward(inputs, |token, kv_head| {
         (starts[token]..=token).filter(|&key| is_selected(token, kv_head, key)).collect()
-    });
+    })?;
     let row = |x: &[f64], index: usize| x[index * head_dim..(index + 1) * head_dim].to_vec();
     let norm = |x: &[f64]| x.iter().map(|x| x * x).sum::<f64>().sqrt();
     let mut fields: [Vec<f64>; 7] = Default::default();
@@ -45,5 +55,5 @@ pub fn statistics(inputs: &AttentionInputs<'_>, block_indices: &HostBlockIndices
         let values = [sparsity, entropy, delta, largest, norm(&difference), bound, norm(&error)];
         fields.iter_mut().zip(values).for_each(|(field, value)| field.push(value));
     }
-    fields
+    Ok(fields)
 }

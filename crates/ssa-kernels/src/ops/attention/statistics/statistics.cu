@@ -3,15 +3,16 @@
 // [7, N, HQ] f32.
 //
 // Everything is f64, as on the CPU: distances and dropped masses are differences of nearly equal
-// numbers, and the identity error is rounding alone. The products are mma.m8n8k4 in f64,
+// numbers, and the identity error is nothing but rounding. The products are mma.m8n8k4 in f64,
 // exact products added in f64.
 //
 // A block of 4 warps owns 32 packed rows of one document and key/value head; row p * GROUP + g is
 // query head g of position p, so that the heads of a token, which share a selection, are
 // neighbors. A warp owns 8 rows. The block walks the keys 32 at a time, staged in shared memory as
 // f64: they are converted once for 32 rows. Of every key a warp takes the score once and its value
-// twice: into the full output, and into the sparse or the dropped one. The three are summed apart,
-// and the sparse softmax has a maximum of its own: neither attention is derived from the other.
+// twice: into the full output, and into the sparse or the dropped one. The three are summed
+// separately, and the sparse softmax has its own maximum: neither attention is derived from the
+// other.
 // Where 8 rows agree on 8 keys, as those of a token do in blocks of 8 or more, two products of the
 // three remain.
 //
@@ -107,7 +108,7 @@ template <int WIDTH, int STRIDE>
 DEVICE void stage(double* to, const bf16* from, i64 row_stride, int rows, int column) {
     constexpr int VEC = HEAD_DIM % 2 == 0 ? 2 : 1;
     constexpr int PIECES = KEYS * WIDTH / VEC, PER_THREAD = ceil_div(PIECES, THREADS);
-    // All loads before the first store, but not more of them than a few registers hold.
+    // All loads come before the first store, but only as many as fit into a few registers.
     constexpr int AT_ONCE = PER_THREAD < 8 ? PER_THREAD : 8;
 #pragma unroll 1
     for (int start = threadIdx.x; start < PIECES; start += AT_ONCE * THREADS) {
@@ -150,7 +151,7 @@ struct Rows {
     DEVICE_MEMBER void raise(double full_max, double sparse_max) {
         full_max = fmax(full.max, row_max(full_max));
         sparse_max = fmax(sparse.max, row_max(sparse_max));
-        // Rare once the walk is under way; the factor is 1 for rows that need none.
+        // Rare after the first keys. The factor is 1 for rows that need none.
         if (__any_sync(ALL_LANES, full_max > full.max)) {
             const double factor = rescaling(full.max, full_max);
             full.scale(factor), dropped.scale(factor);

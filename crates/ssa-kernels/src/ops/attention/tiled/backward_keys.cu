@@ -5,7 +5,7 @@
 // with p and ds of backward_queries.cu, over all rows r that see key j, tokens and heads of the
 // group alike. A block takes TILE_KEYS keys and a piece of the list of rows that see them; a warp
 // keeps dk and dv of its keys in registers. Scores are computed transposed, [keys, rows], so that
-// they are, rounded, the first operand of dv += P^T dout without a way through shared memory.
+// they are, rounded, the first operand of dv += P^T dout and need not go through shared memory.
 //
 // The first keys of a document are seen by all of it: their rows are cut into pieces of about equal
 // size (by the host, from shapes alone), each of which writes a partial sum in f32;

@@ -104,7 +104,7 @@ tiled_attention_bwd_queries(const TiledAttentionBwdQueries p) {
         }
     }
 
-    // The rows of a warp in the tile of q are its own, so they can take dq.
+    // No other warp reads this warp's rows of the tile of q, so they can hold dq.
     copy_async_wait<0>();
     __syncthreads();
     tile.write(shared, p.dq.at, dq_rows, p.inputs.softmax_scale, p.dq.add);

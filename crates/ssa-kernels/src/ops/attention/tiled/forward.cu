@@ -9,8 +9,8 @@
 // probabilities and outputs never leave the registers: the accumulator of S = Q K^T is, rounded,
 // the first operand of O += P V.
 //
-// 32 rows a warp instead of 16 halve what the products read from shared memory, which would bound
-// the kernel otherwise.
+// 32 rows per warp instead of 16 halve the reads of the products from shared memory, which would
+// bound the kernel otherwise.
 //
 // Given as macros: those of tile.cuh; IN_REGISTERS, 1 if q stays in registers, 0 if its fragments
 // are loaded for every tile; MIN_BLOCKS of a multiprocessor; SHARED_BYTES of a block.
@@ -108,8 +108,8 @@ tiled_attention_fwd(const TiledAttentionFwd p) {
         }
     }
 
-    // The rows of a warp in the tile of q are its own, so they can take the output. (A block
-    // without keys has yet to see its q arrive.)
+    // No other warp reads this warp's rows of the tile of q, so they can hold the output. (In a
+    // block without keys the copy of q may still be in flight.)
     copy_async_wait<0>();
     __syncthreads();
     tile.finish(softmax, o, p.lse);

@@ -1,7 +1,7 @@
 // forward.cu for products of warpgroups (sm_90a), HEAD_DIM 64 or 128: the same function, parameters
 // and list of tiles.
 //
-// Q, K and V are read from shared memory by the tensor cores, 64 packed rows a warpgroup. The
+// Q, K and V are read from shared memory by the tensor cores, 64 packed rows per warpgroup. The
 // scores of a tile are computed while the probabilities of the tile before are multiplied with its
 // values, and the exponentials of one warpgroup overlap with the products of the others.
 //
@@ -57,8 +57,8 @@ tiled_attention_fwd(const __grid_constant__ TiledAttentionFwd p) {
         float factor[2];
 #pragma unroll
         for (int half = 0; half < 2; ++half) {
-            // Four partial maxima and sums: one chain of dependent operations would wait for
-            // itself.
+            // Four partial maxima and sums: in a single chain, each operation would wait for the
+            // one before it.
             factor[half] = softmax.raise(0, half, quad_max(lane_max<4>(s[0], half)));
             const float reference = softmax.reference(0, half);
             float sum[4] = {};

@@ -11,8 +11,8 @@ constexpr int ROW_CHUNKS = HEAD_DIM / 8;
 static_assert(ROW_CHUNKS <= ROW_LANES, "a lane has at most one chunk of a row");
 
 // Writes lse / ln 2 and delta of every row, `[H, N, GROUP]`, so that the packed rows of a document
-// and key/value head are contiguous. A query that saw no key gets infinity: its probabilities come
-// out as zero.
+// and key/value head are contiguous. A query that saw no key gets infinity, which makes its
+// probabilities zero.
 extern "C" __global__ void __launch_bounds__(THREADS)
 attention_row_statistics(const AttentionRowStatistics p) {
     const i64 row = i64(blockIdx.x) * (THREADS / ROW_LANES) + threadIdx.x / ROW_LANES;

@@ -98,7 +98,7 @@ pub(super) fn tiled_bwd(
             };
             let AttentionGrads { dq, dk, dv } = grads;
             let grads = [dq.as_mut_slice()?, dk.as_mut_slice()?, dv.as_mut_slice()?];
-            cpu::backward(&cpu::TiledSlices::new(&call)?, upstream, grads);
+            cpu::backward(&cpu::TiledSlices::new(&call)?, upstream, grads)?;
             Ok(())
         }
     }

@@ -48,7 +48,7 @@ fn wrong_arguments_are_refused() {
     assert_refused(window_attention_fwd(&call, 0), "window_size");
     assert_refused(window_attention_fwd(&AttentionCall { v: &q, ..call }, 1), "v");
     let output = window_attention_fwd(&call, 1).unwrap();
-    let mut grads = AttentionGrads::zeros_like(&q, &k, &k);
+    let mut grads = AttentionGrads::zeros_like(&q, &k, &k).unwrap();
     let mut backward = |dout: &Tensor, window_size| {
         window_attention_bwd(dout, &call, window_size, &output, &mut grads)
     };

@@ -136,22 +136,38 @@ impl Format for Bf16 {
         let even = |pair| simd.transmute_f32s_u32s(simd.wrapping_dyn_shl_u32s(pair, shift));
         let odd = |pair| simd.transmute_f32s_u32s(simd.and_u32s(pair, mask));
         let mut tile = *sum;
+        // With one length for all rows, and no more pairs of the panel, the loop checks no index.
         let len = x[0].len();
-        for (pair, vectors) in panel.chunks_exact(width).enumerate() {
+        let x_pairs = x.map(|x| x[..len].as_chunks::<2>().0);
+        let (pairs, last) = panel.split_at(len / 2 * width);
+        let mut weights = [simd.splat_f32s(0.0); V];
+        for (pair, vectors) in pairs.chunks_exact(width).take(x_pairs[0].len()).enumerate() {
             let vectors = &vectors[column..][..V];
+            for v in 0..V {
+                weights[v] = even(vectors[v]);
+            }
             for r in 0..R {
-                let x_even = simd.splat_f32s(x[r][2 * pair]);
+                let x = simd.splat_f32s(x_pairs[r][pair][0]);
                 for v in 0..V {
-                    tile[r][v] = simd.mul_add_f32s(x_even, even(vectors[v]), tile[r][v]);
+                    tile[r][v] = simd.mul_add_f32s(x, weights[v], tile[r][v]);
                 }
             }
-            // The last pair of an odd number of inputs has one element.
-            if 2 * pair + 1 < len {
-                for r in 0..R {
-                    let x_odd = simd.splat_f32s(x[r][2 * pair + 1]);
-                    for v in 0..V {
-                        tile[r][v] = simd.mul_add_f32s(x_odd, odd(vectors[v]), tile[r][v]);
-                    }
+            for v in 0..V {
+                weights[v] = odd(vectors[v]);
+            }
+            for r in 0..R {
+                let x = simd.splat_f32s(x_pairs[r][pair][1]);
+                for v in 0..V {
+                    tile[r][v] = simd.mul_add_f32s(x, weights[v], tile[r][v]);
+                }
+            }
+        }
+        // The last pair of an odd number of inputs has one element.
+        if !len.is_multiple_of(2) {
+            for r in 0..R {
+                let x = simd.splat_f32s(x[r][len - 1]);
+                for v in 0..V {
+                    tile[r][v] = simd.mul_add_f32s(x, even(last[column + v]), tile[r][v]);
                 }
             }
         }
@@ -184,7 +200,8 @@ impl<W: Copy> Tiles<'_, '_, W> {
                 row += match rows - row {
                     1 if PANEL / S::F32_LANES >= 4 => self.tiles::<S, F, 1, 4>(simd, row, group),
                     1 => self.tiles::<S, F, 1, 2>(simd, row, group),
-                    2..4 => self.tiles::<S, F, 2, 2>(simd, row, group),
+                    2 => self.tiles::<S, F, 2, 2>(simd, row, group),
+                    3 => self.tiles::<S, F, 3, 2>(simd, row, group),
                     8.. if S::REGISTER_COUNT >= 32 => self.tiles::<S, F, 8, 2>(simd, row, group),
                     _ => self.tiles::<S, F, 4, 2>(simd, row, group),
                 };

@@ -14,8 +14,8 @@ use crate::kv_cache::{HostPages, MEANS_PER_PAGE, MatrixPages, PageTable};
 use crate::ops::attention::cached::{CachedKeys, HostPageIndices};
 use crate::ops::attention::shape::AttentionShape;
 
-/// Rows of a tile: enough to share what is read of the keys.
-const TILE_ROWS: usize = 96;
+/// Rows of a tile: enough to share what is read of the keys, few enough to stay in the L1 cache.
+const TILE_ROWS: usize = 48;
 /// Keys of a segment, over which one softmax runs. Scores of a tile stay in the L2 cache.
 const SEGMENT_KEYS: usize = 512;
 /// Rows up to which a tile computes its segments in parallel: those of decoding steps.

@@ -24,7 +24,17 @@ pub(super) struct HeadPages<'a> {
     pub(super) end: usize,
 }
 
+/// Keys that all rows of a tile use before the next ones: with the rows they stay in the L1 cache.
+const PASS_KEYS: usize = 64;
+
 impl HeadPages<'_> {
+    /// These pages in parts of a pass each, and the number of pages before each part.
+    pub(super) fn passes(self) -> impl Iterator<Item = (usize, Self)> {
+        let len = (PASS_KEYS / self.storage.page_rows()).max(1);
+        let parts = self.pages.chunks(len).enumerate();
+        parts.map(move |(index, pages)| (index * len, Self { pages, ..self }))
+    }
+
     /// The keys of a page, counted over the sequence.
     pub(super) fn keys(&self, index: usize) -> Range<usize> {
         let rows = self.storage.page_rows();

@@ -79,19 +79,13 @@ impl SelectionQueries<'_> {
         let numbers = 0..blocks.div_ceil(self.means.page_rows());
         let pages: Vec<_> = numbers.map(|number| KeyPage { page: table[number], number }).collect();
         let (layer, head_dim) = (self.layer, self.shape.head_dim);
-        let keys = Keys(HeadPages {
-            storage: self.means,
-            layer,
-            kv_head,
-            head_dim,
-            pages: &pages,
-            end: blocks,
-        });
+        let pages =
+            HeadPages { storage: self.means, layer, kv_head, head_dim, pages: &pages, end: blocks };
         let q = tile.gather(self.q, &self.shape, kv_head, self.softmax_scale);
-        let columns = keys.len() * keys.width();
+        let columns = pages.pages.len() * Keys(pages).width();
         let rows = q.len() / head_dim;
         scores.resize(rows * columns, 0.0);
-        dispatch(Score { q: &q, keys, rows, columns, scores });
+        dispatch(Score { q: &q, pages, rows, columns, scores });
         columns
     }
 
@@ -131,10 +125,10 @@ impl SelectionQueries<'_> {
     }
 }
 
-/// `scores = q keys`.
+/// Scores of queries against the keys of pages.
 struct Score<'a> {
     q: &'a [f32],
-    keys: Keys<'a>,
+    pages: HeadPages<'a>,
     rows: usize,
     columns: usize,
     scores: &'a mut [f32],
@@ -145,15 +139,17 @@ impl WithSimd for Score<'_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        let Self { q, keys, rows, columns, scores } = self;
-        let width = keys.width();
-        let mut product = RowsTimesEach {
-            x: q,
-            x_stride: keys.rows(0),
-            matrices: keys,
-            out: scores,
-            out_stride: columns,
-        };
-        run(simd, rows, width, &mut product);
+        let Self { q, pages, rows, columns, scores } = self;
+        let width = Keys(pages).width();
+        for (first, pages) in pages.passes() {
+            let mut product = RowsTimesEach {
+                x: q,
+                x_stride: pages.head_dim,
+                matrices: Keys(pages),
+                out: &mut scores[first * width..],
+                out_stride: columns,
+            };
+            run(simd, rows, width, &mut product);
+        }
     }
 }

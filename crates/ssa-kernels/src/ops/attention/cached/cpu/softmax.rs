@@ -63,21 +63,22 @@ impl<V: Fn(usize) -> Range<usize>> WithSimd for Segment<'_, V> {
     fn with_simd<S: Simd>(self, simd: S) {
         let Self { q, pages, visible, scores, partial } = self;
         let rows = partial.max.len();
-        let (keys, values) = (Keys(pages), Values(pages));
-        let (slot, width) = (keys.width(), values.width());
-        let columns = keys.len() * slot;
+        let (slot, width) = (Keys(pages).width(), Values(pages).width());
+        let columns = pages.pages.len() * slot;
         // The extra vector keeps rows out of the same cache sets: page sizes tend to be powers of
         // two.
         let stride = columns + LANES;
         scores.resize(rows * stride, 0.0);
-        let mut product = RowsTimesEach {
-            x: q,
-            x_stride: pages.head_dim,
-            matrices: keys,
-            out: scores,
-            out_stride: stride,
-        };
-        run(simd, rows, slot, &mut product);
+        for (first, pages) in pages.passes() {
+            let mut product = RowsTimesEach {
+                x: q,
+                x_stride: pages.head_dim,
+                matrices: Keys(pages),
+                out: &mut scores[first * slot..],
+                out_stride: stride,
+            };
+            run(simd, rows, slot, &mut product);
+        }
         for (row, scores) in scores.chunks_exact_mut(stride).enumerate() {
             let scores = &mut scores[..columns];
             mask(scores, &pages, slot, visible(row));
@@ -90,14 +91,17 @@ impl<V: Fn(usize) -> Range<usize>> WithSimd for Segment<'_, V> {
                 exp_row_simd(simd, scores, 1.0, max)
             };
         }
-        let mut product = SumOfEach {
-            x: scores,
-            x_stride: stride,
-            slot_stride: slot,
-            matrices: values,
-            out: &mut partial.out,
-        };
-        run(simd, rows, width, &mut product);
+        partial.out.fill(0.0);
+        for (first, pages) in pages.passes() {
+            let mut product = SumOfEach {
+                x: &scores[first * slot..],
+                x_stride: stride,
+                slot_stride: slot,
+                matrices: Values(pages),
+                out: &mut partial.out,
+            };
+            run(simd, rows, width, &mut product);
+        }
     }
 }
 

@@ -5,20 +5,24 @@ use rayon::prelude::*;
 
 use super::packed::Packed;
 use super::{SparseContext, TOKENS_PER_TASK, pad_rows};
+use crate::Result;
 use crate::cpu::register_tile::{RowsTimesEach, SumOfEach, run};
 use crate::cpu::simd::{dispatch, exp_row_simd, max_row_simd};
 use crate::ops::attention::shape::AttentionShape;
 
 /// Writes `out` and `lse` of every token.
+///
+/// # Errors
+/// [`KernelError::HostMemory`](crate::KernelError::HostMemory).
 pub(crate) fn forward(
     context: &SparseContext<'_>,
     [q, k, v]: [&[f32]; 3],
     out: &mut [f32],
     lse: &mut [f32],
-) {
+) -> Result<()> {
     let AttentionShape { q_heads, kv_heads, head_dim, .. } = context.shape;
-    let k = Packed::transposed(k, &context.blocks, context.block_size, kv_heads, head_dim);
-    let v = Packed::blocks(v, &context.blocks, context.block_size, kv_heads, head_dim);
+    let k = Packed::transposed(k, &context.blocks, context.block_size, kv_heads, head_dim)?;
+    let v = Packed::blocks(v, &context.blocks, context.block_size, kv_heads, head_dim)?;
     let rows =
         q.par_chunks_exact(q_heads * head_dim).zip(out.par_chunks_exact_mut(q_heads * head_dim));
     rows.zip(lse.par_chunks_exact_mut(q_heads))
@@ -30,6 +34,7 @@ pub(crate) fn forward(
                 dispatch(ForwardToken { context, k: &k, v: &v, token, q, out, lse, scratch });
             },
         );
+    Ok(())
 }
 
 /// Buffers of one query group.
@@ -94,6 +99,7 @@ impl WithSimd for ForwardToken<'_> {
                 *sum = exp_row_simd(simd, scores, 1.0, max);
                 *lse = max + sum.ln();
             }
+            scratch.out.fill(0.0);
             let mut values = SumOfEach {
                 x: &scratch.scores,
                 x_stride: context.scores_stride(),

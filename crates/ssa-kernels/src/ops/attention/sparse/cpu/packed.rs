@@ -3,7 +3,9 @@
 use rayon::prelude::*;
 
 use super::super::super::blocks::Blocks;
+use crate::Result;
 use crate::cpu::register_tile::{Matrices, padded};
+use crate::host_memory::zeros;
 
 /// One matrix per block and key/value head, `[C, H, rows, width]`. Padding is zero: the missing
 /// tokens of a partial last block and the columns up to a whole vector.
@@ -21,7 +23,7 @@ impl Packed {
         block_size: usize,
         heads: usize,
         dim: usize,
-    ) -> Self {
+    ) -> Result<Self> {
         Self::new(blocks, heads, block_size, padded(dim), |block, head, width, matrix| {
             for (token, row) in blocks.range(block).zip(matrix.chunks_exact_mut(width)) {
                 row[..dim].copy_from_slice(&x[(token * heads + head) * dim..][..dim]);
@@ -36,7 +38,7 @@ impl Packed {
         block_size: usize,
         heads: usize,
         dim: usize,
-    ) -> Self {
+    ) -> Result<Self> {
         Self::new(blocks, heads, dim, padded(block_size), |block, head, width, matrix| {
             for (column, token) in blocks.range(block).enumerate() {
                 let x = &x[(token * heads + head) * dim..][..dim];
@@ -53,12 +55,12 @@ impl Packed {
         rows: usize,
         width: usize,
         fill: impl Fn(usize, usize, usize, &mut [f32]) + Sync,
-    ) -> Self {
-        let mut data = vec![0.0; blocks.len() * heads * rows * width];
+    ) -> Result<Self> {
+        let mut data = zeros(blocks.len() * heads * rows * width)?;
         data.par_chunks_exact_mut(rows * width)
             .enumerate()
             .for_each(|(index, matrix)| fill(index / heads, index % heads, width, matrix));
-        Self { data, rows, width }
+        Ok(Self { data, rows, width })
     }
 
     /// The matrices of these numbers.

@@ -111,6 +111,7 @@ impl WithSimd for BackwardToken<'_> {
                 let delta = dot_simd(simd, &self.dout[row.clone()], &self.out[row]);
                 ds.iter_mut().zip(p).for_each(|(ds, p)| *ds = *p * (*ds - delta));
             }
+            scratch.dq.fill(0.0);
             let mut product = SumOfEach {
                 x: ds,
                 x_stride: context.scores_stride(),

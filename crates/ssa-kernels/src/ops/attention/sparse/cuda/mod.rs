@@ -8,7 +8,9 @@ pub(crate) use inverse_index::MODULE as INVERSE_INDEX;
 pub(crate) use parameters::{BACKWARD_KEYS, BACKWARD_QUERIES, FORWARD};
 
 use self::inverse_index::InverseIndex;
-use self::parameters::{SparseBwdKeys, SparseBwdKeysSum, SparseBwdQueries, SparseFwd};
+use self::parameters::{
+    SparseBwdKeys, SparseBwdKeysSum, SparseBwdQueries, SparseFwd, SparseInputs,
+};
 use self::tiling::{ROWS, THREADS, Tiling, WARPS};
 use super::SparseAttention;
 use crate::cuda::{Buffer, Gpu, Launch, int};
@@ -41,6 +43,10 @@ impl<'a> SparseAttention<'a> {
         }
     }
 
+    fn inputs(&self) -> Result<SparseInputs<'a>> {
+        Ok(SparseInputs { q: self.q.input()?, k: self.k.input()?, v: self.v.input()? })
+    }
+
     /// One warp for each token, 16 heads of a group and slice.
     fn query_grid(&self) -> [usize; 3] {
         let tiling = self.tiling();
@@ -58,15 +64,13 @@ pub(super) fn forward(
     if let Some(padded) = call.padded(op, gpu)? {
         return padded.forward(output, |output| forward(op, gpu, &call.with(&padded), output));
     }
-    let &SparseAttention { q, k, v, block_indices, shape, softmax_scale } = call;
+    let &SparseAttention { block_indices, shape, softmax_scale, .. } = call;
     let indices = block_indices.on_gpu(op, gpu)?;
     let document_start = block_indices.documents().device_starts(gpu)?;
     gpu.launch(
         Launch::new(call.query_grid(), THREADS).defines(&call.tiling().defines()),
         SparseFwd {
-            q: q.input()?,
-            k: k.input()?,
-            v: v.input()?,
+            inputs: call.inputs()?,
             out: output.out.output()?,
             lse: output.lse.output()?,
             indices: indices.input(),
@@ -108,15 +112,13 @@ fn backward_queries(
     indices: &Buffer<i32>,
     dq: &mut Tensor,
 ) -> Result<Buffer<f32>> {
-    let &SparseAttention { q, k, v, block_indices, shape, softmax_scale } = call;
+    let &SparseAttention { block_indices, shape, softmax_scale, .. } = call;
     let mut delta = gpu.alloc(output.lse.len())?;
     let document_start = block_indices.documents().device_starts(gpu)?;
     gpu.launch(
         Launch::new(call.query_grid(), THREADS).defines(&call.tiling().defines()),
         SparseBwdQueries {
-            q: q.input()?,
-            k: k.input()?,
-            v: v.input()?,
+            inputs: call.inputs()?,
             out: output.out.input()?,
             lse: output.lse.input()?,
             dout: dout.input()?,
@@ -142,7 +144,7 @@ fn backward_keys(
     index: &InverseIndex,
     [dk, dv]: [&mut Tensor; 2],
 ) -> Result<()> {
-    let &SparseAttention { q, k, v, block_indices, shape, softmax_scale } = call;
+    let &SparseAttention { block_indices, shape, softmax_scale, .. } = call;
     let (block_size, tiling) = (block_indices.block_size(), call.tiling());
     // Pieces take memory in proportion to segments times block size: neither small segments nor
     // long blocks may make it more than a few times the index.
@@ -162,9 +164,7 @@ fn backward_keys(
             .shared(tiling.shared_bytes())
             .defines(&defines),
         SparseBwdKeys {
-            q: q.input()?,
-            k: k.input()?,
-            v: v.input()?,
+            inputs: call.inputs()?,
             lse: lse.input()?,
             dout: dout.input()?,
             delta: delta.input(),

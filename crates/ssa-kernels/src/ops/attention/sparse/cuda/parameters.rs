@@ -6,19 +6,28 @@ use half::bf16;
 
 use super::inverse_index::Pair;
 use super::tiling::{Tiling, WARPS};
-use crate::cuda::{Define, Gradient, Input, Module, Output, constants, kernel, structs};
+use crate::cuda::{
+    Define, Gradient, Input, Module, Output, constants, kernel, parameter_group, structs,
+};
 use crate::ops::attention::headers;
 
-kernel! {
-    /// Outputs and lse of every query.
-    "sparse_fwd" in FORWARD:
-    pub(super) struct SparseFwd<'a> {
+parameter_group! {
+    /// The inputs of every pass.
+    pub(super) struct SparseInputs<'a> {
         /// `[N, HQ, D]`.
         pub(super) q: Input<'a, bf16>,
         /// `[N, H, D]`.
         pub(super) k: Input<'a, bf16>,
         /// `[N, H, D]`.
         pub(super) v: Input<'a, bf16>,
+    }
+}
+
+kernel! {
+    /// Outputs and lse of every query.
+    "sparse_fwd" in FORWARD:
+    pub(super) struct SparseFwd<'a> {
+        pub(super) inputs: SparseInputs<'a>,
         /// `[N, HQ, D]`.
         pub(super) out: Output<'a, bf16>,
         /// `[N, HQ]`.
@@ -40,12 +49,7 @@ kernel! {
     /// Adds to the gradient of queries and writes `dout . out`.
     "sparse_bwd_queries" in BACKWARD_QUERIES:
     pub(super) struct SparseBwdQueries<'a> {
-        /// `[N, HQ, D]`.
-        pub(super) q: Input<'a, bf16>,
-        /// `[N, H, D]`.
-        pub(super) k: Input<'a, bf16>,
-        /// `[N, H, D]`.
-        pub(super) v: Input<'a, bf16>,
+        pub(super) inputs: SparseInputs<'a>,
         /// `[N, HQ, D]`.
         pub(super) out: Input<'a, bf16>,
         /// `[N, HQ]`.
@@ -74,12 +78,7 @@ kernel! {
     /// others.
     "sparse_bwd_keys" in BACKWARD_KEYS:
     pub(super) struct SparseBwdKeys<'a> {
-        /// `[N, HQ, D]`.
-        pub(super) q: Input<'a, bf16>,
-        /// `[N, H, D]`.
-        pub(super) k: Input<'a, bf16>,
-        /// `[N, H, D]`.
-        pub(super) v: Input<'a, bf16>,
+        pub(super) inputs: SparseInputs<'a>,
         /// `[N, HQ]`.
         pub(super) lse: Input<'a, f32>,
         /// `[N, HQ, D]`.
@@ -138,7 +137,7 @@ pub(crate) static FORWARD: Module = Module {
     source: include_str!("../forward.cu"),
     headers: &[&headers::ONLINE_SOFTMAX, &headers::SELECTED_KEYS],
     constants: constants![WARPS],
-    structs: structs![SparseFwd],
+    structs: structs![SparseInputs, SparseFwd],
     variants: VARIANTS,
 };
 pub(crate) static BACKWARD_QUERIES: Module = Module {
@@ -146,7 +145,7 @@ pub(crate) static BACKWARD_QUERIES: Module = Module {
     source: include_str!("../backward_queries.cu"),
     headers: &[&headers::SELECTED_KEYS],
     constants: constants![WARPS],
-    structs: structs![SparseBwdQueries],
+    structs: structs![SparseInputs, SparseBwdQueries],
     variants: VARIANTS,
 };
 pub(crate) static BACKWARD_KEYS: Module = Module {
@@ -154,6 +153,6 @@ pub(crate) static BACKWARD_KEYS: Module = Module {
     source: include_str!("../backward_keys.cu"),
     headers: &[&headers::ROWS],
     constants: constants![WARPS],
-    structs: structs![Pair, SparseBwdKeys, SparseBwdKeysSum],
+    structs: structs![Pair, SparseInputs, SparseBwdKeys, SparseBwdKeysSum],
     variants: VARIANTS,
 };

@@ -6,6 +6,7 @@ use pulp::{Simd, WithSimd};
 
 use super::TiledSlices;
 use super::tiles::{QueryTile, gather_rows, key_tile, split_by_tiles};
+use crate::Result;
 use crate::cpu::gemm::{HostMatrix, HostMatrixMut, Output, Threads, matmul};
 use crate::cpu::ordered_sum::{Addend, add_in_order};
 use crate::cpu::simd::{dispatch, dot_simd, exp_simd};
@@ -32,7 +33,14 @@ pub(crate) struct Upstream<'a> {
 }
 
 /// Adds to the gradients of q, k and v.
-pub(crate) fn backward(call: &TiledSlices<'_>, upstream: Upstream<'_>, grads: [&mut [f32]; 3]) {
+///
+/// # Errors
+/// [`KernelError::HostMemory`](crate::KernelError::HostMemory).
+pub(crate) fn backward(
+    call: &TiledSlices<'_>,
+    upstream: Upstream<'_>,
+    grads: [&mut [f32]; 3],
+) -> Result<()> {
     let shape = &call.shape;
     let [dq, dk, dv] = grads;
     let tiles = QueryTile::partition(call);
@@ -49,7 +57,7 @@ pub(crate) fn backward(call: &TiledSlices<'_>, upstream: Upstream<'_>, grads: [&
                 rows.add_to(call, kv_head, task.dq);
             }
         }
-    });
+    })
 }
 
 /// Deals the tiles of each document to a number of tasks in proportion to its share of the work.

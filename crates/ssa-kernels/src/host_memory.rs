@@ -1,0 +1,47 @@
+//! Memory on the CPU whose size follows from the arguments of a call: if the system does not have
+//! it, the call returns an error, where a plain `Vec` would end the process.
+
+use crate::{KernelError, Result};
+
+/// An empty list with room for `len` elements.
+///
+/// # Errors
+/// [`KernelError::HostMemory`].
+pub(crate) fn reserved<T>(len: usize) -> Result<Vec<T>> {
+    let mut values = Vec::new();
+    values
+        .try_reserve_exact(len)
+        .map_err(|_| KernelError::HostMemory { bytes: len.saturating_mul(size_of::<T>()) })?;
+    Ok(values)
+}
+
+/// `len` elements that are all zero.
+///
+/// # Errors
+/// As [`reserved`].
+pub(crate) fn zeros<T: Clone + Default>(len: usize) -> Result<Vec<T>> {
+    // The compiler may not assume that the reservation succeeds. `vec!` then gets pages from the
+    // system that are zero already, and writes none.
+    drop(std::hint::black_box(reserved::<T>(len)?));
+    Ok(vec![T::default(); len])
+}
+
+/// A copy of a list.
+///
+/// # Errors
+/// As [`reserved`].
+pub(crate) fn copied<T: Clone>(values: &[T]) -> Result<Vec<T>> {
+    let mut copy = reserved(values.len())?;
+    copy.extend_from_slice(values);
+    Ok(copy)
+}
+
+/// The elements of an iterator that knows their number.
+///
+/// # Errors
+/// As [`reserved`].
+pub(crate) fn collected<T>(values: impl ExactSizeIterator<Item = T>) -> Result<Vec<T>> {
+    let mut list = reserved(values.len())?;
+    list.extend(values);
+    Ok(list)
+}
