@@ -8,7 +8,7 @@
 use serde::{Deserialize, Serialize};
 use ssa_data::Mixture;
 use ssa_kernels::cuda::{Communicator, UniqueId};
-use ssa_kernels::{DType, Device, Gpu, KernelError, Tensor};
+use ssa_kernels::{DType, Device, Gpu, Tensor};
 use ssa_model::{Model, Parameters};
 use ssa_ranks::{Fact, Ranks, ShardMap};
 
@@ -272,15 +272,14 @@ impl Trainer {
         let Some(map) = self.optimizer.shards() else { return Ok(None) };
         let pieces = self.optimizer.masters(self.model.parameters())?;
         let ranks = &mut self.exchange.ranks;
-        let whole = gathered(ranks, "save the weights", &pieces, map, &self.plan)?;
-        let mut frozen = pieces.named().into_iter();
-        Ok(Some(whole.try_map(|name, tensor| {
-            let piece = frozen.next().map(|(_, piece)| piece);
-            match piece {
-                Some(piece) if !self.plan.trainable().contains(name) => Ok(piece.clone()),
-                _ => Ok::<_, KernelError>(tensor.clone()),
+        let mut whole = gathered(ranks, "save the weights", &pieces, map, &self.plan)?;
+        let tensors = whole.named_mut().into_iter().zip(pieces.named());
+        for ((name, tensor), (_, own)) in tensors {
+            if !self.plan.trainable().contains(&name) {
+                *tensor = own.try_clone()?;
             }
-        })?))
+        }
+        Ok(Some(whole))
     }
 }
 
