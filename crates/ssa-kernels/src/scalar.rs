@@ -64,8 +64,19 @@ impl Scalars {
     }
 
     /// Known numbers on the CPU.
-    pub fn known(values: Vec<f64>) -> Self {
+    pub(crate) fn known(values: Vec<f64>) -> Self {
         Self(List::Host(values))
+    }
+
+    /// Known numbers on a device.
+    ///
+    /// # Errors
+    /// [`KernelError::OutOfMemory`].
+    pub fn from_values(device: &Device, values: Vec<f64>) -> Result<Self> {
+        match device {
+            Device::Cpu => Ok(Self::known(values)),
+            Device::Cuda(gpu) => Ok(Self::on_gpu(gpu, gpu.upload(&values)?, values.len())),
+        }
     }
 
     /// The first `len` elements of a buffer.

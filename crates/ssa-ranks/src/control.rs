@@ -118,13 +118,8 @@ impl Control {
 
     /// The error of a broken data connection: the notice that explains it, if one comes.
     pub(crate) fn explain(&self, rank: usize, cause: &io::Error) -> RanksError {
-        self.noticed.store(true, Ordering::SeqCst);
-        let start = Instant::now();
-        while start.elapsed() < self.deadlines.grace {
-            if let Some(notice) = self.notice.get() {
-                return RanksError::Ended(notice.clone());
-            }
-            thread::sleep(TICK);
+        if let Err(error) = self.await_notice() {
+            return error;
         }
         let place = lock(&self.place).clone();
         let known = self.peers.iter().find(|peer| peer.rank == rank);
@@ -133,6 +128,17 @@ impl Control {
         let notice = Notice { rank, host, place, cause };
         self.tell(notice.clone());
         RanksError::Ended(self.notice.get().cloned().unwrap_or(notice))
+    }
+
+    /// Waits a moment for a notice; fails if it came.
+    pub(crate) fn await_notice(&self) -> Result<()> {
+        self.noticed.store(true, Ordering::SeqCst);
+        let start = Instant::now();
+        while start.elapsed() < self.deadlines.grace {
+            self.check()?;
+            thread::sleep(TICK);
+        }
+        Ok(())
     }
 
     /// Fails if a rank has ended.

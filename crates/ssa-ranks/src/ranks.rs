@@ -50,6 +50,11 @@ impl Ranks {
         self.rank
     }
 
+    /// The name of the host of a rank; empty for one that does not exist.
+    pub fn host(&self, rank: usize) -> &str {
+        self.hosts.get(rank).map_or("", String::as_str)
+    }
+
     /// Number of ranks.
     pub fn size(&self) -> usize {
         self.hosts.len()
@@ -82,6 +87,21 @@ impl Ranks {
         if let Some((_, control)) = &self.connections {
             control.at(None, operation);
         }
+    }
+
+    /// Tells whether another rank has ended, for work that waits outside of this crate.
+    pub fn watch(&self) -> impl Fn() -> bool + Send + 'static {
+        let control = self.connections.as_ref().map(|(_, control)| control.clone());
+        move || control.as_ref().is_some_and(|control| control.check().is_err())
+    }
+
+    /// After a failure outside of this crate: waits a moment for the notice that another rank has
+    /// ended, which may be its cause.
+    ///
+    /// # Errors
+    /// [`RanksError::Ended`] if the notice came.
+    pub fn await_notice(&self) -> Result<()> {
+        self.connections.as_ref().map_or(Ok(()), |(_, control)| control.await_notice())
     }
 
     /// Checks that a fact is the same on all ranks.
@@ -264,15 +284,23 @@ impl Ranks {
         self.exchange(name, &out, into)
     }
 
+    /// Waits until all ranks are here.
+    ///
+    /// # Errors
+    /// As [`broadcast_bytes`](Self::broadcast_bytes).
+    pub fn barrier(&mut self, name: &str) -> Result<()> {
+        let nothing = self.to_others(&[]);
+        let into = (0..self.size()).map(|_| Vec::new()).collect();
+        self.exchange(name, &nothing, into)
+    }
+
     /// Ends the collective work as planned, on all ranks together. Afterwards no rank notices the
     /// end of another one.
     ///
     /// # Errors
     /// As [`broadcast_bytes`](Self::broadcast_bytes).
     pub fn leave(&mut self) -> Result<()> {
-        let nothing = self.to_others(&[]);
-        let into = (0..self.size()).map(|_| Vec::new()).collect();
-        self.exchange("leave", &nothing, into)?;
+        self.barrier("leave")?;
         if let Some((_, control)) = self.connections.take() {
             control.leave();
         }

@@ -38,9 +38,14 @@ impl ShardMap {
         self.ranks
     }
 
+    /// Number of elements of a parameter; 0 for one that does not exist.
+    pub fn length(&self, parameter: usize) -> usize {
+        self.lengths.get(parameter).copied().unwrap_or(0)
+    }
+
     /// The elements of a parameter that a rank owns; empty for a parameter that does not exist.
     pub fn piece(&self, parameter: usize, rank: usize) -> Range<usize> {
-        let length = self.lengths.get(parameter).copied().unwrap_or(0);
+        let length = self.length(parameter);
         let blocks = length.div_ceil(BLOCK) as u128;
         let (ranks, shift) = (self.ranks as u128, (parameter % self.ranks) as u128);
         let border = |rank: usize| {

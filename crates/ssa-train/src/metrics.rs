@@ -53,6 +53,14 @@ pub struct StepMetrics {
     /// others; absent for a single process.
     #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "floats")]
     pub rank_seconds: Vec<f64>,
+    /// The part of `seconds` in which each rank, its gradient computed, waited until the last one
+    /// had its own; absent for a single process.
+    #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "floats")]
+    pub rank_wait_seconds: Vec<f64>,
+    /// The ranks that computed more than 1.2 times as long as the median rank in the last 20 steps
+    /// of this process; absent if there is none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub slow_ranks: Vec<usize>,
     /// `tokens / seconds`.
     #[serde(deserialize_with = "float")]
     pub tokens_per_second: f64,
@@ -112,6 +120,8 @@ pub(crate) mod tests {
             skipped_steps: 0,
             tokens: 8192,
             rank_seconds: vec![],
+            rank_wait_seconds: vec![],
+            slow_ranks: vec![],
             seconds: 2.0,
             tokens_per_second: 4096.0,
             tflops: 0.5,

@@ -1,5 +1,7 @@
 //! The optimizer over all weights of a model.
 
+use std::ops::Range;
+
 use ssa_kernels::ops::adamw::{AdamwOptions, Moments, adamw_step, join_master, split_master};
 use ssa_kernels::ops::grad_norm::{GradScale, clipped_grad_norm, norm_of_squares};
 use ssa_kernels::{DType, Device, Scalar, Scalars, Tensor};
@@ -119,9 +121,14 @@ impl Optimizer {
         };
         (self.m, self.v) = (moved(&self.m)?, moved(&self.v)?);
         let mut residues = Vec::new();
+        let mut index = 0..;
         let weights = masters.try_map(|_, master| -> Result<Tensor> {
             let (weight, residue) = split_master(&master.to_device(device, DType::F32)?)?;
-            residues.extend(residue);
+            let piece = self.piece(index.next().unwrap_or_default());
+            residues.extend(match (residue, piece) {
+                (Some(residue), Some(piece)) => Some(residue.elements(piece)?),
+                (residue, _) => residue,
+            });
             Ok(weight)
         })?;
         let mut residues = residues.into_iter();
@@ -137,15 +144,29 @@ impl Optimizer {
         Ok(weights)
     }
 
-    /// Returns the master weights of `weights`, on the CPU.
+    /// The elements of a parameter that this optimizer updates; `None` for all, and for a frozen
+    /// one among ranks.
+    fn piece(&self, parameter: usize) -> Option<Range<usize>> {
+        let (map, rank) = self.shards.as_ref()?;
+        (map.length(parameter) > 0).then(|| map.piece(parameter, *rank))
+    }
+
+    /// Returns the master weights of `weights`, on the CPU. Among ranks on GPUs these are the own
+    /// pieces, and all of frozen ones.
     ///
     /// # Errors
     /// [`TrainError::Kernel`](crate::TrainError::Kernel) if the device fails.
     pub(crate) fn masters(&self, weights: &Parameters) -> Result<Parameters> {
         let mut residues = self.residues.iter().flat_map(|residues| residues.named());
+        let mut index = 0..;
         weights.try_map(|_, weight| {
             let residue = residues.next().map(|(_, residue)| residue);
-            Ok(join_master(weight, residue)?.into_host()?)
+            let piece = self.piece(index.next().unwrap_or_default());
+            let joined = match piece.filter(|_| residue.is_some()) {
+                Some(piece) => join_master(&weight.elements(piece)?, residue)?,
+                None => join_master(weight, residue)?,
+            };
+            Ok(joined.into_host()?)
         })
     }
 
@@ -228,10 +249,10 @@ impl Optimizer {
                 adamw_step(parameter, residue, grad, moments, &options, step, scale)?;
                 continue;
             };
-            let weights = &mut parameter.as_mut_slice()?[map.piece(index, *rank)];
-            let mut piece = Tensor::from_vec(weights.to_vec(), [weights.len()])?;
+            let range = map.piece(index, *rank);
+            let mut piece = parameter.elements(range.clone())?;
             adamw_step(&mut piece, residue, grad, moments, &options, step, scale)?;
-            weights.copy_from_slice(piece.as_slice()?);
+            parameter.set_elements(range.start, &piece)?;
         }
         Ok(())
     }

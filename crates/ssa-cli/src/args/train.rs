@@ -60,9 +60,13 @@ pub(crate) struct TrainArgs {
     pub(crate) dry_run: bool,
     /// Train with this many processes, which this one starts on its host and which share its cores.
     /// The number must divide training.groups, and does not change the results. Default: 1, or as
-    /// many as a launcher says (torchrun, srun, mpirun, Kubeflow, SkyPilot). For now on the CPU.
+    /// many as a launcher says (torchrun, srun, mpirun, Kubeflow, SkyPilot).
     #[arg(long, value_name = "N", value_parser = parse_ranks)]
     pub(crate) ranks: Option<usize>,
+    /// Train on this many GPUs of this host: as --ranks, with a GPU for each process.
+    #[arg(long, value_name = "N", value_parser = parse_ranks)]
+    #[arg(conflicts_with_all = ["ranks", "device"])]
+    pub(crate) gpus: Option<usize>,
     /// Where rank 0 listens for the others, instead of the address that a launcher gives.
     #[arg(long, value_name = "HOST:PORT")]
     pub(crate) rendezvous: Option<String>,
@@ -89,6 +93,7 @@ impl TrainArgs {
             overwrite: false,
             dry_run: false,
             ranks: None,
+            gpus: None,
             rendezvous: None,
             plain,
             no_eval: false,

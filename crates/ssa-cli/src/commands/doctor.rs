@@ -7,6 +7,7 @@ use ssa_kernels::ops::MODULES;
 use ssa_report::number::{bytes, counted};
 
 use super::device::kernel_cache;
+use super::nccl;
 use crate::args::DoctorArgs;
 use crate::display::print;
 
@@ -17,7 +18,8 @@ pub(crate) fn run(args: &DoctorArgs) -> Result<()> {
     print(&format!("ssa       {} ({})", env!("CARGO_PKG_VERSION"), env!("SSA_COMMIT")))?;
     print(&format!("cpu       {}", counted(rayon::current_num_threads(), "thread")))?;
     for library in Library::ALL {
-        let line = match library.status().found {
+        let found = if library == Library::Nccl { nccl::find() } else { library.status().found };
+        let line = match found {
             Ok(file) => {
                 let path = file.path.map(|path| path.display().to_string()).unwrap_or_default();
                 format!("{} {path}", file.version)

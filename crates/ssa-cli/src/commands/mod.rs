@@ -18,6 +18,7 @@ mod generation;
 mod held_out;
 mod memory;
 mod model;
+mod nccl;
 mod selftest;
 mod train;
 

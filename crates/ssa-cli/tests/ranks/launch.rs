@@ -91,7 +91,7 @@ fn numbers_of_ranks_that_cannot_be_are_refused() {
         &["`training.groups` is 2, expected a divisor of the 1 micro-batches"],
     );
     let gpu = [&groups[..], &["--ranks", "2", "--device", "cuda"]].concat();
-    refused(&gpu, &["--device cuda:0: 2 ranks (--ranks) train on the CPU"]);
+    refused(&gpu, &["2 ranks on this host (--ranks), but the driver reports 0 GPUs"]);
     let dry = [&groups[..], &["--ranks", "2", "--dry-run"]].concat();
     let ended = ssa(directory.path(), [&["train", "tiny.toml"], &dry[..]].concat()).succeeds();
     assert!(ended.stdout.contains("memory of each of 2 ranks, 2 groups"), "{}", ended.stdout);

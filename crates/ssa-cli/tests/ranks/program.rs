@@ -92,7 +92,10 @@ impl Results {
         ];
         let mut metrics = metrics_without_times(run);
         for step in &mut metrics {
-            step.as_object_mut().unwrap().remove("rank_seconds");
+            let step = step.as_object_mut().unwrap();
+            for times in ["rank_seconds", "rank_wait_seconds", "slow_ranks"] {
+                step.remove(times);
+            }
         }
         Self {
             files: files.iter().map(|file| fs::read(run.join(file)).unwrap()).collect(),

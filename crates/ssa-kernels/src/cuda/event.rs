@@ -19,6 +19,21 @@ impl Event {
         Ok(Self(event))
     }
 
+    /// Whether everything before this point is done.
+    ///
+    /// # Errors
+    /// [`KernelError::Cuda`] if some of it failed.
+    pub(super) fn is_done(&self) -> Result<bool> {
+        // SAFETY: the event is open.
+        match unsafe { sys::cuEventQuery(self.0.cu_event()) } {
+            sys::CUresult::CUDA_ERROR_NOT_READY => Ok(false),
+            status => status
+                .result()
+                .map(|()| true)
+                .map_err(|error| KernelError::cuda("running kernels", error)),
+        }
+    }
+
     /// Makes the stream of `gpu` start what is queued on it from now on only after this point. The
     /// host does not wait.
     ///

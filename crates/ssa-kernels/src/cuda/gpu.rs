@@ -183,6 +183,17 @@ impl Gpu {
         *self.0.device.kernels.times()
     }
 
+    /// The algorithms that were chosen for matrix products so far, as text for another process.
+    pub fn matmul_algorithms(&self) -> String {
+        self.matmul_state().algorithms()
+    }
+
+    /// Computes matrix products with the algorithms that another process has chosen, so that both
+    /// round alike.
+    pub fn adopt_matmul_algorithms(&self, text: &str) {
+        self.matmul_state().adopt(text);
+    }
+
     /// Whether two handles are streams of the same opened device.
     pub(crate) fn shares_device(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.0.device, &other.0.device)

@@ -1,12 +1,13 @@
-//! Finding the three libraries of NVIDIA, and saying what to install where one is missing.
+//! Finding the libraries of NVIDIA, and saying what to install where one is missing.
 
 use std::ffi::{CStr, c_int};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use cudarc::{cublaslt, driver, nvrtc};
 use libloading::Library as Handle;
 
+use super::nccl;
 use crate::{KernelError, Result};
 
 /// A library that the GPU needs.
@@ -18,6 +19,8 @@ pub enum Library {
     Nvrtc,
     /// Matrix products.
     CublasLt,
+    /// Exchange between the GPUs of several ranks; a run on one GPU does without.
+    Nccl,
 }
 
 /// What is known of a library on this machine.
@@ -38,6 +41,10 @@ pub struct LibraryFile {
     pub path: Option<PathBuf>,
 }
 
+/// What was loaded, or why not.
+static LOADED: [OnceLock<Result<Handle, KernelError>>; Library::ALL.len()] =
+    [const { OnceLock::new() }; Library::ALL.len()];
+
 /// Directories searched after those of the system and of `LD_LIBRARY_PATH`.
 const DIRECTORIES: [&str; 4] = [
     "/usr/local/cuda/lib64",
@@ -48,7 +55,7 @@ const DIRECTORIES: [&str; 4] = [
 
 impl Library {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::Driver, Self::Nvrtc, Self::CublasLt];
+    pub const ALL: [Self; 4] = [Self::Driver, Self::Nvrtc, Self::CublasLt, Self::Nccl];
 
     /// Name in messages.
     pub fn name(self) -> &'static str {
@@ -56,6 +63,7 @@ impl Library {
             Self::Driver => "libcuda",
             Self::Nvrtc => "NVRTC",
             Self::CublasLt => "cuBLASLt",
+            Self::Nccl => "NCCL",
         }
     }
 
@@ -64,6 +72,7 @@ impl Library {
             Self::Driver => &["libcuda.so.1", "libcuda.so"],
             Self::Nvrtc => &["libnvrtc.so.13", "libnvrtc.so.12", "libnvrtc.so"],
             Self::CublasLt => &["libcublasLt.so.13", "libcublasLt.so.12", "libcublasLt.so"],
+            Self::Nccl => &["libnccl.so.2", "libnccl.so"],
         }
     }
 
@@ -82,28 +91,66 @@ impl Library {
                  repository; or pip install nvidia-cublas) and put its directory into \
                  LD_LIBRARY_PATH"
             }
+            Self::Nccl => {
+                "for several GPUs, install NCCL 2.18 or newer (pip install nvidia-nccl-cu13), or \
+                 set SSA_NCCL to its file"
+            }
         }
     }
 
-    fn missing(self, cause: impl Into<String>) -> KernelError {
+    pub(super) fn missing(self, cause: impl Into<String>) -> KernelError {
         KernelError::Library { name: self.name(), cause: cause.into(), remedy: self.remedy() }
     }
 
     /// Loads the library once, so that cudarc, which asks for it by its bare name and panics where
     /// that fails, finds it in memory.
     pub(crate) fn load(self) -> Result<()> {
-        static LOADED: [OnceLock<Result<Handle, KernelError>>; 3] = [const { OnceLock::new() }; 3];
-        let loaded = LOADED[self as usize].get_or_init(|| self.open());
-        loaded.as_ref().map(|_| ()).map_err(Clone::clone)
+        self.handle()?;
+        if self == Self::Nccl { nccl::check() } else { Ok(()) }
     }
 
-    fn open(self) -> Result<Handle> {
+    /// Loads the library from `file`, or where it usually is, or else from the first of
+    /// `directories` that has it; returns what was found. Once it is loaded, later calls find the
+    /// same.
+    ///
+    /// # Errors
+    /// [`KernelError::Library`].
+    pub fn find(
+        self,
+        file: Option<PathBuf>,
+        directories: impl FnOnce() -> Vec<PathBuf>,
+    ) -> Result<LibraryFile> {
+        // The status has the error.
+        let _ = LOADED[self as usize].get_or_init(|| match file {
+            Some(file) => self.open([file]),
+            None => self.open_usual().or_else(|missing| {
+                let files = directories().into_iter().flat_map(|directory| self.in_each(directory));
+                self.open(files.collect::<Vec<_>>()).map_err(|_| missing)
+            }),
+        });
+        self.status().found
+    }
+
+    /// The library, loaded once.
+    pub(super) fn handle(self) -> Result<&'static Handle> {
+        let loaded = LOADED[self as usize].get_or_init(|| self.open_usual());
+        loaded.as_ref().map_err(Clone::clone)
+    }
+
+    /// The files that it may be in a directory.
+    fn in_each(self, directory: impl AsRef<Path>) -> impl Iterator<Item = PathBuf> {
+        self.files().iter().map(move |file| directory.as_ref().join(file))
+    }
+
+    fn open_usual(self) -> Result<Handle> {
         let bare = self.files().iter().map(PathBuf::from);
-        let placed = DIRECTORIES
-            .iter()
-            .flat_map(|dir| self.files().iter().map(|file| [*dir, *file].iter().collect()));
+        self.open(bare.chain(DIRECTORIES.iter().flat_map(|directory| self.in_each(directory))))
+    }
+
+    /// Opens the first of these files that can be opened.
+    fn open(self, files: impl IntoIterator<Item = PathBuf>) -> Result<Handle> {
         let mut first_failure = None;
-        for path in bare.chain(placed) {
+        for path in files {
             // SAFETY: these libraries are made to be loaded into any program; their constructors
             // have no conditions.
             match unsafe { Handle::new(&path) } {
@@ -128,6 +175,8 @@ impl Library {
             Self::Nvrtc => unsafe { nvrtc::sys::is_culib_present() },
             // SAFETY: as above.
             Self::CublasLt => unsafe { cublaslt::sys::is_culib_present() },
+            // Our own binding has it already.
+            Self::Nccl => true,
         }
     }
 
@@ -156,6 +205,7 @@ impl Library {
                 let version = unsafe { cublaslt::sys::cublasLtGetVersion() };
                 format!("{}.{}.{}", version / 10_000, version / 100 % 100, version % 100)
             }
+            Self::Nccl => nccl::version(),
         }
     }
 

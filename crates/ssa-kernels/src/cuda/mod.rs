@@ -1,8 +1,9 @@
 //! The NVIDIA GPU: the only home of foreign functions in this crate.
 //!
 //! Three libraries are loaded when a GPU is opened, never at build time: the driver (`libcuda`),
-//! the run-time compiler (NVRTC) and matrix products (`cublasLt`). A program without them starts
-//! and runs on the CPU; each missing one has its own message ([`Library`]).
+//! the run-time compiler (NVRTC) and matrix products (`cublasLt`); a fourth, NCCL, when several
+//! GPUs are connected. A program without them starts and runs on the CPU; each missing one has its
+//! own message ([`Library`]).
 //!
 //! * [`Gpu`] is an opened device with one stream: its work runs in the order in which it was
 //!   queued. [`Gpu::with_stream`] opens further streams, [`Event`] orders them.
@@ -13,6 +14,7 @@
 //! * [`Recording`] is queued work as a graph that is launched again and again.
 //! * `kernel!` declares the parameters of a kernel for both sides; `Gpu::launch` queues one.
 //! * `matmul` is the matrix product.
+//! * [`Communicator`] exchanges parts of tensors with the GPUs of other ranks.
 //!
 //! # Safety
 //! Launching a kernel is as unsafe as the kernel: it may write anywhere. The sources are part of
@@ -33,6 +35,7 @@ mod launch;
 pub(crate) mod library;
 pub(crate) mod matmul;
 mod module;
+mod nccl;
 mod page_locked;
 mod parameters;
 mod properties;
@@ -49,11 +52,12 @@ pub use gpu::{Gpu, MemoryUse};
 pub(crate) use kernel::Kernel;
 pub use kernel::KernelTimes;
 pub(crate) use launch::Launch;
-pub use library::{Library, LibraryStatus};
+pub use library::{Library, LibraryFile, LibraryStatus};
 pub use module::Module;
 #[cfg(test)]
 pub(crate) use module::PARAMS;
 pub(crate) use module::{COMMON, DEPENDENT_LAUNCH, Define, Header, constants};
+pub use nccl::{Communicator, UniqueId};
 pub(crate) use parameters::{
     DeviceStruct, Element, Field, Gradient, Input, Output, Parameters, TemplateParameter,
     declaration, device_struct, int, kernel, parameter_group, shared_struct, structs,

@@ -8,7 +8,7 @@ use super::Tensor;
 use super::storage::{CudaStorage, Storage};
 use crate::cuda::elementwise::{AddAssign, ToBf16, ToF32, resize_rows};
 use crate::cuda::matmul::{GpuMatrix, GpuMatrixMut, Rows};
-use crate::cuda::{Element, Gpu, Gradient, Input, Output, Parameters};
+use crate::cuda::{Element, Gpu, Gradient, Input, Memory, Output, Parameters};
 use crate::{DType, Device, KernelError, Result};
 
 /// Where the addresses of tensors are used.
@@ -54,6 +54,21 @@ impl Tensor {
     pub(crate) fn gradient<T: TensorElement>(&mut self) -> Result<Gradient<'_, T>> {
         let (memory, add) = self.typed_mut::<T>()?.accumulate()?;
         Ok(Gradient::new(memory.output(), add))
+    }
+
+    /// The memory of the elements, to read from.
+    pub(crate) fn device_memory(&self) -> Result<&Memory> {
+        self.cuda_storage()?.input()
+    }
+
+    /// The memory of the elements, all of which will be written.
+    pub(crate) fn device_memory_mut(&mut self) -> Result<&Memory> {
+        self.cuda_storage_mut()?.output()
+    }
+
+    /// The memory of the elements, to change some of them.
+    pub(crate) fn device_memory_in_place(&mut self) -> Result<&Memory> {
+        self.cuda_storage_mut()?.in_place()
     }
 
     fn typed<T: TensorElement>(&self) -> Result<&CudaStorage> {

@@ -142,8 +142,9 @@ impl<'a> Session<'a> {
     ///
     /// # Errors
     /// [`TrainError::File`] names the file.
-    pub fn save_model(&self) -> Result<()> {
-        self.run_dir.save(&self.trainer.master_model()?, self.trainer.plan().tokenizer())
+    pub fn save_model(&mut self) -> Result<()> {
+        let model = self.trainer.master_model()?;
+        self.run_dir.save(&model, self.trainer.plan().tokenizer())
     }
 
     /// Takes the steps done before this session; empty when called again.
@@ -186,9 +187,9 @@ impl<'a> Session<'a> {
         self.run_dir.check_lock()?;
         self.keep(Measurements::default())?;
         self.save()?;
-        self.trainer.release_ranks()?;
         self.saver.wait()?;
         self.save_model()?;
+        self.trainer.release_ranks()?;
         self.journal.write(RunEvent::Trained { step: self.trainer.done() })?;
         Ok(self.trainer)
     }

@@ -10,7 +10,6 @@ use ssa_kernels::{DType, Device, Documents};
 use ssa_model::{
     Input, LossDenominators, Losses, Model, Objective, Parameters, StepLosses, TrainBatch,
 };
-use ssa_ranks::Ranks;
 
 use crate::checkpoint::BadSteps;
 use crate::fingerprint::fingerprint;
@@ -18,12 +17,16 @@ use crate::flops::StepFlops;
 use crate::metrics::StepMetrics;
 use crate::optimizer::Optimizer;
 use crate::{Result, TrainError, TrainPlan};
+use exchange::Exchange;
 use group_sum::GroupSum;
+use pace::{Pace, RankTimes};
 
-pub(crate) use ranks::BUCKET;
+pub(crate) use exchange::BUCKET;
 
 mod bad_value;
+mod exchange;
 mod group_sum;
+mod pace;
 mod ranks;
 mod state;
 #[cfg(test)]
@@ -74,7 +77,11 @@ pub struct Trainer {
     /// Gradients of the step.
     pub(crate) grads: GroupSum,
     /// The processes that train together.
-    ranks: Ranks,
+    exchange: Exchange,
+    /// Whether all ranks use the same algorithms of matrix products.
+    shares_algorithms: bool,
+    /// How long the ranks compute.
+    pace: Pace,
     /// Steps done.
     pub(crate) done: usize,
     /// Micro-batches read, including those of skipped steps.
@@ -109,7 +116,9 @@ impl Trainer {
             optimizer,
             flops,
             grads,
-            ranks: Ranks::alone(),
+            exchange: Exchange::default(),
+            shares_algorithms: false,
+            pace: Pace::default(),
             done: 0,
             cursor: 0,
             bad_steps,
@@ -124,14 +133,23 @@ impl Trainer {
     /// # Errors
     /// [`TrainError::Kernel`] if the device is out of memory.
     pub fn to_device(mut self, device: &Device) -> Result<Self> {
+        if let Device::Cuda(gpu) = device
+            && !self.exchange.ranks.is_alone()
+        {
+            self.connect_gpus(gpu)?;
+        }
+        self.move_to(device)?;
+        Ok(self)
+    }
+
+    fn move_to(&mut self, device: &Device) -> Result<()> {
         if self.model.device() == *device {
-            return Ok(self);
+            return Ok(());
         }
         let masters = self.optimizer.masters(self.model.parameters())?;
-        let weights = self.optimizer.move_to(&masters, device)?;
-        *self.model.parameters_mut() = weights;
+        *self.model.parameters_mut() = self.optimizer.move_to(&masters, device)?;
         self.grads = group_sum(&self.plan, self.local_groups(), device)?;
-        Ok(self)
+        Ok(())
     }
 
     /// Returns the model with `f32` weights on the CPU, as it is saved. On a GPU
@@ -139,8 +157,8 @@ impl Trainer {
     ///
     /// # Errors
     /// [`TrainError::Kernel`] if the device fails.
-    pub fn master_model(&self) -> Result<Model> {
-        let masters = self.optimizer.masters(self.model.parameters())?;
+    pub fn master_model(&mut self) -> Result<Model> {
+        let masters = self.collect_masters()?;
         Ok(Model::new(self.model.config().clone(), masters)?)
     }
 
@@ -195,15 +213,14 @@ impl Trainer {
     /// Runs one optimizer step, as all ranks do now.
     fn step_as_told(&mut self) -> Result<StepMetrics> {
         let start = Instant::now();
-        self.ranks.begin_step(self.done + 1);
+        self.exchange.ranks.begin_step(self.done + 1);
         let batches = self.micro_batches()?;
         let denominators = denominators(&batches);
         let flops = self.flops.of(&batches);
         let losses = self.accumulate(batches, denominators)?;
-        let computed = start.elapsed().as_secs_f64();
+        let times = self.exchange.meet(start)?;
         let learning_rate = self.plan.schedule().learning_rate(self.done);
-        let Updated { losses, norm, rank_seconds } =
-            self.update(losses, computed, learning_rate)?;
+        let Updated { losses, norm, times } = self.update(losses, times, learning_rate)?;
 
         let alpha = self.alpha();
         let z_loss = f64::from(self.plan.objective().z_loss) * losses.z_loss;
@@ -220,9 +237,11 @@ impl Trainer {
         self.done += 1;
         self.bad_steps.in_row = 0;
         let (corpus_epochs, epoch) = self.epochs();
+        let rank_seconds: Vec<f64> = times.iter().map(|times| times.computed).collect();
+        let slow_ranks = self.pace.add(&rank_seconds);
         let seconds = positive_seconds(start.elapsed());
         let tflops = flops / seconds / TERA;
-        let devices = self.ranks.size() as f64;
+        let devices = self.exchange.ranks.size() as f64;
         Ok(StepMetrics {
             step: self.done,
             loss,
@@ -238,6 +257,8 @@ impl Trainer {
             tokens: denominators.valid_tokens,
             seconds,
             rank_seconds,
+            rank_wait_seconds: times.iter().map(|times| times.waited).collect(),
+            slow_ranks,
             tokens_per_second: denominators.valid_tokens as f64 / seconds,
             tflops,
             mfu: self.plan.config().monitoring.peak_tflops.map(|peak| tflops / (peak * devices)),
@@ -278,12 +299,12 @@ impl Trainer {
         let mut losses = self.model.step_losses(&objective, denominators);
         let group_size = batches.len() / self.plan.batches().groups;
         let local = self.local_groups() * group_size;
-        let first = self.ranks.rank() * local;
+        let first = self.exchange.ranks.rank() * local;
         let mut micro_batches = batches.into_iter().enumerate().skip(first).take(local).peekable();
         while micro_batches.peek().is_some() {
             let grads = self.grads.next();
             for (index, batch) in micro_batches.by_ref().take(group_size) {
-                if self.ranks.is_alone() && self.stop.load(Ordering::Relaxed) {
+                if self.exchange.ranks.is_alone() && self.stop.load(Ordering::Relaxed) {
                     return Err(TrainError::Stopped);
                 }
                 let streams = self.plan.streams().streams(self.done as u64, index as u64, layers);
@@ -295,12 +316,12 @@ impl Trainer {
         Ok(losses)
     }
 
-    /// Updates the weights, unless a loss or the gradient is not finite. `computed` is the time of
-    /// the forward and backward passes in seconds.
+    /// Updates the weights, unless a loss or the gradient is not finite. `times` are those of this
+    /// rank so far.
     fn update(
         &mut self,
         mut losses: StepLosses,
-        computed: f64,
+        times: RankTimes,
         learning_rate: f64,
     ) -> Result<Updated> {
         let Some(map) = self.optimizer.shards() else {
@@ -310,17 +331,21 @@ impl Trainer {
             let parameters = self.model.parameters_mut();
             self.optimizer.queue_step(parameters, grads, &scale, learning_rate)?;
             let (losses, [norm]) = pending.wait()?;
-            return Ok(Updated { losses, norm, rank_seconds: vec![] });
+            return Ok(Updated { losses, norm, times: vec![] });
         };
-        let grads = ranks::reduced(&mut self.ranks, self.grads.sum(), map)?;
-        let own = (&grads, computed);
-        let gathered = ranks::gathered(&mut self.ranks, &mut losses, own, map, &self.stop)?;
+        let grads = self.exchange.reduce(self.grads.sum(), map)?;
+        let own = (&grads, times);
+        let gathered = self.exchange.gather_sums(&mut losses, own, map, &self.stop)?;
         let (norm, scale) = self.optimizer.clip_to(&gathered.squares, losses.sums())?;
         let parameters = self.model.parameters_mut();
         self.optimizer.queue_step(parameters, &grads, &scale, learning_rate)?;
-        self.gather_weights()?;
-        let (losses, [norm]) = losses.start_read([&norm])?.wait()?;
-        Ok(Updated { losses, norm, rank_seconds: gathered.seconds })
+        if let Some(map) = self.optimizer.shards() {
+            self.exchange.gather_weights(parameters, map)?;
+        }
+        let pending = losses.start_read([&norm])?;
+        self.exchange.wait()?;
+        let (losses, [norm]) = pending.wait()?;
+        Ok(Updated { losses, norm, times: gathered.times })
     }
 
     /// The weight of the alignment loss in the next step; 0 for methods without one.
@@ -342,7 +367,7 @@ impl Trainer {
 struct Updated {
     losses: Losses,
     norm: f64,
-    rank_seconds: Vec<f64>,
+    times: Vec<RankTimes>,
 }
 
 /// Runs the remaining steps; an error is the last item.

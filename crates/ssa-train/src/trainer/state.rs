@@ -59,11 +59,12 @@ impl Trainer {
         let state = checkpoint.state();
         let device = self.model.device();
         self.optimizer = Optimizer::restored(*self.plan.optimizer(), m, v, state.optimizer_steps);
-        *self.model.parameters_mut() = self.optimizer.move_to(&parameters, &device)?;
+        *self.model.parameters_mut() = parameters;
         self.done = state.step;
         self.bad_steps.in_row = 0;
         self.bad_steps.rollbacks += 1;
-        self.share_state()
+        self.share_state()?;
+        self.move_to(&device)
     }
 
     /// Copies everything that a checkpoint holds to host memory; the same for all devices.
@@ -82,7 +83,7 @@ impl Trainer {
         };
         Ok(Snapshot {
             plan: self.plan.clone(),
-            parameters: self.optimizer.masters(self.model.parameters())?,
+            parameters: self.collect_masters()?,
             m,
             v,
             state: RunState {

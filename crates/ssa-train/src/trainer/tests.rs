@@ -1,6 +1,6 @@
 use ssa_data::{ByteTokenizer, PackOptions, PackedRows, Packing, Remainder, pack};
 use ssa_kernels::{DType, Device};
-use ssa_ranks::{Deadlines, Rendezvous, World};
+use ssa_ranks::{Deadlines, Ranks, Rendezvous, World};
 use ssa_testkit::{Random, Tolerance, assert_close};
 
 use super::*;
@@ -353,6 +353,8 @@ fn shared_run(size: usize, then: usize) -> (Vec<Vec<f32>>, Vec<StepMetrics>) {
     let timeless = |metrics: StepMetrics| StepMetrics {
         seconds: 0.0,
         rank_seconds: vec![],
+        rank_wait_seconds: vec![],
+        slow_ranks: vec![],
         tokens_per_second: 0.0,
         tflops: 0.0,
         ..metrics

@@ -7,6 +7,7 @@ mod monitor;
 mod plan;
 mod ranks;
 mod results;
+mod slow;
 mod start;
 
 use std::env;
@@ -24,14 +25,15 @@ use crate::signals::Signals;
 use history::StepHistory;
 use monitor::Monitor;
 pub(super) use plan::{check_evaluation, require_data};
+use slow::SlowRanks;
 use start::{Resume, RunStart};
 
 pub(crate) fn run(args: &TrainArgs) -> Result<()> {
     // The ranks, and which one this process is.
     let variable = |name: &str| env::var(name).ok();
-    let world = World::find(args.ranks, args.rendezvous.as_deref(), variable)?;
+    let world = World::find(args.gpus.or(args.ranks), args.rendezvous.as_deref(), variable)?;
     start_threads(&ranks::threads(&args.compute.threads, &world))?;
-    let choice = ranks::device(args.compute.device, &world)?;
+    let choice = ranks::device(args, &world)?;
 
     // The plan: the checked configuration. Nothing is written yet.
     let plan = plan::load(args)?;
@@ -50,7 +52,8 @@ pub(super) fn run_plan(
     world: World,
 ) -> Result<()> {
     plan::require_data(plan)?;
-    ranks::run(world, plan, |world, ranks| train_model(args, plan, choice, (world, ranks)))
+    let train = |world: &World, ranks| train_model(args, plan, choice, (world, ranks));
+    ranks::run(world, plan, choice, train)
 }
 
 /// Trains the model of a plan as one of the ranks.
@@ -64,7 +67,7 @@ fn train_model(
     let device = device::open(choice)?;
     memory::reserve(plan, &device, world)?;
     if !ranks.is_leader() {
-        return ranks::follow(plan, ranks);
+        return ranks::follow(plan, &device, ranks);
     }
 
     // A new run, or an unfinished one from its last checkpoint.
@@ -157,6 +160,7 @@ fn train(
     progress: &mut TrainProgress,
     signals: &Signals,
 ) -> Result<()> {
+    let mut slow = SlowRanks::default();
     while !signals.requested() {
         // ------------------------------------------------------------------------- one step -----
         let Some(event) = session.next().transpose()? else { break };
@@ -182,6 +186,9 @@ fn train(
         session.trainer().begin("save the step");
         session.keep(Measurements::new(&monitored)?)?;
 
+        for change in slow.changes(session.trainer(), &metrics) {
+            progress.note(&change);
+        }
         progress.step(&metrics, &monitored);
         history.add(&metrics);
     }

@@ -1,6 +1,7 @@
 //! `ssa train` on several ranks: how they start and end. Rank 0 has the run directory and prints;
 //! the others follow it.
 
+use std::path::Path;
 use std::process;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::available_parallelism;
@@ -8,10 +9,13 @@ use std::time::Duration;
 
 use anyhow::Result;
 use ssa_files::Sha256;
+use ssa_kernels::Device;
+use ssa_kernels::cuda::{self, LibraryFile};
 use ssa_ranks::{Children, Deadlines, Fact, Ranks, RanksError, Rendezvous, World, end_with_parent};
 use ssa_train::{TrainPlan, Trainer};
 
-use crate::args::{DeviceChoice, ThreadsArgs};
+use crate::args::{DeviceChoice, ThreadsArgs, TrainArgs};
+use crate::commands::nccl;
 use crate::display::note;
 use crate::exit::{self, Interrupted, UsageError};
 use crate::signals::Signals;
@@ -29,18 +33,30 @@ pub(super) fn threads(args: &ThreadsArgs, world: &World) -> ThreadsArgs {
     ThreadsArgs { threads: args.threads.or_else(share) }
 }
 
-/// The device of a rank.
-pub(super) fn device(choice: DeviceChoice, world: &World) -> Result<DeviceChoice> {
-    match choice {
-        DeviceChoice::Cuda(_) if world.size > 1 => Err(UsageError(format!(
-            "--device {choice}: {} ranks ({}) train on the CPU\nhint: leave out --device, or train \
-             with --ranks 1",
-            world.size, world.source
-        ))
-        .into()),
-        _ if world.size > 1 => Ok(DeviceChoice::Cpu),
-        choice => Ok(choice),
+/// The device of a rank: a GPU for each, if there are any.
+pub(super) fn device(args: &TrainArgs, world: &World) -> Result<DeviceChoice> {
+    let choice = match args.gpus {
+        Some(_) => DeviceChoice::Cuda(world.local_rank),
+        None => args.compute.device,
+    };
+    if world.size == 1 || choice == DeviceChoice::Cpu {
+        return Ok(choice);
     }
+    let count = cuda::count().unwrap_or(0);
+    if count == 0 && choice == DeviceChoice::Auto {
+        return Ok(DeviceChoice::Cpu);
+    }
+    // A launcher may show each rank only its own GPU.
+    let own_only = count == 1 && world.children == 0;
+    if world.local_size > count && !own_only {
+        let (ranks, source) = (world.local_size, &world.source);
+        return Err(UsageError(format!(
+            "{ranks} ranks on this host ({source}), but the driver reports {count} GPUs\nhint: \
+             start {count} or fewer ranks on this host, or pass --device cpu"
+        ))
+        .into());
+    }
+    Ok(DeviceChoice::Cuda(if own_only { 0 } else { world.local_rank }))
 }
 
 /// Runs `train` as one of the ranks, after starting those that are children of this process. If one
@@ -48,6 +64,7 @@ pub(super) fn device(choice: DeviceChoice, world: &World) -> Result<DeviceChoice
 pub(super) fn run(
     world: World,
     plan: &TrainPlan,
+    choice: DeviceChoice,
     train: impl FnOnce(&World, Ranks) -> Result<()>,
 ) -> Result<()> {
     if world.size == 1 {
@@ -57,11 +74,17 @@ pub(super) fn run(
         exit::speak_as(world.rank);
     }
     end_with_parent(world.rank, || process::exit(i32::from(exit::RANK_LOST)))?;
+    let nccl = if choice == DeviceChoice::Cpu { None } else { Some(nccl::find()?) };
+    let facts = facts(plan, nccl.as_ref());
     let rendezvous = Rendezvous::new(world)?;
     let world = rendezvous.world().clone();
     if world.rank == 0 {
         let (size, source) = (world.size, &world.source);
         note(&format!("ranks: {size} ({source}), rank 0 at {}", world.address()));
+        if let Some(nccl) = &nccl {
+            let path = nccl.path.as_deref().unwrap_or(Path::new("unknown"));
+            note(&format!("NCCL {} ({})", nccl.version, path.display()));
+        }
     }
     let children = Arc::new(Mutex::new(Children::start(&world)?));
     let of_end = children.clone();
@@ -72,7 +95,7 @@ pub(super) fn run(
         process::exit(i32::from(exit::code(&error)));
     };
     let check = || lock(&children).check();
-    let met = rendezvous.meet(facts(plan), Deadlines::default(), check, end);
+    let met = rendezvous.meet(facts, Deadlines::default(), check, end);
     let result = match met {
         Err(error) => Err(error.into()),
         Ok(ranks) => {
@@ -93,17 +116,22 @@ fn lock(children: &Mutex<Children>) -> MutexGuard<'_, Children> {
     children.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn facts(plan: &TrainPlan) -> Vec<Fact> {
+/// What must be the same on all ranks.
+fn facts(plan: &TrainPlan, nccl: Option<&LibraryFile>) -> Vec<Fact> {
     let program = format!("{} ({})", env!("CARGO_PKG_VERSION"), env!("SSA_COMMIT"));
     let configuration = Sha256::of(plan.config().to_toml());
-    vec![
+    let mut facts = vec![
         Fact::new("program", program, "install the same version of ssa on all hosts"),
         Fact::new(
             "configuration",
             configuration,
             "start all ranks with the same configuration file and flags; these are its SHA-256",
         ),
-    ]
+    ];
+    facts.extend(nccl.map(|nccl| {
+        Fact::new("version of NCCL", &nccl.version, "install the same version on all hosts")
+    }));
+    facts
 }
 
 /// What rank 0 tells the others when it has found the run.
@@ -121,7 +149,7 @@ pub(super) fn dismiss(ranks: &mut Ranks) -> Result<()> {
 }
 
 /// Trains as a rank other than 0.
-pub(super) fn follow(plan: &TrainPlan, mut ranks: Ranks) -> Result<()> {
+pub(super) fn follow(plan: &TrainPlan, device: &Device, mut ranks: Ranks) -> Result<()> {
     let mut told = Vec::new();
     ranks.broadcast_bytes("find the run", &mut told)?;
     if told != [ADMITTED] {
@@ -129,7 +157,8 @@ pub(super) fn follow(plan: &TrainPlan, mut ranks: Ranks) -> Result<()> {
     }
     let data = plan.open_data()?;
     let signals = Signals::catch()?;
-    let mut trainer = Trainer::follower(plan.clone(), data.train)?.among(ranks)?;
+    let trainer = Trainer::follower(plan.clone(), data.train)?.among(ranks)?;
+    let mut trainer = trainer.to_device(device)?;
     trainer.stop_on(signals.flag());
     trainer.follow()?;
     if signals.requested() && trainer.done() < plan.steps() {

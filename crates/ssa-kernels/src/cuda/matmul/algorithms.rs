@@ -69,6 +69,22 @@ impl Algorithms {
         Ok(algorithm)
     }
 
+    /// All algorithms as lines of text, in the order of the keys.
+    pub(super) fn to_text(&self) -> String {
+        let mut lines: Vec<String> = self
+            .kept
+            .iter()
+            .map(|(key, algorithm)| format!("{key} = {}\n", text(algorithm)))
+            .collect();
+        lines.sort();
+        lines.concat()
+    }
+
+    /// Uses the algorithms of such lines in this process.
+    pub(super) fn adopt(&mut self, text: &str) {
+        self.kept.extend(text.lines().filter_map(parse));
+    }
+
     fn keep(&mut self, name: String, algorithm: sys::cublasLtMatmulAlgo_t) {
         if let Some(file) = &self.file {
             let line = format!("{name} = {}\n", text(&algorithm));

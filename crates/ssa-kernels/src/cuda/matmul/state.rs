@@ -33,6 +33,17 @@ impl Matmul {
         Ok(Self { handle, products: HashMap::new(), algorithms })
     }
 
+    /// The algorithms chosen so far.
+    pub(crate) fn algorithms(&self) -> String {
+        self.algorithms.to_text()
+    }
+
+    /// Uses algorithms that another process has chosen.
+    pub(crate) fn adopt(&mut self, algorithms: &str) {
+        self.algorithms.adopt(algorithms);
+        self.products.clear();
+    }
+
     /// The handle of the library.
     pub(super) fn handle(&self) -> sys::cublasLtHandle_t {
         self.handle

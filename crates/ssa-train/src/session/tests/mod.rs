@@ -96,8 +96,15 @@ fn metrics(path: &Path) -> Vec<StepMetrics> {
     let text = fs::read_to_string(path.join("metrics.jsonl")).unwrap();
     let parse = |line| {
         let LoggedStep { metrics, .. } = serde_json::from_str(line).unwrap();
-        let rank_seconds = vec![];
-        StepMetrics { seconds: 0.0, rank_seconds, tokens_per_second: 0.0, tflops: 0.0, ..metrics }
+        StepMetrics {
+            seconds: 0.0,
+            rank_seconds: vec![],
+            rank_wait_seconds: vec![],
+            slow_ranks: vec![],
+            tokens_per_second: 0.0,
+            tflops: 0.0,
+            ..metrics
+        }
     };
     text.lines().map(parse).collect()
 }
