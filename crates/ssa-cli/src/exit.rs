@@ -284,6 +284,7 @@ fn eval_kind(error: &EvalError) -> Exit {
         | EvalError::Task { .. }
         | EvalError::Summary { .. }
         | EvalError::File(_) => Exit::Data,
+        EvalError::Ranks(error) => ranks_kind(error),
         EvalError::Model(error) => model_kind(error),
         EvalError::Infer(error) => infer_kind(error),
         EvalError::Data(error) => data_kind(error),

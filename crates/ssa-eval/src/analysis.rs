@@ -4,10 +4,12 @@ use serde::{Deserialize, Serialize};
 use ssa_kernels::Tensor;
 use ssa_kernels::ops::attention::selection::SelectionRule;
 use ssa_model::{AttentionMode, AttentionOptions, Model, SparseBudget};
+use ssa_ranks::Ranks;
 
 use crate::attention_means::{AttentionMeans, AttentionSums, forward_with_statistics};
 use crate::batch::EvalBatch;
-use crate::losses::{Score, add_scores, check_finite};
+use crate::losses::{add_scores, check_finite};
+use crate::shared::shared;
 use crate::{EvalError, Result};
 
 /// The analysis of a model at one sparse budget.
@@ -53,40 +55,43 @@ impl Analysis {
     }
 }
 
-/// Analyzes `model` on all batches at one budget. Calls `progress` with the number of finished
-/// batches.
+/// Analyzes `model` on all batches at one budget. Ranks share the batches, and each has the
+/// results. Calls `progress` with the number of finished batches.
 ///
 /// # Errors
 /// [`EvalError::NoTargets`] without any target token, [`EvalError::NotFinite`] for a diverged
-/// model, and any error of the model.
+/// model, [`EvalError::Ranks`] if a rank is lost, and any error of the model.
 pub fn analyze(
     model: &Model,
     batches: &[EvalBatch],
     budget: SparseBudget,
     rule: SelectionRule,
+    ranks: &mut Ranks,
     progress: &mut dyn FnMut(usize),
 ) -> Result<Analysis> {
     let config = model.config();
     let selection = budget.selection(rule);
     let modes: Vec<AttentionMode> = config.attention_method.modes().collect();
     let has_full = modes.len() > 1;
-    let mut sums = vec![vec![AttentionSums::default(); config.num_hidden_layers]; modes.len()];
-    let mut scores = vec![Score::default(); modes.len()];
-    for (index, batch) in batches.iter().enumerate() {
-        let mut forward =
-            |(&mode, sums): (&AttentionMode, &mut Vec<AttentionSums>)| -> Result<Tensor> {
-                let attention = AttentionOptions { selection, ..config.attention_options(mode) };
-                forward_with_statistics(model, batch, &attention, &selection, sums)
-            };
-        let hidden = modes.iter().zip(&mut sums).map(&mut forward).collect::<Result<Vec<_>>>()?;
-        add_scores(model, &hidden, &batch.labels, &mut scores)?;
-        check_finite(&scores, index, |mode| match modes[mode] {
+    let layers = config.num_hidden_layers;
+    let lengths = [modes.len(), modes.len() * layers];
+    let (scores, sums) = shared(batches, lengths, ranks, |index, batch, (scores, sums)| {
+        let forward = |(&mode, sums): (&AttentionMode, &mut [AttentionSums])| -> Result<Tensor> {
+            let attention = AttentionOptions { selection, ..config.attention_options(mode) };
+            forward_with_statistics(model, batch, &attention, &selection, sums)
+        };
+        let hidden = modes.iter().zip(sums.chunks_mut(layers)).map(forward);
+        let hidden = hidden.collect::<Result<Vec<_>>>()?;
+        add_scores(model, &hidden, &batch.labels, scores)?;
+        check_finite(scores, index, |mode| match modes[mode] {
             AttentionMode::Full => "full-attention".to_owned(),
             AttentionMode::Sparse => format!("sparse {budget}"),
         })?;
         progress(index + 1);
-    }
-    let hidden_states = modes.iter().zip(&sums).map(|(&mode, layers)| mode_attention(mode, layers));
+        Ok(())
+    })?;
+    let of_modes = modes.iter().zip(sums.chunks(layers));
+    let hidden_states = of_modes.map(|(&mode, layers)| mode_attention(mode, layers));
     let sparse = scores.last().copied().unwrap_or_default();
     Ok(Analysis {
         budget,

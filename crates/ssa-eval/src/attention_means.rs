@@ -12,6 +12,7 @@ use ssa_model::{AttentionOptions, LayerAttention, Model, ModelError};
 
 use crate::Result;
 use crate::batch::EvalBatch;
+use crate::shared::Sum;
 
 /// How the values of all (token, query head) pairs are reduced.
 #[derive(Clone, Copy)]
@@ -69,6 +70,15 @@ macro_rules! attention_means {
                     let value: fn(&AttentionStatistics, usize) -> f64 = $value;
                     value(statistics, pair)
                 },)+ }
+            }
+
+            fn to_numbers(self) -> Vec<f64> {
+                vec![$(self.$name),+]
+            }
+
+            fn from_numbers(numbers: &[f64]) -> Self {
+                let mut numbers = numbers.iter().copied();
+                Self { $($name: numbers.next().unwrap_or_default(),)+ }
             }
 
             fn combine(&self, other: &Self) -> Self {
@@ -155,7 +165,7 @@ pub(crate) struct AttentionSums {
 
 impl AttentionSums {
     /// Adds the statistics of every head at the `valid` tokens.
-    fn add(&mut self, statistics: &AttentionStatistics, valid: &[bool]) {
+    fn add_tokens(&mut self, statistics: &AttentionStatistics, valid: &[bool]) {
         let heads = statistics.sparsity.len() / valid.len();
         for pair in (0..statistics.sparsity.len()).filter(|pair| valid[pair / heads]) {
             self.pairs += 1.0;
@@ -170,11 +180,27 @@ impl AttentionSums {
 
     /// The means over all of `layers`.
     pub(crate) fn overall(layers: &[Self]) -> Option<AttentionMeans> {
-        let merge = |all: Self, layer: &Self| Self {
-            pairs: all.pairs + layer.pairs,
-            totals: all.totals.combine(&layer.totals),
-        };
-        layers.iter().fold(Self::default(), merge).means()
+        let mut all = Self::default();
+        layers.iter().for_each(|layer| all.add(layer));
+        all.means()
+    }
+}
+
+impl Sum for AttentionSums {
+    const NUMBERS: usize = 1 + AttentionMeans::TITLES.len();
+
+    fn to_numbers(&self) -> Vec<f64> {
+        [vec![self.pairs], self.totals.to_numbers()].concat()
+    }
+
+    fn from_numbers(numbers: &[f64]) -> Self {
+        let [pairs, totals @ ..] = numbers else { return Self::default() };
+        Self { pairs: *pairs, totals: AttentionMeans::from_numbers(totals) }
+    }
+
+    fn add(&mut self, other: &Self) {
+        self.pairs += other.pairs;
+        self.totals = self.totals.combine(&other.totals);
     }
 }
 
@@ -193,7 +219,7 @@ pub(crate) fn forward_with_statistics(
         let block_indices = select_by_means(q, k, documents, selection, softmax_scale)?;
         let call = AttentionCall { q, k, v, documents, softmax_scale };
         let statistics = attention_statistics(&call, &block_indices)?;
-        layers[layer.layer].add(&statistics, &batch.valid);
+        layers[layer.layer].add_tokens(&statistics, &batch.valid);
         Ok(())
     };
     Ok(model.forward_observed(&batch.input, attention, &mut observe)?)

@@ -8,6 +8,7 @@ use ssa_infer::InferError;
 use ssa_kernels::KernelError;
 use ssa_model::ModelError;
 use ssa_names::UnknownName;
+use ssa_ranks::RanksError;
 
 /// Why an evaluation, an analysis or a report failed.
 #[derive(Debug, thiserror::Error)]
@@ -66,6 +67,9 @@ pub enum EvalError {
     /// The report cannot be rendered: a bug.
     #[error(transparent)]
     Report(#[from] ssa_report::RenderError),
+    /// Another rank was lost.
+    #[error(transparent)]
+    Ranks(#[from] RanksError),
     /// A summary could not be read or written.
     #[error(transparent)]
     File(#[from] FileError),

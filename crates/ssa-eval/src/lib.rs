@@ -5,7 +5,8 @@
 //! callback.
 //!
 //! All metrics stream: memory holds one [`EvalBatch`] and the logits of a chunk of its tokens.
-//! Means are `f64` sums in token order, so results do not depend on the number of threads.
+//! Means are `f64` sums in token order within a batch, and of batches in their order, so results
+//! depend neither on the number of threads nor on that of the ranks that share the batches.
 
 mod analysis;
 mod attention_means;
@@ -18,6 +19,7 @@ mod mass;
 mod monitored;
 mod perplexity;
 pub mod report;
+mod shared;
 mod sparsity;
 mod summary;
 

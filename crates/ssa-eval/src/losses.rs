@@ -5,6 +5,7 @@ use ssa_kernels::Tensor;
 use ssa_kernels::ops::cross_entropy::compare_predictions;
 use ssa_model::{Model, ModelError};
 
+use crate::shared::Sum;
 use crate::{EvalError, Result};
 
 /// Sums over target tokens of one inference mode.
@@ -16,6 +17,25 @@ pub(crate) struct Score {
     pub(crate) kl: f64,
     /// Number of target tokens.
     pub(crate) targets: usize,
+}
+
+impl Sum for Score {
+    const NUMBERS: usize = 3;
+
+    fn to_numbers(&self) -> Vec<f64> {
+        vec![self.nll, self.kl, self.targets as f64]
+    }
+
+    fn from_numbers(numbers: &[f64]) -> Self {
+        let [nll, kl, targets] = *numbers else { return Self::default() };
+        Self { nll, kl, targets: targets as usize }
+    }
+
+    fn add(&mut self, other: &Self) {
+        self.nll += other.nll;
+        self.kl += other.kl;
+        self.targets += other.targets;
+    }
 }
 
 /// Means of a mode over its target tokens.

@@ -6,10 +6,12 @@ use ssa_infer::Budget;
 use ssa_kernels::Tensor;
 use ssa_kernels::ops::attention::selection::{SelectionOptions, SelectionRule};
 use ssa_model::{AttentionMode, AttentionOptions, Model, SparseBudget};
+use ssa_ranks::Ranks;
 
 use crate::batch::EvalBatch;
 use crate::losses::{Quality, Score, add_scores, check_finite};
 use crate::mass::{MassResult, MassRuns};
+use crate::shared::{Sums, shared};
 use crate::sparsity::{SparsitySum, forward_with_sparsity};
 use crate::{EvalError, Result};
 
@@ -77,25 +79,27 @@ pub struct PerplexityOptions {
     pub sparsity_batches: usize,
 }
 
-/// Evaluates `model` on all batches. Calls `progress` with the number of finished batches.
+/// Evaluates `model` on all batches. Ranks share the batches, and each has the results. Calls
+/// `progress` with the number of finished batches.
 ///
 /// Full attention is evaluated once per batch and serves all budgets as reference. A model
 /// whose method has no full attention gets no such row and no divergences.
 ///
 /// # Errors
 /// [`EvalError::NoTargets`] without any target token, [`EvalError::NotFinite`] for a diverged
-/// model, and any error of the model.
+/// model, [`EvalError::Ranks`] if a rank is lost, and any error of the model.
 pub fn perplexity(
     model: &Model,
     batches: &[EvalBatch],
     options: &PerplexityOptions,
+    ranks: &mut Ranks,
     progress: &mut dyn FnMut(usize),
 ) -> Result<Perplexity> {
-    Ok(evaluate_budgets(model, batches, options, &[], progress)?.0)
+    Ok(evaluate(model, batches, (options, &[]), ranks, progress)?.0)
 }
 
-/// As [`perplexity`], and in the same pass over the batches what budgets by attention mass make of
-/// them: full attention is evaluated once for both.
+/// As [`perplexity`] in a process without other ranks, and in the same pass over the batches what
+/// budgets by attention mass make of them: full attention is evaluated once for both.
 ///
 /// # Errors
 /// As [`perplexity`].
@@ -106,31 +110,43 @@ pub fn evaluate_budgets(
     mass_budgets: &[Budget],
     progress: &mut dyn FnMut(usize),
 ) -> Result<(Perplexity, Vec<MassResult>)> {
+    evaluate(model, batches, (options, mass_budgets), &mut Ranks::alone(), progress)
+}
+
+fn evaluate(
+    model: &Model,
+    batches: &[EvalBatch],
+    (options, mass_budgets): (&PerplexityOptions, &[Budget]),
+    ranks: &mut Ranks,
+    progress: &mut dyn FnMut(usize),
+) -> Result<(Perplexity, Vec<MassResult>)> {
     let modes = modes(model, options);
     let has_full = modes.first().is_some_and(|mode| mode.budget.is_none());
     let mut by_mass = match mass_budgets {
         [] => None,
         budgets => Some(MassRuns::new(model, batches, budgets)?),
     };
-    let mut scores = vec![Score::default(); modes.len() + mass_budgets.len()];
-    let mut sparsities = vec![SparsitySum::default(); modes.len()];
-    for (index, batch) in batches.iter().enumerate() {
+    let lengths = [modes.len() + mass_budgets.len(), modes.len()];
+    let measure = |index: usize, batch: &EvalBatch, sums: &mut Sums<SparsitySum>| {
+        let (scores, sparsities) = sums;
         let measured = index < options.sparsity_batches;
         let forward = |(mode, sparsity): (&Mode, &mut SparsitySum)| {
             mode.forward(model, batch, measured.then_some(sparsity))
         };
-        let hidden = modes.iter().zip(&mut sparsities).map(forward);
+        let hidden = modes.iter().zip(sparsities).map(forward);
         let mut hidden = hidden.collect::<Result<Vec<_>>>()?;
         if let Some(by_mass) = &mut by_mass {
             hidden.extend(by_mass.forward(batch)?);
         }
-        add_scores(model, &hidden, &batch.labels, &mut scores)?;
-        check_finite(&scores, index, |mode| match modes.get(mode) {
+        add_scores(model, &hidden, &batch.labels, scores)?;
+        check_finite(scores, index, |mode| match modes.get(mode) {
             Some(mode) => mode.name(),
             None => format!("sparse {}", mass_budgets[mode - modes.len()]),
         })?;
         progress(index + 1);
-    }
+        Ok(())
+    };
+    let (scores, sparsities) = shared(batches, lengths, ranks, measure)?;
     let bytes: f64 = batches.iter().map(|batch| batch.bytes).sum();
     let targets = scores.first().map_or(0, |score| score.targets);
     if targets == 0 || bytes <= 0.0 {

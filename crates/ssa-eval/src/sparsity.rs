@@ -7,6 +7,7 @@ use ssa_kernels::ops::attention::selection::{SelectionOptions, select_by_means};
 use ssa_kernels::ops::attention::sparse::sparse_attention_fwd;
 use ssa_model::{AttentionOptions, LayerAttention, Model, ModelError};
 
+use crate::shared::Sum;
 use crate::{EvalBatch, Result};
 
 /// A streaming mean over tokens, query heads and layers.
@@ -19,7 +20,7 @@ pub(crate) struct SparsitySum {
 impl SparsitySum {
     /// The full-attention weight on the selected tokens is `exp(lse_sparse - lse_full)`, because
     /// both softmaxes have the same numerators there.
-    fn add(
+    fn add_tokens(
         &mut self,
         lse_full: &Tensor,
         lse_sparse: &Tensor,
@@ -45,6 +46,24 @@ impl SparsitySum {
     }
 }
 
+impl Sum for SparsitySum {
+    const NUMBERS: usize = 2;
+
+    fn to_numbers(&self) -> Vec<f64> {
+        vec![self.pairs as f64, self.sum]
+    }
+
+    fn from_numbers(numbers: &[f64]) -> Self {
+        let [pairs, sum] = *numbers else { return Self::default() };
+        Self { pairs: pairs as usize, sum }
+    }
+
+    fn add(&mut self, other: &Self) {
+        self.pairs += other.pairs;
+        self.sum += other.sum;
+    }
+}
+
 /// Runs a forward pass and adds the attention sparsity of every layer, with the blocks of
 /// `selection`. Returns the final hidden states.
 pub(crate) fn forward_with_sparsity(
@@ -60,7 +79,7 @@ pub(crate) fn forward_with_sparsity(
         let call = AttentionCall { q, k, v, documents, softmax_scale };
         let full = full_attention_fwd(&call)?;
         let sparse = sparse_attention_fwd(&call, &block_indices)?;
-        sparsity.add(&full.lse, &sparse.lse, &batch.valid)
+        sparsity.add_tokens(&full.lse, &sparse.lse, &batch.valid)
     };
     Ok(model.forward_observed(&batch.input, attention, &mut observe)?)
 }

@@ -17,6 +17,7 @@ use ssa_kernels::ops::cross_entropy::linear_cross_entropy_losses;
 use ssa_model::{
     AttentionMode, Method, Model, ModelConfig, ModelSettings, RopeScaling, SparseBudget,
 };
+use ssa_ranks::{Deadlines, Ranks, Rendezvous, World};
 
 /// A byte model with weights large enough that attention is far from uniform.
 fn model(method: Method) -> Model {
@@ -73,7 +74,7 @@ fn evaluate(model: &Model, batch_size: usize, list: &[&str]) -> Result<Perplexit
         rule: SelectionRule::Exact,
         sparsity_batches: usize::MAX,
     };
-    perplexity(model, &batches(batch_size), &options, &mut |_| ())
+    perplexity(model, &batches(batch_size), &options, &mut Ranks::alone(), &mut |_| ())
 }
 
 #[test]
@@ -137,6 +138,7 @@ fn nsa_has_no_full_attention_to_compare_with() {
         &batches(2),
         "4x2".parse().unwrap(),
         SelectionRule::Exact,
+        &mut Ranks::alone(),
         &mut |_| (),
     );
     let analysis = analysis.unwrap();
@@ -148,9 +150,15 @@ fn the_theory_holds_in_every_layer() {
     let model = model(Method::SSA);
     let mut progress = vec![];
     let budget = "4x2".parse().unwrap();
-    let analysis =
-        analyze(&model, &batches(2), budget, SelectionRule::Exact, &mut |done| progress.push(done))
-            .unwrap();
+    let analysis = analyze(
+        &model,
+        &batches(2),
+        budget,
+        SelectionRule::Exact,
+        &mut Ranks::alone(),
+        &mut |done| progress.push(done),
+    )
+    .unwrap();
     assert_eq!(progress, [1, 2]);
     assert_eq!(analysis.tokens, 147, "padding does not count");
     for states in &analysis.hidden_states {
@@ -177,14 +185,61 @@ fn the_theory_holds_in_every_layer() {
 }
 
 #[test]
+fn ranks_share_the_batches_and_find_the_same() {
+    let budget = "4x2".parse().unwrap();
+    let measure = |ranks: &mut Ranks| {
+        let (model, batches) = (model(Method::SSA), batches(1));
+        let options = PerplexityOptions {
+            budgets: vec![budget],
+            rule: SelectionRule::Exact,
+            sparsity_batches: 2,
+        };
+        let found = perplexity(&model, &batches, &options, ranks, &mut |_| ()).unwrap();
+        let rule = SelectionRule::Exact;
+        let analysis = analyze(&model, &batches[..2], budget, rule, ranks, &mut |_| ()).unwrap();
+        (found, analysis)
+    };
+    let alone = measure(&mut Ranks::alone());
+    for size in [2, 3] {
+        let world = |rank, port| World { rank, size, port, ..World::alone() };
+        let leader = Rendezvous::new(World { token: "run".to_owned(), ..world(0, 0) }).unwrap();
+        let port = leader.world().port;
+        let meet = |rendezvous: Rendezvous| {
+            let ranks = rendezvous.meet(vec![], Deadlines::default(), || Ok(()), |_| {});
+            let mut ranks = ranks.unwrap();
+            let found = measure(&mut ranks);
+            ranks.leave().unwrap();
+            found
+        };
+        std::thread::scope(|scope| {
+            let others: Vec<_> = (1..size)
+                .map(|rank| {
+                    let world = World { token: "run".to_owned(), ..world(rank, port) };
+                    scope.spawn(move || meet(Rendezvous::new(world).unwrap()))
+                })
+                .collect();
+            assert_eq!(meet(leader), alone, "rank 0 of {size}");
+            others.into_iter().for_each(|other| assert_eq!(other.join().unwrap(), alone));
+        });
+    }
+}
+
+#[test]
 fn what_cannot_be_measured_is_an_error() {
     let mut diverged = model(Method::SSA);
     diverged.parameters_mut().norm.as_mut_slice().unwrap().fill(f32::NAN);
     let error = evaluate(&diverged, 2, &["4x2"]).unwrap_err();
     assert!(matches!(&error, EvalError::NotFinite { batch: 0, .. }), "{error}");
     let budget = "4x2".parse().unwrap();
-    let error =
-        analyze(&diverged, &batches(2), budget, SelectionRule::Exact, &mut |_| ()).unwrap_err();
+    let error = analyze(
+        &diverged,
+        &batches(2),
+        budget,
+        SelectionRule::Exact,
+        &mut Ranks::alone(),
+        &mut |_| (),
+    )
+    .unwrap_err();
     assert!(matches!(&error, EvalError::NotFinite { batch: 0, .. }), "{error}");
     let empty = Document { name: "empty".to_owned(), text: vec![] };
     let error = held_out(&[empty]).unwrap_err().to_string();
@@ -196,7 +251,7 @@ fn what_cannot_be_measured_is_an_error() {
     );
     let options =
         PerplexityOptions { budgets: vec![], rule: SelectionRule::Exact, sparsity_batches: 0 };
-    let none = perplexity(&model(Method::SSA), &[], &options, &mut |_| ());
+    let none = perplexity(&model(Method::SSA), &[], &options, &mut Ranks::alone(), &mut |_| ());
     assert!(matches!(none, Err(EvalError::NoTargets)));
 }
 

@@ -6,6 +6,7 @@ use ssa_eval::EvalBatch;
 use ssa_eval::report::table::{analysis_caption, layers_table, mass_layers_table};
 use ssa_infer::Budget;
 use ssa_model::Method;
+use ssa_ranks::Ranks;
 
 use super::held_out::Subject;
 use super::{check_budget, check_budgets, command_line};
@@ -36,8 +37,14 @@ pub(crate) fn run(args: &AnalyzeArgs, device: DeviceChoice) -> Result<()> {
     check_budgets(&[budget], rule)?;
     let batches = EvalBatch::covering(&subject.batches, args.tokens);
     let mut progress = BatchProgress::new(Display::choose(false), "analyzing", batches.len());
-    let result =
-        ssa_eval::analyze(&subject.model, batches, budget, rule, &mut |done| progress.done(done));
+    let result = ssa_eval::analyze(
+        &subject.model,
+        batches,
+        budget,
+        rule,
+        &mut Ranks::alone(),
+        &mut |done| progress.done(done),
+    );
     progress.finish();
     let analysis = result?;
 

@@ -1,5 +1,9 @@
 //! The number of ranks changes nothing.
 
+use std::fs;
+
+use serde_json::Value;
+
 use crate::common::process::{end, signal};
 use crate::common::workplace;
 use crate::program::{Results, arguments, children, run, start, wait_for_steps};
@@ -15,6 +19,30 @@ fn one_two_and_four_processes_give_the_same_bits() {
     let one = results("one", 1);
     for (name, ranks) in [("two", 2), ("four", 4), ("again", 4)] {
         results(name, ranks).must_equal(&one);
+    }
+}
+
+#[test]
+fn all_ranks_measure_and_find_the_same() {
+    let directory = workplace();
+    let results = |name: &str, ranks: usize| {
+        let mut arguments = arguments(name, 6, ranks);
+        arguments.retain(|argument| argument != "--no-eval");
+        let settings = ["evaluation.batch_size=1", "monitoring.probe_every=3"];
+        arguments.extend(settings.iter().flat_map(|set| ["--set", set]).map(str::to_owned));
+        run(directory.path(), &arguments).succeeds();
+        let run = directory.path().join(name);
+        let summary = fs::read(run.join("summary.json")).unwrap();
+        let summary: Value = serde_json::from_slice(&summary).unwrap();
+        assert!(summary["analysis"]["hidden_states"].is_array(), "{summary}");
+        let probes = Results::of(&run, 6);
+        (probes, summary["evaluation"].clone(), summary["analysis"].clone())
+    };
+    let one = results("one", 1);
+    for (name, ranks) in [("two", 2), ("four", 4)] {
+        let (probes, evaluation, analysis) = results(name, ranks);
+        probes.must_equal(&one.0);
+        assert_eq!((evaluation, analysis), (one.1.clone(), one.2.clone()), "{ranks} ranks");
     }
 }
 

@@ -5,6 +5,8 @@ use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use ssa_data::PackedRows;
+use ssa_model::Model;
+use ssa_ranks::Ranks;
 
 use crate::checkpoint::{BackgroundSaver, Checkpoint, Retention};
 use crate::config::CheckpointSection;
@@ -133,6 +135,14 @@ impl<'a> Session<'a> {
         &self.trainer
     }
 
+    /// As [`Trainer::measure`].
+    ///
+    /// # Errors
+    /// As [`Trainer::measure`].
+    pub fn measure(&mut self, request: u8) -> Result<(&Model, &mut Ranks)> {
+        self.trainer.measure(request)
+    }
+
     /// The directory of the run.
     pub fn run_dir(&self) -> &RunDir {
         self.run_dir
@@ -179,7 +189,8 @@ impl<'a> Session<'a> {
         self.journal.write(RunEvent::Interrupted { step: self.trainer.done() })
     }
 
-    /// Saves the last checkpoint and the model, once all steps are done; returns the trainer.
+    /// Saves the last checkpoint and the model, once all steps are done; returns the trainer, with
+    /// its ranks.
     ///
     /// # Errors
     /// Same as [`interrupt`](Self::interrupt).
@@ -189,7 +200,6 @@ impl<'a> Session<'a> {
         self.save()?;
         self.saver.wait()?;
         self.save_model()?;
-        self.trainer.release_ranks()?;
         self.journal.write(RunEvent::Trained { step: self.trainer.done() })?;
         Ok(self.trainer)
     }

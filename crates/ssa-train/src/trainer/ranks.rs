@@ -26,6 +26,8 @@ enum Command {
     Step,
     /// Take over the state of rank 0.
     Load,
+    /// Measure what the next byte says.
+    Measure,
     /// Give the moments to rank 0.
     Moments,
     /// Give the master weights to rank 0.
@@ -37,8 +39,15 @@ enum Command {
 }
 
 impl Command {
-    const ALL: [Self; 6] =
-        [Self::Step, Self::Load, Self::Moments, Self::Masters, Self::Algorithms, Self::End];
+    const ALL: [Self; 7] = [
+        Self::Step,
+        Self::Load,
+        Self::Measure,
+        Self::Moments,
+        Self::Masters,
+        Self::Algorithms,
+        Self::End,
+    ];
 }
 
 /// The progress of a trainer, besides weights and moments.
@@ -88,19 +97,33 @@ impl Trainer {
         Self::new(plan, model, rows)
     }
 
-    /// Does what rank 0 says until that ends the run.
+    /// Does what rank 0 says until that ends the run. `measure` does the same as rank 0 after
+    /// [`measure`](Self::measure), with the number of what is to be measured.
     ///
     /// # Errors
-    /// Same as [`Trainer::step`], except that bad steps are left to rank 0.
-    pub fn follow(&mut self) -> Result<()> {
+    /// Same as [`Trainer::step`], except that bad steps are left to rank 0; those of `measure`.
+    pub fn follow<E: From<TrainError>>(
+        &mut self,
+        mut measure: impl FnMut(u8, &Model, &mut Ranks) -> Result<(), E>,
+    ) -> Result<(), E> {
+        while let Some(request) = self.follow_until_request()? {
+            measure(request, &self.model, &mut self.exchange.ranks)?;
+        }
+        Ok(())
+    }
+
+    /// Does what rank 0 says until that asks for a measurement, which is returned, or ends the run.
+    fn follow_until_request(&mut self) -> Result<Option<u8>> {
         loop {
-            let mut byte = Vec::new();
-            self.exchange.ranks.broadcast_bytes("wait for rank 0", &mut byte)?;
-            match Command::ALL.into_iter().find(|command| byte == [*command as u8]) {
+            let mut bytes = Vec::new();
+            self.exchange.ranks.broadcast_bytes("wait for rank 0", &mut bytes)?;
+            let (first, request) = (bytes.first().copied(), bytes.get(1).copied());
+            match Command::ALL.into_iter().find(|command| first == Some(*command as u8)) {
                 Some(Command::Step) => match self.step_as_told() {
                     Err(TrainError::NotFinite { .. }) => self.skip_rows(),
                     result => result.map(drop)?,
                 },
+                Some(Command::Measure) => return Ok(request),
                 Some(Command::Load) => {
                     let device = self.model.device();
                     *self.model.parameters_mut() = Parameters::zeros(self.plan.model())?;
@@ -110,9 +133,22 @@ impl Trainer {
                 Some(Command::Moments) => drop(self.whole_moments()?),
                 Some(Command::Masters) => drop(self.whole_masters()?),
                 Some(Command::Algorithms) => self.share_algorithms(String::new())?,
-                Some(Command::End) | None => return Ok(self.exchange.ranks.leave()?),
+                Some(Command::End) | None => {
+                    self.exchange.ranks.leave()?;
+                    return Ok(None);
+                }
             }
         }
+    }
+
+    /// Has the other ranks measure together with this one: they get this number. Returns what to
+    /// measure, and the ranks to share the work with.
+    ///
+    /// # Errors
+    /// [`TrainError::Ranks`].
+    pub fn measure(&mut self, request: u8) -> Result<(&Model, &mut Ranks)> {
+        self.tell_bytes(&[Command::Measure as u8, request])?;
+        Ok((&self.model, &mut self.exchange.ranks))
     }
 
     /// Tells the other ranks that there are no more steps. This trainer is then alone.
@@ -208,10 +244,14 @@ impl Trainer {
     }
 
     fn tell(&mut self, command: Command) -> Result<()> {
+        self.tell_bytes(&[command as u8])
+    }
+
+    fn tell_bytes(&mut self, bytes: &[u8]) -> Result<()> {
         if self.exchange.ranks.is_alone() {
             return Ok(());
         }
-        Ok(self.exchange.ranks.broadcast_bytes("wait for rank 0", &mut vec![command as u8])?)
+        Ok(self.exchange.ranks.broadcast_bytes("wait for rank 0", &mut bytes.to_vec())?)
     }
 
     /// Groups of this rank.

@@ -2,6 +2,7 @@
 
 mod describe;
 mod history;
+mod measure;
 mod memory;
 mod monitor;
 mod plan;
@@ -23,6 +24,7 @@ use crate::display::{Display, TrainProgress, note};
 use crate::exit::Interrupted;
 use crate::signals::Signals;
 use history::StepHistory;
+use measure::Measure;
 use monitor::Monitor;
 pub(super) use plan::{check_evaluation, require_data};
 use slow::SlowRanks;
@@ -109,7 +111,8 @@ fn train_model(
     session.stop_on(signals.flag());
     session.set_held_out(data.held_out.rows())?;
     let past = session.take_history();
-    let mut monitor = Monitor::new(plan, &run_dir, &held_out, &past)?;
+    let measure = Measure::new(plan, &held_out);
+    let mut monitor = Monitor::new(plan, &run_dir, measure, &past)?;
     let mut history = StepHistory::new(plan, &past);
     let mut progress = TrainProgress::new(plan, display, &past);
     let trained = train(&mut session, &mut monitor, &mut history, &mut progress, &signals);
@@ -126,19 +129,19 @@ fn train_model(
         session.interrupt()?;
         return Err(Interrupted::after(done, plan, &run_dir).into());
     }
-    let model = session.finish()?.into_model();
+    let mut trainer = session.finish()?;
     if signals.requested() && !args.no_eval {
+        trainer.release_ranks()?;
         return Err(Interrupted::after(done, plan, &run_dir).into());
     }
     // Training is saved to disk, so a signal may end the program now.
     signals.end_immediately();
 
     // The evaluation and the report.
-    let evaluation = if args.no_eval {
-        None
-    } else {
-        Some(results::evaluate(plan, &model, &held_out, display)?)
-    };
+    let evaluation =
+        if args.no_eval { None } else { Some(results::evaluate(measure, &mut trainer, display)?) };
+    trainer.release_ranks()?;
+    let model = trainer.into_model();
     let summary = results::summarize(plan, &model, &run_dir, &data, &history, evaluation)?;
     results::write(&summary, history.points(), plan, &run_dir)
 }
@@ -181,7 +184,7 @@ fn train(
 
         // Periodically: attention and losses on held-out text. The best weights are saved.
         session.trainer().begin("measure on held-out text");
-        let monitored = monitor.measure(session.trainer().model(), metrics.step)?;
+        let monitored = monitor.measure(session, metrics.step)?;
         // The log; periodically, a checkpoint.
         session.trainer().begin("save the step");
         session.keep(Measurements::new(&monitored)?)?;

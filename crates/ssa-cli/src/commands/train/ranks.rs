@@ -8,12 +8,14 @@ use std::thread::available_parallelism;
 use std::time::Duration;
 
 use anyhow::Result;
+use ssa_eval::EvalBatch;
 use ssa_files::Sha256;
 use ssa_kernels::Device;
 use ssa_kernels::cuda::{self, LibraryFile};
 use ssa_ranks::{Children, Deadlines, Fact, Ranks, RanksError, Rendezvous, World, end_with_parent};
 use ssa_train::{TrainPlan, Trainer};
 
+use super::measure::Measure;
 use crate::args::{DeviceChoice, ThreadsArgs, TrainArgs};
 use crate::commands::nccl;
 use crate::display::note;
@@ -156,11 +158,13 @@ pub(super) fn follow(plan: &TrainPlan, device: &Device, mut ranks: Ranks) -> Res
         return Ok(ranks.leave()?);
     }
     let data = plan.open_data()?;
+    let held_out = EvalBatch::of(&data.held_out, plan.config().evaluation.batch_size)?;
     let signals = Signals::catch()?;
     let trainer = Trainer::follower(plan.clone(), data.train)?.among(ranks)?;
     let mut trainer = trainer.to_device(device)?;
     trainer.stop_on(signals.flag());
-    trainer.follow()?;
+    let measure = Measure::new(plan, &held_out);
+    trainer.follow(|request, model, ranks| measure.follow(request, (model, ranks)))?;
     if signals.requested() && trainer.done() < plan.steps() {
         return Err(Interrupted::by_leader(trainer.done(), plan).into());
     }

@@ -5,12 +5,13 @@ use ssa_data::Dataset;
 use ssa_eval::report;
 use ssa_eval::report::StepPoint;
 use ssa_eval::report::table::results_table;
-use ssa_eval::{Analysis, EvalBatch, Machine, Perplexity, PerplexityOptions, Summary};
+use ssa_eval::{Analysis, Machine, Perplexity, Summary};
 use ssa_model::{AttentionMode, Model};
-use ssa_train::{RunDir, TrainPlan};
+use ssa_train::{RunDir, TrainPlan, Trainer};
 
 use super::describe::device_name;
 use super::history::StepHistory;
+use super::measure::{Measure, Request};
 use crate::commands::command_line;
 use crate::display::{BatchProgress, Display, print, render};
 use crate::files::write_whole;
@@ -21,32 +22,25 @@ pub(super) struct Evaluation {
     analysis: Analysis,
 }
 
-/// Measures the model at every budget, and attention at the training budget.
+/// Measures the model at every budget, and attention at the training budget, with all ranks.
 pub(super) fn evaluate(
-    plan: &TrainPlan,
-    model: &Model,
-    batches: &[EvalBatch],
+    measure: Measure<'_>,
+    trainer: &mut Trainer,
     display: Display,
 ) -> Result<Evaluation> {
-    let rule = plan.objective().attention.selection.rule;
-    let analyzed = EvalBatch::covering(batches, plan.config().evaluation.analysis_tokens);
-
-    let options = PerplexityOptions {
-        budgets: plan.budgets().to_vec(),
-        rule,
-        sparsity_batches: analyzed.len(),
-    };
-    let mut progress = BatchProgress::new(display, "evaluating", batches.len());
-    let perplexity =
-        ssa_eval::perplexity(model, batches, &options, &mut |done| progress.done(done));
+    let request = Request::Evaluation;
+    let mut progress = BatchProgress::new(display, "evaluating", measure.batches(request).len());
+    let subject = trainer.measure(request as u8)?;
+    let perplexity = measure.perplexity(request, subject, &mut |done| progress.done(done));
     progress.finish();
+    let perplexity = perplexity?;
 
-    let mut progress = BatchProgress::new(display, "analyzing", analyzed.len());
-    let budget = model.config().budget;
-    let analysis =
-        ssa_eval::analyze(model, analyzed, budget, rule, &mut |done| progress.done(done));
+    let request = Request::Analysis;
+    let mut progress = BatchProgress::new(display, "analyzing", measure.batches(request).len());
+    let subject = trainer.measure(request as u8)?;
+    let analysis = measure.analysis(request, subject, &mut |done| progress.done(done));
     progress.finish();
-    Ok(Evaluation { perplexity: perplexity?, analysis: analysis? })
+    Ok(Evaluation { perplexity, analysis: analysis? })
 }
 
 /// Collects the summary of the run.
