@@ -47,7 +47,8 @@ validate_every = 25
 validation_tokens = 256
 """
 TIMES = [
-    "seconds", "rank_seconds", "rank_wait_seconds", "slow_ranks", "tokens_per_second", "tflops",
+    "seconds", "rank_seconds", "rank_wait_seconds", "slow_ranks", "reduce_seconds",
+    "update_seconds", "tokens_per_second", "tflops",
 ]  # fmt: skip
 RANK_LOST = 6
 # A rank is lost after 20 s without a heartbeat; rank 0 then waits 6 s for the ranks it started.

@@ -24,7 +24,9 @@ pub struct MemoryEstimate {
     pub optimizer: usize,
     /// Gradients of all weights, one for each level of the tree of the rank's groups.
     pub gradients: usize,
-    /// The rank's pieces of the summed gradient, and the addends of other ranks.
+    /// The rank's pieces of the summed gradient, and the addends of other ranks. On a GPU these
+    /// take the place of gradients that have been added, except two buckets of addends, for which
+    /// activations have made room.
     pub exchange: usize,
     /// Activations that the layers save between forward and backward.
     pub activations: usize,
@@ -126,7 +128,12 @@ impl Sizes {
         let levels = 1 + (step.groups / ranks).max(1).ilog2() as usize;
         let gradients = trained * F32;
         let bucket = trained.min(BUCKET.max(model.vocab_size * hidden)) * F32;
-        let exchange = if ranks == 1 { 0 } else { gradients.div_ceil(ranks) + bucket };
+        let exchange = match (ranks, device) {
+            (1, _) => 0,
+            (_, Device::Cpu) => gradients.div_ceil(ranks) + bucket,
+            // All buckets but the largest have about the same size.
+            _ => (bucket + BUCKET * F32) / ranks * (ranks - 1),
+        };
         Self {
             parameters: count * element,
             optimizer: (trained * 2 * F32 + count * residue).div_ceil(ranks),
@@ -163,22 +170,24 @@ impl MemoryEstimate {
         // The head's gradient is computed along with the others, and dropped if the head is frozen.
         let dropped = if sizes.some_frozen { sizes.head_gradient } else { 0 };
         let working = layer_working.max(head_working.saturating_add(dropped));
-        let fixed = sum([sizes.parameters, sizes.optimizer, sizes.exchange]);
+        let on_cpu = matches!(device, Device::Cpu);
+        let fixed = sum([sizes.parameters, sizes.optimizer]);
         let at_the_head = sum([activations, head_working, sizes.head_gradient]);
         let in_the_first_layer = sum([tokens.saturating_mul(kept), layer_working, sizes.gradients]);
         let in_the_last_layer = sum([activations, layer_working, sizes.head_gradient]);
-        let on_cpu = matches!(device, Device::Cpu);
         let saving = if on_cpu && step.saves { Self::checkpoint_copy(step) } else { 0 };
         let kept = activations.saturating_add(working) / BYTES_PER_KEPT;
         let overhead = if on_cpu { PROGRAM.saturating_add(kept) } else { 0 };
         let peak = if on_cpu {
             // All gradients exist from the start. The last step is always saved.
-            let always = sum([fixed, sizes.gradients]);
+            let always = sum([fixed, sizes.exchange, sizes.gradients]);
             let in_a_step = sum([activations, working, saving, overhead]);
             let at_the_end = sum([Self::checkpoint_copy(step), PROGRAM]);
             always.saturating_add(in_a_step.max(at_the_end))
         } else {
-            sum([fixed, at_the_head.max(in_the_first_layer).max(in_the_last_layer)])
+            let in_the_exchange = sum([sizes.gradients, sizes.exchange]);
+            let backward = at_the_head.max(in_the_first_layer).max(in_the_last_layer);
+            sum([fixed, backward.max(in_the_exchange)])
         };
         let Sizes { parameters, optimizer, gradients, exchange, .. } = sizes;
         Self {

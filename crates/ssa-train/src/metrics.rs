@@ -61,6 +61,14 @@ pub struct StepMetrics {
     /// of this process; absent if there is none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub slow_ranks: Vec<usize>,
+    /// The part of `seconds` in which rank 0 got the gradients of all ranks, added its pieces, and
+    /// compared norms and losses; absent for a single process.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reduce_seconds: Option<f64>,
+    /// The part of `seconds` in which rank 0 updated its pieces of the weights and got all others;
+    /// absent for a single process.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub update_seconds: Option<f64>,
     /// `tokens / seconds`.
     #[serde(deserialize_with = "float")]
     pub tokens_per_second: f64,
@@ -122,6 +130,8 @@ pub(crate) mod tests {
             rank_seconds: vec![],
             rank_wait_seconds: vec![],
             slow_ranks: vec![],
+            reduce_seconds: None,
+            update_seconds: None,
             seconds: 2.0,
             tokens_per_second: 4096.0,
             tflops: 0.5,

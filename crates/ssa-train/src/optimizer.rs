@@ -224,13 +224,25 @@ impl Optimizer {
         scale: &GradScale,
         learning_rate: f64,
     ) -> Result<()> {
+        self.queue_part(parameters, grads, scale, learning_rate, 0..usize::MAX)
+    }
+
+    /// As [`queue_step`](Self::queue_step) for the parameters with these numbers.
+    pub(crate) fn queue_part(
+        &mut self,
+        parameters: &mut Parameters,
+        grads: &Parameters,
+        scale: &GradScale,
+        learning_rate: f64,
+        part: Range<usize>,
+    ) -> Result<()> {
         let step = self.steps + 1;
         let moments = self.m.named_mut().into_iter().zip(self.v.named_mut());
         let mut residues = self.residues.iter_mut().flat_map(Parameters::named_mut);
         let tensors = parameters.named_mut().into_iter().zip(grads.named()).zip(moments);
         for (index, (((name, parameter), (_, grad)), ((_, m), (_, v)))) in tensors.enumerate() {
             let residue = residues.next().map(|(_, residue)| residue);
-            if grad.is_empty() {
+            if grad.is_empty() || !part.contains(&index) {
                 continue;
             }
             let options = AdamwOptions {

@@ -74,6 +74,10 @@ pub(crate) fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
+/// The keys of metrics with times of ranks.
+const TIMES: [&str; 5] =
+    ["rank_seconds", "rank_wait_seconds", "slow_ranks", "reduce_seconds", "update_seconds"];
+
 /// What runs on any number of ranks have in common: model, moments, best weights and metrics
 /// without times.
 #[derive(PartialEq)]
@@ -93,7 +97,7 @@ impl Results {
         let mut metrics = metrics_without_times(run);
         for step in &mut metrics {
             let step = step.as_object_mut().unwrap();
-            for times in ["rank_seconds", "rank_wait_seconds", "slow_ranks"] {
+            for times in TIMES {
                 step.remove(times);
             }
         }

@@ -79,6 +79,11 @@ impl Memory {
         Input::at(self.address)
     }
 
+    /// The elements from one on that exists.
+    pub(crate) fn input_from<T: Element>(&self, first: usize) -> Input<'_, T> {
+        Input::at(self.address.saturating_add((first * size_of::<T>()) as u64))
+    }
+
     /// The elements, for a kernel that writes them; the caller owns the memory.
     pub(crate) fn output<T: Element>(&self) -> Output<'_, T> {
         Output::at(self.address)

@@ -57,7 +57,7 @@ pub use module::Module;
 #[cfg(test)]
 pub(crate) use module::PARAMS;
 pub(crate) use module::{COMMON, DEPENDENT_LAUNCH, Define, Header, constants};
-pub use nccl::{Communicator, UniqueId};
+pub use nccl::{Communicator, Transfer, UniqueId};
 pub(crate) use parameters::{
     DeviceStruct, Element, Field, Gradient, Input, Output, Parameters, TemplateParameter,
     declaration, device_struct, int, kernel, parameter_group, shared_struct, structs,

@@ -134,21 +134,33 @@ impl Tensor {
 impl Tensor {
     /// `self += other` for tensors of one shape, type and GPU.
     pub(crate) fn add_assign_on_gpu(&mut self, gpu: &Gpu, other: &Self) -> Result<()> {
+        self.add_elements_on_gpu(gpu, other, 0)
+    }
+
+    /// `self += other[start..]` for tensors of one type and GPU; the caller has checked the range,
+    /// and that `start` is aligned.
+    pub(super) fn add_elements_on_gpu(
+        &mut self,
+        gpu: &Gpu,
+        other: &Self,
+        start: usize,
+    ) -> Result<()> {
         match self.dtype() {
-            DType::F32 => self.add_elements::<f32>(gpu, other),
-            DType::Bf16 => self.add_elements::<bf16>(gpu, other),
+            DType::F32 => self.add_typed::<f32>(gpu, other, start),
+            DType::Bf16 => self.add_typed::<bf16>(gpu, other, start),
             DType::I16 => {
                 Err(KernelError::value("Tensor::add_assign", "self", "f32 or bf16", DType::I16))
             }
         }
     }
 
-    fn add_elements<T: TensorElement>(&mut self, gpu: &Gpu, other: &Self) -> Result<()>
+    fn add_typed<T: TensorElement>(&mut self, gpu: &Gpu, other: &Self, start: usize) -> Result<()>
     where
         for<'a> AddAssign<'a, T>: Parameters,
     {
         gpu.launch_pieces(self.len(), |len| {
-            Ok(AddAssign { x: self.in_place::<T>()?, other: other.input::<T>()?, len })
+            let other = other.typed::<T>()?.input()?.input_from(start);
+            Ok(AddAssign { x: self.in_place::<T>()?, other, len })
         })
     }
 

@@ -333,6 +333,35 @@ impl Tensor {
         }
     }
 
+    /// `self += other[start..]`, elements in row-major order, as many as this tensor has.
+    ///
+    /// # Errors
+    /// [`KernelError::Argument`] if there are not so many, `start` is no multiple of 8, or type or
+    /// device differ.
+    pub fn add_elements(&mut self, other: &Self, start: usize) -> Result<()> {
+        const OP: &str = "Tensor::add_elements";
+        let range = start..start.saturating_add(self.len());
+        other.check_range(OP, &range)?;
+        if !start.is_multiple_of(8) {
+            return Err(KernelError::value(OP, "start", "a multiple of 8", start));
+        }
+        if other.dtype() != self.dtype() {
+            return Err(KernelError::dtype(OP, "other", self.dtype(), other.dtype()));
+        }
+        if other.location() != self.location() {
+            return Err(KernelError::device(OP, "other", self.location(), other.location()));
+        }
+        match self.device() {
+            Device::Cuda(gpu) => self.add_elements_on_gpu(&gpu, other, start),
+            Device::Cpu => {
+                let addends = &other.as_slice()?[range];
+                let sums = self.as_mut_slice()?.iter_mut().zip(addends);
+                sums.for_each(|(sum, addend)| *sum += addend);
+                Ok(())
+            }
+        }
+    }
+
     /// A copy of some elements in row-major order, with one axis.
     ///
     /// # Errors

@@ -3,10 +3,11 @@
 //! Tensors on the CPU go over the network, tensors on GPUs through NCCL. Numbers for the host go
 //! over the network in both cases.
 
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use ssa_kernels::cuda::Communicator;
+use ssa_kernels::cuda::{Communicator, Transfer};
 use ssa_kernels::ops::grad_norm::{square_sum_count, square_sums};
 use ssa_kernels::{KernelError, Scalars, Tensor};
 use ssa_model::{Parameters, StepLosses};
@@ -15,8 +16,10 @@ use ssa_ranks::{Ranks, ShardMap};
 use super::pace::RankTimes;
 use crate::Result;
 
-/// Gradients that are received from other ranks at a time, unless a single parameter has more.
-pub(crate) const BUCKET: usize = 16 << 20;
+/// Elements that are exchanged together, unless a single parameter has more.
+pub(crate) const BUCKET: usize = 64 << 20;
+
+const REDUCE: &str = "reduce the gradients";
 
 /// The ranks of a run, and their GPUs if they train on GPUs.
 #[derive(Default)]
@@ -35,65 +38,57 @@ pub(super) struct Gathered {
 
 impl Exchange {
     /// The own pieces of the gradients of all ranks, added in the tree that continues that of the
-    /// groups.
-    pub(super) fn reduce(&mut self, grads: &Parameters, map: &ShardMap) -> Result<Parameters> {
-        let whole: Vec<&Tensor> = grads.named().into_iter().map(|(_, tensor)| tensor).collect();
-        let mut sums: Vec<Tensor> = Vec::with_capacity(whole.len());
-        while sums.len() < whole.len() {
-            let first = sums.len();
-            let bucket = &whole[first..first + bucket_len(&whole[first..])];
-            let mut addends = self.all_to_all("reduce the gradients", bucket, map, first)?;
-            for index in 0..bucket.len() {
-                let parts = addends.iter_mut().map(|of_rank| std::mem::take(&mut of_rank[index]));
-                sums.push(tree_sum(parts.collect())?);
+    /// groups. On GPUs, what is received while the previous sums are computed takes the memory of
+    /// two buckets, and the memory of `grads` is given back.
+    pub(super) fn reduce(&mut self, grads: &mut Parameters, map: &ShardMap) -> Result<Parameters> {
+        let mut sums = Vec::with_capacity(map.parameters());
+        match &self.gpus {
+            Some(gpus) => {
+                self.ranks.begin(REDUCE);
+                self.explained(reduce_on_gpus(gpus, grads, map, self.ranks.rank(), &mut sums))?;
+            }
+            None => {
+                let whole = tensors(grads);
+                for bucket in buckets(&whole) {
+                    let slices: Vec<&[f32]> = whole[bucket.clone()]
+                        .iter()
+                        .map(|tensor| tensor.as_slice())
+                        .collect::<Result<_, _>>()?;
+                    let received = self.ranks.all_to_all(REDUCE, &slices, map, bucket.start)?;
+                    let received = received.into_iter().map(|list| list.into_iter().map(vector));
+                    let received = received.map(Iterator::collect);
+                    let received = received.collect::<Result<_, KernelError>>()?;
+                    sums.extend(bucket_sums(&whole, bucket, received, map, self.ranks.rank())?);
+                }
             }
         }
         let mut sums = sums.into_iter();
         grads.try_map(|_, _| Ok(sums.next().unwrap_or_default()))
     }
 
-    /// The own pieces of some parameters from `first` on, `[r][i]` as rank r has it.
-    fn all_to_all(
-        &mut self,
-        name: &str,
-        tensors: &[&Tensor],
-        map: &ShardMap,
-        first: usize,
-    ) -> Result<Vec<Vec<Tensor>>> {
-        if let Some(gpus) = &self.gpus {
-            self.ranks.begin(name);
-            let piece = |index, rank| map.piece(first + index, rank);
-            return self.explained(gpus.all_to_all(tensors, piece));
-        }
-        let slices: Vec<&[f32]> =
-            tensors.iter().map(|tensor| tensor.as_slice()).collect::<Result<_, _>>()?;
-        let mut received = self.ranks.all_to_all(name, &slices, map, first)?;
-        for (index, slice) in slices.iter().enumerate() {
-            let own = slice.get(map.piece(first + index, self.ranks.rank())).unwrap_or_default();
-            received[self.ranks.rank()][index] = own.to_vec();
-        }
-        let tensor = |values: Vec<f32>| {
-            let length = values.len();
-            Ok(Tensor::from_vec(values, [length])?)
-        };
-        received.into_iter().map(|list| list.into_iter().map(tensor).collect()).collect()
-    }
-
-    /// Completes the weights, of which every rank has updated its own pieces.
-    pub(super) fn gather_weights(
+    /// Updates the own pieces of the weights with `update`, which gets the numbers of the
+    /// parameters to update, and gets the pieces of all other ranks. On GPUs, pieces are exchanged
+    /// while the next ones are updated.
+    pub(super) fn update_weights(
         &mut self,
         weights: &mut Parameters,
         map: &ShardMap,
+        mut update: impl FnMut(&mut Parameters, Range<usize>) -> Result<()>,
     ) -> Result<()> {
         const NAME: &str = "gather the weights";
-        if let Some(gpus) = &self.gpus {
-            self.ranks.begin(NAME);
-            let mut tensors: Vec<&mut Tensor> =
-                weights.named_mut().into_iter().map(|(_, tensor)| tensor).collect();
-            let piece = |index, rank| map.piece(index, rank);
-            return self.explained(gpus.all_gather(&mut tensors, piece));
+        let Some(gpus) = &self.gpus else {
+            update(weights, 0..map.parameters())?;
+            return Ok(self.ranks.all_gather(NAME, &mut slices_mut(weights)?, map)?);
+        };
+        self.ranks.begin(NAME);
+        for bucket in buckets(&tensors(weights)) {
+            update(weights, bucket.clone())?;
+            let parts = weights.named_mut().into_iter().map(|(_, tensor)| tensor);
+            let mut parts: Vec<&mut Tensor> = parts.skip(bucket.start).take(bucket.len()).collect();
+            let piece = |index, rank| map.piece(bucket.start + index, rank);
+            self.explained(gpus.start_all_gather(&mut parts, piece))?;
         }
-        Ok(self.ranks.all_gather(NAME, &mut slices_mut(weights)?, map)?)
+        self.explained(gpus.finish())
     }
 
     /// Ends the computation that began at `start`: waits for this GPU and then for all ranks.
@@ -170,32 +165,110 @@ impl Exchange {
     }
 }
 
-/// Number of the first tensors that are exchanged together.
-fn bucket_len(tensors: &[&Tensor]) -> usize {
-    let mut elements = 0;
-    let fits = |tensor: &&&Tensor| {
-        elements += tensor.len();
-        elements <= BUCKET
+/// Adds the own pieces of the gradients on GPUs, and gives the memory of the gradients back.
+fn reduce_on_gpus(
+    gpus: &Communicator,
+    grads: &mut Parameters,
+    map: &ShardMap,
+    rank: usize,
+    sums: &mut Vec<Tensor>,
+) -> Result<(), KernelError> {
+    let buckets = buckets(&tensors(grads));
+    let start = |grads: &Parameters, bucket: Range<usize>| {
+        let piece = |index, rank| map.piece(bucket.start + index, rank);
+        gpus.start_all_to_all(&tensors(grads)[bucket.clone()], piece)
     };
-    tensors.iter().take_while(fits).count().max(1)
+    let mut transfer = buckets.first().map(|first| start(grads, first.clone())).transpose()?;
+    for (index, bucket) in buckets.iter().enumerate() {
+        let next = buckets.get(index + 1).map(|next| start(grads, next.clone())).transpose()?;
+        let received = transfer.map_or(Ok(vec![]), Transfer::wait)?;
+        sums.extend(bucket_sums(&tensors(grads), bucket.clone(), received, map, rank)?);
+        let sent = grads.named_mut().into_iter().skip(bucket.start).take(bucket.len());
+        sent.for_each(|(_, grad)| grad.fill_zero());
+        transfer = next;
+    }
+    Ok(())
 }
 
-/// The sum of a power of two of addends: of neighbors, then of neighboring sums.
-fn tree_sum(mut sums: Vec<Tensor>) -> Result<Tensor, KernelError> {
-    while sums.len() > 1 {
-        let mut pairs = Vec::with_capacity(sums.len() / 2);
-        let mut rest = sums.into_iter();
-        while let Some(mut sum) = rest.next() {
-            if let Some(other) = rest.next()
-                && !sum.is_empty()
-            {
-                sum.add_assign(&other)?;
-            }
-            pairs.push(sum);
+/// The sums of the own pieces of the parameters of a bucket: `received[r][i]` is that of rank r,
+/// and the own one is a part of `whole`.
+fn bucket_sums(
+    whole: &[&Tensor],
+    bucket: Range<usize>,
+    mut received: Vec<Vec<Tensor>>,
+    map: &ShardMap,
+    rank: usize,
+) -> Result<Vec<Tensor>, KernelError> {
+    let sum = |(index, parameter): (usize, usize)| {
+        let addends = received.iter_mut().map(|of_rank| std::mem::take(&mut of_rank[index]));
+        let own = map.piece(parameter, rank);
+        tree_sum(addends.collect(), rank, whole[parameter], own)
+    };
+    bucket.enumerate().map(sum).collect()
+}
+
+/// The parameters that are exchanged together, in order.
+fn buckets(tensors: &[&Tensor]) -> Vec<Range<usize>> {
+    let (mut buckets, mut start, mut elements) = (Vec::new(), 0, 0);
+    for (index, tensor) in tensors.iter().enumerate() {
+        if index > start && elements + tensor.len() > BUCKET {
+            buckets.push(start..index);
+            (start, elements) = (index, 0);
         }
-        sums = pairs;
+        elements += tensor.len();
+    }
+    buckets.push(start..tensors.len());
+    buckets
+}
+
+/// The sum of a power of two of addends: of neighbors, then of neighboring sums. The addend of
+/// number `rank` is the `own` part of `whole`.
+fn tree_sum(
+    addends: Vec<Tensor>,
+    rank: usize,
+    whole: &Tensor,
+    own: Range<usize>,
+) -> Result<Tensor, KernelError> {
+    if whole.is_empty() || own.is_empty() {
+        return Ok(Tensor::default());
+    }
+    let mut sums = pair_sums(addends, |pair, mut first, mut second| {
+        // The sum of two numbers does not depend on their order.
+        match rank.checked_sub(2 * pair) {
+            Some(0) => second.add_elements(whole, own.start).map(|()| second),
+            Some(1) => first.add_elements(whole, own.start).map(|()| first),
+            _ => first.add_assign(&second).map(|()| first),
+        }
+    })?;
+    while sums.len() > 1 {
+        sums = pair_sums(sums, |_, mut first, second| first.add_assign(&second).map(|()| first))?;
     }
     Ok(sums.pop().unwrap_or_default())
+}
+
+/// The sums of neighbors; `add` gets the number of a pair.
+fn pair_sums(
+    addends: Vec<Tensor>,
+    add: impl Fn(usize, Tensor, Tensor) -> Result<Tensor, KernelError>,
+) -> Result<Vec<Tensor>, KernelError> {
+    let (mut sums, mut rest) = (Vec::with_capacity(addends.len().div_ceil(2)), addends.into_iter());
+    while let Some(first) = rest.next() {
+        sums.push(match rest.next() {
+            Some(second) => add(sums.len(), first, second)?,
+            None => first,
+        });
+    }
+    Ok(sums)
+}
+
+/// The elements on the CPU, with one axis.
+fn vector(values: Vec<f32>) -> Result<Tensor, KernelError> {
+    let length = values.len();
+    Tensor::from_vec(values, [length])
+}
+
+fn tensors(parameters: &Parameters) -> Vec<&Tensor> {
+    parameters.named().into_iter().map(|(_, tensor)| tensor).collect()
 }
 
 /// The elements of all tensors, on the CPU.

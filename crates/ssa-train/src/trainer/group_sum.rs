@@ -69,6 +69,11 @@ impl GroupSum {
         Ok(())
     }
 
+    /// As [`sum`](Self::sum), to give its memory back.
+    pub(crate) fn sum_mut(&mut self) -> &mut Parameters {
+        &mut self.buffers[0]
+    }
+
     /// The sum of all groups.
     pub(crate) fn sum(&self) -> &Parameters {
         &self.buffers[0]

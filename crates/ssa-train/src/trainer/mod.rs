@@ -220,7 +220,7 @@ impl Trainer {
         let losses = self.accumulate(batches, denominators)?;
         let times = self.exchange.meet(start)?;
         let learning_rate = self.plan.schedule().learning_rate(self.done);
-        let Updated { losses, norm, times } = self.update(losses, times, learning_rate)?;
+        let Updated { losses, norm, times, parts } = self.update(losses, times, learning_rate)?;
 
         let alpha = self.alpha();
         let z_loss = f64::from(self.plan.objective().z_loss) * losses.z_loss;
@@ -259,6 +259,8 @@ impl Trainer {
             rank_seconds,
             rank_wait_seconds: times.iter().map(|times| times.waited).collect(),
             slow_ranks,
+            reduce_seconds: parts[0],
+            update_seconds: parts[1],
             tokens_per_second: denominators.valid_tokens as f64 / seconds,
             tflops,
             mfu: self.plan.config().monitoring.peak_tflops.map(|peak| tflops / (peak * devices)),
@@ -331,21 +333,24 @@ impl Trainer {
             let parameters = self.model.parameters_mut();
             self.optimizer.queue_step(parameters, grads, &scale, learning_rate)?;
             let (losses, [norm]) = pending.wait()?;
-            return Ok(Updated { losses, norm, times: vec![] });
+            return Ok(Updated { losses, norm, times: vec![], parts: [None; 2] });
         };
-        let grads = self.exchange.reduce(self.grads.sum(), map)?;
+        let start = Instant::now();
+        let grads = self.exchange.reduce(self.grads.sum_mut(), map)?;
         let own = (&grads, times);
         let gathered = self.exchange.gather_sums(&mut losses, own, map, &self.stop)?;
+        let reduced = start.elapsed();
         let (norm, scale) = self.optimizer.clip_to(&gathered.squares, losses.sums())?;
-        let parameters = self.model.parameters_mut();
-        self.optimizer.queue_step(parameters, &grads, &scale, learning_rate)?;
-        if let Some(map) = self.optimizer.shards() {
-            self.exchange.gather_weights(parameters, map)?;
-        }
+        let (map, optimizer) = (map.clone(), &mut self.optimizer);
+        self.exchange.update_weights(self.model.parameters_mut(), &map, |weights, part| {
+            optimizer.queue_part(weights, &grads, &scale, learning_rate, part)
+        })?;
         let pending = losses.start_read([&norm])?;
         self.exchange.wait()?;
         let (losses, [norm]) = pending.wait()?;
-        Ok(Updated { losses, norm, times: gathered.times })
+        let updated = start.elapsed().saturating_sub(reduced);
+        let parts = [reduced, updated].map(|part| Some(part.as_secs_f64()));
+        Ok(Updated { losses, norm, times: gathered.times, parts })
     }
 
     /// The weight of the alignment loss in the next step; 0 for methods without one.
@@ -368,6 +373,8 @@ struct Updated {
     losses: Losses,
     norm: f64,
     times: Vec<RankTimes>,
+    /// The seconds of reduction and update.
+    parts: [Option<f64>; 2],
 }
 
 /// Runs the remaining steps; an error is the last item.

@@ -356,6 +356,8 @@ fn shared_run(size: usize, then: usize) -> (Vec<Vec<f32>>, Vec<StepMetrics>) {
         rank_seconds: vec![],
         rank_wait_seconds: vec![],
         slow_ranks: vec![],
+        reduce_seconds: None,
+        update_seconds: None,
         tokens_per_second: 0.0,
         tflops: 0.0,
         ..metrics

@@ -19,6 +19,9 @@ const DEADLINE: Duration = Duration::from_secs(60);
 /// The wait between two looks at an operation.
 const TICK: Duration = Duration::from_micros(20);
 
+/// How long a loop waits for a call before it sleeps.
+const SPIN: Duration = Duration::from_millis(1);
+
 /// Tells whether another rank has ended.
 type Ended = Box<dyn Fn() -> bool + Send>;
 
@@ -51,10 +54,12 @@ impl UniqueId {
     }
 }
 
-/// The connection of a GPU to those of all other ranks. Operations are queued on the stream of the
-/// GPU. All ranks must call the same ones in the same order.
+/// The connection of a GPU to those of all other ranks. Exchanges run on their own stream, each
+/// after what was queued on the GPU before it. All ranks must call the same ones in the same order.
 pub struct Communicator {
     gpu: Gpu,
+    /// The stream of the exchanges.
+    stream: Gpu,
     functions: &'static Functions,
     comm: Comm,
     /// The library writes the communicator to this place again when it has connected.
@@ -72,6 +77,40 @@ unsafe impl Send for Communicator {}
 struct Region {
     address: CUdeviceptr,
     bytes: usize,
+}
+
+impl Region {
+    fn whole(memory: &Memory) -> Self {
+        Self { address: memory.address(), bytes: memory.bytes() }
+    }
+}
+
+/// Tensors that a GPU is receiving from other ranks.
+#[must_use = "the tensors come from `wait`"]
+pub struct Transfer {
+    gpu: Gpu,
+    received: Vec<Vec<Tensor>>,
+    /// The end of the exchange, once it is queued.
+    end: Option<Event>,
+}
+
+impl Transfer {
+    /// Lets the GPU continue only after the exchange; returns what each rank sent: `[r][t]` has one
+    /// axis. That of this rank is empty. The host does not wait.
+    ///
+    /// # Errors
+    /// [`KernelError::Cuda`] if the driver refuses.
+    pub fn wait(mut self) -> Result<Vec<Vec<Tensor>>> {
+        self.end.take().map_or(Ok(()), |end| end.wait(&self.gpu))?;
+        Ok(std::mem::take(&mut self.received))
+    }
+}
+
+impl Drop for Transfer {
+    fn drop(&mut self) {
+        // The memory is freed next. A failure means that the device is lost.
+        let _ = self.end.take().map_or(Ok(()), |end| end.wait(&self.gpu));
+    }
 }
 
 impl Communicator {
@@ -99,69 +138,55 @@ impl Communicator {
         let status = unsafe {
             (functions.init_rank)(comm_place, size_number, id, rank_number, config_place)
         };
-        let (gpu, comm, ended) = (gpu.clone(), *place, Box::new(ended));
-        let communicator = Self { gpu, functions, comm, _place: place, rank, size, ended };
+        let (stream, comm, ended) = (gpu.with_stream()?, *place, Box::new(ended));
+        let (gpu, _place) = (gpu.clone(), place);
+        let communicator = Self { gpu, stream, functions, comm, _place, rank, size, ended };
         communicator.settle(CALL, status)?;
         Ok(communicator)
     }
 
-    /// Sends `piece(t, r)` of tensor t to each rank r; returns what each rank sent: `[r][t]` has
-    /// one axis, and for the own rank it is a copy of the own piece. Tensors without elements may
-    /// be anywhere.
+    /// Starts to send `piece(t, r)` of tensor t to each rank r, and to receive what each sends to
+    /// this one, while other work of the GPU goes on. Tensors without elements may be anywhere.
     ///
     /// # Errors
     /// [`KernelError::Cuda`] with what the library says; [`KernelError::OutOfMemory`];
     /// [`KernelError::Argument`] if a tensor is not on this GPU or a piece ends outside of it.
-    pub fn all_to_all(
+    pub fn start_all_to_all(
         &self,
         tensors: &[&Tensor],
         piece: impl Fn(usize, usize) -> Range<usize>,
-    ) -> Result<Vec<Vec<Tensor>>> {
+    ) -> Result<Transfer> {
         let device = Device::Cuda(self.gpu.clone());
-        let mut received: Vec<Vec<Tensor>> = Vec::with_capacity(self.size);
-        for _ in 0..self.size {
-            let room = tensors.iter().enumerate().map(|(index, tensor)| {
-                match piece(index, self.rank).len() {
-                    0 => Ok(Tensor::default()),
-                    length => Tensor::for_output_on(&device, tensor.dtype(), [length]),
-                }
-            });
-            received.push(room.collect::<Result<_>>()?);
-        }
+        let mut received: Vec<Vec<Tensor>> = (0..self.size).map(|_| Vec::new()).collect();
         let (mut sends, mut receives) = (Vec::new(), Vec::new());
         for (index, tensor) in tensors.iter().enumerate() {
-            if tensor.is_empty() {
-                continue;
-            }
-            let (memory, element) = (tensor.device_memory()?, tensor.dtype().size());
-            for rank in 0..self.size {
-                let region = self.region(memory, piece(index, rank), element)?;
-                let target = &mut received[rank][index];
-                if rank != self.rank {
-                    sends.push((rank, region));
-                }
-                if target.is_empty() {
-                    continue;
-                }
-                let target = target.device_memory_mut()?;
-                if rank == self.rank {
-                    let from = (region.address - memory.address()) as usize;
-                    target.copy_from(0, (memory, from), region.bytes)?;
+            let length = if tensor.is_empty() { 0 } else { piece(index, self.rank).len() };
+            for (rank, received) in received.iter_mut().enumerate() {
+                if rank == self.rank || length == 0 {
+                    received.push(Tensor::default());
                 } else {
-                    let whole = Region { address: target.address(), bytes: target.bytes() };
-                    receives.push((rank, whole));
+                    let mut room = Tensor::for_output_on(&device, tensor.dtype(), [length])?;
+                    receives.push((rank, Region::whole(room.device_memory_mut()?)));
+                    received.push(room);
+                }
+                if rank != self.rank && !tensor.is_empty() {
+                    let (memory, element) = (tensor.device_memory()?, tensor.dtype().size());
+                    sends.push((rank, self.region(memory, piece(index, rank), element)?));
                 }
             }
         }
+        let mut transfer = Transfer { gpu: self.gpu.clone(), received, end: None };
         self.exchange(&sends, &receives)?;
-        Ok(received)
+        transfer.end = Some(Event::record(&self.stream)?);
+        Ok(transfer)
     }
 
-    /// Completes tensors of which every rank r has `piece(t, r)`.
+    /// Starts to complete tensors of which every rank r has `piece(t, r)`. Until
+    /// [`finish`](Self::finish) they must not be used.
     ///
     /// # Errors
-    /// As [`all_to_all`](Self::all_to_all).
-    pub fn all_gather(
+    /// As [`start_all_to_all`](Self::start_all_to_all).
+    pub fn start_all_gather(
         &self,
         tensors: &mut [&mut Tensor],
         piece: impl Fn(usize, usize) -> Range<usize>,
@@ -177,6 +202,14 @@ impl Communicator {
             }
         }
         self.exchange(&sends, &receives)
+    }
+
+    /// Lets the GPU continue only after all exchanges that were started. The host does not wait.
+    ///
+    /// # Errors
+    /// [`KernelError::Cuda`] if the driver refuses.
+    pub fn finish(&self) -> Result<()> {
+        Event::record(&self.stream)?.wait(&self.gpu)
     }
 
     /// Waits until all that is queued on the stream of the GPU is done.
@@ -195,17 +228,20 @@ impl Communicator {
         Ok(())
     }
 
-    /// Queues sends and receives, all of which run at the same time.
+    /// Queues sends and receives, all of which run at the same time, after the work that is queued
+    /// on the GPU so far.
     fn exchange(&self, sends: &[(usize, Region)], receives: &[(usize, Region)]) -> Result<()> {
         let Self { functions, comm, .. } = *self;
-        let stream = self.gpu.stream()?;
+        Event::record(&self.gpu)?.wait(&self.stream)?;
+        let stream = self.stream.stream()?;
         // SAFETY: no conditions.
         self.check("ncclGroupStart", unsafe { (functions.group_start)() })?;
         let some = |list: &[(usize, Region)]| {
             list.iter().copied().filter(|(_, region)| region.bytes > 0).collect::<Vec<_>>()
         };
         for (rank, Region { address, bytes }) in some(sends) {
-            // SAFETY: the memory has these bytes and is freed in the order of the stream.
+            // SAFETY: the memory has these bytes, and the GPU waits for the end of the exchange
+            // before they are freed or changed.
             let status =
                 unsafe { (functions.send)(address, bytes, BYTE, rank as i32, comm, stream) };
             self.check("ncclSend", status)?;
@@ -239,7 +275,7 @@ impl Communicator {
         }
     }
 
-    /// Waits until what a call began is queued.
+    /// Waits until what a call began is queued: first in a loop, which is usually enough.
     fn settle(&self, call: &'static str, status: Status) -> Result<()> {
         self.check(call, status)?;
         if status == SUCCESS {
@@ -257,7 +293,11 @@ impl Communicator {
                 let message = format!("other ranks did not come in {} s", DEADLINE.as_secs());
                 return Err(KernelError::Cuda { call, message });
             }
-            thread::sleep(TICK);
+            if start.elapsed() > SPIN {
+                thread::sleep(TICK);
+            } else {
+                thread::yield_now();
+            }
         }
     }
 

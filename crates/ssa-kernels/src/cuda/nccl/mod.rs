@@ -10,5 +10,5 @@
 mod communicator;
 mod functions;
 
-pub use communicator::{Communicator, UniqueId};
+pub use communicator::{Communicator, Transfer, UniqueId};
 pub(super) use functions::{check, version};

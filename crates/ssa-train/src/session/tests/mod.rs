@@ -101,6 +101,8 @@ fn metrics(path: &Path) -> Vec<StepMetrics> {
             rank_seconds: vec![],
             rank_wait_seconds: vec![],
             slow_ranks: vec![],
+            reduce_seconds: None,
+            update_seconds: None,
             tokens_per_second: 0.0,
             tflops: 0.0,
             ..metrics
