@@ -14,13 +14,38 @@ pub enum Device {
     Cuda(Gpu),
 }
 
-impl Device {
-    /// The type that weights and activations have on this device.
-    pub fn dtype(&self) -> DType {
+/// What memory depends on: a device that need not be here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum DeviceKind {
+    /// The host processor.
+    Cpu,
+    /// An NVIDIA GPU.
+    Cuda,
+}
+
+impl DeviceKind {
+    /// The type that weights and activations have on such a device.
+    pub fn dtype(self) -> DType {
         match self {
             Self::Cpu => DType::F32,
-            Self::Cuda(_) => DType::Bf16,
+            Self::Cuda => DType::Bf16,
         }
+    }
+}
+
+impl Device {
+    /// The kind of this device.
+    pub fn kind(&self) -> DeviceKind {
+        match self {
+            Self::Cpu => DeviceKind::Cpu,
+            Self::Cuda(_) => DeviceKind::Cuda,
+        }
+    }
+
+    /// The type that weights and activations have on this device.
+    pub fn dtype(&self) -> DType {
+        self.kind().dtype()
     }
 }
 

@@ -71,7 +71,7 @@ mod sequences;
 mod tensor;
 
 pub use cuda::Gpu;
-pub use device::Device;
+pub use device::{Device, DeviceKind};
 pub use documents::Documents;
 pub use dtype::DType;
 pub use error::{KernelError, Refusal};

@@ -1,6 +1,6 @@
 //! Estimate of the memory of a training step, before it runs.
 
-use ssa_kernels::Device;
+use ssa_kernels::DeviceKind;
 use ssa_kernels::ops::cross_entropy;
 use ssa_model::{Method, ModelConfig, parameter_count};
 
@@ -97,7 +97,7 @@ fn sum<const N: usize>(parts: [usize; N]) -> usize {
 }
 
 impl Sizes {
-    fn new(step: &StepShape<'_>, device: &Device) -> Self {
+    fn new(step: &StepShape<'_>, device: DeviceKind) -> Self {
         let model = step.model;
         let count = parameter_count(model) as usize;
         let trained = step.trained as usize;
@@ -130,7 +130,7 @@ impl Sizes {
         let bucket = trained.min(BUCKET.max(model.vocab_size * hidden)) * F32;
         let exchange = match (ranks, device) {
             (1, _) => 0,
-            (_, Device::Cpu) => gradients.div_ceil(ranks) + bucket,
+            (_, DeviceKind::Cpu) => gradients.div_ceil(ranks) + bucket,
             // All buckets but the largest have about the same size.
             _ => (bucket + BUCKET * F32) / ranks * (ranks - 1),
         };
@@ -150,7 +150,7 @@ impl Sizes {
 }
 
 impl Sizes {
-    fn head_working(&self, step: &StepShape<'_>, tokens: usize, device: &Device) -> usize {
+    fn head_working(&self, step: &StepShape<'_>, tokens: usize, device: DeviceKind) -> usize {
         let workspace = cross_entropy::workspace_bytes(device, tokens, step.model.vocab_size);
         workspace.saturating_add(tokens.saturating_mul(3 * self.input_of_layer))
     }
@@ -158,7 +158,7 @@ impl Sizes {
 
 impl MemoryEstimate {
     /// Estimates the memory for micro-batches of `rows` rows.
-    pub fn new(step: &StepShape<'_>, rows: usize, device: &Device) -> Self {
+    pub fn new(step: &StepShape<'_>, rows: usize, device: DeviceKind) -> Self {
         let sizes = Sizes::new(step, device);
         let tokens = rows.saturating_mul(step.tokens);
         let kept = if step.recompute { sizes.input_of_layer } else { sizes.layer };
@@ -170,7 +170,7 @@ impl MemoryEstimate {
         // The head's gradient is computed along with the others, and dropped if the head is frozen.
         let dropped = if sizes.some_frozen { sizes.head_gradient } else { 0 };
         let working = layer_working.max(head_working.saturating_add(dropped));
-        let on_cpu = matches!(device, Device::Cpu);
+        let on_cpu = device == DeviceKind::Cpu;
         let fixed = sum([sizes.parameters, sizes.optimizer]);
         let at_the_head = sum([activations, head_working, sizes.head_gradient]);
         let in_the_first_layer = sum([tokens.saturating_mul(kept), layer_working, sizes.gradients]);
@@ -216,7 +216,7 @@ impl MemoryEstimate {
     }
 
     /// Bytes of a forward pass over `tokens` tokens, besides the weights.
-    pub fn inference(model: &ModelConfig, tokens: usize, device: &Device) -> usize {
+    pub fn inference(model: &ModelConfig, tokens: usize, device: DeviceKind) -> usize {
         let method = model.attention_method;
         let (trained, recompute, saves) = (0, true, false);
         let (groups, ranks) = (1, 1);
@@ -228,7 +228,7 @@ impl MemoryEstimate {
 
     /// The largest micro-batch whose peak is at most `budget` bytes; 0 if one row already exceeds
     /// it.
-    pub fn largest_micro_batch(step: &StepShape<'_>, budget: usize, device: &Device) -> usize {
+    pub fn largest_micro_batch(step: &StepShape<'_>, budget: usize, device: DeviceKind) -> usize {
         let fits = |rows: usize| Self::new(step, rows, device).peak <= budget;
         let mut too_many = 1;
         while fits(too_many) && too_many < 1 << 20 {
@@ -267,7 +267,7 @@ mod tests {
         let model = model();
         let all = step(&model, Method::SSA, true);
         let estimate =
-            |trained| MemoryEstimate::new(&StepShape { trained, ..all }, 1, &Device::Cpu);
+            |trained| MemoryEstimate::new(&StepShape { trained, ..all }, 1, DeviceKind::Cpu);
         let (whole, part) = (estimate(all.trained), estimate(1000));
         assert_eq!((part.gradients, part.optimizer), (4000, 8000));
         assert_eq!(part.parameters, whole.parameters);
@@ -278,7 +278,7 @@ mod tests {
     fn a_cpu_holds_four_copies_of_the_weights() {
         let model = model();
         let step = step(&model, Method::SSA, false);
-        let estimate = MemoryEstimate::new(&step, 1, &Device::Cpu);
+        let estimate = MemoryEstimate::new(&step, 1, DeviceKind::Cpu);
         let weights = estimate.parameters;
         assert_eq!((estimate.optimizer, estimate.gradients), (2 * weights, weights));
         assert!(weights > 4 * GB && weights < 5 * GB, "{weights}");
@@ -291,7 +291,7 @@ mod tests {
         let model = model();
         let at = |groups, ranks| {
             let step = StepShape { groups, ranks, ..step(&model, Method::SSA, false) };
-            MemoryEstimate::new(&step, 1, &Device::Cpu)
+            MemoryEstimate::new(&step, 1, DeviceKind::Cpu)
         };
         let alone = at(1, 1);
         assert_eq!((alone.exchange, at(8, 1).gradients), (0, 4 * alone.gradients));
@@ -307,7 +307,7 @@ mod tests {
         let model = model();
         let at = |recompute, rows| {
             let step = step(&model, Method::SSA, recompute);
-            MemoryEstimate::new(&step, rows, &Device::Cpu)
+            MemoryEstimate::new(&step, rows, DeviceKind::Cpu)
         };
         assert!(at(true, 8).peak < at(false, 8).peak / 2);
         assert!(at(true, 8).activations * 8 < at(false, 8).activations);
@@ -320,11 +320,11 @@ mod tests {
         for &method in Method::ALL {
             let step = step(&model, method, true);
             let budget = 80 * GB;
-            let rows = MemoryEstimate::largest_micro_batch(&step, budget, &Device::Cpu);
+            let rows = MemoryEstimate::largest_micro_batch(&step, budget, DeviceKind::Cpu);
             assert!(rows > 0, "{method}");
-            assert!(MemoryEstimate::new(&step, rows, &Device::Cpu).peak <= budget);
-            assert!(MemoryEstimate::new(&step, rows + 1, &Device::Cpu).peak > budget);
-            assert_eq!(MemoryEstimate::largest_micro_batch(&step, GB, &Device::Cpu), 0);
+            assert!(MemoryEstimate::new(&step, rows, DeviceKind::Cpu).peak <= budget);
+            assert!(MemoryEstimate::new(&step, rows + 1, DeviceKind::Cpu).peak > budget);
+            assert_eq!(MemoryEstimate::largest_micro_batch(&step, GB, DeviceKind::Cpu), 0);
         }
     }
 }

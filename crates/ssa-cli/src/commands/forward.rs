@@ -59,10 +59,10 @@ fn check_memory(args: &ForwardArgs, model: &Model, rows: usize, row: usize) -> R
             ranks,
         };
         let MemoryEstimate { activations, working, gradients, .. } =
-            MemoryEstimate::new(&step, rows, &device);
+            MemoryEstimate::new(&step, rows, device.kind());
         activations.saturating_add(working).saturating_add(gradients)
     } else {
-        MemoryEstimate::inference(config, rows.saturating_mul(row), &device)
+        MemoryEstimate::inference(config, rows.saturating_mul(row), device.kind())
     };
     memory::require(&device, working.saturating_add(logits), "this input", remedy)?;
     // Writing makes another copy of the logits.

@@ -46,7 +46,7 @@ impl Subject {
         note(&format!("measuring on {source}"));
         let longest = held_out.parts.iter().map(|part| part.rows.len()).max().unwrap_or(0);
         let tokens = args.batch_size.min(longest).saturating_mul(sequence_length);
-        let bytes = MemoryEstimate::inference(config, tokens, &model.device());
+        let bytes = MemoryEstimate::inference(config, tokens, model.device().kind());
         memory::require(&model.device(), bytes, "a batch", |_| {
             "pass a smaller --batch-size or --sequence-length".to_owned()
         })?;

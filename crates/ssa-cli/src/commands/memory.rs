@@ -1,7 +1,7 @@
 //! Memory checks before the work starts.
 
 use anyhow::Result;
-use ssa_kernels::Device;
+use ssa_kernels::{Device, DeviceKind};
 use ssa_ranks::World;
 use ssa_report::number;
 use ssa_train::{MemoryEstimate, StepShape, TrainPlan};
@@ -37,14 +37,15 @@ pub(super) fn require_step(plan: &TrainPlan, device: &Device, world: &World) -> 
         "set a smaller training.batch_size or data.sequence_length".to_owned()
     })?;
     let rows = plan.batches().micro_batch_size;
-    let peak = estimate_step(plan, plan.objective().recompute, device, world).peak;
+    let kind = device.kind();
+    let peak = estimate_step(plan, plan.objective().recompute, kind, world).peak;
     let what = match here {
         1 => format!("a step with micro-batches of {rows} rows"),
         _ => format!("a step with micro-batches of {rows} rows on {here} ranks"),
     };
     let sharing = if matches!(device, Device::Cpu) { here } else { 1 };
     require(device, peak.saturating_mul(sharing), &what, |free| {
-        remedy(plan, device, world, free / sharing as u64)
+        remedy(plan, kind, world, free / sharing as u64)
     })?;
     if saves(plan) {
         let copy = MemoryEstimate::checkpoint_copy(&shape(plan, false, world));
@@ -60,7 +61,7 @@ pub(super) fn require_step(plan: &TrainPlan, device: &Device, world: &World) -> 
 pub(super) fn estimate_step(
     plan: &TrainPlan,
     recompute: bool,
-    device: &Device,
+    device: DeviceKind,
     world: &World,
 ) -> MemoryEstimate {
     let rows = plan.batches().micro_batch_size;
@@ -71,7 +72,7 @@ pub(super) fn estimate_step(
 pub(super) fn largest_micro_batch(
     plan: &TrainPlan,
     recompute: bool,
-    device: &Device,
+    device: DeviceKind,
     world: &World,
     free: u64,
 ) -> usize {
@@ -93,7 +94,7 @@ fn saves(plan: &TrainPlan) -> bool {
 }
 
 /// Settings that would fit.
-fn remedy(plan: &TrainPlan, device: &Device, world: &World, free: u64) -> String {
+fn remedy(plan: &TrainPlan, device: DeviceKind, world: &World, free: u64) -> String {
     let fitting = |recompute| largest_micro_batch(plan, recompute, device, world, free);
     match (fitting(plan.objective().recompute), fitting(true)) {
         (0, 0) => "one row does not fit; set a smaller data.sequence_length, or a smaller model \

@@ -92,6 +92,14 @@ fn numbers_of_ranks_that_cannot_be_are_refused() {
     );
     let gpu = [&groups[..], &["--ranks", "2", "--device", "cuda"]].concat();
     refused(&gpu, &["2 ranks on this host (--ranks), but the driver reports 0 GPUs"]);
+    let tiny = ["train", "tiny.toml", "--set", "training.groups=8"];
+    let tiny =
+        [&tiny[..], &["--set", "training.batch_size=8", "--gpus", "8", "--dry-run"]].concat();
+    let tiny = [&tiny[..], &["--set", "training.micro_batch_size=1"]].concat();
+    let ended = ssa(directory.path(), tiny).succeeds();
+    for part in ["memory of each of 8 ranks", "micro_batch_size, 80 GB", "on each of 8 GPUs"] {
+        assert!(ended.stdout.contains(part), "{}", ended.stdout);
+    }
     let dry = [&groups[..], &["--ranks", "2", "--dry-run"]].concat();
     let ended = ssa(directory.path(), [&["train", "tiny.toml"], &dry[..]].concat()).succeeds();
     assert!(ended.stdout.contains("memory of each of 2 ranks, 2 groups"), "{}", ended.stdout);

@@ -28,7 +28,9 @@ impl Trainer {
                 return Ok(format!("the gradient of {name}"));
             }
         }
-        Ok("the loss".to_owned())
+        // Ranks on GPUs have given their gradients away.
+        let rest = if self.exchange.gpus.is_some() { "the loss or a gradient" } else { "the loss" };
+        Ok(rest.to_owned())
     }
 
     /// The first non-finite tensor in the forward pass of micro-batch `index` of the next step,

@@ -1,7 +1,7 @@
 //! The device memory of a run.
 
 use anyhow::Result;
-use ssa_kernels::Device;
+use ssa_kernels::{Device, DeviceKind};
 use ssa_ranks::World;
 use ssa_report::number::bytes;
 use ssa_train::{MemoryEstimate, TrainPlan};
@@ -19,20 +19,47 @@ pub(super) fn reserve(plan: &TrainPlan, device: &Device, world: &World) -> Resul
     Ok(())
 }
 
-/// Prints the memory of a step with and without recomputation, for a dry run.
+/// Prints the memory of a step with and without recomputation, for a dry run on a device.
 pub(super) fn print_estimate(plan: &TrainPlan, device: &Device, world: &World) -> Result<()> {
     let free = free_memory(device)?;
     let free_text = free.map_or("unknown".to_owned(), |free| bytes(free as usize));
     print(&format!("device {device}, free memory {free_text}"))?;
+    // The ranks of a host share the memory of a CPU.
+    let sharing = if matches!(device, Device::Cpu) { world.local_size.max(1) } else { 1 };
+    let free = free.map(|free| ("largest micro_batch_size", free / sharing as u64));
+    print_table(plan, device.kind(), world, free.as_slice())
+}
+
+/// As [`print_estimate`] for GPUs that need not be here.
+pub(super) fn print_prediction(plan: &TrainPlan, world: &World) -> Result<()> {
+    print_table(plan, DeviceKind::Cuda, world, &CARDS)?;
+    let peak = estimate_step(plan, plan.objective().recompute, DeviceKind::Cuda, world).peak;
+    print(&format!("verdict: this run needs {} on each of {} GPUs", bytes(peak), world.size))
+}
+
+/// Memory of data-center cards, bytes, less a gigabyte for the driver and NCCL.
+const CARDS: [(&str, u64); 3] = [
+    ("largest micro_batch_size, 80 GB", 79_000_000_000),
+    ("largest micro_batch_size, 141 GB", 140_000_000_000),
+    ("largest micro_batch_size, 180 GB", 179_000_000_000),
+];
+
+/// Prints the parts of the memory, and the largest micro-batches that fit in amounts of it.
+fn print_table(
+    plan: &TrainPlan,
+    device: DeviceKind,
+    world: &World,
+    amounts: &[(&str, u64)],
+) -> Result<()> {
     if world.size > 1 {
         let (ranks, groups) = (world.size, plan.batches().groups);
         print(&format!("memory of each of {ranks} ranks, {groups} groups of micro-batches"))?;
     }
-    print(&format!("{:28} {:>14} {:>14}", "", "keep all", "recompute"))?;
+    print(&format!("{:32} {:>14} {:>14}", "", "keep all", "recompute"))?;
     let estimates = [false, true].map(|recompute| estimate_step(plan, recompute, device, world));
     let line = |name: &str, part: fn(&MemoryEstimate) -> usize| {
         let [keep, recompute] = estimates.map(|estimate| bytes(part(&estimate)));
-        print(&format!("{name:28} {keep:>14} {recompute:>14}"))
+        print(&format!("{name:32} {keep:>14} {recompute:>14}"))
     };
     let rows = plan.batches().micro_batch_size;
     line("weights", |estimate| estimate.parameters)?;
@@ -43,16 +70,15 @@ pub(super) fn print_estimate(plan: &TrainPlan, device: &Device, world: &World) -
     }
     line(&format!("activations, {rows} rows at once"), |estimate| estimate.activations)?;
     line("workspace (layer or head)", |estimate| estimate.working)?;
-    if matches!(device, Device::Cpu) {
+    if device == DeviceKind::Cpu {
         line("copy for a checkpoint", |estimate| estimate.saving)?;
         line("program and allocator", |estimate| estimate.overhead)?;
     }
     line("peak", |estimate| estimate.peak)?;
-    if let Some(free) = free {
-        let free = free / world.local_size.max(1) as u64;
+    for (name, amount) in amounts {
         let [keep, recompute] = [false, true]
-            .map(|recompute| largest_micro_batch(plan, recompute, device, world, free));
-        print(&format!("{:28} {keep:>14} {recompute:>14}", "largest micro_batch_size"))?;
+            .map(|recompute| largest_micro_batch(plan, recompute, device, world, *amount));
+        print(&format!("{name:32} {keep:>14} {recompute:>14}"))?;
     }
     let used = if plan.objective().recompute { "recompute" } else { "keep all" };
     print(&format!(

@@ -35,11 +35,14 @@ pub(crate) fn run(args: &TrainArgs) -> Result<()> {
     let variable = |name: &str| env::var(name).ok();
     let world = World::find(args.gpus.or(args.ranks), args.rendezvous.as_deref(), variable)?;
     start_threads(&ranks::threads(&args.compute.threads, &world))?;
-    let choice = ranks::device(args, &world)?;
 
     // The plan: the checked configuration. Nothing is written yet.
     let plan = plan::load(args)?;
     plan.check_ranks(world.size)?;
+    if args.dry_run && args.gpus.is_some_and(|gpus| gpus > ranks::gpu_count()) {
+        return memory::print_prediction(&plan, &world);
+    }
+    let choice = ranks::device(args, &world)?;
     if args.dry_run {
         return dry_run(&plan, choice, &world);
     }

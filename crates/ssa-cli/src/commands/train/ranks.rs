@@ -4,7 +4,7 @@
 use std::path::Path;
 use std::process;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread::available_parallelism;
+use std::thread::{self, available_parallelism};
 use std::time::Duration;
 
 use anyhow::Result;
@@ -35,6 +35,11 @@ pub(super) fn threads(args: &ThreadsArgs, world: &World) -> ThreadsArgs {
     ThreadsArgs { threads: args.threads.or_else(share) }
 }
 
+/// The GPUs of this host.
+pub(super) fn gpu_count() -> usize {
+    cuda::count().unwrap_or(0)
+}
+
 /// The device of a rank: a GPU for each, if there are any.
 pub(super) fn device(args: &TrainArgs, world: &World) -> Result<DeviceChoice> {
     let choice = match args.gpus {
@@ -44,7 +49,7 @@ pub(super) fn device(args: &TrainArgs, world: &World) -> Result<DeviceChoice> {
     if world.size == 1 || choice == DeviceChoice::Cpu {
         return Ok(choice);
     }
-    let count = cuda::count().unwrap_or(0);
+    let count = gpu_count();
     if count == 0 && choice == DeviceChoice::Auto {
         return Ok(DeviceChoice::Cpu);
     }
@@ -52,9 +57,13 @@ pub(super) fn device(args: &TrainArgs, world: &World) -> Result<DeviceChoice> {
     let own_only = count == 1 && world.children == 0;
     if world.local_size > count && !own_only {
         let (ranks, source) = (world.local_size, &world.source);
+        let remedy = match count {
+            0 => "pass --device cpu, or look at `ssa doctor`".to_owned(),
+            _ => format!("start at most {count} ranks on this host, or pass --device cpu"),
+        };
         return Err(UsageError(format!(
             "{ranks} ranks on this host ({source}), but the driver reports {count} GPUs\nhint: \
-             start {count} or fewer ranks on this host, or pass --device cpu"
+             {remedy}"
         ))
         .into());
     }
@@ -75,7 +84,11 @@ pub(super) fn run(
     if world.rank > 0 {
         exit::speak_as(world.rank);
     }
-    end_with_parent(world.rank, || process::exit(i32::from(exit::RANK_LOST)))?;
+    // A rank that notices by itself that the one that started it is gone says so first.
+    end_with_parent(world.rank, || {
+        thread::sleep(PATIENCE);
+        process::exit(i32::from(exit::RANK_LOST));
+    })?;
     let nccl = if choice == DeviceChoice::Cpu { None } else { Some(nccl::find()?) };
     let facts = facts(plan, nccl.as_ref());
     let rendezvous = Rendezvous::new(world)?;

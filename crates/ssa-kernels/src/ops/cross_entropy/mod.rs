@@ -13,7 +13,7 @@ mod tests;
 pub use predictions::compare_predictions;
 
 use crate::contract::{Args, Checked, HIDDEN, LEADING, V};
-use crate::{Device, KernelError, Result, Scalar, Tensor};
+use crate::{Device, DeviceKind, KernelError, Result, Scalar, Tensor};
 
 /// The label of a token that is not a target.
 pub const IGNORE_INDEX: i32 = -100;
@@ -180,11 +180,11 @@ pub fn linear_cross_entropy_fwd_bwd(
 
 /// Bytes that [`linear_cross_entropy_fwd_bwd`] takes on a device in addition to its arguments: the
 /// logits of a chunk, and what it keeps of every token. `usize::MAX` if they are more than that.
-pub fn workspace_bytes(device: &Device, tokens: usize, vocab: usize) -> usize {
+pub fn workspace_bytes(device: DeviceKind, tokens: usize, vocab: usize) -> usize {
     let vocab = vocab.max(1);
     match device {
-        Device::Cuda(_) => cuda::workspace_bytes(tokens, vocab),
-        Device::Cpu => {
+        DeviceKind::Cuda => cuda::workspace_bytes(tokens, vocab),
+        DeviceKind::Cpu => {
             let logits = cpu::chunk_tokens(vocab).min(tokens).saturating_mul(vocab);
             let losses = tokens.saturating_mul(size_of::<cpu::TokenLoss>());
             logits.saturating_mul(size_of::<f32>()).saturating_add(losses)

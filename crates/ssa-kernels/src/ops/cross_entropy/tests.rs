@@ -203,7 +203,7 @@ fn wrong_arguments_are_refused() {
 fn workspaces_of_any_size_are_counted() {
     let gpu_bytes = cuda::workspace_bytes;
     for (tokens, vocab) in [(0, 0), (usize::MAX, 1), (1, usize::MAX), (usize::MAX, usize::MAX)] {
-        let bytes = workspace_bytes(&Device::Cpu, tokens, vocab);
+        let bytes = workspace_bytes(DeviceKind::Cpu, tokens, vocab);
         assert!(bytes >= tokens && gpu_bytes(tokens, vocab.max(1)) >= tokens, "{bytes}");
     }
 }
