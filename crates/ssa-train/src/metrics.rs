@@ -113,6 +113,21 @@ fn floats<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<f64>, D::Err
 pub(crate) mod tests {
     use super::*;
 
+    /// Metrics without those that depend on time and on the number of ranks.
+    pub(crate) fn timeless(metrics: StepMetrics) -> StepMetrics {
+        StepMetrics {
+            seconds: 0.0,
+            rank_seconds: vec![],
+            rank_wait_seconds: vec![],
+            slow_ranks: vec![],
+            reduce_seconds: None,
+            update_seconds: None,
+            tokens_per_second: 0.0,
+            tflops: 0.0,
+            ..metrics
+        }
+    }
+
     pub(crate) fn step(step: usize) -> StepMetrics {
         StepMetrics {
             step,

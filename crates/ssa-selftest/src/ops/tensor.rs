@@ -15,6 +15,30 @@ pub(crate) fn run(context: &mut Context<'_>) -> Result<()> {
         context.compare("sum", &sum, &sums, &round(&sums))?;
         context.compare("the other owner", &a, &a_exact, &a_exact)?;
 
+        let (half, start) = (len / 2, len / 32 * 8);
+        let mut part = a.elements(start..start + half)?;
+        context.compare(
+            "part",
+            &part,
+            &a_exact[start..start + half],
+            &a_exact[start..start + half],
+        )?;
+        part.add_elements(&b, start)?;
+        context.compare(
+            "sum of parts",
+            &part,
+            &sums[start..start + half],
+            &round(&sums[start..start + half]),
+        )?;
+        let mut whole = b.try_clone()?;
+        whole.set_elements(start, &a.elements(start..start + half)?)?;
+        let replaced: Vec<f64> = (0..len)
+            .map(|index| {
+                if (start..start + half).contains(&index) { a_exact[index] } else { b_exact[index] }
+            })
+            .collect();
+        context.compare("replaced part", &whole, &replaced, &replaced)?;
+
         let device = context.device();
         let wide = a.to_device(device, DType::F32)?;
         context.compare_bits("bf16 to f32", &wide, &a)?;

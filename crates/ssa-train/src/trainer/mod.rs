@@ -7,9 +7,7 @@ use std::time::{Duration, Instant};
 
 use ssa_data::{Batch, Loader, Mixture, Prefetch};
 use ssa_kernels::{DType, Device, Documents};
-use ssa_model::{
-    Input, LossDenominators, Losses, Model, Objective, Parameters, StepLosses, TrainBatch,
-};
+use ssa_model::{Input, LossDenominators, Model, Objective, Parameters, StepLosses, TrainBatch};
 
 use crate::checkpoint::BadSteps;
 use crate::fingerprint::fingerprint;
@@ -19,7 +17,8 @@ use crate::optimizer::Optimizer;
 use crate::{Result, TrainError, TrainPlan};
 use exchange::Exchange;
 use group_sum::GroupSum;
-use pace::{Pace, RankTimes};
+use pace::Pace;
+use update::Updated;
 
 pub(crate) use exchange::BUCKET;
 
@@ -31,6 +30,7 @@ mod ranks;
 mod state;
 #[cfg(test)]
 pub(crate) mod tests;
+mod update;
 
 /// Steps whose batches are prefetched. One is enough unless the disk stalls.
 pub(crate) const STEPS_AHEAD: usize = 2;
@@ -318,41 +318,6 @@ impl Trainer {
         Ok(losses)
     }
 
-    /// Updates the weights, unless a loss or the gradient is not finite. `times` are those of this
-    /// rank so far.
-    fn update(
-        &mut self,
-        mut losses: StepLosses,
-        times: RankTimes,
-        learning_rate: f64,
-    ) -> Result<Updated> {
-        let Some(map) = self.optimizer.shards() else {
-            let grads = self.grads.sum();
-            let (norm, scale) = self.optimizer.clipped_norm(grads, losses.sums())?;
-            let pending = losses.start_read([&norm])?;
-            let parameters = self.model.parameters_mut();
-            self.optimizer.queue_step(parameters, grads, &scale, learning_rate)?;
-            let (losses, [norm]) = pending.wait()?;
-            return Ok(Updated { losses, norm, times: vec![], parts: [None; 2] });
-        };
-        let start = Instant::now();
-        let grads = self.exchange.reduce(self.grads.sum_mut(), map)?;
-        let own = (&grads, times);
-        let gathered = self.exchange.gather_sums(&mut losses, own, map, &self.stop)?;
-        let reduced = start.elapsed();
-        let (norm, scale) = self.optimizer.clip_to(&gathered.squares, losses.sums())?;
-        let (map, optimizer) = (map.clone(), &mut self.optimizer);
-        self.exchange.update_weights(self.model.parameters_mut(), &map, |weights, part| {
-            optimizer.queue_part(weights, &grads, &scale, learning_rate, part)
-        })?;
-        let pending = losses.start_read([&norm])?;
-        self.exchange.wait()?;
-        let (losses, [norm]) = pending.wait()?;
-        let updated = start.elapsed().saturating_sub(reduced);
-        let parts = [reduced, updated].map(|part| Some(part.as_secs_f64()));
-        Ok(Updated { losses, norm, times: gathered.times, parts })
-    }
-
     /// The weight of the alignment loss in the next step; 0 for methods without one.
     fn alpha(&self) -> f64 {
         let aligned = self.plan.objective().attention.method.is_aligned();
@@ -366,15 +331,6 @@ impl Trainer {
             Err(TrainError::NotFinite { step: self.done + 1, what, value })
         }
     }
-}
-
-/// What a step has found.
-struct Updated {
-    losses: Losses,
-    norm: f64,
-    times: Vec<RankTimes>,
-    /// The seconds of reduction and update.
-    parts: [Option<f64>; 2],
 }
 
 /// Runs the remaining steps; an error is the last item.

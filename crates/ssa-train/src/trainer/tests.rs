@@ -7,6 +7,7 @@ use super::*;
 use crate::Checkpoint;
 use crate::TrainConfig;
 use crate::initial_model::initial_model;
+use crate::metrics::tests::timeless;
 
 /// Two layers of width 32 on rows of 48 tokens.
 const TINY: &str = "
@@ -351,17 +352,6 @@ pub(crate) fn on_ranks<R>(size: usize, leader: Trainer, work: impl FnOnce(Traine
 /// The bits of weights and moments, and the metrics, of three steps on ranks and then one on
 /// `then` ranks.
 fn shared_run(size: usize, then: usize) -> (Vec<Vec<f32>>, Vec<StepMetrics>) {
-    let timeless = |metrics: StepMetrics| StepMetrics {
-        seconds: 0.0,
-        rank_seconds: vec![],
-        rank_wait_seconds: vec![],
-        slow_ranks: vec![],
-        reduce_seconds: None,
-        update_seconds: None,
-        tokens_per_second: 0.0,
-        tflops: 0.0,
-        ..metrics
-    };
     let directory = tempfile::tempdir().unwrap();
     let step_of = |trainer: &mut Trainer| timeless(trainer.step().unwrap());
     let first = on_ranks(size, trainer(&SHARED), |mut trainer| {

@@ -334,3 +334,22 @@ impl std::fmt::Debug for Communicator {
         write!(f, "rank {} of {} on {}", self.rank, self.size, self.gpu)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_need_no_gpu_and_differ() {
+        let [one, other] = [(); 2].map(|()| UniqueId::new());
+        match (one, other) {
+            (Ok(one), Ok(other)) => {
+                assert_ne!(one.to_bytes(), other.to_bytes());
+                assert_eq!(UniqueId::from_bytes(one.to_bytes()).to_bytes(), one.to_bytes());
+            }
+            (Err(error), _) | (_, Err(error)) => {
+                assert!(matches!(error, KernelError::Library { .. }), "{error}");
+            }
+        }
+    }
+}

@@ -8,6 +8,7 @@ use ssa_data::{ByteTokenizer, PackOptions, PackedRows, Packing, Remainder, RowId
 use tempfile::tempdir;
 
 use super::*;
+use crate::metrics::tests::timeless;
 use crate::trainer::tests::{on_ranks, plan};
 use crate::{Existing, TrainConfig, TrainPlan, initial_model};
 
@@ -96,17 +97,7 @@ fn metrics(path: &Path) -> Vec<StepMetrics> {
     let text = fs::read_to_string(path.join("metrics.jsonl")).unwrap();
     let parse = |line| {
         let LoggedStep { metrics, .. } = serde_json::from_str(line).unwrap();
-        StepMetrics {
-            seconds: 0.0,
-            rank_seconds: vec![],
-            rank_wait_seconds: vec![],
-            slow_ranks: vec![],
-            reduce_seconds: None,
-            update_seconds: None,
-            tokens_per_second: 0.0,
-            tflops: 0.0,
-            ..metrics
-        }
+        timeless(metrics)
     };
     text.lines().map(parse).collect()
 }
