@@ -48,8 +48,9 @@ use crate::exit;
 const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (", env!("SSA_COMMIT"), ")");
 
 /// The environment variables, with their meaning.
-const ENVIRONMENT: [(&str, &str); 6] = [
+const ENVIRONMENT: [(&str, &str); 7] = [
     ("SSA_CACHE_DIR", "cache directory for compiled GPU kernels; ~/.cache/ssa by default"),
+    ("SSA_NCCL", "file of NCCL, for several GPUs; found by itself where pip or the system has it"),
     ("HF_HOME", "cache of the Hugging Face Hub"),
     ("HF_TOKEN", "token for private data and models on the Hugging Face Hub"),
     ("HF_HUB_OFFLINE", "if 1, data and models of the Hub come from the cache alone"),

@@ -25,7 +25,8 @@ Examples:
   ssa train configs/demo.toml
   ssa train configs/demo.toml --data notes/ --run-dir runs/notes --set training.steps=500
   ssa train --resume runs/notes
-  ssa train configs/demo.toml --set training.groups=2 --ranks 2")]
+  ssa train configs/demo.toml --set training.groups=2 --ranks 2
+  ssa train configs/ssa-8b.toml --gpus 8 --dry-run")]
 pub(crate) struct TrainArgs {
     /// Configuration file (TOML), such as configs/demo.toml.
     #[arg(value_name = "CONFIG")]

@@ -146,8 +146,15 @@ impl Trainer {
         if self.model.device() == *device {
             return Ok(());
         }
-        let masters = self.optimizer.masters(self.model.parameters())?;
-        *self.model.parameters_mut() = self.optimizer.move_to(&masters, device)?;
+        let weights = match self.model.device() {
+            // These are the master weights.
+            Device::Cpu => self.optimizer.move_to(self.model.parameters(), device)?,
+            _ => {
+                let masters = self.optimizer.masters(self.model.parameters())?;
+                self.optimizer.move_to(&masters, device)?
+            }
+        };
+        *self.model.parameters_mut() = weights;
         self.grads = group_sum(&self.plan, self.local_groups(), device)?;
         Ok(())
     }
