@@ -24,6 +24,10 @@ pub(super) const BYTE: c_int = 1;
 /// The first version with all that is used: 2.18.
 const OLDEST: c_int = 21_800;
 
+/// What helps against most failures.
+const HINT: &str = "hint: start again with NCCL_DEBUG=WARN for details; each rank needs a GPU, and \
+                    a container needs room in /dev/shm (docker run --shm-size=1g)";
+
 /// What identifies a communicator; one rank makes it and tells the others.
 #[derive(Clone, Copy)]
 #[repr(C)]
@@ -136,7 +140,7 @@ impl Functions {
         let name = unsafe { (self.error_string)(status) };
         // SAFETY: the communicator may be null; the text lives as long as the library.
         let last = unsafe { (self.last_error)(comm) };
-        let message = format!("{}: {}", told(name), told(last));
+        let message = format!("{}: {}\n{HINT}", told(name), told(last));
         KernelError::Cuda { call, message }
     }
 }
