@@ -30,7 +30,7 @@ const MINUTE: f64 = 60.0;
 #[derive(Clone, Debug, PartialEq)]
 pub enum Event {
     /// A step is done. The caller passes measurements after it to [`Session::keep`].
-    Step(StepMetrics),
+    Step(Box<StepMetrics>),
     /// The loss or the gradient of a step was not finite: its rows are skipped, and the step is
     /// retried on the next ones.
     Skipped(BadStep),
@@ -210,7 +210,7 @@ impl<'a> Session<'a> {
         match self.trainer.step() {
             Ok(metrics) => {
                 self.pending = Some(metrics.clone());
-                Ok(Event::Step(metrics))
+                Ok(Event::Step(Box::new(metrics)))
             }
             Err(TrainError::NotFinite { step, what, value }) => {
                 self.recover(BadStep { step, what, value, rows: self.trainer.next_rows() })
