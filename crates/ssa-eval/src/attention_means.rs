@@ -12,7 +12,7 @@ use ssa_model::{AttentionOptions, LayerAttention, Model, ModelError};
 
 use crate::Result;
 use crate::batch::EvalBatch;
-use crate::shared::Sum;
+use crate::sum::Sum;
 
 /// How the values of all (token, query head) pairs are reduced.
 #[derive(Clone, Copy)]

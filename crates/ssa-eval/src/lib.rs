@@ -21,6 +21,7 @@ mod perplexity;
 pub mod report;
 mod shared;
 mod sparsity;
+mod sum;
 mod summary;
 
 pub use analysis::{Analysis, ModeAttention, analyze};

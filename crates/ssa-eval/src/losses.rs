@@ -5,7 +5,7 @@ use ssa_kernels::Tensor;
 use ssa_kernels::ops::cross_entropy::compare_predictions;
 use ssa_model::{Model, ModelError};
 
-use crate::shared::Sum;
+use crate::sum::Sum;
 use crate::{EvalError, Result};
 
 /// Sums over target tokens of one inference mode.

@@ -5,21 +5,7 @@ use ssa_ranks::Ranks;
 use crate::Result;
 use crate::batch::EvalBatch;
 use crate::losses::Score;
-
-/// A sum over tokens, as numbers that ranks send each other.
-pub(crate) trait Sum: Clone + Default {
-    /// Number of numbers.
-    const NUMBERS: usize;
-
-    /// The numbers.
-    fn to_numbers(&self) -> Vec<f64>;
-
-    /// The sum of [`Self::NUMBERS`] numbers.
-    fn from_numbers(numbers: &[f64]) -> Self;
-
-    /// Adds the sum over other tokens.
-    fn add(&mut self, other: &Self);
-}
+use crate::sum::Sum;
 
 /// The sums over a batch, or over all batches: the scores of each inference mode, and others.
 pub(crate) type Sums<S> = (Vec<Score>, Vec<S>);

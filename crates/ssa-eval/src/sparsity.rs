@@ -7,7 +7,7 @@ use ssa_kernels::ops::attention::selection::{SelectionOptions, select_by_means};
 use ssa_kernels::ops::attention::sparse::sparse_attention_fwd;
 use ssa_model::{AttentionOptions, LayerAttention, Model, ModelError};
 
-use crate::shared::Sum;
+use crate::sum::Sum;
 use crate::{EvalBatch, Result};
 
 /// A streaming mean over tokens, query heads and layers.

@@ -7,7 +7,7 @@ use std::sync::OnceLock;
 use cudarc::{cublaslt, driver, nvrtc};
 use libloading::Library as Handle;
 
-use super::nccl;
+use super::nccl::Functions;
 use crate::{KernelError, Result};
 
 /// A library that the GPU needs.
@@ -98,7 +98,7 @@ impl Library {
         }
     }
 
-    pub(super) fn missing(self, cause: impl Into<String>) -> KernelError {
+    fn missing(self, cause: impl Into<String>) -> KernelError {
         KernelError::Library { name: self.name(), cause: cause.into(), remedy: self.remedy() }
     }
 
@@ -106,7 +106,7 @@ impl Library {
     /// that fails, finds it in memory.
     pub(crate) fn load(self) -> Result<()> {
         self.handle()?;
-        if self == Self::Nccl { nccl::check() } else { Ok(()) }
+        if self == Self::Nccl { nccl().map(|_| ()) } else { Ok(()) }
     }
 
     /// Loads the library from `file`, or where it usually is, or else from the first of
@@ -132,7 +132,7 @@ impl Library {
     }
 
     /// The library, loaded once.
-    pub(super) fn handle(self) -> Result<&'static Handle> {
+    fn handle(self) -> Result<&'static Handle> {
         let loaded = LOADED[self as usize].get_or_init(|| self.open_usual());
         loaded.as_ref().map_err(Clone::clone)
     }
@@ -205,7 +205,7 @@ impl Library {
                 let version = unsafe { cublaslt::sys::cublasLtGetVersion() };
                 format!("{}.{}.{}", version / 10_000, version / 100 % 100, version % 100)
             }
-            Self::Nccl => nccl::version(),
+            Self::Nccl => nccl().map(Functions::version).unwrap_or_default(),
         }
     }
 
@@ -225,6 +225,19 @@ impl Library {
             .find(|path| path.rsplit('/').next().is_some_and(|file| file.starts_with(stem)))
             .map(PathBuf::from)
     }
+}
+
+/// The functions of NCCL, loaded once.
+///
+/// # Errors
+/// [`KernelError::Library`] if it is missing or too old.
+pub(super) fn nccl() -> Result<&'static Functions> {
+    static FUNCTIONS: OnceLock<Result<Functions>> = OnceLock::new();
+    let loaded = FUNCTIONS.get_or_init(|| {
+        let handle = Library::Nccl.handle()?;
+        Functions::of(handle).map_err(|cause| Library::Nccl.missing(cause))
+    });
+    loaded.as_ref().map_err(Clone::clone)
 }
 
 /// The message of the system. The error itself only names the failed call.

@@ -1,13 +1,11 @@
 //! The functions of NCCL that are used, and their types.
 
 use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
-use std::sync::OnceLock;
 
 use cudarc::driver::sys::{CUdeviceptr, CUstream};
 use libloading::Library as Handle;
 
-use crate::cuda::Library;
-use crate::{KernelError, Result};
+use crate::KernelError;
 
 /// A communicator, owned by the library.
 pub(super) type Comm = *mut c_void;
@@ -70,7 +68,7 @@ impl Config {
 macro_rules! functions {
     ($($field:ident = $name:literal: fn($($argument:ty),*);)*) => {
         /// The functions.
-        pub(super) struct Functions {
+        pub(in crate::cuda) struct Functions {
             $(pub(super) $field: unsafe extern "C" fn($($argument),*) -> Status,)*
             pub(super) error_string: unsafe extern "C" fn(Status) -> *const c_char,
             pub(super) last_error: unsafe extern "C" fn(Comm) -> *const c_char,
@@ -104,28 +102,21 @@ functions! {
 }
 
 impl Functions {
-    /// The functions of the library, loaded once.
-    ///
-    /// # Errors
-    /// [`KernelError::Library`] if it is missing or too old.
-    pub(super) fn get() -> Result<&'static Self> {
-        static LOADED: OnceLock<Result<Functions>> = OnceLock::new();
-        let loaded = LOADED.get_or_init(|| {
-            let handle = Library::Nccl.handle()?;
-            let functions =
-                Self::load(handle).map_err(|error| Library::Nccl.missing(error.to_string()))?;
-            match functions.version() {
-                version if version >= OLDEST => Ok(functions),
-                version => {
-                    let cause = format!("version {} is older than 2.18", text(version));
-                    Err(Library::Nccl.missing(cause))
-                }
-            }
-        });
-        loaded.as_ref().map_err(Clone::clone)
+    /// The functions of a library, or why it cannot be used.
+    pub(in crate::cuda) fn of(handle: &'static Handle) -> Result<Self, String> {
+        let functions = Self::load(handle).map_err(|error| error.to_string())?;
+        match functions.number() {
+            number if number >= OLDEST => Ok(functions),
+            number => Err(format!("version {} is older than 2.18", text(number))),
+        }
     }
 
-    fn version(&self) -> c_int {
+    /// The version of the library.
+    pub(in crate::cuda) fn version(&self) -> String {
+        text(self.number())
+    }
+
+    fn number(&self) -> c_int {
         let mut version = 0;
         // SAFETY: the argument is a place for an int.
         match unsafe { (self.get_version)(&raw mut version) } {
@@ -145,16 +136,6 @@ impl Functions {
     }
 }
 
-/// Whether the library can be used.
-pub(in crate::cuda) fn check() -> Result<()> {
-    Functions::get().map(|_| ())
-}
-
-/// The version of the library; empty if it cannot be used.
-pub(in crate::cuda) fn version() -> String {
-    Functions::get().map(|functions| text(functions.version())).unwrap_or_default()
-}
-
 fn text(version: c_int) -> String {
     format!("{}.{}.{}", version / 10_000, version / 100 % 100, version % 100)
 }
@@ -170,17 +151,6 @@ fn told(text: *const c_char) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_library_is_used_or_missing_with_a_remedy() {
-        match Functions::get() {
-            Ok(functions) => assert!(functions.version() >= OLDEST),
-            Err(error) => {
-                let message = error.to_string();
-                assert!(message.contains("pip install nvidia-nccl-cu13"), "{message}");
-            }
-        }
-    }
 
     #[test]
     fn the_configuration_has_the_layout_of_version_2_18() {

@@ -11,4 +11,4 @@ mod communicator;
 mod functions;
 
 pub use communicator::{Communicator, Transfer, UniqueId};
-pub(super) use functions::{check, version};
+pub(super) use functions::Functions;
