@@ -14,6 +14,14 @@ constexpr int WARPGROUP_ROWS = 64;
 constexpr int ATOM_ROW_BYTES = 128;
 constexpr int ATOM_BYTES = 8 * ATOM_ROW_BYTES;
 
+// Byte offset of the 8 columns `chunk` of a row in an operand of ROWS rows: 64 columns of all rows,
+// then the next 64.
+template <int ROWS> DEVICE u32 operand_offset(int row, int chunk) {
+    constexpr int ATOM_CHUNKS = ATOM_ROW_BYTES / 16;
+    return u32(chunk / ATOM_CHUNKS * (ROWS * ATOM_ROW_BYTES)) +
+           swizzle<ATOM_ROW_BYTES>(row, chunk % ATOM_CHUNKS);
+}
+
 // Describes 64 columns of atoms, one after the other along the rows: `address` of the first one,
 // `column_bytes` from there to the next 64 columns (used where columns are not the depth of the
 // product and exceed 64).
