@@ -8,6 +8,22 @@ constexpr int WARPGROUP = 4 * WARP;
 // Rows of a product of a warpgroup.
 constexpr int WARPGROUP_ROWS = 64;
 
+// The number of this thread's warpgroup.
+DEVICE int warpgroup() { return threadIdx.x / WARPGROUP; }
+// Barrier of this warpgroup, one of the 16 that a block has by number; 0 is __syncthreads().
+DEVICE void sync_warpgroup() {
+    asm volatile("bar.sync %0, %1;" ::"r"(1 + warpgroup()), "n"(WARPGROUP) : "memory");
+}
+
+// The same; returns whether `x` holds for any thread.
+DEVICE bool sync_warpgroup_or(bool x) {
+    int any;
+    asm volatile("{.reg .pred p, q; setp.ne.b32 p, %1, 0;"
+                 "bar.red.or.pred q, %2, %3, p; selp.b32 %0, 1, 0, q;}"
+                 : "=r"(any) : "r"(int(x)), "r"(1 + warpgroup()), "n"(WARPGROUP) : "memory");
+    return any;
+}
+
 // Operands consist of swizzle atoms: 8 rows of 128 bytes (64 columns) whose chunks are swapped as
 // `swizzle<128>` does, which is the 128-byte mode of the hardware where an atom is aligned to its
 // size.

@@ -13,17 +13,16 @@
 // the pass is repeated relative to these.
 //
 // A second pass computes the scores again, weighs the exponentials and sums over heads. Importances
-// are not stored: each warp keeps a list of candidates for every token, which those join that reach
-// the token's threshold. When the next tile could overflow the list, only its best `slots - 1`
-// remain, and the threshold is raised to the least of them. So all blocks are compared, whatever
-// the inputs, and the result does not depend on when a warp sees the threshold of another. The last
-// blocks come first, since trained models select most of all from them: then few join later.
+// are not stored: those that reach a token's threshold join its list of candidates. When the list
+// could overflow before the next check, only its best `slots - 1` remain, and the threshold is
+// raised to the least of them. So all blocks are compared, whatever the inputs. The last blocks
+// come first, since trained models select most of all from them: then few join later.
 //
 // Ties: equal blocks get equal bits, since the same operations in the same order form them; a
 // candidate's rank is made of the importance and, below it, the lower block.
 //
-// Given as macros: HEAD_DIM; GROUP; WARPGROUPS; STAGES, tiles of means in shared memory;
-// SHARED_BYTES of a block.
+// Given as macros: HEAD_DIM; GROUP; WARPGROUPS; STAGES, tiles of means in shared memory; CANDIDATES
+// of a token; SHARED_BYTES of a block.
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL // elsewhere the module is empty
 #include "barrier.cuh"
 #include "params.cuh"
@@ -32,7 +31,9 @@
 
 constexpr int THREADS = WARPGROUPS * WARPGROUP, WARPGROUP_WARPS = WARPGROUP / WARP;
 constexpr int BLOCKS = WARPGROUP_ROWS, COLUMNS = 128, TOKENS = COLUMNS / GROUP;
-constexpr int WARP_BLOCKS = BLOCKS / WARPGROUP_WARPS;
+// Tiles between two checks whether candidates could overflow.
+constexpr int PERIOD = (CANDIDATES - 128) / BLOCKS;
+static_assert(PERIOD > 0, "");
 // Tokens whose importances a lane holds in the end.
 constexpr int LANE_TOKENS = TOKENS / 4;
 static_assert(GROUP == 8 || GROUP == 16 || GROUP == 32, "tokens have whole sets of 8 columns");
@@ -52,9 +53,7 @@ struct Shared {
     float reference[WARPGROUPS][COLUMNS], weight[WARPGROUPS][COLUMNS];
     // Of a reduction.
     float partial[WARPGROUPS][WARPGROUP_WARPS][COLUMNS];
-    // What the best blocks of every token reach, bits of an importance.
-    u32 threshold[WARPGROUPS][TOKENS];
-    Candidates candidates[WARPGROUPS][WARPGROUP_WARPS][TOKENS];
+    Candidates candidates[WARPGROUPS][TOKENS];
 };
 // The queries of every warpgroup, then the stages, then the rest.
 constexpr int OPERAND_BYTES = WARPGROUPS * QUERY_BYTES + STAGES * STAGE_BYTES;
@@ -62,11 +61,10 @@ static_assert(OPERAND_BYTES + sizeof(Shared) == SHARED_BYTES, "");
 extern __shared__ __align__(1024) u8 memory[];
 
 DEVICE Shared& shared() { return *reinterpret_cast<Shared*>(memory + OPERAND_BYTES); }
-DEVICE int warpgroup() { return threadIdx.x / WARPGROUP; }
 // The warp in its warpgroup.
 DEVICE int warp() { return threadIdx.x / WARP % WARPGROUP_WARPS; }
 // The first row of this lane in a product.
-DEVICE int lane_row() { return warp() * WARP_BLOCKS + threadIdx.x % WARP / 4; }
+DEVICE int lane_row() { return warp() * 16 + threadIdx.x % WARP / 4; }
 
 // ---- Means
 
@@ -94,10 +92,6 @@ extern "C" __global__ void __launch_bounds__(THREADS)
 tile_means_bf16(const TileMeans<bf16> p) { tile_rows(p); }
 
 // ---- Warpgroups
-
-DEVICE void sync_warpgroup() {
-    asm volatile("bar.sync %0, %1;" ::"r"(1 + warpgroup()), "n"(WARPGROUP) : "memory");
-}
 
 // Warpgroups take turns at the tensor cores, so that the products of one overlap with the
 // exponentials of the others; left alone, all would do the same at the same time.
@@ -143,33 +137,33 @@ template <Reduction REDUCTION> DEVICE float reduce_columns(Columns& x) {
 // a pause between them. Thread 0 starts the copies.
 struct MeanTiles {
     const u8* means;
-    // Tiles of a pass; tiles of all passes; copies started; tiles scored.
-    int tiles, total, started, index;
+    // Tiles of a pass; tiles of all passes; tiles scored; copies started; the next tile to copy.
+    int tiles, total, index, started, next;
 
-    DEVICE_MEMBER u32 stage() const {
-        return shared_address(memory) + WARPGROUPS * QUERY_BYTES + index % STAGES * STAGE_BYTES;
+    DEVICE_MEMBER static u32 stage(int slot) {
+        return shared_address(memory) + WARPGROUPS * QUERY_BYTES + slot * STAGE_BYTES;
     }
     // Starts copies until `ahead` more tiles than those scored are on their way.
     DEVICE_MEMBER void prefetch(int ahead) {
         if (threadIdx.x == 0) {
+#pragma unroll 1
             for (; started < min(index + ahead, total); ++started) {
-                const int slot = started % STAGES, tile = tiles - 1 - started % tiles;
+                const int slot = started % STAGES;
                 const u32 empty = shared_address(shared().empty + slot);
                 if (started >= STAGES) wait_barrier(empty, (started / STAGES + 1) & 1);
-                arrive_with_copy<STAGE_BYTES>(
-                    shared_address(shared().full + slot),
-                    shared_address(memory) + WARPGROUPS * QUERY_BYTES + slot * STAGE_BYTES,
-                    means + i64(tile) * STAGE_BYTES);
+                arrive_with_copy<STAGE_BYTES>(shared_address(shared().full + slot), stage(slot),
+                                              means + i64(next) * STAGE_BYTES);
+                next = next == 0 ? tiles - 1 : next - 1;
             }
         }
         __syncwarp();
     }
     // Scores of the next tile.
     DEVICE_MEMBER void score(Scores& s) {
-        const u32 full = shared_address(shared().full + index % STAGES);
-        wait_barrier(full, index / STAGES & 1);
-        const DepthOperand<BLOCKS> high{atom_descriptor(stage(), 0)};
-        const DepthOperand<BLOCKS> low{atom_descriptor(stage() + PART_BYTES, 0)};
+        const int slot = index % STAGES;
+        wait_barrier(shared_address(shared().full + slot), index / STAGES & 1);
+        const DepthOperand<BLOCKS> high{atom_descriptor(stage(slot), 0)};
+        const DepthOperand<BLOCKS> low{atom_descriptor(stage(slot) + PART_BYTES, 0)};
         const u32 queries = shared_address(memory) + warpgroup() * QUERY_BYTES;
         const DepthOperand<COLUMNS> q{atom_descriptor(queries, 0)};
         if (index > 0 || warpgroup() > 0) wait_for_turn();
@@ -187,8 +181,7 @@ struct MeanTiles {
         prefetch(STAGES - 1);
         wgmma_wait<0>();
         fence_registers(s);
-        if (threadIdx.x % WARP == 0)
-            arrive_barrier(shared_address(shared().empty + index % STAGES));
+        if (threadIdx.x % WARP == 0) arrive_barrier(shared_address(shared().empty + slot));
         ++index;
     }
     // One pass: f(scores, first row of the tile).
@@ -208,20 +201,28 @@ struct Tokens {
     int position, block_size;
     // Row of the document's first block in its first tile of means.
     int first_row;
+    // Blocks that are complete for all of them.
+    int least_complete;
 
     DEVICE_MEMBER int complete(int token) const { return (position + token + 1) / block_size; }
     DEVICE_MEMBER int current(int token) const { return (position + token) / block_size; }
 
     // f(score, set of 8 columns, which of the lane's two) for all blocks that are complete.
     template <typename F> DEVICE_MEMBER void for_complete(Scores& s, int tile_row, F f) const {
-        const int first = tile_row - first_row, least = complete(0);
-        const bool whole = first >= 0 && first + BLOCKS <= least;
+        const int first = tile_row - first_row;
+        if (first >= 0 && first + BLOCKS <= least_complete) {
+#pragma unroll
+            for (int n = 0; n < COLUMNS / 8; ++n)
+#pragma unroll
+                for (int i = 0; i < 4; ++i) f(s[n][i], n, i % 2);
+            return;
+        }
 #pragma unroll
         for (int n = 0; n < COLUMNS / 8; ++n) {
-            const u32 blocks = whole ? 0 : complete(n * 8 / GROUP);
+            const u32 blocks = complete(n * 8 / GROUP);
 #pragma unroll
             for (int i = 0; i < 4; ++i)
-                if (whole || u32(first + lane_row() + i / 2 * 8) < blocks) f(s[n][i], n, i % 2);
+                if (u32(first + lane_row() + i / 2 * 8) < blocks) f(s[n][i], n, i % 2);
         }
     }
 };
@@ -269,18 +270,19 @@ template <int HALF, int N> DEVICE void add_halves(float (&x)[N], int offset) {
     }
 }
 
-// Leaves the best `wanted` of each warp's blocks as candidates of every token, or what the other
-// warps' thresholds leave of them.
+// Leaves the best `wanted` blocks of every token, and others, as candidates.
 template <bool SHIFTED>
 DEVICE void find_candidates(MeanTiles& means, const Tokens& tokens, int wanted) {
     const int c = threadIdx.x % 4;
-    Candidates (&candidates)[TOKENS] = shared().candidates[warpgroup()][warp()];
-    u32 (&threshold)[TOKENS] = shared().threshold[warpgroup()];
+    Candidates (&candidates)[TOKENS] = shared().candidates[warpgroup()];
     Columns weight;
 #pragma unroll
     for (int n = 0; n < COLUMNS / 8; ++n)
 #pragma unroll
         for (int i = 0; i < 2; ++i) weight[n][i] = shared().weight[warpgroup()][n * 8 + c * 2 + i];
+    u32 threshold[LANE_TOKENS] = {};
+    int until_check = PERIOD;
+    bool full = false;
     means.for_each([&](Scores& s, int row) {
         // Two rows of every token, summed over this lane's columns.
         float x[2 * TOKENS] = {};
@@ -294,26 +296,27 @@ DEVICE void find_candidates(MeanTiles& means, const Tokens& tokens, int wanted) 
         }
         add_halves<TOKENS>(x, 2);
         add_halves<TOKENS / 2>(x, 1);
-        // Tokens whose list may not take another tile's blocks.
-        u32 full = 0;
 #pragma unroll
         for (int j = 0; j < 2 * LANE_TOKENS; ++j) {
             const u32 bits = __float_as_uint(x[j]);
+            if (bits < threshold[j / 2]) continue;
             const int token = c * LANE_TOKENS + j / 2;
-            if (bits < *static_cast<volatile u32*>(threshold + token)) continue;
             const u32 block = row - tokens.first_row + lane_row() + j % 2 * 8;
             if (block >= u32(tokens.current(token))) continue;
             const int at = atomicAdd(&candidates[token].count, 1);
             candidates[token].list[at] = make_uint2(bits, block);
-            if (at >= CANDIDATES - WARP_BLOCKS) full |= 1u << token;
+            full |= at >= CANDIDATES - PERIOD * BLOCKS;
         }
-        for (full = __reduce_or_sync(ALL_LANES, full); full != 0; full &= full - 1) {
-            const int token = __ffs(full) - 1;
-            keep_best(candidates[token], wanted, threshold[token]);
-        }
+        if (--until_check > 0) return;
+        until_check = PERIOD;
+        if (!sync_warpgroup_or(full)) return;
+        full = false;
+        for (int t = warp(); t < TOKENS; t += WARPGROUP_WARPS) keep_best(candidates[t], wanted);
+        sync_warpgroup();
+#pragma unroll
+        for (int t = 0; t < LANE_TOKENS; ++t)
+            threshold[t] = candidates[c * LANE_TOKENS + t].threshold;
     });
-    for (int token = 0; token < TOKENS; ++token)
-        keep_best(candidates[token], wanted, threshold[token]);
     sync_warpgroup();
 }
 
@@ -339,14 +342,15 @@ select_blocks(const __grid_constant__ SelectByTiles p) {
     const int first_block = load_read_only(p.first_block + tile.x);
     const int first_token = tile.x + min(own, tile.y - 1), count = min(tile.y - own, TOKENS);
     const int last = tile.x + tile.y - 1 - start, wanted = p.slots - 1;
-    const Tokens tokens{first_token - start, p.block_size, first_block % BLOCKS};
+    const Tokens tokens{first_token - start, p.block_size, first_block % BLOCKS,
+                        (first_token - start + 1) / p.block_size};
 
     if (last / p.block_size >= p.slots) {
         const int rows = (last + 1) / p.block_size + tokens.first_row;
         const i64 first_tile = i64(kv_head) * p.mean_tiles + first_block / BLOCKS;
         MeanTiles means{reinterpret_cast<const u8*>(p.means) + first_tile * STAGE_BYTES,
-                        (rows + BLOCKS - 1) / BLOCKS, 0, 0, 0};
-        means.total = 2 * means.tiles;
+                        (rows + BLOCKS - 1) / BLOCKS, 0, 0, 0, 0};
+        means.total = 2 * means.tiles, means.next = means.tiles - 1;
         if (threadIdx.x == 0) {
             for (int i = 0; i < STAGES; ++i) {
                 init_barrier(shared_address(shared().full + i), 1);
@@ -354,10 +358,8 @@ select_blocks(const __grid_constant__ SelectByTiles p) {
             }
             fence_barriers();
         }
-        for (int t = threadIdx.x % WARP; t < TOKENS; t += WARP) {
-            shared().candidates[warpgroup()][warp()][t].count = 0;
-            shared().threshold[warpgroup()][t] = 0;
-        }
+        for (int t = threadIdx.x; t < WARPGROUPS * TOKENS; t += THREADS)
+            shared().candidates[0][t].count = shared().candidates[0][t].threshold = 0;
         means.prefetch(STAGES - 1);
         const i64 first_row = (i64(first_token) * p.kv_heads + kv_head) * GROUP;
         stage_queries(p.q + first_row * HEAD_DIM, p.kv_heads * GROUP, max(count, 1));
@@ -385,8 +387,9 @@ select_blocks(const __grid_constant__ SelectByTiles p) {
             for (int slot = lane; slot < p.slots; slot += WARP)
                 out[slot] = slot <= current ? slot : -1;
         } else {
-            Candidates* lists = &shared().candidates[warpgroup()][0][t];
-            write_best<WARPGROUP_WARPS, TOKENS>(out, lists, wanted);
+            Candidates& candidates = shared().candidates[warpgroup()][t];
+            keep_best(candidates, wanted);
+            write_ascending(out, candidates, wanted);
             if (lane == 0) out[wanted] = current;
         }
     }

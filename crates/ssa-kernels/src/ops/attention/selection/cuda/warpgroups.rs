@@ -6,9 +6,7 @@ use half::bf16;
 
 use super::super::{BlockIndices, SelectionCall, SelectionRule};
 use super::tiles;
-use crate::cuda::{
-    Buffer, Define, Gpu, Input, Launch, Module, Output, WARP, constants, int, kernel, structs,
-};
+use crate::cuda::{Buffer, Define, Gpu, Input, Launch, Module, Output, int, kernel, structs};
 use crate::ops::attention::blocks::device_first_blocks;
 use crate::ops::attention::headers;
 use crate::{DType, Result};
@@ -17,7 +15,7 @@ pub(crate) static MODULE: Module = Module {
     name: "selection_sm90",
     source: include_str!("../selection_sm90.cu"),
     headers: &[&headers::BARRIER, &headers::CANDIDATES, &headers::WGMMA],
-    constants: constants![CANDIDATES],
+    constants: &[],
     structs: structs![TileMeans<f32>, SelectByTiles],
     variants: &[&Variant::new(64, 16).defines(), &Variant::new(128, 16).defines()],
 };
@@ -28,12 +26,8 @@ const WARPGROUP: usize = 128;
 const BLOCKS: usize = 64;
 /// Pairs of a token and a query head that a warpgroup scores: columns of its products.
 const COLUMNS: usize = 128;
-/// Warps of a warpgroup, each with a quarter of a tile's blocks.
-const WARPS: usize = WARPGROUP / WARP;
-/// Blocks that each warp keeps for each token until the best are known.
-const CANDIDATES: usize = 64;
-/// The most slots: a lane for each of the best blocks and the token's own.
-const MAX_SLOTS: usize = WARP + 1;
+/// The most slots: half of what a list of candidates always has room for.
+const MAX_SLOTS: usize = 64;
 /// Blocks of a document from which on these kernels were measured to be faster.
 const MANY_BLOCKS: usize = 128;
 
@@ -81,16 +75,19 @@ pub(super) struct Variant {
     warpgroups: usize,
     /// Tiles of means in shared memory.
     stages: usize,
+    /// Blocks that are kept for each token until the best are known.
+    candidates: usize,
 }
 
 impl Variant {
     const fn new(head_dim: usize, group: usize) -> Self {
-        let (warpgroups, stages) = match (head_dim, group) {
-            (..=64, _) => (3, 4),
-            (_, ..=8) => (2, 2),
-            _ => (2, 3),
+        let (warpgroups, stages) = if head_dim <= 64 { (3, 4) } else { (2, 2) };
+        let candidates = match (head_dim, group) {
+            (_, ..=8) => 192,
+            (..=64, _) => 384,
+            _ => 256,
         };
-        Self { head_dim, group, warpgroups, stages }
+        Self { head_dim, group, warpgroups, stages, candidates }
     }
 
     /// That of a call whose longest document has this many blocks, if these kernels serve it.
@@ -113,18 +110,20 @@ impl Variant {
     /// Operands, barriers of the stages, sums of columns, and candidates.
     const fn shared_bytes(self) -> usize {
         let row = self.head_dim * size_of::<bf16>();
-        let column = (2 + WARPS) * size_of::<f32>();
-        let token = size_of::<u32>() + WARPS * (CANDIDATES + 1) * size_of::<[u32; 2]>();
+        // Reference, weight and a partial result of each of 4 warps.
+        let column = 6 * size_of::<f32>();
+        let token = (self.candidates + 1) * size_of::<[u32; 2]>();
         self.stages * (2 * BLOCKS * row + 2 * size_of::<u64>())
             + self.warpgroups * (COLUMNS * (row + column) + self.tokens() * token)
     }
 
-    const fn defines(self) -> [Define; 5] {
+    const fn defines(self) -> [Define; 6] {
         [
             ("HEAD_DIM", self.head_dim as i64),
             ("GROUP", self.group as i64),
             ("WARPGROUPS", self.warpgroups as i64),
             ("STAGES", self.stages as i64),
+            ("CANDIDATES", self.candidates as i64),
             ("SHARED_BYTES", self.shared_bytes() as i64),
         ]
     }
