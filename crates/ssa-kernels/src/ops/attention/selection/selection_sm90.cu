@@ -91,19 +91,6 @@ tile_means(const TileMeans<float> p) { tile_rows(p); }
 extern "C" __global__ void __launch_bounds__(THREADS)
 tile_means_bf16(const TileMeans<bf16> p) { tile_rows(p); }
 
-// ---- Warpgroups
-
-// Warpgroups take turns at the tensor cores, so that the products of one overlap with the
-// exponentials of the others; left alone, all would do the same at the same time.
-DEVICE void wait_for_turn() {
-    asm volatile("bar.sync %0, %1;" ::"r"(1 + WARPGROUPS + warpgroup()), "n"(2 * WARPGROUP)
-                 : "memory");
-}
-DEVICE void pass_turn_to(int other) {
-    asm volatile("bar.arrive %0, %1;" ::"r"(1 + WARPGROUPS + other), "n"(2 * WARPGROUP)
-                 : "memory");
-}
-
 // Combines columns over the lanes and warps that hold parts of them. Thread j of the warpgroup gets
 // column j.
 template <Reduction REDUCTION> DEVICE float reduce_columns(Columns& x) {
@@ -166,18 +153,13 @@ struct MeanTiles {
         const DepthOperand<BLOCKS> low{atom_descriptor(stage(slot) + PART_BYTES, 0)};
         const u32 queries = shared_address(memory) + warpgroup() * QUERY_BYTES;
         const DepthOperand<COLUMNS> q{atom_descriptor(queries, 0)};
-        if (index > 0 || warpgroup() > 0) wait_for_turn();
         wgmma_fence();
 #pragma unroll
         for (int step = 0; step < STEPS; ++step)
             wgmma<COLUMNS>(s, high.step(step), q.step(step), step > 0);
-        wgmma_commit();
 #pragma unroll
         for (int step = 0; step < STEPS; ++step) wgmma<COLUMNS>(s, low.step(step), q.step(step), 1);
         wgmma_commit();
-        wgmma_wait<1>();
-        const bool last = warpgroup() == WARPGROUPS - 1;
-        if (!last || index + 1 < total) pass_turn_to(last ? 0 : warpgroup() + 1);
         prefetch(STAGES - 1);
         wgmma_wait<0>();
         fence_registers(s);

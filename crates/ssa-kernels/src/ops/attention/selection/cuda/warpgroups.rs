@@ -81,11 +81,11 @@ pub(super) struct Variant {
 
 impl Variant {
     const fn new(head_dim: usize, group: usize) -> Self {
-        let (warpgroups, stages) = if head_dim <= 64 { (3, 4) } else { (2, 2) };
-        let candidates = match (head_dim, group) {
-            (_, ..=8) => 192,
-            (..=64, _) => 384,
-            _ => 256,
+        let (warpgroups, stages, candidates) = match (head_dim, group) {
+            (..=64, ..=8) => (4, 3, 192),
+            (..=64, _) => (4, 4, 256),
+            (_, ..=8) => (2, 2, 192),
+            _ => (2, 2, 256),
         };
         Self { head_dim, group, warpgroups, stages, candidates }
     }
