@@ -13,7 +13,7 @@ use ssa_eval::harness::{
     Answer, Evaluator, GenerationSettings, InferenceMode, Journal, PrepareSettings, PreparedTask,
     Task, TaskResult, results_table,
 };
-use ssa_infer::{Budget, InferenceModel};
+use ssa_infer::Budget;
 use ssa_model::{AttentionMode, Method, ModelConfig};
 use ssa_report::number::{counted, grouped};
 
@@ -56,7 +56,7 @@ pub(super) fn run(args: &TasksArgs, model: &Path, device: DeviceChoice) -> Resul
     let prepared = prepare(args, &tasks, &tokenizer, &config)?;
     let defaults = defaults(&directory, &config.eos_token_id, &tokenizer)?;
     let evaluator = Evaluator {
-        model: Arc::new(InferenceModel::new(&model, config.attention_method)?),
+        model: Arc::new(model::inference(&model)?),
         tokenizer: &tokenizer,
         rule: args.selection,
         batch_tokens: args.batch_tokens,
