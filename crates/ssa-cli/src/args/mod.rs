@@ -6,12 +6,14 @@ mod bench;
 mod check;
 mod compare;
 mod compute;
+mod context_length;
 mod convert;
 mod data;
 mod eval;
 mod export;
 mod forward;
 mod generate;
+mod grid;
 mod hints;
 #[cfg(test)]
 mod reference;
@@ -31,11 +33,14 @@ pub(crate) use bench::{
 pub(crate) use check::{DoctorArgs, SelftestArgs};
 pub(crate) use compare::CompareArgs;
 pub(crate) use compute::{ComputeArgs, DeviceChoice, ThreadsArgs};
+pub(crate) use context_length::ContextLengthArgs;
 pub(crate) use convert::ConvertArgs;
 pub(crate) use data::{
     DataArgs, DataCommand, InputArgs, InspectArgs, PrepareArgs, TrainTokenizerArgs,
 };
-pub(crate) use eval::{AnalyzeArgs, EvalArgs, EvalCommand, HeldOutArgs, PerplexityArgs, TasksArgs};
+pub(crate) use eval::{
+    AnalyzeArgs, AttentionsArgs, EvalArgs, EvalCommand, HeldOutArgs, PerplexityArgs, TasksArgs,
+};
 pub(crate) use export::{ExportArgs, ExportLayout};
 pub(crate) use forward::ForwardArgs;
 pub(crate) use generate::{ChatArgs, GenerateArgs, GenerationArgs, TruncateSide};
