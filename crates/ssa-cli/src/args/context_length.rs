@@ -6,7 +6,7 @@ use std::str::FromStr;
 use clap::Args;
 use ssa_eval::sliding::RopeMethod;
 
-use super::eval::AttentionsArgs;
+use super::attentions::AttentionsArgs;
 use super::{ComputeArgs, LONGEST_ROW, named, parse_positive, parse_size};
 
 /// The window lengths of the paper.

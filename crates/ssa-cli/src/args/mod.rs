@@ -2,6 +2,7 @@
 //! documentation comments become the help, the man pages and the reference page.
 
 mod about;
+mod attentions;
 mod bench;
 mod check;
 mod compare;
@@ -26,6 +27,7 @@ use clap::{Parser, Subcommand};
 use ssa_names::Named;
 
 pub(crate) use about::{CompletionsArgs, ConfigArgs, ManArgs};
+pub(crate) use attentions::AttentionsArgs;
 pub(crate) use bench::{
     BenchArgs, BenchAttentionArgs, BenchCommand, BenchDecodeArgs, BenchGemmArgs, BenchStepArgs,
     RecordArgs,
@@ -38,9 +40,7 @@ pub(crate) use convert::ConvertArgs;
 pub(crate) use data::{
     DataArgs, DataCommand, InputArgs, InspectArgs, PrepareArgs, TrainTokenizerArgs,
 };
-pub(crate) use eval::{
-    AnalyzeArgs, AttentionsArgs, EvalArgs, EvalCommand, HeldOutArgs, PerplexityArgs, TasksArgs,
-};
+pub(crate) use eval::{AnalyzeArgs, EvalArgs, EvalCommand, HeldOutArgs, PerplexityArgs, TasksArgs};
 pub(crate) use export::{ExportArgs, ExportLayout};
 pub(crate) use forward::ForwardArgs;
 pub(crate) use generate::{ChatArgs, GenerateArgs, GenerationArgs, TruncateSide};
@@ -83,7 +83,7 @@ pub(crate) enum Command {
     Train(TrainArgs),
     Compare(CompareArgs),
     #[command(alias = "evaluate")]
-    Eval(EvalArgs),
+    Eval(Box<EvalArgs>),
     #[command(alias = "analyse")]
     Analyze(AnalyzeArgs),
     Generate(GenerateArgs),

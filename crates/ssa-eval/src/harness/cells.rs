@@ -1,6 +1,5 @@
 //! Results by length and depth.
 
-use serde::Serialize;
 use ssa_report::number::grouped;
 use ssa_report::{Column, NONE, Row, Table};
 
@@ -8,41 +7,32 @@ use super::answers::Answer;
 use super::generated::Cell;
 use super::prepared::PreparedTask;
 use super::request::PreparedDocument;
-use super::results::{MetricResult, TaskResult};
+use super::results::{CellResult, TaskResult};
 
-/// The results of the documents of a length and a depth.
-#[derive(Clone, Debug, Serialize)]
-pub struct CellResult {
-    /// Their place in the grid.
-    #[serde(flatten)]
-    pub cell: Cell,
-    /// Number of documents.
-    pub documents: usize,
-    /// Documents that did not fit into the model's context.
-    pub truncated: usize,
-    /// The metrics, in the order of the task.
-    pub metrics: Vec<MetricResult>,
+/// The documents of a cell with their answers.
+struct Group<'a> {
+    cell: Cell,
+    documents: Vec<(&'a PreparedDocument, &'a Vec<Answer>)>,
 }
 
 impl PreparedTask {
     /// The results by cell, in the order of the first documents; none for tasks without cells.
     pub(super) fn cells(&self, answers: &[Vec<Answer>]) -> Vec<CellResult> {
-        let mut cells: Vec<(Cell, Vec<(&PreparedDocument, &Vec<Answer>)>)> = Vec::new();
+        let mut groups: Vec<Group<'_>> = Vec::new();
         for document in self.documents.iter().zip(answers) {
             let Some(cell) = document.0.cell else { continue };
-            match cells.iter_mut().find(|(known, _)| *known == cell) {
-                Some((_, documents)) => documents.push(document),
-                None => cells.push((cell, vec![document])),
+            match groups.iter_mut().find(|group| group.cell == cell) {
+                Some(group) => group.documents.push(document),
+                None => groups.push(Group { cell, documents: vec![document] }),
             }
         }
-        let result =
-            |(cell, documents): (Cell, Vec<(&PreparedDocument, &Vec<Answer>)>)| CellResult {
-                cell,
-                documents: documents.len(),
-                truncated: documents.iter().filter(|(document, _)| document.truncated).count(),
-                metrics: self.metrics_of(documents.iter().copied()),
-            };
-        cells.into_iter().map(result).collect()
+        let result = |Group { cell, documents }: Group<'_>| CellResult {
+            cell,
+            documents: documents.len(),
+            truncated: documents.iter().filter(|(document, _)| document.truncated).count(),
+            metrics: self.metrics_of(documents.iter().copied()),
+        };
+        groups.into_iter().map(result).collect()
     }
 }
 

@@ -50,7 +50,7 @@ mod task_file;
 mod text_scores;
 
 pub use answers::Answer;
-pub use cells::{CellResult, cells_tables};
+pub use cells::cells_tables;
 pub use evaluator::{Evaluator, GenerationSettings, InferenceMode};
 pub use generated::{Cell, GeneratedFacts, GridSettings};
 pub use journal::Journal;
@@ -59,6 +59,6 @@ pub use output_type::OutputType;
 pub use prepared::{PrepareSettings, PreparedTask};
 pub use preprocess::Preprocessor;
 pub use request::Truncation;
-pub use results::{MetricResult, Sample, SampleRequest, TaskResult, results_table};
+pub use results::{CellResult, MetricResult, Sample, SampleRequest, TaskResult, results_table};
 pub use rows::RowsOf;
 pub use task::{Task, built_in_tasks};

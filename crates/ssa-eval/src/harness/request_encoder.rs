@@ -133,3 +133,35 @@ impl RequestEncoder<'_> {
         Ok(context)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use ssa_data::Tokenizer;
+
+    use super::*;
+
+    #[test]
+    fn contexts_lose_their_beginning_or_their_middle() {
+        let text: String = ('a'..='z').collect();
+        for (truncate, most, expected) in [
+            (Truncate::Start, 10, "qrstuvwxyz"),
+            (Truncate::Middle, 10, "abcdevwxyz"),
+            // An odd number of tokens loses one more, as in LongBench.
+            (Truncate::Middle, 7, "abcxyz"),
+            (Truncate::Middle, 26, "abcdefghijklmnopqrstuvwxyz"),
+        ] {
+            let mut encoder = RequestEncoder {
+                encoder: PromptEncoder::new(&Tokenizer::Bytes).unwrap(),
+                context_length: most + 4,
+                max_generated: 4,
+                truncate,
+                truncation: Truncation::default(),
+            };
+            let Ok(tokens) = encoder.generated_after(&text) else { panic!("the text fits") };
+            assert_eq!(encoder.encoder.text_of(&tokens).unwrap(), expected);
+            let lost = text.len() - expected.len();
+            assert_eq!(encoder.truncation.tokens, lost);
+            assert_eq!(encoder.truncation.requests, usize::from(lost > 0));
+        }
+    }
+}

@@ -6,9 +6,8 @@ use ssa_model::AttentionMode;
 use ssa_report::{Column, NONE, Row, Table};
 
 use super::answers::Answer;
-use super::cells::CellResult;
 use super::evaluator::InferenceMode;
-use super::generated::GeneratedFacts;
+use super::generated::{Cell, GeneratedFacts};
 use super::metric::Metric;
 use super::prepared::PreparedTask;
 use super::request::{PreparedDocument, Request, Truncation};
@@ -52,6 +51,20 @@ pub struct MetricResult {
     pub value: f64,
     /// Its standard error, for means and for perplexities of targets.
     pub stderr: Option<f64>,
+}
+
+/// The results of the documents of a length and a depth.
+#[derive(Clone, Debug, Serialize)]
+pub struct CellResult {
+    /// Their place in the grid.
+    #[serde(flatten)]
+    pub cell: Cell,
+    /// Number of documents.
+    pub documents: usize,
+    /// Documents that did not fit into the model's context.
+    pub truncated: usize,
+    /// The metrics, in the order of the task.
+    pub metrics: Vec<MetricResult>,
 }
 
 /// The requests of a document with their answers.

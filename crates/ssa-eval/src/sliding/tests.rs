@@ -73,7 +73,7 @@ fn every_token_has_the_likelihood_of_its_own_forward_pass() {
         model: &InferenceModel::new(&model, Method::SSA).unwrap(),
         text: &text,
         modes: &[FULL, sparse("4x2"), sparse("8x1")],
-        ropes: &RopeMethod::ALL,
+        ropes: RopeMethod::ALL,
         rope_settings: RopeSettings { original_length: 16, factor: None },
         rule: SelectionRule::Exact,
         batch_tokens: 40,
