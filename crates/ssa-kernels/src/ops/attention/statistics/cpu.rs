@@ -6,7 +6,7 @@ use rayon::prelude::*;
 use super::AttentionStatistics;
 use crate::Result;
 use crate::cpu::simd::dispatch;
-use crate::host_memory::{collected, reserved, zeros};
+use crate::host_memory::{collected, listed, reserved, zeros};
 use crate::ops::attention::selection::HostBlockIndices;
 use crate::ops::attention::shape::AttentionShape;
 
@@ -29,7 +29,8 @@ pub(super) fn compare(call: &SparseSlices<'_>) -> Result<AttentionStatistics> {
     let values = call.v.par_chunks(call.shape.head_dim);
     let mut norms = reserved(values.len())?;
     values.map(norm_f32).collect_into_vec(&mut norms);
-    let starts = call.block_indices.documents().starts();
+    let documents = call.block_indices.documents();
+    let starts = listed(documents.total_tokens(), documents.starts())?;
     let mut rows = zeros::<HeadStatistics>(starts.len() * call.shape.q_heads)?;
     rows.par_chunks_exact_mut(call.shape.q_heads).zip(starts).enumerate().for_each(
         |(token, (rows, start))| {
