@@ -63,7 +63,7 @@ fn perplexity_is_a_table_json_and_a_page() {
     assert!(run.stderr.contains("extrapolating: the model's context has 128 tokens, windows"));
     assert!(run.stdout.contains("sparse mass=0.9,1..4") && run.stdout.contains("yarn"));
     let page = fs::read_to_string(place.path().join("page.html")).unwrap();
-    assert_eq!(page.matches("<figure").count(), 4);
+    assert_eq!(page.matches("<figure").count(), 1 + 4);
 
     let batches = |more_tokens: &str| {
         let run = [&more[..], &["--json", "--batch-tokens", more_tokens]].concat();
@@ -161,6 +161,11 @@ fn needles_have_results_by_length_and_depth() {
     assert_eq!(chain["cells"][0]["depth"], Value::Null);
     let table = run(&[]).stdout;
     assert!(table.contains("needle: acc by length") && table.contains("(cut)"), "{table}");
+    let longer = run(&["--json", "--context-length", "400", "--rope", "yarn"]);
+    assert!(longer.stderr.contains("extrapolating: the context of 400 tokens is longer"));
+    let output = json(&longer);
+    assert_eq!((&output["context_length"], &output["rope"]), (&400.into(), &"yarn".into()));
+    assert_eq!(output["results"][0]["truncated"]["requests"], 0);
     let short = ["--data", "needle=book.txt", "--lengths", "20"];
     ssa(place.path(), arguments(&["needle.yaml"], &short))
         .fails(3, &["needle.yaml: a document of 20 tokens has no room", "hint: pass --lengths"]);

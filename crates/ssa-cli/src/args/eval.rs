@@ -4,11 +4,12 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 use ssa_eval::harness::RowsOf;
+use ssa_eval::sliding::RopeMethod;
 use ssa_infer::Budget;
 use ssa_kernels::ops::attention::selection::SelectionRule;
 
 use super::attentions::{AttentionsArgs, BudgetList};
-use super::context_length::ContextLengthArgs;
+use super::context_length::{ContextLengthArgs, TokenCount};
 use super::grid::GridArgs;
 use super::{ComputeArgs, named, parse_positive, parse_size};
 
@@ -82,6 +83,15 @@ pub(crate) struct TasksArgs {
     pub(crate) limit: Option<usize>,
     #[command(flatten)]
     pub(crate) grid: GridArgs,
+    /// Context of the model in tokens; 1k is 1024. Longer ones than its max_position_embeddings
+    /// extrapolate. Default: max_position_embeddings.
+    #[arg(long, value_name = "N")]
+    pub(crate) context_length: Option<TokenCount>,
+    /// Scaling of RoPE for --context-length, by its ratio to max_position_embeddings: none, linear
+    /// (position interpolation), ntk (NTK-aware theta) or yarn.
+    #[arg(long, value_name = "METHOD", default_value_t = RopeMethod::None)]
+    #[arg(value_parser = named::<RopeMethod>())]
+    pub(crate) rope: RopeMethod,
     /// Tokens that are computed together, except for longer documents.
     #[arg(long, value_name = "N", default_value = "4096", value_parser = parse_positive)]
     pub(crate) batch_tokens: usize,

@@ -12,6 +12,8 @@ use crate::harness::InferenceMode;
 /// Colors of the sparse budgets of a chart, next to full attention.
 const COLORS: [Color; 3] = [Color::Orange, Color::Teal, Color::Violet];
 
+const AXES: &str = "Lower is better; both axes are logarithmic.";
+
 /// What a page says besides the results.
 #[derive(Clone, Debug)]
 pub struct SlidingFacts {
@@ -50,8 +52,8 @@ pub fn render(perplexity: &SlidingPerplexity, facts: SlidingFacts) -> Result<Str
             ropes.push(result.rope);
         }
     }
-    let charts = ropes.iter().flat_map(|&rope| charts(perplexity, rope));
-    let blocks = charts.map(|(chart, caption)| Block::figure(chart, caption)).collect();
+    let charts = ropes.iter().flat_map(|&rope| attention_charts(perplexity, rope));
+    let blocks = scalings_chart(perplexity, &ropes).into_iter().chain(charts).collect();
     let subheading = |text: &str| Block::Subheading { text: text.to_owned() };
     let table = |value: fn(&SlidingResult) -> String| Block::Table {
         table: sliding_table(perplexity, value),
@@ -101,9 +103,35 @@ fn beyond(perplexity: &SlidingPerplexity) -> Option<String> {
     })
 }
 
+/// A line of a chart.
+struct Line<'a> {
+    name: String,
+    color: Color,
+    results: Vec<&'a SlidingResult>,
+}
+
+/// The first attention with every scaling of RoPE; `None` for a single one.
+fn scalings_chart(perplexity: &SlidingPerplexity, ropes: &[RopeMethod]) -> Option<Block> {
+    let first = perplexity.results.first().filter(|_| ropes.len() > 1)?.mode();
+    let line = |(&rope, color): (&RopeMethod, Color)| Line {
+        name: format!("RoPE scaling: {rope}"),
+        color,
+        results: perplexity
+            .results
+            .iter()
+            .filter(|result| result.rope == rope && result.mode() == first)
+            .collect(),
+    };
+    let colors = std::iter::once(Color::Blue).chain(COLORS);
+    let title = format!("Perplexity by window length, {first} attention");
+    let lines = ropes.iter().zip(colors).map(line).collect();
+    let caption = format!("Attention: {first}. {AXES}");
+    Some(Block::figure(chart(perplexity, title, lines), caption))
+}
+
 /// The charts of a scaling of RoPE: full attention with up to three budgets each. All have the same
 /// axes.
-fn charts(perplexity: &SlidingPerplexity, rope: RopeMethod) -> Vec<(Chart, String)> {
+fn attention_charts(perplexity: &SlidingPerplexity, rope: RopeMethod) -> Vec<Block> {
     let of_rope = || perplexity.results.iter().filter(move |result| result.rope == rope);
     let mut modes: Vec<InferenceMode> = Vec::new();
     for mode in of_rope().map(SlidingResult::mode) {
@@ -117,38 +145,35 @@ fn charts(perplexity: &SlidingPerplexity, rope: RopeMethod) -> Vec<(Chart, Strin
         true => vec![&[]],
         false => sparse.chunks(COLORS.len()).collect(),
     };
-    let caption = format!("RoPE scaling: {rope}. Lower is better; both axes are logarithmic.");
-    let chart = |budgets: &&[InferenceMode]| {
-        let mut chart = empty_chart(perplexity, rope);
-        let full = full.iter().map(|mode| (mode, Color::Blue));
-        for (mode, color) in full.chain(budgets.iter().zip(COLORS)) {
-            let results: Vec<_> = of_rope().filter(|result| result.mode() == *mode).collect();
-            let mut points: Vec<_> =
-                results.iter().map(|it| (it.length as f64, it.perplexity)).collect();
-            points.sort_by(|a, b| a.0.total_cmp(&b.0));
-            chart.line(color, &points);
-            chart.marks(color, results.into_iter().map(mark).collect());
-            chart.legend(color, mode.to_string());
-        }
-        (chart, caption.clone())
+    let line = |(mode, color): (&InferenceMode, Color)| Line {
+        name: mode.to_string(),
+        color,
+        results: of_rope().filter(|result| result.mode() == *mode).collect(),
     };
-    groups.iter().map(chart).collect()
+    let figure = |budgets: &&[InferenceMode]| {
+        let full = full.iter().map(|mode| (mode, Color::Blue));
+        let lines = full.chain(budgets.iter().zip(COLORS)).map(line).collect();
+        let title = format!("Perplexity by window length, RoPE scaling: {rope}");
+        let caption = format!("RoPE scaling: {rope}. {AXES}");
+        Block::figure(chart(perplexity, title, lines), caption)
+    };
+    groups.iter().map(figure).collect()
 }
 
-fn empty_chart(perplexity: &SlidingPerplexity, rope: RopeMethod) -> Chart {
-    let results = &perplexity.results;
-    let x = Axis::spanning(
-        "window length in tokens",
-        Spacing::Log2,
-        results.iter().map(|result| result.length as f64),
-    );
-    let y = Axis::spanning(
-        "perplexity",
-        Spacing::Log10,
-        results.iter().map(|result| result.perplexity),
-    );
-    let title = format!("Perplexity by window length, RoPE scaling: {rope}");
-    Chart::new(title, "A line per attention; lower is better.", x, y)
+fn chart(perplexity: &SlidingPerplexity, title: String, lines: Vec<Line<'_>>) -> Chart {
+    let all = &perplexity.results;
+    let lengths = all.iter().map(|result| result.length as f64);
+    let values = all.iter().map(|result| result.perplexity);
+    let x = Axis::spanning("window length in tokens", Spacing::Log2, lengths);
+    let y = Axis::spanning("perplexity", Spacing::Log10, values);
+    let mut chart = Chart::new(title, "Lower is better.", x, y);
+    for Line { name, color, results } in lines {
+        let point = |result: &&SlidingResult| (result.length as f64, result.perplexity);
+        chart.line(color, &results.iter().map(point).collect::<Vec<_>>());
+        chart.marks(color, results.into_iter().map(mark).collect());
+        chart.legend(color, name);
+    }
+    chart
 }
 
 fn mark(result: &SlidingResult) -> Mark {

@@ -49,7 +49,7 @@ impl RopeMethod {
     /// # Errors
     /// [`EvalError::Task`] for a model that scales its RoPE already;
     /// [`EvalError::Model`] if the scaled configuration is not valid.
-    pub(super) fn config(
+    pub fn config(
         self,
         model: &ModelConfig,
         length: usize,

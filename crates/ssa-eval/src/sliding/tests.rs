@@ -139,7 +139,7 @@ fn check_results(run: &SlidingRun<'_>, sums: &[(SlidingPart, f64)]) {
         provenance: vec![("device", "cpu".to_owned())],
     };
     let page = render(&found, facts).unwrap();
-    assert_eq!(page.matches("<figure").count(), 4, "a chart for each scaling");
+    assert_eq!(page.matches("<figure").count(), 1 + 4, "all scalings, and each of them");
     assert!(page.contains("<svg") && page.contains("16 tokens"), "the context is named");
 }
 

@@ -12,8 +12,8 @@ use ssa_eval::harness::{
     Answer, Evaluator, GenerationSettings, GridSettings, InferenceMode, Journal, PrepareSettings,
     PreparedTask, Task, TaskResult, cells_tables, results_table,
 };
+use ssa_eval::sliding::{RopeMethod, RopeSettings};
 use ssa_infer::InferenceModel;
-use ssa_model::ModelConfig;
 use ssa_report::number::{counted, grouped};
 
 use super::attentions;
@@ -33,6 +33,8 @@ struct Output<'a> {
     provenance: Provenance,
     fewshot_seed: u64,
     limit: Option<usize>,
+    context_length: usize,
+    rope: RopeMethod,
     seconds: f64,
     results: &'a [TaskResult],
 }
@@ -43,13 +45,18 @@ pub(super) fn run(args: &TasksArgs, model: &Path, device: DeviceChoice) -> Resul
         check_writable(output, args.overwrite)?;
     }
     let LoadedModel { model, directory } = model::load(model, device)?;
-    let config = model.config().clone();
+    let inference = InferenceModel::new(&model, model.config().attention_method)?;
+    drop(model);
+    let context_length = args.context_length.map(|length| length.0);
+    let context_length = context_length.unwrap_or(inference.config().max_position_embeddings);
+    let inference = with_context(inference, context_length, args.rope)?;
+    let config = inference.config().clone();
     let modes = attentions::modes(&args.attentions, &config)?;
     let tokenizer = held_out::tokenizer_of(&directory, &config)?;
-    let prepared = prepare(args, &tasks, &tokenizer, &config)?;
+    let prepared = prepare(args, &tasks, &tokenizer, context_length)?;
     let defaults = defaults(&directory, &config.eos_token_id, &tokenizer)?;
     let evaluator = Evaluator {
-        model: Arc::new(InferenceModel::new(&model, config.attention_method)?),
+        model: Arc::new(inference),
         tokenizer: &tokenizer,
         rule: args.attentions.selection,
         batch_tokens: args.batch_tokens,
@@ -58,7 +65,6 @@ pub(super) fn run(args: &TasksArgs, model: &Path, device: DeviceChoice) -> Resul
             repetition_penalty: defaults.sampling.repetition_penalty,
         },
     };
-    drop(model);
     let settings = settings(args, &directory, &evaluator, &prepared, &modes)?;
     let open = |output: &PathBuf| Journal::open(output, settings, args.overwrite);
     let mut journal = args.output.as_ref().map(open).transpose()?;
@@ -69,6 +75,8 @@ pub(super) fn run(args: &TasksArgs, model: &Path, device: DeviceChoice) -> Resul
         provenance: Provenance::new(&directory, &evaluator.model, &tokenizer, rule)?,
         fewshot_seed: args.fewshot_seed,
         limit: args.limit,
+        context_length,
+        rope: args.rope,
         seconds: start.elapsed().as_secs_f64(),
         results: &results,
     };
@@ -85,6 +93,26 @@ pub(super) fn run(args: &TasksArgs, model: &Path, device: DeviceChoice) -> Resul
     }
     let seconds = output.seconds;
     print(&format!("{}, {seconds:.1} s", output.provenance.caption()))
+}
+
+/// The model with a context of so many tokens.
+fn with_context(
+    model: InferenceModel,
+    context_length: usize,
+    rope: RopeMethod,
+) -> Result<InferenceModel> {
+    let own = model.config().max_position_embeddings;
+    let settings = RopeSettings { original_length: own, factor: None };
+    let scaled = model.with_rope(&rope.config(model.config(), context_length, &settings)?)?;
+    if context_length > own {
+        note(&format!(
+            "extrapolating: the context of {} is longer than the model's max_position_embeddings \
+             of {}",
+            counted(context_length, "token"),
+            grouped(own)
+        ));
+    }
+    Ok(scaled)
 }
 
 /// The tasks, each of another name.
@@ -118,14 +146,14 @@ fn prepare(
     args: &TasksArgs,
     tasks: &[Task],
     tokenizer: &Tokenizer,
-    config: &ModelConfig,
+    context_length: usize,
 ) -> Result<Vec<PreparedTask>> {
     let settings = PrepareSettings {
         rows: &args.data,
         num_fewshot: args.num_fewshot,
         limit: args.limit,
         seed: args.fewshot_seed,
-        context_length: config.max_position_embeddings,
+        context_length,
         grid: GridSettings {
             lengths: args.grid.lengths.iter().map(|length| length.0).collect(),
             depths: args.grid.depths.clone(),
@@ -183,6 +211,8 @@ fn settings(
         "weights": weights,
         "device": evaluator.model.device().to_string(),
         "attentions": modes,
+        "context_length": evaluator.model.config().max_position_embeddings,
+        "rope": args.rope.to_string(),
         "selection": args.attentions.selection.to_string(),
         "requests": requests,
     }))
