@@ -53,7 +53,7 @@ const SHORT: [&str; 6] =
 fn perplexity_is_a_table_json_and_a_page() {
     let place = place();
     let more =
-        ["--windows", "9", "--rope", "none,linear,ntk,yarn", "--budget", "8x2,mass=0.9,1..4"];
+        ["--windows", "9", "--rope", "none,linear,ntk,yarn,none", "--budget", "8x2,mass=0.9,1..4"];
     let more = [&SHORT[..], &more].concat();
     let run = context_length(place.path(), &[&more[..], &["--html", "page.html"]].concat());
     let run = run.succeeds();

@@ -8,8 +8,8 @@ use serde_json::json;
 use ssa_data::read_documents;
 use ssa_eval::harness::{Answer, Journal};
 use ssa_eval::sliding::{
-    RopeSettings, SlidingFacts, SlidingPart, SlidingPerplexity, SlidingRun, SlidingText,
-    WindowSettings, render as render_page, sliding_table,
+    RopeMethod, RopeSettings, SlidingFacts, SlidingPart, SlidingPerplexity, SlidingRun,
+    SlidingText, WindowSettings, render as render_page, sliding_table,
 };
 use ssa_infer::InferenceModel;
 use ssa_model::ModelConfig;
@@ -50,11 +50,17 @@ pub(super) fn run(args: &ContextLengthArgs, device: DeviceChoice) -> Result<()> 
     let inference = InferenceModel::new(&model, config.attention_method)?;
     drop(model);
     let original_length = args.original_length.map(|length| length.0);
+    let mut ropes: Vec<RopeMethod> = Vec::new();
+    for &rope in &args.rope {
+        if !ropes.contains(&rope) {
+            ropes.push(rope);
+        }
+    }
     let run = SlidingRun {
         model: &inference,
         text: &text,
         modes: &modes,
-        ropes: &args.rope,
+        ropes: &ropes,
         rope_settings: RopeSettings {
             original_length: original_length.unwrap_or(config.max_position_embeddings),
             factor: args.rope_factor,
@@ -112,7 +118,7 @@ pub(super) fn run(args: &ContextLengthArgs, device: DeviceChoice) -> Result<()> 
     ))
 }
 
-/// Each length and scaling once.
+/// Each length once.
 fn window_settings(args: &ContextLengthArgs) -> WindowSettings {
     let mut lengths: Vec<usize> = args.lengths.iter().map(|length| length.0).collect();
     lengths.sort_unstable();

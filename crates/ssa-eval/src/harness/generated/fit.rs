@@ -6,8 +6,8 @@ const INTERPOLATIONS: usize = 6;
 /// The most units, of which `tokens` says at most `length`; `Err` has the tokens of none, if even
 /// that is too much.
 ///
-/// Tokens grow almost linearly with units, so few steps suffice. `tokens` need not be monotonic:
-/// the result fits in any case.
+/// A unit takes at least a token. Tokens grow almost linearly with units, so few steps suffice.
+/// `tokens` need not be monotonic: the result fits in any case.
 pub(super) fn most_units<E>(
     length: usize,
     mut tokens: impl FnMut(usize) -> Result<usize, E>,
@@ -23,7 +23,6 @@ pub(super) fn most_units<E>(
             break (next, count.max(length + 1));
         }
         (fits, fits_tokens) = (next, count);
-        // Beyond what is left at the size so far, so that few steps exceed the length.
         next *= 2;
     };
     let mut steps = 0;
