@@ -1,5 +1,5 @@
-//! Evaluation of language models with full and sparse attention: perplexity at any budget,
-//! benchmark tasks, analysis of sparse attention, comparisons of runs, and reports.
+//! Evaluation of language models with full and sparse attention: perplexity at any budget and
+//! context length, benchmark tasks, analysis of sparse attention, comparisons of runs, and reports.
 //!
 //! This crate does not print: results are structs for the caller to show, and progress goes to a
 //! callback.
@@ -18,6 +18,7 @@ mod mass;
 mod monitored;
 mod perplexity;
 pub mod report;
+pub mod sliding;
 mod sparsity;
 mod summary;
 
