@@ -194,7 +194,7 @@ fn mistakes_in_a_grid_are_found_before_training() {
 #[test]
 fn runs_of_different_tokenizers_have_bits_per_byte_only() {
     let directory = grid_place();
-    let train = ["data", "train-tokenizer", "--input", "text", "--vocab-size", "300"];
+    let train = ["data", "train-tokenizer", "text", "--vocab-size", "300"];
     ssa(directory.path(), [&train[..], &["--output", "bpe"]].concat()).succeeds();
     let run = "[[run]]\nname = \"bpe\"\nset = { data.tokenizer = \"bpe\" }\n";
     fs::write(directory.path().join("grid.toml"), format!("{GRID}\n{run}")).unwrap();

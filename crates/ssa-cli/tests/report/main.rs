@@ -52,12 +52,10 @@ fn looked_at(page: &Path) -> Option<(String, String)> {
     Some((text(&output.stdout), text(&output.stderr)))
 }
 
-#[test]
-fn every_figure_is_readable_at_every_width() {
-    let directory = workplace();
-    ssa(directory.path(), ["train", "tiny.toml", "--run-dir", "run"]).succeeds();
-    let report = fs::read_to_string(directory.path().join("run/report.html")).unwrap();
-    let page = directory.path().join("frames.html");
+/// Looks at a page of at least `least` figures.
+fn check(path: &Path, least: usize) {
+    let report = fs::read_to_string(path).unwrap();
+    let page = path.with_extension("frames.html");
     fs::write(&page, frames(&report)).unwrap();
     let Some((dom, log)) = looked_at(&page) else {
         eprintln!("skipped: no browser ({})", BROWSERS.join(", "));
@@ -68,8 +66,26 @@ fn every_figure_is_readable_at_every_width() {
     let result: Value = serde_json::from_str(result).unwrap();
     assert_eq!(result["problems"], Value::Array(vec![]), "{result:#}");
     let count = report.matches("<figure>").count();
-    assert!(count >= 4, "{count} figures");
+    assert!(count >= least, "{count} figures");
     assert_eq!(result["figures"], Value::from(vec![count; WIDTHS.len()]));
     let console: Vec<&str> = log.lines().filter(|line| line.contains("CONSOLE")).collect();
     assert!(console.is_empty(), "{console:#?}");
+}
+
+#[test]
+fn every_figure_is_readable_at_every_width() {
+    let directory = workplace();
+    ssa(directory.path(), ["train", "tiny.toml", "--run-dir", "run"]).succeeds();
+    check(&directory.path().join("run/report.html"), 4);
+}
+
+#[test]
+fn every_figure_of_a_comparison_is_readable() {
+    let directory = workplace();
+    let run = |name: &str, set: &str| format!("[[run]]\nname = \"{name}\"\nset = {{ {set} }}\n");
+    let runs = [run("ssa", ""), run("alignment-of-a-long-name", "objective.alpha = 20")].concat();
+    let grid = format!("config = \"tiny.toml\"\nseeds = [0, 1]\n{runs}");
+    fs::write(directory.path().join("grid.toml"), grid).unwrap();
+    ssa(directory.path(), ["compare", "grid.toml"]).succeeds();
+    check(&directory.path().join("runs/grid/comparison.html"), 3);
 }

@@ -7,7 +7,11 @@ use super::{Comparison, MetricRow, MetricTable, Spread};
 impl MetricTable {
     /// The table with means and spreads as text.
     pub fn to_table(&self) -> Table {
-        let columns = self.columns.iter().map(|column| Column::number(column.clone()));
+        // On a narrow terminal the last columns go first.
+        let column = |(rank, name): (usize, &String)| {
+            Column::number(name.clone()).rank(u8::try_from(rank).unwrap_or(u8::MAX))
+        };
+        let columns = self.columns.iter().enumerate().map(column);
         let columns = [Column::text("run")].into_iter().chain(columns).collect();
         let cell = |cell: &Option<Spread>| {
             cell.as_ref().map_or_else(|| NONE.to_owned(), |spread| spread.text(self.decimals))
