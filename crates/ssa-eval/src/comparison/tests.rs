@@ -58,6 +58,7 @@ fn summary(seed: u64, full: f64, sparse: f64) -> Summary {
             tokens: 64,
             hidden_states: vec![states(AttentionMode::Full), states(AttentionMode::Sparse)],
             kl_full_sparse: Some(0.25),
+            profiles: Vec::new(),
         }),
         config: serde_json::Value::Null,
     }
