@@ -203,3 +203,16 @@ fn runs_of_different_tokenizers_have_bits_per_byte_only() {
     let csv = fs::read_to_string(directory.path().join("runs/grid/comparison.csv")).unwrap();
     assert!(csv.lines().skip(1).all(|line| line.starts_with("bits_per_byte")), "{csv}");
 }
+
+#[test]
+fn a_diverged_unit_leaves_the_others() {
+    let directory = grid_place();
+    let run = "[[run]]\nname = \"hot\"\nset = { optimizer.learning_rate = 1e30 }\n";
+    let text = format!("{GRID}\n{run}").replace("[0, 1]", "[0]");
+    fs::write(directory.path().join("grid.toml"), text).unwrap();
+    let ended = compare(directory.path(), &[]).fails(4, &["the comparison lacks hot, seed 0"]);
+    assert!(ended.stdout.contains("note: There are no results of hot, seed 0"), "{}", ended.stdout);
+    assert_eq!(states(directory.path())[..2], ["finished"; 2]);
+    let markdown = fs::read_to_string(directory.path().join("runs/grid/comparison.md")).unwrap();
+    assert!(markdown.contains("| hot | \u{2013} |"), "{markdown}");
+}

@@ -81,8 +81,8 @@ impl Summary {
     /// Reads a summary.
     ///
     /// # Errors
-    /// [`EvalError::File`](crate::EvalError::File) if the file cannot be read,
-    /// [`EvalError::Summary`](crate::EvalError::Summary) if it is not a summary.
+    /// [`EvalError::File`] if the file cannot be read,
+    /// [`EvalError::Summary`] if it is not a summary.
     pub fn read(path: &Path) -> Result<Self> {
         let bytes = ssa_files::read(path).map_err(FileError::at(Operation::Read, path))?;
         serde_json::from_slice(&bytes)
@@ -92,7 +92,7 @@ impl Summary {
     /// Writes the summary atomically as indented JSON.
     ///
     /// # Errors
-    /// [`EvalError::File`](crate::EvalError::File) if the file cannot be written.
+    /// [`EvalError::File`] if the file cannot be written.
     pub fn write(&self, path: &Path) -> Result<()> {
         Ok(ssa_files::write_json(path, self)?)
     }

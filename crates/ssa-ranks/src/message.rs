@@ -1,7 +1,7 @@
 //! What ranks tell each other on the control connection: one JSON object a line.
 
 use std::fmt;
-use std::io::{self, BufRead, Write};
+use std::io::{self, BufRead, Read, Write};
 
 use serde::{Deserialize, Serialize};
 
@@ -79,6 +79,10 @@ pub(crate) struct Member {
     pub(crate) port: u16,
 }
 
+/// The longest line in bytes: far above a roster of all ranks, and little memory if a stranger
+/// sends it.
+const LONGEST: u64 = 16 << 20;
+
 /// A line of the control connection.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Message {
@@ -105,12 +109,29 @@ impl Message {
         stream.write_all(&line)
     }
 
-    /// The next message; `None` at the end of the stream.
+    /// The next message; `None` at the end of the stream. A longer line is cut, and is no message.
     pub(crate) fn read(stream: &mut impl BufRead) -> io::Result<Option<Self>> {
         let mut line = String::new();
-        match stream.read_line(&mut line)? {
+        match stream.take(LONGEST).read_line(&mut line)? {
             0 => Ok(None),
             _ => Ok(Some(serde_json::from_str(&line)?)),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::BufReader;
+
+    use super::*;
+
+    #[test]
+    fn a_line_without_end_is_no_message() {
+        let mut endless = BufReader::new(io::repeat(b'['));
+        assert!(Message::read(&mut endless).is_err());
+        let mut line = Vec::new();
+        Message::Left.write(&mut line).unwrap();
+        assert_eq!(Message::read(&mut &line[..]).unwrap(), Some(Message::Left));
+        assert_eq!(Message::read(&mut &b""[..]).unwrap(), None);
     }
 }

@@ -3,6 +3,8 @@
 // Each test file uses only some of these helpers.
 #![allow(dead_code)]
 
+pub(crate) mod process;
+
 use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};

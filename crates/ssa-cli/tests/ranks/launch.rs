@@ -2,8 +2,9 @@
 
 use std::path::Path;
 
+use crate::common::process::end;
 use crate::common::{Run, ssa, workplace};
-use crate::program::{Results, arguments, end, free_port, run, start_with};
+use crate::program::{Results, arguments, free_port, run, start_with};
 
 /// Starts two ranks as torchrun does, each in its directory; `more` are further arguments of rank
 /// 1.

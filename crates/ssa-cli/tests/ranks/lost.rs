@@ -2,10 +2,9 @@
 
 use std::time::{Duration, Instant};
 
+use crate::common::process::{end, signal};
 use crate::common::workplace;
-use crate::program::{
-    Results, arguments, children, end, is_alive, run, signal, start, wait_for_steps,
-};
+use crate::program::{Results, arguments, children, is_alive, run, start, wait_for_steps};
 
 /// Enough steps to be interrupted in.
 const STEPS: usize = 150;

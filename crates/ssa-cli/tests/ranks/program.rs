@@ -3,12 +3,11 @@
 use std::fs;
 use std::net::TcpListener;
 use std::path::Path;
-use std::process::{Child, Stdio};
-use std::thread::sleep;
-use std::time::{Duration, Instant};
+use std::process::Child;
 
 use serde_json::Value;
 
+use crate::common::process::{end, metrics_without_times, spawn, steps_done, wait_for};
 use crate::common::{Run, command};
 
 /// Arguments of a run with four groups in the directory `run`. The batch grows, so the number of
@@ -46,17 +45,7 @@ pub(crate) fn start_with(
 ) -> Child {
     let mut command = command(directory);
     command.args(arguments).envs(variables.iter().map(|(name, value)| (name, value)));
-    command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
-}
-
-/// Waits for the end of the program.
-pub(crate) fn end(child: Child) -> Run {
-    let output = child.wait_with_output().unwrap();
-    Run {
-        code: output.status.code().expect("the program ends by itself"),
-        stdout: String::from_utf8(output.stdout).unwrap(),
-        stderr: String::from_utf8(output.stderr).unwrap(),
-    }
+    spawn(command)
 }
 
 pub(crate) fn run(directory: &Path, arguments: &[String]) -> Run {
@@ -65,13 +54,7 @@ pub(crate) fn run(directory: &Path, arguments: &[String]) -> Run {
 
 /// Waits until a run has done this many steps.
 pub(crate) fn wait_for_steps(run: &Path, steps: usize) {
-    let start = Instant::now();
-    let done =
-        || fs::read_to_string(run.join("metrics.jsonl")).map_or(0, |log| log.lines().count());
-    while done() < steps {
-        assert!(start.elapsed() < Duration::from_secs(60), "the run does not make steps");
-        sleep(Duration::from_millis(2));
-    }
+    wait_for(|| steps_done(run) >= steps);
 }
 
 /// The processes that a process has started.
@@ -84,12 +67,6 @@ pub(crate) fn children(parent: u32) -> Vec<u32> {
 pub(crate) fn is_alive(process: u32) -> bool {
     let stat = fs::read_to_string(format!("/proc/{process}/stat"));
     stat.is_ok_and(|text| !text.rsplit(") ").next().unwrap().starts_with('Z'))
-}
-
-/// Sends a signal by its name.
-pub(crate) fn signal(process: u32, name: &str) {
-    let kill = format!("kill -{name} {process}");
-    assert!(std::process::Command::new("sh").args(["-c", &kill]).status().unwrap().success());
 }
 
 /// A port that nobody listens on.
@@ -113,19 +90,13 @@ impl Results {
             format!("checkpoints/step-{steps}/state.json"),
             "best/model.safetensors".to_owned(),
         ];
-        let log = fs::read_to_string(run.join("metrics.jsonl")).unwrap();
-        let timeless = |line: &str| {
-            let mut step: Value = serde_json::from_str(line).unwrap();
-            let fields = step.as_object_mut().unwrap();
-            for time in ["seconds", "tokens_per_second", "tflops"] {
-                assert!(fields.remove(time).is_some(), "{time}");
-            }
-            fields.remove("rank_seconds");
-            step
-        };
+        let mut metrics = metrics_without_times(run);
+        for step in &mut metrics {
+            step.as_object_mut().unwrap().remove("rank_seconds");
+        }
         Self {
             files: files.iter().map(|file| fs::read(run.join(file)).unwrap()).collect(),
-            metrics: log.lines().map(timeless).collect(),
+            metrics,
         }
     }
 

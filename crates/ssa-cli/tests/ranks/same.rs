@@ -1,7 +1,8 @@
 //! The number of ranks changes nothing.
 
+use crate::common::process::{end, signal};
 use crate::common::workplace;
-use crate::program::{Results, arguments, children, end, run, signal, start, wait_for_steps};
+use crate::program::{Results, arguments, children, run, start, wait_for_steps};
 
 #[test]
 fn one_two_and_four_processes_give_the_same_bits() {

@@ -15,7 +15,9 @@ function check(frame) {
   const figures = page.querySelectorAll("figure");
   for (const figure of figures) {
     const plot = figure.querySelector("svg").getBoundingClientRect();
-    if (plot.width < 150 || plot.height < 40) report("a small plot", figure);
+    // A row of intervals takes 40 pixels.
+    const least = figure.querySelector(".spread") ? 40 : 100;
+    if (plot.width < 150 || plot.height < least) report("a small plot", figure);
     const frame = figure.getBoundingClientRect();
     for (const element of figure.querySelectorAll("text, span, .foot, figcaption")) {
       const box = element.getBoundingClientRect();

@@ -7,9 +7,10 @@ use std::process::Command;
 
 use tempfile::TempDir;
 
+use crate::common::process::{end, signal};
 use crate::common::{Run, command, ssa, workplace};
 use crate::program::{
-    Leftovers, arguments, end, journal, leftovers, resume, signal, start_and_wait, straight, with,
+    Leftovers, arguments, journal, leftovers, resume, start_and_wait, straight, with,
 };
 
 /// An interrupted run in `out` with at least two checkpoints, and the result of the uninterrupted
@@ -18,7 +19,7 @@ fn interrupted() -> (TempDir, Leftovers) {
     let directory = workplace();
     let expected = straight(directory.path());
     let child = start_and_wait(directory.path(), &arguments("out"), "out", 5);
-    signal(&child, "TERM");
+    signal(child.id(), "TERM");
     assert_eq!(end(child).code, 5);
     (directory, expected)
 }

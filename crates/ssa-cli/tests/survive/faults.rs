@@ -7,10 +7,10 @@ use std::process::{Child, Command};
 
 use serde_json::Value;
 
+use crate::common::process::{end, signal, steps_done};
 use crate::common::{Run, command, ssa, workplace};
 use crate::program::{
-    ENDLESS, arguments, end, leftovers, resume, signal, start, start_and_wait, steps_done,
-    straight, with,
+    ENDLESS, arguments, leftovers, resume, start, start_and_wait, straight, with,
 };
 use crate::strace;
 
@@ -99,7 +99,7 @@ fn a_copied_run_is_resumed() {
     let directory = workplace();
     let expected = straight(directory.path());
     let child = start_and_wait(directory.path(), &arguments("out"), "out", 5);
-    signal(&child, "TERM");
+    signal(child.id(), "TERM");
     assert_eq!(end(child).code, 5);
     let mut copy = Command::new("cp");
     copy.args(["-rL", "out", "copy"]).current_dir(directory.path());
@@ -147,7 +147,7 @@ fn a_changed_held_out_text_is_detected() {
     fs::write(&held_out, "held out text one. ".repeat(40)).unwrap();
     let valid = ["--set", "data.valid_paths=[\"held-out.txt\"]"];
     let child = start_and_wait(directory.path(), &with(&arguments("out"), &valid), "out", 5);
-    signal(&child, "TERM");
+    signal(child.id(), "TERM");
     assert_eq!(end(child).code, 5);
     fs::write(&held_out, "quite another one. ".repeat(40)).unwrap();
     let parts = ["the held-out text is not the one", "--allow-change data.valid_paths"];
@@ -162,7 +162,7 @@ fn a_run_is_resumed_from_any_directory() {
     let directory = workplace();
     let expected = straight(directory.path());
     let child = start_and_wait(directory.path(), &arguments("out"), "out", 5);
-    signal(&child, "TERM");
+    signal(child.id(), "TERM");
     assert_eq!(end(child).code, 5);
     let elsewhere = directory.path().join("elsewhere");
     fs::create_dir(&elsewhere).unwrap();

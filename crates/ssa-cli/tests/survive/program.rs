@@ -2,13 +2,12 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Stdio};
-use std::thread::sleep;
-use std::time::{Duration, Instant};
+use std::process::Child;
 
 use serde_json::Value;
 
-use crate::common::{Run, command, ssa};
+use crate::common::process::{metrics_without_times, spawn, steps_done, wait_for};
+use crate::common::{command, ssa};
 
 /// Arguments of a run of 24 steps with a checkpoint every two steps, in the directory `run`.
 pub(crate) fn arguments(run: &str) -> Vec<&str> {
@@ -54,7 +53,8 @@ pub(crate) const ENDLESS: [&str; 2] = ["--set", "training.steps=1000000"];
 /// Starts the program without waiting.
 pub(crate) fn start(directory: &Path, arguments: &[&str]) -> Child {
     let mut command = command(directory);
-    command.args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+    command.args(arguments);
+    spawn(command)
 }
 
 /// Starts the program and waits until it has done this many steps.
@@ -67,37 +67,6 @@ pub(crate) fn start_and_wait(
     let child = start(directory, arguments);
     wait_for(|| steps_done(&directory.join(run)) >= steps);
     child
-}
-
-/// Waits for a condition that takes at most seconds.
-pub(crate) fn wait_for(happens: impl Fn() -> bool) {
-    let start = Instant::now();
-    while !happens() {
-        assert!(start.elapsed() < Duration::from_secs(60), "it does not happen");
-        sleep(Duration::from_millis(2));
-    }
-}
-
-pub(crate) fn steps_done(run: &Path) -> usize {
-    fs::read_to_string(run.join("metrics.jsonl")).map_or(0, |text| text.lines().count())
-}
-
-/// Sends a signal by its name.
-pub(crate) fn signal(child: &Child, name: &str) {
-    let status = std::process::Command::new("sh")
-        .args(["-c", &format!("kill -{name} {}", child.id())])
-        .status();
-    assert!(status.unwrap().success());
-}
-
-/// Waits for the end of the program.
-pub(crate) fn end(child: Child) -> Run {
-    let output = child.wait_with_output().unwrap();
-    Run {
-        code: output.status.code().expect("the program ends by itself"),
-        stdout: String::from_utf8(output.stdout).unwrap(),
-        stderr: String::from_utf8(output.stderr).unwrap(),
-    }
 }
 
 /// The results that must be equal for interrupted and uninterrupted runs.
@@ -120,16 +89,7 @@ pub(crate) fn leftovers(run: &Path) -> Leftovers {
         "config.toml",
     ];
     let files = files.map(|file| (file.into(), fs::read(run.join(file)).unwrap())).to_vec();
-    let text = fs::read_to_string(run.join("metrics.jsonl")).unwrap();
-    let timeless = |line: &str| {
-        let mut step: Value = serde_json::from_str(line).unwrap();
-        let fields = step.as_object_mut().unwrap();
-        for time in ["seconds", "tokens_per_second", "tflops"] {
-            assert!(fields.remove(time).is_some(), "{time}");
-        }
-        step
-    };
-    Leftovers { files, metrics: text.lines().map(timeless).collect() }
+    Leftovers { files, metrics: metrics_without_times(run) }
 }
 
 impl Leftovers {

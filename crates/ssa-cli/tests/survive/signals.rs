@@ -6,10 +6,10 @@ use std::process::{Child, Command};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+use crate::common::process::{end, signal, steps_done, wait_for};
 use crate::common::{ssa, workplace};
 use crate::program::{
-    ENDLESS, arguments, end, journal, leftovers, resume, signal, start_and_wait, steps_done,
-    straight, unnamed, wait_for, with,
+    ENDLESS, arguments, journal, leftovers, resume, start_and_wait, straight, unnamed, with,
 };
 
 #[test]
@@ -19,7 +19,7 @@ fn a_signal_saves_and_the_resumed_run_ends_the_same() {
     for (name, again) in [("TERM", true), ("INT", false)] {
         let run = directory.path().join(name);
         let child = start_and_wait(directory.path(), &arguments(name), name, 3);
-        signal(&child, name);
+        signal(child.id(), name);
         let stopped = end(child);
         assert_eq!(stopped.code, 5, "{}", stopped.stderr);
         let message =
@@ -69,7 +69,7 @@ fn the_same_command_resumes_an_unnamed_run() {
     let unnamed = unnamed();
     let child = crate::program::start(directory.path(), &unnamed);
     wait_for(|| runs().first().is_some_and(|run| steps_done(run) >= 3));
-    signal(&child, "TERM");
+    signal(child.id(), "TERM");
     assert_eq!(end(child).code, 5);
 
     let going_on = ssa(directory.path(), &unnamed).succeeds();
@@ -107,7 +107,7 @@ fn a_signal_does_not_wait_for_a_long_step() {
     let directory = workplace();
     let child = start_slowly(directory.path(), "8");
     let begin = Instant::now();
-    signal(&child, "TERM");
+    signal(child.id(), "TERM");
     let stopped = end(child);
     assert!(begin.elapsed() < Duration::from_secs(10), "{:?}", begin.elapsed());
     assert_eq!(stopped.code, 5, "{}", stopped.stderr);

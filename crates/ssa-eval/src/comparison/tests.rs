@@ -140,3 +140,12 @@ fn every_format_has_the_same_values() {
     assert!(page.contains("config = &quot;&lt;x&gt;&quot;") && !page.contains("<script"));
     assert_eq!(page.matches("<figure>").count(), 3, "a chart and two columns of intervals");
 }
+
+#[test]
+fn a_narrow_table_drops_its_last_columns() {
+    let comparison = comparison(true);
+    let table = comparison.table("bits_per_byte").unwrap().to_table();
+    let text = table.to_text(Some(40));
+    assert!(text.ends_with("not shown in 40 columns: 16x4"), "{text}");
+    assert!(text.lines().all(|line| line.chars().count() <= 40), "{text}");
+}

@@ -209,11 +209,16 @@ impl RunDir {
         Ok(None)
     }
 
+    /// The summary of the run in a directory. A run that has one is finished.
+    pub fn summary_of(path: &Path) -> PathBuf {
+        path.join(SUMMARY)
+    }
+
     /// Whether a directory holds an unfinished run.
     pub fn holds_unfinished_run(path: &Path) -> bool {
         let started =
             fs::read_to_string(path.join(CONFIG)).is_ok_and(|text| text.starts_with(MARK));
-        started && !path.join(SUMMARY).exists()
+        started && !Self::summary_of(path).exists()
     }
 
     fn lock(path: &Path) -> Result<Self> {
@@ -251,7 +256,7 @@ impl RunDir {
 
     /// Whether the run is finished, with a summary.
     pub fn is_finished(&self) -> bool {
-        self.path.join(SUMMARY).exists()
+        Self::summary_of(&self.path).exists()
     }
 
     /// Removes summary and report, to continue training a finished run.

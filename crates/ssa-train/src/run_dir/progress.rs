@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::{RunDir, SUMMARY, is_vacant};
+use super::{RunDir, is_vacant};
 use crate::checkpoint::Checkpoints;
 use crate::{Result, TrainError};
 
@@ -33,7 +33,7 @@ impl RunDir {
             TrainError::NoRun { path, reason } => TrainError::NotARun { path, reason },
             other => other,
         })?;
-        if path.join(SUMMARY).exists() {
+        if Self::summary_of(path).exists() {
             return Ok(Progress::Finished);
         }
         let steps = Checkpoints::of_run(path).steps()?;

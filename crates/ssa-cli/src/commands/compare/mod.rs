@@ -72,7 +72,6 @@ fn train(args: &CompareArgs, choice: DeviceChoice, unit: &Unit, units: &Units) -
         return Ok(());
     }
     let plan = unit.plan()?;
-    train::require_data(&plan)?;
     let run = TrainArgs::in_directory(directory, args.plain, args.compute.clone());
     train::run_plan(&run, &plan, choice, World::alone())
 }

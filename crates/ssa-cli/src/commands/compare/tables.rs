@@ -4,7 +4,7 @@ use anyhow::{Context, Result};
 use ssa_eval::Summary;
 use ssa_eval::comparison::{ComparedRun, Comparison};
 use ssa_eval::report::render_comparison;
-use ssa_train::{Grid, Progress};
+use ssa_train::{Grid, Progress, RunDir};
 
 use super::Missing;
 use super::units::Units;
@@ -30,14 +30,15 @@ pub(super) fn write(grid: &Grid, units: &Units, missing: &[Missing]) -> Result<(
         ("txt", comparison.to_text(|table| table.to_text(None))),
         ("md", comparison.to_markdown()),
         ("csv", comparison.to_csv()),
-        ("json", serde_json::to_string_pretty(&comparison)? + "\n"),
         ("html", render_comparison(&comparison, &source)?),
     ];
+    let path = |ending: &str| units.output().join(format!("{NAME}.{ending}"));
     for (ending, text) in files {
-        ssa_files::write(&units.output().join(format!("{NAME}.{ending}")), text)?;
+        ssa_files::write(&path(ending), text)?;
     }
+    ssa_files::write_json(&path("json"), &comparison)?;
     print(comparison.to_text(render).trim_end())?;
-    print(&format!("comparison: {}", units.output().join(format!("{NAME}.html")).display()))
+    print(&format!("comparison: {}", path("html").display()))
 }
 
 /// The runs with the summaries of their finished units.
@@ -50,7 +51,7 @@ fn compared(grid: &Grid, units: &Units) -> Result<Vec<ComparedRun>> {
     let mut runs: Vec<ComparedRun> = empty.collect();
     for unit in units.all() {
         if units.progress(unit)? == Progress::Finished {
-            let path = unit.directory(units.output()).join("summary.json");
+            let path = RunDir::summary_of(&unit.directory(units.output()));
             runs[unit.run].summaries.push(Summary::read(&path)?);
         }
     }

@@ -7,7 +7,7 @@ use ssa_report::{Column, Row, Table};
 use ssa_train::config::Difference;
 use ssa_train::{Grid, Progress, RunDir, TrainConfig, Unit};
 
-use crate::commands::train::check_evaluation;
+use crate::commands::train::{check_evaluation, require_data};
 use crate::display::{print, render};
 use crate::exit::UsageError;
 
@@ -32,7 +32,7 @@ impl Units {
                 error.context(message)
             };
             let plan = unit.plan().map_err(|error| named(error.into()))?;
-            check_evaluation(&plan).map_err(named)?;
+            check_evaluation(&plan).and_then(|()| require_data(&plan)).map_err(named)?;
             tokenizers.push(plan.tokenizer().sha256().map(str::to_owned));
         }
         tokenizers.dedup();

@@ -105,7 +105,7 @@ pub(super) fn write(
     run_dir.check_lock()?;
     let path = run_dir.path().join("report.html");
     write_whole(&path, page.as_bytes())?;
-    summary.write(&run_dir.path().join("summary.json"))?;
+    summary.write(&RunDir::summary_of(run_dir.path()))?;
     if let Some(evaluation) = &summary.evaluation {
         let table =
             results_table(evaluation, summary.baseline_bits_per_byte, summary.trained_budget);

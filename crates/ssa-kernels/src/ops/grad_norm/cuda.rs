@@ -36,7 +36,8 @@ kernel! {
     /// The norm, and the factor that clips it.
     "grad_norm_finish" in MODULE:
     struct GradNormFinish<'a> {
-        partial: Input<'a, f64>,
+        /// Absent without any gradient.
+        partial: Option<Input<'a, f64>>,
         /// The losses of the step, which have to be finite.
         sums: Option<Input<'a, f64>>,
         norm: Output<'a, f64>,
@@ -75,12 +76,11 @@ pub(super) fn norm_and_clip(
     max_norm: f64,
     sums: &Scalars,
 ) -> Result<(Scalar, GradScale)> {
-    let none = gpu.alloc(0)?;
     let (mut norm, mut clip) = (gpu.alloc(1)?, gpu.alloc(1)?);
     gpu.launch(
         Launch::new([1, 1, 1], FINISH_THREADS),
         GradNormFinish {
-            partial: squares.buffer().unwrap_or(&none).input(),
+            partial: squares.buffer().map(Buffer::input),
             sums: sums.buffer().map(Buffer::input),
             norm: norm.output(),
             clip: clip.output(),
