@@ -92,7 +92,7 @@ impl Naive {
         let indices = select_by_means(q, k, documents, &selection, softmax_scale).unwrap();
         let indices = indices.to_host().unwrap();
         let (q, k) = (q.to_vec().unwrap(), k.to_vec().unwrap());
-        let starts = documents.starts();
+        let starts: Vec<usize> = documents.starts().collect();
         for token in (0..valid.len()).filter(|&token| valid[token]) {
             let start = starts[token];
             for kv_head in 0..KV_HEADS {
@@ -248,7 +248,7 @@ fn divergences_by_context_add_up() {
     let analysis = detailed(&model);
     let mut targets = BTreeMap::new();
     for batch in batches() {
-        for (token, position) in batch.input.documents().positions().into_iter().enumerate() {
+        for (token, position) in batch.input.documents().positions().enumerate() {
             if batch.labels[token] >= 0 {
                 *targets.entry(64 * power_below(position / 64) + 1).or_insert(0.0) += 1.0;
             }

@@ -23,7 +23,7 @@ impl DivergenceSums {
         let values = [hidden[0].to_vec()?, hidden[1].to_vec()?];
         let width = hidden[0].last_dim();
         let mut tokens = vec![Vec::new(); POSITIONS];
-        for (token, position) in batch.input.documents().positions().into_iter().enumerate() {
+        for (token, position) in batch.input.documents().positions().enumerate() {
             if batch.labels[token] != IGNORE_INDEX {
                 tokens[position_bin(position)].push(token);
             }

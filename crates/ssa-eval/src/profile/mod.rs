@@ -70,7 +70,7 @@ impl ProfileSums {
         let heads = &mut self.heads[inputs.layer];
         let count = heads.len();
         let positions = inputs.documents.positions();
-        for (token, position) in positions.into_iter().enumerate().filter(|(at, _)| valid[*at]) {
+        for (token, position) in positions.enumerate().filter(|(at, _)| valid[*at]) {
             let context = &mut self.contexts[position_bin(position)];
             for (head, sums) in heads.iter_mut().enumerate() {
                 let pair = token * count + head;

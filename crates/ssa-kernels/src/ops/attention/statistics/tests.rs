@@ -128,9 +128,7 @@ fn equal_scores_have_the_entropy_of_the_uniform_distribution() {
     let mut case = Case::new([1, 40, 1, 2, 4], 8);
     case.q.fill_zero();
     let statistics = case.run();
-    for (position, heads) in
-        case.documents.positions().into_iter().zip(statistics.entropy_bits.chunks(2))
-    {
+    for (position, heads) in case.documents.positions().zip(statistics.entropy_bits.chunks(2)) {
         let expected = vec![((position + 1) as f64).log2(); 2];
         assert_close("entropy_bits", heads, &expected, Tolerance::F32);
     }
