@@ -17,12 +17,13 @@ mod losses;
 mod mass;
 mod monitored;
 mod perplexity;
+mod profile;
 pub mod report;
 pub mod sliding;
 mod sparsity;
 mod summary;
 
-pub use analysis::{Analysis, ModeAttention, analyze};
+pub use analysis::{Analysis, ModeAttention, analyze, analyze_in_detail};
 pub use attention_means::{AttentionMeans, ProbedMeans};
 pub use batch::EvalBatch;
 pub use error::EvalError;
@@ -32,6 +33,7 @@ pub use perplexity::{
     BudgetResult, Perplexity, PerplexityOptions, evaluate_budgets, evaluate_mass_budgets,
     perplexity,
 };
+pub use profile::{AttentionProfile, ContextMeans, DistanceShare, OracleAgreement};
 pub use summary::{Machine, Summary};
 
 /// Result of every fallible function in this crate.

@@ -147,7 +147,8 @@ pub(crate) struct PerplexityArgs {
 #[command(after_help = "\
 Examples:
   ssa analyze --model runs/demo/checkpoint
-  ssa analyze --model runs/demo/checkpoint --budget 16x8 --json")]
+  ssa analyze --model runs/demo/checkpoint --budget 16x8 --json
+  ssa analyze --model runs/demo/checkpoint --data book.txt --sequence-length 8192 --detail")]
 pub(crate) struct AnalyzeArgs {
     #[command(flatten)]
     pub(crate) held_out: HeldOutArgs,
@@ -159,6 +160,10 @@ pub(crate) struct AnalyzeArgs {
     /// Tokens to analyze, rounded up to whole batches.
     #[arg(long, value_name = "N", default_value = "8192", value_parser = parse_positive)]
     pub(crate) tokens: usize,
+    /// Also measure by head and by context length, how far back selected blocks and full attention
+    /// are, and how many of the selected blocks are those with the most attention.
+    #[arg(long)]
+    pub(crate) detail: bool,
 }
 
 /// A checkpoint and the text to measure it on, for both verbs.
