@@ -41,7 +41,15 @@ pub(crate) fn copied<T: Clone>(values: &[T]) -> Result<Vec<T>> {
 /// # Errors
 /// As [`reserved`].
 pub(crate) fn collected<T>(values: impl ExactSizeIterator<Item = T>) -> Result<Vec<T>> {
-    let mut list = reserved(values.len())?;
+    listed(values.len(), values)
+}
+
+/// The `len` elements of an iterator.
+///
+/// # Errors
+/// As [`reserved`].
+pub(crate) fn listed<T>(len: usize, values: impl Iterator<Item = T>) -> Result<Vec<T>> {
+    let mut list = reserved(len)?;
     list.extend(values);
     Ok(list)
 }

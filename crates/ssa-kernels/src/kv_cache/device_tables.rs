@@ -41,8 +41,7 @@ impl DeviceTables {
             .zip(queries.ranges())
             .flat_map(|(sequence, range)| std::iter::repeat_n(sequence, range.len()))
             .collect();
-        let positions: Vec<i32> =
-            queries.positions().into_iter().map(|position| position as i32).collect();
+        let positions: Vec<i32> = queries.positions().map(|position| position as i32).collect();
         Ok(Self {
             sequences: gpu.upload(&sequences)?,
             positions: gpu.upload(&positions)?,

@@ -32,7 +32,7 @@ pub(crate) fn run(context: &mut Context<'_>) -> Result<()> {
             let (mut rotated, mut back) = (x.try_clone()?, x.try_clone()?);
             rope_fwd(&mut rotated, &documents, &table)?;
             rope_bwd(&mut back, &documents, &table)?;
-            let positions = documents.positions();
+            let positions: Vec<usize> = documents.positions().collect();
             let forward = reference::forward(&exact, &positions, heads, &frequencies)?;
             let backward = reference::backward(&exact, &positions, heads, &frequencies)?;
             context.compare("forward", &rotated, &forward, &round(&forward))?;

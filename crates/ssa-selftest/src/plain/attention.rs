@@ -25,7 +25,7 @@ impl Visible {
     pub(crate) fn window(documents: &Documents, window_size: usize) -> Self {
         let first = |start: usize, token: usize| start.max((token + 1).saturating_sub(window_size));
         let row = |(token, start)| first(start, token)..token + 1;
-        Self::Ranges(documents.starts().into_iter().enumerate().map(row).collect())
+        Self::Ranges(documents.starts().enumerate().map(row).collect())
     }
 
     pub(crate) fn compression(documents: &Documents, block_size: usize) -> Self {
@@ -39,7 +39,7 @@ impl Visible {
     }
 
     pub(crate) fn sparse(block_indices: HostBlockIndices) -> Self {
-        Self::Blocks { starts: block_indices.documents().starts(), block_indices }
+        Self::Blocks { starts: block_indices.documents().starts().collect(), block_indices }
     }
 
     fn keys(&self, token: usize, kv_head: usize) -> Vec<usize> {

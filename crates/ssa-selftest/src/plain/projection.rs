@@ -98,7 +98,7 @@ impl Shared<'_> {
         by: impl Fn(&[f64], &[usize], usize, &[f64]) -> Result<Vec<f64>>,
     ) -> Result<Vec<f64>> {
         let config = self.config;
-        let positions = self.documents.positions();
+        let positions: Vec<usize> = self.documents.positions().collect();
         let heads = x.len() / positions.len() / config.head_dim;
         let frequencies: Vec<f64> =
             config.rope_scaling.inverse_frequencies(config.head_dim, config.rope_theta).collect();

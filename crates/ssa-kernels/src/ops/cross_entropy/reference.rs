@@ -31,7 +31,7 @@ fn of_targets(
     hidden: usize,
     value: impl Fn(&[f64], usize) -> f64,
 ) -> Result<Vec<f64>> {
-    let vocab = check(&[x], weight, labels, hidden)?;
+    let vocab = check([("x", x)], weight, labels, hidden)?;
     let logits = linear::reference::forward(x, weight, hidden)?;
     let rows = logits.chunks(vocab).zip(labels);
     let value = |(z, &label)| if label == IGNORE_INDEX { 0.0 } else { value(z, label as usize) };
@@ -49,7 +49,7 @@ pub fn divergences(
     labels: &[i32],
     hidden: usize,
 ) -> Result<Vec<f64>> {
-    let vocab = check(&[x_p, x_q], weight, labels, hidden)?;
+    let vocab = check([("x_p", x_p), ("x_q", x_q)], weight, labels, hidden)?;
     let [p, q] = [x_p, x_q].map(|x| linear::reference::forward(x, weight, hidden));
     let (p, q) = (p?, q?);
     let divergence = |((p, q), &label): ((&[f64], &[f64]), &i32)| {
@@ -72,7 +72,7 @@ pub fn backward(
     hidden: usize,
     z_loss: f64,
 ) -> Result<(Vec<f64>, Vec<f64>)> {
-    let vocab = check(&[x], weight, labels, hidden)?;
+    let vocab = check([("x", x)], weight, labels, hidden)?;
     let mut dlogits = linear::reference::forward(x, weight, hidden)?;
     for (z, &label) in dlogits.chunks_mut(vocab).zip(labels) {
         let lse = logsumexp(z);
@@ -89,13 +89,18 @@ pub fn backward(
 }
 
 /// Returns V.
-fn check(xs: &[&[f64]], weight: &[f64], labels: &[i32], hidden: usize) -> Result<usize> {
+fn check<const XS: usize>(
+    xs: [(&'static str, &[f64]); XS],
+    weight: &[f64],
+    labels: &[i32],
+    hidden: usize,
+) -> Result<usize> {
     const OP: &str = "cross_entropy::reference";
     let args = Args::new(OP)
         .size("hidden", HIDDEN, hidden)
         .numbers("weight", weight, [V, HIDDEN])
         .entries("labels", labels.len(), "labels", [N]);
-    let args = xs.iter().fold(args, |args, x| args.numbers("x", x, [N, HIDDEN]));
+    let args = xs.into_iter().fold(args, |args, (name, x)| args.numbers(name, x, [N, HIDDEN]));
     let vocab = args.check()?.sizes([V])?;
     check_labels(OP, vocab, labels)?;
     Ok(vocab[0])

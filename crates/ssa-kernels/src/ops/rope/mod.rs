@@ -9,6 +9,7 @@ mod tests;
 mod yarn;
 
 use crate::contract::{Args, Axis, B, Checked, D, Sizes, T};
+use crate::host_memory::listed;
 use crate::{Device, KernelError, Result, Sequences, Tensor};
 
 pub use table::{RopeScaling, RopeTable};
@@ -107,7 +108,7 @@ fn rotate(
         Device::Cuda(gpu) => cuda::rotate(gpu, x, sequences, table, direction.sign()),
         Device::Cpu => {
             let [heads] = call.sizes([HEADS])?;
-            let positions = sequences.positions();
+            let positions = listed(sequences.total_tokens(), sequences.positions())?;
             cpu::rotate(x.as_mut_slice()?, heads, &positions, table, direction);
             Ok(())
         }

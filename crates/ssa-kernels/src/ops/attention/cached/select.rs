@@ -86,7 +86,7 @@ pub fn select_pages(
                 shape: AttentionShape::of(&checked)?,
                 softmax_scale,
             };
-            Ok(cpu::select(&call))
+            cpu::select(&call)
         }
     }
 }

@@ -30,6 +30,6 @@ pub fn backward(
 
 /// The tokens of the document up to the query.
 fn visible(documents: &Documents) -> impl Fn(usize, usize) -> Vec<usize> {
-    let starts = documents.starts();
+    let starts: Vec<usize> = documents.starts().collect();
     move |token, _| (starts[token]..=token).collect()
 }

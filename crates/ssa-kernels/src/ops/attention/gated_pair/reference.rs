@@ -33,14 +33,20 @@ impl Pair<'_> {
         Ok([gated(self.full)?, gated(self.sparse)?])
     }
 
-    /// Checks that there are as many heads for every token, and returns the elements of a token.
-    fn width(&self) -> Result<usize> {
-        let args = Args::new("gated_pair::reference").size("head_dim", D, self.head_dim);
-        let args = args.entries("valid", self.valid.len(), "tokens", [N]);
-        let call = args.numbers("gate", self.gate, [N, HQ]).check()?;
-        let [heads] = call.sizes([HQ])?;
-        Ok(heads.saturating_mul(self.head_dim))
+    fn args(&self, op: &'static str) -> Args<'_> {
+        Args::new(op)
+            .size("head_dim", D, self.head_dim)
+            .entries("valid", self.valid.len(), "tokens", [N])
+            .numbers("gate", self.gate, [N, HQ])
+            .numbers("full", self.full, [N, HQ, D])
+            .numbers("sparse", self.sparse, [N, HQ, D])
     }
+}
+
+/// The elements of a token.
+fn width(args: Args<'_>) -> Result<usize> {
+    let [heads, head_dim] = args.check()?.sizes([HQ, D])?;
+    Ok(heads * head_dim)
 }
 
 /// The chosen output after the gate, and the alignment sum.
@@ -48,9 +54,10 @@ impl Pair<'_> {
 /// # Errors
 /// [`KernelError::Argument`] for sizes that do not fit.
 pub fn forward(pair: &Pair<'_>) -> Result<(Vec<f64>, f64)> {
+    let width = width(pair.args("gated_pair::reference::forward"))?;
     let [full, sparse] = pair.gated_outputs()?;
     let (a, b) = if pair.gated { (&full[..], &sparse[..]) } else { (pair.full, pair.sparse) };
-    let sum = alignment::forward(a, b, pair.valid, pair.width()?, pair.options)?;
+    let sum = alignment::forward(a, b, pair.valid, width, pair.options)?;
     Ok((if pair.chosen == AttentionMode::Full { full } else { sparse }, sum))
 }
 
@@ -64,13 +71,13 @@ pub fn backward(
     pair: &Pair<'_>,
     scale: f64,
 ) -> Result<(Vec<f64>, Vec<f64>, Vec<f64>)> {
-    let args = Args::new("gated_pair::reference::backward").numbers("full", pair.full, [N]);
-    args.numbers("dmixed", dmixed, [N]).check()?;
+    let args = pair.args("gated_pair::reference::backward");
+    let width = width(args.numbers("dmixed", dmixed, [N, HQ, D]))?;
     let [gated_full, gated_sparse] = pair.gated_outputs()?;
     let (a, b) =
         if pair.gated { (&gated_full[..], &gated_sparse[..]) } else { (pair.full, pair.sparse) };
     let (pull_full, pull_sparse) =
-        alignment::backward(a, b, pair.valid, pair.width()?, pair.options, scale)?;
+        alignment::backward(a, b, pair.valid, width, pair.options, scale)?;
     let sides = [
         (pair.full, pull_full, AttentionMode::Full),
         (pair.sparse, pull_sparse, AttentionMode::Sparse),

@@ -53,8 +53,7 @@ impl BlockIndices {
             let (expected, actual) = (format!("{len} elements"), indices.len());
             return Err(KernelError::value(OP, "indices", expected, actual));
         }
-        for (position, heads) in
-            documents.positions().into_iter().zip(indices.chunks(kv_heads * block_counts))
+        for (position, heads) in documents.positions().zip(indices.chunks(kv_heads * block_counts))
         {
             let current = position / block_size;
             if let Some(row) = heads.chunks(block_counts).find(|row| !is_selection(row, current)) {

@@ -40,7 +40,7 @@ fn check(
 
 /// The tokens of the selected blocks up to the query.
 fn visible(block_indices: &HostBlockIndices) -> impl Fn(usize, usize) -> Vec<usize> {
-    let starts = block_indices.documents().starts();
+    let starts: Vec<usize> = block_indices.documents().starts().collect();
     let block_size = block_indices.block_size();
     move |token, kv_head| {
         let first = |block: &i32| starts[token] + *block as usize * block_size;

@@ -283,7 +283,7 @@ proptest! {
         inputs.block_indices =
             BlockIndices::all(&inputs.documents, sizes[3], sizes[5]).unwrap();
         let (output, grads) = inputs.run();
-        let starts = inputs.documents.starts();
+        let starts: Vec<usize> = inputs.documents.starts().collect();
         inputs.with_f64(|reference_inputs, dout| {
             let causal = |token: usize, _| (starts[token]..=token).collect();
             let (out, lse) = attention::forward(reference_inputs, causal).unwrap();

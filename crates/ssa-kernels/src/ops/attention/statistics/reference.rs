@@ -16,7 +16,7 @@ pub fn statistics(
     inputs.check(OP, block_indices.documents())?;
     block_indices.check_fits(OP, block_indices.documents(), inputs.kv_heads)?;
     let AttentionInputs { q, k, v, q_heads, kv_heads, head_dim, softmax_scale } = *inputs;
-    let starts = block_indices.documents().starts();
+    let starts: Vec<usize> = block_indices.documents().starts().collect();
     let is_selected = |token: usize, kv_head: usize, key: usize| {
         let block = (key - starts[token]) / block_indices.block_size();
         block_indices.selected(token, kv_head).contains(&(block as i32))

@@ -32,6 +32,6 @@ pub fn backward(
 
 /// The last `window_size` tokens of the document up to the query's own.
 fn visible(documents: &Documents, window_size: usize) -> impl Fn(usize, usize) -> Vec<usize> {
-    let starts = documents.starts();
+    let starts: Vec<usize> = documents.starts().collect();
     move |token, _| (starts[token]..=token).filter(|key| token - key < window_size).collect()
 }

@@ -7,6 +7,7 @@ mod panels;
 mod tests;
 
 use crate::contract::{Args, I, LEADING, O};
+use crate::host_memory::reserved;
 use crate::ops::embedding::embedding_fwd;
 use crate::{DType, Device, KernelError, Result, Tensor};
 use panels::Panels;
@@ -33,7 +34,7 @@ impl LinearWeight {
     ///
     /// # Errors
     /// [`KernelError::Argument`] if there is no map, if matrices differ in type, device or I, or if
-    /// the device has no such type.
+    /// the device has no such type; [`KernelError::HostMemory`] or [`KernelError::OutOfMemory`].
     pub fn new(weights: &[&Tensor], dtype: DType) -> Result<Self> {
         const OP: &str = "LinearWeight::new";
         let [first, ..] = weights else {
@@ -55,7 +56,7 @@ impl LinearWeight {
             Device::Cuda(gpu) => Storage::Device(Tensor::stacked(gpu, weights)?),
             Device::Cpu => {
                 let panels =
-                    weights.iter().map(|weight| Ok(Panels::new(weight.as_slice()?, inputs, dtype)));
+                    weights.iter().map(|weight| Panels::new(weight.as_slice()?, inputs, dtype));
                 Storage::Host(panels.collect::<Result<_>>()?)
             }
         };
@@ -97,7 +98,8 @@ impl LinearWeight {
     /// Rows of the first matrix, `[1, ids, I]` in `f32` (`bf16` on a GPU): an embedding.
     ///
     /// # Errors
-    /// [`KernelError::Argument`] if an id is not less than O.
+    /// [`KernelError::Argument`] if an id is not less than O; [`KernelError::HostMemory`] or
+    /// [`KernelError::OutOfMemory`].
     pub fn rows(&self, ids: &[u32]) -> Result<Tensor> {
         const OP: &str = "LinearWeight::rows";
         let outputs = self.outputs[0];
@@ -106,7 +108,7 @@ impl LinearWeight {
         }
         match &self.storage {
             Storage::Host(panels) => {
-                let mut rows = Vec::with_capacity(ids.len() * self.inputs);
+                let mut rows = reserved(ids.len().saturating_mul(self.inputs))?;
                 ids.iter().for_each(|&id| panels[0].append_row(id as usize, &mut rows));
                 Tensor::from_vec(rows, [1, ids.len(), self.inputs])
             }

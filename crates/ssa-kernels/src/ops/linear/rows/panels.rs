@@ -3,7 +3,8 @@
 use half::bf16;
 use rayon::prelude::*;
 
-use crate::DType;
+use crate::host_memory::zeros;
+use crate::{DType, Result};
 
 /// Outputs of a panel: two or more vectors on every processor.
 pub(super) const PANEL: usize = 32;
@@ -26,14 +27,17 @@ pub(super) enum Elements {
 
 impl Panels {
     /// Packs a matrix `[O, I]`, rounded to `dtype`.
-    pub(super) fn new(weight: &[f32], inputs: usize, dtype: DType) -> Self {
+    ///
+    /// # Errors
+    /// [`KernelError::HostMemory`](crate::KernelError::HostMemory).
+    pub(super) fn new(weight: &[f32], inputs: usize, dtype: DType) -> Result<Self> {
         let outputs = weight.len() / inputs;
         let panels = outputs.div_ceil(PANEL);
         let rows =
             |panel: usize| weight.chunks_exact(inputs).skip(panel * PANEL).take(PANEL).enumerate();
         let elements = if dtype == DType::Bf16 {
             let pairs = inputs.div_ceil(2);
-            let mut packed = vec![0; panels * pairs * PANEL];
+            let mut packed = zeros::<u32>(panels * pairs * PANEL)?;
             packed.par_chunks_exact_mut(pairs * PANEL).enumerate().for_each(|(panel, packed)| {
                 for (lane, row) in rows(panel) {
                     for (pair, packed) in row.chunks(2).zip(packed.chunks_exact_mut(PANEL)) {
@@ -45,7 +49,7 @@ impl Panels {
             });
             Elements::Bf16(packed)
         } else {
-            let mut packed = vec![0.0; panels * inputs * PANEL];
+            let mut packed = zeros::<f32>(panels * inputs * PANEL)?;
             packed.par_chunks_exact_mut(inputs * PANEL).enumerate().for_each(|(panel, packed)| {
                 for (lane, row) in rows(panel) {
                     for (x, packed) in row.iter().zip(packed.chunks_exact_mut(PANEL)) {
@@ -55,7 +59,7 @@ impl Panels {
             });
             Elements::F32(packed)
         };
-        Self { inputs, outputs, elements }
+        Ok(Self { inputs, outputs, elements })
     }
 
     /// Number of panels.

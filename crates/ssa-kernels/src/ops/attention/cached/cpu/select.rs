@@ -5,14 +5,15 @@ use rayon::prelude::*;
 
 use super::pages::{HeadPages, KeyPage, Keys};
 use super::{Tile, for_each_head, heads_in_parallel, split_by_tile};
-use crate::Sequences;
 use crate::cpu::register_tile::Matrices;
 use crate::cpu::simd::dispatch;
+use crate::host_memory::zeros;
 use crate::kv_cache::{MatrixPages, PageTable};
 use crate::ops::attention::cached::PageIndices;
 use crate::ops::attention::cached::budget::PageMass;
 use crate::ops::attention::selection::{Importance, SelectionOptions, Selector};
 use crate::ops::attention::shape::AttentionShape;
+use crate::{Result, Sequences};
 
 /// Rows of a tile: few enough for its scores to stay in the L2 cache at a thousand pages.
 const TILE_ROWS: usize = 96;
@@ -44,12 +45,15 @@ struct Scratch {
 }
 
 /// Selects the pages of all queries.
-pub(crate) fn select(call: &SelectionQueries<'_>) -> PageIndices {
+///
+/// # Errors
+/// [`KernelError::HostMemory`](crate::KernelError::HostMemory).
+pub(crate) fn select(call: &SelectionQueries<'_>) -> Result<PageIndices> {
     let (kv_heads, queries) = (call.shape.kv_heads, call.sequences.total_tokens());
     let pages = call.sequences.end_position().max(1).div_ceil(call.page_size);
     let slots = call.selection.selected_blocks().min(pages);
-    let mut indices = vec![-1; queries * kv_heads * slots];
-    let mut kept_mass = vec![1.0; queries * kv_heads];
+    let mut indices = zeros::<i32>((queries * kv_heads).saturating_mul(slots))?;
+    let mut kept_mass = zeros::<f32>(queries * kv_heads)?;
     let tiles = Tile::partition(call.sequences, (TILE_ROWS / call.shape.group()).max(1));
     let parts = split_by_tile(&mut indices, &tiles, kv_heads * slots);
     let masses = split_by_tile(&mut kept_mass, &tiles, kv_heads);
@@ -70,7 +74,7 @@ pub(crate) fn select(call: &SelectionQueries<'_>) -> PageIndices {
             for_each_head(parallel, kv_heads, scratch, compute, write);
         },
     );
-    PageIndices::from_host(call.sequences, [kv_heads, slots], indices, kept_mass)
+    Ok(PageIndices::from_host(call.sequences, [kv_heads, slots], indices, kept_mass))
 }
 
 /// The selection of the queries of a tile for one key/value head.
