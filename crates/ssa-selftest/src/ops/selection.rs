@@ -155,8 +155,10 @@ fn determined(
         .into_iter()
         .flat_map(|level| unit(offset + level as f32 * 0.25))
         .collect();
-    let (q, exact_q) =
-        context.tensor(unit(1.0).repeat(count * tokens), &[1, tokens, count, head_dim])?;
+    // Only two heads tell blocks apart: the sum of two equal numbers is exact, so equal blocks stay
+    // equal in any order of operations. The others weigh all blocks alike.
+    let q: Vec<f32> = (0..count).flat_map(|head| unit(if head < 2 { 1.0 } else { 0.0 })).collect();
+    let (q, exact_q) = context.tensor(q.repeat(tokens), &[1, tokens, count, head_dim])?;
     let exact_means: Vec<f64> = means.iter().map(|&mean| f64::from(mean)).collect();
     let k_pooled: Tensor =
         context.f32_tensor(means, &[tokens.div_ceil(block_size), 1, head_dim])?;
