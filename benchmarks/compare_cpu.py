@@ -45,7 +45,7 @@ def command(side: str, arguments: argparse.Namespace, directory: Path) -> list[s
         # A run this short is within the configuration's warm-up; PyTorch's side truncates it the
         # same way.
         options = ["--set", f"training.steps={steps}", "--set", f"optimizer.warmup_steps={steps}"]
-        options += ["--run-dir", str(directory / "run"), "--no-eval"]
+        options += ["--run-dir", str(directory / "run"), "--no-eval", "--device", "cpu"]
         base = [binary, "train", str(arguments.config), *options]
     else:
         script = str(BENCHMARKS / "peers/train_demo.py")

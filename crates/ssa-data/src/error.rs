@@ -94,6 +94,15 @@ pub enum DataError {
         /// The mismatch.
         cause: String,
     },
+    /// The system refuses to start a thread.
+    #[error(
+        "cannot start a thread: {cause}\nhint: pass a smaller --threads, or raise the limits of \
+         the system (ulimit -u, ulimit -v)"
+    )]
+    Thread {
+        /// What the system says.
+        cause: String,
+    },
     /// The prefetch thread has ended.
     #[error(
         "the prefetch thread has ended: {cause}\nhint: this is a bug, please \

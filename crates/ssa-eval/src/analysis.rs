@@ -1,15 +1,17 @@
 //! How well sparse attention approximates full attention, layer by layer.
 
 use serde::{Deserialize, Serialize};
-use ssa_kernels::Tensor;
-use ssa_kernels::ops::attention::selection::SelectionRule;
+use ssa_kernels::ops::attention::selection::{SelectionOptions, SelectionRule};
 use ssa_model::{AttentionMode, AttentionOptions, Model, SparseBudget};
 use ssa_ranks::Ranks;
 
-use crate::attention_means::{AttentionMeans, AttentionSums, forward_with_statistics};
+use crate::attention_means::{
+    AttentionMeans, AttentionSums, MeasuredLayer, forward_with_statistics,
+};
 use crate::batch::EvalBatch;
 use crate::losses::{add_scores, check_finite};
-use crate::shared::shared;
+use crate::profile::{AttentionProfile, DivergenceSums, ProfileSums};
+use crate::shared::{Sums, shared};
 use crate::{EvalError, Result};
 
 /// The analysis of a model at one sparse budget.
@@ -24,6 +26,9 @@ pub struct Analysis {
     /// Mean over target tokens of `KL(p_full || p_sparse)` of the next-token distributions, in
     /// nats.
     pub kl_full_sparse: Option<f64>,
+    /// The details of each mode, in the order of `hidden_states`; empty if not requested.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub profiles: Vec<AttentionProfile>,
 }
 
 /// Full and sparse attention computed from the hidden states of one inference mode.
@@ -69,36 +74,130 @@ pub fn analyze(
     ranks: &mut Ranks,
     progress: &mut dyn FnMut(usize),
 ) -> Result<Analysis> {
-    let config = model.config();
-    let selection = budget.selection(rule);
-    let modes: Vec<AttentionMode> = config.attention_method.modes().collect();
-    let has_full = modes.len() > 1;
-    let layers = config.num_hidden_layers;
-    let lengths = [modes.len(), modes.len() * layers];
-    let (scores, sums) = shared(batches, lengths, ranks, |index, batch, (scores, sums)| {
-        let forward = |(&mode, sums): (&AttentionMode, &mut [AttentionSums])| -> Result<Tensor> {
-            let attention = AttentionOptions { selection, ..config.attention_options(mode) };
-            forward_with_statistics(model, batch, &attention, &selection, sums)
-        };
-        let hidden = modes.iter().zip(sums.chunks_mut(layers)).map(forward);
-        let hidden = hidden.collect::<Result<Vec<_>>>()?;
-        add_scores(model, &hidden, &batch.labels, scores)?;
-        check_finite(scores, index, |mode| match modes[mode] {
-            AttentionMode::Full => "full-attention".to_owned(),
-            AttentionMode::Sparse => format!("sparse {budget}"),
+    Analyzer::new(model, budget, rule, false).run(batches, ranks, progress)
+}
+
+/// As [`analyze`] in a process without other ranks, and in the same pass the [profiles](AttentionProfile) of each mode.
+///
+/// # Errors
+/// As [`analyze`].
+pub fn analyze_in_detail(
+    model: &Model,
+    batches: &[EvalBatch],
+    budget: SparseBudget,
+    rule: SelectionRule,
+    progress: &mut dyn FnMut(usize),
+) -> Result<Analysis> {
+    Analyzer::new(model, budget, rule, true).run(batches, &mut Ranks::alone(), progress)
+}
+
+/// An analysis of one model.
+struct Analyzer<'a> {
+    model: &'a Model,
+    budget: SparseBudget,
+    selection: SelectionOptions,
+    modes: Vec<AttentionMode>,
+    /// One for each mode if they are asked for; only of the batches of this rank.
+    profiles: Vec<ProfileSums>,
+    divergences: DivergenceSums,
+}
+
+impl<'a> Analyzer<'a> {
+    fn new(model: &'a Model, budget: SparseBudget, rule: SelectionRule, in_detail: bool) -> Self {
+        let config = model.config();
+        let (layers, heads) = (config.num_hidden_layers, config.num_attention_heads);
+        let modes: Vec<AttentionMode> = config.attention_method.modes().collect();
+        let profiles = modes.iter().filter(|_| in_detail);
+        Self {
+            model,
+            budget,
+            selection: budget.selection(rule),
+            profiles: profiles.map(|_| ProfileSums::new(layers, heads)).collect(),
+            modes,
+            divergences: DivergenceSums::default(),
+        }
+    }
+
+    fn run(
+        mut self,
+        batches: &[EvalBatch],
+        ranks: &mut Ranks,
+        progress: &mut dyn FnMut(usize),
+    ) -> Result<Analysis> {
+        let modes = self.modes.len();
+        let lengths = [modes, modes * self.model.config().num_hidden_layers];
+        let sums = shared(batches, lengths, ranks, |index, batch, sums| {
+            self.add(index, batch, sums)?;
+            progress(index + 1);
+            Ok(())
         })?;
-        progress(index + 1);
-        Ok(())
-    })?;
-    let of_modes = modes.iter().zip(sums.chunks(layers));
-    let hidden_states = of_modes.map(|(&mode, layers)| mode_attention(mode, layers));
-    let sparse = scores.last().copied().unwrap_or_default();
-    Ok(Analysis {
-        budget,
-        tokens: batches.iter().map(EvalBatch::valid_tokens).sum(),
-        hidden_states: hidden_states.collect::<Option<_>>().ok_or(EvalError::NoTargets)?,
-        kl_full_sparse: (has_full && sparse.targets > 0).then(|| sparse.kl / sparse.targets as f64),
-    })
+        self.finish(batches, &sums).ok_or(EvalError::NoTargets)
+    }
+
+    /// Adds a batch: the score of each mode, and the statistics of each layer of each mode.
+    fn add(
+        &mut self,
+        index: usize,
+        batch: &EvalBatch,
+        (scores, layers): &mut Sums<AttentionSums>,
+    ) -> Result<()> {
+        let Self { model, selection, .. } = *self;
+        let config = model.config();
+        let mut profiles = self.profiles.iter_mut();
+        let mut hidden = Vec::new();
+        let of_modes = layers.chunks_mut(config.num_hidden_layers);
+        for (&mode, layers) in self.modes.iter().zip(of_modes) {
+            let attention = AttentionOptions { selection, ..config.attention_options(mode) };
+            let mut profile = profiles.next();
+            let mut observe = |layer: &MeasuredLayer<'_>| match &mut profile {
+                Some(profile) => profile.add(layer),
+                None => Ok(()),
+            };
+            hidden.push(forward_with_statistics(
+                model,
+                batch,
+                &attention,
+                &selection,
+                layers,
+                &mut observe,
+            )?);
+        }
+        add_scores(model, &hidden, &batch.labels, scores)?;
+        check_finite(scores, index, |mode| match self.modes[mode] {
+            AttentionMode::Full => "full-attention".to_owned(),
+            AttentionMode::Sparse => format!("sparse {}", self.budget),
+        })?;
+        match &hidden[..] {
+            [full, sparse] if !self.profiles.is_empty() => {
+                Ok(self.divergences.add(model, batch, [full, sparse])?)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The analysis; `None` without a token.
+    fn finish(
+        &self,
+        batches: &[EvalBatch],
+        (scores, layers): &Sums<AttentionSums>,
+    ) -> Option<Analysis> {
+        let has_full = self.modes.len() > 1;
+        let divergences = has_full.then_some(&self.divergences);
+        let of_modes = self.modes.iter().zip(layers.chunks(self.model.config().num_hidden_layers));
+        let attention = of_modes.map(|(&mode, layers)| mode_attention(mode, layers));
+        let profiles = self.modes.iter().zip(&self.profiles);
+        let sparse = scores.last().copied().unwrap_or_default();
+        Some(Analysis {
+            budget: self.budget,
+            tokens: batches.iter().map(EvalBatch::valid_tokens).sum(),
+            hidden_states: attention.collect::<Option<_>>()?,
+            kl_full_sparse: (has_full && sparse.targets > 0)
+                .then(|| sparse.kl / sparse.targets as f64),
+            profiles: profiles
+                .map(|(&mode, profile)| profile.finish(mode, divergences))
+                .collect::<Option<_>>()?,
+        })
+    }
 }
 
 fn mode_attention(mode: AttentionMode, layers: &[AttentionSums]) -> Option<ModeAttention> {

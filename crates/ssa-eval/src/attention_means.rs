@@ -6,7 +6,7 @@
 use serde::{Deserialize, Serialize};
 use ssa_kernels::Tensor;
 use ssa_kernels::ops::attention::AttentionCall;
-use ssa_kernels::ops::attention::selection::{SelectionOptions, select_by_means};
+use ssa_kernels::ops::attention::selection::{BlockIndices, SelectionOptions, select_by_means};
 use ssa_kernels::ops::attention::statistics::{AttentionStatistics, attention_statistics};
 use ssa_model::{AttentionOptions, LayerAttention, Model, ModelError};
 
@@ -50,6 +50,7 @@ macro_rules! attention_means {
         ///
         /// Full and sparse attention are both computed from the same q, k and v, before the gate.
         #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+        #[serde(default)]
         pub struct AttentionMeans { $($(#[doc = $doc])+ pub $name: f64,)+ }
 
         impl AttentionMeans {
@@ -108,6 +109,9 @@ attention_means! {
     /// The bound of the distance by Theorem 1: `dropped_mass * (max dropped |v| + |h_sparse|)`.
     bound: Mean of |all, pair| f64::from(all.bound[pair]),
         "bound", |value| format!("{value:.4}");
+    /// The tightness of the bound: distance over bound; 1 for a pair that drops nothing, whose
+    /// distance and bound are both 0.
+    bound_tightness: Mean of tightness, "tightness", |value| format!("{value:.4}");
     /// The fraction of pairs whose distance is within the bound, up to rounding. It must be 1.
     bound_holds: Mean of |all, pair| f64::from(u8::from(is_within_bound(all, pair))),
         "bound holds", |value| format!("{:.2} %", 100.0 * value);
@@ -146,6 +150,13 @@ fn excess(statistics: &AttentionStatistics, pair: usize) -> f64 {
     f64::from(statistics.distance[pair]) - f64::from(statistics.bound[pair])
 }
 
+fn tightness(statistics: &AttentionStatistics, pair: usize) -> f64 {
+    match f64::from(statistics.bound[pair]) {
+        0.0 => 1.0,
+        bound => f64::from(statistics.distance[pair]) / bound,
+    }
+}
+
 fn is_within_bound(statistics: &AttentionStatistics, pair: usize) -> bool {
     let bound = f64::from(statistics.bound[pair]);
     f64::from(statistics.distance[pair]) <= bound * (1.0 + ROUNDING) + ROUNDING
@@ -155,6 +166,18 @@ fn is_within_bound(statistics: &AttentionStatistics, pair: usize) -> bool {
 fn order_of_magnitude(value: f64) -> String {
     if value == 0.0 { "0".to_owned() } else { format!("{value:.1e}") }
 }
+
+/// What is left of a layer's attention for a closer look.
+pub(crate) struct MeasuredLayer<'a> {
+    pub(crate) inputs: &'a LayerAttention<'a>,
+    pub(crate) block_indices: &'a BlockIndices,
+    pub(crate) statistics: &'a AttentionStatistics,
+    /// The mask of the tokens that are not padding.
+    pub(crate) valid: &'a [bool],
+}
+
+/// Looks at a layer after its means have been added.
+pub(crate) type Observe<'a> = dyn FnMut(&MeasuredLayer<'_>) -> Result<(), ModelError> + 'a;
 
 /// The sums behind [`AttentionMeans`], which can be combined over batches and layers.
 #[derive(Clone, Copy, Debug, Default)]
@@ -168,9 +191,14 @@ impl AttentionSums {
     fn add_tokens(&mut self, statistics: &AttentionStatistics, valid: &[bool]) {
         let heads = statistics.sparsity.len() / valid.len();
         for pair in (0..statistics.sparsity.len()).filter(|pair| valid[pair / heads]) {
-            self.pairs += 1.0;
-            self.totals = self.totals.combine(&AttentionMeans::of_pair(statistics, pair));
+            self.add_pair(statistics, pair);
         }
+    }
+
+    /// Adds one (token, query head) pair.
+    pub(crate) fn add_pair(&mut self, statistics: &AttentionStatistics, pair: usize) {
+        self.pairs += 1.0;
+        self.totals = self.totals.combine(&AttentionMeans::of_pair(statistics, pair));
     }
 
     /// The means so far; `None` before the first pair.
@@ -205,14 +233,15 @@ impl Sum for AttentionSums {
 }
 
 /// Runs a forward pass and adds, per layer, the statistics of full and sparse attention on that
-/// layer's q, k and v, with the blocks of `selection`. `layers` has one entry per layer. Returns
-/// the final hidden states.
+/// layer's q, k and v, with the blocks of `selection`. `layers` has one entry per layer. `observe`
+/// gets the same q, k and v with the blocks and statistics. Returns the final hidden states.
 pub(crate) fn forward_with_statistics(
     model: &Model,
     batch: &EvalBatch,
     attention: &AttentionOptions,
     selection: &SelectionOptions,
     layers: &mut [AttentionSums],
+    observe: &mut Observe<'_>,
 ) -> Result<Tensor> {
     let mut observe = |layer: LayerAttention<'_>| -> Result<(), ModelError> {
         let LayerAttention { q, k, v, documents, softmax_scale, .. } = layer;
@@ -220,7 +249,12 @@ pub(crate) fn forward_with_statistics(
         let call = AttentionCall { q, k, v, documents, softmax_scale };
         let statistics = attention_statistics(&call, &block_indices)?;
         layers[layer.layer].add_tokens(&statistics, &batch.valid);
-        Ok(())
+        observe(&MeasuredLayer {
+            inputs: &layer,
+            block_indices: &block_indices,
+            statistics: &statistics,
+            valid: &batch.valid,
+        })
     };
     Ok(model.forward_observed(&batch.input, attention, &mut observe)?)
 }

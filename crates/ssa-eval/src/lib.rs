@@ -1,5 +1,5 @@
-//! Evaluation of language models with full and sparse attention: perplexity at any budget,
-//! benchmark tasks, analysis of sparse attention, comparisons of runs, and reports.
+//! Evaluation of language models with full and sparse attention: perplexity at any budget and
+//! context length, benchmark tasks, analysis of sparse attention, comparisons of runs, and reports.
 //!
 //! This crate does not print: results are structs for the caller to show, and progress goes to a
 //! callback.
@@ -18,13 +18,15 @@ mod losses;
 mod mass;
 mod monitored;
 mod perplexity;
+mod profile;
 pub mod report;
 mod shared;
+pub mod sliding;
 mod sparsity;
 mod sum;
 mod summary;
 
-pub use analysis::{Analysis, ModeAttention, analyze};
+pub use analysis::{Analysis, ModeAttention, analyze, analyze_in_detail};
 pub use attention_means::{AttentionMeans, ProbedMeans};
 pub use batch::EvalBatch;
 pub use error::EvalError;
@@ -34,6 +36,7 @@ pub use perplexity::{
     BudgetResult, Perplexity, PerplexityOptions, evaluate_budgets, evaluate_mass_budgets,
     perplexity,
 };
+pub use profile::{AttentionProfile, ContextMeans, DistanceShare, OracleAgreement};
 pub use summary::{Machine, Summary};
 
 /// Result of every fallible function in this crate.

@@ -1,10 +1,12 @@
 //! A model for inference.
 
+use std::sync::Arc;
+
 use ssa_kernels::ops::linear::{LinearWeight, linear_rows_fwd};
 use ssa_kernels::ops::rms_norm::rms_norm_fwd;
 use ssa_kernels::ops::step::StepOutput;
 use ssa_kernels::{DType, Device, Tensor};
-use ssa_model::{GrowingRopeTable, Method, Model, ModelConfig};
+use ssa_model::{GrowingRopeTable, Method, Model, ModelConfig, ModelSettings};
 
 use crate::Result;
 use crate::layer::InferenceLayer;
@@ -22,11 +24,11 @@ pub struct InferenceModel {
     config: ModelConfig,
     method: Method,
     device: Device,
-    pub(crate) embedding: LinearWeight,
-    pub(crate) layers: Vec<InferenceLayer>,
+    pub(crate) embedding: Arc<LinearWeight>,
+    pub(crate) layers: Arc<[InferenceLayer]>,
     pub(crate) norm: Tensor,
     /// `None` if tied to the embedding.
-    pub(crate) head: Option<LinearWeight>,
+    pub(crate) head: Option<Arc<LinearWeight>>,
     pub(crate) rope: GrowingRopeTable,
 }
 
@@ -40,14 +42,39 @@ impl InferenceModel {
         let (config, parameters) = (model.config().clone(), model.parameters());
         let layers = parameters.layers.iter();
         let layers = layers.map(|layer| InferenceLayer::new(layer, method));
+        let head = parameters.lm_head.as_ref().map(|head| packed(&[head])).transpose()?;
         Ok(Self {
             device: model.device(),
-            embedding: packed(&[&parameters.embed_tokens])?,
+            embedding: Arc::new(packed(&[&parameters.embed_tokens])?),
             layers: layers.collect::<Result<_>>()?,
             norm: parameters.norm.try_clone()?,
-            head: parameters.lm_head.as_ref().map(|head| packed(&[head])).transpose()?,
+            head: head.map(Arc::new),
             rope: GrowingRopeTable::new(&config)?,
             method,
+            config,
+        })
+    }
+
+    /// The same weights, shared, with the RoPE and the number of positions of another
+    /// configuration.
+    ///
+    /// # Errors
+    /// [`InferError::Model`](crate::InferError::Model) if the two configurations do not fit.
+    pub fn with_rope(&self, config: &ModelConfig) -> Result<Self> {
+        let config = ModelConfig::new(ModelSettings {
+            rope_theta: config.rope_theta,
+            rope_scaling: config.rope_scaling.clone(),
+            max_position_embeddings: config.max_position_embeddings,
+            ..self.config.settings()
+        })?;
+        Ok(Self {
+            method: self.method,
+            device: self.device.clone(),
+            embedding: Arc::clone(&self.embedding),
+            layers: Arc::clone(&self.layers),
+            norm: self.norm.try_clone()?,
+            head: self.head.clone(),
+            rope: GrowingRopeTable::new(&config)?,
             config,
         })
     }

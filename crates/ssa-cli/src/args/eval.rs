@@ -1,14 +1,16 @@
 //! `ssa eval` and `ssa analyze`: measuring a model on benchmark tasks and on held-out text.
 
 use std::path::PathBuf;
-use std::str::FromStr;
 
 use clap::{Args, Subcommand};
 use ssa_eval::harness::RowsOf;
-use ssa_infer::{Budget, InvalidBudget};
+use ssa_eval::sliding::RopeMethod;
+use ssa_infer::Budget;
 use ssa_kernels::ops::attention::selection::SelectionRule;
-use ssa_model::AttentionMode;
 
+use super::attentions::{AttentionsArgs, BudgetList};
+use super::context_length::{ContextLengthArgs, TokenCount};
+use super::grid::GridArgs;
 use super::{ComputeArgs, named, parse_positive, parse_size};
 
 /// More examples than any task has.
@@ -23,6 +25,11 @@ const FEWSHOT_SEED: u64 = 1234;
 /// and your own in YAML files of the same shape. Rows come from the Hugging Face Hub, or from local
 /// files (--data). Every attention and budget is a row of the table. On the CPU, results do not
 /// depend on the batch.
+///
+/// Tasks for long contexts are generated at any length: niah_single, niah_multikey,
+/// niah_multikey_needles and vt (needles in a haystack and variable tracking of RULER) and
+/// kv_retrieval. --data TASK=PATH gives the text of the haystack. With _choice at the end of their
+/// names, they are scored by likelihood among candidates, for small models.
 #[derive(Debug, Args)]
 #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 #[command(after_help = "\
@@ -30,6 +37,7 @@ Examples:
   ssa eval piqa arc_easy --model HuggingFaceTB/SmolLM2-135M --limit 100
   ssa eval hellaswag --model DIR --num-fewshot 5 --budget 16x4,16x16
   ssa eval piqa --model DIR --data piqa=validation.jsonl --data piqa:train=train.jsonl
+  ssa eval niah_single_choice --model DIR --data niah_single_choice=book.txt --lengths 1k,4k
   ssa eval own.yaml --model DIR --attention sparse --output results.json --log-samples")]
 pub(crate) struct EvalArgs {
     #[command(subcommand)]
@@ -41,6 +49,7 @@ pub(crate) struct EvalArgs {
 #[derive(Debug, Subcommand)]
 pub(crate) enum EvalCommand {
     Perplexity(PerplexityArgs),
+    ContextLength(ContextLengthArgs),
 }
 
 /// Tasks and how to run them.
@@ -54,18 +63,12 @@ pub(crate) struct TasksArgs {
     /// of the Hugging Face Hub, `OWNER/NAME[@REVISION]`.
     #[arg(long, value_name = "DIR|NAME", required = true)]
     pub(crate) model: Option<PathBuf>,
-    /// Attention to evaluate with, one or both. Default: full, and sparse if --budget is given.
-    #[arg(long, value_name = "MODE,...", value_delimiter = ',')]
-    #[arg(value_parser = named::<AttentionMode>())]
-    pub(crate) attention: Vec<AttentionMode>,
-    /// Budgets of sparse attention, block size x number of blocks, such as 16x4,16x8, or the share
-    /// of the attention to keep within a number of blocks, such as mass=0.95,4..64. Default: the
-    /// model's.
-    #[arg(long = "budget", alias = "budgets", value_name = "BUDGET,...")]
-    pub(crate) budgets: Vec<BudgetList>,
+    #[command(flatten)]
+    pub(crate) attentions: AttentionsArgs,
     /// Local rows of a task instead of those of the Hub: JSON lines, JSON or Parquet, also
-    /// compressed. Without SPLIT those that are evaluated; few-shot examples are usually those of
-    /// the split `train`. May be given several times.
+    /// compressed; for a generated task, text of the haystack. Without SPLIT those that are
+    /// evaluated; few-shot examples are usually those of the split `train`. May be given several
+    /// times.
     #[arg(long, value_name = "TASK[:SPLIT]=PATH")]
     pub(crate) data: Vec<RowsOf>,
     /// Examples before each document. Default: as the task says, mostly 0.
@@ -78,14 +81,20 @@ pub(crate) struct TasksArgs {
     /// Evaluate only the first N documents of each task.
     #[arg(long, value_name = "N", value_parser = parse_positive)]
     pub(crate) limit: Option<usize>,
+    #[command(flatten)]
+    pub(crate) grid: GridArgs,
+    /// Context of the model in tokens; 1k is 1024. Longer ones than its max_position_embeddings
+    /// extrapolate. Default: max_position_embeddings.
+    #[arg(long, value_name = "N")]
+    pub(crate) context_length: Option<TokenCount>,
+    /// Scaling of RoPE for --context-length, by its ratio to max_position_embeddings: none, linear
+    /// (position interpolation), ntk (NTK-aware theta) or yarn.
+    #[arg(long, value_name = "METHOD", default_value_t = RopeMethod::None)]
+    #[arg(value_parser = named::<RopeMethod>())]
+    pub(crate) rope: RopeMethod,
     /// Tokens that are computed together, except for longer documents.
     #[arg(long, value_name = "N", default_value = "4096", value_parser = parse_positive)]
     pub(crate) batch_tokens: usize,
-    /// Rule for block selection: exact top-k, or the approximation in the released kernel, for
-    /// parity with published checkpoints.
-    #[arg(long, value_name = "RULE", default_value_t = SelectionRule::Exact)]
-    #[arg(value_parser = named::<SelectionRule>())]
-    pub(crate) selection: SelectionRule,
     /// Write the results as JSON to a file. Until it is complete, answers are kept in FILE.partial,
     /// and the same command resumes after the last document.
     #[arg(long, value_name = "FILE")]
@@ -129,25 +138,6 @@ pub(crate) struct PerplexityArgs {
     pub(crate) analysis_tokens: usize,
 }
 
-/// Budgets separated by commas. One by attention mass has a comma itself.
-#[derive(Clone, Debug)]
-pub(crate) struct BudgetList(pub(crate) Vec<Budget>);
-
-impl FromStr for BudgetList {
-    type Err = InvalidBudget;
-
-    fn from_str(text: &str) -> Result<Self, InvalidBudget> {
-        let mut budgets = Vec::new();
-        let mut parts = text.split(',');
-        while let Some(part) = parts.next() {
-            let range = if part.starts_with("mass=") { parts.next() } else { None };
-            let budget = range.map_or_else(|| part.to_owned(), |range| format!("{part},{range}"));
-            budgets.push(budget.parse()?);
-        }
-        Ok(Self(budgets))
-    }
-}
-
 /// Compare full and sparse attention inside every layer of a checkpoint.
 ///
 /// For the hidden states of full and of sparse inference, measures the full-attention weight on the
@@ -157,7 +147,8 @@ impl FromStr for BudgetList {
 #[command(after_help = "\
 Examples:
   ssa analyze --model runs/demo/checkpoint
-  ssa analyze --model runs/demo/checkpoint --budget 16x8 --json")]
+  ssa analyze --model runs/demo/checkpoint --budget 16x8 --json
+  ssa analyze --model runs/demo/checkpoint --data book.txt --sequence-length 8192 --detail")]
 pub(crate) struct AnalyzeArgs {
     #[command(flatten)]
     pub(crate) held_out: HeldOutArgs,
@@ -169,6 +160,10 @@ pub(crate) struct AnalyzeArgs {
     /// Tokens to analyze, rounded up to whole batches.
     #[arg(long, value_name = "N", default_value = "8192", value_parser = parse_positive)]
     pub(crate) tokens: usize,
+    /// Also measure by head and by context length, how far back selected blocks and full attention
+    /// are, and how many of the selected blocks are those with the most attention.
+    #[arg(long)]
+    pub(crate) detail: bool,
 }
 
 /// A checkpoint and the text to measure it on, for both verbs.

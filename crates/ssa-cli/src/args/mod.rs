@@ -2,16 +2,19 @@
 //! documentation comments become the help, the man pages and the reference page.
 
 mod about;
+mod attentions;
 mod bench;
 mod check;
 mod compare;
 mod compute;
+mod context_length;
 mod convert;
 mod data;
 mod eval;
 mod export;
 mod forward;
 mod generate;
+mod grid;
 mod hints;
 #[cfg(test)]
 mod reference;
@@ -24,6 +27,7 @@ use clap::{Parser, Subcommand};
 use ssa_names::Named;
 
 pub(crate) use about::{CompletionsArgs, ConfigArgs, ManArgs};
+pub(crate) use attentions::AttentionsArgs;
 pub(crate) use bench::{
     BenchArgs, BenchAttentionArgs, BenchCommand, BenchDecodeArgs, BenchGemmArgs, BenchStepArgs,
     RecordArgs,
@@ -31,6 +35,7 @@ pub(crate) use bench::{
 pub(crate) use check::{DoctorArgs, SelftestArgs};
 pub(crate) use compare::CompareArgs;
 pub(crate) use compute::{ComputeArgs, DeviceChoice, ThreadsArgs};
+pub(crate) use context_length::ContextLengthArgs;
 pub(crate) use convert::ConvertArgs;
 pub(crate) use data::{
     DataArgs, DataCommand, InputArgs, InspectArgs, PrepareArgs, TrainTokenizerArgs,
@@ -79,7 +84,7 @@ pub(crate) enum Command {
     Train(TrainArgs),
     Compare(CompareArgs),
     #[command(alias = "evaluate")]
-    Eval(EvalArgs),
+    Eval(Box<EvalArgs>),
     #[command(alias = "analyse")]
     Analyze(AnalyzeArgs),
     Generate(GenerateArgs),

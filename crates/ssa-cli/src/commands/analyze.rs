@@ -2,8 +2,11 @@
 
 use anyhow::Result;
 use serde::Serialize;
-use ssa_eval::EvalBatch;
-use ssa_eval::report::table::{analysis_caption, layers_table, mass_layers_table};
+use ssa_eval::report::table::{
+    analysis_caption, context_table, distance_table, heads_table, layers_table, mass_layers_table,
+    oracle_caption,
+};
+use ssa_eval::{AttentionProfile, EvalBatch};
 use ssa_infer::Budget;
 use ssa_model::Method;
 use ssa_ranks::Ranks;
@@ -12,6 +15,7 @@ use super::held_out::Subject;
 use super::{check_budget, check_budgets, command_line};
 use crate::args::{AnalyzeArgs, DeviceChoice};
 use crate::display::{BatchProgress, Display, print, print_json, render};
+use crate::exit::UsageError;
 
 /// The output of `--json`.
 #[derive(Serialize)]
@@ -32,19 +36,25 @@ pub(crate) fn run(args: &AnalyzeArgs, device: DeviceChoice) -> Result<()> {
     let budget = match args.budget {
         None => subject.model.config().budget,
         Some(Budget::Blocks(budget)) => budget,
+        Some(budget) if args.detail => {
+            let message = format!(
+                "--detail needs a number of blocks, but the budget is {budget}\nhint: pass a \
+                 budget such as 16x4"
+            );
+            return Err(UsageError(message).into());
+        }
         Some(budget) => return by_mass(args, &subject, budget),
     };
     check_budgets(&[budget], rule)?;
     let batches = EvalBatch::covering(&subject.batches, args.tokens);
     let mut progress = BatchProgress::new(Display::choose(false), "analyzing", batches.len());
-    let result = ssa_eval::analyze(
-        &subject.model,
-        batches,
-        budget,
-        rule,
-        &mut Ranks::alone(),
-        &mut |done| progress.done(done),
-    );
+    let mut done = |done| progress.done(done);
+    let model = &subject.model;
+    let result = if args.detail {
+        ssa_eval::analyze_in_detail(model, batches, budget, rule, &mut done)
+    } else {
+        ssa_eval::analyze(model, batches, budget, rule, &mut Ranks::alone(), &mut done)
+    };
     progress.finish();
     let analysis = result?;
 
@@ -63,8 +73,24 @@ pub(crate) fn run(args: &AnalyzeArgs, device: DeviceChoice) -> Result<()> {
         print(&render(&layers_table(attention)))?;
         print("")?;
     }
+    analysis.profiles.iter().try_for_each(print_profile)?;
     print(&subject.caption())?;
     print(&analysis_caption(&analysis))
+}
+
+/// The tables of `--detail`.
+fn print_profile(profile: &AttentionProfile) -> Result<()> {
+    for (title, table) in [
+        ("by head", heads_table(profile)),
+        ("by context length in tokens", context_table(profile)),
+        ("by distance in blocks", distance_table(profile)),
+    ] {
+        print(&format!("With the hidden states of {} inference, {title}", profile.mode))?;
+        print(&render(&table))?;
+        print("")?;
+    }
+    print(&oracle_caption(profile))?;
+    print("")
 }
 
 /// What a budget by attention mass reads in each layer.

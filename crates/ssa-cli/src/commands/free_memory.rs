@@ -18,7 +18,9 @@ pub(super) fn free_memory(device: &Device) -> Result<Option<u64>> {
     let groups = group_directories(&read("/proc/self/cgroup"));
     let limits = [
         kibibytes(&read("/proc/meminfo"), "MemAvailable:"),
-        address_space(&read("/proc/self/limits"), &read("/proc/self/status")),
+        address_space(&read("/proc/self/limits"), || {
+            (read("/proc/self/status"), read("/proc/self/smaps"))
+        }),
         groups.iter().filter_map(group_free).min(),
     ];
     Ok(limits.into_iter().flatten().min())
@@ -30,11 +32,35 @@ fn kibibytes(text: &str, key: &str) -> Option<u64> {
     rest.split_whitespace().next()?.parse::<u64>().ok()?.checked_mul(1 << 10)
 }
 
-/// The remaining address space under `ulimit -v`.
-fn address_space(limits: &str, status: &str) -> Option<u64> {
+/// The remaining address space under `ulimit -v`. What the allocator has reserved and not touched
+/// is free, too. `usage` is the text of `status` and `smaps`.
+fn address_space(limits: &str, usage: impl FnOnce() -> (String, String)) -> Option<u64> {
     let rest = limits.lines().find_map(|line| line.strip_prefix("Max address space"))?;
     let soft: u64 = rest.split_whitespace().next()?.parse().ok()?;
-    Some(soft.saturating_sub(kibibytes(status, "VmSize:")?))
+    let (status, mappings) = usage();
+    let used = kibibytes(&status, "VmSize:")?.saturating_sub(untouched(&mappings));
+    Some(soft.saturating_sub(used))
+}
+
+/// Bytes of anonymous writable memory that were never written, from `/proc/self/smaps`.
+fn untouched(mappings: &str) -> u64 {
+    let (mut sum, mut anonymous, mut size) = (0_u64, false, 0);
+    for line in mappings.lines() {
+        let mut fields = line.split_whitespace();
+        match (fields.next(), fields.next(), fields.next()) {
+            (Some("Size:"), Some(kib), _) => size = kib.parse().unwrap_or(0),
+            (Some("Rss:"), Some(kib), _) if anonymous => {
+                sum += u64::saturating_sub(size, kib.parse().unwrap_or(size));
+            }
+            // The header of a mapping; inode and path follow.
+            (Some(range), Some(rights), Some(_)) if range.contains('-') => {
+                anonymous =
+                    rights == "rw-p" && fields.nth(1) == Some("0") && fields.next().is_none();
+            }
+            _ => {}
+        }
+    }
+    sum << 10
 }
 
 /// A control group with a memory limit, and the names of its files.
@@ -96,9 +122,17 @@ mod tests {
             format!("Limit  Soft Limit\nMax address space         {soft}   unlimited   bytes\n")
         };
         let status = "Name:\tssa\nVmSize:\t  1000 kB\n";
-        assert_eq!(address_space(&limits("8192000000"), status), Some(8_192_000_000 - 1_024_000));
-        assert_eq!(address_space(&limits("unlimited"), status), None);
-        assert_eq!(address_space(&limits("5"), status), Some(0));
+        let room = |soft: &str, mappings: &str| {
+            address_space(&limits(soft), || (status.to_owned(), mappings.to_owned()))
+        };
+        assert_eq!(room("8192000000", ""), Some(8_192_000_000 - 1_024_000));
+        assert_eq!(room("unlimited", ""), None);
+        assert_eq!(room("5", ""), Some(0));
+        let mappings = "7f00-7f40 rw-p 00000000 00:00 0 \nSize:  400 kB\nRss:   100 kB\n\
+                        7f50-7f60 ---p 00000000 00:00 0 \nSize:   50 kB\nRss:     0 kB\n\
+                        7f70-7f80 rw-p 00000000 08:01 77  /bin/ssa\nSize: 60 kB\nRss:  0 kB\n\
+                        7f90-7fa0 rw-p 00000000 00:00 0  [stack]\nSize: 70 kB\nRss:  0 kB\n";
+        assert_eq!(room("8192000000", mappings), Some(8_192_000_000 - 700 * 1024));
     }
 
     #[test]

@@ -63,11 +63,15 @@ fn start(args: &ComputeArgs) -> Result<DeviceChoice> {
 }
 
 fn start_threads(args: &ThreadsArgs) -> Result<()> {
-    let Some(threads) = args.threads else { return Ok(()) };
-    rayon::ThreadPoolBuilder::new()
-        .num_threads(threads)
-        .build_global()
-        .with_context(|| format!("cannot start {}", counted(threads, "thread")))
+    // Zero: as many as there are cores.
+    let threads = args.threads.unwrap_or(0);
+    rayon::ThreadPoolBuilder::new().num_threads(threads).build_global().with_context(|| {
+        let what = if threads == 0 { "threads".to_owned() } else { counted(threads, "thread") };
+        format!(
+            "cannot start {what}\nhint: pass a smaller --threads, or raise the limits of the \
+             system (ulimit -u, ulimit -v)"
+        )
+    })
 }
 
 /// Checks that the selection rule supports the budgets, before any work.

@@ -6,11 +6,12 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use ssa_data::TOKENIZER_FILES;
 use ssa_files::{FileError, Operation};
+use ssa_infer::InferenceModel;
 use ssa_kernels::Device;
-use ssa_model::Model;
+use ssa_model::{Model, ModelConfig, checkpoint, parameter_count};
 use ssa_train::ModelSource;
 
-use super::device;
+use super::{device, memory};
 use crate::args::DeviceChoice;
 use crate::display::note;
 
@@ -37,11 +38,33 @@ pub(super) fn read(name: &Path) -> Result<LoadedModel> {
         note(&format!("{} is a run: using {}", name.display(), directory.display()));
     }
     ssa_train::verify_model(&directory)?;
+    let config = ModelConfig::read(&directory.join(checkpoint::CONFIG))?;
+    memory::require(&Device::Cpu, weights(&config, size_of::<f32>()), "reading the weights", more)?;
     let model = Model::load(&directory)?;
     if let Some(tensor) = model.parameters().first_not_finite()? {
         note(&format!("warning: {}: `{tensor}` holds NaN or infinities", directory.display()));
     }
     Ok(LoadedModel { model, directory })
+}
+
+/// A model for inference, on the device that it is on.
+pub(super) fn inference(model: &Model) -> Result<InferenceModel> {
+    if let Device::Cpu = model.device() {
+        // Weights that are not exact in `bf16` take twice as much.
+        let packed = weights(model.config(), size_of::<u16>());
+        memory::require(&Device::Cpu, packed, "packing the weights for inference", more)?;
+    }
+    Ok(InferenceModel::new(model, model.config().attention_method)?)
+}
+
+/// Bytes of all weights.
+fn weights(config: &ModelConfig, element: usize) -> usize {
+    let elements = usize::try_from(parameter_count(config)).unwrap_or(usize::MAX);
+    elements.saturating_mul(element)
+}
+
+fn more(_: u64) -> String {
+    "use a smaller model, or more memory (or raise its limit: ulimit -v, control groups)".to_owned()
 }
 
 /// Sampling defaults of a model, as transformers keeps them.

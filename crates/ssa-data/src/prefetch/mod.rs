@@ -50,7 +50,7 @@ impl Prefetch {
     ///
     /// # Errors
     /// Same as [`Loader::batch`], reported when this batch is requested; it may be requested again.
-    /// [`DataError::ReaderStopped`] if no thread can be started.
+    /// [`DataError::Thread`] if no thread can be started.
     pub fn batch(&mut self, index: u64) -> Result<Batch> {
         let ahead = match self.ahead.take() {
             Some(ahead) if ahead.next == index => ahead,
@@ -83,7 +83,7 @@ impl Prefetch {
         let thread = thread::Builder::new()
             .name("ssa-data: read ahead".to_owned())
             .spawn(read)
-            .map_err(|error| DataError::ReaderStopped { cause: error.to_string() })?;
+            .map_err(|error| DataError::Thread { cause: error.to_string() })?;
         Ok(Ahead { next: first, batches: Some(batches), thread: Some(thread) })
     }
 }

@@ -1,5 +1,6 @@
 //! The threads of a preparation.
 
+use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -78,12 +79,20 @@ pub(super) fn run(
     let task_queue = Mutex::new(task_queue);
     thread::scope(|scope| {
         let reader = Reader { work, options: &options.input, budget: &budget, tasks, tickets };
-        scope.spawn(move || reader.read(start, read));
-        for _ in 0..options.threads {
-            scope.spawn(|| serve(&task_queue, tokenizer, &options.input, &budget));
-        }
         // Unblocks the reader on every exit path.
         let _close = CloseOnDrop(&budget);
+        let refused = |error: io::Error| DataError::Thread { cause: error.to_string() };
+        let read = move || reader.read(start, read);
+        thread::Builder::new().spawn_scoped(scope, read).map_err(refused)?;
+        for workers in 0..options.threads {
+            let work = || serve(&task_queue, tokenizer, &options.input, &budget);
+            match thread::Builder::new().spawn_scoped(scope, work) {
+                // Fewer threads give the same tokens.
+                Err(error) if workers == 0 => return Err(refused(error)),
+                Err(_) => break,
+                Ok(_) => {}
+            }
+        }
         ticket_queue.into_iter().try_for_each(|Ticket { answer, bytes }| {
             // No result: a worker panicked, which the scope propagates.
             let mut batch = answer.recv().unwrap_or_default();

@@ -235,9 +235,13 @@ fn compare_sums(path: &Path, work: &Work, begun: &Preparation, threads: usize) -
         }
     };
     thread::scope(|scope| {
-        for _ in 0..threads.min(read.len()) {
-            scope.spawn(compare_next);
+        // As many as can be started, and this one.
+        for _ in 1..threads.min(read.len()) {
+            if thread::Builder::new().spawn_scoped(scope, compare_next).is_err() {
+                break;
+            }
         }
+        compare_next();
     });
     first_error.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), Err)
 }

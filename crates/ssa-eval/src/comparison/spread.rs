@@ -28,12 +28,12 @@ impl Spread {
         Some(Self { mean, deviation, by_seed })
     }
 
-    /// Mean and deviation as text.
+    /// Mean and deviation as text, which breaks before the sign at most.
     pub fn text(&self, decimals: usize) -> String {
         let mean = format!("{:.decimals$}", self.mean);
         match self.deviation {
             None => mean,
-            Some(deviation) => format!("{mean} \u{b1} {deviation:.decimals$}"),
+            Some(deviation) => format!("{mean} \u{b1}\u{a0}{deviation:.decimals$}"),
         }
     }
 }

@@ -58,6 +58,7 @@ fn summary(seed: u64, full: f64, sparse: f64) -> Summary {
             tokens: 64,
             hidden_states: vec![states(AttentionMode::Full), states(AttentionMode::Sparse)],
             kl_full_sparse: Some(0.25),
+            profiles: Vec::new(),
         }),
         config: serde_json::Value::Null,
     }
@@ -87,7 +88,7 @@ fn cells_are_means_and_sample_deviations() {
     assert_eq!(spread.mean, 3.0);
     // (1 + 1) / (2 - 1)
     assert_eq!(spread.deviation, Some(2.0_f64.sqrt()));
-    assert_eq!(spread.text(4), "3.0000 ± 1.4142");
+    assert_eq!(spread.text(4), "3.0000 ±\u{a0}1.4142");
     assert_eq!(table.cell("a", "own budget"), table.cell("a", "16x4"));
     let single = table.cell("c", "full").unwrap();
     assert_eq!((single.mean, single.deviation, single.text(1).as_str()), (1.0, None, "1.0"));
@@ -126,7 +127,7 @@ fn every_format_has_the_same_values() {
     let text = comparison.to_text(|table| table.to_text(None));
     let page = render_comparison(&comparison, "config = \"<x>\"").unwrap();
     for format in [&text, &comparison.to_markdown(), &page] {
-        assert!(format.contains("3.0000 ± 1.4142") && format.contains("A note."), "{format}");
+        assert!(format.contains("3.0000 ±\u{a0}1.4142") && format.contains("A note."), "{format}");
     }
     let csv = comparison.to_csv();
     assert!(csv.starts_with("metric,run,column,mean,deviation,seeds\n"), "{csv}");

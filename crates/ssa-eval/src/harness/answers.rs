@@ -17,7 +17,7 @@ pub enum Answer {
 
 impl Answer {
     /// The log-likelihood; of a text there is none.
-    pub(super) fn log_likelihood(&self) -> f64 {
+    pub fn log_likelihood(&self) -> f64 {
         match self {
             Self::Continuation(log_likelihood, _) | Self::Rolling(log_likelihood) => {
                 *log_likelihood

@@ -51,6 +51,18 @@ impl<'a> PromptEncoder<'a> {
         Ok(ids)
     }
 
+    /// The tokens of a text alone.
+    pub(super) fn plain(&mut self, text: &str) -> Result<Vec<u32>, TextError> {
+        let mut ids = Vec::new();
+        self.encoder.append(text.as_bytes(), &mut ids)?;
+        Ok(ids)
+    }
+
+    /// The text of tokens, without special ones.
+    pub(super) fn text_of(&self, ids: &[u32]) -> Result<String, TextError> {
+        self.tokenizer.decode_visible(ids)
+    }
+
     /// A context with its continuation: the tokens of both together, divided after as many as the
     /// context has alone. White space at the end of the context belongs to the continuation. An
     /// empty context is the token that begins a text.

@@ -1,5 +1,6 @@
 //! Asks a model.
 
+use std::fmt;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
@@ -10,7 +11,7 @@ use ssa_infer::{
     SamplingOptions, StopStrings, Stopped, generate,
 };
 use ssa_kernels::ops::attention::selection::SelectionRule;
-use ssa_model::AttentionMode;
+use ssa_model::{AttentionMode, ModelConfig};
 
 use super::answers::Answer;
 use super::prepared::PreparedTask;
@@ -31,6 +32,22 @@ pub struct InferenceMode {
     pub mode: AttentionMode,
     /// The budget of sparse attention; `None` for full attention.
     pub budget: Option<Budget>,
+}
+
+impl InferenceMode {
+    /// Tokens of a page of the cache: the block size of the budget, by default the model's.
+    pub(crate) fn page_size(self, config: &ModelConfig) -> usize {
+        self.budget.and_then(Budget::block_size).unwrap_or(config.budget.block_size())
+    }
+}
+
+impl fmt::Display for InferenceMode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.budget {
+            Some(budget) => write!(f, "{} {budget}", self.mode),
+            None => self.mode.fmt(f),
+        }
+    }
 }
 
 /// How texts end, besides the strings of a task.
@@ -115,8 +132,7 @@ impl Evaluator<'_> {
     }
 
     fn page_size(&self, mode: InferenceMode) -> usize {
-        let own = mode.budget.and_then(Budget::block_size);
-        own.unwrap_or(self.model.config().budget.block_size())
+        mode.page_size(self.model.config())
     }
 
     /// Divides documents into batches; one that is too large is a batch of its own.

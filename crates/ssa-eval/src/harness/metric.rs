@@ -23,6 +23,12 @@ pub enum Metric {
     BitsPerByte,
     /// Whether a generated text is the target.
     ExactMatch,
+    /// The F1 of the words of a generated text and the best target, as in LongBench.
+    F1,
+    /// ROUGE-L of a generated text and the best target, as in LongBench.
+    RougeL,
+    /// The share of targets that a generated text contains, as in RULER.
+    StringMatchAll,
 }
 
 ssa_names::names!(Metric: "metric" {
@@ -35,6 +41,9 @@ ssa_names::names!(Metric: "metric" {
     BytePerplexity = "byte_perplexity",
     BitsPerByte = "bits_per_byte",
     ExactMatch = "exact_match",
+    F1 = "f1",
+    RougeL = "rouge_l",
+    StringMatchAll = "string_match_all",
 });
 
 /// How the scores of documents become a result.
@@ -64,13 +73,18 @@ impl Metric {
             OutputType::MultipleChoice => {
                 matches!(self, Self::Acc | Self::AccNorm | Self::AccBytes | Self::AccMutualInfo)
             }
-            OutputType::GenerateUntil => matches!(self, Self::ExactMatch),
+            OutputType::GenerateUntil => {
+                let texts = [Self::ExactMatch, Self::F1, Self::RougeL, Self::StringMatchAll];
+                texts.contains(&self)
+            }
         }
     }
 
     /// Whether tasks of a kind have it if they list none.
     pub(super) fn is_default_of(self, kind: OutputType) -> bool {
-        self.is_of(kind) && !matches!(self, Self::AccBytes | Self::AccMutualInfo)
+        let on_request =
+            [Self::AccBytes, Self::AccMutualInfo, Self::F1, Self::RougeL, Self::StringMatchAll];
+        self.is_of(kind) && !on_request.contains(&self)
     }
 
     /// Whether it needs the log-likelihoods of choices without their context.

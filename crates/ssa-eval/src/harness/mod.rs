@@ -13,6 +13,8 @@
 //! tasks are log-likelihoods of several continuations, or of one continuation after several
 //! contexts.
 //!
+//! Rows come from files, or are [generated](GridSettings) at given lengths and depths.
+//!
 //! **Source.** `lm_eval/api/task.py`, `api/samplers.py`, `api/metrics.py`, `api/model.py` and
 //! `models/huggingface.py` of release 0.4.13. Where a task of the harness calls a Python function,
 //! `process_docs` names one of the [preprocessors](Preprocessor) instead.
@@ -22,10 +24,12 @@
 
 mod answers;
 mod bootstrap;
+mod cells;
 mod encode;
 mod evaluator;
 mod examples;
 mod field;
+mod generated;
 mod journal;
 mod metric;
 mod output_type;
@@ -43,15 +47,18 @@ mod size;
 mod target;
 mod task;
 mod task_file;
+mod text_scores;
 
 pub use answers::Answer;
+pub use cells::cells_tables;
 pub use evaluator::{Evaluator, GenerationSettings, InferenceMode};
+pub use generated::{Cell, GeneratedFacts, GridSettings};
 pub use journal::Journal;
 pub use metric::Metric;
 pub use output_type::OutputType;
 pub use prepared::{PrepareSettings, PreparedTask};
 pub use preprocess::Preprocessor;
 pub use request::Truncation;
-pub use results::{MetricResult, Sample, SampleRequest, TaskResult, results_table};
+pub use results::{CellResult, MetricResult, Sample, SampleRequest, TaskResult, results_table};
 pub use rows::RowsOf;
 pub use task::{Task, built_in_tasks};

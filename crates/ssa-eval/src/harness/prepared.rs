@@ -6,6 +6,7 @@ use ssa_text::Json;
 
 use super::encode::PromptEncoder;
 use super::examples::ExampleSampler;
+use super::generated::{GeneratedFacts, GeneratedRows, GridSettings};
 use super::output_type::OutputType;
 use super::prompts::{Fields, Prompts};
 use super::request::{Generation, PreparedDocument, Truncation};
@@ -31,6 +32,8 @@ pub struct PrepareSettings<'a> {
     pub seed: u64,
     /// Tokens of the model's context.
     pub context_length: usize,
+    /// Lengths, depths and samples of generated documents.
+    pub grid: GridSettings,
 }
 
 /// A task as requests to a model.
@@ -43,6 +46,7 @@ pub struct PreparedTask {
     pub(super) documents: Vec<PreparedDocument>,
     pub(super) truncation: Truncation,
     pub(super) generation: Generation,
+    pub(super) generated: Option<GeneratedFacts>,
 }
 
 impl PreparedTask {
@@ -66,6 +70,11 @@ impl PreparedTask {
         self.truncation
     }
 
+    /// How documents were generated, if they were.
+    pub fn generated(&self) -> Option<&GeneratedFacts> {
+        self.generated.as_ref()
+    }
+
     /// A checksum of all requests, as text and as tokens.
     pub fn sha256(&self) -> String {
         Sha256::of(format!("{:?}{:?}", self.documents, self.generation).as_bytes()).to_string()
@@ -85,9 +94,25 @@ impl Task {
         tokenizer: &Tokenizer,
     ) -> Result<PreparedTask> {
         let split = self.evaluated_split()?;
-        let rows = self.processed(split, settings.rows)?;
+        let generation = self.generation();
+        let mut requests = RequestEncoder {
+            encoder: PromptEncoder::new(tokenizer)?,
+            context_length: settings.context_length,
+            max_generated: generation.max_tokens,
+            truncate: self.file.truncate,
+            truncation: Truncation::default(),
+        };
+        let generated = match &self.file.generator {
+            Some(it) => Some(self.generate(it, settings.rows, &settings.grid, &mut requests)?),
+            None => None,
+        };
+        let (rows, cells, generated) = match generated {
+            Some(GeneratedRows { rows, cells, facts }) => (rows, cells, Some(facts)),
+            None => (self.processed(split, settings.rows)?, Vec::new(), None),
+        };
         let num_fewshot = match (self.file.output_type, self.file.num_fewshot) {
             (OutputType::LogLikelihoodRolling, _) | (_, Some(0)) => 0,
+            _ if generated.is_some() => 0,
             (_, own) => settings.num_fewshot.or(own).unwrap_or(0),
         };
         let example_split = self.example_split()?;
@@ -105,24 +130,18 @@ impl Task {
             pool: &pool,
             num_fewshot,
         };
-        let generation = self.generation();
-        let mut requests = RequestEncoder {
-            encoder: PromptEncoder::new(tokenizer)?,
-            context_length: settings.context_length,
-            max_generated: generation.max_tokens,
-            truncation: Truncation::default(),
-        };
         let count = settings.limit.unwrap_or(rows.len()).min(rows.len());
         let mut documents = Vec::with_capacity(count);
-        for row in &rows[..count] {
+        for (index, row) in rows[..count].iter().enumerate() {
             let wrong = |cause: String| EvalError::task(&row.name, cause, "");
             let prompt = prompts.of(&row.fields).map_err(wrong)?;
-            documents.push(requests.of(self.file.output_type, prompt).map_err(
-                |fault| match fault {
-                    Fault::Row(cause) => wrong(cause),
-                    Fault::Text(error) => error.in_document(&row.name).into(),
-                },
-            )?);
+            let document = requests.of(self.file.output_type, prompt);
+            let mut document = document.map_err(|fault| match fault {
+                Fault::Row(cause) => wrong(cause),
+                Fault::Text(error) => error.in_document(&row.name).into(),
+            })?;
+            document.cell = cells.get(index).copied();
+            documents.push(document);
         }
         Ok(PreparedTask {
             name: self.file.task.clone(),
@@ -132,6 +151,7 @@ impl Task {
             documents,
             truncation: requests.truncation,
             generation,
+            generated,
         })
     }
 

@@ -65,7 +65,7 @@ impl PythonRandom {
     }
 
     /// An integer below `limit`, which has at most 32 bits.
-    fn below(&mut self, limit: usize) -> usize {
+    pub(super) fn below(&mut self, limit: usize) -> usize {
         let bits = usize::BITS - limit.leading_zeros();
         loop {
             let number = (self.word() >> (32 - bits)) as usize;

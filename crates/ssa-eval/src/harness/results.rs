@@ -7,9 +7,10 @@ use ssa_report::{Column, NONE, Row, Table};
 
 use super::answers::Answer;
 use super::evaluator::InferenceMode;
+use super::generated::{Cell, GeneratedFacts};
 use super::metric::Metric;
 use super::prepared::PreparedTask;
-use super::request::{Request, Truncation};
+use super::request::{PreparedDocument, Request, Truncation};
 
 /// The results of a task with one attention.
 #[derive(Clone, Debug, Serialize)]
@@ -30,6 +31,12 @@ pub struct TaskResult {
     pub truncated: Truncation,
     /// The metrics, in the order of the task.
     pub metrics: Vec<MetricResult>,
+    /// How documents were generated, if they were.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub generated: Option<GeneratedFacts>,
+    /// By length and depth, if documents were generated.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub cells: Vec<CellResult>,
     /// Every document, if requested.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub samples: Option<Vec<Sample>>,
@@ -44,6 +51,20 @@ pub struct MetricResult {
     pub value: f64,
     /// Its standard error, for means and for perplexities of targets.
     pub stderr: Option<f64>,
+}
+
+/// The results of the documents of a length and a depth.
+#[derive(Clone, Debug, Serialize)]
+pub struct CellResult {
+    /// Their place in the grid.
+    #[serde(flatten)]
+    pub cell: Cell,
+    /// Number of documents.
+    pub documents: usize,
+    /// Documents that did not fit into the model's context.
+    pub truncated: usize,
+    /// The metrics, in the order of the task.
+    pub metrics: Vec<MetricResult>,
 }
 
 /// The requests of a document with their answers.
@@ -76,13 +97,6 @@ impl PreparedTask {
         answers: &[Vec<Answer>],
         with_samples: bool,
     ) -> TaskResult {
-        let metrics = self.metrics.iter().map(|entry| {
-            let documents = self.documents.iter().zip(answers);
-            let scores =
-                documents.map(|(document, answers)| entry.score(&document.target, answers));
-            let (value, stderr) = entry.aggregate(&scores.collect::<Vec<_>>());
-            MetricResult { metric: entry.metric, value, stderr }
-        });
         let samples = self.documents.iter().zip(answers).enumerate();
         let samples = samples.map(|(number, (document, answers))| Sample {
             document: number,
@@ -106,9 +120,34 @@ impl PreparedTask {
             budget: mode.budget,
             documents: self.documents.len(),
             truncated: self.truncation,
-            metrics: metrics.collect(),
+            metrics: self.metrics_of(self.documents.iter().zip(answers)),
+            generated: self.generated.clone(),
+            cells: self.cells(answers),
             samples: with_samples.then(|| samples.collect()),
         }
+    }
+
+    /// The metrics over some documents with their answers.
+    pub(super) fn metrics_of<'a>(
+        &self,
+        documents: impl Iterator<Item = (&'a PreparedDocument, &'a Vec<Answer>)> + Clone,
+    ) -> Vec<MetricResult> {
+        let metrics = self.metrics.iter().map(|entry| {
+            let score = |(document, answers): (&PreparedDocument, &Vec<Answer>)| {
+                entry.score(&document.target, answers)
+            };
+            let scores: Vec<_> = documents.clone().map(score).collect();
+            let (value, stderr) = entry.aggregate(&scores);
+            MetricResult { metric: entry.metric, value, stderr }
+        });
+        metrics.collect()
+    }
+}
+
+impl TaskResult {
+    /// The attention.
+    pub(super) fn mode(&self) -> InferenceMode {
+        InferenceMode { mode: self.attention, budget: self.budget }
     }
 }
 

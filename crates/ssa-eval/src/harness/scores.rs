@@ -5,6 +5,7 @@ use super::bootstrap::bootstrap_stderr;
 use super::metric::{Aggregation, Metric};
 use super::target::{ChoiceLength, Target};
 use super::task_file::MetricEntry;
+use super::text_scores::{contained, f1, normalized, rouge_l};
 
 /// The score of a document: `value` over `weight`.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -31,6 +32,11 @@ impl MetricEntry {
                 let matches = texts.iter().any(|target| self.simplified(target) == text);
                 (f64::from(u8::from(matches)), 1.0)
             }
+            (Metric::F1, Target::Texts(texts)) => (best(texts, first, f1), 1.0),
+            (Metric::RougeL, Target::Texts(texts)) => (best(texts, first, rouge_l), 1.0),
+            (Metric::StringMatchAll, Target::Texts(texts)) => {
+                (contained(first.map_or("", Answer::text), texts), 1.0)
+            }
             (metric, Target::Choices { right, lengths }) => {
                 let chosen = choice(metric, lengths, answers);
                 (f64::from(u8::from(chosen.is_some_and(|chosen| right.contains(&chosen)))), 1.0)
@@ -42,6 +48,9 @@ impl MetricEntry {
 
     /// A text without what does not count.
     fn simplified(&self, text: &str) -> String {
+        if self.normalize_answer {
+            return normalized(text);
+        }
         let text = if self.ignore_case { text.to_lowercase() } else { text.to_owned() };
         let counts = |c: &char| {
             let ignored = (self.ignore_punctuation && c.is_ascii_punctuation())
@@ -78,6 +87,12 @@ impl MetricEntry {
             }
         }
     }
+}
+
+/// The score of the target that a text fits best.
+fn best(targets: &[String], answer: Option<&Answer>, score: fn(&str, &str) -> f64) -> f64 {
+    let text = answer.map_or("", Answer::text);
+    targets.iter().map(|target| score(text, target)).fold(0.0, f64::max)
 }
 
 /// The choice with the largest score, the first of equals. The log-likelihoods of choices without

@@ -11,13 +11,23 @@ use super::task_file::{MetricEntry, TaskFile};
 use crate::{EvalError, Result};
 
 /// The tasks of the program: name and file.
-const BUILT_IN: [(&str, &str); 8] = [
+const BUILT_IN: [(&str, &str); 18] = [
     ("arc_challenge", include_str!("../../tasks/arc_challenge.yaml")),
     ("arc_easy", include_str!("../../tasks/arc_easy.yaml")),
     ("boolq", include_str!("../../tasks/boolq.yaml")),
     ("hellaswag", include_str!("../../tasks/hellaswag.yaml")),
+    ("kv_retrieval", include_str!("../../tasks/kv_retrieval.yaml")),
+    ("kv_retrieval_choice", include_str!("../../tasks/kv_retrieval_choice.yaml")),
     ("lambada_openai", include_str!("../../tasks/lambada_openai.yaml")),
+    ("niah_multikey", include_str!("../../tasks/niah_multikey.yaml")),
+    ("niah_multikey_choice", include_str!("../../tasks/niah_multikey_choice.yaml")),
+    ("niah_multikey_needles", include_str!("../../tasks/niah_multikey_needles.yaml")),
+    ("niah_multikey_needles_choice", include_str!("../../tasks/niah_multikey_needles_choice.yaml")),
+    ("niah_single", include_str!("../../tasks/niah_single.yaml")),
+    ("niah_single_choice", include_str!("../../tasks/niah_single_choice.yaml")),
     ("piqa", include_str!("../../tasks/piqa.yaml")),
+    ("vt", include_str!("../../tasks/vt.yaml")),
+    ("vt_choice", include_str!("../../tasks/vt_choice.yaml")),
     ("wikitext", include_str!("../../tasks/wikitext.yaml")),
     ("winogrande", include_str!("../../tasks/winogrande.yaml")),
 ];
@@ -125,6 +135,9 @@ impl Task {
             let cause = "`generation_kwargs` asks for sampling: texts are generated greedily";
             return Err(self.wrong(cause, "set do_sample to false and leave out temperature"));
         }
+        if let Some(cause) = file.generator.as_ref().and_then(|generator| generator.check().err()) {
+            return Err(self.wrong(cause, ""));
+        }
         let other = self.metrics.iter().find(|entry| !entry.metric.is_of(file.output_type));
         if let Some(entry) = other {
             let all = Metric::ALL.iter().filter(|metric| metric.is_of(file.output_type));
@@ -207,6 +220,9 @@ mod tests {
             let task = Task::find(name).unwrap();
             assert_eq!(task.name(), name);
             assert!(task.version().unwrap().ends_with(".0"));
+            if task.file.generator.is_some() {
+                continue;
+            }
             let files = task.files_of("test").unwrap();
             assert!(files[0].to_str().unwrap().ends_with("/test/*.parquet"), "{files:?}");
         }

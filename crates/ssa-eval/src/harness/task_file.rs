@@ -3,9 +3,11 @@
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::generated::Generator;
 use super::metric::{Aggregation, Metric};
 use super::output_type::OutputType;
 use super::preprocess::Preprocessor;
+use super::request::Truncate;
 
 /// How few-shot examples are drawn.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -35,6 +37,11 @@ pub(super) struct TaskFile {
     #[serde(default)]
     pub(super) fewshot_config: Option<FewshotConfig>,
     pub(super) process_docs: Option<Preprocessor>,
+    /// Documents that are generated, instead of rows. Not a key of the harness.
+    pub(super) generator: Option<Generator>,
+    /// What is dropped of contexts that do not fit. Not a key of the harness.
+    #[serde(default)]
+    pub(super) truncate: Truncate,
     #[serde(default)]
     pub(super) output_type: OutputType,
     #[serde(default)]
@@ -108,6 +115,10 @@ pub(super) struct MetricEntry {
     pub(super) ignore_punctuation: bool,
     #[serde(default)]
     pub(super) ignore_numbers: bool,
+    /// Whether texts are compared as LongBench and SQuAD normalize answers. Not a key of the
+    /// harness.
+    #[serde(default)]
+    pub(super) normalize_answer: bool,
     /// Known of every metric.
     #[serde(rename = "higher_is_better")]
     _higher_is_better: Option<bool>,
@@ -122,6 +133,7 @@ impl MetricEntry {
             ignore_case: false,
             ignore_punctuation: false,
             ignore_numbers: false,
+            normalize_answer: false,
             _higher_is_better: None,
         }
     }

@@ -52,21 +52,28 @@ pub fn render_comparison(comparison: &Comparison, grid: &str) -> Result<String> 
             comparison.runs.len()
         ),
         headline: comparison.notes.first().cloned(),
-        tiles: [FULL, OWN_BUDGET].iter().filter_map(|column| best(comparison, column)).collect(),
+        tiles: TILES.iter().filter_map(|tile| best(comparison, tile)).collect(),
         sections,
     };
     Ok(page.render()?)
 }
 
-/// The run with the fewest bits per byte in a column.
-fn best(comparison: &Comparison, column: &'static str) -> Option<Tile> {
-    let table = comparison.table("bits_per_byte")?;
+/// Name, metric, column and unit of each key number: the lowest mean of a run.
+const TILES: [(&str, &str, &str, &str); 3] = [
+    ("best with full attention", "bits_per_byte", FULL, "bits per byte"),
+    ("best at its own budget", "bits_per_byte", OWN_BUDGET, "bits per byte"),
+    ("smallest KL at its own budget", "kl_full_sparse", OWN_BUDGET, "nats"),
+];
+
+/// A key number with its run.
+fn best(comparison: &Comparison, tile: &(&'static str, &str, &str, &str)) -> Option<Tile> {
+    let &(name, metric, column, unit) = tile;
+    let table = comparison.table(metric)?;
     let of_run = |run: &RunFacts| Some((run.name.clone(), table.cell(&run.name, column)?));
     let cells = comparison.runs.iter().filter_map(of_run);
     let (run, spread) = cells.min_by(|(_, a), (_, b)| a.mean.total_cmp(&b.mean))?;
-    let name = if column == FULL { "best with full attention" } else { "best at its own budget" };
     let value = format!("{:.4}", spread.mean);
-    Some(Tile { name, value, remark: format!("bits per byte: {run}") })
+    Some(Tile { name, value, remark: format!("{unit}: {run}") })
 }
 
 /// Bits per byte by receptive field, a line per run; `None` if there are too many runs.

@@ -5,7 +5,8 @@ use ssa_report::number::counted;
 use ssa_report::{Column, NONE, Row, Table};
 
 use crate::{
-    Analysis, AttentionMeans, BudgetResult, MassMeans, MassResult, ModeAttention, Perplexity,
+    Analysis, AttentionMeans, AttentionProfile, BudgetResult, ContextMeans, DistanceShare,
+    MassMeans, MassResult, ModeAttention, Perplexity,
 };
 
 /// Results by mode and budget, the baseline first.
@@ -51,13 +52,76 @@ fn result_row(result: &BudgetResult, trained: Option<SparseBudget>) -> Row {
 
 /// The layers of an analysis and their mean, for the hidden states of one inference mode.
 pub fn layers_table(states: &ModeAttention) -> Table {
-    let metrics = AttentionMeans::TITLES.iter().enumerate();
-    let metrics = metrics.map(|(rank, title)| Column::number(*title).rank(rank as u8));
-    let columns = [Column::text("layer")].into_iter().chain(metrics).collect();
+    let columns = [Column::text("layer")].into_iter().chain(metric_columns()).collect();
     let layers = states.layers.iter().enumerate();
     let layers = layers.map(|(layer, means)| means_row(layer.to_string(), means));
     let overall = means_row("all".to_owned(), &states.overall).emphasized(true);
     Table::new(columns, layers.chain([overall]))
+}
+
+fn metric_columns() -> impl Iterator<Item = Column> {
+    let metrics = AttentionMeans::TITLES.iter().enumerate();
+    metrics.map(|(rank, title)| Column::number(*title).rank(rank as u8))
+}
+
+/// The query heads of every layer.
+pub fn heads_table(profile: &AttentionProfile) -> Table {
+    let columns = [Column::text("layer"), Column::number("head")];
+    let columns = columns.into_iter().chain(metric_columns()).collect();
+    let row = |layer: usize, (head, means): (usize, &AttentionMeans)| {
+        let names = vec![layer.to_string(), head.to_string()];
+        Row::new([names, means.cells()].concat())
+    };
+    let layers = profile.heads.iter().enumerate();
+    let rows = layers
+        .flat_map(|(layer, heads)| heads.iter().enumerate().map(move |head| row(layer, head)));
+    Table::new(columns, rows)
+}
+
+/// Attention by the number of tokens that a query sees.
+pub fn context_table(profile: &AttentionProfile) -> Table {
+    let columns = [Column::text("context"), Column::number("KL, nats")];
+    let columns = columns.into_iter().chain(metric_columns()).collect();
+    let row = |context: &ContextMeans| {
+        let kl = context.kl_full_sparse.map_or_else(|| NONE.to_owned(), |kl| format!("{kl:.4}"));
+        let names = vec![range(context.from, context.to), kl];
+        Row::new([names, context.means.cells()].concat())
+    };
+    Table::new(columns, profile.by_context.iter().map(row))
+}
+
+/// How far back selected blocks and full attention are.
+pub fn distance_table(profile: &AttentionProfile) -> Table {
+    let columns = vec![
+        Column::text("blocks back"),
+        Column::number("selected"),
+        Column::number("attention"),
+        Column::number("dropped"),
+    ];
+    let row = |share: &DistanceShare| {
+        let values = [share.selected, share.attention, share.dropped];
+        let name = vec![range(share.from, share.to)];
+        Row::new([name, values.map(|value| format!("{value:.4}")).to_vec()].concat())
+    };
+    Table::new(columns, profile.by_distance.iter().map(row))
+}
+
+fn range(from: usize, to: usize) -> String {
+    if from == to { from.to_string() } else { format!("{from} to {to}") }
+}
+
+/// The caption of the table of distances.
+pub fn oracle_caption(profile: &AttentionProfile) -> String {
+    let Some(oracle) = &profile.oracle else {
+        return "no query has more blocks than it may select".to_owned();
+    };
+    format!(
+        "{:.1} % of the selected blocks are among as many with the most attention, which hold \
+         {:.4} of it; the selected ones hold {:.4}",
+        100.0 * oracle.agreement,
+        oracle.oracle_mass,
+        oracle.selected_mass
+    )
 }
 
 fn means_row(name: String, means: &AttentionMeans) -> Row {

@@ -28,6 +28,7 @@ fn layer(attention_sparsity: f64) -> AttentionMeans {
         dropped_mass: 1.0 - attention_sparsity,
         distance: 0.021,
         bound: 0.093,
+        bound_tightness: 0.226,
         bound_holds: 1.0,
         max_violation: 2e-7,
         identity_error: 1e-7,
@@ -87,6 +88,7 @@ fn summary() -> Summary {
                 states(AttentionMode::Sparse, &[0.91, 0.87, 0.95, 0.94]),
             ],
             kl_full_sparse: Some(0.0034),
+            profiles: Vec::new(),
         }),
         config: serde_json::json!({}),
     }

@@ -4,21 +4,34 @@
 
 use gemm::Parallelism;
 
+/// The numbers that products are computed in.
+pub(crate) trait Element: Copy + 'static {
+    const ONE: Self;
+}
+
+impl Element for f32 {
+    const ONE: Self = 1.0;
+}
+
+impl Element for f64 {
+    const ONE: Self = 1.0;
+}
+
 /// A read-only matrix inside a slice: element `(i, j)` is `data[i * row_stride + j *
 /// column_stride]`.
 #[derive(Clone, Copy)]
-pub(crate) struct HostMatrix<'a> {
-    data: &'a [f32],
+pub(crate) struct HostMatrix<'a, T = f32> {
+    data: &'a [T],
     rows: usize,
     columns: usize,
     row_stride: usize,
     column_stride: usize,
 }
 
-impl<'a> HostMatrix<'a> {
+impl<'a, T> HostMatrix<'a, T> {
     /// A row-major matrix whose rows are `row_stride` elements apart.
     pub(crate) fn with_row_stride(
-        data: &'a [f32],
+        data: &'a [T],
         rows: usize,
         columns: usize,
         row_stride: usize,
@@ -28,7 +41,7 @@ impl<'a> HostMatrix<'a> {
     }
 
     /// A contiguous row-major matrix.
-    pub(crate) fn new(data: &'a [f32], rows: usize, columns: usize) -> Self {
+    pub(crate) fn new(data: &'a [T], rows: usize, columns: usize) -> Self {
         Self::with_row_stride(data, rows, columns, columns)
     }
 
@@ -45,17 +58,17 @@ impl<'a> HostMatrix<'a> {
 }
 
 /// A writable row-major matrix inside a slice.
-pub(crate) struct HostMatrixMut<'a> {
-    data: &'a mut [f32],
+pub(crate) struct HostMatrixMut<'a, T = f32> {
+    data: &'a mut [T],
     rows: usize,
     columns: usize,
     row_stride: usize,
 }
 
-impl<'a> HostMatrixMut<'a> {
+impl<'a, T> HostMatrixMut<'a, T> {
     /// A row-major matrix whose rows are `row_stride` elements apart.
     pub(crate) fn with_row_stride(
-        data: &'a mut [f32],
+        data: &'a mut [T],
         rows: usize,
         columns: usize,
         row_stride: usize,
@@ -65,7 +78,7 @@ impl<'a> HostMatrixMut<'a> {
     }
 
     /// A contiguous row-major matrix.
-    pub(crate) fn new(data: &'a mut [f32], rows: usize, columns: usize) -> Self {
+    pub(crate) fn new(data: &'a mut [T], rows: usize, columns: usize) -> Self {
         Self::with_row_stride(data, rows, columns, columns)
     }
 }
@@ -87,12 +100,12 @@ pub(crate) enum Output {
 }
 
 /// `out = alpha a b` or `out += alpha a b`.
-pub(crate) fn matmul(
-    out: HostMatrixMut<'_>,
+pub(crate) fn matmul<T: Element>(
+    out: HostMatrixMut<'_, T>,
     mode: Output,
-    alpha: f32,
-    a: HostMatrix<'_>,
-    b: HostMatrix<'_>,
+    alpha: T,
+    a: HostMatrix<'_, T>,
+    b: HostMatrix<'_, T>,
     threads: Threads,
 ) {
     assert_eq!(a.columns, b.rows, "inner sizes of a product agree");
@@ -119,7 +132,7 @@ pub(crate) fn matmul(
             b.data.as_ptr(),
             b.column_stride as isize,
             b.row_stride as isize,
-            1.0,
+            T::ONE,
             alpha,
             false,
             false,

@@ -30,6 +30,12 @@ impl GpuProperties {
         let own_instructions = if self.compute_capability >= 90 { "a" } else { "" };
         format!("sm_{}{own_instructions}", self.compute_capability)
     }
+
+    /// Whether the tensor cores read operands from shared memory: an H100 and its like, not what
+    /// came after.
+    pub(crate) fn has_warpgroups(&self) -> bool {
+        self.compute_capability == 90
+    }
 }
 
 /// Number of GPUs that the driver shows.

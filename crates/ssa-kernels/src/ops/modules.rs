@@ -33,6 +33,7 @@ pub static MODULES: &[&Module] = &[
     &tiled::GRADIENTS,
     &pooling::cuda::MODULE,
     &selection::cuda::MODULE,
+    &selection::cuda::warpgroups::MODULE,
     &sparse::cuda::FORWARD,
     &sparse::cuda::BACKWARD_QUERIES,
     &sparse::cuda::BACKWARD_KEYS,

@@ -19,7 +19,7 @@ use crate::{Context, Result};
 const TOLERANCE: f64 = 1e-4;
 
 /// Tokens, query heads, key/value heads, head size, block size, block counts, longest document.
-const SHAPES: [[usize; 7]; 16] = [
+const SHAPES: [[usize; 7]; 22] = [
     [1, 16, 1, 64, 16, 4, 1],
     [63, 3, 1, 16, 4, 2, 63],
     [100, 1, 1, 64, 2, 7, 100],
@@ -40,6 +40,14 @@ const SHAPES: [[usize; 7]; 16] = [
     [130, 16, 1, 100, 4, 4, 130],
     // More than shared memory holds importances for.
     [6200, 1, 1, 16, 1, 5, 6200],
+    // Many blocks and 8, 16 or 32 query heads on a key/value head, which warpgroups score.
+    [1100, 32, 2, 64, 1, 16, 1100],
+    [1500, 16, 2, 64, 2, 33, 900],
+    [1300, 32, 1, 128, 4, 9, 1300],
+    [700, 8, 1, 128, 1, 2, 700],
+    [1500, 32, 2, 64, 3, 5, 700],
+    // As many blocks, other heads.
+    [1000, 12, 1, 64, 1, 9, 1000],
 ];
 
 pub(crate) fn run(context: &mut Context<'_>) -> Result<()> {
@@ -54,8 +62,16 @@ pub(crate) fn run(context: &mut Context<'_>) -> Result<()> {
             {
                 let budget = SparseBudget::new(block_size, block_counts)?;
                 let options = SelectionOptions { budget, rule };
-                determined(context, tokens, levels, &options)?;
+                determined(context, tokens, levels, &options, &FEW_HEADS)?;
             }
+        }
+    }
+    // Scores whose exponentials exceed the range of f32, and many blocks.
+    for offset in [0.0, 128.0, -128.0] {
+        let options = SparseBudget::new(2, 16)?.selection(SelectionRule::Exact);
+        let heads = Heads { count: 16, head_dim: 64, offset };
+        for levels in [1, 3] {
+            determined(context, 1300, levels, &options, &heads)?;
         }
     }
     Ok(())
@@ -110,35 +126,48 @@ fn random(context: &mut Context<'_>, shape: [usize; 7]) -> Result<()> {
     Ok(())
 }
 
-/// Scores that are small multiples of 1/4: equal or far apart.
+/// The query heads of one key/value head, and what all their scores are raised by.
+struct Heads {
+    count: usize,
+    head_dim: usize,
+    offset: f32,
+}
+
+const FEW_HEADS: Heads = Heads { count: 2, head_dim: 16, offset: 0.0 };
+
+/// Scores that are small multiples of 1/4 and an offset: equal or far apart.
 fn determined(
     context: &mut Context<'_>,
     tokens: usize,
     levels: u32,
     options: &SelectionOptions,
+    heads: &Heads,
 ) -> Result<()> {
-    const HEAD_DIM: usize = 16;
+    let &Heads { count, head_dim, offset } = heads;
     let SelectionOptions { budget, rule } = *options;
     let block_size = budget.block_size();
-    context.case(format!("{rule} rule, {levels} levels, T {tokens} {budget}"));
+    context.case(format!("{rule} rule, {levels} levels from {offset}, T {tokens} {budget}"));
     let documents = Documents::rows(1, tokens)?;
-    let unit = |value: f32| [vec![value], vec![0.0; HEAD_DIM - 1]].concat();
+    let unit = |value: f32| [vec![value], vec![0.0; head_dim - 1]].concat();
     let means: Vec<f32> = context
         .random()
         .below(levels, tokens.div_ceil(block_size))
         .into_iter()
-        .flat_map(|level| unit(level as f32 * 0.25))
+        .flat_map(|level| unit(offset + level as f32 * 0.25))
         .collect();
-    let (q, exact_q) = context.tensor(unit(1.0).repeat(2 * tokens), &[1, tokens, 2, HEAD_DIM])?;
+    // Only two heads tell blocks apart: the sum of two equal numbers is exact, so equal blocks stay
+    // equal in any order of operations. The others weigh all blocks alike.
+    let q: Vec<f32> = (0..count).flat_map(|head| unit(if head < 2 { 1.0 } else { 0.0 })).collect();
+    let (q, exact_q) = context.tensor(q.repeat(tokens), &[1, tokens, count, head_dim])?;
     let exact_means: Vec<f64> = means.iter().map(|&mean| f64::from(mean)).collect();
     let k_pooled: Tensor =
-        context.f32_tensor(means, &[tokens.div_ceil(block_size), 1, HEAD_DIM])?;
+        context.f32_tensor(means, &[tokens.div_ceil(block_size), 1, head_dim])?;
     let inputs = SelectionInputs {
         q: &exact_q,
         k_pooled: &exact_means,
-        q_heads: 2,
+        q_heads: count,
         kv_heads: 1,
-        head_dim: HEAD_DIM,
+        head_dim,
         softmax_scale: 1.0,
     };
     let importance = reference::importance(&inputs, &documents, block_size)?;

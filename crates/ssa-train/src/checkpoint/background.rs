@@ -1,9 +1,8 @@
 //! Saving in the background.
 
 use std::panic;
+use std::sync::Arc;
 use std::thread::{self, JoinHandle};
-
-use ssa_files::{FileError, Operation};
 
 use super::{Checkpoints, Retention, Snapshot};
 use crate::lock::RunLock;
@@ -23,7 +22,8 @@ impl BackgroundSaver {
         Self { checkpoints, retention, lock, in_flight: None }
     }
 
-    /// Waits for the save in progress, takes a snapshot and starts to save it.
+    /// Waits for the save in progress, takes a snapshot and starts to save it; saves it at once if
+    /// the system refuses to start a thread.
     ///
     /// # Errors
     /// Same as [`wait`](Self::wait), and any error of `snapshot`.
@@ -32,10 +32,14 @@ impl BackgroundSaver {
         let snapshot = snapshot()?;
         let (checkpoints, lock) = (self.checkpoints.clone(), self.lock.clone());
         let retention = self.retention;
-        let job = move || save(&checkpoints, &snapshot, retention, &lock);
-        let thread = thread::Builder::new().name("checkpoint".to_owned()).spawn(job);
-        let error = FileError::at(Operation::Write, self.checkpoints.directory());
-        self.in_flight = Some(thread.map_err(error)?);
+        let job = Arc::new(move || save(&checkpoints, &snapshot, retention, &lock));
+        let on_thread = Arc::clone(&job);
+        let thread =
+            thread::Builder::new().name("checkpoint".to_owned()).spawn(move || on_thread());
+        match thread {
+            Ok(thread) => self.in_flight = Some(thread),
+            Err(_) => job()?,
+        }
         Ok(())
     }
 

@@ -2,25 +2,26 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::time::Instant;
 
-use anyhow::{Context, Result};
-use jiff::Timestamp;
+use anyhow::Result;
 use serde::Serialize;
 use serde_json::{Value, json};
 use ssa_data::Tokenizer;
 use ssa_eval::harness::{
-    Answer, Evaluator, GenerationSettings, InferenceMode, Journal, PrepareSettings, PreparedTask,
-    Task, TaskResult, results_table,
+    Answer, Evaluator, GenerationSettings, GridSettings, InferenceMode, Journal, PrepareSettings,
+    PreparedTask, Task, TaskResult, cells_tables, results_table,
 };
-use ssa_infer::{Budget, InferenceModel};
-use ssa_model::{AttentionMode, Method, ModelConfig};
+use ssa_eval::sliding::{RopeMethod, RopeSettings};
+use ssa_infer::InferenceModel;
 use ssa_report::number::{counted, grouped};
 
+use super::attentions;
+use super::provenance::{Provenance, weights};
 use crate::args::{DeviceChoice, TasksArgs};
 use crate::commands::generation::defaults;
 use crate::commands::model::{self, LoadedModel};
-use crate::commands::{check_budget, command_line, held_out, memory, require_mode};
+use crate::commands::{held_out, memory};
 use crate::display::{AmountProgress, Display, note, print, print_json, render};
 use crate::exit::UsageError;
 use crate::files::check_writable;
@@ -28,18 +29,12 @@ use crate::files::check_writable;
 /// The content of `--output` and `--json`.
 #[derive(Serialize)]
 struct Output<'a> {
-    version: &'static str,
-    commit: &'static str,
-    command: String,
-    date: String,
-    model: String,
-    method: Method,
-    device: String,
-    /// SHA-256 of the tokenizer; none for bytes.
-    tokenizer: Option<&'a str>,
-    selection: String,
+    #[serde(flatten)]
+    provenance: Provenance,
     fewshot_seed: u64,
     limit: Option<usize>,
+    context_length: usize,
+    rope: RopeMethod,
     seconds: f64,
     results: &'a [TaskResult],
 }
@@ -50,40 +45,38 @@ pub(super) fn run(args: &TasksArgs, model: &Path, device: DeviceChoice) -> Resul
         check_writable(output, args.overwrite)?;
     }
     let LoadedModel { model, directory } = model::load(model, device)?;
-    let config = model.config().clone();
-    let modes = modes(args, &config)?;
+    let inference = model::inference(&model)?;
+    drop(model);
+    let context_length = args.context_length.map(|length| length.0);
+    let context_length = context_length.unwrap_or(inference.config().max_position_embeddings);
+    let inference = with_context(inference, context_length, args.rope)?;
+    let config = inference.config().clone();
+    let modes = attentions::modes(&args.attentions, &config)?;
     let tokenizer = held_out::tokenizer_of(&directory, &config)?;
-    let prepared = prepare(args, &tasks, &tokenizer, &config)?;
+    let prepared = prepare(args, &tasks, &tokenizer, context_length)?;
     let defaults = defaults(&directory, &config.eos_token_id, &tokenizer)?;
     let evaluator = Evaluator {
-        model: Arc::new(InferenceModel::new(&model, config.attention_method)?),
+        model: Arc::new(inference),
         tokenizer: &tokenizer,
-        rule: args.selection,
+        rule: args.attentions.selection,
         batch_tokens: args.batch_tokens,
         generation: GenerationSettings {
             eos_token_ids: defaults.eos_token_ids,
             repetition_penalty: defaults.sampling.repetition_penalty,
         },
     };
-    drop(model);
     let settings = settings(args, &directory, &evaluator, &prepared, &modes)?;
     let open = |output: &PathBuf| Journal::open(output, settings, args.overwrite);
     let mut journal = args.output.as_ref().map(open).transpose()?;
     let start = Instant::now();
     let results = evaluate(args, &evaluator, &prepared, &modes, journal.as_mut())?;
-    let now = Timestamp::try_from(SystemTime::now()).context("the clock has an invalid year")?;
+    let rule = args.attentions.selection;
     let output = Output {
-        version: env!("CARGO_PKG_VERSION"),
-        commit: env!("SSA_COMMIT"),
-        command: command_line(),
-        date: now.to_string(),
-        model: directory.display().to_string(),
-        method: config.attention_method,
-        device: evaluator.model.device().to_string(),
-        tokenizer: tokenizer.sha256(),
-        selection: args.selection.to_string(),
+        provenance: Provenance::new(&directory, &evaluator.model, &tokenizer, rule)?,
         fewshot_seed: args.fewshot_seed,
         limit: args.limit,
+        context_length,
+        rope: args.rope,
         seconds: start.elapsed().as_secs_f64(),
         results: &results,
     };
@@ -95,8 +88,31 @@ pub(super) fn run(args: &TasksArgs, model: &Path, device: DeviceChoice) -> Resul
         return print_json(&output);
     }
     print(&render(&results_table(&results)))?;
+    for (title, table) in cells_tables(&results) {
+        print(&format!("{title}\n{}", render(&table)))?;
+    }
     let seconds = output.seconds;
-    print(&format!("{} ({}), {}, {seconds:.1} s", output.model, output.method, output.device))
+    print(&format!("{}, {seconds:.1} s", output.provenance.caption()))
+}
+
+/// The model with a context of so many tokens.
+fn with_context(
+    model: InferenceModel,
+    context_length: usize,
+    rope: RopeMethod,
+) -> Result<InferenceModel> {
+    let own = model.config().max_position_embeddings;
+    let settings = RopeSettings { original_length: own, factor: None };
+    let scaled = model.with_rope(&rope.config(model.config(), context_length, &settings)?)?;
+    if context_length > own {
+        note(&format!(
+            "extrapolating: the context of {} is longer than the model's max_position_embeddings \
+             of {}",
+            counted(context_length, "token"),
+            grouped(own)
+        ));
+    }
+    Ok(scaled)
 }
 
 /// The tasks, each of another name.
@@ -126,55 +142,24 @@ fn find(args: &TasksArgs) -> Result<Vec<Task>> {
     }
 }
 
-/// The attentions: full unless the flags say otherwise, then each budget.
-fn modes(args: &TasksArgs, config: &ModelConfig) -> Result<Vec<InferenceMode>> {
-    let method = config.attention_method;
-    let mut budgets: Vec<Budget> = args.budgets.iter().flat_map(|list| list.0.clone()).collect();
-    let mut attentions = args.attention.clone();
-    if attentions.is_empty() {
-        let full = method.has_mode(AttentionMode::Full);
-        attentions.extend(full.then_some(AttentionMode::Full));
-        if !full || !budgets.is_empty() {
-            attentions.push(AttentionMode::Sparse);
-        }
-    }
-    attentions.iter().try_for_each(|&mode| require_mode(method, mode))?;
-    if !budgets.is_empty() && !attentions.contains(&AttentionMode::Sparse) {
-        let message = "--budget has no effect on full attention\nhint: pass --attention sparse";
-        return Err(UsageError(message.to_owned()).into());
-    }
-    if budgets.is_empty() {
-        budgets.push(Budget::Blocks(config.budget));
-    }
-    let mut modes: Vec<InferenceMode> = Vec::new();
-    for mode in attentions {
-        let budgets = match mode {
-            AttentionMode::Full => vec![None],
-            AttentionMode::Sparse => budgets.iter().copied().map(Some).collect(),
-        };
-        for budget in budgets {
-            budget.map_or(Ok(()), |budget| check_budget(budget, args.selection))?;
-            let mode = InferenceMode { mode, budget };
-            if !modes.contains(&mode) {
-                modes.push(mode);
-            }
-        }
-    }
-    Ok(modes)
-}
-
 fn prepare(
     args: &TasksArgs,
     tasks: &[Task],
     tokenizer: &Tokenizer,
-    config: &ModelConfig,
+    context_length: usize,
 ) -> Result<Vec<PreparedTask>> {
     let settings = PrepareSettings {
         rows: &args.data,
         num_fewshot: args.num_fewshot,
         limit: args.limit,
         seed: args.fewshot_seed,
-        context_length: config.max_position_embeddings,
+        context_length,
+        grid: GridSettings {
+            lengths: args.grid.lengths.iter().map(|length| length.0).collect(),
+            depths: args.grid.depths.clone(),
+            samples: args.grid.samples,
+            seed: args.grid.seed,
+        },
     };
     let mut prepared = Vec::with_capacity(tasks.len());
     for task in tasks {
@@ -183,11 +168,23 @@ fn prepare(
         if truncation.requests > 0 {
             note(&format!(
                 "warning: {}: the context of {} does not fit into the {} tokens of the model: {} \
-                 dropped from their beginning",
+                 dropped",
                 task.name(),
                 counted(truncation.requests, "request"),
                 grouped(settings.context_length),
                 counted(truncation.tokens, "token"),
+            ));
+        }
+        let repeated = task.generated().map_or(0, |facts| facts.repeated);
+        if repeated > 0 {
+            note(&format!(
+                "warning: {}: {} the text of --data more than once, because it is too short",
+                task.name(),
+                if repeated == 1 {
+                    "1 document repeats".to_owned()
+                } else {
+                    format!("{} repeat", counted(repeated, "document"))
+                },
             ));
         }
         prepared.push(task);
@@ -205,23 +202,8 @@ fn settings(
 ) -> Result<Value> {
     let requests: Vec<(&str, String)> =
         prepared.iter().map(|task| (task.name(), task.sha256())).collect();
-    let modes: Vec<String> = modes.iter().map(describe).collect();
-    let mut weights = Vec::new();
-    let files = std::fs::read_dir(directory)
-        .with_context(|| format!("{}: cannot be read", directory.display()))?;
-    for file in files.filter_map(Result::ok) {
-        let name = file.file_name().to_string_lossy().into_owned();
-        if name.ends_with(".safetensors") {
-            // A link of the Hub's cache has the file's size and time.
-            let metadata = std::fs::metadata(file.path())
-                .with_context(|| format!("{}: cannot be read", file.path().display()))?;
-            // Some file systems have no times, and clocks can be wrong.
-            let modified = metadata.modified().ok();
-            let since = modified.and_then(|time| time.duration_since(SystemTime::UNIX_EPOCH).ok());
-            weights.push(json!([name, metadata.len(), since.map(|since| since.as_secs())]));
-        }
-    }
-    weights.sort_by_key(ToString::to_string);
+    let modes: Vec<String> = modes.iter().map(ToString::to_string).collect();
+    let weights = weights(directory)?;
     Ok(json!({
         "version": env!("CARGO_PKG_VERSION"),
         "commit": env!("SSA_COMMIT"),
@@ -229,14 +211,11 @@ fn settings(
         "weights": weights,
         "device": evaluator.model.device().to_string(),
         "attentions": modes,
-        "selection": args.selection.to_string(),
+        "context_length": evaluator.model.config().max_position_embeddings,
+        "rope": args.rope.to_string(),
+        "selection": args.attentions.selection.to_string(),
         "requests": requests,
     }))
-}
-
-fn describe(mode: &InferenceMode) -> String {
-    let budget = mode.budget.map_or_else(String::new, |budget| format!(" {budget}"));
-    format!("{}{budget}", mode.mode)
 }
 
 fn evaluate(
@@ -270,7 +249,7 @@ fn evaluate(
             let part = number * prepared.len() + index;
             let mut answers = journal.as_mut().map_or_else(Vec::new, |journal| journal.take(part));
             let skipped = answers.len();
-            let counts = || vec![task.name().to_owned(), describe(mode)];
+            let counts = || vec![task.name().to_owned(), mode.to_string()];
             let mut take = |new: Vec<Answer>| {
                 if let Some(journal) = &mut journal {
                     journal.add(part, &new)?;

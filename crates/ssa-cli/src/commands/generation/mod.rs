@@ -44,7 +44,7 @@ impl Generator {
         let attention = Attention::choose(args, config)?;
         let defaults = defaults(&directory, &config.eos_token_id, &tokenizer)?;
         Ok(Self {
-            model: InferenceModel::new(&model, config.attention_method)?,
+            model: model::inference(&model)?,
             tokenizer,
             attention,
             sampling: sampling::choose(args, &defaults.sampling)?,

@@ -18,6 +18,8 @@ macro_rules! headers {
 headers! {
     /// Products of warps.
     MMA = "mma.cuh" includes [COMMON];
+    /// Barriers in shared memory.
+    BARRIER = "barrier.cuh" includes [MMA];
     /// Products of warpgroups.
     WGMMA = "wgmma.cuh" includes [MMA];
     /// Copies that belong to single lanes.
@@ -33,11 +35,13 @@ headers! {
     /// Tiles in shared memory for products of warps.
     TILE = "tile.cuh" includes [ATTENTION, MMA];
     /// Tiles in shared memory for products of warpgroups.
-    SWIZZLED_TILE = "swizzled_tile.cuh" includes [TILE, WGMMA];
+    SWIZZLED_TILE = "swizzled_tile.cuh" includes [BARRIER, TILE, WGMMA];
     /// A tile of keys, for the backward pass of keys.
     KEY_TILE = "key_tile.cuh" includes [TILE];
     /// A tile of packed query rows.
     QUERY_TILE = "query_tile.cuh" includes [ONLINE_SOFTMAX, TILE];
     /// The selected keys of a token.
     SELECTED_KEYS = "selected_keys.cuh" includes [ROWS];
+    /// The best blocks of a token so far.
+    CANDIDATES = "candidates.cuh" includes [COMMON];
 }

@@ -1,6 +1,7 @@
 // Tiles that the tensor cores of sm_90a read from shared memory, and the ring in which they arrive.
 // Given as macros: those of tile.cuh.
 #pragma once
+#include "barrier.cuh"
 #include "tile.cuh"
 #include "wgmma.cuh"
 
@@ -13,9 +14,7 @@ template <int N> struct SwizzledTile {
     u32 address;
 
     DEVICE_MEMBER static u32 offset(int row, int chunk) {
-        constexpr int ATOM_CHUNKS = ATOM_ROW_BYTES / 16;
-        return u32(chunk / ATOM_CHUNKS * (ROWS * ATOM_ROW_BYTES)) +
-               swizzle<ATOM_ROW_BYTES>(row, chunk % ATOM_CHUNKS);
+        return operand_offset<ROWS>(row, chunk);
     }
     DEVICE_MEMBER u32 end() const { return address + BYTES; }
 
@@ -95,7 +94,7 @@ template <typename Pair, typename Copy> struct BarrierRing {
                 init_barrier(full(index), THREADS);
                 init_barrier(empty(index), WARPS);
             }
-            asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+            fence_barriers();
         }
         __syncthreads();
     }
@@ -114,8 +113,7 @@ template <typename Pair, typename Copy> struct BarrierRing {
     // This warp no longer reads pair `index`.
     DEVICE_MEMBER void release(int index) const {
         __syncwarp();
-        if (threadIdx.x % WARP == 0)
-            asm volatile("mbarrier.arrive.shared.b64 _, [%0];" ::"r"(empty(index)) : "memory");
+        if (threadIdx.x % WARP == 0) arrive_barrier(empty(index));
     }
 
 private:
@@ -132,14 +130,6 @@ private:
         return address + STAGES * Pair::BYTES + index % STAGES * BARRIER_BYTES;
     }
     DEVICE_MEMBER u32 empty(int index) const { return full(index) + 8; }
-    DEVICE_MEMBER static void init_barrier(u32 barrier, u32 count) {
-        asm volatile("mbarrier.init.shared.b64 [%0], %1;" ::"r"(barrier), "r"(count) : "memory");
-    }
-    DEVICE_MEMBER static void wait_barrier(u32 barrier, u32 parity) {
-        asm volatile("{.reg .pred done;"
-                     "again: mbarrier.try_wait.parity.shared.b64 done, [%0], %1;"
-                     "@!done bra again;}" ::"r"(barrier), "r"(parity) : "memory");
-    }
 };
 
 template <typename Pair, typename Copy>

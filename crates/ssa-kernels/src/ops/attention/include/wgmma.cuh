@@ -8,11 +8,35 @@ constexpr int WARPGROUP = 4 * WARP;
 // Rows of a product of a warpgroup.
 constexpr int WARPGROUP_ROWS = 64;
 
+// The number of this thread's warpgroup.
+DEVICE int warpgroup() { return threadIdx.x / WARPGROUP; }
+// Barrier of this warpgroup, one of the 16 that a block has by number; 0 is __syncthreads().
+DEVICE void sync_warpgroup() {
+    asm volatile("bar.sync %0, %1;" ::"r"(1 + warpgroup()), "n"(WARPGROUP) : "memory");
+}
+
+// The same; returns whether `x` holds for any thread.
+DEVICE bool sync_warpgroup_or(bool x) {
+    int any;
+    asm volatile("{.reg .pred p, q; setp.ne.b32 p, %1, 0;"
+                 "bar.red.or.pred q, %2, %3, p; selp.b32 %0, 1, 0, q;}"
+                 : "=r"(any) : "r"(int(x)), "r"(1 + warpgroup()), "n"(WARPGROUP) : "memory");
+    return any;
+}
+
 // Operands consist of swizzle atoms: 8 rows of 128 bytes (64 columns) whose chunks are swapped as
 // `swizzle<128>` does, which is the 128-byte mode of the hardware where an atom is aligned to its
 // size.
 constexpr int ATOM_ROW_BYTES = 128;
 constexpr int ATOM_BYTES = 8 * ATOM_ROW_BYTES;
+
+// Byte offset of the 8 columns `chunk` of a row in an operand of ROWS rows: 64 columns of all rows,
+// then the next 64.
+template <int ROWS> DEVICE u32 operand_offset(int row, int chunk) {
+    constexpr int ATOM_CHUNKS = ATOM_ROW_BYTES / 16;
+    return u32(chunk / ATOM_CHUNKS * (ROWS * ATOM_ROW_BYTES)) +
+           swizzle<ATOM_ROW_BYTES>(row, chunk % ATOM_CHUNKS);
+}
 
 // Describes 64 columns of atoms, one after the other along the rows: `address` of the first one,
 // `column_bytes` from there to the next 64 columns (used where columns are not the depth of the

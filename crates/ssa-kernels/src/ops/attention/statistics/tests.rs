@@ -16,13 +16,23 @@ struct Case {
 }
 
 impl Case {
-    /// Every token keeps its own block and, at random, half of the earlier ones.
-    fn new([batch, tokens, kv_heads, group, head_dim]: [usize; 5], block_size: usize) -> Self {
+    /// Documents of at most 50 tokens. Every token keeps its own block and, at random, half of the
+    /// earlier ones.
+    fn new(sizes: [usize; 5], block_size: usize) -> Self {
+        Self::with_longest(sizes, block_size, 50)
+    }
+
+    fn with_longest(
+        [batch, tokens, kv_heads, group, head_dim]: [usize; 5],
+        block_size: usize,
+        longest: usize,
+    ) -> Self {
         let mut random = Random::new(11);
         let q = tensor(&mut random, [batch, tokens, kv_heads * group, head_dim]);
         let [k, v] = [(); 2].map(|()| tensor(&mut random, [batch, tokens, kv_heads, head_dim]));
-        let documents = Documents::from_cu_seqlens(random.cu_seqlens(batch * tokens, 50)).unwrap();
-        let block_counts = 50usize.div_ceil(block_size);
+        let documents =
+            Documents::from_cu_seqlens(random.cu_seqlens(batch * tokens, longest)).unwrap();
+        let block_counts = longest.div_ceil(block_size);
         let mut indices = Vec::new();
         for position in documents.positions() {
             let current = (position / block_size) as i32;
@@ -53,13 +63,16 @@ impl Case {
 
 #[test]
 fn matches_the_reference_and_the_theorem() {
-    for (sizes, block_size) in [
-        ([1, 1, 1, 1, 2], 4),
-        ([2, 63, 2, 3, 6], 5),
-        ([1, 100, 1, 16, 16], 16),
-        ([3, 20, 2, 1, 64], 1),
+    for (sizes, block_size, longest) in [
+        ([1, 1, 1, 1, 2], 4, 50),
+        ([2, 63, 2, 3, 6], 5, 50),
+        ([1, 100, 1, 16, 16], 16, 50),
+        ([3, 20, 2, 1, 64], 1, 50),
+        // Several tiles of keys, and blocks across their borders.
+        ([1, 500, 2, 2, 8], 48, 400),
+        ([1, 400, 1, 5, 4], 3, 400),
     ] {
-        let case = Case::new(sizes, block_size);
+        let case = Case::with_longest(sizes, block_size, longest);
         let statistics = case.run();
         let [q, k, v] = [&case.q, &case.k, &case.v].map(to_f64);
         let inputs = AttentionInputs {

@@ -28,7 +28,7 @@ pub(super) struct Variant {
 impl Variant {
     pub(super) fn forward(gpu: &Gpu, head_dim: usize) -> Self {
         let warps = TiledAttentionFwd::kernel();
-        match (has_warpgroups(gpu), head_dim) {
+        match (gpu.properties().has_warpgroups(), head_dim) {
             (true, 64) => Self { kernel: &FORWARD_SM90_KERNEL, tile: FORWARD_SM90_64 },
             (true, 128) => Self { kernel: &FORWARD_SM90_KERNEL, tile: FORWARD_SM90_128 },
             (_, ..=64) => Self { kernel: warps, tile: FORWARD_64 },
@@ -39,7 +39,7 @@ impl Variant {
 
     pub(super) fn backward_queries(gpu: &Gpu, head_dim: usize) -> Self {
         let warps = TiledAttentionBwdQueries::kernel();
-        match (has_warpgroups(gpu), head_dim) {
+        match (gpu.properties().has_warpgroups(), head_dim) {
             (true, 64) => Self { kernel: &QUERIES_SM90_KERNEL, tile: QUERIES_SM90_64 },
             (true, 128) => Self { kernel: &QUERIES_SM90_KERNEL, tile: QUERIES_SM90_128 },
             (_, ..=64) => Self { kernel: warps, tile: QUERIES_64 },
@@ -51,7 +51,7 @@ impl Variant {
     pub(super) fn backward_keys(gpu: &Gpu, head_dim: usize) -> Self {
         let is_small = gpu.properties().shared_memory < 128 << 10;
         let warps = TiledAttentionBwdKeys::kernel();
-        match (has_warpgroups(gpu), head_dim) {
+        match (gpu.properties().has_warpgroups(), head_dim) {
             (true, 64) => Self { kernel: &KEYS_SM90_KERNEL, tile: KEYS_SM90_64 },
             (true, 128) => Self { kernel: &KEYS_SM90_KERNEL, tile: KEYS_SM90_128 },
             (_, ..=64) => Self { kernel: warps, tile: KEYS_64 },
@@ -80,10 +80,4 @@ impl Variant {
             "its multiprocessors have too little shared memory: use another card or --device cpu";
         Err(KernelError::Unsupported { op, what, device: gpu.to_string(), remedy })
     }
-}
-
-/// Whether the tensor cores read operands from shared memory: an H100 and its like, not what came
-/// after.
-fn has_warpgroups(gpu: &Gpu) -> bool {
-    gpu.properties().compute_capability == 90
 }

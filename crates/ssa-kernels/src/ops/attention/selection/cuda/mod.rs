@@ -1,4 +1,6 @@
-//! Block selection on a GPU; the source explains its design.
+//! Block selection on a GPU; the sources explain their design.
+
+pub(crate) mod warpgroups;
 
 use std::sync::Arc;
 
@@ -16,7 +18,7 @@ use crate::{DType, Documents, Result, Tensor};
 
 pub(crate) static MODULE: Module = Module {
     name: "selection",
-    source: include_str!("selection.cu"),
+    source: include_str!("../selection.cu"),
     headers: &[&headers::ROWS],
     constants: constants![WARPS, SET, TILE],
     structs: structs![SplitMeans<f32>, SelectBlocks],
@@ -137,6 +139,9 @@ pub(super) fn select(
     let block_size = options.budget.block_size();
     let longest =
         documents.ranges().map(|range| range.len()).max().unwrap_or(0).div_ceil(block_size);
+    if let Some(variant) = warpgroups::Variant::of(gpu, call, longest) {
+        return warpgroups::select(gpu, call, variant);
+    }
     let specialization = Specialization::of(&shape, options.rule, longest);
     let defines = specialization.defines();
     let means = split_means(gpu, k_pooled, &shape, &defines)?;
