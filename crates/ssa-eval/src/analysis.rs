@@ -77,7 +77,8 @@ pub fn analyze(
     Analyzer::new(model, budget, rule, false).run(batches, ranks, progress)
 }
 
-/// As [`analyze`] in a process without other ranks, and in the same pass the [profiles](AttentionProfile) of each mode.
+/// As [`analyze`] in a process without other ranks, and in the same pass the
+/// [profiles](AttentionProfile) of each mode.
 ///
 /// # Errors
 /// As [`analyze`].
