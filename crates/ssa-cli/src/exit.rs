@@ -60,7 +60,9 @@ impl Exit {
         match self {
             Self::Success => "success; also if standard output is a broken pipe",
             Self::Failure => "any other failure",
-            Self::Usage => "invalid flags or configuration; nothing was computed or written",
+            Self::Usage => {
+                "invalid flags or configuration, or not enough memory; nothing was written"
+            }
             Self::Data => "unusable data: text, checkpoints, input or output files",
             Self::NotFinite => "a loss is not finite: the model has diverged",
             Self::Interrupted => "training was interrupted by a signal; everything is saved",
@@ -319,7 +321,11 @@ fn model_kind(error: &ModelError) -> Exit {
 }
 
 fn data_kind(error: &DataError) -> Exit {
-    if error.is_usage() { Exit::Usage } else { Exit::Data }
+    match error {
+        DataError::Thread { .. } => Exit::Failure,
+        error if error.is_usage() => Exit::Usage,
+        _ => Exit::Data,
+    }
 }
 
 #[cfg(test)]

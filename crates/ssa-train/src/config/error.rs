@@ -7,7 +7,11 @@ use std::path::PathBuf;
 #[non_exhaustive]
 pub enum ConfigError {
     /// The file could not be read.
-    #[error("cannot read the configuration {}: {source}", path.display())]
+    #[error(
+        "cannot read the configuration {}: {source}\nhint: pass a TOML file, for example \
+         configs/demo.toml; `ssa config` lists all keys",
+        path.display()
+    )]
     Read {
         /// The file.
         path: PathBuf,

@@ -250,8 +250,10 @@ fn check_optimizer(config: &TrainConfig) -> Check {
             "optimizer.warmup_steps",
             steps,
             format!(
-                "at most training.steps ({})\nhint: warm up for fewer steps, or train longer",
-                config.training.steps
+                "at most training.steps ({})\nhint: pass --set optimizer.warmup_steps={} or so, \
+                 or train longer",
+                config.training.steps,
+                config.training.steps / 10
             ),
         )?;
     }

@@ -192,8 +192,8 @@ fn impossible_values_say_what_would_work() {
         ),
         (
             &["optimizer.warmup_steps=201"],
-            "`optimizer.warmup_steps` is 201, expected at most training.steps (200)\nhint: warm up \
-             for fewer steps, or train longer",
+            "`optimizer.warmup_steps` is 201, expected at most training.steps (200)\nhint: pass \
+             --set optimizer.warmup_steps=20 or so, or train longer",
         ),
         (
             &["optimizer.warmup_fraction=2"],
