@@ -11,6 +11,7 @@ mod analysis;
 mod attention_means;
 mod batch;
 pub mod comparison;
+mod distinct;
 mod error;
 pub mod harness;
 mod losses;
