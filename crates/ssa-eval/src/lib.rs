@@ -12,6 +12,7 @@ mod analysis;
 mod attention_means;
 mod batch;
 pub mod comparison;
+mod distinct;
 mod error;
 pub mod harness;
 mod losses;

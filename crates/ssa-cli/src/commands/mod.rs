@@ -25,11 +25,11 @@ mod train;
 use std::env;
 use std::ffi::OsString;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
+use ssa_data::DataError;
 use ssa_infer::Budget;
 use ssa_kernels::ops::attention::selection::SelectionRule;
 use ssa_model::{AttentionMode, Method, SparseBudget};
-use ssa_report::number::counted;
 
 use crate::args::{Cli, Command, ComputeArgs, DeviceChoice, ThreadsArgs};
 use crate::exit::UsageError;
@@ -65,13 +65,8 @@ fn start(args: &ComputeArgs) -> Result<DeviceChoice> {
 fn start_threads(args: &ThreadsArgs) -> Result<()> {
     // Zero: as many as there are cores.
     let threads = args.threads.unwrap_or(0);
-    rayon::ThreadPoolBuilder::new().num_threads(threads).build_global().with_context(|| {
-        let what = if threads == 0 { "threads".to_owned() } else { counted(threads, "thread") };
-        format!(
-            "cannot start {what}\nhint: pass a smaller --threads, or raise the limits of the \
-             system (ulimit -u, ulimit -v)"
-        )
-    })
+    let started = rayon::ThreadPoolBuilder::new().num_threads(threads).build_global();
+    Ok(started.map_err(|error| DataError::Thread { cause: error.to_string() })?)
 }
 
 /// Checks that the selection rule supports the budgets, before any work.

@@ -6,6 +6,7 @@ use serde::Serialize;
 use ssa_model::AttentionMode;
 
 use super::{ComparedRun, FULL, OWN_BUDGET, Spread};
+use crate::distinct::distinct;
 use crate::{Analysis, AttentionMeans, BudgetResult, Summary};
 
 /// A metric of all runs.
@@ -155,15 +156,10 @@ pub(super) fn tables(runs: &[ComparedRun], same_tokens: bool) -> Vec<MetricTable
 
 /// Full attention, the budget of each run, and every budget in the order of its first occurrence.
 fn budget_columns(runs: &[ComparedRun]) -> Vec<String> {
-    let mut columns = vec![FULL.to_owned(), OWN_BUDGET.to_owned()];
     let summaries = runs.iter().flat_map(|run| &run.summaries);
     let results = summaries.flat_map(|summary| &summary.evaluation).flat_map(|all| &all.results);
-    for budget in results.filter_map(|result| result.budget) {
-        if !columns.contains(&budget.to_string()) {
-            columns.push(budget.to_string());
-        }
-    }
-    columns
+    let budgets = results.filter_map(|result| Some(result.budget?.to_string()));
+    distinct([FULL.to_owned(), OWN_BUDGET.to_owned()].into_iter().chain(budgets))
 }
 
 /// The results of a column.

@@ -8,6 +8,7 @@ use super::generated::Cell;
 use super::prepared::PreparedTask;
 use super::request::PreparedDocument;
 use super::results::{CellResult, TaskResult};
+use crate::distinct::distinct;
 
 /// The documents of a cell with their answers.
 struct Group<'a> {
@@ -38,12 +39,8 @@ impl PreparedTask {
 
 /// For each task with cells, its first metric by attention and depth (rows) and length (columns).
 pub fn cells_tables(results: &[TaskResult]) -> Vec<(String, Table)> {
-    let mut tasks: Vec<&str> = Vec::new();
-    for result in results.iter().filter(|result| result.cells.len() > 1) {
-        if !tasks.contains(&result.task.as_str()) {
-            tasks.push(&result.task);
-        }
-    }
+    let with_cells = results.iter().filter(|result| result.cells.len() > 1);
+    let tasks = distinct(with_cells.map(|result| result.task.as_str()));
     let of_task = |name| results.iter().filter(move |result| result.task == name);
     let tables = tasks.into_iter().filter_map(|name| {
         let metric = of_task(name).next()?.metrics.first()?.metric;
@@ -54,19 +51,13 @@ pub fn cells_tables(results: &[TaskResult]) -> Vec<(String, Table)> {
 
 fn table<'a>(results: impl Iterator<Item = &'a TaskResult>) -> Table {
     let results: Vec<&TaskResult> = results.collect();
-    let (mut lengths, mut depths) = (Vec::new(), Vec::new());
-    for cell in results.iter().flat_map(|result| &result.cells).map(|result| result.cell) {
-        if !lengths.contains(&cell.length) {
-            lengths.push(cell.length);
-        }
-        if !depths.contains(&cell.depth) {
-            depths.push(cell.depth);
-        }
-    }
+    let cells = || results.iter().flat_map(|result| &result.cells).map(|result| result.cell);
+    let lengths = distinct(cells().map(|cell| cell.length));
+    let depths = distinct(cells().map(|cell| cell.depth));
     let mut columns = vec![Column::text("attention"), Column::number("depth, %")];
     columns.extend(lengths.iter().map(|&length| Column::number(grouped(length))));
     let mut rows = Vec::new();
-    for result in results {
+    for result in &results {
         for &depth in &depths {
             let mut cells = vec![result.mode().to_string()];
             cells.push(depth.map_or_else(|| NONE.to_owned(), |depth| depth.to_string()));

@@ -11,6 +11,7 @@ use super::generated::{Cell, GeneratedFacts};
 use super::metric::Metric;
 use super::prepared::PreparedTask;
 use super::request::{PreparedDocument, Request, Truncation};
+use crate::distinct::distinct;
 
 /// The results of a task with one attention.
 #[derive(Clone, Debug, Serialize)]
@@ -176,13 +177,7 @@ pub fn results_table(results: &[TaskResult]) -> Table {
         Column::number("documents").rank(3),
     ];
     let mut rows = Vec::new();
-    let mut tasks: Vec<&str> = Vec::new();
-    for result in results {
-        if !tasks.contains(&result.task.as_str()) {
-            tasks.push(&result.task);
-        }
-    }
-    for task in tasks {
+    for task in distinct(results.iter().map(|result| result.task.as_str())) {
         let of_task: Vec<&TaskResult> = results.iter().filter(|one| one.task == task).collect();
         for index in 0..of_task.first().map_or(0, |result| result.metrics.len()) {
             rows.extend(of_task.iter().map(|result| row(result, &result.metrics[index])));

@@ -7,6 +7,7 @@ use ssa_report::{Axis, Block, Chart, Color, Column, Mark, Page, Row, Section, Sp
 use super::results::{SlidingPerplexity, SlidingResult};
 use super::rope::RopeMethod;
 use crate::Result;
+use crate::distinct::distinct;
 use crate::harness::InferenceMode;
 
 /// Colors of the sparse budgets of a chart, next to full attention.
@@ -46,12 +47,7 @@ pub fn sliding_table(
 /// # Errors
 /// [`EvalError::Report`](crate::EvalError::Report) if the page cannot be rendered: a bug.
 pub fn render(perplexity: &SlidingPerplexity, facts: SlidingFacts) -> Result<String> {
-    let mut ropes: Vec<RopeMethod> = Vec::new();
-    for result in &perplexity.results {
-        if !ropes.contains(&result.rope) {
-            ropes.push(result.rope);
-        }
-    }
+    let ropes = distinct(perplexity.results.iter().map(|result| result.rope));
     let charts = ropes.iter().flat_map(|&rope| attention_charts(perplexity, rope));
     let blocks = scalings_chart(perplexity, &ropes).into_iter().chain(charts).collect();
     let subheading = |text: &str| Block::Subheading { text: text.to_owned() };
@@ -133,12 +129,7 @@ fn scalings_chart(perplexity: &SlidingPerplexity, ropes: &[RopeMethod]) -> Optio
 /// axes.
 fn attention_charts(perplexity: &SlidingPerplexity, rope: RopeMethod) -> Vec<Block> {
     let of_rope = || perplexity.results.iter().filter(move |result| result.rope == rope);
-    let mut modes: Vec<InferenceMode> = Vec::new();
-    for mode in of_rope().map(SlidingResult::mode) {
-        if !modes.contains(&mode) {
-            modes.push(mode);
-        }
-    }
+    let modes = distinct(of_rope().map(SlidingResult::mode));
     let (full, sparse): (Vec<_>, Vec<_>) =
         modes.into_iter().partition(|mode| mode.mode == AttentionMode::Full);
     let groups: Vec<&[InferenceMode]> = match sparse.is_empty() {

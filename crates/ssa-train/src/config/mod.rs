@@ -16,7 +16,6 @@ mod sections;
 mod tests;
 mod weighted_corpus;
 
-use std::io;
 use std::path::Path;
 
 use toml::Value;
@@ -56,11 +55,8 @@ impl TrainConfig {
         overrides: &[String],
     ) -> Result<(Self, toml::Table), ConfigError> {
         let origin = path.display().to_string();
-        let unread = |source| ConfigError::Read { path: path.to_owned(), source };
-        let text = ssa_files::read_to_string(path).map_err(unread)?;
-        if text.trim().is_empty() {
-            return Err(unread(io::Error::new(io::ErrorKind::InvalidData, "the file is empty")));
-        }
+        let text = ssa_files::read_to_string(path)
+            .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
         let table = table(&text, &origin, overrides)?;
         Ok((Self::from_table(table.clone(), &origin)?, table))
     }

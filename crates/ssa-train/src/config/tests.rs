@@ -328,15 +328,6 @@ fn a_missing_file_is_named() {
 }
 
 #[test]
-fn an_empty_file_is_not_a_run_with_all_defaults() {
-    let directory = tempfile::tempdir().unwrap();
-    let path = directory.path().join("empty.toml");
-    std::fs::write(&path, "\n").unwrap();
-    let message = TrainConfig::load(&path, &[]).unwrap_err().to_string();
-    assert!(message.contains("empty.toml: the file is empty\nhint: pass a TOML file"), "{message}");
-}
-
-#[test]
 fn every_key_is_documented() {
     for key in TrainConfig::keys() {
         assert!(key.doc.len() > 10 && key.doc.ends_with('.'), "{}: {:?}", key.name, key.doc);

@@ -14,8 +14,8 @@ use ssa_eval::sliding::{
 use ssa_model::ModelConfig;
 use ssa_report::number::{counted, grouped};
 
-use super::attentions;
-use super::provenance::{Provenance, weights};
+use super::provenance::Provenance;
+use super::{attentions, journal};
 use crate::args::{ContextLengthArgs, DeviceChoice};
 use crate::commands::model::{self, LoadedModel};
 use crate::commands::{held_out, memory};
@@ -75,16 +75,8 @@ pub(super) fn run(args: &ContextLengthArgs, device: DeviceChoice) -> Result<()> 
         Provenance::new(&directory, &inference, &tokenizer, args.attentions.selection)?;
     let mut journal = match &args.output {
         Some(output) => {
-            let settings = json!({
-                "version": env!("CARGO_PKG_VERSION"),
-                "commit": env!("SSA_COMMIT"),
-                "model": directory,
-                "weights": weights(&directory)?,
-                "device": inference.device().to_string(),
-                "selection": args.attentions.selection.to_string(),
-                "text": text.sha256(),
-                "parts": format!("{parts:?}"),
-            });
+            let own = [("text", json!(text.sha256())), ("parts", json!(format!("{parts:?}")))];
+            let settings = journal::settings(&directory, &inference, run.rule, own)?;
             Some(Journal::open(output, settings, args.overwrite)?)
         }
         None => None,
@@ -155,14 +147,7 @@ fn score(
     let windows = run.text.windows();
     // A window costs time by its length.
     let total: usize = parts.iter().map(|part| part.length * windows).sum();
-    let resumed = journal.as_ref().map_or(0, |journal| journal.resumed());
-    if let Some(journal) = journal.as_ref().filter(|_| resumed > 0) {
-        note(&format!(
-            "resuming {}: {} done",
-            journal.path().display(),
-            counted(resumed, "window")
-        ));
-    }
+    journal::resumed(journal.as_deref(), "window");
     let mut progress = AmountProgress::new(Display::choose(false), "evaluating");
     let (mut sums, mut finished, mut earlier) = (Vec::new(), 0, 0);
     for (index, part) in parts.iter().enumerate() {

@@ -2,6 +2,7 @@
 
 mod attentions;
 mod context_length;
+mod journal;
 mod perplexity;
 mod provenance;
 mod tasks;

@@ -6,7 +6,6 @@ use std::time::SystemTime;
 use anyhow::{Context, Result};
 use jiff::Timestamp;
 use serde::Serialize;
-use serde_json::{Value, json};
 use ssa_data::Tokenizer;
 use ssa_infer::InferenceModel;
 use ssa_kernels::ops::attention::selection::SelectionRule;
@@ -69,26 +68,4 @@ impl Provenance {
             ("date", self.date.clone()),
         ]
     }
-}
-
-/// The weights of a checkpoint as far as its files tell without reading them: names, sizes and
-/// times.
-pub(super) fn weights(directory: &Path) -> Result<Vec<Value>> {
-    let mut weights = Vec::new();
-    let files = std::fs::read_dir(directory)
-        .with_context(|| format!("{}: cannot be read", directory.display()))?;
-    for file in files.filter_map(Result::ok) {
-        let name = file.file_name().to_string_lossy().into_owned();
-        if name.ends_with(".safetensors") {
-            // A link of the Hub's cache has the file's size and time.
-            let metadata = std::fs::metadata(file.path())
-                .with_context(|| format!("{}: cannot be read", file.path().display()))?;
-            // Some file systems have no times, and clocks can be wrong.
-            let modified = metadata.modified().ok();
-            let since = modified.and_then(|time| time.duration_since(SystemTime::UNIX_EPOCH).ok());
-            weights.push(json!([name, metadata.len(), since.map(|since| since.as_secs())]));
-        }
-    }
-    weights.sort_by_key(ToString::to_string);
-    Ok(weights)
 }

@@ -16,8 +16,8 @@ use ssa_eval::sliding::{RopeMethod, RopeSettings};
 use ssa_infer::InferenceModel;
 use ssa_report::number::{counted, grouped};
 
-use super::attentions;
-use super::provenance::{Provenance, weights};
+use super::provenance::Provenance;
+use super::{attentions, journal};
 use crate::args::{DeviceChoice, TasksArgs};
 use crate::commands::generation::defaults;
 use crate::commands::model::{self, LoadedModel};
@@ -203,19 +203,13 @@ fn settings(
     let requests: Vec<(&str, String)> =
         prepared.iter().map(|task| (task.name(), task.sha256())).collect();
     let modes: Vec<String> = modes.iter().map(ToString::to_string).collect();
-    let weights = weights(directory)?;
-    Ok(json!({
-        "version": env!("CARGO_PKG_VERSION"),
-        "commit": env!("SSA_COMMIT"),
-        "model": directory,
-        "weights": weights,
-        "device": evaluator.model.device().to_string(),
-        "attentions": modes,
-        "context_length": evaluator.model.config().max_position_embeddings,
-        "rope": args.rope.to_string(),
-        "selection": args.attentions.selection.to_string(),
-        "requests": requests,
-    }))
+    let own = [
+        ("attentions", json!(modes)),
+        ("context_length", json!(evaluator.model.config().max_position_embeddings)),
+        ("rope", json!(args.rope.to_string())),
+        ("requests", json!(requests)),
+    ];
+    journal::settings(directory, &evaluator.model, evaluator.rule, own)
 }
 
 fn evaluate(
@@ -234,14 +228,7 @@ fn evaluate(
     }
     let documents: usize = prepared.iter().map(PreparedTask::documents).sum();
     let total = (documents * modes.len()) as u64;
-    let resumed = journal.as_ref().map_or(0, |journal| journal.resumed()) as u64;
-    if let Some(journal) = journal.as_ref().filter(|_| resumed > 0) {
-        note(&format!(
-            "resuming {}: {} done",
-            journal.path().display(),
-            counted(resumed, "document")
-        ));
-    }
+    let resumed = journal::resumed(journal.as_deref(), "document") as u64;
     let mut progress = AmountProgress::new(Display::choose(false), "evaluating");
     let (mut results, mut finished) = (Vec::new(), 0);
     for (number, mode) in modes.iter().enumerate() {
