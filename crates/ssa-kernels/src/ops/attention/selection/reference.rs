@@ -50,11 +50,10 @@ pub fn importance(
                 let mut sum = vec![0.0; position / block_size];
                 for head in kv_head * group..(kv_head + 1) * group {
                     let score = |block| inputs.score(token, head, first_block + block, kv_head);
-                    let total: f64 =
-                        (0..(position + 1) / block_size).map(|block| score(block).exp()).sum();
-                    sum.iter_mut()
-                        .enumerate()
-                        .for_each(|(block, sum)| *sum += score(block).exp() / total);
+                    let complete = 0..(position + 1) / block_size;
+                    let exponentials: Vec<f64> = complete.map(|block| score(block).exp()).collect();
+                    let total: f64 = exponentials.iter().sum();
+                    sum.iter_mut().zip(exponentials).for_each(|(sum, e)| *sum += e / total);
                 }
                 importance.push(sum);
             }

@@ -41,6 +41,10 @@ static_assert(HEAD_DIM % 64 == 0, "rows are whole swizzle atoms");
 constexpr int STEPS = HEAD_DIM / 16, CHUNKS = HEAD_DIM / 8;
 constexpr int PART_BYTES = BLOCKS * HEAD_DIM * 2, STAGE_BYTES = 2 * PART_BYTES;
 constexpr int QUERY_BYTES = COLUMNS * HEAD_DIM * 2;
+// Tiles that have arrived or are on their way while one is scored, with that one: one stage is left
+// to warpgroups that are late, but the next tile must be among them.
+constexpr int AHEAD = STAGES > 2 ? STAGES - 1 : 2;
+static_assert(AHEAD <= STAGES, "");
 // Sums within these bounds need no maximum: terms below 2^-126 are lost, at most 2^31 of them.
 constexpr float LEAST_SUM = 0x1p-60f, MOST_SUM = 0x1p100f;
 
@@ -130,11 +134,11 @@ struct MeanTiles {
     DEVICE_MEMBER static u32 stage(int slot) {
         return shared_address(memory) + WARPGROUPS * QUERY_BYTES + slot * STAGE_BYTES;
     }
-    // Starts copies until `ahead` more tiles than those scored are on their way.
-    DEVICE_MEMBER void prefetch(int ahead) {
+    // Starts copies until AHEAD more tiles than those scored are on their way.
+    DEVICE_MEMBER void prefetch() {
         if (threadIdx.x == 0) {
 #pragma unroll 1
-            for (; started < min(index + ahead, total); ++started) {
+            for (; started < min(index + AHEAD, total); ++started) {
                 const int slot = started % STAGES;
                 const u32 empty = shared_address(shared().empty + slot);
                 if (started >= STAGES) wait_barrier(empty, (started / STAGES + 1) & 1);
@@ -160,7 +164,7 @@ struct MeanTiles {
 #pragma unroll
         for (int step = 0; step < STEPS; ++step) wgmma<COLUMNS>(s, low.step(step), q.step(step), 1);
         wgmma_commit();
-        prefetch(STAGES - 1);
+        prefetch();
         wgmma_wait<0>();
         fence_registers(s);
         if (threadIdx.x % WARP == 0) arrive_barrier(shared_address(shared().empty + slot));
@@ -342,7 +346,7 @@ select_blocks(const __grid_constant__ SelectByTiles p) {
         }
         for (int t = threadIdx.x; t < WARPGROUPS * TOKENS; t += THREADS)
             shared().candidates[0][t].count = shared().candidates[0][t].threshold = 0;
-        means.prefetch(STAGES - 1);
+        means.prefetch();
         const i64 first_row = (i64(first_token) * p.kv_heads + kv_head) * GROUP;
         stage_queries(p.q + first_row * HEAD_DIM, p.kv_heads * GROUP, max(count, 1));
         __syncthreads();
