@@ -128,7 +128,7 @@ fn ranks_skip_and_roll_back_together() {
             on_ranks(size, trainer, |trainer| {
                 let mut session = Session::new(&run, trainer).unwrap();
                 all(&mut session);
-                session.finish().unwrap();
+                session.finish().unwrap().release_ranks().unwrap();
             });
             (last_checkpoint(&path), metrics(&path), events(&run))
         });
