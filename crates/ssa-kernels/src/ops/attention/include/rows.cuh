@@ -39,20 +39,21 @@ template <int D> struct Row {
 
     // The row is not written while the kernel runs.
     DEVICE void load(u32 (&x)[WORDS], const bf16* row, int c) {
-        load_vectors<0>(x, reinterpret_cast<const LaneVector*>(row) + c);
+        load_vectors<0>(x, row + first(0, c));
     }
 
     // As load, for rows of 64 elements or a multiple: odd rows load their vectors pairwise in the
     // other order, so that the eight rows of one instruction use all banks of the cache, at the
     // cost of exchanging registers afterwards. Halves the time in the L1 cache; for kernels that it
-    // bounds.
-    DEVICE void load_alternating(u32 (&x)[WORDS], const bf16* row, int c) {
+    // bounds. Loads the row that is BELOW rows after `row`: the load instructions add a constant,
+    // so that rows at constant distances share addresses.
+    template <int BELOW> DEVICE void load_alternating(u32 (&x)[WORDS], const bf16* row, int c) {
         if constexpr (D % 64 != 0) {
-            load(x, row, c);
+            load(x, row + BELOW * D, c);
         } else {
             const bool odd = threadIdx.x & 4;
-            const LaneVector* vectors = reinterpret_cast<const LaneVector*>(row) + c;
-            load_pairs<0>(x, vectors + (odd ? 4 : 0), vectors + (odd ? 0 : 4), odd);
+            const bf16* lane = row + first(0, c);
+            load_pairs<0, BELOW * D / 8>(x, lane + (odd ? 32 : 0), lane + (odd ? 0 : 32), odd);
         }
     }
 
@@ -77,20 +78,24 @@ template <int D> struct Row {
 private:
     using LaneVector = typename Vector<VECTOR>::Type;
 
-    // The vectors of a lane are every fourth from `vectors` on.
-    template <int W> DEVICE void load_vectors(u32 (&x)[WORDS], const LaneVector* vectors) {
+    // The vectors of a lane are every fourth from `lane` on, which points to an element, as `row`
+    // does: the compiler adds up offsets only if they count the same unit.
+    template <int W> DEVICE void load_vectors(u32 (&x)[WORDS], const bf16* lane) {
         if constexpr (W < WORDS) {
+            const auto* vectors = reinterpret_cast<const LaneVector*>(lane);
             unpack<W>(x, load_read_only<W / VECTOR * 4>(vectors));
-            load_vectors<W + VECTOR>(x, vectors);
+            load_vectors<W + VECTOR>(x, lane);
         }
     }
-    template <int W>
-    DEVICE void load_pairs(u32 (&x)[WORDS], const uint4* left, const uint4* right, bool odd) {
+    // The same for pairs of vectors; OFFSET counts vectors.
+    template <int W, int OFFSET>
+    DEVICE void load_pairs(u32 (&x)[WORDS], const bf16* left, const bf16* right, bool odd) {
         if constexpr (W < WORDS) {
-            const uint4 a = load_read_only<W>(left), b = load_read_only<W>(right);
+            const uint4 a = load_read_only<OFFSET + W>(reinterpret_cast<const uint4*>(left));
+            const uint4 b = load_read_only<OFFSET + W>(reinterpret_cast<const uint4*>(right));
             unpack<W>(x, select(odd, b, a));
             unpack<W + 4>(x, select(odd, a, b));
-            load_pairs<W + 8>(x, left, right, odd);
+            load_pairs<W + 8, OFFSET>(x, left, right, odd);
         }
     }
     template <int W> DEVICE void unpack(u32 (&x)[WORDS], const uint2& v) {

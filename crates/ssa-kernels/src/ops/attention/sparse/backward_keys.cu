@@ -121,22 +121,32 @@ struct Token {
         return (first_row + (GROUP % 16 == 0 ? head : min(head, last_head))) * HEAD_DIM;
     }
     DEVICE_MEMBER void load(const SparseBwdKeys& p, int kv_head, int which_token, int first_head) {
-        const int c = threadIdx.x % 4;
         token = which_token;
         last_head = GROUP - 1 - first_head;
         first_row = (i64(token) * p.kv_heads + kv_head) * GROUP + first_head;
-#pragma unroll
-        for (int r = 0; r < 2; ++r) {
-            Row<HEAD_DIM>::load_alternating(query[r], p.inputs.q + row(r), c);
-            Row<HEAD_DIM>::load_alternating(upstream[r], p.dout + row(r), c);
-#pragma unroll
-            for (int i = 0; i < 2; ++i) {
-                const int head = 8 * r + 2 * c + i;
-                const bool exists = GROUP % 16 == 0 || head <= last_head;
-                lse[r][i] = exists ? load_read_only(p.lse + first_row + head) : infinity();
-                delta[r][i] = exists ? load_read_only(p.delta + first_row + head) : 0.0f;
-            }
-        }
+        load_heads<0>(p);
+        load_heads<1>(p);
+    }
+
+private:
+    // Loads the heads 8 R to 8 R + 7. Their addresses are those of R = 0 plus constants, which the
+    // load instructions add, unless rows past the group repeat its last head.
+    template <int R> DEVICE_MEMBER void load_heads(const SparseBwdKeys& p) {
+        constexpr int BELOW = GROUP % 16 == 0 ? 8 * R : 0;
+        const int c = threadIdx.x % 4;
+        const i64 start = row(BELOW > 0 ? 0 : R);
+        Row<HEAD_DIM>::load_alternating<BELOW>(query[R], p.inputs.q + start, c);
+        Row<HEAD_DIM>::load_alternating<BELOW>(upstream[R], p.dout + start, c);
+        load_statistics<R, 0>(p, 2 * c);
+        load_statistics<R, 1>(p, 2 * c);
+    }
+    // Loads lse and delta of head 8 R + I + first.
+    template <int R, int I>
+    DEVICE_MEMBER void load_statistics(const SparseBwdKeys& p, int first) {
+        constexpr int OFFSET = 8 * R + I;
+        const bool exists = GROUP % 16 == 0 || first + OFFSET <= last_head;
+        lse[R][I] = exists ? load_read_only<OFFSET>(p.lse + first_row + first) : infinity();
+        delta[R][I] = exists ? load_read_only<OFFSET>(p.delta + first_row + first) : 0.0f;
     }
 };
 
