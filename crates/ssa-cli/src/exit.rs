@@ -3,10 +3,13 @@
 use std::io::{self, Write};
 use std::process::ExitCode;
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 
+use signal_hook::low_level;
 use ssa_data::{DataError, TextError};
 use ssa_eval::EvalError;
 use ssa_infer::{InferError, SamplingError};
+use ssa_kernels::KernelError;
 use ssa_kernels::ops::attention::selection::InvalidBudget;
 use ssa_model::ModelError;
 use ssa_ranks::{Cause, RanksError};
@@ -60,9 +63,7 @@ impl Exit {
         match self {
             Self::Success => "success; also if standard output is a broken pipe",
             Self::Failure => "any other failure",
-            Self::Usage => {
-                "invalid flags or configuration, or not enough memory; nothing was written"
-            }
+            Self::Usage => "invalid flags or configuration, or not enough memory or threads",
             Self::Data => "unusable data: text, checkpoints, input or output files",
             Self::NotFinite => "a loss is not finite: the model has diverged",
             Self::Interrupted => "training was interrupted by a signal; everything is saved",
@@ -149,6 +150,24 @@ pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
     ExitCode::from(exit.code())
 }
 
+/// What helps where memory is missing.
+pub(crate) const MORE_MEMORY: &str =
+    "use a smaller model, or more memory (or raise its limit: ulimit -v, control groups)";
+
+/// Ends the program after a failed allocation. Allocates nothing.
+pub(crate) fn without_memory(bytes: usize) -> ! {
+    static ENDS: AtomicBool = AtomicBool::new(false);
+    if !ENDS.swap(true, Ordering::Relaxed) {
+        let mut err = io::stderr().lock();
+        let _ = RANK.get().map_or(Ok(()), |rank| write!(err, "rank {rank}: "));
+        let _ = writeln!(
+            err,
+            "error: not enough memory: {bytes} bytes cannot be allocated\n{HINT}{MORE_MEMORY}"
+        );
+    }
+    low_level::exit(i32::from(Exit::Usage.code()))
+}
+
 /// Writes the message of an error, one line per cause that it does not contain, and all hints, each
 /// once. `docs/style.md` defines the format of errors and hints.
 fn write_message(out: &mut impl Write, error: &anyhow::Error) -> io::Result<()> {
@@ -214,6 +233,9 @@ fn kind(error: &(dyn std::error::Error + 'static)) -> Option<Exit> {
     if let Some(error) = error.downcast_ref::<ConfigError>() {
         return Some(config_kind(error));
     }
+    if let Some(error) = error.downcast_ref::<KernelError>() {
+        return Some(kernel_kind(error));
+    }
     if let Some(error) = error.downcast_ref::<RanksError>() {
         return Some(ranks_kind(error));
     }
@@ -242,6 +264,8 @@ fn train_kind(error: &TrainError) -> Exit {
         TrainError::InitFrom { .. }
         | TrainError::Vocabulary { .. }
         | TrainError::Exists { .. }
+        | TrainError::Finished { .. }
+        | TrainError::FewerSteps { .. }
         | TrainError::NotARun { .. }
         | TrainError::NoRun { .. }
         | TrainError::Locked { .. }
@@ -255,6 +279,7 @@ fn train_kind(error: &TrainError) -> Exit {
         | TrainError::Metrics { .. } => Exit::Data,
         TrainError::RankCount { .. } => Exit::Usage,
         TrainError::Ranks(error) => ranks_kind(error),
+        TrainError::Kernel(error) => kernel_kind(error),
         TrainError::Model(error) => model_kind(error),
         TrainError::Data(error) => data_kind(error),
         _ => Exit::Failure,
@@ -287,6 +312,7 @@ fn eval_kind(error: &EvalError) -> Exit {
         | EvalError::Summary { .. }
         | EvalError::File(_) => Exit::Data,
         EvalError::Ranks(error) => ranks_kind(error),
+        EvalError::Kernel(error) => kernel_kind(error),
         EvalError::Model(error) => model_kind(error),
         EvalError::Infer(error) => infer_kind(error),
         EvalError::Data(error) => data_kind(error),
@@ -297,6 +323,7 @@ fn eval_kind(error: &EvalError) -> Exit {
 fn infer_kind(error: &InferError) -> Exit {
     match error {
         InferError::Model(error) => model_kind(error),
+        InferError::Kernel(error) => kernel_kind(error),
         InferError::Setting { .. }
         | InferError::Sampling(SamplingError::Setting { .. })
         | InferError::EmptyPrompt
@@ -315,15 +342,22 @@ fn model_kind(error: &ModelError) -> Exit {
         | ModelError::Budget { .. }
         | ModelError::HasGates
         | ModelError::NeedsGates { .. } => Exit::Usage,
-        // An op that refuses arguments after all checks is a bug.
-        ModelError::Kernel(_) => Exit::Failure,
+        ModelError::Kernel(error) => kernel_kind(error),
         _ => Exit::Data,
+    }
+}
+
+fn kernel_kind(error: &KernelError) -> Exit {
+    match error {
+        KernelError::HostMemory { .. } | KernelError::OutOfMemory { .. } => Exit::Usage,
+        // An op that refuses arguments after all checks is a bug.
+        _ => Exit::Failure,
     }
 }
 
 fn data_kind(error: &DataError) -> Exit {
     match error {
-        DataError::Thread { .. } => Exit::Failure,
+        DataError::Thread { .. } | DataError::Memory { .. } => Exit::Usage,
         error if error.is_usage() => Exit::Usage,
         _ => Exit::Data,
     }

@@ -1,5 +1,6 @@
 //! The binary `ssa`.
 
+mod allocator;
 mod args;
 mod commands;
 mod display;
@@ -10,14 +11,16 @@ mod signals;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
+use allocator::Exiting;
 use anyhow::Context;
 use clap::Parser;
+use mimalloc::MiMalloc;
 
 /// A training step allocates the same large buffers repeatedly. The system allocator returns each
 /// one to the kernel and faults it in again page by page, which took a tenth of the demo's CPU
 /// time.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: Exiting<MiMalloc> = Exiting(MiMalloc);
 
 fn main() -> ExitCode {
     let cli = match args::Cli::try_parse() {

@@ -91,7 +91,29 @@ fn a_dry_run_reports_memory_and_trains_nothing() {
     let before = ["config.toml", "summary.json", "report.html"].map(kept);
     let longer = ["--set", "training.steps=8", "--allow-change", "training.steps"];
     let resume = [&["train", "--resume", "run"], &longer[..]].concat();
-    common::ssa(place.path(), [&resume[..], &["--dry-run"]].concat()).succeeds();
+    let would = |arguments: &[&str]| {
+        common::ssa(place.path(), [&["train"], arguments, &["--dry-run"]].concat())
+    };
+    for (arguments, verdict) in [
+        (&["--resume", "run"][..], "this run is finished"),
+        (&resume[1..], "this run can be resumed"),
+        (&["tiny.toml", "--run-dir", "run", "--overwrite"], "this run can be trained"),
+        (&["tiny.toml", "--run-dir", "other"], "this run can be trained"),
+    ] {
+        let stdout = would(arguments).succeeds().stdout;
+        assert!(stdout.contains(&format!("\nverdict: {verdict}")), "{stdout}");
+    }
+    let fewer = ["--resume", "run", "--set", "training.steps=2"];
+    let allowed = [&fewer[..], &["--allow-change", "training.steps"]].concat();
+    for (arguments, parts) in [
+        (&["tiny.toml", "--run-dir", "run"][..], &["run holds a finished run", "--resume run"][..]),
+        (&fewer, &["training.steps is 2, was", "--allow-change training.steps"]),
+        (&allowed, &["run: training.steps is 2, but the run already has", "or more"]),
+        (&["--resume", "tiny.toml"], &["tiny.toml: no run to resume: not a directory"]),
+    ] {
+        would(arguments).fails(2, parts);
+        common::ssa(place.path(), [&["train"], arguments].concat()).fails(2, parts);
+    }
     common::ssa(place.path(), [&resume[..], &["--device", "cuda"]].concat())
         .fails(2, &["--device cuda:0"]);
     assert!(before == ["config.toml", "summary.json", "report.html"].map(kept));

@@ -81,6 +81,8 @@ fn budgets_are_written_the_same_everywhere() {
     ssa(directory.path(), ["train", "string.toml", "--dry-run"]).succeeds();
     let wrong = ["train", "tiny.toml", "--set", "evaluation.budgets=8x1;4x2"];
     ssa(directory.path(), wrong).fails(2, &["evaluation.budgets", "such as \"16x4\""]);
+    let unquoted = ["train", "tiny.toml", "--set", "evaluation.budgets=[8x1]"];
+    ssa(directory.path(), unquoted).fails(2, &["not TOML", "in single quotes"]);
 }
 
 #[test]

@@ -92,6 +92,38 @@ fn the_limit_of_the_shell_counts() {
     limited(directory.path(), 3_000_000, &train).succeeds();
 }
 
+/// Whatever the limit, a command succeeds or ends with an error; no failed allocation aborts it.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_lack_of_memory_is_an_error_wherever_it_shows() {
+    let directory = workplace();
+    let train = ["train", "tiny.toml", "--run-dir", "model", "--no-eval"];
+    ssa(directory.path(), train).succeeds();
+    let mut outcomes = [0, 0];
+    for kib in (60_000..=420_000).step_by(40_000) {
+        for arguments in [
+            &["train", "tiny.toml", "--run-dir", "out", "--overwrite", "--no-eval"][..],
+            &["data", "prepare", "text", "--output", "corpus", "--overwrite"],
+            &["eval", "perplexity", "--model", "model"],
+            &["generate", "--model", "model", "--max-tokens", "2", "the"],
+            &["selftest", "--device", "cpu", "--filter", "gate"],
+            &["bench", "attention", "--device", "cpu", "--tokens", "64", "--heads", "4/1"],
+        ] {
+            let run = limited(directory.path(), kib, arguments);
+            let is_error = run.code != 0;
+            outcomes[usize::from(is_error)] += 1;
+            if is_error {
+                let message = format!("{arguments:?} at {kib} KiB: {}: {}", run.code, run.stderr);
+                assert_eq!(run.code, 2, "{message}");
+                assert!(run.stderr.contains("error: "), "{message}");
+                assert!(run.stderr.contains("\nhint: "), "{message}");
+            }
+        }
+    }
+    let [successes, errors] = outcomes;
+    assert!(successes > 0 && errors > 0, "{outcomes:?}");
+}
+
 /// A checkpoint may allow millions of positions; a table for all of them would need gigabytes.
 #[cfg(target_os = "linux")]
 #[test]

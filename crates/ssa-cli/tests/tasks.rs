@@ -260,12 +260,22 @@ fn faults_are_named() {
     rows("long.jsonl", &format!("{long}\n"));
 
     with(&["pika"]).fails(2, &["unknown task `pika`", "did you mean `piqa`?"]);
+    with(&["perplxity"]).fails(2, &["hint: did you mean `perplexity`?"]);
+    with(&["piqa", "--output", "no/results.json"])
+        .fails(2, &["no/results.json: there is no directory no", "create it"]);
     with(&["absent.yaml"]).fails(3, &["absent.yaml: cannot be read"]);
     with(&["half.yaml"]).fails(3, &["half.yaml: missing field `doc_to_target`"]);
     with(&["piqa", "piqa"]).fails(2, &["another task is named `piqa`"]);
     let piqa = |data: &str| with(&["piqa", "--data", data]);
     piqa("piqa=bad.jsonl").fails(3, &["bad.jsonl, line 3: "]);
-    piqa("piqa=missing.jsonl").fails(3, &["missing.jsonl, line 1: doc_to_choice", "undefined"]);
+    piqa("piqa=missing.jsonl").fails(
+        3,
+        &[
+            "missing.jsonl, line 1: doc_to_choice",
+            "undefined",
+            "; the row has `goal`, `sol1`, `label`",
+        ],
+    );
     piqa("piqa=label.jsonl")
         .fails(3, &["label.jsonl, line 1: the target is none of the 2 choices"]);
     piqa("piqa=blank.jsonl")
@@ -276,7 +286,10 @@ fn faults_are_named() {
     piqa("piqa").fails(2, &["expected TASK=PATH"]);
     let good = ["piqa", "--data", "piqa=good.jsonl"];
     let few = [&good[..], &["--data", "piqa:train=good.jsonl", "--num-fewshot", "3"]].concat();
-    with(&few).fails(3, &["good.jsonl, line 1: ", "rows are needed to draw examples from"]);
+    with(&few).fails(
+        3,
+        &["good.jsonl, line 1: ", "rows are needed to draw examples from", "in split `train"],
+    );
     let full = [&good[..], &["--attention", "full", "--budget", "8x2"]].concat();
     with(&full).fails(2, &["--budget has no effect on full attention"]);
     with(&[]).fails(2, &["TASK"]);

@@ -176,7 +176,8 @@ fn runs_do_not_overwrite_each_other() {
         train.iter().chain(&["--run-dir", "out"]).chain(more).copied().collect::<Vec<_>>()
     };
     ssa(directory.path(), named(&[])).succeeds();
-    ssa(directory.path(), named(&[])).fails(2, &["out exists", "--overwrite"]);
+    ssa(directory.path(), named(&[]))
+        .fails(2, &["out holds a finished run", "--overwrite", "--resume out"]);
     ssa(directory.path(), named(&["--overwrite"])).succeeds();
     fs::create_dir(directory.path().join("precious")).unwrap();
     fs::write(directory.path().join("precious/thesis.txt"), "x").unwrap();

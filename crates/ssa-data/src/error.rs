@@ -48,8 +48,9 @@ pub enum DataError {
     },
     /// A file or directory cannot be read.
     #[error(
-        "{}: cannot be read: {source}\nhint: check its permissions, or leave it out",
-        path.display()
+        "{}: cannot be read: {source}\nhint: {}leave it out",
+        path.display(),
+        permissions_hint(source)
     )]
     Read {
         /// The path that failed, possibly inside a given directory.
@@ -103,6 +104,15 @@ pub enum DataError {
         /// What the system says.
         cause: String,
     },
+    /// A compressed file needs more memory than there is.
+    #[error(
+        "{name}: not enough memory to read it\nhint: free memory, or raise its limit (ulimit -v, \
+         control groups)"
+    )]
+    Memory {
+        /// The file.
+        name: String,
+    },
     /// The prefetch thread has ended.
     #[error(
         "the prefetch thread has ended: {cause}\nhint: this is a bug, please \
@@ -123,6 +133,14 @@ pub enum DataError {
     /// A tokenizer cannot be loaded, trained or applied.
     #[error(transparent)]
     Text(#[from] TextError),
+}
+
+/// Helps only against missing permissions.
+fn permissions_hint(source: &io::Error) -> &'static str {
+    match source.kind() {
+        io::ErrorKind::PermissionDenied => "check its permissions, or ",
+        _ => "",
+    }
 }
 
 fn hint_line(hint: &str) -> String {

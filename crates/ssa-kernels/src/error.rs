@@ -41,9 +41,9 @@ pub enum KernelError {
     },
     /// The system does not have the memory of a tensor or a cache on the CPU.
     #[error(
-        "cpu: {bytes} bytes ({}) cannot be allocated\nhint: use a smaller batch or shorter rows, \
-         or recompute activations",
-        gib(*bytes)
+        "cpu: {bytes} bytes ({:.2} MiB) cannot be allocated\nhint: use a smaller model, a smaller \
+         batch or shorter rows, or more memory (or raise its limit: ulimit -v, control groups)",
+        *bytes as f64 / (1_u64 << 20) as f64
     )]
     HostMemory {
         /// Bytes requested.

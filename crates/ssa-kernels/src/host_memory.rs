@@ -1,7 +1,19 @@
 //! Memory on the CPU whose size follows from the arguments of a call: if the system does not have
 //! it, the call returns an error, where a plain `Vec` would end the process.
 
+use std::cell::Cell;
+
 use crate::{KernelError, Result};
+
+thread_local! {
+    static IS_CHECKED: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Whether a failed allocation of this thread becomes an error. If not, the standard library aborts
+/// the program, unless a global allocator ends it in another way.
+pub fn allocation_is_checked() -> bool {
+    IS_CHECKED.get()
+}
 
 /// An empty list with room for `len` elements.
 ///
@@ -9,9 +21,11 @@ use crate::{KernelError, Result};
 /// [`KernelError::HostMemory`].
 pub(crate) fn reserved<T>(len: usize) -> Result<Vec<T>> {
     let mut values = Vec::new();
-    values
-        .try_reserve_exact(len)
-        .map_err(|_| KernelError::HostMemory { bytes: len.saturating_mul(size_of::<T>()) })?;
+    IS_CHECKED.set(true);
+    let reserved = values.try_reserve_exact(len);
+    IS_CHECKED.set(false);
+    let bytes = len.saturating_mul(size_of::<T>());
+    reserved.map_err(|_| KernelError::HostMemory { bytes })?;
     Ok(values)
 }
 

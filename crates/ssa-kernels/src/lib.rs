@@ -75,6 +75,7 @@ pub use device::{Device, DeviceKind};
 pub use documents::Documents;
 pub use dtype::DType;
 pub use error::{KernelError, Refusal};
+pub use host_memory::allocation_is_checked;
 pub use scalar::{PendingScalars, Scalar, Scalars};
 pub use sequences::Sequences;
 pub use tensor::Tensor;

@@ -62,18 +62,23 @@ impl UnknownName {
 
     /// The hint line with the most similar name; empty if none is similar.
     fn hint(&self) -> String {
-        // The comparison takes the product of both lengths.
-        if self.given.len() > LONGEST_COMPARED {
-            return String::new();
-        }
-        let given = self.given.to_lowercase();
-        let similarity = |name: &str| strsim::jaro_winkler(&given, name);
-        let nearest = self.expected.iter().max_by(|a, b| similarity(a).total_cmp(&similarity(b)));
-        match nearest {
-            Some(name) if similarity(name) >= SIMILAR => format!("\nhint: did you mean `{name}`?"),
-            _ => String::new(),
+        match nearest(&self.given, self.expected.iter().copied()) {
+            Some(name) => format!("\nhint: did you mean `{name}`?"),
+            None => String::new(),
         }
     }
+}
+
+/// The most similar of the `expected` names, if one is similar.
+pub fn nearest<'a>(given: &str, expected: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    // The comparison takes the product of both lengths.
+    if given.len() > LONGEST_COMPARED {
+        return None;
+    }
+    let given = given.to_lowercase();
+    let similarity = |name: &str| strsim::jaro_winkler(&given, name);
+    let nearest = expected.into_iter().max_by(|a, b| similarity(a).total_cmp(&similarity(b)))?;
+    (similarity(nearest) >= SIMILAR).then_some(nearest)
 }
 
 /// "`a`, `b` or `c`".

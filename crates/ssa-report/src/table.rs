@@ -123,7 +123,7 @@ impl Table {
         let hidden: Vec<&str> = hidden.map(|index| &*self.columns[index].name).collect();
         let note = match hidden.as_slice() {
             [] => String::new(),
-            names => format!("\nnot shown in {width} columns: {}", names.join(", ")),
+            names => format!("\nnot shown in {width} columns: {}", names.join("; ")),
         };
         table.trim_fmt() + &note
     }
@@ -220,7 +220,7 @@ mod tests {
         assert!(!text.contains("3.056") && text.contains("0.0034"), "{text}");
         assert!(text.ends_with(&format!("not shown in {} columns: perplexity", whole - 1)));
         let text = results().to_text(Some(30));
-        assert!(text.ends_with("not shown in 30 columns: perplexity, KL, nats"), "{text}");
+        assert!(text.ends_with("not shown in 30 columns: perplexity; KL, nats"), "{text}");
         assert!(text.lines().take(6).all(|line| line.chars().count() <= 30), "{text}");
         for width in 10..whole {
             // A number is shown in full or not at all.

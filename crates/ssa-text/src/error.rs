@@ -40,7 +40,7 @@ pub enum TextError {
         path: PathBuf,
     },
     /// A file cannot be read.
-    #[error("{}: cannot be read: {source}\nhint: check its permissions", path.display())]
+    #[error("{}: cannot be read: {source}{}", path.display(), permissions_hint(source))]
     Read {
         /// The file.
         path: PathBuf,
@@ -144,6 +144,13 @@ pub enum TextError {
 
 fn prefix(name: &Option<String>) -> String {
     name.as_ref().map(|name| format!("{name}: ")).unwrap_or_default()
+}
+
+fn permissions_hint(source: &io::Error) -> &'static str {
+    match source.kind() {
+        io::ErrorKind::PermissionDenied => "\nhint: check its permissions",
+        _ => "",
+    }
 }
 
 impl TextError {

@@ -35,8 +35,10 @@ pub enum TrainError {
     Stopped,
     /// Skipping rows and rolling back to a checkpoint did not end the bad steps.
     #[error(
-        "{0}\nhint: lower optimizer.learning_rate, lengthen the warm-up, or inspect the text of \
-         these rows\nhint: to resume from an earlier checkpoint, delete the newer ones"
+        "{diagnosis}\nhint: lower optimizer.learning_rate, lengthen the warm-up, or inspect the \
+         text of these rows{}",
+        earlier(.0),
+        diagnosis = .0
     )]
     Diverged(Box<Diagnosis>),
     /// The initial checkpoint and the configuration have different architectures.
@@ -111,6 +113,20 @@ pub enum TrainError {
         /// The keys.
         differences: Vec<Difference>,
     },
+    /// A run was to be resumed with fewer steps than it has.
+    #[error(
+        "{}: training.steps is {steps}, but the run already has {done} steps\nhint: set \
+         training.steps to {done} or more, or start another run",
+        path.display()
+    )]
+    FewerSteps {
+        /// The directory of the run.
+        path: PathBuf,
+        /// `training.steps`.
+        steps: usize,
+        /// The steps of its newest checkpoint.
+        done: usize,
+    },
     /// A line of the metrics cannot be parsed.
     #[error(
         "{}, line {line}: {reason}\nhint: correct the line, or remove the file to resume without \
@@ -159,6 +175,17 @@ pub enum TrainError {
         path.display()
     )]
     Exists {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// The run directory already has a finished run.
+    #[error(
+        "{path} holds a finished run\nhint: name another run directory, pass --overwrite to \
+         replace the run, or train it longer: ssa train --resume {path} --set training.steps=N \
+         --allow-change training.steps",
+        path = path.display()
+    )]
+    Finished {
         /// The directory.
         path: PathBuf,
     },
@@ -230,6 +257,13 @@ fn fitting_ranks(ranks: usize, groups: usize) -> String {
 }
 
 /// How a run can be resumed after a failed save.
+fn earlier(diagnosis: &Diagnosis) -> &'static str {
+    match diagnosis.rolled_back_to {
+        Some(_) => "\nhint: to resume from an earlier checkpoint, delete the newer ones",
+        None => "",
+    }
+}
+
 fn kept(older: Option<usize>) -> String {
     match older {
         Some(step) => {

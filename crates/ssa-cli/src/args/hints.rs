@@ -24,7 +24,7 @@ pub(crate) fn with_hint(mut error: clap::Error) -> clap::Error {
     {
         (Some(ContextValue::String(verb)), _) => hint_for_verb(verb),
         (_, Some(ContextValue::String(argument))) => {
-            hint_for_flag(argument).or_else(|| hint_for_path(&error, argument))
+            hint_for_flag(&error, argument).or_else(|| hint_for_path(&error, argument))
         }
         _ => None,
     };
@@ -40,20 +40,45 @@ fn hint_for_verb(verb: &str) -> Option<String> {
     Some((*hint).to_owned())
 }
 
-/// Configuration keys are not flags.
-fn hint_for_flag(flag: &str) -> Option<String> {
-    let name = flag.strip_prefix("--")?.split('=').next()?.replace('-', "_");
-    let key = TrainConfig::key_named(&name)?;
+/// Verbs, flags of other programs, and what to write here.
+const FLAGS: [(&str, &[&str], &str); 4] = [
+    ("ssa train", &["--config", "-c"], "name the configuration first: `ssa train FILE.toml`"),
+    ("ssa train", &["--output", "--out", "--output-dir", "-o"], "did you mean `--run-dir`?"),
+    ("ssa generate", &["--prompt", "-p"], "the prompt is an argument: `ssa generate \"TEXT\"`"),
+    ("ssa generate", &["-n", "--n-predict", "--max-new-tokens"], "did you mean `--max-tokens`?"),
+];
+
+/// Flags of other programs, and configuration keys, which are not flags.
+fn hint_for_flag(error: &clap::Error, flag: &str) -> Option<String> {
+    let flag = flag.split('=').next()?;
+    let usage = error.get(ContextKind::Usage)?.to_string();
+    let is_known =
+        |(verb, names, _): &&(&str, &[&str], &str)| usage.contains(verb) && names.contains(&flag);
+    if let Some((.., hint)) = FLAGS.iter().find(is_known) {
+        return Some((*hint).to_owned());
+    }
+    let key = TrainConfig::key_named(&flag.strip_prefix("--")?.replace('-', "_"))?;
     Some(format!("for a setting of `ssa train` pass --set {key}=VALUE"))
 }
 
-/// Models and outputs have flags. With one argument too many, the first may have been meant so.
+/// Models, outputs and text have flags, and settings are one argument with their value. With one
+/// argument too many, the first may have been meant so.
 fn hint_for_path(error: &clap::Error, argument: &str) -> Option<String> {
     let unexpected = error.kind() == ErrorKind::UnknownArgument && !argument.starts_with('-');
     let usage = error.get(ContextKind::Usage).filter(|_| unexpected)?.to_string();
+    if usage.contains("ssa train") {
+        let hint = "settings are `--set KEY=VALUE`, such as `--set training.steps=60`; text is \
+                    named with `--data`";
+        return Some(hint.to_owned());
+    }
     let flag = ["--model", "--from"].into_iter().find(|flag| usage.contains(flag))?;
-    let output = if usage.contains("--to") { " and the output with `--to DIR`" } else { "" };
-    Some(format!("name the model with `{flag} DIR`{output}"))
+    let (before, after) = match () {
+        () if usage.contains("--to") => ("", " and the output with `--to DIR`"),
+        () if usage.contains("ssa generate") => ("quote a prompt of several words; ", ""),
+        () if usage.contains("ssa chat") => ("messages are typed after the start; ", ""),
+        () => ("", ""),
+    };
+    Some(format!("{before}name the model with `{flag} DIR`{after}"))
 }
 
 #[cfg(test)]
@@ -77,7 +102,15 @@ mod tests {
             (&["train", "x.toml", "--lr", "1e-3"], "--set optimizer.learning_rate=VALUE"),
             (&["train", "x.toml", "--epochs=3"], "--set training.steps=VALUE"),
             (&["train", "x.toml", "--batch-size", "3"], "--set training.batch_size=VALUE"),
+            (&["train", "x.toml", "--set", "training.steps", "60"], "`--set training.steps=60`"),
+            (&["train", "--config", "x.toml"], "name the configuration first"),
+            (&["train", "x.toml", "--out", "x"], "did you mean `--run-dir`?"),
+            (&["generate", "--model", "x", "--prompt", "hi"], "the prompt is an argument"),
+            (&["generate", "--model", "x", "hi", "-n", "10"], "did you mean `--max-tokens`?"),
+            (&["train", "x.toml", "notes/"], "text is named with `--data`"),
             (&["generate", "runs/x", "hi"], "name the model with `--model DIR`"),
+            (&["generate", "--model", "x", "hi", "there"], "quote a prompt of several words"),
+            (&["chat", "--model", "x", "hi"], "messages are typed after the start"),
             (&["chat", "runs/x"], "name the model with `--model DIR`"),
             (&["eval", "perplexity", "runs/x"], "name the model with `--model DIR`"),
             (&["convert", "x", "y"], "with `--from DIR` and the output with `--to DIR`"),

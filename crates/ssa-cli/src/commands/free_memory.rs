@@ -32,6 +32,9 @@ fn kibibytes(text: &str, key: &str) -> Option<u64> {
     rest.split_whitespace().next()?.parse::<u64>().ok()?.checked_mul(1 << 10)
 }
 
+/// Address space that stacks of threads and gaps of the allocator take, about.
+const UNUSABLE: u64 = 16 << 20;
+
 /// The remaining address space under `ulimit -v`. What the allocator has reserved and not touched
 /// is free, too. `usage` is the text of `status` and `smaps`.
 fn address_space(limits: &str, usage: impl FnOnce() -> (String, String)) -> Option<u64> {
@@ -39,7 +42,7 @@ fn address_space(limits: &str, usage: impl FnOnce() -> (String, String)) -> Opti
     let soft: u64 = rest.split_whitespace().next()?.parse().ok()?;
     let (status, mappings) = usage();
     let used = kibibytes(&status, "VmSize:")?.saturating_sub(untouched(&mappings));
-    Some(soft.saturating_sub(used))
+    Some(soft.saturating_sub(used).saturating_sub(UNUSABLE))
 }
 
 /// Bytes of anonymous writable memory that were never written, from `/proc/self/smaps`.
@@ -125,14 +128,14 @@ mod tests {
         let room = |soft: &str, mappings: &str| {
             address_space(&limits(soft), || (status.to_owned(), mappings.to_owned()))
         };
-        assert_eq!(room("8192000000", ""), Some(8_192_000_000 - 1_024_000));
+        assert_eq!(room("8192000000", ""), Some(8_192_000_000 - UNUSABLE - 1_024_000));
         assert_eq!(room("unlimited", ""), None);
         assert_eq!(room("5", ""), Some(0));
         let mappings = "7f00-7f40 rw-p 00000000 00:00 0 \nSize:  400 kB\nRss:   100 kB\n\
                         7f50-7f60 ---p 00000000 00:00 0 \nSize:   50 kB\nRss:     0 kB\n\
                         7f70-7f80 rw-p 00000000 08:01 77  /bin/ssa\nSize: 60 kB\nRss:  0 kB\n\
                         7f90-7fa0 rw-p 00000000 00:00 0  [stack]\nSize: 70 kB\nRss:  0 kB\n";
-        assert_eq!(room("8192000000", mappings), Some(8_192_000_000 - 700 * 1024));
+        assert_eq!(room("8192000000", mappings), Some(8_192_000_000 - UNUSABLE - 700 * 1024));
     }
 
     #[test]

@@ -180,7 +180,7 @@ fn of_run(
     let (options, tokenizer, name) = match run {
         None => (
             DatasetOptions::built_in(sequence_length),
-            Tokenizer::Bytes,
+            own_tokenizer(directory)?,
             "the held-out part of the built-in text (default seed and fraction)",
         ),
         Some(run) => {

@@ -14,6 +14,7 @@ use ssa_train::ModelSource;
 use super::{device, memory};
 use crate::args::DeviceChoice;
 use crate::display::note;
+use crate::exit;
 
 /// A model and its checkpoint directory.
 pub(super) struct LoadedModel {
@@ -31,15 +32,32 @@ pub(super) fn load(name: &Path, choice: DeviceChoice) -> Result<LoadedModel> {
     Ok(LoadedModel { model, directory })
 }
 
+/// As [`load`], and checks first that there is also memory for [`inference`].
+pub(super) fn load_for_inference(name: &Path, choice: DeviceChoice) -> Result<LoadedModel> {
+    match device::open(choice)? {
+        Device::Cpu => read_with(name, PACKED),
+        device => {
+            let LoadedModel { model, directory } = read(name)?;
+            Ok(LoadedModel { model: model.to_device(&device)?, directory })
+        }
+    }
+}
+
 /// Reads a model, and warns of weights that are not finite.
 pub(super) fn read(name: &Path) -> Result<LoadedModel> {
+    read_with(name, 0)
+}
+
+/// Reads a model if there is memory for so many more bytes of each weight.
+fn read_with(name: &Path, more_bytes: usize) -> Result<LoadedModel> {
     let ModelSource { directory, of_run } = ModelSource::find(name)?;
     if of_run {
         note(&format!("{} is a run: using {}", name.display(), directory.display()));
     }
     ssa_train::verify_model(&directory)?;
     let config = ModelConfig::read(&directory.join(checkpoint::CONFIG))?;
-    memory::require(&Device::Cpu, weights(&config, size_of::<f32>()), "reading the weights", more)?;
+    let bytes = weights(&config, size_of::<f32>() + more_bytes);
+    memory::require(&Device::Cpu, bytes, "reading the weights", more)?;
     let model = Model::load(&directory)?;
     if let Some(tensor) = model.parameters().first_not_finite()? {
         note(&format!("warning: {}: `{tensor}` holds NaN or infinities", directory.display()));
@@ -50,12 +68,15 @@ pub(super) fn read(name: &Path) -> Result<LoadedModel> {
 /// A model for inference, on the device that it is on.
 pub(super) fn inference(model: &Model) -> Result<InferenceModel> {
     if let Device::Cpu = model.device() {
-        // Weights that are not exact in `bf16` take twice as much.
-        let packed = weights(model.config(), size_of::<u16>());
+        let packed = weights(model.config(), PACKED);
         memory::require(&Device::Cpu, packed, "packing the weights for inference", more)?;
     }
     Ok(InferenceModel::new(model, model.config().attention_method)?)
 }
+
+/// Bytes of a weight that is packed for inference; one that is not exact in `bf16` takes twice as
+/// much.
+const PACKED: usize = size_of::<u16>();
 
 /// Bytes of all weights.
 fn weights(config: &ModelConfig, element: usize) -> usize {
@@ -64,7 +85,7 @@ fn weights(config: &ModelConfig, element: usize) -> usize {
 }
 
 fn more(_: u64) -> String {
-    "use a smaller model, or more memory (or raise its limit: ulimit -v, control groups)".to_owned()
+    exit::MORE_MEMORY.to_owned()
 }
 
 /// Sampling defaults of a model, as transformers keeps them.

@@ -42,6 +42,7 @@ pub(crate) struct BatchProgress {
     what: &'static str,
     batches: usize,
     start: Instant,
+    last_line: Instant,
     /// `None` if progress is plain lines.
     screen: Option<Screen>,
 }
@@ -55,16 +56,25 @@ impl BatchProgress {
                 None
             }
         };
-        Self { what, batches, start: Instant::now(), screen }
+        let now = Instant::now();
+        Self { what, batches, start: now, last_line: now, screen }
     }
 
     /// Shows how many batches are done.
     pub(crate) fn done(&mut self, done: usize) {
-        let Some(screen) = &mut self.screen else { return };
         let rest = self.batches.saturating_sub(done);
         let left = time_left(self.start.elapsed(), done as u64, rest as u64);
         let (what, batches) = (self.what, self.batches);
-        screen.draw(|width| vec![batch_line(what, done, batches, left, width)]);
+        match &mut self.screen {
+            Some(screen) => {
+                screen.draw(|width| vec![batch_line(what, done, batches, left, width)]);
+            }
+            None if self.last_line.elapsed().as_secs() >= PLAIN_SECONDS => {
+                self.last_line = Instant::now();
+                note(&format!("{what}: {done}/{batches} batches, eta {}", clock(left)));
+            }
+            None => {}
+        }
     }
 
     /// Clears the line.

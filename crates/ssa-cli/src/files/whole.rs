@@ -24,6 +24,22 @@ pub(crate) fn check_writable(path: &Path, overwrite: bool) -> Result<()> {
             path.display()
         ))
         .into()),
+        Ok(_) => Ok(()),
+        Err(_) => check_parent(path),
+    }
+}
+
+/// Refuses a file in a directory that does not exist.
+fn check_parent(path: &Path) -> Result<()> {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() && !parent.is_dir() => {
+            Err(UsageError(format!(
+                "{}: there is no directory {}\nhint: create it first",
+                path.display(),
+                parent.display()
+            ))
+            .into())
+        }
         _ => Ok(()),
     }
 }

@@ -64,8 +64,9 @@ fn an_error_of_rank_0_reaches_all() {
     std::fs::create_dir(directory.path().join("run")).unwrap();
     std::fs::write(directory.path().join("run/mine.txt"), "not a run").unwrap();
     let [leader, other] = launched([directory.path(); 2], "run", &[]);
-    leader.fails(2, &["error: run exists"]);
-    other.fails(2, &["rank 1: error: rank 0 on ", " failed before the first step ", "run exists"]);
+    let problem = "run is not a run directory";
+    leader.fails(2, &[&format!("error: {problem}")]);
+    other.fails(2, &["rank 1: error: rank 0 on ", " failed before the first step ", problem]);
 }
 
 #[test]

@@ -152,7 +152,8 @@ fn two_programs_do_not_share_a_directory() {
     child.wait().unwrap();
     // The lock of a dead process does not count, although its file still exists.
     assert!(directory.path().join("out/run.lock").is_file());
-    let shorter = ["--set", "training.steps=24", "--allow-change", "training.steps"];
+    let steps = format!("training.steps={}", steps_done(&directory.path().join("out")) + 4);
+    let shorter = ["--set", &steps, "--allow-change", "training.steps"];
     let child = crate::program::start(directory.path(), &with(&resume("out"), &shorter));
     end(child).succeeds();
 }

@@ -8,7 +8,7 @@ use ssa_text::{Conversation, Json};
 
 /// The text at a key; null and blank lines give an empty text.
 pub(super) fn text(object: &[u8], field: &str) -> Result<Vec<u8>, String> {
-    let Some(value) = required(object, field, "text_field")? else { return Ok(Vec::new()) };
+    let Some(value) = required(object, field, "--text-field")? else { return Ok(Vec::new()) };
     let mut parser = parser(value);
     let is_null = parser.peek().is_ok_and(|first| first == Peek::Null);
     if is_null {
@@ -17,7 +17,7 @@ pub(super) fn text(object: &[u8], field: &str) -> Result<Vec<u8>, String> {
     let text = parser.next_str().map(|text| text.as_bytes().to_vec());
     text.map_err(|error| match error.error_type {
         JiterErrorType::WrongType { actual, .. } => format!(
-            "`{field}` is {}, expected a string\nhint: name the key of the text with `text_field`",
+            "`{field}` is {}, expected a string\nhint: name the key of the text with --text-field",
             kind(&actual)
         ),
         JiterErrorType::JsonError(_) => invalid(&error, &parser),
@@ -27,7 +27,7 @@ pub(super) fn text(object: &[u8], field: &str) -> Result<Vec<u8>, String> {
 /// The conversation at a key, with the `tools` next to it; null and blank lines give an empty one.
 pub(super) fn conversation(object: &[u8], field: &str) -> Result<Conversation, String> {
     let named = |key: &str, cause: String| format!("`{key}`: {cause}");
-    let messages = match required(object, field, "conversations_field")? {
+    let messages = match required(object, field, "--conversations-field")? {
         None => Json::Null,
         Some(value) => Json::parse(value).map_err(|cause| named(field, cause))?,
     };
@@ -66,14 +66,14 @@ enum Found<'a> {
 }
 
 /// The value of a required field; `None` for a blank line.
-fn required<'a>(object: &'a [u8], field: &str, setting: &str) -> Result<Option<&'a [u8]>, String> {
+fn required<'a>(object: &'a [u8], field: &str, flag: &str) -> Result<Option<&'a [u8]>, String> {
     if object.trim_ascii().is_empty() {
         return Ok(None);
     }
     match find(object, field)? {
         Found::Value(value) => Ok(Some(value)),
         Found::Nothing { within, keys } => Err(format!(
-            "no key `{field}`, only {}{within}\nhint: name the right one with `{setting}`",
+            "no key `{field}`, only {}{within}\nhint: name the right one with {flag}",
             list(&keys)
         )),
     }

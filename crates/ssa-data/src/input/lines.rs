@@ -69,6 +69,11 @@ pub(super) fn whole(
 pub(super) fn damaged(name: &str, error: &io::Error) -> DataError {
     let cause = match error.kind() {
         io::ErrorKind::UnexpectedEof => "the compressed file is truncated".to_owned(),
+        io::ErrorKind::OutOfMemory => return DataError::Memory { name: name.to_owned() },
+        // The library of zstd has no kind for it.
+        _ if error.to_string().contains("not enough memory") => {
+            return DataError::Memory { name: name.to_owned() };
+        }
         _ => error.to_string(),
     };
     DataError::input(name, cause, "get the file again, or leave it out")
@@ -78,6 +83,6 @@ pub(super) fn too_large(name: &str, limit: u64) -> DataError {
     let cause = format!(
         "a document (a JSON object, a row, or a file of text) is larger than {limit} bytes"
     );
-    let hint = "split it, or raise `max_document_bytes` if there is enough memory";
+    let hint = "split it, or raise --max-document-bytes if there is enough memory";
     DataError::input(name, cause, hint)
 }

@@ -86,21 +86,21 @@ impl Wanted {
 
     /// The part of the schema with the needed columns, or the missing column.
     fn project(&self, schema: &Type) -> Result<Type, MissingColumn> {
-        let missing = |column: &str, setting| MissingColumn { column: column.to_owned(), setting };
-        let (field, setting, tools) = match self {
-            Self::Text(field) => (field, "text_field", None),
+        let missing = |column: &str, flag| MissingColumn { column: column.to_owned(), flag };
+        let (field, flag, tools) = match self {
+            Self::Text(field) => (field, "--text-field", None),
             Self::Conversation { messages, tools } => {
-                (messages, "conversations_field", Some(tools))
+                (messages, "--conversations-field", Some(tools))
             }
             Self::Row => return Ok(schema.clone()),
         };
-        let column = project(schema.get_fields(), field).ok_or_else(|| missing(field, setting))?;
+        let column = project(schema.get_fields(), field).ok_or_else(|| missing(field, flag))?;
         let mut columns = vec![column];
         if let Some(tools) = tools.and_then(|tools| project(schema.get_fields(), tools)) {
             // Two columns of one struct are one column with two fields.
             columns = match (&columns[0], tools) {
                 (first, tools) if first.name() == tools.name() => {
-                    vec![merge(first, &tools).ok_or_else(|| missing(field, setting))?]
+                    vec![merge(first, &tools).ok_or_else(|| missing(field, flag))?]
                 }
                 (first, tools) => vec![Arc::clone(first), tools],
             };
@@ -108,7 +108,7 @@ impl Wanted {
         Type::group_type_builder(schema.name())
             .with_fields(columns)
             .build()
-            .map_err(|_| missing(field, setting))
+            .map_err(|_| missing(field, flag))
     }
 
     fn payload(&self, row: Row) -> Result<Payload, String> {
@@ -131,7 +131,7 @@ impl Wanted {
 
 struct MissingColumn {
     column: String,
-    setting: &'static str,
+    flag: &'static str,
 }
 
 /// The column of a name, or of a path through structs that then have no other fields.
@@ -202,7 +202,7 @@ fn text(field: Option<&Field>, name: &str) -> Result<Vec<u8>, String> {
         Some(Field::Str(text)) => Ok(text.clone().into_bytes()),
         Some(Field::Bytes(bytes)) => Ok(bytes.data().to_vec()),
         Some(_) => Err(format!(
-            "the column `{name}` is not text\nhint: name a text column with `text_field`"
+            "the column `{name}` is not text\nhint: name a text column with --text-field"
         )),
     }
 }
@@ -249,7 +249,7 @@ fn no_column(name: &str, schema: &Type, missing: &MissingColumn) -> DataError {
     DataError::input(
         name,
         format!("no column `{}`, only {}", missing.column, list(&columns)),
-        format!("name the right one with `{}`", missing.setting),
+        format!("name the right one with {}", missing.flag),
     )
 }
 

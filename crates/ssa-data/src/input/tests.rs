@@ -247,13 +247,13 @@ fn bad_lines_are_named_by_number() {
         (
             b"{\"body\":\"a\",\"id\":1}",
             &options,
-            "no key `text`, only `body`, `id`\nhint: name the right one with `text_field`",
+            "no key `text`, only `body`, `id`\nhint: name the right one with --text-field",
         ),
         (b"{}", &options, "no key `text`, only nothing"),
         (
             b"{\"text\":\"a\"}",
             &chat,
-            "no key `chat`, only `text`\nhint: name the right one with `conversations_field`",
+            "no key `chat`, only `text`\nhint: name the right one with --conversations-field",
         ),
         (b"{\"chat\":[{\"content\":\"a\"}]}", &chat, "message 0 has no `role`"),
         (b"{\"chat\":\"a\"}", &chat, "`chat`: expected a list of messages, found a string"),
@@ -340,16 +340,16 @@ fn missing_columns_and_wrong_types_are_named() {
         (
             text("body"),
             ": no column `body`, only `id`, `text`, `chat`\nhint: name the right one with \
-             `text_field`",
+             --text-field",
         ),
         (
             chat("body"),
             ": no column `body`, only `id`, `text`, `chat`\nhint: name the right one with \
-             `conversations_field`",
+             --conversations-field",
         ),
         (
             text("id"),
-            ", row 1: the column `id` is not text\nhint: name a text column with `text_field`",
+            ", row 1: the column `id` is not text\nhint: name a text column with --text-field",
         ),
         (text("chat"), ", row 1: the column `chat` is not text"),
         (chat("text"), ", row 1: `text`: expected a list of messages, found a string"),

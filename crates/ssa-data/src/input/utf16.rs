@@ -65,10 +65,14 @@ impl Utf16 {
 
     /// The next code unit; `None` at the end.
     fn unit(&mut self) -> io::Result<Option<u16>> {
+        let odd = || io::Error::new(io::ErrorKind::InvalidData, "UTF-16 with half a character");
         let mut bytes = [0; 2];
         match self.reader.read(&mut bytes[..1])? {
             0 => return Ok(None),
-            _ => self.reader.read_exact(&mut bytes[1..])?,
+            _ => self.reader.read_exact(&mut bytes[1..]).map_err(|error| match error.kind() {
+                io::ErrorKind::UnexpectedEof => odd(),
+                _ => error,
+            })?,
         }
         Ok(Some(match self.order {
             ByteOrder::Little => u16::from_le_bytes(bytes),
@@ -134,6 +138,8 @@ mod tests {
         ] {
             assert_eq!(read(bytes).unwrap(), text);
         }
+        let error = read(little[..little.len() - 1].to_vec()).unwrap_err();
+        assert_eq!(error.to_string(), "UTF-16 with half a character");
         for wrong in [&b"\xff\xfea\0b"[..], b"\xff\xfe\x00\xd8", b"\xff\xfe\x00\xd8a\0"] {
             assert!(matches!(
                 read(wrong.to_vec()).unwrap_err().kind(),

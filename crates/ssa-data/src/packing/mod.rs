@@ -138,7 +138,9 @@ pub fn pack_documents(
             "the corpus has {tokens} tokens (ends of documents included) but one row needs \
              {sequence_length}"
         );
-        let hint = format!("set `sequence_length` to {tokens} or less, or add text");
+        let hint = format!(
+            "set data.sequence_length (--sequence-length) to {tokens} or less, or add text"
+        );
         return Err(DataError::amount(cause, hint));
     }
     let dropped_tokens = if drops { partial } else { 0 };

@@ -357,7 +357,7 @@ fn bad_inputs_are_named() {
     assert_eq!(
         message(&distinct(&[20, 0, 9]), options(32, Remainder::Drop)),
         "the corpus has 31 tokens (ends of documents included) but one row needs 32\nhint: set \
-         `sequence_length` to 31 or less, or add text"
+         data.sequence_length (--sequence-length) to 31 or less, or add text"
     );
     let one_row = pack(&distinct(&[20, 0, 9]), EOS, &options(31, Remainder::Drop)).unwrap();
     assert_eq!(one_row.len(), 1);

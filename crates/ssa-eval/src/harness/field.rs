@@ -74,16 +74,18 @@ impl Field {
                     format!("`{name}` is neither a text, a number of a choice, nor a list of them")
                 })
             }
-            Self::Template(template) => Ok(match template.render(row)? {
-                Rendered::Text(text) => number(text),
-                Rendered::List(items) => {
-                    let numbers = items.iter().map(|item| item.parse().ok());
-                    match numbers.collect::<Option<Vec<usize>>>().filter(|_| has_choices) {
-                        Some(numbers) => FieldValue::Numbers(numbers),
-                        None => FieldValue::Texts(items),
+            Self::Template(template) => {
+                Ok(match template.render(row).map_err(with_columns(row))? {
+                    Rendered::Text(text) => number(text),
+                    Rendered::List(items) => {
+                        let numbers = items.iter().map(|item| item.parse().ok());
+                        match numbers.collect::<Option<Vec<usize>>>().filter(|_| has_choices) {
+                            Some(numbers) => FieldValue::Numbers(numbers),
+                            None => FieldValue::Texts(items),
+                        }
                     }
-                }
-            }),
+                })
+            }
         }
     }
 
@@ -97,6 +99,17 @@ impl Field {
             }
         }
     }
+}
+
+/// Adds the columns of a row to the reason why a template cannot be rendered with it.
+fn with_columns(row: &Json) -> impl Fn(String) -> String {
+    let columns = match row {
+        Json::Object(columns) => {
+            columns.iter().map(|(name, _)| format!("`{name}`")).collect::<Vec<_>>().join(", ")
+        }
+        _ => String::new(),
+    };
+    move |cause| format!("{cause}; the row has {columns}")
 }
 
 fn of_json(value: &Json) -> Option<FieldValue> {

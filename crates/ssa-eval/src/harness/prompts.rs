@@ -154,7 +154,11 @@ impl Prompts<'_> {
         let excluded = self.task.named_example_split() == file.test_split.as_ref();
         let drawn = match self.num_fewshot {
             0 => Vec::new(),
-            count => self.examples.draw(count, excluded.then_some(row))?,
+            count => {
+                let split = self.task.example_split().map_err(|error| error.to_string())?;
+                let too_few = |cause| format!("{cause} in split `{split}`");
+                self.examples.draw(count, excluded.then_some(row)).map_err(too_few)?
+            }
         };
         for index in drawn {
             let example = &self.pool[index];

@@ -1,5 +1,6 @@
 //! Tasks by name or file.
 
+use std::io::ErrorKind;
 use std::path::Path;
 
 use serde_json::{Map, Value};
@@ -76,7 +77,7 @@ impl Task {
     fn parse(place: &str, text: &str, directory: &Path) -> Result<Self> {
         let keys = merged(place, text, directory, MOST_INCLUDES)?;
         let file: TaskFile = serde_json::from_value(Value::Object(keys))
-            .map_err(|error| EvalError::task(place, error.to_string(), ""))?;
+            .map_err(|error| EvalError::task(place, error.to_string(), similar_key(&error)))?;
         let task = Self { place: place.to_owned(), metrics: metrics(&file), file };
         task.check()?;
         Ok(task)
@@ -198,9 +199,25 @@ fn merged(place: &str, text: &str, directory: &Path, depth: usize) -> Result<Map
     Ok(base)
 }
 
+/// A hint that names the key that an unknown one is similar to.
+fn similar_key(error: &serde_json::Error) -> String {
+    let message = error.to_string();
+    // Names are between backticks, the unknown one first.
+    let mut names = message.split('`').skip(1).step_by(2);
+    let unknown = names.next().filter(|_| message.starts_with("unknown field"));
+    let similar = unknown.and_then(|unknown| ssa_names::nearest(unknown, names));
+    similar.map_or_else(String::new, |name| format!("did you mean `{name}`?"))
+}
+
 fn read(path: &Path) -> Result<String> {
     ssa_files::read_to_string(path).map_err(|error| {
-        EvalError::task(path.display().to_string(), format!("cannot be read: {error}"), "")
+        let hint = match error.kind() {
+            ErrorKind::NotFound => {
+                "check the spelling; relative paths start at the working directory"
+            }
+            _ => "",
+        };
+        EvalError::task(path.display().to_string(), format!("cannot be read: {error}"), hint)
     })
 }
 
@@ -254,6 +271,10 @@ mod tests {
             ("task: own\ntest_split: x\n", &["own.yaml: missing field `doc_to_text`"][..]),
             ("task: [\n", &["own.yaml: line 1"]),
             ("- task\n", &["own.yaml: expected keys"]),
+            (
+                &format!("{OWN}repeat: x\n"),
+                &["own.yaml: unknown field `repeat`", "hint: did you mean `repeats`?"],
+            ),
             (&format!("{OWN}metrics: x\n"), &["own.yaml: unknown field `metrics`"]),
             (&format!("{OWN}output_type: choice\n"), &["unknown output_type `choice`", "expected"]),
             (&format!("{OWN}output_type: multiple_choice\n"), &["missing field `doc_to_choice`"]),
@@ -279,5 +300,6 @@ mod tests {
         assert!(error.contains("unknown task `piqqa`") && error.contains("did you mean `piqa`?"));
         let error = Task::find("absent.yaml").unwrap_err().to_string();
         assert!(error.starts_with("absent.yaml: cannot be read"), "{error}");
+        assert!(error.contains("\nhint: check the spelling"), "{error}");
     }
 }

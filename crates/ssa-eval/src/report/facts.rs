@@ -19,6 +19,9 @@ pub(super) fn subtitle(summary: &Summary) -> String {
     )
 }
 
+/// Bits per byte too few to be called a difference: another seed moves results by more.
+const SMALL: f64 = 0.001;
+
 /// The effect of sparse attention at the training budget, as a sentence.
 pub(super) fn headline(summary: &Summary) -> Option<String> {
     let evaluation = summary.evaluation.as_ref()?;
@@ -32,13 +35,14 @@ pub(super) fn headline(summary: &Summary) -> Option<String> {
         ));
     };
     let difference = sparse.bits_per_byte - full.bits_per_byte;
-    let verdict = if difference >= 0.0 { "costs" } else { "saves" };
+    let verdict = match difference {
+        small if small.abs() < SMALL => format!("changes less than {SMALL} bits per byte"),
+        less if less < 0.0 => format!("saves {:.4} bits per byte", -less),
+        more => format!("costs {more:.4} bits per byte"),
+    };
     let mut sentence = format!(
-        "Attending to at most {tokens} instead of all {verdict} {:.4} bits per byte: {:.4} against \
-         {:.4}.",
-        difference.abs(),
-        sparse.bits_per_byte,
-        full.bits_per_byte
+        "Attending to at most {tokens} instead of all {verdict}: {:.4} against {:.4}.",
+        sparse.bits_per_byte, full.bits_per_byte
     );
     if let Some(weight) = sparse.attention_sparsity {
         let percent = 100.0 * weight;

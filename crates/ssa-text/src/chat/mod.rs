@@ -175,7 +175,13 @@ fn on_large_stack<T: Send>(
         let stack = (fuel * STACK_PER_FUEL) as usize;
         let run = || catch_panic(run).unwrap_or_else(Err);
         let thread = thread::Builder::new().stack_size(stack).spawn_scoped(scope, run);
-        let thread = thread.map_err(|error| format!("cannot start a thread: {error}"))?;
+        let thread = thread.map_err(|error| {
+            format!(
+                "cannot start a thread with a stack of {} MiB: {error}\nhint: free memory, or \
+                 raise the limits of the system (ulimit -v, ulimit -u)",
+                stack >> 20
+            )
+        })?;
         thread.join().unwrap_or_else(|_| Err("the template engine panicked".to_owned()))
     })
 }

@@ -61,6 +61,16 @@ pub enum ConfigError {
         /// The text after `--set`.
         text: String,
     },
+    /// A `--set` with a list whose quotes are missing.
+    #[error(
+        "--set {text}: the list is not TOML, which has quotes around words\nhint: a shell removes \
+         quotes; put the argument in single quotes, such as --set \
+         'evaluation.budgets=[\"16x4\", \"16x8\"]'"
+    )]
+    UnquotedList {
+        /// The text after `--set`.
+        text: String,
+    },
     /// A grid without runs, or with two of a name.
     #[error("{origin}: {problem}")]
     Grid {

@@ -25,14 +25,21 @@ fn apply(table: &mut Table, text: &str) -> Result<(), ConfigError> {
     if key.split('.').any(str::is_empty) {
         return Err(malformed());
     }
-    let value = value.parse().unwrap_or_else(|_| Value::String(value.to_owned()));
+    let parsed = value.parse::<Value>().ok();
+    let unquoted = parsed.is_none() && value.starts_with('[');
+    let value = parsed.unwrap_or_else(|| Value::String(value.to_owned()));
     let path = || section.split('.').filter(|name| !name.is_empty());
 
     let alone = Table::from_iter([(field.to_owned(), value.clone())]);
     let nested = path()
         .rev()
         .fold(alone, |inner, name| Table::from_iter([(name.to_owned(), Value::Table(inner))]));
-    TrainConfig::from_table(nested, &format!("--set {text}"))?;
+    TrainConfig::from_table(nested, &format!("--set {text}")).map_err(|error| match error {
+        ConfigError::WrongType { .. } if unquoted => {
+            ConfigError::UnquotedList { text: text.to_owned() }
+        }
+        error => error,
+    })?;
 
     let mut target = table;
     for name in path() {

@@ -101,28 +101,44 @@ impl RunDir {
     /// after its start can leave.
     ///
     /// # Errors
-    /// [`TrainError::Exists`] if the path exists and `existing` is [`Existing::Refuse`];
+    /// [`TrainError::Exists`] or [`TrainError::Finished`] if the path exists and `existing` is
+    /// [`Existing::Refuse`];
     /// [`TrainError::NotARun`] if it should be replaced but is not a run directory;
     /// [`TrainError::Locked`]; [`TrainError::File`].
     pub fn create_named(path: &Path, existing: Existing) -> Result<Self> {
-        if !path.exists() {
-            ssa_files::create_directories(path)?;
-        }
-        let check = || match existing {
-            Existing::Refuse if is_vacant(path)? => Ok(()),
-            Existing::Refuse => Err(TrainError::Exists { path: path.to_owned() }),
-            Existing::Replace => remove::check_is_run(path),
-        };
         // Check before taking the lock, which writes a file, and again after it, when no other
         // process writes.
-        check()?;
+        Self::check_named(path, existing)?;
+        ssa_files::create_directories(path)?;
         let run = Self::lock(path)?;
-        check()?;
+        Self::check_named(path, existing)?;
         ssa_files::remove_leftovers(path)?;
         if existing == Existing::Replace {
             remove::remove_run(path)?;
         }
         Ok(run)
+    }
+
+    /// Whether [`create_named`](Self::create_named) would use this path. Takes no lock and changes
+    /// nothing.
+    ///
+    /// # Errors
+    /// As [`create_named`](Self::create_named).
+    pub fn check_named(path: &Path, existing: Existing) -> Result<()> {
+        if !path.exists() {
+            return Ok(());
+        }
+        match existing {
+            Existing::Refuse if is_vacant(path)? => Ok(()),
+            Existing::Refuse if Self::summary_of(path).exists() => {
+                Err(TrainError::Finished { path: path.to_owned() })
+            }
+            Existing::Refuse => {
+                remove::check_is_run(path)?;
+                Err(TrainError::Exists { path: path.to_owned() })
+            }
+            Existing::Replace => remove::check_is_run(path),
+        }
     }
 
     /// Opens the directory of a run to resume it, and removes the remains of a killed process.
@@ -145,7 +161,7 @@ impl RunDir {
     pub fn config_path_of(path: &Path) -> Result<PathBuf> {
         let refuse = |reason| Err(TrainError::NoRun { path: path.to_owned(), reason });
         if !path.is_dir() {
-            return refuse("no such directory");
+            return refuse(if path.exists() { "not a directory" } else { "no such directory" });
         }
         let config = path.join(CONFIG);
         match fs::read_to_string(&config) {

@@ -4,8 +4,8 @@ use std::path::Path;
 
 use ssa_files::Sha256;
 
-use super::RunDir;
-use crate::checkpoint::Checkpoint;
+use super::{CONFIG, RunDir};
+use crate::checkpoint::{Checkpoint, Checkpoints};
 use crate::config::{Difference, TrainConfig};
 use crate::journal::{Journal, RunEvent, read_journal};
 use crate::{Result, TrainError};
@@ -23,24 +23,40 @@ impl RunDir {
     /// its summary and report are removed.
     ///
     /// # Errors
+    /// Same as [`check_resume`](Self::check_resume); [`TrainError::File`].
+    pub fn resume(&self, config: &TrainConfig, allowed: &[String]) -> Result<Option<ResumePoint>> {
+        let point = Self::check_resume(&self.path, config, allowed)?;
+        if let Some(ResumePoint { checkpoint }) = &point {
+            self.continue_with(config, checkpoint.as_ref(), allowed)?;
+            self.reopen()?;
+        }
+        Ok(point)
+    }
+
+    /// Whether and where [`resume`](Self::resume) would resume the run in a directory. Takes no
+    /// lock and changes nothing.
+    ///
+    /// # Errors
     /// Same as [`continue_with`](Self::continue_with) and [`Checkpoints::newest`];
-    /// [`TrainError::NoRun`] for a finished run without checkpoints.
+    /// [`TrainError::NoRun`] without a run, or for a finished run without checkpoints.
     ///
     /// [`Checkpoints::newest`]: crate::Checkpoints::newest
-    pub fn resume(&self, config: &TrainConfig, allowed: &[String]) -> Result<Option<ResumePoint>> {
-        let checkpoint = self.checkpoints().newest()?;
-        if self.is_finished() {
-            if self.config()? == *config {
-                return Ok(None);
-            }
-            refuse(&self.config_path(), &config.differences(&self.config()?), allowed)?;
-            if checkpoint.is_none() {
-                let reason = "it is finished and has no checkpoints";
-                return Err(TrainError::NoRun { path: self.path.clone(), reason });
-            }
+    pub fn check_resume(
+        path: &Path,
+        config: &TrainConfig,
+        allowed: &[String],
+    ) -> Result<Option<ResumePoint>> {
+        let current = TrainConfig::load(&Self::config_path_of(path)?, &[])?;
+        let checkpoint = Checkpoints::of_run(path).newest()?;
+        let is_finished = Self::summary_of(path).exists();
+        if is_finished && current == *config {
+            return Ok(None);
         }
-        self.continue_with(config, checkpoint.as_ref(), allowed)?;
-        self.reopen()?;
+        Changes::find(path, config, checkpoint.as_ref(), allowed)?;
+        if is_finished && checkpoint.is_none() {
+            let reason = "it is finished and has no checkpoints";
+            return Err(TrainError::NoRun { path: path.to_owned(), reason });
+        }
         Ok(Some(ResumePoint { checkpoint }))
     }
 
@@ -51,39 +67,68 @@ impl RunDir {
     /// journal contains it. This detects a checkpoint from a different run.
     ///
     /// # Errors
-    /// [`TrainError::ConfigChanged`] lists the keys; [`TrainError::File`].
+    /// [`TrainError::ConfigChanged`] lists the keys; [`TrainError::FewerSteps`];
+    /// [`TrainError::File`].
     pub fn continue_with(
         &self,
         config: &TrainConfig,
         checkpoint: Option<&Checkpoint>,
         allowed: &[String],
     ) -> Result<()> {
-        let current = self.config()?;
-        let changed = config.differences(&current);
-        refuse(&self.config_path(), &changed, allowed)?;
-        let mut from = Sha256::of(current.to_toml()).to_string();
-        let mut differences = changed.clone();
-        if let Some(checkpoint) = checkpoint {
-            from.clone_from(&checkpoint.state().config_sha256);
-            if !self.had_config(&from)? {
-                differences = config.differences(checkpoint.config());
-                refuse(checkpoint.path(), &differences, allowed)?;
-            }
-        }
+        let Changes { from, differences, of_run } =
+            Changes::find(&self.path, config, checkpoint, allowed)?;
         if !differences.is_empty() {
             // Write the journal before the new configuration, which makes the checkpoint's
             // configuration outdated.
             let keys = differences.iter().map(Difference::to_string).collect();
             Journal::open(&self.path)?.write(RunEvent::Changed { from, keys })?;
         }
-        if changed.is_empty() { Ok(()) } else { self.write_config(config) }
+        if of_run { self.write_config(config) } else { Ok(()) }
     }
+}
 
-    /// Whether the journal records a resume from a checkpoint with this configuration.
-    fn had_config(&self, sha256: &str) -> Result<bool> {
-        let is_it = |event| matches!(event, RunEvent::Changed { from, .. } if from == sha256);
-        Ok(read_journal(&self.path)?.into_iter().any(|entry| is_it(entry.event)))
+/// What changes in the configuration when a run is resumed.
+struct Changes {
+    /// SHA-256 of the configuration before.
+    from: String,
+    differences: Vec<Difference>,
+    /// Whether the configuration of the run changes, not only that of the checkpoint.
+    of_run: bool,
+}
+
+impl Changes {
+    /// The changes, all of them allowed.
+    fn find(
+        path: &Path,
+        config: &TrainConfig,
+        checkpoint: Option<&Checkpoint>,
+        allowed: &[String],
+    ) -> Result<Self> {
+        let file = path.join(CONFIG);
+        let current = TrainConfig::load(&file, &[])?;
+        let mut differences = config.differences(&current);
+        refuse(&file, &differences, allowed)?;
+        let mut from = Sha256::of(current.to_toml()).to_string();
+        let of_run = !differences.is_empty();
+        if let Some(checkpoint) = checkpoint {
+            from.clone_from(&checkpoint.state().config_sha256);
+            if !had_config(path, &from)? {
+                differences = config.differences(checkpoint.config());
+                refuse(checkpoint.path(), &differences, allowed)?;
+            }
+            let (steps, done) = (config.training.steps, checkpoint.state().step);
+            if steps < done {
+                return Err(TrainError::FewerSteps { path: path.to_owned(), steps, done });
+            }
+        }
+        Ok(Self { from, differences, of_run })
     }
+}
+
+/// Whether the journal of a run records a resume from a checkpoint with this configuration.
+fn had_config(path: &Path, sha256: &str) -> Result<bool> {
+    let is_it = |event| matches!(event, RunEvent::Changed { from, .. } if from == sha256);
+    Ok(read_journal(path)?.into_iter().any(|entry| is_it(entry.event)))
 }
 
 fn refuse(place: &Path, differences: &[Difference], allowed: &[String]) -> Result<()> {

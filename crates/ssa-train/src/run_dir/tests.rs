@@ -69,6 +69,15 @@ fn an_existing_directory_is_refused() {
     finished_run(&path);
     let before = names(&path);
     let message = RunDir::create_named(&path, Existing::Refuse).unwrap_err().to_string();
+    assert!(message.contains("run holds a finished run\nhint: name another"), "{message}");
+    assert!(message.contains("--overwrite"), "{message}");
+    let longer = format!("ssa train --resume {} --set training.steps=N", path.display());
+    assert!(message.contains(&longer), "{message}");
+    assert_eq!(names(&path), before);
+
+    fs::remove_file(path.join(SUMMARY)).unwrap();
+    let before = names(&path);
+    let message = RunDir::create_named(&path, Existing::Refuse).unwrap_err().to_string();
     let expected = "run exists\nhint: name another run directory, or pass --overwrite to replace \
         the run in it";
     assert!(message.ends_with(expected), "{message}");

@@ -37,7 +37,7 @@ pub(super) fn run(args: &ContextLengthArgs, device: DeviceChoice) -> Result<()> 
     for file in args.output.iter().chain(&args.html) {
         check_writable(file, args.overwrite)?;
     }
-    let LoadedModel { model, directory } = model::load(&args.model, device)?;
+    let LoadedModel { model, directory } = model::load_for_inference(&args.model, device)?;
     let config = model.config().clone();
     let modes = attentions::modes(&args.attentions, &config)?;
     let tokenizer = held_out::tokenizer_of(&directory, &config)?;

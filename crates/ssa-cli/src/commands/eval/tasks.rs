@@ -8,6 +8,7 @@ use anyhow::Result;
 use serde::Serialize;
 use serde_json::{Value, json};
 use ssa_data::Tokenizer;
+use ssa_eval::EvalError;
 use ssa_eval::harness::{
     Answer, Evaluator, GenerationSettings, GridSettings, InferenceMode, Journal, PrepareSettings,
     PreparedTask, Task, TaskResult, cells_tables, results_table,
@@ -44,7 +45,7 @@ pub(super) fn run(args: &TasksArgs, model: &Path, device: DeviceChoice) -> Resul
     if let Some(output) = &args.output {
         check_writable(output, args.overwrite)?;
     }
-    let LoadedModel { model, directory } = model::load(model, device)?;
+    let LoadedModel { model, directory } = model::load_for_inference(model, device)?;
     let inference = model::inference(&model)?;
     drop(model);
     let context_length = args.context_length.map(|length| length.0);
@@ -115,11 +116,24 @@ fn with_context(
     Ok(scaled)
 }
 
+/// Measurements that are verbs of their own, for an error about a task of no known name.
+const MEASUREMENTS: [&str; 2] = ["perplexity", "context-length"];
+
+fn with_measurements(error: EvalError) -> EvalError {
+    match error {
+        EvalError::UnknownTask(mut unknown) => {
+            unknown.expected.extend(MEASUREMENTS);
+            EvalError::UnknownTask(unknown)
+        }
+        error => error,
+    }
+}
+
 /// The tasks, each of another name.
 fn find(args: &TasksArgs) -> Result<Vec<Task>> {
     let mut tasks: Vec<Task> = Vec::new();
     for name in &args.tasks {
-        let task = Task::find(name)?;
+        let task = Task::find(name).map_err(with_measurements)?;
         if tasks.iter().any(|known| known.name() == task.name()) {
             let message = format!("{name}: another task is named `{}`, too", task.name());
             return Err(UsageError(message).into());

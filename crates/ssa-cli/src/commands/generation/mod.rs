@@ -38,7 +38,7 @@ pub(super) struct Generator {
 
 impl Generator {
     pub(super) fn load(args: &GenerationArgs, device: DeviceChoice) -> Result<Self> {
-        let LoadedModel { model, directory } = model::load(&args.model, device)?;
+        let LoadedModel { model, directory } = model::load_for_inference(&args.model, device)?;
         let config = model.config();
         let tokenizer = held_out::tokenizer_of(&directory, config)?;
         let attention = Attention::choose(args, config)?;

@@ -6,7 +6,7 @@ use ssa_kernels::Device;
 use ssa_model::{AttentionMode, ModelConfig, parameter_count};
 use ssa_train::{BatchRamp, RunDir, TrainPlan, Trainer};
 
-use ssa_report::number::grouped;
+use ssa_report::number::{counted, grouped};
 
 use crate::display::{note, print};
 
@@ -26,10 +26,15 @@ pub(super) fn run(trainer: &Trainer, data: &Dataset, run_dir: &RunDir) {
     }
 }
 
-/// Ends a dry run: describes what would be trained.
-pub(super) fn verdict(plan: &TrainPlan, data: &Dataset, device: &Device) -> Result<()> {
+/// Ends a dry run: describes what would be trained, and gives the verdict.
+pub(super) fn verdict(
+    plan: &TrainPlan,
+    data: &Dataset,
+    device: &Device,
+    verdict: &str,
+) -> Result<()> {
     lines(plan, data, device).iter().try_for_each(|line| print(line))?;
-    print("verdict: this run can be trained")
+    print(&format!("verdict: {verdict}"))
 }
 
 /// The device of a run and its name.
@@ -51,8 +56,8 @@ fn lines(plan: &TrainPlan, data: &Dataset, device: &Device) -> Vec<String> {
     lines.extend(training_lines(data, &passes));
     lines.extend(held_out_lines(plan, &data.held_out));
     lines.push(format!(
-        "training: {} steps of {} rows on {}",
-        grouped(plan.steps() as u64),
+        "training: {} of {} on {}",
+        counted(plan.steps(), "step"),
         rows_of_steps(plan.batches()),
         match device {
             Device::Cpu => format!("{} threads", rayon::current_num_threads()),
@@ -78,8 +83,8 @@ fn model_line(config: &ModelConfig) -> String {
 
 fn rows_of_steps(batches: &BatchRamp) -> String {
     match batches.rows(0) {
-        rows if rows == batches.full => rows.to_string(),
-        rows => format!("{rows} (growing to {})", batches.full),
+        rows if rows == batches.full => counted(rows, "row"),
+        rows => format!("{} (growing to {})", counted(rows, "row"), batches.full),
     }
 }
 
@@ -129,7 +134,8 @@ fn held_out_lines(plan: &TrainPlan, held_out: &HeldOut) -> Vec<String> {
         let total = grouped(total);
         lines.push(format!(
             "warning: {total} held-out tokens are too few to compare losses: their second digit \
-             is noise\nhint: hold out more (data.held_out_fraction), or set data.valid_paths"
+             is noise\nhint: hold out more (data.held_out_fraction), or name more held-out text \
+             (data.valid_paths or data.valid_corpora)"
         ));
     }
     lines

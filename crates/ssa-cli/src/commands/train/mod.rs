@@ -28,7 +28,9 @@ use measure::Measure;
 use monitor::Monitor;
 pub(super) use plan::{check_evaluation, require_data};
 use slow::SlowRanks;
-use start::{Resume, RunStart};
+use start::RunStart;
+
+const NOTHING_TO_DO: &str = "this run is finished: there is nothing left to do";
 
 pub(crate) fn run(args: &TrainArgs) -> Result<()> {
     // The ranks, and which one this process is.
@@ -44,7 +46,7 @@ pub(crate) fn run(args: &TrainArgs) -> Result<()> {
     }
     let choice = ranks::device(args, &world)?;
     if args.dry_run {
-        return dry_run(&plan, choice, &world);
+        return dry_run(args, &plan, choice, &world);
     }
     run_plan(args, &plan, choice, world)
 }
@@ -76,34 +78,29 @@ fn train_model(
     }
 
     // A new run, or an unfinished one from its last checkpoint.
-    let resume = match start::find(args, plan)? {
-        RunStart::Finished => {
-            note("this run is finished: there is nothing left to do");
-            return ranks::dismiss(&mut ranks);
-        }
-        RunStart::New => None,
-        RunStart::Resume(resume) => Some(*resume),
-    };
+    let (start, run_dir) = start::find(args, plan)?;
+    if let RunStart::Finished = start {
+        note(NOTHING_TO_DO);
+        return ranks::dismiss(&mut ranks);
+    }
     ranks::admit(&mut ranks)?;
 
     // The data. Errors in it are found before a directory is created.
     let data = plan.open_data()?;
     let held_out = EvalBatch::of(&data.held_out, plan.config().evaluation.batch_size)?;
 
+    start.check_text(args, &data)?;
+
     // The trainer: initial weights, or those of the checkpoint.
     let rows = data.train.clone();
-    let trainer = match &resume {
-        Some(Resume { checkpoint: Some(checkpoint), .. }) => {
-            checkpoint.check_text(&rows, &args.allow_change)?;
-            checkpoint.check_held_out(data.held_out.rows(), &args.allow_change)?;
-            Trainer::resume(plan.clone(), checkpoint, rows)?
-        }
+    let trainer = match &start {
+        RunStart::Resume(Some(checkpoint)) => Trainer::resume(plan.clone(), checkpoint, rows)?,
         _ => Trainer::new(plan.clone(), initial_model(plan)?, rows)?,
     };
     let trainer = trainer.among(ranks)?.to_device(&device)?;
-    let run_dir = match resume {
+    let run_dir = match run_dir {
         None => start::create(args, plan)?,
-        Some(resume) => resume.run_dir,
+        Some(run_dir) => run_dir,
     };
     describe::run(&trainer, &data, &run_dir);
 
@@ -150,12 +147,20 @@ fn train_model(
 }
 
 /// Checks everything that a run needs, without training.
-fn dry_run(plan: &TrainPlan, choice: DeviceChoice, world: &World) -> Result<()> {
+fn dry_run(args: &TrainArgs, plan: &TrainPlan, choice: DeviceChoice, world: &World) -> Result<()> {
     let device = device::open(choice)?;
     memory::print_estimate(plan, &device, world)?;
     plan::require_data(plan)?;
     memory::reserve(plan, &device, world)?;
-    describe::verdict(plan, &plan.open_data()?, &device)
+    let start = start::check(args, plan)?;
+    let data = plan.open_data()?;
+    start.check_text(args, &data)?;
+    let verdict = match start {
+        RunStart::New => "this run can be trained",
+        RunStart::Resume(_) => "this run can be resumed",
+        RunStart::Finished => NOTHING_TO_DO,
+    };
+    describe::verdict(plan, &data, &device, verdict)
 }
 
 /// Runs the remaining steps, until a signal asks to stop.

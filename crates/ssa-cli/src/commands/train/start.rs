@@ -3,7 +3,8 @@
 use std::path::Path;
 
 use anyhow::Result;
-use ssa_train::{Checkpoint, Existing, RunDir, TrainPlan};
+use ssa_data::Dataset;
+use ssa_train::{Checkpoint, Existing, ResumePoint, RunDir, TrainPlan};
 
 use crate::args::TrainArgs;
 use crate::display::note;
@@ -15,55 +16,83 @@ const RUNS: &str = "runs";
 pub(super) enum RunStart {
     /// A new run; its directory does not exist yet.
     New,
-    /// A run with steps or its evaluation left to do.
-    Resume(Box<Resume>),
+    /// A run with steps or its evaluation left to do, and its newest checkpoint, unless it ended
+    /// before the first one.
+    Resume(Option<Box<Checkpoint>>),
     /// A finished run.
     Finished,
 }
 
-/// A run to resume. It has the configuration of the plan.
-pub(super) struct Resume {
-    pub(super) run_dir: RunDir,
-    /// `None` if the run ended before its first checkpoint.
-    pub(super) checkpoint: Option<Checkpoint>,
+impl RunStart {
+    fn at(point: Option<ResumePoint>) -> Self {
+        match point {
+            None => Self::Finished,
+            Some(ResumePoint { checkpoint }) => Self::Resume(checkpoint.map(Box::new)),
+        }
+    }
+
+    /// Checks that the text of a resumed run is still the same.
+    pub(super) fn check_text(&self, args: &TrainArgs, data: &Dataset) -> Result<()> {
+        if let Self::Resume(Some(checkpoint)) = self {
+            checkpoint.check_text(&data.train, &args.allow_change)?;
+            checkpoint.check_held_out(data.held_out.rows(), &args.allow_change)?;
+        }
+        Ok(())
+    }
 }
 
-/// Finds the run. A run to resume gets the configuration of the plan.
-pub(super) fn find(args: &TrainArgs, plan: &TrainPlan) -> Result<RunStart> {
+/// Finds the run, and its directory if it has one. A run to resume gets the configuration of the
+/// plan.
+pub(super) fn find(args: &TrainArgs, plan: &TrainPlan) -> Result<(RunStart, Option<RunDir>)> {
+    let resume = |run_dir: RunDir| -> Result<_> {
+        let point = run_dir.resume(plan.config(), &args.allow_change)?;
+        Ok((RunStart::at(point), Some(run_dir)))
+    };
     if let Some(path) = &args.resume {
-        return resume(args, plan, RunDir::open(path)?);
+        return resume(RunDir::open(path)?);
     }
-    let unfinished = match &args.run_dir {
-        Some(path) if !args.overwrite && RunDir::holds_unfinished_run(path) => {
-            Some(RunDir::open(path)?)
-        }
-        Some(_) => None,
+    let unfinished = match unfinished(args) {
+        Some(path) => Some(RunDir::open(path)?),
+        None if args.run_dir.is_some() => None,
         None => RunDir::open_unfinished(Path::new(RUNS), plan.config())?,
     };
-    let Some(run_dir) = unfinished else { return Ok(RunStart::New) };
-    let path = run_dir.path().display();
+    let Some(run_dir) = unfinished else { return Ok((RunStart::New, None)) };
+    let path = run_dir.path().to_owned();
+    let found = resume(run_dir)?;
+    let path = path.display();
     note(&format!("{path} holds an unfinished run of this configuration: resuming it"));
     if args.run_dir.is_none() {
         note("hint: name a --run-dir to start another run");
     }
-    resume(args, plan, run_dir)
+    Ok(found)
 }
 
-fn resume(args: &TrainArgs, plan: &TrainPlan, run_dir: RunDir) -> Result<RunStart> {
-    Ok(match run_dir.resume(plan.config(), &args.allow_change)? {
-        None => RunStart::Finished,
-        Some(point) => {
-            let checkpoint = point.checkpoint;
-            RunStart::Resume(Box::new(Resume { run_dir, checkpoint }))
-        }
-    })
+/// As [`find`] for a dry run: takes no lock, changes nothing, and does not look for runs that the
+/// arguments do not name.
+pub(super) fn check(args: &TrainArgs, plan: &TrainPlan) -> Result<RunStart> {
+    if let Some(path) = args.resume.as_deref().or_else(|| unfinished(args)) {
+        return Ok(RunStart::at(RunDir::check_resume(path, plan.config(), &args.allow_change)?));
+    }
+    if let Some(path) = &args.run_dir {
+        RunDir::check_named(path, existing(args))?;
+    }
+    Ok(RunStart::New)
+}
+
+/// The directory of an unfinished run that --run-dir names and does not overwrite.
+fn unfinished(args: &TrainArgs) -> Option<&Path> {
+    let path = args.run_dir.as_deref()?;
+    (!args.overwrite && RunDir::holds_unfinished_run(path)).then_some(path)
+}
+
+fn existing(args: &TrainArgs) -> Existing {
+    if args.overwrite { Existing::Replace } else { Existing::Refuse }
 }
 
 /// Creates the directory of a new run.
 pub(super) fn create(args: &TrainArgs, plan: &TrainPlan) -> Result<RunDir> {
-    let existing = if args.overwrite { Existing::Replace } else { Existing::Refuse };
     let run_dir = match &args.run_dir {
-        Some(path) => RunDir::create_named(path, existing)?,
+        Some(path) => RunDir::create_named(path, existing(args))?,
         None => RunDir::create(Path::new(RUNS), &plan.config().run.name)?,
     };
     run_dir.write_config(plan.config())?;
