@@ -273,6 +273,7 @@ fn train_kind(error: &TrainError) -> Exit {
         | TrainError::Config(_) => Exit::Usage,
         TrainError::File(_)
         | TrainError::LockLost { .. }
+        | TrainError::NoModel { .. }
         | TrainError::NoCheckpoint { .. }
         | TrainError::Checkpoint(_)
         | TrainError::CheckpointNotSaved { .. }
@@ -307,6 +308,7 @@ fn eval_kind(error: &EvalError) -> Exit {
     match error {
         EvalError::NotFinite { .. } => Exit::NotFinite,
         EvalError::UnknownTask(_) => Exit::Usage,
+        EvalError::Task { place, .. } if place.starts_with("--") => Exit::Usage,
         EvalError::NoTargets
         | EvalError::Task { .. }
         | EvalError::Summary { .. }

@@ -75,6 +75,19 @@ fn json(path: &Path) -> Value {
     serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap()
 }
 
+/// The tokenizer next to the shards must not become training text.
+#[test]
+fn a_corpus_without_its_indices_is_not_text() {
+    let directory = workplace();
+    let tokenizer = make_tokenizer(directory.path());
+    make_corpus(directory.path(), "web", &tokenizer);
+    for index in ["00000.idx", "00001.idx"] {
+        fs::remove_file(directory.path().join("web").join(index)).unwrap();
+        let train = ["train", "tiny.toml", "--data", "web", "--dry-run"];
+        ssa(directory.path(), train).fails(3, &["web", ".idx"]);
+    }
+}
+
 #[test]
 fn a_run_on_corpora_is_complete_and_can_be_evaluated() {
     let directory = workplace();

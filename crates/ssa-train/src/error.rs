@@ -54,6 +54,15 @@ pub enum TrainError {
         /// Key, configured value and checkpoint value of each difference.
         differences: Vec<String>,
     },
+    /// Something else was given as a model.
+    #[error(
+        "{}: not a model: it has no config.json\nhint: name the directory of a model or of a run",
+        path.display()
+    )]
+    NoModel {
+        /// The path.
+        path: PathBuf,
+    },
     /// A run was given as a model, but has no checkpoint yet.
     #[error(
         "{}: this run has no checkpoint yet\nhint: train it longer, or name another model",

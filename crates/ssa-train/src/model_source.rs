@@ -21,12 +21,15 @@ impl ModelSource {
     /// checkpoint; or a model of the Hub ([`ssa_data::model_directory`]), which is downloaded.
     ///
     /// # Errors
-    /// [`TrainError::Data`] if there is no such directory or model; [`TrainError::NoCheckpoint`] if
-    /// a run has none yet.
+    /// [`TrainError::Data`] if there is no such directory or model; [`TrainError::NoModel`] if
+    /// something else is there; [`TrainError::NoCheckpoint`] if a run has none yet.
     pub fn find(name: &Path) -> Result<Self> {
         let path = ssa_data::model_directory(name)?;
-        if path.join("config.json").exists() || RunDir::config_path_of(&path).is_err() {
+        if path.join("config.json").exists() {
             return Ok(Self { directory: path, of_run: false });
+        }
+        if RunDir::config_path_of(&path).is_err() {
+            return Err(TrainError::NoModel { path });
         }
         let checkpoints = Checkpoints::of_run(&path);
         let trained = path.join("checkpoint");

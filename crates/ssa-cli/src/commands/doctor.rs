@@ -1,6 +1,7 @@
 //! `ssa doctor`.
 
 use anyhow::Result;
+use ssa_eval::Machine;
 use ssa_kernels::cuda::{self, Library, compile_all};
 use ssa_kernels::ops::MODULES;
 
@@ -16,7 +17,8 @@ pub(crate) fn run(args: &DoctorArgs) -> Result<()> {
         return compile(args);
     }
     print(&format!("ssa       {} ({})", env!("CARGO_PKG_VERSION"), env!("SSA_COMMIT")))?;
-    print(&format!("cpu       {}", counted(rayon::current_num_threads(), "thread")))?;
+    let Machine { cpu, threads } = Machine::current(rayon::current_num_threads());
+    print(&format!("cpu       {cpu}, {}", counted(threads, "thread")))?;
     for library in Library::ALL {
         let found = if library == Library::Nccl { nccl::find() } else { library.status().found };
         let line = match found {

@@ -3,7 +3,7 @@
 use anyhow::Result;
 use ssa_kernels::{Device, DeviceKind};
 use ssa_ranks::World;
-use ssa_report::number;
+use ssa_report::number::{self, counted};
 use ssa_train::{MemoryEstimate, StepShape, TrainPlan};
 
 use super::free_memory::free_memory;
@@ -40,8 +40,8 @@ pub(super) fn require_step(plan: &TrainPlan, device: &Device, world: &World) -> 
     let kind = device.kind();
     let peak = estimate_step(plan, plan.objective().recompute, kind, world).peak;
     let what = match here {
-        1 => format!("a step with micro-batches of {rows} rows"),
-        _ => format!("a step with micro-batches of {rows} rows on {here} ranks"),
+        1 => format!("a step with micro-batches of {}", counted(rows, "row")),
+        _ => format!("a step with micro-batches of {} on {here} ranks", counted(rows, "row")),
     };
     let sharing = if matches!(device, Device::Cpu) { here } else { 1 };
     require(device, peak.saturating_mul(sharing), &what, |free| {

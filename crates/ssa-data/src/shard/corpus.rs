@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::ShardReader;
+use super::manifest::Manifest;
 use super::part::PartFiles;
 use super::reader::pair;
 use crate::{DataError, Result};
@@ -17,15 +18,19 @@ pub struct Corpus {
 }
 
 impl Corpus {
-    /// Whether a path is a corpus and not text: a directory with shards or an unfinished
-    /// preparation, or one pair of files. [`open`](Self::open) reports errors.
+    /// Whether a path is a corpus and not text: a directory with shards, a manifest of them or an
+    /// unfinished preparation, or one pair of files. [`open`](Self::open) reports errors.
     pub fn is_at(path: &Path) -> bool {
         if !path.is_dir() {
             let (bin, idx) = pair(path);
             return bin.is_file() && idx.is_file();
         }
-        let unfinished = PartFiles::of(path).is_ok_and(|files| !files.preparations.is_empty());
-        unfinished || indices(path).is_ok_and(|indices| !indices.is_empty())
+        let prepared = PartFiles::of(path).is_ok_and(|files| {
+            // Another program may have a manifest, too.
+            let is_manifest = |path: &PathBuf| Manifest::read_file(path).is_ok();
+            !files.preparations.is_empty() || files.manifests.iter().any(is_manifest)
+        });
+        prepared || indices(path).is_ok_and(|indices| !indices.is_empty())
     }
 
     /// Opens a directory of shards (sorted by name), or one pair given by either of its files or by

@@ -114,8 +114,13 @@ impl Grid {
     /// keys of a run; no configuration, no run or no seed; a name or seed that occurs twice; the
     /// keys `run.name` and `run.seed`, which the grid sets.
     pub fn load(path: &Path, overrides: &[String]) -> Result<Self, ConfigError> {
-        let text = ssa_files::read_to_string(path)
-            .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+        let text = ssa_files::read_to_string(path).map_err(|source| ConfigError::Grid {
+            origin: path.display().to_string(),
+            problem: format!(
+                "cannot be read: {source}\nhint: pass a grid of runs, for example \
+                 configs/compare.toml"
+            ),
+        })?;
         Self::parse(&text, path, overrides)
     }
 

@@ -166,6 +166,9 @@ impl RunDir {
         let config = path.join(CONFIG);
         match fs::read_to_string(&config) {
             Ok(text) if text.starts_with(MARK) => Ok(config),
+            Ok(_) if path.join("state.json").exists() => {
+                refuse("it is a checkpoint of a run, which is two directories above")
+            }
             Ok(_) => refuse("its config.toml was not written by a run"),
             Err(error) if error.kind() == ErrorKind::NotFound => refuse("it has no config.toml"),
             Err(error) => Err(FileError::at(Operation::Read, &config)(error).into()),

@@ -8,7 +8,7 @@ use ssa_data::{
     Corpus, Manifest, ManifestCheck, PackOptions, Remainder, TokenCounts, TokenSource, Tokenizer,
     corpus_tokenizer, count_tokens, load_tokenizer, pack_documents, verify,
 };
-use ssa_report::number::counted;
+use ssa_report::number::{counted, grouped};
 use ssa_report::{Column, NONE, Row, Table};
 
 use crate::args::InspectArgs;
@@ -171,7 +171,8 @@ fn show(output: &Output) -> Result<()> {
         text.unwrap_or_default()
     ))?;
     if let Some(statistics) = &output.statistics {
-        let [shortest, first, median, third, longest] = statistics.quartiles;
+        let quartiles = statistics.quartiles.map(|tokens| grouped(tokens as u64));
+        let [shortest, first, median, third, longest] = quartiles;
         print(&format!(
             "tokens per document: {shortest} to {longest}, quartiles {first}, {median}, {third}"
         ))?;

@@ -9,6 +9,7 @@ use ssa_eval::{EvalBatch, MassResult, Perplexity, PerplexityOptions};
 use ssa_infer::Budget;
 use ssa_kernels::ops::attention::selection::SelectionRule;
 use ssa_model::{Method, SparseBudget};
+use ssa_report::number::counted;
 
 use crate::args::{DeviceChoice, PerplexityArgs};
 use crate::commands::held_out::Subject;
@@ -78,7 +79,8 @@ pub(super) fn run(args: &PerplexityArgs, device: DeviceChoice) -> Result<()> {
         print(&render(&mass_table(&by_mass)))?;
     }
     print(&subject.caption())?;
-    print(&format!("{} bytes in {} rows, {seconds:.1} s", perplexity.bytes, perplexity.rows))
+    let bytes = counted(perplexity.bytes, "byte");
+    print(&format!("{bytes} in {}, {seconds:.1} s", counted(perplexity.rows, "row")))
 }
 
 /// The budgets of blocks and those by attention mass. The latter alone are compared with the

@@ -60,7 +60,7 @@ fn lines(plan: &TrainPlan, data: &Dataset, device: &Device) -> Vec<String> {
         counted(plan.steps(), "step"),
         rows_of_steps(plan.batches()),
         match device {
-            Device::Cpu => format!("{} threads", rayon::current_num_threads()),
+            Device::Cpu => counted(rayon::current_num_threads(), "thread"),
             _ => device_name(device),
         }
     ));
