@@ -118,12 +118,16 @@ mod tests {
 
     #[test]
     fn parts_that_do_not_exist_are_refused() {
-        let mut x = numbered(24);
-        assert!(x.elements(20..25).is_err());
-        assert!(x.set_elements(23, &numbered(2)).is_err());
-        assert!(x.set_elements(usize::MAX, &numbered(2)).is_err());
-        let mut sum = numbered(2);
-        assert!(sum.add_elements(&x, 23).is_err());
+        let (mut x, mut sum) = (numbered(24), numbered(2));
+        for (result, range) in [
+            (x.elements(20..25).map(drop), "20..25"),
+            (x.set_elements(23, &numbered(2)), "23..25"),
+            (x.set_elements(usize::MAX, &numbered(2)), &format!("{0}..{0}", usize::MAX)),
+            (sum.add_elements(&x, 23), "23..25"),
+        ] {
+            let error = result.unwrap_err().to_string();
+            assert!(error.contains("`range`") && error.contains(range), "{error}");
+        }
         let error = sum.add_elements(&x, 4).unwrap_err().to_string();
         assert!(error.contains("a multiple of 8"), "{error}");
     }
