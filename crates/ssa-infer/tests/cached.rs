@@ -305,7 +305,8 @@ fn impossible_calls_are_refused_and_change_nothing() {
     assert!(matches!(refuse(&[0; 41]), InferError::Kernel(KernelError::CacheFull { .. })));
     let none = PageOptions { budget: PageBudget::Counts(0), ..call.pages };
     let none = CallOptions { pages: none, fill_change: FillChange::Keep, ..call };
-    assert!(engine.forward(&[(id, &[1])], &none, Logits::Last).is_err());
+    let error = engine.forward(&[(id, &[1])], &none, Logits::Last).unwrap_err().to_string();
+    assert!(error.contains("budget"), "{error}");
     assert_eq!(engine.tokens(id), [1, 2, 3]);
     let other = CallOptions::new(&options, 16).unwrap_err();
     assert!(matches!(other, InferError::BlockSize { block_size: 4, page_size: 16 }), "{other}");

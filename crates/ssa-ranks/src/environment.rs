@@ -333,7 +333,8 @@ mod tests {
         let world = World::find(None, Some("b:7000"), variable).unwrap();
         assert_eq!((world.rank, world.address().as_str()), (1, "b:7000"));
         for address in ["b", ":1", "b:x", "b:70000"] {
-            assert!(World::find(None, Some(address), variable).is_err(), "{address}");
+            let message = World::find(None, Some(address), variable).unwrap_err().to_string();
+            assert!(message.contains("--rendezvous") && message.contains("HOST:PORT"), "{message}");
         }
     }
 

@@ -59,9 +59,12 @@ pub(super) fn sparse(bench: &mut Bench<'_>, inputs: &Inputs, budget: SparseBudge
     let part =
         of_budget("pooling").bytes((tokens + tokens.div_ceil(size)) * inputs.kv_width * element);
     bench.measure(part, inputs, |_, set| pool(set).map(drop))?;
-    // Each query is scored against the complete blocks up to its own.
+    // Each query is scored against the complete blocks up to its own, unless all are selected.
     let complete: usize = (0..tokens).map(|token| (token + 1) / size).sum();
-    let part = of_budget("selection").flops(2.0 * inputs.q_width as f64 * complete as f64);
+    let mut part = of_budget("selection");
+    if tokens.div_ceil(size) > budget.block_counts() {
+        part = part.flops(2.0 * inputs.q_width as f64 * complete as f64);
+    }
     if let Some(pooled) = bench.need(part, inputs.each(pool))? {
         bench.measure(part, inputs, |place, set| choose(set, &pooled[place]).map(drop))?;
     }

@@ -89,6 +89,7 @@ mod tests {
         fs::create_dir(directory.path().join("out.partial")).unwrap();
         let message = check_absent(&directory.path().join("out"), "--to").unwrap_err().to_string();
         assert!(message.contains("out.partial: exists; an interrupted"), "{message}");
-        assert!(check_absent(Path::new("/"), "--to").is_err());
+        let message = check_absent(Path::new("/"), "--to").unwrap_err().to_string();
+        assert_eq!(message, "--to /: expected the name of a directory");
     }
 }

@@ -74,7 +74,8 @@ impl Summary {
             Some(FinishReason::Context) => "ended by the model's context",
             Some(FinishReason::MaxTokens) | None => "ended by --max-tokens",
         };
-        let cached = self.prompt_tokens.saturating_sub(self.computed_prompt_tokens);
+        // The last token of a prompt is always computed, if alone in a step that decodes.
+        let cached = self.prompt_tokens.saturating_sub(self.computed_prompt_tokens.max(1));
         let cached = if cached > 0 { format!(" ({cached} cached)") } else { String::new() };
         let mut text = format!(
             "prompt: {}{cached}{}; text: {}{}, {end}",
