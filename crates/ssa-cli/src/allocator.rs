@@ -7,6 +7,16 @@ use ssa_kernels::allocation_is_checked;
 
 use crate::exit;
 
+/// Lets libraries in C, such as zstd, share one heap. Otherwise glibc reserves 128 MiB of addresses
+/// for each thread that allocates, which `ulimit -v` counts.
+pub(crate) fn share_c_heap() {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    // SAFETY: sets a number, before there are other threads.
+    unsafe {
+        libc::mallopt(libc::M_ARENA_MAX, 1);
+    }
+}
+
 /// An allocator `A` that ends the program if it has no memory, unless the caller turns that into an
 /// error. Otherwise the standard library would abort the program.
 pub(crate) struct Exiting<A>(pub(crate) A);

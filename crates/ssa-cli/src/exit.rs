@@ -291,9 +291,10 @@ fn train_kind(error: &TrainError) -> Exit {
 fn ranks_kind(error: &RanksError) -> Exit {
     let of_code = |code: u8| Exit::ALL.into_iter().find(|exit| exit.code() == code);
     match error {
-        RanksError::Setting { .. } | RanksError::Listen { .. } | RanksError::Different { .. } => {
-            Exit::Usage
-        }
+        RanksError::Setting { .. }
+        | RanksError::Listen { .. }
+        | RanksError::Different { .. }
+        | RanksError::Thread { .. } => Exit::Usage,
         RanksError::Missing { .. } | RanksError::Unreachable { .. } => Exit::RankLost,
         RanksError::EndedEarly { code, .. } => code.and_then(of_code).unwrap_or(Exit::RankLost),
         RanksError::Ended(notice) => match notice.cause {

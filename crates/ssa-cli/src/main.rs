@@ -23,6 +23,7 @@ use mimalloc::MiMalloc;
 static ALLOCATOR: Exiting<MiMalloc> = Exiting(MiMalloc);
 
 fn main() -> ExitCode {
+    allocator::share_c_heap();
     let cli = match args::Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {

@@ -26,7 +26,7 @@ pub fn open(path: &Path) -> io::Result<File> {
     let path = path.to_owned();
     // Opening a pipe blocks until there is a writer, so a separate thread does it and may be left
     // waiting.
-    thread::spawn(move || sender.send(File::open(path)));
+    thread::Builder::new().spawn(move || sender.send(File::open(path)))?;
     let nobody = || io::Error::other("a pipe without a writer");
     receiver.recv_timeout(PIPE_WAIT).unwrap_or_else(|_| Err(nobody()))
 }

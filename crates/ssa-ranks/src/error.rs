@@ -35,6 +35,15 @@ pub enum RanksError {
         /// What the system says.
         cause: String,
     },
+    /// The system refuses to start a thread.
+    #[error(
+        "cannot start a thread: {cause}\nhint: raise the limits of the system (ulimit -u, \
+         ulimit -v)"
+    )]
+    Thread {
+        /// What the system says.
+        cause: String,
+    },
     /// A rank that this process started ended before the roll call.
     #[error("rank {rank} ended before it joined: {status}")]
     EndedEarly {

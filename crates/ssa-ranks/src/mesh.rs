@@ -25,6 +25,8 @@ pub(crate) struct Mesh {
 pub(crate) enum Fault {
     /// The connection to a rank broke.
     Broken { rank: usize, cause: io::Error },
+    /// The system refuses to start a thread.
+    Thread { cause: io::Error },
     /// A rank is in another operation.
     OutOfStep { rank: usize, theirs: String, ours: String },
 }
@@ -72,7 +74,8 @@ impl Mesh {
             return send().and_then(|()| receive(into));
         }
         thread::scope(|scope| {
-            let sender = scope.spawn(send);
+            let sender = thread::Builder::new().spawn_scoped(scope, send);
+            let sender = sender.map_err(|cause| Fault::Thread { cause })?;
             let received = receive(into);
             if received.is_err() {
                 // The sender may wait for a rank that will never read.

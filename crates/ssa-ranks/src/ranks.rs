@@ -350,6 +350,7 @@ impl Ranks {
         control.at(None, name);
         mesh.exchange(name, out, &mut into).map_err(|fault| match fault {
             Fault::Broken { rank, cause } => control.explain(rank, &cause),
+            Fault::Thread { cause } => RanksError::Thread { cause: cause.to_string() },
             Fault::OutOfStep { rank, theirs, ours } => RanksError::OutOfStep { rank, theirs, ours },
         })
     }

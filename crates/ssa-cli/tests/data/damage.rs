@@ -209,7 +209,7 @@ fn a_line_of_a_hundred_megabytes_is_a_document() {
         (Some(3), Some(100_000_011))
     );
     let run = place.ssa("data prepare in.jsonl --max-document-bytes 1000000 --output small");
-    run.fails(3, &["in.jsonl: a document", "is larger than 1000000 bytes", "max_document_bytes"]);
+    run.fails(3, &["in.jsonl: a document", "is larger than 1000000 bytes", "--max-document-bytes"]);
 }
 
 #[test]
