@@ -309,7 +309,9 @@ fn eval_kind(error: &EvalError) -> Exit {
     match error {
         EvalError::NotFinite { .. } => Exit::NotFinite,
         EvalError::UnknownTask(_) => Exit::Usage,
-        EvalError::Task { place, .. } if place.starts_with("--") => Exit::Usage,
+        EvalError::Task { place, .. } if place.starts_with("--") && place != "--data" => {
+            Exit::Usage
+        }
         EvalError::NoTargets
         | EvalError::Task { .. }
         | EvalError::Summary { .. }

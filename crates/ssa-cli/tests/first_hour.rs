@@ -44,7 +44,8 @@ fn a_run_directory_is_a_model() {
     assert!(run.stderr.contains("using out/checkpoints/step-6"), "{}", run.stderr);
     fs::remove_dir_all(at("out/checkpoints")).unwrap();
     ssa(directory.path(), eval).fails(3, &["out: this run has no checkpoint yet", "hint: "]);
-    ssa(directory.path(), ["analyze", "--model", "text"]).fails(3, &["text/config.json"]);
+    ssa(directory.path(), ["analyze", "--model", "text"])
+        .fails(3, &["text: not a model: it has no config.json", "hint: "]);
 }
 
 #[test]

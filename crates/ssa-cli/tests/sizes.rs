@@ -103,7 +103,7 @@ fn a_lack_of_memory_is_an_error_wherever_it_shows() {
     for kib in (60_000..=420_000).step_by(40_000) {
         for arguments in [
             &["train", "tiny.toml", "--run-dir", "out", "--overwrite", "--no-eval"][..],
-            &["data", "prepare", "text", "--output", "corpus", "--overwrite"],
+            &["data", "prepare", "text", "--output", "corpus"],
             &["eval", "perplexity", "--model", "model"],
             &["generate", "--model", "model", "--max-tokens", "2", "the"],
             &["selftest", "--device", "cpu", "--filter", "gate"],

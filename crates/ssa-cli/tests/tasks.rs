@@ -262,7 +262,7 @@ fn faults_are_named() {
     with(&["pika"]).fails(2, &["unknown task `pika`", "did you mean `piqa`?"]);
     with(&["perplxity"]).fails(2, &["hint: did you mean `perplexity`?"]);
     with(&["piqa", "--output", "no/results.json"])
-        .fails(2, &["no/results.json: there is no directory no", "create it"]);
+        .fails(3, &["cannot write no/results.json: there is no directory no", "create it"]);
     with(&["absent.yaml"]).fails(3, &["absent.yaml: cannot be read"]);
     with(&["half.yaml"]).fails(3, &["half.yaml: missing field `doc_to_target`"]);
     with(&["piqa", "piqa"]).fails(2, &["another task is named `piqa`"]);

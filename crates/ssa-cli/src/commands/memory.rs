@@ -100,11 +100,12 @@ fn remedy(plan: &TrainPlan, device: DeviceKind, world: &World, free: u64) -> Str
         (0, 0) => "one row does not fit; set a smaller data.sequence_length, or a smaller model \
                    (vocab_size, hidden_size, intermediate_size, num_hidden_layers)"
             .to_owned(),
-        (0, rows) => {
-            format!("set training.recompute=true and training.micro_batch_size={rows} or less")
-        }
-        (rows, _) => {
-            format!("set training.micro_batch_size={rows} or less, or training.recompute=true")
-        }
+        (0, rows) => format!("set training.recompute=true and {}", at_most(rows)),
+        (rows, _) => format!("set {}, or training.recompute=true", at_most(rows)),
     }
+}
+
+fn at_most(rows: usize) -> String {
+    let or_less = if rows > 1 { " or less" } else { "" };
+    format!("training.micro_batch_size={rows}{or_less}")
 }

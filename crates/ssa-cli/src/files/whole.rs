@@ -33,8 +33,8 @@ pub(crate) fn check_writable(path: &Path, overwrite: bool) -> Result<()> {
 fn check_parent(path: &Path) -> Result<()> {
     match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() && !parent.is_dir() => {
-            Err(UsageError(format!(
-                "{}: there is no directory {}\nhint: create it first",
+            Err(crate::exit::FileError(format!(
+                "cannot write {}: there is no directory {}\nhint: create it first",
                 path.display(),
                 parent.display()
             ))

@@ -53,7 +53,8 @@ fn a_signal_saves_and_the_resumed_run_ends_the_same() {
     let before = leftovers(&directory.path().join("TERM"));
     let finished = ssa(directory.path(), resume("TERM")).succeeds();
     assert!(finished.stderr.contains("this run is finished"), "{}", finished.stderr);
-    ssa(directory.path(), arguments("TERM")).fails(2, &["TERM exists", "--overwrite"]);
+    ssa(directory.path(), arguments("TERM"))
+        .fails(2, &["TERM holds a finished run", "--overwrite"]);
     leftovers(&directory.path().join("TERM")).must_equal(&before);
 }
 
