@@ -57,11 +57,11 @@ mod tests {
     fn a_rank_is_slow_if_it_computes_longer_than_the_median() {
         let mut pace = Pace::default();
         for _ in 1..WINDOW {
-            assert_eq!(pace.add(&[1.0, 1.0, 1.3, 1.1]), [0; 0]);
+            assert_eq!(pace.add(&[1.0, 1.0, 1.5, 1.1]), [0; 0]);
         }
-        assert_eq!(pace.add(&[1.0, 1.0, 1.3, 1.1]), [2]);
+        assert_eq!(pace.add(&[1.0, 1.0, 1.5, 1.1]), [2]);
         // One long step of another rank is no trend.
-        assert_eq!(pace.add(&[1.0, 3.0, 1.3, 1.1]), [2]);
+        assert_eq!(pace.add(&[1.0, 3.0, 1.5, 1.1]), [2]);
         // A rank that has recovered is no longer slow after a while.
         assert_eq!(after_window(&mut pace, &[1.0, 1.0, 1.0, 1.1]), [0; 0]);
     }
