@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use super::ShardReader;
 use super::manifest::Manifest;
 use super::part::PartFiles;
-use super::reader::pair;
+use super::reader::{indices, pair};
 use crate::{DataError, Result};
 
 /// The documents of all shards in a directory, or of one pair of files, numbered from 0.
@@ -124,18 +124,4 @@ fn open_directory(directory: &Path) -> Result<Vec<ShardReader>> {
         });
     }
     indices.iter().map(|path| ShardReader::open(path)).collect()
-}
-
-/// The index files of a directory, sorted by name.
-pub(super) fn indices(directory: &Path) -> Result<Vec<PathBuf>> {
-    let unreadable = |source| DataError::Read { path: directory.to_owned(), source };
-    let mut indices = Vec::new();
-    for entry in directory.read_dir().map_err(unreadable)? {
-        let path = entry.map_err(unreadable)?.path();
-        if path.extension().is_some_and(|extension| extension == "idx") {
-            indices.push(path);
-        }
-    }
-    indices.sort();
-    Ok(indices)
 }

@@ -138,6 +138,20 @@ impl ShardReader {
     }
 }
 
+/// The index files of a directory, sorted by name.
+pub(super) fn indices(directory: &Path) -> Result<Vec<PathBuf>> {
+    let unreadable = |source| DataError::Read { path: directory.to_owned(), source };
+    let mut indices = Vec::new();
+    for entry in directory.read_dir().map_err(unreadable)? {
+        let path = entry.map_err(unreadable)?.path();
+        if path.extension().is_some_and(|extension| extension == "idx") {
+            indices.push(path);
+        }
+    }
+    indices.sort();
+    Ok(indices)
+}
+
 /// The two files of a pair, given by either file or by their common path. Only these two extensions
 /// are removed: the common path may contain dots.
 pub(super) fn pair(path: &Path) -> (PathBuf, PathBuf) {

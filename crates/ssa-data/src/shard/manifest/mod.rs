@@ -288,7 +288,7 @@ impl Manifest {
     /// that does not match, or a shard that is not listed.
     pub fn check(&self, directory: &Path, check: ManifestCheck) -> Result<()> {
         let listed: BTreeSet<&str> = self.shards.iter().map(|shard| shard.name.as_str()).collect();
-        for path in super::corpus::indices(directory)? {
+        for path in super::reader::indices(directory)? {
             let name = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
             if !listed.contains(name) {
                 let cause = format!("it does not list the shard {}", path.display());
