@@ -82,7 +82,8 @@ fn read_prompt(args: &GenerateArgs) -> Result<Vec<u8>> {
     }
     let mut text = match &args.file {
         Some(path) => ssa_files::read(path).map_err(|error| {
-            FileError(format!("--file {}: cannot be read: {error}", path.display()))
+            let path = path.display();
+            FileError(format!("--file {path}: cannot be read: {error}\nhint: check the path"))
         })?,
         None if io::stdin().is_terminal() => {
             let message = "there is no prompt\nhint: pass one as an argument, with --file, or on \

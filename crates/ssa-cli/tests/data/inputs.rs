@@ -117,7 +117,7 @@ fn a_hub_that_cannot_be_reached_is_an_error() {
     let output = command.args(["data", "prepare", name, "--output", "out"]).output().unwrap();
     assert_eq!(output.status.code(), Some(3));
     let stderr = String::from_utf8(output.stderr).unwrap();
-    let begins = format!("error: {name}: not found on the Hugging Face Hub: ");
+    let begins = format!("error: {name}: cannot be read from the Hugging Face Hub: ");
     assert!(
         stderr.starts_with(&begins) && stderr.contains("check the name and the network"),
         "{stderr}"
@@ -143,7 +143,7 @@ fn the_cache_of_the_hub_serves_offline() {
     let output = command.args(arguments).output().unwrap();
     let stderr = String::from_utf8(output.stderr).unwrap();
     assert!(
-        stderr.contains("hf://foo/bar@main: not found on the Hugging Face Hub: no tokenizer.json"),
+        stderr.contains("hf://foo/bar@main: cannot be read from the Hugging Face Hub: no token"),
         "{stderr}"
     );
 }

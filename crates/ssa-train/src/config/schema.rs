@@ -279,6 +279,10 @@ pub(super) fn hint(unknown: &str, keys: &[Key]) -> String {
         }
         "" => format!("the sections are {}", names.join(", ")),
         _ if names.is_empty() => format!("there is no section [{section}]"),
+        "run" => format!(
+            "the keys of [run] are {}; the directory of a run is the flag --run-dir",
+            names.join(", ")
+        ),
         _ => format!("the keys of [{section}] are {}", names.join(", ")),
     }
 }

@@ -118,7 +118,8 @@ fn unknown_keys_are_pointed_to_the_nearest() {
         ),
         (
             "[run]\nqqq = 3",
-            "run.toml: unknown key `run.qqq`\nhint: the keys of [run] are `name`, `seed`",
+            "run.toml: unknown key `run.qqq`\nhint: the keys of [run] are `name`, `seed`; the \
+             directory of a run is the flag --run-dir",
         ),
         (
             "[zzz]\nx = 1",

@@ -139,7 +139,7 @@ fn download_with(api: ApiBuilder, file: &HubFile) -> Result<PathBuf> {
 }
 
 fn failed(name: &str, cause: &str) -> DataError {
-    DataError::input(name, format!("not found on the Hugging Face Hub: {cause}"), HINT)
+    DataError::input(name, format!("cannot be read from the Hugging Face Hub: {cause}"), HINT)
 }
 
 impl HubFile {

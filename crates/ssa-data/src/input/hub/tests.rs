@@ -129,7 +129,7 @@ fn files_are_listed_at_one_commit_and_downloaded() {
     let missing = HubFile { file: "x".to_owned(), ..file };
     let error = download_with(builder(&endpoint, &cache), &missing).unwrap_err().to_string();
     assert!(
-        error.starts_with("hf://datasets/a/b@c0ffee/x: not found on the Hugging Face Hub: "),
+        error.starts_with("hf://datasets/a/b@c0ffee/x: cannot be read from the Hugging Face Hub: "),
         "{error}"
     );
 }
@@ -147,7 +147,7 @@ fn faults_name_the_address_and_what_to_do() {
     ] {
         let error = error(endpoint, address);
         assert!(
-            error.starts_with(&format!("{address}: not found on the Hugging Face Hub: ")),
+            error.starts_with(&format!("{address}: cannot be read from the Hugging Face Hub: ")),
             "{error}"
         );
         assert!(error.contains(cause) && error.ends_with("can be given by their paths"), "{error}");
