@@ -6,22 +6,25 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use ssa_kernels::Device;
 
-/// Bytes of a device that the program can still allocate; `None` if unknown.
+/// Bytes of a device that each of so many processes on this host can still allocate; `None` if
+/// unknown.
 ///
-/// On the CPU this is the minimum of the system's available memory, the room in the control groups,
-/// and the room under `ulimit -v`.
-pub(super) fn free_memory(device: &Device) -> Result<Option<u64>> {
+/// On the CPU this is the minimum of its share of the system's available memory, its share of the
+/// room in the control groups, and the room under `ulimit -v`, which every process has. Processes
+/// do not share GPUs.
+pub(super) fn free_memory(device: &Device, processes: usize) -> Result<Option<u64>> {
     if let Device::Cuda(gpu) = device {
         return Ok(Some(gpu.memory_info()?.0 as u64));
     }
     let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
     let groups = group_directories(&read("/proc/self/cgroup"));
+    let share = |free: u64| free / processes.max(1) as u64;
     let limits = [
-        kibibytes(&read("/proc/meminfo"), "MemAvailable:"),
+        kibibytes(&read("/proc/meminfo"), "MemAvailable:").map(share),
         address_space(&read("/proc/self/limits"), || {
             (read("/proc/self/status"), read("/proc/self/smaps"))
         }),
-        groups.iter().filter_map(group_free).min(),
+        groups.iter().filter_map(group_free).min().map(share),
     ];
     Ok(limits.into_iter().flatten().min())
 }

@@ -16,9 +16,21 @@ pub(super) fn require(
     what: &str,
     remedy: impl FnOnce(u64) -> String,
 ) -> Result<()> {
-    match free_memory(device)? {
+    require_each(device, bytes, what, 1, remedy)
+}
+
+/// As [`require`] for each of so many processes on this host.
+fn require_each(
+    device: &Device,
+    bytes: usize,
+    what: &str,
+    processes: usize,
+    remedy: impl FnOnce(u64) -> String,
+) -> Result<()> {
+    let each = if processes > 1 { " for each rank" } else { "" };
+    match free_memory(device, processes)? {
         Some(free) if bytes as u64 > free => Err(UsageError(format!(
-            "{what} needs {} of memory on {device}, but only {} are free\nhint: {}",
+            "{what} needs {} of memory on {device}, but only {} are free{each}\nhint: {}",
             number::bytes(bytes),
             number::bytes(free as usize),
             remedy(free)
@@ -28,25 +40,18 @@ pub(super) fn require(
     }
 }
 
-/// Refuses training steps that do not fit; returns the device memory of a step in bytes. The ranks
-/// of a host share the memory of a CPU.
+/// Refuses training steps that do not fit; returns the device memory of a step in bytes.
 pub(super) fn require_step(plan: &TrainPlan, device: &Device, world: &World) -> Result<usize> {
     let here = world.local_size.max(1);
-    let batches = MemoryEstimate::batches(plan).saturating_mul(here);
-    require(&Device::Cpu, batches, "reading the batches of a step", |_| {
+    let batches = MemoryEstimate::batches(plan);
+    require_each(&Device::Cpu, batches, "reading the batches of a step", here, |_| {
         "set a smaller training.batch_size or data.sequence_length".to_owned()
     })?;
     let rows = plan.batches().micro_batch_size;
     let kind = device.kind();
     let peak = estimate_step(plan, plan.objective().recompute, kind, world).peak;
-    let what = match here {
-        1 => format!("a step with micro-batches of {}", counted(rows, "row")),
-        _ => format!("a step with micro-batches of {} on {here} ranks", counted(rows, "row")),
-    };
-    let sharing = if matches!(device, Device::Cpu) { here } else { 1 };
-    require(device, peak.saturating_mul(sharing), &what, |free| {
-        remedy(plan, kind, world, free / sharing as u64)
-    })?;
+    let what = format!("a step with micro-batches of {}", counted(rows, "row"));
+    require_each(device, peak, &what, here, |free| remedy(plan, kind, world, free))?;
     if saves(plan) {
         let copy = MemoryEstimate::checkpoint_copy(&shape(plan, false, world));
         require(&Device::Cpu, copy, "the copy that a checkpoint is written from", |_| {

@@ -87,7 +87,7 @@ impl Generator {
     /// memory.
     pub(super) fn into_largest_engine(self) -> Result<(GenerationEngine, Settings)> {
         let context = self.context_length();
-        let tokens = match free_memory(self.device())? {
+        let tokens = match free_memory(self.device(), 1)? {
             None => context,
             Some(free) => {
                 let usable = free as usize / 10 * 9;

@@ -21,12 +21,11 @@ pub(super) fn reserve(plan: &TrainPlan, device: &Device, world: &World) -> Resul
 
 /// Prints the memory of a step with and without recomputation, for a dry run on a device.
 pub(super) fn print_estimate(plan: &TrainPlan, device: &Device, world: &World) -> Result<()> {
-    let free = free_memory(device)?;
+    let free = free_memory(device, world.local_size)?;
     let free_text = free.map_or("unknown".to_owned(), |free| bytes(free as usize));
-    print(&format!("device {device}, free memory {free_text}"))?;
-    // The ranks of a host share the memory of a CPU.
-    let sharing = if matches!(device, Device::Cpu) { world.local_size.max(1) } else { 1 };
-    let free = free.map(|free| ("largest micro_batch_size", free / sharing as u64));
+    let each = if world.local_size > 1 { " of each rank" } else { "" };
+    print(&format!("device {device}, free memory{each} {free_text}"))?;
+    let free = free.map(|free| ("largest micro_batch_size", free));
     print_table(plan, device.kind(), world, free.as_slice())
 }
 
