@@ -129,6 +129,13 @@ impl Grid {
         let origin = path.display().to_string();
         let refuse = |problem: String| ConfigError::Grid { origin: origin.clone(), problem };
         let table: Table = text.parse().map_err(|error| syntax_error(text, &origin, &error))?;
+        if !table.is_empty() && TrainConfig::from_table(table.clone(), &origin).is_ok() {
+            let problem = format!(
+                "the configuration of one run, not a grid of runs\nhint: write a grid that names \
+                 it, with config = \"{origin}\", like configs/compare.toml"
+            );
+            return Err(refuse(problem));
+        }
         let mut keys = Vec::new();
         GridSection::describe("", "", None, &mut keys);
         let context = KeyContext { origin: &origin, key: String::new(), keys: &keys };
@@ -251,6 +258,12 @@ mod tests {
             (
                 format!("confg = \"x\"\n{run}"),
                 "configs/grid.toml: unknown key `confg`\nhint: did you mean `config`?",
+            ),
+            (
+                "[training]\nsteps = 3\n".to_owned(),
+                "configs/grid.toml: the configuration of one run, not a grid of runs\nhint: write \
+                 a grid that names it, with config = \"configs/grid.toml\", like \
+                 configs/compare.toml",
             ),
             (
                 format!("config = \"x\"\n{run}sett = {{}}\n"),
