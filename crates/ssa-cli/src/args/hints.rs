@@ -72,11 +72,14 @@ fn hint_for_path(error: &clap::Error, argument: &str) -> Option<String> {
         return Some(hint.to_owned());
     }
     let flag = ["--model", "--from"].into_iter().find(|flag| usage.contains(flag))?;
-    let (before, after) = match () {
-        () if usage.contains("--to") => ("", " and the output with `--to DIR`"),
-        () if usage.contains("ssa generate") => ("quote a prompt of several words; ", ""),
-        () if usage.contains("ssa chat") => ("messages are typed after the start; ", ""),
-        () => ("", ""),
+    let (before, after) = if usage.contains("--to") {
+        ("", " and the output with `--to DIR`")
+    } else if usage.contains("ssa generate") {
+        ("quote a prompt of several words; ", "")
+    } else if usage.contains("ssa chat") {
+        ("messages are typed after the start; ", "")
+    } else {
+        ("", "")
     };
     Some(format!("{before}name the model with `{flag} DIR`{after}"))
 }

@@ -24,22 +24,21 @@ pub(super) struct LoadedModel {
 
 /// Loads a model to the device: a checkpoint, the newest one of a run, or a model of the Hub.
 pub(super) fn load(name: &Path, choice: DeviceChoice) -> Result<LoadedModel> {
-    let LoadedModel { model, directory } = read(name)?;
-    let model = match device::open(choice)? {
-        Device::Cpu => model,
-        device => model.to_device(&device)?,
-    };
-    Ok(LoadedModel { model, directory })
+    let loaded = read(name)?;
+    on_device(loaded, device::open(choice)?)
 }
 
 /// As [`load`], and checks first that there is also memory for [`inference`].
 pub(super) fn load_for_inference(name: &Path, choice: DeviceChoice) -> Result<LoadedModel> {
-    match device::open(choice)? {
-        Device::Cpu => read_with(name, PACKED),
-        device => {
-            let LoadedModel { model, directory } = read(name)?;
-            Ok(LoadedModel { model: model.to_device(&device)?, directory })
-        }
+    let device = device::open(choice)?;
+    let packed = if device == Device::Cpu { PACKED } else { 0 };
+    on_device(read_with(name, packed)?, device)
+}
+
+fn on_device(loaded: LoadedModel, device: Device) -> Result<LoadedModel> {
+    match device {
+        Device::Cpu => Ok(loaded),
+        device => Ok(LoadedModel { model: loaded.model.to_device(&device)?, ..loaded }),
     }
 }
 

@@ -42,7 +42,7 @@ pub(crate) struct BatchProgress {
     what: &'static str,
     batches: usize,
     start: Instant,
-    last_line: Instant,
+    lines: LinePace,
     /// `None` if progress is plain lines.
     screen: Option<Screen>,
 }
@@ -57,7 +57,7 @@ impl BatchProgress {
             }
         };
         let now = Instant::now();
-        Self { what, batches, start: now, last_line: now, screen }
+        Self { what, batches, start: now, lines: LinePace(now), screen }
     }
 
     /// Shows how many batches are done.
@@ -69,8 +69,7 @@ impl BatchProgress {
             Some(screen) => {
                 screen.draw(|width| vec![batch_line(what, done, batches, left, width)]);
             }
-            None if self.last_line.elapsed().as_secs() >= PLAIN_SECONDS => {
-                self.last_line = Instant::now();
+            None if self.lines.is_due() => {
                 note(&format!("{what}: {done}/{batches} batches, eta {}", clock(left)));
             }
             None => {}
@@ -95,11 +94,25 @@ fn batch_line(what: &str, done: usize, batches: usize, left: f64, width: usize) 
 /// Seconds between two plain lines.
 const PLAIN_SECONDS: u64 = 10;
 
+/// When the last plain line was written.
+struct LinePace(Instant);
+
+impl LinePace {
+    /// Whether another line is due, which the caller then writes.
+    fn is_due(&mut self) -> bool {
+        let is_due = self.0.elapsed().as_secs() >= PLAIN_SECONDS;
+        if is_due {
+            self.0 = Instant::now();
+        }
+        is_due
+    }
+}
+
 /// Progress over bytes or documents, some of which may be from an earlier run.
 pub(crate) struct AmountProgress {
     what: &'static str,
     start: Instant,
-    last_line: Instant,
+    lines: LinePace,
     /// `None` if progress is plain lines.
     screen: Option<Screen>,
 }
@@ -108,7 +121,7 @@ impl AmountProgress {
     pub(crate) fn new(display: Display, what: &'static str) -> Self {
         let now = Instant::now();
         let screen = (display == Display::Terminal).then(Screen::default);
-        Self { what, start: now, last_line: now, screen }
+        Self { what, start: now, lines: LinePace(now), screen }
     }
 
     /// Shows that `done` of `total` are done, the first `resumed` by an earlier run; a total of 0
@@ -128,8 +141,7 @@ impl AmountProgress {
                 let what = self.what;
                 screen.draw(|width| vec![amount_line(what, share, left, counts(), width)]);
             }
-            None if self.last_line.elapsed().as_secs() >= PLAIN_SECONDS => {
-                self.last_line = Instant::now();
+            None if self.lines.is_due() => {
                 let share = share.map_or_else(String::new, |share| {
                     format!("{:.0} %, eta {}, ", 100.0 * share, clock(left))
                 });

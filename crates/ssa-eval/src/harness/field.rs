@@ -75,7 +75,8 @@ impl Field {
                 })
             }
             Self::Template(template) => {
-                Ok(match template.render(row).map_err(with_columns(row))? {
+                let rendered = template.render(row).map_err(|cause| with_columns(&cause, row))?;
+                Ok(match rendered {
                     Rendered::Text(text) => number(text),
                     Rendered::List(items) => {
                         let numbers = items.iter().map(|item| item.parse().ok());
@@ -102,14 +103,14 @@ impl Field {
 }
 
 /// Adds the columns of a row to the reason why a template cannot be rendered with it.
-fn with_columns(row: &Json) -> impl Fn(String) -> String {
+fn with_columns(cause: &str, row: &Json) -> String {
     let columns = match row {
         Json::Object(columns) => {
             columns.iter().map(|(name, _)| format!("`{name}`")).collect::<Vec<_>>().join(", ")
         }
         _ => String::new(),
     };
-    move |cause| format!("{cause}; the row has {columns}")
+    format!("{cause}; the row has {columns}")
 }
 
 fn of_json(value: &Json) -> Option<FieldValue> {

@@ -273,11 +273,6 @@ impl RunDir {
         Checkpoints::of_run(&self.path)
     }
 
-    /// Whether the run is finished, with a summary.
-    pub fn is_finished(&self) -> bool {
-        Self::summary_of(&self.path).exists()
-    }
-
     /// Removes summary and report, to continue training a finished run.
     ///
     /// # Errors

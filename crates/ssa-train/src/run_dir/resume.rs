@@ -25,12 +25,12 @@ impl RunDir {
     /// # Errors
     /// Same as [`check_resume`](Self::check_resume); [`TrainError::File`].
     pub fn resume(&self, config: &TrainConfig, allowed: &[String]) -> Result<Option<ResumePoint>> {
-        let point = Self::check_resume(&self.path, config, allowed)?;
-        if let Some(ResumePoint { checkpoint }) = &point {
-            self.continue_with(config, checkpoint.as_ref(), allowed)?;
-            self.reopen()?;
-        }
-        Ok(point)
+        let Some((point, changes)) = resumable(&self.path, config, allowed)? else {
+            return Ok(None);
+        };
+        self.apply(changes, config)?;
+        self.reopen()?;
+        Ok(Some(point))
     }
 
     /// Whether and where [`resume`](Self::resume) would resume the run in a directory. Takes no
@@ -46,18 +46,7 @@ impl RunDir {
         config: &TrainConfig,
         allowed: &[String],
     ) -> Result<Option<ResumePoint>> {
-        let current = TrainConfig::load(&Self::config_path_of(path)?, &[])?;
-        let checkpoint = Checkpoints::of_run(path).newest()?;
-        let is_finished = Self::summary_of(path).exists();
-        if is_finished && current == *config {
-            return Ok(None);
-        }
-        Changes::find(path, config, checkpoint.as_ref(), allowed)?;
-        if is_finished && checkpoint.is_none() {
-            let reason = "it is finished and has no checkpoints";
-            return Err(TrainError::NoRun { path: path.to_owned(), reason });
-        }
-        Ok(Some(ResumePoint { checkpoint }))
+        Ok(resumable(path, config, allowed)?.map(|(point, _)| point))
     }
 
     /// Makes `config` the configuration of the run, unless it differs in a key that is not in
@@ -75,8 +64,12 @@ impl RunDir {
         checkpoint: Option<&Checkpoint>,
         allowed: &[String],
     ) -> Result<()> {
-        let Changes { from, differences, of_run } =
-            Changes::find(&self.path, config, checkpoint, allowed)?;
+        let changes = Changes::find(&self.path, &self.config()?, config, checkpoint, allowed)?;
+        self.apply(changes, config)
+    }
+
+    fn apply(&self, changes: Changes, config: &TrainConfig) -> Result<()> {
+        let Changes { from, differences, of_run } = changes;
         if !differences.is_empty() {
             // Write the journal before the new configuration, which makes the checkpoint's
             // configuration outdated.
@@ -85,6 +78,27 @@ impl RunDir {
         }
         if of_run { self.write_config(config) } else { Ok(()) }
     }
+}
+
+/// Where the run in a directory is resumed, and what changes; `None` if it is finished and nothing
+/// changes.
+fn resumable(
+    path: &Path,
+    config: &TrainConfig,
+    allowed: &[String],
+) -> Result<Option<(ResumePoint, Changes)>> {
+    let current = TrainConfig::load(&RunDir::config_path_of(path)?, &[])?;
+    let checkpoint = Checkpoints::of_run(path).newest()?;
+    let is_finished = RunDir::summary_of(path).exists();
+    if is_finished && current == *config {
+        return Ok(None);
+    }
+    let changes = Changes::find(path, &current, config, checkpoint.as_ref(), allowed)?;
+    if is_finished && checkpoint.is_none() {
+        let reason = "it is finished and has no checkpoints";
+        return Err(TrainError::NoRun { path: path.to_owned(), reason });
+    }
+    Ok(Some((ResumePoint { checkpoint }, changes)))
 }
 
 /// What changes in the configuration when a run is resumed.
@@ -97,17 +111,16 @@ struct Changes {
 }
 
 impl Changes {
-    /// The changes, all of them allowed.
+    /// The changes from the current configuration of the run to `config`, all of them allowed.
     fn find(
         path: &Path,
+        current: &TrainConfig,
         config: &TrainConfig,
         checkpoint: Option<&Checkpoint>,
         allowed: &[String],
     ) -> Result<Self> {
-        let file = path.join(CONFIG);
-        let current = TrainConfig::load(&file, &[])?;
-        let mut differences = config.differences(&current);
-        refuse(&file, &differences, allowed)?;
+        let mut differences = config.differences(current);
+        refuse(&path.join(CONFIG), &differences, allowed)?;
         let mut from = Sha256::of(current.to_toml()).to_string();
         let of_run = !differences.is_empty();
         if let Some(checkpoint) = checkpoint {

@@ -110,9 +110,9 @@ fn a_run_is_opened_by_one_process_and_cleared_of_partial_files() {
     assert!(!RunDir::holds_unfinished_run(&path));
     let run = RunDir::open(&path).unwrap();
     assert_eq!(names(run.checkpoints().directory()), ["step-7"]);
-    assert!(run.is_finished());
+    assert!(RunDir::summary_of(run.path()).exists());
     run.reopen().unwrap();
-    assert!(!run.is_finished() && RunDir::holds_unfinished_run(&path));
+    assert!(!RunDir::summary_of(run.path()).exists() && RunDir::holds_unfinished_run(&path));
     for error in [
         RunDir::open(&path).unwrap_err(),
         RunDir::create_named(&path, Existing::Replace).unwrap_err(),

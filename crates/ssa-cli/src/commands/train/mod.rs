@@ -88,7 +88,6 @@ fn train_model(
     // The data. Errors in it are found before a directory is created.
     let data = plan.open_data()?;
     let held_out = EvalBatch::of(&data.held_out, plan.config().evaluation.batch_size)?;
-
     start.check_text(args, &data)?;
 
     // The trainer: initial weights, or those of the checkpoint.
